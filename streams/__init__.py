@@ -1,0 +1,1 @@
+"""What happens to a record: taken from Kafka, scored, published, acknowledged, committed."""
