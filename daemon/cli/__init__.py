@@ -1,0 +1,124 @@
+"""The command line: `inferd COMMAND`. A command's module is imported only when it runs, so that help is quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple, NoReturn
+
+import click
+
+from daemon.cli.output import EXIT_INTERRUPTED, error_lines, exit_code_of, report_error
+
+
+class CommandPlace(NamedTuple):
+    """Where a command is, and what the list of commands says of it."""
+
+    place: str
+    """`module:attribute`."""
+    summary: str
+
+
+COMMANDS = {
+    "up": CommandPlace("daemon.cli.up:up", "Run a broker and a worker together on this machine."),
+    "worker": CommandPlace("daemon.cli.worker:worker", "Run a worker: score the requests of its tenants."),
+    "broker": CommandPlace("daemon.cli.broker:broker", "Run an Apache Kafka broker on this machine."),
+    "topics": CommandPlace("daemon.cli.topics:topics", "Create or list the topics of tenants."),
+    "models": CommandPlace("daemon.cli.models:models", "Deploy, list, show or remove models."),
+    "predict": CommandPlace("daemon.cli.predict:predict", "Send rows through Kafka and print their predictions."),
+    "dead-letters": CommandPlace("daemon.cli.dead_letters:dead_letters", "Look at records that were refused."),
+    "doctor": CommandPlace("daemon.cli.doctor:doctor", "Check broker, topics, models and this machine."),
+    "demo": CommandPlace("daemon.demo:demo", "See it work: train, deploy and score on real data."),
+}
+
+
+class Root(click.Group):
+    """The group of all commands, with one way to fail: lines `inferd: …` on standard error and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the commands in the order in which they are shown."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now; None where there is no such command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].place.partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Runs the command line; ends the process unless `standalone_mode` is off."""
+        try:
+            code = super().main(args, prog_name or "inferd", complete_var, standalone_mode=False, **extra)
+        except Exception as error:  # every command's errors end here, and unexpected ones are raised again
+            if not standalone_mode:
+                raise
+            _end_with(error)
+        if not standalone_mode:
+            return code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_with(error: Exception) -> NoReturn:
+    if isinstance(error, click.Abort):
+        sys.exit(EXIT_INTERRUPTED)
+    if isinstance(error, click.ClickException):
+        report_error(_click_message(error))
+        sys.exit(error.exit_code)
+    code = exit_code_of(error)
+    if code is None:
+        raise error
+    for line in error_lines(error):
+        report_error(line)
+    sys.exit(code)
+
+
+def _click_message(error: click.ClickException) -> str:
+    message = error.format_message()
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{message.rstrip('.')} (see: {error.ctx.command_path} --help)"
+    return message
+
+
+def _print_version(ctx: click.Context, _option: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        from daemon.version import inferd_version
+
+        click.echo(f"inferd {inferd_version()}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Root,
+    epilog="Example: inferd up, and then: inferd models deploy model.txt --name churn",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
+)
+@click.option("-v", "--verbose", count=True, help="Show the libraries' logs on standard error; twice for more.")
+def main(verbose: int) -> None:
+    """Serve LightGBM models over Apache Kafka.
+
+    Settings are environment variables INFERD_* (docs/settings.md); flags override them.
+
+    Exit codes: 0 done, 1 the work failed, 2 wrong usage, 3 broker unreachable.
+    """
+    from daemon.logs import configure_for_command
+
+    configure_for_command(verbose)

@@ -1,0 +1,95 @@
+"""Options that commands share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar, get_args
+
+import click
+
+from daemon.cli.output import OutputFormat
+from daemon.setting_checks import check_connection
+from daemon.settings import DEFAULT_BROKER, Settings
+from schemas.connection import KafkaConnection
+from schemas.topics import TenantTopics
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a command works on: one tenant's topics of one namespace on one cluster."""
+
+    connection: KafkaConnection
+    namespace: str
+    tenant: str
+    output: OutputFormat = "table"
+
+    @property
+    def topics(self) -> TenantTopics:
+        """Names of the tenant's topics."""
+        return TenantTopics(self.namespace, self.tenant)
+
+
+def broker_options(command: Callable[P, R]) -> Callable[..., R]:
+    """Adds --broker, --namespace, --tenant and --output; the command is called with `target: Target` for them."""
+
+    @functools.wraps(command)
+    def with_target(*args: Any, **kwargs: Any) -> R:
+        settings, output = _settings_of(kwargs)
+        return command(*args, **kwargs, target=_target(settings, output))  # type: ignore[arg-type]
+
+    return _with_options(with_target, "Tenant to work on.  [default: the one of INFERD_TENANTS, or default]")
+
+
+def settings_options(command: Callable[P, R]) -> Callable[..., R]:
+    """As `broker_options`, for commands on all tenants: called with `settings: Settings` and `output`."""
+
+    @functools.wraps(command)
+    def with_settings(*args: Any, **kwargs: Any) -> R:
+        settings, output = _settings_of(kwargs)
+        return command(*args, **kwargs, settings=settings, output=output)  # type: ignore[arg-type]
+
+    return _with_options(with_settings, "Tenants, with commas between them.  [default: INFERD_TENANTS, or default]")
+
+
+def output_option(command: Callable[P, R]) -> Callable[P, R]:
+    """Adds --output; the command is called with `output: OutputFormat`."""
+    return click.option(
+        "--output",
+        type=click.Choice(get_args(OutputFormat)),
+        default="table",
+        show_default=True,
+        help="How the answer is written to standard output.",
+    )(command)
+
+
+def _with_options(command: Callable[..., R], tenant_help: str) -> Callable[..., R]:
+    options = (
+        click.option(
+            "--broker",
+            metavar="HOST:PORT",
+            help=f"Bootstrap servers.  [default: INFERD_BROKER, or {DEFAULT_BROKER}]",
+        ),
+        click.option("--namespace", help="First part of the topic names.  [default: INFERD_NAMESPACE, or inferd]"),
+        click.option("--tenant", help=tenant_help),
+        output_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _settings_of(kwargs: dict[str, Any]) -> tuple[Settings, OutputFormat]:
+    """Takes the shared options out of `kwargs`. `SettingsError` where a setting or a flag is wrong."""
+    flags = {"broker": kwargs.pop("broker"), "namespace": kwargs.pop("namespace"), "tenants": kwargs.pop("tenant")}
+    return check_connection(Settings.from_environment(flags=flags)), kwargs.pop("output")
+
+
+def _target(settings: Settings, output: OutputFormat) -> Target:
+    if len(settings.tenants) > 1:
+        raise click.UsageError(f"several tenants ({', '.join(settings.tenants)}): choose one with --tenant")
+    return Target(settings.connection(), settings.namespace, settings.tenants[0], output)

@@ -1,0 +1,122 @@
+"""What settings must fulfil together."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Iterator
+
+from daemon.setting_table import SettingsError
+from daemon.settings import Settings, settings_table
+
+_INFO = {info.field: info for info in settings_table()}
+
+
+def check_connection(settings: Settings) -> Settings:
+    """`settings` if a connection can be made from them, else `SettingsError`."""
+    return _checked(settings, _connection_problems(settings))
+
+
+def check_worker(settings: Settings) -> Settings:
+    """`settings` if a worker can run with them, else `SettingsError`."""
+    return _checked(settings, [*_connection_problems(settings), *_worker_problems(settings)])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _checked(settings: Settings, problems: Iterator[str] | list[str]) -> Settings:
+    if found := list(problems):
+        raise SettingsError(found)
+    return settings
+
+
+def _connection_problems(settings: Settings) -> Iterator[str]:
+    protocol = settings.kafka_security_protocol
+    credentials = ("kafka_sasl_username", "kafka_sasl_password")
+    certificates = ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
+    if protocol.startswith("SASL"):
+        yield from _missing(settings, credentials, f"{_shown(settings, 'kafka_security_protocol')} needs it")
+    else:
+        yield from _useless(settings, credentials, "SASL_PLAINTEXT or SASL_SSL")
+    if "SSL" not in protocol.split("_"):
+        yield from _useless(settings, certificates, "SSL or SASL_SSL")
+        return
+    if settings.kafka_ssl_keyfile and not settings.kafka_ssl_certfile:
+        yield from _missing(settings, ("kafka_ssl_certfile",), f"{_shown(settings, 'kafka_ssl_keyfile')} needs it")
+        return
+    yield from _tls_problems(settings)
+
+
+def _tls_problems(settings: Settings) -> Iterator[str]:
+    files = ", ".join(
+        _shown(settings, name)
+        for name in ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
+        if getattr(settings, name)
+    )
+    try:
+        settings.connection().ssl_context()
+    except (OSError, ssl.SSLError) as error:
+        yield f"{files} cannot be used ({error}): PEM files of an authority, a certificate and its key are needed"
+
+
+def _worker_problems(settings: Settings) -> Iterator[str]:
+    yield from _group_problems(settings)
+    yield from _size_problems(settings)
+    if not is_loopback(settings.http_host) and not settings.insecure_http:
+        yield (
+            f"{_shown(settings, 'http_host')} is not allowed: other machines would reach an HTTP server that nothing"
+            " guards. It must be a loopback address (127.0.0.1, ::1, localhost), unless INFERD_INSECURE_HTTP=true"
+            " (--insecure-http) says that this is meant"
+        )
+
+
+def _group_problems(settings: Settings) -> Iterator[str]:
+    # Two heartbeats may be lost before a member counts as dead.
+    yield from _at_most(settings, "heartbeat_interval_s", "session_timeout_s", share=1 / 3, of="a third of")
+    # Faust refuses to start otherwise.
+    yield from _at_most(settings, "session_timeout_s", "request_timeout_s")
+    yield from _at_most(settings, "revoke_timeout_s", "rebalance_timeout_s")
+    yield from _at_most(settings, "rebalance_timeout_s", "stall_timeout_s")
+    yield from _at_most(settings, "revoke_timeout_s", "drain_timeout_s")
+    # Heartbeats go out from the event loop that a prediction may hold for so long.
+    yield from _at_most(settings, "inline_ms_max", "heartbeat_interval_s", share=1_000, of="the milliseconds of")
+
+
+def _size_problems(settings: Settings) -> Iterator[str]:
+    yield from _at_most(settings, "message_bytes_max", "batch_bytes_max")
+    yield from _at_most(settings, "batch_bytes_max", "buffer_bytes_max")
+    yield from _at_most(settings, "message_bytes_max", "in_flight_bytes_max")
+
+
+def _at_most(settings: Settings, name: str, bound: str, share: float = 1.0, of: str = "") -> Iterator[str]:
+    if getattr(settings, name) > getattr(settings, bound) * share:
+        limit = " ".join(["at most", *filter(None, [of]), _shown(settings, bound)])
+        yield f"{_shown(settings, name)} is not allowed: it must be {limit}"
+
+
+def _missing(settings: Settings, names: tuple[str, ...], reason: str) -> Iterator[str]:
+    for name in names:
+        if not getattr(settings, name):
+            yield f"{_INFO[name].variable} is not set: {reason}"
+
+
+def _useless(settings: Settings, names: tuple[str, ...], protocols: str) -> Iterator[str]:
+    for name in names:
+        if getattr(settings, name):
+            yield (
+                f"{_shown(settings, name)} has no effect with {_shown(settings, 'kafka_security_protocol')}:"
+                f" it needs {protocols}"
+            )
+
+
+def _shown(settings: Settings, name: str) -> str:
+    info = _INFO[name]
+    return f"{info.variable}={info.kind.show(getattr(settings, name))}"

@@ -1,0 +1,365 @@
+# ruff: noqa: RUF009  (the calls only describe a field, as dataclasses.field does)
+"""All settings of the process, as one frozen value.
+
+Each field of `Settings` is one environment variable (`INFERD_` and its name in capitals) and one flag of
+`inferd worker`; its kind says what is allowed. The flags, the error messages and docs/settings.md are made from here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from daemon import setting_kinds as kind
+from daemon.broker.settings import EmbeddedKafkaSettings, default_cache_dir, default_data_dir
+from daemon.setting_table import SettingInfo, SettingsError, info_of, setting, unknown_names
+from schemas.connection import KafkaConnection
+from schemas.limits import Limits
+from streams.settings import (
+    Compression,
+    GroupSettings,
+    Guarantee,
+    LaneSettings,
+    StreamSettings,
+    TopicSettings,
+    TrialSettings,
+)
+
+GIB = 1_024**3
+DEFAULT_BROKER = KafkaConnection().bootstrap_servers
+
+LogFormat = Literal["auto", "json", "console"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Uvloop = Literal["auto", "on", "off"]
+SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+OffsetReset = Literal["earliest", "latest"]
+
+_LANE, _GROUP, _TOPICS, _TRIAL, _LIMITS = LaneSettings(), GroupSettings(), TopicSettings(), TrialSettings(), Limits()
+_GROUP_TEXT = kind.text(r"[A-Za-z0-9._-]{1,200}", "1 to 200 of A-Z a-z 0-9 . _ -")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting of the process; `from_environment` makes it."""
+
+    SECTIONS: ClassVar = (
+        "Kafka",
+        "Consumer group",
+        "Topics",
+        "Processing",
+        "Limits",
+        "Models",
+        "HTTP",
+        "Process",
+        "Embedded broker",
+    )
+
+    broker: str | None = setting(
+        kind.addresses(),
+        None,
+        "Bootstrap servers. `inferd up` starts a broker of its own unless this is set.",
+        "Kafka",
+        shown_default=DEFAULT_BROKER,
+    )
+    namespace: str = setting(kind.topic_part("namespace"), "inferd", "First part of every topic name.", "Kafka")
+    tenants: tuple[str, ...] = setting(
+        kind.tenants(), ("default",), "Tenants that are served; the second part of topic names.", "Kafka"
+    )
+    kafka_security_protocol: SecurityProtocol = setting(
+        kind.choice(SecurityProtocol), "PLAINTEXT", "How connections to the brokers are secured.", "Kafka"
+    )
+    kafka_ssl_cafile: str | None = setting(
+        kind.file(), None, "PEM file of the authority that signed the brokers' certificates.", "Kafka"
+    )
+    kafka_ssl_certfile: str | None = setting(
+        kind.file(), None, "PEM file of our certificate, where brokers ask for one.", "Kafka"
+    )
+    kafka_ssl_keyfile: str | None = setting(kind.file(), None, "PEM file of our certificate's key.", "Kafka")
+    kafka_sasl_mechanism: SaslMechanism = setting(
+        kind.choice(SaslMechanism), "PLAIN", "How we authenticate, with SASL_PLAINTEXT or SASL_SSL.", "Kafka"
+    )
+    kafka_sasl_username: str | None = setting(kind.text(r".{1,512}", "text"), None, "User name for SASL.", "Kafka")
+    kafka_sasl_password: str | None = setting(kind.secret(), None, "Password for SASL.", "Kafka")
+    request_timeout_s: float = setting(
+        kind.number(1, 600), _GROUP.request_timeout_s, "How long a request to a broker may take.", "Kafka"
+    )
+
+    group_id: str = setting(_GROUP_TEXT, _GROUP.group_id, "Consumer group of the workers.", "Consumer group")
+    instance_id: str | None = setting(
+        _GROUP_TEXT,
+        None,
+        "Static membership: a name of its own for each worker, kept across restarts, so that a restart within the"
+        " session timeout causes no rebalance.",
+        "Consumer group",
+    )
+    session_timeout_s: float = setting(
+        kind.number(1, 1_800),
+        _GROUP.session_timeout_s,
+        "A worker that is silent for so long loses its partitions; one whose event loop stood still for so long ends.",
+        "Consumer group",
+    )
+    heartbeat_interval_s: float = setting(
+        kind.number(0.05, 600), _GROUP.heartbeat_interval_s, "Time between heartbeats to the group.", "Consumer group"
+    )
+    rebalance_timeout_s: float = setting(
+        kind.number(1, 3_600), _GROUP.rebalance_timeout_s, "How long members may take to rejoin.", "Consumer group"
+    )
+    offset_reset: OffsetReset = setting(
+        kind.choice(OffsetReset),
+        _GROUP.offset_reset,
+        "Where to start on a partition that has no committed offset.",
+        "Consumer group",
+    )
+    stall_timeout_s: float = setting(
+        kind.number(5, 86_400),
+        _GROUP.stall_timeout_s,
+        "A rebalance, a recovery, or waiting work that makes no progress for so long ends the worker with code 71.",
+        "Consumer group",
+    )
+
+    topics_create: bool = setting(
+        kind.switch(), _TOPICS.create, "Create topics that are missing; otherwise only verify them.", "Topics"
+    )
+    topic_partitions: int = setting(
+        kind.integer(1, 10_000), _TOPICS.partitions, "Partitions of a tenant's topics.", "Topics"
+    )
+    topic_replication: int = setting(kind.integer(1, 32), _TOPICS.replication, "Replicas of new topics.", "Topics")
+    topic_retention_ms: int = setting(
+        kind.integer(60_000), _TOPICS.retention_ms, "How long new topics keep records.", "Topics"
+    )
+
+    processing_guarantee: Guarantee = setting(
+        kind.choice(Guarantee),
+        "at_least_once",
+        "After a crash a result may be published again with the same bytes, or exactly once.",
+        "Processing",
+    )
+    compression: Compression = setting(
+        kind.choice(Compression), "none", "Compression of results and dead letters.", "Processing"
+    )
+    reply_to_allowed: tuple[str, ...] = setting(
+        kind.topics(), (), "Topics that a `reply-to` header may name.", "Processing"
+    )
+    predict_threads: int = setting(
+        kind.integer(1, 256),
+        1,
+        "Threads of one prediction. More help a lone worker with large requests, and cost CPU under load.",
+        "Processing",
+    )
+    batch_rows_max: int = setting(
+        kind.integer(1, 1_000_000), _LANE.batch_rows_max, "Records of one micro-batch.", "Processing"
+    )
+    batch_bytes_max: int = setting(
+        kind.integer(1_024, GIB), _LANE.batch_bytes_max, "Bytes of one micro-batch.", "Processing"
+    )
+    batch_wait_ms: float = setting(
+        kind.number(0, 10_000),
+        _LANE.batch_wait_ms,
+        "How long to wait for a micro-batch to fill; 0 scores what is there at once.",
+        "Processing",
+    )
+    inline_ms_max: float = setting(
+        kind.number(0, 10_000),
+        _LANE.inline_ms_max,
+        "A prediction expected to take longer runs in a thread, so that heartbeats go on.",
+        "Processing",
+    )
+    buffer_bytes_max: int = setting(
+        kind.integer(1_024, 64 * GIB), _LANE.buffer_bytes_max, "Fetched but not yet scored.", "Processing"
+    )
+    in_flight_bytes_max: int = setting(
+        kind.integer(1_024, 64 * GIB), _LANE.in_flight_bytes_max, "Published but not yet acknowledged.", "Processing"
+    )
+    commit_interval_s: float = setting(
+        kind.number(0.01, 60), _LANE.commit_interval_s, "Time between commits of acknowledged offsets.", "Processing"
+    )
+    revoke_timeout_s: float = setting(
+        kind.number(0, 300),
+        _LANE.revoke_timeout_s,
+        "How long a revoked partition may take to finish what is in flight.",
+        "Processing",
+    )
+
+    message_bytes_max: int = setting(
+        kind.integer(1_024, GIB), _LIMITS.message_bytes_max, "Bytes of one request.", "Limits"
+    )
+    rows_max: int = setting(kind.integer(1, 10_000_000), _LIMITS.rows_max, "Rows of one request.", "Limits")
+    features_max: int = setting(kind.integer(1, 1_000_000), _LIMITS.features_max, "Features of one row.", "Limits")
+    values_max: int = setting(
+        kind.integer(1, 100_000_000), _LIMITS.values_max, "Rows x features of one request.", "Limits"
+    )
+    depth_max: int = setting(kind.integer(4, 64), _LIMITS.depth_max, "Nesting of a request.", "Limits")
+    string_chars_max: int = setting(
+        kind.integer(1, 1_000_000), _LIMITS.string_chars_max, "Characters of a categorical value or a name.", "Limits"
+    )
+    headers_max: int = setting(kind.integer(8, 10_000), _LIMITS.headers_max, "Headers of one record.", "Limits")
+    header_bytes_max: int = setting(
+        kind.integer(256, 1_048_576), _LIMITS.header_bytes_max, "Bytes of one header, key and value.", "Limits"
+    )
+
+    artifact_bytes_max: int = setting(
+        kind.integer(1_024, 16 * GIB), _LIMITS.artifact_bytes_max, "Bytes of one model file.", "Models"
+    )
+    trial_memory_bytes_max: int = setting(
+        kind.integer(256 * 1_024**2, 1_024 * GIB),
+        _TRIAL.memory_bytes_max,
+        "Memory of the disposable process in which a model is loaded and run first.",
+        "Models",
+    )
+    trial_timeout_s: float = setting(
+        kind.number(1, 3_600), _TRIAL.timeout_s, "How long that process may take.", "Models"
+    )
+
+    http_host: str = setting(
+        kind.text(r"[A-Za-z0-9._:-]{1,253}", "a host name or an IP address"),
+        "127.0.0.1",
+        "Address that the HTTP server listens on.",
+        "HTTP",
+    )
+    http_port: int = setting(kind.integer(0, 65_535), 8080, "Port of the HTTP server; 0 takes a free one.", "HTTP")
+    insecure_http: bool = setting(
+        kind.switch(),
+        False,
+        "Serve HTTP on an address that other machines reach, though nothing guards it.",
+        "HTTP",
+    )
+
+    worker_id: str = setting(
+        kind.text(r"[A-Za-z0-9._-]{1,128}", "1 to 128 of A-Z a-z 0-9 . _ -"),
+        "",
+        "Name of this worker in results, logs and `/status`.",
+        "Process",
+        shown_default="<host name>-<process id>",
+    )
+    data_dir: Path = setting(
+        kind.directory(),
+        Path(),
+        "What the worker and the embedded broker keep on disk.",
+        "Process",
+        shown_default="~/.local/share/inferd",
+    )
+    drain_timeout_s: float = setting(
+        kind.number(0.1, 3_600),
+        25.0,
+        "How long an ordered stop may take; past it the worker ends with code 70, nothing unfinished committed.",
+        "Process",
+    )
+    log_format: LogFormat = setting(
+        kind.choice(LogFormat), "auto", "Console on a terminal and JSON elsewhere, or one of them always.", "Process"
+    )
+    log_level: LogLevel = setting(kind.choice(LogLevel), "info", "Least level that is logged.", "Process")
+    uvloop: Uvloop = setting(kind.choice(Uvloop), "auto", "The uvloop event loop: where installed, or not.", "Process")
+
+    broker_port: int = setting(
+        kind.integer(0, 65_535),
+        9092,
+        "Port of the broker that `inferd up` starts; 0 takes a free one.",
+        "Embedded broker",
+    )
+    broker_heap_mb: int = setting(kind.integer(128, 1_048_576), 512, "Its Java heap.", "Embedded broker")
+    cache_dir: Path = setting(
+        kind.directory(),
+        Path(),
+        "Where its downloaded parts are kept.",
+        "Embedded broker",
+        shown_default="~/.cache/inferd",
+    )
+
+    @classmethod
+    def from_environment(
+        cls, environ: Mapping[str, str] = os.environ, flags: Mapping[str, str | None] | None = None
+    ) -> Settings:
+        """The settings that flags (text by field name; None: not given), else variables, else defaults make.
+
+        An empty variable counts as not set. `SettingsError` with a line for each setting that is wrong.
+        """
+        problems = unknown_names(environ, {info.variable for info in settings_table()})
+        chosen: dict[str, Any] = {}
+        for info in settings_table():
+            given = _given(info, environ, flags or {})
+            if given is not None:
+                try:
+                    chosen[info.field] = info.kind.read(given[1])
+                except ValueError:
+                    problems.append(info.problem(*given))
+        if problems:
+            raise SettingsError(problems)
+        return cls(**machine_defaults(environ) | chosen)
+
+    def connection(self) -> KafkaConnection:
+        """How to reach the brokers."""
+        return KafkaConnection(
+            bootstrap_servers=self.broker or DEFAULT_BROKER,
+            security_protocol=self.kafka_security_protocol,
+            ssl_cafile=self.kafka_ssl_cafile,
+            ssl_certfile=self.kafka_ssl_certfile,
+            ssl_keyfile=self.kafka_ssl_keyfile,
+            sasl_mechanism=self.kafka_sasl_mechanism,
+            sasl_username=self.kafka_sasl_username,
+            sasl_password=self.kafka_sasl_password,
+        )
+
+    def embedded_kafka(self) -> EmbeddedKafkaSettings:
+        """How `inferd up` runs its broker."""
+        return EmbeddedKafkaSettings(
+            data_dir=self.data_dir / "kafka",
+            cache_dir=self.cache_dir,
+            port=self.broker_port,
+            heap_mb=self.broker_heap_mb,
+            partitions_default=self.topic_partitions,
+        )
+
+    def streams(self) -> StreamSettings:
+        """What the streams need to know."""
+        return StreamSettings(
+            connection=self.connection(),
+            **_same_named(StreamSettings, self),
+            limits=Limits(**_same_named(Limits, self)),
+            lane=LaneSettings(**_same_named(LaneSettings, self)),
+            group=GroupSettings(**_same_named(GroupSettings, self)),
+            topics=TopicSettings(
+                create=self.topics_create,
+                partitions=self.topic_partitions,
+                replication=self.topic_replication,
+                retention_ms=self.topic_retention_ms,
+            ),
+            trial=TrialSettings(memory_bytes_max=self.trial_memory_bytes_max, timeout_s=self.trial_timeout_s),
+        )
+
+
+def settings_table() -> tuple[SettingInfo, ...]:
+    """Every setting, in the order of its section."""
+    return _TABLE
+
+
+def machine_defaults(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Defaults that depend on the machine or the process."""
+    data_dir, cache_dir = default_data_dir(environ).parent, default_cache_dir(environ)
+    return {"worker_id": f"{_host_name()}-{os.getpid()}", "data_dir": data_dir, "cache_dir": cache_dir}
+
+
+def _given(info: SettingInfo, environ: Mapping[str, str], flags: Mapping[str, str | None]) -> tuple[str, str] | None:
+    if (text := flags.get(info.field)) is not None:
+        return info.flag or info.variable, text
+    if text := environ.get(info.variable):
+        return info.variable, text
+    return None
+
+
+def _same_named(target: type, settings: Settings) -> dict[str, Any]:
+    """Values of the settings that `target` has fields for; what it has beside them keeps its default."""
+    names = {item.name for item in fields(target)} & {info.field for info in settings_table()}
+    return {name: getattr(settings, name) for name in names}
+
+
+def _host_name() -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:100] or "worker"
+
+
+_TABLE = tuple(info_of(item) for item in fields(Settings))
