@@ -2,36 +2,125 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.models import Manifest
+from schemas.errors import InvalidValueError, SchemaMismatchError
+from schemas.models import Manifest, Postprocess
 from schemas.requests import Output
+from streams.inference.objectives import class_count
 from streams.inference.runtime import Arrays
+
+_THRESHOLD = 0.5
+
+Predictions = Callable[[NDArray[np.float64]], list[Any]]
 
 
 class Postprocessor:
-    """What one model version does with what its runtime computed; immutable, for any thread."""
+    """What one model version does with what its runtime computed; immutable, for any thread.
+
+    Only `prediction` is changed by labels, threshold and top-k; numbers are floats of the exact float64, and leaves are
+    ints.
+    """
+
+    def __init__(self, predictions: Predictions) -> None:
+        self._predictions = predictions
 
     def needed(self, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
-        """What the runtime must compute so that `outputs` can be given (labels need no more than `prediction`)."""
-        raise NotImplementedError
+        """What the runtime must compute so that `outputs` can be given: no more, as labels follow from `prediction`."""
+        return tuple(dict.fromkeys(outputs))
 
     def check(self, arrays: Arrays) -> NDArray[np.bool_] | None:
-        """(rows,) True for rows with a value that is not finite, which no result may carry; None when there are none."""
-        raise NotImplementedError
+        """(rows,) True for rows with a value that is not finite, which no result may carry; None if there are none."""
+        finite = [mask for values in arrays.values() if not (mask := np.isfinite(values)).all()]
+        if not finite:
+            return None
+        rows: NDArray[np.bool_] = np.any([~mask.reshape(len(mask), -1).all(axis=1) for mask in finite], axis=0)
+        return rows
 
     def columns(self, arrays: Arrays, outputs: tuple[Output, ...]) -> dict[Output, list[Any]]:
         """For each of `outputs`, in that order, one JSON-able value a row: `columns[output][row]`."""
-        raise NotImplementedError
+        return {
+            output: self._predictions(arrays[output]) if output == "prediction" else arrays[output].tolist()  # type: ignore[arg-type]
+            for output in outputs
+        }
 
     def values(self, arrays: Arrays, outputs: tuple[Output, ...], rows: slice, *, single: bool) -> dict[str, Any]:
-        """What `Prediction.outputs` is for one request that had `rows` of the batch: a value, or a list where not `single`."""
-        raise NotImplementedError
+        """What `Prediction.outputs` is for one request that had `rows` of the batch: a value, or a list where not
+        `single`."""
+        columns = self.columns({output: arrays[output][rows] for output in outputs}, outputs)
+        return {output: column[0] if single else column for output, column in columns.items()}
 
 
 def compile_postprocess(manifest: Manifest) -> Postprocessor:
-    """The postprocessor of a version; `InvalidValueError` for what its objective does not allow."""
-    raise NotImplementedError
+    """The postprocessor of a version, whose manifest names objective and outputs.
+
+    `InvalidValueError` for what its objective does not allow, `SchemaMismatchError` for labels of another number than
+    classes.
+    """
+    spec = manifest.postprocess or Postprocess()
+    if spec == Postprocess():
+        return Postprocessor(_as_is)
+    classes = class_count(manifest.objective, manifest.outputs or 1)
+    _check(spec, classes, manifest.objective)
+    labels: list[Any] = list(range(classes)) if spec.labels is None else list(spec.labels)
+    if spec.top_k is not None:
+        return Postprocessor(_top_k(spec.top_k, labels))
+    if classes == 2 and (manifest.outputs or 1) == 1:
+        return Postprocessor(_by_threshold(_THRESHOLD if spec.threshold is None else spec.threshold, labels))
+    return Postprocessor(_likeliest(labels))
+
+
+def _check(spec: Postprocess, classes: int, objective: str | None) -> None:
+    given = ", ".join(name for name in ("labels", "threshold", "top_k") if getattr(spec, name) is not None)
+    if not classes:
+        raise InvalidValueError(
+            f"manifest: postprocess ({given}) needs classes, objective {objective or 'custom'} has none"
+        )
+    if spec.labels is not None and len(spec.labels) != classes:
+        raise SchemaMismatchError(f"manifest: postprocess.labels has {len(spec.labels)} labels for {classes} classes")
+    if spec.labels is not None and len(set(spec.labels)) < classes:
+        raise InvalidValueError("manifest: postprocess.labels has the same label twice")
+    if spec.threshold is not None and (classes != 2 or spec.top_k is not None):
+        raise InvalidValueError("manifest: postprocess.threshold is for binary models, and not beside top_k")
+    if spec.threshold is not None and not 0.0 <= spec.threshold <= 1.0:
+        raise InvalidValueError("manifest: postprocess.threshold is not between 0 and 1")
+    if spec.top_k is not None and not 1 <= spec.top_k <= classes:
+        raise InvalidValueError(f"manifest: postprocess.top_k is not between 1 and the {classes} classes")
+
+
+def _as_is(prediction: NDArray[np.float64]) -> list[Any]:
+    values: list[Any] = prediction.tolist()
+    return values
+
+
+def _by_threshold(threshold: float, labels: list[Any]) -> Predictions:
+    def predictions(prediction: NDArray[np.float64]) -> list[Any]:
+        return [labels[positive] for positive in (prediction >= threshold).tolist()]
+
+    return predictions
+
+
+def _likeliest(labels: list[Any]) -> Predictions:
+    def predictions(prediction: NDArray[np.float64]) -> list[Any]:
+        return [labels[place] for place in prediction.argmax(axis=1).tolist()]
+
+    return predictions
+
+
+def _top_k(k: int, labels: list[Any]) -> Predictions:
+    """The likeliest first; of equally likely classes the one of the lower index."""
+
+    def predictions(prediction: NDArray[np.float64]) -> list[Any]:
+        probabilities = prediction if prediction.ndim == 2 else np.column_stack((1.0 - prediction, prediction))
+        places = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+        chosen = np.take_along_axis(probabilities, places, axis=1)
+        return [
+            [{"label": labels[i], "probability": p} for i, p in zip(row, values, strict=True)]
+            for row, values in zip(places.tolist(), chosen.tolist(), strict=True)
+        ]
+
+    return predictions

@@ -16,8 +16,8 @@ Arrays = dict[Output, NDArray[np.float64] | NDArray[np.int32]]
 class ModelRuntime(Protocol):
     """One loaded model version.
 
-    `predict` may be called from any thread and from several at once; it keeps nothing between calls. `close` waits for
-    calls that are running; a `predict` after it raises `ModelNotReadyError`.
+    `predict` may be called from any thread and from several at once; it keeps nothing between calls. After `close` it
+    raises `ModelNotReadyError`; calls that are running then end as they would have.
     """
 
     @property
@@ -39,8 +39,12 @@ class ModelRuntime(Protocol):
     def supports(self, output: Output) -> bool:
         """Whether `predict` can compute `output`."""
 
-    def predict(self, X: Matrix, outputs: tuple[Output, ...]) -> Arrays:
-        """The arrays of `outputs` for X: float64 (rows, features), C-contiguous; rows >= 1, NaN where missing.
+    def values_per_row(self, output: Output) -> int:
+        """Values a row of `output`, which bounds what `predict` allocates: trees for `leaves`, classes x (features +
+        1), …"""
+
+    def predict(self, matrix: Matrix, outputs: tuple[Output, ...]) -> Arrays:
+        """The arrays of `outputs` for matrix: float64 (rows, features), C-contiguous; rows >= 1, NaN where missing.
 
         `prediction` float64 (rows,) or (rows, outputs_per_row); `raw` the same shapes;
         `probabilities` float64 (rows, classes); `contributions` float64 (rows, features + 1) or
@@ -50,4 +54,4 @@ class ModelRuntime(Protocol):
         """
 
     def close(self) -> None:
-        """Frees the model; more than once is the same as once."""
+        """Frees the model, at the end of the calls that are running; more than once is the same as once."""

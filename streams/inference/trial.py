@@ -1,0 +1,178 @@
+"""Trying models in a disposable process, because a bad one makes LightGBM abort, segfault, hang or eat all memory.
+
+`try_models` runs `streams.inference.trial_process` over many models, so that good ones share one start; where that
+process ends before its time, the model it was at has failed, and another process goes on with the rest. It blocks: call
+it in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+
+import msgspec
+
+from schemas.errors import ServerError
+from schemas.models import Manifest
+from streams.inference.trial_process import UNFINISHED_STATUS, CaseFile, TrialLimits, Verdict
+
+_CHILD = ("-m", "streams.inference.trial_process")
+_LINE_BYTES_MAX = 65_536
+_GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class TrialCase:
+    """A model (its bytes, or the file that holds them), and the manifest it must agree with, if there is one."""
+
+    model: bytes | Path
+    manifest: Manifest | None = None
+
+
+def try_models(
+    cases: Sequence[TrialCase], limits: TrialLimits | None = None, *, child: Sequence[str] = _CHILD
+) -> list[Verdict]:
+    """One verdict a case, in order. `child`: arguments of Python for another trial process.
+
+    `ServerError` where the process does not even start, which is no model's fault.
+    """
+    limits = limits or TrialLimits()
+    verdicts: list[Verdict] = []
+    with TemporaryDirectory(prefix="inferd-trial-") as folder:
+        files = [_case_file(case, Path(folder) / f"model-{place}") for place, case in enumerate(cases)]
+        while len(verdicts) < len(files):
+            plan = Path(folder) / "plan.json"
+            plan.write_bytes(msgspec.json.encode({"limits": asdict(limits), "cases": files[len(verdicts) :]}))
+            verdicts += _try_some(plan, len(files) - len(verdicts), limits, child)
+    return verdicts
+
+
+def _case_file(case: TrialCase, path: Path) -> CaseFile:
+    if isinstance(case.model, Path):
+        path = case.model.resolve()
+    else:
+        path.write_bytes(case.model)
+    return CaseFile(str(path), case.manifest)
+
+
+def _try_some(plan: Path, count: int, limits: TrialLimits, child: Sequence[str]) -> list[Verdict]:
+    """The verdicts of one process: on all of `count` cases, or up to and with the one that it did not survive."""
+    verdicts: list[Verdict] = []
+    with _Process(plan, child) as process:
+        if process.line(limits.start_s) is None:
+            raise ServerError(f"models cannot be tried: the trial process {process.end(limits.start_s, limits)}")
+        while len(verdicts) < count:
+            line = process.line(limits.wall_s)
+            if line is not None:
+                verdicts.append(msgspec.json.decode(line, type=Verdict))
+            elif verdicts and process.finished() == UNFINISHED_STATUS:
+                break
+            else:
+                verdicts.append(Verdict(False, process.end(limits.wall_s, limits)))
+                break
+    return verdicts
+
+
+class _Process:
+    """A trial process: no environment, files or sockets of ours, and no way to outlive the `with`."""
+
+    def __init__(self, plan: Path, child: Sequence[str]) -> None:
+        # Without `site`, and with the path of this process, the start takes half the time and finds the same packages.
+        self._process = subprocess.Popen(
+            [sys.executable, "-S", "-P", "-B", *child, str(plan)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=plan.parent,
+            env=_environment(),
+            close_fds=True,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        self._output = self._process.stdout
+        self._buffer = b""
+        self._timed_out = False
+
+    def __enter__(self) -> _Process:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._output.close()
+
+    def line(self, timeout_s: float) -> bytes | None:
+        """The next line it prints; None where it ends, falls silent for `timeout_s` or babbles."""
+        deadline = time.monotonic() + timeout_s
+        poll = select.poll()
+        poll.register(self._output, select.POLLIN)
+        while b"\n" not in self._buffer and len(self._buffer) <= _LINE_BYTES_MAX:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or not poll.poll(left_s * 1_000):
+                self._timed_out = True
+                return None
+            part = os.read(self._output.fileno(), _LINE_BYTES_MAX)
+            if not part:
+                return None
+            self._buffer += part
+        line, separator, self._buffer = self._buffer.partition(b"\n")
+        return line if separator else None
+
+    def finished(self) -> int | None:
+        """Its exit status, once it has closed its output; None while it is running on."""
+        return None if self._timed_out else self._wait()
+
+    def end(self, timeout_s: float, limits: TrialLimits) -> str:
+        """Ends it, and says why: how it ended itself, or that it was silent for `timeout_s`."""
+        if self._timed_out:
+            self._process.kill()
+            return f"did not finish in {timeout_s:g} s"
+        status = self._wait()
+        if status == -signal.SIGXCPU:
+            return f"used more than {limits.cpu_s:g} s of processor time"
+        if status < 0:
+            return _SIGNALS.get(-status, f"was ended by signal {-status}")
+        return f"ended with exit status {status}"
+
+    def _wait(self) -> int:
+        # Its output is closed; a process that goes on without one is not waited for.
+        try:
+            return self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+
+_SIGNALS: dict[int, str] = {
+    signal.SIGABRT: "aborted (SIGABRT)",
+    signal.SIGSEGV: "crashed (SIGSEGV)",
+    signal.SIGBUS: "crashed (SIGBUS)",
+    signal.SIGFPE: "crashed (SIGFPE)",
+    signal.SIGILL: "crashed (SIGILL)",
+    signal.SIGKILL: "was killed (SIGKILL): the machine may be out of memory",
+}
+
+
+def _environment() -> dict[str, str]:
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {
+        "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]),
+        "LC_ALL": "C.UTF-8",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    # Where LightGBM's own libraries may have to be found.
+    if path := os.environ.get("LD_LIBRARY_PATH"):
+        environment["LD_LIBRARY_PATH"] = path
+    return environment
