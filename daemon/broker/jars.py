@@ -1,0 +1,176 @@
+"""Kafka's jars: what the lock file pins, and a cache on disk that holds exactly that.
+
+The lock file lists every jar with its sum, so that nothing is resolved at run time: a jar is the locked one or refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from daemon.broker.errors import BrokerUnavailableError, JarsRejectedError, JarsUnavailableError
+from daemon.broker.file_lock import try_lock, wait_for_lock
+
+LOCK_FILE = "kafka-jars.lock"
+DOWNLOADS_AT_ONCE = 6
+
+Fetch = Callable[[str, Path], Path]
+"""Downloads one coordinate (`group:artifact:version`) below a directory and gives the jar's path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Jar:
+    """One locked jar."""
+
+    coordinate: str
+    sha256: str
+    size_bytes: int
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file, `artifact-version.jar`."""
+        _group, artifact, version = self.coordinate.split(":")
+        return f"{artifact}-{version}.jar"
+
+
+@dataclass(frozen=True, slots=True)
+class JarLock:
+    """Every jar of the broker's class path, in class path order."""
+
+    jars: tuple[Jar, ...]
+    digest: str
+
+    @property
+    def kafka_version(self) -> str:
+        """Version of Apache Kafka, such as `4.4.0`."""
+        for jar in self.jars:
+            if jar.coordinate.startswith("org.apache.kafka:kafka_"):
+                return jar.coordinate.rsplit(":", 1)[1]
+        raise ValueError(f"{LOCK_FILE} names no org.apache.kafka:kafka_* jar")
+
+
+def read_lock(text: str | None = None) -> JarLock:
+    """The lock that ships with the package, or the one in `text`: lines of `sha256 bytes group:artifact:version`."""
+    if text is None:
+        text = resources.files("daemon.broker").joinpath(LOCK_FILE).read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    rows = [line.split() for line in lines]
+    jars = tuple(Jar(coordinate, sha256, int(size)) for sha256, size, coordinate in rows)
+    return JarLock(jars, hashlib.sha256("\n".join(lines).encode()).hexdigest())
+
+
+def ensure_jars(
+    lock: JarLock, cache_dir: Path, report: Callable[[str], None], fetch: Fetch | None = None
+) -> tuple[Path, ...]:
+    """Paths of the locked jars, in class path order, downloaded into `cache_dir` where they are missing or damaged.
+
+    Calls `fetch` for nothing that is already there. Safe for several processes at once.
+
+    Raises JarsUnavailableError (download failed) and JarsRejectedError (what came is not what was locked).
+    """
+    jar_dir = cache_dir / f"kafka-{lock.kafka_version}-{lock.digest[:12]}"
+    if _missing(lock, jar_dir):
+        try:
+            jar_dir.mkdir(parents=True, exist_ok=True)
+            _download_missing(lock, jar_dir, report, fetch or fetch_with_jgo)
+        except OSError as error:
+            raise JarsUnavailableError(
+                f"Kafka's jars could not be written to {jar_dir}: {error.strerror}. Choose another cache directory"
+            ) from error
+    return tuple(jar_dir / jar.file_name for jar in lock.jars)
+
+
+def fetch_with_jgo(coordinate: str, directory: Path) -> Path:
+    """Download one jar through jgo, from the repositories that jgo is configured with."""
+    try:
+        from jgo.config import GlobalSettings
+        from jgo.maven import MavenContext
+    except ImportError as error:
+        raise BrokerUnavailableError(
+            f"the embedded broker needs the package jgo ({error}): pip install 'inferd[broker]'"
+        ) from error
+    maven = MavenContext(repo_cache=directory, timeout=30)
+    maven.remote_repos.update(GlobalSettings.load().repositories)
+    return Path(maven.create_dependency(coordinate).artifact.resolve())
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _missing(lock: JarLock, jar_dir: Path) -> list[Jar]:
+    return [jar for jar in lock.jars if not _is_intact(jar, jar_dir / jar.file_name)]
+
+
+def _is_intact(jar: Jar, path: Path) -> bool:
+    try:
+        return path.stat().st_size == jar.size_bytes and sha256_of(path) == jar.sha256
+    except OSError:
+        return False
+
+
+@contextmanager
+def _one_download_at_a_time(cache_dir: Path, report: Callable[[str], None]) -> Iterator[None]:
+    with (cache_dir / "download.lock").open("w") as file:
+        if not try_lock(file.fileno()):
+            report("another process is downloading Apache Kafka: waiting for it")
+            wait_for_lock(file.fileno())
+        yield
+
+
+def _download_missing(lock: JarLock, jar_dir: Path, report: Callable[[str], None], fetch: Fetch) -> None:
+    with _one_download_at_a_time(jar_dir.parent, report):
+        jars = _missing(lock, jar_dir)
+        if not jars:
+            return
+        report(f"downloading Apache Kafka {lock.kafka_version}, once: {len(jars)} jars, {_megabytes(jars):.0f} MB")
+        staging = Path(tempfile.mkdtemp(prefix="download-", dir=jar_dir.parent))
+        try:
+            _download(jars, staging, jar_dir, report, fetch)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _download(jars: Sequence[Jar], staging: Path, jar_dir: Path, report: Callable[[str], None], fetch: Fetch) -> None:
+    total_mb, done, said_mb = _megabytes(jars), [], 0.0
+    pool = ThreadPoolExecutor(DOWNLOADS_AT_ONCE)
+    try:
+        pending = {pool.submit(_download_one, jar, staging, jar_dir, fetch): jar for jar in jars}
+        for future in as_completed(pending):
+            future.result()
+            done.append(pending[future])
+            if _megabytes(done) - said_mb >= total_mb / 4:
+                said_mb = _megabytes(done)
+                report(f"downloaded {said_mb:.0f} of {total_mb:.0f} MB")
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _megabytes(jars: Sequence[Jar]) -> float:
+    return sum(jar.size_bytes for jar in jars) / 1e6
+
+
+def _download_one(jar: Jar, staging: Path, jar_dir: Path, fetch: Fetch) -> None:
+    try:
+        path = fetch(jar.coordinate, staging)
+    except (OSError, RuntimeError) as error:
+        raise JarsUnavailableError(
+            f"could not download {jar.coordinate}: {error}. The first start needs the network;"
+            " to use a Kafka of your own instead, set INFERD_BROKER to its address"
+        ) from error
+    found = sha256_of(path)
+    if found != jar.sha256:
+        raise JarsRejectedError(
+            f"{jar.coordinate} was refused: its SHA-256 is {found}, locked is {jar.sha256}."
+            " Check the repository or proxy that it came from"
+        )
+    path.replace(jar_dir / jar.file_name)

@@ -1,0 +1,249 @@
+"""The embedded broker: a real Apache Kafka, one node, as a child process."""
+
+from __future__ import annotations
+
+import logging
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from daemon.broker.data_dir import DataDir, Marker
+from daemon.broker.errors import BrokerError, BrokerStartError, PortTakenError
+from daemon.broker.jars import JarLock, ensure_jars, read_lock
+from daemon.broker.jvm import Java, WatchedProcess, find_java
+from daemon.broker.probe import cluster_id_at, free_port, is_port_free
+from daemon.broker.server_config import java_options, render_logging, render_properties, server_properties
+from daemon.broker.settings import EmbeddedKafkaSettings
+from daemon.broker.startup_cache import StartupCache
+
+CONTROLLER_PORT_TRIES = 3
+POLL_S = 0.05
+TAIL_LINES = 15
+STARTUP_CACHE_WRITE_S = 60.0
+PORT_CLASH = "Address already in use"
+
+logger = logging.getLogger(__name__)
+
+
+class EmbeddedKafka:
+    """Start and stop one Kafka broker; also a context manager. Synchronous: an async caller uses a thread.
+
+    For one thread at a time. Started again, it goes on with its data, on the same port. The broker never outlives
+    this process. `report` gets a line for each thing that takes a while; by default it goes to the log.
+    """
+
+    def __init__(
+        self,
+        settings: EmbeddedKafkaSettings | None = None,
+        report: Callable[[str], None] = logger.info,
+        lock: JarLock | None = None,
+    ) -> None:
+        self.settings = settings or EmbeddedKafkaSettings()
+        self._report = report
+        self._lock = lock or read_lock()
+        self._data_dir = DataDir(self.settings.data_dir)
+        self._port = self.settings.port
+        self._process: WatchedProcess | None = None
+        self._startup_cache: StartupCache | None = None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Address for clients, `host:port`."""
+        host = self.settings.host
+        return f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
+
+    @property
+    def log_path(self) -> Path:
+        """Kafka's own log file."""
+        return self._data_dir.logs_dir / "kafka.log"
+
+    @property
+    def version(self) -> str:
+        """Version of Apache Kafka."""
+        return self._lock.kafka_version
+
+    @property
+    def running(self) -> bool:
+        """Whether the broker's process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the broker, None unless it is running."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def start(self) -> None:
+        """Start the broker and return once it answers. Raises a BrokerError that says what to do."""
+        if self.running:
+            return
+        self._forget()
+        executable, version = find_java()
+        java = Java(executable, version, ensure_jars(self._lock, self.settings.cache_dir, self._report))
+        marker = self._data_dir.acquire(self.version)
+        try:
+            self._start_on(java, marker)
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """Stop the broker in order: SIGTERM, and SIGKILL after `stop_timeout_s`."""
+        if self._process is not None and self.running:
+            timeout_s = self.settings.stop_timeout_s
+            if self._startup_cache is not None and self._startup_cache.is_recording:
+                self._report("saving the broker's start-up cache, once: a few seconds")
+                timeout_s += STARTUP_CACHE_WRITE_S
+            self._process.terminate()
+            if self._process.wait(timeout_s) is None:
+                logger.warning("the broker did not stop within %.0f s: killing it", timeout_s)
+                self._process.kill()
+            elif self._startup_cache is not None:
+                self._startup_cache.keep()
+        self._forget()
+
+    def kill(self) -> None:
+        """End the broker at once (SIGKILL), as a crash does; its data stays."""
+        if self._process is not None:
+            self._process.kill()
+        self._forget()
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Exit code of the broker if it ends within `timeout_s`, else None. Raises BrokerError if never started."""
+        if self._process is None:
+            raise BrokerError("the broker was not started: call start() first")
+        return self._process.wait(timeout_s)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start_on(self, java: Java, marker: Marker) -> None:
+        self._startup_cache = StartupCache(java) if self.settings.startup_cache else None
+        self._data_dir.logs_dir.mkdir(exist_ok=True)
+        logging_text = render_logging(self.settings.log_level, self.log_path)
+        self._data_dir.logging_path.write_text(logging_text, encoding="utf-8")
+        self._choose_port()
+        if not self._data_dir.is_formatted(marker):
+            self._format(java, marker)
+        for tries_left in reversed(range(CONTROLLER_PORT_TRIES)):
+            try:
+                self._run(java, marker)
+                break
+            except BrokerStartError as error:
+                self._raise_unless_controller_port_clashed(error)
+                if not tries_left:
+                    raise
+
+    def _choose_port(self) -> None:
+        if self._port == 0:
+            self._port = free_port(self.settings.host)
+        elif not is_port_free(self.settings.host, self._port):
+            raise self._port_taken()
+
+    def _raise_unless_controller_port_clashed(self, error: BrokerStartError) -> None:
+        if PORT_CLASH not in error.message:
+            raise error
+        if not is_port_free(self.settings.host, self._port):
+            raise self._port_taken() from error
+
+    def _port_taken(self) -> PortTakenError:
+        return PortTakenError(
+            f"port {self._port} on {self.settings.host} is taken by another process."
+            " Stop that one, choose another port, or, if it is a Kafka that you want to use, set"
+            f" INFERD_BROKER={self.bootstrap_servers}"
+        )
+
+    def _format(self, java: Java, marker: Marker) -> None:
+        config = self._write_server_properties(self._data_dir.begin_format())
+        arguments = ["format", "--cluster-id", marker.cluster_id, "--config", str(config)]
+        options = self._java_options() + (self._startup_cache.options_to_read() if self._startup_cache else [])
+        command = java.command("kafka.tools.StorageTool", arguments, [*options, "-XX:TieredStopAtLevel=1"])
+        timeout_s = self.settings.start_timeout_s
+        try:
+            done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise BrokerStartError(f"formatting {self._data_dir.path} took longer than {timeout_s:g} s") from error
+        if done.returncode != 0:
+            said = done.stdout + done.stderr
+            raise BrokerStartError(f"formatting {self._data_dir.path} failed: {_complaint(said)}", _last_lines(said))
+        self._data_dir.finish_format()
+
+    def _run(self, java: Java, marker: Marker) -> None:
+        config = self._write_server_properties(self._data_dir.kafka_dir)
+        command = java.command("kafka.Kafka", [str(config)], self._java_options() + self._startup_cache_options())
+        log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+        self._process = WatchedProcess(command, self._data_dir.output_path, self._data_dir.lock_fds)
+        self._data_dir.note_owner(f"process {self._process.pid}, {self.bootstrap_servers}")
+        self._wait_until_answering(self._process, marker, log_start)
+
+    def _wait_until_answering(self, process: WatchedProcess, marker: Marker, log_start: int) -> None:
+        deadline = time.monotonic() + self.settings.start_timeout_s
+        while cluster_id_at(self.settings.host, self._port) != marker.cluster_id:
+            code = process.poll()
+            if code is not None or time.monotonic() >= deadline:
+                process.kill()
+                raise self._start_failed(code, log_start)
+            time.sleep(POLL_S)
+
+    def _start_failed(self, code: int | None, log_start: int) -> BrokerStartError:
+        said = _read_from(self.log_path, log_start) + _read_from(self._data_dir.output_path, 0)
+        if code is None:
+            what = f"did not answer within {self.settings.start_timeout_s:g} s"
+        else:
+            what = f"ended with exit code {code} while it was starting"
+        return BrokerStartError(f"the broker {what}: {_complaint(said)}; its log is {self.log_path}", _last_lines(said))
+
+    def _write_server_properties(self, kafka_dir: Path) -> Path:
+        controller_port = free_port(self.settings.host)
+        properties = server_properties(
+            self.settings, port=self._port, controller_port=controller_port, kafka_dir=kafka_dir
+        )
+        path = self._data_dir.properties_path
+        path.write_text(render_properties(properties), encoding="utf-8")
+        return path
+
+    def _java_options(self) -> list[str]:
+        return java_options(self.settings.heap_mb, self._data_dir.logging_path)
+
+    def _startup_cache_options(self) -> list[str]:
+        cache = self._startup_cache
+        return [] if cache is None else cache.options_to_read() or cache.options_to_record()
+
+    def _forget(self) -> None:
+        if self._startup_cache is not None:
+            self._startup_cache.discard()
+        self._startup_cache = None
+        self._process = None
+        self._data_dir.release()
+
+
+def _read_from(path: Path, start: int) -> str:
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read().decode(errors="replace")
+
+
+def _last_lines(text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if not line.startswith("\t")]  # stack frames
+    return "\n".join(lines[-TAIL_LINES:])
+
+
+def _complaint(text: str) -> str:
+    """The line that most likely says why: the first exception, else the first error, else the last line."""
+    found = re.search(r"^(?:Exception in thread \S+ )?(\S+(?:Exception|Error): .*)", text, re.MULTILINE) or re.search(
+        r"^.*? ERROR (.*)", text, re.MULTILINE
+    )
+    if found is not None:
+        return found[1].strip()
+    return text.strip().rpartition("\n")[2] or "it said nothing"

@@ -1,0 +1,89 @@
+"""Ask a broker who it is, over a bare socket: a Metadata request (version 5) of the Kafka protocol."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+METADATA_KEY, METADATA_VERSION = 3, 5
+CORRELATION_ID = 1
+RESPONSE_BYTES_MAX = 1 << 20
+
+
+def cluster_id_at(host: str, port: int, timeout_s: float = 2.0) -> str | None:
+    """Cluster id of the broker that listens there and serves clients; None if none does (yet).
+
+    Raises nothing: whatever does not answer as Kafka does is no broker.
+    """
+    try:
+        with socket.create_connection((host, port), timeout=timeout_s) as connection:
+            connection.sendall(_metadata_request())
+            return _read_cluster_id(_read_response(connection))
+    except (OSError, struct.error, ValueError):
+        return None
+
+
+def is_port_free(host: str, port: int) -> bool:
+    """Whether a server could listen on the port now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As the JVM does: a port whose last connections are still closing counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port(host: str) -> int:
+    """A port that nobody listens on at the moment."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _metadata_request() -> bytes:
+    client = b"inferd"
+    header = struct.pack(f">hhih{len(client)}s", METADATA_KEY, METADATA_VERSION, CORRELATION_ID, len(client), client)
+    no_topics, no_creation = struct.pack(">i", 0), b"\x00"
+    body = header + no_topics + no_creation
+    return struct.pack(">i", len(body)) + body
+
+
+def _read_response(connection: socket.socket) -> bytes:
+    (size,) = struct.unpack(">i", _read_exactly(connection, 4))
+    if not 0 < size <= RESPONSE_BYTES_MAX:
+        raise ValueError(f"a response of {size} bytes")
+    return _read_exactly(connection, size)
+
+
+def _read_exactly(connection: socket.socket, size: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < size:
+        part = connection.recv(size - len(parts))
+        if not part:
+            raise ValueError("the connection ended within a response")
+        parts += part
+    return bytes(parts)
+
+
+def _read_cluster_id(response: bytes) -> str | None:
+    correlation_id, _throttle_ms, brokers = struct.unpack_from(">iii", response)
+    if correlation_id != CORRELATION_ID or brokers < 1:
+        return None
+    offset = 12
+    for _ in range(brokers):
+        _host, offset = _read_string(response, offset + 4)
+        _rack, offset = _read_string(response, offset + 4)
+    cluster_id, _ = _read_string(response, offset)
+    return cluster_id
+
+
+def _read_string(data: bytes, offset: int) -> tuple[str | None, int]:
+    (size,) = struct.unpack_from(">h", data, offset)
+    start = offset + 2
+    if size < 0:
+        return None, start
+    return data[start : start + size].decode(), start + size

@@ -1,0 +1,90 @@
+"""What Kafka is told: server properties, logging, and the options of its Java."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from daemon.broker.settings import EmbeddedKafkaSettings
+
+INTERNAL_PARTITIONS = "8"
+CLEANER_BUFFER_BYTES = str(32 << 20)
+
+LOGGING = """\
+rootLogger.level = {level}
+rootLogger.appenderRef.file.ref = file
+appender.file.type = RollingFile
+appender.file.name = file
+appender.file.fileName = {path}
+appender.file.filePattern = {path}.%i
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d{{ISO8601}} %p %c{{1}}: %m%n
+appender.file.policies.type = Policies
+appender.file.policies.size.type = SizeBasedTriggeringPolicy
+appender.file.policies.size.size = 10MB
+appender.file.strategy.type = DefaultRolloverStrategy
+appender.file.strategy.max = 3
+# Hundreds of lines of settings at every start.
+logger.config.name = org.apache.kafka.common.config.AbstractConfig
+logger.config.level = WARN
+"""
+
+
+def server_properties(
+    settings: EmbeddedKafkaSettings, *, port: int, controller_port: int, kafka_dir: Path
+) -> dict[str, str]:
+    """Properties of one node that is broker and controller, with every internal topic on one replica."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "listeners": f"PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{host}:{port}",
+        "controller.listener.names": "CONTROLLER",
+        # The one voter is known by its id: its port may be another one at each start.
+        "controller.quorum.voters": f"1@{host}:{controller_port}",
+        "log.dirs": str(kafka_dir),
+        "num.partitions": str(settings.partitions_default),
+        "auto.create.topics.enable": "false",
+        "group.initial.rebalance.delay.ms": "0",
+        "offsets.topic.replication.factor": "1",
+        "offsets.topic.num.partitions": INTERNAL_PARTITIONS,
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.num.partitions": INTERNAL_PARTITIONS,
+        "share.coordinator.state.topic.replication.factor": "1",
+        "share.coordinator.state.topic.min.isr": "1",
+        "share.coordinator.state.topic.num.partitions": INTERNAL_PARTITIONS,
+        # A broker that was killed is let in again once its former session has ended.
+        "broker.session.timeout.ms": "3000",
+        "broker.heartbeat.interval.ms": "500",
+        # By default a quarter of the heap, set aside.
+        "log.cleaner.dedupe.buffer.size": CLEANER_BUFFER_BYTES,
+        **settings.extra,
+    }
+
+
+def render_properties(properties: dict[str, str]) -> str:
+    """Text of a Java properties file."""
+    return "".join(f"{key}={value.replace(chr(92), chr(92) * 2)}\n" for key, value in properties.items())
+
+
+def render_logging(level: str, path: Path) -> str:
+    """Text of a log4j2 configuration that writes one rolling file."""
+    return LOGGING.format(level=level, path=path)
+
+
+def java_options(heap_mb: int, logging_config: Path) -> list[str]:
+    """Options of Java: those of Kafka's own start script, a bounded heap, and no files outside our directory."""
+    return [
+        f"-Xmx{heap_mb}m",
+        "-XX:+UseG1GC",
+        "-XX:MaxGCPauseMillis=20",
+        "-XX:+ExplicitGCInvokesConcurrent",
+        "-XX:+ExitOnOutOfMemoryError",
+        "-XX:-UsePerfData",
+        # Of Java's own log, which speaks of the start-up cache, errors only.
+        "-Xlog:disable",
+        "-Xlog:all=error:stderr",
+        "-Djava.awt.headless=true",
+        f"-Dlog4j2.configurationFile={logging_config}",
+    ]

@@ -1,0 +1,90 @@
+"""Settings of the embedded broker: one frozen value, checked when it is made."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from daemon.broker.errors import BrokerSettingError
+
+HEAP_MB_MIN = 128
+LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR")
+KEYS_OF_OURS = frozenset(
+    {
+        "advertised.listeners",
+        "controller.listener.names",
+        "controller.quorum.voters",
+        "listeners",
+        "log.dirs",
+        "node.id",
+        "process.roles",
+    }
+)
+
+
+def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """`$INFERD_DATA_DIR/kafka`, else below the user's directory for application data."""
+    if chosen := environ.get("INFERD_DATA_DIR"):
+        return Path(chosen).expanduser() / "kafka"
+    return _user_dir(environ, "XDG_DATA_HOME", ".local/share") / "kafka"
+
+
+def default_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """`$INFERD_CACHE_DIR`, else below the user's directory for caches."""
+    if chosen := environ.get("INFERD_CACHE_DIR"):
+        return Path(chosen).expanduser()
+    return _user_dir(environ, "XDG_CACHE_HOME", ".cache")
+
+
+def _user_dir(environ: Mapping[str, str], variable: str, below_home: str) -> Path:
+    chosen = environ.get(variable)
+    return (Path(chosen) if chosen else Path.home() / below_home) / "inferd"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedKafkaSettings:
+    """How the embedded broker runs.
+
+    `port` 0 takes a free one. `extra` holds server properties that override ours. Raises BrokerSettingError.
+    """
+
+    data_dir: Path = field(default_factory=default_data_dir)
+    cache_dir: Path = field(default_factory=default_cache_dir)
+    host: str = "127.0.0.1"
+    port: int = 9092
+    heap_mb: int = 512
+    partitions_default: int = 4
+    log_level: str = "INFO"
+    extra: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    startup_cache: bool = True
+    start_timeout_s: float = 60.0
+    stop_timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        _check("host", self.host, _is_loopback(self.host), "a loopback address: the broker asks nobody who they are")
+        _check("port", self.port, 0 <= self.port <= 65535, "0 (any free port) to 65535")
+        _check("heap_mb", self.heap_mb, self.heap_mb >= HEAP_MB_MIN, f"{HEAP_MB_MIN} or more")
+        _check("partitions_default", self.partitions_default, self.partitions_default >= 1, "1 or more")
+        _check("log_level", self.log_level, self.log_level in LOG_LEVELS, ", ".join(LOG_LEVELS))
+        _check("start_timeout_s", self.start_timeout_s, self.start_timeout_s > 0, "above 0")
+        _check("stop_timeout_s", self.stop_timeout_s, self.stop_timeout_s > 0, "above 0")
+        for key in KEYS_OF_OURS & self.extra.keys():
+            raise BrokerSettingError(f"extra[{key!r}] cannot be set: the embedded broker chooses it")
+
+
+def _check(name: str, value: object, fits: bool, allowed: str) -> None:
+    if not fits:
+        raise BrokerSettingError(f"{name} = {value!r} is not allowed: it must be {allowed}")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
