@@ -1,0 +1,115 @@
+"""Settings of the embedded broker, and what Kafka is told of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.broker import BrokerSettingError, EmbeddedKafka, EmbeddedKafkaSettings
+from daemon.broker.kafka import _complaint, _last_lines
+from daemon.broker.server_config import render_properties, server_properties
+from daemon.broker.settings import default_cache_dir, default_data_dir
+
+HOME = Path.home()
+
+
+@pytest.mark.parametrize(
+    ("environ", "data_dir"),
+    [
+        ({}, HOME / ".local/share/inferd/kafka"),
+        ({"XDG_DATA_HOME": "/data"}, Path("/data/inferd/kafka")),
+        ({"XDG_DATA_HOME": "/data", "INFERD_DATA_DIR": "/mine"}, Path("/mine/kafka")),
+        ({"INFERD_DATA_DIR": "~/mine"}, HOME / "mine/kafka"),
+    ],
+)
+def test_where_data_is_kept(environ: dict[str, str], data_dir: Path) -> None:
+    assert default_data_dir(environ) == data_dir
+
+
+@pytest.mark.parametrize(
+    ("environ", "cache_dir"),
+    [
+        ({}, HOME / ".cache/inferd"),
+        ({"XDG_CACHE_HOME": "/cache"}, Path("/cache/inferd")),
+        ({"XDG_CACHE_HOME": "/cache", "INFERD_CACHE_DIR": "/mine"}, Path("/mine")),
+    ],
+)
+def test_where_jars_are_kept(environ: dict[str, str], cache_dir: Path) -> None:
+    assert default_cache_dir(environ) == cache_dir
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("port", -1),
+        ("port", 65536),
+        ("host", "0.0.0.0"),
+        ("host", "192.168.0.1"),
+        ("host", "example"),
+        ("heap_mb", 127),
+        ("partitions_default", 0),
+        ("log_level", "LOUD"),
+        ("start_timeout_s", 0),
+        ("stop_timeout_s", -1.0),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value(setting: str, value: Any) -> None:
+    with pytest.raises(BrokerSettingError, match=rf"^{setting} = {value!r} is not allowed: it must be "):
+        EmbeddedKafkaSettings(**{setting: value})
+
+
+def test_what_the_broker_chooses_cannot_be_overridden() -> None:
+    with pytest.raises(BrokerSettingError, match=r"extra\['listeners'\] cannot be set"):
+        EmbeddedKafkaSettings(extra={"listeners": "PLAINTEXT://0.0.0.0:9092"})
+
+
+def test_extra_properties_win_over_ours() -> None:
+    settings = EmbeddedKafkaSettings(partitions_default=7, extra={"auto.create.topics.enable": "true", "x": "y"})
+
+    properties = server_properties(settings, port=1, controller_port=2, kafka_dir=Path("/k"))
+
+    assert properties["num.partitions"] == "7"
+    assert properties["auto.create.topics.enable"] == "true"
+    assert properties["x"] == "y"
+
+
+@pytest.mark.parametrize(
+    ("host", "listener", "bootstrap"),
+    [
+        ("127.0.0.1", "127.0.0.1:1", "127.0.0.1:1"),
+        ("localhost", "localhost:1", "localhost:1"),
+        ("::1", "[::1]:1", "[::1]:1"),
+    ],
+)
+def test_addresses(tmp_path: Path, host: str, listener: str, bootstrap: str) -> None:
+    settings = EmbeddedKafkaSettings(data_dir=tmp_path, host=host, port=1)
+
+    properties = server_properties(settings, port=1, controller_port=2, kafka_dir=tmp_path)
+
+    assert properties["advertised.listeners"] == f"PLAINTEXT://{listener}"
+    assert EmbeddedKafka(settings).bootstrap_servers == bootstrap
+
+
+def test_backslashes_survive_a_properties_file() -> None:
+    assert render_properties({"a": "C:\\x"}) == "a=C:\\\\x\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "it said nothing"),
+        ("one\ntwo\n", "two"),
+        ("a INFO b\nx ERROR Server: broken\nx ERROR later", "Server: broken"),
+        ("x ERROR Fatal\nk.KafkaException: the cause\n\tat x\nCaused by: other", "k.KafkaException: the cause"),
+        ('Exception in thread "main" j.ConfigException: bad\n\tat x', "j.ConfigException: bad"),
+        ("java.lang.OutOfMemoryError: heap", "java.lang.OutOfMemoryError: heap"),
+    ],
+)
+def test_the_telling_line_of_a_log_is_found(text: str, complaint: str) -> None:
+    assert _complaint(text) == complaint
+
+
+def test_the_tail_of_a_log_has_no_stack_frames() -> None:
+    assert _last_lines("a\n\tat b\nc\n") == "a\nc"
