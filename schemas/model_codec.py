@@ -1,0 +1,71 @@
+"""Model records, manifests and aliases, from bytes and to bytes."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from schemas.errors import InferenceError, MalformedError
+from schemas.headers import Encoding
+from schemas.input_data import decode_input_data
+from schemas.limits import DEFAULT_LIMITS, Limits
+from schemas.manifest_checks import check_alias, check_manifest
+from schemas.models import Alias, Manifest
+from schemas.strict import DECODE_ERRORS, check_size, refusal, structural_fault
+
+Record = TypeVar("Record", Manifest, Alias)
+
+
+def decode_manifest(value: bytes | None, limits: Limits = DEFAULT_LIMITS, encoding: Encoding = "msgpack") -> Manifest:
+    """The manifest in `value`, checked (see `check_manifest`), its warm-up rows as a request's would be.
+
+    `TooLargeError`, `MalformedError` or `TooDeepError` where it is none.
+    """
+    manifest = _decode(value, Manifest, "manifest", limits, encoding)
+    check_manifest(manifest, limits)
+    if manifest.warmup is not None:
+        _check_warmup(manifest.warmup, limits)
+    return manifest
+
+
+def encode_manifest(manifest: Manifest, encoding: Encoding = "msgpack") -> bytes:
+    """The bytes of a manifest: equal manifests give equal bytes."""
+    return _encode(manifest, encoding)
+
+
+def decode_alias(value: bytes | None, limits: Limits = DEFAULT_LIMITS, encoding: Encoding = "msgpack") -> Alias:
+    """The alias in `value`, checked (see `check_alias`).
+
+    `TooLargeError`, `MalformedError` or `TooDeepError` where it is none.
+    """
+    return check_alias(_decode(value, Alias, "alias", limits, encoding))
+
+
+def encode_alias(alias: Alias, encoding: Encoding = "msgpack") -> bytes:
+    """The bytes of an alias: equal aliases give equal bytes."""
+    return _encode(alias, encoding)
+
+
+def _decode(value: bytes | None, type_: type[Record], what: str, limits: Limits, encoding: Encoding) -> Record:
+    data = check_size(value, limits.manifest_bytes_max, what)
+    if fault := structural_fault(data, encoding, limits.depth_max):
+        raise refusal(data, encoding, fault, what, limits.depth_max)
+    decode = msgspec.msgpack.decode if encoding == "msgpack" else msgspec.json.decode
+    try:
+        return decode(data, type=type_)
+    except DECODE_ERRORS as error:
+        raise refusal(data, encoding, error, what, limits.depth_max) from None
+
+
+def _encode(record: msgspec.Struct, encoding: Encoding) -> bytes:
+    encode = msgspec.msgpack.encode if encoding == "msgpack" else msgspec.json.encode
+    return encode(record, order="deterministic")
+
+
+def _check_warmup(rows: list[Any], limits: Limits) -> None:
+    """Refuse warm-up rows that a request could not bring."""
+    try:
+        decode_input_data(msgspec.msgpack.encode(rows), "msgpack", limits)
+    except (InferenceError, OverflowError) as error:
+        raise MalformedError(f"warmup: {error}") from None

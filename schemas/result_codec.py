@@ -1,0 +1,112 @@
+"""Results to bytes, the same bytes every time, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from schemas.errors import MalformedError
+from schemas.headers import Encoding
+from schemas.limits import DEFAULT_LIMITS, Limits
+from schemas.requests import OUTPUTS, Scalar
+from schemas.results import Failure, Prediction, Result
+from schemas.strict import DECODE_ERRORS, check_size, printable, refusal, structural_fault
+from schemas.strict_msgpack import header
+
+_encode_msgpack = msgspec.msgpack.Encoder().encode
+_encode_json = msgspec.json.Encoder().encode
+
+# Rows of classes of features are three levels of lists; top-k adds a map. No output is deeper.
+_Level1 = Scalar | list[Scalar] | dict[str, Scalar]
+_Level2 = Scalar | list[_Level1] | dict[str, Scalar]
+_Level3 = Scalar | list[_Level2] | dict[str, Scalar]
+_Values = Scalar | list[_Level3] | dict[str, Scalar]
+
+
+class _ErrorFields(msgspec.Struct):
+    """Fields of later versions are let through."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+def _decoders(type_: Any) -> dict[Encoding, Any]:
+    return {"msgpack": msgspec.msgpack.Decoder(type_).decode, "json": msgspec.json.Decoder(type_).decode}
+
+
+_FIELDS = _decoders(dict[str, msgspec.Raw])
+_TEXT = _decoders(str)
+_OPTIONAL_TEXT = _decoders(str | None)
+_INTEGER = _decoders(int)
+_VALUES = _decoders(_Values)
+_ERROR = _decoders(_ErrorFields)
+
+
+def encode_result(result: Result, encoding: Encoding) -> bytes:
+    """The bytes of a result, with the fields in the wire's order and the outputs in their own.
+
+    A pure function: equal results give equal bytes. JSON knows neither NaN nor infinity, and says null instead.
+    """
+    fields: dict[str, Any]
+    if isinstance(result, Prediction):
+        fields = {"id": result.id, "model_id": result.model_id, "version": result.version, "digest": result.digest}
+        fields.update(result.outputs)
+    else:
+        error = {"code": result.code, "message": result.message, "retryable": result.retryable}
+        fields = {"id": result.id, "model_id": result.model_id, "error": error}
+    return _encode_msgpack(fields) if encoding == "msgpack" else _encode_json(fields)
+
+
+def decode_result(value: bytes | None, encoding: Encoding, limits: Limits = DEFAULT_LIMITS) -> Result:
+    """The result in `value`; fields that are not known here are let through, so that older clients go on working.
+
+    `TooLargeError`, `MalformedError` or `TooDeepError` where it is none. `outputs` are in the order of the bytes.
+    """
+    data = check_size(value, limits.result_bytes_max, "result")
+    try:
+        fields: dict[str, msgspec.Raw] = _FIELDS[encoding](data)
+    except DECODE_ERRORS as error:
+        raise refusal(data, encoding, error, "result", limits.depth_max) from None
+    if encoding == "json" or header(data)[1] != len(fields):
+        # Only JSON or a repeated key comes here. Clients read mostly MessagePack: the pass over all bytes is not free.
+        fault = structural_fault(data, encoding, limits.depth_max)
+        if fault is not None:
+            raise type(fault)(f"result: {fault.message}")
+    return _failure(fields, encoding, limits) if "error" in fields else _prediction(fields, encoding, limits)
+
+
+def _prediction(fields: Mapping[str, msgspec.Raw], encoding: Encoding, limits: Limits) -> Prediction:
+    names = [name for name in fields if name in OUTPUTS]
+    return Prediction(
+        id=_field(fields, "id", _TEXT, encoding, limits),
+        model_id=_field(fields, "model_id", _TEXT, encoding, limits),
+        version=_field(fields, "version", _INTEGER, encoding, limits),
+        digest=_field(fields, "digest", _TEXT, encoding, limits),
+        outputs={name: _field(fields, name, _VALUES, encoding, limits) for name in names},
+    )
+
+
+def _failure(fields: Mapping[str, msgspec.Raw], encoding: Encoding, limits: Limits) -> Failure:
+    error: _ErrorFields = _field(fields, "error", _ERROR, encoding, limits)
+    return Failure(
+        id=_field(fields, "id", _TEXT, encoding, limits),
+        model_id=_field(fields, "model_id", _OPTIONAL_TEXT, encoding, limits) if "model_id" in fields else None,
+        code=error.code,
+        message=error.message,
+        retryable=error.retryable,
+    )
+
+
+def _field(
+    fields: Mapping[str, msgspec.Raw], name: str, decoders: Mapping[Encoding, Any], encoding: Encoding, limits: Limits
+) -> Any:
+    if name not in fields:
+        raise MalformedError(f"result: the field {name} is missing; there are {printable(', '.join(fields))[:200]}")
+    raw = fields[name]
+    try:
+        return decoders[encoding](raw)
+    except DECODE_ERRORS as error:
+        raise refusal(bytes(raw), encoding, error, f"result, field {name}", limits.depth_max, depth=1) from None

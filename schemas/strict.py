@@ -1,0 +1,52 @@
+"""What every strict decoder shares: the size check, and an error that says what is wrong with bytes and where."""
+
+from __future__ import annotations
+
+from schemas.errors import InferenceError, MalformedError, TooDeepError, TooLargeError
+from schemas.headers import Encoding
+from schemas.strict_json import fault_in_json
+from schemas.strict_msgpack import fault_in_msgpack
+
+DECODE_ERRORS = (ValueError, RecursionError, OverflowError)
+"""Whatever msgspec raises at bad bytes: its own errors and `UnicodeDecodeError` are `ValueError`s."""
+
+
+def check_size(value: bytes | None, bytes_max: int, what: str) -> bytes:
+    """`value` if there is one of at most `bytes_max` bytes, else `MalformedError` or `TooLargeError`."""
+    if not value:
+        raise MalformedError(f"{what}: the record has {'no' if value is None else 'an empty'} value")
+    if len(value) > bytes_max:
+        raise TooLargeError(f"{what}: {len(value)} bytes, and {bytes_max} are allowed")
+    return value
+
+
+def structural_fault(data: bytes, encoding: Encoding, depth_max: int, depth: int = 0) -> InferenceError | None:
+    """What is wrong with `data` whatever its fields mean (see `check_msgpack`, `check_json`), or None."""
+    if encoding == "msgpack":
+        return fault_in_msgpack(data, depth_max, depth)
+    return fault_in_json(data, depth_max, depth)
+
+
+def refusal(
+    data: bytes, encoding: Encoding, error: Exception, what: str, depth_max: int, depth: int = 0
+) -> InferenceError:
+    """The typed error for `data`, which a decoder refused with `error`: the structural fault, or else the type's."""
+    if fault := structural_fault(data, encoding, depth_max, depth):
+        return type(fault)(f"{what}: {fault.message}{_other_encoding(data, encoding)}")
+    if isinstance(error, RecursionError):
+        return TooDeepError(f"{what}: containers are nested deeper than {depth_max} levels")
+    return MalformedError(f"{what}: {printable(str(error))}{_other_encoding(data, encoding)}")
+
+
+def printable(text: str) -> str:
+    """`text` with control characters and whatever else does not print as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:1_000])
+
+
+def _other_encoding(data: bytes, encoding: Encoding) -> str:
+    """A remedy where the bytes look like the encoding that the content-type did not name."""
+    if encoding == "msgpack" and data.lstrip()[:1] == b"{":
+        return "; it looks like JSON, which needs the header content-type: application/json"
+    if encoding == "json" and 0x80 <= data[0] <= 0x8F:
+        return "; it looks like MessagePack, whose content-type is application/msgpack"
+    return ""

@@ -1,0 +1,48 @@
+"""Names of topics: `<namespace>.<tenant>.<stream>`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from schemas.errors import InvalidIdError
+
+Stream = Literal[
+    "requests",
+    "results",
+    "dead-letters",
+    "jobs",
+    "job-chunks",
+    "job-results",
+    "job-status",
+    "models",
+    "model-artifacts",
+]
+STREAMS: tuple[Stream, ...] = get_args(Stream)
+
+# A dot would let a tenant reach into another one's prefix; Kafka's own limit is 249 characters for the whole name.
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
+
+
+def check_topic_part(what: str, name: str) -> str:
+    """`name` if it can be the namespace or a tenant of a topic name, else `InvalidIdError` naming `what`."""
+    if not _NAME.fullmatch(name):
+        raise InvalidIdError(f"{what} {name!r}: allowed are 1 to 63 of a-z 0-9 _ - and no _ or - in front")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class TenantTopics:
+    """The topics of one tenant in one namespace."""
+
+    namespace: str
+    tenant: str
+
+    def __post_init__(self) -> None:
+        check_topic_part("namespace", self.namespace)
+        check_topic_part("tenant", self.tenant)
+
+    def name(self, stream: Stream) -> str:
+        """The topic's whole name."""
+        return f"{self.namespace}.{self.tenant}.{stream}"
