@@ -1,0 +1,291 @@
+"""Composition: settings -> a Faust app with a lane, the deploys it follows, and the watchdog over both."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+import faust
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas.errors import ServerError
+from schemas.topics import TenantTopics
+from streams.commit import AtLeastOnce
+from streams.deploys import Deploys
+from streams.fetch import LaneApp, LaneConsumer, kafka_tps
+from streams.inference.scoring import Scorer
+from streams.lane import Lane, describe
+from streams.measure import LaneMeasures
+from streams.refusals import Refusals
+from streams.settings import StreamSettings
+from streams.snapshot import Phase, StreamsSnapshot
+from streams.status import take_snapshot
+from streams.tenant_lane import TenantLane
+from streams.topics import TopicState, ensure_topics
+
+log = structlog.get_logger(__name__)
+
+EXIT_FAILED = 1
+EXIT_STALLED = 71
+WATCH_INTERVAL_S = 1.0
+
+
+class Streams:
+    """Everything between the topics: start, stop, and a snapshot of what goes on."""
+
+    def __init__(self, settings: StreamSettings, on_fatal: Callable[[str, int], None]) -> None:
+        """`on_fatal(reason, exit_code)`: the process must end now, having committed nothing unfinished."""
+        if settings.processing_guarantee != "at_least_once":
+            raise ServerError(
+                f"INFERD_PROCESSING_GUARANTEE={settings.processing_guarantee} is not available yet: use at_least_once"
+            )
+        self.settings = settings
+        self.measures = LaneMeasures()
+        self.deploys: Deploys | None = None
+        self.lane: Lane | None = None
+        self._on_fatal = on_fatal
+        self._app: LaneApp | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._stage: Literal["starting", "running", "draining", "stopped"] = "starting"
+        self._phase: Phase = "starting"
+        self._phase_since = time.monotonic()
+
+    # ------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Verifies topics, reads and loads the models, joins the group.
+
+        Raises `ServerError` for what the user must change, `KafkaError` or `OSError` where the broker does not answer;
+        what was started is stopped again then.
+        """
+        try:
+            topics = await ensure_topics(self.settings)
+            refusals = Refusals(self.settings, leads=self._leads)
+            self.deploys = Deploys(self.settings, refusals.refuse)
+            await self.deploys.start()
+            self._tasks.append(asyncio.create_task(refusals.run(), name="inferd-refusals"))
+            await self._join(topics)
+        except BaseException:
+            await self.stop(0)
+            self._stage, self.deploys, self.lane, self._app = "starting", None, None, None
+            raise
+
+    async def _join(self, topics: list[TopicState]) -> None:
+        self._app = app = create_app(self.settings)
+        group = FaustGroup(app)
+        lane = self.lane = Lane(
+            self.settings,
+            self._tenants(topics),
+            group,
+            lambda lane: AtLeastOnce(self.settings, self.measures, lane.landed, lane.failed),
+            self.measures,
+            self._crashed,
+        )
+        app.intake = lane
+        app.on_rebalance_complete.connect(self._on_rebalance_complete)
+        for topic in sorted(lane.topics):
+            app.topics.add(app.topic(topic, key_serializer="raw", value_serializer="raw", acks=False))
+        self._stage = "running"
+        self._tasks += [
+            asyncio.create_task(self._guard(lane.run()), name="inferd-lane"),
+            asyncio.create_task(self._guard(self._start_app(app)), name="inferd-faust"),
+            asyncio.create_task(self._guard(self._watch()), name="inferd-watch"),
+            asyncio.create_task(self._ping(), name="inferd-ping"),
+        ]
+
+    async def stop(self, timeout_s: float) -> bool:
+        """Stops taking, finishes what is in flight, commits, leaves the group; False where the deadline passed first.
+
+        Past the deadline nothing more is committed.
+        """
+        self._stage = "draining"
+        self._enter("draining")
+        in_time = True
+        if self.lane is not None:
+            try:
+                await asyncio.wait_for(self.lane.drain(), timeout_s)
+            except asyncio.TimeoutError:
+                in_time = not self.lane.busy
+            await self.lane.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        in_time &= await self._leave(max(1.0, timeout_s))
+        if self.deploys is not None:
+            await self.deploys.stop()
+        self._stage = "stopped"
+        self._enter("stopped")
+        return in_time
+
+    async def _leave(self, timeout_s: float) -> bool:
+        if self._app is None:
+            return True
+        try:
+            await asyncio.wait_for(self._app.stop(), timeout_s)
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+    async def _start_app(self, app: LaneApp) -> None:
+        await app.start()
+        await app.wait_until_stopped()
+
+    async def _guard(self, coroutine: Any) -> None:
+        try:
+            await coroutine
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._crashed(error)
+
+    def _crashed(self, error: BaseException) -> None:
+        log.error("streams_crashed", exc_info=error)
+        self._on_fatal(f"the streams failed: {describe(error)}", EXIT_FAILED)
+
+    # ------------------------------------------------------------------ ownership
+
+    async def _on_rebalance_complete(self, *_: Any, **__: Any) -> None:
+        assert self.lane is not None
+        await self.lane.acquire(kafka_tps(self._consumer().assignment()))
+
+    def _consumer(self) -> LaneConsumer:
+        assert self._app is not None
+        return cast(LaneConsumer, self._app.consumer)
+
+    def _leads(self) -> bool:
+        """Whether this worker speaks for the group: it owns partition 0 of the first tenant's requests."""
+        first = TenantTopics(self.settings.namespace, self.settings.tenants[0]).name("requests")
+        return self.lane is not None and TopicPartition(first, 0) in self.lane.partitions
+
+    def _tenants(self, topics: list[TopicState]) -> list[TenantLane]:
+        assert self.deploys is not None
+        partitions_of = {topic.name: topic.partitions for topic in topics}
+        tenants = []
+        for tenant in self.settings.tenants:
+            names = TenantTopics(self.settings.namespace, tenant)
+            scorer = Scorer(self.deploys.catalogs[tenant], self.settings.limits, self.settings.reply_to_allowed)
+            tenants.append(TenantLane(names, scorer, self.settings.worker_id, partitions_of))
+        return tenants
+
+    # ------------------------------------------------------------------ watching
+
+    async def _watch(self) -> None:
+        """Ends the process when a rebalance, a recovery, or a lane with work stands still."""
+        moved_at, progress = time.monotonic(), -1
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            now = time.monotonic()
+            self._enter(self._observe_phase())
+            assert self.lane is not None and self._app is not None
+            if self._app.crashed:
+                self._crashed(self._app.crash_reason or RuntimeError("faust crashed"))
+                return
+            idle = not self.lane.busy or self.lane.fault is not None
+            if self.lane.progress != progress or (self._phase == "running" and idle):
+                moved_at, progress = now, self.lane.progress
+            if now - moved_at > self.settings.group.stall_timeout_s:
+                self._on_fatal(f"{self._phase} without progress for {now - moved_at:.0f} s", EXIT_STALLED)
+                return
+
+    async def _ping(self) -> None:
+        assert self.deploys is not None
+        while True:
+            await self.deploys.ping()
+            await asyncio.sleep(WATCH_INTERVAL_S)
+
+    def _observe_phase(self) -> Phase:
+        if self._stage != "running" or self._app is None:
+            return "starting" if self._stage == "running" else self._stage
+        if self._app.in_recovery:
+            return "recovering"
+        if self._app.rebalancing:
+            return "rebalancing"
+        return "running" if self.lane is not None and self.lane.settled else "starting"
+
+    def _enter(self, phase: Phase) -> None:
+        if phase != self._phase:
+            self._phase, self._phase_since = phase, time.monotonic()
+            log.info("phase", phase=phase)
+
+    def snapshot(self) -> StreamsSnapshot:
+        """What is going on now."""
+        self._enter(self._observe_phase())
+        return take_snapshot(self, self._phase, time.monotonic() - self._phase_since)
+
+    @property
+    def generation(self) -> int:
+        return self._app.consumer_generation_id if self._app is not None else -1
+
+    @property
+    def rebalances(self) -> int:
+        return self._app.rebalancing_count if self._app is not None else 0
+
+    def highwater(self, tp: TopicPartition) -> int | None:
+        """The end of a partition's log as the last fetch told it."""
+        try:
+            end: int | None = self._consumer().aiokafka.highwater(tp)
+        except Exception:  # not assigned any more, or not started: there is just nothing known
+            return None
+        return end
+
+
+class FaustGroup:
+    """The membership that Faust keeps, as the lane sees it."""
+
+    def __init__(self, app: LaneApp) -> None:
+        self._app = app
+
+    @property
+    def generation(self) -> int:
+        return int(self._app.consumer_generation_id)
+
+    @property
+    def consumer(self) -> AIOKafkaConsumer:
+        return cast(LaneConsumer, self._app.consumer).aiokafka
+
+    async def seek(self, offsets: dict[TopicPartition, int]) -> None:
+        await self._app.consumer.seek_wait(cast(Any, offsets))
+
+
+def create_app(settings: StreamSettings) -> LaneApp:
+    """The Faust app of these settings: membership, tables and low-rate topics; no web server, no own topics."""
+    connection, group = settings.connection, settings.group
+    return LaneApp(
+        group.group_id,
+        broker=[f"kafka://{server.strip()}" for server in connection.bootstrap_servers.split(",")],
+        broker_credentials=_credentials(settings),
+        broker_client_id=f"inferd-{settings.worker_id}",
+        broker_session_timeout=group.session_timeout_s,
+        broker_heartbeat_interval=group.heartbeat_interval_s,
+        broker_rebalance_timeout=group.rebalance_timeout_s,
+        broker_request_timeout=group.request_timeout_s,
+        # A fetch takes what one micro-batch may hold; more would only wait in the lane.
+        broker_max_poll_records=settings.lane.batch_rows_max,
+        consumer_group_instance_id=group.instance_id,
+        consumer_auto_offset_reset=group.offset_reset,
+        datadir=str(settings.data_dir / "faust"),
+        store="memory://",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        stream_wait_empty=False,
+        stream_recovery_delay=0.0,
+        web_enabled=False,
+        loop=asyncio.get_running_loop(),
+    )
+
+
+def _credentials(settings: StreamSettings) -> Any:
+    connection = settings.connection
+    context = connection.ssl_context()
+    if connection.security_protocol.startswith("SASL"):
+        return faust.SASLCredentials(
+            mechanism=connection.sasl_mechanism,
+            username=connection.sasl_username,
+            password=connection.sasl_password,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context=context) if context is not None else None

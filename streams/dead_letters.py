@@ -1,0 +1,23 @@
+"""A fetched record that was refused, as a dead letter."""
+
+from __future__ import annotations
+
+from schemas.dead_letters import DeadLetter
+from schemas.errors import ModelServingError
+from streams.fetch import Record
+
+
+def dead_letter_of(record: Record, error: ModelServingError, worker_id: str) -> DeadLetter:
+    """The record byte for byte, and what was wrong with it, where it was, and who says so."""
+    return DeadLetter(
+        code=error.code,
+        message=error.message,
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp=record.timestamp,
+        worker=worker_id,
+        key=record.key,
+        value=record.value,
+        original_headers=tuple(record.headers),
+    )

@@ -1,0 +1,44 @@
+"""What follows from a taken range of records: outputs, and the offset that is committed with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+Outgoing = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]]
+"""Key, value and headers of a record that is to be produced."""
+
+OUTGOING_OVERHEAD_BYTES = 64
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a range of records adds to the counters once it is acknowledged."""
+
+    results: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    dead_letters: int = 0
+    bytes_out: int = 0
+
+
+@dataclass(slots=True)
+class Effects:
+    """All that follows from a taken range of records of one partition; committed together with `next_offset`."""
+
+    next_offset: int
+    records: int
+    timestamps: Sequence[int]
+    """Unix milliseconds of the records."""
+    tally: Tally = field(default_factory=Tally)
+    by_topic: dict[tuple[str, int], list[Outgoing]] = field(default_factory=dict)
+    """(topic, partition) -> what is to be produced there, in order: results, replies, dead letters, table changes."""
+
+    def add(self, topic: str, partition: int, outgoing: Outgoing) -> None:
+        self.by_topic.setdefault((topic, partition), []).append(outgoing)
+
+    @property
+    def n_bytes(self) -> int:
+        """What it holds in memory until it is acknowledged, about."""
+        outgoing = sum(map(len, self.by_topic.values()))
+        return self.tally.bytes_out + OUTGOING_OVERHEAD_BYTES * outgoing

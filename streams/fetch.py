@@ -1,0 +1,162 @@
+"""Faust's transport, with two changes: fetched batches of lane topics go straight to their lane, and the consumer
+runs on the app's own event loop.
+
+Faust moves one message at a time through tasks and queues; a lane wants what the broker hands out: batches. So
+records of lane topics leave the fetch result here, before Faust's conductor and streams; everything else flows on.
+Faust keeps aiokafka's consumer in a thread with a loop of its own; threads that hold the interpreter lock take turns
+of 5 ms, so here its calls simply run on the app's loop.
+
+Private names used, each covered by `tests/unit/streams/test_fetch.py`, which fails when a library changes it:
+`Consumer._getmany`, `Consumer._new_consumer_thread`, `ConsumerThread._create_worker_consumer` (the hooks themselves),
+`ServiceThread._thread_started`, `Service._stopped`, `Service._default_start`, `Service._default_stop_*` (a service
+thread without a thread), `AIOKafkaConsumerThread._consumer` (to reach aiokafka's consumer).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol, cast
+
+import faust
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from faust.transport.consumer import RecordMap
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+WAIT_WHILE_FULL_S = 0.05
+"""How long a fetch may wait while some lane partition has no room: room may come at any moment."""
+
+Record = ConsumerRecord[bytes | None, bytes | None]
+Records = Sequence[Record]
+
+
+class Intake(Protocol):
+    """What a lane offers to the consumer."""
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """Topics whose records leave the fetch result here."""
+
+    def full(self, tps: set[TopicPartition]) -> set[TopicPartition]:
+        """Of `tps`, those that may not be fetched now."""
+
+    async def wait_for_room(self, timeout_s: float) -> None:
+        """Returns when some partition has room again, or after `timeout_s`."""
+
+    def feed(self, tp: TopicPartition, records: Records) -> None:
+        """Takes over a fetched batch, or drops what it does not own or has seen."""
+
+    def suspect(self) -> None:
+        """A fetch was cut short: what it had consumed may be missing from the next one."""
+
+    async def release(self, revoked: set[TopicPartition]) -> None:
+        """Partitions are being revoked: finish or drop what is in flight, commit what is acknowledged."""
+
+
+class LoopConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer thread without the thread: it lives on the app's loop, and a call to it is a call."""
+
+    wait_for_shutdown = False
+
+    def __init__(self, consumer: LaneConsumer, **options: Any) -> None:
+        options["loop"] = loop = asyncio.get_running_loop()
+        super().__init__(consumer, thread_loop=loop, **options)
+
+    async def start(self) -> None:
+        self._thread_started.set()
+        await self._default_start()
+        await self.on_thread_started()
+
+    async def call_thread(self, fun: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        result = fun(*args, **kwargs)
+        return await result if asyncio.iscoroutine(result) or asyncio.isfuture(result) else result
+
+    async def stop(self) -> None:
+        """Stops aiokafka's consumer too, so that it leaves the group at once."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        await self.on_thread_stop()
+        await self._default_stop_children()
+        await self._default_stop_futures()
+        await self._default_stop_exit_stacks()
+        self.set_shutdown()
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # A producer's aborted transaction is no request; Faust reads uncommitted unless it is transactional itself.
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+
+class LaneConsumer(driver.Consumer):
+    """Faust's consumer; batches of lane topics go to the app's intake instead of to its streams."""
+
+    @property
+    def intake(self) -> Intake:
+        return cast(LaneApp, self.app).intake
+
+    @property
+    def aiokafka(self) -> AIOKafkaConsumer:
+        """aiokafka's own consumer; raises `ConsumerNotStarted` before the start."""
+        return self._thread._ensure_consumer()
+
+    def _new_consumer_thread(self) -> LoopConsumerThread:
+        return LoopConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:
+        # A copy, because Faust changes its set while we wait, and an empty set means *all* to aiokafka.
+        active = kafka_tps(active_partitions or ())
+        if full := self.intake.full(active):
+            active -= full
+            timeout = min(timeout, WAIT_WHILE_FULL_S)
+            if not active:
+                await self.intake.wait_for_room(timeout)
+                return {}
+        try:
+            fetched = await super()._getmany(cast(set[TP], active), timeout)
+        except BaseException:
+            self.intake.suspect()
+            raise
+        return self._divert(fetched)
+
+    def _divert(self, fetched: RecordMap) -> RecordMap:
+        rest = {}
+        for tp, records in fetched.items():
+            if tp.topic not in self.intake.topics:
+                rest[tp] = records
+            elif self.flow_active:
+                self.intake.feed(TopicPartition(*tp), cast(Records, records))
+            else:
+                self.intake.suspect()
+        return rest
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        await self.intake.release(kafka_tps(revoked))
+        await super().on_partitions_revoked(revoked)
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Lane topics have no stream whose progress Faust could watch; the lane's own watchdog does."""
+        if tp.topic not in self.intake.topics:
+            super().verify_event_path(now, tp)
+
+
+def kafka_tps(tps: Iterable[TP]) -> set[TopicPartition]:
+    """Faust's topic-partitions as aiokafka's own."""
+    return {TopicPartition(tp.topic, tp.partition) for tp in tps}
+
+
+class LaneTransport(driver.Transport):
+    """The transport whose consumer is `LaneConsumer`."""
+
+    Consumer = LaneConsumer
+
+
+class LaneApp(faust.App):
+    """A Faust app whose consumer hands batches of lane topics to `intake`."""
+
+    intake: Intake
+
+    def _new_transport(self) -> LaneTransport:
+        return LaneTransport(self.conf.broker_consumer, self)

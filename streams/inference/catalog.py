@@ -1,0 +1,159 @@
+"""Which model versions one tenant has, which of them serve, and what a model reference leads to."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from schemas.errors import ModelNotFoundError, ModelNotReadyError, VersionNotFoundError
+from schemas.models import Alias, Manifest, SplitShare
+from schemas.requests import ModelReference
+from streams.inference.features import FeatureSchema
+from streams.inference.postprocess import Postprocessor
+from streams.inference.runtime import ModelRuntime
+
+CHAMPION = "champion"
+State = Literal["fetching", "trying", "ready", "failed"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedModel:
+    """A version that is loaded and may answer."""
+
+    manifest: Manifest
+    runtime: ModelRuntime
+    features: FeatureSchema
+    postprocessor: Postprocessor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Version:
+    """A version that a manifest announced; `served` once it is loaded, `reason` where it failed or what it waits for."""
+
+    manifest: Manifest
+    state: State
+    reason: str | None = None
+    served: ServedModel | None = None
+
+
+class ModelCatalog:
+    """The versions and aliases of one tenant; changed by its deploys, read by its lane."""
+
+    def __init__(self) -> None:
+        self._versions: dict[str, dict[int, Version]] = {}
+        self._aliases: dict[str, dict[str, Alias]] = {}
+        self.revision = 0
+        """Grows with every change, so that what was resolved before can be forgotten."""
+
+    def versions(self) -> list[Version]:
+        """Every version, by name and number."""
+        return [versions[n] for _, versions in sorted(self._versions.items()) for n in sorted(versions)]
+
+    def version(self, name: str, number: int) -> Version | None:
+        return self._versions.get(name, {}).get(number)
+
+    def aliases_of(self, name: str, number: int) -> tuple[str, ...]:
+        """Aliases that lead to a version, alone or as a share of a split."""
+        aliases = self._aliases.get(name, {})
+        return tuple(sorted(a for a, alias in aliases.items() if number in _targets(alias)))
+
+    def put(self, version: Version) -> Version | None:
+        """Adds a version, or replaces the one of the same name and number, which it gives back."""
+        manifest = version.manifest
+        versions = self._versions.setdefault(manifest.model_id, {})
+        previous = versions.get(manifest.version)
+        versions[manifest.version] = version
+        self.revision += 1
+        return previous
+
+    def set_state(self, version: Version, state: State, reason: str | None = None) -> Version:
+        """The version in another state, put in place of the one that is there."""
+        changed = replace(version, state=state, reason=reason)
+        self.put(changed)
+        return changed
+
+    def remove(self, name: str, number: int) -> Version | None:
+        """Takes a version out; None where there was none."""
+        versions = self._versions.get(name, {})
+        removed = versions.pop(number, None)
+        if not versions:
+            self._versions.pop(name, None)
+        self.revision += 1
+        return removed
+
+    def put_alias(self, name: str, alias: str, target: Alias | None) -> None:
+        """Points an alias somewhere, or takes it away."""
+        aliases = self._aliases.setdefault(name, {})
+        if target is None:
+            aliases.pop(alias, None)
+        else:
+            aliases[alias] = target
+        self.revision += 1
+
+    def splits(self, reference: ModelReference) -> bool:
+        """Whether the version that answers depends on the request, not on the reference alone."""
+        if reference.version is not None:
+            return False
+        alias = self._aliases.get(reference.name, {}).get(reference.alias or CHAMPION)
+        return alias is not None and alias.split is not None
+
+    def resolve(self, reference: ModelReference, routing_key: bytes = b"") -> ServedModel:
+        """The version that answers; of a split, always the same one for the same `routing_key`.
+
+        A bare name means `name@champion`, or the newest version that serves where there is no such alias.
+        `ModelNotFoundError`, `VersionNotFoundError`, or `ModelNotReadyError`.
+        """
+        versions = self._versions.get(reference.name)
+        if not versions:
+            raise ModelNotFoundError(f"there is no model {reference.name!r}; `inferd models list` shows what there is")
+        if reference.version is not None:
+            return self._serving(reference.name, reference.version)
+        alias = self._aliases.get(reference.name, {}).get(reference.alias or CHAMPION)
+        if alias is not None:
+            return self._serving(reference.name, _version_of(alias, routing_key))
+        if reference.alias is not None:
+            raise VersionNotFoundError(f"model {reference.name!r} has no alias {reference.alias!r}")
+        return self._newest(reference.name, versions)
+
+    def _serving(self, name: str, number: int) -> ServedModel:
+        version = self.version(name, number)
+        if version is None:
+            raise VersionNotFoundError(f"model {name!r} has no version {number}")
+        if version.served is None:
+            raise ModelNotReadyError(f"{name}:{number} is {version.state}{_because(version)}")
+        return version.served
+
+    def _newest(self, name: str, versions: dict[int, Version]) -> ServedModel:
+        for number in sorted(versions, reverse=True):
+            if (served := versions[number].served) is not None:
+                return served
+        newest = versions[max(versions)]
+        raise ModelNotReadyError(
+            f"no version of {name!r} is ready; {max(versions)} is {newest.state}{_because(newest)}"
+        )
+
+
+def _because(version: Version) -> str:
+    return f": {version.reason}" if version.reason else ""
+
+
+def _targets(alias: Alias) -> set[int]:
+    return {alias.version} if alias.version is not None else {share.version for share in alias.split or ()}
+
+
+def _version_of(alias: Alias, routing_key: bytes) -> int:
+    if alias.version is not None:
+        return alias.version
+    return _share_of(alias.split or [], routing_key).version
+
+
+def _share_of(split: list[SplitShare], routing_key: bytes) -> SplitShare:
+    """The share that a key falls into: its hash as a point in [0, total weight)."""
+    digest = hashlib.blake2b(routing_key, digest_size=8).digest()
+    point = int.from_bytes(digest, "big") / 2**64 * sum(share.weight for share in split)
+    for share in split:
+        point -= share.weight
+        if point < 0:
+            return share
+    return split[-1]

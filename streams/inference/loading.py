@@ -1,0 +1,29 @@
+"""A manifest and the bytes it names -> a version that may serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from schemas.models import Manifest
+from streams.inference.catalog import ServedModel
+from streams.inference.features import FeatureSchema
+from streams.inference.lightgbm import LightGBMRuntime
+from streams.inference.manifests import reconcile
+from streams.inference.model_file import read_model_file
+from streams.inference.postprocess import compile_postprocess
+
+
+def load_model(path: Path, manifest: Manifest, threads: int = 1) -> ServedModel:
+    """Loads a model that has passed its trial, and runs it once so that its first request does not pay for that.
+
+    `InferenceError` saying why where manifest and model do not go together.
+    """
+    model = path.read_bytes()
+    file = read_model_file(model)
+    complete = reconcile(manifest, file)
+    features, postprocessor = FeatureSchema(complete), compile_postprocess(complete)
+    runtime = LightGBMRuntime(model, file=file, num_threads=threads)
+    runtime.predict(np.full((1, features.n_features), np.nan), postprocessor.needed(("prediction",)))
+    return ServedModel(complete, runtime, features, postprocessor)

@@ -1,0 +1,172 @@
+"""One owned partition of a lane topic: what has been fetched, taken, published, acknowledged and committed.
+
+Pure bookkeeping over offsets, without I/O: `next_fetch >= next_take >= acked >= committed` holds at all times.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from aiokafka import TopicPartition
+
+
+from streams.effects import Effects
+from streams.fetch import Records
+
+RECORD_OVERHEAD_BYTES = 400
+"""What a fetched record costs in memory beside its key and value."""
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A taken range of records whose effects are on their way to the broker."""
+
+    effects: Effects
+    unacknowledged: int = 0
+    """Produced batches that the broker has not acknowledged yet."""
+    published: bool = False
+    """Whether all its batches have been handed to the producer."""
+
+    @property
+    def done(self) -> bool:
+        """Whether everything that follows from the range is acknowledged."""
+        return self.published and self.unacknowledged == 0
+
+
+class Partition:
+    """What a lane knows of one partition that it owns."""
+
+    def __init__(self, tp: TopicPartition, generation: int, start: int) -> None:
+        self.tp = tp
+        self.generation = generation
+        self.closed = False
+        self.next_fetch = self.next_take = self.acked = self.committed = start
+        self.rewinds = 0
+        """Grows with every rewind: what was taken before one must not be published after it."""
+        self.queued = self.queued_bytes = 0
+        self.taken = 0
+        """Records taken that have neither departed nor been put aside."""
+        self.in_flight = self.in_flight_bytes = 0
+        self.suspect = True
+        """The next fetch may lack records: it is the first one, or an earlier one was cut short."""
+        self._gap_at: int | None = None
+        self._queue: deque[tuple[Records, int]] = deque()
+        self._flights: deque[Flight] = deque()
+
+    def offer(self, records: Records) -> int | None:
+        """Queues what is new of a fetched batch.
+
+        Records below the expected offset were seen before and are dropped. A gap in a suspect fetch is not taken:
+        the offset to seek back to is returned. Any other gap, and the same gap once more after such a seek, is real
+        (transaction markers, compaction, retention).
+        """
+        records = self._unseen(records)
+        if not records:
+            return None
+        first = records[0].offset
+        if self.suspect and first > self.next_fetch and first != self._gap_at:
+            self._gap_at = first
+            return self.next_fetch
+        self._gap_at, self.suspect = None, False
+        self.next_fetch = records[-1].offset + 1
+        size = bytes_of(records)
+        self._queue.append((records, size))
+        self.queued += len(records)
+        self.queued_bytes += size
+        return None
+
+    def take(self, rows_max: int, bytes_max: int) -> Records:
+        """The oldest queued records, at most so many and so many bytes, but at least one where any is queued."""
+        taken: list[Records] = []
+        while self._queue and rows_max > 0 and bytes_max > 0:
+            records, size = self._queue.popleft()
+            if len(records) > rows_max or size > bytes_max:
+                records, size = self._split(records, rows_max, bytes_max, at_least=not taken)
+                if not records:
+                    break
+            taken.append(records)
+            rows_max -= len(records)
+            bytes_max -= size
+            self.queued -= len(records)
+            self.taken += len(records)
+            self.queued_bytes -= size
+            self.next_take = records[-1].offset + 1
+        return taken[0] if len(taken) == 1 else [record for records in taken for record in records]
+
+    def _split(self, records: Records, rows_max: int, bytes_max: int, *, at_least: bool) -> tuple[Records, int]:
+        """The first of `records` that fit, and their bytes; the others go back to the head of the queue."""
+        n = size = 0
+        for record in records[:rows_max]:
+            record_bytes = bytes_of((record,))
+            if size + record_bytes > bytes_max and not (at_least and n == 0):
+                break
+            n += 1
+            size += record_bytes
+        rest = records[n:]
+        self._queue.appendleft((rest, bytes_of(rest)))
+        return records[:n], size
+
+    def depart(self, flight: Flight) -> None:
+        """Notes that the effects of a taken range are about to be published; flights depart in order."""
+        self._flights.append(flight)
+        self.taken -= flight.effects.records
+        self.in_flight += flight.effects.records
+        self.in_flight_bytes += flight.effects.n_bytes
+
+    def land(self) -> list[Flight]:
+        """Called when something was acknowledged; gives the flights that are through, in order.
+
+        Only a contiguous range of finished flights moves `acked`: a later one that is done first has to wait.
+        """
+        landed = []
+        while self._flights and self._flights[0].done:
+            first = self._flights.popleft()
+            self.acked = first.effects.next_offset
+            self.in_flight -= first.effects.records
+            self.in_flight_bytes -= first.effects.n_bytes
+            landed.append(first)
+        return landed
+
+    def rewind(self) -> int:
+        """Forgets all that is not acknowledged, to fetch it again from `acked` on; gives the number of records."""
+        forgotten = self.pending
+        self._drop_queue()
+        self._flights.clear()
+        self.taken = self.in_flight = self.in_flight_bytes = 0
+        self.next_fetch = self.next_take = self.acked
+        self.suspect, self._gap_at = True, None
+        self.rewinds += 1
+        return forgotten
+
+    def close(self) -> int:
+        """Takes nothing more in, and drops what waits; what is in flight may still land. Gives the number dropped."""
+        self.closed = True
+        return self._drop_queue()
+
+    @property
+    def pending(self) -> int:
+        """Records fetched and neither acknowledged nor forgotten."""
+        return self.queued + self.taken + self.in_flight
+
+    def owns(self, flight: Flight) -> bool:
+        """Whether a flight is still on its way; a rewind forgets those of before."""
+        return flight in self._flights
+
+    def _drop_queue(self) -> int:
+        dropped = self.queued
+        self._queue.clear()
+        self.queued = self.queued_bytes = 0
+        return dropped
+
+    def _unseen(self, records: Records) -> Records:
+        n = 0
+        while n < len(records) and records[n].offset < self.next_fetch:
+            n += 1
+        return records[n:] if n else records
+
+
+def bytes_of(records: Records) -> int:
+    """What fetched records hold in memory, about."""
+    payload = sum([record.serialized_value_size + record.serialized_key_size for record in records])
+    return payload + RECORD_OVERHEAD_BYTES * len(records)

@@ -1,0 +1,60 @@
+"""Where a group goes on in the partitions it was given."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where to go on, and how many offsets the log no longer has between there and what was committed."""
+
+    start: int
+    missing: int = 0
+
+
+def position_of(committed: int | None, beginning: int, end: int, reset: Literal["earliest", "latest"]) -> Position:
+    """Goes on at the committed offset where the log still has it.
+
+    Without one, at the beginning or the end as `reset` says. Retention that overtook it leaves a gap, which is named.
+    An offset past the end belongs to a log that was deleted: what is there now is all new.
+    """
+    if committed is None:
+        return Position(beginning if reset == "earliest" else end)
+    if committed < beginning:
+        return Position(beginning, missing=beginning - committed)
+    if committed > end:
+        return Position(beginning)
+    return Position(committed)
+
+
+async def read_positions(
+    consumer: AIOKafkaConsumer, tps: Collection[TopicPartition], reset: Literal["earliest", "latest"]
+) -> dict[TopicPartition, Position]:
+    """Positions of `tps`; asked of the broker now, so that they are read after whatever was fenced before."""
+    asked = list(tps)
+    committed = dict(zip(asked, await asyncio.gather(*map(consumer.committed, asked)), strict=True))
+    beginnings, ends = await asyncio.gather(consumer.beginning_offsets(asked), consumer.end_offsets(asked))
+    positions = {tp: position_of(committed[tp], beginnings[tp], ends[tp], reset) for tp in asked}
+    _report(positions, committed)
+    return positions
+
+
+def _report(positions: Mapping[TopicPartition, Position], committed: Mapping[TopicPartition, int | None]) -> None:
+    for tp, position in positions.items():
+        offset = committed[tp]
+        if position.missing:
+            log.error(
+                "records_missing", topic=tp.topic, partition=tp.partition, committed=offset, count=position.missing,
+                cause="retention deleted records before they were read; raise the topic's retention.ms",
+            )  # fmt: skip
+        elif offset is not None and position.start != offset:
+            log.error("offset_past_end", topic=tp.topic, partition=tp.partition, committed=offset, start=position.start)

@@ -1,0 +1,89 @@
+"""Records on their way out: produced in batches, each batch with a future of its acknowledgement."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.structs import RecordMetadata
+
+from streams.effects import Outgoing
+from streams.settings import Compression, StreamSettings
+
+BATCH_BYTES_MAX = 512 * 1024
+CLOSE_TIMEOUT_S = 2.0
+
+
+def producer_options(settings: StreamSettings) -> dict[str, Any]:
+    """Options of every producer of a lane: idempotent, acknowledged by all in-sync replicas, no linger."""
+    compression: Compression = settings.compression
+    return {
+        **settings.connection.aiokafka_options(),
+        "client_id": f"inferd-{settings.worker_id}",
+        "acks": "all",
+        "enable_idempotence": True,
+        "linger_ms": 0,
+        "max_batch_size": BATCH_BYTES_MAX,
+        "compression_type": None if compression == "none" else compression,
+        "request_timeout_ms": int(settings.group.request_timeout_s * 1000),
+        # Kafka 4 refuses the first batch after a transaction marker for some milliseconds; 100 ms would be felt.
+        "retry_backoff_ms": 5,
+    }
+
+
+async def open_producer(options: dict[str, Any], timeout_s: float, **more: Any) -> AIOKafkaProducer:
+    """A started producer; `TimeoutError` or a `KafkaError` where the broker does not let it start in time."""
+    producer = AIOKafkaProducer(**options, **more)
+    try:
+        await asyncio.wait_for(producer.start(), timeout_s)
+    except BaseException:
+        await close_producer(producer)
+        raise
+    return producer
+
+
+async def close_producer(producer: AIOKafkaProducer) -> None:
+    """Stops a producer without waiting long for what it cannot deliver any more."""
+    try:
+        await asyncio.wait_for(producer.stop(), CLOSE_TIMEOUT_S)
+    except Exception:  # it may be broken in any way; it is given up
+        await _drop(producer)
+
+
+async def _drop(producer: AIOKafkaProducer) -> None:
+    try:
+        await asyncio.wait_for(producer.client.close(), CLOSE_TIMEOUT_S)
+    except Exception:  # nothing more can be done for it
+        return
+
+
+async def produce(
+    producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[Outgoing], timestamp_ms: int
+) -> list[asyncio.Future[RecordMetadata]]:
+    """Hands records to the producer in as few batches as hold them; gives a future a batch.
+
+    Waits while an earlier batch of the partition has not been sent yet. Raises `KafkaTimeoutError` and other
+    `KafkaError`s; batches handed over before that may still be delivered.
+    """
+    futures = []
+    start = 0
+    while start < len(records):
+        batch = producer.create_batch()
+        end = _fill(batch.append, records, start, timestamp_ms)
+        batch.close()
+        futures.append(await producer.send_batch(batch, topic, partition=partition))
+        start = end
+    return futures
+
+
+def _fill(append: Any, records: Sequence[Outgoing], start: int, timestamp_ms: int) -> int:
+    """Appends records until the batch is full; gives the index of the first one that found no room."""
+    for index in range(start, len(records)):
+        key, value, headers = records[index]
+        if append(timestamp=timestamp_ms, key=key, value=value, headers=headers) is None:
+            if index == start:
+                raise ValueError(f"record {index} finds no room in an empty batch")
+            return index
+    return len(records)

@@ -1,0 +1,70 @@
+"""Model records that were refused, copied to the dead letters by the one worker that speaks for the group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+from aiokafka import AIOKafkaProducer
+
+from schemas.errors import InferenceError
+from schemas.topics import TenantTopics
+from streams.commit import PUBLISH_ERRORS
+from streams.dead_letters import dead_letter_of
+from streams.fetch import Record
+from streams.publish import close_producer, open_producer, producer_options
+from streams.settings import StreamSettings
+
+log = structlog.get_logger(__name__)
+
+WAITING_MAX = 1_000
+RETRY_S = 2.0
+
+
+class Refusals:
+    """Every worker reads the model records and refuses the same ones; only the leader's copies are published.
+
+    A worker that joins reads them all again: what is older than its start was refused before, and is not copied twice.
+    """
+
+    def __init__(self, settings: StreamSettings, leads: Callable[[], bool]) -> None:
+        self._settings = settings
+        self._leads = leads
+        self._waiting: deque[tuple[Record, InferenceError]] = deque(maxlen=WAITING_MAX)
+        self._arrived = asyncio.Event()
+        self._live = False
+
+    def refuse(self, record: Record, error: InferenceError) -> None:
+        """Keeps a refused record for publication, where it arrived after the start and this worker leads."""
+        if self._live and self._leads():
+            self._waiting.append((record, error))
+            self._arrived.set()
+
+    async def run(self) -> None:
+        """Publishes what is refused from now on, until cancelled."""
+        self._live = True
+        while True:
+            await self._arrived.wait()
+            try:
+                await self._publish_all()
+            except PUBLISH_ERRORS as failure:
+                log.warning("refusals_unpublished", waiting=len(self._waiting), error=type(failure).__name__)
+                await asyncio.sleep(RETRY_S)
+
+    async def _publish_all(self) -> None:
+        producer = await open_producer(producer_options(self._settings), self._settings.group.request_timeout_s)
+        try:
+            while self._waiting:
+                await self._publish(producer, *self._waiting[0])
+                self._waiting.popleft()
+            self._arrived.clear()
+        finally:
+            await close_producer(producer)
+
+    async def _publish(self, producer: AIOKafkaProducer, record: Record, error: InferenceError) -> None:
+        letter = dead_letter_of(record, error, self._settings.worker_id)
+        tenant = record.topic.split(".")[1]
+        topic = TenantTopics(self._settings.namespace, tenant).name("dead-letters")
+        await producer.send_and_wait(topic, record.value, key=record.key, headers=letter.headers())

@@ -1,0 +1,89 @@
+"""What the streams need to know, as one frozen value. The daemon parses it; nothing here reads an environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from schemas.connection import KafkaConnection
+from schemas.limits import DEFAULT_LIMITS, Limits
+
+Guarantee = Literal["at_least_once", "exactly_once"]
+Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSettings:
+    """Bounds of the batch lane."""
+
+    batch_rows_max: int = 2_048
+    """Records of one micro-batch."""
+    batch_bytes_max: int = 4 * 1_048_576
+    batch_wait_ms: float = 0.0
+    """How long to wait for a micro-batch to fill; 0 scores what is there at once."""
+    inline_ms_max: float = 50.0
+    """A prediction expected to take longer runs in a thread, so that heartbeats go on."""
+    buffer_bytes_max: int = 32 * 1_048_576
+    """Fetched but not yet scored, over all partitions."""
+    in_flight_bytes_max: int = 32 * 1_048_576
+    """Published but not yet acknowledged, over all partitions."""
+    commit_interval_s: float = 0.5
+    revoke_timeout_s: float = 3.0
+    """How long a revoked partition may take to finish what is in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSettings:
+    """Membership of the consumer group."""
+
+    group_id: str = "inferd"
+    instance_id: str | None = None
+    session_timeout_s: float = 10.0
+    heartbeat_interval_s: float = 1.0
+    rebalance_timeout_s: float = 30.0
+    request_timeout_s: float = 20.0
+    offset_reset: Literal["earliest", "latest"] = "earliest"
+    stall_timeout_s: float = 120.0
+    """A rebalance, a recovery, or a lane with work that makes no progress for so long ends the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSettings:
+    """How topics are created, and what existing ones must agree with."""
+
+    create: bool = True
+    partitions: int = 4
+    """Of `requests`, `results`, `dead-letters`, `jobs` and their kin; those of one tenant must agree."""
+    replication: int = 1
+    retention_ms: int = 7 * 24 * 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSettings:
+    """Limits of the disposable subprocess in which a model is loaded and run first."""
+
+    memory_bytes_max: int = 4 * 1024**3
+    timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """Everything that `streams` is composed from."""
+
+    connection: KafkaConnection
+    worker_id: str
+    data_dir: Path
+    namespace: str = "inferd"
+    tenants: tuple[str, ...] = ("default",)
+    processing_guarantee: Guarantee = "at_least_once"
+    compression: Compression = "none"
+    """Of results and dead letters."""
+    reply_to_allowed: tuple[str, ...] = ()
+    """Topics that a `reply-to` header may name."""
+    predict_threads: int = 1
+    limits: Limits = DEFAULT_LIMITS
+    lane: LaneSettings = field(default_factory=LaneSettings)
+    group: GroupSettings = field(default_factory=GroupSettings)
+    topics: TopicSettings = field(default_factory=TopicSettings)
+    trial: TrialSettings = field(default_factory=TrialSettings)

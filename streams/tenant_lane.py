@@ -1,0 +1,112 @@
+"""One tenant's part of a lane: its topics, its models, and what follows from each of its records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from schemas.errors import ModelServingError
+from schemas.headers import CONTENT_TYPE, RequestHeaders
+from schemas.topics import TenantTopics
+from streams.dead_letters import dead_letter_of
+from streams.effects import Effects, Outgoing, Tally
+from streams.fetch import Record, Records
+from streams.inference.scoring import UNDECODABLE, Outcome, Scorer
+from streams.measure import TenantCounters
+
+JSON_CONTENT_TYPE = (CONTENT_TYPE, b"application/json")
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When a micro-batch was scored, and how long that took."""
+
+    started_ms: int
+    """Unix milliseconds."""
+    infer_us: int
+
+
+class TenantLane:
+    """What a lane needs to know of one tenant."""
+
+    def __init__(self, topics: TenantTopics, scorer: Scorer, worker_id: str, partitions_of: dict[str, int]) -> None:
+        """`partitions_of`: the number of partitions of every topic that a reply may go to."""
+        self.name = topics.tenant
+        self.topic = topics.name("requests")
+        self.scorer = scorer
+        self.counters = TenantCounters(topics.tenant)
+        self._results = topics.name("results")
+        self._dead_letters = topics.name("dead-letters")
+        self._worker_id = worker_id
+        self._worker = ("inferd-worker", worker_id.encode())
+        self._partitions_of = partitions_of
+
+    def effects(self, records: Records, outcome: Outcome, span: range, timing: Timing) -> Effects:
+        """What follows from `records`, which are those of `outcome` at `span`, all of one partition and in order."""
+        partition = records[0].partition
+        timestamps = [record.timestamp for record in records]
+        values = outcome.values[span.start : span.stop]
+        tally = Tally(results=len(records), bytes_out=sum(map(len, values)))
+        effects = Effects(records[-1].offset + 1, len(records), timestamps, tally)
+        headers = self._usual_headers(timestamps, timing)
+        results: list[Outgoing] = [
+            (record.key, value, headers[timestamp])
+            for record, value, timestamp in zip(records, values, timestamps, strict=True)
+        ]
+        effects.by_topic[self._results, partition] = results
+        self._add_unusual(effects, results, records, outcome, span)
+        return effects
+
+    def _usual_headers(self, timestamps: Sequence[int], timing: Timing) -> dict[int, list[tuple[str, bytes]]]:
+        """Headers of a result by the timestamp of its request: many requests share one."""
+        infer = ("inferd-infer-us", b"%d" % timing.infer_us)
+        return {
+            timestamp: [
+                self._worker,
+                ("inferd-queue-us", b"%d" % (max(0, timing.started_ms - timestamp) * 1000)),
+                infer,
+            ]
+            for timestamp in set(timestamps)
+        }
+
+    def _add_unusual(
+        self, effects: Effects, results: list[Outgoing], records: Records, outcome: Outcome, span: range
+    ) -> None:
+        """What records with headers of their own, and records that failed, ask for beyond the usual."""
+        if outcome.headers:
+            self._apply_headers(effects, results, records, outcome.headers, span)
+        for index, error in outcome.failures.items():
+            if index in span:
+                effects.tally.results -= 1
+                effects.tally.errors[error.code] += 1
+                if isinstance(error, UNDECODABLE):
+                    self._add_dead_letter(effects, records[index - span.start], error)
+
+    def _apply_headers(
+        self,
+        effects: Effects,
+        results: list[Outgoing],
+        records: Records,
+        headers_of: dict[int, RequestHeaders],
+        span: range,
+    ) -> None:
+        elsewhere = []
+        for place, index in enumerate(span):
+            headers = headers_of.get(index)
+            if headers is None:
+                continue
+            key, value, usual = results[place]
+            content_type = [JSON_CONTENT_TYPE] if headers.encoding == "json" else []
+            results[place] = (key, value, [*content_type, *headers.passed_through, *usual])
+            if headers.reply_to is not None:
+                elsewhere.append(place)
+                number = records[place].partition % self._partitions_of[headers.reply_to]
+                effects.add(headers.reply_to, number, results[place])
+        for place in reversed(elsewhere):
+            del results[place]
+
+    def _add_dead_letter(self, effects: Effects, record: Record, error: ModelServingError) -> None:
+        letter = dead_letter_of(record, error, self._worker_id)
+        effects.tally.dead_letters += 1
+        effects.tally.bytes_out += len(record.value or b"")
+        effects.add(self._dead_letters, record.partition, (record.key, record.value, letter.headers()))

@@ -1,0 +1,170 @@
+"""The bookkeeping of one partition, step by step and against a model that keeps plain sets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiokafka import ConsumerRecord, TopicPartition
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from streams.effects import Effects
+from streams.partition import Flight, Partition, bytes_of
+
+REQUESTS = TopicPartition("ns.t.requests", 0)
+
+
+def record(offset: int, size: int = 10) -> ConsumerRecord[Any, Any]:
+    return ConsumerRecord("ns.t.requests", 0, offset, 0, 0, None, b"x" * size, None, -1, size, ())
+
+
+def records(*offsets: int) -> list[ConsumerRecord[Any, Any]]:
+    return [record(offset) for offset in offsets]
+
+
+def offsets(taken: Any) -> list[int]:
+    return [r.offset for r in taken]
+
+
+def flight(partition: Partition, taken: Any) -> Flight:
+    made = Flight(Effects(taken[-1].offset + 1, len(taken), ()))
+    partition.depart(made)
+    return made
+
+
+def test_takes_in_order_across_fetches_and_splits_by_rows() -> None:
+    partition = Partition(REQUESTS, 1, 5)
+    partition.offer(records(5, 6, 7))
+    partition.offer(records(8, 9))
+    assert offsets(partition.take(4, 10_000)) == [5, 6, 7, 8]
+    assert offsets(partition.take(4, 10_000)) == [9]
+    assert offsets(partition.take(4, 10_000)) == []
+    assert (partition.queued, partition.queued_bytes, partition.next_take) == (0, 0, 10)
+
+
+def test_bytes_bound_what_is_taken_but_one_record_always_goes() -> None:
+    partition = Partition(REQUESTS, 1, 0)
+    partition.offer([record(0, 10), record(1, 5_000), record(2, 10)])
+    two = bytes_of(records(0)) + 10
+    assert offsets(partition.take(10, two)) == [0]
+    assert offsets(partition.take(10, two)) == [1]
+    assert offsets(partition.take(10, two)) == [2]
+
+
+def test_records_seen_before_are_dropped() -> None:
+    partition = Partition(REQUESTS, 1, 0)
+    partition.offer(records(0, 1, 2))
+    assert partition.offer(records(1, 2, 3)) is None
+    assert offsets(partition.take(9, 10_000)) == [0, 1, 2, 3]
+
+
+def test_a_gap_in_the_first_fetch_seeks_back_once_and_is_then_real() -> None:
+    partition = Partition(REQUESTS, 1, 10)
+    assert partition.offer(records(12, 13)) == 10
+    assert partition.queued == 0
+    assert partition.offer(records(12, 13)) is None
+    assert offsets(partition.take(9, 10_000)) == [12, 13]
+
+
+def test_a_gap_after_a_whole_fetch_is_real_at_once() -> None:
+    partition = Partition(REQUESTS, 1, 0)
+    partition.offer(records(0))
+    assert partition.offer(records(5)) is None
+    assert offsets(partition.take(9, 10_000)) == [0, 5]
+
+
+def test_only_a_contiguous_range_is_acknowledged() -> None:
+    partition = Partition(REQUESTS, 1, 0)
+    partition.offer(records(0, 1, 2, 3))
+    first, second = flight(partition, partition.take(2, 10_000)), flight(partition, partition.take(2, 10_000))
+    second.published = True
+    assert partition.land() == []
+    assert partition.acked == 0
+    first.published, first.unacknowledged = True, 1
+    assert partition.land() == []
+    first.unacknowledged = 0
+    assert partition.land() == [first, second]
+    assert partition.acked == 4
+    assert (partition.in_flight, partition.in_flight_bytes) == (0, 0)
+
+
+def test_a_rewind_forgets_what_is_not_acknowledged() -> None:
+    partition = Partition(REQUESTS, 1, 0)
+    partition.offer(records(0, 1, 2, 3, 4))
+    flown = flight(partition, partition.take(2, 10_000))
+    partition.take(1, 10_000)
+    assert partition.rewind() == 5
+    flown.published = True
+    assert partition.land() == []
+    assert (partition.acked, partition.next_fetch, partition.pending) == (0, 0, 0)
+    assert not partition.owns(flown)
+    partition.offer(records(0, 1))
+    assert offsets(partition.take(9, 10_000)) == [0, 1]
+
+
+class PartitionMachine(RuleBasedStateMachine):
+    """A log without gaps is fetched, taken, published and acknowledged in any order; nothing is lost or done twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.partition = Partition(REQUESTS, 1, 0)
+        self.fetch_at = 0
+        self.taken: list[Any] = []
+        self.flights: list[Flight] = []
+        self.acked: list[int] = []
+
+    @rule(n=st.integers(1, 6), back=st.integers(0, 3))
+    def fetch(self, n: int, back: int) -> None:
+        start = max(0, self.fetch_at - back)
+        seek = self.partition.offer(records(*range(start, start + n)))
+        self.fetch_at = start + n if seek is None else seek
+        self.fetch_at = max(self.fetch_at, self.partition.next_fetch) if seek is None else seek
+
+    @rule(n=st.integers(1, 6))
+    def take(self, n: int) -> None:
+        if not self.taken:
+            self.taken = list(self.partition.take(n, 10_000))
+
+    @precondition(lambda self: self.taken)
+    @rule(batches=st.integers(0, 2))
+    def publish(self, batches: int) -> None:
+        made = flight(self.partition, self.taken)
+        made.unacknowledged, made.published = batches, True
+        self.flights.append(made)
+        self.taken = []
+        self._land()
+
+    @precondition(lambda self: self.flights)
+    @rule(pick=st.randoms(use_true_random=False))
+    def acknowledge(self, pick: Any) -> None:
+        waiting = [f for f in self.flights if f.unacknowledged]
+        if waiting:
+            pick.choice(waiting).unacknowledged -= 1
+            self._land()
+
+    @rule()
+    def rewind(self) -> None:
+        self.partition.rewind()
+        self.fetch_at = self.partition.acked
+        self.taken, self.flights = [], []
+
+    def _land(self) -> None:
+        for landed in self.partition.land():
+            end = landed.effects.next_offset
+            self.acked.extend(range(end - landed.effects.records, end))
+            self.flights.remove(landed)
+
+    @invariant()
+    def every_offset_is_acknowledged_once_and_in_order(self) -> None:
+        assert self.acked == list(range(self.partition.acked))
+
+    @invariant()
+    def offsets_stay_in_order(self) -> None:
+        p = self.partition
+        assert p.next_fetch >= p.next_take >= p.acked >= p.committed
+        assert p.pending == p.next_fetch - p.acked
+        assert p.queued >= 0 <= p.queued_bytes
+
+
+TestPartitionMachine = PartitionMachine.TestCase
+TestPartitionMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
