@@ -1,0 +1,81 @@
+# Needs python3 (3.11 or later) and make, nothing else. `make help` lists what there is.
+
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+CODE := schemas streams daemon inferd tests bench
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test test-unit lint format typecheck coverage bench audit lock lock-jars clean
+
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/.installed ## See it work: a broker, a worker, a model, real requests; stops by itself.
+	@$(PY) -m daemon.demo
+
+test: $(VENV)/.installed-dev ## Run every test, the delivery tests on a real Kafka included.
+	@$(PY) -m pytest
+
+test-unit: $(VENV)/.installed-dev ## Run the tests that need no broker.
+	@$(PY) -m pytest -m "not delivery"
+
+lint: $(VENV)/.installed-dev ## Check style and layout of the code.
+	@$(PY) -m ruff check $(CODE)
+	@$(PY) -m ruff format --check $(CODE)
+
+format: $(VENV)/.installed-dev ## Mend style and layout of the code, where that is safe.
+	@$(PY) -m ruff check --fix $(CODE)
+	@$(PY) -m ruff format $(CODE)
+
+typecheck: $(VENV)/.installed-dev ## Check the types.
+	@$(PY) -m mypy
+
+coverage: $(VENV)/.installed-dev ## Run every test and show what no test reaches.
+	@$(PY) -m coverage erase
+	@$(PY) -m coverage run -m pytest
+	@$(PY) -m coverage combine -q
+	@$(PY) -m coverage report
+
+bench: $(VENV)/.installed-dev ## Measure throughput and latency beside its peers.
+	@$(PY) -m bench
+
+audit: $(VENV)/.installed-dev ## Look for known weaknesses in what is locked.
+	@$(PY) -m pip_audit --strict --disable-pip --require-hashes -r requirements-dev.lock
+
+# ---- the environment: hashed, from the lock files alone
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "inferd needs Python 3.11 or later, this is " + sys.version.split()[0] + ": make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.lock pyproject.toml | $(PY)
+	@echo "installing what is in requirements.lock, once"
+	@$(PY) -m pip install --quiet --require-hashes -r requirements.lock
+	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(PY)
+	@echo "installing what is in requirements-dev.lock, once"
+	@$(PY) -m pip install --quiet --require-hashes -r requirements-dev.lock
+	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.installed
+
+# ---- the lock files; `make lock UPGRADE=--upgrade` takes newer versions
+
+UPGRADE ?=
+LOCK = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml
+
+lock: $(VENV)/.installed-dev ## Write the lock files anew from pyproject.toml.
+	@$(LOCK) $(UPGRADE) --all-extras -o requirements-dev.lock
+	@$(LOCK) --extra broker --extra demo --extra build -c requirements-dev.lock -o requirements.lock
+	@$(LOCK) --extra build -c requirements-dev.lock -o deploy/requirements.lock
+
+lock-jars: $(VENV)/.installed ## Write the lock file of the embedded Kafka's jars anew.
+	@$(PY) -m daemon.broker.lock_jars
+
+clean: ## Remove the environment and every cache in this directory.
+	rm -rf $(VENV) .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
