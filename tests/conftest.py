@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.fixtures.broker"]
+pytest_plugins = ["tests.fixtures.broker", "tests.fixtures.lane"]
 
 settings.register_profile("inferd", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("inferd")
 
 DELIVERY_DIR = Path(__file__).parent / "delivery"
-REQUIRE_DELIVERY = "INFERD_REQUIRE_DELIVERY"
+REQUIRE_DELIVERY = "INFERD_TEST_REQUIRE_DELIVERY"
 delivery_outcomes = pytest.StashKey[Counter[str]]()
 
 

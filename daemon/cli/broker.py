@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 import click
 
 from daemon.broker import BrokerError, BrokerSettingError, BrokerStartError, EmbeddedKafka, EmbeddedKafkaSettings
-from daemon.broker.settings import default_data_dir
+from daemon.cli.output import report
+from daemon.settings import Settings
 
 WATCH_S = 0.5
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-EXIT_FAILED, EXIT_WRONG_SETTING = 1, 2
 
 
 class _StopRequestedError(BaseException):
@@ -59,52 +59,67 @@ class StopSignals:
 
 
 @click.command(epilog="Example: inferd broker --port 9092 --data-dir ./kafka-data")
-@click.option("--port", type=int, default=9092, show_default=True, help="Port for clients; 0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    help="Port for clients; 0 takes a free one.  [default: INFERD_BROKER_PORT, or 9092]",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Loopback address to listen on.")
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
-    default=default_data_dir,
-    show_default="kafka in INFERD_DATA_DIR or ~/.local/share/inferd",
-    help="Where topics are kept, across restarts.",
+    help="Where its topics are kept.  [default: kafka in INFERD_DATA_DIR, or in ~/.local/share/inferd]",
 )
-@click.option("--heap-mb", type=int, default=512, show_default=True, help="Java heap of the broker.")
-@click.option("--partitions", type=int, default=4, show_default=True, help="Partitions of a topic that asks for none.")
-def broker(port: int, host: str, data_dir: Path, heap_mb: int, partitions: int) -> None:
-    """Run an Apache Kafka broker on this machine, until Ctrl-C.
+@click.option("--heap-mb", type=click.IntRange(128), help="Its Java heap.  [default: INFERD_BROKER_HEAP_MB, or 512]")
+@click.option(
+    "--partitions",
+    type=click.IntRange(1),
+    help="Partitions of a topic that asks for none.  [default: INFERD_TOPIC_PARTITIONS]",
+)
+def broker(port: int | None, host: str, data_dir: Path | None, heap_mb: int | None, partitions: int | None) -> None:
+    """Run an Apache Kafka broker on this machine, until Ctrl-C; its topics stay.
 
     It needs no Java and no Docker: Java came with the installation, Kafka (45 MB) comes at the first start.
     """
+    flags = {"broker_port": port, "broker_heap_mb": heap_mb, "topic_partitions": partitions}
+    settings = Settings.from_environment(
+        flags={name: None if value is None else str(value) for name, value in flags.items()}
+    )
+    kafka_settings = _at(settings.embedded_kafka(), host, data_dir)
     signals = StopSignals()
-    try:
-        settings = EmbeddedKafkaSettings(
-            data_dir=data_dir, host=host, port=port, heap_mb=heap_mb, partitions_default=partitions
-        )
-        with signals.listening():
-            run_until_stopped(EmbeddedKafka(settings, report=click.echo), signals)
-        click.echo("stopped")
-    except BrokerError as error:
-        if isinstance(error, BrokerStartError) and error.log_tail:
-            click.echo(error.log_tail, err=True)
-        click.echo(f"inferd broker: {error.message}", err=True)
-        sys.exit(EXIT_WRONG_SETTING if isinstance(error, BrokerSettingError) else EXIT_FAILED)
+    with signals.listening():
+        run_until_stopped(EmbeddedKafka(kafka_settings, report=report), signals)
+    report("stopped")
 
 
 def run_until_stopped(kafka: EmbeddedKafka, signals: StopSignals) -> None:
     """Run the broker until a stop signal. Raises BrokerError if it cannot start, or ends by itself."""
-    click.echo(f"starting Apache Kafka {kafka.version}")
-    with kafka:
+    report(f"starting Apache Kafka {kafka.version}")
+    with _explaining_failed_start(), kafka:
         signals.let_finish()
         click.echo(f"listening on {kafka.bootstrap_servers} (process {kafka.pid})")
         click.echo(f"data in {kafka.settings.data_dir}")
         click.echo(f"log in {kafka.log_path}")
-        click.echo("Ctrl-C stops it; its data stays")
+        report("Ctrl-C stops it; its data stays")
         while not signals.wait(WATCH_S):
             code = kafka.wait(0)
             if code is not None:
                 raise BrokerError(f"the broker ended by itself with exit code {code}; its log is {kafka.log_path}")
-        click.echo("stopping")
+        report("stopping")
 
 
-if __name__ == "__main__":
-    broker()
+def _at(settings: EmbeddedKafkaSettings, host: str, data_dir: Path | None) -> EmbeddedKafkaSettings:
+    try:
+        return replace(settings, host=host, data_dir=data_dir or settings.data_dir)
+    except BrokerSettingError as error:
+        raise click.UsageError(error.message) from error
+
+
+@contextmanager
+def _explaining_failed_start() -> Iterator[None]:
+    try:
+        yield
+    except BrokerStartError as error:
+        for line in error.log_tail.splitlines():
+            report(line)
+        raise
