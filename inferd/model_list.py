@@ -1,0 +1,147 @@
+"""The models of a tenant, as its `models` topic tells them, and what may be done to them. No I/O."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from inferd.errors import VersionExistsError
+from schemas.errors import (
+    InvalidIdError,
+    InvalidValueError,
+    ModelNotFoundError,
+    ModelServingError,
+    TooLargeError,
+    VersionNotFoundError,
+)
+from schemas.headers import Encoding
+from schemas.limits import Limits
+from schemas.manifest_checks import check_manifest_key
+from schemas.model_codec import decode_alias, decode_manifest
+from schemas.models import Alias, AliasKey, ArtifactKey, Manifest, VersionKey, check_model_name, parse_model_key
+from schemas.requests import ModelReference
+
+
+@dataclass(slots=True)
+class ModelList:
+    """What the compacted `models` topic of a tenant says."""
+
+    versions: dict[VersionKey, Manifest] = field(default_factory=dict)
+    aliases: dict[AliasKey, Alias] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Keys of records that are no manifest and no alias, and why."""
+    highest: dict[str, int] = field(default_factory=dict)
+    """The highest version number that is or was there, by model."""
+
+    def versions_of(self, model_id: str) -> list[Manifest]:
+        """The versions of a model, oldest first."""
+        found = [manifest for key, manifest in self.versions.items() if key.model_id == model_id]
+        return sorted(found, key=lambda manifest: manifest.version)
+
+    def aliases_of(self, model_id: str) -> dict[str, Alias]:
+        """The aliases of a model by name."""
+        return {key.alias: alias for key, alias in sorted(self.aliases.items(), key=str) if key.model_id == model_id}
+
+    def next_version(self, model_id: str) -> int:
+        """A number that no version of the model has, nor had as far as the topic remembers."""
+        return self.highest.get(model_id, 0) + 1
+
+    def has(self, reference: ModelReference) -> bool:
+        """Whether a worker that follows the topic can come to serve the reference."""
+        if reference.version is not None:
+            return VersionKey(reference.name, reference.version) in self.versions
+        if reference.alias is not None:
+            return AliasKey(reference.name, reference.alias) in self.aliases
+        return reference.name in self.highest and bool(self.versions_of(reference.name))
+
+    def apply(self, key: bytes | None, value: bytes | None, encoding: Encoding = "msgpack") -> None:
+        """Takes one record of the topic in."""
+        try:
+            self._put(parse_model_key(key), value, encoding)
+        except ModelServingError as error:
+            self.unreadable[(key or b"").decode("utf-8", "backslashreplace")] = error.message
+
+    def _put(self, key: VersionKey | AliasKey, value: bytes | None, encoding: Encoding) -> None:
+        self.unreadable.pop(str(key), None)
+        if isinstance(key, AliasKey):
+            self.aliases.pop(key, None)
+            if value is not None:
+                self.aliases[key] = decode_alias(value, encoding=encoding)
+            return
+        self.highest[key.model_id] = max(key.version, self.highest.get(key.model_id, 0))
+        self.versions.pop(key, None)
+        if value is not None:
+            manifest = decode_manifest(value, encoding=encoding)
+            check_manifest_key(key, manifest)
+            self.versions[key] = manifest
+
+
+def check_deployable(models: ModelList, model: bytes, manifest: Manifest, limits: Limits) -> None:
+    """`InvalidValueError`, `InvalidIdError` or `VersionExistsError` where the version cannot be deployed as it is."""
+    check_model_name(manifest.model_id)
+    if len(model) > limits.artifact_bytes_max:
+        raise TooLargeError(f"the model has {len(model)} bytes, and {limits.artifact_bytes_max} are allowed")
+    if manifest.size != len(model) or manifest.sha256 != hashlib.sha256(model).hexdigest():
+        raise InvalidValueError(
+            f"the manifest of {manifest.model_id}:{manifest.version} names other bytes than the model's: its size and"
+            " sha256 must be those of the file"
+        )
+    present = models.versions.get(VersionKey(manifest.model_id, manifest.version))
+    if present is not None and not _same(present, manifest):
+        raise VersionExistsError(
+            f"{manifest.model_id}:{manifest.version} is deployed already, from {present.sha256[:12]}…; a version never"
+            f" changes: deploy as version {models.next_version(manifest.model_id)}, or remove this one first"
+        )
+
+
+def _same(one: Manifest, other: Manifest) -> bool:
+    return msgspec.structs.replace(one, created_at=None) == msgspec.structs.replace(other, created_at=None)
+
+
+def keys_to_remove(models: ModelList, reference: ModelReference, *, everything: bool) -> list[VersionKey | AliasKey]:
+    """What a reference names: a version, an alias, or, where `everything` is asked for, all of a model.
+
+    `ModelNotFoundError` or `VersionNotFoundError` where it names nothing, `InvalidIdError` where it names too much.
+    """
+    keys: list[VersionKey | AliasKey] = [*models.aliases, *models.versions]
+    of_model = [key for key in keys if key.model_id == reference.name]
+    if not of_model:
+        raise ModelNotFoundError(f"there is no model {reference.name!r}; `inferd models list` shows what there is")
+    if reference.version is None and reference.alias is None:
+        if everything:
+            return of_model
+        raise InvalidIdError(
+            f"{reference} names a whole model: say which version ({reference}:1), or ask for all of it"
+        )
+    named = [key for key in of_model if str(key) == _key_text(reference)]
+    if not named:
+        raise VersionNotFoundError(f"model {reference.name!r} has no {_what(reference)}")
+    return named
+
+
+def _key_text(reference: ModelReference) -> str:
+    if reference.version is not None:
+        return str(VersionKey(reference.name, reference.version))
+    return str(AliasKey(reference.name, reference.alias or ""))
+
+
+def _what(reference: ModelReference) -> str:
+    return f"version {reference.version}" if reference.version is not None else f"alias {reference.alias!r}"
+
+
+def orphaned_parts(
+    models: ModelList, removed: Iterable[VersionKey | AliasKey], part_bytes_max: int
+) -> list[ArtifactKey]:
+    """Parts of artifacts that only the removed versions name."""
+    gone = {key for key in removed if isinstance(key, VersionKey)}
+    kept = {manifest.sha256 for key, manifest in models.versions.items() if key not in gone}
+    sizes = {models.versions[key].sha256: models.versions[key].size for key in gone if key in models.versions}
+    return [
+        ArtifactKey(sha256, part)
+        for sha256, size in sizes.items()
+        if sha256 not in kept
+        for part in range(-(-max(size, 1) // part_bytes_max))
+    ]

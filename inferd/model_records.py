@@ -1,0 +1,66 @@
+"""Models as records: how a version is put on the topics of a tenant, read back and taken away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from aiokafka import AIOKafkaConsumer
+
+from inferd.cluster import Cluster, encoding_of
+from inferd.model_list import ModelList
+from schemas.model_codec import encode_alias, encode_manifest
+from schemas.models import Alias, AliasKey, ArtifactKey, Manifest, VersionKey
+from schemas.topics import Stream
+
+POLL_MS = 200
+
+
+async def read_models(cluster: Cluster, timeout_s: float) -> ModelList:
+    """The models of the tenant, from the whole `models` topic as it is now; `TimeoutError` past the time-out."""
+    models = ModelList()
+    partitions = await cluster.partitions("models")
+    async with asyncio.timeout(timeout_s), cluster.consumer("models", partitions) as consumer:
+        await _read_to_end(consumer, models)
+    return models
+
+
+async def _read_to_end(consumer: AIOKafkaConsumer, models: ModelList) -> None:
+    partitions = list(consumer.assignment())
+    begins = await consumer.beginning_offsets(partitions)
+    ends = await consumer.end_offsets(partitions)
+    for partition in partitions:
+        consumer.seek(partition, begins[partition])
+    unread = {partition for partition in partitions if begins[partition] < ends[partition]}
+    while unread:
+        for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
+            for record in records:
+                models.apply(record.key, record.value, encoding_of(record.headers))
+        unread = {partition for partition in unread if await consumer.position(partition) < ends[partition]}
+
+
+async def send_artifact(cluster: Cluster, model: bytes, sha256: str, part_bytes_max: int) -> None:
+    """Sends the model's bytes in parts, and waits until the broker has them all."""
+    sent = []
+    for part, start in enumerate(range(0, max(len(model), 1), part_bytes_max)):
+        key = str(ArtifactKey(sha256, part)).encode()
+        sent.append(await cluster.send("model-artifacts", key=key, value=model[start : start + part_bytes_max]))
+    await cluster.acknowledged("model-artifacts", sent)
+
+
+async def send_manifest(cluster: Cluster, manifest: Manifest) -> None:
+    """Announces a version whose artifact is there."""
+    key = str(VersionKey(manifest.model_id, manifest.version)).encode()
+    await cluster.acknowledged("models", [await cluster.send("models", key=key, value=encode_manifest(manifest))])
+
+
+async def send_alias(cluster: Cluster, key: AliasKey, alias: Alias) -> None:
+    """Points an alias somewhere."""
+    sent = await cluster.send("models", key=str(key).encode(), value=encode_alias(alias))
+    await cluster.acknowledged("models", [sent])
+
+
+async def send_tombstones(cluster: Cluster, stream: Stream, keys: Iterable[object]) -> None:
+    """Removes the records of these keys."""
+    sent = [await cluster.send(stream, key=str(key).encode(), value=None) for key in keys]
+    await cluster.acknowledged(stream, sent)

@@ -1,0 +1,169 @@
+"""The client's synchronous face: the same methods, for programs without an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from inferd.client import DEFAULT_CONNECTION, TIMEOUT_S, WINDOW, Client
+from inferd.errors import ClientClosedError
+from inferd.model_list import ModelList
+from schemas.connection import KafkaConnection
+from schemas.models import Manifest
+from schemas.requests import Output
+from schemas.results import Prediction, Result
+
+T = TypeVar("T")
+
+CHUNK_RESULTS = 256
+# How long a chunk that has something waits for more before it is handed over.
+CHUNK_WAIT_S = 0.002
+
+
+class SyncClient:
+    """`inferd.Client` without `await`; its event loop runs in a thread of its own. Any thread may call it.
+
+    Use it with `with`, or call `start` and `stop`. Options are those of `Client`.
+    """
+
+    def __init__(self, connection: KafkaConnection | str = DEFAULT_CONNECTION, **options: Any) -> None:
+        self._client = Client(connection, **options)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Starts the thread and connects to the cluster."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="inferd-client", daemon=True)
+        self._thread.start()
+        try:
+            self._wait(self._client.start())
+        except BaseException:
+            self._end_thread()
+            raise
+
+    def stop(self) -> None:
+        """Disconnects and ends the thread; more than once is the same as once."""
+        if self._loop is None:
+            return
+        try:
+            self._wait(self._client.stop())
+        finally:
+            self._end_thread()
+
+    def predict(
+        self,
+        model_id: str,
+        input_data: Any,
+        *,
+        outputs: Sequence[Output] | None = None,
+        key: str | bytes | None = None,
+        headers: Mapping[str, str | bytes] | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Prediction:
+        """As `Client.predict`."""
+        return self._wait(
+            self._client.predict(model_id, input_data, outputs=outputs, key=key, headers=headers, timeout_s=timeout_s)
+        )
+
+    def predict_many(
+        self,
+        model_id: str,
+        rows: Iterable[Any],
+        *,
+        outputs: Sequence[Output] | None = None,
+        headers: Mapping[str, str | bytes] | None = None,
+        timeout_s: float = TIMEOUT_S,
+        window: int = WINDOW,
+    ) -> Iterator[Result]:
+        """As `Client.predict_many`; `rows` is iterated over in the client's own thread."""
+        results = self._client.predict_many(
+            model_id, rows, outputs=outputs, headers=headers, timeout_s=timeout_s, window=window
+        )
+        chunks = _Chunks(results)
+        try:
+            while chunk := self._wait(chunks.next()):
+                yield from chunk
+        finally:
+            self._wait(chunks.close())
+
+    def deploy_model(
+        self, model: bytes | str | Path, manifest: Manifest, *, alias: str | None = None, timeout_s: float = TIMEOUT_S
+    ) -> Manifest:
+        """As `Client.deploy_model`."""
+        return self._wait(self._client.deploy_model(model, manifest, alias=alias, timeout_s=timeout_s))
+
+    def remove_model(self, reference: str, *, everything: bool = False, timeout_s: float = TIMEOUT_S) -> list[str]:
+        """As `Client.remove_model`."""
+        return self._wait(self._client.remove_model(reference, everything=everything, timeout_s=timeout_s))
+
+    def list_models(self, *, timeout_s: float = TIMEOUT_S) -> list[Manifest]:
+        """As `Client.list_models`."""
+        return self._wait(self._client.list_models(timeout_s=timeout_s))
+
+    def models(self, *, timeout_s: float = TIMEOUT_S) -> ModelList:
+        """As `Client.models`."""
+        return self._wait(self._client.models(timeout_s=timeout_s))
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None:
+            work.close()
+            raise ClientClosedError("the client is not connected: use `with SyncClient(…)`, or call start() first")
+        running = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return running.result()
+        except BaseException:
+            running.cancel()
+            raise
+
+    def _end_thread(self) -> None:
+        loop, self._loop = self._loop, None
+        if loop is None or self._thread is None:
+            return
+        loop.call_soon_threadsafe(loop.stop)
+        self._thread.join()
+        loop.close()
+
+
+class _Chunks:
+    """Results in lists, so that another thread is woken once for many."""
+
+    def __init__(self, results: AsyncGenerator[Result, None]) -> None:
+        self._results = results
+        self._next: asyncio.Task[Result] | None = None
+
+    async def next(self) -> list[Result]:
+        """At least one result, and those that come right after it; empty at the end."""
+        chunk: list[Result] = []
+        while len(chunk) < CHUNK_RESULTS:
+            task = self._next or asyncio.ensure_future(anext(self._results))
+            self._next = task
+            await asyncio.wait([task], timeout=CHUNK_WAIT_S if chunk else None)
+            if not task.done():
+                break
+            self._next = None
+            try:
+                chunk.append(task.result())
+            except StopAsyncIteration:
+                break
+        return chunk
+
+    async def close(self) -> None:
+        """Ends the results early; nothing happens where they have ended."""
+        if self._next is not None:
+            self._next.cancel()
+            await asyncio.gather(self._next, return_exceptions=True)
+        await self._results.aclose()

@@ -1,0 +1,156 @@
+"""Deploying, listing and removing models over a real Kafka."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from inferd import Client
+from inferd.errors import VersionExistsError
+from schemas.errors import InvalidIdError, InvalidValueError, ModelNotFoundError, VersionNotFoundError
+from schemas.limits import Limits
+from schemas.models import Alias, AliasKey, Feature, Manifest
+from schemas.requests import PredictionRequest
+from schemas.results import Failure, Result
+from schemas.topics import TenantTopics
+from tests.fixtures.stand_in_worker import Seen, create_topics, stand_in_worker, sums
+
+PART_BYTES = 10
+MODEL = b"0123456789 a model of 33 bytes ..."
+
+
+@pytest.fixture
+async def topics(kafka: str, namespace: str) -> TenantTopics:
+    topics = TenantTopics(namespace, "default")
+    await create_topics(kafka, topics)
+    return topics
+
+
+@pytest.fixture
+async def client(kafka: str, topics: TenantTopics) -> AsyncIterator[Client]:
+    limits = Limits(artifact_part_bytes_max=PART_BYTES)
+    async with Client(kafka, namespace=topics.namespace, limits=limits) as connected:
+        yield connected
+
+
+def manifest(model: bytes = MODEL, name: str = "churn", version: int = 1, **more: object) -> Manifest:
+    sha256 = hashlib.sha256(model).hexdigest()
+    features = [Feature("age"), Feature("plan", "category", ["basic", "pro"])]
+    return Manifest(name, version, "lightgbm", sha256, len(model), features, **more)  # type: ignore[arg-type]
+
+
+async def records(kafka: str, topic: str) -> list[tuple[str, bytes | None]]:
+    """Key and value of every record of a topic of one partition."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest", enable_auto_commit=False)
+    await consumer.start()
+    try:
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        end = (await consumer.end_offsets([partition]))[partition]
+        found = []
+        while len(found) < end:
+            for batch in (await consumer.getmany(timeout_ms=500)).values():
+                found += [(record.key.decode(), record.value) for record in batch]
+        return found
+    finally:
+        await consumer.stop()
+
+
+async def test_a_deploy_is_parts_and_then_a_manifest(kafka: str, topics: TenantTopics, client: Client) -> None:
+    deployed = await client.deploy_model(MODEL, manifest())
+    parts = await records(kafka, topics.name("model-artifacts"))
+    assert [key for key, _ in parts] == [f"{deployed.sha256}/{part}" for part in range(4)]
+    assert b"".join(value or b"" for _, value in parts) == MODEL
+    assert [key for key, _ in await records(kafka, topics.name("models"))] == ["churn/1"]
+    assert await client.list_models() == [deployed]
+
+
+async def test_a_model_file_and_an_alias(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "model.txt"
+    path.write_bytes(MODEL)
+    await client.deploy_model(path, manifest(), alias="champion")
+    models = await client.models()
+    assert models.aliases == {AliasKey("churn", "champion"): Alias(version=1)}
+
+
+async def test_models_are_listed_by_name_and_number(client: Client) -> None:
+    for name, version in (("b", 10), ("b", 9), ("a", 1)):
+        await client.deploy_model(MODEL, manifest(name=name, version=version))
+    assert [(m.model_id, m.version) for m in await client.list_models()] == [("a", 1), ("b", 9), ("b", 10)]
+
+
+async def test_a_manifest_of_another_file_is_refused(client: Client) -> None:
+    with pytest.raises(InvalidValueError, match="other bytes"):
+        await client.deploy_model(MODEL + b"!", manifest())
+    assert await client.list_models() == []
+
+
+async def test_a_version_never_changes(client: Client) -> None:
+    await client.deploy_model(MODEL, manifest())
+    await client.deploy_model(MODEL, manifest(created_at="2030-01-01T00:00:00Z"))
+    with pytest.raises(VersionExistsError, match="deploy as version 2"):
+        await client.deploy_model(b"other", manifest(b"other"))
+
+
+async def test_a_removed_version_takes_its_artifact_along_unless_another_needs_it(
+    kafka: str, topics: TenantTopics, client: Client
+) -> None:
+    await client.deploy_model(MODEL, manifest(version=1))
+    await client.deploy_model(MODEL, manifest(version=2))
+    assert await client.remove_model("churn:1") == ["churn/1"]
+    assert all(value is not None for _, value in await records(kafka, topics.name("model-artifacts")))
+    assert [m.version for m in await client.list_models()] == [2]
+    assert await client.remove_model("churn:2") == ["churn/2"]
+    removed = [key for key, value in await records(kafka, topics.name("model-artifacts")) if value is None]
+    assert removed == [f"{manifest().sha256}/{part}" for part in range(4)]
+    assert await client.list_models() == []
+
+
+async def test_the_number_of_a_removed_version_is_not_given_again(client: Client) -> None:
+    await client.deploy_model(MODEL, manifest(version=3))
+    await client.remove_model("churn:3")
+    assert (await client.models()).next_version("churn") == 4
+
+
+async def test_a_whole_model_is_removed_only_when_asked_for(client: Client) -> None:
+    await client.deploy_model(MODEL, manifest(version=1), alias="champion")
+    await client.deploy_model(MODEL, manifest(version=2))
+    with pytest.raises(InvalidIdError, match="churn:1"):
+        await client.remove_model("churn")
+    assert await client.remove_model("churn@champion") == ["churn@champion"]
+    assert sorted(await client.remove_model("churn", everything=True)) == ["churn/1", "churn/2"]
+
+
+async def test_what_is_not_there_cannot_be_removed(client: Client) -> None:
+    with pytest.raises(ModelNotFoundError):
+        await client.remove_model("churn:1")
+    await client.deploy_model(MODEL, manifest())
+    with pytest.raises(VersionNotFoundError, match="no version 2"):
+        await client.remove_model("churn:2")
+    with pytest.raises(VersionNotFoundError, match="no alias 'best'"):
+        await client.remove_model("churn@best")
+
+
+async def test_a_model_that_was_deployed_but_is_not_found_yet_is_asked_for_again(
+    kafka: str, topics: TenantTopics, client: Client
+) -> None:
+    asked = 0
+
+    def not_heard_of_it_at_first(request: PredictionRequest, seen: Seen) -> Result:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            return Failure(request.id or "", "churn", "model_not_found", "there is no model", False)
+        return sums(request, seen)
+
+    await client.deploy_model(MODEL, manifest())
+    async with stand_in_worker(kafka, topics, not_heard_of_it_at_first):
+        assert (await client.predict("churn", [1, 2])).outputs == {"prediction": 3.0}
+        asked = 0
+        with pytest.raises(ModelNotFoundError):
+            await client.predict("other", [1, 2])
+        assert asked == 1

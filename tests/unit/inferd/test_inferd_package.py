@@ -1,0 +1,54 @@
+"""What `from inferd import …` gives, and what it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import inferd
+from inferd.errors import of_kafka
+
+
+def loaded_by(statement: str) -> set[str]:
+    script = f"{statement}; import sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", inferd.__all__)
+def test_every_name_is_there(name: str) -> None:
+    assert getattr(inferd, name).__name__ == name
+    assert name in dir(inferd)
+
+
+def test_another_name_is_not() -> None:
+    with pytest.raises(AttributeError, match="Servant"):
+        _ = inferd.Servant
+
+
+def test_the_package_alone_loads_nothing() -> None:
+    assert not loaded_by("import inferd") & {"aiokafka", "asyncio", "msgspec", "schemas"}
+
+
+def test_a_client_needs_no_numbers_library() -> None:
+    assert not loaded_by("from inferd import Client, SyncClient") & {"faust", "lightgbm", "numpy", "pandas", "streams"}
+
+
+def test_errors_of_kafka_become_typed() -> None:
+    from aiokafka import errors as kafka
+
+    from inferd.errors import AccessDeniedError, BrokerUnreachableError
+    from schemas.errors import ServerError, TooLargeError
+
+    for error, typed in (
+        (kafka.KafkaConnectionError("no"), BrokerUnreachableError),
+        (TimeoutError(), BrokerUnreachableError),
+        (kafka.TopicAuthorizationFailedError("t"), AccessDeniedError),
+        (kafka.MessageSizeTooLargeError(), TooLargeError),
+        (kafka.UnknownError("?"), ServerError),
+    ):
+        assert type(of_kafka(error, "sending", "host:1")) is typed
+    own = ServerError("said already")
+    assert of_kafka(own, "sending", "host:1") is own

@@ -1,0 +1,130 @@
+"""What a tenant's model records mean."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from inferd.errors import VersionExistsError
+from inferd.model_list import ModelList, check_deployable, keys_to_remove, orphaned_parts
+from schemas.errors import InvalidIdError, InvalidValueError, TooLargeError
+from schemas.limits import DEFAULT_LIMITS, Limits
+from schemas.model_codec import encode_alias, encode_manifest
+from schemas.models import Alias, ArtifactKey, Feature, Manifest, VersionKey
+from schemas.requests import ModelReference
+
+MODEL = b"a model"
+REFERENCE = ModelReference.parse
+
+
+def manifest(version: int = 1, name: str = "churn", model: bytes = MODEL) -> Manifest:
+    return Manifest(name, version, "lightgbm", hashlib.sha256(model).hexdigest(), len(model), [Feature("age")])
+
+
+def model_list(*manifests: Manifest) -> ModelList:
+    models = ModelList()
+    for one in manifests:
+        models.apply(f"{one.model_id}/{one.version}".encode(), encode_manifest(one))
+    return models
+
+
+def test_the_last_record_of_a_key_counts() -> None:
+    models = model_list(manifest(1), manifest(2), manifest(1, model=b"another"))
+    models.apply(b"churn@champion", encode_alias(Alias(version=1)))
+    assert [m.sha256 for m in models.versions_of("churn")] == [
+        hashlib.sha256(b"another").hexdigest(),
+        hashlib.sha256(MODEL).hexdigest(),
+    ]
+    assert models.aliases_of("churn") == {"champion": Alias(version=1)}
+    models.apply(b"churn/1", None)
+    models.apply(b"churn@champion", None)
+    assert list(models.versions) == [VersionKey("churn", 2)]
+    assert models.aliases == {}
+
+
+def test_a_manifest_in_json_is_read() -> None:
+    models = ModelList()
+    models.apply(b"churn/1", encode_manifest(manifest(), encoding="json"), "json")
+    assert models.versions_of("churn") == [manifest()]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (b"churn/1", b"\xc1"),
+        (b"churn/1", encode_manifest(manifest(2))),
+        (b"\xff\xfe", b""),
+        (None, b""),
+        (b"churn@champion", b"\x80"),
+    ],
+)
+def test_an_unreadable_record_is_named_and_hides_nothing_else(key: bytes | None, value: bytes) -> None:
+    models = model_list(manifest(7))
+    models.apply(key, value)
+    assert list(models.versions) == [VersionKey("churn", 7)]
+    (reason,) = models.unreadable.values()
+    assert reason
+
+
+def test_an_unreadable_record_that_is_replaced_is_forgotten() -> None:
+    models = ModelList()
+    models.apply(b"churn/1", b"\xc1")
+    models.apply(b"churn/1", encode_manifest(manifest()))
+    assert (models.unreadable, len(models.versions)) == ({}, 1)
+
+
+def test_numbers_are_not_given_twice() -> None:
+    models = model_list(manifest(1), manifest(4))
+    models.apply(b"churn/4", None)
+    assert models.next_version("churn") == 5
+    assert models.next_version("new") == 1
+
+
+def test_what_a_reference_can_come_to_lead_to() -> None:
+    models = model_list(manifest(2))
+    models.apply(b"churn@champion", encode_alias(Alias(version=2)))
+    for text, there in {
+        "churn": True,
+        "churn:2": True,
+        "churn:1": False,
+        "churn@champion": True,
+        "churn@best": False,
+        "x": False,
+    }.items():
+        assert models.has(REFERENCE(text)) is there, text
+    models.apply(b"churn/2", None)
+    assert not models.has(REFERENCE("churn"))
+
+
+def test_only_the_manifests_own_bytes_are_deployed() -> None:
+    check_deployable(ModelList(), MODEL, manifest(), DEFAULT_LIMITS)
+    with pytest.raises(InvalidValueError, match="other bytes"):
+        check_deployable(ModelList(), b"A model", manifest(), DEFAULT_LIMITS)
+    with pytest.raises(TooLargeError):
+        check_deployable(ModelList(), MODEL, manifest(), Limits(artifact_bytes_max=3))
+    with pytest.raises(InvalidIdError):
+        check_deployable(ModelList(), MODEL, manifest(name="no/name"), DEFAULT_LIMITS)
+
+
+def test_a_version_may_be_deployed_again_but_not_changed() -> None:
+    models = model_list(manifest())
+    check_deployable(models, MODEL, manifest(), DEFAULT_LIMITS)
+    with pytest.raises(VersionExistsError, match="version 2"):
+        check_deployable(models, b"other", manifest(model=b"other"), DEFAULT_LIMITS)
+
+
+def test_an_artifact_stays_while_a_version_names_it() -> None:
+    models = model_list(manifest(1), manifest(2), manifest(3, model=b"x" * 25))
+    sha256 = hashlib.sha256(b"x" * 25).hexdigest()
+    assert orphaned_parts(models, [VersionKey("churn", 1)], 10) == []
+    assert orphaned_parts(models, [VersionKey("churn", 3)], 10) == [ArtifactKey(sha256, part) for part in range(3)]
+    both = [VersionKey("churn", 1), VersionKey("churn", 2)]
+    assert orphaned_parts(models, both, 10) == [ArtifactKey(manifest().sha256, 0)]
+
+
+def test_aliases_are_removed_before_the_versions_they_lead_to() -> None:
+    models = model_list(manifest(1))
+    models.apply(b"churn@champion", encode_alias(Alias(version=1)))
+    keys = keys_to_remove(models, REFERENCE("churn"), everything=True)
+    assert [str(key) for key in keys] == ["churn@champion", "churn/1"]

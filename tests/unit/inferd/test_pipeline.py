@@ -1,0 +1,79 @@
+"""Sending ahead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import pytest
+
+from inferd.pipeline import sent_ahead
+
+
+class Sender:
+    """Sends numbers; says what was sent, and what was abandoned."""
+
+    def __init__(self) -> None:
+        self.sent: list[int] = []
+        self.abandoned: list[int] = []
+
+    async def send(self, item: int) -> int:
+        self.sent.append(item)
+        return item
+
+    def run(self, items: list[int] | AsyncIterator[int] | range, window: int) -> AsyncIterator[int]:
+        return sent_ahead(self.send, items, window, self.abandoned.append)
+
+
+@pytest.mark.parametrize("window", [1, 2, 7, 1_000])
+async def test_everything_comes_in_order(window: int) -> None:
+    sender = Sender()
+    assert [item async for item in sender.run(range(300), window)] == list(range(300))
+
+
+async def test_items_go_ahead_as_far_as_the_window() -> None:
+    sender = Sender()
+    results = sender.run(range(100), 5)
+    assert await anext(results) == 0
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(sender.sent) == 5 + 2  # taken, waiting in the window, and waiting for the window
+    async for _ in results:
+        pass
+
+
+async def test_no_items() -> None:
+    assert [item async for item in Sender().run([], 5)] == []
+
+
+async def test_what_is_not_taken_is_abandoned() -> None:
+    sender = Sender()
+    async with aclosing(sender.run(range(1_000), 10)) as results:  # type: ignore[type-var]
+        await anext(results)
+    assert sender.abandoned == sender.sent[1 : 1 + len(sender.abandoned)]
+    assert len(sender.sent) < 20
+
+
+async def test_an_error_comes_after_what_was_sent_before_it() -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+        raise ValueError("torn")
+
+    results = Sender().run(items(), 5)
+    assert [await anext(results), await anext(results)] == [1, 2]
+    with pytest.raises(ValueError, match="torn"):
+        await anext(results)
+
+
+async def test_an_error_of_sending_is_raised() -> None:
+    async def send(item: int) -> int:
+        if item == 2:
+            raise ConnectionError("gone")
+        return item
+
+    results = sent_ahead(send, [1, 2, 3], 5, lambda _: None)
+    assert await anext(results) == 1
+    with pytest.raises(ConnectionError, match="gone"):
+        await anext(results)
