@@ -51,10 +51,10 @@ async def records(kafka: str, topic: str) -> list[tuple[str, bytes | None]]:
         partition = TopicPartition(topic, 0)
         consumer.assign([partition])
         end = (await consumer.end_offsets([partition]))[partition]
-        found = []
+        found: list[tuple[str, bytes | None]] = []
         while len(found) < end:
             for batch in (await consumer.getmany(timeout_ms=500)).values():
-                found += [(record.key.decode(), record.value) for record in batch]
+                found += [((record.key or b"").decode(), record.value) for record in batch]
         return found
     finally:
         await consumer.stop()

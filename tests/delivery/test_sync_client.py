@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,9 +12,10 @@ import pytest
 from inferd import BrokerUnreachableError, ResultTimeoutError, SyncClient
 from inferd.errors import ClientClosedError
 from schemas.errors import ModelNotFoundError
-from schemas.results import Failure, Prediction
+from schemas.requests import PredictionRequest
+from schemas.results import Failure, Prediction, Result
 from schemas.topics import TenantTopics
-from tests.fixtures.stand_in_worker import Answer, create_topics, stand_in_worker, sums
+from tests.fixtures.stand_in_worker import Answer, Seen, create_topics, stand_in_worker, sums
 
 
 class Workplace:
@@ -38,9 +39,12 @@ class Workplace:
         self._thread.join()
         self._loop.close()
 
+    def _answer(self, request: PredictionRequest, seen: Seen) -> Result | Iterable[Result]:
+        return self.answer(request, seen)
+
     async def _serve(self) -> None:
         await create_topics(self._kafka, self._topics)
-        async with stand_in_worker(self._kafka, self._topics, lambda request, seen: self.answer(request, seen)):
+        async with stand_in_worker(self._kafka, self._topics, self._answer):
             self._ready.set()
             await self._done.wait()
 
