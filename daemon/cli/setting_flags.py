@@ -1,0 +1,51 @@
+"""Flags of `inferd worker` and `inferd up`: one for each setting, shown section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from daemon.setting_checks import check_worker
+from daemon.setting_table import SettingInfo
+from daemon.settings import Settings, settings_table
+
+F = TypeVar("F", bound=Callable[..., Any])
+ALIASES = {"--tenants": ("--tenant",)}
+
+
+def setting_flags(command: F) -> F:
+    """Adds a flag for each setting that may have one; the command gets their texts as keyword arguments."""
+    for info in reversed(settings_table()):
+        if info.flag is not None:
+            command = _option(info, info.flag)(command)
+    return command
+
+
+def worker_settings(flags: dict[str, Any]) -> Settings:
+    """The settings of a worker from these flags and the environment; `SettingsError` where they are wrong."""
+    texts = {name: str(value).lower() if isinstance(value, bool) else value for name, value in flags.items()}
+    return check_worker(Settings.from_environment(flags=texts))
+
+
+class SettingsCommand(click.Command):
+    """A command whose help lists the flags of settings by section."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the options: the command's own first, then each section of settings."""
+        sections = {info.field: info.section for info in settings_table()}
+        rows: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for param in self.get_params(ctx):
+            if (record := param.get_help_record(ctx)) is not None:
+                rows.setdefault(sections.get(param.name or "", "Options"), []).append(record)
+        for section, records in rows.items():
+            with formatter.section(section):
+                formatter.write_dl(records)
+
+
+def _option(info: SettingInfo, flag: str) -> Callable[[F], F]:
+    default = f"  [{info.variable}; default: {info.shown_default or 'none'}]"
+    names = (f"{flag}/--no-{flag[2:]}",) if info.kind.name == "switch" else (flag, *ALIASES.get(flag, ()))
+    metavar = None if info.kind.name == "switch" else info.kind.name.upper()
+    return click.option(*names, info.field, default=None, metavar=metavar, help=info.meaning + default)

@@ -1,0 +1,94 @@
+"""`inferd up`: an embedded broker and a worker, in one process."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from daemon.cli.options import output_option
+from daemon.cli.output import EXIT_FAILED, OutputFormat, report, write_json
+from daemon.cli.setting_flags import SettingsCommand, setting_flags, worker_settings
+from daemon.leave import end_within, leave
+from daemon.settings import DEFAULT_BROKER, Settings
+
+EXIT_TIMEOUT_S = 3.0
+
+
+@click.command(cls=SettingsCommand, epilog="Example: inferd up --broker-port 0 --http-port 0")
+@output_option
+@setting_flags
+def up(output: OutputFormat, **flags: Any) -> None:
+    """Run an Apache Kafka broker and a worker on this machine until Ctrl-C.
+
+    With INFERD_BROKER (or --broker) no broker is started: the worker uses that one. The broker's data stays, and the
+    next start continues with it.
+    """
+    settings = worker_settings(flags)
+    code = _run_worker(settings, output) if settings.broker else _run_both(settings, output)
+    # Threads of libraries must not keep the process once it has stopped.
+    end_within(EXIT_TIMEOUT_S, code)
+    sys.exit(code)
+
+
+def _run_both(settings: Settings, output: OutputFormat) -> int:
+    from daemon.broker import EmbeddedKafka
+    from daemon.supervisor import SupervisedBroker
+
+    kafka = EmbeddedKafka(settings.embedded_kafka(), report=report)
+    with _terminable():
+        report(f"starting Apache Kafka {kafka.version}")
+        # Ending this process also ends the broker's.
+        with SupervisedBroker(kafka, on_lost=lambda reason: leave(EXIT_FAILED, reason)):
+            report(f"broker on {kafka.bootstrap_servers}, data in {kafka.settings.data_dir}, log in {kafka.log_path}")
+            code = _run_worker(replace(settings, broker=kafka.bootstrap_servers), output)
+            report("stopping the broker")
+    return code
+
+
+def _run_worker(settings: Settings, output: OutputFormat) -> int:
+    from daemon.process import Parts, run_worker
+
+    def say_how_to_try(url: str) -> None:
+        if output == "json":
+            write_json({"worker": settings.worker_id, "url": url, "broker": settings.broker})
+        else:
+            click.echo(how_to_try(settings, url))
+
+    return run_worker(settings, Parts(on_started=say_how_to_try))
+
+
+def how_to_try(settings: Settings, url: str) -> str:
+    """What to type next, with the addresses that this run has."""
+    broker = "" if settings.broker == DEFAULT_BROKER else f" --broker {settings.broker}"
+    return f"""
+inferd is up: broker {settings.broker}, status page {url}/
+
+  deploy a model    inferd models deploy model.txt --name churn{broker}
+  predict a row     inferd predict churn '[1.5, 2, 3]'{broker}
+  a CSV file        inferd predict churn rows.csv{broker}
+  look at refusals  inferd dead-letters list{broker}
+  is all well?      inferd doctor{broker}
+  status as JSON    curl {url}/status
+
+Ctrl-C stops everything in order; the data stays."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """A block that SIGTERM leaves as Ctrl-C does, so that the broker is stopped on the way out."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,85 @@
+"""Whether a Kafka cluster answers, asked of its bootstrap servers one by one, with the reason where it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiokafka.conn import AIOKafkaConnection, create_conn
+from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.protocol.admin import ApiVersionRequest
+
+from daemon.errors import BrokerUnreachableError
+from schemas.connection import KafkaConnection
+
+ApiVersions = dict[int, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAnswer:
+    """A broker that answered: where it listens, and which versions of each request it speaks (API key: least, most)."""
+
+    host: str
+    port: int
+    api_versions: ApiVersions
+
+
+async def reach(connection: KafkaConnection, timeout_s: float) -> BrokerAnswer:
+    """The first bootstrap server that answers and lets us in, each in `timeout_s`; else `BrokerUnreachableError`."""
+    reasons = []
+    for host, port in bootstrap_addresses(connection.bootstrap_servers):
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await _ask(connection, host, port, timeout_s)
+        except (OSError, KafkaError, ValueError, AssertionError) as error:
+            reasons.append(f"{host}:{port} {reason_of(error, timeout_s)}")
+    raise BrokerUnreachableError(f"no Kafka broker answers: {'; '.join(reasons)}")
+
+
+async def connect(connection: KafkaConnection, host: str, port: int, timeout_s: float) -> AIOKafkaConnection:
+    """A connection to one broker, authenticated; to be closed by the caller."""
+    options = connection.aiokafka_options()
+    del options["bootstrap_servers"]
+    conn: AIOKafkaConnection = await create_conn(
+        host, port, client_id="inferd", request_timeout_ms=int(timeout_s * 1_000), **options
+    )
+    return conn
+
+
+def bootstrap_addresses(servers: str) -> list[tuple[str, int]]:
+    """Hosts and ports of `host:port,…`."""
+    addresses = []
+    for server in servers.split(","):
+        host, _, port = server.strip().rpartition(":")
+        addresses.append((host.strip("[]"), int(port)))
+    return addresses
+
+
+def reason_of(error: BaseException, timeout_s: float) -> str:
+    """Why a broker could not be reached, in words that follow its address."""
+    if isinstance(error, TimeoutError):
+        return f"does not answer within {timeout_s:g} s"
+    if isinstance(error, ConnectionRefusedError):
+        return "refuses connections: nothing listens there"
+    if isinstance(error, ssl.SSLError):
+        return f"fails the TLS handshake ({error.reason or error}): check the INFERD_KAFKA_SSL settings"
+    if isinstance(error, (KafkaConnectionError, ConnectionResetError, ConnectionAbortedError)):
+        return "closes the connection: is it a Kafka listener, and of INFERD_KAFKA_SECURITY_PROTOCOL?"
+    if isinstance(error, OSError):
+        return f"cannot be reached ({error.strerror or str(error) or type(error).__name__})"
+    return f"refuses us ({type(error).__name__}: {error}): check the INFERD_KAFKA_SASL settings"
+
+
+async def _ask(connection: KafkaConnection, host: str, port: int, timeout_s: float) -> BrokerAnswer:
+    conn = await connect(connection, host, port, timeout_s)
+    try:
+        response = await conn.send(ApiVersionRequest())
+        return BrokerAnswer(host, port, _versions(response.api_versions))
+    finally:
+        conn.close()
+
+
+def _versions(rows: Sequence[tuple[int, int, int]]) -> ApiVersions:
+    return {key: (least, most) for key, least, most in rows}

@@ -1,0 +1,222 @@
+"""Metrics for Prometheus, made from a snapshot when they are scraped. `METRICS` is the one table of their names.
+
+Labels take their values from what is configured or deployed (tenants, topics, models) and from fixed sets (codes,
+phases), never from what a request says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from daemon.latency import cumulative
+from daemon.status import Stage, StatusBoard
+from daemon.version import inferd_version
+from streams.snapshot import LatencySnapshot, ModelSnapshot, PartitionSnapshot, Phase, StreamsSnapshot, TenantSnapshot
+
+MetricType = Literal["counter", "gauge", "histogram"]
+Samples = Iterable[tuple[tuple[str, ...], Any]]
+PHASES = tuple(dict.fromkeys((*get_args(Stage), *get_args(Phase))))
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """What the metrics of one scrape are read from."""
+
+    board: StatusBoard
+    snapshot: StreamsSnapshot | None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricInfo:
+    """One metric: `read` gives its samples as (label values, value)."""
+
+    name: str
+    type: MetricType
+    labels: tuple[str, ...]
+    meaning: str
+    read: Callable[[Scrape], Samples]
+
+
+def _of_process(name: str, meaning: str, read: Callable[[Scrape], Samples], labels: tuple[str, ...] = ()) -> MetricInfo:
+    return MetricInfo(name, "gauge", labels, meaning, read)
+
+
+def _of_streams(
+    name: str, type_: MetricType, meaning: str, value: Callable[[StreamsSnapshot], float | LatencySnapshot]
+) -> MetricInfo:
+    def read(scrape: Scrape) -> Samples:
+        return [] if scrape.snapshot is None else [((), value(scrape.snapshot))]
+
+    return MetricInfo(name, type_, (), meaning, read)
+
+
+def _of_tenants(name: str, type_: MetricType, meaning: str, value: Callable[[TenantSnapshot], float]) -> MetricInfo:
+    def read(scrape: Scrape) -> Samples:
+        return [((item.tenant,), value(item)) for item in scrape.snapshot.tenants] if scrape.snapshot else []
+
+    return MetricInfo(name, type_, ("tenant",), meaning, read)
+
+
+def _of_partitions(name: str, meaning: str, value: Callable[[PartitionSnapshot], int | None]) -> MetricInfo:
+    def read(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
+        for item in scrape.snapshot.partitions if scrape.snapshot else ():
+            if (known := value(item)) is not None:
+                yield (item.topic, str(item.partition)), known
+
+    return MetricInfo(name, "gauge", ("topic", "partition"), meaning, read)
+
+
+def _of_models(name: str, meaning: str, value: Callable[[ModelSnapshot], float]) -> MetricInfo:
+    def read(scrape: Scrape) -> Samples:
+        return [(_model_labels(item), value(item)) for item in scrape.snapshot.models] if scrape.snapshot else []
+
+    return MetricInfo(name, "counter", ("tenant", "model", "version"), meaning, read)
+
+
+def _model_labels(model: ModelSnapshot) -> tuple[str, str, str]:
+    return model.tenant, model.model_id, str(model.version)
+
+
+def _errors(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
+    for tenant in scrape.snapshot.tenants if scrape.snapshot else ():
+        for code, count in sorted(tenant.errors.items()):
+            yield (tenant.tenant, code), count
+
+
+def _model_states(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
+    for model in scrape.snapshot.models if scrape.snapshot else ():
+        yield (*_model_labels(model), model.state), 1
+
+
+def _phases(scrape: Scrape) -> Samples:
+    phase, _ = scrape.board.phase(scrape.snapshot)
+    return [((name,), int(name == phase)) for name in PHASES]
+
+
+METRICS: tuple[MetricInfo, ...] = (
+    _of_process(
+        "inferd_build_info",
+        "Always 1; the labels name the version and the worker.",
+        lambda scrape: [((inferd_version(), scrape.board.settings.worker_id), 1)],
+        ("version", "worker"),
+    ),
+    _of_process("inferd_uptime_seconds", "Since the process started.", lambda scrape: [((), scrape.board.uptime_s)]),
+    _of_process(
+        "inferd_ready",
+        "1 where `/readyz` answers 200, else 0.",
+        lambda scrape: [((), int(not scrape.board.unready(scrape.snapshot)))],
+    ),
+    _of_process("inferd_phase", "1 for the phase that the worker is in, 0 for the others.", _phases, ("phase",)),
+    _of_process(
+        "inferd_phase_seconds",
+        "How long the worker has been in its phase.",
+        lambda scrape: [((), scrape.board.phase(scrape.snapshot)[1])],
+    ),
+    _of_process(
+        "inferd_event_loop_lag_seconds",
+        "By how much the event loop's last timer was late.",
+        lambda scrape: [((), scrape.board.event_loop_lag_s)],
+    ),
+    _of_streams("inferd_group_generation", "gauge", "Generation of the consumer group.", lambda s: s.generation),
+    _of_streams(
+        "inferd_rebalances_total", "counter", "Rebalances that this worker took part in.", lambda s: s.rebalances
+    ),
+    _of_tenants("inferd_requests_total", "counter", "Requests taken from Kafka.", lambda t: t.requests_in),
+    _of_tenants("inferd_results_total", "counter", "Predictions that the broker acknowledged.", lambda t: t.results),
+    MetricInfo(
+        "inferd_errors_total", "counter", ("tenant", "code"), "Typed errors that the broker acknowledged.", _errors
+    ),
+    _of_tenants("inferd_dead_letters_total", "counter", "Records copied to dead-letters.", lambda t: t.dead_letters),
+    _of_tenants("inferd_pending_requests", "gauge", "Requests taken and not yet answered.", lambda t: t.pending),
+    _of_tenants("inferd_published_bytes_total", "counter", "Bytes of results and dead letters.", lambda t: t.bytes_out),
+    _of_partitions("inferd_partition_position", "Next offset to take.", lambda p: p.position),
+    _of_partitions("inferd_partition_committed_offset", "Committed offset.", lambda p: p.committed),
+    _of_partitions("inferd_partition_end_offset", "End of the log, as far as it is known.", lambda p: p.end),
+    _of_partitions("inferd_partition_lag_records", "End of the log less the committed offset.", lambda p: p.lag),
+    _of_partitions("inferd_partition_queued_records", "Fetched and not yet scored.", lambda p: p.queued),
+    _of_partitions("inferd_partition_in_flight_records", "Published and not yet acknowledged.", lambda p: p.in_flight),
+    MetricInfo(
+        "inferd_model_state",
+        "gauge",
+        ("tenant", "model", "version", "state"),
+        "1 with the state that the version is in: fetching, trying, ready or failed.",
+        _model_states,
+    ),
+    _of_models("inferd_model_requests_total", "Requests that the version answered.", lambda m: m.requests),
+    _of_models("inferd_model_rows_total", "Rows that it scored.", lambda m: m.rows),
+    _of_models("inferd_model_predict_seconds_total", "Time spent in its predictions.", lambda m: m.predict_s),
+    _of_streams("inferd_batches_total", "counter", "Micro-batches scored.", lambda s: s.batches),
+    _of_streams("inferd_batch_rows_last", "gauge", "Requests of the last micro-batch.", lambda s: s.batch_rows_last),
+    _of_streams("inferd_queue_seconds", "histogram", "From a record's timestamp to its scoring.", lambda s: s.queue),
+    _of_streams("inferd_infer_seconds", "histogram", "Scoring of a micro-batch.", lambda s: s.infer),
+    _of_streams(
+        "inferd_end_to_end_seconds",
+        "histogram",
+        "From a record's timestamp to the broker's acknowledgement of its result.",
+        lambda s: s.end_to_end,
+    ),
+    _of_streams("inferd_queued_bytes", "gauge", "Fetched and not yet scored.", lambda s: s.queued_bytes),
+    _of_streams("inferd_in_flight_bytes", "gauge", "Published and not yet acknowledged.", lambda s: s.in_flight_bytes),
+    _of_streams("inferd_commits_total", "counter", "Commits of offsets that succeeded.", lambda s: s.commits),
+    _of_streams("inferd_commit_failures_total", "counter", "Commits that failed.", lambda s: s.commit_failures),
+)
+
+
+class StatusCollector(Collector):
+    """Makes the families of `METRICS` from the board, at each scrape anew."""
+
+    def __init__(self, board: StatusBoard) -> None:
+        self._board = board
+
+    def collect(self) -> Iterator[Metric]:
+        """One family a metric."""
+        scrape = Scrape(self._board, self._board.snapshot())
+        for info in METRICS:
+            yield _family(info, info.read(scrape))
+
+    def describe(self) -> Iterator[Metric]:
+        """The families without samples, so that registering them asks nothing of the board."""
+        for info in METRICS:
+            yield _family(info, ())
+
+
+class Metrics:
+    """The registry of one worker; nothing global."""
+
+    def __init__(self, board: StatusBoard) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(StatusCollector(board))
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The metrics in the format that an `Accept` header asks for, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+
+def _family(info: MetricInfo, samples: Samples) -> Metric:
+    if info.type == "histogram":
+        return _histogram(info, samples)
+    make = CounterMetricFamily if info.type == "counter" else GaugeMetricFamily
+    family = make(info.name, info.meaning, labels=info.labels)
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family
+
+
+def _histogram(info: MetricInfo, samples: Samples) -> Metric:
+    family = HistogramMetricFamily(info.name, info.meaning, labels=info.labels)
+    for labels, histogram in samples:
+        bounds = [*map(str, histogram.bounds), "+Inf"]
+        buckets = list(zip(bounds, cumulative(histogram.counts), strict=True))
+        family.add_metric(labels, buckets, histogram.total_s)
+    return family

@@ -1,0 +1,307 @@
+"""The worker's process, from its start to its exit code.
+
+Start: logs, HTTP (which says what it waits for), the broker, the streams. Stop, on SIGTERM or SIGINT: the streams
+finish, commit and leave the group within a deadline, then HTTP closes. Exit codes: 0 ordered stop, 1 failed, 2 wrong
+settings, 70 the deadline passed, 71 no progress, 72 the event loop stood still, 130 and 143 a second signal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import gc
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import structlog
+
+from daemon import cluster, logs
+from daemon.errors import BrokerUnreachableError
+from daemon.http.routes import make_app
+from daemon.http.server import HttpServer
+from daemon.leave import EXIT_DRAIN_TIMEOUT, EXIT_ZOMBIE, end_within, leave
+from daemon.setting_table import SettingsError
+from daemon.settings import Settings
+from daemon.status import StatusBoard
+from daemon.stop_signals import StopSignals
+from daemon.version import inferd_version
+from daemon.watchdog import Watchdog
+from schemas.connection import KafkaConnection
+from schemas.errors import ServerError
+from streams.settings import StreamSettings
+from streams.snapshot import StreamsSnapshot
+
+EXIT_STOPPED, EXIT_FAILED, EXIT_SETTINGS = 0, 1, 2
+PROBE_TIMEOUT_S = 5.0
+BACKOFF_S_MIN, BACKOFF_S_MAX = 0.2, 5.0
+ABANDON_TIMEOUT_S = 2.0
+STOP_GRACE_S = 0.5
+CLOSE_TIMEOUT_S = 3.0
+TICK_S = 1.0
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+class Streams(Protocol):
+    """What the process runs; `streams.app.Streams` is it."""
+
+    async def start(self) -> None:
+        """Returns once the streams run. Raises `ServerError`."""
+
+    async def stop(self, timeout_s: float) -> bool:
+        """Finishes, commits and leaves the group; False where the deadline passed."""
+
+    def snapshot(self) -> StreamsSnapshot:
+        """What they are doing; also before they are started."""
+
+
+OnFatal = Callable[[str, int], None]
+MakeStreams = Callable[[StreamSettings, OnFatal], Streams]
+
+
+def load_streams() -> MakeStreams:
+    """The real streams; importing them takes a second or two."""
+    from streams.app import Streams as KafkaStreams
+
+    return KafkaStreams
+
+
+def _nothing(_url: str) -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a worker is made of and tells, for whoever wants others: tests, and `inferd up`."""
+
+    load_streams: Callable[[], MakeStreams] = load_streams
+    on_listening: Callable[[str], None] = _nothing
+    """Gets the URL of the HTTP server."""
+    on_started: Callable[[str], None] = _nothing
+    """The same, once the streams run (though they may still wait for a model)."""
+    leave: Callable[[int, str], object] = leave
+
+
+def run_worker(settings: Settings, parts: Parts | None = None) -> int:
+    """Runs a worker until it is asked to stop, and gives its exit code.
+
+    `ServerError` where it cannot start for a reason of this machine: the port is taken, uvloop is missing.
+    """
+    say_counts = logs.configure(settings.log_format, settings.log_level, settings.worker_id)
+    faulthandler.enable()
+    code = EXIT_FAILED
+    runner = asyncio.Runner(loop_factory=loop_factory(settings))
+    with StopSignals() as signals:
+        try:
+            code = runner.run(WorkerProcess(settings, signals, parts or Parts(), say_counts).run())
+            log.info("worker_stopped", exit_code=code)
+        finally:
+            timer = end_within(CLOSE_TIMEOUT_S, code)
+            runner.close()
+            timer.cancel()
+    return code
+
+
+def loop_factory(settings: Settings) -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes the event loop that `INFERD_UVLOOP` asks for; `SettingsError` where it is not installed."""
+    if settings.uvloop == "off":
+        return asyncio.new_event_loop
+    try:
+        import uvloop
+    except ImportError:
+        if settings.uvloop == "on":
+            raise SettingsError(["INFERD_UVLOOP=on is not allowed: the package uvloop is not installed"]) from None
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+class WorkerProcess:
+    """One worker on the running event loop."""
+
+    def __init__(
+        self, settings: Settings, signals: StopSignals, parts: Parts, say_counts: Callable[[], None] = lambda: None
+    ) -> None:
+        self.board = StatusBoard(settings)
+        self.http = HttpServer(settings, make_app(self.board, settings.message_bytes_max))
+        self._settings, self._signals, self._parts, self._say_counts = settings, signals, parts, say_counts
+        self._watchdog = Watchdog(settings.session_timeout_s, self._leave_as_zombie, self._note_lag)
+        self._streams: Streams | None = None
+        self._was_ready = False
+
+    async def run(self) -> int:
+        """Until a signal asks to stop, or the streams cannot be started: the exit code."""
+        await self.http.start()
+        log.info("worker_listening", url=self.http.url, version=inferd_version())
+        self._parts.on_listening(self.http.url)
+        ticking = asyncio.create_task(self._tick())
+        self._watchdog.start()
+        try:
+            return await self._until_stopped()
+        finally:
+            ticking.cancel()
+            self._watchdog.stop()
+            self.board.enter("stopped", "stopped")
+            await self.http.stop()
+
+    async def _until_stopped(self) -> int:
+        starting = asyncio.create_task(self._start())
+        asked = asyncio.create_task(self._signals.wait())
+        await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done() and (code := _failure(starting)) is not None:
+            asked.cancel()
+            await self._abandon()
+            return code
+        return await self._drain(starting, await asked)
+
+    async def _start(self) -> None:
+        self.board.enter("waiting", "loading the streams")
+        make_streams = await asyncio.to_thread(self._parts.load_streams)
+        for pause_s in backoff():
+            await self._wait_for_broker()
+            self._streams = self._make(make_streams)
+            self.board.follow(self._streams)
+            self.board.enter("starting", "starting the streams")
+            self._watchdog.arm()
+            try:
+                await self._streams.start()
+                break
+            except Exception as error:
+                if not is_connection_error(error):
+                    raise
+                log.warning("streams_start_failed", reason=str(error), again_in_s=pause_s)
+            await self._abandon()
+            await asyncio.sleep(pause_s)
+        settle_memory()
+        self.board.enter("running", "")
+        self._note_readiness()
+        self._parts.on_started(self.http.url)
+
+    def _make(self, make_streams: MakeStreams) -> Streams:
+        try:
+            return make_streams(self._settings.streams(), self._on_fatal)
+        except ServerError as error:
+            # Nothing was asked of the broker yet: it is the settings that they refuse.
+            raise SettingsError([error.message]) from error
+
+    async def _wait_for_broker(self) -> None:
+        connection = self._settings.connection()
+        started = asyncio.get_running_loop().time()
+        self.board.enter("waiting", f"waiting for the broker {connection.bootstrap_servers}")
+        for pause_s in backoff():
+            reason = await _why_unreachable(connection)
+            if reason is None:
+                break
+            self.board.enter("waiting", f"waiting for the broker: {reason}")
+            log.warning("waiting_for_broker", reason=reason)
+            await asyncio.sleep(pause_s)
+        waited_s = asyncio.get_running_loop().time() - started
+        log.info("broker_reached", broker=connection.bootstrap_servers, waited_s=round(waited_s, 1))
+
+    async def _drain(self, starting: asyncio.Task[None], signal_name: str) -> int:
+        timeout_s = self._settings.drain_timeout_s
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        self.board.enter("draining", f"stopping: {signal_name} was received")
+        log.info("worker_draining", signal=signal_name, timeout_s=timeout_s)
+        starting.cancel()
+        await asyncio.wait({starting}, timeout=timeout_s)
+        left_s = max(deadline - asyncio.get_running_loop().time(), 0.0)
+        try:
+            if await self._stop_streams(left_s):
+                return EXIT_STOPPED
+        except Exception:  # whatever it was, the process ends now, and must say how
+            log.exception("streams_stop_failed")
+            return EXIT_FAILED
+        self._parts.leave(EXIT_DRAIN_TIMEOUT, f"the ordered stop took longer than INFERD_DRAIN_TIMEOUT_S={timeout_s:g}")
+        return EXIT_DRAIN_TIMEOUT
+
+    async def _stop_streams(self, timeout_s: float) -> bool:
+        """Whether the streams, if there are any, stopped within the time; not waited for much longer in any case."""
+        if self._streams is None:
+            return True
+        stopping = asyncio.create_task(self._streams.stop(timeout_s))
+        done, _ = await asyncio.wait({stopping}, timeout=timeout_s + STOP_GRACE_S)
+        return bool(done) and stopping.result()
+
+    async def _abandon(self) -> None:
+        """Ends streams that did not start."""
+        try:
+            await self._stop_streams(ABANDON_TIMEOUT_S)
+        except Exception:  # they never ran, so nothing is lost with them
+            log.exception("streams_stop_failed")
+        self._streams = None
+        self.board.follow(None)
+
+    async def _tick(self) -> None:
+        while True:
+            try:
+                self.board.sample()
+                self._say_counts()
+                self._note_readiness()
+            except Exception:  # what is told of the work must not end the work
+                log.exception("tick_failed")
+            await asyncio.sleep(TICK_S)
+
+    def _note_readiness(self) -> None:
+        reasons = self.board.unready(self.board.snapshot())
+        if not reasons and not self._was_ready:
+            log.info("worker_ready", uptime_s=round(self.board.uptime_s, 1))
+            self._was_ready = True
+        elif reasons and self._was_ready and self._signals.name is None:
+            log.warning("worker_unready", reasons=reasons)
+            self._was_ready = False
+
+    def _note_lag(self, seconds: float) -> None:
+        self.board.event_loop_lag_s = seconds
+
+    def _on_fatal(self, reason: str, exit_code: int) -> None:
+        self._parts.leave(exit_code, reason)
+
+    def _leave_as_zombie(self, still_s: float) -> None:
+        timeout_s = self._settings.session_timeout_s
+        reason = f"the event loop stood still for {still_s:.1f} s, longer than INFERD_SESSION_TIMEOUT_S={timeout_s:g}"
+        self._parts.leave(EXIT_ZOMBIE, reason)
+
+
+def backoff() -> Iterator[float]:
+    """Pauses in seconds, doubling from `BACKOFF_S_MIN` to `BACKOFF_S_MAX`, for ever."""
+    return (min(BACKOFF_S_MIN * 2**tries, BACKOFF_S_MAX) for tries in itertools.count())
+
+
+def is_connection_error(error: BaseException | None) -> bool:
+    """Whether `error`, or what caused it, is a broker that does not answer (now)."""
+    from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, NoBrokersAvailable, NodeNotReadyError
+
+    unreachable = (ConnectionError, KafkaConnectionError, KafkaTimeoutError, NoBrokersAvailable, NodeNotReadyError)
+    while error is not None:
+        if isinstance(error, (*unreachable, BrokerUnreachableError)):
+            return True
+        error = error.__cause__
+    return False
+
+
+def settle_memory() -> None:
+    """Takes what the start has made out of the garbage collector's sight: it lives as long as the process."""
+    gc.collect()
+    gc.freeze()
+
+
+def _failure(starting: asyncio.Task[None]) -> int | None:
+    """Exit code of a start that failed; None where it did not."""
+    error = starting.exception()
+    if error is None:
+        return None
+    if isinstance(error, ServerError):
+        log.error("worker_failed", reason=error.message)
+        return EXIT_SETTINGS if isinstance(error, SettingsError) else EXIT_FAILED
+    log.error("worker_failed", exc_info=error)
+    return EXIT_FAILED
+
+
+async def _why_unreachable(connection: KafkaConnection) -> str | None:
+    try:
+        await cluster.reach(connection, PROBE_TIMEOUT_S)
+    except BrokerUnreachableError as error:
+        return error.message
+    return None

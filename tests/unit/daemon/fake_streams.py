@@ -1,0 +1,105 @@
+"""Streams that do nothing but say what they are told to: stand-ins for the tests of the process around them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from streams.settings import StreamSettings
+from streams.snapshot import LatencySnapshot, ModelSnapshot, PartitionSnapshot, StreamsSnapshot, TenantSnapshot
+
+BOUNDS_S = (0.001, 0.01, 0.1)
+NOTHING_OBSERVED = LatencySnapshot(BOUNDS_S, (0, 0, 0, 0), 0.0)
+
+
+def histogram(*counts: int, total_s: float = 0.0) -> LatencySnapshot:
+    return LatencySnapshot(BOUNDS_S, counts, total_s)
+
+
+def partition(topic: str = "inferd.default.requests", number: int = 0, **changes: Any) -> PartitionSnapshot:
+    values = {"position": 110, "committed": 100, "end": 120, "lag": 20, "queued": 4, "in_flight": 6}
+    return PartitionSnapshot(topic=topic, partition=number, **values | changes)
+
+
+def model(model_id: str = "churn", version: int = 1, **changes: Any) -> ModelSnapshot:
+    values: dict[str, Any] = {
+        "tenant": "default",
+        "digest": "sha256:" + "ab" * 32,
+        "state": "ready",
+        "reason": None,
+        "aliases": ("champion",),
+        "requests": 40,
+        "rows": 50,
+        "predict_s": 0.5,
+    }
+    return ModelSnapshot(model_id=model_id, version=version, **values | changes)
+
+
+def tenant(name: str = "default", **changes: Any) -> TenantSnapshot:
+    values: dict[str, Any] = {
+        "requests_in": 50,
+        "results": 40,
+        "errors": {"malformed": 3, "model_not_found": 1},
+        "dead_letters": 3,
+        "pending": 6,
+        "bytes_out": 4_096,
+    }
+    return TenantSnapshot(tenant=name, **values | changes)
+
+
+def snapshot(**changes: Any) -> StreamsSnapshot:
+    values: dict[str, Any] = {
+        "phase": "running",
+        "phase_for_s": 5.0,
+        "unready": (),
+        "generation": 3,
+        "rebalances": 2,
+        "partitions": (partition(),),
+        "tenants": (tenant(),),
+        "models": (model(),),
+        "queue": NOTHING_OBSERVED,
+        "infer": NOTHING_OBSERVED,
+        "end_to_end": NOTHING_OBSERVED,
+        "batches": 7,
+        "batch_rows_last": 9,
+        "queued_bytes": 1_000,
+        "in_flight_bytes": 2_000,
+        "commits": 11,
+        "commit_failures": 1,
+        "last_error": None,
+    }
+    return msgspec.convert(values | changes, StreamsSnapshot)
+
+
+class FakeStreams:
+    """Starts and stops as told, and notes what was asked of it."""
+
+    def __init__(self, settings: StreamSettings, on_fatal: Callable[[str, int], None]) -> None:
+        self.settings = settings
+        self.on_fatal = on_fatal
+        self.said = snapshot()
+        self.start_errors: list[Exception] = []
+        self.start_gate: asyncio.Event | None = None
+        self.stop_gate: asyncio.Event | None = None
+        self.stop_in_time = True
+        self.starts = 0
+        self.stops: list[float] = []
+
+    async def start(self) -> None:
+        self.starts += 1
+        if self.start_gate:
+            await self.start_gate.wait()
+        if self.start_errors:
+            raise self.start_errors.pop(0)
+
+    async def stop(self, timeout_s: float) -> bool:
+        self.stops.append(timeout_s)
+        if self.stop_gate:
+            await self.stop_gate.wait()
+        return self.stop_in_time
+
+    def snapshot(self) -> StreamsSnapshot:
+        return self.said

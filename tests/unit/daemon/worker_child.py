@@ -1,0 +1,64 @@
+"""A worker whose streams are fake, for tests that send signals to a real process.
+
+Runs as `python worker_child.py BEHAVIOUR`; settings come from the environment. Prints `listening URL` and `started`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import sys
+import time
+from collections.abc import Callable
+
+from daemon.process import Parts, run_worker
+from daemon.setting_checks import check_worker
+from daemon.settings import Settings
+from schemas.errors import ServerError
+from streams.settings import StreamSettings
+from tests.unit.daemon.fake_streams import FakeStreams
+
+
+class ScriptedStreams(FakeStreams):
+    """Does what the first argument says."""
+
+    def __init__(self, settings: StreamSettings, on_fatal: Callable[[str, int], None]) -> None:
+        super().__init__(settings, on_fatal)
+        self.behaviour = sys.argv[1]
+        if self.behaviour == "refused":
+            raise ServerError("exactly_once is not offered")
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        match self.behaviour:
+            case "mismatch":
+                raise ServerError("topic inferd.default.requests has 3 partitions, not 4")
+            case "bug":
+                raise ZeroDivisionError
+            case "hang":
+                loop.call_later(0.5, time.sleep, 600)
+            case "hang_holding_the_lock":
+                loop.call_later(0.5, ctypes.PyDLL(None).sleep, 600)
+            case "fatal":
+                loop.call_later(0.5, self.on_fatal, "a lane stalled", 71)
+
+    async def stop(self, timeout_s: float) -> bool:
+        say("stopping")
+        if self.behaviour in {"slow_stop", "hung_stop"}:
+            await asyncio.sleep(600 if self.behaviour == "hung_stop" else timeout_s)
+            return False
+        return True
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    parts = Parts(
+        load_streams=lambda: ScriptedStreams,
+        on_listening=lambda url: say(f"listening {url}"),
+        on_started=lambda _url: say("started"),
+    )
+    sys.exit(run_worker(check_worker(Settings.from_environment()), parts))
