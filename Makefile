@@ -13,7 +13,7 @@ help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/.installed ## See it work: a broker, a worker, a model, real requests; stops by itself.
-	@$(PY) -m daemon.demo
+	@$(VENV)/bin/inferd demo
 
 test: $(VENV)/.installed-dev ## Run every test, the delivery tests on a real Kafka included.
 	@$(PY) -m pytest
@@ -48,7 +48,7 @@ audit: $(VENV)/.installed-dev ## Look for known weaknesses in what is locked.
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "inferd needs Python 3.11 or later, this is " + sys.version.split()[0] + ": make PYTHON=python3.12")'
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: requirements.lock pyproject.toml | $(PY)
 	@echo "installing what is in requirements.lock, once"

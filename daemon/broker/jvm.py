@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,14 @@ exec 3<&0
 (read -r _ <&3 || kill -KILL $$) &
 exec "$@" 3<&- </dev/null
 """
+
+OPTIONS_FROM_OUTSIDE = ("CLASSPATH", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
+
+
+def java_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Environment for Java: without options meant for other programs, and with paths in UTF-8 whatever the locale."""
+    kept = {name: value for name, value in environ.items() if name not in OPTIONS_FROM_OUTSIDE}
+    return {**kept, "LC_ALL": "C.UTF-8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,7 @@ class WatchedProcess:
                     stdout=stream,
                     stderr=stream,
                     pass_fds=tuple(inherited_fds),
+                    env=java_environment(),
                     # A terminal's Ctrl-C is ours to answer: the child is stopped in order.
                     start_new_session=True,
                 )

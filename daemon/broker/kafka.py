@@ -14,7 +14,7 @@ from typing import Self
 from daemon.broker.data_dir import DataDir, Marker
 from daemon.broker.errors import BrokerError, BrokerStartError, PortTakenError
 from daemon.broker.jars import JarLock, ensure_jars, read_lock
-from daemon.broker.jvm import Java, WatchedProcess, find_java
+from daemon.broker.jvm import Java, WatchedProcess, find_java, java_environment
 from daemon.broker.probe import cluster_id_at, free_port, is_port_free
 from daemon.broker.server_config import java_options, render_logging, render_properties, server_properties
 from daemon.broker.settings import EmbeddedKafkaSettings
@@ -169,7 +169,9 @@ class EmbeddedKafka:
         command = java.command("kafka.tools.StorageTool", arguments, [*options, "-XX:TieredStopAtLevel=1"])
         timeout_s = self.settings.start_timeout_s
         try:
-            done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout_s)
+            done = subprocess.run(
+                command, check=False, capture_output=True, encoding="utf-8", timeout=timeout_s, env=java_environment()
+            )
         except subprocess.TimeoutExpired as error:
             raise BrokerStartError(f"formatting {self._data_dir.path} took longer than {timeout_s:g} s") from error
         if done.returncode != 0:

@@ -64,13 +64,19 @@ def server_properties(
 
 
 def render_properties(properties: dict[str, str]) -> str:
-    """Text of a Java properties file."""
-    return "".join(f"{key}={value.replace(chr(92), chr(92) * 2)}\n" for key, value in properties.items())
+    """Text of a Java properties file, which is ASCII."""
+    return "".join(f"{key}={_escaped(value)}\n" for key, value in properties.items())
 
 
 def render_logging(level: str, path: Path) -> str:
-    """Text of a log4j2 configuration that writes one rolling file."""
-    return LOGGING.format(level=level, path=path)
+    """Text of a log4j2 configuration, a properties file too, that writes one rolling file."""
+    return LOGGING.format(level=level, path=_escaped(str(path)))
+
+
+def _escaped(value: str) -> str:
+    utf16 = value.replace("\\", "\\\\").encode("utf-16-be")
+    units = [int.from_bytes(utf16[at : at + 2]) for at in range(0, len(utf16), 2)]
+    return "".join(chr(unit) if 0x20 <= unit < 0x7F else f"\\u{unit:04x}" for unit in units)
 
 
 def java_options(heap_mb: int, logging_config: Path) -> list[str]:

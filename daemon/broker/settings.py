@@ -65,6 +65,8 @@ class EmbeddedKafkaSettings:
     stop_timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
+        _check_path("data_dir", self.data_dir, ",%$")  # they mean something in Kafka's and log4j's settings
+        _check_path("cache_dir", self.cache_dir, os.pathsep)  # it parts the jars of a class path
         _check("host", self.host, _is_loopback(self.host), "a loopback address: the broker asks nobody who they are")
         _check("port", self.port, 0 <= self.port <= 65535, "0 (any free port) to 65535")
         _check("heap_mb", self.heap_mb, self.heap_mb >= HEAP_MB_MIN, f"{HEAP_MB_MIN} or more")
@@ -79,6 +81,12 @@ class EmbeddedKafkaSettings:
 def _check(name: str, value: object, fits: bool, allowed: str) -> None:
     if not fits:
         raise BrokerSettingError(f"{name} = {value!r} is not allowed: it must be {allowed}")
+
+
+def _check_path(name: str, path: Path, barred: str) -> None:
+    text = str(path.absolute())
+    fits = text.isprintable() and not any(character in text for character in barred)
+    _check(name, text, fits, f"a path without {' '.join(barred)} and control characters")
 
 
 def _is_loopback(host: str) -> bool:

@@ -24,7 +24,7 @@ class _StopRequestedError(BaseException):
     """A stop signal came while the broker was starting; not an Exception, so that nothing on the way keeps it."""
 
 
-class StopSignals:
+class ForegroundSignals:
     """SIGINT, SIGTERM and SIGHUP: they interrupt a start, and ask a running broker to stop."""
 
     def __init__(self) -> None:
@@ -86,13 +86,13 @@ def broker(port: int | None, host: str, data_dir: Path | None, heap_mb: int | No
         flags={name: None if value is None else str(value) for name, value in flags.items()}
     )
     kafka_settings = _at(settings.embedded_kafka(), host, data_dir)
-    signals = StopSignals()
+    signals = ForegroundSignals()
     with signals.listening():
         run_until_stopped(EmbeddedKafka(kafka_settings, report=report), signals)
     report("stopped")
 
 
-def run_until_stopped(kafka: EmbeddedKafka, signals: StopSignals) -> None:
+def run_until_stopped(kafka: EmbeddedKafka, signals: ForegroundSignals) -> None:
     """Run the broker until a stop signal. Raises BrokerError if it cannot start, or ends by itself."""
     report(f"starting Apache Kafka {kafka.version}")
     with _explaining_failed_start(), kafka:

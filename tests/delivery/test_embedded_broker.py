@@ -70,30 +70,24 @@ async def read(address: str, topic: str, count: int, isolation_level: str = "rea
         await consumer.stop()
 
 
-async def test_stopped_and_started_again_it_has_its_records(spare_broker: EmbeddedKafka, namespace: str) -> None:
+async def test_stopped_or_killed_and_started_again_it_has_its_records(
+    spare_broker: EmbeddedKafka, namespace: str
+) -> None:
     address = spare_broker.bootstrap_servers
     await create_topic(address, namespace)
-    await write(address, namespace, [b"before"])
+    await write(address, namespace, [b"first"])
 
     spare_broker.stop()
     assert not spare_broker.running
     spare_broker.start()
+    await write(address, namespace, [b"second"])
+    spare_broker.kill()
+    assert not spare_broker.running
+    spare_broker.start()
+    await write(address, namespace, [b"third"])
 
     assert spare_broker.bootstrap_servers == address
-    await write(address, namespace, [b"after"])
-    assert await read(address, namespace, 2) == [b"before", b"after"]
-
-
-async def test_killed_and_started_again_it_has_its_records(spare_broker: EmbeddedKafka, namespace: str) -> None:
-    address = spare_broker.bootstrap_servers
-    await create_topic(address, namespace)
-    await write(address, namespace, [b"before"])
-
-    spare_broker.kill()
-    spare_broker.start()
-
-    await write(address, namespace, [b"after"])
-    assert await read(address, namespace, 2) == [b"before", b"after"]
+    assert await read(address, namespace, 3) == [b"first", b"second", b"third"]
 
 
 async def test_every_codec_and_transactions_work(kafka: str, namespace: str) -> None:
@@ -136,7 +130,10 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
     assert not broker.running
 
 
-def test_a_second_broker_on_the_same_data_is_refused(spare_broker: EmbeddedKafka) -> None:
+def test_a_second_broker_on_the_same_data_is_refused(
+    spare_broker: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.broker.data_dir.LOCK_WAIT_S", 0.2)
     second = EmbeddedKafka(broker_settings(spare_broker.settings.data_dir))
 
     with pytest.raises(DataDirInUseError, match=rf"process {spare_broker.pid}, {spare_broker.bootstrap_servers}"):
@@ -212,7 +209,13 @@ class Foreground:
     def __init__(self, data_dir: Path, port: int = 0, more: Sequence[str] = ()) -> None:
         inferd = [sys.executable, "-c", "from daemon.cli import main; main()"]
         command = [*inferd, "broker", "--port", str(port), "--data-dir", str(data_dir), *more]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            env={**os.environ, "LC_ALL": "C", "JAVA_TOOL_OPTIONS": "-Xmx1m"},
+        )
 
     def __enter__(self) -> Foreground:
         return self
@@ -251,7 +254,8 @@ def has_ended(pid: int, within_s: float = 10) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_stops_in_order_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
-    with Foreground(tmp_path / "kafka") as command:
+    data_dir = tmp_path / "Käse & more 𝄞"
+    with Foreground(data_dir) as command:
         _address, pid = command.wait_for_broker()
 
         command.process.send_signal(number)
@@ -260,7 +264,8 @@ def test_the_command_stops_in_order_on_a_signal(tmp_path: Path, number: signal.S
         assert command.process.returncode == 0
         assert errors.endswith("stopped\n")
         assert not is_alive(pid)
-    assert (tmp_path / "kafka" / "data" / ".kafka_cleanshutdown").exists()
+    assert (data_dir / "data" / ".kafka_cleanshutdown").exists()
+    assert (data_dir / "logs" / "kafka.log").stat().st_size > 0
 
 
 def test_no_broker_outlives_a_killed_parent_and_its_data_is_usable(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from daemon.broker import BrokerSettingError, EmbeddedKafka, EmbeddedKafkaSettings
+from daemon.broker.jvm import java_environment
 from daemon.broker.kafka import _complaint, _last_lines
-from daemon.broker.server_config import render_properties, server_properties
+from daemon.broker.server_config import render_logging, render_properties, server_properties
 from daemon.broker.settings import default_cache_dir, default_data_dir
 
 HOME = Path.home()
@@ -92,8 +93,38 @@ def test_addresses(tmp_path: Path, host: str, listener: str, bootstrap: str) -> 
     assert EmbeddedKafka(settings).bootstrap_servers == bootstrap
 
 
-def test_backslashes_survive_a_properties_file() -> None:
-    assert render_properties({"a": "C:\\x"}) == "a=C:\\\\x\n"
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("C:\\x", "C:\\\\x"),
+        ("Käse 1", "K\\u00e4se 1"),
+        ("𝄞", "\\ud834\\udd1e"),
+        ("a\nb", "a\\u000ab"),
+        ("a=b#!", "a=b#!"),
+    ],
+)
+def test_properties_files_are_ascii(value: str, written: str) -> None:
+    assert render_properties({"a": value}) == f"a={written}\n"
+
+
+def test_the_logging_configuration_names_the_file() -> None:
+    assert "appender.file.fileName = /d/K\\u00e4se/kafka.log\n" in render_logging("INFO", Path("/d/Käse/kafka.log"))
+
+
+@pytest.mark.parametrize("path", ["/a,b", "/100%", "/$HOME", "/a\nb", "/\udcff"])
+def test_a_data_directory_that_kafka_would_misread_is_refused(path: str) -> None:
+    with pytest.raises(BrokerSettingError, match=r"^data_dir = .* is not allowed: it must be a path without , % [$]"):
+        EmbeddedKafkaSettings(data_dir=Path(path))
+
+
+def test_a_cache_directory_that_java_would_misread_is_refused() -> None:
+    with pytest.raises(BrokerSettingError, match=r"^cache_dir = '/a:b' is not allowed"):
+        EmbeddedKafkaSettings(cache_dir=Path("/a:b"))
+
+
+def test_java_is_not_given_what_is_meant_for_others() -> None:
+    given = {"PATH": "/bin", "JAVA_TOOL_OPTIONS": "-Xmx1m", "_JAVA_OPTIONS": "x", "CLASSPATH": "y", "LC_ALL": "C"}
+    assert java_environment(given) == {"PATH": "/bin", "LC_ALL": "C.UTF-8"}
 
 
 @pytest.mark.parametrize(
