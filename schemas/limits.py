@@ -12,6 +12,8 @@ class Limits:
     message_bytes_max: int = 1_048_576
     result_bytes_max: int = 1_000_000
     """Value of one result: with key and headers it stays below Kafka's default `max.message.bytes`."""
+    batch_expanded_bytes_max: int = 64 * 1_048_576
+    """A compressed record batch of Kafka's, expanded; its messages have their own limit."""
     rows_max: int = 10_000
     features_max: int = 10_000
     values_max: int = 250_000

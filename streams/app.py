@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.errors import ServerError
 from schemas.topics import TenantTopics
+from streams import record_batches
 from streams.commit import AtLeastOnce
 from streams.deploys import Deploys
 from streams.fetch import LaneApp, LaneConsumer, kafka_tps
@@ -85,6 +86,7 @@ class Streams:
             self._crashed,
         )
         app.intake = lane
+        record_batches.install(set(lane.topics), self.settings.limits.batch_expanded_bytes_max)
         app.on_rebalance_complete.connect(self._on_rebalance_complete)
         for topic in sorted(lane.topics):
             app.topics.add(app.topic(topic, key_serializer="raw", value_serializer="raw", acks=False))

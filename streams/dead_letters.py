@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from aiokafka import TopicPartition
+
 from schemas.dead_letters import DeadLetter
 from schemas.errors import ModelServingError
-from streams.fetch import Record
+from streams.inference.scoring import Record
 
 
-def dead_letter_of(record: Record, error: ModelServingError, worker_id: str) -> DeadLetter:
+def dead_letter_of(record: Record, tp: TopicPartition, error: ModelServingError, worker_id: str) -> DeadLetter:
     """The record byte for byte, and what was wrong with it, where it was, and who says so."""
     return DeadLetter(
         code=error.code,
         message=error.message,
-        topic=record.topic,
-        partition=record.partition,
+        topic=tp.topic,
+        partition=tp.partition,
         offset=record.offset,
         timestamp=record.timestamp,
         worker=worker_id,

@@ -23,11 +23,11 @@ from schemas.headers import Encoding, parse_headers
 from schemas.models import Manifest, VersionKey, parse_artifact_key, parse_model_key
 from schemas.topics import TenantTopics
 from streams.artifacts import ArtifactStore
-from streams.fetch import Record
 from streams.inference.catalog import ModelCatalog, ServedModel, Version
 from streams.inference.loading import load_model
 from streams.inference.trial import TrialCase, try_models
 from streams.inference.trial_process import TrialLimits
+from streams.refusals import ModelRecord
 from streams.settings import StreamSettings
 
 log = structlog.get_logger(__name__)
@@ -59,7 +59,7 @@ class Deploys:
     def __init__(
         self,
         settings: StreamSettings,
-        refused: Callable[[Record, InferenceError], None],
+        refused: Callable[[ModelRecord, InferenceError], None],
     ) -> None:
         """`refused` is called with each record that is none, or names a model that does not pass."""
         self.catalogs = {tenant: ModelCatalog() for tenant in settings.tenants}
@@ -71,7 +71,7 @@ class Deploys:
         self._stores = {
             t: ArtifactStore(settings.data_dir / "artifacts" / t, settings.limits) for t in settings.tenants
         }
-        self._records: dict[_Pending, Record] = {}
+        self._records: dict[_Pending, ModelRecord] = {}
         self._pending: set[_Pending] = set()
         self._changed = asyncio.Event()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="inferd-models")
@@ -140,13 +140,13 @@ class Deploys:
                 self._apply(records)
                 self._changed.set()
 
-    def _apply(self, fetched: dict[TopicPartition, list[Record]]) -> None:
+    def _apply(self, fetched: dict[TopicPartition, list[ModelRecord]]) -> None:
         # Parts before manifests: what one poll brings of both belongs together more often than not.
         for tp in sorted(fetched, key=lambda tp: not tp.topic.endswith("model-artifacts")):
             for record in fetched[tp]:
                 self._apply_record(record)
 
-    def _apply_record(self, record: Record) -> None:
+    def _apply_record(self, record: ModelRecord) -> None:
         tenant = record.topic.split(".")[1]
         try:
             if record.topic.endswith("model-artifacts"):
@@ -160,14 +160,14 @@ class Deploys:
             )  # fmt: skip
             self._refused(record, error)
 
-    def _apply_part(self, tenant: str, record: Record) -> None:
+    def _apply_part(self, tenant: str, record: ModelRecord) -> None:
         key = parse_artifact_key(record.key)
         if record.value is None:
             self._stores[tenant].remove(key.sha256)
         else:
             self._stores[tenant].put(key, record.value)
 
-    def _apply_model(self, tenant: str, record: Record) -> None:
+    def _apply_model(self, tenant: str, record: ModelRecord) -> None:
         key = parse_model_key(record.key)
         catalog = self.catalogs[tenant]
         encoding = parse_headers(record.headers, self._settings.limits).encoding
@@ -183,7 +183,7 @@ class Deploys:
         else:
             self._announce(tenant, key, record, encoding)
 
-    def _announce(self, tenant: str, key: VersionKey, record: Record, encoding: Encoding) -> None:
+    def _announce(self, tenant: str, key: VersionKey, record: ModelRecord, encoding: Encoding) -> None:
         manifest = decode_manifest(record.value, self._settings.limits, encoding)
         check_manifest_key(key, manifest)
         catalog = self.catalogs[tenant]

@@ -19,15 +19,16 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol, cast
 
 import faust
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.transport.consumer import RecordMap
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from streams.inference.scoring import Record
+
 WAIT_WHILE_FULL_S = 0.05
 """How long a fetch may wait while some lane partition has no room: room may come at any moment."""
 
-Record = ConsumerRecord[bytes | None, bytes | None]
 Records = Sequence[Record]
 
 

@@ -19,7 +19,7 @@ from schemas.errors import InternalError
 from streams.commit import PUBLISH_ERRORS, Guarantee
 from streams.effects import Effects
 from streams.fetch import Records
-from streams.inference.scoring import Outcome
+from streams.inference.scoring import Outcome, Work, halve
 from streams.measure import LaneMeasures
 from streams.pace import Pace
 from streams.partition import Flight, Partition
@@ -217,7 +217,7 @@ class Lane:
         rewinds = {partition: partition.rewinds for partition, _ in taken}
         for tenant, work in self._by_tenant(taken):
             started_ms, started = self._now_ms(), time.perf_counter()
-            outcome = await self._score(tenant, [record for _, part in work for record in part])
+            outcome = await self._score(tenant, [(partition.tp.partition, part) for partition, part in work])
             timing = Timing(started_ms, int((time.perf_counter() - started) * 1e6))
             start = 0
             for partition, part in work:
@@ -229,7 +229,7 @@ class Lane:
                     partition.taken -= len(part)
                     self._forget(partition, len(part))
                     continue
-                self._publish(partition, tenant.effects(part, outcome, span, timing))
+                self._publish(partition, tenant.effects(partition.tp, part, outcome, span, timing))
 
     def _by_tenant(
         self, taken: list[tuple[Partition, Records]]
@@ -239,31 +239,31 @@ class Lane:
             by_topic.setdefault(partition.tp.topic, []).append((partition, records))
         return [(self._tenants[topic], work) for topic, work in by_topic.items()]
 
-    async def _score(self, tenant: TenantLane, records: Records) -> Outcome:
+    async def _score(self, tenant: TenantLane, work: Work) -> Outcome:
         """Scores a micro-batch; where that raises, the record to blame is found by halves and answered `internal`."""
         started = time.perf_counter()
         try:
-            outcome = await self._score_batch(tenant, records)
+            outcome = await self._score_batch(tenant, work)
         except Exception as fault:
-            if len(records) == 1:
-                log.error("scoring_failed", exc_info=fault, offset=records[0].offset, partition=records[0].partition)
-                return tenant.scorer.refuse(records, InternalError(f"{type(fault).__name__} while scoring"))
-            half = len(records) // 2
-            return (await self._score(tenant, records[:half])) + (await self._score(tenant, records[half:]))
+            halves = halve(work)
+            if halves is None:
+                log.exception("scoring_failed", tenant=tenant.name, partition=work[0][0], offset=work[0][1][0].offset)
+                return tenant.scorer.refuse(work, InternalError(f"{type(fault).__name__} while scoring"))
+            return (await self._score(tenant, halves[0])) + (await self._score(tenant, halves[1]))
         for noted in outcome.faults:
             log.error("scoring_fault", exc_info=noted, tenant=tenant.name)
         elapsed = time.perf_counter() - started
-        self._pace.batch_took(elapsed, len(records))
+        self._pace.batch_took(elapsed, len(outcome.values))
         self.measures.infer.observe(elapsed)
         self.measures.batches += 1
         self.measures.batch_rows_last = outcome.rows
         self.measures.count_models(tenant.name, outcome.by_model)
         return outcome
 
-    async def _score_batch(self, tenant: TenantLane, records: Records) -> Outcome:
+    async def _score_batch(self, tenant: TenantLane, work: Work) -> Outcome:
         now_ms = self._now_ms()
-        self.measures.queue.observe_since([record.timestamp for record in records], now_ms)
-        batch = tenant.scorer.prepare(records, now_ms)
+        self.measures.queue.observe_since([record.timestamp for _, records in work for record in records], now_ms)
+        batch = tenant.scorer.prepare(work, now_ms)
         for group in batch.groups:
             started = time.perf_counter()
             if self._pace.is_long(group):

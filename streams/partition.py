@@ -14,7 +14,7 @@ from aiokafka import TopicPartition
 from streams.effects import Effects
 from streams.fetch import Records
 
-RECORD_OVERHEAD_BYTES = 400
+RECORD_OVERHEAD_BYTES = 200
 """What a fetched record costs in memory beside its key and value."""
 
 
@@ -168,5 +168,5 @@ class Partition:
 
 def bytes_of(records: Records) -> int:
     """What fetched records hold in memory, about."""
-    payload = sum([record.serialized_value_size + record.serialized_key_size for record in records])
+    payload = sum([len(record.value or b"") + len(record.key or b"") for record in records])
     return payload + RECORD_OVERHEAD_BYTES * len(records)

@@ -7,18 +7,18 @@ from collections import deque
 from collections.abc import Callable
 
 import structlog
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from schemas.errors import InferenceError
 from schemas.topics import TenantTopics
 from streams.commit import PUBLISH_ERRORS
 from streams.dead_letters import dead_letter_of
-from streams.fetch import Record
 from streams.publish import close_producer, open_producer, producer_options
 from streams.settings import StreamSettings
 
 log = structlog.get_logger(__name__)
 
+ModelRecord = ConsumerRecord[bytes | None, bytes | None]
 WAITING_MAX = 1_000
 RETRY_S = 2.0
 
@@ -32,11 +32,11 @@ class Refusals:
     def __init__(self, settings: StreamSettings, leads: Callable[[], bool]) -> None:
         self._settings = settings
         self._leads = leads
-        self._waiting: deque[tuple[Record, InferenceError]] = deque(maxlen=WAITING_MAX)
+        self._waiting: deque[tuple[ModelRecord, InferenceError]] = deque(maxlen=WAITING_MAX)
         self._arrived = asyncio.Event()
         self._live = False
 
-    def refuse(self, record: Record, error: InferenceError) -> None:
+    def refuse(self, record: ModelRecord, error: InferenceError) -> None:
         """Keeps a refused record for publication, where it arrived after the start and this worker leads."""
         if self._live and self._leads():
             self._waiting.append((record, error))
@@ -63,8 +63,8 @@ class Refusals:
         finally:
             await close_producer(producer)
 
-    async def _publish(self, producer: AIOKafkaProducer, record: Record, error: InferenceError) -> None:
-        letter = dead_letter_of(record, error, self._settings.worker_id)
+    async def _publish(self, producer: AIOKafkaProducer, record: ModelRecord, error: InferenceError) -> None:
+        letter = dead_letter_of(record, TopicPartition(record.topic, record.partition), error, self._settings.worker_id)
         tenant = record.topic.split(".")[1]
         topic = TenantTopics(self._settings.namespace, tenant).name("dead-letters")
         await producer.send_and_wait(topic, record.value, key=record.key, headers=letter.headers())

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aiokafka import TopicPartition
+
 from schemas.errors import ModelServingError
 from schemas.headers import CONTENT_TYPE, RequestHeaders
 from schemas.topics import TenantTopics
 from streams.dead_letters import dead_letter_of
 from streams.effects import Effects, Outgoing, Tally
-from streams.fetch import Record, Records
-from streams.inference.scoring import UNDECODABLE, Outcome, Scorer
+from streams.fetch import Records
+from streams.inference.scoring import UNDECODABLE, Outcome, Record, Scorer
 from streams.measure import TenantCounters
 
 JSON_CONTENT_TYPE = (CONTENT_TYPE, b"application/json")
@@ -41,9 +43,8 @@ class TenantLane:
         self._worker = ("inferd-worker", worker_id.encode())
         self._partitions_of = partitions_of
 
-    def effects(self, records: Records, outcome: Outcome, span: range, timing: Timing) -> Effects:
-        """What follows from `records`, which are those of `outcome` at `span`, all of one partition and in order."""
-        partition = records[0].partition
+    def effects(self, tp: TopicPartition, records: Records, outcome: Outcome, span: range, timing: Timing) -> Effects:
+        """What follows from `records`, those of `outcome` at `span`, all of partition `tp` and in order."""
         timestamps = [record.timestamp for record in records]
         values = outcome.values[span.start : span.stop]
         tally = Tally(results=len(records), bytes_out=sum(map(len, values)))
@@ -53,8 +54,8 @@ class TenantLane:
             (record.key, value, headers[timestamp])
             for record, value, timestamp in zip(records, values, timestamps, strict=True)
         ]
-        effects.by_topic[self._results, partition] = results
-        self._add_unusual(effects, results, records, outcome, span)
+        effects.by_topic[self._results, tp.partition] = results
+        self._add_unusual(effects, tp, results, records, outcome, span)
         return effects
 
     def _usual_headers(self, timestamps: Sequence[int], timing: Timing) -> dict[int, list[tuple[str, bytes]]]:
@@ -70,23 +71,29 @@ class TenantLane:
         }
 
     def _add_unusual(
-        self, effects: Effects, results: list[Outgoing], records: Records, outcome: Outcome, span: range
+        self,
+        effects: Effects,
+        tp: TopicPartition,
+        results: list[Outgoing],
+        records: Records,
+        outcome: Outcome,
+        span: range,
     ) -> None:
         """What records with headers of their own, and records that failed, ask for beyond the usual."""
         if outcome.headers:
-            self._apply_headers(effects, results, records, outcome.headers, span)
+            self._apply_headers(effects, tp, results, outcome.headers, span)
         for index, error in outcome.failures.items():
             if index in span:
                 effects.tally.results -= 1
                 effects.tally.errors[error.code] += 1
                 if isinstance(error, UNDECODABLE):
-                    self._add_dead_letter(effects, records[index - span.start], error)
+                    self._add_dead_letter(effects, tp, records[index - span.start], error)
 
     def _apply_headers(
         self,
         effects: Effects,
+        tp: TopicPartition,
         results: list[Outgoing],
-        records: Records,
         headers_of: dict[int, RequestHeaders],
         span: range,
     ) -> None:
@@ -100,13 +107,13 @@ class TenantLane:
             results[place] = (key, value, [*content_type, *headers.passed_through, *usual])
             if headers.reply_to is not None:
                 elsewhere.append(place)
-                number = records[place].partition % self._partitions_of[headers.reply_to]
+                number = tp.partition % self._partitions_of[headers.reply_to]
                 effects.add(headers.reply_to, number, results[place])
         for place in reversed(elsewhere):
             del results[place]
 
-    def _add_dead_letter(self, effects: Effects, record: Record, error: ModelServingError) -> None:
-        letter = dead_letter_of(record, error, self._worker_id)
+    def _add_dead_letter(self, effects: Effects, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
+        letter = dead_letter_of(record, tp, error, self._worker_id)
         effects.tally.dead_letters += 1
         effects.tally.bytes_out += len(record.value or b"")
-        effects.add(self._dead_letters, record.partition, (record.key, record.value, letter.headers()))
+        effects.add(self._dead_letters, tp.partition, (record.key, record.value, letter.headers()))

@@ -7,8 +7,10 @@ another one.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Final, Protocol, cast
 
 import msgspec
@@ -57,18 +59,22 @@ UNDECODABLE: Final = (
 
 
 class Record(Protocol):
-    """What scoring reads of a fetched record."""
+    """What scoring reads of a fetched record; one that could not be read in full has its `refusal` besides."""
 
     @property
-    def partition(self) -> int: ...
-    @property
     def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
     @property
     def key(self) -> bytes | None: ...
     @property
     def value(self) -> bytes | None: ...
     @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+
+
+Work = Sequence[tuple[int, Sequence[Record]]]
+"""Records of a micro-batch: (partition number, records of it in order), …"""
 
 
 @dataclass(slots=True)
@@ -168,12 +174,14 @@ class Outcome:
 class MicroBatch:
     """Records on their way from bytes to results."""
 
-    def __init__(self, records: Sequence[Record], limits: Limits) -> None:
+    def __init__(self, work: Work, limits: Limits) -> None:
+        self.records = [record for _, records in work for record in records]
         self.groups: list[Group] = []
         self.headers: dict[int, RequestHeaders] = {}
-        self._records = records
         self._limits = limits
-        self._values: list[bytes] = [b""] * len(records)
+        self._partitions = [partition for partition, _ in work]
+        self._starts = list(accumulate((len(records) for _, records in work), initial=0))
+        self._values: list[bytes] = [b""] * len(self.records)
         self._failures: dict[int, ModelServingError] = {}
         self._faults: list[Exception] = []
         self._by_key: dict[tuple[int, tuple[Output, ...], Encoding], Group] = {}
@@ -196,8 +204,10 @@ class MicroBatch:
         return self.headers.get(index, NO_HEADERS)
 
     def id_of(self, index: int, given: str | None) -> str:
-        record = self._records[index]
-        return given if given is not None else default_id(record.partition, record.offset)
+        if given is not None:
+            return given
+        partition = self._partitions[bisect_right(self._starts, index) - 1]
+        return default_id(partition, self.records[index].offset)
 
     def fail(self, index: int, error: ModelServingError, id: str | None, model_id: str | None) -> None:
         """Makes a typed error the result of record `index`."""
@@ -279,31 +289,29 @@ class Scorer:
         self._limits = limits
         self._reply_to_allowed = frozenset(reply_to_allowed)
 
-    def prepare(self, records: Sequence[Record], now_ms: int) -> MicroBatch:
+    def prepare(self, work: Work, now_ms: int) -> MicroBatch:
         """Decodes and checks every record; `now_ms` (Unix milliseconds) decides about deadlines."""
-        batch = MicroBatch(records, self._limits)
-        odd, buckets = self._sort(records, batch, now_ms)
+        batch = MicroBatch(work, self._limits)
+        odd, buckets = self._sort(batch, now_ms)
         for (model_id, *outputs), bucket in buckets.items():
             odd += self._gather_bucket(batch, model_id, tuple(outputs), bucket)
         for index in odd:
-            self._prepare_one(batch, index, records[index])
+            self._prepare_one(batch, index)
         return batch
 
-    def refuse(self, records: Sequence[Record], error: ModelServingError) -> Outcome:
+    def refuse(self, work: Work, error: ModelServingError) -> Outcome:
         """The outcome of records that cannot even be looked at without raising: `error`, each."""
-        batch = MicroBatch(records, self._limits)
-        for index in range(len(records)):
+        batch = MicroBatch(work, self._limits)
+        for index in range(len(batch.records)):
             batch.fail(index, error, None, None)
         return batch.finish()
 
-    def _sort(
-        self, records: Sequence[Record], batch: MicroBatch, now_ms: int
-    ) -> tuple[list[int], dict[tuple[str, ...], _Bucket]]:
+    def _sort(self, batch: MicroBatch, now_ms: int) -> tuple[list[int], dict[tuple[str, ...], _Bucket]]:
         """Which records need the typed decoder, and, by model and outputs, those that may do without it."""
         decode, bytes_max = decode_msgpack_envelope, self._limits.message_bytes_max
         odd: list[int] = []
         buckets: dict[tuple[str, ...], _Bucket] = {}
-        for index, record in enumerate(records):
+        for index, record in enumerate(batch.records):
             if record.headers and not self._usual_headers(batch, index, record, now_ms):
                 if index not in batch._failures:
                     odd.append(index)
@@ -324,15 +332,14 @@ class Scorer:
             if bucket is None:
                 bucket = buckets[key] = _Bucket()
             bucket.indexes.append(index)
-            bucket.ids.append(
-                envelope.id if envelope.id is not msgspec.UNSET else default_id(record.partition, record.offset)
-            )
+            bucket.ids.append(envelope.id if envelope.id is not msgspec.UNSET else batch.id_of(index, None))
             bucket.raws.append(envelope.input_data)
         return odd, buckets
 
     def _usual_headers(self, batch: MicroBatch, index: int, record: Record, now_ms: int) -> bool:
         """Reads the headers; whether the record may still be decoded with the others."""
         try:
+            _check_readable(record)
             headers = parse_headers(record.headers, self._limits)
         except InferenceError as error:
             batch.headers[index] = readable_headers(record.headers, self._limits)
@@ -392,11 +399,13 @@ class Scorer:
         usual = len(set(outputs)) == len(outputs) and all(o in OUTPUTS and model.runtime.supports(o) for o in outputs)
         return model if usual and model.features.plain else None
 
-    def _prepare_one(self, batch: MicroBatch, index: int, record: Record) -> None:
+    def _prepare_one(self, batch: MicroBatch, index: int) -> None:
         """The typed path: every check one after the other, each error with its place."""
+        record = batch.records[index]
         encoding = batch.headers_of(index).encoding
         request: PredictionRequest | None = None
         try:
+            _check_readable(record)
             request = decode_request(record.value, encoding, self._limits)
             id = batch.id_of(index, request.id)
             model = self._catalog.resolve(request.model, record.key or id.encode())
@@ -428,6 +437,21 @@ class _Bucket:
     indexes: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     raws: list[msgspec.Raw] = field(default_factory=list)
+
+
+def halve(work: Work) -> tuple[Work, Work] | None:
+    """Two micro-batches of half the records each; None where there is only one record."""
+    if len(work) > 1:
+        return work[: len(work) // 2], work[len(work) // 2 :]
+    ((partition, records),) = work
+    half = len(records) // 2
+    return ([(partition, records[:half])], [(partition, records[half:])]) if half else None
+
+
+def _check_readable(record: Record) -> None:
+    refusal: InferenceError | None = getattr(record, "refusal", None)
+    if refusal is not None:
+        raise refusal
 
 
 def _check_outputs(model: ServedModel, outputs: Sequence[Output]) -> None:

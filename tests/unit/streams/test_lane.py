@@ -278,10 +278,10 @@ async def test_a_record_that_makes_scoring_raise_is_found_and_answered(
     scorer = bench.tenant.scorer
     prepare = scorer.prepare
 
-    def poisoned(records: Any, now_ms: int) -> Any:
-        if any(r.offset == 5 for r in records):
+    def poisoned(work: Any, now_ms: int) -> Any:
+        if any(r.offset == 5 for _, records in work for r in records):
             raise RuntimeError("a bug")
-        return prepare(records, now_ms)
+        return prepare(work, now_ms)
 
     monkeypatch.setattr(scorer, "prepare", poisoned)
     await bench.own(0)

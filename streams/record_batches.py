@@ -1,0 +1,266 @@
+"""Record batches as the broker sends them -> records, whatever producers put into them.
+
+aiokafka's own reader raises out of the fetch loop, for ever, at a header name that is not UTF-8, and expands a compressed
+batch of a megabyte to whatever it claims. Here neither harms its neighbours: what cannot be read becomes a record with a
+`refusal`, at its own offset. Records of lane topics are handed on as aiokafka's C code made them (a `ConsumerRecord`
+costs more than the model takes for a row).
+
+Follows the record batch format v2, https://kafka.apache.org/documentation/#recordbatch.
+
+Private names used, each covered by `tests/unit/streams/test_record_batches.py`: `aiokafka.consumer.fetcher`'s module
+names `PartitionRecords` and `MemoryRecords` (replaced, because the fetcher makes them itself), and of `PartitionRecords`
+the methods `_unpack_records` (the hook), `_consume_aborted_up_to`, `_contains_abort_marker`, `_consumer_record` and the
+attributes `_tp`, `_records`, `_check_crcs`, `_isolation_level`, `_aborted_producers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import cramjam
+from aiokafka.codec import snappy_decode
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.util import decode_varint
+
+from schemas.errors import InferenceError, InvalidHeaderError, MalformedError, TooLargeError
+from schemas.limits import DEFAULT_LIMITS
+
+CREATE_TIME = 0
+READ_COMMITTED = 1
+_PREFIX_BYTES = 12
+"""Base offset and length, which every batch begins with."""
+_HEADER_BYTES = 61
+_ATTRIBUTES = slice(21, 23)
+_CODEC_MASK = 0x07
+_GZIP, _SNAPPY, _LZ4, _ZSTD = 1, 2, 3, 4
+_EXPANDERS: dict[int, Any] = {_GZIP: cramjam.gzip, _LZ4: cramjam.lz4, _ZSTD: cramjam.zstd}
+_USUAL_RATIO = 16
+_OUT_OF_ROOM = "failed to write whole buffer"
+_XERIAL_MAGIC = b"\x82SNAPPY\x00"
+_XERIAL_HEADER_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableRecord:
+    """A record that is there but cannot be read in full; `refusal` says why."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    refusal: InferenceError
+    timestamp_type: int = CREATE_TIME
+    checksum: None = None
+
+
+class RecordBatches:
+    """The batches of one partition in a fetch response; takes the place of aiokafka's `MemoryRecords`."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def size_in_bytes(self) -> int:
+        """All that is there, whole batches or not."""
+        return len(self._data)
+
+    def has_next(self) -> bool:
+        """Whether a whole batch follows; the last one of a response may be cut off."""
+        return self._end() <= len(self._data)
+
+    def next_batch(self) -> bytes:
+        """The next batch, header and all."""
+        start, self._at = self._at, self._end()
+        return self._data[start : self._at]
+
+    def _end(self) -> int:
+        if self._at + _HEADER_BYTES > len(self._data):
+            return len(self._data) + 1
+        length = int.from_bytes(self._data[self._at + 8 : self._at + _PREFIX_BYTES], "big")
+        return self._at + _PREFIX_BYTES + length
+
+
+class PartitionRecords(fetcher.PartitionRecords):
+    """aiokafka's iterator over the records of a fetch, with a reader that no record can stop."""
+
+    lane_topics: ClassVar[set[str]] = set()
+    """Topics whose records are handed on as they are, not as `ConsumerRecord`."""
+    expanded_bytes_max: ClassVar[int] = DEFAULT_LIMITS.batch_expanded_bytes_max
+
+    def _unpack_records(self) -> Iterator[Any]:
+        as_they_are = self._tp.topic in self.lane_topics
+        while self._records.has_next():
+            raw = self._records.next_batch()
+            batch = _read_batch(raw)
+            if self._check_crcs and not batch.validate_crc():
+                raise CorruptRecordException(f"{self._tp}, offset {batch.base_offset}: the checksum is wrong")
+            if not self._is_skipped(batch):
+                for record in self._records_of(raw, batch):
+                    if record.offset >= self.next_fetch_offset:
+                        self.next_fetch_offset = record.offset + 1
+                        yield record if as_they_are else self._consumer_record(self._tp, record)
+            # Compaction keeps the last offset of a batch: going by it, an emptied batch is not fetched again and again.
+            self.next_fetch_offset = batch.next_offset
+
+    def _is_skipped(self, batch: Any) -> bool:
+        """Whether a batch holds a transaction marker, or records of a transaction that was aborted."""
+        if self._isolation_level == READ_COMMITTED and batch.producer_id is not None:
+            self._consume_aborted_up_to(batch.base_offset)
+            if batch.is_control_batch and self._contains_abort_marker(batch):
+                self._aborted_producers.discard(batch.producer_id)
+            if batch.is_transactional and batch.producer_id in self._aborted_producers:
+                return True
+        return bool(batch.is_control_batch)
+
+    def _records_of(self, raw: bytes, batch: Any) -> Iterator[Any]:
+        try:
+            if batch.compression_type:
+                raw = expand(raw, self.expanded_bytes_max)
+                batch = _read_batch(raw)
+        except InferenceError as refusal:
+            yield from _all_refused(raw, refusal)
+            return
+        read = 0
+        try:
+            for record in batch:
+                read += 1
+                yield record
+        except UnicodeDecodeError:
+            yield from list(read_tolerantly(raw))[read:]
+
+
+def _read_batch(raw: bytes) -> Any:
+    return DefaultRecordBatch(raw)
+
+
+def install(lane_topics: set[str], expanded_bytes_max: int) -> None:
+    """Puts the reader into aiokafka's fetcher, for every consumer of this process; more than once is the same as once."""
+    PartitionRecords.lane_topics = lane_topics
+    PartitionRecords.expanded_bytes_max = expanded_bytes_max
+    for name, replacement in (("PartitionRecords", PartitionRecords), ("MemoryRecords", RecordBatches)):
+        setattr(fetcher, name, replacement)
+
+
+def expand(raw: bytes, bytes_max: int) -> bytes:
+    """A compressed batch as an uncompressed one.
+
+    `TooLargeError` where it would become larger than `bytes_max`, before that is allocated; `MalformedError` where it
+    does not expand at all.
+    """
+    attributes = int.from_bytes(raw[_ATTRIBUTES], "big")
+    body = _expand_body(attributes & _CODEC_MASK, raw[_HEADER_BYTES:], bytes_max)
+    plain = (attributes & ~_CODEC_MASK).to_bytes(2, "big")
+    length = (_HEADER_BYTES - _PREFIX_BYTES + len(body)).to_bytes(4, "big")
+    return b"".join((raw[:8], length, raw[12:21], plain, raw[23:_HEADER_BYTES], body))
+
+
+def _expand_body(codec: int, data: bytes, bytes_max: int) -> bytes:
+    if codec == _SNAPPY:
+        return _expand_snappy(data, bytes_max)
+    if codec not in _EXPANDERS:
+        raise MalformedError(f"record batch: compression codec {codec} is unknown")
+    room = min(bytes_max, max(65_536, _USUAL_RATIO * len(data)))
+    while True:
+        buffer = bytearray(room)
+        try:
+            size = _EXPANDERS[codec].decompress_into(data, buffer)
+        except cramjam.DecompressionError as error:
+            if _OUT_OF_ROOM not in str(error):
+                raise MalformedError(f"record batch: it does not decompress: {str(error)[:200]}") from None
+            if room == bytes_max:
+                raise _too_large(len(data), bytes_max) from None
+            room = min(bytes_max, _USUAL_RATIO * room)
+        else:
+            return bytes(memoryview(buffer)[:size])
+
+
+def _expand_snappy(data: bytes, bytes_max: int) -> bytes:
+    """Snappy says beforehand how large each of its blocks becomes."""
+    try:
+        if sum(map(cramjam.snappy.decompress_raw_len, _snappy_blocks(data))) > bytes_max:
+            raise _too_large(len(data), bytes_max)
+        return bytes(snappy_decode(data))
+    except (cramjam.DecompressionError, ValueError) as error:
+        raise MalformedError(f"record batch: it does not decompress: {str(error)[:200]}") from None
+
+
+def _snappy_blocks(data: bytes) -> Iterator[bytes]:
+    """The compressed blocks: one, or, in the framing of the Java library, as many as there are."""
+    if not data.startswith(_XERIAL_MAGIC):
+        yield data
+        return
+    at = _XERIAL_HEADER_BYTES
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        yield data[at + 4 : at + 4 + size]
+        at += 4 + size
+
+
+def read_tolerantly(raw: bytes) -> Iterator[UnreadableRecord | Any]:
+    """The records of an uncompressed batch; those with a header name that is not UTF-8 carry a refusal."""
+    data, at = bytearray(raw), _HEADER_BYTES
+    first_offset, first_timestamp = int.from_bytes(raw[:8], "big"), int.from_bytes(raw[27:35], "big")
+    for _ in range(int.from_bytes(raw[57:61], "big")):
+        length, at = decode_varint(data, at)
+        yield _read_record(data, at, first_offset, first_timestamp)
+        at += length
+
+
+@dataclass(frozen=True, slots=True)
+class _PlainRecord:
+    """A record that can be read, in a batch where another one cannot."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    timestamp_type: int = CREATE_TIME
+    checksum: None = None
+
+
+def _read_record(raw: bytearray, at: int, first_offset: int, first_timestamp: int) -> UnreadableRecord | _PlainRecord:
+    at += 1  # attributes: none are in use
+    timestamp_delta, at = decode_varint(raw, at)
+    offset_delta, at = decode_varint(raw, at)
+    key, at = _read_bytes(raw, at)
+    value, at = _read_bytes(raw, at)
+    count, at = decode_varint(raw, at)
+    headers: list[tuple[str, bytes | None]] = []
+    wrong: list[str] = []
+    for _ in range(count):
+        name, at = _read_bytes(raw, at)
+        content, at = _read_bytes(raw, at)
+        try:
+            text = (name or b"").decode()
+        except UnicodeDecodeError:
+            text = (name or b"").decode("utf-8", "backslashreplace")
+            wrong.append(text)
+        headers.append((text, content))
+    place = first_offset + offset_delta, first_timestamp + timestamp_delta
+    if not wrong:
+        return _PlainRecord(*place, key, value, headers)
+    refusal = InvalidHeaderError(f"header '{wrong[0][:80]}': its name is not UTF-8")
+    return UnreadableRecord(*place, key, value, headers, refusal)
+
+
+def _read_bytes(raw: bytearray, at: int) -> tuple[bytes | None, int]:
+    length, at = decode_varint(raw, at)
+    return (None, at) if length < 0 else (bytes(raw[at : at + length]), at + length)
+
+
+def _all_refused(raw: bytes, refusal: InferenceError) -> Iterator[UnreadableRecord]:
+    """Every record that the batch says it has, though none of them can be read."""
+    first_offset, timestamp = int.from_bytes(raw[:8], "big"), int.from_bytes(raw[27:35], "big")
+    last_delta = int.from_bytes(raw[23:27], "big")
+    for delta in range(last_delta + 1):
+        yield UnreadableRecord(first_offset + delta, timestamp, None, None, (), refusal)
+
+
+def _too_large(size: int, bytes_max: int) -> TooLargeError:
+    return TooLargeError(f"record batch: its {size} bytes expand to more than the limit of {bytes_max}")

@@ -1,0 +1,173 @@
+"""A micro-batch of requests: one outcome each, grouped, exact, and in order."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+
+from schemas.codec import encode_result
+from schemas.limits import Limits
+from schemas.results import Prediction
+from streams.inference.catalog import Version
+from streams.inference.encoding import ResultTemplate
+from streams.inference.scoring import Scorer, halve
+from tests.fixtures.lane import SumRuntime, sum_model
+from tests.fixtures.scoring import Fetched, catalog_of, score
+
+JSON = (("content-type", b"application/json"),)
+
+
+@pytest.fixture
+def scorer() -> Scorer:
+    return Scorer(catalog_of(sum_model(1), sum_model(2)), Limits())
+
+
+def pack(input_data: Any, model_id: str = "sum", **fields: Any) -> bytes:
+    return bytes(msgpack.packb({"id": "r", "model_id": model_id, "input_data": input_data, **fields}))
+
+
+def predictions(scorer: Scorer, *values: Any) -> list[Any]:
+    return [msgpack.unpackb(value).get("prediction") for value in score(scorer, values).values]
+
+
+def code_of(scorer: Scorer, value: Any, **more: Any) -> str:
+    (answer,) = score(scorer, [value], **more).values
+    return str(msgpack.unpackb(answer)["error"]["code"])
+
+
+def test_one_row_gives_a_scalar_and_rows_give_a_list(scorer: Scorer) -> None:
+    rows: list[Any] = [
+        [1.0, 2.0], [[1.0, 2.0]], [[1.0, 2.0], [3, 4]], {"a": 1.0, "b": 2.0}, [{"b": 2.0, "a": 1.0}],
+        {"dtype": "<f4", "shape": [2, 2], "data": np.array([[1, 2], [3, 4]], dtype="<f4").tobytes()},
+    ]  # fmt: skip
+    assert predictions(scorer, *map(pack, rows)) == [3.0, [3.0], [3.0, 7.0], 3.0, [3.0], [3.0, 7.0]]
+
+
+def test_outputs_come_in_the_order_asked_for(scorer: Scorer) -> None:
+    (answer,) = score(scorer, [pack([1.0, 2.0], outputs=["raw", "prediction"])]).values
+    assert list(msgpack.unpackb(answer)) == ["id", "model_id", "version", "digest", "raw", "prediction"]
+
+
+def test_the_newest_version_answers_a_bare_name_and_each_its_own(scorer: Scorer) -> None:
+    answers = score(scorer, [pack([1.0, 2.0], m) for m in ("sum", "sum:1", "sum:2")]).values
+    assert [msgpack.unpackb(a)["version"] for a in answers] == [2, 1, 2]
+
+
+def test_json_is_answered_in_json(scorer: Scorer) -> None:
+    good = json.dumps({"id": "r", "model_id": "sum", "input_data": {"a": 1, "b": 2}}).encode()
+    outcome = score(scorer, [Fetched(good, headers=JSON), Fetched(b"{", headers=JSON)])
+    assert json.loads(outcome.values[0])["prediction"] == 3.0
+    assert json.loads(outcome.values[1])["error"]["code"] == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (None, "malformed"),
+        (b"", "malformed"),
+        (b"\xc1", "malformed"),
+        (pack([1.0, 2.0]) + b"\0", "malformed"),
+        (pack([1.0]), "schema_mismatch"),
+        (pack([1.0, 2.0, 3.0]), "schema_mismatch"),
+        (pack({"a": 1.0, "c": 2.0}), "schema_mismatch"),
+        (pack([1.0, float("inf")]), "invalid_value"),
+        (pack([1.0, "x"]), "invalid_value"),
+        (pack([1.0, 2.0], outputs=["leaves"]), "invalid_value"),
+        (pack([1.0, 2.0], outputs=["nonsense"]), "invalid_value"),
+        (pack([1.0, 2.0], "other"), "model_not_found"),
+        (pack([1.0, 2.0], "sum:9"), "version_not_found"),
+        (pack([1.0, 2.0], "sum@blue"), "version_not_found"),
+        (pack([1.0, 2.0], "../sum"), "invalid_id"),
+        (pack([1.0, 2.0], id="a\nb"), "invalid_id"),
+        (pack([1.0, 2.0], color="red"), "malformed"),
+        (pack([[1.0, 2.0]] * 10_001), "too_large"),
+        (pack([[[[[[[[[[[[[[[[[[1.0]]]]]]]]]]]]]]]]]]), "too_deep"),
+        (Fetched(pack([1.0, 2.0]), headers=(("content-type", b"text/csv"),)), "unsupported_content_type"),
+        (Fetched(pack([1.0, 2.0]), headers=(("deadline", b"soon"),)), "invalid_header"),
+        (Fetched(pack([1.0, 2.0]), headers=(("reply-to", b"elsewhere"),)), "reply_to_refused"),
+        (Fetched(pack([1.0, 2.0]), headers=(("deadline", b"1"),)), "deadline_exceeded"),
+    ],
+)
+def test_each_bad_request_has_its_code_and_spares_its_neighbours(scorer: Scorer, value: Any, code: str) -> None:
+    assert code_of(scorer, value, now_ms=10) == code
+    good = pack([1.0, 2.0])
+    outcome = score(scorer, [good, value, good], now_ms=10)
+    assert [msgpack.unpackb(v).get("prediction") for v in outcome.values] == [3.0, None, 3.0]
+
+
+def test_a_version_that_is_not_ready_is_retryable() -> None:
+    catalog = catalog_of()
+    manifest = sum_model().manifest
+    catalog.put(Version(manifest, "trying", "it is being tried"))
+    (answer,) = score(Scorer(catalog, Limits()), [pack([1.0, 2.0])]).values
+    assert msgpack.unpackb(answer)["error"] == {
+        "code": "model_not_ready",
+        "message": "no version of 'sum' is ready; 1 is trying: it is being tried",
+        "retryable": True,
+    }
+
+
+def test_a_result_over_the_limit_becomes_an_error() -> None:
+    scorer = Scorer(catalog_of(sum_model()), Limits(result_bytes_max=300))
+    values = score(scorer, [pack([[1.0, 2.0]] * 100), pack([[1.0, 2.0]] * 2)]).values
+    assert msgpack.unpackb(values[0])["error"]["code"] == "too_large"
+    assert msgpack.unpackb(values[1])["prediction"] == [3.0, 3.0]
+
+
+def test_an_output_that_is_no_number_is_an_error_of_its_request_alone() -> None:
+    runtime = SumRuntime()
+    runtime.predict = lambda matrix, outputs: {o: np.where(matrix[:, 0] > 5, np.inf, 1.0) for o in outputs}  # type: ignore[method-assign]
+    scorer = Scorer(catalog_of(sum_model(runtime=runtime)), Limits())
+    values = score(scorer, [pack([1.0, 0.0]), pack([[1.0, 0.0], [9.0, 0.0]]), pack([2.0, 0.0])]).values
+    answers = [msgpack.unpackb(v) for v in values]
+    assert [a.get("prediction") for a in answers] == [1.0, None, 1.0]
+    assert "row 1" in answers[1]["error"]["message"]
+
+
+@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+@pytest.mark.parametrize("outputs", [("prediction",), ("raw", "prediction", "leaves")])
+def test_templates_give_the_bytes_of_the_codec(encoding: Any, outputs: Any) -> None:
+    manifest = sum_model().manifest
+    values = dict(zip(outputs, [1.5, [0.1, 2e300], [1, 2]], strict=False))
+    expected = encode_result(Prediction("r:1", "sum", 1, manifest.sha256, values), encoding)
+    template = ResultTemplate(manifest, outputs, encoding)
+    assert template.render("r:1", values.values()) == expected
+    if len(outputs) == 1:
+        assert template.render_column(["r:1"] * 2, [1.5, 1.5]) == [expected] * 2
+
+
+def test_counts_are_by_model() -> None:
+    scorer = Scorer(catalog_of(sum_model(1), sum_model(2)), Limits())
+    outcome = score(scorer, [pack([1.0, 2.0]), pack([[1.0, 2.0]] * 3, "sum:1"), b""])
+    assert outcome.by_model == {("sum", 2): (1, 1), ("sum", 1): (1, 3)}
+    assert (outcome.rows, list(outcome.failures)) == (4, [2])
+
+
+def test_outcomes_add_up_in_order() -> None:
+    scorer = Scorer(catalog_of(sum_model()), Limits())
+    values = [pack([1.0, 2.0]), b"", Fetched(b"{", headers=JSON, offset=2), pack([3.0, 2.0])]
+    whole = score(scorer, values)
+    first = score(scorer, values[:2])
+    second = score(scorer, [values[2], Fetched(pack([3.0, 2.0]), offset=3)])
+    added = first + second
+    assert added.values == whole.values
+    assert {i: e.code for i, e in added.failures.items()} == {i: e.code for i, e in whole.failures.items()}
+    assert added.headers == whole.headers
+
+
+def test_halving_ends_at_single_records() -> None:
+    records = [Fetched(b"", offset=n) for n in range(5)]
+    stack: list[Any] = [[(0, records[:3]), (1, records[3:])]]
+    singles = []
+    while stack:
+        work = stack.pop(0)
+        halves = halve(work)
+        if halves is None:
+            singles += [(partition, r.offset) for partition, part in work for r in part]
+        else:
+            stack = [*halves, *stack]
+    assert singles == [(0, 0), (0, 1), (0, 2), (1, 3), (1, 4)]

@@ -1,0 +1,144 @@
+"""The vectorised decoder and the typed one agree on every message, whatever it is."""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Any
+
+import msgpack
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from schemas.requests import ID_PATTERN
+from streams.inference.vectorised import gather, row_header, valid_ids
+from tests.fixtures.lane import SumRuntime, sum_model
+from tests.fixtures.scoring import both, catalog_of, score
+
+scorers = both(catalog_of(sum_model()))
+
+
+def agree(messages: list[bytes]) -> list[bytes]:
+    fast, typed = (score(scorer, messages) for scorer in scorers)
+    assert fast.values == typed.values
+    assert {i: (e.code, e.message) for i, e in fast.failures.items()} == {
+        i: (e.code, e.message) for i, e in typed.failures.items()
+    }
+    assert not fast.faults
+    assert not typed.faults
+    return fast.values
+
+
+floats = st.one_of(
+    st.floats(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.sampled_from([0.0, -0.0, 1.5, math.nan, math.inf, None, True, "x", b"\xcb" * 9, [1.0], {"a": 1.0}]),
+)
+rows = st.one_of(
+    st.lists(st.floats(), min_size=2, max_size=2),
+    st.lists(floats, max_size=4),
+    st.lists(st.lists(floats, max_size=3), max_size=3),
+    st.dictionaries(st.sampled_from(["a", "b", "c"]), floats, max_size=3),
+)
+requests = st.fixed_dictionaries(
+    {"model_id": st.sampled_from(["sum", "sum:1", "sum:2", "sum@champion", "none", "../x", ""]), "input_data": rows},
+    optional={
+        "id": st.one_of(st.text(max_size=70), st.from_regex(ID_PATTERN, fullmatch=True), st.integers()),
+        "outputs": st.lists(st.sampled_from(["prediction", "raw", "leaves", "x"]), max_size=3),
+        "extra": st.none(),
+    },
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(requests, min_size=1, max_size=6))
+def test_both_decoders_agree_on_any_request(batch: list[Any]) -> None:
+    agree([msgpack.packb(request) for request in batch])
+
+
+@settings(max_examples=400)
+@given(st.data())
+def test_both_decoders_agree_on_mutated_messages(data: st.DataObject) -> None:
+    good = [
+        msgpack.packb({"id": f"r{n}", "model_id": "sum", "input_data": [float(n), 1.0]})
+        for n in range(data.draw(st.integers(1, 5)))
+    ]
+    mutants = []
+    for message in good:
+        mutant = bytearray(message)
+        for _ in range(data.draw(st.integers(0, 3))):
+            at = data.draw(st.integers(0, max(0, len(mutant) - 1)))
+            kind = data.draw(st.sampled_from(["set", "insert", "delete", "cut"]))
+            byte = data.draw(st.integers(0, 255))
+            if kind == "set" and mutant:
+                mutant[at] = byte
+            elif kind == "insert":
+                mutant.insert(at, byte)
+            elif kind == "delete":
+                del mutant[at : at + 1]
+            else:
+                del mutant[at:]
+        mutants.append(bytes(mutant))
+    values = agree(good + mutants)
+    # The untouched neighbours are answered as ever.
+    for n in range(len(good)):
+        assert msgspec.msgpack.decode(values[n])["prediction"] == n + 1.0
+
+
+def test_single_bytes_of_every_value_agree_at_every_place() -> None:
+    message = msgpack.packb({"id": "r", "model_id": "sum", "input_data": [1.0, 2.0]})
+    mutants = [message[:at] + bytes([byte]) + message[at + 1 :] for at in range(len(message)) for byte in range(256)]
+    agree(mutants)
+
+
+@pytest.mark.parametrize("n_features", [1, 15, 16, 300])
+def test_gather_reads_what_struct_wrote(n_features: int) -> None:
+    values = np.random.default_rng(0).normal(size=(7, n_features))
+    raws = [
+        msgspec.Raw(row_header(n_features) + b"".join(b"\xcb" + struct.pack(">d", v) for v in row)) for row in values
+    ]
+    matrix, fits = gather(raws, n_features)
+    assert fits is None
+    assert matrix.tobytes() == values.tobytes()
+
+
+def test_gather_says_which_rows_it_left() -> None:
+    good = msgspec.Raw(msgpack.packb([1.0, 2.0]))
+    odd = [msgpack.packb([1.0]), msgpack.packb([1, 2.0]), msgpack.packb([1.0, 2.0, 3.0]), msgpack.packb({"a": 1})]
+    # Of the right length, but not two float64: the second marker is missing.
+    odd.append(b"\x92\xcb" + b"\0" * 17)
+    raws = [good, *map(msgspec.Raw, odd), good]
+    matrix, fits = gather(raws, 2)
+    assert fits is not None
+    assert fits.tolist() == [True, False, False, False, False, False, True]
+    assert matrix.tolist() == [[1.0, 2.0]] * 2
+
+
+def test_values_that_align_over_message_borders_are_not_taken_for_rows() -> None:
+    short, long = msgspec.Raw(b"\x92\xcb" + b"\0" * 8 + b"\x01"), msgspec.Raw(b"\x92" + b"\xcb" + b"\1" * 26)
+    assert len(memoryview(short)) + len(memoryview(long)) == 2 * 19 + 1
+    matrix, fits = gather([short, long], 2)
+    assert fits is not None
+    assert not fits.any()
+    assert matrix.shape == (0, 2)
+
+
+@given(st.lists(st.one_of(st.text(max_size=70), st.from_regex(ID_PATTERN, fullmatch=True)), max_size=5))
+def test_valid_ids_agrees_with_the_grammar(ids: list[str]) -> None:
+    import re
+
+    assert valid_ids(ids, 64) == all(re.fullmatch(ID_PATTERN, id_, re.ASCII) for id_ in ids)
+
+
+def test_usual_requests_are_predicted_in_one_call() -> None:
+    runtime = SumRuntime()
+    fast, _ = both(catalog_of(sum_model(runtime=runtime)))
+    outcome = score(
+        fast, [msgpack.packb({"id": f"r{n}", "model_id": "sum", "input_data": [n, 0.5]}) for n in range(50)]
+        + [msgpack.packb({"model_id": "sum", "input_data": [float(n), 0.5]}) for n in range(50)],
+    )  # fmt: skip
+    assert runtime.calls == [100]
+    assert not outcome.failures
+    assert msgspec.msgpack.decode(outcome.values[99])["id"] == "0-99"
