@@ -22,7 +22,8 @@ from schemas.errors import InvalidIdError, InvalidValueError
 from schemas.headers import Encoding
 from schemas.limits import Limits
 from schemas.requests import DEFAULT_OUTPUTS, OUTPUTS, ModelReference, Output, check_id
-from schemas.strict import DECODE_ERRORS, check_size, refusal, structural_fault
+from schemas.strict import DECODE_ERRORS, check_size, refusal
+from schemas.strict_json import repeats_key
 from schemas.strict_msgpack import header
 
 # More names than there are outputs cannot all be right: they are refused unread.
@@ -70,8 +71,8 @@ def decode_envelope(value: bytes | None, encoding: Encoding, limits: Limits) -> 
         if str(error).startswith(_TOO_MANY_OUTPUTS):
             refused = InvalidValueError(f"outputs: more names than there are outputs ({', '.join(OUTPUTS)})")
         raise refused from None
-    if not once and (fault := structural_fault(value, encoding, limits.depth_max)):
-        raise type(fault)(f"request: {fault.message}")
+    if not once and (encoding == "msgpack" or repeats_key(value)):
+        raise refusal(value, encoding, ValueError("a key comes twice"), "request", limits.depth_max)
     return envelope
 
 

@@ -6,6 +6,7 @@ typed decoders of msgspec refuse everything that is no scalar; what they refuse 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -15,11 +16,12 @@ from schemas.headers import Encoding
 from schemas.limits import Limits
 from schemas.requests import InputData, ListRows, NamedRows, Scalar
 from schemas.row_decoders import Layout, RowDecoders, layout_of, row_decoders, row_refusal
-from schemas.strict import DECODE_ERRORS, structural_fault
-from schemas.strict_json import without_strings
+from schemas.strict import DECODE_ERRORS
+from schemas.strict_json import punctuation, repeats_key
 from schemas.strict_msgpack import header
 from schemas.tensors import FIELDS, decode_tensor, is_tensor
 
+_INTEGER_MAX = int(sys.float_info.max)
 _DIGITS_MAX = 308
 """Every integer of so many digits is within float64."""
 
@@ -71,7 +73,7 @@ def _claimed_sizes(data: bytes, decoders: RowDecoders) -> list[int]:
 
 
 def _decode_json(data: bytes, layout: Layout, decoders: RowDecoders, limits: Limits) -> InputData:
-    _check_json_size(data, limits)
+    _check_json_size(data, layout, limits)
     if layout == "row":
         row = decoders.row(data)
         _check_integers(data, [row])
@@ -80,32 +82,32 @@ def _decode_json(data: bytes, layout: Layout, decoders: RowDecoders, limits: Lim
         rows = decoders.rows(data)
         _check_integers(data, rows)
         return _list_rows(rows, limits)
-    if layout == "named_row" and b"shape" in data and is_tensor(fields := decoders.fields(data), "json"):
-        _check_json_keys(data, len(fields), limits)
-        return decode_tensor(fields, "json", limits)
     single = layout == "named_row"
+    if single and (b"shape" in data or b"\\" in data) and is_tensor(fields := decoders.fields(data), "json"):
+        _check_json_keys(data, len(fields))
+        return decode_tensor(fields, "json", limits)
     named_rows = [decoders.named_row(data)] if single else decoders.named_rows(data)
     sizes = [len(row) for row in named_rows]
-    _check_json_keys(data, sum(sizes), limits)
+    _check_json_keys(data, sum(sizes))
     _check_sizes(sizes, limits)
     _check_integers(data, [row.values() for row in named_rows])
     return _named_rows(data, named_rows, sizes, limits, single=single)
 
 
-def _check_json_size(data: bytes, limits: Limits) -> None:
+def _check_json_size(data: bytes, layout: Layout, limits: Limits) -> None:
     """Refuse more rows or values than allowed, by the punctuation outside of strings."""
     if len(data) <= 2 * min(limits.rows_max, limits.features_max, limits.values_max):
         return  # every row and every value takes two bytes
-    if _json_excess(data, limits) and (excess := _json_excess(without_strings(data), limits)):
+    if _json_excess(data, layout, limits) and (excess := _json_excess(punctuation(data), layout, limits)):
         raise TooLargeError(f"input_data: {excess} are allowed")
 
 
-def _json_excess(data: bytes, limits: Limits) -> str | None:
+def _json_excess(data: bytes, layout: Layout, limits: Limits) -> str | None:
     containers = data.count(b"[") + data.count(b"{")
     values = data.count(b",") + 1
     if containers > limits.rows_max + 1:
         return f"{containers} arrays and objects, and {limits.rows_max} rows"
-    if containers == 1 and values > limits.features_max:
+    if layout in {"row", "named_row"} and values > limits.features_max:
         return f"{values} features, and {limits.features_max}"
     # Rows of no features bring a comma each and no value.
     if values > limits.values_max + limits.rows_max:
@@ -113,10 +115,10 @@ def _json_excess(data: bytes, limits: Limits) -> str | None:
     return None
 
 
-def _check_json_keys(data: bytes, keys: int, limits: Limits) -> None:
+def _check_json_keys(data: bytes, keys: int) -> None:
     """Refuse a repeated key: there is none if all colons are accounted for, and else a closer look decides."""
-    if (b"\\" in data or data.count(b":") != keys) and (fault := structural_fault(data, "json", limits.depth_max, 1)):
-        raise type(fault)(f"input_data: {fault.message}")
+    if (b"\\" in data or data.count(b":") != keys) and repeats_key(data):
+        raise ValueError("a key comes twice")
 
 
 def _check_integers(data: bytes, rows: Iterable[Iterable[Scalar]]) -> None:
@@ -125,7 +127,7 @@ def _check_integers(data: bytes, rows: Iterable[Iterable[Scalar]]) -> None:
         return
     for index, row in enumerate(rows):
         for value in row:
-            if type(value) is int and value.bit_length() > 1_023:
+            if type(value) is int and abs(value) > _INTEGER_MAX:
                 raise InvalidValueError(
                     f"input_data: row {index}: an integer of {value.bit_length()} bits is beyond float64"
                 )

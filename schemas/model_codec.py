@@ -49,8 +49,8 @@ def encode_alias(alias: Alias, encoding: Encoding = "msgpack") -> bytes:
 
 def _decode(value: bytes | None, type_: type[Record], what: str, limits: Limits, encoding: Encoding) -> Record:
     data = check_size(value, limits.manifest_bytes_max, what)
-    if fault := structural_fault(data, encoding, limits.depth_max):
-        raise refusal(data, encoding, fault, what, limits.depth_max)
+    if fault := structural_fault(data, encoding, limits.depth_max, values_max=limits.values_max):
+        raise type(fault)(f"{what}: {fault.message}")
     decode = msgspec.msgpack.decode if encoding == "msgpack" else msgspec.json.decode
     try:
         return decode(data, type=type_)

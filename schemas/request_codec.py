@@ -22,7 +22,7 @@ from schemas.headers import Encoding
 from schemas.input_data import decode_input_data
 from schemas.limits import Limits
 from schemas.requests import ModelReference, Output, PredictionRequest, check_id
-from schemas.strict import structural_fault
+from schemas.strict import known_fault
 
 UNREADABLE = (MalformedError, TooLargeError, TooDeepError, InvalidIdError)
 """Errors after which nothing in a request is believed, not even its id."""
@@ -44,7 +44,7 @@ def decode_request(value: bytes | None, encoding: Encoding, limits: Limits) -> P
     try:
         id_, model, outputs = check_envelope(envelope, limits)
     except InferenceError as error:
-        if fault := structural_fault(value or b"", encoding, limits.depth_max):
+        if fault := known_fault(value or b"", encoding, limits.depth_max):
             raise type(fault)(f"request: {fault.message}") from None
         raise error from None
     return PredictionRequest(model, decode_input_data(envelope.input_data, encoding, limits), outputs, id_)

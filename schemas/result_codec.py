@@ -12,7 +12,8 @@ from schemas.headers import Encoding
 from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.requests import OUTPUTS, Scalar
 from schemas.results import Failure, Prediction, Result
-from schemas.strict import DECODE_ERRORS, check_size, printable, refusal, structural_fault
+from schemas.strict import DECODE_ERRORS, check_size, printable, refusal
+from schemas.strict_json import repeats_key
 from schemas.strict_msgpack import header
 
 _encode_msgpack = msgspec.msgpack.Encoder().encode
@@ -70,11 +71,8 @@ def decode_result(value: bytes | None, encoding: Encoding, limits: Limits = DEFA
         fields: dict[str, msgspec.Raw] = _FIELDS[encoding](data)
     except DECODE_ERRORS as error:
         raise refusal(data, encoding, error, "result", limits.depth_max) from None
-    if encoding == "json" or header(data)[1] != len(fields):
-        # Only JSON or a repeated key comes here. Clients read mostly MessagePack: the pass over all bytes is not free.
-        fault = structural_fault(data, encoding, limits.depth_max)
-        if fault is not None:
-            raise type(fault)(f"result: {fault.message}")
+    if header(data)[1] != len(fields) if encoding == "msgpack" else repeats_key(data):
+        raise refusal(data, encoding, ValueError("a key comes twice"), "result", limits.depth_max)
     return _failure(fields, encoding, limits) if "error" in fields else _prediction(fields, encoding, limits)
 
 

@@ -13,7 +13,7 @@ from schemas.errors import InferenceError, InvalidValueError, MalformedError
 from schemas.headers import Encoding
 from schemas.limits import Limits
 from schemas.requests import Scalar
-from schemas.strict import DECODE_ERRORS, printable, structural_fault
+from schemas.strict import DECODE_ERRORS, known_fault, printable
 from schemas.strict_msgpack import header
 
 Layout = Literal["row", "rows", "named_row", "named_rows"]
@@ -70,7 +70,7 @@ def layout_of(data: bytes, encoding: Encoding) -> Layout:
 def row_refusal(data: bytes, encoding: Encoding, error: Exception, limits: Limits) -> InferenceError:
     """The typed error for `input_data` that a decoder refused with `error`: its structural fault, or else the first
     value that is not what it must be, by row and feature."""
-    if fault := structural_fault(data, encoding, limits.depth_max, depth=1):
+    if fault := known_fault(data, encoding, limits.depth_max, depth=1):
         return type(fault)(f"input_data: {fault.message}")
     decoders = row_decoders(encoding, limits.string_chars_max)
     try:

@@ -9,6 +9,8 @@ from schemas.strict_msgpack import fault_in_msgpack
 
 DECODE_ERRORS = (ValueError, RecursionError, OverflowError)
 """Whatever msgspec raises at bad bytes: its own errors and `UnicodeDecodeError` are `ValueError`s."""
+SCANNED_VALUES_MAX = 50_000
+"""How many values of a refused message are looked at to say what is wrong with it: some 10 ms."""
 
 
 def check_size(value: bytes | None, bytes_max: int, what: str) -> bytes:
@@ -20,18 +22,32 @@ def check_size(value: bytes | None, bytes_max: int, what: str) -> bytes:
     return value
 
 
-def structural_fault(data: bytes, encoding: Encoding, depth_max: int, depth: int = 0) -> InferenceError | None:
-    """What is wrong with `data` whatever its fields mean (see `check_msgpack`, `check_json`), or None."""
+def structural_fault(
+    data: bytes, encoding: Encoding, depth_max: int, depth: int = 0, values_max: int = SCANNED_VALUES_MAX
+) -> InferenceError | None:
+    """What is wrong with `data` whatever its fields mean (see `fault_in_msgpack` and `fault_in_json`), or None.
+
+    A fault behind the first `values_max` values is not found: `TooLargeError` then.
+    """
     if encoding == "msgpack":
-        return fault_in_msgpack(data, depth_max, depth)
-    return fault_in_json(data, depth_max, depth)
+        return fault_in_msgpack(data, depth_max, depth, values_max)
+    return fault_in_json(data, depth_max, depth, values_max)
+
+
+def known_fault(data: bytes, encoding: Encoding, depth_max: int, depth: int = 0) -> InferenceError | None:
+    """The structural fault of `data` if there is one among the values that are looked at, or None.
+
+    For requests: a better message is not worth holding up all others.
+    """
+    fault = structural_fault(data, encoding, depth_max, depth)
+    return None if isinstance(fault, TooLargeError) else fault
 
 
 def refusal(
     data: bytes, encoding: Encoding, error: Exception, what: str, depth_max: int, depth: int = 0
 ) -> InferenceError:
     """The typed error for `data`, which a decoder refused with `error`: the structural fault, or else the type's."""
-    if fault := structural_fault(data, encoding, depth_max, depth):
+    if fault := known_fault(data, encoding, depth_max, depth):
         return type(fault)(f"{what}: {fault.message}{_other_encoding(data, encoding)}")
     if isinstance(error, RecursionError):
         return TooDeepError(f"{what}: containers are nested deeper than {depth_max} levels")

@@ -4,62 +4,78 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
-from schemas.errors import InferenceError, MalformedError, TooDeepError
+from schemas.errors import InferenceError, MalformedError, TooDeepError, TooLargeError
 
 # A string that never ends is taken to the end of the data: trying again behind its quote would be quadratic.
-_STRING_PATTERN = rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'
-_STRING = re.compile(_STRING_PATTERN, re.DOTALL)
-# An object key is a string and the colon behind it; everything else that is not a bracket needs no look.
-_TOKEN = re.compile(rb"(" + _STRING_PATTERN + rb")[ \t\r\n]*+(:?)|[\[\]{}]", re.DOTALL)
-_CONSTANT = re.compile(rb"-?\b(?:NaN|Infinity|nan|inf)\b")
+_STRING = rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'
+# An object key is a string and the colon behind it; of everything else only brackets and these literals matter.
+_TOKEN = re.compile(
+    rb"(" + _STRING + rb")[ \t\r\n]*+(:?)|[\[\]{}]|-?(?:NaN|nan|Infinity|inf)",
+    re.DOTALL,
+)
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+_NO_PUNCTUATION = bytes(set(range(256)) - set(b'",[{'))
 
 
-def without_strings(data: bytes) -> bytes:
-    """`data` with every string emptied, so that the brackets, commas and colons left are JSON's own."""
-    return _STRING.sub(b'""', data)
+def punctuation(data: bytes) -> bytes:
+    """The commas and opening brackets of well-formed `data` that are not part of a string."""
+    unescaped = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(unescaped.translate(None, _NO_PUNCTUATION).split(b'"')[::2])
 
 
-def check_json(data: bytes, depth_max: int, depth: int = 0) -> None:
-    """Return if `data` is UTF-8 without a byte order mark, and no object in it is too deep or repeats a key.
+def repeats_key(data: bytes) -> bool:
+    """Whether an object of well-formed `data` has a key twice, or `data` is too deep to tell."""
+    try:
+        json.loads(data.decode(), object_pairs_hook=_distinct)
+    except (ValueError, RecursionError):
+        return True
+    return False
 
-    It does not replace a parser: text that is no JSON may pass. `depth` is the number of containers that `data` itself
-    lies in. `MalformedError` or `TooDeepError` name the byte.
+
+def fault_in_json(data: bytes, depth_max: int, depth: int, values_max: int) -> InferenceError | None:
+    """What is wrong with `data`, naming the byte, or None.
+
+    `MalformedError` for a byte order mark, bytes that are not UTF-8, a repeated key, a lone surrogate and NaN or
+    infinity; `TooDeepError`; `TooLargeError` after `values_max` strings and brackets without a fault. It replaces no
+    parser: text that is no JSON may pass. `depth` is the number of containers that `data` itself lies in.
     """
     if data.startswith(_BYTE_ORDER_MARKS):
-        raise MalformedError("a byte order mark at byte 0: JSON is sent as UTF-8 without one")
+        return MalformedError("a byte order mark at byte 0: JSON is sent as UTF-8 without one")
     try:
         data.decode()
+        _check_tokens(data, depth_max, depth, values_max)
     except UnicodeDecodeError as error:
-        raise MalformedError(f"byte {error.start} is not UTF-8: {error.reason}") from None
-    _check_tokens(data, depth_max, depth)
-
-
-def fault_in_json(data: bytes, depth_max: int, depth: int = 0) -> InferenceError | None:
-    """What `check_json` raises, or the literal (NaN, Infinity) that is no JSON, or None."""
-    try:
-        check_json(data, depth_max, depth)
+        return MalformedError(f"byte {error.start} is not UTF-8: {error.reason}")
     except InferenceError as fault:
         return fault
-    if match := _CONSTANT.search(without_strings(data)):
-        return MalformedError(f"{match[0].decode()} is not JSON: a missing value is null")
     return None
 
 
-def _check_tokens(data: bytes, depth_max: int, depth: int) -> None:
+def _distinct(pairs: list[tuple[str, Any]]) -> None:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a key comes twice")
+
+
+def _check_tokens(data: bytes, depth_max: int, depth: int, values_max: int) -> None:
     keys: list[set[str] | None] = []
     """The keys seen of each open container; None for an array."""
-    for token in _TOKEN.finditer(data):
+    for count, token in enumerate(_TOKEN.finditer(data)):
+        text = token[0]
+        if count >= values_max:
+            raise TooLargeError(f"more than {values_max} strings and brackets")
         if (string := token[1]) is not None:
             _check_string(string, token.start(), keys[-1] if keys and token[2] else None)
-        elif token[0] in b"]}":
+        elif text in b"]}":
             if keys:
                 keys.pop()
+        elif text not in b"[{":
+            raise MalformedError(f"{text.decode()} at byte {token.start()} is not JSON: a missing value is null")
         elif depth + len(keys) >= depth_max:
             raise TooDeepError(f"the container at byte {token.start()} is nested deeper than {depth_max} levels")
         else:
-            keys.append(set() if token[0] == b"{" else None)
+            keys.append(set() if text == b"{" else None)
 
 
 def _check_string(string: bytes, at: int, keys: set[str] | None) -> None:

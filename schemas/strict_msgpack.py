@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from schemas.errors import InferenceError, MalformedError, TooDeepError
+from schemas.errors import InferenceError, MalformedError, TooDeepError, TooLargeError
 
 Kind = Literal["scalar", "str", "bin", "array", "map", "ext", "invalid"]
 Format = tuple[Kind, int, int]
@@ -32,6 +32,8 @@ def _formats() -> tuple[Format, ...]:
 
 FORMATS = _formats()
 """What each first byte of a MessagePack value means."""
+_SCALAR_BYTES = bytes(1 + length if kind == "scalar" else 0 for kind, _, length in FORMATS)
+"""How many bytes a scalar takes, by its first byte; 0 for everything else."""
 
 
 def header(data: bytes | memoryview, at: int = 0) -> tuple[Kind, int, int]:
@@ -48,79 +50,94 @@ def header(data: bytes | memoryview, at: int = 0) -> tuple[Kind, int, int]:
     return kind, int.from_bytes(data[at + 1 : body], "big") if width else length, body
 
 
-def check_msgpack(data: bytes, depth_max: int, depth: int = 0) -> None:
-    """Return if `data` is one well-formed value without ext types, repeated or non-string keys, and not too deep.
+def fault_in_msgpack(data: bytes, depth_max: int, depth: int, values_max: int) -> InferenceError | None:
+    """What is wrong with `data`, naming the byte, or None.
 
-    `depth` is the number of containers that `data` itself lies in. `MalformedError` or `TooDeepError` name the byte.
+    `MalformedError` for bytes that are not one value, bad UTF-8, ext types, repeated and non-string keys;
+    `TooDeepError`; `TooLargeError` after `values_max` values without a fault. `depth` is the number of containers that
+    `data` itself lies in.
     """
-    end = _check_value(data, 0, depth, depth_max)
-    if end != len(data):
-        raise MalformedError(f"trailing bytes: the value ends at byte {end} of {len(data)}")
-
-
-def fault_in_msgpack(data: bytes, depth_max: int, depth: int = 0) -> InferenceError | None:
-    """What `check_msgpack` raises, or None."""
     try:
-        check_msgpack(data, depth_max, depth)
+        end = _Scan(data, depth_max, values_max).value(0, depth)
     except InferenceError as fault:
         return fault
-    return None
+    return None if end == len(data) else MalformedError(f"trailing bytes: the value ends at byte {end} of {len(data)}")
 
 
-def _check_value(data: bytes, at: int, depth: int, depth_max: int) -> int:
-    """Where the value at `at` ends. Recursion is bounded by `depth_max`."""
-    kind, length, body = header(data, at)
-    if kind == "scalar":
-        return _end(data, at, kind, body, length)
-    if kind in {"array", "map"}:
-        if depth >= depth_max:
-            raise TooDeepError(f"the {kind} at byte {at} is nested deeper than {depth_max} levels")
-        items = length if kind == "array" else 2 * length
-        _end(data, at, kind, body, items)
-        check = _check_items if kind == "array" else _check_pairs
-        return check(data, body, length, depth + 1, depth_max)
-    if kind == "str":
-        end = _end(data, at, kind, body, length)
-        _text(data, at, body, end)
+class _Scan:
+    """A walk over `data`. Each method takes where a value starts, and gives where it ends."""
+
+    __slots__ = ("data", "depth_max", "values_max")
+
+    def __init__(self, data: bytes, depth_max: int, values_max: int) -> None:
+        self.data = data
+        self.depth_max = depth_max
+        self.values_max = values_max
+
+    def value(self, at: int, depth: int) -> int:
+        """The value at `at`, inside of `depth` containers; recursion is bounded by `depth_max`."""
+        kind, length, body = header(self.data, at)
+        if kind == "array":
+            return self.items(self.enter(kind, at, body, length, depth), length, depth + 1)
+        if kind == "map":
+            return self.pairs(self.enter(kind, at, body, 2 * length, depth), length, depth + 1)
+        if kind == "ext":
+            raise MalformedError(f"an extension type at byte {at}: they are not read, timestamps neither")
+        if kind == "invalid":
+            raise MalformedError(f"byte 0xc1 at byte {at}: MessagePack never uses it")
+        end = self.end(kind, at, body, length)
+        if kind == "str":
+            self.text(at, body, end)
         return end
-    if kind == "bin":
-        return _end(data, at, kind, body, length)
-    what = "an extension type (timestamps too)" if kind == "ext" else "byte 0xc1, which MessagePack never uses,"
-    raise MalformedError(f"{what} at byte {at}: only nil, booleans, numbers, strings, bin, arrays and maps are read")
 
+    def enter(self, kind: str, at: int, body: int, values: int, depth: int) -> int:
+        """The start of a container's items, if it may have so many values and lie so deep."""
+        if depth >= self.depth_max:
+            raise TooDeepError(f"the {kind} at byte {at} is nested deeper than {self.depth_max} levels")
+        self.end(kind, at, body, values)
+        return body
 
-def _check_items(data: bytes, at: int, count: int, depth: int, depth_max: int) -> int:
-    for _ in range(count):
-        at = _check_value(data, at, depth, depth_max)
-    return at
+    def items(self, at: int, count: int, depth: int) -> int:
+        data, size = self.data, len(self.data)
+        looked_at = min(count, self.values_max)
+        self.values_max -= looked_at
+        for _ in range(looked_at):
+            skip = _SCALAR_BYTES[data[at]] if at < size else 0
+            at = at + skip if skip and at + skip <= size else self.value(at, depth)
+        if looked_at < count:
+            raise TooLargeError("more values than are looked at to check the structure")
+        return at
 
+    def pairs(self, at: int, count: int, depth: int) -> int:
+        keys: set[str] = set()
+        looked_at = min(count, self.values_max)
+        self.values_max -= looked_at
+        for _ in range(looked_at):
+            kind, length, body = header(self.data, at)
+            if kind != "str":
+                raise MalformedError(f"the map key at byte {at} is not a string ({kind})")
+            end = self.end(kind, at, body, length)
+            key = self.text(at, body, end)
+            if key in keys:
+                raise MalformedError(f"the key {key[:80]!r} at byte {at} comes twice in its map")
+            keys.add(key)
+            at = self.value(end, depth)
+        if looked_at < count:
+            raise TooLargeError("more values than are looked at to check the structure")
+        return at
 
-def _check_pairs(data: bytes, at: int, count: int, depth: int, depth_max: int) -> int:
-    keys: set[str] = set()
-    for _ in range(count):
-        kind, length, body = header(data, at)
-        if kind != "str":
-            raise MalformedError(f"the map key at byte {at} is not a string ({kind})")
-        end = _end(data, at, kind, body, length)
-        key = _text(data, at, body, end)
-        if key in keys:
-            raise MalformedError(f"the key {key[:80]!r} at byte {at} comes twice in its map")
-        keys.add(key)
-        at = _check_value(data, end, depth, depth_max)
-    return at
+    def end(self, kind: str, at: int, body: int, length: int) -> int:
+        """Where a body of `length` bytes (or of items, of at least a byte each) ends, if that many are there."""
+        left = len(self.data) - body
+        if length > left:
+            raise MalformedError(
+                f"truncated: the {kind} at byte {at} claims {length} bytes or more, and {left} are left"
+            )
+        return body + length
 
-
-def _end(data: bytes, at: int, kind: str, body: int, length: int) -> int:
-    """Where a body of `length` bytes (of at least one byte an item) ends, if that many are there."""
-    if body + length > len(data):
-        raise MalformedError(
-            f"truncated: the {kind} at byte {at} claims at least {length} bytes, and {len(data) - body} are left"
-        )
-    return body + length
-
-
-def _text(data: bytes, at: int, body: int, end: int) -> str:
-    try:
-        return data[body:end].decode()
-    except UnicodeDecodeError as error:
-        raise MalformedError(f"the string at byte {at} is not UTF-8: {error.reason}") from None
+    def text(self, at: int, body: int, end: int) -> str:
+        """The string between `body` and `end`."""
+        try:
+            return self.data[body:end].decode()
+        except UnicodeDecodeError as error:
+            raise MalformedError(f"the string at byte {at} is not UTF-8: {error.reason}") from None
