@@ -238,8 +238,8 @@ class ValueRules:
         if not self._clip:
             bad |= ((part < self._low) | (part > self._high)).any(axis=1)
             return
-        # An infinite value stays for the error to find.
-        matrix[:, self._bounded] = np.where(np.isinf(part), part, np.clip(part, self._low, self._high))
+        # What is refused for another reason stays for the error to find.
+        matrix[:, self._bounded] = np.where(bad[:, None], part, np.clip(part, self._low, self._high))
 
 
 def _indexes(columns: Sequence[Column], chosen: list[bool]) -> NDArray[np.intp]:

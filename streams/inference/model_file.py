@@ -159,6 +159,8 @@ def _header_fields(header: bytes) -> dict[str, str]:
             raise MalformedError(
                 f"model file: header line {name[:40]!r} is {'repeated' if name in fields else 'unknown'}"
             )
+        if "=" in value and name != "feature_names":
+            raise MalformedError(f"model file: header line {name!r} has two values")
         fields[name] = value
     _check_header(fields)
     return fields

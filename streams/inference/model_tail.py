@@ -37,10 +37,12 @@ def read_tail(content: bytes, start: int) -> Tail:
             raise MalformedError(f"model file: section {title!r} is repeated")
         sections[title] = _section(title, lines)
     parameters = _parameters(sections.get("parameters:", []))
+    if (linear := parameters.get("linear_tree", "0")) not in ("0", "1"):
+        raise MalformedError(f"model file: parameter linear_tree is {linear[:20]!r}: expected 0 or 1")
     return Tail(
         _categories(sections.get(_CATEGORIES, ["null"])[0]),
         _columns(parameters.get("categorical_feature", "")),
-        parameters.get("linear_tree") == "1",
+        linear == "1",
     )
 
 
@@ -86,8 +88,8 @@ def _parameters(lines: list[str]) -> dict[str, str]:
     parameters: dict[str, str] = {}
     for line in lines:
         match = _PARAMETER.fullmatch(line)
-        if match is None:
-            raise MalformedError(f"model file: parameter line {line[:40]!r} is no [name: value]")
+        if match is None or match["name"] in parameters:
+            raise MalformedError(f"model file: parameter line {line[:40]!r} is no [name: value], or repeated")
         parameters[match["name"]] = match["value"]
     return parameters
 

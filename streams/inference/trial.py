@@ -69,16 +69,15 @@ def _try_some(plan: Path, count: int, limits: TrialLimits, child: Sequence[str])
     verdicts: list[Verdict] = []
     with _Process(plan, child) as process:
         if process.line(limits.start_s) is None:
-            raise ServerError(f"models cannot be tried: the trial process {process.end(limits.start_s, limits)}")
+            raise ServerError(f"models cannot be tried: the trial process {process.end(limits)}")
         while len(verdicts) < count:
             line = process.line(limits.wall_s)
-            if line is not None:
-                verdicts.append(msgspec.json.decode(line, type=Verdict))
-            elif verdicts and process.finished() == UNFINISHED_STATUS:
+            if line is None:
+                # Where memory ran out over the model before, that model has its verdict.
+                if not verdicts or process.status() != UNFINISHED_STATUS:
+                    verdicts.append(Verdict(False, process.end(limits)))
                 break
-            else:
-                verdicts.append(Verdict(False, process.end(limits.wall_s, limits)))
-                break
+            verdicts.append(msgspec.json.decode(line, type=Verdict))
     return verdicts
 
 
@@ -100,7 +99,7 @@ class _Process:
         assert self._process.stdout is not None
         self._output = self._process.stdout
         self._buffer = b""
-        self._timed_out = False
+        self._fault: str | None = None
 
     def __enter__(self) -> _Process:
         return self
@@ -113,31 +112,33 @@ class _Process:
         self._output.close()
 
     def line(self, timeout_s: float) -> bytes | None:
-        """The next line it prints; None where it ends, falls silent for `timeout_s` or babbles."""
+        """The next line it prints; None where it ends, is silent for `timeout_s`, or prints on and on."""
         deadline = time.monotonic() + timeout_s
         poll = select.poll()
         poll.register(self._output, select.POLLIN)
         while b"\n" not in self._buffer and len(self._buffer) <= _LINE_BYTES_MAX:
             left_s = deadline - time.monotonic()
             if left_s <= 0 or not poll.poll(left_s * 1_000):
-                self._timed_out = True
+                self._fault = f"did not finish in {timeout_s:g} s"
                 return None
             part = os.read(self._output.fileno(), _LINE_BYTES_MAX)
             if not part:
                 return None
             self._buffer += part
         line, separator, self._buffer = self._buffer.partition(b"\n")
-        return line if separator else None
+        if not separator:
+            self._fault = "printed what is no verdict"
+            return None
+        return line
 
-    def finished(self) -> int | None:
-        """Its exit status, once it has closed its output; None while it is running on."""
-        return None if self._timed_out else self._wait()
+    def status(self) -> int | None:
+        """Its exit status; None where it did not end by itself."""
+        return self._wait() if self._fault is None else None
 
-    def end(self, timeout_s: float, limits: TrialLimits) -> str:
-        """Ends it, and says why: how it ended itself, or that it was silent for `timeout_s`."""
-        if self._timed_out:
-            self._process.kill()
-            return f"did not finish in {timeout_s:g} s"
+    def end(self, limits: TrialLimits) -> str:
+        """Why there is no further line from it."""
+        if self._fault is not None:
+            return self._fault
         status = self._wait()
         if status == -signal.SIGXCPU:
             return f"used more than {limits.cpu_s:g} s of processor time"
