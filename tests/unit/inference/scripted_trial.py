@@ -1,0 +1,59 @@
+"""A trial process whose "models" are commands, for what a bad model can do to its process."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from streams.inference import trial_process
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def write_a_file() -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    Path("file").write_text("x")
+
+
+def show_surroundings() -> None:
+    """Fails with what the process can see, in place of a reason."""
+    descriptors = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
+    limits = [line for line in Path("/proc/self/limits").read_text().splitlines() if "core" in line]
+    stdin = str(Path("/proc/self/fd/0").readlink())
+    raise OSError(0, json.dumps([dict(os.environ), descriptors, stdin, str(Path.cwd()), limits]))
+
+
+COMMANDS: dict[str, Callable[[], object]] = {
+    "good": lambda: None,
+    "abort": os.abort,
+    "segfault": lambda: ctypes.string_at(0),
+    "hang": lambda: time.sleep(600),
+    "spin": spin,
+    "allocate": lambda: bytearray(8 * 2**30),
+    "exit": lambda: os._exit(3),
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "print": lambda: os.write(1, b"[LightGBM] [Warning] not a verdict\n"),
+    "write a file": write_a_file,
+    "show surroundings": show_surroundings,
+}
+
+
+def obey(case: trial_process.CaseFile) -> int:
+    COMMANDS[Path(case.path).read_text()]()
+    return 7
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "broken":
+        sys.exit("cannot start")
+    trial_process.try_model = obey
+    sys.exit(trial_process.main(sys.argv[1:]))

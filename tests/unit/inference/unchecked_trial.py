@@ -1,0 +1,23 @@
+"""A trial process that leaves out the structural check, so that LightGBM gets to read damaged files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from streams.inference import trial_process
+from streams.inference.lightgbm import _Booster
+from streams.inference.lightgbm_library import library
+
+
+def load_unchecked(case: trial_process.CaseFile) -> int:
+    booster = _Booster(library(), Path(case.path).read_bytes(), 6, 1)
+    booster.predict(np.zeros((2, 6)), 0, 4_096)
+    return 1
+
+
+if __name__ == "__main__":
+    trial_process.try_model = load_unchecked
+    sys.exit(trial_process.main(sys.argv[1:]))
