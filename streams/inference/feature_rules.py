@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -60,13 +61,14 @@ def compile_columns(manifest: Manifest) -> tuple[Column, ...]:
 def refuse_repeats(what: str, names: Sequence[str]) -> None:
     """`SchemaMismatchError` where a name comes twice in `what` of a manifest."""
     if len(set(names)) < len(names):
-        repeated = next(name for place, name in enumerate(names) if name in names[:place])
+        repeated = Counter(names).most_common(1)[0][0]
         raise SchemaMismatchError(f"manifest: {what} names {repeated[:80]!r} twice")
 
 
 def refuse_unknown(what: str, given: Sequence[str] | dict[str, Scalar], names: Sequence[str]) -> None:
     """`SchemaMismatchError` where `what` of a manifest names something that is no feature."""
-    if unknown := [name for name in given if name not in set(names)]:
+    known = frozenset(names)
+    if unknown := [name for name in given if name not in known]:
         raise SchemaMismatchError(f"manifest: {what} names {unknown[0][:80]!r}, which is no feature")
 
 

@@ -159,11 +159,11 @@ class FeatureSchema:
         """Picks the model's columns out of a positional row with None at its end, for those that `order` leaves out."""
         refuse_repeats("preprocess.order", order)
         refuse_unknown("preprocess.order", order, self.feature_names)
-        if left_out := [c.name for c in self._columns if c.name not in order and not c.omissible]:
+        places = {name: place for place, name in enumerate(order)}
+        if left_out := [c.name for c in self._columns if c.name not in places and not c.omissible]:
             raise SchemaMismatchError(
                 f"manifest: preprocess.order leaves out {_listed(left_out)}: give a default, or required: false"
             )
-        places = {name: place for place, name in enumerate(order)}
         return _getter([places.get(name, len(order)) for name in self.feature_names])
 
 
