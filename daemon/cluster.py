@@ -7,6 +7,8 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aiokafka.client import AIOKafkaClient
+from aiokafka.cluster import ClusterMetadata
 from aiokafka.conn import AIOKafkaConnection, create_conn
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.protocol.admin import ApiVersionRequest
@@ -36,6 +38,17 @@ async def reach(connection: KafkaConnection, timeout_s: float) -> BrokerAnswer:
         except (OSError, KafkaError, ValueError, AssertionError) as error:
             reasons.append(f"{host}:{port} {reason_of(error, timeout_s)}")
     raise BrokerUnreachableError(f"no Kafka broker answers: {'; '.join(reasons)}")
+
+
+async def metadata(connection: KafkaConnection) -> ClusterMetadata:
+    """The cluster's brokers and all topics that we may see. `KafkaError` where it does not answer."""
+    client = AIOKafkaClient(**connection.aiokafka_options(), client_id="inferd")
+    try:
+        await client.bootstrap()
+        found: ClusterMetadata = await client.fetch_all_metadata()
+        return found
+    finally:
+        await client.close()
 
 
 async def connect(connection: KafkaConnection, host: str, port: int, timeout_s: float) -> AIOKafkaConnection:

@@ -118,6 +118,9 @@ class _ToStructlog(logging.Handler):
 
 
 def _level_of(record: logging.LogRecord) -> int:
+    if record.name.startswith("aiokafka"):
+        # It logs as errors what it tries again; what it gives up on, it raises.
+        return min(record.levelno, logging.WARNING)
     known = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO)
     return next((level for level in known if record.levelno >= level), logging.DEBUG)
 

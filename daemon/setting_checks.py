@@ -92,7 +92,9 @@ def _group_problems(settings: Settings) -> Iterator[str]:
 
 def _size_problems(settings: Settings) -> Iterator[str]:
     yield from _at_most(settings, "message_bytes_max", "batch_bytes_max")
+    yield from _at_most(settings, "message_bytes_max", "batch_expanded_bytes_max")
     yield from _at_most(settings, "batch_bytes_max", "buffer_bytes_max")
+    yield from _at_most(settings, "result_bytes_max", "in_flight_bytes_max")
     yield from _at_most(settings, "message_bytes_max", "in_flight_bytes_max")
 
 

@@ -189,6 +189,15 @@ class Settings:
     message_bytes_max: int = setting(
         kind.integer(1_024, GIB), _LIMITS.message_bytes_max, "Bytes of one request.", "Limits"
     )
+    result_bytes_max: int = setting(
+        kind.integer(1_024, GIB), _LIMITS.result_bytes_max, "Bytes of one result.", "Limits"
+    )
+    batch_expanded_bytes_max: int = setting(
+        kind.integer(1_024, 16 * GIB),
+        _LIMITS.batch_expanded_bytes_max,
+        "Bytes of a compressed batch, expanded.",
+        "Limits",
+    )
     rows_max: int = setting(kind.integer(1, 10_000_000), _LIMITS.rows_max, "Rows of one request.", "Limits")
     features_max: int = setting(kind.integer(1, 1_000_000), _LIMITS.features_max, "Features of one row.", "Limits")
     values_max: int = setting(

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first asks for an ordered stop, a second one ends the process at once."""
+"""SIGTERM, SIGINT and SIGHUP: the first asks for an ordered stop, a second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SAME_REQUEST_S = 0.5
 """Signals so close together are one request: a terminal and a supervisor both pass on the same Ctrl-C."""
 
@@ -29,6 +29,8 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         for number in SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup: the process is meant to outlive its terminal
             self._before[number] = signal.signal(number, self.receive)
         return self
 

@@ -11,7 +11,8 @@ import click
 
 from daemon.cli.output import OutputFormat
 from daemon.setting_checks import check_connection
-from daemon.settings import DEFAULT_BROKER, Settings
+from daemon.setting_table import SettingInfo
+from daemon.settings import DEFAULT_BROKER, Settings, settings_table
 from schemas.connection import KafkaConnection
 from schemas.topics import TenantTopics
 
@@ -45,15 +46,25 @@ def broker_options(command: Callable[P, R]) -> Callable[..., R]:
     return _with_options(with_target, "Tenant to work on.  [default: the one of INFERD_TENANTS, or default]")
 
 
-def settings_options(command: Callable[P, R]) -> Callable[..., R]:
-    """As `broker_options`, for commands on all tenants: called with `settings: Settings` and `output`."""
+def settings_options(**flags: str) -> Callable[[Callable[P, R]], Callable[..., R]]:
+    """As `broker_options`, for commands on all tenants: called with `settings: Settings` and `output`.
 
-    @functools.wraps(command)
-    def with_settings(*args: Any, **kwargs: Any) -> R:
-        settings, output = _settings_of(kwargs)
-        return command(*args, **kwargs, settings=settings, output=output)  # type: ignore[arg-type]
+    `flags` names further settings, each with a short flag beside its own (`topic_partitions="--partitions"`).
+    """
 
-    return _with_options(with_settings, "Tenants, with commas between them.  [default: INFERD_TENANTS, or default]")
+    def decorate(command: Callable[P, R]) -> Callable[..., R]:
+        @functools.wraps(command)
+        def with_settings(*args: Any, **kwargs: Any) -> R:
+            settings, output = _settings_of(kwargs, tuple(flags))
+            return command(*args, **kwargs, settings=settings, output=output)  # type: ignore[arg-type]
+
+        decorated: Callable[..., R] = with_settings
+        for info in settings_table():
+            if info.field in flags and info.flag:
+                decorated = _further(info, info.flag, flags[info.field])(decorated)
+        return _with_options(decorated, "Tenants, with commas between them.  [default: INFERD_TENANTS, or default]")
+
+    return decorate
 
 
 def output_option(command: Callable[P, R]) -> Callable[P, R]:
@@ -83,9 +94,15 @@ def _with_options(command: Callable[..., R], tenant_help: str) -> Callable[..., 
     return command
 
 
-def _settings_of(kwargs: dict[str, Any]) -> tuple[Settings, OutputFormat]:
+def _further(info: SettingInfo, flag: str, short: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    default = f"  [default: {info.variable}, or {info.shown_default}]"
+    return click.option(flag, short, info.field, metavar=info.kind.name.upper(), help=info.meaning + default)
+
+
+def _settings_of(kwargs: dict[str, Any], further: tuple[str, ...] = ()) -> tuple[Settings, OutputFormat]:
     """Takes the shared options out of `kwargs`. `SettingsError` where a setting or a flag is wrong."""
     flags = {"broker": kwargs.pop("broker"), "namespace": kwargs.pop("namespace"), "tenants": kwargs.pop("tenant")}
+    flags |= {name: kwargs.pop(name) for name in further}
     return check_connection(Settings.from_environment(flags=flags)), kwargs.pop("output")
 
 

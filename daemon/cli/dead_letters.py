@@ -1,0 +1,213 @@
+"""`inferd dead-letters`: records that were refused, and why."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict, deque
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from daemon.cli.options import Target, broker_options
+from daemon.cli.output import report, write_answer, write_json, write_table
+from daemon.cli.session import run_with_broker
+from daemon.printable import printable
+from daemon.value_view import view_of
+from schemas.dead_letters import DeadLetter, Headers
+from schemas.errors import MalformedError, ServerError
+
+if TYPE_CHECKING:
+    from daemon.topic_reader import Range, Record
+
+COLUMNS = ("place", "time", "code", "from", "key", "bytes", "message")
+KEY_CHARS_MAX = 40
+PLACE = re.compile(r"(?P<partition>[0-9]{1,9}):(?P<offset>[0-9]{1,18})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record of `dead-letters`; `letter` is None, and `problem` says why, where it is none of inferd's."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value_bytes: int
+    value: bytes | None
+    """None also where only a summary is wanted."""
+    headers: Headers
+    """The record's own, without those of the error."""
+    letter: DeadLetter | None
+    problem: str | None
+
+    @classmethod
+    def of(cls, record: Record, *, with_value: bool) -> Entry:
+        """The entry that a record is."""
+        value = record.value if with_value else None
+        letter, problem = None, None
+        headers: Headers = tuple(record.headers)
+        try:
+            letter = DeadLetter.parse(record.key, value, record.headers)
+            headers = letter.original_headers
+        except MalformedError as error:
+            problem = error.message
+        size = len(record.value or b"")
+        return cls(record.partition, record.offset, record.timestamp, record.key, size, value, headers, letter, problem)
+
+
+@click.group("dead-letters", epilog="Example: inferd dead-letters list --last 10")
+def dead_letters() -> None:
+    """Look at records that were refused, and why."""
+
+
+@dead_letters.command("list", epilog="Example: inferd dead-letters list --code malformed --last 50")
+@click.option("--last", type=click.IntRange(1), default=20, show_default=True, help="How many of the newest.")
+@click.option("--all", "everything", is_flag=True, help="All that the topic still holds, from its beginning.")
+@click.option("--code", help="Only those with this error code.")
+@broker_options
+def list_letters(last: int, everything: bool, code: str | None, target: Target) -> None:
+    """List dead letters, the oldest first: PARTITION:OFFSET, when and why, and where the record came from."""
+    shown = _read(target, None if everything else last, code)
+    if not shown and target.output == "table":
+        report("no dead letters" if code is None else f"no dead letters with code {code}")
+    write_answer(target.output, [_summary(entry) for entry in shown], COLUMNS, map(_row, shown))
+
+
+@dead_letters.command(epilog="Example: inferd dead-letters show 2:17")
+@click.argument("place", metavar="PARTITION:OFFSET")
+@click.option("--raw", is_flag=True, help="Write the record's own value, byte for byte, and nothing else.")
+@broker_options
+def show(place: str, raw: bool, target: Target) -> None:
+    """Show one dead letter with its headers and its value: as JSON where it can be decoded, else in hexadecimal."""
+    match = PLACE.fullmatch(place)
+    if match is None:
+        raise click.UsageError(f"{printable(place, 60)!r} is no PARTITION:OFFSET, such as 2:17")
+    entry = _read_one(target, int(match["partition"]), int(match["offset"]))
+    if raw:
+        click.echo(entry.value or b"", nl=False)
+    elif target.output == "json":
+        write_json(_details(entry))
+    else:
+        _show_text(entry)
+
+
+def _read(target: Target, last: int | None, code: str | None) -> list[Entry]:
+    """The newest `last` (None: all) of those with the code (None: any), by the time at which they were written."""
+    from daemon.topic_reader import open_topic
+
+    async def read() -> list[Entry]:
+        async with open_topic(target.connection, target.topics.name("dead-letters")) as reader:
+            ranges = await reader.ranges()
+            if last is not None and code is None:
+                ranges = {tp: (max(first, end - last), end) for tp, (first, end) in ranges.items()}
+            newest: dict[int, deque[Entry]] = defaultdict(lambda: deque(maxlen=last))
+            async for record in reader.read(ranges):
+                entry = Entry.of(record, with_value=False)
+                if code is None or (entry.letter and entry.letter.code == code):
+                    newest[entry.partition].append(entry)
+            return [entry for entries in newest.values() for entry in entries]
+
+    entries = run_with_broker(target.connection, read)
+    entries.sort(key=lambda entry: (entry.timestamp_ms, entry.partition, entry.offset))
+    return entries if last is None else entries[-last:]
+
+
+def _read_one(target: Target, partition: int, offset: int) -> Entry:
+    from daemon.topic_reader import open_topic
+
+    async def read() -> Entry:
+        async with open_topic(target.connection, target.topics.name("dead-letters")) as reader:
+            ranges = {tp.partition: (tp, held) for tp, held in (await reader.ranges()).items()}
+            if partition not in ranges:
+                raise ServerError(f"{reader.topic} has no partition {partition}: it has {len(ranges)}, counted from 0")
+            tp, held = ranges[partition]
+            if held[0] <= offset < held[1]:
+                async for record in reader.read({tp: (offset, offset + 1)}):
+                    return Entry.of(record, with_value=True)
+            raise ServerError(_nothing_there(reader.topic, partition, offset, held))
+
+    return run_with_broker(target.connection, read)
+
+
+def _nothing_there(topic: str, partition: int, offset: int, held: Range) -> str:
+    first, end = held
+    holds = f"holds offsets {first} to {end - 1}" if end > first else "is empty"
+    return f"{topic} has no record at {partition}:{offset}: that partition {holds}"
+
+
+def _row(entry: Entry) -> tuple[Any, ...]:
+    place = f"{entry.partition}:{entry.offset}"
+    if entry.letter is None:
+        return place, _time(entry.timestamp_ms), None, None, _key(entry.key), entry.value_bytes, entry.problem
+    letter = entry.letter
+    came_from = f"{letter.topic} {letter.partition}:{letter.offset}"
+    return place, _time(entry.timestamp_ms), letter.code, came_from, _key(entry.key), entry.value_bytes, letter.message
+
+
+def _summary(entry: Entry) -> dict[str, Any]:
+    letter = entry.letter
+    summary = {
+        "partition": entry.partition,
+        "offset": entry.offset,
+        "timestamp": entry.timestamp_ms,
+        "key": _text(entry.key),
+        "value_bytes": entry.value_bytes,
+    }
+    if letter is None:
+        return summary | {"problem": entry.problem}
+    return summary | {
+        "code": letter.code,
+        "message": letter.message,
+        "source": {
+            "topic": letter.topic,
+            "partition": letter.partition,
+            "offset": letter.offset,
+            "timestamp": letter.timestamp,
+        },
+        "worker": letter.worker,
+    }
+
+
+def _details(entry: Entry) -> dict[str, Any]:
+    view = view_of(entry.value)
+    return _summary(entry) | {
+        "headers": [[name, _text(value)] for name, value in entry.headers],
+        "value_base64": entry.value,
+        "value_format": view.format,
+        "value": view.value,
+    }
+
+
+def _show_text(entry: Entry) -> None:
+    details = _details(entry)
+    source = details.get("source", {})
+    rows = [
+        ("code", details.get("code")),
+        ("message", details.get("message", details.get("problem"))),
+        ("written", _time(entry.timestamp_ms)),
+        ("topic", source.get("topic")),
+        ("partition", source.get("partition")),
+        ("offset", source.get("offset")),
+        ("worker", details.get("worker")),
+        ("key", details["key"]),
+        *((f"header {name}", value) for name, value in details["headers"]),
+        ("value", f"{details['value_bytes']} bytes, {details['value_format']}"),
+    ]
+    write_table(("what", "value"), rows)
+    for line in view_of(entry.value).lines:
+        click.echo(printable(line))
+
+
+def _key(key: bytes | None) -> str | None:
+    text = _text(key)
+    return None if text is None else printable(text, KEY_CHARS_MAX)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "backslashreplace")
+
+
+def _time(timestamp_ms: int) -> str:
+    return datetime.fromtimestamp(timestamp_ms / 1_000, UTC).isoformat(sep=" ", timespec="milliseconds")

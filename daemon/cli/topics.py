@@ -1,0 +1,68 @@
+"""`inferd topics`: the topics of tenants, as they are and as they should be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from daemon.cli.options import settings_options
+from daemon.cli.output import OutputFormat, write_answer
+from daemon.cli.session import run_with_broker
+from daemon.settings import Settings
+
+if TYPE_CHECKING:
+    from streams.topics import TopicState
+
+COLUMNS = ("topic", "partitions", "replicas", "cleanup", "retention", "problem")
+DAY_MS = 86_400_000
+
+
+@click.group(epilog="Example: inferd topics create --tenant acme --partitions 8")
+def topics() -> None:
+    """Create or list the topics of tenants."""
+
+
+@topics.command(epilog="Example: inferd topics create --tenant acme --partitions 8 --replication 3")
+@settings_options(
+    topic_partitions="--partitions", topic_replication="--replication", topic_retention_ms="--retention-ms"
+)
+def create(settings: Settings, output: OutputFormat) -> None:
+    """Create the topics that are missing, and verify the others.
+
+    What is there is never changed: a topic that does not fit is an error that says what to change.
+    """
+    from streams.topics import ensure_topics
+
+    wanted = replace(settings, topics_create=True).streams()
+    _write(output, run_with_broker(wanted.connection, lambda: ensure_topics(wanted)))
+
+
+@topics.command("list", epilog="Example: inferd topics list --output json")
+@settings_options()
+def list_topics(settings: Settings, output: OutputFormat) -> None:
+    """List the topics of the tenants, and what is wrong with them."""
+    from streams.topics import describe_topics
+
+    wanted = settings.streams()
+    _write(output, run_with_broker(wanted.connection, lambda: describe_topics(wanted)))
+
+
+def _write(output: OutputFormat, states: Sequence[TopicState]) -> None:
+    write_answer(output, states, COLUMNS, map(_row, states))
+
+
+def _row(state: TopicState) -> tuple[str | int | None, ...]:
+    if state.partitions == 0:
+        return state.name, 0, 0, None, None, state.problem
+    policy = state.config.get("cleanup.policy")
+    return state.name, state.partitions, state.replication, policy, _retention(state), state.problem
+
+
+def _retention(state: TopicState) -> str | None:
+    if state.config.get("cleanup.policy") == "compact":
+        return "newest of each key"
+    retention_ms = int(state.config.get("retention.ms", -1))
+    return "for ever" if retention_ms < 0 else f"{retention_ms / DAY_MS:g} days"
