@@ -176,13 +176,12 @@ class ValueRules:
         """Whether infinite values are all that is refused, and nothing is changed."""
 
     def apply(self, matrix: Matrix) -> NDArray[np.bool_] | None:
-        """Puts defaults, rounds and clips in `matrix`, in place; (rows,) True for rows that break a rule, None where none
-        does."""
+        """Fills in defaults, rounds and clips in place; (rows,) True for rows that break a rule, None if none does."""
         finite = np.isfinite(matrix)
         all_finite = bool(finite.all())
         if self.only_finite and all_finite:
             return None
-        bad = np.zeros(len(matrix), bool) if all_finite else np.isinf(matrix).any(axis=1)
+        bad: NDArray[np.bool_] = np.isinf(matrix).any(axis=1) if not all_finite else np.zeros(len(matrix), np.bool_)
         if not self.only_finite:
             self._fill(matrix)
             self._round(matrix, bad)
@@ -191,7 +190,7 @@ class ValueRules:
         return bad if bad.any() else None
 
     def check(self, matrix: Matrix) -> NDArray[np.bool_] | None:
-        """(rows,) True for rows that `apply` would refuse or change; None if there are none. `matrix` stays as it is."""
+        """(rows,) True for rows that `apply` would refuse or change, None if there are none; changes nothing."""
         if self.only_finite:
             return self.apply(matrix)
         applied = matrix.copy()
