@@ -181,7 +181,9 @@ class ValueRules:
         all_finite = bool(finite.all())
         if self.only_finite and all_finite:
             return None
-        bad: NDArray[np.bool_] = np.isinf(matrix).any(axis=1) if not all_finite else np.zeros(len(matrix), np.bool_)
+        bad = np.zeros(len(matrix), np.bool_)
+        if not all_finite:
+            bad |= np.isinf(matrix).any(axis=1)
         if not self.only_finite:
             self._fill(matrix)
             self._round(matrix, bad)
