@@ -50,6 +50,12 @@ class DataDirUnusableError(BrokerError):
 class BrokerStartError(BrokerError):
     """The broker ended, or did not answer in time, while it was starting; `log_tail` holds its last lines."""
 
-    def __init__(self, message: str, log_tail: str = "") -> None:
+    def __init__(self, message: str, log_tail: str = "", exit_code: int | None = None) -> None:
         super().__init__(message)
         self.log_tail = log_tail
+        self.exit_code = exit_code
+
+    @property
+    def is_crash(self) -> bool:
+        """Whether a signal ended it."""
+        return self.exit_code is not None and self.exit_code < 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -133,7 +132,9 @@ def _download_missing(lock: JarLock, jar_dir: Path, report: Callable[[str], None
         if not jars:
             return
         report(f"downloading Apache Kafka {lock.kafka_version}, once: {len(jars)} jars, {_megabytes(jars):.0f} MB")
-        staging = Path(tempfile.mkdtemp(prefix="download-", dir=jar_dir.parent))
+        staging = jar_dir.parent / "download"
+        shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
+        staging.mkdir()
         try:
             _download(jars, staging, jar_dir, report, fetch)
         finally:

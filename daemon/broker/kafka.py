@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,14 +14,14 @@ from daemon.broker.data_dir import DataDir, Marker
 from daemon.broker.errors import BrokerError, BrokerStartError, PortTakenError
 from daemon.broker.jars import JarLock, ensure_jars, read_lock
 from daemon.broker.jvm import Java, WatchedProcess, find_java, java_environment
+from daemon.broker.last_words import complaint, last_lines, read_from
 from daemon.broker.probe import cluster_id_at, free_port, is_port_free
 from daemon.broker.server_config import java_options, render_logging, render_properties, server_properties
 from daemon.broker.settings import EmbeddedKafkaSettings
 from daemon.broker.startup_cache import StartupCache
 
-CONTROLLER_PORT_TRIES = 3
+START_TRIES = 3
 POLL_S = 0.05
-TAIL_LINES = 15
 STARTUP_CACHE_WRITE_S = 60.0
 PORT_CLASH = "Address already in use"
 
@@ -132,15 +131,14 @@ class EmbeddedKafka:
         logging_text = render_logging(self.settings.log_level, self.log_path)
         self._data_dir.logging_path.write_text(logging_text, encoding="utf-8")
         self._choose_port()
-        if not self._data_dir.is_formatted(marker):
-            self._format(java, marker)
-        for tries_left in reversed(range(CONTROLLER_PORT_TRIES)):
+        for tries_left in reversed(range(START_TRIES)):
             try:
+                if not self._data_dir.is_formatted(marker):
+                    self._format(java, marker)
                 self._run(java, marker)
                 break
             except BrokerStartError as error:
-                self._raise_unless_controller_port_clashed(error)
-                if not tries_left:
+                if not tries_left or not self._may_start_another_time(error):
                     raise
 
     def _choose_port(self) -> None:
@@ -149,11 +147,15 @@ class EmbeddedKafka:
         elif not is_port_free(self.settings.host, self._port):
             raise self._port_taken()
 
-    def _raise_unless_controller_port_clashed(self, error: BrokerStartError) -> None:
+    def _may_start_another_time(self, error: BrokerStartError) -> bool:
+        if error.is_crash and self._startup_cache is not None and self._startup_cache.remove():
+            logger.warning("Java crashed while it was starting, perhaps by a damaged start-up cache: removed it")
+            return True
         if PORT_CLASH not in error.message:
-            raise error
+            return False
         if not is_port_free(self.settings.host, self._port):
             raise self._port_taken() from error
+        return True  # it was the controller's port, which is chosen anew
 
     def _port_taken(self) -> PortTakenError:
         return PortTakenError(
@@ -176,7 +178,11 @@ class EmbeddedKafka:
             raise BrokerStartError(f"formatting {self._data_dir.path} took longer than {timeout_s:g} s") from error
         if done.returncode != 0:
             said = done.stdout + done.stderr
-            raise BrokerStartError(f"formatting {self._data_dir.path} failed: {_complaint(said)}", _last_lines(said))
+            raise BrokerStartError(
+                f"formatting {self._data_dir.path} failed: {complaint(said)}",
+                last_lines(said),
+                done.returncode,
+            )
         self._data_dir.finish_format()
 
     def _run(self, java: Java, marker: Marker) -> None:
@@ -197,12 +203,14 @@ class EmbeddedKafka:
             time.sleep(POLL_S)
 
     def _start_failed(self, code: int | None, log_start: int) -> BrokerStartError:
-        said = _read_from(self.log_path, log_start) + _read_from(self._data_dir.output_path, 0)
+        said = read_from(self.log_path, log_start) + read_from(self._data_dir.output_path, 0)
         if code is None:
             what = f"did not answer within {self.settings.start_timeout_s:g} s"
         else:
             what = f"ended with exit code {code} while it was starting"
-        return BrokerStartError(f"the broker {what}: {_complaint(said)}; its log is {self.log_path}", _last_lines(said))
+        return BrokerStartError(
+            f"the broker {what}: {complaint(said)}; its log is {self.log_path}", last_lines(said), code
+        )
 
     def _write_server_properties(self, kafka_dir: Path) -> Path:
         controller_port = free_port(self.settings.host)
@@ -214,7 +222,7 @@ class EmbeddedKafka:
         return path
 
     def _java_options(self) -> list[str]:
-        return java_options(self.settings.heap_mb, self._data_dir.logging_path)
+        return java_options(self.settings.heap_mb, self._data_dir.logging_path, self._data_dir.logs_dir)
 
     def _startup_cache_options(self) -> list[str]:
         cache = self._startup_cache
@@ -226,26 +234,3 @@ class EmbeddedKafka:
         self._startup_cache = None
         self._process = None
         self._data_dir.release()
-
-
-def _read_from(path: Path, start: int) -> str:
-    if not path.exists():
-        return ""
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read().decode(errors="replace")
-
-
-def _last_lines(text: str) -> str:
-    lines = [line for line in text.strip().splitlines() if not line.startswith("\t")]  # stack frames
-    return "\n".join(lines[-TAIL_LINES:])
-
-
-def _complaint(text: str) -> str:
-    """The line that most likely says why: the first exception, else the first error, else the last line."""
-    found = re.search(r"^(?:Exception in thread \S+ )?(\S+(?:Exception|Error): .*)", text, re.MULTILINE) or re.search(
-        r"^.*? ERROR (.*)", text, re.MULTILINE
-    )
-    if found is not None:
-        return found[1].strip()
-    return text.strip().rpartition("\n")[2] or "it said nothing"

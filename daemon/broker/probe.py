@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import struct
+
+from daemon.broker.errors import PortTakenError
 
 METADATA_KEY, METADATA_VERSION = 3, 5
 CORRELATION_ID = 1
 RESPONSE_BYTES_MAX = 1 << 20
+FREE_PORTS = range(20_000, 32_768)
+FREE_PORT_TRIES = 100
 
 
 def cluster_id_at(host: str, port: int, timeout_s: float = 2.0) -> str | None:
@@ -37,11 +42,16 @@ def is_port_free(host: str, port: int) -> bool:
 
 
 def free_port(host: str) -> int:
-    """A port that nobody listens on at the moment."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on at the moment.
+
+    Not one of those that the system gives to outgoing connections: a client that tries again and again to reach a
+    broker that is down would in the end be given the broker's own port, connect to itself, and keep the broker out.
+    """
+    for _ in range(FREE_PORT_TRIES):
+        port = secrets.choice(FREE_PORTS)
+        if is_port_free(host, port):
+            return port
+    raise PortTakenError(f"no free port found on {host} between {FREE_PORTS[0]} and {FREE_PORTS[-1]}: name one")
 
 
 def _metadata_request() -> bytes:

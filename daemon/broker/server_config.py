@@ -79,7 +79,7 @@ def _escaped(value: str) -> str:
     return "".join(chr(unit) if 0x20 <= unit < 0x7F else f"\\u{unit:04x}" for unit in units)
 
 
-def java_options(heap_mb: int, logging_config: Path) -> list[str]:
+def java_options(heap_mb: int, logging_config: Path, logs_dir: Path) -> list[str]:
     """Options of Java: those of Kafka's own start script, a bounded heap, and no files outside our directory."""
     return [
         f"-Xmx{heap_mb}m",
@@ -88,6 +88,8 @@ def java_options(heap_mb: int, logging_config: Path) -> list[str]:
         "-XX:+ExplicitGCInvokesConcurrent",
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",
+        "-XX:-CreateCoredumpOnCrash",
+        f"-XX:ErrorFile={logs_dir / 'java-crash.log'}",
         # Of Java's own log, which speaks of the start-up cache, errors only.
         "-Xlog:disable",
         "-Xlog:all=error:stderr",

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
+import time
 from pathlib import Path
 
 from daemon.broker.jvm import Java
+
+FORGOTTEN_AFTER_S = 3600.0
 
 
 class StartupCache:
@@ -34,8 +38,15 @@ class StartupCache:
         """Java options that write the cache when Java ends, if it can be written."""
         if not os.access(self._directory, os.W_OK):
             return []
-        self._recording = self._path.with_suffix(f".{os.getpid()}.unfinished")
+        self._remove_forgotten()
+        self._recording = self._path.with_suffix(f".{secrets.token_hex(4)}.unfinished")
         return [f"-XX:AOTCacheOutput={self._recording}"]
+
+    def remove(self) -> bool:
+        """Remove the cache; whether there was one."""
+        was_there = self._path.exists()
+        self._path.unlink(missing_ok=True)
+        return was_there
 
     def keep(self) -> None:
         """Put a cache that was recorded to its end in place, and remove those of earlier jars."""
@@ -51,6 +62,11 @@ class StartupCache:
             for unfinished in self._directory.glob(f"{self._recording.name}*"):
                 unfinished.unlink(missing_ok=True)
             self._recording = None
+
+    def _remove_forgotten(self) -> None:
+        for unfinished in self._directory.glob("startup-*.unfinished*"):
+            if time.time() - unfinished.stat().st_mtime > FORGOTTEN_AFTER_S:
+                unfinished.unlink(missing_ok=True)
 
 
 def _digest(java: Java) -> str:

@@ -27,10 +27,17 @@ from daemon.broker import (
     PortTakenError,
 )
 from daemon.broker.data_dir import DataDir
+from daemon.broker.jars import ensure_jars, read_lock
+from daemon.broker.jvm import find_java
 from daemon.broker.probe import free_port
+from daemon.broker.settings import default_cache_dir
 from tests.fixtures.broker import broker_settings
 
 CODECS = ("gzip", "snappy", "lz4", "zstd")
+
+
+def no_network(coordinate: str, _directory: Path) -> Path:
+    raise ConnectionError(f"asked the network for {coordinate}")
 
 
 async def create_topic(address: str, topic: str, partitions: int = 1) -> None:
@@ -71,12 +78,13 @@ async def read(address: str, topic: str, count: int, isolation_level: str = "rea
 
 
 async def test_stopped_or_killed_and_started_again_it_has_its_records(
-    spare_broker: EmbeddedKafka, namespace: str
+    spare_broker: EmbeddedKafka, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = spare_broker.bootstrap_servers
     await create_topic(address, namespace)
     await write(address, namespace, [b"first"])
 
+    monkeypatch.setattr("daemon.broker.jars.fetch_with_jgo", no_network)
     spare_broker.stop()
     assert not spare_broker.running
     spare_broker.start()
@@ -175,6 +183,35 @@ def test_a_controller_port_that_was_taken_meanwhile_is_replaced(
         broker.start()
         broker.kill()
     assert not choices
+
+
+CRASHES_WITH_A_CACHE = """\
+#!/bin/sh
+case "$*" in *-XX:AOTCache=*) kill -ABRT $$ ;; esac
+exec {java} "$@"
+"""
+
+
+def test_a_startup_cache_that_crashes_java_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jars = ensure_jars(read_lock(), default_cache_dir(), print)
+    jar_dir = tmp_path / "cache" / jars[0].parent.name
+    jar_dir.mkdir(parents=True)
+    for jar in jars:
+        (jar_dir / jar.name).symlink_to(jar)
+    java, version = find_java()
+    script = tmp_path / "java"
+    script.write_text(CRASHES_WITH_A_CACHE.format(java=java))
+    script.chmod(0o755)
+    monkeypatch.setattr("daemon.broker.kafka.find_java", lambda: (script, version))
+    monkeypatch.setattr("daemon.broker.startup_cache._digest", lambda _: "damaged")
+    damaged = jar_dir / "startup-damaged.aot"
+    damaged.write_bytes(b"")
+    broker = EmbeddedKafka(broker_settings(tmp_path / "kafka", cache_dir=tmp_path / "cache"))
+
+    broker.start()
+
+    broker.kill()
+    assert not damaged.exists()
 
 
 def test_the_thread_that_started_it_may_end(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_jar_that_is_not_the_locked_one_is_refused(tmp_path: Path, report: Cal
         ensure_jars(LOCK, tmp_path, report, repository.fetch)
 
     assert not list(tmp_path.rglob("c-1.jar"))
-    assert not list(tmp_path.glob("download-*"))
+    assert not (tmp_path / "download").exists()
 
 
 def test_without_network_the_error_says_what_to_do(tmp_path: Path, report: Callable[[str], None]) -> None:
@@ -134,6 +134,15 @@ def test_two_at_once_fetch_once(tmp_path: Path, report: Callable[[str], None], s
 
     assert sorted(repository.asked) == sorted(CONTENTS)
     assert "another process is downloading Apache Kafka: waiting for it" in said
+
+
+def test_what_a_killed_download_left_is_in_nobodys_way(tmp_path: Path, report: Callable[[str], None]) -> None:
+    (tmp_path / "download").mkdir()
+    (tmp_path / "download" / "half.jar").write_bytes(b"half")
+
+    ensure_jars(LOCK, tmp_path, report, Repository(CONTENTS).fetch)
+
+    assert not (tmp_path / "download").exists()
 
 
 def test_another_lock_has_a_directory_of_its_own(tmp_path: Path, report: Callable[[str], None]) -> None:

@@ -141,6 +141,26 @@ def test_an_interrupted_recording_leaves_nothing(java: Java) -> None:
     assert [path.name for path in java.jars[0].parent.iterdir()] == ["a.jar"]
 
 
+def test_a_recording_that_was_forgotten_is_removed(java: Java) -> None:
+    forgotten = recorded_path(StartupCache(java))
+    of_another = recorded_path(StartupCache(java))
+    forgotten.write_bytes(b"half")
+    of_another.write_bytes(b"half")
+    os.utime(forgotten, (1, 1))
+
+    StartupCache(java).options_to_record()
+
+    assert not forgotten.exists()
+    assert of_another.exists()
+
+
+def test_a_removed_cache_is_not_used(java: Java) -> None:
+    record(java)
+    assert StartupCache(java).remove()
+    assert not StartupCache(java).remove()
+    assert StartupCache(java).options_to_read() == []
+
+
 def test_a_recording_that_java_did_not_write_is_no_cache(java: Java) -> None:
     cache = StartupCache(java)
     recorded_path(cache)

@@ -7,9 +7,11 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from daemon.broker import PortTakenError
 from daemon.broker.probe import cluster_id_at, free_port, is_port_free
 
 
@@ -82,3 +84,14 @@ def test_a_port_is_free_until_someone_listens() -> None:
     with socket.create_server(("127.0.0.1", port)):
         assert not is_port_free("127.0.0.1", port)
     assert is_port_free("127.0.0.1", port)
+
+
+def test_a_free_port_is_none_of_those_that_clients_are_given() -> None:
+    least = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(free_port("127.0.0.1") < least for _ in range(20))
+
+
+def test_no_free_port_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.broker.probe.is_port_free", lambda *_: False)
+    with pytest.raises(PortTakenError, match=r"no free port found on 127\.0\.0\.1 between 20000 and 32767: name one"):
+        free_port("127.0.0.1")

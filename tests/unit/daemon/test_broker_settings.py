@@ -9,7 +9,7 @@ import pytest
 
 from daemon.broker import BrokerSettingError, EmbeddedKafka, EmbeddedKafkaSettings
 from daemon.broker.jvm import java_environment
-from daemon.broker.kafka import _complaint, _last_lines
+from daemon.broker.last_words import complaint, last_lines
 from daemon.broker.server_config import render_logging, render_properties, server_properties
 from daemon.broker.settings import default_cache_dir, default_data_dir
 
@@ -128,7 +128,7 @@ def test_java_is_not_given_what_is_meant_for_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "line"),
     [
         ("", "it said nothing"),
         ("one\ntwo\n", "two"),
@@ -138,9 +138,9 @@ def test_java_is_not_given_what_is_meant_for_others() -> None:
         ("java.lang.OutOfMemoryError: heap", "java.lang.OutOfMemoryError: heap"),
     ],
 )
-def test_the_telling_line_of_a_log_is_found(text: str, complaint: str) -> None:
-    assert _complaint(text) == complaint
+def test_the_telling_line_of_a_log_is_found(text: str, line: str) -> None:
+    assert complaint(text) == line
 
 
 def test_the_tail_of_a_log_has_no_stack_frames() -> None:
-    assert _last_lines("a\n\tat b\nc\n") == "a\nc"
+    assert last_lines("a\n\tat b\nc\n") == "a\nc"
