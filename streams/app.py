@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 EXIT_FAILED = 1
 EXIT_STALLED = 71
 WATCH_INTERVAL_S = 1.0
+LEAVE_S, LEAVE_S_MIN = 2.0, 0.5
+"""What of the time for a stop is kept for leaving the group, and its least."""
 
 
 class Streams:
@@ -103,32 +105,38 @@ class Streams:
 
         Past the deadline nothing more is committed.
         """
+        deadline = time.monotonic() + timeout_s
         self._stage = "draining"
         self._enter("draining")
-        in_time = True
-        if self.lane is not None:
-            try:
-                await asyncio.wait_for(self.lane.drain(), timeout_s)
-            except asyncio.TimeoutError:
-                in_time = not self.lane.busy
-            await self.lane.close()
+        in_time = await self._drain(timeout_s - min(LEAVE_S, timeout_s / 2))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-        in_time &= await self._leave(max(1.0, timeout_s))
+        in_time &= await self._leave(max(LEAVE_S_MIN, deadline - time.monotonic()))
         if self.deploys is not None:
             await self.deploys.stop()
         self._stage = "stopped"
         self._enter("stopped")
         return in_time
 
+    async def _drain(self, timeout_s: float) -> bool:
+        if self.lane is None:
+            return True
+        try:
+            await asyncio.wait_for(self.lane.drain(), timeout_s)
+        except TimeoutError:
+            return False
+        finally:
+            await self.lane.close()
+        return True
+
     async def _leave(self, timeout_s: float) -> bool:
         if self._app is None:
             return True
         try:
             await asyncio.wait_for(self._app.stop(), timeout_s)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return False
         return True
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.fixtures.broker", "tests.fixtures.lane"]
+pytest_plugins = ["tests.fixtures.broker", "tests.fixtures.lane", "tests.fixtures.workers"]
 
 settings.register_profile("inferd", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("inferd")

@@ -10,6 +10,7 @@ from schemas.models import Manifest
 from streams.inference.catalog import ServedModel
 from streams.inference.features import FeatureSchema
 from streams.inference.lightgbm import LightGBMRuntime
+from streams.inference.lightgbm_library import library
 from streams.inference.manifests import reconcile
 from streams.inference.model_file import read_model_file
 from streams.inference.postprocess import compile_postprocess
@@ -24,6 +25,8 @@ def load_model(path: Path, manifest: Manifest, threads: int = 1) -> ServedModel:
     file = read_model_file(model)
     complete = reconcile(manifest, file)
     features, postprocessor = FeatureSchema(complete), compile_postprocess(complete)
+    # LightGBM keeps one thread count for the process, and starts a thread a core unless told otherwise.
+    library().cap_threads(threads)
     runtime = LightGBMRuntime(model, file=file, num_threads=threads)
     runtime.predict(np.full((1, features.n_features), np.nan), postprocessor.needed(("prediction",)))
     return ServedModel(complete, runtime, features, postprocessor)

@@ -411,6 +411,7 @@ class Scorer:
             model = self._catalog.resolve(request.model, record.key or id.encode())
             _check_outputs(model, request.outputs)
             matrix = model.features.matrix(request.input_data)
+            self._check_result_size(model, request.outputs, len(matrix))
         except InferenceError as error:
             self._refuse(batch, index, record, request, error)
         except Exception as fault:
@@ -419,6 +420,15 @@ class Scorer:
         else:
             single = getattr(request.input_data, "single", False)
             batch.group(model, request.outputs, encoding).add(_Member(index, id, len(matrix), single), matrix)
+
+    def _check_result_size(self, model: ServedModel, outputs: Sequence[Output], rows: int) -> None:
+        """Before anything is allocated for it: a value takes a byte at least."""
+        values = rows * sum(model.runtime.values_per_row(output) for output in outputs)
+        if values > self._limits.result_bytes_max:
+            raise TooLargeError(
+                f"the result would have {values} values, which do not fit into {self._limits.result_bytes_max} bytes: "
+                "ask for fewer rows or outputs"
+            )
 
     def _refuse(
         self, batch: MicroBatch, index: int, record: Record, request: PredictionRequest | None, error: InferenceError

@@ -171,3 +171,11 @@ def test_halving_ends_at_single_records() -> None:
         else:
             stack = [*halves, *stack]
     assert singles == [(0, 0), (0, 1), (0, 2), (1, 3), (1, 4)]
+
+
+def test_a_result_that_cannot_fit_is_refused_before_it_is_computed() -> None:
+    runtime = SumRuntime()
+    runtime.values_per_row = lambda output: 1_000_000  # type: ignore[method-assign]
+    scorer = Scorer(catalog_of(sum_model(runtime=runtime)), Limits())
+    assert code_of(scorer, pack([[1.0, 2.0], [3.0, 4.0]])) == "too_large"
+    assert runtime.calls == []

@@ -10,7 +10,8 @@ import msgpack
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas.requests import ID_PATTERN
 from streams.inference.vectorised import gather, row_header, valid_ids
