@@ -1,0 +1,101 @@
+"""Checks of this machine: settings, disk, memory, the parts of the embedded broker."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from daemon.broker.errors import BrokerError
+from daemon.broker.jars import read_lock
+from daemon.broker.jvm import find_java
+from daemon.checks import Check
+from daemon.setting_checks import check_worker
+from daemon.setting_table import SettingsError
+from daemon.settings import Settings
+
+GIB = 1_024**3
+DISK_BYTES_MIN, DISK_BYTES_GOOD = GIB // 2, 2 * GIB
+MEMORY_BYTES_GOOD = GIB // 2
+CGROUP_LIMIT, CGROUP_USE = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+
+
+def check_settings(settings: Settings) -> list[Check]:
+    """Whether a worker would accept them."""
+    try:
+        check_worker(settings)
+    except SettingsError as error:
+        return [Check("settings", "fail", problem, "see docs/settings.md") for problem in error.problems]
+    return [Check("settings", "ok", "a worker accepts them")]
+
+
+def check_disk(data_dir: Path) -> list[Check]:
+    """Whether the data directory can be written, and how much room it has."""
+    there = existing_ancestor(data_dir)
+    if not os.access(there, os.W_OK):
+        return [Check("disk", "fail", f"{there} cannot be written", "choose another INFERD_DATA_DIR")]
+    free = shutil.disk_usage(there).free
+    detail = f"{free / GIB:.1f} GiB free for {data_dir}"
+    if free < DISK_BYTES_MIN:
+        return [Check("disk", "fail", detail, "make room, or choose another INFERD_DATA_DIR")]
+    return [Check("disk", "ok", detail) if free >= DISK_BYTES_GOOD else Check("disk", "warn", detail, "make room soon")]
+
+
+def check_memory(settings: Settings, meminfo: Path = Path("/proc/meminfo")) -> list[Check]:
+    """Whether the buffers of a worker fit into the memory that is left."""
+    available = available_bytes(meminfo)
+    if available is None:
+        return [Check("memory", "skip", "this system does not say how much is available")]
+    wanted = settings.buffer_bytes_max + settings.in_flight_bytes_max + MEMORY_BYTES_GOOD
+    detail = f"{available / GIB:.1f} GiB available, a worker may take {wanted / GIB:.1f} GiB and its models"
+    if available < wanted:
+        remedy = "give it more memory, or lower INFERD_BUFFER_BYTES_MAX and INFERD_IN_FLIGHT_BYTES_MAX"
+        return [Check("memory", "warn", detail, remedy)]
+    return [Check("memory", "ok", detail)]
+
+
+def check_embedded_broker(settings: Settings) -> list[Check]:
+    """Whether `inferd up` could start its broker."""
+    name = "embedded broker"
+    if settings.broker:
+        return [Check(name, "skip", "not needed: INFERD_BROKER is set")]
+    try:
+        _, java = find_java()
+    except BrokerError as error:
+        return [Check(name, "warn", error.message, "or set INFERD_BROKER to a Kafka of your own")]
+    lock = read_lock()
+    parts = f"Java {java}, Apache Kafka {lock.kafka_version}"
+    # A damaged jar is found, and replaced, when the broker starts.
+    if not any(settings.cache_dir.glob(f"kafka-{lock.kafka_version}-*/*.jar")):
+        return [Check(name, "warn", f"{parts}: not downloaded yet", "its first start downloads 45 MB")]
+    return [Check(name, "ok", parts)]
+
+
+def existing_ancestor(path: Path) -> Path:
+    """`path`, or the nearest directory above it that is there."""
+    return next(parent for parent in (path, *path.parents) if parent.exists() or parent == parent.parent)
+
+
+def available_bytes(meminfo: Path) -> int | None:
+    """Memory that can still be taken: the machine's, or the container's where that is less."""
+    try:
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        machine = int(lines["MemAvailable"].split()[0]) * 1_024
+    except (OSError, KeyError, ValueError):
+        return None
+    container = _container_bytes({name: _read(path) for name, path in (("max", CGROUP_LIMIT), ("use", CGROUP_USE))})
+    return machine if container is None else min(machine, container)
+
+
+def _container_bytes(texts: Mapping[str, str]) -> int | None:
+    if not texts["max"].isdigit() or not texts["use"].isdigit():
+        return None
+    return max(int(texts["max"]) - int(texts["use"]), 0)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

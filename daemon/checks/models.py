@@ -1,0 +1,56 @@
+"""Check of the models: every version on the topics is put together, tried and loaded, as a worker would do it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from daemon.checks import Check
+from daemon.cluster import metadata
+from daemon.settings import Settings
+from schemas.topics import Stream, TenantTopics
+from streams.deploys import Deploys
+from streams.inference.catalog import ModelCatalog, Version
+
+STREAMS: tuple[Stream, ...] = ("models", "model-artifacts")
+REMEDY_NONE = "inferd models deploy MODEL --name NAME"
+
+
+async def check_models(settings: Settings) -> list[Check]:
+    """One check for each version that does not serve, or one for all that do."""
+    names = [TenantTopics(settings.namespace, tenant).name(stream) for tenant in settings.tenants for stream in STREAMS]
+    if not (await metadata(settings.connection())).topics() >= set(names):
+        return [Check("models", "skip", "their topics are not there")]
+    problems: list[str] = []
+    with TemporaryDirectory(prefix="inferd-doctor-") as folder:
+        # A directory of its own: a worker on this machine may be using the other one.
+        wanted = replace(settings.streams(), data_dir=Path(folder), worker_id=f"{settings.worker_id}-doctor")
+        deploys = Deploys(wanted, lambda record, error: problems.append(f"{record.topic}: {error.message}"))
+        try:
+            await deploys.start()
+            return model_checks(deploys.catalogs, problems)
+        finally:
+            await deploys.stop()
+
+
+def model_checks(catalogs: Mapping[str, ModelCatalog], problems: list[str]) -> list[Check]:
+    """What catalogs that have been read to the end say."""
+    versions = [(tenant, version) for tenant, catalog in catalogs.items() for version in catalog.versions()]
+    broken = [(tenant, version) for tenant, version in versions if version.state != "ready"]
+    checks = [_broken(tenant, version) for tenant, version in broken]
+    told = [version.reason for _, version in broken if version.reason]
+    others = [problem for problem in problems if not any(reason in problem for reason in told)]
+    checks += [Check("models", "fail", f"a record was refused, {problem}", "deploy it again") for problem in others]
+    if not versions and not checks:
+        return [Check("models", "warn", "there are none", REMEDY_NONE)]
+    ready = len(versions) - len(broken)
+    return [*checks, Check("models", "ok", f"{ready} versions load and predict")] if ready else checks
+
+
+def _broken(tenant: str, version: Version) -> Check:
+    manifest = version.manifest
+    detail = f"{manifest.model_id}:{manifest.version} of tenant {tenant} is {version.state}: {version.reason}"
+    state = "fail" if version.state == "failed" else "warn"
+    return Check("models", state, detail, "deploy it again, or remove it: inferd models remove")  # type: ignore[arg-type]

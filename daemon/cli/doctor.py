@@ -1,0 +1,77 @@
+"""`inferd doctor`: is everything there that a worker needs?"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+
+import click
+
+from daemon.checks import Check, attempt, attempt_all
+from daemon.cli.options import settings_options
+from daemon.cli.output import EXIT_FAILED, OutputFormat, report, write_answer
+from daemon.settings import Settings
+
+COLUMNS = ("check", "state", "what was found", "what to do")
+MODELS_TIMEOUT_S = 300.0
+
+
+@click.command(epilog="Example: inferd doctor --broker kafka:9092 --tenant acme")
+@settings_options()
+def doctor(settings: Settings, output: OutputFormat) -> None:
+    """Check settings, broker, topics, rights, consumer group, models and this machine.
+
+    Nothing is changed, and nothing is written to a topic. Exits with 1 if a check fails.
+    """
+    checks = asyncio.run(_collect(settings))
+    write_answer(output, checks, COLUMNS, [(check.name, check.state, check.detail, check.remedy) for check in checks])
+    if any(check.state == "fail" for check in checks):
+        sys.exit(EXIT_FAILED)
+
+
+async def _collect(settings: Settings) -> list[Check]:
+    checks = []
+    async for check in all_checks(settings):
+        if sys.stderr.isatty():
+            report(f"{check.name}: {check.state}")
+        checks.append(check)
+    return checks
+
+
+async def all_checks(settings: Settings) -> AsyncIterator[Check]:
+    """Every check, those of this machine first; those of the cluster are skipped where it does not answer."""
+    from daemon.checks import kafka, machine
+
+    for found in (
+        machine.check_settings(settings),
+        machine.check_disk(settings.data_dir),
+        machine.check_memory(settings),
+        machine.check_embedded_broker(settings),
+    ):
+        for check in found:
+            yield check
+    connection = settings.connection()
+    answered = await attempt("broker", lambda: kafka.check_broker(connection))
+    for check in answered:
+        yield check
+    if answered[0].state == "fail":
+        yield Check("cluster", "skip", "topics, rights, group, clock and models: the broker does not answer")
+        return
+    in_cluster = {
+        "brokers": lambda: kafka.check_brokers(connection),
+        "topics": lambda: kafka.check_topics(settings),
+        "access": lambda: kafka.check_access(settings),
+        "group": lambda: kafka.check_group(settings),
+        "clock": lambda: kafka.check_clock(settings),
+    }
+    async for check in attempt_all(in_cluster):
+        yield check
+    for check in await _models(settings):
+        yield check
+
+
+async def _models(settings: Settings) -> list[Check]:
+    from daemon.checks import models
+
+    return await attempt("models", lambda: models.check_models(settings), MODELS_TIMEOUT_S)
