@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError, for_code
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    GroupCoordinatorNotAvailableError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 from aiokafka.protocol.produce import ProduceRequest
 
 from daemon.checks import Check
@@ -23,6 +30,7 @@ PROBE_TIMEOUT_S = 5.0
 FETCH_MS = 500
 AHEAD_S_MAX = 1.0
 RECENT_S = 3_600.0
+COORDINATOR_PAUSES_S = (0.2, 0.5, 1.0, 2.0)
 FETCH_KEY = 1
 FETCH_VERSION_OF_KAFKA_4 = 4
 """The least version of Fetch that brokers from 4.0 on speak; earlier ones speak version 0 too."""
@@ -136,6 +144,7 @@ async def check_group(settings: Settings) -> list[Check]:
     admin = AIOKafkaAdminClient(**connection.aiokafka_options())
     try:
         await admin.start()
+        await _wait_for_coordinator(admin, group)
         state, members = await _group_state(admin, group)
         committed = await admin.list_consumer_group_offsets(group)
     except GroupAuthorizationFailedError:
@@ -147,6 +156,17 @@ async def check_group(settings: Settings) -> list[Check]:
     if members == 0:
         return [Check("group", "warn", detail, "no worker runs: inferd worker")]
     return [Check("group", "ok" if state == "Stable" else "warn", detail)]
+
+
+async def _wait_for_coordinator(admin: AIOKafkaAdminClient, group: str) -> None:
+    """A cluster that has had no group yet makes their topic when it is first asked."""
+    for pause_s in COORDINATOR_PAUSES_S:
+        try:
+            await admin.find_coordinator(group)
+        except GroupCoordinatorNotAvailableError:
+            await asyncio.sleep(pause_s)
+        else:
+            return
 
 
 async def _group_state(admin: AIOKafkaAdminClient, group: str) -> tuple[str, int]:
