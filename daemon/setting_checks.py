@@ -5,10 +5,36 @@ from __future__ import annotations
 import ipaddress
 import ssl
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from daemon.setting_table import SettingsError
 from daemon.settings import Settings, settings_table
 
+
+class Bound(NamedTuple):
+    """The setting `field` must be at most `share` times the setting `of`."""
+
+    field: str
+    of: str
+    reason: str
+    share: float = 1.0
+    words: str = ""
+    """`share` in words."""
+
+
+AT_MOST = (
+    Bound("heartbeat_interval_s", "session_timeout_s", "two heartbeats may be lost", 1 / 3, "a third of "),
+    Bound("session_timeout_s", "request_timeout_s", "a request may wait for a rebalance"),
+    Bound("revoke_timeout_s", "rebalance_timeout_s", "what is revoked is finished within the rebalance"),
+    Bound("revoke_timeout_s", "drain_timeout_s", "so it is within an ordered stop"),
+    Bound("rebalance_timeout_s", "stall_timeout_s", "a rebalance may take so long without being stalled"),
+    Bound("inline_ms_max", "heartbeat_interval_s", "heartbeats wait for it", 1_000, "the milliseconds of "),
+    Bound("message_bytes_max", "batch_bytes_max", "a micro-batch holds at least one request"),
+    Bound("message_bytes_max", "batch_expanded_bytes_max", "a compressed batch holds at least one request"),
+    Bound("batch_bytes_max", "buffer_bytes_max", "the buffer holds at least one micro-batch"),
+    Bound("result_bytes_max", "in_flight_bytes_max", "at least one result may be in flight"),
+)
+"""What must hold between two settings."""
 _INFO = {info.field: info for info in settings_table()}
 
 
@@ -68,40 +94,16 @@ def _tls_problems(settings: Settings) -> Iterator[str]:
 
 
 def _worker_problems(settings: Settings) -> Iterator[str]:
-    yield from _group_problems(settings)
-    yield from _size_problems(settings)
+    for bound in AT_MOST:
+        if getattr(settings, bound.field) > getattr(settings, bound.of) * bound.share:
+            limit = f"at most {bound.words}{_shown(settings, bound.of)}"
+            yield f"{_shown(settings, bound.field)} is not allowed: it must be {limit}"
     if not is_loopback(settings.http_host) and not settings.insecure_http:
         yield (
             f"{_shown(settings, 'http_host')} is not allowed: other machines would reach an HTTP server that nothing"
             " guards. It must be a loopback address (127.0.0.1, ::1, localhost), unless INFERD_INSECURE_HTTP=true"
             " (--insecure-http) says that this is meant"
         )
-
-
-def _group_problems(settings: Settings) -> Iterator[str]:
-    # Two heartbeats may be lost before a member counts as dead.
-    yield from _at_most(settings, "heartbeat_interval_s", "session_timeout_s", share=1 / 3, of="a third of")
-    # Faust refuses to start otherwise.
-    yield from _at_most(settings, "session_timeout_s", "request_timeout_s")
-    yield from _at_most(settings, "revoke_timeout_s", "rebalance_timeout_s")
-    yield from _at_most(settings, "rebalance_timeout_s", "stall_timeout_s")
-    yield from _at_most(settings, "revoke_timeout_s", "drain_timeout_s")
-    # Heartbeats go out from the event loop that a prediction may hold for so long.
-    yield from _at_most(settings, "inline_ms_max", "heartbeat_interval_s", share=1_000, of="the milliseconds of")
-
-
-def _size_problems(settings: Settings) -> Iterator[str]:
-    yield from _at_most(settings, "message_bytes_max", "batch_bytes_max")
-    yield from _at_most(settings, "message_bytes_max", "batch_expanded_bytes_max")
-    yield from _at_most(settings, "batch_bytes_max", "buffer_bytes_max")
-    yield from _at_most(settings, "result_bytes_max", "in_flight_bytes_max")
-    yield from _at_most(settings, "message_bytes_max", "in_flight_bytes_max")
-
-
-def _at_most(settings: Settings, name: str, bound: str, share: float = 1.0, of: str = "") -> Iterator[str]:
-    if getattr(settings, name) > getattr(settings, bound) * share:
-        limit = " ".join(["at most", *filter(None, [of]), _shown(settings, bound)])
-        yield f"{_shown(settings, name)} is not allowed: it must be {limit}"
 
 
 def _missing(settings: Settings, names: tuple[str, ...], reason: str) -> Iterator[str]:

@@ -1,0 +1,75 @@
+"""The pages of docs/ that are made from the code: `python -m daemon.reference` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from daemon.metrics import METRICS
+from daemon.setting_checks import AT_MOST
+from daemon.settings import Settings, settings_table
+
+DOCS = Path(__file__).parent.parent / "docs"
+MADE = "<!-- Made by `python -m daemon.reference`; change the code instead. -->"
+
+
+ABOUT_SETTINGS = """\
+Each setting is an environment variable, and a flag of `inferd worker` and `inferd up` that overrides it. An empty
+variable counts as not set. A wrong value, or a variable `INFERD_…` that is not in this list, ends the process with exit
+code 2 and one line for each that is wrong. `INFERD_TEST_…` belong to the tests."""
+ABOUT_RULES = """\
+`SASL_PLAINTEXT` and `SASL_SSL` need a user name and a password; TLS files need `SSL` or `SASL_SSL`. An `INFERD_HTTP_HOST`
+that other machines reach needs `INFERD_INSECURE_HTTP=true`."""
+ABOUT_METRICS = """\
+`GET /metrics` gives these for Prometheus, in base units (seconds, bytes), beside `process_…`, `python_info` and
+`python_gc_…` of the Python client. Counters count since the start of the process. What is read from the streams is absent
+until they have been started. Labels take their values from configured tenants, from deployed models and from fixed sets,
+never from what a request says."""
+
+
+def settings_page() -> str:
+    """docs/settings.md: every setting, section by section, and what must hold between them."""
+    parts = ["# Settings", MADE, ABOUT_SETTINGS]
+    for section in Settings.SECTIONS:
+        rows = [
+            (f"`{info.variable}`", _code(info.flag), _code(info.shown_default), info.kind.allowed, info.meaning)
+            for info in settings_table()
+            if info.section == section
+        ]
+        parts += [f"## {section}", _table(("variable", "flag", "default", "allowed", "meaning"), rows)]
+    variables = {info.field: f"`{info.variable}`" for info in settings_table()}
+    rules = [(variables[bound.field], bound.words + variables[bound.of], bound.reason) for bound in AT_MOST]
+    parts += ["## Between settings", _table(("setting", "is at most", "because"), rules), ABOUT_RULES]
+    return "\n\n".join(parts) + "\n"
+
+
+def metrics_page() -> str:
+    """docs/metrics.md: every metric of `/metrics`."""
+    rows = [
+        (f"`{info.name}`", info.type, ", ".join(f"`{label}`" for label in info.labels), info.meaning)
+        for info in METRICS
+    ]
+    parts = ["# Metrics", MADE, ABOUT_METRICS, _table(("name", "type", "labels", "meaning"), rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+PAGES = {"settings.md": settings_page, "metrics.md": metrics_page}
+
+
+def main() -> None:
+    """Writes the pages."""
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page(), encoding="utf-8")
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _code(text: str | None) -> str:
+    return f"`{text}`" if text else ""
+
+
+if __name__ == "__main__":
+    main()
