@@ -6,12 +6,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from schemas.errors import InferenceError, MalformedError
+from schemas.errors import InferenceError, MalformedError, SchemaMismatchError
 from schemas.headers import Encoding
 from schemas.input_data import decode_input_data
 from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.manifest_checks import check_alias, check_manifest
 from schemas.models import Alias, Manifest
+from schemas.requests import ListRows
 from schemas.strict import DECODE_ERRORS, check_size, refusal, structural_fault
 
 Record = TypeVar("Record", Manifest, Alias)
@@ -25,7 +26,7 @@ def decode_manifest(value: bytes | None, limits: Limits = DEFAULT_LIMITS, encodi
     manifest = _decode(value, Manifest, "manifest", limits, encoding)
     check_manifest(manifest, limits)
     if manifest.warmup is not None:
-        _check_warmup(manifest.warmup, limits)
+        _check_warmup(manifest.warmup, len(manifest.features), limits)
     return manifest
 
 
@@ -63,9 +64,16 @@ def _encode(record: msgspec.Struct, encoding: Encoding) -> bytes:
     return encode(record, order="deterministic")
 
 
-def _check_warmup(rows: list[Any], limits: Limits) -> None:
-    """Refuse warm-up rows that a request could not bring."""
+def _check_warmup(rows: list[Any], n_features: int, limits: Limits) -> None:
+    """Refuse warm-up rows that a request could not bring; whether their values fit is found out by scoring them."""
     try:
-        decode_input_data(msgspec.msgpack.encode(rows), "msgpack", limits)
+        decoded = decode_input_data(msgspec.msgpack.encode(rows), "msgpack", limits)
     except (InferenceError, OverflowError) as error:
         raise MalformedError(f"warmup: {error}") from None
+    if isinstance(decoded, ListRows):
+        if decoded.single:
+            raise MalformedError("warmup: a list of rows is expected, and it is one row")
+        if decoded.rows and len(decoded.rows[0]) != n_features:
+            raise SchemaMismatchError(
+                f"warmup: rows of {len(decoded.rows[0])} values, and the model has {n_features} features"
+            )

@@ -1,0 +1,58 @@
+"""Records that use every field there is."""
+
+from __future__ import annotations
+
+from schemas.dead_letters import DeadLetter
+from schemas.models import Alias, CacheSpec, Feature, Manifest, Postprocess, Preprocess, SplitShare
+from schemas.results import Failure, Prediction, Result
+
+SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+MANIFEST = Manifest(
+    model_id="flights",
+    version=3,
+    runtime="lightgbm",
+    sha256=SHA256,
+    size=123_456,
+    features=[
+        Feature("dep_delay", "float64", min=-60.0, max=1_500.0),
+        Feature("carrier", "category", categories=["AA", "UA", 7, 2.5, False], required=True),
+        Feature("hour", "int64", required=False),
+    ],
+    objective="binary",
+    outputs=1,
+    preprocess=Preprocess(
+        order=["hour", "carrier", "dep_delay"],
+        defaults={"hour": 12, "carrier": "AA"},
+        unknown_category="missing",
+        out_of_range="clip",
+    ),
+    postprocess=Postprocess(labels=["on time", "late"], threshold=0.4),
+    cache=CacheSpec(ttl_s=60.0, max_entries=1_000),
+    warmup=[[12, "AA", 3.5]],
+    signature="ed25519:…",
+    labels={"team": "ops", "env": "prod"},
+    created_at="2026-01-02T03:04:05Z",
+)
+ALIAS = Alias(split=[SplitShare(3, 0.9), SplitShare(4, 0.1)], shadow=[5], sticky="key")
+PREDICTION = Prediction("2-17", "flights", 3, SHA256, {"prediction": "late", "probabilities": [0.25, 0.75]})
+FAILURE = Failure("2-18", "flights", "schema_mismatch", "row 0 has 9 features, and the model takes 10", False)
+UNREADABLE = Failure("2-19", None, "malformed", "request: the record has no value", False)
+RESULTS: dict[str, Result] = {"prediction": PREDICTION, "failure": FAILURE, "unreadable": UNREADABLE}
+DEAD_LETTER = DeadLetter(
+    code="malformed",
+    message="request: trailing bytes – at byte 3",
+    topic="inferd.default.requests",
+    partition=2,
+    offset=19,
+    timestamp=1_767_322_800_123,
+    worker="worker-1",
+    key=b"k\x00",
+    value=b"\xc1",
+    original_headers=(
+        ("content-type", b"application/msgpack"),
+        ("x", b"\xff\x00"),
+        ("x", None),
+        ("inferd-error-code", b"too_deep"),
+    ),
+)

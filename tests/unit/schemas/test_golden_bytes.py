@@ -1,0 +1,107 @@
+"""The bytes of the wire, kept in `tests/golden/wire`: what was written once must be written, and read, for ever."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.codec import (
+    decode_alias,
+    decode_manifest,
+    decode_request,
+    decode_result,
+    encode_alias,
+    encode_manifest,
+    encode_request,
+    encode_result,
+)
+from schemas.dead_letters import DeadLetter
+from schemas.headers import Encoding
+from schemas.limits import DEFAULT_LIMITS
+from schemas.models import Alias, Feature, Manifest
+from schemas.requests import InputData, ListRows, NamedRows, TensorRows
+from schemas.results import Prediction
+from tests.unit.schemas.sample_records import ALIAS, DEAD_LETTER, MANIFEST, RESULTS, SHA256
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "wire"
+ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+
+INPUTS: dict[str, InputData] = {
+    "row": ListRows([[1.5, 2, None, True, "JFK"]], single=True),
+    "rows": ListRows([[1.5, -2], [None, 18_446_744_073_709_551_615]], single=False),
+    "named_row": NamedRows([{"dep_delay": 1.5, "carrier": "UA", "é": None}], single=True),
+    "named_rows": NamedRows([{"a": 1}, {"a": 2, "b": False}], single=False),
+    "tensor": TensorRows("<f4", (2, 1), b"\x00\x00\x80?\x00\x00\x00\xc0"),
+}
+PREDICTIONS = {
+    "every_output": Prediction(
+        "0-1",
+        "m",
+        1,
+        SHA256,
+        {
+            "prediction": [0, 1],
+            "probabilities": [[0.75, 0.25], [0.5, 0.5]],
+            "raw": [-1.0986122886681098, 0.0],
+            "contributions": [[0.5, -1.5], [0.25, 0.0]],
+            "leaves": [[3, 0], [1, 2]],
+        },
+    ),
+    "top_k": Prediction("a:b", "m", 12, SHA256, {"prediction": [{"label": "é", "probability": 0.5}]}),
+}
+MANIFESTS = {
+    "every_field": MANIFEST,
+    "least": Manifest("m", 1, "lightgbm", SHA256, 10, [Feature("x")]),
+}
+ALIASES = {"split": ALIAS, "version": Alias(version=3)}
+
+
+def golden(kind: str, name: str, encoding: Encoding) -> bytes:
+    written = json.loads((GOLDEN / f"{kind}.json").read_text())[name][encoding]
+    return bytes.fromhex(written) if encoding == "msgpack" else written.encode()
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("name", INPUTS)
+def test_requests(name: str, encoding: Encoding) -> None:
+    value = golden("requests", name, encoding)
+    assert encode_request(INPUTS[name], "flights:3", outputs=["raw"], id="r-1", encoding=encoding) == value
+    request = decode_request(value, encoding, DEFAULT_LIMITS)
+    assert (request.input_data, str(request.model), request.outputs, request.id) == (
+        INPUTS[name],
+        "flights:3",
+        ("raw",),
+        "r-1",
+    )
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("name", [*RESULTS, *PREDICTIONS])
+def test_results(name: str, encoding: Encoding) -> None:
+    result = {**RESULTS, **PREDICTIONS}[name]
+    assert encode_result(result, encoding) == golden("results", name, encoding)
+    assert decode_result(golden("results", name, encoding), encoding) == result
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_manifests(name: str, encoding: Encoding) -> None:
+    assert encode_manifest(MANIFESTS[name], encoding) == golden("manifests", name, encoding)
+    assert decode_manifest(golden("manifests", name, encoding), encoding=encoding) == MANIFESTS[name]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("name", ALIASES)
+def test_aliases(name: str, encoding: Encoding) -> None:
+    assert encode_alias(ALIASES[name], encoding) == golden("aliases", name, encoding)
+    assert decode_alias(golden("aliases", name, encoding), encoding=encoding) == ALIASES[name]
+
+
+def test_dead_letters() -> None:
+    written: dict[str, Any] = json.loads((GOLDEN / "dead_letters.json").read_text())["redriven"]
+    headers = [(name, None if value is None else bytes.fromhex(value)) for name, value in written["headers"]]
+    assert list(DEAD_LETTER.headers()) == headers
+    assert DeadLetter.parse(bytes.fromhex(written["key"]), bytes.fromhex(written["value"]), headers) == DEAD_LETTER

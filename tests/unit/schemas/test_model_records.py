@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from schemas.codec import (
+    check_manifest,
+    check_manifest_key,
+    decode_alias,
+    decode_manifest,
+    encode_alias,
+    encode_manifest,
+)
+from schemas.errors import InferenceError
+from schemas.headers import Encoding
+from schemas.limits import DEFAULT_LIMITS, Limits
+from schemas.models import AliasKey, ArtifactKey, Feature, Manifest, VersionKey, parse_artifact_key, parse_model_key
+from tests.unit.schemas.sample_records import ALIAS, MANIFEST
+
+ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+
+
+def manifest_with(**fields: Any) -> bytes:
+    return msgspec.msgpack.encode({**msgspec.to_builtins(MANIFEST), **fields})
+
+
+def refusal(value: bytes | None, limits: Limits = DEFAULT_LIMITS, encoding: Encoding = "msgpack") -> InferenceError:
+    with pytest.raises(InferenceError) as caught:
+        decode_manifest(value, limits, encoding)
+    return caught.value
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_records_come_back(encoding: Encoding) -> None:
+    assert decode_manifest(encode_manifest(MANIFEST, encoding), encoding=encoding) == MANIFEST
+    assert decode_alias(encode_alias(ALIAS, encoding), encoding=encoding) == ALIAS
+
+
+def test_equal_manifests_give_equal_bytes() -> None:
+    other = msgspec.structs.replace(MANIFEST, labels={"env": "prod", "team": "ops"})
+    assert other == MANIFEST
+    assert encode_manifest(other) == encode_manifest(MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("value", "encoding", "code", "says"),
+    [
+        (None, "msgpack", "malformed", "no value"),
+        (b"", "msgpack", "malformed", "empty value"),
+        (b"\xc1", "msgpack", "malformed", "0xc1"),
+        (b"[]", "json", "malformed", "got `array`"),
+        (encode_manifest(MANIFEST) + b"\x00", "msgpack", "malformed", "trailing"),
+        (b'{"version":1,"version":1}', "json", "malformed", "'version' at byte 13 comes twice"),
+        (b"\x82\xa1a\x01\xa1a\x01", "msgpack", "malformed", "'a' at byte 4 comes twice"),
+        (b"\x81\xa1a" + b"\x91" * 20, "msgpack", "too_deep", "16 levels"),
+        (b'{"features":[{"name":"x","name":"y"}]}', "json", "malformed", "comes twice"),
+        (manifest_with(colour="red"), "msgpack", "malformed", "`colour`"),
+        (manifest_with(runtime="pickle"), "msgpack", "malformed", "$.runtime"),
+        (manifest_with(version="3"), "msgpack", "malformed", "$.version"),
+        (manifest_with(version=3.0), "msgpack", "malformed", "$.version"),
+        (manifest_with(features=[{"name": "x", "dtype": "float16"}]), "msgpack", "malformed", "dtype"),
+        (manifest_with(features=[{"name": "x", "unit": "m"}]), "msgpack", "malformed", "`unit`"),
+        (b" " * 1_000_001, "json", "too_large", "1000000 are allowed"),
+    ],
+)
+def test_bytes_that_are_no_manifest(value: bytes | None, encoding: Encoding, code: str, says: str) -> None:
+    error = refusal(value, encoding=encoding)
+    assert (error.code, says in error.message) == (code, True), error.message
+
+
+X = {"name": "x"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "says"),
+    [
+        ({"model_id": "a/b"}, "invalid_id", "'a/b'"),
+        ({"model_id": "a:1"}, "invalid_id", "'a:1'"),
+        ({"version": 0}, "invalid_value", "version 0"),
+        ({"version": 10**9}, "invalid_value", "999999999"),
+        ({"sha256": "A" * 64}, "invalid_value", "sha256"),
+        ({"sha256": "a" * 63}, "invalid_value", "sha256"),
+        ({"sha256": "a" * 64 + "\n"}, "invalid_value", "sha256"),
+        ({"size": 0}, "invalid_value", "size 0"),
+        ({"size": 512 * 1_048_576 + 1}, "too_large", "size"),
+        ({"features": []}, "schema_mismatch", "at least one"),
+        ({"features": [X, X]}, "schema_mismatch", "'x' is named twice"),
+        ({"features": [{"name": ""}]}, "invalid_value", "0 characters"),
+        ({"features": [{"name": "x" * 1_025}]}, "invalid_value", "1025 characters"),
+        ({"features": [{**X, "min": 2, "max": 1}]}, "invalid_value", "'x': min 2.0, max 1.0"),
+        ({"features": [{**X, "min": float("nan")}]}, "invalid_value", "not finite"),
+        ({"features": [{**X, "max": float("inf")}]}, "invalid_value", "not finite"),
+        ({"features": [{**X, "dtype": "category", "min": 0}]}, "invalid_value", "only numbers"),
+        ({"features": [{**X, "dtype": "bool", "max": 1}]}, "invalid_value", "only numbers"),
+        ({"features": [{**X, "categories": ["a"]}]}, "invalid_value", "float64"),
+        ({"features": [{**X, "dtype": "category", "categories": []}]}, "invalid_value", "empty"),
+        ({"features": [{**X, "dtype": "category", "categories": ["a", "a"]}]}, "invalid_value", "twice"),
+        ({"features": [{**X, "dtype": "category", "categories": [1, True]}]}, "invalid_value", "same value"),
+        ({"features": [{**X, "dtype": "category", "categories": [float("nan")]}]}, "invalid_value", "nan"),
+        ({"features": [{**X, "dtype": "category", "categories": ["a" * 1_025]}]}, "invalid_value", "1024"),
+        ({"outputs": 0}, "invalid_value", "outputs 0"),
+        ({"preprocess": {"order": ["hour", "carrier"]}}, "schema_mismatch", "'dep_delay' is missing"),
+        ({"preprocess": {"order": ["hour", "carrier", "dep_delay", "x"]}}, "schema_mismatch", "'x' is unknown"),
+        ({"preprocess": {"order": ["hour", "carrier", "hour"]}}, "schema_mismatch", "'hour' is named twice"),
+        ({"preprocess": {"defaults": {"x": 1}}}, "schema_mismatch", "no feature 'x'"),
+        ({"preprocess": {"defaults": {"hour": 1.5}}}, "invalid_value", "int64"),
+        ({"preprocess": {"defaults": {"hour": True}}}, "invalid_value", "int64"),
+        ({"preprocess": {"defaults": {"hour": "1"}}}, "invalid_value", "int64"),
+        ({"preprocess": {"defaults": {"dep_delay": float("nan")}}}, "invalid_value", "float64"),
+        ({"preprocess": {"defaults": {"dep_delay": float("inf")}}}, "invalid_value", "float64"),
+        ({"preprocess": {"defaults": {"dep_delay": -61}}}, "invalid_value", "outside of -60.0..1500.0"),
+        ({"preprocess": {"defaults": {"carrier": "ZZ"}}}, "invalid_value", "'carrier': 'ZZ' is none"),
+        ({"preprocess": {"unknown_category": "guess"}}, "malformed", "unknown_category"),
+        ({"postprocess": {"labels": ["a"]}}, "schema_mismatch", "2 classes"),
+        ({"postprocess": {"labels": ["a", "b", "c"]}}, "schema_mismatch", "2 classes"),
+        ({"postprocess": {"labels": ["a", "a"]}}, "invalid_value", "'a' is named twice"),
+        ({"postprocess": {"labels": ["a", "b"]}, "outputs": 3}, "schema_mismatch", "3 classes"),
+        ({"postprocess": {"labels": ["a"]}, "outputs": None}, "invalid_value", "at least 2"),
+        ({"postprocess": {"threshold": 1.1}}, "invalid_value", "threshold 1.1"),
+        ({"postprocess": {"threshold": float("nan")}}, "invalid_value", "threshold nan"),
+        ({"postprocess": {"top_k": 0}}, "invalid_value", "top_k 0"),
+        ({"postprocess": {"top_k": 3}}, "invalid_value", "2 classes"),
+        ({"cache": {"ttl_s": 0, "max_entries": 1}}, "invalid_value", "ttl_s"),
+        ({"cache": {"ttl_s": float("inf"), "max_entries": 1}}, "invalid_value", "ttl_s"),
+        ({"cache": {"ttl_s": 1, "max_entries": 0}}, "invalid_value", "max_entries"),
+        ({"warmup": [[1, [2]]]}, "malformed", "warmup"),
+        ({"warmup": [[1], [1, 2]]}, "malformed", "warmup"),
+        ({"warmup": [1, 2, 3]}, "malformed", "warmup"),
+        ({"warmup": [[1, "AA"]]}, "schema_mismatch", "rows of 2 values, and the model has 3 features"),
+    ],
+)
+def test_manifests_that_make_no_sense(fields: dict[str, Any], code: str, says: str) -> None:
+    keep = {} if "features" not in fields else {"preprocess": None, "warmup": None}
+    error = refusal(manifest_with(**keep, **fields))
+    assert (error.code, says in error.message) == (code, True), error.message
+
+
+def test_too_many_features() -> None:
+    manifest = Manifest("m", 1, "lightgbm", "a" * 64, 1, [Feature(f"f{n}") for n in range(4)])
+    with pytest.raises(InferenceError) as caught:
+        check_manifest(manifest, Limits(features_max=3))
+    assert caught.value.code == "too_large"
+
+
+def test_defaults_that_fit() -> None:
+    features = [{"name": name, "dtype": name} for name in ("float64", "float32", "int64", "bool", "category")]
+    for defaults in (
+        {"float64": 1, "float32": 1.5, "int64": 2.0, "bool": True, "category": "x"},
+        dict.fromkeys(("float64", "float32", "int64", "bool", "category")),
+    ):
+        value = manifest_with(features=features, preprocess={"defaults": defaults}, warmup=None)
+        preprocess = decode_manifest(value).preprocess
+        assert preprocess is not None
+        assert preprocess.defaults == defaults
+
+
+def test_named_warm_up_rows() -> None:
+    rows = [{"hour": 1, "carrier": "AA"}]
+    assert decode_manifest(manifest_with(warmup=rows)).warmup == rows
+
+
+def test_a_manifest_and_its_key() -> None:
+    check_manifest_key(VersionKey("flights", 3), MANIFEST)
+    for key in (VersionKey("flights", 4), VersionKey("other", 3)):
+        with pytest.raises(InferenceError, match=f"flights/3, and its key {key}"):
+            check_manifest_key(key, MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "says"),
+    [
+        ({}, "invalid_value", "exactly one"),
+        ({"version": 1, "split": [{"version": 1, "weight": 1}]}, "invalid_value", "exactly one"),
+        ({"version": 0}, "invalid_value", "version 0"),
+        ({"version": True}, "malformed", "$.version"),
+        ({"split": []}, "invalid_value", "empty"),
+        ({"split": [{"version": 1, "weight": 0}]}, "invalid_value", "weight 0.0"),
+        ({"split": [{"version": 1, "weight": -1}]}, "invalid_value", "weight -1.0"),
+        ({"split": [{"version": 1, "weight": float("nan")}]}, "invalid_value", "weight nan"),
+        ({"split": [{"version": 1, "weight": 1e308}, {"version": 2, "weight": 1e308}]}, "invalid_value", "add up"),
+        ({"split": [{"version": 0, "weight": 1}]}, "invalid_value", "split: version 0"),
+        ({"split": [{"version": 1, "weight": 1}] * 2}, "invalid_value", "'1' is named twice"),
+        ({"version": 1, "shadow": [0]}, "invalid_value", "shadow: version 0"),
+        ({"version": 1, "shadow": [2, 2]}, "invalid_value", "'2' is named twice"),
+        ({"version": 1, "sticky": "key"}, "invalid_value", "only a split"),
+        ({"version": 1, "stiky": "key"}, "malformed", "`stiky`"),
+    ],
+)
+def test_aliases_that_make_no_sense(fields: dict[str, Any], code: str, says: str) -> None:
+    with pytest.raises(InferenceError) as caught:
+        decode_alias(msgspec.msgpack.encode(fields))
+    assert (caught.value.code, says in caught.value.message) == (code, True), caught.value.message
+
+
+def test_an_alias_in_json() -> None:
+    assert decode_alias(json.dumps({"version": 3}).encode(), encoding="json").version == 3
+
+
+@pytest.mark.parametrize(
+    "key", [VersionKey("flights", 3), AliasKey("flights", "champion"), VersionKey("a.b-c_D", 999_999_999)]
+)
+def test_keys_come_back(key: VersionKey | AliasKey) -> None:
+    assert parse_model_key(str(key).encode()) == key
+    assert parse_artifact_key(str(ArtifactKey("a" * 64, 12)).encode()) == ArtifactKey("a" * 64, 12)
+
+
+@pytest.mark.parametrize(
+    "key", [None, b"", b"m", b"m/0", b"m/01", b"m/1\n", b"m@", b"m/1/2", b"../m/1", b"m@a@b", b"\xff/1", "м/1".encode()]
+)
+def test_keys_that_are_none(key: bytes | None) -> None:
+    for parse in (parse_model_key, parse_artifact_key):
+        with pytest.raises(InferenceError) as caught:
+            parse(key)
+        assert caught.value.code == "malformed"

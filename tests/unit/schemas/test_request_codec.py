@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import array
+import datetime
+import json
+import struct
+from typing import Any
+
+import msgpack
+import msgspec
+import numpy as np
+import pytest
+
+from schemas.codec import (
+    DECODE_ERRORS,
+    check_envelope,
+    decode_envelope,
+    decode_input_data,
+    decode_msgpack_envelope,
+    decode_request,
+    encode_request,
+    has_each_key_once,
+    request_identity,
+)
+from schemas.errors import InferenceError, InvalidIdError, InvalidValueError
+from schemas.headers import Encoding
+from schemas.limits import DEFAULT_LIMITS
+from schemas.requests import InputData, ListRows, ModelReference, NamedRows, PredictionRequest, TensorRows
+from schemas.tensors import ITEM_BYTES
+from tests.unit.schemas.reference import same
+
+ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+
+
+def sent(data: Any, encoding: Encoding = "msgpack") -> InputData:
+    return decode_request(encode_request(data, "m", encoding=encoding), encoding, DEFAULT_LIMITS).input_data
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_field(encoding: Encoding) -> None:
+    value = encode_request([1.5], "m@champion", id="a:1", outputs=["leaves", "prediction"], encoding=encoding)
+    assert decode_request(value, encoding, DEFAULT_LIMITS) == PredictionRequest(
+        ModelReference("m", alias="champion"), ListRows([[1.5]], single=True), ("leaves", "prediction"), "a:1"
+    )
+    assert request_identity(value, encoding, DEFAULT_LIMITS) == ("a:1", "m@champion")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_what_is_left_out(encoding: Encoding) -> None:
+    request = decode_request(encode_request([1], "m", encoding=encoding), encoding, DEFAULT_LIMITS)
+    assert (request.id, request.outputs) == (None, ("prediction",))
+    assert request_identity(encode_request([1], "m"), "msgpack", DEFAULT_LIMITS) == (None, "m")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(
+    ("data", "decoded"),
+    [
+        ([1, 2.5, None, True, "JFK"], ListRows([[1, 2.5, None, True, "JFK"]], single=True)),
+        ([[1, 2], [3, None]], ListRows([[1, 2], [3, None]], single=False)),
+        ([[1]], ListRows([[1]], single=False)),
+        ([], ListRows([], single=False)),
+        ([[]], ListRows([[]], single=False)),
+        ([[], []], ListRows([[], []], single=False)),
+        ({"a": 1, "b": "x"}, NamedRows([{"a": 1, "b": "x"}], single=True)),
+        ({}, NamedRows([{}], single=True)),
+        ([{"a": 1}, {"b": None}, {}], NamedRows([{"a": 1}, {"b": None}, {}], single=False)),
+        ({"shape": 1, "dtype": "x", "data": 2}, NamedRows([{"shape": 1, "dtype": "x", "data": 2}], single=True)),
+        ([2**64 - 1, -(2**63)], ListRows([[2**64 - 1, -(2**63)]], single=True)),
+    ],
+)
+def test_layouts(data: Any, decoded: InputData, encoding: Encoding) -> None:
+    assert sent(data, encoding) == decoded
+    assert sent(decoded, encoding) == decoded
+
+
+def test_types_stay_what_they_are() -> None:
+    for encoding in ENCODINGS:
+        rows = sent([1, 1.0, True, "1", None], encoding)
+        assert isinstance(rows, ListRows)
+        assert same(rows.rows, [[1, 1.0, True, "1", None]])
+
+
+def test_a_map_of_any_header_width() -> None:
+    body = b"\xa8model_id\xa1m\xaainput_data\x91\x01"
+    for header in (b"\x82", b"\xde\x00\x02", b"\xdf\x00\x00\x00\x02"):
+        assert decode_request(header + body, "msgpack", DEFAULT_LIMITS).input_data == ListRows([[1]], single=True)
+
+
+def test_rows_of_any_header_width() -> None:
+    for row in (b"\x91\x01", b"\xdc\x00\x01\x01", b"\xdd\x00\x00\x00\x01\x01"):
+        assert decode_input_data(row, "msgpack", DEFAULT_LIMITS) == ListRows([[1]], single=True)
+        assert decode_input_data(b"\x91" + row, "msgpack", DEFAULT_LIMITS) == ListRows([[1]], single=False)
+
+
+def test_input_data_as_raw_and_as_bytes() -> None:
+    for raw in (b"\x91\x01", msgspec.Raw(b"\x91\x01")):
+        assert decode_input_data(raw, "msgpack", DEFAULT_LIMITS) == ListRows([[1]], single=True)
+
+
+@pytest.mark.parametrize("raw", [b"", b"\x91", b"\x91\x01\x01", b"\xdd\xff\xff\xff\xff", b"\xc1", b"\xff"])
+def test_input_data_alone_is_checked_as_well(raw: bytes) -> None:
+    for encoding in ENCODINGS:
+        with pytest.raises(InferenceError) as caught:
+            decode_input_data(raw, encoding, DEFAULT_LIMITS)
+        assert caught.value.code == "malformed"
+
+
+def test_json_integers_that_javascript_writes() -> None:
+    value = b'{"model_id":"m","input_data":[100000000000000000000,-0,1E5]}'
+    rows = decode_request(value, "json", DEFAULT_LIMITS).input_data
+    assert isinstance(rows, ListRows)
+    assert same(rows.rows, [[10**20, 0, 1e5]])
+    longest = f'{{"model_id":"m","input_data":[{int(1.7e308)}]}}'.encode()
+    assert decode_request(longest, "json", DEFAULT_LIMITS).input_data == ListRows([[int(1.7e308)]], single=True)
+
+
+def test_json_with_escapes_and_colons_everywhere() -> None:
+    value = rb'{"m\u006fdel_id":"m:3","id":"a:b:c","input_data":{"a:b":"c:d","\"":1,"\\":2,"{[,":3}}'
+    assert decode_request(value, "json", DEFAULT_LIMITS) == PredictionRequest(
+        ModelReference("m", 3), NamedRows([{"a:b": "c:d", '"': 1, "\\": 2, "{[,": 3}], single=True), id="a:b:c"
+    )
+
+
+class TestEnvelope:
+    def test_is_cheap(self) -> None:
+        value = encode_request([1.5], "m", id="a")
+        envelope = decode_envelope(value, "msgpack", DEFAULT_LIMITS)
+        assert bytes(envelope.input_data) == msgpack.packb([1.5])
+        assert check_envelope(envelope, DEFAULT_LIMITS) == ("a", ModelReference("m"), ("prediction",))
+
+    def test_a_caller_that_loops_itself(self) -> None:
+        for value in (encode_request([1.5], "m"), encode_request([1], "m", id="a", outputs=["raw"])):
+            assert has_each_key_once(value, decode_msgpack_envelope(value))
+        twice = b"\x83\xa8model_id\xa1m\xaainput_data\x91\x01\xa8model_id\xa1m"
+        assert not has_each_key_once(twice, decode_msgpack_envelope(twice))
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            b"",
+            b"\xc1",
+            b"\x82\xa8model_id\xa1\xff\xaainput_data\x90",
+            b"\x82\xa8model_id\xa1m\xaainput_data" + b"\x91" * 5_000,
+            b"\x82\xa8model_id\xc7\x0c\xff" + b"\xff" * 12,
+        ],
+    )
+    def test_what_the_bare_decoder_raises(self, value: bytes) -> None:
+        with pytest.raises(DECODE_ERRORS):
+            decode_msgpack_envelope(value)
+
+    def test_errors_of_the_decoder_that_are_told_apart_by_their_words(self) -> None:
+        """`schemas.row_decoders` and `schemas.envelope` know these by how msgspec words them."""
+        for type_, raw, words in (
+            (list[float | int], b"[1e400]", "Number out of range"),
+            (list[float | int], b"[" + b"1" * 5_000 + b"]", "Integer value out of range"),
+        ):
+            with pytest.raises(msgspec.ValidationError, match=f"^{words}"):
+                msgspec.json.decode(raw, type=type_)
+
+
+class TestTensors:
+    @pytest.mark.parametrize("encoding", ENCODINGS)
+    @pytest.mark.parametrize("dtype", ITEM_BYTES)
+    def test_every_dtype_comes_from_an_array(self, dtype: str, encoding: Encoding) -> None:
+        matrix = np.arange(6).reshape(2, 3).astype(dtype)
+        tensor = sent(matrix, encoding)
+        assert isinstance(tensor, TensorRows)
+        assert (tensor.dtype, tensor.shape) == (dtype, (2, 3))
+        np.testing.assert_array_equal(np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape), matrix)
+        assert sent(tensor, encoding) == tensor
+
+    @pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0), (1, 1)])
+    def test_shapes(self, shape: tuple[int, int]) -> None:
+        for encoding in ENCODINGS:
+            tensor = sent(np.zeros(shape), encoding)
+            assert isinstance(tensor, TensorRows)
+            assert tensor.shape == shape
+
+    def test_as_a_map(self) -> None:
+        fields = {"dtype": "<f8", "shape": [1, 1], "data": struct.pack("<d", 1.5)}
+        for encoding in ENCODINGS:
+            assert sent(fields, encoding) == TensorRows("<f8", (1, 1), struct.pack("<d", 1.5))
+
+    def test_column_order_is_made_row_order(self) -> None:
+        matrix = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+        assert sent(matrix) == sent(np.ascontiguousarray(matrix))
+        assert sent(matrix[:, ::2]) == sent(matrix[:, ::2].copy())
+
+    @pytest.mark.parametrize("dtype", [">f8", "<u8", "<f2"])
+    def test_dtypes_the_wire_has_not_become_rows(self, dtype: str) -> None:
+        assert sent(np.array([[1, 2], [3, 4]], dtype=dtype)) == ListRows([[1, 2], [3, 4]], single=False)
+
+
+class TestClientInput:
+    @pytest.mark.parametrize(
+        ("data", "decoded"),
+        [
+            ((1, 2.5), ListRows([[1, 2.5]], single=True)),
+            ([(1,), (2,)], ListRows([[1], [2]], single=False)),
+            ([np.float64(1.5), np.int64(2), np.bool_(True), np.str_("a"), np.float32(0.5)], None),
+            ({"a": np.float32(0.5)}, NamedRows([{"a": 0.5}], single=True)),
+            (np.array([1.5, 2.5]), ListRows([[1.5, 2.5]], single=True)),
+            ([np.array([1.5]), np.array([2.5])], ListRows([[1.5], [2.5]], single=False)),
+            (np.array([["a", 1.5]], dtype=object), ListRows([["a", 1.5]], single=False)),
+            (array.array("d", [1.5]), ListRows([[1.5]], single=True)),
+        ],
+    )
+    def test_what_python_programs_hold(self, data: Any, decoded: InputData | None) -> None:
+        expected = decoded or ListRows([[1.5, 2, True, "a", 0.5]], single=True)
+        for encoding in ENCODINGS:
+            assert sent(data, encoding) == expected
+
+    def test_missing_values(self) -> None:
+        assert sent([float("nan"), None], "json") == ListRows([[None, None]], single=True)
+        rows = sent([float("nan"), None])
+        assert isinstance(rows, ListRows)
+        assert same(rows.rows, [[float("nan"), None]])
+
+    @pytest.mark.parametrize(
+        ("data", "says"),
+        [
+            ("JFK", "str"),
+            (b"JFK", "bytes"),
+            (1.5, "float"),
+            (None, "NoneType"),
+            ({1, 2}, "set"),
+            ([1, 2j], "feature 1: complex"),
+            ([1, datetime.date(2026, 1, 1)], "feature 1: date"),
+            ([[1], [b"x"]], "row 1, feature 0: bytes"),
+            ([[1], 2], "row 1, int among rows"),
+            ([[1], [[2]]], "row 1, feature 0: list"),
+            ({"a": [1]}, "feature 'a': list"),
+            ({1: 1}, "1 is not a string"),
+            ([2**64], "msgpack"),
+            (["\ud800"], "msgpack"),
+            (np.zeros((1, 1, 1)), "list"),
+            (np.array(["2026-01-01"], dtype="datetime64[D]"), "date"),
+            (np.float64(1.5), "float"),
+        ],
+    )
+    def test_what_cannot_be_sent(self, data: Any, says: str) -> None:
+        with pytest.raises(InvalidValueError, match=says):
+            encode_request(data, "m")
+
+    def test_infinity_is_no_json(self) -> None:
+        with pytest.raises(InvalidValueError, match="row 1, feature 0: JSON has no infinity"):
+            encode_request([[1.0], [float("-inf")]], "m", encoding="json")
+        assert sent([float("inf")]) == ListRows([[float("inf")]], single=True)
+
+    def test_names_are_checked_before_they_are_sent(self) -> None:
+        with pytest.raises(InvalidIdError):
+            encode_request([1], "a/b")
+        with pytest.raises(InvalidIdError):
+            encode_request([1], "m", id="")
+        with pytest.raises(InvalidValueError):
+            encode_request([1], "m", outputs=["other"])  # type: ignore[list-item]
+
+    def test_fields_are_in_the_order_of_the_wire(self) -> None:
+        value = encode_request([1], "m", outputs=["raw"], id="a", encoding="json")
+        assert list(json.loads(value)) == ["id", "model_id", "input_data", "outputs"]

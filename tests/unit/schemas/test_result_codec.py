@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgpack
+import pytest
+
+from schemas.codec import decode_result, encode_result
+from schemas.errors import InferenceError, SchemaMismatchError
+from schemas.headers import Encoding
+from schemas.limits import Limits
+from schemas.results import Failure, Prediction
+
+ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+PREDICTION: dict[str, Any] = {"id": "a", "model_id": "m", "version": 1, "digest": "d", "prediction": 1.5}
+FAILURE: dict[str, Any] = {
+    "id": "a",
+    "model_id": "m",
+    "error": {"code": "malformed", "message": "why", "retryable": True},
+}
+
+
+def dump(fields: Any, encoding: Encoding) -> bytes:
+    return json.dumps(fields).encode() if encoding == "json" else bytes(msgpack.packb(fields))
+
+
+def refusal(value: bytes | None, encoding: Encoding, limits: Limits | None = None) -> InferenceError:
+    with pytest.raises(InferenceError) as caught:
+        decode_result(value, encoding, *([limits] if limits else []))
+    return caught.value
+
+
+def test_fields_are_in_the_order_of_the_wire_and_outputs_in_their_own() -> None:
+    result = Prediction("a", "m", 1, "d", {"raw": 0.5, "prediction": 1})
+    value = b'{"id":"a","model_id":"m","version":1,"digest":"d","raw":0.5,"prediction":1}'
+    assert encode_result(result, "json") == value
+    assert list(msgpack.unpackb(encode_result(result, "msgpack"))) == list(json.loads(value))
+    decoded = decode_result(value, "json")
+    assert isinstance(decoded, Prediction)
+    assert list(decoded.outputs) == ["raw", "prediction"]
+
+
+def test_failures() -> None:
+    failure = Failure.of(SchemaMismatchError("why"), "0-1", None)
+    value = b'{"id":"0-1","model_id":null,"error":{"code":"schema_mismatch","message":"why","retryable":false}}'
+    assert encode_result(failure, "json") == value
+    for encoding in ENCODINGS:
+        decoded = decode_result(encode_result(failure, encoding), encoding)
+        assert decoded == failure
+        assert isinstance(decoded, Failure)
+        assert isinstance(decoded.error(), SchemaMismatchError)
+
+
+def test_json_says_null_for_what_is_no_number() -> None:
+    result = Prediction("a", "m", 1, "d", {"prediction": [float("nan"), float("inf"), -float("inf"), 1.0]})
+    assert b"[null,null,null,1.0]" in encode_result(result, "json")
+    assert b"\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00" in encode_result(result, "msgpack")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_unknown_fields_are_let_through(encoding: Encoding) -> None:
+    later = dump({**PREDICTION, "later": {"a": [1]}, "interval": [1, 2]}, encoding)
+    assert decode_result(later, encoding) == Prediction("a", "m", 1, "d", {"prediction": 1.5})
+    error = {**FAILURE["error"], "details": [1]}
+    assert decode_result(dump({**FAILURE, "error": error}, encoding), encoding) == Failure(
+        "a", "m", "malformed", "why", True
+    )
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("missing", ["id", "model_id", "version", "digest"])
+def test_a_missing_field_is_named(missing: str, encoding: Encoding) -> None:
+    fields = {name: value for name, value in PREDICTION.items() if name != missing}
+    error = refusal(dump(fields, encoding), encoding)
+    assert (error.code, missing in error.message) == ("malformed", True)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("id", 1), ("version", "1"), ("version", 1.5), ("digest", None), ("error", "why"), ("error", {"code": "x"})],
+)
+def test_a_field_of_another_type_is_named(name: str, value: Any, encoding: Encoding) -> None:
+    error = refusal(dump({**PREDICTION, name: value}, encoding), encoding)
+    assert (error.code, name in error.message) == ("malformed", True)
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (None, "malformed"),
+        (b"", "malformed"),
+        (b"\x91\x01", "malformed"),
+        (b"\x82\xa2id\xa1a\xa2id\xa1b", "malformed"),
+        (msgpack.packb({**PREDICTION, "prediction": msgpack.Timestamp(1, 0)}), "malformed"),
+        (msgpack.packb({**PREDICTION, "prediction": b"x"}), "malformed"),
+        (msgpack.packb(PREDICTION)[:-9] + b"\x91" * 5 + b"\xc0", "malformed"),
+        (msgpack.packb(PREDICTION)[:-9] + b"\x91" * 500 + b"\xc0", "too_deep"),
+        (msgpack.packb(PREDICTION)[:-9] + b"\x91" * 5_000 + b"\xc0", "too_deep"),
+        (msgpack.packb(PREDICTION)[:-9] + b"\xdd\xff\xff\xff\xff", "malformed"),
+    ],
+)
+def test_what_is_no_result(value: bytes | None, code: str) -> None:
+    assert refusal(value, "msgpack").code == code
+
+
+@pytest.mark.parametrize("value", [b"[1]", b'{"id":"a","id":"b"}', b'{"id":"a"', b"\xef\xbb\xbf{}", b"NaN"])
+def test_what_is_no_json_result(value: bytes) -> None:
+    assert refusal(value, "json").code == "malformed"
+
+
+def test_the_limit_of_results() -> None:
+    value = dump({**PREDICTION, "prediction": [1.5] * 100}, "msgpack")
+    assert refusal(value, "msgpack", Limits(result_bytes_max=len(value) - 1)).code == "too_large"
+    decode_result(value, "msgpack", Limits(result_bytes_max=len(value)))

@@ -1,0 +1,205 @@
+"""The codec against an independent reading of the wire: the same verdicts, the same values, never another exception."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from schemas.codec import (
+    decode_alias,
+    decode_manifest,
+    decode_request,
+    decode_result,
+    encode_alias,
+    encode_manifest,
+    encode_request,
+    encode_result,
+    request_identity,
+)
+from schemas.errors import InferenceError
+from schemas.headers import Encoding
+from schemas.limits import DEFAULT_LIMITS
+from schemas.requests import InputData, PredictionRequest, TensorRows
+from schemas.results import Prediction
+from tests.unit.schemas import reference
+from tests.unit.schemas.mutation import JSON_PARTS, MSGPACK_PARTS, SMALL, mutated, request_bytes
+from tests.unit.schemas.sample_records import ALIAS, MANIFEST, RESULTS
+
+encodings = st.sampled_from(["msgpack", "json"])
+UNREADABLE = {"malformed", "too_large", "too_deep", "invalid_id"}
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+floats = st.floats(allow_nan=False, allow_infinity=False)
+scalars = st.one_of(floats, st.integers(-(2**63), 2**64 - 1), st.booleans(), st.none(), texts)
+names = texts.filter(lambda name: name != "shape")
+rows = st.integers(1, 5).flatmap(lambda width: st.lists(st.lists(scalars, min_size=width, max_size=width), min_size=1))
+inputs = st.one_of(
+    st.lists(scalars),
+    rows,
+    st.dictionaries(names, scalars),
+    st.lists(st.dictionaries(names, scalars), min_size=1),
+)
+
+
+def as_sent(data: InputData, encoding: Encoding) -> Any:
+    """What `input_data` was before it was decoded."""
+    if isinstance(data, TensorRows):
+        content = data.data if encoding == "msgpack" else base64.b64encode(data.data).decode()
+        return {"dtype": data.dtype, "shape": list(data.shape), "data": content}
+    return data.rows[0] if data.single else data.rows
+
+
+def decoded(value: bytes, encoding: Encoding) -> PredictionRequest | InferenceError:
+    try:
+        return decode_request(value, encoding, SMALL)
+    except InferenceError as error:
+        return error
+
+
+def refused_by_reference(value: bytes, encoding: Encoding) -> bool:
+    try:
+        reference.request(value, encoding, SMALL)
+    except reference.RefusedError:
+        return True
+    return False
+
+
+def check_against_reference(value: bytes, encoding: Encoding) -> None:
+    request = decoded(value, encoding)
+    if isinstance(request, InferenceError):
+        assert refused_by_reference(value, encoding), f"{value!r} was refused: {request.message}"
+        request.message.encode()
+        identity = request_identity(value, encoding, SMALL)
+        assert identity == (None, None) or request.code not in UNREADABLE
+        return
+    fields = reference.request(value, encoding, SMALL)
+    sent = as_sent(request.input_data, encoding)
+    if isinstance(request.input_data, TensorRows):
+        assert sent == fields["input_data"]
+    else:
+        assert reference.same(sent, fields["input_data"])
+    assert str(request.model) == fields["model_id"]
+    assert request.id == fields.get("id")
+    assert list(request.outputs) == fields.get("outputs", ["prediction"])
+
+
+@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+def test_mutated_requests_get_the_verdict_and_the_values_of_the_reference(encoding: Encoding) -> None:
+    random = Random(20260)
+    verdicts = Counter[str]()
+    for _ in range(8_000):
+        value = mutated(random, request_bytes(random, encoding), encoding)
+        check_against_reference(value, encoding)
+        request = decoded(value, encoding)
+        verdicts[request.code if isinstance(request, InferenceError) else "ok"] += 1
+    # The run means something only if it comes to every verdict often enough.
+    assert verdicts["ok"] > 1_000
+    assert verdicts["malformed"] > 1_000
+    for code in ("too_large", "invalid_id", "invalid_value", "schema_mismatch", "too_deep"):
+        assert verdicts[code] >= 3, code
+
+
+@example(b"")
+@example(b"\xc1")
+@example(b'"\\')
+@given(st.binary(max_size=200))
+def test_any_bytes_get_a_typed_error_or_a_request(value: bytes) -> None:
+    for encoding in ("msgpack", "json"):
+        check_against_reference(value, encoding)
+
+
+# What mutation found once.
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"model_id":"m","input_data":{"dtype":"<u2","\\u0073hape":[4,0],"data":""}}',
+        b'{"model_id":"m","input_data":["[1]"' + b",0" * 41 + b"]}",
+        b'{"model_id":"m","id":"a:b","\\u0069d":"a","input_data":[1]}',
+        b'{"model_id":"m","id":"a:b","id":"ab","input_data":[1]}',
+    ],
+)
+def test_found_by_mutation(value: bytes) -> None:
+    check_against_reference(value, "json")
+
+
+@settings(max_examples=200)
+@given(inputs)
+def test_what_packb_writes_is_decoded_to_the_same(data: Any) -> None:
+    value = msgpack.packb({"model_id": "m", "input_data": data})
+    assert reference.same(as_sent(decode_request(value, "msgpack", DEFAULT_LIMITS).input_data, "msgpack"), data)
+
+
+@settings(max_examples=200)
+@given(inputs, st.booleans(), st.sampled_from([None, 2]))
+def test_what_dumps_writes_is_decoded_to_the_same(data: Any, ascii_only: bool, indent: int | None) -> None:
+    value = json.dumps({"model_id": "m", "input_data": data}, ensure_ascii=ascii_only, indent=indent).encode()
+    assert reference.same(as_sent(decode_request(value, "json", DEFAULT_LIMITS).input_data, "json"), data)
+
+
+@settings(max_examples=200)
+@given(inputs, encodings)
+def test_what_encode_request_writes_the_reference_reads(data: Any, encoding: Encoding) -> None:
+    value = encode_request(data, "m:1", id="x", outputs=["raw", "leaves"], encoding=encoding)
+    expected = {"id": "x", "model_id": "m:1", "input_data": data, "outputs": ["raw", "leaves"]}
+    assert reference.same(reference.loads(value, encoding), expected)
+    assert decode_request(value, encoding, DEFAULT_LIMITS).id == "x"
+
+
+@settings(max_examples=200)
+@given(st.floats())
+def test_every_float64_survives(number: float) -> None:
+    value = encode_request([number], "m")
+    row = as_sent(decode_request(value, "msgpack", DEFAULT_LIMITS).input_data, "msgpack")
+    assert reference.same(row, [number])
+    if math.isfinite(number):
+        value = encode_request([number], "m", encoding="json")
+        assert reference.same(as_sent(decode_request(value, "json", DEFAULT_LIMITS).input_data, "json"), [number])
+
+
+values = st.one_of(floats, st.integers(-(2**63), 2**63), texts, st.lists(floats), st.lists(st.lists(st.lists(floats))))
+
+
+@settings(max_examples=200)
+@given(st.dictionaries(st.sampled_from(reference.OUTPUTS), values), encodings)
+def test_results_come_back_and_the_reference_reads_them(outputs: dict[str, Any], encoding: Encoding) -> None:
+    result = Prediction("0-1", "m", 3, "d" * 64, outputs)
+    value = encode_result(result, encoding)
+    assert decode_result(value, encoding) == result
+    expected = {"id": "0-1", "model_id": "m", "version": 3, "digest": "d" * 64, **outputs}
+    assert reference.same(reference.loads(value, encoding), expected)
+
+
+@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+def test_mutated_results_manifests_and_aliases_raise_typed_errors_only(encoding: Encoding) -> None:
+    random = Random(7)
+    parts = [*(MSGPACK_PARTS if encoding == "msgpack" else JSON_PARTS), b""]
+    samples: list[tuple[Callable[[bytes], object], bytes]] = [
+        (lambda value: decode_manifest(value, encoding=encoding), encode_manifest(MANIFEST, encoding)),
+        (lambda value: decode_alias(value, encoding=encoding), encode_alias(ALIAS, encoding)),
+        *[
+            (lambda value: decode_result(value, encoding), encode_result(result, encoding))
+            for result in RESULTS.values()
+        ],
+    ]
+    refused = 0
+    for _ in range(4_000):
+        decode, value = random.choice(samples)
+        data = bytearray(value)
+        place = random.randint(0, len(data))
+        data[place : place + random.randint(0, 4)] = random.choice([*parts, random.randbytes(1)])
+        try:
+            decode(bytes(data))
+        except InferenceError as error:
+            error.message.encode()
+            refused += 1
+    assert refused > 2_000
