@@ -240,6 +240,19 @@ def test_a_broker_that_does_not_stop_is_killed_at_the_deadline(tmp_path: Path) -
     assert not (tmp_path / "kafka" / "data" / ".kafka_cleanshutdown").exists()
 
 
+def test_a_broker_that_does_not_answer_in_time_is_given_up(tmp_path: Path) -> None:
+    with pytest.raises(BrokerStartError, match=r"formatting .* took longer than 0\.1 s"):
+        EmbeddedKafka(broker_settings(tmp_path / "kafka", start_timeout_s=0.1)).start()
+    broker = EmbeddedKafka(broker_settings(tmp_path / "kafka"))
+    broker.start()
+    broker.kill()
+
+    late = EmbeddedKafka(broker_settings(tmp_path / "kafka", start_timeout_s=0.1))
+    with pytest.raises(BrokerStartError, match=r"did not answer within 0\.1 s"):
+        late.start()
+    assert not late.running
+
+
 class Foreground:
     """`inferd broker` as a child process."""
 
@@ -315,6 +328,17 @@ def test_no_broker_outlives_a_killed_parent_and_its_data_is_usable(tmp_path: Pat
     broker = EmbeddedKafka(broker_settings(tmp_path / "kafka", port=int(address.rsplit(":", 1)[1])))
     with broker:
         assert broker.bootstrap_servers == address
+
+
+def test_the_command_fails_when_the_broker_ends_by_itself(tmp_path: Path) -> None:
+    with Foreground(tmp_path / "kafka") as command:
+        _address, pid = command.wait_for_broker()
+
+        os.kill(pid, signal.SIGKILL)
+
+        _output, errors = command.process.communicate(timeout=30)
+    assert command.process.returncode == 1
+    assert "inferd: the broker ended by itself with exit code -9; its log is " in errors
 
 
 def test_a_signal_during_the_start_ends_the_command(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""`inferd broker`: what it passes on and what it says, with a stand-in for the broker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from daemon.broker import BrokerStartError, EmbeddedKafka, EmbeddedKafkaSettings
+from daemon.cli import main
+
+
+class Started(Exception):  # noqa: N818  (it ends the command where the broker would start)
+    """The broker was asked to start."""
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[EmbeddedKafkaSettings]:
+    """Settings of the brokers that were started."""
+    started: list[EmbeddedKafkaSettings] = []
+
+    def start(kafka: EmbeddedKafka) -> None:
+        started.append(kafka.settings)
+        raise Started
+
+    monkeypatch.setattr(EmbeddedKafka, "start", start)
+    return started
+
+
+def run(*arguments: str, **environ: str) -> Result:
+    return CliRunner().invoke(main, ["broker", *arguments], env=environ)
+
+
+def test_flags_win_over_the_environment(asked: list[EmbeddedKafkaSettings], tmp_path: Path) -> None:
+    run("--port", "1", "--data-dir", str(tmp_path), INFERD_BROKER_PORT="2", INFERD_BROKER_HEAP_MB="256")
+
+    (settings,) = asked
+    assert (settings.port, settings.heap_mb, settings.data_dir) == (1, 256, tmp_path)
+
+
+def test_the_environment_names_directories(asked: list[EmbeddedKafkaSettings]) -> None:
+    run(INFERD_DATA_DIR="/d", INFERD_CACHE_DIR="/c", INFERD_TOPIC_PARTITIONS="3")
+
+    (settings,) = asked
+    assert (settings.data_dir, settings.cache_dir, settings.partitions_default) == (Path("/d/kafka"), Path("/c"), 3)
+
+
+def test_a_failed_start_shows_the_log_and_then_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(kafka: EmbeddedKafka) -> None:
+        raise BrokerStartError("the broker ended", "first\nsecond")
+
+    monkeypatch.setattr(EmbeddedKafka, "start", start)
+    result = run()
+
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[1:] == ["first", "second", "inferd: the broker ended"]
+
+
+def test_help_shows_an_example() -> None:
+    assert "Example: inferd broker --port" in run("--help").output
