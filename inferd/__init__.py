@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inferd.client import Client as Client
+    from inferd.deploy import deploy_file as deploy_file
     from inferd.errors import BrokerUnreachableError as BrokerUnreachableError
     from inferd.errors import ResultTimeoutError as ResultTimeoutError
     from inferd.errors import TopicNotFoundError as TopicNotFoundError
@@ -26,6 +27,7 @@ _MODULE_OF = {
     "Client": "inferd.client",
     "Failure": "schemas.results",
     "InferenceError": "schemas.errors",
+    "deploy_file": "inferd.deploy",
     "KafkaConnection": "schemas.connection",
     "Manifest": "schemas.models",
     "ModelServingError": "schemas.errors",

@@ -17,10 +17,11 @@ POLL_MS = 200
 
 
 async def read_models(cluster: Cluster, timeout_s: float) -> ModelList:
-    """The models of the tenant, from the whole `models` topic as it is now; `TimeoutError` past the time-out."""
+    """The models of the tenant, from the whole `models` topic as it is now."""
     models = ModelList()
     partitions = await cluster.partitions("models")
-    async with asyncio.timeout(timeout_s), cluster.consumer("models", partitions) as consumer:
+    # The time-out is inside, so that it is told as the broker's fault that it is.
+    async with cluster.consumer("models", partitions) as consumer, asyncio.timeout(timeout_s):
         await _read_to_end(consumer, models)
     return models
 

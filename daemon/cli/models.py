@@ -1,0 +1,234 @@
+"""`inferd models`: deploy, list, show and remove the models of a tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from daemon.cli.options import Target, broker_options
+from daemon.cli.output import report, report_error, write_answer, write_json, write_table
+from daemon.cli.session import run_with_broker
+from schemas.errors import MalformedError, ModelNotFoundError, VersionNotFoundError
+from schemas.models import Alias, Feature, Manifest
+from schemas.requests import ModelReference
+
+if TYPE_CHECKING:
+    from inferd.client import Client
+    from inferd.model_list import ModelList
+
+LIST_COLUMNS = ("model", "version", "aliases", "objective", "features", "size", "sha256", "deployed")
+DIGEST_CHARS = 12
+EXAMPLE_FEATURES_MAX = 20
+
+
+@click.group(epilog="Example: inferd models deploy model.txt --name churn, and then: inferd models list")
+def models() -> None:
+    """Deploy, list, show or remove the models of a tenant.
+
+    A deploy needs nothing but the broker: the model goes onto the tenant's topics, and every worker follows them.
+    """
+
+
+@models.command(epilog="Example: inferd models deploy model.txt --name churn --alias champion")
+@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--name", required=True, help="Name of the model.")
+@click.option("--version", type=click.IntRange(1), help="Number of the version.  [default: the next one]")
+@click.option("--alias", help="Point NAME@ALIAS at it, too; a bare NAME means NAME@champion where there is one.")
+@click.option(
+    "--manifest",
+    "manifest_path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON file with what is to be said beyond the model file: features, preprocess, postprocess, warmup, labels…",
+)
+@click.option("--trial/--no-trial", default=True, show_default=True, help="Load and run it once here first.")
+@broker_options
+def deploy(
+    model: Path,
+    name: str,
+    version: int | None,
+    alias: str | None,
+    manifest_path: Path | None,
+    trial: bool,
+    target: Target,
+) -> None:
+    """Deploy MODEL, a LightGBM text model file (Booster.save_model).
+
+    Features, categories and objective are read from the file. It is checked before anything is sent; workers serve the
+    new version once they have tried it themselves, and the previous one until then.
+    """
+    from inferd.deploy import deploy_file
+
+    given = None if manifest_path is None else _manifest_json(manifest_path)
+
+    async def run() -> Manifest:
+        async with _client(target) as client:
+            return await deploy_file(client, model, name, version=version, manifest=given, alias=alias, trial=trial)
+
+    deployed = run_with_broker(target.connection, run)
+    aliases = {} if alias is None else {alias: Alias(version=deployed.version)}
+    write_answer(target.output, deployed, LIST_COLUMNS, [_list_row(deployed, aliases)])
+    report(f"try it: inferd predict {name} {_example_input(deployed)}")
+
+
+@models.command("list", epilog="Example: inferd models list --output json")
+@broker_options
+def list_models(target: Target) -> None:
+    """List the deployed versions of all models."""
+    found = _read(target)
+    manifests = [manifest for name in sorted(found.highest) for manifest in found.versions_of(name)]
+    rows = [_list_row(manifest, found.aliases_of(manifest.model_id)) for manifest in manifests]
+    write_answer(target.output, manifests, LIST_COLUMNS, rows)
+    for key, reason in found.unreadable.items():
+        report_error(f"record {key!r} of {target.topics.name('models')} cannot be read: {reason}")
+
+
+@models.command(epilog="Example: inferd models show churn:2")
+@click.argument("reference", metavar="NAME[:VERSION|@ALIAS]")
+@broker_options
+def show(reference: str, target: Target) -> None:
+    """Show a version's manifest: what goes in, and what comes out.
+
+    A bare NAME shows what a request to it means: NAME@champion, or the newest version.
+    """
+    found = _read(target)
+    manifest = manifest_behind(found, ModelReference.parse(reference))
+    if target.output == "json":
+        write_json(manifest)
+        return
+    write_table(("", "value"), _facts(manifest, found.aliases_of(manifest.model_id)))
+    click.echo()
+    write_table(("feature", "dtype", "allowed", "missing"), [_feature_row(feature) for feature in manifest.features])
+
+
+@models.command(epilog="Example: inferd models remove churn:1")
+@click.argument("reference", metavar="NAME:VERSION|NAME@ALIAS|NAME")
+@click.option("--all", "everything", is_flag=True, help="Remove all versions and aliases of NAME.")
+@broker_options
+def remove(reference: str, everything: bool, target: Target) -> None:
+    """Remove a version or an alias, or with --all a whole model. Workers stop serving it as they hear of it."""
+
+    async def run() -> list[str]:
+        async with _client(target) as client:
+            return await client.remove_model(reference, everything=everything)
+
+    removed = run_with_broker(target.connection, run)
+    write_answer(target.output, {"removed": removed}, ("removed",), [[key] for key in removed])
+
+
+def manifest_behind(found: ModelList, reference: ModelReference) -> Manifest:
+    """The manifest that a reference leads to; `ModelNotFoundError` or `VersionNotFoundError` where it leads nowhere."""
+    versions = {manifest.version: manifest for manifest in found.versions_of(reference.name)}
+    if not versions:
+        raise ModelNotFoundError(f"there is no model {reference.name!r}; `inferd models list` shows what there is")
+    version = reference.version
+    if version is None:
+        alias = found.aliases_of(reference.name).get(reference.alias or "champion")
+        if alias is None and reference.alias is not None:
+            raise VersionNotFoundError(f"model {reference.name!r} has no alias {reference.alias!r}")
+        version = max(versions) if alias is None else _main_version(alias)
+    if version not in versions:
+        raise VersionNotFoundError(f"model {reference.name!r} has no version {version}; it has {sorted(versions)}")
+    return versions[version]
+
+
+def _main_version(alias: Alias) -> int:
+    if alias.version is not None:
+        return alias.version
+    return max(alias.split or [], key=lambda share: share.weight).version
+
+
+def _client(target: Target) -> Client:
+    from inferd.client import Client
+
+    return Client(target.connection, namespace=target.namespace, tenant=target.tenant)
+
+
+def _read(target: Target) -> ModelList:
+    async def run() -> ModelList:
+        async with _client(target) as client:
+            return await client.models()
+
+    return run_with_broker(target.connection, run)
+
+
+def _manifest_json(path: Path) -> dict[str, Any]:
+    import msgspec
+
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedError(f"--manifest {path}: not a JSON object: {error}") from error
+
+
+def _list_row(manifest: Manifest, aliases: dict[str, Alias]) -> list[object]:
+    return [
+        manifest.model_id,
+        manifest.version,
+        ", ".join(_aliases_of(manifest, aliases)) or None,
+        manifest.objective,
+        len(manifest.features),
+        _size(manifest.size),
+        manifest.sha256[:DIGEST_CHARS],
+        manifest.created_at,
+    ]
+
+
+def _aliases_of(manifest: Manifest, aliases: dict[str, Alias]) -> list[str]:
+    return [
+        name
+        for name, alias in aliases.items()
+        if alias.version == manifest.version or any(share.version == manifest.version for share in alias.split or ())
+    ]
+
+
+def _facts(manifest: Manifest, aliases: dict[str, Alias]) -> Iterator[tuple[str, object]]:
+    yield "model", manifest.model_id
+    yield "version", manifest.version
+    yield "aliases", ", ".join(_aliases_of(manifest, aliases)) or None
+    yield "runtime", manifest.runtime
+    yield "objective", manifest.objective
+    yield "values a row", manifest.outputs
+    yield "size", _size(manifest.size)
+    yield "sha256", manifest.sha256
+    yield "deployed", manifest.created_at
+    for name in ("preprocess", "postprocess", "cache", "signature", "labels"):
+        if (value := getattr(manifest, name)) is not None:
+            yield name, _compact_json(value)
+
+
+def _feature_row(feature: Feature) -> tuple[object, ...]:
+    missing = {None: "null", True: "refused", False: "null, or left out"}[feature.required]
+    return feature.name, feature.dtype, _allowed(feature), missing
+
+
+def _allowed(feature: Feature) -> str | None:
+    if feature.categories is not None:
+        shown = [str(value) for value in feature.categories[:5]]
+        more = len(feature.categories) - len(shown)
+        return ", ".join(shown) + (f", … {more} more" if more else "")
+    if feature.min is None and feature.max is None:
+        return None
+    return f"{'' if feature.min is None else feature.min} … {'' if feature.max is None else feature.max}"
+
+
+def _example_input(manifest: Manifest) -> str:
+    if len(manifest.features) > EXAMPLE_FEATURES_MAX:
+        return "rows.csv"
+    return f"'{_compact_json([feature.categories[0] if feature.categories else 0 for feature in manifest.features])}'"
+
+
+def _compact_json(value: object) -> str:
+    import msgspec
+
+    return msgspec.json.encode(value).decode()
+
+
+def _size(size: int) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1_000:
+            return f"{size:.3g} {unit}"
+        size = size / 1_000  # type: ignore[assignment]
+    return f"{size:.3g} GB"

@@ -1,0 +1,164 @@
+"""`inferd predict`: rows through Kafka, and their predictions in order."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from daemon.cli.models import manifest_behind
+from daemon.cli.options import Target, broker_options
+from daemon.cli.output import EXIT_FAILED, report
+from daemon.cli.prediction_output import row_writer
+from daemon.cli.read_ahead import read_ahead
+from daemon.cli.row_batches import Outcome, outcomes_in_order
+from daemon.cli.row_sources import FORMATS, Format, RowSource, open_rows
+from daemon.cli.session import run_with_broker
+from schemas.errors import InferenceError, ServerError
+from schemas.requests import DEFAULT_OUTPUTS, OUTPUTS, ModelReference, Output
+
+if TYPE_CHECKING:
+    from inferd.client import Client
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """Which rows are asked for, and how."""
+
+    model: str
+    rows: str
+    format: Format | None
+    skip_columns: tuple[str, ...]
+    outputs: tuple[Output, ...]
+    batch_rows: int
+    window: int
+    timeout_s: float
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the rows."""
+
+    predicted: int = 0
+    failed: int = 0
+    started_at: float = field(default_factory=time.monotonic)
+
+    def count(self, outcome: Outcome) -> None:
+        """One more."""
+        if outcome.error is None:
+            self.predicted += 1
+        else:
+            self.failed += 1
+
+    def __str__(self) -> str:
+        rows, seconds = self.predicted + self.failed, time.monotonic() - self.started_at
+        return f"{rows:,} rows in {seconds:.1f} s ({rows / seconds:,.0f} a second), {self.failed:,} failed"
+
+
+def _parse_outputs(_ctx: click.Context, _option: click.Parameter, text: str | None) -> tuple[Output, ...]:
+    if text is None:
+        return DEFAULT_OUTPUTS
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in OUTPUTS]:
+        raise click.BadParameter(f"{', '.join(unknown)}: there are {', '.join(OUTPUTS)}")
+    return tuple(output for output in OUTPUTS if output in names)
+
+
+def _parse_reference(_ctx: click.Context, _argument: click.Parameter, text: str) -> str:
+    try:
+        return str(ModelReference.parse(text))
+    except InferenceError as error:
+        raise click.BadParameter(error.message) from error
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  inferd predict churn '{"age": 41, "plan": "pro"}'
+  inferd predict churn:2 customers.csv --output json > predictions.jsonl
+  tail -f rows.ndjson | inferd predict churn -"""
+)
+@click.argument("model", metavar="MODEL", callback=_parse_reference)
+@click.argument("rows", metavar="ROW|FILE|-", default="-")
+@click.option("--format", type=click.Choice(FORMATS), help="Format of the file.  [default: by its suffix]")
+@click.option("--skip-column", "skip_columns", multiple=True, metavar="NAME", help="Column that is no feature.")
+@click.option("--outputs", callback=_parse_outputs, help=f"Some of {','.join(OUTPUTS)}.  [default: prediction]")
+@click.option("--batch-rows", type=click.IntRange(1), default=1, show_default=True, help="Rows of one request.")
+@click.option("--window", type=click.IntRange(1), default=512, show_default=True, help="Requests on their way at once.")
+@click.option("--timeout-s", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,
+              help="How long to wait for a result.")  # fmt: skip
+@broker_options
+@click.pass_context
+def predict(ctx: click.Context, /, target: Target, **options: object) -> None:
+    """Predict rows with MODEL (NAME, NAME:VERSION or NAME@ALIAS), through Kafka, in their order.
+
+    Rows are a JSON row, a CSV file (its header names the features, empty is missing), an NDJSON file (a row a line), a
+    Parquet file, or NDJSON on standard input. With --batch-rows, a bad row fails its whole request.
+
+    Exit code 1 if any row failed.
+    """
+    chosen = PredictOptions(**options)  # type: ignore[arg-type]  # click made them by these names
+    tally = run_with_broker(target.connection, lambda: _predict(target, chosen))
+    if tally.predicted + tally.failed > 1:
+        report(str(tally))
+    if tally.failed:
+        ctx.exit(EXIT_FAILED)
+
+
+async def _predict(target: Target, options: PredictOptions) -> Tally:
+    from inferd.client import Client
+
+    tally = Tally()
+    writer = row_writer(target.output, options.outputs)
+    async with Client(target.connection, namespace=target.namespace, tenant=target.tenant) as client:
+        text_columns = await _text_columns(client, options.model)
+        source = open_rows(options.rows, options.format, text_columns, options.skip_columns, sys.stdin.buffer)
+        predict_many = partial(
+            client.predict_many,
+            options.model,
+            outputs=options.outputs,
+            timeout_s=options.timeout_s,
+            window=options.window,
+        )
+        try:
+            with _progress(source) as advance:
+                async for outcome in outcomes_in_order(predict_many, read_ahead(source.rows), options.batch_rows):
+                    tally.count(outcome)
+                    writer.write(outcome)
+                    advance()
+        finally:
+            writer.close()
+    return tally
+
+
+async def _text_columns(client: Client, model: str) -> frozenset[str]:
+    """Features whose values are text, even where they look like numbers; none where the models cannot be read."""
+    try:
+        manifest = manifest_behind(await client.models(), ModelReference.parse(model))
+    except (InferenceError, ServerError, TimeoutError):
+        return frozenset()
+    return frozenset(
+        feature.name
+        for feature in manifest.features
+        if feature.categories and all(isinstance(value, str) for value in feature.categories)
+    )
+
+
+@contextmanager
+def _progress(source: RowSource) -> Iterator[Callable[[], None]]:
+    """A bar on standard error, where that is a terminal that the predictions do not go to; gives what advances it."""
+    if not sys.stderr.isatty() or sys.stdout.isatty() or source.waits:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield partial(progress.advance, progress.add_task("predicting", total=source.count))

@@ -1,0 +1,78 @@
+"""Reading in a thread, so that an event loop goes on while a file or a terminal keeps its reader waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+AHEAD_ITEMS = 4_096
+
+
+async def read_ahead(items: Iterator[T], ahead: int = AHEAD_ITEMS) -> AsyncIterator[T]:
+    """The items in order, each as soon as it is there; at most `ahead` are read before they are taken.
+
+    An error of `items` is raised after everything that came before it.
+    """
+    reader = _Reader(items, ahead)
+    # A daemon: nothing can wake a reader that waits for a terminal.
+    threading.Thread(target=reader.read, name="read-ahead", daemon=True).start()
+    while True:
+        await reader.wait()
+        while reader.items:
+            item = reader.take()
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
+                return
+            yield item
+
+
+class _End:
+    """Nothing more comes, because of `error` if there is one."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+class _Reader(Generic[T]):
+    """Items on their way from the thread that reads them to the loop that takes them."""
+
+    def __init__(self, source: Iterator[T], ahead: int) -> None:
+        self.items: deque[T | _End] = deque()
+        self._source = source
+        self._loop = asyncio.get_running_loop()
+        self._arrived = asyncio.Event()
+        self._room = threading.Semaphore(ahead)
+
+    def read(self) -> None:
+        """In the thread."""
+        try:
+            for item in self._source:
+                self._room.acquire()
+                self._put(item)
+        except BaseException as error:  # noqa: BLE001  (raised where the items are taken)
+            self._put(_End(error))
+        else:
+            self._put(_End(None))
+
+    async def wait(self) -> None:
+        """Until there may be items."""
+        await self._arrived.wait()
+        # Before they are taken: what is put from now on sets it again.
+        self._arrived.clear()
+
+    def take(self) -> T | _End:
+        """The next item; makes room for another one."""
+        item = self.items.popleft()
+        self._room.release()
+        return item
+
+    def _put(self, item: T | _End) -> None:
+        self.items.append(item)
+        if not self._arrived.is_set() and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._arrived.set)

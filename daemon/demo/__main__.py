@@ -1,0 +1,7 @@
+"""`python -m daemon.demo`."""
+
+import sys
+
+from daemon.cli import main
+
+main(["demo", *sys.argv[1:]])

@@ -1,0 +1,99 @@
+"""How the demo tells what it does: one line a step, tables of what came out, and checks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+WIDTH_MAX = 110
+STEP_CHARS = 10
+
+
+@dataclass(slots=True)
+class Step:
+    """What is being done; its line is written when it is done."""
+
+    name: str
+    said: list[str] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        """A line of what came out of it."""
+        self.said.append(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something that must hold for the demo to be a success."""
+
+    what: str
+    passed: bool
+
+
+class Narrator:
+    """Writes to standard output; on a terminal with colours, and a spinner while a step takes its time."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self.console.width = min(self.console.width, WIDTH_MAX) if self.console.is_terminal else WIDTH_MAX
+        self.checks: list[Check] = []
+
+    def title(self, text: str, below: str) -> None:
+        """The first lines."""
+        self.console.print(f"\n[bold]{text}[/]\n[dim]{below}[/]\n")
+
+    @contextmanager
+    def step(self, name: str, doing: str) -> Iterator[Step]:
+        """A block that is one step; its line has what it said, and how long it took."""
+        step, started = Step(name), time.monotonic()
+        with self.console.status(f"[cyan]{name:{STEP_CHARS}}[/] {escape(doing)}"):
+            yield step
+        seconds = f"{time.monotonic() - started:.1f} s"
+        first, *more = step.said or [doing]
+        room = self.console.width - STEP_CHARS - len(seconds) - 4
+        self.console.print(
+            f"[bold cyan]{name:{STEP_CHARS}}[/]  {escape(first):{room}}  [dim]{seconds}[/]", soft_wrap=True
+        )
+        for line in more:
+            self.console.print(f"{'':{STEP_CHARS}}  {escape(line)}", soft_wrap=True)
+
+    def progress(self, line: str) -> None:
+        """Something that takes a while, such as a download."""
+        self.console.print(f"{'':{STEP_CHARS}}  [dim]{escape(line)}[/]", soft_wrap=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
+        """A table; columns that begin with `>` are flushed right."""
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in columns:
+            table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+        for row in rows:
+            table.add_row(*row)
+        self.console.print()
+        self.console.print(table)
+
+    def text(self, text: str) -> None:
+        """Lines as they are."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def heading(self, text: str) -> None:
+        """The title of what follows."""
+        self.console.print(f"\n[bold]{escape(text)}[/]")
+
+    def check(self, what: str, passed: bool) -> None:
+        """Notes whether something holds; `write_checks` tells."""
+        self.checks.append(Check(what, bool(passed)))
+
+    def write_checks(self) -> bool:
+        """Writes every check; whether all of them passed."""
+        self.heading("Checks")
+        for check in self.checks:
+            mark = "[green]✓[/]" if check.passed else "[bold red]✗[/]"
+            self.console.print(f"  {mark} {escape(check.what)}", soft_wrap=True)
+        return all(check.passed for check in self.checks)

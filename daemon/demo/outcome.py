@@ -1,0 +1,131 @@
+"""What the demo shows of what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from rich.text import Text
+
+from daemon.demo.flights import FlightSet
+from daemon.demo.narration import Narrator
+from daemon.demo.quality import Latency, accuracy, auc
+from daemon.demo.traffic import Burst, Refusal
+from schemas.results import Prediction, Result
+from schemas.topics import Stream
+
+SHOWN_FLIGHTS = 10
+MESSAGE_CHARS = 64
+STATUS_FIELDS = ("worker", "ready", "phase", "lag", "generation", "batches")
+
+
+def show_one_request(narrator: Narrator, names: Sequence[str], row: Sequence[Any], result: Result) -> None:
+    """The first request as a named row, and its result, as JSON."""
+    narrator.heading("One request, and its result (MessagePack or JSON, positional or by name)")
+    request = {"model_id": result.model_id, "input_data": dict(zip(names, row, strict=True))}
+    narrator.text(f"  → {msgspec.json.encode(request).decode()}")
+    answer: dict[str, Any] = {"id": result.id, "model_id": result.model_id}
+    if isinstance(result, Prediction):
+        answer |= {"version": result.version, "digest": f"{result.digest[:12]}…", **result.outputs}
+    narrator.text(f"  ← {msgspec.json.encode(answer).decode()}")
+
+
+def show_flights(narrator: Narrator, flights: FlightSet, scores: NDArray[np.float64]) -> None:
+    """Some flights, evenly from all of them, with what was predicted and what came."""
+    rows = []
+    for place in np.linspace(0, len(flights) - 1, min(SHOWN_FLIGHTS, len(flights)), dtype=int):
+        predicted, late = bool(scores[place] >= 0.5), bool(flights.late[place])
+        right = predicted == late
+        rows.append(
+            (
+                flights.titles[place],
+                f"{flights.features.departure_delay_min.iloc[place]:+.0f} min",
+                f"{scores[place]:.3f}",
+                "late" if predicted else "on time",
+                "late" if late else "on time",
+                Text("✓", "green") if right else Text("✗", "red"),
+            )
+        )
+    columns = ("flight", ">left", ">P(late)", "predicted", "truth", "")
+    narrator.table(f"{len(rows)} of {len(flights):,} flights", columns, rows)
+
+
+def show_quality(narrator: Narrator, flights: FlightSet, scores: NDArray[np.float64]) -> float:
+    """AUC and accuracy against the truth; gives back the AUC."""
+    area = auc(scores, flights.late)
+    majority = max(flights.late.mean(), 1 - flights.late.mean())
+    rows = [
+        ("AUC", f"{area:.4f}"),
+        ("accuracy", f"{accuracy(scores, flights.late):.4f}"),
+        ("accuracy of always saying the same", f"{majority:.4f}"),
+    ]
+    narrator.table("How good", ("", ">"), rows)
+    return area
+
+
+def show_speed(narrator: Narrator, answers: Burst, latency: Latency, rate: float) -> None:
+    """Requests a second of the burst, and latency of the steady stream."""
+    rows = [
+        ("as fast as they go", f"{answers.requests_per_s:,.0f} requests/s", f"{answers.seconds:.1f} s"),
+        (
+            f"{rate:,.0f} requests/s",
+            f"p50 {latency.p50_ms:.1f} ms   p99 {latency.p99_ms:.1f} ms   max {latency.max_ms:.1f} ms",
+            "",
+        ),
+    ]
+    title = "How fast (client, broker and worker on this machine; latency from when a request was due)"
+    narrator.table(title, ("", "", ">"), rows)
+
+
+def show_refusals(narrator: Narrator, refusals: Sequence[Refusal]) -> None:
+    """What bad requests were answered with; checks each code."""
+    rows = [(refusal.what, refusal.code or "-", _cut(refusal.message)) for refusal in refusals]
+    narrator.table("Bad requests", ("what", "code", "message"), rows)
+    right = sum(refusal.code == refusal.expected_code for refusal in refusals)
+    narrator.check(
+        f"each bad request got its typed error, and disturbed no other: {right} of {len(refusals)}",
+        right == len(refusals),
+    )
+
+
+def show_status(narrator: Narrator, url: str, status: Mapping[str, Any]) -> None:
+    """An excerpt of `/status`."""
+    narrator.heading(f"GET {url}/status (excerpt)")
+    for field in STATUS_FIELDS:
+        narrator.text(f"  {_json(field)}: {_json(status.get(field))}")
+    for field in ("tenants", "models"):
+        for item in status.get(field, ()):
+            narrator.text(f"  {_json(field)}: [{_json(_short(item))}]")
+    for name, latency in status.get("latency", {}).items():
+        narrator.text(f'  "latency.{name}": {_json(latency.get("since_start"))}')
+
+
+def check_counts(narrator: Narrator, counts: Mapping[Stream, int], status: Mapping[str, Any]) -> None:
+    """Whether every request has exactly one result, by the topics and by the worker's own account."""
+    requests, results = counts["requests"], counts["results"]
+    narrator.check(f"the topics hold one result a request: {requests:,} and {results:,}", requests == results)
+    for tenant in status["tenants"]:
+        taken, answered, pending = tenant["requests_in"], tenant["results"], tenant["pending"]
+        errors = sum(tenant["errors"].values())
+        narrator.check(
+            f"the worker's account agrees: {taken:,} in = {answered:,} results + {errors} errors + {pending} pending",
+            taken == answered + errors + pending == requests,
+        )
+    narrator.check(f"what could not be decoded is a dead letter: {counts['dead-letters']}", counts["dead-letters"] == 1)
+
+
+def _short(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _cut(value, 13) if key == "digest" else value for key, value in item.items() if value not in (None, [])
+    }
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _cut(text: str, chars: int = MESSAGE_CHARS) -> str:
+    return text if len(text) <= chars else f"{text[: chars - 1]}…"

@@ -1,0 +1,210 @@
+"""The demo from beginning to end."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import numpy as np
+
+from daemon.broker import EmbeddedKafka, EmbeddedKafkaSettings
+from daemon.demo import outcome
+from daemon.demo.flights import FlightSet, load_flights
+from daemon.demo.narration import Narrator
+from daemon.demo.quality import Latency
+from daemon.demo.raw_kafka import delete_topics, garbage_refused, raw_cluster, record_counts
+from daemon.demo.traffic import Burst, bad_requests, burst, refused, steady
+from daemon.demo.training import TREES, TrainedModel, train
+from daemon.demo.worker_process import WorkerProcess
+from daemon.settings import Settings
+from inferd.client import Client
+from inferd.deploy import deploy_file
+from schemas.connection import KafkaConnection
+from schemas.errors import ServerError
+from schemas.results import Prediction
+from schemas.topics import TenantTopics
+
+MODEL = "flight-late"
+TENANT = "default"
+AUC_MIN = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """How much of it is shown."""
+
+    flights: int | None
+    """So many of the held-out flights are streamed; all of them where it is None."""
+    latency_s: float
+    rate: float
+    """Requests a second while latency is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What the story plays with."""
+
+    narrator: Narrator
+    options: DemoOptions
+    connection: KafkaConnection
+    topics: TenantTopics
+    worker: WorkerProcess
+
+    def client(self) -> Client:
+        """A new client of the demo's tenant."""
+        return Client(self.connection, namespace=self.topics.namespace, tenant=self.topics.tenant)
+
+
+def run_demo(settings: Settings, options: DemoOptions, narrator: Narrator | None = None) -> bool:
+    """Tells it all on standard output and leaves nothing behind; whether every check passed."""
+    narrator = narrator or Narrator()
+    narrator.title("Will this flight arrive more than 15 minutes late?", "Real flights, through a real Apache Kafka")
+    started = time.monotonic()
+    with ExitStack() as running:
+        running.enter_context(_terminable())
+        folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="inferd-demo-")))
+        connection = settings.connection() if settings.broker else _start_kafka(narrator, running, folder)
+        topics = TenantTopics(f"demo-{secrets.token_hex(4)}", TENANT)
+        worker = _start_worker(narrator, running, connection, topics, folder)
+        if settings.broker:
+            running.callback(lambda: asyncio.run(delete_topics(connection, topics)))
+        _play(Scene(narrator, options, connection, topics, worker))
+        with narrator.step("stop", "the worker, then the broker") as step:
+            worker.stop()
+            running.close()
+            step.say("the worker and its topics" if settings.broker else "the worker, then the broker")
+    narrator.check("the worker stopped in order, with exit code 0", worker.exit_code == 0)
+    passed = narrator.write_checks()
+    narrator.text(f"\n{'Done' if passed else 'FAILED'} in {time.monotonic() - started:.0f} s.")
+    return passed
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """A block that SIGTERM leaves as Ctrl-C does, so that everything is stopped on the way out."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _start_kafka(narrator: Narrator, running: ExitStack, folder: Path) -> KafkaConnection:
+    with narrator.step("broker", "starting Apache Kafka") as step:
+        kafka = EmbeddedKafka(EmbeddedKafkaSettings(data_dir=folder / "kafka", port=0), report=narrator.progress)
+        running.enter_context(kafka)
+        step.say(f"Apache Kafka {kafka.version} on {kafka.bootstrap_servers}, for as long as this takes")
+    return KafkaConnection(kafka.bootstrap_servers)
+
+
+def _start_worker(
+    narrator: Narrator, running: ExitStack, connection: KafkaConnection, topics: TenantTopics, folder: Path
+) -> WorkerProcess:
+    environment = {
+        "INFERD_BROKER": connection.bootstrap_servers,
+        "INFERD_NAMESPACE": topics.namespace,
+        "INFERD_TENANTS": topics.tenant,
+        "INFERD_HTTP_HOST": "127.0.0.1",
+        "INFERD_HTTP_PORT": "0",
+        "INFERD_DATA_DIR": str(folder / "worker"),
+    }
+    with narrator.step("worker", "starting a worker") as step:
+        worker = running.enter_context(WorkerProcess(environment, folder / "worker.log"))
+        step.say(f"a process of its own, status page on {worker.url}/")
+    return worker
+
+
+def _play(scene: Scene) -> None:
+    with scene.narrator.step("data", "reading flights") as step:
+        flights = load_flights()
+        step.say(f"{len(flights.train) + len(flights.held_out):,} flights that left New York in 2013, with the weather")
+    with scene.narrator.step("train", "training LightGBM") as step:
+        model = train(flights.train)
+        step.say(f"LightGBM, {TREES} trees, on the {len(flights.train):,} flights of January to October")
+    try:
+        asyncio.run(_serve(scene, model, flights.held_out.head(scene.options.flights)))
+    except ServerError:
+        # Whatever was missed, a worker that is gone is why.
+        scene.worker.check()
+        raise
+
+
+async def _serve(scene: Scene, model: TrainedModel, flights: FlightSet) -> None:
+    async with scene.client() as client, raw_cluster(scene.connection, scene.topics) as cluster:
+        await _deploy(scene, client, model)
+        rows = flights.rows()
+        answers = await _stream(scene, client, rows)
+        latency = await _measure_latency(scene, client, rows)
+        with scene.narrator.step("refuse", "sending bad requests") as step:
+            names = list(flights.features.columns)
+            refusals = [await refused(client, bad) for bad in bad_requests(MODEL, names, rows[0])]
+            refusals.append(await garbage_refused(cluster))
+            step.say(f"{len(refusals)} bad requests, each answered with a typed error")
+        outcome.show_one_request(scene.narrator, names, rows[0], answers.results[0])
+        _judge(scene, model, flights, answers)
+        outcome.show_speed(scene.narrator, answers, latency, scene.options.rate)
+        outcome.show_refusals(scene.narrator, refusals)
+        outcome.show_status(scene.narrator, scene.worker.url, await asyncio.to_thread(scene.worker.status))
+        counts = await record_counts(cluster, ("requests", "results", "dead-letters"))
+        outcome.check_counts(scene.narrator, counts, scene.worker.status())
+
+
+async def _deploy(scene: Scene, client: Client, model: TrainedModel) -> None:
+    with scene.narrator.step("deploy", "onto the topics models and model-artifacts") as step:
+        manifest = await deploy_file(client, model.text, MODEL)
+        step.say(
+            f"{MODEL}:{manifest.version}, {len(manifest.features)} features, {manifest.size / 1_000:.0f} kB,"
+            f" sha256 {manifest.sha256[:12]}…, as records on Kafka"
+        )
+
+
+async def _stream(scene: Scene, client: Client, rows: list[list[object]]) -> Burst:
+    with scene.narrator.step("stream", f"{len(rows):,} requests of one flight each") as step:
+        # The first one waits until the worker serves the model.
+        await client.predict(MODEL, rows[0])
+        answers = await burst(client, MODEL, rows)
+        step.say(f"{len(rows):,} requests of one flight each, in order of departure: {len(answers.results):,} results")
+    return answers
+
+
+async def _measure_latency(scene: Scene, client: Client, rows: list[list[object]]) -> Latency:
+    options = scene.options
+    count = int(options.rate * options.latency_s)
+    with scene.narrator.step("measure", "latency of a steady stream") as step:
+        chosen = [rows[number % len(rows)] for number in range(count)]
+        latency = Latency.of(await steady(client, MODEL, chosen, options.rate))
+        step.say(f"{count:,} requests at a steady {options.rate:,.0f} a second")
+    return latency
+
+
+def _judge(scene: Scene, model: TrainedModel, flights: FlightSet, answers: Burst) -> None:
+    """Compares the results with the truth, and with LightGBM itself."""
+    narrator = scene.narrator
+    predictions = [result for result in answers.results if isinstance(result, Prediction)]
+    narrator.check(
+        f"every flight has its prediction: {len(predictions):,} of {len(flights):,}", len(predictions) == len(flights)
+    )
+    if len(predictions) != len(flights):
+        return
+    scores = np.array([prediction.outputs["prediction"] for prediction in predictions])
+    same = scores == model.predict(flights)
+    outcome.show_flights(narrator, flights, scores)
+    area = outcome.show_quality(narrator, flights, scores)
+    narrator.check(f"AUC {area:.4f} is above {AUC_MIN}", area > AUC_MIN)
+    narrator.check(
+        f"results equal LightGBM's own Booster.predict bit for bit: {int(same.sum()):,} of {len(same):,}",
+        bool(same.all()),
+    )

@@ -1,0 +1,99 @@
+"""The demo's requests: a burst, a steady stream, and some that are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from asyncio import Task
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from inferd.client import Client
+from schemas.errors import ModelServingError
+from schemas.results import Prediction, Result
+
+WINDOW = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Everything at once: results in order, and how long they took."""
+
+    results: list[Result]
+    seconds: float
+
+    @property
+    def requests_per_s(self) -> float:
+        """End to end, from the first request to the last result."""
+        return len(self.results) / self.seconds
+
+
+async def burst(client: Client, model: str, rows: Sequence[Any]) -> Burst:
+    """Sends every row as a request of its own, as fast as results come back."""
+    started = time.perf_counter()
+    results = [result async for result in client.predict_many(model, rows, window=WINDOW)]
+    return Burst(results, time.perf_counter() - started)
+
+
+async def steady(client: Client, model: str, rows: Sequence[Any], rate: float) -> list[float]:
+    """Seconds from when each request was due to its result; requests go out on time, whatever became of others."""
+    started = time.perf_counter()
+
+    async def request(due: float, row: Any) -> float:
+        await client.predict(model, row)
+        return time.perf_counter() - due
+
+    tasks: list[Task[float]] = []
+    for number, row in enumerate(rows):
+        due = started + number / rate
+        if (ahead_s := due - time.perf_counter()) > 0:
+            await asyncio.sleep(ahead_s)
+        tasks.append(asyncio.create_task(request(due, row)))
+    return await asyncio.gather(*tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class BadRequest:
+    """A request that is refused, and with which code."""
+
+    what: str
+    code: str
+    model: str
+    input_data: Any
+    headers: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """How a bad request was answered; `code` is None where it got a prediction."""
+
+    what: str
+    expected_code: str
+    code: str | None
+    message: str
+
+
+def bad_requests(model: str, names: Sequence[str], row: Sequence[Any]) -> list[BadRequest]:
+    """Variations of a good row that each miss in one way."""
+    named = dict(zip(names, row, strict=True))
+    first, *_ = named
+    return [
+        BadRequest("an airport nobody knows", "invalid_value", model, {**named, "destination": "XYZ"}),
+        BadRequest("text for a number", "invalid_value", model, {**named, "distance_miles": "far"}),
+        BadRequest("one value too few", "schema_mismatch", model, list(row[:-1])),
+        BadRequest("a misspelt name", "schema_mismatch", model, {**named, "distnace_miles": 1.0}),
+        BadRequest(f"no {first}", "schema_mismatch", model, {k: v for k, v in named.items() if k != first}),
+        BadRequest("a model nobody deployed", "model_not_found", "weather", list(row)),
+        BadRequest("a version nobody deployed", "version_not_found", f"{model}:99", list(row)),
+        BadRequest("a deadline that has passed", "deadline_exceeded", model, list(row), {"deadline": "1"}),
+    ]
+
+
+async def refused(client: Client, bad: BadRequest) -> Refusal:
+    """Sends a bad request and says how it was answered."""
+    try:
+        prediction: Prediction = await client.predict(bad.model, bad.input_data, headers=bad.headers)
+    except ModelServingError as error:
+        return Refusal(bad.what, bad.code, error.code, error.message)
+    return Refusal(bad.what, bad.code, None, f"a prediction: {prediction.outputs}")

@@ -1,0 +1,43 @@
+"""The demo's model."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.demo.flights import FlightSet
+
+TREES = 80
+THREADS_MAX = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """A booster, and the text that it is deployed as."""
+
+    booster: lightgbm.Booster
+    text: bytes
+
+    def predict(self, flights: FlightSet) -> NDArray[np.float64]:
+        """(flights,) what LightGBM itself says: the probability of a late arrival."""
+        return np.asarray(self.booster.predict(flights.features), dtype=np.float64)
+
+
+def train(flights: FlightSet) -> TrainedModel:
+    """A binary model of late arrivals."""
+    threads = min(THREADS_MAX, os.cpu_count() or 1)
+    parameters = {
+        "objective": "binary",
+        "num_leaves": 31,
+        "learning_rate": 0.1,
+        "num_threads": threads,
+        "seed": 1,
+        "deterministic": True,
+        "verbose": -1,
+    }
+    booster = lightgbm.train(parameters, lightgbm.Dataset(flights.features, flights.late), num_boost_round=TREES)
+    return TrainedModel(booster, booster.model_to_string().encode())

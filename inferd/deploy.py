@@ -1,0 +1,58 @@
+"""Deploying a model file: what its manifest leaves out is filled in from the file itself.
+
+Apart from `inferd.client`, because reading model files is the worker's knowledge: this needs LightGBM's runtime.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from inferd.client import Client
+from schemas.errors import InferenceError
+from schemas.models import Manifest, check_model_name
+from streams.inference.manifests import manifest_of
+from streams.inference.trial import TrialCase, try_models
+
+Model = bytes | str | Path
+
+
+async def deploy_file(
+    client: Client,
+    model: Model,
+    name: str,
+    *,
+    version: int | None = None,
+    manifest: Mapping[str, Any] | None = None,
+    alias: str | None = None,
+    trial: bool = True,
+) -> Manifest:
+    """Deploys a model file (its bytes, or its path) as `name`; returns the manifest once the broker has everything.
+
+    `version` is the next free one by default. `manifest` holds what is to be said beyond the file, as in a manifest's
+    JSON. The structure of the file is checked here, and, with `trial`, it is loaded and run once in a disposable
+    subprocess, as every worker does before it serves it. Raises `InferenceError` where the file or the manifest does
+    not serve, and what `Client.deploy_model` does.
+    """
+    check_model_name(name)
+    content = model if isinstance(model, bytes) else await asyncio.to_thread(Path(model).read_bytes)
+    if version is None:
+        version = (manifest or {}).get("version") or (await client.models()).next_version(name)
+    complete = await asyncio.to_thread(_manifest, content, name, version, manifest)
+    if trial:
+        await asyncio.to_thread(_try, content, complete)
+    return await client.deploy_model(content, complete, alias=alias)
+
+
+def _manifest(content: bytes, name: str, version: int, given: Mapping[str, Any] | None) -> Manifest:
+    dated = {"created_at": datetime.now(UTC).isoformat(timespec="seconds"), **(given or {})}
+    return manifest_of(content, name, version, dated)
+
+
+def _try(content: bytes, manifest: Manifest) -> None:
+    (verdict,) = try_models([TrialCase(content, manifest)])
+    if not verdict.ok:
+        raise InferenceError(f"the model did not pass its trial, and nothing was deployed: {verdict.reason}")
