@@ -149,6 +149,8 @@ MALFORMED_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "a number among rows": ({"input_data": [[1], 2]}, "row 1: "),
     "a named row among rows": ({"input_data": [[1], {"a": 1}]}, "row 1: "),
     "a row among named rows": ({"input_data": [{"a": 1}, [1]]}, "row 1: "),
+    "dtype a number": ({"input_data": {"dtype": 1, "shape": [0, 0], "data": ""}}, "tensor dtype: "),
+    "shape of strings": ({"input_data": {"dtype": "<f4", "shape": ["0", 0], "data": ""}}, "tensor shape: "),
     "tensor without data": ({"input_data": {"dtype": "<f4", "shape": [1, 1]}}, "'shape'"),
 }
 
@@ -217,6 +219,14 @@ def test_too_deep(depth: int) -> None:
     ):
         error = refusal(value, encoding)  # type: ignore[arg-type]
         assert (error.code, "16 levels" in error.message) == ("too_deep", True), error.message
+
+
+def test_too_deep_behind_more_values_than_are_looked_at() -> None:
+    wide = b"\xdd" + (60_001).to_bytes(4, "big") + b"\xc0" * 60_000 + b"\x91" * 5_000 + b"\xc0"
+    assert refusal(packed(wide), "msgpack").code == "too_deep"
+    wide = b"\xdf" + (60_001).to_bytes(4, "big")
+    wide += b"".join(b"\xa5%05d\x01" % n for n in range(60_000)) + b"\xa1a" + b"\x91" * 5_000 + b"\xc0"
+    assert refusal(packed(wide), "msgpack").code == "too_deep"
 
 
 def test_as_deep_as_allowed_is_malformed_where_it_is_no_row() -> None:
