@@ -1,0 +1,134 @@
+"""`python -m bench [all|throughput|latency|profile]`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.errors import BenchError
+from bench.lab import Lab, open_lab
+from bench.latency import measure_latencies
+from bench.machine import machine_facts
+from bench.model import LEAVES, TREES
+from bench.peers.catalog import PEERS, Peer, peers_named
+from bench.plan import DEFAULT, QUICK, Plan
+from bench.profiling import profile_worker
+from bench.report import Report, show, to_json
+from bench.requests import FEATURES, PARTITIONS
+from bench.throughput import measure_backlogs
+
+DEFAULT_PEERS = ",".join(peer.name for peer in PEERS if not peer.optional)
+SETTINGS = {
+    "requests": f"one row of {FEATURES} float64, msgpack, about 320 bytes; {PARTITIONS} partitions",
+    "model": f"LightGBM, {TREES} trees x {LEAVES} leaves, one thread",
+    "everywhere": "one process, acks=all, commit after acknowledgement, idempotent producer (Faust cannot)",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 1 a measurement is void, 2 wrong usage."""
+    options = _parser().parse_args(arguments)
+    say = Console(stderr=True, highlight=False)
+    try:
+        with open_lab(options.broker) as lab:
+            say.print(f"broker: {lab.cluster.description}")
+            if options.what == "profile":
+                profile_worker(lab, options.messages, Console())
+            else:
+                _measure(lab, options, say)
+    except BenchError as error:
+        say.print(f"bench: {error.message}", markup=False)
+        return 1
+    return 0
+
+
+def _measure(lab: Lab, options: argparse.Namespace, say: Console) -> None:
+    plan, peers = _plan(options), options.peers
+    started_at, begin_s, machine = datetime.datetime.now(datetime.UTC), time.monotonic(), machine_facts()
+
+    def report_line(line: str) -> None:
+        say.print(f"[{time.monotonic() - begin_s:4.0f} s] {line}", markup=False)
+
+    backlogs = measure_backlogs(lab, peers, plan.backlog, report_line) if options.what != "latency" else []
+    latencies, sustained = (
+        measure_latencies(lab, peers, plan.latency, report_line) if options.what != "throughput" else ([], [])
+    )
+    report = Report(
+        started_at=started_at.isoformat(timespec="seconds"),
+        duration_s=round(time.monotonic() - begin_s, 1),
+        broker=lab.cluster.description,
+        machine=machine,
+        settings=SETTINGS,
+        plan=plan,
+        backlogs=backlogs,
+        latencies=latencies,
+        sustained=sustained,
+    )
+    show(report, Console(width=None if sys.stdout.isatty() else 140))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_bytes(to_json(report))
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    plan = QUICK if options.quick else DEFAULT
+    backlog, latency = plan.backlog, plan.latency
+    if options.repeats:
+        backlog = dataclasses.replace(backlog, repeats=options.repeats)
+        latency = dataclasses.replace(latency, repeats=options.repeats)
+    if options.rates:
+        latency = dataclasses.replace(latency, rates=options.rates, slow_rates=options.rates[:1])
+    return Plan(backlog, latency)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure inferd beside hand-written loops and a naive Faust agent, interleaved in one run.",
+        epilog="example: python -m bench throughput --quick --peers aiokafka,inferd --json bench/results/today.json",
+    )
+    parser.add_argument(
+        "what",
+        nargs="?",
+        default="all",
+        choices=("all", "throughput", "latency", "profile"),
+        help="what to measure (default: throughput and latency); profile shows where inferd's time goes",
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter repeats: about two minutes")
+    parser.add_argument("--broker", metavar="HOST:PORT", help="a running Kafka; default: an embedded one, started here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every single figure there")
+    parser.add_argument("--repeats", type=_positive, help="how often each peer is measured")
+    parser.add_argument("--rates", type=_rates, metavar="N,N,…", help="offered rates of the latency measurement")
+    parser.add_argument("--messages", type=_positive, default=400_000, help="backlog of `profile` (default: 400,000)")
+    parser.add_argument(
+        "--peers",
+        type=_peers,
+        default=_peers(DEFAULT_PEERS),
+        metavar="NAME,NAME,…",
+        help=f"of {', '.join(peer.name for peer in PEERS)} (default: {DEFAULT_PEERS})",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of 1 or more")
+    return int(text)
+
+
+def _rates(text: str) -> tuple[int, ...]:
+    return tuple(_positive(each) for each in text.split(","))
+
+
+def _peers(text: str) -> tuple[Peer, ...]:
+    try:
+        return peers_named(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

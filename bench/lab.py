@@ -1,0 +1,70 @@
+"""What one run has in common: the cluster, the model, the names of topics and groups."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.cluster import Cluster, running_broker
+from bench.model import MODEL_VERSION, BenchModel, train_model
+from bench.peers import inferd_worker
+from bench.peers.task import PeerTask
+from bench.requests import MODEL_ID, Requests, make_requests
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """One run's surroundings."""
+
+    cluster: Cluster
+    model: BenchModel
+    work_dir: Path
+    namespace: str
+
+    def task(self, tenant: str, group: str) -> PeerTask:
+        """What a peer is told; its group is this run's own."""
+        return PeerTask(
+            bootstrap_servers=self.cluster.bootstrap_servers,
+            namespace=self.namespace,
+            tenant=tenant,
+            group=f"{self.namespace}-{tenant}-{group}",
+            model_path=str(self.model.path),
+            model_id=MODEL_ID,
+            version=MODEL_VERSION,
+            digest=self.model.digest,
+            work_dir=str(self.work_dir),
+        )
+
+    def prepare_tenant(self, tenant: str, *, with_inferd: bool) -> None:
+        """Create a tenant's topics and, for inferd, deploy the model to it."""
+        task = self.task(tenant, "setup")
+        if with_inferd:
+            inferd_worker.create_topics(task)
+        self.cluster.ensure_topics(task.requests, task.results)
+        if with_inferd:
+            inferd_worker.deploy_model(task)
+
+    def requests(self, count: int, prefix: str) -> tuple[Requests, NDArray[np.float64]]:
+        """Requests whose ids begin with `prefix`, and the predictions that are right, float64 (count,)."""
+        requests = make_requests(count, prefix)
+        return requests, self.model.predict(requests.rows)
+
+
+@contextmanager
+def open_lab(broker: str | None) -> Iterator[Lab]:
+    """A broker (the one given, or an embedded one), a trained model, and a directory that is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="inferd-bench-") as directory:
+        work_dir = Path(directory)
+        with running_broker(broker, work_dir) as (bootstrap_servers, description):
+            cluster = Cluster.connect(bootstrap_servers, description)
+            try:
+                yield Lab(cluster, train_model(work_dir), work_dir, f"bench-{secrets.token_hex(3)}")
+            finally:
+                cluster.close()

@@ -1,0 +1,174 @@
+"""Open-loop latency at fixed rates, from the moment a request was meant to be sent, and the rate that is sustained."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from bench.errors import BenchError
+from bench.lab import Lab
+from bench.load import READY, LoadTask, Received, Sent
+from bench.measures import Floats, Quantiles, is_sustained, latency_quantiles, next_step, scheduled_s
+from bench.peers.catalog import Peer, running_peer
+from bench.peers.task import PeerTask
+from bench.plan import LatencyPlan
+from bench.processes import PeerProcess, cpu_s
+from bench.verification import verify
+
+TENANT = "latency"
+PRIME_COUNT = 400
+PRIME_RATE = 200.0
+SILENCE_S = 15.0
+GENERATOR_LATE_MS_MAX = 50.0
+
+
+class LatencyMeasure(msgspec.Struct, frozen=True):
+    """One peer at one rate; milliseconds from the intended send to the result in the reader's hands."""
+
+    peer: str
+    repeat: int
+    rate: float
+    quantiles: Quantiles
+    cpu_us_per_message: float
+    generator_late_p99_ms: float
+
+
+class SustainedMeasure(msgspec.Struct, frozen=True):
+    """The greatest of the offered rates with a flat lag.
+
+    `limited_by_generator` where the next step failed because the generator fell behind its schedule.
+    """
+
+    peer: str
+    rate: float
+    limited_by_generator: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What went in and what came out, every result verified: seconds of one clock, by the number of the request."""
+
+    scheduled: Floats
+    received: Floats
+    sent: Sent
+    cpu_s: float
+
+
+def measure_latencies(
+    lab: Lab, peers: Sequence[Peer], plan: LatencyPlan, report: Callable[[str], None]
+) -> tuple[list[LatencyMeasure], list[SustainedMeasure]]:
+    """Every peer at every rate in turn, repeat after repeat; then, in the last repeat, the sustained rate."""
+    lab.prepare_tenant(TENANT, with_inferd=any(peer.module is None for peer in peers))
+    latencies: list[LatencyMeasure] = []
+    sustained: list[SustainedMeasure] = []
+    report(f"latency: {plan.span_s:g} s at each of {', '.join(f'{rate:,}/s' for rate in plan.rates)}")
+    for repeat in range(plan.repeats):
+        for peer in (*peers[repeat % len(peers) :], *peers[: repeat % len(peers)]):
+            task = lab.task(TENANT, f"{peer.name}-{repeat}")
+            lab.cluster.commit_ends(task.group, task.requests)
+            with running_peer(peer, task) as process:
+                load = _Load(lab, peer, process, task, repeat)
+                load.prime()
+                latencies += load.measure_rates(plan)
+                report(f"  {repeat + 1}/{plan.repeats} {peer.title}: {_brief(latencies, peer, repeat)}")
+                if repeat == plan.repeats - 1 and peer.fast and plan.sustained_steps:
+                    sustained.append(load.find_sustained(plan))
+                    report(f"    sustained: {sustained[-1].rate:,.0f}/s")
+    return latencies, sustained
+
+
+class _Load:
+    """Load on one running peer."""
+
+    def __init__(self, lab: Lab, peer: Peer, process: PeerProcess, task: PeerTask, repeat: int) -> None:
+        self._lab = lab
+        self._peer = peer
+        self._process = process
+        self._task = task
+        self._repeat = repeat
+
+    def prime(self) -> None:
+        """See the peer answer, so that its start is not measured."""
+        self._exchange(PRIME_COUNT, PRIME_RATE, "prime")
+
+    def measure_rates(self, plan: LatencyPlan) -> list[LatencyMeasure]:
+        rates = plan.rates if self._peer.fast else plan.slow_rates
+        return [self._measure(rate, plan) for rate in rates]
+
+    def find_sustained(self, plan: LatencyPlan) -> SustainedMeasure:
+        """A bisection over the plan's steps."""
+        passed, failed, limited = -1, len(plan.sustained_steps), False
+        while (step := next_step(passed, failed)) is not None:
+            rate = plan.sustained_steps[step]
+            exchange = self._exchange(int(rate * plan.sustained_span_s), rate, "sustained")
+            limited = exchange.sent.late_p99_ms > GENERATOR_LATE_MS_MAX
+            if not limited and is_sustained(exchange.scheduled, exchange.received):
+                passed = step
+            else:
+                failed = step
+        return SustainedMeasure(self._peer.name, plan.sustained_steps[passed] if passed >= 0 else 0, limited)
+
+    def _measure(self, rate: float, plan: LatencyPlan) -> LatencyMeasure:
+        count = int(rate * (plan.settle_s + plan.span_s))
+        exchange = self._exchange(count, rate, "rate")
+        settled = slice(int(rate * plan.settle_s), None)
+        latencies_ms = (exchange.received - exchange.scheduled)[settled] * 1e3
+        return LatencyMeasure(
+            peer=self._peer.name,
+            repeat=self._repeat,
+            rate=rate,
+            quantiles=latency_quantiles(latencies_ms),
+            cpu_us_per_message=exchange.cpu_s / count * 1e6,
+            generator_late_p99_ms=exchange.sent.late_p99_ms,
+        )
+
+    def _exchange(self, count: int, rate: float, what: str) -> Exchange:
+        prefix = f"{self._peer.name}-{self._repeat}-{what}-{rate:.0f}-"
+        task = LoadTask(
+            bootstrap_servers=self._task.bootstrap_servers,
+            requests=self._task.requests,
+            results=self._task.results,
+            begin=self._lab.cluster.ends(self._task.results),
+            prefix=prefix,
+            count=count,
+            rate=rate,
+            silence_s=SILENCE_S,
+        )
+        requests, expected = self._lab.requests(count, prefix)
+        with _started("bench.reader", task) as reader, _started("bench.generator", task) as generator:
+            used_s = cpu_s(self._process.pid)
+            sent = msgspec.json.decode(generator.communicate(b"go\n")[0], type=Sent)
+            received = msgspec.msgpack.decode(reader.communicate()[0], type=Received)
+            used_s = cpu_s(self._process.pid) - used_s
+        self._process.check_alive()
+        numbers = verify(received.values, requests, expected, self._lab.model.identity, self._peer.title)
+        at_s = np.empty(count)
+        at_s[numbers] = received.at_s
+        return Exchange(scheduled_s(count, rate, sent.begin_s), at_s, sent, used_s)
+
+
+@contextmanager
+def _started(module: str, task: LoadTask) -> Iterator[subprocess.Popen[bytes]]:
+    """A load process that has said it is ready."""
+    command = [sys.executable, "-m", module, task.to_argument()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            if process.stdout.readline().decode().strip() != READY:
+                raise BenchError(f"{module} ended with exit code {process.wait()} before it was ready")
+            yield process
+        finally:
+            process.kill()
+
+
+def _brief(latencies: Sequence[LatencyMeasure], peer: Peer, repeat: int) -> str:
+    mine = [each for each in latencies if each.peer == peer.name and each.repeat == repeat]
+    return ", ".join(
+        f"{each.rate:,.0f}/s p50 {each.quantiles.p50:.1f} p99 {each.quantiles.p99:.1f} ms" for each in mine
+    )

@@ -1,0 +1,65 @@
+"""The model that every peer serves, and what it says to a request."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import BenchError
+from bench.requests import FEATURES
+
+MODEL_VERSION = 1
+TREES = 100
+LEAVES = 31
+TRAINING_ROWS = 8_000
+SEED = 20_240_229
+
+
+@dataclass(frozen=True)
+class BenchModel:
+    """The model file and its SHA-256."""
+
+    path: Path
+    digest: str
+
+    @property
+    def identity(self) -> tuple[int, str]:
+        """The (version, digest) that every result names."""
+        return MODEL_VERSION, self.digest
+
+    @cached_property
+    def _booster(self) -> lightgbm.Booster:
+        return lightgbm.Booster(model_file=self.path)
+
+    def predict(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What `Booster.predict` says to float64 (rows, 30): the answers that are right, float64 (rows,)."""
+        return np.asarray(self._booster.predict(rows), dtype=np.float64)
+
+
+def train_model(directory: Path) -> BenchModel:
+    """A binary LightGBM model of 100 trees x 31 leaves over 30 float64 features, the same at each call."""
+    random = np.random.default_rng(SEED)
+    rows = random.normal(size=(TRAINING_ROWS, FEATURES))
+    signal = rows @ random.normal(size=FEATURES) + np.sin(rows[:, 0] * rows[:, 1]) * 3
+    labels = signal + random.normal(size=TRAINING_ROWS) > 0
+    parameters = {
+        "objective": "binary",
+        "num_leaves": LEAVES,
+        "deterministic": True,
+        "force_row_wise": True,
+        "seed": SEED,
+        "verbosity": -1,
+    }
+    booster = lightgbm.train(parameters, lightgbm.Dataset(rows, labels), num_boost_round=TREES)
+    leaves = sum(int(tree["num_leaves"]) for tree in booster.dump_model()["tree_info"])
+    if leaves != TREES * LEAVES:
+        raise BenchError(f"the model has {leaves} leaves, not {TREES} x {LEAVES}: it is not the one to measure")
+    path = directory / "model.txt"
+    booster.save_model(path)
+    return BenchModel(path, hashlib.sha256(path.read_bytes()).hexdigest())

@@ -1,0 +1,70 @@
+"""Which peers there are, and how each is started."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from bench.peers import inferd_worker
+from bench.peers.task import PeerTask
+from bench.processes import PeerProcess, running
+
+INFERD = "inferd"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One way to do the job. `module` None is inferd itself."""
+
+    name: str
+    title: str
+    module: str | None
+    fast: bool = True
+    """Whether it is given the long backlog and the high rates."""
+    predict_threads: int = 1
+    """0 is LightGBM's own default."""
+    optional: bool = False
+    """Measured only where it is asked for by name."""
+
+
+PEERS = (
+    Peer("librdkafka", "librdkafka loop", "bench.peers.librdkafka_loop"),
+    Peer("aiokafka", "aiokafka loop, pipelined", "bench.peers.aiokafka_loop"),
+    Peer("faust", "Faust agent, naive", "bench.peers.faust_agent", fast=False),
+    Peer(
+        "faust-threads",
+        "Faust agent, LightGBM's threads",
+        "bench.peers.faust_agent",
+        fast=False,
+        predict_threads=0,
+        optional=True,
+    ),
+    Peer(INFERD, "inferd worker", None),
+)
+
+
+def peers_named(names: str) -> tuple[Peer, ...]:
+    """The peers of a comma-separated list, in the catalogue's order; ValueError names one that is unknown."""
+    wanted = {name.strip() for name in names.split(",") if name.strip()}
+    if unknown := wanted - {peer.name for peer in PEERS}:
+        raise ValueError(f"unknown peer {min(unknown)!r}: choose from {', '.join(peer.name for peer in PEERS)}")
+    return tuple(peer for peer in PEERS if peer.name in wanted)
+
+
+@contextmanager
+def running_peer(peer: Peer, task: PeerTask) -> Iterator[PeerProcess]:
+    """The peer's process at work on the task; inferd's is given once it is ready, model and all."""
+    work_dir = Path(task.work_dir)
+    if peer.module is None:
+        with inferd_worker.running_worker(task) as process:
+            yield process
+        return
+    task = msgspec.structs.replace(task, predict_threads=peer.predict_threads)
+    command = [sys.executable, "-m", peer.module, task.to_argument()]
+    with running(peer.name, command, {}, work_dir) as process:
+        yield process

@@ -1,0 +1,124 @@
+"""The librdkafka loop: consume what waits, predict, produce, commit what was delivered.
+
+As a careful user of confluent-kafka would write it: stock LightGBM and msgpack, one predict a batch, an idempotent
+producer with acks=all that goes on while deliveries are awaited, and commits of delivered offsets alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+import lightgbm
+import msgpack
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+
+from bench.peers.task import PeerTask, collect_garbage_rarely, stop_signal, task_of_arguments
+
+BATCH_RECORDS_MAX = 512
+POLL_S = 0.1
+COMMIT_INTERVAL_S = 0.5
+IN_FLIGHT_MAX = 50_000
+
+
+class LibrdkafkaLoop:
+    """One consumer, one producer, one model."""
+
+    def __init__(self, task: PeerTask) -> None:
+        self.task = task
+        self.booster = lightgbm.Booster(model_file=task.model_path)
+        self.consumer = Consumer(
+            {
+                "bootstrap.servers": task.bootstrap_servers,
+                "group.id": task.group,
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "fetch.wait.max.ms": 100,
+            }
+        )
+        self.producer = Producer(
+            {
+                "bootstrap.servers": task.bootstrap_servers,
+                "acks": "all",
+                "enable.idempotence": True,
+                # No message is given up, so that the delivery of one says that all before it are delivered.
+                "message.timeout.ms": 0,
+                "linger.ms": 0,
+                "queue.buffering.max.messages": 2 * IN_FLIGHT_MAX,
+            }
+        )
+        self.delivered: dict[int, int] = {}
+        self.committed_at = time.monotonic()
+
+    def run(self) -> None:
+        stopping = stop_signal()
+        collect_garbage_rarely()
+        self.consumer.subscribe([self.task.requests])
+        while not stopping.is_set():
+            if records := self.take():
+                self.publish(self.score(records))
+            self.producer.poll(0)
+            if time.monotonic() - self.committed_at >= COMMIT_INTERVAL_S:
+                self.commit(asynchronous=True)
+            while len(self.producer) > IN_FLIGHT_MAX:
+                self.producer.poll(0.01)
+        self.producer.flush()
+        self.commit(asynchronous=False)
+        self.consumer.close()
+
+    def take(self) -> list[Message]:
+        """What waits already, or else the next record: a lone one is not kept waiting for others."""
+        records = self.consumer.consume(BATCH_RECORDS_MAX, timeout=0)
+        if not records and (first := self.consumer.poll(POLL_S)) is not None:
+            records = [first, *self.consumer.consume(BATCH_RECORDS_MAX - 1, timeout=0)]
+        return [record for record in records if record.error() is None]
+
+    def score(self, records: list[Message]) -> dict[int, list[tuple[Message, bytes]]]:
+        requests = [msgpack.unpackb(record.value()) for record in records]
+        matrix = np.array([request["input_data"] for request in requests])
+        predictions = self.booster.predict(matrix, num_threads=1).tolist()  # type: ignore[union-attr]
+        answers: dict[int, list[tuple[Message, bytes]]] = defaultdict(list)
+        for record, request, prediction in zip(records, requests, predictions, strict=True):
+            result = {
+                "id": request["id"],
+                "model_id": request["model_id"],
+                "version": self.task.version,
+                "digest": self.task.digest,
+                "prediction": prediction,
+            }
+            # A consumed record has a partition and an offset, though its type allows that it has none.
+            answers[record.partition()].append((record, msgpack.packb(result)))  # type: ignore[index]
+        return answers
+
+    def publish(self, answers: dict[int, list[tuple[Message, bytes]]]) -> None:
+        for partition, pairs in answers.items():
+            messages: list[dict[str, object]] = [{"value": value, "key": record.key()} for record, value in pairs]
+            # Deliveries of a partition are in order: the last one's report stands for all.
+            messages[-1]["callback"] = self.note_delivery(partition, pairs[-1][0].offset() + 1)  # type: ignore[operator]
+            queued = self.producer.produce_batch(self.task.results, messages, partition)
+            if queued != len(messages):
+                raise RuntimeError(f"{len(messages) - queued} of {len(messages)} results were not queued")
+
+    def note_delivery(self, partition: int, next_offset: int) -> Callable[[KafkaError | None, Message], None]:
+        def delivered(error: KafkaError | None, _message: Message) -> None:
+            if error is not None:
+                raise RuntimeError(f"a result was not delivered: {error}")
+            self.delivered[partition] = next_offset
+
+        return delivered
+
+    def commit(self, *, asynchronous: bool) -> None:
+        offsets = [
+            TopicPartition(self.task.requests, partition, offset) for partition, offset in self.delivered.items()
+        ]
+        if offsets:
+            self.consumer.commit(offsets=offsets, asynchronous=asynchronous)  # type: ignore[call-overload]
+        self.delivered.clear()
+        self.committed_at = time.monotonic()
+
+
+if __name__ == "__main__":
+    LibrdkafkaLoop(task_of_arguments()).run()

@@ -1,0 +1,59 @@
+"""What a peer's process is told, and how it is told to stop."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import threading
+
+import msgspec
+
+
+class PeerTask(msgspec.Struct, frozen=True):
+    """Where a peer reads and writes, and what with; the one argument of its process, as JSON."""
+
+    bootstrap_servers: str
+    namespace: str
+    tenant: str
+    group: str
+    model_path: str
+    model_id: str
+    version: int
+    digest: str
+    work_dir: str
+    predict_threads: int = 1
+    """Of `Booster.predict`; 0 is LightGBM's own default."""
+
+    @property
+    def requests(self) -> str:
+        """Topic of the requests."""
+        return f"{self.namespace}.{self.tenant}.requests"
+
+    @property
+    def results(self) -> str:
+        """Topic of the results."""
+        return f"{self.namespace}.{self.tenant}.results"
+
+    def to_argument(self) -> str:
+        return msgspec.json.encode(self).decode()
+
+
+def task_of_arguments() -> PeerTask:
+    """The task that this process was started with."""
+    return msgspec.json.decode(sys.argv[1], type=PeerTask)
+
+
+def stop_signal() -> threading.Event:
+    """Set once SIGTERM or SIGINT arrives."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    return stopping
+
+
+def collect_garbage_rarely() -> None:
+    """Keep the collector from walking every record again and again: a fifth of a loop's throughput is at stake."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)

@@ -1,0 +1,46 @@
+"""How much is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BacklogPlan:
+    """Backlogs are drained `repeats` times by each peer; the first `warm` results are not timed."""
+
+    repeats: int = 5
+    count: int = 250_000
+    warm: int = 50_000
+    slow_count: int = 8_000
+    """For the peer that moves one record at a time."""
+    slow_warm: int = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyPlan:
+    """Each rate is offered for `settle_s` that is not counted and then `span_s` that is, `repeats` times."""
+
+    repeats: int = 3
+    rates: tuple[int, ...] = (200, 1_000, 5_000, 10_000)
+    slow_rates: tuple[int, ...] = (200,)
+    settle_s: float = 1.0
+    span_s: float = 4.0
+    sustained_steps: tuple[int, ...] = tuple(range(10_000, 65_000, 5_000))
+    """Rates among which the greatest with a flat lag is sought."""
+    sustained_span_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run."""
+
+    backlog: BacklogPlan = BacklogPlan()
+    latency: LatencyPlan = LatencyPlan()
+
+
+DEFAULT = Plan()
+QUICK = Plan(
+    BacklogPlan(repeats=2, count=120_000, warm=30_000, slow_count=4_000, slow_warm=1_000),
+    LatencyPlan(repeats=1, rates=(200, 1_000, 5_000), span_s=3.0, sustained_steps=()),
+)

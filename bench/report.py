@@ -1,0 +1,172 @@
+"""What a run found: as tables for people and as one JSON value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import msgspec
+from rich.console import Console, Group
+from rich.table import Table
+
+from bench.latency import LatencyMeasure, SustainedMeasure
+from bench.measures import Spread, paired_ratios, spread
+from bench.peers.catalog import INFERD, PEERS, Peer
+from bench.plan import Plan
+from bench.throughput import BacklogMeasure
+
+Measure = TypeVar("Measure", BacklogMeasure, LatencyMeasure)
+
+
+class Report(msgspec.Struct, frozen=True):
+    """One run, whole."""
+
+    started_at: str
+    duration_s: float
+    broker: str
+    machine: dict[str, str]
+    settings: dict[str, str]
+    plan: Plan
+    backlogs: list[BacklogMeasure]
+    latencies: list[LatencyMeasure]
+    sustained: list[SustainedMeasure]
+
+
+def to_json(report: Report) -> bytes:
+    """The report as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2)
+
+
+def show(report: Report, console: Console) -> None:
+    """Print every table that the report has figures for."""
+    facts = Table("", "", title="Where this was measured", show_header=False)
+    for name, fact in {"broker": report.broker, **report.machine, **report.settings}.items():
+        facts.add_row(name, fact)
+    tables = [facts]
+    if report.backlogs:
+        tables.append(throughput_table(report.backlogs))
+    if report.latencies:
+        tables += [latency_table(report.latencies), latency_ratio_table(report.latencies)]
+    if report.sustained:
+        tables.append(sustained_table(report.sustained))
+    console.print(Group(*tables))
+
+
+def throughput_table(measures: Sequence[BacklogMeasure]) -> Table:
+    """Each peer's throughput and CPU, and inferd's beside it, repeat by repeat."""
+    table = Table(title="A backlog of single-row requests: median (range) over repeats", title_justify="left")
+    for header in ("", "messages/s", "CPU µs a message", "memory MB", "inferd / this", "inferd's CPU / this"):
+        table.add_column(header, justify="left" if not header else "right")
+    ours = _of(INFERD, measures)
+    for peer in _measured(measures):
+        mine = _of(peer.name, measures)
+        compared = ours if peer.name != INFERD else []
+        table.add_row(
+            peer.title,
+            _rates(spread([each.messages_per_s for each in mine])),
+            _micros(spread([each.cpu_us_per_message for each in mine])),
+            f"{max(each.peak_memory_mb for each in mine):.0f}",
+            _ratio(compared, mine, lambda each: each.messages_per_s),
+            _ratio(compared, mine, lambda each: each.cpu_us_per_message),
+        )
+    return table
+
+
+def latency_table(measures: Sequence[LatencyMeasure]) -> Table:
+    """Quantiles of each peer at each rate."""
+    table = Table(
+        title="Open-loop latency in ms from the intended send: median (range) over repeats", title_justify="left"
+    )
+    for header in ("rate", "", "p50", "p99", "p99.9", "max", "CPU µs a message"):
+        table.add_column(header, justify="left" if not header else "right")
+    for rate in _rates_of(measures):
+        for peer in _measured(measures):
+            if mine := [each for each in _of(peer.name, measures) if each.rate == rate]:
+                quantiles = [each.quantiles for each in mine]
+                table.add_row(
+                    f"{rate:,.0f}/s",
+                    peer.title,
+                    _millis(spread([each.p50 for each in quantiles])),
+                    _millis(spread([each.p99 for each in quantiles])),
+                    _millis(spread([each.p999 for each in quantiles])),
+                    f"{max(each.max for each in quantiles):.1f}",
+                    f"{spread([each.cpu_us_per_message for each in mine]).median:.0f}",
+                )
+        table.add_section()
+    return table
+
+
+def latency_ratio_table(measures: Sequence[LatencyMeasure]) -> Table:
+    """inferd's latency over the best hand-written loop's of the same repeat."""
+    table = Table(title="inferd's latency / the better loop's of the same repeat", title_justify="left")
+    for header in ("rate", "p50", "p99"):
+        table.add_column(header, justify="right")
+    for rate in _rates_of(measures):
+        ratios = [_to_best_loop(measures, rate, quantile) for quantile in ("p50", "p99")]
+        if all(ratios):
+            table.add_row(f"{rate:,.0f}/s", *(_times(ratio) for ratio in ratios if ratio))
+    return table
+
+
+def sustained_table(measures: Sequence[SustainedMeasure]) -> Table:
+    """The greatest offered rate with a flat lag."""
+    table = Table(title="Greatest offered rate with flat lag and every result received", title_justify="left")
+    table.add_column("")
+    table.add_column("messages/s", justify="right")
+    for peer in PEERS:
+        for each in measures:
+            if each.peer == peer.name:
+                note = " or more: the generator could not offer more" if each.limited_by_generator else ""
+                table.add_row(peer.title, f"{each.rate:,.0f}{note}")
+    return table
+
+
+def _to_best_loop(measures: Sequence[LatencyMeasure], rate: float, quantile: str) -> Spread | None:
+    ours = {each.repeat: each for each in measures if each.peer == INFERD and each.rate == rate}
+    loops = {peer.name for peer in PEERS if peer.fast and peer.name != INFERD}
+    best: dict[int, float] = {}
+    for each in measures:
+        if each.peer in loops and each.rate == rate:
+            value = getattr(each.quantiles, quantile)
+            best[each.repeat] = min(value, best.get(each.repeat, value))
+    repeats = sorted(ours.keys() & best.keys())
+    if not repeats:
+        return None
+    return paired_ratios([getattr(ours[n].quantiles, quantile) for n in repeats], [best[n] for n in repeats])
+
+
+def _measured(measures: Iterable[BacklogMeasure | LatencyMeasure]) -> list[Peer]:
+    names = {each.peer for each in measures}
+    return [peer for peer in PEERS if peer.name in names]
+
+
+def _of(name: str, measures: Sequence[Measure]) -> list[Measure]:
+    return sorted((each for each in measures if each.peer == name), key=lambda each: each.repeat)
+
+
+def _rates_of(measures: Sequence[LatencyMeasure]) -> list[float]:
+    return sorted({each.rate for each in measures})
+
+
+def _ratio(
+    ours: Sequence[BacklogMeasure], theirs: Sequence[BacklogMeasure], figure: Callable[[BacklogMeasure], float]
+) -> str:
+    if not ours:
+        return ""
+    return _times(paired_ratios([figure(each) for each in ours], [figure(each) for each in theirs]))
+
+
+def _rates(values: Spread) -> str:
+    return f"{values.median:,.0f} ({values.low:,.0f}-{values.high:,.0f})"
+
+
+def _micros(values: Spread) -> str:
+    return f"{values.median:.1f} ({values.low:.1f}-{values.high:.1f})"
+
+
+def _millis(values: Spread) -> str:
+    return _micros(values)
+
+
+def _times(values: Spread) -> str:
+    return f"{values.median:.2f} ({values.low:.2f}-{values.high:.2f})"

@@ -1,0 +1,75 @@
+"""Whether results are what was asked for: each request answered once, with the fields and prediction that are right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import BenchError
+from bench.requests import MODEL_ID, Requests
+
+RESULT_FIELDS = frozenset({"id", "model_id", "version", "digest", "prediction"})
+
+Numbers = NDArray[np.int64]
+
+
+def verify(
+    values: Iterable[bytes], requests: Requests, expected: NDArray[np.float64], model: tuple[int, str], peer: str
+) -> Numbers:
+    """The number of the request that each of `values` answers, int64 in their order.
+
+    Raises BenchError naming the first thing that is wrong, unless every request is answered exactly once, by the
+    `model` of that (version, digest), bit for bit as `expected`.
+    """
+    results = [_decode(value, model, peer) for value in values]
+    numbers = _numbers(results, requests, peer)
+    _check_counts(numbers, requests, peer)
+    _check_predictions(results, numbers, requests, expected, peer)
+    return numbers
+
+
+def _decode(value: bytes, model: tuple[int, str], peer: str) -> dict[str, object]:
+    result: dict[str, object] = msgpack.unpackb(value)
+    if result.keys() != RESULT_FIELDS:
+        raise BenchError(f"{peer}: a result with the fields {', '.join(sorted(result))}: {str(result)[:300]}")
+    if (result["model_id"], result["version"], result["digest"]) != (MODEL_ID, *model):
+        raise BenchError(f"{peer}: a result of another model than {MODEL_ID}, {model}: {str(result)[:300]}")
+    return result
+
+
+def _numbers(results: list[dict[str, object]], requests: Requests, peer: str) -> Numbers:
+    try:
+        return np.array([requests.number(str(result["id"])) for result in results], dtype=np.int64)
+    except ValueError as error:
+        raise BenchError(f"{peer}: a result nobody asked for: {error}") from error
+
+
+def _check_counts(numbers: Numbers, requests: Requests, peer: str) -> None:
+    seen = np.bincount(numbers, minlength=len(requests))
+    lost, repeated = np.flatnonzero(seen == 0), np.flatnonzero(seen > 1)
+    if lost.size or repeated.size:
+        first = requests.request_id(int(lost[0] if lost.size else repeated[0]))
+        raise BenchError(
+            f"{peer}: of {len(requests)} requests {lost.size} have no result"
+            f" and {repeated.size} have several; the first of them is {first}"
+        )
+
+
+def _check_predictions(
+    results: list[dict[str, object]],
+    numbers: Numbers,
+    requests: Requests,
+    expected: NDArray[np.float64],
+    peer: str,
+) -> None:
+    predictions = [result["prediction"] for result in results]
+    wrong = [(n, found) for n, found in zip(numbers, predictions, strict=True) if found != expected[n]]
+    if wrong:
+        number, found = wrong[0]
+        raise BenchError(
+            f"{peer}: {len(wrong)} predictions differ from Booster.predict, the first is that of"
+            f" {requests.request_id(int(number))}: {found!r} for {float(expected[number])!r}"
+        )
