@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,30 +43,28 @@ class RepeatLimiter:
 
     def admit(self, key: MessageKey, now: float) -> bool:
         """Whether the message is to be shown; counted where it is not."""
-        same = self._window(key, now)
-        if same.shown:
+        same = self._windows.get(key)
+        if same is not None and same.shown:
             same.hidden += 1
             return False
         name = self._window(key._replace(fields=None), now)
         if name.shown >= self._same_name_max:
             name.hidden += 1
             return False
-        same.shown += 1
-        if name is not same:
-            name.shown += 1
+        name.shown += 1
+        self._window(key, now).shown += 1
         return True
 
-    def due(self, now: float) -> Iterator[tuple[MessageKey, int]]:
+    def due(self, now: float) -> list[tuple[MessageKey, int]]:
         """Keys whose window is over and what was hidden in it; a key that hid something opens a new window."""
-        for key, window in list(self._windows.items()):
-            if now - window.opened < self.window_s:
-                continue
+        over = [(key, window) for key, window in list(self._windows.items()) if now - window.opened >= self.window_s]
+        for key, window in over:
             if window.hidden:
                 # The very same message goes on being counted; others of its name are shown again.
                 self._windows[key] = _Window(now, shown=0 if key.fields is None else window.shown)
-                yield key, window.hidden
             else:
-                del self._windows[key]
+                self._windows.pop(key, None)
+        return [(key, window.hidden) for key, window in over if window.hidden]
 
     def _window(self, key: MessageKey, now: float) -> _Window:
         window = self._windows.get(key)

@@ -131,7 +131,7 @@ class _LimitRepeats:
         self._clock = clock
 
     def __call__(self, _logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-        if not self._limiter.admit(_message_key(event), self._clock()):
+        if event.get("event") != REPEATED and not self._limiter.admit(_message_key(event), self._clock()):
             raise structlog.DropEvent
         return event
 
@@ -140,8 +140,6 @@ def _message_key(event: EventDict) -> MessageKey:
     template = event.pop(TEMPLATE, None)
     name = str(event.get("event"))
     place = str(event.get("logger")), str(event.get("level"))
-    if name == REPEATED:
-        return MessageKey(*place, name, time.monotonic_ns())
     if template is not None:
         return MessageKey(*place, template, "")
     fields = repr(sorted((key, repr(value)) for key, value in event.items() if key != "exc_info"))

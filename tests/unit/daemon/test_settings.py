@@ -1,0 +1,258 @@
+"""Settings: parsed once, refused in one line each, and complete."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.setting_checks import check_connection, check_worker
+from daemon.setting_table import SettingsError
+from daemon.settings import Settings, settings_table
+from schemas.limits import Limits
+from streams.settings import GroupSettings, LaneSettings, StreamSettings, TopicSettings, TrialSettings
+
+
+def problems(environ: dict[str, str], **flags: str) -> tuple[str, ...]:
+    with pytest.raises(SettingsError) as refused:
+        check_worker(Settings.from_environment(environ, flags))
+    return refused.value.problems
+
+
+def test_defaults_make_a_worker() -> None:
+    settings = check_worker(Settings.from_environment({}))
+    assert settings.broker is None
+    assert settings.connection().bootstrap_servers == "127.0.0.1:9092"
+    assert settings.http_host == "127.0.0.1"
+    assert settings.worker_id
+
+
+def test_defaults_are_those_of_the_streams() -> None:
+    streams = Settings.from_environment({}).streams()
+    assert streams.lane == LaneSettings()
+    assert streams.group == GroupSettings()
+    assert streams.topics == TopicSettings()
+    assert streams.trial == TrialSettings()
+    assert streams.limits == Limits()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "part", "name", "value"),
+    [
+        ("INFERD_TENANTS", "acme, default", "", "tenants", ("acme", "default")),
+        ("INFERD_BATCH_ROWS_MAX", "7", "lane", "batch_rows_max", 7),
+        ("INFERD_SESSION_TIMEOUT_S", "6.5", "group", "session_timeout_s", 6.5),
+        ("INFERD_TOPIC_PARTITIONS", "12", "topics", "partitions", 12),
+        ("INFERD_TOPICS_CREATE", "off", "topics", "create", False),
+        ("INFERD_TRIAL_TIMEOUT_S", "9", "trial", "timeout_s", 9.0),
+        ("INFERD_ROWS_MAX", "5", "limits", "rows_max", 5),
+        ("INFERD_REPLY_TO_ALLOWED", "a.b,c", "", "reply_to_allowed", ("a.b", "c")),
+    ],
+)
+def test_a_variable_reaches_the_streams(variable: str, text: str, part: str, name: str, value: object) -> None:
+    streams = Settings.from_environment({variable: text}).streams()
+    holder = getattr(streams, part) if part else streams
+    assert getattr(holder, name) == value
+
+
+def test_every_field_of_the_streams_can_be_set() -> None:
+    """A bound that is added to the streams is a setting, or is named here with its reason."""
+    fixed = {
+        "connection",  # made of the INFERD_BROKER and INFERD_KAFKA settings
+        *("limits", "lane", "group", "topics", "trial"),  # made of several
+        "id_chars_max",  # part of the grammar of ids
+        "artifact_part_bytes_max",  # part of the wire contract
+        "manifest_bytes_max",  # bounded by Kafka's own record size
+    }
+    renamed = {
+        *("topics_create", "topic_partitions", "topic_replication", "topic_retention_ms"),
+        *("trial_memory_bytes_max", "trial_timeout_s"),
+    }
+    settable = {info.field for info in settings_table()} - renamed
+    for cls in (StreamSettings, Limits, LaneSettings, GroupSettings):
+        assert {item.name for item in fields(cls)} - fixed <= settable
+    assert {f"topic_{item.name}" for item in fields(TopicSettings)} - {"topic_create"} <= renamed
+    assert {f"trial_{item.name}" for item in fields(TrialSettings)} <= renamed
+
+
+def test_flags_override_variables() -> None:
+    settings = Settings.from_environment({"INFERD_HTTP_PORT": "1", "INFERD_NAMESPACE": "x"}, {"http_port": "2"})
+    assert (settings.http_port, settings.namespace) == (2, "x")
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert Settings.from_environment({"INFERD_INSTANCE_ID": "", "INFERD_HTTP_PORT": ""}).instance_id is None
+
+
+def test_one_line_for_each_wrong_setting() -> None:
+    lines = problems({"INFERD_HTTP_PORT": "99999", "INFERD_TENANTS": "a,,b"}, rows_max="-1")
+    assert sorted(lines) == [
+        "--rows-max=-1 is not allowed: it must be a whole number from 1 to 10,000,000",
+        "INFERD_HTTP_PORT=99999 is not allowed: it must be a whole number from 0 to 65,535",
+        "INFERD_TENANTS=a,,b is not allowed: it must be different names with commas between them, each 1 to 63 of"
+        " a-z 0-9 _ - with no _ or - in front",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("INFERD_BROKER", "kafka"),
+        ("INFERD_BROKER", "kafka:0"),
+        ("INFERD_BROKER", "kafka:9092,"),
+        ("INFERD_BROKER", "PLAINTEXT://kafka:9092"),
+        ("INFERD_NAMESPACE", "in.ferd"),
+        ("INFERD_TENANTS", "a,a"),
+        ("INFERD_TENANTS", "../a"),
+        ("INFERD_TENANTS", "аcme"),
+        ("INFERD_DRAIN_TIMEOUT_S", "nan"),
+        ("INFERD_DRAIN_TIMEOUT_S", "inf"),
+        ("INFERD_HTTP_PORT", "8080.0"),
+        ("INFERD_HTTP_PORT", "٨٠٨٠"),
+        ("INFERD_INSECURE_HTTP", "maybe"),
+        ("INFERD_PROCESSING_GUARANTEE", "EXACTLY_ONCE"),
+        ("INFERD_KAFKA_SSL_CAFILE", "/nowhere/ca.pem"),
+        ("INFERD_DATA_DIR", "/dev/null"),
+        ("INFERD_WORKER_ID", "a\nb"),
+        ("INFERD_REPLY_TO_ALLOWED", "a b"),
+    ],
+)
+def test_a_value_that_is_not_allowed(variable: str, text: str) -> None:
+    (line,) = problems({variable: text})
+    assert line.startswith(f"{variable}=")
+    assert "it must be" in line
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("text", ["kafka:9092", "10.0.0.1:9092, [::1]:9093", "a.b-c:1"])
+def test_addresses_that_are_allowed(text: str) -> None:
+    assert Settings.from_environment({"INFERD_BROKER": text}).broker == text.replace(" ", "")
+
+
+@given(st.sampled_from([info for info in settings_table() if info.flag]), st.text(max_size=40))
+def test_any_text_is_read_or_refused_by_name(info: object, text: str) -> None:
+    chosen = next(known for known in settings_table() if known is info)
+    lines: tuple[str, ...] = ()
+    try:
+        Settings.from_environment({}, {chosen.field: text})
+    except SettingsError as error:
+        lines = error.problems
+    assert len(lines) <= 1
+    assert all(line.startswith(f"{chosen.flag}=") and line.isprintable() for line in lines)
+
+
+def test_defaults_shown_in_the_docs_are_allowed() -> None:
+    for info in settings_table():
+        if info.shown_default and not info.shown_default.startswith("<"):
+            info.kind.read(info.shown_default)
+
+
+def test_an_unknown_name_is_an_error_that_names_the_nearest() -> None:
+    assert problems({"INFERD_BROKR": "x"}) == ("INFERD_BROKR is not a setting: did you mean INFERD_BROKER?",)
+    assert problems({"INFERD_PORT": "1"})[0].startswith("INFERD_PORT is not a setting: did you mean INFERD_")
+
+
+def test_names_of_the_tests_and_of_kubernetes_are_ignored() -> None:
+    Settings.from_environment({"INFERD_TEST_BROKER": "x", "OTHER": "y"})
+    links = {
+        "INFERD_PORT": "tcp://10.0.0.1:8080",
+        "INFERD_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+        "INFERD_PORT_8080_TCP_ADDR": "10.0.0.1",
+        "INFERD_SERVICE_HOST": "10.0.0.1",
+        "INFERD_SERVICE_PORT_HTTP": "8080",
+    }
+    Settings.from_environment(links | {"KUBERNETES_SERVICE_HOST": "10.0.0.2"})
+    assert len(problems(links)) == len(links)
+    assert len(problems({"INFERD_PORT": "8080", "KUBERNETES_SERVICE_HOST": "10.0.0.2"})) == 1
+
+
+def test_secrets_are_never_shown() -> None:
+    environ = {
+        "INFERD_KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "INFERD_KAFKA_SASL_USERNAME": "u",
+        "INFERD_KAFKA_SASL_PASSWORD": "geheim",
+    }
+    settings = check_worker(Settings.from_environment(environ))
+    assert settings.connection().sasl_password == "geheim"
+    assert "geheim" not in repr(settings)
+    del environ["INFERD_KAFKA_SECURITY_PROTOCOL"]
+    assert not any("geheim" in line for line in problems(environ))
+    assert not any(info.flag for info in settings_table() if info.kind.name == "secret")
+
+
+@pytest.mark.parametrize(
+    ("environ", "line"),
+    [
+        (
+            {"INFERD_HEARTBEAT_INTERVAL_S": "4"},
+            "INFERD_HEARTBEAT_INTERVAL_S=4 is not allowed: it must be at most a third of INFERD_SESSION_TIMEOUT_S=10",
+        ),
+        (
+            {"INFERD_SESSION_TIMEOUT_S": "30"},
+            "INFERD_SESSION_TIMEOUT_S=30 is not allowed: it must be at most INFERD_REQUEST_TIMEOUT_S=20",
+        ),
+        (
+            {"INFERD_DRAIN_TIMEOUT_S": "2"},
+            "INFERD_REVOKE_TIMEOUT_S=3 is not allowed: it must be at most INFERD_DRAIN_TIMEOUT_S=2",
+        ),
+        (
+            {"INFERD_INLINE_MS_MAX": "1001"},
+            "INFERD_INLINE_MS_MAX=1001 is not allowed: it must be at most the milliseconds of"
+            " INFERD_HEARTBEAT_INTERVAL_S=1",
+        ),
+        (
+            {"INFERD_BATCH_BYTES_MAX": "4096"},
+            "INFERD_MESSAGE_BYTES_MAX=1048576 is not allowed: it must be at most INFERD_BATCH_BYTES_MAX=4096",
+        ),
+        (
+            {"INFERD_KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "INFERD_KAFKA_SASL_USERNAME": "u"},
+            "INFERD_KAFKA_SASL_PASSWORD is not set: INFERD_KAFKA_SECURITY_PROTOCOL=SASL_SSL needs it",
+        ),
+        (
+            {"INFERD_KAFKA_SSL_CAFILE": __file__},
+            f"INFERD_KAFKA_SSL_CAFILE={__file__} has no effect with INFERD_KAFKA_SECURITY_PROTOCOL=PLAINTEXT:"
+            " it needs SSL or SASL_SSL",
+        ),
+        (
+            {"INFERD_KAFKA_SECURITY_PROTOCOL": "SSL", "INFERD_KAFKA_SSL_KEYFILE": __file__},
+            f"INFERD_KAFKA_SSL_CERTFILE is not set: INFERD_KAFKA_SSL_KEYFILE={__file__} needs it",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_together(environ: dict[str, str], line: str) -> None:
+    assert problems(environ) == (line,)
+
+
+def test_a_file_that_is_no_certificate(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_text("no certificate")
+    (line,) = problems({"INFERD_KAFKA_SECURITY_PROTOCOL": "SSL", "INFERD_KAFKA_SSL_CAFILE": str(path)})
+    assert line.startswith(f"INFERD_KAFKA_SSL_CAFILE={path} cannot be used")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_http_on_loopback_needs_no_word(host: str) -> None:
+    check_worker(Settings.from_environment({"INFERD_HTTP_HOST": host}))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "inferd.example", "localhost.example"])
+def test_http_for_other_machines_is_refused_unless_it_is_meant(host: str) -> None:
+    (line,) = problems({"INFERD_HTTP_HOST": host})
+    assert f"INFERD_HTTP_HOST={host}" in line
+    assert "--insecure-http" in line
+    check_worker(Settings.from_environment({"INFERD_HTTP_HOST": host, "INFERD_INSECURE_HTTP": "true"}))
+    check_connection(Settings.from_environment({"INFERD_HTTP_HOST": host}))
+
+
+def test_exactly_once_parses() -> None:
+    settings = Settings.from_environment({"INFERD_PROCESSING_GUARANTEE": "exactly_once"})
+    assert settings.streams().processing_guarantee == "exactly_once"
+
+
+def test_the_embedded_broker_gets_its_settings(tmp_path: Path) -> None:
+    settings = Settings.from_environment({"INFERD_DATA_DIR": str(tmp_path), "INFERD_BROKER_PORT": "0"})
+    kafka = settings.embedded_kafka()
+    assert (kafka.data_dir, kafka.port, kafka.partitions_default) == (tmp_path / "kafka", 0, 4)

@@ -1,0 +1,174 @@
+"""What the worker says of itself: readiness, rates, quantiles."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.latency import quantiles, since
+from daemon.settings import Settings
+from daemon.status import StatusBoard, peak_bytes, resident_bytes
+from streams.snapshot import LatencySnapshot, StreamsSnapshot
+from tests.unit.daemon.fake_streams import BOUNDS_S, histogram, model, partition, snapshot, tenant
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Source:
+    def __init__(self, said: StreamsSnapshot | None = None) -> None:
+        self.said = said or snapshot()
+
+    def snapshot(self) -> StreamsSnapshot:
+        return self.said
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def board(clock: Clock) -> StatusBoard:
+    return StatusBoard(Settings.from_environment({"INFERD_WORKER_ID": "w1"}), clock)
+
+
+def test_before_the_streams_it_says_what_it_waits_for(board: StatusBoard, clock: Clock) -> None:
+    board.enter("waiting", "waiting for the broker")
+    clock.now += 3
+    status = board.status()
+    assert (status.ready, status.unready) == (False, ("waiting for the broker",))
+    assert (status.phase, status.phase_for_s, status.uptime_s) == ("waiting", 3.0, 3.0)
+    assert (status.lag, status.throughput, status.latency, status.partitions) == (None, None, {}, ())
+
+
+def test_a_new_reason_does_not_start_the_phase_anew(board: StatusBoard, clock: Clock) -> None:
+    board.enter("waiting", "one")
+    clock.now += 2
+    board.enter("waiting", "two")
+    assert board.phase(None) == ("waiting", 2.0)
+    assert board.unready(None) == ("two",)
+
+
+def test_running_it_says_what_the_streams_say(board: StatusBoard) -> None:
+    board.follow(Source(snapshot(unready=("no model is ready",), phase="rebalancing", phase_for_s=4.0)))
+    board.enter("running", "")
+    status = board.status()
+    assert status.unready == ("no model is ready",)
+    assert (status.phase, status.phase_for_s) == ("rebalancing", 4.0)
+    board.follow(Source())
+    assert board.status().ready
+
+
+def test_starting_and_draining_are_never_ready(board: StatusBoard) -> None:
+    board.follow(Source())
+    board.enter("starting", "starting the streams")
+    assert board.status().unready == ("starting the streams",)
+    board.enter("draining", "stopping")
+    assert not board.status().ready
+
+
+def test_lag_is_the_sum_of_what_is_known(board: StatusBoard) -> None:
+    said = snapshot(partitions=(partition(lag=3), partition(number=1, lag=None, end=None), partition(number=2, lag=4)))
+    board.follow(Source(said))
+    assert board.status().lag == 7
+    board.follow(Source(snapshot(partitions=(partition(lag=None),))))
+    assert board.status().lag is None
+
+
+def test_throughput_is_that_of_the_last_ten_seconds(board: StatusBoard, clock: Clock) -> None:
+    source = Source()
+    board.follow(source)
+    for second in range(60):
+        rows = 100 * second if second < 40 else 4_000 + 10 * (second - 40)
+        source.said = snapshot(
+            tenants=(tenant(requests_in=rows, results=rows, errors={"malformed": second}),),
+            models=(model(rows=2 * rows),),
+        )
+        board.sample()
+        clock.now += 1
+    throughput = board.status().throughput
+    assert throughput is not None
+    assert 9 <= throughput.window_s <= 11.5
+    assert throughput.requests_per_s == pytest.approx(10, rel=0.15)
+    assert throughput.rows_per_s == pytest.approx(20, rel=0.15)
+    assert throughput.errors_per_s == pytest.approx(1, rel=0.15)
+
+
+def test_throughput_is_not_negative_when_a_model_goes(board: StatusBoard, clock: Clock) -> None:
+    source = Source()
+    board.follow(source)
+    board.sample()
+    clock.now += 2
+    source.said = snapshot(models=())
+    throughput = board.status().throughput
+    assert throughput is not None
+    assert throughput.rows_per_s == 0
+
+
+def test_samples_are_bounded_however_often_they_are_taken(board: StatusBoard, clock: Clock) -> None:
+    board.follow(Source())
+    for _ in range(10_000):
+        board.sample()
+        clock.now += 0.01
+    assert len(board._samples) <= 12
+    assert board._samples[-1][0] - board._samples[0][0] > 9
+
+
+def test_recent_latency_forgets_what_was_before(board: StatusBoard, clock: Clock) -> None:
+    source = Source(snapshot(end_to_end=histogram(0, 0, 100, 0, total_s=5.0)))
+    board.follow(source)
+    board.sample()
+    clock.now += 5
+    source.said = snapshot(end_to_end=histogram(50, 0, 100, 0, total_s=5.025))
+    latency = board.status().latency["end_to_end"]
+    assert latency.recent.count == 50
+    assert latency.recent.p99_ms is not None
+    assert latency.recent.p99_ms <= 1.0
+    assert latency.since_start.count == 150
+
+
+def test_quantiles_of_nothing() -> None:
+    found = quantiles(histogram(0, 0, 0, 0))
+    assert (found.count, found.mean_ms, found.p50_ms, found.p99_ms) == (0, None, None, None)
+
+
+def test_quantiles_within_and_beyond_the_buckets() -> None:
+    found = quantiles(histogram(0, 100, 0, 0, total_s=0.5))
+    assert (found.mean_ms, found.p50_ms) == (5.0, 5.5)
+    assert quantiles(histogram(0, 0, 0, 7)).p50_ms == 100.0
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=200))
+def test_quantiles_lie_in_the_bucket_of_the_true_one(seconds: list[float]) -> None:
+    bounds = tuple(number / 20 for number in range(1, 21))
+    counts = [0] * (len(bounds) + 1)
+    for value in seconds:
+        counts[next((i for i, bound in enumerate(bounds) if value <= bound), len(bounds))] += 1
+    found = quantiles(LatencySnapshot(bounds, tuple(counts), sum(seconds)))
+    ordered = sorted(seconds)
+    for q, estimate in ((0.5, found.p50_ms), (0.9, found.p90_ms), (0.99, found.p99_ms)):
+        assert estimate is not None
+        true = ordered[max(-(-int(q * 1_000_000) * len(ordered) // 1_000_000) - 1, 0)]
+        assert abs(estimate / 1_000 - true) <= 0.0501
+
+
+def test_a_histogram_that_starts_anew_counts_in_full() -> None:
+    later = histogram(1, 0, 0, 0)
+    assert since(histogram(5, 0, 0, 0), later) == later
+    assert since(None, later) == later
+    assert since(LatencySnapshot((1.0,), (5, 5), 1.0), later) == later
+    assert since(histogram(1, 1, 0, 0, total_s=1.0), histogram(2, 1, 0, 0, total_s=1.5)) == LatencySnapshot(
+        BOUNDS_S, (1, 0, 0, 0), 0.5
+    )
+
+
+def test_memory_is_told() -> None:
+    resident = resident_bytes()
+    assert resident is None or 1_000_000 < resident <= 2 * peak_bytes()
