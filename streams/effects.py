@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-Outgoing = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]]
-"""Key, value and headers of a record that is to be produced."""
+Outgoing = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
+"""Key, value and headers of a record that is to be produced; aiokafka takes headers as a list alone."""
 
 OUTGOING_OVERHEAD_BYTES = 64
 

@@ -94,6 +94,7 @@ class PartitionRecords(fetcher.PartitionRecords):
 
     def _unpack_records(self) -> Iterator[Any]:
         as_they_are = self._tp.topic in self.lane_topics
+        stock: Any = self  # aiokafka leaves its methods untyped
         while self._records.has_next():
             raw = self._records.next_batch()
             batch = _read_batch(raw)
@@ -103,15 +104,16 @@ class PartitionRecords(fetcher.PartitionRecords):
                 for record in self._records_of(raw, batch):
                     if record.offset >= self.next_fetch_offset:
                         self.next_fetch_offset = record.offset + 1
-                        yield record if as_they_are else self._consumer_record(self._tp, record)
+                        yield record if as_they_are else stock._consumer_record(self._tp, record)
             # Compaction keeps the last offset of a batch: going by it, an emptied batch is not fetched again and again.
             self.next_fetch_offset = batch.next_offset
 
     def _is_skipped(self, batch: Any) -> bool:
         """Whether a batch holds a transaction marker, or records of a transaction that was aborted."""
+        stock: Any = self
         if self._isolation_level == READ_COMMITTED and batch.producer_id is not None:
-            self._consume_aborted_up_to(batch.base_offset)
-            if batch.is_control_batch and self._contains_abort_marker(batch):
+            stock._consume_aborted_up_to(batch.base_offset)
+            if batch.is_control_batch and stock._contains_abort_marker(batch):
                 self._aborted_producers.discard(batch.producer_id)
             if batch.is_transactional and batch.producer_id in self._aborted_producers:
                 return True

@@ -58,7 +58,7 @@ class TenantLane:
         self._add_unusual(effects, tp, results, records, outcome, span)
         return effects
 
-    def _usual_headers(self, timestamps: Sequence[int], timing: Timing) -> dict[int, list[tuple[str, bytes]]]:
+    def _usual_headers(self, timestamps: Sequence[int], timing: Timing) -> dict[int, list[tuple[str, bytes | None]]]:
         """Headers of a result by the timestamp of its request: many requests share one."""
         infer = ("inferd-infer-us", b"%d" % timing.infer_us)
         return {
@@ -82,8 +82,9 @@ class TenantLane:
         """What records with headers of their own, and records that failed, ask for beyond the usual."""
         if outcome.headers:
             self._apply_headers(effects, tp, results, outcome.headers, span)
-        for index, error in outcome.failures.items():
+        for index in sorted(outcome.failures):
             if index in span:
+                error = outcome.failures[index]
                 effects.tally.results -= 1
                 effects.tally.errors[error.code] += 1
                 if isinstance(error, UNDECODABLE):
@@ -116,4 +117,4 @@ class TenantLane:
         letter = dead_letter_of(record, tp, error, self._worker_id)
         effects.tally.dead_letters += 1
         effects.tally.bytes_out += len(record.value or b"")
-        effects.add(self._dead_letters, tp.partition, (record.key, record.value, letter.headers()))
+        effects.add(self._dead_letters, tp.partition, (record.key, record.value, list(letter.headers())))

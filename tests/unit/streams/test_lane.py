@@ -92,6 +92,16 @@ async def test_poison_records_are_answered_and_kept_and_do_not_harm_their_neighb
     assert (headers["inferd-error-topic"], headers["inferd-error-offset"]) == (REQUESTS.encode(), b"1")
 
 
+async def test_dead_letters_keep_the_order_of_their_records(bench: Bench) -> None:
+    await bench.own(0)
+    bad_header = request(1)
+    bad_header.headers = (("deadline", b"soon"),)
+    bench.lane.feed(tp(0), [request(0, value=b"\xc1"), bad_header, request(2, value=b"\xc1")])
+    await bench.sent(2)
+    (dead,) = [s for s in bench.broker.sent if s.topic == DEAD_LETTERS]
+    assert [key for key, _, _ in dead.records] == [b"k0", b"k1", b"k2"]
+
+
 async def test_the_offset_waits_for_the_dead_letter_too(bench: Bench) -> None:
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0, value=b"\xc1")])

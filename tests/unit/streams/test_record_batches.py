@@ -42,7 +42,8 @@ def batch_of(messages: list[Message], codec: int = NONE, first: int = 0) -> byte
 def read(*batches: bytes | bytearray, tp: TopicPartition = LANE, fetch_offset: int = 0) -> list[Any]:
     records = RecordBatches(b"".join(batches))
     # The checksum is aiokafka's; these tests change bytes behind its back.
-    return list(PartitionRecords(tp, records, [], fetch_offset, None, None, False, 0))
+    make: Any = PartitionRecords
+    return list(make(tp, records, [], fetch_offset, None, None, False, 0))
 
 
 def plain(records: list[Any]) -> list[Message]:
@@ -141,7 +142,7 @@ def test_install_puts_the_reader_into_aiokafka(monkeypatch: pytest.MonkeyPatch) 
     record_batches.install({"t"}, 5)
     assert fetcher.PartitionRecords is PartitionRecords
     assert vars(fetcher)["MemoryRecords"] is RecordBatches
-    stock = PartitionRecords.__mro__[1]
+    stock: Any = PartitionRecords.__mro__[1]
     for name in ("_unpack_records", "_consume_aborted_up_to", "_contains_abort_marker", "_consumer_record"):
         assert name in vars(stock)
     assert {"_tp", "_records", "_check_crcs", "_isolation_level", "_aborted_producers"} <= set(
@@ -162,7 +163,8 @@ def test_aborted_transactions_and_markers_are_left_out() -> None:
     log = [transactional(0, 1), transactional(1, 2), transactional(2, 1, abort), transactional(3, 2, commit)]
     log.append(transactional(4, 1))
     records = RecordBatches(b"".join(bytes(raw) for raw in log))
-    iterator = PartitionRecords(LANE, records, [(1, 0)], 0, None, None, False, record_batches.READ_COMMITTED)
+    make: Any = PartitionRecords
+    iterator = make(LANE, records, [(1, 0)], 0, None, None, False, record_batches.READ_COMMITTED)
     assert [r.offset for r in iterator] == [1, 4]
     assert iterator.next_fetch_offset == 5
 
