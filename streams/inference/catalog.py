@@ -84,11 +84,12 @@ class ModelCatalog:
 
     def put_alias(self, name: str, alias: str, target: Alias | None) -> None:
         """Points an alias somewhere, or takes it away."""
-        aliases = self._aliases.setdefault(name, {})
-        if target is None:
-            aliases.pop(alias, None)
-        else:
+        aliases = self._aliases.pop(name, {})
+        aliases.pop(alias, None)
+        if target is not None:
             aliases[alias] = target
+        if aliases:
+            self._aliases[name] = aliases
         self.revision += 1
 
     def splits(self, reference: ModelReference) -> bool:
