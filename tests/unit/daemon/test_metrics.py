@@ -1,0 +1,117 @@
+"""Metrics: made from the snapshot when scraped, under documented names, with bounded labels."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from daemon.metrics import METRICS, PHASES, Metrics
+from daemon.settings import Settings
+from daemon.status import StatusBoard
+from streams.snapshot import StreamsSnapshot
+from tests.unit.daemon.fake_streams import FakeStreams, histogram, model, partition, snapshot, tenant
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+LABELS_OF_OURS = {"tenant", "code", "topic", "partition", "model", "version", "state", "phase", "worker"}
+
+
+def scrape(said: StreamsSnapshot | None) -> Samples:
+    settings = Settings.from_environment({"INFERD_WORKER_ID": "w1"})
+    board = StatusBoard(settings)
+    if said is not None:
+        streams = FakeStreams(settings.streams(), lambda _reason, _code: None)
+        streams.said = said
+        board.follow(streams)
+        board.enter("running", "")
+    body, content_type = Metrics(board).exposition("")
+    assert content_type.startswith("text/plain")
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    return samples[name, tuple(sorted(labels.items()))]
+
+
+def test_counters_of_tenants_and_codes() -> None:
+    said = snapshot(tenants=(tenant(), tenant("acme", requests_in=7, errors={"internal": 2})))
+    samples = scrape(said)
+    assert value(samples, "inferd_requests_total", tenant="acme") == 7
+    assert value(samples, "inferd_results_total", tenant="default") == 40
+    assert value(samples, "inferd_errors_total", tenant="default", code="malformed") == 3
+    assert value(samples, "inferd_errors_total", tenant="acme", code="internal") == 2
+    assert value(samples, "inferd_pending_requests", tenant="default") == 6
+
+
+def test_partitions_leave_out_what_is_not_known() -> None:
+    samples = scrape(snapshot(partitions=(partition(), partition(number=1, end=None, lag=None))))
+    place = {"topic": "inferd.default.requests"}
+    assert value(samples, "inferd_partition_lag_records", partition="0", **place) == 20
+    assert ("inferd_partition_lag_records", (("partition", "1"), ("topic", place["topic"]))) not in samples
+    assert value(samples, "inferd_partition_position", partition="1", **place) == 110
+
+
+def test_models() -> None:
+    samples = scrape(snapshot(models=(model(), model("flights", 2, state="failed"))))
+    churn = {"tenant": "default", "model": "churn", "version": "1"}
+    assert value(samples, "inferd_model_rows_total", **churn) == 50
+    assert value(samples, "inferd_model_predict_seconds_total", **churn) == 0.5
+    assert value(samples, "inferd_model_state", state="ready", **churn) == 1
+    assert value(samples, "inferd_model_state", tenant="default", model="flights", version="2", state="failed") == 1
+
+
+def test_histograms_are_cumulative_and_end_in_infinity() -> None:
+    samples = scrape(snapshot(queue=histogram(1, 2, 3, 4, total_s=2.5)))
+    buckets = [value(samples, "inferd_queue_seconds_bucket", le=le) for le in ("0.001", "0.01", "0.1", "+Inf")]
+    assert buckets == [1, 3, 6, 10]
+    assert value(samples, "inferd_queue_seconds_count") == 10
+    assert value(samples, "inferd_queue_seconds_sum") == 2.5
+
+
+def test_exactly_one_phase_is_on() -> None:
+    samples = scrape(snapshot(phase="rebalancing", unready=("rebalancing",)))
+    assert {name: value(samples, "inferd_phase", phase=name) for name in PHASES if name == "rebalancing"} == {
+        "rebalancing": 1
+    }
+    assert sum(value(samples, "inferd_phase", phase=name) for name in PHASES) == 1
+    assert value(samples, "inferd_ready") == 0
+
+
+def test_before_the_streams_only_the_process_is_told_of() -> None:
+    samples = scrape(None)
+    assert value(samples, "inferd_ready") == 0
+    assert value(samples, "inferd_build_info", version=version_label(samples), worker="w1") == 1
+    assert not any(name == "inferd_batches_total" for name, _ in samples)
+    assert any(name == "process_resident_memory_bytes" for name, _ in samples)
+
+
+def version_label(samples: Samples) -> str:
+    return next(dict(labels)["version"] for name, labels in samples if name == "inferd_build_info")
+
+
+def test_every_sample_is_of_a_documented_metric_with_its_labels() -> None:
+    documented = {info.name: set(info.labels) for info in METRICS}
+    found = set()
+    for name, labels in scrape(snapshot(queue=histogram(1, 0, 0, 0))):
+        if name.startswith("inferd_"):
+            base = name
+            for suffix in ("_bucket", "_count", "_sum"):
+                base = base if base in documented else base.removesuffix(suffix)
+            assert {label for label, _ in labels} - {"le"} == documented[base]
+            assert {label for label, _ in labels} - {"le"} <= LABELS_OF_OURS
+            found.add(base)
+    assert found == set(documented)
+
+
+def test_openmetrics_where_it_is_asked_for() -> None:
+    settings = Settings.from_environment({})
+    body, content_type = Metrics(StatusBoard(settings)).exposition("application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text")
+    assert body.endswith(b"# EOF\n")
+
+
+def test_names_from_outside_are_escaped() -> None:
+    samples = scrape(snapshot(models=(model('x"\n}'),)))
+    assert value(samples, "inferd_model_rows_total", tenant="default", model='x"\n}', version="1") == 50

@@ -1,0 +1,215 @@
+"""The watchdog, the stop signals, and the supervisor of the embedded broker."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from daemon.broker.errors import BrokerStartError
+from daemon.stop_signals import SIGNALS, StopSignals
+from daemon.supervisor import RESTARTS_MAX, SupervisedBroker
+from daemon.watchdog import Watchdog
+
+DEADLINE_S = 5.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Told:
+    """Whom the watchdog tells, and when."""
+
+    def __init__(self) -> None:
+        self.still_s: list[float] = []
+        self.lags_s: list[float] = []
+        self.zombie = threading.Event()
+
+    def on_zombie(self, seconds: float) -> None:
+        self.still_s.append(seconds)
+        self.zombie.set()
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def watchdog(told: Told, clock: Clock) -> Iterator[Watchdog]:
+    watchdog = Watchdog(10.0, told.on_zombie, told.lags_s.append, clock=clock)
+    yield watchdog
+    watchdog.stop()
+
+
+async def test_a_loop_that_turns_is_left_alone(watchdog: Watchdog, told: Told, clock: Clock) -> None:
+    watchdog.start()
+    watchdog.arm()
+    for _ in range(100):
+        clock.now += 9.9
+        watchdog.beat()
+    assert told.still_s == []
+
+
+async def test_a_process_that_was_stopped_leaves_on_waking(watchdog: Watchdog, told: Told, clock: Clock) -> None:
+    watchdog.start()
+    watchdog.arm()
+    clock.now += 10.1
+    watchdog.beat()
+    assert told.still_s[0] == pytest.approx(10.1)
+
+
+async def test_it_is_quiet_until_the_group_is_joined(watchdog: Watchdog, told: Told, clock: Clock) -> None:
+    watchdog.start()
+    clock.now += 60
+    watchdog.beat()
+    assert told.still_s == []
+    watchdog.arm()
+    watchdog.arm()
+    clock.now += 9
+    watchdog.beat()
+    assert told.still_s == []
+
+
+async def test_the_lag_is_what_a_beat_is_late(watchdog: Watchdog, told: Told, clock: Clock) -> None:
+    watchdog.start()
+    clock.now += 1.0
+    watchdog.beat()
+    clock.now += 1.25
+    watchdog.beat()
+    assert told.lags_s == pytest.approx([0.0, 0.25])
+
+
+async def test_the_thread_sees_a_loop_that_hangs(told: Told) -> None:
+    watchdog = Watchdog(0.2, told.on_zombie)
+    watchdog.start()
+    watchdog.arm()
+    try:
+        # Not the loop's wait: the loop is what hangs.
+        hangs = told.zombie.wait
+        assert hangs(DEADLINE_S)
+    finally:
+        watchdog.stop()
+    assert told.still_s[0] > 0.2
+
+
+async def test_beats_come_by_themselves(told: Told) -> None:
+    beaten = asyncio.Event()
+    watchdog = Watchdog(0.5, told.on_zombie, lambda _seconds: beaten.set())
+    watchdog.start()
+    await asyncio.wait_for(beaten.wait(), DEADLINE_S)
+    watchdog.stop()
+
+
+class Ends(list[int]):
+    """Collects the codes with which the process would have ended."""
+
+
+async def test_the_first_signal_asks_and_a_second_ends() -> None:
+    ends, clock = Ends(), Clock()
+    signals = StopSignals(ends.append, clock)
+    waiting = asyncio.create_task(signals.wait())
+    await asyncio.sleep(0)
+    signals.receive(signal.SIGTERM)
+    assert await asyncio.wait_for(waiting, DEADLINE_S) == "SIGTERM"
+    assert ends == []
+    clock.now += 1
+    signals.receive(signal.SIGINT)
+    signals.receive(signal.SIGTERM)
+    assert ends == [130, 143]
+
+
+async def test_signals_close_together_are_one_request() -> None:
+    ends, clock = Ends(), Clock()
+    signals = StopSignals(ends.append, clock)
+    signals.receive(signal.SIGINT)
+    clock.now += 0.1
+    signals.receive(signal.SIGTERM)
+    assert ends == []
+    assert await signals.wait() == "SIGINT"
+
+
+async def test_a_real_signal_arrives_while_the_loop_waits() -> None:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    with StopSignals(Ends().append) as signals:
+        asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGTERM)
+        assert await asyncio.wait_for(signals.wait(), DEADLINE_S) == "SIGTERM"
+    assert {number: signal.getsignal(number) for number in SIGNALS} == before
+
+
+def test_a_hangup_stays_ignored_under_nohup(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals(Ends().append):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+class FakeBroker:
+    """Ends by itself as often as it is told to."""
+
+    def __init__(self, deaths: int = 0, fails_to_restart: bool = False) -> None:
+        self.deaths, self.fails_to_restart = deaths, fails_to_restart
+        self.calls: list[str] = []
+        self.alive = threading.Event()
+
+    def start(self) -> None:
+        if self.calls and self.fails_to_restart:
+            raise BrokerStartError("the broker ended while it was starting")
+        self.calls.append("start")
+        self.alive.set()
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+    def wait(self, timeout_s: float) -> int | None:
+        if not self.deaths:
+            return None
+        self.deaths -= 1
+        return 137
+
+
+def wait_until(condition: object) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_a_broker_that_ends_is_started_again_and_stopped_once() -> None:
+    broker, lost = FakeBroker(deaths=2), list[str]()
+    with SupervisedBroker(broker, lost.append, poll_s=0.001):
+        wait_until(lambda: broker.calls.count("start") == 3)
+    assert broker.calls == ["start", "start", "start", "stop"]
+    assert lost == []
+
+
+def test_a_broker_that_cannot_be_started_again_is_lost() -> None:
+    lost = list[str]()
+    with SupervisedBroker(FakeBroker(deaths=1, fails_to_restart=True), lost.append, poll_s=0.001):
+        wait_until(lambda: lost)
+    assert lost == ["the broker ended while it was starting"]
+
+
+def test_a_broker_that_ends_again_and_again_is_lost() -> None:
+    broker, lost = FakeBroker(deaths=10**6), list[str]()
+    with SupervisedBroker(broker, lost.append, poll_s=0.001):
+        wait_until(lambda: lost)
+    assert "exit code 137" in lost[0]
+    assert broker.calls.count("start") == 1 + RESTARTS_MAX
