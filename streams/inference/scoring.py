@@ -8,7 +8,7 @@ another one.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Final, Protocol, cast
@@ -78,24 +78,22 @@ Work = Sequence[tuple[int, Sequence[Record]]]
 
 
 @dataclass(slots=True)
-class _Member:
-    """A request whose rows are part of a group's matrix."""
-
-    index: int
-    id: str
-    rows: int
-    single: bool
-
-
-@dataclass(slots=True)
 class Group:
-    """The requests of a micro-batch that one version answers with the same outputs, in the same encoding."""
+    """The requests of a micro-batch that one version answers with the same outputs, in the same encoding.
+
+    Request i of the group is record `indexes[i]`, has `counts[i]` rows of the matrix, and answers with a bare value
+    where `singles[i]`. Parallel lists, because an object a request costs more than the model takes for its row.
+    """
 
     model: ServedModel
     outputs: tuple[Output, ...]
     encoding: Encoding
-    members: list[_Member] = field(default_factory=list)
+    indexes: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    singles: list[bool] = field(default_factory=list)
     blocks: list[Matrix] = field(default_factory=list)
+    rows: int = 0
     arrays: Arrays | None = None
     error: ModelServingError | None = None
     fault: Exception | None = None
@@ -103,18 +101,23 @@ class Group:
     alone: list[Group] = field(default_factory=list)
     """Its requests one by one, where the model raised for all of them together."""
 
-    @property
-    def rows(self) -> int:
-        return sum(len(block) for block in self.blocks)
-
-    def add(self, member: _Member, matrix: Matrix) -> None:
-        self.members.append(member)
-        self.blocks.append(matrix)
+    def add(self, index: int, request_id: str, matrix: Matrix, *, single: bool) -> None:
+        """A request and its rows."""
+        self._extend([index], [request_id], [len(matrix)], [single], matrix)
 
     def add_singles(self, indexes: Sequence[int], ids: Sequence[str], matrix: Matrix) -> None:
-        """Requests of one row each."""
-        self.members.extend(_Member(index, id, 1, True) for index, id in zip(indexes, ids, strict=True))
+        """Requests of one bare row each."""
+        self._extend(indexes, ids, [1] * len(indexes), [True] * len(indexes), matrix)
+
+    def _extend(
+        self, indexes: Sequence[int], ids: Sequence[str], counts: list[int], singles: list[bool], matrix: Matrix
+    ) -> None:
+        self.indexes += indexes
+        self.ids += ids
+        self.counts += counts
+        self.singles += singles
         self.blocks.append(matrix)
+        self.rows += len(matrix)
 
     def predict(self) -> None:
         """Runs the model over all rows; what it raises is kept as the error of the requests that are to blame."""
@@ -124,21 +127,24 @@ class Group:
         except ModelServingError as error:
             self.error = error
         except Exception as fault:
-            if len(self.members) > 1:
+            if len(self.indexes) > 1:
                 self.alone = self._predict_alone(matrix)
             else:
                 self.error, self.fault = _internal(fault), fault
 
     def _predict_alone(self, matrix: Matrix) -> list[Group]:
         """Each request as a group of its own, predicted."""
-        groups, start = [], 0
-        for member in self.members:
+        groups = []
+        for place, rows in enumerate(self.spans()):
             group = Group(self.model, self.outputs, self.encoding)
-            group.add(member, matrix[start : start + member.rows])
+            group.add(self.indexes[place], self.ids[place], matrix[rows], single=self.singles[place])
             group.predict()
             groups.append(group)
-            start += member.rows
         return groups
+
+    def spans(self) -> Iterator[slice]:
+        """The rows of each request."""
+        return (slice(stop - count, stop) for count, stop in zip(self.counts, accumulate(self.counts), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +233,7 @@ class MicroBatch:
         for group in self.groups:
             manifest = group.model.manifest
             requests, rows = counts.get((manifest.model_id, manifest.version), (0, 0))
-            counts[manifest.model_id, manifest.version] = (requests + len(group.members), rows + group.rows)
+            counts[manifest.model_id, manifest.version] = (requests + len(group.indexes), rows + group.rows)
         return Outcome(self._values, self.headers, self._failures, self.rows, self._faults, counts)
 
     def _finish_group(self, group: Group) -> None:
@@ -239,46 +245,42 @@ class MicroBatch:
             self.fault(group.fault)
         if group.arrays is None:
             error = group.error or InternalError("the group was never predicted")
-            for member in group.members:
-                self.fail(member.index, error, member.id, group.model.manifest.model_id)
+            for place in range(len(group.indexes)):
+                self._fail_member(group, place, error)
             return
         unfit = group.model.postprocessor.check(group.arrays)
         columns = group.model.postprocessor.columns(group.arrays, group.outputs)
         template = ResultTemplate(group.model.manifest, group.outputs, group.encoding)
-        if unfit is None and len(group.outputs) == 1 and len(group.members) == len(columns[group.outputs[0]]):
-            self._place_singles(group, template, columns[group.outputs[0]])
+        if unfit is None and len(group.outputs) == 1 and group.rows == len(group.indexes) and all(group.singles):
+            results = template.render_column(group.ids, columns[group.outputs[0]])
+            for place, (index, result) in enumerate(zip(group.indexes, results, strict=True)):
+                self._values[index] = result
+                if len(result) > self._limits.result_bytes_max:
+                    self._refuse_size(group, place, len(result))
         else:
             self._place(group, template, columns, unfit)
 
-    def _place_singles(self, group: Group, template: ResultTemplate, column: list[Any]) -> None:
-        """The usual case: one output, and one row a request."""
-        members = group.members
-        values = [value if m.single else [value] for m, value in zip(members, column, strict=True)]
-        for member, result in zip(members, template.render_column([m.id for m in members], values), strict=True):
-            self._answer(group, member, result)
-
     def _place(self, group: Group, template: ResultTemplate, columns: dict[Output, list[Any]], unfit: Any) -> None:
-        start = 0
-        for member in group.members:
-            rows = slice(start, start + member.rows)
-            start += member.rows
+        for place, rows in enumerate(group.spans()):
             if unfit is not None and unfit[rows].any():
                 row = int(np.argmax(unfit[rows]))
                 error = InvalidValueError(f"the model's output for row {row} is not a finite number")
-                self.fail(member.index, error, member.id, group.model.manifest.model_id)
+                self._fail_member(group, place, error)
                 continue
             parts = [columns[output][rows] for output in group.outputs]
-            values = [part[0] for part in parts] if member.single else parts
-            self._answer(group, member, template.render(member.id, values))
+            values = [part[0] for part in parts] if group.singles[place] else parts
+            result = template.render(group.ids[place], values)
+            self._values[group.indexes[place]] = result
+            if len(result) > self._limits.result_bytes_max:
+                self._refuse_size(group, place, len(result))
 
-    def _answer(self, group: Group, member: _Member, result: bytes) -> None:
-        if len(result) <= self._limits.result_bytes_max:
-            self._values[member.index] = result
-            return
-        error = TooLargeError(
-            f"the result has {len(result)} bytes, the limit is {self._limits.result_bytes_max}: ask for fewer rows or outputs"
-        )
-        self.fail(member.index, error, member.id, group.model.manifest.model_id)
+    def _refuse_size(self, group: Group, place: int, size: int) -> None:
+        limit = self._limits.result_bytes_max
+        error = TooLargeError(f"the result has {size} bytes, the limit is {limit}: ask for fewer rows or outputs")
+        self._fail_member(group, place, error)
+
+    def _fail_member(self, group: Group, place: int, error: ModelServingError) -> None:
+        self.fail(group.indexes[place], error, group.ids[place], group.model.manifest.model_id)
 
 
 class Scorer:
@@ -419,7 +421,7 @@ class Scorer:
             self._refuse(batch, index, record, request, _internal(fault))
         else:
             single = getattr(request.input_data, "single", False)
-            batch.group(model, request.outputs, encoding).add(_Member(index, id, len(matrix), single), matrix)
+            batch.group(model, request.outputs, encoding).add(index, id, matrix, single=single)
 
     def _check_result_size(self, model: ServedModel, outputs: Sequence[Output], rows: int) -> None:
         """Before anything is allocated for it: a value takes a byte at least."""

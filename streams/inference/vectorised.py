@@ -38,14 +38,15 @@ def gather(raws: Sequence[msgspec.Raw], n_features: int) -> tuple[Matrix, NDArra
     """
     header = row_header(n_features)
     length = len(header) + 9 * n_features
-    views = [memoryview(raw) for raw in raws]
-    fits = [len(view) == length for view in views]
+    # Not as memoryviews: thousands of them would keep the garbage collector busier than the copy costs.
+    values = list(map(bytes, raws))
+    fits = [len(value) == length for value in values]
     if all(fits):
         mask = None
-        messages = _as_rows(views, length)
+        messages = _as_rows(values, length)
     else:
         mask = np.array(fits)
-        messages = _as_rows([view for view, fit in zip(views, fits, strict=True) if fit], length)
+        messages = _as_rows([value for value, fit in zip(values, fits, strict=True) if fit], length)
     plain = _is_plain(messages, header)
     if not plain.all():
         messages = messages[plain]
@@ -63,8 +64,8 @@ def valid_ids(ids: Sequence[str], chars_max: int) -> bool:
     return joined.isascii() and not joined.encode("ascii").translate(None, _ID_BYTES)
 
 
-def _as_rows(views: list[memoryview], length: int) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(views), dtype=np.uint8).reshape(len(views), length)
+def _as_rows(values: list[bytes], length: int) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(values), dtype=np.uint8).reshape(len(values), length)
 
 
 def _is_plain(messages: NDArray[np.uint8], header: bytes) -> NDArray[np.bool_]:
