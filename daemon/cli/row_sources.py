@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO, get_args
 
 import click
+import msgspec
 
 from schemas.errors import InferenceError, MalformedError, SchemaMismatchError
 from schemas.limits import DEFAULT_LIMITS
-from schemas.strict import structural_fault
+from schemas.strict import DECODE_ERRORS, printable, structural_fault
 
 Format = Literal["csv", "ndjson", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -69,9 +69,10 @@ def open_rows(
 
 
 def _rows_of_argument(given: str) -> list[Row | InferenceError]:
-    if fault := structural_fault(given.encode(), "json", DEFAULT_LIMITS.depth_max):
-        raise click.UsageError(f"the row is no JSON as it should be: {fault.message}")
-    data = json.loads(given)
+    try:
+        data = _strict_json(given.encode())
+    except InferenceError as error:
+        raise click.UsageError(f"the row is no JSON as it should be: {error.message}") from error
     if isinstance(data, list) and data and isinstance(data[0], list | dict):
         return data
     return [data]
@@ -105,12 +106,24 @@ def ndjson_rows(lines: Iterable[bytes], skip_columns: Sequence[str] = ()) -> Row
 
 
 def _ndjson_row(line: bytes, number: int, skip_columns: Sequence[str]) -> Row | InferenceError:
-    if fault := structural_fault(line.strip(), "json", DEFAULT_LIMITS.depth_max):
-        return MalformedError(f"line {number}: {fault.message}")
-    row = json.loads(line)
+    try:
+        row = _strict_json(line)
+    except InferenceError as error:
+        return type(error)(f"line {number}: {error.message}")
     if not isinstance(row, list | dict):
         return MalformedError(f"line {number}: expected a row: a JSON array or object")
     return _without(row, skip_columns) if isinstance(row, dict) else row
+
+
+def _strict_json(data: bytes) -> Any:
+    """The value; an `InferenceError` for what is no JSON, repeats a key, or is nested too deep."""
+    try:
+        value = msgspec.json.decode(data)
+    except DECODE_ERRORS as error:
+        raise MalformedError(printable(str(error))) from None
+    if fault := structural_fault(data.strip(), "json", DEFAULT_LIMITS.depth_max):
+        raise fault
+    return value
 
 
 def csv_rows(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -69,13 +69,15 @@ class Narrator:
         self.console.print(f"{'':{STEP_CHARS}}  [dim]{escape(line)}[/]", soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
-        """A table; columns that begin with `>` are flushed right."""
-        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        """A table; columns that begin with `>` are flushed right. Without names there is no header."""
+        named = any(column.lstrip(">") for column in columns)
+        table = Table(box=box.SIMPLE_HEAD if named else None, show_header=named, show_edge=False)
         for column in columns:
-            table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+            justify: JustifyMethod = "right" if column.startswith(">") else "left"
+            table.add_column(column.lstrip(">"), justify=justify, no_wrap=True)
         for row in rows:
             table.add_row(*row)
-        self.console.print()
+        self.heading(title)
         self.console.print(table)
 
     def text(self, text: str) -> None:

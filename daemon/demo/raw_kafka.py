@@ -1,4 +1,4 @@
-"""What the demo does with Kafka past the client's methods: bytes that are no request, record counts, cleaning up."""
+"""What the demo does with Kafka past the client: bytes that are no request, record counts, cleaning up."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from daemon.demo.traffic import Refusal
-from inferd.cluster import Cluster
 from schemas.connection import KafkaConnection
 from schemas.errors import InferenceError, ServerError
-from schemas.limits import DEFAULT_LIMITS
 from schemas.requests import default_id
 from schemas.result_codec import decode_result
 from schemas.results import Failure
@@ -23,29 +22,42 @@ TIMEOUT_S = 20.0
 POLL_MS = 200
 
 
-@asynccontextmanager
-async def raw_cluster(connection: KafkaConnection, topics: TenantTopics) -> AsyncIterator[Cluster]:
-    """A connection that sends and reads records as they are."""
-    cluster = Cluster(connection, topics, "inferd-demo", DEFAULT_LIMITS, connect_timeout_s=TIMEOUT_S)
-    await cluster.start()
-    try:
-        yield cluster
-    finally:
-        await cluster.stop()
-
-
-async def garbage_refused(cluster: Cluster) -> Refusal:
+async def garbage_refused(connection: KafkaConnection, topics: TenantTopics) -> Refusal:
     """Sends bytes that are no request, as any producer can; the answer, which names their place in the log."""
-    place = await (await cluster.send("requests", key=None, value=GARBAGE))
-    request_id = default_id(place.partition, place.offset)
-    failure = await _failure_of(cluster, place.partition, request_id)
+    producer = AIOKafkaProducer(**connection.aiokafka_options())
+    await producer.start()
+    try:
+        place = await producer.send_and_wait(topics.name("requests"), GARBAGE)
+    finally:
+        await producer.stop()
+    failure = await _failure_of(connection, topics.name("results"), default_id(place.partition, place.offset))
     return Refusal(f"bytes: {GARBAGE.decode()!r}", "malformed", failure.code, failure.message)
 
 
-async def _failure_of(cluster: Cluster, partition: int, request_id: str) -> Failure:
+async def record_counts(
+    connection: KafkaConnection, topics: TenantTopics, streams: Sequence[Stream]
+) -> dict[Stream, int]:
+    """How many records were ever written to each of the topics, as their end offsets say."""
+    counts: dict[Stream, int] = {}
+    for stream in streams:
+        async with _reading(connection, topics.name(stream)) as consumer:
+            counts[stream] = sum((await consumer.end_offsets(list(consumer.assignment()))).values())
+    return counts
+
+
+async def delete_topics(connection: KafkaConnection, topics: TenantTopics) -> None:
+    """Removes the tenant's topics."""
+    admin = AIOKafkaAdminClient(**connection.aiokafka_options())
+    await admin.start()
+    try:
+        await admin.delete_topics([topics.name(stream) for stream in STREAMS])
+    finally:
+        await admin.close()
+
+
+async def _failure_of(connection: KafkaConnection, topic: str, request_id: str) -> Failure:
     deadline = time.monotonic() + TIMEOUT_S
-    async with cluster.consumer("results", [partition]) as consumer:
-        await consumer.seek_to_beginning()
+    async with _reading(connection, topic) as consumer:
         while time.monotonic() < deadline:
             for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
                 for record in records:
@@ -64,20 +76,14 @@ def _as_failure(value: bytes | None, request_id: str) -> Failure | None:
     return result if isinstance(result, Failure) and result.id == request_id else None
 
 
-async def record_counts(cluster: Cluster, streams: Sequence[Stream]) -> dict[Stream, int]:
-    """How many records were ever written to each of the topics, as their end offsets say."""
-    counts: dict[Stream, int] = {}
-    for stream in streams:
-        async with cluster.consumer(stream, await cluster.partitions(stream)) as consumer:
-            counts[stream] = sum((await consumer.end_offsets(list(consumer.assignment()))).values())
-    return counts
-
-
-async def delete_topics(connection: KafkaConnection, topics: TenantTopics) -> None:
-    """Removes the tenant's topics."""
-    admin = AIOKafkaAdminClient(**connection.aiokafka_options())
-    await admin.start()
+@asynccontextmanager
+async def _reading(connection: KafkaConnection, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer of the whole topic, without a group."""
+    consumer = AIOKafkaConsumer(
+        topic, **connection.aiokafka_options(), auto_offset_reset="earliest", enable_auto_commit=False
+    )
+    await consumer.start()
     try:
-        await admin.delete_topics([topics.name(stream) for stream in STREAMS])
+        yield consumer
     finally:
-        await admin.close()
+        await consumer.stop()

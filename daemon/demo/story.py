@@ -21,17 +21,17 @@ from daemon.demo import outcome
 from daemon.demo.flights import FlightSet, load_flights
 from daemon.demo.narration import Narrator
 from daemon.demo.quality import Latency
-from daemon.demo.raw_kafka import delete_topics, garbage_refused, raw_cluster, record_counts
+from daemon.demo.raw_kafka import delete_topics, garbage_refused, record_counts
 from daemon.demo.traffic import Burst, bad_requests, burst, refused, steady
 from daemon.demo.training import TREES, TrainedModel, train
 from daemon.demo.worker_process import WorkerProcess
 from daemon.settings import Settings
 from inferd.client import Client
-from inferd.deploy import deploy_file
 from schemas.connection import KafkaConnection
 from schemas.errors import ServerError
 from schemas.results import Prediction
 from schemas.topics import TenantTopics
+from streams.inference.manifests import manifest_of
 
 MODEL = "flight-late"
 TENANT = "default"
@@ -117,6 +117,8 @@ def _start_worker(
         "INFERD_BROKER": connection.bootstrap_servers,
         "INFERD_NAMESPACE": topics.namespace,
         "INFERD_TENANTS": topics.tenant,
+        "INFERD_GROUP_ID": topics.namespace,
+        "INFERD_LOG_FORMAT": "json",
         "INFERD_HTTP_HOST": "127.0.0.1",
         "INFERD_HTTP_PORT": "0",
         "INFERD_DATA_DIR": str(folder / "worker"),
@@ -143,7 +145,7 @@ def _play(scene: Scene) -> None:
 
 
 async def _serve(scene: Scene, model: TrainedModel, flights: FlightSet) -> None:
-    async with scene.client() as client, raw_cluster(scene.connection, scene.topics) as cluster:
+    async with scene.client() as client:
         await _deploy(scene, client, model)
         rows = flights.rows()
         answers = await _stream(scene, client, rows)
@@ -151,20 +153,21 @@ async def _serve(scene: Scene, model: TrainedModel, flights: FlightSet) -> None:
         with scene.narrator.step("refuse", "sending bad requests") as step:
             names = list(flights.features.columns)
             refusals = [await refused(client, bad) for bad in bad_requests(MODEL, names, rows[0])]
-            refusals.append(await garbage_refused(cluster))
+            refusals.append(await garbage_refused(scene.connection, scene.topics))
             step.say(f"{len(refusals)} bad requests, each answered with a typed error")
         outcome.show_one_request(scene.narrator, names, rows[0], answers.results[0])
         _judge(scene, model, flights, answers)
         outcome.show_speed(scene.narrator, answers, latency, scene.options.rate)
         outcome.show_refusals(scene.narrator, refusals)
-        outcome.show_status(scene.narrator, scene.worker.url, await asyncio.to_thread(scene.worker.status))
-        counts = await record_counts(cluster, ("requests", "results", "dead-letters"))
-        outcome.check_counts(scene.narrator, counts, scene.worker.status())
+        status = await asyncio.to_thread(scene.worker.settled_status)
+        outcome.show_status(scene.narrator, scene.worker.url, status)
+        counts = await record_counts(scene.connection, scene.topics, ("requests", "results", "dead-letters"))
+        outcome.check_counts(scene.narrator, counts, status)
 
 
 async def _deploy(scene: Scene, client: Client, model: TrainedModel) -> None:
     with scene.narrator.step("deploy", "onto the topics models and model-artifacts") as step:
-        manifest = await deploy_file(client, model.text, MODEL)
+        manifest = await client.deploy_model(model.text, manifest_of(model.text, MODEL, version=1))
         step.say(
             f"{MODEL}:{manifest.version}, {len(manifest.features)} features, {manifest.size / 1_000:.0f} kB,"
             f" sha256 {manifest.sha256[:12]}…, as records on Kafka"

@@ -78,6 +78,7 @@ def bad_requests(model: str, names: Sequence[str], row: Sequence[Any]) -> list[B
     """Variations of a good row that each miss in one way."""
     named = dict(zip(names, row, strict=True))
     first, *_ = named
+    past_ms = str(int(time.time() * 1_000) - 1_000)
     return [
         BadRequest("an airport nobody knows", "invalid_value", model, {**named, "destination": "XYZ"}),
         BadRequest("text for a number", "invalid_value", model, {**named, "distance_miles": "far"}),
@@ -86,7 +87,7 @@ def bad_requests(model: str, names: Sequence[str], row: Sequence[Any]) -> list[B
         BadRequest(f"no {first}", "schema_mismatch", model, {k: v for k, v in named.items() if k != first}),
         BadRequest("a model nobody deployed", "model_not_found", "weather", list(row)),
         BadRequest("a version nobody deployed", "version_not_found", f"{model}:99", list(row)),
-        BadRequest("a deadline that has passed", "deadline_exceeded", model, list(row), {"deadline": "1"}),
+        BadRequest("a deadline that has passed", "deadline_exceeded", model, list(row), {"deadline": past_ms}),
     ]
 
 

@@ -21,8 +21,9 @@ from schemas.errors import ServerError
 COMMAND = (sys.executable, "-c", "from daemon.cli import main; main()", "worker", "--output", "json")
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
+SETTLE_TIMEOUT_S = 5.0
 POLL_S = 0.1
-LOG_LINES = 1
+GRAVE = ('"level":"error"', '"level":"critical"')
 
 
 class WorkerProcess:
@@ -53,6 +54,13 @@ class WorkerProcess:
         """What `/status` says."""
         with urllib.request.urlopen(f"{self.url}/status", timeout=5) as answer:  # noqa: S310  (loopback, http)
             status: dict[str, Any] = json.load(answer)
+        return status
+
+    def settled_status(self) -> dict[str, Any]:
+        """`/status` once everything is answered and committed; as it is after some seconds where that does not come."""
+        deadline = time.monotonic() + SETTLE_TIMEOUT_S
+        while (status := self.status())["lag"] and time.monotonic() < deadline:
+            time.sleep(POLL_S)
         return status
 
     def check(self) -> None:
@@ -110,5 +118,6 @@ class WorkerProcess:
             return False
 
     def _failed(self, what: str) -> ServerError:
-        lines = self._log_path.read_text(errors="replace").splitlines()[-LOG_LINES:]
-        return ServerError(f"the worker {what}. The last line of its log: " + " | ".join(lines))
+        lines = self._log_path.read_text(errors="replace").splitlines()
+        grave = [line for line in lines if any(level in line for level in GRAVE)]
+        return ServerError(f"the worker {what}. Its log says: {(grave or lines or ['nothing'])[-1]}")

@@ -1,0 +1,65 @@
+"""The demo's data: what is learned from, what is asked about, and how it is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from daemon.demo.flights import CATEGORIES, Flights, load_flights
+from daemon.demo.narration import Narrator
+from daemon.demo.outcome import check_counts, show_refusals
+from daemon.demo.traffic import Refusal
+
+
+@pytest.fixture(scope="module")
+def flights() -> Flights:
+    pytest.importorskip("pyarrow")
+    return load_flights()
+
+
+def test_nothing_of_the_held_out_months_is_learned_from(flights: Flights) -> None:
+    assert (len(flights.train), len(flights.held_out)) == (273_355, 53_991)
+    months = {title.split()[1] for title in flights.held_out.titles[:-50]}
+    assert months == {"Nov", "Dec"}
+    assert not {"Nov", "Dec"} & {title.split()[1] for title in flights.train.titles[:-50]}
+
+
+def test_categories_are_strings_and_some_values_are_missing(flights: Flights) -> None:
+    rows = flights.held_out.head(500).rows()
+    names = list(flights.held_out.features.columns)
+    assert {type(row[names.index(name)]) for row in rows for name in CATEGORIES} == {str}
+    assert any(value is None for row in rows for value in row)
+    assert {type(value) for row in rows for value in row} <= {str, int, float, type(None)}
+
+
+def test_rows_are_in_order_of_departure(flights: Flights) -> None:
+    november = [title.split("  ")[0] for title in flights.held_out.titles if " Nov " in title]
+    assert november == sorted(november)
+
+
+def test_a_check_that_fails_fails_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    narrator = Narrator()
+    narrator.check("the sky is blue", True)
+    assert narrator.write_checks()
+    narrator.check("pigs fly", False)
+    assert not narrator.write_checks()
+    assert "✗ pigs fly" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("requests", "results", "account"),
+    [(100, 99, (100, 95, 5, 0)), (100, 100, (100, 95, 4, 0)), (100, 100, (99, 95, 4, 0)), (100, 100, (100, 90, 5, 5))],
+)
+def test_a_request_that_is_not_accounted_for_fails_the_demo(
+    requests: int, results: int, account: tuple[int, int, int, int]
+) -> None:
+    taken, answered, errors, pending = account
+    tenant = {"requests_in": taken, "results": answered, "errors": {"malformed": errors}, "pending": pending}
+    narrator = Narrator()
+    check_counts(narrator, {"requests": requests, "results": results, "dead-letters": 1}, {"tenants": [tenant]})
+    assert narrator.write_checks() is (requests == results and taken == answered + errors + pending == requests)
+
+
+def test_another_error_than_the_expected_one_fails_the_demo() -> None:
+    narrator = Narrator()
+    show_refusals(narrator, [Refusal("a [weird] one", "malformed", "internal", "no")])
+    assert not narrator.write_checks()

@@ -1,0 +1,64 @@
+"""Reading in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from daemon.cli.read_ahead import read_ahead
+
+
+@pytest.mark.parametrize("ahead", [1, 3, 4_096])
+async def test_everything_comes_in_order(ahead: int) -> None:
+    assert [item async for item in read_ahead(iter(range(5_000)), ahead)] == list(range(5_000))
+
+
+async def test_no_items() -> None:
+    assert [item async for item in read_ahead(iter(list[int]()))] == []
+
+
+async def test_each_item_comes_while_the_next_one_is_waited_for() -> None:
+    released = threading.Semaphore(1)
+
+    def slow() -> Iterator[int]:
+        for number in range(20):
+            assert released.acquire(timeout=20)
+            yield number
+
+    async with asyncio.timeout(20):
+        got: list[int] = []
+        async for item in read_ahead(slow()):
+            got.append(item)
+            released.release()
+    assert got == list(range(20))
+
+
+async def test_no_more_is_read_than_there_is_room_for() -> None:
+    read = 0
+
+    def counted() -> Iterator[int]:
+        nonlocal read
+        for number in range(1_000):
+            read = number + 1
+            yield number
+
+    taken = 0
+    async for _ in read_ahead(counted(), 10):
+        taken += 1
+        # What was taken, what waits, and the one that waits for room.
+        assert read <= taken + 10 + 1
+    assert taken == 1_000
+
+
+async def test_an_error_comes_after_what_was_read_before_it() -> None:
+    def torn() -> Iterator[int]:
+        yield 1
+        raise OSError("the disk is gone")
+
+    items = read_ahead(torn())
+    assert await anext(items) == 1
+    with pytest.raises(OSError, match="the disk is gone"):
+        await anext(items)
