@@ -87,7 +87,7 @@ class LoopConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         # A producer's aborted transaction is no request; Faust reads uncommitted unless it is transactional itself.
-        consumer._isolation_level = "read_committed"
+        consumer._isolation_level = "read_committed"  # noqa: SLF001
         return consumer
 
 
@@ -101,12 +101,12 @@ class LaneConsumer(driver.Consumer):
     @property
     def aiokafka(self) -> AIOKafkaConsumer:
         """aiokafka's own consumer; raises `ConsumerNotStarted` before the start."""
-        return self._thread._ensure_consumer()
+        return self._thread._ensure_consumer()  # noqa: SLF001
 
     def _new_consumer_thread(self) -> LoopConsumerThread:
         return LoopConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:  # noqa: ASYNC109
         # A copy, because Faust changes its set while we wait, and an empty set means *all* to aiokafka.
         active = kafka_tps(active_partitions or ())
         if full := self.intake.full(active):

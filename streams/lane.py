@@ -162,7 +162,7 @@ class Lane:
         self._room.clear()
         try:
             await asyncio.wait_for(self._room.wait(), timeout_s)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return
 
     def feed(self, tp: TopicPartition, records: Records) -> None:
@@ -352,7 +352,7 @@ class Lane:
         started = time.monotonic()
         try:
             await asyncio.wait_for(self._settle(released), self._settings.revoke_timeout_s)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             log.warning("release_timed_out", in_flight=sum(p.in_flight for p in released))
         await self._guarantee.commit(self._group.consumer, released)
         for partition in released:
@@ -400,7 +400,7 @@ class Lane:
     async def _until_done(
         self, what: str, attempt: Callable[[], Coroutine[Any, Any, None]], wanted: Callable[[], bool]
     ) -> None:
-        """Tries with bounded backoff until it works or is not wanted any more; says once what is wrong, and when it is over."""
+        """Tries with bounded backoff until it works or is not wanted any more; says the fault and its end once."""
         delay_s = RETRY_S_MIN
         while wanted():
             try:

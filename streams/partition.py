@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
-
 from streams.effects import Effects
 from streams.fetch import Records
 

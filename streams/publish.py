@@ -48,14 +48,14 @@ async def close_producer(producer: AIOKafkaProducer) -> None:
     """Stops a producer without waiting long for what it cannot deliver any more."""
     try:
         await asyncio.wait_for(producer.stop(), CLOSE_TIMEOUT_S)
-    except Exception:  # it may be broken in any way; it is given up
+    except Exception:  # noqa: BLE001  # it may be broken in any way; it is given up
         await _drop(producer)
 
 
 async def _drop(producer: AIOKafkaProducer) -> None:
     try:
         await asyncio.wait_for(producer.client.close(), CLOSE_TIMEOUT_S)
-    except Exception:  # nothing more can be done for it
+    except Exception:  # noqa: BLE001  # nothing more can be done for it
         return
 
 

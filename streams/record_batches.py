@@ -1,15 +1,15 @@
 """Record batches as the broker sends them -> records, whatever producers put into them.
 
-aiokafka's own reader raises out of the fetch loop, for ever, at a header name that is not UTF-8, and expands a compressed
-batch of a megabyte to whatever it claims. Here neither harms its neighbours: what cannot be read becomes a record with a
-`refusal`, at its own offset. Records of lane topics are handed on as aiokafka's C code made them (a `ConsumerRecord`
-costs more than the model takes for a row).
+aiokafka's own reader raises out of the fetch loop, for ever, at a header name that is not UTF-8, and expands a
+compressed batch of a megabyte to whatever it claims. Here neither harms its neighbours: what cannot be read becomes a
+record with a `refusal`, at its own offset. Records of lane topics are handed on as aiokafka's C code made them (a
+`ConsumerRecord` costs as much as the model takes for a row).
 
 Follows the record batch format v2, https://kafka.apache.org/documentation/#recordbatch.
 
-Private names used, each covered by `tests/unit/streams/test_record_batches.py`: `aiokafka.consumer.fetcher`'s module
-names `PartitionRecords` and `MemoryRecords` (replaced, because the fetcher makes them itself), and of `PartitionRecords`
-the methods `_unpack_records` (the hook), `_consume_aborted_up_to`, `_contains_abort_marker`, `_consumer_record` and the
+Private names used, each covered by `tests/unit/streams/test_record_batches.py`: the names `PartitionRecords` and
+`MemoryRecords` in `aiokafka.consumer.fetcher` (replaced, because the fetcher makes them itself), and of
+`PartitionRecords` the methods `_unpack_records` (the hook), `_consume_aborted_up_to`, `_contains_abort_marker`, `_consumer_record` and the
 attributes `_tp`, `_records`, `_check_crcs`, `_isolation_level`, `_aborted_producers`.
 """
 
@@ -104,7 +104,7 @@ class PartitionRecords(fetcher.PartitionRecords):
                 for record in self._records_of(raw, batch):
                     if record.offset >= self.next_fetch_offset:
                         self.next_fetch_offset = record.offset + 1
-                        yield record if as_they_are else stock._consumer_record(self._tp, record)
+                        yield record if as_they_are else stock._consumer_record(self._tp, record)  # noqa: SLF001
             # Compaction keeps the last offset of a batch: going by it, an emptied batch is not fetched again and again.
             self.next_fetch_offset = batch.next_offset
 
@@ -112,8 +112,8 @@ class PartitionRecords(fetcher.PartitionRecords):
         """Whether a batch holds a transaction marker, or records of a transaction that was aborted."""
         stock: Any = self
         if self._isolation_level == READ_COMMITTED and batch.producer_id is not None:
-            stock._consume_aborted_up_to(batch.base_offset)
-            if batch.is_control_batch and stock._contains_abort_marker(batch):
+            stock._consume_aborted_up_to(batch.base_offset)  # noqa: SLF001
+            if batch.is_control_batch and stock._contains_abort_marker(batch):  # noqa: SLF001
                 self._aborted_producers.discard(batch.producer_id)
             if batch.is_transactional and batch.producer_id in self._aborted_producers:
                 return True
@@ -141,7 +141,7 @@ def _read_batch(raw: bytes) -> Any:
 
 
 def install(lane_topics: set[str], expanded_bytes_max: int) -> None:
-    """Puts the reader into aiokafka's fetcher, for every consumer of this process; more than once is the same as once."""
+    """Puts the reader into aiokafka's fetcher, for every consumer of this process; twice is the same as once."""
     PartitionRecords.lane_topics = lane_topics
     PartitionRecords.expanded_bytes_max = expanded_bytes_max
     for name, replacement in (("PartitionRecords", PartitionRecords), ("MemoryRecords", RecordBatches)):

@@ -11,6 +11,8 @@ ModelState = Literal["fetching", "trying", "ready", "failed"]
 
 
 class PartitionSnapshot(msgspec.Struct, frozen=True):
+    """One owned partition of a lane topic."""
+
     topic: str
     partition: int
     position: int
@@ -26,6 +28,8 @@ class PartitionSnapshot(msgspec.Struct, frozen=True):
 
 
 class ModelSnapshot(msgspec.Struct, frozen=True):
+    """One announced model version."""
+
     tenant: str
     model_id: str
     version: int
@@ -40,7 +44,7 @@ class ModelSnapshot(msgspec.Struct, frozen=True):
 
 
 class LatencySnapshot(msgspec.Struct, frozen=True):
-    """A histogram of seconds: `counts[i]` observations <= `bounds[i]`, the last one unbounded; cumulative since start."""
+    """A histogram of seconds since start: `counts[i]` observations <= `bounds[i]`, the last one unbounded."""
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
@@ -61,6 +65,8 @@ class TenantSnapshot(msgspec.Struct, frozen=True):
 
 
 class StreamsSnapshot(msgspec.Struct, frozen=True):
+    """All that `/status` and `/metrics` tell of the streams."""
+
     phase: Phase
     phase_for_s: float
     unready: tuple[str, ...]

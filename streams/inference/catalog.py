@@ -29,7 +29,7 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Version:
-    """A version that a manifest announced; `served` once it is loaded, `reason` where it failed or what it waits for."""
+    """A version that a manifest announced; `served` once it is loaded, `reason` for what it waits or why it failed."""
 
     manifest: Manifest
     state: State

@@ -19,7 +19,7 @@ _encode_json = msgspec.json.Encoder().encode
 
 
 class ResultTemplate:
-    """`render(id, values)` is a result of this version, with these outputs, in this encoding."""
+    """`render(request_id, values)` is a result of this version, with these outputs, in this encoding."""
 
     def __init__(self, manifest: Manifest, outputs: Sequence[Output], encoding: Encoding) -> None:
         constants = {"model_id": manifest.model_id, "version": manifest.version, "digest": manifest.sha256}
@@ -31,10 +31,10 @@ class ResultTemplate:
             self._head, after_id, self._keys, self._tail = _json_parts(constants, self._outputs)
         self._keys[0] = after_id + self._keys[0]
 
-    def render(self, id: str, values: Iterable[Any]) -> bytes:
+    def render(self, request_id: str, values: Iterable[Any]) -> bytes:
         """The bytes of a result; `values` in the order of the outputs."""
         encode = self._encode
-        parts = [self._head, encode(id)]
+        parts = [self._head, encode(request_id)]
         for key, value in zip(self._keys, values, strict=True):
             parts.append(key)
             parts.append(encode(value))
@@ -44,7 +44,7 @@ class ResultTemplate:
     def render_column(self, ids: Sequence[str], values: Sequence[Any]) -> list[bytes]:
         """The results of requests with one output: `render`, for a whole micro-batch."""
         encode, head, key, tail = self._encode, self._head, self._keys[0], self._tail
-        return [head + encode(id) + key + encode(value) + tail for id, value in zip(ids, values, strict=True)]
+        return [head + encode(each) + key + encode(value) + tail for each, value in zip(ids, values, strict=True)]
 
 
 def _msgpack_parts(constants: dict[str, Any], outputs: tuple[Output, ...]) -> tuple[bytes, bytes, list[bytes], bytes]:

@@ -126,7 +126,7 @@ class Group:
             self.arrays = self.model.runtime.predict(matrix, self.model.postprocessor.needed(self.outputs))
         except ModelServingError as error:
             self.error = error
-        except Exception as fault:
+        except Exception as fault:  # noqa: BLE001  # whatever a runtime raises is the outcome of its own requests
             if len(self.indexes) > 1:
                 self.alone = self._predict_alone(matrix)
             else:
@@ -215,11 +215,14 @@ class MicroBatch:
         partition = self._partitions[bisect_right(self._starts, index) - 1]
         return default_id(partition, self.records[index].offset)
 
-    def fail(self, index: int, error: ModelServingError, id: str | None, model_id: str | None) -> None:
+    def fail(self, index: int, error: ModelServingError, request_id: str | None, model_id: str | None) -> None:
         """Makes a typed error the result of record `index`."""
-        failure = Failure.of(error, self.id_of(index, id), model_id)
+        failure = Failure.of(error, self.id_of(index, request_id), model_id)
         self._failures[index] = error
         self._values[index] = encode_result(failure, self.headers_of(index).encoding)
+
+    def has_failed(self, index: int) -> bool:
+        return index in self._failures
 
     def fault(self, fault: Exception) -> None:
         """Notes an exception that no record is to blame for."""
@@ -315,7 +318,7 @@ class Scorer:
         buckets: dict[tuple[str, ...], _Bucket] = {}
         for index, record in enumerate(batch.records):
             if record.headers and not self._usual_headers(batch, index, record, now_ms):
-                if index not in batch._failures:
+                if not batch.has_failed(index):
                     odd.append(index)
                 continue
             value = record.value
@@ -409,19 +412,19 @@ class Scorer:
         try:
             _check_readable(record)
             request = decode_request(record.value, encoding, self._limits)
-            id = batch.id_of(index, request.id)
-            model = self._catalog.resolve(request.model, record.key or id.encode())
+            request_id = batch.id_of(index, request.id)
+            model = self._catalog.resolve(request.model, record.key or request_id.encode())
             _check_outputs(model, request.outputs)
             matrix = model.features.matrix(request.input_data)
             self._check_result_size(model, request.outputs, len(matrix))
         except InferenceError as error:
             self._refuse(batch, index, record, request, error)
-        except Exception as fault:
+        except Exception as fault:  # noqa: BLE001  # no record may stop its partition
             batch.fault(fault)
             self._refuse(batch, index, record, request, _internal(fault))
         else:
             single = getattr(request.input_data, "single", False)
-            batch.group(model, request.outputs, encoding).add(index, id, matrix, single=single)
+            batch.group(model, request.outputs, encoding).add(index, request_id, matrix, single=single)
 
     def _check_result_size(self, model: ServedModel, outputs: Sequence[Output], rows: int) -> None:
         """Before anything is allocated for it: a value takes a byte at least."""

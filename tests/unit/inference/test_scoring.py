@@ -149,7 +149,7 @@ def test_counts_are_by_model() -> None:
 
 def test_outcomes_add_up_in_order() -> None:
     scorer = Scorer(catalog_of(sum_model()), Limits())
-    values = [pack([1.0, 2.0]), b"", Fetched(b"{", headers=JSON, offset=2), pack([3.0, 2.0])]
+    values: list[Any] = [pack([1.0, 2.0]), b"", Fetched(b"{", headers=JSON, offset=2), pack([3.0, 2.0])]
     whole = score(scorer, values)
     first = score(scorer, values[:2])
     second = score(scorer, [values[2], Fetched(pack([3.0, 2.0]), offset=3)])

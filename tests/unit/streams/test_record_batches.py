@@ -172,5 +172,5 @@ def test_aborted_transactions_and_markers_are_left_out() -> None:
 def test_a_batch_that_claims_more_records_than_it_has_raises_instead_of_inventing_some() -> None:
     raw = batch_of([(b"k", b"v", [])])
     raw[57:61] = (3).to_bytes(4, "big")
-    with pytest.raises(Exception, match="[Ii]nvalid|buffer|[Cc]orrupt"):
+    with pytest.raises(Exception, match=r"[Ii]nvalid|buffer|[Cc]orrupt"):
         read(raw)
