@@ -42,7 +42,7 @@ class Guarantee(Protocol):
         """Sets effects on their way; returns once more of the same partition may follow. Raises `PUBLISH_ERRORS`."""
 
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
-        """Makes what is acknowledged durable as the group's offsets; never more. Does not raise for the broker's sake."""
+        """Makes what is acknowledged durable as the group's offsets, never more; a broker that refuses raises nothing."""
 
     async def renew(self) -> None:
         """After a failure: replaces what may be broken by it. Raises `PUBLISH_ERRORS`."""
@@ -72,13 +72,14 @@ class AtLeastOnce:
         producer = self._producer
         if producer is None:
             raise ConnectionError("there is no producer")
-        flight = Flight(effects)
+        flight = Flight(effects, effects.n_bytes)
         partition.depart(flight)
         acknowledged = partial(self._acknowledged, partition, flight)
         for (topic, number), records in effects.by_topic.items():
             for future in await produce(producer, topic, number, records, timestamp_ms):
                 flight.unacknowledged += 1
                 future.add_done_callback(acknowledged)
+        effects.by_topic.clear()  # the producer has its own copy
         flight.published = True
         self._land(partition)
 

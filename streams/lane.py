@@ -80,6 +80,7 @@ class Lane:
         self._pace = Pace(settings.lane)
         self._epoch = 0
         self._paused = self._draining = False
+        self._retry_s = RETRY_S_MIN
         self._turn = 0
         self._work = asyncio.Event()
         self._room = asyncio.Event()
@@ -296,6 +297,7 @@ class Lane:
 
     def landed(self, partition: Partition, flight: Flight) -> None:
         """Everything of a taken range is acknowledged."""
+        self._clear_fault()
         self.measures.end_to_end.observe_since(flight.effects.timestamps, self._now_ms())
         self._tenants[partition.tp.topic].counters.add(flight.effects.tally)
         self._move()
@@ -335,6 +337,7 @@ class Lane:
 
         if tps:
             await self._until_done("partitions cannot be taken over", open_partitions, ours)
+        self._clear_fault()
         self._paused = False
         self._move()
 
@@ -381,8 +384,7 @@ class Lane:
 
     async def _recover(self, error: BaseException, epoch: int) -> None:
         self._paused = True
-        self.fault = f"results cannot be published: {describe(error)}"
-        log.warning("publish_failed", error=describe(error))
+        self._note_fault(f"results cannot be published: {describe(error)}")
         for task in self._publishing.values():
             task.cancel()
         for partition in self.partitions.values():
@@ -393,6 +395,9 @@ class Lane:
             await self._guarantee.renew()
             await self._group.seek(offsets)
 
+        # A topic that refuses writes lets a new producer start all the same: without acknowledgements, ever slower.
+        await asyncio.sleep(self._retry_s)
+        self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)
         await self._until_done("results cannot be published", renew_and_seek, lambda: self._epoch == epoch)
         self._paused = False
         self._move()
@@ -400,24 +405,32 @@ class Lane:
     async def _until_done(
         self, what: str, attempt: Callable[[], Coroutine[Any, Any, None]], wanted: Callable[[], bool]
     ) -> None:
-        """Tries with bounded backoff until it works or is not wanted any more; says the fault and its end once."""
+        """Tries with bounded backoff until it works or is not wanted any more."""
         delay_s = RETRY_S_MIN
         while wanted():
             try:
                 await asyncio.wait_for(attempt(), self._group_settings.request_timeout_s)
             except PUBLISH_ERRORS as error:
-                if self.fault is None:
-                    log.warning("broker_fault", what=what, error=describe(error))
-                self.fault = f"{what}: {describe(error)}"
+                self._note_fault(f"{what}: {describe(error)}")
             else:
-                if self.fault is not None:
-                    log.info("broker_fault_over", what=what)
-                self.fault = None
                 return
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, RETRY_S_MAX)
 
     # ------------------------------------------------------------------
+
+    def _note_fault(self, fault: str) -> None:
+        """Says once that work has to wait; what exactly it waits for may change meanwhile."""
+        if self.fault is None:
+            log.warning("lane_fault", fault=fault)
+        self.fault = fault
+
+    def _clear_fault(self) -> None:
+        """Something came through: nothing has to wait any more."""
+        self._retry_s = RETRY_S_MIN
+        if self.fault is not None:
+            log.info("lane_fault_over", fault=self.fault)
+            self.fault = None
 
     def _forget(self, partition: Partition, records: int) -> None:
         """Records that will be fetched again, here or elsewhere, count as never seen."""

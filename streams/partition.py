@@ -22,6 +22,8 @@ class Flight:
     """A taken range of records whose effects are on their way to the broker."""
 
     effects: Effects
+    n_bytes: int
+    """What it holds in memory."""
     unacknowledged: int = 0
     """Produced batches that the broker has not acknowledged yet."""
     published: bool = False
@@ -111,7 +113,7 @@ class Partition:
         self._flights.append(flight)
         self.taken -= flight.effects.records
         self.in_flight += flight.effects.records
-        self.in_flight_bytes += flight.effects.n_bytes
+        self.in_flight_bytes += flight.n_bytes
 
     def land(self) -> list[Flight]:
         """Called when something was acknowledged; gives the flights that are through, in order.
@@ -123,7 +125,7 @@ class Partition:
             first = self._flights.popleft()
             self.acked = first.effects.next_offset
             self.in_flight -= first.effects.records
-            self.in_flight_bytes -= first.effects.n_bytes
+            self.in_flight_bytes -= first.n_bytes
             landed.append(first)
         return landed
 

@@ -45,7 +45,8 @@ class TenantLane:
 
     def effects(self, tp: TopicPartition, records: Records, outcome: Outcome, span: range, timing: Timing) -> Effects:
         """What follows from `records`, those of `outcome` at `span`, all of partition `tp` and in order."""
-        timestamps = [record.timestamp for record in records]
+        # A producer may leave the timestamp out; such a record has waited no time that we know of.
+        timestamps = [record.timestamp if record.timestamp > 0 else timing.started_ms for record in records]
         values = outcome.values[span.start : span.stop]
         tally = Tally(results=len(records), bytes_out=sum(map(len, values)))
         effects = Effects(records[-1].offset + 1, len(records), timestamps, tally)

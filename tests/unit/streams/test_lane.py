@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from aiokafka.errors import KafkaTimeoutError
+from aiokafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 
 from tests.fixtures.lane import DEAD_LETTERS, REQUESTS, RESULTS, Bench, request, tp
 
@@ -132,14 +132,15 @@ async def test_a_failed_batch_is_done_again_from_the_last_acknowledged_offset(be
     opened = bench.broker.producers_opened
     second.fail(KafkaTimeoutError())
     await bench.until(lambda: bench.group.seeks[-1:] == [{tp(0): 1}])
-    await bench.until(lambda: bench.lane.fault is None)
     assert bench.broker.producers_opened == opened + 1, "a producer that failed is replaced"
     assert bench.lane.partitions[tp(0)].next_fetch == 1
     bench.lane.feed(tp(0), [request(1), request(2)])
     _, _, again = await bench.sent(3)
     assert again.records[0][:2] == second.records[0][:2], "a repeat has the same bytes"
+    assert bench.lane.fault is not None, "until something comes through"
     again.acknowledge()
     await bench.until(lambda: bench.consumer.committed_offsets.get(tp(0)) == 3)
+    assert bench.lane.fault is None
 
 
 async def test_a_send_that_is_refused_is_neither_lost_nor_committed(bench: Bench) -> None:
@@ -149,9 +150,23 @@ async def test_a_send_that_is_refused_is_neither_lost_nor_committed(bench: Bench
     await bench.until(lambda: bench.group.seeks[-1:] == [{tp(0): 0}])
     assert bench.consumer.commits == []
     bench.broker.refusal = None
-    await bench.until(lambda: bench.lane.fault is None)
+    await bench.until(lambda: not bench.lane._paused)
     bench.lane.feed(tp(0), [request(0)])
     await bench.until(lambda: ids(bench.results()) == ["r0.0"])
+
+
+async def test_a_topic_that_goes_on_refusing_is_tried_ever_slower(bench: Bench) -> None:
+    await bench.own(0)
+    bench.broker.refusal = TopicAuthorizationFailedError()
+    pauses = []
+    for _ in range(4):
+        pauses.append(bench.lane._retry_s)
+        seeks = len(bench.group.seeks)
+        bench.lane.feed(tp(0), [request(0)])
+        await bench.until(lambda: len(bench.group.seeks) > seeks and not bench.lane._paused)  # noqa: B023
+    assert pauses == [0.1, 0.2, 0.4, 0.8]
+    assert "TopicAuthorizationFailed" in str(bench.lane.fault)
+    assert bench.consumer.commits == []
 
 
 async def test_a_release_commits_what_is_acknowledged_and_drops_what_waits(bench: Bench) -> None:

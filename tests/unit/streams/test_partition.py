@@ -28,7 +28,7 @@ def offsets(taken: Any) -> list[int]:
 
 
 def flight(partition: Partition, taken: Any) -> Flight:
-    made = Flight(Effects(taken[-1].offset + 1, len(taken), ()))
+    made = Flight(Effects(taken[-1].offset + 1, len(taken), ()), n_bytes=10)
     partition.depart(made)
     return made
 
