@@ -6,7 +6,7 @@ from aiokafka import TopicPartition
 
 from schemas.dead_letters import DeadLetter
 from schemas.errors import ModelServingError
-from streams.inference.scoring import Record
+from streams.inference.micro_batch import Record
 
 
 def dead_letter_of(record: Record, tp: TopicPartition, error: ModelServingError, worker_id: str) -> DeadLetter:

@@ -24,7 +24,7 @@ from faust.transport.consumer import RecordMap
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from streams.inference.scoring import Record
+from streams.inference.micro_batch import Record
 
 WAIT_WHILE_FULL_S = 0.05
 """How long a fetch may wait while some lane partition has no room: room may come at any moment."""

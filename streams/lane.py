@@ -19,7 +19,7 @@ from schemas.errors import InternalError
 from streams.commit import PUBLISH_ERRORS, Guarantee
 from streams.effects import Effects
 from streams.fetch import Records
-from streams.inference.scoring import Outcome, Work, halve
+from streams.inference.micro_batch import Outcome, Work, halve
 from streams.measure import LaneMeasures
 from streams.pace import Pace
 from streams.partition import Flight, Partition

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streams.inference.scoring import Group
+from streams.inference.micro_batch import Group
 from streams.settings import LaneSettings
 
 WEIGHT = 0.2

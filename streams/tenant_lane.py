@@ -13,7 +13,8 @@ from schemas.topics import TenantTopics
 from streams.dead_letters import dead_letter_of
 from streams.effects import Effects, Outgoing, Tally
 from streams.fetch import Records
-from streams.inference.scoring import UNDECODABLE, Outcome, Record, Scorer
+from streams.inference.micro_batch import Outcome, Record
+from streams.inference.scoring import UNDECODABLE, Scorer
 from streams.measure import TenantCounters
 
 JSON_CONTENT_TYPE = (CONTENT_TYPE, b"application/json")

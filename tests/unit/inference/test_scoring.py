@@ -14,7 +14,8 @@ from schemas.limits import Limits
 from schemas.results import Prediction
 from streams.inference.catalog import Version
 from streams.inference.encoding import ResultTemplate
-from streams.inference.scoring import Scorer, halve
+from streams.inference.micro_batch import halve
+from streams.inference.scoring import Scorer
 from tests.fixtures.lane import SumRuntime, sum_model
 from tests.fixtures.scoring import Fetched, catalog_of, score
 
