@@ -16,9 +16,10 @@ from schemas.topics import TenantTopics
 from streams import record_batches
 from streams.commit import AtLeastOnce
 from streams.deploys import Deploys
+from streams.faults import describe
 from streams.fetch import LaneApp, LaneConsumer, kafka_tps
 from streams.inference.scoring import Scorer
-from streams.lane import Lane, describe
+from streams.lane import Lane
 from streams.measure import LaneMeasures
 from streams.refusals import Refusals
 from streams.settings import StreamSettings

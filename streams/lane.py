@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from schemas.errors import InternalError
 from streams.commit import PUBLISH_ERRORS, Guarantee
 from streams.effects import Effects
+from streams.faults import Faults, describe
 from streams.fetch import Records
 from streams.inference.micro_batch import Outcome, Work, halve
 from streams.measure import LaneMeasures
@@ -30,7 +31,6 @@ from streams.tenant_lane import TenantLane, Timing
 
 log = structlog.get_logger(__name__)
 
-RETRY_S_MIN, RETRY_S_MAX = 0.1, 5.0
 PARTITION_BYTES_MIN = 1_048_576
 """What one partition may always have queued, however many share the buffer."""
 
@@ -66,13 +66,12 @@ class Lane:
         """`crashed` is called with what a task of the lane raised and nobody expected."""
         self.measures = measures
         self._crashed = crashed
-        self.fault: str | None = None
-        """What work waits for, in words; None while all is well."""
         self.partitions: dict[TopicPartition, Partition] = {}
         self.progress = 0
         """Grows with everything that moves; a lane with work whose progress stands still is stalled."""
         self._settings = settings.lane
         self._group_settings = settings.group
+        self._faults = Faults(settings.group.request_timeout_s)
         self._tenants = {tenant.topic: tenant for tenant in tenants}
         self._group = group
         self._guarantee = guarantee(self)
@@ -80,7 +79,6 @@ class Lane:
         self._pace = Pace(settings.lane)
         self._epoch = 0
         self._paused = self._draining = False
-        self._retry_s = RETRY_S_MIN
         self._turn = 0
         self._work = asyncio.Event()
         self._room = asyncio.Event()
@@ -121,6 +119,11 @@ class Lane:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._guarantee.close()
+
+    @property
+    def fault(self) -> str | None:
+        """What work waits for, in words; None while all is well."""
+        return self._faults.current
 
     @property
     def settled(self) -> bool:
@@ -297,7 +300,7 @@ class Lane:
 
     def landed(self, partition: Partition, flight: Flight) -> None:
         """Everything of a taken range is acknowledged."""
-        self._clear_fault()
+        self._faults.clear()
         self.measures.end_to_end.observe_since(flight.effects.timestamps, self._now_ms())
         self._tenants[partition.tp.topic].counters.add(flight.effects.tally)
         self._move()
@@ -336,8 +339,8 @@ class Lane:
                 log.info("partitions_acquired", generation=generation, partitions=sorted(tp.partition for tp in tps))
 
         if tps:
-            await self._until_done("partitions cannot be taken over", open_partitions, ours)
-        self._clear_fault()
+            await self._faults.until_done("partitions cannot be taken over", open_partitions, ours)
+        self._faults.clear()
         self._paused = False
         self._move()
 
@@ -384,7 +387,7 @@ class Lane:
 
     async def _recover(self, error: BaseException, epoch: int) -> None:
         self._paused = True
-        self._note_fault(f"results cannot be published: {describe(error)}")
+        self._faults.note(f"results cannot be published: {describe(error)}")
         for task in self._publishing.values():
             task.cancel()
         for partition in self.partitions.values():
@@ -396,41 +399,12 @@ class Lane:
             await self._group.seek(offsets)
 
         # A topic that refuses writes lets a new producer start all the same: without acknowledgements, ever slower.
-        await asyncio.sleep(self._retry_s)
-        self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)
-        await self._until_done("results cannot be published", renew_and_seek, lambda: self._epoch == epoch)
+        await self._faults.pause()
+        await self._faults.until_done("results cannot be published", renew_and_seek, lambda: self._epoch == epoch)
         self._paused = False
         self._move()
 
-    async def _until_done(
-        self, what: str, attempt: Callable[[], Coroutine[Any, Any, None]], wanted: Callable[[], bool]
-    ) -> None:
-        """Tries with bounded backoff until it works or is not wanted any more."""
-        delay_s = RETRY_S_MIN
-        while wanted():
-            try:
-                await asyncio.wait_for(attempt(), self._group_settings.request_timeout_s)
-            except PUBLISH_ERRORS as error:
-                self._note_fault(f"{what}: {describe(error)}")
-            else:
-                return
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, RETRY_S_MAX)
-
     # ------------------------------------------------------------------
-
-    def _note_fault(self, fault: str) -> None:
-        """Says once that work has to wait; what exactly it waits for may change meanwhile."""
-        if self.fault is None:
-            log.warning("lane_fault", fault=fault)
-        self.fault = fault
-
-    def _clear_fault(self) -> None:
-        """Something came through: nothing has to wait any more."""
-        self._retry_s = RETRY_S_MIN
-        if self.fault is not None:
-            log.info("lane_fault_over", fault=self.fault)
-            self.fault = None
 
     def _forget(self, partition: Partition, records: int) -> None:
         """Records that will be fetched again, here or elsewhere, count as never seen."""
@@ -455,9 +429,3 @@ class Lane:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._crashed(error)
-
-
-def describe(error: BaseException) -> str:
-    """An error in one line: its type, and what it says."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

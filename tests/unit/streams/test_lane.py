@@ -160,7 +160,7 @@ async def test_a_topic_that_goes_on_refusing_is_tried_ever_slower(bench: Bench) 
     bench.broker.refusal = TopicAuthorizationFailedError()
     pauses = []
     for _ in range(4):
-        pauses.append(bench.lane._retry_s)
+        pauses.append(bench.lane._faults.retry_s)
         seeks = len(bench.group.seeks)
         bench.lane.feed(tp(0), [request(0)])
         await bench.until(lambda: len(bench.group.seeks) > seeks and not bench.lane._paused)  # noqa: B023

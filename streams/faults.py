@@ -1,0 +1,65 @@
+"""What a lane waits for when the broker refuses or cannot be reached: said once, tried again ever slower."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from streams.commit import PUBLISH_ERRORS
+
+log = structlog.get_logger(__name__)
+
+RETRY_S_MIN, RETRY_S_MAX = 0.1, 5.0
+
+
+class Faults:
+    """The fault that work waits on now, if any."""
+
+    def __init__(self, attempt_timeout_s: float) -> None:
+        self.current: str | None = None
+        """In words; None while all is well."""
+        self.retry_s = RETRY_S_MIN
+        """How long the next failure of something that seemed to be over has to wait."""
+        self._attempt_timeout_s = attempt_timeout_s
+
+    def note(self, fault: str) -> None:
+        """Says once that work has to wait; what exactly it waits for may change meanwhile."""
+        if self.current is None:
+            log.warning("lane_fault", fault=fault)
+        self.current = fault
+
+    def clear(self) -> None:
+        """Something came through: nothing has to wait any more."""
+        self.retry_s = RETRY_S_MIN
+        if self.current is not None:
+            log.info("lane_fault_over", fault=self.current)
+            self.current = None
+
+    async def pause(self) -> None:
+        """Waits before what failed is tried once more; the next time twice as long, unless something came through."""
+        await asyncio.sleep(self.retry_s)
+        self.retry_s = min(2 * self.retry_s, RETRY_S_MAX)
+
+    async def until_done(
+        self, what: str, attempt: Callable[[], Coroutine[Any, Any, None]], wanted: Callable[[], bool]
+    ) -> None:
+        """Tries with bounded backoff until `attempt` works or is not wanted any more."""
+        delay_s = RETRY_S_MIN
+        while wanted():
+            try:
+                await asyncio.wait_for(attempt(), self._attempt_timeout_s)
+            except PUBLISH_ERRORS as error:
+                self.note(f"{what}: {describe(error)}")
+            else:
+                return
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, RETRY_S_MAX)
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line: its type, and what it says."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
