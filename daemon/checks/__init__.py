@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from daemon.errors import words_of
+
 State = Literal["ok", "warn", "fail", "skip"]
 TIMEOUT_S = 30.0
 
@@ -32,8 +34,7 @@ async def attempt(name: str, checking: Checking, timeout_s: float = TIMEOUT_S) -
     except TimeoutError:
         return [Check(name, "fail", f"no answer within {timeout_s:g} s", "look into the broker's log")]
     except Exception as error:  # noqa: BLE001 (whatever a check meets is what it found)
-        words = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
-        return [Check(name, "fail", str(words), "mend this, and run inferd doctor again")]
+        return [Check(name, "fail", words_of(error), "mend this, and run inferd doctor again")]
 
 
 async def attempt_all(checkings: Mapping[str, Checking], timeout_s: float = TIMEOUT_S) -> AsyncIterator[Check]:

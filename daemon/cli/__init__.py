@@ -104,6 +104,7 @@ def _print_version(ctx: click.Context, _option: click.Parameter, asked: bool) ->
 
 
 @click.group(
+    "inferd",
     cls=Root,
     epilog="Example: inferd up, and then: inferd models deploy model.txt --name churn",
     context_settings={"help_option_names": ["-h", "--help"]},

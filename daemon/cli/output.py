@@ -22,8 +22,9 @@ def write_json(value: Any) -> None:
 
     encoded = msgspec.json.encode(value)
     if sys.stdout.isatty():
-        encoded = msgspec.json.format(encoded, indent=2)
-    click.echo(encoded)
+        click.echo(msgspec.json.format(encoded, indent=2).decode())
+    else:
+        click.echo(encoded)
 
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -59,7 +60,9 @@ def error_lines(error: BaseException) -> tuple[str, ...]:
     problems = getattr(error, "problems", None)
     if isinstance(problems, tuple):
         return problems
-    return (str(getattr(error, "message", None) or error) or type(error).__name__,)
+    from daemon.errors import words_of
+
+    return (words_of(error),)
 
 
 def exit_code_of(error: BaseException) -> int | None:

@@ -1,6 +1,7 @@
 """A worker whose streams are fake, for tests that send signals to a real process.
 
-Runs as `python worker_child.py BEHAVIOUR`; settings come from the environment. Prints `listening URL` and `started`.
+Runs as `python -m tests.unit.daemon.worker_child BEHAVIOUR`; settings come from the environment. Prints
+`listening URL`, `started` and `stopping`. A broker answers, unless it is to wait for one.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import sys
 import time
 from collections.abc import Callable
 
+from daemon import cluster
+from daemon.cluster import BrokerAnswer
 from daemon.process import Parts, run_worker
 from daemon.setting_checks import check_worker
 from daemon.settings import Settings
+from schemas.connection import KafkaConnection
 from schemas.errors import ServerError
 from streams.settings import StreamSettings
 from tests.unit.daemon.fake_streams import FakeStreams
@@ -50,12 +54,18 @@ class ScriptedStreams(FakeStreams):
         return True
 
 
+async def answer(connection: KafkaConnection, timeout_s: float) -> BrokerAnswer:
+    return BrokerAnswer("127.0.0.1", 9092, {})
+
+
 def say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 if __name__ == "__main__":
+    if sys.argv[1] != "wait":
+        cluster.reach = answer
     parts = Parts(
         load_streams=lambda: ScriptedStreams,
         on_listening=lambda url: say(f"listening {url}"),
