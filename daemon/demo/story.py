@@ -17,6 +17,7 @@ from typing import NoReturn
 import numpy as np
 
 from daemon.broker import EmbeddedKafka, EmbeddedKafkaSettings
+from daemon.cluster import reach
 from daemon.demo import outcome
 from daemon.demo.flights import FlightSet, load_flights
 from daemon.demo.narration import Narrator
@@ -36,6 +37,7 @@ from streams.inference.manifests import manifest_of
 MODEL = "flight-late"
 TENANT = "default"
 AUC_MIN = 0.8
+REACH_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,12 @@ def run_demo(settings: Settings, options: DemoOptions, narrator: Narrator | None
     with ExitStack() as running:
         running.enter_context(_terminable())
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="inferd-demo-")))
-        connection = settings.connection() if settings.broker else _start_kafka(narrator, running, folder)
+        connection = _given_kafka(settings) if settings.broker else _start_kafka(narrator, running, folder)
         topics = TenantTopics(f"demo-{secrets.token_hex(4)}", TENANT)
-        worker = _start_worker(narrator, running, connection, topics, folder)
         if settings.broker:
+            # Before the worker starts, so that it is done after the worker has stopped.
             running.callback(lambda: asyncio.run(delete_topics(connection, topics)))
+        worker = _start_worker(narrator, running, connection, topics, folder)
         _play(Scene(narrator, options, connection, topics, worker))
         with narrator.step("stop", "the worker, then the broker") as step:
             worker.stop()
@@ -100,6 +103,12 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _given_kafka(settings: Settings) -> KafkaConnection:
+    connection = settings.connection()
+    asyncio.run(reach(connection, REACH_TIMEOUT_S))
+    return connection
 
 
 def _start_kafka(narrator: Narrator, running: ExitStack, folder: Path) -> KafkaConnection:

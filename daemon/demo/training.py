@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from daemon.demo.flights import FlightSet
 
 TREES = 80
-THREADS_MAX = 2
+THREADS_MAX = 1
 
 
 @dataclass(frozen=True, slots=True)
