@@ -108,7 +108,8 @@ class Lane:
         for partition in partitions:
             self._forget(partition, partition.close())
         await self._settle(partitions)
-        await self._guarantee.commit(self._group.consumer, partitions)
+        if partitions:  # without any, there may be no consumer yet
+            await self._guarantee.commit(self._group.consumer, partitions)
 
     async def close(self) -> None:
         """Ends every task and lets go of the producers; nothing is committed any more."""

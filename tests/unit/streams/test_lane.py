@@ -266,6 +266,11 @@ async def test_a_drain_finishes_what_is_in_flight_and_takes_nothing_more(bench: 
     assert len(bench.broker.sent) == 1
 
 
+async def test_a_drain_before_the_consumer_has_started_has_nothing_to_commit(bench: Bench) -> None:
+    del bench.group.consumer
+    await bench.lane.drain()
+
+
 async def test_a_reply_to_topic_gets_the_result_instead(bench: Bench) -> None:
     await bench.own(1)
     asked = request(0, 1)
