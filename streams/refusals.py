@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 
 import structlog
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import BrokerResponseError
 
 from schemas.errors import InferenceError
 from schemas.topics import TenantTopics
 from streams.commit import PUBLISH_ERRORS
 from streams.dead_letters import dead_letter_of
-from streams.publish import close_producer, open_producer, producer_options
+from streams.publish import close_producer, open_producer, produce, producer_options
 from streams.settings import StreamSettings
 
 log = structlog.get_logger(__name__)
 
 ModelRecord = ConsumerRecord[bytes | None, bytes | None]
+Refused = Callable[[ModelRecord, InferenceError], None]
 WAITING_MAX = 1_000
 RETRY_S = 2.0
 
@@ -30,17 +33,22 @@ class Refusals:
     """
 
     def __init__(self, settings: StreamSettings, leads: Callable[[], bool]) -> None:
+        """`leads`: whether this worker speaks for the group now."""
         self._settings = settings
         self._leads = leads
-        self._waiting: deque[tuple[ModelRecord, InferenceError]] = deque(maxlen=WAITING_MAX)
+        self._waiting: deque[tuple[ModelRecord, InferenceError]] = deque()
         self._arrived = asyncio.Event()
         self._live = False
 
     def refuse(self, record: ModelRecord, error: InferenceError) -> None:
         """Keeps a refused record for publication, where it arrived after the start and this worker leads."""
-        if self._live and self._leads():
-            self._waiting.append((record, error))
-            self._arrived.set()
+        if not (self._live and self._leads()):
+            return
+        if len(self._waiting) >= WAITING_MAX:
+            log.error("refusal_dropped", topic=record.topic, offset=record.offset, reason="too many wait")
+            return
+        self._waiting.append((record, error))
+        self._arrived.set()
 
     async def run(self) -> None:
         """Publishes what is refused from now on, until cancelled."""
@@ -50,6 +58,9 @@ class Refusals:
             try:
                 await self._publish_all()
             except PUBLISH_ERRORS as failure:
+                if isinstance(failure, BrokerResponseError) and not failure.retriable:
+                    self._drop_first(failure)
+                    continue
                 log.warning("refusals_unpublished", waiting=len(self._waiting), error=type(failure).__name__)
                 await asyncio.sleep(RETRY_S)
 
@@ -67,4 +78,12 @@ class Refusals:
         letter = dead_letter_of(record, TopicPartition(record.topic, record.partition), error, self._settings.worker_id)
         tenant = record.topic.split(".")[1]
         topic = TenantTopics(self._settings.namespace, tenant).name("dead-letters")
-        await producer.send_and_wait(topic, record.value, key=record.key, headers=letter.headers())
+        outgoing = (record.key, record.value, [*letter.headers()])
+        # As a batch: the producer itself sends nothing without key and value, and no more than a megabyte.
+        for future in await produce(producer, topic, record.partition, [outgoing], int(time.time() * 1000)):
+            await future
+
+    def _drop_first(self, failure: BrokerResponseError) -> None:
+        """A record that the broker will never take must not keep those behind it waiting."""
+        record, _ = self._waiting.popleft()
+        log.error("refusal_dropped", topic=record.topic, offset=record.offset, reason=type(failure).__name__)
