@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -45,10 +44,8 @@ class ArtifactStore:
                 file.write(b"\0")
             self._sweep()
             for path in self._directory.glob("*.model"):
-                if _digest(path) == path.stem:
-                    self._verified.add(path.stem)
-                else:
-                    path.unlink(missing_ok=True)
+                with suppress(FileNotFoundError, MalformedError):
+                    self._verify(path)
 
     def path(self, sha256: str) -> Path:
         """Where the whole artifact is, or will be."""
@@ -65,14 +62,15 @@ class ArtifactStore:
             raise TooLargeError(f"part {key.part} of artifact {key.sha256}: there are too many parts")
         with self._disk():
             if not self.path(key.sha256).exists():
-                self._put(self._parts(key.sha256) / str(key.part), part)
+                self._directory.mkdir(parents=True, exist_ok=True)
+                _write(self._part(key.sha256, key.part), [part])
 
     def remove(self, sha256: str) -> None:
         """Forgets an artifact and its parts."""
         self._verified.discard(sha256)
         with self._disk():
             self.path(sha256).unlink(missing_ok=True)
-            shutil.rmtree(self._parts(sha256), ignore_errors=True)
+            self._remove_parts(sha256)
 
     def complete(self, sha256: str, size: int) -> Path | None:
         """The file of a whole artifact whose bytes are what digest and size say; None while parts are missing.
@@ -81,12 +79,15 @@ class ArtifactStore:
         """
         path = self.path(sha256)
         with self._disk():
-            # What one worker puts together, it takes the parts of: another may have been quicker at any step.
+            # Another worker may be quicker at any step, and takes the parts away once it has put them together.
             if not (path.exists() or self._assemble(sha256, size) or path.exists()):
                 return None
-            self._verify(path)
-            self._check_size(sha256, path.stat().st_size, size)
-            shutil.rmtree(self._parts(sha256), ignore_errors=True)
+            try:
+                self._verify(path)
+                self._check_size(sha256, path.stat().st_size, size)
+            except FileNotFoundError:
+                return None
+            self._remove_parts(sha256)
         return path
 
     def have_bytes(self, sha256: str) -> int:
@@ -110,11 +111,10 @@ class ArtifactStore:
         """Reads a whole file once: another worker made it, or nobody has looked at it yet."""
         if path.stem in self._verified:
             return
-        if digest := _digest(path):
-            if digest != path.stem:
-                path.unlink(missing_ok=True)
-                raise MalformedError(f"artifact {path.stem}: its file was damaged on disk; restart to read it again")
-            self._verified.add(path.stem)
+        if _digest(path) != path.stem:
+            path.unlink(missing_ok=True)
+            raise MalformedError(f"artifact {path.stem}: its file was damaged on disk; restart to read it again")
+        self._verified.add(path.stem)
 
     def _check_size(self, sha256: str, have: int, size: int) -> None:
         # It may be the manifest that is wrong, and another one right: what is here stays.
@@ -123,27 +123,22 @@ class ArtifactStore:
                 f"artifact {sha256}: the manifest says {size} bytes, and {have} have arrived; deploy the model again"
             )
 
-    def _parts(self, sha256: str) -> Path:
-        return self._directory / f"{sha256}.parts"
+    def _part(self, sha256: str, number: int) -> Path:
+        return self._directory / f"{sha256}.{number}.part"
 
     def _part_files(self, sha256: str) -> list[Path]:
         """The parts 0, 1, … up to the first one that is missing."""
         files: list[Path] = []
-        while (path := self._parts(sha256) / str(len(files))).exists():
+        while (path := self._part(sha256, len(files))).exists():
             files.append(path)
         return files
 
-    def _put(self, path: Path, part: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            _write(path, [part])
-        except FileNotFoundError:
-            # Another worker has just put the artifact together, and taken the directory of its parts away.
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, [part])
+    def _remove_parts(self, sha256: str) -> None:
+        for path in self._directory.glob(f"{sha256}.*.part"):
+            path.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
-        for path in [*self._directory.glob(f"{ASIDE}*"), *self._directory.glob(f"*.parts/{ASIDE}*")]:
+        for path in self._directory.glob(f"{ASIDE}*"):
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > ABANDONED_S:
                     path.unlink()
@@ -193,13 +188,8 @@ def _size(path: Path) -> int:
 
 
 def _digest(path: Path) -> str:
-    """The digest of a file; none where it has just been removed."""
     digest = hashlib.sha256()
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return ""
-    with file:
+    with path.open("rb") as file:
         while block := file.read(_READ_BYTES):
             digest.update(block)
     return digest.hexdigest()

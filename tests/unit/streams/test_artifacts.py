@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import random
+import shutil
 import tempfile
 import threading
 from pathlib import Path
@@ -104,7 +105,7 @@ def test_bytes_of_another_digest_are_refused_and_right_ones_later_are_taken(stor
     for _ in range(2):
         with pytest.raises(MalformedError, match=r"have another digest, [0-9a-f]{64}; deploy the model again"):
             whole(store)
-    assert files(store) == [f"{SHA}.parts"], "nothing wrong is shown to others"
+    assert not store.path(SHA).exists(), "nothing wrong is shown to others"
     put(store, 1)
     assert whole(store) == DATA
 
@@ -230,15 +231,13 @@ def test_workers_that_share_a_directory_never_hinder_each_other(tmp_path: Path) 
 
 
 def test_what_a_killed_worker_left_half_written_is_swept_up_after_a_while(store: ArtifactStore) -> None:
-    put(store, 0)
     directory = store.path(SHA).parent
-    old, new, part = directory / ".aside-old", directory / ".aside-new", directory / f"{SHA}.parts" / ".aside-x"
-    for path in (old, new, part):
+    old, new = directory / ".aside-old", directory / ".aside-new"
+    for path in (old, new):
         path.write_bytes(b"half")
-    for path in (old, part):
-        os.utime(path, (path.stat().st_mtime - ABANDONED_S - 1,) * 2)
+    os.utime(old, (old.stat().st_mtime - ABANDONED_S - 1,) * 2)
     opened(directory)
-    assert (old.exists(), part.exists(), new.exists()) == (False, False, True), "the new one may be in use"
+    assert files(store) == [".aside-new"], "the new one may be in use"
 
 
 # The disk
@@ -273,5 +272,14 @@ def test_a_disk_that_is_full_leaves_nothing_half_done(store: ArtifactStore, monk
         patched.setattr(Path, "replace", full)
         with pytest.raises(ServerError, match="No space left on device"):
             whole(store)
-    assert files(store) == [f"{SHA}.parts"]
+    assert files(store) == [f"{SHA}.{number}.part" for number in range(3)]
+    assert whole(store) == DATA
+
+
+def test_a_directory_that_is_removed_is_made_again(store: ArtifactStore) -> None:
+    put(store, 0, 1, 2)
+    assert whole(store) == DATA
+    shutil.rmtree(store.path(SHA).parent)
+    assert whole(store) is None
+    put(store, 0, 1, 2)
     assert whole(store) == DATA
