@@ -90,7 +90,13 @@ class Settings:
         kind.number(1, 600), _GROUP.request_timeout_s, "How long a request to a broker may take.", "Kafka"
     )
 
-    group_id: str = setting(_GROUP_TEXT, _GROUP.group_id, "Consumer group of the workers.", "Consumer group")
+    group_id: str | None = setting(
+        _GROUP_TEXT,
+        None,
+        "Consumer group of the workers; all of one group serve the same tenants.",
+        "Consumer group",
+        shown_default="the namespace",
+    )
     instance_id: str | None = setting(
         _GROUP_TEXT,
         None,
@@ -324,6 +330,11 @@ class Settings:
             partitions_default=self.topic_partitions,
         )
 
+    @property
+    def group(self) -> str:
+        """The consumer group: of its own for each namespace unless it is named."""
+        return self.group_id or self.namespace
+
     def streams(self) -> StreamSettings:
         """What the streams need to know."""
         return StreamSettings(
@@ -331,7 +342,7 @@ class Settings:
             **_same_named(StreamSettings, self),
             limits=Limits(**_same_named(Limits, self)),
             lane=LaneSettings(**_same_named(LaneSettings, self)),
-            group=GroupSettings(**_same_named(GroupSettings, self)),
+            group=GroupSettings(**{**_same_named(GroupSettings, self), "group_id": self.group}),
             topics=TopicSettings(
                 create=self.topics_create,
                 partitions=self.topic_partitions,

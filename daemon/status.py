@@ -177,7 +177,7 @@ class StatusBoard:
             phase_for_s=round(phase_for_s, 3),
             broker=settings.connection().bootstrap_servers,
             namespace=settings.namespace,
-            group_id=settings.group_id,
+            group_id=settings.group,
             processing_guarantee=settings.processing_guarantee,
             event_loop_lag_s=round(self.event_loop_lag_s, 4),
             memory=Memory(resident_bytes(), peak_bytes()),

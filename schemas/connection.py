@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
@@ -18,7 +18,7 @@ class KafkaConnection:
     ssl_keyfile: str | None = None
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     sasl_username: str | None = None
-    sasl_password: str | None = None
+    sasl_password: str | None = field(default=None, repr=False)
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """The TLS context of the protocols that need one; `OSError` or `ssl.SSLError` where a file does not serve."""

@@ -140,7 +140,7 @@ async def _unwritable(connection: KafkaConnection, topics: Sequence[str]) -> lis
 
 async def check_group(settings: Settings) -> list[Check]:
     """The state of the workers' consumer group, and what waits for it."""
-    connection, group = settings.connection(), settings.group_id
+    connection, group = settings.connection(), settings.group
     admin = AIOKafkaAdminClient(**connection.aiokafka_options())
     try:
         await admin.start()

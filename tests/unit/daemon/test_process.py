@@ -246,6 +246,7 @@ async def test_losing_readiness_is_logged_once(
 ) -> None:
     monkeypatch.setattr(process, "TICK_S", 0.001)
     await bench.until_started()
+    await until(lambda: bench.worker._was_ready)
     bench.made[0].said = snapshot(unready=("rebalancing",))
     await until(lambda: not bench.worker._was_ready)
     bench.made[0].said = snapshot()
