@@ -15,7 +15,7 @@ from rich.console import Console
 from bench.errors import BenchError
 from bench.lab import Lab, open_lab
 from bench.latency import measure_latencies
-from bench.machine import machine_facts
+from bench.machine import CpuLedger, machine_facts
 from bench.model import LEAVES, TREES
 from bench.peers.catalog import PEERS, Peer, peers_named
 from bench.plan import DEFAULT, QUICK, Plan
@@ -51,10 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(lab: Lab, options: argparse.Namespace, say: Console) -> None:
     plan, peers = _plan(options), options.peers
-    started_at, begin_s, machine = datetime.datetime.now(datetime.UTC), time.monotonic(), machine_facts()
+    started_at, begin_s = datetime.datetime.now(datetime.UTC), time.monotonic()
+    machine, ledger = machine_facts(), CpuLedger()
 
     def report_line(line: str) -> None:
-        say.print(f"[{time.monotonic() - begin_s:4.0f} s] {line}", markup=False)
+        say.print(f"[{time.monotonic() - begin_s:4.0f} s] {line}", markup=False, soft_wrap=True)
 
     backlogs = measure_backlogs(lab, peers, plan.backlog, report_line) if options.what != "latency" else []
     latencies, sustained = (
@@ -64,7 +65,7 @@ def _measure(lab: Lab, options: argparse.Namespace, say: Console) -> None:
         started_at=started_at.isoformat(timespec="seconds"),
         duration_s=round(time.monotonic() - begin_s, 1),
         broker=lab.cluster.description,
-        machine=machine,
+        machine={**machine, "others' load": ledger.verdict()},
         settings=SETTINGS,
         plan=plan,
         backlogs=backlogs,
@@ -106,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every single figure there")
     parser.add_argument("--repeats", type=_positive, help="how often each peer is measured")
     parser.add_argument("--rates", type=_rates, metavar="N,N,…", help="offered rates of the latency measurement")
-    parser.add_argument("--messages", type=_positive, default=400_000, help="backlog of `profile` (default: 400,000)")
+    parser.add_argument("--messages", type=_positive, default=600_000, help="backlog of `profile` (default: 600,000)")
     parser.add_argument(
         "--peers",
         type=_peers,

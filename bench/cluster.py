@@ -67,7 +67,8 @@ class Cluster:
 
     @classmethod
     def connect(cls, bootstrap_servers: str, description: str) -> Cluster:
-        settings: dict[str, str | int | float | bool] = {"bootstrap.servers": bootstrap_servers}
+        # Log level 2: no word about a broker that is stopped while they are still connected.
+        settings: dict[str, str | int | float | bool] = {"bootstrap.servers": bootstrap_servers, "log_level": 2}
         watcher = Consumer({**settings, "group.id": "bench-watcher", "enable.auto.commit": False})
         return cls(bootstrap_servers, description, AdminClient(settings), watcher)
 

@@ -1,14 +1,18 @@
-"""Facts about where the figures come from: the machine, the versions, how busy it was."""
+"""Facts about where the figures come from: the machine, the versions, and who else was using it."""
 
 from __future__ import annotations
 
 import os
 import platform
+import time
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
+from bench.processes import cpu_s
+
+DISTURBED_SHARE = 0.02
 PACKAGES = ("lightgbm", "numpy", "msgpack", "msgspec", "aiokafka", "faust-streaming", "confluent-kafka", "uvloop")
 
 
@@ -21,6 +25,36 @@ def machine_facts() -> dict[str, str]:
         "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
         "load before": f"{os.getloadavg()[0]:.2f} (1 min)",
     }
+
+
+class CpuLedger:
+    """Who uses the machine's CPU time from now on: this run with all that it starts, or others."""
+
+    def __init__(self) -> None:
+        self._busy_s, self._ours_s, self._begin_s = _busy_s(), _ours_s(), time.monotonic()
+
+    def others_share(self) -> float:
+        """The share of the machine's CPU time that went to processes that are not of this run."""
+        busy_s, ours_s = _busy_s() - self._busy_s, _ours_s() - self._ours_s
+        return max(0.0, busy_s - ours_s) / ((time.monotonic() - self._begin_s) * (os.cpu_count() or 1))
+
+    def verdict(self) -> str:
+        """The share in words."""
+        share = self.others_share()
+        judgement = "the figures are disturbed" if share > DISTURBED_SHARE else "undisturbed"
+        return f"{share:.1%} of the machine's CPU time during the run: {judgement}"
+
+
+def _busy_s() -> float:
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system)
+
+
+def _ours_s() -> float:
+    """CPU time of this process, of its children that have ended, and of those that live."""
+    ended = os.times()
+    living = psutil.Process().children(recursive=True)
+    return ended.user + ended.system + ended.children_user + ended.children_system + sum(cpu_s(c.pid) for c in living)
 
 
 def _processor() -> str:

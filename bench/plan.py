@@ -24,8 +24,8 @@ class LatencyPlan:
     repeats: int = 3
     rates: tuple[int, ...] = (200, 1_000, 5_000, 10_000)
     slow_rates: tuple[int, ...] = (200,)
-    settle_s: float = 1.0
-    span_s: float = 4.0
+    settle_s: float = 0.5
+    span_s: float = 3.0
     sustained_steps: tuple[int, ...] = tuple(range(10_000, 65_000, 5_000))
     """Rates among which the greatest with a flat lag is sought."""
     sustained_span_s: float = 3.0
@@ -42,5 +42,5 @@ class Plan:
 DEFAULT = Plan()
 QUICK = Plan(
     BacklogPlan(repeats=2, count=120_000, warm=30_000, slow_count=4_000, slow_warm=1_000),
-    LatencyPlan(repeats=1, rates=(200, 1_000, 5_000), span_s=3.0, sustained_steps=()),
+    LatencyPlan(repeats=1, rates=(200, 1_000, 5_000), span_s=2.0, sustained_steps=()),
 )

@@ -37,14 +37,17 @@ def profile_worker(lab: Lab, count: int, console: Console) -> None:
     command = (interpreter, "-m", "bench.sampler", str(path), script, "worker")
     begin = lab.cluster.ends(task.results)
     with inferd_worker.running_worker(task, command) as process:
-        used_s = cpu_s(process.pid)
+        used_s, begin_s = cpu_s(process.pid), time.monotonic()
         os.kill(process.pid, signal.SIGUSR1)
         await_results(lab.cluster, process, task.results, begin, count)
-        used_s = cpu_s(process.pid) - used_s
+        used_s, took_s = cpu_s(process.pid) - used_s, time.monotonic() - begin_s
         os.kill(process.pid, signal.SIGUSR2)
         _await_file(path)
     samples = read_samples(path)
-    console.print(f"{used_s / count * 1e6:.1f} µs CPU a message, sampled; {sum(s.count for s in samples)} samples")
+    console.print(
+        f"{count:,} requests in {took_s:.1f} s: {used_s / count * 1e6:.1f} µs CPU a message,"
+        f" {used_s / took_s:.0%} of a core busy, {sum(each.count for each in samples):,} samples"
+    )
     for table in tables(samples):
         console.print(table)
 

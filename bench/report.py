@@ -55,7 +55,15 @@ def show(report: Report, console: Console) -> None:
 def throughput_table(measures: Sequence[BacklogMeasure]) -> Table:
     """Each peer's throughput and CPU, and inferd's beside it, repeat by repeat."""
     table = Table(title="A backlog of single-row requests: median (range) over repeats", title_justify="left")
-    for header in ("", "messages/s", "CPU µs a message", "memory MB", "inferd / this", "inferd's CPU / this"):
+    for header in (
+        "",
+        "messages/s",
+        "CPU µs a message",
+        "of a core",
+        "memory MB",
+        "inferd / this",
+        "inferd's CPU / this",
+    ):
         table.add_column(header, justify="left" if not header else "right")
     ours = _of(INFERD, measures)
     for peer in _measured(measures):
@@ -63,8 +71,9 @@ def throughput_table(measures: Sequence[BacklogMeasure]) -> Table:
         compared = ours if peer.name != INFERD else []
         table.add_row(
             peer.title,
-            _rates(spread([each.messages_per_s for each in mine])),
-            _micros(spread([each.cpu_us_per_message for each in mine])),
+            _shown(spread([each.messages_per_s for each in mine]), ",.0f"),
+            _shown(spread([each.cpu_us_per_message for each in mine]), ".1f"),
+            f"{spread([each.cpu_us_per_message * each.messages_per_s / 1e6 for each in mine]).median:.0%}",
             f"{max(each.peak_memory_mb for each in mine):.0f}",
             _ratio(compared, mine, lambda each: each.messages_per_s),
             _ratio(compared, mine, lambda each: each.cpu_us_per_message),
@@ -86,9 +95,9 @@ def latency_table(measures: Sequence[LatencyMeasure]) -> Table:
                 table.add_row(
                     f"{rate:,.0f}/s",
                     peer.title,
-                    _millis(spread([each.p50 for each in quantiles])),
-                    _millis(spread([each.p99 for each in quantiles])),
-                    _millis(spread([each.p999 for each in quantiles])),
+                    _shown(spread([each.p50 for each in quantiles]), ".1f"),
+                    _shown(spread([each.p99 for each in quantiles]), ".1f"),
+                    _shown(spread([each.p999 for each in quantiles]), ".1f"),
                     f"{max(each.max for each in quantiles):.1f}",
                     f"{spread([each.cpu_us_per_message for each in mine]).median:.0f}",
                 )
@@ -104,7 +113,7 @@ def latency_ratio_table(measures: Sequence[LatencyMeasure]) -> Table:
     for rate in _rates_of(measures):
         ratios = [_to_best_loop(measures, rate, quantile) for quantile in ("p50", "p99")]
         if all(ratios):
-            table.add_row(f"{rate:,.0f}/s", *(_times(ratio) for ratio in ratios if ratio))
+            table.add_row(f"{rate:,.0f}/s", *(_shown(ratio, ".2f") for ratio in ratios if ratio))
     return table
 
 
@@ -117,7 +126,7 @@ def sustained_table(measures: Sequence[SustainedMeasure]) -> Table:
         for each in measures:
             if each.peer == peer.name:
                 note = " or more: the generator could not offer more" if each.limited_by_generator else ""
-                table.add_row(peer.title, f"{each.rate:,.0f}{note}")
+                table.add_row(peer.title, f"{each.rate:,.0f}{note}" if each.rate else f"none{note}")
     return table
 
 
@@ -153,20 +162,9 @@ def _ratio(
 ) -> str:
     if not ours:
         return ""
-    return _times(paired_ratios([figure(each) for each in ours], [figure(each) for each in theirs]))
+    return _shown(paired_ratios([figure(each) for each in ours], [figure(each) for each in theirs]), ".2f")
 
 
-def _rates(values: Spread) -> str:
-    return f"{values.median:,.0f} ({values.low:,.0f}-{values.high:,.0f})"
-
-
-def _micros(values: Spread) -> str:
-    return f"{values.median:.1f} ({values.low:.1f}-{values.high:.1f})"
-
-
-def _millis(values: Spread) -> str:
-    return _micros(values)
-
-
-def _times(values: Spread) -> str:
-    return f"{values.median:.2f} ({values.low:.2f}-{values.high:.2f})"
+def _shown(values: Spread, form: str) -> str:
+    median, low, high = (format(value, form) for value in values)
+    return median if low == high else f"{median} ({low}-{high})"

@@ -51,7 +51,7 @@ class Sampler:
     def _sample(self, _number: int, frame: FrameType | None) -> None:
         stack = []
         while frame is not None:
-            stack.append((frame.f_code.co_filename, frame.f_code.co_qualname, frame.f_lineno))
+            stack.append((frame.f_code.co_filename, frame.f_code.co_qualname, frame.f_lineno or 0))
             frame = frame.f_back
         self._counts[tuple(stack)] += 1
 

@@ -43,6 +43,8 @@ class AiokafkaLoop:
             group_id=task.group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            # A fetch that waits for a partition without records keeps the others' records waiting as long.
+            fetch_max_wait_ms=100,
         )
         self.producer = AIOKafkaProducer(
             bootstrap_servers=task.bootstrap_servers,
