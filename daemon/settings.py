@@ -95,7 +95,7 @@ class Settings:
         None,
         "Consumer group of the workers; all of one group serve the same tenants.",
         "Consumer group",
-        shown_default="the namespace",
+        shown_default="<namespace>",
     )
     instance_id: str | None = setting(
         _GROUP_TEXT,
