@@ -20,6 +20,8 @@ from schemas.topics import Stream
 
 SHOWN_FLIGHTS = 10
 MESSAGE_CHARS = 56
+TENANT_FIELDS = ("requests_in", "results", "dead_letters", "pending")
+MODEL_FIELDS = ("state", "requests", "rows", "predict_s")
 STATUS_FIELDS = ("worker", "ready", "phase", "lag", "generation", "batches")
 
 
@@ -100,9 +102,11 @@ def show_status(narrator: Narrator, url: str, status: Mapping[str, Any]) -> None
     narrator.heading(f"GET {url}/status (excerpt)")
     for field in STATUS_FIELDS:
         narrator.text(f"  {_json(field)}: {_json(status.get(field))}")
-    for field in ("tenants", "models"):
-        for item in status.get(field, ()):
-            narrator.text(f"  {_json(field)}: [{_json(_short(item))}]")
+    for tenant in status.get("tenants", ()):
+        narrator.text(f'  "tenants.{tenant["tenant"]}": {_json(_fields(tenant, TENANT_FIELDS))}')
+        narrator.text(f'  "tenants.{tenant["tenant"]}.errors": {_json(tenant["errors"])}')
+    for model in status.get("models", ()):
+        narrator.text(f'  "models.{model["model_id"]}:{model["version"]}": {_json(_fields(model, MODEL_FIELDS))}')
     for name, latency in status.get("latency", {}).items():
         narrator.text(f'  "latency.{name}": {_json(latency.get("since_start"))}')
 
@@ -121,10 +125,8 @@ def check_counts(narrator: Narrator, counts: Mapping[Stream, int], status: Mappi
     narrator.check(f"what could not be decoded is a dead letter: {counts['dead-letters']}", counts["dead-letters"] == 1)
 
 
-def _short(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _cut(value, 13) if key == "digest" else value for key, value in item.items() if value not in (None, [])
-    }
+def _fields(item: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: item.get(name) for name in names}
 
 
 def _json(value: object) -> str:

@@ -1,0 +1,51 @@
+"""The README's programs do what it says, in the order in which a reader tries them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.workers import Cluster, StartWorker
+
+README = Path(__file__).parents[2] / "README.md"
+PROGRAMS: list[str] = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def run(program: str, cluster: Cluster, directory: Path) -> str:
+    """Standard output of a program of the README that talks to this cluster instead."""
+    program = program.replace('Client("127.0.0.1:9092")', f'Client("127.0.0.1:9092", namespace="{cluster.namespace}")')
+    program = program.replace("127.0.0.1:9092", cluster.bootstrap).replace('"inferd.', f'"{cluster.namespace}.')
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=directory, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def program(mark: str) -> str:
+    """The one program that has this in it."""
+    (found,) = [program for program in PROGRAMS if mark in program]
+    return found
+
+
+def test_every_program_runs(cluster: Cluster, start_worker: StartWorker, tmp_path: Path) -> None:
+    start_worker(cluster)
+    run(program("save_model"), cluster, tmp_path)
+    assert (tmp_path / "churn.txt").stat().st_size > 1_000
+    assert re.fullmatch(r"churn 1 [0-9a-f]{64}\n", run(program("deploy_file"), cluster, tmp_path))
+    told = run(program("client.predict_many"), cluster, tmp_path).splitlines()
+    assert re.fullmatch(r"0\.9\d+ by version 1", told[0])
+    assert len(told) == 1 + 72 + 1
+    assert told[-1].startswith("invalid_value ")
+    assert run(program("SyncClient"), cluster, tmp_path).splitlines()[1] == "['churn:1']"
+    assert "b'customer-7' {'id': 'r-1', 'model_id': 'churn'" in run(program("msgpack"), cluster, tmp_path)
+    assert len(PROGRAMS) == 5
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(((?!http)[^)#]+)\)", README.read_text(encoding="utf-8")))
+def test_what_is_linked_to_is_there(path: str) -> None:
+    assert (README.parent / path).exists()
