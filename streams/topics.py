@@ -1,171 +1,121 @@
-"""The topics of a tenant: what they must look like, creating them, and checking those that are there."""
+"""The topics of the tenants on the broker: creating those that are missing, and checking those that are there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 from schemas.connection import KafkaConnection
-from schemas.errors import ServerError
-from schemas.limits import Limits
-from schemas.topics import STREAMS, Stream, TenantTopics
-from streams.settings import StreamSettings, TopicSettings
+from streams.settings import StreamSettings
+from streams.topic_checks import TopicsError, TopicSpec, TopicState, checked, reply_specs, topic_specs
 
-COPARTITIONED: frozenset[Stream] = frozenset({"requests", "results", "dead-letters"})
-"""A result and a dead letter go to the partition number of their request."""
-SINGLE: frozenset[Stream] = frozenset({"models", "model-artifacts"})
-"""Read in full, in order, by every worker."""
-COMPACTED: frozenset[Stream] = frozenset({"models", "model-artifacts", "job-status"})
-DEAD_LETTER_HEADERS_BYTES = 65_536
+__all__ = ["TopicSpec", "TopicState", "TopicsError", "describe_topics", "ensure_topics", "topic_specs"]
 
-
-@dataclass(frozen=True, slots=True)
-class TopicSpec:
-    """How a topic is created, and which of it an existing one must agree with."""
-
-    name: str
-    stream: Stream
-    partitions: int
-    replication: int
-    config: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class TopicState:
-    """A topic as the broker describes it; `partitions` is 0 where it does not exist."""
-
-    name: str
-    stream: Stream
-    partitions: int
-    replication: int
-    config: Mapping[str, str] = field(default_factory=dict)
-    problem: str | None = None
-    """What is wrong with it and what to change."""
-
-
-def topic_specs(settings: StreamSettings) -> list[TopicSpec]:
-    """Every topic of every tenant that the settings name."""
-    return [
-        _spec(TenantTopics(settings.namespace, tenant), stream, settings.topics, settings.limits)
-        for tenant in settings.tenants
-        for stream in STREAMS
-    ]
-
-
-def _spec(topics: TenantTopics, stream: Stream, settings: TopicSettings, limits: Limits) -> TopicSpec:
-    config = {}
-    if stream in COMPACTED:
-        config["cleanup.policy"] = "compact"
-    else:
-        config["cleanup.policy"] = "delete"
-        config["retention.ms"] = str(settings.retention_ms)
-    if stream == "dead-letters":
-        # The original record at its largest, and the headers that say what was wrong with it.
-        config["max.message.bytes"] = str(2 * limits.message_bytes_max + DEAD_LETTER_HEADERS_BYTES)
-    partitions = 1 if stream in SINGLE else settings.partitions
-    return TopicSpec(topics.name(stream), stream, partitions, settings.replication, config)
+CHECKED_CONFIGS = ("cleanup.policy", "retention.ms", "max.message.bytes")
+VISIBLE_WITHIN_S = 5.0
+"""How long it may take until every broker knows of a topic that was created just now, by us or by others."""
+LOOK_AGAIN_S = 0.1
 
 
 async def describe_topics(settings: StreamSettings) -> list[TopicState]:
-    """Every topic of the settings as it is, and what is wrong with it. `KafkaError` where the broker does not answer."""
+    """Every topic of the settings as it is, and what is wrong with it: the tenants', then those replies may go to.
+
+    `KafkaError` where the broker does not answer.
+    """
     async with _Admin(settings.connection) as admin:
-        return await _states(admin, topic_specs(settings))
+        return await _states(admin, [*topic_specs(settings), *reply_specs(settings)])
 
 
 async def ensure_topics(settings: StreamSettings) -> list[TopicState]:
-    """Creates what is missing, where the settings allow it, and verifies the rest.
+    """Creates what is missing, where the settings allow it, and verifies the rest; all topics, as `describe_topics`.
 
-    `ServerError` naming each topic that does not fit and what to change; `KafkaError` where the broker does not answer.
+    `TopicsError` naming each topic that does not fit and what to change; `KafkaError` where the broker does not answer.
     """
-    specs = topic_specs(settings)
+    wanted = topic_specs(settings)
+    specs = [*wanted, *reply_specs(settings)]
     async with _Admin(settings.connection) as admin:
-        states = await _states(admin, specs)
-        missing = [spec for spec, state in zip(specs, states, strict=True) if state.partitions == 0]
-        if missing and settings.topics.create:
-            await _create(admin, missing)
-            states = await _states(admin, specs)
-    problems = [state.problem for state in states if state.problem]
-    if problems:
-        raise ServerError("; ".join(problems))
+        missing = {state.name for state in await _states(admin, specs) if state.partitions == 0}
+        if settings.topics.create and (new := [spec for spec in wanted if spec.name in missing]):
+            await _create(admin, new)
+        states = await _visible_states(admin, specs)
+    if problems := [state.problem for state in states if state.problem]:
+        raise TopicsError(problems)
     return states
 
 
 async def _create(admin: AIOKafkaAdminClient, specs: Iterable[TopicSpec]) -> None:
     new = [NewTopic(spec.name, spec.partitions, spec.replication, topic_configs=dict(spec.config)) for spec in specs]
     response: Any = await admin.create_topics(new)
+    problems = []
     for name, code, *rest in response.topic_errors:
         error = for_code(code)
-        # Another worker may have been faster; what it made is verified afterwards.
-        if code and error is not TopicAlreadyExistsError:
+        # It is there already where another worker was quicker, and may be soon where the answer came too late.
+        if code and error is not TopicAlreadyExistsError and not error.retriable:
             detail = rest[0] if rest and rest[0] else error.__name__
-            raise ServerError(f"topic {name} could not be created: {detail}")
+            problems.append(f"topic {name} could not be created: {detail}")
+    if problems:
+        raise TopicsError(problems)
 
 
-async def _states(admin: AIOKafkaAdminClient, specs: list[TopicSpec]) -> list[TopicState]:
-    described = {topic["topic"]: topic for topic in await admin.describe_topics([spec.name for spec in specs])}
-    existing = [name for name, topic in described.items() if topic["error_code"] == 0]
-    configs = await _configs(admin, existing)
+async def _visible_states(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> list[TopicState]:
+    """The states, once all topics can be seen or the time for that is over: what a broker tells may lag behind."""
+    deadline = time.monotonic() + VISIBLE_WITHIN_S
+    while True:
+        states = await _states(admin, specs)
+        if all(state.partitions for state in states) or time.monotonic() > deadline:
+            return states
+        await asyncio.sleep(LOOK_AGAIN_S)
+
+
+async def _states(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> list[TopicState]:
+    # All topics are asked for: a broker that creates topics by itself makes those that are asked for by name.
+    described = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
+    configs = await _configs(admin, [spec.name for spec in specs if described.get(spec.name)])
     states = []
     for spec in specs:
-        partitions = described[spec.name]["partitions"] if spec.name in existing else []
+        # One that was deleted since it was described has no settings.
+        partitions = described.get(spec.name, []) if spec.name in configs else []
         replication = min((len(partition["replicas"]) for partition in partitions), default=0)
-        states.append(TopicState(spec.name, spec.stream, len(partitions), replication, configs.get(spec.name, {})))
-    counts = _copartition_counts(specs, states)
-    return [_with_problem(state, spec, counts) for state, spec in zip(states, specs, strict=True)]
+        config = configs.get(spec.name)
+        known = config if isinstance(config, dict) else {}
+        states.append(TopicState(spec.name, spec.stream, len(partitions), replication, known))
+    unreadable = {name: why for name, why in configs.items() if isinstance(why, str)}
+    return [
+        replace(state, problem=_unreadable(state, unreadable[state.name])) if state.name in unreadable else state
+        for state in checked(specs, states)
+    ]
 
 
-async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
+def _unreadable(state: TopicState, why: str) -> str:
+    return f"topic {state.name}: its settings cannot be read: {why}; give this user the right to describe them"
+
+
+async def _configs(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, dict[str, str] | str]:
+    """By topic: its settings, or why they cannot be read; nothing of a topic that is not there."""
+    configs: dict[str, dict[str, str] | str] = {}
     if not names:
-        return {}
-    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
-    configs: dict[str, dict[str, str]] = {}
+        return configs
+    asked = dict.fromkeys(CHECKED_CONFIGS, "")
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name, asked) for name in names]
     responses: list[Any] = await admin.describe_configs(resources)
     for response in responses:
-        for _code, _message, _kind, name, entries in response.resources:
-            configs[name] = {entry[0]: entry[1] for entry in entries}
+        for code, message, _kind, name, entries in response.resources:
+            if not code:
+                configs[name] = {entry[0]: entry[1] for entry in entries}
+            elif for_code(code) is not UnknownTopicOrPartitionError:
+                configs[name] = message or for_code(code).__name__
     return configs
-
-
-def _copartition_counts(specs: list[TopicSpec], states: list[TopicState]) -> dict[str, int]:
-    """Partitions of the `requests` topic that each copartitioned topic has to match, by topic name."""
-    by_prefix = {s.name.rsplit(".", 1)[0]: s.partitions for s in states if s.stream == "requests" and s.partitions}
-    return {
-        spec.name: by_prefix.get(spec.name.rsplit(".", 1)[0], spec.partitions)
-        for spec in specs
-        if spec.stream in COPARTITIONED
-    }
-
-
-def _with_problem(state: TopicState, spec: TopicSpec, counts: Mapping[str, int]) -> TopicState:
-    return TopicState(
-        state.name, state.stream, state.partitions, state.replication, state.config, _problem(state, spec, counts)
-    )
-
-
-def _problem(state: TopicState, spec: TopicSpec, counts: Mapping[str, int]) -> str | None:
-    if state.partitions == 0:
-        return f"topic {state.name} does not exist: run `inferd topics create`, or set INFERD_TOPICS_CREATE=true"
-    if spec.stream in SINGLE and state.partitions != 1:
-        return f"topic {state.name} has {state.partitions} partitions, must have 1: delete it and create it again"
-    wanted = counts.get(state.name, state.partitions)
-    if state.partitions != wanted:
-        return (
-            f"topic {state.name} has {state.partitions} partitions, the requests topic has {wanted}: "
-            f"they must be equal; add partitions with kafka-topics --alter --topic {state.name} --partitions {wanted}"
-        )
-    policy = state.config.get("cleanup.policy", "")
-    if spec.stream in COMPACTED and "compact" not in policy:
-        return f"topic {state.name} has cleanup.policy={policy}: set it to compact, or deploys will be lost with time"
-    if spec.stream not in COMPACTED and "compact" in policy:
-        return (
-            f"topic {state.name} has cleanup.policy={policy}: set it to delete, or records with equal keys will be lost"
-        )
-    return None
 
 
 class _Admin:
@@ -177,7 +127,7 @@ class _Admin:
     async def __aenter__(self) -> AIOKafkaAdminClient:
         try:
             await self._admin.start()
-        except KafkaError:
+        except BaseException:
             await self._admin.close()
             raise
         return self._admin

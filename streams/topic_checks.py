@@ -1,0 +1,186 @@
+"""What a topic must look like, what one that is there looks like, and what is to be changed where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from schemas.errors import ServerError
+from schemas.limits import Limits
+from schemas.topics import STREAMS, Stream, TenantTopics
+from streams.settings import StreamSettings, TopicSettings
+
+Role = Stream | Literal["reply-to"]
+"""A tenant's stream, or a topic of the user's own that results may be sent to."""
+SINGLE: frozenset[Role] = frozenset({"models", "model-artifacts"})
+"""Read in full, in order, by every worker."""
+COMPACTED: frozenset[Role] = frozenset({"models", "model-artifacts", "job-status"})
+DEAD_LETTER_HEADERS_BYTES = 65_536
+RETENTION_MS_MIN = 60_000
+PARTITIONS_MAX, REPLICATION_MAX = 10_000, 32
+"""The values that settings may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """How a topic is created, and which of it an existing one must agree with."""
+
+    name: str
+    stream: Role
+    partitions: int
+    replication: int
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic as the broker describes it; `partitions` is 0 where it does not exist."""
+
+    name: str
+    stream: Role
+    partitions: int
+    replication: int
+    config: Mapping[str, str] = field(default_factory=dict)
+    problem: str | None = None
+    """What is wrong with it and what to change."""
+
+
+class TopicsError(ServerError):
+    """Topics do not fit, or cannot be made: `problems` has one text for each; `message` is all of them, uncut."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        super().__init__("")
+        self.problems = tuple(problems)
+        self.message = "; ".join(self.problems)
+        self.args = (self.message,)
+
+
+def topic_specs(settings: StreamSettings) -> list[TopicSpec]:
+    """Every topic of every tenant that the settings name."""
+    return [
+        _spec(TenantTopics(settings.namespace, tenant), stream, settings.topics, settings.limits)
+        for tenant in settings.tenants
+        for stream in STREAMS
+    ]
+
+
+def reply_specs(settings: StreamSettings) -> list[TopicSpec]:
+    """The topics of the user's own that results may be sent to; they are never created."""
+    own = {spec.name for spec in topic_specs(settings)}
+    return [TopicSpec(name, "reply-to", 0, 0) for name in dict.fromkeys(settings.reply_to_allowed) if name not in own]
+
+
+def _spec(topics: TenantTopics, stream: Stream, settings: TopicSettings, limits: Limits) -> TopicSpec:
+    config = {"cleanup.policy": "compact"}
+    if stream not in COMPACTED:
+        config = {"cleanup.policy": "delete", "retention.ms": str(settings.retention_ms)}
+    if stream == "dead-letters":
+        # The original record at its largest, and the headers that say what was wrong with it.
+        config["max.message.bytes"] = str(2 * limits.message_bytes_max + DEAD_LETTER_HEADERS_BYTES)
+    partitions = 1 if stream in SINGLE else settings.partitions
+    return TopicSpec(topics.name(stream), stream, partitions, settings.replication, config)
+
+
+def checked(specs: Sequence[TopicSpec], states: Sequence[TopicState]) -> list[TopicState]:
+    """The states of the topics of `specs`, in the same order, each with what is wrong with it."""
+    there = [(spec, state) for spec, state in zip(specs, states, strict=True) if state.partitions]
+    common = _Common(
+        partitions=_only({s.partitions for spec, s in there if spec.stream not in {*SINGLE, "reply-to"}}),
+        replication=_only({s.replication for spec, s in there if spec.stream != "reply-to"}),
+        retention_ms=_only({_retention_ms(s) for spec, s in there if "retention.ms" in spec.config}),
+    )
+    return [
+        replace(state, problem="; ".join(_problems(spec, state, common)) or None)
+        for spec, state in zip(specs, states, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What all topics that are there have in common, so that changing the setting is enough; None where they differ."""
+
+    partitions: int | None
+    replication: int | None
+    retention_ms: int | None
+
+
+def _only(values: set[int]) -> int | None:
+    return next(iter(values)) if len(values) == 1 else None
+
+
+def _problems(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[str]:
+    if state.partitions == 0:
+        yield _missing(spec)
+    elif spec.stream != "reply-to":
+        yield from _wrong_partitions(spec, state, common)
+        yield from _wrong_replication(spec, state, common)
+        yield from _wrong_policy(spec, state)
+        yield from _wrong_retention(spec, state, common)
+        yield from _too_small(spec, state)
+
+
+def _missing(spec: TopicSpec) -> str:
+    if spec.stream == "reply-to":
+        return f"topic {spec.name} of INFERD_REPLY_TO_ALLOWED does not exist: create it, or take it off that list"
+    return f"topic {spec.name} does not exist: run `inferd topics create`, or set INFERD_TOPICS_CREATE=true"
+
+
+def _wrong_partitions(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[str]:
+    have, name = state.partitions, state.name
+    if have == spec.partitions:
+        return
+    again = "delete it and create it again"
+    if spec.stream in SINGLE:
+        yield f"topic {name} has {have} partitions and must have 1: {again}"
+        return
+    more = f"kafka-topics --alter --topic {name} --partitions {spec.partitions}" if have < spec.partitions else again
+    setting = f"set INFERD_TOPIC_PARTITIONS={have}, or " if common.partitions == have <= PARTITIONS_MAX else ""
+    yield f"topic {name} has {have} partitions, INFERD_TOPIC_PARTITIONS is {spec.partitions}: {setting}{more}"
+
+
+def _wrong_replication(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[str]:
+    have = state.replication
+    if have != spec.replication:
+        setting = f"set INFERD_TOPIC_REPLICATION={have}, or " if common.replication == have <= REPLICATION_MAX else ""
+        yield (
+            f"topic {state.name} has {have} replicas, INFERD_TOPIC_REPLICATION is {spec.replication}: "
+            f"{setting}change them with kafka-reassign-partitions"
+        )
+
+
+def _wrong_policy(spec: TopicSpec, state: TopicState) -> Iterable[str]:
+    have, wanted = state.config.get("cleanup.policy", ""), spec.config["cleanup.policy"]
+    if have != wanted:
+        lost = "deploys are lost with time" if spec.stream in SINGLE else "statuses are lost with time"
+        why = "records with equal keys are lost" if wanted == "delete" else lost
+        yield f"topic {state.name} has cleanup.policy={have}, by which {why}: {_alter(state, 'cleanup.policy', wanted)}"
+
+
+def _wrong_retention(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[str]:
+    wanted = spec.config.get("retention.ms")
+    have = _retention_ms(state)
+    if wanted is not None and have != int(wanted):
+        settable = common.retention_ms == have >= RETENTION_MS_MIN
+        setting = f"set INFERD_TOPIC_RETENTION_MS={have}, or " if settable else ""
+        yield (
+            f"topic {state.name} has retention.ms={have}, INFERD_TOPIC_RETENTION_MS is {wanted}: "
+            f"{setting}{_alter(state, 'retention.ms', wanted)}"
+        )
+
+
+def _too_small(spec: TopicSpec, state: TopicState) -> Iterable[str]:
+    wanted, have = spec.config.get("max.message.bytes"), state.config.get("max.message.bytes")
+    if wanted is not None and have is not None and int(have) < int(wanted):
+        yield (
+            f"topic {state.name} has max.message.bytes={have}, and a dead letter of a request of "
+            f"INFERD_MESSAGE_BYTES_MAX may have {wanted}: {_alter(state, 'max.message.bytes', wanted)}"
+        )
+
+
+def _retention_ms(state: TopicState) -> int:
+    return int(state.config.get("retention.ms", -1))
+
+
+def _alter(state: TopicState, name: str, value: str) -> str:
+    return f"kafka-configs --alter --topic {state.name} --add-config {name}={value}"

@@ -1,0 +1,125 @@
+"""Topics on a real Kafka: created as specified, verified, and mended as the errors say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from daemon.broker import EmbeddedKafka
+from schemas.connection import KafkaConnection
+from streams import topics
+from streams.settings import StreamSettings, TopicSettings
+from streams.topics import TopicsError, describe_topics, ensure_topics, topic_specs
+from tests.fixtures.broker import FAST_GROUPS, broker_settings
+
+
+def settings_of(bootstrap: str, namespace: str, *reply_to: str, **how: Any) -> StreamSettings:
+    return StreamSettings(
+        KafkaConnection(bootstrap),
+        "worker-1",
+        Path("unused"),
+        namespace=namespace,
+        tenants=("a", "b"),
+        reply_to_allowed=reply_to,
+        topics=TopicSettings(**how),
+    )
+
+
+@pytest.fixture
+async def admin(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    client = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await client.start()
+    yield client
+    await client.close()
+
+
+async def alter(admin: AIOKafkaAdminClient, topic: str, **config: str) -> None:
+    named = {name.replace("_", "."): value for name, value in config.items()}
+    await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, named)])
+
+
+async def test_topics_are_created_as_specified(kafka: str, namespace: str) -> None:
+    settings = settings_of(kafka, namespace, partitions=3, retention_ms=3_600_000)
+    states = await ensure_topics(settings)
+    for spec, state in zip(topic_specs(settings), states, strict=True):
+        assert (state.name, state.partitions, state.replication) == (spec.name, spec.partitions, 1)
+        assert dict(spec.config).items() <= dict(state.config).items()
+        assert state.problem is None
+    assert await ensure_topics(settings) == states
+    assert await describe_topics(settings) == states
+
+
+async def test_workers_that_start_together_create_them_once(kafka: str, namespace: str) -> None:
+    settings = settings_of(kafka, namespace)
+    all_states = await asyncio.gather(*[ensure_topics(settings) for _ in range(4)])
+    assert all(states == all_states[0] for states in all_states)
+    assert not any(state.problem for state in all_states[0])
+
+
+async def test_what_does_not_fit_is_told_at_once_and_fits_when_it_is_done(
+    kafka: str, namespace: str, admin: AIOKafkaAdminClient
+) -> None:
+    settings = settings_of(kafka, namespace)
+    results, models, letters = (f"{namespace}.a.{stream}" for stream in ("results", "models", "dead-letters"))
+    await ensure_topics(settings)
+    await admin.create_partitions({f"{namespace}.b.requests": NewPartitions(6)})
+    await alter(admin, results, cleanup_policy="compact", retention_ms="60000")
+    await alter(admin, models, cleanup_policy="compact,delete")
+    await alter(admin, letters, cleanup_policy="delete")
+    with pytest.raises(TopicsError) as caught:
+        await ensure_topics(settings)
+    said = caught.value.problems
+    assert len(said) == 4
+    assert f"{results} has cleanup.policy=compact" in said[0]
+    assert f"{results} has retention.ms=60000, INFERD_TOPIC_RETENTION_MS is 604800000" in said[0]
+    assert f"{letters} has max.message.bytes=1048588" in said[1]
+    assert f"{models} has cleanup.policy=compact,delete" in said[2]
+    assert f"{namespace}.b.requests has 6 partitions, INFERD_TOPIC_PARTITIONS is 4" in said[3]
+
+    await alter(admin, results, cleanup_policy="delete", retention_ms="604800000")
+    await alter(admin, models, cleanup_policy="compact")
+    await alter(admin, letters, cleanup_policy="delete", max_message_bytes="2162688")
+    await admin.delete_topics([f"{namespace}.b.requests"])
+    await ensure_topics(settings)
+
+
+async def test_replicas_that_the_cluster_does_not_have(kafka: str, namespace: str) -> None:
+    with pytest.raises(TopicsError) as caught:
+        await ensure_topics(settings_of(kafka, namespace, replication=5))
+    assert len(caught.value.problems) == 18
+    assert "requests could not be created: Unable to replicate the partition 5 time(s)" in caught.value.problems[0]
+
+
+async def test_topics_for_replies(
+    kafka: str, namespace: str, admin: AIOKafkaAdminClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(kafka, namespace, f"{namespace}.mine")
+    monkeypatch.setattr(topics, "VISIBLE_WITHIN_S", 0.5)
+    with pytest.raises(TopicsError, match="mine of INFERD_REPLY_TO_ALLOWED does not exist"):
+        await ensure_topics(settings)
+    monkeypatch.undo()
+    await admin.create_topics([NewTopic(f"{namespace}.mine", 7, 1)])
+    states = await ensure_topics(settings)
+    assert (states[-1].name, states[-1].stream, states[-1].partitions) == (f"{namespace}.mine", "reply-to", 7)
+
+
+async def test_a_broker_that_creates_topics_by_itself_is_not_made_to(
+    tmp_path: Path, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = {**FAST_GROUPS, "auto.create.topics.enable": "true", "num.partitions": "9"}
+    with EmbeddedKafka(broker_settings(tmp_path / "kafka", extra=extra)) as broker:
+        settings = settings_of(broker.bootstrap_servers, namespace, create=False)
+        for _ in range(2):
+            assert {state.partitions for state in await describe_topics(settings)} == {0}
+        monkeypatch.setattr(topics, "VISIBLE_WITHIN_S", 0.5)
+        with pytest.raises(TopicsError, match="does not exist"):
+            await ensure_topics(settings)
+        monkeypatch.undo()
+        states = await ensure_topics(settings_of(broker.bootstrap_servers, namespace))
+        assert {state.partitions for state in states} == {1, 4}

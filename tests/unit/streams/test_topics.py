@@ -1,0 +1,413 @@
+"""Topics on a broker that tests make up: what is created, what is refused, and what is said about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
+from daemon.settings import settings_table
+from schemas.connection import KafkaConnection
+from schemas.limits import Limits
+from schemas.topics import STREAMS
+from streams import topics as topics_module
+from streams.settings import StreamSettings, TopicSettings
+from streams.topic_checks import checked
+from streams.topics import TopicsError, TopicState, describe_topics, ensure_topics, topic_specs
+
+RETENTION = TopicSettings().retention_ms
+DEFAULTS = {"cleanup.policy": "delete", "retention.ms": str(RETENTION), "max.message.bytes": "1048588"}
+NO_TOPIC, EXISTS, REPLICATION, CONFIG, TIMED_OUT, DENIED = 3, 36, 38, 40, 7, 29
+
+
+def settings_of(*tenants: str, reply_to: Sequence[str] = (), **topics: Any) -> StreamSettings:
+    return StreamSettings(
+        KafkaConnection(),
+        "worker-1",
+        Path("unused"),
+        namespace="ns",
+        tenants=tenants or ("default",),
+        reply_to_allowed=tuple(reply_to),
+        topics=TopicSettings(**topics),
+    )
+
+
+@dataclass
+class Topic:
+    partitions: int
+    replication: int = 1
+    config: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class FakeCluster:
+    """The topics of a cluster, and what its admin client does."""
+
+    topics: dict[str, Topic] = field(default_factory=dict)
+    knows: set[str] = field(default_factory=lambda: set(DEFAULTS))
+    refuses: dict[str, tuple[int, str | None]] = field(default_factory=dict)
+    """What creating a topic answers instead."""
+    lag: int = 0
+    """How often it is looked before a new topic can be seen."""
+    hidden: dict[str, Topic] = field(default_factory=dict)
+    unreadable: dict[str, int] = field(default_factory=dict)
+    before_create: Callable[[], None] = lambda: None
+    looked: int = 0
+    created: list[str] = field(default_factory=list)
+    closed: int = 0
+    start_error: Exception | None = None
+
+    async def start(self) -> None:
+        if self.start_error:
+            raise self.start_error
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    async def describe_topics(self, names: None = None) -> list[Any]:
+        self.looked += 1
+        if self.hidden and self.lag == 0:
+            self.topics |= self.hidden
+        self.lag = max(0, self.lag - 1)
+        return [
+            {"topic": name, "partitions": [{"replicas": [0] * t.replication}] * t.partitions}
+            for name, t in self.topics.items()
+        ]
+
+    async def describe_configs(self, resources: Sequence[Any]) -> list[Any]:
+        answers = []
+        for resource in resources:
+            topic = self.topics.get(resource.name)
+            code = self.unreadable.get(resource.name, 0 if topic else NO_TOPIC)
+            config = {**DEFAULTS, **(topic.config if topic else {})}
+            names = [] if code else list(resource.configs)
+            entries: list[Any] = [(name, config[name], False, 5, False, []) for name in names]
+            answers.append((code, None, 2, resource.name, entries))
+        return [SimpleNamespace(resources=answers)]
+
+    async def create_topics(self, new: Sequence[Any]) -> Any:
+        self.before_create()
+        errors = [(topic.name, *self._create(topic)) for topic in new]
+        return SimpleNamespace(topic_errors=errors)
+
+    def _create(self, new: Any) -> tuple[int, str | None]:
+        if new.name in self.topics:
+            return EXISTS, f"Topic '{new.name}' already exists."
+        if unknown := set(new.topic_configs) - self.knows:
+            return CONFIG, f"Unknown topic config name: {unknown.pop()}"
+        if new.name in self.refuses:
+            return self.refuses[new.name]
+        self.created.append(new.name)
+        place = self.hidden if self.lag else self.topics
+        place[new.name] = Topic(new.num_partitions, new.replication_factor, dict(new.topic_configs))
+        return 0, None
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    fake = FakeCluster()
+    monkeypatch.setattr(topics_module, "AIOKafkaAdminClient", lambda **options: fake)
+    monkeypatch.setattr(topics_module, "LOOK_AGAIN_S", 0.001)
+    monkeypatch.setattr(topics_module, "VISIBLE_WITHIN_S", 0.2)
+    return fake
+
+
+async def problems_of(settings: StreamSettings) -> list[str]:
+    with pytest.raises(TopicsError) as caught:
+        await ensure_topics(settings)
+    assert caught.value.message == str(caught.value) == "; ".join(caught.value.problems)
+    return list(caught.value.problems)
+
+
+# Specifications
+
+
+def test_every_stream_of_every_tenant_has_a_topic() -> None:
+    names = [spec.name for spec in topic_specs(settings_of("a", "b"))]
+    assert names == [f"ns.{tenant}.{stream}" for tenant in ("a", "b") for stream in STREAMS]
+
+
+def test_what_topics_are_created_with() -> None:
+    settings = replace(
+        settings_of(partitions=6, replication=3, retention_ms=90_000), limits=Limits(message_bytes_max=500)
+    )
+    specs = {spec.stream: spec for spec in topic_specs(settings)}
+    for stream, spec in specs.items():
+        assert spec.partitions == (1 if stream in ("models", "model-artifacts") else 6)
+        assert spec.replication == 3
+        compacted = stream in ("models", "model-artifacts", "job-status")
+        assert spec.config["cleanup.policy"] == ("compact" if compacted else "delete")
+        assert spec.config.get("retention.ms") == (None if compacted else "90000")
+    assert specs["dead-letters"].config["max.message.bytes"] == str(2 * 500 + 65_536)
+
+
+# Creation
+
+
+async def test_missing_topics_are_created_as_specified_and_then_fit(cluster: FakeCluster) -> None:
+    states = await ensure_topics(settings := settings_of("a", "b", partitions=6))
+    assert [state.name for state in states] == cluster.created == [spec.name for spec in topic_specs(settings)]
+    assert [state.problem for state in states] == [None] * 18
+    assert {state.partitions for state in states} == {1, 6}
+    assert cluster.closed == 1
+
+
+async def test_nothing_is_created_twice(cluster: FakeCluster) -> None:
+    await ensure_topics(settings_of())
+    before = list(cluster.created)
+    await ensure_topics(settings_of())
+    assert cluster.created == before
+
+
+async def test_only_what_is_missing_is_created(cluster: FakeCluster) -> None:
+    await ensure_topics(settings_of("a"))
+    cluster.created.clear()
+    await ensure_topics(settings_of("a", "b"))
+    assert cluster.created == [f"ns.b.{stream}" for stream in STREAMS]
+
+
+async def test_a_setting_that_the_broker_refuses_is_told(cluster: FakeCluster) -> None:
+    cluster.knows.remove("max.message.bytes")
+    assert await problems_of(settings_of()) == [
+        "topic ns.default.dead-letters could not be created: Unknown topic config name: max.message.bytes"
+    ]
+
+
+async def test_two_workers_may_create_at_the_same_time(cluster: FakeCluster) -> None:
+    def other() -> None:
+        for spec in topic_specs(settings_of())[:5]:
+            cluster.topics.setdefault(spec.name, Topic(spec.partitions, spec.replication, dict(spec.config)))
+
+    cluster.before_create = other
+    states = await ensure_topics(settings_of())
+    assert [state.problem for state in states] == [None] * 9
+
+
+async def test_a_worker_with_other_settings_that_was_quicker_is_noticed(cluster: FakeCluster) -> None:
+    def other() -> None:
+        for spec in topic_specs(settings_of(partitions=8)):
+            cluster.topics.setdefault(spec.name, Topic(spec.partitions, spec.replication, dict(spec.config)))
+
+    cluster.before_create = other
+    problems = await problems_of(settings_of())
+    assert len(problems) == 7
+    assert all(
+        "has 8 partitions, INFERD_TOPIC_PARTITIONS is 4: set INFERD_TOPIC_PARTITIONS=8, or" in p for p in problems
+    )
+
+
+async def test_new_topics_are_waited_for_until_they_can_be_seen(cluster: FakeCluster) -> None:
+    cluster.lag = 4
+    states = await ensure_topics(settings_of())
+    assert [state.problem for state in states] == [None] * 9
+    assert cluster.looked >= 4
+
+
+async def test_new_topics_that_never_show_are_told_in_the_end(cluster: FakeCluster) -> None:
+    cluster.lag = 1_000_000
+    problems = await problems_of(settings_of())
+    assert len(problems) == 9
+    assert "topic ns.default.requests does not exist" in problems[0]
+
+
+async def test_every_topic_that_cannot_be_created_is_named(cluster: FakeCluster) -> None:
+    cluster.refuses = {
+        "ns.default.requests": (REPLICATION, "only 1 broker(s) are registered"),
+        "ns.default.models": (DENIED, None),
+    }
+    assert await problems_of(settings_of()) == [
+        "topic ns.default.requests could not be created: only 1 broker(s) are registered",
+        "topic ns.default.models could not be created: TopicAuthorizationFailedError",
+    ]
+
+
+async def test_an_answer_that_came_too_late_is_no_failure(cluster: FakeCluster) -> None:
+    cluster.refuses = {"ns.default.requests": (TIMED_OUT, "timed out")}
+    cluster.hidden = {"ns.default.requests": Topic(4)}
+    states = await ensure_topics(settings_of())
+    assert [state.problem for state in states] == [None] * 9
+
+
+async def test_without_leave_to_create_what_is_missing_is_an_error(cluster: FakeCluster) -> None:
+    problems = await problems_of(settings_of(create=False))
+    assert cluster.created == []
+    assert len(problems) == 9
+    assert problems[0] == (
+        "topic ns.default.requests does not exist: run `inferd topics create`, or set INFERD_TOPICS_CREATE=true"
+    )
+
+
+async def test_what_is_described_is_not_changed(cluster: FakeCluster) -> None:
+    states = await describe_topics(settings_of("a", "b"))
+    assert [state.partitions for state in states] == [0] * 18
+    assert cluster.created == []
+
+
+async def test_a_broker_that_does_not_answer_is_left_alone(cluster: FakeCluster) -> None:
+    cluster.start_error = KafkaConnectionError("nobody")
+    with pytest.raises(KafkaConnectionError):
+        await ensure_topics(settings_of())
+    assert cluster.closed == 1
+
+
+# Verification
+
+MISMATCHES: dict[str, tuple[str, Topic, str]] = {
+    "too few partitions": (
+        "results",
+        Topic(2),
+        "topic ns.default.results has 2 partitions, INFERD_TOPIC_PARTITIONS is 4: "
+        "kafka-topics --alter --topic ns.default.results --partitions 4",
+    ),
+    "too many partitions": (
+        "dead-letters",
+        Topic(8, config={"max.message.bytes": "2162688"}),
+        "topic ns.default.dead-letters has 8 partitions, INFERD_TOPIC_PARTITIONS is 4: delete it and create it again",
+    ),
+    "several partitions of what everybody reads in order": (
+        "models",
+        Topic(4, config={"cleanup.policy": "compact"}),
+        "topic ns.default.models has 4 partitions and must have 1: delete it and create it again",
+    ),
+    "replicas": (
+        "requests",
+        Topic(4, replication=2),
+        "topic ns.default.requests has 2 replicas, INFERD_TOPIC_REPLICATION is 1: "
+        "change them with kafka-reassign-partitions",
+    ),
+    "retention": (
+        "requests",
+        Topic(4, config={"retention.ms": "86400000"}),
+        f"topic ns.default.requests has retention.ms=86400000, INFERD_TOPIC_RETENTION_MS is {RETENTION}: "
+        f"kafka-configs --alter --topic ns.default.requests --add-config retention.ms={RETENTION}",
+    ),
+    "compacted requests": (
+        "requests",
+        Topic(4, config={"cleanup.policy": "compact"}),
+        "topic ns.default.requests has cleanup.policy=compact, by which records with equal keys are lost: "
+        "kafka-configs --alter --topic ns.default.requests --add-config cleanup.policy=delete",
+    ),
+    "models that are deleted": (
+        "models",
+        Topic(1, config={"cleanup.policy": "compact,delete"}),
+        "topic ns.default.models has cleanup.policy=compact,delete, by which deploys are lost with time: "
+        "kafka-configs --alter --topic ns.default.models --add-config cleanup.policy=compact",
+    ),
+    "dead letters that would not be taken": (
+        "dead-letters",
+        Topic(4),
+        "topic ns.default.dead-letters has max.message.bytes=1048588, and a dead letter of a request of "
+        "INFERD_MESSAGE_BYTES_MAX may have 2162688: "
+        "kafka-configs --alter --topic ns.default.dead-letters --add-config max.message.bytes=2162688",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MISMATCHES)
+async def test_a_topic_that_does_not_fit_is_named_with_what_to_change(cluster: FakeCluster, what: str) -> None:
+    stream, topic, text = MISMATCHES[what]
+    await ensure_topics(settings_of())
+    cluster.topics[f"ns.default.{stream}"] = topic
+    assert await problems_of(settings_of()) == [text]
+    assert await problems_of(settings_of(create=False)) == [text]
+    assert [state.problem for state in await describe_topics(settings_of()) if state.problem] == [text]
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        ({"partitions": 8}, "set INFERD_TOPIC_PARTITIONS=8, or delete it"),
+        ({"partitions": 2}, "set INFERD_TOPIC_PARTITIONS=2, or kafka-topics --alter"),
+        ({"replication": 3}, "set INFERD_TOPIC_REPLICATION=3, or change"),
+        ({"retention_ms": 70_000}, "set INFERD_TOPIC_RETENTION_MS=70000, or kafka-configs --alter"),
+    ],
+)
+async def test_where_all_topics_agree_it_may_be_the_setting_that_is_wrong(
+    cluster: FakeCluster, made: dict[str, Any], text: str
+) -> None:
+    await ensure_topics(settings_of("a", "b", **made))
+    problems = await problems_of(settings_of("a", "b"))
+    assert len(problems) >= 12
+    assert all(text in problem for problem in problems)
+
+
+async def test_a_setting_is_not_proposed_that_is_not_allowed(cluster: FakeCluster) -> None:
+    await ensure_topics(settings_of())
+    for topic in cluster.topics.values():
+        topic.config["retention.ms"] = "-1"
+    problems = await problems_of(settings_of())
+    assert len(problems) == 6
+    assert all("has retention.ms=-1, INFERD_TOPIC_RETENTION_MS is" in problem for problem in problems)
+    assert not any("set INFERD" in problem for problem in problems)
+
+
+async def test_one_error_lists_everything(cluster: FakeCluster) -> None:
+    await ensure_topics(settings_of("a", "b"))
+    cluster.topics["ns.a.requests"] = Topic(2, 2, {"retention.ms": "1", "cleanup.policy": "compact"})
+    cluster.topics["ns.b.results"].partitions = 3
+    del cluster.topics["ns.b.jobs"]
+    problems = await problems_of(settings_of("a", "b", create=False, reply_to=["mine"]))
+    assert [re.match(r"topic ([a-z.-]+)", problem).group(1) for problem in problems] == [  # type: ignore[union-attr]
+        "ns.a.requests", "ns.b.results", "ns.b.jobs", "mine",
+    ]  # fmt: skip
+    for part in ("2 partitions", "2 replicas", "cleanup.policy=compact", "retention.ms=1"):
+        assert part in problems[0]
+    assert len("; ".join(problems)) > 512, "and is not cut"
+
+
+async def test_every_setting_that_is_named_is_one(cluster: FakeCluster) -> None:
+    known = {info.variable for info in settings_table()}
+    await ensure_topics(settings_of("a"))
+    for topic in cluster.topics.values():
+        topic.partitions, topic.replication = topic.partitions + 1, 2
+        topic.config.update({"cleanup.policy": "x", "retention.ms": "1", "max.message.bytes": "1"})
+    said = " ".join(await problems_of(settings_of("a", "b", create=False, reply_to=["mine"])))
+    named = set(re.findall(r"INFERD_[A-Z_]+", said))
+    assert named <= known
+    assert {"INFERD_TOPICS_CREATE", "INFERD_REPLY_TO_ALLOWED", "INFERD_TOPIC_REPLICATION"} <= named
+
+
+async def test_settings_of_a_topic_that_may_not_be_read_are_no_wrong_settings(cluster: FakeCluster) -> None:
+    await ensure_topics(settings_of())
+    cluster.unreadable = {"ns.default.requests": DENIED}
+    assert await problems_of(settings_of()) == [
+        "topic ns.default.requests: its settings cannot be read: TopicAuthorizationFailedError; "
+        "give this user the right to describe them"
+    ]
+
+
+async def test_a_topic_that_is_deleted_while_it_is_described_is_missing(cluster: FakeCluster) -> None:
+    await ensure_topics(settings_of())
+    cluster.unreadable = {"ns.default.requests": NO_TOPIC}
+    (state,) = [state for state in await describe_topics(settings_of()) if state.problem]
+    assert (state.name, state.partitions) == ("ns.default.requests", 0)
+
+
+def test_too_few_replicas_are_told() -> None:
+    spec = topic_specs(settings_of(replication=3))[0]
+    (state,) = checked([spec], [TopicState(spec.name, spec.stream, 4, 2, dict(spec.config))])
+    assert "has 2 replicas, INFERD_TOPIC_REPLICATION is 3: set INFERD_TOPIC_REPLICATION=2" in (state.problem or "")
+
+
+# Topics that replies may go to
+
+
+async def test_topics_for_replies_are_described_with_their_partitions(cluster: FakeCluster) -> None:
+    cluster.topics["mine"] = Topic(3, 2, {"cleanup.policy": "compact"})
+    states = await ensure_topics(settings_of(reply_to=["mine", "ns.default.results"]))
+    assert {state.name: state.partitions for state in states}["mine"] == 3
+    assert [state.name for state in states].count("ns.default.results") == 1
+    assert [state.problem for state in states] == [None] * 10, "how they look is their owner's affair"
+
+
+async def test_topics_for_replies_must_exist_and_are_never_created(cluster: FakeCluster) -> None:
+    assert await problems_of(settings_of(reply_to=["mine"])) == [
+        "topic mine of INFERD_REPLY_TO_ALLOWED does not exist: create it, or take it off that list"
+    ]
+    assert "mine" not in cluster.topics
