@@ -146,6 +146,12 @@ class Settings:
         "After a crash a result may be published again with the same bytes, or exactly once.",
         "Processing",
     )
+    transaction_timeout_s: float = setting(
+        kind.number(1, 900),
+        15.0,
+        "After how long the broker ends a transaction that nobody goes on with (exactly_once).",
+        "Processing",
+    )
     compression: Compression = setting(
         kind.choice(Compression), "none", "Compression of results and dead letters.", "Processing"
     )

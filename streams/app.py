@@ -11,10 +11,9 @@ import faust
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from schemas.errors import ServerError
 from schemas.topics import TenantTopics
 from streams import record_batches
-from streams.commit import AtLeastOnce
+from streams.commit import AtLeastOnce, ExactlyOnce
 from streams.deploys import Deploys
 from streams.faults import describe
 from streams.fetch import LaneApp, LaneConsumer, kafka_tps
@@ -42,10 +41,6 @@ class Streams:
 
     def __init__(self, settings: StreamSettings, on_fatal: Callable[[str, int], None]) -> None:
         """`on_fatal(reason, exit_code)`: the process must end now, having committed nothing unfinished."""
-        if settings.processing_guarantee != "at_least_once":
-            raise ServerError(
-                f"INFERD_PROCESSING_GUARANTEE={settings.processing_guarantee} is not available yet: use at_least_once"
-            )
         self.settings = settings
         self.measures = LaneMeasures()
         self.deploys: Deploys | None = None
@@ -80,11 +75,12 @@ class Streams:
     async def _join(self, topics: list[TopicState]) -> None:
         self._app = app = create_app(self.settings)
         group = FaustGroup(app)
+        guarantee = ExactlyOnce if self.settings.processing_guarantee == "exactly_once" else AtLeastOnce
         lane = self.lane = Lane(
             self.settings,
             self._tenants(topics),
             group,
-            lambda lane: AtLeastOnce(self.settings, self.measures, lane.landed, lane.failed),
+            lambda lane: guarantee(self.settings, self.measures, lane.landed, lane.failed),
             self.measures,
             self._crashed,
         )
@@ -252,7 +248,7 @@ class FaustGroup:
 
     @property
     def generation(self) -> int:
-        return int(self._app.consumer_generation_id)
+        return cast(LaneConsumer, self._app.consumer).generation
 
     @property
     def consumer(self) -> AIOKafkaConsumer:

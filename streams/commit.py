@@ -1,7 +1,8 @@
 """The processing guarantees: how outputs, state changes and the next offset of a partition are committed together.
 
 A lane turns taken records into `Effects`; what happens to them is one `Guarantee`. `AtLeastOnce` produces them through
-one idempotent producer and commits an offset once everything before it is acknowledged.
+one idempotent producer and commits an offset once everything before it is acknowledged. `ExactlyOnce` has a
+transactional producer for each partition, and makes outputs and offset one transaction.
 """
 
 from __future__ import annotations
@@ -42,17 +43,23 @@ class Guarantee(Protocol):
         """Sets effects on their way; returns once more of the same partition may follow. Raises `PUBLISH_ERRORS`."""
 
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
-        """Makes what is acknowledged durable as the group's offsets, never more; a broker that refuses raises nothing."""
+        """Makes what is acknowledged durable as the group's offsets, never more; a refusal raises nothing."""
 
-    async def renew(self) -> None:
-        """After a failure: replaces what may be broken by it. Raises `PUBLISH_ERRORS`."""
+    @property
+    def pause_s(self) -> float:
+        """How long to wait after a failure before partitions that are still ours are fenced back."""
+
+    async def release(self, tps: Collection[TopicPartition]) -> None:
+        """Partitions went elsewhere: lets go of what served them alone."""
 
     async def close(self) -> None:
-        """Lets go of all producers."""
+        """After a failure, or at the end: lets go of all producers; the next `fence` opens new ones."""
 
 
 class AtLeastOnce:
     """Outputs first, offsets after: a crash in between repeats results, byte for byte, and loses none."""
+
+    pause_s = 0.0
 
     def __init__(self, settings: StreamSettings, measures: LaneMeasures, landed: Landed, failed: Failed) -> None:
         self._options = producer_options(settings)
@@ -112,17 +119,87 @@ class AtLeastOnce:
             for partition, offset in offsets.items():
                 partition.committed = offset
 
-    async def renew(self) -> None:
-        """A producer whose batch failed may refuse every later one: it is replaced."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await close_producer(producer)
-        self._producer = await open_producer(self._options, self._start_timeout_s)
+    async def release(self, tps: Collection[TopicPartition]) -> None:
+        """The producer serves whatever partitions there are."""
 
     async def close(self) -> None:
+        """A producer whose batch failed may refuse every later one: it is not used again."""
         producer, self._producer = self._producer, None
         if producer is not None:
             await close_producer(producer)
+
+
+class ExactlyOnce:
+    """Outputs and the next offset in one transaction: a reader of committed records sees each result once.
+
+    Each partition has a producer with a transactional id of its own. Opening it fences whoever had it before and ends
+    what that one had begun, so positions that are read afterwards are final.
+    """
+
+    def __init__(self, settings: StreamSettings, measures: LaneMeasures, landed: Landed, failed: Failed) -> None:
+        self._options = producer_options(settings)
+        self._group_id = settings.group.group_id
+        self._start_timeout_s = settings.group.request_timeout_s
+        self._transaction_timeout_ms = int(settings.transaction_timeout_s * 1000)
+        self._measures = measures
+        self._landed = landed
+        self._producers: dict[TopicPartition, AIOKafkaProducer] = {}
+        # Two heartbeats show whether we are still a member: if not, whoever fenced us is right.
+        self.pause_s = 2 * settings.group.heartbeat_interval_s
+
+    async def fence(self, tps: Collection[TopicPartition]) -> None:
+        """One new producer a partition; older ones are let go."""
+        await self.close()
+        opened = await asyncio.gather(*map(self._open, tps), return_exceptions=True)
+        failures = [result for result in opened if isinstance(result, BaseException)]
+        if failures:
+            raise failures[0]
+
+    async def _open(self, tp: TopicPartition) -> None:
+        self._producers[tp] = await open_producer(
+            self._options,
+            self._start_timeout_s,
+            transactional_id=f"{self._group_id}-{tp.topic}-{tp.partition}",
+            transaction_timeout_ms=self._transaction_timeout_ms,
+        )
+
+    async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
+        """Returns when the transaction is committed.
+
+        One that fails is left as it is: the fence that follows ends it, at the latest the broker's time-out.
+        """
+        producer = self._producers.get(partition.tp)
+        if producer is None:
+            raise ConnectionError("there is no producer")
+        flight = Flight(effects, effects.n_bytes)
+        partition.depart(flight)
+        await producer.begin_transaction()
+        futures = []
+        for (topic, number), records in effects.by_topic.items():
+            futures += await produce(producer, topic, number, records, timestamp_ms)
+        effects.by_topic.clear()
+        offset = {partition.tp: OffsetAndMetadata(effects.next_offset, "")}
+        await producer.send_offsets_to_transaction(offset, self._group_id)
+        # A batch that expires does not fail the commit: each one has to be asked.
+        await asyncio.gather(*futures)
+        await producer.commit_transaction()
+        self._measures.commits += 1
+        flight.published = True
+        partition.committed = effects.next_offset
+        for landed in partition.land():
+            self._landed(partition, landed)
+
+    async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
+        """Nothing to do: the transactions have committed the offsets."""
+
+    async def release(self, tps: Collection[TopicPartition]) -> None:
+        """Closes the producers of `tps`, whatever they were about."""
+        producers = [self._producers.pop(tp) for tp in tps if tp in self._producers]
+        await asyncio.gather(*map(close_producer, producers))
+
+    async def close(self) -> None:
+        """Closes every producer."""
+        await self.release([*self._producers])
 
 
 def _kafka_offsets(offsets: dict[Partition, int]) -> dict[TopicPartition, OffsetAndMetadata]:

@@ -38,9 +38,9 @@ class Faults:
             log.info("lane_fault_over", fault=self.current)
             self.current = None
 
-    async def pause(self) -> None:
+    async def pause(self, least_s: float) -> None:
         """Waits before what failed is tried once more; the next time twice as long, unless something came through."""
-        await asyncio.sleep(self.retry_s)
+        await asyncio.sleep(max(least_s, self.retry_s))
         self.retry_s = min(2 * self.retry_s, RETRY_S_MAX)
 
     async def until_done(

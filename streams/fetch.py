@@ -9,7 +9,8 @@ of 5 ms, so here its calls simply run on the app's loop.
 Private names used, each covered by `tests/unit/streams/test_fetch.py`, which fails when a library changes it:
 `Consumer._getmany`, `Consumer._new_consumer_thread`, `ConsumerThread._create_worker_consumer` (the hooks themselves),
 `ServiceThread._thread_started`, `Service._stopped`, `Service._default_start`, `Service._default_stop_*` (a service
-thread without a thread), `AIOKafkaConsumerThread._consumer` (to reach aiokafka's consumer).
+thread without a thread), `AIOKafkaConsumerThread._consumer` (to reach aiokafka's consumer), and that one's
+`_isolation_level` and `_coordinator` (nobody else knows the generation at once).
 """
 
 from __future__ import annotations
@@ -103,6 +104,12 @@ class LaneConsumer(driver.Consumer):
         """aiokafka's own consumer; raises `ConsumerNotStarted` before the start."""
         return self._thread._ensure_consumer()  # noqa: SLF001
 
+    @property
+    def generation(self) -> int:
+        """Generation of the membership as the coordinator has it: -1 once the group has dropped us."""
+        coordinator: Any = self.aiokafka._coordinator  # noqa: SLF001
+        return int(coordinator.generation)
+
     def _new_consumer_thread(self) -> LoopConsumerThread:
         return LoopConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -112,9 +119,9 @@ class LaneConsumer(driver.Consumer):
         if full := self.intake.full(active):
             active -= full
             timeout = min(timeout, WAIT_WHILE_FULL_S)
-            if not active:
-                await self.intake.wait_for_room(timeout)
-                return {}
+        if not active:
+            await self.intake.wait_for_room(min(timeout, WAIT_WHILE_FULL_S))
+            return {}
         try:
             fetched = await super()._getmany(cast(set[TP], active), timeout)
         except BaseException:

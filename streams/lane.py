@@ -171,9 +171,9 @@ class Lane:
             return
 
     def feed(self, tp: TopicPartition, records: Records) -> None:
-        """Queues a fetched batch. What is not owned is dropped: `acquire` seeks before it owns."""
+        """Queues a fetched batch. What is not owned is dropped: whoever takes a partition over seeks before."""
         partition = self.partitions.get(tp)
-        if partition is None or partition.closed or not records:
+        if partition is None or partition.closed or self._paused or not records:
             return
         queued = partition.queued
         back_to = partition.offer(records)
@@ -320,11 +320,11 @@ class Lane:
         lane_tps = {tp for tp in tps if tp.topic in self._tenants}
         if self._ownership is not None:
             self._ownership.cancel()
-        self._ownership = self._start(self._own(lane_tps, self._epoch))
+        self._ownership = self._start(self._own(lane_tps, self._epoch, self._group.generation))
         await asyncio.wait({self._ownership}, timeout=self._group_settings.request_timeout_s)
 
-    async def _own(self, tps: set[TopicPartition], epoch: int) -> None:
-        generation = self._group.generation
+    async def _own(self, tps: set[TopicPartition], epoch: int, generation: int, *, after_failure: bool = False) -> None:
+        acked = {tp: partition.acked for tp, partition in self.partitions.items()}
 
         def ours() -> bool:
             return self._epoch == epoch and self._group.generation == generation
@@ -332,16 +332,20 @@ class Lane:
         async def open_partitions() -> None:
             await self._guarantee.fence(tps)
             positions = await read_positions(self._group.consumer, tps, self._group_settings.offset_reset)
+            # What we had acknowledged before a failure need not be done again, committed or not.
+            starts = {tp: max(position.start, acked.get(tp, 0)) for tp, position in positions.items()}
             if ours():
-                await self._group.seek({tp: position.start for tp, position in positions.items()})
+                await self._group.seek(starts)
             if ours():
-                self.partitions = {tp: Partition(tp, generation, positions[tp].start) for tp in tps}
+                self.partitions = {tp: Partition(tp, generation, start) for tp, start in starts.items()}
                 self.measures.records_missing += sum(position.missing for position in positions.values())
                 log.info("partitions_acquired", generation=generation, partitions=sorted(tp.partition for tp in tps))
+            # After a failure, work that is left must come through before all is well again.
+            if not after_failure or all(start >= positions[tp].end for tp, start in starts.items()):
+                self._faults.clear()
 
         if tps:
             await self._faults.until_done("partitions cannot be taken over", open_partitions, ours)
-        self._faults.clear()
         self._paused = False
         self._move()
 
@@ -361,9 +365,11 @@ class Lane:
             await asyncio.wait_for(self._settle(released), self._settings.revoke_timeout_s)
         except TimeoutError:
             log.warning("release_timed_out", in_flight=sum(p.in_flight for p in released))
+            self._cancel_publishing(released)
         await self._guarantee.commit(self._group.consumer, released)
         for partition in released:
             self._forget(partition, partition.rewind())
+        _ = self._start(self._guarantee.release([partition.tp for partition in released]))
         log.info(
             "partitions_released", partitions=sorted(p.tp.partition for p in released),
             ms=round((time.monotonic() - started) * 1000),
@@ -389,23 +395,21 @@ class Lane:
     async def _recover(self, error: BaseException, epoch: int) -> None:
         self._paused = True
         self._faults.note(f"results cannot be published: {describe(error)}")
-        for task in self._publishing.values():
-            task.cancel()
+        tps, generation = set(self.partitions), max(p.generation for p in self.partitions.values())
+        self._cancel_publishing(self.partitions.values())
         for partition in self.partitions.values():
             self._forget(partition, partition.rewind())
-        offsets = {tp: partition.acked for tp, partition in self.partitions.items()}
-
-        async def renew_and_seek() -> None:
-            await self._guarantee.renew()
-            await self._group.seek(offsets)
-
+        await self._guarantee.close()
         # A topic that refuses writes lets a new producer start all the same: without acknowledgements, ever slower.
-        await self._faults.pause()
-        await self._faults.until_done("results cannot be published", renew_and_seek, lambda: self._epoch == epoch)
-        self._paused = False
-        self._move()
+        await self._faults.pause(self._guarantee.pause_s)
+        await self._own(tps, epoch, generation, after_failure=True)
 
     # ------------------------------------------------------------------
+
+    def _cancel_publishing(self, partitions: Iterable[Partition]) -> None:
+        for partition in partitions:
+            if (task := self._publishing.get(partition)) is not None:
+                task.cancel()
 
     def _forget(self, partition: Partition, records: int) -> None:
         """Records that will be fetched again, here or elsewhere, count as never seen."""

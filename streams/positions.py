@@ -18,6 +18,7 @@ class Position:
     """Where to go on, and how many offsets the log no longer has between there and what was committed."""
 
     start: int
+    end: int
     missing: int = 0
 
 
@@ -28,12 +29,12 @@ def position_of(committed: int | None, beginning: int, end: int, reset: Literal[
     An offset past the end belongs to a log that was deleted: what is there now is all new.
     """
     if committed is None:
-        return Position(beginning if reset == "earliest" else end)
+        return Position(beginning if reset == "earliest" else end, end)
     if committed < beginning:
-        return Position(beginning, missing=beginning - committed)
+        return Position(beginning, end, missing=beginning - committed)
     if committed > end:
-        return Position(beginning)
-    return Position(committed)
+        return Position(beginning, end)
+    return Position(committed, end)
 
 
 async def read_positions(

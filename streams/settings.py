@@ -77,6 +77,8 @@ class StreamSettings:
     namespace: str = "inferd"
     tenants: tuple[str, ...] = ("default",)
     processing_guarantee: Guarantee = "at_least_once"
+    transaction_timeout_s: float = 15.0
+    """After how long the broker ends a transaction that nobody goes on with (`exactly_once`)."""
     compression: Compression = "none"
     """Of results and dead letters."""
     reply_to_allowed: tuple[str, ...] = ()

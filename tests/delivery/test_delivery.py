@@ -10,7 +10,11 @@ from tests.fixtures.workers import Cluster, Ledger, Load, StartWorker, TrainedMo
 pytestmark = pytest.mark.timeout(300)
 
 
-def assert_whole(ledger: Ledger) -> None:
+both_guarantees = pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+
+
+def assert_whole(ledger: Ledger, guarantee: str = "at_least_once") -> None:
+    assert ledger.repeated == 0 or guarantee == "at_least_once"
     assert ledger.lost == [], f"{len(ledger.lost)} of {len(ledger.sent)} lost"
     assert ledger.wrong == 0
     assert ledger.different_repeats == 0
@@ -34,11 +38,12 @@ def test_a_hundred_thousand_requests_get_one_result_each(
     assert worker.stop() == 0
 
 
+@both_guarantees
 def test_a_worker_that_is_killed_under_load_loses_nothing(
-    cluster: Cluster, model: TrainedModel, start_worker: StartWorker
+    guarantee: str, cluster: Cluster, model: TrainedModel, start_worker: StartWorker
 ) -> None:
     cluster.deploy(model)
-    worker = start_worker(cluster)
+    worker = start_worker(cluster, processing_guarantee=guarantee)
     worker.wait_ready()
     load = Load(cluster, model)
     load.start(per_second=3_000)
@@ -46,29 +51,30 @@ def test_a_worker_that_is_killed_under_load_loses_nothing(
         answered = load.n
         until(lambda: done(worker) > answered, 60, "work before the kill")  # noqa: B023
         worker.kill()
-        worker = start_worker(cluster)
+        worker = start_worker(cluster, processing_guarantee=guarantee)
         worker.wait_ready()
     load.stop()
-    assert_whole(load.ledger())
+    assert_whole(load.ledger(), guarantee)
     assert worker.stop() == 0
 
 
+@both_guarantees
 def test_workers_that_join_and_leave_lose_nothing(
-    cluster: Cluster, model: TrainedModel, start_worker: StartWorker
+    guarantee: str, cluster: Cluster, model: TrainedModel, start_worker: StartWorker
 ) -> None:
     cluster.deploy(model)
-    first = start_worker(cluster)
+    first = start_worker(cluster, processing_guarantee=guarantee)
     first.wait_ready()
     load = Load(cluster, model)
     load.start(per_second=3_000)
-    second = start_worker(cluster)
+    second = start_worker(cluster, processing_guarantee=guarantee)
     until(lambda: owned(second) == 2 and owned(first) == 2, 40, "two partitions each")
     assert first.stop() == 0
     until(lambda: owned(second) == 4, 40, "all partitions at the one that stayed")
-    third = start_worker(cluster)
+    third = start_worker(cluster, processing_guarantee=guarantee)
     until(lambda: owned(third) == 2 and done(third) > 0, 40, "work at the one that joined")
     load.stop()
-    assert_whole(load.ledger())
+    assert_whole(load.ledger(), guarantee)
     assert second.stop() == 0
     assert third.stop() == 0
 
@@ -146,4 +152,3 @@ def owned(worker: Worker) -> int:
     """Request partitions that a worker has."""
     status = worker.get("/status")[1]
     return len(status["partitions"]) if status else 0
-

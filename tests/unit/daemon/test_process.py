@@ -182,7 +182,7 @@ async def test_a_start_that_fails_ends_the_worker(bench: Bench, error: Exception
 
 async def test_settings_that_the_streams_refuse_are_wrong_settings(bench: Bench) -> None:
     def refuses(_streams: FakeStreams) -> None:
-        raise ServerError("INFERD_PROCESSING_GUARANTEE=exactly_once is not available yet")
+        raise ServerError("INFERD_PROCESSING_GUARANTEE=thrice is not available")
 
     bench.prepare = refuses
     bench.run()

@@ -132,6 +132,7 @@ async def test_a_failed_batch_is_done_again_from_the_last_acknowledged_offset(be
     opened = bench.broker.producers_opened
     second.fail(KafkaTimeoutError())
     await bench.until(lambda: bench.group.seeks[-1:] == [{tp(0): 1}])
+    await bench.until(lambda: not bench.lane._paused)
     assert bench.broker.producers_opened == opened + 1, "a producer that failed is replaced"
     assert bench.lane.partitions[tp(0)].next_fetch == 1
     bench.lane.feed(tp(0), [request(1), request(2)])
@@ -233,11 +234,9 @@ async def test_retention_that_overtook_the_group_is_counted(bench: Bench) -> Non
 
 async def test_a_full_partition_is_not_fetched_until_there_is_room(bench: Bench) -> None:
     await bench.own(0, 1)
-    bench.lane._paused = True
     big = b"\xc1" * 600_000
     bench.lane.feed(tp(0), [request(n, value=big) for n in range(60)])
     assert bench.lane.full({tp(0), tp(1)}) == {tp(0), tp(1)}, "the whole buffer is full"
-    bench.lane._paused = False
     assert bench.lane.full({tp(0), tp(3)}) == {tp(0), tp(3)}, "full, and not owned"
 
 

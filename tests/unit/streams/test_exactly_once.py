@@ -1,0 +1,127 @@
+"""Exactly once: the order of steps of a transaction, and what becomes of one that fails."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aiokafka.errors import ProducerFenced
+
+from streams.commit import ExactlyOnce
+from tests.fixtures.lane import Bench, request, tp
+
+pytestmark = pytest.mark.parametrize("bench", [ExactlyOnce], indirect=True, ids=["exactly_once"])
+
+
+async def test_partitions_are_fenced_before_their_positions_are_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told_at_reading = []
+    committed = bench.consumer.committed
+
+    async def reading(partition: object) -> int | None:
+        told_at_reading.append(list(bench.broker.told))
+        return await committed(tp(0))
+
+    monkeypatch.setattr(bench.consumer, "committed", reading)
+    await bench.own(0, 1)
+    assert [sorted(told) for told in told_at_reading] == [["0: open", "1: open"]] * 2
+
+
+async def test_a_transaction_commits_after_every_output_is_acknowledged(bench: Bench) -> None:
+    await bench.own(0)
+    bench.lane.feed(tp(0), [request(0), request(1, value=b"\xc1")])
+    result, dead = await bench.sent(2)
+    await bench.until(lambda: "0: offsets [2] of inferd" in bench.broker.told)
+    result.acknowledge()
+    await asyncio.sleep(0.01)
+    assert "0: commit" not in bench.broker.told, "the dead letter is not acknowledged yet"
+    dead.acknowledge()
+    await bench.until(lambda: bench.lane.partitions[tp(0)].acked == 2)
+    assert bench.broker.told == [
+        "0: open",
+        "0: begin",
+        "0: send 2",
+        "0: send 1",
+        "0: offsets [2] of inferd",
+        "0: commit",
+    ]
+    assert bench.consumer.commits == [], "offsets travel in the transaction alone"
+
+
+async def test_partitions_have_transactions_of_their_own_and_do_not_wait_for_each_other(bench: Bench) -> None:
+    await bench.own(0, 1)
+    bench.lane.feed(tp(0), [request(0, 0)])
+    bench.lane.feed(tp(1), [request(0, 1)])
+    sent = await bench.sent(2)
+    next(s for s in sent if s.partition == 1).acknowledge()
+    await bench.until(lambda: "1: commit" in bench.broker.told)
+    bench.lane.feed(tp(1), [request(1, 1)])
+    await bench.sent(3)
+    assert "0: commit" not in bench.broker.told
+
+
+async def test_the_next_transaction_waits_for_the_one_before(bench: Bench) -> None:
+    await bench.own(0)
+    bench.lane.feed(tp(0), [request(0)])
+    (first,) = await bench.sent(1)
+    bench.lane.feed(tp(0), [request(1), request(2)])
+    await asyncio.sleep(0.01)
+    assert len(bench.broker.sent) == 1
+    first.acknowledge()
+    _, second = await bench.sent(2)
+    assert len(second.records) == 2, "what had to wait goes together"
+
+
+async def test_a_fenced_producer_gives_up_and_is_fenced_back_while_still_a_member(bench: Bench) -> None:
+    bench.broker.acknowledges = True
+    await bench.own(0)
+    bench.broker.commit_error = ProducerFenced()
+    bench.lane.feed(tp(0), [request(0)])
+    await bench.until(lambda: bench.broker.told.count("0: open") == 2)
+    assert bench.broker.told.index("0: close") < len(bench.broker.told) - 1
+    assert "ProducerFenced" in str(bench.lane.fault)
+    bench.broker.commit_error = None
+    bench.consumer.committed_offsets[tp(0)] = 0
+    await bench.until(lambda: not bench.lane._paused)
+    bench.lane.feed(tp(0), [request(0)])
+    await bench.until(lambda: "0: commit" in bench.broker.told)
+    assert bench.lane.fault is None
+
+
+async def test_a_fenced_producer_whose_generation_is_over_stays_out(bench: Bench) -> None:
+    bench.broker.acknowledges = True
+    await bench.own(0)
+    bench.broker.commit_error = ProducerFenced()
+    bench.lane.feed(tp(0), [request(0)])
+    await bench.until(lambda: bench.lane.fault is not None)
+    bench.group.generation += 1
+    await bench.until(lambda: not bench.lane._paused)
+    assert bench.broker.told.count("0: open") == 1
+
+
+async def test_a_commit_whose_reply_was_lost_is_not_done_again(bench: Bench) -> None:
+    """The fence ends the transaction one way or the other; the position read after it says which."""
+    bench.broker.acknowledges = True
+    await bench.own(0)
+    bench.broker.commit_error = TimeoutError()
+    bench.lane.feed(tp(0), [request(0)])
+    await bench.until(lambda: bench.lane.fault is not None)
+    bench.broker.commit_error = None
+    bench.consumer.committed_offsets[tp(0)] = 1
+    bench.consumer.end = 1
+    await bench.until(lambda: bench.group.seeks[-1:] == [{tp(0): 1}])
+    await bench.until(lambda: bench.lane.fault is None)
+    bench.lane.feed(tp(0), [request(0)])
+    await asyncio.sleep(0.01)
+    assert len(bench.broker.sent) == 1
+
+
+async def test_a_release_cuts_off_a_transaction_that_does_not_end_in_time(bench: Bench) -> None:
+    await bench.own(0)
+    bench.lane.feed(tp(0), [request(0)])
+    (sent,) = await bench.sent(1)
+    await bench.lane.release({tp(0)})
+    await bench.until(lambda: "0: close" in bench.broker.told)
+    assert sent.future.cancelled()
+    assert "0: commit" not in bench.broker.told
