@@ -44,7 +44,7 @@ class ModelSnapshot(msgspec.Struct, frozen=True):
 
 
 class LatencySnapshot(msgspec.Struct, frozen=True):
-    """A histogram since start: `counts[i]` observations in (`bounds[i - 1]`, `bounds[i]`] seconds, the last unbounded."""
+    """A histogram since start: `counts[i]` observations in (`bounds[i - 1]`, `bounds[i]`] seconds, the last open."""
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
