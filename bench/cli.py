@@ -1,4 +1,4 @@
-"""`python -m bench [all|throughput|latency|profile]`."""
+"""`python -m bench [all|throughput|latency|profile|show]`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.model import LEAVES, TREES
 from bench.peers.catalog import PEERS, Peer, peers_named
 from bench.plan import DEFAULT, QUICK, Plan
 from bench.profiling import profile_worker
-from bench.report import Report, show, to_json
+from bench.report import Report, from_json, show, to_json
 from bench.requests import FEATURES, PARTITIONS
 from bench.throughput import measure_backlogs
 
@@ -34,13 +34,19 @@ SETTINGS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 1 a measurement is void, 2 wrong usage."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.what == "show" and (options.json is None or not options.json.is_file()):
+        parser.error("show needs --json FILE, the figures of an earlier run")
     say = Console(stderr=True, highlight=False)
     try:
+        if options.what == "show":
+            show(from_json(options.json.read_bytes()), _console())
+            return 0
         with open_lab(options.broker) as lab:
             say.print(f"broker: {lab.cluster.description}")
             if options.what == "profile":
-                profile_worker(lab, options.messages, Console())
+                profile_worker(lab, options.messages, _console())
             else:
                 _measure(lab, options, say)
     except BenchError as error:
@@ -72,10 +78,14 @@ def _measure(lab: Lab, options: argparse.Namespace, say: Console) -> None:
         latencies=latencies,
         sustained=sustained,
     )
-    show(report, Console(width=None if sys.stdout.isatty() else 140))
+    show(report, _console())
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_bytes(to_json(report))
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _plan(options: argparse.Namespace) -> Plan:
@@ -99,8 +109,9 @@ def _parser() -> argparse.ArgumentParser:
         "what",
         nargs="?",
         default="all",
-        choices=("all", "throughput", "latency", "profile"),
-        help="what to measure (default: throughput and latency); profile shows where inferd's time goes",
+        choices=("all", "throughput", "latency", "profile", "show"),
+        help="what to measure (default: throughput and latency); profile shows where inferd's time goes,"
+        " show prints the tables of --json FILE again",
     )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter repeats: about two minutes")
     parser.add_argument("--broker", metavar="HOST:PORT", help="a running Kafka; default: an embedded one, started here")

@@ -24,6 +24,8 @@ from bench.verification import verify
 TENANT = "latency"
 PRIME_COUNT = 100
 PRIME_RATE = 200.0
+WARM_UP_COUNT = 10_000
+WARM_UP_RATE = 3_000.0
 SILENCE_S = 15.0
 GENERATOR_LATE_MS_MAX = 50.0
 SUSTAINED_TRIES = 2
@@ -68,6 +70,7 @@ def measure_latencies(
     lab.prepare_tenant(TENANT, with_inferd=any(peer.module is None for peer in peers))
     latencies: list[LatencyMeasure] = []
     sustained: list[SustainedMeasure] = []
+    _warm_up(lab, peers[0])
     report(f"latency: {plan.span_s:g} s at each of {', '.join(f'{rate:,}/s' for rate in plan.rates)}")
     for repeat in range(plan.repeats):
         for peer in (*peers[repeat % len(peers) :], *peers[: repeat % len(peers)]):
@@ -84,6 +87,16 @@ def measure_latencies(
     return latencies, sustained
 
 
+def _warm_up(lab: Lab, peer: Peer) -> None:
+    """A turn that is not measured: a broker that has just started is slow."""
+    task = lab.task(TENANT, "warm-up")
+    lab.cluster.commit_ends(task.group, task.requests)
+    with running_peer(peer, task) as process:
+        load = _Load(lab, peer, process, task, repeat=-1)
+        load.prime()
+        load.offer(WARM_UP_COUNT, WARM_UP_RATE, "warm-up")
+
+
 class _Load:
     """Load on one running peer."""
 
@@ -96,7 +109,7 @@ class _Load:
 
     def prime(self) -> None:
         """See the peer answer, so that its start is not measured."""
-        self._exchange(PRIME_COUNT, PRIME_RATE, "prime")
+        self.offer(PRIME_COUNT, PRIME_RATE, "prime")
 
     def measure_rates(self, plan: LatencyPlan) -> list[LatencyMeasure]:
         rates = plan.rates if self._peer.fast else plan.slow_rates
@@ -117,7 +130,7 @@ class _Load:
         """Whether the lag stays flat in one of a few tries, and whether the generator fell behind in the last."""
         late = False
         for number in range(SUSTAINED_TRIES):
-            exchange = self._exchange(int(rate * span_s), rate, f"sustained{number}")
+            exchange = self.offer(int(rate * span_s), rate, f"sustained{number}")
             late = exchange.sent.late_p99_ms > GENERATOR_LATE_MS_MAX
             if not late and is_sustained(exchange.scheduled, exchange.received):
                 return True, False
@@ -125,7 +138,7 @@ class _Load:
 
     def _measure(self, rate: float, plan: LatencyPlan) -> LatencyMeasure:
         count = int(rate * (plan.settle_s + plan.span_s))
-        exchange = self._exchange(count, rate, "rate")
+        exchange = self.offer(count, rate, "rate")
         settled = slice(int(rate * plan.settle_s), None)
         latencies_ms = (exchange.received - exchange.scheduled)[settled] * 1e3
         return LatencyMeasure(
@@ -137,7 +150,8 @@ class _Load:
             generator_late_p99_ms=exchange.sent.late_p99_ms,
         )
 
-    def _exchange(self, count: int, rate: float, what: str) -> Exchange:
+    def offer(self, count: int, rate: float, what: str) -> Exchange:
+        """Requests at a rate and their results, verified; `what` keeps their ids apart from others'."""
         prefix = f"{self._peer.name}-{self._repeat}-{what}-{rate:.0f}-"
         task = LoadTask(
             bootstrap_servers=self._task.bootstrap_servers,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-SUSTAINED_SHARE_MIN = 0.97
+SUSTAINED_SHARE_MIN = 0.95
 """Of what is offered in the second half of a span, what must come out in it for the lag to count as flat."""
 
 Floats = NDArray[np.float64]

@@ -12,9 +12,9 @@ class BacklogPlan:
     repeats: int = 5
     count: int = 250_000
     warm: int = 50_000
-    slow_count: int = 8_000
+    slow_count: int = 6_000
     """For the peer that moves one record at a time."""
-    slow_warm: int = 2_000
+    slow_warm: int = 1_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class LatencyPlan:
     slow_rates: tuple[int, ...] = (200,)
     settle_s: float = 0.5
     span_s: float = 3.0
-    sustained_steps: tuple[int, ...] = tuple(range(10_000, 65_000, 5_000))
+    sustained_steps: tuple[int, ...] = (10_000, 15_000, 20_000, 30_000, 40_000, 50_000, 60_000)
     """Rates among which the greatest with a flat lag is sought."""
     sustained_span_s: float = 3.0
 

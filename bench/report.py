@@ -37,6 +37,11 @@ def to_json(report: Report) -> bytes:
     return msgspec.json.format(msgspec.json.encode(report), indent=2)
 
 
+def from_json(content: bytes) -> Report:
+    """The report that `to_json` wrote."""
+    return msgspec.json.decode(content, type=Report)
+
+
 def show(report: Report, console: Console) -> None:
     """Print every table that the report has figures for."""
     facts = Table("", "", title="Where this was measured", show_header=False)

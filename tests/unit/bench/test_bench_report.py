@@ -12,7 +12,7 @@ from rich.console import Console
 from bench.latency import LatencyMeasure, SustainedMeasure
 from bench.measures import Quantiles
 from bench.plan import QUICK
-from bench.report import Report, show, to_json
+from bench.report import Report, from_json, show, to_json
 from bench.throughput import BacklogMeasure
 
 
@@ -74,3 +74,7 @@ def test_the_json_holds_every_single_figure(report: Report) -> None:
     ]
     assert value["plan"]["backlog"]["repeats"] == QUICK.backlog.repeats
     assert value["latencies"][0]["quantiles"]["p99"] == 4.0
+
+
+def test_a_report_is_read_back_as_it_was(report: Report) -> None:
+    assert from_json(to_json(report)) == report
