@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Literal, cast
 
 import faust
@@ -23,9 +23,10 @@ from streams.measure import LaneMeasures
 from streams.refusals import Refusals
 from streams.settings import StreamSettings
 from streams.snapshot import Phase, StreamsSnapshot
-from streams.status import take_snapshot
+from streams.status import fault_of, take_snapshot
 from streams.tenant_lane import TenantLane
 from streams.topics import TopicState, ensure_topics
+from streams.watch import StallWatch
 
 log = structlog.get_logger(__name__)
 
@@ -63,22 +64,23 @@ class Streams:
         try:
             topics = await ensure_topics(self.settings)
             refusals = Refusals(self.settings, leads=self._leads)
-            self.deploys = Deploys(self.settings, refusals.refuse)
-            await self.deploys.start()
-            self._tasks.append(asyncio.create_task(refusals.run(), name="inferd-refusals"))
-            await self._join(topics)
+            deploys = self.deploys = Deploys(self.settings, refusals.refuse, self._crashed)
+            await deploys.start()
+            self._run(refusals.run(), "refusals")
+            self._run(self._ping(deploys), "ping")
+            await self._join(topics, deploys)
         except BaseException:
             await self.stop(0)
             self._stage, self.deploys, self.lane, self._app = "starting", None, None, None
             raise
 
-    async def _join(self, topics: list[TopicState]) -> None:
+    async def _join(self, topics: list[TopicState], deploys: Deploys) -> None:
         self._app = app = create_app(self.settings)
         group = FaustGroup(app)
         guarantee = ExactlyOnce if self.settings.processing_guarantee == "exactly_once" else AtLeastOnce
         lane = self.lane = Lane(
             self.settings,
-            self._tenants(topics),
+            self._tenants(topics, deploys),
             group,
             lambda lane: guarantee(self.settings, self.measures, lane.landed, lane.failed),
             self.measures,
@@ -90,12 +92,9 @@ class Streams:
         for topic in sorted(lane.topics):
             app.topics.add(app.topic(topic, key_serializer="raw", value_serializer="raw", acks=False))
         self._stage = "running"
-        self._tasks += [
-            asyncio.create_task(self._guard(lane.run()), name="inferd-lane"),
-            asyncio.create_task(self._guard(self._start_app(app)), name="inferd-faust"),
-            asyncio.create_task(self._guard(self._watch()), name="inferd-watch"),
-            asyncio.create_task(self._ping(), name="inferd-ping"),
-        ]
+        self._run(lane.run(), "lane")
+        self._run(self._run_app(app), "faust")
+        self._run(self._watch(app, lane), "watch")
 
     async def stop(self, timeout_s: float) -> bool:
         """Stops taking, finishes what is in flight, commits, leaves the group; False where the deadline passed first.
@@ -137,16 +136,22 @@ class Streams:
             return False
         return True
 
-    async def _start_app(self, app: LaneApp) -> None:
+    async def _run_app(self, app: LaneApp) -> None:
         await app.start()
         await app.wait_until_stopped()
+        # An ordered stop cancels this first.
+        raise app.crash_reason or RuntimeError("faust stopped by itself")
 
-    async def _guard(self, coroutine: Any) -> None:
+    def _run(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        """Runs a task until the stop; one that fails ends the process."""
+        self._tasks.append(asyncio.create_task(self._guard(coroutine), name=f"inferd-{name}"))
+
+    async def _guard(self, coroutine: Coroutine[Any, Any, None]) -> None:
         try:
             await coroutine
         except asyncio.CancelledError:
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             self._crashed(error)
 
     def _crashed(self, error: BaseException) -> None:
@@ -168,40 +173,33 @@ class Streams:
         first = TenantTopics(self.settings.namespace, self.settings.tenants[0]).name("requests")
         return self.lane is not None and TopicPartition(first, 0) in self.lane.partitions
 
-    def _tenants(self, topics: list[TopicState]) -> list[TenantLane]:
-        assert self.deploys is not None
+    def _tenants(self, topics: list[TopicState], deploys: Deploys) -> list[TenantLane]:
         partitions_of = {topic.name: topic.partitions for topic in topics}
         tenants = []
         for tenant in self.settings.tenants:
             names = TenantTopics(self.settings.namespace, tenant)
-            scorer = Scorer(self.deploys.catalogs[tenant], self.settings.limits, self.settings.reply_to_allowed)
+            scorer = Scorer(deploys.catalogs[tenant], self.settings.limits, self.settings.reply_to_allowed)
             tenants.append(TenantLane(names, scorer, self.settings.worker_id, partitions_of))
         return tenants
 
     # ------------------------------------------------------------------ watching
 
-    async def _watch(self) -> None:
-        """Ends the process when a rebalance, a recovery, or a lane with work stands still."""
-        moved_at, progress = time.monotonic(), -1
+    async def _watch(self, app: LaneApp, lane: Lane) -> None:
+        """Ends the process when Faust has crashed, or when what should move stands still."""
+        stall = StallWatch(self.settings.group.stall_timeout_s)
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
-            now = time.monotonic()
             self._enter(self._observe_phase())
-            assert self.lane is not None and self._app is not None
-            if self._app.crashed:
-                self._crashed(self._app.crash_reason or RuntimeError("faust crashed"))
-                return
-            idle = not self.lane.busy or self.lane.fault is not None
-            if self.lane.progress != progress or (self._phase == "running" and idle):
-                moved_at, progress = now, self.lane.progress
-            if now - moved_at > self.settings.group.stall_timeout_s:
-                self._on_fatal(f"{self._phase} without progress for {now - moved_at:.0f} s", EXIT_STALLED)
+            if app.crashed:
+                raise app.crash_reason or RuntimeError("faust crashed")
+            stuck = stall.look(self._phase, lane.progress, busy=lane.busy, fault=fault_of(self))
+            if stuck is not None:
+                self._on_fatal(stuck, EXIT_STALLED)
                 return
 
-    async def _ping(self) -> None:
-        assert self.deploys is not None
+    async def _ping(self, deploys: Deploys) -> None:
         while True:
-            await self.deploys.ping()
+            await deploys.ping()
             await asyncio.sleep(WATCH_INTERVAL_S)
 
     def _observe_phase(self) -> Phase:
@@ -235,7 +233,8 @@ class Streams:
         """The end of a partition's log as the last fetch told it."""
         try:
             end: int | None = self._consumer().aiokafka.highwater(tp)
-        except Exception:  # not assigned any more, or not started: there is just nothing known
+        except Exception:  # noqa: BLE001
+            # Not assigned any more, or not started: there is just nothing known.
             return None
         return end
 
@@ -281,6 +280,8 @@ def create_app(settings: StreamSettings) -> LaneApp:
         stream_wait_empty=False,
         stream_recovery_delay=0.0,
         web_enabled=False,
+        # Faust prefers the environment's BROKER_URL, WEB_PORT and a hundred more to what it is told.
+        env={},
         loop=asyncio.get_running_loop(),
     )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from streams.inference.catalog import Version
-from streams.measure import LaneMeasures, ModelCounters
+from streams.measure import ModelCounters
 from streams.partition import Partition
 from streams.snapshot import ModelSnapshot, PartitionSnapshot, Phase, StreamsSnapshot, TenantSnapshot
 
@@ -21,16 +22,15 @@ def take_snapshot(streams: Streams, phase: Phase, phase_for_s: float) -> Streams
     """What goes on in `streams` now."""
     lane, measures = streams.lane, streams.measures
     partitions = list(lane.partitions.values()) if lane is not None else []
-    models = _models(streams)
     return StreamsSnapshot(
         phase=phase,
         phase_for_s=phase_for_s,
-        unready=tuple(_unready(streams, phase, partitions, models)),
+        unready=tuple(_unready(streams, phase, partitions)),
         generation=streams.generation,
         rebalances=streams.rebalances,
         partitions=tuple(_partition(streams, partition) for partition in partitions),
         tenants=_tenants(streams),
-        models=models,
+        models=_models(streams),
         queue=measures.queue.snapshot(),
         infer=measures.infer.snapshot(),
         end_to_end=measures.end_to_end.snapshot(),
@@ -40,11 +40,11 @@ def take_snapshot(streams: Streams, phase: Phase, phase_for_s: float) -> Streams
         in_flight_bytes=sum(partition.in_flight_bytes for partition in partitions),
         commits=measures.commits,
         commit_failures=measures.commit_failures,
-        last_error=_fault(streams),
+        last_error=fault_of(streams) or (streams.deploys.fault if streams.deploys is not None else None),
     )
 
 
-def _fault(streams: Streams) -> str | None:
+def fault_of(streams: Streams) -> str | None:
     """What work waits for: the lane's fault, or a broker that does not answer."""
     if streams.lane is not None and streams.lane.fault is not None:
         return streams.lane.fault
@@ -55,17 +55,16 @@ def _fault(streams: Streams) -> str | None:
     return f"the broker has not answered for {silent_s:.0f} s" if silent_s > UNREACHABLE_S else None
 
 
-def _unready(
-    streams: Streams, phase: Phase, partitions: list[Partition], models: tuple[ModelSnapshot, ...]
-) -> list[str]:
+def _unready(streams: Streams, phase: Phase, partitions: Sequence[Partition]) -> list[str]:
     reasons = []
     if phase != "running":
         reasons.append(f"the streams are {phase}")
     elif not partitions:
         reasons.append("no partitions are assigned to this worker")
-    if (fault := _fault(streams)) is not None:
+    if (fault := fault_of(streams)) is not None:
         reasons.append(fault)
-    if not any(model.state == "ready" for model in models):
+    # A version whose successor of the same number failed is not "ready", and serves.
+    if not any(version.served for _, version in _versions(streams)):
         reasons.append("no model is ready; deploy one with `inferd models deploy`")
     return reasons
 
@@ -88,21 +87,21 @@ def _tenants(streams: Streams) -> tuple[TenantSnapshot, ...]:
     return streams.lane.tenant_snapshots() if streams.lane is not None else ()
 
 
+def _versions(streams: Streams) -> list[tuple[str, Version]]:
+    """Tenant and version of every model."""
+    catalogs = streams.deploys.catalogs if streams.deploys is not None else {}
+    return [(tenant, version) for tenant, catalog in catalogs.items() for version in catalog.versions()]
+
+
 def _models(streams: Streams) -> tuple[ModelSnapshot, ...]:
-    if streams.deploys is None:
-        return ()
-    return tuple(
-        _model(
-            streams.measures, tenant, version, catalog.aliases_of(version.manifest.model_id, version.manifest.version)
-        )
-        for tenant, catalog in streams.deploys.catalogs.items()
-        for version in catalog.versions()
-    )
+    return tuple(_model(streams, tenant, version) for tenant, version in _versions(streams))
 
 
-def _model(measures: LaneMeasures, tenant: str, version: Version, aliases: tuple[str, ...]) -> ModelSnapshot:
+def _model(streams: Streams, tenant: str, version: Version) -> ModelSnapshot:
+    assert streams.deploys is not None
     manifest = version.manifest
-    counters = measures.by_model.get((tenant, manifest.model_id, manifest.version), ModelCounters())
+    key = (tenant, manifest.model_id, manifest.version)
+    counters = streams.measures.by_model.get(key, ModelCounters())
     return ModelSnapshot(
         tenant=tenant,
         model_id=manifest.model_id,
@@ -110,7 +109,7 @@ def _model(measures: LaneMeasures, tenant: str, version: Version, aliases: tuple
         digest=manifest.sha256,
         state=version.state,
         reason=version.reason,
-        aliases=aliases,
+        aliases=streams.deploys.catalogs[tenant].aliases_of(manifest.model_id, manifest.version),
         requests=counters.requests,
         rows=counters.rows,
         predict_s=counters.predict_s,
