@@ -1,0 +1,404 @@
+"""The watchdog of the streams, and their stop: what ends the process, with which code, and what does not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from schemas.connection import KafkaConnection
+from streams import app as app_module
+from streams import record_batches
+from streams.app import EXIT_FAILED, EXIT_STALLED, Streams
+from streams.inference.catalog import ModelCatalog
+from streams.settings import GroupSettings, StreamSettings
+from streams.snapshot import Phase
+from streams.topics import TopicState
+from streams.watch import StallWatch
+
+# What counts as standing still
+
+
+@dataclass
+class Watched:
+    """A watch of 10 s, and its clock."""
+
+    now: float = 1_000.0
+    watch: StallWatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watch = StallWatch(10.0, lambda: self.now)
+
+    def after(
+        self,
+        seconds: float,
+        phase: Phase = "running",
+        progress: int = 0,
+        *,
+        busy: bool = True,
+        fault: str | None = None,
+    ) -> str | None:
+        self.now += seconds
+        return self.watch.look(phase, progress, busy=busy, fault=fault)
+
+
+@pytest.mark.parametrize("phase", ["starting", "rebalancing", "recovering", "running"])
+def test_no_progress_for_too_long_is_a_stall(phase: Phase) -> None:
+    watched = Watched()
+    assert watched.after(0, phase) is None
+    assert watched.after(10, phase) is None
+    assert watched.after(2.4, phase) == f"{phase} without progress for 12 s"
+
+
+@pytest.mark.parametrize("phase", ["starting", "rebalancing", "recovering", "running"])
+def test_progress_is_none(phase: Phase) -> None:
+    watched = Watched()
+    assert [watched.after(6, phase, progress) for progress in range(5)] == [None] * 5
+    assert watched.after(6, phase, 4) is None
+    assert watched.after(6, phase, 4) is not None, "the time since the last progress counts"
+
+
+def test_nothing_to_do_is_none() -> None:
+    watched = Watched()
+    assert [watched.after(6, busy=False) for _ in range(5)] == [None] * 5
+    assert watched.after(6, busy=True) is None
+    assert watched.after(6, busy=True) is not None
+
+
+@pytest.mark.parametrize("phase", ["starting", "rebalancing", "recovering"])
+def test_having_no_work_excuses_only_a_lane_that_runs(phase: Phase) -> None:
+    watched = Watched()
+    watched.after(0, phase, busy=False)
+    assert watched.after(11, phase, busy=False) is not None
+
+
+@pytest.mark.parametrize("phase", ["starting", "rebalancing", "recovering", "running"])
+def test_a_fault_that_is_known_is_none(phase: Phase) -> None:
+    watched = Watched()
+    assert [watched.after(6, phase, fault="the broker is down") for _ in range(5)] == [None] * 5
+    assert watched.after(6, phase) is None
+    assert watched.after(6, phase) is not None, "what goes on standing still afterwards is one"
+
+
+@pytest.mark.parametrize("phase", ["draining", "stopped"])
+def test_a_stop_has_a_deadline_of_its_own(phase: Phase) -> None:
+    watched = Watched()
+    assert [watched.after(60, phase) for _ in range(3)] == [None] * 3
+
+
+def test_phases_that_take_turns_are_no_progress() -> None:
+    watched = Watched()
+    phases: list[Phase] = ["rebalancing", "starting"]
+    assert [watched.after(4, phases[n % 2]) for n in range(4)][-1] is not None
+
+
+# The watch over Faust and a lane
+
+
+@dataclass
+class FakeLane:
+    """A lane as the streams see it."""
+
+    progress: int = 0
+    busy: bool = False
+    fault: str | None = None
+    settled: bool = True
+    partitions: dict[Any, Any] = field(default_factory=dict)
+    topics: frozenset[str] = frozenset()
+    calls: list[str] = field(default_factory=list)
+    drains_for_s: float = 0.0
+    acquired: list[Any] = field(default_factory=list)
+    run_raises: Exception | None = None
+
+    async def run(self) -> None:
+        if self.run_raises:
+            raise self.run_raises
+        await asyncio.Event().wait()
+
+    async def drain(self) -> None:
+        self.calls.append("drain")
+        await asyncio.sleep(self.drains_for_s)
+        self.calls.append("commit")
+
+    async def close(self) -> None:
+        self.calls.append("close")
+
+    def tenant_snapshots(self) -> tuple[Any, ...]:
+        return ()
+
+
+class FakeApp:
+    """A Faust app as the streams see it."""
+
+    def __init__(self) -> None:
+        self.in_recovery = self.rebalancing = self.crashed = False
+        self.crash_reason: BaseException | None = None
+        self.consumer_generation_id, self.rebalancing_count = 3, 2
+        self.stopped = asyncio.Event()
+        self.stops_for_s = 0.0
+        self.calls: list[str] = []
+        self.intake: Any = None
+        self.on_rebalance_complete = SimpleNamespace(connect=lambda function: None)
+        self.topics = SimpleNamespace(add=lambda topic: None)
+
+    def topic(self, name: str, **_: Any) -> str:
+        return name
+
+    async def start(self) -> None:
+        self.calls.append("start")
+
+    async def wait_until_stopped(self) -> None:
+        await self.stopped.wait()
+
+    async def stop(self) -> None:
+        self.calls.append("stop")
+        await asyncio.sleep(self.stops_for_s)
+
+
+class FakeDeploys:
+    """Deploys whose broker answers, unless told otherwise."""
+
+    def __init__(self, *_: Any) -> None:
+        self.catalogs = {"default": ModelCatalog()}
+        self.reachable_at: float | None = None
+        self.fault: str | None = None
+        self.answers = True
+        self.ping_raises: Exception | None = None
+        self.start_raises: BaseException | None = None
+        self.calls: list[str] = []
+
+    async def start(self) -> None:
+        self.calls.append("start")
+        if self.start_raises:
+            raise self.start_raises
+
+    async def stop(self) -> None:
+        self.calls.append("stop")
+
+    async def ping(self) -> bool:
+        if self.ping_raises:
+            raise self.ping_raises
+        if self.answers:
+            self.reachable_at = time.monotonic()
+        return self.answers
+
+
+@dataclass
+class Run:
+    """Streams over fakes, and what they told to end the process."""
+
+    streams: Streams
+    app: FakeApp
+    lane: FakeLane
+    deploys: FakeDeploys
+    fatal: list[tuple[str, int]]
+
+    async def until_fatal(self) -> tuple[str, int]:
+        async with asyncio.timeout(5):
+            while not self.fatal:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        return self.fatal[0]
+
+    async def looks(self, times: int = 5) -> None:
+        """Lets the watch look so often."""
+        for _ in range(times):
+            await asyncio.sleep(app_module.WATCH_INTERVAL_S)
+
+
+@pytest.fixture
+async def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    app, lane, deploys, fatal = FakeApp(), FakeLane(), FakeDeploys(), list[tuple[str, int]]()
+
+    async def topics(_: Any) -> list[TopicState]:
+        return []
+
+    monkeypatch.setattr(app_module, "WATCH_INTERVAL_S", 0.01)
+    monkeypatch.setattr(app_module, "ensure_topics", topics)
+    monkeypatch.setattr(app_module, "Deploys", lambda *_: deploys)
+    monkeypatch.setattr(app_module, "Lane", lambda *_: lane)
+    monkeypatch.setattr(app_module, "create_app", lambda _: app)
+    monkeypatch.setattr(record_batches, "install", lambda *_: None)
+    settings = StreamSettings(
+        KafkaConnection(), "worker-1", tmp_path, group=GroupSettings(stall_timeout_s=0.15), namespace="ns"
+    )
+    streams = Streams(settings, lambda reason, code: fatal.append((reason, code)))
+    run = Run(streams, app, lane, deploys, fatal)
+    yield run
+    lane.drains_for_s = app.stops_for_s = 0.0
+    await streams.stop(1.0)
+
+
+async def test_a_rebalance_that_stalls_ends_the_process(run: Run) -> None:
+    await run.streams.start()
+    run.app.rebalancing = True
+    reason, code = await run.until_fatal()
+    assert code == EXIT_STALLED == 71
+    assert reason.startswith("rebalancing without progress for")
+
+
+async def test_work_that_stalls_ends_the_process(run: Run) -> None:
+    await run.streams.start()
+    run.lane.busy = True
+    reason, code = await run.until_fatal()
+    assert (reason.split(" for ")[0], code) == ("running without progress", 71)
+
+
+async def test_a_takeover_that_never_ends_ends_the_process(run: Run) -> None:
+    run.lane.settled = False
+    await run.streams.start()
+    reason, code = await run.until_fatal()
+    assert (reason.split(" for ")[0], code) == ("starting without progress", 71)
+
+
+async def test_work_that_moves_goes_on(run: Run) -> None:
+    await run.streams.start()
+    run.lane.busy = True
+    for _ in range(30):
+        run.lane.progress += 1
+        await run.looks(1)
+    assert run.fatal == []
+
+
+async def test_a_lane_that_waits_for_its_broker_goes_on(run: Run) -> None:
+    await run.streams.start()
+    run.lane.busy, run.lane.fault = True, "results cannot be published: KafkaConnectionError"
+    await run.looks(30)
+    assert run.fatal == []
+
+
+async def test_a_broker_that_is_silent_in_a_rebalance_is_waited_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.status.UNREACHABLE_S", 0.02)
+    await run.streams.start()
+    await run.looks(2)
+    run.deploys.answers = False
+    run.app.rebalancing = True
+    await run.looks(30)
+    assert run.fatal == []
+    run.deploys.answers = True
+    assert (await run.until_fatal())[1] == 71, "once it answers again, the rebalance has to go on"
+
+
+async def test_a_crash_of_faust_ends_the_process(run: Run) -> None:
+    await run.streams.start()
+    run.app.crashed, run.app.crash_reason = True, RuntimeError("a bug in faust")
+    assert await run.until_fatal() == ("the streams failed: RuntimeError: a bug in faust", EXIT_FAILED)
+
+
+async def test_faust_that_ends_by_itself_ends_the_process(run: Run) -> None:
+    await run.streams.start()
+    run.app.stopped.set()
+    assert await run.until_fatal() == ("the streams failed: RuntimeError: faust stopped by itself", 1)
+
+
+async def test_a_crash_of_the_lane_ends_the_process(run: Run) -> None:
+    run.lane.run_raises = ZeroDivisionError("a bug")
+    await run.streams.start()
+    assert await run.until_fatal() == ("the streams failed: ZeroDivisionError: a bug", 1)
+
+
+async def test_a_ping_that_fails_in_a_way_nobody_expected_ends_the_process(run: Run) -> None:
+    run.deploys.ping_raises = AttributeError("a bug")
+    await run.streams.start()
+    assert await run.until_fatal() == ("the streams failed: AttributeError: a bug", 1)
+
+
+async def test_phases_follow_faust_and_the_lane(run: Run) -> None:
+    assert run.streams.snapshot().phase == "starting"
+    run.lane.settled = False
+    await run.streams.start()
+
+    def phase() -> Phase:
+        return run.streams.snapshot().phase
+
+    seen = [phase()]
+    run.app.rebalancing = True
+    seen.append(phase())
+    run.app.in_recovery = True
+    seen.append(phase())
+    run.app.rebalancing = run.app.in_recovery = False
+    run.lane.settled = True
+    seen.append(phase())
+    await run.streams.stop(1.0)
+    seen.append(phase())
+    assert seen == ["starting", "rebalancing", "recovering", "running", "stopped"]
+
+
+# Start and stop
+
+
+async def test_a_stop_finishes_commits_and_leaves_in_this_order(run: Run) -> None:
+    await run.streams.start()
+    await run.looks(1)
+    story: list[str] = []
+    run.lane.calls = run.app.calls = run.deploys.calls = story
+    assert await run.streams.stop(5.0)
+    assert story == ["drain", "commit", "close", "stop", "stop"]
+    assert run.fatal == []
+
+
+async def test_a_stop_past_its_deadline_commits_nothing_and_says_so(run: Run) -> None:
+    await run.streams.start()
+    run.lane.drains_for_s = 60.0
+    began = time.monotonic()
+    assert not await run.streams.stop(0.2)
+    assert time.monotonic() - began < 2
+    assert run.lane.calls == ["drain", "close"], "and no commit"
+    assert run.app.calls[-1] == "stop", "it leaves the group all the same"
+    assert run.fatal == []
+
+
+async def test_a_group_that_cannot_be_left_in_time_is_not_in_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "LEAVE_S_MIN", 0.05)
+    await run.streams.start()
+    run.app.stops_for_s = 60.0
+    assert not await run.streams.stop(0.1)
+    assert run.lane.calls == ["drain", "commit", "close"]
+
+
+async def test_a_start_that_fails_leaves_nothing_running(run: Run) -> None:
+    before = asyncio.all_tasks()
+    run.deploys.start_raises = ConnectionError("nobody there")
+    with pytest.raises(ConnectionError):
+        await run.streams.start()
+    assert asyncio.all_tasks() == before
+    assert run.deploys.calls == ["start", "stop"]
+    assert run.streams.snapshot().phase == "starting"
+    run.deploys.start_raises = None
+    await run.streams.start()
+    assert run.streams.snapshot().phase == "running"
+
+
+async def test_a_stop_before_the_start_is_done_at_once(run: Run) -> None:
+    assert await run.streams.stop(5.0)
+    assert run.lane.calls == run.app.calls == []
+
+
+@pytest.mark.parametrize(("owned", "leads"), [([0], True), ([1], False), ([], False)])
+async def test_who_owns_the_first_partition_speaks_for_the_group(run: Run, owned: list[int], leads: bool) -> None:
+    await run.streams.start()
+    run.lane.partitions = {("ns.default.requests", number): SimpleNamespace() for number in owned}
+    assert run.streams._leads() is leads
+
+
+async def test_the_lane_knows_the_topics_that_replies_may_go_to(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, int] = {}
+
+    async def topics(_: Any) -> list[TopicState]:
+        return [TopicState("ns.default.results", "results", 4, 1), TopicState("mine", "reply-to", 3, 1)]
+
+    def tenant_lane(names: Any, scorer: Any, worker_id: str, partitions_of: dict[str, int]) -> Any:
+        made.update(partitions_of)
+
+    monkeypatch.setattr(app_module, "ensure_topics", topics)
+    monkeypatch.setattr(app_module, "TenantLane", tenant_lane)
+    lane: Callable[..., Any] = lambda settings, tenants, *_: (list(tenants), run.lane)[1]  # noqa: E731
+    monkeypatch.setattr(app_module, "Lane", lane)
+    run.streams.settings = replace(run.streams.settings, reply_to_allowed=("mine",))
+    await run.streams.start()
+    assert made == {"ns.default.results": 4, "mine": 3}
