@@ -1,0 +1,107 @@
+"""Counters and histograms against numpy and plain sums."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.effects import Tally
+from streams.measure import LATENCY_BOUNDS_S, LaneMeasures, LatencyHistogram, TenantCounters
+from tests.fixtures.lane import sum_model
+
+SECONDS = st.lists(st.one_of(st.floats(0, 100), st.sampled_from(LATENCY_BOUNDS_S)), max_size=50)
+MILLISECONDS = st.lists(st.integers(0, 100_000), max_size=50)
+
+
+def counted(seconds: list[float]) -> list[int]:
+    """By numpy: how many are above the bound before and at most each bound, and how many above the last one."""
+    edges = [-np.inf, *np.nextafter(LATENCY_BOUNDS_S, np.inf), np.inf]
+    counts, _ = np.histogram(seconds, edges)
+    found: list[int] = counts.tolist()
+    return found
+
+
+def test_bounds_ascend() -> None:
+    assert list(LATENCY_BOUNDS_S) == sorted(set(LATENCY_BOUNDS_S))
+
+
+@given(SECONDS)
+def test_observations_are_counted_as_numpy_counts_them(seconds: list[float]) -> None:
+    histogram = LatencyHistogram()
+    for value in seconds:
+        histogram.observe(value)
+    snapshot = histogram.snapshot()
+    assert list(snapshot.counts) == counted(seconds)
+    assert snapshot.total_s == pytest.approx(sum(seconds))
+    assert snapshot.bounds == LATENCY_BOUNDS_S
+    assert len(snapshot.counts) == len(snapshot.bounds) + 1
+
+
+@given(MILLISECONDS)
+def test_waits_since_timestamps_are_counted_the_same(waits_ms: list[int]) -> None:
+    now_ms = 1_700_000_000_000
+    together, singly = LatencyHistogram(), LatencyHistogram()
+    together.observe_since([now_ms - wait for wait in waits_ms], now_ms)
+    for wait in waits_ms:
+        singly.observe(wait / 1000)
+    assert together.snapshot().counts == singly.snapshot().counts
+    assert together.snapshot().total_s == pytest.approx(singly.snapshot().total_s)
+
+
+def test_a_clock_that_runs_ahead_counts_as_no_wait() -> None:
+    histogram = LatencyHistogram()
+    histogram.observe_since([2_000, 5_000], 1_000)
+    snapshot = histogram.snapshot()
+    assert (snapshot.counts[0], sum(snapshot.counts), snapshot.total_s) == (2, 2, 0.0)
+
+
+def test_a_snapshot_stays_as_it_is() -> None:
+    histogram = LatencyHistogram()
+    before = histogram.snapshot()
+    histogram.observe(1.0)
+    assert sum(before.counts) == 0
+
+
+TALLIES = st.lists(
+    st.builds(
+        Tally,
+        st.integers(0, 9),
+        st.dictionaries(st.sampled_from(["malformed", "internal"]), st.integers(1, 9)).map(Counter),
+        st.integers(0, 9),
+        st.integers(0, 9),
+    )
+)
+
+
+@given(TALLIES)
+def test_a_tenants_counters_add_up(tallies: list[Tally]) -> None:
+    counters = TenantCounters("t", requests_in=5)
+    for tally in tallies:
+        counters.add(tally)
+    snapshot = counters.snapshot(pending=3)
+    assert (snapshot.tenant, snapshot.requests_in, snapshot.pending) == ("t", 5, 3)
+    assert snapshot.results == sum(tally.results for tally in tallies)
+    assert sum(snapshot.errors.values()) == sum(sum(tally.errors.values()) for tally in tallies)
+    assert snapshot.dead_letters == sum(tally.dead_letters for tally in tallies)
+    assert snapshot.bytes_out == sum(tally.bytes_out for tally in tallies)
+
+
+def test_models_are_counted_by_tenant_name_and_version() -> None:
+    measures = LaneMeasures()
+    measures.count_models("a", {("m", 1): (2, 20), ("m", 2): (1, 1)})
+    measures.count_models("a", {("m", 1): (3, 30)})
+    measures.count_models("b", {("m", 1): (7, 7)})
+    manifest = sum_model(4).manifest
+    measures.count_prediction("a", manifest, 0.5)
+    measures.count_prediction("a", manifest, 0.25)
+    found = {key: (c.requests, c.rows, c.predict_s) for key, c in measures.by_model.items()}
+    assert found == {
+        ("a", "m", 1): (5, 50, 0.0),
+        ("a", "m", 2): (1, 1, 0.0),
+        ("b", "m", 1): (7, 7, 0.0),
+        ("a", "sum", 4): (0, 0, 0.75),
+    }

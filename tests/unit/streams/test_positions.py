@@ -1,0 +1,118 @@
+"""Where a group goes on: at what it committed, where the log still has that, and else somewhere that is told."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from streams.positions import Position, position_of, read_positions
+from tests.fixtures.lane import FakeConsumer
+
+Reset = Literal["earliest", "latest"]
+RESETS = st.sampled_from(["earliest", "latest"])
+LOG = st.tuples(st.integers(0, 1_000), st.integers(0, 1_000)).map(sorted)
+
+
+@pytest.mark.parametrize(
+    ("committed", "reset", "position"),
+    [
+        (50, "earliest", Position(50, 100)),
+        (50, "latest", Position(50, 100)),
+        (10, "earliest", Position(10, 100)),
+        (100, "latest", Position(100, 100)),
+        (None, "earliest", Position(10, 100)),
+        (None, "latest", Position(100, 100)),
+        (0, "latest", Position(10, 100, missing=10)),
+        (3, "earliest", Position(10, 100, missing=7)),
+        (101, "latest", Position(10, 100)),
+    ],
+)
+def test_where_a_group_goes_on_in_a_log_from_10_to_100(committed: int | None, reset: Reset, position: Position) -> None:
+    assert position_of(committed, 10, 100, reset) == position
+
+
+@given(st.none() | st.integers(0, 1_200), LOG, RESETS)
+def test_it_is_always_in_the_log_and_passes_over_nothing_that_is_there(
+    committed: int | None, log: list[int], reset: Reset
+) -> None:
+    beginning, end = log
+    position = position_of(committed, beginning, end, reset)
+    assert beginning <= position.start <= end == position.end
+    if committed is not None:
+        # Records from the committed offset on, or all of them where the log is another one, are still to come.
+        assert position.start <= max(committed, beginning)
+        assert position.missing == max(0, beginning - committed)
+
+
+class ShortLogs(FakeConsumer):
+    """Partitions 0, 1, …: each log begins at ten times its number and ends 5 later."""
+
+    async def beginning_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return {tp: 10 * tp.partition for tp in tps}
+
+    async def end_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return {tp: 10 * tp.partition + 5 for tp in tps}
+
+
+def tps(*numbers: int) -> list[TopicPartition]:
+    return [TopicPartition("t", number) for number in numbers]
+
+
+async def read(consumer: Any, *numbers: int, reset: Reset = "earliest") -> dict[int, Position]:
+    return {tp.partition: position for tp, position in (await read_positions(consumer, tps(*numbers), reset)).items()}
+
+
+async def test_each_partition_has_its_own() -> None:
+    consumer = ShortLogs()
+    consumer.committed_offsets = dict(zip(tps(0, 1, 2), [3, 4, 30], strict=True))
+    with capture_logs() as logs:
+        positions = await read(consumer, 0, 1, 2, 3)
+    assert positions == {0: Position(3, 5), 1: Position(10, 15, missing=6), 2: Position(20, 25), 3: Position(30, 35)}
+    assert [(entry["event"], entry["partition"], entry.get("count")) for entry in logs] == [
+        ("records_missing", 1, 6),
+        ("offset_past_end", 2, None),
+    ]
+    assert "raise the topic's retention.ms" in logs[0]["cause"]
+    assert (await read(consumer, 3, reset="latest")) == {3: Position(35, 35)}
+
+
+async def test_no_partitions_are_no_questions() -> None:
+    assert await read(ShortLogs()) == {}
+
+
+class Asked(ShortLogs):
+    """Notes the order of the questions; the group committed 7, which is the end by the time that is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[str] = []
+
+    async def committed(self, tp: TopicPartition) -> int | None:
+        self.order.append("committed")
+        return 7
+
+    async def end_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+        self.order.append("ends")
+        return dict.fromkeys(tps, 7)
+
+
+async def test_committed_offsets_are_read_before_the_ends_of_the_logs() -> None:
+    consumer = Asked()
+    assert await read(consumer, 0) == {0: Position(7, 7)}, "the other way round, 7 might be past the end"
+    assert consumer.order == ["committed", "ends"]
+
+
+class Gone(ShortLogs):
+    async def committed(self, tp: TopicPartition) -> int | None:
+        raise KafkaConnectionError("gone")
+
+
+async def test_a_broker_that_fails_is_for_the_caller() -> None:
+    with pytest.raises(KafkaConnectionError):
+        await read(Gone(), 0, 1)

@@ -1,0 +1,205 @@
+"""The snapshot of the streams: what makes them unready, and whether its figures add up."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+
+from schemas.models import Alias, SplitShare
+from streams.inference.catalog import ModelCatalog, Version
+from streams.measure import LaneMeasures, TenantCounters
+from streams.partition import Partition
+from streams.snapshot import Phase, StreamsSnapshot
+from streams.status import UNREACHABLE_S, fault_of, take_snapshot
+from tests.fixtures.lane import request, sum_model, tp
+
+NO_MODEL = "no model is ready; deploy one with `inferd models deploy`"
+
+
+def ready(version: int = 1) -> Version:
+    model = sum_model(version)
+    return Version(model.manifest, "ready", None, model)
+
+
+def failed(version: int = 1, former: Version | None = None) -> Version:
+    return Version(sum_model(version).manifest, "failed", "it is bad", former.served if former else None)
+
+
+@dataclass
+class Lane:
+    """What a snapshot reads of a lane."""
+
+    partitions: dict[TopicPartition, Partition] = field(default_factory=dict)
+    fault: str | None = None
+    counters: TenantCounters = field(default_factory=lambda: TenantCounters("default", requests_in=7))
+
+    def tenant_snapshots(self) -> tuple[Any, ...]:
+        return (self.counters.snapshot(sum(partition.pending for partition in self.partitions.values())),)
+
+
+class FakeStreams:
+    """Streams that are all right: a partition, a model, a broker that has just answered."""
+
+    def __init__(self) -> None:
+        self.measures = LaneMeasures()
+        self.catalog = ModelCatalog()
+        self.catalog.put(ready())
+        self.lane: Lane | None = Lane({tp(0): Partition(tp(0), 1, 100)})
+        self.deploys: Any = SimpleNamespace(
+            catalogs={"default": self.catalog, "other": ModelCatalog()}, reachable_at=time.monotonic(), fault=None
+        )
+        self.generation, self.rebalances = 5, 2
+        self.ends: dict[TopicPartition, int] = {}
+
+    def highwater(self, tp: TopicPartition) -> int | None:
+        return self.ends.get(tp)
+
+    def snapshot(self, phase: Phase = "running") -> StreamsSnapshot:
+        return take_snapshot(self, phase, 1.5)  # type: ignore[arg-type]
+
+    def unready(self) -> tuple[str, ...]:
+        return self.snapshot().unready
+
+
+@pytest.fixture
+def streams() -> FakeStreams:
+    return FakeStreams()
+
+
+# Readiness
+
+
+def test_streams_that_are_all_right_are_ready(streams: FakeStreams) -> None:
+    assert streams.unready() == ()
+    assert streams.snapshot().last_error is None
+
+
+@pytest.mark.parametrize("phase", ["starting", "rebalancing", "recovering", "draining", "stopped"])
+def test_only_streams_that_run_are_ready(streams: FakeStreams, phase: Phase) -> None:
+    assert streams.snapshot(phase).unready == (f"the streams are {phase}",)
+
+
+def test_a_worker_without_partitions_is_not_ready(streams: FakeStreams) -> None:
+    streams.lane = Lane()
+    assert streams.unready() == ("no partitions are assigned to this worker",)
+
+
+def test_a_lane_that_waits_is_not_ready_and_says_for_what(streams: FakeStreams) -> None:
+    assert streams.lane is not None
+    streams.lane.fault = "results cannot be published: KafkaConnectionError"
+    assert streams.unready() == (streams.lane.fault,)
+    assert streams.snapshot().last_error == streams.lane.fault
+
+
+def test_a_broker_that_is_silent_makes_unready(streams: FakeStreams) -> None:
+    streams.deploys.reachable_at -= UNREACHABLE_S - 1
+    assert streams.unready() == ()
+    streams.deploys.reachable_at -= 10
+    assert streams.unready() == ("the broker has not answered for 15 s",)
+    assert streams.snapshot().last_error == streams.unready()[0]
+    streams.deploys.reachable_at = None
+    assert streams.unready() == (), "before the first answer the start itself is what is waited for"
+
+
+def test_no_model_makes_unready(streams: FakeStreams) -> None:
+    streams.catalog.remove("sum", 1)
+    assert streams.unready() == (NO_MODEL,)
+    streams.catalog.put(failed(2))
+    assert streams.unready() == (NO_MODEL,)
+    streams.deploys.catalogs["other"].put(ready(3))
+    assert streams.unready() == (), "a model of any tenant"
+
+
+def test_a_model_that_serves_while_its_successor_failed_is_a_model(streams: FakeStreams) -> None:
+    streams.catalog.put(failed(1, former=ready(1)))
+    assert streams.unready() == ()
+    (model,) = streams.snapshot().models
+    assert (model.state, model.reason) == ("failed", "it is bad")
+
+
+def test_deploys_that_have_to_wait_do_not_make_unready(streams: FakeStreams) -> None:
+    streams.deploys.fault = "models cannot be kept in /data: No space left on device"
+    assert streams.unready() == ()
+    assert streams.snapshot().last_error == streams.deploys.fault
+    assert fault_of(streams) is None  # type: ignore[arg-type]
+
+
+def test_every_reason_is_told(streams: FakeStreams) -> None:
+    assert streams.lane is not None
+    streams.catalog.remove("sum", 1)
+    streams.lane.fault = "a fault"
+    assert streams.snapshot("rebalancing").unready == ("the streams are rebalancing", "a fault", NO_MODEL)
+
+
+def test_before_anything_was_started_there_is_nothing(streams: FakeStreams) -> None:
+    streams.lane = streams.deploys = None
+    snapshot = streams.snapshot("starting")
+    assert snapshot.unready == ("the streams are starting", NO_MODEL)
+    assert (snapshot.partitions, snapshot.tenants, snapshot.models, snapshot.queued_bytes) == ((), (), (), 0)
+
+
+# Figures
+
+
+def test_what_a_partition_holds(streams: FakeStreams) -> None:
+    assert streams.lane is not None
+    partition = streams.lane.partitions[tp(0)]
+    partition.offer([request(n) for n in range(100, 110)])
+    partition.take(4, 10**6)
+    streams.ends[tp(0)] = 150
+    (shown,) = streams.snapshot().partitions
+    assert (shown.topic, shown.partition) == (tp(0).topic, 0)
+    assert (shown.position, shown.committed, shown.end, shown.lag) == (104, 100, 150, 50)
+    assert (shown.queued, shown.in_flight) == (6, 4)
+    assert streams.snapshot().queued_bytes == partition.queued_bytes > 0
+
+
+def test_a_lag_is_never_negative_and_may_be_unknown(streams: FakeStreams) -> None:
+    streams.ends[tp(0)] = 40
+    assert streams.snapshot().partitions[0].lag == 0
+    streams.ends.clear()
+    (shown,) = streams.snapshot().partitions
+    assert (shown.end, shown.lag) == (None, None)
+
+
+def test_sums_over_partitions_and_what_the_lane_measured(streams: FakeStreams) -> None:
+    assert streams.lane is not None
+    for number in range(3):
+        streams.lane.partitions[tp(number)] = partition = Partition(tp(number), 1, 0)
+        partition.offer([request(n, number) for n in range(number + 1)])
+        partition.in_flight_bytes = 10 * number
+    measures = streams.measures
+    measures.batches, measures.batch_rows_last, measures.commits, measures.commit_failures = 4, 5, 6, 7
+    measures.queue.observe(0.1)
+    measures.infer.observe(0.2)
+    measures.end_to_end.observe(0.3)
+    snapshot = streams.snapshot()
+    assert snapshot.in_flight_bytes == 30
+    assert snapshot.queued_bytes == sum(p.queued_bytes for p in streams.lane.partitions.values())
+    assert (snapshot.batches, snapshot.batch_rows_last, snapshot.commits, snapshot.commit_failures) == (4, 5, 6, 7)
+    assert (snapshot.queue.total_s, snapshot.infer.total_s, snapshot.end_to_end.total_s) == (0.1, 0.2, 0.3)
+    assert (snapshot.phase, snapshot.phase_for_s, snapshot.generation, snapshot.rebalances) == ("running", 1.5, 5, 2)
+    (tenant,) = snapshot.tenants
+    assert (tenant.requests_in, tenant.pending) == (7, 6)
+
+
+def test_models_with_their_aliases_and_counters(streams: FakeStreams) -> None:
+    streams.catalog.put(failed(2))
+    streams.catalog.put_alias("sum", "champion", Alias(1))
+    streams.catalog.put_alias("sum", "canary", Alias(split=[SplitShare(1, 9.0), SplitShare(2, 1.0)]))
+    streams.deploys.catalogs["other"].put(ready(1))
+    streams.measures.count_models("default", {("sum", 1): (3, 30)})
+    streams.measures.count_prediction("default", sum_model(1).manifest, 0.5)
+    models = streams.snapshot().models
+    assert [(m.tenant, m.model_id, m.version, m.state, m.reason, m.aliases) for m in models] == [
+        ("default", "sum", 1, "ready", None, ("canary", "champion")),
+        ("default", "sum", 2, "failed", "it is bad", ("canary",)),
+        ("other", "sum", 1, "ready", None, ()),
+    ]
+    assert [(m.requests, m.rows, m.predict_s) for m in models] == [(3, 30, 0.5), (0, 0, 0.0), (0, 0, 0.0)]
+    assert models[0].digest == sum_model(1).manifest.sha256
