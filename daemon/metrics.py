@@ -166,6 +166,12 @@ METRICS: tuple[MetricInfo, ...] = (
     _of_streams("inferd_in_flight_bytes", "gauge", "Published and not yet acknowledged.", lambda s: s.in_flight_bytes),
     _of_streams("inferd_commits_total", "counter", "Commits of offsets that succeeded.", lambda s: s.commits),
     _of_streams("inferd_commit_failures_total", "counter", "Commits that failed.", lambda s: s.commit_failures),
+    _of_streams(
+        "inferd_records_missing_total",
+        "counter",
+        "Requests that retention deleted before they were read.",
+        lambda s: s.records_missing,
+    ),
 )
 
 

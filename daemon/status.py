@@ -36,6 +36,7 @@ COPIED = (
     "in_flight_bytes",
     "commits",
     "commit_failures",
+    "records_missing",
     "last_error",
 )
 """Fields of a snapshot that the status gives as they are."""
@@ -103,6 +104,7 @@ class Status(msgspec.Struct, frozen=True):
     in_flight_bytes: int = 0
     commits: int = 0
     commit_failures: int = 0
+    records_missing: int = 0
     last_error: str | None = None
 
 

@@ -10,7 +10,7 @@ Private names used, each covered by `tests/unit/streams/test_fetch.py`, which fa
 `Consumer._getmany`, `Consumer._new_consumer_thread`, `ConsumerThread._create_worker_consumer` (the hooks themselves),
 `ServiceThread._thread_started`, `Service._stopped`, `Service._default_start`, `Service._default_stop_*` (a service
 thread without a thread), `AIOKafkaConsumerThread._consumer` (to reach aiokafka's consumer), and that one's
-`_isolation_level` and `_coordinator` (nobody else knows the generation at once).
+`_isolation_level`, `_fetch_max_wait_ms` and `_coordinator` (nobody else knows the generation at once).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from faust.types import TP
 
 from streams.inference.micro_batch import Record
 
+FETCH_MAX_WAIT_MS = 100
 WAIT_WHILE_FULL_S = 0.05
 """How long a fetch may wait while some lane partition has no room: room may come at any moment."""
 
@@ -89,6 +90,9 @@ class LoopConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         # A producer's aborted transaction is no request; Faust reads uncommitted unless it is transactional itself.
         consumer._isolation_level = "read_committed"  # noqa: SLF001
+        # Faust lets the broker hold a fetch for 1.5 s, and a node has one fetch at a time: a partition that is not
+        # part of it, because its last records were not taken yet, would wait as long beside an idle one.
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001
         return consumer
 
 

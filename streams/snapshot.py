@@ -90,3 +90,5 @@ class StreamsSnapshot(msgspec.Struct, frozen=True):
     commit_failures: int
     last_error: str | None
     """The fault that work waits on now, in words; None while all is well."""
+    records_missing: int = 0
+    """Requests that retention deleted before the group had read them."""

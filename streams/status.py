@@ -40,6 +40,7 @@ def take_snapshot(streams: Streams, phase: Phase, phase_for_s: float) -> Streams
         in_flight_bytes=sum(partition.in_flight_bytes for partition in partitions),
         commits=measures.commits,
         commit_failures=measures.commit_failures,
+        records_missing=measures.records_missing,
         last_error=fault_of(streams) or (streams.deploys.fault if streams.deploys is not None else None),
     )
 

@@ -89,7 +89,7 @@ class Scorer:
                 continue
             given = (envelope.id is not msgspec.UNSET) + (envelope.outputs is not msgspec.UNSET)
             # A one-byte map header that counts exactly the fields that are set: no field came twice.
-            if value[0] != 0x82 + given or len(value) > bytes_max:  # type: ignore[index,arg-type]
+            if value[0] != 0x82 + given or len(value) > bytes_max or envelope.outputs == []:  # type: ignore[index,arg-type]
                 odd.append(index)
                 continue
             key = (envelope.model_id,) if envelope.outputs is msgspec.UNSET else (envelope.model_id, *envelope.outputs)

@@ -76,7 +76,9 @@ def test_topics_are_created_once_and_listed(commands: Commands, namespace: str) 
     partitions = {topic["name"]: topic["partitions"] for topic in again}
     assert partitions[f"{namespace}.acme.requests"] == 3
     assert partitions[f"{namespace}.acme.models"] == 1
-    assert all(topic["problem"] is None for topic in commands.answer("topics", "list"))
+    problems = [topic["problem"] for topic in commands.answer("topics", "list") if topic["problem"]]
+    assert problems, "they have 3 partitions, the settings say 4"
+    assert all("INFERD_TOPIC_PARTITIONS" in problem for problem in problems)
 
 
 def test_topics_that_do_not_fit_are_named_by_command_worker_and_doctor(
@@ -94,12 +96,6 @@ def test_topics_that_do_not_fit_are_named_by_command_worker_and_doctor(
         assert f"{topic} has 7 partitions" in done.stderr
         assert "Traceback" not in done.stderr
     assert states(commands.answer("doctor"))["topics"] == "fail"
-
-
-def test_a_guarantee_that_is_not_there_yet_is_a_wrong_setting(commands: Commands) -> None:
-    done = commands.run("worker", "--http-port", "0", "--processing-guarantee", "exactly_once")
-    assert done.returncode == 2
-    assert "exactly_once" in done.stderr
 
 
 def test_the_doctor_finds_all_well_beside_a_worker(

@@ -10,7 +10,7 @@ import msgpack
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.requests import ID_PATTERN
@@ -46,7 +46,7 @@ rows = st.one_of(
 requests = st.fixed_dictionaries(
     {"model_id": st.sampled_from(["sum", "sum:1", "sum:2", "sum@champion", "none", "../x", ""]), "input_data": rows},
     optional={
-        "id": st.one_of(st.text(max_size=70), st.from_regex(ID_PATTERN, fullmatch=True), st.integers()),
+        "id": st.one_of(st.text(max_size=70), st.from_regex(ID_PATTERN, fullmatch=True), st.integers(-5, 5)),
         "outputs": st.lists(st.sampled_from(["prediction", "raw", "leaves", "x"]), max_size=3),
         "extra": st.none(),
     },
@@ -54,6 +54,7 @@ requests = st.fixed_dictionaries(
 
 
 @settings(max_examples=300)
+@example([{"model_id": "sum", "input_data": [0.0, 0.0], "outputs": []}])
 @given(st.lists(requests, min_size=1, max_size=6))
 def test_both_decoders_agree_on_any_request(batch: list[Any]) -> None:
     agree([msgpack.packb(request) for request in batch])
