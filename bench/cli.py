@@ -24,7 +24,7 @@ from bench.report import Report, from_json, show, to_json
 from bench.requests import FEATURES, PARTITIONS
 from bench.throughput import measure_backlogs
 
-DEFAULT_PEERS = ",".join(peer.name for peer in PEERS if not peer.optional)
+DEFAULT_PEERS = ",".join(peer.name for peer in PEERS)
 SETTINGS = {
     "requests": f"one row of {FEATURES} float64, msgpack, about 320 bytes; {PARTITIONS} partitions",
     "model": f"LightGBM, {TREES} trees x {LEAVES} leaves, one thread",

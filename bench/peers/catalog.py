@@ -28,22 +28,13 @@ class Peer:
     """Whether it is given the long backlog and the high rates."""
     predict_threads: int = 1
     """0 is LightGBM's own default."""
-    optional: bool = False
-    """Measured only where it is asked for by name."""
 
 
 PEERS = (
     Peer("librdkafka", "librdkafka loop", "bench.peers.librdkafka_loop"),
     Peer("aiokafka", "aiokafka loop, pipelined", "bench.peers.aiokafka_loop"),
-    Peer("faust", "Faust agent, naive", "bench.peers.faust_agent", fast=False),
-    Peer(
-        "faust-threads",
-        "Faust agent, LightGBM's threads",
-        "bench.peers.faust_agent",
-        fast=False,
-        predict_threads=0,
-        optional=True,
-    ),
+    Peer("faust", "Faust agent, naive", "bench.peers.faust_agent", fast=False, predict_threads=0),
+    Peer("faust-tuned", "Faust agent, one thread", "bench.peers.faust_agent", fast=False),
     Peer(INFERD, "inferd worker", None),
 )
 
