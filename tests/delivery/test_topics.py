@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
@@ -17,6 +19,7 @@ from streams import topics
 from streams.settings import StreamSettings, TopicSettings
 from streams.topics import TopicsError, describe_topics, ensure_topics, topic_specs
 from tests.fixtures.broker import FAST_GROUPS, broker_settings
+from tests.fixtures.workers import PARTITIONS, Cluster, StartWorker, TrainedModel
 
 
 def settings_of(bootstrap: str, namespace: str, *reply_to: str, **how: Any) -> StreamSettings:
@@ -107,6 +110,32 @@ async def test_topics_for_replies(
     await admin.create_topics([NewTopic(f"{namespace}.mine", 7, 1)])
     states = await ensure_topics(settings)
     assert (states[-1].name, states[-1].stream, states[-1].partitions) == (f"{namespace}.mine", "reply-to", 7)
+
+
+def test_a_worker_whose_topics_do_not_fit_says_so_and_ends(cluster: Cluster, start_worker: StartWorker) -> None:
+    worker = start_worker(cluster, topic_partitions=PARTITIONS + 1)
+    assert worker.process.wait(30) == 1
+    assert f"INFERD_TOPIC_PARTITIONS is {PARTITIONS + 1}: set INFERD_TOPIC_PARTITIONS={PARTITIONS}, or" in worker.text()
+
+
+async def test_a_reply_goes_to_a_topic_of_the_users_own(
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker, admin: AIOKafkaAdminClient
+) -> None:
+    mine = f"{cluster.namespace}.mine"
+    await admin.create_topics([NewTopic(mine, 3, 1)])
+    cluster.deploy(model)
+    worker = start_worker(cluster, reply_to_allowed=mine)
+    producer = cluster.producer()
+    for number in range(PARTITIONS):
+        body = msgpack.packb({"id": f"q{number}", "model_id": "demo", "input_data": [0.0] * 10})
+        producer.produce(cluster.topics.name("requests"), body, partition=number, headers={"reply-to": mine.encode()})
+    assert producer.flush(30) == 0
+    consumer = AIOKafkaConsumer(mine, bootstrap_servers=cluster.bootstrap, auto_offset_reset="earliest")
+    async with consumer, asyncio.timeout(30):
+        replies = [await anext(consumer) for _ in range(PARTITIONS)]
+    found = {msgpack.unpackb(reply.value)["id"]: reply.partition for reply in replies}
+    assert found == {f"q{number}": number % 3 for number in range(PARTITIONS)}
+    assert await asyncio.to_thread(worker.stop) == 0
 
 
 async def test_a_broker_that_creates_topics_by_itself_is_not_made_to(
