@@ -1,6 +1,6 @@
 """The batch lane: take what waits, score it, publish, acknowledge, commit.
 
-A request's way, read from top to bottom: `feed` (fetched) → `_take` → `_score` → `_publish` → `_landed`
+A request's way, read from top to bottom: `feed` (fetched) → `_take` → `_process` (scored) → `_publish` → `_landed`
 (acknowledged) → `_commit_regularly`. Ownership of partitions comes and goes with `acquire` and `release`.
 """
 
@@ -15,12 +15,11 @@ from typing import Any, Protocol
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from schemas.errors import InternalError
+from streams.batch_scoring import BatchScoring
 from streams.commit import PUBLISH_ERRORS, Guarantee
 from streams.effects import Effects
 from streams.faults import Faults, describe
 from streams.fetch import Records
-from streams.inference.micro_batch import Outcome, Work, halve
 from streams.measure import LaneMeasures
 from streams.pace import Pace
 from streams.partition import Flight, Partition
@@ -77,6 +76,7 @@ class Lane:
         self._guarantee = guarantee(self)
         self._clock = clock
         self._pace = Pace(settings.lane)
+        self._scoring = BatchScoring(measures, self._pace, clock)
         self._epoch = 0
         self._paused = self._draining = False
         self._turn = 0
@@ -222,7 +222,7 @@ class Lane:
         rewinds = {partition: partition.rewinds for partition, _ in taken}
         for tenant, work in self._by_tenant(taken):
             started_ms, started = self._now_ms(), time.perf_counter()
-            outcome = await self._score(tenant, [(partition.tp.partition, part) for partition, part in work])
+            outcome = await self._scoring.score(tenant, [(partition.tp.partition, part) for partition, part in work])
             timing = Timing(started_ms, int((time.perf_counter() - started) * 1e6))
             start = 0
             for partition, part in work:
@@ -243,42 +243,6 @@ class Lane:
         for partition, records in taken:
             by_topic.setdefault(partition.tp.topic, []).append((partition, records))
         return [(self._tenants[topic], work) for topic, work in by_topic.items()]
-
-    async def _score(self, tenant: TenantLane, work: Work) -> Outcome:
-        """Scores a micro-batch; where that raises, the record to blame is found by halves and answered `internal`."""
-        started = time.perf_counter()
-        try:
-            outcome = await self._score_batch(tenant, work)
-        except Exception as fault:
-            halves = halve(work)
-            if halves is None:
-                log.exception("scoring_failed", tenant=tenant.name, partition=work[0][0], offset=work[0][1][0].offset)
-                return tenant.scorer.refuse(work, InternalError(f"{type(fault).__name__} while scoring"))
-            return (await self._score(tenant, halves[0])) + (await self._score(tenant, halves[1]))
-        for noted in outcome.faults:
-            log.error("scoring_fault", exc_info=noted, tenant=tenant.name)
-        elapsed = time.perf_counter() - started
-        self._pace.batch_took(elapsed, len(outcome.values))
-        self.measures.infer.observe(elapsed)
-        self.measures.batches += 1
-        self.measures.batch_rows_last = outcome.rows
-        self.measures.count_models(tenant.name, outcome.by_model)
-        return outcome
-
-    async def _score_batch(self, tenant: TenantLane, work: Work) -> Outcome:
-        now_ms = self._now_ms()
-        self.measures.queue.observe_since([record.timestamp for _, records in work for record in records], now_ms)
-        batch = tenant.scorer.prepare(work, now_ms)
-        for group in batch.groups:
-            started = time.perf_counter()
-            if self._pace.is_long(group):
-                await asyncio.get_running_loop().run_in_executor(None, group.predict)
-            else:
-                group.predict()
-            elapsed = time.perf_counter() - started
-            self._pace.group_took(group, elapsed)
-            self.measures.count_prediction(tenant.name, group.model.manifest, elapsed)
-        return batch.finish()
 
     def _publish(self, partition: Partition, effects: Effects) -> None:
         task = self._start(self._publish_now(partition, effects))

@@ -51,8 +51,9 @@ class LatencyHistogram:
         self._total_s += seconds
 
     def observe_since(self, timestamps_ms: Sequence[int], now_ms: float) -> None:
-        """One observation a timestamp; clocks that run ahead count as zero."""
-        waits = np.maximum(now_ms - np.array(timestamps_ms, dtype=np.float64), 0.0)
+        """One observation a timestamp; clocks that run ahead, and records without a timestamp, count as zero."""
+        stamps = np.array(timestamps_ms, dtype=np.float64)
+        waits = np.where(stamps > 0, np.maximum(now_ms - stamps, 0.0), 0.0)
         self._counts += np.bincount(self._bounds_ms.searchsorted(waits), minlength=len(self._counts))
         self._total_s += float(waits.sum()) / 1000
 

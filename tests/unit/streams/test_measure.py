@@ -105,3 +105,10 @@ def test_models_are_counted_by_tenant_name_and_version() -> None:
         ("b", "m", 1): (7, 7, 0.0),
         ("a", "sum", 4): (0, 0, 0.75),
     }
+
+
+def test_a_record_without_a_timestamp_has_waited_no_time() -> None:
+    histogram = LatencyHistogram()
+    histogram.observe_since([-1, 0], 1e12)
+    assert histogram.snapshot().counts[0] == 2
+    assert histogram.snapshot().total_s == 0

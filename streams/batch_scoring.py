@@ -1,0 +1,63 @@
+"""One micro-batch through the scorer of its tenant: inline or in a thread, measured, and never stopped by a record."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+
+from schemas.errors import InternalError
+from streams.inference.micro_batch import Outcome, Work, halve
+from streams.measure import LaneMeasures
+from streams.pace import Pace
+from streams.tenant_lane import TenantLane
+
+log = structlog.get_logger(__name__)
+
+
+class BatchScoring:
+    """Scores micro-batches one after the other; what they cost goes into the pace of the next ones."""
+
+    def __init__(self, measures: LaneMeasures, pace: Pace, clock: Callable[[], float]) -> None:
+        """`clock`: Unix seconds."""
+        self._measures = measures
+        self._pace = pace
+        self._clock = clock
+
+    async def score(self, tenant: TenantLane, work: Work) -> Outcome:
+        """Scores a micro-batch; where that raises, the record to blame is found by halves and answered `internal`."""
+        started = time.perf_counter()
+        try:
+            outcome = await self._score_batch(tenant, work)
+        except Exception as fault:
+            halves = halve(work)
+            if halves is None:
+                log.exception("scoring_failed", tenant=tenant.name, partition=work[0][0], offset=work[0][1][0].offset)
+                return tenant.scorer.refuse(work, InternalError(f"{type(fault).__name__} while scoring"))
+            return (await self.score(tenant, halves[0])) + (await self.score(tenant, halves[1]))
+        for noted in outcome.faults:
+            log.error("scoring_fault", exc_info=noted, tenant=tenant.name)
+        elapsed = time.perf_counter() - started
+        self._pace.batch_took(elapsed, len(outcome.values))
+        self._measures.infer.observe(elapsed)
+        self._measures.batches += 1
+        self._measures.batch_rows_last = outcome.rows
+        self._measures.count_models(tenant.name, outcome.by_model)
+        return outcome
+
+    async def _score_batch(self, tenant: TenantLane, work: Work) -> Outcome:
+        now_ms = int(self._clock() * 1000)
+        self._measures.queue.observe_since([record.timestamp for _, records in work for record in records], now_ms)
+        batch = tenant.scorer.prepare(work, now_ms)
+        for group in batch.groups:
+            started = time.perf_counter()
+            if self._pace.is_long(group):
+                await asyncio.get_running_loop().run_in_executor(None, group.predict)
+            else:
+                group.predict()
+            elapsed = time.perf_counter() - started
+            self._pace.group_took(group, elapsed)
+            self._measures.count_prediction(tenant.name, group.model.manifest, elapsed)
+        return batch.finish()
