@@ -30,7 +30,7 @@ from mode.threads import QueueServiceThread, ServiceThread
 
 from schemas.connection import KafkaConnection
 from streams.app import create_app
-from streams.fetch import WAIT_WHILE_FULL_S, LaneApp, LaneConsumer, LoopConsumerThread
+from streams.fetch import FETCH_MAX_WAIT_MS, WAIT_WHILE_FULL_S, LaneApp, LaneConsumer, LoopConsumerThread
 from streams.settings import GroupSettings, LaneSettings, StreamSettings
 
 LANE_TOPIC, OTHER_TOPIC = "ns.default.requests", "ns.default.jobs"
@@ -404,6 +404,7 @@ async def test_the_consumer_reads_what_is_committed_with_fausts_own_assignor(
     monkeypatch.setattr(aiokafka, "AIOKafkaConsumer", Captured)
     consumer = transport.thread._create_worker_consumer(app.transport)  # type: ignore[arg-type]
     assert consumer._isolation_level == "read_committed"
+    assert consumer._fetch_max_wait_ms == FETCH_MAX_WAIT_MS
     assert isinstance(app.assignor, PartitionAssignor)
     assert made["partition_assignment_strategy"] == [app.assignor], "with no table, too"
     assert made["enable_auto_commit"] is False
@@ -411,8 +412,10 @@ async def test_the_consumer_reads_what_is_committed_with_fausts_own_assignor(
     assert made["bootstrap_servers"] == ["broker-1:9092", "broker-2:9093"]
 
 
-def test_the_fetcher_is_made_with_the_isolation_level_of_the_consumer() -> None:
-    assert "isolation_level=self._isolation_level" in inspect.getsource(AIOKafkaConsumer.start)
+def test_the_fetcher_is_made_with_what_was_set_on_the_consumer() -> None:
+    made = inspect.getsource(AIOKafkaConsumer.start)
+    assert "isolation_level=self._isolation_level" in made
+    assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in made
 
 
 async def test_the_app_serves_nothing_and_creates_nothing(transport: Transport) -> None:
