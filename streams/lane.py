@@ -7,6 +7,7 @@ A request's way, read from top to bottom: `feed` (fetched) → `_take` → `_pro
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterable
@@ -96,10 +97,21 @@ class Lane:
         while not committing.done():
             await self._work.wait()
             self._work.clear()
+            await self._wait_to_fill()
             while taken := self._take():
                 await self._process(taken)
                 # The sender, the fetcher and the heartbeat get their turn between two micro-batches.
                 await asyncio.sleep(0)
+
+    async def _wait_to_fill(self) -> None:
+        """Gives a micro-batch the time to fill that the settings allow; by default none."""
+        if not self._settings.batch_wait_ms or not any(p.queued for p in self.partitions.values()):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.batch_wait_ms / 1000):
+                while sum(p.queued for p in self.partitions.values()) < self._settings.batch_rows_max:
+                    self._work.clear()
+                    await self._work.wait()
 
     async def drain(self) -> None:
         """Takes nothing more, waits until what is in flight is acknowledged, and commits it; has no deadline itself."""
@@ -165,10 +177,8 @@ class Lane:
 
     async def wait_for_room(self, timeout_s: float) -> None:
         self._room.clear()
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._room.wait(), timeout_s)
-        except TimeoutError:
-            return
 
     def feed(self, tp: TopicPartition, records: Records) -> None:
         """Queues a fetched batch. What is not owned is dropped: whoever takes a partition over seeks before."""

@@ -121,6 +121,21 @@ async def test_everything_that_waits_is_one_micro_batch_over_all_partitions(benc
     assert bench.runtime.calls == [30]
 
 
+async def test_a_micro_batch_waits_to_fill_only_where_the_settings_say_so(bench: Bench) -> None:
+    bench.lane._settings = replace(bench.lane._settings, batch_wait_ms=60_000.0, batch_rows_max=3)
+    await bench.own(0)
+    bench.lane.feed(tp(0), [request(0)])
+    await asyncio.sleep(0.02)
+    assert bench.runtime.calls == []
+    bench.lane.feed(tp(0), [request(1), request(2)])
+    await bench.sent(1)
+    assert bench.runtime.calls == [3], "it is full"
+    bench.lane._settings = replace(bench.lane._settings, batch_wait_ms=20.0)
+    bench.lane.feed(tp(0), [request(3)])
+    await bench.sent(2)
+    assert bench.runtime.calls == [3, 1], "the time is over"
+
+
 async def test_a_failed_batch_is_done_again_from_the_last_acknowledged_offset(bench: Bench) -> None:
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0)])
