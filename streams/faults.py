@@ -61,5 +61,7 @@ class Faults:
 
 def describe(error: BaseException) -> str:
     """An error in one line: its type, and what it says."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+    name, text = type(error).__name__, str(error).strip()[:400]
+    if text.startswith(name):  # aiokafka's errors name themselves
+        return text
+    return f"{name}: {text}" if text else name

@@ -9,8 +9,13 @@ from typing import Literal
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 log = structlog.get_logger(__name__)
+
+
+class PastTheEndError(KafkaError):
+    """The group has committed more than the log holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +31,37 @@ def position_of(committed: int | None, beginning: int, end: int, reset: Literal[
     """Goes on at the committed offset where the log still has it.
 
     Without one, at the beginning or the end as `reset` says. Retention that overtook it leaves a gap, which is named.
-    An offset past the end belongs to a log that was deleted: what is there now is all new.
+    Raises `PastTheEndError` for an offset past the end: a new leader may tell a shorter log for a moment, and starting
+    anew then would repeat all of it. Where it lasts, the topic was deleted and made again, and somebody must say so.
     """
     if committed is None:
         return Position(beginning if reset == "earliest" else end, end)
     if committed < beginning:
         return Position(beginning, end, missing=beginning - committed)
     if committed > end:
-        return Position(beginning, end)
+        raise PastTheEndError(f"offset {committed} is committed, and the log ends at {end}")
     return Position(committed, end)
 
 
 async def read_positions(
     consumer: AIOKafkaConsumer, tps: Collection[TopicPartition], reset: Literal["earliest", "latest"]
 ) -> dict[TopicPartition, Position]:
-    """Positions of `tps`; asked of the broker now, so that they are read after whatever was fenced before."""
+    """Positions of `tps`; asked of the broker now, so that they are read after whatever was fenced before.
+
+    `PastTheEndError` naming the partition and what to do; other `KafkaError`s where the broker does not answer.
+    """
     asked = list(tps)
     committed = dict(zip(asked, await asyncio.gather(*map(consumer.committed, asked)), strict=True))
     beginnings, ends = await asyncio.gather(consumer.beginning_offsets(asked), consumer.end_offsets(asked))
-    positions = {tp: position_of(committed[tp], beginnings[tp], ends[tp], reset) for tp in asked}
+    positions = {}
+    for tp in asked:
+        try:
+            positions[tp] = position_of(committed[tp], beginnings[tp], ends[tp], reset)
+        except PastTheEndError as error:
+            raise PastTheEndError(
+                f"{tp.topic}/{tp.partition}: {error.args[0]}; if the topic was deleted and created again, reset the"
+                " group's offsets (kafka-consumer-groups --reset-offsets) or set another INFERD_GROUP_ID"
+            ) from None
     _report(positions, committed)
     return positions
 
@@ -57,5 +74,3 @@ def _report(positions: Mapping[TopicPartition, Position], committed: Mapping[Top
                 "records_missing", topic=tp.topic, partition=tp.partition, committed=offset, count=position.missing,
                 cause="retention deleted records before they were read; raise the topic's retention.ms",
             )  # fmt: skip
-        elif offset is not None and position.start != offset:
-            log.error("offset_past_end", topic=tp.topic, partition=tp.partition, committed=offset, start=position.start)

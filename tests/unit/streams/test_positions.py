@@ -7,11 +7,11 @@ from typing import Any, Literal
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from streams.positions import Position, position_of, read_positions
+from streams.positions import PastTheEndError, Position, position_of, read_positions
 from tests.fixtures.lane import FakeConsumer
 
 Reset = Literal["earliest", "latest"]
@@ -30,11 +30,15 @@ LOG = st.tuples(st.integers(0, 1_000), st.integers(0, 1_000)).map(sorted)
         (None, "latest", Position(100, 100)),
         (0, "latest", Position(10, 100, missing=10)),
         (3, "earliest", Position(10, 100, missing=7)),
-        (101, "latest", Position(10, 100)),
     ],
 )
 def test_where_a_group_goes_on_in_a_log_from_10_to_100(committed: int | None, reset: Reset, position: Position) -> None:
     assert position_of(committed, 10, 100, reset) == position
+
+
+def test_an_offset_past_the_end_is_never_taken_for_a_new_log() -> None:
+    with pytest.raises(PastTheEndError, match="offset 101 is committed, and the log ends at 100"):
+        position_of(101, 10, 100, "earliest")
 
 
 @given(st.none() | st.integers(0, 1_200), LOG, RESETS)
@@ -42,10 +46,10 @@ def test_it_is_always_in_the_log_and_passes_over_nothing_that_is_there(
     committed: int | None, log: list[int], reset: Reset
 ) -> None:
     beginning, end = log
+    assume(committed is None or committed <= end)
     position = position_of(committed, beginning, end, reset)
     assert beginning <= position.start <= end == position.end
     if committed is not None:
-        # Records from the committed offset on, or all of them where the log is another one, are still to come.
         assert position.start <= max(committed, beginning)
         assert position.missing == max(0, beginning - committed)
 
@@ -70,16 +74,20 @@ async def read(consumer: Any, *numbers: int, reset: Reset = "earliest") -> dict[
 
 async def test_each_partition_has_its_own() -> None:
     consumer = ShortLogs()
-    consumer.committed_offsets = dict(zip(tps(0, 1, 2), [3, 4, 30], strict=True))
+    consumer.committed_offsets = dict(zip(tps(0, 1, 2), [3, 4, 20], strict=True))
     with capture_logs() as logs:
         positions = await read(consumer, 0, 1, 2, 3)
     assert positions == {0: Position(3, 5), 1: Position(10, 15, missing=6), 2: Position(20, 25), 3: Position(30, 35)}
-    assert [(entry["event"], entry["partition"], entry.get("count")) for entry in logs] == [
-        ("records_missing", 1, 6),
-        ("offset_past_end", 2, None),
-    ]
+    assert [(entry["event"], entry["partition"], entry["count"]) for entry in logs] == [("records_missing", 1, 6)]
     assert "raise the topic's retention.ms" in logs[0]["cause"]
     assert (await read(consumer, 3, reset="latest")) == {3: Position(35, 35)}
+
+
+async def test_an_offset_past_the_end_names_its_partition_and_what_to_do() -> None:
+    consumer = ShortLogs()
+    consumer.committed_offsets = {tps(2)[0]: 30}
+    with pytest.raises(PastTheEndError, match=r"t/2: offset 30 is committed.*ends at 25; .*INFERD_GROUP_ID"):
+        await read(consumer, 0, 2)
 
 
 async def test_no_partitions_are_no_questions() -> None:
