@@ -25,7 +25,7 @@ from streams import rollout
 from streams.inference.loading import load_model
 from streams.inference.trial import try_models
 from streams.settings import TrialSettings
-from tests.fixtures.models import Followed, digest_of, manifest_for
+from tests.fixtures.models import Followed, digest_of, load_sum, manifest_for
 from tests.fixtures.workers import TrainedModel
 
 A, B = b"model a, of some twenty bytes", b"model b, of some more than twenty bytes"
@@ -167,6 +167,37 @@ async def test_a_version_that_is_removed_while_it_is_tried_never_serves(followed
     await followed.settled()
     assert catalog.version("m", 1) is None
     assert followed.refused == []
+
+
+@pytest.mark.parametrize("by", ["nothing", "another"])
+async def test_a_model_that_is_replaced_while_it_is_loaded_never_serves(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    await followed.start()
+    catalog = followed.deploys.catalogs["default"]
+    loop, loading, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def load_slowly(*arguments: Any) -> Any:
+        loop.call_soon_threadsafe(loading.set)
+        go_on.wait(10)
+        return load_sum(*arguments)
+
+    monkeypatch.setattr(rollout, "load_model", load_slowly)
+    followed.log.deploy(A)
+    await loading.wait()
+    if by == "nothing":
+        followed.log.remove(1)
+        await followed.until(lambda: catalog.version("m", 1) is None)
+    else:
+        followed.log.deploy(B)
+        await followed.until(lambda: followed.version().manifest.sha256 == digest_of(B))
+    with capture_logs() as logs:
+        go_on.set()
+        await followed.settled()
+    assert [v.manifest.sha256 for v in catalog.versions() if v.manifest.model_id == "m"] == (
+        [] if by == "nothing" else [digest_of(B)]
+    )
+    assert [entry for entry in logs if entry["log_level"] == "error"] == []
 
 
 # Another model under a number that serves
@@ -374,7 +405,7 @@ async def test_trials_that_cannot_be_held_are_no_models_fault(followed: Followed
 
 
 async def test_a_bug_of_the_rollout_does_not_end_the_following(followed: Followed) -> None:
-    followed.trials.unavailable = [ZeroDivisionError()]
+    followed.trials.unavailable = [KeyError()]
     followed.log.deploy(A, 1)
     await followed.start()
     followed.log.alias("champion", Alias(1))

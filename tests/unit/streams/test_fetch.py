@@ -250,6 +250,7 @@ async def test_a_stop_stops_aiokafkas_consumer_and_ends_what_waits_for_the_threa
     await asyncio.wait_for(transport.thread._shutdown.wait(), 1)
     await transport.thread.stop()
     assert transport.kafka.calls == ["start", "stop"], "once"
+    assert not transport.thread._futures
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before, "no task outlives it"
 

@@ -229,7 +229,7 @@ async def test_every_topic_that_cannot_be_created_is_named(cluster: FakeCluster)
 
 async def test_an_answer_that_came_too_late_is_no_failure(cluster: FakeCluster) -> None:
     cluster.refuses = {"ns.default.requests": (TIMED_OUT, "timed out")}
-    cluster.hidden = {"ns.default.requests": Topic(4)}
+    cluster.hidden, cluster.lag = {"ns.default.requests": Topic(4)}, 1
     states = await ensure_topics(settings_of())
     assert [state.problem for state in states] == [None] * 9
 
