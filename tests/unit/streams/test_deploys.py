@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaConnectionError
 from structlog.testing import capture_logs
 
 from schemas.codec import decode_manifest, encode_alias, encode_manifest
-from schemas.errors import ModelNotFoundError, ModelNotReadyError, ServerError
+from schemas.errors import ModelNotFoundError, ModelNotReadyError, SchemaMismatchError, ServerError
 from schemas.limits import Limits
 from schemas.models import Alias, SplitShare
 from schemas.topics import Stream
@@ -414,15 +414,28 @@ async def test_a_bug_of_the_rollout_does_not_end_the_following(followed: Followe
     await followed.until_state("ready", 1)
 
 
-async def test_a_model_that_cannot_be_loaded_fails(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (
+            OSError(12, "Cannot allocate memory"),
+            "internal",
+            "loading failed: OSError: [Errno 12] Cannot allocate memory",
+        ),
+        (SchemaMismatchError("manifest: outputs is 2"), "schema_mismatch", "manifest: outputs is 2"),
+    ],
+)
+async def test_a_model_that_cannot_be_loaded_fails(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str, reason: str
+) -> None:
     def broken(*_: Any) -> Any:
-        raise OSError(12, "Cannot allocate memory")
+        raise error
 
     monkeypatch.setattr(rollout, "load_model", broken)
     followed.log.deploy(A)
     await followed.start()
-    assert followed.version().reason == "loading failed: OSError: [Errno 12] Cannot allocate memory"
-    assert followed.codes() == ["internal"]
+    assert (followed.version().state, followed.version().reason) == ("failed", reason)
+    assert followed.codes() == [code]
 
 
 async def test_real_trials_end_in_verdicts_whatever_a_model_does(
