@@ -12,6 +12,8 @@ class Limits:
     message_bytes_max: int = 1_048_576
     result_bytes_max: int = 1_000_000
     """Value of one result: with key and headers it stays below Kafka's default `max.message.bytes`."""
+    key_bytes_max: int = 24_576
+    """Key of a request, which its result carries, too: beside `result_bytes_max` and the headers it must find room."""
     batch_expanded_bytes_max: int = 64 * 1_048_576
     """A compressed record batch of Kafka's, expanded; its messages have their own limit."""
     rows_max: int = 10_000

@@ -153,7 +153,7 @@ class Lane:
     @property
     def busy(self) -> bool:
         """Whether there is work that should be making progress."""
-        return any(p.queued or p.in_flight for p in self.partitions.values()) or bool(self._publishing)
+        return any(p.pending for p in self.partitions.values()) or bool(self._publishing)
 
     # ------------------------------------------------------------------ fetched
 

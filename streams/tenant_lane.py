@@ -43,6 +43,7 @@ class TenantLane:
         self._worker_id = worker_id
         self._worker = ("inferd-worker", worker_id.encode())
         self._partitions_of = partitions_of
+        self._key_bytes_max = scorer.limits.key_bytes_max
 
     def effects(self, tp: TopicPartition, records: Records, outcome: Outcome, span: range, timing: Timing) -> Effects:
         """What follows from `records`, those of `outcome` at `span`, all of partition `tp` and in order."""
@@ -82,6 +83,8 @@ class TenantLane:
         span: range,
     ) -> None:
         """What records with headers of their own, and records that failed, ask for beyond the usual."""
+        for place in self._too_long_keys(records, outcome, span):
+            results[place] = (None, *results[place][1:])
         if outcome.headers:
             self._apply_headers(effects, tp, results, outcome.headers, span)
         for index in sorted(outcome.failures):
@@ -91,6 +94,11 @@ class TenantLane:
                 effects.tally.errors[error.code] += 1
                 if isinstance(error, UNDECODABLE):
                     self._add_dead_letter(effects, tp, records[index - span.start], error)
+
+    def _too_long_keys(self, records: Records, outcome: Outcome, span: range) -> list[int]:
+        """Places of refused records whose key no result can carry."""
+        places = (index - span.start for index in outcome.failures if index in span)
+        return [place for place in places if len(records[place].key or b"") > self._key_bytes_max]
 
     def _apply_headers(
         self,

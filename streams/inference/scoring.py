@@ -51,12 +51,12 @@ class Scorer:
 
     def __init__(self, catalog: ModelCatalog, limits: Limits, reply_to_allowed: Collection[str] = ()) -> None:
         self._catalog = catalog
-        self._limits = limits
+        self.limits = limits
         self._reply_to_allowed = frozenset(reply_to_allowed)
 
     def prepare(self, work: Work, now_ms: int) -> MicroBatch:
         """Decodes and checks every record; `now_ms` (Unix milliseconds) decides about deadlines."""
-        batch = MicroBatch(work, self._limits)
+        batch = MicroBatch(work, self.limits)
         odd, buckets = self._sort(batch, now_ms)
         for (model_id, *outputs), bucket in buckets.items():
             odd += self._gather_bucket(batch, model_id, tuple(outputs), bucket)
@@ -66,17 +66,20 @@ class Scorer:
 
     def refuse(self, work: Work, error: ModelServingError) -> Outcome:
         """The outcome of records that cannot even be looked at without raising: `error`, each."""
-        batch = MicroBatch(work, self._limits)
+        batch = MicroBatch(work, self.limits)
         for index in range(len(batch.records)):
             batch.fail(index, error, None, None)
         return batch.finish()
 
     def _sort(self, batch: MicroBatch, now_ms: int) -> tuple[list[int], dict[tuple[str, ...], _Bucket]]:
         """Which records need the typed decoder, and, by model and outputs, those that may do without it."""
-        decode, bytes_max = decode_msgpack_envelope, self._limits.message_bytes_max
+        decode, bytes_max, key_max = decode_msgpack_envelope, self.limits.message_bytes_max, self.limits.key_bytes_max
         odd: list[int] = []
         buckets: dict[tuple[str, ...], _Bucket] = {}
         for index, record in enumerate(batch.records):
+            if record.key is not None and len(record.key) > key_max:
+                self._refuse_key(batch, index, len(record.key))
+                continue
             if record.headers and not self._usual_headers(batch, index, record, now_ms):
                 if not batch.has_failed(index):
                     odd.append(index)
@@ -101,13 +104,21 @@ class Scorer:
             bucket.raws.append(envelope.input_data)
         return odd, buckets
 
+    def _refuse_key(self, batch: MicroBatch, index: int, size: int) -> None:
+        """No result could carry this key: the answer has none."""
+        batch.headers[index] = readable_headers(batch.records[index].headers, self.limits)
+        error = TooLargeError(
+            f"key: {size} bytes, and {self.limits.key_bytes_max} are allowed; the answer carries none"
+        )
+        batch.fail(index, error, None, None)
+
     def _usual_headers(self, batch: MicroBatch, index: int, record: Record, now_ms: int) -> bool:
         """Reads the headers; whether the record may still be decoded with the others."""
         try:
             _check_readable(record)
-            headers = parse_headers(record.headers, self._limits)
+            headers = parse_headers(record.headers, self.limits)
         except InferenceError as error:
-            batch.headers[index] = readable_headers(record.headers, self._limits)
+            batch.headers[index] = readable_headers(record.headers, self.limits)
             batch.fail(index, error, None, None)
             return False
         batch.headers[index] = headers
@@ -133,7 +144,7 @@ class Scorer:
     ) -> Sequence[int]:
         """Adds the requests that have the common layout to their group; gives the others back."""
         model = self._usual_model(model_id, outputs)
-        if model is None or not valid_ids(bucket.ids, self._limits.id_chars_max):
+        if model is None or not valid_ids(bucket.ids, self.limits.id_chars_max):
             return bucket.indexes
         matrix, fits = gather(bucket.raws, model.features.n_features)
         flagged = model.features.check(matrix) if len(matrix) else None
@@ -171,7 +182,7 @@ class Scorer:
         request: PredictionRequest | None = None
         try:
             _check_readable(record)
-            request = decode_request(record.value, encoding, self._limits)
+            request = decode_request(record.value, encoding, self.limits)
             request_id = batch.id_of(index, request.id)
             model = self._catalog.resolve(request.model, record.key or request_id.encode())
             _check_outputs(model, request.outputs)
@@ -189,9 +200,9 @@ class Scorer:
     def _check_result_size(self, model: ServedModel, outputs: Sequence[Output], rows: int) -> None:
         """Before anything is allocated for it: a value takes a byte at least."""
         values = rows * sum(model.runtime.values_per_row(output) for output in outputs)
-        if values > self._limits.result_bytes_max:
+        if values > self.limits.result_bytes_max:
             raise TooLargeError(
-                f"the result would have {values} values, which do not fit into {self._limits.result_bytes_max} bytes: "
+                f"the result would have {values} values, which do not fit into {self.limits.result_bytes_max} bytes: "
                 "ask for fewer rows or outputs"
             )
 
@@ -202,7 +213,7 @@ class Scorer:
             batch.fail(index, error, request.id, str(request.model))
         else:
             encoding = batch.headers_of(index).encoding
-            batch.fail(index, error, *request_identity(record.value, encoding, self._limits))
+            batch.fail(index, error, *request_identity(record.value, encoding, self.limits))
 
 
 @dataclass(slots=True)

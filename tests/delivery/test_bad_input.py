@@ -114,3 +114,20 @@ def test_both_encodings_from_producers_that_know_nothing_of_us(cluster: Cluster,
     assert (headers["correlation-id"], headers["traceparent"]) == (b"c-7", b"00-abc-def-01")
     assert headers["ce_relatedid"] == b"e-1"
     assert "content-type" not in dict(records[b"k2"].headers())
+
+
+def test_the_largest_result_with_the_largest_key_and_headers_finds_room(cluster: Cluster, worker: Worker) -> None:
+    """Whatever is let in can be answered: else its partition would stand still for ever."""
+    topic = cluster.topics.name("requests")
+    producer = cluster.producer(**{"message.max.bytes": 2_000_000})
+    carried = [(name, b"x" * 4_000) for name in ("correlation-id", "traceparent", "tracestate", "ce_id")]
+    rows, key = [[0.5] * 10] * 9_900, b"k" * 24_576
+    producer.produce(topic, pack(rows, outputs=["contributions"]), key, headers=carried, partition=0)
+    producer.produce(topic, pack(id="long"), b"k" * 24_577, partition=0)
+    producer.produce(topic, pack(id="after"), b"good", partition=0)
+    assert producer.flush(30) == 0
+    records = cluster.read("results", lambda r: len(r) >= 3, 40)
+    assert len(records[0].value()) > 950_000
+    assert len(decode(records[0])["contributions"]) == 9_900
+    assert [r.key() for r in records] == [key, None, b"good"]
+    assert decode(records[1])["error"]["code"] == "too_large"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -90,6 +91,19 @@ async def test_poison_records_are_answered_and_kept_and_do_not_harm_their_neighb
     headers = dict(dead.records[0][2])
     assert headers["inferd-error-code"] == b"malformed"
     assert (headers["inferd-error-topic"], headers["inferd-error-offset"]) == (REQUESTS.encode(), b"1")
+
+
+async def test_a_key_that_no_result_can_carry_is_refused_without_it(bench: Bench) -> None:
+    await bench.own(0)
+    long = request(0)
+    long.key = b"k" * 30_000
+    long.headers = (("content-type", b"application/json"), ("reply-to", b"ns.default.replies"))
+    bench.lane.feed(tp(0), [long, request(1)])
+    result, dead = await bench.sent(2)
+    assert [key for key, _, _ in result.records] == [None, b"k1"]
+    assert json.loads(result.records[0][1])["error"]["code"] == "too_large"
+    assert dead.topic == DEAD_LETTERS
+    assert dead.records[0][0] == long.key
 
 
 async def test_dead_letters_keep_the_order_of_their_records(bench: Bench) -> None:
