@@ -133,11 +133,16 @@ class Settings:
         kind.switch(), _TOPICS.create, "Create topics that are missing; otherwise only verify them.", "Topics"
     )
     topic_partitions: int = setting(
-        kind.integer(1, 10_000), _TOPICS.partitions, "Partitions of a tenant's topics.", "Topics"
+        kind.integer(1, 10_000),
+        _TOPICS.partitions,
+        "Partitions of a tenant's topics; existing ones must agree.",
+        "Topics",
     )
-    topic_replication: int = setting(kind.integer(1, 32), _TOPICS.replication, "Replicas of new topics.", "Topics")
+    topic_replication: int = setting(
+        kind.integer(1, 32), _TOPICS.replication, "Replicas of the topics; existing ones must agree.", "Topics"
+    )
     topic_retention_ms: int = setting(
-        kind.integer(60_000), _TOPICS.retention_ms, "How long new topics keep records.", "Topics"
+        kind.integer(60_000), _TOPICS.retention_ms, "How long topics keep records; existing ones must agree.", "Topics"
     )
 
     processing_guarantee: Guarantee = setting(
