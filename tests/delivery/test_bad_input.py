@@ -120,7 +120,8 @@ def test_the_largest_result_with_the_largest_key_and_headers_finds_room(cluster:
     """Whatever is let in can be answered: else its partition would stand still for ever."""
     topic = cluster.topics.name("requests")
     producer = cluster.producer(**{"message.max.bytes": 2_000_000})
-    carried = [(name, b"x" * 4_000) for name in ("correlation-id", "traceparent", "tracestate", "ce_id")]
+    names = ("correlation-id", "traceparent", "tracestate", "ce_id")
+    carried: list[tuple[str, str | bytes | None]] = [(name, b"x" * 4_000) for name in names]
     rows, key = [[0.5] * 10] * 9_900, b"k" * 24_576
     producer.produce(topic, pack(rows, outputs=["contributions"]), key, headers=carried, partition=0)
     producer.produce(topic, pack(id="long"), b"k" * 24_577, partition=0)
