@@ -6,9 +6,10 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SAME_REQUEST_S = 0.5
@@ -55,3 +56,17 @@ class StopSignals:
                 self._loop.call_soon_threadsafe(self._event.set)
         elif now - self._asked_at >= SAME_REQUEST_S:
             self._end(128 + number)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """A block that SIGTERM leaves as Ctrl-C does, so that what was started is stopped on the way out."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

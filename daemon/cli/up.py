@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -17,6 +13,7 @@ from daemon.cli.output import EXIT_FAILED, OutputFormat, report, write_json
 from daemon.cli.setting_flags import SettingsCommand, setting_flags, worker_settings
 from daemon.leave import end_within, leave
 from daemon.settings import DEFAULT_BROKER, Settings
+from daemon.stop_signals import terminable
 
 EXIT_TIMEOUT_S = 3.0
 
@@ -42,7 +39,7 @@ def _run_both(settings: Settings, output: OutputFormat) -> int:
     from daemon.supervisor import SupervisedBroker
 
     kafka = EmbeddedKafka(settings.embedded_kafka(), report=report)
-    with _terminable():
+    with terminable():
         report(f"starting Apache Kafka {kafka.version}")
         # Ending this process also ends the broker's.
         with SupervisedBroker(kafka, on_lost=lambda reason: leave(EXIT_FAILED, reason)):
@@ -78,17 +75,3 @@ inferd is up: broker {settings.broker}, status page {url}/
   status as JSON    curl {url}/status
 
 Ctrl-C stops everything in order; the data stays."""
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """A block that SIGTERM leaves as Ctrl-C does, so that the broker is stopped on the way out."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

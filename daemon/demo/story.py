@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import signal
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import numpy as np
 
@@ -27,6 +23,7 @@ from daemon.demo.traffic import Burst, bad_requests, burst, refused, steady
 from daemon.demo.training import TREES, TrainedModel, train
 from daemon.demo.worker_process import WorkerProcess
 from daemon.settings import Settings
+from daemon.stop_signals import terminable
 from inferd.client import Client
 from schemas.connection import KafkaConnection
 from schemas.errors import ServerError
@@ -72,7 +69,7 @@ def run_demo(settings: Settings, options: DemoOptions, narrator: Narrator | None
     narrator.title("Will this flight arrive more than 15 minutes late?", "Real flights, through a real Apache Kafka")
     started = time.monotonic()
     with ExitStack() as running:
-        running.enter_context(_terminable())
+        running.enter_context(terminable())
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="inferd-demo-")))
         connection = _given_kafka(settings) if settings.broker else _start_kafka(narrator, running, folder)
         topics = TenantTopics(f"demo-{secrets.token_hex(4)}", TENANT)
@@ -89,20 +86,6 @@ def run_demo(settings: Settings, options: DemoOptions, narrator: Narrator | None
     passed = narrator.write_checks()
     narrator.text(f"\n{'Done' if passed else 'FAILED'} in {time.monotonic() - started:.0f} s.")
     return passed
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """A block that SIGTERM leaves as Ctrl-C does, so that everything is stopped on the way out."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _given_kafka(settings: Settings) -> KafkaConnection:
