@@ -105,34 +105,42 @@ class ModelCatalog:
         A bare name means `name@champion`, or the newest version that serves where there is no such alias.
         `ModelNotFoundError`, `VersionNotFoundError`, or `ModelNotReadyError`.
         """
-        versions = self._versions.get(reference.name)
-        if not versions:
-            raise ModelNotFoundError(f"there is no model {reference.name!r}; `inferd models list` shows what there is")
-        if reference.version is not None:
-            return self._serving(reference.name, reference.version)
-        alias = self._aliases.get(reference.name, {}).get(reference.alias or CHAMPION)
-        if alias is not None:
-            return self._serving(reference.name, _version_of(alias, routing_key))
-        if reference.alias is not None:
-            raise VersionNotFoundError(f"model {reference.name!r} has no alias {reference.alias!r}")
-        return self._newest(reference.name, versions)
+        candidates = self.candidates(reference, routing_key)
+        for version in candidates:
+            if version.served is not None:
+                return version.served
+        first = candidates[0]
+        name, number = reference.name, first.manifest.version
+        if len(candidates) == 1 and (reference.version or reference.alias or self._champion(name)):
+            raise ModelNotReadyError(f"{name}:{number} is {first.state}{_because(first)}")
+        raise ModelNotReadyError(f"no version of {name!r} is ready; {number} is {first.state}{_because(first)}")
 
-    def _serving(self, name: str, number: int) -> ServedModel:
+    def candidates(self, reference: ModelReference, routing_key: bytes = b"") -> list[Version]:
+        """The versions that may answer, the one that should first: several, the newest first, for a bare name alone.
+
+        `ModelNotFoundError` or `VersionNotFoundError` where there is none.
+        """
+        name = reference.name
+        versions = self._versions.get(name)
+        if not versions:
+            raise ModelNotFoundError(f"there is no model {name!r}; `inferd models list` shows what there is")
+        if reference.version is not None:
+            return [self._existing(name, reference.version)]
+        alias = self._aliases.get(name, {}).get(reference.alias) if reference.alias else self._champion(name)
+        if alias is not None:
+            return [self._existing(name, _version_of(alias, routing_key))]
+        if reference.alias is not None:
+            raise VersionNotFoundError(f"model {name!r} has no alias {reference.alias!r}")
+        return [versions[number] for number in sorted(versions, reverse=True)]
+
+    def _champion(self, name: str) -> Alias | None:
+        return self._aliases.get(name, {}).get(CHAMPION)
+
+    def _existing(self, name: str, number: int) -> Version:
         version = self.version(name, number)
         if version is None:
             raise VersionNotFoundError(f"model {name!r} has no version {number}")
-        if version.served is None:
-            raise ModelNotReadyError(f"{name}:{number} is {version.state}{_because(version)}")
-        return version.served
-
-    def _newest(self, name: str, versions: dict[int, Version]) -> ServedModel:
-        for number in sorted(versions, reverse=True):
-            if (served := versions[number].served) is not None:
-                return served
-        newest = versions[max(versions)]
-        raise ModelNotReadyError(
-            f"no version of {name!r} is ready; {max(versions)} is {newest.state}{_because(newest)}"
-        )
+        return version
 
 
 def _because(version: Version) -> str:
