@@ -1,32 +1,131 @@
-"""Every HTTP error as `{"error": {"code", "message"}}`."""
+"""Every HTTP error as `{"error": {"code", "message"}}`, and the codes that only HTTP has.
+
+    ModelServingError
+    ├── NotFoundError          not_found            404  there is nothing at this path
+    ├── MethodNotAllowedError  method_not_allowed   405  the path does not know this method
+    ├── UnauthorizedError      unauthorized         401  no token, or one that is not known
+    ├── ForbiddenError         forbidden            403  the token is not for this
+    ├── RequestTimeoutError    request_timeout      408  the request came too slowly
+    ├── VersionExistsError     version_exists       409  the version is there, with other bytes or another manifest
+    └── UnavailableError       unavailable          503  not started, draining, or without its broker
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import ClassVar
 
 import msgspec
 import structlog
 from aiohttp import web
 
 from daemon.printable import printable
-from schemas.errors import ModelServingError
+from schemas.errors import MESSAGE_CHARS_MAX, ModelServingError
 
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
-CODES_OF_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_content_type"}
 SAFE_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+CODES_OF_STATUS = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported_content_type",
+    431: "too_large",
+}
 log = structlog.get_logger(__name__)
+
+
+class HttpError(ModelServingError):
+    """What only HTTP refuses; `headers` go with the answer."""
+
+    headers: ClassVar[dict[str, str]] = {}
+
+
+class NotFoundError(HttpError):
+    """There is nothing at this path."""
+
+    code, http_status, meaning = "not_found", 404, "there is nothing at this path"
+
+
+class MethodNotAllowedError(HttpError):
+    """The path does not know this method."""
+
+    code, http_status, meaning = "method_not_allowed", 405, "the path does not know this method; `Allow` names those"
+
+
+class UnauthorizedError(HttpError):
+    """No token came, or one that is not known."""
+
+    code, http_status, meaning = "unauthorized", 401, "no bearer token came with the request, or one that is not known"
+    headers: ClassVar[dict[str, str]] = {"WWW-Authenticate": 'Bearer realm="inferd"'}
+
+
+class ForbiddenError(HttpError):
+    """The token is known, and not for this."""
+
+    code, http_status, meaning = "forbidden", 403, "the bearer token is not for this tenant, or not for this path"
+
+
+class RequestTimeoutError(HttpError):
+    """The request came too slowly."""
+
+    code, http_status, meaning = "request_timeout", 408, "the body of the request came too slowly"
+    retryable = True
+    headers: ClassVar[dict[str, str]] = {"Connection": "close"}
+
+
+class VersionExistsError(HttpError):
+    """The version is there already, and differs."""
+
+    code, http_status, meaning = "version_exists", 409, "the version is there, with other bytes or another manifest"
+
+
+class UnavailableError(HttpError):
+    """The worker cannot do this now, another one may, or this one a little later."""
+
+    code, http_status, meaning = "unavailable", 503, "the worker is starting, draining, or without its broker"
+    retryable = True
+
+
+HTTP_CODES: dict[str, type[HttpError]] = {
+    cls.code: cls
+    for cls in (
+        UnauthorizedError,
+        ForbiddenError,
+        NotFoundError,
+        MethodNotAllowedError,
+        RequestTimeoutError,
+        VersionExistsError,
+        UnavailableError,
+    )
+}
+"""The codes that HTTP has beside `schemas.errors.CODES`."""
 
 
 def json_response(value: object, status: int = 200) -> web.Response:
     """`value` (builtins, msgspec structs) as JSON."""
-    return web.Response(
-        body=msgspec.json.encode(value), status=status, content_type="application/json", headers=SAFE_HEADERS
-    )
+    return json_bytes(msgspec.json.encode(value), status)
+
+
+def json_bytes(body: bytes, status: int = 200) -> web.Response:
+    """`body`, which is JSON already."""
+    return web.Response(body=body, status=status, content_type="application/json", headers=SAFE_HEADERS)
 
 
 def error_response(status: int, code: str, message: str) -> web.Response:
     """An error in the form that all of them have."""
-    return json_response({"error": {"code": code, "message": message}}, status)
+    return json_response({"error": {"code": code, "message": message[:MESSAGE_CHARS_MAX]}}, status)
+
+
+def typed_response(error: ModelServingError) -> web.Response:
+    """The answer that a typed error is; what may pass says when to come again."""
+    response = error_response(error.http_status, error.code, error.message)
+    if error.retryable and error.http_status in (429, 503):
+        response.headers["Retry-After"] = "1"
+    if isinstance(error, HttpError):
+        response.headers.update(error.headers)
+        if error.headers.get("Connection") == "close":
+            response.force_close()
+    return response
 
 
 @web.middleware
@@ -39,7 +138,7 @@ async def errors_as_json(request: web.Request, handler: Respond) -> web.StreamRe
             raise
         return _with_allow(_of_status(request, error.status), error)
     except ModelServingError as error:
-        return error_response(error.http_status, error.code, error.message)
+        return typed_response(error)
     except Exception:
         log.exception("http_request_failed", method=request.method, path=request.path)
         return error_response(500, "internal", "the request failed inside inferd; the worker's log says why")
@@ -48,8 +147,8 @@ async def errors_as_json(request: web.Request, handler: Respond) -> web.StreamRe
 def _of_status(request: web.Request, status: int) -> web.Response:
     path = printable(request.path, 200)
     messages = {
-        404: f"there is nothing at {path}: GET / shows what there is",
-        405: f"{request.method} is not allowed on {path}",
+        404: f"there is nothing at {path}: GET /openapi.json shows what there is",
+        405: f"{printable(request.method, 20)} is not allowed on {path}",
         413: "the body is larger than INFERD_MESSAGE_BYTES_MAX allows",
     }
     code = CODES_OF_STATUS.get(status, "malformed" if status < 500 else "internal")
