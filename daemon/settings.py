@@ -54,6 +54,7 @@ class Settings:
         "Topics",
         "Processing",
         "Limits",
+        "Jobs",
         "Models",
         "HTTP",
         "Process",
@@ -202,6 +203,12 @@ class Settings:
         "How long a revoked partition may take to finish what is in flight.",
         "Processing",
     )
+    jobs_share: float = setting(
+        kind.number(0.05, 1),
+        _LANE.jobs_share,
+        "What chunks of batch jobs may take of a worker's time, while there are requests.",
+        "Processing",
+    )
 
     message_bytes_max: int = setting(
         kind.integer(1_024, GIB), _LIMITS.message_bytes_max, "Bytes of one request.", "Limits"
@@ -227,6 +234,60 @@ class Settings:
     headers_max: int = setting(kind.integer(8, 10_000), _LIMITS.headers_max, "Headers of one record.", "Limits")
     header_bytes_max: int = setting(
         kind.integer(256, 1_048_576), _LIMITS.header_bytes_max, "Bytes of one header, key and value.", "Limits"
+    )
+
+    job_rows_max: int = setting(kind.integer(1, 100_000_000), _LIMITS.job_rows_max, "Rows of one job.", "Jobs")
+    job_messages_max: int = setting(
+        kind.integer(1, 16_384), _LIMITS.job_messages_max, "`rows` messages of one job.", "Jobs"
+    )
+    job_message_rows_max: int = setting(
+        kind.integer(1, 1_000_000), _LIMITS.job_message_rows_max, "Rows of one message of a job.", "Jobs"
+    )
+    job_chunks_max: int = setting(kind.integer(1, 32_768), _LIMITS.job_chunks_max, "Chunks of one job.", "Jobs")
+    job_chunk_rows: int = setting(
+        kind.integer(1, 4_096),
+        _LIMITS.job_chunk_rows,
+        "Rows of a chunk, where a job does not ask for another number.",
+        "Jobs",
+    )
+    job_chunk_rows_max: int = setting(
+        kind.integer(1, 4_096), _LIMITS.job_chunk_rows_max, "Rows of a chunk that a job may ask for.", "Jobs"
+    )
+    job_chunk_bytes_max: int = setting(
+        kind.integer(0, 524_288),
+        _LIMITS.job_chunk_bytes_max,
+        "Bytes of rows that a chunk carries along; larger ones are read from `jobs`.",
+        "Jobs",
+    )
+    job_attempts_max: int = setting(kind.integer(0, 200), _LIMITS.job_attempts_max, "Retries of one job.", "Jobs")
+    job_labels_max: int = setting(kind.integer(0, 1_000), _LIMITS.job_labels_max, "Labels of one job.", "Jobs")
+    job_open_max_s: float = setting(
+        kind.number(1, 365 * 86_400),
+        _LIMITS.job_open_max_s,
+        "How long after its first message a job without a deadline must be complete.",
+        "Jobs",
+    )
+    job_deadline_grace_s: float = setting(
+        kind.number(0, 86_400),
+        _LIMITS.job_deadline_grace_s,
+        "How long chunks on their way may take beyond the deadline of their job.",
+        "Jobs",
+    )
+    job_retention_s: float = setting(
+        kind.number(1, 3_650 * 86_400),
+        _LIMITS.job_retention_s,
+        "How long after its first message the results of a job can be read.",
+        "Jobs",
+    )
+    jobs_open_max: int = setting(
+        kind.integer(1, 1_000_000),
+        _LIMITS.jobs_open_max,
+        "Jobs of one tenant that have not ended, by partition of `jobs`.",
+        "Jobs",
+    )
+    jobs_rows_max: int = setting(kind.integer(1, 10**12), _LIMITS.jobs_rows_max, "Rows of these jobs together.", "Jobs")
+    jobs_bytes_max: int = setting(
+        kind.integer(1_024, 1_024 * 1_024 * GIB), _LIMITS.jobs_bytes_max, "Bytes of their messages together.", "Jobs"
     )
 
     artifact_bytes_max: int = setting(

@@ -30,6 +30,35 @@ class Limits:
     artifact_bytes_max: int = 512 * 1_048_576
     artifact_part_bytes_max: int = 512 * 1_024
     manifest_bytes_max: int = 1_000_000
+    job_rows_max: int = 20_000_000
+    """Rows of one job."""
+    job_messages_max: int = 16_384
+    """`rows` messages of one job: each takes some bytes of its state, which is one record."""
+    job_message_rows_max: int = 100_000
+    """Rows of one message of a job, whose bytes `message_bytes_max` bounds besides."""
+    job_chunks_max: int = 32_768
+    """Chunks of one job: each takes some bytes of its state."""
+    job_chunk_rows: int = 1_024
+    """Rows of a chunk, where a job does not ask for another number."""
+    job_chunk_rows_max: int = 4_096
+    """What a job may ask for. Chunks of more rows could have results that are larger than `result_bytes_max`."""
+    job_chunk_bytes_max: int = 262_144
+    """Rows that a chunk carries along; of larger ones it says where to read them."""
+    job_attempts_max: int = 16
+    """Retries of one job."""
+    job_labels_max: int = 16
+    job_open_max_s: float = 86_400.0
+    """A job that names no deadline must have all of its messages so long after the first one."""
+    job_deadline_grace_s: float = 60.0
+    """How long chunks that are on their way may take beyond the deadline of their job."""
+    job_retention_s: float = 7 * 86_400.0
+    """How long after its first message the results of a job can be read: no longer than Kafka keeps them."""
+    jobs_open_max: int = 100
+    """Jobs of one tenant that have not ended, by partition of `jobs`."""
+    jobs_rows_max: int = 100_000_000
+    """Rows of these jobs together."""
+    jobs_bytes_max: int = 64 * 1_073_741_824
+    """Bytes of their messages together."""
 
 
 DEFAULT_LIMITS = Limits()
