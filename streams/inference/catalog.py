@@ -58,6 +58,10 @@ class ModelCatalog:
         aliases = self._aliases.get(name, {})
         return tuple(sorted(a for a, alias in aliases.items() if number in _targets(alias)))
 
+    def aliases(self, name: str) -> dict[str, Alias]:
+        """Where each alias of a model leads."""
+        return dict(self._aliases.get(name, {}))
+
     def put(self, version: Version) -> Version | None:
         """Adds a version, or replaces the one of the same name and number, which it gives back."""
         manifest = version.manifest

@@ -1,0 +1,44 @@
+"""The aliases of one model, as JSON in a file: `{"champion": {"version": 2}}`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from schemas.codec import check_alias
+from schemas.errors import InferenceError
+from schemas.models import Alias, check_model_name
+
+log = structlog.get_logger(__name__)
+
+
+def read_aliases(path: Path) -> dict[str, Alias]:
+    """The aliases in a file; none where there is no file, or none that can be read (which is logged)."""
+    try:
+        aliases = msgspec.json.decode(path.read_bytes(), type=dict[str, Alias])
+        for name, alias in aliases.items():
+            check_model_name(name)
+            check_alias(alias)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, InferenceError) as error:
+        log.warning("aliases_unreadable", path=str(path), reason=str(error))
+        return {}
+    return aliases
+
+
+def write_aliases(path: Path, aliases: Mapping[str, Alias]) -> None:
+    """Replaces the file at once, so that no reader sees half of it."""
+    handle, aside = tempfile.mkstemp(prefix="~aliases-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(dict(aliases), order="sorted")))
+        Path(aside).replace(path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,256 @@
+"""The models of one tenant, as programs hold them: registered, listed, and loaded when they are first asked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from schemas.codec import check_alias, check_manifest, encode_manifest
+from schemas.errors import (
+    InvalidIdError,
+    InvalidValueError,
+    ModelNotFoundError,
+    ServerError,
+    VersionNotFoundError,
+)
+from schemas.limits import DEFAULT_LIMITS, Limits
+from schemas.models import Alias, Manifest, check_model_name
+from schemas.requests import ModelReference
+from schemas.topics import check_topic_part
+from streams.inference.catalog import ModelCatalog, ServedModel
+from streams.inference.manifests import manifest_of
+from streams.serving.alias_file import write_aliases
+from streams.serving.directory_catalog import (
+    ALIASES_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    DirectoryCatalog,
+    try_model,
+    unreadable,
+)
+
+ASIDE = "~new-"
+"""Names no model and no version, so that half a version is never seen."""
+
+
+class ModelManager:
+    """Models below `store`: `<store>/<tenant>/<model>/<version>/{model.txt,manifest.json}`. Any thread may use it.
+
+    References are those of the wire: `name`, `name:version` or `name@alias`; a bare name means `name@champion`, or the
+    newest version that loads where there is no such alias.
+    """
+
+    def __init__(
+        self,
+        store: str | Path,
+        tenant_id: str = "default",
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        threads: int = 1,
+    ) -> None:
+        """`store` is a directory, made when the first model is registered; `threads` are those of one prediction.
+
+        Raises `InvalidIdError` for the tenant, `ServerError` where `store` is something else.
+        """
+        self.store = Path(store)
+        self.tenant_id = check_topic_part("tenant_id", tenant_id)
+        self.limits = limits
+        if self.store.exists() and not self.store.is_dir():
+            raise ServerError(f"store {self.store}: it is a file, and a directory for models is expected")
+        self._directory = DirectoryCatalog(self.store / tenant_id, limits, threads)
+
+    @property
+    def catalog(self) -> ModelCatalog:
+        """Every version there is, loaded or not, and where aliases lead."""
+        return self._directory
+
+    def register(
+        self, model_id: str, path: str | Path | bytes, *, alias: str | None = None, trial: bool = True, **manifest: Any
+    ) -> Manifest:
+        """Adds a LightGBM text model (a file, or its bytes) as the next version of `model_id`; the manifest it has now.
+
+        `name:version` chooses the version. `manifest` are fields of a manifest (`postprocess={"labels": […]}`,
+        `features=…`, `cache=…`); what they leave out is filled in from the file. The same file with the same manifest
+        is registered once. With `trial` it is loaded and run in a disposable subprocess first. `alias` is pointed at
+        it. Raises `InferenceError` where file or manifest do not serve, `ServerError` where the store does not.
+        """
+        reference = _version_reference(model_id)
+        name, number = reference.name, reference.version
+        content = path if isinstance(path, bytes) else _read(Path(path))
+        number = _agreed(number, manifest.pop("version", None))
+        complete, is_new = self._complete(name, number, content, manifest)
+        if is_new:
+            if trial:
+                try_model(content, complete)
+                self._directory.passed_trial(complete)
+            complete = self._place(complete, content, chosen=number is not None)
+        if alias is not None:
+            self.set_alias(name, alias, complete.version)
+        return complete
+
+    def set_alias(self, model_id: str, alias: str, target: int | Alias) -> None:
+        """Points `model_id@alias` at a version (or at an `Alias`: a split, say), all of which must be there."""
+        name = check_model_name(model_id)
+        checked = check_alias(Alias(version=target) if isinstance(target, int) else target)
+        aliases = {**self._known(name).aliases(name), check_model_name(alias): checked}
+        for number in _versions_of(checked):
+            if self._directory.version(name, number) is None:
+                raise VersionNotFoundError(f"model {name!r} has no version {number}: register it first")
+        self._write_aliases(name, aliases)
+
+    def remove(self, model_id: str) -> list[str]:
+        """Removes `name:version`, `name@alias`, or with a bare name the whole model: what is gone, as on the wire."""
+        reference = ModelReference.parse(model_id)
+        name = reference.name
+        catalog = self._known(name)
+        versions = [v.manifest.version for v in catalog.versions() if v.manifest.model_id == name]
+        folder = self._directory.folder(name)
+        if reference.alias is not None:
+            aliases = catalog.aliases(name)
+            if aliases.pop(reference.alias, None) is None:
+                raise VersionNotFoundError(f"model {name!r} has no alias {reference.alias!r}")
+            self._write_aliases(name, aliases)
+            return [f"{name}@{reference.alias}"]
+        if reference.version is not None:
+            if reference.version not in versions:
+                raise VersionNotFoundError(f"model {name!r} has no version {reference.version}")
+            versions, folder = [reference.version], folder / str(reference.version)
+        _remove(folder)
+        self._directory.refresh(name)
+        return [f"{name}/{number}" for number in versions]
+
+    def load(self, model_id: str, *, routing_key: bytes = b"") -> ServedModel:
+        """The version that `model_id` leads to, loaded now where it is not yet; of a split, by `routing_key`.
+
+        Raises `InferenceError` where there is none, or where it cannot be loaded: that is found out in a disposable
+        subprocess, and remembered until its files change.
+        """
+        reference = ModelReference.parse(model_id)
+        try:
+            return self.catalog.resolve(reference, routing_key)
+        except ModelNotFoundError:
+            raise self._not_found(reference.name) from None
+
+    def list(self) -> list[Manifest]:
+        """The manifests of all versions, by name and number, whether they are loaded or not."""
+        return [version.manifest for version in self.catalog.versions()]
+
+    def _complete(
+        self, name: str, number: int | None, content: bytes, given: Mapping[str, Any]
+    ) -> tuple[Manifest, bool]:
+        """The manifest of what is registered, and whether it is not there yet."""
+        self._directory.refresh(name)
+        fields = msgspec.to_builtins(dict(given))
+        there = {v.manifest.version: v.manifest for v in self._directory.versions() if v.manifest.model_id == name}
+        newest = max(there, default=0)
+        version = newest + 1 if number is None else number
+        complete = check_manifest(manifest_of(content, name, version, fields), self.limits)
+        if (same := there.get(newest if number is None else number)) is not None:
+            dated = msgspec.structs.replace(complete, version=same.version, created_at=same.created_at)
+            if dated == same and complete.created_at in (None, same.created_at):
+                return same, False
+        if number in there:
+            raise InvalidValueError(
+                f"{name}:{number} is there already, and is another one: leave the version out to register the next"
+            )
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return msgspec.structs.replace(complete, created_at=complete.created_at or now), True
+
+    def _place(self, manifest: Manifest, content: bytes, *, chosen: bool) -> Manifest:
+        """Puts a version into the store at once; another process may have taken its number meanwhile."""
+        folder = self._directory.folder(manifest.model_id)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder))
+            try:
+                (aside / MODEL_FILE).write_bytes(content)
+                while not _rename(aside, folder, manifest):
+                    if chosen:
+                        raise InvalidValueError(f"{manifest.model_id}:{manifest.version} was registered just now")
+                    manifest = msgspec.structs.replace(manifest, version=manifest.version + 1)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+        except OSError as error:
+            raise unreadable(folder, error) from error
+        self._directory.refresh(manifest.model_id)
+        return manifest
+
+    def _write_aliases(self, name: str, aliases: Mapping[str, Alias]) -> None:
+        folder = self._directory.folder(name)
+        try:
+            write_aliases(folder / ALIASES_FILE, aliases)
+        except OSError as error:
+            raise unreadable(folder, error) from error
+        self._directory.refresh(name)
+
+    def _known(self, name: str) -> ModelCatalog:
+        """The catalog, if it has the model; `ModelNotFoundError` else."""
+        self._directory.refresh(name)
+        if not any(manifest.model_id == name for manifest in self.list()):
+            raise self._not_found(name)
+        return self.catalog
+
+    def _not_found(self, name: str) -> ModelNotFoundError:
+        names = sorted({manifest.model_id for manifest in self.list()})
+        shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+        there = f"there are {shown}" if names else "there is none yet"
+        return ModelNotFoundError(
+            f"there is no model {name!r} of tenant {self.tenant_id!r} ({there}): register it with"
+            f" model_manager.register({name!r}, 'model.txt')"
+        )
+
+
+def _version_reference(model_id: str) -> ModelReference:
+    reference = ModelReference.parse(model_id)
+    if reference.alias is not None:
+        raise InvalidIdError(f"model_id {model_id!r}: register name or name:version, and name the alias as alias=…")
+    return reference
+
+
+def _agreed(number: int | None, field: Any) -> int | None:
+    if field is None or field == number:
+        return number
+    if number is not None or not isinstance(field, int) or isinstance(field, bool):
+        raise InvalidValueError(f"version {field!r:.40} is not {number or 'a whole number from 1'}")
+    return field
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidValueError(
+            f"model file {path}: {error.strerror or error}; name a file that Booster.save_model has written"
+        ) from None
+
+
+def _rename(aside: Path, folder: Path, manifest: Manifest) -> bool:
+    """Whether the version is in its place: False where its number is taken."""
+    (aside / MANIFEST_FILE).write_bytes(msgspec.json.format(encode_manifest(manifest, "json")))
+    place = folder / str(manifest.version)
+    try:
+        os.rename(aside, place)  # noqa: PTH104  (Path.rename is the same, and reads as if it replaced)
+    except OSError:
+        if place.exists():
+            return False
+        raise
+    return True
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise unreadable(folder, error) from error
+
+
+def _versions_of(alias: Alias) -> set[int]:
+    led_to = [alias.version] if alias.version is not None else [share.version for share in alias.split or ()]
+    return {*led_to, *(alias.shadow or ())}
