@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal, cast
 
 import faust
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from schemas.errors import DeadlineExceededError, ModelNotFoundError, ModelNotReadyError
 from schemas.topics import TenantTopics
 from streams import record_batches
+from streams.batch_scoring import BatchScoring
 from streams.commit import AtLeastOnce, ExactlyOnce
 from streams.deploys import Deploys
 from streams.faults import describe
@@ -20,10 +22,12 @@ from streams.fetch import LaneApp, LaneConsumer, kafka_tps
 from streams.inference.scoring import Scorer
 from streams.lane import Lane
 from streams.measure import LaneMeasures
+from streams.pace import Pace
 from streams.refusals import Refusals
 from streams.settings import StreamSettings
 from streams.snapshot import Phase, StreamsSnapshot
 from streams.status import fault_of, take_snapshot
+from streams.tables import LaneTableManager
 from streams.tenant_lane import TenantLane
 from streams.topics import TopicState, ensure_topics
 from streams.watch import StallWatch
@@ -48,6 +52,7 @@ class Streams:
         self.lane: Lane | None = None
         self._on_fatal = on_fatal
         self._app: LaneApp | None = None
+        self._requests: dict[str, TenantLane] = {}
         self._tasks: list[asyncio.Task[Any]] = []
         self._stage: Literal["starting", "running", "draining", "stopped"] = "starting"
         self._phase: Phase = "starting"
@@ -78,9 +83,10 @@ class Streams:
         self._app = app = create_app(self.settings)
         group = FaustGroup(app)
         guarantee = ExactlyOnce if self.settings.processing_guarantee == "exactly_once" else AtLeastOnce
+        self._requests = {stage.tenant: stage for stage in self._tenants(topics, deploys)}
         lane = self.lane = Lane(
             self.settings,
-            self._tenants(topics, deploys),
+            self._requests.values(),
             group,
             lambda lane: guarantee(self.settings, self.measures, lane.landed, lane.failed),
             self.measures,
@@ -158,6 +164,28 @@ class Streams:
         log.error("streams_crashed", exc_info=error)
         self._on_fatal(f"the streams failed: {describe(error)}", EXIT_FAILED)
 
+    # ------------------------------------------------------------------ asked directly
+
+    async def predict(
+        self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = (), *, timeout_s: float | None = None
+    ) -> bytes:
+        """The result of a request as on the wire, scored with what waits in the lane; errors are results, too.
+
+        Raises `ModelNotReadyError` where this worker does not score now, `ModelNotFoundError` for a tenant that it
+        does not serve, `QuotaExceededError` where too many wait, and `DeadlineExceededError` past `timeout_s`.
+        """
+        if self.lane is None or self._stage != "running":
+            raise ModelNotReadyError(f"this worker is {self._phase}: ask again later, or another one")
+        stage = self._requests.get(tenant)
+        if stage is None:
+            raise ModelNotFoundError(f"tenant {tenant!r} is not served here")
+        request = stage.direct.ask(value, headers, int(time.time() * 1000))
+        self.lane.wake()
+        try:
+            return await asyncio.wait_for(request.answer, timeout_s)
+        except TimeoutError:
+            raise DeadlineExceededError(f"no answer within {timeout_s:g} s") from None
+
     # ------------------------------------------------------------------ ownership
 
     async def _on_rebalance_complete(self, *_: Any, **__: Any) -> None:
@@ -175,11 +203,12 @@ class Streams:
 
     def _tenants(self, topics: list[TopicState], deploys: Deploys) -> list[TenantLane]:
         partitions_of = {topic.name: topic.partitions for topic in topics}
+        scoring = BatchScoring(self.measures, Pace(self.settings.lane), time.time)
         tenants = []
         for tenant in self.settings.tenants:
             names = TenantTopics(self.settings.namespace, tenant)
             scorer = Scorer(deploys.catalogs[tenant], self.settings.limits, self.settings.reply_to_allowed)
-            tenants.append(TenantLane(names, scorer, self.settings.worker_id, partitions_of))
+            tenants.append(TenantLane(names, scorer, self.settings.worker_id, partitions_of, scoring))
         return tenants
 
     # ------------------------------------------------------------------ watching
@@ -205,7 +234,7 @@ class Streams:
     def _observe_phase(self) -> Phase:
         if self._stage != "running" or self._app is None:
             return "starting" if self._stage == "running" else self._stage
-        if self._app.in_recovery:
+        if self._app.in_recovery or (self.lane is not None and self.lane.restoring is not None):
             return "recovering"
         if self._app.rebalancing:
             return "rebalancing"
@@ -275,6 +304,7 @@ def create_app(settings: StreamSettings) -> LaneApp:
         consumer_auto_offset_reset=group.offset_reset,
         datadir=str(settings.data_dir / "faust"),
         store="memory://",
+        TableManager=LaneTableManager,
         topic_allow_declare=False,
         topic_disable_leader=True,
         stream_wait_empty=False,

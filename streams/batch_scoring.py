@@ -10,9 +10,9 @@ import structlog
 
 from schemas.errors import InternalError
 from streams.inference.micro_batch import Outcome, Work, halve
+from streams.inference.scoring import Scorer
 from streams.measure import LaneMeasures
 from streams.pace import Pace
-from streams.tenant_lane import TenantLane
 
 log = structlog.get_logger(__name__)
 
@@ -26,31 +26,35 @@ class BatchScoring:
         self._pace = pace
         self._clock = clock
 
-    async def score(self, tenant: TenantLane, work: Work) -> Outcome:
+    def records_max(self) -> int:
+        """How many records the next micro-batch may have."""
+        return self._pace.records_max()
+
+    async def score(self, tenant: str, scorer: Scorer, work: Work) -> Outcome:
         """Scores a micro-batch; where that raises, the record to blame is found by halves and answered `internal`."""
         started = time.perf_counter()
         try:
-            outcome = await self._score_batch(tenant, work)
+            outcome = await self._score_batch(tenant, scorer, work)
         except Exception as fault:
             halves = halve(work)
             if halves is None:
-                log.exception("scoring_failed", tenant=tenant.name, partition=work[0][0], offset=work[0][1][0].offset)
-                return tenant.scorer.refuse(work, InternalError(f"{type(fault).__name__} while scoring"))
-            return (await self.score(tenant, halves[0])) + (await self.score(tenant, halves[1]))
+                log.exception("scoring_failed", tenant=tenant, partition=work[0][0], offset=work[0][1][0].offset)
+                return scorer.refuse(work, InternalError(f"{type(fault).__name__} while scoring"))
+            return (await self.score(tenant, scorer, halves[0])) + (await self.score(tenant, scorer, halves[1]))
         for noted in outcome.faults:
-            log.error("scoring_fault", exc_info=noted, tenant=tenant.name)
+            log.error("scoring_fault", exc_info=noted, tenant=tenant)
         elapsed = time.perf_counter() - started
         self._pace.batch_took(elapsed, len(outcome.values))
         self._measures.infer.observe(elapsed)
         self._measures.batches += 1
         self._measures.batch_rows_last = outcome.rows
-        self._measures.count_models(tenant.name, outcome.by_model)
+        self._measures.count_models(tenant, outcome.by_model)
         return outcome
 
-    async def _score_batch(self, tenant: TenantLane, work: Work) -> Outcome:
+    async def _score_batch(self, tenant: str, scorer: Scorer, work: Work) -> Outcome:
         now_ms = int(self._clock() * 1000)
         self._measures.queue.observe_since([record.timestamp for _, records in work for record in records], now_ms)
-        batch = tenant.scorer.prepare(work, now_ms)
+        batch = scorer.prepare(work, now_ms)
         for group in batch.groups:
             started = time.perf_counter()
             if self._pace.is_long(group):
@@ -59,5 +63,5 @@ class BatchScoring:
                 group.predict()
             elapsed = time.perf_counter() - started
             self._pace.group_took(group, elapsed)
-            self._measures.count_prediction(tenant.name, group.model.manifest, elapsed)
+            self._measures.count_prediction(tenant, group.model.manifest, elapsed)
         return batch.finish()

@@ -20,8 +20,9 @@ from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 from streams.effects import Effects
 from streams.measure import LaneMeasures
 from streams.partition import Flight, Partition
-from streams.publish import close_producer, open_producer, produce, producer_options
+from streams.publish import close_producer, open_producer, produce, produce_changes, producer_options
 from streams.settings import StreamSettings
+from streams.tables import TablePartition
 
 log = structlog.get_logger(__name__)
 
@@ -87,8 +88,24 @@ class AtLeastOnce:
                 flight.unacknowledged += 1
                 future.add_done_callback(acknowledged)
         effects.by_topic.clear()  # the producer has its own copy
+        for table, changes in effects.changes.items():
+            for future, count in await produce_changes(producer, table, changes, timestamp_ms):
+                flight.unacknowledged += 1
+                future.add_done_callback(partial(self._written, partition, flight, table, count))
         flight.published = True
         self._land(partition)
+
+    def _written(
+        self,
+        partition: Partition,
+        flight: Flight,
+        table: TablePartition,
+        count: int,
+        future: asyncio.Future[RecordMetadata],
+    ) -> None:
+        if not future.cancelled() and future.exception() is None:
+            flight.written[table] = max(future.result().offset + count - 1, flight.written.get(table, -1))
+        self._acknowledged(partition, flight, future)
 
     def _acknowledged(self, partition: Partition, flight: Flight, future: asyncio.Future[RecordMetadata]) -> None:
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
@@ -178,10 +195,17 @@ class ExactlyOnce:
         for (topic, number), records in effects.by_topic.items():
             futures += await produce(producer, topic, number, records, timestamp_ms)
         effects.by_topic.clear()
+        written = [
+            (table, future, count)
+            for table, changes in effects.changes.items()
+            for future, count in await produce_changes(producer, table, changes, timestamp_ms)
+        ]
         offset = {partition.tp: OffsetAndMetadata(effects.next_offset, "")}
         await producer.send_offsets_to_transaction(offset, self._group_id)
         # A batch that expires does not fail the commit: each one has to be asked.
         await asyncio.gather(*futures)
+        for table, future, count in written:
+            flight.written[table] = (await future).offset + count - 1
         await producer.commit_transaction()
         self._measures.commits += 1
         flight.published = True

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from streams.tables import Change, TablePartition
 
 Outgoing = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 """Key, value and headers of a record that is to be produced; aiokafka takes headers as a list alone."""
@@ -32,7 +36,9 @@ class Effects:
     """Unix milliseconds of the records."""
     tally: Tally = field(default_factory=Tally)
     by_topic: dict[tuple[str, int], list[Outgoing]] = field(default_factory=dict)
-    """(topic, partition) -> what is to be produced there, in order: results, replies, dead letters, table changes."""
+    """(topic, partition) -> what is to be produced there, in order: results, replies, dead letters, chunks."""
+    changes: dict[TablePartition, list[Change]] = field(default_factory=dict)
+    """What is to be written to tables, in order."""
 
     def add(self, topic: str, partition: int, outgoing: Outgoing) -> None:
         self.by_topic.setdefault((topic, partition), []).append(outgoing)
@@ -40,5 +46,5 @@ class Effects:
     @property
     def n_bytes(self) -> int:
         """What it holds in memory until it is acknowledged, about."""
-        outgoing = sum(map(len, self.by_topic.values()))
+        outgoing = sum(map(len, self.by_topic.values())) + sum(map(len, self.changes.values()))
         return self.tally.bytes_out + OUTGOING_OVERHEAD_BYTES * outgoing

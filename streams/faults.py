@@ -44,13 +44,21 @@ class Faults:
         self.retry_s = min(2 * self.retry_s, RETRY_S_MAX)
 
     async def until_done(
-        self, what: str, attempt: Callable[[], Coroutine[Any, Any, None]], wanted: Callable[[], bool]
+        self,
+        what: str,
+        attempt: Callable[[], Coroutine[Any, Any, None]],
+        wanted: Callable[[], bool],
+        *,
+        bounded: bool = True,
     ) -> None:
-        """Tries with bounded backoff until `attempt` works or is not wanted any more."""
+        """Tries with bounded backoff until `attempt` works or is not wanted any more.
+
+        An attempt that is `bounded` has the time of a request; another one tells of its progress by itself.
+        """
         delay_s = RETRY_S_MIN
         while wanted():
             try:
-                await asyncio.wait_for(attempt(), self._attempt_timeout_s)
+                await asyncio.wait_for(attempt(), self._attempt_timeout_s if bounded else None)
             except PUBLISH_ERRORS as error:
                 self.note(f"{what}: {describe(error)}")
             else:

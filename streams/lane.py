@@ -10,29 +10,31 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable
+from functools import partial
+from typing import Any, Protocol, get_args
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streams.batch_scoring import BatchScoring
 from streams.commit import PUBLISH_ERRORS, Guarantee
 from streams.effects import Effects
 from streams.faults import Faults, describe
 from streams.fetch import Records
 from streams.measure import LaneMeasures
-from streams.pace import Pace
 from streams.partition import Flight, Partition
 from streams.positions import read_positions
+from streams.restore import Restore
 from streams.settings import StreamSettings
+from streams.sharing import one_a_unit, share_out, without_room
 from streams.snapshot import TenantSnapshot
-from streams.tenant_lane import TenantLane, Timing
+from streams.stage import Kind, Stage
+from streams.tables import LaneTable, TablePartition
 
 log = structlog.get_logger(__name__)
 
-PARTITION_BYTES_MIN = 1_048_576
-"""What one partition may always have queued, however many share the buffer."""
+IDLE_INTERVAL_S = 1.0
+SHARE_PAUSE_S_MAX = 1.0
 
 
 class Group(Protocol):
@@ -51,12 +53,12 @@ class Group(Protocol):
 
 
 class Lane:
-    """Scores the requests of all tenants of one worker, partition by partition in order, in micro-batches."""
+    """Takes the records of every stage of one worker, partition by partition in order, in micro-batches."""
 
     def __init__(
         self,
         settings: StreamSettings,
-        tenants: Iterable[TenantLane],
+        stages: Iterable[Stage],
         group: Group,
         guarantee: Callable[[Lane], Guarantee],
         measures: LaneMeasures,
@@ -72,16 +74,17 @@ class Lane:
         self._settings = settings.lane
         self._group_settings = settings.group
         self._faults = Faults(settings.group.request_timeout_s)
-        self._tenants = {tenant.topic: tenant for tenant in tenants}
+        self._stages = {stage.topic: stage for stage in stages}
         self._group = group
         self._guarantee = guarantee(self)
         self._clock = clock
-        self._pace = Pace(settings.lane)
-        self._scoring = BatchScoring(measures, self._pace, clock)
+        self._restore = Restore(settings, self._move)
         self._epoch = 0
         self._paused = self._draining = False
+        self._requests_came = False
+        """Whether requests were scored since the last chunk of a job."""
         self._turn = 0
-        self._work = asyncio.Event()
+        self._work: dict[Kind, asyncio.Event] = {kind: asyncio.Event() for kind in get_args(Kind)}
         self._room = asyncio.Event()
         self._moved = asyncio.Event()
         self._publishing: dict[Partition, asyncio.Task[None]] = {}
@@ -92,26 +95,45 @@ class Lane:
     # ------------------------------------------------------------------ life
 
     async def run(self) -> None:
-        """Scores until cancelled; never ends by itself."""
-        committing = self._start(self._commit_regularly())
-        while not committing.done():
-            await self._work.wait()
-            self._work.clear()
-            await self._wait_to_fill()
-            while taken := self._take():
-                await self._process(taken)
+        """Works until cancelled; never ends by itself."""
+        kinds: set[Kind] = {stage.kind for stage in self._stages.values()}
+        running = [self._commit_regularly(), self._idle_regularly(), *map(self._run_kind, kinds)]
+        await asyncio.wait([self._start(task) for task in running], return_when=asyncio.FIRST_COMPLETED)
+
+    async def _run_kind(self, kind: Kind) -> None:
+        while True:
+            await self._work[kind].wait()
+            self._work[kind].clear()
+            if kind == "requests":
+                await self._wait_to_fill()
+            while (taken := self._take(kind)) or self._waiting(kind):
+                started = time.perf_counter()
+                await self._process(kind, taken)
                 # The sender, the fetcher and the heartbeat get their turn between two micro-batches.
-                await asyncio.sleep(0)
+                await asyncio.sleep(self._pause_s(kind, time.perf_counter() - started))
+
+    def _waiting(self, kind: Kind) -> bool:
+        """Whether a stage has work that was not fetched."""
+        return any(stage.waits for stage in self._stages.values() if stage.kind == kind)
+
+    def _pause_s(self, kind: Kind, worked_s: float) -> float:
+        """Chunks of jobs leave their share of the time to requests, while there are any."""
+        if kind != "chunks" or not self._requests_came:
+            return 0.0
+        self._requests_came = False
+        share = self._settings.jobs_share
+        return min(worked_s * (1 - share) / share, SHARE_PAUSE_S_MAX)
 
     async def _wait_to_fill(self) -> None:
         """Gives a micro-batch the time to fill that the settings allow; by default none."""
         if not self._settings.batch_wait_ms or not any(p.queued for p in self.partitions.values()):
             return
+        work = self._work["requests"]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.batch_wait_ms / 1000):
                 while sum(p.queued for p in self.partitions.values()) < self._settings.batch_rows_max:
-                    self._work.clear()
-                    await self._work.wait()
+                    work.clear()
+                    await work.wait()
 
     async def drain(self) -> None:
         """Takes nothing more, waits until what is in flight is acknowledged, and commits it; has no deadline itself."""
@@ -143,12 +165,19 @@ class Lane:
         """Whether the last assignment has been taken over."""
         return self._ownership is not None and self._ownership.done() and not self._ownership.cancelled()
 
+    @property
+    def restoring(self) -> int | None:
+        """How many changelog records are still to be read before partitions are open; None while none are restored."""
+        return self._restore.behind
+
     def tenant_snapshots(self) -> tuple[TenantSnapshot, ...]:
         """Counters of every tenant, with what its partitions hold."""
         pending = Counter[str]()
         for tp, partition in self.partitions.items():
             pending[tp.topic] += partition.pending
-        return tuple(tenant.counters.snapshot(pending[topic]) for topic, tenant in self._tenants.items())
+        return tuple(
+            stage.counters.snapshot(pending[topic]) for topic, stage in self._stages.items() if stage.kind == "requests"
+        )
 
     @property
     def busy(self) -> bool:
@@ -159,21 +188,14 @@ class Lane:
 
     @property
     def topics(self) -> frozenset[str]:
-        return frozenset(self._tenants)
+        return frozenset(self._stages)
 
     def full(self, tps: set[TopicPartition]) -> set[TopicPartition]:
         """Lane partitions that may not be fetched now: not owned, or with enough waiting."""
-        queued = sum(p.queued_bytes for p in self.partitions.values())
-        everywhere = self._paused or self._draining or queued >= self._settings.buffer_bytes_max
-        share = max(PARTITION_BYTES_MIN, self._settings.buffer_bytes_max // max(1, len(self.partitions)))
-        full = set()
-        for tp in tps:
-            if tp.topic not in self._tenants:
-                continue
-            partition = self.partitions.get(tp)
-            if everywhere or partition is None or partition.closed or partition.queued_bytes >= share:
-                full.add(tp)
-        return full
+        ours = {tp for tp in tps if tp.topic in self._stages}
+        if self._paused or self._draining:
+            return ours
+        return without_room(ours, self.partitions, self._settings.buffer_bytes_max)
 
     async def wait_for_room(self, timeout_s: float) -> None:
         self._room.clear()
@@ -192,8 +214,13 @@ class Lane:
             self._group.consumer.seek(tp, back_to)
             return
         if partition.queued > queued:
-            self._tenants[tp.topic].counters.requests_in += partition.queued - queued
+            self._stages[tp.topic].counters.requests_in += partition.queued - queued
             self._move()
+
+    def wake(self) -> None:
+        """There is work that was not fetched."""
+        for work in self._work.values():
+            work.set()
 
     def suspect(self) -> None:
         for partition in self.partitions.values():
@@ -201,42 +228,40 @@ class Lane:
 
     # ------------------------------------------------------------------ taken, scored, published
 
-    def _take(self) -> list[tuple[Partition, Records]]:
-        """Everything that waits, of all partitions in turn, within the bounds of one micro-batch."""
+    def _take(self, kind: Kind) -> list[tuple[Partition, Records]]:
+        """Everything that waits in the stages of a kind, partition by partition, within the bounds of a micro-batch."""
         if self._paused or self._draining:
             return []
         if sum(p.in_flight_bytes for p in self.partitions.values()) >= self._settings.in_flight_bytes_max:
             return []
-        ready = [p for p in self.partitions.values() if p.queued and p not in self._publishing]
+        ready = self._ready(kind)
         if not ready:
             return []
-        self._turn += 1
-        turn = self._turn % len(ready)
-        return self._share_out(ready[turn:] + ready[:turn])
-
-    def _share_out(self, ready: list[Partition]) -> list[tuple[Partition, Records]]:
-        """Gives each partition its part of the bounds; what one leaves goes to those after it."""
-        rows, size = self._pace.records_max(), self._settings.batch_bytes_max
-        taken = []
-        for left, partition in zip(range(len(ready), 0, -1), ready, strict=True):
-            before = partition.queued_bytes
-            records = partition.take(max(1, rows // left), max(1, size // left))
-            rows -= len(records)
-            size -= before - partition.queued_bytes
-            if records:
-                taken.append((partition, records))
+        taken = share_out(
+            ready, min(self._stage(p).records_max() for p in ready), self._settings.batch_bytes_max
+        )  # fmt: skip
         self._room.set()
         return taken
 
-    async def _process(self, taken: list[tuple[Partition, Records]]) -> None:
+    def _ready(self, kind: Kind) -> list[Partition]:
+        """Partitions with something to take, another one first each time."""
+        queued = [(p, self._unit(p)) for p in self.partitions.values() if p.queued and self._stage(p).kind == kind]
+        if not queued:
+            return []
+        self._turn += 1
+        turn = self._turn % len(queued)
+        return one_a_unit(queued[turn:] + queued[:turn], self._busy_units())
+
+    def _busy_units(self) -> set[Hashable]:
+        """What is at work: its records are being scored, or their effects handed to the producer."""
+        units = {self._unit(partition) for partition in self._publishing}
+        return units | {self._unit(partition) for partition in self.partitions.values() if partition.taken}
+
+    async def _process(self, kind: Kind, taken: list[tuple[Partition, Records]]) -> None:
         rewinds = {partition: partition.rewinds for partition, _ in taken}
-        for tenant, work in self._by_tenant(taken):
-            started_ms, started = self._now_ms(), time.perf_counter()
-            outcome = await self._scoring.score(tenant, [(partition.tp.partition, part) for partition, part in work])
-            timing = Timing(started_ms, int((time.perf_counter() - started) * 1e6))
-            start = 0
-            for partition, part in work:
-                span = range(start, start := start + len(part))
+        for stage, work in self._by_stage(kind, taken):
+            effects_of = await stage.process([(partition.tp, part) for partition, part in work])
+            for (partition, part), effects in zip(work, effects_of, strict=True):
                 # Rewound or lost while it was scored: its records are done again, here or by their next owner.
                 if partition.rewinds != rewinds[partition]:
                     continue
@@ -244,17 +269,32 @@ class Lane:
                     partition.taken -= len(part)
                     self._forget(partition, len(part))
                     continue
-                self._publish(partition, tenant.effects(partition.tp, part, outcome, span, timing))
+                self._publish(partition, effects)
+        self._requests_came |= kind == "requests"
 
-    def _by_tenant(
-        self, taken: list[tuple[Partition, Records]]
-    ) -> Iterable[tuple[TenantLane, list[tuple[Partition, Records]]]]:
-        by_topic: dict[str, list[tuple[Partition, Records]]] = {}
+    def _by_stage(
+        self, kind: Kind, taken: list[tuple[Partition, Records]]
+    ) -> Iterable[tuple[Stage, list[tuple[Partition, Records]]]]:
+        by_topic: dict[str, list[tuple[Partition, Records]]] = {
+            topic: [] for topic, stage in self._stages.items() if stage.kind == kind and stage.waits
+        }
         for partition, records in taken:
             by_topic.setdefault(partition.tp.topic, []).append((partition, records))
-        return [(self._tenants[topic], work) for topic, work in by_topic.items()]
+        return [(self._stages[topic], work) for topic, work in by_topic.items()]
+
+    async def _idle_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(IDLE_INTERVAL_S)
+            for partition in list(self.partitions.values()):
+                if self._paused or self._draining or partition.closed or self._unit(partition) in self._busy_units():
+                    continue
+                effects = self._stage(partition).idle_effects(partition.tp, partition.departed, self._now_ms())
+                if effects is not None:
+                    self._publish(partition, effects)
 
     def _publish(self, partition: Partition, effects: Effects) -> None:
+        for table, changes in effects.changes.items():
+            table.stage(changes)
         task = self._start(self._publish_now(partition, effects))
         self._publishing[partition] = task
         task.add_done_callback(lambda _: self._published(partition))
@@ -276,8 +316,12 @@ class Lane:
     def landed(self, partition: Partition, flight: Flight) -> None:
         """Everything of a taken range is acknowledged."""
         self._faults.clear()
-        self.measures.end_to_end.observe_since(flight.effects.timestamps, self._now_ms())
-        self._tenants[partition.tp.topic].counters.add(flight.effects.tally)
+        stage = self._stage(partition)
+        for table, changes in flight.effects.changes.items():
+            table.apply(changes, flight.written[table])
+        if stage.kind == "requests":
+            self.measures.end_to_end.observe_since(flight.effects.timestamps, self._now_ms())
+        stage.counters.add(flight.effects.tally)
         self._move()
 
     async def _commit_regularly(self) -> None:
@@ -291,7 +335,7 @@ class Lane:
     async def acquire(self, tps: Collection[TopicPartition]) -> None:
         """Takes over assigned lane partitions: fence, read positions, seek, open; tries again while they are ours."""
         self._epoch += 1
-        lane_tps = {tp for tp in tps if tp.topic in self._tenants}
+        lane_tps = {tp for tp in tps if tp.topic in self._stages}
         if self._ownership is not None:
             self._ownership.cancel()
         self._ownership = self._start(self._own(lane_tps, self._epoch, self._group.generation))
@@ -303,15 +347,17 @@ class Lane:
         def ours() -> bool:
             return self._epoch == epoch and self._group.generation == generation
 
-        async def open_partitions() -> None:
+        async def fence() -> None:
             await self._guarantee.fence(tps)
+
+        async def open_partitions() -> None:
             positions = await read_positions(self._group.consumer, tps, self._group_settings.offset_reset)
             # What we had acknowledged before a failure need not be done again, committed or not.
             starts = {tp: max(position.start, acked.get(tp, 0)) for tp, position in positions.items()}
             if ours():
                 await self._group.seek(starts)
             if ours():
-                self.partitions = {tp: Partition(tp, generation, start) for tp, start in starts.items()}
+                self._open({tp: Partition(tp, generation, start) for tp, start in starts.items()})
                 self.measures.records_missing += sum(position.missing for position in positions.values())
                 log.info("partitions_acquired", generation=generation, partitions=sorted(tp.partition for tp in tps))
             # After a failure, work that is left must come through before all is well again.
@@ -319,9 +365,28 @@ class Lane:
                 self._faults.clear()
 
         if tps:
+            await self._faults.until_done("partitions cannot be taken over", fence, ours)
+        await self._restore_tables(tps, ours)
+        if tps:
             await self._faults.until_done("partitions cannot be taken over", open_partitions, ours)
         self._paused = False
         self._move()
+
+    async def _restore_tables(self, tps: set[TopicPartition], ours: Callable[[], bool]) -> None:
+        """Drops the table partitions that went elsewhere, and brings the others up to date."""
+        owned: list[tuple[LaneTable, TablePartition]] = []
+        for stage in self._stages.values():
+            numbers = {tp.partition for tp in tps if tp.topic == stage.topic}
+            for table in stage.tables:
+                owned += [(table, partition) for partition in table.retain(numbers)]
+        if owned:
+            restore = partial(self._restore.run, owned)
+            await self._faults.until_done("tables cannot be restored", restore, ours, bounded=False)
+
+    def _open(self, partitions: dict[TopicPartition, Partition]) -> None:
+        self.partitions = partitions
+        for tp in partitions:
+            self._stages[tp.topic].opened(tp.partition)
 
     async def release(self, revoked: set[TopicPartition]) -> None:
         """Gives partitions up: drops what waits, finishes what is in flight within a deadline, commits, and no more."""
@@ -342,7 +407,8 @@ class Lane:
             self._cancel_publishing(released)
         await self._guarantee.commit(self._group.consumer, released)
         for partition in released:
-            self._forget(partition, partition.rewind())
+            self._rewind(partition)
+            self._stage(partition).closed(partition.tp.partition)
         _ = self._start(self._guarantee.release([partition.tp for partition in released]))
         log.info(
             "partitions_released", partitions=sorted(p.tp.partition for p in released),
@@ -351,7 +417,7 @@ class Lane:
 
     async def _settle(self, partitions: Collection[Partition]) -> None:
         """Waits until nothing of `partitions` is being published or in flight."""
-        while any(p.in_flight or p in self._publishing for p in partitions):
+        while any(p.flying or p in self._publishing for p in partitions):
             self._moved.clear()
             await self._moved.wait()
 
@@ -360,7 +426,7 @@ class Lane:
     def failed(self, partition: Partition, error: BaseException) -> None:
         """Something could not be published: everything unacknowledged is fetched and done again."""
         if self.partitions.get(partition.tp) is not partition or partition.closed:
-            self._forget(partition, partition.rewind())
+            self._rewind(partition)
             self._move()
             return
         if self._recovery is None or self._recovery.done():
@@ -372,7 +438,7 @@ class Lane:
         tps, generation = set(self.partitions), max(p.generation for p in self.partitions.values())
         self._cancel_publishing(self.partitions.values())
         for partition in self.partitions.values():
-            self._forget(partition, partition.rewind())
+            self._rewind(partition)
         await self._guarantee.close()
         # A topic that refuses writes lets a new producer start all the same: without acknowledgements, ever slower.
         await self._faults.pause(self._guarantee.pause_s)
@@ -385,13 +451,28 @@ class Lane:
             if (task := self._publishing.get(partition)) is not None:
                 task.cancel()
 
+    def _stage(self, partition: Partition) -> Stage:
+        return self._stages[partition.tp.topic]
+
+    def _unit(self, partition: Partition) -> Hashable:
+        return self._stage(partition).unit(partition.tp.partition)
+
+    def _rewind(self, partition: Partition) -> None:
+        """Nothing counts that is not acknowledged: neither records, nor what they changed."""
+        self._forget(partition, partition.rewind())
+        stage, number = self._stage(partition), partition.tp.partition
+        for table in stage.tables:
+            if number in table.owned:
+                table.partition(number).discard()
+        stage.rewound(number)
+
     def _forget(self, partition: Partition, records: int) -> None:
         """Records that will be fetched again, here or elsewhere, count as never seen."""
-        self._tenants[partition.tp.topic].counters.requests_in -= records
+        self._stages[partition.tp.topic].counters.requests_in -= records
 
     def _move(self) -> None:
         self.progress += 1
-        self._work.set()
+        self.wake()
         self._room.set()
         self._moved.set()
 

@@ -1,17 +1,18 @@
 """One owned partition of a lane topic: what has been fetched, taken, published, acknowledged and committed.
 
-Pure bookkeeping over offsets, without I/O: `next_fetch >= next_take >= acked >= committed` holds at all times.
+Pure bookkeeping over offsets, without I/O: `next_fetch >= next_take >= departed >= acked >= committed` holds always.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiokafka import TopicPartition
 
 from streams.effects import Effects
 from streams.fetch import Records
+from streams.tables import TablePartition
 
 RECORD_OVERHEAD_BYTES = 200
 """What a fetched record costs in memory beside its key and value."""
@@ -28,6 +29,8 @@ class Flight:
     """Produced batches that the broker has not acknowledged yet."""
     published: bool = False
     """Whether all its batches have been handed to the producer."""
+    written: dict[TablePartition, int] = field(default_factory=dict)
+    """Last offset in the changelog of each table partition that it changes."""
 
     @property
     def done(self) -> bool:
@@ -42,7 +45,7 @@ class Partition:
         self.tp = tp
         self.generation = generation
         self.closed = False
-        self.next_fetch = self.next_take = self.acked = self.committed = start
+        self.next_fetch = self.next_take = self.departed = self.acked = self.committed = start
         self.rewinds = 0
         """Grows with every rewind: what was taken before one must not be published after it."""
         self.queued = self.queued_bytes = 0
@@ -111,6 +114,7 @@ class Partition:
     def depart(self, flight: Flight) -> None:
         """Notes that the effects of a taken range are about to be published; flights depart in order."""
         self._flights.append(flight)
+        self.departed = flight.effects.next_offset
         self.taken -= flight.effects.records
         self.in_flight += flight.effects.records
         self.in_flight_bytes += flight.n_bytes
@@ -135,7 +139,7 @@ class Partition:
         self._drop_queue()
         self._flights.clear()
         self.taken = self.in_flight = self.in_flight_bytes = 0
-        self.next_fetch = self.next_take = self.acked
+        self.next_fetch = self.next_take = self.departed = self.acked
         self.suspect, self._gap_at = True, None
         self.rewinds += 1
         return forgotten
@@ -149,6 +153,11 @@ class Partition:
     def pending(self) -> int:
         """Records fetched and neither acknowledged nor forgotten."""
         return self.queued + self.taken + self.in_flight
+
+    @property
+    def flying(self) -> bool:
+        """Whether anything is on its way to the broker, be it what no record asked for."""
+        return bool(self._flights)
 
     def owns(self, flight: Flight) -> bool:
         """Whether a flight is still on its way; a rewind forgets those of before."""

@@ -11,6 +11,7 @@ from aiokafka.structs import RecordMetadata
 
 from streams.effects import Outgoing
 from streams.settings import Compression, StreamSettings
+from streams.tables import Change, TablePartition
 
 BATCH_BYTES_MAX = 512 * 1024
 CLOSE_TIMEOUT_S = 2.0
@@ -76,6 +77,22 @@ async def produce(
         futures.append(await producer.send_batch(batch, topic, partition=partition))
         start = end
     return futures
+
+
+async def produce_changes(
+    producer: AIOKafkaProducer, partition: TablePartition, changes: Sequence[Change], timestamp_ms: int
+) -> list[tuple[asyncio.Future[RecordMetadata], int]]:
+    """As `produce`, to a changelog; with each future, how many records its batch has."""
+    records: list[Outgoing] = [(key, value, []) for key, value in changes]
+    sent = []
+    start = 0
+    while start < len(records):
+        batch = producer.create_batch()
+        end = _fill(batch.append, records, start, timestamp_ms)
+        batch.close()
+        sent.append((await producer.send_batch(batch, partition.topic, partition=partition.number), end - start))
+        start = end
+    return sent
 
 
 def _fill(append: Any, records: Sequence[Outgoing], start: int, timestamp_ms: int) -> int:

@@ -31,6 +31,8 @@ class LaneSettings:
     commit_interval_s: float = 0.5
     revoke_timeout_s: float = 3.0
     """How long a revoked partition may take to finish what is in flight."""
+    jobs_share: float = 0.5
+    """What chunks of batch jobs may take of the time, while there are requests."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
-"""One tenant's part of a lane: its topics, its models, and what follows from each of its records."""
+"""The stage of prediction requests: one tenant's topics and models, and what follows from each of its records."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from aiokafka import TopicPartition
@@ -10,13 +11,19 @@ from aiokafka import TopicPartition
 from schemas.errors import ModelServingError
 from schemas.headers import CONTENT_TYPE, RequestHeaders
 from schemas.topics import TenantTopics
+from streams.batch_scoring import BatchScoring
 from streams.dead_letters import dead_letter_of
+from streams.direct import DIRECT_PARTITION, DirectRequest, DirectRequests
 from streams.effects import Effects, Outgoing, Tally
 from streams.fetch import Records
 from streams.inference.micro_batch import Outcome, Record
 from streams.inference.scoring import UNDECODABLE, Scorer
 from streams.measure import TenantCounters
+from streams.stage import Kind, Work
+from streams.tables import LaneTable
 
+DIRECT_MAX = 1_024
+"""How many direct requests of a tenant may wait."""
 JSON_CONTENT_TYPE = (CONTENT_TYPE, b"application/json")
 
 
@@ -30,20 +37,84 @@ class Timing:
 
 
 class TenantLane:
-    """What a lane needs to know of one tenant."""
+    """What a lane needs to know of the requests of one tenant; a `Stage`."""
 
-    def __init__(self, topics: TenantTopics, scorer: Scorer, worker_id: str, partitions_of: dict[str, int]) -> None:
-        """`partitions_of`: the number of partitions of every topic that a reply may go to."""
-        self.name = topics.tenant
+    kind: Kind = "requests"
+
+    def __init__(
+        self,
+        topics: TenantTopics,
+        scorer: Scorer,
+        worker_id: str,
+        partitions_of: dict[str, int],
+        scoring: BatchScoring,
+        direct_max: int = DIRECT_MAX,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`partitions_of`: the number of partitions of every topic that a reply may go to; `clock`: Unix seconds."""
+        self.tenant = topics.tenant
         self.topic = topics.name("requests")
         self.scorer = scorer
         self.counters = TenantCounters(topics.tenant)
+        self.tables: Sequence[LaneTable] = ()
+        self.direct = DirectRequests(direct_max)
+        self._scoring = scoring
+        self._clock = clock
         self._results = topics.name("results")
         self._dead_letters = topics.name("dead-letters")
         self._worker_id = worker_id
         self._worker = ("inferd-worker", worker_id.encode())
         self._partitions_of = partitions_of
         self._key_bytes_max = scorer.limits.key_bytes_max
+
+    def unit(self, number: int) -> Hashable:
+        return (self.topic, number)
+
+    def records_max(self) -> int:
+        return self._scoring.records_max()
+
+    @property
+    def waits(self) -> bool:
+        return bool(self.direct)
+
+    async def process(self, work: Work) -> Sequence[Effects]:
+        """Scores a micro-batch, and with it what was asked directly; those are answered here."""
+        started_ms, started = int(self._clock() * 1000), time.perf_counter()
+        asked = self.direct.take(self.records_max())
+        parts: list[tuple[int, Sequence[Record]]] = [(tp.partition, records) for tp, records in work]
+        if asked:
+            parts.append((DIRECT_PARTITION, asked))
+        if not parts:
+            return []
+        outcome = await self._scoring.score(self.tenant, self.scorer, parts)
+        timing = Timing(started_ms, int((time.perf_counter() - started) * 1e6))
+        effects, start = [], 0
+        for tp, records in work:
+            span = range(start, start := start + len(records))
+            effects.append(self.effects(tp, records, outcome, span, timing))
+        self._answer(asked, outcome, start)
+        return effects
+
+    def _answer(self, asked: Sequence[DirectRequest], outcome: Outcome, start: int) -> None:
+        tally = Tally(results=len(asked))
+        for index, request in enumerate(asked, start):
+            tally.bytes_out += len(outcome.values[index])
+            if (error := outcome.failures.get(index)) is not None:
+                tally.results -= 1
+                tally.errors[error.code] += 1
+            if not request.answer.done():
+                request.answer.set_result(outcome.values[index])
+        self.counters.requests_in += len(asked)
+        self.counters.add(tally)
+
+    def opened(self, number: int) -> None: ...
+
+    def closed(self, number: int) -> None: ...
+
+    def rewound(self, number: int) -> None: ...
+
+    def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
+        return None
 
     def effects(self, tp: TopicPartition, records: Records, outcome: Outcome, span: range, timing: Timing) -> Effects:
         """What follows from `records`, those of `outcome` at `span`, all of partition `tp` and in order."""

@@ -109,6 +109,7 @@ class FakeLane:
     busy: bool = False
     fault: str | None = None
     settled: bool = True
+    restoring: int | None = None
     partitions: dict[Any, Any] = field(default_factory=dict)
     topics: frozenset[str] = frozenset()
     calls: list[str] = field(default_factory=list)
@@ -392,8 +393,9 @@ async def test_the_lane_knows_the_topics_that_replies_may_go_to(run: Run, monkey
     async def topics(_: Any) -> list[TopicState]:
         return [TopicState("ns.default.results", "results", 4, 1), TopicState("mine", "reply-to", 3, 1)]
 
-    def tenant_lane(names: Any, scorer: Any, worker_id: str, partitions_of: dict[str, int]) -> Any:
+    def tenant_lane(names: Any, scorer: Any, worker_id: str, partitions_of: dict[str, int], *_: Any) -> Any:
         made.update(partitions_of)
+        return SimpleNamespace(tenant=names.tenant)
 
     monkeypatch.setattr(app_module, "ensure_topics", topics)
     monkeypatch.setattr(app_module, "TenantLane", tenant_lane)

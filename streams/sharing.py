@@ -1,0 +1,51 @@
+"""How the partitions of a lane share what is bounded: a micro-batch, and the memory for what waits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+
+from aiokafka import TopicPartition
+
+from streams.fetch import Records
+from streams.partition import Partition
+
+PARTITION_BYTES_MIN = 1_048_576
+"""What one partition may always have queued, however many share the buffer."""
+
+
+def share_out(ready: Sequence[Partition], rows: int, size: int) -> list[tuple[Partition, Records]]:
+    """Gives each partition its part of a micro-batch of `rows` and `size` bytes; what one leaves goes to the next."""
+    taken = []
+    for left, partition in zip(range(len(ready), 0, -1), ready, strict=True):
+        before = partition.queued_bytes
+        records = partition.take(max(1, rows // left), max(1, size // left))
+        rows -= len(records)
+        size -= before - partition.queued_bytes
+        if records:
+            taken.append((partition, records))
+    return taken
+
+
+def one_a_unit(partitions: Iterable[tuple[Partition, Hashable]], busy: Collection[Hashable]) -> list[Partition]:
+    """Of each unit that is not busy, the first partition."""
+    seen = set(busy)
+    chosen = []
+    for partition, unit in partitions:
+        if unit not in seen:
+            seen.add(unit)
+            chosen.append(partition)
+    return chosen
+
+
+def without_room(
+    tps: Iterable[TopicPartition], partitions: Mapping[TopicPartition, Partition], bytes_max: int
+) -> set[TopicPartition]:
+    """Of `tps`, those that are not open, or have enough waiting."""
+    queued = sum(partition.queued_bytes for partition in partitions.values())
+    share = max(PARTITION_BYTES_MIN, bytes_max // max(1, len(partitions)))
+    full = set()
+    for tp in tps:
+        partition = partitions.get(tp)
+        if queued >= bytes_max or partition is None or partition.closed or partition.queued_bytes >= share:
+            full.add(tp)
+    return full

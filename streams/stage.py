@@ -1,0 +1,55 @@
+"""What a lane asks of each of its topics: a stage turns fetched records into what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Literal, Protocol
+
+from aiokafka import TopicPartition
+
+from streams.effects import Effects
+from streams.fetch import Records
+from streams.measure import TenantCounters
+from streams.tables import LaneTable
+
+Kind = Literal["requests", "jobs", "chunks"]
+"""Stages of one kind take turns with each other; kinds go on side by side."""
+
+Work = Sequence[tuple[TopicPartition, Records]]
+"""Records of a micro-batch: (partition, records of it in order), …, all of one topic."""
+
+
+class Stage(Protocol):
+    """One lane topic of one tenant."""
+
+    tenant: str
+    topic: str
+    kind: Kind
+    counters: TenantCounters
+    tables: Sequence[LaneTable]
+    """Tables whose partition n holds what belongs to partition n of the topic."""
+
+    def unit(self, number: int) -> Hashable:
+        """Partitions of one unit are never at work at the same time, because they share state."""
+
+    def records_max(self) -> int:
+        """How many records the next micro-batch may have."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is work that was not fetched."""
+
+    async def process(self, work: Work) -> Sequence[Effects]:
+        """What follows from each part of `work`; no record makes it raise. Without work, what was not fetched alone."""
+
+    def opened(self, number: int) -> None:
+        """A partition is owned, and its tables are restored."""
+
+    def closed(self, number: int) -> None:
+        """A partition is not owned any more."""
+
+    def rewound(self, number: int) -> None:
+        """What was not acknowledged of a partition is forgotten, and its records will come again."""
+
+    def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
+        """What follows from time alone, asked regularly while nothing of the partition is being published."""
