@@ -61,7 +61,7 @@ class ModelManager:
         """
         self.store = Path(store)
         self.tenant_id = check_topic_part("tenant_id", tenant_id)
-        self.limits = limits
+        self.limits, self.threads = limits, threads
         if self.store.exists() and not self.store.is_dir():
             raise ServerError(f"store {self.store}: it is a file, and a directory for models is expected")
         self._directory = DirectoryCatalog(self.store / tenant_id, limits, threads)
@@ -138,6 +138,12 @@ class ModelManager:
         except ModelNotFoundError:
             raise self._not_found(reference.name) from None
 
+    def for_tenant(self, tenant_id: str) -> ModelManager:
+        """The models of another tenant in the same store; this one where it is the same tenant."""
+        if tenant_id == self.tenant_id:
+            return self
+        return ModelManager(self.store, tenant_id, limits=self.limits, threads=self.threads)
+
     def list(self) -> list[Manifest]:
         """The manifests of all versions, by name and number, whether they are loaded or not."""
         return [version.manifest for version in self.catalog.versions()]
@@ -205,6 +211,15 @@ class ModelManager:
             f"there is no model {name!r} of tenant {self.tenant_id!r} ({there}): register it with"
             f" model_manager.register({name!r}, 'model.txt')"
         )
+
+
+def manager_of(model_manager: ModelManager, tenant_id: str | None) -> ModelManager:
+    """The manager of a tenant, None being the manager's own; `ServerError` for what is no manager."""
+    if not callable(getattr(model_manager, "load", None)):
+        raise ServerError(
+            f"model_manager of {type(model_manager).__name__}: expected a ModelManager, such as ModelManager('models')"
+        )
+    return model_manager if tenant_id is None else model_manager.for_tenant(tenant_id)
 
 
 def _version_reference(model_id: str) -> ModelReference:

@@ -1,0 +1,103 @@
+"""Predictions that were made before, in whatever a user has for a cache; never a wrong one, and never in the way."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, MutableMapping
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+import structlog
+
+from schemas.errors import ServerError
+from schemas.models import Manifest
+from schemas.requests import Output
+
+KEY_BYTES = 20
+log = structlog.get_logger(__name__)
+
+
+@runtime_checkable
+class GetSet(Protocol):
+    """A cache that is no mapping, such as a client of Redis or memcached."""
+
+    def get(self, key: str) -> Any: ...
+
+    def set(self, key: str, value: str) -> Any: ...
+
+
+Cache = MutableMapping[str, str] | GetSet
+"""Keys are text of about 60 characters, values JSON text; `get` may give it back as bytes."""
+
+
+class RowCache:
+    """One tenant's predictions, row by row, in a mapping or an object with `get` and `set`.
+
+    What the cache raises, and what it gives that was never put there, counts as a miss: predictions go on without it.
+    """
+
+    def __init__(self, cache: Cache, tenant_id: str) -> None:
+        self._get, self._set, self._takes_ttl = _access(cache)
+        self._tenant_id = tenant_id
+        self._complained = False
+
+    def keys(self, manifest: Manifest, outputs: tuple[Output, ...], rows: list[bytes]) -> list[str]:
+        """The key of each row (its bytes as float64): of the tenant, the model's bytes, and what is made of its output.
+
+        Versions of the same bytes share what they do the same way.
+        """
+        # Labels and thresholds are the manifest's: the same bytes may answer otherwise in the next version.
+        what = msgspec.msgpack.encode([self._tenant_id, manifest.sha256, manifest.postprocess, outputs])
+        prefix = hashlib.blake2b(what, digest_size=KEY_BYTES)
+        keys = []
+        for row in rows:
+            digest = prefix.copy()
+            digest.update(row)
+            keys.append(f"inferd:{self._tenant_id}:{digest.hexdigest()}")
+        return keys
+
+    def get(self, key: str, size: int) -> list[Any] | None:
+        """The values of one row, `size` of them; None where there are none."""
+        try:
+            found = self._get(key)
+            values = None if found is None else msgspec.json.decode(found, type=list[Any])
+        except Exception as error:  # noqa: BLE001  # a cache may be anything, and must not be in the way
+            self._complain("get", error)
+            return None
+        return values if values is not None and len(values) == size else None
+
+    def set(self, key: str, values: list[Any], ttl_s: float | None) -> None:
+        """Keeps the values of one row; a time to live goes to caches whose `set` takes a `ttl` (seconds)."""
+        text = msgspec.json.encode(values).decode()
+        try:
+            if ttl_s is not None and self._takes_ttl:
+                self._set(key, text, ttl=ttl_s)
+            else:
+                self._set(key, text)
+        except Exception as error:  # noqa: BLE001  # as above
+            self._complain("set", error)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        if not self._complained:
+            log.warning("cache_failed", call=what, reason=f"{type(error).__name__}: {error}", again="not told again")
+        self._complained = True
+
+
+def _access(cache: Any) -> tuple[Callable[[str], Any], Callable[..., Any], bool]:
+    """How to get, how to set, and whether setting takes a time to live."""
+    if callable(getattr(cache, "get", None)):
+        if callable(put := getattr(cache, "set", None)):
+            return cache.get, put, _takes_ttl(put)
+        if hasattr(cache, "__setitem__"):
+            return cache.get, cache.__setitem__, False
+    raise ServerError(
+        f"cache of {type(cache).__name__}: expected a mutable mapping, or an object with get(key) and set(key, value)"
+    )
+
+
+def _takes_ttl(put: Callable[..., Any]) -> bool:
+    try:
+        return "ttl" in inspect.signature(put).parameters
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,43 @@
+"""Rows through one model version, in the caller's own thread: the checks, features and postprocessing of the lane."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from schemas.codec import decode_request, encode_request
+from schemas.errors import InvalidValueError
+from schemas.limits import Limits
+from schemas.requests import InputData, Output
+from streams.inference.catalog import ServedModel
+from streams.inference.custom import PinnedModelId
+from streams.inference.runtime import Matrix
+
+
+class LoadsModels(Protocol):
+    """What predictors ask of a `ModelManager`."""
+
+    def load(self, model_id: str, *, routing_key: bytes = b"") -> ServedModel: ...
+
+
+def model_of(models: LoadsModels, model_id: str, routing_key: bytes = b"") -> ServedModel:
+    """The version that answers: the one that was pinned to the reference, or the one it leads to now."""
+    if isinstance(model_id, PinnedModelId):
+        return model_id.model
+    return models.load(model_id, routing_key=routing_key)
+
+
+def checked_input(model_id: str, input_data: Any, outputs: tuple[Output, ...], limits: Limits) -> InputData:
+    """`input_data` as a request of it would be decoded, with the errors that it would get."""
+    value = encode_request(input_data, str(model_id), outputs=outputs)
+    return decode_request(value, "msgpack", limits).input_data
+
+
+def columns_of(model: ServedModel, matrix: Matrix, outputs: tuple[Output, ...]) -> dict[Output, list[Any]]:
+    """For each of `outputs` one value a row of `matrix`; `InferenceError` where one of them cannot be given."""
+    arrays = model.runtime.predict(matrix, model.postprocessor.needed(outputs))
+    unfit = model.postprocessor.check(arrays)
+    if unfit is not None and unfit.any():
+        raise InvalidValueError(f"the model's output for row {int(np.argmax(unfit))} is not a finite number")
+    return model.postprocessor.columns(arrays, outputs)
