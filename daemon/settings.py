@@ -21,10 +21,12 @@ from daemon.setting_table import SettingInfo, SettingsError, info_of, setting, u
 from schemas.connection import KafkaConnection
 from schemas.limits import Limits
 from streams.settings import (
+    CacheSettings,
     Compression,
     GroupSettings,
     Guarantee,
     LaneSettings,
+    Store,
     StreamSettings,
     TopicSettings,
     TrialSettings,
@@ -41,6 +43,7 @@ SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 OffsetReset = Literal["earliest", "latest"]
 
 _LANE, _GROUP, _TOPICS, _TRIAL, _LIMITS = LaneSettings(), GroupSettings(), TopicSettings(), TrialSettings(), Limits()
+_CACHE = CacheSettings()
 _GROUP_TEXT = kind.text(r"[A-Za-z0-9._-]{1,200}", "1 to 200 of A-Z a-z 0-9 . _ -")
 
 
@@ -210,6 +213,25 @@ class Settings:
         "Processing",
     )
 
+    cache_store: Store = setting(
+        kind.choice(Store),
+        _CACHE.store,
+        "Where entries of the prediction cache are kept beside their changelog: `rocksdb` needs the package rocksdict.",
+        "Processing",
+    )
+    cache_ttl_max_s: float = setting(
+        kind.number(60, 365 * 86_400),
+        _CACHE.ttl_max_s,
+        "No entry of the prediction cache is served longer; its changelog keeps entries for as long.",
+        "Processing",
+    )
+    cache_block_cache_bytes: int = setting(
+        kind.integer(1_048_576, 64 * GIB),
+        _CACHE.block_cache_bytes,
+        "Block cache of RocksDB, for all partitions together.",
+        "Processing",
+    )
+
     message_bytes_max: int = setting(
         kind.integer(1_024, GIB), _LIMITS.message_bytes_max, "Bytes of one request.", "Limits"
     )
@@ -310,6 +332,30 @@ class Settings:
         "HTTP",
     )
     http_port: int = setting(kind.integer(0, 65_535), 8080, "Port of the HTTP server; 0 takes a free one.", "HTTP")
+    http_tokens_file: str | None = setting(
+        kind.file(),
+        None,
+        "Bearer tokens that guard HTTP: lines `tenant:sha256`, with `*` as the tenant of an operator's token.",
+        "HTTP",
+    )
+    http_timeout_s: float = setting(
+        kind.number(0.01, 3_600), 30.0, "How long a prediction over HTTP may take; `deadline_exceeded` then.", "HTTP"
+    )
+    http_read_timeout_s: float = setting(
+        kind.number(0.1, 600),
+        10.0,
+        "How long the body of a request may take to come, beside a second for each 64 KiB of it.",
+        "HTTP",
+    )
+    http_idle_timeout_s: float = setting(
+        kind.number(0.1, 3_600),
+        30.0,
+        "How long a connection may be without a request, and a request's headers may take to come.",
+        "HTTP",
+    )
+    http_concurrency_max: int = setting(
+        kind.integer(1, 100_000), 256, "Requests that are answered at once; more are refused with 429.", "HTTP"
+    )
     insecure_http: bool = setting(
         kind.switch(),
         False,
@@ -422,6 +468,11 @@ class Settings:
                 retention_ms=self.topic_retention_ms,
             ),
             trial=TrialSettings(memory_bytes_max=self.trial_memory_bytes_max, timeout_s=self.trial_timeout_s),
+            cache=CacheSettings(
+                store=self.cache_store,
+                ttl_max_s=self.cache_ttl_max_s,
+                block_cache_bytes=self.cache_block_cache_bytes,
+            ),
         )
 
 

@@ -10,6 +10,7 @@ from schemas.connection import KafkaConnection
 from schemas.limits import DEFAULT_LIMITS, Limits
 
 Guarantee = Literal["at_least_once", "exactly_once"]
+Store = Literal["memory", "rocksdb"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
 
@@ -70,6 +71,17 @@ class TrialSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """The prediction cache, where a model's manifest turns it on."""
+
+    store: Store = "memory"
+    ttl_max_s: float = 7 * 24 * 3_600.0
+    """No entry is served longer; the changelog keeps entries for as long."""
+    block_cache_bytes: int = 64 * 1_048_576
+    """Of RocksDB, for all partitions together."""
+
+
+@dataclass(frozen=True, slots=True)
 class StreamSettings:
     """Everything that `streams` is composed from."""
 
@@ -91,3 +103,4 @@ class StreamSettings:
     group: GroupSettings = field(default_factory=GroupSettings)
     topics: TopicSettings = field(default_factory=TopicSettings)
     trial: TrialSettings = field(default_factory=TrialSettings)
+    cache: CacheSettings = field(default_factory=CacheSettings)

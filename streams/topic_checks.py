@@ -9,10 +9,11 @@ from typing import Literal
 from schemas.errors import ServerError
 from schemas.limits import Limits
 from schemas.topics import STREAMS, Stream, TenantTopics
+from streams.changelogs import TABLE_NAMES, changelog_config, changelog_name
 from streams.settings import StreamSettings, TopicSettings
 
-Role = Stream | Literal["reply-to"]
-"""A tenant's stream, or a topic of the user's own that results may be sent to."""
+Role = Stream | Literal["changelog", "reply-to"]
+"""A tenant's stream, the changelog of one of its tables, or a topic of the user's own that results may be sent to."""
 SINGLE: frozenset[Role] = frozenset({"models", "model-artifacts"})
 """Read in full, in order, by every worker."""
 COMPACTED: frozenset[Role] = frozenset({"models", "model-artifacts", "job-status"})
@@ -57,12 +58,18 @@ class TopicsError(ServerError):
 
 
 def topic_specs(settings: StreamSettings) -> list[TopicSpec]:
-    """Every topic of every tenant that the settings name."""
-    return [
-        _spec(TenantTopics(settings.namespace, tenant), stream, settings.topics, settings.limits)
-        for tenant in settings.tenants
-        for stream in STREAMS
-    ]
+    """Every topic of every tenant that the settings name, and the changelogs of its tables."""
+    return [spec for tenant in settings.tenants for spec in _tenant_specs(tenant, settings)]
+
+
+def _tenant_specs(tenant: str, settings: StreamSettings) -> Iterable[TopicSpec]:
+    topics = settings.topics
+    for stream in STREAMS:
+        yield _spec(TenantTopics(settings.namespace, tenant), stream, topics, settings.limits)
+    for table in TABLE_NAMES:
+        name = changelog_name(settings.group.group_id, tenant, table)
+        config = changelog_config(table, settings.cache.ttl_max_s)
+        yield TopicSpec(name, "changelog", topics.partitions, topics.replication, config)
 
 
 def reply_specs(settings: StreamSettings) -> list[TopicSpec]:
@@ -88,7 +95,7 @@ def checked(specs: Sequence[TopicSpec], states: Sequence[TopicState]) -> list[To
     common = _Common(
         partitions=_only({s.partitions for spec, s in there if spec.stream not in {*SINGLE, "reply-to"}}),
         replication=_only({s.replication for spec, s in there if spec.stream != "reply-to"}),
-        retention_ms=_only({_retention_ms(s) for spec, s in there if "retention.ms" in spec.config}),
+        retention_ms=_only({_retention_ms(s) for spec, s in there if spec.config.get("cleanup.policy") == "delete"}),
     )
     return [
         replace(state, problem="; ".join(_problems(spec, state, common)) or None)
@@ -151,16 +158,35 @@ def _wrong_replication(spec: TopicSpec, state: TopicState, common: _Common) -> I
 
 def _wrong_policy(spec: TopicSpec, state: TopicState) -> Iterable[str]:
     have, wanted = state.config.get("cleanup.policy", ""), spec.config["cleanup.policy"]
-    if have != wanted:
-        lost = "deploys are lost with time" if spec.stream in SINGLE else "statuses are lost with time"
-        why = "records with equal keys are lost" if wanted == "delete" else lost
-        yield f"topic {state.name} has cleanup.policy={have}, by which {why}: {_alter(state, 'cleanup.policy', wanted)}"
+    if set(have.split(",")) != set(wanted.split(",")):
+        change = _alter(state, "cleanup.policy", _quoted(wanted))
+        yield f"topic {state.name} has cleanup.policy={have}, by which {_loss(spec)}: {change}"
+
+
+def _quoted(value: str) -> str:
+    """A value for `--add-config`, which takes commas for its own."""
+    return f"[{value}]" if "," in value else value
+
+
+def _loss(spec: TopicSpec) -> str:
+    """What another cleanup policy than the one asked for would do."""
+    if spec.config["cleanup.policy"] == "delete":
+        return "records with equal keys are lost"
+    if spec.stream == "changelog":
+        return "entries of its table are lost, or never go"
+    return "deploys are lost with time" if spec.stream in SINGLE else "statuses are lost with time"
 
 
 def _wrong_retention(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[str]:
     wanted = spec.config.get("retention.ms")
     have = _retention_ms(state)
-    if wanted is not None and have != int(wanted):
+    if spec.stream == "changelog":
+        if wanted is not None and 0 <= have < int(wanted):
+            yield (
+                f"topic {state.name} has retention.ms={have}, less than INFERD_CACHE_TTL_MAX_S asks for ({wanted}): "
+                f"lower that, or {_alter(state, 'retention.ms', wanted)}"
+            )
+    elif wanted is not None and have != int(wanted):
         settable = common.retention_ms == have >= RETENTION_MS_MIN
         setting = f"set INFERD_TOPIC_RETENTION_MS={have}, or " if settable else ""
         yield (

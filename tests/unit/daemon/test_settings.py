@@ -13,7 +13,7 @@ from daemon.setting_checks import check_connection, check_worker
 from daemon.setting_table import SettingsError
 from daemon.settings import Settings, settings_table
 from schemas.limits import Limits
-from streams.settings import GroupSettings, LaneSettings, StreamSettings, TopicSettings, TrialSettings
+from streams.settings import CacheSettings, GroupSettings, LaneSettings, StreamSettings, TopicSettings, TrialSettings
 
 
 def problems(environ: dict[str, str], **flags: str) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ def test_every_field_of_the_streams_can_be_set() -> None:
     """A bound that is added to the streams is a setting, or is named here with its reason."""
     fixed = {
         "connection",  # made of the INFERD_BROKER and INFERD_KAFKA settings
-        *("limits", "lane", "group", "topics", "trial"),  # made of several
+        *("limits", "lane", "group", "topics", "trial", "cache"),  # made of several
         "id_chars_max",  # part of the grammar of ids
         "artifact_part_bytes_max",  # part of the wire contract
         "manifest_bytes_max",  # bounded by Kafka's own record size
@@ -71,12 +71,14 @@ def test_every_field_of_the_streams_can_be_set() -> None:
     renamed = {
         *("topics_create", "topic_partitions", "topic_replication", "topic_retention_ms"),
         *("trial_memory_bytes_max", "trial_timeout_s"),
+        *("cache_store", "cache_ttl_max_s", "cache_block_cache_bytes"),
     }
     settable = {info.field for info in settings_table()} - renamed
     for cls in (StreamSettings, Limits, LaneSettings, GroupSettings):
         assert {item.name for item in fields(cls)} - fixed <= settable
     assert {f"topic_{item.name}" for item in fields(TopicSettings)} - {"topic_create"} <= renamed
     assert {f"trial_{item.name}" for item in fields(TrialSettings)} <= renamed
+    assert {f"cache_{item.name}" for item in fields(CacheSettings)} <= renamed
 
 
 def test_flags_override_variables() -> None:

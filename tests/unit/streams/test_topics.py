@@ -17,7 +17,7 @@ from schemas.connection import KafkaConnection
 from schemas.limits import Limits
 from schemas.topics import STREAMS
 from streams import topics as topics_module
-from streams.settings import StreamSettings, TopicSettings
+from streams.settings import CacheSettings, StreamSettings, TopicSettings
 from streams.topic_checks import checked
 from streams.topics import TopicsError, TopicState, describe_topics, ensure_topics, topic_specs
 
@@ -50,7 +50,7 @@ class FakeCluster:
     """The topics of a cluster, and what its admin client does."""
 
     topics: dict[str, Topic] = field(default_factory=dict)
-    knows: set[str] = field(default_factory=lambda: set(DEFAULTS))
+    knows: set[str] = field(default_factory=lambda: {*DEFAULTS, "segment.ms"})
     refuses: dict[str, tuple[int, str | None]] = field(default_factory=dict)
     """What creating a topic answers instead."""
     lag: int = 0
@@ -130,14 +130,22 @@ async def problems_of(settings: StreamSettings) -> list[str]:
 
 def test_every_stream_of_every_tenant_has_a_topic() -> None:
     names = [spec.name for spec in topic_specs(settings_of("a", "b"))]
-    assert names == [f"ns.{tenant}.{stream}" for tenant in ("a", "b") for stream in STREAMS]
+    assert names == [
+        name
+        for tenant in ("a", "b")
+        for name in (
+            *(f"ns.{tenant}.{stream}" for stream in STREAMS),
+            f"inferd-{tenant}.predictions-changelog",
+            f"inferd-{tenant}.jobs-changelog",
+        )
+    ]
 
 
 def test_what_topics_are_created_with() -> None:
     settings = replace(
         settings_of(partitions=6, replication=3, retention_ms=90_000), limits=Limits(message_bytes_max=500)
     )
-    specs = {spec.stream: spec for spec in topic_specs(settings)}
+    specs = {spec.stream: spec for spec in topic_specs(settings) if spec.stream != "changelog"}
     for stream, spec in specs.items():
         assert spec.partitions == (1 if stream in ("models", "model-artifacts") else 6)
         assert spec.replication == 3
@@ -147,13 +155,39 @@ def test_what_topics_are_created_with() -> None:
     assert specs["dead-letters"].config["max.message.bytes"] == str(2 * 500 + 65_536)
 
 
+def test_a_changelog_keeps_entries_as_long_as_they_may_be_served_and_jobs_for_ever() -> None:
+    settings = replace(settings_of(partitions=6), cache=CacheSettings(ttl_max_s=120))
+    predictions, jobs = (spec for spec in topic_specs(settings) if spec.stream == "changelog")
+    assert (predictions.config["cleanup.policy"], predictions.config["retention.ms"]) == ("compact,delete", "120000")
+    assert (jobs.config["cleanup.policy"], "retention.ms" in jobs.config) == ("compact", False)
+    assert predictions.partitions == jobs.partitions == 6
+
+
+@pytest.mark.parametrize(
+    ("have", "problem"),
+    [
+        ({"retention.ms": "119999"}, "less than INFERD_CACHE_TTL_MAX_S asks for (120000)"),
+        ({"cleanup.policy": "delete"}, "cleanup.policy=[compact,delete]"),
+        ({"retention.ms": "999999"}, None),
+        ({"retention.ms": "-1"}, None),
+        ({"cleanup.policy": "delete,compact"}, None),
+    ],
+)
+def test_a_changelog_that_does_not_fit_is_named(have: dict[str, str], problem: str | None) -> None:
+    settings = replace(settings_of(), cache=CacheSettings(ttl_max_s=120))
+    spec = next(spec for spec in topic_specs(settings) if "predictions" in spec.name)
+    state = TopicState(spec.name, "changelog", spec.partitions, spec.replication, {**spec.config, **have})
+    (told,) = [state.problem for state in checked([spec], [state])]
+    assert (told is None) if problem is None else (told is not None and problem in told)
+
+
 # Creation
 
 
 async def test_missing_topics_are_created_as_specified_and_then_fit(cluster: FakeCluster) -> None:
     states = await ensure_topics(settings := settings_of("a", "b", partitions=6))
     assert [state.name for state in states] == cluster.created == [spec.name for spec in topic_specs(settings)]
-    assert [state.problem for state in states] == [None] * 18
+    assert [state.problem for state in states] == [None] * 22
     assert {state.partitions for state in states} == {1, 6}
     assert cluster.closed == 1
 
@@ -169,7 +203,8 @@ async def test_only_what_is_missing_is_created(cluster: FakeCluster) -> None:
     await ensure_topics(settings_of("a"))
     cluster.created.clear()
     await ensure_topics(settings_of("a", "b"))
-    assert cluster.created == [f"ns.b.{stream}" for stream in STREAMS]
+    changelogs = [f"inferd-b.{table}-changelog" for table in ("predictions", "jobs")]
+    assert cluster.created == [*(f"ns.b.{stream}" for stream in STREAMS), *changelogs]
 
 
 async def test_a_setting_that_the_broker_refuses_is_told(cluster: FakeCluster) -> None:
@@ -186,7 +221,7 @@ async def test_two_workers_may_create_at_the_same_time(cluster: FakeCluster) -> 
 
     cluster.before_create = other
     states = await ensure_topics(settings_of())
-    assert [state.problem for state in states] == [None] * 9
+    assert [state.problem for state in states] == [None] * 11
 
 
 async def test_a_worker_with_other_settings_that_was_quicker_is_noticed(cluster: FakeCluster) -> None:
@@ -196,7 +231,7 @@ async def test_a_worker_with_other_settings_that_was_quicker_is_noticed(cluster:
 
     cluster.before_create = other
     problems = await problems_of(settings_of())
-    assert len(problems) == 7
+    assert len(problems) == 9
     assert all(
         "has 8 partitions, INFERD_TOPIC_PARTITIONS is 4: set INFERD_TOPIC_PARTITIONS=8, or" in p for p in problems
     )
@@ -205,14 +240,14 @@ async def test_a_worker_with_other_settings_that_was_quicker_is_noticed(cluster:
 async def test_new_topics_are_waited_for_until_they_can_be_seen(cluster: FakeCluster) -> None:
     cluster.lag = 4
     states = await ensure_topics(settings_of())
-    assert [state.problem for state in states] == [None] * 9
+    assert [state.problem for state in states] == [None] * 11
     assert cluster.looked >= 4
 
 
 async def test_new_topics_that_never_show_are_told_in_the_end(cluster: FakeCluster) -> None:
     cluster.lag = 1_000_000
     problems = await problems_of(settings_of())
-    assert len(problems) == 9
+    assert len(problems) == 11
     assert "topic ns.default.requests does not exist" in problems[0]
 
 
@@ -231,13 +266,13 @@ async def test_an_answer_that_came_too_late_is_no_failure(cluster: FakeCluster) 
     cluster.refuses = {"ns.default.requests": (TIMED_OUT, "timed out")}
     cluster.hidden, cluster.lag = {"ns.default.requests": Topic(4)}, 1
     states = await ensure_topics(settings_of())
-    assert [state.problem for state in states] == [None] * 9
+    assert [state.problem for state in states] == [None] * 11
 
 
 async def test_without_leave_to_create_what_is_missing_is_an_error(cluster: FakeCluster) -> None:
     problems = await problems_of(settings_of(create=False))
     assert cluster.created == []
-    assert len(problems) == 9
+    assert len(problems) == 11
     assert problems[0] == (
         "topic ns.default.requests does not exist: run `inferd topics create`, or set INFERD_TOPICS_CREATE=true"
     )
@@ -245,7 +280,7 @@ async def test_without_leave_to_create_what_is_missing_is_an_error(cluster: Fake
 
 async def test_what_is_described_is_not_changed(cluster: FakeCluster) -> None:
     states = await describe_topics(settings_of("a", "b"))
-    assert [state.partitions for state in states] == [0] * 18
+    assert [state.partitions for state in states] == [0] * 22
     assert cluster.created == []
 
 
@@ -403,7 +438,7 @@ async def test_topics_for_replies_are_described_with_their_partitions(cluster: F
     states = await ensure_topics(settings_of(reply_to=["mine", "ns.default.results"]))
     assert {state.name: state.partitions for state in states}["mine"] == 3
     assert [state.name for state in states].count("ns.default.results") == 1
-    assert [state.problem for state in states] == [None] * 10, "how they look is their owner's affair"
+    assert [state.problem for state in states] == [None] * 12, "how they look is their owner's affair"
 
 
 async def test_topics_for_replies_must_exist_and_are_never_created(cluster: FakeCluster) -> None:

@@ -1,0 +1,33 @@
+"""The tables of a tenant and their changelog topics: names, and how they are created."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+TableName = Literal["predictions", "jobs"]
+TABLE_NAMES: tuple[TableName, ...] = get_args(TableName)
+
+SEGMENT_MS = 3_600_000
+"""Compaction and deletion leave a log's newest segment alone: without an end to it, a quiet table would only grow."""
+
+
+def table_name(tenant: str, table: TableName) -> str:
+    """A table's name in the Faust app: each tenant has its own."""
+    return f"{tenant}.{table}"
+
+
+def changelog_name(group_id: str, tenant: str, table: TableName) -> str:
+    """The topic that Faust gives such a table."""
+    return f"{group_id}-{table_name(tenant, table)}-changelog"
+
+
+def changelog_config(table: TableName, cache_ttl_max_s: float) -> Mapping[str, str]:
+    """Entries of the cache go with the time that they may be served; jobs are deleted by their tombstones alone."""
+    if table == "jobs":
+        return {"cleanup.policy": "compact", "segment.ms": str(SEGMENT_MS)}
+    return {
+        "cleanup.policy": "compact,delete",
+        "retention.ms": str(int(cache_ttl_max_s * 1000)),
+        "segment.ms": str(SEGMENT_MS),
+    }
