@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import cramjam
-from aiokafka.codec import snappy_decode
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatch
@@ -183,24 +182,30 @@ def _expand_body(codec: int, data: bytes, bytes_max: int) -> bytes:
 
 def _expand_snappy(data: bytes, bytes_max: int) -> bytes:
     """Snappy says beforehand how large each of its blocks becomes."""
+    blocks = list(_snappy_blocks(data))
     try:
-        if sum(map(cramjam.snappy.decompress_raw_len, _snappy_blocks(data))) > bytes_max:
+        if sum(map(cramjam.snappy.decompress_raw_len, blocks)) > bytes_max:
             raise _too_large(len(data), bytes_max)
-        return bytes(snappy_decode(data))
+        return b"".join(map(bytes, map(cramjam.snappy.decompress_raw, blocks)))
     except (cramjam.DecompressionError, ValueError) as error:
         raise MalformedError(f"record batch: it does not decompress: {str(error)[:200]}") from None
 
 
 def _snappy_blocks(data: bytes) -> Iterator[bytes]:
-    """The compressed blocks: one, or, in the framing of the Java library, as many as there are."""
+    """The compressed blocks: one, or, in the framing of the Java library, as many as there are.
+
+    `MalformedError` where the last one, or its length, is cut off: aiokafka's own reader raises `struct.error` there.
+    """
     if not data.startswith(_XERIAL_MAGIC):
         yield data
         return
     at = _XERIAL_HEADER_BYTES
     while at < len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
-        yield data[at + 4 : at + 4 + size]
-        at += 4 + size
+        start = at + 4
+        at = start + int.from_bytes(data[at:start], "big")
+        if max(start, at) > len(data):
+            raise MalformedError(f"record batch: it does not decompress: a block ends at byte {at} of {len(data)}")
+        yield data[start:at]
 
 
 def read_tolerantly(raw: bytes) -> Iterator[UnreadableRecord | Any]:
