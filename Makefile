@@ -7,7 +7,7 @@ CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-unit lint format typecheck coverage bench audit lock lock-jars clean
+.PHONY: help demo test test-unit fuzz lint format typecheck coverage bench audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,6 +20,9 @@ test: $(VENV)/.installed-dev ## Run every test, the delivery tests on a real Kaf
 
 test-unit: $(VENV)/.installed-dev ## Run the tests that need no broker.
 	@$(PY) -m pytest -m "not delivery"
+
+fuzz: $(VENV)/.installed-dev ## Look for bytes that no decoder takes well (FUZZ_MINUTES=5 FUZZ_INPUTS= FUZZ_WORKERS=1).
+	@$(PY) -m tests.fuzz
 
 lint: $(VENV)/.installed-dev ## Check style and layout of the code.
 	@$(PY) -m ruff check $(CODE)

@@ -1,0 +1,35 @@
+"""`make fuzz`: bounded by FUZZ_MINUTES (5) and FUZZ_INPUTS (no bound); exit code 1 where something was found."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from tests.fuzz.campaign import Bounds, run, table
+from tests.fuzz.targets import all_targets
+
+ROOT = Path(__file__).parent.parent.parent
+UNBOUNDED = 10**12
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=float(os.environ.get("FUZZ_MINUTES") or 5))
+    parser.add_argument("--inputs", type=int, default=int(os.environ.get("FUZZ_INPUTS") or UNBOUNDED))
+    parser.add_argument("--workers", type=int, default=int(os.environ.get("FUZZ_WORKERS") or 1))
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("FUZZ_SEED") or 0))
+    parser.add_argument("--target", action="append", choices=all_targets(), help="only this one; may be repeated")
+    chosen = parser.parse_args()
+    targets = [target for name, target in all_targets().items() if name in (chosen.target or all_targets())]
+    bounds = Bounds(chosen.inputs, 60 * chosen.minutes, chosen.workers, chosen.seed)
+    accounts = run(targets, bounds, ROOT / "build" / "fuzz", lambda text: print(text, file=sys.stderr, flush=True))
+    print(table(accounts))
+    findings = [finding for account in accounts.values() for finding in account.findings]
+    print(*findings, sep="\n\n")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

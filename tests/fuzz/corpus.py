@@ -1,0 +1,28 @@
+"""Inputs that are kept: of each target a text file, an input a line, written as Python writes bytes."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from pathlib import Path
+
+CORPUS = Path(__file__).parent / "corpus"
+
+
+def kept(target: str, directory: Path = CORPUS) -> list[bytes]:
+    """The inputs kept for a target; lines that begin with # say where they come from."""
+    path = directory / f"{target}.txt"
+    if not path.exists():
+        return []
+    lines = (line for line in path.read_text().splitlines() if line and not line.startswith("#"))
+    return [bytes(ast.literal_eval(line)) for line in lines]
+
+
+def keep(target: str, inputs: Iterable[bytes], why: str, directory: Path = CORPUS) -> None:
+    """Adds inputs that are not there yet, behind a line that says why."""
+    have = set(kept(target, directory))
+    new = [data for data in dict.fromkeys(inputs) if data not in have]
+    if new:
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / f"{target}.txt").open("a") as file:
+            file.writelines([f"# {ascii(why)[1:-1]}\n", *(f"{data!r}\n" for data in new)])

@@ -1,0 +1,226 @@
+"""The decoders of the wire as targets: requests, headers, model records, results, dead letters, model files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import chain, product
+from random import Random
+from typing import Any
+
+import msgspec
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
+from schemas.codec import (
+    UNREADABLE,
+    decode_alias,
+    decode_manifest,
+    decode_request,
+    decode_result,
+    encode_alias,
+    encode_manifest,
+    encode_result,
+    request_identity,
+)
+from schemas.dead_letters import DeadLetter
+from schemas.errors import ModelServingError
+from schemas.headers import Encoding, parse_headers, readable_headers
+from schemas.limits import DEFAULT_LIMITS
+from schemas.models import Alias, SplitShare, parse_artifact_key, parse_model_key
+from streams.inference.model_file import read_model_file
+from streams.record_batches import expand
+from tests.fixtures.poison import JSON, POISON
+from tests.fuzz.checks import FindingError, check_error
+from tests.fuzz.frames import Headers, pack_headers, pack_record, unpack_headers, unpack_record
+from tests.fuzz.target import Target
+from tests.unit.schemas import reference, sample_records
+from tests.unit.schemas.mutation import SMALL, request_bytes
+
+ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+SEEDS = 300
+EXPANDED_BYTES_MAX = 1_048_576
+SHORT_BYTES = 4_096
+"""Of what the reference reads, too: it allocates whatever it is told."""
+BATCH_HEADER_BYTES = 61
+CODECS = range(5)
+
+
+def targets() -> list[Target]:
+    """Every decoder of the wire."""
+    return [
+        *chain.from_iterable((_request(encoding), _request_twice(encoding)) for encoding in ENCODINGS),
+        *chain.from_iterable((_manifest(encoding), _alias(encoding), _result(encoding)) for encoding in ENCODINGS),
+        Target("headers", "record", _parse_headers, _header_seeds, weight=2.0),
+        Target("dead-letter", "record", _parse_dead_letter, _dead_letter_seeds),
+        Target("record-key", "bytes", _parse_key, _key_seeds),
+        Target("model-file", "lines", read_model_file, _model_files, weight=0.05),
+        Target("record-batch", "bytes", _expand, _batch_seeds, weight=0.5),
+    ]
+
+
+def _request(encoding: Encoding) -> Target:
+    return Target(
+        f"request-{encoding}",
+        encoding,
+        partial(_decode_request, encoding=encoding),
+        partial(_request_seeds, encoding),
+        partial(request_bytes, encoding=encoding),
+        weight=3.0,
+    )
+
+
+def _decode_request(data: bytes, encoding: Encoding) -> None:
+    """Decodes, and where that is refused asks for the identity, which no bytes may prevent."""
+    try:
+        decode_request(data, encoding, DEFAULT_LIMITS)
+    except ModelServingError as error:
+        identity = request_identity(data, encoding, DEFAULT_LIMITS)
+        if isinstance(error, UNREADABLE) and identity != (None, None):
+            raise FindingError(f"an identity {identity} of what cannot be read") from error
+        raise
+
+
+def _request_twice(encoding: Encoding) -> Target:
+    return Target(
+        f"request-reference-{encoding}",
+        encoding,
+        partial(_decode_twice, encoding=encoding),
+        lambda: [seed for seed in _request_seeds(encoding) if len(seed) <= SHORT_BYTES],
+        partial(request_bytes, encoding=encoding),
+        weight=0.5,
+    )
+
+
+def _decode_twice(data: bytes, encoding: Encoding) -> None:
+    """The decoder and an independent reading take and refuse the same bytes."""
+    try:
+        reference.request(data, encoding, SMALL)
+        readable = True
+    except reference.RefusedError:
+        readable = False
+    try:
+        decode_request(data, encoding, SMALL)
+    except ModelServingError as error:
+        if readable:
+            raise FindingError(f"refused: {error.message}; the reference takes it") from error
+        raise
+    if not readable:
+        raise FindingError("taken; the reference refuses it")
+
+
+def _request_seeds(encoding: Encoding) -> list[bytes]:
+    random = Random(encoding)
+    wanted = JSON if encoding == "json" else ()
+    bad = [poison.value or b"" for poison in POISON if tuple(poison.headers) == wanted]
+    return bad + [request_bytes(random, encoding) for _ in range(SEEDS)]
+
+
+def _manifest(encoding: Encoding) -> Target:
+    good = partial(_both_ways, sample_records.MANIFEST, encode_manifest, encoding)
+    return Target(f"manifest-{encoding}", encoding, partial(_decode_with, decode_manifest, encoding), good, weight=0.5)
+
+
+def _alias(encoding: Encoding) -> Target:
+    return Target(
+        f"alias-{encoding}", encoding, partial(_decode_with, decode_alias, encoding), partial(_alias_seeds, encoding)
+    )
+
+
+def _decode_with(decode: Callable[..., object], encoding: Encoding, data: bytes) -> None:
+    decode(data, DEFAULT_LIMITS, encoding)
+
+
+def _both_ways(record: Any, encode: Callable[[Any, Encoding], bytes], encoding: Encoding) -> list[bytes]:
+    """The record, and the record with each of its fields gone or wrong."""
+    fields = msgspec.to_builtins(record)
+    dump = msgspec.msgpack.encode if encoding == "msgpack" else msgspec.json.encode
+    wrong: tuple[Any, ...] = (None, -1, "x", [], {}, 1e300, [{}], "é" * 80)
+    changed = [{**fields, name: value} for name, value in product(fields, wrong)]
+    gone = [{key: value for key, value in fields.items() if key != name} for name in fields]
+    return [encode(record, encoding), *map(dump, changed), *map(dump, gone)]
+
+
+def _alias_seeds(encoding: Encoding) -> list[bytes]:
+    bad = Alias(split=[SplitShare(1, 1e308), SplitShare(2, 1e308)])
+    return [*_both_ways(sample_records.ALIAS, encode_alias, encoding), encode_alias(bad, encoding)]
+
+
+def _result(encoding: Encoding) -> Target:
+    return Target(
+        f"result-{encoding}",
+        encoding,
+        partial(decode_result, encoding=encoding),
+        lambda: [encode_result(result, encoding) for result in sample_records.RESULTS.values()],
+    )
+
+
+def _parse_headers(data: bytes) -> None:
+    """Reads the headers, and where that is refused what is usable of them, which no bytes may prevent."""
+    headers, _ = unpack_headers(data)
+    try:
+        parse_headers(headers, DEFAULT_LIMITS)
+    except ModelServingError:
+        readable_headers(headers, DEFAULT_LIMITS)
+        raise
+
+
+def _header_seeds() -> list[bytes]:
+    good: Headers = [("content-type", b"application/json; charset=utf-8"), ("traceparent", b"00-1"), ("ce_id", b"7")]
+    known: Headers = [("reply-to", b"a.b"), ("deadline", b"1767322800123"), ("priority", b"1"), ("tracestate", None)]
+    bad = [poison.headers for poison in POISON if poison.headers]
+    return [
+        pack_headers(headers) for headers in (good, known, [*good, *known], [*good, *good], [("x", b"")] * 65, *bad)
+    ]
+
+
+def _parse_dead_letter(data: bytes) -> None:
+    value, headers, key = unpack_record(data)
+    letter = DeadLetter.parse(key, value, headers)
+    if DeadLetter.parse(key, value, letter.headers()) != letter:
+        raise FindingError("a dead letter that is not what it was when it is read again")
+
+
+def _dead_letter_seeds() -> list[bytes]:
+    letter = sample_records.DEAD_LETTER
+    headers = letter.headers()
+    cut = [headers[:at] + headers[at + 1 :] for at in range(len(headers))]
+    return [pack_record(letter.value or b"", some, letter.key) for some in (headers, headers * 2, *cut)]
+
+
+def _parse_key(data: bytes) -> None:
+    """Reads a key as that of a model record and as that of an artifact: at most one of them takes it."""
+    try:
+        parse_model_key(data)
+    except ModelServingError as error:
+        check_error(error)
+        parse_artifact_key(data)
+
+
+def _key_seeds() -> list[bytes]:
+    sha256 = sample_records.SHA256.encode()
+    good = [b"flights/3", b"flights@champion", b"a.b-c_d/999999999", sha256 + b"/0", sha256 + b"/999999"]
+    bad = [b"", b"../x/1", b"a/0", b"a/01", b"a/1\n", b"a@b@c", b"\xff/1", "а/1".encode(), sha256.upper() + b"/0"]
+    return good + bad
+
+
+def _expand(data: bytes) -> None:
+    """Expands a record batch; shorter ones are never handed out as a batch."""
+    if len(data) >= BATCH_HEADER_BYTES and len(expand(data, EXPANDED_BYTES_MAX)) > EXPANDED_BYTES_MAX + len(data):
+        raise FindingError("a batch expanded beyond its limit")
+
+
+def _model_files() -> list[bytes]:
+    from tests.fuzz.models import model_files  # importing LightGBM takes seconds, and others need none
+
+    return model_files()
+
+
+def _batch_seeds() -> list[bytes]:
+    return [_batch(codec, value) for codec in CODECS for value in (b"", b"x" * 200, bytes(2 * EXPANDED_BYTES_MAX))]
+
+
+def _batch(codec: int, value: bytes) -> bytes:
+    builder = DefaultRecordBatchBuilder(2, codec, 0, -1, -1, 0, 10_000_000)
+    builder.append(0, 1_000, b"k", value, [("h", b"1")])
+    built = bytes(builder.build())
+    return built if codec else built[:1_000]

@@ -1,0 +1,11 @@
+"""The register of targets: a new decoder is one entry here."""
+
+from __future__ import annotations
+
+from tests.fuzz import decoders, scored
+from tests.fuzz.target import Target
+
+
+def all_targets() -> dict[str, Target]:
+    """Every target by its name."""
+    return {target.name: target for target in (*decoders.targets(), scored.target())}
