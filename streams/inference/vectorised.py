@@ -54,6 +54,19 @@ def gather(raws: Sequence[msgspec.Raw], n_features: int) -> tuple[Matrix, NDArra
     return _floats(messages, len(header), n_features), mask
 
 
+def gather_strided(body: bytes, count: int, n_features: int) -> tuple[Matrix, NDArray[np.bool_] | None] | None:
+    """As `gather`, of `count` values one after the other in `body`; None where they cannot all be of that length."""
+    header = row_header(n_features)
+    length = len(header) + 9 * n_features
+    if not count or len(body) != count * length:
+        return None
+    messages = np.frombuffer(body, dtype=np.uint8).reshape(count, length)
+    plain = _is_plain(messages, header)
+    if plain.all():
+        return _floats(messages, len(header), n_features), None
+    return _floats(messages[plain], len(header), n_features), plain
+
+
 def valid_ids(ids: Sequence[str], chars_max: int) -> bool:
     """Whether every one of `ids` follows the grammar of ids (`schemas.requests.ID_PATTERN`), and none is too long."""
     if not ids:

@@ -1,0 +1,297 @@
+"""Chunks of jobs -> their results: the same checks, models and postprocessing as for requests.
+
+`ChunkScorer.prepare` reads the rows; each `ChunkGroup.predict` may be called inline or in a thread; `ChunkBatch.finish`
+gives one encoded result a chunk, in order. Rows of many chunks that the same version scores are one matrix. A row that
+fails has a typed error in its chunk's result, and never disturbs another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from schemas.errors import (
+    InferenceError,
+    InternalError,
+    InvalidValueError,
+    JobExpiredError,
+    ModelServingError,
+    TooLargeError,
+)
+from schemas.headers import Encoding
+from schemas.job_chunk_codec import decode_chunk_result
+from schemas.job_codec import rows_of
+from schemas.job_rows import of_messages, row_batch
+from schemas.jobs import Chunk, ChunkResult
+from schemas.limits import Limits
+from schemas.requests import Output
+from streams.inference.catalog import ModelCatalog, ServedModel
+from streams.inference.chunk_results import ChunkDraft
+from streams.inference.chunk_rows import plain_rows, scorable_rows
+from streams.inference.job_models import check_outputs, is_final, model_of
+from streams.inference.micro_batch import internal_error
+from streams.inference.runtime import Arrays, Matrix
+
+ProcessBatch = Callable[[str, list[Any]], Sequence[Any]]
+"""(model id, rows as lists or dicts) -> for each row its prediction, or an exception."""
+
+GROUP_VALUES_MAX = 4_000_000
+"""Output values that one group computes at once, unless a single chunk has more: 32 MB of float64."""
+_FAULTS_KEPT = 8
+"""Of a model that raises for every row, more tell nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkWork:
+    """A chunk and what it takes to score it."""
+
+    chunk: Chunk
+    rows: bytes
+    """What the chunk carries, or `rows_of(…).cut(…)` of its source."""
+    encoding: Encoding = "msgpack"
+    """Of `rows`."""
+    previous: bytes | None = None
+    """For a retry: the chunk's latest result. Without it, every row is scored again."""
+    refusal: ModelServingError | None = None
+    """Why there are no rows, where their source can no longer be read: it is the error of each row."""
+
+
+def chunk_work(
+    chunk: Chunk, source: tuple[bytes | None, Encoding] | None, previous: bytes | None, limits: Limits
+) -> ChunkWork:
+    """The work of a chunk, given what it refers to.
+
+    `source`: value and encoding of the message that `chunk.source` names, None where it is no longer there; `previous`:
+    value of the result that `chunk.previous` names, None likewise. Neither is looked at where the chunk names none.
+    """
+    if chunk.rows is not None:
+        return ChunkWork(chunk, chunk.rows, chunk.rows_encoding, previous)
+    try:
+        if chunk.source is None or source is None:
+            raise JobExpiredError("the message that had the row is past the retention of jobs")
+        batch = rows_of(*source, limits)
+        return ChunkWork(chunk, batch.cut(chunk.source.start, chunk.source.stop), batch.encoding, previous)
+    except ModelServingError as error:
+        return ChunkWork(chunk, b"", "msgpack", previous, error)
+
+
+@dataclass(slots=True, eq=False)
+class ChunkGroup:
+    """The rows of chunks that one version scores with the same outputs."""
+
+    model: ServedModel
+    outputs: tuple[Output, ...]
+    drafts: list[ChunkDraft] = field(default_factory=list)
+    blocks: list[Matrix] = field(default_factory=list)
+    rows: int = 0
+    arrays: list[tuple[slice, Arrays]] = field(default_factory=list)
+    """What the model said of ranges of rows; of all rows at once, unless it raised."""
+    errors: dict[int, ModelServingError] = field(default_factory=dict)
+    """Of rows that the model raised for."""
+    faults: list[Exception] = field(default_factory=list)
+
+    def add(self, draft: ChunkDraft, matrix: Matrix) -> None:
+        self.drafts.append(draft)
+        self.blocks.append(matrix)
+        self.rows += len(matrix)
+
+    def predict(self) -> None:
+        """Runs the model over all rows; what it raises becomes the error of the rows that are to blame."""
+        matrix = self.blocks[0] if len(self.blocks) == 1 else np.concatenate(self.blocks)
+        self._predict(matrix, slice(0, len(matrix)))
+
+    def _predict(self, matrix: Matrix, rows: slice) -> None:
+        try:
+            needed = self.model.postprocessor.needed(self.outputs)
+            self.arrays.append((rows, self.model.runtime.predict(matrix[rows], needed)))
+        except ModelServingError as error:
+            self.errors.update(dict.fromkeys(range(rows.start, rows.stop), error))
+        except Exception as fault:  # noqa: BLE001  # whatever a runtime raises is the outcome of its own rows
+            if rows.stop - rows.start == 1:
+                self.errors[rows.start] = internal_error(fault)
+                self.faults += [fault] if len(self.faults) < _FAULTS_KEPT else []
+                return
+            half = (rows.start + rows.stop) // 2
+            self._predict(matrix, slice(rows.start, half))
+            self._predict(matrix, slice(half, rows.stop))
+
+    def deliver(self) -> None:
+        """Gives each draft what became of its rows."""
+        columns = self._columns()
+        start = 0
+        for draft in self.drafts:
+            stop = start + draft.expected
+            errors = {row - start: self.errors[row] for row in range(start, stop) if row in self.errors}
+            draft.take({output: values[start:stop] for output, values in columns.items()}, errors)
+            start = stop
+
+    def _columns(self) -> dict[Output, list[Any]]:
+        """A value a row for each output; None for rows that the model raised for."""
+        if len(self.arrays) == 1 and not self.errors:
+            return self._finite_columns(*self.arrays[0])
+        columns: dict[Output, list[Any]] = {output: [None] * self.rows for output in self.outputs}
+        for rows, arrays in self.arrays:
+            for output, values in self._finite_columns(rows, arrays).items():
+                columns[output][rows] = values
+        return columns
+
+    def _finite_columns(self, rows: slice, arrays: Arrays) -> dict[Output, list[Any]]:
+        columns = self.model.postprocessor.columns(arrays, self.outputs)
+        unfit = self.model.postprocessor.check(arrays)
+        for place in () if unfit is None else np.flatnonzero(unfit).tolist():
+            self.errors[rows.start + place] = InvalidValueError("the model's output for it is not a finite number")
+        return columns
+
+
+class ChunkBatch:
+    """Chunks on their way from rows to results."""
+
+    def __init__(self, drafts: list[ChunkDraft | None], groups: list[ChunkGroup], limits: Limits) -> None:
+        self.groups = groups
+        self.faults: list[Exception] = []
+        """What was raised that no row is to blame for; the log wants its traceback. Complete after `finish`."""
+        self._drafts = drafts
+        self._limits = limits
+
+    @property
+    def rows(self) -> int:
+        """Rows that models score."""
+        return sum(group.rows for group in self.groups)
+
+    @property
+    def held(self) -> list[int]:
+        """Places of the chunks that wait for a model version which may still come."""
+        return [place for place, draft in enumerate(self._drafts) if draft is None]
+
+    def finish(self) -> list[bytes | None]:
+        """The encoded result of each chunk, None where it is held; every group must have been predicted."""
+        for group in self.groups:
+            group.deliver()
+            self.faults += group.faults
+        results = [None if draft is None else draft.encode(self._limits) for draft in self._drafts]
+        for draft in self._drafts:
+            self.faults += draft.faults if draft is not None else ()
+        return results
+
+
+class ChunkScorer:
+    """Scores chunks of one tenant's jobs."""
+
+    def __init__(self, catalog: ModelCatalog, limits: Limits, process_batch: ProcessBatch | None = None) -> None:
+        self._catalog = catalog
+        self._limits = limits
+        self._row_limits = of_messages(limits)
+        self._process_batch = process_batch
+
+    def prepare(self, works: Sequence[ChunkWork], *, wait: bool = True) -> ChunkBatch:
+        """Reads the rows of every chunk.
+
+        A chunk whose version is not here, or is being loaded, is `held` to be prepared again later; without `wait` its
+        rows have the typed error. A version that failed to load is not waited for.
+        """
+        groups: list[ChunkGroup] = []
+        drafts: list[ChunkDraft | None] = []
+        for work in works:
+            if wait and self._must_wait(work):
+                drafts.append(None)
+                continue
+            draft = ChunkDraft(work.chunk, _previous(work, self._limits))
+            drafts.append(draft)
+            try:
+                self._prepare(work, draft, groups)
+            except ModelServingError as error:
+                draft.fail(error)
+            except Exception as fault:  # noqa: BLE001  # no chunk may stop its partition
+                draft.faults.append(fault)
+                draft.fail(internal_error(fault))
+        return ChunkBatch(drafts, groups, self._limits)
+
+    def _must_wait(self, work: ChunkWork) -> bool:
+        if self._process_batch is not None or work.refusal is not None:
+            return False
+        try:
+            model_of(self._catalog, work.chunk)
+        except InferenceError:
+            return not is_final(self._catalog, work.chunk)
+        return False
+
+    def _prepare(self, work: ChunkWork, draft: ChunkDraft, groups: list[ChunkGroup]) -> None:
+        if work.refusal is not None:
+            raise work.refusal
+        rows = work.rows
+        if draft.places is not None:
+            rows = row_batch(rows, work.encoding, self._row_limits).pick(draft.places)
+        # The rows of a tensor are a tensor, whatever the encoding of the message that brought them.
+        if self._process_batch is not None:
+            self._process(work, draft, rows, self._process_batch)
+            return
+        model = model_of(self._catalog, work.chunk)
+        check_outputs(model, work.chunk.outputs)
+        if not draft.numbers:
+            return
+        values = sum(model.runtime.values_per_row(output) for output in work.chunk.outputs) * len(draft.numbers)
+        if values > self._limits.result_bytes_max:
+            raise TooLargeError(
+                f"the result of the chunk would have {values} values, which do not fit into "
+                f"{self._limits.result_bytes_max} bytes: ask for fewer outputs or smaller chunks (chunk_rows)"
+            )
+        scorable = scorable_rows(rows, work.encoding, model.features, self._row_limits, draft.numbers)
+        draft.expect(len(scorable.matrix), scorable.places, scorable.errors)
+        if len(scorable.matrix):
+            _group(groups, model, work.chunk.outputs, values).add(draft, scorable.matrix)
+
+    def _process(self, work: ChunkWork, draft: ChunkDraft, data: bytes, process_batch: ProcessBatch) -> None:
+        """The predictions of the user's own code, instead of a model's."""
+        if work.chunk.outputs != ("prediction",):
+            raise InvalidValueError("outputs: process_batch gives predictions alone")
+        rows, errors = plain_rows(data, work.encoding, self._row_limits, draft.numbers)
+        places = [place for place in range(len(draft.numbers)) if place not in errors]
+        draft.expect(len(rows), np.array(places, dtype=np.intp), errors)
+        outcomes = list(process_batch(work.chunk.model_id, rows)) if rows else []
+        if len(outcomes) != len(rows):
+            raise InternalError(f"process_batch gave {len(outcomes)} outcomes for {len(rows)} rows")
+        failed = {place: _error(each, draft) for place, each in enumerate(outcomes) if isinstance(each, Exception)}
+        values = [None if isinstance(each, Exception) else _plain(each) for each in outcomes]
+        draft.take({"prediction": values}, failed)
+
+
+def _group(groups: list[ChunkGroup], model: ServedModel, outputs: tuple[Output, ...], values: int) -> ChunkGroup:
+    """The latest group of a version and outputs, if there is room in it for so many values more."""
+    per_row = sum(model.runtime.values_per_row(output) for output in outputs)
+    for group in reversed(groups):
+        if group.model is model and group.outputs == outputs:
+            if group.rows * per_row + values <= GROUP_VALUES_MAX:
+                return group
+            break
+    groups.append(ChunkGroup(model, outputs))
+    return groups[-1]
+
+
+def _previous(work: ChunkWork, limits: Limits) -> ChunkResult | None:
+    """The result that a retry starts from, if it is that of the same rows by the same version."""
+    chunk = work.chunk
+    if work.previous is None:
+        return None
+    try:
+        previous = decode_chunk_result(work.previous, chunk.encoding, limits)
+    except InferenceError:
+        return None
+    same = (previous.job_id, previous.chunk, previous.first_row, previous.digest, tuple(previous.outputs))
+    if same != (chunk.job_id, chunk.chunk, chunk.first_row, chunk.digest, chunk.outputs):
+        return None
+    return previous if len(previous.outputs["prediction"]) == chunk.row_count else None
+
+
+def _error(outcome: Exception, draft: ChunkDraft) -> ModelServingError:
+    if isinstance(outcome, ModelServingError):
+        return outcome
+    draft.faults.append(outcome)
+    return internal_error(outcome)
+
+
+def _plain(value: Any) -> Any:
+    """A prediction of the user's code as what can be encoded: numpy's values as Python's."""
+    return value.tolist() if hasattr(value, "tolist") else value
