@@ -1,0 +1,121 @@
+"""The battery: a broker, and experiments on it one after the other."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.broker import ProxiedKafka
+from tests.chaos.experiment import Report, run
+from tests.chaos.faults import Fault, all_faults
+from tests.chaos.outcome import Outcome
+from tests.chaos.schedule import alone, in_order, mixed
+from tests.chaos.seeded_bugs import BUGS, Bug
+from tests.chaos.system import Experiment
+
+GUARANTEES = ("at_least_once", "exactly_once")
+ALONE_SHARE = 0.5
+"""Of the time, for faults one by one; the rest is for the mixture."""
+LENGTHY_FROM_S = 600.0
+"""Time for one guarantee from which on faults of half a minute and more are drawn."""
+BUG_PER_SECOND, BUG_RECOVERS_WITHIN_S, BUG_LOAD_S = 600, 25.0, 4.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run of the battery does."""
+
+    seed: int
+    seconds: float
+    """For all guarantees together."""
+    guarantees: Sequence[str] = GUARANTEES
+    faults: Sequence[str] = ()
+    """Only these, in this order, once each; empty: all, alone and then mixed."""
+    slots: int = 3
+    per_second: int = 1_000
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the workers by name."""
+
+
+@contextmanager
+def broker(directory: Path) -> Iterator[ProxiedKafka]:
+    """A running broker with its proxy, for any number of experiments."""
+    kafka = ProxiedKafka(directory / "kafka")
+    kafka.start()
+    kafka.proxy.start()
+    try:
+        yield kafka
+    finally:
+        kafka.proxy.stop()
+        kafka.stop()
+
+
+@contextmanager
+def kept_if_wanted() -> Iterator[Path]:
+    """A directory that is removed after a run in which all held; the caller raises where it is to be kept."""
+    directory = Path(tempfile.mkdtemp(prefix="inferd-chaos-"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def run_battery(kafka: ProxiedKafka, options: Options, directory: Path, report: Report) -> list[Outcome]:
+    """One experiment for each guarantee."""
+    share_s = options.seconds / len(options.guarantees)
+    outcomes = []
+    for guarantee in options.guarantees:
+        experiment = Experiment(
+            guarantee, options.seed, "chaos", options.slots, options.per_second,
+            lengthy=share_s >= LENGTHY_FROM_S, settings=options.settings,
+        )  # fmt: skip
+        steps, until_s = steps_of(options, lengthy=experiment.lengthy), share_s
+        if options.faults:
+            until_s = float("inf")
+        outcomes.append(run(kafka, experiment, steps, directory / guarantee, until_s=until_s, report=report))
+    return outcomes
+
+
+def steps_of(options: Options, *, lengthy: bool) -> Iterable[Any]:
+    """The schedule: the faults that are named; or each alone, for its share of the time, and then mixed for ever."""
+    faults = all_faults()
+    if options.faults:
+        return in_order([faults[name] for name in options.faults], options.seed)
+    drawn: list[Fault] = [fault for fault in faults.values() if lengthy or not fault.lengthy]
+    alone_s = ALONE_SHARE * options.seconds / len(options.guarantees)
+    return itertools.chain(_while_time(alone(drawn, options.seed), alone_s), mixed(drawn, options.seed))
+
+
+def _while_time(steps: Iterable[Any], seconds: float) -> Iterator[Any]:
+    deadline = time.monotonic() + seconds
+    for step in steps:
+        if time.monotonic() > deadline:
+            return
+        yield step
+
+
+def run_bugs(kafka: ProxiedKafka, names: Sequence[str], seed: int, directory: Path, report: Report) -> list[Outcome]:
+    """One short experiment for each seeded bug, with the faults that reveal it."""
+    return [run_bug(kafka, BUGS[name], seed, directory, report) for name in names or BUGS]
+
+
+def run_bug(kafka: ProxiedKafka, bug: Bug, seed: int, directory: Path, report: Report) -> Outcome:
+    """The battery must report a violation: see `Outcome.violations`."""
+    faults = all_faults()
+    experiment = Experiment(
+        bug.guarantee, seed, f"bug-{bug.name.replace('_', '-')}", 2, BUG_PER_SECOND, brief=True, bug=bug.name
+    )
+    steps = in_order([_impatient(faults[name]) for name in bug.faults], seed, pause_s=BUG_LOAD_S)
+    outcome = run(kafka, experiment, steps, directory / bug.name, settles_within_s=10, report=lambda _: None)
+    caught = outcome.violations
+    report(f"{bug.name}: {'caught: ' + caught[0][:200] if caught else 'NOT CAUGHT'} ({outcome.duration_s:.0f} s)")
+    return outcome
+
+
+def _impatient(fault: Fault) -> Fault:
+    return fault

@@ -1,0 +1,166 @@
+"""Faults of what is kept: topics that refuse, records that retention took, state on disk that is gone or wrong."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
+
+from tests.chaos.faults import fault
+from tests.chaos.fleet import freeze, status, thaw
+from tests.chaos.ledger import Place
+from tests.chaos.system import System
+from tests.fixtures.workers import until
+
+SAID_WITHIN_S = 30.0
+UNSENDABLE_BYTES = "60"
+COMMITTED_WITHIN_S = 1.5
+TO_THE_END = -1
+
+
+def configure(system: System, stream: str, name: str, value: str | None) -> None:
+    """Sets, or takes away, a topic's setting for every tenant."""
+    operation = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
+    entries = [ConfigEntry(name, value or "", incremental_operation=operation)]
+    resources = [
+        ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries) for topic in system.topics(stream)
+    ]
+    for changed in system.admin.incremental_alter_configs(resources, request_timeout=20).values():
+        changed.result(20)
+
+
+@contextmanager
+def results_unacknowledged(system: System) -> Iterator[None]:
+    """The broker acknowledges no result in this block: it says that replicas are lacking, which may be over soon."""
+    configure(system, "results", "min.insync.replicas", "2")
+    try:
+        yield
+    finally:
+        configure(system, "results", "min.insync.replicas", None)
+
+
+@fault("results refused", recovers_within_s=90.0)
+def results_refused(system: System, rng: random.Random) -> None:
+    """The result topics refuse what is sent: offsets are held, `/status` says why."""
+    configure(system, "results", "max.message.bytes", UNSENDABLE_BYTES)
+    try:
+        system.fault_said(("published", "size", "large"), SAID_WITHIN_S)
+        system.run_on(COMMITTED_WITHIN_S)  # what was acknowledged before may still be committed
+        held = system.committed()
+        system.run_on(1 if system.brief else rng.uniform(2, 8))
+        assert system.committed() == held, "offsets were committed without results"
+    finally:
+        configure(system, "results", "max.message.bytes", None)
+        system.mark()
+
+
+@fault("results refused", recovers_within_s=90.0)
+def results_unacknowledged_then_kill(system: System, rng: random.Random) -> None:
+    """The result topics acknowledge nothing, and every worker is killed while it waits."""
+    with results_unacknowledged(system):
+        system.run_on(1.5)
+        for worker in system.fleet.slots:
+            system.fleet.kill(worker)
+    system.mark()
+    for slot in range(len(system.fleet.slots)):
+        system.fleet.restart(slot)
+
+
+@fault("retention", recovers_within_s=90.0)
+def retention(system: System, rng: random.Random) -> None:
+    """Retention overtook the committed offsets while nobody read: workers say what is missing, and how much."""
+    for worker in system.fleet.slots:
+        system.fleet.kill(worker)
+    system.run_on(1)
+    committed = system.committed()
+    overtaken = [place for place, offset in committed.items() if offset >= 0 and rng.random() < 0.5]
+    starts = _delete(system, {place: committed[place] + rng.randint(20, 100) for place in overtaken})
+    missing = {place: range(committed[place], start) for place, start in starts.items()}
+    for slot in range(len(system.fleet.slots)):
+        system.fleet.restart(slot)
+    system.mark()
+    expected = sum(map(len, missing.values()))
+    until(lambda: _named_missing(system) >= expected, SAID_WITHIN_S + 30, f"{expected} records are said to be missing")
+    assert _named_missing(system) == expected, f"{_named_missing(system)} are said to be missing, {expected} are"
+    for place, offsets in missing.items():
+        system.ledger.gap(place, offsets)
+        system.count("records deleted by retention", len(offsets))
+
+
+@fault("retention", recovers_within_s=90.0)
+def retention_while_reading(system: System, rng: random.Random) -> None:
+    """Retention overtook the position of a worker that goes on reading: it says what is missing."""
+    slot = rng.randrange(len(system.fleet.slots))
+    worker = system.fleet.slots[slot]
+    places, before = system.fleet.places(worker), _named_missing(system)
+    freeze(worker)
+    try:
+        system.run_on(system.fleet.session_timeout_s * 0.4)
+        positions = {place: offset for place, offset in system.committed().items() if place in places}
+        starts = _delete(system, dict.fromkeys(positions, TO_THE_END))
+    finally:
+        thaw(worker)
+    system.mark(places)
+    system.run_on(1)
+    for place, start in starts.items():
+        # What had been fetched before is answered all the same.
+        system.ledger.gap(place, range(positions[place], start))
+    until(lambda: _named_missing(system) > before, 15, "a worker says that records are missing")
+
+
+def _delete(system: System, befores: Mapping[Place, int]) -> dict[Place, int]:
+    """Deletes the records before these offsets; gives where the logs begin then."""
+    asked = [
+        TopicPartition(f"{system.namespace}.{place.tenant}.requests", place.partition, before)
+        for place, before in befores.items()
+    ]
+    deleted = system.admin.delete_records(asked, request_timeout=20)
+    return {
+        Place(tp.topic.split(".")[1], tp.partition): answer.result(20).low_watermark for tp, answer in deleted.items()
+    }
+
+
+def _named_missing(system: System) -> int:
+    return sum(status(worker).get("records_missing", 0) for worker in system.fleet.slots)
+
+
+# ---------------------------------------------------------------------- state on disk
+
+
+@fault("state lost")
+def state_deleted(system: System, rng: random.Random) -> None:
+    """A worker is killed, and starts again without its state directory."""
+    slot = rng.randrange(len(system.fleet.slots))
+    worker = system.fleet.slots[slot]
+    places = system.fleet.places(worker)
+    system.fleet.kill(worker)
+    shutil.rmtree(system.directory / f"data{slot}", ignore_errors=True)
+    system.mark(places)
+    system.fleet.restart(slot)
+
+
+@fault("state lost")
+def state_corrupted(system: System, rng: random.Random) -> None:
+    """A worker is killed, and starts again on a state directory with flipped bytes in every file."""
+    slot = rng.randrange(len(system.fleet.slots))
+    worker = system.fleet.slots[slot]
+    places = system.fleet.places(worker)
+    system.fleet.kill(worker)
+    flipped = 0
+    for path in sorted(p for p in (system.directory / f"data{slot}").rglob("*") if p.is_file() and p.stat().st_size):
+        data = bytearray(path.read_bytes())
+        data[rng.randrange(len(data))] ^= 0xFF
+        path.write_bytes(data)
+        flipped += 1
+    assert flipped, "there was no state to corrupt"
+    system.mark(places)
+    system.fleet.restart(slot)

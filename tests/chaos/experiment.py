@@ -1,0 +1,140 @@
+"""Runs an experiment: starts the system, brings about one fault after the other, settles, balances."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tests.chaos.broker import ProxiedKafka
+from tests.chaos.faults import Fault, all_faults
+from tests.chaos.outcome import Injection, Outcome
+from tests.chaos.schedule import Step
+from tests.chaos.system import Experiment, System
+
+Report = Callable[[str], None]
+RESCUED_WITHIN_S = 120.0
+
+
+def run(
+    kafka: ProxiedKafka,
+    experiment: Experiment,
+    steps: Iterable[Step],
+    directory: Path,
+    *,
+    until_s: float = float("inf"),
+    settles_within_s: float = 90.0,
+    report: Report = print,
+) -> Outcome:
+    """What came of the steps, as many of them as begin within `until_s` seconds.
+
+    With a seeded bug the first problem ends it: there is nothing more to learn.
+    """
+    started = time.monotonic()
+    system = System(kafka, experiment, directory)
+    injections: list[Injection] = []
+    broken = None
+    try:
+        system.start()
+        for number, step in zip(itertools.count(1), steps):
+            if time.monotonic() - started > until_s:
+                break
+            injections.append(inject(system, step))
+            report(f"{experiment.guarantee} {number}: {describe(injections[-1])}")
+            if injections[-1].problem and experiment.bug:
+                break
+        system.settle(settles_within_s)
+    except (AssertionError, OSError) as error:
+        broken = f"the experiment broke off: {str(error)[:500]}"
+    finally:
+        system.close()
+    return _outcome(system, injections, time.monotonic() - started, broken)
+
+
+def _outcome(system: System, injections: list[Injection], duration_s: float, broken: str | None) -> Outcome:
+    experiment = system.experiment
+    return Outcome(
+        guarantee=experiment.guarantee,
+        seed=experiment.seed,
+        bug=experiment.bug,
+        duration_s=duration_s,
+        injections=injections,
+        balance=system.ledger.balance(),
+        totals={**system.totals, "rebalances": system.rebalances(), "connections reset": system.proxy.resets},
+        exits=dict(system.fleet.exits),
+        unexpected=system.fleet.unexpected,
+        broken=broken,
+        aborted_transactions=system.load.aborted_transactions if hasattr(system, "load") else 0,
+        logs=str(system.directory),
+    )
+
+
+def inject(system: System, step: Step) -> Injection:
+    """Brings one fault about and waits until all is well again."""
+    fault = all_faults()[step.fault]
+    system.run_on(step.pause_s)
+    system.fleet.supervise()
+    pending, marks = system.ledger.pending, len(system.watches)
+    problem, recovered_s = None, None
+    try:
+        _inject(system, fault, step)
+        recovered_s = _recover(system, marks, fault.recovers_within_s)
+    except AssertionError as error:
+        problem = str(error)[:700]
+        if system.experiment.bug is None:
+            rescue(system)
+    watch = system.watches[marks] if len(system.watches) > marks else None
+    return Injection(
+        fault.name, step.seed, pending, step.killed_too_after_s is not None,
+        watch.first_result_s if watch is not None else None, recovered_s, problem,
+    )  # fmt: skip
+
+
+def _recover(system: System, marks: int, within_s: float) -> float:
+    watch = system.watches[-1] if len(system.watches) > marks else system.mark()
+    system.recover(watch, within_s)
+    return time.time() - watch.since
+
+
+def _inject(system: System, fault: Fault, step: Step) -> None:
+    rng = random.Random(step.seed)
+    killer = None
+    if step.killed_too_after_s is not None:
+        killer = threading.Timer(step.killed_too_after_s, _kill_one, [system, random.Random(step.seed + 1)])
+        killer.start()
+    try:
+        fault.inject(system, rng)
+    finally:
+        if killer is not None:
+            killer.join()
+
+
+def _kill_one(system: System, rng: random.Random) -> None:
+    with system.fleet.lock:
+        slot = rng.randrange(len(system.fleet.slots))
+        system.fleet.kill(system.fleet.slots[slot])
+        system.fleet.restart(slot)
+
+
+def rescue(system: System) -> None:
+    """Starts all workers anew after a fault that was not recovered from, so that the others can still be tried."""
+    system.proxy.heal()
+    if not system.kafka.running:
+        system.kafka.start()
+    for slot, worker in enumerate(system.fleet.slots):
+        if worker.process.poll() is None:
+            system.fleet.kill(worker)
+        system.fleet.restart(slot)
+    system.recover(system.reader.watch(), RESCUED_WITHIN_S)
+
+
+def describe(injection: Injection) -> str:
+    """One line."""
+    first = "-" if injection.first_result_s is None else f"{injection.first_result_s:.2f} s"
+    recovered = "-" if injection.recovered_s is None else f"{injection.recovered_s:.1f} s"
+    killed = " + kill" if injection.killed_too else ""
+    text = f"{injection.fault}{killed}: first result after {first}, recovered after {recovered}"
+    return f"{text}  PROBLEM: {injection.problem}" if injection.problem else text

@@ -1,0 +1,64 @@
+"""What a fault is, and the list of all of them: the modules `*_faults` enter theirs with `@fault`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal
+
+from tests.chaos.system import System
+
+MODULES = ("worker_faults", "broker_faults", "network_faults", "model_faults", "data_faults", "table_faults")
+Row = Literal[
+    "worker kill -9", "zombie", "rebalance storm", "broker", "broker absent at start", "network", "state lost",
+    "retention", "models", "SIGTERM", "results refused",
+]  # fmt: skip
+"""A row of the fault matrix."""
+Inject = Callable[[System, random.Random], None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: `inject` brings it about, checks what can be seen of it, and takes it away again.
+
+    It calls `System.mark` at the moment from which the time to the first result counts, and raises AssertionError
+    where a worker did not behave as it must.
+    """
+
+    name: str
+    row: Row
+    inject: Inject
+    recovers_within_s: float
+    lengthy: bool
+    """Only in long runs."""
+    bears_kills: bool
+    """Whether workers may be killed while it lasts."""
+
+    @property
+    def what(self) -> str:
+        return " ".join((self.inject.__doc__ or "").split())
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(
+    row: Row, *, recovers_within_s: float = 60.0, lengthy: bool = False, bears_kills: bool = False
+) -> Callable[[Inject], Inject]:
+    """Enters the decorated function as a fault of its own name."""
+
+    def enter(inject: Inject) -> Inject:
+        name = inject.__name__
+        FAULTS[name] = Fault(name, row, inject, recovers_within_s, lengthy, bears_kills)
+        return inject
+
+    return enter
+
+
+def all_faults() -> dict[str, Fault]:
+    """Every fault by name, in the order of the matrix."""
+    for module in MODULES:
+        import_module(f"tests.chaos.{module}")
+    return FAULTS

@@ -1,0 +1,170 @@
+"""The workers of an experiment: real processes, each in a slot, ended and started again; every end is accounted for."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from tests.chaos import kill_points
+from tests.chaos.ledger import Place
+from tests.chaos.seeded_bugs import BUG
+from tests.fixtures.workers import Worker, until
+
+COMMAND = (sys.executable, "-m", "tests.chaos.launch", "worker")
+SESSION_TIMEOUT_S = 6.0
+SETTINGS: Mapping[str, Any] = MappingProxyType(
+    {
+        "session_timeout_s": SESSION_TIMEOUT_S,
+        "heartbeat_interval_s": 0.5,
+        "request_timeout_s": 10,
+        "drain_timeout_s": 20,
+    }
+)
+ENDS_WITHIN_S = 30.0
+
+
+@dataclass(frozen=True)
+class FleetSettings:
+    """How many workers there are, and how each is started."""
+
+    bootstraps: tuple[str, ...]
+    """Slot n reaches the broker at address n modulo their number."""
+    namespace: str
+    directory: Path
+    slots: int = 2
+    bug: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the worker by name, over `SETTINGS`."""
+
+
+class Fleet:
+    """The slots. `exits` counts the ends by cause and code; `unexpected` tells of those that nothing here caused."""
+
+    def __init__(self, settings: FleetSettings) -> None:
+        self.settings = settings
+        self.exits: Counter[str] = Counter()
+        self.unexpected: list[str] = []
+        self.slots: list[Worker] = []
+        self.lock = threading.RLock()
+        """Whoever ends and starts workers holds it."""
+        self._names = itertools.count(1)
+        self._expected: set[Worker] = set()
+
+    @property
+    def session_timeout_s(self) -> float:
+        return float({**SETTINGS, **self.settings.settings}["session_timeout_s"])
+
+    def start_all(self) -> None:
+        self.slots = [self.launch(slot) for slot in range(self.settings.slots)]
+
+    def launch(self, slot: int) -> Worker:
+        """A new worker as slot `slot` has them; not in the slot."""
+        chosen, name = self.settings, f"w{next(self._names)}"
+        environ = {kill_points.SWITCH: str(self.switch(name))} | ({BUG: chosen.bug} if chosen.bug else {})
+        settings = {"data_dir": chosen.directory / f"data{slot}", **SETTINGS, **chosen.settings}
+        bootstrap = chosen.bootstraps[slot % len(chosen.bootstraps)]
+        return Worker(bootstrap, chosen.namespace, chosen.directory, name, command=COMMAND, environ=environ, **settings)
+
+    def restart(self, slot: int) -> Worker:
+        """A new worker in the slot, whose worker has ended."""
+        with self.lock:
+            self.slots[slot] = self.launch(slot)
+            return self.slots[slot]
+
+    def switch(self, name: str) -> Path:
+        return self.settings.directory / f"{name}.switch"
+
+    # ------------------------------------------------------------------ ends
+
+    def kill(self, worker: Worker) -> None:
+        """SIGKILL."""
+        self._expected.add(worker)
+        worker.kill()
+        self.exits["kill -9: -9"] += 1
+
+    def ended(self, worker: Worker, cause: str, code: int, within_s: float = ENDS_WITHIN_S) -> None:
+        """Waits until a worker has ended as it should; fails where it does not, or with another code."""
+        self._expected.add(worker)
+        try:
+            found = worker.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self.kill(worker)
+            raise AssertionError(f"{worker.name} did not end within {within_s:g} s after {cause}") from None
+        self.exits[f"{cause}: {found}"] += 1
+        assert found == code, f"{worker.name} ended with {found} instead of {code} after {cause}: {worker.log}"
+
+    def terminate(self, worker: Worker, within_s: float = ENDS_WITHIN_S) -> None:
+        """SIGTERM; it must end with 0."""
+        self._expected.add(worker)
+        worker.process.send_signal(signal.SIGTERM)
+        self.ended(worker, "SIGTERM", 0, within_s)
+
+    def supervise(self) -> None:
+        """Starts workers again that ended by themselves, and remembers it."""
+        with self.lock:
+            for slot, worker in enumerate(self.slots):
+                code = worker.process.poll()
+                if code is None or worker in self._expected:
+                    continue
+                self._expected.add(worker)
+                self.exits[f"by itself: {code}"] += 1
+                self.unexpected.append(f"{worker.name} ended with {code}: {last_line(worker)}")
+                self.slots[slot] = self.launch(slot)
+
+    def stop_all(self) -> None:
+        """Ends every worker, in order where that works."""
+        for worker in self.slots:
+            if worker.process.poll() is None:
+                worker.process.send_signal(signal.SIGTERM)
+                self._expected.add(worker)
+        for worker in self.slots:
+            try:
+                self.exits[f"the end: {worker.process.wait(ENDS_WITHIN_S)}"] += 1
+            except subprocess.TimeoutExpired:
+                self.unexpected.append(f"{worker.name} did not end at the end")
+                worker.kill()
+
+    # ------------------------------------------------------------------ what they say
+
+    def ready(self) -> bool:
+        """Whether every slot's worker is ready."""
+        return all(w.process.poll() is None and status(w).get("ready") for w in self.slots)
+
+    def places(self, worker: Worker) -> frozenset[Place]:
+        """The input partitions that a worker has."""
+        found = status(worker).get("partitions", ())
+        return frozenset(Place(p["topic"].split(".")[1], p["partition"]) for p in found)
+
+
+def status(worker: Worker) -> dict[str, Any]:
+    """What a worker says of itself; empty where it does not."""
+    if "http://127.0.0.1:" not in worker.text():
+        return {}
+    return worker.get("/status")[1] or {}
+
+
+def last_line(worker: Worker) -> str:
+    lines = [line for line in worker.text().splitlines() if "worker_left" in line or "error" in line.lower()]
+    return lines[-1][:300] if lines else worker.text()[-300:]
+
+
+def freeze(worker: Worker) -> None:
+    os.kill(worker.process.pid, signal.SIGSTOP)
+
+
+def thaw(worker: Worker) -> None:
+    os.kill(worker.process.pid, signal.SIGCONT)
+
+
+def wait_for_places(fleet: Fleet, worker: Worker, within_s: float = 40.0) -> None:
+    until(lambda: fleet.places(worker), within_s, f"{worker.name} has partitions; see {worker.log}")

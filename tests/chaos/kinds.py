@@ -1,0 +1,131 @@
+"""Kinds of requests: how one is made, and which answer to it is right. Another kind of load is another class here."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import lightgbm
+import msgpack
+import numpy as np
+
+from tests.fixtures.poison import POISON, Poison
+from tests.fixtures.workers import TrainedModel
+
+N_FEATURES, N_ROWS = 10, 1_000
+POISON_BYTES_MAX = 12_000
+LEAVING_CODES = frozenset({"model_not_found", "version_not_found", "model_not_ready"})
+Headers = list[tuple[str, str | bytes | None]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is sent."""
+
+    value: bytes | None
+    headers: Headers
+
+
+class Kind(Protocol):
+    """One kind of requests; `choice` is a number that says which one of them."""
+
+    @property
+    def share(self) -> float:
+        """Part of the load."""
+
+    def choose(self, rng: random.Random) -> int: ...
+
+    def request(self, choice: int) -> Request: ...
+
+    def fault(self, choice: int, answer: Mapping[str, Any]) -> str | None:
+        """What is wrong with an answer to it, in words; None where nothing is."""
+
+    def letter(self, choice: int) -> Request | None:
+        """What has to be among the dead letters, if anything."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One row for a model that is always there: a prediction by the version that the answer names."""
+
+    model: str
+    expected: Mapping[str, Sequence[float]]
+    """By digest, the prediction for each row."""
+    rows: Sequence[Sequence[float]]
+    share: float = 0.9
+    codes: frozenset[str] = frozenset()
+    """Errors that are right too."""
+
+    def choose(self, rng: random.Random) -> int:
+        return rng.randrange(len(self.rows))
+
+    def request(self, choice: int) -> Request:
+        body = {"id": f"q{choice}", "model_id": self.model, "input_data": self.rows[choice]}
+        return Request(bytes(msgpack.packb(body)), [])
+
+    def fault(self, choice: int, answer: Mapping[str, Any]) -> str | None:
+        if "error" in answer:
+            code = answer["error"]["code"]
+            return None if code in self.codes else f"the error {code} instead of a prediction"
+        by_digest = self.expected.get(answer["digest"])
+        if by_digest is None:
+            return f"a digest that no model has: {answer['digest'][:12]}"
+        right = by_digest[choice]
+        return None if answer["prediction"] == right else f"{answer['prediction']} instead of {right}"
+
+    def letter(self, choice: int) -> Request | None:
+        return None
+
+
+class PoisonRecords:
+    """Records that no decoder takes, or that ask for what there is not: one typed error each."""
+
+    share = 0.04
+
+    def __init__(self) -> None:
+        self._records: list[Poison] = [p for p in POISON if len(p.value or b"") <= POISON_BYTES_MAX]
+
+    def choose(self, rng: random.Random) -> int:
+        return rng.randrange(len(self._records))
+
+    def request(self, choice: int) -> Request:
+        poison = self._records[choice]
+        return Request(poison.value, list(poison.headers))
+
+    def fault(self, choice: int, answer: Mapping[str, Any]) -> str | None:
+        poison = self._records[choice]
+        code = answer.get("error", {}).get("code")
+        return None if code == poison.code else f"{code} instead of {poison.code} for {poison.name!r}"
+
+    def letter(self, choice: int) -> Request | None:
+        return self.request(choice) if self._records[choice].dead_letter else None
+
+
+def trained(seed: int) -> TrainedModel:
+    """A small binary model; another one for another seed."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(1_000, N_FEATURES))
+    target = (rows[:, 0] + rows[:, 1] * rows[:, 2] > 0).astype(int)
+    parameters = {"objective": "binary", "num_leaves": 15, "verbose": -1, "num_threads": 1, "deterministic": True}
+    booster = lightgbm.train(parameters, lightgbm.Dataset(rows, target), 20)
+    return TrainedModel(booster, booster.model_to_string().encode(), N_FEATURES)
+
+
+def usual_kinds(models: Sequence[TrainedModel]) -> list[Kind]:
+    """Rows for `demo`, whose versions come and go, and for `side`, which is taken away at times, and poison."""
+    rows = np.random.default_rng(7).normal(size=(N_ROWS, N_FEATURES))
+    expected = {model.manifest().sha256: model.booster.predict(rows).tolist() for model in models}
+    as_lists = rows.tolist()
+    return [
+        Rows("demo", expected, as_lists),
+        Rows("side", expected, as_lists, share=0.06, codes=LEAVING_CODES),
+        PoisonRecords(),
+    ]
+
+
+def decoded(value: bytes) -> Any:
+    """The fields of a result."""
+    return json.loads(value) if value[:1] == b"{" else msgpack.unpackb(value)

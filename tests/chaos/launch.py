@@ -1,0 +1,14 @@
+"""`inferd` as the battery starts it: with kill points, and with the seeded bug that `CHAOS_BUG` names, if any."""
+
+from __future__ import annotations
+
+import os
+
+from daemon.cli import main
+from tests.chaos import kill_points, seeded_bugs
+
+if __name__ == "__main__":
+    kill_points.install()
+    if name := os.environ.get(seeded_bugs.BUG):
+        seeded_bugs.BUGS[name].apply()
+    main()

@@ -1,0 +1,200 @@
+"""The ledger: every acknowledged input against what a reader of committed records sees."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from tests.chaos.kinds import Kind, decoded
+
+State = Literal["sent", "acknowledged", "aborted", "uncertain"]
+SAMPLES_MAX = 5
+
+
+class Place(NamedTuple):
+    """One input partition; its results and dead letters are in the partitions of the same number."""
+
+    tenant: str
+    partition: int
+
+
+@dataclass(slots=True)
+class Input:
+    """One request, and what came of it."""
+
+    place: Place
+    kind: Kind
+    choice: int
+    state: State = "sent"
+    offset: int = -1
+    seen: int = 0
+    letters: int = 0
+    values: dict[str, int] | None = None
+    """By digest ("" for errors), the hash of the answer's bytes."""
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What the ledger says; `samples` has a few of each thing that is wrong."""
+
+    acknowledged: int
+    answered: int
+    lost: int
+    in_named_gaps: int
+    """Never read, because retention deleted them: and a worker said so."""
+    repeated: int
+    different: int
+    """Repeats by the same model version with other bytes."""
+    out_of_order: int
+    wrong: int
+    uninvited: int
+    """Answers to aborted inputs, or to nothing."""
+    letters_lost: int
+    letters_repeated: int
+    uncertain: int
+    samples: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def violations(self, guarantee: str) -> list[str]:
+        """What the guarantee does not allow, in words."""
+        never = ["lost", "different", "out_of_order", "wrong", "uninvited", "letters_lost"]
+        if guarantee == "exactly_once":
+            never += ["repeated", "letters_repeated"]
+        found = [(name, getattr(self, name)) for name in never]
+        return [f"{count} {name}: {', '.join(self.samples.get(name, ()))}" for name, count in found if count]
+
+
+class Ledger:
+    """Written by the load and by the reader, each in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.inputs: dict[bytes, Input] = {}
+        self.answered = 0
+        self._firsts: defaultdict[Place, list[Input]] = defaultdict(list)
+        """First answers in the order in which they were published."""
+        self._gaps: defaultdict[Place, list[range]] = defaultdict(list)
+        self._counts: Counter[str] = Counter()
+        self._samples: defaultdict[str, list[str]] = defaultdict(list)
+        self._lock = threading.Lock()
+
+    @property
+    def pending(self) -> int:
+        """Inputs that have no answer yet."""
+        return len(self.inputs) - self.answered
+
+    def sent(self, key: bytes, made: Input) -> None:
+        self.inputs[key] = made
+
+    def acknowledged(self, key: bytes, offset: int) -> None:
+        made = self.inputs[key]
+        made.offset = offset
+        if made.state == "sent":
+            made.state = "acknowledged"
+
+    def uncertain(self, key: bytes) -> None:
+        """The broker never answered: it may or may not be there."""
+        made = self.inputs[key]
+        if made.state != "aborted":
+            made.state = "uncertain"
+
+    def aborted(self, keys: Sequence[bytes]) -> None:
+        for key in keys:
+            self.inputs[key].state = "aborted"
+
+    def gap(self, place: Place, offsets: range) -> None:
+        """Retention deleted these before they were read, and a worker has said so."""
+        self._gaps[place].append(offsets)
+
+    # ------------------------------------------------------------------ what came out
+
+    def result(self, place: Place, key: bytes | None, value: bytes) -> None:
+        made = self.inputs.get(key or b"")
+        if made is None:
+            self._note("uninvited", f"key {key!r}")
+            return
+        made.seen += 1
+        if made.seen == 1:
+            self.answered += 1
+            self._firsts[place].append(made)
+        self._check(place, key, made, value)
+
+    def _check(self, place: Place, key: bytes | None, made: Input, value: bytes) -> None:
+        answer: dict[str, Any] = decoded(value)
+        if made.place != place:
+            self._note("wrong", f"{key!r} of {made.place} answered in {place}")
+        if (fault := made.kind.fault(made.choice, answer)) is not None:
+            self._note("wrong", f"{key!r}: {fault}")
+        values = made.values = made.values or {}
+        if values.setdefault(answer.get("digest", ""), hash(value)) != hash(value):
+            self._note("different", f"{key!r}")
+
+    def letter(self, place: Place, key: bytes | None, value: bytes | None) -> None:
+        made = self.inputs.get(key or b"")
+        expected = None if made is None else made.kind.letter(made.choice)
+        if made is None or expected is None:
+            self._note("uninvited", f"dead letter {key!r}")
+            return
+        made.letters += 1
+        if expected.value != value or made.place != place:
+            self._note("wrong", f"dead letter {key!r}")
+
+    def _note(self, what: str, sample: str) -> None:
+        with self._lock:
+            self._counts[what] += 1
+            if len(self._samples[what]) < SAMPLES_MAX:
+                self._samples[what].append(sample)
+
+    # ------------------------------------------------------------------ the balance
+
+    def missing(self) -> list[bytes]:
+        """Keys of acknowledged inputs without an answer, or without their dead letter, that no gap explains."""
+        return [key for key, made in self.inputs.items() if self._is_lost(made) or self._lacks_letter(made)]
+
+    def _is_lost(self, made: Input) -> bool:
+        return made.state == "acknowledged" and not made.seen and not self._in_gap(made)
+
+    def _lacks_letter(self, made: Input) -> bool:
+        return made.seen > 0 and not made.letters and made.kind.letter(made.choice) is not None
+
+    def _in_gap(self, made: Input) -> bool:
+        return any(made.offset in offsets for offsets in self._gaps[made.place])
+
+    def balance(self) -> Balance:
+        """Everything counted; call it when nothing more comes."""
+        inputs = list(self.inputs.items())
+        for key, made in inputs:
+            for what, is_so in (
+                ("lost", self._is_lost(made)),
+                ("letters_lost", self._lacks_letter(made)),
+                ("uninvited", made.state == "aborted" and made.seen > 0),
+            ):
+                if is_so:
+                    self._note(what, f"{key!r} {made.place.tenant}/{made.place.partition}@{made.offset}")
+            if made.seen > 1:
+                self._samples["repeated"] = [*self._samples["repeated"], f"{key!r}"][:SAMPLES_MAX]
+        return Balance(
+            acknowledged=sum(made.state == "acknowledged" for _, made in inputs),
+            answered=self.answered,
+            in_named_gaps=sum(
+                made.state == "acknowledged" and not made.seen and self._in_gap(made) for _, made in inputs
+            ),
+            repeated=sum(max(0, made.seen - 1) for _, made in inputs),
+            out_of_order=sum(map(_descents, self._firsts.values())),
+            letters_repeated=sum(max(0, made.letters - 1) for _, made in inputs),
+            uncertain=sum(made.state == "uncertain" for _, made in inputs),
+            **{name: self._counts[name] for name in ("lost", "different", "wrong", "uninvited", "letters_lost")},
+            samples=dict(self._samples),
+        )
+
+
+def _descents(answered: Sequence[Input]) -> int:
+    """How often an answer came after one to a later input."""
+    latest, descents = -1, 0
+    for made in answered:
+        if made.offset < 0:
+            continue
+        descents += made.offset < latest
+        latest = max(latest, made.offset)
+    return descents

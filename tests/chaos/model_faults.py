@@ -1,0 +1,94 @@
+"""Models that come, go, or are broken while requests are answered."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from tests.chaos.faults import fault
+from tests.chaos.fleet import status
+from tests.chaos.system import System
+from tests.fixtures.workers import TrainedModel, until
+
+KNOWN_WITHIN_S = 40.0
+
+
+@fault("models")
+def model_swapped(system: System, _rng: random.Random) -> None:
+    """A new version of the model that most requests name: each answer names its digest, and fits it."""
+    system.versions += 1
+    system.mark()
+    model = system.models[system.versions % len(system.models)]
+    for cluster in system.clusters:
+        cluster.deploy(model, "demo", system.versions)
+    _wait_for(system, "demo", system.versions, "ready")
+
+
+@fault("models")
+def model_corrupt(system: System, rng: random.Random) -> None:
+    """A new version that LightGBM cannot load: it fails its trial, and the version before goes on serving."""
+    system.versions += 1
+    good = system.models[0]
+    data = bytearray(good.data)
+    for _ in range(50):
+        data[rng.randrange(len(data) // 2)] = rng.randrange(256)
+    broken = TrainedModel(good.booster, bytes(data), good.n_features)
+    system.mark()
+    for cluster in system.clusters:
+        _deploy_as(system, cluster, good, broken)
+    try:
+        _wait_for(system, "demo", system.versions, "failed")
+    finally:
+        _remove(system, "demo", system.versions)
+
+
+def _deploy_as(system: System, cluster: Any, good: TrainedModel, broken: TrainedModel) -> None:
+    """The broken bytes under a manifest that fits the good ones but for digest and size."""
+    import hashlib
+
+    import msgspec
+
+    from schemas.codec import encode_manifest
+
+    digest = hashlib.sha256(broken.data).hexdigest()
+    manifest = msgspec.structs.replace(good.manifest("demo", system.versions), sha256=digest, size=len(broken.data))
+    producer = cluster.producer()
+    producer.produce(cluster.topics.name("model-artifacts"), broken.data, f"{digest}/0".encode())
+    producer.produce(cluster.topics.name("models"), encode_manifest(manifest), f"demo/{system.versions}".encode())
+    assert producer.flush(30) == 0
+
+
+@fault("models")
+def model_removed(system: System, rng: random.Random) -> None:
+    """A model is taken away, and brought back: its requests get typed errors meanwhile."""
+    _remove(system, "side", 1)
+    until(lambda: all(_state(w, "side", 1) is None for w in system.fleet.slots), KNOWN_WITHIN_S, "the model gone")
+    system.run_on(rng.uniform(0.2, 1))
+    system.mark()
+    for cluster in system.clusters:
+        cluster.deploy(rng.choice(system.models), "side")
+    _wait_for(system, "side", 1, "ready")
+
+
+def _remove(system: System, name: str, version: int) -> None:
+    for cluster in system.clusters:
+        producer = cluster.producer()
+        producer.produce(cluster.topics.name("models"), None, f"{name}/{version}".encode())
+        assert producer.flush(30) == 0
+
+
+def _wait_for(system: System, name: str, version: int, state: str) -> None:
+    def all_say_so() -> bool:
+        system.fleet.supervise()
+        return all(_state(worker, name, version) == {state} for worker in system.fleet.slots)
+
+    until(all_say_so, KNOWN_WITHIN_S, f"{name}:{version} {state} at every worker")
+
+
+def _state(worker: Any, name: str, version: int) -> set[str] | None:
+    """The states of a version over the tenants; None where no tenant has it, or the worker says nothing."""
+    said = status(worker)
+    if not said:
+        return {"silent"}
+    found = {m["state"] for m in said["models"] if (m["model_id"], m["version"]) == (name, version)}
+    return found or None

@@ -1,0 +1,103 @@
+"""A reader of committed records, which writes the ledger as results come, and times the first ones after a fault."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from tests.chaos.ledger import Ledger, Place
+from tests.fixtures.workers import PARTITIONS, Cluster
+
+
+@dataclass
+class Watch:
+    """When the first result of each place was seen that was produced after a moment."""
+
+    since: float
+    """Unix seconds."""
+    places: frozenset[Place]
+    affected: frozenset[Place]
+    """Those whose first result tells how long the fault was felt."""
+    first: dict[Place, float] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return self.places == self.first.keys()
+
+    @property
+    def first_result_s(self) -> float | None:
+        seen = [at for place, at in self.first.items() if place in self.affected]
+        return min(seen) - self.since if seen else None
+
+    @property
+    def recovered_s(self) -> float | None:
+        return max(self.first.values()) - self.since if self.complete else None
+
+
+class Reader:
+    """Reads `results` and `dead-letters` of every tenant, from their beginnings on, in a thread."""
+
+    def __init__(self, clusters: Sequence[Cluster], ledger: Ledger) -> None:
+        self.places = frozenset(Place(c.topics.tenant, n) for c in clusters for n in range(PARTITIONS))
+        self._streams = {c.topics.name(s): (s, c.topics.tenant) for c in clusters for s in ("results", "dead-letters")}
+        self._ledger = ledger
+        self._watches: list[Watch] = []
+        self._stop = threading.Event()
+        self._failed: BaseException | None = None
+        options = {"group.id": "ledger", "enable.auto.commit": False, "auto.offset.reset": "earliest", "log_level": 0}
+        options |= {"isolation.level": "read_committed", "bootstrap.servers": clusters[0].bootstrap}
+        self._consumer = Consumer(options)
+        self._consumer.assign([TopicPartition(topic, n, 0) for topic in self._streams for n in range(PARTITIONS)])
+        self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(30)
+        self._consumer.close()
+        if self._failed is not None:
+            raise self._failed
+
+    def watch(self, affected: Collection[Place] | None = None) -> Watch:
+        """Times the results that are produced from now on."""
+        watch = Watch(time.time(), self.places, frozenset(affected or self.places))
+        self._watches = [*[w for w in self._watches if not w.complete], watch]
+        return watch
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                for message in self._consumer.consume(1_000, 0.05):
+                    if not message.error():
+                        self._read(message)
+        except BaseException as error:  # noqa: BLE001
+            self._failed = error
+
+    def _read(self, message: Message) -> None:
+        stream, tenant = self._streams[str(message.topic())]
+        partition, key, value = message.partition(), message.key(), message.value()
+        assert partition is not None
+        assert not isinstance(key, str)
+        assert not isinstance(value, str)
+        place = Place(tenant, partition)
+        if stream == "dead-letters":
+            if not _is_of_model(message):
+                self._ledger.letter(place, key, value)
+            return
+        self._ledger.result(place, key, value or b"")
+        now, produced_at = time.time(), message.timestamp()[1] / 1000
+        for watch in self._watches:
+            if produced_at >= watch.since:
+                watch.first.setdefault(place, now)
+
+
+def _is_of_model(message: Message) -> bool:
+    """Whether it is a refused model record, which has nothing to do with the load."""
+    headers = dict(message.headers() or [])
+    return str(headers.get("inferd-error-topic", b"")).rstrip("'").endswith(("models", "model-artifacts"))

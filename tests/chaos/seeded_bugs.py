@@ -1,0 +1,343 @@
+"""Wrong behaviours, one at a time, put into a worker's process from outside: the battery has to catch each of them.
+
+Each bug patches as few names as it can, and says which faults bring it to light. When tables exist, "lost tombstone"
+and "changes applied before they are committed" belong here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+BUG = "CHAOS_BUG"
+"""The variable that names the bug a worker is started with."""
+AT_LEAST_ONCE, EXACTLY_ONCE = "at_least_once", "exactly_once"
+SMALL_BATCH_BYTES = 1_024
+FENCE_DELAY_S = 4.0
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A wrong behaviour, the guarantee that it breaks, and what reveals it."""
+
+    name: str
+    guarantee: str
+    faults: tuple[str, ...]
+    """Run one after the other; none where the load alone is enough."""
+    apply: Callable[[], None]
+
+    @property
+    def what(self) -> str:
+        return " ".join((self.apply.__doc__ or "").split())
+
+
+BUGS: dict[str, Bug] = {}
+
+
+def bug(guarantee: str, *faults: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Enters the decorated patch as a bug."""
+
+    def enter(apply: Callable[[], None]) -> Callable[[], None]:
+        BUGS[apply.__name__] = Bug(apply.__name__, guarantee, faults, apply)
+        return apply
+
+    return enter
+
+
+def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
+    """Replaces `owner.name` by a function that gets the original one first."""
+    inner = getattr(owner, name)
+    setattr(owner, name, functools.wraps(inner)(functools.partial(around, inner)))
+
+
+def _wrap_method(owner: type, name: str, around: Callable[..., Any]) -> None:
+    inner = getattr(owner, name)
+
+    def method(self: Any, *args: Any, **options: Any) -> Any:
+        return around(inner, self, *args, **options)
+
+    setattr(owner, name, method)
+
+
+def _change_effects(change: Callable[[dict[tuple[str, int], list[Any]]], None]) -> None:
+    """What is published goes through `change` first, under either guarantee."""
+    from streams.commit import AtLeastOnce, ExactlyOnce
+
+    def publish(inner: Any, self: Any, partition: Any, effects: Any, *rest: Any) -> Any:
+        change(effects.by_topic)
+        return inner(self, partition, effects, *rest)
+
+    for guarantee in (AtLeastOnce, ExactlyOnce):
+        _wrap_method(guarantee, "publish", publish)
+
+
+def _change_commits(change: Callable[[dict[Any, Any]], dict[Any, Any]]) -> None:
+    """Offsets go through `change` before they are committed, with or without a transaction."""
+    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+    _wrap_method(AIOKafkaConsumer, "commit", lambda inner, self, offsets: inner(self, change(offsets)))
+    _wrap_method(
+        AIOKafkaProducer,
+        "send_offsets_to_transaction",
+        lambda inner, self, offsets, group: inner(self, change(offsets), group),
+    )
+
+
+def _no_watchdog() -> None:
+    from daemon.watchdog import Watchdog
+
+    setattr(Watchdog, "arm", lambda self: None)  # noqa: B010
+
+
+# ---------------------------------------------------------------------- offsets
+
+
+@bug(AT_LEAST_ONCE, "results_unacknowledged_then_kill")
+def commit_before_acknowledgement() -> None:
+    """Commits what was taken, though its results are not acknowledged."""
+    from streams.commit import AtLeastOnce
+
+    taken: dict[Any, int] = {}
+
+    def commit(inner: Any, self: Any, consumer: Any, partitions: Any) -> Any:
+        taken.update({partition.tp: partition.next_take for partition in partitions})
+        return inner(self, consumer, partitions)
+
+    _wrap_method(AtLeastOnce, "commit", commit)
+    _change_commits(lambda offsets: {tp: o._replace(offset=taken.get(tp, o.offset)) for tp, o in offsets.items()})
+
+
+@bug(AT_LEAST_ONCE, "kill_at_random")
+def off_by_one() -> None:
+    """Commits one offset too many."""
+    _change_commits(lambda offsets: {tp: o._replace(offset=o.offset + 1) for tp, o in offsets.items()})
+
+
+@bug(EXACTLY_ONCE, "kill_at_random")
+def off_by_one_in_transactions() -> None:
+    """Commits one offset too few with each transaction."""
+    _change_commits(lambda offsets: {tp: o._replace(offset=o.offset - 1) for tp, o in offsets.items()})
+
+
+@bug(AT_LEAST_ONCE, "kill_at_random", "kill_at_random")
+def commit_of_the_maximum() -> None:
+    """Commits the highest acknowledged offset for every partition."""
+
+    def highest(offsets: dict[Any, Any]) -> dict[Any, Any]:
+        top = max(offset.offset for offset in offsets.values())
+        return {tp: offset._replace(offset=top) for tp, offset in offsets.items()}
+
+    _change_commits(highest)
+
+
+@bug(EXACTLY_ONCE, "kill_at_random")
+def transaction_without_offsets() -> None:
+    """Commits results without the offsets of their requests."""
+    from aiokafka import AIOKafkaProducer
+
+    async def send(*_: object) -> None: ...
+
+    setattr(AIOKafkaProducer, "send_offsets_to_transaction", send)  # noqa: B010
+
+
+@bug(AT_LEAST_ONCE, "rebalance_storm", "sigterm")
+def dropped_on_revoke() -> None:
+    """Commits, when partitions are given up, all that was fetched."""
+    from streams.commit import AtLeastOnce
+
+    def commit(inner: Any, self: Any, consumer: Any, partitions: Any) -> Any:
+        for partition in partitions:
+            if partition.closed:
+                partition.acked = partition.next_fetch
+        return inner(self, consumer, partitions)
+
+    _wrap_method(AtLeastOnce, "commit", commit)
+
+
+@bug(AT_LEAST_ONCE, "results_refused")
+def dropped_on_rewind() -> None:
+    """Goes on behind what was in flight when publishing failed."""
+    from streams.partition import Partition
+
+    def rewind(inner: Any, self: Any) -> Any:
+        self.acked = self.next_take
+        return inner(self)
+
+    _wrap_method(Partition, "rewind", rewind)
+
+
+@bug(AT_LEAST_ONCE, "results_refused")
+def gap_not_sought_back() -> None:
+    """Takes what the next fetch brings after a failure, without seeking back."""
+    from streams.app import FaustGroup
+    from streams.partition import Partition
+
+    async def seek(*_: object) -> None: ...
+
+    def offer(inner: Any, self: Any, records: Any) -> Any:
+        self.suspect = False
+        return inner(self, records)
+
+    setattr(FaustGroup, "seek", seek)  # noqa: B010
+    _wrap_method(Partition, "offer", offer)
+
+
+@bug(AT_LEAST_ONCE, "retention")
+def gap_not_named() -> None:
+    """Says nothing of records that retention deleted."""
+    from streams import lane
+
+    async def read(inner: Any, *args: Any) -> Any:
+        return {tp: replace(position, missing=0) for tp, position in (await inner(*args)).items()}
+
+    _wrap(lane, "read_positions", read)
+
+
+# ---------------------------------------------------------------------- publishing
+
+
+@bug(AT_LEAST_ONCE, "results_refused")
+def ignored_failed_send() -> None:
+    """Takes a batch that the broker refused for acknowledged."""
+    from streams import commit
+
+    async def produce(inner: Any, *args: Any) -> list[asyncio.Future[Any]]:
+        return [asyncio.ensure_future(_settled(future)) for future in await inner(*args)]
+
+    _wrap(commit, "produce", produce)
+
+
+async def _settled(future: asyncio.Future[Any]) -> Any:
+    try:
+        return await future
+    except Exception:  # noqa: BLE001
+        return None
+
+
+@bug(AT_LEAST_ONCE, "broker_freeze")
+def full_batch_ignored() -> None:
+    """Loses the records that find no room in a batch."""
+    from streams import publish
+
+    def fill(_: Any, append: Any, records: Any, __: int, timestamp_ms: int) -> int:
+        for key, value, headers in records:
+            append(timestamp=timestamp_ms, key=key, value=value, headers=headers)
+        return len(records)
+
+    publish.BATCH_BYTES_MAX = SMALL_BATCH_BYTES
+    _wrap(publish, "_fill", fill)
+
+
+@bug(AT_LEAST_ONCE)
+def out_of_order() -> None:
+    """Publishes the results of a micro-batch in reverse."""
+
+    def reverse(by_topic: dict[tuple[str, int], list[Any]]) -> None:
+        for records in by_topic.values():
+            records.reverse()
+
+    _change_effects(reverse)
+
+
+@bug(EXACTLY_ONCE)
+def published_twice() -> None:
+    """Publishes each result twice."""
+
+    def double(by_topic: dict[tuple[str, int], list[Any]]) -> None:
+        for records in by_topic.values():
+            records.extend([*records])
+
+    _change_effects(double)
+
+
+@bug(AT_LEAST_ONCE)
+def mixed_up_keys() -> None:
+    """Answers a request with the result of its neighbour."""
+
+    def mix(by_topic: dict[tuple[str, int], list[Any]]) -> None:
+        for records in by_topic.values():
+            keys = [key for key, *_ in records]
+            records[:] = [(key, *rest) for key, (_, *rest) in zip(keys[1:] + keys[:1], records, strict=True)]
+
+    _change_effects(mix)
+
+
+@bug(AT_LEAST_ONCE)
+def poison_swallows_its_neighbour() -> None:
+    """Loses the last result of a micro-batch that has a poison record."""
+
+    def swallow(by_topic: dict[tuple[str, int], list[Any]]) -> None:
+        if any(topic.endswith("dead-letters") for topic, _ in by_topic):
+            for (topic, _), records in by_topic.items():
+                if topic.endswith("results"):
+                    records.pop()
+
+    _change_effects(swallow)
+
+
+@bug(AT_LEAST_ONCE)
+def no_dead_letter() -> None:
+    """Answers poison records without keeping a copy of them."""
+
+    def drop(by_topic: dict[tuple[str, int], list[Any]]) -> None:
+        for place in [place for place in by_topic if place[0].endswith("dead-letters")]:
+            del by_topic[place]
+
+    _change_effects(drop)
+
+
+# ---------------------------------------------------------------------- isolation
+
+
+@bug(AT_LEAST_ONCE)
+def read_uncommitted() -> None:
+    """Answers requests of transactions that are aborted."""
+    from streams.fetch import LoopConsumerThread
+
+    def create(inner: Any, self: Any, transport: Any) -> Any:
+        consumer = inner(self, transport)
+        consumer._isolation_level = "read_uncommitted"
+        return consumer
+
+    _wrap_method(LoopConsumerThread, "_create_worker_consumer", create)
+
+
+@bug(EXACTLY_ONCE, "zombie", "zombie")
+def no_fencing() -> None:
+    """Gives producers transactional ids that nobody else has; and nothing watches for a frozen event loop."""
+    from streams import commit
+
+    def open_producer(inner: Any, *args: Any, **options: Any) -> Any:
+        if "transactional_id" in options:
+            options["transactional_id"] += f"-{random.getrandbits(64):x}"
+        return inner(*args, **options)
+
+    _wrap(commit, "open_producer", open_producer)
+    _no_watchdog()
+
+
+@bug(EXACTLY_ONCE, "zombie", "zombie")
+def positions_read_before_fencing() -> None:
+    """Reads positions, and fences the earlier owner some seconds later; nothing watches for a frozen event loop."""
+    from streams import lane
+    from streams.commit import ExactlyOnce
+
+    pending: list[Callable[[], Any]] = []
+
+    async def fence(inner: Any, self: Any, tps: Sequence[Any]) -> None:
+        pending[:] = [lambda: inner(self, tps)]
+
+    async def read(inner: Any, *args: Any) -> Any:
+        positions = await inner(*args)
+        await asyncio.sleep(FENCE_DELAY_S)
+        while pending:
+            await pending.pop()()
+        return positions
+
+    _wrap_method(ExactlyOnce, "fence", fence)
+    _wrap(lane, "read_positions", read)
+    _no_watchdog()

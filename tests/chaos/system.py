@@ -1,0 +1,186 @@
+"""The system under test: a broker, its proxy, workers, a load, and the ledger of it all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from tests.chaos.broker import ProxiedKafka
+from tests.chaos.fleet import Fleet, FleetSettings, status
+from tests.chaos.kinds import Kind, trained, usual_kinds
+from tests.chaos.ledger import Ledger, Place
+from tests.chaos.load import Load
+from tests.chaos.reader import Reader, Watch
+from tests.fixtures.workers import PARTITIONS, Cluster, TrainedModel, until
+
+TENANTS = ("default", "acme")
+MODEL_SEEDS = (1, 2)
+SETTLED_WITHIN_S = 90.0
+QUIET_S = 1.5
+ENDED_MAX = 20
+"""Workers that ended by themselves, after which there is no use in starting more."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What an experiment runs with; everything that is drawn by chance follows from `seed`."""
+
+    guarantee: str
+    seed: int
+    name: str
+    slots: int = 2
+    per_second: int = 1_000
+    brief: bool = False
+    """Whether faults take the shorter of their times."""
+    lengthy: bool = False
+    """Whether faults of half a minute and more are drawn."""
+    bug: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the workers by name."""
+
+
+class System:
+    """Runs on a broker that others may have used before, in a namespace of its own."""
+
+    def __init__(self, kafka: ProxiedKafka, experiment: Experiment, directory: Path) -> None:
+        self.kafka, self.proxy, self.experiment = kafka, kafka.proxy, experiment
+        self.directory = directory
+        self.namespace = f"{experiment.name}-{experiment.guarantee.replace('_', '-')}-{experiment.seed}"
+        self.clusters = [Cluster(kafka.bootstrap_servers, self.namespace, tenant) for tenant in TENANTS]
+        self.admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
+        self.models: list[TrainedModel] = [trained(seed) for seed in MODEL_SEEDS]
+        self.kinds: list[Kind] = usual_kinds(self.models)
+        self.versions = 1
+        self.ledger = Ledger()
+        self.watches: list[Watch] = []
+        self.totals: dict[str, int] = {}
+        """What was done, beside the faults themselves: restarts of the broker, lost replies, …"""
+        self.fleet = Fleet(
+            FleetSettings(
+                (kafka.proxy.address, kafka.bootstrap_servers), self.namespace, directory, experiment.slots,
+                experiment.bug,
+                {"processing_guarantee": experiment.guarantee, "tenants": ",".join(TENANTS), **experiment.settings},
+            )
+        )  # fmt: skip
+        self._generation = 0
+        self.load: Load
+        self.reader: Reader
+
+    @property
+    def brief(self) -> bool:
+        return self.experiment.brief
+
+    # ------------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Topics, models, workers that are ready, and a load that runs."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for cluster in self.clusters:
+            cluster.create_topics()
+            for name in ("demo", "side"):
+                cluster.deploy(self.models[0], name)
+        self.fleet.start_all()
+        self.reader = Reader(self.clusters, self.ledger)
+        self.reader.start()
+        self.load = Load(self.clusters, self.kinds, self.ledger, self.experiment.per_second, self.experiment.seed)
+        self.load.start()
+        self.recover(self.mark(), SETTLED_WITHIN_S)
+
+    def settle(self, within_s: float = SETTLED_WITHIN_S) -> None:
+        """Ends the load and waits until everything is answered, or nothing more comes."""
+        self.load.stop()
+        deadline = time.monotonic() + within_s
+        while self.ledger.missing() and time.monotonic() < deadline:
+            self.fleet.supervise()
+            time.sleep(0.2)
+        time.sleep(QUIET_S)  # for what should not come any more
+        self.rebalances()
+        self.fleet.stop_all()
+
+    def close(self) -> None:
+        """Whatever still runs ends."""
+        self.proxy.heal()
+        if hasattr(self, "reader"):
+            self.reader.stop()
+        for worker in self.fleet.slots:
+            if worker.process.poll() is None:
+                worker.kill()
+
+    # ------------------------------------------------------------------ what faults use
+
+    def mark(self, affected: Collection[Place] | None = None) -> Watch:
+        """From this moment on the time to the next results is measured."""
+        self.watches.append(self.reader.watch(affected))
+        return self.watches[-1]
+
+    def recover(self, watch: Watch, within_s: float) -> None:
+        """Waits until results come from every partition and every worker is ready."""
+
+        def recovered() -> bool:
+            self.fleet.supervise()
+            assert len(self.fleet.unexpected) < ENDED_MAX, f"workers end by themselves: {self.fleet.unexpected[-1]}"
+            return watch.complete and self.fleet.ready()
+
+        def said() -> str:
+            waiting = sorted(f"{p.tenant}/{p.partition}" for p in watch.places - watch.first.keys())
+            unready = [f"{w.name}: {status(w).get('unready', 'silent')}" for w in self.fleet.slots]
+            return f"no results of {waiting}; {unready}"
+
+        deadline = time.monotonic() + within_s
+        while not recovered():
+            assert time.monotonic() < deadline, f"not recovered within {within_s:g} s: {said()}"
+            time.sleep(0.1)
+
+    def run_on(self, seconds: float) -> None:
+        """Lets everything go on for so long."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            time.sleep(min(0.1, max(0.0, deadline - time.monotonic())))
+
+    def count(self, what: str, times: int = 1) -> None:
+        self.totals[what] = self.totals.get(what, 0) + times
+
+    def rebalances(self) -> int:
+        """Generations that the group went through."""
+        generations = [self._generation, *(status(w).get("generation") or 0 for w in self.fleet.slots)]
+        self._generation = max(generations)
+        return self._generation
+
+    def topics(self, stream: str) -> list[str]:
+        return [cluster.topics.name(stream) for cluster in self.clusters]  # type: ignore[arg-type]
+
+    def committed(self) -> dict[Place, int]:
+        """The group's committed offsets."""
+        asked = [TopicPartition(topic, n) for topic in self.topics("requests") for n in range(PARTITIONS)]
+        request = ConsumerGroupTopicPartitions(self.namespace, asked)
+        (answer,) = self.admin.list_consumer_group_offsets([request], require_stable=True).values()
+        return {Place(tp.topic.split(".")[1], tp.partition): tp.offset for tp in answer.result(20).topic_partitions}
+
+    def fault_said(self, words: Sequence[str], within_s: float) -> None:
+        """Waits until some worker's `/status` names a fault with one of `words`."""
+
+        def said() -> bool:
+            errors = [str(status(worker).get("last_error") or "").lower() for worker in self.fleet.slots]
+            return any(word in error for error in errors for word in words)
+
+        until(said, within_s, f"/status says why ({' or '.join(words)})")
+
+    @contextmanager
+    def broker_absent(self, *, kill: bool) -> Iterator[None]:
+        """No broker in this block; a new one, with the same data, after it."""
+        if kill:
+            self.kafka.kill()
+        else:
+            self.kafka.stop()
+        try:
+            yield
+        finally:
+            self.kafka.start()
+            self.count("broker restarts")
