@@ -1,0 +1,132 @@
+"""The ledger notices each way in which inputs and outputs can differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack
+import pytest
+
+from tests.chaos.kinds import Kind, Request, Rows
+from tests.chaos.ledger import Balance, Input, Ledger, Place
+
+PLACE, ELSEWHERE = Place("default", 0), Place("default", 1)
+ROWS: Kind = Rows("demo", {"d1": [0.1, 0.2, 0.3], "d2": [1.1, 1.2, 1.3]}, [[1.0], [2.0], [3.0]])
+
+
+class Letters:
+    """Requests whose answer is an error, with a copy among the dead letters."""
+
+    share = 1.0
+
+    def choose(self, _rng: object) -> int:
+        return 0
+
+    def request(self, _choice: int) -> Request:
+        return Request(b"bad", [])
+
+    def fault(self, _choice: int, answer: Mapping[str, Any]) -> str | None:
+        return None if "error" in answer else "no error"
+
+    def letter(self, choice: int) -> Request:
+        return self.request(choice)
+
+
+def answer(row: int, digest: str = "d1", **more: Any) -> bytes:
+    value = {"d1": 0, "d2": 1}[digest] + (row + 1) / 10
+    return bytes(msgpack.packb({"digest": digest, "prediction": value, **more}))
+
+
+ERROR = bytes(msgpack.packb({"error": {"code": "malformed"}}))
+
+
+def ledger_of(count: int = 3, kind: Kind = ROWS) -> Ledger:
+    ledger = Ledger()
+    for n in range(count):
+        ledger.sent(b"r%d" % n, Input(PLACE, kind, n if kind is ROWS else 0))
+        ledger.acknowledged(b"r%d" % n, 10 * n)
+    return ledger
+
+
+def counts(balance: Balance) -> dict[str, int]:
+    """What is not as it should be."""
+    names = ("lost", "repeated", "different", "out_of_order", "wrong", "uninvited", "letters_lost", "letters_repeated")
+    return {name: count for name in names if (count := getattr(balance, name))}
+
+
+def test_one_right_answer_each_is_in_balance() -> None:
+    ledger = ledger_of()
+    assert ledger.pending == 3
+    for n in range(3):
+        ledger.result(PLACE, b"r%d" % n, answer(n))
+    assert (ledger.pending, ledger.missing()) == (0, [])
+    assert counts(ledger.balance()) == {}
+    assert ledger.balance().violations("exactly_once") == []
+
+
+def test_what_has_no_answer_is_lost_unless_a_gap_was_named() -> None:
+    ledger = ledger_of()
+    ledger.result(PLACE, b"r1", answer(1))
+    ledger.gap(PLACE, range(15, 30))
+    assert ledger.missing() == [b"r0"]
+    balance = ledger.balance()
+    assert (counts(balance), balance.in_named_gaps) == ({"lost": 1}, 1)
+
+
+def test_repeats_are_allowed_at_least_once_and_with_the_same_bytes() -> None:
+    ledger = ledger_of(1)
+    for _ in range(3):
+        ledger.result(PLACE, b"r0", answer(0))
+    balance = ledger.balance()
+    assert counts(balance) == {"repeated": 2}
+    assert balance.violations("at_least_once") == []
+    assert len(balance.violations("exactly_once")) == 1
+
+
+def test_repeats_with_other_bytes_are_told_from_those_of_another_version() -> None:
+    ledger = ledger_of(1)
+    ledger.result(PLACE, b"r0", answer(0))
+    ledger.result(PLACE, b"r0", answer(0, "d2"))
+    assert "different" not in counts(ledger.balance())
+    ledger.result(PLACE, b"r0", answer(0, id="other"))
+    assert counts(ledger.balance())["different"] == 1
+
+
+def test_the_order_of_first_answers_is_that_of_the_inputs() -> None:
+    ledger = ledger_of()
+    for n in (0, 2, 0, 1):
+        ledger.result(PLACE, b"r%d" % n, answer(n))
+    assert counts(ledger.balance()) == {"repeated": 1, "out_of_order": 1}
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(PLACE, answer(1)), (ELSEWHERE, answer(0)), (PLACE, ERROR), (PLACE, answer(0).replace(b"d1", b"d3"))],
+)
+def test_wrong_answers_are_wrong(place: Place, value: bytes) -> None:
+    ledger = ledger_of(1)
+    ledger.result(place, b"r0", value)
+    assert counts(ledger.balance()) == {"wrong": 1}
+
+
+def test_answers_to_what_was_aborted_or_never_sent_are_uninvited() -> None:
+    ledger = ledger_of(2)
+    ledger.aborted([b"r1"])
+    ledger.uncertain(b"r1")
+    for n in range(2):
+        ledger.result(PLACE, b"r%d" % n, answer(n))
+    ledger.result(PLACE, b"nobody", answer(0))
+    ledger.letter(PLACE, b"r0", b"x")
+    assert counts(ledger.balance()) == {"uninvited": 3}
+
+
+def test_poison_needs_its_dead_letter() -> None:
+    ledger = ledger_of(3, Letters())
+    for n in range(3):
+        ledger.result(PLACE, b"r%d" % n, ERROR)
+    assert len(ledger.missing()) == 3
+    for _ in range(2):
+        ledger.letter(PLACE, b"r0", b"bad")
+    ledger.letter(PLACE, b"r1", b"changed")
+    assert counts(ledger.balance()) == {"letters_lost": 1, "letters_repeated": 1, "wrong": 1}

@@ -1,0 +1,27 @@
+"""The schedule follows from the seed, and holds every fault."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from tests.chaos.faults import all_faults
+from tests.chaos.schedule import alone, mixed
+
+FAULTS = list(all_faults().values())
+
+
+def test_the_same_seed_gives_the_same_schedule() -> None:
+    assert alone(FAULTS, 7) == alone(FAULTS, 7) != alone(FAULTS, 8)
+    assert list(islice(mixed(FAULTS, 7), 200)) == list(islice(mixed(FAULTS, 7), 200))
+    assert list(islice(mixed(FAULTS, 7), 200)) != list(islice(mixed(FAULTS, 8), 200))
+
+
+def test_each_fault_comes_once_alone() -> None:
+    assert sorted(step.fault for step in alone(FAULTS, 3)) == sorted(all_faults())
+
+
+def test_the_mixture_holds_every_fault_and_kills_during_those_that_bear_it() -> None:
+    steps = list(islice(mixed(FAULTS, 1), 2_000))
+    assert {step.fault for step in steps} == set(all_faults())
+    killed = {step.fault for step in steps if step.killed_too_after_s is not None}
+    assert killed == {fault.name for fault in FAULTS if fault.bears_kills}
