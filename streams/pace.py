@@ -28,14 +28,16 @@ class Pace:
 
     def is_long(self, group: Group) -> bool:
         """Whether a prediction is expected to take so long that it pays for its hop to a thread."""
-        return group.rows * self._row_s.get(group.model.manifest.sha256, ROW_S_AT_FIRST) > self._inline_s
+        return group.to_score * self._row_s.get(group.model.manifest.sha256, ROW_S_AT_FIRST) > self._inline_s
 
     def batch_took(self, elapsed_s: float, records: int) -> None:
         self._record_s = _average(self._record_s, elapsed_s / records)
 
     def group_took(self, group: Group, elapsed_s: float) -> None:
+        if not group.to_score:  # the cache had all its rows
+            return
         digest = group.model.manifest.sha256
-        self._row_s[digest] = _average(self._row_s.get(digest, ROW_S_AT_FIRST), elapsed_s / group.rows)
+        self._row_s[digest] = _average(self._row_s.get(digest, ROW_S_AT_FIRST), elapsed_s / group.to_score)
 
 
 def _average(old: float, new: float) -> float:

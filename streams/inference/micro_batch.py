@@ -6,9 +6,10 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas.codec import encode_result
 from schemas.errors import InternalError, InvalidValueError, ModelServingError, TooLargeError
@@ -16,7 +17,10 @@ from schemas.headers import NO_HEADERS, Encoding, RequestHeaders
 from schemas.limits import Limits
 from schemas.requests import Output, default_id
 from schemas.results import Failure
+from streams.inference.cache import PredictionCache, RowLookup
+from streams.inference.cache_partition import Change
 from streams.inference.catalog import ServedModel
+from streams.inference.distinct import distinct_rows
 from streams.inference.encoding import ResultTemplate
 from streams.inference.runtime import Arrays, Matrix
 
@@ -39,6 +43,10 @@ class Record(Protocol):
 Work = Sequence[tuple[int, Sequence[Record]]]
 """Records of a micro-batch: (partition number, records of it in order), …"""
 
+CACHE_MISS: Final = 1
+CACHE_HIT: Final = 2
+"""All rows of a record came from the cache."""
+
 
 @dataclass(slots=True)
 class Group:
@@ -57,6 +65,11 @@ class Group:
     singles: list[bool] = field(default_factory=list)
     blocks: list[Matrix] = field(default_factory=list)
     rows: int = 0
+    to_score: int = 0
+    """Rows that the model has to score: not those that the cache has, and equal ones once, as far as is known yet."""
+    looked_up: bool = False
+    """Whether the version has a cache, and was looked up there."""
+    lookup: RowLookup | None = None
     arrays: Arrays | None = None
     error: ModelServingError | None = None
     fault: Exception | None = None
@@ -81,19 +94,53 @@ class Group:
         self.singles += singles
         self.blocks.append(matrix)
         self.rows += len(matrix)
+        self.to_score = self.rows
+
+    @property
+    def matrix(self) -> Matrix:
+        """All rows."""
+        if len(self.blocks) > 1:
+            self.blocks = [np.concatenate(self.blocks)]
+        return self.blocks[0]
+
+    @property
+    def one_row_each(self) -> bool:
+        return self.counts.count(1) == len(self.counts)
+
+    def look_up(self, lookup: RowLookup) -> None:
+        """Uses what the cache has of the rows."""
+        self.lookup, self.looked_up, self.to_score = lookup, True, len(lookup.to_score)
 
     def predict(self) -> None:
-        """Runs the model over all rows; what it raises is kept as the error of the requests that are to blame."""
-        matrix = self.blocks[0] if len(self.blocks) == 1 else np.concatenate(self.blocks)
+        """Runs the model over the rows that need it; what it raises is kept as the error of the requests that are to
+        blame."""
+        matrix = self.matrix
         try:
-            self.arrays = self.model.runtime.predict(matrix, self.model.postprocessor.needed(self.outputs))
+            self.arrays = self._answer(matrix, self.model.postprocessor.needed(self.outputs))
         except ModelServingError as error:
-            self.error = error
+            self.error, self.lookup = error, None
         except Exception as fault:  # noqa: BLE001  # whatever a runtime raises is the outcome of its own requests
+            self.lookup = None
             if len(self.indexes) > 1:
                 self.alone = self._predict_alone(matrix)
             else:
                 self.error, self.fault = internal_error(fault), fault
+
+    def _answer(self, matrix: Matrix, outputs: tuple[Output, ...]) -> Arrays:
+        """The arrays of all rows, each of which is scored once at most."""
+        predict, lookup = self.model.runtime.predict, self.lookup
+        if lookup is not None:
+            scored = predict(_rows(matrix, lookup.to_score), outputs) if self.to_score else {}
+            if (arrays := lookup.merge(scored)) is not None:
+                return arrays
+            self.lookup = None
+        distinct = distinct_rows(matrix)
+        if distinct is None:
+            self.to_score = len(matrix)
+            return predict(matrix, outputs)
+        places, inverse = distinct
+        self.to_score = len(places)
+        return {name: rows[inverse] for name, rows in predict(_rows(matrix, places), outputs).items()}
 
     def _predict_alone(self, matrix: Matrix) -> list[Group]:
         """Each request as a group of its own, predicted."""
@@ -122,6 +169,14 @@ class Outcome:
     faults: list[Exception]
     by_model: dict[tuple[str, int], tuple[int, int]]
     """(model id, version) -> (requests, rows)."""
+    table_changes: dict[int, list[Change]] = field(default_factory=dict)
+    """What the cache's table gains and loses, by partition; no key twice."""
+    cache_marks: bytes = b""
+    """CACHE_MISS or CACHE_HIT of each record, 0 where it was not looked up; empty where none was."""
+
+    def cache_mark(self, index: int) -> int:
+        """Of record `index`: CACHE_MISS, CACHE_HIT, or 0."""
+        return self.cache_marks[index] if self.cache_marks else 0
 
     def __add__(self, other: Outcome) -> Outcome:
         """The outcome of this micro-batch's records followed by those of `other`."""
@@ -137,6 +192,8 @@ class Outcome:
             self.rows + other.rows,
             self.faults + other.faults,
             counts,
+            _joined_changes(self.table_changes, other.table_changes),
+            _joined_marks(self, other),
         )
 
 
@@ -154,6 +211,7 @@ class MicroBatch:
         self._failures: dict[int, ModelServingError] = {}
         self._faults: list[Exception] = []
         self._by_key: dict[tuple[int, tuple[Output, ...], Encoding], Group] = {}
+        self._changes: dict[int, dict[bytes, bytes | None]] = {}
 
     @property
     def rows(self) -> int:
@@ -191,6 +249,26 @@ class MicroBatch:
         """Notes an exception that no record is to blame for."""
         self._faults.append(fault)
 
+    def look_up(self, cache: PredictionCache, now_ms: int, fill_direct: int | None) -> None:
+        """Looks up the rows of every group whose version has a cache; a fault of the cache is none of the requests'."""
+        for group in self.groups:
+            if group.model.manifest.cache is None:
+                continue
+            try:
+                partitions = self._partitions_of(group)
+                lookup = cache.lookup(group.model, group.outputs, group.matrix, partitions, now_ms, fill_direct)
+            except Exception as fault:  # noqa: BLE001  # the model can answer without
+                self.fault(fault)
+            else:
+                if lookup is not None:
+                    group.look_up(lookup)
+
+    def _partitions_of(self, group: Group) -> NDArray[np.intp]:
+        """The partition number of each row."""
+        places = np.searchsorted(self._starts, group.indexes, side="right") - 1
+        numbers = np.array(self._partitions, dtype=np.intp)[places]
+        return numbers if group.one_row_each else np.repeat(numbers, group.counts)
+
     def finish(self) -> Outcome:
         """One encoded result a record; every group must have been predicted."""
         for group in self.groups:
@@ -200,7 +278,34 @@ class MicroBatch:
             manifest = group.model.manifest
             requests, rows = counts.get((manifest.model_id, manifest.version), (0, 0))
             counts[manifest.model_id, manifest.version] = (requests + len(group.indexes), rows + group.rows)
-        return Outcome(self._values, self.headers, self._failures, self.rows, self._faults, counts)
+        changes = {number: list(changed.items()) for number, changed in self._changes.items()}
+        return Outcome(
+            self._values, self.headers, self._failures, self.rows, self._faults, counts, changes, self._marks()
+        )
+
+    def _marks(self) -> bytes:
+        """As `Outcome.cache_marks`; errors have none, as none of them comes from the cache."""
+        groups = [group for group in self.groups if group.looked_up]
+        if not groups:
+            return b""
+        marks = np.zeros(len(self.records), dtype=np.uint8)
+        for group in groups:
+            marks[group.indexes] = CACHE_MISS
+            if group.lookup is not None:
+                found = group.lookup.found
+                hits = found if group.one_row_each else [found[rows].all() for rows in group.spans()]
+                marks[np.array(group.indexes)[hits]] = CACHE_HIT
+        marks[list(self._failures)] = 0
+        return marks.tobytes()
+
+    def _fill(self, lookup: RowLookup, unfit: NDArray[np.bool_] | None) -> None:
+        try:
+            changes = lookup.changes(unfit)
+        except Exception as fault:  # noqa: BLE001  # the answers are there all the same
+            self.fault(fault)
+            return
+        for number, changed in changes.items():
+            self._changes.setdefault(number, {}).update(changed)
 
     def _finish_group(self, group: Group) -> None:
         for single in group.alone:
@@ -215,6 +320,8 @@ class MicroBatch:
                 self._fail_member(group, place, error)
             return
         unfit = group.model.postprocessor.check(group.arrays)
+        if group.lookup is not None:
+            self._fill(group.lookup, unfit)
         columns = group.model.postprocessor.columns(group.arrays, group.outputs)
         template = ResultTemplate(group.model.manifest, group.outputs, group.encoding)
         if unfit is None and len(group.outputs) == 1 and group.rows == len(group.indexes) and all(group.singles):
@@ -247,6 +354,26 @@ class MicroBatch:
 
     def _fail_member(self, group: Group, place: int, error: ModelServingError) -> None:
         self.fail(group.indexes[place], error, group.ids[place], group.model.manifest.model_id)
+
+
+def _rows(matrix: Matrix, places: NDArray[np.intp]) -> Matrix:
+    """The rows at `places`, which is all of them where there are as many."""
+    return matrix if len(places) == len(matrix) else matrix[places]
+
+
+def _joined_changes(first: dict[int, list[Change]], then: dict[int, list[Change]]) -> dict[int, list[Change]]:
+    """The changes of both, where those that come later count."""
+    if not first or not then:
+        return first or then
+    return {
+        number: list(dict([*first.get(number, ()), *then.get(number, ())]).items()) for number in first.keys() | then
+    }
+
+
+def _joined_marks(first: Outcome, then: Outcome) -> bytes:
+    if not first.cache_marks and not then.cache_marks:
+        return b""
+    return b"".join(each.cache_marks or bytes(len(each.values)) for each in (first, then))
 
 
 def halve(work: Work) -> tuple[Work, Work] | None:

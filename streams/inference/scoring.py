@@ -31,6 +31,7 @@ from schemas.errors import (
 from schemas.headers import RequestHeaders, parse_headers, readable_headers
 from schemas.limits import Limits
 from schemas.requests import DEFAULT_OUTPUTS, OUTPUTS, Output, PredictionRequest
+from streams.inference.cache import PredictionCache
 from streams.inference.catalog import ModelCatalog, ServedModel
 from streams.inference.micro_batch import MicroBatch, Outcome, Record, Work, internal_error
 from streams.inference.vectorised import gather, valid_ids
@@ -54,14 +55,23 @@ class Scorer:
         self.limits = limits
         self._reply_to_allowed = frozenset(reply_to_allowed)
 
-    def prepare(self, work: Work, now_ms: int) -> MicroBatch:
-        """Decodes and checks every record; `now_ms` (Unix milliseconds) decides about deadlines."""
+    def prepare(
+        self, work: Work, now_ms: int, cache: PredictionCache | None = None, fill_direct: int | None = None
+    ) -> MicroBatch:
+        """Decodes and checks every record, and looks up its rows; `now_ms` (Unix milliseconds) decides about deadlines
+        and expiry.
+
+        Rows of partition -1 are those of direct requests: `fill_direct` is the partition whose cache takes their
+        answers.
+        """
         batch = MicroBatch(work, self.limits)
         odd, buckets = self._sort(batch, now_ms)
         for (model_id, *outputs), bucket in buckets.items():
             odd += self._gather_bucket(batch, model_id, tuple(outputs), bucket)
         for index in odd:
             self._prepare_one(batch, index)
+        if cache is not None:
+            batch.look_up(cache, now_ms, fill_direct)
         return batch
 
     def refuse(self, work: Work, error: ModelServingError) -> Outcome:

@@ -139,7 +139,7 @@ def test_usual_requests_are_predicted_in_one_call() -> None:
     fast, _ = both(catalog_of(sum_model(runtime=runtime)))
     outcome = score(
         fast, [msgpack.packb({"id": f"r{n}", "model_id": "sum", "input_data": [n, 0.5]}) for n in range(50)]
-        + [msgpack.packb({"model_id": "sum", "input_data": [float(n), 0.5]}) for n in range(50)],
+        + [msgpack.packb({"model_id": "sum", "input_data": [float(n), 1.5]}) for n in range(50)],
     )  # fmt: skip
     assert runtime.calls == [100]
     assert not outcome.failures

@@ -130,7 +130,9 @@ async def test_the_offset_waits_for_the_dead_letter_too(bench: Bench) -> None:
 async def test_everything_that_waits_is_one_micro_batch_over_all_partitions(bench: Bench) -> None:
     await bench.own(0, 1, 2)
     for partition in range(3):
-        bench.lane.feed(tp(partition), [request(n, partition) for n in range(10)])
+        bench.lane.feed(
+            tp(partition), [request(n, partition, input_data=[float(n), float(partition)]) for n in range(10)]
+        )
     await bench.sent(3)
     assert bench.runtime.calls == [30]
 
@@ -336,7 +338,7 @@ async def test_a_record_that_makes_scoring_raise_is_found_and_answered(
     scorer = bench.tenant.scorer
     prepare = scorer.prepare
 
-    def poisoned(work: Any, now_ms: int) -> Any:
+    def poisoned(work: Any, now_ms: int, *cache: Any) -> Any:
         if any(r.offset == 5 for _, records in work for r in records):
             raise RuntimeError("a bug")
         return prepare(work, now_ms)

@@ -19,7 +19,7 @@ def pace(inline_ms_max: float = 50.0, batch_rows_max: int = 2_048) -> Pace:
 
 
 def group(rows: int, version: int = 1) -> Any:
-    return SimpleNamespace(rows=rows, model=sum_model(version))
+    return SimpleNamespace(to_score=rows, model=sum_model(version))
 
 
 def test_at_first_a_whole_micro_batch_is_expected_to_be_quick() -> None:
