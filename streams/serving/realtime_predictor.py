@@ -10,14 +10,13 @@ import numpy as np
 
 from schemas.codec import check_outputs
 from schemas.errors import InferenceError
-from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.requests import DEFAULT_OUTPUTS, Output, TensorRows
 from streams.inference.catalog import ServedModel
 from streams.inference.custom import PinnedModelId
 from streams.inference.runtime import Matrix
 from streams.serving.model_manager import ModelManager, manager_of
 from streams.serving.row_cache import Cache, RowCache
-from streams.serving.rows import checked_input, columns_of, model_of
+from streams.serving.rows import UNBOUNDED, checked_input, columns_of, model_of
 
 
 class RealtimePredictor:
@@ -28,18 +27,10 @@ class RealtimePredictor:
     the same with and without.
     """
 
-    def __init__(
-        self,
-        model_manager: ModelManager,
-        cache: Cache | None = None,
-        tenant_id: str | None = None,
-        *,
-        limits: Limits = DEFAULT_LIMITS,
-    ) -> None:
+    def __init__(self, model_manager: ModelManager, cache: Cache | None = None, tenant_id: str | None = None) -> None:
         """`tenant_id` is the manager's by default. Raises `ServerError` for a cache that is none."""
         self.model_manager = manager_of(model_manager, tenant_id)
         self.tenant_id: str = self.model_manager.tenant_id
-        self.limits = limits
         self._cache = None if cache is None else RowCache(cache, self.tenant_id)
         self._calls = itertools.count()
 
@@ -57,7 +48,7 @@ class RealtimePredictor:
         """As `predict`, for any of `prediction`, `probabilities`, `raw`, `contributions`, `leaves`, by name."""
         asked = check_outputs(list(outputs))
         model = model_of(self.model_manager, model_id, b"%d" % next(self._calls))
-        rows = checked_input(model_id, input_data, asked, self.limits)
+        rows = checked_input(model_id, input_data, asked, UNBOUNDED)
         matrix = model.features.matrix(rows)
         columns = self._columns(model, matrix, asked)
         single = not isinstance(rows, TensorRows) and rows.single

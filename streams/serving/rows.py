@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -13,6 +13,10 @@ from schemas.requests import InputData, Output
 from streams.inference.catalog import ServedModel
 from streams.inference.custom import PinnedModelId
 from streams.inference.runtime import Matrix
+
+_NO_BOUND = 2**50
+UNBOUNDED: Final = Limits(message_bytes_max=_NO_BOUND, rows_max=_NO_BOUND, values_max=_NO_BOUND)
+"""Of what a program hands to a predictor itself: it is in memory already."""
 
 
 class LoadsModels(Protocol):

@@ -1,0 +1,56 @@
+"""What a chunk of rows comes to in a user's own code: for each row a value, or the error that it alone got."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from schemas.errors import (
+    InternalError,
+    InvalidValueError,
+    MalformedError,
+    ModelServingError,
+    SchemaMismatchError,
+    TooLargeError,
+)
+from streams.inference.custom import plain_value
+
+OF_ROWS = (MalformedError, InvalidValueError, SchemaMismatchError, TooLargeError)
+"""Errors that a single row can bring about: it is looked for, so that no other one suffers."""
+Process = Callable[[Sequence[Any]], Any]
+log = structlog.get_logger(__name__)
+
+
+def row_outcomes(process: Process, rows: Sequence[Any]) -> list[Any]:
+    """For each of `rows` a value that results can carry, or the `ModelServingError` in its place.
+
+    `process` gives one value a row, in order, or an error for a single one. Where it raises an error that a row is to
+    blame for, the row is found by halves; where it raises anything else, that is logged, and each of the rows fails.
+    """
+    try:
+        values = list(process(rows))
+    except OF_ROWS as error:
+        if len(rows) == 1:
+            return [error]
+        half = len(rows) // 2
+        return row_outcomes(process, rows[:half]) + row_outcomes(process, rows[half:])
+    except ModelServingError as error:
+        return [error] * len(rows)
+    except Exception as fault:
+        log.exception("process_batch_failed", rows=len(rows))
+        return [InternalError(f"{type(fault).__name__} in process_batch; the log has the traceback")] * len(rows)
+    if len(values) != len(rows):
+        log.error("process_batch_failed", rows=len(rows), values=len(values))
+        return [InternalError(f"process_batch gave {len(values)} predictions for {len(rows)} rows")] * len(rows)
+    return [_outcome(value) for value in values]
+
+
+def _outcome(value: Any) -> Any:
+    if isinstance(value, ModelServingError):
+        return value
+    try:
+        return plain_value(value)
+    except InternalError as error:
+        return error
