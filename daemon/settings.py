@@ -276,7 +276,7 @@ class Settings:
         kind.integer(1, 4_096), _LIMITS.job_chunk_rows_max, "Rows of a chunk that a job may ask for.", "Jobs"
     )
     job_chunk_bytes_max: int = setting(
-        kind.integer(0, 524_288),
+        kind.integer(0, 900_000),
         _LIMITS.job_chunk_bytes_max,
         "Bytes of rows that a chunk carries along; larger ones are read from `jobs`.",
         "Jobs",

@@ -42,7 +42,7 @@ class Limits:
     """Rows of a chunk, where a job does not ask for another number."""
     job_chunk_rows_max: int = 4_096
     """What a job may ask for. Chunks of more rows could have results that are larger than `result_bytes_max`."""
-    job_chunk_bytes_max: int = 262_144
+    job_chunk_bytes_max: int = 900_000
     """Rows that a chunk carries along; of larger ones it says where to read them."""
     job_attempts_max: int = 16
     """Retries of one job."""
