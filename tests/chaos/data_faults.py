@@ -18,6 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from tests.chaos.faults import fault
 from tests.chaos.fleet import freeze, status, thaw
 from tests.chaos.ledger import Place
+from tests.chaos.proxy import PRODUCE
 from tests.chaos.system import System
 from tests.fixtures.workers import until
 
@@ -40,12 +41,12 @@ def configure(system: System, stream: str, name: str, value: str | None) -> None
 
 @contextmanager
 def results_unacknowledged(system: System) -> Iterator[None]:
-    """The broker acknowledges no result in this block: it says that replicas are lacking, which may be over soon."""
-    configure(system, "results", "min.insync.replicas", "2")
+    """In this block nothing is heard of what workers behind the proxy produce; all other requests are answered."""
+    system.proxy.swallowed_requests = frozenset({PRODUCE})
     try:
         yield
     finally:
-        configure(system, "results", "min.insync.replicas", None)
+        system.proxy.heal()
 
 
 @fault("results refused", recovers_within_s=90.0)
@@ -64,14 +65,15 @@ def results_refused(system: System, rng: random.Random) -> None:
 
 
 @fault("results refused", recovers_within_s=90.0)
-def results_unacknowledged_then_kill(system: System, rng: random.Random) -> None:
-    """The result topics acknowledge nothing, and every worker is killed while it waits."""
+def results_unacknowledged_then_kill(system: System, _rng: random.Random) -> None:
+    """Results are not acknowledged, and the workers that wait for it are killed."""
+    slots = system.fleet.proxied_slots
     with results_unacknowledged(system):
         system.run_on(1.5)
-        for worker in system.fleet.slots:
-            system.fleet.kill(worker)
+        for slot in slots:
+            system.fleet.kill(system.fleet.slots[slot])
     system.mark()
-    for slot in range(len(system.fleet.slots)):
+    for slot in slots:
         system.fleet.restart(slot)
 
 

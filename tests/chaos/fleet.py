@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tests.chaos import kill_points
-from tests.chaos.ledger import Place
+from tests.chaos.ledger import PARTITIONS, Place
 from tests.chaos.seeded_bugs import BUG
 from tests.fixtures.workers import Worker, until
 
@@ -28,6 +28,7 @@ SETTINGS: Mapping[str, Any] = MappingProxyType(
         "heartbeat_interval_s": 0.5,
         "request_timeout_s": 10,
         "drain_timeout_s": 20,
+        "topic_partitions": PARTITIONS,
     }
 )
 ENDS_WITHIN_S = 30.0
@@ -63,6 +64,11 @@ class Fleet:
     @property
     def session_timeout_s(self) -> float:
         return float({**SETTINGS, **self.settings.settings}["session_timeout_s"])
+
+    @property
+    def proxied_slots(self) -> list[int]:
+        """Those whose workers reach the broker through the first address, which is the proxy's."""
+        return list(range(0, self.settings.slots, len(self.settings.bootstraps)))
 
     def start_all(self) -> None:
         self.slots = [self.launch(slot) for slot in range(self.settings.slots)]

@@ -12,6 +12,8 @@ from tests.chaos.kinds import Kind, decoded
 
 State = Literal["sent", "acknowledged", "aborted", "uncertain"]
 SAMPLES_MAX = 5
+PARTITIONS = 6
+"""Of each topic; Faust gives two workers three each, and three workers two."""
 
 
 class Place(NamedTuple):

@@ -12,8 +12,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tests.chaos.kinds import Kind
-from tests.chaos.ledger import Input, Ledger, Place
-from tests.fixtures.workers import PARTITIONS, Cluster
+from tests.chaos.ledger import PARTITIONS, Input, Ledger, Place
+from tests.fixtures.workers import Cluster
 
 TICK_S = 0.01
 TRANSACTION_ROWS, TRANSACTION_PAUSE_S = 10, 0.25

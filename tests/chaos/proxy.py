@@ -27,6 +27,8 @@ class Proxy:
         """How much later each frame arrives, in either direction."""
         self.swallows = False
         """Whether frames vanish while connections stay open."""
+        self.swallowed_requests: frozenset[int] = frozenset()
+        """API keys of requests that vanish, and they alone."""
         self.lost_replies: Counter[int] = Counter()
         """By API key, how many replies were lost since the start."""
         self.resets = 0
@@ -56,7 +58,7 @@ class Proxy:
 
     def heal(self) -> None:
         """All is well again; connections in which something vanished are gone."""
-        self.latency_s, self.swallows = 0.0, False
+        self.latency_s, self.swallows, self.swallowed_requests = 0.0, False, frozenset()
         self._to_lose.clear()
         self._call(lambda: _reset({link for link in self.links if link.has_swallowed}))
         self._loop.call_soon_threadsafe(self.flows.set)
@@ -145,17 +147,22 @@ class _Link:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read(
-        self, source: asyncio.StreamReader, queue: asyncio.Queue[tuple[float, bytes]], passes: Callable[[bytes], bool]
+        self,
+        source: asyncio.StreamReader,
+        queue: asyncio.Queue[tuple[float, bytes]],
+        passes: Callable[[bytes], bool | None],
     ) -> None:
+        """`passes` says whether a frame goes on (True), vanishes (None), or ends the connection (False)."""
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError, EOFError):
             while True:
                 size = await source.readexactly(4)
                 frame = await source.readexactly(_SIZE.unpack(size)[0])
-                if self._proxy.swallows:
-                    self.has_swallowed = True
-                elif passes(frame):
+                goes_on = None if self._proxy.swallows else passes(frame)
+                if goes_on:
                     queue.put_nowait((loop.time() + self._proxy.latency_s, size + frame))
+                elif goes_on is None:
+                    self.has_swallowed = True
                 else:
                     return
 
@@ -170,12 +177,14 @@ class _Link:
             with contextlib.suppress(OSError):
                 await sink.drain()
 
-    def _request(self, frame: bytes) -> bool:
+    def _request(self, frame: bytes) -> bool | None:
         api_key, _version, correlation = _REQUEST.unpack_from(frame)
+        if api_key in self._proxy.swallowed_requests:
+            return None
         self._asked[correlation] = api_key
         return True
 
-    def _reply(self, frame: bytes) -> bool:
+    def _reply(self, frame: bytes) -> bool | None:
         (correlation,) = _CORRELATION.unpack_from(frame)
         api_key = self._asked.pop(correlation, None)
         if api_key is not None and self._proxy.loses(api_key):

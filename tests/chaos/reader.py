@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from tests.chaos.ledger import Ledger, Place
-from tests.fixtures.workers import PARTITIONS, Cluster
+from tests.chaos.ledger import PARTITIONS, Ledger, Place
+from tests.fixtures.workers import Cluster
 
 
 @dataclass

@@ -15,10 +15,10 @@ from confluent_kafka.admin import AdminClient
 from tests.chaos.broker import ProxiedKafka
 from tests.chaos.fleet import Fleet, FleetSettings, status
 from tests.chaos.kinds import Kind, trained, usual_kinds
-from tests.chaos.ledger import Ledger, Place
+from tests.chaos.ledger import PARTITIONS, Ledger, Place
 from tests.chaos.load import Load
 from tests.chaos.reader import Reader, Watch
-from tests.fixtures.workers import PARTITIONS, Cluster, TrainedModel, until
+from tests.fixtures.workers import Cluster, TrainedModel, until
 
 TENANTS = ("default", "acme")
 MODEL_SEEDS = (1, 2)
@@ -83,7 +83,7 @@ class System:
         """Topics, models, workers that are ready, and a load that runs."""
         self.directory.mkdir(parents=True, exist_ok=True)
         for cluster in self.clusters:
-            cluster.create_topics()
+            cluster.create_topics(PARTITIONS)
             for name in ("demo", "side"):
                 cluster.deploy(self.models[0], name)
         self.fleet.start_all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from tests.chaos import kill_points
 from tests.chaos.data_faults import results_unacknowledged
@@ -20,9 +20,9 @@ LEAVES_WITHIN_S = 20.0
 EXIT_ZOMBIE, EXIT_SECOND_SIGNAL = 72, 128 + signal.SIGTERM
 
 
-def victim(system: System, rng: random.Random) -> tuple[int, Worker, frozenset[Place]]:
-    """A worker drawn by chance: its slot, and what it has."""
-    slot = rng.randrange(len(system.fleet.slots))
+def victim(system: System, rng: random.Random, slots: Sequence[int] = ()) -> tuple[int, Worker, frozenset[Place]]:
+    """A worker drawn by chance, of these slots or of all: its slot, and what it has."""
+    slot = rng.choice(slots or range(len(system.fleet.slots)))
     worker = system.fleet.slots[slot]
     return slot, worker, system.fleet.places(worker)
 
@@ -131,7 +131,7 @@ def sigterm(system: System, rng: random.Random) -> None:
 @fault("SIGTERM")
 def sigterm_twice(system: System, rng: random.Random) -> None:
     """A stop that cannot finish, and a second SIGTERM: the worker ends at once, with nothing unfinished committed."""
-    slot, worker, places = victim(system, rng)
+    slot, worker, places = victim(system, rng, system.fleet.proxied_slots)
     try:
         with results_unacknowledged(system):
             system.run_on(1)
