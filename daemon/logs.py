@@ -9,6 +9,7 @@ import contextlib
 import logging
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
@@ -16,7 +17,7 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from daemon.log_repeats import MessageKey, RepeatLimiter
+from daemon.log_repeats import KEYS_MAX, MessageKey, RepeatLimiter
 from daemon.printable import printable
 from daemon.settings import LogFormat, LogLevel
 
@@ -35,16 +36,16 @@ def configure(
     clock: Callable[[], float] = time.monotonic,
 ) -> Callable[[], None]:
     """Sets up the logs of the process. What it returns is to be called now and then: it logs counts that are due."""
-    limiter = RepeatLimiter()
+    repeats = _LimitRepeats(RepeatLimiter(), clock)
     first: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        _LimitRepeats(limiter, clock),
+        repeats,
         _BindWorker(worker_id),
     ]
     _configure(first, log_format, LEVELS[level], foreign_level=max(LEVELS[level], logging.WARNING))
-    return lambda: _say_counts(limiter, clock())
+    return repeats.say_counts
 
 
 def configure_for_command(verbose: int) -> None:
@@ -129,11 +130,30 @@ class _LimitRepeats:
     def __init__(self, limiter: RepeatLimiter, clock: Callable[[], float]) -> None:
         self._limiter = limiter
         self._clock = clock
+        self._texts: OrderedDict[MessageKey, str] = OrderedDict()
+        """What each message said last: a count that names the template alone would not tell what happens."""
 
     def __call__(self, _logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-        if event.get("event") != REPEATED and not self._limiter.admit(_message_key(event), self._clock()):
+        if event.get("event") == REPEATED:
+            return event
+        key = _message_key(event)
+        self._texts[key] = str(event.get("event"))
+        if len(self._texts) > KEYS_MAX:
+            self._texts.popitem(last=False)
+        if not self._limiter.admit(key, self._clock()):
             raise structlog.DropEvent
         return event
+
+    def say_counts(self) -> None:
+        """Logs the counts that are due."""
+        for key, times in self._limiter.due(self._clock()):
+            structlog.get_logger(key.logger).log(
+                LEVELS.get(key.level, logging.ERROR),
+                REPEATED,
+                message=self._texts.get(key, key.event),
+                times=times,
+                within_s=self._limiter.window_s,
+            )
 
 
 def _message_key(event: EventDict) -> MessageKey:
@@ -144,14 +164,6 @@ def _message_key(event: EventDict) -> MessageKey:
         return MessageKey(*place, template, "")
     fields = repr(sorted((key, repr(value)) for key, value in event.items() if key != "exc_info"))
     return MessageKey(*place, name, fields)
-
-
-def _say_counts(limiter: RepeatLimiter, now: float) -> None:
-    for key, times in limiter.due(now):
-        log = structlog.get_logger(key.logger)
-        log.log(
-            LEVELS.get(key.level, logging.ERROR), REPEATED, message=key.event, times=times, within_s=limiter.window_s
-        )
 
 
 class _BindWorker:

@@ -173,7 +173,7 @@ def test_the_same_message_is_said_once_and_counted(written: Written) -> None:
     count = written.lines[1]
     assert (count["event"], count["times"], count["within_s"]) == ("repeated", 999, 30)
     assert (count["message"], count["logger"], count["level"]) == (
-        "Unable to connect to node %s",
+        "Unable to connect to node 999",
         "aiokafka",
         "warning",
     )
