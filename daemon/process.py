@@ -1,8 +1,9 @@
 """The worker's process, from its start to its exit code.
 
-Start: logs, HTTP (which says what it waits for), the broker, the streams. Stop, on SIGTERM or SIGINT: the streams
-finish, commit and leave the group within a deadline, then HTTP closes. Exit codes: 0 ordered stop, 1 failed, 2 wrong
-settings, 70 the deadline passed, 71 no progress, 72 the event loop stood still, 130 and 143 a second signal.
+Start: logs, HTTP (which says what it waits for), the broker, the streams. Stop, on SIGTERM or SIGINT: HTTP takes
+nothing new, the streams finish, commit and leave the group within a deadline, then HTTP closes. Exit codes: 0 ordered
+stop, 1 failed, 2 wrong settings, 70 the deadline passed, 71 no progress, 72 the event loop stood still, 130 and 143 a
+second signal.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ import structlog
 
 from daemon import cluster, logs
 from daemon.errors import BrokerUnreachableError
-from daemon.http.routes import make_app
+from daemon.http.admission import ADMISSION
+from daemon.http.cluster_models import ClusterModels
+from daemon.http.routes import worker_app
 from daemon.http.server import HttpServer
+from daemon.http.services import Predictions
+from daemon.http.worker_services import StreamsPredictions
 from daemon.leave import EXIT_DRAIN_TIMEOUT, EXIT_ZOMBIE, end_within, leave
 from daemon.setting_table import SettingsError
 from daemon.settings import Settings
@@ -44,7 +49,7 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-class Streams(Protocol):
+class Streams(Predictions, Protocol):
     """What the process runs; `streams.app.Streams` is it."""
 
     async def start(self) -> None:
@@ -124,7 +129,10 @@ class WorkerProcess:
         self, settings: Settings, signals: StopSignals, parts: Parts, say_counts: Callable[[], None] = lambda: None
     ) -> None:
         self.board = StatusBoard(settings)
-        self.http = HttpServer(settings, make_app(self.board, settings.message_bytes_max))
+        self._predictions = StreamsPredictions()
+        app = worker_app(settings, self.board, self._predictions, ClusterModels(settings, self.board.snapshot))
+        self._admission = app[ADMISSION]
+        self.http = HttpServer(app, settings.http_host, settings.http_port, idle_timeout_s=settings.http_idle_timeout_s)
         self._settings, self._signals, self._parts, self._say_counts = settings, signals, parts, say_counts
         self._watchdog = Watchdog(settings.session_timeout_s, self._leave_as_zombie, self._note_lag)
         self._streams: Streams | None = None
@@ -161,7 +169,7 @@ class WorkerProcess:
         for pause_s in backoff():
             await self._wait_for_broker()
             self._streams = self._make(make_streams)
-            self.board.follow(self._streams)
+            self._follow(self._streams)
             self.board.enter("starting", "starting the streams")
             self._watchdog.arm()
             try:
@@ -208,7 +216,9 @@ class WorkerProcess:
         await asyncio.wait({starting}, timeout=timeout_s)
         left_s = max(deadline - asyncio.get_running_loop().time(), 0.0)
         try:
-            if await self._stop_streams(left_s):
+            # What was asked over HTTP is finished by the streams, which finish all that they have taken.
+            stopped, _ = await asyncio.gather(self._stop_streams(left_s), self._admission.finished(left_s))
+            if stopped:
                 return EXIT_STOPPED
         except Exception:  # whatever it was, the process ends now, and must say how
             log.exception("streams_stop_failed")
@@ -231,7 +241,11 @@ class WorkerProcess:
         except Exception:  # they never ran, so nothing is lost with them
             log.exception("streams_stop_failed")
         self._streams = None
-        self.board.follow(None)
+        self._follow(None)
+
+    def _follow(self, streams: Streams | None) -> None:
+        self.board.follow(streams)
+        self._predictions.follow(streams)
 
     async def _tick(self) -> None:
         while True:

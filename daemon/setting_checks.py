@@ -5,10 +5,13 @@ from __future__ import annotations
 import ipaddress
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+from daemon.http.tokens import read_tokens
 from daemon.setting_table import SettingsError
 from daemon.settings import Settings, settings_table
+from schemas.errors import ServerError
 
 
 class Bound(NamedTuple):
@@ -100,11 +103,20 @@ def _worker_problems(settings: Settings) -> Iterator[str]:
         if getattr(settings, bound.field) > getattr(settings, bound.of) * bound.share:
             limit = f"at most {bound.words}{_shown(settings, bound.of)}"
             yield f"{_shown(settings, bound.field)} is not allowed: it must be {limit}"
-    if not is_loopback(settings.http_host) and not settings.insecure_http:
+    yield from _http_problems(settings)
+
+
+def _http_problems(settings: Settings) -> Iterator[str]:
+    if settings.http_tokens_file is not None:
+        try:
+            read_tokens(Path(settings.http_tokens_file))
+        except ServerError as error:
+            yield f"INFERD_HTTP_TOKENS_FILE cannot be used: {error.message}"
+    elif not is_loopback(settings.http_host) and not settings.insecure_http:
         yield (
             f"{_shown(settings, 'http_host')} is not allowed: other machines would reach an HTTP server that nothing"
-            " guards. It must be a loopback address (127.0.0.1, ::1, localhost), unless INFERD_INSECURE_HTTP=true"
-            " (--insecure-http) says that this is meant"
+            " guards. Set INFERD_HTTP_TOKENS_FILE, or use a loopback address (127.0.0.1, ::1, localhost), unless"
+            " INFERD_INSECURE_HTTP=true (--insecure-http) says that this is meant"
         )
 
 

@@ -134,6 +134,10 @@ class StatusBoard:
             self._stage, self._stage_since = stage, self._clock()
         self._reason = reason
 
+    def draining(self) -> str | None:
+        """Why nothing new is taken any more; None while it is."""
+        return self._reason if self._stage in ("draining", "stopped") else None
+
     def follow(self, source: SnapshotSource | None) -> None:
         """Snapshots come from `source` from now on."""
         self._source = source

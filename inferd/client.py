@@ -12,13 +12,14 @@ from typing import Any, Self
 
 from inferd.cluster import Cluster
 from inferd.exchange import Call, Exchange, SentCall
-from inferd.model_list import ModelList, check_deployable, keys_to_remove, orphaned_parts
+from inferd.model_list import ModelList, check_alias_target, check_deployable, keys_to_remove, orphaned_parts
 from inferd.model_records import read_models, send_alias, send_artifact, send_manifest, send_tombstones
 from inferd.pending import PendingRequests
 from inferd.pipeline import sent_ahead
 from schemas.connection import KafkaConnection
 from schemas.headers import Encoding, RawHeaders
 from schemas.limits import DEFAULT_LIMITS, Limits
+from schemas.manifest_checks import check_alias
 from schemas.models import Alias, AliasKey, Manifest, VersionKey, check_model_name
 from schemas.requests import ModelReference, Output
 from schemas.result_codec import decode_result
@@ -143,6 +144,15 @@ class Client:
             key = AliasKey(manifest.model_id, check_model_name(alias))
             await send_alias(self._cluster, key, Alias(version=manifest.version))
         return manifest
+
+    async def set_alias(self, model_id: str, alias: str, target: Alias, *, timeout_s: float = TIMEOUT_S) -> None:
+        """Points `model_id@alias` at a version, or splits it; returns once the broker has it.
+
+        `ModelNotFoundError` or `VersionNotFoundError` where a version that `target` names is not there.
+        """
+        key = AliasKey(check_model_name(model_id), check_model_name(alias))
+        check_alias_target(await self.models(timeout_s=timeout_s), key, check_alias(target))
+        await send_alias(self._cluster, key, target)
 
     async def remove_model(
         self, reference: str, *, everything: bool = False, timeout_s: float = TIMEOUT_S

@@ -13,7 +13,7 @@ from typing import Any
 
 from inferd.client import Client
 from schemas.errors import InferenceError
-from schemas.models import Manifest, check_model_name
+from schemas.models import Manifest, VersionKey, check_model_name
 from streams.inference.manifests import manifest_of
 from streams.inference.trial import TrialCase, try_models
 
@@ -32,24 +32,23 @@ async def deploy_file(
 ) -> Manifest:
     """Deploys a model file (its bytes, or its path) as `name`; returns the manifest once the broker has everything.
 
-    `version` is the next free one by default. `manifest` holds what is to be said beyond the file, as in a manifest's
-    JSON. The structure of the file is checked here, and, with `trial`, it is loaded and run once in a disposable
-    subprocess, as every worker does before it serves it. Raises `InferenceError` where the file or the manifest does
-    not serve, and what `Client.deploy_model` does.
+    `version` is the next free one by default; one that is there already, and the same, is sent again
+    as it was. `manifest` holds what is to be said beyond the file, as in a manifest's JSON. The
+    structure of the file is checked here, and, with `trial`, it is loaded and run once in a disposable subprocess, as
+    every worker does before it serves it. Raises `InferenceError` where the file or the manifest does not serve, and
+    what `Client.deploy_model` does.
     """
     check_model_name(name)
     content = model if isinstance(model, bytes) else await asyncio.to_thread(Path(model).read_bytes)
-    if version is None:
-        version = (manifest or {}).get("version") or (await client.models()).next_version(name)
-    complete = await asyncio.to_thread(_manifest, content, name, version, manifest)
+    models = await client.models()
+    version = version or (manifest or {}).get("version") or models.next_version(name)
+    present = models.versions.get(VersionKey(name, version))
+    created_at = present.created_at if present is not None else datetime.now(UTC).isoformat(timespec="seconds")
+    given = {"created_at": created_at, **(manifest or {})}
+    complete = await asyncio.to_thread(manifest_of, content, name, version, given)
     if trial:
         await asyncio.to_thread(_try, content, complete)
     return await client.deploy_model(content, complete, alias=alias)
-
-
-def _manifest(content: bytes, name: str, version: int, given: Mapping[str, Any] | None) -> Manifest:
-    dated = {"created_at": datetime.now(UTC).isoformat(timespec="seconds"), **(given or {})}
-    return manifest_of(content, name, version, dated)
 
 
 def _try(content: bytes, manifest: Manifest) -> None:

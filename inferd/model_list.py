@@ -79,6 +79,52 @@ class ModelList:
             self.versions[key] = manifest
 
 
+def manifest_behind(models: ModelList, reference: ModelReference) -> Manifest:
+    """The manifest that a reference leads to; a bare name means `champion` where there is such an alias, or the newest.
+
+    `ModelNotFoundError` or `VersionNotFoundError` where it leads nowhere.
+    """
+    versions = {manifest.version: manifest for manifest in models.versions_of(reference.name)}
+    if not versions:
+        raise _no_model(reference.name)
+    version = reference.version
+    if version is None:
+        alias = models.aliases_of(reference.name).get(reference.alias or "champion")
+        if alias is None and reference.alias is not None:
+            raise VersionNotFoundError(f"model {reference.name!r} has no alias {reference.alias!r}")
+        version = max(versions) if alias is None else _main_version(alias)
+    if version not in versions:
+        raise VersionNotFoundError(f"model {reference.name!r} has no version {version}; it has {sorted(versions)}")
+    return versions[version]
+
+
+def versions_of_alias(alias: Alias) -> set[int]:
+    """Every version that an alias names: those that answer, and those that score in their shadow."""
+    answering = [alias.version] if alias.version is not None else [share.version for share in alias.split or ()]
+    return {*answering, *(alias.shadow or ())}
+
+
+def check_alias_target(models: ModelList, key: AliasKey, target: Alias) -> None:
+    """`ModelNotFoundError` or `VersionNotFoundError` where the alias would lead to what is not there."""
+    versions = {manifest.version for manifest in models.versions_of(key.model_id)}
+    if not versions:
+        raise _no_model(key.model_id)
+    if missing := sorted(versions_of_alias(target) - versions):
+        raise VersionNotFoundError(
+            f"{key} cannot lead to version {', '.join(map(str, missing))}: {key.model_id!r} has {sorted(versions)}"
+        )
+
+
+def _main_version(alias: Alias) -> int:
+    if alias.version is not None:
+        return alias.version
+    return max(alias.split or [], key=lambda share: share.weight).version
+
+
+def _no_model(name: str) -> ModelNotFoundError:
+    return ModelNotFoundError(f"there is no model {name!r}; `inferd models list` shows what there is")
+
+
 def check_deployable(models: ModelList, model: bytes, manifest: Manifest, limits: Limits) -> None:
     """`InvalidValueError`, `InvalidIdError` or `VersionExistsError` where the version cannot be deployed as it is."""
     check_model_name(manifest.model_id)
@@ -109,7 +155,7 @@ def keys_to_remove(models: ModelList, reference: ModelReference, *, everything: 
     keys: list[VersionKey | AliasKey] = [*models.aliases, *models.versions]
     of_model = [key for key in keys if key.model_id == reference.name]
     if not of_model:
-        raise ModelNotFoundError(f"there is no model {reference.name!r}; `inferd models list` shows what there is")
+        raise _no_model(reference.name)
     if reference.version is None and reference.alias is None:
         if everything:
             return of_model

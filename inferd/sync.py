@@ -13,7 +13,7 @@ from inferd.client import DEFAULT_CONNECTION, TIMEOUT_S, WINDOW, Client
 from inferd.errors import ClientClosedError
 from inferd.model_list import ModelList
 from schemas.connection import KafkaConnection
-from schemas.models import Manifest
+from schemas.models import Alias, Manifest
 from schemas.requests import Output
 from schemas.results import Prediction, Result
 
@@ -105,6 +105,10 @@ class SyncClient:
     ) -> Manifest:
         """As `Client.deploy_model`."""
         return self._wait(self._client.deploy_model(model, manifest, alias=alias, timeout_s=timeout_s))
+
+    def set_alias(self, model_id: str, alias: str, target: Alias, *, timeout_s: float = TIMEOUT_S) -> None:
+        """As `Client.set_alias`."""
+        self._wait(self._client.set_alias(model_id, alias, target, timeout_s=timeout_s))
 
     def remove_model(self, reference: str, *, everything: bool = False, timeout_s: float = TIMEOUT_S) -> list[str]:
         """As `Client.remove_model`."""

@@ -11,7 +11,7 @@ import click
 from daemon.cli.options import Target, broker_options
 from daemon.cli.output import report, report_error, write_answer, write_json, write_table
 from daemon.cli.session import run_with_broker
-from schemas.errors import MalformedError, ModelNotFoundError, VersionNotFoundError
+from schemas.errors import MalformedError
 from schemas.models import Alias, Feature, Manifest
 from schemas.requests import ModelReference
 
@@ -93,6 +93,8 @@ def show(reference: str, target: Target) -> None:
 
     A bare NAME shows what a request to it means: NAME@champion, or the newest version.
     """
+    from inferd.model_list import manifest_behind
+
     found = _read(target)
     manifest = manifest_behind(found, ModelReference.parse(reference))
     if target.output == "json":
@@ -116,28 +118,6 @@ def remove(reference: str, everything: bool, target: Target) -> None:
 
     removed = run_with_broker(target.connection, run)
     write_answer(target.output, {"removed": removed}, ("removed",), [[key] for key in removed])
-
-
-def manifest_behind(found: ModelList, reference: ModelReference) -> Manifest:
-    """The manifest that a reference leads to; `ModelNotFoundError` or `VersionNotFoundError` where it leads nowhere."""
-    versions = {manifest.version: manifest for manifest in found.versions_of(reference.name)}
-    if not versions:
-        raise ModelNotFoundError(f"there is no model {reference.name!r}; `inferd models list` shows what there is")
-    version = reference.version
-    if version is None:
-        alias = found.aliases_of(reference.name).get(reference.alias or "champion")
-        if alias is None and reference.alias is not None:
-            raise VersionNotFoundError(f"model {reference.name!r} has no alias {reference.alias!r}")
-        version = max(versions) if alias is None else _main_version(alias)
-    if version not in versions:
-        raise VersionNotFoundError(f"model {reference.name!r} has no version {version}; it has {sorted(versions)}")
-    return versions[version]
-
-
-def _main_version(alias: Alias) -> int:
-    if alias.version is not None:
-        return alias.version
-    return max(alias.split or [], key=lambda share: share.weight).version
 
 
 def _client(target: Target) -> Client:

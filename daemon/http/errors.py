@@ -1,13 +1,13 @@
 """Every HTTP error as `{"error": {"code", "message"}}`, and the codes that only HTTP has.
 
-    ModelServingError
-    ├── NotFoundError          not_found            404  there is nothing at this path
-    ├── MethodNotAllowedError  method_not_allowed   405  the path does not know this method
-    ├── UnauthorizedError      unauthorized         401  no token, or one that is not known
-    ├── ForbiddenError         forbidden            403  the token is not for this
-    ├── RequestTimeoutError    request_timeout      408  the request came too slowly
-    ├── VersionExistsError     version_exists       409  the version is there, with other bytes or another manifest
-    └── UnavailableError       unavailable          503  not started, draining, or without its broker
+ModelServingError
+├── NotFoundError          not_found            404  there is nothing at this path
+├── MethodNotAllowedError  method_not_allowed   405  the path does not know this method
+├── UnauthorizedError      unauthorized         401  no token, or one that is not known
+├── ForbiddenError         forbidden            403  the token is not for this
+├── RequestTimeoutError    request_timeout      408  the request came too slowly
+├── VersionExistsError     version_exists       409  the version is there, with other bytes or another manifest
+└── UnavailableError       unavailable          503  not started, draining, or without its broker
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from daemon.printable import printable
 from schemas.errors import MESSAGE_CHARS_MAX, ModelServingError
 
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
-SAFE_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+SAFE_HEADERS = {"Server": "inferd", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 CODES_OF_STATUS = {
     404: "not_found",
     405: "method_not_allowed",
@@ -35,9 +35,10 @@ log = structlog.get_logger(__name__)
 
 
 class HttpError(ModelServingError):
-    """What only HTTP refuses; `headers` go with the answer."""
+    """What only HTTP refuses: `headers` go with the answer, which `closes` the connection or does not."""
 
     headers: ClassVar[dict[str, str]] = {}
+    closes: ClassVar[bool] = False
 
 
 class NotFoundError(HttpError):
@@ -69,8 +70,7 @@ class RequestTimeoutError(HttpError):
     """The request came too slowly."""
 
     code, http_status, meaning = "request_timeout", 408, "the body of the request came too slowly"
-    retryable = True
-    headers: ClassVar[dict[str, str]] = {"Connection": "close"}
+    retryable, closes = True, True
 
 
 class VersionExistsError(HttpError):
@@ -84,6 +84,12 @@ class UnavailableError(HttpError):
 
     code, http_status, meaning = "unavailable", 503, "the worker is starting, draining, or without its broker"
     retryable = True
+
+
+class DrainingError(UnavailableError):
+    """The worker takes nothing new any more; another connection may lead to another worker."""
+
+    closes = True
 
 
 HTTP_CODES: dict[str, type[HttpError]] = {
@@ -123,7 +129,7 @@ def typed_response(error: ModelServingError) -> web.Response:
         response.headers["Retry-After"] = "1"
     if isinstance(error, HttpError):
         response.headers.update(error.headers)
-        if error.headers.get("Connection") == "close":
+        if error.closes:
             response.force_close()
     return response
 

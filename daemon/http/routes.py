@@ -1,77 +1,55 @@
-"""What the server answers: probes, status, metrics, and the live page."""
+"""The worker's application: what `add_…` functions of this package add, composed from its settings."""
 
 from __future__ import annotations
 
-import secrets
-from functools import cache
-from importlib import resources
+from pathlib import Path
 
 from aiohttp import web
 
-from daemon.http.errors import SAFE_HEADERS, errors_as_json, json_response
-from daemon.metrics import Metrics
+from daemon.http.access import Access
+from daemon.http.admission import Admission
+from daemon.http.application import AppLimits, create_app
+from daemon.http.jobs import add_jobs
+from daemon.http.models import add_models
+from daemon.http.observation import add_observation
+from daemon.http.openapi import add_openapi
+from daemon.http.predictions import add_predictions
+from daemon.http.services import Jobs, Models, Predictions
+from daemon.http.tokens import TokensFile
+from daemon.http.uploads import Uploads
+from daemon.settings import Settings
 from daemon.status import StatusBoard
 
-BOARD = web.AppKey("board", StatusBoard)
-METRICS = web.AppKey("metrics", Metrics)
 
-
-def make_app(board: StatusBoard, body_bytes_max: int) -> web.Application:
-    """The application that tells what `board` knows; bodies over `body_bytes_max` bytes are refused with 413."""
-    app = web.Application(middlewares=[errors_as_json], client_max_size=body_bytes_max)
-    app[BOARD] = board
-    app[METRICS] = Metrics(board)
-    app.add_routes(
-        [
-            web.get("/", page),
-            web.get("/livez", livez),
-            web.get("/readyz", readyz),
-            web.get("/health", readyz),
-            web.get("/status", status),
-            web.get("/metrics", metrics),
-        ]
+def worker_app(
+    settings: Settings, board: StatusBoard, predictions: Predictions, models: Models, jobs: Jobs | None = None
+) -> web.Application:
+    """All that a worker serves. `ServerError` where the file of tokens cannot be used."""
+    app = create_app(
+        access=access_of(settings),
+        admission=Admission(settings.http_concurrency_max, board.draining),
+        limits=limits_of(settings),
     )
+    add_observation(app, board)
+    add_predictions(app, predictions)
+    add_models(app, models, Uploads(settings.data_dir / "uploads"))
+    if jobs is not None:
+        add_jobs(app, jobs)
+    add_openapi(app)
     return app
 
 
-async def livez(_request: web.Request) -> web.Response:
-    """200 as long as the event loop turns."""
-    return json_response({"status": "live"})
+def access_of(settings: Settings) -> Access:
+    """Who may do what."""
+    path = settings.http_tokens_file
+    return Access(settings.tenants, None if path is None else TokensFile(Path(path)))
 
 
-async def readyz(request: web.Request) -> web.Response:
-    """200 where requests are being served, else 503 with the reasons."""
-    board = request.app[BOARD]
-    if reasons := board.unready(board.snapshot()):
-        return json_response({"status": "unhealthy", "reasons": reasons}, 503)
-    return json_response({"status": "healthy"})
-
-
-async def status(request: web.Request) -> web.Response:
-    """What the worker is doing."""
-    return json_response(request.app[BOARD].status())
-
-
-async def metrics(request: web.Request) -> web.Response:
-    """The same for Prometheus."""
-    body, content_type = request.app[METRICS].exposition(request.headers.get("Accept", ""))
-    return web.Response(body=body, headers={**SAFE_HEADERS, "Content-Type": content_type})
-
-
-async def page(_request: web.Request) -> web.Response:
-    """The same for people: a page that asks `/status` every second, and loads nothing from elsewhere."""
-    nonce = secrets.token_urlsafe(16)
-    policy = (
-        f"default-src 'none'; connect-src 'self'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}';"
-        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+def limits_of(settings: Settings) -> AppLimits:
+    """The bounds of requests."""
+    return AppLimits(
+        body_bytes_max=settings.message_bytes_max,
+        upload_bytes_max=settings.artifact_bytes_max,
+        read_timeout_s=settings.http_read_timeout_s,
+        timeout_s=settings.http_timeout_s,
     )
-    return web.Response(
-        text=_page_text().replace("{{nonce}}", nonce),
-        content_type="text/html",
-        headers={**SAFE_HEADERS, "Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"},
-    )
-
-
-@cache
-def _page_text() -> str:
-    return (resources.files("daemon.http") / "page.html").read_text(encoding="utf-8")

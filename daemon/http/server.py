@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 
 from aiohttp import web
 
-from daemon.settings import Settings
+from daemon.http.connections import Connection
 from schemas.errors import ServerError
 
-LINE_BYTES_MAX = 8_190
-HEADER_BYTES_MAX = 8_190
-KEEPALIVE_S = 30.0
 CLOSE_TIMEOUT_S = 1.0
+BACKLOG = 128
 
 
 class HttpServer:
-    """Serves an application on the host and port of the settings, on the running event loop."""
+    """Serves an application on a host and port, on the running event loop."""
 
-    def __init__(self, settings: Settings, app: web.Application) -> None:
-        self._host, self._port = settings.http_host, settings.http_port
-        self._runner = web.AppRunner(
-            app,
-            handle_signals=False,
-            access_log=None,
-            keepalive_timeout=KEEPALIVE_S,
-            max_line_size=LINE_BYTES_MAX,
-            max_field_size=HEADER_BYTES_MAX,
-            shutdown_timeout=CLOSE_TIMEOUT_S,
-        )
+    def __init__(self, app: web.Application, host: str, port: int, *, idle_timeout_s: float = 30.0) -> None:
+        """`idle_timeout_s`: how long a connection may be without a request, and the head of one may take."""
+        self._host, self._port, self._idle_timeout_s = host, port, idle_timeout_s
+        self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=CLOSE_TIMEOUT_S)
+        self._listening: asyncio.Server | None = None
 
     @property
     def port(self) -> int:
-        """The port that it listens on, also where the settings left the choice open."""
-        return int(self._runner.addresses[0][1])
+        """The port that it listens on, also where the choice was left open."""
+        assert self._listening is not None
+        return int(self._listening.sockets[0].getsockname()[1])
 
     @property
     def url(self) -> str:
@@ -44,14 +38,21 @@ class HttpServer:
     async def start(self) -> None:
         """Listens. `ServerError` naming the setting where the port is taken or the host is not this machine's."""
         await self._runner.setup()
+        server = self._runner.server
+        assert server is not None
+        loop, idle_timeout_s = asyncio.get_running_loop(), self._idle_timeout_s
         try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
+            self._listening = await loop.create_server(
+                lambda: Connection(server, idle_timeout_s), self._host, self._port, backlog=BACKLOG
+            )
         except OSError as error:
             await self._runner.cleanup()
             raise ServerError(self._reason(error)) from None
 
     async def stop(self) -> None:
         """Closes the port, and the connections once they are answered."""
+        if self._listening is not None:
+            self._listening.close()
         await self._runner.cleanup()
 
     def _reason(self, error: OSError) -> str:

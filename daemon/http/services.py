@@ -38,7 +38,7 @@ class VersionOverview(msgspec.Struct, frozen=True, kw_only=True):
 
     version: int
     digest: str
-    """`sha256:` and 64 hexadecimal digits, as results name it."""
+    """SHA-256 of the model file, as results name it."""
     size: int
     """Bytes of the model file."""
     created_at: str | None = None

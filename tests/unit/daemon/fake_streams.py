@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -87,6 +87,10 @@ class FakeStreams:
         self.stop_in_time = True
         self.starts = 0
         self.stops: list[float] = []
+        self.asked: list[tuple[str, bytes, tuple[tuple[str, bytes], ...]]] = []
+        self.answer = b'{"id":"1","model_id":"churn","version":1,"digest":"ab","prediction":0.5}'
+        self.predict_gate: asyncio.Event | None = None
+        self.predict_error: Exception | None = None
 
     async def start(self) -> None:
         self.starts += 1
@@ -100,6 +104,14 @@ class FakeStreams:
         if self.stop_gate:
             await self.stop_gate.wait()
         return self.stop_in_time
+
+    async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> bytes:
+        self.asked.append((tenant, value, tuple(headers)))
+        if self.predict_gate:
+            await self.predict_gate.wait()
+        if self.predict_error:
+            raise self.predict_error
+        return self.answer
 
     def snapshot(self) -> StreamsSnapshot:
         return self.said

@@ -11,7 +11,9 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from daemon.http.routes import make_app
+from daemon.http.application import AppLimits, create_app
+from daemon.http.bodies import read_body
+from daemon.http.observation import add_observation
 from daemon.http.server import HttpServer
 from daemon.settings import Settings
 from daemon.status import StatusBoard
@@ -20,6 +22,7 @@ from tests.unit.daemon.fake_streams import FakeStreams, snapshot
 
 Client = TestClient[web.Request, web.Application]
 BODY_BYTES_MAX = 1_000
+LIMITS = AppLimits(body_bytes_max=BODY_BYTES_MAX)
 
 
 @pytest.fixture
@@ -35,9 +38,15 @@ def board(streams: FakeStreams) -> StatusBoard:
     return board
 
 
+def observing(board: StatusBoard) -> web.Application:
+    app = create_app(limits=LIMITS)
+    add_observation(app, board)
+    return app
+
+
 @pytest.fixture
 async def client(board: StatusBoard) -> AsyncIterator[Client]:
-    app = make_app(board, BODY_BYTES_MAX)
+    app = observing(board)
     app.router.add_get("/test/bug", bug)
     app.router.add_get("/test/typed", typed)
     app.router.add_post("/test/body", body)
@@ -54,7 +63,7 @@ async def typed(_request: web.Request) -> web.Response:
 
 
 async def body(request: web.Request) -> web.Response:
-    return web.Response(text=str(len(await request.read())))
+    return web.Response(text=str(len(await read_body(request, LIMITS.body))))
 
 
 async def test_live_whatever_the_streams_say(client: Client, board: StatusBoard) -> None:
@@ -150,7 +159,7 @@ async def test_head_is_allowed(client: Client) -> None:
 
 def server(board: StatusBoard, **flags: str) -> HttpServer:
     settings = Settings.from_environment({}, {"http_port": "0", **flags})
-    return HttpServer(settings, make_app(board, BODY_BYTES_MAX))
+    return HttpServer(observing(board), settings.http_host, settings.http_port)
 
 
 async def test_port_0_takes_a_free_one_and_says_which(board: StatusBoard) -> None:
@@ -189,7 +198,9 @@ async def test_overlong_headers_are_refused(board: StatusBoard) -> None:
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", http.port)
         writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000 + b"\r\n\r\n")
-        assert b" 400 " in await reader.readline()
+        refused = await reader.read()
+        assert b" 431 " in refused.splitlines()[0]
+        assert b'{"error":{"code":"too_large"' in refused
         writer.close()
         await writer.wait_closed()
         async with ClientSession() as session, session.get(f"{http.url}/livez") as answer:

@@ -1,0 +1,121 @@
+"""Who asks, and for which tenant: its bearer token says so, or, without tokens, a header."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiohttp import hdrs, web
+
+from daemon.http.errors import ForbiddenError, Respond, UnauthorizedError
+from daemon.http.tokens import OPERATOR, TokensFile, owner_of
+from schemas.errors import InvalidHeaderError, InvalidIdError
+from schemas.topics import check_topic_part
+
+TENANT_HEADER = "inferd-tenant"
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health"})
+"""What nobody needs a token for: the probes, and the page, which shows nothing before it has asked for one."""
+TOKEN_CHARS_MAX = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the owner of a token, or, where there are none, anybody."""
+
+    tenant: str | None
+    """The tenant that a token ties the caller to; None: any."""
+    acts: bool = True
+    """False: an operator, who only looks."""
+
+
+ANYBODY = Caller(None)
+WATCHER = Caller(None, acts=False)
+CALLER = web.RequestKey("caller", Caller)
+
+
+class Access:
+    """The tenants that are served, and the tokens that guard them."""
+
+    def __init__(self, tenants: Sequence[str] = ("default",), tokens: TokensFile | None = None) -> None:
+        self.tenants = tuple(tenants)
+        self._tokens = tokens
+
+    @property
+    def guarded(self) -> bool:
+        """Whether tokens are asked for."""
+        return self._tokens is not None
+
+    def caller(self, request: web.Request) -> Caller:
+        """Who asks; `UnauthorizedError` where a token is needed and none that is known came."""
+        if self._tokens is None:
+            return ANYBODY
+        owner = owner_of(_bearer(request), self._tokens.tokens())
+        if owner is None:
+            raise UnauthorizedError("the bearer token is not known here")
+        return WATCHER if owner == OPERATOR else Caller(owner)
+
+
+ACCESS = web.AppKey("access", Access)
+
+
+@web.middleware
+async def guarded(request: web.Request, handler: Respond) -> web.StreamResponse:
+    """Lets nobody pass who needs a token and has none."""
+    if request.path not in OPEN_PATHS:
+        request[CALLER] = request.app[ACCESS].caller(request)
+    return await handler(request)
+
+
+def tenant_of(request: web.Request) -> str:
+    """The tenant that a request acts for.
+
+    `ForbiddenError` where its token is another's, an operator's, or of a tenant that is not served here;
+    `InvalidHeaderError` where it names no tenant of this worker, or none at all though there are several.
+    """
+    access, caller = request.app[ACCESS], request[CALLER]
+    named = request.headers.getall(TENANT_HEADER, [])
+    if len(named) > 1:
+        raise InvalidHeaderError(f"header {TENANT_HEADER}: it comes {len(named)} times")
+    if not caller.acts:
+        raise ForbiddenError("an operator's token reads /status and /metrics, and acts for no tenant")
+    if caller.tenant is not None:
+        return _own_tenant(caller.tenant, named, access.tenants)
+    if named:
+        return _served(named[0], access.tenants)
+    if len(access.tenants) > 1:
+        raise InvalidHeaderError(f"several tenants are served here: name one in the header {TENANT_HEADER}")
+    return access.tenants[0]
+
+
+def own_tenant(request: web.Request) -> str | None:
+    """The tenant to whom alone a caller who only looks is bound; None where all may be seen."""
+    return request[CALLER].tenant
+
+
+def _own_tenant(tenant: str, named: list[str], served: tuple[str, ...]) -> str:
+    if named and named[0] != tenant:
+        raise ForbiddenError(f"header {TENANT_HEADER}: the bearer token is another tenant's")
+    if tenant not in served:
+        raise ForbiddenError(f"tenant {tenant!r} is not served by this worker")
+    return tenant
+
+
+def _served(name: str, served: tuple[str, ...]) -> str:
+    try:
+        check_topic_part("tenant", name)
+    except InvalidIdError as error:
+        raise InvalidHeaderError(f"header {TENANT_HEADER}: {error.message}") from None
+    if name not in served:
+        raise InvalidHeaderError(f"header {TENANT_HEADER}: tenant {name!r} is not served by this worker")
+    return name
+
+
+def _bearer(request: web.Request) -> str:
+    given = request.headers.getall(hdrs.AUTHORIZATION, [])
+    if len(given) != 1:
+        raise UnauthorizedError("a bearer token is needed, once: Authorization: Bearer <token>")
+    scheme, _, token = given[0].partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not 0 < len(token) <= TOKEN_CHARS_MAX:
+        raise UnauthorizedError("a bearer token is needed: Authorization: Bearer <token>")
+    return token

@@ -1,0 +1,51 @@
+"""The application that all routes are added to: errors as JSON, tokens, bounds. It serves nothing by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from daemon.http.access import ACCESS, Access, guarded
+from daemon.http.admission import ADMISSION, Admission, admitted
+from daemon.http.bodies import BodyLimits
+from daemon.http.errors import errors_as_json
+from schemas.limits import DEFAULT_LIMITS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppLimits:
+    """Bounds of requests."""
+
+    body_bytes_max: int = DEFAULT_LIMITS.message_bytes_max
+    upload_bytes_max: int = DEFAULT_LIMITS.artifact_bytes_max
+    """Bytes of a model file."""
+    read_timeout_s: float = 10.0
+    """How long a body may take, beside the time that its size allows."""
+    timeout_s: float = 30.0
+    """How long a prediction may take."""
+
+    @property
+    def body(self) -> BodyLimits:
+        """Of every body but a model file."""
+        return BodyLimits(self.body_bytes_max, self.read_timeout_s)
+
+    @property
+    def upload(self) -> BodyLimits:
+        """Of a model file."""
+        return BodyLimits(self.upload_bytes_max, self.read_timeout_s)
+
+
+DEFAULT_APP_LIMITS = AppLimits()
+LIMITS = web.AppKey("limits", AppLimits)
+
+
+def create_app(
+    *, access: Access | None = None, admission: Admission | None = None, limits: AppLimits = DEFAULT_APP_LIMITS
+) -> web.Application:
+    """An application without routes; by default of the tenant `default`, for anybody, 256 requests at once."""
+    app = web.Application(middlewares=[errors_as_json, guarded, admitted], client_max_size=limits.body_bytes_max)
+    app[ACCESS] = access or Access()
+    app[ADMISSION] = admission or Admission()
+    app[LIMITS] = limits
+    return app

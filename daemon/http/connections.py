@@ -1,0 +1,60 @@
+"""Connections: what cannot be read as HTTP is answered with a JSON error like everything else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from daemon.http.errors import error_response
+from daemon.printable import printable
+
+LINE_BYTES_MAX = 8_190
+HEADER_BYTES_MAX = 8_190
+HEADERS_MAX = 64
+LINGER_S = 2.0
+"""How long the rest of a refused body is read, so that the refusal arrives."""
+log = structlog.get_logger(__name__)
+
+
+class Connection(web.RequestHandler):
+    """One connection; `idle_timeout_s` bounds the wait for a request, and for the end of its headers."""
+
+    __slots__ = ()
+
+    def __init__(self, server: web.Server, idle_timeout_s: float) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=idle_timeout_s,
+            access_log=None,  # type: ignore[arg-type]  # None is how it is turned off
+            max_line_size=LINE_BYTES_MAX,
+            max_field_size=HEADER_BYTES_MAX,
+            max_headers=HEADERS_MAX,
+            lingering_time=LINGER_S,
+        )
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to what aiohttp itself refuses, or fails at; the connection ends with it."""
+        if status >= 500:
+            log.error("http_connection_failed", exc_info=exc)
+            response = error_response(500, "internal", "the request failed inside inferd; the worker's log says why")
+        elif isinstance(exc, LineTooLong):
+            response = error_response(431, "too_large", "the request line or a header is too long")
+        else:
+            response = error_response(status, "malformed", f"this is no HTTP request: {_first_line(message)}")
+        response.force_close()
+        return response
+
+
+def _first_line(message: str | None) -> str:
+    lines = (message or "").splitlines()
+    return printable(lines[0], 200) if lines else "it cannot be read"

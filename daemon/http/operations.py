@@ -1,0 +1,348 @@
+"""What each route takes and gives, for `/openapi.json`: types of the wire and classes of errors, no schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from daemon.http.body_types import (
+    REFERENCE_PATTERN,
+    Form,
+    Health,
+    Id,
+    JobAnswer,
+    JobBody,
+    JobsAnswer,
+    Live,
+    PredictionAnswer,
+    PredictionBody,
+)
+from daemon.http.errors import (
+    ForbiddenError,
+    RequestTimeoutError,
+    UnauthorizedError,
+    UnavailableError,
+    VersionExistsError,
+)
+from daemon.http.models import AliasAnswer, ModelsAnswer, RemovedAnswer
+from daemon.http.services import ModelOverview, ModelVersion
+from daemon.status import Status
+from schemas.errors import (
+    DeadlineExceededError,
+    InternalError,
+    InvalidHeaderError,
+    InvalidIdError,
+    InvalidValueError,
+    JobClosedError,
+    JobConflictError,
+    JobExpiredError,
+    JobNotFoundError,
+    MalformedError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    ModelServingError,
+    QuotaExceededError,
+    SchemaMismatchError,
+    TooDeepError,
+    TooLargeError,
+    UnsupportedContentTypeError,
+    VersionNotFoundError,
+)
+from schemas.models import Alias, Manifest
+from schemas.requests import NAME_PATTERN
+
+JSON, MSGPACK, NDJSON, BYTES = (
+    "application/json",
+    "application/msgpack",
+    "application/x-ndjson",
+    "application/octet-stream",
+)
+Error = type[ModelServingError]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of a query or header, or a part of the path."""
+
+    name: str
+    place: Literal["path", "query", "header"]
+    type: Any
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method of one path."""
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    body: Mapping[str, Any] = field(default_factory=dict)
+    """Types by media type."""
+    answers: Mapping[int, Any] = field(default_factory=dict)
+    """Types by status; a tuple: one of them; None: no JSON."""
+    media_types: tuple[str, ...] = (JSON,)
+    """Of answers that are no errors."""
+    parameters: tuple[Parameter, ...] = ()
+    errors: tuple[Error, ...] = ()
+    open: bool = False
+    """Whether nobody needs a token."""
+
+
+MODEL = Parameter("model_id", "path", Annotated[str, Meta(pattern=REFERENCE_PATTERN)], "name, name:version, name@alias")
+NAME = Parameter("model_id", "path", Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")], "name of a model")
+VERSION = Parameter("version", "path", Annotated[int, Meta(ge=1, le=999_999_999)], "number of a version")
+ALIAS = Parameter("alias", "path", Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")], "name of an alias")
+JOB = Parameter("job_id", "path", Id, "id of a job")
+TENANT = Parameter("inferd-tenant", "header", str, "the tenant, where a worker without tokens serves several")
+DEADLINE = Parameter("deadline", "header", int, "Unix milliseconds; past it the request is not scored")
+PRIORITY = Parameter("priority", "header", Annotated[int, Meta(ge=1, le=9)], "1 high … 9 low")
+CORRELATION = Parameter("correlation-id", "header", str, "comes back with the answer")
+MANIFEST = Parameter("manifest", "query", str, "JSON: what is to be said beyond the model file")
+DEPLOY_ALIAS = Parameter("alias", "query", ALIAS.type, "an alias to point at the version")
+ALL = Parameter("all", "query", Literal["true", "false"], "remove all versions and aliases of the model")
+
+GUARDED: tuple[Error, ...] = (UnauthorizedError, ForbiddenError, InternalError)
+BUSY: tuple[Error, ...] = (*GUARDED, InvalidHeaderError, QuotaExceededError, UnavailableError)
+BODY: tuple[Error, ...] = (
+    MalformedError,
+    TooLargeError,
+    TooDeepError,
+    UnsupportedContentTypeError,
+    RequestTimeoutError,
+)
+MODELS: tuple[Error, ...] = (*BUSY, InvalidIdError, ModelNotFoundError, VersionNotFoundError)
+JOBS: tuple[Error, ...] = (*BUSY, InvalidIdError, JobNotFoundError)
+VALUES: tuple[Error, ...] = (InvalidValueError, SchemaMismatchError)
+UPLOAD = {BYTES: bytes, "text/plain": bytes, "multipart/form-data": Form}
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        method="post",
+        path="/predict/{model_id}",
+        name="predict",
+        summary="Score a row, or rows. The answer is in the encoding of the body.",
+        body={JSON: PredictionBody, MSGPACK: PredictionBody},
+        answers={200: PredictionAnswer},
+        media_types=(JSON, MSGPACK),
+        parameters=(MODEL, TENANT, DEADLINE, PRIORITY, CORRELATION),
+        errors=(*MODELS, *BODY, *VALUES, ModelNotReadyError, DeadlineExceededError),
+    ),
+    Operation(
+        method="get",
+        path="/models",
+        name="list_models",
+        summary="Every model of the tenant, with its versions and aliases.",
+        answers={200: ModelsAnswer},
+        parameters=(TENANT,),
+        errors=BUSY,
+    ),
+    Operation(
+        method="get",
+        path="/models/{model_id}",
+        name="get_model",
+        summary="A model; or, of name:version or name@alias, the version that it leads to.",
+        answers={200: (ModelOverview, ModelVersion)},
+        parameters=(MODEL, TENANT),
+        errors=MODELS,
+    ),
+    Operation(
+        method="put",
+        path="/models/{model_id}",
+        name="deploy_model",
+        summary="Deploy a model file as name:version, or as the next version of name unless it is there already.",
+        body=UPLOAD,
+        answers={200: Manifest, 201: Manifest},
+        parameters=(MODEL, MANIFEST, DEPLOY_ALIAS, TENANT),
+        errors=(*MODELS, *BODY, *VALUES, VersionExistsError),
+    ),
+    Operation(
+        method="delete",
+        path="/models/{model_id}",
+        name="delete_model",
+        summary="Remove name:version or name@alias; or, with all=true, the whole of name.",
+        answers={200: RemovedAnswer},
+        parameters=(MODEL, ALL, TENANT),
+        errors=(*MODELS, InvalidValueError),
+    ),
+    Operation(
+        method="get",
+        path="/models/{model_id}/versions/{version}",
+        name="get_version",
+        summary="A version: its manifest, and what this worker makes of it.",
+        answers={200: ModelVersion},
+        parameters=(NAME, VERSION, TENANT),
+        errors=MODELS,
+    ),
+    Operation(
+        method="put",
+        path="/models/{model_id}/versions/{version}",
+        name="deploy_version",
+        summary="Deploy a model file as a version. The same again changes nothing.",
+        body=UPLOAD,
+        answers={200: Manifest, 201: Manifest},
+        parameters=(NAME, VERSION, MANIFEST, DEPLOY_ALIAS, TENANT),
+        errors=(*MODELS, *BODY, *VALUES, VersionExistsError),
+    ),
+    Operation(
+        method="delete",
+        path="/models/{model_id}/versions/{version}",
+        name="delete_version",
+        summary="Remove a version.",
+        answers={200: RemovedAnswer},
+        parameters=(NAME, VERSION, TENANT),
+        errors=(*MODELS, InvalidValueError),
+    ),
+    Operation(
+        method="get",
+        path="/models/{model_id}/aliases/{alias}",
+        name="get_alias",
+        summary="The version that an alias leads to; of a split, the one with the largest share.",
+        answers={200: ModelVersion},
+        parameters=(NAME, ALIAS, TENANT),
+        errors=MODELS,
+    ),
+    Operation(
+        method="put",
+        path="/models/{model_id}/aliases/{alias}",
+        name="set_alias",
+        summary="Point an alias at a version, or split it among several.",
+        body={JSON: Alias, MSGPACK: Alias},
+        answers={200: AliasAnswer},
+        parameters=(NAME, ALIAS, TENANT),
+        errors=(*MODELS, *BODY, InvalidValueError),
+    ),
+    Operation(
+        method="delete",
+        path="/models/{model_id}/aliases/{alias}",
+        name="delete_alias",
+        summary="Remove an alias.",
+        answers={200: RemovedAnswer},
+        parameters=(NAME, ALIAS, TENANT),
+        errors=(*MODELS, InvalidValueError),
+    ),
+    Operation(
+        method="post",
+        path="/jobs",
+        name="submit_job",
+        summary="Open a batch job with all of its rows; the same again gives the job that is there.",
+        body={JSON: JobBody, MSGPACK: JobBody},
+        answers={202: JobAnswer},
+        parameters=(TENANT,),
+        errors=(*MODELS, *BODY, *VALUES, ModelNotReadyError, JobConflictError, JobClosedError),
+    ),
+    Operation(
+        method="get",
+        path="/jobs",
+        name="list_jobs",
+        summary="Jobs of the tenant by their ids, a page at a time.",
+        answers={200: JobsAnswer},
+        parameters=(
+            Parameter("status", "query", str, "only jobs of this status"),
+            Parameter("limit", "query", Annotated[int, Meta(ge=0, le=1_000)], "how many at most"),
+            Parameter("after", "query", Id, "only jobs behind this id"),
+            TENANT,
+        ),
+        errors=(*JOBS, InvalidValueError),
+    ),
+    Operation(
+        method="get",
+        path="/jobs/{job_id}",
+        name="get_job",
+        summary="How a job stands.",
+        answers={200: JobAnswer},
+        parameters=(JOB, TENANT),
+        errors=JOBS,
+    ),
+    Operation(
+        method="get",
+        path="/jobs/{job_id}/results",
+        name="get_job_results",
+        summary="A line of JSON a row, in row order.",
+        answers={200: None},
+        media_types=(NDJSON,),
+        parameters=(
+            JOB,
+            Parameter("from_row", "query", Annotated[int, Meta(ge=0, le=10**12)], "the first row, from 0"),
+            TENANT,
+        ),
+        errors=(*JOBS, InvalidValueError, JobConflictError, JobExpiredError),
+    ),
+    Operation(
+        method="post",
+        path="/jobs/{job_id}/cancel",
+        name="cancel_job",
+        summary="End a job; no result is published once its status is cancelled.",
+        answers={202: JobAnswer},
+        parameters=(JOB, TENANT),
+        errors=(*JOBS, JobClosedError, JobExpiredError),
+    ),
+    Operation(
+        method="post",
+        path="/jobs/{job_id}/retry",
+        name="retry_job",
+        summary="Score the rows again that failed.",
+        answers={202: JobAnswer},
+        parameters=(JOB, TENANT),
+        errors=(*JOBS, JobClosedError, JobConflictError, JobExpiredError),
+    ),
+    Operation(
+        method="get",
+        path="/livez",
+        name="live",
+        summary="Whether the event loop turns.",
+        answers={200: Live},
+        open=True,
+    ),
+    *(
+        Operation(
+            method="get",
+            path=path,
+            name=path.strip("/"),
+            summary="Whether requests are being served; 503 lists what is not there yet.",
+            answers={200: Health, 503: Health},
+            open=True,
+        )
+        for path in ("/readyz", "/health")
+    ),
+    Operation(
+        method="get",
+        path="/status",
+        name="status",
+        summary="What the worker is doing.",
+        answers={200: Status},
+        errors=GUARDED,
+    ),
+    Operation(
+        method="get",
+        path="/metrics",
+        name="metrics",
+        summary="The same for Prometheus.",
+        answers={200: None},
+        media_types=("text/plain", "application/openmetrics-text"),
+        errors=GUARDED,
+    ),
+    Operation(
+        method="get",
+        path="/",
+        name="page",
+        summary="The same for people.",
+        answers={200: None},
+        media_types=("text/html",),
+        open=True,
+    ),
+    Operation(
+        method="get",
+        path="/openapi.json",
+        name="openapi",
+        summary="This description.",
+        answers={200: None},
+        errors=GUARDED,
+    ),
+)
+"""Every operation there is; an application describes those that it has routes for."""
