@@ -23,11 +23,12 @@ from streams.inference.scoring import Scorer
 from streams.lane import Lane
 from streams.measure import LaneMeasures
 from streams.pace import Pace
+from streams.predictions import Predictions
 from streams.refusals import Refusals
 from streams.settings import StreamSettings
 from streams.snapshot import Phase, StreamsSnapshot
 from streams.status import fault_of, take_snapshot
-from streams.tables import LaneTableManager
+from streams.tables import LaneTableManager, make_table
 from streams.tenant_lane import TenantLane
 from streams.topics import TopicState, ensure_topics
 from streams.watch import StallWatch
@@ -83,7 +84,7 @@ class Streams:
         self._app = app = create_app(self.settings)
         group = FaustGroup(app)
         guarantee = ExactlyOnce if self.settings.processing_guarantee == "exactly_once" else AtLeastOnce
-        self._requests = {stage.tenant: stage for stage in self._tenants(topics, deploys)}
+        self._requests = {stage.tenant: stage for stage in self._stages(app, topics, deploys)}
         lane = self.lane = Lane(
             self.settings,
             self._requests.values(),
@@ -116,6 +117,9 @@ class Streams:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         in_time &= await self._leave(max(LEAVE_S_MIN, deadline - time.monotonic()))
+        for stage in self._requests.values():
+            for table in stage.tables:
+                table.close()
         if self.deploys is not None:
             await self.deploys.stop()
         self._stage = "stopped"
@@ -201,14 +205,17 @@ class Streams:
         first = TenantTopics(self.settings.namespace, self.settings.tenants[0]).name("requests")
         return self.lane is not None and TopicPartition(first, 0) in self.lane.partitions
 
-    def _tenants(self, topics: list[TopicState], deploys: Deploys) -> list[TenantLane]:
+    def _stages(self, app: LaneApp, topics: list[TopicState], deploys: Deploys) -> list[TenantLane]:
         partitions_of = {topic.name: topic.partitions for topic in topics}
         scoring = BatchScoring(self.measures, Pace(self.settings.lane), time.time)
         tenants = []
         for tenant in self.settings.tenants:
             names = TenantTopics(self.settings.namespace, tenant)
-            scorer = Scorer(deploys.catalogs[tenant], self.settings.limits, self.settings.reply_to_allowed)
-            tenants.append(TenantLane(names, scorer, self.settings.worker_id, partitions_of, scoring))
+            catalog = deploys.catalogs[tenant]
+            scorer = Scorer(catalog, self.settings.limits, self.settings.reply_to_allowed)
+            predictions = Predictions(tenant, make_table(app, self.settings, tenant, "predictions"), catalog)
+            worker_id = self.settings.worker_id
+            tenants.append(TenantLane(names, scorer, worker_id, partitions_of, scoring, predictions))
         return tenants
 
     # ------------------------------------------------------------------ watching

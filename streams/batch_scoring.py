@@ -9,6 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from schemas.errors import InternalError
+from streams.inference.cache import PredictionCache
 from streams.inference.micro_batch import Outcome, Work, halve
 from streams.inference.scoring import Scorer
 from streams.measure import LaneMeasures
@@ -30,17 +31,23 @@ class BatchScoring:
         """How many records the next micro-batch may have."""
         return self._pace.records_max()
 
-    async def score(self, tenant: str, scorer: Scorer, work: Work) -> Outcome:
-        """Scores a micro-batch; where that raises, the record to blame is found by halves and answered `internal`."""
+    async def score(
+        self, tenant: str, scorer: Scorer, work: Work, cache: PredictionCache | None, fill_direct: int | None
+    ) -> Outcome:
+        """Scores a micro-batch; where that raises, the record to blame is found by halves and answered `internal`.
+
+        `fill_direct`: the partition whose cache takes answers to direct requests.
+        """
         started = time.perf_counter()
         try:
-            outcome = await self._score_batch(tenant, scorer, work)
+            outcome = await self._score_batch(tenant, scorer, work, cache, fill_direct)
         except Exception as fault:
             halves = halve(work)
             if halves is None:
                 log.exception("scoring_failed", tenant=tenant, partition=work[0][0], offset=work[0][1][0].offset)
                 return scorer.refuse(work, InternalError(f"{type(fault).__name__} while scoring"))
-            return (await self.score(tenant, scorer, halves[0])) + (await self.score(tenant, scorer, halves[1]))
+            first, then = [await self.score(tenant, scorer, half, cache, fill_direct) for half in halves]
+            return first + then
         for noted in outcome.faults:
             log.error("scoring_fault", exc_info=noted, tenant=tenant)
         elapsed = time.perf_counter() - started
@@ -51,11 +58,16 @@ class BatchScoring:
         self._measures.count_models(tenant, outcome.by_model)
         return outcome
 
-    async def _score_batch(self, tenant: str, scorer: Scorer, work: Work) -> Outcome:
+    async def _score_batch(
+        self, tenant: str, scorer: Scorer, work: Work, cache: PredictionCache | None, fill_direct: int | None
+    ) -> Outcome:
         now_ms = int(self._clock() * 1000)
         self._measures.queue.observe_since([record.timestamp for _, records in work for record in records], now_ms)
-        batch = scorer.prepare(work, now_ms)
+        batch = scorer.prepare(work, now_ms, cache, fill_direct)
         for group in batch.groups:
+            if not group.to_score:
+                group.predict()
+                continue
             started = time.perf_counter()
             if self._pace.is_long(group):
                 await asyncio.get_running_loop().run_in_executor(None, group.predict)

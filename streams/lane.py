@@ -264,12 +264,12 @@ class Lane:
             for (partition, part), effects in zip(work, effects_of, strict=True):
                 # Rewound or lost while it was scored: its records are done again, here or by their next owner.
                 if partition.rewinds != rewinds[partition]:
-                    continue
-                if partition.closed:
+                    stage.rewound(partition.tp.partition, [effects])
+                elif partition.closed:
                     partition.taken -= len(part)
                     self._forget(partition, len(part))
-                    continue
-                self._publish(partition, effects)
+                else:
+                    self._publish(partition, effects)
         self._requests_came |= kind == "requests"
 
     def _by_stage(
@@ -357,7 +357,7 @@ class Lane:
             if ours():
                 await self._group.seek(starts)
             if ours():
-                self._open({tp: Partition(tp, generation, start) for tp, start in starts.items()})
+                await self._open({tp: Partition(tp, generation, start) for tp, start in starts.items()})
                 self.measures.records_missing += sum(position.missing for position in positions.values())
                 log.info("partitions_acquired", generation=generation, partitions=sorted(tp.partition for tp in tps))
             # After a failure, work that is left must come through before all is well again.
@@ -383,10 +383,10 @@ class Lane:
             restore = partial(self._restore.run, owned)
             await self._faults.until_done("tables cannot be restored", restore, ours, bounded=False)
 
-    def _open(self, partitions: dict[TopicPartition, Partition]) -> None:
-        self.partitions = partitions
+    async def _open(self, partitions: dict[TopicPartition, Partition]) -> None:
         for tp in partitions:
-            self._stages[tp.topic].opened(tp.partition)
+            await self._stages[tp.topic].opened(tp.partition)
+        self.partitions = partitions
 
     async def release(self, revoked: set[TopicPartition]) -> None:
         """Gives partitions up: drops what waits, finishes what is in flight within a deadline, commits, and no more."""
@@ -459,12 +459,13 @@ class Lane:
 
     def _rewind(self, partition: Partition) -> None:
         """Nothing counts that is not acknowledged: neither records, nor what they changed."""
+        dropped = partition.in_the_air()
         self._forget(partition, partition.rewind())
         stage, number = self._stage(partition), partition.tp.partition
         for table in stage.tables:
             if number in table.owned:
                 table.partition(number).discard()
-        stage.rewound(number)
+        stage.rewound(number, dropped)
 
     def _forget(self, partition: Partition, records: int) -> None:
         """Records that will be fetched again, here or elsewhere, count as never seen."""

@@ -133,6 +133,10 @@ class Partition:
             landed.append(first)
         return landed
 
+    def in_the_air(self) -> list[Effects]:
+        """Effects that have departed and not landed."""
+        return [flight.effects for flight in self._flights]
+
     def rewind(self) -> int:
         """Forgets all that is not acknowledged, to fetch it again from `acked` on; gives the number of records."""
         forgotten = self.pending

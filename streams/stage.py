@@ -42,14 +42,14 @@ class Stage(Protocol):
     async def process(self, work: Work) -> Sequence[Effects]:
         """What follows from each part of `work`; no record makes it raise. Without work, what was not fetched alone."""
 
-    def opened(self, number: int) -> None:
-        """A partition is owned, and its tables are restored."""
+    async def opened(self, number: int) -> None:
+        """A partition is owned, and its tables are restored; its records come when this is through."""
 
     def closed(self, number: int) -> None:
         """A partition is not owned any more."""
 
-    def rewound(self, number: int) -> None:
-        """What was not acknowledged of a partition is forgotten, and its records will come again."""
+    def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
+        """Effects that were not acknowledged are forgotten, by the tables too; their records will come again."""
 
     def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
         """What follows from time alone, asked regularly while nothing of the partition is being published."""

@@ -19,14 +19,16 @@ from faust.stores.base import Store
 from faust.tables.manager import TableManager
 from faust.types import CollectionT
 
-from streams.stores import ByteStore
+from streams.changelogs import TableName, changelog_name, table_name
+from streams.settings import StreamSettings
+from streams.stores import ByteStore, ByteStores, MemoryStores, RocksStores
 
 log = structlog.get_logger(__name__)
 
 Change = tuple[bytes, bytes | None]
 """Key and new value; None deletes."""
-OpenStore = Callable[[str, int], ByteStore]
-"""(name of a table, number of a partition) -> its store."""
+OpenStore = Callable[[int], ByteStore]
+"""Number of a partition -> its store."""
 
 
 class TablePartition:
@@ -48,6 +50,15 @@ class TablePartition:
         pending = self._pending.get(key)
         return pending[0] if pending is not None else self.store.get(key)
 
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The newest value of each key."""
+        values = self.store.get_many(keys)
+        if pending := self._pending:
+            for place, key in enumerate(keys):
+                if key in pending:
+                    values[place] = pending[key][0]
+        return values
+
     def stage(self, changes: Iterable[Change]) -> None:
         """Changes are about to be published."""
         pending = self._pending
@@ -60,11 +71,11 @@ class TablePartition:
         self.store.write(changes, offset)
         pending = self._pending
         for key, _ in changes:
-            value, count = pending[key]
-            if count == 1:
-                del pending[key]
-            else:
+            value, count = pending.get(key, (None, 0))
+            if count > 1:
                 pending[key] = (value, count - 1)
+            elif count:
+                del pending[key]
 
     def restore(self, changes: Sequence[Change], offset: int) -> None:
         """Changes as the changelog has them, up to and with `offset`."""
@@ -131,6 +142,8 @@ class LaneTable(faust.Table):  # type: ignore[type-arg]
     """A Faust table whose partitions come and go with the lane's."""
 
     open_store: OpenStore
+    changelog: str
+    """Name of the changelog topic; Faust names it so, too."""
 
     def _new_store(self) -> LaneStore:
         return LaneStore("memory://", self.app, self, table_name=self.name, loop=self.loop)
@@ -152,18 +165,36 @@ class LaneTable(faust.Table):  # type: ignore[type-arg]
         for number in [number for number in self.owned if number not in numbers]:
             self.owned.pop(number).store.close()
         for number in numbers - set(self.owned):
-            store = self.open_store(self.name, number)
-            self.owned[number] = TablePartition(self.changelog_topic_name, number, store)
+            store = self.open_store(number)
+            self.owned[number] = TablePartition(self.changelog, number, store)
         return [self.owned[number] for number in sorted(numbers)]
 
     def reopen(self, partition: TablePartition) -> None:
         """Throws the entries of a partition away, to restore it from the beginning of its changelog."""
         partition.store.destroy()
-        partition.store = self.open_store(self.name, partition.number)
+        partition.store = self.open_store(partition.number)
 
     def close(self) -> None:
         """Closes every store."""
         self.retain(set())
+
+
+def make_table(app: faust.App, settings: StreamSettings, tenant: str, table: TableName) -> LaneTable:
+    """A table of the app, empty; its changelog is `changelog_name`."""
+    name = table_name(tenant, table)
+    made = LaneTable(app, name=name, key_type=bytes, value_type=bytes, partitions=settings.topics.partitions)
+    made.changelog = changelog_name(settings.group.group_id, tenant, table)
+    stores = _stores(settings, name, table)
+    made.open_store = stores.open
+    app.tables.add(made)
+    return made
+
+
+def _stores(settings: StreamSettings, name: str, table: TableName) -> ByteStores:
+    """Where entries are kept: jobs in memory, because few of them are open at a time."""
+    if table == "jobs" or settings.cache.store == "memory":
+        return MemoryStores()
+    return RocksStores(settings.data_dir / "tables" / name, settings.cache.block_cache_bytes)
 
 
 class LaneTableManager(TableManager):

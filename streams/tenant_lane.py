@@ -16,14 +16,19 @@ from streams.dead_letters import dead_letter_of
 from streams.direct import DIRECT_PARTITION, DirectRequest, DirectRequests
 from streams.effects import Effects, Outgoing, Tally
 from streams.fetch import Records
-from streams.inference.micro_batch import Outcome, Record
+from streams.inference.micro_batch import CACHE_HIT, CACHE_MISS, Outcome, Record
 from streams.inference.scoring import UNDECODABLE, Scorer
 from streams.measure import TenantCounters
+from streams.predictions import Predictions
 from streams.stage import Kind, Work
 from streams.tables import LaneTable
 
 DIRECT_MAX = 1_024
 """How many direct requests of a tenant may wait."""
+CACHE_HEADERS: dict[int, tuple[str, bytes | None]] = {
+    CACHE_MISS: ("inferd-cache", b"miss"),
+    CACHE_HIT: ("inferd-cache", b"hit"),
+}
 JSON_CONTENT_TYPE = (CONTENT_TYPE, b"application/json")
 
 
@@ -48,6 +53,7 @@ class TenantLane:
         worker_id: str,
         partitions_of: dict[str, int],
         scoring: BatchScoring,
+        predictions: Predictions | None = None,
         direct_max: int = DIRECT_MAX,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -56,7 +62,8 @@ class TenantLane:
         self.topic = topics.name("requests")
         self.scorer = scorer
         self.counters = TenantCounters(topics.tenant)
-        self.tables: Sequence[LaneTable] = ()
+        self.tables: Sequence[LaneTable] = (predictions.table,) if predictions is not None else ()
+        self.predictions = predictions
         self.direct = DirectRequests(direct_max)
         self._scoring = scoring
         self._clock = clock
@@ -86,12 +93,16 @@ class TenantLane:
             parts.append((DIRECT_PARTITION, asked))
         if not parts:
             return []
-        outcome = await self._scoring.score(self.tenant, self.scorer, parts)
+        predictions = self.predictions
+        cache = predictions.cache if predictions is not None else None
+        fill_direct = predictions.open_number if predictions is not None and asked else None
+        outcome = await self._scoring.score(self.tenant, self.scorer, parts, cache, fill_direct)
         timing = Timing(started_ms, int((time.perf_counter() - started) * 1e6))
         effects, start = [], 0
         for tp, records in work:
             span = range(start, start := start + len(records))
             effects.append(self.effects(tp, records, outcome, span, timing))
+        self._add_changes(work, effects, outcome, started_ms)
         self._answer(asked, outcome, start)
         return effects
 
@@ -107,14 +118,36 @@ class TenantLane:
         self.counters.requests_in += len(asked)
         self.counters.add(tally)
 
-    def opened(self, number: int) -> None: ...
+    def _add_changes(self, work: Work, effects: Sequence[Effects], outcome: Outcome, now_ms: int) -> None:
+        """Gives each partition's effects what its cache gains and loses."""
+        if self.predictions is None:
+            return
+        changes_of = dict(outcome.table_changes)
+        for (tp, _), part in zip(work, effects, strict=True):
+            changes = changes_of.pop(tp.partition, []) + self.predictions.due(tp.partition, now_ms)
+            if changes:
+                part.changes[self.predictions.partition(tp.partition)] = changes
+        for number, changes in changes_of.items():
+            self.predictions.keep(number, changes)
 
-    def closed(self, number: int) -> None: ...
+    async def opened(self, number: int) -> None:
+        if self.predictions is not None:
+            await self.predictions.open(number)
 
-    def rewound(self, number: int) -> None: ...
+    def closed(self, number: int) -> None:
+        if self.predictions is not None:
+            self.predictions.close(number)
+
+    def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
+        if self.predictions is not None:
+            for effects in dropped:
+                for changes in effects.changes.values():
+                    self.predictions.forget(number, changes)
 
     def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
-        return None
+        if self.predictions is None or not (changes := self.predictions.due(tp.partition, now_ms)):
+            return None
+        return Effects(next_offset, 0, [], changes={self.predictions.partition(tp.partition): changes})
 
     def effects(self, tp: TopicPartition, records: Records, outcome: Outcome, span: range, timing: Timing) -> Effects:
         """What follows from `records`, those of `outcome` at `span`, all of partition `tp` and in order."""
@@ -128,6 +161,8 @@ class TenantLane:
             (record.key, value, headers[timestamp])
             for record, value, timestamp in zip(records, values, timestamps, strict=True)
         ]
+        if outcome.cache_marks:
+            self._mark(results, outcome.cache_marks[span.start : span.stop])
         effects.by_topic[self._results, tp.partition] = results
         self._add_unusual(effects, tp, results, records, outcome, span)
         return effects
@@ -143,6 +178,13 @@ class TenantLane:
             ]
             for timestamp in set(timestamps)
         }
+
+    def _mark(self, results: list[Outgoing], marks: bytes) -> None:
+        """Says of each result that was looked up whether the cache had it."""
+        for place, mark in enumerate(marks):
+            if mark:
+                key, value, headers = results[place]
+                results[place] = (key, value, [*headers, CACHE_HEADERS[mark]])
 
     def _add_unusual(
         self,

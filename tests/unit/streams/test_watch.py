@@ -224,6 +224,8 @@ async def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(app_module, "Deploys", lambda *_: deploys)
     monkeypatch.setattr(app_module, "Lane", lambda *_: lane)
     monkeypatch.setattr(app_module, "create_app", lambda _: app)
+    table = SimpleNamespace(close=lambda: None, owned={})
+    monkeypatch.setattr(app_module, "make_table", lambda *_: table)
     monkeypatch.setattr(record_batches, "install", lambda *_: None)
     settings = StreamSettings(
         KafkaConnection(), "worker-1", tmp_path, group=GroupSettings(stall_timeout_s=0.15), namespace="ns"
@@ -395,7 +397,7 @@ async def test_the_lane_knows_the_topics_that_replies_may_go_to(run: Run, monkey
 
     def tenant_lane(names: Any, scorer: Any, worker_id: str, partitions_of: dict[str, int], *_: Any) -> Any:
         made.update(partitions_of)
-        return SimpleNamespace(tenant=names.tenant)
+        return SimpleNamespace(tenant=names.tenant, tables=())
 
     monkeypatch.setattr(app_module, "ensure_topics", topics)
     monkeypatch.setattr(app_module, "TenantLane", tenant_lane)
