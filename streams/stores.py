@@ -136,7 +136,7 @@ class RocksStore:
     def _verify(self) -> int | None:
         """Reads everything once, so that a broken block is found now; gives the offset."""
         newest: bytes | None = self._db.get(_META_KEY)
-        entries = sum(1 for _ in self._db.items())
+        entries = len(self)
         if newest is None:
             if entries:
                 raise ForeignStoreError(f"{self._path}: a RocksDB that is none of ours")
@@ -173,12 +173,23 @@ class RocksStore:
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """As `ByteStore.items`."""
-        items = cast(Iterator[tuple[bytes, bytes]], self._db.items())
-        return ((key, value) for key, value in items if key != _META_KEY)
+        at = self._db.iter()
+        at.seek(_META_KEY + b"\0")
+        while at.valid():
+            yield cast(bytes, at.key()), cast(bytes, at.value())
+            at.next()
+        # Its own `items` ends without a word where a block is broken.
+        at.status()
 
     def __len__(self) -> int:
         """By counting: RocksDB does not know."""
-        return sum(1 for key in self._db.keys() if key != _META_KEY)  # noqa: SIM118  # no mapping: iterating needs keys()
+        at, entries = self._db.iter(), 0
+        at.seek(_META_KEY + b"\0")
+        while at.valid():
+            entries += 1
+            at.next()
+        at.status()
+        return entries
 
     def close(self) -> None:
         """As `ByteStore.close`."""
