@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -30,6 +30,7 @@ COMMIT_TIMEOUT_S = 5.0
 PUBLISH_ERRORS = (KafkaError, OSError, TimeoutError, asyncio.TimeoutError)
 """What a broker that cannot be reached, or refuses, raises. All of it means: rewind and publish again."""
 
+T = TypeVar("T")
 Landed = Callable[[Partition, Flight], None]
 Failed = Callable[[Partition, BaseException], None]
 
@@ -224,6 +225,41 @@ class ExactlyOnce:
     async def close(self) -> None:
         """Closes every producer."""
         await self.release([*self._producers])
+
+
+class ByTopic:
+    """Some topics under another guarantee than the others."""
+
+    def __init__(self, usual: Guarantee, other: Guarantee, topics: Collection[str]) -> None:
+        """`other` is for `topics`."""
+        self._both = (usual, other)
+        self._topics = frozenset(topics)
+
+    @property
+    def pause_s(self) -> float:
+        return max(guarantee.pause_s for guarantee in self._both)
+
+    async def fence(self, tps: Collection[TopicPartition]) -> None:
+        await asyncio.gather(*(guarantee.fence(part) for guarantee, part in self._split(tps, lambda tp: tp.topic)))
+
+    async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
+        await self._both[partition.tp.topic in self._topics].publish(partition, effects, timestamp_ms)
+
+    async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
+        for guarantee, part in self._split(partitions, lambda partition: partition.tp.topic):
+            await guarantee.commit(consumer, part)
+
+    async def release(self, tps: Collection[TopicPartition]) -> None:
+        for guarantee, part in self._split(tps, lambda tp: tp.topic):
+            await guarantee.release(part)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(guarantee.close() for guarantee in self._both))
+
+    def _split(self, owned: Collection[T], topic_of: Callable[[T], str]) -> list[tuple[Guarantee, list[T]]]:
+        others = [each for each in owned if topic_of(each) in self._topics]
+        usual = [each for each in owned if topic_of(each) not in self._topics]
+        return [(guarantee, part) for guarantee, part in zip(self._both, (usual, others), strict=True) if part]
 
 
 def _kafka_offsets(offsets: dict[Partition, int]) -> dict[TopicPartition, OffsetAndMetadata]:

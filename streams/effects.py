@@ -37,6 +37,8 @@ class Effects:
     tally: Tally = field(default_factory=Tally)
     by_topic: dict[tuple[str, int], list[Outgoing]] = field(default_factory=dict)
     """(topic, partition) -> what is to be produced there, in order: results, replies, dead letters, chunks."""
+    after_commit: bool = False
+    """To be published only once everything before it is committed."""
     changes: dict[TablePartition, list[Change]] = field(default_factory=dict)
     """What is to be written to tables, in order."""
 

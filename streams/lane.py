@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable
+from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol, get_args
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError
 
 from streams.commit import PUBLISH_ERRORS, Guarantee
 from streams.effects import Effects
@@ -86,6 +87,7 @@ class Lane:
         self._turn = 0
         self._work: dict[Kind, asyncio.Event] = {kind: asyncio.Event() for kind in get_args(Kind)}
         self._room = asyncio.Event()
+        self._idle = asyncio.Event()
         self._moved = asyncio.Event()
         self._publishing: dict[Partition, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -261,15 +263,15 @@ class Lane:
         rewinds = {partition: partition.rewinds for partition, _ in taken}
         for stage, work in self._by_stage(kind, taken):
             effects_of = await stage.process([(partition.tp, part) for partition, part in work])
-            for (partition, part), effects in zip(work, effects_of, strict=True):
+            for (partition, part), steps in zip(work, effects_of, strict=True):
                 # Rewound or lost while it was scored: its records are done again, here or by their next owner.
                 if partition.rewinds != rewinds[partition]:
-                    stage.rewound(partition.tp.partition, [effects])
+                    stage.rewound(partition.tp.partition, steps)
                 elif partition.closed:
                     partition.taken -= len(part)
                     self._forget(partition, len(part))
                 else:
-                    self._publish(partition, effects)
+                    self._publish(partition, steps)
         self._requests_came |= kind == "requests"
 
     def _by_stage(
@@ -284,28 +286,43 @@ class Lane:
 
     async def _idle_regularly(self) -> None:
         while True:
-            await asyncio.sleep(IDLE_INTERVAL_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), IDLE_INTERVAL_S)
+            self._idle.clear()
             for partition in list(self.partitions.values()):
                 if self._paused or self._draining or partition.closed or self._unit(partition) in self._busy_units():
                     continue
                 effects = self._stage(partition).idle_effects(partition.tp, partition.departed, self._now_ms())
                 if effects is not None:
-                    self._publish(partition, effects)
+                    self._publish(partition, [effects])
 
-    def _publish(self, partition: Partition, effects: Effects) -> None:
-        for table, changes in effects.changes.items():
-            table.stage(changes)
-        task = self._start(self._publish_now(partition, effects))
+    def _publish(self, partition: Partition, steps: Sequence[Effects]) -> None:
+        for effects in steps:
+            for table, changes in effects.changes.items():
+                table.stage(changes)
+        task = self._start(self._publish_now(partition, steps))
         self._publishing[partition] = task
         task.add_done_callback(lambda _: self._published(partition))
 
-    async def _publish_now(self, partition: Partition, effects: Effects) -> None:
+    async def _publish_now(self, partition: Partition, steps: Sequence[Effects]) -> None:
         rewinds = partition.rewinds
         try:
-            await self._guarantee.publish(partition, effects, self._now_ms())
+            for effects in steps:
+                if effects.after_commit:
+                    await self._commit_now(partition)
+                await self._guarantee.publish(partition, effects, self._now_ms())
         except PUBLISH_ERRORS as error:
             if partition.rewinds == rewinds:
                 self.failed(partition, error)
+
+    async def _commit_now(self, partition: Partition) -> None:
+        """Waits until all that has departed is acknowledged, and commits it; `KafkaError` where that is refused."""
+        while partition.flying:
+            self._moved.clear()
+            await self._moved.wait()
+        await self._guarantee.commit(self._group.consumer, [partition])
+        if partition.committed < partition.acked:
+            raise CommitFailedError("what comes before cannot be committed")
 
     def _published(self, partition: Partition) -> None:
         self._publishing.pop(partition, None)
@@ -322,6 +339,9 @@ class Lane:
         if stage.kind == "requests":
             self.measures.end_to_end.observe_since(flight.effects.timestamps, self._now_ms())
         stage.counters.add(flight.effects.tally)
+        stage.landed(partition.tp.partition, flight.effects)
+        if stage.kind == "jobs":
+            self._idle.set()
         self._move()
 
     async def _commit_regularly(self) -> None:

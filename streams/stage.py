@@ -39,8 +39,9 @@ class Stage(Protocol):
     def waits(self) -> bool:
         """Whether there is work that was not fetched."""
 
-    async def process(self, work: Work) -> Sequence[Effects]:
-        """What follows from each part of `work`; no record makes it raise. Without work, what was not fetched alone."""
+    async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
+        """What follows from each part of `work`, in steps; no record makes it raise. `work` may be empty where the
+        stage `waits`."""
 
     async def opened(self, number: int) -> None:
         """A partition is owned, and its tables are restored; its records come when this is through."""
@@ -50,6 +51,9 @@ class Stage(Protocol):
 
     def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
         """Effects that were not acknowledged are forgotten, by the tables too; their records will come again."""
+
+    def landed(self, number: int, effects: Effects) -> None:
+        """Effects are acknowledged, and in the tables."""
 
     def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
         """What follows from time alone, asked regularly while nothing of the partition is being published."""

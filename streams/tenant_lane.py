@@ -84,7 +84,7 @@ class TenantLane:
     def waits(self) -> bool:
         return bool(self.direct)
 
-    async def process(self, work: Work) -> Sequence[Effects]:
+    async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
         """Scores a micro-batch, and with it what was asked directly; those are answered here."""
         started_ms, started = int(self._clock() * 1000), time.perf_counter()
         asked = self.direct.take(self.records_max())
@@ -104,7 +104,7 @@ class TenantLane:
             effects.append(self.effects(tp, records, outcome, span, timing))
         self._add_changes(work, effects, outcome, started_ms)
         self._answer(asked, outcome, start)
-        return effects
+        return [[part] for part in effects]
 
     def _answer(self, asked: Sequence[DirectRequest], outcome: Outcome, start: int) -> None:
         tally = Tally(results=len(asked))
@@ -143,6 +143,8 @@ class TenantLane:
             for effects in dropped:
                 for changes in effects.changes.values():
                     self.predictions.forget(number, changes)
+
+    def landed(self, number: int, effects: Effects) -> None: ...
 
     def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
         if self.predictions is None or not (changes := self.predictions.due(tp.partition, now_ms)):
