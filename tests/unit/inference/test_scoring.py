@@ -100,6 +100,13 @@ def test_each_bad_request_has_its_code_and_spares_its_neighbours(scorer: Scorer,
     assert [msgpack.unpackb(v).get("prediction") for v in outcome.values] == [3.0, None, 3.0]
 
 
+def test_a_late_request_gets_the_same_bytes_whenever_it_is_answered(scorer: Scorer) -> None:
+    late = Fetched(pack([1.0, 2.0]), headers=(("deadline", b"1000"),))
+    answers = [score(scorer, [late], now_ms=now_ms).values for now_ms in (1_001, 9_999)]
+    assert answers[0] == answers[1]
+    assert msgpack.unpackb(answers[0][0])["error"]["code"] == "deadline_exceeded"
+
+
 def test_a_version_that_is_not_ready_is_retryable() -> None:
     catalog = catalog_of()
     manifest = sum_model().manifest
