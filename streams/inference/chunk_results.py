@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import InternalError, InvalidValueError, ModelServingError, TooLargeError
+from schemas.errors import InternalError, ModelServingError, TooLargeError
 from schemas.job_chunk_codec import encode_chunk_result
 from schemas.jobs import Chunk, ChunkResult, RowError
 from schemas.limits import Limits
@@ -30,9 +29,11 @@ class ChunkDraft:
 
     def __init__(self, chunk: Chunk, previous: ChunkResult | None) -> None:
         self.chunk = chunk
-        self.places = None if previous is None else [error.row - chunk.first_row for error in previous.errors]
-        rows: Sequence[int] = range(chunk.row_count) if self.places is None else self.places
-        self.numbers = [chunk.first_row + place for place in rows]
+        self.places: Sequence[int] | None = None
+        self.numbers: Sequence[int] = range(chunk.first_row, chunk.first_row + chunk.row_count)
+        if previous is not None:
+            self.numbers = [error.row for error in previous.errors]
+            self.places = [row - chunk.first_row for row in self.numbers]
         self.faults: list[Exception] = []
         self.expected = 0
         """Rows that a model, or the user's code, is to give values for."""
@@ -67,7 +68,6 @@ class ChunkDraft:
 
     def encode(self, limits: Limits) -> bytes:
         """The bytes of the result; where they would be too many, each row that was scored fails as `too_large`."""
-        self._check_values()
         try:
             encoded = encode_chunk_result(self._result(), self.chunk.encoding)
         except _UNSAYABLE as fault:
@@ -78,12 +78,6 @@ class ChunkDraft:
             self.fail(TooLargeError(f"the chunk's result has {size} bytes, and {limits.result_bytes_max} are allowed"))
             encoded = encode_chunk_result(self._result(), self.chunk.encoding)
         return encoded
-
-    def _check_values(self) -> None:
-        """Numbers of the user's code that are none fail here; models' were looked at before."""
-        for place, value in enumerate(self._values.get("prediction", ())):
-            if type(value) is float and not math.isfinite(value) and place not in self._errors:
-                self._errors[place] = InvalidValueError("the prediction is not a finite number")
 
     def _refuse_unsayable(self) -> None:
         for place, value in enumerate(self._values["prediction"]):

@@ -1,13 +1,14 @@
 """Chunks of jobs -> their results: the same checks, models and postprocessing as for requests.
 
 `ChunkScorer.prepare` reads the rows; each `ChunkGroup.predict` may be called inline or in a thread; `ChunkBatch.finish`
-gives one encoded result a chunk, in order. Rows of many chunks that the same version scores are one matrix. A row that
+gives one encoded result a chunk, in order. Small chunks that the same version scores are one matrix. A row that
 fails has a typed error in its chunk's result, and never disturbs another one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,8 @@ ProcessBatch = Callable[[str, list[Any]], Sequence[Any]]
 
 GROUP_VALUES_MAX = 4_000_000
 """Output values that one group computes at once, unless a single chunk has more: 32 MB of float64."""
+_CALL_ROWS_MIN = 512
+"""Rows that are predicted in one call, if there are so many."""
 _FAULTS_KEPT = 8
 """Of a model that raises for every row, more tell nothing."""
 
@@ -88,7 +91,7 @@ class ChunkGroup:
     blocks: list[Matrix] = field(default_factory=list)
     rows: int = 0
     arrays: list[tuple[slice, Arrays]] = field(default_factory=list)
-    """What the model said of ranges of rows; of all rows at once, unless it raised."""
+    """What the model said of ranges of rows, in order."""
     errors: dict[int, ModelServingError] = field(default_factory=dict)
     """Of rows that the model raised for."""
     faults: list[Exception] = field(default_factory=list)
@@ -100,23 +103,26 @@ class ChunkGroup:
 
     def predict(self) -> None:
         """Runs the model over all rows; what it raises becomes the error of the rows that are to blame."""
-        matrix = self.blocks[0] if len(self.blocks) == 1 else np.concatenate(self.blocks)
-        self._predict(matrix, slice(0, len(matrix)))
+        start = 0
+        for matrix in _joined(self.blocks):
+            self._predict(matrix, start)
+            start += len(matrix)
 
-    def _predict(self, matrix: Matrix, rows: slice) -> None:
+    def _predict(self, matrix: Matrix, start: int) -> None:
+        """Predicts rows, the first of which is row `start` of the group."""
         try:
-            needed = self.model.postprocessor.needed(self.outputs)
-            self.arrays.append((rows, self.model.runtime.predict(matrix[rows], needed)))
+            arrays = self.model.runtime.predict(matrix, self.model.postprocessor.needed(self.outputs))
+            self.arrays.append((slice(start, start + len(matrix)), arrays))
         except ModelServingError as error:
-            self.errors.update(dict.fromkeys(range(rows.start, rows.stop), error))
+            self.errors.update(dict.fromkeys(range(start, start + len(matrix)), error))
         except Exception as fault:  # noqa: BLE001  # whatever a runtime raises is the outcome of its own rows
-            if rows.stop - rows.start == 1:
-                self.errors[rows.start] = internal_error(fault)
-                self.faults += [fault] if len(self.faults) < _FAULTS_KEPT else []
+            if len(matrix) > 1:
+                half = len(matrix) // 2
+                self._predict(matrix[:half], start)
+                self._predict(matrix[half:], start + half)
                 return
-            half = (rows.start + rows.stop) // 2
-            self._predict(matrix, slice(rows.start, half))
-            self._predict(matrix, slice(half, rows.stop))
+            self.errors[start] = internal_error(fault)
+            self.faults += [fault] if len(self.faults) < _FAULTS_KEPT else []
 
     def deliver(self) -> None:
         """Gives each draft what became of its rows."""
@@ -124,7 +130,7 @@ class ChunkGroup:
         start = 0
         for draft in self.drafts:
             stop = start + draft.expected
-            errors = {row - start: self.errors[row] for row in range(start, stop) if row in self.errors}
+            errors = {row - start: error for row, error in self.errors.items() if start <= row < stop}
             draft.take({output: values[start:stop] for output, values in columns.items()}, errors)
             start = stop
 
@@ -253,9 +259,26 @@ class ChunkScorer:
         outcomes = list(process_batch(work.chunk.model_id, rows)) if rows else []
         if len(outcomes) != len(rows):
             raise InternalError(f"process_batch gave {len(outcomes)} outcomes for {len(rows)} rows")
-        failed = {place: _error(each, draft) for place, each in enumerate(outcomes) if isinstance(each, Exception)}
-        values = [None if isinstance(each, Exception) else _plain(each) for each in outcomes]
+        failed: dict[int, ModelServingError] = {}
+        values = [_plain(outcome) for outcome in outcomes]
+        for place, value in enumerate(values):
+            if isinstance(value, Exception):
+                failed[place] = _error(value, draft)
+            elif isinstance(value, float) and not math.isfinite(value):
+                failed[place] = InvalidValueError("the prediction is not a finite number")
         draft.take({"prediction": values}, failed)
+
+
+def _joined(blocks: Sequence[Matrix]) -> Iterator[Matrix]:
+    """The rows of `blocks`, small ones together: a copy costs less than one more call, but more than a large one."""
+    waiting: list[Matrix] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(map(len, waiting)) >= _CALL_ROWS_MIN:
+            yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
 
 
 def _group(groups: list[ChunkGroup], model: ServedModel, outputs: tuple[Output, ...], values: int) -> ChunkGroup:
