@@ -1,0 +1,222 @@
+"""Services behind the HTTP routes that keep everything in memory, and refuse what the real ones refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from daemon.http.access import Access
+from daemon.http.admission import Admission
+from daemon.http.application import AppLimits, create_app
+from daemon.http.errors import VersionExistsError
+from daemon.http.jobs import add_jobs
+from daemon.http.models import add_models
+from daemon.http.observation import add_observation
+from daemon.http.openapi import add_openapi
+from daemon.http.predictions import add_predictions
+from daemon.http.services import Deploy, Deployed, ModelOverview, ModelVersion, VersionOverview
+from daemon.http.uploads import Uploads
+from daemon.settings import Settings
+from daemon.status import StatusBoard
+from schemas.codec import decode_request, encode_result, request_identity
+from schemas.errors import (
+    InferenceError,
+    InvalidIdError,
+    JobClosedError,
+    JobNotFoundError,
+    MalformedError,
+    ModelNotFoundError,
+    SchemaMismatchError,
+    VersionNotFoundError,
+)
+from schemas.headers import Encoding, parse_headers
+from schemas.limits import DEFAULT_LIMITS
+from schemas.models import Alias, Feature, Manifest
+from schemas.requests import ModelReference
+from schemas.results import Failure, Prediction
+from tests.unit.daemon.fake_streams import FakeStreams
+
+KNOWN = "churn"
+
+
+class FakePredictions:
+    """Knows the model `churn` of two features, of every tenant; reads requests as strictly as the lane does."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, bytes, dict[str, bytes]]] = []
+        self.gate: asyncio.Event | None = None
+
+    async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> bytes:
+        self.asked.append((tenant, value, dict(headers)))
+        if self.gate is not None:
+            await self.gate.wait()
+        encoding: Encoding = "json" if dict(headers).get("content-type") == b"application/json" else "msgpack"
+        try:
+            parse_headers(tuple(headers), DEFAULT_LIMITS)
+            request = decode_request(value, encoding, DEFAULT_LIMITS)
+            if request.model.name != KNOWN:
+                raise ModelNotFoundError(f"tenant {tenant} has no model {request.model.name!r}")
+        except InferenceError as error:
+            id_, model_id = request_identity(value, encoding, DEFAULT_LIMITS)
+            return encode_result(Failure.of(error, id_ or "0-0", model_id), encoding)
+        outputs = dict.fromkeys(request.outputs, 0.25)
+        return encode_result(Prediction(request.id or "0-0", KNOWN, 1, "ab" * 32, outputs), encoding)
+
+
+class FakeModels:
+    """Models in memory: a file that starts with `tree` is a model of one feature."""
+
+    def __init__(self) -> None:
+        self.versions: defaultdict[str, dict[tuple[str, int], Manifest]] = defaultdict(dict)
+        self.aliases: defaultdict[str, dict[tuple[str, str], Alias]] = defaultdict(dict)
+        self.files: list[tuple[Path, bytes]] = []
+
+    async def list_models(self, tenant: str) -> Sequence[ModelOverview]:
+        names = sorted({name for name, _ in self.versions[tenant]})
+        return [await self.show_model(tenant, name) for name in names]
+
+    async def show_model(self, tenant: str, name: str) -> ModelOverview:
+        versions = [_overview(manifest) for (of, _), manifest in sorted(self.versions[tenant].items()) if of == name]
+        if not versions:
+            raise ModelNotFoundError(f"there is no model {name!r}")
+        aliases = {alias: target for (of, alias), target in self.aliases[tenant].items() if of == name}
+        return ModelOverview(model_id=name, versions=versions, aliases=aliases)
+
+    async def show_version(self, tenant: str, reference: ModelReference) -> ModelVersion:
+        model = await self.show_model(tenant, reference.name)
+        version = reference.version or model.versions[-1].version
+        if reference.alias is not None:
+            target = model.aliases.get(reference.alias)
+            version = target.version or 1 if target is not None else 0
+        manifest = self.versions[tenant].get((reference.name, version))
+        if manifest is None:
+            raise VersionNotFoundError(f"there is no {reference}")
+        return ModelVersion(manifest=manifest, overview=_overview(manifest))
+
+    async def deploy(self, tenant: str, deploy: Deploy) -> Deployed:
+        content = await asyncio.to_thread(deploy.model.read_bytes)
+        self.files.append((deploy.model, content))
+        if not content.startswith(b"tree"):
+            raise MalformedError("model file: it does not start as one")
+        mine = self.versions[tenant]
+        version = deploy.version or max((v for name, v in mine if name == deploy.name), default=0) + 1
+        manifest = _manifest(deploy, version, content)
+        present = mine.get((deploy.name, version))
+        if present is not None and present != manifest:
+            raise VersionExistsError(f"{deploy.name}:{version} is there")
+        mine[deploy.name, version] = manifest
+        if deploy.alias is not None:
+            self.aliases[tenant][deploy.name, deploy.alias] = Alias(version=version)
+        return Deployed(manifest=manifest, created=present is None)
+
+    async def set_alias(self, tenant: str, name: str, alias: str, target: Alias) -> None:
+        await self.show_model(tenant, name)
+        self.aliases[tenant][name, alias] = target
+
+    async def remove(self, tenant: str, reference: ModelReference, *, everything: bool = False) -> Sequence[str]:
+        await self.show_model(tenant, reference.name)
+        if reference.version is not None:
+            if self.versions[tenant].pop((reference.name, reference.version), None) is None:
+                raise VersionNotFoundError(f"there is no {reference}")
+            return [f"{reference.name}/{reference.version}"]
+        if reference.alias is not None:
+            if self.aliases[tenant].pop((reference.name, reference.alias), None) is None:
+                raise VersionNotFoundError(f"there is no {reference}")
+            return [str(reference)]
+        if not everything:
+            raise InvalidIdError("that is a whole model")
+        gone = [key for key in self.versions[tenant] if key[0] == reference.name]
+        for key in gone:
+            del self.versions[tenant][key]
+        return [f"{name}/{version}" for name, version in gone]
+
+
+class FakeJobs:
+    """Jobs that are completed as they come, each of one row."""
+
+    def __init__(self) -> None:
+        self.messages: dict[tuple[str, str], bytes] = {}
+
+    async def submit(self, tenant: str, job_id: str | None, message: bytes, encoding: Encoding) -> bytes:
+        name = job_id or f"job-{len(self.messages)}"
+        decode = msgspec.json.decode if encoding == "json" else msgspec.msgpack.decode
+        fields = decode(message)
+        if not isinstance(fields.get("model_id"), str) or "input_batch" not in fields:
+            raise SchemaMismatchError("model_id and input_batch are needed")
+        self.messages[tenant, name] = message
+        return self._status(name)
+
+    async def list_jobs(self, tenant: str, *, status: str | None, limit: int, after: str | None) -> Sequence[bytes]:
+        names = sorted(name for of, name in self.messages if of == tenant and name > (after or ""))
+        return [self._status(name) for name in names[:limit] if status in (None, "completed")]
+
+    async def status(self, tenant: str, job_id: str) -> bytes:
+        self._check(tenant, job_id)
+        return self._status(job_id)
+
+    async def results(self, tenant: str, job_id: str, *, from_row: int = 0) -> AsyncIterator[bytes]:
+        self._check(tenant, job_id)
+        for row in range(from_row, 3):
+            yield b'{"row":%d,"prediction":0.25}\n' % row
+
+    async def cancel(self, tenant: str, job_id: str) -> bytes:
+        self._check(tenant, job_id)
+        raise JobClosedError(f"job {job_id} is completed")
+
+    async def retry(self, tenant: str, job_id: str) -> bytes:
+        return await self.cancel(tenant, job_id)
+
+    def _check(self, tenant: str, job_id: str) -> None:
+        if (tenant, job_id) not in self.messages:
+            raise JobNotFoundError(f"there is no job {job_id!r}")
+
+    def _status(self, job_id: str) -> bytes:
+        counts = {"input_count": 3, "processed": 3, "succeeded": 3, "failed": 0}
+        return msgspec.json.encode({"job_id": job_id, "status": "completed", **counts})
+
+
+class FakeWorker:
+    """An application with every route, and what stands behind it."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        access: Access | None = None,
+        admission: Admission | None = None,
+        limits: AppLimits | None = None,
+    ) -> None:
+        settings = Settings.from_environment({"INFERD_WORKER_ID": "w1"})
+        self.streams = FakeStreams(settings.streams(), lambda _reason, _code: None)
+        self.board = StatusBoard(settings)
+        self.board.follow(self.streams)
+        self.board.enter("running", "")
+        self.predictions, self.models, self.jobs = FakePredictions(), FakeModels(), FakeJobs()
+        self.app = create_app(access=access, admission=admission, limits=limits or AppLimits())
+        self._add_routes(self.app, directory)
+
+    def _add_routes(self, app: web.Application, directory: Path) -> None:
+        add_observation(app, self.board)
+        add_predictions(app, self.predictions)
+        add_models(app, self.models, Uploads(directory))
+        add_jobs(app, self.jobs)
+        add_openapi(app)
+
+
+def _manifest(deploy: Deploy, version: int, content: bytes) -> Manifest:
+    facts = {"model_id": deploy.name, "version": version, "runtime": "lightgbm", "size": len(content)}
+    given = {"features": [Feature("a")], **(deploy.manifest or {}), **facts}
+    try:
+        return msgspec.convert({**given, "sha256": hashlib.sha256(content).hexdigest()}, Manifest)
+    except msgspec.ValidationError as error:
+        raise MalformedError(f"manifest: {error}") from None
+
+
+def _overview(manifest: Manifest) -> VersionOverview:
+    return VersionOverview(version=manifest.version, digest=manifest.sha256, size=manifest.size)
