@@ -36,6 +36,14 @@ class Connection(web.RequestHandler):
             lingering_time=LINGER_S,
         )
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Sends the answer; what aiohttp refuses before any middleware comes here as it is."""
+        if isinstance(resp, web.HTTPException) and resp.status >= 400:
+            resp = error_response(resp.status, "malformed", f"the request was refused: {_first_line(resp.text)}")
+        return await super().finish_response(request, resp, start_time)
+
     def handle_error(
         self,
         request: web.BaseRequest,
