@@ -108,6 +108,8 @@ class _ToStructlog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message, exc_info = record.getMessage(), record.exc_info
+            if _is_abandoned(record):
+                exc_info = None  # whoever asked has given up on it, and has said so
             structlog.get_logger(record.name).log(
                 _level_of(record),
                 message,
@@ -118,12 +120,26 @@ class _ToStructlog(logging.Handler):
             self.handleError(record)
 
 
+def _is_abandoned(record: logging.LogRecord) -> bool:
+    """Whether asyncio complains about a task of aiokafka's that failed after nobody waited for it any more."""
+    error = record.exc_info[1] if record.exc_info else None
+    return record.name == "asyncio" and error is not None and type(error).__module__ == "aiokafka.errors"
+
+
 def _level_of(record: logging.LogRecord) -> int:
+    if _is_abandoned(record) or _waits_for_a_marker(record):
+        return logging.DEBUG
     if record.name.startswith("aiokafka"):
         # It logs as errors what it tries again; what it gives up on, it raises.
         return min(record.levelno, logging.WARNING)
     known = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO)
     return next((level for level in known if record.levelno >= level), logging.DEBUG)
+
+
+def _waits_for_a_marker(record: logging.LogRecord) -> bool:
+    """Whether the first records of a transaction are tried again: so Kafka 4 answers while it ends the one before."""
+    arguments = record.args if isinstance(record.args, tuple) else ()
+    return any(getattr(argument, "__name__", "") == "NotEnoughReplicasError" for argument in arguments)
 
 
 class _LimitRepeats:

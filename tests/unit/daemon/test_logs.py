@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import structlog
+from aiokafka.errors import NotEnoughReplicasError, NotLeaderForPartitionError, UnknownMemberIdError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -136,6 +137,25 @@ def test_libraries_log_through_it_from_warnings_on(written: Written) -> None:
 def test_what_aiokafka_tries_again_is_no_error(written: Written) -> None:
     logging.getLogger("aiokafka.consumer").error("Heartbeat failed")
     assert written.lines[0]["level"] == "warning"
+
+
+def test_what_is_tried_again_in_every_transaction_is_not_said(written: Written) -> None:
+    sender, text = (
+        logging.getLogger("aiokafka.producer.sender"),
+        "Got error produce response on %s, retrying. Error: %s",
+    )
+    sender.warning(text, "results-1", NotEnoughReplicasError)
+    assert written.lines == []
+    sender.warning(text, "results-1", NotLeaderForPartitionError)
+    assert "NotLeaderForPartitionError" in written.lines[0]["event"]
+
+
+def test_a_request_that_was_given_up_is_no_error_when_it_fails(written: Written) -> None:
+    text = "Task exception was never retrieved"
+    logging.getLogger("asyncio").error(text, exc_info=UnknownMemberIdError("group"))
+    assert written.lines == []
+    logging.getLogger("asyncio").error(text, exc_info=ZeroDivisionError())
+    assert (written.lines[0]["level"], "ZeroDivisionError" in written.lines[0]["exception"]) == ("error", True)
 
 
 def test_python_warnings_are_logged(written: Written) -> None:
