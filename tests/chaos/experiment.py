@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from confluent_kafka import KafkaException
+
 from tests.chaos.broker import ProxiedKafka
 from tests.chaos.faults import Fault, all_faults
 from tests.chaos.outcome import Injection, Outcome
@@ -47,7 +49,7 @@ def run(
             if injections[-1].problem and experiment.bug:
                 break
         system.settle(settles_within_s)
-    except (AssertionError, OSError) as error:
+    except (AssertionError, OSError, KafkaException) as error:
         broken = f"the experiment broke off: {str(error)[:500]}"
     finally:
         system.close()
@@ -82,7 +84,7 @@ def inject(system: System, step: Step) -> Injection:
     try:
         _inject(system, fault, step)
         recovered_s = _recover(system, marks, fault.recovers_within_s)
-    except AssertionError as error:
+    except (AssertionError, KafkaException) as error:
         problem = str(error)[:700]
         if system.experiment.bug is None:
             rescue(system)

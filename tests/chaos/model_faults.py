@@ -22,6 +22,10 @@ def model_swapped(system: System, _rng: random.Random) -> None:
     for cluster in system.clusters:
         cluster.deploy(model, "demo", system.versions)
     _wait_for(system, "demo", system.versions, "ready")
+    # Or each later worker would have more versions to try before it starts.
+    for version in range(system.oldest_version, system.versions):
+        _remove(system, "demo", version)
+    system.oldest_version = system.versions
 
 
 @fault("models")

@@ -144,7 +144,7 @@ def transaction_without_offsets() -> None:
     setattr(AIOKafkaProducer, "send_offsets_to_transaction", send)  # noqa: B010
 
 
-@bug(AT_LEAST_ONCE, "rebalance_storm", "sigterm")
+@bug(AT_LEAST_ONCE, "rebalance_while_unacknowledged")
 def dropped_on_revoke() -> None:
     """Commits, when partitions are given up, all that was fetched."""
     from streams.commit import AtLeastOnce

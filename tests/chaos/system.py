@@ -57,7 +57,8 @@ class System:
         self.admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
         self.models: list[TrainedModel] = [trained(seed) for seed in MODEL_SEEDS]
         self.kinds: list[Kind] = usual_kinds(self.models)
-        self.versions = 1
+        self.oldest_version = self.versions = 1
+        """Of the model `demo`: the first that is left, and the last that was given."""
         self.ledger = Ledger()
         self.watches: list[Watch] = []
         self.totals: dict[str, int] = {}
@@ -102,6 +103,8 @@ class System:
             time.sleep(0.2)
         time.sleep(QUIET_S)  # for what should not come any more
         self.rebalances()
+        peaks = [status(worker).get("memory", {}).get("peak_bytes", 0) for worker in self.fleet.slots]
+        self.count("peak resident MB of a worker", max(peaks) // 1_000_000)
         self.fleet.stop_all()
 
     def close(self) -> None:

@@ -117,6 +117,23 @@ def rebalance_storm(system: System, rng: random.Random) -> None:
     assert system.ledger.answered > answered, "nothing was answered during the storm"
 
 
+@fault("rebalance storm", recovers_within_s=90.0)
+def rebalance_while_unacknowledged(system: System, _rng: random.Random) -> None:
+    """A worker joins while results are not acknowledged: what is revoked cannot be finished in time."""
+    direct = len(system.fleet.slots) | 1
+    with results_unacknowledged(system):
+        system.run_on(1)
+        joined = system.fleet.launch(direct)
+        try:
+            wait_for_places(system.fleet, joined)
+        except AssertionError:
+            system.fleet.kill(joined)
+            raise
+    system.run_on(1)
+    system.mark()
+    system.fleet.terminate(joined)
+
+
 @fault("SIGTERM")
 def sigterm(system: System, rng: random.Random) -> None:
     """SIGTERM under load: the worker finishes, leaves and ends with 0 within its deadline."""
