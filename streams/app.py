@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal, cast
 
 import faust
@@ -14,18 +14,22 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from schemas.errors import DeadlineExceededError, ModelNotFoundError, ModelNotReadyError
 from schemas.topics import TenantTopics
 from streams import connections, record_batches
-from streams.composition import TenantParts, compose_tenants, guarantee_of
+from streams.batch_scoring import BatchScoring
+from streams.commit import AtLeastOnce, ExactlyOnce
 from streams.deploys import Deploys
 from streams.faults import describe
 from streams.fetch import LaneApp, LaneConsumer, kafka_tps
-from streams.jobs.records import RecordReader
+from streams.inference.scoring import Scorer
 from streams.lane import Lane
 from streams.measure import LaneMeasures
+from streams.pace import Pace
+from streams.predictions import Predictions
 from streams.refusals import Refusals
 from streams.settings import StreamSettings
 from streams.snapshot import Phase, StreamsSnapshot
 from streams.status import fault_of, take_snapshot
-from streams.tables import LaneTableManager
+from streams.tables import LaneTableManager, make_table
+from streams.tenant_lane import TenantLane
 from streams.topics import TopicState, ensure_topics
 from streams.watch import StallWatch
 
@@ -49,8 +53,7 @@ class Streams:
         self.lane: Lane | None = None
         self._on_fatal = on_fatal
         self._app: LaneApp | None = None
-        self.tenants: Mapping[str, TenantParts] = {}
-        self._reader = RecordReader(settings)
+        self._requests: dict[str, TenantLane] = {}
         self._tasks: list[asyncio.Task[Any]] = []
         self._stage: Literal["starting", "running", "draining", "stopped"] = "starting"
         self._phase: Phase = "starting"
@@ -81,10 +84,16 @@ class Streams:
     async def _join(self, topics: list[TopicState], deploys: Deploys) -> None:
         self._app = app = create_app(self.settings)
         group = FaustGroup(app)
-        self.tenants = compose_tenants(app, self.settings, topics, deploys, self.measures, self._reader)
-        stages = [stage for tenant in self.tenants.values() for stage in tenant.stages]
-        guarantee = guarantee_of(self.settings, self.measures)
-        lane = self.lane = Lane(self.settings, stages, group, guarantee, self.measures, self._crashed)
+        guarantee = ExactlyOnce if self.settings.processing_guarantee == "exactly_once" else AtLeastOnce
+        self._requests = {stage.tenant: stage for stage in self._stages(app, topics, deploys)}
+        lane = self.lane = Lane(
+            self.settings,
+            self._requests.values(),
+            group,
+            lambda lane: guarantee(self.settings, self.measures, lane.landed, lane.failed),
+            self.measures,
+            self._crashed,
+        )
         app.intake = lane
         record_batches.install(set(lane.topics), self.settings.limits.batch_expanded_bytes_max)
         app.on_rebalance_complete.connect(self._on_rebalance_complete)
@@ -109,9 +118,8 @@ class Streams:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         in_time &= await self._leave(max(LEAVE_S_MIN, deadline - time.monotonic()))
-        await self._reader.close()
-        for tenant in self.tenants.values():
-            for table in tenant.tables:
+        for stage in self._requests.values():
+            for table in stage.tables:
                 table.close()
         if self.deploys is not None:
             await self.deploys.stop()
@@ -173,10 +181,10 @@ class Streams:
         """
         if self.lane is None or self._stage != "running":
             raise ModelNotReadyError(f"this worker is {self._phase}: ask again later, or another one")
-        parts = self.tenants.get(tenant)
-        if parts is None:
+        stage = self._requests.get(tenant)
+        if stage is None:
             raise ModelNotFoundError(f"tenant {tenant!r} is not served here")
-        request = parts.requests.direct.ask(value, headers, int(time.time() * 1000))
+        request = stage.direct.ask(value, headers, int(time.time() * 1000))
         self.lane.wake()
         try:
             return await asyncio.wait_for(request.answer, timeout_s)
@@ -197,6 +205,19 @@ class Streams:
         """Whether this worker speaks for the group: it owns partition 0 of the first tenant's requests."""
         first = TenantTopics(self.settings.namespace, self.settings.tenants[0]).name("requests")
         return self.lane is not None and TopicPartition(first, 0) in self.lane.partitions
+
+    def _stages(self, app: LaneApp, topics: list[TopicState], deploys: Deploys) -> list[TenantLane]:
+        partitions_of = {topic.name: topic.partitions for topic in topics}
+        scoring = BatchScoring(self.measures, Pace(self.settings.lane), time.time)
+        tenants = []
+        for tenant in self.settings.tenants:
+            names = TenantTopics(self.settings.namespace, tenant)
+            catalog = deploys.catalogs[tenant]
+            scorer = Scorer(catalog, self.settings.limits, self.settings.reply_to_allowed)
+            predictions = Predictions(tenant, make_table(app, self.settings, tenant, "predictions"), catalog)
+            worker_id = self.settings.worker_id
+            tenants.append(TenantLane(names, scorer, worker_id, partitions_of, scoring, predictions))
+        return tenants
 
     # ------------------------------------------------------------------ watching
 
