@@ -69,7 +69,7 @@ class BatchScoring:
                 group.predict()
                 continue
             started = time.perf_counter()
-            if self._pace.is_long(group):
+            if group.in_thread or self._pace.is_long(group):
                 await asyncio.get_running_loop().run_in_executor(None, group.predict)
             else:
                 group.predict()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
 
-from schemas.errors import InternalError
-from schemas.requests import InputData, Output, TensorRows
+from schemas.errors import InternalError, ModelServingError
+from schemas.headers import Encoding
+from schemas.requests import InputData, Output, PredictionRequest, TensorRows
 from streams.inference.catalog import ServedModel
+from streams.inference.encoding import ResultTemplate
+from streams.inference.micro_batch import Group, MicroBatch, internal_error
 
 
 class PinnedModelId(str):
@@ -56,3 +60,58 @@ def _of_numpy(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is no number, text, list or mapping")
+
+
+@dataclass(slots=True)
+class CustomGroup(Group):
+    """One request that a user's own code answers."""
+
+    in_thread: ClassVar[bool] = True
+
+    ask: Ask = field(kw_only=True)
+    model_id: PinnedModelId = field(kw_only=True)
+    input_data: Any = field(kw_only=True)
+    values: list[Any] = field(default_factory=list)
+    """One for each output."""
+
+    def predict(self) -> None:
+        """Asks; whatever is raised is the outcome of this request alone."""
+        try:
+            given = self.ask(self.model_id, self.input_data, self.outputs)
+            self.values = [plain_value(given[output]) for output in self.outputs]
+        except ModelServingError as error:
+            self.error = error
+        except SystemExit:
+            self.fault = RuntimeError("a custom predictor asked the process to end")
+        except Exception as fault:  # noqa: BLE001  # users' code may raise anything
+            self.fault = fault
+
+    def finish(self, batch: MicroBatch) -> bool:
+        """Puts the answer into the batch, or the fault that the log wants the traceback of."""
+        if self.fault is not None:
+            batch.fault(self.fault)
+            self.error = internal_error(self.fault)
+        if self.error is not None:
+            batch.fail_member(self, 0, self.error)
+        else:
+            template = ResultTemplate(self.model.manifest, self.outputs, self.encoding)
+            batch.put(self, 0, template.render(self.ids[0], self.values))
+        return True
+
+
+def custom_group(
+    ask: Ask, model: ServedModel, request: PredictionRequest, index: int, request_id: str, encoding: Encoding
+) -> CustomGroup:
+    """The group of record `index`, whose `request` is to be answered by `ask`; `model` is the version it leads to."""
+    rows = request.input_data
+    return CustomGroup(
+        model,
+        request.outputs,
+        encoding,
+        indexes=[index],
+        ids=[request_id],
+        rows=rows.shape[0] if isinstance(rows, TensorRows) else len(rows.rows),
+        ask=ask,
+        model_id=PinnedModelId.of(str(request.model), model),
+        input_data=plain_input(rows),
+    )

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,9 @@ class Group:
     where `singles[i]`. Parallel lists, because an object a request costs more than the model takes for its row.
     """
 
+    in_thread: ClassVar[bool] = False
+    """Whether `predict` may take any time, and is called in a thread always."""
+
     model: ServedModel
     outputs: tuple[Output, ...]
     encoding: Encoding
@@ -95,6 +98,10 @@ class Group:
         self.blocks.append(matrix)
         self.rows += len(matrix)
         self.to_score = self.rows
+
+    def finish(self, _batch: MicroBatch) -> bool:
+        """Puts its results into the batch where it makes them itself: it does not."""
+        return False
 
     @property
     def matrix(self) -> Matrix:
@@ -252,7 +259,7 @@ class MicroBatch:
     def look_up(self, cache: PredictionCache, now_ms: int, fill_direct: int | None) -> None:
         """Looks up the rows of every group whose version has a cache; a fault of the cache is none of the requests'."""
         for group in self.groups:
-            if group.model.manifest.cache is None:
+            if group.model.manifest.cache is None or group.in_thread:
                 continue
             try:
                 partitions = self._partitions_of(group)
@@ -272,7 +279,8 @@ class MicroBatch:
     def finish(self) -> Outcome:
         """One encoded result a record; every group must have been predicted."""
         for group in self.groups:
-            self._finish_group(group)
+            if not group.finish(self):
+                self._finish_group(group)
         counts: dict[tuple[str, int], tuple[int, int]] = {}
         for group in self.groups:
             manifest = group.model.manifest
@@ -307,6 +315,12 @@ class MicroBatch:
         for number, changed in changes.items():
             self._changes.setdefault(number, {}).update(changed)
 
+    def put(self, group: Group, place: int, result: bytes) -> None:
+        """Makes `result` that of request `place` of the group, unless it is too large."""
+        self._values[group.indexes[place]] = result
+        if len(result) > self._limits.result_bytes_max:
+            self._refuse_size(group, place, len(result))
+
     def _finish_group(self, group: Group) -> None:
         for single in group.alone:
             self._finish_group(single)
@@ -317,7 +331,7 @@ class MicroBatch:
         if group.arrays is None:
             error = group.error or InternalError("the group was never predicted")
             for place in range(len(group.indexes)):
-                self._fail_member(group, place, error)
+                self.fail_member(group, place, error)
             return
         unfit = group.model.postprocessor.check(group.arrays)
         if group.lookup is not None:
@@ -338,21 +352,19 @@ class MicroBatch:
             if unfit is not None and unfit[rows].any():
                 row = int(np.argmax(unfit[rows]))
                 error = InvalidValueError(f"the model's output for row {row} is not a finite number")
-                self._fail_member(group, place, error)
+                self.fail_member(group, place, error)
                 continue
             parts = [columns[output][rows] for output in group.outputs]
             values = [part[0] for part in parts] if group.singles[place] else parts
-            result = template.render(group.ids[place], values)
-            self._values[group.indexes[place]] = result
-            if len(result) > self._limits.result_bytes_max:
-                self._refuse_size(group, place, len(result))
+            self.put(group, place, template.render(group.ids[place], values))
 
     def _refuse_size(self, group: Group, place: int, size: int) -> None:
         limit = self._limits.result_bytes_max
         error = TooLargeError(f"the result has {size} bytes, the limit is {limit}: ask for fewer rows or outputs")
-        self._fail_member(group, place, error)
+        self.fail_member(group, place, error)
 
-    def _fail_member(self, group: Group, place: int, error: ModelServingError) -> None:
+    def fail_member(self, group: Group, place: int, error: ModelServingError) -> None:
+        """Makes a typed error the result of request `place` of the group."""
         self.fail(group.indexes[place], error, group.ids[place], group.model.manifest.model_id)
 
 

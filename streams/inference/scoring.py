@@ -33,6 +33,7 @@ from schemas.limits import Limits
 from schemas.requests import DEFAULT_OUTPUTS, OUTPUTS, Output, PredictionRequest
 from streams.inference.cache import PredictionCache
 from streams.inference.catalog import ModelCatalog, ServedModel
+from streams.inference.custom import Ask, custom_group
 from streams.inference.micro_batch import MicroBatch, Outcome, Record, Work, internal_error
 from streams.inference.vectorised import gather, valid_ids
 
@@ -50,10 +51,14 @@ UNDECODABLE: Final = (
 class Scorer:
     """Scores the requests of one tenant."""
 
-    def __init__(self, catalog: ModelCatalog, limits: Limits, reply_to_allowed: Collection[str] = ()) -> None:
+    def __init__(
+        self, catalog: ModelCatalog, limits: Limits, reply_to_allowed: Collection[str] = (), ask: Ask | None = None
+    ) -> None:
+        """`ask` answers every request in place of the model: a user's own code."""
         self._catalog = catalog
         self.limits = limits
         self._reply_to_allowed = frozenset(reply_to_allowed)
+        self._ask = ask
 
     def prepare(
         self, work: Work, now_ms: int, cache: PredictionCache | None = None, fill_direct: int | None = None
@@ -175,6 +180,8 @@ class Scorer:
 
     def _usual_model(self, model_id: str, outputs: tuple[str, ...]) -> ServedModel | None:
         """The version that answers, if that is simple; None leaves it, and any error, to the typed path."""
+        if self._ask is not None:
+            return None
         try:
             reference = parse_reference(model_id)
             if self._catalog.splits(reference):
@@ -196,6 +203,9 @@ class Scorer:
             request_id = batch.id_of(index, request.id)
             model = self._catalog.resolve(request.model, record.key or request_id.encode())
             _check_outputs(model, request.outputs)
+            if self._ask is not None:
+                batch.groups.append(custom_group(self._ask, model, request, index, request_id, encoding))
+                return
             matrix = model.features.matrix(request.input_data)
             self._check_result_size(model, request.outputs, len(matrix))
         except InferenceError as error:
