@@ -129,7 +129,8 @@ def _delete(system: System, befores: Mapping[Place, int]) -> dict[Place, int]:
 
 
 def _ends(system: System, places: Collection[Place]) -> dict[Place, int]:
-    asked = {_partition(system, place): OffsetSpec.latest() for place in places}
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    asked = {_partition(system, place): latest for place in places}
     found = system.admin.list_offsets(asked, request_timeout=20)
     return {_place(tp): answer.result(20).offset for tp, answer in found.items()}
 
