@@ -9,6 +9,7 @@ import contextlib
 import logging
 import sys
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
@@ -108,8 +109,11 @@ class _ToStructlog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message, exc_info = record.getMessage(), record.exc_info
-            if _is_abandoned(record):
-                exc_info = None  # whoever asked has given up on it, and has said so
+            if exc_info and exc_info[1] is not None and _tries_again(record):
+                message, exc_info = (
+                    f"{message}: {exc_info[1]!r:.200}",
+                    None,
+                )  # where in the library tells nobody anything
             structlog.get_logger(record.name).log(
                 _level_of(record),
                 message,
@@ -129,11 +133,20 @@ def _is_abandoned(record: logging.LogRecord) -> bool:
 def _level_of(record: logging.LogRecord) -> int:
     if _is_abandoned(record) or _waits_for_a_marker(record):
         return logging.DEBUG
-    if record.name.startswith("aiokafka"):
+    if record.name.startswith("aiokafka") or _tries_again(record):
         # It logs as errors what it tries again; what it gives up on, it raises.
         return min(record.levelno, logging.WARNING)
     known = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO)
     return next((level for level in known if record.levelno >= level), logging.DEBUG)
+
+
+def _tries_again(record: logging.LogRecord) -> bool:
+    """Whether aiokafka failed in a task or callback of its own: it tries again, and what it gives up on it raises."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None or not (record.name == "asyncio" or record.name.startswith("aiokafka")):
+        return False
+    raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return type(error).__module__ == "aiokafka.errors" or "".join(raised_in[-1:]).startswith("aiokafka.")
 
 
 def _waits_for_a_marker(record: logging.LogRecord) -> bool:

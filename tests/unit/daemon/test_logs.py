@@ -158,6 +158,23 @@ def test_a_request_that_was_given_up_is_no_error_when_it_fails(written: Written)
     assert (written.lines[0]["level"], "ZeroDivisionError" in written.lines[0]["exception"]) == ("error", True)
 
 
+def test_what_fails_inside_of_aiokafka_is_one_line(written: Written) -> None:
+    def fails_in_aiokafka() -> None:
+        exec("raise KeyError('batch')", {"__name__": "aiokafka.producer.message_accumulator"})
+
+    for name, error in (("asyncio", KeyError), ("aiokafka.producer.sender", NotLeaderForPartitionError)):
+        try:
+            fails_in_aiokafka() if error is KeyError else logging_raises(error)
+        except Exception:
+            logging.getLogger(name).exception("Exception in callback")
+    assert [(line["level"], "exception" in line) for line in written.lines] == [("warning", False)] * 2
+    assert "KeyError('batch')" in written.lines[0]["event"]
+
+
+def logging_raises(error: type[Exception]) -> None:
+    raise error
+
+
 def test_python_warnings_are_logged(written: Written) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")

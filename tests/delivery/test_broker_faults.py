@@ -1,0 +1,123 @@
+"""A broker that dies, stops or freezes, from a user's seat: what readiness, status and log say, and who recovers it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from daemon.broker import EmbeddedKafka
+from tests.fixtures.workers import Cluster, Load, StartWorker, TrainedModel, Worker, until
+
+pytestmark = pytest.mark.timeout(300)
+
+PER_SECOND = 500
+SAYS_SO_WITHIN_S = 12.0
+"""It is said after 6 s without an answer; the rest is what a busy machine needs."""
+OUTAGE_S = 10.0
+BACK_WITHIN_S = 60.0
+LINES_MAX = 40
+"""Of log over an outage and the recovery from it, while the clients try thousands of times."""
+
+
+class Outage:
+    """A way to take the broker away, and to give it back."""
+
+    def __init__(self, broker: EmbeddedKafka, take: Callable[[], Any], give_back: Callable[[], Any]) -> None:
+        self.broker, self.take, self.give_back = broker, take, give_back
+
+
+def outage_of(broker: EmbeddedKafka, how: str) -> Outage:
+    pid = broker.pid
+    assert pid is not None
+    if how == "freeze":
+        return Outage(broker, lambda: os.kill(pid, signal.SIGSTOP), lambda: os.kill(pid, signal.SIGCONT))
+    return Outage(broker, getattr(broker, how), broker.start)
+
+
+# Not every pair: each takes half a minute, and `make chaos` has them all.
+@pytest.mark.parametrize(
+    ("how", "guarantee"),
+    [("kill", "at_least_once"), ("stop", "exactly_once"), ("freeze", "at_least_once")],
+)
+def test_an_outage_is_said_once_and_recovered_from_unaided(
+    how: str,
+    guarantee: str,
+    spare_broker: EmbeddedKafka,
+    namespace: str,
+    model: TrainedModel,
+    start_worker: StartWorker,
+) -> None:
+    outage = outage_of(spare_broker, how)
+    cluster = Cluster(outage.broker.bootstrap_servers, namespace)
+    cluster.create_topics()
+    cluster.deploy(model)
+    worker = start_worker(cluster, processing_guarantee=guarantee)
+    worker.wait_ready()
+    load = Load(cluster, model)
+    load.start(PER_SECOND)
+    until(lambda: done(worker) > PER_SECOND, 40, "work before the outage")
+    lines_before = len(log_of(worker))
+    taken_at = time.monotonic()
+    outage.take()
+    assert_says_what_is_wrong(worker)
+    until(lambda: time.monotonic() > taken_at + OUTAGE_S, OUTAGE_S + 5, "the outage to last")
+    assert worker.get("/livez")[0] == 200, "waiting is no reason to be restarted"
+    outage.give_back()
+    worker.wait_ready(BACK_WITHIN_S)
+    until(lambda: "worker_ready" in events_of(worker)[lines_before:], 10, "the log to say that it is over")
+    assert (worker.get("/readyz"), worker.get("/status")[1]["last_error"]) == ((200, {"status": "healthy"}), None)
+    load.stop()
+    assert_nothing_lost(load, guarantee)
+    assert worker.stop() == 0
+    assert_said_once(log_of(worker)[lines_before:])
+
+
+def assert_says_what_is_wrong(worker: Worker) -> None:
+    """`/readyz` and `/status` name the broker while it is away."""
+    until(lambda: worker.get("/readyz")[0] == 503, SAYS_SO_WITHIN_S, "unready without a broker")
+    reasons = worker.get("/readyz")[1]["reasons"]
+    assert any("broker" in reason or "publish" in reason for reason in reasons), reasons
+    status = worker.get("/status")[1]
+    assert status["ready"] is False
+    assert status["last_error"]
+    assert status["unready"]
+
+
+def assert_nothing_lost(load: Load, guarantee: str) -> None:
+    ledger = load.ledger(90)
+    assert (ledger.lost, ledger.wrong, ledger.different_repeats) == ([], 0, 0)
+    assert ledger.repeated == 0 or guarantee == "at_least_once"
+
+
+def assert_said_once(lines: list[dict[str, Any]]) -> None:
+    """The log tells the story in few lines, none of them an error, and no line comes again and again."""
+    told = json.dumps(lines, indent=0)
+    events = [line["event"] for line in lines]
+    assert len(lines) <= LINES_MAX, told
+    assert events.count("worker_unready") == 1, told
+    assert "worker_ready" in events[events.index("worker_unready") :], told
+    assert not [line for line in lines if line["level"] in {"error", "critical"}], told
+    for line in lines:
+        assert line["event"] == "repeated" or events.count(line["event"]) <= 5, told
+        assert "exception" not in line, told
+
+
+def events_of(worker: Worker) -> list[str]:
+    return [line["event"] for line in log_of(worker)]
+
+
+def log_of(worker: Worker) -> list[dict[str, Any]]:
+    """The log of a worker, a line an item."""
+    return [json.loads(line) for line in worker.text().splitlines() if line.startswith("{")]
+
+
+def done(worker: Worker) -> int:
+    """Requests that a worker has answered."""
+    status = worker.get("/status")[1]
+    return sum(tenant["results"] for tenant in status["tenants"]) if status else 0
