@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
+from daemon.stop_signals import terminable
 from tests.chaos.battery import GUARANTEES, Options, broker, kept_if_wanted, run_battery, run_bugs, steps_of
 from tests.chaos.faults import all_faults
 from tests.chaos.outcome import Outcome
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.list:
         _list(options)
         return EXIT_HELD
-    with kept_if_wanted() as directory, broker(directory) as kafka:
+    with terminable(), kept_if_wanted() as directory, broker(directory) as kafka:
         if chosen.bugs:
             names = _names("" if chosen.bugs == "all" else chosen.bugs, BUGS)
             outcomes = run_bugs(kafka, names, seed, directory, _say)

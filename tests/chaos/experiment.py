@@ -6,7 +6,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -19,6 +19,7 @@ from tests.chaos.system import Experiment, System
 
 Report = Callable[[str], None]
 RESCUED_WITHIN_S = 120.0
+BUG_RECOVERS_WITHIN_S = 25.0
 
 
 def run(
@@ -65,13 +66,24 @@ def _outcome(system: System, injections: list[Injection], duration_s: float, bro
         duration_s=duration_s,
         injections=injections,
         balance=system.ledger.balance(),
-        totals={**system.totals, "rebalances": system.rebalances(), "connections reset": system.proxy.resets},
+        totals=_totals(system, injections),
         exits=dict(system.fleet.exits),
         unexpected=system.fleet.unexpected,
         broken=broken,
-        aborted_transactions=system.load.aborted_transactions if hasattr(system, "load") else 0,
         logs=str(system.directory),
     )
+
+
+def _totals(system: System, injections: Sequence[Injection]) -> dict[str, int]:
+    rows = [all_faults()[injection.fault].row for injection in injections]
+    exits = system.fleet.exits
+    return {
+        "kills": sum(count for cause, count in exits.items() if cause.endswith(": -9")),
+        "network faults": rows.count("network"),
+        "rebalances": system.rebalances(),
+        "aborted transactions": system.load.aborted_transactions if hasattr(system, "load") else 0,
+        **system.totals,
+    }
 
 
 def inject(system: System, step: Step) -> Injection:
@@ -83,7 +95,8 @@ def inject(system: System, step: Step) -> Injection:
     problem, recovered_s = None, None
     try:
         _inject(system, fault, step)
-        recovered_s = _recover(system, marks, fault.recovers_within_s)
+        patience_s = fault.recovers_within_s if system.experiment.bug is None else BUG_RECOVERS_WITHIN_S
+        recovered_s = _recover(system, marks, patience_s)
     except (AssertionError, KafkaException) as error:
         problem = str(error)[:700]
         if system.experiment.bug is None:

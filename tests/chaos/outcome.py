@@ -42,7 +42,6 @@ class Outcome:
     """Workers that ended by themselves."""
     broken: str | None = None
     """Why the experiment ended early, if it did."""
-    aborted_transactions: int = 0
     logs: str = ""
 
     @property

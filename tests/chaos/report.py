@@ -24,8 +24,7 @@ def as_text(outcome: Outcome, width: int = 120) -> str:
     console.print(f"\n{outcome.guarantee}, seed {outcome.seed}{bug}, {outcome.duration_s:.0f} s; logs: {outcome.logs}")
     console.print(_faults(outcome))
     console.print(_counts("ledger", [(name, getattr(outcome.balance, name)) for name in BALANCE]))
-    totals = {**outcome.totals, "aborted transactions": outcome.aborted_transactions}
-    console.print(_counts("totals", sorted(totals.items())))
+    console.print(_counts("totals", sorted(outcome.totals.items())))
     console.print(_counts("exits of workers, by cause", sorted(outcome.exits.items())))
     for violation in outcome.violations:
         console.print(f"VIOLATED  {violation}", markup=False, highlight=False)

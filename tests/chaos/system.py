@@ -83,6 +83,8 @@ class System:
     def start(self) -> None:
         """Topics, models, workers that are ready, and a load that runs."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        if not self.kafka.running:
+            self.kafka.start()
         for cluster in self.clusters:
             cluster.create_topics(PARTITIONS)
             for name in ("demo", "side"):
