@@ -7,7 +7,7 @@ CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-unit fuzz lint format typecheck coverage bench audit lock lock-jars clean
+.PHONY: help demo test test-unit fuzz lint format typecheck coverage bench chaos chaos-bugs audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,12 @@ coverage: $(VENV)/.installed-dev ## Run every test and show what no test reaches
 
 bench: $(VENV)/.installed-dev ## Measure throughput and latency beside its peers.
 	@$(PY) -m bench
+
+chaos: $(VENV)/.installed-dev ## Break brokers, workers and network for CHAOS_MINUTES (10) under load; nothing may be lost.
+	@$(PY) -m tests.chaos $(CHAOS)
+
+chaos-bugs: $(VENV)/.installed-dev ## Bring in wrong behaviours one at a time; the same faults must catch each.
+	@$(PY) -m tests.chaos --bugs $(CHAOS)
 
 audit: $(VENV)/.installed-dev ## Look for known weaknesses in what is locked.
 	@$(PY) -m pip_audit --strict --disable-pip --require-hashes -r requirements-dev.lock
