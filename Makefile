@@ -7,7 +7,7 @@ CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-unit fuzz lint format typecheck coverage bench chaos chaos-bugs audit lock lock-jars clean
+.PHONY: help demo test test-unit fuzz lint format typecheck coverage http-fuzz bench chaos chaos-bugs audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ coverage: $(VENV)/.installed-dev ## Run every test and show what no test reaches
 	@$(PY) -m coverage run -m pytest
 	@$(PY) -m coverage combine -q
 	@$(PY) -m coverage report
+
+http-fuzz: $(VENV)/.installed-dev ## Try ten thousand and more HTTP requests against what /openapi.json says.
+	@$(PY) -m tests.fixtures.http_fuzz 800
 
 bench: $(VENV)/.installed-dev ## Measure throughput and latency beside its peers.
 	@$(PY) -m bench

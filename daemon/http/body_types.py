@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from schemas.jobs import JobStatus
 from schemas.requests import ID_PATTERN, NAME_PATTERN, Output, Scalar
 
 REFERENCE_PATTERN = rf"^{NAME_PATTERN}(:[1-9][0-9]{{0,8}}|@{NAME_PATTERN})?$"
@@ -62,24 +63,10 @@ class JobBody(Struct, forbid_unknown_fields=True):
     labels: dict[str, str] | UnsetType = UNSET
 
 
-class JobAnswer(Struct):
-    """How a job stands; times are Unix milliseconds."""
-
-    job_id: str
-    status: str
-    input_count: int
-    processed: int
-    succeeded: int
-    failed: int
-    model_id: str | None = None
-    version: int | None = None
-    digest: str | None = None
-
-
 class JobsAnswer(Struct):
     """Jobs by their ids; `after` the last one there may be more."""
 
-    jobs: list[JobAnswer]
+    jobs: list[JobStatus]
 
 
 class Live(Struct):

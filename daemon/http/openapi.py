@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from daemon.http.access import ACCESS
+from daemon.http.access import ACCESS, Access
 from daemon.http.errors import HTTP_CODES, json_bytes
-from daemon.http.operations import JSON, OPERATIONS, Error, Operation, Parameter
+from daemon.http.operations import JSON, OPERATIONS, TENANT, Error, Operation, Parameter
 from daemon.version import inferd_version
 from schemas.errors import CODES
 
@@ -47,8 +48,8 @@ async def openapi(request: web.Request) -> web.Response:
     """The description, in OpenAPI 3.1."""
     made = request.app[DESCRIPTION]
     if not made:
-        guarded = request.app[ACCESS].guarded
-        made["json"] = msgspec.json.encode(describe(present(request.app, OPERATIONS), guarded=guarded))
+        operations = present(request.app, OPERATIONS)
+        made["json"] = msgspec.json.encode(describe(operations, request.app[ACCESS]))
     return json_bytes(made["json"])
 
 
@@ -60,14 +61,17 @@ def present(app: web.Application, operations: Iterable[Operation]) -> list[Opera
     return [operation for operation in operations if (operation.method, operation.path) in routes]
 
 
-def describe(operations: Sequence[Operation], *, guarded: bool) -> dict[str, Any]:
-    """The OpenAPI document of these operations; `guarded`: whether tokens are asked for."""
+def describe(operations: Sequence[Operation], access: Access) -> dict[str, Any]:
+    """The OpenAPI document of these operations: with tokens, or else with a tenant's header where there are several."""
+    operations = [_of_access(operation, access) for operation in operations]
     types = _types(operations)
     schemas, components = msgspec.json.schema_components(types, ref_template=REF)
     schema_of = dict(zip(map(_key, types), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, schema_of, guarded)
+        paths.setdefault(operation.path, {})[operation.method] = _operation(
+            operation, schema_of, guarded=access.guarded
+        )
     components["Fault"]["properties"]["code"]["enum"] = [*CODES, *HTTP_CODES]
     return {
         "openapi": "3.1.0",
@@ -75,6 +79,17 @@ def describe(operations: Sequence[Operation], *, guarded: bool) -> dict[str, Any
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
     }
+
+
+def _of_access(operation: Operation, access: Access) -> Operation:
+    """The operation with the tenant's header that is needed, or without."""
+    if TENANT not in operation.parameters:
+        return operation
+    others = tuple(item for item in operation.parameters if item is not TENANT)
+    if access.guarded or len(access.tenants) == 1:
+        return replace(operation, parameters=others)
+    named = replace(TENANT, type=Literal[access.tenants], required=True)
+    return replace(operation, parameters=(*others, named))
 
 
 def _types(operations: Sequence[Operation]) -> list[Any]:
@@ -96,7 +111,7 @@ def _key(type_: Any) -> str:
     return repr(type_)
 
 
-def _operation(operation: Operation, schema_of: dict[str, Any], guarded: bool) -> dict[str, Any]:
+def _operation(operation: Operation, schema_of: dict[str, Any], *, guarded: bool) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
@@ -121,7 +136,7 @@ def _parameter(item: Parameter, schema_of: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": item.name,
         "in": item.place,
-        "required": item.place == "path",
+        "required": item.required or item.place == "path",
         "description": item.meaning,
         "schema": schema_of[_key(item.type)],
     }

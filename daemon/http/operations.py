@@ -13,7 +13,6 @@ from daemon.http.body_types import (
     Form,
     Health,
     Id,
-    JobAnswer,
     JobBody,
     JobsAnswer,
     Live,
@@ -51,6 +50,8 @@ from schemas.errors import (
     UnsupportedContentTypeError,
     VersionNotFoundError,
 )
+from schemas.headers import DEADLINE_MS_MAX
+from schemas.jobs import JobStatus, Phase
 from schemas.models import Alias, Manifest
 from schemas.requests import NAME_PATTERN
 
@@ -71,6 +72,7 @@ class Parameter:
     place: Literal["path", "query", "header"]
     type: Any
     meaning: str
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +100,13 @@ NAME = Parameter("model_id", "path", Annotated[str, Meta(pattern=f"^{NAME_PATTER
 VERSION = Parameter("version", "path", Annotated[int, Meta(ge=1, le=999_999_999)], "number of a version")
 ALIAS = Parameter("alias", "path", Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")], "name of an alias")
 JOB = Parameter("job_id", "path", Id, "id of a job")
-TENANT = Parameter("inferd-tenant", "header", str, "the tenant, where a worker without tokens serves several")
-DEADLINE = Parameter("deadline", "header", int, "Unix milliseconds; past it the request is not scored")
+TENANT = Parameter("inferd-tenant", "header", str, "the tenant, which is one of several")
+DEADLINE = Parameter(
+    "deadline",
+    "header",
+    Annotated[int, Meta(ge=0, le=DEADLINE_MS_MAX)],
+    "Unix milliseconds; past it the request is not scored",
+)
 PRIORITY = Parameter("priority", "header", Annotated[int, Meta(ge=1, le=9)], "1 high … 9 low")
 CORRELATION = Parameter("correlation-id", "header", str, "comes back with the answer")
 MANIFEST = Parameter("manifest", "query", str, "JSON: what is to be said beyond the model file")
@@ -232,7 +239,7 @@ OPERATIONS: tuple[Operation, ...] = (
         name="submit_job",
         summary="Open a batch job with all of its rows; the same again gives the job that is there.",
         body={JSON: JobBody, MSGPACK: JobBody},
-        answers={202: JobAnswer},
+        answers={202: JobStatus},
         parameters=(TENANT,),
         errors=(*MODELS, *BODY, *VALUES, ModelNotReadyError, JobConflictError, JobClosedError),
     ),
@@ -243,7 +250,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Jobs of the tenant by their ids, a page at a time.",
         answers={200: JobsAnswer},
         parameters=(
-            Parameter("status", "query", str, "only jobs of this status"),
+            Parameter("status", "query", Phase, "only jobs of this status"),
             Parameter("limit", "query", Annotated[int, Meta(ge=0, le=1_000)], "how many at most"),
             Parameter("after", "query", Id, "only jobs behind this id"),
             TENANT,
@@ -255,7 +262,7 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/jobs/{job_id}",
         name="get_job",
         summary="How a job stands.",
-        answers={200: JobAnswer},
+        answers={200: JobStatus},
         parameters=(JOB, TENANT),
         errors=JOBS,
     ),
@@ -278,7 +285,7 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/jobs/{job_id}/cancel",
         name="cancel_job",
         summary="End a job; no result is published once its status is cancelled.",
-        answers={202: JobAnswer},
+        answers={202: JobStatus},
         parameters=(JOB, TENANT),
         errors=(*JOBS, JobClosedError, JobExpiredError),
     ),
@@ -287,7 +294,7 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/jobs/{job_id}/retry",
         name="retry_job",
         summary="Score the rows again that failed.",
-        answers={202: JobAnswer},
+        answers={202: JobStatus},
         parameters=(JOB, TENANT),
         errors=(*JOBS, JobClosedError, JobConflictError, JobExpiredError),
     ),

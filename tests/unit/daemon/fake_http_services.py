@@ -32,21 +32,21 @@ from schemas.errors import (
     JobNotFoundError,
     MalformedError,
     ModelNotFoundError,
-    SchemaMismatchError,
     VersionNotFoundError,
 )
 from schemas.headers import Encoding, parse_headers
+from schemas.job_codec import decode_job_message
 from schemas.limits import DEFAULT_LIMITS
 from schemas.models import Alias, Feature, Manifest
 from schemas.requests import ModelReference
 from schemas.results import Failure, Prediction
 from tests.unit.daemon.fake_streams import FakeStreams
 
-KNOWN = "churn"
+UNKNOWN = "other"
 
 
 class FakePredictions:
-    """Knows the model `churn` of two features, of every tenant; reads requests as strictly as the lane does."""
+    """Knows every model but `other`; reads requests as strictly as the lane does."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, bytes, dict[str, bytes]]] = []
@@ -60,17 +60,17 @@ class FakePredictions:
         try:
             parse_headers(tuple(headers), DEFAULT_LIMITS)
             request = decode_request(value, encoding, DEFAULT_LIMITS)
-            if request.model.name != KNOWN:
+            if request.model.name == UNKNOWN:
                 raise ModelNotFoundError(f"tenant {tenant} has no model {request.model.name!r}")
         except InferenceError as error:
             id_, model_id = request_identity(value, encoding, DEFAULT_LIMITS)
             return encode_result(Failure.of(error, id_ or "0-0", model_id), encoding)
         outputs = dict.fromkeys(request.outputs, 0.25)
-        return encode_result(Prediction(request.id or "0-0", KNOWN, 1, "ab" * 32, outputs), encoding)
+        return encode_result(Prediction(request.id or "0-0", request.model.name, 1, "ab" * 32, outputs), encoding)
 
 
 class FakeModels:
-    """Models in memory: a file that starts with `tree` is a model of one feature."""
+    """Models in memory: every file is a model of one feature, unless it starts with `none`."""
 
     def __init__(self) -> None:
         self.versions: defaultdict[str, dict[tuple[str, int], Manifest]] = defaultdict(dict)
@@ -102,7 +102,7 @@ class FakeModels:
     async def deploy(self, tenant: str, deploy: Deploy) -> Deployed:
         content = await asyncio.to_thread(deploy.model.read_bytes)
         self.files.append((deploy.model, content))
-        if not content.startswith(b"tree"):
+        if content.startswith(b"none"):
             raise MalformedError("model file: it does not start as one")
         mine = self.versions[tenant]
         version = deploy.version or max((v for name, v in mine if name == deploy.name), default=0) + 1
@@ -144,11 +144,8 @@ class FakeJobs:
         self.messages: dict[tuple[str, str], bytes] = {}
 
     async def submit(self, tenant: str, job_id: str | None, message: bytes, encoding: Encoding) -> bytes:
+        decode_job_message(message, encoding, DEFAULT_LIMITS)
         name = job_id or f"job-{len(self.messages)}"
-        decode = msgspec.json.decode if encoding == "json" else msgspec.msgpack.decode
-        fields = decode(message)
-        if not isinstance(fields.get("model_id"), str) or "input_batch" not in fields:
-            raise SchemaMismatchError("model_id and input_batch are needed")
         self.messages[tenant, name] = message
         return self._status(name)
 
@@ -177,8 +174,10 @@ class FakeJobs:
             raise JobNotFoundError(f"there is no job {job_id!r}")
 
     def _status(self, job_id: str) -> bytes:
-        counts = {"input_count": 3, "processed": 3, "succeeded": 3, "failed": 0}
-        return msgspec.json.encode({"job_id": job_id, "status": "completed", **counts})
+        counts = {"input_count": 3, "processed": 3, "succeeded": 3, "failed": 0, "chunks_total": 1, "chunks_done": 1}
+        model = {"model_id": "churn", "version": 1, "digest": "ab" * 32}
+        times = dict.fromkeys(("submitted_at", "started_at", "updated_at", "finished_at"), 1_764_000_000_000)
+        return msgspec.json.encode({"job_id": job_id, "status": "completed", **model, **counts, **times})
 
 
 class FakeWorker:
