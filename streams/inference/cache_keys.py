@@ -54,7 +54,8 @@ def canonical(matrix: Matrix) -> Matrix:
     No model tells them apart: LightGBM compares with thresholds, truncates categories to integers, asks `isnan`, and
     adds what linear leaves compute to a sum that begins with 0.0.
     """
-    clean = matrix + 0.0
+    with np.errstate(invalid="ignore"):  # a signalling NaN is none the worse for it
+        clean = matrix + 0.0
     missing = np.isnan(clean)
     if missing.any():
         clean[missing] = np.nan

@@ -100,18 +100,24 @@ class PartitionCache:
         policy = version.policy
         if policy.capacity != entries_max:
             policy.capacity = entries_max
-        evicted: list[bytes] = []
+        changes: dict[bytes, bytes | None] = {}
+        evicted = 0
+        left: list[bytes] = []
         for key, value in values.items():
             if key not in policy:
-                evicted += policy.add(key)
+                for gone in policy.add(key):
+                    evicted += 1
+                    if (fresh := changes.get(gone)) is None:
+                        left.append(gone)
+                    else:  # it came with this very call
+                        version.n_bytes -= len(gone) + len(fresh)
+                    changes[gone] = None
                 version.n_bytes += len(key) + len(value)
+            changes[key] = value
+        self._subtract(version, left)
         counters = self._counters(prefix)
         counters.fills += len(values)
-        changes: dict[bytes, bytes | None] = dict(values)
-        if evicted:
-            counters.evictions += len(evicted)
-            self._subtract(version, evicted, values)
-            changes.update(dict.fromkeys(evicted))
+        counters.evictions += evicted
         return list(changes.items())
 
     def sweep(self, now_ms: int, budget: int) -> list[Change]:
@@ -122,7 +128,7 @@ class PartitionCache:
             gone += self._sweep_dropped(budget - len(gone))
         for prefix, version in self._versions.items():
             over = version.policy.shrink(version.policy.capacity, at_most=max(0, budget - len(gone)))
-            self._subtract(version, over, {})
+            self._subtract(version, over)
             self._counters(prefix).evictions += len(over)
             gone += over
         gone += self._sweep_expired(now_ms, max(0, budget - len(gone)))
@@ -156,18 +162,18 @@ class PartitionCache:
             self._versions[prefix] = version
         return version
 
-    def _subtract(self, version: VersionEntries, keys: list[bytes], fresh: dict[bytes, bytes]) -> None:
-        """Takes the bytes of `keys` off; those that the table has not seen yet are in `fresh`."""
-        if not keys:
-            return
-        for key, value in zip(keys, self._entries.get_many(keys), strict=True):
-            version.n_bytes -= len(key) + len(fresh.get(key) or value or b"")
+    def _subtract(self, version: VersionEntries, keys: list[bytes]) -> None:
+        """Takes off the bytes of entries that leave, which the table still shows."""
+        if keys:
+            values = self._entries.get_many(keys)
+            version.n_bytes -= sum(map(len, keys)) + sum(len(value) for value in values if value is not None)
 
     def _sweep_dropped(self, budget: int) -> list[bytes]:
         prefix, version = next(iter(self._dropped.items()))
         gone = list(islice(version.policy, budget))
         for key in gone:
             version.policy.discard(key)
+        self._subtract(version, gone)
         if not len(version.policy):
             del self._dropped[prefix]
         return gone
@@ -179,11 +185,11 @@ class PartitionCache:
         gone = []
         for key, value in zip(keys, self._entries.get_many(keys), strict=True):
             version = self._versions.get(key[:PREFIX_BYTES])
-            if version is None or (value is not None and expires_at_ms(value) > now_ms):
+            # What the table does not show may be on its way there.
+            if version is None or value is None or expires_at_ms(value) > now_ms:
                 continue
             if version.policy.discard(key):
-                version.n_bytes -= len(key) + len(value or b"")
+                version.n_bytes -= len(key) + len(value)
                 self._counters(key[:PREFIX_BYTES]).expirations += 1
-                if value is not None:
-                    gone.append(key)
+                gone.append(key)
         return gone

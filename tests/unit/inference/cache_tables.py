@@ -1,0 +1,47 @@
+"""A table partition without Kafka: what is committed, and over it what is on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from streams.inference.cache_partition import Change
+
+
+class FakeTable:
+    """Commits and rewinds when a test says so."""
+
+    def __init__(self) -> None:
+        self.committed: dict[bytes, bytes] = {}
+        self.in_flight: list[list[Change]] = []
+        self.reads = 0
+
+    def visible(self) -> dict[bytes, bytes]:
+        """The entries with the changes in flight."""
+        entries: dict[bytes, bytes | None] = dict(self.committed)
+        for changes in self.in_flight:
+            entries.update(changes)
+        return {key: value for key, value in entries.items() if value is not None}
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        self.reads += len(keys)
+        entries = self.visible()
+        return [entries.get(key) for key in keys]
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        return iter(self.committed.items())
+
+    def stage(self, changes: Sequence[Change]) -> None:
+        self.in_flight.append(list(changes))
+
+    def commit(self) -> None:
+        """Makes the oldest changes in flight lasting."""
+        for key, value in self.in_flight.pop(0) if self.in_flight else []:
+            self.committed.pop(key, None)
+            if value is not None:
+                self.committed[key] = value
+
+    def rewind(self) -> list[Change]:
+        """Drops everything in flight, which it gives back."""
+        lost = [change for changes in self.in_flight for change in changes]
+        self.in_flight.clear()
+        return lost
