@@ -6,11 +6,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from daemon.http.model_server import ModelServer as ModelServer
     from inferd.client import Client as Client
     from inferd.deploy import deploy_file as deploy_file
     from inferd.errors import BrokerUnreachableError as BrokerUnreachableError
     from inferd.errors import ResultTimeoutError as ResultTimeoutError
     from inferd.errors import TopicNotFoundError as TopicNotFoundError
+    from inferd.factories import create_batch_predictor as create_batch_predictor
+    from inferd.factories import create_model_server as create_model_server
+    from inferd.factories import create_realtime_predictor as create_realtime_predictor
     from inferd.sync import SyncClient as SyncClient
     from schemas.connection import KafkaConnection as KafkaConnection
     from schemas.errors import BatchJobError as BatchJobError
@@ -20,18 +24,28 @@ if TYPE_CHECKING:
     from schemas.models import Manifest as Manifest
     from schemas.results import Failure as Failure
     from schemas.results import Prediction as Prediction
+    from streams.serving.batch_predictor import BatchPredictor as BatchPredictor
+    from streams.serving.model_manager import ModelManager as ModelManager
+    from streams.serving.realtime_predictor import RealtimePredictor as RealtimePredictor
 
 _MODULE_OF = {
     "BatchJobError": "schemas.errors",
+    "BatchPredictor": "streams.serving.batch_predictor",
     "BrokerUnreachableError": "inferd.errors",
     "Client": "inferd.client",
+    "create_batch_predictor": "inferd.factories",
+    "create_model_server": "inferd.factories",
+    "create_realtime_predictor": "inferd.factories",
+    "deploy_file": "inferd.deploy",
     "Failure": "schemas.results",
     "InferenceError": "schemas.errors",
-    "deploy_file": "inferd.deploy",
     "KafkaConnection": "schemas.connection",
     "Manifest": "schemas.models",
+    "ModelManager": "streams.serving.model_manager",
+    "ModelServer": "daemon.http.model_server",
     "ModelServingError": "schemas.errors",
     "Prediction": "schemas.results",
+    "RealtimePredictor": "streams.serving.realtime_predictor",
     "ResultTimeoutError": "inferd.errors",
     "ServerError": "schemas.errors",
     "SyncClient": "inferd.sync",

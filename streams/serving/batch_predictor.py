@@ -10,6 +10,7 @@ from schemas.errors import InvalidValueError, JobConflictError
 from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.requests import DEFAULT_OUTPUTS, TensorRows
 from streams.inference.custom import PinnedModelId
+from streams.serving.local_job import JobOrder
 from streams.serving.local_jobs import Kept, LocalJobs
 from streams.serving.model_manager import ModelManager, manager_of
 from streams.serving.rows import UNBOUNDED, checked_input, columns_of, model_of
@@ -53,8 +54,11 @@ class BatchPredictor:
         that was submitted before.
         """
         rows = _copied(input_batch)
-        pinned = PinnedModelId.of(str(model_id), model_of(self.model_manager, model_id))
-        return self.jobs.submit(job_id, pinned, rows)
+        return self.jobs.submit(job_id, JobOrder(self.pinned(model_id), rows))
+
+    def pinned(self, model_id: str) -> PinnedModelId:
+        """`model_id`, which remembers the version that it leads to now."""
+        return PinnedModelId.of(str(model_id), model_of(self.model_manager, model_id))
 
     def get_batch_status(self, job_id: str) -> dict[str, Any]:
         """How a job stands, with the wire's fields: `status`, `input_count`, `processed`, `succeeded`, `failed`, ….

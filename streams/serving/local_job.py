@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -26,13 +26,24 @@ Now = Callable[[], int]
 ProcessBatch = Callable[[str, Sequence[Any]], Any]
 
 
+@dataclass(frozen=True, slots=True)
+class JobOrder:
+    """What is to be scored, and by which version."""
+
+    model_id: PinnedModelId
+    rows: Sequence[Any]
+    opening: OpenJob | None = None
+    """What the job was opened with, where that came as a message."""
+    digest: int = 0
+    """Of the rows, where they came as a message."""
+
+
 class LocalJob:
     """A job and its rows; any thread may ask, and one runs it."""
 
-    def __init__(
-        self, job_id: str, model_id: PinnedModelId, rows: Sequence[Any], limits: Limits, in_use: Usage, now: Now
-    ) -> None:
+    def __init__(self, job_id: str, order: JobOrder, limits: Limits, in_use: Usage, now: Now) -> None:
         """Raises `TooLargeError`, `QuotaExceededError` where it may not be opened."""
+        model_id, rows = order.model_id, order.rows
         self.job_id, self.ended = job_id, threading.Event()
         self._model_id, self._rows, self._now = model_id, rows, now
         self._outcomes: list[Any] = [None] * len(rows)
@@ -41,7 +52,8 @@ class LocalJob:
         self._at = 0
         self._begun = False
         self._terms = Terms(limits, 0, 1, self._pin, in_use)
-        message = SubmitJob(OpenJob(ModelReference.parse(str(model_id))), _counted(len(rows)))
+        opening = order.opening or OpenJob(ModelReference.parse(str(model_id)))
+        message = SubmitJob(opening, _counted(len(rows), order.digest))
         self._take(step := job.advance(None, job_id, message, self._at, now(), self._terms))
         self._chunks = step.chunks
         if self._state.error is not None:
@@ -51,6 +63,11 @@ class LocalJob:
     def row_count(self) -> int:
         """How many rows are held."""
         return len(self._rows)
+
+    @property
+    def opened_with(self) -> int | None:
+        """Hash of the message that opened it."""
+        return self._state.opened_with
 
     def status(self) -> dict[str, Any]:
         """The job's status, with the fields of the wire; times are Unix milliseconds."""
@@ -161,6 +178,6 @@ class LocalJob:
         return PinnedModel(manifest.model_id, manifest.version, manifest.sha256)
 
 
-def _counted(rows: int) -> RowBatch:
+def _counted(rows: int, digest: int) -> RowBatch:
     """A message of so many rows, which are kept elsewhere."""
-    return RowBatch("msgpack", rows, 0, 0, b"", stride=1)
+    return RowBatch("msgpack", rows, digest, 0, b"", stride=1)

@@ -9,19 +9,16 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 import structlog
 
 from schemas.errors import JobClosedError, JobConflictError, JobNotFoundError
 from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.requests import check_id
-from streams.inference.custom import PinnedModelId
 from streams.inference.job_state import Usage
-from streams.serving.local_job import LocalJob, ProcessBatch
+from streams.serving.local_job import JobOrder, LocalJob, ProcessBatch
 
 _EVER_S = 1e9
 log = structlog.get_logger(__name__)
@@ -47,7 +44,7 @@ class LocalJobs:
         self._lock = threading.Lock()
         self._thread: ThreadPoolExecutor | None = None
 
-    def submit(self, job_id: str | None, model_id: PinnedModelId, rows: Sequence[Any]) -> str:
+    def submit(self, job_id: str | None, order: JobOrder) -> str:
         """Opens a job, by default of an id that nobody has: its id. It runs when those before it have.
 
         Raises `InvalidIdError`, `JobConflictError` for an id that a job has which goes on, `JobClosedError` for one of
@@ -57,7 +54,7 @@ class LocalJobs:
         with self._lock:
             if (there := self._jobs.get(job_id)) is not None:
                 raise _repeated(there)
-            opened = LocalJob(job_id, model_id, rows, self._limits, self._in_use(), _now_ms)
+            opened = LocalJob(job_id, order, self._limits, self._in_use(), _now_ms)
             self._jobs[job_id] = opened
             self._start(opened)
         return job_id

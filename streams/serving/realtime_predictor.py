@@ -54,6 +54,11 @@ class RealtimePredictor:
         single = not isinstance(rows, TensorRows) and rows.single
         return {output: column[0] if single else column for output, column in columns.items()}
 
+    @property
+    def answers_itself(self) -> bool:
+        """Whether requests have to go through `predict`: it is a user's own, or there is a cache."""
+        return type(self).predict is not RealtimePredictor.predict or self._cache is not None
+
     def answer(self, model_id: PinnedModelId, input_data: Any, outputs: tuple[Output, ...]) -> Mapping[Output, object]:
         """What a request is answered with: `predict` gives the prediction, the model itself whatever else is asked."""
         others = tuple(output for output in outputs if output != "prediction")

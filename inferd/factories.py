@@ -1,0 +1,38 @@
+"""Servers and predictors in one line, over a directory of models or a `ModelManager`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from daemon.http.model_server import ModelServer
+from streams.serving.batch_predictor import BatchPredictor
+from streams.serving.model_manager import ModelManager
+from streams.serving.realtime_predictor import RealtimePredictor
+from streams.serving.row_cache import Cache
+
+Models = ModelManager | str | Path
+"""A manager, or the directory of one."""
+
+
+def create_model_server(
+    models: Models, host: str = "127.0.0.1", port: int = 8000, tenant_id: str | None = None, **options: Any
+) -> ModelServer:
+    """A `ModelServer`, which `start_server()` starts; `options` are its keyword arguments."""
+    return ModelServer(_manager(models, tenant_id), host, port, tenant_id, **options)
+
+
+def create_batch_predictor(models: Models, tenant_id: str | None = None, **options: Any) -> BatchPredictor:
+    """A `BatchPredictor`; `options` are its keyword arguments."""
+    return BatchPredictor(_manager(models, tenant_id), tenant_id, **options)
+
+
+def create_realtime_predictor(
+    models: Models, cache: Cache | None = None, tenant_id: str | None = None
+) -> RealtimePredictor:
+    """A `RealtimePredictor`."""
+    return RealtimePredictor(_manager(models, tenant_id), cache, tenant_id)
+
+
+def _manager(models: Models, tenant_id: str | None) -> ModelManager:
+    return ModelManager(models, tenant_id or "default") if isinstance(models, str | Path) else models
