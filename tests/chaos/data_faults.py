@@ -94,7 +94,7 @@ def retention(system: System, rng: random.Random) -> None:
         system.fleet.restart(slot)
     system.mark()
     expected = sum(map(len, missing.values()))
-    until(lambda: _named_missing(system) >= expected, SAID_WITHIN_S + 30, f"{expected} records are said to be missing")
+    until(lambda: _named_missing(system) >= expected, SAID_WITHIN_S, f"{expected} records are said to be missing")
     for place, offsets in missing.items():
         system.ledger.gap(place, offsets)
         system.count("records deleted by retention", len(offsets))

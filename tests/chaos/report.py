@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from tests.chaos.battery import caught
 from tests.chaos.outcome import Outcome, per_fault
 
 BALANCE = (
@@ -58,10 +59,9 @@ def _seconds(seconds: float | None) -> str:
 def bugs_as_text(outcomes: Sequence[Outcome], width: int = 160) -> str:
     """Which bug was caught by what."""
     out = io.StringIO()
-    table = Table("seeded bug", "guarantee", "seconds", "caught by")
+    table = Table("seeded bug", "guarantee", "seconds", "caught by", "further violations")
     for outcome in outcomes:
-        caught = outcome.violations
-        said = "; ".join(text[:140] for text in caught[:3]) or "NOT CAUGHT"
-        table.add_row(outcome.bug or "none", outcome.guarantee, f"{outcome.duration_s:.0f}", said)
+        said, others = caught(outcome) or "NOT CAUGHT", "; ".join(text[:60] for text in outcome.violations[:3])
+        table.add_row(outcome.bug, outcome.guarantee, f"{outcome.duration_s:.0f}", said, others)
     Console(file=out, width=width).print(table)
     return out.getvalue()

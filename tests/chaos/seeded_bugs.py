@@ -26,6 +26,8 @@ class Bug:
 
     name: str
     guarantee: str
+    shows_as: str
+    """What the ledger must count: a field of `Balance`."""
     faults: tuple[str, ...]
     """Run one after the other; none where the load alone is enough."""
     apply: Callable[[], None]
@@ -38,11 +40,11 @@ class Bug:
 BUGS: dict[str, Bug] = {}
 
 
-def bug(guarantee: str, *faults: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+def bug(guarantee: str, shows_as: str, *faults: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
     """Enters the decorated patch as a bug."""
 
     def enter(apply: Callable[[], None]) -> Callable[[], None]:
-        BUGS[apply.__name__] = Bug(apply.__name__, guarantee, faults, apply)
+        BUGS[apply.__name__] = Bug(apply.__name__, guarantee, shows_as, faults, apply)
         return apply
 
     return enter
@@ -96,7 +98,7 @@ def _no_watchdog() -> None:
 # ---------------------------------------------------------------------- offsets
 
 
-@bug(AT_LEAST_ONCE, "results_unacknowledged_then_kill")
+@bug(AT_LEAST_ONCE, "lost", "results_unacknowledged_then_kill")
 def commit_before_acknowledgement() -> None:
     """Commits what was taken, though its results are not acknowledged."""
     from streams.commit import AtLeastOnce
@@ -111,19 +113,19 @@ def commit_before_acknowledgement() -> None:
     _change_commits(lambda offsets: {tp: o._replace(offset=taken.get(tp, o.offset)) for tp, o in offsets.items()})
 
 
-@bug(AT_LEAST_ONCE, "kill_at_random")
+@bug(AT_LEAST_ONCE, "lost", "kill_at_random")
 def off_by_one() -> None:
     """Commits one offset too many."""
     _change_commits(lambda offsets: {tp: o._replace(offset=o.offset + 1) for tp, o in offsets.items()})
 
 
-@bug(EXACTLY_ONCE, "kill_at_random")
+@bug(EXACTLY_ONCE, "repeated", "kill_at_random")
 def off_by_one_in_transactions() -> None:
     """Commits one offset too few with each transaction."""
     _change_commits(lambda offsets: {tp: o._replace(offset=o.offset - 1) for tp, o in offsets.items()})
 
 
-@bug(AT_LEAST_ONCE, "kill_at_random", "kill_at_random")
+@bug(AT_LEAST_ONCE, "lost", "kill_at_random", "kill_at_random")
 def commit_of_the_maximum() -> None:
     """Commits the highest acknowledged offset for every partition."""
 
@@ -134,7 +136,7 @@ def commit_of_the_maximum() -> None:
     _change_commits(highest)
 
 
-@bug(EXACTLY_ONCE, "kill_at_random")
+@bug(EXACTLY_ONCE, "repeated", "kill_at_random")
 def transaction_without_offsets() -> None:
     """Commits results without the offsets of their requests."""
     from aiokafka import AIOKafkaProducer
@@ -144,7 +146,7 @@ def transaction_without_offsets() -> None:
     setattr(AIOKafkaProducer, "send_offsets_to_transaction", send)  # noqa: B010
 
 
-@bug(AT_LEAST_ONCE, "rebalance_while_unacknowledged")
+@bug(AT_LEAST_ONCE, "lost", "rebalance_while_unacknowledged")
 def dropped_on_revoke() -> None:
     """Commits, when partitions are given up, all that was fetched."""
     from streams.commit import AtLeastOnce
@@ -158,7 +160,7 @@ def dropped_on_revoke() -> None:
     _wrap_method(AtLeastOnce, "commit", commit)
 
 
-@bug(AT_LEAST_ONCE, "results_refused")
+@bug(AT_LEAST_ONCE, "lost", "results_refused")
 def dropped_on_rewind() -> None:
     """Goes on behind what was in flight when publishing failed."""
     from streams.partition import Partition
@@ -170,7 +172,7 @@ def dropped_on_rewind() -> None:
     _wrap_method(Partition, "rewind", rewind)
 
 
-@bug(AT_LEAST_ONCE, "results_refused")
+@bug(AT_LEAST_ONCE, "lost", "results_refused")
 def gap_not_sought_back() -> None:
     """Takes what the next fetch brings after a failure, without seeking back."""
     from streams.app import FaustGroup
@@ -186,7 +188,7 @@ def gap_not_sought_back() -> None:
     _wrap_method(Partition, "offer", offer)
 
 
-@bug(AT_LEAST_ONCE, "retention")
+@bug(AT_LEAST_ONCE, "lost", "retention")
 def gap_not_named() -> None:
     """Says nothing of records that retention deleted."""
     from streams import lane
@@ -200,7 +202,7 @@ def gap_not_named() -> None:
 # ---------------------------------------------------------------------- publishing
 
 
-@bug(AT_LEAST_ONCE, "results_refused")
+@bug(AT_LEAST_ONCE, "lost", "results_refused")
 def ignored_failed_send() -> None:
     """Takes a batch that the broker refused for acknowledged."""
     from streams import commit
@@ -218,7 +220,7 @@ async def _settled(future: asyncio.Future[Any]) -> Any:
         return None
 
 
-@bug(AT_LEAST_ONCE, "broker_freeze")
+@bug(AT_LEAST_ONCE, "lost", "broker_freeze")
 def full_batch_ignored() -> None:
     """Loses the records that find no room in a batch."""
     from streams import publish
@@ -232,7 +234,7 @@ def full_batch_ignored() -> None:
     _wrap(publish, "_fill", fill)
 
 
-@bug(AT_LEAST_ONCE)
+@bug(AT_LEAST_ONCE, "out_of_order")
 def out_of_order() -> None:
     """Publishes the results of a micro-batch in reverse."""
 
@@ -243,7 +245,7 @@ def out_of_order() -> None:
     _change_effects(reverse)
 
 
-@bug(EXACTLY_ONCE)
+@bug(EXACTLY_ONCE, "repeated")
 def published_twice() -> None:
     """Publishes each result twice."""
 
@@ -254,7 +256,7 @@ def published_twice() -> None:
     _change_effects(double)
 
 
-@bug(AT_LEAST_ONCE)
+@bug(AT_LEAST_ONCE, "wrong")
 def mixed_up_keys() -> None:
     """Answers a request with the result of its neighbour."""
 
@@ -266,7 +268,7 @@ def mixed_up_keys() -> None:
     _change_effects(mix)
 
 
-@bug(AT_LEAST_ONCE)
+@bug(AT_LEAST_ONCE, "lost")
 def poison_swallows_its_neighbour() -> None:
     """Loses the last result of a micro-batch that has a poison record."""
 
@@ -279,7 +281,7 @@ def poison_swallows_its_neighbour() -> None:
     _change_effects(swallow)
 
 
-@bug(AT_LEAST_ONCE)
+@bug(AT_LEAST_ONCE, "letters_lost")
 def no_dead_letter() -> None:
     """Answers poison records without keeping a copy of them."""
 
@@ -293,7 +295,7 @@ def no_dead_letter() -> None:
 # ---------------------------------------------------------------------- isolation
 
 
-@bug(AT_LEAST_ONCE)
+@bug(AT_LEAST_ONCE, "uninvited")
 def read_uncommitted() -> None:
     """Answers requests of transactions that are aborted."""
     from streams.fetch import LoopConsumerThread
@@ -306,7 +308,7 @@ def read_uncommitted() -> None:
     _wrap_method(LoopConsumerThread, "_create_worker_consumer", create)
 
 
-@bug(EXACTLY_ONCE, "zombie", "zombie")
+@bug(EXACTLY_ONCE, "repeated", "zombie", "zombie")
 def no_fencing() -> None:
     """Gives producers transactional ids that nobody else has; and nothing watches for a frozen event loop."""
     from streams import commit
@@ -320,7 +322,7 @@ def no_fencing() -> None:
     _no_watchdog()
 
 
-@bug(EXACTLY_ONCE, "zombie", "zombie")
+@bug(EXACTLY_ONCE, "repeated", "zombie", "zombie")
 def positions_read_before_fencing() -> None:
     """Reads positions, and fences the earlier owner some seconds later; nothing watches for a frozen event loop."""
     from streams import lane
