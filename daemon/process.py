@@ -188,7 +188,7 @@ class WorkerProcess:
 
     def _make(self, make_streams: MakeStreams) -> Streams:
         try:
-            return make_streams(self._settings.streams(), self._on_fatal)
+            return make_streams(self._settings.streams(self.http.url), self._on_fatal)
         except ServerError as error:
             # Nothing was asked of the broker yet: it is the settings that they refuse.
             raise SettingsError([error.message]) from error

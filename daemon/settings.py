@@ -21,6 +21,7 @@ from daemon.setting_table import SettingInfo, SettingsError, info_of, setting, u
 from schemas.connection import KafkaConnection
 from schemas.limits import Limits
 from streams.settings import (
+    NO_URL,
     CacheSettings,
     Compression,
     GroupSettings,
@@ -331,6 +332,13 @@ class Settings:
         "Address that the HTTP server listens on.",
         "HTTP",
     )
+    http_advertised_url: str | None = setting(
+        kind.text(r"https?://[^\s/]{1,250}", "http://host:port"),
+        None,
+        "Where other workers reach this one, to pass on questions about jobs that it owns.",
+        "HTTP",
+        shown_default="<the address it listens on>",
+    )
     http_port: int = setting(kind.integer(0, 65_535), 8080, "Port of the HTTP server; 0 takes a free one.", "HTTP")
     http_tokens_file: str | None = setting(
         kind.file(),
@@ -453,11 +461,12 @@ class Settings:
         """The consumer group: of its own for each namespace unless it is named."""
         return self.group_id or self.namespace
 
-    def streams(self) -> StreamSettings:
-        """What the streams need to know."""
+    def streams(self, url: str | None = None) -> StreamSettings:
+        """What the streams need to know; `url` is where the HTTP server listens, if there is one."""
         return StreamSettings(
             connection=self.connection(),
             **_same_named(StreamSettings, self),
+            url=self.http_advertised_url or url or NO_URL,
             limits=Limits(**_same_named(Limits, self)),
             lane=LaneSettings(**_same_named(LaneSettings, self)),
             group=GroupSettings(**{**_same_named(GroupSettings, self), "group_id": self.group}),

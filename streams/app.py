@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import faust
@@ -14,22 +14,20 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from schemas.errors import DeadlineExceededError, ModelNotFoundError, ModelNotReadyError
 from schemas.topics import TenantTopics
 from streams import connections, record_batches
-from streams.batch_scoring import BatchScoring
-from streams.commit import AtLeastOnce, ExactlyOnce
+from streams.composition import TenantParts, compose_tenants, guarantee_of
 from streams.deploys import Deploys
 from streams.faults import describe
 from streams.fetch import LaneApp, LaneConsumer, kafka_tps
-from streams.inference.scoring import Scorer
+from streams.jobs.owned import OwnedJobs
+from streams.jobs.records import RecordReader
+from streams.jobs.service import JobService
 from streams.lane import Lane
 from streams.measure import LaneMeasures
-from streams.pace import Pace
-from streams.predictions import Predictions
 from streams.refusals import Refusals
 from streams.settings import StreamSettings
 from streams.snapshot import Phase, StreamsSnapshot
 from streams.status import fault_of, take_snapshot
-from streams.tables import LaneTableManager, make_table
-from streams.tenant_lane import TenantLane
+from streams.tables import LaneTableManager
 from streams.topics import TopicState, ensure_topics
 from streams.watch import StallWatch
 
@@ -53,7 +51,9 @@ class Streams:
         self.lane: Lane | None = None
         self._on_fatal = on_fatal
         self._app: LaneApp | None = None
-        self._requests: dict[str, TenantLane] = {}
+        self.tenants: Mapping[str, TenantParts] = {}
+        self._reader = RecordReader(settings)
+        self.jobs = JobService(settings, self._owned_jobs, self._reader, self._owner_url)
         self._tasks: list[asyncio.Task[Any]] = []
         self._stage: Literal["starting", "running", "draining", "stopped"] = "starting"
         self._phase: Phase = "starting"
@@ -84,16 +84,10 @@ class Streams:
     async def _join(self, topics: list[TopicState], deploys: Deploys) -> None:
         self._app = app = create_app(self.settings)
         group = FaustGroup(app)
-        guarantee = ExactlyOnce if self.settings.processing_guarantee == "exactly_once" else AtLeastOnce
-        self._requests = {stage.tenant: stage for stage in self._stages(app, topics, deploys)}
-        lane = self.lane = Lane(
-            self.settings,
-            self._requests.values(),
-            group,
-            lambda lane: guarantee(self.settings, self.measures, lane.landed, lane.failed),
-            self.measures,
-            self._crashed,
-        )
+        self.tenants = compose_tenants(app, self.settings, topics, deploys, self.measures, self._reader)
+        stages = [stage for tenant in self.tenants.values() for stage in tenant.stages]
+        guarantee = guarantee_of(self.settings, self.measures)
+        lane = self.lane = Lane(self.settings, stages, group, guarantee, self.measures, self._crashed)
         app.intake = lane
         record_batches.install(set(lane.topics), self.settings.limits.batch_expanded_bytes_max)
         app.on_rebalance_complete.connect(self._on_rebalance_complete)
@@ -118,8 +112,10 @@ class Streams:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         in_time &= await self._leave(max(LEAVE_S_MIN, deadline - time.monotonic()))
-        for stage in self._requests.values():
-            for table in stage.tables:
+        await self.jobs.close()
+        await self._reader.close()
+        for tenant in self.tenants.values():
+            for table in tenant.tables:
                 table.close()
         if self.deploys is not None:
             await self.deploys.stop()
@@ -181,10 +177,10 @@ class Streams:
         """
         if self.lane is None or self._stage != "running":
             raise ModelNotReadyError(f"this worker is {self._phase}: ask again later, or another one")
-        stage = self._requests.get(tenant)
-        if stage is None:
+        parts = self.tenants.get(tenant)
+        if parts is None:
             raise ModelNotFoundError(f"tenant {tenant!r} is not served here")
-        request = stage.direct.ask(value, headers, int(time.time() * 1000))
+        request = parts.requests.direct.ask(value, headers, int(time.time() * 1000))
         self.lane.wake()
         try:
             return await asyncio.wait_for(request.answer, timeout_s)
@@ -201,23 +197,22 @@ class Streams:
         assert self._app is not None
         return cast(LaneConsumer, self._app.consumer)
 
+    def _owned_jobs(self) -> Mapping[str, OwnedJobs]:
+        return {tenant: parts.jobs.owned for tenant, parts in self.tenants.items()}
+
+    def _owner_url(self, tp: TopicPartition) -> str | None:
+        """Where the worker answers that has a partition, as its workers tell Faust's assignor."""
+        return owner_urls(self._app).get(tp) if self._app is not None else None
+
+    def peers(self) -> frozenset[str]:
+        """URLs of the other workers of the group."""
+        urls = owner_urls(self._app).values() if self._app is not None else ()
+        return frozenset(urls) - {self.settings.url}
+
     def _leads(self) -> bool:
         """Whether this worker speaks for the group: it owns partition 0 of the first tenant's requests."""
         first = TenantTopics(self.settings.namespace, self.settings.tenants[0]).name("requests")
         return self.lane is not None and TopicPartition(first, 0) in self.lane.partitions
-
-    def _stages(self, app: LaneApp, topics: list[TopicState], deploys: Deploys) -> list[TenantLane]:
-        partitions_of = {topic.name: topic.partitions for topic in topics}
-        scoring = BatchScoring(self.measures, Pace(self.settings.lane), time.time)
-        tenants = []
-        for tenant in self.settings.tenants:
-            names = TenantTopics(self.settings.namespace, tenant)
-            catalog = deploys.catalogs[tenant]
-            scorer = Scorer(catalog, self.settings.limits, self.settings.reply_to_allowed)
-            predictions = Predictions(tenant, make_table(app, self.settings, tenant, "predictions"), catalog)
-            worker_id = self.settings.worker_id
-            tenants.append(TenantLane(names, scorer, worker_id, partitions_of, scoring, predictions))
-        return tenants
 
     # ------------------------------------------------------------------ watching
 
@@ -313,6 +308,8 @@ def create_app(settings: StreamSettings) -> LaneApp:
         datadir=str(settings.data_dir / "faust"),
         store="memory://",
         TableManager=LaneTableManager,
+        # Workers tell one another through the group where they answer.
+        canonical_url=settings.url,
         topic_allow_declare=False,
         topic_disable_leader=True,
         stream_wait_empty=False,
@@ -322,6 +319,17 @@ def create_app(settings: StreamSettings) -> LaneApp:
         env={},
         loop=asyncio.get_running_loop(),
     )
+
+
+def owner_urls(app: LaneApp) -> dict[TopicPartition, str]:
+    """By lane partition: the URL of the worker that has it."""
+    told: Mapping[str, Any] = cast(Any, app.assignor).external_topics_metadata()
+    return {
+        TopicPartition(topic, number): url
+        for url, topics in told.items()
+        for topic, numbers in topics.items()
+        for number in numbers
+    }
 
 
 def _credentials(settings: StreamSettings) -> Any:

@@ -112,6 +112,9 @@ class LaneMeasures:
         self.batch_rows_last = 0
         self.commits = 0
         self.commit_failures = 0
+        self.chunks = self.chunk_rows = 0
+        """Chunks of jobs that were scored, and their rows."""
+        self.chunk_s = 0.0
         self.records_missing = 0
         """Offsets that retention or deletion took away before they were read."""
         self.by_model: dict[tuple[str, str, int], ModelCounters] = {}

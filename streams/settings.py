@@ -81,6 +81,10 @@ class CacheSettings:
     """Of RocksDB, for all partitions together."""
 
 
+NO_URL = "http://127.0.0.1"
+"""Of a worker that serves no HTTP."""
+
+
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
     """Everything that `streams` is composed from."""
@@ -93,6 +97,8 @@ class StreamSettings:
     processing_guarantee: Guarantee = "at_least_once"
     transaction_timeout_s: float = 15.0
     """After how long the broker ends a transaction that nobody goes on with (`exactly_once`)."""
+    url: str = NO_URL
+    """Where this worker's HTTP answers, for the other workers of the group."""
     compression: Compression = "none"
     """Of results and dead letters."""
     reply_to_allowed: tuple[str, ...] = ()

@@ -63,6 +63,7 @@ def test_every_field_of_the_streams_can_be_set() -> None:
     fixed = {
         "connection",  # made of the INFERD_BROKER and INFERD_KAFKA settings
         *("limits", "lane", "group", "topics", "trial", "cache"),  # made of several
+        "url",  # where HTTP listens, or INFERD_HTTP_ADVERTISED_URL
         "id_chars_max",  # part of the grammar of ids
         "artifact_part_bytes_max",  # part of the wire contract
         "manifest_bytes_max",  # bounded by Kafka's own record size

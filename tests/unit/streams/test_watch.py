@@ -14,6 +14,7 @@ import pytest
 
 from schemas.connection import KafkaConnection
 from streams import app as app_module
+from streams import composition
 from streams import record_batches
 from streams.app import EXIT_FAILED, EXIT_STALLED, Streams
 from streams.inference.catalog import ModelCatalog
@@ -225,7 +226,7 @@ async def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(app_module, "Lane", lambda *_: lane)
     monkeypatch.setattr(app_module, "create_app", lambda _: app)
     table = SimpleNamespace(close=lambda: None, owned={})
-    monkeypatch.setattr(app_module, "make_table", lambda *_: table)
+    monkeypatch.setattr(composition, "make_table", lambda *_: table)
     monkeypatch.setattr(record_batches, "install", lambda *_: None)
     settings = StreamSettings(
         KafkaConnection(), "worker-1", tmp_path, group=GroupSettings(stall_timeout_s=0.15), namespace="ns"
@@ -397,10 +398,10 @@ async def test_the_lane_knows_the_topics_that_replies_may_go_to(run: Run, monkey
 
     def tenant_lane(names: Any, scorer: Any, worker_id: str, partitions_of: dict[str, int], *_: Any) -> Any:
         made.update(partitions_of)
-        return SimpleNamespace(tenant=names.tenant, tables=())
+        return SimpleNamespace(tenant=names.tenant, tables=(), topic=names.name("requests"))
 
     monkeypatch.setattr(app_module, "ensure_topics", topics)
-    monkeypatch.setattr(app_module, "TenantLane", tenant_lane)
+    monkeypatch.setattr(composition, "TenantLane", tenant_lane)
     lane: Callable[..., Any] = lambda settings, tenants, *_: (list(tenants), run.lane)[1]  # noqa: E731
     monkeypatch.setattr(app_module, "Lane", lane)
     run.streams.settings = replace(run.streams.settings, reply_to_allowed=("mine",))

@@ -1,0 +1,85 @@
+"""What the lane of a worker is made of: for each tenant its stages and tables, and the guarantee of each topic."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.topics import Stream, TenantTopics
+from streams.batch_scoring import BatchScoring
+from streams.commit import AtLeastOnce, ByTopic, ExactlyOnce, Guarantee
+from streams.deploys import Deploys
+from streams.inference.scoring import Scorer
+from streams.jobs.composition import TenantJobs, compose_jobs
+from streams.jobs.records import RecordReader
+from streams.lane import Lane
+from streams.measure import LaneMeasures
+from streams.pace import Pace
+from streams.predictions import Predictions
+from streams.settings import StreamSettings
+from streams.stage import Stage
+from streams.tables import LaneTable, make_table
+from streams.tenant_lane import TenantLane
+from streams.topics import TopicState
+
+OWNERS: tuple[Stream, ...] = ("jobs", "job-results")
+
+
+@dataclass(frozen=True, slots=True)
+class TenantParts:
+    """What one tenant adds to a lane."""
+
+    requests: TenantLane
+    jobs: TenantJobs
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        return (self.requests, *self.jobs.stages)
+
+    @property
+    def tables(self) -> Sequence[LaneTable]:
+        return (*self.requests.tables, self.jobs.owned.table)
+
+
+def compose_tenants(
+    app: Any,
+    settings: StreamSettings,
+    topics: Sequence[TopicState],
+    deploys: Deploys,
+    measures: LaneMeasures,
+    reader: RecordReader,
+) -> Mapping[str, TenantParts]:
+    """The parts of every tenant, by name; their tables are declared in the Faust app."""
+    partitions_of = {topic.name: topic.partitions for topic in topics}
+    scoring = BatchScoring(measures, Pace(settings.lane), time.time)
+    parts = {}
+    for tenant in settings.tenants:
+        catalog = deploys.catalogs[tenant]
+        predictions = Predictions(tenant, make_table(app, settings, tenant, "predictions"), catalog)
+        scorer = Scorer(catalog, settings.limits, settings.reply_to_allowed)
+        names = TenantTopics(settings.namespace, tenant)
+        requests = TenantLane(names, scorer, settings.worker_id, partitions_of, scoring, predictions)
+        jobs_table = make_table(app, settings, tenant, "jobs")
+        jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures)
+        parts[tenant] = TenantParts(requests, jobs)
+    return parts
+
+
+def guarantee_of(settings: StreamSettings, measures: LaneMeasures) -> Callable[[Lane], Guarantee]:
+    """What makes a lane's guarantee: that of the settings, and `exactly_once` for what owns jobs in any case."""
+
+    def make(lane: Lane) -> Guarantee:
+        once = ExactlyOnce(settings, measures, lane.landed, lane.failed)
+        if settings.processing_guarantee == "exactly_once":
+            return once
+        usual = AtLeastOnce(settings, measures, lane.landed, lane.failed)
+        owners = [
+            TenantTopics(settings.namespace, tenant).name(stream)
+            for tenant in settings.tenants
+            for stream in OWNERS
+        ]  # fmt: skip
+        return ByTopic(usual, once, owners)
+
+    return make

@@ -1,0 +1,249 @@
+"""The stage of `job-chunks`: any worker scores the chunks of any job, in the order of their partition."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from aiokafka import TopicPartition
+
+from schemas.errors import ModelServingError
+from schemas.headers import Encoding, parse_headers
+from schemas.job_chunk_codec import decode_chunk, encode_barrier_result
+from schemas.jobs import Barrier, BarrierResult, Chunk
+from schemas.limits import Limits
+from schemas.topics import Stream, TenantTopics
+from streams.commit import PUBLISH_ERRORS
+from streams.dead_letters import dead_letter_of
+from streams.effects import Effects, Outgoing, Tally
+from streams.faults import describe
+from streams.inference.chunk_results import ChunkDraft
+from streams.inference.chunk_scoring import ChunkBatch, ChunkScorer, ChunkWork, chunk_work
+from streams.inference.micro_batch import Record, internal_error
+from streams.jobs.records import RecordReader
+from streams.jobs.stages import CONTENT_TYPES
+from streams.measure import LaneMeasures, TenantCounters
+from streams.stage import Kind, Work
+from streams.tables import LaneTable
+
+log = structlog.get_logger(__name__)
+
+RECORDS_MAX = 8
+"""Chunks of one micro-batch, over all partitions: requests wait for one of them at most."""
+INLINE_ROWS_MAX = 256
+"""More rows are predicted in a thread, beside the requests."""
+MODEL_WAIT_S = 30.0
+"""How long a chunk waits for a version that this worker has not loaded yet."""
+LOOK_AGAIN_S = 0.2
+READ_AGAIN_S = 1.0
+
+Read = Chunk | Barrier | ModelServingError
+"""What a record of `job-chunks` holds, or why it holds nothing."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """Consecutive records of a partition whose effects are one step."""
+
+    records: list[Record] = field(default_factory=list)
+    outgoing: list[tuple[int, Outgoing]] = field(default_factory=list)
+    """(partition of `job-results`, record)."""
+    refused: list[tuple[Record, ModelServingError]] = field(default_factory=list)
+    barrier: bool = False
+
+
+class JobChunks:
+    """Scores chunks and publishes what they come to; a `Stage`."""
+
+    kind: Kind = "chunks"
+    waits = False
+    tables: Sequence[LaneTable] = ()
+
+    def __init__(
+        self,
+        topics: TenantTopics,
+        scorer: ChunkScorer,
+        reader: RecordReader,
+        limits: Limits,
+        measures: LaneMeasures,
+        worker_id: str,
+        clock: Callable[[], float] = time.time,
+        *,
+        in_thread: bool = False,
+    ) -> None:
+        """`in_thread`: rows are read in a thread, too, because a user's own code is part of that."""
+        self.tenant = topics.tenant
+        self.topic = topics.name("job-chunks")
+        self.counters = TenantCounters(topics.tenant)
+        self._topics = topics
+        self._scorer = scorer
+        self._reader = reader
+        self._limits = limits
+        self._measures = measures
+        self._worker_id = worker_id
+        self._clock = clock
+        self._in_thread = in_thread
+
+    def unit(self, number: int) -> Hashable:
+        return (self.topic, number)
+
+    def records_max(self) -> int:
+        return RECORDS_MAX
+
+    async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
+        parts = [(tp, [(record, self._read(record)) for record in records]) for tp, records in work]
+        chunks = [read for _, part in parts for _, read in part if isinstance(read, Chunk)]
+        results = iter(await self._score(chunks))
+        return [self._steps(tp, part, results) for tp, part in parts]
+
+    def _read(self, record: Record) -> Read:
+        refusal: ModelServingError | None = getattr(record, "refusal", None)
+        if refusal is not None:
+            return refusal
+        try:
+            return decode_chunk(record.value, self._limits)
+        except ModelServingError as error:
+            return error
+
+    # ------------------------------------------------------------------ scoring
+
+    async def _score(self, chunks: Sequence[Chunk]) -> list[bytes]:
+        """The result of each chunk."""
+        if not chunks:
+            return []
+        started = time.perf_counter()
+        works = [await self._patient_work(chunk) for chunk in chunks]
+        results = await self._results(works)
+        self._measures.chunks += len(chunks)
+        self._measures.chunk_rows += sum(chunk.row_count for chunk in chunks)
+        self._measures.chunk_s += time.perf_counter() - started
+        return results
+
+    async def _results(self, works: Sequence[ChunkWork]) -> list[bytes]:
+        """The result of each chunk; where that raises, the chunk to blame is found, and its rows are `internal`."""
+        try:
+            return await self._finished(works)
+        except Exception as fault:
+            if len(works) > 1:
+                return [result for work in works for result in await self._results([work])]
+            chunk = works[0].chunk
+            log.exception("chunk_failed", tenant=self.tenant, job=chunk.job_id, chunk=chunk.chunk)
+            draft = ChunkDraft(chunk, None)
+            draft.fail(internal_error(fault))
+            return [draft.encode(self._limits)]
+
+    async def _patient_work(self, chunk: Chunk) -> ChunkWork:
+        """As `_work`; a broker that does not answer is waited for, since nothing can be published meanwhile either."""
+        while True:
+            try:
+                return await self._work(chunk)
+            except PUBLISH_ERRORS as error:
+                log.warning("chunk_source_unreadable", job=chunk.job_id, chunk=chunk.chunk, reason=describe(error))
+                await asyncio.sleep(READ_AGAIN_S)
+
+    async def _work(self, chunk: Chunk) -> ChunkWork:
+        """A chunk with what it refers to."""
+        source: tuple[bytes | None, Encoding] | None = None
+        previous: bytes | None = None
+        if chunk.source is not None:
+            record = await self._reader.read(self._tp("jobs", chunk), chunk.source.offset)
+            if record is not None:
+                source = record.value, parse_headers(record.headers, self._limits).encoding
+        if chunk.previous is not None:
+            record = await self._reader.read(self._tp("job-results", chunk), chunk.previous)
+            previous = record.value if record is not None else None
+        return chunk_work(chunk, source, previous, self._limits)
+
+    async def _finished(self, works: Sequence[ChunkWork]) -> list[bytes]:
+        """Results; chunks whose version is not here yet are waited for, but not for ever."""
+        results: list[bytes | None] = [None] * len(works)
+        left = list(range(len(works)))
+        deadline = time.monotonic() + MODEL_WAIT_S
+        while left:
+            wait = time.monotonic() < deadline
+            batch = await self._predicted([works[place] for place in left], wait=wait)
+            for place, result in zip(left, batch.finish(), strict=True):
+                results[place] = result
+            for fault in batch.faults:
+                log.error("chunk_fault", exc_info=fault, tenant=self.tenant)
+            left = [place for place in left if results[place] is None]
+            if left:
+                await asyncio.sleep(LOOK_AGAIN_S)
+        return [result for result in results if result is not None]
+
+    async def _predicted(self, works: Sequence[ChunkWork], *, wait: bool) -> ChunkBatch:
+        if self._in_thread:
+            batch = await asyncio.to_thread(self._scorer.prepare, works, wait=wait)
+        else:
+            batch = self._scorer.prepare(works, wait=wait)
+        for group in batch.groups:
+            started = time.perf_counter()
+            if group.rows > INLINE_ROWS_MAX:
+                await asyncio.get_running_loop().run_in_executor(None, group.predict)
+            else:
+                group.predict()
+            self._measures.count_prediction(self.tenant, group.model.manifest, time.perf_counter() - started)
+            manifest = group.model.manifest
+            counted = {(manifest.model_id, manifest.version): (len(group.drafts), group.rows)}
+            self._measures.count_models(self.tenant, counted)
+        return batch
+
+    # ------------------------------------------------------------------ effects
+
+    def _steps(
+        self, tp: TopicPartition, part: Sequence[tuple[Record, Read]], results: Iterator[bytes]
+    ) -> list[Effects]:
+        """Effects of the records up to each barrier, and of the barrier, which says that those are committed."""
+        runs = [_Run()]
+        for record, read in part:
+            if isinstance(read, Barrier) or runs[-1].barrier:
+                runs.append(_Run(barrier=isinstance(read, Barrier)))
+            self._add(runs[-1], tp, record, read, results)
+        return [self._effects(tp, run) for run in runs if run.records]
+
+    def _add(self, run: _Run, tp: TopicPartition, record: Record, read: Read, results: Iterator[bytes]) -> None:
+        run.records.append(record)
+        if isinstance(read, Chunk):
+            value = next(results)
+            run.outgoing.append((read.partition, (read.job_id.encode(), value, CONTENT_TYPES[read.encoding])))
+        elif isinstance(read, Barrier):
+            answer = encode_barrier_result(BarrierResult(read.job_id, read.barrier, tp.partition))
+            run.outgoing.append((read.partition, (read.job_id.encode(), answer, [])))
+        else:
+            run.refused.append((record, read))
+
+    def _effects(self, tp: TopicPartition, run: _Run) -> Effects:
+        now_ms = int(self._clock() * 1000)
+        timestamps = [record.timestamp if record.timestamp > 0 else now_ms for record in run.records]
+        tally = Tally(results=len(run.records) - len(run.refused))
+        effects = Effects(run.records[-1].offset + 1, len(run.records), timestamps, tally, after_commit=run.barrier)
+        topic = self._topics.name("job-results")
+        for number, outgoing in run.outgoing:
+            tally.bytes_out += len(outgoing[1] or b"")
+            effects.add(topic, number, outgoing)
+        for record, error in run.refused:
+            tally.errors[error.code] += 1
+            tally.dead_letters += 1
+            letter = dead_letter_of(record, tp, error, self._worker_id)
+            letters = self._topics.name("dead-letters")
+            effects.add(letters, tp.partition, (record.key, record.value, list(letter.headers())))
+        return effects
+
+    def _tp(self, stream: Stream, chunk: Chunk) -> TopicPartition:
+        return TopicPartition(self._topics.name(stream), chunk.partition)
+
+    # ------------------------------------------------------------------ a stage
+
+    async def opened(self, number: int) -> None: ...
+
+    def closed(self, number: int) -> None: ...
+
+    def rewound(self, number: int, dropped: Sequence[Effects]) -> None: ...
+
+    def landed(self, number: int, effects: Effects) -> None: ...
+
+    def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
+        return None

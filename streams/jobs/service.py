@@ -1,0 +1,229 @@
+"""What is asked about jobs, and told to them, by this worker's HTTP: statuses, results, messages.
+
+A job is owned by the worker that has its partition of `jobs`; every other one answers `ElsewhereError`, which names the
+owner's URL as the workers tell it one another through the group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+import msgspec
+import numpy as np
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.partitioner import murmur2
+
+from schemas.errors import (
+    InvalidValueError,
+    JobClosedError,
+    JobConflictError,
+    JobExpiredError,
+    JobNotFoundError,
+    ServerError,
+)
+from schemas.headers import CONTENT_TYPE, Encoding
+from schemas.job_chunk_codec import decode_chunk_result
+from schemas.job_codec import decode_job_message, encode_cancel, encode_retry
+from schemas.job_status_codec import encode_status
+from schemas.jobs import CancelJob, ChunkResult, RetryJob
+from schemas.topics import TenantTopics
+from streams.commit import PUBLISH_ERRORS
+from streams.faults import describe
+from streams.inference.job_report import status_of
+from streams.inference.job_state import JobState
+from streams.jobs.owned import MovedError, OwnedJobs
+from streams.jobs.records import RecordReader
+from streams.publish import close_producer, open_producer, producer_options
+from streams.settings import StreamSettings
+
+HANDLED_WITHIN_S = 20.0
+"""How long the owner may take to look at a message."""
+RECORD_OVERHEAD_BYTES = 4_096
+RESULTS_OF = frozenset(("completed", "completed_with_errors", "incomplete", "cancelled", "failed"))
+
+
+class ElsewhereError(ServerError):
+    """The job belongs to another worker; `url` is where that one answers, None while nobody does."""
+
+    code = "unavailable"
+    http_status = 503
+    retryable = True
+
+    def __init__(self, url: str | None) -> None:
+        super().__init__(f"the job belongs to another worker ({url or 'nobody yet: the group is rebalancing'})")
+        self.url = url
+
+
+OwnerUrl = Callable[[TopicPartition], str | None]
+
+
+class JobService:
+    """Jobs of every tenant of this worker, as the HTTP routes ask for them (`daemon.http.services.Jobs`)."""
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        owned: Callable[[], Mapping[str, OwnedJobs]],
+        reader: RecordReader,
+        owner_url: OwnerUrl,
+    ) -> None:
+        """`owned`: by tenant; `owner_url`: who has a partition of `jobs`."""
+        self._settings = settings
+        self._owned = owned
+        self._reader = reader
+        self._owner_url = owner_url
+        self._producer: AIOKafkaProducer | None = None
+        self._opening = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Lets go of the producer."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await close_producer(producer)
+
+    # ------------------------------------------------------------------ questions
+
+    async def status(self, tenant: str, job_id: str) -> bytes:
+        """The status of a job, in JSON."""
+        return _status(self._find(tenant, job_id)[1])
+
+    async def list_jobs(self, tenant: str, *, status: str | None, limit: int, after: str | None) -> Sequence[bytes]:
+        """Statuses (JSON), by job id, of the jobs that this worker owns."""
+        owned = self._jobs_of(tenant)
+        listed: list[bytes] = []
+        names = (job_id for partition in owned.partitions.values() for job_id in partition.job_ids())
+        for job_id in sorted(name for name in names if after is None or name > after):
+            found = owned.find(job_id)
+            if found is not None and status in (None, found[1].phase):
+                listed.append(_status(found[1]))
+                if len(listed) == limit:
+                    break
+        return listed
+
+    async def results(self, tenant: str, job_id: str, *, from_row: int = 0) -> AsyncIterator[bytes]:
+        """Lines of NDJSON, those of a chunk at a time, in row order from `from_row` on."""
+        number, state = self._find(tenant, job_id)
+        if state.phase == "expired":
+            raise JobExpiredError(f"the results of job {job_id!r} are past their retention")
+        if state.phase not in RESULTS_OF:
+            raise JobConflictError(f"job {job_id!r} is {state.phase}: its results can be read once it has ended")
+        tp = TopicPartition(TenantTopics(self._settings.namespace, tenant).name("job-results"), number)
+        behind = state.chunks["first_row"] + state.chunks["rows"] > from_row
+        for place in np.flatnonzero(behind & (state.chunks["result"] >= 0)).tolist():
+            result = await self._result(tp, int(state.chunks[place]["result"]), state)
+            yield b"".join(_lines(result, from_row))
+
+    async def _result(self, tp: TopicPartition, offset: int, state: JobState) -> ChunkResult:
+        try:
+            record = await self._reader.read(tp, offset)
+        except PUBLISH_ERRORS as error:
+            raise ServerError(f"the results cannot be read: {describe(error)}; ask again later") from error
+        if record is None:
+            raise JobExpiredError(f"results of job {state.job_id!r} are past the retention of {tp.topic}")
+        return decode_chunk_result(record.value, state.encoding, self._settings.limits)
+
+    # ------------------------------------------------------------------ messages
+
+    async def submit(self, tenant: str, job_id: str | None, message: bytes, encoding: Encoding) -> bytes:
+        """The status (JSON) once the owner has taken `message`: `submit`, or `open`, `rows`, `close` of a job."""
+        job_id = job_id or f"job-{secrets.token_hex(8)}"
+        decoded = decode_job_message(message, encoding, self._settings.limits)
+        if isinstance(decoded, CancelJob | RetryJob):
+            raise InvalidValueError("type: cancel and retry have routes of their own")
+        return await self._send(tenant, job_id, message, encoding)
+
+    async def cancel(self, tenant: str, job_id: str) -> bytes:
+        """The status (JSON) after the cancel was taken."""
+        number, state = self._find(tenant, job_id)
+        if state.ended and state.phase != "cancelled":
+            raise JobClosedError(f"job {job_id!r} has ended: it is {state.phase}")
+        return await self._send(tenant, job_id, encode_cancel(), "msgpack", number)
+
+    async def retry(self, tenant: str, job_id: str) -> bytes:
+        """The status (JSON) after the retry was taken."""
+        number, _ = self._find(tenant, job_id)
+        return await self._send(tenant, job_id, encode_retry(), "msgpack", number)
+
+    async def _send(
+        self, tenant: str, job_id: str, value: bytes, encoding: Encoding, number: int | None = None
+    ) -> bytes:
+        owned = self._jobs_of(tenant)
+        number = self.partition_of(job_id) if number is None else number
+        if number not in owned.partitions:
+            raise self._elsewhere(tenant, number)
+        handled = owned.partitions[number].handled
+        offset = await self._produce(tenant, number, job_id, value, encoding)
+        try:
+            refusal = await asyncio.wait_for(handled.wait(offset), HANDLED_WITHIN_S)
+        except MovedError:
+            raise ElsewhereError(None) from None
+        except TimeoutError:
+            raise ServerError(f"job {job_id!r}: nobody has taken the message yet; ask for its status") from None
+        if refusal is not None:
+            raise refusal
+        return _status(self._find(tenant, job_id)[1])
+
+    async def _produce(self, tenant: str, number: int, job_id: str, value: bytes, encoding: Encoding) -> int:
+        """Offset of the message in `jobs`; `ServerError` where the broker does not take it."""
+        topic = TenantTopics(self._settings.namespace, tenant).name("jobs")
+        headers = [(CONTENT_TYPE, b"application/json")] if encoding == "json" else []
+        try:
+            producer = await self._opened()
+            sent = await producer.send_and_wait(topic, value, job_id.encode(), number, headers=headers)
+        except PUBLISH_ERRORS as error:
+            raise ServerError(f"the message cannot be sent: {describe(error)}; ask again later") from error
+        return int(sent.offset)
+
+    async def _opened(self) -> AIOKafkaProducer:
+        async with self._opening:
+            if self._producer is None:
+                room = self._settings.limits.message_bytes_max + RECORD_OVERHEAD_BYTES
+                options = {**producer_options(self._settings), "max_request_size": room}
+                self._producer = await open_producer(options, self._settings.group.request_timeout_s)
+            return self._producer
+
+    # ------------------------------------------------------------------ whose
+
+    def partition_of(self, job_id: str) -> int:
+        """Where Kafka's own producers put the messages of a job."""
+        return int(murmur2(job_id.encode()) & 0x7FFFFFFF) % self._settings.topics.partitions
+
+    def _jobs_of(self, tenant: str) -> OwnedJobs:
+        owned = self._owned().get(tenant)
+        if owned is None:
+            raise ElsewhereError(None)
+        return owned
+
+    def _find(self, tenant: str, job_id: str) -> tuple[int, JobState]:
+        owned = self._jobs_of(tenant)
+        found = owned.find(job_id)
+        if found is not None:
+            return found
+        number = self.partition_of(job_id)
+        if number not in owned.partitions:
+            raise self._elsewhere(tenant, number)
+        raise JobNotFoundError(f"there is no job {job_id!r}")
+
+    def _elsewhere(self, tenant: str, number: int) -> ElsewhereError:
+        topic = TenantTopics(self._settings.namespace, tenant).name("jobs")
+        return ElsewhereError(self._owner_url(TopicPartition(topic, number)))
+
+
+def _status(state: JobState) -> bytes:
+    return encode_status(status_of(state), "json")
+
+
+def _lines(result: ChunkResult, from_row: int) -> list[bytes]:
+    """A line for each row of a chunk from `from_row` on."""
+    errors = {error.row: {"code": error.code, "message": error.message} for error in result.errors}
+    names, columns = list(result.outputs), list(result.outputs.values())
+    lines = []
+    for row, values in enumerate(zip(*columns, strict=True), result.first_row):
+        if row < from_row:
+            continue
+        error = errors.get(row)
+        body = {"row": row, **dict(zip(names, values, strict=True))} if error is None else {"row": row, "error": error}
+        lines.append(msgspec.json.encode(body) + b"\n")
+    return lines

@@ -1,0 +1,257 @@
+"""The stages of `jobs` and `job-results`: little more than the arithmetic of jobs, given records and taking effects.
+
+Both change the same table partition, so that they are never at work at the same time (`unit`), and both run under
+`exactly_once`, whatever the other topics do: a worker that thinks it still owns a job could otherwise overwrite what
+its successor wrote.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from zlib import crc32
+
+import structlog
+from aiokafka import TopicPartition
+
+from schemas.errors import ModelServingError
+from schemas.headers import CONTENT_TYPE, Encoding, parse_headers
+from schemas.job_chunk_codec import decode_outcome, encode_chunk
+from schemas.job_codec import decode_job_message
+from schemas.job_status_codec import encode_status
+from schemas.jobs import Barrier, Chunk, JobStatus, check_job_id, chunk_key
+from schemas.topics import Stream, TenantTopics
+from streams.dead_letters import dead_letter_of
+from streams.effects import Effects, Outgoing, Tally
+from streams.fetch import Records
+from streams.inference.job import advance, count, tick
+from streams.inference.job_state import JobState
+from streams.inference.job_step import Pin, Step, Terms
+from streams.inference.micro_batch import Record, internal_error
+from streams.jobs.owned import JobsPartition, OwnedJobs, change_of
+from streams.measure import TenantCounters
+from streams.stage import Kind, Work
+from streams.tables import LaneTable
+
+log = structlog.get_logger(__name__)
+
+RECORDS_MAX = 64
+"""Of one micro-batch of `jobs`: each may have a megabyte of rows to look at."""
+OUTCOMES_MAX = 512
+DUE_MAX = 256
+"""Jobs that one look at the clock deals with."""
+CONTENT_TYPES: dict[Encoding, list[tuple[str, bytes | None]]] = {
+    "msgpack": [],
+    "json": [(CONTENT_TYPE, b"application/json")],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JobSurroundings:
+    """What both stages of a tenant's jobs share."""
+
+    topics: TenantTopics
+    owned: OwnedJobs
+    pin: Pin
+    partitions: int
+    """Of `job-chunks`."""
+    worker_id: str
+    clock: Callable[[], float] = time.time
+    """Unix seconds."""
+
+    def now_ms(self) -> int:
+        return int(self.clock() * 1000)
+
+    def terms(self, number: int, partition: JobsPartition) -> Terms:
+        return Terms(self.owned.limits, number, self.partitions, self.pin, partition.epoch, partition.in_use)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """Effects on their way, and the states that jobs have come to."""
+
+    surroundings: JobSurroundings
+    number: int
+    partition: JobsPartition
+    effects: Effects
+    changed: dict[str, JobState | None] = field(default_factory=dict)
+
+    def take(self, job_id: str, before: JobState | None, step: Step) -> None:
+        """Adds what follows from one step."""
+        for chunk in step.chunks:
+            self._add(
+                "job-chunks", self._partition_of(chunk), (chunk_key(job_id, chunk.chunk), encode_chunk(chunk), [])
+            )
+        if step.barrier is not None:
+            self._add_barrier(step.barrier)
+        if step.status is not None and step.state is not None:
+            self.tell(job_id, step.status, step.state.encoding)
+        if step.changed:
+            if step.state is None:
+                self._add("job-status", self.number, (job_id.encode(), None, []))
+            self.changed[job_id] = step.state
+            self.partition.put(before, step.state, job_id)
+
+    def tell(self, job_id: str, status: JobStatus, encoding: Encoding) -> None:
+        value = encode_status(status, encoding)
+        self._add("job-status", self.number, (job_id.encode(), value, CONTENT_TYPES[encoding]))
+
+    def finish(self) -> Effects:
+        if self.changed:
+            changes = [change_of(job_id, state) for job_id, state in self.changed.items()]
+            self.effects.changes[self.partition.table] = changes
+        return self.effects
+
+    def _partition_of(self, chunk: Chunk) -> int:
+        """In turn, so that every worker gets its part; not the same one first for all jobs."""
+        return (crc32(chunk.job_id.encode()) + chunk.chunk) % self.surroundings.partitions
+
+    def _add_barrier(self, barrier: Barrier) -> None:
+        for number in range(self.surroundings.partitions):
+            self._add("job-chunks", number, (barrier.job_id.encode(), encode_chunk(barrier), []))
+
+    def _add(self, stream: Stream, number: int, outgoing: Outgoing) -> None:
+        self.effects.tally.bytes_out += len(outgoing[1] or b"")
+        self.effects.add(self.surroundings.topics.name(stream), number, outgoing)
+
+
+class _JobStage:
+    """What the two stages have in common."""
+
+    kind: Kind = "jobs"
+    waits = False
+
+    def __init__(self, surroundings: JobSurroundings, stream: Stream) -> None:
+        self.tenant = surroundings.topics.tenant
+        self.topic = surroundings.topics.name(stream)
+        self.counters = TenantCounters(self.tenant)
+        self.tables: Sequence[LaneTable] = (surroundings.owned.table,)
+        self._surroundings = surroundings
+        self._owned = surroundings.owned
+
+    def unit(self, number: int) -> Hashable:
+        return (self.tenant, "jobs", number)
+
+    async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
+        return [[self._effects(tp, records)] for tp, records in work]
+
+    def _effects(self, tp: TopicPartition, records: Records) -> Effects:
+        now_ms = self._surroundings.now_ms()
+        timestamps = [record.timestamp if record.timestamp > 0 else now_ms for record in records]
+        effects = Effects(records[-1].offset + 1, len(records), timestamps, Tally(results=len(records)))
+        draft = _Draft(self._surroundings, tp.partition, self._owned.partitions[tp.partition], effects)
+        for record in records:
+            try:
+                refusal = self._take(draft, record, now_ms)
+            except ModelServingError as error:
+                refusal = error
+            except Exception as fault:  # no record may stop its partition
+                log.exception("job_record_fault", tenant=self.tenant, topic=tp.topic, offset=record.offset)
+                refusal = internal_error(fault)
+            if refusal is not None:
+                self._refuse(effects, tp, record, refusal)
+        return draft.finish()
+
+    def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
+        """Adds what follows from a record; why it was refused, if it was."""
+        raise NotImplementedError
+
+    def _refuse(self, effects: Effects, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
+        """Says so in a dead letter: a job that goes on is none the worse for a message that it does not take."""
+        effects.tally.results -= 1
+        effects.tally.errors[error.code] += 1
+        effects.tally.dead_letters += 1
+        letter = dead_letter_of(record, tp, error, self._surroundings.worker_id)
+        topic = self._surroundings.topics.name("dead-letters")
+        effects.tally.bytes_out += len(record.value or b"")
+        effects.add(topic, tp.partition, (record.key, record.value, list(letter.headers())))
+
+    async def opened(self, number: int) -> None:
+        self._owned.open(number)
+
+    def closed(self, number: int) -> None:
+        self._owned.close(number)
+
+    def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
+        """What is known of jobs is what the table has acknowledged, and nothing else."""
+        if number in self._owned.partitions and number in self._owned.table.owned:
+            self._owned.open(number)
+
+    def landed(self, number: int, effects: Effects) -> None:
+        if (partition := self._owned.partitions.get(number)) is not None:
+            partition.landed(key.decode() for changes in effects.changes.values() for key, _ in changes)
+
+    def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
+        return None
+
+
+class JobMessages(_JobStage):
+    """The stage of `jobs`: messages, and what jobs do as time passes."""
+
+    def __init__(self, surroundings: JobSurroundings) -> None:
+        super().__init__(surroundings, "jobs")
+
+    def records_max(self) -> int:
+        return RECORDS_MAX
+
+    def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
+        limits = self._owned.limits
+        refusal: ModelServingError | None = getattr(record, "refusal", None)
+        if refusal is not None:
+            return refusal
+        job_id = check_job_id(record.key)
+        encoding = parse_headers(record.headers, limits).encoding
+        message = decode_job_message(record.value, encoding, limits)
+        before = draft.partition.state(job_id)
+        terms = self._surroundings.terms(draft.number, draft.partition)
+        step = advance(before, job_id, message, record.offset, now_ms, terms)
+        draft.take(job_id, before, step)
+        return step.refusal
+
+    def _refuse(self, effects: Effects, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
+        super()._refuse(effects, tp, record, error)
+        self._owned.partitions[tp.partition].handled.refuse(record.offset, error)
+
+    def landed(self, number: int, effects: Effects) -> None:
+        super().landed(number, effects)
+        if (partition := self._owned.partitions.get(number)) is not None:
+            partition.handled.up_to(effects.next_offset)
+
+    def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
+        partition = self._owned.partitions.get(tp.partition)
+        if partition is None or not (due := partition.due(now_ms, DUE_MAX)):
+            return None
+        draft = _Draft(self._surroundings, tp.partition, partition, Effects(next_offset, 0, []))
+        for job_id in due:
+            before = partition.state(job_id)
+            if before is not None:
+                step = tick(before, now_ms, self._surroundings.terms(tp.partition, partition))
+                draft.take(job_id, before, step)
+                if not step.changed:
+                    partition.put(before, before, job_id)
+        effects = draft.finish()
+        return effects if effects.by_topic or effects.changes else None
+
+
+class JobResults(_JobStage):
+    """The stage of `job-results`: what chunks came to."""
+
+    def __init__(self, surroundings: JobSurroundings) -> None:
+        super().__init__(surroundings, "job-results")
+
+    def records_max(self) -> int:
+        return OUTCOMES_MAX
+
+    def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
+        limits = self._owned.limits
+        refusal: ModelServingError | None = getattr(record, "refusal", None)
+        if refusal is not None:
+            return refusal
+        job_id = check_job_id(record.key)
+        outcome = decode_outcome(record.value, parse_headers(record.headers, limits).encoding, limits)
+        if outcome.job_id != job_id:
+            return None  # nobody here writes such a record, and no job is to believe it
+        before = draft.partition.state(job_id)
+        draft.take(job_id, before, count(before, outcome, record.offset, now_ms))
+        return None
