@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from tests.fuzz.campaign import Bounds, run, table
 from tests.fuzz.targets import all_targets
 
-ROOT = Path(__file__).parent.parent.parent
 UNBOUNDED = 10**12
 
 
@@ -24,7 +24,8 @@ def main() -> int:
     chosen = parser.parse_args()
     targets = [target for name, target in all_targets().items() if name in (chosen.target or all_targets())]
     bounds = Bounds(chosen.inputs, 60 * chosen.minutes, chosen.workers, chosen.seed)
-    accounts = run(targets, bounds, ROOT / "build" / "fuzz", lambda text: print(text, file=sys.stderr, flush=True))
+    with tempfile.TemporaryDirectory(prefix="inferd-fuzz-") as directory:
+        accounts = run(targets, bounds, Path(directory), lambda text: print(text, file=sys.stderr, flush=True))
     print(table(accounts))
     findings = [finding for account in accounts.values() for finding in account.findings]
     print(*findings, sep="\n\n")

@@ -20,7 +20,9 @@ from tests.fuzz.target import Target
 SHARES = {"drawn": 0.01, "guided": 0.09, "mutated": 0.9}
 """Of the inputs of a target; the time is shared evenly."""
 SHARES_UNGUIDED = {"drawn": 0.01, "mutated": 0.99}
-START_S, SECONDS_MIN = 1.0, 0.2
+START_S, SECONDS_MIN = 1.0, 1.0
+SHORT_S = 4.0
+"""With less time for each step, all of it goes to the way that needs no start."""
 GRACE_S = 60.0
 TAIL_CHARS = 3_000
 
@@ -84,6 +86,8 @@ def _steps(targets: list[Target], bounds: Bounds) -> Iterator[Step]:
     """Fast targets last: they can use the time that the slow ones leave."""
     weight = sum(target.weight for target in targets)
     shares = SHARES if guided.available() else SHARES_UNGUIDED
+    if bounds.seconds * bounds.workers < SHORT_S * len(shares) * len(targets):
+        shares = {"mutated": 1.0}
     for way, share in shares.items():
         for target in sorted(targets, key=lambda target: target.weight):
             yield Step(target, way, int(bounds.inputs * target.weight / weight * share) + 1)
