@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 import structlog
 
 from daemon import cluster, logs
+from daemon.custom_classes import load_custom
 from daemon.errors import BrokerUnreachableError
 from daemon.http.admission import ADMISSION
 from daemon.http.cluster_models import ClusterModels
@@ -35,7 +36,6 @@ from daemon.version import inferd_version
 from daemon.watchdog import Watchdog
 from schemas.connection import KafkaConnection
 from schemas.errors import ServerError
-from streams.settings import StreamSettings
 from streams.snapshot import StreamsSnapshot
 
 EXIT_STOPPED, EXIT_FAILED, EXIT_SETTINGS = 0, 1, 2
@@ -63,7 +63,8 @@ class Streams(Predictions, Protocol):
 
 
 OnFatal = Callable[[str, int], None]
-MakeStreams = Callable[[StreamSettings, OnFatal], Streams]
+MakeStreams = Callable[..., Streams]
+"""(settings, on_fatal) -> streams; users' own classes, where there are any, come as `custom`."""
 
 
 def load_streams() -> MakeStreams:
@@ -130,7 +131,10 @@ class WorkerProcess:
     ) -> None:
         self.board = StatusBoard(settings)
         self._predictions = StreamsPredictions()
-        app = worker_app(settings, self.board, self._predictions, ClusterModels(settings, self.board.snapshot))
+        own = load_custom(settings)
+        self._custom = own.custom
+        models = ClusterModels(settings, self.board.snapshot)
+        app = worker_app(settings, self.board, self._predictions, models, own=own.routes)
         self._admission = app[ADMISSION]
         self.http = HttpServer(app, settings.http_host, settings.http_port, idle_timeout_s=settings.http_idle_timeout_s)
         self._settings, self._signals, self._parts, self._say_counts = settings, signals, parts, say_counts
@@ -188,7 +192,10 @@ class WorkerProcess:
 
     def _make(self, make_streams: MakeStreams) -> Streams:
         try:
-            return make_streams(self._settings.streams(self.http.url), self._on_fatal)
+            settings = self._settings.streams(self.http.url)
+            if self._custom is None:
+                return make_streams(settings, self._on_fatal)
+            return make_streams(settings, self._on_fatal, custom=self._custom)
         except ServerError as error:
             # Nothing was asked of the broker yet: it is the settings that they refuse.
             raise SettingsError([error.message]) from error

@@ -45,6 +45,7 @@ OffsetReset = Literal["earliest", "latest"]
 
 _LANE, _GROUP, _TOPICS, _TRIAL, _LIMITS = LaneSettings(), GroupSettings(), TopicSettings(), TrialSettings(), Limits()
 _CACHE = CacheSettings()
+_CLASS_NAME = kind.text(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", "a class with its module, such as mypackage.MyServer")
 _GROUP_TEXT = kind.text(r"[A-Za-z0-9._-]{1,200}", "1 to 200 of A-Z a-z 0-9 . _ -")
 
 
@@ -61,6 +62,7 @@ class Settings:
         "Jobs",
         "Models",
         "HTTP",
+        "Own classes",
         "Process",
         "Embedded broker",
     )
@@ -369,6 +371,25 @@ class Settings:
         False,
         "Serve HTTP on an address that other machines reach, though nothing guards it.",
         "HTTP",
+    )
+
+    server: str | None = setting(
+        _CLASS_NAME,
+        None,
+        "Your subclass of `inferd.ModelServer`, as `module.Class`: its routes are added to the HTTP port.",
+        "Own classes",
+    )
+    batch_predictor: str | None = setting(
+        _CLASS_NAME,
+        None,
+        "Your subclass of `inferd.BatchPredictor`: its `process_batch` scores the chunks of jobs.",
+        "Own classes",
+    )
+    realtime_predictor: str | None = setting(
+        _CLASS_NAME,
+        None,
+        "Your subclass of `inferd.RealtimePredictor`: its `predict` answers requests.",
+        "Own classes",
     )
 
     worker_id: str = setting(

@@ -65,14 +65,13 @@ class ModelServer:
         """`tenant_id` is the manager's by default, `port` 0 a free one. The predictors answer predictions and jobs.
 
         `tokens_file` has the bearer tokens that are asked for (as `INFERD_HTTP_TOKENS_FILE`); `insecure_http` allows a
-        host that other machines reach without any. Raises `ServerError` where host, port or tokens do not serve, and
-        where a route cannot be bound.
+        host that other machines reach without any. Raises `ServerError` where a route cannot be bound.
         """
         self.model_manager = manager_of(model_manager, tenant_id)
         self.tenant_id: str = self.model_manager.tenant_id
         self.host, self.port = host, port
         self._tokens = None if tokens_file is None else TokensFile(Path(tokens_file))
-        check_address(host, port, guarded=self._tokens is not None or insecure_http)
+        self._guarded = self._tokens is not None or insecure_http
         self.realtime_predictor = realtime_predictor or RealtimePredictor(self.model_manager)
         self.batch_predictor = batch_predictor or BatchPredictor(self.model_manager)
         self.app = OwnRoutes()
@@ -101,7 +100,11 @@ class ModelServer:
         return running.url
 
     def start_server(self) -> None:
-        """Serves until Ctrl-C, SIGTERM or `stop_server`. `ServerError` where it cannot, and where it does already."""
+        """Serves until Ctrl-C, SIGTERM or `stop_server`.
+
+        `ServerError` for a port that is taken, a host that is not this machine's or that nothing guards, a file of
+        tokens that cannot be used, and where it serves already.
+        """
         with suppress(RuntimeError):
             asyncio.get_running_loop()
             raise ServerError("start_server() blocks, and an event loop runs here: call start_in_thread() instead")
@@ -133,6 +136,7 @@ class ModelServer:
             running.thread.join()
 
     def _begin(self) -> _Running:
+        check_address(self.host, self.port, guarded=self._guarded)
         with self._state:
             if self._running is not None:
                 raise ServerError(f"the server has started already, on {self._running.url or self.host}")

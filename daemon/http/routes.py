@@ -13,6 +13,7 @@ from daemon.http.jobs import add_jobs
 from daemon.http.models import add_models
 from daemon.http.observation import add_observation
 from daemon.http.openapi import add_openapi
+from daemon.http.own_routes import OwnRoutes
 from daemon.http.predictions import add_predictions
 from daemon.http.services import Jobs, Models, Predictions
 from daemon.http.tokens import TokensFile
@@ -22,14 +23,24 @@ from daemon.status import StatusBoard
 
 
 def worker_app(
-    settings: Settings, board: StatusBoard, predictions: Predictions, models: Models, jobs: Jobs | None = None
+    settings: Settings,
+    board: StatusBoard,
+    predictions: Predictions,
+    models: Models,
+    jobs: Jobs | None = None,
+    own: OwnRoutes | None = None,
 ) -> web.Application:
-    """All that a worker serves. `ServerError` where the file of tokens cannot be used."""
+    """All that a worker serves, a team's `own` routes before the others.
+
+    `ServerError` where the file of tokens cannot be used.
+    """
     app = create_app(
         access=access_of(settings),
         admission=Admission(settings.http_concurrency_max, board.draining),
         limits=limits_of(settings),
     )
+    if own is not None:
+        own.add_to(app)
     add_observation(app, board)
     add_predictions(app, predictions)
     add_models(app, models, Uploads(settings.data_dir / "uploads"))

@@ -195,7 +195,7 @@ def test_a_taken_port_is_told(manager: ModelManager) -> None:
 )
 def test_a_bad_address_is_told(manager: ModelManager, host: str, port: Any, words: str) -> None:
     with pytest.raises(ServerError, match=words):
-        ModelServer(manager, host, port)
+        ModelServer(manager, host, port).start_server()
 
 
 def test_an_address_of_another_machine_is_told(manager: ModelManager) -> None:
@@ -273,7 +273,7 @@ def test_factories_take_a_directory_or_a_manager(manager: ModelManager, expected
 @pytest.mark.parametrize(
     "raises",
     [
-        lambda manager: ModelServer(manager, port=-1),
+        lambda manager: ModelServer(manager, port=-1).start_server(),
         lambda manager: RealtimePredictor(manager).predict("x", ROW),
         lambda manager: BatchPredictor(manager).get_batch_status("x"),
         lambda manager: manager.load("a/b"),

@@ -1,0 +1,113 @@
+"""`--server`, `--batch-predictor` and `--realtime-predictor`: the classes that they name, loaded once."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from daemon.errors import words_of
+from daemon.setting_table import SettingsError
+from daemon.settings import Settings
+
+if TYPE_CHECKING:
+    from daemon.http.model_server import ModelServer
+    from daemon.http.own_routes import OwnRoutes
+    from streams.serving.custom import Custom
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Customised:
+    """What the classes came to: routes for the worker's HTTP port, and what its streams ask."""
+
+    routes: OwnRoutes | None = None
+    custom: Custom | None = None
+
+
+@dataclass(slots=True)
+class _Loader:
+    """Loads classes, and notes a problem for each that does not serve."""
+
+    problems: list[str] = field(default_factory=list)
+
+    def load(self, variable: str, path: str | None, base: type) -> Any:
+        """The subclass of `base` that `path` names; None where there is no path, or a problem."""
+        if path is None:
+            return None
+        try:
+            found = _find(path)
+        except Exception as error:  # a user's module may raise anything while it is loaded
+            log.exception("custom_class_failed", setting=variable, path=path)
+            self.problems.append(f"{variable}={path} cannot be loaded: {words_of(error)}")
+            return None
+        if not inspect.isclass(found) or not issubclass(found, base):
+            self.problems.append(f"{variable}={path} is no subclass of inferd.{base.__name__}")
+            return None
+        return found
+
+    def make(self, variable: str, make: Any) -> Any:
+        """What `make` gives; None where it raises, which is a problem."""
+        try:
+            return make()
+        except Exception as error:  # so may the constructor of a user's class
+            log.exception("custom_class_failed", setting=variable)
+            self.problems.append(f"{variable}: its class cannot be constructed: {words_of(error)}")
+            return None
+
+
+def load_custom(settings: Settings) -> Customised:
+    """The users' own classes that the settings name; nothing where they name none.
+
+    Modules are looked for in the working directory, too. `SettingsError` with a line for each class that does not
+    serve.
+    """
+    if settings.server is settings.batch_predictor is settings.realtime_predictor is None:
+        return Customised()
+    from daemon.http import model_server
+    from streams.serving.batch_predictor import BatchPredictor
+    from streams.serving.custom import Custom
+    from streams.serving.realtime_predictor import RealtimePredictor
+
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    loader, limits = _Loader(), settings.streams().limits
+    server = loader.load("INFERD_SERVER", settings.server, model_server.ModelServer)
+    batch = loader.load("INFERD_BATCH_PREDICTOR", settings.batch_predictor, BatchPredictor)
+    realtime = loader.load("INFERD_REALTIME_PREDICTOR", settings.realtime_predictor, RealtimePredictor)
+    custom = loader.make("INFERD_…_PREDICTOR", lambda: Custom(settings.tenants, realtime, batch, limits))
+    routes = None
+    if server is not None and custom is not None:
+        routes = loader.make("INFERD_SERVER", lambda: _routes_of(server, settings, custom))
+    if loader.problems:
+        raise SettingsError(loader.problems)
+    return Customised(routes, custom)
+
+
+def _routes_of(server: type[ModelServer], settings: Settings, custom: Custom) -> OwnRoutes:
+    """The routes of a server of the first tenant, whose own predictors it uses unless it brought others."""
+    from streams.serving.batch_predictor import BatchPredictor
+    from streams.serving.realtime_predictor import RealtimePredictor
+
+    tenant = settings.tenants[0]
+    made = server(custom.models(tenant), settings.http_host, settings.http_port, tenant)
+    realtime, batch = custom.realtime_predictor(tenant), custom.batch_predictor(tenant)
+    if realtime is not None and type(made.realtime_predictor) is RealtimePredictor:
+        made.realtime_predictor = realtime
+    if batch is not None and type(made.batch_predictor) is BatchPredictor:
+        made.batch_predictor = batch
+    return made.app
+
+
+def _find(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    loaded = importlib.import_module(module)
+    if not hasattr(loaded, name):
+        raise AttributeError(f"module {module!r} has no {name!r}")
+    return getattr(loaded, name)
