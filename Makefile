@@ -24,6 +24,9 @@ test-unit: $(VENV)/.installed-dev ## Run the tests that need no broker.
 fuzz: $(VENV)/.installed-dev ## Look for bytes that no decoder takes well (FUZZ_MINUTES=5 FUZZ_INPUTS= FUZZ_WORKERS=1).
 	@$(PY) -m tests.fuzz
 
+jobs-histories: $(VENV)/.installed-dev ## Run 100,000 random histories of jobs against their reference (2 to 3 minutes).
+	@$(PY) -m tests.unit.inference.job_histories
+
 lint: $(VENV)/.installed-dev ## Check style and layout of the code.
 	@$(PY) -m ruff check $(CODE)
 	@$(PY) -m ruff format --check $(CODE)

@@ -44,7 +44,7 @@ class _Outcome(_Place):
 class _Record(msgspec.Struct):
     """Tells a barrier's result from a chunk's."""
 
-    barrier: int | None = None
+    barrier: str | None = None
 
 
 def _decoders(type_: Any) -> dict[Encoding, Any]:

@@ -174,8 +174,9 @@ class Barrier(msgspec.Struct, frozen=True, kw_only=True, tag="barrier", forbid_u
     everything before it is committed."""
 
     job_id: str
-    barrier: int
-    """Offset of the message that cancels."""
+    barrier: str
+    """Names this barrier: of one that was sent before a crash, and so before chunks that are sent again, the answers
+    do not count."""
     partition: int
     """Of the job in `job-results`."""
 
@@ -219,7 +220,7 @@ class BarrierResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything before the barrier in this partition of `job-chunks` is committed."""
 
     job_id: str
-    barrier: int
+    barrier: str
     partition: int
     """Of `job-chunks`."""
 

@@ -54,7 +54,7 @@ def advance(state: JobState | None, job_id: str, message: JobMessage, at: int, n
     cut = replace(settle(messages.dispatched(after, now_ms), now_ms), applied_jobs=at)
     if cut.ended:
         return step_to(state, cut, now_ms)
-    barrier = Barrier(job_id=job_id, barrier=at, partition=terms.partition)
+    barrier = Barrier(job_id=job_id, barrier=_barrier(at, terms), partition=terms.partition)
     chunks = _new_chunks(after, cut, message, terms)
     return step_to(state, cut, now_ms, chunks, barrier if isinstance(message, CancelJob) else None)
 
@@ -74,7 +74,7 @@ def _taken(state: JobState | None, job_id: str, message: JobMessage, at: int, no
     if state is None:
         raise messages.not_found(job_id)
     if isinstance(message, CancelJob):
-        return messages.cancelled(state, at, now_ms, terms)
+        return messages.cancelled(state, _barrier(at, terms), now_ms, terms)
     return messages.retried(state, terms.limits)
 
 
@@ -95,6 +95,10 @@ def _submitted(state: JobState | None, job_id: str, message: SubmitJob, at: int,
         return opened
     filled = messages.with_rows(opened, 0, message.batch, at, now_ms, terms)
     return replace(filled, message_count=1)
+
+
+def _barrier(at: int, terms: Terms) -> str:
+    return f"{at}-{terms.epoch:x}"
 
 
 def _new_chunks(before: JobState, after: JobState, message: JobMessage, terms: Terms) -> list[Chunk]:
@@ -122,7 +126,7 @@ def count(state: JobState | None, outcome: ChunkOutcome | BarrierResult, at: int
 
 def _answered(state: JobState, answer: BarrierResult) -> JobState:
     left = state.barriers_left & ~(1 << answer.partition)
-    if state.cancelled_by != answer.barrier or left == state.barriers_left:
+    if state.barrier != answer.barrier or left == state.barriers_left:
         return state
     return replace(state, barriers_left=left)
 
@@ -202,7 +206,7 @@ def wakes_at(state: JobState, limits: Limits) -> int:
     times = [expires_at(state, limits)]
     if state.opened_with is not None and state.unpublished:
         times.append(state.published_at + PROGRESS_INTERVAL_MS)
-    if state.attempt == 0 and state.cancelled_by is None:
+    if state.attempt == 0 and state.barrier is None:
         deadline, late = _deadlines(state, limits)
         waiting = not state.group_complete and state.chunks_done == len(state.chunks)
         times.append((deadline if waiting else late) + 1)
@@ -223,7 +227,7 @@ def _is_overdue(state: JobState, now_ms: int, limits: Limits) -> bool:
 
     A retry has no deadline but the retention, and a job that is being cancelled waits for its barriers.
     """
-    if state.attempt or state.cancelled_by is not None:
+    if state.attempt or state.barrier is not None:
         return False
     deadline, late = _deadlines(state, limits)
     waiting = not state.group_complete and state.chunks_done == len(state.chunks)

@@ -143,17 +143,17 @@ def closed(state: JobState, message_count: int) -> JobState:
     return replace(state, message_count=message_count)
 
 
-def cancelled(state: JobState, at: int, now_ms: int, terms: Terms) -> JobState:
+def cancelled(state: JobState, barrier: str, now_ms: int, terms: Terms) -> JobState:
     """The job on its way to `cancelled`, or there where nothing was dispatched.
 
     `Unchanged` where it is already; `JobClosedError`, `JobExpiredError` where it ended otherwise.
     """
-    if state.phase == "cancelled" or (state.cancelled_by is not None and not state.ended):
+    if state.phase == "cancelled" or (state.barrier is not None and not state.ended):
         raise Unchanged
     check_takes_messages(state)
     if not len(state.chunks):
-        return finish(replace(state, cancelled_by=at), "cancelled", now_ms)
-    return replace(state, cancelled_by=at, barriers_left=(1 << terms.partitions) - 1)
+        return finish(replace(state, barrier=barrier), "cancelled", now_ms)
+    return replace(state, barrier=barrier, barriers_left=(1 << terms.partitions) - 1)
 
 
 def retried(state: JobState, limits: Limits) -> JobState:
@@ -176,7 +176,7 @@ def check_takes_messages(state: JobState) -> None:
         raise JobExpiredError(f"job {state.job_id!r} is past its retention")
     if state.ended:
         raise JobClosedError(f"job {state.job_id!r} has ended: it is {state.phase}")
-    if state.cancelled_by is not None:
+    if state.barrier is not None:
         raise JobClosedError(f"job {state.job_id!r} is being cancelled")
 
 
@@ -194,7 +194,7 @@ def submitted_late(state: JobState) -> ModelServingError:
 
 def dispatched(state: JobState, now_ms: int) -> JobState:
     """The job with chunks of every message that is there and follows on those that have been cut."""
-    if state.ended or state.opened_with is None or state.cancelled_by is not None:
+    if state.ended or state.opened_with is None or state.barrier is not None:
         return state
     until = arrived_until(state)
     if until == state.next_seq:

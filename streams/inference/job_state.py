@@ -81,8 +81,8 @@ class JobState:
     failed: int = 0
     attempt: int = 0
     retry_wanted: bool = False
-    cancelled_by: int | None = None
-    """Offset of the message that cancels it."""
+    barrier: str | None = None
+    """Its barrier, once it is being cancelled."""
     barriers_left: int = 0
     """Bit p: partition p of `job-chunks` has not answered the barrier."""
     started_at: int | None = None
@@ -111,7 +111,7 @@ class JobState:
     @property
     def group_complete(self) -> bool:
         """Whether all messages are there and cut."""
-        return self.message_count is not None and self.next_seq >= self.message_count
+        return self.opened_with is not None and self.message_count is not None and self.next_seq >= self.message_count
 
     @property
     def rows_dispatched(self) -> int:

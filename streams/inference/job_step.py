@@ -41,6 +41,8 @@ class Terms:
     partitions: int
     """How many `job-chunks` has."""
     pin: Pin
+    epoch: int
+    """A number that changes whenever states are read anew: after a crash, or with another owner."""
     in_use: Usage = NOTHING_USED
     """What jobs of the tenant take, as far as it is known here."""
 
@@ -124,7 +126,7 @@ def settle(state: JobState, now_ms: int) -> JobState:
     """The state, ended if nothing is left to wait for."""
     if state.ended:
         return state
-    if state.cancelled_by is not None:
+    if state.barrier is not None:
         return state if state.barriers_left else finish(state, "cancelled", now_ms)
     if state.opened_with is None:
         return state
