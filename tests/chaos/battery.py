@@ -28,7 +28,7 @@ LENGTHY_FROM_S = 600.0
 """Time for one guarantee from which on faults of half a minute and more are drawn."""
 BUG_PER_SECOND, BUG_LOAD_S = 600, 3.0
 QUICK_SETTINGS: Mapping[str, Any] = MappingProxyType(
-    {"session_timeout_s": 4, "heartbeat_interval_s": 0.3, "request_timeout_s": 6}
+    {"session_timeout_s": 4, "heartbeat_interval_s": 0.3, "request_timeout_s": 8}
 )
 """Of workers in short runs: the dead are noticed sooner."""
 

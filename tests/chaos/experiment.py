@@ -100,6 +100,7 @@ def inject(system: System, step: Step) -> Injection:
     except (AssertionError, KafkaException) as error:
         problem = str(error)[:700]
         if system.experiment.bug is None:
+            print(f"{step.fault}: {problem}", flush=True)
             rescue(system)
     watch = system.watches[marks] if len(system.watches) > marks else None
     return Injection(

@@ -148,7 +148,7 @@ class Fleet:
 
     def places(self, worker: Worker) -> frozenset[Place]:
         """The input partitions that a worker has."""
-        found = status(worker).get("partitions", ())
+        found = [p for p in status(worker).get("partitions", ()) if p["topic"].endswith(".requests")]
         return frozenset(Place(p["topic"].split(".")[1], p["partition"]) for p in found)
 
 

@@ -54,6 +54,12 @@ class Load:
         if self._failed is not None:
             raise self._failed
 
+    def give_up(self) -> None:
+        """Ends the load, whatever is left of it."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(FLUSH_S + 30)
+
     def _guard(self, run: Callable[[], None]) -> None:
         try:
             run()

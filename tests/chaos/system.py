@@ -112,6 +112,10 @@ class System:
     def close(self) -> None:
         """Whatever still runs ends."""
         self.proxy.heal()
+        if not self.kafka.running:
+            self.kafka.start()
+        if hasattr(self, "load"):
+            self.load.give_up()
         if hasattr(self, "reader"):
             self.reader.stop()
         for worker in self.fleet.slots:

@@ -78,7 +78,7 @@ def zombie(system: System, rng: random.Random) -> None:
             system.fleet.kill(worker)
     finally:
         system.fleet.restart(slot)
-    assert taken, f"nobody took over within {frozen_s:.1f} s"
+    assert taken or system.experiment.bug, f"nobody took over within {frozen_s:.1f} s"
 
 
 def _others_have(system: System, worker: Worker, places: Collection[Place]) -> bool:
