@@ -7,10 +7,10 @@ CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-unit fuzz lint format typecheck coverage http-fuzz bench chaos chaos-bugs audit lock lock-jars clean
+.PHONY: help demo test test-unit fuzz jobs-histories lint format typecheck coverage http-fuzz bench chaos chaos-bugs audit lock lock-jars clean
 
 help: ## Show this list.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(VENV)/.installed ## See it work: a broker, a worker, a model, real requests; stops by itself.
 	@$(VENV)/bin/inferd demo
