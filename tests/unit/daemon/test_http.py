@@ -106,6 +106,13 @@ async def test_metrics_are_for_prometheus(client: Client) -> None:
     assert 'inferd_requests_total{tenant="default"} 50.0' in await answer.text()
 
 
+async def test_the_page_asks_for_a_token_where_one_is_wanted(client: Client) -> None:
+    text = await (await client.get("/")).text()
+    assert '<form id="ask" hidden>' in text
+    assert '"Bearer " + token' in text
+    assert "status !== 401" in text
+
+
 async def test_the_page_loads_nothing_from_elsewhere(client: Client) -> None:
     answer = await client.get("/")
     text = await answer.text()

@@ -79,6 +79,12 @@ def test_the_tenant_is_a_parameter_where_it_must_be_named() -> None:
         assert [item["name"] for item in listing.get("parameters", [])] == expected
 
 
+def test_the_page_about_http_tells_its_codes() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "http.md").read_text(encoding="utf-8")
+    rows = [f"| `{code}` | {error.meaning} | {error.http_status} |" for code, error in HTTP_CODES.items()]
+    assert page.partition("<!-- http codes -->")[2].partition("<!-- end -->")[0].splitlines()[3:] == rows
+
+
 @pytest.mark.timeout(90)
 async def test_a_few_hundred_cases_find_no_breach(capfd: pytest.CaptureFixture[str]) -> None:
     """`make http-fuzz` tries ten thousand."""
