@@ -154,6 +154,7 @@ def _check_categories(feature: Feature, categories: Sequence[Scalar], limits: Li
             raise InvalidValueError(f"{where}: {value[:80]!r}… exceeds {limits.string_chars_max} characters")
         if isinstance(value, float) and not math.isfinite(value):
             raise InvalidValueError(f"{where}: {value} is no category; a missing value is null")
+        _check_sendable(value, where)
     if len(set(categories)) != len(categories):
         raise InvalidValueError(f"{where}: a value comes twice (1, 1.0 and true are the same value)")
 
@@ -187,6 +188,7 @@ def _check_default(feature: Feature, value: Scalar) -> None:
     if value is None:
         return
     where = f"preprocess.defaults: {feature.name[:80]!r}: {str(value)[:80]!r}"
+    _check_sendable(value, where)
     if feature.dtype == "category":
         if feature.categories is not None and value not in feature.categories:
             raise InvalidValueError(f"{where} is none of its categories")
@@ -201,6 +203,12 @@ def _check_default(feature: Feature, value: Scalar) -> None:
         raise InvalidValueError(f"{where} is beyond {feature.dtype}")
     if (feature.min is not None and value < feature.min) or (feature.max is not None and value > feature.max):
         raise InvalidValueError(f"{where} is outside of {feature.min}..{feature.max}")
+
+
+def _check_sendable(value: Scalar, where: str) -> None:
+    """Refuse an integer that JSON can spell and MessagePack, and mostly float64, cannot."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise InvalidValueError(f"{where}: an integer of {value.bit_length()} bits; 64 are allowed")
 
 
 def _check_postprocess(postprocess: Postprocess, outputs: int | None) -> None:

@@ -21,11 +21,13 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=int(os.environ.get("FUZZ_WORKERS") or 1))
     parser.add_argument("--seed", type=int, default=int(os.environ.get("FUZZ_SEED") or 0))
     parser.add_argument("--target", action="append", choices=all_targets(), help="only this one; may be repeated")
+    parser.add_argument("--directory", type=Path, help="keep the inputs that reached new code there")
     chosen = parser.parse_args()
     targets = [target for name, target in all_targets().items() if name in (chosen.target or all_targets())]
     bounds = Bounds(chosen.inputs, 60 * chosen.minutes, chosen.workers, chosen.seed)
     with tempfile.TemporaryDirectory(prefix="inferd-fuzz-") as directory:
-        accounts = run(targets, bounds, Path(directory), lambda text: print(text, file=sys.stderr, flush=True))
+        place = chosen.directory or Path(directory)
+        accounts = run(targets, bounds, place, lambda text: print(text, file=sys.stderr, flush=True))
     print(table(accounts))
     findings = [finding for account in accounts.values() for finding in account.findings]
     print(*findings, sep="\n\n")
