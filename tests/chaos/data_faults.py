@@ -24,7 +24,8 @@ from tests.chaos.system import System
 from tests.fixtures.workers import until
 
 SAID_WITHIN_S = 30.0
-UNSENDABLE_BYTES = "60"
+UNSENDABLE_BYTES = "100"
+"""Less than any result, and more than the marker that ends a transaction."""
 COMMITTED_WITHIN_S = 1.5
 TO_THE_END = -1
 
