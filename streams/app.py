@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import faust
@@ -25,6 +26,7 @@ from streams.lane import Lane
 from streams.measure import LaneMeasures
 from streams.refusals import Refusals
 from streams.settings import StreamSettings
+from streams.slots import Slot, claim_slot
 from streams.snapshot import Phase, StreamsSnapshot
 from streams.status import fault_of, take_snapshot
 from streams.tables import LaneTableManager
@@ -52,6 +54,7 @@ class Streams:
         self._on_fatal = on_fatal
         self._app: LaneApp | None = None
         self.tenants: Mapping[str, TenantParts] = {}
+        self._slot: Slot | None = None
         self._reader = RecordReader(settings)
         self.jobs = JobService(settings, self._owned_jobs, self._reader, self._owner_url)
         self._tasks: list[asyncio.Task[Any]] = []
@@ -84,7 +87,8 @@ class Streams:
     async def _join(self, topics: list[TopicState], deploys: Deploys) -> None:
         self._app = app = create_app(self.settings)
         group = FaustGroup(app)
-        self.tenants = compose_tenants(app, self.settings, topics, deploys, self.measures, self._reader)
+        directory = self._claim_directory()
+        self.tenants = compose_tenants(app, self.settings, topics, deploys, self.measures, self._reader, directory)
         stages = [stage for tenant in self.tenants.values() for stage in tenant.stages]
         guarantee = guarantee_of(self.settings, self.measures)
         lane = self.lane = Lane(self.settings, stages, group, guarantee, self.measures, self._crashed)
@@ -97,6 +101,14 @@ class Streams:
         self._run(lane.run(), "lane")
         self._run(self._run_app(app), "faust")
         self._run(self._watch(app, lane), "watch")
+
+    def _claim_directory(self) -> Path | None:
+        """Where tables are kept beside their changelogs; None for in memory."""
+        if self.settings.cache.store == "memory":
+            return None
+        if self._slot is None:
+            self._slot = claim_slot(self.settings.data_dir / "tables")
+        return self._slot.path
 
     async def stop(self, timeout_s: float) -> bool:
         """Stops taking, finishes what is in flight, commits, leaves the group; False where the deadline passed first.
@@ -117,6 +129,9 @@ class Streams:
         for tenant in self.tenants.values():
             for table in tenant.tables:
                 table.close()
+        if self._slot is not None:
+            self._slot.close()
+            self._slot = None
         if self.deploys is not None:
             await self.deploys.stop()
         self._stage = "stopped"

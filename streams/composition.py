@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from schemas.topics import Stream, TenantTopics
@@ -50,18 +51,19 @@ def compose_tenants(
     deploys: Deploys,
     measures: LaneMeasures,
     reader: RecordReader,
+    directory: Path | None,
 ) -> Mapping[str, TenantParts]:
-    """The parts of every tenant, by name; their tables are declared in the Faust app."""
+    """The parts of every tenant, by name; their tables are declared in the app, and kept in `directory`, if any."""
     partitions_of = {topic.name: topic.partitions for topic in topics}
     scoring = BatchScoring(measures, Pace(settings.lane), time.time)
     parts = {}
     for tenant in settings.tenants:
         catalog = deploys.catalogs[tenant]
-        predictions = Predictions(tenant, make_table(app, settings, tenant, "predictions"), catalog)
+        predictions = Predictions(tenant, make_table(app, settings, tenant, "predictions", directory), catalog)
         scorer = Scorer(catalog, settings.limits, settings.reply_to_allowed)
         names = TenantTopics(settings.namespace, tenant)
         requests = TenantLane(names, scorer, settings.worker_id, partitions_of, scoring, predictions)
-        jobs_table = make_table(app, settings, tenant, "jobs")
+        jobs_table = make_table(app, settings, tenant, "jobs", directory)
         jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures)
         parts[tenant] = TenantParts(requests, jobs)
     return parts

@@ -11,6 +11,7 @@ covered by `tests/unit/streams/test_tables.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import faust
@@ -179,22 +180,26 @@ class LaneTable(faust.Table):  # type: ignore[type-arg]
         self.retain(set())
 
 
-def make_table(app: faust.App, settings: StreamSettings, tenant: str, table: TableName) -> LaneTable:
-    """A table of the app, empty; its changelog is `changelog_name`."""
+def make_table(
+    app: faust.App, settings: StreamSettings, tenant: str, table: TableName, directory: Path | None
+) -> LaneTable:
+    """A table of the app, empty; its changelog is `changelog_name`.
+
+    `directory`: where its entries are kept beside the changelog; None keeps them in memory.
+    """
     name = table_name(tenant, table)
     made = LaneTable(app, name=name, key_type=bytes, value_type=bytes, partitions=settings.topics.partitions)
     made.changelog = changelog_name(settings.group.group_id, tenant, table)
-    stores = _stores(settings, name, table)
+    stores = _stores(settings, made, directory)
     made.open_store = stores.open
     app.tables.add(made)
     return made
 
 
-def _stores(settings: StreamSettings, name: str, table: TableName) -> ByteStores:
-    """Where entries are kept: jobs in memory, because few of them are open at a time."""
-    if table == "jobs" or settings.cache.store == "memory":
+def _stores(settings: StreamSettings, table: LaneTable, directory: Path | None) -> ByteStores:
+    if directory is None:
         return MemoryStores()
-    return RocksStores(settings.data_dir / "tables" / name, settings.cache.block_cache_bytes)
+    return RocksStores(directory / table.name, settings.cache.block_cache_bytes, table.changelog)
 
 
 class LaneTableManager(TableManager):
