@@ -32,6 +32,7 @@ from schemas.requests import Output
 from streams.inference.catalog import ModelCatalog, ServedModel
 from streams.inference.chunk_results import ChunkDraft
 from streams.inference.chunk_rows import plain_rows, scorable_rows
+from streams.inference.custom import PinnedModelId
 from streams.inference.job_models import check_outputs, is_final, model_of
 from streams.inference.micro_batch import internal_error
 from streams.inference.runtime import Arrays, Matrix
@@ -216,7 +217,7 @@ class ChunkScorer:
         return ChunkBatch(drafts, groups, self._limits)
 
     def _must_wait(self, work: ChunkWork) -> bool:
-        if self._process_batch is not None or work.refusal is not None:
+        if work.refusal is not None:
             return False
         try:
             model_of(self._catalog, work.chunk)
@@ -256,7 +257,9 @@ class ChunkScorer:
         rows, errors = plain_rows(data, work.encoding, self._row_limits, draft.numbers)
         places = [place for place in range(len(draft.numbers)) if place not in errors]
         draft.expect(len(rows), np.array(places, dtype=np.intp), errors)
-        outcomes = list(process_batch(work.chunk.model_id, rows)) if rows else []
+        # The job's version answers, too, where the user's own code asks its model.
+        model_id = PinnedModelId.of(work.chunk.model_id, model_of(self._catalog, work.chunk))
+        outcomes = list(process_batch(model_id, rows)) if rows else []
         if len(outcomes) != len(rows):
             raise InternalError(f"process_batch gave {len(outcomes)} outcomes for {len(rows)} rows")
         failed: dict[int, ModelServingError] = {}

@@ -59,6 +59,8 @@ def plain_value(value: object) -> Any:
 def _of_numpy(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
+    if isinstance(value, str):  # a pinned reference
+        return str(value)
     raise TypeError(f"{type(value).__name__} is no number, text, list or mapping")
 
 

@@ -51,7 +51,7 @@ class LocalJob:
         self._state: JobState
         self._at = 0
         self._begun = False
-        self._terms = Terms(limits, 0, 1, self._pin, in_use)
+        self._terms = Terms(limits, 0, 1, self._pin, 0, in_use)
         opening = order.opening or OpenJob(ModelReference.parse(str(model_id)))
         message = SubmitJob(opening, _counted(len(rows), order.digest))
         self._take(step := job.advance(None, job_id, message, self._at, now(), self._terms))
