@@ -115,7 +115,7 @@ class Pool:
 
     def consider(self, data: bytes, said: str) -> None:
         """Keeps an input now and then, unless the first look at it was the last."""
-        if said == "malformed" or len(data) > SMALL_BYTES or self._random.random() > FRESH_SHARE:
+        if said in {"malformed", "too_deep"} or len(data) > SMALL_BYTES or self._random.random() > FRESH_SHARE:
             return
         if len(self._inputs) < self._n_seeds + POOL_MAX:
             self._inputs.append(data)

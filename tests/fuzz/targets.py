@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.fuzz import decoders, scored
+from tests.fuzz import decoders, job_decoders, scored
 from tests.fuzz.target import Target
 
 
 def all_targets() -> dict[str, Target]:
     """Every target by its name."""
-    return {target.name: target for target in (*decoders.targets(), scored.target())}
+    return {target.name: target for target in (*decoders.targets(), *job_decoders.targets(), scored.target())}
