@@ -44,6 +44,11 @@ def test_integers_do_not_look_alike() -> None:
     assert distinct._all_differ(np.ascontiguousarray(unique))
 
 
+def test_rows_that_differ_in_the_last_bits_do_not_look_alike() -> None:
+    close = np.nextafter(np.full((100, 2), 1.0), 2.0) + np.arange(100)[:, None] * np.finfo(np.float64).eps
+    assert distinct._all_differ(np.ascontiguousarray(close))
+
+
 def test_keys_that_differ_have_no_places() -> None:
     assert first_of_each([b"a", b"b"]) is None
     assert first_of_each([]) is None
