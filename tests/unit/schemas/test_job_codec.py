@@ -1,0 +1,305 @@
+"""The messages of jobs: every field, every refusal, and rows that are cut without being read."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from typing import Any
+
+import msgpack
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.codec import (
+    decode_job_message,
+    encode_cancel,
+    encode_close,
+    encode_open,
+    encode_retry,
+    encode_rows,
+    encode_submit,
+)
+from schemas.errors import InferenceError, InvalidIdError, InvalidValueError
+from schemas.headers import Encoding
+from schemas.job_codec import rows_of
+from schemas.job_rows import row_batch, row_stride
+from schemas.jobs import (
+    CancelJob,
+    CloseJob,
+    JobRows,
+    OpenJob,
+    RetryJob,
+    SubmitJob,
+    check_job_id,
+    chunk_key,
+)
+from schemas.limits import DEFAULT_LIMITS, Limits
+from schemas.requests import ModelReference
+from schemas.strict_msgpack import header
+from tests.unit.schemas.mutation import mutated
+
+ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+SMALL = Limits(job_message_rows_max=5, job_messages_max=10, job_labels_max=2)
+
+
+def decode(value: bytes, encoding: Encoding = "msgpack", limits: Limits = DEFAULT_LIMITS) -> Any:
+    return decode_job_message(value, encoding, limits)
+
+
+def unpacked(data: bytes, encoding: Encoding) -> Any:
+    return msgspec.msgpack.decode(data) if encoding == "msgpack" else msgspec.json.decode(data)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_field_arrives(encoding: Encoding) -> None:
+    value = encode_open(
+        "m@champion", outputs=["raw", "leaves"], row_count=5, chunk_rows=2, deadline_ms=7, labels={"a": "é"},
+        encoding=encoding,
+    )  # fmt: skip
+    reference, outputs = ModelReference("m", alias="champion"), ("prediction", "raw", "leaves")
+    assert decode(value, encoding) == OpenJob(reference, outputs, 5, 2, 7, {"a": "é"}, encoding)  # type: ignore[arg-type]
+    assert decode(encode_open("m", encoding=encoding), encoding) == OpenJob(ModelReference("m"), encoding=encoding)
+    assert decode(encode_close(3, encoding), encoding) == CloseJob(3)
+    assert decode(encode_cancel(encoding), encoding) == CancelJob()
+    assert decode(encode_retry(encoding), encoding) == RetryJob()
+    submitted = decode(encode_submit("m:2", [[1, 2.5]], chunk_rows=9, encoding=encoding), encoding)
+    assert isinstance(submitted, SubmitJob)
+    assert submitted.open == OpenJob(ModelReference("m", 2), chunk_rows=9, encoding=encoding)
+    assert unpacked(submitted.batch.cut(0, 1), encoding) == [[1, 2.5]]
+    assert isinstance(decode(encode_rows(3, [], encoding), encoding), JobRows)
+
+
+values = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**31), 2**31), st.none(), st.booleans(),
+    st.text(max_size=5),
+)  # fmt: skip
+rows = st.one_of(
+    st.lists(st.lists(values, max_size=4), max_size=12),
+    st.integers(0, 20).flatmap(
+        lambda n: st.lists(st.lists(st.floats(-9, 9), min_size=n, max_size=n), min_size=1, max_size=9)
+    ),
+    st.lists(st.dictionaries(st.text(max_size=4), values, max_size=4), max_size=8),
+)
+
+
+@given(st.sampled_from(ENCODINGS), rows, st.data())
+def test_rows_are_cut_where_they_end(encoding: Encoding, given_rows: list[Any], data: st.DataObject) -> None:
+    raw = (msgspec.msgpack if encoding == "msgpack" else msgspec.json).encode(given_rows)
+    batch = row_batch(raw, encoding, DEFAULT_LIMITS)
+    start = data.draw(st.integers(0, len(given_rows)))
+    stop = data.draw(st.integers(start, len(given_rows)))
+    assert batch.count == len(given_rows)
+    assert unpacked(batch.cut(start, stop), encoding) == given_rows[start:stop]
+    assert [unpacked(row, encoding) for row in batch.rows()] == given_rows
+    places = data.draw(st.lists(st.integers(0, max(0, len(given_rows) - 1)), max_size=3)) if given_rows else []
+    assert unpacked(batch.pick(places), encoding) == [given_rows[place] for place in places]
+    assert row_batch(batch.cut(0, batch.count), encoding, DEFAULT_LIMITS).digest == batch.digest
+
+
+@given(st.integers(0, 20), st.integers(1, 9), st.data())
+def test_rows_are_of_equal_length_only_where_every_one_is_float64(
+    features: int, count: int, data: st.DataObject
+) -> None:
+    body = b"".join(msgpack.packb([float(i) for i in range(features)]) for _ in range(count))
+    mutant = bytearray(body)
+    if data.draw(st.booleans()):
+        mutant[data.draw(st.integers(0, len(mutant) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        stride = row_stride(bytes(mutant), count, 0)
+    except InferenceError:
+        return
+    if stride:
+        lengths = {len(mutant[at : at + stride]) for at in range(0, len(mutant), stride)}
+        assert lengths == {len(body) // count}
+        for at in range(0, len(mutant), stride):
+            row = msgspec.msgpack.decode(bytes(mutant[at : at + stride]))
+            assert all(type(value) is float for value in row)
+    elif bytes(mutant) == body:
+        assert features > 8 * count
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_tensor_is_cut_by_its_rows(encoding: Encoding) -> None:
+    matrix = np.arange(12, dtype="<f4").reshape(4, 3)
+    batch = decode(encode_rows(0, matrix, encoding), encoding).batch
+    assert (batch.count, batch.encoding, batch.tensor) == (4, "msgpack", ("<f4", 3))
+    for cut, expected in ((batch.cut(1, 3), matrix[1:3]), (batch.pick([3, 0]), matrix[[3, 0]])):
+        fields = msgspec.msgpack.decode(cut)
+        assert fields["shape"] == [2, 3]
+        assert fields["data"] == expected.tobytes()
+
+
+def test_white_space_between_rows_is_none_of_theirs() -> None:
+    batch = decode(b'{"type":"rows","seq":0,"input_batch": [ [1 ] ,\n[2],  {"a":3}] }', "json").batch
+    assert unpacked(batch.cut(0, 3), "json") == [[1], [2], {"a": 3}]
+    assert unpacked(batch.cut(1, 2), "json") == [[2]]
+
+
+BAD: list[tuple[Any, str]] = [
+    ({"type": "rows", "seq": 0}, "malformed"),
+    ({"type": "rows", "seq": 0, "input_batch": [[1]], "x": 1}, "malformed"),
+    ({"type": "rows", "seq": "0", "input_batch": [[1]]}, "malformed"),
+    ({"type": "rows", "seq": 0.5, "input_batch": [[1]]}, "malformed"),
+    ({"type": "rows", "seq": -1, "input_batch": [[1]]}, "invalid_value"),
+    ({"type": "rows", "seq": 10, "input_batch": [[1]]}, "too_large"),
+    ({"type": "rows", "seq": 0, "input_batch": [1, 2]}, "malformed"),
+    ({"type": "rows", "seq": 0, "input_batch": {"a": 1}}, "malformed"),
+    ({"type": "rows", "seq": 0, "input_batch": "x"}, "malformed"),
+    ({"type": "rows", "seq": 0, "input_batch": None}, "malformed"),
+    ({"type": "rows", "seq": 0, "input_batch": [[1]] * 6}, "too_large"),
+    ({"type": "close"}, "malformed"),
+    ({"type": "close", "message_count": 11}, "too_large"),
+    ({"type": "close", "message_count": None}, "malformed"),
+    ({"type": "cancel", "message_count": 1}, "malformed"),
+    ({"type": "stop"}, "malformed"),
+    ({"type": 1}, "malformed"),
+    ({"model_id": "m"}, "malformed"),
+    ([], "malformed"),
+    ("open", "malformed"),
+    ({"type": "open"}, "malformed"),
+    ({"type": "open", "model_id": "../m"}, "invalid_id"),
+    ({"type": "open", "model_id": "m", "outputs": []}, "invalid_value"),
+    ({"type": "open", "model_id": "m", "outputs": ["raw", "raw"]}, "invalid_value"),
+    ({"type": "open", "model_id": "m", "outputs": ["odds"]}, "invalid_value"),
+    ({"type": "open", "model_id": "m", "outputs": ["raw"] * 9}, "invalid_value"),
+    ({"type": "open", "model_id": "m", "row_count": -1}, "invalid_value"),
+    ({"type": "open", "model_id": "m", "chunk_rows": 0}, "invalid_value"),
+    ({"type": "open", "model_id": "m", "deadline": 10**15}, "invalid_value"),
+    ({"type": "open", "model_id": "m", "deadline": None}, "malformed"),
+    ({"type": "open", "model_id": "m", "labels": {"a": 1}}, "malformed"),
+    ({"type": "open", "model_id": "m", "labels": {"a": "", "b": "", "c": ""}}, "invalid_value"),
+    ({"type": "open", "model_id": "m", "labels": {"a": "é" * 9_000}}, "invalid_value"),
+    ({"type": "submit", "model_id": "m"}, "malformed"),
+    ({"type": "submit", "model_id": "m", "input_batch": 3}, "malformed"),
+]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(("fields", "code"), BAD)
+def test_each_fault_has_its_code(fields: Any, code: str, encoding: Encoding) -> None:
+    value = msgspec.msgpack.encode(fields) if encoding == "msgpack" else msgspec.json.encode(fields)
+    with pytest.raises(InferenceError) as refused:
+        decode(value, encoding, SMALL)
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"type":"rows","seq":0,"seq":0,"input_batch":[[1]]}',
+        b'{"type":"rows","type":"rows","seq":0,"input_batch":[[1]]}',
+        b'{"type":"rows","seq":0,"input_batch":[[2]],"input_batch":[[1]]}',
+        b'{"type":"rows","seq":0,"input_batch":[[1]],"input_batch":[[1]]}',
+        b'{"type":"rows","\\u0073eq":0,"seq":0,"input_batch":[[1]]}',
+        b'{"type":"open","model_id":"m","labels":{"a":"b","a":"c"}}',
+    ],
+)
+def test_a_key_that_comes_twice_is_refused_in_json(value: bytes) -> None:
+    with pytest.raises(InferenceError, match="comes twice"):
+        decode(value, "json")
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [("type", "close"), ("message_count", 1), ("message_count", 1)],
+        [("type", "close"), ("type", "close"), ("message_count", 1)],
+        [("type", "rows"), ("seq", 1), ("input_batch", [[1]]), ("input_batch", [[1]])],
+    ],
+)
+def test_a_key_that_comes_twice_is_refused_in_msgpack(pairs: list[tuple[str, Any]]) -> None:
+    body = b"".join(msgpack.packb(key) + msgpack.packb(value) for key, value in pairs)
+    with pytest.raises(InferenceError, match="comes twice"):
+        decode(bytes([0x80 | len(pairs)]) + body)
+
+
+def test_a_label_that_comes_twice_is_refused() -> None:
+    labels = b"\x82\xa1a\xa1b\xa1a\xa1c"
+    value = b"\x83" + b"".join(map(msgpack.packb, ["type", "open", "model_id", "m", "labels"])) + labels
+    with pytest.raises(InferenceError, match="comes twice"):
+        decode(value)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_bytes_that_are_no_message_have_a_typed_error(encoding: Encoding) -> None:
+    for value in (
+        None,
+        b"",
+        b"\xc1",
+        b"\x81",
+        b"{",
+        b"\xff\xfe",
+        b"[" * 2_000,
+        b"\x91" * 2_000,
+        b"\xdd\xff\xff\xff\xff",
+    ):
+        with pytest.raises(InferenceError):
+            decode_job_message(value, encoding, DEFAULT_LIMITS)
+    with pytest.raises(InferenceError, match="bytes, and"):
+        decode(b" " * 2_000_000, encoding)
+
+
+def test_claimed_rows_are_refused_before_anything_is_allocated() -> None:
+    value = b"\x83" + b"".join(map(msgpack.packb, ["type", "rows", "seq", 0, "input_batch"])) + b"\xdd\xff\xff\xff\xff"
+    with pytest.raises(InferenceError):
+        decode(value)
+
+
+def test_mutated_messages_are_read_or_refused_with_a_typed_error() -> None:
+    random = Random(7)
+    read = 0
+    for _ in range(4_000):
+        encoding: Encoding = random.choice(ENCODINGS)
+        batch: list[Any] = random.choice([[[1.5, 2.5]] * 3, [[1, None, "x"]], [{"a": 1.0}, {"a": 2.0}], []])
+        message = random.choice(
+            [
+                encode_rows(random.randint(0, 9), batch, encoding),
+                encode_submit("m", batch, labels={"a": "b"}, encoding=encoding),
+                encode_open("m", outputs=["raw"], row_count=3, encoding=encoding),
+                encode_close(2, encoding),
+            ]
+        )
+        try:
+            decoded = decode(mutated(random, message, encoding), encoding)
+        except InferenceError:
+            continue
+        read += 1
+        if isinstance(decoded, JobRows | SubmitJob):
+            again = row_batch(decoded.batch.cut(0, decoded.batch.count), decoded.batch.encoding, DEFAULT_LIMITS)
+            assert again.count == decoded.batch.count
+            assert len(decoded.batch.rows() if decoded.batch.tensor is None else []) in (0, decoded.batch.count)
+    assert read > 500
+
+
+def test_a_producer_is_told_what_cannot_be_sent() -> None:
+    with pytest.raises(InvalidValueError, match="one bare row"):
+        encode_rows(0, [1.0, 2.0])
+    with pytest.raises(InvalidValueError, match="one bare row"):
+        encode_rows(0, {"a": 1.0})
+    with pytest.raises(InvalidValueError, match="infinity"):
+        encode_rows(0, [[math.inf]], "json")
+    with pytest.raises(InvalidIdError):
+        encode_open("../m")
+
+
+def test_rows_of_a_source() -> None:
+    assert rows_of(encode_submit("m", [[1], [2]]), "msgpack", DEFAULT_LIMITS).count == 2
+    with pytest.raises(InvalidValueError, match="has none"):
+        rows_of(encode_close(2), "msgpack", DEFAULT_LIMITS)
+
+
+def test_the_key_is_the_job_id() -> None:
+    assert check_job_id(b"a:b-1") == "a:b-1"
+    assert chunk_key("a:b-1", 7) == b"a:b-1/7"
+    for key in (None, b"", b"../x", b"x" * 65, b"\xff"):
+        with pytest.raises(InvalidIdError):
+            check_job_id(key)
+
+
+def test_equal_rows_have_the_same_digest_and_others_not() -> None:
+    one, same, other = (decode(encode_rows(seq, [[value]])).batch for seq, value in ((0, 1.0), (5, 1.0), (0, 2.0)))
+    assert one.digest == same.digest != other.digest
+    assert header(one.cut(0, 1))[0] == "array"

@@ -1,0 +1,200 @@
+"""Chunks, their results and statuses of jobs: what is written once is read for ever, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from schemas.codec import (
+    decode_chunk,
+    decode_chunk_result,
+    decode_job_message,
+    decode_outcome,
+    decode_status,
+    encode_barrier_result,
+    encode_cancel,
+    encode_chunk,
+    encode_chunk_result,
+    encode_close,
+    encode_open,
+    encode_retry,
+    encode_rows,
+    encode_status,
+    encode_submit,
+)
+from schemas.errors import InferenceError
+from schemas.headers import Encoding
+from schemas.jobs import (
+    Barrier,
+    BarrierResult,
+    Chunk,
+    ChunkOutcome,
+    ChunkResult,
+    JobError,
+    JobStatus,
+    Missing,
+    RowError,
+    Source,
+)
+from schemas.limits import DEFAULT_LIMITS
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "wire" / "jobs.json"
+ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+INLINE = Chunk(
+    job_id="j:1", chunk=0, first_row=0, row_count=2, model_id="m", version=3, digest=DIGEST, partition=1,
+    rows=b"\x92\x91\x01\x91\x02",
+)  # fmt: skip
+REFERRED = Chunk(
+    job_id="j:1", chunk=7, first_row=14, row_count=2, model_id="m", version=3, digest=DIGEST, partition=1,
+    outputs=("prediction", "raw"), encoding="json", attempt=1, source=Source(12, 2, 4), previous=99,
+)  # fmt: skip
+WORK: dict[str, Chunk | Barrier] = {
+    "chunk": INLINE,
+    "referred": REFERRED,
+    "barrier": Barrier(job_id="j:1", barrier="17-ff", partition=1),
+}
+RESULT = ChunkResult(
+    "j:1", 7, 14, 1, 3, DIGEST, {"prediction": [0.25, None], "raw": [-1.5, None]},
+    [RowError(15, "invalid_value", "row 15, feature 'é' is infinite")],
+)  # fmt: skip
+ANSWER = BarrierResult("j:1", "17-ff", 3)
+STATUS = JobStatus(
+    "j:1", "incomplete", "m", 3, DIGEST, 10, 7, 5, 2, 4, 3, 1_000, 1_001, 1_002, 1_003,
+    JobError("quota_exceeded", "too many"), Missing(close=True, messages=[(2, 4), (9, 9)], chunks=[(3, 3)]),
+    2, {"team": "ops"},
+)  # fmt: skip
+LEAST = JobStatus("j:1", "queued", "m", 3, DIGEST, 0, 0, 0, 0, 0, 0, 1_000, None, 1_000, None)
+
+
+def messages(encoding: Encoding) -> dict[str, bytes]:
+    return {
+        "open": encode_open("m@champion", outputs=["raw"], row_count=5, chunk_rows=2, deadline_ms=9_999,
+                            labels={"team": "é"}, encoding=encoding),
+        "rows": encode_rows(3, [[1.5, None], [2, "JFK"]], encoding),
+        "close": encode_close(4, encoding),
+        "submit": encode_submit("m", [{"a": 1.5}], encoding=encoding),
+        "cancel": encode_cancel(encoding),
+        "retry": encode_retry(encoding),
+    }  # fmt: skip
+
+
+def written(encoding: Encoding) -> dict[str, bytes]:
+    """Everything as it is written today."""
+    internal = {name: encode_chunk(work) for name, work in WORK.items()} if encoding == "msgpack" else {}
+    return {
+        **messages(encoding),
+        **internal,
+        "chunk_result": encode_chunk_result(RESULT, encoding),
+        "barrier_result": encode_barrier_result(ANSWER, encoding),
+        "status": encode_status(STATUS, encoding),
+        "queued": encode_status(LEAST, encoding),
+    }
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_golden_bytes(encoding: Encoding) -> None:
+    golden = json.loads(GOLDEN.read_text())[encoding]
+    shown = {
+        name: value.hex() if encoding == "msgpack" else value.decode() for name, value in written(encoding).items()
+    }
+    assert shown == golden
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_what_was_written_is_read(encoding: Encoding) -> None:
+    golden = json.loads(GOLDEN.read_text())[encoding]
+    value = {name: bytes.fromhex(text) if encoding == "msgpack" else text.encode() for name, text in golden.items()}
+    for name in messages(encoding):
+        decode_job_message(value[name], encoding, DEFAULT_LIMITS)
+    assert decode_chunk_result(value["chunk_result"], encoding) == RESULT
+    assert decode_outcome(value["chunk_result"], encoding) == ChunkOutcome("j:1", 7, 14, 1, DIGEST, 2, 1)
+    assert decode_outcome(value["barrier_result"], encoding) == ANSWER
+    assert decode_status(value["status"], encoding) == STATUS
+    assert decode_status(value["queued"], encoding) == LEAST
+    if encoding == "msgpack":
+        assert {name: decode_chunk(value[name]) for name in WORK} == WORK
+
+
+def test_the_wire_says_predictions_and_leaves_out_what_is_not_there() -> None:
+    fields = json.loads(encode_chunk_result(RESULT, "json"))
+    assert list(fields) == [
+        *("job_id", "chunk", "first_row", "attempt", "version", "digest", "predictions", "raw", "errors")
+    ]
+    status = json.loads(encode_status(LEAST, "json"))
+    assert set(status).isdisjoint({"error", "missing", "attempt", "labels"})
+    assert status["started_at"] is None
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_fields_of_later_versions_are_let_through(encoding: Encoding) -> None:
+    module: Any = msgspec.msgpack if encoding == "msgpack" else msgspec.json
+    result = module.decode(encode_chunk_result(RESULT, encoding)) | {"new": 1}
+    assert decode_chunk_result(module.encode(result), encoding) == RESULT
+    assert decode_outcome(module.encode(result), encoding) == ChunkOutcome("j:1", 7, 14, 1, DIGEST, 2, 1)
+    status = module.decode(encode_status(STATUS, encoding)) | {"new": [1]}
+    assert decode_status(module.encode(status), encoding) == STATUS
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"predictions": None}, {"predictions": [1]}, {"raw": [1]}, {"errors": None}, {"chunk": -1}, {"job_id": 1},
+        {"errors": [{"row": 13, "code": "x", "message": ""}]}, {"errors": [{"row": 16, "code": "x", "message": ""}]},
+        {"errors": [{"row": 15, "code": "x", "message": ""}] * 2}, {"errors": [{"row": 15}]}, {"first_row": "0"},
+    ],
+)  # fmt: skip
+def test_results_that_contradict_themselves_are_refused(change: dict[str, Any], encoding: Encoding) -> None:
+    module: Any = msgspec.msgpack if encoding == "msgpack" else msgspec.json
+    fields = module.decode(encode_chunk_result(RESULT, encoding))
+    with pytest.raises(InferenceError):
+        decode_chunk_result(module.encode(fields | change), encoding)
+    for name in ("predictions", "errors", "digest"):
+        lacking = {key: value for key, value in fields.items() if key != name}
+        with pytest.raises(InferenceError):
+            decode_chunk_result(module.encode(lacking), encoding)
+        with pytest.raises(InferenceError):
+            decode_outcome(module.encode(lacking), encoding)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": None}, {"source": Source(1, 0, 2)}, {"chunk": -1}, {"version": -1}, {"outputs": ("raw",)},
+        {"rows": None, "source": Source(1, 0, 3)}, {"rows": None, "source": Source(1, -1, 1)},
+    ],
+)  # fmt: skip
+def test_chunks_that_contradict_themselves_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(InferenceError):
+        decode_chunk(encode_chunk(msgspec.structs.replace(INLINE, **change)))
+
+
+def test_cut_bytes_are_refused_wherever_they_are_cut() -> None:
+    for encoding in ENCODINGS:
+        for name, value in written(encoding).items():
+            read: Any = {
+                **dict.fromkeys(WORK, lambda data, _: decode_chunk(data)),
+                **dict.fromkeys(("chunk_result",), decode_chunk_result),
+                **dict.fromkeys(("barrier_result",), decode_outcome),
+                **dict.fromkeys(("status", "queued"), decode_status),
+            }.get(name, lambda data, encoding: decode_job_message(data, encoding, DEFAULT_LIMITS))
+            for end in range(0, len(value), 1 + len(value) // 60):
+                with pytest.raises(InferenceError):
+                    read(value[:end], encoding)
+
+
+def test_keys_that_come_twice_are_refused() -> None:
+    value = encode_chunk(INLINE)
+    with pytest.raises(InferenceError, match="comes twice"):
+        decode_chunk(b"\xde\x00\x0b" + value[3:] + b"\xa5chunk\x01")
+    result = encode_chunk_result(RESULT, "json")
+    with pytest.raises(InferenceError, match="comes twice"):
+        decode_chunk_result(result[:-1] + b',"chunk":7}', "json")
+    with pytest.raises(InferenceError, match="comes twice"):
+        decode_status(encode_status(LEAST, "json")[:-1] + b',"failed":7}', "json")
