@@ -6,7 +6,7 @@ aiohttp expands gzip and deflate piece by piece as they are read, so that the si
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -49,16 +49,16 @@ def encoding_of(request: web.Request) -> Encoding:
 
 async def read_body(request: web.Request, limits: BodyLimits) -> bytes:
     """The whole body; raises what `Intake` does."""
-    found = [piece async for piece in pieces(request, limits)]
-    return found[0] if len(found) == 1 else b"".join(found)
-
-
-async def pieces(request: web.Request, limits: BodyLimits) -> AsyncIterator[bytes]:
-    """The body as it comes; raises what `Intake` does."""
-    intake = Intake(request, limits)
-    while piece := await intake.within(request.content.readany()):
+    intake, content = Intake(request, limits), request.content
+    if content.is_eof() and content.exception() is None:  # small ones have come with their headers
+        body = content.read_nowait()
+        intake.count(body)
+        return body
+    pieces = []
+    while piece := await intake.within(content.readany()):
         intake.count(piece)
-        yield piece
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 class Intake:
