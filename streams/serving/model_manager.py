@@ -35,6 +35,7 @@ from streams.serving.directory_catalog import (
     try_model,
     unreadable,
 )
+from streams.serving.script_logs import log_to_stderr
 
 ASIDE = "~new-"
 """Names no model and no version, so that half a version is never seen."""
@@ -59,6 +60,7 @@ class ModelManager:
 
         Raises `InvalidIdError` for the tenant, `ServerError` where `store` is something else.
         """
+        log_to_stderr()
         self.store = Path(store)
         self.tenant_id = check_topic_part("tenant_id", tenant_id)
         self.limits, self.threads = limits, threads

@@ -247,13 +247,14 @@ print("ended")
 @pytest.mark.parametrize("number", [2, 15])
 def test_a_script_serves_until_it_is_asked_to_end(manager: ModelManager, number: int) -> None:
     command = [sys.executable, "-c", SCRIPT, str(manager.store)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as script:
-        assert script.stdout is not None
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as script:
+        assert script.stderr is not None
         try:
-            line = next(line for line in script.stdout if "http://127.0.0.1" in line)
+            assert any("http://127.0.0.1" in line for line in script.stderr)
             script.send_signal(number)
-            assert script.wait(TIMEOUT_S) == 0, line
-            assert script.stdout.read().strip().endswith("ended")
+            assert script.communicate(timeout=TIMEOUT_S)[0] == "ended\n"
+            assert script.returncode == 0
         finally:
             script.kill()
 
