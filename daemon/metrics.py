@@ -16,7 +16,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from daemon.latency import cumulative
-from daemon.status import Stage, StatusBoard
+from daemon.status import Stage, StatusBoard, TrafficSource
 from daemon.version import inferd_version
 from streams.snapshot import LatencySnapshot, ModelSnapshot, PartitionSnapshot, Phase, StreamsSnapshot, TenantSnapshot
 
@@ -82,6 +82,10 @@ def _of_models(name: str, meaning: str, value: Callable[[ModelSnapshot], float])
 
 def _model_labels(model: ModelSnapshot) -> tuple[str, str, str]:
     return model.tenant, model.model_id, str(model.version)
+
+
+def _by_route(traffic: TrafficSource) -> Samples:
+    return [((route,), latency) for route, latency in sorted(traffic.latencies().items())]
 
 
 def _errors(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
@@ -152,6 +156,20 @@ METRICS: tuple[MetricInfo, ...] = (
     _of_models("inferd_model_requests_total", "Requests that the version answered.", lambda m: m.requests),
     _of_models("inferd_model_rows_total", "Rows that it scored.", lambda m: m.rows),
     _of_models("inferd_model_predict_seconds_total", "Time spent in its predictions.", lambda m: m.predict_s),
+    MetricInfo(
+        "inferd_http_requests_total",
+        "counter",
+        ("method", "route", "status"),
+        "HTTP requests that were answered.",
+        lambda scrape: [] if scrape.board.traffic is None else sorted(scrape.board.traffic.answers.items()),
+    ),
+    MetricInfo(
+        "inferd_http_request_seconds",
+        "histogram",
+        ("route",),
+        "From the headers of an HTTP request to its answer.",
+        lambda scrape: [] if scrape.board.traffic is None else _by_route(scrape.board.traffic),
+    ),
     _of_streams("inferd_batches_total", "counter", "Micro-batches scored.", lambda s: s.batches),
     _of_streams("inferd_batch_rows_last", "gauge", "Requests of the last micro-batch.", lambda s: s.batch_rows_last),
     _of_streams("inferd_queue_seconds", "histogram", "From a record's timestamp to its scoring.", lambda s: s.queue),

@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol
@@ -47,6 +47,17 @@ class SnapshotSource(Protocol):
 
     def snapshot(self) -> StreamsSnapshot:
         """What the streams are doing now."""
+
+
+class TrafficSource(Protocol):
+    """What counts answers over HTTP."""
+
+    @property
+    def answers(self) -> Mapping[tuple[str, str, str], int]:
+        """By method, route and status."""
+
+    def latencies(self) -> Mapping[str, LatencySnapshot]:
+        """By route."""
 
 
 class Throughput(msgspec.Struct, frozen=True):
@@ -114,6 +125,7 @@ class StatusBoard:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
         self.event_loop_lag_s = 0.0
+        self.traffic: TrafficSource | None = None
         self._clock = clock
         self._started = clock()
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")

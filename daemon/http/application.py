@@ -10,6 +10,7 @@ from daemon.http.access import ACCESS, Access, guarded
 from daemon.http.admission import ADMISSION, Admission, admitted
 from daemon.http.bodies import BodyLimits
 from daemon.http.errors import errors_as_json
+from daemon.http.traffic import TRAFFIC, Traffic, counted
 from schemas.limits import DEFAULT_LIMITS
 
 
@@ -44,7 +45,10 @@ def create_app(
     *, access: Access | None = None, admission: Admission | None = None, limits: AppLimits = DEFAULT_APP_LIMITS
 ) -> web.Application:
     """An application without routes; by default of the tenant `default`, for anybody, 256 requests at once."""
-    app = web.Application(middlewares=[errors_as_json, guarded, admitted], client_max_size=limits.body_bytes_max)
+    app = web.Application(
+        middlewares=[counted, errors_as_json, guarded, admitted], client_max_size=limits.body_bytes_max
+    )
+    app[TRAFFIC] = Traffic()
     app[ACCESS] = access or Access()
     app[ADMISSION] = admission or Admission()
     app[LIMITS] = limits

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from daemon.http.access import own_tenant
 from daemon.http.errors import SAFE_HEADERS, ForbiddenError, json_response
+from daemon.http.traffic import TRAFFIC
 from daemon.metrics import Metrics
 from daemon.status import Status, StatusBoard
 
@@ -22,6 +23,7 @@ def add_observation(app: web.Application, board: StatusBoard) -> None:
     """Adds what tells of the worker that `board` knows."""
     app[BOARD] = board
     app[METRICS] = Metrics(board)
+    board.traffic = app[TRAFFIC]
     app.add_routes(
         [
             web.get("/", page),

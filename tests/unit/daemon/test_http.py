@@ -106,6 +106,19 @@ async def test_metrics_are_for_prometheus(client: Client) -> None:
     assert 'inferd_requests_total{tenant="default"} 50.0' in await answer.text()
 
 
+async def test_requests_are_counted_by_route(client: Client) -> None:
+    for path in ("/livez", "/livez", "/made-up/4711", "/test/bug"):
+        await client.get(path)
+    await client.request("BREW", "/livez")
+    text = await (await client.get("/metrics")).text()
+    assert 'inferd_http_requests_total{method="GET",route="/livez",status="200"} 2.0' in text
+    assert 'inferd_http_requests_total{method="GET",route="other",status="404"} 1.0' in text
+    assert 'inferd_http_requests_total{method="GET",route="/test/bug",status="500"} 1.0' in text
+    assert 'inferd_http_request_seconds_count{route="/livez"} 2.0' in text
+    assert "4711" not in text
+    assert "BREW" not in text
+
+
 async def test_the_page_asks_for_a_token_where_one_is_wanted(client: Client) -> None:
     text = await (await client.get("/")).text()
     assert '<form id="ask" hidden>' in text

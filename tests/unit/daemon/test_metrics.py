@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from daemon.http.traffic import Traffic
 from daemon.metrics import METRICS, PHASES, Metrics
 from daemon.settings import Settings
 from daemon.status import StatusBoard
@@ -11,7 +12,20 @@ from streams.snapshot import StreamsSnapshot
 from tests.unit.daemon.fake_streams import FakeStreams, histogram, model, partition, snapshot, tenant
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-LABELS_OF_OURS = {"tenant", "code", "topic", "partition", "model", "version", "state", "phase", "worker"}
+LABELS_OF_OURS = {
+    "tenant",
+    "code",
+    "topic",
+    "partition",
+    "model",
+    "version",
+    "state",
+    "phase",
+    "worker",
+    "method",
+    "route",
+    "status",
+}
 
 
 def scrape(said: StreamsSnapshot | None) -> Samples:
@@ -22,6 +36,8 @@ def scrape(said: StreamsSnapshot | None) -> Samples:
         streams.said = said
         board.follow(streams)
         board.enter("running", "")
+    board.traffic = traffic = Traffic()
+    traffic.note("GET", "/livez", 200, 0.001)
     body, content_type = Metrics(board).exposition("")
     assert content_type.startswith("text/plain")
     return {
