@@ -36,7 +36,7 @@ def profile_worker(lab: Lab, count: int, console: Console) -> None:
     interpreter, script = inferd_worker.CLI
     command = (interpreter, "-m", "bench.sampler", str(path), script, "worker")
     begin = lab.cluster.ends(task.results)
-    with inferd_worker.running_worker(task, command) as process:
+    with inferd_worker.running_worker(task, command=command) as process:
         used_s, begin_s = cpu_s(process.pid), time.monotonic()
         os.kill(process.pid, signal.SIGUSR1)
         await_results(lab.cluster, process, task.results, begin, count)

@@ -80,9 +80,13 @@ class _Backlogs:
         cluster = self._lab.cluster
         begin = cluster.ends(task.results)
         with running_peer(peer, task) as process, CpuSampler(process.pid) as cpu:
-            await_results(cluster, process, task.results, begin, len(requests))
+            if not peer.transactional:
+                await_results(cluster, process, task.results, begin, len(requests))
+            # Transactions commit the offsets with the results.
+            await_commit(
+                cluster, process, task.group, task.requests, DRAIN_TIMEOUT_S if peer.transactional else COMMIT_TIMEOUT_S
+            )
             memory_mb = peak_memory_mb(process.pid)
-            await_commit(cluster, process, task.group, task.requests)
         appended = list(cluster.read(task.results, begin, cluster.ends(task.results)))
         verify((each.value for each in appended), requests, expected, self._lab.model.identity, peer.title)
         span = timed_span([each.timestamp_ms for each in appended], self._warm[peer.fast])
@@ -107,11 +111,11 @@ def await_results(cluster: Cluster, process: PeerProcess, topic: str, begin: Off
         time.sleep(POLL_S)
 
 
-def await_commit(cluster: Cluster, process: PeerProcess, group: str, topic: str) -> None:
-    deadline = time.monotonic() + COMMIT_TIMEOUT_S
+def await_commit(cluster: Cluster, process: PeerProcess, group: str, topic: str, within_s: float) -> None:
+    deadline = time.monotonic() + within_s
     wanted = cluster.ends(topic)
     while (committed := cluster.committed(group, topic)) != wanted:
         process.check_alive()
         if time.monotonic() > deadline:
-            raise BenchError(f"{process.name}: committed {committed} of {wanted} within {COMMIT_TIMEOUT_S:.0f} s")
+            raise BenchError(f"{process.name}: committed {committed} of {wanted} within {within_s:.0f} s")
         time.sleep(POLL_S)

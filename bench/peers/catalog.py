@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -28,6 +28,13 @@ class Peer:
     """Whether it is given the long backlog and the high rates."""
     predict_threads: int = 1
     """0 is LightGBM's own default."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of inferd, beyond what is shipped."""
+
+    @property
+    def transactional(self) -> bool:
+        """Whether its results come in transactions, whose markers take offsets of their own."""
+        return self.settings.get("INFERD_PROCESSING_GUARANTEE") == "exactly_once"
 
 
 PEERS = (
@@ -35,6 +42,12 @@ PEERS = (
     Peer("aiokafka", "aiokafka loop, pipelined", "bench.peers.aiokafka_loop"),
     Peer("faust", "Faust agent, naive", "bench.peers.faust_agent", fast=False, predict_threads=0),
     Peer("faust-tuned", "Faust agent, one thread", "bench.peers.faust_agent", fast=False),
+    Peer(
+        "inferd-eos",
+        "inferd, exactly_once",
+        None,
+        settings={"INFERD_PROCESSING_GUARANTEE": "exactly_once"},
+    ),
     Peer(INFERD, "inferd worker", None),
 )
 
@@ -52,7 +65,7 @@ def running_peer(peer: Peer, task: PeerTask) -> Iterator[PeerProcess]:
     """The peer's process at work on the task; inferd's is given once it is ready, model and all."""
     work_dir = Path(task.work_dir)
     if peer.module is None:
-        with inferd_worker.running_worker(task) as process:
+        with inferd_worker.running_worker(task, peer.settings) as process:
             yield process
         return
     task = msgspec.structs.replace(task, predict_threads=peer.predict_threads)

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from bench.errors import BenchError
 from bench.peers.task import PeerTask
@@ -48,10 +49,16 @@ def deploy_model(task: PeerTask) -> None:
 
 
 @contextmanager
-def running_worker(task: PeerTask, command: Sequence[str] = (*CLI, "worker")) -> Iterator[PeerProcess]:
-    """A worker that says it is ready. It is in a group of the task's own, so that it reads from the beginning."""
+def running_worker(
+    task: PeerTask, settings: Mapping[str, str] = MappingProxyType({}), command: Sequence[str] = (*CLI, "worker")
+) -> Iterator[PeerProcess]:
+    """A worker that says it is ready. It is in a group of the task's own, so that it reads from the beginning.
+
+    `settings`: variables beyond what is shipped.
+    """
     port = free_port(HOST)
     place = environment(task) | {
+        **settings,
         "INFERD_GROUP_ID": task.group,
         "INFERD_HTTP_HOST": HOST,
         "INFERD_HTTP_PORT": str(port),
