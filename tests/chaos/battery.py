@@ -114,7 +114,8 @@ def run_bug(kafka: ProxiedKafka, bug: Bug, seed: int, directory: Path, report: R
     faults = all_faults()
     name = f"bug-{bug.name.replace('_', '-')}"
     experiment = Experiment(
-        bug.guarantee, seed, name, 2, BUG_PER_SECOND, brief=True, bug=bug.name, settings=QUICK_SETTINGS
+        bug.guarantee, seed, name, 2, BUG_PER_SECOND, brief=True, bug=bug.name,
+        settings={**QUICK_SETTINGS, "request_timeout_s": 15},
     )  # fmt: skip
     steps = in_order([faults[name] for name in bug.faults], seed, pause_s=BUG_LOAD_S)
     outcome = run(kafka, experiment, steps, directory / bug.name, settles_within_s=6, report=lambda _: None)

@@ -14,6 +14,8 @@ OFFSET_COMMIT, END_TXN, TXN_OFFSET_COMMIT, PRODUCE = 8, 26, 28, 0
 COMMITS = (OFFSET_COMMIT, END_TXN, TXN_OFFSET_COMMIT)
 """Requests whose reply says that something was committed, by Kafka's API key."""
 HOST = "127.0.0.1"
+HELD_POLL_S, HELD_S_MAX = 0.02, 60.0
+Queue = asyncio.Queue[tuple[float, bytes]]
 _NO_LINGER = struct.pack("ii", 1, 0)
 _SIZE, _REQUEST, _CORRELATION = struct.Struct(">i"), struct.Struct(">hhi"), struct.Struct(">i")
 
@@ -29,6 +31,8 @@ class Proxy:
         """Whether frames vanish while connections stay open."""
         self.swallowed_requests: frozenset[int] = frozenset()
         """API keys of requests that vanish, and they alone."""
+        self.held_requests: frozenset[int] = frozenset()
+        """API keys of requests that are under way until `heal`, even if whoever sent them has left meanwhile."""
         self.lost_replies: Counter[int] = Counter()
         """By API key, how many replies were lost since the start."""
         self.resets = 0
@@ -58,7 +62,8 @@ class Proxy:
 
     def heal(self) -> None:
         """All is well again; connections in which something vanished are gone."""
-        self.latency_s, self.swallows, self.swallowed_requests = 0.0, False, frozenset()
+        self.latency_s, self.swallows = 0.0, False
+        self.swallowed_requests = self.held_requests = frozenset()
         self._to_lose.clear()
         self._call(lambda: _reset({link for link in self.links if link.has_swallowed}))
         self._loop.call_soon_threadsafe(self.flows.set)
@@ -115,6 +120,11 @@ class Proxy:
             link.reset()
 
 
+def _api_key(frame: bytes) -> int:
+    """Of a request with its size in front."""
+    return int.from_bytes(frame[4:6], "big")
+
+
 def _reset(links: Collection[_Link]) -> None:
     for link in list(links):
         link.reset()
@@ -124,7 +134,8 @@ class _Link:
     """One connection of a client, and the one to the broker that belongs to it."""
 
     def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.has_swallowed = False
+        self.has_swallowed = self.holds = False
+        self._requests: Queue = Queue()
         self._proxy, self._reader, self._writers = proxy, reader, [writer]
         self._asked: dict[int, int] = {}
         """Correlation id -> API key."""
@@ -137,11 +148,14 @@ class _Link:
             return
         self._writers.append(writer)
         tasks = set()
-        for source, sink, passes in ((self._reader, writer, self._request), (reader, self._writers[0], self._reply)):
-            queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        ways = ((self._reader, writer, self._requests, self._request), (reader, self._writers[0], Queue(), self._reply))
+        for source, sink, queue, passes in ways:
             tasks |= {asyncio.create_task(self._read(source, queue, passes))}
             tasks |= {asyncio.create_task(self._write(sink, queue))}
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if self.holds:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._requests.join(), HELD_S_MAX)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -149,7 +163,7 @@ class _Link:
     async def _read(
         self,
         source: asyncio.StreamReader,
-        queue: asyncio.Queue[tuple[float, bytes]],
+        queue: Queue,
         passes: Callable[[bytes], bool | None],
     ) -> None:
         """`passes` says whether a frame goes on (True), vanishes (None), or ends the connection (False)."""
@@ -166,16 +180,20 @@ class _Link:
                 else:
                     return
 
-    async def _write(self, sink: asyncio.StreamWriter, queue: asyncio.Queue[tuple[float, bytes]]) -> None:
+    async def _write(self, sink: asyncio.StreamWriter, queue: Queue) -> None:
         loop = asyncio.get_running_loop()
         while True:
             due, frame = await queue.get()
             if (wait_s := due - loop.time()) > 0:
                 await asyncio.sleep(wait_s)
             await self._proxy.flows.wait()
+            while sink is not self._writers[0] and _api_key(frame) in self._proxy.held_requests:
+                self.holds = True
+                await asyncio.sleep(HELD_POLL_S)
             sink.write(frame)
             with contextlib.suppress(OSError):
                 await sink.drain()
+            queue.task_done()
 
     def _request(self, frame: bytes) -> bool | None:
         api_key, _version, correlation = _REQUEST.unpack_from(frame)

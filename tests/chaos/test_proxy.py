@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -35,7 +36,7 @@ class Echo:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection:
+        with connection, contextlib.suppress(OSError):
             while (frame := received(connection)) is not None:
                 self.requests += 1
                 connection.sendall(struct.pack(">i", len(frame) - 4) + frame[4:])
@@ -146,3 +147,13 @@ def test_without_a_broker_connections_end(proxy: Proxy, echo: Echo) -> None:
     with socket.create_connection((HOST, proxy.port), TIMEOUT_S) as connection:
         assert received(connection) is None
     echo._server = socket.create_server((HOST, 0))  # for the fixture to close
+
+
+def test_what_is_held_arrives_though_its_sender_has_left(proxy: Proxy, echo: Echo) -> None:
+    proxy.held_requests = frozenset({OFFSET_COMMIT})
+    with socket.create_connection((HOST, proxy.port), TIMEOUT_S) as connection:
+        ask(connection, OFFSET_COMMIT, 1)
+        until(lambda: any(link.holds for link in proxy.links), TIMEOUT_S, "the request to be held")
+    assert echo.requests == 0
+    proxy.heal()
+    until(lambda: echo.requests == 1, TIMEOUT_S, "the request to arrive")

@@ -12,11 +12,13 @@ from tests.chaos.data_faults import results_unacknowledged
 from tests.chaos.faults import Inject, fault
 from tests.chaos.fleet import freeze, thaw, wait_for_places
 from tests.chaos.ledger import Place
+from tests.chaos.proxy import END_TXN, OFFSET_COMMIT
 from tests.chaos.system import System
 from tests.fixtures.workers import Worker, until
 
 KILLED_WITHIN_S = 20.0
 LEAVES_WITHIN_S = 20.0
+HELD_ON_S = 1.5
 EXIT_ZOMBIE, EXIT_SECOND_SIGNAL = 72, 128 + signal.SIGTERM
 
 
@@ -132,6 +134,28 @@ def rebalance_while_unacknowledged(system: System, _rng: random.Random) -> None:
     system.run_on(1)
     system.mark()
     system.fleet.terminate(joined)
+
+
+@fault("network", recovers_within_s=90.0)
+def late_commit(system: System, rng: random.Random) -> None:
+    """A commit is under way for so long that its partitions have another owner when it arrives: it has no effect."""
+    _, worker, places = victim(system, rng, system.fleet.proxied_slots)
+    joined = system.fleet.launch(len(system.fleet.slots) | 1)
+    try:
+        until(lambda: "broker_reached" in joined.text(), 40, f"{joined.name} starts")
+        released = worker.text().count("partitions_released")
+        system.proxy.held_requests = frozenset({OFFSET_COMMIT, END_TXN})
+        until(lambda: worker.text().count("partitions_released") > released, 40, f"{worker.name} gives partitions up")
+        system.run_on(HELD_ON_S)
+        system.proxy.heal()
+        wait_for_places(system.fleet, joined)
+        system.run_on(0.5)
+        system.mark(places)
+        system.fleet.terminate(joined)
+    finally:
+        system.proxy.heal()
+        if joined.process.poll() is None:
+            system.fleet.kill(joined)
 
 
 @fault("SIGTERM")
