@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -56,7 +57,8 @@ class Streams:
         self.tenants: Mapping[str, TenantParts] = {}
         self._slot: Slot | None = None
         self._reader = RecordReader(settings)
-        self.jobs = JobService(settings, self._owned_jobs, self._reader, self._owner_url)
+        retrieved = partial(self.measures.observe_step, "retrieve")
+        self.jobs = JobService(settings, self._owned_jobs, self._reader, self._owner_url, retrieved)
         self._tasks: list[asyncio.Task[Any]] = []
         self._stage: Literal["starting", "running", "draining", "stopped"] = "starting"
         self._phase: Phase = "starting"
@@ -74,7 +76,9 @@ class Streams:
         try:
             topics = await ensure_topics(self.settings)
             refusals = Refusals(self.settings, leads=self._leads)
-            deploys = self.deploys = Deploys(self.settings, refusals.refuse, self._crashed)
+            deploys = self.deploys = Deploys(
+                self.settings, refusals.refuse, self._crashed, partial(self.measures.observe_step, "load")
+            )
             await deploys.start()
             self._run(refusals.run(), "refusals")
             self._run(self._ping(deploys), "ping")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from schemas.errors import InternalError
 from streams.inference.cache import PredictionCache
-from streams.inference.micro_batch import Outcome, Work, halve
+from streams.inference.micro_batch import Group, Outcome, Work, halve
 from streams.inference.scoring import Scorer
-from streams.measure import LaneMeasures
+from streams.measure import LaneMeasures, Laps
 from streams.pace import Pace
 
 log = structlog.get_logger(__name__)
@@ -31,16 +31,27 @@ class BatchScoring:
         """How many records the next micro-batch may have."""
         return self._pace.records_max()
 
+    def answered(self, timestamps_ms: Sequence[int]) -> None:
+        """Requests that did not come through Kafka, and when they came, have their answers."""
+        self._measures.direct.observe_since(timestamps_ms, self._clock() * 1000)
+
     async def score(
-        self, tenant: str, scorer: Scorer, work: Work, cache: PredictionCache | None, fill_direct: int | None
+        self,
+        tenant: str,
+        scorer: Scorer,
+        work: Work,
+        cache: PredictionCache | None,
+        fill_direct: int | None,
+        laps: Laps | None = None,
     ) -> Outcome:
         """Scores a micro-batch; where that raises, the record to blame is found by halves and answered `internal`.
 
-        `fill_direct`: the partition whose cache takes answers to direct requests.
+        `fill_direct`: the partition whose cache takes answers to direct requests; `laps` gets the steps.
         """
         started = time.perf_counter()
+        laps = laps or Laps()
         try:
-            outcome = await self._score_batch(tenant, scorer, work, cache, fill_direct)
+            outcome = await self._score_batch(tenant, scorer, work, cache, fill_direct, laps)
         except Exception as fault:
             halves = halve(work)
             if halves is None:
@@ -53,27 +64,41 @@ class BatchScoring:
         elapsed = time.perf_counter() - started
         self._pace.batch_took(elapsed, len(outcome.values))
         self._measures.infer.observe(elapsed)
+        self._measures.observe_laps(laps)
         self._measures.batches += 1
         self._measures.batch_rows_last = outcome.rows
         self._measures.count_models(tenant, outcome.by_model)
         return outcome
 
     async def _score_batch(
-        self, tenant: str, scorer: Scorer, work: Work, cache: PredictionCache | None, fill_direct: int | None
+        self,
+        tenant: str,
+        scorer: Scorer,
+        work: Work,
+        cache: PredictionCache | None,
+        fill_direct: int | None,
+        laps: Laps,
     ) -> Outcome:
         now_ms = int(self._clock() * 1000)
-        self._measures.queue.observe_since([record.timestamp for _, records in work for record in records], now_ms)
-        batch = scorer.prepare(work, now_ms, cache, fill_direct)
+        timestamps = [record.timestamp for _, records in work for record in records]
+        self._measures.observe_step("receive", self._measures.queue.observe_since(timestamps, now_ms))
+        batch = scorer.prepare(work, now_ms, cache, fill_direct, laps.lap)
         for group in batch.groups:
-            if not group.to_score:
-                group.predict()
-                continue
-            started = time.perf_counter()
-            if group.in_thread or self._pace.is_long(group):
-                await asyncio.get_running_loop().run_in_executor(None, group.predict)
-            else:
-                group.predict()
-            elapsed = time.perf_counter() - started
-            self._pace.group_took(group, elapsed)
-            self._measures.count_prediction(tenant, group.model.manifest, elapsed)
-        return batch.finish()
+            await self._predict(tenant, group)
+        laps.lap("predict")
+        outcome = batch.finish()
+        laps.lap("postprocess")
+        return outcome
+
+    async def _predict(self, tenant: str, group: Group) -> None:
+        if not group.to_score:
+            group.predict()
+            return
+        started = time.perf_counter()
+        if group.in_thread or self._pace.is_long(group):
+            await asyncio.get_running_loop().run_in_executor(None, group.predict)
+        else:
+            group.predict()
+        elapsed = time.perf_counter() - started
+        self._pace.group_took(group, elapsed)
+        self._measures.count_prediction(tenant, group.model.manifest, elapsed, group.to_score)

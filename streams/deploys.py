@@ -41,9 +41,11 @@ class Deploys:
         settings: StreamSettings,
         refused: Refused,
         crashed: Callable[[BaseException], None] = lambda error: None,
+        loaded: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         """`refused` is called with each record that is none, or names a model that does not pass; `crashed` with what
-        ended the following and nobody expected."""
+        ended the following and nobody expected; `loaded` with the seconds that the trial and loading of a version
+        took."""
         self.catalogs = {tenant: ModelCatalog() for tenant in settings.tenants}
         self.reachable_at: float | None = None
         """When the broker last answered, on the monotonic clock."""
@@ -54,7 +56,7 @@ class Deploys:
         self._stores = {
             t: ArtifactStore(settings.data_dir / "artifacts" / t, settings.limits) for t in settings.tenants
         }
-        self._rollout = Rollout(settings, self.catalogs, self._stores, refused)
+        self._rollout = Rollout(settings, self.catalogs, self._stores, refused, loaded)
         self._disk_fault: str | None = None
         self._consumer: AIOKafkaConsumer | None = None
         self._tasks: list[asyncio.Task[None]] = []

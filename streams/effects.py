@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from streams.measure import JobCounters
     from streams.tables import Change, TablePartition
 
 Outgoing = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
@@ -37,8 +38,12 @@ class Effects:
     tally: Tally = field(default_factory=Tally)
     by_topic: dict[tuple[str, int], list[Outgoing]] = field(default_factory=dict)
     """(topic, partition) -> what is to be produced there, in order: results, replies, dead letters, chunks."""
+    published_at: float = 0.0
+    """When it was handed to the producer, on the clock that measures durations, in seconds."""
     after_commit: bool = False
     """To be published only once everything before it is committed."""
+    jobs: JobCounters | None = None
+    """What it adds to the counters of jobs."""
     changes: dict[TablePartition, list[Change]] = field(default_factory=dict)
     """What is to be written to tables, in order."""
 

@@ -28,13 +28,14 @@ from streams.positions import read_positions
 from streams.restore import Restore
 from streams.settings import StreamSettings
 from streams.sharing import one_a_unit, share_out, without_room
-from streams.snapshot import TenantSnapshot
+from streams.snapshot import Step, TenantSnapshot
 from streams.stage import Kind, Stage
 from streams.tables import LaneTable, TablePartition
 
 log = structlog.get_logger(__name__)
 
 IDLE_INTERVAL_S = 1.0
+STEP_OF_PUBLISHING: dict[Kind, Step] = {"requests": "respond", "chunks": "store"}
 SHARE_PAUSE_S_MAX = 1.0
 
 
@@ -171,6 +172,11 @@ class Lane:
     def restoring(self) -> int | None:
         """How many changelog records are still to be read before partitions are open; None while none are restored."""
         return self._restore.behind
+
+    @property
+    def restored_records(self) -> int:
+        """Changelog records read since the start."""
+        return self._restore.records
 
     def tenant_snapshots(self) -> tuple[TenantSnapshot, ...]:
         """Counters of every tenant, with what its partitions hold."""
@@ -310,6 +316,7 @@ class Lane:
             for effects in steps:
                 if effects.after_commit:
                     await self._commit_now(partition)
+                effects.published_at = time.perf_counter()
                 await self._guarantee.publish(partition, effects, self._now_ms())
         except PUBLISH_ERRORS as error:
             if partition.rewinds == rewinds:
@@ -338,6 +345,8 @@ class Lane:
             table.apply(changes, flight.written[table])
         if stage.kind == "requests":
             self.measures.end_to_end.observe_since(flight.effects.timestamps, self._now_ms())
+        if flight.effects.records and (step := STEP_OF_PUBLISHING.get(stage.kind)) is not None:
+            self.measures.observe_step(step, time.perf_counter() - flight.effects.published_at)
         stage.counters.add(flight.effects.tally)
         stage.landed(partition.tp.partition, flight.effects)
         if stage.kind == "jobs":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from itertools import islice
 
@@ -24,7 +25,7 @@ class Predictions:
 
     def __init__(self, tenant: str, table: LaneTable, catalog: ModelCatalog) -> None:
         self.table = table
-        self.cache = PredictionCache(tenant)
+        self.cache = PredictionCache(tenant, time.perf_counter)
         self._catalog = catalog
         self._revision = -1
         self._swept_ms: dict[int, int] = {}

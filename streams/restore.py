@@ -34,6 +34,8 @@ class Restore:
         self._progressed = progressed
         self.behind: int | None = None
         """Records that are still to be read, about; None while nothing is being restored."""
+        self.records = 0
+        """How many were read since the start."""
 
     async def run(self, owned: Owned) -> None:
         """Returns when all are restored; raises a `KafkaError` or `OSError` where the broker does not answer."""
@@ -74,6 +76,7 @@ class Restore:
                 changes = [(record.key, record.value) for record in records if record.key is not None]
                 by_tp[tp][1].restore(changes, records[-1].offset)
                 read += len(records)
+                self.records += len(records)
                 self._progressed()
 
     async def _seek(

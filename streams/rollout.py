@@ -6,6 +6,7 @@ Until it is through, and where it fails, what served before goes on serving.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -58,13 +59,15 @@ class Rollout:
         catalogs: Mapping[str, ModelCatalog],
         stores: Mapping[str, ArtifactStore],
         refused: Refused,
+        loaded: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
-        """`refused` is called with the record of each version that does not pass."""
+        """`refused` is called with the record of each version that does not pass; `loaded` is told how long the trial
+        and loading of one took."""
         self.fault: str | None = None
         """What it waits for that is no model's fault, in words; None while all is well."""
         self._trial = settings.trial
         self._predict_threads = settings.predict_threads
-        self._catalogs, self._stores, self._refused = catalogs, stores, refused
+        self._catalogs, self._stores, self._refused, self._loaded = catalogs, stores, refused, loaded
         self._waiting: dict[tuple[str, str, int], _Waiting] = {}
         self._changed = asyncio.Event()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="inferd-models")
@@ -149,6 +152,7 @@ class Rollout:
         return found
 
     async def _try_and_serve(self, complete: Sequence[tuple[_Waiting, Path]]) -> None:
+        started = time.perf_counter()
         for waiting, _ in complete:
             self._note(waiting, "trying", "it is being tried in a subprocess")
         try:
@@ -164,6 +168,7 @@ class Rollout:
                 self._fail(waiting, InternalError(f"the model did not pass its trial: {reason}"))
             elif self._is_wanted(waiting):
                 await self._serve(waiting, path)
+                self._loaded(time.perf_counter() - started)
 
     def _try(self, cases: Sequence[TrialCase]) -> list[str | None]:
         """Why each case did not pass; None where it did."""

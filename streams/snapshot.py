@@ -8,6 +8,10 @@ import msgspec
 
 Phase = Literal["starting", "rebalancing", "recovering", "running", "draining", "stopped"]
 ModelState = Literal["fetching", "trying", "ready", "failed"]
+RequestStep = Literal["load", "receive", "validate", "preprocess", "lookup", "predict", "postprocess", "respond"]
+JobStep = Literal["queue", "chunk", "process", "store", "retrieve"]
+Step = Literal[RequestStep, JobStep]
+"""The steps of the work that are timed."""
 
 
 class PartitionSnapshot(msgspec.Struct, frozen=True):
@@ -51,6 +55,9 @@ class LatencySnapshot(msgspec.Struct, frozen=True):
     total_s: float
 
 
+NOTHING = LatencySnapshot((), (0,), 0.0)
+
+
 class TenantSnapshot(msgspec.Struct, frozen=True):
     """Counters since start: requests_in = results + errors + pending."""
 
@@ -62,6 +69,60 @@ class TenantSnapshot(msgspec.Struct, frozen=True):
     dead_letters: int
     pending: int
     bytes_out: int
+    direct: int = 0
+    """How many of `requests_in` came over HTTP instead of Kafka."""
+
+
+class CacheSnapshot(msgspec.Struct, frozen=True):
+    """The prediction cache of one model version: what happened since the start, and what it holds."""
+
+    tenant: str
+    model_id: str
+    version: int
+    hits: int
+    """Rows."""
+    misses: int
+    fills: int
+    evictions: int
+    expirations: int
+    entries: int
+    n_bytes: int
+    """Of keys and values."""
+    hit_ratio: float | None
+    """None before the first look-up."""
+    lookup_s: float
+    """Spent on looking rows up."""
+    fill_s: float
+    """Spent on making entries of fresh answers; writing them to the changelog is not part of it."""
+    saved_s: float | None
+    """What the model would have taken for the hits, less what the cache itself took; None where too little is known."""
+
+    @property
+    def pays(self) -> bool | None:
+        """Whether it saves time."""
+        return None if self.saved_s is None else self.saved_s > 0
+
+
+class JobsSnapshot(msgspec.Struct, frozen=True):
+    """Batch jobs of one tenant: those owned here, and what was done here since the start for any."""
+
+    tenant: str
+    open: int
+    """Jobs owned here that have not ended."""
+    open_rows: int
+    """Rows of their messages."""
+    rows_in: int
+    """Rows that the jobs owned here were handed."""
+    rows_succeeded: int
+    rows_failed: int
+    ended: dict[str, int]
+    """Jobs owned here that ended, by status."""
+    refused: dict[str, int]
+    """Messages that were refused, by code."""
+    chunks: int
+    """Chunks of any worker's jobs that were scored here."""
+    chunk_rows: int
+    chunk_s: float
 
 
 class StreamsSnapshot(msgspec.Struct, frozen=True):
@@ -92,3 +153,13 @@ class StreamsSnapshot(msgspec.Struct, frozen=True):
     """The fault that work waits on now, in words; None while all is well."""
     records_missing: int = 0
     """Requests that retention deleted before the group had read them."""
+    cache: tuple[CacheSnapshot, ...] = ()
+    jobs: tuple[JobsSnapshot, ...] = ()
+    restoring: int | None = None
+    """Changelog records that are still to be read before partitions are open; None while no table is restored."""
+    restored_records: int = 0
+    """Changelog records read since the start."""
+    direct: LatencySnapshot = NOTHING
+    """From a request over HTTP to its answer, inside the streams."""
+    steps: dict[Step, LatencySnapshot] = {}
+    """Each step of the work, once a micro-batch, model, message or chunk."""

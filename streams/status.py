@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from streams.composition import TenantParts
+from streams.inference.cache import CacheUsage
 from streams.inference.catalog import Version
 from streams.measure import ModelCounters
 from streams.partition import Partition
-from streams.snapshot import ModelSnapshot, PartitionSnapshot, Phase, StreamsSnapshot, TenantSnapshot
+from streams.snapshot import (
+    CacheSnapshot,
+    JobsSnapshot,
+    ModelSnapshot,
+    PartitionSnapshot,
+    Phase,
+    StreamsSnapshot,
+    TenantSnapshot,
+)
 
 if TYPE_CHECKING:
     from streams.app import Streams
 
+ROWS_KNOWN_MIN = 1_000
+"""Rows after which the mean cost of a look-up, or of a prediction, says something."""
 UNREACHABLE_S = 6.0
 """How long the broker may leave questions unanswered before readiness says so."""
 
@@ -41,6 +54,12 @@ def take_snapshot(streams: Streams, phase: Phase, phase_for_s: float) -> Streams
         commits=measures.commits,
         commit_failures=measures.commit_failures,
         records_missing=measures.records_missing,
+        cache=_caches(streams),
+        jobs=tuple(_jobs(tenant, parts) for tenant, parts in streams.tenants.items()),
+        restoring=lane.restoring if lane is not None else None,
+        restored_records=lane.restored_records if lane is not None else 0,
+        direct=measures.direct.snapshot(),
+        steps={step: histogram.snapshot() for step, histogram in measures.steps.items()},
         last_error=fault_of(streams) or (streams.deploys.fault if streams.deploys is not None else None),
     )
 
@@ -86,6 +105,61 @@ def _partition(streams: Streams, partition: Partition) -> PartitionSnapshot:
 
 def _tenants(streams: Streams) -> tuple[TenantSnapshot, ...]:
     return streams.lane.tenant_snapshots() if streams.lane is not None else ()
+
+
+def _jobs(tenant: str, parts: TenantParts) -> JobsSnapshot:
+    jobs = parts.jobs
+    counters, in_use, scored = jobs.owned.counters, jobs.owned.in_use, jobs.scored
+    return JobsSnapshot(
+        tenant=tenant,
+        open=in_use.jobs,
+        open_rows=in_use.rows,
+        rows_in=counters.rows_in,
+        rows_succeeded=counters.rows_succeeded,
+        rows_failed=counters.rows_failed,
+        ended=dict(counters.ended),
+        refused=dict(sum((stage.counters.errors for stage in jobs.stages), Counter[str]())),
+        chunks=scored.chunks,
+        chunk_rows=scored.rows,
+        chunk_s=scored.seconds,
+    )
+
+
+def _caches(streams: Streams) -> tuple[CacheSnapshot, ...]:
+    return tuple(
+        _cache(streams, tenant, usage)
+        for tenant, parts in streams.tenants.items()
+        if parts.requests.predictions is not None
+        for usage in parts.requests.predictions.cache.usage()
+    )
+
+
+def _cache(streams: Streams, tenant: str, usage: CacheUsage) -> CacheSnapshot:
+    counters = streams.measures.by_model.get((tenant, usage.model_id, usage.version), ModelCounters())
+    return CacheSnapshot(
+        tenant=tenant,
+        model_id=usage.model_id,
+        version=usage.version,
+        hits=usage.hits,
+        misses=usage.misses,
+        fills=usage.fills,
+        evictions=usage.evictions,
+        expirations=usage.expirations,
+        entries=usage.entries,
+        n_bytes=usage.n_bytes,
+        hit_ratio=usage.hit_ratio,
+        lookup_s=usage.lookup_s,
+        fill_s=usage.fill_s,
+        saved_s=saved_s(usage, counters),
+    )
+
+
+def saved_s(usage: CacheUsage, counters: ModelCounters) -> float | None:
+    """What the model would have taken for the hits at its mean cost, less what the cache took; None where either is
+    not known from enough rows."""
+    if usage.hits + usage.misses < ROWS_KNOWN_MIN or counters.scored_rows < ROWS_KNOWN_MIN:
+        return None
+    return usage.hits * counters.predict_s / counters.scored_rows - usage.lookup_s - usage.fill_s
 
 
 def _versions(streams: Streams) -> list[tuple[str, Version]]:

@@ -103,7 +103,8 @@ class TenantLane:
             span = range(start, start := start + len(records))
             effects.append(self.effects(tp, records, outcome, span, timing))
         self._add_changes(work, effects, outcome, started_ms)
-        self._answer(asked, outcome, start)
+        if asked:
+            self._answer(asked, outcome, start)
         return [[part] for part in effects]
 
     def _answer(self, asked: Sequence[DirectRequest], outcome: Outcome, start: int) -> None:
@@ -116,7 +117,9 @@ class TenantLane:
             if not request.answer.done():
                 request.answer.set_result(outcome.values[index])
         self.counters.requests_in += len(asked)
+        self.counters.direct += len(asked)
         self.counters.add(tally)
+        self._scoring.answered([request.timestamp for request in asked])
 
     def _add_changes(self, work: Work, effects: Sequence[Effects], outcome: Outcome, now_ms: int) -> None:
         """Gives each partition's effects what its cache gains and loses."""

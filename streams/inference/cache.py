@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -38,6 +39,10 @@ class CacheUsage:
     expirations: int
     entries: int
     n_bytes: int
+    lookup_s: float
+    """Time that looking up took."""
+    fill_s: float
+    """Time that making entries of fresh answers took."""
 
     @property
     def hit_ratio(self) -> float | None:
@@ -74,8 +79,10 @@ class PredictionCache:
     Off for versions whose manifest has no `cache`. For one thread: the one that runs the lane.
     """
 
-    def __init__(self, tenant: str) -> None:
+    def __init__(self, tenant: str, timer: Callable[[], float] = lambda: 0.0) -> None:
+        """`timer`: seconds, of whatever beginning; what the cache costs is measured with it."""
         self._tenant = tenant
+        self._timer = timer
         self._tables: dict[int, PartitionCache] = {}
         self._partitions: dict[int, CachePartition] = {}
         self._plans: dict[tuple[str, int, tuple[Output, ...]], _Plan | None] = {}
@@ -137,6 +144,8 @@ class PredictionCache:
                     counters.expirations,
                     entries,
                     n_bytes,
+                    counters.lookup_s,
+                    counters.fill_s,
                 )
             )
         return usage
@@ -158,6 +167,7 @@ class PredictionCache:
         plan = self._plan(model, outputs)
         if plan is None:
             return None
+        started = self._timer()
         keys = plan.keys.keys(matrix)
         values: list[bytes | None] = [None] * len(keys)
         for number in np.unique(partitions).tolist():
@@ -167,7 +177,16 @@ class PredictionCache:
         plan.counters.misses += len(keys) - len(found)
         plan.counters.expirations += expired
         where = partitions if fill_direct is None else np.where(partitions == DIRECT, fill_direct, partitions)
-        return RowLookup(self, plan, keys, where, found, arrays, now_ms)
+        lookup = RowLookup(self, plan, keys, where, found, arrays, now_ms)
+        plan.counters.lookup_s += self._timer() - started
+        return lookup
+
+    @contextmanager
+    def timed_fill(self, plan: _Plan) -> Iterator[None]:
+        """Adds the time that is spent inside to what the fills of a version took."""
+        started = self._timer()
+        yield
+        plan.counters.fill_s += self._timer() - started
 
     def _look_in(
         self, number: int, prefix: bytes, keys: list[bytes], places: list[int], values: list[bytes | None]
@@ -262,10 +281,14 @@ class RowLookup:
         """What the tables gain from the rows that were merged, by partition; nothing from rows that are `unfit`."""
         if self._scored is None:
             return {}
+        with self._cache.timed_fill(self._plan):
+            return self._changes(self._scored, unfit)
+
+    def _changes(self, scored_arrays: Arrays, unfit: NDArray[np.bool_] | None) -> dict[int, list[Change]]:
         plan, missing = self._plan, self._missing
         expires_at_ms = self._now_ms + plan.ttl_ms
         keys = [self._keys[place] for place in self.to_score.tolist()]
-        values = plan.layout.encode(keys, self._scored, expires_at_ms)
+        values = plan.layout.encode(keys, scored_arrays, expires_at_ms)
         numbers = range(len(missing)) if self._inverse is None else self._inverse.tolist()
         fills: dict[int, dict[bytes, bytes]] = {number: {} for number in set(self._partitions[missing].tolist())}
         good = None if unfit is None else (~unfit[missing]).tolist()

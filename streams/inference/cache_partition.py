@@ -34,6 +34,8 @@ class CacheCounters:
     fills: int = 0
     evictions: int = 0
     expirations: int = 0
+    lookup_s: float = 0.0
+    fill_s: float = 0.0
 
 
 class VersionEntries:

@@ -7,9 +7,9 @@ another one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final, Literal, cast
 
 import msgspec
 import numpy as np
@@ -46,6 +46,8 @@ UNDECODABLE: Final = (
     InvalidHeaderError,
 )
 """Errors of records that could not be decoded: these are copied to the dead letters besides being answered."""
+Lap = Callable[[Literal["validate", "preprocess", "lookup"]], None]
+"""Told of a step that has ended."""
 
 
 class Scorer:
@@ -61,22 +63,31 @@ class Scorer:
         self._ask = ask
 
     def prepare(
-        self, work: Work, now_ms: int, cache: PredictionCache | None = None, fill_direct: int | None = None
+        self,
+        work: Work,
+        now_ms: int,
+        cache: PredictionCache | None = None,
+        fill_direct: int | None = None,
+        lap: Lap = lambda _step: None,
     ) -> MicroBatch:
         """Decodes and checks every record, and looks up its rows; `now_ms` (Unix milliseconds) decides about deadlines
         and expiry.
 
         Rows of partition -1 are those of direct requests: `fill_direct` is the partition whose cache takes their
-        answers.
+        answers. `lap` is called at the end of each step: `validate` (headers, deadlines, envelopes), `preprocess` (rows
+        checked against features, and made matrices), `lookup`.
         """
         batch = MicroBatch(work, self.limits)
         odd, buckets = self._sort(batch, now_ms)
+        lap("validate")
         for (model_id, *outputs), bucket in buckets.items():
             odd += self._gather_bucket(batch, model_id, tuple(outputs), bucket)
         for index in odd:
             self._prepare_one(batch, index)
+        lap("preprocess")
         if cache is not None:
             batch.look_up(cache, now_ms, fill_direct)
+            lap("lookup")
         return batch
 
     def refuse(self, work: Work, error: ModelServingError) -> Outcome:

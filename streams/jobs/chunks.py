@@ -25,7 +25,7 @@ from streams.inference.chunk_scoring import ChunkBatch, ChunkScorer, ChunkWork, 
 from streams.inference.micro_batch import Record, internal_error
 from streams.jobs.records import RecordReader
 from streams.jobs.stages import CONTENT_TYPES
-from streams.measure import LaneMeasures, TenantCounters
+from streams.measure import ChunkCounters, LaneMeasures, TenantCounters
 from streams.stage import Kind, Work
 from streams.tables import LaneTable
 
@@ -78,6 +78,7 @@ class JobChunks:
         self.tenant = topics.tenant
         self.topic = topics.name("job-chunks")
         self.counters = TenantCounters(topics.tenant)
+        self.scored = ChunkCounters()
         self._topics = topics
         self._scorer = scorer
         self._reader = reader
@@ -94,6 +95,8 @@ class JobChunks:
         return RECORDS_MAX
 
     async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
+        timestamps = [record.timestamp for _, records in work for record in records]
+        self._measures.observe_step_since("queue", timestamps, self._clock() * 1000)
         parts = [(tp, [(record, self._read(record)) for record in records]) for tp, records in work]
         chunks = [read for _, part in parts for _, read in part if isinstance(read, Chunk)]
         results = iter(await self._score(chunks))
@@ -117,9 +120,11 @@ class JobChunks:
         started = time.perf_counter()
         works = [await self._patient_work(chunk) for chunk in chunks]
         results = await self._results(works)
-        self._measures.chunks += len(chunks)
-        self._measures.chunk_rows += sum(chunk.row_count for chunk in chunks)
-        self._measures.chunk_s += time.perf_counter() - started
+        elapsed = time.perf_counter() - started
+        self._measures.observe_step("process", elapsed)
+        self.scored.chunks += len(chunks)
+        self.scored.rows += sum(chunk.row_count for chunk in chunks)
+        self.scored.seconds += elapsed
         return results
 
     async def _results(self, works: Sequence[ChunkWork]) -> list[bytes]:
@@ -185,8 +190,8 @@ class JobChunks:
                 await asyncio.get_running_loop().run_in_executor(None, group.predict)
             else:
                 group.predict()
-            self._measures.count_prediction(self.tenant, group.model.manifest, time.perf_counter() - started)
-            manifest = group.model.manifest
+            manifest, elapsed = group.model.manifest, time.perf_counter() - started
+            self._measures.count_prediction(self.tenant, manifest, elapsed, group.rows)
             counted = {(manifest.model_id, manifest.version): (len(group.drafts), group.rows)}
             self._measures.count_models(self.tenant, counted)
         return batch

@@ -13,7 +13,7 @@ from streams.jobs.chunks import JobChunks
 from streams.jobs.owned import OwnedJobs
 from streams.jobs.records import RecordReader
 from streams.jobs.stages import JobMessages, JobResults, JobSurroundings
-from streams.measure import LaneMeasures
+from streams.measure import ChunkCounters, LaneMeasures
 from streams.settings import StreamSettings
 from streams.stage import Stage
 from streams.tables import LaneTable
@@ -25,6 +25,7 @@ class TenantJobs:
 
     owned: OwnedJobs
     stages: Sequence[Stage]
+    scored: ChunkCounters
 
 
 def compose_jobs(
@@ -39,7 +40,9 @@ def compose_jobs(
     """`process_batch`: a user's own code that answers chunks instead of a model."""
     topics = TenantTopics(settings.namespace, tenant)
     owned = OwnedJobs(tenant, table, settings.limits)
-    surroundings = JobSurroundings(topics, owned, pin_in(catalog), settings.topics.partitions, settings.worker_id)
+    surroundings = JobSurroundings(
+        topics, owned, pin_in(catalog), settings.topics.partitions, settings.worker_id, measures
+    )
     scorer = ChunkScorer(catalog, settings.limits, process_batch)
     chunks = JobChunks(
         topics,
@@ -50,4 +53,4 @@ def compose_jobs(
         settings.worker_id,
         in_thread=process_batch is not None,
     )
-    return TenantJobs(owned, (JobMessages(surroundings), JobResults(surroundings), chunks))
+    return TenantJobs(owned, (JobMessages(surroundings), JobResults(surroundings), chunks), chunks.scored)

@@ -16,6 +16,7 @@ from schemas.limits import Limits
 from streams.inference.job import wakes_at
 from streams.inference.job_state import NOTHING_USED, JobState, Usage, usage_of
 from streams.inference.job_state_codec import decode_state, encode_state
+from streams.measure import JobCounters
 from streams.tables import Change, LaneTable, TablePartition
 
 log = structlog.get_logger(__name__)
@@ -131,6 +132,7 @@ class OwnedJobs:
         self.tenant = tenant
         self.table = table
         self.limits = limits
+        self.counters = JobCounters()
         self.partitions: dict[int, JobsPartition] = {}
 
     def open(self, number: int) -> None:
@@ -152,6 +154,11 @@ class OwnedJobs:
         partition = self.partitions.pop(number, None)
         if partition is not None:
             partition.handled.give_up()
+
+    @property
+    def in_use(self) -> Usage:
+        """What the jobs take that have not ended."""
+        return sum((partition.in_use for partition in self.partitions.values()), NOTHING_USED)
 
     def find(self, job_id: str) -> tuple[int, JobState] | None:
         """The partition and state of a job, if it is one of ours."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import msgspec
@@ -68,12 +69,15 @@ class JobService:
         owned: Callable[[], Mapping[str, OwnedJobs]],
         reader: RecordReader,
         owner_url: OwnerUrl,
+        retrieved: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
-        """`owned`: by tenant; `owner_url`: who has a partition of `jobs`."""
+        """`owned`: by tenant; `owner_url`: who has a partition of `jobs`; `retrieved` is told how long reading
+        the result of a chunk took."""
         self._settings = settings
         self._owned = owned
         self._reader = reader
         self._owner_url = owner_url
+        self._retrieved = retrieved
         self._producer: AIOKafkaProducer | None = None
         self._opening = asyncio.Lock()
 
@@ -116,13 +120,16 @@ class JobService:
             yield b"".join(_lines(result, from_row))
 
     async def _result(self, tp: TopicPartition, offset: int, state: JobState) -> ChunkResult:
+        started = time.perf_counter()
         try:
             record = await self._reader.read(tp, offset)
         except PUBLISH_ERRORS as error:
             raise ServerError(f"the results cannot be read: {describe(error)}; ask again later") from error
         if record is None:
             raise JobExpiredError(f"results of job {state.job_id!r} are past the retention of {tp.topic}")
-        return decode_chunk_result(record.value, state.encoding, self._settings.limits)
+        result = decode_chunk_result(record.value, state.encoding, self._settings.limits)
+        self._retrieved(time.perf_counter() - started)
+        return result
 
     # ------------------------------------------------------------------ messages
 

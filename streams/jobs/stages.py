@@ -30,7 +30,7 @@ from streams.inference.job_state import JobState
 from streams.inference.job_step import Pin, Step, Terms
 from streams.inference.micro_batch import Record, internal_error
 from streams.jobs.owned import JobsPartition, OwnedJobs, change_of
-from streams.measure import TenantCounters
+from streams.measure import JobCounters, LaneMeasures, TenantCounters
 from streams.stage import Kind, Work
 from streams.tables import LaneTable
 
@@ -41,6 +41,7 @@ RECORDS_MAX = 64
 OUTCOMES_MAX = 512
 DUE_MAX = 256
 """Jobs that one look at the clock deals with."""
+NO_ROWS = JobState("", 0, 0)
 CONTENT_TYPES: dict[Encoding, list[tuple[str, bytes | None]]] = {
     "msgpack": [],
     "json": [(CONTENT_TYPE, b"application/json")],
@@ -57,6 +58,7 @@ class JobSurroundings:
     partitions: int
     """Of `job-chunks`."""
     worker_id: str
+    measures: LaneMeasures = field(default_factory=LaneMeasures)
     clock: Callable[[], float] = time.time
     """Unix seconds."""
 
@@ -76,6 +78,7 @@ class _Draft:
     partition: JobsPartition
     effects: Effects
     changed: dict[str, JobState | None] = field(default_factory=dict)
+    counted: JobCounters = field(default_factory=JobCounters)
 
     def take(self, job_id: str, before: JobState | None, step: Step) -> None:
         """Adds what follows from one step."""
@@ -91,7 +94,18 @@ class _Draft:
             if step.state is None:
                 self._add("job-status", self.number, (job_id.encode(), None, []))
             self.changed[job_id] = step.state
+            self._count(before, step.state)
             self.partition.put(before, step.state, job_id)
+
+    def _count(self, before: JobState | None, after: JobState | None) -> None:
+        """What a step adds; rows that are tried again count once more."""
+        if after is not None:
+            had = before if before is not None else NO_ROWS
+            self.counted.rows_in += max(0, after.input_count - had.input_count)
+            self.counted.rows_succeeded += max(0, after.succeeded - had.succeeded)
+            self.counted.rows_failed += max(0, after.failed - had.failed)
+            if after.announced and not (before is not None and before.announced):
+                self.counted.ended[after.phase] += 1
 
     def tell(self, job_id: str, status: JobStatus, encoding: Encoding) -> None:
         value = encode_status(status, encoding)
@@ -101,6 +115,7 @@ class _Draft:
         if self.changed:
             changes = [change_of(job_id, state) for job_id, state in self.changed.items()]
             self.effects.changes[self.partition.table] = changes
+            self.effects.jobs = self.counted
         return self.effects
 
     def _partition_of(self, chunk: Chunk) -> int:
@@ -181,6 +196,8 @@ class _JobStage:
     def landed(self, number: int, effects: Effects) -> None:
         if (partition := self._owned.partitions.get(number)) is not None:
             partition.landed(key.decode() for changes in effects.changes.values() for key, _ in changes)
+        if effects.jobs is not None:
+            self._owned.counters.add(effects.jobs)
 
     def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
         return None
@@ -194,6 +211,14 @@ class JobMessages(_JobStage):
 
     def records_max(self) -> int:
         return RECORDS_MAX
+
+    async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
+        measures, started = self._surroundings.measures, time.perf_counter()
+        timestamps = [record.timestamp for _, records in work for record in records]
+        measures.observe_step_since("queue", timestamps, self._surroundings.now_ms())
+        effects = await super().process(work)
+        measures.observe_step("chunk", time.perf_counter() - started)
+        return effects
 
     def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
         limits = self._owned.limits

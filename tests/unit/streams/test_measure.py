@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.effects import Tally
-from streams.measure import LATENCY_BOUNDS_S, LaneMeasures, LatencyHistogram, TenantCounters
+from streams.measure import LATENCY_BOUNDS_S, LaneMeasures, Laps, LatencyHistogram, TenantCounters
 from tests.fixtures.lane import sum_model
 
 SECONDS = st.lists(st.one_of(st.floats(0, 100), st.sampled_from(LATENCY_BOUNDS_S)), max_size=50)
@@ -112,3 +112,22 @@ def test_a_record_without_a_timestamp_has_waited_no_time() -> None:
     histogram.observe_since([-1, 0], 1e12)
     assert histogram.snapshot().counts[0] == 2
     assert histogram.snapshot().total_s == 0
+
+
+def test_the_longest_wait_is_told() -> None:
+    assert LatencyHistogram().observe_since([9_000, 8_000, 0], 10_000) == 2.0
+    assert LatencyHistogram().observe_since([], 10_000) == 0.0
+
+
+def test_laps_follow_on_each_other() -> None:
+    times = iter([1.0, 1.5, 4.0])
+    laps = Laps(lambda: next(times))
+    laps.lap("validate")
+    laps.lap("predict")
+    assert laps.steps == [("validate", 1.0, 1.5), ("predict", 1.5, 4.0)]
+    measures = LaneMeasures()
+    measures.observe_laps(laps)
+    assert {step: h.snapshot().total_s for step, h in measures.steps.items() if h.snapshot().total_s} == {
+        "validate": 0.5,
+        "predict": 2.5,
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 from aiokafka import TopicPartition
 
 from schemas.models import Alias, SplitShare
+from streams.inference.cache import CacheUsage
 from streams.inference.catalog import ModelCatalog, Version
-from streams.measure import LaneMeasures, TenantCounters
+from streams.inference.job_state import Usage
+from streams.measure import STEPS, ChunkCounters, JobCounters, LaneMeasures, TenantCounters
 from streams.partition import Partition
 from streams.snapshot import Phase, StreamsSnapshot
 from streams.status import UNREACHABLE_S, fault_of, take_snapshot
@@ -36,6 +39,8 @@ class Lane:
 
     partitions: dict[TopicPartition, Partition] = field(default_factory=dict)
     fault: str | None = None
+    restoring: int | None = None
+    restored_records: int = 0
     counters: TenantCounters = field(default_factory=lambda: TenantCounters("default", requests_in=7))
 
     def tenant_snapshots(self) -> tuple[Any, ...]:
@@ -53,6 +58,7 @@ class FakeStreams:
         self.deploys: Any = SimpleNamespace(
             catalogs={"default": self.catalog, "other": ModelCatalog()}, reachable_at=time.monotonic(), fault=None
         )
+        self.tenants: dict[str, Any] = {}
         self.generation, self.rebalances = 5, 2
         self.ends: dict[TopicPartition, int] = {}
 
@@ -203,3 +209,71 @@ def test_models_with_their_aliases_and_counters(streams: FakeStreams) -> None:
     ]
     assert [(m.requests, m.rows, m.predict_s) for m in models] == [(3, 30, 0.5), (0, 0, 0.0), (0, 0, 0.0)]
     assert models[0].digest == sum_model(1).manifest.sha256
+
+
+# Cache, jobs, restoring
+
+
+def usage(**changes: Any) -> CacheUsage:
+    values = dict.fromkeys(("misses", "fills", "evictions", "expirations", "entries", "n_bytes"), 0)
+    times = {"lookup_s": 0.25, "fill_s": 0.25}
+    return CacheUsage(**{"model_id": "sum", "version": 1, "hits": 3_000, **values, **times, **changes})
+
+
+def tenant_parts(*usages: CacheUsage, **jobs: Any) -> Any:
+    cache = SimpleNamespace(usage=lambda: list(usages))
+    parts = {"owned": SimpleNamespace(counters=JobCounters(), in_use=Usage()), "stages": (), "scored": ChunkCounters()}
+    return SimpleNamespace(
+        requests=SimpleNamespace(predictions=SimpleNamespace(cache=cache)), jobs=SimpleNamespace(**parts | jobs)
+    )
+
+
+@pytest.mark.parametrize(
+    ("predict_s", "saved_s", "pays"), [(1.0, 1.0, True), (0.2, -0.2, False)], ids=["dear model", "cheap model"]
+)
+def test_a_cache_pays_where_hits_save_more_than_it_takes(
+    streams: FakeStreams, predict_s: float, saved_s: float, pays: bool
+) -> None:
+    streams.tenants["default"] = tenant_parts(usage(misses=1_000, entries=5, n_bytes=500))
+    streams.measures.count_prediction("default", sum_model(1).manifest, predict_s, 2_000)
+    (cache,) = streams.snapshot().cache
+    assert (cache.tenant, cache.model_id, cache.version, cache.entries, cache.n_bytes) == ("default", "sum", 1, 5, 500)
+    assert cache.hit_ratio == 0.75
+    assert cache.saved_s == pytest.approx(saved_s)
+    assert cache.pays is pays
+
+
+@pytest.mark.parametrize(("looked_up", "scored"), [(999, 5_000), (5_000, 999)])
+def test_too_few_rows_say_nothing_of_a_cache(streams: FakeStreams, looked_up: int, scored: int) -> None:
+    streams.tenants["default"] = tenant_parts(usage(hits=looked_up))
+    streams.measures.count_prediction("default", sum_model(1).manifest, 1.0, scored)
+    (cache,) = streams.snapshot().cache
+    assert (cache.saved_s, cache.pays) == (None, None)
+
+
+def test_jobs_are_told_by_tenant(streams: FakeStreams) -> None:
+    owned = SimpleNamespace(counters=JobCounters(50, 20, 10, Counter(completed=2)), in_use=Usage(3, 400, 9_000))
+    messages, chunks = TenantCounters("default"), TenantCounters("default")
+    messages.errors.update(job_closed=2, malformed=1)
+    chunks.errors.update(malformed=4)
+    stages = [SimpleNamespace(counters=messages), SimpleNamespace(counters=chunks)]
+    streams.tenants["default"] = tenant_parts(owned=owned, stages=stages, scored=ChunkCounters(7, 700, 1.5))
+    (jobs,) = streams.snapshot().jobs
+    assert (jobs.tenant, jobs.open, jobs.open_rows) == ("default", 3, 400)
+    assert (jobs.rows_in, jobs.rows_succeeded, jobs.rows_failed, jobs.ended) == (50, 20, 10, {"completed": 2})
+    assert jobs.refused == {"job_closed": 2, "malformed": 5}
+    assert (jobs.chunks, jobs.chunk_rows, jobs.chunk_s) == (7, 700, 1.5)
+
+
+def test_a_restore_is_told_with_what_is_left_of_it(streams: FakeStreams) -> None:
+    assert isinstance(streams.lane, Lane)
+    streams.lane.restoring, streams.lane.restored_records = 1_234, 99
+    snapshot = streams.snapshot("recovering")
+    assert (snapshot.restoring, snapshot.restored_records) == (1_234, 99)
+
+
+def test_every_step_is_in_the_snapshot(streams: FakeStreams) -> None:
+    streams.measures.observe_step("retrieve", 0.25)
+    steps = streams.snapshot().steps
+    assert tuple(steps) == STEPS
+    assert {step: histogram.total_s for step, histogram in steps.items() if histogram.total_s} == {"retrieve": 0.25}

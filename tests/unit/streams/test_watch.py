@@ -111,6 +111,7 @@ class FakeLane:
     fault: str | None = None
     settled: bool = True
     restoring: int | None = None
+    restored_records: int = 0
     partitions: dict[Any, Any] = field(default_factory=dict)
     topics: frozenset[str] = frozenset()
     calls: list[str] = field(default_factory=list)
