@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from streams.effects import Effects
@@ -27,6 +27,7 @@ from streams.tables import TablePartition
 log = structlog.get_logger(__name__)
 
 COMMIT_TIMEOUT_S = 5.0
+TRANSACTION_RETRY_MS = 5
 PUBLISH_ERRORS = (KafkaError, OSError, TimeoutError, asyncio.TimeoutError)
 """What a broker that cannot be reached, or refuses, raises. All of it means: rewind and publish again."""
 
@@ -131,7 +132,7 @@ class AtLeastOnce:
                 await asyncio.wait_for(consumer.commit(_kafka_offsets(offsets)), COMMIT_TIMEOUT_S)
             except PUBLISH_ERRORS as error:
                 self._measures.commit_failures += 1
-                log.warning("commit_failed", error=type(error).__name__, detail=str(error)[-200:])
+                log.warning("commit_failed", reason=_reason(error))
                 return
             self._measures.commits += 1
             for partition, offset in offsets.items():
@@ -179,6 +180,8 @@ class ExactlyOnce:
             self._start_timeout_s,
             transactional_id=f"{self._group_id}-{tp.topic}-{tp.partition}",
             transaction_timeout_ms=self._transaction_timeout_ms,
+            # Kafka 4 refuses the first batch after a transaction marker for some milliseconds; 100 ms would be felt.
+            retry_backoff_ms=TRANSACTION_RETRY_MS,
         )
 
     async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
@@ -260,6 +263,15 @@ class ByTopic:
         others = [each for each in owned if topic_of(each) in self._topics]
         usual = [each for each in owned if topic_of(each) not in self._topics]
         return [(guarantee, part) for guarantee, part in zip(self._both, (usual, others), strict=True) if part]
+
+
+def _reason(error: BaseException) -> str:
+    """Why a commit failed, in a line: what aiokafka says of a rebalance takes ten."""
+    if isinstance(error, CommitFailedError):
+        return "the group has rebalanced, or has dropped this worker: the next owner of the partition repeats a little"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {COMMIT_TIMEOUT_S:g} s"
+    return f"{type(error).__name__}: {error}"[:300]
 
 
 def _kafka_offsets(offsets: dict[Partition, int]) -> dict[TopicPartition, OffsetAndMetadata]:

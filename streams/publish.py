@@ -29,8 +29,6 @@ def producer_options(settings: StreamSettings) -> dict[str, Any]:
         "max_batch_size": BATCH_BYTES_MAX,
         "compression_type": None if compression == "none" else compression,
         "request_timeout_ms": int(settings.group.request_timeout_s * 1000),
-        # Kafka 4 refuses the first batch after a transaction marker for some milliseconds; 100 ms would be felt.
-        "retry_backoff_ms": 5,
     }
 
 
