@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from inferd.factories import create_batch_predictor as create_batch_predictor
     from inferd.factories import create_model_server as create_model_server
     from inferd.factories import create_realtime_predictor as create_realtime_predictor
+    from inferd.jobs_results import JobRow as JobRow
     from inferd.sync import SyncClient as SyncClient
     from schemas.connection import KafkaConnection as KafkaConnection
     from schemas.errors import BatchJobError as BatchJobError
     from schemas.errors import InferenceError as InferenceError
     from schemas.errors import ModelServingError as ModelServingError
     from schemas.errors import ServerError as ServerError
+    from schemas.jobs import JobStatus as JobStatus
     from schemas.models import Manifest as Manifest
     from schemas.results import Failure as Failure
     from schemas.results import Prediction as Prediction
@@ -39,6 +41,8 @@ _MODULE_OF = {
     "deploy_file": "inferd.deploy",
     "Failure": "schemas.results",
     "InferenceError": "schemas.errors",
+    "JobRow": "inferd.jobs_results",
+    "JobStatus": "schemas.jobs",
     "KafkaConnection": "schemas.connection",
     "Manifest": "schemas.models",
     "ModelManager": "streams.serving.model_manager",

@@ -1,10 +1,11 @@
-"""The asyncio client: predictions and deploys over Kafka. Needs neither Faust nor LightGBM."""
+"""The asyncio client: predictions, jobs and deploys over Kafka. Needs neither Faust nor LightGBM."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -12,12 +13,15 @@ from typing import Any, Self
 
 from inferd.cluster import Cluster
 from inferd.exchange import Call, Exchange, SentCall
+from inferd.jobs import JobOptions, Jobs, OnProgress
+from inferd.jobs_results import JobRow, rows_of
 from inferd.model_list import ModelList, check_alias_target, check_deployable, keys_to_remove, orphaned_parts
 from inferd.model_records import read_models, send_alias, send_artifact, send_manifest, send_tombstones
 from inferd.pending import PendingRequests
 from inferd.pipeline import sent_ahead
 from schemas.connection import KafkaConnection
 from schemas.headers import Encoding, RawHeaders
+from schemas.jobs import ChunkResult, JobStatus
 from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.manifest_checks import check_alias
 from schemas.models import Alias, AliasKey, Manifest, VersionKey, check_model_name
@@ -58,6 +62,7 @@ class Client:
         client_id = f"inferd-client-{pending.client_id}"
         self._cluster = Cluster(connection, TenantTopics(namespace, tenant), client_id, limits, connect_timeout_s)
         self._exchange = Exchange(self._cluster, pending, encoding, limits, partitions)
+        self._jobs = Jobs(self._cluster, encoding, limits)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -127,6 +132,85 @@ class Client:
             async for sent in on_their_way:
                 yield await self._exchange.result(sent)
 
+    async def submit_job(  # noqa: PLR0913  (each is an option of the job)
+        self,
+        model_id: str,
+        rows: Any,
+        *,
+        job_id: str | None = None,
+        outputs: Sequence[Output] | None = None,
+        chunk_rows: int | None = None,
+        deadline: datetime | None = None,
+        labels: Mapping[str, str] | None = None,
+        resume: bool = False,
+        on_progress: OnProgress | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> str:
+        """Has `rows` scored as a batch job; its id, once the broker has everything and a worker knows of the job.
+
+        `rows` are rows (lists, dicts), a two-dimensional array, or an iterable, which may be asynchronous, of rows or
+        of batches (lists of rows, two-dimensional arrays); a few messages of it are in memory at a time.
+        `chunk_rows`: rows scored and published together; `deadline`: when all rows must have come, else the job ends
+        as `incomplete`; `labels` come back in its statuses.
+
+        After an interruption, call it again with the same rows, options and `job_id`: what the job has, changes
+        nothing. With `resume` messages that the job has, as its status says, are not sent again. `on_progress` is told
+        how far it is. Raises what the job is refused with: `JobConflictError` (the id is another job's),
+        `ChunkConflictError` (rows differ from those sent before), `JobClosedError`, `ModelNotFoundError`,
+        `QuotaExceededError`, …; `ResultTimeoutError` where everything is sent and no worker says anything within
+        `timeout_s`: the job waits for one then.
+        """
+        options = JobOptions(outputs, chunk_rows, None if deadline is None else _unix_ms(deadline), labels)
+        return await self._jobs.submit(
+            model_id, rows, job_id, options, timeout_s, resume=resume, on_progress=on_progress
+        )
+
+    async def job_status(self, job_id: str) -> JobStatus:
+        """How a job stands, as its workers told last; `JobNotFoundError`."""
+        return await self._jobs.status(job_id)
+
+    async def list_jobs(self) -> list[JobStatus]:
+        """The status of each job of the tenant, in the order of submission."""
+        return await self._jobs.list()
+
+    async def watch_job(self, job_id: str) -> AsyncGenerator[JobStatus, None]:
+        """The status of a job and those that follow it, about one a second, to the terminal one; `JobNotFoundError`."""
+        async with aclosing(self._jobs.watch(job_id)) as statuses:
+            async for status in statuses:
+                yield status
+
+    async def job_results(self, job_id: str, from_row: int = 0) -> AsyncGenerator[JobRow, None]:
+        """What became of each row of a job that has ended, in row order from `from_row` on, retries included.
+
+        Of a job that is `cancelled`, `incomplete` or `failed`, the rows that were scored. `JobNotFoundError`;
+        `JobConflictError` while it goes on; `JobExpiredError` where results are past their retention.
+        """
+        async with aclosing(self._jobs.result_chunks(job_id, from_row)) as chunks:
+            async for chunk in chunks:
+                for row in rows_of(chunk, from_row):
+                    yield row
+
+    async def job_result_chunks(self, job_id: str, from_row: int = 0) -> AsyncGenerator[ChunkResult, None]:
+        """As `job_results`, by chunks as they were scored: lists of values. The first one has `from_row` in it."""
+        async with aclosing(self._jobs.result_chunks(job_id, from_row)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def cancel_job(self, job_id: str, *, timeout_s: float = TIMEOUT_S) -> JobStatus:
+        """Ends a job; its status once it is `cancelled`, after which no result follows.
+
+        `JobNotFoundError`; `JobClosedError` where it has ended otherwise; `ResultTimeoutError`.
+        """
+        return await self._jobs.cancel(job_id, timeout_s)
+
+    async def retry_job(self, job_id: str, *, timeout_s: float = TIMEOUT_S) -> JobStatus:
+        """Scores the failed rows of a job once more; a status of that attempt.
+
+        `JobNotFoundError`; `JobConflictError` or `JobClosedError` where it is not `completed_with_errors`;
+        `ResultTimeoutError`.
+        """
+        return await self._jobs.retry(job_id, timeout_s)
+
     async def deploy_model(
         self, model: bytes | str | Path, manifest: Manifest, *, alias: str | None = None, timeout_s: float = TIMEOUT_S
     ) -> Manifest:
@@ -176,6 +260,11 @@ class Client:
     async def models(self, *, timeout_s: float = TIMEOUT_S) -> ModelList:
         """Versions, aliases and unreadable records of the `models` topic as it is now."""
         return await read_models(self._cluster, timeout_s)
+
+
+def _unix_ms(time: datetime) -> int:
+    """Times without a zone are local."""
+    return round(time.timestamp() * 1_000)
 
 
 def _version_order(key: VersionKey) -> tuple[str, int]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from inferd.client import DEFAULT_CONNECTION, TIMEOUT_S, WINDOW, Client
 from inferd.errors import ClientClosedError
+from inferd.jobs import OnProgress
+from inferd.jobs_results import JobRow
 from inferd.model_list import ModelList
 from schemas.connection import KafkaConnection
+from schemas.jobs import ChunkResult, JobStatus
 from schemas.models import Alias, Manifest
 from schemas.requests import Output
 from schemas.results import Prediction, Result
@@ -93,12 +97,65 @@ class SyncClient:
         results = self._client.predict_many(
             model_id, rows, outputs=outputs, headers=headers, timeout_s=timeout_s, window=window
         )
-        chunks = _Chunks(results)
-        try:
-            while chunk := self._wait(chunks.next()):
-                yield from chunk
-        finally:
-            self._wait(chunks.close())
+        return self._iterate(results)
+
+    def submit_job(  # noqa: PLR0913  (as `Client.submit_job`)
+        self,
+        model_id: str,
+        rows: Any,
+        *,
+        job_id: str | None = None,
+        outputs: Sequence[Output] | None = None,
+        chunk_rows: int | None = None,
+        deadline: datetime | None = None,
+        labels: Mapping[str, str] | None = None,
+        resume: bool = False,
+        on_progress: OnProgress | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> str:
+        """As `Client.submit_job`; `rows` is iterated over, and `on_progress` called, in the client's own thread."""
+        return self._wait(
+            self._client.submit_job(
+                model_id,
+                rows,
+                job_id=job_id,
+                outputs=outputs,
+                chunk_rows=chunk_rows,
+                deadline=deadline,
+                labels=labels,
+                resume=resume,
+                on_progress=on_progress,
+                timeout_s=timeout_s,
+            )
+        )
+
+    def job_status(self, job_id: str) -> JobStatus:
+        """As `Client.job_status`."""
+        return self._wait(self._client.job_status(job_id))
+
+    def list_jobs(self) -> list[JobStatus]:
+        """As `Client.list_jobs`."""
+        return self._wait(self._client.list_jobs())
+
+    def watch_job(self, job_id: str) -> Iterator[JobStatus]:
+        """As `Client.watch_job`."""
+        return self._iterate(self._client.watch_job(job_id))
+
+    def job_results(self, job_id: str, from_row: int = 0) -> Iterator[JobRow]:
+        """As `Client.job_results`."""
+        return self._iterate(self._client.job_results(job_id, from_row))
+
+    def job_result_chunks(self, job_id: str, from_row: int = 0) -> Iterator[ChunkResult]:
+        """As `Client.job_result_chunks`."""
+        return self._iterate(self._client.job_result_chunks(job_id, from_row))
+
+    def cancel_job(self, job_id: str, *, timeout_s: float = TIMEOUT_S) -> JobStatus:
+        """As `Client.cancel_job`."""
+        return self._wait(self._client.cancel_job(job_id, timeout_s=timeout_s))
+
+    def retry_job(self, job_id: str, *, timeout_s: float = TIMEOUT_S) -> JobStatus:
+        """As `Client.retry_job`."""
+        return self._wait(self._client.retry_job(job_id, timeout_s=timeout_s))
 
     def deploy_model(
         self, model: bytes | str | Path, manifest: Manifest, *, alias: str | None = None, timeout_s: float = TIMEOUT_S
@@ -122,6 +179,14 @@ class SyncClient:
         """As `Client.models`."""
         return self._wait(self._client.models(timeout_s=timeout_s))
 
+    def _iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
+        chunks = _Chunks(items)
+        try:
+            while chunk := self._wait(chunks.next()):
+                yield from chunk
+        finally:
+            self._wait(chunks.close())
+
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         if self._loop is None:
             work.close()
@@ -142,16 +207,16 @@ class SyncClient:
         loop.close()
 
 
-class _Chunks:
+class _Chunks(Generic[T]):
     """Results in lists, so that another thread is woken once for many."""
 
-    def __init__(self, results: AsyncGenerator[Result, None]) -> None:
+    def __init__(self, results: AsyncGenerator[T, None]) -> None:
         self._results = results
-        self._next: asyncio.Task[Result] | None = None
+        self._next: asyncio.Task[T] | None = None
 
-    async def next(self) -> list[Result]:
+    async def next(self) -> list[T]:
         """At least one result, and those that come right after it; empty at the end."""
-        chunk: list[Result] = []
+        chunk: list[T] = []
         while len(chunk) < CHUNK_RESULTS:
             task = self._next or asyncio.ensure_future(anext(self._results))
             self._next = task
