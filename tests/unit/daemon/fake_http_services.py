@@ -7,6 +7,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -65,7 +66,7 @@ class FakePredictions:
         except InferenceError as error:
             id_, model_id = request_identity(value, encoding, DEFAULT_LIMITS)
             return encode_result(Failure.of(error, id_ or "0-0", model_id), encoding)
-        outputs = dict.fromkeys(request.outputs, 0.25)
+        outputs: dict[str, Any] = dict.fromkeys(map(str, request.outputs), 0.25)
         return encode_result(Prediction(request.id or "0-0", request.model.name, 1, "ab" * 32, outputs), encoding)
 
 
