@@ -51,7 +51,7 @@ def run(
                 break
         system.settle(settles_within_s)
     except (AssertionError, OSError, KafkaException) as error:
-        broken = f"the experiment broke off: {str(error)[:500]}"
+        broken = f"the experiment broke off, so that what was pending counts as lost: {type(error).__name__}: {error}"
     finally:
         system.close()
     return _outcome(system, injections, time.monotonic() - started, broken)
@@ -97,8 +97,8 @@ def inject(system: System, step: Step) -> Injection:
         _inject(system, fault, step)
         patience_s = fault.recovers_within_s if system.experiment.bug is None else BUG_RECOVERS_WITHIN_S
         recovered_s = _recover(system, marks, patience_s)
-    except (AssertionError, KafkaException) as error:
-        problem = str(error)[:700]
+    except (AssertionError, OSError, KafkaException) as error:
+        problem = f"{type(error).__name__}: {error}"[:700]
         if system.experiment.bug is None:
             print(f"{step.fault}: {problem}", flush=True)
             rescue(system)
