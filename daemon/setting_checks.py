@@ -29,7 +29,6 @@ AT_MOST = (
     Bound("heartbeat_interval_s", "session_timeout_s", "two heartbeats may be lost", 1 / 3, "a third of "),
     Bound("session_timeout_s", "request_timeout_s", "a request may wait for a rebalance"),
     Bound("revoke_timeout_s", "rebalance_timeout_s", "what is revoked is finished within the rebalance"),
-    Bound("revoke_timeout_s", "drain_timeout_s", "so it is within an ordered stop"),
     Bound("revoke_timeout_s", "transaction_timeout_s", "a transaction is finished before the broker ends it"),
     Bound("transaction_timeout_s", "drain_timeout_s", "a transaction ends, either way, within an ordered stop"),
     Bound("rebalance_timeout_s", "stall_timeout_s", "a rebalance may take so long without being stalled"),
