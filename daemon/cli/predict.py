@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from daemon.cli.models import manifest_behind
 from daemon.cli.options import Target, broker_options
 from daemon.cli.output import EXIT_FAILED, report
 from daemon.cli.prediction_output import row_writer
@@ -61,7 +60,8 @@ class Tally:
         return f"{rows:,} rows in {seconds:.1f} s ({rows / seconds:,.0f} a second), {self.failed:,} failed"
 
 
-def _parse_outputs(_ctx: click.Context, _option: click.Parameter, text: str | None) -> tuple[Output, ...]:
+def parse_outputs(_ctx: click.Context, _option: click.Parameter, text: str | None) -> tuple[Output, ...]:
+    """The outputs that an option names, in their own order."""
     if text is None:
         return DEFAULT_OUTPUTS
     names = [name.strip() for name in text.split(",")]
@@ -70,7 +70,8 @@ def _parse_outputs(_ctx: click.Context, _option: click.Parameter, text: str | No
     return tuple(output for output in OUTPUTS if output in names)
 
 
-def _parse_reference(_ctx: click.Context, _argument: click.Parameter, text: str) -> str:
+def parse_reference(_ctx: click.Context, _argument: click.Parameter, text: str) -> str:
+    """A reference to a model that follows its grammar."""
     try:
         return str(ModelReference.parse(text))
     except InferenceError as error:
@@ -84,11 +85,11 @@ Examples:
   inferd predict churn:2 customers.csv --output json > predictions.jsonl
   tail -f rows.ndjson | inferd predict churn -"""
 )
-@click.argument("model", metavar="MODEL", callback=_parse_reference)
+@click.argument("model", metavar="MODEL", callback=parse_reference)
 @click.argument("rows", metavar="ROW|FILE|-", default="-")
 @click.option("--format", type=click.Choice(FORMATS), help="Format of the file.  [default: by its suffix]")
 @click.option("--skip-column", "skip_columns", multiple=True, metavar="NAME", help="Column that is no feature.")
-@click.option("--outputs", callback=_parse_outputs, help=f"Some of {','.join(OUTPUTS)}.  [default: prediction]")
+@click.option("--outputs", callback=parse_outputs, help=f"Some of {','.join(OUTPUTS)}.  [default: prediction]")
 @click.option("--batch-rows", type=click.IntRange(1), default=1, show_default=True, help="Rows of one request.")
 @click.option("--window", type=click.IntRange(1), default=512, show_default=True, help="Requests on their way at once.")
 @click.option("--timeout-s", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,
@@ -139,6 +140,8 @@ async def _predict(target: Target, options: PredictOptions) -> Tally:
 
 async def _text_columns(client: Client, model: str) -> frozenset[str]:
     """Features whose values are text, even where they look like numbers; none where the models cannot be read."""
+    from inferd.model_list import manifest_behind
+
     try:
         manifest = manifest_behind(await client.models(), ModelReference.parse(model))
     except (InferenceError, ServerError, TimeoutError):

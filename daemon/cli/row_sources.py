@@ -60,12 +60,17 @@ def open_rows(
     path = Path(given)
     if not path.is_file():
         raise click.UsageError(f"{given!r} is no file, and no JSON row such as '[1, 2.5]' or '{{\"age\": 41}}'")
-    chosen = format_ or _SUFFIXES.get(path.suffix.lower())
+    chosen = format_ or format_of(path)
     if chosen is None:
         raise click.UsageError(f"{given}: say its format with --format {'|'.join(FORMATS)}")
     if chosen == "parquet":
         return _from_parquet(path, skip_columns)
     return _from_text_file(path, chosen, text_columns, skip_columns)
+
+
+def format_of(path: Path) -> Format | None:
+    """The format that the suffix of a file names; None where it names none."""
+    return _SUFFIXES.get(path.suffix.lower())
 
 
 def _rows_of_argument(given: str) -> list[Row | InferenceError]:
@@ -95,7 +100,7 @@ def _from_text_file(
     lines = _count_lines(path)
     if format_ == "ndjson":
         return RowSource(ndjson_rows(_lines(path), skip_columns), lines)
-    return RowSource(csv_rows(_text_lines(path), text_columns, skip_columns), max(lines - 1, 0))
+    return RowSource(csv_rows(text_lines(path), text_columns, skip_columns), max(lines - 1, 0))
 
 
 def ndjson_rows(lines: Iterable[bytes], skip_columns: Sequence[str] = ()) -> Rows:
@@ -145,13 +150,14 @@ def csv_rows(
             )
             continue
         yield {
-            name: _value(field, text)
+            name: csv_value(field, text)
             for name, field, text, skip in zip(header, fields, texts, skipped, strict=True)
             if not skip
         }
 
 
-def _value(field: str, is_text: bool) -> str | float | int | bool | None:
+def csv_value(field: str, is_text: bool) -> str | float | int | bool | None:
+    """What a field of a CSV file says."""
     if not field:
         return None
     if is_text:
@@ -185,7 +191,8 @@ def _lines(path: Path) -> Iterator[bytes]:
         yield from file
 
 
-def _text_lines(path: Path) -> Iterator[str]:
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, as `csv.reader` takes them."""
     file: TextIO
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         yield from file
