@@ -6,7 +6,7 @@ phases), never from what a request says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -18,7 +18,17 @@ from prometheus_client.registry import Collector
 from daemon.latency import cumulative
 from daemon.status import Stage, StatusBoard, TrafficSource
 from daemon.version import inferd_version
-from streams.snapshot import LatencySnapshot, ModelSnapshot, PartitionSnapshot, Phase, StreamsSnapshot, TenantSnapshot
+from streams.snapshot import (
+    CacheSnapshot,
+    JobsSnapshot,
+    LatencySnapshot,
+    ModelSnapshot,
+    PartitionSnapshot,
+    Phase,
+    Step,
+    StreamsSnapshot,
+    TenantSnapshot,
+)
 
 MetricType = Literal["counter", "gauge", "histogram"]
 Samples = Iterable[tuple[tuple[str, ...], Any]]
@@ -80,7 +90,40 @@ def _of_models(name: str, meaning: str, value: Callable[[ModelSnapshot], float])
     return MetricInfo(name, "counter", ("tenant", "model", "version"), meaning, read)
 
 
-def _model_labels(model: ModelSnapshot) -> tuple[str, str, str]:
+def _of_caches(
+    name: str, type_: MetricType, meaning: str, value: Callable[[CacheSnapshot], float | None]
+) -> MetricInfo:
+    def read(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], float]]:
+        for item in scrape.snapshot.cache if scrape.snapshot else ():
+            if (known := value(item)) is not None:
+                yield _model_labels(item), known
+
+    return MetricInfo(name, type_, ("tenant", "model", "version"), meaning, read)
+
+
+def _of_jobs(name: str, type_: MetricType, meaning: str, value: Callable[[JobsSnapshot], float]) -> MetricInfo:
+    def read(scrape: Scrape) -> Samples:
+        return [((item.tenant,), value(item)) for item in scrape.snapshot.jobs] if scrape.snapshot else []
+
+    return MetricInfo(name, type_, ("tenant",), meaning, read)
+
+
+def _counted_jobs(
+    name: str, label: str, meaning: str, counts: Callable[[JobsSnapshot], Mapping[str, int]]
+) -> MetricInfo:
+    def read(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
+        for item in scrape.snapshot.jobs if scrape.snapshot else ():
+            for key, count in sorted(counts(item).items()):
+                yield (item.tenant, key), count
+
+    return MetricInfo(name, "counter", ("tenant", label), meaning, read)
+
+
+def _steps(scrape: Scrape) -> Samples:
+    return [((step,), histogram) for step, histogram in scrape.snapshot.steps.items()] if scrape.snapshot else []
+
+
+def _model_labels(model: ModelSnapshot | CacheSnapshot) -> tuple[str, str, str]:
     return model.tenant, model.model_id, str(model.version)
 
 
@@ -103,6 +146,23 @@ def _phases(scrape: Scrape) -> Samples:
     phase, _ = scrape.board.phase(scrape.snapshot)
     return [((name,), int(name == phase)) for name in PHASES]
 
+
+STEPS: dict[Step, str] = {
+    "load": "A model version is tried in a subprocess and loaded.",
+    "receive": "Requests of a micro-batch come through Kafka and wait to be taken: the longest from its timestamp on.",
+    "validate": "Headers, deadlines and envelopes of a micro-batch are checked.",
+    "preprocess": "Its rows are checked against the features of their models, and become matrices.",
+    "lookup": "Its rows are looked up in the prediction cache; of models that have one.",
+    "predict": "Its models are run.",
+    "postprocess": "Predictions become outputs, cache entries and encoded results.",
+    "respond": "Results of a micro-batch and partition are published, until the broker has acknowledged them.",
+    "queue": "A message of a job waits to be taken by its owner, or a chunk to be scored, from its timestamp on.",
+    "chunk": "Messages of jobs are checked and cut into chunks.",
+    "process": "Chunks are read, validated, predicted and encoded.",
+    "store": "Results of chunks are published, until the broker has acknowledged them.",
+    "retrieve": "The result of one chunk is read back for somebody who asked.",
+}
+"""What each step of `inferd_step_seconds` is: first those of requests, then those of jobs."""
 
 METRICS: tuple[MetricInfo, ...] = (
     _of_process(
@@ -132,10 +192,22 @@ METRICS: tuple[MetricInfo, ...] = (
     _of_streams(
         "inferd_rebalances_total", "counter", "Rebalances that this worker took part in.", lambda s: s.rebalances
     ),
-    _of_tenants("inferd_requests_total", "counter", "Requests taken from Kafka.", lambda t: t.requests_in),
-    _of_tenants("inferd_results_total", "counter", "Predictions that the broker acknowledged.", lambda t: t.results),
+    _of_tenants(
+        "inferd_requests_total", "counter", "Requests taken, from Kafka and over HTTP.", lambda t: t.requests_in
+    ),
+    _of_tenants("inferd_direct_requests_total", "counter", "Those of them that came over HTTP.", lambda t: t.direct),
+    _of_tenants(
+        "inferd_results_total",
+        "counter",
+        "Predictions that the broker acknowledged, or that were answered over HTTP.",
+        lambda t: t.results,
+    ),
     MetricInfo(
-        "inferd_errors_total", "counter", ("tenant", "code"), "Typed errors that the broker acknowledged.", _errors
+        "inferd_errors_total",
+        "counter",
+        ("tenant", "code"),
+        "Typed errors that the broker acknowledged, or that were answered over HTTP.",
+        _errors,
     ),
     _of_tenants("inferd_dead_letters_total", "counter", "Records copied to dead-letters.", lambda t: t.dead_letters),
     _of_tenants("inferd_pending_requests", "gauge", "Requests taken and not yet answered.", lambda t: t.pending),
@@ -180,6 +252,64 @@ METRICS: tuple[MetricInfo, ...] = (
         "From a record's timestamp to the broker's acknowledgement of its result.",
         lambda s: s.end_to_end,
     ),
+    _of_streams(
+        "inferd_direct_seconds", "histogram", "From a request over HTTP to its answer by the lane.", lambda s: s.direct
+    ),
+    MetricInfo(
+        "inferd_step_seconds",
+        "histogram",
+        ("step",),
+        "Each step of the work, once a micro-batch, model version, message or chunk; the steps are listed below.",
+        _steps,
+    ),
+    _of_caches("inferd_cache_hits_total", "counter", "Rows that the prediction cache had.", lambda c: c.hits),
+    _of_caches("inferd_cache_misses_total", "counter", "Rows looked up that it did not have.", lambda c: c.misses),
+    _of_caches("inferd_cache_fills_total", "counter", "Entries made of fresh answers.", lambda c: c.fills),
+    _of_caches("inferd_cache_evictions_total", "counter", "Entries that left for others.", lambda c: c.evictions),
+    _of_caches("inferd_cache_expirations_total", "counter", "Entries past their time.", lambda c: c.expirations),
+    _of_caches("inferd_cache_entries", "gauge", "Entries of the partitions owned here.", lambda c: c.entries),
+    _of_caches("inferd_cache_bytes", "gauge", "Keys and values of these entries.", lambda c: c.n_bytes),
+    _of_caches("inferd_cache_lookup_seconds_total", "counter", "Time spent on looking up.", lambda c: c.lookup_s),
+    _of_caches("inferd_cache_fill_seconds_total", "counter", "Time spent on making entries.", lambda c: c.fill_s),
+    _of_caches(
+        "inferd_cache_saved_seconds",
+        "gauge",
+        "What the model would have taken for the hits, at its mean cost, less what looking up and filling took: below"
+        " zero, the cache does not pay. Absent until 1,000 rows were looked up and 1,000 were predicted.",
+        lambda c: c.saved_s,
+    ),
+    _of_jobs("inferd_jobs_open", "gauge", "Jobs owned here that have not ended.", lambda j: j.open),
+    _of_jobs("inferd_jobs_open_rows", "gauge", "Rows that these were handed.", lambda j: j.open_rows),
+    _of_jobs("inferd_job_rows_total", "counter", "Rows that jobs owned here were handed.", lambda j: j.rows_in),
+    _of_jobs(
+        "inferd_job_rows_succeeded_total",
+        "counter",
+        "Rows of jobs owned here that succeeded.",
+        lambda j: j.rows_succeeded,
+    ),
+    _of_jobs(
+        "inferd_job_rows_failed_total",
+        "counter",
+        "Rows of jobs owned here that failed; those that fail again in a retry count once more.",
+        lambda j: j.rows_failed,
+    ),
+    _counted_jobs("inferd_jobs_ended_total", "status", "Jobs owned here that ended, by status.", lambda j: j.ended),
+    _counted_jobs(
+        "inferd_job_messages_refused_total",
+        "code",
+        "Messages of jobs that were refused; each is a dead letter.",
+        lambda j: j.refused,
+    ),
+    _of_jobs("inferd_job_chunks_total", "counter", "Chunks scored here, of any worker's jobs.", lambda j: j.chunks),
+    _of_jobs("inferd_job_chunk_rows_total", "counter", "Rows of these chunks.", lambda j: j.chunk_rows),
+    _of_jobs("inferd_job_chunk_seconds_total", "counter", "Time spent on these chunks.", lambda j: j.chunk_s),
+    _of_streams(
+        "inferd_restore_behind_records",
+        "gauge",
+        "Changelog records still to be read before partitions are open; 0 while no table is being restored.",
+        lambda s: s.restoring or 0,
+    ),
+    _of_streams("inferd_restored_records_total", "counter", "Changelog records read.", lambda s: s.restored_records),
     _of_streams("inferd_queued_bytes", "gauge", "Fetched and not yet scored.", lambda s: s.queued_bytes),
     _of_streams("inferd_in_flight_bytes", "gauge", "Published and not yet acknowledged.", lambda s: s.in_flight_bytes),
     _of_streams("inferd_commits_total", "counter", "Commits of offsets that succeeded.", lambda s: s.commits),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from daemon.metrics import METRICS
+from daemon.metrics import METRICS, STEPS
 from daemon.setting_checks import AT_MOST
 from daemon.settings import Settings, settings_table
 
@@ -25,6 +25,11 @@ ABOUT_METRICS = """\
 `python_gc_…` of the Python client. Counters count since the start of the process. What is read from the streams is
 absent until they have been started. Labels take their values from configured tenants, from deployed models and from
 fixed sets, never from what a request says."""
+
+ABOUT_STEPS = """\
+The values of `step` in `inferd_step_seconds`: first what happens to requests, then to batch jobs. The steps from
+`validate` to `postprocess` add up to `inferd_infer_seconds`. The same names are those of the spans in traces
+([operations.md](operations.md#traces))."""
 
 
 def settings_page() -> str:
@@ -49,7 +54,9 @@ def metrics_page() -> str:
         (f"`{info.name}`", info.type, ", ".join(f"`{label}`" for label in info.labels), info.meaning)
         for info in METRICS
     ]
+    steps = [(f"`{step}`", meaning) for step, meaning in STEPS.items()]
     parts = ["# Metrics", MADE, ABOUT_METRICS, _table(("name", "type", "labels", "meaning"), rows)]
+    parts += ["## Steps", ABOUT_STEPS, _table(("step", "what happens"), steps)]
     return "\n\n".join(parts) + "\n"
 
 

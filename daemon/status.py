@@ -17,13 +17,21 @@ import msgspec
 from daemon.latency import LatencyQuantiles, quantiles, since
 from daemon.settings import Settings
 from daemon.version import inferd_version
-from streams.snapshot import LatencySnapshot, ModelSnapshot, PartitionSnapshot, StreamsSnapshot, TenantSnapshot
+from streams.snapshot import (
+    CacheSnapshot,
+    JobsSnapshot,
+    LatencySnapshot,
+    ModelSnapshot,
+    PartitionSnapshot,
+    StreamsSnapshot,
+    TenantSnapshot,
+)
 
 Stage = Literal["starting", "waiting", "running", "draining", "stopped"]
 WINDOW_S = 10.0
 SAMPLE_EVERY_S = 0.9
 SAMPLES_MAX = 12
-LATENCIES = ("queue", "infer", "end_to_end")
+LATENCIES = ("queue", "infer", "end_to_end", "direct")
 COPIED = (
     "generation",
     "rebalances",
@@ -37,6 +45,10 @@ COPIED = (
     "commits",
     "commit_failures",
     "records_missing",
+    "cache",
+    "jobs",
+    "restoring",
+    "restored_records",
     "last_error",
 )
 """Fields of a snapshot that the status gives as they are."""
@@ -116,6 +128,13 @@ class Status(msgspec.Struct, frozen=True):
     commits: int = 0
     commit_failures: int = 0
     records_missing: int = 0
+    cache: tuple[CacheSnapshot, ...] = ()
+    jobs: tuple[JobsSnapshot, ...] = ()
+    steps: dict[str, Latency] = {}
+    """Of the steps that were taken, by name."""
+    restoring: int | None = None
+    """Changelog records that are still to be read before partitions are open; None while no table is restored."""
+    restored_records: int = 0
     last_error: str | None = None
 
 
@@ -202,6 +221,7 @@ class StatusBoard:
             lag=_lag(snapshot),
             throughput=_throughput(before, (self._clock(), snapshot)) if before and snapshot else None,
             latency=_latencies(before[1] if before else None, snapshot) if snapshot else {},
+            steps=_steps(before[1] if before else None, snapshot) if snapshot else {},
             **({name: getattr(snapshot, name) for name in COPIED} if snapshot else {}),
         )
 
@@ -254,6 +274,14 @@ def _latencies(before: StreamsSnapshot | None, now: StreamsSnapshot) -> dict[str
     found = {}
     for name in LATENCIES:
         later: LatencySnapshot = getattr(now, name)
-        earlier: LatencySnapshot | None = getattr(before, name, None)
-        found[name] = Latency(recent=quantiles(since(earlier, later)), since_start=quantiles(later))
+        found[name] = _latency(getattr(before, name, None), later)
     return found
+
+
+def _steps(before: StreamsSnapshot | None, now: StreamsSnapshot) -> dict[str, Latency]:
+    earlier = before.steps if before is not None else {}
+    return {step: _latency(earlier.get(step), later) for step, later in now.steps.items() if any(later.counts)}
+
+
+def _latency(earlier: LatencySnapshot | None, later: LatencySnapshot) -> Latency:
+    return Latency(recent=quantiles(since(earlier, later)), since_start=quantiles(later))

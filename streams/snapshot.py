@@ -96,11 +96,8 @@ class CacheSnapshot(msgspec.Struct, frozen=True):
     """Spent on making entries of fresh answers; writing them to the changelog is not part of it."""
     saved_s: float | None
     """What the model would have taken for the hits, less what the cache itself took; None where too little is known."""
-
-    @property
-    def pays(self) -> bool | None:
-        """Whether it saves time."""
-        return None if self.saved_s is None else self.saved_s > 0
+    pays: bool | None
+    """Whether it saves time."""
 
 
 class JobsSnapshot(msgspec.Struct, frozen=True):

@@ -136,6 +136,7 @@ def _caches(streams: Streams) -> tuple[CacheSnapshot, ...]:
 
 def _cache(streams: Streams, tenant: str, usage: CacheUsage) -> CacheSnapshot:
     counters = streams.measures.by_model.get((tenant, usage.model_id, usage.version), ModelCounters())
+    saved = saved_s(usage, counters)
     return CacheSnapshot(
         tenant=tenant,
         model_id=usage.model_id,
@@ -150,7 +151,8 @@ def _cache(streams: Streams, tenant: str, usage: CacheUsage) -> CacheSnapshot:
         hit_ratio=usage.hit_ratio,
         lookup_s=usage.lookup_s,
         fill_s=usage.fill_s,
-        saved_s=saved_s(usage, counters),
+        saved_s=saved,
+        pays=None if saved is None else saved > 0,
     )
 
 

@@ -66,10 +66,14 @@ def of_tenant(found: Status, tenant: str) -> Status:
         unready=() if found.ready else ("the worker is not ready",),
         tenants=tuple(item for item in found.tenants if item.tenant == tenant),
         models=tuple(item for item in found.models if item.tenant == tenant),
+        cache=tuple(item for item in found.cache if item.tenant == tenant),
+        jobs=tuple(item for item in found.jobs if item.tenant == tenant),
         partitions=partitions,
         lag=sum(lags) if lags else None,
         throughput=None,
         latency={},
+        steps={},
+        restoring=None,
         **dict.fromkeys(SUMMED_UP, 0),
         last_error=None,
     )
@@ -77,7 +81,7 @@ def of_tenant(found: Status, tenant: str) -> Status:
 
 SUMMED_UP = (
     *("batches", "batch_rows_last", "queued_bytes", "in_flight_bytes"),
-    *("commits", "commit_failures", "records_missing"),
+    *("commits", "commit_failures", "records_missing", "restored_records"),
 )
 
 

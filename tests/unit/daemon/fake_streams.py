@@ -9,7 +9,15 @@ from typing import Any
 import msgspec
 
 from streams.settings import StreamSettings
-from streams.snapshot import LatencySnapshot, ModelSnapshot, PartitionSnapshot, StreamsSnapshot, TenantSnapshot
+from streams.snapshot import (
+    CacheSnapshot,
+    JobsSnapshot,
+    LatencySnapshot,
+    ModelSnapshot,
+    PartitionSnapshot,
+    StreamsSnapshot,
+    TenantSnapshot,
+)
 
 BOUNDS_S = (0.001, 0.01, 0.1)
 NOTHING_OBSERVED = LatencySnapshot(BOUNDS_S, (0, 0, 0, 0), 0.0)
@@ -50,6 +58,41 @@ def tenant(name: str = "default", **changes: Any) -> TenantSnapshot:
     return TenantSnapshot(tenant=name, **values | changes)
 
 
+def cache(model_id: str = "churn", version: int = 1, **changes: Any) -> CacheSnapshot:
+    values: dict[str, Any] = {
+        "tenant": "default",
+        "hits": 300,
+        "misses": 100,
+        "fills": 90,
+        "evictions": 8,
+        "expirations": 7,
+        "entries": 75,
+        "n_bytes": 7_500,
+        "hit_ratio": 0.75,
+        "lookup_s": 0.25,
+        "fill_s": 0.125,
+        "saved_s": 1.5,
+        "pays": True,
+    }
+    return CacheSnapshot(model_id=model_id, version=version, **values | changes)
+
+
+def jobs(name: str = "default", **changes: Any) -> JobsSnapshot:
+    values: dict[str, Any] = {
+        "open": 2,
+        "open_rows": 2_000,
+        "rows_in": 5_000,
+        "rows_succeeded": 2_900,
+        "rows_failed": 100,
+        "ended": {"completed": 3, "cancelled": 1},
+        "refused": {"job_closed": 4},
+        "chunks": 6,
+        "chunk_rows": 6_144,
+        "chunk_s": 0.75,
+    }
+    return JobsSnapshot(tenant=name, **values | changes)
+
+
 def snapshot(**changes: Any) -> StreamsSnapshot:
     values: dict[str, Any] = {
         "phase": "running",
@@ -69,6 +112,10 @@ def snapshot(**changes: Any) -> StreamsSnapshot:
         "in_flight_bytes": 2_000,
         "commits": 11,
         "commit_failures": 1,
+        "cache": (cache(),),
+        "jobs": (jobs(),),
+        "direct": NOTHING_OBSERVED,
+        "steps": {"predict": NOTHING_OBSERVED},
         "last_error": None,
     }
     return msgspec.convert(values | changes, StreamsSnapshot)

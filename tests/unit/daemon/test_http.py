@@ -97,7 +97,7 @@ async def test_status_says_what_the_streams_do(client: Client) -> None:
     assert said["partitions"][0]["topic"] == "inferd.default.requests"
     assert said["models"][0]["model_id"] == "churn"
     assert said["tenants"][0]["errors"] == {"malformed": 3, "model_not_found": 1}
-    assert set(said["latency"]) == {"queue", "infer", "end_to_end"}
+    assert set(said["latency"]) == {"queue", "infer", "end_to_end", "direct"}
 
 
 async def test_metrics_are_for_prometheus(client: Client) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from daemon.http.traffic import Traffic
-from daemon.metrics import METRICS, PHASES, Metrics
+from daemon.metrics import METRICS, PHASES, STEPS, Metrics
 from daemon.settings import Settings
 from daemon.status import StatusBoard
-from streams.snapshot import StreamsSnapshot
-from tests.unit.daemon.fake_streams import FakeStreams, histogram, model, partition, snapshot, tenant
+from streams.snapshot import Step, StreamsSnapshot
+from tests.unit.daemon.fake_streams import FakeStreams, cache, histogram, jobs, model, partition, snapshot, tenant
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 LABELS_OF_OURS = {
+    "step",
     "tenant",
     "code",
     "topic",
@@ -76,6 +79,49 @@ def test_models() -> None:
     assert value(samples, "inferd_model_predict_seconds_total", **churn) == 0.5
     assert value(samples, "inferd_model_state", state="ready", **churn) == 1
     assert value(samples, "inferd_model_state", tenant="default", model="flights", version="2", state="failed") == 1
+
+
+def test_the_cache_of_a_model() -> None:
+    samples = scrape(snapshot(cache=(cache(), cache("flights", 2, saved_s=None, hits=0))))
+    churn = {"tenant": "default", "model": "churn", "version": "1"}
+    counted = {"hits": 300, "misses": 100, "fills": 90, "evictions": 8, "expirations": 7}
+    assert {name: value(samples, f"inferd_cache_{name}_total", **churn) for name in counted} == counted
+    assert value(samples, "inferd_cache_entries", **churn) == 75
+    assert value(samples, "inferd_cache_bytes", **churn) == 7_500
+    assert value(samples, "inferd_cache_lookup_seconds_total", **churn) == 0.25
+    assert value(samples, "inferd_cache_saved_seconds", **churn) == 1.5
+    saved = [dict(labels)["model"] for name, labels in samples if name == "inferd_cache_saved_seconds"]
+    assert saved == ["churn"], "what is not known is not told"
+
+
+def test_jobs_of_tenants() -> None:
+    samples = scrape(snapshot(jobs=(jobs(), jobs("acme", open=0))))
+    assert value(samples, "inferd_jobs_open", tenant="default") == 2
+    assert value(samples, "inferd_jobs_open", tenant="acme") == 0
+    assert value(samples, "inferd_job_rows_total", tenant="default") == 5_000
+    assert value(samples, "inferd_job_rows_failed_total", tenant="default") == 100
+    assert value(samples, "inferd_jobs_ended_total", tenant="default", status="completed") == 3
+    assert value(samples, "inferd_job_messages_refused_total", tenant="default", code="job_closed") == 4
+    assert value(samples, "inferd_job_chunk_rows_total", tenant="default") == 6_144
+
+
+def test_a_restore_and_its_end() -> None:
+    assert value(scrape(snapshot(restoring=70, restored_records=30)), "inferd_restore_behind_records") == 70
+    samples = scrape(snapshot(restored_records=100))
+    assert value(samples, "inferd_restore_behind_records") == 0
+    assert value(samples, "inferd_restored_records_total") == 100
+
+
+def test_steps_are_one_histogram_with_a_label() -> None:
+    steps = {"predict": histogram(0, 2, 0, 0, total_s=0.5), "store": histogram(1, 0, 0, 0)}
+    samples = scrape(snapshot(steps=steps))
+    assert value(samples, "inferd_step_seconds_sum", step="predict") == 0.5
+    assert value(samples, "inferd_step_seconds_bucket", step="predict", le="0.01") == 2
+    assert value(samples, "inferd_step_seconds_count", step="store") == 1
+
+
+def test_every_step_is_explained() -> None:
+    assert tuple(STEPS) == get_args(Step)
 
 
 def test_histograms_are_cumulative_and_end_in_infinity() -> None:
