@@ -26,6 +26,7 @@ from streams.jobs.service import JobService
 from streams.lane import Lane
 from streams.measure import LaneMeasures
 from streams.refusals import Refusals
+from streams.serving.custom import Custom
 from streams.settings import StreamSettings
 from streams.slots import Slot, claim_slot
 from streams.snapshot import Phase, StreamsSnapshot
@@ -46,8 +47,12 @@ LEAVE_S, LEAVE_S_MIN = 2.0, 0.5
 class Streams:
     """Everything between the topics: start, stop, and a snapshot of what goes on."""
 
-    def __init__(self, settings: StreamSettings, on_fatal: Callable[[str, int], None]) -> None:
-        """`on_fatal(reason, exit_code)`: the process must end now, having committed nothing unfinished."""
+    def __init__(
+        self, settings: StreamSettings, on_fatal: Callable[[str, int], None], custom: Custom | None = None
+    ) -> None:
+        """`on_fatal(reason, exit_code)`: the process must end now, having committed nothing unfinished; `custom`: the
+        users' own classes."""
+        self._custom = custom or Custom()
         self.settings = settings
         self.measures = LaneMeasures()
         self.deploys: Deploys | None = None
@@ -79,6 +84,7 @@ class Streams:
             deploys = self.deploys = Deploys(
                 self.settings, refusals.refuse, self._crashed, partial(self.measures.observe_step, "load")
             )
+            self._custom.follow(deploys.catalogs)
             await deploys.start()
             self._run(refusals.run(), "refusals")
             self._run(self._ping(deploys), "ping")
@@ -92,7 +98,9 @@ class Streams:
         self._app = app = create_app(self.settings)
         group = FaustGroup(app)
         directory = self._claim_directory()
-        self.tenants = compose_tenants(app, self.settings, topics, deploys, self.measures, self._reader, directory)
+        self.tenants = compose_tenants(
+            app, self.settings, topics, deploys, self.measures, self._reader, directory, self._custom
+        )
         stages = [stage for tenant in self.tenants.values() for stage in tenant.stages]
         guarantee = guarantee_of(self.settings, self.measures)
         lane = self.lane = Lane(self.settings, stages, group, guarantee, self.measures, self._crashed)

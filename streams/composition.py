@@ -19,6 +19,7 @@ from streams.lane import Lane
 from streams.measure import LaneMeasures
 from streams.pace import Pace
 from streams.predictions import Predictions
+from streams.serving.custom import Custom
 from streams.settings import StreamSettings
 from streams.stage import Stage
 from streams.tables import LaneTable, make_table
@@ -52,6 +53,7 @@ def compose_tenants(
     measures: LaneMeasures,
     reader: RecordReader,
     directory: Path | None,
+    custom: Custom,
 ) -> Mapping[str, TenantParts]:
     """The parts of every tenant, by name; their tables are declared in the app, and kept in `directory`, if any."""
     partitions_of = {topic.name: topic.partitions for topic in topics}
@@ -60,11 +62,11 @@ def compose_tenants(
     for tenant in settings.tenants:
         catalog = deploys.catalogs[tenant]
         predictions = Predictions(tenant, make_table(app, settings, tenant, "predictions", directory), catalog)
-        scorer = Scorer(catalog, settings.limits, settings.reply_to_allowed)
+        scorer = Scorer(catalog, settings.limits, settings.reply_to_allowed, custom.ask(tenant))
         names = TenantTopics(settings.namespace, tenant)
         requests = TenantLane(names, scorer, settings.worker_id, partitions_of, scoring, predictions)
         jobs_table = make_table(app, settings, tenant, "jobs", directory)
-        jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures)
+        jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, custom.process_batch(tenant))
         parts[tenant] = TenantParts(requests, jobs)
     return parts
 
