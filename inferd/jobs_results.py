@@ -16,7 +16,6 @@ from schemas.errors import InferenceError, JobExpiredError
 from schemas.job_chunk_codec import decode_chunk_result, decode_outcome
 from schemas.jobs import ChunkOutcome, ChunkResult, JobError, JobStatus
 from schemas.limits import Limits
-from schemas.requests import Output
 
 HELD_BYTES_MAX = 64 * 1_048_576
 """Results that were read before their turn and are kept for it."""
@@ -31,7 +30,7 @@ class JobRow(msgspec.Struct, frozen=True):
 
     row: int
     """Its number in the job."""
-    outputs: dict[Output, Any]
+    outputs: dict[str, Any]
     error: JobError | None = None
 
 
@@ -172,7 +171,7 @@ class _InOrder:
 def rows_of(result: ChunkResult, from_row: int = 0) -> Iterator[JobRow]:
     """The rows of a chunk from `from_row` on, in their order."""
     errors = {error.row: JobError(error.code, error.message) for error in result.errors}
-    names = list(result.outputs)
+    names: list[str] = list(result.outputs)
     for row, values in enumerate(zip(*result.outputs.values(), strict=True), result.first_row):
         if row < from_row:
             continue

@@ -27,6 +27,7 @@ COMMANDS = {
     "topics": CommandPlace("daemon.cli.topics:topics", "Create or list the topics of tenants."),
     "models": CommandPlace("daemon.cli.models:models", "Deploy, list, show or remove models."),
     "predict": CommandPlace("daemon.cli.predict:predict", "Send rows through Kafka and print their predictions."),
+    "jobs": CommandPlace("daemon.cli.jobs:jobs", "Score a file as a batch job: submit, watch, read its results."),
     "dead-letters": CommandPlace("daemon.cli.dead_letters:dead_letters", "Look at records that were refused."),
     "doctor": CommandPlace("daemon.cli.doctor:doctor", "Check broker, topics, models and this machine."),
     "demo": CommandPlace("daemon.demo:demo", "See it work: train, deploy and score on real data."),
