@@ -19,7 +19,7 @@ from aiokafka.structs import RecordMetadata
 
 from inferd.cluster import Cluster
 from inferd.errors import ResultTimeoutError
-from inferd.jobs_feed import JobFeed, job_feed, latest_statuses
+from inferd.jobs_feed import JobFeed, News, job_feed, latest_statuses
 from inferd.jobs_packing import PackedRows, packed_rows, rows_message
 from inferd.jobs_results import chunk_results
 from schemas.errors import JobClosedError, JobConflictError, JobExpiredError, JobNotFoundError, ModelServingError
@@ -213,7 +213,7 @@ class _Submission:
             await self._put(seq - 1, self._passed.pop(), 0)
         self._rows += packed.count
         await self._put(seq, packed, packed.count)
-        await self._check(0)
+        self._look_at(await self._feed.poll(0))
 
     async def _put(self, seq: int, packed: PackedRows, rows: int) -> None:
         value = rows_message(seq, packed)
@@ -235,6 +235,7 @@ class _Submission:
         while self._way:
             await self._arrived()
         await self._jobs.acknowledged([sent])
+        self._look_at(await self._feed.catch_up())
         if self._before is not None:
             await self._wait(REPEAT_WORD_S, lambda: False)
             return
@@ -244,14 +245,14 @@ class _Submission:
     async def _wait(self, timeout_s: float, condition: Callable[[], bool]) -> bool:
         deadline = time.monotonic() + timeout_s
         while not condition() and time.monotonic() < deadline:
-            await self._check(50)
+            self._look_at(await self._feed.poll(50))
         return condition()
 
-    async def _check(self, timeout_ms: int) -> None:
+    def _look_at(self, news: Sequence[News]) -> None:
         """Raises what the job, or a message of it, was refused with."""
-        for news in await self._feed.poll(timeout_ms):
-            if isinstance(news, ModelServingError):
-                raise news
+        for refusal in news:
+            if isinstance(refusal, ModelServingError):
+                raise refusal
         status = self._feed.status
         if status is None or not status.ended or status.status in ("completed", "completed_with_errors"):
             return

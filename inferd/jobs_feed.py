@@ -67,6 +67,14 @@ class JobFeed:
             *self._read_letters(batches.get(self._letters, ())),
         ]
 
+    async def catch_up(self) -> list[News]:
+        """What has been published until now."""
+        ends = await self._consumer.end_offsets([self._statuses, self._letters])
+        news: list[News] = []
+        while any([await self._consumer.position(tp) < end for tp, end in ends.items()]):
+            news += await self.poll()
+        return news
+
     async def _find_latest(self) -> int:
         """Where the records end that were looked through."""
         tp, consumer = self._statuses, self._consumer
