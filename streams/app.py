@@ -33,6 +33,7 @@ from streams.snapshot import Phase, StreamsSnapshot
 from streams.status import fault_of, take_snapshot
 from streams.tables import LaneTableManager
 from streams.topics import TopicState, ensure_topics
+from streams.tracing import make_tracing
 from streams.watch import StallWatch
 
 log = structlog.get_logger(__name__)
@@ -62,6 +63,7 @@ class Streams:
         self.tenants: Mapping[str, TenantParts] = {}
         self._slot: Slot | None = None
         self._reader = RecordReader(settings)
+        self._tracing = make_tracing(settings)
         retrieved = partial(self.measures.observe_step, "retrieve")
         self.jobs = JobService(settings, self._owned_jobs, self._reader, self._owner_url, retrieved)
         self._tasks: list[asyncio.Task[Any]] = []
@@ -101,6 +103,8 @@ class Streams:
         self.tenants = compose_tenants(
             app, self.settings, topics, deploys, self.measures, self._reader, directory, self._custom
         )
+        for tenant in self.tenants.values():
+            tenant.requests.tracing = self._tracing
         stages = [stage for tenant in self.tenants.values() for stage in tenant.stages]
         guarantee = guarantee_of(self.settings, self.measures)
         lane = self.lane = Lane(self.settings, stages, group, guarantee, self.measures, self._crashed)
@@ -146,6 +150,8 @@ class Streams:
             self._slot = None
         if self.deploys is not None:
             await self.deploys.stop()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         self._stage = "stopped"
         self._enter("stopped")
         return in_time
@@ -251,6 +257,8 @@ class Streams:
             self._enter(self._observe_phase())
             if app.crashed:
                 raise app.crash_reason or RuntimeError("faust crashed")
+            if self._phase == "running" and not self._consumer().fetching:
+                raise RuntimeError("aiokafka's fetcher has ended")
             stuck = stall.look(self._phase, lane.progress, busy=lane.busy, fault=fault_of(self))
             if stuck is not None:
                 self._on_fatal(stuck, EXIT_STALLED)
@@ -331,7 +339,8 @@ def create_app(settings: StreamSettings) -> LaneApp:
         # A fetch takes what one micro-batch may hold; more would only wait in the lane.
         broker_max_poll_records=settings.lane.batch_rows_max,
         consumer_group_instance_id=group.instance_id,
-        consumer_auto_offset_reset=group.offset_reset,
+        # Where retention overtakes what is being read: on with what there is. Where to begin, the lane itself says.
+        consumer_auto_offset_reset="earliest",
         datadir=str(settings.data_dir / "faust"),
         store="memory://",
         TableManager=LaneTableManager,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -148,52 +149,82 @@ class AtLeastOnce:
             await close_producer(producer)
 
 
+@dataclass(slots=True)
+class _Transactions:
+    """A transactional producer: one transaction at a time."""
+
+    producer: AIOKafkaProducer
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 class ExactlyOnce:
     """Outputs and the next offset in one transaction: a reader of committed records sees each result once.
 
-    Each partition has a producer with a transactional id of its own. Opening it fences whoever had it before and ends
-    what that one had begun, so positions that are read afterwards are final.
+    Each partition has a producer with a transactional id of its own; partitions of the same `unit` share one, and take
+    turns. Opening it fences whoever had it before and ends what that one had begun, so positions that are read
+    afterwards are final.
     """
 
-    def __init__(self, settings: StreamSettings, measures: LaneMeasures, landed: Landed, failed: Failed) -> None:
+    def __init__(
+        self,
+        settings: StreamSettings,
+        measures: LaneMeasures,
+        landed: Landed,
+        failed: Failed,
+        unit_of: Callable[[TopicPartition], str] = lambda tp: f"{tp.topic}-{tp.partition}",
+    ) -> None:
         self._options = producer_options(settings)
         self._group_id = settings.group.group_id
         self._start_timeout_s = settings.group.request_timeout_s
         self._transaction_timeout_ms = int(settings.transaction_timeout_s * 1000)
         self._measures = measures
         self._landed = landed
-        self._producers: dict[TopicPartition, AIOKafkaProducer] = {}
+        self._unit_of = unit_of
+        self._producers: dict[str, _Transactions] = {}
         # Two heartbeats show whether we are still a member: if not, whoever fenced us is right.
         self.pause_s = 2 * settings.group.heartbeat_interval_s
 
     async def fence(self, tps: Collection[TopicPartition]) -> None:
-        """One new producer a partition; older ones are let go."""
+        """One new producer a unit; older ones are let go."""
         await self.close()
-        opened = await asyncio.gather(*map(self._open, tps), return_exceptions=True)
+        opened = await asyncio.gather(*map(self._open, {self._unit_of(tp) for tp in tps}), return_exceptions=True)
         failures = [result for result in opened if isinstance(result, BaseException)]
         if failures:
             raise failures[0]
 
-    async def _open(self, tp: TopicPartition) -> None:
-        self._producers[tp] = await open_producer(
+    async def _open(self, unit: str) -> None:
+        producer = await open_producer(
             self._options,
             self._start_timeout_s,
-            transactional_id=f"{self._group_id}-{tp.topic}-{tp.partition}",
+            transactional_id=f"{self._group_id}-{unit}",
             transaction_timeout_ms=self._transaction_timeout_ms,
             # Kafka 4 refuses the first batch after a transaction marker for some milliseconds; 100 ms would be felt.
             retry_backoff_ms=TRANSACTION_RETRY_MS,
         )
+        self._producers[unit] = _Transactions(producer)
 
     async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
         """Returns when the transaction is committed.
 
         One that fails is left as it is: the fence that follows ends it, at the latest the broker's time-out.
         """
-        producer = self._producers.get(partition.tp)
-        if producer is None:
+        transactions = self._producers.get(self._unit_of(partition.tp))
+        if transactions is None:
             raise ConnectionError("there is no producer")
         flight = Flight(effects, effects.n_bytes)
         partition.depart(flight)
+        async with transactions.turn:
+            await self._publish(transactions.producer, partition, flight, timestamp_ms)
+        flight.published = True
+        partition.committed = effects.next_offset
+        for landed in partition.land():
+            self._landed(partition, landed)
+
+    async def _publish(
+        self, producer: AIOKafkaProducer, partition: Partition, flight: Flight, timestamp_ms: int
+    ) -> None:
+        """One transaction."""
+        effects = flight.effects
         await producer.begin_transaction()
         futures = []
         for (topic, number), records in effects.by_topic.items():
@@ -212,22 +243,21 @@ class ExactlyOnce:
             flight.written[table] = (await future).offset + count - 1
         await producer.commit_transaction()
         self._measures.commits += 1
-        flight.published = True
-        partition.committed = effects.next_offset
-        for landed in partition.land():
-            self._landed(partition, landed)
 
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
         """Nothing to do: the transactions have committed the offsets."""
 
     async def release(self, tps: Collection[TopicPartition]) -> None:
         """Closes the producers of `tps`, whatever they were about."""
-        producers = [self._producers.pop(tp) for tp in tps if tp in self._producers]
-        await asyncio.gather(*map(close_producer, producers))
+        await self._close({self._unit_of(tp) for tp in tps})
 
     async def close(self) -> None:
         """Closes every producer."""
-        await self.release([*self._producers])
+        await self._close({*self._producers})
+
+    async def _close(self, units: Collection[str]) -> None:
+        producers = [self._producers.pop(unit).producer for unit in units if unit in self._producers]
+        await asyncio.gather(*map(close_producer, producers))
 
 
 class ByTopic:

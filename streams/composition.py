@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiokafka import TopicPartition
+
 from schemas.topics import Stream, TenantTopics
 from streams.batch_scoring import BatchScoring
 from streams.commit import AtLeastOnce, ByTopic, ExactlyOnce, Guarantee
@@ -61,7 +63,8 @@ def compose_tenants(
     parts = {}
     for tenant in settings.tenants:
         catalog = deploys.catalogs[tenant]
-        predictions = Predictions(tenant, make_table(app, settings, tenant, "predictions", directory), catalog)
+        table = make_table(app, settings, tenant, "predictions", directory)
+        predictions = Predictions(tenant, table, catalog, settings.cache.ttl_max_s)
         scorer = Scorer(catalog, settings.limits, settings.reply_to_allowed, custom.ask(tenant))
         names = TenantTopics(settings.namespace, tenant)
         requests = TenantLane(names, scorer, settings.worker_id, partitions_of, scoring, predictions)
@@ -71,11 +74,17 @@ def compose_tenants(
     return parts
 
 
+def unit_of(tp: TopicPartition) -> str:
+    """What shares a transactional producer: each takes as long to open as the next, and jobs are seldom in a hurry."""
+    topic, _, stream = tp.topic.rpartition(".")
+    return f"{topic}.{'jobs' if stream.startswith('job') else stream}-{tp.partition}"
+
+
 def guarantee_of(settings: StreamSettings, measures: LaneMeasures) -> Callable[[Lane], Guarantee]:
     """What makes a lane's guarantee: that of the settings, and `exactly_once` for what owns jobs in any case."""
 
     def make(lane: Lane) -> Guarantee:
-        once = ExactlyOnce(settings, measures, lane.landed, lane.failed)
+        once = ExactlyOnce(settings, measures, lane.landed, lane.failed, unit_of)
         if settings.processing_guarantee == "exactly_once":
             return once
         usual = AtLeastOnce(settings, measures, lane.landed, lane.failed)

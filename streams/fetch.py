@@ -10,7 +10,8 @@ Private names used, each covered by `tests/unit/streams/test_fetch.py`, which fa
 `Consumer._getmany`, `Consumer._new_consumer_thread`, `ConsumerThread._create_worker_consumer` (the hooks themselves),
 `ServiceThread._thread_started`, `Service._stopped`, `Service._default_start`, `Service._default_stop_*` (a service
 thread without a thread), `AIOKafkaConsumerThread._consumer` (to reach aiokafka's consumer), and that one's
-`_isolation_level`, `_fetch_max_wait_ms` and `_coordinator` (nobody else knows the generation at once).
+`_isolation_level`, `_fetch_max_wait_ms`, `_coordinator` (nobody else knows the generation at once) and
+`_fetcher._fetch_task` (whose end nobody is told).
 """
 
 from __future__ import annotations
@@ -107,6 +108,12 @@ class LaneConsumer(driver.Consumer):
     def aiokafka(self) -> AIOKafkaConsumer:
         """aiokafka's own consumer; raises `ConsumerNotStarted` before the start."""
         return self._thread._ensure_consumer()  # noqa: SLF001
+
+    @property
+    def fetching(self) -> bool:
+        """Whether aiokafka's fetcher is alive: what it does not expect ends it for good, without a word."""
+        fetcher: Any = self.aiokafka._fetcher  # noqa: SLF001
+        return not fetcher._fetch_task.done()  # noqa: SLF001
 
     @property
     def generation(self) -> int:

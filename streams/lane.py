@@ -22,6 +22,7 @@ from streams.commit import PUBLISH_ERRORS, Guarantee
 from streams.effects import Effects
 from streams.faults import Faults, describe
 from streams.fetch import Records
+from streams.gaps import Gaps
 from streams.measure import LaneMeasures
 from streams.partition import Flight, Partition
 from streams.positions import read_positions
@@ -81,6 +82,7 @@ class Lane:
         self._guarantee = guarantee(self)
         self._clock = clock
         self._restore = Restore(settings, self._move)
+        self._gaps = Gaps()
         self._epoch = 0
         self._paused = self._draining = False
         self._requests_came = False
@@ -100,7 +102,7 @@ class Lane:
     async def run(self) -> None:
         """Works until cancelled; never ends by itself."""
         kinds: set[Kind] = {stage.kind for stage in self._stages.values()}
-        running = [self._commit_regularly(), self._idle_regularly(), *map(self._run_kind, kinds)]
+        running = [self._commit_regularly(), self._idle_regularly(), self._look_at_gaps(), *map(self._run_kind, kinds)]
         await asyncio.wait([self._start(task) for task in running], return_when=asyncio.FIRST_COMPLETED)
 
     async def _run_kind(self, kind: Kind) -> None:
@@ -215,13 +217,15 @@ class Lane:
         partition = self.partitions.get(tp)
         if partition is None or partition.closed or self._paused or not records:
             return
-        queued = partition.queued
+        queued, expected = partition.queued, partition.next_fetch
         back_to = partition.offer(records)
         if back_to is not None:
             log.info("seek_back", topic=tp.topic, partition=tp.partition, expected=back_to, got=records[0].offset)
             self._group.consumer.seek(tp, back_to)
             return
         if partition.queued > queued:
+            if records[0].offset > expected:
+                self._gaps.note(tp, expected, records[0].offset)
             self._stages[tp.topic].counters.requests_in += partition.queued - queued
             self._move()
 
@@ -289,6 +293,22 @@ class Lane:
         for partition, records in taken:
             by_topic.setdefault(partition.tp.topic, []).append((partition, records))
         return [(self._stages[topic], work) for topic, work in by_topic.items()]
+
+    async def _look_at_gaps(self) -> None:
+        """Names what retention deleted while it was being read."""
+        while True:
+            await asyncio.sleep(IDLE_INTERVAL_S)
+            try:
+                deleted = await self._gaps.check(self._group.consumer)
+            except PUBLISH_ERRORS:
+                continue  # they are looked at when the broker answers again
+            for tp, ranges in deleted.items():
+                count = sum(stop - start for start, stop in ranges)
+                self.measures.records_missing += count
+                log.error(
+                    "records_missing", topic=tp.topic, partition=tp.partition, first=ranges[0][0], count=count,
+                    cause="retention deleted records before they were read; raise the topic's retention.ms",
+                )  # fmt: skip
 
     async def _idle_regularly(self) -> None:
         while True:

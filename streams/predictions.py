@@ -23,9 +23,9 @@ LATE_MAX = 10_000
 class Predictions:
     """The cache of a tenant over the owned partitions of its table."""
 
-    def __init__(self, tenant: str, table: LaneTable, catalog: ModelCatalog) -> None:
+    def __init__(self, tenant: str, table: LaneTable, catalog: ModelCatalog, ttl_max_s: float) -> None:
         self.table = table
-        self.cache = PredictionCache(tenant, time.perf_counter)
+        self.cache = PredictionCache(tenant, time.perf_counter, ttl_max_s)
         self._catalog = catalog
         self._revision = -1
         self._swept_ms: dict[int, int] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,9 +80,11 @@ class PredictionCache:
     Off for versions whose manifest has no `cache`. For one thread: the one that runs the lane.
     """
 
-    def __init__(self, tenant: str, timer: Callable[[], float] = lambda: 0.0) -> None:
-        """`timer`: seconds, of whatever beginning; what the cache costs is measured with it."""
+    def __init__(self, tenant: str, timer: Callable[[], float] = lambda: 0.0, ttl_max_s: float = math.inf) -> None:
+        """`timer`: seconds, of whatever beginning; what the cache costs is measured with it. `ttl_max_s`: no entry is
+        served longer, whatever a manifest says."""
         self._tenant = tenant
+        self._ttl_max_s = ttl_max_s
         self._timer = timer
         self._tables: dict[int, PartitionCache] = {}
         self._partitions: dict[int, CachePartition] = {}
@@ -218,7 +221,7 @@ class PredictionCache:
         if self._kept is not None:
             self._kept.add(keys.prefix)
         layout = ValueLayout(model.runtime, needed)
-        ttl_ms = int(min(spec.ttl_s * 1000, _TTL_MS_MAX))
+        ttl_ms = int(min(spec.ttl_s * 1000, self._ttl_max_s * 1000, _TTL_MS_MAX))
         return _Plan(manifest, keys, layout, ttl_ms, spec.max_entries, self._counters_of(keys.prefix))
 
     def _counters_of(self, prefix: bytes) -> CacheCounters:

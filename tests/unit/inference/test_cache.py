@@ -391,3 +391,16 @@ def test_any_mapping_will_do(make: Callable[[], Any]) -> None:
 def test_what_can_keep_nothing_is_no_cache() -> None:
     with pytest.raises(TypeError, match="tuple"):
         MappingPartition(())  # type: ignore[arg-type]
+
+
+def test_no_entry_is_served_longer_than_the_settings_allow() -> None:
+    for ttl_max_s, hits in ((5.0, 0), (3_600.0, 1)):
+        cache = PredictionCache("t", ttl_max_s=ttl_max_s)
+        scorer = Scorer(catalog_of(cached_sum()), DEFAULT_LIMITS)
+        cache.use(0, MappingPartition({}))
+        for now_ms in (1_000, 7_000):
+            batch = scorer.prepare([(0, [request([1.0, 2.0])])], now_ms, cache)
+            for group in batch.groups:
+                group.predict()
+            marks = batch.finish().cache_marks
+        assert marks.count(CACHE_HIT) == hits

@@ -199,6 +199,16 @@ async def test_the_parts_of_the_transport_are_ours(transport: Transport) -> None
         assert not event.is_set()
 
 
+async def test_the_end_of_the_fetcher_shows(transport: Transport) -> None:
+    task = asyncio.get_running_loop().create_future()
+    cast(Any, transport.kafka)._fetcher = SimpleNamespace(_fetch_task=task)
+    seen = [transport.consumer.fetching]
+    task.set_result(None)
+    seen.append(transport.consumer.fetching)
+    assert seen == [True, False]
+    assert "self._fetch_task = create_task(" in inspect.getsource(Fetcher)
+
+
 async def test_the_generation_is_that_of_the_coordinator(transport: Transport) -> None:
     cast(Any, transport.kafka)._coordinator = SimpleNamespace(generation=5)
     assert transport.consumer.generation == 5
@@ -439,7 +449,8 @@ async def test_the_app_is_what_the_settings_say(tmp_path: Path) -> None:
     )  # fmt: skip
     settings = replace(stream_settings(tmp_path), group=group, lane=LaneSettings(batch_rows_max=77))
     conf = create_app(settings).conf
-    assert (conf.id, conf.consumer_group_instance_id, conf.consumer_auto_offset_reset) == ("g", "i", "latest")
+    # Where to begin, the lane says; a position that retention overtook goes on where the log begins.
+    assert (conf.id, conf.consumer_group_instance_id, conf.consumer_auto_offset_reset) == ("g", "i", "earliest")
     assert (conf.broker_session_timeout, conf.broker_heartbeat_interval) == (7, 0.5)
     assert (conf.broker_rebalance_timeout, conf.broker_request_timeout, conf.broker_max_poll_records) == (11, 13, 77)
     assert conf.broker_client_id == "inferd-worker-1"

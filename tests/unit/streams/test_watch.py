@@ -14,8 +14,7 @@ import pytest
 
 from schemas.connection import KafkaConnection
 from streams import app as app_module
-from streams import composition
-from streams import record_batches
+from streams import composition, record_batches
 from streams.app import EXIT_FAILED, EXIT_STALLED, Streams
 from streams.inference.catalog import ModelCatalog
 from streams.settings import GroupSettings, StreamSettings
@@ -149,6 +148,7 @@ class FakeApp:
         self.intake: Any = None
         self.on_rebalance_complete = SimpleNamespace(connect=lambda function: None)
         self.topics = SimpleNamespace(add=lambda topic: None)
+        self.consumer = SimpleNamespace(fetching=True)
 
     def topic(self, name: str, **_: Any) -> str:
         return name
@@ -293,6 +293,12 @@ async def test_a_crash_of_faust_ends_the_process(run: Run) -> None:
     await run.streams.start()
     run.app.crashed, run.app.crash_reason = True, RuntimeError("a bug in faust")
     assert await run.until_fatal() == ("the streams failed: RuntimeError: a bug in faust", EXIT_FAILED)
+
+
+async def test_a_fetcher_that_has_ended_ends_the_process(run: Run) -> None:
+    await run.streams.start()
+    run.app.consumer.fetching = False
+    assert await run.until_fatal() == ("the streams failed: RuntimeError: aiokafka's fetcher has ended", EXIT_FAILED)
 
 
 async def test_faust_that_ends_by_itself_ends_the_process(run: Run) -> None:

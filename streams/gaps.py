@@ -1,0 +1,45 @@
+"""Offsets that a fetch skipped: transaction markers and what compaction took, or records that retention deleted unread.
+
+aiokafka goes on at the beginning of a log by itself where retention has overtaken its position, and says nothing. So
+each gap is held against where its log begins now: what lies below that was deleted before anybody read it.
+"""
+
+from __future__ import annotations
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+GAPS_MAX = 1_000
+"""Of one partition, between two checks: under transactions, every one leaves a gap."""
+
+
+class Gaps:
+    """The gaps of a lane's partitions that nobody has looked at yet."""
+
+    def __init__(self) -> None:
+        self._noted: dict[TopicPartition, list[tuple[int, int]]] = {}
+
+    def note(self, tp: TopicPartition, expected: int, got: int) -> None:
+        """`expected` was to be fetched next, and `got` was."""
+        noted = self._noted.setdefault(tp, [])
+        if len(noted) >= GAPS_MAX:
+            # Those of one partition follow on each other: as one, they hide nothing that retention deleted.
+            noted[-1] = (noted[-1][0], got)
+        else:
+            noted.append((expected, got))
+
+    async def check(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, list[tuple[int, int]]]:
+        """What retention deleted unread: ranges of offsets, the second one not belonging to it.
+
+        `KafkaError` where the broker does not answer; the gaps are kept then.
+        """
+        noted = {tp: list(gaps) for tp, gaps in self._noted.items() if gaps}
+        if not noted:
+            return {}
+        beginnings = await consumer.beginning_offsets(list(noted))
+        deleted = {}
+        for tp, gaps in noted.items():
+            self._noted[tp] = self._noted[tp][len(gaps) :]
+            below = [(expected, min(got, beginnings[tp])) for expected, got in gaps if expected < beginnings[tp]]
+            if below:
+                deleted[tp] = below
+        return deleted

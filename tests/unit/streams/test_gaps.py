@@ -1,0 +1,68 @@
+"""Which offsets that a fetch skipped were deleted unread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaTimeoutError
+
+from streams.gaps import GAPS_MAX, Gaps
+
+TP = TopicPartition("requests", 0)
+
+
+class FakeConsumer:
+    """A broker whose log begins somewhere."""
+
+    def __init__(self, beginning: int) -> None:
+        self.beginning = beginning
+        self.asked = 0
+        self.error: Exception | None = None
+
+    async def beginning_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        return dict.fromkeys(tps, self.beginning)
+
+
+async def check(gaps: Gaps, consumer: FakeConsumer) -> Any:
+    return await gaps.check(consumer)  # type: ignore[arg-type]
+
+
+async def test_nothing_is_asked_without_a_gap() -> None:
+    consumer = FakeConsumer(5)
+    assert await check(Gaps(), consumer) == {}
+    assert consumer.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("beginning", "deleted"),
+    [(0, {}), (10, {}), (11, {TP: [(10, 11)]}), (40, {TP: [(10, 40)]}), (90, {TP: [(10, 50)]})],
+)
+async def test_what_lies_below_the_beginning_of_the_log_was_deleted(beginning: int, deleted: Any) -> None:
+    gaps = Gaps()
+    gaps.note(TP, 10, 50)
+    assert await check(gaps, FakeConsumer(beginning)) == deleted
+    assert await check(gaps, FakeConsumer(beginning)) == {}, "each gap is told once"
+
+
+async def test_a_gap_is_kept_while_the_broker_does_not_answer() -> None:
+    gaps, consumer = Gaps(), FakeConsumer(40)
+    gaps.note(TP, 10, 50)
+    consumer.error = KafkaTimeoutError()
+    with pytest.raises(KafkaTimeoutError):
+        await check(gaps, consumer)
+    consumer.error = None
+    assert await check(gaps, consumer) == {TP: [(10, 40)]}
+
+
+async def test_many_gaps_are_bounded_and_hide_nothing() -> None:
+    gaps = Gaps()
+    for n in range(2 * GAPS_MAX):
+        gaps.note(TP, 10 * n, 10 * n + 1)
+    deleted = await check(gaps, FakeConsumer(10**9))
+    assert len(deleted[TP]) == GAPS_MAX
+    assert deleted[TP][-1][1] == 10 * (2 * GAPS_MAX - 1) + 1
