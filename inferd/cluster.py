@@ -16,11 +16,12 @@ from inferd.errors import ClientClosedError, of_kafka, topic_not_found
 from schemas.connection import KafkaConnection
 from schemas.headers import CONTENT_TYPE, CONTENT_TYPES, Encoding, RawHeaders
 from schemas.limits import Limits
-from schemas.topics import Stream, TenantTopics
+from schemas.topics import STREAMS, Stream, TenantTopics
 
 # Room for key, headers and the record's own framing around the largest value.
 RECORD_OVERHEAD_BYTES = 64 * 1_024
 BATCH_BYTES_MAX = 128 * 1_024
+FETCH_WAIT_MS = 500
 FAULTS = (KafkaError, OSError, TimeoutError)
 
 
@@ -70,7 +71,7 @@ class Cluster:
     async def partitions(self, stream: Stream) -> tuple[int, ...]:
         """The partitions of the tenant's topic; `TopicNotFoundError` where there is none."""
         if stream not in self._partitions:
-            self._partitions[stream] = await self._look_up(stream)
+            return await self._look_up(stream)
         return self._partitions[stream]
 
     async def _look_up(self, stream: Stream) -> tuple[int, ...]:
@@ -81,10 +82,13 @@ class Cluster:
                 metadata = await self._connected().client.fetch_all_metadata()
         except FAULTS as error:
             raise self._typed(error, f"looking for topic {topic}") from error
-        found = metadata.partitions_for_topic(topic)
-        if not found:
+        for other in STREAMS:
+            # The answer has all topics anyway.
+            if found := metadata.partitions_for_topic(self.topics.name(other)):
+                self._partitions[other] = tuple(sorted(found))
+        if stream not in self._partitions:
             raise topic_not_found(topic, self.topics.tenant)
-        return tuple(sorted(found))
+        return self._partitions[stream]
 
     async def send(
         self,
@@ -118,9 +122,15 @@ class Cluster:
         return self._typed(error, f"sending to {self.topics.name(stream)}")
 
     @asynccontextmanager
-    async def consumer(self, stream: Stream, partitions: Sequence[int]) -> AsyncIterator[AIOKafkaConsumer]:
-        """A consumer without a group on `partitions` of the topic, at no position yet; reads what is committed."""
-        consumer = AIOKafkaConsumer(**self._consumer_options())
+    async def consumer(
+        self, stream: Stream, partitions: Sequence[int], *, fetch_wait_ms: int = FETCH_WAIT_MS
+    ) -> AsyncIterator[AIOKafkaConsumer]:
+        """A consumer without a group on `partitions` of the topic, at no position yet; reads what is committed.
+
+        `fetch_wait_ms`: how long the broker holds a fetch back that finds nothing. Whatever else is asked of it waits
+        behind that, another position, too.
+        """
+        consumer = AIOKafkaConsumer(**self._consumer_options(), fetch_max_wait_ms=fetch_wait_ms)
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 await consumer.start()

@@ -21,6 +21,7 @@ from schemas.topics import Stream
 logger = logging.getLogger(__name__)
 
 POLL_MS = 200
+FETCH_WAIT_MS = 50
 WINDOW_RECORDS = 1_000
 """The latest status of a job is looked for in the last records first, and then in ever more before them."""
 _by_key = DefaultPartitioner()
@@ -53,11 +54,13 @@ class JobFeed:
 
     async def start(self) -> None:
         """Finds the latest status; what comes from now on is news."""
-        end = await self._find_latest()
-        self._consumer.assign([self._statuses, self._letters])
-        ends = await self._consumer.end_offsets([self._letters])
-        self._consumer.seek(self._statuses, end)
-        self._consumer.seek(self._letters, ends[self._letters])
+        both = [self._statuses, self._letters]
+        begins, ends = await self._consumer.beginning_offsets(both), await self._consumer.end_offsets(both)
+        self._consumer.assign([self._statuses])
+        await self._find_latest(begins[self._statuses], ends[self._statuses])
+        self._consumer.assign(both)
+        for tp in both:
+            self._consumer.seek(tp, ends[tp])
 
     async def poll(self, timeout_ms: int = POLL_MS) -> list[News]:
         """What has come, waited for no longer than that."""
@@ -75,11 +78,9 @@ class JobFeed:
             news += await self.poll()
         return news
 
-    async def _find_latest(self) -> int:
-        """Where the records end that were looked through."""
-        tp, consumer = self._statuses, self._consumer
-        begin, end = (await consumer.beginning_offsets([tp]))[tp], (await consumer.end_offsets([tp]))[tp]
-        stop, window = end, WINDOW_RECORDS
+    async def _find_latest(self, begin: int, stop: int) -> None:
+        """Looks through the records from `begin` to below `stop`, the last ones first."""
+        tp, consumer, window = self._statuses, self._consumer, WINDOW_RECORDS
         while stop > begin:
             start = max(begin, stop - window)
             found = None
@@ -89,7 +90,6 @@ class JobFeed:
                 list(self._read_statuses([found]))
                 break
             stop, window = start, window * 4
-        return int(end)
 
     def _read_statuses(self, records: Sequence[Any]) -> Iterator[JobStatus]:
         for record in records:
@@ -117,7 +117,7 @@ async def job_feed(cluster: Cluster, job_id: str, limits: Limits) -> AsyncIterat
     await cluster.partitions("dead-letters")
     await cluster.partitions("job-status")
     partition = await partition_of(cluster, job_id)
-    async with cluster.consumer("job-status", [partition]) as consumer:
+    async with cluster.consumer("job-status", [], fetch_wait_ms=FETCH_WAIT_MS) as consumer:
         feed = JobFeed(consumer, cluster, job_id, partition, limits)
         await feed.start()
         yield feed
@@ -128,7 +128,7 @@ async def latest_statuses(cluster: Cluster, limits: Limits) -> dict[str, JobStat
     found: dict[str, JobStatus] = {}
     stream: Stream = "job-status"
     partitions = await cluster.partitions(stream)
-    async with cluster.consumer(stream, partitions) as consumer:
+    async with cluster.consumer(stream, partitions, fetch_wait_ms=FETCH_WAIT_MS) as consumer:
         tps = sorted(consumer.assignment())
         begins, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
         for tp in tps:

@@ -11,7 +11,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from inferd.cluster import Cluster, encoding_of
-from inferd.jobs_feed import POLL_MS, partition_of, records_between
+from inferd.jobs_feed import FETCH_WAIT_MS, POLL_MS, partition_of, records_between
 from schemas.errors import InferenceError, JobExpiredError
 from schemas.job_chunk_codec import decode_chunk_result, decode_outcome
 from schemas.jobs import ChunkOutcome, ChunkResult, JobError, JobStatus
@@ -80,7 +80,7 @@ async def chunk_results(
     """
     tp = TopicPartition(cluster.topics.name("job-results"), await partition_of(cluster, status.job_id))
     await cluster.partitions("job-results")
-    async with cluster.consumer("job-results", [tp.partition]) as consumer:
+    async with cluster.consumer("job-results", [tp.partition], fetch_wait_ms=FETCH_WAIT_MS) as consumer:
         places = await _places(consumer, tp, status, from_row, limits)
         async with aclosing(_InOrder(consumer, tp, places).values()) as values:
             async for value, encoding in values:
