@@ -416,6 +416,13 @@ class Settings:
         kind.choice(LogFormat), "auto", "Console on a terminal and JSON elsewhere, or one of them always.", "Process"
     )
     log_level: LogLevel = setting(kind.choice(LogLevel), "info", "Least level that is logged.", "Process")
+    otel_endpoint: str | None = setting(
+        kind.text(r"https?://[^\s/]+(/[^\s]*)?", "http://host:port"),
+        None,
+        "OpenTelemetry collector that takes spans over OTLP/HTTP, as below /v1/traces; needs `inferd[otel]`. Sampling,"
+        " headers and names are OpenTelemetry's own variables (OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, …).",
+        "Process",
+    )
     uvloop: Uvloop = setting(kind.choice(Uvloop), "auto", "The uvloop event loop: where installed, or not.", "Process")
 
     broker_port: int = setting(

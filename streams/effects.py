@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from streams.measure import JobCounters
     from streams.tables import Change, TablePartition
+    from streams.tracing import OpenSpans
 
 Outgoing = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 """Key, value and headers of a record that is to be produced; aiokafka takes headers as a list alone."""
@@ -42,6 +43,8 @@ class Effects:
     """When it was handed to the producer, on the clock that measures durations, in seconds."""
     after_commit: bool = False
     """To be published only once everything before it is committed."""
+    spans: OpenSpans | None = None
+    """Of the requests that are traced."""
     jobs: JobCounters | None = None
     """What it adds to the counters of jobs."""
     changes: dict[TablePartition, list[Change]] = field(default_factory=dict)

@@ -77,13 +77,13 @@ class Laps:
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.steps: list[tuple[Step, float, float]] = []
         self._clock = clock
-        self._at = clock()
+        self.began = self.ended = clock()
 
     def lap(self, step: Step) -> None:
         """`step` took from the end of the one before until now."""
         now = self._clock()
-        self.steps.append((step, self._at, now))
-        self._at = now
+        self.steps.append((step, self.ended, now))
+        self.ended = now
 
 
 @dataclass(slots=True)

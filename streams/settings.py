@@ -99,6 +99,8 @@ class StreamSettings:
     """After how long the broker ends a transaction that nobody goes on with (`exactly_once`)."""
     url: str = NO_URL
     """Where this worker's HTTP answers, for the other workers of the group."""
+    otel_endpoint: str | None = None
+    """Where OpenTelemetry's collector takes spans over HTTP; None makes none."""
     compression: Compression = "none"
     """Of results and dead letters."""
     reply_to_allowed: tuple[str, ...] = ()

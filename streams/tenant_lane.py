@@ -18,10 +18,11 @@ from streams.effects import Effects, Outgoing, Tally
 from streams.fetch import Records
 from streams.inference.micro_batch import CACHE_HIT, CACHE_MISS, Outcome, Record
 from streams.inference.scoring import UNDECODABLE, Scorer
-from streams.measure import TenantCounters
+from streams.measure import Laps, TenantCounters
 from streams.predictions import Predictions
 from streams.stage import Kind, Work
 from streams.tables import LaneTable
+from streams.tracing import OpenSpans, Tracing
 
 DIRECT_MAX = 1_024
 """How many direct requests of a tenant may wait."""
@@ -65,6 +66,8 @@ class TenantLane:
         self.tables: Sequence[LaneTable] = (predictions.table,) if predictions is not None else ()
         self.predictions = predictions
         self.direct = DirectRequests(direct_max)
+        self.tracing: Tracing | None = None
+        """What makes spans; None for none."""
         self._scoring = scoring
         self._clock = clock
         self._results = topics.name("results")
@@ -96,7 +99,8 @@ class TenantLane:
         predictions = self.predictions
         cache = predictions.cache if predictions is not None else None
         fill_direct = predictions.open_number if predictions is not None and asked else None
-        outcome = await self._scoring.score(self.tenant, self.scorer, parts, cache, fill_direct)
+        laps = Laps()
+        outcome = await self._scoring.score(self.tenant, self.scorer, parts, cache, fill_direct, laps)
         timing = Timing(started_ms, int((time.perf_counter() - started) * 1e6))
         effects, start = [], 0
         for tp, records in work:
@@ -105,7 +109,16 @@ class TenantLane:
         self._add_changes(work, effects, outcome, started_ms)
         if asked:
             self._answer(asked, outcome, start)
+        if self.tracing is not None and outcome.headers:
+            self._add_spans(self.tracing.batch(self.topic, parts, outcome, laps), work, effects)
         return [[part] for part in effects]
+
+    def _add_spans(self, spans: dict[int, OpenSpans], work: Work, effects: Sequence[Effects]) -> None:
+        """Gives each partition's effects the spans that they end; direct requests are answered already."""
+        if (direct := spans.get(DIRECT_PARTITION)) is not None:
+            direct.landed()
+        for (tp, _), part in zip(work, effects, strict=True):
+            part.spans = spans.get(tp.partition)
 
     def _answer(self, asked: Sequence[DirectRequest], outcome: Outcome, start: int) -> None:
         tally = Tally(results=len(asked))
@@ -142,12 +155,17 @@ class TenantLane:
             self.predictions.close(number)
 
     def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
+        for effects in dropped:
+            if effects.spans is not None:
+                effects.spans.dropped()
         if self.predictions is not None:
             for effects in dropped:
                 for changes in effects.changes.values():
                     self.predictions.forget(number, changes)
 
-    def landed(self, number: int, effects: Effects) -> None: ...
+    def landed(self, number: int, effects: Effects) -> None:
+        if effects.spans is not None:
+            effects.spans.landed()
 
     def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
         if self.predictions is None or not (changes := self.predictions.due(tp.partition, now_ms)):

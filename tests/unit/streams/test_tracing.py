@@ -1,0 +1,189 @@
+"""Traces: a request with a sampled `traceparent` yields linked spans, named by the steps; nothing else does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaTimeoutError
+from hypothesis import example, given
+from hypothesis import strategies as st
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from schemas.connection import KafkaConnection
+from schemas.errors import ServerError
+from streams import tracing as tracing_module
+from streams.settings import StreamSettings
+from streams.tracing import BATCH_SPAN, REQUEST_SPAN, REQUESTS_MAX, Tracing, is_sampled, make_tracing
+from tests.fixtures.lane import Bench, request, tp
+
+SCORING = ["validate", "preprocess", "predict", "postprocess"]
+
+
+def traceparent(number: int, *, sampled: bool = True) -> tuple[str, bytes]:
+    return "traceparent", f"00-{number:032x}-{number + 1:016x}-{int(sampled):02x}".encode()
+
+
+def traced(offset: int, number: int, **changes: Any) -> Any:
+    record = request(offset, **changes)
+    record.headers = (traceparent(number),)
+    return record
+
+
+@pytest.fixture
+def exporter(bench: Bench) -> InMemorySpanExporter:
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    bench.tenant.tracing = Tracing(provider)
+    return exporter
+
+
+def finished(exporter: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
+    return [span for span in exporter.get_finished_spans() if span.name == name]
+
+
+def id_of(span: ReadableSpan) -> int:
+    assert span.context is not None
+    return int(span.context.span_id)
+
+
+def parent_of(span: ReadableSpan) -> int:
+    assert span.parent is not None
+    return int(span.parent.span_id)
+
+
+async def answered(bench: Bench, *records: Any) -> None:
+    """Has partition 0 scored, published, acknowledged and committed."""
+    await bench.own(0)
+    bench.lane.feed(tp(0), list(records))
+    (sent,) = await bench.sent(1)
+    sent.acknowledge()
+    await bench.until(lambda: bench.lane.partitions[tp(0)].committed == len(records))
+
+
+async def test_a_request_yields_spans_of_each_step_in_its_own_trace(
+    bench: Bench, exporter: InMemorySpanExporter
+) -> None:
+    await answered(bench, request(0), traced(1, 0xABC))
+    spans = exporter.get_finished_spans()
+    assert {span.context.trace_id for span in spans if span.context} == {0xABC}
+    (of_request,), (batch,) = finished(exporter, REQUEST_SPAN), finished(exporter, BATCH_SPAN)
+    assert parent_of(of_request) == 0xABD, "the caller's span"
+    assert parent_of(batch) == id_of(of_request)
+    assert [span.name for span in spans if span.parent and parent_of(span) == id_of(of_request)] == [
+        "receive",
+        BATCH_SPAN,
+    ]
+    steps = sorted((span for span in spans if parent_of(span) == id_of(batch)), key=lambda span: span.start_time or 0)
+    assert [step.name for step in steps] == [*SCORING, "respond"]
+    times = [time for step in steps for time in (step.start_time or 0, step.end_time or 0)]
+    assert times == sorted(times), "one step begins where the one before it ends"
+    assert (of_request.end_time or 0) >= times[-1], "a request ends when its result is acknowledged"
+    assert of_request.attributes is not None
+    assert of_request.attributes["messaging.kafka.offset"] == 1
+
+
+async def test_requests_of_one_micro_batch_are_linked(bench: Bench, exporter: InMemorySpanExporter) -> None:
+    await answered(bench, *[traced(n, 100 + n) for n in range(3)])
+    (batch,) = finished(exporter, BATCH_SPAN)
+    first, *others = finished(exporter, REQUEST_SPAN)
+    assert [link.context.trace_id for link in batch.links] == [101, 102]
+    assert parent_of(batch) == id_of(first)
+    assert [[link.context.span_id for link in other.links] for other in others] == [[id_of(batch)]] * 2
+
+
+async def test_results_that_are_not_acknowledged_are_answered_in_spans_of_their_own(
+    bench: Bench, exporter: InMemorySpanExporter
+) -> None:
+    await bench.own(0)
+    bench.lane.feed(tp(0), [traced(0, 7)])
+    (sent,) = await bench.sent(1)
+    assert not finished(exporter, REQUEST_SPAN)
+    sent.fail(KafkaTimeoutError())
+    await bench.until(lambda: finished(exporter, REQUEST_SPAN))
+    await bench.until(lambda: not bench.lane._paused)
+    (respond,) = finished(exporter, "respond")
+    assert [event.name for event in respond.events] == ["dropped"]
+
+
+async def test_a_failure_is_told_by_its_code(bench: Bench, exporter: InMemorySpanExporter) -> None:
+    await answered(bench, traced(0, 7, model_id="nothing"))
+    (span,) = finished(exporter, REQUEST_SPAN)
+    assert (span.status.is_ok, span.status.description) == (False, "model_not_found")
+
+
+async def test_requests_that_are_not_sampled_yield_nothing(bench: Bench, exporter: InMemorySpanExporter) -> None:
+    unsampled, other = request(0), request(1)
+    unsampled.headers = (traceparent(5, sampled=False),)
+    other.headers = (("correlation-id", b"x"),)
+    await answered(bench, unsampled, other, request(2))
+    assert exporter.get_finished_spans() == ()
+
+
+async def test_what_is_asked_over_http_is_traced_too(bench: Bench, exporter: InMemorySpanExporter) -> None:
+    asked = request(0)
+    assert asked.value is not None
+    direct = bench.tenant.direct.ask(asked.value, (traceparent(9),), 1_000)
+    bench.lane.wake()
+    await direct.answer
+    await bench.until(lambda: finished(exporter, REQUEST_SPAN))
+    (span,) = finished(exporter, REQUEST_SPAN)
+    assert span.attributes == {"inferd.direct": True}
+
+
+async def test_the_spans_of_one_micro_batch_are_bounded(bench: Bench, exporter: InMemorySpanExporter) -> None:
+    await answered(bench, *[traced(n, 100 + n) for n in range(REQUESTS_MAX + 5)])
+    assert len(finished(exporter, REQUEST_SPAN)) == REQUESTS_MAX
+
+
+async def test_a_fault_of_tracing_is_none_of_the_requests(
+    bench: Bench, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing_module, "_attributes", lambda *_: 1 / 0)
+    await bench.own(0)
+    bench.lane.feed(tp(0), [traced(0, 7)])
+    await bench.sent(1)
+    assert ["error" in result for result in bench.results()] == [False]
+    assert finished(exporter, REQUEST_SPAN) == []
+
+
+@given(st.binary(max_size=80))
+@example(b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-zz")
+@example(b"00-" + b"1" * 32 + b"-" + b"2" * 16)
+@example(b"")
+def test_whatever_is_no_traceparent_is_not_sampled(value: bytes) -> None:
+    assert not is_sampled(value)
+
+
+@pytest.mark.parametrize(("flags", "sampled"), [(b"01", True), (b"00", False), (b"03", True), (b"02", False)])
+def test_the_flag_of_a_traceparent(flags: bytes, *, sampled: bool) -> None:
+    assert is_sampled(b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-" + flags) is sampled
+
+
+# How it is switched on
+
+
+def test_without_an_endpoint_nothing_of_opentelemetry_is_imported() -> None:
+    code = "import sys, streams.app; sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_without_the_extra_an_endpoint_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with pytest.raises(ServerError, match=r"pip install 'inferd\[otel\]'"):
+        make_tracing(StreamSettings(KafkaConnection(), "w1", tmp_path, otel_endpoint="http://127.0.0.1:4318"))
+
+
+def test_with_both_spans_are_named_for_the_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "scoring")
+    tracing = make_tracing(StreamSettings(KafkaConnection(), "w1", tmp_path, otel_endpoint="http://127.0.0.1:1"))
+    assert tracing is not None
+    resource = tracing._provider.resource.attributes
+    assert (resource["service.name"], resource["service.instance.id"]) == ("scoring", "w1")
+    tracing.close()
+    assert make_tracing(StreamSettings(KafkaConnection(), "w1", tmp_path)) is None
