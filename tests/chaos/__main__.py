@@ -34,6 +34,7 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--workers", type=int, default=3)
     add("--rate", type=int, default=1_000, help="requests per second")
     add("--setting", action="append", default=[], metavar="NAME=VALUE", help="of the workers, as in INFERD_NAME=VALUE")
+    add("--cache", action="store_true", help="with the prediction cache on for the model that most requests name")
     add("--json", type=Path, help="a file for the report")
     add("--list", action="store_true", help="show the faults, the seeded bugs and the schedule's beginning")
     add("--bugs", nargs="?", const="all", help="run the seeded bugs instead: all, or these, parted by commas")
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen.workers,
         chosen.rate,
         dict(setting.split("=", 1) for setting in chosen.setting),
+        chosen.cache,
     )
     print(f"seed {seed}", flush=True)
     if chosen.list:

@@ -47,6 +47,8 @@ class Options:
     per_second: int = 1_000
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the workers by name."""
+    cached: bool = False
+    """Whether the model that most requests name has a prediction cache."""
 
 
 @contextmanager
@@ -77,7 +79,7 @@ def run_battery(kafka: ProxiedKafka, options: Options, directory: Path, report: 
     for guarantee in options.guarantees:
         experiment = Experiment(
             guarantee, options.seed, "chaos", options.slots, options.per_second,
-            lengthy=share_s >= LENGTHY_FROM_S, settings=options.settings,
+            lengthy=share_s >= LENGTHY_FROM_S, cached=options.cached, settings=options.settings,
         )  # fmt: skip
         steps, until_s = steps_of(options, lengthy=experiment.lengthy), share_s
         if options.faults:

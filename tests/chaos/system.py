@@ -12,6 +12,7 @@ from typing import Any
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from schemas.models import CacheSpec
 from tests.chaos.broker import ProxiedKafka
 from tests.chaos.fleet import Fleet, FleetSettings, status
 from tests.chaos.kinds import Kind, trained, usual_kinds
@@ -28,6 +29,9 @@ ENDED_MAX = 20
 """Workers that ended by themselves, after which there is no use in starting more."""
 
 
+CACHE = CacheSpec(ttl_s=60, max_entries=100)
+
+
 @dataclass(frozen=True)
 class Experiment:
     """What an experiment runs with; everything that is drawn by chance follows from `seed`."""
@@ -41,6 +45,8 @@ class Experiment:
     """Whether faults take the shorter of their times."""
     lengthy: bool = False
     """Whether faults of half a minute and more are drawn."""
+    cached: bool = False
+    """Whether the model that most requests name has a prediction cache, too small for all of their rows."""
     bug: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the workers by name."""
@@ -54,6 +60,9 @@ class System:
         self.directory = directory
         self.namespace = f"{experiment.name}-{experiment.guarantee.replace('_', '-')}-{experiment.seed}"
         self.clusters = [Cluster(kafka.bootstrap_servers, self.namespace, tenant) for tenant in TENANTS]
+        if experiment.cached:
+            for cluster in self.clusters:
+                cluster.caches["demo"] = CACHE
         self.admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
         self.models: list[TrainedModel] = [trained(seed) for seed in MODEL_SEEDS]
         self.kinds: list[Kind] = usual_kinds(self.models)

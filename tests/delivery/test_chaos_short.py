@@ -33,7 +33,7 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedKafka]:
 
 @pytest.mark.parametrize("guarantee", FAULTS)
 def test_faults_leave_the_ledger_whole(guarantee: str, proxied: ProxiedKafka, tmp_path: Path) -> None:
-    experiment = Experiment(guarantee, SEED, "short", per_second=800, brief=True, settings=QUICK_SETTINGS)
+    experiment = Experiment(guarantee, SEED, "short", per_second=800, brief=True, cached=True, settings=QUICK_SETTINGS)
     steps = alone([all_faults()[name] for name in FAULTS[guarantee]], SEED, pause_s=0.5)
     outcome = run(proxied, experiment, steps, tmp_path / "workers")
     assert not outcome.violations, as_text(outcome)
