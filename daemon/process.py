@@ -26,7 +26,7 @@ from daemon.http.cluster_models import ClusterModels
 from daemon.http.routes import worker_app
 from daemon.http.server import HttpServer
 from daemon.http.services import Predictions
-from daemon.http.worker_services import StreamsPredictions
+from daemon.http.worker_services import StreamsJobs, StreamsOfJobs, StreamsPredictions
 from daemon.leave import EXIT_DRAIN_TIMEOUT, EXIT_ZOMBIE, end_within, leave
 from daemon.setting_table import SettingsError
 from daemon.settings import Settings
@@ -49,7 +49,7 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-class Streams(Predictions, Protocol):
+class Streams(Predictions, StreamsOfJobs, Protocol):
     """What the process runs; `streams.app.Streams` is it."""
 
     async def start(self) -> None:
@@ -130,11 +130,11 @@ class WorkerProcess:
         self, settings: Settings, signals: StopSignals, parts: Parts, say_counts: Callable[[], None] = lambda: None
     ) -> None:
         self.board = StatusBoard(settings)
-        self._predictions = StreamsPredictions()
+        self._predictions, self._jobs = StreamsPredictions(), StreamsJobs()
         own = load_custom(settings)
         self._custom = own.custom
         models = ClusterModels(settings, self.board.snapshot)
-        app = worker_app(settings, self.board, self._predictions, models, own=own.routes)
+        app = worker_app(settings, self.board, self._predictions, models, self._jobs, own=own.routes)
         self._admission = app[ADMISSION]
         self.http = HttpServer(app, settings.http_host, settings.http_port, idle_timeout_s=settings.http_idle_timeout_s)
         self._settings, self._signals, self._parts, self._say_counts = settings, signals, parts, say_counts
@@ -253,6 +253,7 @@ class WorkerProcess:
     def _follow(self, streams: Streams | None) -> None:
         self.board.follow(streams)
         self._predictions.follow(streams)
+        self._jobs.follow(streams)
 
     async def _tick(self) -> None:
         while True:

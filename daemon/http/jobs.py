@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from functools import wraps
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -11,8 +14,10 @@ from aiohttp import web
 from daemon.http.access import tenant_of
 from daemon.http.application import LIMITS
 from daemon.http.bodies import encoding_of, read_body
-from daemon.http.errors import SAFE_HEADERS, json_bytes
+from daemon.http.errors import SAFE_HEADERS, Respond, json_bytes
+from daemon.http.forwarding import PARTITIONS, Forwarding, is_forwarded, merged, told_partitions
 from daemon.http.services import Jobs
+from daemon.http.streamed import send_streamed
 from schemas.errors import InvalidValueError, MalformedError
 from schemas.headers import Encoding
 from schemas.jobs import PHASES
@@ -20,8 +25,12 @@ from schemas.requests import check_id
 from schemas.strict import DECODE_ERRORS
 from schemas.strict_json import repeats_key
 from schemas.strict_msgpack import header
+from streams.jobs.elsewhere import ElsewhereError
 
 JOBS: web.AppKey[Jobs] = web.AppKey("jobs", Jobs)
+FORWARDING = web.AppKey("forwarding", Forwarding)
+BODY = web.RequestKey("body", bytes)
+"""Of a request that was read before it turned out whose it is."""
 LISTED_MAX, LISTED_DEFAULT = 1_000, 100
 NDJSON = "application/x-ndjson"
 _NUMBER = re.compile(r"[0-9]{1,12}", re.ASCII)
@@ -36,25 +45,45 @@ _TEXT: dict[Encoding, Any] = {
 _ENCODE: dict[Encoding, Any] = {"json": msgspec.json.encode, "msgpack": msgspec.msgpack.encode}
 
 
-def add_jobs(app: web.Application, jobs: Jobs) -> None:
-    """Adds `/jobs…`, answered by `jobs`."""
+def add_jobs(app: web.Application, jobs: Jobs, forwarding: Forwarding | None = None) -> None:
+    """Adds `/jobs…`, answered by `jobs`; what that raises `ElsewhereError` for goes the way of `forwarding`."""
     app[JOBS] = jobs
+    if forwarding is not None:
+        app[FORWARDING] = forwarding
+        app.cleanup_ctx.append(forwarding.running)
     app.add_routes(
         [
-            web.post("/jobs", submit_job),
+            web.post("/jobs", by_owner(submit_job)),
             web.get("/jobs", list_jobs),
-            web.get("/jobs/{job_id}", show_job),
-            web.get("/jobs/{job_id}/results", job_results, allow_head=False),
-            web.post("/jobs/{job_id}/cancel", cancel_job),
-            web.post("/jobs/{job_id}/retry", retry_job),
+            web.get("/jobs/{job_id}", by_owner(show_job)),
+            web.get("/jobs/{job_id}/results", by_owner(job_results), allow_head=False),
+            web.post("/jobs/{job_id}/cancel", by_owner(cancel_job)),
+            web.post("/jobs/{job_id}/retry", by_owner(retry_job)),
         ]
     )
+
+
+def by_owner(respond: Respond) -> Respond:
+    """`respond`, or the answer of the worker that owns the job."""
+
+    @wraps(respond)
+    async def respond_or_forward(request: web.Request) -> web.StreamResponse:
+        try:
+            return await respond(request)
+        except ElsewhereError as elsewhere:
+            if elsewhere.url is None or FORWARDING not in request.app:
+                raise
+            url = elsewhere.url
+        return await request.app[FORWARDING].pass_on(request, url, request.get(BODY))
+
+    return respond_or_forward
 
 
 async def submit_job(request: web.Request) -> web.StreamResponse:
     """Opens a job with all of its rows: 202 and its status."""
     tenant, encoding = tenant_of(request), encoding_of(request)
-    job_id, message = submission(await read_body(request, request.app[LIMITS].body), encoding)
+    body = request[BODY] = await read_body(request, request.app[LIMITS].body)
+    job_id, message = submission(body, encoding)
     return json_bytes(await request.app[JOBS].submit(tenant, job_id, message, encoding), 202)
 
 
@@ -68,7 +97,12 @@ async def list_jobs(request: web.Request) -> web.StreamResponse:
     if after is not None:
         check_id(after)
     found = await request.app[JOBS].list_jobs(tenant, status=status, limit=limit, after=after)
-    return json_bytes(b'{"jobs":[%s]}' % b",".join(found))
+    forwarding = request.app.get(FORWARDING)
+    if forwarding is None:
+        return _listed(found)
+    if is_forwarded(request):
+        return _listed(found, {PARTITIONS: told_partitions(forwarding.group, tenant)})
+    return _listed(merged(found, await forwarding.listed_by_peers(request, tenant), limit))
 
 
 async def show_job(request: web.Request) -> web.StreamResponse:
@@ -82,15 +116,8 @@ async def job_results(request: web.Request) -> web.StreamResponse:
     tenant, job_id = tenant_of(request), check_id(request.match_info["job_id"])
     from_row = _number(request.query.get("from_row", "0"), "from_row", 10**12)
     lines = request.app[JOBS].results(tenant, job_id, from_row=from_row)
-    # What is wrong with the job is told before the first line, while there still is a status to tell it with.
-    first = await anext(lines, b"")
     response = web.StreamResponse(headers={**SAFE_HEADERS, "Content-Type": NDJSON})
-    await response.prepare(request)
-    await response.write(first)
-    async for line in lines:
-        await response.write(line)
-    await response.write_eof()
-    return response
+    return await send_streamed(request, response, lines)
 
 
 async def cancel_job(request: web.Request) -> web.StreamResponse:
@@ -123,6 +150,12 @@ def submission(body: bytes, encoding: Encoding) -> tuple[str | None, bytes]:
         raise MalformedError("body: unknown field type")
     message: bytes = _ENCODE[encoding]({"type": "submit", **fields})
     return None if job_id is None else check_id(job_id), message
+
+
+def _listed(jobs: Sequence[bytes], headers: Mapping[str, str] = MappingProxyType({})) -> web.Response:
+    response = json_bytes(b'{"jobs":[%s]}' % b",".join(jobs))
+    response.headers.update(headers)
+    return response
 
 
 def _number(text: str, name: str, most: int) -> int:

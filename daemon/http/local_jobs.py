@@ -48,6 +48,11 @@ class LocalJobs:
         """See `Jobs`."""
         return msgspec.json.encode(self._predictor.get_batch_status(job_id))
 
+    async def outputs(self, tenant: str, job_id: str) -> Sequence[str]:
+        """See `Jobs`."""
+        self._predictor.jobs.find(job_id)
+        return DEFAULT_OUTPUTS
+
     async def results(self, tenant: str, job_id: str, *, from_row: int = 0) -> AsyncIterator[bytes]:
         """See `Jobs`."""
         job = self._predictor.jobs.find(job_id)

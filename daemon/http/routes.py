@@ -9,15 +9,17 @@ from aiohttp import web
 from daemon.http.access import Access
 from daemon.http.admission import Admission
 from daemon.http.application import AppLimits, create_app
+from daemon.http.forwarding import Forwarding
 from daemon.http.jobs import add_jobs
 from daemon.http.models import add_models
 from daemon.http.observation import add_observation
 from daemon.http.openapi import add_openapi
 from daemon.http.own_routes import OwnRoutes
 from daemon.http.predictions import add_predictions
-from daemon.http.services import Jobs, Models, Predictions
+from daemon.http.services import Models, Predictions
 from daemon.http.tokens import TokensFile
 from daemon.http.uploads import Uploads
+from daemon.http.worker_services import StreamsJobs
 from daemon.settings import Settings
 from daemon.status import StatusBoard
 
@@ -27,7 +29,7 @@ def worker_app(
     board: StatusBoard,
     predictions: Predictions,
     models: Models,
-    jobs: Jobs | None = None,
+    jobs: StreamsJobs,
     own: OwnRoutes | None = None,
 ) -> web.Application:
     """All that a worker serves, a team's `own` routes before the others.
@@ -44,8 +46,7 @@ def worker_app(
     add_observation(app, board)
     add_predictions(app, predictions)
     add_models(app, models, Uploads(settings.data_dir / "uploads"))
-    if jobs is not None:
-        add_jobs(app, jobs)
+    add_jobs(app, jobs, Forwarding(jobs))
     add_openapi(app)
     return app
 

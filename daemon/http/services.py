@@ -138,6 +138,9 @@ class Jobs(Protocol):
     async def status(self, tenant: str, job_id: str) -> bytes:
         """The job's latest status (JSON)."""
 
+    async def outputs(self, tenant: str, job_id: str) -> Sequence[str]:
+        """What each row of the job's results has beside its number, `prediction` first."""
+
     def results(self, tenant: str, job_id: str, *, from_row: int = 0) -> AsyncIterator[bytes]:
         """Lines of NDJSON (each with its line feed; an item may hold several), in row order from row `from_row`.
 

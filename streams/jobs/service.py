@@ -22,7 +22,6 @@ from schemas.errors import (
     JobConflictError,
     JobExpiredError,
     JobNotFoundError,
-    ServerError,
 )
 from schemas.headers import CONTENT_TYPE, Encoding
 from schemas.job_chunk_codec import decode_chunk_result
@@ -34,6 +33,7 @@ from streams.commit import PUBLISH_ERRORS
 from streams.faults import describe
 from streams.inference.job_report import status_of
 from streams.inference.job_state import JobState
+from streams.jobs.elsewhere import ElsewhereError, NotNowError
 from streams.jobs.owned import MovedError, OwnedJobs
 from streams.jobs.records import RecordReader
 from streams.publish import close_producer, open_producer, producer_options
@@ -42,19 +42,9 @@ from streams.settings import StreamSettings
 HANDLED_WITHIN_S = 20.0
 """How long the owner may take to look at a message."""
 RECORD_OVERHEAD_BYTES = 4_096
+IDS_A_PARTITION = 64
+"""So many ids are tried, for each partition, until one belongs here."""
 RESULTS_OF = frozenset(("completed", "completed_with_errors", "incomplete", "cancelled", "failed"))
-
-
-class ElsewhereError(ServerError):
-    """The job belongs to another worker; `url` is where that one answers, None while nobody does."""
-
-    code = "unavailable"
-    http_status = 503
-    retryable = True
-
-    def __init__(self, url: str | None) -> None:
-        super().__init__(f"the job belongs to another worker ({url or 'nobody yet: the group is rebalancing'})")
-        self.url = url
 
 
 OwnerUrl = Callable[[TopicPartition], str | None]
@@ -88,6 +78,10 @@ class JobService:
             await close_producer(producer)
 
     # ------------------------------------------------------------------ questions
+
+    async def outputs(self, tenant: str, job_id: str) -> Sequence[str]:
+        """What each row of the job's results has, `prediction` first."""
+        return self._find(tenant, job_id)[1].outputs
 
     async def status(self, tenant: str, job_id: str) -> bytes:
         """The status of a job, in JSON."""
@@ -124,7 +118,7 @@ class JobService:
         try:
             record = await self._reader.read(tp, offset)
         except PUBLISH_ERRORS as error:
-            raise ServerError(f"the results cannot be read: {describe(error)}; ask again later") from error
+            raise NotNowError(f"the results cannot be read: {describe(error)}; ask again later") from error
         if record is None:
             raise JobExpiredError(f"results of job {state.job_id!r} are past the retention of {tp.topic}")
         result = decode_chunk_result(record.value, state.encoding, self._settings.limits)
@@ -135,11 +129,10 @@ class JobService:
 
     async def submit(self, tenant: str, job_id: str | None, message: bytes, encoding: Encoding) -> bytes:
         """The status (JSON) once the owner has taken `message`: `submit`, or `open`, `rows`, `close` of a job."""
-        job_id = job_id or f"job-{secrets.token_hex(8)}"
         decoded = decode_job_message(message, encoding, self._settings.limits)
         if isinstance(decoded, CancelJob | RetryJob):
             raise InvalidValueError("type: cancel and retry have routes of their own")
-        return await self._send(tenant, job_id, message, encoding)
+        return await self._send(tenant, job_id or self._new_id(tenant), message, encoding)
 
     async def cancel(self, tenant: str, job_id: str) -> bytes:
         """The status (JSON) after the cancel was taken."""
@@ -167,20 +160,20 @@ class JobService:
         except MovedError:
             raise ElsewhereError(None) from None
         except TimeoutError:
-            raise ServerError(f"job {job_id!r}: nobody has taken the message yet; ask for its status") from None
+            raise NotNowError(f"job {job_id!r}: nobody has taken the message yet; ask for its status") from None
         if refusal is not None:
             raise refusal
         return _status(self._find(tenant, job_id)[1])
 
     async def _produce(self, tenant: str, number: int, job_id: str, value: bytes, encoding: Encoding) -> int:
-        """Offset of the message in `jobs`; `ServerError` where the broker does not take it."""
+        """Offset of the message in `jobs`; `NotNowError` where the broker does not take it."""
         topic = TenantTopics(self._settings.namespace, tenant).name("jobs")
         headers = [(CONTENT_TYPE, b"application/json")] if encoding == "json" else []
         try:
             producer = await self._opened()
             sent = await producer.send_and_wait(topic, value, job_id.encode(), number, headers=headers)
         except PUBLISH_ERRORS as error:
-            raise ServerError(f"the message cannot be sent: {describe(error)}; ask again later") from error
+            raise NotNowError(f"the message cannot be sent: {describe(error)}; ask again later") from error
         return int(sent.offset)
 
     async def _opened(self) -> AIOKafkaProducer:
@@ -195,7 +188,26 @@ class JobService:
 
     def partition_of(self, job_id: str) -> int:
         """Where Kafka's own producers put the messages of a job."""
-        return int(murmur2(job_id.encode()) & 0x7FFFFFFF) % self._settings.topics.partitions
+        return int(murmur2(job_id.encode()) & 0x7FFFFFFF) % self.partitions
+
+    def owned_partitions(self, tenant: str) -> frozenset[int]:
+        """The partitions of `jobs` whose jobs this worker owns."""
+        owned = self._owned().get(tenant)
+        return frozenset() if owned is None else frozenset(owned.partitions)
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions a tenant's `jobs` have."""
+        return self._settings.topics.partitions
+
+    def _new_id(self, tenant: str) -> str:
+        """An id that no job has: of a job that belongs here, unless nothing does."""
+        mine = self._jobs_of(tenant).partitions
+        for _ in range(IDS_A_PARTITION * self.partitions):
+            job_id = f"job-{secrets.token_hex(8)}"
+            if not mine or self.partition_of(job_id) in mine:
+                break
+        return job_id
 
     def _jobs_of(self, tenant: str) -> OwnedJobs:
         owned = self._owned().get(tenant)
@@ -215,7 +227,9 @@ class JobService:
 
     def _elsewhere(self, tenant: str, number: int) -> ElsewhereError:
         topic = TenantTopics(self._settings.namespace, tenant).name("jobs")
-        return ElsewhereError(self._owner_url(TopicPartition(topic, number)))
+        url = self._owner_url(TopicPartition(topic, number))
+        # Its states may still be on their way to this worker.
+        return ElsewhereError(None if url == self._settings.url else url)
 
 
 def _status(state: JobState) -> bytes:

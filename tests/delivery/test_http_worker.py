@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +15,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from tests.fixtures.http_client import TOKENS, Answer, ask, write_tokens
 from tests.fixtures.workers import Cluster, TrainedModel, Worker, until
-
-TOKENS = {"default": "default-token", "other": "other-token", "*": "operator-token"}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a worker answered."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def code(self) -> Any:
-        return self.json()["error"]["code"]
-
-
-def ask(worker: Worker, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-    """Answers to requests of the tenant `default`, unless headers (with _ for -) say otherwise."""
-    named = {"Authorization": f"Bearer {TOKENS['default']}"}
-    named |= {name.replace("_", "-"): value for name, value in headers.items()}
-    request = urllib.request.Request(worker.url + path, body, named, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return Answer(answer.status, dict(answer.headers), answer.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return Answer(error.code, dict(error.headers), error.read())
 
 
 def predict(worker: Worker, model_id: str, input_data: Any, **headers: str) -> Answer:
@@ -71,9 +37,7 @@ def place(kafka: str) -> Cluster:
 def workers(place: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Worker, Worker]]:
     """Two workers of two tenants, guarded by tokens; they create their topics."""
     directory = tmp_path_factory.mktemp("workers")
-    tokens = directory / "tokens"
-    tokens.write_text("".join(f"{who}:{hashlib.sha256(token.encode()).hexdigest()}\n" for who, token in TOKENS.items()))
-    tokens.chmod(0o600)
+    tokens = write_tokens(directory)
     started = []
     for name in ("w1", "w2"):
         (directory / name).mkdir()

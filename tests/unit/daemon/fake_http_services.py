@@ -158,6 +158,10 @@ class FakeJobs:
         self._check(tenant, job_id)
         return self._status(job_id)
 
+    async def outputs(self, tenant: str, job_id: str) -> Sequence[str]:
+        self._check(tenant, job_id)
+        return ["prediction"]
+
     async def results(self, tenant: str, job_id: str, *, from_row: int = 0) -> AsyncIterator[bytes]:
         self._check(tenant, job_id)
         for row in range(from_row, 3):

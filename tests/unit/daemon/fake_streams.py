@@ -138,6 +138,7 @@ class FakeStreams:
         self.answer = b'{"id":"1","model_id":"churn","version":1,"digest":"ab","prediction":0.5}'
         self.predict_gate: asyncio.Event | None = None
         self.predict_error: Exception | None = None
+        self.jobs: Any = None
 
     async def start(self) -> None:
         self.starts += 1
@@ -159,6 +160,9 @@ class FakeStreams:
         if self.predict_error:
             raise self.predict_error
         return self.answer
+
+    def peers(self) -> frozenset[str]:
+        return frozenset()
 
     def snapshot(self) -> StreamsSnapshot:
         return self.said
