@@ -16,6 +16,7 @@ from daemon.broker import EmbeddedKafka, EmbeddedKafkaSettings
 from daemon.cluster import reach
 from daemon.demo import outcome
 from daemon.demo.flights import FlightSet, load_flights
+from daemon.demo.job import check_job, run_job
 from daemon.demo.narration import Narrator
 from daemon.demo.quality import Latency
 from daemon.demo.raw_kafka import delete_topics, garbage_refused, record_counts
@@ -27,6 +28,7 @@ from daemon.stop_signals import terminable
 from inferd.client import Client
 from schemas.connection import KafkaConnection
 from schemas.errors import ServerError
+from schemas.models import Manifest
 from schemas.results import Prediction
 from schemas.topics import TenantTopics
 from streams.inference.manifests import manifest_of
@@ -138,9 +140,11 @@ def _play(scene: Scene) -> None:
 
 async def _serve(scene: Scene, model: TrainedModel, flights: FlightSet) -> None:
     async with scene.client() as client:
-        await _deploy(scene, client, model)
+        manifest = await _deploy(scene, client, model)
         rows = flights.rows()
         answers = await _stream(scene, client, rows)
+        with scene.narrator.step("job", "the same flights as one Parquet file") as step:
+            job = await run_job(client, manifest, flights, step)
         latency = await _measure_latency(scene, client, rows)
         with scene.narrator.step("refuse", "sending bad requests") as step:
             names = list(flights.features.columns)
@@ -149,6 +153,7 @@ async def _serve(scene: Scene, model: TrainedModel, flights: FlightSet) -> None:
             step.say(f"{len(refusals)} bad requests, each answered with a typed error")
         outcome.show_one_request(scene.narrator, names, rows[0], answers.results[0])
         _judge(scene, model, flights, answers)
+        check_job(scene.narrator, job, model, flights)
         outcome.show_speed(scene.narrator, answers, latency, scene.options.rate)
         outcome.show_refusals(scene.narrator, refusals)
         status = await asyncio.to_thread(scene.worker.settled_status)
@@ -157,13 +162,14 @@ async def _serve(scene: Scene, model: TrainedModel, flights: FlightSet) -> None:
         outcome.check_counts(scene.narrator, counts, status)
 
 
-async def _deploy(scene: Scene, client: Client, model: TrainedModel) -> None:
+async def _deploy(scene: Scene, client: Client, model: TrainedModel) -> Manifest:
     with scene.narrator.step("deploy", "onto the topics models and model-artifacts") as step:
         manifest = await client.deploy_model(model.text, manifest_of(model.text, MODEL, version=1))
         step.say(
             f"{MODEL}:{manifest.version}, {len(manifest.features)} features, {manifest.size / 1_000:.0f} kB,"
             f" sha256 {manifest.sha256[:12]}…, as records on Kafka"
         )
+    return manifest
 
 
 async def _stream(scene: Scene, client: Client, rows: list[list[object]]) -> Burst:

@@ -1,0 +1,92 @@
+"""The demo's batch job: all flights as one Parquet file."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.cli.jobs_files import Layout, open_job_rows
+from daemon.cli.read_ahead import read_ahead
+from daemon.demo.flights import FlightSet
+from daemon.demo.narration import Narrator, Step
+from daemon.demo.training import TrainedModel
+from inferd.client import Client
+from schemas.jobs import JobStatus
+from schemas.models import Manifest
+
+FILE = "flights.parquet"
+SHOWN_STATUSES = 5
+MESSAGES_AHEAD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class FlightJob:
+    """A job that has ended."""
+
+    status: JobStatus
+    seconds: float
+    """From before the file is read until the last row is scored."""
+    rows: NDArray[np.int64]
+    """Row numbers as the results had them."""
+    scores: NDArray[np.float64]
+    """Their predictions, NaN where there is none."""
+
+
+async def run_job(client: Client, manifest: Manifest, flights: FlightSet, step: Step) -> FlightJob:
+    """Submits the flights as a Parquet file, follows the job and reads its results."""
+    with tempfile.TemporaryDirectory(prefix="inferd-demo-job-") as folder:
+        path = Path(folder) / FILE
+        flights.features.to_parquet(path, index=False)
+        step.say(f"{len(flights):,} flights as one Parquet file of {path.stat().st_size / 1_000:,.0f} kB, a batch job")
+        started = time.monotonic()
+        job_id = await _submit(client, manifest, path)
+    status = await _follow(client, job_id, step, started)
+    seconds = time.monotonic() - started
+    results = [row async for row in client.job_results(job_id)]
+    return FlightJob(
+        status,
+        seconds,
+        np.array([row.row for row in results], dtype=np.int64),
+        np.array([row.outputs.get("prediction", np.nan) for row in results], dtype=np.float64),
+    )
+
+
+async def _submit(client: Client, manifest: Manifest, path: Path) -> str:
+    """As `inferd jobs submit` does it."""
+    layout = Layout(f"{manifest.model_id}:{manifest.version}", manifest, by_position=True)
+    rows = open_job_rows(str(path), None, layout, (), sys.stdin.buffer)
+    return await client.submit_job(
+        layout.model, read_ahead(rows.messages, MESSAGES_AHEAD), labels={"source": path.name}
+    )
+
+
+async def _follow(client: Client, job_id: str, step: Step, started: float) -> JobStatus:
+    """The terminal status; the step tells of the latest ones."""
+    lines: list[str] = []
+    async for status in client.watch_job(job_id):
+        lines.append(
+            f"after {time.monotonic() - started:.1f} s  {status.status:9}  {status.input_count:>6,} rows in,"
+            f" {status.processed:>6,} done, {status.failed} failed"
+        )
+    for line in lines[-SHOWN_STATUSES:]:
+        step.say(line)
+    step.say(f"{job_id}: {status.chunks_done} chunks of {status.model_id}:{status.version}, results read in row order")
+    return status
+
+
+def check_job(narrator: Narrator, job: FlightJob, model: TrainedModel, flights: FlightSet) -> None:
+    """Whether each flight has its prediction, in order, and they are LightGBM's own."""
+    status, count = job.status, len(flights)
+    done = f"{status.succeeded:,} of {count:,}"
+    narrator.check(
+        f"the job is {status.status}, each flight once and in order: {done}, in {job.seconds:.1f} s",
+        status.status == "completed" and job.rows.tolist() == list(range(count)),
+    )
+    same = int((job.scores == model.predict(flights)).sum()) if len(job.scores) == count else 0
+    narrator.check(f"its results equal Booster.predict bit for bit: {same:,} of {count:,}", same == count)
