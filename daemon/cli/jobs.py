@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 
 import click
 
-from daemon.cli.jobs_output import LIST_COLUMNS, ResultWriter, list_row, open_writer, write_status
+from daemon.cli.jobs_output import LIST_COLUMNS, ParquetWriter, list_row, open_writer, write_status
 from daemon.cli.jobs_progress import shown_job
 from daemon.cli.jobs_submit import SubmitOptions, parse_deadline, parse_label, submit_file
 from daemon.cli.options import Target, broker_options
@@ -223,7 +223,6 @@ def _outcomes(chunk: ChunkResult, from_row: int) -> list[Outcome]:
 
 
 async def _write_results(client: Client, job_id: str, path: Path, format_: Format, from_row: int) -> None:
-    writer: ResultWriter | None = None
     next_row = from_row
     chunks = client.job_result_chunks(job_id, from_row)
     # What is wrong with the job is told before a file is touched.
@@ -238,7 +237,9 @@ async def _write_results(client: Client, job_id: str, path: Path, format_: Forma
             next_row = chunk.first_row + len(chunk.outputs["prediction"])
         writer.close()
     except BaseException:
-        if format_ != "parquet":
+        if isinstance(writer, ParquetWriter):
+            writer.discard()
+        else:
             report(f"{path} has the rows before {next_row}; continue with --from-row {next_row}")
         raise
     finally:

@@ -174,6 +174,10 @@ class ParquetWriter:
             self._writer.close()
             self._part.replace(self._path)
 
+    def discard(self) -> None:
+        """Leaves nothing behind."""
+        self._part.unlink(missing_ok=True)
+
     def _types_known(self) -> bool:
         return self._types is not None or all(
             any(any(value is not None for value in chunk[name]) for chunk in self._waiting)
