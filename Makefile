@@ -7,7 +7,7 @@ CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-unit fuzz jobs-histories lint format typecheck coverage http-fuzz bench chaos chaos-bugs audit lock lock-jars clean
+.PHONY: help demo test test-unit fuzz jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-jobs bench-cache chaos chaos-bugs audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,8 +47,18 @@ coverage: $(VENV)/.installed-dev ## Run every test and show what no test reaches
 http-fuzz: $(VENV)/.installed-dev ## Try ten thousand and more HTTP requests against what /openapi.json says.
 	@$(PY) -m tests.fixtures.http_fuzz 800
 
+jobs-million: $(VENV)/.installed-dev ## A job of a million rows while workers and the broker are killed (JOBS_ROWS).
+	@$(PY) -m pytest tests/heavy/million_rows.py -s
+
 bench: $(VENV)/.installed-dev ## Measure throughput and latency beside its peers.
 	@$(PY) -m bench
+
+bench-jobs: $(VENV)/.installed-dev ## Measure batch jobs beside bare Booster.predict.
+	@$(PY) -m bench.jobs
+
+bench-cache: $(VENV)/.installed-dev ## Measure what the prediction cache gains, and its policies.
+	@$(PY) -m bench.cache_gain
+	@$(PY) -m bench.cache_policies
 
 chaos: $(VENV)/.installed-dev ## Break brokers, workers and network for CHAOS_MINUTES (10) under load; nothing may be lost.
 	@$(PY) -m tests.chaos $(CHAOS)
