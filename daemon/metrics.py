@@ -152,7 +152,7 @@ STEPS: dict[Step, str] = {
     "receive": "Requests of a micro-batch come through Kafka and wait to be taken: the longest from its timestamp on.",
     "validate": "Headers, deadlines and envelopes of a micro-batch are checked.",
     "preprocess": "Its rows are checked against the features of their models, and become matrices.",
-    "lookup": "Its rows are looked up in the prediction cache; of models that have one.",
+    "lookup": "Its rows are looked up in the prediction cache, as far as their models have one.",
     "predict": "Its models are run.",
     "postprocess": "Predictions become outputs, cache entries and encoded results.",
     "respond": "Results of a micro-batch and partition are published, until the broker has acknowledged them.",

@@ -48,7 +48,8 @@ class LatencyHistogram:
 
     def __init__(self, bounds: tuple[float, ...] = LATENCY_BOUNDS_S) -> None:
         self._bounds = bounds
-        self._counts = np.zeros(len(bounds) + 1, dtype=np.int64)
+        # A list: adding one to an element of an array takes several times as long.
+        self._counts = [0] * (len(bounds) + 1)
         self._bounds_ms = np.array(bounds) * 1000
         self._total_s = 0.0
 
@@ -63,12 +64,13 @@ class LatencyHistogram:
         """
         stamps = np.array(timestamps_ms, dtype=np.float64)
         waits = np.where(stamps > 0, np.maximum(now_ms - stamps, 0.0), 0.0)
-        self._counts += np.bincount(self._bounds_ms.searchsorted(waits), minlength=len(self._counts))
+        new = np.bincount(self._bounds_ms.searchsorted(waits), minlength=len(self._counts)).tolist()
+        self._counts = [count + more for count, more in zip(self._counts, new, strict=True)]
         self._total_s += float(waits.sum()) / 1000
         return float(waits.max(initial=0.0)) / 1000
 
     def snapshot(self) -> LatencySnapshot:
-        return LatencySnapshot(self._bounds, tuple(self._counts.tolist()), self._total_s)
+        return LatencySnapshot(self._bounds, tuple(self._counts), self._total_s)
 
 
 class Laps:
