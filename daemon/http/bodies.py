@@ -34,6 +34,8 @@ class BodyLimits:
     """Expanded, where it is compressed."""
     timeout_s: float
     """For all of it, and a second more for each `BYTES_PER_S_MIN` that came."""
+    each_read: bool = False
+    """The time is for each read instead: of a body that is worked on as it comes, whose client may have to wait."""
 
 
 def encoding_of(request: web.Request) -> Encoding:
@@ -73,6 +75,7 @@ class Intake:
         if request.content_length is not None and request.content_length > limits.bytes_max:
             raise _too_large(limits.bytes_max)
         self._bytes_max, self._size = limits.bytes_max, 0
+        self._timeout_s, self._each_read = limits.timeout_s, limits.each_read
         self._deadline = asyncio.get_running_loop().time() + limits.timeout_s
 
     def count(self, piece: bytes) -> None:
@@ -84,7 +87,7 @@ class Intake:
     async def within(self, read: Awaitable[T]) -> T:
         """What `read` gives, if it comes in time."""
         try:
-            async with asyncio.timeout_at(self._deadline + self._size / BYTES_PER_S_MIN):
+            async with asyncio.timeout_at(self._until()):
                 return await read
         except TimeoutError:
             raise RequestTimeoutError(
@@ -93,6 +96,11 @@ class Intake:
             ) from None
         except BROKEN as error:
             raise MalformedError(f"body: it is not what its headers say: {_reason(error)}") from None
+
+    def _until(self) -> float:
+        if self._each_read:
+            return asyncio.get_running_loop().time() + self._timeout_s
+        return self._deadline + self._size / BYTES_PER_S_MIN
 
 
 def _check_content_encoding(request: web.Request) -> None:

@@ -5,6 +5,7 @@ ModelServingError
 ├── MethodNotAllowedError  method_not_allowed   405  the path does not know this method
 ├── UnauthorizedError      unauthorized         401  no token, or one that is not known
 ├── ForbiddenError         forbidden            403  the token is not for this
+├── NotAcceptableError     not_acceptable       406  nothing that the header accept names is made here
 ├── RequestTimeoutError    request_timeout      408  the request came too slowly
 ├── VersionExistsError     version_exists       409  the version is there, with other bytes or another manifest
 └── UnavailableError       unavailable          503  not started, draining, or without its broker
@@ -27,6 +28,7 @@ SAFE_HEADERS = {"Server": "inferd", "X-Content-Type-Options": "nosniff", "Cache-
 CODES_OF_STATUS = {
     404: "not_found",
     405: "method_not_allowed",
+    406: "not_acceptable",
     413: "too_large",
     415: "unsupported_content_type",
     431: "too_large",
@@ -66,6 +68,12 @@ class ForbiddenError(HttpError):
     code, http_status, meaning = "forbidden", 403, "the bearer token is not for this tenant, or not for this path"
 
 
+class NotAcceptableError(HttpError):
+    """The caller takes nothing that can be made."""
+
+    code, http_status, meaning = "not_acceptable", 406, "the answer is made in no format that `Accept` names"
+
+
 class RequestTimeoutError(HttpError):
     """The request came too slowly."""
 
@@ -99,6 +107,7 @@ HTTP_CODES: dict[str, type[HttpError]] = {
         ForbiddenError,
         NotFoundError,
         MethodNotAllowedError,
+        NotAcceptableError,
         RequestTimeoutError,
         VersionExistsError,
         UnavailableError,

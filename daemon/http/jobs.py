@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import wraps
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from aiohttp import web
@@ -15,12 +15,16 @@ from daemon.http.access import tenant_of
 from daemon.http.application import LIMITS
 from daemon.http.bodies import encoding_of, read_body
 from daemon.http.errors import SAFE_HEADERS, Respond, json_bytes
-from daemon.http.forwarding import PARTITIONS, Forwarding, is_forwarded, merged, told_partitions
+from daemon.http.forwarding import PARTITIONS, Body, Forwarding, is_forwarded, merged, told_partitions
+from daemon.http.jobs_formats import CONTENT_TYPES, NDJSON, accepted_format, csv_pieces, parquet_pieces
+from daemon.http.jobs_upload import BLOCK_ROWS, LinePacker, body_pieces, row_messages
 from daemon.http.services import Jobs
 from daemon.http.streamed import send_streamed
-from schemas.errors import InvalidValueError, MalformedError
-from schemas.headers import Encoding
+from schemas.errors import InvalidValueError, MalformedError, TooLargeError
+from schemas.headers import DEADLINE_MS_MAX, Encoding
+from schemas.job_codec import encode_open
 from schemas.jobs import PHASES
+from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.requests import check_id
 from schemas.strict import DECODE_ERRORS
 from schemas.strict_json import repeats_key
@@ -29,11 +33,13 @@ from streams.jobs.elsewhere import ElsewhereError
 
 JOBS: web.AppKey[Jobs] = web.AppKey("jobs", Jobs)
 FORWARDING = web.AppKey("forwarding", Forwarding)
-BODY = web.RequestKey("body", bytes)
-"""Of a request that was read before it turned out whose it is."""
+ROWS: web.AppKey[Limits] = web.AppKey("rows", Limits)
+"""The bounds of uploads."""
+BODY: web.RequestKey[bytes | Body] = web.RequestKey("body", cast(Any, object))
+"""Of a request that may turn out to be another worker's: what was read, or is still to be read."""
 LISTED_MAX, LISTED_DEFAULT = 1_000, 100
-NDJSON = "application/x-ndjson"
-_NUMBER = re.compile(r"[0-9]{1,12}", re.ASCII)
+NUMBER_MAX = DEADLINE_MS_MAX
+_NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 _FIELDS: dict[Encoding, Any] = {
     "json": msgspec.json.Decoder(dict[str, msgspec.Raw]).decode,
     "msgpack": msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode,
@@ -45,9 +51,14 @@ _TEXT: dict[Encoding, Any] = {
 _ENCODE: dict[Encoding, Any] = {"json": msgspec.json.encode, "msgpack": msgspec.msgpack.encode}
 
 
-def add_jobs(app: web.Application, jobs: Jobs, forwarding: Forwarding | None = None) -> None:
-    """Adds `/jobs…`, answered by `jobs`; what that raises `ElsewhereError` for goes the way of `forwarding`."""
-    app[JOBS] = jobs
+def add_jobs(
+    app: web.Application, jobs: Jobs, forwarding: Forwarding | None = None, limits: Limits = DEFAULT_LIMITS
+) -> None:
+    """Adds `/jobs…`, answered by `jobs`; what that raises `ElsewhereError` for goes the way of `forwarding`.
+
+    `limits` are those of rows that come as NDJSON.
+    """
+    app[JOBS], app[ROWS] = jobs, limits
     if forwarding is not None:
         app[FORWARDING] = forwarding
         app.cleanup_ctx.append(forwarding.running)
@@ -81,10 +92,43 @@ def by_owner(respond: Respond) -> Respond:
 
 async def submit_job(request: web.Request) -> web.StreamResponse:
     """Opens a job with all of its rows: 202 and its status."""
-    tenant, encoding = tenant_of(request), encoding_of(request)
-    body = request[BODY] = await read_body(request, request.app[LIMITS].body)
+    tenant = tenant_of(request)
+    if request.content_type == NDJSON:
+        return await _upload(request, tenant)
+    encoding = encoding_of(request)
+    try:
+        body = request[BODY] = await read_body(request, request.app[LIMITS].body)
+    except TooLargeError as error:
+        raise TooLargeError(f"{error.message}; rows of any number are taken as {NDJSON}, one a line") from None
     job_id, message = submission(body, encoding)
     return json_bytes(await request.app[JOBS].submit(tenant, job_id, message, encoding), 202)
+
+
+async def _upload(request: web.Request, tenant: str) -> web.StreamResponse:
+    """Opens a job as the query says; a line of the body is a row."""
+    job_id, chunk_rows = request.query.get("job_id"), _optional_number(request, "chunk_rows")
+    opening, limits = _opening(request, chunk_rows), request.app[ROWS]
+    pieces = body_pieces(request, limits.jobs_bytes_max)
+    rows = row_messages(pieces, LinePacker(limits, chunk_rows or BLOCK_ROWS))
+    # Nothing is read of it before it is known that the job belongs here.
+    request[BODY] = Body(pieces)
+    named = None if job_id is None else check_id(job_id)
+    return json_bytes(await request.app[JOBS].upload(tenant, named, opening, rows), 202)
+
+
+def _opening(request: web.Request, chunk_rows: int | None) -> bytes:
+    """The `open` message that the query says."""
+    query = request.query
+    if "model" not in query:
+        raise InvalidValueError(f"query parameter model is missing: the model that scores the rows of an {NDJSON} body")
+    outputs = query["outputs"].split(",") if "outputs" in query else None
+    return encode_open(
+        query["model"],
+        outputs=cast(Any, outputs),  # checked there
+        row_count=_optional_number(request, "row_count"),
+        chunk_rows=chunk_rows,
+        deadline_ms=_optional_number(request, "deadline"),
+    )
 
 
 async def list_jobs(request: web.Request) -> web.StreamResponse:
@@ -112,12 +156,18 @@ async def show_job(request: web.Request) -> web.StreamResponse:
 
 
 async def job_results(request: web.Request) -> web.StreamResponse:
-    """A line of JSON a row, in row order, as they are read."""
+    """The outcome of every row, in row order, as they are read, in the format that the caller accepts."""
     tenant, job_id = tenant_of(request), check_id(request.match_info["job_id"])
     from_row = _number(request.query.get("from_row", "0"), "from_row", 10**12)
-    lines = request.app[JOBS].results(tenant, job_id, from_row=from_row)
-    response = web.StreamResponse(headers={**SAFE_HEADERS, "Content-Type": NDJSON})
-    return await send_streamed(request, response, lines)
+    format_, jobs = accepted_format(request), request.app[JOBS]
+    outputs = await jobs.outputs(tenant, job_id)
+    pieces = jobs.results(tenant, job_id, from_row=from_row)
+    if format_ == "csv":
+        pieces = csv_pieces(pieces, outputs)
+    elif format_ == "parquet":
+        pieces = parquet_pieces(pieces, outputs)
+    response = web.StreamResponse(headers={**SAFE_HEADERS, "Content-Type": CONTENT_TYPES[format_]})
+    return await send_streamed(request, response, pieces)
 
 
 async def cancel_job(request: web.Request) -> web.StreamResponse:
@@ -156,6 +206,11 @@ def _listed(jobs: Sequence[bytes], headers: Mapping[str, str] = MappingProxyType
     response = json_bytes(b'{"jobs":[%s]}' % b",".join(jobs))
     response.headers.update(headers)
     return response
+
+
+def _optional_number(request: web.Request, name: str) -> int | None:
+    given = request.query.get(name)
+    return None if given is None else _number(given, name, NUMBER_MAX)
 
 
 def _number(text: str, name: str, most: int) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -15,7 +16,7 @@ from schemas.headers import Encoding
 from schemas.input_data import decode_input_data
 from schemas.job_codec import decode_job_message
 from schemas.job_rows import RowBatch, of_messages
-from schemas.jobs import SubmitJob
+from schemas.jobs import JobRows, OpenJob, SubmitJob
 from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.requests import DEFAULT_OUTPUTS, TensorRows
 from streams.inference.job_messages import opening_hash
@@ -35,6 +36,20 @@ class LocalJobs:
     async def submit(self, tenant: str, job_id: str | None, message: bytes, encoding: Encoding) -> bytes:
         """See `Jobs`."""
         return await asyncio.to_thread(self._submit, job_id, message, encoding)
+
+    async def upload(self, tenant: str, job_id: str | None, opening: bytes, rows: AsyncIterator[bytes]) -> bytes:
+        """See `Jobs`."""
+        opened = decode_job_message(opening, "msgpack", self._limits)
+        if not isinstance(opened, OpenJob):
+            raise MalformedError("an upload begins with `open`")
+        held, digest = list[Any](), hashlib.blake2b(digest_size=8)
+        async for value in rows:
+            message = decode_job_message(value, "json", self._limits)
+            assert isinstance(message, JobRows)
+            held += _rows(message.batch, self._limits)
+            digest.update(message.batch.digest.to_bytes(8, "big"))
+        whole = RowBatch("json", len(held), int.from_bytes(digest.digest(), "big"), 0, b"")
+        return await asyncio.to_thread(self._open, job_id, opened, whole, lambda: held)
 
     async def list_jobs(self, tenant: str, *, status: str | None, limit: int, after: str | None) -> Sequence[bytes]:
         """See `Jobs`."""
@@ -76,14 +91,17 @@ class LocalJobs:
         submitted = decode_job_message(message, encoding, self._limits)
         if not isinstance(submitted, SubmitJob):
             raise MalformedError("body: expected model_id and input_batch")
-        if submitted.open.outputs != DEFAULT_OUTPUTS:
+        batch = submitted.batch
+        return self._open(job_id, submitted.open, batch, lambda: _rows(batch, self._limits))
+
+    def _open(self, job_id: str | None, opening: OpenJob, batch: RowBatch, rows: Callable[[], list[Any]]) -> bytes:
+        if opening.outputs != DEFAULT_OUTPUTS:
             raise InvalidValueError("outputs: jobs of a ModelServer give predictions alone")
-        jobs, opened_with = self._predictor.jobs, opening_hash(submitted.open, submitted.batch)
+        jobs, opened_with = self._predictor.jobs, opening_hash(opening, batch)
         there = next((each for each in jobs.all() if each.job_id == job_id), None)
         if there is None or there.opened_with != opened_with:
-            pinned = self._predictor.pinned(str(submitted.open.model))
-            rows = _rows(submitted.batch, self._limits)
-            job_id = jobs.submit(job_id, JobOrder(pinned, rows, submitted.open, submitted.batch.digest))
+            pinned = self._predictor.pinned(str(opening.model))
+            job_id = jobs.submit(job_id, JobOrder(pinned, rows(), opening, batch.digest))
         assert job_id is not None
         return msgspec.json.encode(jobs.find(job_id).status())
 

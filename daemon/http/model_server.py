@@ -10,6 +10,7 @@ import asyncio
 import signal
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,6 +34,7 @@ from daemon.http.script_server import ScriptServer, check_address
 from daemon.http.tokens import TokensFile
 from daemon.http.uploads import Uploads
 from schemas.errors import ServerError
+from schemas.limits import DEFAULT_LIMITS
 from streams.serving.batch_predictor import BatchPredictor
 from streams.serving.model_manager import ModelManager, manager_of
 from streams.serving.realtime_predictor import RealtimePredictor
@@ -40,6 +42,8 @@ from streams.serving.realtime_predictor import RealtimePredictor
 UPLOADS = "~uploads"
 """Below the store; no tenant is named so."""
 START_TIMEOUT_S = 30.0
+JOB_BYTES_MAX = 256 * 1_048_576
+"""Of the rows of one job, which a script has in memory."""
 log = structlog.get_logger(__name__)
 
 
@@ -171,7 +175,7 @@ class ModelServer:
         self.app.add_to(app)
         add_predictions(app, predictions)
         add_models(app, LocalModels(self.model_manager), Uploads(self.model_manager.store / UPLOADS))
-        add_jobs(app, LocalJobs(self.batch_predictor))
+        add_jobs(app, LocalJobs(self.batch_predictor), limits=replace(DEFAULT_LIMITS, jobs_bytes_max=JOB_BYTES_MAX))
         app.add_routes([web.get(path, _healthy) for path in ("/health", "/livez", "/readyz")])
         add_openapi(app)
         return app

@@ -21,15 +21,18 @@ from daemon.http.body_types import (
 )
 from daemon.http.errors import (
     ForbiddenError,
+    NotAcceptableError,
     RequestTimeoutError,
     UnauthorizedError,
     UnavailableError,
     VersionExistsError,
 )
+from daemon.http.jobs_formats import CSV, NDJSON, PARQUET
 from daemon.http.models import AliasAnswer, ModelsAnswer, RemovedAnswer
 from daemon.http.services import ModelOverview, ModelVersion
 from daemon.status import Status
 from schemas.errors import (
+    ChunkConflictError,
     DeadlineExceededError,
     InternalError,
     InvalidHeaderError,
@@ -55,12 +58,7 @@ from schemas.jobs import JobStatus, Phase
 from schemas.models import Alias, Manifest
 from schemas.requests import NAME_PATTERN
 
-JSON, MSGPACK, NDJSON, BYTES = (
-    "application/json",
-    "application/msgpack",
-    "application/x-ndjson",
-    "application/octet-stream",
-)
+JSON, MSGPACK, BYTES = "application/json", "application/msgpack", "application/octet-stream"
 Error = type[ModelServingError]
 
 
@@ -125,6 +123,15 @@ BODY: tuple[Error, ...] = (
 MODELS: tuple[Error, ...] = (*BUSY, InvalidIdError, ModelNotFoundError, VersionNotFoundError)
 JOBS: tuple[Error, ...] = (*BUSY, InvalidIdError, JobNotFoundError)
 VALUES: tuple[Error, ...] = (InvalidValueError, SchemaMismatchError)
+JOB_ENDED: tuple[Error, ...] = (JobConflictError, JobClosedError, JobExpiredError)
+OF_NDJSON = (
+    Parameter("model", "query", Annotated[str, Meta(pattern=REFERENCE_PATTERN)], "of NDJSON: the model; it is needed"),
+    Parameter("job_id", "query", Id, "of NDJSON: the id of the job; one is chosen where it is left out"),
+    Parameter("outputs", "query", str, "of NDJSON: what to give for each row, with commas between"),
+    Parameter("row_count", "query", Annotated[int, Meta(ge=0)], "of NDJSON: how many rows there must be"),
+    Parameter("chunk_rows", "query", Annotated[int, Meta(ge=1)], "of NDJSON: rows of a chunk"),
+    Parameter("deadline", "query", DEADLINE.type, "of NDJSON: Unix milliseconds at which all rows must be there"),
+)
 UPLOAD = {BYTES: bytes, "text/plain": bytes, "multipart/form-data": Form}
 
 
@@ -237,11 +244,12 @@ OPERATIONS: tuple[Operation, ...] = (
         method="post",
         path="/jobs",
         name="submit_job",
-        summary="Open a batch job with all of its rows; the same again gives the job that is there.",
-        body={JSON: JobBody, MSGPACK: JobBody},
+        summary="Open a batch job with all of its rows, which may come as NDJSON, one a line; the same again gives the"
+        " job that is there.",
+        body={JSON: JobBody, MSGPACK: JobBody, NDJSON: bytes},
         answers={202: JobStatus},
-        parameters=(TENANT,),
-        errors=(*MODELS, *BODY, *VALUES, ModelNotReadyError, JobConflictError, JobClosedError),
+        parameters=(*OF_NDJSON, TENANT),
+        errors=(*MODELS, *BODY, *VALUES, *JOB_ENDED, ModelNotReadyError, ChunkConflictError),
     ),
     Operation(
         method="get",
@@ -270,15 +278,15 @@ OPERATIONS: tuple[Operation, ...] = (
         method="get",
         path="/jobs/{job_id}/results",
         name="get_job_results",
-        summary="A line of JSON a row, in row order.",
+        summary="The outcome of every row, in row order: a line of JSON each, or CSV or Parquet with errors in columns.",
         answers={200: None},
-        media_types=(NDJSON,),
+        media_types=(NDJSON, CSV, PARQUET),
         parameters=(
             JOB,
             Parameter("from_row", "query", Annotated[int, Meta(ge=0, le=10**12)], "the first row, from 0"),
             TENANT,
         ),
-        errors=(*JOBS, InvalidValueError, JobConflictError, JobExpiredError),
+        errors=(*JOBS, InvalidValueError, NotAcceptableError, JobConflictError, JobExpiredError),
     ),
     Operation(
         method="post",

@@ -46,7 +46,7 @@ def worker_app(
     add_observation(app, board)
     add_predictions(app, predictions)
     add_models(app, models, Uploads(settings.data_dir / "uploads"))
-    add_jobs(app, jobs, Forwarding(jobs))
+    add_jobs(app, jobs, Forwarding(jobs), settings.streams().limits)
     add_openapi(app)
     return app
 

@@ -132,6 +132,14 @@ class Jobs(Protocol):
         Raises `InferenceError` where the message is not fit, `JobConflictError`, `QuotaExceededError`.
         """
 
+    async def upload(self, tenant: str, job_id: str | None, opening: bytes, rows: AsyncIterator[bytes]) -> bytes:
+        """The status (JSON) of a job whose rows come piece by piece, once all are taken.
+
+        `opening` is an `open` message (MessagePack), `rows` are `rows` messages (JSON) from `seq` 0 on, which follow
+        from the rows alone: the same upload again changes nothing. A job that fails as it is opened takes none of them.
+        What `rows` raises is raised; for `InvalidValueError` and `TooLargeError` the job is cancelled before.
+        """
+
     async def list_jobs(self, tenant: str, *, status: str | None, limit: int, after: str | None) -> Sequence[bytes]:
         """Statuses (JSON) by job id: at most `limit` of those behind `after`, of that `status` where one is asked."""
 

@@ -65,6 +65,10 @@ class StreamsJobs:
         """See `Jobs`."""
         return await self._jobs.submit(tenant, job_id, message, encoding)
 
+    async def upload(self, tenant: str, job_id: str | None, opening: bytes, rows: AsyncIterator[bytes]) -> bytes:
+        """See `Jobs`."""
+        return await self._jobs.upload(tenant, job_id, opening, rows)
+
     async def list_jobs(self, tenant: str, *, status: str | None, limit: int, after: str | None) -> Sequence[bytes]:
         """See `Jobs`."""
         return await self._jobs.list_jobs(tenant, status=status, limit=limit, after=after)

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.partitioner import murmur2
+from aiokafka.structs import RecordMetadata
 
 from schemas.errors import (
     InvalidValueError,
@@ -22,25 +23,27 @@ from schemas.errors import (
     JobConflictError,
     JobExpiredError,
     JobNotFoundError,
+    ModelServingError,
+    TooLargeError,
 )
-from schemas.headers import CONTENT_TYPE, Encoding
+from schemas.headers import Encoding
 from schemas.job_chunk_codec import decode_chunk_result
-from schemas.job_codec import decode_job_message, encode_cancel, encode_retry
+from schemas.job_codec import decode_job_message, encode_cancel, encode_close, encode_retry
 from schemas.job_status_codec import encode_status
-from schemas.jobs import CancelJob, ChunkResult, RetryJob
+from schemas.jobs import CancelJob, ChunkResult, OpenJob, RetryJob
 from schemas.topics import TenantTopics
 from streams.commit import PUBLISH_ERRORS
 from streams.faults import describe
 from streams.inference.job_report import status_of
 from streams.inference.job_state import JobState
 from streams.jobs.elsewhere import ElsewhereError, NotNowError
-from streams.jobs.owned import MovedError, OwnedJobs
+from streams.jobs.owned import OwnedJobs
 from streams.jobs.records import RecordReader
+from streams.jobs.stages import CONTENT_TYPES
+from streams.jobs.upload import JobMessagesOut
 from streams.publish import close_producer, open_producer, producer_options
 from streams.settings import StreamSettings
 
-HANDLED_WITHIN_S = 20.0
-"""How long the owner may take to look at a message."""
 RECORD_OVERHEAD_BYTES = 4_096
 IDS_A_PARTITION = 64
 """So many ids are tried, for each partition, until one belongs here."""
@@ -146,35 +149,75 @@ class JobService:
         number, _ = self._find(tenant, job_id)
         return await self._send(tenant, job_id, encode_retry(), "msgpack", number)
 
+    async def upload(self, tenant: str, job_id: str | None, opening: bytes, rows: AsyncIterator[bytes]) -> bytes:
+        """The status (JSON) once the owner has taken `opening` (`open`, MessagePack), all `rows` (JSON) and a close.
+
+        Of `rows` nothing is read before it is known that the job belongs here. Where they are not fit, which they say
+        by `InvalidValueError` or `TooLargeError`, the job is cancelled, unless it has been whole before.
+        """
+        if not isinstance(decode_job_message(opening, "msgpack", self._settings.limits), OpenJob):
+            raise InvalidValueError("type: an upload begins with `open`")
+        job_id = job_id or self._new_id(tenant)
+        messages = self._messages(tenant, job_id)
+        try:
+            await messages.send(opening, "msgpack")
+            await messages.all_taken()
+            if self._find(tenant, job_id)[1].phase != "failed":
+                await self._send_rows(messages, rows)
+        except (InvalidValueError, TooLargeError):
+            await self._cancel_unfinished(tenant, job_id)
+            raise
+        except JobClosedError as error:
+            raise self._why_closed(tenant, job_id, error) from None
+        finally:
+            await messages.forget()
+        return _status(self._find(tenant, job_id)[1])
+
+    async def _send_rows(self, messages: JobMessagesOut, rows: AsyncIterator[bytes]) -> None:
+        count = 0
+        async for value in rows:
+            await messages.send(value, "json")
+            count += 1
+        await messages.send(encode_close(count), "msgpack")
+        await messages.all_taken()
+
+    async def _cancel_unfinished(self, tenant: str, job_id: str) -> None:
+        _, state = self._find(tenant, job_id)
+        if state.message_count is None and not state.ended:
+            await self._send(tenant, job_id, encode_cancel(), "msgpack")
+
+    def _why_closed(self, tenant: str, job_id: str, error: JobClosedError) -> ModelServingError:
+        """Why a job has ended that refuses rows."""
+        _, state = self._find(tenant, job_id)
+        return state.error.error() if state.phase == "failed" and state.error is not None else error
+
     async def _send(
         self, tenant: str, job_id: str, value: bytes, encoding: Encoding, number: int | None = None
     ) -> bytes:
+        messages = self._messages(tenant, job_id, number)
+        try:
+            await messages.send(value, encoding)
+            await messages.all_taken()
+        finally:
+            await messages.forget()
+        return _status(self._find(tenant, job_id)[1])
+
+    def _messages(self, tenant: str, job_id: str, number: int | None = None) -> JobMessagesOut:
         owned = self._jobs_of(tenant)
         number = self.partition_of(job_id) if number is None else number
         if number not in owned.partitions:
             raise self._elsewhere(tenant, number)
-        handled = owned.partitions[number].handled
-        offset = await self._produce(tenant, number, job_id, value, encoding)
-        try:
-            refusal = await asyncio.wait_for(handled.wait(offset), HANDLED_WITHIN_S)
-        except MovedError:
-            raise ElsewhereError(None) from None
-        except TimeoutError:
-            raise NotNowError(f"job {job_id!r}: nobody has taken the message yet; ask for its status") from None
-        if refusal is not None:
-            raise refusal
-        return _status(self._find(tenant, job_id)[1])
-
-    async def _produce(self, tenant: str, number: int, job_id: str, value: bytes, encoding: Encoding) -> int:
-        """Offset of the message in `jobs`; `NotNowError` where the broker does not take it."""
         topic = TenantTopics(self._settings.namespace, tenant).name("jobs")
-        headers = [(CONTENT_TYPE, b"application/json")] if encoding == "json" else []
-        try:
+
+        async def produce(value: bytes, encoding: Encoding) -> asyncio.Future[RecordMetadata]:
             producer = await self._opened()
-            sent = await producer.send_and_wait(topic, value, job_id.encode(), number, headers=headers)
-        except PUBLISH_ERRORS as error:
-            raise NotNowError(f"the message cannot be sent: {describe(error)}; ask again later") from error
-        return int(sent.offset)
+            headers = CONTENT_TYPES[encoding]
+            sent: asyncio.Future[RecordMetadata] = await producer.send(
+                topic, value, job_id.encode(), number, headers=headers
+            )
+            return sent
+
+        return JobMessagesOut(owned.partitions[number].handled, produce)
 
     async def _opened(self) -> AIOKafkaProducer:
         async with self._opening:

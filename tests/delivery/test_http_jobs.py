@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from aiokafka.partitioner import murmur2
+from pyarrow import parquet
 
 from schemas.jobs import TERMINAL
-from tests.fixtures.http_client import Answer, ask, write_tokens
+from tests.fixtures.http_client import TOKENS, Answer, ask, write_tokens
 from tests.fixtures.jobs import rows_of
 from tests.fixtures.workers import PARTITIONS, Cluster, TrainedModel, Worker, until
 
@@ -41,6 +45,10 @@ class Pair:
     def submit(self, worker: Worker, job_id: str, batch: list[Any], **fields: Any) -> Answer:
         body = {"job_id": job_id, "model_id": "demo", "input_batch": batch, **fields}
         return ask(worker, "POST", "/jobs", json.dumps(body).encode(), Content_Type=JSON)
+
+    def upload(self, worker: Worker, job_id: str, lines: bytes, **query: Any) -> Answer:
+        asked = "&".join(f"{name}={value}" for name, value in {"model": "demo", "job_id": job_id, **query}.items())
+        return ask(worker, "POST", f"/jobs?{asked}", pieces(lines), Content_Type=NDJSON)
 
     def ended(self, job_id: str, attempt: int = 0) -> Any:
         """The status of a job that has ended, as the worker tells it that does not own it."""
@@ -83,6 +91,15 @@ def owned_by(workers: list[Worker]) -> dict[Worker, frozenset[int]] | None:
     owned = {worker: frozenset(map(int, numbers.split(","))) for worker, numbers in told.items() if numbers}
     whole = len(owned) == len(workers) and sum(map(len, owned.values())) == PARTITIONS
     return owned if whole and all(ask(worker, "GET", "/jobs").status == 200 for worker in workers) else None
+
+
+def pieces(data: bytes) -> Iterator[bytes]:
+    """A body of unknown length, which is sent in chunks."""
+    return (data[start : start + 50_000] for start in range(0, len(data), 50_000))
+
+
+def ndjson(rows: Any) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
 def id_of(pair: Pair, owner: Worker, name: str) -> str:
@@ -135,3 +152,119 @@ def test_every_job_is_listed_by_every_worker(pair: Pair) -> None:
         assert [job_id for job_id in listed if job_id.startswith("list-")] == ids
         page = ask(worker, "GET", f"/jobs?limit=2&status=completed&after={ids[0]}").json()["jobs"]
         assert [job["job_id"] for job in page] == ids[1:3]
+
+
+def test_rows_come_as_ndjson_and_results_go_in_three_formats(pair: Pair) -> None:
+    """20,000 rows, two of them poison, given to the worker that does not own the job."""
+    job_id, rows, poison = id_of(pair, next(iter(pair.owned)), "upload"), rows_of(20_000, 10), {7, 19_999}
+    good = [row for row in range(len(rows)) if row not in poison]
+    lines = ndjson(["x", *values[1:]] if row in poison else values for row, values in enumerate(rows.tolist()))
+    opened = pair.upload(pair.other(job_id), job_id, lines, chunk_rows=512)
+    assert (opened.status, opened.json()["input_count"]) == (202, 20_000), opened.body
+    status = pair.ended(job_id)
+    assert (status["status"], status["succeeded"], status["failed"]) == ("completed_with_errors", 19_998, 2)
+    again = pair.upload(pair.owner(job_id), job_id, lines, chunk_rows=512)
+    assert (again.status, again.json()) == (202, status)
+    expected = pair.model.booster.predict(rows)[good]
+    for columns in (columns_of_ndjson, columns_of_csv, columns_of_parquet):
+        numbers, predictions, codes = columns(pair, job_id)
+        assert numbers == list(range(20_000))
+        assert np.array_equal(np.array(predictions, float)[good], expected)
+        assert {row: code for row, code in enumerate(codes) if code} == dict.fromkeys(poison, "invalid_value")
+    few = same(pair, job_id, "GET", f"/jobs/{job_id}/results?from_row=19998", Accept="text/csv").body.splitlines()
+    assert (len(few), few[1].split(b",")[0]) == (3, b"19998")
+    refused = same(pair, job_id, "GET", f"/jobs/{job_id}/results", Accept="image/png")
+    assert (refused.status, refused.code) == (406, "not_acceptable")
+
+
+Columns = tuple[list[int], list[Any], list[str | None]]
+
+
+def columns_of_ndjson(pair: Pair, job_id: str) -> Columns:
+    lines = [json.loads(line) for line in same(pair, job_id, "GET", f"/jobs/{job_id}/results").body.splitlines()]
+    codes = [line.get("error", {}).get("code") for line in lines]
+    return [line["row"] for line in lines], [line.get("prediction") for line in lines], codes
+
+
+def columns_of_csv(pair: Pair, job_id: str) -> Columns:
+    text = same(pair, job_id, "GET", f"/jobs/{job_id}/results", Accept="text/csv").body.decode()
+    lines = list(csv.DictReader(io.StringIO(text)))
+    predictions = [line["prediction"] or None for line in lines]
+    return [int(line["row"]) for line in lines], predictions, [line["error_code"] or None for line in lines]
+
+
+def columns_of_parquet(pair: Pair, job_id: str) -> Columns:
+    answer = same(pair, job_id, "GET", f"/jobs/{job_id}/results", Accept="application/vnd.apache.parquet")
+    table = parquet.read_table(io.BytesIO(answer.body)).to_pydict()
+    return table["row"], table["prediction"], table["error_code"]
+
+
+def test_a_line_that_is_no_row_cancels_the_job(pair: Pair, new_id: Callable[[str], str]) -> None:
+    job_id = new_id("malformed")
+    answer = pair.upload(pair.other(job_id), job_id, b"[1]\n" * 5_000 + b"[1\n" + b"[1]\n" * 5_000)
+    assert (answer.status, answer.code) == (422, "invalid_value")
+    assert "line 5001" in answer.json()["error"]["message"]
+    assert pair.ended(job_id)["status"] == "cancelled"
+
+
+def test_other_content_under_the_same_id_is_a_conflict(pair: Pair, new_id: Callable[[str], str]) -> None:
+    job_id, rows = new_id("conflict"), rows_of(10, 10).tolist()
+    assert pair.upload(pair.other(job_id), job_id, ndjson(rows)).status == 202
+    pair.ended(job_id)
+    for worker in pair.owned:
+        other_rows = pair.upload(worker, job_id, ndjson(rows[::-1]))
+        assert (other_rows.status, other_rows.code) == (409, "chunk_conflict"), other_rows.body
+        other_opening = pair.upload(worker, job_id, ndjson(rows), chunk_rows=5)
+        assert (other_opening.status, other_opening.code) == (409, "job_conflict"), other_opening.body
+        other_job = pair.submit(worker, job_id, rows)
+        assert (other_job.status, other_job.code) == (409, "job_conflict"), other_job.body
+    assert pair.ended(job_id)["status"] == "completed"
+
+
+def test_cancel_and_retry(pair: Pair, new_id: Callable[[str], str]) -> None:
+    job_id = new_id("retry")
+    pair.submit(pair.other(job_id), job_id, [["x"] * 10, [0.0] * 10])
+    assert pair.ended(job_id)["failed"] == 1
+    retried = ask(pair.other(job_id), "POST", f"/jobs/{job_id}/retry")
+    assert retried.status == 202, retried.body
+    assert pair.ended(job_id, attempt=1)["failed"] == 1
+    closed = same(pair, job_id, "POST", f"/jobs/{job_id}/cancel")
+    assert (closed.status, closed.code) == (409, "job_closed")
+
+
+def test_a_job_can_be_cancelled_while_its_rows_come(pair: Pair, new_id: Callable[[str], str]) -> None:
+    job_id, gate, answers = new_id("cancel"), threading.Event(), list[Answer]()
+
+    def lines() -> Iterator[bytes]:
+        yield ndjson(rows_of(5_000, 10).tolist())
+        gate.wait(30)
+        yield ndjson(rows_of(5_000, 10).tolist())
+
+    def upload() -> None:
+        path = f"/jobs?model=demo&job_id={job_id}"
+        answers.append(ask(pair.other(job_id), "POST", path, lines(), Content_Type=NDJSON))
+
+    sending = threading.Thread(target=upload)
+    sending.start()
+    until(lambda: ask(pair.owner(job_id), "GET", f"/jobs/{job_id}").status == 200, 20, "the job is open")
+    assert ask(pair.other(job_id), "POST", f"/jobs/{job_id}/cancel").status == 202
+    gate.set()
+    sending.join(30)
+    assert [(answer.status, answer.code) for answer in answers] == [(409, "job_closed")]
+    assert pair.ended(job_id)["status"] == "cancelled"
+
+
+def test_what_is_not_there_is_told_by_both(pair: Pair, new_id: Callable[[str], str]) -> None:
+    nobody, theirs = new_id("nobody"), new_id("theirs")
+    for method, path in (("GET", ""), ("GET", "/results"), ("POST", "/cancel"), ("POST", "/retry")):
+        answer = same(pair, nobody, method, f"/jobs/{nobody}{path}")
+        assert (answer.status, answer.code) == (404, "job_not_found")
+    other = {"Authorization": f"Bearer {TOKENS['other']}"}
+    body = json.dumps({"job_id": theirs, "model_id": "demo", "input_batch": [[0.0] * 10]}).encode()
+    assert ask(pair.other(theirs), "POST", "/jobs", body, Content_Type=JSON, **other).status == 202
+    assert same(pair, theirs, "GET", f"/jobs/{theirs}").code == "job_not_found"
+    for worker in pair.owned:
+        assert ask(worker, "GET", f"/jobs/{theirs}", None, **other).status == 200
+        assert theirs not in [job["job_id"] for job in ask(worker, "GET", "/jobs?limit=1000").json()["jobs"]]
+    wrong = ask(pair.other(theirs), "GET", f"/jobs/{theirs}", Authorization="Bearer wrong")
+    assert (wrong.status, wrong.code) == (401, "unauthorized")

@@ -143,11 +143,22 @@ class FakeJobs:
 
     def __init__(self) -> None:
         self.messages: dict[tuple[str, str], bytes] = {}
+        self.uploaded: list[bytes] = []
 
     async def submit(self, tenant: str, job_id: str | None, message: bytes, encoding: Encoding) -> bytes:
         decode_job_message(message, encoding, DEFAULT_LIMITS)
         name = job_id or f"job-{len(self.messages)}"
         self.messages[tenant, name] = message
+        return self._status(name)
+
+    async def upload(self, tenant: str, job_id: str | None, opening: bytes, rows: AsyncIterator[bytes]) -> bytes:
+        decode_job_message(opening, "msgpack", DEFAULT_LIMITS)
+        self.uploaded = [opening]
+        async for message in rows:
+            decode_job_message(message, "json", DEFAULT_LIMITS)
+            self.uploaded.append(message)
+        name = job_id or f"job-{len(self.messages)}"
+        self.messages[tenant, name] = b"".join(self.uploaded)
         return self._status(name)
 
     async def list_jobs(self, tenant: str, *, status: str | None, limit: int, after: str | None) -> Sequence[bytes]:
