@@ -43,7 +43,9 @@ def test_every_program_runs(cluster: Cluster, start_worker: StartWorker, tmp_pat
     assert told[-1].startswith("invalid_value ")
     assert run(program("SyncClient"), cluster, tmp_path).splitlines()[1] == "['churn:1']"
     assert "b'customer-7' {'id': 'r-1', 'model_id': 'churn'" in run(program("msgpack"), cluster, tmp_path)
-    assert len(PROGRAMS) == 5
+    told = run(program("client.submit_job"), cluster, tmp_path).splitlines()
+    assert told[-2:] == ["completed 10000 of 10000 rows", "10000 predictions"]
+    assert len(PROGRAMS) == 6
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(((?!http)[^)#]+)\)", README.read_text(encoding="utf-8")))
