@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
 from daemon.broker.jars import read_lock
+from daemon.leave import EXIT_DRAIN_TIMEOUT, EXIT_STALLED, EXIT_ZOMBIE
+from daemon.process import EXIT_FAILED, EXIT_SETTINGS
 from daemon.settings import Settings
 from streams.topics import topic_specs
 
@@ -54,6 +58,156 @@ def test_compose_sets_what_the_settings_allow(services: dict[str, Any], name: st
 
 def test_a_container_is_given_longer_to_stop_than_a_worker_takes(services: dict[str, Any]) -> None:
     assert float(services["worker-1"]["stop_grace_period"].removesuffix("s")) > Settings().drain_timeout_s
+
+
+# Kubernetes
+
+
+KUBERNETES = "1.34"
+POD_IP = "10.1.2.3"
+
+
+@pytest.fixture(scope="module")
+def manifests() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((ROOT / "deploy/kubernetes.yaml").read_text()))
+
+
+@pytest.fixture(scope="module")
+def deployment(manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    (found,) = (each for each in manifests if each["kind"] == "Deployment")
+    return found
+
+
+def pods_of(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [each["spec"]["template"]["spec"] for each in manifests if "template" in each.get("spec", {})]
+
+
+def container_environment(container: dict[str, Any], config: dict[str, str], fields: dict[str, str]) -> dict[str, str]:
+    """What a container finds in its environment, secrets left out."""
+    environment = dict(config) if any("configMapRef" in each for each in container["envFrom"]) else {}
+    for each in container["env"]:
+        source = each.get("valueFrom", {})
+        if "fieldRef" in source:
+            environment[each["name"]] = fields[source["fieldRef"]["fieldPath"]]
+        elif "configMapKeyRef" in source:
+            environment[each["name"]] = config[source["configMapKeyRef"]["key"]]
+        else:
+            environment[each["name"]] = re.sub(r"\$\((\w+)\)", lambda name: environment[name[1]], each["value"])
+    return environment
+
+
+def test_manifests_follow_the_schemas_of_kubernetes(manifests: list[dict[str, Any]]) -> None:
+    assert {each["kind"] for each in manifests} >= {"Deployment", "Service", "PodDisruptionBudget", "ConfigMap"}
+    for each in manifests:
+        kubernetes_validate.validate(each, KUBERNETES, strict=True)
+
+
+def test_pods_set_what_the_settings_allow(manifests: list[dict[str, Any]], tmp_path: Path) -> None:
+    (config,) = (each["data"] for each in manifests if each["kind"] == "ConfigMap")
+    tokens = tmp_path / "tokens"
+    tokens.touch()
+    for pod in pods_of(manifests):
+        (container,) = pod["containers"]
+        fields = {"metadata.name": "inferd-worker-1", "status.podIP": POD_IP}
+        environment = container_environment(container, config, fields)
+        if "INFERD_HTTP_TOKENS_FILE" in environment:
+            (mount,) = (each for each in container["volumeMounts"] if each["name"] == "http-tokens")
+            assert Path(environment["INFERD_HTTP_TOKENS_FILE"]).parent == Path(mount["mountPath"])
+            environment["INFERD_HTTP_TOKENS_FILE"] = str(tokens)
+        ours = {name: value for name, value in environment.items() if name.startswith("INFERD_")}
+        assert Settings.from_environment(ours).broker == "kafka:9092"
+
+
+def test_a_worker_tells_the_others_its_own_address(manifests: list[dict[str, Any]], deployment: dict[str, Any]) -> None:
+    (config,) = (each["data"] for each in manifests if each["kind"] == "ConfigMap")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    environment = container_environment(container, config, {"metadata.name": "w", "status.podIP": POD_IP})
+    assert environment["INFERD_HTTP_ADVERTISED_URL"] == f"http://{POD_IP}:{config['INFERD_HTTP_PORT']}"
+    assert [port["containerPort"] for port in container["ports"]] == [int(config["INFERD_HTTP_PORT"])]
+    assert config["INFERD_HTTP_HOST"] == "0.0.0.0", "the address in the pod is not the loopback"
+
+
+def test_pods_run_without_rights(manifests: list[dict[str, Any]]) -> None:
+    assert len(pods_of(manifests)) == 2
+    for pod in pods_of(manifests):
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert f"--uid {pod['securityContext']['runAsUser']} " in (ROOT / "deploy/Dockerfile").read_text()
+        assert not pod["automountServiceAccountToken"]
+        assert not pod["enableServiceLinks"], "variables made of the Service's name would be unknown settings"
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert container["resources"]["requests"].keys() >= {"cpu", "memory"}
+            assert "memory" in container["resources"]["limits"]
+            mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+            assert mounted >= {"/var/lib/inferd", "/tmp"}, "what is written to"
+
+
+def test_a_pod_is_probed_and_drained(deployment: dict[str, Any]) -> None:
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("liveness", "startup", "readiness")}
+    assert probes == {"liveness": "/livez", "startup": "/livez", "readiness": "/readyz"}
+    assert pod["terminationGracePeriodSeconds"] > Settings().drain_timeout_s
+
+
+def test_selectors_find_the_workers(manifests: list[dict[str, Any]], deployment: dict[str, Any]) -> None:
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    for each in manifests:
+        if each["kind"] in ("Deployment", "PodDisruptionBudget"):
+            assert each["spec"]["selector"]["matchLabels"] == labels
+        elif each["kind"] == "Service":
+            assert each["spec"]["selector"] == labels
+
+
+# systemd
+
+
+@pytest.fixture(scope="module")
+def unit() -> dict[str, list[str]]:
+    """The settings of the section Service."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(ROOT / "deploy/inferd@.service")
+    return {name: value.split() for name, value in parser["Service"].items()}
+
+
+def test_systemd_starts_a_worker_with_settings_that_exist(unit: dict[str, list[str]]) -> None:
+    assert unit["ExecStart"][-2:] == ["/opt/inferd/bin/inferd", "worker"]
+    values = dict(item.split("=", 1) for item in unit["Environment"])
+    specifiers = {"%i": "8081", "%H": "machine"}
+    for found, meant in specifiers.items():
+        values = {name: value.replace(found, meant) for name, value in values.items()}
+    values["INFERD_DATA_DIR"] = values["INFERD_DATA_DIR"].replace("/var/lib", "/tmp")
+    settings = Settings.from_environment(values)
+    assert (settings.http_port, settings.worker_id) == (8081, "machine-8081")
+
+
+def test_systemd_restarts_what_a_restart_can_help(unit: dict[str, list[str]]) -> None:
+    assert unit["Restart"] == ["always"]
+    prevented = {int(code) for code in unit["RestartPreventExitStatus"]}
+    assert prevented == {EXIT_SETTINGS}
+    assert not prevented & {EXIT_FAILED, EXIT_DRAIN_TIMEOUT, EXIT_STALLED, EXIT_ZOMBIE}
+
+
+def test_systemd_gives_a_worker_longer_to_stop_than_it_takes(unit: dict[str, list[str]]) -> None:
+    assert unit["KillSignal"] == ["SIGTERM"]
+    assert float(unit["TimeoutStopSec"][0].removesuffix("s")) > Settings().drain_timeout_s
+
+
+def test_systemd_takes_rights_away(unit: dict[str, list[str]]) -> None:
+    wanted = ("NoNewPrivileges", "ProtectHome", "PrivateTmp", "PrivateDevices", "ProtectKernelTunables")
+    assert {name: unit[name] for name in wanted} == {name: ["yes"] for name in wanted}
+    assert unit["ProtectSystem"] == ["strict"]
+    assert unit["CapabilityBoundingSet"] == []
+    assert unit["User"] == ["inferd"]
+    assert unit["StateDirectory"] == ["inferd/%i"]
+
+
+# The locks
 
 
 def pins_of(lock: str) -> dict[tuple[str, str], str]:
