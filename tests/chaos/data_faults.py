@@ -37,7 +37,8 @@ def configure(system: System, stream: str, name: str, value: str | None) -> None
     resources = [
         ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries) for topic in system.topics(stream)
     ]
-    for changed in system.admin.incremental_alter_configs(resources, request_timeout=20).values():
+    admin = system.admin
+    for changed in admin.incremental_alter_configs(resources, request_timeout=20).values():
         changed.result(20)
 
 
@@ -133,14 +134,16 @@ def retention_while_reading(system: System, rng: random.Random) -> None:
 def _delete(system: System, befores: Mapping[Place, int]) -> dict[Place, int]:
     """Deletes the records before these offsets; gives where the logs begin then."""
     asked = [_partition(system, place, before) for place, before in befores.items()]
-    deleted = system.admin.delete_records(asked, request_timeout=20)
+    admin = system.admin
+    deleted = admin.delete_records(asked, request_timeout=20)
     return {_place(tp): answer.result(20).low_watermark for tp, answer in deleted.items()}
 
 
 def _ends(system: System, places: Collection[Place]) -> dict[Place, int]:
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     asked = {_partition(system, place): latest for place in places}
-    found = system.admin.list_offsets(asked, request_timeout=20)
+    admin = system.admin
+    found = admin.list_offsets(asked, request_timeout=20)
     return {_place(tp): answer.result(20).offset for tp, answer in found.items()}
 
 

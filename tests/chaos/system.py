@@ -63,7 +63,6 @@ class System:
         if experiment.cached:
             for cluster in self.clusters:
                 cluster.caches["demo"] = CACHE
-        self.admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
         self.models: list[TrainedModel] = [trained(seed) for seed in MODEL_SEEDS]
         self.kinds: list[Kind] = usual_kinds(self.models)
         self.oldest_version = self.versions = 1
@@ -82,6 +81,11 @@ class System:
         self._generation = 0
         self.load: Load
         self.reader: Reader
+
+    @property
+    def admin(self) -> AdminClient:
+        """A client of its own for each question: librdkafka's may wait for ever after the broker was killed or frozen."""
+        return AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers, "log_level": 0})
 
     @property
     def brief(self) -> bool:
@@ -178,7 +182,8 @@ class System:
         """The group's committed offsets."""
         asked = [TopicPartition(topic, n) for topic in self.topics("requests") for n in range(PARTITIONS)]
         request = ConsumerGroupTopicPartitions(self.namespace, asked)
-        (answer,) = self.admin.list_consumer_group_offsets([request], require_stable=True).values()
+        admin = self.admin
+        (answer,) = admin.list_consumer_group_offsets([request], require_stable=True).values()
         return {Place(tp.topic.split(".")[1], tp.partition): tp.offset for tp in answer.result(20).topic_partitions}
 
     def fault_said(self, words: Sequence[str], within_s: float) -> None:

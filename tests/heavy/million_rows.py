@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 
 import pytest
@@ -34,9 +35,8 @@ def test_every_row_counts_once_whatever_is_killed(
         worker.wait_ready()
     poison = frozenset(rng.sample(range(ROWS), 20))
     job = JobOnTopics(cluster, model, "million", rows_of(ROWS, 10), per_message=2_000, poison=poison)
-    job.open(chunk_rows=500)
-    job.send_rows(_disturbed(job.messages, rng))
-    job.close()
+    sending = threading.Thread(target=_send, args=(job, _disturbed(job.messages, rng)), daemon=True)
+    sending.start()
     started, kills, broker_kills = time.monotonic(), 0, 0
     while not _ended(job):
         time.sleep(rng.uniform(2, 4))  # the load goes on; this is the fault's own rhythm
@@ -48,10 +48,17 @@ def test_every_row_counts_once_whatever_is_killed(
             workers.pop(0).kill()
             workers.append(start_worker(cluster, processing_guarantee=guarantee))
             kills += 1
+    sending.join(60)
     status = job.wait_ended(60)
     took_s = (status["finished_at"] - status["started_at"]) / 1_000
     print(f"{guarantee}: {ROWS:,} rows in {took_s:.0f} s, {kills} workers and {broker_kills} brokers killed")
     assert_whole(job, status, job.ledger())
+
+
+def _send(job: JobOnTopics, seqs: list[int]) -> None:
+    job.open(chunk_rows=500)
+    job.send_rows(seqs)
+    job.close()
 
 
 def _disturbed(messages: int, rng: random.Random) -> list[int]:
