@@ -234,7 +234,7 @@ async def test_what_is_wrong_before_the_first_row_has_its_status(
     nodes: tuple[Node, Node], session: ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def expired(*_: Any, **__: Any) -> AsyncIterator[bytes]:
-        for _ in range(1):
+        for _once in range(1):
             raise JobExpiredError("past its retention")
         yield b""
 
