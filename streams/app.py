@@ -34,7 +34,6 @@ from streams.status import fault_of, take_snapshot
 from streams.tables import LaneTableManager
 from streams.topics import TopicState, ensure_topics
 from streams.tracing import make_tracing
-from streams.tracing import make_tracing
 from streams.watch import StallWatch
 
 log = structlog.get_logger(__name__)
@@ -64,7 +63,6 @@ class Streams:
         self.tenants: Mapping[str, TenantParts] = {}
         self._slot: Slot | None = None
         self._reader = RecordReader(settings)
-        self._tracing = make_tracing(settings)
         self._tracing = make_tracing(settings)
         retrieved = partial(self.measures.observe_step, "retrieve")
         self.jobs = JobService(settings, self._owned_jobs, self._reader, self._owner_url, retrieved)
@@ -105,8 +103,6 @@ class Streams:
         self.tenants = compose_tenants(
             app, self.settings, topics, deploys, self.measures, self._reader, directory, self._custom
         )
-        for tenant in self.tenants.values():
-            tenant.requests.tracing = self._tracing
         for tenant in self.tenants.values():
             tenant.requests.tracing = self._tracing
         stages = [stage for tenant in self.tenants.values() for stage in tenant.stages]
@@ -154,8 +150,6 @@ class Streams:
             self._slot = None
         if self.deploys is not None:
             await self.deploys.stop()
-        if self._tracing is not None:
-            await asyncio.to_thread(self._tracing.close)
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
         self._stage = "stopped"
