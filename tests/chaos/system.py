@@ -84,7 +84,7 @@ class System:
 
     @property
     def admin(self) -> AdminClient:
-        """A client of its own for each question: librdkafka's may wait for ever once the broker was killed or frozen."""
+        """A client of its own for each question: librdkafka's may wait for ever once a broker was killed."""
         return AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers, "log_level": 0})
 
     @property
