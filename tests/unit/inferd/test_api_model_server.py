@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,20 @@ def test_jobs_run_over_http(url: str, expected: float) -> None:
     assert '"schema_mismatch"' in lines[0]
     assert lines[1] == f'{{"row":2,"prediction":{expected!r}}}'
     assert [each["job_id"] for each in requests.get(f"{url}/jobs", timeout=TIMEOUT_S).json()["jobs"]] == ["j-1"]
+
+
+def test_rows_of_a_job_may_come_as_ndjson(url: str, expected: float) -> None:
+    headers, job = {"Content-Type": "application/x-ndjson"}, f"{url}/jobs?model=ticket_classifier&job_id=j-2"
+    for _ in range(2):
+        answer = requests.post(job, data=b"[1,2,3,4,5]\n" * 3_000, headers=headers, timeout=TIMEOUT_S)
+        assert (answer.status_code, answer.json()["input_count"]) == (202, 3_000)
+    other = requests.post(job, data=b"[1,2,3,4,5]\n", headers=headers, timeout=TIMEOUT_S)
+    assert (other.status_code, other.json()["error"]["code"]) in {(409, "job_conflict"), (409, "job_closed")}
+    deadline = time.monotonic() + TIMEOUT_S
+    while requests.get(f"{url}/jobs/j-2", timeout=TIMEOUT_S).json()["status"] != "completed":
+        assert time.monotonic() < deadline
+    text = requests.get(f"{url}/jobs/j-2/results?from_row=2999", headers={"Accept": "text/csv"}, timeout=TIMEOUT_S).text
+    assert text.splitlines() == ["row,prediction,error_code,error_message", f"2999,{expected!r},,"]
 
 
 class Own(ModelServer):
