@@ -130,7 +130,9 @@ class AtLeastOnce:
             if not offsets:
                 return
             try:
-                await asyncio.wait_for(consumer.commit(_kafka_offsets(offsets)), COMMIT_TIMEOUT_S)
+                # `wait_for` swallows a cancellation that comes as its inner task ends (Python 3.11).
+                async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                    await consumer.commit(_kafka_offsets(offsets))
             except PUBLISH_ERRORS as error:
                 self._measures.commit_failures += 1
                 log.warning("commit_failed", reason=_reason(error))

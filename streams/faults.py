@@ -58,7 +58,10 @@ class Faults:
         delay_s = RETRY_S_MIN
         while wanted():
             try:
-                await asyncio.wait_for(attempt(), self._attempt_timeout_s if bounded else None)
+                # Not `wait_for`, which swallows a cancellation that comes as the attempt ends (Python 3.11): who has
+                # lost the partitions would go on to open them.
+                async with asyncio.timeout(self._attempt_timeout_s if bounded else None):
+                    await attempt()
             except PUBLISH_ERRORS as error:
                 self.note(f"{what}: {describe(error)}")
             else:

@@ -210,7 +210,8 @@ class Lane:
     async def wait_for_room(self, timeout_s: float) -> None:
         self._room.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._room.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._room.wait()
 
     def feed(self, tp: TopicPartition, records: Records) -> None:
         """Queues a fetched batch. What is not owned is dropped: whoever takes a partition over seeks before."""
@@ -313,7 +314,8 @@ class Lane:
     async def _idle_regularly(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), IDLE_INTERVAL_S)
+                async with asyncio.timeout(IDLE_INTERVAL_S):
+                    await self._idle.wait()
             self._idle.clear()
             for partition in list(self.partitions.values()):
                 if self._paused or self._draining or partition.closed or self._unit(partition) in self._busy_units():
@@ -415,7 +417,8 @@ class Lane:
 
         if tps:
             await self._faults.until_done("partitions cannot be taken over", fence, ours)
-        await self._restore_tables(tps, ours)
+        if ours():
+            await self._restore_tables(tps, ours)
         if tps:
             await self._faults.until_done("partitions cannot be taken over", open_partitions, ours)
         self._paused = False
@@ -450,7 +453,8 @@ class Lane:
             return
         started = time.monotonic()
         try:
-            await asyncio.wait_for(self._settle(released), self._settings.revoke_timeout_s)
+            async with asyncio.timeout(self._settings.revoke_timeout_s):
+                await self._settle(released)
         except TimeoutError:
             log.warning("release_timed_out", in_flight=sum(p.in_flight for p in released))
             self._cancel_publishing(released)

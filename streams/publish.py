@@ -36,7 +36,8 @@ async def open_producer(options: dict[str, Any], timeout_s: float, **more: Any) 
     """A started producer; `TimeoutError` or a `KafkaError` where the broker does not let it start in time."""
     producer = AIOKafkaProducer(**options, **more)
     try:
-        await asyncio.wait_for(producer.start(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await producer.start()
     except BaseException:
         await close_producer(producer)
         raise
@@ -46,14 +47,16 @@ async def open_producer(options: dict[str, Any], timeout_s: float, **more: Any) 
 async def close_producer(producer: AIOKafkaProducer) -> None:
     """Stops a producer without waiting long for what it cannot deliver any more."""
     try:
-        await asyncio.wait_for(producer.stop(), CLOSE_TIMEOUT_S)
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await producer.stop()
     except Exception:  # noqa: BLE001  # it may be broken in any way; it is given up
         await _drop(producer)
 
 
 async def _drop(producer: AIOKafkaProducer) -> None:
     try:
-        await asyncio.wait_for(producer.client.close(), CLOSE_TIMEOUT_S)
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await producer.client.close()
     except Exception:  # noqa: BLE001  # nothing more can be done for it
         return
 

@@ -34,7 +34,8 @@ class RecordReader:
                 self._records.move_to_end((tp, offset))
                 return record
             try:
-                return await asyncio.wait_for(self._fetch(tp, offset), READ_TIMEOUT_S)
+                async with asyncio.timeout(READ_TIMEOUT_S):
+                    return await self._fetch(tp, offset)
             except BaseException:
                 await self._close()
                 raise
