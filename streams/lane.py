@@ -16,7 +16,7 @@ from typing import Any, Protocol, get_args
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import CommitFailedError
+from aiokafka.errors import CommitFailedError, IllegalStateError
 
 from streams.commit import PUBLISH_ERRORS, Guarantee
 from streams.effects import Effects
@@ -38,6 +38,7 @@ log = structlog.get_logger(__name__)
 IDLE_INTERVAL_S = 1.0
 STEP_OF_PUBLISHING: dict[Kind, Step] = {"requests": "respond", "chunks": "store"}
 SHARE_PAUSE_S_MAX = 1.0
+POSITION_TIMEOUT_S = 0.1
 
 
 class Group(Protocol):
@@ -318,11 +319,22 @@ class Lane:
                     await self._idle.wait()
             self._idle.clear()
             for partition in list(self.partitions.values()):
+                await self._note_position(partition)
                 if self._paused or self._draining or partition.closed or self._unit(partition) in self._busy_units():
                     continue
                 effects = self._stage(partition).idle_effects(partition.tp, partition.departed, self._now_ms())
                 if effects is not None:
                     self._publish(partition, [effects])
+
+    async def _note_position(self, partition: Partition) -> None:
+        """Notes where the fetcher stands, if all that it has brought is done."""
+        if partition.pending or partition.closed or self._paused:
+            return
+        with contextlib.suppress(IllegalStateError, *PUBLISH_ERRORS):
+            async with asyncio.timeout(POSITION_TIMEOUT_S):
+                position = await self._group.consumer.position(partition.tp)
+            if not partition.pending:
+                partition.read_to = position
 
     def _publish(self, partition: Partition, steps: Sequence[Effects]) -> None:
         for effects in steps:

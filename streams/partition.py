@@ -52,6 +52,8 @@ class Partition:
         self.taken = 0
         """Records taken that have neither departed nor been put aside."""
         self.in_flight = self.in_flight_bytes = 0
+        self.read_to = start
+        """Where the fetcher stands: behind transaction markers, which no commit goes past."""
         self.suspect = True
         """The next fetch may lack records: it is the first one, or an earlier one was cut short."""
         self._gap_at: int | None = None

@@ -97,10 +97,16 @@ def _partition(streams: Streams, partition: Partition) -> PartitionSnapshot:
         position=partition.next_take,
         committed=partition.committed,
         end=end,
-        lag=None if end is None else max(0, end - partition.committed),
+        lag=None if end is None else _lag(partition, end),
         queued=partition.queued,
         in_flight=partition.taken + partition.in_flight,
     )
+
+
+def _lag(partition: Partition, end: int) -> int:
+    """Records that are not committed; markers of transactions at the log's end are none."""
+    settled = not partition.pending and partition.committed == partition.acked
+    return max(0, end - max(partition.committed, partition.read_to if settled else 0))
 
 
 def _tenants(streams: Streams) -> tuple[TenantSnapshot, ...]:
