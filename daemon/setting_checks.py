@@ -37,6 +37,7 @@ AT_MOST = (
     Bound("message_bytes_max", "batch_expanded_bytes_max", "a compressed batch holds at least one request"),
     Bound("batch_bytes_max", "buffer_bytes_max", "the buffer holds at least one micro-batch"),
     Bound("result_bytes_max", "in_flight_bytes_max", "at least one result may be in flight"),
+    Bound("job_retention_s", "topic_retention_ms", "results are there as long", 1 / 1_000, "the seconds of "),
     Bound("job_chunk_rows", "job_chunk_rows_max", "the default is what a job may ask for"),
 )
 """What must hold between two settings."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.fixtures.jobs import JobLedger, JobOnTopics, Status, rows_of
-from tests.fixtures.workers import Cluster, StartWorker, TrainedModel
+from tests.fixtures.workers import Cluster, Load, StartWorker, TrainedModel
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -140,3 +140,21 @@ def test_what_a_job_does_not_take_is_a_dead_letter(
     letters = cluster.read("dead-letters", lambda records: len(records) >= 3, 30)
     codes = [dict(letter.headers())["inferd-error-code"] for letter in letters]
     assert codes == [b"malformed", b"job_conflict", b"job_closed"]
+
+
+def test_requests_are_answered_while_a_job_runs(
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker
+) -> None:
+    cluster.deploy(model)
+    start_worker(cluster, jobs_share=0.3).wait_ready()
+    job = JobOnTopics(cluster, model, "beside", rows_of(100_000, 10))
+    job.open()
+    job.send_rows()
+    load = Load(cluster, model)
+    load.start(per_second=200)
+    job.close()
+    status = job.wait_ended(120)
+    load.stop()
+    assert_whole(job, status, job.ledger())
+    ledger = load.ledger()
+    assert (ledger.lost, ledger.wrong, ledger.out_of_order) == ([], 0, 0)

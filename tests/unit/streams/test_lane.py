@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from aiokafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 
-from tests.fixtures.lane import DEAD_LETTERS, REQUESTS, RESULTS, Bench, request, tp
+from tests.fixtures.lane import DEAD_LETTERS, REQUESTS, RESULTS, Bench, lane_settings, request, tp
 
 
 def ids(results: list[Any]) -> list[str]:
@@ -398,3 +398,18 @@ async def test_a_generation_that_ends_during_the_takeover_opens_nothing(
     monkeypatch.setattr(bench.group, "seek", seek)
     await bench.own(0)
     assert bench.lane.partitions == {}
+
+
+@pytest.mark.parametrize(("share", "pause_s"), [(0.5, 0.2), (0.25, 0.6), (1.0, 0.0), (0.05, 1.0)])
+async def test_chunks_of_jobs_leave_requests_their_share_of_the_time(
+    bench: Bench, share: float, pause_s: float
+) -> None:
+    lane = bench.lane
+    lane._settings = lane_settings(jobs_share=share)
+    assert lane._pause_s("chunks", 0.2) == 0.0, "there are no requests"
+    await bench.own(0)
+    lane.feed(tp(0), [request(0)])
+    await bench.sent(1)
+    assert lane._pause_s("chunks", 0.2) == pytest.approx(pause_s)
+    assert lane._pause_s("chunks", 0.2) == 0.0, "there were none since"
+    assert lane._pause_s("jobs", 0.2) == lane._pause_s("requests", 0.2) == 0.0
