@@ -45,7 +45,9 @@ def test_every_program_runs(cluster: Cluster, start_worker: StartWorker, tmp_pat
     assert "b'customer-7' {'id': 'r-1', 'model_id': 'churn'" in run(program("msgpack"), cluster, tmp_path)
     told = run(program("client.submit_job"), cluster, tmp_path).splitlines()
     assert told[-2:] == ["completed 10000 of 10000 rows", "10000 predictions"]
-    assert len(PROGRAMS) == 6
+    served = program("ModelServer").replace("port=8000", "port=0")
+    assert re.fullmatch(r"0\.9\d+\n", run(served, cluster, tmp_path))
+    assert len(PROGRAMS) == 7
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(((?!http)[^)#]+)\)", README.read_text(encoding="utf-8")))
