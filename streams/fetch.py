@@ -151,6 +151,10 @@ class LaneConsumer(driver.Consumer):
                 self.intake.suspect()
         return rest
 
+    async def perform_seek(self) -> None:
+        """Nothing: the lane has sought its partitions itself. Faust would ask the broker for committed offsets, and
+        where that fails, because the broker has just gone, its rebalance would never end."""
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await self.intake.release(kafka_tps(revoked))
         await super().on_partitions_revoked(revoked)

@@ -4,7 +4,7 @@ They are Faust's tables by name, changelog and place in its app. Faust's own rec
 record, misreads transactions, and runs before an earlier owner is fenced. Entries are raw bytes by partition; what is
 on its way to the changelog is read from an overlay, and applied to the store once it is acknowledged.
 
-Of Faust's, `TableManager.add`, `_update_channels` and `on_start`, and of `Table` `_new_store` are overridden; each is
+Of Faust's, `TableManager.add`, `__bool__`, `_update_channels` and `on_start`, and of `Table` `_new_store` are overridden; each is
 covered by `tests/unit/streams/test_tables.py`.
 """
 
@@ -204,6 +204,10 @@ def _stores(settings: StreamSettings, table: LaneTable, directory: Path | None) 
 
 class LaneTableManager(TableManager):
     """Faust's tables without its recovery: changelogs are neither subscribed to nor read by the group's consumer."""
+
+    def __bool__(self) -> bool:
+        """As if there were none: Faust then has nothing to recover after a rebalance, and no step of it can fail."""
+        return False
 
     def add(self, table: CollectionT) -> CollectionT:
         self[table.name] = table

@@ -151,4 +151,4 @@ def done(worker: Worker) -> int:
 def owned(worker: Worker) -> int:
     """Request partitions that a worker has."""
     status = worker.get("/status")[1]
-    return len(status["partitions"]) if status else 0
+    return sum(p["topic"].endswith(".requests") for p in status["partitions"]) if status else 0

@@ -22,7 +22,7 @@ def reasons(worker: Worker) -> list[str]:
 
 def owned(worker: Worker) -> int:
     status: Any = worker.get("/status")[1]
-    return len(status["partitions"]) if status else 0
+    return sum(p["topic"].endswith(".requests") for p in status["partitions"]) if status else 0
 
 
 def ask(cluster: Cluster, count: int) -> None:
