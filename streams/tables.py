@@ -4,8 +4,8 @@ They are Faust's tables by name, changelog and place in its app. Faust's own rec
 record, misreads transactions, and runs before an earlier owner is fenced. Entries are raw bytes by partition; what is
 on its way to the changelog is read from an overlay, and applied to the store once it is acknowledged.
 
-Of Faust's, `TableManager.add`, `__bool__`, `_update_channels` and `on_start`, and of `Table` `_new_store` are overridden; each is
-covered by `tests/unit/streams/test_tables.py`.
+Of Faust's, `TableManager.add`, `__bool__`, `_update_channels` and `on_start`, and of `Table` `_new_store` are
+overridden; each is covered by `tests/unit/streams/test_tables.py`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,119 @@
+"""Tables of a lane: what is on its way is read before what is acknowledged; Faust neither reads nor recovers them."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faust.stores.base import Store
+from faust.tables import recovery
+from faust.tables.manager import TableManager
+from faust.transport.consumer import Consumer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.connection import KafkaConnection
+from streams.app import create_app
+from streams.changelogs import changelog_name
+from streams.fetch import LaneConsumer
+from streams.settings import StreamSettings, TopicSettings
+from streams.stores import MemoryStores
+from streams.tables import LaneTable, TablePartition, make_table
+
+KEYS = st.sampled_from([b"a", b"b", b"c"])
+CHANGES = st.lists(st.tuples(KEYS, st.none() | st.binary(max_size=2)), max_size=4)
+
+
+@pytest.fixture
+async def table(tmp_path: Path) -> LaneTable:
+    settings = StreamSettings(KafkaConnection(), "w1", tmp_path, topics=TopicSettings(partitions=3))
+    return make_table(create_app(settings), settings, "default", "predictions", None)
+
+
+@given(st.lists(st.tuples(CHANGES, st.booleans()), max_size=8), st.booleans())
+def test_what_is_on_its_way_is_read_and_what_is_discarded_is_not(
+    flights: list[tuple[list[tuple[bytes, bytes | None]], bool]], discarded: bool
+) -> None:
+    """Flights are staged in order and acknowledged in order; `True` says that the oldest lands after this one."""
+    partition = TablePartition("changelog", 0, MemoryStores().open(0))
+    newest: dict[bytes, bytes | None] = {}
+    landed: dict[bytes, bytes | None] = {}
+    waiting: list[list[tuple[bytes, bytes | None]]] = []
+    offset = 0
+    for changes, lands in flights:
+        partition.stage(changes)
+        waiting.append(changes)
+        newest.update(changes)
+        if lands:
+            oldest = waiting.pop(0)
+            offset += len(oldest)
+            partition.apply(oldest, offset)
+            landed.update(oldest)
+        keys = [b"a", b"b", b"c"]
+        assert partition.get_many(keys) == [partition.get(key) for key in keys] == [newest.get(key) for key in keys]
+    if discarded:
+        partition.discard()
+        assert partition.pending == 0
+        assert [partition.get(key) for key in (b"a", b"b", b"c")] == [landed.get(key) for key in (b"a", b"b", b"c")]
+    assert dict(partition.store.items()) == {key: value for key, value in landed.items() if value is not None}
+
+
+def test_changes_that_land_after_they_were_discarded_are_still_those_of_the_changelog() -> None:
+    partition = TablePartition("changelog", 0, MemoryStores().open(0))
+    partition.stage([(b"a", b"1")])
+    partition.discard()
+    partition.apply([(b"a", b"1")], 7)
+    assert (partition.get(b"a"), partition.store.offset, partition.pending) == (b"1", 7, 0)
+
+
+async def test_a_table_is_fausts_by_name_and_changelog(table: LaneTable) -> None:
+    assert table.name == "default.predictions"
+    assert table.changelog == table.changelog_topic_name == changelog_name("inferd", "default", "predictions")
+    assert table.app.tables[table.name] is table
+
+
+async def test_partitions_come_and_go_and_those_that_stay_keep_their_entries(table: LaneTable) -> None:
+    first, second = table.retain({0, 1})
+    second.restore([(b"a", b"1")], 3)
+    (kept, new) = table.retain({1, 2})
+    assert kept is second
+    assert (kept.get(b"a"), kept.store.offset) == (b"1", 3)
+    assert (new.number, new.store.offset) == (2, None)
+    assert set(table.owned) == {1, 2}
+    table.reopen(kept)
+    assert (kept.get(b"a"), kept.store.offset) == (None, None)
+    table.close()
+    assert table.owned == {}
+    assert first.number == 0
+
+
+async def test_the_mapping_reads_all_owned_partitions_and_cannot_be_written(table: LaneTable) -> None:
+    first, second = table.retain({0, 1})
+    first.restore([(b"a", b"1")], 0)
+    second.restore([(b"b", b"2")], 0)
+    store: Any = table.data
+    assert (store[b"a"], store[b"b"], len(store), set(store)) == (b"1", b"2", 2, {b"a", b"b"})
+    assert b"a" in store
+    assert b"c" not in store
+    with pytest.raises(KeyError):
+        store[b"c"]
+    with pytest.raises(TypeError):
+        store[b"a"] = b"2"
+    with pytest.raises(TypeError):
+        del store[b"a"]
+
+
+async def test_faust_has_nothing_to_recover_or_seek(table: LaneTable) -> None:
+    """What is overridden is there in Faust, and does what makes it necessary to override it."""
+    manager = table.app.tables
+    assert not manager
+    assert manager.changelog_topics == set(), "or the group's consumer would read changelogs"
+    assert "if not self.tables or" in inspect.getsource(recovery)
+    assert "await self.sleep(1.0)" in inspect.getsource(TableManager.on_start)
+    assert "self.app.topics.add(chan)" in inspect.getsource(TableManager._update_channels)
+    assert "consumer.perform_seek()" in inspect.getsource(recovery.Recovery._resume_streams)
+    assert "await self.seek_to_committed()" in inspect.getsource(Consumer.perform_seek)
+    assert "await" not in inspect.getsource(LaneConsumer.perform_seek)
+    assert issubclass(type(table.data), Store)
