@@ -230,6 +230,7 @@ class WorkerProcess:
         except Exception:  # whatever it was, the process ends now, and must say how
             log.exception("streams_stop_failed")
             return EXIT_FAILED
+        log.warning("stop_hangs", waiting=waiting_tasks())
         self._parts.leave(EXIT_DRAIN_TIMEOUT, f"the ordered stop took longer than INFERD_DRAIN_TIMEOUT_S={timeout_s:g}")
         return EXIT_DRAIN_TIMEOUT
 
@@ -307,6 +308,16 @@ def settle_memory() -> None:
     """Takes what the start has made out of the garbage collector's sight: it lives as long as the process."""
     gc.collect()
     gc.freeze()
+
+
+def waiting_tasks() -> list[str]:
+    """What each task of the event loop waits for, in a line: its coroutine, and where it stands."""
+    told = []
+    for task in asyncio.all_tasks():
+        frames = task.get_stack(limit=1)
+        place = f"{frames[-1].f_code.co_filename}:{frames[-1].f_lineno}" if frames else "?"
+        told.append(f"{getattr(task.get_coro(), '__qualname__', '?')} at {place}")
+    return sorted(told)
 
 
 def _failure(starting: asyncio.Task[None]) -> int | None:

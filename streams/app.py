@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from schemas.errors import DeadlineExceededError, ModelNotFoundError, ModelNotReadyError
 from schemas.topics import TenantTopics
 from streams import connections, record_batches
+from streams.cancelling import cancelled
 from streams.composition import TenantParts, compose_tenants, guarantee_of
 from streams.deploys import Deploys
 from streams.faults import describe
@@ -135,9 +136,7 @@ class Streams:
         self._stage = "draining"
         self._enter("draining")
         in_time = await self._drain(timeout_s - min(LEAVE_S, timeout_s / 2))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancelled(self._tasks)
         self._tasks.clear()
         in_time &= await self._leave(max(LEAVE_S_MIN, deadline - time.monotonic()))
         await self.jobs.close()

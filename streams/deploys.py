@@ -21,6 +21,7 @@ from schemas.headers import parse_headers
 from schemas.models import AliasKey, parse_artifact_key, parse_model_key
 from schemas.topics import TenantTopics
 from streams.artifacts import ArtifactStore
+from streams.cancelling import cancelled
 from streams.inference.catalog import ModelCatalog
 from streams.refusals import ModelRecord, Refused
 from streams.rollout import Rollout
@@ -91,9 +92,7 @@ class Deploys:
 
     async def stop(self) -> None:
         """Ends the following; a trial that is running is left to its own time limit."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancelled(self._tasks)
         self._rollout.close()
         if self._consumer is not None:
             await self._consumer.stop()
@@ -104,7 +103,8 @@ class Deploys:
             return False
         try:
             question = self._consumer.end_offsets([TopicPartition(self._topics[0].name("models"), 0)])
-            await asyncio.wait_for(question, PING_TIMEOUT_S)
+            async with asyncio.timeout(PING_TIMEOUT_S):
+                await question
         except (KafkaError, OSError):
             return False
         self.reachable_at = time.monotonic()

@@ -18,6 +18,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
 
+from streams.cancelling import cancelled
 from streams.commit import PUBLISH_ERRORS, Guarantee
 from streams.effects import Effects
 from streams.faults import Faults, describe
@@ -155,10 +156,7 @@ class Lane:
         """Ends every task and lets go of the producers; nothing is committed any more."""
         self._epoch += 1
         self._draining = True
-        tasks = [*self._tasks, *self._publishing.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled({*self._tasks, *self._publishing.values()})
         await self._guarantee.close()
 
     @property

@@ -1,0 +1,38 @@
+"""Tasks that are to end do end, though their first cancellation is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from streams.cancelling import cancelled
+
+
+async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:
+    lost = 0
+
+    async def stubborn() -> None:
+        nonlocal lost
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                lost += 1
+                if lost > 2:
+                    raise
+
+    async def failing() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        raise RuntimeError("nobody's concern")
+
+    tasks = [asyncio.create_task(stubborn()), asyncio.create_task(failing())]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await cancelled(tasks)
+    assert lost == 3
+    assert all(task.done() for task in tasks)
+
+
+async def test_nothing_to_end_is_done_at_once() -> None:
+    await cancelled([])
