@@ -45,13 +45,20 @@ async def ensure_topics(settings: StreamSettings) -> list[TopicState]:
     wanted = topic_specs(settings)
     specs = [*wanted, *reply_specs(settings)]
     async with _Admin(settings.connection) as admin:
-        missing = {state.name for state in await _states(admin, specs) if state.partitions == 0}
+        before = await _states(admin, specs)
+        missing = {state.name for state in before if state.partitions == 0}
         if settings.topics.create and (new := [spec for spec in wanted if spec.name in missing]):
+            # What is there decides: topics made beside it, as wrong settings ask, would have to be deleted again.
+            _refuse(state.problem for state in before if state.partitions)
             await _create(admin, new)
         states = await _visible_states(admin, specs)
-    if problems := [state.problem for state in states if state.problem]:
-        raise TopicsError(problems)
+    _refuse(state.problem for state in states)
     return states
+
+
+def _refuse(problems: Iterable[str | None]) -> None:
+    if told := [problem for problem in problems if problem]:
+        raise TopicsError(told)
 
 
 async def _create(admin: AIOKafkaAdminClient, specs: Iterable[TopicSpec]) -> None:
