@@ -30,7 +30,7 @@ AT_MOST = (
     Bound("session_timeout_s", "request_timeout_s", "a request may wait for a rebalance"),
     Bound("revoke_timeout_s", "rebalance_timeout_s", "what is revoked is finished within the rebalance"),
     Bound("revoke_timeout_s", "transaction_timeout_s", "a transaction is finished before the broker ends it"),
-    Bound("transaction_timeout_s", "drain_timeout_s", "a transaction ends, either way, within an ordered stop"),
+    Bound("revoke_timeout_s", "drain_timeout_s", "so it is within an ordered stop"),
     Bound("rebalance_timeout_s", "stall_timeout_s", "a rebalance may take so long without being stalled"),
     Bound("inline_ms_max", "heartbeat_interval_s", "heartbeats wait for it", 1_000, "the milliseconds of "),
     Bound("message_bytes_max", "batch_bytes_max", "a micro-batch holds at least one request"),

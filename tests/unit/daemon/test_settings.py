@@ -199,8 +199,8 @@ def test_secrets_are_never_shown() -> None:
             "INFERD_SESSION_TIMEOUT_S=30 is not allowed: it must be at most INFERD_REQUEST_TIMEOUT_S=20",
         ),
         (
-            {"INFERD_DRAIN_TIMEOUT_S": "10"},
-            "INFERD_TRANSACTION_TIMEOUT_S=15 is not allowed: it must be at most INFERD_DRAIN_TIMEOUT_S=10",
+            {"INFERD_DRAIN_TIMEOUT_S": "2"},
+            "INFERD_REVOKE_TIMEOUT_S=3 is not allowed: it must be at most INFERD_DRAIN_TIMEOUT_S=2",
         ),
         (
             {"INFERD_INLINE_MS_MAX": "1001"},
