@@ -69,15 +69,7 @@ async def produce(
     Waits while an earlier batch of the partition has not been sent yet. Raises `KafkaTimeoutError` and other
     `KafkaError`s; batches handed over before that may still be delivered.
     """
-    futures = []
-    start = 0
-    while start < len(records):
-        batch = producer.create_batch()
-        end = _fill(batch.append, records, start, timestamp_ms)
-        batch.close()
-        futures.append(await producer.send_batch(batch, topic, partition=partition))
-        start = end
-    return futures
+    return [future for future, _ in await _send(producer, topic, partition, records, timestamp_ms)]
 
 
 async def produce_changes(
@@ -85,13 +77,19 @@ async def produce_changes(
 ) -> list[tuple[asyncio.Future[RecordMetadata], int]]:
     """As `produce`, to a changelog; with each future, how many records its batch has."""
     records: list[Outgoing] = [(key, value, []) for key, value in changes]
+    return await _send(producer, partition.topic, partition.number, records, timestamp_ms)
+
+
+async def _send(
+    producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[Outgoing], timestamp_ms: int
+) -> list[tuple[asyncio.Future[RecordMetadata], int]]:
     sent = []
     start = 0
     while start < len(records):
         batch = producer.create_batch()
         end = _fill(batch.append, records, start, timestamp_ms)
         batch.close()
-        sent.append((await producer.send_batch(batch, partition.topic, partition=partition.number), end - start))
+        sent.append((await producer.send_batch(batch, topic, partition=partition), end - start))
         start = end
     return sent
 
