@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from streams.inference.micro_batch import Record
     from streams.measure import JobCounters
     from streams.tables import Change, TablePartition
     from streams.tracing import OpenSpans
@@ -16,6 +17,11 @@ Outgoing = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 """Key, value and headers of a record that is to be produced; aiokafka takes headers as a list alone."""
 
 OUTGOING_OVERHEAD_BYTES = 64
+
+
+def timestamps_of(records: Sequence[Record], now_ms: int) -> list[int]:
+    """Unix milliseconds of records; one that its producer left without has waited no time that we know of."""
+    return [record.timestamp if record.timestamp > 0 else now_ms for record in records]
 
 
 @dataclass(slots=True)

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
-from schemas.errors import ModelServingError
 from schemas.headers import CONTENT_TYPE, RequestHeaders
 from schemas.topics import TenantTopics
 from streams.batch_scoring import BatchScoring
-from streams.dead_letters import dead_letter_of
+from streams.dead_letters import add_dead_letter
 from streams.direct import DIRECT_PARTITION, DirectRequest, DirectRequests
-from streams.effects import Effects, Outgoing, Tally
+from streams.effects import Effects, Outgoing, Tally, timestamps_of
 from streams.fetch import Records
 from streams.inference.micro_batch import CACHE_HIT, CACHE_MISS, Outcome, Record
 from streams.inference.scoring import UNDECODABLE, Scorer
@@ -174,8 +173,7 @@ class TenantLane:
 
     def effects(self, tp: TopicPartition, records: Records, outcome: Outcome, span: range, timing: Timing) -> Effects:
         """What follows from `records`, those of `outcome` at `span`, all of partition `tp` and in order."""
-        # A producer may leave the timestamp out; such a record has waited no time that we know of.
-        timestamps = [record.timestamp if record.timestamp > 0 else timing.started_ms for record in records]
+        timestamps = timestamps_of(records, timing.started_ms)
         values = outcome.values[span.start : span.stop]
         tally = Tally(results=len(records), bytes_out=sum(map(len, values)))
         effects = Effects(records[-1].offset + 1, len(records), timestamps, tally)
@@ -229,7 +227,8 @@ class TenantLane:
                 effects.tally.results -= 1
                 effects.tally.errors[error.code] += 1
                 if isinstance(error, UNDECODABLE):
-                    self._add_dead_letter(effects, tp, records[index - span.start], error)
+                    record = records[index - span.start]
+                    add_dead_letter(effects, self._dead_letters, record, tp, error, self._worker_id)
 
     def _too_long_keys(self, records: Records, outcome: Outcome, span: range) -> list[int]:
         """Places of refused records whose key no result can carry."""
@@ -258,9 +257,3 @@ class TenantLane:
                 effects.add(headers.reply_to, number, results[place])
         for place in reversed(elsewhere):
             del results[place]
-
-    def _add_dead_letter(self, effects: Effects, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
-        letter = dead_letter_of(record, tp, error, self._worker_id)
-        effects.tally.dead_letters += 1
-        effects.tally.bytes_out += len(record.value or b"")
-        effects.add(self._dead_letters, tp.partition, (record.key, record.value, list(letter.headers())))

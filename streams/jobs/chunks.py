@@ -17,8 +17,8 @@ from schemas.jobs import Barrier, BarrierResult, Chunk
 from schemas.limits import Limits
 from schemas.topics import Stream, TenantTopics
 from streams.commit import PUBLISH_ERRORS
-from streams.dead_letters import dead_letter_of
-from streams.effects import Effects, Outgoing, Tally
+from streams.dead_letters import add_dead_letter
+from streams.effects import Effects, Outgoing, Tally, timestamps_of
 from streams.faults import describe
 from streams.inference.chunk_results import ChunkDraft
 from streams.inference.chunk_scoring import ChunkBatch, ChunkScorer, ChunkWork, chunk_work
@@ -222,7 +222,7 @@ class JobChunks:
 
     def _effects(self, tp: TopicPartition, run: _Run) -> Effects:
         now_ms = int(self._clock() * 1000)
-        timestamps = [record.timestamp if record.timestamp > 0 else now_ms for record in run.records]
+        timestamps = timestamps_of(run.records, now_ms)
         tally = Tally(results=len(run.records) - len(run.refused))
         effects = Effects(run.records[-1].offset + 1, len(run.records), timestamps, tally, after_commit=run.barrier)
         topic = self._topics.name("job-results")
@@ -231,10 +231,7 @@ class JobChunks:
             effects.add(topic, number, outgoing)
         for record, error in run.refused:
             tally.errors[error.code] += 1
-            tally.dead_letters += 1
-            letter = dead_letter_of(record, tp, error, self._worker_id)
-            letters = self._topics.name("dead-letters")
-            effects.add(letters, tp.partition, (record.key, record.value, list(letter.headers())))
+            add_dead_letter(effects, self._topics.name("dead-letters"), record, tp, error, self._worker_id)
         return effects
 
     def _tp(self, stream: Stream, chunk: Chunk) -> TopicPartition:

@@ -22,8 +22,8 @@ from schemas.job_codec import decode_job_message
 from schemas.job_status_codec import encode_status
 from schemas.jobs import Barrier, Chunk, JobStatus, check_job_id, chunk_key
 from schemas.topics import Stream, TenantTopics
-from streams.dead_letters import dead_letter_of
-from streams.effects import Effects, Outgoing, Tally
+from streams.dead_letters import add_dead_letter
+from streams.effects import Effects, Outgoing, Tally, timestamps_of
 from streams.fetch import Records
 from streams.inference.job import advance, count, tick
 from streams.inference.job_state import JobState
@@ -153,12 +153,12 @@ class _JobStage:
 
     def _effects(self, tp: TopicPartition, records: Records) -> Effects:
         now_ms = self._surroundings.now_ms()
-        timestamps = [record.timestamp if record.timestamp > 0 else now_ms for record in records]
+        timestamps = timestamps_of(records, now_ms)
         effects = Effects(records[-1].offset + 1, len(records), timestamps, Tally(results=len(records)))
         draft = _Draft(self._surroundings, tp.partition, self._owned.partitions[tp.partition], effects)
         for record in records:
             try:
-                refusal = self._take(draft, record, now_ms)
+                refusal = getattr(record, "refusal", None) or self._take(draft, record, now_ms)
             except ModelServingError as error:
                 refusal = error
             except Exception as fault:  # no record may stop its partition
@@ -176,11 +176,8 @@ class _JobStage:
         """Says so in a dead letter: a job that goes on is none the worse for a message that it does not take."""
         effects.tally.results -= 1
         effects.tally.errors[error.code] += 1
-        effects.tally.dead_letters += 1
-        letter = dead_letter_of(record, tp, error, self._surroundings.worker_id)
         topic = self._surroundings.topics.name("dead-letters")
-        effects.tally.bytes_out += len(record.value or b"")
-        effects.add(topic, tp.partition, (record.key, record.value, list(letter.headers())))
+        add_dead_letter(effects, topic, record, tp, error, self._surroundings.worker_id)
 
     async def opened(self, number: int) -> None:
         self._owned.open(number)
@@ -222,9 +219,6 @@ class JobMessages(_JobStage):
 
     def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
         limits = self._owned.limits
-        refusal: ModelServingError | None = getattr(record, "refusal", None)
-        if refusal is not None:
-            return refusal
         job_id = check_job_id(record.key)
         encoding = parse_headers(record.headers, limits).encoding
         message = decode_job_message(record.value, encoding, limits)
@@ -270,9 +264,6 @@ class JobResults(_JobStage):
 
     def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
         limits = self._owned.limits
-        refusal: ModelServingError | None = getattr(record, "refusal", None)
-        if refusal is not None:
-            return refusal
         job_id = check_job_id(record.key)
         outcome = decode_outcome(record.value, parse_headers(record.headers, limits).encoding, limits)
         if outcome.job_id != job_id:
