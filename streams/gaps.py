@@ -6,10 +6,21 @@ each gap is held against where its log begins now: what lies below that was dele
 
 from __future__ import annotations
 
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+
+log = structlog.get_logger(__name__)
 
 GAPS_MAX = 1_000
 """Of one partition, between two checks: under transactions, every one leaves a gap."""
+
+
+def name_missing(tp: TopicPartition, first: int, count: int) -> None:
+    """Says that `count` records, the first one of them at offset `first`, are gone before anybody read them."""
+    log.error(
+        "records_missing", topic=tp.topic, partition=tp.partition, first=first, count=count,
+        cause="retention deleted records before they were read; raise the topic's retention.ms",
+    )  # fmt: skip
 
 
 class Gaps:
@@ -27,19 +38,21 @@ class Gaps:
         else:
             noted.append((expected, got))
 
-    async def check(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, list[tuple[int, int]]]:
-        """What retention deleted unread: ranges of offsets, the second one not belonging to it.
+    async def check(self, consumer: AIOKafkaConsumer) -> int:
+        """Names what retention deleted unread in the log, partition by partition; gives the number of records.
 
         `KafkaError` where the broker does not answer; the gaps are kept then.
         """
         noted = {tp: list(gaps) for tp, gaps in self._noted.items() if gaps}
         if not noted:
-            return {}
+            return 0
         beginnings = await consumer.beginning_offsets(list(noted))
-        deleted = {}
+        deleted = 0
         for tp, gaps in noted.items():
             self._noted[tp] = self._noted[tp][len(gaps) :]
             below = [(expected, min(got, beginnings[tp])) for expected, got in gaps if expected < beginnings[tp]]
             if below:
-                deleted[tp] = below
+                count = sum(stop - start for start, stop in below)
+                name_missing(tp, below[0][0], count)
+                deleted += count
         return deleted

@@ -11,11 +11,10 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable, Sequence
-from functools import partial
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
 
 from streams.cancelling import cancelled
@@ -26,13 +25,12 @@ from streams.fetch import Records
 from streams.gaps import Gaps
 from streams.measure import LaneMeasures
 from streams.partition import Flight, Partition
-from streams.positions import read_positions
 from streams.restore import Restore
 from streams.settings import StreamSettings
 from streams.sharing import one_a_unit, share_out, without_room
 from streams.snapshot import Step, TenantSnapshot
 from streams.stage import Kind, Stage
-from streams.tables import LaneTable, TablePartition
+from streams.takeover import Group, Takeover
 
 log = structlog.get_logger(__name__)
 
@@ -40,21 +38,6 @@ IDLE_INTERVAL_S = 1.0
 STEP_OF_PUBLISHING: dict[Kind, Step] = {"requests": "respond", "chunks": "store"}
 SHARE_PAUSE_S_MAX = 1.0
 POSITION_TIMEOUT_S = 0.1
-
-
-class Group(Protocol):
-    """The consumer group as far as a lane sees it."""
-
-    @property
-    def generation(self) -> int:
-        """Generation of the membership; changes with every rebalance."""
-
-    @property
-    def consumer(self) -> AIOKafkaConsumer:
-        """aiokafka's consumer."""
-
-    async def seek(self, offsets: dict[TopicPartition, int]) -> None:
-        """Moves the fetch positions; raises what aiokafka raises where a partition is not assigned."""
 
 
 class Lane:
@@ -84,6 +67,9 @@ class Lane:
         self._guarantee = guarantee(self)
         self._clock = clock
         self._restore = Restore(settings, self._move)
+        self._takeover = Takeover(
+            settings.group, self._stages, group, self._guarantee, self._restore, self._faults, measures
+        )
         self._gaps = Gaps()
         self._epoch = 0
         self._paused = self._draining = False
@@ -295,20 +281,11 @@ class Lane:
         return [(self._stages[topic], work) for topic, work in by_topic.items()]
 
     async def _look_at_gaps(self) -> None:
-        """Names what retention deleted while it was being read."""
+        """Counts and names what retention deleted while it was being read."""
         while True:
             await asyncio.sleep(IDLE_INTERVAL_S)
-            try:
-                deleted = await self._gaps.check(self._group.consumer)
-            except PUBLISH_ERRORS:
-                continue  # they are looked at when the broker answers again
-            for tp, ranges in deleted.items():
-                count = sum(stop - start for start, stop in ranges)
-                self.measures.records_missing += count
-                log.error(
-                    "records_missing", topic=tp.topic, partition=tp.partition, first=ranges[0][0], count=count,
-                    cause="retention deleted records before they were read; raise the topic's retention.ms",
-                )  # fmt: skip
+            with contextlib.suppress(*PUBLISH_ERRORS):  # they are looked at when the broker answers again
+                self.measures.records_missing += await self._gaps.check(self._group.consumer)
 
     async def _idle_regularly(self) -> None:
         while True:
@@ -403,52 +380,15 @@ class Lane:
         await asyncio.wait({self._ownership}, timeout=self._group_settings.request_timeout_s)
 
     async def _own(self, tps: set[TopicPartition], epoch: int, generation: int, *, after_failure: bool = False) -> None:
-        acked = {tp: partition.acked for tp, partition in self.partitions.items()}
-
         def ours() -> bool:
             return self._epoch == epoch and self._group.generation == generation
 
-        async def fence() -> None:
-            await self._guarantee.fence(tps)
+        def opened(partitions: dict[TopicPartition, Partition]) -> None:
+            self.partitions = partitions
 
-        async def open_partitions() -> None:
-            positions = await read_positions(self._group.consumer, tps, self._group_settings.offset_reset)
-            # What we had acknowledged before a failure need not be done again, committed or not.
-            starts = {tp: max(position.start, acked.get(tp, 0)) for tp, position in positions.items()}
-            if ours():
-                await self._group.seek(starts)
-            if ours():
-                await self._open({tp: Partition(tp, generation, start) for tp, start in starts.items()})
-                self.measures.records_missing += sum(position.missing for position in positions.values())
-                log.info("partitions_acquired", generation=generation, partitions=sorted(tp.partition for tp in tps))
-            # After a failure, work that is left must come through before all is well again.
-            if not after_failure or all(start >= positions[tp].end for tp, start in starts.items()):
-                self._faults.clear()
-
-        if tps:
-            await self._faults.until_done("partitions cannot be taken over", fence, ours)
-        if ours():
-            await self._restore_tables(tps, ours)
-        if tps:
-            await self._faults.until_done("partitions cannot be taken over", open_partitions, ours)
+        await self._takeover.run(tps, self.partitions, generation, ours, opened, after_failure=after_failure)
         self._paused = False
         self._move()
-
-    async def _restore_tables(self, tps: set[TopicPartition], ours: Callable[[], bool]) -> None:
-        """Drops the table partitions that went elsewhere, and brings the others up to date."""
-        owned: list[tuple[LaneTable, TablePartition]] = []
-        for stage in self._stages.values():
-            numbers = {tp.partition for tp in tps if tp.topic == stage.topic}
-            for table in stage.tables:
-                owned += [(table, partition) for partition in table.retain(numbers)]
-        if owned:
-            restore = partial(self._restore.run, owned)
-            await self._faults.until_done("tables cannot be restored", restore, ours, bounded=False)
-
-    async def _open(self, partitions: dict[TopicPartition, Partition]) -> None:
-        for tp in partitions:
-            await self._stages[tp.topic].opened(tp.partition)
-        self.partitions = partitions
 
     async def release(self, revoked: set[TopicPartition]) -> None:
         """Gives partitions up: drops what waits, finishes what is in flight within a deadline, commits, and no more."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-log = structlog.get_logger(__name__)
+from streams.gaps import name_missing
 
 
 class PastTheEndError(KafkaError):
@@ -62,15 +61,7 @@ async def read_positions(
                 f"{tp.topic}/{tp.partition}: {error.args[0]}; if the topic was deleted and created again, reset the"
                 " group's offsets (kafka-consumer-groups --reset-offsets) or set another INFERD_GROUP_ID"
             ) from None
-    _report(positions, committed)
-    return positions
-
-
-def _report(positions: Mapping[TopicPartition, Position], committed: Mapping[TopicPartition, int | None]) -> None:
     for tp, position in positions.items():
-        offset = committed[tp]
         if position.missing:
-            log.error(
-                "records_missing", topic=tp.topic, partition=tp.partition, committed=offset, count=position.missing,
-                cause="retention deleted records before they were read; raise the topic's retention.ms",
-            )  # fmt: skip
+            name_missing(tp, position.start - position.missing, position.missing)
+    return positions

@@ -191,12 +191,12 @@ def gap_not_sought_back() -> None:
 @bug(AT_LEAST_ONCE, "lost", "retention")
 def gap_not_named() -> None:
     """Says nothing of records that retention deleted."""
-    from streams import lane
+    from streams import takeover
 
     async def read(inner: Any, *args: Any) -> Any:
         return {tp: replace(position, missing=0) for tp, position in (await inner(*args)).items()}
 
-    _wrap(lane, "read_positions", read)
+    _wrap(takeover, "read_positions", read)
 
 
 # ---------------------------------------------------------------------- publishing
@@ -325,7 +325,7 @@ def no_fencing() -> None:
 @bug(EXACTLY_ONCE, "repeated", "late_commit")
 def positions_read_before_fencing() -> None:
     """Reads positions, and fences the earlier owner some seconds later."""
-    from streams import lane
+    from streams import takeover
     from streams.commit import ExactlyOnce
 
     pending: list[Callable[[], Any]] = []
@@ -341,4 +341,4 @@ def positions_read_before_fencing() -> None:
         return positions
 
     _wrap_method(ExactlyOnce, "fence", fence)
-    _wrap(lane, "read_positions", read)
+    _wrap(takeover, "read_positions", read)

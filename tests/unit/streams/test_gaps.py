@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaTimeoutError
+from structlog.testing import capture_logs
 
 from streams.gaps import GAPS_MAX, Gaps
 
@@ -28,25 +27,26 @@ class FakeConsumer:
         return dict.fromkeys(tps, self.beginning)
 
 
-async def check(gaps: Gaps, consumer: FakeConsumer) -> Any:
-    return await gaps.check(consumer)  # type: ignore[arg-type]
+async def check(gaps: Gaps, consumer: FakeConsumer) -> tuple[int, list[tuple[int, int]]]:
+    """How many records were deleted, and the first offset and the number that the log tells."""
+    with capture_logs() as logs:
+        count = await gaps.check(consumer)  # type: ignore[arg-type]
+    assert all(entry["event"] == "records_missing" and entry["log_level"] == "error" for entry in logs)
+    return count, [(entry["first"], entry["count"]) for entry in logs]
 
 
 async def test_nothing_is_asked_without_a_gap() -> None:
     consumer = FakeConsumer(5)
-    assert await check(Gaps(), consumer) == {}
+    assert await check(Gaps(), consumer) == (0, [])
     assert consumer.asked == 0
 
 
-@pytest.mark.parametrize(
-    ("beginning", "deleted"),
-    [(0, {}), (10, {}), (11, {TP: [(10, 11)]}), (40, {TP: [(10, 40)]}), (90, {TP: [(10, 50)]})],
-)
-async def test_what_lies_below_the_beginning_of_the_log_was_deleted(beginning: int, deleted: Any) -> None:
+@pytest.mark.parametrize(("beginning", "deleted"), [(0, 0), (10, 0), (11, 1), (40, 30), (90, 40)])
+async def test_what_lies_below_the_beginning_of_the_log_was_deleted(beginning: int, deleted: int) -> None:
     gaps = Gaps()
     gaps.note(TP, 10, 50)
-    assert await check(gaps, FakeConsumer(beginning)) == deleted
-    assert await check(gaps, FakeConsumer(beginning)) == {}, "each gap is told once"
+    assert await check(gaps, FakeConsumer(beginning)) == (deleted, [(10, deleted)] if deleted else [])
+    assert await check(gaps, FakeConsumer(beginning)) == (0, []), "each gap is told once"
 
 
 async def test_a_gap_is_kept_while_the_broker_does_not_answer() -> None:
@@ -56,13 +56,13 @@ async def test_a_gap_is_kept_while_the_broker_does_not_answer() -> None:
     with pytest.raises(KafkaTimeoutError):
         await check(gaps, consumer)
     consumer.error = None
-    assert await check(gaps, consumer) == {TP: [(10, 40)]}
+    assert await check(gaps, consumer) == (30, [(10, 30)])
 
 
 async def test_many_gaps_are_bounded_and_hide_nothing() -> None:
     gaps = Gaps()
     for n in range(2 * GAPS_MAX):
         gaps.note(TP, 10 * n, 10 * n + 1)
-    deleted = await check(gaps, FakeConsumer(10**9))
-    assert len(deleted[TP]) == GAPS_MAX
-    assert deleted[TP][-1][1] == 10 * (2 * GAPS_MAX - 1) + 1
+    bounded = GAPS_MAX - 1  # each of one record, and all others as one range
+    merged = 10 * (2 * GAPS_MAX - 1) + 1 - 10 * bounded
+    assert await check(gaps, FakeConsumer(10**9)) == (bounded + merged, [(0, bounded + merged)])
