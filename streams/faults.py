@@ -7,11 +7,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
+from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, NoBrokersAvailable, NodeNotReadyError
 
 from streams.commit import PUBLISH_ERRORS
 
 log = structlog.get_logger(__name__)
 
+NO_CONNECTION = (KafkaConnectionError, NodeNotReadyError, NoBrokersAvailable, ConnectionError)
 RETRY_S_MIN, RETRY_S_MAX = 0.1, 5.0
 
 
@@ -25,8 +27,9 @@ class Faults:
         """How long the next failure of something that seemed to be over has to wait."""
         self._attempt_timeout_s = attempt_timeout_s
 
-    def note(self, fault: str) -> None:
+    def note(self, what: str, error: BaseException) -> None:
         """Says once that work has to wait; what exactly it waits for may change meanwhile."""
+        fault = f"{what}: {cause(error)}"
         if self.current is None:
             log.warning("lane_fault", fault=fault)
         self.current = fault
@@ -63,11 +66,20 @@ class Faults:
                 async with asyncio.timeout(self._attempt_timeout_s if bounded else None):
                     await attempt()
             except PUBLISH_ERRORS as error:
-                self.note(f"{what}: {describe(error)}")
+                self.note(what, error)
             else:
                 return
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, RETRY_S_MAX)
+
+
+def cause(error: BaseException) -> str:
+    """What an operator has to look at: the broker, where it is away; else what it says."""
+    if isinstance(error, NO_CONNECTION):
+        return f"the broker cannot be reached ({type(error).__name__})"
+    if isinstance(error, TimeoutError | KafkaTimeoutError):
+        return f"the broker has not answered in time ({type(error).__name__})"
+    return describe(error)
 
 
 def describe(error: BaseException) -> str:

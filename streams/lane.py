@@ -20,7 +20,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError
 from streams.cancelling import cancelled
 from streams.commit import PUBLISH_ERRORS, Guarantee
 from streams.effects import Effects
-from streams.faults import Faults, describe
+from streams.faults import Faults
 from streams.fetch import Records
 from streams.gaps import Gaps
 from streams.measure import LaneMeasures
@@ -437,7 +437,7 @@ class Lane:
 
     async def _recover(self, error: BaseException, epoch: int) -> None:
         self._paused = True
-        self._faults.note(f"results cannot be published: {describe(error)}")
+        self._faults.note("results cannot be published", error)
         tps, generation = set(self.partitions), max(p.generation for p in self.partitions.values())
         self._cancel_publishing(self.partitions.values())
         for partition in self.partitions.values():

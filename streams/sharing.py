@@ -14,16 +14,28 @@ PARTITION_BYTES_MIN = 1_048_576
 
 
 def share_out(ready: Sequence[Partition], rows: int, size: int) -> list[tuple[Partition, Records]]:
-    """Gives each partition its part of a micro-batch of `rows` and `size` bytes; what one leaves goes to the next."""
-    taken = []
-    for left, partition in zip(range(len(ready), 0, -1), ready, strict=True):
+    """Gives partitions their parts of a micro-batch of `rows` and `size` bytes, in the order in which they are to come.
+
+    One with less than an equal share gives all it has. What is left goes to the others, each as much as it has until
+    nothing is left: long ranges of few partitions make larger batches and transactions than short ones of all, and
+    those that got nothing come first the next times.
+    """
+    share = rows // len(ready), size // len(ready)
+    taken: list[tuple[Partition, Records]] = []
+    for partition in sorted(ready, key=lambda partition: not _within(partition, *share)):
+        if taken and (rows <= 0 or size <= 0):
+            break
         before = partition.queued_bytes
-        records = partition.take(max(1, rows // left), max(1, size // left))
+        records = partition.take(max(1, rows), max(1, size))
         rows -= len(records)
         size -= before - partition.queued_bytes
         if records:
             taken.append((partition, records))
     return taken
+
+
+def _within(partition: Partition, rows: int, size: int) -> bool:
+    return partition.queued <= rows and partition.queued_bytes <= size
 
 
 def one_a_unit(partitions: Iterable[tuple[Partition, Hashable]], busy: Collection[Hashable]) -> list[Partition]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -64,6 +65,7 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     if sys.argv[1] != "wait":
         cluster.reach = answer
     parts = Parts(

@@ -1,11 +1,11 @@
-"""Errors in one line."""
+"""Errors in one line, and what they mean to an operator."""
 
 from __future__ import annotations
 
 import pytest
-from aiokafka.errors import KafkaTimeoutError
+from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, TopicAuthorizationFailedError
 
-from streams.faults import describe
+from streams.faults import cause, describe
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,20 @@ from streams.faults import describe
 )
 def test_an_error_is_its_type_once_and_what_it_says(error: BaseException, line: str) -> None:
     assert describe(error) == line
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            KafkaConnectionError("[('::1', 1, <AddressFamily: 2>)]"),
+            "the broker cannot be reached (KafkaConnectionError)",
+        ),
+        (ConnectionResetError(104, "reset"), "the broker cannot be reached (ConnectionResetError)"),
+        (TimeoutError(), "the broker has not answered in time (TimeoutError)"),
+        (KafkaTimeoutError("x"), "the broker has not answered in time (KafkaTimeoutError)"),
+        (TopicAuthorizationFailedError("results"), describe(TopicAuthorizationFailedError("results"))),
+    ],
+)
+def test_a_broker_that_is_away_is_called_so(error: BaseException, line: str) -> None:
+    assert cause(error) == line
