@@ -16,7 +16,7 @@ demo: $(VENV)/.installed ## See it work: a broker, a worker, a model, real reque
 	@$(VENV)/bin/inferd demo
 
 test: $(VENV)/.installed-dev ## Run every test, the delivery tests on a real Kafka included.
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-unit: $(VENV)/.installed-dev ## Run the tests that need no broker.
 	@$(PY) -m pytest -m "not delivery"

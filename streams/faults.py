@@ -74,7 +74,9 @@ class Faults:
 
 
 def cause(error: BaseException) -> str:
-    """What an operator has to look at: the broker, where it is away; else what it says."""
+    """What an operator has to look at: the broker, where it is away; else what the error says."""
+    if error.__cause__ is not None:  # a producer that ends says that it did, and not why
+        return cause(error.__cause__)
     if isinstance(error, NO_CONNECTION):
         return f"the broker cannot be reached ({type(error).__name__})"
     if isinstance(error, TimeoutError | KafkaTimeoutError):

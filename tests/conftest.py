@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.fixtures.broker", "tests.fixtures.lane", "tests.fixtures.workers"]
@@ -17,11 +18,7 @@ settings.load_profile("inferd")
 
 DELIVERY_DIR = Path(__file__).parent / "delivery"
 REQUIRE_DELIVERY = "INFERD_TEST_REQUIRE_DELIVERY"
-delivery_outcomes = pytest.StashKey[Counter[str]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[delivery_outcomes] = Counter()
+delivery_outcomes = Counter[str]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,30 +27,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.delivery)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    if item.get_closest_marker("delivery") and (report.when == "call" or report.outcome != "passed"):
-        item.config.stash[delivery_outcomes][report.outcome] += 1
-    return report
+@pytest.fixture(autouse=True)
+def plain_logs() -> Iterator[None]:
+    """A command that runs in a test says where logs go; the tests after it do not inherit that."""
+    yield
+    structlog.reset_defaults()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if "delivery" in report.keywords and (report.when == "call" or report.outcome != "passed"):
+        delivery_outcomes[report.outcome] += 1
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where delivery tests are required (CI), a run without them is not a pass."""
-    if session.exitstatus == pytest.ExitCode.OK and _why_delivery_is_missing(session.config):
+    of_several = hasattr(session.config, "workerinput")
+    if session.exitstatus == pytest.ExitCode.OK and not of_several and _why_delivery_is_missing():
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    why = _why_delivery_is_missing(config)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    why = _why_delivery_is_missing()
     if why:
         terminalreporter.write_line(f"FAILED: {why}, and {REQUIRE_DELIVERY} is set", red=True)
 
 
-def _why_delivery_is_missing(config: pytest.Config) -> str | None:
+def _why_delivery_is_missing() -> str | None:
     if os.environ.get(REQUIRE_DELIVERY) != "1":
         return None
-    outcomes = config.stash[delivery_outcomes]
-    if outcomes["skipped"]:
-        return f"{outcomes['skipped']} delivery tests were skipped"
-    return None if outcomes["passed"] else "no delivery test ran"
+    if delivery_outcomes["skipped"]:
+        return f"{delivery_outcomes['skipped']} delivery tests were skipped"
+    return None if delivery_outcomes["passed"] else "no delivery test ran"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,3 +175,14 @@ def test_a_histogram_that_starts_anew_counts_in_full() -> None:
 def test_memory_is_told() -> None:
     resident = resident_bytes()
     assert resident is None or 1_000_000 < resident <= 2 * peak_bytes()
+
+
+def test_the_memory_of_who_started_the_process_is_not_its_own() -> None:
+    large = 512 * 1_048_576
+    child = "from daemon.status import peak_bytes; print(peak_bytes())"
+    parent = (
+        f"import subprocess, sys; held = b'x' * {large};"
+        f"sys.exit(subprocess.run([sys.executable, '-c', {child!r}]).returncode)"
+    )
+    ran = subprocess.run([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    assert 1_000_000 < int(ran.stdout) < large

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, TopicAuthorizationFailedError
+from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, TopicAuthorizationFailedError
 
 from streams.faults import cause, describe
 
@@ -36,3 +36,9 @@ def test_an_error_is_its_type_once_and_what_it_says(error: BaseException, line: 
 )
 def test_a_broker_that_is_away_is_called_so(error: BaseException, line: str) -> None:
     assert cause(error) == line
+
+
+def test_what_an_error_came_of_is_what_counts() -> None:
+    error = KafkaError("Unexpected error during batch delivery")
+    error.__cause__ = KafkaConnectionError("[('::1', 1)]")
+    assert cause(error) == "the broker cannot be reached (KafkaConnectionError)"

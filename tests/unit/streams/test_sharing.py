@@ -1,0 +1,77 @@
+"""How partitions share a micro-batch, and the memory for what waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aiokafka import ConsumerRecord, TopicPartition
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.partition import Partition, bytes_of
+from streams.sharing import PARTITION_BYTES_MIN, one_a_unit, share_out, without_room
+
+PLENTY = 1 << 40
+
+
+def partition(number: int, queued: int, size: int = 10) -> Partition:
+    made = Partition(TopicPartition("requests", number), 1, 0)
+    made.offer([record(offset, size) for offset in range(queued)])
+    return made
+
+
+def record(offset: int, size: int) -> ConsumerRecord[Any, Any]:
+    return ConsumerRecord("requests", 0, offset, 0, 0, None, b"x" * size, None, -1, size, ())
+
+
+def shares(queued: list[int], rows: int, size: int = PLENTY) -> dict[int, int]:
+    ready = [partition(number, count) for number, count in enumerate(queued)]
+    return {taken.tp.partition: len(records) for taken, records in share_out(ready, rows, size)}
+
+
+@pytest.mark.parametrize(
+    ("queued", "expected"),
+    [
+        ([5], {0: 5}),
+        ([50], {0: 12}),
+        ([3, 4, 5], {0: 3, 1: 4, 2: 5}),
+        ([50, 50, 50], {0: 12}),
+        ([50, 1, 50], {1: 1, 0: 11}),
+        ([6, 50, 4], {2: 4, 0: 6, 1: 2}),
+    ],
+)
+def test_long_ranges_of_few_and_all_that_small_ones_have(queued: list[int], expected: dict[int, int]) -> None:
+    assert shares(queued, 12) == expected
+
+
+def test_bytes_bound_it_like_rows() -> None:
+    size = bytes_of([record(0, 10)])
+    assert shares([10, 10], 1_000, 4 * size) == {0: 4}
+    assert shares([10, 2], 1_000, 4 * size) == {1: 2, 0: 2}
+    assert shares([10, 10], 1_000, 1) == {0: 1}, "one that is larger than the bound goes alone"
+
+
+@given(queued=st.lists(st.integers(1, 30), min_size=1, max_size=8), rows=st.integers(1, 60))
+def test_no_room_is_wasted_and_whoever_comes_first_gets_something(queued: list[int], rows: int) -> None:
+    ready = [partition(number, count) for number, count in enumerate(queued)]
+    taken = share_out(ready, rows, PLENTY)
+    assert sum(len(records) for _, records in taken) == min(rows, sum(queued))
+    assert ready[0] in [each for each, _ in taken]
+    even = [each for each, count in zip(ready, queued, strict=True) if count <= rows // len(ready)]
+    assert not any(each.queued for each in even), "small ones are never put off"
+
+
+def test_of_each_unit_the_first_and_none_that_is_busy() -> None:
+    a, b, c = (partition(number, 1) for number in range(3))
+    assert one_a_unit([(a, "x"), (b, "y"), (c, "x")], ()) == [a, b]
+    assert one_a_unit([(a, "x"), (b, "y"), (c, "x")], {"x"}) == [b]
+
+
+def test_a_partition_has_no_room_once_it_has_its_share() -> None:
+    full, empty = partition(0, 30, PARTITION_BYTES_MIN // 20), partition(1, 0)
+    owned = {each.tp: each for each in (full, empty)}
+    foreign = TopicPartition("requests", 9)
+    assert without_room([*owned, foreign], owned, 2 * PARTITION_BYTES_MIN) == {full.tp, foreign}
+    assert without_room(owned, owned, 4 * PARTITION_BYTES_MIN) == set()
+    assert without_room(owned, owned, PARTITION_BYTES_MIN) == {full.tp, empty.tp}, "the buffer is full"
