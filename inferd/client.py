@@ -142,6 +142,7 @@ class Client:
         chunk_rows: int | None = None,
         deadline: datetime | None = None,
         labels: Mapping[str, str] | None = None,
+        headers: Mapping[str, str | bytes] | None = None,
         resume: bool = False,
         on_progress: OnProgress | None = None,
         timeout_s: float = TIMEOUT_S,
@@ -151,7 +152,8 @@ class Client:
         `rows` are rows (lists, dicts), a two-dimensional array, or an iterable, which may be asynchronous, of rows or
         of batches (lists of rows, two-dimensional arrays); a few messages of it are in memory at a time.
         `chunk_rows`: rows scored and published together; `deadline`: when all rows must have come, else the job ends
-        as `incomplete`; `labels` come back in its statuses.
+        as `incomplete`; `labels` come back in its statuses, and `headers` (`traceparent`, `tracestate`,
+        `correlation-id`) with the results of its chunks.
 
         After an interruption, call it again with the same rows, options and `job_id`: what the job has, changes
         nothing. With `resume` messages that the job has, as its status says, are not sent again. `on_progress` is told
@@ -160,7 +162,8 @@ class Client:
         `QuotaExceededError`, …; `ResultTimeoutError` where everything is sent and no worker says anything within
         `timeout_s`: the job waits for one then.
         """
-        options = JobOptions(outputs, chunk_rows, None if deadline is None else _unix_ms(deadline), labels)
+        deadline_ms = None if deadline is None else _unix_ms(deadline)
+        options = JobOptions(outputs, chunk_rows, deadline_ms, labels, _raw_headers(headers))
         return await self._jobs.submit(
             model_id, rows, job_id, options, timeout_s, resume=resume, on_progress=on_progress
         )

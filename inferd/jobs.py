@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiokafka.structs import RecordMetadata
@@ -47,6 +48,8 @@ class JobOptions:
     deadline_ms: int | None = None
     """Unix milliseconds."""
     labels: Mapping[str, str] | None = None
+    headers: RawHeaders = ()
+    """Of each message: `traceparent`, `correlation-id`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class Jobs:
         ModelReference.parse(model_id)
         job_id = new_job_id() if job_id is None else check_id(job_id)
         async with job_feed(self._cluster, job_id, self._limits) as feed:
-            submission = _Submission(self, feed, job_id, resume, on_progress or _ignore)
+            submission = _Submission(self, feed, job_id, options.headers, resume, on_progress or _ignore)
             await submission.open(model_id, options, self._encoding)
             async with aclosing(packed_rows(rows, self._encoding)) as messages:
                 async for packed in messages:
@@ -162,9 +165,12 @@ class Jobs:
                         raise JobClosedError(f"job {job_id} ended before the {what} was taken: it is {news.status}")
         raise _no_word(job_id, f"the {what}", timeout_s)
 
-    async def send(self, job_id: str, value: bytes, encoding: Encoding = "msgpack") -> asyncio.Future[RecordMetadata]:
+    async def send(
+        self, job_id: str, value: bytes, encoding: Encoding = "msgpack", headers: RawHeaders = ()
+    ) -> asyncio.Future[RecordMetadata]:
         """Hands a message of a job to the producer."""
-        return await self._cluster.send("jobs", key=job_id.encode(), value=value, headers=_HEADERS[encoding])
+        headers = (*_HEADERS[encoding], *headers)
+        return await self._cluster.send("jobs", key=job_id.encode(), value=value, headers=headers)
 
     async def acknowledged(self, sent: Sequence[asyncio.Future[RecordMetadata]]) -> None:
         """Waits until the broker has them."""
@@ -174,8 +180,11 @@ class Jobs:
 class _Submission:
     """One way of a job's messages to the broker."""
 
-    def __init__(self, jobs: Jobs, feed: JobFeed, job_id: str, resume: bool, on_progress: OnProgress) -> None:
+    def __init__(
+        self, jobs: Jobs, feed: JobFeed, job_id: str, headers: RawHeaders, resume: bool, on_progress: OnProgress
+    ) -> None:
         self._jobs, self._feed, self._job_id, self._on_progress = jobs, feed, job_id, on_progress
+        self._send = partial(jobs.send, job_id, headers=headers)
         self._before = feed.status
         self._had = feed.status.input_count if feed.status is not None and resume else 0
         self._passed: deque[PackedRows] = deque()
@@ -195,7 +204,7 @@ class _Submission:
                 labels=options.labels,
                 encoding=encoding,
             )
-            await self._jobs.acknowledged([await self._jobs.send(self._job_id, value, encoding)])
+            await self._jobs.acknowledged([await self._send(value, encoding)])
         if self._before is None:
             await self._wait(FIRST_WORD_S, lambda: self._feed.status is not None)
 
@@ -217,7 +226,7 @@ class _Submission:
 
     async def _put(self, seq: int, packed: PackedRows, rows: int) -> None:
         value = rows_message(seq, packed)
-        self._way.append((await self._jobs.send(self._job_id, value, packed.encoding), rows))
+        self._way.append((await self._send(value, packed.encoding), rows))
         while len(self._way) >= WINDOW:
             await self._arrived()
 
@@ -231,7 +240,7 @@ class _Submission:
         """Says that this was all, and waits until a worker has the job."""
         if self._passed:
             await self._put(self._seq - 1, self._passed.pop(), 0)
-        sent = await self._jobs.send(self._job_id, encode_close(self._seq))
+        sent = await self._send(encode_close(self._seq))
         while self._way:
             await self._arrived()
         await self._jobs.acknowledged([sent])

@@ -56,7 +56,7 @@ class Streams:
         users' own classes."""
         self._custom = custom or Custom()
         self.settings = settings
-        self.measures = LaneMeasures()
+        self.measures = LaneMeasures(make_tracing(settings))
         self.deploys: Deploys | None = None
         self.lane: Lane | None = None
         self._on_fatal = on_fatal
@@ -64,9 +64,7 @@ class Streams:
         self.tenants: Mapping[str, TenantParts] = {}
         self._slot: Slot | None = None
         self._reader = RecordReader(settings)
-        self._tracing = make_tracing(settings)
-        retrieved = partial(self.measures.observe_step, "retrieve")
-        self.jobs = JobService(settings, self._owned_jobs, self._reader, self._owner_url, retrieved)
+        self.jobs = JobService(settings, self._owned_jobs, self._reader, self._owner_url, self._retrieved)
         self._tasks: list[asyncio.Task[Any]] = []
         self._stage: Literal["starting", "running", "draining", "stopped"] = "starting"
         self._phase: Phase = "starting"
@@ -104,8 +102,6 @@ class Streams:
         self.tenants = compose_tenants(
             app, self.settings, topics, deploys, self.measures, self._reader, directory, self._custom
         )
-        for tenant in self.tenants.values():
-            tenant.requests.tracing = self._tracing
         stages = [stage for tenant in self.tenants.values() for stage in tenant.stages]
         guarantee = guarantee_of(self.settings, self.measures)
         lane = self.lane = Lane(self.settings, stages, group, guarantee, self.measures, self._crashed)
@@ -149,8 +145,8 @@ class Streams:
             self._slot = None
         if self.deploys is not None:
             await self.deploys.stop()
-        if self._tracing is not None:
-            await asyncio.to_thread(self._tracing.close)
+        if self.measures.tracing is not None:
+            await asyncio.to_thread(self.measures.tracing.close)
         self._stage = "stopped"
         self._enter("stopped")
         return in_time
@@ -192,6 +188,11 @@ class Streams:
             raise
         except BaseException as error:  # noqa: BLE001
             self._crashed(error)
+
+    def _retrieved(self, began: float) -> None:
+        self.measures.observe_step("retrieve", time.perf_counter() - began)
+        if self.measures.tracing is not None:
+            self.measures.tracing.step("retrieve", began)
 
     def _crashed(self, error: BaseException) -> None:
         log.error("streams_crashed", exc_info=error)

@@ -68,6 +68,7 @@ def compose_tenants(
         scorer = Scorer(catalog, settings.limits, settings.reply_to_allowed, custom.ask(tenant))
         names = TenantTopics(settings.namespace, tenant)
         requests = TenantLane(names, scorer, settings.worker_id, partitions_of, scoring, predictions)
+        requests.tracing = measures.tracing
         jobs_table = make_table(app, settings, tenant, "jobs", directory)
         jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, custom.process_batch(tenant))
         parts[tenant] = TenantParts(requests, jobs)

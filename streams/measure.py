@@ -7,13 +7,16 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
 from schemas.models import Manifest
 from streams.effects import Tally
 from streams.snapshot import LatencySnapshot, Step, TenantSnapshot
+
+if TYPE_CHECKING:
+    from streams.tracing import Tracing
 
 LATENCY_BOUNDS_S = (
     0.0005,
@@ -162,7 +165,9 @@ class ChunkCounters:
 class LaneMeasures:
     """What the lane as a whole did."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: Tracing | None = None) -> None:
+        """`tracing`: what makes spans; None for none."""
+        self.tracing = tracing
         self.queue = LatencyHistogram()
         self.infer = LatencyHistogram()
         self.end_to_end = LatencyHistogram()

@@ -1,4 +1,5 @@
-"""Traces: spans of the requests that carry a sampled `traceparent`, and of the micro-batches that answered them.
+"""Traces: spans of the requests that carry a sampled `traceparent`, and of the micro-batches that answered them; and of
+the messages, chunks and results of jobs that carry one.
 
 A request's span is a child of the caller's. A micro-batch's span has one child for each step, is itself a child of the
 first such request's span, and is linked with the others; so each of the traces leads to the steps. Spans are made
@@ -14,6 +15,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any
@@ -21,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from schemas.errors import ServerError
-from schemas.headers import RequestHeaders
+from schemas.headers import RawHeaders, RequestHeaders
 from streams.direct import DIRECT_PARTITION
 from streams.inference.micro_batch import Outcome, Record
 from streams.measure import Laps
 from streams.settings import StreamSettings
+from streams.snapshot import Step
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -34,11 +37,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 REQUEST_SPAN, BATCH_SPAN = "inferd.request", "inferd.micro_batch"
+MESSAGE_SPAN, CHUNK_SPAN = "inferd.job_message", "inferd.job_chunk"
 REQUESTS_MAX = 64
 """Traced requests of one micro-batch; what goes beyond is answered without spans."""
 CLOSE_TIMEOUT_S = 2.0
 TRACEPARENT = "traceparent"
+TRACE_HEADERS = (TRACEPARENT, "tracestate")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-(?P<flags>[0-9a-f]{2})(-|$)")
+CALLER: ContextVar[RawHeaders] = ContextVar("caller", default=())
+"""Headers that whoever is served now, over HTTP, wants to be passed on."""
 Parts = Sequence[tuple[int, Sequence[Record]]]
 
 
@@ -76,18 +83,20 @@ class _Asked:
 class OpenSpans:
     """Spans that end when the results of one partition are acknowledged."""
 
-    def __init__(self, respond: Span, requests: Sequence[Span]) -> None:
-        self._respond = respond
-        self._requests = requests
+    def __init__(self, steps: Sequence[Span], wholes: Sequence[Span]) -> None:
+        """`steps`: the last ones, of publishing; `wholes`: what they are steps of."""
+        self._steps = steps
+        self._wholes = wholes
 
     def landed(self) -> None:
         """The results are acknowledged."""
-        for span in (self._respond, *self._requests):
+        for span in (*self._steps, *self._wholes):
             span.end()
 
     def dropped(self) -> None:
-        """The results were not acknowledged: the requests are answered anew, and that has spans of its own."""
-        self._respond.add_event("dropped", {"reason": "not acknowledged; the requests are answered again"})
+        """The results were not acknowledged: all is done anew, and that has spans of its own."""
+        for step in self._steps:
+            step.add_event("dropped", {"reason": "not acknowledged; it is done again"})
         self.landed()
 
 
@@ -126,12 +135,47 @@ class Tracing:
             log.exception("tracing_failed", topic=topic)
             return {}
 
-    def _spans(self, topic: str, asked: Sequence[_Asked], outcome: Outcome, laps: Laps) -> dict[int, OpenSpans]:
+    def done_together(
+        self, name: str, topic: str, parts: Parts, step: Step, began: float, ended: float, last: Step | None = None
+    ) -> dict[int, OpenSpans]:
+        """Spans called `name` of records of jobs that took `step` at once, after waiting in `queue`; times are those
+        of the timer. With `last`, the step of publishing, by partition those that are still open. Never raises."""
+        try:
+            at = self._times()
+            opened: dict[int, tuple[list[Span], list[Span]]] = {}
+            traced = [(number, each) for number, records in parts for each in records if is_traced(each.headers)]
+            for number, record in traced[:REQUESTS_MAX]:
+                attributes = _attributes(topic, number, record.offset)
+                span = self._consumed(name, "queue", _texts(record.headers), attributes, record.timestamp, at(began))
+                within = self._api.set_span_in_context(span)
+                self._tracer.start_span(step, within, start_time=at(began)).end(at(ended))
+                if last is None:
+                    span.end(at(ended))
+                    continue
+                steps, wholes = opened.setdefault(number, ([], []))
+                steps.append(self._tracer.start_span(last, within, start_time=at(ended)))
+                wholes.append(span)
+            return {number: OpenSpans(*spans) for number, spans in opened.items()}
+        except Exception:
+            log.exception("tracing_failed", topic=topic)
+            return {}
+
+    def step(self, name: Step, began: float) -> None:
+        """The span of a step that ends now, for the caller of now. Never raises."""
+        try:
+            if is_traced(headers := CALLER.get()):
+                span = self._tracer.start_span(name, self._extract(_texts(headers)), start_time=self._times()(began))
+                span.end()
+        except Exception:
+            log.exception("tracing_failed", step=name)
+
+    def _times(self) -> Callable[[float], int]:
+        """What makes Unix nanoseconds of a time of the timer."""
         now_ns, now = self._clock_ns(), self._timer()
+        return lambda then: now_ns - int((now - then) * 1e9)
 
-        def at(lap_s: float) -> int:
-            return now_ns - int((now - lap_s) * 1e9)
-
+    def _spans(self, topic: str, asked: Sequence[_Asked], outcome: Outcome, laps: Laps) -> dict[int, OpenSpans]:
+        at = self._times()
         requests = [self._request(topic, each, outcome, at(laps.began)) for each in asked]
         batch = self._batch(topic, requests, outcome, at(laps.began))
         within = self._api.set_span_in_context(batch)
@@ -141,7 +185,7 @@ class Tracing:
         numbers = {each.number for each in asked}
         return {
             number: OpenSpans(
-                self._tracer.start_span("respond", within, start_time=at(laps.ended)),
+                [self._tracer.start_span("respond", within, start_time=at(laps.ended))],
                 [span for span, each in zip(requests, asked, strict=True) if each.number == number],
             )
             for number in numbers
@@ -166,32 +210,42 @@ class Tracing:
         return span
 
     def _request(self, topic: str, asked: _Asked, outcome: Outcome, began_ns: int) -> Span:
-        # Clocks of others may run ahead of ours.
-        came_ns = min(asked.record.timestamp * 1_000_000, began_ns) if asked.record.timestamp > 0 else began_ns
-        span = self._tracer.start_span(
-            REQUEST_SPAN,
-            self._extract(asked.headers),
-            self._api.SpanKind.CONSUMER,
-            _attributes(topic, asked),
-            start_time=came_ns,
-        )
-        within = self._api.set_span_in_context(span)
-        self._tracer.start_span("receive", within, start_time=came_ns).end(began_ns)
+        record = asked.record
+        attributes = _attributes(topic, asked.number, record.offset)
+        span = self._consumed(REQUEST_SPAN, "receive", asked.headers, attributes, record.timestamp, began_ns)
         if (error := outcome.failures.get(asked.index)) is not None:
             span.set_attribute("error.type", error.code)
             span.set_status(self._api.StatusCode.ERROR, error.code)
         return span
 
+    def _consumed(
+        self,
+        name: str,
+        waiting: Step,
+        headers: dict[str, str],
+        attributes: dict[str, Any],
+        timestamp_ms: int,
+        began_ns: int,
+    ) -> Span:
+        """The span of a record, from when it came, with the step in which it waited until `began_ns`."""
+        # Clocks of others may run ahead of ours.
+        came_ns = min(timestamp_ms * 1_000_000, began_ns) if timestamp_ms > 0 else began_ns
+        kind = self._api.SpanKind.CONSUMER
+        span = self._tracer.start_span(name, self._extract(headers), kind, attributes, start_time=came_ns)
+        within = self._api.set_span_in_context(span)
+        self._tracer.start_span(waiting, within, start_time=came_ns).end(began_ns)
+        return span
 
-def _attributes(topic: str, asked: _Asked) -> dict[str, Any]:
-    if asked.number == DIRECT_PARTITION:
+
+def _attributes(topic: str, number: int, offset: int) -> dict[str, Any]:
+    if number == DIRECT_PARTITION:
         return {"inferd.direct": True}
     return {
         "messaging.system": "kafka",
         "messaging.operation.type": "process",
         "messaging.destination.name": topic,
-        "messaging.destination.partition.id": str(asked.number),
-        "messaging.kafka.offset": asked.record.offset,
+        "messaging.destination.partition.id": str(number),
+        "messaging.kafka.offset": offset,
     }
 
 
@@ -205,6 +259,15 @@ def _sampled(parts: Parts, headers_of: Mapping[int, RequestHeaders]) -> Iterator
             number, records = parts[place]
             found = {name: value.decode() for name, value in passed.items()}
             yield _Asked(index, number, records[index - starts[place]], found)
+
+
+def is_traced(headers: Sequence[tuple[str, bytes | None]]) -> bool:
+    """Whether whoever sent these headers records a trace."""
+    return any(name == TRACEPARENT and is_sampled(value or b"") for name, value in headers)
+
+
+def _texts(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
+    return {name: value.decode() for name, value in headers if name in TRACE_HEADERS and value is not None}
 
 
 def is_sampled(traceparent: bytes) -> bool:

@@ -18,10 +18,11 @@ from daemon.http.errors import SAFE_HEADERS, Respond, json_bytes
 from daemon.http.forwarding import PARTITIONS, Body, Forwarding, is_forwarded, merged, told_partitions
 from daemon.http.jobs_formats import CONTENT_TYPES, NDJSON, accepted_format, csv_pieces, parquet_pieces
 from daemon.http.jobs_upload import BLOCK_ROWS, LinePacker, body_pieces, row_messages
+from daemon.http.predictions import named_headers
 from daemon.http.services import Jobs
 from daemon.http.streamed import send_streamed
 from schemas.errors import InvalidValueError, MalformedError, TooLargeError
-from schemas.headers import DEADLINE_MS_MAX, Encoding
+from schemas.headers import DEADLINE_MS_MAX, PASSED_THROUGH, Encoding
 from schemas.job_codec import encode_open
 from schemas.jobs import PHASES
 from schemas.limits import DEFAULT_LIMITS, Limits
@@ -30,6 +31,7 @@ from schemas.strict import DECODE_ERRORS
 from schemas.strict_json import repeats_key
 from schemas.strict_msgpack import header
 from streams.jobs.elsewhere import ElsewhereError
+from streams.tracing import CALLER
 
 JOBS: web.AppKey[Jobs] = web.AppKey("jobs", Jobs)
 FORWARDING = web.AppKey("forwarding", Forwarding)
@@ -38,6 +40,8 @@ ROWS: web.AppKey[Limits] = web.AppKey("rows", Limits)
 BODY: web.RequestKey[bytes | Body] = web.RequestKey("body", cast(Any, object))
 """Of a request that may turn out to be another worker's: what was read, or is still to be read."""
 LISTED_MAX, LISTED_DEFAULT = 1_000, 100
+PASSED_ON = {name: name for name in PASSED_THROUGH}
+"""HTTP headers that messages, chunks and their results have as record headers."""
 NUMBER_MAX = DEADLINE_MS_MAX
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 _FIELDS: dict[Encoding, Any] = {
@@ -79,6 +83,7 @@ def by_owner(respond: Respond) -> Respond:
 
     @wraps(respond)
     async def respond_or_forward(request: web.Request) -> web.StreamResponse:
+        CALLER.set(tuple(named_headers(request, PASSED_ON)))
         try:
             return await respond(request)
         except ElsewhereError as elsewhere:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -97,11 +98,15 @@ def with_model_id(body: bytes, model_id: str, encoding: Encoding) -> bytes:
 def record_headers(request: web.Request, encoding: Encoding, timeout_s: float) -> Headers:
     """The headers of the record that the request would be: its deadline is its own, or that of the time-out."""
     headers: Headers = [(CONTENT_TYPE, MEDIA_TYPES[encoding].encode())]
-    for name, record_name in RECORD_HEADERS.items():
-        headers += [(record_name, _bytes(value)) for value in request.headers.getall(name, ())]
+    headers += named_headers(request, RECORD_HEADERS)
     if DEADLINE not in request.headers:
         headers.append((DEADLINE, b"%d" % ((time.time() + timeout_s) * 1_000)))
     return headers
+
+
+def named_headers(request: web.Request, names: Mapping[str, str]) -> Headers:
+    """Headers of the request as those of a record; `names`: of both, by that of the request."""
+    return [(names[name], _bytes(value)) for name in names for value in request.headers.getall(name, ())]
 
 
 def _bytes(value: str) -> bytes:

@@ -11,7 +11,7 @@ import structlog
 from aiokafka import TopicPartition
 
 from schemas.errors import ModelServingError
-from schemas.headers import Encoding, parse_headers
+from schemas.headers import Encoding, parse_headers, readable_headers
 from schemas.job_chunk_codec import decode_chunk, encode_barrier_result
 from schemas.jobs import Barrier, BarrierResult, Chunk
 from schemas.limits import Limits
@@ -28,6 +28,7 @@ from streams.jobs.stages import CONTENT_TYPES
 from streams.measure import ChunkCounters, LaneMeasures, TenantCounters
 from streams.stage import Kind, Work
 from streams.tables import LaneTable
+from streams.tracing import CHUNK_SPAN
 
 log = structlog.get_logger(__name__)
 
@@ -99,8 +100,22 @@ class JobChunks:
         self._measures.observe_step_since("queue", timestamps, self._clock() * 1000)
         parts = [(tp, [(record, self._read(record)) for record in records]) for tp, records in work]
         chunks = [read for _, part in parts for _, read in part if isinstance(read, Chunk)]
+        started = time.perf_counter()
         results = iter(await self._score(chunks))
-        return [self._steps(tp, part, results) for tp, part in parts]
+        steps = [self._steps(tp, part, results) for tp, part in parts]
+        self._trace(work, steps, started)
+        return steps
+
+    def _trace(self, work: Work, steps: Sequence[Sequence[Effects]], started: float) -> None:
+        """Gives the last effects of each partition the spans that they end."""
+        tracing = self._measures.tracing
+        if tracing is None:
+            return
+        parts = [(tp.partition, records) for tp, records in work]
+        ended = time.perf_counter()
+        spans = tracing.done_together(CHUNK_SPAN, self.topic, parts, "process", started, ended, last="store")
+        for (tp, _), effects in zip(work, steps, strict=True):
+            effects[-1].spans = spans.get(tp.partition)
 
     def _read(self, record: Record) -> Read:
         refusal: ModelServingError | None = getattr(record, "refusal", None)
@@ -213,7 +228,9 @@ class JobChunks:
         run.records.append(record)
         if isinstance(read, Chunk):
             value = next(results)
-            run.outgoing.append((read.partition, (read.job_id.encode(), value, CONTENT_TYPES[read.encoding])))
+            passed_on = readable_headers(record.headers, self._limits).passed_through
+            headers = [*CONTENT_TYPES[read.encoding], *passed_on]
+            run.outgoing.append((read.partition, (read.job_id.encode(), value, headers)))
         elif isinstance(read, Barrier):
             answer = encode_barrier_result(BarrierResult(read.job_id, read.barrier, tp.partition))
             run.outgoing.append((read.partition, (read.job_id.encode(), answer, [])))
@@ -243,9 +260,14 @@ class JobChunks:
 
     def closed(self, number: int) -> None: ...
 
-    def rewound(self, number: int, dropped: Sequence[Effects]) -> None: ...
+    def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
+        for effects in dropped:
+            if effects.spans is not None:
+                effects.spans.dropped()
 
-    def landed(self, number: int, effects: Effects) -> None: ...
+    def landed(self, number: int, effects: Effects) -> None:
+        if effects.spans is not None:
+            effects.spans.landed()
 
     def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
         return None

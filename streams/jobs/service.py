@@ -43,6 +43,7 @@ from streams.jobs.stages import CONTENT_TYPES
 from streams.jobs.upload import JobMessagesOut
 from streams.publish import close_producer, open_producer, producer_options
 from streams.settings import StreamSettings
+from streams.tracing import CALLER
 
 RECORD_OVERHEAD_BYTES = 4_096
 IDS_A_PARTITION = 64
@@ -62,10 +63,10 @@ class JobService:
         owned: Callable[[], Mapping[str, OwnedJobs]],
         reader: RecordReader,
         owner_url: OwnerUrl,
-        retrieved: Callable[[float], None] = lambda _seconds: None,
+        retrieved: Callable[[float], None] = lambda _began: None,
     ) -> None:
-        """`owned`: by tenant; `owner_url`: who has a partition of `jobs`; `retrieved` is told how long reading
-        the result of a chunk took."""
+        """`owned`: by tenant; `owner_url`: who has a partition of `jobs`; `retrieved` is told when (`perf_counter`)
+        the reading of a chunk's result began that has just ended."""
         self._settings = settings
         self._owned = owned
         self._reader = reader
@@ -125,7 +126,7 @@ class JobService:
         if record is None:
             raise JobExpiredError(f"results of job {state.job_id!r} are past the retention of {tp.topic}")
         result = decode_chunk_result(record.value, state.encoding, self._settings.limits)
-        self._retrieved(time.perf_counter() - started)
+        self._retrieved(started)
         return result
 
     # ------------------------------------------------------------------ messages
@@ -211,7 +212,7 @@ class JobService:
 
         async def produce(value: bytes, encoding: Encoding) -> asyncio.Future[RecordMetadata]:
             producer = await self._opened()
-            headers = CONTENT_TYPES[encoding]
+            headers = [*CONTENT_TYPES[encoding], *CALLER.get()]
             sent: asyncio.Future[RecordMetadata] = await producer.send(
                 topic, value, job_id.encode(), number, headers=headers
             )

@@ -33,6 +33,7 @@ from streams.jobs.owned import JobsPartition, OwnedJobs, change_of
 from streams.measure import JobCounters, LaneMeasures, TenantCounters
 from streams.stage import Kind, Work
 from streams.tables import LaneTable
+from streams.tracing import MESSAGE_SPAN
 
 log = structlog.get_logger(__name__)
 
@@ -79,13 +80,14 @@ class _Draft:
     effects: Effects
     changed: dict[str, JobState | None] = field(default_factory=dict)
     counted: JobCounters = field(default_factory=JobCounters)
+    passed_on: list[tuple[str, bytes | None]] = field(default_factory=list)
+    """Headers that chunks have from the message that they are cut from."""
 
     def take(self, job_id: str, before: JobState | None, step: Step) -> None:
         """Adds what follows from one step."""
         for chunk in step.chunks:
-            self._add(
-                "job-chunks", self._partition_of(chunk), (chunk_key(job_id, chunk.chunk), encode_chunk(chunk), [])
-            )
+            outgoing = (chunk_key(job_id, chunk.chunk), encode_chunk(chunk), self.passed_on)
+            self._add("job-chunks", self._partition_of(chunk), outgoing)
         if step.barrier is not None:
             self._add_barrier(step.barrier)
         if step.status is not None and step.state is not None:
@@ -214,14 +216,19 @@ class JobMessages(_JobStage):
         timestamps = [record.timestamp for _, records in work for record in records]
         measures.observe_step_since("queue", timestamps, self._surroundings.now_ms())
         effects = await super().process(work)
-        measures.observe_step("chunk", time.perf_counter() - started)
+        ended = time.perf_counter()
+        measures.observe_step("chunk", ended - started)
+        if (tracing := measures.tracing) is not None:
+            parts = [(tp.partition, records) for tp, records in work]
+            tracing.done_together(MESSAGE_SPAN, self.topic, parts, "chunk", started, ended)
         return effects
 
     def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
         limits = self._owned.limits
         job_id = check_job_id(record.key)
-        encoding = parse_headers(record.headers, limits).encoding
-        message = decode_job_message(record.value, encoding, limits)
+        headers = parse_headers(record.headers, limits)
+        message = decode_job_message(record.value, headers.encoding, limits)
+        draft.passed_on = [*headers.passed_through]
         before = draft.partition.state(job_id)
         terms = self._surroundings.terms(draft.number, draft.partition)
         step = advance(before, job_id, message, record.offset, now_ms, terms)

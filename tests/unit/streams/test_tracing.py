@@ -19,7 +19,16 @@ from schemas.connection import KafkaConnection
 from schemas.errors import ServerError
 from streams import tracing as tracing_module
 from streams.settings import StreamSettings
-from streams.tracing import BATCH_SPAN, REQUEST_SPAN, REQUESTS_MAX, Tracing, is_sampled, make_tracing
+from streams.tracing import (
+    BATCH_SPAN,
+    CALLER,
+    CHUNK_SPAN,
+    REQUEST_SPAN,
+    REQUESTS_MAX,
+    Tracing,
+    is_sampled,
+    make_tracing,
+)
 from tests.fixtures.lane import Bench, request, tp
 
 SCORING = ["validate", "preprocess", "predict", "postprocess"]
@@ -187,3 +196,52 @@ def test_with_both_spans_are_named_for_the_worker(monkeypatch: pytest.MonkeyPatc
     assert (resource["service.name"], resource["service.instance.id"]) == ("scoring", "w1")
     tracing.close()
     assert make_tracing(StreamSettings(KafkaConnection(), "w1", tmp_path)) is None
+
+
+# Jobs
+
+START, END = 10.0, 10.5
+
+
+@pytest.fixture
+def tracing(bench: Bench, exporter: InMemorySpanExporter) -> Tracing:
+    assert bench.tenant.tracing is not None
+    return bench.tenant.tracing
+
+
+def done_together(tracing: Tracing, *records: Any, **more: Any) -> dict[int, Any]:
+    return tracing.done_together(CHUNK_SPAN, "chunks", [(3, records)], "process", START, END, **more)
+
+
+def test_records_of_jobs_wait_and_take_part_in_a_step(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
+    assert done_together(tracing, request(0), traced(1, 7), traced(2, 8)) == {}
+    wholes = finished(exporter, CHUNK_SPAN)
+    assert [parent_of(whole) for whole in wholes] == [8, 9], "each in the trace of its own caller"
+    for whole in wholes:
+        queue, process = [span for span in exporter.get_finished_spans() if parent_of(span) == id_of(whole)]
+        assert (queue.name, process.name) == ("queue", "process")
+        assert queue.end_time == process.start_time
+        assert (process.end_time or 0) - (process.start_time or 0) == pytest.approx((END - START) * 1e9, rel=0.01)
+        assert process.end_time == whole.end_time
+
+
+def test_with_a_last_step_they_end_when_that_is_acknowledged(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
+    spans = done_together(tracing, traced(1, 7), traced(2, 8), last="store")
+    assert finished(exporter, CHUNK_SPAN) == []
+    spans[3].landed()
+    assert len(finished(exporter, "store")) == len(finished(exporter, CHUNK_SPAN)) == 2
+
+
+def test_what_is_dropped_says_so(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
+    done_together(tracing, traced(1, 7), last="store")[3].dropped()
+    (store,) = finished(exporter, "store")
+    assert [event.name for event in store.events] == ["dropped"]
+
+
+def test_a_step_is_a_child_of_the_caller_of_now(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
+    tracing.step("retrieve", START)
+    before = CALLER.set((traceparent(7),))
+    tracing.step("retrieve", START)
+    CALLER.reset(before)
+    (span,) = exporter.get_finished_spans()
+    assert parent_of(span) == 8
