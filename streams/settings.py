@@ -18,7 +18,7 @@ Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 class LaneSettings:
     """Bounds of the batch lane."""
 
-    batch_rows_max: int = 2_048
+    batch_rows_max: int = 4_096
     """Records of one micro-batch."""
     batch_bytes_max: int = 4 * 1_048_576
     batch_wait_ms: float = 0.0
