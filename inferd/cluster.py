@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from asyncio import Future
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from schemas.topics import STREAMS, Stream, TenantTopics
 RECORD_OVERHEAD_BYTES = 64 * 1_024
 BATCH_BYTES_MAX = 128 * 1_024
 FETCH_WAIT_MS = 500
+TOPIC_KNOWN_WITHIN_S, TOPIC_RETRY_S = 1.0, 0.1
 FAULTS = (KafkaError, OSError, TimeoutError)
 
 
@@ -75,20 +77,27 @@ class Cluster:
         return self._partitions[stream]
 
     async def _look_up(self, stream: Stream) -> tuple[int, ...]:
-        # Asked for by name, a topic that is not there would be created by brokers that create topics on their own.
-        topic = self.topics.name(stream)
-        try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                metadata = await self._connected().client.fetch_all_metadata()
-        except FAULTS as error:
-            raise self._typed(error, f"looking for topic {topic}") from error
-        for other in STREAMS:
-            # The answer has all topics anyway.
-            if found := metadata.partitions_for_topic(self.topics.name(other)):
-                self._partitions[other] = tuple(sorted(found))
-        if stream not in self._partitions:
-            raise topic_not_found(topic, self.topics.tenant)
+        """Partitions of a topic; one that was created just now is waited for a moment, until brokers know of it."""
+        topic, deadline = self.topics.name(stream), time.monotonic() + TOPIC_KNOWN_WITHIN_S
+        while stream not in self._partitions:
+            try:
+                async with asyncio.timeout(self._connect_timeout_s):
+                    await self._note_partitions()
+            except FAULTS as error:
+                raise self._typed(error, f"looking for topic {topic}") from error
+            if stream not in self._partitions:
+                if time.monotonic() > deadline:
+                    raise topic_not_found(topic, self.topics.tenant)
+                await asyncio.sleep(TOPIC_RETRY_S)
         return self._partitions[stream]
+
+    async def _note_partitions(self) -> None:
+        # Asked for by name, a topic that is not there would be created by brokers that create topics on their own; the
+        # answer has all topics anyway.
+        metadata = await self._connected().client.fetch_all_metadata()
+        for stream in STREAMS:
+            if found := metadata.partitions_for_topic(self.topics.name(stream)):
+                self._partitions[stream] = tuple(sorted(found))
 
     async def send(
         self,

@@ -1,0 +1,48 @@
+"""Topics are looked up before they are used: one that is new is waited for, one that is not there is named."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from inferd.cluster import Cluster
+from inferd.errors import TopicNotFoundError
+from schemas.connection import KafkaConnection
+from schemas.limits import DEFAULT_LIMITS
+from schemas.topics import TenantTopics
+
+
+class Brokers:
+    """Brokers that know of a topic from the n-th question on."""
+
+    def __init__(self, known_from: float) -> None:
+        self.known_from = known_from
+        self.asked = 0
+
+    async def fetch_all_metadata(self) -> Any:
+        self.asked += 1
+        known = {"ns.t.requests": {1, 0}} if self.asked >= self.known_from else {}
+        return SimpleNamespace(partitions_for_topic=known.get)
+
+
+def cluster_of(brokers: Brokers) -> Cluster:
+    cluster = Cluster(KafkaConnection(), TenantTopics("ns", "t"), "test", DEFAULT_LIMITS, 5.0)
+    cluster._producer = SimpleNamespace(client=brokers)  # type: ignore[assignment]
+    return cluster
+
+
+async def test_a_topic_that_is_new_is_waited_for_and_asked_for_once() -> None:
+    brokers = Brokers(known_from=2)
+    cluster = cluster_of(brokers)
+    assert [await cluster.partitions("requests") for _ in range(2)] == [(0, 1)] * 2
+    assert brokers.asked == 2
+
+
+async def test_a_topic_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inferd.cluster.TOPIC_KNOWN_WITHIN_S", 0.15)
+    brokers = Brokers(known_from=float("inf"))
+    with pytest.raises(TopicNotFoundError, match=r"ns\.t\.requests is not there.*inferd topics create"):
+        await cluster_of(brokers).partitions("requests")
+    assert brokers.asked > 1
