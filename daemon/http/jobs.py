@@ -44,6 +44,7 @@ PASSED_ON = {name: name for name in PASSED_THROUGH}
 """HTTP headers that messages, chunks and their results have as record headers."""
 NUMBER_MAX = DEADLINE_MS_MAX
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
+_LABELS = msgspec.json.Decoder(dict[str, str]).decode
 _FIELDS: dict[Encoding, Any] = {
     "json": msgspec.json.Decoder(dict[str, msgspec.Raw]).decode,
     "msgpack": msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode,
@@ -133,7 +134,18 @@ def _opening(request: web.Request, chunk_rows: int | None) -> bytes:
         row_count=_optional_number(request, "row_count"),
         chunk_rows=chunk_rows,
         deadline_ms=_optional_number(request, "deadline"),
+        labels=_labels(query["labels"].encode()) if "labels" in query else None,
     )
+
+
+def _labels(text: bytes) -> dict[str, str]:
+    try:
+        labels = _LABELS(text)
+    except DECODE_ERRORS as error:
+        raise InvalidValueError(f"query parameter labels: expected a JSON object of texts: {error}") from None
+    if repeats_key(text):
+        raise InvalidValueError("query parameter labels: a name comes twice")
+    return labels
 
 
 async def list_jobs(request: web.Request) -> web.StreamResponse:

@@ -131,6 +131,7 @@ OF_NDJSON = (
     Parameter("row_count", "query", Annotated[int, Meta(ge=0)], "of NDJSON: how many rows there must be"),
     Parameter("chunk_rows", "query", Annotated[int, Meta(ge=1)], "of NDJSON: rows of a chunk"),
     Parameter("deadline", "query", DEADLINE.type, "of NDJSON: Unix milliseconds at which all rows must be there"),
+    Parameter("labels", "query", str, "of NDJSON: a JSON object of texts, which come back in the statuses"),
 )
 UPLOAD = {BYTES: bytes, "text/plain": bytes, "multipart/form-data": Form}
 

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import msgpack
 import pytest
 from aiohttp import ClientPayloadError, ClientSession, web
 from aiohttp.test_utils import unused_port
@@ -169,10 +171,12 @@ async def test_an_upload_is_passed_on_as_it_comes(nodes: tuple[Node, Node], sess
             yield b"[1.5]\n" * 1_000
             await asyncio.sleep(0.1)
 
-    url = f"{nodes[place].url}/jobs?model=churn&job_id=j2&outputs=raw,prediction&chunk_rows=100"
+    labels = quote('{"team":"risk"}')
+    url = f"{nodes[place].url}/jobs?model=churn&job_id=j2&outputs=raw,prediction&chunk_rows=100&labels={labels}"
     assert (await answer_of(session, "POST", url, data=body(), headers=NDJSON))[0] == 202
     opening, *messages = nodes[1].jobs.uploaded
-    assert b"churn" in opening
+    assert msgpack.unpackb(opening)["labels"] == {"team": "risk"}
+    assert msgpack.unpackb(opening)["model_id"] == "churn"
     assert sum(len(json.loads(message)["input_batch"]) for message in messages) == 5_000
 
 
@@ -316,6 +320,9 @@ async def test_a_body_that_is_too_large_as_json_may_come_as_ndjson(
         ("?model=m&outputs=nothing", 422, "invalid_value"),
         ("?model=m&chunk_rows=0", 422, "invalid_value"),
         ("?model=m&deadline=soon", 422, "invalid_value"),
+        ("?model=m&labels=team", 422, "invalid_value"),
+        ("?model=m&labels=%7B%22run%22:7%7D", 422, "invalid_value"),
+        ("?model=m&labels=%7B%22run%22:%22a%22,%22run%22:%22b%22%7D", 422, "invalid_value"),
     ],
 )
 async def test_a_query_that_opens_no_job_is_refused(
