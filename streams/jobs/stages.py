@@ -7,6 +7,7 @@ its successor wrote.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +16,12 @@ from zlib import crc32
 import structlog
 from aiokafka import TopicPartition
 
-from schemas.errors import ModelServingError
+from schemas.errors import ModelNotFoundError, ModelServingError, VersionNotFoundError
 from schemas.headers import CONTENT_TYPE, Encoding, parse_headers
 from schemas.job_chunk_codec import decode_outcome, encode_chunk
 from schemas.job_codec import decode_job_message
 from schemas.job_status_codec import encode_status
-from schemas.jobs import Barrier, Chunk, JobStatus, check_job_id, chunk_key
+from schemas.jobs import Barrier, Chunk, JobStatus, OpenJob, SubmitJob, check_job_id, chunk_key
 from schemas.topics import Stream, TenantTopics
 from streams.dead_letters import add_dead_letter
 from streams.effects import Effects, Outgoing, Tally, timestamps_of
@@ -43,6 +44,7 @@ OUTCOMES_MAX = 512
 DUE_MAX = 256
 """Jobs that one look at the clock deals with."""
 NO_ROWS = JobState("", 0, 0)
+MODEL_KNOWN_WITHIN_S, LOOK_AGAIN_S = 1.0, 0.02
 CONTENT_TYPES: dict[Encoding, list[tuple[str, bytes | None]]] = {
     "msgpack": [],
     "json": [(CONTENT_TYPE, b"application/json")],
@@ -215,6 +217,7 @@ class JobMessages(_JobStage):
         measures, started = self._surroundings.measures, time.perf_counter()
         timestamps = [record.timestamp for _, records in work for record in records]
         measures.observe_step_since("queue", timestamps, self._surroundings.now_ms())
+        await self._await_models(work)
         effects = await super().process(work)
         ended = time.perf_counter()
         measures.observe_step("chunk", ended - started)
@@ -222,6 +225,43 @@ class JobMessages(_JobStage):
             parts = [(tp.partition, records) for tp, records in work]
             tracing.done_together(MESSAGE_SPAN, self.topic, parts, "chunk", started, ended)
         return effects
+
+    async def _await_models(self, work: Work) -> None:
+        """Gives a model that was deployed just before its job was opened the time to get here: without, a job fails."""
+        deadline = time.monotonic() + MODEL_KNOWN_WITHIN_S
+        young_ms = self._surroundings.now_ms() - MODEL_KNOWN_WITHIN_S * 1_000
+        for tp, records in work:
+            for record in records:
+                if record.timestamp > young_ms and (opening := self._opening(tp.partition, record)) is not None:
+                    await self._known(*opening, deadline)
+
+    async def _known(self, job_id: str, opening: OpenJob, deadline: float) -> None:
+        while time.monotonic() < deadline:
+            if self._is_known(job_id, opening):
+                return
+            await asyncio.sleep(LOOK_AGAIN_S)
+
+    def _opening(self, number: int, record: Record) -> tuple[str, OpenJob] | None:
+        """What a record opens, if it is a job that nobody has heard of."""
+        try:
+            job_id = check_job_id(record.key)
+            if getattr(record, "refusal", None) or self._owned.partitions[number].state(job_id) is not None:
+                return None
+            limits = self._owned.limits
+            message = decode_job_message(record.value, parse_headers(record.headers, limits).encoding, limits)
+        except ModelServingError:
+            return None
+        opening = message.open if isinstance(message, SubmitJob) else message
+        return (job_id, opening) if isinstance(opening, OpenJob) else None
+
+    def _is_known(self, job_id: str, opening: OpenJob) -> bool:
+        try:
+            self._surroundings.pin(opening.model, opening.outputs, job_id)
+        except (ModelNotFoundError, VersionNotFoundError):
+            return False
+        except ModelServingError:
+            return True
+        return True
 
     def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
         limits = self._owned.limits
