@@ -12,7 +12,8 @@ from schemas.errors import InternalError
 from streams.inference.cache import PredictionCache
 from streams.inference.micro_batch import Group, Outcome, Work, halve
 from streams.inference.scoring import Scorer
-from streams.measure import LaneMeasures, Laps
+from streams.laps import Laps
+from streams.measure import LaneMeasures
 from streams.pace import Pace
 
 log = structlog.get_logger(__name__)

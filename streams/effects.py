@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from streams.counters import JobCounters, Tally
+
 if TYPE_CHECKING:
     from streams.inference.micro_batch import Record
-    from streams.measure import JobCounters
     from streams.tables import Change, TablePartition
     from streams.tracing import OpenSpans
 
@@ -22,16 +22,6 @@ OUTGOING_OVERHEAD_BYTES = 64
 def timestamps_of(records: Sequence[Record], now_ms: int) -> list[int]:
     """Unix milliseconds of records; one that its producer left without has waited no time that we know of."""
     return [record.timestamp if record.timestamp > 0 else now_ms for record in records]
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a range of records adds to the counters once it is acknowledged."""
-
-    results: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    dead_letters: int = 0
-    bytes_out: int = 0
 
 
 @dataclass(slots=True)

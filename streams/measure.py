@@ -1,22 +1,18 @@
-"""Counters and histograms of the streams: plain numbers that a snapshot reads; nothing is computed for a scrape."""
+"""What the lane as a whole did: plain numbers that a snapshot reads; nothing is computed for a scrape."""
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, get_args
+from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import numpy as np
 
 from schemas.models import Manifest
-from streams.effects import Tally
-from streams.snapshot import LatencySnapshot, Step, TenantSnapshot
-
-if TYPE_CHECKING:
-    from streams.tracing import Tracing
+from streams.counters import ModelCounters
+from streams.laps import Laps
+from streams.snapshot import LatencySnapshot, Step
+from streams.tracing import Tracing
 
 LATENCY_BOUNDS_S = (
     0.0005,
@@ -74,92 +70,6 @@ class LatencyHistogram:
 
     def snapshot(self) -> LatencySnapshot:
         return LatencySnapshot(self._bounds, tuple(self._counts), self._total_s)
-
-
-class Laps:
-    """When each step of one micro-batch began and ended, on the clock that measures durations, in seconds."""
-
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.steps: list[tuple[Step, float, float]] = []
-        self._clock = clock
-        self.began = self.ended = clock()
-
-    def lap(self, step: Step) -> None:
-        """`step` took from the end of the one before until now."""
-        now = self._clock()
-        self.steps.append((step, self.ended, now))
-        self.ended = now
-
-
-@dataclass(slots=True)
-class TenantCounters:
-    """What happened to the requests of one tenant since the start."""
-
-    tenant: str
-    requests_in: int = 0
-    results: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    dead_letters: int = 0
-    bytes_out: int = 0
-    direct: int = 0
-
-    def add(self, tally: Tally) -> None:
-        """Adds what a range of records came to."""
-        self.results += tally.results
-        self.errors.update(tally.errors)
-        self.dead_letters += tally.dead_letters
-        self.bytes_out += tally.bytes_out
-
-    def snapshot(self, pending: int) -> TenantSnapshot:
-        """`pending`: records that its partitions hold."""
-        return TenantSnapshot(
-            tenant=self.tenant,
-            requests_in=self.requests_in,
-            results=self.results,
-            errors=dict(self.errors),
-            dead_letters=self.dead_letters,
-            pending=pending,
-            bytes_out=self.bytes_out,
-            direct=self.direct,
-        )
-
-
-@dataclass(slots=True)
-class ModelCounters:
-    """What one model version was asked since the start."""
-
-    requests: int = 0
-    rows: int = 0
-    scored_rows: int = 0
-    """Rows that the model was called for: not those that the cache had, and equal ones of a micro-batch once."""
-    predict_s: float = 0.0
-
-
-@dataclass(slots=True)
-class JobCounters:
-    """What became of the jobs of one tenant that are owned here, since the start."""
-
-    rows_in: int = 0
-    rows_succeeded: int = 0
-    rows_failed: int = 0
-    ended: Counter[str] = field(default_factory=Counter)
-    """By status."""
-
-    def add(self, other: JobCounters) -> None:
-        """Adds what a range of records came to."""
-        self.rows_in += other.rows_in
-        self.rows_succeeded += other.rows_succeeded
-        self.rows_failed += other.rows_failed
-        self.ended.update(other.ended)
-
-
-@dataclass(slots=True)
-class ChunkCounters:
-    """Chunks of one tenant's jobs that were scored here since the start."""
-
-    chunks: int = 0
-    rows: int = 0
-    seconds: float = 0.0
 
 
 class LaneMeasures:

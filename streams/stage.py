@@ -7,9 +7,9 @@ from typing import Literal, Protocol
 
 from aiokafka import TopicPartition
 
+from streams.counters import TenantCounters
 from streams.effects import Effects
 from streams.fetch import Records
-from streams.measure import TenantCounters
 from streams.tables import LaneTable
 
 Kind = Literal["requests", "jobs", "chunks"]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from streams.composition import TenantParts
+from streams.counters import ModelCounters
 from streams.inference.cache import CacheUsage
 from streams.inference.catalog import Version
-from streams.measure import ModelCounters
 from streams.partition import Partition
 from streams.snapshot import (
     CacheSnapshot,

@@ -11,13 +11,14 @@ from aiokafka import TopicPartition
 from schemas.headers import CONTENT_TYPE, RequestHeaders
 from schemas.topics import TenantTopics
 from streams.batch_scoring import BatchScoring
+from streams.counters import Tally, TenantCounters
 from streams.dead_letters import add_dead_letter
 from streams.direct import DIRECT_PARTITION, DirectRequest, DirectRequests
-from streams.effects import Effects, Outgoing, Tally, timestamps_of
+from streams.effects import Effects, Outgoing, timestamps_of
 from streams.fetch import Records
 from streams.inference.micro_batch import CACHE_HIT, CACHE_MISS, Outcome, Record
 from streams.inference.scoring import UNDECODABLE, Scorer
-from streams.measure import Laps, TenantCounters
+from streams.laps import Laps
 from streams.predictions import Predictions
 from streams.stage import Kind, Work
 from streams.tables import LaneTable

@@ -26,7 +26,7 @@ from schemas.errors import ServerError
 from schemas.headers import RawHeaders, RequestHeaders
 from streams.direct import DIRECT_PARTITION
 from streams.inference.micro_batch import Outcome, Record
-from streams.measure import Laps
+from streams.laps import Laps
 from streams.settings import StreamSettings
 from streams.snapshot import Step
 

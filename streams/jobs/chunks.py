@@ -17,15 +17,16 @@ from schemas.jobs import Barrier, BarrierResult, Chunk
 from schemas.limits import Limits
 from schemas.topics import Stream, TenantTopics
 from streams.commit import PUBLISH_ERRORS
+from streams.counters import ChunkCounters, Tally, TenantCounters
 from streams.dead_letters import add_dead_letter
-from streams.effects import Effects, Outgoing, Tally, timestamps_of
+from streams.effects import Effects, Outgoing, timestamps_of
 from streams.faults import describe
 from streams.inference.chunk_results import ChunkDraft
 from streams.inference.chunk_scoring import ChunkBatch, ChunkScorer, ChunkWork, chunk_work
 from streams.inference.micro_batch import Record, internal_error
 from streams.jobs.records import RecordReader
 from streams.jobs.stages import CONTENT_TYPES
-from streams.measure import ChunkCounters, LaneMeasures, TenantCounters
+from streams.measure import LaneMeasures
 from streams.stage import Kind, Work
 from streams.tables import LaneTable
 from streams.tracing import CHUNK_SPAN

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from schemas.topics import TenantTopics
+from streams.counters import ChunkCounters
 from streams.inference.catalog import ModelCatalog
 from streams.inference.chunk_scoring import ChunkScorer, ProcessBatch
 from streams.inference.job_models import pin_in
@@ -13,7 +14,7 @@ from streams.jobs.chunks import JobChunks
 from streams.jobs.owned import OwnedJobs
 from streams.jobs.records import RecordReader
 from streams.jobs.stages import JobMessages, JobResults, JobSurroundings
-from streams.measure import ChunkCounters, LaneMeasures
+from streams.measure import LaneMeasures
 from streams.settings import StreamSettings
 from streams.stage import Stage
 from streams.tables import LaneTable

@@ -13,10 +13,10 @@ import structlog
 
 from schemas.errors import ModelServingError
 from schemas.limits import Limits
+from streams.counters import JobCounters
 from streams.inference.job import wakes_at
 from streams.inference.job_state import NOTHING_USED, JobState, Usage, usage_of
 from streams.inference.job_state_codec import decode_state, encode_state
-from streams.measure import JobCounters
 from streams.tables import Change, LaneTable, TablePartition
 
 log = structlog.get_logger(__name__)

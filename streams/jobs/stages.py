@@ -23,15 +23,16 @@ from schemas.job_codec import decode_job_message
 from schemas.job_status_codec import encode_status
 from schemas.jobs import Barrier, Chunk, JobStatus, OpenJob, SubmitJob, check_job_id, chunk_key
 from schemas.topics import Stream, TenantTopics
+from streams.counters import JobCounters, Tally, TenantCounters
 from streams.dead_letters import add_dead_letter
-from streams.effects import Effects, Outgoing, Tally, timestamps_of
+from streams.effects import Effects, Outgoing, timestamps_of
 from streams.fetch import Records
 from streams.inference.job import advance, count, tick
 from streams.inference.job_state import JobState
 from streams.inference.job_step import Pin, Step, Terms
 from streams.inference.micro_batch import Record, internal_error
 from streams.jobs.owned import JobsPartition, OwnedJobs, change_of
-from streams.measure import JobCounters, LaneMeasures, TenantCounters
+from streams.measure import LaneMeasures
 from streams.stage import Kind, Work
 from streams.tables import LaneTable
 from streams.tracing import MESSAGE_SPAN

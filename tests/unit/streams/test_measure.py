@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.effects import Tally
-from streams.measure import LATENCY_BOUNDS_S, LaneMeasures, Laps, LatencyHistogram, TenantCounters
+from streams.counters import Tally, TenantCounters
+from streams.laps import Laps
+from streams.measure import LATENCY_BOUNDS_S, LaneMeasures, LatencyHistogram
 from tests.fixtures.lane import sum_model
 
 SECONDS = st.lists(st.one_of(st.floats(0, 100), st.sampled_from(LATENCY_BOUNDS_S)), max_size=50)

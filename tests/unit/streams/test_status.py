@@ -12,10 +12,11 @@ import pytest
 from aiokafka import TopicPartition
 
 from schemas.models import Alias, SplitShare
+from streams.counters import ChunkCounters, JobCounters, TenantCounters
 from streams.inference.cache import CacheUsage
 from streams.inference.catalog import ModelCatalog, Version
 from streams.inference.job_state import Usage
-from streams.measure import STEPS, ChunkCounters, JobCounters, LaneMeasures, TenantCounters
+from streams.measure import STEPS, LaneMeasures
 from streams.partition import Partition
 from streams.snapshot import Phase, StreamsSnapshot
 from streams.status import UNREACHABLE_S, fault_of, take_snapshot
