@@ -8,6 +8,7 @@ from daemon.broker.settings import EmbeddedKafkaSettings
 
 INTERNAL_PARTITIONS = "8"
 CLEANER_BUFFER_BYTES = str(32 << 20)
+INTERNAL_SEGMENT_BYTES = str(1 << 20)
 
 LOGGING = """\
 rootLogger.level = {level}
@@ -59,6 +60,12 @@ def server_properties(
         "broker.heartbeat.interval.ms": "500",
         # By default a quarter of the heap, set aside.
         "log.cleaner.dedupe.buffer.size": CLEANER_BUFFER_BYTES,
+        # Only whole segments are compacted, and a start reads all that is there, twice where the broker was killed. The
+        # group coordinator of Kafka 4.4 may take the end of one reading for that of the other: what takes no time cannot
+        # overlap. By default these logs grow to 100 MB first.
+        "offsets.topic.segment.bytes": INTERNAL_SEGMENT_BYTES,
+        "transaction.state.log.segment.bytes": INTERNAL_SEGMENT_BYTES,
+        "share.coordinator.state.topic.segment.bytes": INTERNAL_SEGMENT_BYTES,
         **settings.extra,
     }
 
