@@ -60,9 +60,9 @@ def server_properties(
         "broker.heartbeat.interval.ms": "500",
         # By default a quarter of the heap, set aside.
         "log.cleaner.dedupe.buffer.size": CLEANER_BUFFER_BYTES,
-        # Only whole segments are compacted, and a start reads all that is there, twice where the broker was killed. The
-        # group coordinator of Kafka 4.4 may take the end of one reading for that of the other: what takes no time cannot
-        # overlap. By default these logs grow to 100 MB first.
+        # Only whole segments are compacted, and by default these logs grow to 100 MB first. A start reads all of them,
+        # twice where the broker was killed, and the group coordinator of Kafka 4.4 may take the end of one reading for
+        # that of the other: short ones do not overlap.
         "offsets.topic.segment.bytes": INTERNAL_SEGMENT_BYTES,
         "transaction.state.log.segment.bytes": INTERNAL_SEGMENT_BYTES,
         "share.coordinator.state.topic.segment.bytes": INTERNAL_SEGMENT_BYTES,
