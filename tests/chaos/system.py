@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from schemas.models import CacheSpec
@@ -199,6 +199,7 @@ class System:
     @contextmanager
     def broker_absent(self, *, kill: bool) -> Iterator[None]:
         """No broker in this block; a new one, with the same data, after it."""
+        before = until(self._committed_if_told, 60, "the broker tells committed offsets")
         if kill:
             self.kafka.kill()
         else:
@@ -208,3 +209,26 @@ class System:
         finally:
             self.kafka.start()
             self.count("broker restarts")
+        now = until(self._committed_if_told, 60, "the broker tells committed offsets")
+        older = {place: f"{offset} before, {now[place]} now" for place, offset in before.items() if now[place] < offset}
+        # No worker can make good for that, so whoever reads of repeated results should read this first.
+        assert not older, f"Kafka itself came back with older committed offsets: {older}"
+
+    def _committed_if_told(self) -> dict[Place, int] | None:
+        # Not by an `AdminClient`, which may end the process where the broker has just been started.
+        client = Consumer(
+            {
+                "bootstrap.servers": self.kafka.bootstrap_servers,
+                "group.id": self.namespace,
+                "isolation.level": "read_uncommitted",
+                "log_level": 0,
+            }
+        )
+        try:
+            asked = [TopicPartition(topic, n) for topic in self.topics("requests") for n in range(PARTITIONS)]
+            told = client.committed(asked, timeout=5)
+        except KafkaException:
+            return None
+        finally:
+            client.close()
+        return {Place(tp.topic.split(".")[1], tp.partition): tp.offset for tp in told}
