@@ -4,18 +4,23 @@ A connection that was reset has a closed transport some moments before its reade
 what is written to it then, and uvloop's raises RuntimeError, where aiokafka expects OSError alone: the fetcher's task
 ends of it, and the consumer never fetches again, without a word to whoever polls it.
 
-Private names used, each covered by `tests/unit/streams/test_connections.py`: `AIOKafkaConnection.send` (replaced), of
-which every request of every client makes use, and `AIOKafkaConnection._writer`.
+A broker that has just been started may answer that the cluster has no broker yet. aiokafka's client takes that answer,
+and asserts otherwise when it looks for a coordinator.
+
+Private names used, each covered by `tests/unit/streams/test_connections.py`: `AIOKafkaConnection.send` and
+`AIOKafkaClient.coordinator_lookup` (replaced), of which all clients make use, and `AIOKafkaConnection._writer`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 
 _stock_send: Any = AIOKafkaConnection.send
+_stock_lookup: Any = AIOKafkaClient.coordinator_lookup
 
 
 def _send(connection: Any, request: Any, expect_response: bool = True) -> Any:
@@ -30,6 +35,14 @@ def _send(connection: Any, request: Any, expect_response: bool = True) -> Any:
         raise KafkaConnectionError(f"Connection at {connection.host}:{connection.port} broken: {error}") from error
 
 
+async def _coordinator_lookup(client: Any, coordinator_type: Any, coordinator_key: Any) -> Any:
+    """As aiokafka's own; raises `NodeNotReadyError`, after which everybody asks again, where no broker is known yet."""
+    if client.get_random_node() is None:
+        raise NodeNotReadyError("the cluster has told of no broker yet")
+    return await _stock_lookup(client, coordinator_type, coordinator_key)
+
+
 def install() -> None:
-    """For every connection of this process; twice is the same as once."""
+    """For every client and connection of this process; twice is the same as once."""
     AIOKafkaConnection.send = _send  # type: ignore[method-assign]
+    AIOKafkaClient.coordinator_lookup = _coordinator_lookup  # type: ignore[method-assign]

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import uvloop
+from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.conn import AIOKafkaConnection
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from streams import connections
@@ -20,11 +21,12 @@ Make = Callable[[], asyncio.AbstractEventLoop]
 @pytest.fixture(autouse=True)
 def stock() -> Iterator[None]:
     """aiokafka as it was before."""
-    stock: Any = AIOKafkaConnection
-    send = stock.send
-    stock.send = connections._stock_send
+    connection: Any = AIOKafkaConnection
+    client: Any = AIOKafkaClient
+    send, lookup = connection.send, client.coordinator_lookup
+    connection.send, client.coordinator_lookup = connections._stock_send, connections._stock_lookup
     yield
-    stock.send = send
+    connection.send, client.coordinator_lookup = send, lookup
 
 
 async def send_on_a_closed_transport() -> None:
@@ -79,3 +81,21 @@ def test_other_faults_stay_what_they_are() -> None:
 
     with pytest.raises(RuntimeError, match="something else"):
         run(asyncio.new_event_loop, send_nonsense)
+
+
+async def look_for_the_coordinator() -> Any:
+    """By a client whose broker has told of no node: it has just been started."""
+    client = AIOKafkaClient(bootstrap_servers="127.0.0.1:1")
+    return await client.coordinator_lookup(CoordinationType.TRANSACTION, "id")
+
+
+async def test_aiokafka_asserts_that_some_broker_is_known() -> None:
+    with pytest.raises(AssertionError, match="bootstrap"):
+        await look_for_the_coordinator()
+
+
+async def test_without_a_known_broker_a_coordinator_is_looked_for_again() -> None:
+    connections.install()
+    with pytest.raises(NodeNotReadyError, match="no broker yet"):
+        await look_for_the_coordinator()
+    assert NodeNotReadyError.retriable, "which is what makes everybody ask again"
