@@ -19,6 +19,8 @@ TICK_S = 0.01
 TRANSACTION_ROWS, TRANSACTION_PAUSE_S = 10, 0.25
 ABORTED_SHARE = 0.2
 FLUSH_S = 120.0
+STUCK_S = 110.0
+"""Longer than any fault keeps a broker from acknowledging."""
 PRODUCER = {"message.timeout.ms": 900_000, "log_level": 0}
 TRANSACTIONS = {"message.timeout.ms": 9_000, "transaction.timeout.ms": 10_000, "log_level": 0}
 
@@ -36,6 +38,7 @@ class Load:
         self._numbers = itertools.count()
         self._stop = threading.Event()
         self._failed: BaseException | None = None
+        self._delivered_at = time.monotonic()
         self._threads = [
             threading.Thread(target=self._guard, args=(run,), name=run.__name__, daemon=True)
             for run in (self._requests, self._transactions)
@@ -75,7 +78,10 @@ class Load:
                 self._send(producer, rng, "r")
             sent = due
             producer.poll(0)
-        assert producer.flush(FLUSH_S) == 0, "the load is not acknowledged"
+            if len(producer) and time.monotonic() - self._delivered_at > STUCK_S:
+                producer = self._another(producer)
+        if producer.flush(FLUSH_S):
+            self._another(producer)
 
     def _send(self, producer: Producer, rng: random.Random, prefix: str) -> bytes:
         (kind,) = rng.choices(self._kinds, self._shares)
@@ -92,9 +98,18 @@ class Load:
             else:
                 return key
 
+    def _another(self, stuck: Producer) -> Producer:
+        """librdkafka's idempotent producer may stop for good after a broker was frozen; what it held is uncertain."""
+        stuck.purge()
+        stuck.flush(10)
+        self._delivered_at = time.monotonic()
+        return self._clusters[0].producer(**PRODUCER)
+
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         key = message.key()
         assert isinstance(key, bytes)
+        if key.startswith(b"r"):
+            self._delivered_at = time.monotonic()
         if error is not None:
             self._ledger.uncertain(key)
             return
