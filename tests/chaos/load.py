@@ -151,8 +151,14 @@ class Load:
             raise
 
     def _abort(self, producer: Producer, keys: Sequence[bytes]) -> None:
+        """Where that is refused, the commit before it may have come through, and only its reply been lost."""
+        try:
+            self._retried(lambda: producer.abort_transaction(5))
+        except KafkaException:
+            for key in keys:
+                self._ledger.uncertain(key)
+            raise
         self._ledger.aborted(keys)
-        self._retried(lambda: producer.abort_transaction(5))
         self.aborted_transactions += 1
 
     def _retried(self, act: Callable[[], None]) -> None:
