@@ -12,6 +12,8 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from tests.chaos.ledger import PARTITIONS, Ledger, Place
 from tests.fixtures.workers import Cluster
 
+DEAF_S = 15.0
+
 
 @dataclass
 class Watch:
@@ -48,10 +50,12 @@ class Reader:
         self._watches: list[Watch] = []
         self._stop = threading.Event()
         self._failed: BaseException | None = None
-        options = {"group.id": "ledger", "enable.auto.commit": False, "auto.offset.reset": "earliest", "log_level": 0}
-        options |= {"isolation.level": "read_committed", "bootstrap.servers": clusters[0].bootstrap}
-        self._consumer = Consumer(options)
-        self._consumer.assign([TopicPartition(topic, n, 0) for topic in self._streams for n in range(PARTITIONS)])
+        self._options = {
+            "group.id": "ledger", "enable.auto.commit": False, "auto.offset.reset": "earliest", "log_level": 0,
+            "isolation.level": "read_committed", "bootstrap.servers": clusters[0].bootstrap,
+        }  # fmt: skip
+        self._next = {(topic, n): 0 for topic in self._streams for n in range(PARTITIONS)}
+        self._consumer = self._listening()
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
 
     def start(self) -> None:
@@ -70,12 +74,24 @@ class Reader:
         self._watches = [*[w for w in self._watches if not w.complete], watch]
         return watch
 
+    def _listening(self) -> Consumer:
+        """A consumer that goes on where the last one ended."""
+        consumer = Consumer(self._options)
+        consumer.assign([TopicPartition(topic, n, offset) for (topic, n), offset in self._next.items()])
+        return consumer
+
     def _run(self) -> None:
+        heard_at = time.monotonic()
         try:
             while not self._stop.is_set():
                 for message in self._consumer.consume(1_000, 0.05):
                     if not message.error():
+                        heard_at = time.monotonic()
                         self._read(message)
+                if time.monotonic() - heard_at > DEAF_S:
+                    # librdkafka's may hear nothing more after a broker was restarted, while others do.
+                    self._consumer.close()
+                    self._consumer, heard_at = self._listening(), time.monotonic()
         except BaseException as error:  # noqa: BLE001
             self._failed = error
 
@@ -83,6 +99,7 @@ class Reader:
         stream, tenant = self._streams[str(message.topic())]
         partition, key, value = message.partition(), message.key(), message.value()
         assert partition is not None
+        self._next[str(message.topic()), partition] = (message.offset() or 0) + 1
         assert not isinstance(key, str)
         assert not isinstance(value, str)
         place = Place(tenant, partition)
