@@ -53,6 +53,9 @@ class Guarantee(Protocol):
     def pause_s(self) -> float:
         """How long to wait after a failure before partitions that are still ours are fenced back."""
 
+    def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
+        """Where a partition that was ours goes on after a failure, given what we were told was acknowledged."""
+
     async def release(self, tps: Collection[TopicPartition]) -> None:
         """Partitions went elsewhere: lets go of what served them alone."""
 
@@ -140,6 +143,10 @@ class AtLeastOnce:
             self._measures.commits += 1
             for partition, offset in offsets.items():
                 partition.committed = offset
+
+    def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
+        """What is acknowledged need not be repeated, committed or not."""
+        return max(committed, acked)
 
     async def release(self, tps: Collection[TopicPartition]) -> None:
         """The producer serves whatever partitions there are."""
@@ -249,6 +256,13 @@ class ExactlyOnce:
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
         """Nothing to do: the transactions have committed the offsets."""
 
+    def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
+        """Where the broker says: results and offset share their fate, whatever it told us of a transaction before.
+
+        Kafka 4.4, while it stops, may report a transaction as committed and leave its markers out; the fence aborts it.
+        """
+        return committed
+
     async def release(self, tps: Collection[TopicPartition]) -> None:
         """Closes the producers of `tps`, whatever they were about."""
         await self._close({self._unit_of(tp) for tp in tps})
@@ -283,6 +297,9 @@ class ByTopic:
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
         for guarantee, part in self._split(partitions, lambda partition: partition.tp.topic):
             await guarantee.commit(consumer, part)
+
+    def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
+        return self._both[tp.topic in self._topics].start(tp, committed, acked)
 
     async def release(self, tps: Collection[TopicPartition]) -> None:
         for guarantee, part in self._split(tps, lambda tp: tp.topic):

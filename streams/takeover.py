@@ -80,8 +80,9 @@ class Takeover:
 
         async def open_partitions() -> None:
             positions = await read_positions(self._group.consumer, tps, self._settings.offset_reset)
-            # What we had acknowledged before a failure need not be done again, committed or not.
-            starts = {tp: max(position.start, acked.get(tp, 0)) for tp, position in positions.items()}
+            starts = {
+                tp: self._guarantee.start(tp, position.start, acked.get(tp, 0)) for tp, position in positions.items()
+            }
             if ours():
                 await self._group.seek(starts)
             if ours():

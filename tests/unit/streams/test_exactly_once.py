@@ -125,3 +125,20 @@ async def test_a_release_cuts_off_a_transaction_that_does_not_end_in_time(bench:
     await bench.until(lambda: "0: close" in bench.broker.told)
     assert sent.future.cancelled()
     assert "0: commit" not in bench.broker.told
+
+
+async def test_after_a_failure_it_goes_on_where_the_broker_says_and_not_where_it_was_told_before(bench: Bench) -> None:
+    """A broker that stops may report a commit whose markers it leaves out; the fence then aborts results and offset."""
+    bench.broker.acknowledges = True
+    await bench.own(0)
+    bench.lane.feed(tp(0), [request(0)])
+    await bench.until(lambda: bench.lane.partitions[tp(0)].acked == 1)
+    bench.consumer.committed_offsets[tp(0)] = 0
+    bench.broker.commit_error = ProducerFenced()
+    bench.lane.feed(tp(0), [request(1)])
+    await bench.until(lambda: bench.broker.told.count("0: open") == 2)
+    bench.broker.commit_error = None
+    await bench.until(lambda: not bench.lane._paused)
+    assert bench.lane.partitions[tp(0)].next_fetch == 0, (
+        "the first request is answered once more: nobody saw its result"
+    )
