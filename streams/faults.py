@@ -13,7 +13,7 @@ from streams.commit import PUBLISH_ERRORS
 
 log = structlog.get_logger(__name__)
 
-NO_CONNECTION = (KafkaConnectionError, NodeNotReadyError, NoBrokersAvailable, ConnectionError)
+NO_CONNECTION = (KafkaConnectionError, NodeNotReadyError, NoBrokersAvailable, ConnectionError, EOFError)
 RETRY_S_MIN, RETRY_S_MAX = 0.1, 5.0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asyncio import IncompleteReadError
+
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, TopicAuthorizationFailedError
 
@@ -29,6 +31,7 @@ def test_an_error_is_its_type_once_and_what_it_says(error: BaseException, line: 
             "the broker cannot be reached (KafkaConnectionError)",
         ),
         (ConnectionResetError(104, "reset"), "the broker cannot be reached (ConnectionResetError)"),
+        (IncompleteReadError(b"", 4), "the broker cannot be reached (IncompleteReadError)"),
         (TimeoutError(), "the broker has not answered in time (TimeoutError)"),
         (KafkaTimeoutError("x"), "the broker has not answered in time (KafkaTimeoutError)"),
         (TopicAuthorizationFailedError("results"), describe(TopicAuthorizationFailedError("results"))),
