@@ -8,9 +8,10 @@ transactional producer for each partition, and makes outputs and offset one tran
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import starmap
 from typing import Protocol, TypeVar
 
 import structlog
@@ -24,6 +25,7 @@ from streams.partition import Flight, Partition
 from streams.publish import close_producer, open_producer, produce, produce_changes, producer_options
 from streams.settings import StreamSettings
 from streams.tables import TablePartition
+from streams.transactions import Ending, last_endings, repeat_ending
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +35,8 @@ PUBLISH_ERRORS = (KafkaError, OSError, TimeoutError, asyncio.TimeoutError)
 """What a broker that cannot be reached, or refuses, raises. All of it means: rewind and publish again."""
 
 T = TypeVar("T")
+Outputs = Mapping[TopicPartition, Collection[TopicPartition]]
+"""Partitions that are taken over, each with those that what follows from its records may go to."""
 Landed = Callable[[Partition, Flight], None]
 Failed = Callable[[Partition, BaseException], None]
 
@@ -40,8 +44,8 @@ Failed = Callable[[Partition, BaseException], None]
 class Guarantee(Protocol):
     """What a lane asks of its processing guarantee."""
 
-    async def fence(self, tps: Collection[TopicPartition]) -> None:
-        """Before positions are read: from here on no earlier owner of `tps` can make anything take effect."""
+    async def fence(self, outputs: Outputs) -> None:
+        """Before positions are read: from here on no earlier owner can make anything take effect."""
 
     async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
         """Sets effects on their way; returns once more of the same partition may follow. Raises `PUBLISH_ERRORS`."""
@@ -77,7 +81,7 @@ class AtLeastOnce:
         self._producer: AIOKafkaProducer | None = None
         self._committing = asyncio.Lock()
 
-    async def fence(self, tps: Collection[TopicPartition]) -> None:
+    async def fence(self, outputs: Outputs) -> None:
         """Results may repeat, so there is nobody to fence; the producer is all that is needed."""
         if self._producer is None:
             self._producer = await open_producer(self._options, self._start_timeout_s)
@@ -171,7 +175,8 @@ class ExactlyOnce:
 
     Each partition has a producer with a transactional id of its own; partitions of the same `unit` share one, and take
     turns. Opening it fences whoever had it before and ends what that one had begun, so positions that are read
-    afterwards are final.
+    afterwards are final. What a broker has left open of the last transaction ends as that one did, before anything new
+    is written.
     """
 
     def __init__(
@@ -189,28 +194,44 @@ class ExactlyOnce:
         self._measures = measures
         self._landed = landed
         self._unit_of = unit_of
+        self._connection = settings.connection
         self._producers: dict[str, _Transactions] = {}
+        self._unrepeated: dict[str, Ending] = {}
+        """By transactional id, endings that the broker has forgotten with the fence, and that are not repeated yet."""
         # Two heartbeats show whether we are still a member: if not, whoever fenced us is right.
         self.pause_s = 2 * settings.group.heartbeat_interval_s
 
-    async def fence(self, tps: Collection[TopicPartition]) -> None:
+    async def fence(self, outputs: Outputs) -> None:
         """One new producer a unit; older ones are let go."""
         await self.close()
-        opened = await asyncio.gather(*map(self._open, {self._unit_of(tp) for tp in tps}), return_exceptions=True)
+        units: dict[str, set[TopicPartition]] = {}
+        for tp, written in outputs.items():
+            units.setdefault(self._unit_of(tp), set()).update(written)
+        ids = [self._transactional_id(unit) for unit in units]
+        self._unrepeated |= await last_endings(self._connection, ids, self._start_timeout_s)
+        opened = await asyncio.gather(*starmap(self._open, units.items()), return_exceptions=True)
         failures = [result for result in opened if isinstance(result, BaseException)]
         if failures:
             raise failures[0]
 
-    async def _open(self, unit: str) -> None:
+    def _transactional_id(self, unit: str) -> str:
+        return f"{self._group_id}-{unit}"
+
+    async def _open(self, unit: str, outputs: Collection[TopicPartition]) -> None:
+        transactional_id = self._transactional_id(unit)
         producer = await open_producer(
             self._options,
             self._start_timeout_s,
-            transactional_id=f"{self._group_id}-{unit}",
+            transactional_id=transactional_id,
             transaction_timeout_ms=self._transaction_timeout_ms,
             # Kafka 4 refuses the first batch after a transaction marker for some milliseconds; 100 ms would be felt.
             retry_backoff_ms=TRANSACTION_RETRY_MS,
         )
         self._producers[unit] = _Transactions(producer)
+        if (ending := self._unrepeated.get(transactional_id)) is not None:
+            async with asyncio.timeout(self._start_timeout_s):
+                await repeat_ending(producer, ending, self._group_id, outputs)
+            del self._unrepeated[transactional_id]
 
     async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
         """Returns when the transaction is committed.
@@ -288,8 +309,9 @@ class ByTopic:
     def pause_s(self) -> float:
         return max(guarantee.pause_s for guarantee in self._both)
 
-    async def fence(self, tps: Collection[TopicPartition]) -> None:
-        await asyncio.gather(*(guarantee.fence(part) for guarantee, part in self._split(tps, lambda tp: tp.topic)))
+    async def fence(self, outputs: Outputs) -> None:
+        parts = self._split(outputs, lambda tp: tp.topic)
+        await asyncio.gather(*(guarantee.fence({tp: outputs[tp] for tp in part}) for guarantee, part in parts))
 
     async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
         await self._both[partition.tp.topic in self._topics].publish(partition, effects, timestamp_ms)

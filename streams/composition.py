@@ -58,7 +58,7 @@ def compose_tenants(
     custom: Custom,
 ) -> Mapping[str, TenantParts]:
     """The parts of every tenant, by name; their tables are declared in the app, and kept in `directory`, if any."""
-    partitions_of = {topic.name: topic.partitions for topic in topics}
+    partitions_of = {topic.name: topic.partitions for topic in topics if topic.name in settings.reply_to_allowed}
     scoring = BatchScoring(measures, Pace(settings.lane), time.time)
     parts = {}
     for tenant in settings.tenants:

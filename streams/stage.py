@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Literal, Protocol
 
 from aiokafka import TopicPartition
@@ -31,6 +31,9 @@ class Stage(Protocol):
 
     def unit(self, number: int) -> Hashable:
         """Partitions of one unit are never at work at the same time, because they share state."""
+
+    def outputs(self, number: int) -> Iterable[TopicPartition]:
+        """Where what follows from records of a partition may go; changelogs of its tables aside."""
 
     def records_max(self) -> int:
         """How many records the next micro-batch may have."""

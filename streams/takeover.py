@@ -76,7 +76,7 @@ class Takeover:
         acked = {tp: partition.acked for tp, partition in before.items()}
 
         async def fence() -> None:
-            await self._guarantee.fence(tps)
+            await self._guarantee.fence({tp: self._outputs(tp) for tp in tps})
 
         async def open_partitions() -> None:
             positions = await read_positions(self._group.consumer, tps, self._settings.offset_reset)
@@ -101,6 +101,11 @@ class Takeover:
             await self._restore_tables(tps, ours)
         if tps:
             await self._faults.until_done("partitions cannot be taken over", open_partitions, ours)
+
+    def _outputs(self, tp: TopicPartition) -> set[TopicPartition]:
+        stage = self._stages[tp.topic]
+        changelogs = {TopicPartition(table.changelog, tp.partition) for table in stage.tables}
+        return {*stage.outputs(tp.partition), *changelogs}
 
     async def _restore_tables(self, tps: set[TopicPartition], ours: Callable[[], bool]) -> None:
         """Drops the table partitions that went elsewhere, and brings the others up to date."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from aiokafka import TopicPartition
@@ -79,6 +79,12 @@ class TenantLane:
 
     def unit(self, number: int) -> Hashable:
         return (self.topic, number)
+
+    def outputs(self, number: int) -> Iterable[TopicPartition]:
+        yield TopicPartition(self._results, number)
+        yield TopicPartition(self._dead_letters, number)
+        for topic, partitions in self._partitions_of.items():
+            yield TopicPartition(topic, number % partitions)
 
     def records_max(self) -> int:
         return self._scoring.records_max()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -14,7 +14,6 @@ from schemas.errors import ModelServingError
 from schemas.headers import Encoding, parse_headers, readable_headers
 from schemas.job_chunk_codec import decode_chunk, encode_barrier_result
 from schemas.jobs import Barrier, BarrierResult, Chunk
-from schemas.limits import Limits
 from schemas.topics import Stream, TenantTopics
 from streams.commit import PUBLISH_ERRORS
 from streams.counters import ChunkCounters, Tally, TenantCounters
@@ -27,6 +26,7 @@ from streams.inference.micro_batch import Record, internal_error
 from streams.jobs.records import RecordReader
 from streams.jobs.stages import CONTENT_TYPES
 from streams.measure import LaneMeasures
+from streams.settings import StreamSettings
 from streams.stage import Kind, Work
 from streams.tables import LaneTable
 from streams.tracing import CHUNK_SPAN
@@ -69,9 +69,8 @@ class JobChunks:
         topics: TenantTopics,
         scorer: ChunkScorer,
         reader: RecordReader,
-        limits: Limits,
+        settings: StreamSettings,
         measures: LaneMeasures,
-        worker_id: str,
         clock: Callable[[], float] = time.time,
         *,
         in_thread: bool = False,
@@ -84,14 +83,21 @@ class JobChunks:
         self._topics = topics
         self._scorer = scorer
         self._reader = reader
-        self._limits = limits
+        self._partitions = settings.topics.partitions
+        self._limits = settings.limits
         self._measures = measures
-        self._worker_id = worker_id
+        self._worker_id = settings.worker_id
         self._clock = clock
         self._in_thread = in_thread
 
     def unit(self, number: int) -> Hashable:
         return (self.topic, number)
+
+    def outputs(self, number: int) -> Iterable[TopicPartition]:
+        """A chunk is answered on the partition that owns its job."""
+        yield TopicPartition(self._topics.name("dead-letters"), number)
+        for owner in range(self._partitions):
+            yield TopicPartition(self._topics.name("job-results"), owner)
 
     def records_max(self) -> int:
         return RECORDS_MAX

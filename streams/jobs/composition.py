@@ -45,13 +45,5 @@ def compose_jobs(
         topics, owned, pin_in(catalog), settings.topics.partitions, settings.worker_id, measures
     )
     scorer = ChunkScorer(catalog, settings.limits, process_batch)
-    chunks = JobChunks(
-        topics,
-        scorer,
-        reader,
-        settings.limits,
-        measures,
-        settings.worker_id,
-        in_thread=process_batch is not None,
-    )
+    chunks = JobChunks(topics, scorer, reader, settings, measures, in_thread=process_batch is not None)
     return TenantJobs(owned, (JobMessages(surroundings), JobResults(surroundings), chunks), chunks.scored)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from zlib import crc32
 
@@ -152,6 +152,14 @@ class _JobStage:
 
     def unit(self, number: int) -> Hashable:
         return (self.tenant, "jobs", number)
+
+    def outputs(self, number: int) -> Iterable[TopicPartition]:
+        """Chunks of a job go to every partition."""
+        topics = self._surroundings.topics
+        yield TopicPartition(topics.name("job-status"), number)
+        yield TopicPartition(topics.name("dead-letters"), number)
+        for each in range(self._surroundings.partitions):
+            yield TopicPartition(topics.name("job-chunks"), each)
 
     async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
         return [[self._effects(tp, records)] for tp, records in work]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -330,8 +330,8 @@ def positions_read_before_fencing() -> None:
 
     pending: list[Callable[[], Any]] = []
 
-    async def fence(inner: Any, self: Any, tps: Sequence[Any]) -> None:
-        pending[:] = [lambda: inner(self, tps)]
+    async def fence(inner: Any, self: Any, outputs: Any) -> None:
+        pending[:] = [lambda: inner(self, outputs)]
 
     async def read(inner: Any, *args: Any) -> Any:
         positions = await inner(*args)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from aiokafka.errors import ProducerFenced
+from aiokafka.errors import LeaderNotAvailableError, ProducerFenced
 
 from streams.commit import ExactlyOnce
-from tests.fixtures.lane import Bench, request, tp
+from streams.transactions import Ending
+from tests.fixtures.lane import DEAD_LETTERS, REQUESTS, RESULTS, Bench, request, tp
 
 pytestmark = pytest.mark.parametrize("bench", [ExactlyOnce], indirect=True, ids=["exactly_once"])
 
@@ -26,6 +27,36 @@ async def test_partitions_are_fenced_before_their_positions_are_read(
     monkeypatch.setattr(bench.consumer, "committed", reading)
     await bench.own(0, 1)
     assert [sorted(told) for told in told_at_reading] == [["0: open", "1: open"]] * 2
+
+
+@pytest.mark.parametrize("ending", ["commit", "abort"])
+async def test_the_last_transaction_ends_alike_wherever_it_may_have_written(bench: Bench, ending: Ending) -> None:
+    bench.broker.endings[f"inferd-{REQUESTS}-1"] = ending
+    await bench.own(0, 1)
+    logs = f"{DEAD_LETTERS}/1, ns.default.replies/1, {RESULTS}/1"
+    assert [told for told in bench.broker.told if told.startswith("1")] == [
+        "1: open",
+        f"1: repeat {ending} of inferd in {logs}",
+    ]
+    assert [told for told in bench.broker.told if told.startswith("0")] == ["0: open"]
+
+
+async def test_an_ending_that_could_not_be_repeated_is_not_forgotten(bench: Bench) -> None:
+    """The broker forgets it with the fence."""
+    bench.broker.endings[f"inferd-{REQUESTS}-1"] = "commit"
+    bench.broker.repeat_error = LeaderNotAvailableError("no leader of x/1")
+    owning = asyncio.create_task(bench.own(1))
+    await bench.until(lambda: bench.broker.told.count("1: open") == 2)
+    assert "no leader of x/1" in str(bench.lane.fault)
+    bench.broker.repeat_error = None
+    await owning
+    assert [told.split(" of ")[0] for told in bench.broker.told] == [
+        *["1: open", "1: repeat commit", "1: close"] * 2,
+        *["1: open", "1: repeat commit"],
+    ]
+    await bench.lane.acquire(set())
+    await bench.own(1)
+    assert bench.broker.told[-1] == "1: open", "it was repeated: that is enough"
 
 
 async def test_a_transaction_commits_after_every_output_is_acknowledged(bench: Bench) -> None:
