@@ -47,6 +47,7 @@ def run(
                 break
             injections.append(inject(system, step))
             report(f"{experiment.guarantee} {number}: {describe(injections[-1])}")
+            system.check()
             if injections[-1].problem and experiment.bug:
                 break
         system.settle(settles_within_s)

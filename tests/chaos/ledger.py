@@ -31,7 +31,8 @@ class Input:
     kind: Kind
     choice: int
     state: State = "sent"
-    offset: int = -1
+    offset: int | None = None
+    """Where the broker has it; None where it is not known."""
     seen: int = 0
     letters: int = 0
     values: dict[str, int] | None = None
@@ -89,7 +90,8 @@ class Ledger:
     def sent(self, key: bytes, made: Input) -> None:
         self.inputs[key] = made
 
-    def acknowledged(self, key: bytes, offset: int) -> None:
+    def acknowledged(self, key: bytes, offset: int | None) -> None:
+        """`offset` is None where the broker says that it has had it before, and not where."""
         made = self.inputs[key]
         made.offset = offset
         if made.state == "sent":
@@ -161,7 +163,7 @@ class Ledger:
         return made.seen > 0 and not made.letters and made.kind.letter(made.choice) is not None
 
     def _in_gap(self, made: Input) -> bool:
-        return any(made.offset in offsets for offsets in self._gaps[made.place])
+        return any(made.offset is None or made.offset in offsets for offsets in self._gaps[made.place])
 
     def balance(self) -> Balance:
         """Everything counted; call it when nothing more comes."""
@@ -195,7 +197,7 @@ def _descents(answered: Sequence[Input]) -> int:
     """How often an answer came after one to a later input."""
     latest, descents = -1, 0
     for made in answered:
-        if made.offset < 0:
+        if made.offset is None:
             continue
         descents += made.offset < latest
         latest = max(latest, made.offset)

@@ -54,6 +54,10 @@ class Load:
         for thread in self._threads:
             thread.join(FLUSH_S + 30)
             assert not thread.is_alive(), f"{thread.name} does not end"
+        self.check()
+
+    def check(self) -> None:
+        """Raises what ended a thread of it."""
         if self._failed is not None:
             raise self._failed
 
@@ -107,15 +111,13 @@ class Load:
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         key = message.key()
-        assert isinstance(key, bytes)
+        assert isinstance(key, bytes), key
         if key.startswith(b"r"):
             self._delivered_at = time.monotonic()
         if error is not None:
             self._ledger.uncertain(key)
             return
-        offset = message.offset()
-        assert offset is not None
-        self._ledger.acknowledged(key, offset)
+        self._ledger.acknowledged(key, message.offset())
 
     # ------------------------------------------------------------------ transactions
 

@@ -66,7 +66,7 @@ def _deploy_as(system: System, cluster: Any, good: TrainedModel, broken: Trained
 def model_removed(system: System, rng: random.Random) -> None:
     """A model is taken away, and brought back: its requests get typed errors meanwhile."""
     _remove(system, "side", 1)
-    until(lambda: all(_state(w, "side", 1) is None for w in system.fleet.slots), KNOWN_WITHIN_S, "the model gone")
+    until(lambda: all(_states(w, "side", 1) == [] for w in system.fleet.slots), KNOWN_WITHIN_S, "the model gone")
     system.run_on(rng.uniform(0.2, 1))
     system.mark()
     for cluster in system.clusters:
@@ -84,15 +84,15 @@ def _remove(system: System, name: str, version: int) -> None:
 def _wait_for(system: System, name: str, version: int, state: str) -> None:
     def all_say_so() -> bool:
         system.fleet.supervise()
-        return all(_state(worker, name, version) == {state} for worker in system.fleet.slots)
+        everywhere = [state] * len(system.clusters)
+        return all(_states(worker, name, version) == everywhere for worker in system.fleet.slots)
 
     until(all_say_so, KNOWN_WITHIN_S, f"{name}:{version} {state} at every worker")
 
 
-def _state(worker: Any, name: str, version: int) -> set[str] | None:
-    """The states of a version over the tenants; None where no tenant has it, or the worker says nothing."""
+def _states(worker: Any, name: str, version: int) -> list[str] | None:
+    """The states of a version, one for each tenant that has it; None where the worker says nothing."""
     said = status(worker)
     if not said:
-        return {"silent"}
-    found = {m["state"] for m in said["models"] if (m["model_id"], m["version"]) == (name, version)}
-    return found or None
+        return None
+    return [m["state"] for m in said["models"] if (m["model_id"], m["version"]) == (name, version)]

@@ -65,6 +65,10 @@ class Reader:
         self._stop.set()
         self._thread.join(30)
         self._consumer.close()
+        self.check()
+
+    def check(self) -> None:
+        """Raises what ended the thread."""
         if self._failed is not None:
             raise self._failed
 
@@ -98,7 +102,7 @@ class Reader:
     def _read(self, message: Message) -> None:
         stream, tenant = self._streams[str(message.topic())]
         partition, key, value = message.partition(), message.key(), message.value()
-        assert partition is not None
+        assert partition is not None, message.topic()
         self._next[str(message.topic()), partition] = (message.offset() or 0) + 1
         assert not isinstance(key, str)
         assert not isinstance(value, str)

@@ -109,6 +109,11 @@ class System:
         self.load.start()
         self.recover(self.mark(), SETTLED_WITHIN_S)
 
+    def check(self) -> None:
+        """Raises what ended the load or the reader: without them a fault shows nothing."""
+        self.load.check()
+        self.reader.check()
+
     def settle(self, within_s: float = SETTLED_WITHIN_S) -> None:
         """Ends the load and waits until everything is answered, or nothing more comes."""
         self.load.stop()

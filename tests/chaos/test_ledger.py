@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgpack
@@ -53,6 +53,17 @@ def counts(balance: Balance) -> dict[str, int]:
     """What is not as it should be."""
     names = ("lost", "repeated", "different", "out_of_order", "wrong", "uninvited", "letters_lost", "letters_repeated")
     return {name: count for name in names if (count := getattr(balance, name))}
+
+
+@pytest.mark.parametrize("answered", [(0, 2, 1), ()])
+def test_an_input_of_unknown_offset_counts_like_any_other(answered: Sequence[int]) -> None:
+    """The broker may say of one that was sent again only that it has had it before."""
+    ledger = ledger_of(2)
+    ledger.sent(b"r2", Input(PLACE, ROWS, 2))
+    ledger.acknowledged(b"r2", None)
+    for n in answered:
+        ledger.result(PLACE, b"r%d" % n, answer(n))
+    assert counts(ledger.balance()) == ({} if answered else {"lost": 3})
 
 
 def test_one_right_answer_each_is_in_balance() -> None:
