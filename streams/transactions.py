@@ -114,7 +114,7 @@ async def last_endings(
     try:
         async with asyncio.timeout(timeout_s):
             await client.bootstrap()
-            states = [await _state(client, transactional_id) for transactional_id in transactional_ids]
+            states = await asyncio.gather(*(_state(client, each) for each in transactional_ids))
     except (IncompatibleBrokerVersion, NotImplementedError):
         return {}
     finally:
