@@ -56,8 +56,9 @@ bench: $(VENV)/.installed-dev ## Measure throughput and latency beside its peers
 bench-jobs: $(VENV)/.installed-dev ## Measure batch jobs beside bare Booster.predict.
 	@$(PY) -m bench.jobs
 
-bench-cache: $(VENV)/.installed-dev ## Measure what the prediction cache gains, and its policies.
+bench-cache: $(VENV)/.installed-dev ## Measure what the prediction cache gains, how it is restored, and its policies.
 	@$(PY) -m bench.cache_gain
+	@$(PY) -m bench.cache_restore
 	@$(PY) -m bench.cache_policies
 
 chaos: $(VENV)/.installed-dev ## Break brokers, workers and network for CHAOS_MINUTES (10) under load; nothing may be lost.

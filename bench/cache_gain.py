@@ -33,6 +33,7 @@ from streams.inference.manifests import manifest_of
 from streams.inference.postprocess import compile_postprocess
 from streams.inference.scoring import Scorer
 from streams.stores import MemoryStore
+from streams.tables import Change
 
 TREES = (100, 2_000)
 REPEATS = (0.0, 0.5, 0.9, 0.99)
@@ -96,6 +97,13 @@ class Workload:
         outcome = batch.finish()
         self._store.write(outcome.table_changes.get(0, ()), 0)
         return time.thread_time() - start, outcome.values
+
+    def fills(self) -> list[Change]:
+        """What the cache adds to its table for a micro-batch of new rows."""
+        batch = self._scorer.prepare([(0, self.requests(0.0))], NOW_MS, self._cache)
+        for group in batch.groups:
+            group.predict()
+        return list(batch.finish().table_changes[0])
 
     def _requests(self, rows: NDArray[np.float64]) -> list[Request]:
         bodies: list[dict[str, Any]] = [
