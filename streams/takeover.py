@@ -6,6 +6,7 @@ are read then are final.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
@@ -73,6 +74,7 @@ class Takeover:
         after_failure: bool,
     ) -> None:
         """Calls `opened` with `tps`, ready to be fetched, unless they stop being ours. `before` is what was owned."""
+        started = time.monotonic()
         acked = {tp: partition.acked for tp, partition in before.items()}
 
         async def fence() -> None:
@@ -90,7 +92,10 @@ class Takeover:
                     await self._stages[tp.topic].opened(tp.partition)
                 opened({tp: Partition(tp, generation, start) for tp, start in starts.items()})
                 self._measures.records_missing += sum(position.missing for position in positions.values())
-                log.info("partitions_acquired", generation=generation, partitions=sorted(tp.partition for tp in tps))
+                log.info(
+                    "partitions_acquired", generation=generation, partitions=sorted(tp.partition for tp in tps),
+                    ms=round((time.monotonic() - started) * 1000),
+                )  # fmt: skip
             # After a failure, work that is left must come through before all is well again.
             if not after_failure or all(start >= positions[tp].end for tp, start in starts.items()):
                 self._faults.clear()
