@@ -7,7 +7,7 @@ CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-unit fuzz jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-jobs bench-cache chaos chaos-bugs audit lock lock-jars clean
+.PHONY: help demo test test-cache test-unit fuzz jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-jobs bench-cache chaos chaos-bugs audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,6 +17,9 @@ demo: $(VENV)/.installed ## See it work: a broker, a worker, a model, real reque
 
 test: $(VENV)/.installed-dev ## Run every test, the delivery tests on a real Kafka included.
 	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-cache: export INFERD_TEST_CACHE := 1
+test-cache: test ## The same with the prediction cache on in every delivery test.
 
 test-unit: $(VENV)/.installed-dev ## Run the tests that need no broker.
 	@$(PY) -m pytest -m "not delivery"

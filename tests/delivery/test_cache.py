@@ -63,6 +63,7 @@ def test_the_cache_outlives_the_worker_that_filled_it(
 def test_without_a_cache_in_the_manifest_no_result_speaks_of_one(
     cluster: Cluster, model: TrainedModel, start_worker: StartWorker
 ) -> None:
+    cluster.caches.clear()
     cluster.deploy(model)
     worker = start_worker(cluster)
     load = Load(cluster, model)
