@@ -163,7 +163,7 @@ class Ledger:
         return made.seen > 0 and not made.letters and made.kind.letter(made.choice) is not None
 
     def _in_gap(self, made: Input) -> bool:
-        return any(made.offset is None or made.offset in offsets for offsets in self._gaps[made.place])
+        return any(made.offset in offsets for offsets in self._gaps[made.place])
 
     def balance(self) -> Balance:
         """Everything counted; call it when nothing more comes."""

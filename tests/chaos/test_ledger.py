@@ -61,6 +61,7 @@ def test_an_input_of_unknown_offset_counts_like_any_other(answered: Sequence[int
     ledger = ledger_of(2)
     ledger.sent(b"r2", Input(PLACE, ROWS, 2))
     ledger.acknowledged(b"r2", None)
+    ledger.gap(PLACE, range(100, 200))
     for n in answered:
         ledger.result(PLACE, b"r%d" % n, answer(n))
     assert counts(ledger.balance()) == ({} if answered else {"lost": 3})
