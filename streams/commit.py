@@ -280,7 +280,8 @@ class ExactlyOnce:
     def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
         """Where the broker says: results and offset share their fate, whatever it told us of a transaction before.
 
-        Kafka 4.4, while it stops, may report a transaction as committed and leave its markers out; the fence aborts it.
+        Kafka 4.4, while it stops, may report a transaction as committed and leave its markers out: what became of it is
+        known after the fence.
         """
         return committed
 

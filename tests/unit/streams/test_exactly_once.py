@@ -159,7 +159,7 @@ async def test_a_release_cuts_off_a_transaction_that_does_not_end_in_time(bench:
 
 
 async def test_after_a_failure_it_goes_on_where_the_broker_says_and_not_where_it_was_told_before(bench: Bench) -> None:
-    """A broker that stops may report a commit whose markers it leaves out; the fence then aborts results and offset."""
+    """A broker that stops may report a commit whose markers it leaves out, and which is undone then."""
     bench.broker.acknowledges = True
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0)])
