@@ -30,6 +30,7 @@ from streams.inference.catalog import ModelCatalog, ServedModel, Version
 from streams.inference.features import FeatureSchema
 from streams.inference.lightgbm import LightGBMRuntime
 from streams.inference.manifests import manifest_of
+from streams.inference.micro_batch import Outcome
 from streams.inference.postprocess import compile_postprocess
 from streams.inference.scoring import Scorer
 from streams.stores import MemoryStore
@@ -91,19 +92,19 @@ class Workload:
     def score(self, requests: Sequence[Request], *, cached: bool) -> tuple[float, list[bytes]]:
         """CPU seconds, and results."""
         start = time.thread_time()
-        batch = self._scorer.prepare([(0, requests)], NOW_MS, self._cache if cached else None)
-        for group in batch.groups:
-            group.predict()
-        outcome = batch.finish()
+        outcome = self._outcome(requests, self._cache if cached else None)
         self._store.write(outcome.table_changes.get(0, ()), 0)
         return time.thread_time() - start, outcome.values
 
     def fills(self) -> list[Change]:
         """What the cache adds to its table for a micro-batch of new rows."""
-        batch = self._scorer.prepare([(0, self.requests(0.0))], NOW_MS, self._cache)
+        return list(self._outcome(self.requests(0.0), self._cache).table_changes[0])
+
+    def _outcome(self, requests: Sequence[Request], cache: PredictionCache | None) -> Outcome:
+        batch = self._scorer.prepare([(0, requests)], NOW_MS, cache)
         for group in batch.groups:
             group.predict()
-        return list(batch.finish().table_changes[0])
+        return batch.finish()
 
     def _requests(self, rows: NDArray[np.float64]) -> list[Request]:
         bodies: list[dict[str, Any]] = [
