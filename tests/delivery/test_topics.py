@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,19 @@ async def admin(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 async def alter(admin: AIOKafkaAdminClient, topic: str, **config: str) -> None:
     named = {name.replace("_", "."): value for name, value in config.items()}
-    await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, named)])
+    responses: list[Any] = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, named)])
+    for response in responses:
+        assert [code for code, *_ in response.resources] == [0], response
+
+
+async def until_problems(settings: StreamSettings, *parts: str) -> None:
+    """Waits until the broker tells of these alone: the controller answers before the broker has heard of a change."""
+    async with asyncio.timeout(30):
+        while True:
+            problems = [state.problem for state in await describe_topics(settings) if state.problem]
+            if len(problems) == len(parts) and all(map(operator.contains, problems, parts)):
+                return
+            await asyncio.sleep(0.05)
 
 
 async def test_topics_are_created_as_specified(kafka: str, namespace: str) -> None:
@@ -77,6 +90,7 @@ async def test_what_does_not_fit_is_told_at_once_and_fits_when_it_is_done(
     await alter(admin, results, cleanup_policy="compact", retention_ms="60000")
     await alter(admin, models, cleanup_policy="compact,delete")
     await alter(admin, letters, cleanup_policy="delete")
+    await until_problems(settings, results, letters, models, f"{namespace}.b.requests has 6 partitions")
     with pytest.raises(TopicsError) as caught:
         await ensure_topics(settings)
     said = caught.value.problems
@@ -91,6 +105,7 @@ async def test_what_does_not_fit_is_told_at_once_and_fits_when_it_is_done(
     await alter(admin, models, cleanup_policy="compact")
     await alter(admin, letters, cleanup_policy="delete", max_message_bytes="2162688")
     await admin.delete_topics([f"{namespace}.b.requests"])
+    await until_problems(settings, f"{namespace}.b.requests does not exist")
     await ensure_topics(settings)
 
 
