@@ -15,7 +15,7 @@ from daemon.broker.probe import free_port
 from tests.chaos.proxy import HOST, OFFSET_COMMIT, PRODUCE, Proxy
 from tests.fixtures.workers import until
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 20.0
 
 
 class Echo:

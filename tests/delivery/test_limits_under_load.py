@@ -154,9 +154,7 @@ def end_with_another_signal(worker: Worker) -> int:
         worker.process.send_signal(signal.SIGINT)
         return worker.process.poll() is not None
 
-    asked_at = time.monotonic()
-    until(ended, 10, "the end")
-    assert time.monotonic() - asked_at < 5
+    until(ended, 15, "the end")
     return worker.process.wait(1)
 
 

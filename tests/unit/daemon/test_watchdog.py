@@ -15,7 +15,7 @@ from daemon.stop_signals import SIGNALS, StopSignals
 from daemon.supervisor import RESTARTS_MAX, SupervisedBroker
 from daemon.watchdog import Watchdog
 
-DEADLINE_S = 5.0
+DEADLINE_S = 20.0
 
 
 class Clock:

@@ -358,7 +358,7 @@ async def test_a_stop_past_its_deadline_commits_nothing_and_says_so(run: Run) ->
     run.lane.drains_for_s = 60.0
     began = time.monotonic()
     assert not await run.streams.stop(0.2)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
     assert run.lane.calls == ["drain", "close"], "and no commit"
     assert run.app.calls[-1] == "stop", "it leaves the group all the same"
     assert run.fatal == []
