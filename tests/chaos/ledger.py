@@ -111,6 +111,10 @@ class Ledger:
         """Retention deleted these before they were read, and a worker has said so."""
         self._gaps[place].append(offsets)
 
+    def unanswered(self, gaps: Mapping[Place, range]) -> int:
+        """Acknowledged inputs of these offsets that have no answer yet; it may be asked under load."""
+        return sum(_is_unanswered(made) and made.offset in gaps.get(made.place, ()) for made in [*self.inputs.values()])
+
     # ------------------------------------------------------------------ what came out
 
     def result(self, place: Place, key: bytes | None, value: bytes) -> None:
@@ -157,7 +161,7 @@ class Ledger:
         return [key for key, made in self.inputs.items() if self._is_lost(made) or self._lacks_letter(made)]
 
     def _is_lost(self, made: Input) -> bool:
-        return made.state == "acknowledged" and not made.seen and not self._in_gap(made)
+        return _is_unanswered(made) and not self._in_gap(made)
 
     def _lacks_letter(self, made: Input) -> bool:
         return made.seen > 0 and not made.letters and made.kind.letter(made.choice) is not None
@@ -181,9 +185,7 @@ class Ledger:
         return Balance(
             acknowledged=sum(made.state == "acknowledged" for _, made in inputs),
             answered=self.answered,
-            in_named_gaps=sum(
-                made.state == "acknowledged" and not made.seen and self._in_gap(made) for _, made in inputs
-            ),
+            in_named_gaps=sum(_is_unanswered(made) and self._in_gap(made) for _, made in inputs),
             repeated=sum(max(0, made.seen - 1) for _, made in inputs),
             out_of_order=sum(map(_descents, self._firsts.values())),
             letters_repeated=sum(max(0, made.letters - 1) for _, made in inputs),
@@ -191,6 +193,10 @@ class Ledger:
             **{name: self._counts[name] for name in ("lost", "different", "wrong", "uninvited", "letters_lost")},
             samples=dict(self._samples),
         )
+
+
+def _is_unanswered(made: Input) -> bool:
+    return made.state == "acknowledged" and not made.seen
 
 
 def _descents(answered: Sequence[Input]) -> int:

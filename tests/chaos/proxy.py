@@ -30,7 +30,7 @@ class Proxy:
         self.swallows = False
         """Whether frames vanish while connections stay open."""
         self.swallowed_requests: frozenset[int] = frozenset()
-        """API keys of requests that vanish, and they alone."""
+        """API keys of requests that vanish, with all that follows on the connection: replies come in order."""
         self.held_requests: frozenset[int] = frozenset()
         """API keys of requests that are under way until `heal`, even if whoever sent them has left meanwhile."""
         self.lost_replies: Counter[int] = Counter()
@@ -197,7 +197,7 @@ class _Link:
 
     def _request(self, frame: bytes) -> bool | None:
         api_key, _version, correlation = _REQUEST.unpack_from(frame)
-        if api_key in self._proxy.swallowed_requests:
+        if self.has_swallowed or api_key in self._proxy.swallowed_requests:
             return None
         self._asked[correlation] = api_key
         return True

@@ -82,6 +82,7 @@ def test_what_has_no_answer_is_lost_unless_a_gap_was_named() -> None:
     ledger.result(PLACE, b"r1", answer(1))
     ledger.gap(PLACE, range(15, 30))
     assert ledger.missing() == [b"r0"]
+    assert (ledger.unanswered({PLACE: range(15, 30)}), ledger.unanswered({ELSEWHERE: range(30)})) == (1, 0)
     balance = ledger.balance()
     assert (counts(balance), balance.in_named_gaps) == ({"lost": 1}, 1)
 
