@@ -1,0 +1,149 @@
+"""The stages of jobs over a log in memory: a job comes to its end, and nothing goes where its stage has not said."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import pytest
+from aiokafka import ConsumerRecord, TopicPartition
+
+from schemas.connection import KafkaConnection
+from schemas.job_codec import encode_cancel, encode_close, encode_open, encode_retry, encode_rows, encode_submit
+from schemas.topics import Stream
+from streams.app import create_app
+from streams.effects import Effects
+from streams.jobs.composition import compose_jobs
+from streams.jobs.records import RecordReader
+from streams.measure import LaneMeasures
+from streams.settings import StreamSettings, TopicSettings
+from streams.stage import Stage
+from streams.tables import make_table
+from tests.fixtures.lane import TOPICS, sum_model
+from tests.fixtures.scoring import catalog_of
+
+PARTITIONS = 3
+GOOD_ROWS = [[float(n), 1.0] for n in range(10)]
+BAD_ROW = ["no number", 1.0]
+
+
+@dataclass
+class Log:
+    """The topics of a tenant, and stages that take from them what is there."""
+
+    stages: Sequence[Stage] = ()
+    records: dict[TopicPartition, list[ConsumerRecord[Any, Any]]] = field(default_factory=lambda: defaultdict(list))
+    next_offsets: dict[TopicPartition, int] = field(default_factory=lambda: defaultdict(int))
+    undeclared: set[tuple[str, TopicPartition]] = field(default_factory=set)
+    """(topic of the stage, where it wrote though it had not said so)."""
+
+    async def read(self, tp: TopicPartition, offset: int) -> Any:
+        """As `RecordReader` does it."""
+        return self.records[tp][offset]
+
+    def append(self, stream: Stream, number: int, key: bytes | None, value: bytes | None, headers: Any = ()) -> None:
+        tp = TopicPartition(TOPICS.name(stream), number)
+        offset, sizes = len(self.records[tp]), (len(key or b""), len(value or b""))
+        record = ConsumerRecord(tp.topic, number, offset, 1_000, 0, key, value, None, *sizes, tuple(headers))
+        self.records[tp].append(record)
+
+    async def settle(self, after_days: int = 0) -> None:
+        """Lets every stage do what there is to do, until nothing is left."""
+        now_ms = int((time.time() + after_days * 86_400) * 1_000)
+        while any([await self._advance(stage, n, now_ms) for stage in self.stages for n in range(PARTITIONS)]):
+            pass
+
+    async def _advance(self, stage: Stage, number: int, now_ms: int) -> bool:
+        """Takes the records of a partition, or does what is due there; whether there was anything."""
+        tp = TopicPartition(stage.topic, number)
+        if waiting := self.records[tp][self.next_offsets[tp] :]:
+            [steps] = await stage.process([(tp, waiting)])
+        else:
+            idle = stage.idle_effects(tp, self.next_offsets[tp], now_ms)
+            steps = [idle] if idle is not None else []
+        for effects in steps:
+            self._publish(stage, tp, effects)
+        return bool(steps)
+
+    def _publish(self, stage: Stage, tp: TopicPartition, effects: Effects) -> None:
+        declared = {*stage.outputs(tp.partition)}
+        for (topic, number), outgoing in effects.by_topic.items():
+            if TopicPartition(topic, number) not in declared:
+                self.undeclared.add((stage.topic, TopicPartition(topic, number)))
+            for key, value, headers in outgoing:
+                self.append(cast(Stream, topic.removeprefix("ns.default.")), number, key, value, headers)
+        for table, changes in effects.changes.items():
+            assert (table.topic, table.number) == (stage.tables[0].changelog, tp.partition)
+            table.apply(changes, (table.store.offset or 0) + len(changes))
+        self.next_offsets[tp] = effects.next_offset
+        stage.landed(tp.partition, effects)
+
+    def written(self, stream: Stream) -> list[ConsumerRecord[Any, Any]]:
+        return [record for n in range(PARTITIONS) for record in self.records[TopicPartition(TOPICS.name(stream), n)]]
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        """The last one that was published."""
+        told = [(record.key, record.value) for record in self.written("job-status")]
+        mine = [value for key, value in told if key == job_id.encode() and value is not None]
+        status: dict[str, Any] = msgspec.msgpack.decode(mine[-1])
+        return status
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> Log:
+    log = Log()
+    settings = StreamSettings(KafkaConnection(), "w1", tmp_path, "ns", topics=TopicSettings(partitions=PARTITIONS))
+    table = make_table(create_app(settings), settings, "default", "jobs", None)
+    table.retain({*range(PARTITIONS)})
+    reader = cast(RecordReader, log)
+    log.stages = compose_jobs(settings, "default", table, catalog_of(sum_model()), reader, LaneMeasures()).stages
+    for stage in log.stages:
+        for number in range(PARTITIONS):
+            await stage.opened(number)
+    return log
+
+
+async def test_a_job_in_messages_ends_with_each_row_counted(log: Log) -> None:
+    for value in (
+        encode_open("sum", chunk_rows=2),
+        encode_rows(0, GOOD_ROWS),
+        encode_rows(1, [*GOOD_ROWS, BAD_ROW]),
+        encode_close(2),
+    ):
+        log.append("jobs", 1, b"j", value)
+    await log.settle()
+    status = log.status("j")
+    assert (status["status"], status["succeeded"], status["failed"]) == ("completed_with_errors", 20, 1)
+    assert {record.partition for record in log.written("job-chunks")} == {0, 1, 2}
+    assert {record.partition for record in log.written("job-results")} == {1}
+    assert log.undeclared == set()
+
+
+async def test_whatever_happens_to_jobs_goes_where_their_stages_say(log: Log) -> None:
+    """What a stage does not declare, a takeover leaves with the transactions of its former owner open."""
+    log.append("jobs", 0, b"whole", encode_submit("sum", [*GOOD_ROWS, BAD_ROW], chunk_rows=3))
+    log.append("jobs", 0, b"garbage", b"\xc1")
+    log.append("jobs", 2, b"cancelled", encode_open("sum", chunk_rows=1))
+    log.append("jobs", 2, b"cancelled", encode_rows(0, GOOD_ROWS))
+    log.append("jobs", 2, b"cancelled", encode_cancel())
+    log.append("jobs", 1, b"unknown", encode_submit("nobody", GOOD_ROWS))
+    log.append("job-chunks", 2, b"garbage", b"\xc1")
+    log.append("job-results", 1, b"garbage", b"\xc1")
+    await log.settle()
+    log.append("jobs", 0, b"whole", encode_retry())
+    await log.settle()
+    assert log.status("whole")["status"] == "completed_with_errors"
+    assert log.status("cancelled")["status"] == "cancelled"
+    assert log.status("unknown")["status"] == "failed"
+    letters = [dict(record.headers)["inferd-error-topic"] for record in log.written("dead-letters")]
+    assert sorted(letters) == [b"ns.default.job-chunks", b"ns.default.job-results", b"ns.default.jobs"]
+    await log.settle(after_days=30)
+    await log.settle(after_days=60)
+    tombstones = {record.key for record in log.written("job-status") if record.value is None}
+    assert tombstones == {b"whole", b"cancelled", b"unknown"}
+    assert log.undeclared == set()
