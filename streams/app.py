@@ -42,6 +42,7 @@ log = structlog.get_logger(__name__)
 EXIT_FAILED = 1
 EXIT_STALLED = 71
 WATCH_INTERVAL_S = 1.0
+STOPPED = "this worker stops and has not come to it: ask again, or another one"
 LEAVE_S, LEAVE_S_MIN = 2.0, 0.5
 """What of the time for a stop is kept for leaving the group, and its least."""
 
@@ -160,6 +161,8 @@ class Streams:
             return False
         finally:
             await self.lane.close()
+            for parts in self.tenants.values():
+                parts.requests.direct.give_up(ModelNotReadyError(STOPPED))
         return True
 
     async def _leave(self, timeout_s: float) -> bool:

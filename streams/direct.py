@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from schemas.errors import QuotaExceededError
+from schemas.errors import ModelServingError, QuotaExceededError
 
 DIRECT_PARTITION = -1
 """Stands where a fetched record has its partition."""
@@ -27,15 +27,18 @@ class DirectRequest:
 
 
 class DirectRequests:
-    """Those of one tenant that wait for the next micro-batch, oldest first."""
+    """Those of one tenant that wait for the next micro-batch, oldest first, and those that are in one."""
 
     def __init__(self, waiting_max: int) -> None:
         self._waiting: deque[DirectRequest] = deque()
+        self._taken: list[DirectRequest] = []
         self._waiting_max = waiting_max
         self._asked = 0
 
-    def __len__(self) -> int:
-        return len(self._waiting)
+    @property
+    def unanswered(self) -> int:
+        """How many wait, or are being scored."""
+        return len(self._waiting) + sum(not request.answer.done() for request in self._taken)
 
     def ask(self, value: bytes, headers: Sequence[tuple[str, bytes | None]], now_ms: int) -> DirectRequest:
         """Queues a request; `QuotaExceededError` where too many wait already."""
@@ -53,4 +56,13 @@ class DirectRequests:
             request = self._waiting.popleft()
             if not request.answer.done():
                 taken.append(request)
+        self._taken = taken
         return taken
+
+    def give_up(self, error: ModelServingError) -> None:
+        """Nobody will score these any more: whoever waits for one gets `error`."""
+        for request in (*self._taken, *self._waiting):
+            if not request.answer.done():
+                request.answer.set_exception(error)
+        self._taken = []
+        self._waiting.clear()

@@ -102,6 +102,7 @@ class Lane:
             while (taken := self._take(kind)) or self._waiting(kind):
                 started = time.perf_counter()
                 await self._process(kind, taken)
+                self._moved.set()
                 # The sender, the fetcher and the heartbeat get their turn between two micro-batches.
                 await asyncio.sleep(self._pause_s(kind, time.perf_counter() - started))
 
@@ -129,12 +130,16 @@ class Lane:
                     await work.wait()
 
     async def drain(self) -> None:
-        """Takes nothing more, waits until what is in flight is acknowledged, and commits it; has no deadline itself."""
+        """Takes nothing more, waits until what is in flight is acknowledged and what was asked directly is answered,
+        and commits; has no deadline itself."""
         self._draining = True
         partitions = list(self.partitions.values())
         for partition in partitions:
             self._forget(partition, partition.close())
         await self._settle(partitions)
+        while any(map(self._waiting, self._work)):
+            self._moved.clear()
+            await self._moved.wait()
         if partitions:  # without any, there may be no consumer yet
             await self._guarantee.commit(self._group.consumer, partitions)
 

@@ -40,7 +40,7 @@ class Stage(Protocol):
 
     @property
     def waits(self) -> bool:
-        """Whether there is work that was not fetched."""
+        """Whether there is work that was not fetched, waiting or under way."""
 
     async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
         """What follows from each part of `work`, in steps; no record makes it raise. `work` may be empty where the

@@ -91,7 +91,7 @@ class TenantLane:
 
     @property
     def waits(self) -> bool:
-        return bool(self.direct)
+        return self.direct.unanswered > 0
 
     async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
         """Scores a micro-batch, and with it what was asked directly; those are answered here."""

@@ -193,6 +193,7 @@ def test_predictions_that_run_are_answered_before_the_worker_ends(
         until(lambda: len(outcomes) > 50, 30, "predictions run")
         signalled = time.monotonic()
         assert worker.stop() == 0
+        assert time.monotonic() - signalled < 20, "a request that nobody answers holds a stop up until its deadline"
         stopping.set()
         for thread in threads:
             thread.join(30)

@@ -65,15 +65,14 @@ def test_messages_may_come_twice_and_in_any_order(
     assert_whole(job, status, job.ledger())
 
 
-def test_a_model_may_be_deployed_at_the_time_its_job_is_opened(
+def test_a_model_may_be_deployed_just_before_its_job_is_opened(
     cluster: Cluster, model: TrainedModel, start_worker: StartWorker
 ) -> None:
     cluster.deploy(model, "another")
     start_worker(cluster).wait_ready()
     job = JobOnTopics(cluster, model, "early", rows_of(2_000, 10))
-    job.open()
-    job.flush()
     cluster.deploy(model)
+    job.open()
     job.send_rows()
     job.close()
     status = job.wait_ended(60)

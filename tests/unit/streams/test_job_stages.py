@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from schemas.job_codec import encode_cancel, encode_close, encode_open, encode_r
 from schemas.topics import Stream
 from streams.app import create_app
 from streams.effects import Effects
+from streams.inference.catalog import ModelCatalog, Version
 from streams.jobs.composition import compose_jobs
 from streams.jobs.records import RecordReader
 from streams.measure import LaneMeasures
@@ -37,6 +39,9 @@ class Log:
     """The topics of a tenant, and stages that take from them what is there."""
 
     stages: Sequence[Stage] = ()
+    catalog: ModelCatalog = field(default_factory=ModelCatalog)
+    timestamp: int = 1_000
+    """Of what is appended, in Unix milliseconds."""
     records: dict[TopicPartition, list[ConsumerRecord[Any, Any]]] = field(default_factory=lambda: defaultdict(list))
     next_offsets: dict[TopicPartition, int] = field(default_factory=lambda: defaultdict(int))
     undeclared: set[tuple[str, TopicPartition]] = field(default_factory=set)
@@ -49,7 +54,7 @@ class Log:
     def append(self, stream: Stream, number: int, key: bytes | None, value: bytes | None, headers: Any = ()) -> None:
         tp = TopicPartition(TOPICS.name(stream), number)
         offset, sizes = len(self.records[tp]), (len(key or b""), len(value or b""))
-        record = ConsumerRecord(tp.topic, number, offset, 1_000, 0, key, value, None, *sizes, tuple(headers))
+        record = ConsumerRecord(tp.topic, number, offset, self.timestamp, 0, key, value, None, *sizes, tuple(headers))
         self.records[tp].append(record)
 
     async def settle(self, after_days: int = 0) -> None:
@@ -96,12 +101,12 @@ class Log:
 
 @pytest.fixture
 async def log(tmp_path: Path) -> Log:
-    log = Log()
+    log = Log(catalog=catalog_of(sum_model()))
     settings = StreamSettings(KafkaConnection(), "w1", tmp_path, "ns", topics=TopicSettings(partitions=PARTITIONS))
     table = make_table(create_app(settings), settings, "default", "jobs", None)
     table.retain({*range(PARTITIONS)})
     reader = cast(RecordReader, log)
-    log.stages = compose_jobs(settings, "default", table, catalog_of(sum_model()), reader, LaneMeasures()).stages
+    log.stages = compose_jobs(settings, "default", table, log.catalog, reader, LaneMeasures()).stages
     for stage in log.stages:
         for number in range(PARTITIONS):
             await stage.opened(number)
@@ -147,3 +152,21 @@ async def test_whatever_happens_to_jobs_goes_where_their_stages_say(log: Log) ->
     tombstones = {record.key for record in log.written("job-status") if record.value is None}
     assert tombstones == {b"whole", b"cancelled", b"unknown"}
     assert log.undeclared == set()
+
+
+async def test_a_job_that_was_opened_just_now_waits_for_its_model(log: Log) -> None:
+    log.timestamp = int(time.time() * 1_000)
+    log.append("jobs", 0, b"early", encode_submit("late", GOOD_ROWS))
+    settling = asyncio.create_task(log.settle())
+    await asyncio.sleep(0)
+    manifest = msgspec.structs.replace(sum_model().manifest, model_id="late")
+    log.catalog.put(Version(manifest, "ready", None, replace(sum_model(), manifest=manifest)))
+    await settling
+    assert log.status("early")["status"] == "completed"
+
+
+async def test_a_job_whose_model_nobody_deploys_fails_after_a_while(log: Log) -> None:
+    log.timestamp = int(time.time() * 1_000)
+    log.append("jobs", 0, b"early", encode_submit("nobody", GOOD_ROWS))
+    await log.settle()
+    assert log.status("early")["status"] == "failed"

@@ -16,6 +16,7 @@ from schemas.connection import KafkaConnection
 from streams import app as app_module
 from streams import composition, record_batches
 from streams.app import EXIT_FAILED, EXIT_STALLED, Streams
+from streams.direct import DirectRequests
 from streams.inference.catalog import ModelCatalog
 from streams.settings import GroupSettings, StreamSettings
 from streams.snapshot import Phase
@@ -405,7 +406,8 @@ async def test_the_lane_knows_the_topics_that_replies_may_go_to(run: Run, monkey
 
     def tenant_lane(names: Any, scorer: Any, worker_id: str, partitions_of: dict[str, int], *_: Any) -> Any:
         made.update(partitions_of)
-        return SimpleNamespace(tenant=names.tenant, tables=(), topic=names.name("requests"))
+        direct = DirectRequests(1)
+        return SimpleNamespace(tenant=names.tenant, tables=(), topic=names.name("requests"), direct=direct)
 
     monkeypatch.setattr(app_module, "ensure_topics", topics)
     monkeypatch.setattr(composition, "TenantLane", tenant_lane)

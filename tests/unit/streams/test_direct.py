@@ -1,0 +1,98 @@
+"""Requests that did not come through Kafka: whoever asked gets an answer, also from a worker that stops."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from schemas.connection import KafkaConnection
+from schemas.errors import ModelNotReadyError, QuotaExceededError
+from streams.app import Streams
+from streams.direct import DirectRequest, DirectRequests
+from streams.settings import StreamSettings
+from tests.fixtures.lane import Bench, request
+
+VALUE = cast(bytes, request(0).value)
+
+
+def ask(bench: Bench) -> DirectRequest:
+    direct = bench.tenant.direct.ask(VALUE, (), 1_000)
+    bench.lane.wake()
+    return direct
+
+
+async def test_too_many_that_wait_are_refused() -> None:
+    direct = DirectRequests(1)
+    direct.ask(VALUE, (), 1_000)
+    with pytest.raises(QuotaExceededError, match="1 requests wait already"):
+        direct.ask(VALUE, (), 1_000)
+
+
+async def test_a_request_is_unanswered_until_it_has_its_answer_or_nobody_wants_it() -> None:
+    direct = DirectRequests(9)
+    first, second, third = (direct.ask(VALUE, (), 1_000) for _ in range(3))
+    assert direct.unanswered == 3
+    third.answer.cancel()
+    assert direct.take(9) == [first, second]
+    assert direct.unanswered == 2
+    first.answer.set_result(b"")
+    second.answer.cancel()
+    assert direct.unanswered == 0
+
+
+async def test_a_drain_answers_what_waits(bench: Bench) -> None:
+    asked = ask(bench)
+    await bench.lane.drain()
+    assert msgspec.msgpack.decode(asked.answer.result())["prediction"] == 1.0
+
+
+async def test_a_drain_answers_what_is_being_scored(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    score, scoring, going_on = bench.tenant._scoring.score, asyncio.Event(), asyncio.Event()
+
+    async def slow_score(*args: Any) -> Any:
+        scoring.set()
+        await going_on.wait()
+        return await score(*args)
+
+    monkeypatch.setattr(bench.tenant._scoring, "score", slow_score)
+    asked = ask(bench)
+    await scoring.wait()
+    draining = asyncio.create_task(bench.lane.drain())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not draining.done()
+    going_on.set()
+    await draining
+    assert msgspec.msgpack.decode(asked.answer.result())["prediction"] == 1.0
+
+
+class StuckLane:
+    """One that comes to no end, and takes what waits with it."""
+
+    async def drain(self) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None: ...
+
+    def wake(self) -> None: ...
+
+
+async def test_what_a_worker_that_stops_does_not_come_to_is_refused(tmp_path: Path) -> None:
+    direct = DirectRequests(9)
+    streams = Streams(StreamSettings(KafkaConnection(), "w1", tmp_path), lambda *_: None)
+    streams.lane, streams._stage = cast(Any, StuckLane()), "running"
+    streams.tenants = {"default": cast(Any, SimpleNamespace(requests=SimpleNamespace(direct=direct), tables=()))}
+    scored, waiting = (asyncio.create_task(streams.predict("default", VALUE)) for _ in range(2))
+    await asyncio.sleep(0)
+    assert len(direct.take(1)) == 1
+    assert not await streams.stop(0.01)
+    for asked in (scored, waiting):
+        with pytest.raises(ModelNotReadyError, match="this worker stops"):
+            await asked
+    with pytest.raises(ModelNotReadyError, match="this worker is stopped"):
+        await streams.predict("default", VALUE)
