@@ -11,28 +11,32 @@ from streams.serving.model_manager import ModelManager
 from streams.serving.realtime_predictor import RealtimePredictor
 from streams.serving.row_cache import Cache
 
-Models = ModelManager | str | Path
-"""A manager, or the directory of one."""
+ModelStore = ModelManager | str | Path
+"""A model manager, or the directory of one."""
 
 
 def create_model_server(
-    models: Models, host: str = "127.0.0.1", port: int = 8000, tenant_id: str | None = None, **options: Any
+    model_manager: ModelStore,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    tenant_id: str | None = None,
+    **options: Any,
 ) -> ModelServer:
     """A `ModelServer`, which `start_server()` starts; `options` are its keyword arguments."""
-    return ModelServer(_manager(models, tenant_id), host, port, tenant_id, **options)
+    return ModelServer(_manager(model_manager, tenant_id), host, port, tenant_id, **options)
 
 
-def create_batch_predictor(models: Models, tenant_id: str | None = None, **options: Any) -> BatchPredictor:
+def create_batch_predictor(model_manager: ModelStore, tenant_id: str | None = None, **options: Any) -> BatchPredictor:
     """A `BatchPredictor`; `options` are its keyword arguments."""
-    return BatchPredictor(_manager(models, tenant_id), tenant_id, **options)
+    return BatchPredictor(_manager(model_manager, tenant_id), tenant_id, **options)
 
 
 def create_realtime_predictor(
-    models: Models, cache: Cache | None = None, tenant_id: str | None = None
+    model_manager: ModelStore, cache: Cache | None = None, tenant_id: str | None = None
 ) -> RealtimePredictor:
     """A `RealtimePredictor`."""
-    return RealtimePredictor(_manager(models, tenant_id), cache, tenant_id)
+    return RealtimePredictor(_manager(model_manager, tenant_id), cache, tenant_id)
 
 
-def _manager(models: Models, tenant_id: str | None) -> ModelManager:
-    return ModelManager(models, tenant_id or "default") if isinstance(models, str | Path) else models
+def _manager(given: ModelStore, tenant_id: str | None) -> ModelManager:
+    return ModelManager(given, tenant_id or "default") if isinstance(given, str | Path) else given
