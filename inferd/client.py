@@ -95,7 +95,7 @@ class Client:
         """What the model says to a row (list or dict), to rows, or to an array (rows, features).
 
         `model_id` is `name`, `name:version` or `name@alias`; `key` becomes the record's key, so that requests of one
-        key are answered in order. Headers such as `deadline`, `priority` and `correlation-id` go along.
+        key are answered in order. Headers such as `deadline` and `correlation-id` go along.
         Raises the typed `InferenceError` that the worker answered with (after sending again what may pass, such as
         `model_not_ready`), or `ResultTimeoutError`.
         """

@@ -27,7 +27,7 @@ from schemas.errors import (
     TooLargeError,
     VersionNotFoundError,
 )
-from schemas.headers import CONTENT_TYPE, Encoding, RawHeaders
+from schemas.headers import CONTENT_TYPE_HEADERS, Encoding, RawHeaders
 from schemas.limits import Limits
 from schemas.request_codec import encode_request
 from schemas.requests import ModelReference, Output
@@ -80,7 +80,7 @@ class Exchange:
         self._cluster = cluster
         self._pending = pending
         self._encoding = encoding
-        self._headers: RawHeaders = ((CONTENT_TYPE, b"application/json"),) if encoding == "json" else ()
+        self._headers: RawHeaders = (CONTENT_TYPE_HEADERS["json"],) if encoding == "json" else ()
         self._limits = limits
         self._chosen = None if partitions is None else sorted(set(partitions))
         self._replies = Replies(cluster, pending)

@@ -24,7 +24,7 @@ from inferd.jobs_feed import JobFeed, News, job_feed, latest_statuses
 from inferd.jobs_packing import PackedRows, packed_rows, rows_message
 from inferd.jobs_results import chunk_results
 from schemas.errors import JobClosedError, JobConflictError, JobExpiredError, JobNotFoundError, ModelServingError
-from schemas.headers import CONTENT_TYPE, Encoding, RawHeaders
+from schemas.headers import CONTENT_TYPE_HEADERS, Encoding, RawHeaders
 from schemas.job_codec import encode_cancel, encode_close, encode_open, encode_retry
 from schemas.jobs import ChunkResult, JobStatus
 from schemas.limits import Limits
@@ -36,7 +36,6 @@ REPEAT_WORD_S = 1.0
 """How long to wait for refusals where a job was there before: what it takes of a repeat is not told."""
 WINDOW = 4
 """Messages on their way to the broker."""
-_HEADERS: dict[Encoding, RawHeaders] = {"msgpack": (), "json": ((CONTENT_TYPE, b"application/json"),)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +168,7 @@ class Jobs:
         self, job_id: str, value: bytes, encoding: Encoding = "msgpack", headers: RawHeaders = ()
     ) -> asyncio.Future[RecordMetadata]:
         """Hands a message of a job to the producer."""
-        headers = (*_HEADERS[encoding], *headers)
+        headers = (CONTENT_TYPE_HEADERS[encoding], *headers)
         return await self._cluster.send("jobs", key=job_id.encode(), value=value, headers=headers)
 
     async def acknowledged(self, sent: Sequence[asyncio.Future[RecordMetadata]]) -> None:

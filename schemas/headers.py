@@ -1,9 +1,8 @@
-"""Record headers: what a request's say, and what a result's carry on."""
+"""Record headers: those of a request that mean something, and those that its result carries."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -13,22 +12,29 @@ from schemas.errors import InferenceError, InvalidHeaderError, UnsupportedConten
 from schemas.limits import Limits
 
 RawHeaders = tuple[tuple[str, bytes], ...]
+CarriedHeaders = tuple[tuple[str, bytes | None], ...]
 Encoding = Literal["msgpack", "json"]
 
 CONTENT_TYPE = "content-type"
 CONTENT_TYPES: dict[str, Encoding] = {"application/msgpack": "msgpack", "application/json": "json"}
+CONTENT_TYPE_HEADERS: dict[Encoding, tuple[str, bytes]] = {
+    encoding: (CONTENT_TYPE, media_type.encode()) for media_type, encoding in CONTENT_TYPES.items()
+}
 REPLY_TO = "reply-to"
 DEADLINE = "deadline"
-PRIORITY = "priority"
 PASSED_THROUGH = ("correlation-id", "traceparent", "tracestate")
+"""Of the headers that a result carries, those that have room before any other."""
 CLOUD_EVENT_ID = "ce_id"
 RELATED_CLOUD_EVENT_ID = "ce_relatedid"
-PRIORITY_DEFAULT = 5
+RESERVED_PREFIXES = ("content-", "ce_", "inferd-")
+"""Headers of a request that no result carries: they describe the request's value, or are written by inferd itself."""
+CARRIED_BYTES_MAX = 16_384
+"""Names and values of the request's headers on its result: with key and value it stays below Kafka's default
+`max.message.bytes`."""
 
 DEADLINE_MS_MAX = 253_402_300_799_999
 """The last millisecond of the year 9999."""
 _DEADLINE = re.compile(r"[0-9]{1,15}", re.ASCII)
-_PRIORITY = re.compile(r"[1-9]", re.ASCII)
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
 _CHARSETS = ("utf-8", "utf8", "us-ascii")
 
@@ -37,59 +43,47 @@ class RequestHeaders(msgspec.Struct, frozen=True):
     """What the headers of a request mean; `passed_through` is already as the result carries it."""
 
     encoding: Encoding = "msgpack"
-    passed_through: RawHeaders = ()
+    passed_through: CarriedHeaders = ()
     reply_to: str | None = None
     deadline_ms: int | None = None
     """Unix milliseconds."""
-    priority: int = PRIORITY_DEFAULT
 
 
 NO_HEADERS = RequestHeaders()
 
 
 def parse_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -> RequestHeaders:
-    """What the headers of a request mean.
+    """What the headers of a request mean, and which of them its result carries.
 
-    Only those that the wire names mean something; others are counted and measured alone. A header without a value says
-    nothing. `InvalidHeaderError` for too many or too large ones, and for a meaningful one that is repeated, no UTF-8,
-    or not what it must be; `UnsupportedContentTypeError`. Each error names the header.
+    `content-type`, `reply-to` and `deadline` mean something, in any case of letters; without a value they do not. All
+    others are carried as they are, but for the reserved ones. `InvalidHeaderError` for too many or too large headers,
+    and for a meaningful one that is not what it must be, or comes twice with different values;
+    `UnsupportedContentTypeError`. Each error names the header.
     """
     if not headers:
         return NO_HEADERS
     if len(headers) > limits.headers_max:
         raise InvalidHeaderError(f"headers: {len(headers)}, and {limits.headers_max} are allowed")
     fields: dict[str, Any] = {}
-    passed_through: list[tuple[str, bytes]] = []
-    seen: set[str] = set()
     for name, value in headers:
         _check_size(name, value, limits)
-        if name not in _MEANINGFUL:
+        meaning = _PARSED.get(name.lower())
+        if meaning is None or value is None:
             continue
-        if name in seen:
-            raise InvalidHeaderError(f"header {name}: it comes twice")
-        seen.add(name)
-        if value is not None:
-            _take(name, value, fields, passed_through)
-    return RequestHeaders(passed_through=tuple(passed_through), **fields)
+        field, parse = meaning
+        parsed = parse(value)
+        if fields.setdefault(field, parsed) != parsed:
+            raise InvalidHeaderError(f"header {name}: it comes twice, with different values")
+    return RequestHeaders(passed_through=_carried(headers), **fields)
 
 
 def readable_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -> RequestHeaders:
-    """What can be used of headers that `parse_headers` refuses, so that the answer still finds its reader.
-
-    Encoding and the headers passed through, of those that are right by themselves and come once; nothing else.
-    """
-    fields: dict[str, Any] = {}
-    passed_through: list[tuple[str, bytes]] = []
-    times = Counter(name for name, _ in headers)
-    for name, value in headers:
-        if value is None or times[name] > 1 or not (name in _PASSED_AS or name == CONTENT_TYPE):
-            continue
-        try:
-            _check_size(name, value, limits)
-            _take(name, value, fields, passed_through)
-        except InferenceError:
-            continue
-    return RequestHeaders(passed_through=tuple(passed_through), **fields)
+    """What can be used of headers that `parse_headers` refuses, so that the answer still finds its reader: the encoding
+    where it is clear, and the headers that the result carries, without those that are too large."""
+    sized = [(name, value) for name, value in headers if _size(name, value) <= limits.header_bytes_max]
+    encodings = {_encoding_or_none(value) for name, value in sized if name.lower() == CONTENT_TYPE and value} - {None}
+    encoding: Encoding = "json" if encodings == {"json"} else "msgpack"
+    return RequestHeaders(encoding, _carried(sized[: limits.headers_max]))
 
 
 def parse_content_type(value: bytes) -> Encoding:
@@ -106,22 +100,46 @@ def parse_content_type(value: bytes) -> Encoding:
     return CONTENT_TYPES[media_type]
 
 
+def _encoding_or_none(value: bytes) -> Encoding | None:
+    try:
+        return parse_content_type(value)
+    except InferenceError:
+        return None
+
+
 def _check_size(name: str, value: bytes | None, limits: Limits) -> None:
-    size = len(name.encode("utf-8", "surrogateescape")) + len(value or b"")
+    size = _size(name, value)
     if size > limits.header_bytes_max:
         raise InvalidHeaderError(
             f"header {name[:80]!r}: {size} bytes of name and value, and {limits.header_bytes_max} are allowed"
         )
 
 
-def _take(name: str, value: bytes, fields: dict[str, Any], passed_through: list[tuple[str, bytes]]) -> None:
-    """Add what a meaningful header says to `fields`, or to what is passed through."""
-    if (passed_as := _PASSED_AS.get(name)) is not None:
-        _text(name, value)
-        passed_through.append((passed_as, value))
-        return
-    field, parse = _PARSED[name]
-    fields[field] = parse(value)
+def _size(name: str, value: bytes | None) -> int:
+    return len(name.encode("utf-8", "surrogateescape")) + len(value or b"")
+
+
+def _carried(headers: Sequence[tuple[str, bytes | None]]) -> CarriedHeaders:
+    """The headers that a result carries, in their order. What finds no room in `CARRIED_BYTES_MAX` is left out; the
+    ids of `PASSED_THROUGH` and of a CloudEvent find it first."""
+    carried = [found for name, value in headers if (found := _as_carried(name, value)) is not None]
+    sizes = [_size(name, value) for name, value in carried]
+    if sum(sizes) <= CARRIED_BYTES_MAX:
+        return tuple(carried)
+    room, kept = CARRIED_BYTES_MAX, set[int]()
+    for place in sorted(range(len(carried)), key=lambda place: carried[place][0].lower() not in _FIRST):
+        if sizes[place] <= room:
+            room -= sizes[place]
+            kept.add(place)
+    return tuple(header for place, header in enumerate(carried) if place in kept)
+
+
+def _as_carried(name: str, value: bytes | None) -> tuple[str, bytes | None] | None:
+    """A header of a request as its result has it; None where it has not."""
+    lower = name.lower()
+    if lower == CLOUD_EVENT_ID and value is not None:
+        return RELATED_CLOUD_EVENT_ID, value
+    return None if lower in _PARSED or lower.startswith(RESERVED_PREFIXES) else (name, value)
 
 
 def _text(name: str, value: bytes) -> str:
@@ -145,18 +163,9 @@ def _parse_deadline(value: bytes) -> int:
     return int(text)
 
 
-def _parse_priority(value: bytes) -> int:
-    text = _text(PRIORITY, value)
-    if not _PRIORITY.fullmatch(text):
-        raise InvalidHeaderError(f"header {PRIORITY}: {text[:80]!r} is not one of 1 (high) to 9 (low)")
-    return int(text)
-
-
-_PASSED_AS = {**{name: name for name in PASSED_THROUGH}, CLOUD_EVENT_ID: RELATED_CLOUD_EVENT_ID}
 _PARSED: dict[str, tuple[str, Callable[[bytes], Any]]] = {
     CONTENT_TYPE: ("encoding", parse_content_type),
     REPLY_TO: ("reply_to", _parse_reply_to),
     DEADLINE: ("deadline_ms", _parse_deadline),
-    PRIORITY: ("priority", _parse_priority),
 }
-_MEANINGFUL = _PASSED_AS.keys() | _PARSED.keys()
+_FIRST = {*PASSED_THROUGH, RELATED_CLOUD_EVENT_ID}

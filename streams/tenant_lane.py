@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
-from schemas.headers import CONTENT_TYPE, RequestHeaders
+from schemas.headers import CONTENT_TYPE_HEADERS, RequestHeaders
 from schemas.topics import TenantTopics
 from streams.batch_scoring import BatchScoring
 from streams.counters import Tally, TenantCounters
@@ -30,7 +30,6 @@ CACHE_HEADERS: dict[int, tuple[str, bytes | None]] = {
     CACHE_MISS: ("inferd-cache", b"miss"),
     CACHE_HIT: ("inferd-cache", b"hit"),
 }
-JSON_CONTENT_TYPE = (CONTENT_TYPE, b"application/json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +195,11 @@ class TenantLane:
         return effects
 
     def _usual_headers(self, timestamps: Sequence[int], timing: Timing) -> dict[int, list[tuple[str, bytes | None]]]:
-        """Headers of a result by the timestamp of its request: many requests share one."""
+        """Headers of a result by the timestamp of its request: many requests share one. The content-type is first."""
         infer = ("inferd-infer-us", b"%d" % timing.infer_us)
         return {
             timestamp: [
+                CONTENT_TYPE_HEADERS["msgpack"],
                 self._worker,
                 ("inferd-queue-us", b"%d" % (max(0, timing.started_ms - timestamp) * 1000)),
                 infer,
@@ -255,9 +255,8 @@ class TenantLane:
             headers = headers_of.get(index)
             if headers is None:
                 continue
-            key, value, usual = results[place]
-            content_type = [JSON_CONTENT_TYPE] if headers.encoding == "json" else []
-            results[place] = (key, value, [*content_type, *headers.passed_through, *usual])
+            key, value, (_, *own) = results[place]
+            results[place] = (key, value, [CONTENT_TYPE_HEADERS[headers.encoding], *headers.passed_through, *own])
             if headers.reply_to is not None:
                 elsewhere.append(place)
                 number = tp.partition % self._partitions_of[headers.reply_to]

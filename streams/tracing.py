@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from schemas.errors import ServerError
-from schemas.headers import RawHeaders, RequestHeaders
+from schemas.headers import CarriedHeaders, RequestHeaders
 from streams.direct import DIRECT_PARTITION
 from streams.inference.micro_batch import Outcome, Record
 from streams.laps import Laps
@@ -44,7 +44,7 @@ CLOSE_TIMEOUT_S = 2.0
 TRACEPARENT = "traceparent"
 TRACE_HEADERS = (TRACEPARENT, "tracestate")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-(?P<flags>[0-9a-f]{2})(-|$)")
-CALLER: ContextVar[RawHeaders] = ContextVar("caller", default=())
+CALLER: ContextVar[CarriedHeaders] = ContextVar("caller", default=())
 """Headers that whoever is served now, over HTTP, wants to be passed on."""
 Parts = Sequence[tuple[int, Sequence[Record]]]
 
@@ -253,21 +253,21 @@ def _sampled(parts: Parts, headers_of: Mapping[int, RequestHeaders]) -> Iterator
     """The requests whose callers record a trace."""
     starts = list(accumulate((len(records) for _, records in parts), initial=0))
     for index, headers in headers_of.items():
-        passed = dict(headers.passed_through)
-        if is_sampled(passed.get(TRACEPARENT, b"")):
+        if is_traced(headers.passed_through):
             place = bisect_right(starts, index) - 1
             number, records = parts[place]
-            found = {name: value.decode() for name, value in passed.items()}
-            yield _Asked(index, number, records[index - starts[place]], found)
+            yield _Asked(index, number, records[index - starts[place]], _texts(headers.passed_through))
 
 
 def is_traced(headers: Sequence[tuple[str, bytes | None]]) -> bool:
     """Whether whoever sent these headers records a trace."""
-    return any(name == TRACEPARENT and is_sampled(value or b"") for name, value in headers)
+    return any(is_sampled(value or b"") for name, value in headers if name.lower() == TRACEPARENT)
 
 
 def _texts(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
-    return {name: value.decode() for name, value in headers if name in TRACE_HEADERS and value is not None}
+    """The trace headers by name; of several, the one that was added last."""
+    named = ((name.lower(), value) for name, value in headers if value is not None)
+    return {name: value.decode("utf-8", "replace") for name, value in named if name in TRACE_HEADERS}
 
 
 def is_sampled(traceparent: bytes) -> bool:

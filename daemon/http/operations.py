@@ -105,7 +105,6 @@ DEADLINE = Parameter(
     Annotated[int, Meta(ge=0, le=DEADLINE_MS_MAX)],
     "Unix milliseconds; past it the request is not scored",
 )
-PRIORITY = Parameter("priority", "header", Annotated[int, Meta(ge=1, le=9)], "1 high … 9 low")
 CORRELATION = Parameter("correlation-id", "header", str, "comes back with the answer")
 MANIFEST = Parameter("manifest", "query", str, "JSON: what is to be said beyond the model file")
 DEPLOY_ALIAS = Parameter("alias", "query", ALIAS.type, "an alias to point at the version")
@@ -145,7 +144,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body={JSON: PredictionBody, MSGPACK: PredictionBody},
         answers={200: PredictionAnswer},
         media_types=(JSON, MSGPACK),
-        parameters=(MODEL, TENANT, DEADLINE, PRIORITY, CORRELATION),
+        parameters=(MODEL, TENANT, DEADLINE, CORRELATION),
         errors=(*MODELS, *BODY, *VALUES, ModelNotReadyError, DeadlineExceededError),
     ),
     Operation(

@@ -20,13 +20,13 @@ from daemon.http.application import LIMITS
 from daemon.http.bodies import encoding_of, read_body
 from daemon.http.errors import SAFE_HEADERS, typed_response
 from daemon.http.services import Predictions
-from schemas.errors import DeadlineExceededError, InternalError, MalformedError, error_of_code
-from schemas.headers import CONTENT_TYPE, CONTENT_TYPES, DEADLINE, PASSED_THROUGH, PRIORITY, Encoding
+from schemas.errors import DeadlineExceededError, InternalError, InvalidHeaderError, MalformedError, error_of_code
+from schemas.headers import CONTENT_TYPE, CONTENT_TYPES, DEADLINE, PASSED_THROUGH, Encoding
 from schemas.requests import ModelReference
 
 PREDICTIONS: web.AppKey[Predictions] = web.AppKey("predictions", Predictions)
 MEDIA_TYPES: dict[Encoding, str] = {encoding: media_type for media_type, encoding in CONTENT_TYPES.items()}
-RECORD_HEADERS = {name: name for name in (DEADLINE, PRIORITY, *PASSED_THROUGH)} | {"ce-id": "ce_id"}
+RECORD_HEADERS = {name: name for name in (DEADLINE, *PASSED_THROUGH)} | {"ce-id": "ce_id"}
 """HTTP headers that go along with a request, and their names as record headers."""
 ECHOED = "correlation-id"
 _JSON_START = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*(?P<end>\}?)")
@@ -66,7 +66,7 @@ async def predict(request: web.Request) -> web.StreamResponse:
     ModelReference.parse(model)
     encoding = encoding_of(request)
     value = with_model_id(await read_body(request, limits.body), model, encoding)
-    headers = record_headers(request, encoding, limits.timeout_s)
+    headers, echoed = record_headers(request, encoding, limits.timeout_s), _echoed(request)
     try:
         async with asyncio.timeout(limits.timeout_s):
             result = await app[PREDICTIONS].predict(tenant, value, headers)
@@ -75,8 +75,7 @@ async def predict(request: web.Request) -> web.StreamResponse:
             f"there was no result within INFERD_HTTP_TIMEOUT_S={limits.timeout_s:g}; it may still be scored"
         ) from None
     response = answer(result, encoding)
-    if (correlation_id := request.headers.get(ECHOED)) is not None:
-        response.headers[ECHOED] = correlation_id
+    response.headers.update(echoed)
     return response
 
 
@@ -107,6 +106,16 @@ def record_headers(request: web.Request, encoding: Encoding, timeout_s: float) -
 def named_headers(request: web.Request, names: Mapping[str, str]) -> Headers:
     """Headers of the request as those of a record; `names`: of both, by that of the request."""
     return [(names[name], _bytes(value)) for name in names for value in request.headers.getall(name, ())]
+
+
+def _echoed(request: web.Request) -> dict[str, str]:
+    """What comes back with the answer; `InvalidHeaderError` for what an HTTP header of aiohttp cannot carry."""
+    value = request.headers.get(ECHOED)
+    if value is None:
+        return {}
+    if value != value.encode("utf-8", "replace").decode():
+        raise InvalidHeaderError(f"header {ECHOED}: not UTF-8, so the answer cannot carry it; records on Kafka can")
+    return {ECHOED: value}
 
 
 def _bytes(value: str) -> bytes:

@@ -11,7 +11,7 @@ import structlog
 from aiokafka import TopicPartition
 
 from schemas.errors import ModelServingError
-from schemas.headers import Encoding, parse_headers, readable_headers
+from schemas.headers import CONTENT_TYPE_HEADERS, Encoding, parse_headers, readable_headers
 from schemas.job_chunk_codec import decode_chunk, encode_barrier_result
 from schemas.jobs import Barrier, BarrierResult, Chunk
 from schemas.topics import Stream, TenantTopics
@@ -24,7 +24,6 @@ from streams.inference.chunk_results import ChunkDraft
 from streams.inference.chunk_scoring import ChunkBatch, ChunkScorer, ChunkWork, chunk_work
 from streams.inference.micro_batch import Record, internal_error
 from streams.jobs.records import RecordReader
-from streams.jobs.stages import CONTENT_TYPES
 from streams.measure import LaneMeasures
 from streams.settings import StreamSettings
 from streams.stage import Kind, Work
@@ -236,11 +235,11 @@ class JobChunks:
         if isinstance(read, Chunk):
             value = next(results)
             passed_on = readable_headers(record.headers, self._limits).passed_through
-            headers = [*CONTENT_TYPES[read.encoding], *passed_on]
+            headers = [CONTENT_TYPE_HEADERS[read.encoding], *passed_on]
             run.outgoing.append((read.partition, (read.job_id.encode(), value, headers)))
         elif isinstance(read, Barrier):
             answer = encode_barrier_result(BarrierResult(read.job_id, read.barrier, tp.partition))
-            run.outgoing.append((read.partition, (read.job_id.encode(), answer, [])))
+            run.outgoing.append((read.partition, (read.job_id.encode(), answer, [CONTENT_TYPE_HEADERS["msgpack"]])))
         else:
             run.refused.append((record, read))
 

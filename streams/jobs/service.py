@@ -26,7 +26,7 @@ from schemas.errors import (
     ModelServingError,
     TooLargeError,
 )
-from schemas.headers import Encoding
+from schemas.headers import CONTENT_TYPE_HEADERS, Encoding
 from schemas.job_chunk_codec import decode_chunk_result
 from schemas.job_codec import decode_job_message, encode_cancel, encode_close, encode_retry
 from schemas.job_status_codec import encode_status
@@ -39,7 +39,6 @@ from streams.inference.job_state import JobState
 from streams.jobs.elsewhere import ElsewhereError, NotNowError
 from streams.jobs.owned import OwnedJobs
 from streams.jobs.records import RecordReader
-from streams.jobs.stages import CONTENT_TYPES
 from streams.jobs.upload import JobMessagesOut
 from streams.publish import close_producer, open_producer, producer_options
 from streams.settings import StreamSettings
@@ -212,7 +211,7 @@ class JobService:
 
         async def produce(value: bytes, encoding: Encoding) -> asyncio.Future[RecordMetadata]:
             producer = await self._opened()
-            headers = [*CONTENT_TYPES[encoding], *CALLER.get()]
+            headers = [CONTENT_TYPE_HEADERS[encoding], *CALLER.get()]
             sent: asyncio.Future[RecordMetadata] = await producer.send(
                 topic, value, job_id.encode(), number, headers=headers
             )

@@ -17,7 +17,7 @@ import structlog
 from aiokafka import TopicPartition
 
 from schemas.errors import ModelNotFoundError, ModelServingError, VersionNotFoundError
-from schemas.headers import CONTENT_TYPE, Encoding, parse_headers
+from schemas.headers import CONTENT_TYPE_HEADERS, Encoding, parse_headers
 from schemas.job_chunk_codec import decode_outcome, encode_chunk
 from schemas.job_codec import decode_job_message
 from schemas.job_status_codec import encode_status
@@ -46,10 +46,6 @@ DUE_MAX = 256
 """Jobs that one look at the clock deals with."""
 NO_ROWS = JobState("", 0, 0)
 MODEL_KNOWN_WITHIN_S, LOOK_AGAIN_S = 1.0, 0.02
-CONTENT_TYPES: dict[Encoding, list[tuple[str, bytes | None]]] = {
-    "msgpack": [],
-    "json": [(CONTENT_TYPE, b"application/json")],
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +110,7 @@ class _Draft:
 
     def tell(self, job_id: str, status: JobStatus, encoding: Encoding) -> None:
         value = encode_status(status, encoding)
-        self._add("job-status", self.number, (job_id.encode(), value, CONTENT_TYPES[encoding]))
+        self._add("job-status", self.number, (job_id.encode(), value, [CONTENT_TYPE_HEADERS[encoding]]))
 
     def finish(self) -> Effects:
         if self.changed:

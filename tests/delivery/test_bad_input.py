@@ -113,7 +113,39 @@ def test_both_encodings_from_producers_that_know_nothing_of_us(cluster: Cluster,
     assert headers["content-type"] == b"application/json"
     assert (headers["correlation-id"], headers["traceparent"]) == (b"c-7", b"00-abc-def-01")
     assert headers["ce_relatedid"] == b"e-1"
-    assert "content-type" not in dict(records[b"k2"].headers())
+    assert dict(records[b"k2"].headers())["content-type"] == b"application/msgpack"
+
+
+@pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+def test_headers_of_other_software_come_back(
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker, guarantee: str
+) -> None:
+    """On results, on results of jobs, and on dead letters: bytes, repeats and missing values as they came."""
+    cluster.deploy(model)
+    start_worker(cluster, processing_guarantee=guarantee).wait_ready()
+    own: list[tuple[str, str | bytes | None]] = [
+        ("kafka_correlationId", bytes(range(16))),
+        ("correlation-id", b"\x9f\x86"),
+        ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203332-01"),
+        ("X-Flag", None),
+    ]
+    producer, topic = cluster.producer(), cluster.topics.name("requests")
+    as_json = json.dumps({"id": "j", "model_id": "demo:1", "input_data": [0.5] * 10}).encode()
+    producer.produce(topic, as_json, b"json", headers=[("Content-Type", b"application/json"), *own], partition=0)
+    producer.produce(topic, pack(id="m"), b"msgpack", headers=own, partition=0)
+    producer.produce(topic, b"\xc1", b"bad", headers=[("x-large", b"x" * 4_000)] * 6 + own, partition=0)
+    submit = msgpack.packb({"type": "submit", "model_id": "demo:1", "input_batch": [[0.5] * 10]})
+    producer.produce(cluster.topics.name("jobs"), submit, b"own-headers", headers=own)
+    producer.flush(30)
+    results = {r.key(): r.headers() for r in cluster.read("results", lambda r: len(r) >= 3, 20)}
+    (letter,) = cluster.read("dead-letters", lambda r: len(r) >= 1, 20)
+    (chunk,) = cluster.read("job-results", lambda r: len(r) >= 1, 30)
+    assert results[b"json"][:6] == [("content-type", b"application/json"), *own]
+    assert results[b"msgpack"][:6] == chunk.headers() == [("content-type", b"application/msgpack"), *own]
+    assert [header for header in results[b"bad"] if header in own] == own
+    assert len(results[b"bad"]) < len(letter.headers())
+    assert letter.headers()[:11] == [("x-large", b"x" * 4_000)] * 6 + own
 
 
 def test_the_largest_result_with_the_largest_key_and_headers_finds_room(cluster: Cluster, worker: Worker) -> None:
@@ -122,7 +154,8 @@ def test_the_largest_result_with_the_largest_key_and_headers_finds_room(cluster:
     producer = cluster.producer(**{"message.max.bytes": 2_000_000})
     names = ("correlation-id", "traceparent", "tracestate", "ce_id")
     carried: list[tuple[str, str | bytes | None]] = [(name, b"x" * 4_000) for name in names]
-    rows, key = [[0.5] * 10] * 9_900, b"k" * 24_576
+    carried += [(f"own-{n}", b"x" * 4_000) for n in range(30)]
+    rows, key = [[1] * 10] * 9_900, b"k" * 24_576
     producer.produce(topic, pack(rows, outputs=["contributions"]), key, headers=carried, partition=0)
     producer.produce(topic, pack(id="long"), b"k" * 24_577, partition=0)
     producer.produce(topic, pack(id="after"), b"good", partition=0)

@@ -19,7 +19,7 @@ NAMES: tuple[bytes, ...] = (
     b"content-type",
     b"reply-to",
     b"deadline",
-    b"priority",
+    b"Content-Type",
     b"correlation-id",
     b"traceparent",
     b"ce_id",

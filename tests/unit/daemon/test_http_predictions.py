@@ -66,16 +66,28 @@ async def test_model_ids_may_be_escaped(client: Client, worker: FakeWorker, path
 
 
 async def test_headers_go_along_and_the_correlation_comes_back(client: Client, worker: FakeWorker) -> None:
-    sent = {"correlation-id": "c-1", "priority": "1", "ce-id": "e-1", "deadline": "253402300799000", "x-mine": "no"}
+    sent = {"correlation-id": "c-1", "ce-id": "e-1", "deadline": "253402300799000", "x-mine": "no"}
     answer = await client.post("/predict/churn", json={"input_data": [1, 2]}, headers=sent)
     assert answer.headers["correlation-id"] == "c-1"
     assert worker.predictions.asked[0][2] == {
         "content-type": b"application/json",
         "deadline": b"253402300799000",
-        "priority": b"1",
         "correlation-id": b"c-1",
         "ce_id": b"e-1",
     }
+
+
+async def test_a_correlation_that_no_answer_can_carry_is_refused(client: Client, worker: FakeWorker) -> None:
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(
+        b"POST /predict/churn HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncorrelation-id: \x9f\x86\r\n"
+        b'connection: close\r\ncontent-length: 22\r\n\r\n{"input_data": [1, 2]}'
+    )
+    answer = await asyncio.wait_for(reader.read(), 30)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"header correlation-id: not UTF-8" in answer
+    assert not worker.predictions.asked
 
 
 @pytest.mark.parametrize(
@@ -102,7 +114,6 @@ async def test_headers_go_along_and_the_correlation_comes_back(client: Client, w
         ("churn", b"{}", {"Content-Type": "text/plain"}, 415, "unsupported_content_type"),
         ("churn", b"{}", {"Content-Type": "application/json; charset=latin1"}, 415, "unsupported_content_type"),
         ("churn", b'{"input_data": [1, 2]}', {**JSON, "deadline": "soon"}, 400, "invalid_header"),
-        ("churn", b'{"input_data": [1, 2]}', {**JSON, "priority": "0"}, 400, "invalid_header"),
     ],
 )
 async def test_what_is_wrong_is_a_typed_error(

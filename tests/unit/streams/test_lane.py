@@ -31,6 +31,7 @@ async def test_a_request_is_answered_on_its_own_partition_with_its_key(bench: Be
     # Sent at 1.000 s, scored at 2.000 s by the fake clock.
     assert dict(headers)["inferd-queue-us"] == b"1000000"
     assert dict(headers)["inferd-worker"] == b"worker-1"
+    assert headers[0] == ("content-type", b"application/msgpack")
 
 
 async def test_nothing_is_committed_before_it_is_acknowledged(bench: Bench) -> None:
