@@ -232,7 +232,7 @@ METRICS: tuple[MetricInfo, ...] = (
         "inferd_http_requests_total",
         "counter",
         ("method", "route", "status"),
-        "HTTP requests that were answered.",
+        "HTTP requests by the status of their answer; 499: the client hung up before its request was complete.",
         lambda scrape: [] if scrape.board.traffic is None else sorted(scrape.board.traffic.answers.items()),
     ),
     MetricInfo(

@@ -354,7 +354,13 @@ class Settings:
     http_read_timeout_s: float = setting(
         kind.number(0.1, 600),
         10.0,
-        "How long the body of a request may take to come, beside a second for each 64 KiB of it.",
+        "How long a client may keep the server waiting for a body, beside the time that its bytes allow.",
+        "HTTP",
+    )
+    http_read_bytes_per_s_min: int = setting(
+        kind.integer(1, GIB),
+        65_536,
+        "How fast a body must come once that time is over; a slower one is cut off (`request_timeout`).",
         "HTTP",
     )
     http_idle_timeout_s: float = setting(

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from daemon.http.access import ACCESS, Access, guarded
 from daemon.http.admission import ADMISSION, Admission, admitted
-from daemon.http.bodies import BodyLimits
+from daemon.http.bodies import BYTES_PER_S_MIN, BodyLimits
 from daemon.http.errors import errors_as_json
 from daemon.http.traffic import TRAFFIC, Traffic, counted
 from schemas.limits import DEFAULT_LIMITS
@@ -22,19 +22,25 @@ class AppLimits:
     upload_bytes_max: int = DEFAULT_LIMITS.artifact_bytes_max
     """Bytes of a model file."""
     read_timeout_s: float = 10.0
-    """How long a body may take, beside the time that its size allows."""
+    """How long a client may keep the server waiting for a body, beside the time that its size allows."""
+    read_bytes_per_s_min: int = BYTES_PER_S_MIN
+    """How fast a body must come once that time is over."""
     timeout_s: float = 30.0
     """How long a prediction may take."""
 
     @property
     def body(self) -> BodyLimits:
-        """Of every body but a model file."""
-        return BodyLimits(self.body_bytes_max, self.read_timeout_s)
+        """Of a prediction, a job in one body, an alias, a body of an own route."""
+        return self.of_bytes(self.body_bytes_max)
 
     @property
     def upload(self) -> BodyLimits:
         """Of a model file."""
-        return BodyLimits(self.upload_bytes_max, self.read_timeout_s)
+        return self.of_bytes(self.upload_bytes_max)
+
+    def of_bytes(self, bytes_max: int) -> BodyLimits:
+        """Of a body of at most `bytes_max`."""
+        return BodyLimits(bytes_max, self.read_timeout_s, self.read_bytes_per_s_min)
 
 
 DEFAULT_APP_LIMITS = AppLimits()

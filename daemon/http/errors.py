@@ -7,6 +7,7 @@ ModelServingError
 ├── ForbiddenError         forbidden            403  the token is not for this
 ├── NotAcceptableError     not_acceptable       406  nothing that the header accept names is made here
 ├── RequestTimeoutError    request_timeout      408  the request came too slowly
+├── ClientClosedError      client_closed        499  the client hung up; counted, never answered
 ├── VersionExistsError     version_exists       409  the version is there, with other bytes or another manifest
 └── UnavailableError       unavailable          503  not started, draining, or without its broker
 """
@@ -81,6 +82,12 @@ class RequestTimeoutError(HttpError):
     retryable, closes = True, True
 
 
+class ClientClosedError(HttpError):
+    """The client closed the connection before its request was complete: no answer is read, but it is counted."""
+
+    code, http_status, meaning = "client_closed", 499, "the client closed the connection"
+
+
 class VersionExistsError(HttpError):
     """The version is there already, and differs."""
 
@@ -131,6 +138,11 @@ def error_response(status: int, code: str, message: str) -> web.Response:
     return json_response({"error": {"code": code, "message": message[:MESSAGE_CHARS_MAX]}}, status)
 
 
+def is_closed(request: web.Request) -> bool:
+    """Whether the client's connection has ended."""
+    return request.transport is None or request.transport.is_closing()
+
+
 def typed_response(error: ModelServingError) -> web.Response:
     """The answer that a typed error is; what may pass says when to come again."""
     response = error_response(error.http_status, error.code, error.message)
@@ -154,7 +166,9 @@ async def errors_as_json(request: web.Request, handler: Respond) -> web.StreamRe
         return _with_allow(_of_status(request, error.status), error)
     except ModelServingError as error:
         return typed_response(error)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, ConnectionError) and is_closed(request):
+            return typed_response(ClientClosedError("the client closed the connection"))
         log.exception("http_request_failed", method=request.method, path=request.path)
         return error_response(500, "internal", "the request failed inside inferd; the worker's log says why")
 

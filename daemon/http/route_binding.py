@@ -20,7 +20,8 @@ import msgspec
 from aiohttp import web
 
 from daemon.http.application import LIMITS
-from daemon.http.bodies import encoding_of, read_body
+from daemon.http.bodies import content_coding, encoding_of, read_body
+from daemon.http.expansion import IDENTITY
 from daemon.http.return_values import response_of
 from daemon.printable import printable
 from schemas.errors import InvalidValueError, MalformedError, ServerError
@@ -82,6 +83,9 @@ class BoundFunction:
         missing, unknown or of another type.
         """
         fixed = [p for p in self.parameters if p.source in ("path", "request")]
+        if any(p.source == "request" for p in fixed) and content_coding(request) != IDENTITY:
+            # What `request.read()`, `.text()` and `.json()` give, as if aiohttp had expanded it.
+            request._read_bytes = await read_body(request, request.app[LIMITS].body)  # noqa: SLF001  (no public setter)
         found = {p.name: request if p.source == "request" else _of_path(p, request) for p in fixed}
         if query := [p for p in self.parameters if p.source == "query"]:
             found |= _fields(query, {name: request.query.getall(name) for name in request.query}, _of_query)

@@ -63,5 +63,6 @@ def limits_of(settings: Settings) -> AppLimits:
         body_bytes_max=settings.message_bytes_max,
         upload_bytes_max=settings.artifact_bytes_max,
         read_timeout_s=settings.http_read_timeout_s,
+        read_bytes_per_s_min=settings.http_read_bytes_per_s_min,
         timeout_s=settings.http_timeout_s,
     )

@@ -19,8 +19,8 @@ async def send_streamed(
     is cut, which leaves the body without its end.
     """
     first = await anext(pieces, b"")
-    await response.prepare(request)
     try:
+        await response.prepare(request)
         await response.write(first)
         async for piece in pieces:
             await response.write(piece)

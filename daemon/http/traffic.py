@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 
 from aiohttp import web
 
-from daemon.http.errors import Respond
+from daemon.http.errors import ClientClosedError, Respond
 from streams.snapshot import LatencySnapshot
 
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -44,11 +45,14 @@ TRAFFIC = web.AppKey("traffic", Traffic)
 
 @web.middleware
 async def counted(request: web.Request, handler: Respond) -> web.StreamResponse:
-    """Counts the answer, whatever it is."""
+    """Counts the answer, whatever it is; a request that is cancelled ended with its connection."""
     started, status = time.perf_counter(), 500
     try:
         response = await handler(request)
         status = response.status
+    except asyncio.CancelledError:
+        status = ClientClosedError.http_status
+        raise
     finally:
         resource = request.match_info.route.resource
         route = OTHER if resource is None else resource.canonical

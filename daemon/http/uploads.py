@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import BodyPartReader, web
 
 from daemon.http.application import LIMITS
-from daemon.http.bodies import BodyLimits, Intake
+from daemon.http.bodies import Intake
 from daemon.http.errors import UnavailableError
 from daemon.http.services import Deploy
 from schemas.errors import (
@@ -116,15 +116,16 @@ def _alias(request: web.Request) -> str | None:
 async def _receive_file(request: web.Request, file: IO[bytes]) -> dict[str, Any] | None:
     manifest = request.query.get("manifest")
     found = None if manifest is None else _manifest(manifest.encode("utf-8", "surrogateescape"))
-    intake = Intake(request, request.app[LIMITS].upload)
-    await _save(intake, request.content.readany, file)
+    await _save(Intake(request, request.app[LIMITS].upload).pieces(), file)
     return found
 
 
 async def _receive_form(request: web.Request, file: IO[bytes]) -> dict[str, Any] | None:
-    limits = request.app[LIMITS].upload
+    limits = request.app[LIMITS]
     allowance = DEFAULT_LIMITS.manifest_bytes_max + FORM_OVERHEAD_BYTES
-    intake = Intake(request, BodyLimits(limits.bytes_max + allowance, limits.timeout_s))
+    intake = Intake(request, limits.of_bytes(limits.upload_bytes_max + allowance))
+    if intake.compressed:
+        raise UnsupportedContentTypeError(f"header content-encoding: a body of {FORM_TYPE} must not be compressed")
     reader = await intake.within(request.multipart())
     seen: dict[str, Any] = {}
     while (found := await intake.within(reader.next())) is not None:
@@ -133,16 +134,21 @@ async def _receive_form(request: web.Request, file: IO[bytes]) -> dict[str, Any]
             seen["manifest"] = _manifest(await _read_field(intake, part))
         else:
             seen["model"] = True
-            await _save(intake, part.read_chunk, file)
+            await _save(_part_pieces(intake, part), file)
     if "model" not in seen:
         raise MalformedError("body: the form has no part named model")
     return seen.get("manifest")
 
 
-async def _save(intake: Intake, read: Callable[[], Awaitable[bytes]], file: IO[bytes]) -> None:
+async def _part_pieces(intake: Intake, part: BodyPartReader) -> AsyncIterator[bytes]:
+    while piece := await intake.within(part.read_chunk()):
+        intake.receive(piece)
+        yield piece
+
+
+async def _save(pieces: AsyncIterator[bytes], file: IO[bytes]) -> None:
     buffer = bytearray()
-    while piece := await intake.within(read()):
-        intake.count(piece)
+    async for piece in pieces:
         buffer += piece
         if len(buffer) >= WRITE_BYTES:
             await _write(file, buffer)
@@ -159,8 +165,7 @@ async def _write(file: IO[bytes], buffer: bytearray) -> None:
 
 async def _read_field(intake: Intake, part: BodyPartReader) -> bytes:
     content = bytearray()
-    while piece := await intake.within(part.read_chunk()):
-        intake.count(piece)
+    async for piece in _part_pieces(intake, part):
         content += piece
         if len(content) > DEFAULT_LIMITS.manifest_bytes_max:
             raise TooLargeError(f"manifest: it has more than {DEFAULT_LIMITS.manifest_bytes_max} bytes")

@@ -12,6 +12,7 @@ import promql_parser
 import pytest
 import yaml
 
+from daemon.http.operations import OPERATIONS
 from daemon.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
@@ -186,3 +187,17 @@ def test_metrics_that_the_page_names_exist() -> None:
     names = set(re.findall(r"\binferd_[a-z_]+[a-z]\b", page))
     assert names
     assert names <= known_labels().keys()
+
+
+def test_the_alert_on_http_errors_leaves_out_the_routes_that_answer_503_by_design(alerts: list[dict[str, Any]]) -> None:
+    (rule,) = (rule for rule in alerts if rule["alert"] == "InferdHttpErrors")
+    parts = parts_of(promql_parser.parse(rule["expr"]))
+    selectors = [part for part in parts if isinstance(part, promql_parser.VectorSelector)]
+    assert len(selectors) == 2
+    by_design = {operation.path for operation in OPERATIONS if 503 in operation.answers}
+    assert by_design == {"/readyz", "/health"}
+    for selector in selectors:
+        (matcher,) = (each for each in selector.matchers.matchers if each.name == "route")
+        assert matcher.op == promql_parser.MatchOp.NotRe
+        left_out = {each.path for each in OPERATIONS if re.fullmatch(matcher.value, each.path)}
+        assert left_out == by_design

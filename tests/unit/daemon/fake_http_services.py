@@ -20,6 +20,7 @@ from daemon.http.jobs import add_jobs
 from daemon.http.models import add_models
 from daemon.http.observation import add_observation
 from daemon.http.openapi import add_openapi
+from daemon.http.own_routes import OwnRoutes
 from daemon.http.predictions import add_predictions
 from daemon.http.services import Deploy, Deployed, ModelOverview, ModelVersion, VersionOverview
 from daemon.http.uploads import Uploads
@@ -206,6 +207,7 @@ class FakeWorker:
         access: Access | None = None,
         admission: Admission | None = None,
         limits: AppLimits | None = None,
+        own: OwnRoutes | None = None,
     ) -> None:
         settings = Settings.from_environment({"INFERD_WORKER_ID": "w1"})
         self.streams = FakeStreams(settings.streams(), lambda _reason, _code: None)
@@ -214,6 +216,8 @@ class FakeWorker:
         self.board.enter("running", "")
         self.predictions, self.models, self.jobs = FakePredictions(), FakeModels(), FakeJobs()
         self.app = create_app(access=access, admission=admission, limits=limits or AppLimits())
+        if own is not None:
+            own.add_to(self.app)
         self._add_routes(self.app, directory)
 
     def _add_routes(self, app: web.Application, directory: Path) -> None:
