@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
+from streams.callbacks import Crashed, when_done
 from streams.effects import Effects
 from streams.measure import LaneMeasures
 from streams.partition import Flight, Partition
@@ -72,12 +73,16 @@ class AtLeastOnce:
 
     pause_s = 0.0
 
-    def __init__(self, settings: StreamSettings, measures: LaneMeasures, landed: Landed, failed: Failed) -> None:
+    def __init__(
+        self, settings: StreamSettings, measures: LaneMeasures, landed: Landed, failed: Failed, crashed: Crashed
+    ) -> None:
+        """`crashed` is called with what a callback of an acknowledgement raised."""
         self._options = producer_options(settings)
         self._start_timeout_s = settings.group.request_timeout_s
         self._measures = measures
         self._landed = landed
         self._failed = failed
+        self._crashed = crashed
         self._producer: AIOKafkaProducer | None = None
         self._committing = asyncio.Lock()
 
@@ -96,12 +101,12 @@ class AtLeastOnce:
         for (topic, number), records in effects.by_topic.items():
             for future in await produce(producer, topic, number, records, timestamp_ms):
                 flight.unacknowledged += 1
-                future.add_done_callback(acknowledged)
+                when_done(future, acknowledged, self._crashed)
         effects.by_topic.clear()  # the producer has its own copy
         for table, changes in effects.changes.items():
             for future, count in await produce_changes(producer, table, changes, timestamp_ms):
                 flight.unacknowledged += 1
-                future.add_done_callback(partial(self._written, partition, flight, table, count))
+                when_done(future, partial(self._written, partition, flight, table, count), self._crashed)
         flight.published = True
         self._land(partition)
 
@@ -127,8 +132,7 @@ class AtLeastOnce:
         self._land(partition)
 
     def _land(self, partition: Partition) -> None:
-        for landed in partition.land():
-            self._landed(partition, landed)
+        partition.land(partial(self._landed, partition))
 
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
         """One commit at a time; whatever it fails of means that the next owner repeats a little."""
@@ -184,7 +188,6 @@ class ExactlyOnce:
         settings: StreamSettings,
         measures: LaneMeasures,
         landed: Landed,
-        failed: Failed,
         unit_of: Callable[[TopicPartition], str] = lambda tp: f"{tp.topic}-{tp.partition}",
     ) -> None:
         self._options = producer_options(settings)
@@ -247,8 +250,7 @@ class ExactlyOnce:
             await self._publish(transactions.producer, partition, flight, timestamp_ms)
         flight.published = True
         partition.committed = effects.next_offset
-        for landed in partition.land():
-            self._landed(partition, landed)
+        partition.land(partial(self._landed, partition))
 
     async def _publish(
         self, producer: AIOKafkaProducer, partition: Partition, flight: Flight, timestamp_ms: int

@@ -85,10 +85,10 @@ def guarantee_of(settings: StreamSettings, measures: LaneMeasures) -> Callable[[
     """What makes a lane's guarantee: that of the settings, and `exactly_once` for what owns jobs in any case."""
 
     def make(lane: Lane) -> Guarantee:
-        once = ExactlyOnce(settings, measures, lane.landed, lane.failed, unit_of)
+        once = ExactlyOnce(settings, measures, lane.landed, unit_of)
         if settings.processing_guarantee == "exactly_once":
             return once
-        usual = AtLeastOnce(settings, measures, lane.landed, lane.failed)
+        usual = AtLeastOnce(settings, measures, lane.landed, lane.failed, lane.crashed)
         owners = [
             TenantTopics(settings.namespace, tenant).name(stream)
             for tenant in settings.tenants

@@ -21,6 +21,7 @@ from schemas.headers import parse_headers
 from schemas.models import AliasKey, parse_artifact_key, parse_model_key
 from schemas.topics import TenantTopics
 from streams.artifacts import ArtifactStore
+from streams.callbacks import when_done
 from streams.cancelling import cancelled
 from streams.inference.catalog import ModelCatalog
 from streams.refusals import ModelRecord, Refused
@@ -190,10 +191,10 @@ class Deploys:
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
-        task.add_done_callback(self._ended)
+        when_done(task, self._ended, self._crashed)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Future[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._crashed(error)
 

@@ -17,6 +17,7 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
 
+from streams.callbacks import when_done
 from streams.cancelling import cancelled
 from streams.commit import PUBLISH_ERRORS, Guarantee
 from streams.effects import Effects
@@ -55,7 +56,7 @@ class Lane:
     ) -> None:
         """`crashed` is called with what a task of the lane raised and nobody expected."""
         self.measures = measures
-        self._crashed = crashed
+        self.crashed = crashed
         self.partitions: dict[TopicPartition, Partition] = {}
         self.progress = 0
         """Grows with everything that moves; a lane with work whose progress stands still is stalled."""
@@ -322,7 +323,7 @@ class Lane:
                 table.stage(changes)
         task = self._start(self._publish_now(partition, steps))
         self._publishing[partition] = task
-        task.add_done_callback(lambda _: self._published(partition))
+        when_done(task, lambda _: self._published(partition), self.crashed)
 
     async def _publish_now(self, partition: Partition, steps: Sequence[Effects]) -> None:
         rewinds = partition.rewinds
@@ -491,10 +492,10 @@ class Lane:
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        when_done(task, self._ended, self.crashed)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Future[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._crashed(error)
+            self.crashed(error)

@@ -6,16 +6,18 @@ Pure bookkeeping over offsets, without I/O: `next_fetch >= next_take >= departed
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiokafka import TopicPartition
 
 from streams.effects import Effects
 from streams.fetch import Records
+from streams.inference.micro_batch import Record
 from streams.tables import TablePartition
 
 RECORD_OVERHEAD_BYTES = 200
-"""What a fetched record costs in memory beside its key and value."""
+"""What a fetched record costs in memory beside its key, value and headers."""
 
 
 @dataclass(slots=True, eq=False)
@@ -109,8 +111,8 @@ class Partition:
                 break
             n += 1
             size += record_bytes
-        rest = records[n:]
-        self._queue.appendleft((rest, bytes_of(rest)))
+        if rest := records[n:]:
+            self._queue.appendleft((rest, bytes_of(rest)))
         return records[:n], size
 
     def depart(self, flight: Flight) -> None:
@@ -121,19 +123,19 @@ class Partition:
         self.in_flight += flight.effects.records
         self.in_flight_bytes += flight.n_bytes
 
-    def land(self) -> list[Flight]:
-        """Called when something was acknowledged; gives the flights that are through, in order.
+    def land(self, landed: Callable[[Flight], None]) -> None:
+        """Called after an acknowledgement; calls `landed` for each flight that is done, in order.
 
-        Only a contiguous range of finished flights moves `acked`: a later one that is done first has to wait.
+        Only a contiguous range of finished flights moves `acked`: a later one that is done first has to wait. Where
+        `landed` raises, `acked` stays before that flight, so its offset is never committed.
         """
-        landed = []
         while self._flights and self._flights[0].done:
-            first = self._flights.popleft()
+            first = self._flights[0]
+            landed(first)
+            self._flights.popleft()
             self.acked = first.effects.next_offset
             self.in_flight -= first.effects.records
             self.in_flight_bytes -= first.n_bytes
-            landed.append(first)
-        return landed
 
     def in_the_air(self) -> list[Effects]:
         """Effects that have departed and not landed."""
@@ -185,4 +187,9 @@ class Partition:
 def bytes_of(records: Records) -> int:
     """What fetched records hold in memory, about."""
     payload = sum([len(record.value or b"") + len(record.key or b"") for record in records])
-    return payload + RECORD_OVERHEAD_BYTES * len(records)
+    headers = sum([_header_bytes(record) for record in records if record.headers])
+    return payload + headers + RECORD_OVERHEAD_BYTES * len(records)
+
+
+def _header_bytes(record: Record) -> int:
+    return sum([len(name) + len(value or b"") for name, value in record.headers])

@@ -414,3 +414,24 @@ async def test_chunks_of_jobs_leave_requests_their_share_of_the_time(
     assert lane._pause_s("chunks", 0.2) == pytest.approx(pause_s)
     assert lane._pause_s("chunks", 0.2) == 0.0, "there were none since"
     assert lane._pause_s("jobs", 0.2) == lane._pause_s("requests", 0.2) == 0.0
+
+
+async def test_a_landing_that_raises_ends_the_worker_and_commits_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, say: asyncio alone would only log it, and the offset would be committed without the table."""
+    disk_full = OSError("no space left on device")
+
+    def landed(number: int, effects: Any) -> None:
+        raise disk_full
+
+    monkeypatch.setattr(bench.tenant, "landed", landed)
+    bench.expected_crashes.append(disk_full)
+    await bench.own(0)
+    bench.lane.feed(tp(0), [request(0)])
+    (sent,) = await bench.sent(1)
+    sent.acknowledge()
+    await bench.until(lambda: bench.crashes)
+    assert bench.lane.partitions[tp(0)].acked == 0
+    await bench.lane._guarantee.commit(bench.consumer, list(bench.lane.partitions.values()))  # type: ignore[arg-type]
+    assert bench.consumer.commits == []

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
+import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from streams.effects import Effects
-from streams.partition import Flight, Partition, bytes_of
+from streams.partition import RECORD_OVERHEAD_BYTES, Flight, Partition, bytes_of
 
 REQUESTS = TopicPartition("ns.t.requests", 0)
 
@@ -33,6 +36,13 @@ def flight(partition: Partition, taken: Any) -> Flight:
     return made
 
 
+def landed(partition: Partition) -> list[Flight]:
+    """The flights that are done."""
+    done: list[Flight] = []
+    partition.land(done.append)
+    return done
+
+
 def test_takes_in_order_across_fetches_and_splits_by_rows() -> None:
     partition = Partition(REQUESTS, 1, 5)
     partition.offer(records(5, 6, 7))
@@ -50,6 +60,36 @@ def test_bytes_bound_what_is_taken_but_one_record_always_goes() -> None:
     assert offsets(partition.take(10, two)) == [0]
     assert offsets(partition.take(10, two)) == [1]
     assert offsets(partition.take(10, two)) == [2]
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_a_record_beyond_the_bound_is_taken_alone_and_leaves_nothing_behind(behind: int) -> None:
+    """It once left an empty batch in the queue, and the next take raised."""
+    partition = Partition(REQUESTS, 1, 0)
+    partition.offer([record(0, 5_000), *records(*range(1, 1 + behind))])
+    assert offsets(partition.take(10, 1_000)) == [0]
+    assert offsets(partition.take(10, 1_000)) == [*range(1, 1 + behind)]
+    assert offsets(partition.take(10, 1_000)) == []
+    assert (partition.queued, partition.queued_bytes) == (0, 0)
+
+
+def test_headers_count_as_bytes() -> None:
+    plain, with_headers = record(0), replace(record(0), headers=(("name", b"x" * 1_000),))
+    assert bytes_of((with_headers,)) == bytes_of((plain,)) + len("name") + 1_000
+
+
+def test_a_flight_whose_landing_raises_is_not_acknowledged() -> None:
+    partition = Partition(REQUESTS, 1, 0)
+    partition.offer(records(0, 1))
+    first, second = flight(partition, partition.take(1, 10_000)), flight(partition, partition.take(1, 10_000))
+    first.published = second.published = True
+
+    def disk_full(_: Flight) -> None:
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        partition.land(disk_full)
+    assert (partition.acked, partition.in_flight) == (0, 2)
 
 
 def test_records_seen_before_are_dropped() -> None:
@@ -79,12 +119,12 @@ def test_only_a_contiguous_range_is_acknowledged() -> None:
     partition.offer(records(0, 1, 2, 3))
     first, second = flight(partition, partition.take(2, 10_000)), flight(partition, partition.take(2, 10_000))
     second.published = True
-    assert partition.land() == []
+    assert landed(partition) == []
     assert partition.acked == 0
     first.published, first.unacknowledged = True, 1
-    assert partition.land() == []
+    assert landed(partition) == []
     first.unacknowledged = 0
-    assert partition.land() == [first, second]
+    assert landed(partition) == [first, second]
     assert partition.acked == 4
     assert (partition.in_flight, partition.in_flight_bytes) == (0, 0)
 
@@ -96,35 +136,55 @@ def test_a_rewind_forgets_what_is_not_acknowledged() -> None:
     partition.take(1, 10_000)
     assert partition.rewind() == 5
     flown.published = True
-    assert partition.land() == []
+    assert landed(partition) == []
     assert (partition.acked, partition.next_fetch, partition.pending) == (0, 0, 0)
     assert not partition.owns(flown)
     partition.offer(records(0, 1))
     assert offsets(partition.take(9, 10_000)) == [0, 1]
 
 
+SIZES = st.sampled_from([0, 1, 399, 400, 401, 599, 600, 601, 2_000])
+"""Of values, around the bounds below; a record takes `RECORD_OVERHEAD_BYTES` more."""
+BOUNDS = st.sampled_from([1, 200, 599, 600, 601, 800, 1_200, 10_000])
+
+
 class PartitionMachine(RuleBasedStateMachine):
-    """A log without gaps is fetched, taken, published and acknowledged in any order; nothing is lost or done twice."""
+    """A log without gaps is fetched, taken, published and acknowledged in any order; nothing is lost or done twice.
+
+    `queue` is the queue as a plain list: what is taken is its longest prefix within the bounds, or its first record.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.partition = Partition(REQUESTS, 1, 0)
+        self.sizes: dict[int, int] = {}
+        self.queue: list[int] = []
         self.fetch_at = 0
         self.taken: list[Any] = []
         self.flights: list[Flight] = []
         self.acked: list[int] = []
 
-    @rule(n=st.integers(1, 6), back=st.integers(0, 3))
-    def fetch(self, n: int, back: int) -> None:
-        start = max(0, self.fetch_at - back)
-        seek = self.partition.offer(records(*range(start, start + n)))
-        self.fetch_at = start + n if seek is None else seek
-        self.fetch_at = max(self.fetch_at, self.partition.next_fetch) if seek is None else seek
+    @rule(sizes=st.lists(SIZES, min_size=1, max_size=6), back=st.integers(0, 3))
+    def fetch(self, sizes: list[int], back: int) -> None:
+        start, expected = max(0, self.fetch_at - back), self.partition.next_fetch
+        fetched = [record(offset, self.sizes.setdefault(offset, size)) for offset, size in enumerate(sizes, start)]
+        seek = self.partition.offer(fetched)
+        if seek is None:
+            self.queue += [r.offset for r in fetched if r.offset >= expected]
+        self.fetch_at = max(start + len(sizes), self.partition.next_fetch) if seek is None else seek
 
-    @rule(n=st.integers(1, 6))
-    def take(self, n: int) -> None:
-        if not self.taken:
-            self.taken = list(self.partition.take(n, 10_000))
+    @precondition(lambda self: not self.taken and self.partition.next_fetch)
+    @rule(rows_max=st.integers(1, 6), bytes_max=BOUNDS)
+    def take(self, rows_max: int, bytes_max: int) -> None:
+        expected = self._fitting(rows_max, bytes_max)
+        self.taken = list(self.partition.take(rows_max, bytes_max))
+        assert offsets(self.taken) == expected
+        del self.queue[: len(expected)]
+
+    def _fitting(self, rows_max: int, bytes_max: int) -> list[int]:
+        ends = accumulate(self.sizes[offset] + RECORD_OVERHEAD_BYTES for offset in self.queue[:rows_max])
+        fitting = sum(end <= bytes_max for end in ends)
+        return self.queue[: max(1, fitting)]
 
     @precondition(lambda self: self.taken)
     @rule(batches=st.integers(0, 2))
@@ -143,17 +203,27 @@ class PartitionMachine(RuleBasedStateMachine):
             pick.choice(waiting).unacknowledged -= 1
             self._land()
 
+    @precondition(lambda self: self.taken or self.flights)
     @rule()
     def rewind(self) -> None:
         self.partition.rewind()
         self.fetch_at = self.partition.acked
-        self.taken, self.flights = [], []
+        self.queue, self.taken, self.flights = [], [], []
+
+    @precondition(lambda self: self.queue)
+    @rule()
+    def close_and_be_taken_over(self) -> None:
+        assert self.partition.close() == len(self.queue)
+        assert self.partition.take(10, 10_000) == []
+        self.partition = Partition(REQUESTS, 1, self.partition.acked)
+        self.fetch_at = self.partition.acked
+        self.queue, self.taken, self.flights = [], [], []
 
     def _land(self) -> None:
-        for landed in self.partition.land():
-            end = landed.effects.next_offset
-            self.acked.extend(range(end - landed.effects.records, end))
-            self.flights.remove(landed)
+        for done in landed(self.partition):
+            end = done.effects.next_offset
+            self.acked.extend(range(end - done.effects.records, end))
+            self.flights.remove(done)
 
     @invariant()
     def every_offset_is_acknowledged_once_and_in_order(self) -> None:
@@ -164,7 +234,11 @@ class PartitionMachine(RuleBasedStateMachine):
         p = self.partition
         assert p.next_fetch >= p.next_take >= p.acked >= p.committed
         assert p.pending == p.next_fetch - p.acked
-        assert p.queued >= 0 <= p.queued_bytes
+
+    @invariant()
+    def the_queue_is_counted(self) -> None:
+        sizes = [self.sizes[offset] + RECORD_OVERHEAD_BYTES for offset in self.queue]
+        assert (self.partition.queued, self.partition.queued_bytes) == (len(sizes), sum(sizes))
 
 
 TestPartitionMachine = PartitionMachine.TestCase

@@ -1,0 +1,23 @@
+"""Callbacks of futures whose exceptions are not swallowed: asyncio itself only logs them."""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Crashed = Callable[[BaseException], None]
+"""Ends the process, which commits nothing unfinished; the argument is the reason."""
+
+
+def when_done(future: Future[T], callback: Callable[[Future[T]], Any], crashed: Crashed) -> None:
+    """Calls `callback` once `future` is done; an exception of the callback is passed to `crashed`."""
+
+    def guarded(done: Future[T]) -> None:
+        try:
+            callback(done)
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the process must not continue without it
+            crashed(error)
+
+    future.add_done_callback(guarded)
