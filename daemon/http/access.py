@@ -87,6 +87,13 @@ def tenant_of(request: web.Request) -> str:
     return access.tenants[0]
 
 
+def charged_tenant(request: web.Request) -> str:
+    """The tenant whose share of a bound the request takes: the first one where it acts for none that is served."""
+    tenants = request.app[ACCESS].tenants
+    named = request[CALLER].tenant or request.headers.get(TENANT_HEADER)
+    return named if named in tenants else tenants[0]
+
+
 def own_tenant(request: web.Request) -> str | None:
     """The tenant to whom alone a caller who only looks is bound; None where all may be seen."""
     return request[CALLER].tenant

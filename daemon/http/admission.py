@@ -8,11 +8,16 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
+from daemon.http.access import charged_tenant
 from daemon.http.errors import DrainingError, Respond
-from schemas.errors import QuotaExceededError
+from daemon.http.shares import Shares
 
 WATCHING_PATHS = frozenset({"/", "/livez", "/readyz", "/health", "/status", "/metrics", "/openapi.json"})
 """What is answered however busy the worker is, and also while it drains."""
+FULL = (
+    "so many HTTP requests of this tenant are being answered that INFERD_HTTP_CONCURRENCY_MAX leaves it no slot for"
+    " another one; retry in a moment, or ask another worker"
+)
 
 
 def _never() -> str | None:
@@ -20,30 +25,30 @@ def _never() -> str | None:
 
 
 class Admission:
-    """Lets at most `concurrency_max` requests in, and none once `closing` gives a reason."""
+    """Lets at most `concurrency_max` requests in, in fair shares, and none once `closing` gives a reason."""
 
-    def __init__(self, concurrency_max: int = 256, closing: Callable[[], str | None] = _never) -> None:
-        self.running = 0
-        self._concurrency_max, self._closing = concurrency_max, closing
+    def __init__(
+        self, concurrency_max: int = 256, closing: Callable[[], str | None] = _never, tenants: int = 1
+    ) -> None:
+        self._shares, self._closing = Shares(concurrency_max, tenants), closing
         self._idle = asyncio.Event()
         self._idle.set()
 
+    @property
+    def running(self) -> int:
+        """Requests that were let in and are not answered yet."""
+        return self._shares.taken
+
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """One request; `DrainingError` while draining, `QuotaExceededError` where too many are worked on."""
+    def one(self, tenant: str) -> Iterator[None]:
+        """One request of a tenant; `DrainingError` while draining, `QuotaExceededError` where its share is taken."""
         if (reason := self._closing()) is not None:
             raise DrainingError(reason)
-        if self.running >= self._concurrency_max:
-            raise QuotaExceededError(
-                f"{self.running} HTTP requests are being answered, and INFERD_HTTP_CONCURRENCY_MAX allows no more;"
-                " come again in a moment, or ask another worker"
-            )
-        self.running += 1
-        self._idle.clear()
         try:
-            yield
+            with self._shares.one(tenant, FULL):
+                self._idle.clear()
+                yield
         finally:
-            self.running -= 1
             if not self.running:
                 self._idle.set()
 
@@ -65,5 +70,5 @@ async def admitted(request: web.Request, handler: Respond) -> web.StreamResponse
     """Refuses what is too much, and, while the worker drains, everything that is new."""
     if request.path in WATCHING_PATHS:
         return await handler(request)
-    with request.app[ADMISSION].one():
+    with request.app[ADMISSION].one(charged_tenant(request)):
         return await handler(request)

@@ -38,14 +38,14 @@ def worker_app(
     """
     app = create_app(
         access=access_of(settings),
-        admission=Admission(settings.http_concurrency_max, board.draining),
+        admission=Admission(settings.http_concurrency_max, board.draining, len(settings.tenants)),
         limits=limits_of(settings),
     )
     if own is not None:
         own.add_to(app)
     add_observation(app, board)
     add_predictions(app, predictions)
-    add_models(app, models, Uploads(settings.data_dir / "uploads"))
+    add_models(app, models, Uploads(settings.data_dir / "uploads", len(settings.tenants)))
     add_jobs(app, jobs, Forwarding(jobs), settings.streams().limits)
     add_openapi(app)
     return app

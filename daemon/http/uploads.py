@@ -17,14 +17,15 @@ from typing import IO, Any
 import msgspec
 from aiohttp import BodyPartReader, web
 
+from daemon.http.access import charged_tenant
 from daemon.http.application import LIMITS
 from daemon.http.bodies import Intake
 from daemon.http.errors import UnavailableError
 from daemon.http.services import Deploy
+from daemon.http.shares import Shares
 from schemas.errors import (
     InvalidIdError,
     MalformedError,
-    QuotaExceededError,
     TooLargeError,
     UnsupportedContentTypeError,
 )
@@ -36,6 +37,7 @@ from schemas.strict import DECODE_ERRORS, structural_fault
 FILE_TYPES = ("application/octet-stream", "text/plain")
 FORM_TYPE = "multipart/form-data"
 UPLOADS_MAX = 4
+FULL = "no slot is left for another model file of this tenant: wait until one of those before it is deployed, and retry"
 WRITE_BYTES = 1_048_576
 FORM_OVERHEAD_BYTES = 16_384
 """Boundaries and headers of a form's parts."""
@@ -43,12 +45,12 @@ _decode_manifest = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Uploads:
-    """Receives at most `UPLOADS_MAX` model files at once below a directory, and leaves none of them there."""
+    """Receives at most `UPLOADS_MAX` model files at once, or one of each tenant, and leaves none in its directory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, tenants: int = 1) -> None:
         """`directory` is made at the first upload; what an earlier process left in it is removed then."""
         self._directory = directory
-        self._running = 0
+        self._shares = Shares(UPLOADS_MAX, tenants)
         self._is_ready = False
 
     @asynccontextmanager
@@ -56,25 +58,19 @@ class Uploads:
         """The deploy that a request asks for; its file is gone afterwards.
 
         Raises what `Intake` does, `MalformedError` for a form or a manifest that is none, `QuotaExceededError`
-        where too many files are being received.
+        where the tenant's share of the slots is taken.
         """
         form = _is_form(request)
-        if self._running >= UPLOADS_MAX:
-            raise QuotaExceededError(f"{UPLOADS_MAX} model files are being received: come again in a moment")
-        self._running += 1
-        try:
-            with self._file() as file:
-                manifest = await (_receive_form if form else _receive_file)(request, file)
-                await asyncio.to_thread(file.flush)
-                yield Deploy(
-                    name=reference.name,
-                    version=reference.version,
-                    model=Path(file.name),
-                    manifest=manifest,
-                    alias=_alias(request),
-                )
-        finally:
-            self._running -= 1
+        with self._shares.one(charged_tenant(request), FULL), self._file() as file:
+            manifest = await (_receive_form if form else _receive_file)(request, file)
+            await asyncio.to_thread(file.flush)
+            yield Deploy(
+                name=reference.name,
+                version=reference.version,
+                model=Path(file.name),
+                manifest=manifest,
+                alias=_alias(request),
+            )
 
     def _file(self) -> IO[bytes]:
         try:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from daemon.http.access import Access
+from daemon.http.access import ACCESS, Access
 from daemon.http.admission import Admission
 from daemon.http.application import AppLimits, create_app
 from daemon.http.errors import VersionExistsError
@@ -223,7 +223,7 @@ class FakeWorker:
     def _add_routes(self, app: web.Application, directory: Path) -> None:
         add_observation(app, self.board)
         add_predictions(app, self.predictions)
-        add_models(app, self.models, Uploads(directory))
+        add_models(app, self.models, Uploads(directory, len(app[ACCESS].tenants)))
         add_jobs(app, self.jobs)
         add_openapi(app)
 
