@@ -6,6 +6,7 @@ phases), never from what a request says.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -142,6 +143,13 @@ def _model_states(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
         yield (*_model_labels(model), model.state), 1
 
 
+def _dangling_aliases(scrape: Scrape) -> Samples:
+    if scrape.snapshot is None:
+        return []
+    by_tenant = Counter(item.tenant for item in scrape.snapshot.dangling_aliases)
+    return [((tenant,), by_tenant[tenant]) for tenant in scrape.board.settings.tenants]
+
+
 def _phases(scrape: Scrape) -> Samples:
     phase, _ = scrape.board.phase(scrape.snapshot)
     return [((name,), int(name == phase)) for name in PHASES]
@@ -224,6 +232,13 @@ METRICS: tuple[MetricInfo, ...] = (
         ("tenant", "model", "version", "state"),
         "1 with the state that the version is in: fetching, trying, ready or failed.",
         _model_states,
+    ),
+    MetricInfo(
+        "inferd_dangling_aliases",
+        "gauge",
+        ("tenant",),
+        "Aliases that lead to a version that is not deployed: requests to them end as `version_not_found`.",
+        _dangling_aliases,
     ),
     _of_models("inferd_model_requests_total", "Requests that the version answered.", lambda m: m.requests),
     _of_models("inferd_model_rows_total", "Rows that it scored.", lambda m: m.rows),

@@ -20,6 +20,7 @@ from daemon.settings import Settings
 from daemon.version import inferd_version
 from streams.snapshot import (
     CacheSnapshot,
+    DanglingAlias,
     JobsSnapshot,
     LatencySnapshot,
     ModelSnapshot,
@@ -39,6 +40,7 @@ COPIED = (
     "tenants",
     "partitions",
     "models",
+    "dangling_aliases",
     "batches",
     "batch_rows_last",
     "queued_bytes",
@@ -122,6 +124,7 @@ class Status(msgspec.Struct, frozen=True):
     tenants: tuple[TenantSnapshot, ...] = ()
     partitions: tuple[PartitionSnapshot, ...] = ()
     models: tuple[ModelSnapshot, ...] = ()
+    dangling_aliases: tuple[DanglingAlias, ...] = ()
     batches: int = 0
     batch_rows_last: int = 0
     queued_bytes: int = 0

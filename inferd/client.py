@@ -15,7 +15,14 @@ from inferd.cluster import Cluster
 from inferd.exchange import Call, Exchange, SentCall
 from inferd.jobs import JobOptions, Jobs, OnProgress
 from inferd.jobs_results import JobRow, rows_of
-from inferd.model_list import ModelList, check_alias_target, check_deployable, keys_to_remove, orphaned_parts
+from inferd.model_list import (
+    ModelList,
+    aliases_to_move,
+    check_alias_target,
+    check_deployable,
+    keys_to_remove,
+    orphaned_parts,
+)
 from inferd.model_records import read_models, send_alias, send_artifact, send_manifest, send_tombstones
 from inferd.pending import PendingRequests
 from inferd.pipeline import sent_ahead
@@ -242,14 +249,23 @@ class Client:
         await send_alias(self._cluster, key, target)
 
     async def remove_model(
-        self, reference: str, *, everything: bool = False, timeout_s: float = TIMEOUT_S
+        self,
+        reference: str,
+        *,
+        everything: bool = False,
+        move_aliases_to: int | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> list[str]:
         """Removes `name:version`, `name@alias`, or, where `everything` is asked for, all of `name`.
 
-        Returns the keys of the removed records. `ModelNotFoundError` or `VersionNotFoundError` where there is none.
+        A version that an alias leads to is removed only with `move_aliases_to`, another version: the aliases lead there
+        before the version goes. Returns the keys of the removed records. `ModelNotFoundError` or
+        `VersionNotFoundError` where there is none, `VersionInUseError` where an alias would lead nowhere.
         """
         models = await self.models(timeout_s=timeout_s)
         removed = keys_to_remove(models, ModelReference.parse(reference), everything=everything)
+        for key, alias in aliases_to_move(models, removed, move_aliases_to).items():
+            await send_alias(self._cluster, key, alias)
         await send_tombstones(self._cluster, "models", removed)
         orphans = orphaned_parts(models, removed, self._limits.artifact_part_bytes_max)
         await send_tombstones(self._cluster, "model-artifacts", orphans)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from inferd.errors import VersionExistsError
+from schemas.aliases import (
+    CHAMPION,
+    main_version,
+    missing_versions,
+    refuse_shadow,
+    replaced,
+    version_in_use,
+    versions_named,
+)
 from schemas.errors import (
     InvalidIdError,
     InvalidValueError,
@@ -44,6 +53,14 @@ class ModelList:
     def aliases_of(self, model_id: str) -> dict[str, Alias]:
         """The aliases of a model by name."""
         return {key.alias: alias for key, alias in sorted(self.aliases.items(), key=str) if key.model_id == model_id}
+
+    def dangling(self) -> dict[AliasKey, list[int]]:
+        """Aliases that lead to versions that are not deployed, with these versions."""
+        found = {
+            key: missing_versions(alias, [manifest.version for manifest in self.versions_of(key.model_id)])
+            for key, alias in sorted(self.aliases.items(), key=str)
+        }
+        return {key: missing for key, missing in found.items() if missing}
 
     def next_version(self, model_id: str) -> int:
         """A number that no version of the model has, nor had as far as the topic remembers."""
@@ -89,36 +106,25 @@ def manifest_behind(models: ModelList, reference: ModelReference) -> Manifest:
         raise _no_model(reference.name)
     version = reference.version
     if version is None:
-        alias = models.aliases_of(reference.name).get(reference.alias or "champion")
+        alias = models.aliases_of(reference.name).get(reference.alias or CHAMPION)
         if alias is None and reference.alias is not None:
             raise VersionNotFoundError(f"model {reference.name!r} has no alias {reference.alias!r}")
-        version = max(versions) if alias is None else _main_version(alias)
+        version = max(versions) if alias is None else main_version(alias)
     if version not in versions:
         raise VersionNotFoundError(f"model {reference.name!r} has no version {version}; it has {sorted(versions)}")
     return versions[version]
 
 
-def versions_of_alias(alias: Alias) -> set[int]:
-    """Every version that an alias names: those that answer, and those that score in their shadow."""
-    answering = [alias.version] if alias.version is not None else [share.version for share in alias.split or ()]
-    return {*answering, *(alias.shadow or ())}
-
-
 def check_alias_target(models: ModelList, key: AliasKey, target: Alias) -> None:
     """`ModelNotFoundError` or `VersionNotFoundError` where the alias would lead to what is not there."""
+    refuse_shadow(target)
     versions = {manifest.version for manifest in models.versions_of(key.model_id)}
     if not versions:
         raise _no_model(key.model_id)
-    if missing := sorted(versions_of_alias(target) - versions):
+    if missing := sorted(versions_named(target) - versions):
         raise VersionNotFoundError(
             f"{key} cannot lead to version {', '.join(map(str, missing))}: {key.model_id!r} has {sorted(versions)}"
         )
-
-
-def _main_version(alias: Alias) -> int:
-    if alias.version is not None:
-        return alias.version
-    return max(alias.split or [], key=lambda share: share.weight).version
 
 
 def _no_model(name: str) -> ModelNotFoundError:
@@ -166,6 +172,34 @@ def keys_to_remove(models: ModelList, reference: ModelReference, *, everything: 
     if not named:
         raise VersionNotFoundError(f"model {reference.name!r} has no {_what(reference)}")
     return named
+
+
+def aliases_to_move(
+    models: ModelList, removed: Sequence[VersionKey | AliasKey], to: int | None
+) -> dict[AliasKey, Alias]:
+    """The aliases that lead to a removed version and remain, each with version `to` in its place.
+
+    `VersionInUseError` where there is one and `to` is None; `VersionNotFoundError` where `to` is not deployed, or is
+    removed itself; `InvalidValueError` where `to` is given and it is not just one version that is removed.
+    """
+    versions = [key for key in removed if isinstance(key, VersionKey)]
+    if to is not None and (len(removed) != 1 or not versions):
+        raise InvalidValueError("aliases are moved where one version is removed: name it as name:version")
+    moved = {}
+    for key, alias in models.aliases.items():
+        used = [v for v in versions if v.model_id == key.model_id and v.version in versions_named(alias)]
+        if used and key not in removed:
+            moved[key] = replaced(alias, used[0].version, _checked_target(models, key, used[0], to))
+    return moved
+
+
+def _checked_target(models: ModelList, key: AliasKey, removed: VersionKey, to: int | None) -> int:
+    there = {manifest.version for manifest in models.versions_of(key.model_id)} - {removed.version}
+    if to is None:
+        raise version_in_use(key, removed.version, there)
+    if to not in there:
+        raise VersionNotFoundError(f"{key} cannot lead to version {to}: {key.model_id!r} keeps {sorted(there)}")
+    return to
 
 
 def _key_text(reference: ModelReference) -> str:

@@ -169,9 +169,19 @@ class SyncClient:
         """As `Client.set_alias`."""
         self._wait(self._client.set_alias(model_id, alias, target, timeout_s=timeout_s))
 
-    def remove_model(self, reference: str, *, everything: bool = False, timeout_s: float = TIMEOUT_S) -> list[str]:
+    def remove_model(
+        self,
+        reference: str,
+        *,
+        everything: bool = False,
+        move_aliases_to: int | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> list[str]:
         """As `Client.remove_model`."""
-        return self._wait(self._client.remove_model(reference, everything=everything, timeout_s=timeout_s))
+        removal = self._client.remove_model(
+            reference, everything=everything, move_aliases_to=move_aliases_to, timeout_s=timeout_s
+        )
+        return self._wait(removal)
 
     def list_models(self, *, timeout_s: float = TIMEOUT_S) -> list[Manifest]:
         """As `Client.list_models`."""

@@ -42,9 +42,20 @@ class ModelSnapshot(msgspec.Struct, frozen=True):
     reason: str | None
     """Why it failed, or what it waits for."""
     aliases: tuple[str, ...]
+    """Those that lead to it, as `models list` shows them: `champion`, or `champion (90 %)` of a split."""
     requests: int
     rows: int
     predict_s: float
+
+
+class DanglingAlias(msgspec.Struct, frozen=True):
+    """An alias that leads to versions that are not deployed: requests to it end as `version_not_found`."""
+
+    tenant: str
+    model_id: str
+    alias: str
+    missing: tuple[int, ...]
+    """Versions."""
 
 
 class LatencySnapshot(msgspec.Struct, frozen=True):
@@ -150,6 +161,7 @@ class StreamsSnapshot(msgspec.Struct, frozen=True):
     """The fault that work waits on now, in words; None while all is well."""
     records_missing: int = 0
     """Requests that retention deleted before the group had read them."""
+    dangling_aliases: tuple[DanglingAlias, ...] = ()
     cache: tuple[CacheSnapshot, ...] = ()
     jobs: tuple[JobsSnapshot, ...] = ()
     restoring: int | None = None

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from schemas.aliases import labels_of
 from streams.composition import TenantParts
 from streams.counters import ModelCounters
 from streams.inference.cache import CacheUsage
@@ -14,6 +15,7 @@ from streams.inference.catalog import Version
 from streams.partition import Partition
 from streams.snapshot import (
     CacheSnapshot,
+    DanglingAlias,
     JobsSnapshot,
     ModelSnapshot,
     PartitionSnapshot,
@@ -44,6 +46,7 @@ def take_snapshot(streams: Streams, phase: Phase, phase_for_s: float) -> Streams
         partitions=tuple(_partition(streams, partition) for partition in partitions),
         tenants=_tenants(streams),
         models=_models(streams),
+        dangling_aliases=_dangling_aliases(streams),
         queue=measures.queue.snapshot(),
         infer=measures.infer.snapshot(),
         end_to_end=measures.end_to_end.snapshot(),
@@ -180,11 +183,21 @@ def _models(streams: Streams) -> tuple[ModelSnapshot, ...]:
     return tuple(_model(streams, tenant, version) for tenant, version in _versions(streams))
 
 
+def _dangling_aliases(streams: Streams) -> tuple[DanglingAlias, ...]:
+    catalogs = streams.deploys.catalogs if streams.deploys is not None else {}
+    return tuple(
+        DanglingAlias(tenant, model_id, alias, tuple(missing))
+        for tenant, catalog in catalogs.items()
+        for (model_id, alias), missing in catalog.dangling_aliases().items()
+    )
+
+
 def _model(streams: Streams, tenant: str, version: Version) -> ModelSnapshot:
     assert streams.deploys is not None
     manifest = version.manifest
     key = (tenant, manifest.model_id, manifest.version)
     counters = streams.measures.by_model.get(key, ModelCounters())
+    aliases = streams.deploys.catalogs[tenant].aliases(manifest.model_id)
     return ModelSnapshot(
         tenant=tenant,
         model_id=manifest.model_id,
@@ -192,7 +205,7 @@ def _model(streams: Streams, tenant: str, version: Version) -> ModelSnapshot:
         digest=manifest.sha256,
         state=version.state,
         reason=version.reason,
-        aliases=streams.deploys.catalogs[tenant].aliases_of(manifest.model_id, manifest.version),
+        aliases=tuple(sorted(labels_of(aliases, manifest.version))),
         requests=counters.requests,
         rows=counters.rows,
         predict_s=counters.predict_s,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +10,8 @@ from tempfile import TemporaryDirectory
 from daemon.checks import Check
 from daemon.cluster import metadata
 from daemon.settings import Settings
+from schemas.aliases import dangling_alias
+from schemas.models import AliasKey
 from schemas.topics import Stream, TenantTopics
 from streams.deploys import Deploys
 from streams.inference.catalog import ModelCatalog, Version
@@ -43,10 +45,23 @@ def model_checks(catalogs: Mapping[str, ModelCatalog], problems: list[str]) -> l
     told = [version.reason for _, version in broken if version.reason]
     others = [problem for problem in problems if not any(reason in problem for reason in told)]
     checks += [Check("models", "fail", f"a record was refused, {problem}", "deploy it again") for problem in others]
+    checks += [_dangling(tenant, name, alias, missing) for tenant, name, alias, missing in _all_dangling(catalogs)]
     if not versions and not checks:
         return [Check("models", "warn", "there are none", REMEDY_NONE)]
     ready = len(versions) - len(broken)
     return [*checks, Check("models", "ok", f"{ready} versions load and predict")] if ready else checks
+
+
+def _all_dangling(catalogs: Mapping[str, ModelCatalog]) -> Iterator[tuple[str, str, str, list[int]]]:
+    for tenant, catalog in catalogs.items():
+        for (name, alias), missing in catalog.dangling_aliases().items():
+            yield tenant, name, alias, missing
+
+
+def _dangling(tenant: str, name: str, alias: str, missing: list[int]) -> Check:
+    detail = f"tenant {tenant}: {dangling_alias(AliasKey(name, alias), missing)}"
+    remedy = f"inferd models remove {name}@{alias}, or deploy a version with --alias {alias}"
+    return Check("models", "fail", detail, remedy)
 
 
 def _broken(tenant: str, version: Version) -> Check:

@@ -21,6 +21,7 @@ from daemon.cli.read_ahead import read_ahead
 from daemon.cli.row_sources import Format
 from inferd.errors import ResultTimeoutError
 from inferd.jobs import SubmitProgress, new_job_id
+from schemas.aliases import CHAMPION
 from schemas.errors import JobNotFoundError, ServerError
 from schemas.jobs import JobStatus
 from schemas.models import AliasKey, VersionKey
@@ -150,7 +151,7 @@ def layout_for(models: ModelList, reference: ModelReference, before: JobStatus |
     pinned = None
     if before is not None and before.model_id == reference.name and before.version is not None:
         pinned = models.versions.get(VersionKey(reference.name, before.version))
-    alias = models.aliases.get(AliasKey(reference.name, reference.alias or "champion"))
+    alias = models.aliases.get(AliasKey(reference.name, reference.alias or CHAMPION))
     if reference.version is None and alias is not None and alias.split:
         return Layout(str(reference), pinned or manifest_behind(models, reference))
     manifest = pinned or manifest_behind(models, reference)

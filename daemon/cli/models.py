@@ -11,6 +11,7 @@ import click
 from daemon.cli.options import Target, broker_options
 from daemon.cli.output import report, report_error, write_answer, write_json, write_table
 from daemon.cli.session import run_with_broker
+from schemas.aliases import CHAMPION, dangling_alias, label, labels_of, shares
 from schemas.errors import MalformedError
 from schemas.models import Alias, Feature, Manifest
 from schemas.requests import ModelReference
@@ -63,14 +64,16 @@ def deploy(
 
     given = None if manifest_path is None else _manifest_json(manifest_path)
 
-    async def run() -> Manifest:
+    async def run() -> tuple[Manifest, ModelList]:
         async with _client(target) as client:
-            return await deploy_file(client, model, name, version=version, manifest=given, alias=alias, trial=trial)
+            deployed = await deploy_file(client, model, name, version=version, manifest=given, alias=alias, trial=trial)
+            return deployed, await client.models()
 
-    deployed = run_with_broker(target.connection, run)
-    aliases = {} if alias is None else {alias: Alias(version=deployed.version)}
-    write_answer(target.output, deployed, LIST_COLUMNS, [_list_row(deployed, aliases)])
-    report(f"try it: inferd predict {name} {_example_input(deployed)}")
+    deployed, found = run_with_broker(target.connection, run)
+    write_answer(target.output, deployed, LIST_COLUMNS, [_list_row(deployed, found.aliases_of(name))])
+    report(f"try it: inferd predict {name}:{deployed.version} {_example_input(deployed)}")
+    if told := _who_answers(found, deployed):
+        report(told)
 
 
 @models.command("list", epilog="Example: inferd models list --output json")
@@ -81,6 +84,8 @@ def list_models(target: Target) -> None:
     manifests = [manifest for name in sorted(found.highest) for manifest in found.versions_of(name)]
     rows = [_list_row(manifest, found.aliases_of(manifest.model_id)) for manifest in manifests]
     write_answer(target.output, manifests, LIST_COLUMNS, rows)
+    for alias, missing in found.dangling().items():
+        report_error(dangling_alias(alias, missing))
     for key, reason in found.unreadable.items():
         report_error(f"record {key!r} of {target.topics.name('models')} cannot be read: {reason}")
 
@@ -108,13 +113,23 @@ def show(reference: str, target: Target) -> None:
 @models.command(epilog="Example: inferd models remove churn:1")
 @click.argument("reference", metavar="NAME:VERSION|NAME@ALIAS|NAME")
 @click.option("--all", "everything", is_flag=True, help="Remove all versions and aliases of NAME.")
+@click.option(
+    "--move-aliases-to",
+    type=click.IntRange(1),
+    metavar="VERSION",
+    help="Point aliases that lead to the removed version at this one first.",
+)
 @broker_options
-def remove(reference: str, everything: bool, target: Target) -> None:
-    """Remove a version or an alias, or with --all a whole model. Workers stop serving it as they hear of it."""
+def remove(reference: str, everything: bool, move_aliases_to: int | None, target: Target) -> None:
+    """Remove a version or an alias, or with --all a whole model. Workers stop serving it as they hear of it.
+
+    A version that an alias leads to is not removed, as requests to the alias would fail: move the alias to another
+    version in the same step (--move-aliases-to), or remove the alias first.
+    """
 
     async def run() -> list[str]:
         async with _client(target) as client:
-            return await client.remove_model(reference, everything=everything)
+            return await client.remove_model(reference, everything=everything, move_aliases_to=move_aliases_to)
 
     removed = run_with_broker(target.connection, run)
     write_answer(target.output, {"removed": removed}, ("removed",), [[key] for key in removed])
@@ -147,7 +162,7 @@ def _list_row(manifest: Manifest, aliases: dict[str, Alias]) -> list[object]:
     return [
         manifest.model_id,
         manifest.version,
-        ", ".join(_aliases_of(manifest, aliases)) or None,
+        ", ".join(labels_of(aliases, manifest.version)) or None,
         manifest.objective,
         len(manifest.features),
         _size(manifest.size),
@@ -156,18 +171,28 @@ def _list_row(manifest: Manifest, aliases: dict[str, Alias]) -> list[object]:
     ]
 
 
-def _aliases_of(manifest: Manifest, aliases: dict[str, Alias]) -> list[str]:
-    return [
-        name
-        for name, alias in aliases.items()
-        if alias.version == manifest.version or any(share.version == manifest.version for share in alias.split or ())
-    ]
+def _who_answers(models: ModelList, deployed: Manifest) -> str | None:
+    """What answers requests to the bare name, where that is not the deployed version alone; None where it is."""
+    name = deployed.model_id
+    champion = models.aliases_of(name).get(CHAMPION)
+    if champion is None:
+        newest = models.versions_of(name)[-1].version
+        return (
+            None if newest == deployed.version else f"requests to {name} are answered by its newest version, {newest}"
+        )
+    if shares(champion).keys() == {deployed.version}:
+        return None
+    led_to = ", ".join(label(f"version {number}", champion, number) for number in shares(champion))
+    return (
+        f"requests to {name} are answered by {led_to}, where its alias {CHAMPION} leads; to point the alias at this"
+        f" version, deploy it again with --version {deployed.version} --alias {CHAMPION}"
+    )
 
 
 def _facts(manifest: Manifest, aliases: dict[str, Alias]) -> Iterator[tuple[str, object]]:
     yield "model", manifest.model_id
     yield "version", manifest.version
-    yield "aliases", ", ".join(_aliases_of(manifest, aliases)) or None
+    yield "aliases", ", ".join(labels_of(aliases, manifest.version)) or None
     yield "runtime", manifest.runtime
     yield "objective", manifest.objective
     yield "values a row", manifest.outputs

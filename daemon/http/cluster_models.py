@@ -20,6 +20,7 @@ import structlog
 from daemon.http.errors import UnavailableError, VersionExistsError
 from daemon.http.services import Deploy, Deployed, ModelOverview, ModelVersion, VersionOverview
 from daemon.settings import Settings
+from schemas.aliases import versions_named
 from schemas.errors import InferenceError, InvalidValueError, ModelNotFoundError, ServerError
 from schemas.models import Alias, Manifest, VersionKey
 from schemas.requests import ModelReference
@@ -95,10 +96,12 @@ class ClusterModels:
         async with self._changes[tenant], self._client(tenant) as client:
             await client.set_alias(name, alias, target)
 
-    async def remove(self, tenant: str, reference: ModelReference, *, everything: bool = False) -> Sequence[str]:
+    async def remove(
+        self, tenant: str, reference: ModelReference, *, everything: bool = False, move_aliases_to: int | None = None
+    ) -> Sequence[str]:
         """See `Models`."""
         async with self._changes[tenant], self._client(tenant) as client:
-            return await client.remove_model(str(reference), everything=everything)
+            return await client.remove_model(str(reference), everything=everything, move_aliases_to=move_aliases_to)
 
     async def _read(self, tenant: str) -> ModelList:
         async with self._client(tenant) as client:
@@ -148,18 +151,18 @@ def _sha256(path: Path) -> str:
 
 
 def _names(models: ModelList) -> list[str]:
-    return sorted({key.model_id for key in models.versions})
+    """Every model that has a version, or an alias that leads nowhere."""
+    return sorted({key.model_id for key in models.versions} | {key.model_id for key in models.aliases})
 
 
 def _overview(models: ModelList, states: States, name: str) -> ModelOverview:
     aliases = models.aliases_of(name)
     versions = [_version(manifest, aliases, states) for manifest in models.versions_of(name)]
-    return ModelOverview(model_id=name, versions=versions, aliases=aliases)
+    dangling = [key.alias for key in models.dangling() if key.model_id == name]
+    return ModelOverview(model_id=name, versions=versions, aliases=aliases, dangling_aliases=dangling)
 
 
 def _version(manifest: Manifest, aliases: Mapping[str, Alias], states: States) -> VersionOverview:
-    from inferd.model_list import versions_of_alias
-
     state = states.get(VersionKey(manifest.model_id, manifest.version))
     known = state is not None and state.digest == manifest.sha256
     return VersionOverview(
@@ -167,7 +170,7 @@ def _version(manifest: Manifest, aliases: Mapping[str, Alias], states: States) -
         digest=manifest.sha256,
         size=manifest.size,
         created_at=manifest.created_at,
-        aliases=[name for name, alias in aliases.items() if manifest.version in versions_of_alias(alias)],
+        aliases=[name for name, alias in aliases.items() if manifest.version in versions_named(alias)],
         state=state.state if state is not None and known else None,
         reason=state.reason if state is not None and known else None,
     )

@@ -9,6 +9,7 @@ ModelServingError
 ├── RequestTimeoutError    request_timeout      408  the request came too slowly
 ├── ClientClosedError      client_closed        499  the client hung up; counted, never answered
 ├── VersionExistsError     version_exists       409  the version is there, with other bytes or another manifest
+├── VersionInUseError      version_in_use       409  an alias leads to the version that is to be removed
 └── UnavailableError       unavailable          503  not started, draining, or without its broker
 """
 
@@ -22,6 +23,7 @@ import structlog
 from aiohttp import web
 
 from daemon.printable import printable
+from schemas.aliases import VersionInUseError
 from schemas.errors import MESSAGE_CHARS_MAX, ModelServingError
 
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -107,7 +109,7 @@ class DrainingError(UnavailableError):
     closes = True
 
 
-HTTP_CODES: dict[str, type[HttpError]] = {
+HTTP_CODES: dict[str, type[ModelServingError]] = {
     cls.code: cls
     for cls in (
         UnauthorizedError,
@@ -117,6 +119,7 @@ HTTP_CODES: dict[str, type[HttpError]] = {
         NotAcceptableError,
         RequestTimeoutError,
         VersionExistsError,
+        VersionInUseError,
         UnavailableError,
     )
 }

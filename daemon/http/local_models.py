@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from daemon.http.errors import VersionExistsError
 from daemon.http.services import Deploy, Deployed, ModelOverview, ModelVersion, VersionOverview
-from schemas.errors import InvalidValueError, ModelNotFoundError, VersionNotFoundError
+from schemas.errors import InvalidValueError, ModelNotFoundError
 from schemas.models import Alias
 from schemas.requests import ModelReference
 from streams.inference.catalog import ModelCatalog, Version
@@ -43,14 +43,13 @@ class LocalModels:
         """See `Models`."""
         await asyncio.to_thread(self._manager.set_alias, name, alias, target)
 
-    async def remove(self, tenant: str, reference: ModelReference, *, everything: bool = False) -> Sequence[str]:
+    async def remove(
+        self, tenant: str, reference: ModelReference, *, everything: bool = False, move_aliases_to: int | None = None
+    ) -> Sequence[str]:
         """See `Models`."""
         if everything != (reference.version is None and reference.alias is None):
             raise InvalidValueError(f"{reference}: a version or an alias is removed, or a whole model with ?all=true")
-        try:
-            return await asyncio.to_thread(self._manager.remove, str(reference))
-        except (ModelNotFoundError, VersionNotFoundError):
-            return []
+        return await asyncio.to_thread(self._manager.remove, str(reference), move_aliases_to=move_aliases_to)
 
     def _overviews(self) -> list[ModelOverview]:
         catalog = self._manager.catalog
@@ -62,6 +61,7 @@ class LocalModels:
                 model_id=name,
                 versions=[_overview(catalog, version) for version in versions],
                 aliases=catalog.aliases(name),
+                dangling_aliases=[alias for of, alias in catalog.dangling_aliases() if of == name],
             )
             for name, versions in by_name.items()
         ]

@@ -87,8 +87,8 @@ def _get(reference_of: ReferenceOf) -> Respond:
 def _delete(reference_of: ReferenceOf) -> Respond:
     async def delete_model(request: web.Request) -> web.StreamResponse:
         tenant, reference = tenant_of(request), reference_of(request)
-        everything = _switch(request, "all")
-        removed = await request.app[MODELS].remove(tenant, reference, everything=everything)
+        everything, move_to = _switch(request, "all"), _version_parameter(request, "move_aliases_to")
+        removed = await request.app[MODELS].remove(tenant, reference, everything=everything, move_aliases_to=move_to)
         return json_response(RemovedAnswer(list(removed)))
 
     return delete_model
@@ -128,6 +128,15 @@ def _switch(request: web.Request, name: str) -> bool:
     if value not in ("true", "false"):
         raise InvalidValueError(f"query parameter {name}={value[:80]!r}: it must be true or false")
     return value == "true"
+
+
+def _version_parameter(request: web.Request, name: str) -> int | None:
+    value = request.query.get(name)
+    if value is None:
+        return None
+    if not _VERSION.fullmatch(value):
+        raise InvalidValueError(f"query parameter {name}={value[:80]!r}: expected the number of a version, 1 or more")
+    return int(value)
 
 
 ALIAS_PATH = "/models/{model_id}/aliases/{alias}"

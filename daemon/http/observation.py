@@ -66,6 +66,7 @@ def of_tenant(found: Status, tenant: str) -> Status:
         unready=() if found.ready else ("the worker is not ready",),
         tenants=tuple(item for item in found.tenants if item.tenant == tenant),
         models=tuple(item for item in found.models if item.tenant == tenant),
+        dangling_aliases=tuple(item for item in found.dangling_aliases if item.tenant == tenant),
         cache=tuple(item for item in found.cache if item.tenant == tenant),
         jobs=tuple(item for item in found.jobs if item.tenant == tenant),
         partitions=partitions,

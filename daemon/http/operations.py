@@ -31,6 +31,7 @@ from daemon.http.jobs_formats import CSV, NDJSON, PARQUET
 from daemon.http.models import AliasAnswer, ModelsAnswer, RemovedAnswer
 from daemon.http.services import ModelOverview, ModelVersion
 from daemon.status import Status
+from schemas.aliases import VersionInUseError
 from schemas.errors import (
     ChunkConflictError,
     DeadlineExceededError,
@@ -110,6 +111,10 @@ MANIFEST = Parameter("manifest", "query", str, "JSON: what is to be said beyond 
 DEPLOY_ALIAS = Parameter("alias", "query", ALIAS.type, "an alias to point at the version")
 ALL = Parameter("all", "query", Literal["true", "false"], "remove all versions and aliases of the model")
 
+MOVE_ALIASES = Parameter(
+    "move_aliases_to", "query", VERSION.type, "the version that aliases of the removed version lead to from then on"
+)
+
 GUARDED: tuple[Error, ...] = (UnauthorizedError, ForbiddenError, InternalError)
 BUSY: tuple[Error, ...] = (*GUARDED, InvalidHeaderError, QuotaExceededError, UnavailableError)
 BODY: tuple[Error, ...] = (
@@ -181,8 +186,8 @@ OPERATIONS: tuple[Operation, ...] = (
         name="delete_model",
         summary="Remove name:version or name@alias; or, with all=true, the whole of name.",
         answers={200: RemovedAnswer},
-        parameters=(MODEL, ALL, TENANT),
-        errors=(*MODELS, InvalidValueError),
+        parameters=(MODEL, ALL, MOVE_ALIASES, TENANT),
+        errors=(*MODELS, InvalidValueError, VersionInUseError),
     ),
     Operation(
         method="get",
@@ -207,10 +212,10 @@ OPERATIONS: tuple[Operation, ...] = (
         method="delete",
         path="/models/{model_id}/versions/{version}",
         name="delete_version",
-        summary="Remove a version.",
+        summary="Remove a version. One that an alias leads to stays, unless its aliases are moved to another version.",
         answers={200: RemovedAnswer},
-        parameters=(NAME, VERSION, TENANT),
-        errors=(*MODELS, InvalidValueError),
+        parameters=(NAME, VERSION, MOVE_ALIASES, TENANT),
+        errors=(*MODELS, InvalidValueError, VersionInUseError),
     ),
     Operation(
         method="get",

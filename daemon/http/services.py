@@ -56,6 +56,8 @@ class ModelOverview(msgspec.Struct, frozen=True, kw_only=True):
     model_id: str
     versions: list[VersionOverview]
     aliases: dict[str, Alias] = {}
+    dangling_aliases: list[str] = []
+    """Aliases that lead to a version that is not deployed: requests to it end as `version_not_found`."""
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,8 +115,14 @@ class Models(Protocol):
     async def set_alias(self, tenant: str, name: str, alias: str, target: Alias) -> None:
         """Points `name@alias` at `target`, all of whose versions are there."""
 
-    async def remove(self, tenant: str, reference: ModelReference, *, everything: bool = False) -> Sequence[str]:
-        """Removes a version, an alias or, where `everything` is asked for, a whole model: the keys that are gone."""
+    async def remove(
+        self, tenant: str, reference: ModelReference, *, everything: bool = False, move_aliases_to: int | None = None
+    ) -> Sequence[str]:
+        """Removes a version, an alias or, where `everything` is asked for, a whole model: the keys that are gone.
+
+        Aliases that lead to the version are moved to the version `move_aliases_to`; `VersionInUseError` (409) where
+        that is None.
+        """
 
 
 class Jobs(Protocol):

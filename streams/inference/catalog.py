@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from schemas.aliases import CHAMPION, missing_versions, shares
 from schemas.errors import ModelNotFoundError, ModelNotReadyError, VersionNotFoundError
 from schemas.models import Alias, Manifest, SplitShare
 from schemas.requests import ModelReference
@@ -13,7 +14,6 @@ from streams.inference.features import FeatureSchema
 from streams.inference.postprocess import Postprocessor
 from streams.inference.runtime import ModelRuntime
 
-CHAMPION = "champion"
 State = Literal["fetching", "trying", "ready", "failed"]
 
 
@@ -56,11 +56,20 @@ class ModelCatalog:
     def aliases_of(self, name: str, number: int) -> tuple[str, ...]:
         """Aliases that lead to a version, alone or as a share of a split."""
         aliases = self._aliases.get(name, {})
-        return tuple(sorted(a for a, alias in aliases.items() if number in _targets(alias)))
+        return tuple(sorted(a for a, alias in aliases.items() if number in shares(alias)))
 
     def aliases(self, name: str) -> dict[str, Alias]:
         """Where each alias of a model leads."""
         return dict(self._aliases.get(name, {}))
+
+    def dangling_aliases(self) -> dict[tuple[str, str], list[int]]:
+        """Aliases, as (model, alias), that lead to versions that are not deployed, with these versions."""
+        found = {
+            (name, alias): missing_versions(target, self._versions.get(name, {}))
+            for name, aliases in sorted(self._aliases.items())
+            for alias, target in sorted(aliases.items())
+        }
+        return {key: missing for key, missing in found.items() if missing}
 
     def put(self, version: Version) -> Version | None:
         """Adds a version, or replaces the one of the same name and number, which it gives back."""
@@ -149,10 +158,6 @@ class ModelCatalog:
 
 def _because(version: Version) -> str:
     return f": {version.reason}" if version.reason else ""
-
-
-def _targets(alias: Alias) -> set[int]:
-    return {alias.version} if alias.version is not None else {share.version for share in alias.split or ()}
 
 
 def _version_of(alias: Alias, routing_key: bytes) -> int:

@@ -47,7 +47,7 @@ class WorkerModels(ModelManager):
         """`ServerError`: a worker reads its models."""
         _refuse()
 
-    def remove(self, model_id: str) -> list[str]:
+    def remove(self, model_id: str, *, move_aliases_to: int | None = None) -> list[str]:
         """`ServerError`: a worker reads its models."""
         _refuse()
 

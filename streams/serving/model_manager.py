@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from schemas.aliases import refuse_shadow, replaced, version_in_use, versions_named
 from schemas.codec import check_alias, check_manifest, encode_manifest
 from schemas.errors import (
     InvalidIdError,
@@ -21,7 +22,7 @@ from schemas.errors import (
     VersionNotFoundError,
 )
 from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.models import Alias, Manifest, check_model_name
+from schemas.models import Alias, AliasKey, Manifest, check_model_name
 from schemas.requests import ModelReference
 from schemas.topics import check_topic_part
 from streams.inference.catalog import ModelCatalog, ServedModel
@@ -102,31 +103,59 @@ class ModelManager:
         name = check_model_name(model_id)
         checked = check_alias(Alias(version=target) if isinstance(target, int) else target)
         aliases = {**self._known(name).aliases(name), check_model_name(alias): checked}
-        for number in _versions_of(checked):
+        refuse_shadow(checked)
+        for number in versions_named(checked):
             if self._directory.version(name, number) is None:
                 raise VersionNotFoundError(f"model {name!r} has no version {number}: register it first")
         self._write_aliases(name, aliases)
 
-    def remove(self, model_id: str) -> list[str]:
-        """Removes `name:version`, `name@alias`, or with a bare name the whole model: what is gone, as on the wire."""
+    def remove(self, model_id: str, *, move_aliases_to: int | None = None) -> list[str]:
+        """Removes `name:version`, `name@alias`, or with a bare name the whole model: what is gone, as on the wire.
+
+        A version that an alias leads to is removed only with `move_aliases_to`, another version: the aliases lead there
+        before the version goes. `VersionInUseError` where an alias would lead nowhere.
+        """
         reference = ModelReference.parse(model_id)
         name = reference.name
         catalog = self._known(name)
-        versions = [v.manifest.version for v in catalog.versions() if v.manifest.model_id == name]
-        folder = self._directory.folder(name)
-        if reference.alias is not None:
-            aliases = catalog.aliases(name)
-            if aliases.pop(reference.alias, None) is None:
-                raise VersionNotFoundError(f"model {name!r} has no alias {reference.alias!r}")
-            self._write_aliases(name, aliases)
-            return [f"{name}@{reference.alias}"]
         if reference.version is not None:
-            if reference.version not in versions:
-                raise VersionNotFoundError(f"model {name!r} has no version {reference.version}")
-            versions, folder = [reference.version], folder / str(reference.version)
-        _remove(folder)
+            return self._remove_version(name, reference.version, move_aliases_to)
+        if move_aliases_to is not None:
+            raise InvalidValueError(
+                f"{model_id}: aliases are moved where one version is removed, named as name:version"
+            )
+        if reference.alias is not None:
+            return self._remove_alias(name, reference.alias)
+        versions = [v.manifest.version for v in catalog.versions() if v.manifest.model_id == name]
+        _remove(self._directory.folder(name))
         self._directory.refresh(name)
         return [f"{name}/{number}" for number in versions]
+
+    def _remove_version(self, name: str, number: int, move_aliases_to: int | None) -> list[str]:
+        if self.catalog.version(name, number) is None:
+            raise VersionNotFoundError(f"model {name!r} has no version {number}")
+        aliases = self.catalog.aliases(name)
+        using = sorted(alias for alias, target in aliases.items() if number in versions_named(target))
+        if using and move_aliases_to is None:
+            others = [v.manifest.version for v in self.catalog.versions() if v.manifest.model_id == name]
+            raise version_in_use(AliasKey(name, using[0]), number, {*others} - {number})
+        if using and move_aliases_to is not None:
+            if move_aliases_to == number or self.catalog.version(name, move_aliases_to) is None:
+                raise VersionNotFoundError(
+                    f"model {name!r} keeps no version {move_aliases_to}: move aliases to another"
+                )
+            moved = {alias: replaced(aliases[alias], number, move_aliases_to) for alias in using}
+            self._write_aliases(name, {**aliases, **moved})
+        _remove(self._directory.folder(name) / str(number))
+        self._directory.refresh(name)
+        return [f"{name}/{number}"]
+
+    def _remove_alias(self, name: str, alias: str) -> list[str]:
+        aliases = self.catalog.aliases(name)
+        if aliases.pop(alias, None) is None:
+            raise VersionNotFoundError(f"model {name!r} has no alias {alias!r}")
+        self._write_aliases(name, aliases)
+        return [f"{name}@{alias}"]
 
     def load(self, model_id: str, *, routing_key: bytes = b"") -> ServedModel:
         """The version that `model_id` leads to, loaded now where it is not yet; of a split, by `routing_key`.
@@ -266,8 +295,3 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
     except OSError as error:
         raise unreadable(folder, error) from error
-
-
-def _versions_of(alias: Alias) -> set[int]:
-    led_to = [alias.version] if alias.version is not None else [share.version for share in alias.split or ()]
-    return {*led_to, *(alias.shadow or ())}

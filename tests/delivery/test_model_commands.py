@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import uuid
@@ -17,6 +18,8 @@ import pandas as pd
 import pytest
 
 from daemon.cli.output import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE
+from inferd import Client
+from schemas.models import Alias, SplitShare
 from tests.fixtures.workers import Cluster, TrainedModel, Worker
 
 COMMAND = (sys.executable, "-c", "from daemon.cli import main; main()")
@@ -124,6 +127,45 @@ def test_models_come_and_go(inferd: Inferd, place: Cluster, churn: TrainedModel,
     assert inferd("models", "remove", "lifecycle").returncode == EXIT_FAILED
     assert inferd("models", "remove", "lifecycle", "--all").returncode == 0
     assert "lifecycle" not in inferd("models", "list").stdout
+
+
+def test_no_alias_is_left_without_its_version(inferd: Inferd, churn: TrainedModel, tmp_path: Path) -> None:
+    path = tmp_path / "m.txt"
+    path.write_bytes(churn.data)
+    assert inferd("models", "deploy", path, "--name", "led", "--alias", "champion").returncode == 0
+    second = inferd("models", "deploy", path, "--name", "led")
+    assert "try it: inferd predict led:2" in second.stderr
+    assert "requests to led are answered by version 1, where its alias champion leads" in second.stderr
+    third = inferd("models", "deploy", path, "--name", "led", "--version", 2, "--alias", "champion")
+    assert "are answered by" not in third.stderr, third.stderr
+    refused = inferd("models", "remove", "led:2")
+    assert (refused.returncode, refused.stdout) == (EXIT_FAILED, "")
+    assert "led@champion leads to version 2" in refused.stderr
+    moved = inferd("models", "remove", "led:2", "--move-aliases-to", 1, "--output", "json")
+    assert json.loads(moved.stdout) == {"removed": ["led/2"]}, moved.stderr
+    listed = inferd("models", "list").stdout.splitlines()
+    assert [line.split()[:3] for line in listed if line.startswith("led")] == [["led", "1", "champion"]]
+    assert inferd("models", "remove", "led", "--all").returncode == 0
+
+
+async def test_splits_and_aliases_that_lead_nowhere_are_listed(
+    inferd: Inferd, place: Cluster, churn: TrainedModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.txt"
+    path.write_bytes(churn.data)
+    for _ in range(2):
+        assert inferd("models", "deploy", path, "--name", "split").returncode == 0
+    async with Client(place.bootstrap, namespace=place.namespace) as client:
+        await client.set_alias("split", "champion", Alias(split=[SplitShare(1, 9.0), SplitShare(2, 1.0)]))
+    listed = inferd("models", "list").stdout
+    assert re.search(r"split +1 +champion \(90 %\)", listed), listed
+    assert re.search(r"split +2 +champion \(10 %\)", listed), listed
+    producer = place.producer()
+    producer.produce(place.topics.name("models"), None, b"split/2")
+    assert producer.flush(30) == 0
+    listed = inferd("models", "list")
+    assert "alias split@champion leads to version 2, which is not deployed" in listed.stderr
+    assert inferd("models", "remove", "split", "--all").returncode == 0
 
 
 def test_what_is_no_model_is_refused_before_anything_is_sent(inferd: Inferd, tmp_path: Path) -> None:

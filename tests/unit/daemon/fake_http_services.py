@@ -26,6 +26,7 @@ from daemon.http.services import Deploy, Deployed, ModelOverview, ModelVersion, 
 from daemon.http.uploads import Uploads
 from daemon.settings import Settings
 from daemon.status import StatusBoard
+from schemas.aliases import replaced, version_in_use, versions_named
 from schemas.codec import decode_request, encode_result, request_identity
 from schemas.errors import (
     InferenceError,
@@ -39,7 +40,7 @@ from schemas.errors import (
 from schemas.headers import Encoding, parse_headers
 from schemas.job_codec import decode_job_message
 from schemas.limits import DEFAULT_LIMITS
-from schemas.models import Alias, Feature, Manifest
+from schemas.models import Alias, AliasKey, Feature, Manifest
 from schemas.requests import ModelReference
 from schemas.results import Failure, Prediction
 from tests.unit.daemon.fake_streams import FakeStreams
@@ -121,9 +122,12 @@ class FakeModels:
         await self.show_model(tenant, name)
         self.aliases[tenant][name, alias] = target
 
-    async def remove(self, tenant: str, reference: ModelReference, *, everything: bool = False) -> Sequence[str]:
+    async def remove(
+        self, tenant: str, reference: ModelReference, *, everything: bool = False, move_aliases_to: int | None = None
+    ) -> Sequence[str]:
         await self.show_model(tenant, reference.name)
         if reference.version is not None:
+            self._move_aliases(tenant, reference.name, reference.version, move_aliases_to)
             if self.versions[tenant].pop((reference.name, reference.version), None) is None:
                 raise VersionNotFoundError(f"there is no {reference}")
             return [f"{reference.name}/{reference.version}"]
@@ -137,6 +141,13 @@ class FakeModels:
         for key in gone:
             del self.versions[tenant][key]
         return [f"{name}/{version}" for name, version in gone]
+
+    def _move_aliases(self, tenant: str, name: str, version: int, to: int | None) -> None:
+        for (of, alias), target in self.aliases[tenant].items():
+            if of == name and version in versions_named(target):
+                if to is None:
+                    raise version_in_use(AliasKey(name, alias), version, ())
+                self.aliases[tenant][of, alias] = replaced(target, version, to)
 
 
 class FakeJobs:

@@ -15,9 +15,12 @@ from click.testing import CliRunner
 from daemon.broker.errors import BrokerUnavailableError
 from daemon.broker.jars import read_lock
 from daemon.checks import Check, attempt, attempt_all, kafka, machine
+from daemon.checks.models import model_checks
 from daemon.cli import main
 from daemon.errors import BrokerUnreachableError
 from daemon.settings import Settings
+from schemas.models import Alias
+from streams.inference.catalog import ModelCatalog
 from streams.topics import TopicState
 
 Usage = namedtuple("Usage", "total used free")
@@ -172,3 +175,13 @@ def test_the_doctor_fails_where_a_check_does(monkeypatch: pytest.MonkeyPatch, tm
     assert done.exit_code == 1
     states = {check["name"]: check["state"] for check in json.loads(done.stdout)}
     assert (states["broker"], states["cluster"], states["settings"]) == ("fail", "skip", "ok")
+
+
+def test_an_alias_that_leads_nowhere_is_a_failure_that_says_what_to_do() -> None:
+    catalog = ModelCatalog()
+    catalog.put_alias("churn", "champion", Alias(version=2))
+    (check,) = model_checks({"default": catalog}, [])
+    assert check.state == "fail"
+    assert "churn@champion leads to version 2, which is not deployed" in check.detail
+    assert check.remedy is not None
+    assert "inferd models remove churn@champion" in check.remedy

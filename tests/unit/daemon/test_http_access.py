@@ -17,6 +17,7 @@ from daemon.setting_checks import check_worker
 from daemon.setting_table import SettingsError
 from daemon.settings import Settings
 from schemas.errors import ServerError
+from streams.snapshot import DanglingAlias
 from tests.unit.daemon.fake_http_services import FakeWorker
 from tests.unit.daemon.fake_streams import model, partition, snapshot, tenant
 
@@ -49,6 +50,7 @@ def worker(tmp_path: Path, tokens: Path) -> FakeWorker:
     made.streams.said = snapshot(
         tenants=(tenant("acme"), tenant("beta")),
         models=(model("m", tenant="acme"), model("secret", tenant="beta")),
+        dangling_aliases=(DanglingAlias("beta", "secret", "champion", (2,)),),
         partitions=(partition("inferd.acme.requests"), partition("inferd.beta.requests")),
         last_error="beta's topic is full",
     )

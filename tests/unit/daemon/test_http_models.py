@@ -62,6 +62,17 @@ async def test_models_come_and_go(client: Client) -> None:
     assert await code_of(await client.get("/models/m")) == (404, "model_not_found")
 
 
+async def test_a_version_that_an_alias_leads_to_is_removed_with_its_alias_moved(client: Client) -> None:
+    for _ in range(2):
+        await client.put("/models/m", data=MODEL, headers=BYTES, params={"alias": "champion"})
+    assert await code_of(await client.delete("/models/m:2")) == (409, "version_in_use")
+    assert await code_of(await client.delete("/models/m:2", params={"move_aliases_to": "x"})) == (422, "invalid_value")
+    answer = await client.delete("/models/m/versions/2", params={"move_aliases_to": "1"})
+    assert await answer.json() == {"removed": ["m/2"]}
+    (model,) = (await (await client.get("/models")).json())["models"]
+    assert model["aliases"] == {"champion": {"version": 1}}
+
+
 async def test_the_same_deploy_again_changes_nothing(client: Client) -> None:
     first = await client.put("/models/m:1", data=MODEL, headers=BYTES)
     again = await client.put("/models/m:1", data=MODEL, headers=BYTES)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import get_args
 
+import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from daemon.http.traffic import Traffic
 from daemon.metrics import METRICS, PHASES, STEPS, Metrics
 from daemon.settings import Settings
 from daemon.status import StatusBoard
-from streams.snapshot import Step, StreamsSnapshot
+from streams.snapshot import DanglingAlias, Step, StreamsSnapshot
 from tests.unit.daemon.fake_streams import FakeStreams, cache, histogram, jobs, model, partition, snapshot, tenant
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -79,6 +80,13 @@ def test_models() -> None:
     assert value(samples, "inferd_model_predict_seconds_total", **churn) == 0.5
     assert value(samples, "inferd_model_state", state="ready", **churn) == 1
     assert value(samples, "inferd_model_state", tenant="default", model="flights", version="2", state="failed") == 1
+
+
+def test_aliases_that_lead_nowhere_are_counted_by_tenant() -> None:
+    nowhere = DanglingAlias("default", "churn", "champion", (2,))
+    samples = scrape(snapshot(dangling_aliases=(nowhere, msgspec.structs.replace(nowhere, alias="next"))))
+    assert value(samples, "inferd_dangling_aliases", tenant="default") == 2
+    assert value(scrape(snapshot()), "inferd_dangling_aliases", tenant="default") == 0
 
 
 def test_the_cache_of_a_model() -> None:

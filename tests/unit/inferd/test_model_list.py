@@ -7,11 +7,24 @@ import hashlib
 import pytest
 
 from inferd.errors import VersionExistsError
-from inferd.model_list import ModelList, check_deployable, keys_to_remove, orphaned_parts
-from schemas.errors import InvalidIdError, InvalidValueError, TooLargeError
+from inferd.model_list import (
+    ModelList,
+    aliases_to_move,
+    check_alias_target,
+    check_deployable,
+    keys_to_remove,
+    orphaned_parts,
+)
+from schemas.aliases import VersionInUseError
+from schemas.errors import (
+    InvalidIdError,
+    InvalidValueError,
+    TooLargeError,
+    VersionNotFoundError,
+)
 from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.model_codec import encode_alias, encode_manifest
-from schemas.models import Alias, ArtifactKey, Feature, Manifest, VersionKey
+from schemas.models import Alias, AliasKey, ArtifactKey, Feature, Manifest, SplitShare, VersionKey
 from schemas.requests import ModelReference
 
 MODEL = b"a model"
@@ -128,3 +141,51 @@ def test_aliases_are_removed_before_the_versions_they_lead_to() -> None:
     models.apply(b"churn@champion", encode_alias(Alias(version=1)))
     keys = keys_to_remove(models, REFERENCE("churn"), everything=True)
     assert [str(key) for key in keys] == ["churn@champion", "churn/1"]
+
+
+CHAMPION, SPLIT = AliasKey("churn", "champion"), AliasKey("churn", "split")
+
+
+def with_aliases(*manifests: Manifest) -> ModelList:
+    models = model_list(*manifests, manifest(2, "other"))
+    models.apply(b"churn@champion", encode_alias(Alias(version=2)))
+    models.apply(b"churn@split", encode_alias(Alias(split=[SplitShare(1, 1.0), SplitShare(2, 3.0)])))
+    models.apply(b"other@champion", encode_alias(Alias(version=2)))
+    return models
+
+
+def test_a_version_that_an_alias_leads_to_is_not_removed() -> None:
+    models = with_aliases(manifest(1), manifest(2), manifest(3))
+    with pytest.raises(VersionInUseError, match=r"churn@champion leads to version 2.*\[1, 3\]"):
+        aliases_to_move(models, keys_to_remove(models, REFERENCE("churn:2"), everything=False), None)
+    for harmless in ("churn:3", "churn@champion"):
+        assert aliases_to_move(models, keys_to_remove(models, REFERENCE(harmless), everything=False), None) == {}
+    assert aliases_to_move(models, keys_to_remove(models, REFERENCE("churn"), everything=True), None) == {}
+
+
+def test_aliases_move_in_the_same_step() -> None:
+    models = with_aliases(manifest(1), manifest(2), manifest(3))
+    removed = keys_to_remove(models, REFERENCE("churn:2"), everything=False)
+    assert aliases_to_move(models, removed, 3) == {
+        CHAMPION: Alias(version=3),
+        SPLIT: Alias(split=[SplitShare(1, 1.0), SplitShare(3, 3.0)]),
+    }
+    assert aliases_to_move(models, removed, 1) == {CHAMPION: Alias(version=1), SPLIT: Alias(version=1)}
+    for nowhere in (2, 4):
+        with pytest.raises(VersionNotFoundError, match=str(nowhere)):
+            aliases_to_move(models, removed, nowhere)
+    for reference, everything in (("churn@champion", False), ("churn", True)):
+        with pytest.raises(InvalidValueError, match="name:version"):
+            aliases_to_move(models, keys_to_remove(models, REFERENCE(reference), everything=everything), 1)
+
+
+def test_aliases_that_lead_nowhere_are_known() -> None:
+    models = with_aliases(manifest(1), manifest(2))
+    assert models.dangling() == {}
+    models.apply(b"churn/2", None)
+    assert models.dangling() == {CHAMPION: [2], SPLIT: [2]}
+
+
+def test_an_alias_with_shadow_versions_is_refused() -> None:
+    with pytest.raises(InvalidValueError, match="shadow"):
+        check_alias_target(with_aliases(manifest(1), manifest(2)), CHAMPION, Alias(version=1, shadow=[2]))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas.aliases import VersionInUseError
 from schemas.errors import (
     InferenceError,
     InternalError,
@@ -112,6 +113,26 @@ def test_another_process_s_models_are_seen_at_the_next_use(served: ModelManager,
     assert [manifest.model_id for manifest in served.list()] == ["churn"]
     with pytest.raises(VersionNotFoundError):
         served.remove("churn:2")
+
+
+def test_a_version_that_an_alias_leads_to_is_removed_with_its_alias_moved(
+    served: ModelManager, save_model: SaveModel
+) -> None:
+    served.register("churn", save_model(rounds=5), trial=False, alias="champion")
+    split = Alias(split=[SplitShare(1, 3.0), SplitShare(2, 1.0)])
+    served.set_alias("churn", "split", split)
+    with pytest.raises(VersionInUseError, match=r"churn@champion leads to version 2.*\[1\]"):
+        served.remove("churn:2")
+    for nowhere in (2, 3):
+        with pytest.raises(VersionNotFoundError, match=str(nowhere)):
+            served.remove("churn:2", move_aliases_to=nowhere)
+    for reference in ("churn@champion", "churn"):
+        with pytest.raises(InvalidValueError, match="name:version"):
+            served.remove(reference, move_aliases_to=1)
+    assert served.catalog.aliases("churn") == {"champion": Alias(version=2), "split": split}
+    assert served.remove("churn:2", move_aliases_to=1) == ["churn/2"]
+    assert served.catalog.aliases("churn") == {"champion": Alias(version=1), "split": Alias(version=1)}
+    assert served.load("churn").manifest.version == 1
 
 
 def test_a_file_that_is_no_model_is_refused_when_it_is_registered(manager: ModelManager, tmp_path: Path) -> None:

@@ -204,12 +204,22 @@ def test_models_with_their_aliases_and_counters(streams: FakeStreams) -> None:
     streams.measures.count_prediction("default", sum_model(1).manifest, 0.5)
     models = streams.snapshot().models
     assert [(m.tenant, m.model_id, m.version, m.state, m.reason, m.aliases) for m in models] == [
-        ("default", "sum", 1, "ready", None, ("canary", "champion")),
-        ("default", "sum", 2, "failed", "it is bad", ("canary",)),
+        ("default", "sum", 1, "ready", None, ("canary (90 %)", "champion")),
+        ("default", "sum", 2, "failed", "it is bad", ("canary (10 %)",)),
         ("other", "sum", 1, "ready", None, ()),
     ]
     assert [(m.requests, m.rows, m.predict_s) for m in models] == [(3, 30, 0.5), (0, 0, 0.0), (0, 0, 0.0)]
     assert models[0].digest == sum_model(1).manifest.sha256
+
+
+def test_aliases_that_lead_nowhere_are_named(streams: FakeStreams) -> None:
+    streams.catalog.put_alias("sum", "champion", Alias(1))
+    streams.catalog.put_alias("sum", "next", Alias(split=[SplitShare(1, 1.0), SplitShare(7, 1.0)]))
+    streams.deploys.catalogs["other"].put_alias("gone", "champion", Alias(3))
+    assert [(a.tenant, a.model_id, a.alias, a.missing) for a in streams.snapshot().dangling_aliases] == [
+        ("default", "sum", "next", (7,)),
+        ("other", "gone", "champion", (3,)),
+    ]
 
 
 # Cache, jobs, restoring
