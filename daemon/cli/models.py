@@ -72,8 +72,9 @@ def deploy(
     deployed, found = run_with_broker(target.connection, run)
     write_answer(target.output, deployed, LIST_COLUMNS, [_list_row(deployed, found.aliases_of(name))])
     report(f"try it: inferd predict {name}:{deployed.version} {_example_input(deployed)}")
-    if told := _who_answers(found, deployed):
-        report(told)
+    for hint in (_who_answers(found, deployed), _unnamed_classes(deployed)):
+        if hint is not None:
+            report(hint)
 
 
 @models.command("list", epilog="Example: inferd models list --output json")
@@ -186,6 +187,18 @@ def _who_answers(models: ModelList, deployed: Manifest) -> str | None:
     return (
         f"requests to {name} are answered by {led_to}, where its alias {CHAMPION} leads; to point the alias at this"
         f" version, deploy it again with --version {deployed.version} --alias {CHAMPION}"
+    )
+
+
+def _unnamed_classes(deployed: Manifest) -> str | None:
+    """What to say of a multiclass model whose answers are numbers without names; None for any other."""
+    from streams.inference.objectives import MULTICLASS
+
+    if deployed.objective not in MULTICLASS or (deployed.postprocess and deployed.postprocess.labels):
+        return None
+    return (
+        f"its prediction is a list of {deployed.outputs} probabilities, one a class, in the order of the classes'"
+        " numbers; to get names instead, deploy it with --manifest and postprocess.labels (docs/models.md)"
     )
 
 

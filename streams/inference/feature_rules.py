@@ -160,7 +160,8 @@ class ValueRules:
     """The rules of all columns, for whole matrices."""
 
     def __init__(self, columns: Sequence[Column], *, clip: bool) -> None:
-        self._columns = columns
+        # A number that is clipped is no problem to name.
+        self._columns = [replace(c, low=-math.inf, high=math.inf) for c in columns] if clip else columns
         self._must = _indexes(columns, [c.must for c in columns])
         self._defaults = _indexes(columns, [not math.isnan(c.default) for c in columns])
         self._default = np.array([columns[i].default for i in self._defaults])

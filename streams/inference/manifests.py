@@ -28,13 +28,13 @@ def manifest_of(
 
     Features that were pandas categories take the values they had in training; features that are integer codes to
     LightGBM without having been pandas' are int64; all others float64. `overrides` may name some features only, or all
-    in the model's order. Raises what `read_model_file` does; `MalformedError` where `overrides` is no manifest;
-    `SchemaMismatchError` where it contradicts the file or the arguments; what `FeatureSchema` and `compile_postprocess`
-    do about manifests.
+    in the model's order; a feature without a dtype keeps the file's. Raises what `read_model_file` does;
+    `MalformedError` where `overrides` is no manifest; `SchemaMismatchError` where it contradicts the file or the
+    arguments; what `FeatureSchema` and `compile_postprocess` do about manifests.
     """
     file = file or read_model_file(model)
     facts = {"model_id": model_id, "version": version, "runtime": "lightgbm", "sha256": file.sha256, "size": file.size}
-    given = dict(overrides or {})
+    given = _with_dtypes(dict(overrides or {}), file)
     for name, fact in facts.items():
         if given.get(name, fact) != fact:
             raise SchemaMismatchError(f"manifest: {name} is {given[name]!r:.80}, and {fact!r} is deployed")
@@ -43,6 +43,23 @@ def manifest_of(
     except msgspec.ValidationError as error:
         raise MalformedError(f"manifest: {error}") from None
     return reconcile(manifest, file)
+
+
+def _with_dtypes(given: dict[str, Any], file: ModelFile) -> dict[str, Any]:
+    """`given` with the file's dtype for each feature that names none; what is no feature stays as it is."""
+    features = given.get("features")
+    if not isinstance(features, list):
+        return given
+    return {**given, "features": [_with_dtype(each, file) if isinstance(each, dict) else each for each in features]}
+
+
+def _with_dtype(given: dict[str, Any], file: ModelFile) -> dict[str, Any]:
+    name = given.get("name")
+    if "dtype" in given or "categories" in given or not isinstance(name, str):
+        return given
+    if name in file.categories:
+        return {**given, "dtype": "category"}
+    return {**given, "dtype": "int64"} if name in file.categorical else given
 
 
 def reconcile(manifest: Manifest, file: ModelFile) -> Manifest:

@@ -163,8 +163,8 @@ async def test_splits_and_aliases_that_lead_nowhere_are_listed(
     producer = place.producer()
     producer.produce(place.topics.name("models"), None, b"split/2")
     assert producer.flush(30) == 0
-    listed = inferd("models", "list")
-    assert "alias split@champion leads to version 2, which is not deployed" in listed.stderr
+    dangling = inferd("models", "list")
+    assert "alias split@champion leads to version 2, which is not deployed" in dangling.stderr
     assert inferd("models", "remove", "split", "--all").returncode == 0
 
 

@@ -226,6 +226,12 @@ def test_ranges() -> None:
     assert math.isnan(one(clipping, [None, 1])[0])
 
 
+def test_a_number_that_is_clipped_is_not_the_problem_that_is_named() -> None:
+    s = schema(Feature("a", min=0, max=10), Feature("b", required=True), out_of_range="clip")
+    with pytest.raises(InvalidValueError, match="'b' is missing, and required"):
+        one(s, [99, None])
+
+
 def test_the_first_bad_value_is_named() -> None:
     s = schema(Feature("a", max=1), Feature("b", "int64"))
     with pytest.raises(InvalidValueError, match=r"^row 1, feature 'a' is above"):

@@ -83,6 +83,19 @@ def test_what_the_user_says_wins(pandas_trained: PandasTrained, trained: Train) 
     assert relabelled.features[5].categories == ["no", "yes"]
 
 
+def test_a_feature_that_names_no_dtype_keeps_that_of_the_file(pandas_trained: PandasTrained, trained: Train) -> None:
+    said = {"features": [{"name": "carrier", "required": False}, {"name": "delay", "min": 0}]}
+    by_name = {feature.name: feature for feature in manifest_of(pandas_trained.text, "m", 1, said).features}
+    assert by_name["carrier"] == Feature("carrier", "category", ["9E", "AA", "B6", "ü x", "never"], required=False)
+    assert by_name["delay"] == Feature("delay", min=0)
+    coded = manifest_of(trained("int_coded").text, "m", 1, {"features": [{"name": "Column_5", "required": True}]})
+    assert coded.features[5] == Feature("Column_5", "int64", required=True)
+    malformed: tuple[object, ...] = ([1], [{"name": 1}], [{}], "x")
+    for broken in malformed:
+        with pytest.raises(MalformedError):
+            manifest_of(pandas_trained.text, "m", 1, {"features": broken})
+
+
 def test_a_manifest_agrees_with_itself(pandas_trained: PandasTrained) -> None:
     manifest = manifest_of(pandas_trained.text, "m", 1)
     file = read_model_file(pandas_trained.text)

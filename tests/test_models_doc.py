@@ -1,0 +1,71 @@
+"""docs/models.md: it names every field there is, and its examples deploy and answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightgbm
+import msgspec
+import numpy as np
+import pandas as pd
+import pytest
+
+from inferd import ModelManager, RealtimePredictor
+from schemas.models import Alias, CacheSpec, Feature, Manifest, Postprocess, Preprocess, SplitShare
+
+PAGE = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+JSON: list[str] = re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+PROGRAMS: list[str] = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+WITHOUT_EFFECT = {"signature", "sticky", "shadow"}
+"""Fields that the wire has and nothing reads."""
+
+
+@pytest.mark.parametrize("struct", [Manifest, Feature, Preprocess, Postprocess, CacheSpec, Alias, SplitShare])
+def test_every_field_is_on_the_page(struct: type[msgspec.Struct]) -> None:
+    fields = set(struct.__struct_fields__) - WITHOUT_EFFECT
+    assert {field for field in fields if not re.search(rf'[`"]{field}[`"]', PAGE)} == set()
+
+
+def test_the_manifest_of_the_page_deploys_and_does_what_the_page_says(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    rows = pd.DataFrame(
+        {
+            "age": random.integers(18, 90, 400),
+            "plan": pd.Categorical(random.choice(["basic", "pro"], 400)),
+            "calls": random.poisson(2, 400),
+        }
+    )
+    booster = lightgbm.train({"objective": "binary", "verbose": -1}, lightgbm.Dataset(rows, rows.calls > 2), 20)
+    manager = ModelManager(tmp_path)
+    (text,) = JSON
+    manager.register("churn", booster.model_to_string().encode(), **json.loads(text))
+    predictor = RealtimePredictor(manager)
+    assert predictor.predict("churn", {"plan": "basic", "age": 41, "calls": 9}) == "leaves"
+    assert predictor.predict("churn", ["basic", 41, 9]) == "leaves", "the order of positional rows"
+    assert predictor.predict("churn", {"plan": "basic", "age": 41}) == "stays", "a default"
+    assert predictor.predict("churn", ["gold", 400, 9]) == "leaves", "an unknown category, and a clipped number"
+
+
+def test_the_classes_of_a_classifier_that_was_trained_on_texts_get_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.random.default_rng(2).normal(size=(300, 3))
+    classes, numbers = np.unique(np.array(["question", "bug", "praise"])[rows.argmax(axis=1)], return_inverse=True)
+    options = {"objective": "multiclass", "num_class": 3, "verbose": -1}
+    # What LGBMClassifier holds once it is trained; the class itself needs scikit-learn.
+    classifier = SimpleNamespace(
+        booster_=lightgbm.train(options, lightgbm.Dataset(rows, numbers), 15), classes_=classes
+    )
+    (program,) = [text for text in PROGRAMS if "LGBMClassifier" in text]
+    names: dict[str, Any] = {}
+    exec(program.replace("from lightgbm import LGBMClassifier", "LGBMClassifier = object"), names)
+    monkeypatch.chdir(tmp_path)
+    names["save"](classifier)
+    manager = ModelManager(tmp_path / "models")
+    manager.register("tickets", "tickets.txt", **json.loads((tmp_path / "manifest.json").read_text()))
+    answers = RealtimePredictor(manager).predict("tickets", rows[:50])
+    assert answers == classes[np.asarray(classifier.booster_.predict(rows[:50])).argmax(axis=1)].tolist()
