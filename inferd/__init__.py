@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from inferd.factories import create_realtime_predictor as create_realtime_predictor
     from inferd.jobs_results import JobRow as JobRow
     from inferd.sync import SyncClient as SyncClient
+    from schemas.client_input import json_input as json_input
     from schemas.connection import KafkaConnection as KafkaConnection
     from schemas.errors import BatchJobError as BatchJobError
     from schemas.errors import InferenceError as InferenceError
@@ -43,6 +44,7 @@ _MODULE_OF = {
     "InferenceError": "schemas.errors",
     "JobRow": "inferd.jobs_results",
     "JobStatus": "schemas.jobs",
+    "json_input": "schemas.client_input",
     "KafkaConnection": "schemas.connection",
     "Manifest": "schemas.models",
     "ModelManager": "streams.serving.model_manager",

@@ -27,6 +27,7 @@ from inferd.model_records import read_models, send_alias, send_artifact, send_ma
 from inferd.pending import PendingRequests
 from inferd.pipeline import sent_ahead
 from schemas.connection import KafkaConnection
+from schemas.frames import frame_items, is_frame
 from schemas.headers import Encoding, RawHeaders
 from schemas.jobs import ChunkResult, JobStatus
 from schemas.limits import DEFAULT_LIMITS, Limits
@@ -99,7 +100,7 @@ class Client:
         headers: Mapping[str, str | bytes] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Prediction:
-        """What the model says to a row (list or dict), to rows, or to an array (rows, features).
+        """What the model says to a row (list or dict), to rows, to an array (rows, features), or to a data frame.
 
         `model_id` is `name`, `name:version` or `name@alias`; `key` becomes the record's key, so that requests of one
         key are answered in order. Headers such as `deadline` and `correlation-id` go along.
@@ -122,7 +123,8 @@ class Client:
         timeout_s: float = TIMEOUT_S,
         window: int = WINDOW,
     ) -> AsyncGenerator[Result, None]:
-        """The result of each item of `rows` (each is one request's `input_data`), in their order.
+        """The result of each item of `rows` (each is one request's `input_data`), in their order; of a data frame, the
+        result of each row.
 
         What a worker refuses comes as a `Failure` among the results. At most `window` requests are on their way at a
         time. `ResultTimeoutError` when a result did not come within `timeout_s` of its request.
@@ -135,7 +137,8 @@ class Client:
             self._exchange.watch(sent)
             return sent
 
-        async with aclosing(sent_ahead(send, rows, window, self._exchange.abandon)) as on_their_way:
+        items = frame_items(rows) if is_frame(rows) else rows
+        async with aclosing(sent_ahead(send, items, window, self._exchange.abandon)) as on_their_way:
             async for sent in on_their_way:
                 yield await self._exchange.result(sent)
 
@@ -156,8 +159,9 @@ class Client:
     ) -> str:
         """Has `rows` scored as a batch job; its id, once the broker has everything and a worker knows of the job.
 
-        `rows` are rows (lists, dicts), a two-dimensional array, or an iterable, which may be asynchronous, of rows or
-        of batches (lists of rows, two-dimensional arrays); a few messages of it are in memory at a time.
+        `rows` are rows (lists, dicts), a two-dimensional array, a data frame, or an iterable, which may be
+        asynchronous, of rows or of batches (lists of rows, two-dimensional arrays, data frames); a few messages of it
+        are in memory at a time.
         `chunk_rows`: rows scored and published together; `deadline`: when all rows must have come, else the job ends
         as `incomplete`; `labels` come back in its statuses, and `headers` (`traceparent`, `tracestate`,
         `correlation-id`) with the results of its chunks.

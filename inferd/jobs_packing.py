@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from schemas.client_input import wire_input
+from schemas.client_input import is_row, listed, plain_scalar, wire_input
 from schemas.errors import InvalidValueError, TooLargeError
+from schemas.frames import frame_blocks, is_frame
 from schemas.headers import Encoding
 from schemas.job_rows import array_header
 
@@ -195,19 +196,30 @@ async def packed_rows(rows: Any, encoding: Encoding) -> AsyncGenerator[PackedRow
 async def _items(rows: Any) -> AsyncGenerator[Any, None]:
     if isinstance(rows, AsyncIterable):
         async for item in rows:
-            yield item
+            for part in _parts(item):
+                yield part
+    elif is_frame(rows):
+        for block in frame_blocks(rows):
+            yield block
     elif (isinstance(rows, list | tuple) and not _are_batches(rows)) or hasattr(rows, "tolist"):
         yield rows
     elif isinstance(rows, Iterable) and not isinstance(rows, str | bytes | dict):
         for item in rows:
-            yield item
+            for part in _parts(item):
+                yield part
     else:
         raise InvalidValueError(f"rows: {type(rows).__name__}, expected rows or an iterable of rows or batches of rows")
 
 
+def _parts(item: Any) -> Iterable[Any]:
+    return frame_blocks(item) if is_frame(item) else (item,)
+
+
 def _are_batches(items: list[Any] | tuple[Any, ...]) -> bool:
     first = items[0] if items else None
-    return getattr(first, "ndim", 1) == 2 or (isinstance(first, list | tuple) and bool(first) and _is_row(first[0]))
+    if is_frame(first) or getattr(first, "ndim", 1) == 2:
+        return True
+    return isinstance(first, list | tuple) and bool(first) and is_row(first[0])
 
 
 def _tensor_of(item: Any) -> dict[str, Any] | None:
@@ -219,16 +231,12 @@ def _tensor_of(item: Any) -> dict[str, Any] | None:
 
 
 def _rows_of(item: Any) -> list[Any]:
-    if isinstance(item, dict):
-        return [item]
-    rows = item.tolist() if hasattr(item, "tolist") else item
+    rows = listed(item)
+    if isinstance(rows, dict):
+        return [rows]
     if not isinstance(rows, list | tuple):
         raise InvalidValueError(f"rows: {type(item).__name__} among them, expected a row, a list of rows or an array")
-    return list(rows) if not rows or _is_row(rows[0]) else [rows]
-
-
-def _is_row(value: Any) -> bool:
-    return isinstance(value, list | tuple | dict) or (hasattr(value, "tolist") and hasattr(value, "__len__"))
+    return list(rows) if not rows or is_row(rows[0]) else [rows]
 
 
 def _body(rows: list[Any], encoding: Encoding, first: int) -> bytes:
@@ -249,19 +257,20 @@ def _body(rows: list[Any], encoding: Encoding, first: int) -> bytes:
 
 def _fast(rows: list[Any]) -> bytes | None:
     """As `wire_input` and encoding it; None where it takes a closer look to tell what is wrong."""
-    if not all(map(_is_row, rows)):
+    if not all(map(is_row, rows)):
         return None
     try:
         return _encoder.encode(rows)
-    except (TypeError, OverflowError, ValueError):
+    except (TypeError, OverflowError, ValueError, InvalidValueError):
         return None
 
 
 def _plain(value: Any) -> Any:
-    """Arrays and scalars of numpy."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(type(value).__name__)
+    """Rows that are arrays or series, and scalars of numpy and pandas."""
+    plain = listed(value) if is_row(value) else plain_scalar(value)
+    if plain is value:
+        raise TypeError(type(value).__name__)
+    return plain
 
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
+_encoder = msgspec.msgpack.Encoder(enc_hook=_plain, decimal_format="number")

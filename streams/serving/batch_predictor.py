@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from schemas.client_input import is_row, listed
 from schemas.errors import InvalidValueError, JobConflictError
+from schemas.frames import frame_items, is_frame
 from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.requests import DEFAULT_OUTPUTS, TensorRows
 from streams.inference.custom import PinnedModelId
@@ -15,7 +17,7 @@ from streams.serving.local_jobs import Kept, LocalJobs
 from streams.serving.model_manager import ModelManager, manager_of
 from streams.serving.rows import UNBOUNDED, checked_input, columns_of, model_of
 
-_ROWS = "expected rows (lists, tuples, dicts, arrays); of a data frame, df.to_dict('records')"
+_ROWS = "expected rows (lists, tuples, dicts, arrays), or a data frame"
 
 
 class BatchPredictor:
@@ -47,11 +49,11 @@ class BatchPredictor:
         self.close()
 
     def submit_batch(self, model_id: str, input_batch: Sequence[Any], job_id: str | None = None) -> str:
-        """Opens a job over rows (`[[n, …], …]`, `[{feature: value}, …]` or a two-dimensional array): its id.
+        """Opens a job over rows (`[[n, …], …]`, `[{feature: value}, …]`, a two-dimensional array or a data frame).
 
-        The version that `model_id` leads to now scores all of them. `job_id` is `[A-Za-z0-9._:-]{1,64}`. Raises
-        `InferenceError` for the model, for what is no rows, and for too many jobs or rows; `BatchJobError` for an id
-        that was submitted before.
+        Returns its id. The version that `model_id` leads to now scores all of them. `job_id` is
+        `[A-Za-z0-9._:-]{1,64}`. Raises `InferenceError` for the model, for what is no rows, and for too many jobs or
+        rows; `BatchJobError` for an id that was submitted before.
         """
         rows = _copied(input_batch)
         return self.jobs.submit(job_id, JobOrder(self.pinned(model_id), rows))
@@ -111,12 +113,12 @@ class BatchPredictor:
 
 def _copied(input_batch: Any) -> Sequence[Any]:
     """Rows that nobody changes any more; `InvalidValueError` where they are none."""
-    if hasattr(input_batch, "columns") or isinstance(input_batch, str | bytes | dict):
+    if is_frame(input_batch):
+        return list(frame_items(input_batch))
+    given = listed(input_batch)
+    if isinstance(given, str | bytes | dict) or not isinstance(given, Iterable):
         raise InvalidValueError(f"input_batch of {type(input_batch).__name__}: {_ROWS}")
-    try:
-        rows = list(input_batch.tolist() if hasattr(input_batch, "tolist") else input_batch)
-    except TypeError:
-        raise InvalidValueError(f"input_batch of {type(input_batch).__name__}: {_ROWS}") from None
-    if rows and not (isinstance(rows[0], list | tuple | dict) or hasattr(rows[0], "__len__")):
+    rows = list(given)
+    if rows and not is_row(rows[0]):
         raise InvalidValueError(f"input_batch: row 0 is {type(rows[0]).__name__}; {_ROWS}")
     return rows

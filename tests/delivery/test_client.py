@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
+import pandas as pd
 import pytest
 
 from daemon.broker import EmbeddedKafka
@@ -66,6 +67,17 @@ async def test_rows_of_every_shape_are_answered(
         assert (await client.predict("m", [1.5, 2, None])).outputs == {"prediction": 3.5}
         assert (await client.predict("m", {"a": 1, "b": 2})).outputs == {"prediction": 3.0}
         assert (await client.predict("m", [[1, 2], [3, 4]])).outputs == {"prediction": [3.0, 7.0]}
+
+
+async def test_a_data_frame_is_predicted_as_rows_in_one_request_or_in_many(
+    client: Client, worker: StandInWorker
+) -> None:
+    frame = pd.DataFrame({"a": [1, 2, 3], "b": [0.5, None, 2.5]}, index=[7, 8, 9])
+    assert (await client.predict("m", frame)).outputs == {"prediction": [1.5, 2.0, 5.5]}
+    results = [result async for result in client.predict_many("m", frame)]
+    assert [result.outputs for result in results if isinstance(result, Prediction)] == [
+        {"prediction": 1.5}, {"prediction": 2.0}, {"prediction": 5.5},
+    ]  # fmt: skip
 
 
 async def test_a_request_carries_what_was_asked_for(client: Client, worker: StandInWorker) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from schemas.errors import (
@@ -20,8 +22,10 @@ from schemas.models import Alias, SplitShare
 from schemas.requests import Output
 from streams.inference.custom import PinnedModelId
 from streams.inference.runtime import Arrays, Matrix
+from streams.serving.batch_predictor import BatchPredictor
 from streams.serving.model_manager import ModelManager
 from streams.serving.realtime_predictor import RealtimePredictor
+from tests.unit.inference.trained_models import train_on_frame
 from tests.unit.serving.conftest import SaveModel, expected, matrix
 
 ROW = [1, 2, 3, 4, 5]
@@ -216,3 +220,23 @@ def test_a_split_sends_calls_to_both(served: ModelManager, save_model: SaveModel
     predictor = RealtimePredictor(served)
     found = {predictor.predict("churn@half", ROW) for _ in range(64)}
     assert found == {expected([ROW])[0], expected([ROW], rounds=5)[0]}
+
+
+def test_data_frames_are_predicted_as_lightgbm_predicts_them(manager: ModelManager, tmp_path: Path) -> None:
+    """By name and with categories, whatever the index; rows, a row of them, and rows of a job alike."""
+    trained = train_on_frame()
+    path = tmp_path / "frame.txt"
+    path.write_bytes(trained.text)
+    manager.register("frame", path)
+    frame = trained.frame.set_index(np.arange(len(trained.frame))[::-1])[trained.frame.columns[::-1]]
+    expected = trained.booster.predict(trained.frame).tolist()
+    predictor = RealtimePredictor(manager)
+    assert predictor.predict("frame", frame) == expected
+    assert predictor.predict("frame", pa.Table.from_pandas(frame, preserve_index=False)) == expected
+    assert predictor.predict("frame", frame.convert_dtypes()) == expected
+    assert predictor.predict("frame", frame.astype(object).iloc[3]) == expected[3]
+    with BatchPredictor(manager) as batch:
+        lines = batch.get_batch_results(batch.submit_batch("frame", frame), 60)
+    assert [line["prediction"] for line in lines] == expected
+    with pytest.raises(SchemaMismatchError, match="'index'"):
+        predictor.predict("frame", frame.reset_index())
