@@ -31,6 +31,7 @@ from bench.requests import PARTITIONS
 from schemas.connection import KafkaConnection
 from streams.app import create_app
 from streams.changelogs import changelog_config
+from streams.connections import client_options
 from streams.publish import produce_changes
 from streams.restore import Restore
 from streams.settings import CacheSettings, GroupSettings, Store, StreamSettings, TopicSettings
@@ -65,7 +66,7 @@ class Changelog:
         return settings, make_table(create_app(settings), settings, TENANT, "predictions", kept)
 
     async def create(self) -> None:
-        admin = AIOKafkaAdminClient(**self._connection.aiokafka_options())
+        admin = AIOKafkaAdminClient(**client_options(self._connection))
         await admin.start()
         config = dict(changelog_config("predictions", 3_600))
         await admin.create_topics([NewTopic(self.topic, PARTITIONS, 1, topic_configs=config)])
@@ -77,7 +78,7 @@ class Changelog:
         keys = [chance.randbytes(len(samples[0][0])) for _ in range(entries)]
         keys += chance.sample(keys, entries // 10)
         producer = AIOKafkaProducer(
-            **self._connection.aiokafka_options(), transactional_id=f"{self.topic}-{number}", retry_backoff_ms=5
+            **client_options(self._connection), transactional_id=f"{self.topic}-{number}", retry_backoff_ms=5
         )
         await producer.start()
         partition = TablePartition(self.topic, number, MemoryStore())
@@ -103,7 +104,7 @@ class Changelog:
         """The same with a consumer and a dict."""
         started = time.perf_counter()
         consumer = AIOKafkaConsumer(
-            **self._connection.aiokafka_options(), isolation_level="read_committed", auto_offset_reset="earliest"
+            **client_options(self._connection), isolation_level="read_committed", auto_offset_reset="earliest"
         )
         await consumer.start()
         tps = [TopicPartition(self.topic, number) for number in range(PARTITIONS)]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.conn import AIOKafkaConnection, create_conn
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import ApiVersionRequest
+from aiokafka.protocol.metadata import MetadataRequest
 
 from daemon.errors import BrokerUnreachableError
 from schemas.connection import KafkaConnection
+from streams.connections import client_options
+from streams.unreachable import reason_of, setting_name
 
 ApiVersions = dict[int, tuple[int, int]]
 
@@ -35,14 +37,14 @@ async def reach(connection: KafkaConnection, timeout_s: float) -> BrokerAnswer:
         try:
             async with asyncio.timeout(timeout_s):
                 return await _ask(connection, host, port, timeout_s)
-        except (OSError, KafkaError, ValueError, AssertionError) as error:
-            reasons.append(f"{host}:{port} {reason_of(error, timeout_s)}")
+        except (OSError, KafkaError) as error:
+            reasons.append(f"{host}:{port} {why(error, connection, timeout_s)}")
     raise BrokerUnreachableError(f"no Kafka broker answers: {'; '.join(reasons)}")
 
 
 async def metadata(connection: KafkaConnection) -> ClusterMetadata:
     """The cluster's brokers and all topics that we may see. `KafkaError` where it does not answer."""
-    client = AIOKafkaClient(**connection.aiokafka_options(), client_id="inferd")
+    client = AIOKafkaClient(**client_options(connection), client_id="inferd")
     try:
         await client.bootstrap()
         found: ClusterMetadata = await client.fetch_all_metadata()
@@ -53,7 +55,7 @@ async def metadata(connection: KafkaConnection) -> ClusterMetadata:
 
 async def connect(connection: KafkaConnection, host: str, port: int, timeout_s: float) -> AIOKafkaConnection:
     """A connection to one broker, authenticated; to be closed by the caller."""
-    options = connection.aiokafka_options()
+    options = client_options(connection)
     del options["bootstrap_servers"]
     conn: AIOKafkaConnection = await create_conn(
         host, port, client_id="inferd", request_timeout_ms=int(timeout_s * 1_000), **options
@@ -70,24 +72,19 @@ def bootstrap_addresses(servers: str) -> list[tuple[str, int]]:
     return addresses
 
 
-def reason_of(error: BaseException, timeout_s: float) -> str:
-    """Why a broker could not be reached, in words that follow its address."""
+def why(error: BaseException, connection: KafkaConnection, timeout_s: float) -> str:
+    """Why a broker could not be reached, in words that follow its address, and which settings to check."""
     if isinstance(error, TimeoutError):
         return f"does not answer within {timeout_s:g} s"
-    if isinstance(error, ConnectionRefusedError):
-        return "refuses connections: nothing listens there"
-    if isinstance(error, ssl.SSLError):
-        return f"fails the TLS handshake ({error.reason or error}): check the INFERD_KAFKA_SSL settings"
-    if isinstance(error, (KafkaConnectionError, ConnectionResetError, ConnectionAbortedError)):
-        return "closes the connection: is it a Kafka listener, and of INFERD_KAFKA_SECURITY_PROTOCOL?"
-    if isinstance(error, OSError):
-        return f"cannot be reached ({error.strerror or str(error) or type(error).__name__})"
-    return f"refuses us ({type(error).__name__}: {error}): check the INFERD_KAFKA_SASL settings"
+    reason = reason_of(error, connection)
+    return f"fails us ({type(error).__name__}: {error})" if reason is None else reason.text(setting_name)
 
 
 async def _ask(connection: KafkaConnection, host: str, port: int, timeout_s: float) -> BrokerAnswer:
     conn = await connect(connection, host, port, timeout_s)
     try:
+        # A listener that wants SASL tells its versions to everybody, and closes the connection at anything else.
+        await conn.send(MetadataRequest([]))
         response = await conn.send(ApiVersionRequest())
         return BrokerAnswer(host, port, _versions(response.api_versions))
     finally:

@@ -18,8 +18,9 @@ Each setting is an environment variable, and a flag of `inferd worker` and `infe
 variable counts as not set. A wrong value, or a variable `INFERD_…` that is not in this list, ends the process with exit
 code 2 and one line for each that is wrong. `INFERD_TEST_…` belong to the tests."""
 ABOUT_RULES = """\
-`SASL_PLAINTEXT` and `SASL_SSL` need a user name and a password; TLS files need `SSL` or `SASL_SSL`. An
-`INFERD_HTTP_HOST` that other machines reach needs `INFERD_HTTP_TOKENS_FILE`, or `INFERD_INSECURE_HTTP=true`."""
+`SASL_PLAINTEXT` and `SASL_SSL` need a user name, and a password or its file; TLS files need `SSL` or `SASL_SSL`. The
+password file, and TLS files that have changed, are read before the next connection to a broker. An `INFERD_HTTP_HOST`
+that other machines reach needs `INFERD_HTTP_TOKENS_FILE`, or `INFERD_INSECURE_HTTP=true`."""
 ABOUT_METRICS = """\
 `GET /metrics` gives these for Prometheus, in base units (seconds, bytes), beside `process_…`, `python_info` and
 `python_gc_…` of the Python client. Counters count since the start of the process. What is read from the streams is

@@ -72,10 +72,10 @@ def _checked(settings: Settings, problems: Iterator[str] | list[str]) -> Setting
 
 def _connection_problems(settings: Settings) -> Iterator[str]:
     protocol = settings.kafka_security_protocol
-    credentials = ("kafka_sasl_username", "kafka_sasl_password")
+    credentials = ("kafka_sasl_username", "kafka_sasl_password", "kafka_sasl_password_file")
     certificates = ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
     if protocol.startswith("SASL"):
-        yield from _missing(settings, credentials, f"{_shown(settings, 'kafka_security_protocol')} needs it")
+        yield from _sasl_problems(settings)
     else:
         yield from _useless(settings, credentials, "SASL_PLAINTEXT or SASL_SSL")
     if "SSL" not in protocol.split("_"):
@@ -85,6 +85,15 @@ def _connection_problems(settings: Settings) -> Iterator[str]:
         yield from _missing(settings, ("kafka_ssl_certfile",), f"{_shown(settings, 'kafka_ssl_keyfile')} needs it")
         return
     yield from _tls_problems(settings)
+
+
+def _sasl_problems(settings: Settings) -> Iterator[str]:
+    reason = f"{_shown(settings, 'kafka_security_protocol')} needs it"
+    yield from _missing(settings, ("kafka_sasl_username",), reason)
+    if settings.kafka_sasl_password_file is None:
+        yield from _missing(settings, ("kafka_sasl_password",), f"{reason}, or INFERD_KAFKA_SASL_PASSWORD_FILE")
+    elif settings.kafka_sasl_password:
+        yield f"{_shown(settings, 'kafka_sasl_password_file')} and INFERD_KAFKA_SASL_PASSWORD are both set: keep one"
 
 
 def _tls_problems(settings: Settings) -> Iterator[str]:

@@ -93,6 +93,9 @@ class Settings:
     )
     kafka_sasl_username: str | None = setting(kind.text(r".{1,512}", "text"), None, "User name for SASL.", "Kafka")
     kafka_sasl_password: str | None = setting(kind.secret(), None, "Password for SASL.", "Kafka")
+    kafka_sasl_password_file: str | None = setting(
+        kind.file(), None, "File whose first line is the password for SASL, instead of the password itself.", "Kafka"
+    )
     request_timeout_s: float = setting(
         kind.number(1, 600), _GROUP.request_timeout_s, "How long a request to a broker may take.", "Kafka"
     )
@@ -478,6 +481,7 @@ class Settings:
             sasl_mechanism=self.kafka_sasl_mechanism,
             sasl_username=self.kafka_sasl_username,
             sasl_password=self.kafka_sasl_password,
+            sasl_password_file=self.kafka_sasl_password_file,
         )
 
     def embedded_kafka(self) -> EmbeddedKafkaSettings:

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from daemon.cluster import metadata
 from schemas.connection import KafkaConnection
 from schemas.errors import ServerError
+from streams.connections import client_options
 
 PROGRESS_TIMEOUT_S = 15.0
 POLL_MS = 500
@@ -65,7 +66,7 @@ async def open_topic(connection: KafkaConnection, topic: str) -> AsyncIterator[T
     if not partitions:
         raise ServerError(f"topic {topic} is not there: run `inferd topics create`, or check namespace and tenant")
     consumer = AIOKafkaConsumer(
-        **connection.aiokafka_options(), client_id="inferd", enable_auto_commit=False, isolation_level="read_committed"
+        **client_options(connection), client_id="inferd", enable_auto_commit=False, isolation_level="read_committed"
     )
     try:
         await consumer.start()

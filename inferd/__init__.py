@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from daemon.http.model_server import ModelServer as ModelServer
     from inferd.client import Client as Client
     from inferd.deploy import deploy_file as deploy_file
+    from inferd.errors import AccessDeniedError as AccessDeniedError
     from inferd.errors import BrokerUnreachableError as BrokerUnreachableError
     from inferd.errors import ResultTimeoutError as ResultTimeoutError
+    from inferd.errors import TlsError as TlsError
     from inferd.errors import TopicNotFoundError as TopicNotFoundError
     from inferd.factories import create_batch_predictor as create_batch_predictor
     from inferd.factories import create_model_server as create_model_server
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from streams.serving.realtime_predictor import RealtimePredictor as RealtimePredictor
 
 _MODULE_OF = {
+    "AccessDeniedError": "inferd.errors",
     "BatchJobError": "schemas.errors",
     "BatchPredictor": "streams.serving.batch_predictor",
     "BrokerUnreachableError": "inferd.errors",
@@ -55,6 +58,7 @@ _MODULE_OF = {
     "ResultTimeoutError": "inferd.errors",
     "ServerError": "schemas.errors",
     "SyncClient": "inferd.sync",
+    "TlsError": "inferd.errors",
     "TopicNotFoundError": "inferd.errors",
 }
 

@@ -48,8 +48,9 @@ class Client:
 
     `connection` is a `KafkaConnection` or just `host:port,…`. Results are read from the tenant's results topic by a
     consumer without a group; `partitions` restricts the client to those partitions of requests and results, so that it
-    reads fewer results of others. Every method raises `BrokerUnreachableError`, `AccessDeniedError` or
-    `TopicNotFoundError` (all `ServerError`s) where the cluster does not do its part.
+    reads fewer results of others. Every method raises `BrokerUnreachableError` (`TlsError` where it is
+    TLS that fails), `AccessDeniedError` or `TopicNotFoundError` (all `ServerError`s) where the cluster does not do its
+    part. Where the brokers come back under other addresses, the client asks the bootstrap servers again.
     """
 
     def __init__(

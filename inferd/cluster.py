@@ -18,6 +18,7 @@ from schemas.connection import KafkaConnection
 from schemas.headers import CONTENT_TYPE, CONTENT_TYPES, Encoding, RawHeaders
 from schemas.limits import Limits
 from schemas.topics import STREAMS, Stream, TenantTopics
+from streams.connections import client_options
 
 # Room for key, headers and the record's own framing around the largest value.
 RECORD_OVERHEAD_BYTES = 64 * 1_024
@@ -47,9 +48,9 @@ class Cluster:
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
-        """Connects; `BrokerUnreachableError` when no broker answers within the time-out."""
+        """Connects; `BrokerUnreachableError` when no broker answers in time, `TlsError`, `AccessDeniedError`."""
         producer = AIOKafkaProducer(
-            **self.connection.aiokafka_options(),
+            **client_options(self.connection),
             client_id=self._client_id,
             acks="all",
             enable_idempotence=True,
@@ -152,7 +153,7 @@ class Cluster:
 
     def _consumer_options(self) -> dict[str, Any]:
         return {
-            **self.connection.aiokafka_options(),
+            **client_options(self.connection),
             "client_id": self._client_id,
             "group_id": None,
             "enable_auto_commit": False,
@@ -169,7 +170,7 @@ class Cluster:
     def _typed(self, error: BaseException, doing: str) -> BaseException:
         if not isinstance(error, Exception):
             return error
-        return of_kafka(error, doing, self.connection.bootstrap_servers)
+        return of_kafka(error, doing, self.connection)
 
 
 def encoding_of(headers: Iterable[tuple[str, bytes]]) -> Encoding:

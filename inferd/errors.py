@@ -2,6 +2,7 @@
 
 ServerError
 ├── BrokerUnreachableError   no broker answers, or it stopped answering; also a ConnectionError
+│   └── TlsError             TLS fails: a certificate, or one side does not speak it
 ├── AccessDeniedError        the cluster refuses these credentials; also a PermissionError
 ├── TopicNotFoundError       a topic of the tenant is not there
 ├── ResultTimeoutError       no result came in time; also a TimeoutError
@@ -13,11 +14,18 @@ from __future__ import annotations
 
 from aiokafka import errors as kafka
 
+from schemas.connection import KafkaConnection
 from schemas.errors import ModelServingError, ServerError, TooLargeError
+from streams.connections import why_unreachable
+from streams.unreachable import Kind, reason_of
 
 
 class BrokerUnreachableError(ServerError, ConnectionError):
     """No broker answers, or it stopped answering."""
+
+
+class TlsError(BrokerUnreachableError):
+    """TLS fails: one side refuses the other's certificate, or does not speak TLS; the message says which and why."""
 
 
 class AccessDeniedError(ServerError, PermissionError):
@@ -49,15 +57,14 @@ _UNREACHABLE = (
     TimeoutError,
     OSError,
 )
+_OF_KIND: dict[Kind, type[ServerError]] = {"tls": TlsError, "denied": AccessDeniedError}
 _TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError, kafka.RecordTooLargeError)
 _DENIED = (
     kafka.ClusterAuthorizationFailedError,
     kafka.GroupAuthorizationFailedError,
-    kafka.IllegalSaslStateError,
-    kafka.SaslAuthenticationFailed,
     kafka.TopicAuthorizationFailedError,
-    kafka.UnsupportedSaslMechanismError,
 )
+_SASL = (kafka.IllegalSaslStateError, kafka.SaslAuthenticationFailed, kafka.UnsupportedSaslMechanismError)
 
 
 def topic_not_found(topic: str, tenant: str) -> TopicNotFoundError:
@@ -68,18 +75,38 @@ def topic_not_found(topic: str, tenant: str) -> TopicNotFoundError:
     )
 
 
-def of_kafka(error: BaseException, doing: str, bootstrap_servers: str) -> ModelServingError:
+def unconnected(connection: KafkaConnection) -> str | None:
+    """Which broker cannot be reached now, and why; None where all can."""
+    found = why_unreachable(connection)
+    return None if found is None else f"{found[0]} {found[1].text(_option)}"
+
+
+def of_kafka(error: BaseException, doing: str, connection: KafkaConnection) -> ModelServingError:
     """The typed error for what aiokafka raised while `doing` something."""
     if isinstance(error, ModelServingError):
         return error
     words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, _DENIED):
-        return AccessDeniedError(f"{doing}: {bootstrap_servers} refuses it ({words}). Check credentials and ACLs")
+        servers = connection.bootstrap_servers
+        return AccessDeniedError(f"{doing}: {servers} refuses it ({words}). Check credentials and ACLs")
     if isinstance(error, _TOO_LARGE):
         return TooLargeError(f"{doing}: the record is larger than the topic allows ({words}); see max.message.bytes")
-    if isinstance(error, _UNREACHABLE):
-        return BrokerUnreachableError(
-            f"{doing}: no Kafka broker answers at {bootstrap_servers} ({words})."
-            " Is it running? `inferd up` starts one on this machine"
-        )
+    if isinstance(error, (*_UNREACHABLE, *_SASL)):
+        return _of_connecting(error, doing, connection, words)
     return ServerError(f"{doing}: {words}")
+
+
+def _of_connecting(error: BaseException, doing: str, connection: KafkaConnection, words: str) -> ServerError:
+    servers = connection.bootstrap_servers
+    found = why_unreachable(connection)
+    address, reason = found or (servers, reason_of(error, connection))
+    if reason is not None and reason.kind in _OF_KIND:
+        return _OF_KIND[reason.kind](f"{doing}: {address} {reason.text(_option)}")
+    told = words if found is None else f"{address} {found[1].text(_option)}"
+    return BrokerUnreachableError(
+        f"{doing}: no Kafka broker answers at {servers} ({told}). Is it running? `inferd up` starts one on this machine"
+    )
+
+
+def _option(name: str) -> str:
+    return f"{name} of KafkaConnection"

@@ -14,7 +14,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.structs import RecordMetadata
 
 from inferd.cluster import Cluster
-from inferd.errors import ResultTimeoutError
+from inferd.errors import ResultTimeoutError, unconnected
 from inferd.model_list import ModelList
 from inferd.model_records import read_models
 from inferd.pending import PendingRequests
@@ -188,9 +188,10 @@ class Exchange:
     def _late(self, sent: SentCall) -> ResultTimeoutError:
         place = self._pending.place_of(sent.id)
         where = "was not yet acknowledged by the broker" if place is None else f"is at {place} (partition-offset)"
+        why = unconnected(self._cluster.connection) or "Does a worker serve this tenant? `inferd doctor` looks"
         return ResultTimeoutError(
             f"no result within {sent.deadline - sent.sent_at:g} s: request {sent.id} to {sent.call.model_id} {where} in"
-            f" {self._cluster.topics.name('requests')}. Does a worker serve this tenant? `inferd doctor` looks"
+            f" {self._cluster.topics.name('requests')}. {why}"
         )
 
     def _watched(self, sent: SentCall, reply: Future[Result]) -> None:

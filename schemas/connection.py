@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
 class KafkaConnection:
-    """Bootstrap servers (`host:port,…`), TLS and SASL of a cluster."""
+    """Bootstrap servers (`host:port,…`), TLS and SASL of a cluster.
+
+    `ssl_cafile`, `ssl_certfile` and `ssl_keyfile` are PEM files: of the authority that signed the brokers' certificates
+    (without it, those that the system trusts), of our certificate where brokers ask for one, and of its key.
+    `sasl_password_file` takes the place of `sasl_password`. A renewed file is read before the next connection.
+    """
 
     bootstrap_servers: str = "127.0.0.1:9092"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -19,6 +25,7 @@ class KafkaConnection:
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     sasl_username: str | None = None
     sasl_password: str | None = field(default=None, repr=False)
+    sasl_password_file: str | None = None
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """The TLS context of the protocols that need one; `OSError` or `ssl.SSLError` where a file does not serve."""
@@ -30,7 +37,7 @@ class KafkaConnection:
         return context
 
     def aiokafka_options(self) -> dict[str, Any]:
-        """Keyword arguments that aiokafka's producer, consumer and admin client share."""
+        """Keyword arguments that aiokafka's clients share; `OSError` or `ssl.SSLError` where a file does not serve."""
         options: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap_servers,
             "security_protocol": self.security_protocol,
@@ -40,5 +47,11 @@ class KafkaConnection:
         if self.security_protocol.startswith("SASL"):
             options["sasl_mechanism"] = self.sasl_mechanism
             options["sasl_plain_username"] = self.sasl_username
-            options["sasl_plain_password"] = self.sasl_password
+            file = self.sasl_password_file
+            options["sasl_plain_password"] = self.sasl_password if file is None else read_password(file)
         return options
+
+
+def read_password(path: str) -> str:
+    """The first line of a password file; `OSError` where it cannot be read."""
+    return Path(path).read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")

@@ -15,9 +15,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.errors import DeadlineExceededError, ModelNotFoundError, ModelNotReadyError
 from schemas.topics import TenantTopics
-from streams import connections, record_batches
+from streams import record_batches
 from streams.cancelling import cancelled
 from streams.composition import TenantParts, compose_tenants, guarantee_of
+from streams.connections import client_options
 from streams.deploys import Deploys
 from streams.faults import describe
 from streams.fetch import LaneApp, LaneConsumer, kafka_tps
@@ -79,7 +80,6 @@ class Streams:
         Raises `ServerError` for what the user must change, `KafkaError` or `OSError` where the broker does not answer;
         what was started is stopped again then.
         """
-        connections.install()
         try:
             topics = await ensure_topics(self.settings)
             refusals = Refusals(self.settings, leads=self._leads)
@@ -372,13 +372,13 @@ def owner_urls(app: LaneApp) -> dict[TopicPartition, str]:
 
 
 def _credentials(settings: StreamSettings) -> Any:
-    connection = settings.connection
-    context = connection.ssl_context()
-    if connection.security_protocol.startswith("SASL"):
+    options = client_options(settings.connection)
+    context = options.get("ssl_context")
+    if "sasl_mechanism" in options:
         return faust.SASLCredentials(
-            mechanism=connection.sasl_mechanism,
-            username=connection.sasl_username,
-            password=connection.sasl_password,
+            mechanism=options["sasl_mechanism"],
+            username=options["sasl_plain_username"],
+            password=options["sasl_plain_password"],
             ssl_context=context,
         )
     return faust.SSLCredentials(context=context) if context is not None else None

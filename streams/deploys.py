@@ -23,6 +23,7 @@ from schemas.topics import TenantTopics
 from streams.artifacts import ArtifactStore
 from streams.callbacks import when_done
 from streams.cancelling import cancelled
+from streams.connections import client_options
 from streams.inference.catalog import ModelCatalog
 from streams.refusals import ModelRecord, Refused
 from streams.rollout import Rollout
@@ -77,7 +78,7 @@ class Deploys:
         for store in self._stores.values():
             await self._rollout.in_thread(store.open)
         consumer = self._consumer = AIOKafkaConsumer(
-            **self._settings.connection.aiokafka_options(),
+            **client_options(self._settings.connection),
             client_id=f"inferd-{self._settings.worker_id}-models",
             isolation_level="read_committed",
             auto_offset_reset="earliest",

@@ -9,6 +9,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.structs import RecordMetadata
 
+from streams.connections import client_options
 from streams.effects import Outgoing
 from streams.settings import Compression, StreamSettings
 from streams.tables import Change, TablePartition
@@ -21,7 +22,7 @@ def producer_options(settings: StreamSettings) -> dict[str, Any]:
     """Options of every producer of a lane: idempotent, acknowledged by all in-sync replicas, no linger."""
     compression: Compression = settings.compression
     return {
-        **settings.connection.aiokafka_options(),
+        **client_options(settings.connection),
         "client_id": f"inferd-{settings.worker_id}",
         "acks": "all",
         "enable_idempotence": True,

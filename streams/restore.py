@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streams.connections import client_options
 from streams.settings import StreamSettings
 from streams.tables import LaneTable, TablePartition
 
@@ -42,7 +43,7 @@ class Restore:
         started = time.monotonic()
         self.behind = 0
         consumer = AIOKafkaConsumer(
-            **self._settings.connection.aiokafka_options(),
+            **client_options(self._settings.connection),
             client_id=f"inferd-{self._settings.worker_id}-restore",
             isolation_level="read_committed",
             enable_auto_commit=False,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from schemas.aliases import labels_of
 from streams.composition import TenantParts
+from streams.connections import why_unreachable
 from streams.counters import ModelCounters
 from streams.inference.cache import CacheUsage
 from streams.inference.catalog import Version
@@ -23,6 +24,7 @@ from streams.snapshot import (
     StreamsSnapshot,
     TenantSnapshot,
 )
+from streams.unreachable import setting_name
 
 if TYPE_CHECKING:
     from streams.app import Streams
@@ -69,13 +71,20 @@ def take_snapshot(streams: Streams, phase: Phase, phase_for_s: float) -> Streams
 
 def fault_of(streams: Streams) -> str | None:
     """What work waits for: the lane's fault, or a broker that does not answer."""
-    if streams.lane is not None and streams.lane.fault is not None:
-        return streams.lane.fault
+    fault = streams.lane.fault if streams.lane is not None else None
+    if fault is None and (silent_s := _silent_s(streams)) > UNREACHABLE_S:
+        fault = f"the broker has not answered for {silent_s:.0f} s"
+    unreachable = None if fault is None else why_unreachable(streams.settings.connection)
+    if unreachable is None:
+        return fault
+    address, reason = unreachable
+    return f"{fault}: {address} {reason.text(setting_name)}"
+
+
+def _silent_s(streams: Streams) -> float:
+    """For how long the broker has left the questions of this worker unanswered."""
     reachable_at = streams.deploys.reachable_at if streams.deploys is not None else None
-    if reachable_at is None:
-        return None
-    silent_s = time.monotonic() - reachable_at
-    return f"the broker has not answered for {silent_s:.0f} s" if silent_s > UNREACHABLE_S else None
+    return 0.0 if reachable_at is None else time.monotonic() - reachable_at
 
 
 def _unready(streams: Streams, phase: Phase, partitions: Sequence[Partition]) -> list[str]:

@@ -17,6 +17,7 @@ from aiokafka.errors import (
 )
 
 from schemas.connection import KafkaConnection
+from streams.connections import client_options
 from streams.settings import StreamSettings
 from streams.topic_checks import TopicsError, TopicSpec, TopicState, checked, reply_specs, topic_specs
 
@@ -129,7 +130,7 @@ class _Admin:
     """An admin client for the time of a `with`."""
 
     def __init__(self, connection: KafkaConnection) -> None:
-        self._admin = AIOKafkaAdminClient(**connection.aiokafka_options())
+        self._admin = AIOKafkaAdminClient(**client_options(connection))
 
     async def __aenter__(self) -> AIOKafkaAdminClient:
         try:

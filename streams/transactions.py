@@ -37,6 +37,7 @@ from aiokafka.protocol.types import (
 )
 
 from schemas.connection import KafkaConnection
+from streams.connections import client_options
 
 Ending = Literal["commit", "abort"]
 
@@ -110,7 +111,7 @@ async def last_endings(
     Nothing of ids that have had none since they were fenced, or where the broker does not know the question.
     `TimeoutError` or a `KafkaError` where it does not answer.
     """
-    client = AIOKafkaClient(**connection.aiokafka_options())
+    client = AIOKafkaClient(**client_options(connection))
     try:
         async with asyncio.timeout(timeout_s):
             await client.bootstrap()

@@ -19,11 +19,12 @@ from aiokafka.errors import (
 from aiokafka.protocol.produce import ProduceRequest
 
 from daemon.checks import Check
-from daemon.cluster import ApiVersions, bootstrap_addresses, connect, metadata, reach, reason_of
+from daemon.cluster import ApiVersions, bootstrap_addresses, connect, metadata, reach, why
 from daemon.setting_checks import is_loopback
 from daemon.settings import Settings
 from schemas.connection import KafkaConnection
 from schemas.topics import Stream, TenantTopics
+from streams.connections import client_options
 from streams.topics import describe_topics
 
 PROBE_TIMEOUT_S = 5.0
@@ -66,7 +67,7 @@ async def check_brokers(connection: KafkaConnection) -> list[Check]:
         try:
             (await connect(connection, host, port, PROBE_TIMEOUT_S)).close()
         except (OSError, KafkaError) as error:
-            detail = f"the advertised broker {host}:{port} {reason_of(error, PROBE_TIMEOUT_S)}"
+            detail = f"the advertised broker {host}:{port} {why(error, connection, PROBE_TIMEOUT_S)}"
             checks.append(Check("brokers", "fail", detail, "mend advertised.listeners of that broker, or the network"))
     return checks or [Check("brokers", "ok", f"all {len(brokers)} can be reached where they advertise")]
 
@@ -107,7 +108,7 @@ async def _unreadable(connection: KafkaConnection, topics: Sequence[str]) -> lis
     denied: list[str] = []
     if not topics:
         return denied
-    async with AIOKafkaConsumer(**connection.aiokafka_options(), enable_auto_commit=False) as consumer:
+    async with AIOKafkaConsumer(**client_options(connection), enable_auto_commit=False) as consumer:
         for topic in topics:
             consumer.assign([TopicPartition(topic, 0)])
             await consumer.seek_to_end()
@@ -141,7 +142,7 @@ async def _unwritable(connection: KafkaConnection, topics: Sequence[str]) -> lis
 async def check_group(settings: Settings) -> list[Check]:
     """The state of the workers' consumer group, and what waits for it."""
     connection, group = settings.connection(), settings.group
-    admin = AIOKafkaAdminClient(**connection.aiokafka_options())
+    admin = AIOKafkaAdminClient(**client_options(connection))
     try:
         await admin.start()
         await _wait_for_coordinator(admin, group)
@@ -190,7 +191,7 @@ async def _lag(settings: Settings, committed: dict[TopicPartition, int]) -> int:
     ]
     if not partitions:
         return 0
-    async with AIOKafkaConsumer(**settings.connection().aiokafka_options(), enable_auto_commit=False) as consumer:
+    async with AIOKafkaConsumer(**client_options(settings.connection()), enable_auto_commit=False) as consumer:
         ends = await consumer.end_offsets(partitions)
         first = await consumer.beginning_offsets(partitions)
     return sum(max(ends[tp] - max(committed.get(tp, first[tp]), first[tp]), 0) for tp in partitions)
@@ -223,7 +224,7 @@ async def _newest_timestamp_ms(settings: Settings) -> int | None:
     newest = None
     if not numbers:
         return None
-    async with AIOKafkaConsumer(**settings.connection().aiokafka_options(), enable_auto_commit=False) as consumer:
+    async with AIOKafkaConsumer(**client_options(settings.connection()), enable_auto_commit=False) as consumer:
         for tp in (TopicPartition(topic, number) for number in sorted(numbers)):
             end = (await consumer.end_offsets([tp]))[tp]
             first = (await consumer.beginning_offsets([tp]))[tp]

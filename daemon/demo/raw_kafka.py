@@ -16,6 +16,7 @@ from schemas.requests import default_id
 from schemas.result_codec import decode_result
 from schemas.results import Failure
 from schemas.topics import STREAMS, Stream, TenantTopics
+from streams.connections import client_options
 
 GARBAGE = b"this is no request"
 TIMEOUT_S = 20.0
@@ -24,7 +25,7 @@ POLL_MS = 200
 
 async def garbage_refused(connection: KafkaConnection, topics: TenantTopics) -> Refusal:
     """Sends bytes that are no request, as any producer can; the answer, which names their place in the log."""
-    producer = AIOKafkaProducer(**connection.aiokafka_options())
+    producer = AIOKafkaProducer(**client_options(connection))
     await producer.start()
     try:
         place = await producer.send_and_wait(topics.name("requests"), GARBAGE)
@@ -47,7 +48,7 @@ async def record_counts(
 
 async def delete_topics(connection: KafkaConnection, topics: TenantTopics) -> None:
     """Removes the tenant's topics."""
-    admin = AIOKafkaAdminClient(**connection.aiokafka_options())
+    admin = AIOKafkaAdminClient(**client_options(connection))
     await admin.start()
     try:
         await admin.delete_topics([topics.name(stream) for stream in STREAMS])
@@ -80,7 +81,7 @@ def _as_failure(value: bytes | None, request_id: str) -> Failure | None:
 async def _reading(connection: KafkaConnection, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer of the whole topic, without a group."""
     consumer = AIOKafkaConsumer(
-        topic, **connection.aiokafka_options(), auto_offset_reset="earliest", enable_auto_commit=False
+        topic, **client_options(connection), auto_offset_reset="earliest", enable_auto_commit=False
     )
     await consumer.start()
     try:

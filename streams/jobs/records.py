@@ -8,6 +8,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streams.connections import client_options
 from streams.settings import StreamSettings
 
 CACHED_BYTES_MAX = 64 * 1_048_576
@@ -73,7 +74,7 @@ class RecordReader:
 
     async def _open(self) -> AIOKafkaConsumer:
         consumer = self._consumer = AIOKafkaConsumer(
-            **self._settings.connection.aiokafka_options(),
+            **client_options(self._settings.connection),
             client_id=f"inferd-{self._settings.worker_id}-records",
             isolation_level="read_committed",
             enable_auto_commit=False,

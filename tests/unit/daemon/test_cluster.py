@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 import pytest
 from aiokafka.errors import SaslAuthenticationFailed
 
-from daemon.cluster import bootstrap_addresses, reach, reason_of
+from daemon.cluster import bootstrap_addresses, reach, why
 from daemon.errors import BrokerUnreachableError
 from schemas.connection import KafkaConnection
 
+METADATA = 3
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -35,15 +36,18 @@ async def serving(serve: Serve) -> AsyncIterator[str]:
 
 
 async def kafka(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answers ApiVersions as a broker that speaks Produce 0 to 9 does, until the client goes."""
+    """Answers ApiVersions as a broker that speaks Produce 0 to 9 does, and Metadata, until the client goes."""
     while True:
         try:
             (size,) = struct.unpack(">i", await reader.readexactly(4))
-            _key, version, correlation_id = struct.unpack_from(">hhi", await reader.readexactly(size))
+            key, version, correlation_id = struct.unpack_from(">hhi", await reader.readexactly(size))
         except asyncio.IncompleteReadError:
             return
-        body = struct.pack(">ihihhhhhh", correlation_id, 0, 2, 0, 0, 9, 18, 0, 2)
-        body += struct.pack(">i", 0) if version else b""
+        if key == METADATA:
+            body = struct.pack(">iiii", correlation_id, 0, -1, 0)
+        else:
+            body = struct.pack(">ihi9h", correlation_id, 0, 3, 0, 0, 9, METADATA, 0, 1, 18, 0, 2)
+            body += struct.pack(">i", 0) if version else b""
         writer.write(struct.pack(">i", len(body)) + body)
 
 
@@ -77,7 +81,7 @@ async def test_a_broker_that_answers_says_what_it_speaks() -> None:
     async with serving(kafka) as address:
         answer = await reach(KafkaConnection(address), 2)
     assert f"{answer.host}:{answer.port}" == address
-    assert answer.api_versions == {0: (0, 9), 18: (0, 2)}
+    assert answer.api_versions == {0: (0, 9), METADATA: (0, 1), 18: (0, 2)}
 
 
 async def test_one_of_several_is_enough() -> None:
@@ -106,7 +110,7 @@ async def test_the_name_is_unknown() -> None:
 async def test_it_is_no_kafka(serve: Serve) -> None:
     async with serving(serve) as address:
         message = await refusal(address)
-    assert "is it a Kafka listener" in message
+    assert "it may be no Kafka listener" in message
     assert "INFERD_KAFKA_SECURITY_PROTOCOL" in message
 
 
@@ -122,7 +126,7 @@ async def test_it_speaks_no_tls() -> None:
 
 
 def test_a_refused_password_points_to_its_settings() -> None:
-    assert "INFERD_KAFKA_SASL" in reason_of(SaslAuthenticationFailed("wrong password"), 1)
+    assert "INFERD_KAFKA_SASL_PASSWORD" in why(SaslAuthenticationFailed("wrong password"), KafkaConnection(), 1)
 
 
 def test_addresses() -> None:

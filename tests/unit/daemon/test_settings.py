@@ -213,7 +213,17 @@ def test_secrets_are_never_shown() -> None:
         ),
         (
             {"INFERD_KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "INFERD_KAFKA_SASL_USERNAME": "u"},
-            "INFERD_KAFKA_SASL_PASSWORD is not set: INFERD_KAFKA_SECURITY_PROTOCOL=SASL_SSL needs it",
+            "INFERD_KAFKA_SASL_PASSWORD is not set: INFERD_KAFKA_SECURITY_PROTOCOL=SASL_SSL needs it,"
+            " or INFERD_KAFKA_SASL_PASSWORD_FILE",
+        ),
+        (
+            {
+                "INFERD_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+                "INFERD_KAFKA_SASL_USERNAME": "u",
+                "INFERD_KAFKA_SASL_PASSWORD": "p",
+                "INFERD_KAFKA_SASL_PASSWORD_FILE": __file__,
+            },
+            f"INFERD_KAFKA_SASL_PASSWORD_FILE={__file__} and INFERD_KAFKA_SASL_PASSWORD are both set: keep one",
         ),
         (
             {"INFERD_KAFKA_SSL_CAFILE": __file__},

@@ -33,13 +33,14 @@ def test_the_package_alone_loads_nothing() -> None:
 
 
 def test_a_client_needs_no_numbers_library() -> None:
-    assert not loaded_by("from inferd import Client, SyncClient") & {"faust", "lightgbm", "numpy", "pandas", "streams"}
+    assert not loaded_by("from inferd import Client, SyncClient") & {"faust", "lightgbm", "numpy", "pandas"}
 
 
 def test_errors_of_kafka_become_typed() -> None:
     from aiokafka import errors as kafka
 
     from inferd.errors import AccessDeniedError, BrokerUnreachableError
+    from schemas.connection import KafkaConnection
     from schemas.errors import ServerError, TooLargeError
 
     for error, typed in (
@@ -49,6 +50,6 @@ def test_errors_of_kafka_become_typed() -> None:
         (kafka.MessageSizeTooLargeError(), TooLargeError),
         (kafka.UnknownError("?"), ServerError),
     ):
-        assert type(of_kafka(error, "sending", "host:1")) is typed
+        assert type(of_kafka(error, "sending", KafkaConnection("host:1"))) is typed
     own = ServerError("said already")
-    assert of_kafka(own, "sending", "host:1") is own
+    assert of_kafka(own, "sending", KafkaConnection("host:1")) is own

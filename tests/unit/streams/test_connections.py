@@ -1,9 +1,13 @@
-"""A connection that is closed under a request fails as every lost connection does, whatever the event loop says."""
+"""What every aiokafka client of ours does otherwise: lost connections, brokers that moved, attempts that fail."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,20 +17,33 @@ from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 from aiokafka.protocol.metadata import MetadataRequest
 
+from schemas.connection import KafkaConnection
 from streams import connections
+from streams.attempts import Attempts
+from streams.unreachable import Reason
 
 Make = Callable[[], asyncio.AbstractEventLoop]
 
 
 @pytest.fixture(autouse=True)
 def stock() -> Iterator[None]:
-    """aiokafka as it was before."""
-    connection: Any = AIOKafkaConnection
-    client: Any = AIOKafkaClient
-    send, lookup = connection.send, client.coordinator_lookup
-    connection.send, client.coordinator_lookup = connections._stock_send, connections._stock_lookup
+    """aiokafka as it was before, and no attempt that has failed."""
+    connections.install()
+    for owner, name, function in REPLACED:
+        setattr(owner, name, function)
+    connections._attempts.__init__()  # type: ignore[misc]
     yield
-    connection.send, client.coordinator_lookup = send, lookup
+    connections.install()
+
+
+REPLACED: list[tuple[Any, str, Any]] = [
+    (AIOKafkaConnection, "send", connections._stock_send),
+    (AIOKafkaConnection, "connect", connections._stock_connect),
+    (AIOKafkaClient, "coordinator_lookup", connections._stock_lookup),
+    (AIOKafkaClient, "bootstrap", connections._stock_bootstrap),
+    (AIOKafkaClient, "_get_conn", connections._stock_get_conn),
+    (AIOKafkaClient, "_metadata_update", connections._stock_metadata_update),
+]
 
 
 async def send_on_a_closed_transport() -> None:
@@ -99,3 +116,186 @@ async def test_without_a_known_broker_a_coordinator_is_looked_for_again() -> Non
     with pytest.raises(NodeNotReadyError, match="no broker yet"):
         await look_for_the_coordinator()
     assert NodeNotReadyError.retriable, "which is what makes everybody ask again"
+
+
+HOST = "127.0.0.1"
+METADATA = 3
+
+
+class Broker:
+    """Answers ApiVersions and Metadata; it is the one node of its cluster, and advertises `advertised`."""
+
+    def __init__(self, host: str = HOST) -> None:
+        self.host, self.advertised, self.port = host, 0, 0
+        self.name = host
+        """Under which it advertises itself."""
+        self.accepted = 0
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def start(self, port: int = 0) -> None:
+        self._server = await asyncio.start_server(self._serve, self.host, port)
+        self.port = self._server.sockets[0].getsockname()[1]
+        self.advertised = self.advertised or self.port
+
+    async def stop(self) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        self._writers.append(writer)
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                (size,) = struct.unpack(">i", await reader.readexactly(4))
+                key, version, correlation_id = struct.unpack_from(">hhi", await reader.readexactly(size))
+                body = self._metadata() if key == METADATA else _api_versions(version)
+                writer.write(struct.pack(">ii", len(body) + 4, correlation_id) + body)
+        writer.close()
+
+    def _metadata(self) -> bytes:
+        host = self.name.encode()
+        return struct.pack(f">iih{len(host)}sii", 1, 1, len(host), host, self.advertised, 0)
+
+
+def _api_versions(version: int) -> bytes:
+    return struct.pack(">hi6h", 0, 2, METADATA, 0, 0, 18, 0, 2) + (struct.pack(">i", 0) if version else b"")
+
+
+@asynccontextmanager
+async def connected(address: str) -> AsyncIterator[Any]:
+    """A client of ours that has bootstrapped."""
+    client = AIOKafkaClient(**connections.client_options(KafkaConnection(address)))
+    try:
+        await client.bootstrap()
+        yield client
+    finally:
+        await client.close()
+
+
+async def until_connected(client: Any, broker: Broker) -> None:
+    """Returns once the client has a connection to a broker that it had none to."""
+    before = broker.accepted
+    async with asyncio.timeout(30):
+        while not (await client.ready(1) and broker.accepted > before):
+            await client.force_metadata_update()
+
+
+async def test_brokers_that_moved_are_found_by_the_bootstrap_servers() -> None:
+    entrance, broker, moved = Broker(), Broker(), Broker()
+    await broker.start()
+    await moved.start()
+    entrance.advertised = broker.port
+    await entrance.start()
+    async with connected(f"{HOST}:{entrance.port}") as client:
+        await until_connected(client, broker)
+        entrance.advertised = moved.port
+        await broker.stop()
+        await until_connected(client, moved)
+        assert client.cluster.broker_metadata(1).port == moved.port
+        assert (await client.fetch_all_metadata()).broker_metadata(1).port == moved.port
+    await entrance.stop()
+    await moved.stop()
+
+
+async def test_stock_clients_never_find_them() -> None:
+    """Why it is replaced: a bootstrap server is asked once."""
+    entrance, broker = Broker(), Broker()
+    await broker.start()
+    entrance.advertised = broker.port
+    await entrance.start()
+    client: Any = AIOKafkaClient(bootstrap_servers=f"{HOST}:{entrance.port}")
+    await client.bootstrap()
+    await broker.stop()
+    entrance.advertised = entrance.port
+    assert not await client.force_metadata_update()
+    await client.close()
+    await entrance.stop()
+
+
+async def test_a_name_that_leads_to_another_address_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Broker("127.0.0.1"), Broker("127.0.0.2")
+    await first.start()
+    await second.start(first.port)
+    names, resolve = {"kafka.test": first.host}, socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *more, **options: resolve(names[host], *more, **options))
+    first.name = second.name = "kafka.test"
+    async with connected(f"kafka.test:{first.port}") as client:
+        await until_connected(client, first)
+        names["kafka.test"] = second.host
+        await first.stop()
+        await until_connected(client, second)
+    await second.stop()
+
+
+async def test_all_clients_together_try_an_address_once_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_attempts", Attempts(clock=lambda: 0.0))
+    monkeypatch.setattr(connections, "PACE_S", 0.001)
+    broker = Broker()
+    await broker.start()
+    address = f"{HOST}:{broker.port}"
+    async with connected(address) as one, connected(address) as other:
+        await broker.stop()
+        tried = 0
+
+        async def refuse(_connection: Any) -> None:
+            nonlocal tried
+            tried += 1
+            raise ConnectionRefusedError
+
+        monkeypatch.setattr(connections, "_stock_connect", refuse)
+        for _ in range(20):
+            assert [await client.ready(1) for client in (one, other)] == [False, False]
+        # Both may have noticed the end of their connection at once, before the first attempt had failed.
+        assert tried <= 2
+
+
+async def test_a_connection_has_a_deadline_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SETUP_TIMEOUT_S", 0.05)
+    with socket.create_server((HOST, 0)) as silent:
+        address = f"{HOST}:{silent.getsockname()[1]}"
+        connection = KafkaConnection(address)
+        with pytest.raises(KafkaConnectionError) as unable:
+            await AIOKafkaClient(**connections.client_options(connection)).bootstrap()
+    assert isinstance(unable.value.__cause__, TimeoutError)
+    assert connections.why_unreachable(connection) == (address, Reason("unreachable", "does not answer in time"))
+
+
+async def test_an_answer_that_is_none_is_a_failed_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def strange(_connection: Any) -> None:
+        raise ValueError("Server sent wrong signature!")
+
+    monkeypatch.setattr(connections, "_stock_connect", strange)
+    connections.install()
+    with pytest.raises(KafkaConnectionError, match="wrong signature"):
+        await AIOKafkaConnection(HOST, 1).connect()
+
+
+async def test_a_password_file_is_read_for_each_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    async def note(connection: Any) -> None:
+        seen.append(connection._sasl_plain_password)
+
+    monkeypatch.setattr(connections, "_stock_connect", note)
+    file = tmp_path / "password"
+    options = connections.client_options(
+        KafkaConnection(security_protocol="SASL_PLAINTEXT", sasl_username="u", sasl_password_file=str(file))
+    )
+    del options["bootstrap_servers"]
+    for password in ("old", "new\n"):
+        file.write_text(password)
+        await AIOKafkaConnection(HOST, 1, **options).connect()
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        await AIOKafkaConnection(HOST, 1, **options).connect()
+    assert seen == ["old", "new"]
+
+
+def test_every_client_of_ours_has_these_options() -> None:
+    """aiokafka's options alone would make a client that never finds brokers that moved."""
+    root = Path(connections.__file__).parent.parent
+    sources = [path for name in ("daemon", "inferd", "streams") for path in (root / name).rglob("*.py")]
+    users = {path.name for path in sources if ".aiokafka_options()" in path.read_text(encoding="utf-8")}
+    assert users == {"connections.py"}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
+from schemas.connection import KafkaConnection
 from schemas.models import Alias, SplitShare
 from streams.counters import ChunkCounters, JobCounters, TenantCounters
 from streams.inference.cache import CacheUsage
@@ -52,6 +53,7 @@ class FakeStreams:
     """Streams that are all right: a partition, a model, a broker that has just answered."""
 
     def __init__(self) -> None:
+        self.settings: Any = SimpleNamespace(connection=KafkaConnection("kafka.test:9092"))
         self.measures = LaneMeasures()
         self.catalog = ModelCatalog()
         self.catalog.put(ready())

@@ -1,0 +1,96 @@
+"""Attempts to connect to brokers that failed: when to try again, and why they failed.
+
+The pause after a failure doubles from `PAUSE_S_MIN` to `PAUSE_S_MAX`, as with Kafka's own clients
+(`reconnect.backoff.ms`, `reconnect.backoff.max.ms`), with jitter. All clients of the process share it: however many
+producers and consumers lose a broker, it sees about one attempt a second.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+PAUSE_S_MIN, PAUSE_S_MAX = 0.05, 1.0
+JITTER = 0.2
+FORGET_S = 30.0
+"""A failure that is older counts no more: nothing has tried to connect since, for example because the broker moved."""
+FAILURES_MAX = 1_000
+
+
+class Target(NamedTuple):
+    """An address, and how we introduce ourselves there: other credentials may be accepted."""
+
+    host: str
+    port: int
+    security_protocol: str
+    username: str | None
+    ssl_files: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The last failed attempt."""
+
+    error: BaseException
+    at: float
+    pause_s: float
+    """Before jitter."""
+    until: float
+    """No attempt is made before."""
+
+
+class Attempts:
+    """Failures by target. Time is that of `clock`; `chance` gives 0 to 1."""
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random
+    ) -> None:
+        self._clock, self._chance = clock, chance
+        self._failures: dict[Target, Failure] = {}
+
+    def claim(self, target: Target) -> float:
+        """Seconds to wait before an attempt; 0 allows one attempt now, and makes others wait for its outcome."""
+        failure = self.failure(target)
+        if failure is None:
+            return 0.0
+        now = self._clock()
+        if now < failure.until:
+            return failure.until - now
+        self._failures[target] = Failure(failure.error, failure.at, failure.pause_s, self._end_of(failure.pause_s))
+        return 0.0
+
+    def failed(self, target: Target, error: BaseException) -> bool:
+        """Notes a failure; whether it is the first one in a row."""
+        previous, now = self.failure(target), self._clock()
+        pause_s = PAUSE_S_MIN
+        if previous is not None:
+            # Attempts that began together fail together: they count as one.
+            together = now - previous.at < previous.pause_s
+            pause_s = previous.pause_s if together else min(2 * previous.pause_s, PAUSE_S_MAX)
+        self._failures.pop(target, None)
+        self._failures[target] = Failure(error, now, pause_s, self._end_of(pause_s))
+        if len(self._failures) > FAILURES_MAX:
+            del self._failures[next(iter(self._failures))]
+        return previous is None
+
+    def succeeded(self, target: Target) -> bool:
+        """Forgets the failures of a target; whether there were any."""
+        return self._failures.pop(target, None) is not None
+
+    def failure(self, target: Target) -> Failure | None:
+        """The last failure of a target that has not been reached since."""
+        failure = self._failures.get(target)
+        return None if failure is None or self._clock() - failure.at > FORGET_S else failure
+
+    def latest(self, fits: Callable[[Target], bool]) -> tuple[Target, Failure] | None:
+        """The latest failure of all targets that fit."""
+        found = [
+            (target, failure) for target in list(self._failures) if fits(target) and (failure := self.failure(target))
+        ]
+        return max(found, key=lambda each: each[1].at, default=None)
+
+    def _end_of(self, pause_s: float) -> float:
+        return self._clock() + pause_s * (1 + JITTER * (2 * self._chance() - 1))
