@@ -16,6 +16,7 @@ N = TypeVar("N", int, float)
 TRUE_WORDS = frozenset({"true", "yes", "on", "1"})
 FALSE_WORDS = frozenset({"false", "no", "off", "0"})
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})", re.ASCII)
+_HOST = re.compile(r"[0-9A-Fa-f]*:[0-9A-Fa-f:.]+|[A-Za-z0-9._-]+", re.ASCII)
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
 
 
@@ -128,6 +129,18 @@ def addresses() -> Kind:
         return ",".join(_address(part) for part in _parts(value))
 
     return Kind("addresses", "host:port, or several with commas between them", read)
+
+
+def hosts() -> Kind:
+    """`host,…`, each once, without ports."""
+
+    def read(value: str) -> tuple[str, ...]:
+        names = _distinct(tuple(_parts(value)))
+        if not all(_HOST.fullmatch(name) for name in names):
+            raise ValueError(value)
+        return names
+
+    return Kind("hosts", "different host names or IP addresses with commas between them, without ports", read, ",".join)
 
 
 def topic_part(what: str) -> Kind:

@@ -351,6 +351,13 @@ class Settings:
         "Bearer tokens that guard HTTP: lines `tenant:sha256`, with `*` as the tenant of an operator's token.",
         "HTTP",
     )
+    http_allowed_hosts: tuple[str, ...] = setting(
+        kind.hosts(),
+        (),
+        "Host names, beside those of loopback, under which an HTTP server without tokens may be asked; any other in the"
+        " header `Host` is refused. Beyond loopback every name is allowed unless this is set.",
+        "HTTP",
+    )
     http_timeout_s: float = setting(
         kind.number(0.01, 3_600), 30.0, "How long a prediction over HTTP may take; `deadline_exceeded` then.", "HTTP"
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from aiohttp import hdrs, web
 
+from daemon.http.browsers import LOOPBACK, Hosts, check_browser
 from daemon.http.errors import ForbiddenError, Respond, UnauthorizedError
 from daemon.http.tokens import OPERATOR, TokensFile, owner_of
 from schemas.errors import InvalidHeaderError, InvalidIdError
@@ -36,9 +37,15 @@ CALLER = web.RequestKey("caller", Caller)
 class Access:
     """The tenants that are served, and the tokens that guard them."""
 
-    def __init__(self, tenants: Sequence[str] = ("default",), tokens: TokensFile | None = None) -> None:
+    def __init__(
+        self,
+        tenants: Sequence[str] = ("default",),
+        tokens: TokensFile | None = None,
+        hosts: Hosts | None = LOOPBACK,
+    ) -> None:
+        """`hosts`: names under which the server may be asked where there are no tokens; None: any."""
         self.tenants = tuple(tenants)
-        self._tokens = tokens
+        self._tokens, self._hosts = tokens, hosts
 
     @property
     def guarded(self) -> bool:
@@ -46,8 +53,12 @@ class Access:
         return self._tokens is not None
 
     def caller(self, request: web.Request) -> Caller:
-        """Who asks; `UnauthorizedError` where a token is needed and none that is known came."""
+        """Who asks; `UnauthorizedError` where a token is needed and none that is known came.
+
+        `ForbiddenError` where no token is needed and a web page of another site may have sent the request.
+        """
         if self._tokens is None:
+            check_browser(request, self._hosts)
             return ANYBODY
         owner = owner_of(_bearer(request), self._tokens.tokens())
         if owner is None:

@@ -4,7 +4,7 @@ ModelServingError
 ├── NotFoundError          not_found            404  there is nothing at this path
 ├── MethodNotAllowedError  method_not_allowed   405  the path does not know this method
 ├── UnauthorizedError      unauthorized         401  no token, or one that is not known
-├── ForbiddenError         forbidden            403  the token is not for this
+├── ForbiddenError         forbidden            403  the token is not for this, or a web page of another site asks
 ├── NotAcceptableError     not_acceptable       406  nothing that the header accept names is made here
 ├── RequestTimeoutError    request_timeout      408  the request came too slowly
 ├── ClientClosedError      client_closed        499  the client hung up; counted, never answered
@@ -66,9 +66,10 @@ class UnauthorizedError(HttpError):
 
 
 class ForbiddenError(HttpError):
-    """The token is known, and not for this."""
+    """The token is known, and not for this; or there are none, and a web page of another site may have asked."""
 
-    code, http_status, meaning = "forbidden", 403, "the bearer token is not for this tenant, or not for this path"
+    code, http_status = "forbidden", 403
+    meaning = "the bearer token is not for this tenant or path; without tokens, another site's web page may have asked"
 
 
 class NotAcceptableError(HttpError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from aiohttp import web
 from daemon.http.access import Access
 from daemon.http.admission import Admission
 from daemon.http.application import AppLimits, create_app
+from daemon.http.browsers import hosts_under
 from daemon.http.errors import json_response
 from daemon.http.jobs import add_jobs
 from daemon.http.local_jobs import LocalJobs
@@ -54,7 +56,7 @@ class ModelServer:
     path and method takes the place of one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (users name them)
         self,
         model_manager: ModelManager,
         host: str = "127.0.0.1",
@@ -65,17 +67,20 @@ class ModelServer:
         batch_predictor: BatchPredictor | None = None,
         tokens_file: str | Path | None = None,
         insecure_http: bool = False,
+        allowed_hosts: Sequence[str] = (),
     ) -> None:
         """`tenant_id` is the manager's by default, `port` 0 a free one. The predictors answer predictions and jobs.
 
         `tokens_file` has the bearer tokens that are asked for (as `INFERD_HTTP_TOKENS_FILE`); `insecure_http` allows a
-        host that other machines reach without any. Raises `ServerError` where a route cannot be bound.
+        host that other machines reach without any. `allowed_hosts` are names under which a server without tokens may
+        be asked, beside those of loopback. Raises `ServerError` where a route cannot be bound.
         """
         self.model_manager = manager_of(model_manager, tenant_id)
         self.tenant_id: str = self.model_manager.tenant_id
         self.host, self.port = host, port
         self._tokens = None if tokens_file is None else TokensFile(Path(tokens_file))
         self._guarded = self._tokens is not None or insecure_http
+        self._hosts = hosts_under(host, allowed_hosts)
         self.realtime_predictor = realtime_predictor or RealtimePredictor(self.model_manager)
         self.batch_predictor = batch_predictor or BatchPredictor(self.model_manager)
         self.app = OwnRoutes()
@@ -171,7 +176,9 @@ class ModelServer:
             predictions.close()
 
     def _make_app(self, predictions: LocalPredictions) -> web.Application:
-        app = create_app(access=Access((self.tenant_id,), self._tokens), admission=Admission(), limits=AppLimits())
+        app = create_app(
+            access=Access((self.tenant_id,), self._tokens, self._hosts), admission=Admission(), limits=AppLimits()
+        )
         self.app.add_to(app)
         add_predictions(app, predictions)
         add_models(app, LocalModels(self.model_manager), Uploads(self.model_manager.store / UPLOADS))

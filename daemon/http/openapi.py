@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from daemon.http.access import ACCESS, Access
 from daemon.http.errors import HTTP_CODES, json_bytes
-from daemon.http.operations import JSON, OPERATIONS, TENANT, Error, Operation, Parameter
+from daemon.http.operations import JSON, NO_PAGE, OPERATIONS, TENANT, Error, Operation, Parameter
 from daemon.version import inferd_version
 from schemas.errors import CODES
 
@@ -82,7 +82,9 @@ def describe(operations: Sequence[Operation], access: Access) -> dict[str, Any]:
 
 
 def _of_access(operation: Operation, access: Access) -> Operation:
-    """The operation with the tenant's header that is needed, or without."""
+    """The operation with the headers that are needed: without tokens, that against web pages, and the tenant's."""
+    if access.guarded:
+        operation = replace(operation, parameters=tuple(item for item in operation.parameters if item is not NO_PAGE))
     if TENANT not in operation.parameters:
         return operation
     others = tuple(item for item in operation.parameters if item is not TENANT)

@@ -19,6 +19,7 @@ from daemon.http.body_types import (
     PredictionAnswer,
     PredictionBody,
 )
+from daemon.http.browsers import REQUEST_HEADER
 from daemon.http.errors import (
     ForbiddenError,
     NotAcceptableError,
@@ -100,6 +101,13 @@ VERSION = Parameter("version", "path", Annotated[int, Meta(ge=1, le=999_999_999)
 ALIAS = Parameter("alias", "path", Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")], "name of an alias")
 JOB = Parameter("job_id", "path", Id, "id of a job")
 TENANT = Parameter("inferd-tenant", "header", str, "the tenant, which is one of several")
+NO_PAGE = Parameter(
+    REQUEST_HEADER,
+    "header",
+    str,
+    "any value: shows that no web page of another site sends the request, as content-type: application/json does",
+    required=True,
+)
 DEADLINE = Parameter(
     "deadline",
     "header",
@@ -299,7 +307,7 @@ OPERATIONS: tuple[Operation, ...] = (
         name="cancel_job",
         summary="End a job; no result is published once its status is cancelled.",
         answers={202: JobStatus},
-        parameters=(JOB, TENANT),
+        parameters=(JOB, NO_PAGE, TENANT),
         errors=(*JOBS, JobClosedError, JobExpiredError),
     ),
     Operation(
@@ -308,7 +316,7 @@ OPERATIONS: tuple[Operation, ...] = (
         name="retry_job",
         summary="Score the rows again that failed.",
         answers={202: JobStatus},
-        parameters=(JOB, TENANT),
+        parameters=(JOB, NO_PAGE, TENANT),
         errors=(*JOBS, JobClosedError, JobConflictError, JobExpiredError),
     ),
     Operation(

@@ -9,6 +9,7 @@ from aiohttp import web
 from daemon.http.access import Access
 from daemon.http.admission import Admission
 from daemon.http.application import AppLimits, create_app
+from daemon.http.browsers import hosts_under
 from daemon.http.forwarding import Forwarding
 from daemon.http.jobs import add_jobs
 from daemon.http.models import add_models
@@ -54,7 +55,8 @@ def worker_app(
 def access_of(settings: Settings) -> Access:
     """Who may do what."""
     path = settings.http_tokens_file
-    return Access(settings.tenants, None if path is None else TokensFile(Path(path)))
+    hosts = hosts_under(settings.http_host, settings.http_allowed_hosts, settings.http_advertised_url)
+    return Access(settings.tenants, None if path is None else TokensFile(Path(path)), hosts)
 
 
 def limits_of(settings: Settings) -> AppLimits:

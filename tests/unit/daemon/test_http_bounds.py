@@ -22,7 +22,7 @@ from tests.unit.daemon.fake_http_services import FakeWorker
 
 BODY_BYTES_MAX = 100_000
 GOOD = b'{"input_data":[1,2]}'
-HEAD = b"POST /predict/churn HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /predict/churn HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 WITHIN_S = 10.0
 
 
@@ -183,16 +183,16 @@ async def test_what_does_not_expand_is_refused(
     [
         (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", (400, "malformed")),
         (b"GET /livez HTTP/1.1\r\nno header\r\n\r\n", (400, "malformed")),
-        (b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000 + b"\r\n\r\n", (431, "too_large")),
-        (b"GET /" + b"y" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", (431, "too_large")),
-        (b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 5_000 + b"\r\n", (400, "malformed")),
+        (b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"y" * 20_000 + b"\r\n\r\n", (431, "too_large")),
+        (b"GET /" + b"y" * 20_000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", (431, "too_large")),
+        (b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"X: y\r\n" * 5_000 + b"\r\n", (400, "malformed")),
         (HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", (400, "malformed")),
         (HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", (400, "malformed")),
         (HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", (400, "malformed")),
         (HEAD + b"Connection: close\r\nExpect: magic\r\nContent-Length: 0\r\n\r\n", (417, "malformed")),
-        (b"PATCH /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", (405, "method_not_allowed")),
-        (b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", (404, "not_found")),
-        (b"PUT /predict/m HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", (405, "method_not_allowed")),
+        (b"PATCH /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", (405, "method_not_allowed")),
+        (b"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", (404, "not_found")),
+        (b"PUT /predict/m HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", (405, "method_not_allowed")),
     ],
 )
 async def test_what_is_no_request_of_ours_is_a_json_error(

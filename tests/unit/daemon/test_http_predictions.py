@@ -80,7 +80,7 @@ async def test_headers_go_along_and_the_correlation_comes_back(client: Client, w
 async def test_a_correlation_that_no_answer_can_carry_is_refused(client: Client, worker: FakeWorker) -> None:
     reader, writer = await asyncio.open_connection(client.host, client.port)
     writer.write(
-        b"POST /predict/churn HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncorrelation-id: \x9f\x86\r\n"
+        b"POST /predict/churn HTTP/1.1\r\nhost: [::1]\r\ncontent-type: application/json\r\ncorrelation-id: \x9f\x86\r\n"
         b'connection: close\r\ncontent-length: 22\r\n\r\n{"input_data": [1, 2]}'
     )
     answer = await asyncio.wait_for(reader.read(), 30)
