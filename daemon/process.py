@@ -28,6 +28,7 @@ from daemon.http.server import HttpServer
 from daemon.http.services import Predictions
 from daemon.http.worker_services import StreamsJobs, StreamsOfJobs, StreamsPredictions
 from daemon.leave import EXIT_DRAIN_TIMEOUT, EXIT_ZOMBIE, end_within, leave
+from daemon.setting_checks import worker_warnings
 from daemon.setting_table import SettingsError
 from daemon.settings import Settings
 from daemon.status import StatusBoard
@@ -146,6 +147,8 @@ class WorkerProcess:
         """Until a signal asks to stop, or the streams cannot be started: the exit code."""
         await self.http.start()
         log.info("worker_listening", url=self.http.url, version=inferd_version())
+        for warning in worker_warnings(self._settings):
+            log.warning("settings_warning", detail=warning)
         self._parts.on_listening(self.http.url)
         ticking = asyncio.create_task(self._tick())
         self._watchdog.start()

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from daemon.http.tokens import read_tokens
 from daemon.setting_table import SettingsError
@@ -41,6 +42,8 @@ AT_MOST = (
     Bound("job_chunk_rows", "job_chunk_rows_max", "the default is what a job may ask for"),
 )
 """What must hold between two settings."""
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound)
+"""Hosts that mean every address of the machine; other workers are told the loopback in their place."""
 _INFO = {info.field: info for info in settings_table()}
 
 
@@ -52,6 +55,19 @@ def check_connection(settings: Settings) -> Settings:
 def check_worker(settings: Settings) -> Settings:
     """`settings` if a worker can run with them, else `SettingsError`."""
     return _checked(settings, [*_connection_problems(settings), *_worker_problems(settings)])
+
+
+def worker_warnings(settings: Settings) -> tuple[str, ...]:
+    """What a worker can run with, and is probably not meant."""
+    advertised = settings.http_advertised_url
+    told = settings.http_host if advertised is None else urlsplit(advertised).hostname or ""
+    if is_loopback(settings.http_host) or not (is_loopback(told) or told in WILDCARDS):
+        return ()
+    return (
+        f"INFERD_HTTP_ADVERTISED_URL: HTTP listens on {settings.http_host}, and other workers are told to reach this"
+        f" one at {advertised or 'the loopback'}, which is their own machine: questions about jobs that this one owns"
+        " fail. Set it to http://<address of this machine or container>:<port>",
+    )
 
 
 def is_loopback(host: str) -> bool:

@@ -11,7 +11,7 @@ from daemon.broker.errors import BrokerError
 from daemon.broker.jars import read_lock
 from daemon.broker.jvm import find_java
 from daemon.checks import Check
-from daemon.setting_checks import check_worker
+from daemon.setting_checks import check_worker, worker_warnings
 from daemon.setting_table import SettingsError
 from daemon.settings import Settings
 
@@ -27,7 +27,8 @@ def check_settings(settings: Settings) -> list[Check]:
         check_worker(settings)
     except SettingsError as error:
         return [Check("settings", "fail", problem, "see docs/settings.md") for problem in error.problems]
-    return [Check("settings", "ok", "a worker accepts them")]
+    warnings = [Check("settings", "warn", warning, "see docs/settings.md") for warning in worker_warnings(settings)]
+    return warnings or [Check("settings", "ok", "a worker accepts them")]
 
 
 def check_disk(data_dir: Path) -> list[Check]:

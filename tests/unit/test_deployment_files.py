@@ -15,6 +15,7 @@ import yaml
 from daemon.broker.jars import read_lock
 from daemon.leave import EXIT_DRAIN_TIMEOUT, EXIT_STALLED, EXIT_ZOMBIE
 from daemon.process import EXIT_FAILED, EXIT_SETTINGS
+from daemon.setting_checks import worker_warnings
 from daemon.settings import Settings
 from streams.topics import topic_specs
 
@@ -56,6 +57,13 @@ def test_compose_sets_what_the_settings_allow(services: dict[str, Any], name: st
     assert Settings.from_environment(environment).broker == "kafka:19092"
 
 
+@pytest.mark.parametrize("name", ["worker-1", "worker-2"])
+def test_compose_tells_each_worker_where_the_other_reaches_it(services: dict[str, Any], name: str) -> None:
+    settings = Settings.from_environment(environment_of(services[name]))
+    assert settings.http_advertised_url == f"http://{name}:{settings.http_port}"
+    assert worker_warnings(settings) == ()
+
+
 def test_a_container_is_given_longer_to_stop_than_a_worker_takes(services: dict[str, Any]) -> None:
     assert float(services["worker-1"]["stop_grace_period"].removesuffix("s")) > Settings().drain_timeout_s
 
@@ -85,7 +93,7 @@ def pods_of(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def container_environment(container: dict[str, Any], config: dict[str, str], fields: dict[str, str]) -> dict[str, str]:
     """What a container finds in its environment, secrets left out."""
     environment = dict(config) if any("configMapRef" in each for each in container["envFrom"]) else {}
-    for each in container["env"]:
+    for each in container.get("env", []):
         source = each.get("valueFrom", {})
         if "fieldRef" in source:
             environment[each["name"]] = fields[source["fieldRef"]["fieldPath"]]
@@ -110,6 +118,7 @@ def test_pods_set_what_the_settings_allow(manifests: list[dict[str, Any]], tmp_p
         (container,) = pod["containers"]
         fields = {"metadata.name": "inferd-worker-1", "status.podIP": POD_IP}
         environment = container_environment(container, config, fields)
+        assert environment.items() >= config.items(), "topics and workers mean the same cluster"
         if "INFERD_HTTP_TOKENS_FILE" in environment:
             (mount,) = (each for each in container["volumeMounts"] if each["name"] == "http-tokens")
             assert Path(environment["INFERD_HTTP_TOKENS_FILE"]).parent == Path(mount["mountPath"])
@@ -122,9 +131,9 @@ def test_a_worker_tells_the_others_its_own_address(manifests: list[dict[str, Any
     (config,) = (each["data"] for each in manifests if each["kind"] == "ConfigMap")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     environment = container_environment(container, config, {"metadata.name": "w", "status.podIP": POD_IP})
-    assert environment["INFERD_HTTP_ADVERTISED_URL"] == f"http://{POD_IP}:{config['INFERD_HTTP_PORT']}"
-    assert [port["containerPort"] for port in container["ports"]] == [int(config["INFERD_HTTP_PORT"])]
-    assert config["INFERD_HTTP_HOST"] == "0.0.0.0", "the address in the pod is not the loopback"
+    assert environment["INFERD_HTTP_ADVERTISED_URL"] == f"http://{POD_IP}:{environment['INFERD_HTTP_PORT']}"
+    assert [port["containerPort"] for port in container["ports"]] == [int(environment["INFERD_HTTP_PORT"])]
+    assert environment["INFERD_HTTP_HOST"] == "0.0.0.0", "the address in the pod is not the loopback"
 
 
 def test_pods_run_without_rights(manifests: list[dict[str, Any]]) -> None:
@@ -151,7 +160,47 @@ def test_a_pod_is_probed_and_drained(deployment: dict[str, Any]) -> None:
     (container,) = pod["containers"]
     probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("liveness", "startup", "readiness")}
     assert probes == {"liveness": "/livez", "startup": "/livez", "readiness": "/readyz"}
-    assert pod["terminationGracePeriodSeconds"] > Settings().drain_timeout_s
+    until_term_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] > until_term_s + Settings().drain_timeout_s
+
+
+def test_every_pod_finds_the_authority_that_the_example_names(manifests: list[dict[str, Any]]) -> None:
+    text = (ROOT / "deploy/kubernetes.yaml").read_text()
+    (example,) = re.findall(r"# +INFERD_KAFKA_SSL_CAFILE: (\S+)", text)
+    for pod in pods_of(manifests):
+        (container,) = pod["containers"]
+        (mount,) = (each for each in container["volumeMounts"] if each["name"] == "kafka-ca")
+        (volume,) = (each for each in pod["volumes"] if each["name"] == "kafka-ca")
+        assert Path(example).parent == Path(mount["mountPath"])
+        assert volume["secret"]["optional"]
+        assert f"{volume['secret']['secretName']} --from-file={Path(example).name}" in text
+
+
+def test_the_network_policy_lets_workers_do_their_work(manifests: list[dict[str, Any]]) -> None:
+    (policy,) = (each["spec"] for each in manifests if each["kind"] == "NetworkPolicy")
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    for pod in (each["spec"]["template"] for each in manifests if "template" in each.get("spec", {})):
+        assert pod["metadata"]["labels"].items() >= policy["podSelector"]["matchLabels"].items()
+    port = Settings().http_port
+    (ingress,) = policy["ingress"]
+    assert {"podSelector": policy["podSelector"]} in ingress["from"], "workers ask one another about jobs"
+    assert [each["port"] for each in ingress["ports"]] == [port]
+    egress = {each["port"] for rule in policy["egress"] for each in rule["ports"]}
+    (config,) = (each["data"] for each in manifests if each["kind"] == "ConfigMap")
+    assert egress >= {port, 53, int(config["INFERD_BROKER"].rsplit(":", 1)[1])}
+
+
+def test_prometheus_scrapes_workers_with_a_token(deployment: dict[str, Any]) -> None:
+    scrape = yaml.safe_load((ROOT / "deploy/prometheus-scrape.yaml").read_text())
+    assert all("credentials_file" in job["authorization"] for job in scrape["scrape_configs"])
+    assert [(ROOT / "deploy" / name).exists() for name in scrape["rule_files"]] == [True]
+    (pods,) = (job for job in scrape["scrape_configs"] if "kubernetes_sd_configs" in job)
+    kept = {rule["source_labels"][0]: rule["regex"] for rule in pods["relabel_configs"] if rule.get("action") == "keep"}
+    template = deployment["spec"]["template"]
+    assert kept == {
+        "__meta_kubernetes_pod_label_app_kubernetes_io_name": template["metadata"]["labels"]["app.kubernetes.io/name"],
+        "__meta_kubernetes_pod_container_port_name": template["spec"]["containers"][0]["ports"][0]["name"],
+    }
 
 
 def test_selectors_find_the_workers(manifests: list[dict[str, Any]], deployment: dict[str, Any]) -> None:

@@ -59,6 +59,11 @@ async def test_one_failure_does_not_hide_the_others() -> None:
     assert [check.state async for check in attempt_all({"a": breaks, "b": holds})] == ["fail", "ok"]
 
 
+def test_settings_that_are_probably_not_meant() -> None:
+    (check,) = machine.check_settings(Settings(http_host="0.0.0.0", insecure_http=True))
+    assert (check.state, "INFERD_HTTP_ADVERTISED_URL" in check.detail) == ("warn", True)
+
+
 def test_settings_that_a_worker_refuses() -> None:
     assert machine.check_settings(settings())[0].state == "ok"
     (check,) = machine.check_settings(settings(http_host="0.0.0.0"))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.setting_checks import check_connection, check_worker
+from daemon.setting_checks import check_connection, check_worker, worker_warnings
 from daemon.setting_table import SettingsError
 from daemon.settings import Settings, settings_table
 from schemas.limits import Limits
@@ -270,3 +270,25 @@ def test_the_embedded_broker_gets_its_settings(tmp_path: Path) -> None:
     settings = Settings.from_environment({"INFERD_DATA_DIR": str(tmp_path), "INFERD_BROKER_PORT": "0"})
     kafka = settings.embedded_kafka()
     assert (kafka.data_dir, kafka.port, kafka.partitions_default) == (tmp_path / "kafka", 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("host", "url", "warned"),
+    [
+        ("127.0.0.1", None, False),
+        ("127.0.0.1", "http://127.0.0.1:8080", False),
+        ("localhost", None, False),
+        ("10.0.0.7", None, False),
+        ("0.0.0.0", "http://worker-1:8080", False),
+        ("0.0.0.0", None, True),
+        ("::", None, True),
+        ("0.0.0.0", "http://127.0.0.1:8080", True),
+        ("0.0.0.0", "http://[::1]:8080", True),
+        ("10.0.0.7", "http://localhost:8080", True),
+        ("10.0.0.7", "http://0.0.0.0:8080", True),
+    ],
+)
+def test_an_address_that_no_other_worker_reaches_is_warned_of(host: str, url: str | None, warned: bool) -> None:
+    warnings = worker_warnings(replace(Settings(), http_host=host, http_advertised_url=url))
+    assert bool(warnings) is warned
+    assert all("INFERD_HTTP_ADVERTISED_URL" in warning for warning in warnings)
