@@ -94,11 +94,11 @@ class Changelog:
         settings, table = self.table(store)
         try:
             started = time.perf_counter()
-            owned = [(table, partition) for partition in table.retain(set(range(PARTITIONS)))]
+            owned = [(table, partition) for partition in await table.retain(set(range(PARTITIONS)))]
             await Restore(settings, lambda: None).run(owned)
             return time.perf_counter() - started, sum(len(partition.store) for _, partition in owned)
         finally:
-            table.close()
+            await table.close()
 
     async def read_by_hand(self) -> tuple[float, int]:
         """The same with a consumer and a dict."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
@@ -16,7 +17,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from schemas.errors import DeadlineExceededError, ModelNotFoundError, ModelNotReadyError
 from schemas.topics import TenantTopics
 from streams import record_batches
+from streams.assignor import LaneAssignor
 from streams.cancelling import cancelled
+from streams.commit import PUBLISH_ERRORS
 from streams.composition import TenantParts, compose_tenants, guarantee_of
 from streams.connections import client_options
 from streams.deploys import Deploys
@@ -34,6 +37,8 @@ from streams.slots import Slot, claim_slot
 from streams.snapshot import Phase, StreamsSnapshot
 from streams.status import fault_of, take_snapshot
 from streams.tables import LaneTableManager
+from streams.topic_checks import job_partitions, topic_specs
+from streams.topic_watch import LOOK_INTERVAL_S, TopicWatch, missing_reason
 from streams.topics import TopicState, ensure_topics
 from streams.tracing import make_tracing
 from streams.watch import StallWatch
@@ -66,6 +71,12 @@ class Streams:
         self.tenants: Mapping[str, TenantParts] = {}
         self._slot: Slot | None = None
         self._reader = RecordReader(settings)
+        self.topics = TopicWatch(
+            settings.connection,
+            f"inferd-{settings.worker_id}-topics",
+            [spec.name for spec in topic_specs(settings)],
+            self._read_again,
+        )
         self.jobs = JobService(settings, self._owned_jobs, self._reader, self._owner_url, self._retrieved)
         self._tasks: list[asyncio.Task[Any]] = []
         self._stage: Literal["starting", "running", "draining", "stopped"] = "starting"
@@ -105,7 +116,7 @@ class Streams:
         )
         stages = [stage for tenant in self.tenants.values() for stage in tenant.stages]
         guarantee = guarantee_of(self.settings, self.measures)
-        lane = self.lane = Lane(self.settings, stages, group, guarantee, self.measures, self._crashed)
+        lane = self.lane = Lane(self.settings, stages, group, guarantee, self.measures, self._crashed, self.topics)
         app.intake = lane
         record_batches.install(set(lane.topics), self.settings.limits.batch_expanded_bytes_max)
         app.on_rebalance_complete.connect(self._on_rebalance_complete)
@@ -115,6 +126,7 @@ class Streams:
         self._run(lane.run(), "lane")
         self._run(self._run_app(app), "faust")
         self._run(self._watch(app, lane), "watch")
+        self._run(self._watch_topics(group, lane), "topics")
 
     def _claim_directory(self) -> Path | None:
         """Where tables are kept beside their changelogs; None for in memory."""
@@ -138,9 +150,10 @@ class Streams:
         in_time &= await self._leave(max(LEAVE_S_MIN, deadline - time.monotonic()))
         await self.jobs.close()
         await self._reader.close()
+        await self.topics.close()
         for tenant in self.tenants.values():
             for table in tenant.tables:
-                table.close()
+                await table.close()
         if self._slot is not None:
             self._slot.close()
             self._slot = None
@@ -267,6 +280,29 @@ class Streams:
                 self._on_fatal(stuck, EXIT_STALLED)
                 return
 
+    async def _watch_topics(self, group: FaustGroup, lane: Lane) -> None:
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL_S)
+            with contextlib.suppress(*PUBLISH_ERRORS):  # whether the broker answers, others say
+                await self.topics.look()
+                if lane.settled:
+                    group.refresh({t: count for t, count in self.topics.partitions.items() if t in lane.topics})
+                lane.look_at_topics()
+
+    def _read_again(self, topic: str) -> None:
+        self._reader.forget(topic)
+        if self.deploys is not None:
+            self.deploys.read_again(topic)
+
+    def topic_problems(self) -> list[str]:
+        """What is wrong with topics and their partitions, and what to do."""
+        problems = [missing_reason(topic) for topic in self.topics.missing]
+        if self.lane is None or self._app is None or not self.lane.settled:
+            return problems
+        assigned = owner_urls(self._app).keys() | self.lane.assigned
+        problems += self.topics.unowned_reasons(self.lane.topics, assigned, self._app.partitions_max)
+        return problems + self.lane.unserved
+
     async def _ping(self, deploys: Deploys) -> None:
         while True:
             await deploys.ping()
@@ -323,6 +359,16 @@ class FaustGroup:
     def consumer(self) -> AIOKafkaConsumer:
         return cast(LaneConsumer, self._app.consumer).aiokafka
 
+    def refresh(self, partitions: Mapping[str, int]) -> None:
+        """Lets aiokafka ask for topics anew that have another number of partitions than it knows: the group rebalances.
+
+        By itself it does so every five minutes.
+        """
+        client: Any = self.consumer._client  # noqa: SLF001
+        known = client.cluster.partitions_for_topic
+        if any(len(known(topic) or ()) != number for topic, number in partitions.items()):
+            client.force_metadata_update()
+
     async def seek(self, offsets: dict[TopicPartition, int]) -> None:
         await self._app.consumer.seek_wait(cast(Any, offsets))
 
@@ -330,7 +376,7 @@ class FaustGroup:
 def create_app(settings: StreamSettings) -> LaneApp:
     """The Faust app of these settings: membership, tables and low-rate topics; no web server, no own topics."""
     connection, group = settings.connection, settings.group
-    return LaneApp(
+    app = LaneApp(
         group.group_id,
         broker=[f"kafka://{server.strip()}" for server in connection.bootstrap_servers.split(",")],
         broker_credentials=_credentials(settings),
@@ -347,6 +393,7 @@ def create_app(settings: StreamSettings) -> LaneApp:
         datadir=str(settings.data_dir / "faust"),
         store="memory://",
         TableManager=LaneTableManager,
+        PartitionAssignor=LaneAssignor,
         # Workers tell one another through the group where they answer.
         canonical_url=settings.url,
         topic_allow_declare=False,
@@ -358,6 +405,8 @@ def create_app(settings: StreamSettings) -> LaneApp:
         env={},
         loop=asyncio.get_running_loop(),
     )
+    app.partitions_max = job_partitions(settings)
+    return app
 
 
 def owner_urls(app: LaneApp) -> dict[TopicPartition, str]:

@@ -3,10 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Coroutine, Iterable
+from typing import Any, cast
 
 CANCEL_AGAIN_S = 0.2
+_finishing: set[asyncio.Task[Any]] = set()
+"""Tasks whose caller may be gone: asyncio itself keeps no reference to them."""
+
+
+async def finished(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Runs to its end even if the caller is cancelled meanwhile: for what must not be left half closed."""
+    task = asyncio.get_running_loop().create_task(_finishing_with(coroutine))
+    _finishing.add(task)
+    await asyncio.shield(task)
+
+
+async def _finishing_with(coroutine: Coroutine[Any, Any, None]) -> None:
+    try:
+        await coroutine
+    finally:
+        _finishing.discard(cast(asyncio.Task[Any], asyncio.current_task()))
+
+
+async def all_of(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Runs all at once to their ends, then raises what the first one raised that failed."""
+    results = await asyncio.gather(*coroutines, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
 
 
 async def cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:

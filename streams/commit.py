@@ -20,9 +20,11 @@ from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from streams.callbacks import Crashed, when_done
+from streams.cancelling import all_of
 from streams.effects import Effects
 from streams.measure import LaneMeasures
 from streams.partition import Flight, Partition
+from streams.positions import commit_note
 from streams.publish import close_producer, open_producer, produce, produce_changes, producer_options
 from streams.settings import StreamSettings
 from streams.tables import TablePartition
@@ -212,10 +214,7 @@ class ExactlyOnce:
             units.setdefault(self._unit_of(tp), set()).update(written)
         ids = [self._transactional_id(unit) for unit in units]
         self._unrepeated |= await last_endings(self._connection, ids, self._start_timeout_s)
-        opened = await asyncio.gather(*starmap(self._open, units.items()), return_exceptions=True)
-        failures = [result for result in opened if isinstance(result, BaseException)]
-        if failures:
-            raise failures[0]
+        await all_of(starmap(self._open, units.items()))
 
     def _transactional_id(self, unit: str) -> str:
         return f"{self._group_id}-{unit}"
@@ -267,7 +266,7 @@ class ExactlyOnce:
             for table, changes in effects.changes.items()
             for future, count in await produce_changes(producer, table, changes, timestamp_ms)
         ]
-        offset = {partition.tp: OffsetAndMetadata(effects.next_offset, "")}
+        offset = {partition.tp: OffsetAndMetadata(effects.next_offset, commit_note(partition.topic_id))}
         await producer.send_offsets_to_transaction(offset, self._group_id)
         # A batch that expires does not fail the commit: each one has to be asked.
         await asyncio.gather(*futures)
@@ -314,7 +313,8 @@ class ByTopic:
 
     async def fence(self, outputs: Outputs) -> None:
         parts = self._split(outputs, lambda tp: tp.topic)
-        await asyncio.gather(*(guarantee.fence({tp: outputs[tp] for tp in part}) for guarantee, part in parts))
+        # Not one is left running when another fails, or the caller is cancelled.
+        await all_of(guarantee.fence({tp: outputs[tp] for tp in part}) for guarantee, part in parts)
 
     async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
         await self._both[partition.tp.topic in self._topics].publish(partition, effects, timestamp_ms)
@@ -349,4 +349,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _kafka_offsets(offsets: dict[Partition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
-    return {partition.tp: OffsetAndMetadata(offset, "") for partition, offset in offsets.items()}
+    return {
+        partition.tp: OffsetAndMetadata(offset, commit_note(partition.topic_id))
+        for partition, offset in offsets.items()
+    }

@@ -99,6 +99,12 @@ class Deploys:
         if self._consumer is not None:
             await self._consumer.stop()
 
+    def read_again(self, topic: str) -> None:
+        """Reads a topic of models from its beginning: it was created again. What serves goes on serving."""
+        tp = TopicPartition(topic, 0)
+        if self._consumer is not None and tp in self._consumer.assignment():
+            self._consumer.seek(tp, 0)
+
     async def ping(self) -> bool:
         """Whether the broker answers a question of this connection in time."""
         if self._consumer is None:

@@ -17,7 +17,7 @@ thread without a thread), `AIOKafkaConsumerThread._consumer` (to reach aiokafka'
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import faust
@@ -180,6 +180,8 @@ class LaneApp(faust.App):
     """A Faust app whose consumer hands batches of lane topics to `intake`."""
 
     intake: Intake
+    partitions_max: Mapping[str, int]
+    """By topic, how many of its partitions are assigned; all of a topic that is not here."""
 
     def _new_transport(self) -> LaneTransport:
         return LaneTransport(self.conf.broker_consumer, self)

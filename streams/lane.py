@@ -31,7 +31,8 @@ from streams.settings import StreamSettings
 from streams.sharing import one_a_unit, share_out, without_room
 from streams.snapshot import Step, TenantSnapshot
 from streams.stage import Kind, Stage
-from streams.takeover import Group, Takeover
+from streams.takeover import Group, Order, Takeover
+from streams.topic_watch import KnownTopics, unserved_reasons
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +53,7 @@ class Lane:
         guarantee: Callable[[Lane], Guarantee],
         measures: LaneMeasures,
         crashed: Callable[[BaseException], None],
+        topics: KnownTopics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`crashed` is called with what a task of the lane raised and nobody expected."""
@@ -69,8 +71,11 @@ class Lane:
         self._clock = clock
         self._restore = Restore(settings, self._move)
         self._takeover = Takeover(
-            settings.group, self._stages, group, self._guarantee, self._restore, self._faults, measures
+            settings.group, self._stages, group, self._guarantee, self._restore, self._faults, measures, topics
         )
+        self._assigned: set[TopicPartition] = set()
+        self._generation = -1
+        """Of the membership that assigned them."""
         self._gaps = Gaps()
         self._epoch = 0
         self._paused = self._draining = False
@@ -379,33 +384,42 @@ class Lane:
     async def acquire(self, tps: Collection[TopicPartition]) -> None:
         """Takes over assigned lane partitions: fence, read positions, seek, open; tries again while they are ours."""
         self._epoch += 1
-        lane_tps = {tp for tp in tps if tp.topic in self._stages}
-        if self._ownership is not None:
-            self._ownership.cancel()
-        self._ownership = self._start(self._own(lane_tps, self._epoch, self._group.generation))
+        await self._end_takeovers()
+        self._assigned, self._generation = {tp for tp in tps if tp.topic in self._stages}, self._group.generation
+        self._ownership = self._start(self._own(self._epoch))
         await asyncio.wait({self._ownership}, timeout=self._group_settings.request_timeout_s)
 
-    async def _own(self, tps: set[TopicPartition], epoch: int, generation: int, *, after_failure: bool = False) -> None:
+    async def _end_takeovers(self) -> None:
+        """Cancels what takes partitions over, and waits for its end: the next one must not meet it half done."""
+        await cancelled([task for task in (self._ownership, self._recovery) if task is not None])
+
+    async def _own(self, epoch: int, *, after_failure: bool = False) -> None:
+        generation = self._generation
+
         def ours() -> bool:
             return self._epoch == epoch and self._group.generation == generation
 
         def opened(partitions: dict[TopicPartition, Partition]) -> None:
             self.partitions = partitions
 
-        await self._takeover.run(tps, self.partitions, generation, ours, opened, after_failure=after_failure)
+        order = Order(
+            tps=set(self._assigned), before=self.partitions, generation=generation, ours=ours, opened=opened,
+            after_failure=after_failure,
+        )  # fmt: skip
+        await self._takeover.run(order)
         self._paused = False
         self._move()
 
     async def release(self, revoked: set[TopicPartition]) -> None:
         """Gives partitions up: drops what waits, finishes what is in flight within a deadline, commits, and no more."""
         self._epoch += 1
-        for task in (self._ownership, self._recovery):
-            if task is not None:
-                task.cancel()
+        await self._end_takeovers()
+        self._assigned -= revoked
         released = [self.partitions.pop(tp) for tp in list(self.partitions) if tp in revoked]
         for partition in released:
             self._forget(partition, partition.close())
         if not released:
+            self._takeover.close(revoked)
             return
         started = time.monotonic()
         try:
@@ -417,7 +431,7 @@ class Lane:
         await self._guarantee.commit(self._group.consumer, released)
         for partition in released:
             self._rewind(partition)
-            self._stage(partition).closed(partition.tp.partition)
+        self._takeover.close(revoked)
         _ = self._start(self._guarantee.release([partition.tp for partition in released]))
         log.info(
             "partitions_released", partitions=sorted(p.tp.partition for p in released),
@@ -444,14 +458,54 @@ class Lane:
     async def _recover(self, error: BaseException, epoch: int) -> None:
         self._paused = True
         self._faults.note("results cannot be published", error)
-        tps, generation = set(self.partitions), max(p.generation for p in self.partitions.values())
+        await self._put_down()
+        # A topic that refuses writes lets a new producer start all the same: without acknowledgements, ever slower.
+        await self._faults.pause(self._guarantee.pause_s)
+        await self._own(epoch, after_failure=True)
+
+    async def _put_down(self) -> None:
+        """Forgets what is not acknowledged, and lets the producers go."""
         self._cancel_publishing(self.partitions.values())
         for partition in self.partitions.values():
             self._rewind(partition)
         await self._guarantee.close()
-        # A topic that refuses writes lets a new producer start all the same: without acknowledgements, ever slower.
-        await self._faults.pause(self._guarantee.pause_s)
-        await self._own(tps, epoch, generation, after_failure=True)
+
+    # ------------------------------------------------------------------ topics that change
+
+    @property
+    def assigned(self) -> frozenset[TopicPartition]:
+        """Lane partitions that the group has given to this worker, served or not."""
+        return frozenset(self._assigned)
+
+    @property
+    def unserved(self) -> list[str]:
+        """Why partitions that are assigned here are not served: what they need does not exist."""
+        return unserved_reasons(self._unserved(), self._takeover.lacking)
+
+    def _unserved(self) -> set[TopicPartition]:
+        return self._assigned - self._takeover.servable(self._assigned)
+
+    def look_at_topics(self) -> None:
+        """Takes all partitions over anew where topics were deleted, created again or grown since the last takeover."""
+        recovering = self._recovery is not None and not self._recovery.done()
+        busy = self._paused or self._draining or recovering or not self.settled
+        if not busy and self._have_topics_changed():
+            self._recovery = self._start(self._start_over(self._epoch))
+
+    def _have_topics_changed(self) -> bool:
+        if self._assigned - self._unserved() != set(self.partitions):
+            return True
+        return any(map(self._takeover.outdated, self.partitions.values()))
+
+    async def _start_over(self, epoch: int) -> None:
+        log.warning("topics_changed", unserved=self.unserved)
+        self._paused = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.revoke_timeout_s):
+                await self._settle(self.partitions.values())
+        await self._guarantee.commit(self._group.consumer, self.partitions.values())
+        await self._put_down()
+        await self._own(epoch)
 
     # ------------------------------------------------------------------
 

@@ -6,8 +6,9 @@ Pure bookkeeping over offsets, without I/O: `next_fetch >= next_take >= departed
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from aiokafka import TopicPartition
 
@@ -16,6 +17,7 @@ from streams.fetch import Records
 from streams.inference.micro_batch import Record
 from streams.tables import TablePartition
 
+NO_IDS: Mapping[str, str] = MappingProxyType({})
 RECORD_OVERHEAD_BYTES = 200
 """What a fetched record costs in memory beside its key, value and headers."""
 
@@ -43,8 +45,10 @@ class Flight:
 class Partition:
     """What a lane knows of one partition that it owns."""
 
-    def __init__(self, tp: TopicPartition, generation: int, start: int) -> None:
+    def __init__(self, tp: TopicPartition, generation: int, start: int, topic_ids: Mapping[str, str] = NO_IDS) -> None:
+        """`topic_ids`: of its topic and of those that it writes to, when it was taken over."""
         self.tp = tp
+        self.topic_ids = topic_ids
         self.generation = generation
         self.closed = False
         self.next_fetch = self.next_take = self.departed = self.acked = self.committed = start
@@ -156,6 +160,11 @@ class Partition:
         """Takes nothing more in, and drops what waits; what is in flight may still land. Gives the number dropped."""
         self.closed = True
         return self._drop_queue()
+
+    @property
+    def topic_id(self) -> str:
+        """Of the log that its offsets belong to; empty if the broker tells none."""
+        return self.topic_ids.get(self.tp.topic, "")
 
     @property
     def pending(self) -> int:

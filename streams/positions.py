@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from streams.gaps import name_missing
+from streams.topic_watch import KnownTopics
+
+log = structlog.get_logger(__name__)
+
+Reset = Literal["earliest", "latest"]
+NOTE = "topic-id="
 
 
 class PastTheEndError(KafkaError):
@@ -26,12 +33,22 @@ class Position:
     missing: int = 0
 
 
-def position_of(committed: int | None, beginning: int, end: int, reset: Literal["earliest", "latest"]) -> Position:
+def commit_note(topic_id: str) -> str:
+    """What is committed with an offset: the id of the topic whose offset it is."""
+    return f"{NOTE}{topic_id}" if topic_id else ""
+
+
+def of_another_log(note: str, topic_id: str) -> bool:
+    """Whether an offset was committed for a topic of the same name that was deleted since."""
+    return bool(topic_id) and note.startswith(NOTE) and note != commit_note(topic_id)
+
+
+def position_of(committed: int | None, beginning: int, end: int, reset: Reset) -> Position:
     """Goes on at the committed offset where the log still has it.
 
     Without one, at the beginning or the end as `reset` says. Retention that overtook it leaves a gap, which is named.
     Raises `PastTheEndError` for an offset past the end: a new leader may tell a shorter log for a moment, and starting
-    anew then would repeat all of it. Where it lasts, the topic was deleted and made again, and somebody must say so.
+    anew then would repeat all of it.
     """
     if committed is None:
         return Position(beginning if reset == "earliest" else end, end)
@@ -43,25 +60,41 @@ def position_of(committed: int | None, beginning: int, end: int, reset: Literal[
 
 
 async def read_positions(
-    consumer: AIOKafkaConsumer, tps: Collection[TopicPartition], reset: Literal["earliest", "latest"]
+    consumer: AIOKafkaConsumer, tps: Collection[TopicPartition], reset: Reset, topics: KnownTopics
 ) -> dict[TopicPartition, Position]:
     """Positions of `tps`; asked of the broker now, so that they are read after whatever was fenced before.
 
-    `PastTheEndError` naming the partition and what to do; other `KafkaError`s where the broker does not answer.
+    An offset that was committed for an earlier topic of the same name means nothing, and `reset` is for logs that were
+    there when the worker started: what is in a new one was never read. `PastTheEndError` naming the partition and what
+    to do; other `KafkaError`s where the broker does not answer.
     """
     asked = list(tps)
-    committed = dict(zip(asked, await asyncio.gather(*map(consumer.committed, asked)), strict=True))
+    # `consumer.committed` gives the offset without what was committed with it.
+    coordinator: Any = consumer._coordinator  # noqa: SLF001
+    committed = await coordinator.fetch_committed_offsets(asked)
     beginnings, ends = await asyncio.gather(consumer.beginning_offsets(asked), consumer.end_offsets(asked))
     positions = {}
+    reset_here: Reset
     for tp in asked:
-        try:
-            positions[tp] = position_of(committed[tp], beginnings[tp], ends[tp], reset)
-        except PastTheEndError as error:
-            raise PastTheEndError(
-                f"{tp.topic}/{tp.partition}: {error.args[0]}; if the topic was deleted and created again, reset the"
-                " group's offsets (kafka-consumer-groups --reset-offsets) or set another INFERD_GROUP_ID"
-            ) from None
+        offset, note = committed.get(tp) or (None, "")
+        if offset is not None and of_another_log(note, topics.id_of(tp.topic)):
+            log.warning("offset_of_a_deleted_topic", topic=tp.topic, partition=tp.partition, committed=offset)
+            offset, reset_here = None, "earliest"
+        else:
+            reset_here = "earliest" if topics.is_new(tp) else reset
+        positions[tp] = _position(tp, offset, beginnings[tp], ends[tp], reset_here)
     for tp, position in positions.items():
         if position.missing:
             name_missing(tp, position.start - position.missing, position.missing)
     return positions
+
+
+def _position(tp: TopicPartition, committed: int | None, beginning: int, end: int, reset: Reset) -> Position:
+    try:
+        return position_of(committed, beginning, end, reset)
+    except PastTheEndError as error:
+        raise PastTheEndError(
+            f"{tp.topic}/{tp.partition}: {error.args[0]}; if the topic was deleted and created again, commit the new"
+            " log's first offset for this group (docs/operations.md#offsets); do not change INFERD_GROUP_ID, which"
+            " names the changelogs of jobs"
+        ) from None

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.structs import RecordMetadata
 
+from streams.cancelling import finished
 from streams.connections import client_options
 from streams.effects import Outgoing
 from streams.settings import Compression, StreamSettings
@@ -46,7 +48,11 @@ async def open_producer(options: dict[str, Any], timeout_s: float, **more: Any) 
 
 
 async def close_producer(producer: AIOKafkaProducer) -> None:
-    """Stops a producer without waiting long for what it cannot deliver any more."""
+    """Stops a producer without waiting long for what it cannot deliver; also if the caller is cancelled meanwhile."""
+    await finished(_stop(producer))
+
+
+async def _stop(producer: AIOKafkaProducer) -> None:
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await producer.stop()
@@ -90,9 +96,25 @@ async def _send(
         batch = producer.create_batch()
         end = _fill(batch.append, records, start, timestamp_ms)
         batch.close()
-        sent.append((await producer.send_batch(batch, topic, partition=partition), end - start))
+        sent.append((await _send_batch(producer, batch, topic, partition), end - start))
         start = end
     return sent
+
+
+async def _send_batch(
+    producer: AIOKafkaProducer, batch: Any, topic: str, partition: int
+) -> asyncio.Future[RecordMetadata]:
+    """As `send_batch`; `UnknownTopicOrPartitionError` for a partition that does not exist, where aiokafka asserts."""
+    future: asyncio.Future[RecordMetadata]
+    try:
+        future = await producer.send_batch(batch, topic, partition=partition)
+    except AssertionError:
+        await producer.client.force_metadata_update()  # it may have been added since the producer asked
+        try:
+            future = await producer.send_batch(batch, topic, partition=partition)
+        except AssertionError:
+            raise UnknownTopicOrPartitionError(f"there is no partition {partition} of {topic}") from None
+    return future
 
 
 def _fill(append: Any, records: Sequence[Outgoing], start: int, timestamp_ms: int) -> int:

@@ -95,7 +95,7 @@ class Restore:
                     beginning=beginnings[tp], end=ends[tp],
                     cause="the changelog no longer holds what follows on what is stored here",
                 )  # fmt: skip
-                table.reopen(partition)
+                await table.reopen(partition)
                 offset = None
             consumer.seek(tp, beginnings[tp] if offset is None else offset + 1)
         return dict(ends)

@@ -65,8 +65,13 @@ def take_snapshot(streams: Streams, phase: Phase, phase_for_s: float) -> Streams
         restored_records=lane.restored_records if lane is not None else 0,
         direct=measures.direct.snapshot(),
         steps={step: histogram.snapshot() for step, histogram in measures.steps.items()},
-        last_error=fault_of(streams) or (streams.deploys.fault if streams.deploys is not None else None),
+        last_error=_last_error(streams),
     )
+
+
+def _last_error(streams: Streams) -> str | None:
+    problem = next(iter(streams.topic_problems()), None)
+    return fault_of(streams) or problem or (streams.deploys.fault if streams.deploys is not None else None)
 
 
 def fault_of(streams: Streams) -> str | None:
@@ -95,6 +100,7 @@ def _unready(streams: Streams, phase: Phase, partitions: Sequence[Partition]) ->
         reasons.append("no partitions are assigned to this worker")
     if (fault := fault_of(streams)) is not None:
         reasons.append(fault)
+    reasons += streams.topic_problems()
     # A version whose successor of the same number failed is not "ready", and serves.
     if not any(version.served for _, version in _versions(streams)):
         reasons.append("no model is ready; deploy one with `inferd models deploy`")

@@ -10,7 +10,9 @@ overridden; each is covered by `tests/unit/streams/test_tables.py`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +22,7 @@ from faust.stores.base import Store
 from faust.tables.manager import TableManager
 from faust.types import CollectionT
 
+from streams.cancelling import all_of
 from streams.changelogs import TableName, changelog_name, table_name
 from streams.settings import StreamSettings
 from streams.stores import ByteStore, ByteStores, MemoryStores, RocksStores
@@ -30,6 +33,9 @@ Change = tuple[bytes, bytes | None]
 """Key and new value; None deletes."""
 OpenStore = Callable[[int], ByteStore]
 """Number of a partition -> its store."""
+OPENED_AT_ONCE = 2
+"""Stores, of all tables together. Opening one reads all of it: more at once would hold the event loop up."""
+_opening_threads = ThreadPoolExecutor(OPENED_AT_ONCE, thread_name_prefix="inferd-tables")
 
 
 class TablePartition:
@@ -145,6 +151,8 @@ class LaneTable(faust.Table):  # type: ignore[type-arg]
     open_store: OpenStore
     changelog: str
     """Name of the changelog topic; Faust names it so, too."""
+    opening: dict[int, asyncio.Future[ByteStore]]
+    """Stores on their way. A takeover that is cancelled leaves them to the next: two cannot be open at once."""
 
     def _new_store(self) -> LaneStore:
         return LaneStore("memory://", self.app, self, table_name=self.name, loop=self.loop)
@@ -158,26 +166,55 @@ class LaneTable(faust.Table):  # type: ignore[type-arg]
         """An owned partition; `KeyError` where it is not."""
         return self.owned[number]
 
-    def retain(self, numbers: set[int]) -> list[TablePartition]:
+    async def retain(self, numbers: set[int]) -> list[TablePartition]:
         """Drops every partition but those of `numbers`, opens those that are not there yet, and gives them all.
 
-        One that stays keeps its entries: what another owner wrote meanwhile follows from the changelog.
+        One that stays keeps its entries: what another owner wrote meanwhile follows from the changelog. Stores are
+        opened in threads, while heartbeats go on.
         """
         for number in [number for number in self.owned if number not in numbers]:
             self.owned.pop(number).store.close()
-        for number in numbers - set(self.owned):
-            store = self.open_store(number)
-            self.owned[number] = TablePartition(self.changelog, number, store)
+        await all_of(self._drop_opening(number) for number in set(self.opening) - numbers)
+        await all_of(self._open(number) for number in numbers - set(self.owned))
         return [self.owned[number] for number in sorted(numbers)]
 
-    def reopen(self, partition: TablePartition) -> None:
+    async def reopen(self, partition: TablePartition) -> None:
         """Throws the entries of a partition away, to restore it from the beginning of its changelog."""
-        partition.store.destroy()
-        partition.store = self.open_store(partition.number)
+        number = partition.number
+        del self.owned[number]
+        self.opening[number] = _in_thread(self._replace, partition.store, number)
+        partition.store = await self._opened(number)
+        self.owned[number] = partition
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Closes every store."""
-        self.retain(set())
+        await self.retain(set())
+
+    async def _open(self, number: int) -> None:
+        if number not in self.opening:
+            self.opening[number] = _in_thread(self.open_store, number)
+        self.owned[number] = TablePartition(self.changelog, number, await self._opened(number))
+
+    def _replace(self, store: ByteStore, number: int) -> ByteStore:
+        store.destroy()
+        return self.open_store(number)
+
+    async def _drop_opening(self, number: int) -> None:
+        (await self._opened(number)).close()
+
+    async def _opened(self, number: int) -> ByteStore:
+        """The store that is being opened; it stays on its way if the caller is cancelled."""
+        try:
+            store = await asyncio.shield(self.opening[number])
+        except Exception:
+            del self.opening[number]
+            raise
+        del self.opening[number]
+        return store
+
+
+def _in_thread(function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().run_in_executor(_opening_threads, function, *arguments)
 
 
 def make_table(
@@ -192,6 +229,7 @@ def make_table(
     made.changelog = changelog_name(settings.group.group_id, tenant, table)
     stores = _stores(settings, made, directory)
     made.open_store = stores.open
+    made.opening = {}
     app.tables.add(made)
     return made
 

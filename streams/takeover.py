@@ -7,8 +7,9 @@ are read then are final.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Protocol
 
 import structlog
@@ -23,6 +24,7 @@ from streams.restore import Restore
 from streams.settings import GroupSettings
 from streams.stage import Stage
 from streams.tables import LaneTable, TablePartition
+from streams.topic_watch import KnownTopics
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +44,23 @@ class Group(Protocol):
         """Moves the fetch positions; raises what aiokafka raises where a partition is not assigned."""
 
 
+@dataclass(slots=True, kw_only=True)
+class Order:
+    """Partitions that are to be taken over."""
+
+    tps: set[TopicPartition]
+    before: Mapping[TopicPartition, Partition]
+    """What was owned."""
+    generation: int
+    ours: Callable[[], bool]
+    """Whether `tps` are still ours."""
+    opened: Callable[[dict[TopicPartition, Partition]], None]
+    after_failure: bool
+    started: float = field(default_factory=time.monotonic)
+    served: set[TopicPartition] = field(default_factory=set)
+    """Those that can be served: what they need exists."""
+
+
 class Takeover:
     """Takes partitions over, for as long as it takes and they are ours."""
 
@@ -54,7 +73,10 @@ class Takeover:
         restore: Restore,
         faults: Faults,
         measures: LaneMeasures,
+        topics: KnownTopics,
     ) -> None:
+        self.opened: set[TopicPartition] = set()
+        """Partitions that are open in their stage, or were about to be when a takeover ended early."""
         self._settings = settings
         self._stages = stages
         self._group = group
@@ -62,50 +84,91 @@ class Takeover:
         self._restore = restore
         self._faults = faults
         self._measures = measures
+        self._topics = topics
 
-    async def run(
-        self,
-        tps: set[TopicPartition],
-        before: Mapping[TopicPartition, Partition],
-        generation: int,
-        ours: Callable[[], bool],
-        opened: Callable[[dict[TopicPartition, Partition]], None],
-        *,
-        after_failure: bool,
-    ) -> None:
-        """Calls `opened` with `tps`, ready to be fetched, unless they stop being ours. `before` is what was owned."""
-        started = time.monotonic()
-        acked = {tp: partition.acked for tp, partition in before.items()}
+    async def run(self, order: Order) -> None:
+        """Calls `order.opened` with what can be served of `order.tps`, ready to be fetched, while that is ours.
 
-        async def fence() -> None:
-            await self._guarantee.fence({tp: self._outputs(tp) for tp in tps})
-
-        async def open_partitions() -> None:
-            positions = await read_positions(self._group.consumer, tps, self._settings.offset_reset)
-            starts = {
-                tp: self._guarantee.start(tp, position.start, acked.get(tp, 0)) for tp, position in positions.items()
-            }
-            if ours():
-                await self._group.seek(starts)
-            if ours():
-                for tp in starts:
-                    await self._stages[tp.topic].opened(tp.partition)
-                opened({tp: Partition(tp, generation, start) for tp, start in starts.items()})
-                self._measures.records_missing += sum(position.missing for position in positions.values())
-                log.info(
-                    "partitions_acquired", generation=generation, partitions=sorted(tp.partition for tp in tps),
-                    ms=round((time.monotonic() - started) * 1000),
-                )  # fmt: skip
-            # After a failure, work that is left must come through before all is well again.
-            if not after_failure or all(start >= positions[tp].end for tp, start in starts.items()):
-                self._faults.clear()
-
-        if tps:
-            await self._faults.until_done("partitions cannot be taken over", fence, ours)
+        It may be cancelled at any moment: the next takeover, or `close`, finds what it has left open.
+        """
+        what, ours = "partitions cannot be taken over", order.ours
+        if order.tps:
+            await self._faults.until_done(what, partial(self._look, order), ours)
+            await self._faults.until_done(what, partial(self._fence, order), ours)
         if ours():
-            await self._restore_tables(tps, ours)
-        if tps:
-            await self._faults.until_done("partitions cannot be taken over", open_partitions, ours)
+            await self._restore_tables(order.served, ours)
+        if order.tps:
+            await self._faults.until_done(what, partial(self._open, order), ours)
+
+    async def _look(self, order: Order) -> None:
+        await self._topics.look()
+        order.served = self.servable(order.tps)
+
+    async def _fence(self, order: Order) -> None:
+        await self._guarantee.fence({tp: self._outputs(tp) for tp in order.served})
+
+    async def _open(self, order: Order) -> None:
+        positions = await read_positions(
+            self._group.consumer, order.served, self._settings.offset_reset, self._topics
+        )  # fmt: skip
+        ids = {tp: self._topic_ids(tp) for tp in order.served}
+        starts = {
+            tp: self._guarantee.start(tp, position.start, _acked(order.before.get(tp), ids[tp]))
+            for tp, position in positions.items()
+        }
+        if order.ours():
+            await self._group.seek(starts)
+        if order.ours():
+            await self._open_stages(order.served)
+            order.opened({tp: Partition(tp, order.generation, start, ids[tp]) for tp, start in starts.items()})
+            self._measures.records_missing += sum(position.missing for position in positions.values())
+            log.info(
+                "partitions_acquired", generation=order.generation, partitions=sorted(tp.partition for tp in starts),
+                ms=round((time.monotonic() - order.started) * 1000),
+            )  # fmt: skip
+        # After a failure, work that is left must come through before all is well again.
+        if not order.after_failure or all(start >= positions[tp].end for tp, start in starts.items()):
+            self._faults.clear()
+
+    async def _open_stages(self, tps: set[TopicPartition]) -> None:
+        self.close(self.opened - tps)
+        for tp in tps:
+            self.opened.add(tp)
+            await self._stages[tp.topic].opened(tp.partition)
+
+    def close(self, tps: Collection[TopicPartition]) -> None:
+        """Closes partitions in their stages, if they are open there."""
+        for tp in self.opened.intersection(tps):
+            self._stages[tp.topic].closed(tp.partition)
+        self.opened.difference_update(tps)
+
+    def servable(self, tps: Collection[TopicPartition]) -> set[TopicPartition]:
+        """Those of `tps` whose topics have every partition that they need, and that come with all of their unit."""
+        complete = {tp for tp in tps if not self.lacking(tp)}
+        return {tp for tp in complete if self._unit_of(tp) <= complete}
+
+    def lacking(self, tp: TopicPartition) -> set[TopicPartition]:
+        """Partitions that are read or written with a partition, and do not exist."""
+        return {each for each in self._needs(tp) if self._topics.lacks(each)}
+
+    def outdated(self, partition: Partition) -> bool:
+        """Whether a topic that a partition has to do with was created again since the takeover."""
+        return self._topic_ids(partition.tp) != partition.topic_ids
+
+    def _needs(self, tp: TopicPartition) -> set[TopicPartition]:
+        return {*self._unit_of(tp), *self._outputs(tp)}
+
+    def _topic_ids(self, tp: TopicPartition) -> dict[str, str]:
+        return {topic: self._topics.id_of(topic) for topic in {each.topic for each in self._needs(tp)}}
+
+    def _unit_of(self, tp: TopicPartition) -> set[TopicPartition]:
+        """The partitions that share state with one, which must be with the same worker."""
+        return {TopicPartition(topic, tp.partition) for topic in self._units[tp.topic]}
+
+    @cached_property
+    def _units(self) -> Mapping[str, list[str]]:
+        units = {topic: stage.unit(0) for topic, stage in self._stages.items()}
+        return {topic: [other for other in units if units[other] == unit] for topic, unit in units.items()}
 
     def _outputs(self, tp: TopicPartition) -> set[TopicPartition]:
         stage = self._stages[tp.topic]
@@ -114,11 +177,20 @@ class Takeover:
 
     async def _restore_tables(self, tps: set[TopicPartition], ours: Callable[[], bool]) -> None:
         """Drops the table partitions that went elsewhere, and brings the others up to date."""
-        owned: list[tuple[LaneTable, TablePartition]] = []
+        numbers: dict[LaneTable, set[int]] = {}
         for stage in self._stages.values():
-            numbers = {tp.partition for tp in tps if tp.topic == stage.topic}
             for table in stage.tables:
-                owned += [(table, partition) for partition in table.retain(numbers)]
+                numbers.setdefault(table, set()).update(tp.partition for tp in tps if tp.topic == stage.topic)
+        owned: list[tuple[LaneTable, TablePartition]] = []
+        for table, owned_here in numbers.items():
+            owned += [(table, partition) for partition in await table.retain(owned_here)]
         if owned:
             restore = partial(self._restore.run, owned)
             await self._faults.until_done("tables cannot be restored", restore, ours, bounded=False)
+
+
+def _acked(before: Partition | None, topic_ids: Mapping[str, str]) -> int:
+    """What was acknowledged of a partition before; nothing if its topic was created again since."""
+    if before is None or before.topic_id != topic_ids[before.tp.topic]:
+        return 0
+    return before.acked

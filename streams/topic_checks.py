@@ -14,6 +14,7 @@ from streams.settings import StreamSettings, TopicSettings
 
 Role = Stream | Literal["changelog", "reply-to"]
 """A tenant's stream, the changelog of one of its tables, or a topic of the user's own that results may be sent to."""
+JOB_STREAMS: tuple[Stream, ...] = ("jobs", "job-chunks", "job-results")
 SINGLE: frozenset[Role] = frozenset({"models", "model-artifacts"})
 """Read in full, in order, by every worker."""
 COMPACTED: frozenset[Role] = frozenset({"models", "model-artifacts", "job-status"})
@@ -70,6 +71,12 @@ def _tenant_specs(tenant: str, settings: StreamSettings) -> Iterable[TopicSpec]:
         name = changelog_name(settings.group.group_id, tenant, table)
         config = changelog_config(table, settings.cache.ttl_max_s)
         yield TopicSpec(name, "changelog", topics.partitions, topics.replication, config)
+
+
+def job_partitions(settings: StreamSettings) -> dict[str, int]:
+    """By topic that moves jobs, how many partitions jobs are spread over."""
+    tenants = (TenantTopics(settings.namespace, tenant) for tenant in settings.tenants)
+    return {topics.name(stream): settings.topics.partitions for topics in tenants for stream in JOB_STREAMS}
 
 
 def reply_specs(settings: StreamSettings) -> list[TopicSpec]:

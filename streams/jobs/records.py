@@ -41,6 +41,11 @@ class RecordReader:
                 await self._close()
                 raise
 
+    def forget(self, topic: str) -> None:
+        """Drops what is kept of a topic: its offsets mean other records now."""
+        for key in [key for key in self._records if key[0].topic == topic]:
+            self._n_bytes -= _bytes_of(self._records.pop(key))
+
     async def close(self) -> None:
         """Lets go of everything."""
         async with self._lock:

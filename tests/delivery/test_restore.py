@@ -52,7 +52,7 @@ class Changelog:
 
     async def restore(self, table: LaneTable, *numbers: int) -> dict[bytes, bytes]:
         """The entries of these partitions, restored."""
-        owned = [(table, partition) for partition in table.retain(set(numbers))]
+        owned = [(table, partition) for partition in await table.retain(set(numbers))]
         await asyncio.wait_for(Restore(self.settings, self._progressed).run(owned), 30)
         return {key: value for partition in table.owned.values() for key, value in partition.store.items()}
 
@@ -76,7 +76,7 @@ async def changelog(
 ) -> AsyncIterator[Changelog]:
     made = Changelog(kafka, namespace, tmp_path, request.param)
     yield made
-    made.table.close()
+    await made.table.close()
 
 
 async def test_an_empty_changelog_is_restored_at_once(changelog: Changelog) -> None:
@@ -119,19 +119,19 @@ async def test_what_rocksdb_has_is_not_read_again(kafka: str, namespace: str, tm
     changelog = Changelog(kafka, namespace, tmp_path, "rocksdb")
     await changelog.write(0, (b"a", b"1"))
     await changelog.restore(changelog.table, 0)
-    changelog.table.close()
+    await changelog.table.close()
     again = changelog.new_table(tmp_path)
     read_before = changelog.progress
     assert await changelog.restore(again, 0) == {b"a": b"1"}
     assert changelog.progress == read_before
-    again.close()
+    await again.close()
 
 
 async def test_a_corrupted_directory_is_built_anew(kafka: str, namespace: str, tmp_path: Path) -> None:
     changelog = Changelog(kafka, namespace, tmp_path, "rocksdb")
     await changelog.write(0, *((b"k%d" % n, b"v" * 100) for n in range(200)))
     expected: Any = await changelog.restore(changelog.table, 0)
-    changelog.table.close()
+    await changelog.table.close()
     for path in (tmp_path / changelog.table.name / "0").glob("*"):
         if path.is_file() and path.suffix in (".sst", ".log", ""):
             data = bytearray(path.read_bytes())
@@ -139,4 +139,4 @@ async def test_a_corrupted_directory_is_built_anew(kafka: str, namespace: str, t
             path.write_bytes(data)
     again = changelog.new_table(tmp_path)
     assert await changelog.restore(again, 0) == expected
-    again.close()
+    await again.close()

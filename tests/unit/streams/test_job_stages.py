@@ -104,7 +104,7 @@ async def log(tmp_path: Path) -> Log:
     log = Log(catalog=catalog_of(sum_model()))
     settings = StreamSettings(KafkaConnection(), "w1", tmp_path, "ns", topics=TopicSettings(partitions=PARTITIONS))
     table = make_table(create_app(settings), settings, "default", "jobs", None)
-    table.retain({*range(PARTITIONS)})
+    await table.retain({*range(PARTITIONS)})
     reader = cast(RecordReader, log)
     log.stages = compose_jobs(settings, "default", table, log.catalog, reader, LaneMeasures()).stages
     for stage in log.stages:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from streams.positions import PastTheEndError, Position, position_of, read_positions
-from tests.fixtures.lane import FakeConsumer
+from tests.fixtures.lane import FakeConsumer, FakeTopics
 
 Reset = Literal["earliest", "latest"]
 RESETS = st.sampled_from(["earliest", "latest"])
@@ -68,8 +68,11 @@ def tps(*numbers: int) -> list[TopicPartition]:
     return [TopicPartition("t", number) for number in numbers]
 
 
-async def read(consumer: Any, *numbers: int, reset: Reset = "earliest") -> dict[int, Position]:
-    return {tp.partition: position for tp, position in (await read_positions(consumer, tps(*numbers), reset)).items()}
+async def read(
+    consumer: Any, *numbers: int, reset: Reset = "earliest", topics: FakeTopics | None = None
+) -> dict[int, Position]:
+    found = await read_positions(consumer, tps(*numbers), reset, topics or FakeTopics())
+    return {tp.partition: position for tp, position in found.items()}
 
 
 async def test_each_partition_has_its_own() -> None:

@@ -64,12 +64,16 @@ class FakeStreams:
         self.tenants: dict[str, Any] = {}
         self.generation, self.rebalances = 5, 2
         self.ends: dict[TopicPartition, int] = {}
+        self.problems: list[str] = []
 
     def highwater(self, tp: TopicPartition) -> int | None:
         return self.ends.get(tp)
 
     def snapshot(self, phase: Phase = "running") -> StreamsSnapshot:
         return take_snapshot(self, phase, 1.5)  # type: ignore[arg-type]
+
+    def topic_problems(self) -> list[str]:
+        return self.problems
 
     def unready(self) -> tuple[str, ...]:
         return self.snapshot().unready

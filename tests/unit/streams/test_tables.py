@@ -75,22 +75,22 @@ async def test_a_table_is_fausts_by_name_and_changelog(table: LaneTable) -> None
 
 
 async def test_partitions_come_and_go_and_those_that_stay_keep_their_entries(table: LaneTable) -> None:
-    first, second = table.retain({0, 1})
+    first, second = await table.retain({0, 1})
     second.restore([(b"a", b"1")], 3)
-    (kept, new) = table.retain({1, 2})
+    (kept, new) = await table.retain({1, 2})
     assert kept is second
     assert (kept.get(b"a"), kept.store.offset) == (b"1", 3)
     assert (new.number, new.store.offset) == (2, None)
     assert set(table.owned) == {1, 2}
-    table.reopen(kept)
+    await table.reopen(kept)
     assert (kept.get(b"a"), kept.store.offset) == (None, None)
-    table.close()
+    await table.close()
     assert table.owned == {}
     assert first.number == 0
 
 
 async def test_the_mapping_reads_all_owned_partitions_and_cannot_be_written(table: LaneTable) -> None:
-    first, second = table.retain({0, 1})
+    first, second = await table.retain({0, 1})
     first.restore([(b"a", b"1")], 0)
     second.restore([(b"b", b"2")], 0)
     store: Any = table.data

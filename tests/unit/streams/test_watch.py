@@ -20,6 +20,7 @@ from streams.direct import DirectRequests
 from streams.inference.catalog import ModelCatalog
 from streams.settings import GroupSettings, StreamSettings
 from streams.snapshot import Phase
+from streams.topic_watch import TopicWatch
 from streams.topics import TopicState
 from streams.watch import StallWatch
 
@@ -114,6 +115,8 @@ class FakeLane:
     restored_records: int = 0
     partitions: dict[Any, Any] = field(default_factory=dict)
     topics: frozenset[str] = frozenset()
+    assigned: frozenset[Any] = frozenset()
+    unserved: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     drains_for_s: float = 0.0
     acquired: list[Any] = field(default_factory=list)
@@ -149,7 +152,10 @@ class FakeApp:
         self.intake: Any = None
         self.on_rebalance_complete = SimpleNamespace(connect=lambda function: None)
         self.topics = SimpleNamespace(add=lambda topic: None)
-        self.consumer = SimpleNamespace(fetching=True)
+        self.partitions_max: dict[str, int] = {}
+        self.assignor = SimpleNamespace(external_topics_metadata=dict)
+        client = SimpleNamespace(cluster=SimpleNamespace(partitions_for_topic={}.get))
+        self.consumer = SimpleNamespace(fetching=True, aiokafka=SimpleNamespace(_client=client))
 
     def topic(self, name: str, **_: Any) -> str:
         return name
@@ -222,12 +228,15 @@ async def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     async def topics(_: Any) -> list[TopicState]:
         return []
 
+    async def nothing(*_: Any) -> None: ...
+
     monkeypatch.setattr(app_module, "WATCH_INTERVAL_S", 0.01)
     monkeypatch.setattr(app_module, "ensure_topics", topics)
     monkeypatch.setattr(app_module, "Deploys", lambda *_: deploys)
     monkeypatch.setattr(app_module, "Lane", lambda *_: lane)
     monkeypatch.setattr(app_module, "create_app", lambda _: app)
-    table = SimpleNamespace(close=lambda: None, owned={})
+    monkeypatch.setattr(TopicWatch, "look", nothing)
+    table = SimpleNamespace(close=nothing, owned={})
     monkeypatch.setattr(composition, "make_table", lambda *_: table)
     monkeypatch.setattr(record_batches, "install", lambda *_: None)
     settings = StreamSettings(

@@ -1,0 +1,48 @@
+"""Faust's assignor for topics that are deleted, created again or grown while workers run.
+
+The topics of a tenant's jobs are assigned as one group of `INFERD_TOPIC_PARTITIONS` partitions, however many somebody
+adds to one of them: a worker that owns partition n of `jobs` owns partition n of `job-results` too, and a job is found
+by its id among these partitions alone.
+
+Private names used, each covered by `tests/unit/streams/test_assignor.py`: `PartitionAssignor._get_client_metadata`
+(overridden: Faust asserts that what a member had before still exists).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from faust.assignor import PartitionAssignor
+from faust.assignor.client_assignment import ClientMetadata
+
+
+class _Cluster:
+    """Which partitions may be assigned."""
+
+    def __init__(self, cluster: Any, most: Mapping[str, int]) -> None:
+        self._cluster, self._most = cluster, most
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        found: set[int] | None = self._cluster.partitions_for_topic(topic)
+        most = self._most.get(topic)
+        return found if found is None or most is None else {number for number in found if number < most}
+
+
+class LaneAssignor(PartitionAssignor):
+    """Assigns partitions that exist, and of some topics no more than `app.partitions_max` says."""
+
+    _now: Any = None
+
+    def assign(self, cluster: Any, member_metadata: Any) -> Any:  # type: ignore[override]
+        """As Faust's own."""
+        self._now = _Cluster(cluster, self.app.partitions_max)  # type: ignore[attr-defined]
+        return super().assign(self._now, member_metadata)
+
+    def _get_client_metadata(self, metadata: Any) -> ClientMetadata:  # type: ignore[override]
+        """What a member had before, without partitions that are gone."""
+        client = super()._get_client_metadata(metadata)
+        for assigned in (client.assignment.actives, client.assignment.standbys):
+            for topic, numbers in assigned.items():
+                assigned[topic] = [n for n in numbers if n in (self._now.partitions_for_topic(topic) or ())]
+        return client

@@ -1,0 +1,82 @@
+"""Assignments of topics whose numbers of partitions change: nothing asserts, and what belongs together stays so."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
+from faust.assignor import PartitionAssignor
+from faust.assignor.client_assignment import ClientAssignment, ClientMetadata
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.connection import KafkaConnection
+from streams.app import create_app
+from streams.assignor import LaneAssignor
+from streams.settings import StreamSettings, TopicSettings
+
+JOBS = [f"inferd.default.{stream}" for stream in ("jobs", "job-results", "job-chunks")]
+TOPICS = ["inferd.default.requests", *JOBS]
+MEMBERS = ["m0", "m1", "m2"]
+COUNTS = st.fixed_dictionaries({topic: st.integers(0, 7) for topic in TOPICS})
+
+
+def member(name: str, before: dict[str, list[int]]) -> ConsumerProtocolMemberMetadata:
+    metadata = ClientMetadata(
+        assignment=ClientAssignment(actives=before, standbys={}), url=f"http://{name}", changelog_distribution={}
+    )
+    return ConsumerProtocolMemberMetadata(4, TOPICS, metadata.dumps())
+
+
+def assigned(settings: StreamSettings, counts: dict[str, int], before: dict[str, Any]) -> dict[str, Any]:
+    """By member and topic, the partitions that a leader without an app of its own gives."""
+    app: Any = SimpleNamespace(
+        tables=SimpleNamespace(data={}, changelog_topics=set()), tracer=None,
+        sensors=SimpleNamespace(on_assignment_start=lambda *_: None, on_assignment_completed=lambda *_: None),
+        partitions_max=dict.fromkeys(JOBS, settings.topics.partitions),
+    )  # fmt: skip
+    app.sensors.on_assignment_error = lambda *_: None
+    cluster = SimpleNamespace(partitions_for_topic=lambda topic: {*range(counts[topic])} or None)
+    given = LaneAssignor(app).assign(cluster, {name: member(name, before.get(name, {})) for name in MEMBERS})
+    return {name: dict(one.assignment) for name, one in given.items()}
+
+
+@given(COUNTS, COUNTS)
+def test_topics_may_have_any_number_of_partitions_before_and_after(
+    before: dict[str, int], after: dict[str, int]
+) -> None:
+    settings = StreamSettings(KafkaConnection(), "w", Path(), topics=TopicSettings(partitions=4))
+    first = assigned(settings, before, {})
+    second = assigned(settings, after, first)
+    for topic in TOPICS:
+        most = min(after[topic], 4) if topic in JOBS else after[topic]
+        owned = sorted(number for member in second.values() for number in member.get(topic, ()))
+        assert owned == [*range(most)], f"each partition of {topic} once"
+
+
+@given(COUNTS)
+def test_topics_of_jobs_stay_together_however_many_partitions_are_added(after: dict[str, int]) -> None:
+    settings = StreamSettings(KafkaConnection(), "w", Path(), topics=TopicSettings(partitions=4))
+    first = assigned(settings, dict.fromkeys(TOPICS, 4), {})
+    grown = {topic: 4 + more for topic, more in after.items()}
+    second = assigned(settings, grown, first)
+    assert [member["inferd.default.jobs"] for member in second.values()] == [
+        member["inferd.default.jobs"] for member in first.values()
+    ]
+    for member in second.values():
+        assert len({tuple(sorted(member[topic])) for topic in JOBS}) == 1
+
+
+async def test_the_app_assigns_so(tmp_path: Path) -> None:
+    app = create_app(StreamSettings(KafkaConnection(), "w", tmp_path, "ns", topics=TopicSettings(partitions=3)))
+    assert type(app.assignor).__name__ == "LaneAssignor"
+    assert app.partitions_max == {f"ns.default.{stream}": 3 for stream in ("jobs", "job-results", "job-chunks")}
+
+
+def test_faust_asks_through_what_is_overridden() -> None:
+    source = inspect.getsource(PartitionAssignor)
+    assert "self._get_client_metadata(metadata)" in source
+    assert source.count("cluster.partitions_for_topic(topic)") == 1

@@ -1,0 +1,166 @@
+"""What is noticed of topics that are deleted, created again or grown, and what is said of it."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
+from structlog.testing import capture_logs
+
+from schemas.connection import KafkaConnection
+from streams import topic_watch
+from streams.topic_metadata import TopicNow, TopicsRequest, read_topics, topics_in
+from streams.topic_watch import TopicWatch, missing_reason, surplus_reasons, unassigned_reasons, unserved_reasons
+
+A, B = "a" * 32, "b" * 32
+
+
+def tps(topic: str, *numbers: int) -> list[TopicPartition]:
+    return [TopicPartition(topic, number) for number in numbers]
+
+
+class Broker:
+    """Answers with `topics`, or raises `error`; counts connections."""
+
+    def __init__(self) -> None:
+        self.topics: dict[str, TopicNow | None] = {}
+        self.error: BaseException | None = None
+        self.opened = self.closed = 0
+
+    async def bootstrap(self) -> None:
+        self.opened += 1
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    async def read_topics(self, _: Any, names: Any) -> dict[str, TopicNow | None]:
+        if self.error is not None:
+            raise self.error
+        return {name: now for name, now in self.topics.items() if name in names}
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
+    broker = Broker()
+    monkeypatch.setattr(topic_watch, "AIOKafkaClient", lambda **_: broker)
+    monkeypatch.setattr(topic_watch, "read_topics", broker.read_topics)
+    return broker
+
+
+async def looked(watch: TopicWatch, broker: Broker, now: TopicNow | None, topic: str = "t") -> list[str]:
+    """The events that the log has of a look at a topic that is `now` so."""
+    broker.topics[topic] = now
+    with capture_logs() as logs:
+        await watch.look()
+    return [entry["event"] for entry in logs]
+
+
+async def test_a_topic_that_is_deleted_and_created_again_is_another_log(broker: Broker) -> None:
+    again: list[str] = []
+    watch = TopicWatch(KafkaConnection(), "me", ["t"], again.append)
+    assert await looked(watch, broker, TopicNow(2, A)) == []
+    assert (watch.id_of("t"), watch.missing, watch.partitions) == (A, [], {"t": 2})
+    assert [watch.is_new(tp) for tp in tps("t", 0, 1, 2)] == [False, False, True]
+    assert await looked(watch, broker, None) == ["topic_deleted"]
+    assert await looked(watch, broker, None) == [], "it is said once"
+    assert (watch.id_of("t"), watch.missing, watch.partitions, again) == (A, ["t"], {"t": 0}, [])
+    assert await looked(watch, broker, TopicNow(2, B)) == ["topic_created_again"]
+    assert (watch.id_of("t"), watch.missing, again) == (B, [], ["t"])
+    assert all(map(watch.is_new, tps("t", 0, 1)))
+
+
+async def test_a_topic_that_was_created_again_between_two_looks_is_noticed_by_its_id(broker: Broker) -> None:
+    again: list[str] = []
+    watch = TopicWatch(KafkaConnection(), "me", ["t"], again.append)
+    await looked(watch, broker, TopicNow(2, A))
+    assert await looked(watch, broker, TopicNow(2, B)) == ["topic_created_again"]
+    assert (again, watch.is_new(tps("t", 0)[0])) == (["t"], True)
+
+
+async def test_partitions_that_are_added_are_new(broker: Broker) -> None:
+    watch = TopicWatch(KafkaConnection(), "me", ["t"])
+    await looked(watch, broker, TopicNow(2, A))
+    assert [watch.lacks(tp) for tp in tps("t", 1, 2)] == [False, True]
+    assert await looked(watch, broker, TopicNow(3, A)) == ["topic_partitions_changed"]
+    assert [(watch.lacks(tp), watch.is_new(tp)) for tp in tps("t", 1, 2)] == [(False, False), (False, True)]
+
+
+async def test_a_broker_without_ids_is_asked_for_names_alone(broker: Broker) -> None:
+    watch = TopicWatch(KafkaConnection(), "me", ["t"])
+    await looked(watch, broker, TopicNow(2))
+    assert await looked(watch, broker, TopicNow(2)) == []
+    assert watch.id_of("t") == ""
+
+
+async def test_what_is_not_told_of_lacks_nothing(broker: Broker) -> None:
+    watch = TopicWatch(KafkaConnection(), "me", ["t", "u"])
+    await looked(watch, broker, TopicNow(1, A))
+    assert not any(map(watch.lacks, tps("u", 0, 5) + tps("somebody's", 9)))
+    assert not watch.is_new(tps("u", 0)[0])
+
+
+async def test_a_look_that_fails_changes_nothing_and_connects_anew(broker: Broker) -> None:
+    watch = TopicWatch(KafkaConnection(), "me", ["t"])
+    await looked(watch, broker, TopicNow(1, A))
+    broker.error = KafkaConnectionError("gone")
+    with pytest.raises(KafkaConnectionError):
+        await watch.look()
+    assert (watch.id_of("t"), watch.missing, broker.closed) == (A, [], 1)
+    broker.error = None
+    await watch.look()
+    await watch.close()
+    assert (broker.opened, broker.closed) == (2, 2)
+
+
+def test_what_is_said_names_topic_and_partitions() -> None:
+    assert missing_reason("t").startswith("topic t does not exist: ")
+    assert unassigned_reasons(tps("t", 5)) == ["partition 5 of t is assigned to no worker"]
+    assert unassigned_reasons([]) == surplus_reasons([], 4) == []
+    (surplus,) = surplus_reasons(tps("jobs", 4, 5), 4)
+    assert surplus.startswith("partitions 4 and 5 of jobs are not served: INFERD_TOPIC_PARTITIONS is 4")
+    lacking = {tp: tps("results", tp.partition) for tp in tps("requests", 4, 5, 6)}
+    assert unserved_reasons(tps("requests", 6, 4, 5), lambda tp: lacking[tp]) == [
+        "partitions 4, 5 and 6 of requests are not served: they need partitions of results that do not exist"
+    ]
+
+
+# On the wire
+
+
+def response(version: int, *topics: Any) -> Any:
+    return SimpleNamespace(API_VERSION=version, topics=topics)
+
+
+def test_topics_of_a_response_with_ids_and_of_one_without() -> None:
+    a = bytes.fromhex(A)
+    new = response(12, (0, "t", a, False, [1, 2], 0, {}), (3, "gone", bytes(16), False, [], 0, {}), (29, "no", a))
+    assert topics_in(new) == {"t": TopicNow(2, A), "gone": None}
+    assert topics_in(response(5, (0, "t", False, [1, 2]))) == {"t": TopicNow(2)}
+
+
+def test_a_request_asks_by_name_and_creates_nothing() -> None:
+    newest = TopicsRequest(["t"]).prepare({3: (0, 13)})
+    assert newest.encode().hex() == "02" + bytes(16).hex() + "02" + b"t".hex() + "00" + "0000" + "00"
+    assert TopicsRequest(["t"]).prepare({3: (0, 11)}).encode().hex() == "00000001" + "0001" + b"t".hex() + "00"
+
+
+def test_the_golden_response_of_a_broker() -> None:
+    topic = "00000000" + "02" + "00000001" + "02" + "68" + "00002384" + "00" + "00" + "00" + "00000001"
+    topic += "02" + "0000" + "0274" + A + "00"
+    topic += "02" + "0000" + "00000000" + "00000001" + "00000000" + "0200000001" + "0200000001" + "01" + "00"
+    topic += "80000000" + "00" + "00"
+    found = newest_response().decode(BytesIO(bytes.fromhex(topic)))
+    assert topics_in(found) == {"t": TopicNow(1, A)}
+
+
+def newest_response() -> Any:
+    return TopicsRequest(["t"]).prepare({3: (0, 13)}).RESPONSE_TYPE
+
+
+async def test_without_a_broker_nothing_can_be_asked() -> None:
+    with pytest.raises(NodeNotReadyError):
+        await read_topics(SimpleNamespace(get_random_node=lambda: None), ["t"])  # type: ignore[arg-type]
