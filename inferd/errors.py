@@ -97,12 +97,14 @@ def of_kafka(error: BaseException, doing: str, connection: KafkaConnection) -> M
 
 
 def _of_connecting(error: BaseException, doing: str, connection: KafkaConnection, words: str) -> ServerError:
-    servers = connection.bootstrap_servers
-    found = why_unreachable(connection)
-    address, reason = found or (servers, reason_of(error, connection))
-    if reason is not None and reason.kind in _OF_KIND:
+    servers, reason = connection.bootstrap_servers, reason_of(error, connection)
+    address, reason = why_unreachable(connection) or (servers, reason)
+    if reason is None:
+        told = words
+    elif reason.kind in _OF_KIND:
         return _OF_KIND[reason.kind](f"{doing}: {address} {reason.text(_option)}")
-    told = words if found is None else f"{address} {found[1].text(_option)}"
+    else:
+        told = f"{address} {reason.text(_option)}"
     return BrokerUnreachableError(
         f"{doing}: no Kafka broker answers at {servers} ({told}). Is it running? `inferd up` starts one on this machine"
     )

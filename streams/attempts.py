@@ -20,11 +20,16 @@ FORGET_S = 30.0
 FAILURES_MAX = 1_000
 
 
+Servers = tuple[tuple[str, int], ...]
+
+
 class Target(NamedTuple):
-    """An address, and how we introduce ourselves there: other credentials may be accepted."""
+    """An address, the cluster it belongs to, and how we introduce ourselves: other credentials may be accepted."""
 
     host: str
     port: int
+    bootstrap: Servers
+    """The bootstrap servers of the cluster."""
     security_protocol: str
     username: str | None
     ssl_files: tuple[str | None, ...]

@@ -14,25 +14,26 @@
 Private names used, each covered by `tests/unit/streams/test_connections.py`: `AIOKafkaConnection.send` and `connect`,
 `AIOKafkaClient.bootstrap`, `coordinator_lookup`, `_get_conn` and `_metadata_update` (replaced), which all clients use;
 `AIOKafkaConnection._writer` and `_sasl_plain_password`; `_security_protocol`, `_sasl_plain_username` and `_ssl_context`
-of both; `AIOKafkaClient._conns`; `ClusterMetadata._bootstrap_brokers`.
+of both; `AIOKafkaClient._conns` and `_bootstrap_servers`; `ClusterMetadata._bootstrap_brokers`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.cluster import ClusterMetadata
-from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts
 from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import BrokerMetadata
 
 from schemas.connection import KafkaConnection, read_password
-from streams.attempts import Attempts, Target
+from streams.attempts import Attempts, Servers, Target
 from streams.tls import RenewingContext, files_of, tls_context
 from streams.unreachable import Reason, reason_of
 
@@ -50,6 +51,8 @@ _stock_bootstrap: Any = AIOKafkaClient.bootstrap
 _stock_get_conn: Any = AIOKafkaClient._get_conn
 _stock_metadata_update: Any = AIOKafkaClient._metadata_update
 _attempts = Attempts()
+_bootstrap_servers: ContextVar[Servers] = ContextVar("bootstrap_servers", default=())
+"""Of the client that connects; its connections do not know them."""
 
 
 class PasswordFile(str):
@@ -85,7 +88,8 @@ def why_unreachable(connection: KafkaConnection) -> tuple[str, Reason] | None:
     protocol = connection.security_protocol
     username = connection.sasl_username if protocol.startswith("SASL") else None
     files = files_of(connection) if "SSL" in protocol.split("_") else ()
-    latest = _attempts.latest(lambda target: target[2:] == (protocol, username, files))
+    ours = (_servers(connection.bootstrap_servers), protocol, username, files)
+    latest = _attempts.latest(lambda target: target[2:] == ours)
     if latest is None:
         return None
     target, failure = latest
@@ -107,7 +111,7 @@ def _send(connection: Any, request: Any, expect_response: bool = True) -> Any:
 
 async def _connect(connection: Any) -> Any:
     """As aiokafka's own, within `SETUP_TIMEOUT_S`; notes the outcome. Every failure is an `OSError` or `KafkaError`."""
-    target = _target(connection, connection.host, connection.port)
+    target = _target(connection, connection.host, connection.port, _bootstrap_servers.get())
     try:
         if isinstance(connection._sasl_plain_password, PasswordFile):
             connection._sasl_plain_password = read_password(connection._sasl_plain_password)
@@ -131,7 +135,9 @@ async def _get_conn(
     """As aiokafka's own; None, after a moment, where a connection failed too short a time ago to be tried again."""
     node, connected = client.cluster.broker_metadata(node_id), client._conns.get((node_id, group))
     if node is not None and (connected is None or not connected.connected()):
-        pause_s = _attempts.claim(_target(client, node.host, node.port))
+        servers = _servers(client._bootstrap_servers)
+        _bootstrap_servers.set(servers)
+        pause_s = _attempts.claim(_target(client, node.host, node.port, servers))
         if pause_s:
             await asyncio.sleep(min(pause_s, PACE_S))
             client.force_metadata_update()
@@ -142,7 +148,9 @@ async def _get_conn(
 
 async def _bootstrap(client: Any) -> None:
     """As aiokafka's own, once one of the servers may be tried; its error has the last failure as its cause."""
-    targets = [_target(client, host, port) for host, port, _ in client.hosts]
+    servers = _servers(client._bootstrap_servers)
+    _bootstrap_servers.set(servers)
+    targets = [_target(client, host, port, servers) for host, port in servers]
     while pause_s := min(map(_attempts.claim, targets), default=0.0):  # noqa: ASYNC110  (others may try first)
         await asyncio.sleep(pause_s)
     try:
@@ -180,7 +188,7 @@ async def _update_from(connection: AIOKafkaConnection, request: MetadataRequest,
 
 def _bootstrap_nodes(client: Any) -> list[str]:
     """The bootstrap servers as nodes that the client can connect to."""
-    servers = {f"bootstrap-{number}": (host, port) for number, (host, port, _) in enumerate(client.hosts)}
+    servers = {f"bootstrap-{number}": address for number, address in enumerate(_servers(client._bootstrap_servers))}
     client.cluster._bootstrap_brokers = {
         name: BrokerMetadata(name, *address, None) for name, address in servers.items()
     }
@@ -194,8 +202,13 @@ async def _coordinator_lookup(client: Any, coordinator_type: Any, coordinator_ke
     return await _stock_lookup(client, coordinator_type, coordinator_key)
 
 
-def _target(owner: Any, host: str, port: int) -> Target:
+def _servers(servers: str | list[str]) -> Servers:
+    """Hosts and ports of bootstrap servers, sorted."""
+    return tuple(sorted((host, port) for host, port, _ in collect_hosts(servers)))
+
+
+def _target(owner: Any, host: str, port: int, bootstrap: Servers) -> Target:
     """Where a client or connection of aiokafka's connects to, and how."""
     context = owner._ssl_context
     files = context.files if isinstance(context, RenewingContext) else ()
-    return Target(host, port, owner._security_protocol, owner._sasl_plain_username, files)
+    return Target(host, port, bootstrap, owner._security_protocol, owner._sasl_plain_username, files)

@@ -11,7 +11,12 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.fixtures.broker", "tests.fixtures.lane", "tests.fixtures.workers"]
+pytest_plugins = [
+    "tests.fixtures.broker",
+    "tests.fixtures.lane",
+    "tests.fixtures.secure_broker",
+    "tests.fixtures.workers",
+]
 
 settings.register_profile("inferd", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("inferd")
