@@ -27,6 +27,7 @@ from streams.snapshot import (
     PartitionSnapshot,
     StreamsSnapshot,
     TenantSnapshot,
+    WaitSnapshot,
 )
 
 Stage = Literal["starting", "waiting", "running", "draining", "stopped"]
@@ -53,6 +54,7 @@ COPIED = (
     "restoring",
     "restored_records",
     "last_error",
+    "waiting",
 )
 """Fields of a snapshot that the status gives as they are."""
 
@@ -140,6 +142,8 @@ class Status(msgspec.Struct, frozen=True):
     """Changelog records that are still to be read before partitions are open; None while no table is restored."""
     restored_records: int = 0
     last_error: str | None = None
+    waiting: tuple[WaitSnapshot, ...] = ()
+    """Tenants that wait for rights on Kafka, or for their topics; the others are served."""
 
 
 class StatusBoard:

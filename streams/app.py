@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from schemas.errors import DeadlineExceededError, ModelNotFoundError, ModelNotReadyError
 from schemas.topics import TenantTopics
 from streams import record_batches
+from streams.admission import Admission
 from streams.assignor import LaneAssignor
 from streams.cancelling import cancelled
 from streams.commit import PUBLISH_ERRORS
@@ -39,7 +40,7 @@ from streams.status import fault_of, take_snapshot
 from streams.tables import LaneTableManager
 from streams.topic_checks import job_partitions, topic_specs
 from streams.topic_watch import LOOK_INTERVAL_S, TopicWatch, missing_reason
-from streams.topics import TopicState, ensure_topics
+from streams.topics import TopicState
 from streams.tracing import make_tracing
 from streams.watch import StallWatch
 
@@ -66,6 +67,7 @@ class Streams:
         self.measures = LaneMeasures(make_tracing(settings))
         self.deploys: Deploys | None = None
         self.lane: Lane | None = None
+        self.admission = Admission(settings, self._bar)
         self._on_fatal = on_fatal
         self._app: LaneApp | None = None
         self.tenants: Mapping[str, TenantParts] = {}
@@ -92,12 +94,12 @@ class Streams:
         what was started is stopped again then.
         """
         try:
-            topics = await ensure_topics(self.settings)
+            topics = await self.admission.open()
             refusals = Refusals(self.settings, leads=self._leads)
-            deploys = self.deploys = Deploys(
-                self.settings, refusals.refuse, self._crashed, partial(self.measures.observe_step, "load")
-            )
+            loaded, denied = partial(self.measures.observe_step, "load"), self.admission.suspect
+            deploys = self.deploys = Deploys(self.settings, refusals.refuse, self._crashed, loaded, denied)
             self._custom.follow(deploys.catalogs)
+            deploys.follow(self.admission.readable)
             await deploys.start()
             self._run(refusals.run(), "refusals")
             self._run(self._ping(deploys), "ping")
@@ -117,7 +119,9 @@ class Streams:
         stages = [stage for tenant in self.tenants.values() for stage in tenant.stages]
         guarantee = guarantee_of(self.settings, self.measures)
         lane = self.lane = Lane(self.settings, stages, group, guarantee, self.measures, self._crashed, self.topics)
-        app.intake = lane
+        lane.on_denied(self.admission.suspect)
+        app.intake, app.denied = lane, self.admission.suspect
+        self.admission.admit(deploys)
         record_batches.install(set(lane.topics), self.settings.limits.batch_expanded_bytes_max)
         app.on_rebalance_complete.connect(self._on_rebalance_complete)
         for topic in sorted(lane.topics):
@@ -127,6 +131,7 @@ class Streams:
         self._run(self._run_app(app), "faust")
         self._run(self._watch(app, lane), "watch")
         self._run(self._watch_topics(group, lane), "topics")
+        self._run(self.admission.run(deploys), "admission")
 
     def _claim_directory(self) -> Path | None:
         """Where tables are kept beside their changelogs; None for in memory."""
@@ -157,6 +162,7 @@ class Streams:
         if self._slot is not None:
             self._slot.close()
             self._slot = None
+        await self.admission.close()
         if self.deploys is not None:
             await self.deploys.stop()
         if self.measures.tracing is not None:
@@ -229,6 +235,8 @@ class Streams:
         parts = self.tenants.get(tenant)
         if parts is None:
             raise ModelNotFoundError(f"tenant {tenant!r} is not served here")
+        if (refusal := self.admission.refusal(tenant)) is not None:
+            raise ModelNotReadyError(f"tenant {tenant!r} is not served here now: {refusal}")
         request = parts.requests.direct.ask(value, headers, int(time.time() * 1000))
         self.lane.wake()
         try:
@@ -246,6 +254,10 @@ class Streams:
         assert self._app is not None
         return cast(LaneConsumer, self._app.consumer)
 
+    def _bar(self, topics: frozenset[str]) -> None:
+        if self._app is not None:
+            self._consumer().bar(topics)
+
     def _owned_jobs(self) -> Mapping[str, OwnedJobs]:
         return {tenant: parts.jobs.owned for tenant, parts in self.tenants.items()}
 
@@ -258,9 +270,9 @@ class Streams:
         urls = owner_urls(self._app).values() if self._app is not None else ()
         return frozenset(urls) - {self.settings.url}
 
-    def _leads(self) -> bool:
-        """Whether this worker speaks for the group: it owns partition 0 of the first tenant's requests."""
-        first = TenantTopics(self.settings.namespace, self.settings.tenants[0]).name("requests")
+    def _leads(self, tenant: str) -> bool:
+        """Whether this worker speaks for the group about a tenant: it owns partition 0 of its requests."""
+        first = TenantTopics(self.settings.namespace, tenant).name("requests")
         return self.lane is not None and TopicPartition(first, 0) in self.lane.partitions
 
     # ------------------------------------------------------------------ watching
@@ -286,8 +298,12 @@ class Streams:
             with contextlib.suppress(*PUBLISH_ERRORS):  # whether the broker answers, others say
                 await self.topics.look()
                 if lane.settled:
-                    group.refresh({t: count for t, count in self.topics.partitions.items() if t in lane.topics})
+                    group.refresh({t: n for t, n in self.topics.partitions.items() if t in self._readable(lane)})
                 lane.look_at_topics()
+
+    def _readable(self, lane: Lane) -> frozenset[str]:
+        """Topics of the lane that are not barred for want of a right."""
+        return lane.topics - (self._app.barred if self._app is not None else frozenset())
 
     def _read_again(self, topic: str) -> None:
         self._reader.forget(topic)
@@ -300,7 +316,7 @@ class Streams:
         if self.lane is None or self._app is None or not self.lane.settled:
             return problems
         assigned = owner_urls(self._app).keys() | self.lane.assigned
-        problems += self.topics.unowned_reasons(self.lane.topics, assigned, self._app.partitions_max)
+        problems += self.topics.unowned_reasons(self._readable(self.lane), assigned, self._app.partitions_max)
         return problems + self.lane.unserved
 
     async def _ping(self, deploys: Deploys) -> None:

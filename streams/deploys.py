@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from schemas.codec import check_manifest_key, decode_alias, decode_manifest
@@ -25,13 +25,13 @@ from streams.callbacks import when_done
 from streams.cancelling import cancelled
 from streams.connections import client_options
 from streams.inference.catalog import ModelCatalog
+from streams.model_reader import ModelReader
 from streams.refusals import ModelRecord, Refused
 from streams.rollout import Rollout
 from streams.settings import StreamSettings
 
 log = structlog.get_logger(__name__)
 
-POLL_MS = 1_000
 PING_TIMEOUT_S = 5.0
 RETRY_S = 1.0
 
@@ -45,29 +45,39 @@ class Deploys:
         refused: Refused,
         crashed: Callable[[BaseException], None] = lambda error: None,
         loaded: Callable[[float], None] = lambda _seconds: None,
+        denied: Callable[[], None] = lambda: None,
     ) -> None:
         """`refused` is called with each record that is none, or names a model that does not pass; `crashed` with what
         ended the following and nobody expected; `loaded` with the seconds that the trial and loading of a version
-        took."""
+        took; `denied` where the broker refuses a fetch for want of a right."""
         self.catalogs = {tenant: ModelCatalog() for tenant in settings.tenants}
         self.reachable_at: float | None = None
         """When the broker last answered, on the monotonic clock."""
         self._settings = settings
         self._refused = refused
         self._crashed = crashed
-        self._topics = [TenantTopics(settings.namespace, tenant) for tenant in settings.tenants]
+        self._denied = denied
+        self._wanted = frozenset(settings.tenants)
+        self.loaded: frozenset[str] = frozenset()
+        """Tenants whose records were read to their end, and whose models were loaded."""
+        self._topics = {tenant: TenantTopics(settings.namespace, tenant) for tenant in settings.tenants}
         self._stores = {
             t: ArtifactStore(settings.data_dir / "artifacts" / t, settings.limits) for t in settings.tenants
         }
         self._rollout = Rollout(settings, self.catalogs, self._stores, refused, loaded)
         self._disk_fault: str | None = None
         self._consumer: AIOKafkaConsumer | None = None
+        self._reader: ModelReader | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def fault(self) -> str | None:
         """What deploys wait for that is no model's fault, in words; None while all is well."""
         return self._disk_fault or self._rollout.fault
+
+    def follow(self, tenants: frozenset[str]) -> None:
+        """Reads the records of these tenants, and of no others, from now on."""
+        self._wanted = tenants
 
     async def start(self) -> None:
         """Reads everything up to now, tries and loads what is complete; then goes on in the background.
@@ -85,12 +95,14 @@ class Deploys:
             enable_auto_commit=False,
         )
         await consumer.start()
-        partitions = [TopicPartition(t.name(s), 0) for t in self._topics for s in ("model-artifacts", "models")]
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning()
-        await self._catch_up(consumer, await consumer.end_offsets(partitions))
+        reader = self._reader = ModelReader(consumer, self._topics)
+        await reader.choose(self._wanted)
+        while await reader.read_to_end() != self._wanted:
+            for record in await reader.fetch():
+                self._apply(record)
         await self._rollout.advance()
-        self._tasks = [self._start(self._follow(consumer)), self._start(self._rollout.run())]
+        self.loaded = self._wanted
+        self._tasks = [self._start(self._read(reader)), self._start(self._rollout.run())]
 
     async def stop(self) -> None:
         """Ends the following; a trial that is running is left to its own time limit."""
@@ -101,40 +113,45 @@ class Deploys:
 
     def read_again(self, topic: str) -> None:
         """Reads a topic of models from its beginning: it was created again. What serves goes on serving."""
-        tp = TopicPartition(topic, 0)
-        if self._consumer is not None and tp in self._consumer.assignment():
-            self._consumer.seek(tp, 0)
+        if self._reader is not None:
+            self._reader.read_again(topic)
 
     async def ping(self) -> bool:
         """Whether the broker answers a question of this connection in time."""
-        if self._consumer is None:
+        if self._reader is None:
             return False
         try:
-            question = self._consumer.end_offsets([TopicPartition(self._topics[0].name("models"), 0)])
             async with asyncio.timeout(PING_TIMEOUT_S):
-                await question
+                await self._reader.ask()
         except (KafkaError, OSError):
             return False
         self.reachable_at = time.monotonic()
         return True
 
-    async def _catch_up(self, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> None:
-        while any([await consumer.position(tp) < end for tp, end in ends.items()]):
-            for record in _in_order(await consumer.getmany(timeout_ms=POLL_MS)):
-                self._apply(record)
-
-    async def _follow(self, consumer: AIOKafkaConsumer) -> None:
+    async def _read(self, reader: ModelReader) -> None:
         while True:
             try:
-                fetched = await consumer.getmany(timeout_ms=POLL_MS)
+                await reader.choose(self._wanted)
+                fetched = await reader.fetch()
+                for record in fetched:
+                    await self._apply_at_last(record)
+                await self._load(await reader.read_to_end(), new=bool(fetched))
             except (KafkaError, OSError) as error:
                 log.warning("models_unreadable", error=type(error).__name__, detail=str(error)[:200])
+                self._denied()
                 await asyncio.sleep(RETRY_S)
-                continue
-            for record in _in_order(fetched):
-                await self._apply_at_last(record)
-            if fetched:
-                self._rollout.nudge()
+
+    async def _load(self, read: frozenset[str], *, new: bool) -> None:
+        """Has new records looked at; those of a tenant that was just read for the first time, before it is served."""
+        if new:
+            self._rollout.nudge()
+        if not read <= self.loaded:
+            try:
+                await self._rollout.advance()
+            except ServerError:
+                self._rollout.nudge()  # it says what it waits for, and tries again
+            else:
+                self.loaded |= read
 
     async def _apply_at_last(self, record: ModelRecord) -> None:
         """Applies a record, as often as it takes: one that is passed over would be missing until the next start."""
@@ -208,9 +225,3 @@ class Deploys:
 
 def _tenant(record: ModelRecord) -> str:
     return record.topic.split(".")[1]
-
-
-def _in_order(fetched: dict[TopicPartition, list[ModelRecord]]) -> Iterable[ModelRecord]:
-    """Parts before manifests: what one poll brings of both belongs together more often than not."""
-    for tp in sorted(fetched, key=lambda tp: not tp.topic.endswith("model-artifacts")):
-        yield from fetched[tp]

@@ -7,13 +7,22 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
-from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, NoBrokersAvailable, NodeNotReadyError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    KafkaConnectionError,
+    KafkaTimeoutError,
+    NoBrokersAvailable,
+    NodeNotReadyError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
 
 from streams.commit import PUBLISH_ERRORS
 
 log = structlog.get_logger(__name__)
 
 NO_CONNECTION = (KafkaConnectionError, NodeNotReadyError, NoBrokersAvailable, ConnectionError, EOFError)
+DENIED = (GroupAuthorizationFailedError, TopicAuthorizationFailedError, TransactionalIdAuthorizationFailed)
 RETRY_S_MIN, RETRY_S_MAX = 0.1, 5.0
 
 
@@ -26,6 +35,8 @@ class Faults:
         self.retry_s = RETRY_S_MIN
         """How long the next failure of something that seemed to be over has to wait."""
         self._attempt_timeout_s = attempt_timeout_s
+        self.denied: Callable[[], None] = lambda: None
+        """Called where the broker refuses something for want of a right."""
 
     def note(self, what: str, error: BaseException) -> None:
         """Says once that work has to wait; what exactly it waits for may change meanwhile."""
@@ -33,6 +44,8 @@ class Faults:
         if self.current is None:
             log.warning("lane_fault", fault=fault)
         self.current = fault
+        if is_denied(error):
+            self.denied()
 
     def clear(self) -> None:
         """Something came through: nothing has to wait any more."""
@@ -71,6 +84,11 @@ class Faults:
                 return
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, RETRY_S_MAX)
+
+
+def is_denied(error: BaseException) -> bool:
+    """Whether a right (ACL) is missing; a producer that ends for want of one names it as its cause."""
+    return isinstance(error, DENIED) or (error.__cause__ is not None and is_denied(error.__cause__))
 
 
 def cause(error: BaseException) -> str:

@@ -10,27 +10,37 @@ Private names used, each covered by `tests/unit/streams/test_fetch.py`, which fa
 `Consumer._getmany`, `Consumer._new_consumer_thread`, `ConsumerThread._create_worker_consumer` (the hooks themselves),
 `ServiceThread._thread_started`, `Service._stopped`, `Service._default_start`, `Service._default_stop_*` (a service
 thread without a thread), `AIOKafkaConsumerThread._consumer` (to reach aiokafka's consumer), and that one's
-`_isolation_level`, `_fetch_max_wait_ms`, `_coordinator` (nobody else knows the generation at once) and
-`_fetcher._fetch_task` (whose end nobody is told).
+`_isolation_level`, `_fetch_max_wait_ms`, `_client` (to refresh what it knows of topics), `_coordinator` (nobody else
+knows the generation at once), `_coordinator._pending_exception` (an error that the coordinator waits to be asked for:
+Faust never asks), `_fetcher._fetch_task` (whose end nobody is told) and `_subscription.assign_from_subscribed` (for
+barred topics).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import faust
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
+from faust.exceptions import ConsumerNotStarted
 from faust.transport.consumer import RecordMap
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from streams.inference.micro_batch import Record
 
+log = structlog.get_logger(__name__)
+
 FETCH_MAX_WAIT_MS = 100
 WAIT_WHILE_FULL_S = 0.05
 """How long a fetch may wait while some lane partition has no room: room may come at any moment."""
+DENIED_PAUSE_S = 0.2
+"""How long a fetch waits that the broker has refused for want of a right."""
 
 Records = Sequence[Record]
 
@@ -94,7 +104,15 @@ class LoopConsumerThread(driver.AIOKafkaConsumerThread):
         # Faust lets the broker hold a fetch for 1.5 s, and a node has one fetch at a time: a partition that is not
         # part of it, because its last records were not taken yet, would wait as long beside an idle one.
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001
+        subscription: Any = consumer._subscription  # noqa: SLF001
+        assign = subscription.assign_from_subscribed
+        # One partition that may not be read keeps aiokafka from reading any other of the same node.
+        subscription.assign_from_subscribed = lambda tps: assign(self._allowed(tps))
         return consumer
+
+    def _allowed(self, tps: Iterable[TopicPartition]) -> list[TopicPartition]:
+        barred = cast(LaneApp, self.app).barred
+        return [tp for tp in tps if tp.topic not in barred]
 
 
 class LaneConsumer(driver.Consumer):
@@ -121,12 +139,35 @@ class LaneConsumer(driver.Consumer):
         coordinator: Any = self.aiokafka._coordinator  # noqa: SLF001
         return int(coordinator.generation)
 
+    def bar(self, topics: frozenset[str]) -> None:
+        """Does not work on these topics from now on, but on all others: partitions are assigned anew where needed.
+
+        To be called regularly: an error of the group's coordination is over only once somebody has asked for it.
+        """
+        app = cast(LaneApp, self.app)
+        changed, app.barred = topics != app.barred, topics
+        with contextlib.suppress(ConsumerNotStarted):
+            coordinator: Any = self.aiokafka._coordinator  # noqa: SLF001
+            if coordinator and (changed or coordinator._pending_exception is not None):  # noqa: SLF001
+                self._rejoin()
+
+    def _rejoin(self) -> None:
+        """Takes note of what the coordination failed of, and joins the group again."""
+        coordinator: Any = self.aiokafka._coordinator  # noqa: SLF001
+        try:
+            coordinator.check_errors()
+        except KafkaError as error:
+            log.info("group_rejoined", after=f"{type(error).__name__}: {error}"[:200])
+        # A topic that we may see again is not known until then.
+        self.aiokafka._client.force_metadata_update()  # noqa: SLF001
+        coordinator.request_rejoin()
+
     def _new_consumer_thread(self) -> LoopConsumerThread:
         return LoopConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:  # noqa: ASYNC109
         # A copy, because Faust changes its set while we wait, and an empty set means *all* to aiokafka.
-        active = kafka_tps(active_partitions or ())
+        active = {tp for tp in kafka_tps(active_partitions or ()) if tp.topic not in cast(LaneApp, self.app).barred}
         if full := self.intake.full(active):
             active -= full
             timeout = min(timeout, WAIT_WHILE_FULL_S)
@@ -135,6 +176,11 @@ class LaneConsumer(driver.Consumer):
             return {}
         try:
             fetched = await super()._getmany(cast(set[TP], active), timeout)
+        except (GroupAuthorizationFailedError, TopicAuthorizationFailedError):
+            self.intake.suspect()
+            cast(LaneApp, self.app).denied()
+            await asyncio.sleep(DENIED_PAUSE_S)
+            return {}
         except BaseException:
             self.intake.suspect()
             raise
@@ -182,6 +228,10 @@ class LaneApp(faust.App):
     intake: Intake
     partitions_max: Mapping[str, int]
     """By topic, how many of its partitions are assigned; all of a topic that is not here."""
+    denied: Callable[[], None]
+    """Called where the broker refuses a fetch for want of a right."""
+    barred: frozenset[str] = frozenset()
+    """Topics that are neither assigned nor fetched."""
 
     def _new_transport(self) -> LaneTransport:
         return LaneTransport(self.conf.broker_consumer, self)

@@ -161,6 +161,10 @@ class Lane:
         """What work waits for, in words; None while all is well."""
         return self._faults.current
 
+    def on_denied(self, denied: Callable[[], None]) -> None:
+        """Has `denied` called where the broker refuses something for want of a right."""
+        self._faults.denied = denied
+
     @property
     def settled(self) -> bool:
         """Whether the last assignment has been taken over."""

@@ -32,8 +32,8 @@ class Refusals:
     A worker that joins reads them all again: what is older than its start was refused before, and is not copied twice.
     """
 
-    def __init__(self, settings: StreamSettings, leads: Callable[[], bool]) -> None:
-        """`leads`: whether this worker speaks for the group now."""
+    def __init__(self, settings: StreamSettings, leads: Callable[[str], bool]) -> None:
+        """`leads`: whether this worker speaks for the group about a tenant now."""
         self._settings = settings
         self._leads = leads
         self._waiting: deque[tuple[ModelRecord, InferenceError]] = deque()
@@ -42,7 +42,7 @@ class Refusals:
 
     def refuse(self, record: ModelRecord, error: InferenceError) -> None:
         """Keeps a refused record for publication, where it arrived after the start and this worker leads."""
-        if not (self._live and self._leads()):
+        if not (self._live and self._leads(_tenant(record))):
             return
         if len(self._waiting) >= WAITING_MAX:
             log.error("refusal_dropped", topic=record.topic, offset=record.offset, reason="too many wait")
@@ -76,8 +76,7 @@ class Refusals:
 
     async def _publish(self, producer: AIOKafkaProducer, record: ModelRecord, error: InferenceError) -> None:
         letter = dead_letter_of(record, TopicPartition(record.topic, record.partition), error, self._settings.worker_id)
-        tenant = record.topic.split(".")[1]
-        topic = TenantTopics(self._settings.namespace, tenant).name("dead-letters")
+        topic = TenantTopics(self._settings.namespace, _tenant(record)).name("dead-letters")
         outgoing = (record.key, record.value, [*letter.headers()])
         # As a batch: the producer itself sends nothing without key and value, and no more than a megabyte.
         for future in await produce(producer, topic, record.partition, [outgoing], int(time.time() * 1000)):
@@ -87,3 +86,7 @@ class Refusals:
         """A record that the broker will never take must not keep those behind it waiting."""
         record, _ = self._waiting.popleft()
         log.error("refusal_dropped", topic=record.topic, offset=record.offset, reason=type(failure).__name__)
+
+
+def _tenant(record: ModelRecord) -> str:
+    return record.topic.split(".")[1]

@@ -70,6 +70,7 @@ class Rollout:
         self._catalogs, self._stores, self._refused, self._loaded = catalogs, stores, refused, loaded
         self._waiting: dict[tuple[str, str, int], _Waiting] = {}
         self._changed = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="inferd-models")
 
     def announce(self, tenant: str, manifest: Manifest, record: ModelRecord) -> None:
@@ -114,7 +115,8 @@ class Rollout:
         `ServerError` where the disk does not do its part. Where trials cannot be held, they are tried again later.
         """
         try:
-            await self._advance()
+            async with self._turn:
+                await self._advance()
         except ServerError:
             raise
         except Exception:  # whatever is the matter with one version, it must not end the following of others

@@ -133,6 +133,14 @@ class JobsSnapshot(msgspec.Struct, frozen=True):
     chunk_s: float
 
 
+class WaitSnapshot(msgspec.Struct, frozen=True):
+    """A tenant that is not served, or not with everything."""
+
+    tenant: str
+    reason: str
+    """What it waits for, and what to do."""
+
+
 class StreamsSnapshot(msgspec.Struct, frozen=True):
     """All that `/status` and `/metrics` tell of the streams."""
 
@@ -172,3 +180,5 @@ class StreamsSnapshot(msgspec.Struct, frozen=True):
     """From a request over HTTP to its answer, inside the streams."""
     steps: dict[Step, LatencySnapshot] = {}
     """Each step of the work, once a micro-batch, model, message or chunk."""
+    waiting: tuple[WaitSnapshot, ...] = ()
+    """Tenants that wait for rights on Kafka, or for their topics."""

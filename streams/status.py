@@ -23,6 +23,7 @@ from streams.snapshot import (
     Phase,
     StreamsSnapshot,
     TenantSnapshot,
+    WaitSnapshot,
 )
 from streams.unreachable import setting_name
 
@@ -66,16 +67,21 @@ def take_snapshot(streams: Streams, phase: Phase, phase_for_s: float) -> Streams
         direct=measures.direct.snapshot(),
         steps={step: histogram.snapshot() for step, histogram in measures.steps.items()},
         last_error=_last_error(streams),
+        waiting=tuple(WaitSnapshot(tenant, reason) for tenant, reason in streams.admission.waits.items()),
     )
 
 
 def _last_error(streams: Streams) -> str | None:
-    problem = next(iter(streams.topic_problems()), None)
-    return fault_of(streams) or problem or (streams.deploys.fault if streams.deploys is not None else None)
+    of_tenants = [f"tenant {tenant} waits: {reason}" for tenant, reason in streams.admission.waits.items()]
+    of_topics = next(iter(streams.topic_problems()), None)
+    of_models = streams.deploys.fault if streams.deploys is not None else None
+    return fault_of(streams) or "; ".join(of_tenants) or of_topics or of_models
 
 
 def fault_of(streams: Streams) -> str | None:
-    """What work waits for: the lane's fault, or a broker that does not answer."""
+    """What work waits for: rights, if all tenants lack some, the lane's fault, or a broker that does not answer."""
+    if streams.admission.fault is not None:
+        return streams.admission.fault
     fault = streams.lane.fault if streams.lane is not None else None
     if fault is None and (silent_s := _silent_s(streams)) > UNREACHABLE_S:
         fault = f"the broker has not answered for {silent_s:.0f} s"

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from schemas.jobs import JobStatus
 from schemas.requests import ID_PATTERN, NAME_PATTERN, Output, Scalar
+from streams.snapshot import WaitSnapshot
 
 REFERENCE_PATTERN = rf"^{NAME_PATTERN}(:[1-9][0-9]{{0,8}}|@{NAME_PATTERN})?$"
 
@@ -76,10 +77,11 @@ class Live(Struct):
 
 
 class Health(Struct):
-    """Whether requests are being served, and why not."""
+    """Whether requests are being served, why not, and tenants that wait for rights on Kafka or for their topics."""
 
     status: Literal["healthy", "unhealthy"]
     reasons: list[str] = []
+    waiting: list[WaitSnapshot] = []
 
 
 class Form(Struct):

@@ -42,10 +42,13 @@ async def livez(_request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """200 where requests are being served, else 503 with the reasons."""
+    """200 where requests are being served, else 503 with the reasons; tenants that wait meanwhile are named."""
     board = request.app[BOARD]
-    if reasons := board.unready(board.snapshot()):
+    snapshot = board.snapshot()
+    if reasons := board.unready(snapshot):
         return json_response({"status": "unhealthy", "reasons": reasons}, 503)
+    if snapshot is not None and snapshot.waiting:
+        return json_response({"status": "healthy", "waiting": snapshot.waiting})
     return json_response({"status": "healthy"})
 
 
@@ -70,6 +73,7 @@ def of_tenant(found: Status, tenant: str) -> Status:
         cache=tuple(item for item in found.cache if item.tenant == tenant),
         jobs=tuple(item for item in found.jobs if item.tenant == tenant),
         partitions=partitions,
+        waiting=tuple(item for item in found.waiting if item.tenant == tenant),
         lag=sum(lags) if lags else None,
         throughput=None,
         latency={},

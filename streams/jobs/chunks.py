@@ -88,6 +88,8 @@ class JobChunks:
         self._worker_id = settings.worker_id
         self._clock = clock
         self._in_thread = in_thread
+        self._closed: set[int] = set()
+        """Partitions that were owned and are not any more."""
 
     def unit(self, number: int) -> Hashable:
         return (self.topic, number)
@@ -105,7 +107,7 @@ class JobChunks:
         timestamps = [record.timestamp for _, records in work for record in records]
         self._measures.observe_step_since("queue", timestamps, self._clock() * 1000)
         parts = [(tp, [(record, self._read(record)) for record in records]) for tp, records in work]
-        chunks = [read for _, part in parts for _, read in part if isinstance(read, Chunk)]
+        chunks = [(tp.partition, read) for tp, part in parts for _, read in part if isinstance(read, Chunk)]
         started = time.perf_counter()
         results = iter(await self._score(chunks))
         steps = [self._steps(tp, part, results) for tp, part in parts]
@@ -134,17 +136,17 @@ class JobChunks:
 
     # ------------------------------------------------------------------ scoring
 
-    async def _score(self, chunks: Sequence[Chunk]) -> list[bytes]:
-        """The result of each chunk."""
+    async def _score(self, chunks: Sequence[tuple[int, Chunk]]) -> list[bytes]:
+        """The result of each chunk; each comes with the partition that it was read from."""
         if not chunks:
             return []
         started = time.perf_counter()
-        works = [await self._patient_work(chunk) for chunk in chunks]
+        works = [await self._patient_work(number, chunk) for number, chunk in chunks]
         results = await self._results(works)
         elapsed = time.perf_counter() - started
         self._measures.observe_step("process", elapsed)
         self.scored.chunks += len(chunks)
-        self.scored.rows += sum(chunk.row_count for chunk in chunks)
+        self.scored.rows += sum(chunk.row_count for _, chunk in chunks)
         self.scored.seconds += elapsed
         return results
 
@@ -161,14 +163,18 @@ class JobChunks:
             draft.fail(internal_error(fault))
             return [draft.encode(self._limits)]
 
-    async def _patient_work(self, chunk: Chunk) -> ChunkWork:
-        """As `_work`; a broker that does not answer is waited for, since nothing can be published meanwhile either."""
-        while True:
+    async def _patient_work(self, number: int, chunk: Chunk) -> ChunkWork:
+        """As `_work`; a broker that does not answer is waited for, since nothing can be published meanwhile either.
+
+        Not for longer than the partition is owned: the result is dropped then, and other tenants' chunks wait.
+        """
+        while number not in self._closed:
             try:
                 return await self._work(chunk)
             except PUBLISH_ERRORS as error:
                 log.warning("chunk_source_unreadable", job=chunk.job_id, chunk=chunk.chunk, reason=describe(error))
                 await asyncio.sleep(READ_AGAIN_S)
+        return chunk_work(chunk, None, None, self._limits)
 
     async def _work(self, chunk: Chunk) -> ChunkWork:
         """A chunk with what it refers to."""
@@ -262,9 +268,11 @@ class JobChunks:
 
     # ------------------------------------------------------------------ a stage
 
-    async def opened(self, number: int) -> None: ...
+    async def opened(self, number: int) -> None:
+        self._closed.discard(number)
 
-    def closed(self, number: int) -> None: ...
+    def closed(self, number: int) -> None:
+        self._closed.add(number)
 
     def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
         for effects in dropped:

@@ -86,6 +86,7 @@ async def test_what_a_worker_that_stops_does_not_come_to_is_refused(tmp_path: Pa
     direct = DirectRequests(9)
     streams = Streams(StreamSettings(KafkaConnection(), "w1", tmp_path), lambda *_: None)
     streams.lane, streams._stage = cast(Any, StuckLane()), "running"
+    streams.admission._admitted.add("default")
     streams.tenants = {"default": cast(Any, SimpleNamespace(requests=SimpleNamespace(direct=direct), tables=()))}
     scored, waiting = (asyncio.create_task(streams.predict("default", VALUE)) for _ in range(2))
     await asyncio.sleep(0)

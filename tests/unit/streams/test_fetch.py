@@ -21,6 +21,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.transport.consumer import Consumer as FaustConsumer
 from faust.transport.consumer import ConsumerThread
@@ -29,6 +30,7 @@ from faust.types import TP
 from mode.threads import QueueServiceThread, ServiceThread
 
 from schemas.connection import KafkaConnection
+from streams import fetch as fetch_module
 from streams.app import create_app
 from streams.fetch import FETCH_MAX_WAIT_MS, WAIT_WHILE_FULL_S, LaneApp, LaneConsumer, LoopConsumerThread
 from streams.settings import GroupSettings, LaneSettings, StreamSettings
@@ -399,18 +401,95 @@ async def test_lane_topics_have_no_stream_that_faust_could_miss(
     assert verified == [OTHER_TP]
 
 
+# Topics that may not be read
+
+
+class FakeCoordinator:
+    """aiokafka's coordinator of the group, whose errors wait to be asked for."""
+
+    def __init__(self, error: KafkaError | None = None) -> None:
+        self._pending_exception = error
+        self.joins = 0
+
+    def check_errors(self) -> None:
+        error, self._pending_exception = self._pending_exception, None
+        if error is not None:
+            raise error
+
+    def request_rejoin(self) -> None:
+        self.joins += 1
+
+
+def with_coordinator(transport: Transport, error: KafkaError | None = None) -> tuple[FakeCoordinator, list[None]]:
+    coordinator, refreshed = FakeCoordinator(error), list[None]()
+    kafka = cast(Any, transport.kafka)
+    kafka._coordinator = coordinator
+    kafka._client = SimpleNamespace(force_metadata_update=lambda: refreshed.append(None))
+    return coordinator, refreshed
+
+
+def test_a_coordinator_keeps_an_error_until_it_is_asked() -> None:
+    assert "self._pending_exception = None" in inspect.getsource(GroupCoordinator.check_errors)
+    assert "self._pending_exception = exc" in inspect.getsource(GroupCoordinator._push_error_to_user)
+    assert "self._subscription.assign_from_subscribed(" in inspect.getsource(GroupCoordinator._on_join_complete)
+
+
+async def test_other_barred_topics_are_a_new_assignment(transport: Transport) -> None:
+    coordinator, refreshed = with_coordinator(transport)
+    barred = [frozenset({OTHER_TOPIC}), frozenset({OTHER_TOPIC}), frozenset[str]()]
+    joins = []
+    for topics in barred:
+        transport.consumer.bar(topics)
+        joins.append(coordinator.joins)
+    assert joins == [1, 1, 2]
+    assert len(refreshed) == 2, "topics may be seen that were hidden before"
+
+
+async def test_an_error_of_the_coordination_is_asked_for_and_the_group_joined_again(transport: Transport) -> None:
+    coordinator, _ = with_coordinator(transport, GroupAuthorizationFailedError("inferd"))
+    transport.consumer.bar(frozenset())
+    assert (coordinator.joins, coordinator._pending_exception) == (1, None)
+
+
+async def test_topics_can_be_barred_before_the_consumer_is_there(transport: Transport) -> None:
+    transport.thread._consumer = None
+    transport.consumer.bar(frozenset({OTHER_TOPIC}))
+    assert transport.app.barred == {OTHER_TOPIC}
+
+
+async def test_barred_topics_are_not_asked_for(transport: Transport) -> None:
+    transport.app.barred = frozenset({OTHER_TOPIC})
+    transport.fetcher.ready = [{}]
+    await transport.fetch(LANE_TP, OTHER_TP)
+    assert transport.fetcher.asked[0][0] == {kafka_tp(LANE_TP)}
+
+
+@pytest.mark.parametrize("error", [TopicAuthorizationFailedError(LANE_TOPIC), GroupAuthorizationFailedError("inferd")])
+async def test_a_fetch_without_the_right_crashes_nothing(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch, error: KafkaError
+) -> None:
+    monkeypatch.setattr(fetch_module, "DENIED_PAUSE_S", 0.0)
+    denied: list[None] = []
+    transport.app.denied = lambda: denied.append(None)
+    transport.fetcher.ready = [error]
+    assert await transport.fetch(LANE_TP) == {}
+    assert len(denied) == 1
+    assert transport.intake.calls == ["suspect"]
+
+
 # The app
 
 
 async def test_the_consumer_reads_what_is_committed_with_fausts_own_assignor(
     transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app, made = transport.app, {}
+    app, made, assigned = transport.app, {}, list[Any]()
 
     class Captured(AIOKafkaConsumer):
         def __init__(self, **options: Any) -> None:
             made.update(options)
             self._closed = True  # nothing to warn of: it is never started
+            self._subscription: Any = SimpleNamespace(assign_from_subscribed=assigned.append)
 
     monkeypatch.setattr(aiokafka, "AIOKafkaConsumer", Captured)
     consumer = transport.thread._create_worker_consumer(app.transport)  # type: ignore[arg-type]
@@ -421,6 +500,9 @@ async def test_the_consumer_reads_what_is_committed_with_fausts_own_assignor(
     assert made["enable_auto_commit"] is False
     assert made["group_id"] == "inferd"
     assert made["bootstrap_servers"] == ["broker-1:9092", "broker-2:9093"]
+    app.barred = frozenset({OTHER_TOPIC})
+    cast(Any, consumer)._subscription.assign_from_subscribed([kafka_tp(LANE_TP), kafka_tp(OTHER_TP)])
+    assert assigned == [[kafka_tp(LANE_TP)]], "a topic that may not be read is not assigned"
 
 
 def test_the_fetcher_is_made_with_what_was_set_on_the_consumer() -> None:
@@ -494,6 +576,7 @@ SHOW = """
 import asyncio
 from pathlib import Path
 from schemas.connection import KafkaConnection
+from streams import fetch as fetch_module
 from streams.app import create_app
 from streams.settings import StreamSettings
 async def show():

@@ -13,9 +13,12 @@ from typing import Any, cast
 import msgspec
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import TopicAuthorizationFailedError
 
 from schemas.connection import KafkaConnection
+from schemas.job_chunk_codec import decode_chunk, encode_chunk
 from schemas.job_codec import encode_cancel, encode_close, encode_open, encode_retry, encode_rows, encode_submit
+from schemas.jobs import Chunk, Source
 from schemas.topics import Stream
 from streams.app import create_app
 from streams.effects import Effects
@@ -170,3 +173,29 @@ async def test_a_job_whose_model_nobody_deploys_fails_after_a_while(log: Log) ->
     log.append("jobs", 0, b"early", encode_submit("nobody", GOOD_ROWS))
     await log.settle()
     assert log.status("early")["status"] == "failed"
+
+
+async def test_a_chunk_whose_source_cannot_be_read_waits_only_while_its_partition_is_owned(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.append("jobs", 0, b"j", encode_submit("sum", GOOD_ROWS))
+    messages, _, chunks = log.stages
+    await log._advance(messages, 0, 0)
+    (inline,) = log.written("job-chunks")
+    source = Source(0, 0, len(GOOD_ROWS))
+    chunk = msgspec.structs.replace(cast(Chunk, decode_chunk(inline.value)), rows=None, source=source)
+    log.append("job-chunks", 0, inline.key, encode_chunk(chunk))
+    tp, refused = TopicPartition(inline.topic, 0), asyncio.Event()
+    record = log.records[tp][-1]
+
+    async def denied(_tp: TopicPartition, _offset: int) -> Any:
+        refused.set()
+        raise TopicAuthorizationFailedError(TOPICS.name("jobs"))
+
+    monkeypatch.setattr(log, "read", denied)
+    processing = asyncio.create_task(chunks.process([(tp, [record])]))
+    await refused.wait()
+    assert not processing.done()
+    chunks.closed(tp.partition)
+    async with asyncio.timeout(10):
+        await processing

@@ -51,7 +51,7 @@ class Desk:
 async def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Desk]:
     broker, leading = FakeBroker(), [True]
     broker.acknowledges = True
-    desk = Desk(broker, Refusals(follow_settings(tmp_path), lambda: leading[0]), leading)
+    desk = Desk(broker, Refusals(follow_settings(tmp_path), lambda _tenant: leading[0]), leading)
 
     async def open_producer(*_: Any) -> Any:
         if desk.opening_fails:

@@ -65,6 +65,7 @@ class FakeStreams:
         self.generation, self.rebalances = 5, 2
         self.ends: dict[TopicPartition, int] = {}
         self.problems: list[str] = []
+        self.admission = SimpleNamespace(waits={}, fault=None)
 
     def highwater(self, tp: TopicPartition) -> int | None:
         return self.ends.get(tp)

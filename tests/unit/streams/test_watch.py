@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from schemas.connection import KafkaConnection
+from streams import admission as admission_module
 from streams import app as app_module
 from streams import composition, record_batches
 from streams.app import EXIT_FAILED, EXIT_STALLED, Streams
 from streams.direct import DirectRequests
 from streams.inference.catalog import ModelCatalog
+from streams.rights import Right
 from streams.settings import GroupSettings, StreamSettings
 from streams.snapshot import Phase
 from streams.topic_watch import TopicWatch
@@ -127,6 +129,9 @@ class FakeLane:
             raise self.run_raises
         await asyncio.Event().wait()
 
+    def on_denied(self, denied: Callable[[], None]) -> None:
+        """Nothing is refused."""
+
     async def drain(self) -> None:
         self.calls.append("drain")
         await asyncio.sleep(self.drains_for_s)
@@ -155,7 +160,10 @@ class FakeApp:
         self.partitions_max: dict[str, int] = {}
         self.assignor = SimpleNamespace(external_topics_metadata=dict)
         client = SimpleNamespace(cluster=SimpleNamespace(partitions_for_topic={}.get))
-        self.consumer = SimpleNamespace(fetching=True, aiokafka=SimpleNamespace(_client=client))
+        self.barred = frozenset[str]()
+        self.consumer = SimpleNamespace(
+            fetching=True, aiokafka=SimpleNamespace(_client=client), bar=lambda topics: None
+        )
 
     def topic(self, name: str, **_: Any) -> str:
         return name
@@ -182,6 +190,10 @@ class FakeDeploys:
         self.ping_raises: Exception | None = None
         self.start_raises: BaseException | None = None
         self.calls: list[str] = []
+        self.loaded = frozenset({"default"})
+
+    def follow(self, tenants: frozenset[str]) -> None:
+        """Nothing: its catalogs are what they are."""
 
     async def start(self) -> None:
         self.calls.append("start")
@@ -197,6 +209,20 @@ class FakeDeploys:
         if self.answers:
             self.reachable_at = time.monotonic()
         return self.answers
+
+
+class FakeClient:
+    """A connection to a broker that is there."""
+
+    def __init__(self, **_: Any) -> None: ...
+
+    async def bootstrap(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+async def no_rights_missing(*_: Any) -> list[Right]:
+    return []
 
 
 @dataclass
@@ -231,7 +257,9 @@ async def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     async def nothing(*_: Any) -> None: ...
 
     monkeypatch.setattr(app_module, "WATCH_INTERVAL_S", 0.01)
-    monkeypatch.setattr(app_module, "ensure_topics", topics)
+    monkeypatch.setattr(admission_module, "ensure_topics", topics)
+    monkeypatch.setattr(admission_module, "missing_rights", no_rights_missing)
+    monkeypatch.setattr(admission_module, "AIOKafkaClient", FakeClient)
     monkeypatch.setattr(app_module, "Deploys", lambda *_: deploys)
     monkeypatch.setattr(app_module, "Lane", lambda *_: lane)
     monkeypatch.setattr(app_module, "create_app", lambda _: app)
@@ -404,7 +432,7 @@ async def test_a_stop_before_the_start_is_done_at_once(run: Run) -> None:
 async def test_who_owns_the_first_partition_speaks_for_the_group(run: Run, owned: list[int], leads: bool) -> None:
     await run.streams.start()
     run.lane.partitions = {("ns.default.requests", number): SimpleNamespace() for number in owned}
-    assert run.streams._leads() is leads
+    assert run.streams._leads("default") is leads
 
 
 async def test_the_lane_knows_the_topics_that_replies_may_go_to(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,7 +446,9 @@ async def test_the_lane_knows_the_topics_that_replies_may_go_to(run: Run, monkey
         direct = DirectRequests(1)
         return SimpleNamespace(tenant=names.tenant, tables=(), topic=names.name("requests"), direct=direct)
 
-    monkeypatch.setattr(app_module, "ensure_topics", topics)
+    monkeypatch.setattr(admission_module, "ensure_topics", topics)
+    monkeypatch.setattr(admission_module, "missing_rights", no_rights_missing)
+    monkeypatch.setattr(admission_module, "AIOKafkaClient", FakeClient)
     monkeypatch.setattr(composition, "TenantLane", tenant_lane)
     lane: Callable[..., Any] = lambda settings, tenants, *_: (list(tenants), run.lane)[1]  # noqa: E731
     monkeypatch.setattr(app_module, "Lane", lane)

@@ -1,0 +1,274 @@
+"""Which tenants are served and which wait, for what, and until when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
+from schemas.connection import KafkaConnection
+from streams import admission as admission_module
+from streams.admission import MODELS_UNREAD, Admission
+from streams.rights import Right, describe_missing, worker_rights
+from streams.settings import StreamSettings
+from streams.topics import TopicsError, TopicState
+
+A_TOPICS = {f"ns.a.{stream}" for stream in ("requests", "jobs", "job-chunks", "job-results")}
+B_TOPICS = {topic.replace(".a.", ".b.") for topic in A_TOPICS}
+
+
+@dataclass
+class FakeModels:
+    """Models of tenants that are read as soon as they may be, unless `held`."""
+
+    followed: frozenset[str] = frozenset()
+    read: frozenset[str] = frozenset()
+    held: bool = False
+
+    def follow(self, tenants: frozenset[str]) -> None:
+        self.followed = tenants
+        if not self.held:
+            self.read |= tenants
+
+    @property
+    def loaded(self) -> frozenset[str]:
+        return self.read
+
+
+@dataclass
+class World:
+    """A broker's rights and topics, and the admission that looks at them."""
+
+    admission: Admission
+    models: FakeModels = field(default_factory=FakeModels)
+    missing: list[str] = field(default_factory=list)
+    """Rights that the broker refuses, in words."""
+    unfit: dict[str, str] = field(default_factory=dict)
+    away: bool = False
+    barred: list[frozenset[str]] = field(default_factory=list)
+    looks: int = 0
+    asked: list[int] = field(default_factory=list)
+    """How many rights each look asked about."""
+
+    async def missing_rights(self, _client: Any, rights: Sequence[Right]) -> list[Right]:
+        self.looks += 1
+        if self.away:
+            raise KafkaConnectionError("nobody there")
+        self.asked.append(len(rights))
+        return [right for right in rights if str(right) in self.missing]
+
+    async def ensure_topics(self, settings: StreamSettings) -> list[TopicState]:
+        if problems := [self.unfit[tenant] for tenant in settings.tenants if tenant in self.unfit]:
+            raise TopicsError(problems)
+        return [TopicState(f"ns.{tenant}.requests", "requests", 4, 1) for tenant in settings.tenants]
+
+    async def start(self) -> list[TopicState]:
+        topics = await self.admission.open()
+        self.models.follow(self.admission.readable)
+        self.admission.admit(self.models)
+        return topics
+
+    async def look(self) -> None:
+        await self.admission._step(self.models)
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
+
+class FakeClient:
+    """A connection."""
+
+    def __init__(self, **_: Any) -> None: ...
+
+    async def bootstrap(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
+    settings = StreamSettings(KafkaConnection(), "w1", tmp_path, namespace="ns", tenants=("a", "b"))
+    barred: list[frozenset[str]] = []
+    world = World(Admission(settings, barred.append), barred=barred)
+    monkeypatch.setattr(admission_module, "missing_rights", world.missing_rights)
+    monkeypatch.setattr(admission_module, "ensure_topics", world.ensure_topics)
+    monkeypatch.setattr(admission_module, "AIOKafkaClient", FakeClient)
+    monkeypatch.setattr(admission_module, "LOOK_S", 3_600.0)
+    return world
+
+
+async def test_with_all_rights_every_tenant_is_served(world: World) -> None:
+    topics = await world.start()
+    assert {topic.name for topic in topics} == {"ns.a.requests", "ns.b.requests"}
+    assert (world.admission.waits, world.admission.fault, world.barred) == ({}, None, [frozenset()])
+    assert world.admission.refusal("a") is None
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        "READ on topic ns.a.jobs",
+        "READ on topic ns.a.models",
+        "DESCRIBE_CONFIGS on topic ns.a.results",
+        "WRITE on transactional-id inferd-ns.a.jobs-2",
+        "WRITE on topic inferd-a.predictions-changelog",
+    ],
+)
+async def test_a_tenant_that_lacks_a_right_at_the_start_waits_alone_until_it_has_it(world: World, right: str) -> None:
+    world.missing = [right]
+    await world.start()
+    named = right.replace("jobs-2", "jobs-*")
+    assert named in world.admission.waits["a"]
+    assert "kafka-acls --add" in world.admission.waits["a"]
+    assert world.admission.waits.keys() == {"a"}
+    assert world.barred[-1] == A_TOPICS
+    assert world.models.followed == {"b"}
+    assert world.admission.refusal("a") == world.admission.waits["a"]
+    assert world.admission.fault is None, "the other tenant is served"
+    world.missing = []
+    await world.look()
+    assert (world.admission.waits, world.barred[-1]) == ({}, frozenset())
+
+
+@pytest.mark.parametrize(
+    ("right", "stopped"),
+    [
+        ("READ on topic ns.a.requests", {"ns.a.requests"}),
+        ("WRITE on topic ns.a.results", {"ns.a.requests"}),
+        ("WRITE on topic ns.a.dead-letters", A_TOPICS),
+        ("READ on topic ns.a.job-chunks", A_TOPICS - {"ns.a.requests"}),
+        ("WRITE on transactional-id inferd-ns.a.jobs-0", A_TOPICS - {"ns.a.requests"}),
+        ("READ on topic ns.a.models", set()),
+        ("READ on group inferd", A_TOPICS | B_TOPICS),
+    ],
+)
+async def test_a_right_that_is_lost_stops_what_needs_it_and_nothing_else(
+    world: World, right: str, stopped: set[str]
+) -> None:
+    await world.start()
+    world.missing = [right]
+    await world.look()
+    assert right.replace("jobs-0", "jobs-*") in world.admission.waits["a"]
+    assert world.barred[-1] == stopped
+    assert world.admission.refusal("a") is None, "its models are loaded: over HTTP it is served"
+    world.missing = []
+    await world.look()
+    assert (world.admission.waits, world.barred[-1]) == ({}, frozenset())
+
+
+async def test_what_all_tenants_wait_for_is_the_fault_of_the_worker(world: World) -> None:
+    await world.start()
+    world.missing = ["READ on group inferd"]
+    await world.look()
+    assert world.admission.fault is not None
+    assert "tenant a waits: " in world.admission.fault
+    assert "READ on group inferd" in world.admission.fault
+
+
+async def test_model_records_of_a_tenant_are_left_alone_while_they_may_not_be_read(world: World) -> None:
+    await world.start()
+    world.missing = ["READ on topic ns.a.model-artifacts"]
+    await world.look()
+    assert world.models.followed == {"b"}
+    world.missing = []
+    await world.look()
+    assert world.models.followed == {"a", "b"}
+
+
+async def test_a_tenant_is_served_only_once_its_models_are_loaded(world: World) -> None:
+    world.missing = ["READ on topic ns.a.models"]
+    await world.start()
+    world.models.held, world.missing = True, []
+    await world.look()
+    assert world.admission.waits["a"] == MODELS_UNREAD
+    assert world.barred[-1] == A_TOPICS
+    world.models.read |= {"a"}
+    await world.look()
+    assert (world.admission.waits, world.barred[-1]) == ({}, frozenset())
+
+
+async def test_topics_that_do_not_fit_make_a_tenant_wait_that_comes_later(world: World) -> None:
+    world.missing, world.unfit = ["READ on topic ns.a.jobs"], {"a": "topic ns.a.jobs has 7 partitions"}
+    await world.start()
+    world.missing = []
+    await world.look()
+    assert world.admission.waits["a"] == "topic ns.a.jobs has 7 partitions"
+    world.unfit = {}
+    await world.look()
+    assert world.admission.waits == {}
+
+
+async def test_at_the_start_they_are_an_error(world: World) -> None:
+    world.unfit = {"a": "topic ns.a.jobs has 7 partitions"}
+    with pytest.raises(TopicsError, match="7 partitions"):
+        await world.start()
+
+
+async def test_nothing_changes_while_the_broker_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission_module, "LOOK_WHILE_WAITING_S", 0.001)
+    await world.start()
+    world.missing = ["READ on topic ns.a.jobs"]
+    await world.look()
+    world.away, world.missing = True, []
+    running = asyncio.create_task(world.admission.run(world.models))
+    looks = world.looks
+    await world.until(lambda: world.looks > looks + 2)
+    assert world.admission.waits.keys() == {"a"}
+    world.away = False
+    await world.until(lambda: not world.admission.waits)
+    running.cancel()
+
+
+async def test_a_refusal_is_looked_into_at_once_and_all_rights_with_it(world: World) -> None:
+    await world.start()
+    running = asyncio.create_task(world.admission.run(world.models))
+    await world.until(lambda: len(world.asked) == 2)
+    assert world.asked[1] < world.asked[0], "while all is well, one partition stands for the others"
+    world.missing = ["WRITE on transactional-id inferd-ns.b.jobs-3"]
+    world.admission.suspect()
+    await world.until(lambda: world.admission.waits)
+    assert world.admission.waits.keys() == {"b"}
+    running.cancel()
+
+
+async def test_what_a_tenant_waits_for_is_said_once(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    await world.start()
+    world.missing = ["READ on topic ns.a.jobs"]
+    for _ in range(3):
+        await world.look()
+    world.missing = []
+    await world.look()
+    out = capsys.readouterr().out
+    assert (out.count("tenant_waits"), out.count("tenant_served")) == (1, 1)
+
+
+def test_exactly_once_needs_transactional_ids_for_requests_too(tmp_path: Path) -> None:
+    settings = StreamSettings(KafkaConnection(), "w1", tmp_path, namespace="ns")
+    once = replace(settings, processing_guarantee="exactly_once")
+    more = {*worker_rights(once)} - {*worker_rights(settings)}
+    assert {right.name for right in more} == {f"inferd-ns.default.requests-{n}" for n in range(4)}
+
+
+def test_what_is_missing_is_named_with_the_commands_that_grant_it() -> None:
+    missing = [
+        *(Right("WRITE", "transactional-id", f"g-ns.a.jobs-{n}") for n in range(12)),
+        Right("READ", "topic", "t"),
+        Right("DESCRIBE_CONFIGS", "topic", "t"),
+    ]
+    told = describe_missing(missing, KafkaConnection(sasl_username="ann"))
+    assert told == (
+        "the broker does not allow WRITE on transactional-id g-ns.a.jobs-*; READ, DESCRIBE_CONFIGS on topic t."
+        " Grant it: kafka-acls --add --allow-principal User:ann --operation WRITE --transactional-id g-ns.a.jobs-"
+        " --resource-pattern-type prefixed;"
+        " kafka-acls --add --allow-principal User:ann --operation READ --operation DESCRIBE_CONFIGS --topic t"
+    )
+    many = describe_missing([Right("READ", "topic", f"t{n}") for n in range(99)], KafkaConnection())
+    assert "and more on 93 others" in many
+    assert len(many) < 1_000
