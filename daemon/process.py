@@ -135,13 +135,17 @@ class WorkerProcess:
         own = load_custom(settings)
         self._custom = own.custom
         models = ClusterModels(settings, self.board.snapshot)
-        app = worker_app(settings, self.board, self._predictions, models, self._jobs, own=own.routes)
+        app = worker_app(settings, self.board, self._predictions, models, self._jobs, self._own_url, own=own.routes)
         self._admission = app[ADMISSION]
         self.http = HttpServer(app, settings.http_host, settings.http_port, idle_timeout_s=settings.http_idle_timeout_s)
         self._settings, self._signals, self._parts, self._say_counts = settings, signals, parts, say_counts
         self._watchdog = Watchdog(settings.session_timeout_s, self._leave_as_zombie, self._note_lag)
         self._streams: Streams | None = None
         self._was_ready = False
+
+    def _own_url(self) -> str:
+        """Where other workers reach this one, as they are told."""
+        return self._settings.http_advertised_url or self.http.url
 
     async def run(self) -> int:
         """Until a signal asks to stop, or the streams cannot be started: the exit code."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from daemon.http.peers import read_peer_secret
 from daemon.http.tokens import read_tokens
 from daemon.setting_table import SettingsError
 from daemon.settings import Settings, settings_table
@@ -59,15 +60,26 @@ def check_worker(settings: Settings) -> Settings:
 
 def worker_warnings(settings: Settings) -> tuple[str, ...]:
     """What a worker can run with, and is probably not meant."""
+    return () if is_loopback(settings.http_host) else (*_unreachable(settings), *_unproven(settings))
+
+
+def _unreachable(settings: Settings) -> Iterator[str]:
     advertised = settings.http_advertised_url
     told = settings.http_host if advertised is None else urlsplit(advertised).hostname or ""
-    if is_loopback(settings.http_host) or not (is_loopback(told) or told in WILDCARDS):
-        return ()
-    return (
-        f"INFERD_HTTP_ADVERTISED_URL: HTTP listens on {settings.http_host}, and other workers are told to reach this"
-        f" one at {advertised or 'the loopback'}, which is their own machine: questions about jobs that this one owns"
-        " fail. Set it to http://<address of this machine or container>:<port>",
-    )
+    if is_loopback(told) or told in WILDCARDS:
+        yield (
+            f"INFERD_HTTP_ADVERTISED_URL: HTTP listens on {settings.http_host}, and other workers are told to reach"
+            f" this one at {advertised or 'the loopback'}, which is their own machine: questions about jobs that this"
+            " one owns fail. Set it to http://<address of this machine or container>:<port>"
+        )
+
+
+def _unproven(settings: Settings) -> Iterator[str]:
+    if settings.http_tokens_file is not None and settings.http_forwarding_secret_file is None:
+        yield (
+            "INFERD_HTTP_FORWARDING_SECRET_FILE is not set: where there are several workers, requests about jobs that"
+            " another one owns are unavailable. Give all of them the same secret, made with `openssl rand -hex 32`"
+        )
 
 
 def is_loopback(host: str) -> bool:
@@ -133,6 +145,11 @@ def _worker_problems(settings: Settings) -> Iterator[str]:
 
 
 def _http_problems(settings: Settings) -> Iterator[str]:
+    if settings.http_forwarding_secret_file is not None:
+        try:
+            read_peer_secret(Path(settings.http_forwarding_secret_file))
+        except ServerError as error:
+            yield f"INFERD_HTTP_FORWARDING_SECRET_FILE cannot be used: {error.message}"
     if settings.http_tokens_file is not None:
         try:
             read_tokens(Path(settings.http_tokens_file))

@@ -351,6 +351,14 @@ class Settings:
         "Bearer tokens that guard HTTP: lines `tenant:sha256`, with `*` as the tenant of an operator's token.",
         "HTTP",
     )
+    http_forwarding_secret_file: str | None = setting(
+        kind.file(),
+        None,
+        "Secret that all workers of a group share, by which they prove to one another who they are before they pass on"
+        " questions about jobs: a line of 32 characters or more; further lines are accepted, too, so that it can be"
+        " changed. Needed by several workers with tokens.",
+        "HTTP",
+    )
     http_allowed_hosts: tuple[str, ...] = setting(
         kind.hosts(),
         (),

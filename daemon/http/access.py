@@ -9,13 +9,15 @@ from aiohttp import hdrs, web
 
 from daemon.http.browsers import LOOPBACK, Hosts, check_browser
 from daemon.http.errors import ForbiddenError, Respond, UnauthorizedError
+from daemon.http.peers import PEER_PATH, Peers
 from daemon.http.tokens import OPERATOR, TokensFile, owner_of
 from schemas.errors import InvalidHeaderError, InvalidIdError
 from schemas.topics import check_topic_part
 
 TENANT_HEADER = "inferd-tenant"
-OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health"})
-"""What nobody needs a token for: the probes, and the page, which shows nothing before it has asked for one."""
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health", PEER_PATH})
+"""What needs no token: the probes, the page, which shows nothing before it has asked for one, and what workers prove
+themselves with."""
 TOKEN_CHARS_MAX = 1_024
 
 
@@ -42,10 +44,13 @@ class Access:
         tenants: Sequence[str] = ("default",),
         tokens: TokensFile | None = None,
         hosts: Hosts | None = LOOPBACK,
+        peers: Peers | None = None,
     ) -> None:
-        """`hosts`: names under which the server may be asked where there are no tokens; None: any."""
+        """`hosts`: names under which the server may be asked where there are no tokens; None: any. `peers`: how other
+        workers prove whom they ask for."""
         self.tenants = tuple(tenants)
         self._tokens, self._hosts = tokens, hosts
+        self.peers = peers or Peers()
 
     @property
     def guarded(self) -> bool:
@@ -57,6 +62,8 @@ class Access:
 
         `ForbiddenError` where no token is needed and a web page of another site may have sent the request.
         """
+        if (vouched := self.peers.tenant_of(request)) is not None:
+            return Caller(vouched)
         if self._tokens is None:
             check_browser(request, self._hosts)
             return ANYBODY

@@ -10,9 +10,10 @@ from aiohttp import web
 
 from daemon.http.access import charged_tenant
 from daemon.http.errors import DrainingError, Respond
+from daemon.http.peers import PEER_PATH
 from daemon.http.shares import Shares
 
-WATCHING_PATHS = frozenset({"/", "/livez", "/readyz", "/health", "/status", "/metrics", "/openapi.json"})
+WATCHING_PATHS = frozenset({"/", "/livez", "/readyz", "/health", "/status", "/metrics", "/openapi.json", PEER_PATH})
 """What is answered however busy the worker is, and also while it drains."""
 FULL = (
     "so many HTTP requests of this tenant are being answered that INFERD_HTTP_CONCURRENCY_MAX leaves it no slot for"

@@ -10,6 +10,7 @@ from daemon.http.access import ACCESS, Access, guarded
 from daemon.http.admission import ADMISSION, Admission, admitted
 from daemon.http.bodies import BYTES_PER_S_MIN, BodyLimits
 from daemon.http.errors import errors_as_json
+from daemon.http.peers import PEERS
 from daemon.http.traffic import TRAFFIC, Traffic, counted
 from schemas.limits import DEFAULT_LIMITS
 
@@ -56,6 +57,7 @@ def create_app(
     )
     app[TRAFFIC] = Traffic()
     app[ACCESS] = access or Access()
+    app[PEERS] = app[ACCESS].peers
     app[ADMISSION] = admission or Admission()
     app[LIMITS] = limits
     return app

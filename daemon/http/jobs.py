@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from types import MappingProxyType
 from typing import Any, cast
@@ -15,7 +15,7 @@ from daemon.http.access import tenant_of
 from daemon.http.application import LIMITS
 from daemon.http.bodies import encoding_of, read_body
 from daemon.http.errors import SAFE_HEADERS, Respond, json_bytes
-from daemon.http.forwarding import PARTITIONS, Body, Forwarding, is_forwarded, merged, told_partitions
+from daemon.http.forwarding import JSON, PARTITIONS, Body, Forwarding, is_forwarded, merged, told_partitions
 from daemon.http.jobs_formats import CONTENT_TYPES, NDJSON, accepted_format, csv_pieces, parquet_pieces
 from daemon.http.jobs_upload import BLOCK_ROWS, LinePacker, body_pieces, row_messages
 from daemon.http.predictions import named_headers
@@ -72,15 +72,15 @@ def add_jobs(
             web.post("/jobs", by_owner(submit_job)),
             web.get("/jobs", list_jobs),
             web.get("/jobs/{job_id}", by_owner(show_job)),
-            web.get("/jobs/{job_id}/results", by_owner(job_results), allow_head=False),
+            web.get("/jobs/{job_id}/results", by_owner(job_results, results_type), allow_head=False),
             web.post("/jobs/{job_id}/cancel", by_owner(cancel_job)),
             web.post("/jobs/{job_id}/retry", by_owner(retry_job)),
         ]
     )
 
 
-def by_owner(respond: Respond) -> Respond:
-    """`respond`, or the answer of the worker that owns the job."""
+def by_owner(respond: Respond, media_type: Callable[[web.Request], str] = lambda _request: JSON) -> Respond:
+    """`respond`, or the answer of the worker that owns the job, which is of that media type."""
 
     @wraps(respond)
     async def respond_or_forward(request: web.Request) -> web.StreamResponse:
@@ -91,7 +91,7 @@ def by_owner(respond: Respond) -> Respond:
             if elsewhere.url is None or FORWARDING not in request.app:
                 raise
             url = elsewhere.url
-        return await request.app[FORWARDING].pass_on(request, url, request.get(BODY))
+        return await request.app[FORWARDING].pass_on(request, url, request.get(BODY), media_type(request))
 
     return respond_or_forward
 
@@ -170,6 +170,11 @@ async def show_job(request: web.Request) -> web.StreamResponse:
     """The job's latest status."""
     tenant, job_id = tenant_of(request), check_id(request.match_info["job_id"])
     return json_bytes(await request.app[JOBS].status(tenant, job_id))
+
+
+def results_type(request: web.Request) -> str:
+    """The media type of a job's results that the caller accepts."""
+    return CONTENT_TYPES[accepted_format(request)]
 
 
 async def job_results(request: web.Request) -> web.StreamResponse:

@@ -30,6 +30,7 @@ from daemon.http.errors import (
 )
 from daemon.http.jobs_formats import CSV, NDJSON, PARQUET
 from daemon.http.models import AliasAnswer, ModelsAnswer, RemovedAnswer
+from daemon.http.peers import CHALLENGE_CHARS_MAX, PEER_PATH, PeerProof
 from daemon.http.services import ModelOverview, ModelVersion
 from daemon.status import Status
 from schemas.aliases import VersionInUseError
@@ -115,6 +116,13 @@ DEADLINE = Parameter(
     "Unix milliseconds; past it the request is not scored",
 )
 CORRELATION = Parameter("correlation-id", "header", str, "comes back with the answer")
+CHALLENGE = Parameter(
+    "challenge",
+    "query",
+    Annotated[str, Meta(min_length=1, max_length=CHALLENGE_CHARS_MAX)],
+    "any text: the proof is made for it",
+    required=True,
+)
 MANIFEST = Parameter("manifest", "query", str, "JSON: what is to be said beyond the model file")
 DEPLOY_ALIAS = Parameter("alias", "query", ALIAS.type, "an alias to point at the version")
 ALL = Parameter("all", "query", Literal["true", "false"], "remove all versions and aliases of the model")
@@ -337,6 +345,20 @@ OPERATIONS: tuple[Operation, ...] = (
             open=True,
         )
         for path in ("/readyz", "/health")
+    ),
+    Operation(
+        method="get",
+        path=PEER_PATH,
+        name="peer",
+        summary="Prove to another worker that this one has the secret of the group.",
+        answers={200: PeerProof},
+        parameters=(
+            Parameter(
+                "challenge", "query", Annotated[str, Meta(min_length=1, max_length=200)], "any text", required=True
+            ),
+        ),
+        errors=(InvalidValueError, InternalError),
+        open=True,
     ),
     Operation(
         method="get",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -16,6 +17,7 @@ from daemon.http.models import add_models
 from daemon.http.observation import add_observation
 from daemon.http.openapi import add_openapi
 from daemon.http.own_routes import OwnRoutes
+from daemon.http.peers import Peers, add_peer, read_peer_secret
 from daemon.http.predictions import add_predictions
 from daemon.http.services import Models, Predictions
 from daemon.http.tokens import TokensFile
@@ -31,14 +33,15 @@ def worker_app(
     predictions: Predictions,
     models: Models,
     jobs: StreamsJobs,
+    own_url: Callable[[], str],
     own: OwnRoutes | None = None,
 ) -> web.Application:
-    """All that a worker serves, a team's `own` routes before the others.
+    """All that a worker serves, a team's `own` routes before the others; `own_url` is where other workers reach it.
 
     `ServerError` where the file of tokens cannot be used.
     """
     app = create_app(
-        access=access_of(settings),
+        access=access_of(settings, own_url),
         admission=Admission(settings.http_concurrency_max, board.draining, len(settings.tenants)),
         limits=limits_of(settings),
     )
@@ -48,15 +51,20 @@ def worker_app(
     add_predictions(app, predictions)
     add_models(app, models, Uploads(settings.data_dir / "uploads", len(settings.tenants)))
     add_jobs(app, jobs, Forwarding(jobs), settings.streams().limits)
+    add_peer(app)
     add_openapi(app)
     return app
 
 
-def access_of(settings: Settings) -> Access:
+def access_of(settings: Settings, own_url: Callable[[], str]) -> Access:
     """Who may do what."""
-    path = settings.http_tokens_file
-    hosts = hosts_under(settings.http_host, settings.http_allowed_hosts, settings.http_advertised_url)
-    return Access(settings.tenants, None if path is None else TokensFile(Path(path)), hosts)
+    tokens, secret = settings.http_tokens_file, settings.http_forwarding_secret_file
+    return Access(
+        settings.tenants,
+        None if tokens is None else TokensFile(Path(tokens)),
+        hosts_under(settings.http_host, settings.http_allowed_hosts, settings.http_advertised_url),
+        Peers(None if secret is None else read_peer_secret(Path(secret)), own_url),
+    )
 
 
 def limits_of(settings: Settings) -> AppLimits:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,11 +17,11 @@ from pathlib import Path
 
 import structlog
 
+from daemon.http.private_files import read_private_lines
 from schemas.errors import InvalidIdError, ServerError
 from schemas.topics import check_topic_part
 
 OPERATOR = "*"
-FILE_BYTES_MAX = 1_048_576
 TOKENS_MAX = 1_000
 LOOK_EVERY_S = 1.0
 _LINE = re.compile(r"(?P<tenant>[^:\s]+)\s*:\s*(?P<sha256>[0-9A-Fa-f]{64})", re.ASCII)
@@ -53,16 +51,7 @@ def owner_of(presented: str, tokens: tuple[Token, ...]) -> str | None:
 
 def read_tokens(path: Path) -> tuple[Token, ...]:
     """The tokens of a file; `ServerError` naming the line where it is none, or where others may read or change it."""
-    try:
-        with path.open("rb") as file:
-            _check_mode(path, os.fstat(file.fileno()))
-            content = file.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise ServerError(f"{path} cannot be read: {error.strerror or error}") from None
-    if len(content) > FILE_BYTES_MAX:
-        raise ServerError(f"{path} has more than {FILE_BYTES_MAX} bytes")
-    lines = content.decode("utf-8", "backslashreplace").splitlines()
-    tokens = tuple(_token(path, number, line.strip()) for number, line in enumerate(lines, 1) if _says_something(line))
+    tokens = tuple(_token(path, number, line) for number, line in read_private_lines(path))
     if not tokens or len(tokens) > TOKENS_MAX:
         raise ServerError(f"{path} has {len(tokens)} tokens; it must have 1 to {TOKENS_MAX}, one a line: tenant:sha256")
     return tokens
@@ -103,19 +92,6 @@ def _state(path: Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode
-
-
-def _check_mode(path: Path, found: os.stat_result) -> None:
-    mode = stat.S_IMODE(found.st_mode)
-    if mode & (stat.S_IRWXO | stat.S_IWGRP):
-        raise ServerError(
-            f"{path} has mode {mode:04o}: its owner alone may change it, and others than its group may not read it;"
-            f" chmod 640 {path}"
-        )
-
-
-def _says_something(line: str) -> bool:
-    return bool(line.strip()) and not line.lstrip().startswith("#")
 
 
 def _token(path: Path, number: int, line: str) -> Token:

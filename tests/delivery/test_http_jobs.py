@@ -17,7 +17,7 @@ from aiokafka.partitioner import murmur2
 from pyarrow import parquet
 
 from schemas.jobs import TERMINAL
-from tests.fixtures.http_client import TOKENS, Answer, ask, write_tokens
+from tests.fixtures.http_client import TOKENS, Answer, ask, write_forwarding_secret, write_tokens
 from tests.fixtures.jobs import rows_of
 from tests.fixtures.workers import PARTITIONS, Cluster, TrainedModel, Worker, until
 
@@ -68,11 +68,12 @@ def pair(kafka: str, model: TrainedModel, tmp_path_factory: pytest.TempPathFacto
         cluster.create_topics()
         cluster.deploy(model)
     directory = tmp_path_factory.mktemp("workers")
-    tokens = write_tokens(directory)
+    tokens, secret = write_tokens(directory), write_forwarding_secret(directory)
     workers = []
     for name in ("w1", "w2"):
         (directory / name).mkdir()
         settings: dict[str, Any] = {"tenants": "default,other", "http_tokens_file": tokens}
+        settings["http_forwarding_secret_file"] = secret
         workers.append(Worker(kafka, place.namespace, directory / name, name, **settings))
     try:
         for worker in workers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from daemon.broker.jars import read_lock
+from daemon.http.peers import read_peer_secret
 from daemon.leave import EXIT_DRAIN_TIMEOUT, EXIT_STALLED, EXIT_ZOMBIE
 from daemon.process import EXIT_FAILED, EXIT_SETTINGS
 from daemon.setting_checks import worker_warnings
@@ -54,12 +56,34 @@ def test_compose_runs_the_kafka_of_the_embedded_broker(services: dict[str, Any])
 def test_compose_sets_what_the_settings_allow(services: dict[str, Any], name: str) -> None:
     environment = environment_of(services[name])
     assert all(isinstance(value, str) for value in environment.values())
+    secret = environment.pop("INFERD_HTTP_FORWARDING_SECRET_FILE", None)
+    assert (secret is None) == (name == "topics")
     assert Settings.from_environment(environment).broker == "kafka:19092"
+
+
+def test_compose_makes_the_secret_that_the_workers_share(services: dict[str, Any], tmp_path: Path) -> None:
+    maker = services["forwarding-secret"]
+    (volume,) = maker["volumes"]
+    source, place = volume.split(":")
+    (command,) = (text.replace("$$", "$").replace(place, str(tmp_path)) for text in maker["command"])
+    for _ in range(2):
+        subprocess.run([*maker["entrypoint"], command], check=True)
+    (made,) = tmp_path.iterdir()
+    before = read_peer_secret(made).keys
+    subprocess.run([*maker["entrypoint"], command], check=True)
+    assert read_peer_secret(made).keys == before
+    for name in ("worker-1", "worker-2"):
+        wanted = Path(services[name]["environment"]["INFERD_HTTP_FORWARDING_SECRET_FILE"])
+        assert f"{source}:{wanted.parent}:ro" in services[name]["volumes"]
+        assert wanted.name == made.name
+        assert "forwarding-secret" in services[name]["depends_on"]
 
 
 @pytest.mark.parametrize("name", ["worker-1", "worker-2"])
 def test_compose_tells_each_worker_where_the_other_reaches_it(services: dict[str, Any], name: str) -> None:
-    settings = Settings.from_environment(environment_of(services[name]))
+    environment = environment_of(services[name])
+    del environment["INFERD_HTTP_FORWARDING_SECRET_FILE"]
+    settings = Settings.from_environment(environment)
     assert settings.http_advertised_url == f"http://{name}:{settings.http_port}"
     assert worker_warnings(settings) == ()
 
@@ -112,17 +136,18 @@ def test_manifests_follow_the_schemas_of_kubernetes(manifests: list[dict[str, An
 
 def test_pods_set_what_the_settings_allow(manifests: list[dict[str, Any]], tmp_path: Path) -> None:
     (config,) = (each["data"] for each in manifests if each["kind"] == "ConfigMap")
-    tokens = tmp_path / "tokens"
-    tokens.touch()
+    secrets = {"INFERD_HTTP_TOKENS_FILE": "http-tokens", "INFERD_HTTP_FORWARDING_SECRET_FILE": "http-forwarding"}
+    (there := tmp_path / "secret").touch()
     for pod in pods_of(manifests):
         (container,) = pod["containers"]
         fields = {"metadata.name": "inferd-worker-1", "status.podIP": POD_IP}
         environment = container_environment(container, config, fields)
         assert environment.items() >= config.items(), "topics and workers mean the same cluster"
-        if "INFERD_HTTP_TOKENS_FILE" in environment:
-            (mount,) = (each for each in container["volumeMounts"] if each["name"] == "http-tokens")
-            assert Path(environment["INFERD_HTTP_TOKENS_FILE"]).parent == Path(mount["mountPath"])
-            environment["INFERD_HTTP_TOKENS_FILE"] = str(tokens)
+        for variable in secrets.keys() & environment.keys():
+            (mount,) = (each for each in container["volumeMounts"] if each["name"] == secrets[variable])
+            assert Path(environment[variable]).parent == Path(mount["mountPath"])
+            environment[variable] = str(there)
+        assert secrets.keys() <= environment.keys() or container["name"] == "topics"
         ours = {name: value for name, value in environment.items() if name.startswith("INFERD_")}
         assert Settings.from_environment(ours).broker == "kafka:9092"
 

@@ -21,6 +21,7 @@ from daemon.http.models import add_models
 from daemon.http.observation import add_observation
 from daemon.http.openapi import add_openapi
 from daemon.http.own_routes import OwnRoutes
+from daemon.http.peers import add_peer
 from daemon.http.predictions import add_predictions
 from daemon.http.services import Deploy, Deployed, ModelOverview, ModelVersion, VersionOverview
 from daemon.http.uploads import Uploads
@@ -236,6 +237,7 @@ class FakeWorker:
         add_predictions(app, self.predictions)
         add_models(app, self.models, Uploads(directory, len(app[ACCESS].tenants)))
         add_jobs(app, self.jobs)
+        add_peer(app)
         add_openapi(app)
 
 

@@ -129,7 +129,7 @@ async def test_probes_are_open_under_any_name(client: Client) -> None:
 )
 def test_the_settings_name_the_hosts(variables: dict[str, str], allowed: list[str], refused: list[str]) -> None:
     settings = Settings.from_environment({f"INFERD_{name}": value for name, value in variables.items()})
-    hosts = access_of(settings)._hosts
+    hosts = access_of(settings, str)._hosts
     assert [hosts is None or hosts.has(name) for name in allowed] == [True] * len(allowed)
     assert [hosts is None or hosts.has(name) for name in refused] == [False] * len(refused)
 

@@ -18,8 +18,9 @@ from aiohttp.test_utils import unused_port
 
 from daemon.http.application import AppLimits, create_app
 from daemon.http.errors import Respond, UnavailableError
-from daemon.http.forwarding import FORWARDED, PARTITIONS, Forwarding
+from daemon.http.forwarding import PARTITIONS, Forwarding
 from daemon.http.jobs import add_jobs
+from daemon.http.peers import FORWARDED
 from daemon.http.server import HttpServer
 from daemon.http.worker_services import StreamsJobs
 from schemas.errors import JobExpiredError, ServerError
@@ -146,11 +147,13 @@ async def test_the_owners_answer_is_passed_back_as_it_is(nodes: tuple[Node, Node
     for method, path in (("GET", ""), ("GET", "/results"), ("POST", "/cancel"), ("POST", "/retry"), ("GET", "x")):
         asked = [await answer_of(session, method, f"{node.url}/jobs/j1{path}?from_row=1") for node in nodes]
         assert asked[0] == asked[1]
-    headers = {"Accept": "text/csv", "Authorization": "Bearer t", "inferd-tenant": "default", "traceparent": "00-1"}
-    async with session.get(f"{front.url}/jobs/j1/results?from_row=2&a=%26", headers=headers) as results:
+    headers = {"Accept": "text/csv", "inferd-tenant": "default", "traceparent": "00-1"}
+    kept_back = {"Authorization": "Bearer t", "Cookie": "a=b", "X-Other": "c"}
+    async with session.get(f"{front.url}/jobs/j1/results?from_row=2&a=%26", headers=headers | kept_back) as results:
         assert await results.text() == "row,prediction,error_code,error_message\n2,0.25,,\n"
     seen = owner.asked[-1]
     assert {name: seen.headers[name] for name in headers} == headers
+    assert not kept_back.keys() & set(seen.headers)
     assert (seen.headers[FORWARDED], seen.headers["Host"]) == ("1", owner.url.removeprefix("http://"))
     assert seen.rel_url.raw_path_qs == "/jobs/j1/results?from_row=2&a=%26"
 

@@ -292,3 +292,11 @@ def test_an_address_that_no_other_worker_reaches_is_warned_of(host: str, url: st
     warnings = worker_warnings(replace(Settings(), http_host=host, http_advertised_url=url))
     assert bool(warnings) is warned
     assert all("INFERD_HTTP_ADVERTISED_URL" in warning for warning in warnings)
+
+
+def test_tokens_without_the_secret_of_the_workers_are_warned_of_beyond_loopback() -> None:
+    guarded = replace(Settings(), http_tokens_file="/tokens")
+    beyond = replace(guarded, http_host="0.0.0.0", http_advertised_url="http://10.0.0.7:8080")
+    assert worker_warnings(guarded) == worker_warnings(replace(beyond, http_forwarding_secret_file="/secret")) == ()
+    (warning,) = worker_warnings(beyond)
+    assert "INFERD_HTTP_FORWARDING_SECRET_FILE" in warning
