@@ -167,6 +167,7 @@ class Client:
         as `incomplete`; `labels` come back in its statuses, and `headers` (`traceparent`, `tracestate`,
         `correlation-id`) with the results of its chunks.
 
+        Where `rows` raise an `InferenceError`, or no `job_id` was given, a failure while they are sent cancels the job.
         After an interruption, call it again with the same rows, options and `job_id`: what the job has, changes
         nothing. With `resume` messages that the job has, as its status says, are not sent again. `on_progress` is told
         how far it is. Raises what the job is refused with: `JobConflictError` (the id is another job's),

@@ -7,6 +7,7 @@ Programs that use librdkafka must ask for that with `partitioner=murmur2_random`
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections import deque
@@ -23,12 +24,21 @@ from inferd.errors import ResultTimeoutError
 from inferd.jobs_feed import JobFeed, News, job_feed, latest_statuses
 from inferd.jobs_packing import PackedRows, packed_rows, rows_message
 from inferd.jobs_results import chunk_results
-from schemas.errors import JobClosedError, JobConflictError, JobExpiredError, JobNotFoundError, ModelServingError
+from schemas.errors import (
+    InferenceError,
+    JobClosedError,
+    JobConflictError,
+    JobExpiredError,
+    JobNotFoundError,
+    ModelServingError,
+)
 from schemas.headers import CONTENT_TYPE_HEADERS, Encoding, RawHeaders
 from schemas.job_codec import encode_cancel, encode_close, encode_open, encode_retry
 from schemas.jobs import ChunkResult, JobStatus
 from schemas.limits import Limits
 from schemas.requests import ModelReference, Output, check_id
+
+logger = logging.getLogger(__name__)
 
 FIRST_WORD_S = 3.0
 """How long rows are held back for the first status of their job: one that is refused at once should not get them."""
@@ -88,15 +98,24 @@ class Jobs:
         resume: bool = False,
         on_progress: OnProgress | None = None,
     ) -> str:
-        """The id of the job, once a worker has it and the broker has everything; see `Client.submit_job`."""
+        """The id of the job, once a worker has it and the broker has everything; see `Client.submit_job`.
+
+        Where the rows are refused, or nobody but this call knows the id, a failure cancels the job that it opened.
+        """
         ModelReference.parse(model_id)
+        is_new_id = job_id is None
         job_id = new_job_id() if job_id is None else check_id(job_id)
         async with job_feed(self._cluster, job_id, self._limits) as feed:
             submission = _Submission(self, feed, job_id, options.headers, resume, on_progress or _ignore)
             await submission.open(model_id, options, self._encoding)
-            async with aclosing(packed_rows(rows, self._encoding)) as messages:
-                async for packed in messages:
-                    await submission.send(packed)
+            try:
+                async with aclosing(packed_rows(rows, self._encoding)) as messages:
+                    async for packed in messages:
+                        await submission.send(packed)
+            except Exception as error:
+                if is_new_id or isinstance(error, InferenceError):
+                    await submission.abandon()
+                raise
             await submission.close(timeout_s)
         return job_id
 
@@ -249,6 +268,22 @@ class _Submission:
             return
         if not await self._wait(timeout_s, lambda: self._feed.status is not None):
             raise _no_word(self._job_id, "it", timeout_s)
+
+    async def abandon(self) -> None:
+        """Cancels the job, if this submission has opened it and it has not ended."""
+        if self._before is not None or (self._feed.status is not None and self._feed.status.ended):
+            return
+        try:
+            await self._jobs.acknowledged([await self._send(encode_cancel())])
+            await self._ended(FIRST_WORD_S)
+        except ModelServingError as error:
+            logger.warning("job %s cannot be cancelled, and stays open: %s", self._job_id, error)
+
+    async def _ended(self, timeout_s: float) -> None:
+        """Waits until a worker says so, or the time is over."""
+        deadline = time.monotonic() + timeout_s
+        while (self._feed.status is None or not self._feed.status.ended) and time.monotonic() < deadline:
+            await self._feed.poll(50)
 
     async def _wait(self, timeout_s: float, condition: Callable[[], bool]) -> bool:
         deadline = time.monotonic() + timeout_s

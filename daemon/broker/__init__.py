@@ -1,5 +1,6 @@
 """The embedded broker: a real Apache Kafka, one node on the loopback interface, with nothing to install."""
 
+from daemon.broker.data_dir import living_broker
 from daemon.broker.errors import (
     BrokerError,
     BrokerSettingError,
@@ -26,4 +27,5 @@ __all__ = [
     "JarsRejectedError",
     "JarsUnavailableError",
     "PortTakenError",
+    "living_broker",
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -23,6 +24,7 @@ FORMAT = 1
 # A broker whose parent was killed goes at once, but not in no time.
 LOCK_WAIT_S = 2.0
 FIRST_INHERITED_FD = 10
+_OWNER = re.compile(r"process [0-9]+, (?P<address>\S+:[0-9]+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,19 @@ class Marker:
     format: int
     kafka_version: str
     cluster_id: str
+
+
+def living_broker(path: Path) -> str | None:
+    """The address of the broker that runs on the data directory `path`; None if none does, whatever was left behind."""
+    try:
+        fd = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        owner = None if try_lock(fd) else _OWNER.fullmatch(os.pread(fd, 200, 0).decode(errors="replace"))
+    finally:
+        os.close(fd)
+    return None if owner is None else owner["address"]
 
 
 class DataDir:
@@ -114,8 +129,11 @@ class DataDir:
         """Put what was formatted in place."""
         self._unfinished_dir.rename(self.kafka_dir)
 
-    def note_owner(self, text: str) -> None:
-        """Write who holds the directory, for the message to whoever else wants it."""
+    def note_owner(self, pid: int, address: str) -> None:
+        """Write who holds the directory, for `living_broker` and for the message to whoever else wants it."""
+        self._write_owner(f"process {pid}, {address}")
+
+    def _write_owner(self, text: str) -> None:
         for fd in self.lock_fds:
             os.ftruncate(fd, 0)
             os.pwrite(fd, text.encode(), 0)
@@ -161,6 +179,7 @@ class DataDir:
                     " Use that one, stop it, or choose another data directory"
                 )
             time.sleep(0.05)
+        self._write_owner("")
 
     def _check_marker(self, kafka_version: str) -> Marker:
         found = self._read_marker() if self._marker_path.exists() else None

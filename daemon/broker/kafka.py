@@ -190,7 +190,7 @@ class EmbeddedKafka:
         command = java.command("kafka.Kafka", [str(config)], self._java_options() + self._startup_cache_options())
         log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         self._process = WatchedProcess(command, self._data_dir.output_path, self._data_dir.lock_fds)
-        self._data_dir.note_owner(f"process {self._process.pid}, {self.bootstrap_servers}")
+        self._data_dir.note_owner(self._process.pid, self.bootstrap_servers)
         self._wait_until_answering(self._process, marker, log_start)
 
     def _wait_until_answering(self, process: WatchedProcess, marker: Marker, log_start: int) -> None:

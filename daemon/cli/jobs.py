@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 
 import click
 
+from daemon.cli.file_options import file_options
 from daemon.cli.jobs_output import LIST_COLUMNS, ParquetWriter, list_row, open_writer, write_status
 from daemon.cli.jobs_progress import shown_job
 from daemon.cli.jobs_submit import SubmitOptions, parse_deadline, parse_label, submit_file
@@ -16,8 +17,8 @@ from daemon.cli.output import EXIT_FAILED, report, write_answer, write_json
 from daemon.cli.predict import parse_outputs, parse_reference
 from daemon.cli.prediction_output import row_writer
 from daemon.cli.row_batches import Outcome
-from daemon.cli.row_sources import FORMATS, Format, format_of
 from daemon.cli.session import run_with_broker
+from daemon.row_files.options import FORMATS, Format, format_of
 from schemas.errors import InferenceError
 from schemas.jobs import ChunkResult, JobStatus, Phase
 from schemas.requests import OUTPUTS, check_id
@@ -60,8 +61,7 @@ Examples:
 @click.argument("rows", metavar="FILE|-")
 @click.option("--model", required=True, callback=parse_reference, help="NAME, NAME:VERSION or NAME@ALIAS.")
 @click.option("--job-id", callback=_parse_job_id, help="Name of the job.  [default: a new one]")
-@click.option("--format", type=click.Choice(FORMATS), help="Format of the file.  [default: by its suffix]")
-@click.option("--skip-column", "skip_columns", multiple=True, metavar="NAME", help="Column that is no feature.")
+@file_options
 @click.option("--outputs", callback=parse_outputs, help=f"Some of {','.join(OUTPUTS)}.  [default: prediction]")
 @click.option("--chunk-rows", type=click.IntRange(1), help="Rows scored and published together.  [default: 1024]")
 @click.option("--deadline", callback=parse_deadline, metavar="30m|TIME",

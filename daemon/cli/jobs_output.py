@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from daemon.cli.output import OutputFormat, write_json, write_table
-from daemon.cli.row_sources import Format
+from daemon.row_files.options import Format
 from inferd.jobs_results import rows_of
 from schemas.errors import ServerError
 from schemas.jobs import ChunkResult, JobStatus

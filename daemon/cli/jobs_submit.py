@@ -10,15 +10,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import click
 
-from daemon.cli.jobs_files import JobRows, Layout, open_job_rows
+from daemon.cli.jobs_files import JobRows, open_job_rows
 from daemon.cli.jobs_progress import shown_submission
 from daemon.cli.output import report
 from daemon.cli.read_ahead import read_ahead
-from daemon.cli.row_sources import Format
+from daemon.row_files.layout import Layout
+from daemon.row_files.options import FileOptions
 from inferd.errors import ResultTimeoutError
 from inferd.jobs import SubmitProgress, new_job_id
 from schemas.aliases import CHAMPION
@@ -43,8 +45,7 @@ class SubmitOptions:
     rows: str
     model: str
     job_id: str | None
-    format: Format | None
-    skip_columns: tuple[str, ...]
+    file: FileOptions
     outputs: tuple[Output, ...]
     chunk_rows: int | None
     deadline: datetime | None
@@ -81,15 +82,24 @@ async def submit_file(client: Client, options: SubmitOptions) -> str:
     job_id = options.job_id or new_job_id()
     before = await _status(client, job_id) if options.job_id is not None else None
     layout = await find_layout(client, options.model, before)
-    rows = open_job_rows(options.rows, options.format, layout, options.skip_columns, sys.stdin.buffer)
+    with open_job_rows(options.rows, options.file, layout, sys.stdin.buffer) as rows:
+        if options.job_id is None:
+            report(f"job {job_id}")
+        await _submit_rows(client, options, layout, rows, job_id)
+    return job_id
+
+
+async def _submit_rows(client: Client, options: SubmitOptions, layout: Layout, rows: JobRows, job_id: str) -> None:
     started = time.monotonic()
-    if options.job_id is None:
-        report(f"job {job_id}")
+    if options.rows != "-":
+        # A file that cannot be read from its start does not become a job.
+        first = await asyncio.to_thread(lambda: list(islice(rows.messages, 1)))
+        rows.messages = chain(first, rows.messages)
     try:
         progress = await _submit(client, options, layout, rows, job_id)
     except ResultTimeoutError as error:
         report(error.message)
-        return job_id
+        return
     except (ServerError, OSError, asyncio.CancelledError, KeyboardInterrupt):
         if options.rows != "-":
             report(f"to go on: {_again(options, job_id)}")
@@ -97,7 +107,6 @@ async def submit_file(client: Client, options: SubmitOptions) -> str:
     seconds = time.monotonic() - started
     report(f"{_told(progress)} in {seconds:.1f} s ({(progress.rows - progress.skipped) / seconds:,.0f} a second)")
     _tell_unreadable(rows)
-    return job_id
 
 
 async def _submit(client: Client, options: SubmitOptions, layout: Layout, rows: JobRows, job_id: str) -> SubmitProgress:

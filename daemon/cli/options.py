@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar, get_args
 
 import click
 
+from daemon.broker import living_broker
 from daemon.cli.output import OutputFormat
 from daemon.setting_checks import check_connection
 from daemon.setting_table import SettingInfo
@@ -83,7 +84,8 @@ def _with_options(command: Callable[..., R], tenant_help: str) -> Callable[..., 
         click.option(
             "--broker",
             metavar="HOST:PORT",
-            help=f"Bootstrap servers.  [default: INFERD_BROKER, or {DEFAULT_BROKER}]",
+            help="Bootstrap servers.  [default: INFERD_BROKER, or the broker that runs on INFERD_DATA_DIR, or"
+            f" {DEFAULT_BROKER}]",
         ),
         click.option("--namespace", help="First part of the topic names.  [default: INFERD_NAMESPACE, or inferd]"),
         click.option("--tenant", help=tenant_help),
@@ -103,7 +105,14 @@ def _settings_of(kwargs: dict[str, Any], further: tuple[str, ...] = ()) -> tuple
     """Takes the shared options out of `kwargs`. `SettingsError` where a setting or a flag is wrong."""
     flags = {"broker": kwargs.pop("broker"), "namespace": kwargs.pop("namespace"), "tenants": kwargs.pop("tenant")}
     flags |= {name: kwargs.pop(name) for name in further}
-    return check_connection(Settings.from_environment(flags=flags)), kwargs.pop("output")
+    return check_connection(with_local_broker(Settings.from_environment(flags=flags))), kwargs.pop("output")
+
+
+def with_local_broker(settings: Settings) -> Settings:
+    """`settings`, where they name no broker with that which runs on their data directory, if there is one."""
+    if settings.broker is not None:
+        return settings
+    return replace(settings, broker=living_broker(settings.embedded_kafka().data_dir))
 
 
 def _target(settings: Settings, output: OutputFormat) -> Target:

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from daemon.cli.file_options import file_options
 from daemon.cli.options import Target, broker_options
 from daemon.cli.output import EXIT_FAILED, report
 from daemon.cli.prediction_output import row_writer
 from daemon.cli.read_ahead import read_ahead
 from daemon.cli.row_batches import Outcome, outcomes_in_order
-from daemon.cli.row_sources import FORMATS, Format, RowSource, open_rows
+from daemon.cli.row_sources import RowSource, open_rows
 from daemon.cli.session import run_with_broker
+from daemon.row_files.layout import Layout
+from daemon.row_files.options import FileOptions
 from schemas.errors import InferenceError, ServerError
 from schemas.requests import DEFAULT_OUTPUTS, OUTPUTS, ModelReference, Output
 
@@ -32,8 +35,7 @@ class PredictOptions:
 
     model: str
     rows: str
-    format: Format | None
-    skip_columns: tuple[str, ...]
+    file: FileOptions
     outputs: tuple[Output, ...]
     batch_rows: int
     window: int
@@ -87,8 +89,7 @@ Examples:
 )
 @click.argument("model", metavar="MODEL", callback=parse_reference)
 @click.argument("rows", metavar="ROW|FILE|-", default="-")
-@click.option("--format", type=click.Choice(FORMATS), help="Format of the file.  [default: by its suffix]")
-@click.option("--skip-column", "skip_columns", multiple=True, metavar="NAME", help="Column that is no feature.")
+@file_options
 @click.option("--outputs", callback=parse_outputs, help=f"Some of {','.join(OUTPUTS)}.  [default: prediction]")
 @click.option("--batch-rows", type=click.IntRange(1), default=1, show_default=True, help="Rows of one request.")
 @click.option("--window", type=click.IntRange(1), default=512, show_default=True, help="Requests on their way at once.")
@@ -99,8 +100,9 @@ Examples:
 def predict(ctx: click.Context, /, target: Target, **options: object) -> None:
     """Predict rows with MODEL (NAME, NAME:VERSION or NAME@ALIAS), through Kafka, in their order.
 
-    Rows are a JSON row, a CSV file (its header names the features, empty is missing), an NDJSON file (a row a line), a
-    Parquet file, or NDJSON on standard input. With --batch-rows, a bad row fails its whole request.
+    Rows are a JSON row, a CSV file (its header names the features, empty is missing), an NDJSON file (a row a line, or
+    an array of rows), a Parquet file, or NDJSON on standard input; CSV and NDJSON also as gzip. With --batch-rows, a
+    bad row fails its whole request.
 
     Exit code 1 if any row failed.
     """
@@ -118,8 +120,7 @@ async def _predict(target: Target, options: PredictOptions) -> Tally:
     tally = Tally()
     writer = row_writer(target.output, options.outputs)
     async with Client(target.connection, namespace=target.namespace, tenant=target.tenant) as client:
-        text_columns = await _text_columns(client, options.model)
-        source = open_rows(options.rows, options.format, text_columns, options.skip_columns, sys.stdin.buffer)
+        layout = await _layout(client, options.model)
         predict_many = partial(
             client.predict_many,
             options.model,
@@ -128,7 +129,10 @@ async def _predict(target: Target, options: PredictOptions) -> Tally:
             window=options.window,
         )
         try:
-            with _progress(source) as advance:
+            with (
+                open_rows(options.rows, options.file, layout, sys.stdin.buffer) as source,
+                _progress(source) as advance,
+            ):
                 async for outcome in outcomes_in_order(predict_many, read_ahead(source.rows), options.batch_rows):
                     tally.count(outcome)
                     writer.write(outcome)
@@ -138,19 +142,14 @@ async def _predict(target: Target, options: PredictOptions) -> Tally:
     return tally
 
 
-async def _text_columns(client: Client, model: str) -> frozenset[str]:
-    """Features whose values are text, even where they look like numbers; none where the models cannot be read."""
+async def _layout(client: Client, model: str) -> Layout:
+    """By name, and without features where the models cannot be read or lack this one."""
     from inferd.model_list import manifest_behind
 
     try:
-        manifest = manifest_behind(await client.models(), ModelReference.parse(model))
+        return Layout(model, manifest_behind(await client.models(), ModelReference.parse(model)))
     except (InferenceError, ServerError, TimeoutError):
-        return frozenset()
-    return frozenset(
-        feature.name
-        for feature in manifest.features
-        if feature.categories and all(isinstance(value, str) for value in feature.categories)
-    )
+        return Layout(model)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from daemon.cli.options import output_option
+from daemon.cli.options import output_option, with_local_broker
 from daemon.cli.output import OutputFormat, write_json
 from daemon.cli.setting_flags import SettingsCommand, setting_flags, worker_settings
 from daemon.leave import end_within
@@ -28,7 +28,7 @@ def worker(output: OutputFormat, **flags: Any) -> None:
     Exit codes: 0 stopped in order, 1 failed, 2 wrong settings, 70 the stop took too long, 71 no progress,
     72 the event loop stood still, 130 or 143 a second signal.
     """
-    settings = worker_settings(flags)
+    settings = with_local_broker(worker_settings(flags))
     from daemon.process import Parts, run_worker
 
     def say_where(url: str) -> None:

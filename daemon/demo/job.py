@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.cli.jobs_files import Layout, open_job_rows
+from daemon.cli.jobs_files import open_job_rows
 from daemon.cli.read_ahead import read_ahead
 from daemon.demo.flights import FlightSet
 from daemon.demo.narration import Narrator, Step
 from daemon.demo.training import TrainedModel
+from daemon.row_files.layout import Layout
+from daemon.row_files.options import FileOptions
 from inferd.client import Client
 from schemas.jobs import JobStatus
 from schemas.models import Manifest
@@ -60,10 +62,10 @@ async def run_job(client: Client, manifest: Manifest, flights: FlightSet, step: 
 async def _submit(client: Client, manifest: Manifest, path: Path) -> str:
     """As `inferd jobs submit` does it."""
     layout = Layout(f"{manifest.model_id}:{manifest.version}", manifest, by_position=True)
-    rows = open_job_rows(str(path), None, layout, (), sys.stdin.buffer)
-    return await client.submit_job(
-        layout.model, read_ahead(rows.messages, MESSAGES_AHEAD), labels={"source": path.name}
-    )
+    with open_job_rows(str(path), FileOptions(), layout, sys.stdin.buffer) as rows:
+        return await client.submit_job(
+            layout.model, read_ahead(rows.messages, MESSAGES_AHEAD), labels={"source": path.name}
+        )
 
 
 async def _follow(client: Client, job_id: str, step: Step, started: float) -> JobStatus:

@@ -148,7 +148,7 @@ def test_columns_of_numbers_travel_as_an_array(inferd: Inferd, model: TrainedMod
     rows = pd.DataFrame(values, columns=[f"Column_{n}" for n in range(10)]).assign(id=1)
     file = write(rows, tmp_path / "rows.parquet")
     refused = inferd("jobs", "submit", file, "--model", "demo")
-    assert (refused.returncode, "unknown id" in refused.stderr) == (EXIT_FAILED, True)
+    assert (refused.returncode, "unknown 'id'" in refused.stderr) == (EXIT_FAILED, True)
     submit = inferd("jobs", "submit", file, "--model", "demo", "--skip-column", "id", "--watch", "--output", "json")
     assert submit.returncode == 0, submit.stderr
     job = json.loads(submit.stdout)["job_id"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from daemon.broker import DataDirInUseError, DataDirUnusableError
+from daemon.broker import DataDirInUseError, DataDirUnusableError, living_broker
 from daemon.broker.data_dir import DataDir, Marker
 
 VERSION = "4.4.0"
@@ -114,13 +114,30 @@ def test_a_crash_before_the_marker_leaves_a_usable_directory(tmp_path: Path) -> 
 def test_only_one_holds_it_and_says_who(tmp_path: Path) -> None:
     holder = DataDir(tmp_path)
     holder.acquire(VERSION)
-    holder.note_owner("process 123, 127.0.0.1:9092, a long text")
-    holder.note_owner("process 123, 127.0.0.1:9092")
+    holder.note_owner(123456789, "a-long-host-name.example.org:9092")
+    holder.note_owner(123, "127.0.0.1:9092")
 
     with pytest.raises(DataDirInUseError, match=r"\(process 123, 127\.0\.0\.1:9092\)"):
         made_by(VERSION, tmp_path)
     holder.release()
     made_by(VERSION, tmp_path)
+
+
+def test_a_living_broker_is_found_and_what_one_left_behind_is_not(tmp_path: Path) -> None:
+    assert living_broker(tmp_path / "missing") is None
+    holder = DataDir(tmp_path)
+    holder.acquire(VERSION)
+    assert living_broker(tmp_path) is None, "not before it has an address"
+    holder.note_owner(123, "127.0.0.1:40001")
+    assert living_broker(tmp_path) == "127.0.0.1:40001"
+    holder.release()
+    assert (tmp_path / "lock").read_text() == "process 123, 127.0.0.1:40001"
+    assert living_broker(tmp_path) is None
+    holder.acquire(VERSION)
+    assert living_broker(tmp_path) is None, "the address is the last one's"
+    holder.note_owner(124, "[::1]:40002")
+    assert living_broker(tmp_path) == "[::1]:40002"
+    holder.release()
 
 
 def test_whoever_inherits_the_lock_holds_it_on(tmp_path: Path) -> None:

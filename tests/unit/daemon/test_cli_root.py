@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
 from click.testing import CliRunner, Result
 
+from daemon.broker.data_dir import DataDir
 from daemon.broker.errors import PortTakenError
 from daemon.cli import COMMANDS, CommandPlace, main
 from daemon.cli.options import Target, broker_options, settings_options
@@ -143,6 +145,21 @@ def test_errors_are_lines_and_exit_codes(environ: dict[str, str | None], error: 
 def test_a_bug_shows_its_traceback(environ: dict[str, str | None]) -> None:
     done = run(environ, "probe", "--error", "not in the table")
     assert isinstance(done.exception, KeyError)
+
+
+def test_commands_find_the_broker_that_runs_on_the_data_directory(
+    environ: dict[str, str | None], tmp_path: Path
+) -> None:
+    environ = {**environ, "INFERD_BROKER": None, "INFERD_DATA_DIR": str(tmp_path)}
+    assert json.loads(run(environ, "probe").stdout)["servers"] == "127.0.0.1:9092"
+    broker = DataDir(tmp_path / "kafka")
+    broker.acquire("4.4.0")
+    broker.note_owner(123, "127.0.0.1:40001")
+    assert json.loads(run(environ, "probe").stdout)["servers"] == "127.0.0.1:40001"
+    assert json.loads(run(environ, "probe", "--broker", "kafka:9092").stdout)["servers"] == "kafka:9092"
+    assert json.loads(run(environ, "probe", INFERD_BROKER="kafka:1").stdout)["servers"] == "kafka:1"
+    broker.release()
+    assert json.loads(run(environ, "probe").stdout)["servers"] == "127.0.0.1:9092"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from daemon.cli.jobs_output import list_row, open_writer, write_status
 from daemon.cli.jobs_progress import Rate, describe
-from daemon.cli.row_sources import Format
+from daemon.row_files.options import Format
 from schemas.jobs import ChunkResult, JobError, JobStatus, Missing, RowError
 
 BAD = RowError(2, "invalid_value", "row 2, feature 'a' is text")

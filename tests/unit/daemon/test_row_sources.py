@@ -2,32 +2,54 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import io
 import json
 import math
+import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import click
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
-from daemon.cli.row_sources import Format, RowSource, csv_rows, ndjson_rows, open_rows
-from schemas.errors import InferenceError, MalformedError, SchemaMismatchError
+from daemon.cli.row_sources import open_rows
+from daemon.row_files import source
+from daemon.row_files.layout import Layout
+from daemon.row_files.options import FileOptions, Format
+from schemas.errors import InferenceError, MalformedError, SchemaMismatchError, TooLargeError
+from schemas.models import Feature, Manifest, Preprocess
 
-NOTHING = io.BytesIO()
 
-
-def opened(
+def read(
     given: object,
     format_: Format | None = None,
     *,
-    text: frozenset[str] = frozenset(),
-    skip: tuple[str, ...] = (),
+    features: tuple[Feature, ...] = (),
     stdin: bytes = b"",
-) -> RowSource:
-    return open_rows(str(given), format_, text, skip, io.BytesIO(stdin))
+    **options: Any,
+) -> list[Any]:
+    """All rows; errors of the file as a whole are raised."""
+    manifest = Manifest("m", 1, "lightgbm", "0" * 64, 1, list(features)) if features else None
+    chosen = FileOptions(format_, **options)
+    with open_rows(str(given), chosen, Layout("m", manifest), io.BytesIO(stdin)) as source:
+        return list(source.rows)
+
+
+def csv_of(text: str | bytes, **options: Any) -> list[Any]:
+    return read("-", "csv", stdin=text.encode() if isinstance(text, str) else text, **options)
+
+
+def refusal(text: str | bytes, **options: Any) -> str:
+    with pytest.raises(InferenceError) as caught:
+        csv_of(text, **options)
+    return caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -41,104 +63,321 @@ def opened(
     ],
 )
 def test_an_argument_is_a_row_or_rows(argument: str, rows: list[Any]) -> None:
-    source = opened(argument)
-    assert (list(source.rows), source.count) == (rows, len(rows))
+    assert read(argument) == rows
 
 
 @pytest.mark.parametrize("argument", ["[1, 2", '{"a": 1, "a": 2}', "[NaN]", "{1: 2}", "[" * 50 + "]" * 50])
 def test_an_argument_that_is_no_json_is_wrong_usage(argument: str) -> None:
     with pytest.raises(click.UsageError, match="no JSON"):
-        opened(argument)
+        read(argument)
 
 
 def test_what_is_no_file_is_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(click.UsageError, match="no file, and no JSON row"):
-        opened(tmp_path / "missing.csv")
+        read(tmp_path / "missing.csv")
     (tmp_path / "rows.txt").write_text("a\n1\n")
     with pytest.raises(click.UsageError, match="--format csv"):
-        opened(tmp_path / "rows.txt")
-    assert list(opened(tmp_path / "rows.txt", "csv").rows) == [{"a": 1.0}]
+        read(tmp_path / "rows.txt")
+    assert read(tmp_path / "rows.txt", "csv") == [{"a": 1.0}]
+
+
+# ----------------------------------------------------------------------------------------------------------------- CSV
+
+CITY, X, ID = Feature("city", "category", ["Paris", "São Paulo", "7"]), Feature("x"), Feature("id", "category", [1, 2])
 
 
 def test_a_csv_file(tmp_path: Path) -> None:
     path = tmp_path / "rows.CSV"
     path.write_text('\ufeffage,plan,ok,note\n41,"pro, yearly",TRUE,\n\n-1.5e3,,false,0042\n', encoding="utf-8")
-    source = opened(path, text=frozenset({"note"}), skip=("ok",))
-    assert list(source.rows) == [
+    features = (Feature("age"), Feature("plan", "category", ["a"]), Feature("note", "category", ["0042"]))
+    assert read(path, features=features, skip_columns=("ok",)) == [
         {"age": 41.0, "plan": "pro, yearly", "note": None},
         {"age": -1500.0, "plan": None, "note": "0042"},
     ]
 
 
-def test_a_csv_row_of_another_width_is_an_error_among_rows() -> None:
-    rows = list(csv_rows(["a,b\n", "1,2\n", "1\n", "3,4\n"]))
-    assert [type(row) for row in rows] == [dict, SchemaMismatchError, dict]
-    assert isinstance(rows[1], InferenceError)
-    assert rows[1].message == "line 3: 1 fields, and the header has 2 names"
+@pytest.mark.parametrize("features", [(ID,), ()])
+@pytest.mark.parametrize("number", [2**53 + 1, 9007199254740995, -(2**63), 2**64 - 1, 1234567890123456789])
+def test_integers_that_may_be_categories_are_exact(features: tuple[Feature, ...], number: int) -> None:
+    (first, second, text) = csv_of(f"id\n{number}\n 5\n{number}\n", features=features)
+    assert (first["id"], type(first["id"]), second["id"], text["id"]) == (number, int, 5.0, number)
 
 
-def test_a_csv_header_that_repeats_a_name_is_refused() -> None:
-    with pytest.raises(MalformedError, match="header names a more than once"):
-        list(csv_rows(["a,b,a\n", "1,2,3\n"]))
-
-
-@pytest.mark.parametrize("field", ["1_000", "0x10", "1,5", "١", "infinity", "1e", "--1"])
-def test_text_that_python_might_take_for_a_number_stays_text(field: str) -> None:
-    (row,) = csv_rows(["a\n", f'"{field}"\n'])
-    assert row == {"a": field}
-
-
-def test_nan_is_a_number_that_is_none() -> None:
-    (row,) = csv_rows(["a\n", "NaN\n"])
-    assert isinstance(row, dict)
-    assert math.isnan(row["a"])
+@given(st.integers(-(2**63), 2**64 - 1))
+def test_a_number_is_the_float_nearest_to_it(number: int) -> None:
+    (row,) = csv_of(f"x\n{number}\n", features=(X,))
+    assert (row["x"], type(row["x"])) == (float(number), float)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53))
 def test_every_number_is_read_as_it_was_written(number: float) -> None:
-    (row,) = csv_rows(["a\n", f"{number!r}\n"])
-    assert row == {"a": number}
+    assert csv_of(f"a\n{number!r}\n") == [{"a": number}]
+
+
+@pytest.mark.parametrize("field", ["1_000", "0x10", "1,5", "١", "infinity", "1e", "--1"])
+def test_text_that_python_might_take_for_a_number_stays_text(field: str) -> None:
+    assert csv_of(f'a\n"{field}"\n') == [{"a": field}]
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.text(st.characters(codec="utf-8", exclude_characters="\0\n\r"), max_size=6), min_size=2, max_size=2
+        ),
+        min_size=1,
+    ),
+    st.sampled_from([",", ";", "\t", "|"]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "gb18030"]),
+    st.booleans(),
+)
+def test_text_comes_back_as_the_csv_module_wrote_it(
+    rows: list[list[str]], delimiter: str, encoding: str, packed: bool
+) -> None:
+    out = io.StringIO()
+    csv.writer(out, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows([["city", "plan"], *rows])
+    data = out.getvalue().encode(encoding)
+    features = (CITY, Feature("plan", "category", ["a"]))
+    given = {} if encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32") else {"encoding": encoding}
+    read_rows = csv_of(gzip.compress(data) if packed else data, features=features, na=(), **given)
+    assert read_rows == [{"city": city or None, "plan": plan or None} for city, plan in rows]
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("city;x\nParis;1,5\n", {"decimal": ","}),
+        ("city;x\nParis;1.5\n", {}),
+        ("\n \ncity,x\nParis,1.5\n", {}),
+        ("sep=;\ncity;x\nParis;1.5\n", {}),
+        ("city\tx\rParis\t1.5\r", {}),
+        ("city#x\nParis# 1.5 \n", {"delimiter": "#"}),
+        ('"city","x"\r\n"Paris","1.5"\r\n', {}),
+        ("city,x,x\nParis,1.5,2\n", {"skip_columns": ("nothing",), "wrong": "more than one column is named 'x'"}),
+    ],
+)
+def test_files_as_people_have_them(text: str, options: dict[str, Any]) -> None:
+    options = dict(options)
+    if wrong := options.pop("wrong", None):
+        assert wrong in refusal(text, features=(CITY, X), **options)
+    else:
+        assert csv_of(text, features=(CITY, X), **options) == [{"city": "Paris", "x": 1.5}]
+
+
+def test_missing_values_as_r_and_pandas_write_them() -> None:
+    text = 'city,x\nParis,NA\nNA,1\n"",NaN\nnull,n/a\n'
+    expected = [("Paris", None), (None, 1.0), (None, None), (None, None)]
+    assert [tuple(row.values()) for row in csv_of(text, features=(CITY, X))] == expected
+    namibia = Feature("city", "category", ["NA", "Paris"])
+    assert csv_of("city,x\nNA,NA\n", features=(namibia, X)) == [{"city": "NA", "x": None}]
+    assert csv_of("city,x\nNA,-\n", features=(namibia, X), na=("-",)) == [{"city": "NA", "x": None}]
+    assert csv_of("city\nNA\n") == [{"city": "NA"}], "whose features are unknown may be a category"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("city,x\n" + "Paris,1\n" * 3 + '"Paris,2\n' + "Paris,3\n" * 90, "lines 5 to 95: a quoted value"),
+        ("city,x\n" + "Paris,1\n" * 3 + '"Paris,2\n' + "Paris,3\n" * 20_000, "lines 5 to "),
+        ('city,x\nParis,1\n"Paris,2\nParis,3\n"Paris",4\n', "lines 3 to 5: a quoted value"),
+        ('city,x\n"Par"is,1\n', "lines 2 to 2: a quoted value"),
+        (b"city,x\nParis,1\nS\xe3o Paulo,2\n", "line 3: byte 0xe3 is no utf-8; give the encoding"),
+        ("city,x\nParis,1\n".encode("utf-16-le"), "line 1: a zero byte; of UTF-16 say --encoding utf-16-le"),
+        ("city;x\nParis;1\nParis;0,5\n", "line 3: '0,5' in column 'x' has a decimal comma: give --decimal ,"),
+        ('city,x\nParis,"0,5"\n', "line 2: '0,5' in column 'x' has a decimal comma"),
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        (",city,x\n0,Paris,1\n", "unknown ''. Leave out '', which looks like the index"),
+        ("Unnamed: 0,city,x\n0,Paris,1\n", "--skip-column 'Unnamed: 0', or write the file without it: index=False"),
+        ("city, x\nParis, 1\n", "missing 'x', unknown ' x'. Rename the column ' x' to 'x'"),
+        ("Paris,1.5\n", "missing 'city', 'x', unknown 'Paris', '1.5'"),
+        ("1.5,2.5\n", "first line must have the names"),
+        ("city\nParis\n", "missing 'x'. Add what is missing"),
+        ("city,x,note\nParis,1,n\n", "unknown 'note'. Leave out columns that are no features: --skip-column 'note'"),
+        (gzip.compress(b"city,x\nParis,1\n" * 1000)[:-9], "the gzip file is damaged or cut off"),
+        (gzip.compress(b"city,x\nParis,1\n")[:-1] + b"x", "the gzip file is damaged or cut off"),
+        (b"PK\x03\x04xxxx", "standard input is a ZIP archive"),
+        (b"\xff\xfec\x00\x00\xd8", "--encoding"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why_and_where(text: str | bytes, said: str) -> None:
+    assert said in refusal(text, features=(CITY, X))
+
+
+def test_blanks_in_names_that_lightgbm_has_replaced() -> None:
+    said = refusal("body mass index\n1\n", features=(Feature("body_mass_index"),))
+    assert said.endswith(
+        "Rename the column 'body mass index' to 'body_mass_index': LightGBM writes _ for blanks in names"
+    )
+
+
+def test_a_gzip_bomb_is_refused_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "LINE_BYTES_MAX", 100_000)
+    assert "line 2: it has more than 100,000 bytes" in refusal(gzip.compress(b"city,x\n" + b"0" * 50_000_000))
+    with pytest.raises(TooLargeError, match="line 1"):
+        read("-", stdin=gzip.compress(b"[" * 50_000_000))
+
+
+def test_lines_that_are_no_rows_are_errors_among_rows() -> None:
+    rows = csv_of('\ncity,x\nParis,1\nParis\n"Pa\nris",2\n\nParis,3,4\nParis,5\n', features=(CITY, X))
+    assert [type(row) for row in rows] == [dict, SchemaMismatchError, MalformedError, SchemaMismatchError, dict]
+    assert [row.message for row in rows if isinstance(row, InferenceError)] == [
+        "line 4: 1 fields, and the header has 2 names",
+        "line 5: 'city' has several lines: is a quote missing?",
+        "line 8: 3 fields, and the header has 2 names",
+    ]
+
+
+def test_a_column_that_is_left_out_may_have_several_lines() -> None:
+    text = 'note,x\n"a\nb",1\n"c",2\n'
+    assert csv_of(text, features=(X,), skip_columns=("note",)) == [{"x": 1.0}, {"x": 2.0}]
+
+
+def test_an_optional_feature_and_one_with_a_default_may_be_missing() -> None:
+    manifest = Manifest("m", 1, "lightgbm", "0" * 64, 1, [X, Feature("y", required=False), Feature("z")],
+                        preprocess=Preprocess(defaults={"z": 1}))  # fmt: skip
+    Layout("m", manifest).check_columns("file", ["x"])
+    with pytest.raises(SchemaMismatchError, match="missing 'x'"):
+        Layout("m", manifest).check_columns("file", ["y"])
+
+
+# -------------------------------------------------------------------------------------------------------------- NDJSON
 
 
 def test_ndjson_rows_and_what_is_none(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'[1, 2]\n\n{"a": 1, "id": 7}\n{"a": 1, "a": 2}\n3\n[1, 2\n{"a": 2, "id": 8}')
-    source = opened(path, skip=("id",))
-    rows = list(source.rows)
+    rows = read(path, skip_columns=("id",))
     assert [row for row in rows if not isinstance(row, InferenceError)] == [[1, 2], {"a": 1}, {"a": 2}]
     assert [row.message.split(":")[0] for row in rows if isinstance(row, InferenceError)] == [
         "line 4",
         "line 5",
         "line 6",
     ]
-    assert source.count == 7
 
 
 @given(st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.none() | st.text(), min_size=1)))
 def test_ndjson_gives_back_what_json_wrote(rows: list[list[Any]]) -> None:
-    lines = [json.dumps(row).encode() + b"\n" for row in rows]
-    assert list(ndjson_rows(lines)) == rows
+    lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    assert read("-", stdin=lines) == rows
+    if rows:
+        assert read("-", stdin=json.dumps(rows).encode()) == rows
 
 
-def test_standard_input() -> None:
-    assert list(opened("-", stdin=b"[1]\n[2]\n").rows) == [[1], [2]]
-    assert list(opened("-", "csv", stdin=b"\xef\xbb\xbfa\n1\n").rows) == [{"a": 1.0}]
-    assert opened("-").waits
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_ndjson_with_a_byte_order_mark(encoding: str) -> None:
+    text = '{"city": "São Paulo", "x": 1}\r\n{"city": "Paris", "x": 9007199254740993}\r\n'
+    rows = [{"city": "São Paulo", "x": 1}, {"city": "Paris", "x": 9007199254740993}]
+    assert read("-", stdin=text.encode(encoding)) == rows
+    assert read("-", stdin=gzip.compress(text.encode(encoding))) == rows
+
+
+def test_an_array_of_rows_in_a_line_is_its_rows() -> None:
+    lines = b'[["Paris",1],["Paris",2]]\n[]\n["Paris",3]\n[ {"x":1} ,{"x":2}]\n[[1],2]\n[[1],{"x":3}]\n[[[1]]]\n'
+    rows = read("-", stdin=lines)
+    assert [row for row in rows if not isinstance(row, InferenceError)] == [
+        ["Paris", 1], ["Paris", 2], ["Paris", 3], {"x": 1}, {"x": 2}, [1], {"x": 3}, [[1]],
+    ]  # fmt: skip
+    assert [row.message for row in rows if isinstance(row, InferenceError)] == [
+        "line 2: an empty array is no row",
+        "line 5: an array of rows must have nothing else in it",
+    ]
+
+
+def test_a_json_document_of_several_lines_is_named() -> None:
+    with pytest.raises(MalformedError, match="JSON document of several lines"):
+        read("-", stdin=b'[\n  {"a": 1}\n]\n')
+
+
+def test_standard_input_is_read_line_by_line() -> None:
+    assert read("-", stdin=b"[1]\n[2]\n") == [[1], [2]]
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as pipe, os.fdopen(writing, "wb", buffering=0) as out:
+        out.write(b"a\n1\n")
+        with open_rows("-", FileOptions("csv"), Layout("m"), pipe) as opened:
+            assert next(opened.rows) == {"a": 1.0}, "before the next line is there"
+            out.write(b"2\n")
+            assert (next(opened.rows), opened.waits) == ({"a": 2.0}, True)
     with pytest.raises(click.UsageError, match="name the file"):
-        opened("-", "parquet")
+        read("-", "parquet")
+
+
+# ------------------------------------------------------------------------------------------------------------- Parquet
+
+
+def written(path: Path, columns: dict[str, Any]) -> Path:
+    parquet.write_table(pa.table(columns), path)
+    return path
 
 
 def test_a_parquet_file(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    path = tmp_path / "rows.parquet"
-    parquet.write_table(pyarrow.table({"a": [1.5, None], "b": ["x", "y"], "id": [1, 2]}), path)
-    source = opened(path, skip=("id",))
-    assert (list(source.rows), source.count) == ([{"a": 1.5, "b": "x"}, {"a": None, "b": "y"}], 2)
+    path = written(tmp_path / "rows.parquet", {"a": [1.5, None], "b": ["x", "y"], "id": [1, 2]})
+    rows = read(path, skip_columns=("id",))
+    assert [row["b"] for row in rows] == ["x", "y"]
+    assert rows[0]["a"] == 1.5
+    assert math.isnan(rows[1]["a"])
 
 
-def test_a_parquet_file_that_is_none(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
-    (tmp_path / "rows.parquet").write_bytes(b"PAR1 no more")
+def test_parquet_values_are_exact(tmp_path: Path) -> None:
+    big = 9007199254740995
+    columns = {
+        "id": pa.array([big, None, 7], "int64"),
+        "x": pa.array([big, 2**63 - 1, None], "int64"),
+        "money": pa.array([Decimal("0.10"), None, Decimal("12345678901234567.12")], pa.decimal128(30, 2)),
+        "key": pa.array([Decimal(big), Decimal(1), None], pa.decimal128(20, 0)),
+        "plan": pa.array(["a", None, "b"]).dictionary_encode(),
+    }
+    features = (ID, X, Feature("money"), Feature("key", "category", [big]), Feature("plan", "category", ["a"]))
+    rows = read(written(tmp_path / "rows.parquet", columns), features=features)
+    assert [row["id"] for row in rows] == [big, None, 7]
+    assert [row["x"] for row in rows[:2]] == [float(big), float(2**63 - 1)]
+    assert [row["money"] for row in rows] == [0.1, None, 12345678901234567.12]
+    assert [row["key"] for row in rows] == [big, 1, None]
+    assert [row["plan"] for row in rows] == ["a", None, "b"]
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (pa.array([1], pa.timestamp("ns")), r"column 'x' holds timestamp\[ns\]: make it numbers"),
+        (pa.array([1], pa.date32()), r"column 'x' holds date32"),
+        (pa.array([[1]]), "column 'x' holds list"),
+        (pa.array([b"a"]), "column 'x' holds binary"),
+    ],
+)
+def test_types_that_no_feature_has_are_named(tmp_path: Path, column: Any, said: str) -> None:
+    path = written(tmp_path / "rows.parquet", {"x": column})
+    with pytest.raises(InferenceError, match=said):
+        read(path, features=(X,))
+    assert read(written(tmp_path / "y.parquet", {"x": [1.5], "y": column}), features=(X,), skip_columns=("y",)) == [
+        {"x": 1.5}
+    ]
+
+
+def test_parquet_columns_twice_with_dots_and_with_an_index(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array([1.0]), pa.array([2.0])], ["x", "x"])
+    parquet.write_table(table, tmp_path / "twice.parquet")
+    with pytest.raises(MalformedError, match="more than one column is named 'x'"):
+        read(tmp_path / "twice.parquet", features=(X,))
+    path = written(tmp_path / "dots.parquet", {"x": [1.5], "x.y": ["no"]})
+    assert read(path, features=(X,), skip_columns=("x.y",)) == [{"x": 1.5}]
+    path = written(tmp_path / "index.parquet", {"x": [1.5], "__index_level_0__": [7]})
+    with pytest.raises(SchemaMismatchError, match="looks like the index of a data frame"):
+        read(path, features=(X,))
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.9, 0.999])
+def test_a_parquet_file_that_is_cut_off(tmp_path: Path, keep: float) -> None:
+    path = written(tmp_path / "rows.parquet", {"x": [float(n) for n in range(10_000)]})
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
     with pytest.raises(MalformedError, match="cannot be read as Parquet"):
-        opened(tmp_path / "rows.parquet")
+        read(path)
+
+
+def test_a_parquet_file_with_damaged_pages(tmp_path: Path) -> None:
+    path = written(tmp_path / "rows.parquet", {"x": [float(n) for n in range(10_000)]})
+    data = bytearray(path.read_bytes())
+    data[20:2_000] = b"\xff" * 1_980
+    path.write_bytes(data)
+    with pytest.raises(MalformedError, match="cannot be read as Parquet"):
+        read(path)

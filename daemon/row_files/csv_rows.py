@@ -1,0 +1,194 @@
+"""CSV -> blocks of rows.
+
+Fields are read by Python's csv module in its strict mode: text stays what it is, and a stray quote is an error. Numbers
+are exact: an integer that may be a category does not become a float64 first.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain, islice
+from typing import Any
+
+from daemon.row_files.layout import Kind, Layout
+from daemon.row_files.options import FileOptions
+from schemas.errors import InferenceError, MalformedError, SchemaMismatchError
+
+DELIMITERS = ",;\t|"
+EXACT_DIGITS = 15
+"""Integers of so many digits are the same as float64."""
+_NUMBERS = re.compile(r"[0-9eE+.\-]*", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan", re.ASCII | re.IGNORECASE)
+_INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
+_BOOLEANS = {"true": True, "false": False}
+_SEPARATOR_LINE = re.compile(r"sep=(.)\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column that is read, and how."""
+
+    name: str
+    place: int
+    kind: Kind | None
+    na: frozenset[str]
+    decimal: str
+
+    def values(self, fields: Sequence[str]) -> list[Any]:
+        if self.kind != "text" and _NUMBERS.fullmatch("".join(fields)):
+            try:
+                values: list[Any] = [float(field) if field else None for field in fields]
+            except ValueError:
+                pass
+            else:
+                if self.kind == "number" or max(map(len, fields), default=0) <= EXACT_DIGITS:
+                    return values
+                return [value and _exact(field, value) for field, value in zip(fields, values, strict=True)]
+        return [self.value(field) for field in fields]
+
+    def value(self, field: str) -> str | float | int | bool | None:
+        """What a field says."""
+        if not field or field in self.na:
+            return None
+        if self.kind == "text":
+            return field
+        text = field.strip()
+        if not text or text in self.na:
+            return None
+        if self.decimal != "." and "." not in text:
+            text = text.replace(self.decimal, ".", 1)
+        if _NUMBER.fullmatch(text):
+            return float(text) if self.kind == "number" else _exact(text, float(text))
+        return _BOOLEANS.get(text.lower(), field)
+
+
+def _exact(text: str, value: float) -> float | int:
+    """An integer of 64 bits as it is written."""
+    if len(text) > EXACT_DIGITS and _INTEGER.fullmatch(text) and -(2**63) <= (integer := int(text)) < 2**64:
+        return integer
+    return value
+
+
+class CsvRows:
+    """The rows of one file, whose header has been read and found to fit."""
+
+    def __init__(self, lines: Iterator[str], where: str, layout: Layout, options: FileOptions) -> None:
+        """`MalformedError` for what is no header, and what `Layout.check_columns` raises."""
+        self._where, self._layout = where, layout
+        first, blank, separator = _first_line(lines, where)
+        delimiter = options.delimiter or separator or _delimiter(first, layout)
+        self._blank = blank
+        self._table = csv.reader(chain((first,), lines), delimiter=delimiter, strict=True)
+        header = self._next(1)[0][0]
+        kept = [(place, name) for place, name in enumerate(header) if name not in options.skip_columns]
+        names = [name for _, name in kept]
+        layout.check_columns(where, names)
+        self._names, self._width, self._semicolons = names, len(header), delimiter == ";"
+        self._columns = [
+            _Column(name, place, layout.kind(name), layout.na_texts(name, options.na), options.decimal)
+            for place, name in kept
+        ]
+
+    def blocks(self, block_rows: int) -> Iterator[list[Any]]:
+        """At most `block_rows` lines each: rows, and an `InferenceError` for a line that is no row. Empty lines are
+        passed over."""
+        while (read := self._next(block_rows))[0]:
+            if rows := self._rows(*read):
+                yield rows
+
+    def _next(self, count: int) -> tuple[list[list[str]], Sequence[int]]:
+        """Records, and the line that each of them begins at."""
+        before, records = self._table.line_num, list[list[str]]()
+        try:
+            records.extend(islice(self._table, count))
+        except csv.Error as error:
+            raise self._broken(error, _begins(self._blank + before + 1, records)[-1]) from None
+        first, last = self._blank + before + 1, self._blank + self._table.line_num
+        if last - first + 1 == len(records):
+            return records, range(first, last + 1)
+        return records, _begins(first, records)[:-1]
+
+    def _broken(self, error: csv.Error, line: int) -> MalformedError:
+        return MalformedError(
+            f"{self._where}, lines {line} to {self._blank + self._table.line_num}: a quoted value is not closed, or"
+            f' goes on behind its quote ({error}); within quotes a quote is written twice: ""'
+        )
+
+    def _rows(self, records: Sequence[list[str]], numbers: Sequence[int]) -> list[Any]:
+        problems = self._problems(records, numbers)
+        good = [place for place, fields in enumerate(records) if fields and place not in problems]
+        fields_of = list(zip(*(records[place] for place in good), strict=True)) or [()] * self._width
+        columns = [column.values(fields_of[column.place]) for column in self._columns]
+        self._refuse_decimal_commas(columns, [numbers[place] for place in good])
+        rows = iter(self._layout.rows(self._names, columns, len(good)))
+        return [problems.get(place) or next(rows) for place, fields in enumerate(records) if fields]
+
+    def _problems(self, records: Sequence[list[str]], numbers: Sequence[int]) -> dict[int, InferenceError]:
+        """What is wrong with records, by their place."""
+        problems: dict[int, InferenceError] = {}
+        for place, fields in enumerate(records):
+            if fields and len(fields) != self._width:
+                problems[place] = SchemaMismatchError(
+                    f"line {numbers[place]}: {len(fields)} fields, and the header has {self._width} names"
+                )
+        if not isinstance(numbers, range):
+            problems |= self._several_lines(records, numbers, problems)
+        return problems
+
+    def _several_lines(
+        self, records: Sequence[list[str]], numbers: Sequence[int], others: Container[int]
+    ) -> dict[int, InferenceError]:
+        return {
+            place: MalformedError(f"line {numbers[place]}: {column.name!r} has several lines: is a quote missing?")
+            for column in self._columns
+            for place, fields in enumerate(records)
+            if fields and place not in others and _breaks(fields[column.place])
+        }
+
+    def _refuse_decimal_commas(self, columns: Sequence[Sequence[Any]], numbers: Sequence[int]) -> None:
+        for column, values in zip(self._columns, columns, strict=True):
+            if column.kind == "text" or not (column.kind == "number" or self._semicolons):
+                continue
+            for value, number in zip(values, numbers, strict=True):
+                if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()):
+                    raise MalformedError(
+                        f"{self._where}, line {number}: {value!r} in column {column.name!r} has a decimal comma:"
+                        " give --decimal ,"
+                    )
+
+
+def _begins(line: int, records: Sequence[list[str]]) -> list[int]:
+    """The line that each record begins at, where the first one begins at `line`, and that behind the last one."""
+    return list(accumulate((1 + sum(map(_breaks, fields)) for fields in records), initial=line))
+
+
+def _breaks(field: str) -> int:
+    return field.count("\n") or field.count("\r")
+
+
+def _first_line(lines: Iterator[str], where: str) -> tuple[str, int, str | None]:
+    """The header's line, how many lines are before it, and the delimiter that Excel's `sep=` names."""
+    separator = None
+    for blank, line in enumerate(lines):
+        if match := _SEPARATOR_LINE.fullmatch(line):
+            separator = match[1]
+        elif line.strip():
+            return line, blank, separator
+    raise MalformedError(f"{where} is empty: its first line must have the names of the columns")
+
+
+def _delimiter(header: str, layout: Layout) -> str:
+    """That which gives the most features, and then the most names."""
+
+    def fit(delimiter: str) -> tuple[int, int]:
+        try:
+            names = next(csv.reader([header], delimiter=delimiter, strict=True))
+        except csv.Error:
+            return 0, 0
+        return sum(layout.kind(name) is not None for name in names), len(names)
+
+    return max(DELIMITERS, key=fit)

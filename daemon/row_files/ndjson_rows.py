@@ -1,0 +1,67 @@
+"""NDJSON -> blocks of rows: a row a line, or an array of rows, as `df.to_json(orient="records")` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from schemas.errors import InferenceError, MalformedError
+from schemas.limits import DEFAULT_LIMITS
+from schemas.ndjson import rows_of_line
+from schemas.strict import DECODE_ERRORS, known_fault, printable
+
+_check = msgspec.json.Decoder(list[Any] | dict[str, Any]).decode
+
+
+def ndjson_blocks(
+    lines: Iterator[bytes], where: str, skip_columns: Sequence[str], block_rows: int, *, raw: bool
+) -> Iterator[list[Any]]:
+    """At most `block_rows` lines each: rows as they are written where `raw`, and else decoded. An `InferenceError` for
+    a line, or a row of it, that is no row. Empty lines are passed over."""
+    read = _raw_row if raw else _row
+    numbered = enumerate(lines, 1)
+    while block := list(islice(numbered, block_rows)):
+        rows = [row for number, line in block for row in _rows(line.strip(), number, where, read)]
+        yield [_without(row, skip_columns) for row in rows] if skip_columns else rows
+
+
+def _rows(line: bytes, number: int, where: str, read: Any) -> Iterator[Any]:
+    if number == 1 and line in (b"[", b"{"):
+        raise MalformedError(f"{where} is a JSON document of several lines: write a row a line, as `jq -c '.[]'` does")
+    try:
+        for row in rows_of_line(line) if line else ():
+            yield read(row, number)
+    except InferenceError as error:
+        yield type(error)(f"line {number}: {error.message}")
+
+
+def _raw_row(row: bytes, number: int) -> bytes | InferenceError:
+    """What is inside of it is looked at where it is scored."""
+    try:
+        _check(row)
+    except DECODE_ERRORS as error:
+        return _no_row(row, number, error)
+    return row
+
+
+def _row(row: bytes, number: int) -> Any:
+    try:
+        value = _check(row)
+    except DECODE_ERRORS as error:
+        return _no_row(row, number, error)
+    if fault := known_fault(row, "json", DEFAULT_LIMITS.depth_max):
+        return type(fault)(f"line {number}: {fault.message}")
+    return value
+
+
+def _no_row(row: bytes, number: int, error: Exception) -> InferenceError:
+    if row[:1] not in b"[{":
+        return MalformedError(f"line {number}: expected a row: a JSON array or object")
+    return MalformedError(f"line {number}: {printable(str(error))}")
+
+
+def _without(row: Any, columns: Sequence[str]) -> Any:
+    return {name: value for name, value in row.items() if name not in columns} if isinstance(row, dict) else row

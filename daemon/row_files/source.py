@@ -1,0 +1,142 @@
+"""A file or standard input as lines, expanded where it is gzip and decoded strictly: what cannot be read is named."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from schemas.errors import MalformedError, TooLargeError
+from schemas.ndjson import BYTE_ORDER_MARK
+from schemas.strict import printable
+
+T = TypeVar("T")
+LINE_BYTES_MAX = 64 * 1_048_576
+"""Of a line, expanded: no file takes more memory, however well it is compressed."""
+GZIP = b"\x1f\x8b"
+_OTHERS = {b"PK\x03\x04": "a ZIP archive", b"BZh": "bzip2", b"\xfd7zX": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
+          (codecs.BOM_UTF16_BE, "utf-16"), (BYTE_ORDER_MARK, "utf-8"))  # fmt: skip
+
+
+@contextmanager
+def open_source(given: str, stdin: BinaryIO) -> Iterator[Any]:
+    """The bytes of a file, or of standard input (`-`), expanded where they are gzip; it has `peek` and `readline`."""
+    if given != "-":
+        with named(given):
+            file = Path(given).open("rb")  # noqa: SIM115  # errors of what is done with it are not named
+        with file:
+            yield _expanded(file, given)
+    elif isinstance(stdin, io.BufferedReader):
+        yield _expanded(stdin, "standard input")
+    else:
+        yield _expanded(io.BufferedReader(io.BytesIO(stdin.read())), "standard input")
+
+
+def _expanded(file: io.BufferedReader, where: str) -> Any:
+    start = file.peek(4)[:4]
+    for mark, name in _OTHERS.items():
+        if start.startswith(mark):
+            raise MalformedError(f"{where} is {name}; of compressed files, gzip is read: unpack it first")
+    return gzip.GzipFile(fileobj=file) if start.startswith(GZIP) else file
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """What the libraries that read files raise, as `MalformedError` that says which file."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise MalformedError(f"{where}: the gzip file is damaged or cut off: {error}") from error
+    except csv.Error as error:
+        raise MalformedError(f"{where}: {error}") from error
+    except UnicodeError as error:
+        raise MalformedError(f"{where}: {error}; give the encoding of the file with --encoding") from error
+    except OSError as error:
+        raise MalformedError(f"{where} cannot be read: {printable(error.strerror or str(error))}") from error
+
+
+def each_named(where: str, items: Iterable[T]) -> Iterator[T]:
+    """`items`, with their errors as those of `named`."""
+    with named(where):
+        yield from items
+
+
+def text_lines(source: Any, encoding: str | None, where: str) -> Iterator[str]:
+    """Lines with their ends. Without an `encoding` a byte order mark decides, or else it is UTF-8."""
+    chosen = encoding or _marked(source) or "utf-8"
+    if "\n".encode(chosen).endswith(b"\n") and codecs.lookup(chosen).name not in ("utf-16-be", "utf-32-be"):
+        return _decoded_lines(source, chosen, where)
+    return _wide_lines(source, chosen, where)
+
+
+def utf8_lines(source: Any, encoding: str | None, where: str) -> Iterator[bytes]:
+    """As `text_lines`, in UTF-8; what is UTF-8 already is not decoded."""
+    chosen = encoding or _marked(source) or "utf-8"
+    if codecs.lookup(chosen).name not in ("utf-8", "utf-8-sig"):
+        return (line.encode() for line in text_lines(source, chosen, where))
+    return _without_mark(_byte_lines(source, where))
+
+
+def _marked(source: Any) -> str | None:
+    start = source.peek(4)[:4]
+    return next((encoding for mark, encoding in _MARKS if start.startswith(mark)), None)
+
+
+def _without_mark(lines: Iterator[bytes]) -> Iterator[bytes]:
+    for line in lines:
+        yield line.removeprefix(BYTE_ORDER_MARK)
+        break
+    yield from lines
+
+
+def _byte_lines(source: Any, where: str) -> Iterator[bytes]:
+    number = 0
+    while line := source.readline(LINE_BYTES_MAX + 1):
+        number += 1
+        if len(line) > LINE_BYTES_MAX:
+            raise _too_long(where, number)
+        yield line
+
+
+def _decoded_lines(source: Any, encoding: str, where: str) -> Iterator[str]:
+    strip_mark = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
+    lines = _byte_lines(source, where)
+    for number, line in enumerate(_without_mark(lines) if strip_mark else lines, 1):
+        try:
+            text = line.decode("utf-8" if strip_mark else encoding)
+        except UnicodeDecodeError as error:
+            raise MalformedError(
+                f"{where}, line {number}: byte 0x{line[error.start]:02x} is no {encoding}; give the encoding of the"
+                " file with --encoding, such as cp1252 or utf-16"
+            ) from None
+        if "\0" in text:
+            raise MalformedError(f"{where}, line {number}: a zero byte; of UTF-16 say --encoding utf-16-le")
+        if "\r" in text[:-2]:
+            yield from io.StringIO(text, newline="")
+        else:
+            yield text
+
+
+def _wide_lines(source: Any, encoding: str, where: str) -> Iterator[str]:
+    """Of encodings whose lines do not end with the one byte of a newline."""
+    text = io.TextIOWrapper(source, encoding, newline="")
+    try:
+        number = 0
+        while line := text.readline(LINE_BYTES_MAX + 1):
+            number += 1
+            if len(line) > LINE_BYTES_MAX:
+                raise _too_long(where, number)
+            yield line.removeprefix("\ufeff") if number == 1 else line
+    finally:
+        text.detach()
+
+
+def _too_long(where: str, number: int) -> TooLargeError:
+    return TooLargeError(f"{where}, line {number}: it has more than {LINE_BYTES_MAX:,} bytes; write a row a line")
