@@ -10,7 +10,7 @@ from schemas.errors import MalformedError
 from schemas.strict import DECODE_ERRORS, printable
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_SEVERAL = re.compile(rb"\[[ \t]*[\[{\]]")
+_SEVERAL = re.compile(rb"\[[ \t]*[\[{]")
 _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -23,8 +23,6 @@ def rows_of_line(line: bytes) -> list[bytes]:
         rows = [bytes(value).strip() for value in _values(line)]
     except DECODE_ERRORS as error:
         raise MalformedError(f"no JSON: {printable(str(error))}") from None
-    if not rows:
-        raise MalformedError("an empty array is no row")
     if any(row[0] not in b"[{" for row in rows):
         raise MalformedError("an array of rows must have nothing else in it")
     return rows

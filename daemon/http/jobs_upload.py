@@ -12,8 +12,9 @@ from aiohttp import web
 
 from daemon.http.application import LIMITS
 from daemon.http.bodies import Intake
-from schemas.errors import InvalidValueError, TooLargeError
+from schemas.errors import InvalidValueError, MalformedError, TooLargeError
 from schemas.limits import Limits
+from schemas.ndjson import BYTE_ORDER_MARK, rows_of_line
 from schemas.strict import DECODE_ERRORS, printable
 
 ROWS_BYTES_MAX = 900_000
@@ -41,15 +42,25 @@ class LinePacker:
         self._seq = 0
 
     def add(self, line: bytes) -> Iterator[bytes]:
-        """The message that another line makes full; empty lines are passed over.
+        """The message that another line makes full: a row, or an array of rows. Empty lines are passed over.
 
         `InvalidValueError` naming the line that is no JSON array or object, `TooLargeError` for one that finds no room.
         """
         self._line += 1
-        row = line.strip()
-        if not row:
+        text = line.removeprefix(BYTE_ORDER_MARK).strip() if self._line == 1 else line.strip()
+        if not text:
             return
-        self._check_room(len(row))
+        self._check_room(len(text))
+        for row in self._rows_of(text):
+            yield from self._add(row)
+
+    def _rows_of(self, text: bytes) -> list[bytes]:
+        try:
+            return rows_of_line(text)
+        except MalformedError as error:
+            raise InvalidValueError(f"line {self._line}: {error.message}") from None
+
+    def _add(self, row: bytes) -> Iterator[bytes]:
         while self._lines and (self._size + len(row) + 1 > self._bytes_max or len(self._lines) == self._rows_max):
             yield self._message(self._whole_blocks())
         self._lines.append(row)

@@ -41,10 +41,10 @@ def _rows(line: bytes, number: int, where: str, read: Any) -> Iterator[Any]:
 def _raw_row(row: bytes, number: int) -> bytes | InferenceError:
     """What is inside of it is looked at where it is scored."""
     try:
-        _check(row)
+        value = _check(row)
     except DECODE_ERRORS as error:
         return _no_row(row, number, error)
-    return row
+    return row if value else _empty(number)
 
 
 def _row(row: bytes, number: int) -> Any:
@@ -54,7 +54,11 @@ def _row(row: bytes, number: int) -> Any:
         return _no_row(row, number, error)
     if fault := known_fault(row, "json", DEFAULT_LIMITS.depth_max):
         return type(fault)(f"line {number}: {fault.message}")
-    return value
+    return value or _empty(number)
+
+
+def _empty(number: int) -> InferenceError:
+    return MalformedError(f"line {number}: a row without values")
 
 
 def _no_row(row: bytes, number: int, error: Exception) -> InferenceError:

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 import numpy as np
@@ -153,10 +154,12 @@ class JobService:
         """The status (JSON) once the owner has taken `opening` (`open`, MessagePack), all `rows` (JSON) and a close.
 
         Of `rows` nothing is read before it is known that the job belongs here. Where they are not fit, which they say
-        by `InvalidValueError` or `TooLargeError`, the job is cancelled, unless it has been whole before.
+        by `InvalidValueError` or `TooLargeError`, the job is cancelled, unless it has been whole before; and so it is
+        where they end early, and no `job_id` was given by which they could be sent again.
         """
         if not isinstance(decode_job_message(opening, "msgpack", self._settings.limits), OpenJob):
             raise InvalidValueError("type: an upload begins with `open`")
+        is_named = job_id is not None
         job_id = job_id or self._new_id(tenant)
         messages = self._messages(tenant, job_id)
         try:
@@ -164,11 +167,15 @@ class JobService:
             await messages.all_taken()
             if self._find(tenant, job_id)[1].phase != "failed":
                 await self._send_rows(messages, rows)
-        except (InvalidValueError, TooLargeError):
-            await self._cancel_unfinished(tenant, job_id)
-            raise
         except JobClosedError as error:
             raise self._why_closed(tenant, job_id, error) from None
+        except Exception as error:
+            if isinstance(error, InvalidValueError | TooLargeError):
+                await self._cancel_unfinished(tenant, job_id)
+            elif not is_named:
+                with suppress(ModelServingError):
+                    await self._cancel_unfinished(tenant, job_id)
+            raise
         finally:
             await messages.forget()
         return _status(self._find(tenant, job_id)[1])

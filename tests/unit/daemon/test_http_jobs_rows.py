@@ -66,6 +66,16 @@ async def test_messages_hold_the_rows_however_they_come(
     assert messages == await collect([body], LinePacker(LIMITS, block_rows))
 
 
+async def test_an_array_of_rows_is_its_rows_and_a_byte_order_mark_is_none() -> None:
+    body = b'\xef\xbb\xbf[[1],[2]]\r\n[]\n [ {"a": 1} , {"a":2} ]\n[3]'
+    messages = await collect([body], LinePacker(LIMITS, 4))
+    assert read(messages) == [[1], [2], [], {"a": 1}, {"a": 2}, [3]]
+    assert messages == await collect([body[:2], body[2:9], body[9:]], LinePacker(LIMITS, 4))
+    for wrong in (b"[[1],2]", b'[{"a":1},"x"]', b"[[1],[2]"):
+        with pytest.raises(InvalidValueError, match="line 2: "):
+            await collect([b"[1]\n", wrong], LinePacker(LIMITS, 4))
+
+
 async def test_full_messages_have_whole_blocks() -> None:
     messages = await collect([b"[1]\n" * 25], LinePacker(LIMITS, 4))
     counts = [message.count(b"[1]") for message in messages]
@@ -80,7 +90,6 @@ async def test_full_messages_have_whole_blocks() -> None:
         (b"[1],[2]\n", InvalidValueError, "line 1"),
         (b"[1]\n\n7\n", InvalidValueError, "line 3"),
         (b"[NaN]\n", InvalidValueError, "line 1"),
-        (b"\xef\xbb\xbf[1]\n", InvalidValueError, "line 1"),
         (b"[1]\n" * 9 + b"]", InvalidValueError, "line 10"),
         (b"[1]\n[" + b"1," * 200 + b"1]", TooLargeError, "line 2"),
         (b"[1]\n[" + b" " * 200, TooLargeError, "line 2"),

@@ -278,7 +278,7 @@ def test_an_array_of_rows_in_a_line_is_its_rows() -> None:
         ["Paris", 1], ["Paris", 2], ["Paris", 3], {"x": 1}, {"x": 2}, [1], {"x": 3}, [[1]],
     ]  # fmt: skip
     assert [row.message for row in rows if isinstance(row, InferenceError)] == [
-        "line 2: an empty array is no row",
+        "line 2: a row without values",
         "line 5: an array of rows must have nothing else in it",
     ]
 
