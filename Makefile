@@ -94,13 +94,14 @@ $(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(PY)
 # ---- the lock files; `make lock UPGRADE=--upgrade` takes newer versions
 
 UPGRADE ?=
-LOCK = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml
+LOCK = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-strip-extras \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 lock: $(VENV)/.installed-dev ## Write the lock files anew from pyproject.toml.
-	@$(LOCK) $(UPGRADE) --all-extras -o requirements-dev.lock
-	@$(LOCK) --extra broker --extra demo --extra build -c requirements-dev.lock -o requirements.lock
-	@$(LOCK) --extra build -c requirements-dev.lock -o deploy/requirements.lock
+	@$(LOCK) pyproject.toml $(UPGRADE) --all-extras -o requirements-dev.lock
+	@$(LOCK) pyproject.toml --extra broker --extra demo --extra build -c requirements-dev.lock -o requirements.lock
+	@$(LOCK) pyproject.toml --extra files --extra otel -c requirements-dev.lock -o deploy/requirements.lock
+	@echo hatchling | $(LOCK) - -c requirements-dev.lock -o deploy/build-requirements.lock
 
 lock-jars: $(VENV)/.installed ## Write the lock file of the embedded Kafka's jars anew.
 	@$(PY) -m daemon.broker.lock_jars
