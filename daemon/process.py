@@ -2,8 +2,8 @@
 
 Start: logs, HTTP (which says what it waits for), the broker, the streams. Stop, on SIGTERM or SIGINT: HTTP takes
 nothing new, the streams finish, commit and leave the group within a deadline, then HTTP closes. Exit codes: 0 ordered
-stop, 1 failed, 2 wrong settings, 70 the deadline passed, 71 no progress, 72 the event loop stood still, 130 and 143 a
-second signal.
+stop, 1 failed, 2 settings or topics are wrong, 70 the deadline passed, 71 no progress, 72 the event loop stood still,
+130 and 143 a second signal.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from daemon.watchdog import Watchdog
 from schemas.connection import KafkaConnection
 from schemas.errors import ServerError
 from streams.snapshot import StreamsSnapshot
+from streams.topic_checks import TopicsError
 
 EXIT_STOPPED, EXIT_FAILED, EXIT_SETTINGS = 0, 1, 2
 PROBE_TIMEOUT_S = 5.0
@@ -334,7 +335,8 @@ def _failure(starting: asyncio.Task[None]) -> int | None:
         return None
     if isinstance(error, ServerError):
         log.error("worker_failed", reason=error.message)
-        return EXIT_SETTINGS if isinstance(error, SettingsError) else EXIT_FAILED
+        lasting = isinstance(error, SettingsError) or (isinstance(error, TopicsError) and error.lasting)
+        return EXIT_SETTINGS if lasting else EXIT_FAILED
     log.error("worker_failed", exc_info=error)
     return EXIT_FAILED
 

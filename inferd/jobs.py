@@ -21,7 +21,7 @@ from aiokafka.structs import RecordMetadata
 
 from inferd.cluster import Cluster
 from inferd.errors import ResultTimeoutError
-from inferd.jobs_feed import JobFeed, News, job_feed, latest_statuses
+from inferd.jobs_feed import JobFeed, News, job_feed, latest_statuses, partition_of
 from inferd.jobs_packing import PackedRows, packed_rows, rows_message
 from inferd.jobs_results import chunk_results
 from schemas.errors import (
@@ -188,7 +188,10 @@ class Jobs:
     ) -> asyncio.Future[RecordMetadata]:
         """Hands a message of a job to the producer."""
         headers = (CONTENT_TYPE_HEADERS[encoding], *headers)
-        return await self._cluster.send("jobs", key=job_id.encode(), value=value, headers=headers)
+        partition = await partition_of(self._cluster, job_id)
+        return await self._cluster.send(
+            "jobs", key=job_id.encode(), value=value, headers=headers, partition=partition
+        )  # fmt: skip
 
     async def acknowledged(self, sent: Sequence[asyncio.Future[RecordMetadata]]) -> None:
         """Waits until the broker has them."""

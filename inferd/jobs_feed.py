@@ -24,6 +24,7 @@ POLL_MS = 200
 FETCH_WAIT_MS = 50
 WINDOW_RECORDS = 1_000
 """The latest status of a job is looked for in the last records first, and then in ever more before them."""
+OF_A_JOB: tuple[Stream, ...] = ("jobs", "job-results", "job-status")
 _by_key = DefaultPartitioner()
 
 News = JobStatus | ModelServingError
@@ -31,9 +32,12 @@ News = JobStatus | ModelServingError
 
 
 async def partition_of(cluster: Cluster, job_id: str) -> int:
-    """The partition of a job on every topic of jobs: the one that Kafka's own producers choose by the key."""
-    partitions = await cluster.partitions("jobs")
-    partition: int = _by_key(job_id.encode(), list(partitions), list(partitions))
+    """The partition of a job on every topic of jobs: the one that Kafka's own producers choose by the key.
+
+    Partitions that somebody added to `jobs` alone do not count: workers do not serve them.
+    """
+    partitions = [*range(min([len(await cluster.partitions(stream)) for stream in OF_A_JOB]))]
+    partition: int = _by_key(job_id.encode(), partitions, partitions)
     return partition
 
 

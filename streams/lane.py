@@ -40,6 +40,8 @@ IDLE_INTERVAL_S = 1.0
 STEP_OF_PUBLISHING: dict[Kind, Step] = {"requests": "respond", "chunks": "store"}
 SHARE_PAUSE_S_MAX = 1.0
 POSITION_TIMEOUT_S = 0.1
+HELD_S = 0.2
+"""How long a partition rests whose next record cannot be processed yet."""
 
 
 class Lane:
@@ -86,6 +88,8 @@ class Lane:
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
         self._moved = asyncio.Event()
+        self._held: set[Partition] = set()
+        """Partitions whose next record cannot be processed yet."""
         self._publishing: dict[Partition, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ownership: asyncio.Task[None] | None = None
@@ -258,7 +262,8 @@ class Lane:
 
     def _ready(self, kind: Kind) -> list[Partition]:
         """Partitions with something to take, another one first each time."""
-        queued = [(p, self._unit(p)) for p in self.partitions.values() if p.queued and self._stage(p).kind == kind]
+        waiting = [p for p in self.partitions.values() if p.queued and p not in self._held]
+        queued = [(p, self._unit(p)) for p in waiting if self._stage(p).kind == kind]
         if not queued:
             return []
         self._turn += 1
@@ -282,8 +287,20 @@ class Lane:
                     partition.taken -= len(part)
                     self._forget(partition, len(part))
                 else:
+                    self._put_back(partition, part[sum(effects.records for effects in steps) :])
                     self._publish(partition, steps)
         self._requests_came |= kind == "requests"
+
+    def _put_back(self, partition: Partition, records: Records) -> None:
+        """Takes records again in a while that their stage has left; other partitions go on meanwhile."""
+        if records:
+            partition.put_back(records)
+            self._held.add(partition)
+            asyncio.get_running_loop().call_later(HELD_S, self._let_go, partition)
+
+    def _let_go(self, partition: Partition) -> None:
+        self._held.discard(partition)
+        self.wake()
 
     def _by_stage(
         self, kind: Kind, taken: list[tuple[Partition, Records]]
@@ -327,6 +344,8 @@ class Lane:
                 partition.read_to = position
 
     def _publish(self, partition: Partition, steps: Sequence[Effects]) -> None:
+        if not steps:
+            return
         for effects in steps:
             for table, changes in effects.changes.items():
                 table.stage(changes)

@@ -119,6 +119,15 @@ class Partition:
             self._queue.appendleft((rest, bytes_of(rest)))
         return records[:n], size
 
+    def put_back(self, records: Records) -> None:
+        """Queues the last records that were taken again, to be taken later."""
+        size = bytes_of(records)
+        self._queue.appendleft((records, size))
+        self.queued += len(records)
+        self.queued_bytes += size
+        self.taken -= len(records)
+        self.next_take = records[0].offset
+
     def depart(self, flight: Flight) -> None:
         """Notes that the effects of a taken range are about to be published; flights depart in order."""
         self._flights.append(flight)

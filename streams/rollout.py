@@ -18,6 +18,7 @@ import structlog
 from schemas.errors import InferenceError, InternalError, ServerError
 from schemas.models import Manifest, VersionKey
 from streams.artifacts import ArtifactStore
+from streams.faults import describe
 from streams.inference.catalog import ModelCatalog, State, Version
 from streams.inference.loading import load_model
 from streams.inference.trial import TrialCase, try_models
@@ -46,8 +47,8 @@ class _Waiting:
         return self.tenant, self.manifest.model_id, self.manifest.version
 
 
-Found = Path | InferenceError | int
-"""An artifact: its file, what is wrong with it, or how many bytes of it are here."""
+Found = Path | Exception | int
+"""An artifact: its file, what is wrong with it or with looking for it, or how many bytes of it are here."""
 
 
 class Rollout:
@@ -112,30 +113,31 @@ class Rollout:
     async def advance(self) -> None:
         """Takes every version as far as it can get now: all whose artifacts are complete are tried together.
 
-        `ServerError` where the disk does not do its part. Where trials cannot be held, they are tried again later.
+        `ServerError` where the disk does not do its part. Where trials cannot be held, they are tried again later; so
+        is whatever fails unexpectedly, and the versions concerned say why they wait.
         """
-        try:
-            async with self._turn:
-                await self._advance()
-        except ServerError:
-            raise
-        except Exception:  # whatever is the matter with one version, it must not end the following of others
-            log.exception("rollout_fault")
+        async with self._turn:
+            await self._advance()
 
     async def _advance(self) -> None:
         waiting = sorted(self._waiting.values(), key=lambda version: version.key)
-        complete = []
+        complete, faults = [], list[Exception]()
         for each, found in zip(waiting, await self.in_thread(self._find, waiting), strict=True):
             if isinstance(found, Path):
                 complete.append((each, found))
             elif isinstance(found, InferenceError):
                 self._fail(each, found)
+            elif isinstance(found, Exception):
+                faults.append(found)
+                self._wait(each, "fetching", found)
             else:
                 self._note(each, "fetching", f"{found} of {each.manifest.size} bytes of its artifact are here")
         if complete := [(each, path) for each, path in complete if self._is_wanted(each)]:
             await self._try_and_serve(complete)
-        else:
+        elif not faults:
             self.fault = None
+        for fault in faults[:1]:
+            self._hinder(_told(fault), TRIAL_RETRY_S)
 
     async def in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """What `function` gives, run in the one thread in which models and their files are worked on."""
@@ -147,7 +149,11 @@ class Rollout:
             store, manifest = self._stores[each.tenant], each.manifest
             try:
                 path = store.complete(manifest.sha256, manifest.size)
-            except InferenceError as error:
+            except ServerError:
+                raise
+            except Exception as error:  # whatever is the matter with one version, it must not hold up others
+                if not isinstance(error, InferenceError):
+                    log.exception("rollout_fault", tenant=each.tenant, model=manifest.model_id)
                 found.append(error)
             else:
                 found.append(store.have_bytes(manifest.sha256) if path is None else path)
@@ -159,10 +165,12 @@ class Rollout:
             self._note(waiting, "trying", "it is being tried in a subprocess")
         try:
             reasons = await self.in_thread(self._try, [TrialCase(path, each.manifest) for each, path in complete])
-        except (ServerError, OSError) as error:
-            self._hinder(str(error), TRIAL_RETRY_S)
+        except Exception as error:  # what is the matter with a model itself is a reason, and not raised
+            if not isinstance(error, ServerError | OSError):
+                log.exception("rollout_fault")
+            self._hinder(_told(error), TRIAL_RETRY_S)
             for waiting, _ in complete:
-                self._note(waiting, "trying", f"{error}; it is tried again every {TRIAL_RETRY_S:g} s")
+                self._wait(waiting, "trying", error)
             return
         self.fault = None
         for (waiting, path), reason in zip(complete, reasons, strict=True):
@@ -213,6 +221,9 @@ class Rollout:
         )  # fmt: skip
         self._refused(waiting.record, error)
 
+    def _wait(self, waiting: _Waiting, state: State, error: Exception) -> None:
+        self._note(waiting, state, f"{_told(error)}; it is tried again every {TRIAL_RETRY_S:g} s")
+
     def _note(self, waiting: _Waiting, state: State, reason: str) -> None:
         """Shows in the catalog what becomes of a version that is still wanted."""
         catalog, manifest = self._catalogs[waiting.tenant], waiting.manifest
@@ -229,3 +240,8 @@ class Rollout:
             log.error("rollout_hindered", reason=why)
         self.fault = why
         asyncio.get_running_loop().call_later(retry_s, self._changed.set)
+
+
+def _told(error: Exception) -> str:
+    """Why a version waits: what this machine says of itself, or what nobody expected."""
+    return str(error) if isinstance(error, ServerError | OSError) else describe(error)

@@ -44,7 +44,7 @@ class Stage(Protocol):
 
     async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
         """What follows from each part of `work`, in steps; no record makes it raise. `work` may be empty where the
-        stage `waits`."""
+        stage `waits`. Records at the end of a part that are in no step come again in a while."""
 
     async def opened(self, number: int) -> None:
         """A partition is owned, and its tables are restored; its records come when this is through."""

@@ -33,6 +33,8 @@ class TopicSpec:
     partitions: int
     replication: int
     config: Mapping[str, str] = field(default_factory=dict)
+    follows: str = ""
+    """Name of the topic than which it may not have fewer partitions: what follows from partition n goes to its n."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +47,18 @@ class TopicState:
     replication: int
     config: Mapping[str, str] = field(default_factory=dict)
     problem: str | None = None
-    """What is wrong with it and what to change."""
+    """What is wrong with it and what to change; no worker starts with it."""
+    note: str | None = None
+    """What is not as it should be, though workers serve with it."""
 
 
 class TopicsError(ServerError):
     """Topics do not fit, or cannot be made: `problems` has one text for each; `message` is all of them, uncut."""
 
-    def __init__(self, problems: Iterable[str]) -> None:
+    def __init__(self, problems: Iterable[str], *, lasting: bool = False) -> None:
+        """`lasting`: they stay until somebody changes settings or topics, however often it is tried."""
         super().__init__("")
+        self.lasting = lasting
         self.problems = tuple(problems)
         self.message = "; ".join(self.problems)
         self.args = (self.message,)
@@ -70,7 +76,8 @@ def _tenant_specs(tenant: str, settings: StreamSettings) -> Iterable[TopicSpec]:
     for table in TABLE_NAMES:
         name = changelog_name(settings.group.group_id, tenant, table)
         config = changelog_config(table, settings.cache.ttl_max_s)
-        yield TopicSpec(name, "changelog", topics.partitions, topics.replication, config)
+        follows = TenantTopics(settings.namespace, tenant).name("requests") if table == "predictions" else ""
+        yield TopicSpec(name, "changelog", topics.partitions, topics.replication, config, follows)
 
 
 def job_partitions(settings: StreamSettings) -> dict[str, int]:
@@ -93,19 +100,21 @@ def _spec(topics: TenantTopics, stream: Stream, settings: TopicSettings, limits:
         # The original record at its largest, and the headers that say what was wrong with it.
         config["max.message.bytes"] = str(2 * limits.message_bytes_max + DEAD_LETTER_HEADERS_BYTES)
     partitions = 1 if stream in SINGLE else settings.partitions
-    return TopicSpec(topics.name(stream), stream, partitions, settings.replication, config)
+    follows = topics.name("requests") if stream in ("results", "dead-letters") else ""
+    return TopicSpec(topics.name(stream), stream, partitions, settings.replication, config, follows)
 
 
 def checked(specs: Sequence[TopicSpec], states: Sequence[TopicState]) -> list[TopicState]:
     """The states of the topics of `specs`, in the same order, each with what is wrong with it."""
     there = [(spec, state) for spec, state in zip(specs, states, strict=True) if state.partitions]
     common = _Common(
+        counts={state.name: state.partitions for _, state in there},
         partitions=_only({s.partitions for spec, s in there if spec.stream not in {*SINGLE, "reply-to"}}),
         replication=_only({s.replication for spec, s in there if spec.stream != "reply-to"}),
         retention_ms=_only({_retention_ms(s) for spec, s in there if spec.config.get("cleanup.policy") == "delete"}),
     )
     return [
-        replace(state, problem="; ".join(_problems(spec, state, common)) or None)
+        replace(state, problem="; ".join(_problems(spec, state, common)) or None, note=_note(spec, state, common))
         for spec, state in zip(specs, states, strict=True)
     ]
 
@@ -114,6 +123,8 @@ def checked(specs: Sequence[TopicSpec], states: Sequence[TopicState]) -> list[To
 class _Common:
     """What all topics that are there have in common, so that changing the setting is enough; None where they differ."""
 
+    counts: Mapping[str, int]
+    """By topic, how many partitions it has."""
     partitions: int | None
     replication: int | None
     retention_ms: int | None
@@ -141,16 +152,48 @@ def _missing(spec: TopicSpec) -> str:
 
 
 def _wrong_partitions(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[str]:
+    """Too few partitions, or not one. More than one needs are left alone, and so are topics that only differ in that.
+
+    What is advised never loses a record: partitions are added where nobody finds anything by the hash of a key.
+    """
     have, name = state.partitions, state.name
-    if have == spec.partitions:
-        return
-    again = "delete it and create it again"
+    wanted = max(spec.partitions, common.counts.get(spec.follows, 0))
+    told = f"topic {name} has {have} partitions"
     if spec.stream in SINGLE:
-        yield f"topic {name} has {have} partitions and must have 1: {again}"
-        return
-    more = f"kafka-topics --alter --topic {name} --partitions {spec.partitions}" if have < spec.partitions else again
-    setting = f"set INFERD_TOPIC_PARTITIONS={have}, or " if common.partitions == have <= PARTITIONS_MAX else ""
-    yield f"topic {name} has {have} partitions, INFERD_TOPIC_PARTITIONS is {spec.partitions}: {setting}{more}"
+        if have != 1:
+            yield (
+                f"{told} and must have 1, and Kafka cannot take partitions away: set INFERD_NAMESPACE to another name,"
+                " whose topics are created, and deploy the models there; do not delete this topic, it holds models"
+            )
+    elif common.partitions == have != spec.partitions:
+        yield f"{told}, INFERD_TOPIC_PARTITIONS is {spec.partitions}: {_setting(have)}; do not change the topic"
+    elif spec.stream == "jobs" and have < wanted:
+        yield f"{told}, INFERD_TOPIC_PARTITIONS is {wanted}: {_setting(have)}; {_KEYED}"
+    elif have < wanted:
+        because = f"{spec.follows} has {wanted}" if wanted > spec.partitions else f"INFERD_TOPIC_PARTITIONS is {wanted}"
+        yield (
+            f"{told}, {because}: kafka-topics --alter --topic {name} --partitions {wanted}, which loses nothing;"
+            " do not delete it"
+        )
+
+
+_KEYED = "do not add partitions to it, jobs are found by the hash of their id over its partitions, and do not delete it"
+
+
+def _setting(partitions: int) -> str:
+    if partitions > PARTITIONS_MAX:
+        return f"no more than {PARTITIONS_MAX} can be served"
+    return f"set INFERD_TOPIC_PARTITIONS={partitions}"
+
+
+def _note(spec: TopicSpec, state: TopicState, common: _Common) -> str | None:
+    if spec.stream != "jobs" or state.partitions <= spec.partitions or common.partitions is not None:
+        return None
+    return (
+        f"topic {state.name} has {state.partitions} partitions, INFERD_TOPIC_PARTITIONS is {spec.partitions}: "
+        f"the others are not served. If jobs were opened with {spec.partitions}, leave the setting and the other "
+        "topics of jobs as they are; do not delete this one (docs/operations.md#topics-that-change)"
+    )
 
 
 def _wrong_replication(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[str]:
@@ -193,7 +236,7 @@ def _wrong_retention(spec: TopicSpec, state: TopicState, common: _Common) -> Ite
                 f"topic {state.name} has retention.ms={have}, less than INFERD_CACHE_TTL_MAX_S asks for ({wanted}): "
                 f"lower that, or {_alter(state, 'retention.ms', wanted)}"
             )
-    elif wanted is not None and have != int(wanted):
+    elif wanted is not None and 0 <= have < int(wanted):
         settable = common.retention_ms == have >= RETENTION_MS_MIN
         setting = f"set INFERD_TOPIC_RETENTION_MS={have}, or " if settable else ""
         yield (

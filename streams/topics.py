@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
@@ -20,6 +21,8 @@ from schemas.connection import KafkaConnection
 from streams.connections import client_options
 from streams.settings import StreamSettings
 from streams.topic_checks import TopicsError, TopicSpec, TopicState, checked, reply_specs, topic_specs
+
+log = structlog.get_logger(__name__)
 
 __all__ = ["TopicSpec", "TopicState", "TopicsError", "describe_topics", "ensure_topics", "topic_specs"]
 
@@ -50,16 +53,21 @@ async def ensure_topics(settings: StreamSettings) -> list[TopicState]:
         missing = {state.name for state in before if state.partitions == 0}
         if settings.topics.create and (new := [spec for spec in wanted if spec.name in missing]):
             # What is there decides: topics made beside it, as wrong settings ask, would have to be deleted again.
-            _refuse(state.problem for state in before if state.partitions)
+            _refuse(state for state in before if state.partitions)
             await _create(admin, new)
         states = await _visible_states(admin, specs)
-    _refuse(state.problem for state in states)
+    _refuse(states)
+    for state in states:
+        if state.note is not None:
+            log.warning("topic_differs", topic=state.name, note=state.note)
     return states
 
 
-def _refuse(problems: Iterable[str | None]) -> None:
-    if told := [problem for problem in problems if problem]:
-        raise TopicsError(told)
+def _refuse(states: Iterable[TopicState]) -> None:
+    if refused := [state for state in states if state.problem]:
+        # A topic that is missing may be created, and the right to read settings granted; settings do not change.
+        lasting = any(state.partitions and state.config for state in refused)
+        raise TopicsError([state.problem or "" for state in refused], lasting=lasting)
 
 
 async def _create(admin: AIOKafkaAdminClient, specs: Iterable[TopicSpec]) -> None:

@@ -114,7 +114,8 @@ class DataDir:
         if found != marker.cluster_id:
             raise DataDirUnusableError(
                 f"the broker's data in {self.path} is damaged: {properties} names the cluster {found},"
-                f" expected {marker.cluster_id}. Restore it, or delete the directory to start with an empty broker"
+                f" expected {marker.cluster_id}. Restore it from a copy, or choose another data directory"
+                " to start with an empty broker; do not delete this one, its records are nowhere else"
             )
         return True
 
@@ -198,7 +199,8 @@ class DataDir:
         except (OSError, ValueError, TypeError) as error:
             raise DataDirUnusableError(
                 f"{self._marker_path} is damaged: {error}."
-                " Restore it, or delete the directory to start with an empty broker"
+                " Restore it from a copy, or choose another data directory to start with an empty broker;"
+                " do not delete this one, its records are nowhere else"
             ) from error
 
     def _write_marker(self, marker: Marker) -> None:
@@ -212,7 +214,8 @@ class DataDir:
         raise DataDirUnusableError(
             f"the data in {self.path} was written by Kafka {found.kafka_version} (layout {found.format}),"
             f" and this is Kafka {kafka_version} (layout {FORMAT}), which cannot read it."
-            " Use the inferd that wrote it, choose another data directory, or delete this one to start anew"
+            " Use the inferd that wrote it, or choose another data directory to start with an empty broker;"
+            " do not delete this one, its records are nowhere else"
         )
 
 

@@ -77,7 +77,8 @@ async def check_topics(settings: Settings) -> list[Check]:
     states = await describe_topics(settings.streams())
     missing = [state for state in states if state.partitions == 0]
     wrong = [state for state in states if state.partitions and state.problem]
-    checks = [Check("topics", "fail", state.problem or "", "change that topic") for state in wrong]
+    checks = [Check("topics", "fail", state.problem or "", "do what it says, and no more") for state in wrong]
+    checks += [Check("topics", "warn", state.note, "do what it says, and no more") for state in states if state.note]
     if missing:
         names = "" if len(missing) == len(states) else ": " + ", ".join(state.name for state in missing)
         detail = f"{len(missing)} of {len(states)} are not there{names}"

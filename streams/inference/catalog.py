@@ -43,6 +43,8 @@ class ModelCatalog:
     def __init__(self) -> None:
         self._versions: dict[str, dict[int, Version]] = {}
         self._aliases: dict[str, dict[str, Alias]] = {}
+        self._gone: set[tuple[str, int, str]] = set()
+        """Name, number and digest of what was removed, or replaced by other bytes."""
         self.revision = 0
         """Grows with every change, so that what was resolved before can be forgotten."""
 
@@ -77,6 +79,9 @@ class ModelCatalog:
         versions = self._versions.setdefault(manifest.model_id, {})
         previous = versions.get(manifest.version)
         versions[manifest.version] = version
+        if previous is not None:
+            self._gone.add(_identity(previous))
+        self._gone.discard(_identity(version))
         self.revision += 1
         return previous
 
@@ -90,10 +95,16 @@ class ModelCatalog:
         """Takes a version out; None where there was none."""
         versions = self._versions.get(name, {})
         removed = versions.pop(number, None)
+        if removed is not None:
+            self._gone.add(_identity(removed))
         if not versions:
             self._versions.pop(name, None)
         self.revision += 1
         return removed
+
+    def is_gone(self, name: str, number: int, digest: str) -> bool:
+        """Whether a version was there in these bytes, and was removed or replaced by others."""
+        return (name, number, digest) in self._gone
 
     def put_alias(self, name: str, alias: str, target: Alias | None) -> None:
         """Points an alias somewhere, or takes it away."""
@@ -154,6 +165,11 @@ class ModelCatalog:
         if version is None:
             raise VersionNotFoundError(f"model {name!r} has no version {number}")
         return version
+
+
+def _identity(version: Version) -> tuple[str, int, str]:
+    manifest = version.manifest
+    return manifest.model_id, manifest.version, manifest.sha256
 
 
 def _because(version: Version) -> str:

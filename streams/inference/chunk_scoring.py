@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from streams.inference.catalog import ModelCatalog, ServedModel
 from streams.inference.chunk_results import ChunkDraft
 from streams.inference.chunk_rows import plain_rows, scorable_rows
 from streams.inference.custom import PinnedModelId
-from streams.inference.job_models import check_outputs, is_final, model_of
+from streams.inference.job_models import check_outputs, is_final, is_known, model_of
 from streams.inference.micro_batch import internal_error
 from streams.inference.runtime import Arrays, Matrix
 
@@ -156,7 +156,7 @@ class ChunkGroup:
 class ChunkBatch:
     """Chunks on their way from rows to results."""
 
-    def __init__(self, drafts: list[ChunkDraft | None], groups: list[ChunkGroup], limits: Limits) -> None:
+    def __init__(self, drafts: list[ChunkDraft], groups: list[ChunkGroup], limits: Limits) -> None:
         self.groups = groups
         self.faults: list[Exception] = []
         """What was raised that no row is to blame for; the log wants its traceback. Complete after `finish`."""
@@ -168,19 +168,14 @@ class ChunkBatch:
         """Rows that models score."""
         return sum(group.rows for group in self.groups)
 
-    @property
-    def held(self) -> list[int]:
-        """Places of the chunks that wait for a model version which may still come."""
-        return [place for place, draft in enumerate(self._drafts) if draft is None]
-
-    def finish(self) -> list[bytes | None]:
-        """The encoded result of each chunk, None where it is held; every group must have been predicted."""
+    def finish(self) -> list[bytes]:
+        """The encoded result of each chunk; every group must have been predicted."""
         for group in self.groups:
             group.deliver()
             self.faults += group.faults
-        results = [None if draft is None else draft.encode(self._limits) for draft in self._drafts]
+        results = [draft.encode(self._limits) for draft in self._drafts]
         for draft in self._drafts:
-            self.faults += draft.faults if draft is not None else ()
+            self.faults += draft.faults
         return results
 
 
@@ -193,18 +188,11 @@ class ChunkScorer:
         self._row_limits = of_messages(limits)
         self._process_batch = process_batch
 
-    def prepare(self, works: Sequence[ChunkWork], *, wait: bool = True) -> ChunkBatch:
-        """Reads the rows of every chunk.
-
-        A chunk whose version is not here, or is being loaded, is `held` to be prepared again later; without `wait` its
-        rows have the typed error. A version that failed to load is not waited for.
-        """
+    def prepare(self, works: Sequence[ChunkWork]) -> ChunkBatch:
+        """Reads the rows of every chunk; those whose version does not serve have its typed error."""
         groups: list[ChunkGroup] = []
-        drafts: list[ChunkDraft | None] = []
+        drafts: list[ChunkDraft] = []
         for work in works:
-            if wait and self._must_wait(work):
-                drafts.append(None)
-                continue
             draft = ChunkDraft(work.chunk, _previous(work, self._limits))
             drafts.append(draft)
             try:
@@ -216,14 +204,15 @@ class ChunkScorer:
                 draft.fail(internal_error(fault))
         return ChunkBatch(drafts, groups, self._limits)
 
-    def _must_wait(self, work: ChunkWork) -> bool:
-        if work.refusal is not None:
-            return False
+    def may_come(self, chunk: Chunk) -> Literal["unknown", "loading"] | None:
+        """Why the version of a chunk does not serve, if it may come to; None where it does, or never will."""
         try:
-            model_of(self._catalog, work.chunk)
+            model_of(self._catalog, chunk)
         except InferenceError:
-            return not is_final(self._catalog, work.chunk)
-        return False
+            if is_final(self._catalog, chunk):
+                return None
+            return "loading" if is_known(self._catalog, chunk) else "unknown"
+        return None
 
     def _prepare(self, work: ChunkWork, draft: ChunkDraft, groups: list[ChunkGroup]) -> None:
         if work.refusal is not None:

@@ -71,6 +71,14 @@ def model_of(catalog: ModelCatalog, chunk: Chunk) -> ServedModel:
 
 
 def is_final(catalog: ModelCatalog, chunk: Chunk) -> bool:
-    """Whether waiting for the version of a chunk is in vain: it failed to load."""
+    """Whether waiting for the version of a chunk is in vain: it failed to load, was removed, or was replaced."""
+    if catalog.is_gone(chunk.model_id, chunk.version, chunk.digest):
+        return True
     version = catalog.version(chunk.model_id, chunk.version)
-    return version is not None and version.manifest.sha256 == chunk.digest and version.state == "failed"
+    return version is not None and version.state == "failed" and is_known(catalog, chunk)
+
+
+def is_known(catalog: ModelCatalog, chunk: Chunk) -> bool:
+    """Whether the version of a chunk is here in the same bytes, loaded or not."""
+    version = catalog.version(chunk.model_id, chunk.version)
+    return version is not None and version.manifest.sha256 == chunk.digest

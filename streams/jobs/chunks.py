@@ -36,10 +36,8 @@ RECORDS_MAX = 8
 """Chunks of one micro-batch, over all partitions: requests wait for one of them at most."""
 INLINE_ROWS_MAX = 256
 """More rows are predicted in a thread, beside the requests."""
-MODEL_WAIT_S = 30.0
-"""How long a chunk waits for a version that this worker has not loaded yet."""
-LOOK_AGAIN_S = 0.2
-READ_AGAIN_S = 1.0
+MODEL_WAIT_S = {"unknown": 5.0, "loading": 60.0}
+"""How long chunks wait for a version that this worker does not know yet, or has not loaded yet; together, not each."""
 
 Read = Chunk | Barrier | ModelServingError
 """What a record of `job-chunks` holds, or why it holds nothing."""
@@ -88,8 +86,8 @@ class JobChunks:
         self._worker_id = settings.worker_id
         self._clock = clock
         self._in_thread = in_thread
-        self._closed: set[int] = set()
-        """Partitions that were owned and are not any more."""
+        self._waiting_since: dict[tuple[str, int, str], float] = {}
+        """By name, number and digest of a version, when the first chunk came that waits for it."""
 
     def unit(self, number: int) -> Hashable:
         return (self.topic, number)
@@ -106,12 +104,12 @@ class JobChunks:
     async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
         timestamps = [record.timestamp for _, records in work for record in records]
         self._measures.observe_step_since("queue", timestamps, self._clock() * 1000)
-        parts = [(tp, [(record, self._read(record)) for record in records]) for tp, records in work]
-        chunks = [(tp.partition, read) for tp, part in parts for _, read in part if isinstance(read, Chunk)]
+        works: list[ChunkWork] = []
+        parts = [(tp, await self._readable(records, works)) for tp, records in work]
         started = time.perf_counter()
-        results = iter(await self._score(chunks))
+        results = iter(await self._score(works))
         steps = [self._steps(tp, part, results) for tp, part in parts]
-        self._trace(work, steps, started)
+        self._trace([(tp, [record for record, _ in part]) for tp, part in parts], steps, started)
         return steps
 
     def _trace(self, work: Work, steps: Sequence[Sequence[Effects]], started: float) -> None:
@@ -123,7 +121,8 @@ class JobChunks:
         ended = time.perf_counter()
         spans = tracing.done_together(CHUNK_SPAN, self.topic, parts, "process", started, ended, last="store")
         for (tp, _), effects in zip(work, steps, strict=True):
-            effects[-1].spans = spans.get(tp.partition)
+            if effects:
+                effects[-1].spans = spans.get(tp.partition)
 
     def _read(self, record: Record) -> Read:
         refusal: ModelServingError | None = getattr(record, "refusal", None)
@@ -136,17 +135,48 @@ class JobChunks:
 
     # ------------------------------------------------------------------ scoring
 
-    async def _score(self, chunks: Sequence[tuple[int, Chunk]]) -> list[bytes]:
-        """The result of each chunk; each comes with the partition that it was read from."""
-        if not chunks:
+    async def _readable(
+        self, records: Sequence[Record], works: list[ChunkWork]
+    ) -> list[tuple[Record, Read]]:  # fmt: skip
+        """The first of `records` that can be processed now; adds the work of their chunks to `works`.
+
+        A chunk waits for its version, and what follows on it in its partition, but no other partition.
+        """
+        readable: list[tuple[Record, Read]] = []
+        for record in records:
+            read = self._read(record)
+            if isinstance(read, Chunk):
+                if self._waits(read):
+                    break
+                try:
+                    works.append(await self._work(read))
+                except PUBLISH_ERRORS as error:
+                    # What it refers to cannot be read now; nothing could be published then either.
+                    log.warning("chunk_source_unreadable", job=read.job_id, chunk=read.chunk, reason=describe(error))
+                    break
+            readable.append((record, read))
+        return readable
+
+    def _waits(self, chunk: Chunk) -> bool:
+        """Whether a chunk still waits for its version."""
+        version = (chunk.model_id, chunk.version, chunk.digest)
+        why = self._scorer.may_come(chunk)
+        if why is None:
+            self._waiting_since.pop(version, None)
+            return False
+        now = time.monotonic()
+        return now - self._waiting_since.setdefault(version, now) < MODEL_WAIT_S[why]
+
+    async def _score(self, works: Sequence[ChunkWork]) -> list[bytes]:
+        """The result of each chunk."""
+        if not works:
             return []
         started = time.perf_counter()
-        works = [await self._patient_work(number, chunk) for number, chunk in chunks]
         results = await self._results(works)
         elapsed = time.perf_counter() - started
         self._measures.observe_step("process", elapsed)
-        self.scored.chunks += len(chunks)
-        self.scored.rows += sum(chunk.row_count for _, chunk in chunks)
+        self.scored.chunks += len(works)
+        self.scored.rows += sum(work.chunk.row_count for work in works)
         self.scored.seconds += elapsed
         return results
 
@@ -163,19 +193,6 @@ class JobChunks:
             draft.fail(internal_error(fault))
             return [draft.encode(self._limits)]
 
-    async def _patient_work(self, number: int, chunk: Chunk) -> ChunkWork:
-        """As `_work`; a broker that does not answer is waited for, since nothing can be published meanwhile either.
-
-        Not for longer than the partition is owned: the result is dropped then, and other tenants' chunks wait.
-        """
-        while number not in self._closed:
-            try:
-                return await self._work(chunk)
-            except PUBLISH_ERRORS as error:
-                log.warning("chunk_source_unreadable", job=chunk.job_id, chunk=chunk.chunk, reason=describe(error))
-                await asyncio.sleep(READ_AGAIN_S)
-        return chunk_work(chunk, None, None, self._limits)
-
     async def _work(self, chunk: Chunk) -> ChunkWork:
         """A chunk with what it refers to."""
         source: tuple[bytes | None, Encoding] | None = None
@@ -190,27 +207,17 @@ class JobChunks:
         return chunk_work(chunk, source, previous, self._limits)
 
     async def _finished(self, works: Sequence[ChunkWork]) -> list[bytes]:
-        """Results; chunks whose version is not here yet are waited for, but not for ever."""
-        results: list[bytes | None] = [None] * len(works)
-        left = list(range(len(works)))
-        deadline = time.monotonic() + MODEL_WAIT_S
-        while left:
-            wait = time.monotonic() < deadline
-            batch = await self._predicted([works[place] for place in left], wait=wait)
-            for place, result in zip(left, batch.finish(), strict=True):
-                results[place] = result
-            for fault in batch.faults:
-                log.error("chunk_fault", exc_info=fault, tenant=self.tenant)
-            left = [place for place in left if results[place] is None]
-            if left:
-                await asyncio.sleep(LOOK_AGAIN_S)
-        return [result for result in results if result is not None]
+        batch = await self._predicted(works)
+        results = batch.finish()
+        for fault in batch.faults:
+            log.error("chunk_fault", exc_info=fault, tenant=self.tenant)
+        return results
 
-    async def _predicted(self, works: Sequence[ChunkWork], *, wait: bool) -> ChunkBatch:
+    async def _predicted(self, works: Sequence[ChunkWork]) -> ChunkBatch:
         if self._in_thread:
-            batch = await asyncio.to_thread(self._scorer.prepare, works, wait=wait)
+            batch = await asyncio.to_thread(self._scorer.prepare, works)
         else:
-            batch = self._scorer.prepare(works, wait=wait)
+            batch = self._scorer.prepare(works)
         for group in batch.groups:
             started = time.perf_counter()
             if group.rows > INLINE_ROWS_MAX:
@@ -268,11 +275,9 @@ class JobChunks:
 
     # ------------------------------------------------------------------ a stage
 
-    async def opened(self, number: int) -> None:
-        self._closed.discard(number)
+    async def opened(self, number: int) -> None: ...
 
-    def closed(self, number: int) -> None:
-        self._closed.add(number)
+    def closed(self, number: int) -> None: ...
 
     def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
         for effects in dropped:

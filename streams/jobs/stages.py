@@ -7,7 +7,6 @@ its successor wrote.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -45,7 +44,7 @@ OUTCOMES_MAX = 512
 DUE_MAX = 256
 """Jobs that one look at the clock deals with."""
 NO_ROWS = JobState("", 0, 0)
-MODEL_KNOWN_WITHIN_S, LOOK_AGAIN_S = 1.0, 0.02
+MODEL_KNOWN_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +157,7 @@ class _JobStage:
             yield TopicPartition(topics.name("job-chunks"), each)
 
     async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
-        return [[self._effects(tp, records)] for tp, records in work]
+        return [[self._effects(tp, records)] if records else [] for tp, records in work]
 
     def _effects(self, tp: TopicPartition, records: Records) -> Effects:
         now_ms = self._surroundings.now_ms()
@@ -222,7 +221,7 @@ class JobMessages(_JobStage):
         measures, started = self._surroundings.measures, time.perf_counter()
         timestamps = [record.timestamp for _, records in work for record in records]
         measures.observe_step_since("queue", timestamps, self._surroundings.now_ms())
-        await self._await_models(work)
+        work = [(tp, self._opened_by_now(tp, records)) for tp, records in work]
         effects = await super().process(work)
         ended = time.perf_counter()
         measures.observe_step("chunk", ended - started)
@@ -231,20 +230,14 @@ class JobMessages(_JobStage):
             tracing.done_together(MESSAGE_SPAN, self.topic, parts, "chunk", started, ended)
         return effects
 
-    async def _await_models(self, work: Work) -> None:
-        """Gives a model that was deployed just before its job was opened the time to get here: without, a job fails."""
-        deadline = time.monotonic() + MODEL_KNOWN_WITHIN_S
+    def _opened_by_now(self, tp: TopicPartition, records: Records) -> Records:
+        """The first of `records`, up to a job whose model may just have been deployed and not have got here yet."""
         young_ms = self._surroundings.now_ms() - MODEL_KNOWN_WITHIN_S * 1_000
-        for tp, records in work:
-            for record in records:
-                if record.timestamp > young_ms and (opening := self._opening(tp.partition, record)) is not None:
-                    await self._known(*opening, deadline)
-
-    async def _known(self, job_id: str, opening: OpenJob, deadline: float) -> None:
-        while time.monotonic() < deadline:
-            if self._is_known(job_id, opening):
-                return
-            await asyncio.sleep(LOOK_AGAIN_S)
+        for place, record in enumerate(records):
+            opening = self._opening(tp.partition, record) if record.timestamp > young_ms else None
+            if opening is not None and not self._is_known(*opening):
+                return records[:place]
+        return records
 
     def _opening(self, number: int, record: Record) -> tuple[str, OpenJob] | None:
         """What a record opens, if it is a job that nobody has heard of."""

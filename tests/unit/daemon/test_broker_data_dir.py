@@ -62,7 +62,9 @@ def test_a_later_kafka_of_the_same_major_version_takes_it_over(tmp_path: Path, r
 def test_any_other_version_is_refused_with_a_way_out(tmp_path: Path, reader: str) -> None:
     made_by(VERSION, tmp_path)
 
-    with pytest.raises(DataDirUnusableError, match=rf"written by Kafka {VERSION}.*is Kafka {reader}.*or delete"):
+    with pytest.raises(
+        DataDirUnusableError, match=rf"written by Kafka {VERSION}.*is Kafka {reader}.*do not delete this one"
+    ):
         made_by(reader, tmp_path)
 
 

@@ -23,6 +23,7 @@ from daemon.stop_signals import StopSignals
 from schemas.connection import KafkaConnection
 from schemas.errors import ServerError
 from streams.settings import StreamSettings
+from streams.topic_checks import TopicsError
 from tests.unit.daemon.fake_streams import FakeStreams, snapshot
 
 DEADLINE_S = 20.0
@@ -168,14 +169,22 @@ async def test_a_connection_that_breaks_during_the_start_is_tried_again(bench: B
     assert await bench.stop() == 0
 
 
-@pytest.mark.parametrize("error", [ServerError("topic x has 3 partitions"), ZeroDivisionError()])
-async def test_a_start_that_fails_ends_the_worker(bench: Bench, error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ServerError("the disk is full"), 1),
+        (ZeroDivisionError(), 1),
+        (TopicsError(["topic x does not exist"]), 1),
+        (TopicsError(["topic x has 3 partitions"], lasting=True), 2),
+    ],
+)
+async def test_a_start_that_fails_ends_the_worker(bench: Bench, error: Exception, code: int) -> None:
     def fails(streams: FakeStreams) -> None:
         streams.start_errors = [error]
 
     bench.prepare = fails
     bench.run()
-    assert await bench.code() == 1
+    assert await bench.code() == code
     assert len(bench.made) == 1
     assert len(bench.made[0].stops) == 1
 

@@ -58,10 +58,9 @@ def results(
     *works: ChunkWork | Chunk,
     limits: Limits = DEFAULT_LIMITS,
     process_batch: ProcessBatch | None = None,
-    wait: bool = True,
 ) -> list[ChunkResult]:
     made = [work if isinstance(work, ChunkWork) else chunk_work(work, None, None, limits) for work in works]
-    batch = ChunkScorer(catalog, limits, process_batch).prepare(made, wait=wait)
+    batch = ChunkScorer(catalog, limits, process_batch).prepare(made)
     for group in batch.groups:
         group.predict()
     encoded = batch.finish()
@@ -195,24 +194,35 @@ def test_the_same_chunk_gives_the_same_bytes() -> None:
     assert made[0] == made[1]
 
 
-def test_chunks_wait_for_a_version_that_may_come() -> None:
-    model = sum_model()
-    scorer = ChunkScorer(ModelCatalog(), DEFAULT_LIMITS)
-    catalog = ModelCatalog()
-    work = chunk_work(chunk_of(ROWS), None, None, DEFAULT_LIMITS)
-    assert scorer.prepare([work]).held == [0]
-    assert scorer.prepare([work]).finish() == [None]
-    catalog.put(Version(model.manifest, "trying", "loading"))
-    assert ChunkScorer(catalog, DEFAULT_LIMITS).prepare([work]).held == [0]
-    (given_up,) = results(catalog, work, wait=False)
-    assert set(codes(given_up).values()) == {"model_not_ready"}
-    (unknown,) = results(ModelCatalog(), work, wait=False)
-    assert set(codes(unknown).values()) == {"version_not_found"}
-    catalog.put(Version(model.manifest, "failed", "corrupt"))
-    (failed,) = results(catalog, work)
-    assert set(codes(failed).values()) == {"model_not_ready"}
-    (other_bytes,) = results(catalog_of(model), chunk_of(ROWS, digest="f" * 64), wait=False)
-    assert set(codes(other_bytes).values()) == {"version_not_found"}
+def test_chunks_may_wait_for_a_version_that_may_come_and_for_no_other() -> None:
+    model, catalog, chunk = sum_model(), ModelCatalog(), chunk_of(ROWS)
+    scorer = ChunkScorer(catalog, DEFAULT_LIMITS)
+    assert scorer.may_come(chunk) == "unknown"
+    assert codes(results(catalog, chunk)[0])[0] == "version_not_found", "where it is not waited for"
+    trying = Version(model.manifest, "trying", "loading")
+    catalog.put(trying)
+    assert scorer.may_come(chunk) == "loading"
+    assert codes(results(catalog, chunk)[0])[0] == "model_not_ready"
+    catalog.set_state(trying, "failed", "corrupt")
+    assert scorer.may_come(chunk) is None
+    assert codes(results(catalog, chunk)[0])[0] == "model_not_ready"
+    catalog.put(Version(model.manifest, "ready", None, model))
+    assert scorer.may_come(chunk) is None
+
+
+def test_a_version_that_was_removed_or_replaced_is_not_waited_for() -> None:
+    model, chunk = sum_model(), chunk_of(ROWS)
+    catalog = catalog_of(model)
+    scorer = ChunkScorer(catalog, DEFAULT_LIMITS)
+    catalog.remove("sum", 1)
+    assert scorer.may_come(chunk) is None
+    assert set(codes(results(catalog, chunk)[0]).values()) == {"version_not_found"}
+    other = msgspec.structs.replace(model.manifest, sha256="f" * 64)
+    catalog.put(Version(other, "fetching"))
+    assert scorer.may_come(chunk) is None
+    assert scorer.may_come(chunk_of(ROWS, digest="e" * 64)) == "unknown", "it may be on its way"
+    catalog.put(Version(model.manifest, "ready", None, model))
+    assert codes(results(catalog, chunk)[0]) == {}, "deployed again, it serves"
 
 
 def test_a_runtime_that_raises_for_a_row_spares_the_others() -> None:

@@ -10,7 +10,7 @@ import msgspec
 from schemas.job_chunk_codec import decode_chunk_result
 from schemas.jobs import Chunk, ChunkResult
 from schemas.limits import DEFAULT_LIMITS
-from streams.inference.catalog import ModelCatalog, Version
+from streams.inference.catalog import ModelCatalog
 from streams.inference.chunk_scoring import ChunkScorer, ChunkWork
 from streams.serving.batch_predictor import BatchPredictor
 from streams.serving.custom import Custom
@@ -28,7 +28,7 @@ class Named(BatchPredictor):
         return [[model_id, version, prediction] for prediction in super().process_batch(model_id, input_batch)]
 
 
-def scored(catalog: ModelCatalog, rows: list[list[float]]) -> ChunkResult | None:
+def scored(catalog: ModelCatalog, rows: list[list[float]]) -> ChunkResult:
     """The result of one chunk of version 1."""
     custom = Custom(("default",), batch=Named)
     custom.follow({"default": catalog})
@@ -39,25 +39,16 @@ def scored(catalog: ModelCatalog, rows: list[list[float]]) -> ChunkResult | None
     )  # fmt: skip
     scorer = ChunkScorer(catalog, DEFAULT_LIMITS, custom.process_batch("default"))
     (result,) = scorer.prepare([ChunkWork(chunk, msgspec.msgpack.encode(rows))]).finish()
-    return None if result is None else decode_chunk_result(result, "msgpack", DEFAULT_LIMITS)
+    return decode_chunk_result(result, "msgpack", DEFAULT_LIMITS)
 
 
 def test_the_version_of_the_job_answers() -> None:
     result = scored(catalog_of(sum_model(1), sum_model(2)), [[1, 2], [3], [5, 6]])
-    assert result is not None
     assert result.outputs["prediction"] == [["sum", 1, 3.0], None, ["sum", 1, 11.0]]
     assert [(error.row, error.code) for error in result.errors] == [(11, "schema_mismatch")]
 
 
 def test_a_bug_fails_the_chunk_s_rows() -> None:
     result = scored(catalog_of(sum_model()), [[1, 2], [7, 7]])
-    assert result is not None
     assert [(error.row, error.code) for error in result.errors] == [(10, "internal"), (11, "internal")]
     assert "4711" not in result.errors[0].message
-
-
-def test_a_chunk_waits_for_the_version_of_its_job() -> None:
-    catalog = catalog_of(sum_model(2))
-    assert scored(catalog, [[1, 2]]) is None
-    catalog.put(Version(sum_model().manifest, "trying", "a moment"))
-    assert scored(catalog, [[1, 2]]) is None

@@ -22,6 +22,7 @@ from schemas.models import Alias, SplitShare
 from schemas.topics import Stream
 from streams import deploys as deploys_module
 from streams import rollout
+from streams.artifacts import ArtifactStore
 from streams.inference.loading import load_model
 from streams.inference.trial import try_models
 from streams.settings import TrialSettings
@@ -610,3 +611,37 @@ async def test_a_stop_ends_everything(followed: Followed) -> None:
     assert followed.log.consumers[0].stopped
     assert followed.crashes == []
     assert deploys.catalogs["default"].versions() == []
+
+
+async def test_a_fault_of_looking_for_one_artifact_is_told_and_holds_up_no_other(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete, broken = ArtifactStore.complete, True
+
+    def finds(store: ArtifactStore, sha256: str, size: int) -> Any:
+        if broken and sha256 == digest_of(A):
+            raise PermissionError(13, "Permission denied")
+        return complete(store, sha256, size)
+
+    monkeypatch.setattr(ArtifactStore, "complete", finds)
+    followed.log.deploy(A, 1)
+    followed.log.deploy(B, 2)
+    await followed.start()
+    await followed.until_state("ready", 2)
+    version = followed.version(1)
+    assert version.state == "fetching"
+    assert "Permission denied; it is tried again every" in (version.reason or "")
+    assert "Permission denied" in (followed.deploys.fault or "")
+    broken = False
+    await followed.until_state("ready", 1)
+    assert followed.deploys.fault is None
+
+
+async def test_a_fault_of_trials_is_told_while_it_lasts(followed: Followed) -> None:
+    followed.trials.unavailable = [KeyError("bug")] * 3
+    followed.log.deploy(A)
+    await followed.start()
+    version = followed.version()
+    assert (version.state, version.reason) == ("trying", "KeyError: 'bug'; it is tried again every 0.01 s")
+    assert followed.deploys.fault == "KeyError: 'bug'"
+    await followed.until_state("ready")

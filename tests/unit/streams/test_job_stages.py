@@ -22,7 +22,8 @@ from schemas.jobs import Chunk, Source
 from schemas.topics import Stream
 from streams.app import create_app
 from streams.effects import Effects
-from streams.inference.catalog import ModelCatalog, Version
+from streams.inference.catalog import ModelCatalog, State, Version
+from streams.jobs import chunks as chunks_module
 from streams.jobs.composition import compose_jobs
 from streams.jobs.records import RecordReader
 from streams.measure import LaneMeasures
@@ -76,7 +77,8 @@ class Log:
             steps = [idle] if idle is not None else []
         for effects in steps:
             self._publish(stage, tp, effects)
-        return bool(steps)
+        await asyncio.sleep(0)
+        return bool(steps or waiting)
 
     def _publish(self, stage: Stage, tp: TopicPartition, effects: Effects) -> None:
         declared = {*stage.outputs(tp.partition)}
@@ -175,27 +177,85 @@ async def test_a_job_whose_model_nobody_deploys_fails_after_a_while(log: Log) ->
     assert log.status("early")["status"] == "failed"
 
 
-async def test_a_chunk_whose_source_cannot_be_read_waits_only_while_its_partition_is_owned(
+async def chunks_of(log: Log, job_id: bytes, model: str, rows: int = 6) -> None:
+    """Opens a job and lets it be cut into chunks of one row, on all partitions of `job-chunks`; none is scored yet."""
+    log.append("jobs", 0, job_id, encode_submit(model, GOOD_ROWS[:rows], chunk_rows=1))
+    messages = next(stage for stage in log.stages if stage.topic.endswith(".jobs"))
+    while await log._advance(messages, 0, 0):
+        pass
+
+
+async def score(log: Log) -> list[int]:
+    """Lets chunks be scored once; how many were, by partition."""
+    chunks = next(stage for stage in log.stages if stage.topic.endswith(".job-chunks"))
+    before = [log.next_offsets[TopicPartition(chunks.topic, n)] for n in range(PARTITIONS)]
+    for number in range(PARTITIONS):
+        await log._advance(chunks, number, 0)
+    return [log.next_offsets[TopicPartition(chunks.topic, n)] - before[n] for n in range(PARTITIONS)]
+
+
+def other_model(log: Log, name: str, state: State = "ready") -> Version:
+    manifest = msgspec.structs.replace(sum_model().manifest, model_id=name)
+    served = replace(sum_model(), manifest=manifest) if state == "ready" else None
+    version = Version(manifest, state, None, served)
+    log.catalog.put(version)
+    return version
+
+
+async def test_chunks_of_a_version_that_was_removed_fail_at_once_and_others_are_scored(log: Log) -> None:
+    other_model(log, "gone")
+    await chunks_of(log, b"orphan", "gone")
+    await chunks_of(log, b"fine", "sum")
+    log.catalog.remove("gone", 1)
+    assert await score(log) == [4, 4, 4], "nothing waits"
+    await log.settle()
+    assert (log.status("fine")["status"], log.status("fine")["succeeded"]) == ("completed", 6)
+    assert (log.status("orphan")["status"], log.status("orphan")["failed"]) == ("completed_with_errors", 6)
+
+
+async def test_chunks_wait_for_a_version_in_their_partition_and_in_no_other(log: Log) -> None:
+    version = other_model(log, "slow")
+    await chunks_of(log, b"early", "sum", rows=2)
+    await chunks_of(log, b"waits", "slow", rows=1)
+    log.catalog.set_state(replace(version, served=None), "trying", "a moment")
+    held = [record.partition for record in log.written("job-chunks") if (record.key or b"").startswith(b"waits")]
+    scored = await score(log)
+    assert sum(scored) == 2, "what comes before it, and what is elsewhere"
+    assert await score(log) == [0, 0, 0]
+    log.catalog.put(version)
+    assert [number for number, count in enumerate(await score(log)) if count] == held
+    await log.settle()
+    assert log.status("waits")["succeeded"] == 1
+
+
+async def test_versions_are_waited_for_once_and_not_by_each_chunk(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = other_model(log, "slow")
+    await chunks_of(log, b"waits", "slow")
+    log.catalog.set_state(replace(version, served=None), "trying", "a moment")
+    assert await score(log) == [0, 0, 0]
+    monkeypatch.setattr(chunks_module, "MODEL_WAIT_S", {"loading": 0.0, "unknown": 0.0})
+    assert await score(log) == [2, 2, 2]
+    await log.settle()
+    assert log.status("waits")["failed"] == 6
+
+
+async def test_a_chunk_whose_source_cannot_be_read_now_is_left_and_scored_later(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log.append("jobs", 0, b"j", encode_submit("sum", GOOD_ROWS))
-    messages, _, chunks = log.stages
-    await log._advance(messages, 0, 0)
+    await chunks_of(log, b"j", "sum", rows=1)
     (inline,) = log.written("job-chunks")
-    source = Source(0, 0, len(GOOD_ROWS))
-    chunk = msgspec.structs.replace(cast(Chunk, decode_chunk(inline.value)), rows=None, source=source)
-    log.append("job-chunks", 0, inline.key, encode_chunk(chunk))
-    tp, refused = TopicPartition(inline.topic, 0), asyncio.Event()
-    record = log.records[tp][-1]
+    chunk = cast(Chunk, decode_chunk(inline.value))
+    referring = msgspec.structs.replace(chunk, rows=None, source=Source(0, 0, 1))
+    log.records[TopicPartition(inline.topic, inline.partition)].clear()
+    log.append("job-chunks", inline.partition, inline.key, encode_chunk(referring))
+    log.append("job-chunks", (inline.partition + 1) % PARTITIONS, inline.key, inline.value)
 
     async def denied(_tp: TopicPartition, _offset: int) -> Any:
-        refused.set()
         raise TopicAuthorizationFailedError(TOPICS.name("jobs"))
 
-    monkeypatch.setattr(log, "read", denied)
-    processing = asyncio.create_task(chunks.process([(tp, [record])]))
-    await refused.wait()
-    assert not processing.done()
-    chunks.closed(tp.partition)
-    async with asyncio.timeout(10):
-        await processing
+    with monkeypatch.context() as away:
+        away.setattr(log, "read", denied)
+        assert sum(await score(log)) == 1, "another partition goes on"
+    assert sum(await score(log)) == 1
+    await log.settle()
+    assert log.status("j")["succeeded"] == 1

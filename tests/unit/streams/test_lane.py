@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,8 @@ import msgspec
 import pytest
 from aiokafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 
+from streams.effects import Effects
+from streams.stage import Work
 from tests.fixtures.lane import DEAD_LETTERS, REQUESTS, RESULTS, Bench, lane_settings, request, tp
 
 
@@ -435,3 +438,26 @@ async def test_a_landing_that_raises_ends_the_worker_and_commits_nothing(
     assert bench.lane.partitions[tp(0)].acked == 0
     await bench.lane._guarantee.commit(bench.consumer, list(bench.lane.partitions.values()))  # type: ignore[arg-type]
     assert bench.consumer.commits == []
+
+
+async def test_records_that_their_stage_leaves_come_again_and_hold_up_no_other_partition(bench: Bench) -> None:
+    bench.broker.acknowledges = True
+    process, ready = bench.tenant.process, False
+
+    async def leaves(work: Work) -> Sequence[Sequence[Effects]]:
+        parts = [(tp, records if ready or tp.partition else records[:1]) for tp, records in work]
+        done = iter(await process([(tp, records) for tp, records in parts if records]))
+        return [next(done) if records else [] for _, records in parts]
+
+    bench.tenant.process = leaves  # type: ignore[method-assign]
+    await bench.own(0, 1)
+    bench.lane.feed(tp(0), [request(n) for n in range(3)])
+    bench.lane.feed(tp(1), [request(n, 1) for n in range(3)])
+    await bench.until(lambda: {"r0.0", "r1.0", "r1.1", "r1.2"} <= {*ids(bench.results())})
+    bench.lane.feed(tp(1), [request(3, 1)])
+    await bench.until(lambda: "r1.3" in ids(bench.results()))
+    ready = True
+    await bench.until(lambda: bench.lane.partitions[tp(0)].acked == 3)
+    assert [each for each in ids(bench.results()) if each.startswith("r0")] == ["r0.0", "r0.1", "r0.2"]
+    (snapshot,) = bench.lane.tenant_snapshots()
+    assert (snapshot.requests_in, snapshot.results, snapshot.pending) == (7, 7, 0)

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
+from hypothesis import given
+from hypothesis import strategies as st
 
 from daemon.settings import settings_table
 from schemas.connection import KafkaConnection
@@ -232,9 +234,7 @@ async def test_a_worker_with_other_settings_that_was_quicker_is_noticed(cluster:
     cluster.before_create = other
     problems = await problems_of(settings_of())
     assert len(problems) == 9
-    assert all(
-        "has 8 partitions, INFERD_TOPIC_PARTITIONS is 4: set INFERD_TOPIC_PARTITIONS=8, or" in p for p in problems
-    )
+    assert all("has 8 partitions, INFERD_TOPIC_PARTITIONS is 4: set INFERD_TOPIC_PARTITIONS=8;" in p for p in problems)
 
 
 async def test_new_topics_are_waited_for_until_they_can_be_seen(cluster: FakeCluster) -> None:
@@ -298,17 +298,20 @@ MISMATCHES: dict[str, tuple[str, Topic, str]] = {
         "results",
         Topic(2),
         "topic ns.default.results has 2 partitions, INFERD_TOPIC_PARTITIONS is 4: "
-        "kafka-topics --alter --topic ns.default.results --partitions 4",
+        "kafka-topics --alter --topic ns.default.results --partitions 4, which loses nothing; do not delete it",
     ),
-    "too many partitions": (
-        "dead-letters",
-        Topic(8, config={"max.message.bytes": "2162688"}),
-        "topic ns.default.dead-letters has 8 partitions, INFERD_TOPIC_PARTITIONS is 4: delete it and create it again",
+    "too few partitions for jobs, which are found by a hash": (
+        "jobs",
+        Topic(2),
+        "topic ns.default.jobs has 2 partitions, INFERD_TOPIC_PARTITIONS is 4: set INFERD_TOPIC_PARTITIONS=2; do not "
+        "add partitions to it, jobs are found by the hash of their id over its partitions, and do not delete it",
     ),
     "several partitions of what everybody reads in order": (
         "models",
         Topic(4, config={"cleanup.policy": "compact"}),
-        "topic ns.default.models has 4 partitions and must have 1: delete it and create it again",
+        "topic ns.default.models has 4 partitions and must have 1, and Kafka cannot take partitions away: set "
+        "INFERD_NAMESPACE to another name, whose topics are created, and deploy the models there; do not delete this "
+        "topic, it holds models",
     ),
     "replicas": (
         "requests",
@@ -357,8 +360,8 @@ async def test_a_topic_that_does_not_fit_is_named_with_what_to_change(cluster: F
 @pytest.mark.parametrize(
     ("made", "text"),
     [
-        ({"partitions": 8}, "set INFERD_TOPIC_PARTITIONS=8, or delete it"),
-        ({"partitions": 2}, "set INFERD_TOPIC_PARTITIONS=2, or kafka-topics --alter"),
+        ({"partitions": 8}, "set INFERD_TOPIC_PARTITIONS=8; do not change the topic"),
+        ({"partitions": 2}, "set INFERD_TOPIC_PARTITIONS=2; do not change the topic"),
         ({"replication": 3}, "set INFERD_TOPIC_REPLICATION=3, or change"),
         ({"retention_ms": 70_000}, "set INFERD_TOPIC_RETENTION_MS=70000, or kafka-configs --alter"),
     ],
@@ -372,14 +375,93 @@ async def test_where_all_topics_agree_it_may_be_the_setting_that_is_wrong(
     assert all(text in problem for problem in problems)
 
 
+@pytest.mark.parametrize("retention_ms", ["-1", str(RETENTION + 1)])
+async def test_records_may_be_kept_for_longer_than_asked(cluster: FakeCluster, retention_ms: str) -> None:
+    await ensure_topics(settings_of())
+    for topic in cluster.topics.values():
+        topic.config["retention.ms"] = retention_ms
+    assert not any(state.problem for state in await ensure_topics(settings_of()))
+
+
 async def test_a_setting_is_not_proposed_that_is_not_allowed(cluster: FakeCluster) -> None:
     await ensure_topics(settings_of())
     for topic in cluster.topics.values():
-        topic.config["retention.ms"] = "-1"
+        topic.config["retention.ms"] = "1"
     problems = await problems_of(settings_of())
-    assert len(problems) == 6
-    assert all("has retention.ms=-1, INFERD_TOPIC_RETENTION_MS is" in problem for problem in problems)
+    assert all("has retention.ms=1, INFERD_TOPIC_RETENTION_MS is" in p for p in problems if "changelog" not in p)
     assert not any("set INFERD" in problem for problem in problems)
+
+
+# Advice loses nothing
+
+MANY = [stream for stream in STREAMS if stream not in ("models", "model-artifacts")]
+GROWN = st.dictionaries(st.sampled_from(MANY), st.integers(1, 9))
+LOSES = re.compile(r"(?<!do not )delete|reset-offsets|(?<!not )remove|create it again")
+
+
+@given(GROWN)
+def test_no_advice_loses_records_and_what_is_advised_is_enough(counts: dict[str, int]) -> None:
+    partitions = 4
+    for _ in range(20):
+        settings = settings_of(partitions=partitions)
+        specs = topic_specs(settings)
+        now = {spec.name: counts.get(spec.name.removeprefix("ns.default."), spec.partitions) for spec in specs}
+        states = [TopicState(s.name, s.stream, now[s.name], 1, dict(s.config)) for s in specs]
+        said = [state.problem for state in checked(specs, states) if state.problem]
+        if not said:
+            break
+        for problem in said:
+            assert not LOSES.search(problem), problem
+        alter = re.search(r"--alter --topic (\S+) --partitions (\d+)", said[0])
+        setting = re.search(r"set INFERD_TOPIC_PARTITIONS=(\d+)", said[0])
+        if alter:
+            stream, wanted = alter[1].removeprefix("ns.default."), int(alter[2])
+            assert stream != "jobs", "whose partitions hash jobs"
+            assert wanted > now[alter[1]]
+            counts = {**{name.removeprefix("ns.default."): n for name, n in now.items()}, stream: wanted}
+        else:
+            assert setting, said[0]
+            counts = {name.removeprefix("ns.default."): n for name, n in now.items()}
+            partitions = int(setting[1])
+    else:
+        pytest.fail("following the advice leads nowhere")
+
+
+async def test_jobs_with_more_partitions_than_the_setting_are_served_in_part_and_noted(cluster: FakeCluster) -> None:
+    await ensure_topics(settings_of())
+    cluster.topics["ns.default.jobs"].partitions = 6
+    (noted,) = [state for state in await ensure_topics(settings_of()) if state.note]
+    assert noted.name == "ns.default.jobs"
+    assert "has 6 partitions, INFERD_TOPIC_PARTITIONS is 4: the others are not served" in (noted.note or "")
+
+
+async def test_requests_that_were_grown_want_the_topics_that_follow_to_grow(cluster: FakeCluster) -> None:
+    await ensure_topics(settings_of())
+    cluster.topics["ns.default.requests"].partitions = 8
+    problems = await problems_of(settings_of())
+    assert [problem.split()[1] for problem in problems] == [
+        "ns.default.results", "ns.default.dead-letters", "inferd-default.predictions-changelog",
+    ]  # fmt: skip
+    assert all("ns.default.requests has 8: kafka-topics --alter" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("change", "lasting"),
+    [
+        (lambda cluster: cluster.topics["ns.default.results"].__setattr__("partitions", 2), True),
+        (lambda cluster: cluster.topics.pop("ns.default.results"), False),
+        (lambda cluster: cluster.unreadable.update({"ns.default.results": DENIED}), False),
+    ],
+    ids=["does not fit", "is missing", "cannot be read"],
+)
+async def test_what_a_restart_cannot_mend_is_told_from_what_may_pass(
+    cluster: FakeCluster, change: Callable[[FakeCluster], Any], lasting: bool
+) -> None:
+    await ensure_topics(settings_of())
+    change(cluster)
+    with pytest.raises(TopicsError) as caught:
+        await ensure_topics(settings_of(create=False))
+    assert caught.value.lasting is lasting
 
 
 async def test_one_error_lists_everything(cluster: FakeCluster) -> None:
