@@ -18,7 +18,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from schemas.errors import InvalidIdError, InvalidValueError
+from schemas.errors import InvalidIdError, InvalidValueError, TooDeepError
 from schemas.headers import Encoding
 from schemas.limits import Limits
 from schemas.requests import DEFAULT_OUTPUTS, OUTPUTS, ModelReference, Output, check_id
@@ -68,7 +68,7 @@ def decode_envelope(value: bytes | None, encoding: Encoding, limits: Limits) -> 
             once = _has_each_json_key_once(value, envelope)
     except DECODE_ERRORS as error:
         refused = refusal(value, encoding, error, "request", limits.depth_max)
-        if str(error).startswith(_TOO_MANY_OUTPUTS):
+        if str(error).startswith(_TOO_MANY_OUTPUTS) and not isinstance(refused, TooDeepError):
             refused = InvalidValueError(f"outputs: more names than there are outputs ({', '.join(OUTPUTS)})")
         raise refused from None
     if not once and (encoding == "msgpack" or repeats_key(value)):

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from schemas.errors import InvalidValueError, SchemaMismatchError, TooLargeError
+from schemas.errors import InferenceError, InvalidValueError, SchemaMismatchError, TooLargeError
 from schemas.headers import Encoding
 from schemas.limits import Limits
 from schemas.requests import InputData, ListRows, NamedRows, Scalar
 from schemas.row_decoders import Layout, RowDecoders, layout_of, row_decoders, row_refusal
-from schemas.strict import DECODE_ERRORS
+from schemas.strict import DECODE_ERRORS, depth_fault
 from schemas.strict_json import punctuation, repeats_key
 from schemas.strict_msgpack import header
 from schemas.tensors import FIELDS, decode_tensor, is_tensor
@@ -42,6 +42,11 @@ def decode_input_data(raw: bytes | msgspec.Raw, encoding: Encoding, limits: Limi
         return _decode_json(data, layout, decoders, limits)
     except DECODE_ERRORS as error:
         raise row_refusal(data, encoding, error, limits) from None
+    except InferenceError as error:
+        # Refused for its size or a field: another Python may have refused its depth before.
+        if fault := depth_fault(data, encoding, limits.depth_max, depth=1):
+            raise type(fault)(f"input_data: {fault.message}") from None
+        raise error from None
 
 
 def _decode_msgpack(data: bytes, layout: Layout, decoders: RowDecoders, limits: Limits) -> InputData:

@@ -18,6 +18,7 @@ from schemas.errors import MalformedError, TooLargeError
 from schemas.headers import Encoding
 from schemas.input_data import decode_input_data
 from schemas.limits import Limits
+from schemas.nesting import check_nesting
 from schemas.requests import TensorRows
 from schemas.strict import DECODE_ERRORS, refusal
 from schemas.strict_msgpack import header
@@ -150,6 +151,7 @@ def _json_rows(data: bytes, digest: int, limits: Limits) -> RowBatch:
 
 
 def _cut(data: bytes, encoding: Encoding, limits: Limits) -> list[msgspec.Raw]:
+    check_nesting(data, encoding, "input_batch")
     try:
         return _raws[encoding](data)
     except DECODE_ERRORS as error:

@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 
-from schemas.errors import MalformedError
+from schemas.errors import InferenceError, MalformedError
 from schemas.headers import Encoding
 from schemas.limits import DEFAULT_LIMITS, Limits
+from schemas.nesting import check_nesting
 from schemas.requests import OUTPUTS, Scalar
 from schemas.results import Failure, Prediction, Result
-from schemas.strict import DECODE_ERRORS, check_size, printable, refusal
+from schemas.strict import DECODE_ERRORS, check_size, depth_fault, printable, refusal
 from schemas.strict_json import repeats_key
 from schemas.strict_msgpack import header
 
@@ -38,6 +39,7 @@ def _decoders(type_: Any) -> dict[Encoding, Any]:
     return {"msgpack": msgspec.msgpack.Decoder(type_).decode, "json": msgspec.json.Decoder(type_).decode}
 
 
+_KNOWN = frozenset({"id", "model_id", "version", "digest", "error", *OUTPUTS})
 _FIELDS = _decoders(dict[str, msgspec.Raw])
 _TEXT = _decoders(str)
 _OPTIONAL_TEXT = _decoders(str | None)
@@ -73,7 +75,14 @@ def decode_result(value: bytes | None, encoding: Encoding, limits: Limits = DEFA
         raise refusal(data, encoding, error, "result", limits.depth_max) from None
     if header(data)[1] != len(fields) if encoding == "msgpack" else repeats_key(data):
         raise refusal(data, encoding, ValueError("a key comes twice"), "result", limits.depth_max)
-    return _failure(fields, encoding, limits) if "error" in fields else _prediction(fields, encoding, limits)
+    if not _KNOWN.issuperset(fields):
+        check_nesting(data, encoding, "result")
+    try:
+        return _failure(fields, encoding, limits) if "error" in fields else _prediction(fields, encoding, limits)
+    except InferenceError as error:
+        if fault := depth_fault(data, encoding, limits.depth_max):
+            raise type(fault)(f"result: {fault.message}") from None
+        raise error from None
 
 
 def _prediction(fields: Mapping[str, msgspec.Raw], encoding: Encoding, limits: Limits) -> Prediction:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from schemas.errors import InferenceError, MalformedError, TooDeepError, TooLargeError
 from schemas.headers import Encoding
+from schemas.nesting import nested_deeper
 from schemas.strict_json import fault_in_json
 from schemas.strict_msgpack import fault_in_msgpack
 
 DECODE_ERRORS = (ValueError, RecursionError, OverflowError)
-"""Whatever msgspec raises at bad bytes: its own errors and `UnicodeDecodeError` are `ValueError`s."""
+"""Whatever msgspec raises at bad bytes: its own errors and `UnicodeDecodeError` are `ValueError`s.
+
+Interpreters differ in when they raise `RecursionError`: `depth_fault` decides, whether it was raised or not.
+"""
 SCANNED_VALUES_MAX = 50_000
 """How many values of a refused message are looked at to say what is wrong with it: some 10 ms."""
 
@@ -35,12 +39,20 @@ def structural_fault(
 
 
 def known_fault(data: bytes, encoding: Encoding, depth_max: int, depth: int = 0) -> InferenceError | None:
-    """The structural fault of `data` if there is one among the values that are looked at, or None.
+    """The structural fault of `data` if there is one among the values that are looked at, or containers nested too
+    deep wherever they are, or None.
 
     For requests: a better message is not worth holding up all others.
     """
     fault = structural_fault(data, encoding, depth_max, depth)
-    return None if isinstance(fault, TooLargeError) else fault
+    return depth_fault(data, encoding, depth_max, depth) if isinstance(fault, TooLargeError) else fault
+
+
+def depth_fault(data: bytes, encoding: Encoding, depth_max: int, depth: int = 0) -> TooDeepError | None:
+    """`TooDeepError` where `data` nests too deep, or None; `depth` is the number of containers that `data` lies in."""
+    if not nested_deeper(data, encoding, depth_max - depth):
+        return None
+    return TooDeepError(f"containers are nested deeper than {depth_max} levels")
 
 
 def refusal(
@@ -49,8 +61,6 @@ def refusal(
     """The typed error for `data`, which a decoder refused with `error`: the structural fault, or else the type's."""
     if fault := known_fault(data, encoding, depth_max, depth):
         return type(fault)(f"{what}: {fault.message}{_other_encoding(data, encoding)}")
-    if isinstance(error, RecursionError):
-        return TooDeepError(f"{what}: containers are nested deeper than {depth_max} levels")
     return MalformedError(f"{what}: {printable(str(error))}{_other_encoding(data, encoding)}")
 
 

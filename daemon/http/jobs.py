@@ -26,6 +26,7 @@ from schemas.headers import DEADLINE_MS_MAX, PASSED_THROUGH, Encoding
 from schemas.job_codec import encode_open
 from schemas.jobs import PHASES
 from schemas.limits import DEFAULT_LIMITS, Limits
+from schemas.nesting import check_nesting
 from schemas.requests import check_id
 from schemas.strict import DECODE_ERRORS
 from schemas.strict_json import repeats_key
@@ -214,6 +215,7 @@ def submission(body: bytes, encoding: Encoding) -> tuple[str | None, bytes]:
         given = fields.pop("job_id", None)
         job_id = None if given is None else _TEXT[encoding](given)
     except DECODE_ERRORS as error:
+        check_nesting(body, encoding, "body", DEFAULT_LIMITS.depth_max)
         raise MalformedError(f"body: expected an object with job_id (text) and the fields of a job: {error}") from None
     count = len(fields) + (given is not None)
     if header(body)[1] != count if encoding == "msgpack" else repeats_key(body):

@@ -15,6 +15,7 @@ from daemon.http.bodies import Intake
 from schemas.errors import InvalidValueError, MalformedError, TooLargeError
 from schemas.limits import Limits
 from schemas.ndjson import BYTE_ORDER_MARK, rows_of_line
+from schemas.nesting import NESTING_MAX, check_nesting, nested_deeper
 from schemas.strict import DECODE_ERRORS, printable
 
 ROWS_BYTES_MAX = 900_000
@@ -118,13 +119,14 @@ def _check_lines(batch: bytes, lines: list[bytes], numbers: list[int]) -> None:
         whole = list(map(bytes, _rows(batch))) == lines
     except DECODE_ERRORS:
         whole = False
-    if whole and all(line[0] in b"[{" for line in lines):
+    if whole and all(line[0] in b"[{" for line in lines) and not nested_deeper(batch, "json", NESTING_MAX):
         return
     for line, number in zip(lines, numbers, strict=True):
         _check_line(line, number)
 
 
 def _check_line(line: bytes, number: int) -> None:
+    check_nesting(line, "json", f"line {number}")
     try:
         _row(line)
     except DECODE_ERRORS as error:

@@ -27,6 +27,7 @@ from daemon.printable import printable
 from schemas.errors import InvalidValueError, MalformedError, ServerError
 from schemas.headers import Encoding
 from schemas.limits import DEFAULT_LIMITS
+from schemas.nesting import check_nesting
 from schemas.strict import DECODE_ERRORS, refusal
 from schemas.strict_json import repeats_key
 
@@ -194,6 +195,7 @@ def _fields(
 def _decoded(body: bytes, encoding: Encoding) -> Any:
     if not body:
         raise MalformedError(f"body: it is empty, and {encoding} is expected")
+    check_nesting(body, encoding, "body")
     try:
         value = _DECODE[encoding](body)
         if encoding == "json" and body.count(b":") > 1 and repeats_key(body):

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 
-from schemas.errors import InternalError, ModelServingError
+from schemas.errors import InternalError, ModelServingError, TooDeepError
 from schemas.headers import Encoding
+from schemas.nesting import check_nesting
 from schemas.requests import InputData, Output, PredictionRequest, TensorRows
 from streams.inference.catalog import ServedModel
 from streams.inference.encoding import ResultTemplate
@@ -51,9 +52,12 @@ def plain_value(value: object) -> Any:
     `InternalError` for what neither MessagePack nor JSON has.
     """
     try:
-        return msgspec.to_builtins(value, enc_hook=_of_numpy)
-    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        plain = msgspec.to_builtins(value, enc_hook=_of_numpy)
+        if isinstance(plain, list | dict):
+            check_nesting(msgspec.msgpack.encode(plain), "msgpack", "the value")
+    except (TypeError, ValueError, RecursionError, OverflowError, TooDeepError) as error:
         raise InternalError(f"a custom predictor gave what no result can carry: {error}") from None
+    return plain
 
 
 def _of_numpy(value: Any) -> Any:

@@ -1,0 +1,171 @@
+"""Depth decides a code by the bytes alone: not by the recursion that a Python allows, nor by where the depth lies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.http.jobs import submission
+from daemon.http.jobs_upload import LinePacker
+from schemas.codec import decode_job_message, decode_request, decode_result
+from schemas.errors import InferenceError
+from schemas.headers import Encoding
+from schemas.limits import DEFAULT_LIMITS
+from schemas.nesting import NESTING_MAX, nested_deeper
+from streams.inference.custom import plain_value
+
+# No Python raises RecursionError at the first of these, and each one does at the last.
+DEPTHS = (100, 1_500, 12_000)
+WIDE = 50_001
+"""More values than are looked at one by one."""
+
+
+def deep(depth: int, encoding: Encoding) -> bytes:
+    return b"\x91" * depth + b"\xc0" if encoding == "msgpack" else b"[" * depth + b"]" * depth
+
+
+def wide(depth: int, encoding: Encoding) -> bytes:
+    """An array of `WIDE` empty arrays, behind which `depth` more of them nest."""
+    if encoding == "msgpack":
+        return b"\xdd" + (WIDE + 1).to_bytes(4, "big") + b"\x90" * WIDE + deep(depth, encoding)
+    return b"[" + b"[]," * WIDE + deep(depth, encoding) + b"]"
+
+
+def whole(encoding: Encoding, **fields: Any) -> bytes:
+    """A map of these fields; bytes are the value itself."""
+    given = {name: msgspec.Raw(v) if isinstance(v, bytes) else v for name, v in fields.items()}
+    return msgspec.msgpack.encode(given) if encoding == "msgpack" else msgspec.json.encode(given)
+
+
+def request(encoding: Encoding, **fields: Any) -> bytes:
+    return whole(encoding, **{"model_id": "m", "input_data": [1.5], **fields})
+
+
+def tensor(encoding: Encoding, **fields: Any) -> bytes:
+    return whole(encoding, **{"dtype": "<f4", "shape": [1, 1], "data": "AAAAAA==", **fields})
+
+
+NAMED = {f"f{n}": 1 for n in range(WIDE)}
+REQUESTS: dict[str, Any] = {
+    "rows": lambda d, e: request(e, input_data=wide(d, e)),
+    "a named row": lambda d, e: request(e, input_data=whole(e, **NAMED, last=deep(d, e))),
+    "a tensor's shape": lambda d, e: request(e, input_data=tensor(e, shape=deep(d, e))),
+    "a tensor's data": lambda d, e: request(e, input_data=tensor(e, dtype="none", data=wide(d, e))),
+    "before outputs, too many of them": lambda d, e: request(e, input_data=deep(d, e), outputs=["raw"] * 9),
+    "before a bad id": lambda d, e: request(e, input_data=wide(d, e), id="/"),
+    "an unknown field": lambda d, e: request(e, x=wide(d, e)),
+    "behind an unknown field": lambda d, e: request(e, x=1, y=wide(d, e)),
+    "no request at all": wide,
+}
+RESULT = {"id": "a", "model_id": "m", "version": 1, "digest": "d", "prediction": 1.0}
+OTHERS: dict[str, Any] = {
+    "a result": lambda d, e: decode_result(whole(e, **RESULT | {"prediction": deep(d, e)}), e),
+    "a result without an id": lambda d, e: decode_result(whole(e, model_id="m", prediction=wide(d, e)), e),
+    "a job without a model": lambda d, e: decode_job_message(
+        whole(e, type="submit", input_batch=wide(d, e)), e, DEFAULT_LIMITS
+    ),
+    "a job with a wrong id over HTTP": lambda d, e: submission(whole(e, job_id=1, input_batch=wide(d, e)), e),
+}
+BEYOND_ALL: dict[str, Any] = {
+    "a later version's field of a result": lambda d, e: decode_result(whole(e, **RESULT, later=wide(d, e)), e),
+    "rows of a job": lambda d, e: decode_job_message(
+        whole(e, type="rows", seq=0, input_batch=wide(d, e)), e, DEFAULT_LIMITS
+    ),
+    "lines over HTTP": lambda d, _: [*packer_of(deep(d, "json")).finish()],
+}
+ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+
+
+def packer_of(line: bytes) -> LinePacker:
+    packer = LinePacker(DEFAULT_LIMITS)
+    assert not [*packer.add(line)]
+    return packer
+
+
+def code_of(decode: Any, *arguments: Any) -> str:
+    with pytest.raises(InferenceError) as caught:
+        decode(*arguments)
+    return caught.value.code
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_request_is_too_deep_wherever_the_depth_is(name: str, encoding: Encoding) -> None:
+    values = [REQUESTS[name](depth, encoding) for depth in DEPTHS]
+    assert {code_of(decode_request, value, encoding, DEFAULT_LIMITS) for value in values} == {"too_deep"}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("name", OTHERS)
+def test_so_is_every_other_record(name: str, encoding: Encoding) -> None:
+    assert {code_of(OTHERS[name], depth, encoding) for depth in DEPTHS} == {"too_deep"}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("name", BEYOND_ALL)
+def test_what_is_read_later_or_never_is_bounded_as_well(name: str, encoding: Encoding) -> None:
+    for depth in DEPTHS:
+        if depth <= NESTING_MAX:
+            BEYOND_ALL[name](depth, encoding)
+        else:
+            assert code_of(BEYOND_ALL[name], depth, encoding) == "too_deep", depth
+
+
+@pytest.mark.parametrize("depth", DEPTHS[:-1])
+def test_a_predictors_value_is_bounded_alike(depth: int) -> None:
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    if depth <= NESTING_MAX:
+        assert plain_value(value) == value
+    else:
+        assert code_of(plain_value, value) == "internal"
+
+
+def test_bytes_that_end_or_break_before_the_depth_are_malformed() -> None:
+    for raw in (b"\x93\xc0\xc1" + deep(5_000, "msgpack"), b"\x93\xc0\xdb\xff\xff\xff\xff" + deep(5_000, "msgpack")):
+        assert not nested_deeper(raw, "msgpack", 16)
+        assert code_of(decode_request, request("msgpack", input_data=raw), "msgpack", DEFAULT_LIMITS) == "malformed"
+
+
+VALUES = st.recursive(
+    st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.text(alphabet='a[]{}"\\:,', max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet='a[{"\\', max_size=4), inner),
+    max_leaves=25,
+)
+
+
+def depth_of(value: object) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(depth_of, inner), default=0)
+
+
+@given(VALUES)
+def test_depth_is_that_of_the_value(value: object) -> None:
+    for levels in range(depth_of(value) + 2):
+        deeper = depth_of(value) > levels
+        assert nested_deeper(msgspec.msgpack.encode(value), "msgpack", levels) == deeper
+        assert nested_deeper(msgspec.json.encode(value), "json", levels) == deeper
+
+
+@given(st.binary(max_size=64), st.integers(0, 20))
+def test_any_bytes_have_an_answer(data: bytes, levels: int) -> None:
+    assert nested_deeper(data, "msgpack", levels) in (True, False)
+    assert nested_deeper(data, "json", levels) in (True, False)
+
+
+def test_msgpack_follows_as_many_levels_as_it_is_taken_to() -> None:
+    # A constant of the package's C code: this fails when a version changes it.
+    for depth, fits in ((1_024, True), (1_025, False)):
+        unpacker = msgpack.Unpacker()
+        unpacker.feed(deep(depth, "msgpack"))
+        if fits:
+            unpacker.skip()
+        else:
+            with pytest.raises(msgpack.StackError):
+                unpacker.skip()
