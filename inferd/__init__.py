@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from schemas.models import Manifest as Manifest
     from schemas.results import Failure as Failure
     from schemas.results import Prediction as Prediction
+    from streams.inference.openmp import load_openmp as load_openmp
     from streams.serving.batch_predictor import BatchPredictor as BatchPredictor
     from streams.serving.model_manager import ModelManager as ModelManager
     from streams.serving.realtime_predictor import RealtimePredictor as RealtimePredictor
@@ -49,6 +50,7 @@ _MODULE_OF = {
     "JobStatus": "schemas.jobs",
     "json_input": "schemas.client_input",
     "KafkaConnection": "schemas.connection",
+    "load_openmp": "streams.inference.openmp",
     "Manifest": "schemas.models",
     "ModelManager": "streams.serving.model_manager",
     "ModelServer": "daemon.http.model_server",

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
 from daemon.demo.flights import FlightSet
+from streams.inference.openmp import load_openmp
+
+if TYPE_CHECKING:
+    import lightgbm
 
 TREES = 80
 THREADS_MAX = 1
@@ -29,6 +33,9 @@ class TrainedModel:
 
 def train(flights: FlightSet) -> TrainedModel:
     """A binary model of late arrivals."""
+    load_openmp()
+    import lightgbm
+
     threads = min(THREADS_MAX, os.cpu_count() or 1)
     parameters = {
         "objective": "binary",

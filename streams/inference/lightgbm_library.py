@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from schemas.errors import InferenceError, InternalError, ServerError
+from streams.inference.openmp import load_openmp
 
 FLOAT64 = 1
 ROW_MAJOR = 1
@@ -41,7 +42,7 @@ class Library:
 
     def __init__(self, path: Path) -> None:
         # An object of our own: argument types set here do not reach the lightgbm package's.
-        self.functions = ctypes.CDLL(str(path))
+        self.functions = _load(path)
         self.functions.LGBM_GetLastError.restype = _text
         for name, argument_types in _SIGNATURES.items():
             getattr(self.functions, name).argtypes = argument_types
@@ -87,6 +88,16 @@ class Library:
         self.call("LGBM_SetMaxThreads", threads)
 
 
+def _load(path: Path) -> ctypes.CDLL:
+    """The library at `path`; `ServerError` with a remedy where it, or one that it needs, cannot be loaded."""
+    load_openmp()
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        remedy = _OPENMP_REMEDY if "omp" in str(error) else ""
+        raise ServerError(f"LightGBM's library cannot be loaded: {error}{remedy}") from None
+
+
 def library_path() -> Path:
     """Where the installed lightgbm package keeps its C library; `ServerError` where it cannot be found."""
     spec = find_spec("lightgbm")
@@ -103,4 +114,7 @@ def library() -> Library:
     return Library(library_path())
 
 
+_OPENMP_REMEDY = (
+    ": install OpenMP's runtime, the package libgomp1 (Debian, Ubuntu), libgomp (Fedora, Alpine) or libomp (Homebrew)"
+)
 _FILE_NAME = {"darwin": "lib_lightgbm.dylib", "win32": "lib_lightgbm.dll"}.get(sys.platform, "lib_lightgbm.so")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclBinding,
@@ -244,10 +245,11 @@ class Up:
         return self.said
 
     def broker_pids(self) -> list[int]:
-        listed = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid), "java"], capture_output=True, text=True, check=False
-        )
-        return [int(pid) for pid in listed.stdout.split()]
+        try:
+            children = psutil.Process(self.process.pid).children()
+            return [child.pid for child in children if child.name() == "java"]
+        except psutil.NoSuchProcess:
+            return []
 
     def stop(self, number: signal.Signals) -> int:
         self.process.send_signal(number)

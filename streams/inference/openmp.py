@@ -1,0 +1,62 @@
+"""OpenMP's runtime, which LightGBM's library is linked to and which minimal Linux systems do not have.
+
+The system's is used where there is one. Else the copy that treelite's wheel carries is: wheels rename what they carry, so
+its own name is put back in memory, for the dynamic linker to find under it. On other systems than Linux with glibc
+nothing is done, and LightGBM's library says what it misses.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+_NAME = "libgomp.so.1"
+_CARRIER = "treelite"
+_RENAMED = re.compile(rb"\0libgomp-[0-9a-f]{8}\.so\.1\.0\.0(?=\0)")
+
+
+def load_openmp() -> None:
+    """Loads OpenMP's runtime, so that LightGBM can be loaded after it. Again, or where it is not needed: no effect."""
+    if sys.platform != "linux" or _loads(_NAME):
+        return
+    for path in _carried():
+        if _loads_renamed(path):
+            return
+
+
+def _loads(path: str) -> bool:
+    try:
+        ctypes.CDLL(path)
+    except OSError:
+        return False
+    return True
+
+
+def _carried() -> list[Path]:
+    """The copies in the carrier's wheel."""
+    spec = find_spec(_CARRIER)
+    places = (spec and spec.submodule_search_locations) or ()
+    return [path for place in places for path in sorted(Path(place).parent.glob(f"{_CARRIER}.libs/libgomp-*"))]
+
+
+def _loads_renamed(path: Path) -> bool:
+    """Whether the library at `path` was loaded under the name that LightGBM's asks for."""
+    library, renamed = _RENAMED.subn(_own_name, path.read_bytes())
+    if renamed != 1:
+        return False
+    try:
+        file = os.memfd_create(_NAME)
+    except OSError:
+        return False
+    with os.fdopen(file, "wb") as memory:
+        memory.write(library)
+        memory.flush()
+        return _loads(f"/proc/self/fd/{memory.fileno()}")
+
+
+def _own_name(found: re.Match[bytes]) -> bytes:
+    return b"\0" + _NAME.encode().ljust(len(found[0]) - 1, b"\0")
