@@ -1,8 +1,8 @@
 """OpenMP's runtime, which LightGBM's library is linked to and which minimal Linux systems do not have.
 
-The system's is used where there is one. Else the copy that treelite's wheel carries is: wheels rename what they carry, so
-its own name is put back in memory, for the dynamic linker to find under it. On other systems than Linux with glibc
-nothing is done, and LightGBM's library says what it misses.
+The system's is used where there is one, and else the copy in treelite's wheel. Wheels rename the libraries they carry;
+the name that LightGBM's asks the dynamic linker for is put back in memory. Needs Linux with glibc; elsewhere nothing is
+done.
 """
 
 from __future__ import annotations

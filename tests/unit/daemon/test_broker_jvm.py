@@ -56,7 +56,9 @@ def test_it_is_killed(tmp_path: Path) -> None:
 
 
 def test_it_has_no_terminal_signals_and_no_input(tmp_path: Path) -> None:
-    process = WatchedProcess(["sh", "-c", 'read -r line || echo "no input"; exec cat /proc/self/stat'], tmp_path / "out", [])
+    process = WatchedProcess(
+        ["sh", "-c", 'read -r line || echo "no input"; exec cat /proc/self/stat'], tmp_path / "out", []
+    )
     process.wait(10)
     said, status = (tmp_path / "out").read_text().split("\n")[:2]
     assert said == "no input"

@@ -24,7 +24,8 @@ openmp._loads = lambda path: path != openmp._NAME and loads(path)
 openmp.load_openmp()
 from streams.inference.lightgbm import LightGBMRuntime
 rows = numpy.frombuffer(sys.stdin.buffer.read()).reshape(-1, int(sys.argv[2]))
-print(LightGBMRuntime(open(sys.argv[1], "rb").read(), threads=2).predict(rows, ("prediction",))["prediction"].tobytes().hex())
+runtime = LightGBMRuntime(open(sys.argv[1], "rb").read(), num_threads=2)
+print(runtime.predict(rows, ("prediction",))["prediction"].tobytes().hex())
 print(*{line.split()[5] for line in open("/proc/self/maps") if "libgomp" in line})
 """
 
