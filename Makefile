@@ -7,7 +7,7 @@ CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-cache test-unit fuzz jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-jobs bench-cache chaos chaos-bugs audit lock lock-jars clean
+.PHONY: help demo test test-cache test-unit fuzz jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-jobs bench-cache chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -70,6 +70,18 @@ chaos: $(VENV)/.installed-dev ## Break brokers, workers and network for CHAOS_MI
 chaos-bugs: $(VENV)/.installed-dev ## Bring in wrong behaviours one at a time; the same faults must catch each.
 	@$(PY) -m tests.chaos --bugs $(CHAOS)
 
+minimal-root: ## Run the demo and the tests in a Debian root with python3 and make alone (needs root, debootstrap).
+	@tests/heavy/minimal_root.sh $(MINIMAL_ROOT)
+
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14
+
+test-pythons: ## Run every test on each Python of PYTHONS that is installed, each in its own environment.
+	@for python in $(PYTHONS); do \
+		$$python -c '' 2>/dev/null || { echo "$$python is not installed"; continue; }; \
+		echo "== $$($$python --version)"; \
+		$(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$$(basename $$python) test || exit 1; \
+	done
+
 audit: $(VENV)/.installed-dev ## Look for known weaknesses in what is locked.
 	@$(PY) -m pip_audit --strict --disable-pip --require-hashes -r requirements-dev.lock
 
@@ -107,5 +119,5 @@ lock-jars: $(VENV)/.installed ## Write the lock file of the embedded Kafka's jar
 	@$(PY) -m daemon.broker.lock_jars
 
 clean: ## Remove the environment and every cache in this directory.
-	rm -rf $(VENV) .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .venv-* .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

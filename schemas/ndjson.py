@@ -7,6 +7,7 @@ import re
 import msgspec
 
 from schemas.errors import MalformedError
+from schemas.nesting import check_nesting
 from schemas.strict import DECODE_ERRORS, printable
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -16,9 +17,10 @@ _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 def rows_of_line(line: bytes) -> list[bytes]:
     """The rows of a line without surrounding blanks: several where it is an array of rows, otherwise the line itself,
-    which is not looked into. `MalformedError` for an array of arrays or objects that is no rows."""
+    which is not looked into. `MalformedError` for an array of arrays or objects that is no rows, `TooDeepError`."""
     if not _SEVERAL.match(line):
         return [line]
+    check_nesting(line, "json", "an array of rows")
     try:
         rows = [bytes(value).strip() for value in _values(line)]
     except DECODE_ERRORS as error:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from daemon.http.application import LIMITS
 from daemon.http.bodies import Intake
-from schemas.errors import InvalidValueError, MalformedError, TooLargeError
+from schemas.errors import InvalidValueError, MalformedError, TooDeepError, TooLargeError
 from schemas.limits import Limits
 from schemas.ndjson import BYTE_ORDER_MARK, rows_of_line
 from schemas.nesting import NESTING_MAX, check_nesting, nested_deeper
@@ -60,6 +60,8 @@ class LinePacker:
             return rows_of_line(text)
         except MalformedError as error:
             raise InvalidValueError(f"line {self._line}: {error.message}") from None
+        except TooDeepError as error:
+            raise TooDeepError(f"line {self._line}: {error.message}") from None
 
     def _add(self, row: bytes) -> Iterator[bytes]:
         while self._lines and (self._size + len(row) + 1 > self._bytes_max or len(self._lines) == self._rows_max):
