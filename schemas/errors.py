@@ -144,7 +144,7 @@ class QuotaExceededError(InferenceError):
 class ReplyToRefusedError(InferenceError):
     code = "reply_to_refused"
     http_status = 403
-    meaning = "the reply-to topic is not on the tenant's allow-list"
+    meaning = "the reply-to topic is not on the tenant's allow-list, or refuses the answer"
 
 
 class InternalError(InferenceError):

@@ -60,5 +60,10 @@ class Limits:
     jobs_bytes_max: int = 64 * 1_073_741_824
     """Bytes of their messages together."""
 
+    @property
+    def dead_letter_bytes_max(self) -> int:
+        """What the topic `dead-letters` takes: a refused record of twice the allowed size, and the error's headers."""
+        return 2 * self.message_bytes_max + 65_536
+
 
 DEFAULT_LIMITS = Limits()

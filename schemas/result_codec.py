@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.errors import InferenceError, MalformedError
+from schemas.errors import InferenceError, MalformedError, ModelServingError
 from schemas.headers import Encoding
 from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.nesting import check_nesting
@@ -35,6 +35,13 @@ class _ErrorFields(msgspec.Struct):
     retryable: bool = False
 
 
+class _Identity(msgspec.Struct):
+    """What a prediction and a failure have in common."""
+
+    id: str
+    model_id: str | None = None
+
+
 def _decoders(type_: Any) -> dict[Encoding, Any]:
     return {"msgpack": msgspec.msgpack.Decoder(type_).decode, "json": msgspec.json.Decoder(type_).decode}
 
@@ -46,6 +53,7 @@ _OPTIONAL_TEXT = _decoders(str | None)
 _INTEGER = _decoders(int)
 _VALUES = _decoders(_Values)
 _ERROR = _decoders(_ErrorFields)
+_IDENTITY = _decoders(_Identity)
 
 
 def encode_result(result: Result, encoding: Encoding) -> bytes:
@@ -61,6 +69,12 @@ def encode_result(result: Result, encoding: Encoding) -> bytes:
         error = {"code": result.code, "message": result.message, "retryable": result.retryable}
         fields = {"id": result.id, "model_id": result.model_id, "error": error}
     return _encode_msgpack(fields) if encoding == "msgpack" else _encode_json(fields)
+
+
+def encode_failure_instead(value: bytes, encoding: Encoding, error: ModelServingError) -> bytes:
+    """The bytes of `error` as the result of the request that the result in `value` answers."""
+    identity: _Identity = _IDENTITY[encoding](value)
+    return encode_result(Failure.of(error, identity.id, identity.model_id), encoding)
 
 
 def decode_result(value: bytes | None, encoding: Encoding, limits: Limits = DEFAULT_LIMITS) -> Result:

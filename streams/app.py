@@ -31,6 +31,7 @@ from streams.jobs.records import RecordReader
 from streams.jobs.service import JobService
 from streams.lane import Lane
 from streams.measure import LaneMeasures
+from streams.outlets import Outlets
 from streams.refusals import Refusals
 from streams.serving.custom import Custom
 from streams.settings import StreamSettings
@@ -40,7 +41,7 @@ from streams.status import fault_of, take_snapshot
 from streams.tables import LaneTableManager
 from streams.topic_checks import job_partitions, topic_specs
 from streams.topic_watch import LOOK_INTERVAL_S, TopicWatch, missing_reason
-from streams.topics import TopicState
+from streams.topics import TopicState, describe_topics
 from streams.tracing import make_tracing
 from streams.watch import StallWatch
 
@@ -110,15 +111,18 @@ class Streams:
             raise
 
     async def _join(self, topics: list[TopicState], deploys: Deploys) -> None:
+        describe = partial(describe_topics, self.settings)
+        outlets = Outlets(topics, self.settings.reply_to_allowed, describe)
         self._app = app = create_app(self.settings)
         group = FaustGroup(app)
         directory = self._claim_directory()
         self.tenants = compose_tenants(
-            app, self.settings, topics, deploys, self.measures, self._reader, directory, self._custom
+            app, self.settings, deploys, self.measures, self._reader, directory, self._custom, outlets
         )
         stages = [stage for tenant in self.tenants.values() for stage in tenant.stages]
-        guarantee = guarantee_of(self.settings, self.measures)
+        guarantee = guarantee_of(self.settings, self.measures, outlets)
         lane = self.lane = Lane(self.settings, stages, group, guarantee, self.measures, self._crashed, self.topics)
+        lane.outlets = outlets
         lane.on_denied(self.admission.suspect)
         app.intake, app.denied = lane, self.admission.suspect
         self.admission.admit(deploys)

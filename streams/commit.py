@@ -23,12 +23,13 @@ from streams.callbacks import Crashed, when_done
 from streams.cancelling import all_of
 from streams.effects import Effects
 from streams.measure import LaneMeasures
+from streams.outlets import EVERYTHING, Outlets, named, naming
 from streams.partition import Flight, Partition
 from streams.positions import commit_note
 from streams.publish import close_producer, open_producer, produce, produce_changes, producer_options
 from streams.settings import StreamSettings
 from streams.tables import TablePartition
-from streams.transactions import Ending, last_endings, repeat_ending
+from streams.transactions import Ending, failure_of, last_endings, repeat_ending
 
 log = structlog.get_logger(__name__)
 
@@ -76,15 +77,22 @@ class AtLeastOnce:
     pause_s = 0.0
 
     def __init__(
-        self, settings: StreamSettings, measures: LaneMeasures, landed: Landed, failed: Failed, crashed: Crashed
+        self,
+        settings: StreamSettings,
+        measures: LaneMeasures,
+        landed: Landed,
+        failed: Failed,
+        crashed: Crashed,
+        outlets: Outlets = EVERYTHING,
     ) -> None:
-        """`crashed` is called with what a callback of an acknowledgement raised."""
+        """`crashed` is called with what a callback of an acknowledgement raised; `outlets` says what topics accept."""
         self._options = producer_options(settings)
         self._start_timeout_s = settings.group.request_timeout_s
         self._measures = measures
         self._landed = landed
         self._failed = failed
         self._crashed = crashed
+        self._bytes_max = outlets.bytes_max
         self._producer: AIOKafkaProducer | None = None
         self._committing = asyncio.Lock()
 
@@ -99,14 +107,17 @@ class AtLeastOnce:
             raise ConnectionError("there is no producer")
         flight = Flight(effects, effects.n_bytes)
         partition.depart(flight)
-        acknowledged = partial(self._acknowledged, partition, flight)
         for (topic, number), records in effects.by_topic.items():
-            for future in await produce(producer, topic, number, records, timestamp_ms):
+            acknowledged = partial(self._acknowledged, partition, flight, topic)
+            with naming(topic):
+                sent = await produce(producer, topic, number, records, timestamp_ms, self._bytes_max(topic))
+            for future in sent:
                 flight.unacknowledged += 1
                 when_done(future, acknowledged, self._crashed)
         effects.by_topic.clear()  # the producer has its own copy
         for table, changes in effects.changes.items():
-            for future, count in await produce_changes(producer, table, changes, timestamp_ms):
+            bytes_max = self._bytes_max(table.topic)
+            for future, count in await produce_changes(producer, table, changes, timestamp_ms, bytes_max):
                 flight.unacknowledged += 1
                 when_done(future, partial(self._written, partition, flight, table, count), self._crashed)
         flight.published = True
@@ -122,13 +133,15 @@ class AtLeastOnce:
     ) -> None:
         if not future.cancelled() and future.exception() is None:
             flight.written[table] = max(future.result().offset + count - 1, flight.written.get(table, -1))
-        self._acknowledged(partition, flight, future)
+        self._acknowledged(partition, flight, table.topic, future)
 
-    def _acknowledged(self, partition: Partition, flight: Flight, future: asyncio.Future[RecordMetadata]) -> None:
+    def _acknowledged(
+        self, partition: Partition, flight: Flight, topic: str, future: asyncio.Future[RecordMetadata]
+    ) -> None:
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is not None:
             if partition.owns(flight):
-                self._failed(partition, error)
+                self._failed(partition, named(topic, error))
             return
         flight.unacknowledged -= 1
         self._land(partition)
@@ -191,6 +204,7 @@ class ExactlyOnce:
         measures: LaneMeasures,
         landed: Landed,
         unit_of: Callable[[TopicPartition], str] = lambda tp: f"{tp.topic}-{tp.partition}",
+        outlets: Outlets = EVERYTHING,
     ) -> None:
         self._options = producer_options(settings)
         self._group_id = settings.group.group_id
@@ -199,6 +213,7 @@ class ExactlyOnce:
         self._measures = measures
         self._landed = landed
         self._unit_of = unit_of
+        self._bytes_max = outlets.bytes_max
         self._connection = settings.connection
         self._producers: dict[str, _Transactions] = {}
         self._unrepeated: dict[str, Ending] = {}
@@ -246,7 +261,8 @@ class ExactlyOnce:
         flight = Flight(effects, effects.n_bytes)
         partition.depart(flight)
         async with transactions.turn:
-            await self._publish(transactions.producer, partition, flight, timestamp_ms)
+            with failure_of(transactions.producer):
+                await self._publish(transactions.producer, partition, flight, timestamp_ms)
         flight.published = True
         partition.committed = effects.next_offset
         partition.land(partial(self._landed, partition))
@@ -257,19 +273,23 @@ class ExactlyOnce:
         """One transaction."""
         effects = flight.effects
         await producer.begin_transaction()
-        futures = []
+        sent: list[tuple[str, asyncio.Future[RecordMetadata]]] = []
         for (topic, number), records in effects.by_topic.items():
-            futures += await produce(producer, topic, number, records, timestamp_ms)
+            with naming(topic):
+                futures = await produce(producer, topic, number, records, timestamp_ms, self._bytes_max(topic))
+            sent += [(topic, future) for future in futures]
         effects.by_topic.clear()
         written = [
             (table, future, count)
             for table, changes in effects.changes.items()
-            for future, count in await produce_changes(producer, table, changes, timestamp_ms)
+            for future, count in await produce_changes(
+                producer, table, changes, timestamp_ms, self._bytes_max(table.topic)
+            )
         ]
         offset = {partition.tp: OffsetAndMetadata(effects.next_offset, commit_note(partition.topic_id))}
         await producer.send_offsets_to_transaction(offset, self._group_id)
         # A batch that expires does not fail the commit: each one has to be asked.
-        await asyncio.gather(*futures)
+        await asyncio.gather(*starmap(_acknowledgement, sent))
         for table, future, count in written:
             flight.written[table] = (await future).offset + count - 1
         await producer.commit_transaction()
@@ -337,6 +357,12 @@ class ByTopic:
         others = [each for each in owned if topic_of(each) in self._topics]
         usual = [each for each in owned if topic_of(each) not in self._topics]
         return [(guarantee, part) for guarantee, part in zip(self._both, (usual, others), strict=True) if part]
+
+
+async def _acknowledgement(topic: str, future: asyncio.Future[RecordMetadata]) -> None:
+    """Waits for the acknowledgement of a batch; `RefusedError` where the topic refuses it."""
+    with naming(topic):
+        await future
 
 
 def _reason(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from streams.jobs.composition import TenantJobs, compose_jobs
 from streams.jobs.records import RecordReader
 from streams.lane import Lane
 from streams.measure import LaneMeasures
+from streams.outlets import Outlets
 from streams.pace import Pace
 from streams.predictions import Predictions
 from streams.serving.custom import Custom
@@ -26,7 +27,6 @@ from streams.settings import StreamSettings
 from streams.stage import Stage
 from streams.tables import LaneTable, make_table
 from streams.tenant_lane import TenantLane
-from streams.topics import TopicState
 
 OWNERS: tuple[Stream, ...] = ("jobs", "job-results")
 
@@ -50,27 +50,27 @@ class TenantParts:
 def compose_tenants(
     app: Any,
     settings: StreamSettings,
-    topics: Sequence[TopicState],
     deploys: Deploys,
     measures: LaneMeasures,
     reader: RecordReader,
     directory: Path | None,
     custom: Custom,
+    outlets: Outlets,
 ) -> Mapping[str, TenantParts]:
     """The parts of every tenant, by name; their tables are declared in the app, and kept in `directory`, if any."""
-    partitions_of = {topic.name: topic.partitions for topic in topics if topic.name in settings.reply_to_allowed}
     scoring = BatchScoring(measures, Pace(settings.lane), time.time)
     parts = {}
     for tenant in settings.tenants:
         catalog = deploys.catalogs[tenant]
         table = make_table(app, settings, tenant, "predictions", directory)
-        predictions = Predictions(tenant, table, catalog, settings.cache.ttl_max_s)
+        predictions = Predictions(tenant, table, catalog, settings.cache.ttl_max_s, outlets)
         scorer = Scorer(catalog, settings.limits, settings.reply_to_allowed, custom.ask(tenant))
         names = TenantTopics(settings.namespace, tenant)
-        requests = TenantLane(names, scorer, settings.worker_id, partitions_of, scoring, predictions)
+        requests = TenantLane(names, scorer, settings.worker_id, outlets, scoring, predictions)
         requests.tracing = measures.tracing
         jobs_table = make_table(app, settings, tenant, "jobs", directory)
-        jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, custom.process_batch(tenant))
+        process_batch = custom.process_batch(tenant)
+        jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, outlets, process_batch)
         parts[tenant] = TenantParts(requests, jobs)
     return parts
 
@@ -81,14 +81,14 @@ def unit_of(tp: TopicPartition) -> str:
     return f"{topic}.{'jobs' if stream.startswith('job') else stream}-{tp.partition}"
 
 
-def guarantee_of(settings: StreamSettings, measures: LaneMeasures) -> Callable[[Lane], Guarantee]:
+def guarantee_of(settings: StreamSettings, measures: LaneMeasures, outlets: Outlets) -> Callable[[Lane], Guarantee]:
     """What makes a lane's guarantee: that of the settings, and `exactly_once` for what owns jobs in any case."""
 
     def make(lane: Lane) -> Guarantee:
-        once = ExactlyOnce(settings, measures, lane.landed, unit_of)
+        once = ExactlyOnce(settings, measures, lane.landed, unit_of, outlets)
         if settings.processing_guarantee == "exactly_once":
             return once
-        usual = AtLeastOnce(settings, measures, lane.landed, lane.failed, lane.crashed)
+        usual = AtLeastOnce(settings, measures, lane.landed, lane.failed, lane.crashed, outlets)
         owners = [
             TenantTopics(settings.namespace, tenant).name(stream)
             for tenant in settings.tenants

@@ -37,6 +37,8 @@ class Effects:
     """(topic, partition) -> what is to be produced there, in order: results, replies, dead letters, chunks."""
     published_at: float = 0.0
     """When it was handed to the producer, on the clock that measures durations, in seconds."""
+    replies: set[str] = field(default_factory=set)
+    """The users' own topics among those of `by_topic`."""
     after_commit: bool = False
     """To be published only once everything before it is committed."""
     spans: OpenSpans | None = None

@@ -18,6 +18,7 @@ from aiokafka.errors import (
 )
 
 from streams.commit import PUBLISH_ERRORS
+from streams.outlets import RefusedError
 
 log = structlog.get_logger(__name__)
 
@@ -93,6 +94,8 @@ def is_denied(error: BaseException) -> bool:
 
 def cause(error: BaseException) -> str:
     """What an operator has to look at: the broker, where it is away; else what the error says."""
+    if isinstance(error, RefusedError) and error.__cause__ is not None:
+        return f"topic {error.topic}: {cause(error.__cause__)}"
     if error.__cause__ is not None:  # a producer that ends says that it did, and not why
         return cause(error.__cause__)
     if isinstance(error, NO_CONNECTION):

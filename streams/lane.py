@@ -25,6 +25,7 @@ from streams.faults import Faults
 from streams.fetch import Records
 from streams.gaps import Gaps
 from streams.measure import LaneMeasures
+from streams.outlets import EVERYTHING, Outlets, RefusedError
 from streams.partition import Flight, Partition
 from streams.restore import Restore
 from streams.settings import StreamSettings
@@ -38,6 +39,8 @@ log = structlog.get_logger(__name__)
 
 IDLE_INTERVAL_S = 1.0
 STEP_OF_PUBLISHING: dict[Kind, Step] = {"requests": "respond", "chunks": "store"}
+REPLY_LATE_S = 2.0
+"""A reply that is not acknowledged for so long has its topic looked at."""
 SHARE_PAUSE_S_MAX = 1.0
 POSITION_TIMEOUT_S = 0.1
 HELD_S = 0.2
@@ -61,6 +64,8 @@ class Lane:
         """`crashed` is called with what a task of the lane raised and nobody expected."""
         self.measures = measures
         self.crashed = crashed
+        self.outlets: Outlets = EVERYTHING
+        """What the topics that are written to accept."""
         self.partitions: dict[TopicPartition, Partition] = {}
         self.progress = 0
         """Grows with everything that moves; a lane with work whose progress stands still is stalled."""
@@ -100,7 +105,8 @@ class Lane:
     async def run(self) -> None:
         """Works until cancelled; never ends by itself."""
         kinds: set[Kind] = {stage.kind for stage in self._stages.values()}
-        running = [self._commit_regularly(), self._idle_regularly(), self._look_at_gaps(), *map(self._run_kind, kinds)]
+        regular = [self._commit_regularly(), self._idle_regularly(), self._look_at_gaps(), self._look_at_outlets()]
+        running = [*regular, *map(self._run_kind, kinds)]
         await asyncio.wait([self._start(task) for task in running], return_when=asyncio.FIRST_COMPLETED)
 
     async def _run_kind(self, kind: Kind) -> None:
@@ -319,6 +325,17 @@ class Lane:
             with contextlib.suppress(*PUBLISH_ERRORS):  # they are looked at when the broker answers again
                 self.measures.records_missing += await self._gaps.check(self._group.consumer)
 
+    async def _look_at_outlets(self) -> None:
+        """Gives up replies whose topic is gone: producers would send them again for ever."""
+        while True:
+            await asyncio.sleep(IDLE_INTERVAL_S)
+            late = [(p, topics) for p in self.partitions.values() if (topics := p.late_replies(REPLY_LATE_S))]
+            if late or self.outlets.outdated:
+                await self.outlets.look()
+            for partition, topics in late:
+                if (topic := self.outlets.unusable(topics)) is not None:
+                    self.failed(partition, RefusedError(topic))
+
     async def _idle_regularly(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
@@ -481,6 +498,7 @@ class Lane:
     async def _recover(self, error: BaseException, epoch: int) -> None:
         self._paused = True
         self._faults.note("results cannot be published", error)
+        await self.outlets.learn(error, {t for p in self.partitions.values() for t in p.late_replies(0.0)})
         await self._put_down()
         # A topic that refuses writes lets a new producer start all the same: without acknowledgements, ever slower.
         await self._faults.pause(self._guarantee.pause_s)

@@ -5,6 +5,7 @@ Pure bookkeeping over offsets, without I/O: `next_fetch >= next_take >= departed
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -153,6 +154,11 @@ class Partition:
     def in_the_air(self) -> list[Effects]:
         """Effects that have departed and not landed."""
         return [flight.effects for flight in self._flights]
+
+    def late_replies(self, seconds: float) -> set[str]:
+        """Users' own topics that something was sent to so long ago, and is not acknowledged."""
+        before = time.perf_counter() - seconds
+        return {topic for each in self.in_the_air() if each.published_at <= before for topic in each.replies}
 
     def rewind(self) -> int:
         """Forgets all that is not acknowledged, to fetch it again from `acked` on; gives the number of records."""

@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterable
 from itertools import islice
 
+from schemas.record_size import record_bytes
 from streams.inference.cache import PredictionCache
 from streams.inference.catalog import ModelCatalog
+from streams.outlets import EVERYTHING, Outlets
 from streams.tables import Change, LaneTable, TablePartition
 
 SWEEP_INTERVAL_MS = 1_000
@@ -23,8 +25,11 @@ LATE_MAX = 10_000
 class Predictions:
     """The cache of a tenant over the owned partitions of its table."""
 
-    def __init__(self, tenant: str, table: LaneTable, catalog: ModelCatalog, ttl_max_s: float) -> None:
+    def __init__(
+        self, tenant: str, table: LaneTable, catalog: ModelCatalog, ttl_max_s: float, outlets: Outlets = EVERYTHING
+    ) -> None:
         self.table = table
+        self._outlets = outlets
         self.cache = PredictionCache(tenant, time.perf_counter, ttl_max_s)
         self._catalog = catalog
         self._revision = -1
@@ -73,6 +78,14 @@ class Predictions:
             self._revision = self._catalog.revision
             self.cache.keep_only([version.manifest for version in self._catalog.versions()])
         return self._late.pop(number, []) + self.cache.sweep(number, now_ms, SWEEP_ENTRIES)
+
+    def writable(self, number: int, changes: list[Change]) -> list[Change]:
+        """Those of `changes` that the changelog accepts; answers that are too large for it are not cached."""
+        bytes_max = self._outlets.bytes_max(self.table.changelog)
+        if not (refused := [(key, value) for key, value in changes if record_bytes(key, value, ()) > bytes_max]):
+            return changes
+        self.cache.discard(number, refused)
+        return [change for change in changes if change not in refused]
 
     def partition(self, number: int) -> TablePartition:
         """The table's partition; `KeyError` where it is not owned."""

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.structs import RecordMetadata
 
+from schemas.record_size import record_bytes
 from streams.cancelling import finished
 from streams.connections import client_options
 from streams.effects import Outgoing
@@ -69,36 +70,64 @@ async def _drop(producer: AIOKafkaProducer) -> None:
 
 
 async def produce(
-    producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[Outgoing], timestamp_ms: int
+    producer: AIOKafkaProducer,
+    topic: str,
+    partition: int,
+    records: Sequence[Outgoing],
+    timestamp_ms: int,
+    bytes_max: int = BATCH_BYTES_MAX,
 ) -> list[asyncio.Future[RecordMetadata]]:
     """Hands records to the producer in as few batches as hold them; gives a future a batch.
+
+    `bytes_max`: of a batch of several records; the topic refuses larger ones.
 
     Waits while an earlier batch of the partition has not been sent yet. Raises `KafkaTimeoutError` and other
     `KafkaError`s; batches handed over before that may still be delivered.
     """
-    return [future for future, _ in await _send(producer, topic, partition, records, timestamp_ms)]
+    return [future for future, _ in await _send(producer, topic, partition, records, timestamp_ms, bytes_max)]
 
 
 async def produce_changes(
-    producer: AIOKafkaProducer, partition: TablePartition, changes: Sequence[Change], timestamp_ms: int
+    producer: AIOKafkaProducer,
+    partition: TablePartition,
+    changes: Sequence[Change],
+    timestamp_ms: int,
+    bytes_max: int = BATCH_BYTES_MAX,
 ) -> list[tuple[asyncio.Future[RecordMetadata], int]]:
     """As `produce`, to a changelog; with each future, how many records its batch has."""
     records: list[Outgoing] = [(key, value, []) for key, value in changes]
-    return await _send(producer, partition.topic, partition.number, records, timestamp_ms)
+    return await _send(producer, partition.topic, partition.number, records, timestamp_ms, bytes_max)
 
 
 async def _send(
-    producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[Outgoing], timestamp_ms: int
+    producer: AIOKafkaProducer,
+    topic: str,
+    partition: int,
+    records: Sequence[Outgoing],
+    timestamp_ms: int,
+    bytes_max: int,
 ) -> list[tuple[asyncio.Future[RecordMetadata], int]]:
     sent = []
     start = 0
     while start < len(records):
         batch = producer.create_batch()
-        end = _fill(batch.append, records, start, timestamp_ms)
+        # The producer's own bound is enough for topics that take more.
+        fitting = records if bytes_max >= BATCH_BYTES_MAX else records[: _fitting(records, start, bytes_max)]
+        end = _fill(batch.append, fitting, start, timestamp_ms)
         batch.close()
         sent.append((await _send_batch(producer, batch, topic, partition), end - start))
         start = end
     return sent
+
+
+def _fitting(records: Sequence[Outgoing], start: int, bytes_max: int) -> int:
+    """Index of the first record that finds no room in a batch of `bytes_max` from `start` on; one always does."""
+    size = 0
+    for index in range(start, len(records)):
+        size += record_bytes(*records[index])
+        if size > bytes_max and index > start:
+            return index
+    return len(records)
 
 
 async def _send_batch(

@@ -14,7 +14,7 @@ from aiokafka.errors import BrokerResponseError
 from schemas.errors import InferenceError
 from schemas.topics import TenantTopics
 from streams.commit import PUBLISH_ERRORS
-from streams.dead_letters import dead_letter_of
+from streams.dead_letters import dead_letter_of, outgoing_of
 from streams.publish import close_producer, open_producer, produce, producer_options
 from streams.settings import StreamSettings
 
@@ -77,7 +77,7 @@ class Refusals:
     async def _publish(self, producer: AIOKafkaProducer, record: ModelRecord, error: InferenceError) -> None:
         letter = dead_letter_of(record, TopicPartition(record.topic, record.partition), error, self._settings.worker_id)
         topic = TenantTopics(self._settings.namespace, _tenant(record)).name("dead-letters")
-        outgoing = (record.key, record.value, [*letter.headers()])
+        outgoing = outgoing_of(letter, self._settings.limits.dead_letter_bytes_max)
         # As a batch: the producer itself sends nothing without key and value, and no more than a megabyte.
         for future in await produce(producer, topic, record.partition, [outgoing], int(time.time() * 1000)):
             await future

@@ -8,20 +8,24 @@ from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
-from schemas.headers import CONTENT_TYPE_HEADERS, RequestHeaders
+from schemas.errors import InferenceError
+from schemas.headers import CONTENT_TYPE_HEADERS, NO_HEADERS, RequestHeaders
+from schemas.result_codec import encode_failure_instead
 from schemas.topics import TenantTopics
 from streams.batch_scoring import BatchScoring
 from streams.counters import Tally, TenantCounters
-from streams.dead_letters import add_dead_letter
+from streams.dead_letters import DeadLetters
 from streams.direct import DIRECT_PARTITION, DirectRequest, DirectRequests
 from streams.effects import Effects, Outgoing, timestamps_of
 from streams.fetch import Records
 from streams.inference.micro_batch import CACHE_HIT, CACHE_MISS, Outcome, Record
 from streams.inference.scoring import UNDECODABLE, Scorer
 from streams.laps import Laps
+from streams.outlets import Outlets
 from streams.predictions import Predictions
 from streams.stage import Kind, Work
 from streams.tables import LaneTable
+from streams.topic_checks import result_record_bytes_max
 from streams.tracing import OpenSpans, Tracing
 
 DIRECT_MAX = 1_024
@@ -51,13 +55,13 @@ class TenantLane:
         topics: TenantTopics,
         scorer: Scorer,
         worker_id: str,
-        partitions_of: dict[str, int],
+        outlets: Outlets,
         scoring: BatchScoring,
         predictions: Predictions | None = None,
         direct_max: int = DIRECT_MAX,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`partitions_of`: the number of partitions of every topic that a reply may go to; `clock`: Unix seconds."""
+        """`outlets`: what results, replies and dead letters may be; `clock`: Unix seconds."""
         self.tenant = topics.tenant
         self.topic = topics.name("requests")
         self.scorer = scorer
@@ -70,20 +74,20 @@ class TenantLane:
         self._scoring = scoring
         self._clock = clock
         self._results = topics.name("results")
-        self._dead_letters = topics.name("dead-letters")
-        self._worker_id = worker_id
+        self._dead_letters = DeadLetters(topics.name("dead-letters"), worker_id, outlets)
         self._worker = ("inferd-worker", worker_id.encode())
-        self._partitions_of = partitions_of
+        self._outlets = outlets
         self._key_bytes_max = scorer.limits.key_bytes_max
+        self._result_bytes_max = result_record_bytes_max(scorer.limits)
 
     def unit(self, number: int) -> Hashable:
         return (self.topic, number)
 
     def outputs(self, number: int) -> Iterable[TopicPartition]:
         yield TopicPartition(self._results, number)
-        yield TopicPartition(self._dead_letters, number)
-        for topic, partitions in self._partitions_of.items():
-            yield TopicPartition(topic, number % partitions)
+        yield TopicPartition(self._dead_letters.topic, number)
+        for topic in self._outlets.reply_to:
+            yield TopicPartition(topic, number % max(1, self._outlets[topic].partitions))
 
     def records_max(self) -> int:
         return self._scoring.records_max()
@@ -146,7 +150,7 @@ class TenantLane:
         changes_of = dict(outcome.table_changes)
         for (tp, _), part in zip(work, effects, strict=True):
             changes = changes_of.pop(tp.partition, []) + self.predictions.due(tp.partition, now_ms)
-            if changes:
+            if changes := self.predictions.writable(tp.partition, changes):
                 part.changes[self.predictions.partition(tp.partition)] = changes
         for number, changes in changes_of.items():
             self.predictions.keep(number, changes)
@@ -173,7 +177,10 @@ class TenantLane:
             effects.spans.landed()
 
     def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
-        if self.predictions is None or not (changes := self.predictions.due(tp.partition, now_ms)):
+        if self.predictions is None:
+            return None
+        changes = self.predictions.writable(tp.partition, self.predictions.due(tp.partition, now_ms))
+        if not changes:
             return None
         return Effects(next_offset, 0, [], changes={self.predictions.partition(tp.partition): changes})
 
@@ -226,16 +233,39 @@ class TenantLane:
         """What records with headers of their own, and records that failed, ask for beyond the usual."""
         for place in self._too_long_keys(records, outcome, span):
             results[place] = (None, *results[place][1:])
-        if outcome.headers:
-            self._apply_headers(effects, tp, results, outcome.headers, span)
-        for index in sorted(outcome.failures):
-            if index in span:
-                error = outcome.failures[index]
-                effects.tally.results -= 1
-                effects.tally.errors[error.code] += 1
-                if isinstance(error, UNDECODABLE):
-                    record = records[index - span.start]
-                    add_dead_letter(effects, self._dead_letters, record, tp, error, self._worker_id)
+        replied = self._apply_headers(results, outcome.headers, span) if outcome.headers else {}
+        refused = self._refuse(results, outcome.headers, replied, span)
+        failures = {index: error for index, error in outcome.failures.items() if index in span} | refused
+        for index in sorted(failures):
+            error = failures[index]
+            effects.tally.results -= 1
+            effects.tally.errors[error.code] += 1
+            if isinstance(error, UNDECODABLE):
+                self._dead_letters.add(effects, records[index - span.start], tp, error)
+        self._send_elsewhere(effects, tp, results, replied)
+
+    def _refuse(
+        self, results: list[Outgoing], headers_of: dict[int, RequestHeaders], replied: dict[int, str], span: range
+    ) -> dict[int, InferenceError]:
+        """Puts an error in the place of each result that its topic would not accept; gives these errors by record.
+
+        A result whose error would not be accepted either stays: the topic refuses everything, and offsets are held.
+        """
+        refused = {}
+        suspects = range(len(results)) if self._outlets.bytes_max(self._results) < self._result_bytes_max else replied
+        for place in list(suspects):
+            topic = replied.get(place, self._results)
+            if (error := self._outlets.refusal(topic, results[place])) is None:
+                continue
+            key, value, headers = results[place]
+            encoding = headers_of.get(span[place], NO_HEADERS).encoding
+            instead = encode_failure_instead(value or b"", encoding, error)
+            answer = (key, instead, [header for header in headers if header not in CACHE_HEADERS.values()])
+            if place in replied or self._outlets.refusal(self._results, answer) is None:
+                results[place] = answer
+                refused[span[place]] = error
+                replied.pop(place, None)
+        return refused
 
     def _too_long_keys(self, records: Records, outcome: Outcome, span: range) -> list[int]:
         """Places of refused records whose key no result can carry."""
@@ -243,23 +273,28 @@ class TenantLane:
         return [place for place in places if len(records[place].key or b"") > self._key_bytes_max]
 
     def _apply_headers(
-        self,
-        effects: Effects,
-        tp: TopicPartition,
-        results: list[Outgoing],
-        headers_of: dict[int, RequestHeaders],
-        span: range,
-    ) -> None:
-        elsewhere = []
+        self, results: list[Outgoing], headers_of: dict[int, RequestHeaders], span: range
+    ) -> dict[int, str]:
+        """Gives results the headers that their requests ask for; the places of those that go elsewhere, and where."""
+        replied = {}
         for place, index in enumerate(span):
             headers = headers_of.get(index)
             if headers is None:
                 continue
-            key, value, (_, *own) = results[place]
-            results[place] = (key, value, [CONTENT_TYPE_HEADERS[headers.encoding], *headers.passed_through, *own])
+            key, value, (_, *usual) = results[place]
+            results[place] = (
+                key, value, [CONTENT_TYPE_HEADERS[headers.encoding], *headers.passed_through, *usual]
+            )  # fmt: skip
             if headers.reply_to is not None:
-                elsewhere.append(place)
-                number = tp.partition % self._partitions_of[headers.reply_to]
-                effects.add(headers.reply_to, number, results[place])
-        for place in reversed(elsewhere):
+                replied[place] = headers.reply_to
+        return replied
+
+    def _send_elsewhere(
+        self, effects: Effects, tp: TopicPartition, results: list[Outgoing], replied: dict[int, str]
+    ) -> None:
+        """Moves replies from the results to the topics that they go to."""
+        for place, topic in replied.items():
+            effects.add(topic, tp.partition % self._outlets[topic].partitions, results[place])
+            effects.replies.add(topic)
+        for place in sorted(replied, reverse=True):
             del results[place]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from schemas.errors import ServerError
+from schemas.headers import CARRIED_BYTES_MAX
+from schemas.job_codec import LABELS_BYTES_MAX
 from schemas.limits import Limits
 from schemas.topics import STREAMS, Stream, TenantTopics
 from streams.changelogs import TABLE_NAMES, changelog_config, changelog_name
+from streams.inference.job_state_codec import state_bytes_max
 from streams.settings import StreamSettings, TopicSettings
 
 Role = Stream | Literal["changelog", "reply-to"]
@@ -18,7 +21,16 @@ JOB_STREAMS: tuple[Stream, ...] = ("jobs", "job-chunks", "job-results")
 SINGLE: frozenset[Role] = frozenset({"models", "model-artifacts"})
 """Read in full, in order, by every worker."""
 COMPACTED: frozenset[Role] = frozenset({"models", "model-artifacts", "job-status"})
-DEAD_LETTER_HEADERS_BYTES = 65_536
+BYTES_MAX_DEFAULT = 1_048_588
+"""Kafka's own default of `max.message.bytes`."""
+OTHER_BYTES = 8_192
+"""Of a record beside what the limits bound: inferd's own headers, ids, and the batch around it."""
+HEADER_LENGTHS_BYTES = 10
+"""Lengths of the name and the value of one header."""
+OWN_HEADERS_BYTES = 1_024
+"""Headers that inferd adds to a result, and the batch around it."""
+STATUS_BYTES_MAX = 24_576
+"""A job's status beside its labels."""
 RETENTION_MS_MIN = 60_000
 PARTITIONS_MAX, REPLICATION_MAX = 10_000, 32
 """The values that settings may have."""
@@ -35,6 +47,8 @@ class TopicSpec:
     config: Mapping[str, str] = field(default_factory=dict)
     follows: str = ""
     """Name of the topic than which it may not have fewer partitions: what follows from partition n goes to its n."""
+    bytes_max: int = 0
+    """What its largest record may have, by the limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +91,9 @@ def _tenant_specs(tenant: str, settings: StreamSettings) -> Iterable[TopicSpec]:
         name = changelog_name(settings.group.group_id, tenant, table)
         config = changelog_config(table, settings.cache.ttl_max_s)
         follows = TenantTopics(settings.namespace, tenant).name("requests") if table == "predictions" else ""
-        yield TopicSpec(name, "changelog", topics.partitions, topics.replication, config, follows)
+        # An answer that is too large for its changelog is not cached; a job cannot do without its state.
+        bytes_max = state_bytes_max(settings.limits) + OTHER_BYTES if table == "jobs" else 0
+        yield TopicSpec(name, "changelog", topics.partitions, topics.replication, config, follows, bytes_max)
 
 
 def job_partitions(settings: StreamSettings) -> dict[str, int]:
@@ -96,12 +112,42 @@ def _spec(topics: TenantTopics, stream: Stream, settings: TopicSettings, limits:
     config = {"cleanup.policy": "compact"}
     if stream not in COMPACTED:
         config = {"cleanup.policy": "delete", "retention.ms": str(settings.retention_ms)}
-    if stream == "dead-letters":
-        # The original record at its largest, and the headers that say what was wrong with it.
-        config["max.message.bytes"] = str(2 * limits.message_bytes_max + DEAD_LETTER_HEADERS_BYTES)
     partitions = 1 if stream in SINGLE else settings.partitions
     follows = topics.name("requests") if stream in ("results", "dead-letters") else ""
-    return TopicSpec(topics.name(stream), stream, partitions, settings.replication, config, follows)
+    bytes_max = _BYTES_MAX[stream](limits)
+    if stream == "dead-letters":
+        config["max.message.bytes"] = str(bytes_max)
+    return TopicSpec(topics.name(stream), stream, partitions, settings.replication, config, follows, bytes_max)
+
+
+def result_record_bytes_max(limits: Limits) -> int:
+    """Bytes of the largest record of `results` and `job-results`, with its key and headers."""
+    headers = CARRIED_BYTES_MAX + HEADER_LENGTHS_BYTES * min(limits.headers_max, CARRIED_BYTES_MAX)
+    return limits.result_bytes_max + limits.key_bytes_max + headers + OWN_HEADERS_BYTES
+
+
+_BYTES_MAX: Mapping[Stream, Callable[[Limits], int]] = {
+    # Senders see to it that key and headers find room beside the value.
+    "requests": lambda limits: limits.message_bytes_max,
+    "jobs": lambda limits: limits.message_bytes_max,
+    "results": result_record_bytes_max,
+    "job-results": result_record_bytes_max,
+    "dead-letters": lambda limits: limits.dead_letter_bytes_max,
+    "job-chunks": lambda limits: limits.job_chunk_bytes_max + CARRIED_BYTES_MAX + OTHER_BYTES,
+    "job-status": lambda _: LABELS_BYTES_MAX + STATUS_BYTES_MAX + OTHER_BYTES,
+    "models": lambda limits: limits.manifest_bytes_max + OTHER_BYTES,
+    "model-artifacts": lambda limits: limits.artifact_part_bytes_max + OTHER_BYTES,
+}
+_SETTINGS: Mapping[Role, str] = {
+    "requests": "INFERD_MESSAGE_BYTES_MAX",
+    "jobs": "INFERD_MESSAGE_BYTES_MAX",
+    "results": "INFERD_RESULT_BYTES_MAX",
+    "job-results": "INFERD_RESULT_BYTES_MAX",
+    "dead-letters": "INFERD_MESSAGE_BYTES_MAX",
+    "job-chunks": "INFERD_JOB_CHUNK_BYTES_MAX",
+    "changelog": "INFERD_JOB_MESSAGES_MAX and INFERD_JOB_CHUNKS_MAX",
+}
+"""The setting that says how large records may become."""
 
 
 def checked(specs: Sequence[TopicSpec], states: Sequence[TopicState]) -> list[TopicState]:
@@ -246,12 +292,15 @@ def _wrong_retention(spec: TopicSpec, state: TopicState, common: _Common) -> Ite
 
 
 def _too_small(spec: TopicSpec, state: TopicState) -> Iterable[str]:
-    wanted, have = spec.config.get("max.message.bytes"), state.config.get("max.message.bytes")
-    if wanted is not None and have is not None and int(have) < int(wanted):
-        yield (
-            f"topic {state.name} has max.message.bytes={have}, and a dead letter of a request of "
-            f"INFERD_MESSAGE_BYTES_MAX may have {wanted}: {_alter(state, 'max.message.bytes', wanted)}"
-        )
+    have = state.config.get("max.message.bytes")
+    if have is None or int(have) >= spec.bytes_max:
+        return
+    setting = _SETTINGS.get(spec.stream)
+    why = (
+        f"by {setting} a record may have {spec.bytes_max}: lower that, or " if setting else f"needs {spec.bytes_max}: "
+    )
+    alter = _alter(state, "max.message.bytes", str(spec.bytes_max))
+    yield f"topic {state.name} has max.message.bytes={have}, and {why}{alter}"
 
 
 def _retention_ms(state: TopicState) -> int:

@@ -12,6 +12,7 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
+    KafkaError,
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
     for_code,
@@ -20,7 +21,15 @@ from aiokafka.errors import (
 from schemas.connection import KafkaConnection
 from streams.connections import client_options
 from streams.settings import StreamSettings
-from streams.topic_checks import TopicsError, TopicSpec, TopicState, checked, reply_specs, topic_specs
+from streams.topic_checks import (
+    BYTES_MAX_DEFAULT,
+    TopicsError,
+    TopicSpec,
+    TopicState,
+    checked,
+    reply_specs,
+    topic_specs,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +63,7 @@ async def ensure_topics(settings: StreamSettings) -> list[TopicState]:
         if settings.topics.create and (new := [spec for spec in wanted if spec.name in missing]):
             # What is there decides: topics made beside it, as wrong settings ask, would have to be deleted again.
             _refuse(state for state in before if state.partitions)
-            await _create(admin, new)
+            await _create(admin, new, await _bytes_max_default(admin))
         states = await _visible_states(admin, specs)
     _refuse(states)
     for state in states:
@@ -70,8 +79,29 @@ def _refuse(states: Iterable[TopicState]) -> None:
         raise TopicsError([state.problem or "" for state in refused], lasting=lasting)
 
 
-async def _create(admin: AIOKafkaAdminClient, specs: Iterable[TopicSpec]) -> None:
-    new = [NewTopic(spec.name, spec.partitions, spec.replication, topic_configs=dict(spec.config)) for spec in specs]
+async def _bytes_max_default(admin: AIOKafkaAdminClient) -> int:
+    """What topics accept that say nothing about it; Kafka's own default where the broker may not be asked."""
+    try:
+        cluster: Any = await admin.describe_cluster()
+        nodes = [str(broker["node_id"]) for broker in cluster["brokers"]][:1]
+        asked = [ConfigResource(ConfigResourceType.BROKER, node, {"message.max.bytes": ""}) for node in nodes]
+        responses: list[Any] = await admin.describe_configs(asked)
+    except KafkaError:
+        return BYTES_MAX_DEFAULT
+    entries = [entry for response in responses for _, _, _, _, found in response.resources for entry in found]
+    return next((int(entry[1]) for entry in entries if entry[0] == "message.max.bytes"), BYTES_MAX_DEFAULT)
+
+
+def _new_topic(spec: TopicSpec, bytes_max_default: int) -> NewTopic:
+    config = dict(spec.config)
+    # One that says nothing follows the broker's setting.
+    if spec.bytes_max > bytes_max_default:
+        config["max.message.bytes"] = str(spec.bytes_max)
+    return NewTopic(spec.name, spec.partitions, spec.replication, topic_configs=config)
+
+
+async def _create(admin: AIOKafkaAdminClient, specs: Iterable[TopicSpec], bytes_max_default: int) -> None:
+    new = [_new_topic(spec, bytes_max_default) for spec in specs]
     response: Any = await admin.create_topics(new)
     problems = []
     for name, code, *rest in response.topic_errors:

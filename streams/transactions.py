@@ -12,7 +12,8 @@ records, hence the private names of its producer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -20,9 +21,12 @@ from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.errors import (
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
+    IllegalOperation,
     IncompatibleBrokerVersion,
+    KafkaError,
     LeaderNotAvailableError,
     NotCoordinatorError,
+    TopicAuthorizationFailedError,
     for_code,
 )
 from aiokafka.protocol.api import Request, RequestStruct, Response
@@ -38,6 +42,7 @@ from aiokafka.protocol.types import (
 
 from schemas.connection import KafkaConnection
 from streams.connections import client_options
+from streams.outlets import RefusedError
 
 Ending = Literal["commit", "abort"]
 
@@ -143,6 +148,27 @@ async def repeat_ending(
     # Kafka tells of it when asked, and not otherwise.
     while not (await _state(producer.client, manager.transactional_id)).startswith("Complete"):  # noqa: ASYNC110
         await asyncio.sleep(ASK_AGAIN_S)
+
+
+@contextmanager
+def failure_of(producer: AIOKafkaProducer) -> Iterator[None]:
+    """Raises in the block why a transaction has failed, where aiokafka only says that there is none.
+
+    `RefusedError` names the topic for which a right is missing.
+    """
+    try:
+        yield
+    except (IllegalOperation, TopicAuthorizationFailedError) as error:
+        failure = _failure(producer) or error
+        if isinstance(failure, TopicAuthorizationFailedError) and isinstance(topics := failure.args[0], set):
+            raise RefusedError(min(topics)) from failure
+        raise KafkaError(str(failure)) from failure
+
+
+def _failure(producer: AIOKafkaProducer) -> BaseException | None:
+    manager: Any = producer._txn_manager  # noqa: SLF001
+    end: asyncio.Future[None] = manager.wait_for_transaction_end()
+    return end.exception() if end.done() and not end.cancelled() else None
 
 
 async def _logs(client: AIOKafkaClient, tps: Iterable[TopicPartition]) -> list[TopicPartition]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from daemon.cli.output import report, write_answer, write_json, write_table
 from daemon.cli.session import run_with_broker
 from daemon.printable import printable
 from daemon.value_view import view_of
-from schemas.dead_letters import DeadLetter, Headers
+from schemas.dead_letters import DeadLetter, Headers, Omitted
 from schemas.errors import MalformedError, ServerError
 
 if TYPE_CHECKING:
@@ -143,7 +144,14 @@ def _row(entry: Entry) -> tuple[Any, ...]:
         return place, _time(entry.timestamp_ms), None, None, _key(entry.key), entry.value_bytes, entry.problem
     letter = entry.letter
     came_from = f"{letter.topic} {letter.partition}:{letter.offset}"
-    return place, _time(entry.timestamp_ms), letter.code, came_from, _key(entry.key), entry.value_bytes, letter.message
+    message = f"{letter.message}{_missing(letter.omitted)}"
+    return place, _time(entry.timestamp_ms), letter.code, came_from, _key(entry.key), entry.value_bytes, message
+
+
+def _missing(omitted: Sequence[Omitted]) -> str:
+    """Names the parts of a record that were too large to be kept, with their sizes."""
+    parts = ", ".join(f"{part.part} ({part.bytes} bytes)" for part in omitted)
+    return f"; not kept: {parts}" if parts else ""
 
 
 def _summary(entry: Entry) -> dict[str, Any]:
@@ -167,6 +175,7 @@ def _summary(entry: Entry) -> dict[str, Any]:
             "timestamp": letter.timestamp,
         },
         "worker": letter.worker,
+        "omitted": [{"part": part.part, "bytes": part.bytes, "sha256": part.sha256} for part in letter.omitted],
     }
 
 
@@ -193,6 +202,7 @@ def _show_text(entry: Entry) -> None:
         ("worker", details.get("worker")),
         ("key", details["key"]),
         *((f"header {name}", value) for name, value in details["headers"]),
+        *(("not kept", f"{o['part']}, {o['bytes']} bytes, SHA-256 {o['sha256']}") for o in details.get("omitted", ())),
         ("value", f"{details['value_bytes']} bytes, {details['value_format']}"),
     ]
     write_table(("what", "value"), rows)

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from schemas.codec import DECODE_ERRORS, decode_msgpack_envelope, decode_request, parse_reference, request_identity
+from schemas.dead_letters import check_keepable
 from schemas.errors import (
     DeadlineExceededError,
     InferenceError,
@@ -145,7 +146,7 @@ class Scorer:
             headers = parse_headers(record.headers, self.limits)
         except InferenceError as error:
             batch.headers[index] = readable_headers(record.headers, self.limits)
-            batch.fail(index, error, None, None)
+            batch.fail(index, self._too_large(record) or error, None, None)
             return False
         batch.headers[index] = headers
         if (refusal := self._refusal(headers, now_ms)) is not None:
@@ -154,6 +155,13 @@ class Scorer:
             self._refuse(batch, index, record, None, refusal)
             return False
         return headers.encoding == "msgpack"
+
+    def _too_large(self, record: Record) -> TooLargeError | None:
+        try:
+            check_keepable(record.key, record.value, record.headers, self.limits)
+        except TooLargeError as error:
+            return error
+        return None
 
     def _refusal(self, headers: RequestHeaders, now_ms: int) -> InferenceError | None:
         """What the headers alone already rule out."""

@@ -17,7 +17,7 @@ from schemas.jobs import Barrier, BarrierResult, Chunk
 from schemas.topics import Stream, TenantTopics
 from streams.commit import PUBLISH_ERRORS
 from streams.counters import ChunkCounters, Tally, TenantCounters
-from streams.dead_letters import add_dead_letter
+from streams.dead_letters import DeadLetters, refusal_of
 from streams.effects import Effects, Outgoing, timestamps_of
 from streams.faults import describe
 from streams.inference.chunk_results import ChunkDraft
@@ -25,6 +25,7 @@ from streams.inference.chunk_scoring import ChunkBatch, ChunkScorer, ChunkWork, 
 from streams.inference.micro_batch import Record, internal_error
 from streams.jobs.records import RecordReader
 from streams.measure import LaneMeasures
+from streams.outlets import EVERYTHING, Outlets
 from streams.settings import StreamSettings
 from streams.stage import Kind, Work
 from streams.tables import LaneTable
@@ -68,6 +69,7 @@ class JobChunks:
         reader: RecordReader,
         settings: StreamSettings,
         measures: LaneMeasures,
+        outlets: Outlets = EVERYTHING,
         clock: Callable[[], float] = time.time,
         *,
         in_thread: bool = False,
@@ -83,7 +85,8 @@ class JobChunks:
         self._partitions = settings.topics.partitions
         self._limits = settings.limits
         self._measures = measures
-        self._worker_id = settings.worker_id
+        self._outlets = outlets
+        self._dead_letters = DeadLetters(topics.name("dead-letters"), settings.worker_id, outlets)
         self._clock = clock
         self._in_thread = in_thread
         self._waiting_since: dict[tuple[str, int, str], float] = {}
@@ -94,7 +97,7 @@ class JobChunks:
 
     def outputs(self, number: int) -> Iterable[TopicPartition]:
         """A chunk is answered on the partition that owns its job."""
-        yield TopicPartition(self._topics.name("dead-letters"), number)
+        yield TopicPartition(self._dead_letters.topic, number)
         for owner in range(self._partitions):
             yield TopicPartition(self._topics.name("job-results"), owner)
 
@@ -249,12 +252,20 @@ class JobChunks:
             value = next(results)
             passed_on = readable_headers(record.headers, self._limits).passed_through
             headers = [CONTENT_TYPE_HEADERS[read.encoding], *passed_on]
-            run.outgoing.append((read.partition, (read.job_id.encode(), value, headers)))
+            run.outgoing.append((read.partition, self._accepted(read, (read.job_id.encode(), value, headers))))
         elif isinstance(read, Barrier):
             answer = encode_barrier_result(BarrierResult(read.job_id, read.barrier, tp.partition))
             run.outgoing.append((read.partition, (read.job_id.encode(), answer, [CONTENT_TYPE_HEADERS["msgpack"]])))
         else:
-            run.refused.append((record, read))
+            run.refused.append((record, refusal_of(record, read, self._limits)))
+
+    def _accepted(self, chunk: Chunk, outgoing: Outgoing) -> Outgoing:
+        """The result of a chunk; where its topic would refuse that, each row of it has an error."""
+        if (refusal := self._outlets.refusal(self._topics.name("job-results"), outgoing)) is None:
+            return outgoing
+        draft = ChunkDraft(chunk, None)
+        draft.fail(refusal)
+        return outgoing[0], draft.encode(self._limits), outgoing[2]
 
     def _effects(self, tp: TopicPartition, run: _Run) -> Effects:
         now_ms = int(self._clock() * 1000)
@@ -267,7 +278,7 @@ class JobChunks:
             effects.add(topic, number, outgoing)
         for record, error in run.refused:
             tally.errors[error.code] += 1
-            add_dead_letter(effects, self._topics.name("dead-letters"), record, tp, error, self._worker_id)
+            self._dead_letters.add(effects, record, tp, error)
         return effects
 
     def _tp(self, stream: Stream, chunk: Chunk) -> TopicPartition:

@@ -15,6 +15,7 @@ from streams.jobs.owned import OwnedJobs
 from streams.jobs.records import RecordReader
 from streams.jobs.stages import JobMessages, JobResults, JobSurroundings
 from streams.measure import LaneMeasures
+from streams.outlets import EVERYTHING, Outlets
 from streams.settings import StreamSettings
 from streams.stage import Stage
 from streams.tables import LaneTable
@@ -36,14 +37,15 @@ def compose_jobs(
     catalog: ModelCatalog,
     reader: RecordReader,
     measures: LaneMeasures,
+    outlets: Outlets = EVERYTHING,
     process_batch: ProcessBatch | None = None,
 ) -> TenantJobs:
     """`process_batch`: a user's own code that answers chunks instead of a model."""
     topics = TenantTopics(settings.namespace, tenant)
     owned = OwnedJobs(tenant, table, settings.limits)
     surroundings = JobSurroundings(
-        topics, owned, pin_in(catalog), settings.topics.partitions, settings.worker_id, measures
+        topics, owned, pin_in(catalog), settings.topics.partitions, settings.worker_id, measures, outlets
     )
     scorer = ChunkScorer(catalog, settings.limits, process_batch)
-    chunks = JobChunks(topics, scorer, reader, settings, measures, in_thread=process_batch is not None)
+    chunks = JobChunks(topics, scorer, reader, settings, measures, outlets, in_thread=process_batch is not None)
     return TenantJobs(owned, (JobMessages(surroundings), JobResults(surroundings), chunks), chunks.scored)

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from zlib import crc32
 
 import structlog
 from aiokafka import TopicPartition
 
 from schemas.errors import ModelNotFoundError, ModelServingError, VersionNotFoundError
-from schemas.headers import CONTENT_TYPE_HEADERS, Encoding, parse_headers
+from schemas.headers import CARRIED_BYTES_MAX, CONTENT_TYPE_HEADERS, Encoding, parse_headers
 from schemas.job_chunk_codec import decode_outcome, encode_chunk
 from schemas.job_codec import decode_job_message
 from schemas.job_status_codec import encode_status
 from schemas.jobs import Barrier, Chunk, JobStatus, OpenJob, SubmitJob, check_job_id, chunk_key
+from schemas.limits import Limits
 from schemas.topics import Stream, TenantTopics
 from streams.counters import JobCounters, Tally, TenantCounters
-from streams.dead_letters import add_dead_letter
+from streams.dead_letters import DeadLetters, refusal_of
 from streams.effects import Effects, Outgoing, timestamps_of
 from streams.fetch import Records
 from streams.inference.job import advance, count, tick
@@ -32,6 +33,7 @@ from streams.inference.job_step import Pin, Step, Terms
 from streams.inference.micro_batch import Record, internal_error
 from streams.jobs.owned import JobsPartition, OwnedJobs, change_of
 from streams.measure import LaneMeasures
+from streams.outlets import EVERYTHING, Outlets
 from streams.stage import Kind, Work
 from streams.tables import LaneTable
 from streams.tracing import MESSAGE_SPAN
@@ -41,6 +43,8 @@ log = structlog.get_logger(__name__)
 RECORDS_MAX = 64
 """Of one micro-batch of `jobs`: each may have a megabyte of rows to look at."""
 OUTCOMES_MAX = 512
+CHUNK_OVERHEAD_BYTES = CARRIED_BYTES_MAX + 8_192
+"""Of a record of `job-chunks` beside the rows that it carries."""
 DUE_MAX = 256
 """Jobs that one look at the clock deals with."""
 NO_ROWS = JobState("", 0, 0)
@@ -58,6 +62,7 @@ class JobSurroundings:
     """Of `job-chunks`."""
     worker_id: str
     measures: LaneMeasures = field(default_factory=LaneMeasures)
+    outlets: Outlets = EVERYTHING
     clock: Callable[[], float] = time.time
     """Unix seconds."""
 
@@ -65,7 +70,13 @@ class JobSurroundings:
         return int(self.clock() * 1000)
 
     def terms(self, number: int, partition: JobsPartition) -> Terms:
-        return Terms(self.owned.limits, number, self.partitions, self.pin, partition.epoch, partition.in_use)
+        return Terms(self._limits(), number, self.partitions, self.pin, partition.epoch, partition.in_use)
+
+    def _limits(self) -> Limits:
+        """The limits, with chunks that `job-chunks` accepts: of larger ones they say where to read the rows."""
+        limits = self.owned.limits
+        room = self.outlets.bytes_max(self.topics.name("job-chunks")) - CHUNK_OVERHEAD_BYTES
+        return limits if room >= limits.job_chunk_bytes_max else replace(limits, job_chunk_bytes_max=max(0, room))
 
 
 @dataclass(slots=True)
@@ -144,6 +155,9 @@ class _JobStage:
         self.tables: Sequence[LaneTable] = (surroundings.owned.table,)
         self._surroundings = surroundings
         self._owned = surroundings.owned
+        self._dead_letters = DeadLetters(
+            surroundings.topics.name("dead-letters"), surroundings.worker_id, surroundings.outlets
+        )
 
     def unit(self, number: int) -> Hashable:
         return (self.tenant, "jobs", number)
@@ -152,7 +166,7 @@ class _JobStage:
         """Chunks of a job go to every partition."""
         topics = self._surroundings.topics
         yield TopicPartition(topics.name("job-status"), number)
-        yield TopicPartition(topics.name("dead-letters"), number)
+        yield TopicPartition(self._dead_letters.topic, number)
         for each in range(self._surroundings.partitions):
             yield TopicPartition(topics.name("job-chunks"), each)
 
@@ -173,7 +187,7 @@ class _JobStage:
                 log.exception("job_record_fault", tenant=self.tenant, topic=tp.topic, offset=record.offset)
                 refusal = internal_error(fault)
             if refusal is not None:
-                self._refuse(effects, tp, record, refusal)
+                self._refuse(effects, tp, record, refusal_of(record, refusal, self._owned.limits))
         return draft.finish()
 
     def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
@@ -184,8 +198,7 @@ class _JobStage:
         """Says so in a dead letter: a job that goes on is none the worse for a message that it does not take."""
         effects.tally.results -= 1
         effects.tally.errors[error.code] += 1
-        topic = self._surroundings.topics.name("dead-letters")
-        add_dead_letter(effects, topic, record, tp, error, self._surroundings.worker_id)
+        self._dead_letters.add(effects, record, tp, error)
 
     async def opened(self, number: int) -> None:
         self._owned.open(number)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from daemon.settings import settings_table
 from schemas.connection import KafkaConnection
 from schemas.limits import Limits
-from schemas.topics import STREAMS
+from schemas.topics import STREAMS, Stream
 from streams import topics as topics_module
 from streams.settings import CacheSettings, StreamSettings, TopicSettings
 from streams.topic_checks import checked
@@ -64,6 +65,8 @@ class FakeCluster:
     created: list[str] = field(default_factory=list)
     closed: int = 0
     start_error: Exception | None = None
+    bytes_max_default: int | None = 1_048_588
+    """Of the broker; None where its settings may not be read."""
 
     async def start(self) -> None:
         if self.start_error:
@@ -82,9 +85,17 @@ class FakeCluster:
             for name, t in self.topics.items()
         ]
 
+    async def describe_cluster(self) -> Any:
+        return {"brokers": [{"node_id": 7}]}
+
     async def describe_configs(self, resources: Sequence[Any]) -> list[Any]:
         answers = []
         for resource in resources:
+            if resource.name == "7":
+                code = 0 if self.bytes_max_default else DENIED
+                found: list[Any] = [("message.max.bytes", str(self.bytes_max_default))] if not code else []
+                answers.append((code, None, 4, resource.name, found))
+                continue
             topic = self.topics.get(resource.name)
             code = self.unreadable.get(resource.name, 0 if topic else NO_TOPIC)
             config = {**DEFAULTS, **(topic.config if topic else {})}
@@ -192,6 +203,52 @@ async def test_missing_topics_are_created_as_specified_and_then_fit(cluster: Fak
     assert [state.problem for state in states] == [None] * 22
     assert {state.partitions for state in states} == {1, 6}
     assert cluster.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("default", "explicit"), [(1_048_588, True), (None, True), (16_000_000, False), (500_000, True)]
+)
+async def test_topics_take_what_the_limits_allow(cluster: FakeCluster, default: int | None, explicit: bool) -> None:
+    """Where the broker's setting is enough, a topic says nothing and follows it."""
+    cluster.bytes_max_default = default
+    settings = replace(settings_of(), limits=Limits(message_bytes_max=3_000_000, result_bytes_max=4_000_000))
+    await ensure_topics(settings) if explicit else await _ensure_with_default(cluster, settings, 16_000_000)
+    config = {name.rsplit(".", 1)[1]: topic.config.get("max.message.bytes") for name, topic in cluster.topics.items()}
+    for stream, least in (
+        ("requests", 3_000_000),
+        ("jobs", 3_000_000),
+        ("results", 4_000_000),
+        ("job-results", 4_000_000),
+    ):
+        assert (int(config[stream] or 0) >= least) == explicit
+    assert int(config["dead-letters"] or 0) >= 6_000_000
+
+
+async def _ensure_with_default(cluster: FakeCluster, settings: StreamSettings, bytes_max: int) -> None:
+    with mock.patch.dict(DEFAULTS, {"max.message.bytes": str(bytes_max)}):
+        await ensure_topics(settings)
+
+
+@pytest.mark.parametrize(
+    ("stream", "limits", "setting"),
+    [
+        ("requests", Limits(message_bytes_max=2_000_000), "INFERD_MESSAGE_BYTES_MAX"),
+        ("results", Limits(result_bytes_max=1_048_588), "INFERD_RESULT_BYTES_MAX"),
+        ("job-results", Limits(result_bytes_max=1_048_588), "INFERD_RESULT_BYTES_MAX"),
+    ],
+)
+def test_a_topic_that_takes_less_than_the_limits_allow_is_named(stream: Stream, limits: Limits, setting: str) -> None:
+    def problem(limits: Limits) -> str | None:
+        (spec,) = [spec for spec in topic_specs(replace(settings_of(), limits=limits)) if spec.stream == stream]
+        config = {**spec.config, "max.message.bytes": "1048588"}
+        (state,) = checked([spec], [TopicState(spec.name, stream, spec.partitions, spec.replication, config)])
+        return state.problem
+
+    assert problem(Limits()) is None
+    told = problem(limits)
+    assert told is not None
+    assert f"has max.message.bytes=1048588, and by {setting} a record may have" in told
+    assert "lower that, or kafka-configs --alter" in told
 
 
 async def test_nothing_is_created_twice(cluster: FakeCluster) -> None:
@@ -340,8 +397,8 @@ MISMATCHES: dict[str, tuple[str, Topic, str]] = {
     "dead letters that would not be taken": (
         "dead-letters",
         Topic(4),
-        "topic ns.default.dead-letters has max.message.bytes=1048588, and a dead letter of a request of "
-        "INFERD_MESSAGE_BYTES_MAX may have 2162688: "
+        "topic ns.default.dead-letters has max.message.bytes=1048588, and by INFERD_MESSAGE_BYTES_MAX a record may "
+        "have 2162688: lower that, or "
         "kafka-configs --alter --topic ns.default.dead-letters --add-config max.message.bytes=2162688",
     ),
 }

@@ -19,6 +19,7 @@ from streams import composition, record_batches
 from streams.app import EXIT_FAILED, EXIT_STALLED, Streams
 from streams.direct import DirectRequests
 from streams.inference.catalog import ModelCatalog
+from streams.outlets import Outlets
 from streams.rights import Right
 from streams.settings import GroupSettings, StreamSettings
 from streams.snapshot import Phase
@@ -441,8 +442,8 @@ async def test_the_lane_knows_the_topics_that_replies_may_go_to(run: Run, monkey
     async def topics(_: Any) -> list[TopicState]:
         return [TopicState("ns.default.results", "results", 4, 1), TopicState("mine", "reply-to", 3, 1)]
 
-    def tenant_lane(names: Any, scorer: Any, worker_id: str, partitions_of: dict[str, int], *_: Any) -> Any:
-        made.update(partitions_of)
+    def tenant_lane(names: Any, scorer: Any, worker_id: str, outlets: Outlets, *_: Any) -> Any:
+        made.update({topic: outlets[topic].partitions for topic in outlets.reply_to})
         direct = DirectRequests(1)
         return SimpleNamespace(tenant=names.tenant, tables=(), topic=names.name("requests"), direct=direct)
 

@@ -1,0 +1,153 @@
+"""What topics accept: what is refused before it is sent, and what is learned from a refusal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from aiokafka.errors import (
+    KafkaConnectionError,
+    MessageSizeTooLargeError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
+
+from schemas.record_size import record_bytes
+from streams.effects import Outgoing
+from streams.outlets import AVOIDED_S, InvalidRecordError, Outlets, RefusedError, named, naming
+from streams.publish import _fitting
+from streams.topic_checks import TopicState
+
+RESULTS, REPLIES = "ns.t.results", "replies"
+
+
+def topic(name: str = REPLIES, partitions: int = 3, **config: str) -> TopicState:
+    return TopicState(name, "reply-to", partitions, 1, {key.replace("_", "."): value for key, value in config.items()})
+
+
+class Desk:
+    """Outlets with topics that a test changes, and a clock that it turns."""
+
+    def __init__(self, *states: TopicState) -> None:
+        self.states: Sequence[TopicState] = states
+        self.error: Exception | None = None
+        self.now = self.asked = 0
+        self.outlets = Outlets(states, [REPLIES], self.describe, lambda: self.now)
+
+    async def describe(self) -> Sequence[TopicState]:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        return self.states
+
+
+def refused(error: Exception) -> RefusedError:
+    made = named(REPLIES, error)
+    assert isinstance(made, RefusedError)
+    return made
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_a_record_is_refused_from_the_first_byte_too_many_on(extra: int) -> None:
+    outgoing: Outgoing = (b"key", b"x" * 1_000, [("h", b"1")])
+    most = str(record_bytes(*outgoing) - extra)
+    outlets = Desk(topic(max_message_bytes=most), topic(RESULTS, max_message_bytes=most)).outlets
+    for name in (REPLIES, RESULTS):
+        refusal = outlets.refusal(name, outgoing)
+        assert (refusal.code if refusal else None) == ("too_large" if extra else None)
+
+
+def test_a_compacted_reply_topic_takes_no_record_without_a_key() -> None:
+    outlets = Desk(topic(cleanup_policy="delete,compact")).outlets
+    assert outlets.refusal(REPLIES, (b"", b"v", [])) is None
+    refusal = outlets.refusal(REPLIES, (None, b"v", []))
+    assert refusal is not None
+    assert (refusal.code, "without a key" in refusal.message) == ("reply_to_refused", True)
+
+
+def test_topics_that_are_not_known_accept_anything() -> None:
+    assert Outlets().refusal("any", (None, b"v" * 10_000_000, [])) is None
+
+
+async def test_a_reply_topic_that_is_gone_is_refused_until_it_is_back() -> None:
+    desk = Desk(topic())
+    desk.states = [topic(partitions=0)]
+    await desk.outlets.learn(KafkaConnectionError("reset"), {REPLIES})
+    refusal = desk.outlets.refusal(REPLIES, (None, b"v", []))
+    assert refusal is not None
+    assert (refusal.code, desk.outlets.unusable([REPLIES])) == ("reply_to_refused", REPLIES)
+    desk.now = 6
+    assert desk.outlets.outdated
+    desk.states = [topic(partitions=1)]
+    await desk.outlets.look()
+    assert desk.outlets.refusal(REPLIES, (None, b"v", [])) is None
+    assert desk.outlets[REPLIES].partitions == 1
+    assert not desk.outlets.outdated
+
+
+async def test_a_refusal_that_nothing_explains_avoids_the_reply_topic_for_a_while() -> None:
+    desk = Desk(topic())
+    await desk.outlets.learn(refused(TopicAuthorizationFailedError(REPLIES)), {REPLIES})
+    refusal = desk.outlets.refusal(REPLIES, (b"k", b"v", []))
+    assert refusal is not None
+    assert (refusal.code, "TopicAuthorizationFailed" in refusal.message) == ("reply_to_refused", True)
+    desk.now = int(AVOIDED_S) + 1
+    assert desk.outlets.refusal(REPLIES, (b"k", b"v", [])) is None
+
+
+async def test_a_refusal_that_the_settings_explain_avoids_only_what_does_not_fit() -> None:
+    desk = Desk(topic())
+    desk.states = [topic(max_message_bytes="200")]
+    await desk.outlets.learn(refused(MessageSizeTooLargeError()), {REPLIES})
+    assert desk.outlets.refusal(REPLIES, (b"k", b"v", [])) is None
+    assert desk.outlets.refusal(REPLIES, (b"k", b"v" * 200, [])) is not None
+
+
+async def test_own_topics_are_never_avoided() -> None:
+    desk = Desk(topic(RESULTS))
+    await desk.outlets.learn(RefusedError(RESULTS), set())
+    assert desk.outlets.refusal(RESULTS, (b"k", b"v", [])) is None
+    assert desk.asked == 1
+
+
+async def test_what_is_known_stays_where_the_broker_does_not_answer() -> None:
+    desk = Desk(topic(max_message_bytes="200"))
+    desk.error = KafkaConnectionError("away")
+    await desk.outlets.look()
+    assert desk.outlets.bytes_max(REPLIES) == 200
+
+
+async def test_a_failure_without_replies_asks_nothing() -> None:
+    desk = Desk(topic())
+    await desk.outlets.learn(KafkaConnectionError("reset"), set())
+    assert desk.asked == 0
+
+
+def test_errors_name_their_topic_where_they_are_final() -> None:
+    error = KafkaConnectionError("reset")
+    assert named("t", error) is error
+    with pytest.raises(RefusedError) as caught, naming("t"):
+        raise MessageSizeTooLargeError
+    assert (caught.value.topic, type(caught.value.__cause__)) == ("t", MessageSizeTooLargeError)
+    assert for_code(87) is InvalidRecordError, "aiokafka does not know the code"
+
+
+def test_batches_of_a_small_topic_hold_what_it_accepts() -> None:
+    records: list[Any] = [(b"k", b"v" * size, []) for size in (10, 10, 5_000, 10)]
+    two = record_bytes(*records[0]) * 2
+    ends, start = [], 0
+    while start < len(records):
+        start = _fitting(records, start, two)
+        ends.append(start)
+    assert ends == [2, 3, 4], "one beyond the bound is sent alone"
+
+
+async def test_a_description_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never() -> Sequence[TopicState]:
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr("streams.outlets.DESCRIBE_TIMEOUT_S", 0.01)
+    await Outlets([topic()], [REPLIES], never).look()
