@@ -82,6 +82,11 @@ class Client:
     ) -> None:
         await self.stop()
 
+    @property
+    def limits(self) -> Limits:
+        """Bounds of what is sent and read."""
+        return self._limits
+
     async def start(self) -> None:
         """Connects to the cluster."""
         await self._cluster.start()
@@ -237,12 +242,12 @@ class Client:
         manifest made from the model file see `inferd.deploy.manifest_from_file`.
         """
         data = model if isinstance(model, bytes) else await asyncio.to_thread(Path(model).read_bytes)
+        key = None if alias is None else AliasKey(manifest.model_id, check_model_name(alias))
         check_deployable(await self.models(timeout_s=timeout_s), data, manifest, self._limits)
         await send_artifact(self._cluster, data, manifest.sha256, self._limits.artifact_part_bytes_max)
-        await send_manifest(self._cluster, manifest)
-        if alias is not None:
-            key = AliasKey(manifest.model_id, check_model_name(alias))
-            await send_alias(self._cluster, key, Alias(version=manifest.version))
+        await send_manifest(self._cluster, manifest, self._limits)
+        if key is not None:
+            await send_alias(self._cluster, key, Alias(version=manifest.version), self._limits)
         return manifest
 
     async def set_alias(self, model_id: str, alias: str, target: Alias, *, timeout_s: float = TIMEOUT_S) -> None:
@@ -252,7 +257,7 @@ class Client:
         """
         key = AliasKey(check_model_name(model_id), check_model_name(alias))
         check_alias_target(await self.models(timeout_s=timeout_s), key, check_alias(target))
-        await send_alias(self._cluster, key, target)
+        await send_alias(self._cluster, key, target, self._limits)
 
     async def remove_model(
         self,
@@ -271,7 +276,7 @@ class Client:
         models = await self.models(timeout_s=timeout_s)
         removed = keys_to_remove(models, ModelReference.parse(reference), everything=everything)
         for key, alias in aliases_to_move(models, removed, move_aliases_to).items():
-            await send_alias(self._cluster, key, alias)
+            await send_alias(self._cluster, key, alias, self._limits)
         await send_tombstones(self._cluster, "models", removed)
         orphans = orphaned_parts(models, removed, self._limits.artifact_part_bytes_max)
         await send_tombstones(self._cluster, "model-artifacts", orphans)
@@ -284,7 +289,7 @@ class Client:
 
     async def models(self, *, timeout_s: float = TIMEOUT_S) -> ModelList:
         """Versions, aliases and unreadable records of the `models` topic as it is now."""
-        return await read_models(self._cluster, timeout_s)
+        return await read_models(self._cluster, timeout_s, self._limits)
 
 
 def _unix_ms(time: datetime) -> int:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from inferd.client import Client
+from inferd.model_list import check_deployable
 from schemas.errors import InferenceError
 from schemas.models import Manifest, VersionKey, check_model_name
 from streams.inference.manifests import manifest_of
 from streams.inference.trial import TrialCase, try_models
+from streams.inference.trial_limits import TrialLimits
 
 Model = bytes | str | Path
 
@@ -29,29 +31,32 @@ async def deploy_file(
     manifest: Mapping[str, Any] | None = None,
     alias: str | None = None,
     trial: bool = True,
+    trial_limits: TrialLimits | None = None,
 ) -> Manifest:
     """Deploys a model file (its bytes, or its path) as `name`; returns the manifest once the broker has everything.
 
-    `version` is the next free one by default; one that is there already, and the same, is sent again
-    as it was. `manifest` holds what is to be said beyond the file, as in a manifest's JSON. The
-    structure of the file is checked here, and, with `trial`, it is loaded and run once in a disposable subprocess, as
-    every worker does before it serves it. Raises `InferenceError` where the file or the manifest does not serve, and
-    what `Client.deploy_model` does.
+    `version` is the next free one by default; one that is there already, and the same, is sent again as it was.
+    `manifest` holds what is to be said beyond the file, as in a manifest's JSON. The structure of the file is checked
+    here, and, with `trial`, it is loaded and run once in a disposable subprocess, as every worker does before it serves
+    it: within `trial_limits`, by default a worker's. Raises `InferenceError` where the file or the manifest does not
+    serve, and what `Client.deploy_model` does; nothing is written then.
     """
     check_model_name(name)
+    limits = client.limits
     content = model if isinstance(model, bytes) else await asyncio.to_thread(Path(model).read_bytes)
     models = await client.models()
     version = version or (manifest or {}).get("version") or models.next_version(name)
     present = models.versions.get(VersionKey(name, version))
     created_at = present.created_at if present is not None else datetime.now(UTC).isoformat(timespec="seconds")
     given = {"created_at": created_at, **(manifest or {})}
-    complete = await asyncio.to_thread(manifest_of, content, name, version, given)
+    complete = await asyncio.to_thread(manifest_of, content, name, version, given, limits=limits)
+    check_deployable(models, content, complete, limits)
     if trial:
-        await asyncio.to_thread(_try, content, complete)
+        await asyncio.to_thread(_try, content, complete, trial_limits or TrialLimits(sizes=limits))
     return await client.deploy_model(content, complete, alias=alias)
 
 
-def _try(content: bytes, manifest: Manifest) -> None:
-    (verdict,) = try_models([TrialCase(content, manifest)])
+def _try(content: bytes, manifest: Manifest, limits: TrialLimits) -> None:
+    (verdict,) = try_models([TrialCase(content, manifest)], limits)
     if not verdict.ok:
         raise InferenceError(f"the model did not pass its trial, and nothing was deployed: {verdict.reason}")

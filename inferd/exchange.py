@@ -243,7 +243,7 @@ class Exchange:
         async with self._reading_models:
             read_at, models = self._models
             if time.monotonic() - read_at > MODELS_AGE_MAX_S:
-                models = await read_models(self._cluster, MODELS_READ_TIMEOUT_S)
+                models = await read_models(self._cluster, MODELS_READ_TIMEOUT_S, self._limits)
                 self._models = time.monotonic(), models
             return models
 

@@ -36,7 +36,7 @@ from schemas.headers import CONTENT_TYPE_HEADERS, Encoding, RawHeaders
 from schemas.job_codec import encode_cancel, encode_close, encode_open, encode_retry
 from schemas.jobs import ChunkResult, JobStatus
 from schemas.limits import Limits
-from schemas.requests import ModelReference, Output, check_id
+from schemas.requests import ModelReference, Output, valid_job_id
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Jobs:
         """
         ModelReference.parse(model_id)
         is_new_id = job_id is None
-        job_id = new_job_id() if job_id is None else check_id(job_id)
+        job_id = new_job_id() if job_id is None else valid_job_id(job_id)
         async with job_feed(self._cluster, job_id, self._limits) as feed:
             submission = _Submission(self, feed, job_id, options.headers, resume, on_progress or _ignore)
             await submission.open(model_id, options, self._encoding)
@@ -121,7 +121,7 @@ class Jobs:
 
     async def status(self, job_id: str) -> JobStatus:
         """The latest status; `JobNotFoundError`."""
-        async with job_feed(self._cluster, check_id(job_id), self._limits) as feed:
+        async with job_feed(self._cluster, valid_job_id(job_id), self._limits) as feed:
             return _known(feed.status, job_id)
 
     async def list(self) -> list[JobStatus]:
@@ -131,7 +131,7 @@ class Jobs:
 
     async def watch(self, job_id: str) -> AsyncGenerator[JobStatus, None]:
         """The latest status and those that follow, the terminal one last; `JobNotFoundError`."""
-        async with job_feed(self._cluster, check_id(job_id), self._limits) as feed:
+        async with job_feed(self._cluster, valid_job_id(job_id), self._limits) as feed:
             status = _known(feed.status, job_id)
             yield status
             while not status.ended:
@@ -168,7 +168,7 @@ class Jobs:
         timeout_s: float,
     ) -> JobStatus:
         """Sends a command and waits for the status that it leads to, or for its refusal."""
-        async with job_feed(self._cluster, check_id(job_id), self._limits) as feed:
+        async with job_feed(self._cluster, valid_job_id(job_id), self._limits) as feed:
             before, deadline = feed.status, time.monotonic() + timeout_s
             if before is not None and done(before, before):
                 return before

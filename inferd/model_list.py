@@ -27,10 +27,10 @@ from schemas.errors import (
     VersionNotFoundError,
 )
 from schemas.headers import Encoding
-from schemas.limits import Limits
+from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.manifest_checks import check_manifest_key
-from schemas.model_codec import decode_alias, decode_manifest
-from schemas.models import Alias, AliasKey, ArtifactKey, Manifest, VersionKey, check_model_name, parse_model_key
+from schemas.model_codec import decode_alias, decode_manifest, encode_manifest
+from schemas.models import Alias, AliasKey, ArtifactKey, Manifest, VersionKey, parse_artifact_key, parse_model_key
 from schemas.requests import ModelReference
 
 
@@ -44,6 +44,8 @@ class ModelList:
     """Keys of records that are no manifest and no alias, and why."""
     highest: dict[str, int] = field(default_factory=dict)
     """The highest version number that is or was there, by model."""
+    limits: Limits = DEFAULT_LIMITS
+    """Of the records."""
 
     def versions_of(self, model_id: str) -> list[Manifest]:
         """The versions of a model, oldest first."""
@@ -86,12 +88,12 @@ class ModelList:
         if isinstance(key, AliasKey):
             self.aliases.pop(key, None)
             if value is not None:
-                self.aliases[key] = decode_alias(value, encoding=encoding)
+                self.aliases[key] = decode_alias(value, self.limits, encoding)
             return
         self.highest[key.model_id] = max(key.version, self.highest.get(key.model_id, 0))
         self.versions.pop(key, None)
         if value is not None:
-            manifest = decode_manifest(value, encoding=encoding)
+            manifest = decode_manifest(value, self.limits, encoding)
             check_manifest_key(key, manifest)
             self.versions[key] = manifest
 
@@ -132,8 +134,9 @@ def _no_model(name: str) -> ModelNotFoundError:
 
 
 def check_deployable(models: ModelList, model: bytes, manifest: Manifest, limits: Limits) -> None:
-    """`InvalidValueError`, `InvalidIdError` or `VersionExistsError` where the version cannot be deployed as it is."""
-    check_model_name(manifest.model_id)
+    """Raises why the version cannot be deployed: `VersionExistsError`, or what reading its records would raise."""
+    encode_manifest(manifest, limits=limits)
+    parse_artifact_key(str(ArtifactKey(manifest.sha256, len(model) // limits.artifact_part_bytes_max)).encode())
     if len(model) > limits.artifact_bytes_max:
         raise TooLargeError(f"the model has {len(model)} bytes, and {limits.artifact_bytes_max} are allowed")
     if manifest.size != len(model) or manifest.sha256 != hashlib.sha256(model).hexdigest():

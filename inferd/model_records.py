@@ -9,16 +9,17 @@ from aiokafka import AIOKafkaConsumer
 
 from inferd.cluster import Cluster, encoding_of
 from inferd.model_list import ModelList
+from schemas.limits import Limits
 from schemas.model_codec import encode_alias, encode_manifest
-from schemas.models import Alias, AliasKey, ArtifactKey, Manifest, VersionKey
+from schemas.models import Alias, AliasKey, ArtifactKey, Manifest, VersionKey, parse_model_key
 from schemas.topics import Stream
 
 POLL_MS = 200
 
 
-async def read_models(cluster: Cluster, timeout_s: float) -> ModelList:
+async def read_models(cluster: Cluster, timeout_s: float, limits: Limits) -> ModelList:
     """The models of the tenant, from the whole `models` topic as it is now."""
-    models = ModelList()
+    models = ModelList(limits=limits)
     partitions = await cluster.partitions("models")
     # The time-out is inside, so that it is told as the broker's fault that it is.
     async with cluster.consumer("models", partitions) as consumer, asyncio.timeout(timeout_s):
@@ -49,16 +50,21 @@ async def send_artifact(cluster: Cluster, model: bytes, sha256: str, part_bytes_
     await cluster.acknowledged("model-artifacts", sent)
 
 
-async def send_manifest(cluster: Cluster, manifest: Manifest) -> None:
+async def send_manifest(cluster: Cluster, manifest: Manifest, limits: Limits) -> None:
     """Announces a version whose artifact is there."""
-    key = str(VersionKey(manifest.model_id, manifest.version)).encode()
-    await cluster.acknowledged("models", [await cluster.send("models", key=key, value=encode_manifest(manifest))])
+    value = encode_manifest(manifest, limits=limits)
+    await _send(cluster, VersionKey(manifest.model_id, manifest.version), value)
 
 
-async def send_alias(cluster: Cluster, key: AliasKey, alias: Alias) -> None:
+async def send_alias(cluster: Cluster, key: AliasKey, alias: Alias, limits: Limits) -> None:
     """Points an alias somewhere."""
-    sent = await cluster.send("models", key=str(key).encode(), value=encode_alias(alias))
-    await cluster.acknowledged("models", [sent])
+    await _send(cluster, key, encode_alias(alias, limits=limits))
+
+
+async def _send(cluster: Cluster, key: VersionKey | AliasKey, value: bytes) -> None:
+    encoded = str(key).encode()
+    parse_model_key(encoded)
+    await cluster.acknowledged("models", [await cluster.send("models", key=encoded, value=value)])
 
 
 async def send_tombstones(cluster: Cluster, stream: Stream, keys: Iterable[object]) -> None:

@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from schemas.errors import InvalidIdError, ModelServingError, error_of_code
 from schemas.headers import Encoding
 from schemas.job_rows import RowBatch
-from schemas.requests import DEFAULT_OUTPUTS, ModelReference, Output, check_id
+from schemas.requests import DEFAULT_OUTPUTS, ModelReference, Output, valid_job_id
 
 Phase = Literal[
     "queued", "running", "completed", "completed_with_errors", "failed", "cancelled", "incomplete", "expired"
@@ -229,7 +229,7 @@ def check_job_id(key: bytes | None) -> str:
     """The job id that the key of a record is, else `InvalidIdError`."""
     if key is None:
         raise InvalidIdError("key: a message of a job has the job's id as its key, and this one has none")
-    return check_id(key.decode("utf-8", "backslashreplace"))
+    return valid_job_id(key.decode("utf-8", "backslashreplace"))
 
 
 def chunk_key(job_id: str, chunk: int) -> bytes:

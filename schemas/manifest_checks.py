@@ -14,6 +14,7 @@ from schemas.models import (
     Alias,
     CacheSpec,
     Feature,
+    FileCategories,
     Manifest,
     Postprocess,
     Preprocess,
@@ -115,14 +116,13 @@ def _check_features(features: list[Feature], limits: Limits) -> None:
         raise TooLargeError(f"features: {len(features)}, and {limits.features_max} are allowed")
     _check_feature_names([feature.name for feature in features], "features")
     for feature in features:
-        if not 1 <= len(feature.name) <= limits.string_chars_max:
-            raise InvalidValueError(
-                f"features: the name {feature.name[:80]!r} has {len(feature.name)} characters,"
-                f" and 1 to {limits.string_chars_max} are allowed"
-            )
+        if not feature.name:
+            raise InvalidValueError("features: a name has no characters")
         _check_range(feature)
         if feature.categories is not None:
-            _check_categories(feature, feature.categories, limits)
+            _check_categories(feature, feature.categories)
+        if feature.file_categories is not None:
+            _check_file_categories(feature, feature.file_categories)
 
 
 def _check_feature_names(names: list[str], field: str) -> None:
@@ -143,15 +143,21 @@ def _check_range(feature: Feature) -> None:
         raise InvalidValueError(f"{where}: min must not exceed max")
 
 
-def _check_categories(feature: Feature, categories: Sequence[Scalar], limits: Limits) -> None:
+def _check_file_categories(feature: Feature, described: FileCategories) -> None:
+    where = f"feature {feature.name[:80]!r}: file_categories"
+    if feature.dtype != "category" or feature.categories is not None:
+        raise InvalidValueError(f"{where}: only dtype category has them, and not beside categories")
+    if not 0 <= len(described.first) <= described.count:
+        raise InvalidValueError(f"{where}: count {described.count}, and {len(described.first)} are shown")
+
+
+def _check_categories(feature: Feature, categories: Sequence[Scalar]) -> None:
     where = f"feature {feature.name[:80]!r}: categories"
     if feature.dtype != "category":
         raise InvalidValueError(f"{where}: only dtype category has them, and it is {feature.dtype}")
     if not categories:
         raise InvalidValueError(f"{where}: an empty list; leave it out to take the model file's own")
     for value in categories:
-        if isinstance(value, str) and len(value) > limits.string_chars_max:
-            raise InvalidValueError(f"{where}: {value[:80]!r}… exceeds {limits.string_chars_max} characters")
         if isinstance(value, float) and not math.isfinite(value):
             raise InvalidValueError(f"{where}: {value} is no category; a missing value is null")
         _check_sendable(value, where)

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from schemas.errors import InferenceError, MalformedError, SchemaMismatchError
+from schemas.errors import InferenceError, InvalidValueError, MalformedError, SchemaMismatchError
 from schemas.headers import Encoding
 from schemas.input_data import decode_input_data
 from schemas.limits import DEFAULT_LIMITS, Limits
@@ -30,9 +30,11 @@ def decode_manifest(value: bytes | None, limits: Limits = DEFAULT_LIMITS, encodi
     return manifest
 
 
-def encode_manifest(manifest: Manifest, encoding: Encoding = "msgpack") -> bytes:
-    """The bytes of a manifest: equal manifests give equal bytes."""
-    return _encode(manifest, encoding)
+def encode_manifest(manifest: Manifest, encoding: Encoding = "msgpack", limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of a manifest: equal manifests give equal bytes. Raises what `decode_manifest` would."""
+    value = _encode(manifest, encoding)
+    decode_manifest(value, limits, encoding)
+    return value
 
 
 def decode_alias(value: bytes | None, limits: Limits = DEFAULT_LIMITS, encoding: Encoding = "msgpack") -> Alias:
@@ -43,14 +45,17 @@ def decode_alias(value: bytes | None, limits: Limits = DEFAULT_LIMITS, encoding:
     return check_alias(_decode(value, Alias, "alias", limits, encoding))
 
 
-def encode_alias(alias: Alias, encoding: Encoding = "msgpack") -> bytes:
-    """The bytes of an alias: equal aliases give equal bytes."""
-    return _encode(alias, encoding)
+def encode_alias(alias: Alias, encoding: Encoding = "msgpack", limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of an alias: equal aliases give equal bytes. Raises what `decode_alias` would."""
+    value = _encode(alias, encoding)
+    decode_alias(value, limits, encoding)
+    return value
 
 
 def _decode(value: bytes | None, type_: type[Record], what: str, limits: Limits, encoding: Encoding) -> Record:
     data = check_size(value, limits.manifest_bytes_max, what)
-    if fault := structural_fault(data, encoding, limits.depth_max, values_max=limits.values_max):
+    # As many as there can be in so many bytes.
+    if fault := structural_fault(data, encoding, limits.depth_max, values_max=len(data)):
         raise type(fault)(f"{what}: {fault.message}")
     decode = msgspec.msgpack.decode if encoding == "msgpack" else msgspec.json.decode
     try:
@@ -61,7 +66,10 @@ def _decode(value: bytes | None, type_: type[Record], what: str, limits: Limits,
 
 def _encode(record: msgspec.Struct, encoding: Encoding) -> bytes:
     encode = msgspec.msgpack.encode if encoding == "msgpack" else msgspec.json.encode
-    return encode(record, order="deterministic")
+    try:
+        return encode(record, order="deterministic")
+    except (OverflowError, ValueError, TypeError) as error:
+        raise InvalidValueError(f"{type(record).__name__.lower()} cannot be sent as {encoding}: {error}") from None
 
 
 def _check_warmup(rows: list[Any], n_features: int, limits: Limits) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -17,19 +18,53 @@ _ARTIFACT_KEY = re.compile(r"(?P<sha256>[0-9a-f]{64})/(?P<part>0|[1-9][0-9]{0,5}
 SHA256_PATTERN = "^[0-9a-f]{64}$"
 
 
+Category = str | float | int | bool
+CategoryKind = Literal["text", "boolean", "integer", "number", "mixed"]
+FIRST_CATEGORIES, FIRST_CATEGORY_CHARS_MAX = 5, 64
+_INTEGER_MAX = 2**63 - 1
+NA_TEXTS = ("NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "None", "NaN", "nan")
+"""What R, pandas, Excel and databases write for a missing value."""
+
+
+class FileCategories(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the categories are that the model file holds: a manifest describes them and does not repeat them.
+
+    `first`: some of the first ones, without long ones. `na`: those of `NA_TEXTS` that are categories, and so no missing
+    values in files of rows.
+    """
+
+    kind: CategoryKind
+    count: int
+    first: list[Category] = []
+    na: list[str] = []
+
+    @classmethod
+    def of(cls, values: Sequence[Category]) -> FileCategories:
+        """The description of `values`."""
+        first = [value for value in values[:FIRST_CATEGORIES] if _is_short(value)]
+        return cls(_kind_of(values), len(values), first, [text for text in NA_TEXTS if text in values])
+
+
 class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One input column.
 
     `required`: None, a named row must name it but may give null (missing); True, null and NaN are refused too;
-    False, it may be left out. `categories` are the values of a `category` feature in the order of their codes.
+    False, it may be left out. `categories` are the values of a `category` feature in the order of their codes: left
+    out, they are those of the model file, which a deploy describes in `file_categories`.
     """
 
     name: str
     dtype: DType = "float64"
-    categories: list[str | float | int | bool] | None = None
+    categories: list[Category] | None = None
     min: float | None = None
     max: float | None = None
     required: bool | None = None
+    file_categories: FileCategories | None = None
+
+    @property
+    def described_categories(self) -> FileCategories | None:
+        """What the categories are, wherever they are kept; None for other features, and where nothing is said."""
+        return self.file_categories if self.categories is None else FileCategories.of(self.categories)
 
 
 class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -134,6 +169,23 @@ class ArtifactKey(msgspec.Struct, frozen=True):
         return f"{self.sha256}/{self.part}"
 
 
+def _is_short(value: Category) -> bool:
+    if isinstance(value, str):
+        return len(value) <= FIRST_CATEGORY_CHARS_MAX
+    return isinstance(value, float) or abs(value) <= _INTEGER_MAX
+
+
+def _kind_of(values: Sequence[Category]) -> CategoryKind:
+    types = {type(value) for value in values}
+    if types <= {str}:
+        return "text"
+    if types == {bool}:
+        return "boolean"
+    if types == {int}:
+        return "integer"
+    return "number" if types <= {int, float} else "mixed"
+
+
 def parse_model_key(key: bytes | None) -> VersionKey | AliasKey:
     """The key of a `models` record; `MalformedError` where it is neither a version's nor an alias's."""
     text = _text(key)
@@ -155,7 +207,7 @@ def parse_artifact_key(key: bytes | None) -> ArtifactKey:
 def check_model_name(text: str) -> str:
     """`text` if it can name a model or an alias, else `InvalidIdError`."""
     if not re.fullmatch(NAME_PATTERN, text, re.ASCII):
-        raise InvalidIdError(f"model name {text[:80]!r}: allowed are 1 to 64 of A-Z a-z 0-9 . _ -")
+        raise InvalidIdError(f"model name {text[:80]!r}: allowed are 1 to 64 of A-Z a-z 0-9 . _ - and not dots alone")
     return text
 
 

@@ -15,7 +15,8 @@ OUTPUTS: tuple[Output, ...] = get_args(Output)
 DEFAULT_OUTPUTS: tuple[Output, ...] = ("prediction",)
 
 ID_PATTERN = r"[A-Za-z0-9._:-]{1,64}"
-NAME_PATTERN = r"[A-Za-z0-9._-]{1,64}"
+NAME_PATTERN = r"(?!\.+(?![A-Za-z0-9._-]))[A-Za-z0-9._-]{1,64}"
+"""Of models and aliases. Names of dots alone would change their meaning in a path or a URL."""
 _ID = re.compile(ID_PATTERN, re.ASCII)
 _REFERENCE = re.compile(
     rf"(?P<name>{NAME_PATTERN})(?::(?P<version>[1-9][0-9]{{0,8}})|@(?P<alias>{NAME_PATTERN}))?", re.ASCII
@@ -61,7 +62,7 @@ class ModelReference(msgspec.Struct, frozen=True):
         if match is None:
             raise InvalidIdError(
                 f"model_id {text[:80]!r}: expected name, name:version or name@alias,"
-                " a name being 1 to 64 of A-Z a-z 0-9 . _ -"
+                " a name being 1 to 64 of A-Z a-z 0-9 . _ - and not dots alone"
             )
         version = match["version"]
         return cls(match["name"], int(version) if version else None, match["alias"])
@@ -85,6 +86,13 @@ def check_id(text: str) -> str:
     """`text` if it is a valid id, else `InvalidIdError`."""
     if not _ID.fullmatch(text):
         raise InvalidIdError(f"id {text[:80]!r}: allowed are 1 to 64 of A-Z a-z 0-9 . _ : -")
+    return text
+
+
+def valid_job_id(text: str) -> str:
+    """`text` if it can name a job, else `InvalidIdError`: dots alone mean another place in a URL."""
+    if not check_id(text).strip("."):
+        raise InvalidIdError(f"job id {text!r}: it must not be dots alone")
     return text
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from schemas.errors import MalformedError, ServerError, TooLargeError
 from schemas.limits import Limits
 from schemas.models import ArtifactKey
+from streams.private_directory import private_directory
 
 ASIDE = ".aside-"
 ABANDONED_S = 3_600.0
@@ -39,7 +40,7 @@ class ArtifactStore:
     def open(self) -> None:
         """Makes the directory, sees that it can be written, and forgets what a crash or a bad disk left behind."""
         with self._disk():
-            self._directory.mkdir(parents=True, exist_ok=True)
+            private_directory(self._directory)
             with tempfile.TemporaryFile(dir=self._directory) as file:
                 file.write(b"\0")
             self._sweep()
@@ -62,7 +63,7 @@ class ArtifactStore:
             raise TooLargeError(f"part {key.part} of artifact {key.sha256}: there are too many parts")
         with self._disk():
             if not self.path(key.sha256).exists():
-                self._directory.mkdir(parents=True, exist_ok=True)
+                private_directory(self._directory)
                 _write(self._part(key.sha256, key.part), [part])
 
     def remove(self, sha256: str) -> None:

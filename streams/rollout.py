@@ -22,7 +22,6 @@ from streams.faults import describe
 from streams.inference.catalog import ModelCatalog, State, Version
 from streams.inference.loading import load_model
 from streams.inference.trial import TrialCase, try_models
-from streams.inference.trial_process import TrialLimits
 from streams.refusals import ModelRecord, Refused
 from streams.settings import StreamSettings
 
@@ -66,7 +65,8 @@ class Rollout:
         and loading of one took."""
         self.fault: str | None = None
         """What it waits for that is no model's fault, in words; None while all is well."""
-        self._trial = settings.trial
+        self._limits = settings.limits
+        self._trial = settings.trial.limits(settings.limits)
         self._predict_threads = settings.predict_threads
         self._catalogs, self._stores, self._refused, self._loaded = catalogs, stores, refused, loaded
         self._waiting: dict[tuple[str, str, int], _Waiting] = {}
@@ -182,14 +182,12 @@ class Rollout:
 
     def _try(self, cases: Sequence[TrialCase]) -> list[str | None]:
         """Why each case did not pass; None where it did."""
-        trial = self._trial
-        limits = TrialLimits(memory_bytes=trial.memory_bytes_max, cpu_s=trial.timeout_s, wall_s=trial.timeout_s)
-        return [None if verdict.ok else verdict.reason or "" for verdict in try_models(cases, limits)]
+        return [None if verdict.ok else verdict.reason or "" for verdict in try_models(cases, self._trial)]
 
     async def _serve(self, waiting: _Waiting, path: Path) -> None:
         manifest = waiting.manifest
         try:
-            served = await self.in_thread(load_model, path, manifest, self._predict_threads)
+            served = await self.in_thread(load_model, path, manifest, self._predict_threads, self._limits)
         except InferenceError as error:
             self._fail(waiting, error)
             return

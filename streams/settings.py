@@ -8,6 +8,7 @@ from typing import Literal
 
 from schemas.connection import KafkaConnection
 from schemas.limits import DEFAULT_LIMITS, Limits
+from streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
 
 Guarantee = Literal["at_least_once", "exactly_once"]
 Store = Literal["memory", "rocksdb"]
@@ -66,8 +67,12 @@ class TopicSettings:
 class TrialSettings:
     """Limits of the disposable subprocess in which a model is loaded and run first."""
 
-    memory_bytes_max: int = 4 * 1024**3
-    timeout_s: float = 60.0
+    memory_bytes_max: int = DEFAULT_TRIAL_LIMITS.memory_bytes
+    timeout_s: float = DEFAULT_TRIAL_LIMITS.wall_s
+
+    def limits(self, sizes: Limits) -> TrialLimits:
+        """Of one trial of a model of at most these sizes."""
+        return TrialLimits(self.memory_bytes_max, cpu_s=self.timeout_s, wall_s=self.timeout_s, sizes=sizes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from schemas.errors import ServerError
+from streams.private_directory import private_directory
 
 LOCK_NAME = "lock"
 
@@ -29,7 +30,7 @@ def claim_slot(directory: Path) -> Slot:
     for number in itertools.count():
         path = directory / str(number)
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            private_directory(path)
             lock = (path / LOCK_NAME).open("wb")
         except OSError as error:
             raise ServerError(f"{path}: no tables can be kept there: {error.strerror}; see INFERD_DATA_DIR") from error

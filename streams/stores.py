@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from schemas.errors import ServerError
+from streams.private_directory import private_directory
 
 log = structlog.get_logger(__name__)
 
@@ -125,7 +126,7 @@ class RocksStore:
         self._path = path
         self._identity = identity
         self._new_batch = rocksdict.WriteBatch
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_directory(path.parent)
         self._db = rocksdict.Rdict(str(path), options)
         try:
             self.offset = self._verify()

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from daemon.broker.errors import DataDirInUseError, DataDirUnusableError
 from daemon.broker.file_lock import move_fd, try_lock
+from streams.private_directory import private_directory
 
 FORMAT = 1
 # A broker whose parent was killed goes at once, but not in no time.
@@ -149,7 +150,7 @@ class DataDir:
 
     def _create(self) -> None:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            private_directory(self.path)
             entries = {entry.name for entry in self.path.iterdir()}
         except OSError as error:
             raise DataDirUnusableError(

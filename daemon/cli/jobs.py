@@ -21,7 +21,7 @@ from daemon.cli.session import run_with_broker
 from daemon.row_files.options import FORMATS, Format, format_of
 from schemas.errors import InferenceError
 from schemas.jobs import ChunkResult, JobStatus, Phase
-from schemas.requests import OUTPUTS, check_id
+from schemas.requests import OUTPUTS, valid_job_id
 
 if TYPE_CHECKING:
     from inferd.client import Client
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 def _parse_job_id(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
     try:
-        return None if text is None else check_id(text)
+        return None if text is None else valid_job_id(text)
     except InferenceError as error:
         raise click.BadParameter(error.message) from error
 
@@ -177,9 +177,7 @@ def _ask(target: Target, question: Callable[[Client], Awaitable[T]]) -> T:
 
 
 async def _with_client(target: Target, question: Callable[[Client], Awaitable[T]]) -> T:
-    from inferd.client import Client
-
-    async with Client(target.connection, namespace=target.namespace, tenant=target.tenant) as client:
+    async with target.client() as client:
         return await question(client)
 
 

@@ -14,10 +14,9 @@ from daemon.cli.session import run_with_broker
 from schemas.aliases import CHAMPION, dangling_alias, label, labels_of, shares
 from schemas.errors import MalformedError
 from schemas.models import Alias, Feature, Manifest
-from schemas.requests import ModelReference
+from schemas.requests import ModelReference, Scalar
 
 if TYPE_CHECKING:
-    from inferd.client import Client
     from inferd.model_list import ModelList
 
 LIST_COLUMNS = ("model", "version", "aliases", "objective", "features", "size", "sha256", "deployed")
@@ -65,8 +64,17 @@ def deploy(
     given = None if manifest_path is None else _manifest_json(manifest_path)
 
     async def run() -> tuple[Manifest, ModelList]:
-        async with _client(target) as client:
-            deployed = await deploy_file(client, model, name, version=version, manifest=given, alias=alias, trial=trial)
+        async with target.client() as client:
+            deployed = await deploy_file(
+                client,
+                model,
+                name,
+                version=version,
+                manifest=given,
+                alias=alias,
+                trial=trial,
+                trial_limits=target.trial.limits(target.limits),
+            )
             return deployed, await client.models()
 
     deployed, found = run_with_broker(target.connection, run)
@@ -129,22 +137,16 @@ def remove(reference: str, everything: bool, move_aliases_to: int | None, target
     """
 
     async def run() -> list[str]:
-        async with _client(target) as client:
+        async with target.client() as client:
             return await client.remove_model(reference, everything=everything, move_aliases_to=move_aliases_to)
 
     removed = run_with_broker(target.connection, run)
     write_answer(target.output, {"removed": removed}, ("removed",), [[key] for key in removed])
 
 
-def _client(target: Target) -> Client:
-    from inferd.client import Client
-
-    return Client(target.connection, namespace=target.namespace, tenant=target.tenant)
-
-
 def _read(target: Target) -> ModelList:
     async def run() -> ModelList:
-        async with _client(target) as client:
+        async with target.client() as client:
             return await client.models()
 
     return run_with_broker(target.connection, run)
@@ -223,10 +225,10 @@ def _feature_row(feature: Feature) -> tuple[object, ...]:
 
 
 def _allowed(feature: Feature) -> str | None:
-    if feature.categories is not None:
-        shown = [str(value) for value in feature.categories[:5]]
-        more = len(feature.categories) - len(shown)
-        return ", ".join(shown) + (f", … {more} more" if more else "")
+    if (described := feature.described_categories) is not None:
+        shown = [str(value) for value in described.first]
+        more = described.count - len(shown)
+        return ", ".join(shown) + (f", … {more} more" if more else "") or "none"
     if feature.min is None and feature.max is None:
         return None
     return f"{'' if feature.min is None else feature.min} … {'' if feature.max is None else feature.max}"
@@ -235,7 +237,14 @@ def _allowed(feature: Feature) -> str | None:
 def _example_input(manifest: Manifest) -> str:
     if len(manifest.features) > EXAMPLE_FEATURES_MAX:
         return "rows.csv"
-    return f"'{_compact_json([feature.categories[0] if feature.categories else 0 for feature in manifest.features])}'"
+    return f"'{_compact_json([_example_value(feature) for feature in manifest.features])}'"
+
+
+def _example_value(feature: Feature) -> Scalar:
+    if feature.dtype != "category":
+        return 0
+    described = feature.described_categories
+    return described.first[0] if described is not None and described.first else None
 
 
 def _compact_json(value: object) -> str:

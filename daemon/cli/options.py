@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ParamSpec, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args
 
 import click
 
@@ -15,7 +15,14 @@ from daemon.setting_checks import check_connection
 from daemon.setting_table import SettingInfo
 from daemon.settings import DEFAULT_BROKER, Settings, settings_table
 from schemas.connection import KafkaConnection
+from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.topics import TenantTopics
+from streams.settings import TrialSettings
+
+if TYPE_CHECKING:
+    from inferd.client import Client
+
+DEFAULT_TRIAL = TrialSettings()
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,11 +36,19 @@ class Target:
     namespace: str
     tenant: str
     output: OutputFormat = "table"
+    limits: Limits = DEFAULT_LIMITS
+    trial: TrialSettings = DEFAULT_TRIAL
 
     @property
     def topics(self) -> TenantTopics:
         """Names of the tenant's topics."""
         return TenantTopics(self.namespace, self.tenant)
+
+    def client(self) -> Client:
+        """The tenant's client, within the limits of the settings."""
+        from inferd.client import Client
+
+        return Client(self.connection, namespace=self.namespace, tenant=self.tenant, limits=self.limits)
 
 
 def broker_options(command: Callable[P, R]) -> Callable[..., R]:
@@ -118,4 +133,5 @@ def with_local_broker(settings: Settings) -> Settings:
 def _target(settings: Settings, output: OutputFormat) -> Target:
     if len(settings.tenants) > 1:
         raise click.UsageError(f"several tenants ({', '.join(settings.tenants)}): choose one with --tenant")
-    return Target(settings.connection(), settings.namespace, settings.tenants[0], output)
+    streams = settings.streams()
+    return Target(settings.connection(), settings.namespace, settings.tenants[0], output, streams.limits, streams.trial)

@@ -115,11 +115,10 @@ def predict(ctx: click.Context, /, target: Target, **options: object) -> None:
 
 
 async def _predict(target: Target, options: PredictOptions) -> Tally:
-    from inferd.client import Client
 
     tally = Tally()
     writer = row_writer(target.output, options.outputs)
-    async with Client(target.connection, namespace=target.namespace, tenant=target.tenant) as client:
+    async with target.client() as client:
         layout = await _layout(client, options.model)
         predict_many = partial(
             client.predict_many,

@@ -71,7 +71,7 @@ class ClusterModels:
         """See `Models`."""
         async with self._deploys, self._changes[tenant], self._client(tenant) as client:
             present = await client.models()
-            manifest = await self._deploy_again(client, present, deploy) or await _deploy_file(client, deploy)
+            manifest = await self._deploy_again(client, present, deploy) or await self._deploy_file(client, deploy)
         created = VersionKey(manifest.model_id, manifest.version) not in present.versions
         log.info("model_deployed", tenant=tenant, model=deploy.name, version=manifest.version, created=created)
         return Deployed(manifest=manifest, created=created)
@@ -87,9 +87,22 @@ class ClusterModels:
         if not same:
             return None
         try:
-            return await _deploy_file(client, msgspec.structs.replace(deploy, version=max(same)))
+            return await self._deploy_file(client, msgspec.structs.replace(deploy, version=max(same)))
         except errors.VersionExistsError:
             return None
+
+    async def _deploy_file(self, client: Client, deploy: Deploy) -> Manifest:
+        from inferd.deploy import deploy_file
+
+        return await deploy_file(
+            client,
+            deploy.model,
+            deploy.name,
+            version=deploy.version,
+            manifest=deploy.manifest,
+            alias=deploy.alias,
+            trial_limits=self._settings.streams().trial.limits(client.limits),
+        )
 
     async def set_alias(self, tenant: str, name: str, alias: str, target: Alias) -> None:
         """See `Models`."""
@@ -135,14 +148,6 @@ class ClusterModels:
         snapshot = self._snapshot()
         found = () if snapshot is None else snapshot.models
         return {VersionKey(model.model_id, model.version): model for model in found if model.tenant == tenant}
-
-
-async def _deploy_file(client: Client, deploy: Deploy) -> Manifest:
-    from inferd.deploy import deploy_file
-
-    return await deploy_file(
-        client, deploy.model, deploy.name, version=deploy.version, manifest=deploy.manifest, alias=deploy.alias
-    )
 
 
 def _sha256(path: Path) -> str:

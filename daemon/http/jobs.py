@@ -27,7 +27,7 @@ from schemas.job_codec import encode_open
 from schemas.jobs import PHASES
 from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.nesting import check_nesting
-from schemas.requests import check_id
+from schemas.requests import valid_job_id
 from schemas.strict import DECODE_ERRORS
 from schemas.strict_json import repeats_key
 from schemas.strict_msgpack import header
@@ -119,7 +119,7 @@ async def _upload(request: web.Request, tenant: str) -> web.StreamResponse:
     rows = row_messages(pieces, LinePacker(limits, chunk_rows or BLOCK_ROWS))
     # Nothing is read of it before it is known that the job belongs here.
     request[BODY] = Body(pieces)
-    named = None if job_id is None else check_id(job_id)
+    named = None if job_id is None else valid_job_id(job_id)
     return json_bytes(await request.app[JOBS].upload(tenant, named, opening, rows), 202)
 
 
@@ -157,7 +157,7 @@ async def list_jobs(request: web.Request) -> web.StreamResponse:
     if status is not None and status not in PHASES:
         raise InvalidValueError(f"query parameter status={status[:80]!r}: there are {', '.join(PHASES)}")
     if after is not None:
-        check_id(after)
+        valid_job_id(after)
     found = await request.app[JOBS].list_jobs(tenant, status=status, limit=limit, after=after)
     forwarding = request.app.get(FORWARDING)
     if forwarding is None:
@@ -169,7 +169,7 @@ async def list_jobs(request: web.Request) -> web.StreamResponse:
 
 async def show_job(request: web.Request) -> web.StreamResponse:
     """The job's latest status."""
-    tenant, job_id = tenant_of(request), check_id(request.match_info["job_id"])
+    tenant, job_id = tenant_of(request), valid_job_id(request.match_info["job_id"])
     return json_bytes(await request.app[JOBS].status(tenant, job_id))
 
 
@@ -180,7 +180,7 @@ def results_type(request: web.Request) -> str:
 
 async def job_results(request: web.Request) -> web.StreamResponse:
     """The outcome of every row, in row order, as they are read, in the format that the caller accepts."""
-    tenant, job_id = tenant_of(request), check_id(request.match_info["job_id"])
+    tenant, job_id = tenant_of(request), valid_job_id(request.match_info["job_id"])
     from_row = _number(request.query.get("from_row", "0"), "from_row", 10**12)
     format_, jobs = accepted_format(request), request.app[JOBS]
     outputs = await jobs.outputs(tenant, job_id)
@@ -195,13 +195,13 @@ async def job_results(request: web.Request) -> web.StreamResponse:
 
 async def cancel_job(request: web.Request) -> web.StreamResponse:
     """Ends a job: 202 and its status."""
-    tenant, job_id = tenant_of(request), check_id(request.match_info["job_id"])
+    tenant, job_id = tenant_of(request), valid_job_id(request.match_info["job_id"])
     return json_bytes(await request.app[JOBS].cancel(tenant, job_id), 202)
 
 
 async def retry_job(request: web.Request) -> web.StreamResponse:
     """Scores the failed rows of a job again: 202 and its status."""
-    tenant, job_id = tenant_of(request), check_id(request.match_info["job_id"])
+    tenant, job_id = tenant_of(request), valid_job_id(request.match_info["job_id"])
     return json_bytes(await request.app[JOBS].retry(tenant, job_id), 202)
 
 
@@ -223,7 +223,7 @@ def submission(body: bytes, encoding: Encoding) -> tuple[str | None, bytes]:
     if "type" in fields:
         raise MalformedError("body: unknown field type")
     message: bytes = _ENCODE[encoding]({"type": "submit", **fields})
-    return None if job_id is None else check_id(job_id), message
+    return None if job_id is None else valid_job_id(job_id), message
 
 
 def _listed(jobs: Sequence[bytes], headers: Mapping[str, str] = MappingProxyType({})) -> web.Response:

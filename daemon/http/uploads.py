@@ -33,6 +33,7 @@ from schemas.limits import DEFAULT_LIMITS
 from schemas.models import check_model_name
 from schemas.requests import ModelReference
 from schemas.strict import DECODE_ERRORS, structural_fault
+from streams.private_directory import private_directory
 
 FILE_TYPES = ("application/octet-stream", "text/plain")
 FORM_TYPE = "multipart/form-data"
@@ -74,7 +75,7 @@ class Uploads:
 
     def _file(self) -> IO[bytes]:
         try:
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_directory(self._directory)
             if not self._is_ready:
                 _remove_files(self._directory)
                 self._is_ready = True

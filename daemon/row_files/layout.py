@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from schemas.errors import MalformedError, SchemaMismatchError
-from schemas.models import Feature, Manifest
+from schemas.models import NA_TEXTS, Feature, Manifest
 
 Kind = Literal["number", "category", "text"]
 """Of a feature: numbers, categories of numbers or booleans, categories of text."""
-DEFAULT_NA = ("NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "None", "NaN", "nan")
-"""What R, pandas, Excel and databases write for a missing value."""
 _INDEX_NAMES = re.compile(r"|Unnamed: \d+|__index_level_\d+__|index|rownames|row\.names", re.IGNORECASE)
 _BLANKS = re.compile(r"\s+")
 
@@ -41,10 +39,10 @@ class Layout:
         """Texts that are missing values in a column. By default none that may be one of its categories."""
         if given is not None:
             return frozenset(given)
-        kind = self.kind(name)
-        if kind is None or (kind == "text" and not self._features[name].categories):
+        if (feature := self._features.get(name)) is None:
             return frozenset()
-        return frozenset(DEFAULT_NA).difference(map(str, self._features[name].categories or ()))
+        described = feature.described_categories
+        return frozenset(NA_TEXTS).difference(() if described is None else described.na)
 
     def check_columns(self, where: str, names: Sequence[str]) -> None:
         """`MalformedError` where a name comes twice, `SchemaMismatchError` where every row would be refused."""
@@ -99,7 +97,8 @@ class Layout:
 
 
 def _is_text(feature: Feature) -> bool:
-    return bool(feature.categories) and all(isinstance(value, str) for value in feature.categories or ())
+    described = feature.described_categories
+    return described is not None and described.kind == "text"
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from streams.inference.lightgbm_library import (
     library,
 )
 from streams.inference.model_file import ModelFile, read_model_file
+from streams.inference.model_text import plain_text
 from streams.inference.objectives import class_count
 from streams.inference.runtime import Arrays, Matrix
 
@@ -53,7 +54,7 @@ class LightGBMRuntime:
         self.outputs_per_row = self.file.outputs_per_row
         self.objective = self.file.objective
         self._classes = class_count(self.objective, self.outputs_per_row)
-        self._booster: _Booster | None = _Booster(library(), model, self.n_features, num_threads)
+        self._booster: _Booster | None = _Booster(library(), plain_text(model), self.n_features, num_threads)
         self._contributions_lock = threading.Lock()
         self._contributions_ready = False
         if (loaded := self._booster.shape()) != self.file.shape:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.models import Manifest
 from streams.inference.catalog import ServedModel
 from streams.inference.features import FeatureSchema
@@ -16,13 +17,13 @@ from streams.inference.model_file import read_model_file
 from streams.inference.postprocess import compile_postprocess
 
 
-def load_model(path: Path, manifest: Manifest, threads: int = 1) -> ServedModel:
+def load_model(path: Path, manifest: Manifest, threads: int = 1, limits: Limits = DEFAULT_LIMITS) -> ServedModel:
     """Loads a model that has passed its trial, and runs it once so that its first request does not pay for that.
 
     `InferenceError` saying why where manifest and model do not go together.
     """
     model = path.read_bytes()
-    file = read_model_file(model)
+    file = read_model_file(model, limits)
     complete = reconcile(manifest, file)
     features, postprocessor = FeatureSchema(complete), compile_postprocess(complete)
     # LightGBM keeps one thread count for the process, and starts a thread a core unless told otherwise.

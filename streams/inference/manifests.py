@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from schemas.errors import MalformedError, SchemaMismatchError
-from schemas.models import Feature, Manifest
+from schemas.limits import DEFAULT_LIMITS, Limits
+from schemas.models import Category, Feature, FileCategories, Manifest
 from streams.inference.feature_rules import refuse_repeats, refuse_unknown
 from streams.inference.features import FeatureSchema
-from streams.inference.model_categories import Category
+from streams.inference.model_categories import Values
 from streams.inference.model_file import ModelFile, read_model_file
+from streams.inference.objectives import canonical
 from streams.inference.postprocess import compile_postprocess
 
 
@@ -22,19 +24,21 @@ def manifest_of(
     version: int,
     overrides: Mapping[str, Any] | None = None,
     *,
+    limits: Limits = DEFAULT_LIMITS,
     file: ModelFile | None = None,
 ) -> Manifest:
     """The manifest of a model file, with what the user's own manifest (`overrides`, as from JSON) says about it.
 
-    Features that were pandas categories take the values they had in training; features that are integer codes to
-    LightGBM without having been pandas' are int64; all others float64. `overrides` may name some features only, or all
-    in the model's order; a feature without a dtype keeps the file's. Raises what `read_model_file` does;
+    Features that were pandas categories are described, and keep their values in the file; features that are integer
+    codes to LightGBM without having been pandas' are int64; all others float64. `overrides` may name some features
+    only, or all in the model's order; a feature without a dtype keeps the file's. Raises what `read_model_file` does;
     `MalformedError` where `overrides` is no manifest; `SchemaMismatchError` where it contradicts the file or the
-    arguments; what `FeatureSchema` and `compile_postprocess` do about manifests.
+    arguments, and where neither shows which features are categories; what `FeatureSchema` and `compile_postprocess` do
+    about manifests.
     """
-    file = file or read_model_file(model)
+    file = file or read_model_file(model, limits)
     facts = {"model_id": model_id, "version": version, "runtime": "lightgbm", "sha256": file.sha256, "size": file.size}
-    given = _with_dtypes(dict(overrides or {}), file)
+    given = dict(overrides or {})
     for name, fact in facts.items():
         if given.get(name, fact) != fact:
             raise SchemaMismatchError(f"manifest: {name} is {given[name]!r:.80}, and {fact!r} is deployed")
@@ -42,44 +46,51 @@ def manifest_of(
         manifest = msgspec.convert({"features": [], **given, **facts}, Manifest)
     except msgspec.ValidationError as error:
         raise MalformedError(f"manifest: {error}") from None
-    return reconcile(manifest, file)
+    dtypes = _dtypes(given.get("features", []))
+    placed = _categories(manifest.features, file, [name for name, dtype in dtypes.items() if dtype != "category"])
+    features = [each if each.name in dtypes else _with_dtype(each, placed, file) for each in manifest.features]
+    complete = _complete(msgspec.structs.replace(manifest, features=features), file, placed)
+    described = [_described(feature, placed.get(feature.name)) for feature in complete.features]
+    return msgspec.structs.replace(complete, features=described)
 
 
-def _with_dtypes(given: dict[str, Any], file: ModelFile) -> dict[str, Any]:
-    """`given` with the file's dtype for each feature that names none; what is no feature stays as it is."""
-    features = given.get("features")
-    if not isinstance(features, list):
-        return given
-    return {**given, "features": [_with_dtype(each, file) if isinstance(each, dict) else each for each in features]}
+def _dtypes(features: list[dict[str, Any]]) -> dict[str, str]:
+    """The dtypes of those features of a user's manifest that name one, or categories."""
+    return {each["name"]: each.get("dtype", "float64") for each in features if {"dtype", "categories"} & each.keys()}
 
 
-def _with_dtype(given: dict[str, Any], file: ModelFile) -> dict[str, Any]:
-    name = given.get("name")
-    if "dtype" in given or "categories" in given or not isinstance(name, str):
-        return given
-    if name in file.categories:
-        return {**given, "dtype": "category"}
-    return {**given, "dtype": "int64"} if name in file.categorical else given
+def _with_dtype(feature: Feature, placed: Mapping[str, Values], file: ModelFile) -> Feature:
+    """`feature`, which names no dtype, with the file's."""
+    if feature.name in placed:
+        return msgspec.structs.replace(feature, dtype="category")
+    return msgspec.structs.replace(feature, dtype="int64") if feature.name in file.categorical else feature
 
 
 def reconcile(manifest: Manifest, file: ModelFile) -> Manifest:
-    """`manifest` with all features, objective and outputs of its model file; its bytes must be those of the manifest.
+    """`manifest` with all features, their categories, objective and outputs of its model file; its bytes must be those
+    of the manifest.
 
     Raises `SchemaMismatchError` where the two contradict each other, and what `FeatureSchema` and `compile_postprocess`
     do.
     """
+    return _complete(manifest, file, _categories(manifest.features, file))
+
+
+def _complete(manifest: Manifest, file: ModelFile, placed: Mapping[str, Values]) -> Manifest:
+    if manifest.objective is not None:
+        manifest = msgspec.structs.replace(manifest, objective=canonical(manifest.objective))
     facts = {"sha256": file.sha256, "size": file.size, "objective": file.objective, "outputs": file.outputs_per_row}
     for name, fact in facts.items():
         given = getattr(manifest, name)
         if given is not None and given != fact:
             raise SchemaMismatchError(f"manifest: {name} is {given!r:.80}, in the model file it is {fact!r}")
-    complete = msgspec.structs.replace(manifest, features=_features(manifest.features, file), **facts)
+    complete = msgspec.structs.replace(manifest, features=_features(manifest.features, file, placed), **facts)
     FeatureSchema(complete)
     compile_postprocess(complete)
     return complete
 
 
-def _features(given: list[Feature], file: ModelFile) -> list[Feature]:
+def _features(given: list[Feature], file: ModelFile, placed: Mapping[str, Values]) -> list[Feature]:
     names = [feature.name for feature in given]
     refuse_repeats("features", names)
     refuse_unknown("features", names, file.feature_names)
@@ -89,25 +100,56 @@ def _features(given: list[Feature], file: ModelFile) -> list[Feature]:
             "and name the order of positional rows in preprocess.order"
         )
     by_name = {feature.name: feature for feature in given}
-    categories = _categories(given, file)
-    return [_feature(name, by_name.get(name), categories.get(name), file) for name in file.feature_names]
+    return [_feature(name, by_name.get(name), placed.get(name), file) for name in file.feature_names]
 
 
-def _categories(given: list[Feature], file: ModelFile) -> dict[str, tuple[Category, ...]]:
-    """The file's categories by feature. Where it does not show which features they belong to, the manifest does."""
-    if not file.unplaced_categories:
-        return dict(file.categories)
-    named = {feature.name for feature in given if feature.dtype == "category"}
-    lists = file.unplaced_categories
-    if len(named) != len(lists):
-        raise SchemaMismatchError(
-            f"model file: has categories of {len(lists)} features, and does not show of which: name "
-            f'exactly these in a manifest, with "dtype": "category"; it names {len(named)}'
-        )
-    return dict(zip([name for name in file.feature_names if name in named], lists, strict=True))
+def _categories(given: list[Feature], file: ModelFile, others: Sequence[str] = ()) -> Mapping[str, Values]:
+    """The file's categories by feature: as the manifest says, or else as the file shows.
+
+    `others` are features that the manifest says are no categories.
+    """
+    lists = file.category_lists.lists
+    if not lists:
+        return {}
+    named = {feature.name for feature in given if feature.dtype == "category" and _may_be_of(feature, lists)}
+    in_order = [column for column, name in enumerate(file.feature_names) if name in named]
+    if len(named) == len(lists):
+        if not file.category_lists.agree(in_order):
+            raise SchemaMismatchError(
+                f"manifest: the categories of the model file are not those of {_listed(named)}: "
+                "training saw values there that are no codes of them"
+            )
+        return {file.feature_names[c]: values for c, values in zip(in_order, lists, strict=True)}
+    placed = file.categories
+    if placed is None and others:
+        placed = file.placed_categories(others)
+    if placed is None:
+        raise _open_categories(file)
+    return placed
 
 
-def _feature(name: str, given: Feature | None, categories: tuple[Category, ...] | None, file: ModelFile) -> Feature:
+def _may_be_of(feature: Feature, lists: Sequence[Values]) -> bool:
+    return feature.categories is None or any(_typed(feature.categories) == _typed(values) for values in lists)
+
+
+def _open_categories(file: ModelFile) -> SchemaMismatchError:
+    lists = file.category_lists.lists
+    example = msgspec.json.encode({"features": [{"name": "NAME", "dtype": "category"}]}).decode()
+    coded = sorted(file.categorical)
+    hint = f"; by LightGBM's default these are {_listed(coded)}" if len(coded) == len(lists) else ""
+    return SchemaMismatchError(
+        f"model file: has pandas categories of {len(lists)} features, and does not show of which{hint}. Name exactly "
+        f"the columns that had dtype category in training in a manifest (--manifest): {example}"
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = sorted(names)
+    more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
+    return ", ".join(repr(name[:80]) for name in shown[:5]) + more
+
+
+def _feature(name: str, given: Feature | None, categories: Values | None, file: ModelFile) -> Feature:
     if given is None:
         if categories is not None:
             return Feature(name, "category", list(categories))
@@ -116,9 +158,18 @@ def _feature(name: str, given: Feature | None, categories: tuple[Category, ...] 
         return given
     if given.categories is not None and _typed(given.categories) != _typed(categories):
         raise SchemaMismatchError(f"manifest: feature {name[:80]!r} has other categories than in the model file")
-    return msgspec.structs.replace(given, categories=list(categories))
+    if given.file_categories not in (None, FileCategories.of(categories)):
+        raise SchemaMismatchError(f"manifest: feature {name[:80]!r} describes other categories than the model file has")
+    return msgspec.structs.replace(given, categories=list(categories), file_categories=None)
 
 
-def _typed(values: list[Category] | tuple[Category, ...]) -> list[tuple[bool, Category]]:
+def _described(feature: Feature, in_file: Values | None) -> Feature:
+    """`feature` as it is deployed: the file keeps the categories that it has."""
+    if in_file is None or feature.dtype != "category":
+        return feature
+    return msgspec.structs.replace(feature, categories=None, file_categories=FileCategories.of(in_file))
+
+
+def _typed(values: Sequence[Category]) -> list[tuple[bool, Category]]:
     """Values that are equal only where both are booleans or neither is."""
     return [(isinstance(value, bool), value) for value in values]

@@ -1,71 +1,114 @@
 """Which columns pandas' categories belong to: a model file lists the values of each, in column order, but names no
-columns."""
+columns.
+
+Training leaves the codes of every category column to LightGBM. By default it splits the columns with unordered
+categories by category, and ordered ones as numbers. `categorical_feature=[…]` replaces that default: the columns in it
+are split by category whether or not they were pandas', and all others, pandas' too, as numbers. A file does not say
+which of the two was the case, so a column is a candidate for every list whose codes it can have had.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-Category = str | int | float | bool
+from schemas.models import Category
+
+Values = tuple[Category, ...]
 
 _RANGE = re.compile(r"\[(?P<low>[0-9]+):(?P<high>[0-9]+)\]")
 _CODES = re.compile(r"-?[0-9]+(?::-?[0-9]+)*")
-_PAIRS_MAX = 1_000_000
 
 
-def place_categories(
-    lists: Sequence[tuple[Category, ...]], infos: Sequence[str], coded: frozenset[int]
-) -> dict[int, tuple[Category, ...]] | None:
-    """The column of each of `lists`, or None where the file leaves that open.
+@dataclass(frozen=True, slots=True)
+class CategoryLists:
+    """The lists of a file, and what it shows of its columns."""
 
-    `infos`: what the file saw of each column, `[low:high]`, `code:code:…` or `none`; `coded`: the columns it splits by
-    category. Training with pandas' unordered categories alone, as lightgbm does by default, makes `lists` and `coded`
-    correspond. Ordered categories are numbers to LightGBM, and integer columns can be coded without being pandas': then
-    the columns are those of the only assignment, in order, that agrees with the codes the file has seen.
-    """
-    columns = sorted(coded)
-    if len(columns) == len(lists) and all(
-        _agrees(len(values), infos[c]) for values, c in zip(lists, columns, strict=True)
-    ):
-        return dict(zip(columns, lists, strict=True))
-    candidates = columns if len(lists) < len(columns) else list(range(len(infos)))
-    if len(lists) * len(candidates) > _PAIRS_MAX:
-        return None
-    chosen = _only_assignment([[_agrees(len(values), infos[c]) for c in candidates] for values in lists])
-    return None if chosen is None else {candidates[place]: values for place, values in zip(chosen, lists, strict=True)}
+    lists: tuple[Values, ...]
+    infos: tuple[str, ...]
+    """What training saw of each column: `[low:high]`, `code:code:…`, or `none`."""
+    coded: frozenset[int]
+    """Columns that are split by category, or that the training parameters name as such."""
+    fractional: frozenset[int] = frozenset()
+    """Columns that are split at numbers which lie between no two integers."""
 
+    def place(self, others: frozenset[int] = frozenset()) -> dict[int, Values] | None:
+        """The column of each list, or None where the file leaves that open. `others` are columns that have none.
 
-def _agrees(categories: int, info: str) -> bool:
-    """Whether a column of that info can hold the codes 0 … categories - 1 (and -1 for missing)."""
-    if match := _RANGE.fullmatch(info):
-        return int(match["high"]) < categories
-    if _CODES.fullmatch(info):
-        return max(map(int, info.split(":"))) < categories
-    return info == "none"
+        Text and booleans at the wrong column would be refused with every row, numbers would be scored. So a list of
+        numbers is placed only where no other assignment agrees with the codes that training saw. For others it is
+        enough that each column is split by category, or has filled exactly the codes of its list; where several
+        assignments remain, that to the columns split by category, unless another one needs none of them.
+        """
+        seen = [_seen(info) for info in self.infos]
+        candidates = [c for c in range(len(seen)) if c not in others and c not in self.fractional]
 
+        def agrees(values: Values, column: int) -> bool:
+            return seen[column].highest < len(values)
 
-def _only_assignment(allowed: list[list[bool]]) -> list[int] | None:
-    """The one increasing choice of a column for each row with `allowed[row][column]`; None where there is none, or
-    more.
+        def likely(values: Values, column: int) -> bool:
+            known = not _is_refused_elsewhere(values) or column in self.coded or seen[column].filled == len(values)
+            return known and agrees(values, column)
 
-    It is the one when the choice that takes each column as early as possible is the one that takes it as late as
-    possible.
-    """
-    earliest = _greedy(allowed)
-    if earliest is None:
-        return None
-    width = len(allowed[0]) if allowed else 0
-    mirrored = _greedy([row[::-1] for row in reversed(allowed)])
-    latest = [width - 1 - place for place in reversed(mirrored or [])]
-    return earliest if earliest == latest else None
+        return self._only(candidates, likely) or self._only(candidates, agrees)
 
+    def agree(self, columns: Sequence[int]) -> bool:
+        """Whether the lists can belong to just these columns, in this order."""
+        return all(_seen(self.infos[c]).highest < len(v) for c, v in zip(columns, self.lists, strict=True))
 
-def _greedy(allowed: list[list[bool]]) -> list[int] | None:
-    chosen: list[int] = []
-    for row in allowed:
-        start = chosen[-1] + 1 if chosen else 0
-        place = next((column for column in range(start, len(row)) if row[column]), None)
-        if place is None:
+    def _only(self, candidates: list[int], allowed: Callable[[Values, int], bool]) -> dict[int, Values] | None:
+        earliest = _greedy(self.lists, candidates, allowed)
+        if earliest is None:
             return None
-        chosen.append(place)
-    return chosen
+        latest = (_greedy(self.lists[::-1], candidates[::-1], allowed) or [])[::-1]
+        open_lists = [v for v, first, last in zip(self.lists, earliest, latest, strict=True) if first != last]
+        if not open_lists:
+            return dict(zip(earliest, self.lists, strict=True))
+        coded = sorted(self.coded)
+        if len(coded) != len(self.lists) or not all(map(_is_refused_elsewhere, open_lists)):
+            return None
+        others = [column for column in candidates if column not in self.coded]
+        if _greedy(self.lists, coded, allowed) != coded or _greedy(self.lists, others, allowed) is not None:
+            return None
+        return dict(zip(coded, self.lists, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The codes that training saw in a column."""
+
+    highest: float
+    """-1 where it saw none, infinity where the values are no codes."""
+    filled: int = -1
+    """How many categories there are where it saw the codes of all."""
+
+
+def _seen(info: str) -> _Seen:
+    if info == "none":
+        return _Seen(-1, 0)
+    if match := _RANGE.fullmatch(info):
+        low, high = int(match["low"]), int(match["high"])
+        return _Seen(high, high + 1 if low == 0 else -1)
+    if _CODES.fullmatch(info):
+        codes = {int(code) for code in info.split(":")} - {-1}
+        highest = max(codes, default=-1)
+        return _Seen(highest, len(codes) if len(codes) == highest + 1 else -1)
+    return _Seen(float("inf"))
+
+
+def _is_refused_elsewhere(values: Values) -> bool:
+    """Whether no value could be taken for one of another column."""
+    return all(isinstance(value, str | bool) for value in values)
+
+
+def _greedy(
+    lists: Sequence[Values], columns: Sequence[int], allowed: Callable[[Values, int], bool]
+) -> list[int] | None:
+    """The first of `columns` for each list, each after the one before; None where they do not suffice.
+
+    An assignment is the only one where this is the same from either end.
+    """
+    left = iter(columns)
+    chosen = [next((column for column in left if allowed(values, column)), -1) for values in lists]
+    return None if -1 in chosen else chosen

@@ -10,26 +10,35 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 from schemas.errors import MalformedError, TooLargeError
 from schemas.limits import DEFAULT_LIMITS, Limits
 from streams.inference import objectives
-from streams.inference.model_categories import Category, place_categories
+from streams.inference.model_categories import CategoryLists, Values
 from streams.inference.model_tail import Tail, read_tail
-from streams.inference.model_trees import check_trees, parse_tree
+from streams.inference.model_text import plain_text
+from streams.inference.model_trees import Splits, check_trees, parse_tree
 
 _VERSIONS = ("v2", "v3", "v4")
-_REQUIRED = ("version", "num_class", "label_index", "max_feature_idx", "feature_names", "feature_infos", "tree_sizes")
-_OPTIONAL = ("num_tree_per_iteration", "objective", "average_output", "monotone_constraints")
+_REQUIRED = ("num_class", "label_index", "max_feature_idx", "feature_names", "feature_infos")
+_OPTIONAL = (
+    "version", "num_tree_per_iteration", "objective", "average_output", "boost_from_average", "monotone_constraints",
+    "tree_sizes",
+)  # fmt: skip
+_FLAGS = ("average_output", "boost_from_average")
+"""Header lines without a value."""
 _NATURAL = re.compile(r"0|[1-9][0-9]{0,14}", re.ASCII)
 _OBJECTIVE_PARAMETER = re.compile(r"[a-z_]+(?::-?[0-9.]+(?:e[+-]?[0-9]+)?)?", re.ASCII)
+_TREE_START = re.compile(rb"\nTree=")
+_TAIL_START = re.compile(rb"\n(?:end of trees|feature[ _]importances:)\n")
 _TREES_TEXT_MAX = 4 * 1_048_576
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelFile:
     """A model file that passed `read_model_file`."""
 
@@ -44,10 +53,19 @@ class ModelFile:
     """Whether any tree has linear leaves: such models have no contributions."""
     categorical: frozenset[str]
     """Features that are split by sets of integer codes."""
-    categories: Mapping[str, tuple[Category, ...]]
-    """For features that were pandas categories in training: the values, in the order of their codes."""
-    unplaced_categories: tuple[tuple[Category, ...], ...]
-    """The file's lists of categories, in feature order, where it does not show which features they belong to."""
+    category_lists: CategoryLists
+    """The values of features that were pandas categories in training."""
+
+    @cached_property
+    def categories(self) -> Mapping[str, Values] | None:
+        """The values by feature, in the order of their codes; None where the file leaves the features open."""
+        return self.placed_categories(())
+
+    def placed_categories(self, others: Iterable[str]) -> Mapping[str, Values] | None:
+        """As `categories`, where `others` are known to be features without any."""
+        columns = {name: column for column, name in enumerate(self.feature_names)}
+        placed = self.category_lists.place(frozenset(columns[name] for name in others if name in columns))
+        return None if placed is None else {self.feature_names[column]: values for column, values in placed.items()}
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -59,13 +77,15 @@ def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> ModelFil
     """What `content`, a LightGBM text model, says; `MalformedError` or `TooLargeError` say what is wrong and where."""
     if len(content) > limits.artifact_bytes_max:
         raise TooLargeError(f"model file of {len(content)} bytes: at most {limits.artifact_bytes_max} are allowed")
-    first_tree = _first_tree(content)
-    header = _Header.parse(content[:first_tree], limits)
-    ends = list(accumulate(header.tree_sizes, initial=first_tree))
-    linear_trees, categorical = _check_all_trees(content, ends, header)
-    tail = read_tail(content, ends[-1])
-    codes = categorical | _columns(tail, header.feature_names)
-    placed = place_categories(tail.pandas_categorical, header.feature_infos, codes)
+    text = plain_text(content)
+    first_tree = _first_tree(text)
+    header = _Header.parse(text[:first_tree], limits)
+    ends = _tree_ends(text, first_tree, header.tree_sizes)
+    if (len(ends) - 1) % header.outputs_per_row:
+        raise MalformedError(f"model file: {len(ends) - 1} trees are no multiple of {header.outputs_per_row} a round")
+    splits = _check_all_trees(text, ends, header)
+    tail = read_tail(text, ends[-1])
+    codes = splits.by_category | _columns(tail, header.feature_names)
     names = header.feature_names
     return ModelFile(
         sha256=hashlib.sha256(content).hexdigest(),
@@ -73,11 +93,10 @@ def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> ModelFil
         objective=header.objective,
         outputs_per_row=header.outputs_per_row,
         feature_names=names,
-        tree_count=len(header.tree_sizes),
-        linear=linear_trees or tail.linear,
+        tree_count=len(ends) - 1,
+        linear=splits.linear or tail.linear,
         categorical=frozenset(names[column] for column in codes),
-        categories={names[column]: values for column, values in (placed or {}).items()},
-        unplaced_categories=tail.pandas_categorical if placed is None else (),
+        category_lists=CategoryLists(tail.pandas_categorical, header.feature_infos, codes, splits.at_fractions),
     )
 
 
@@ -96,19 +115,27 @@ def _first_tree(content: bytes) -> int:
     return place + 1
 
 
-def _check_all_trees(content: bytes, ends: list[int], header: _Header) -> tuple[bool, frozenset[int]]:
-    """Whether any tree is linear, and the columns split by categories. Takes a few MB of text at a time."""
-    linear, categorical = False, frozenset[int]()
+def _tree_ends(text: bytes, first_tree: int, sizes: tuple[int, ...] | None) -> list[int]:
+    """Where the trees begin, and where the last one ends. Versions before 2.0.12 wrote no sizes."""
+    if sizes is not None:
+        return list(accumulate(sizes, initial=first_tree))
+    starts = [match.start() + 1 for match in _TREE_START.finditer(text, first_tree - 1)]
+    end = _TAIL_START.search(text, starts[-1])
+    return [*starts, len(text) if end is None else end.start() + 1]
+
+
+def _check_all_trees(content: bytes, ends: list[int], header: _Header) -> Splits:
+    """How the trees use their columns. Takes a few MB of text at a time."""
+    splits = Splits()
     first = 0
     while first < len(ends) - 1:
         last = first + 1
         while last < len(ends) - 1 and ends[last + 1] - ends[first] <= _TREES_TEXT_MAX:
             last += 1
         trees = [parse_tree(content[ends[i] : ends[i + 1]], i) for i in range(first, last)]
-        group_linear, group_categorical = check_trees(trees, first, len(header.feature_names))
-        linear, categorical = linear or group_linear, categorical | group_categorical
+        splits |= check_trees(trees, first, len(header.feature_names))
         first = last
-    return linear, categorical
+    return splits
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +144,7 @@ class _Header:
     outputs_per_row: int
     feature_names: tuple[str, ...]
     feature_infos: tuple[str, ...]
-    tree_sizes: tuple[int, ...]
+    tree_sizes: tuple[int, ...] | None
 
     @classmethod
     def parse(cls, header: bytes, limits: Limits) -> _Header:
@@ -131,15 +158,12 @@ class _Header:
             raise MalformedError("model file: feature_names repeats a name")
         if "monotone_constraints" in fields:
             _per_feature(fields, "monotone_constraints", features)
-        sizes = tuple(_to_natural(size, "tree_sizes") for size in fields["tree_sizes"].split(" "))
-        if len(sizes) % outputs:
-            raise MalformedError(f"model file: {len(sizes)} trees are no multiple of {outputs} a round")
         return cls(
             _objective(fields.get("objective"), outputs),
             outputs,
             names,
             _per_feature(fields, "feature_infos", features),
-            sizes,
+            _tree_sizes(fields),
         )
 
 
@@ -149,7 +173,7 @@ def _header_fields(header: bytes) -> dict[str, str]:
     except UnicodeDecodeError as error:
         raise MalformedError(f"model file: header is not UTF-8: byte {error.start}") from None
     if "\r" in text:
-        raise MalformedError("model file: carriage returns in it: copy it in binary mode")
+        raise MalformedError("model file: carriage returns among its lines: copy it in binary mode")
     fields: dict[str, str] = {}
     for line in text.split("\n")[1:]:
         if not line:
@@ -169,10 +193,12 @@ def _header_fields(header: bytes) -> dict[str, str]:
 def _check_header(fields: dict[str, str]) -> None:
     if missing := [name for name in _REQUIRED if name not in fields]:
         raise MalformedError(f"model file: header has no {', '.join(missing)}")
-    if fields["version"] not in _VERSIONS:
-        raise MalformedError(f"model file: version {fields['version'][:20]!r}: known are {', '.join(_VERSIONS)}")
-    if fields.get("average_output"):
-        raise MalformedError("model file: header line average_output has a value")
+    # Versions before 2.0.12 wrote none.
+    if (version := fields.get("version", _VERSIONS[0])) not in _VERSIONS:
+        raise MalformedError(f"model file: version {version[:20]!r}: known are {', '.join(_VERSIONS)}")
+    for flag in _FLAGS:
+        if fields.get(flag):
+            raise MalformedError(f"model file: header line {flag} has a value")
     _natural(fields, "label_index")
 
 
@@ -184,10 +210,17 @@ def _outputs(fields: dict[str, str]) -> int:
     return classes
 
 
+def _tree_sizes(fields: Mapping[str, str]) -> tuple[int, ...] | None:
+    if "tree_sizes" not in fields:
+        return None
+    return tuple(_to_natural(size, "tree_sizes") for size in fields["tree_sizes"].split(" "))
+
+
 def _objective(text: str | None, outputs: int) -> str | None:
     if text is None:
         return None
-    name, *parameters = text.split(" ")
+    # As the library does: an alias is known where no parameters follow it.
+    name, *parameters = objectives.canonical(text).split(" ")
     if name == "custom":
         return None
     if name not in objectives.BINARY | objectives.MULTICLASS | objectives.OTHER:

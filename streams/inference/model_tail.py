@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import msgspec
 
 from schemas.errors import MalformedError
-from streams.inference.model_categories import Category
+from streams.inference.model_categories import Values
 
-_IMPORTANCE = re.compile(r"\S+=[0-9]+")
+_IMPORTANCE = re.compile(r".+=[0-9]+", re.DOTALL)
+_IMPORTANCES = ("feature_importances:", "feature importances:")
 _PARAMETER = re.compile(r"\[(?P<name>[a-z_0-9]+): (?P<value>.*)\]")
 _COLUMNS = re.compile(r"[0-9]{1,9}(?:,[0-9]{1,9})*")
 _CATEGORIES = "pandas_categorical:"
@@ -21,7 +22,7 @@ _decode_categories = msgspec.json.Decoder(list[list[str | int | float | bool]] |
 class Tail:
     """`pandas_categorical`: the values of each feature that was a pandas category, in feature order."""
 
-    pandas_categorical: tuple[tuple[Category, ...], ...]
+    pandas_categorical: tuple[Values, ...]
     categorical_columns: frozenset[int]
     """Columns that training was told to split by categories."""
     linear: bool
@@ -48,22 +49,34 @@ def read_tail(content: bytes, start: int) -> Tail:
 
 def _lines(content: bytes, start: int) -> list[str]:
     try:
-        # Python's text mode ends lines with a carriage return on Windows, where lightgbm appends the categories.
-        lines = [line.removesuffix("\r") for line in content[start:].decode("utf-8").split("\n")]
+        lines = [line for line in content[start:].decode("utf-8").split("\n") if line]
     except UnicodeDecodeError as error:
         raise MalformedError(f"model file: not UTF-8 at byte {start + error.start}") from None
-    if lines[0] != "end of trees":
+    # Versions before 2.2 wrote the importances right after the trees, and no end of the parameters.
+    if lines and lines[0] in _IMPORTANCES:
+        lines = _with_end_of_parameters(lines)
+    elif lines[:1] == ["end of trees"]:
+        lines = lines[1:]
+    else:
         raise MalformedError("model file: 'end of trees' does not follow the last tree (is the file cut off?)")
-    lines = [line for line in lines[1:] if line]
     # Apart, because the line and its value are one.
     if lines and lines[-1].startswith(_CATEGORIES):
         lines[-1:] = [_CATEGORIES, lines[-1].removeprefix(_CATEGORIES)]
     return lines
 
 
+def _with_end_of_parameters(lines: list[str]) -> list[str]:
+    if "parameters:" not in lines or "end of parameters" in lines:
+        return lines
+    end = lines.index("parameters:") + 1
+    while end < len(lines) and _PARAMETER.fullmatch(lines[end]):
+        end += 1
+    return [*lines[:end], "end of parameters", *lines[end:]]
+
+
 def _section(title: str, lines: list[str]) -> list[str]:
     """Takes the lines of the section `title` from the front of `lines`."""
-    if title in ("feature_importances:", "feature importances:"):
+    if title in _IMPORTANCES:
         count = 0
         while count < len(lines) and _IMPORTANCE.fullmatch(lines[count]):
             count += 1
@@ -99,7 +112,7 @@ def _columns(value: str) -> frozenset[int]:
     return frozenset(map(int, value.split(","))) if _COLUMNS.fullmatch(value) else frozenset()
 
 
-def _categories(text: str) -> tuple[tuple[Category, ...], ...]:
+def _categories(text: str) -> tuple[Values, ...]:
     try:
         lists = _decode_categories(text.encode())
     except msgspec.DecodeError as error:

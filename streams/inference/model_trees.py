@@ -7,6 +7,7 @@ trees, one after the other.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ _LINES_MAX = 22  # The library stops there, and takes what follows for something
 _INT32_MAX = 2**31 - 1
 _BY_CATEGORY = 1  # a bit of decision_type; the others: missing values go left, and two bits of which values are missing
 _DECISION_TYPES = 12
+_ROUNDING = 1e-6
+"""How far from an integer twice a threshold between two integers may be."""
 
 _OF_SPLITS = frozenset({"split_feature", "threshold", "decision_type", "left_child", "right_child"})
 _OF_CATEGORIES = frozenset({"cat_boundaries", "cat_threshold"})
@@ -41,8 +44,11 @@ _DESCRIPTIVE = frozenset(
 """Fields that no prediction needs: earlier versions wrote fewer of them."""
 _KNOWN = _REQUIRED | _OF_SPLITS | _OF_CATEGORIES | _OF_LINEAR | _DESCRIPTIVE | {"is_linear", "shrinkage"}
 
-_INFINITE = re.compile(rb"(?<![^ ])(-?)inf(?![^ ])")
-_NOT_FINITE = re.compile(rb"(?<![^ ])-?(?:inf|nan)(?![^ ])")
+_DECIMAL = rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_BY_ATOF = re.compile(_DECIMAL + rb"|[+-]?(?i:nan?|null|inf(?:inity)?)")
+"""What `Common::Atof` of the library takes; it aborts the process on anything else."""
+_BY_STRTOD = re.compile(_DECIMAL + rb"|[+-]?(?i:nan(?:\([a-z0-9_]*\))?|inf(?:inity)?)|[+-]?[0-9]\.#[A-Za-z]+[0-9]*")
+"""What `strtod` takes, with the spellings of Windows: `-nan(ind)`, `1.#INF`."""
 _decode_ints = msgspec.json.Decoder(list[int]).decode
 _decode_floats = msgspec.json.Decoder(list[float]).decode
 
@@ -65,20 +71,38 @@ def parse_tree(block: bytes, index: int) -> Tree:
     return tree
 
 
-def check_trees(trees: list[Tree], first_index: int, features: int) -> tuple[bool, frozenset[int]]:
-    """Whether any of `trees` is linear, and which columns they split by categories.
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """How some trees use their columns."""
+
+    linear: bool = False
+    """Whether any tree has linear leaves."""
+    by_category: frozenset[int] = frozenset()
+    at_fractions: frozenset[int] = frozenset()
+    """Columns that are split at numbers which lie between no two integers."""
+
+    def __or__(self, other: Splits) -> Splits:
+        return Splits(
+            self.linear or other.linear,
+            self.by_category | other.by_category,
+            self.at_fractions | other.at_fractions,
+        )
+
+
+def check_trees(trees: list[Tree], first_index: int, features: int) -> Splits:
+    """How `trees` use their columns.
 
     `first_index` is the index in the file of the first of them. `MalformedError` where one is no tree over `features`
     columns.
     """
     fields = _Fields(trees, first_index)
     shape = _shape(fields)
-    categorical = _check_splits(fields, shape, features)
+    splits = _check_splits(fields, shape, features)
     _check_children(fields, shape)
     _check_leaves(fields, shape)
     _check_descriptive(fields, shape)
     _check_linear(fields, shape, features)
-    return bool(shape.linear.any()), categorical
+    return splits
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +136,14 @@ def _shape(fields: _Fields) -> _Shape:
     return _Shape(leaves, splits, sets, linear, np.repeat(np.arange(len(leaves)), splits))
 
 
-def _check_splits(fields: _Fields, shape: _Shape, features: int) -> frozenset[int]:
-    """Every split is at a number of one column, or by a set of its categories; returns the columns of the latter."""
+def _check_splits(fields: _Fields, shape: _Shape, features: int) -> Splits:
+    """Every split is at a number of one column, or by a set of its categories."""
     column = fields.ints("split_feature", shape.splits)
     fields.refuse_at((column < 0) | (column >= features), shape.tree_of_split, "split_feature names no column")
     decision_type = fields.ints("decision_type", shape.splits)
     unknown = (decision_type < 0) | (decision_type >= _DECISION_TYPES)
     fields.refuse_at(unknown, shape.tree_of_split, "decision_type is out of range")
-    threshold = fields.floats("threshold", shape.splits, _parse_thresholds)
+    threshold = fields.floats("threshold", shape.splits, _parse_floats)
     by_category = (decision_type & _BY_CATEGORY).astype(bool)
     found = np.bincount(shape.tree_of_split[by_category], minlength=len(fields.trees))
     fields.refuse(found != shape.category_sets, "decision_type and num_cat disagree")
@@ -129,7 +153,12 @@ def _check_splits(fields: _Fields, shape: _Shape, features: int) -> frozenset[in
     bad = (index < 0) | (index >= shape.category_sets[tree]) | (index != np.floor(index))
     fields.refuse_at(bad, tree, "threshold of a split by category is no index of a set")
     _check_category_sets(fields, shape)
-    return frozenset(column[by_category].tolist())
+    at_number = ~by_category & np.isfinite(threshold)
+    twice = 2 * np.where(at_number, threshold, 0.0)
+    fractional = np.abs(twice - np.rint(twice)) > _ROUNDING
+    return Splits(
+        bool(shape.linear.any()), frozenset(column[by_category].tolist()), frozenset(column[fractional].tolist())
+    )
 
 
 def _check_category_sets(fields: _Fields, shape: _Shape) -> None:
@@ -176,7 +205,7 @@ def _check_reached(fields: _Fields, shape: _Shape, roots: _Ints, children: _Ints
 
 def _check_leaves(fields: _Fields, shape: _Shape) -> None:
     fields.floats("leaf_value", shape.leaves, _parse_floats)
-    fields.floats("shrinkage", np.ones_like(shape.leaves), _parse_floats, b"1")
+    fields.floats("shrinkage", np.ones_like(shape.leaves), _parse_descriptive, b"1")
 
 
 def _check_descriptive(fields: _Fields, shape: _Shape) -> None:
@@ -191,7 +220,7 @@ def _check_descriptive(fields: _Fields, shape: _Shape) -> None:
             tree = np.repeat(np.arange(len(counts)), counts)
             fields.refuse_at((values < 0) | (values > _INT32_MAX), tree, f"{name} is out of range")
         else:
-            fields.floats(name, counts, _parse_descriptive)
+            fields.floats(name, counts, _parse_floats if name == "leaf_weight" else _parse_descriptive)
 
 
 def _check_linear(fields: _Fields, shape: _Shape, features: int) -> None:
@@ -287,16 +316,28 @@ def _parse_ints(text: bytes) -> list[int]:
 
 
 def _parse_floats(text: bytes) -> list[float]:
-    return _parse(text, b"0123456789-+.e ", _decode_floats)
-
-
-def _parse_thresholds(text: bytes) -> list[float]:
-    """An infinite threshold parts the missing values from all others."""
-    return _parse_floats(_INFINITE.sub(rb"\g<1>1e308", text) if b"n" in text else text)
+    """Of leaves and thresholds, which the library reads by `strtod`."""
+    return _parse_spelled(text, _BY_STRTOD)
 
 
 def _parse_descriptive(text: bytes) -> list[float]:
-    return _parse_floats(_NOT_FINITE.sub(b"0", text) if b"n" in text else text)
+    return _parse_spelled(text, _BY_ATOF)
+
+
+def _parse_spelled(text: bytes, spelling: re.Pattern[bytes]) -> list[float]:
+    try:
+        return _parse(text, b"0123456789-+.e ", _decode_floats)
+    except ValueError:
+        return [_spelled(token, spelling) for token in text.split(b" ")]
+
+
+def _spelled(token: bytes, spelling: re.Pattern[bytes]) -> float:
+    if not spelling.fullmatch(token):
+        raise ValueError("not a number in the library's spelling")
+    try:
+        return float(token)
+    except ValueError:
+        return math.nan
 
 
 def _parse(text: bytes, characters: bytes, decode: Callable[[bytes], list[_Number]]) -> list[_Number]:

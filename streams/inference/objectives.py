@@ -22,6 +22,24 @@ OTHER = frozenset(
         "cross_entropy_lambda",
     }
 )
+_ALIASES = {
+    "regression": ("regression_l2", "mean_squared_error", "mse", "l2", "l2_root", "root_mean_squared_error", "rmse"),
+    "regression_l1": ("mean_absolute_error", "l1", "mae"),
+    "multiclass": ("softmax",),
+    "multiclassova": ("multiclass_ova", "ova", "ovr"),
+    "cross_entropy": ("xentropy",),
+    "cross_entropy_lambda": ("xentlambda",),
+    "mape": ("mean_absolute_percentage_error",),
+    "rank_xendcg": ("xendcg", "xe_ndcg", "xe_ndcg_mart", "xendcg_mart"),
+    "custom": ("none", "null", "na"),
+}
+"""`ParseObjectiveAlias` in LightGBM's `config.h`."""
+_CANONICAL = {alias: name for name, aliases in _ALIASES.items() for alias in aliases}
+
+
+def canonical(objective: str) -> str:
+    """The name that LightGBM itself uses for `objective`, which may be one of its aliases."""
+    return _CANONICAL.get(objective, objective)
 
 
 def class_count(objective: str | None, outputs_per_row: int) -> int:

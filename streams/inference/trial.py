@@ -14,20 +14,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 from types import TracebackType
+from typing import IO
 
 import msgspec
 
 from schemas.errors import ServerError
 from schemas.models import Manifest
-from streams.inference.trial_process import UNFINISHED_STATUS, CaseFile, TrialLimits, Verdict
+from streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
+from streams.inference.trial_process import UNFINISHED_STATUS, CaseFile, Plan, Verdict
 
 _CHILD = ("-m", "streams.inference.trial_process")
 _LINE_BYTES_MAX = 65_536
-_GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,35 +41,54 @@ class TrialCase:
 
 
 def try_models(
-    cases: Sequence[TrialCase], limits: TrialLimits | None = None, *, child: Sequence[str] = _CHILD
+    cases: Sequence[TrialCase], limits: TrialLimits = DEFAULT_TRIAL_LIMITS, *, child: Sequence[str] = _CHILD
 ) -> list[Verdict]:
     """One verdict a case, in order. `child`: arguments of Python for another trial process.
 
     `ServerError` where the process does not even start, which is no model's fault.
     """
-    limits = limits or TrialLimits()
     verdicts: list[Verdict] = []
-    with TemporaryDirectory(prefix="inferd-trial-") as folder:
-        files = [_case_file(case, Path(folder) / f"model-{place}") for place, case in enumerate(cases)]
+    with ExitStack() as stack:
+        files = [_case_file(case, stack) for case in cases]
         while len(verdicts) < len(files):
-            plan = Path(folder) / "plan.json"
-            plan.write_bytes(msgspec.json.encode({"limits": asdict(limits), "cases": files[len(verdicts) :]}))
-            verdicts += _try_some(plan, len(files) - len(verdicts), limits, child)
+            verdicts += _try_some(files[len(verdicts) :], limits, child)
     return verdicts
 
 
-def _case_file(case: TrialCase, path: Path) -> CaseFile:
+def _case_file(case: TrialCase, stack: ExitStack) -> _Case:
+    """The model where the trial process finds it: bytes in a file without a name, of which nothing can be left."""
     if isinstance(case.model, Path):
-        path = case.model.resolve()
-    else:
-        path.write_bytes(case.model)
-    return CaseFile(str(path), case.manifest)
+        return _Case(CaseFile(str(case.model.resolve()), case.manifest))
+    file = stack.enter_context(_nameless_file(case.model))
+    return _Case(CaseFile(_path_of(file), case.manifest), file)
 
 
-def _try_some(plan: Path, count: int, limits: TrialLimits, child: Sequence[str]) -> list[Verdict]:
-    """The verdicts of one process: on all of `count` cases, or up to and with the one that it did not survive."""
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A case, and the open file that holds its model where no other does."""
+
+    file: CaseFile
+    content: IO[bytes] | None = None
+
+
+def _nameless_file(content: bytes) -> IO[bytes]:
+    file = TemporaryFile(prefix="inferd-trial-")  # noqa: SIM115  # the caller's to close
+    file.write(content)
+    file.flush()
+    return file
+
+
+def _path_of(file: IO[bytes]) -> str:
+    return f"/dev/fd/{file.fileno()}"
+
+
+def _try_some(cases: Sequence[_Case], limits: TrialLimits, child: Sequence[str]) -> list[Verdict]:
+    """The verdicts of one process: on all cases, or up to and with the one that it did not survive."""
     verdicts: list[Verdict] = []
-    with _Process(plan, child) as process:
+    count = len(cases)
+    plan = Plan(os.getpid(), limits, [case.file for case in cases])
+    contents = [case.content for case in cases if case.content is not None]
+    with _nameless_file(msgspec.json.encode(plan)) as plan_file, _Process([plan_file, *contents], child) as process:
         if process.line(limits.start_s) is None:
             raise ServerError(f"models cannot be tried: the trial process {process.end(limits)}")
         while len(verdicts) < count:
@@ -84,16 +105,19 @@ def _try_some(plan: Path, count: int, limits: TrialLimits, child: Sequence[str])
 class _Process:
     """A trial process: no environment, files or sockets of ours, and no way to outlive the `with`."""
 
-    def __init__(self, plan: Path, child: Sequence[str]) -> None:
+    def __init__(self, files: Sequence[IO[bytes]], child: Sequence[str]) -> None:
+        """`files` are what it may read: its plan first."""
+        for file in files:
+            file.seek(0)
         # Without `site`, and with the path of this process, the start takes half the time and finds the same packages.
         self._process = subprocess.Popen(
-            [sys.executable, "-S", "-P", "-B", *child, str(plan)],
+            [sys.executable, "-S", "-P", "-B", *child, _path_of(files[0])],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=plan.parent,
+            cwd="/",
             env=_environment(),
-            close_fds=True,
+            pass_fds=[file.fileno() for file in files],
             start_new_session=True,
         )
         assert self._process.stdout is not None

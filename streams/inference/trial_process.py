@@ -18,9 +18,10 @@ import msgspec
 import numpy as np
 
 from schemas.errors import InvalidValueError, ModelServingError, TooLargeError
-from schemas.limits import DEFAULT_LIMITS
+from schemas.limits import Limits
 from schemas.models import Manifest
 from schemas.requests import OUTPUTS, InputData, ListRows, NamedRows
+from streams.inference.confinement import die_with, give_up_processes_and_network, step_back
 from streams.inference.features import FeatureSchema
 from streams.inference.lightgbm import LightGBMRuntime
 from streams.inference.lightgbm_library import library
@@ -28,20 +29,10 @@ from streams.inference.manifests import manifest_of, reconcile
 from streams.inference.model_file import ModelFile, read_model_file
 from streams.inference.postprocess import compile_postprocess
 from streams.inference.runtime import Matrix
+from streams.inference.trial_limits import TrialLimits
 
 UNFINISHED_STATUS = 75
 _OPEN_FILES_MAX = 64
-
-
-@dataclass(frozen=True, slots=True)
-class TrialLimits:
-    """What one model may take; `start_s` is for the start of the process."""
-
-    memory_bytes: int = 2 * 2**30
-    """Address space of the process: with Python's own, which is about 0.3 GB."""
-    cpu_s: float = 20.0
-    wall_s: float = 20.0
-    start_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +55,8 @@ class CaseFile:
 class Plan(msgspec.Struct, frozen=True):
     """What a trial process is given, as JSON."""
 
+    parent: int
+    """The process that waits for the verdicts: this one ends with it."""
     limits: TrialLimits
     cases: list[CaseFile]
 
@@ -71,10 +64,13 @@ class Plan(msgspec.Struct, frozen=True):
 def main(arguments: Sequence[str]) -> int:
     """Works off the plan in the file that is named; gives the exit status."""
     plan = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Plan)
+    die_with(plan.parent)
     out = _own_stdout()
     # Before memory is limited: that it does not load is no model's fault.
     library()
-    _confine(plan.limits)
+    step_back()
+    _confine(plan.limits, len(plan.cases))
+    give_up_processes_and_network()
     os.write(out, b"{}\n")
     for case in plan.cases:
         _allow_cpu(plan.limits.cpu_s)
@@ -88,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
 def judge(case: CaseFile, limits: TrialLimits) -> tuple[Verdict, bool]:
     """The verdict on a model, and whether memory ran out over it."""
     try:
-        return Verdict(True, None, try_model(case)), False
+        return Verdict(True, None, try_model(case, limits.sizes)), False
     except MemoryError:
         out_of_memory, reason = True, ""
     except ModelServingError as error:
@@ -101,14 +97,14 @@ def judge(case: CaseFile, limits: TrialLimits) -> tuple[Verdict, bool]:
     return Verdict(False, reason), out_of_memory
 
 
-def try_model(case: CaseFile) -> int:
+def try_model(case: CaseFile, limits: Limits) -> int:
     """Reads, loads and runs a model; gives the number of values it predicts a row. Raises what is wrong with it."""
     path = Path(case.path)
-    if (size := path.stat().st_size) > DEFAULT_LIMITS.artifact_bytes_max:
-        raise TooLargeError(f"model file of {size} bytes: at most {DEFAULT_LIMITS.artifact_bytes_max} are allowed")
+    if (size := path.stat().st_size) > limits.artifact_bytes_max:
+        raise TooLargeError(f"model file of {size} bytes: at most {limits.artifact_bytes_max} are allowed")
     model = path.read_bytes()
-    file = read_model_file(model)
-    manifest = manifest_of(model, "trial", 1, file=file) if case.manifest is None else reconcile(case.manifest, file)
+    file = read_model_file(model, limits)
+    manifest = reconcile(case.manifest or manifest_of(model, "trial", 1, file=file), file)
     runtime = LightGBMRuntime(model, file=file)
     outputs = tuple(output for output in OUTPUTS if runtime.supports(output))
     arrays = runtime.predict(_rows(manifest, file), outputs)
@@ -147,12 +143,16 @@ def _own_stdout() -> int:
     return out
 
 
-def _confine(limits: TrialLimits) -> None:
+def _confine(limits: TrialLimits, cases: int) -> None:
     import resource
+
+    # Each case may have a descriptor, which was open before.
+    files = _OPEN_FILES_MAX + cases
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES_MAX, _OPEN_FILES_MAX))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
 
 

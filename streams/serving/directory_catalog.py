@@ -24,6 +24,7 @@ from streams.inference.loading import load_model
 from streams.inference.manifests import reconcile
 from streams.inference.model_file import read_model_file
 from streams.inference.trial import TrialCase, try_models
+from streams.inference.trial_limits import TrialLimits
 from streams.serving.alias_file import read_aliases
 
 MODEL_FILE, MANIFEST_FILE, ALIASES_FILE = "model.txt", "manifest.json", "aliases.json"
@@ -51,10 +52,8 @@ class DirectoryCatalog(ModelCatalog):
         """Digests of what has passed its trial in this process."""
 
     def folder(self, name: str) -> Path:
-        """Where the versions of a model are; `InvalidIdError` for what is no name, or cannot name a directory."""
-        if not check_model_name(name).strip("."):
-            raise InvalidIdError(f"model name {name!r}: of dots alone, it cannot name a directory")
-        return self.directory / name
+        """Where the versions of a model are; `InvalidIdError` for what is no name."""
+        return self.directory / check_model_name(name)
 
     def versions(self) -> list[Version]:
         """Every version that is there, loaded or not, by name and number."""
@@ -152,9 +151,9 @@ class DirectoryCatalog(ModelCatalog):
         path = self.folder(manifest.model_id) / str(manifest.version) / MODEL_FILE
         try:
             if manifest.sha256 not in self._tried:
-                try_model(path, manifest)
+                try_model(path, manifest, self._limits)
                 self.passed_trial(manifest)
-            served = load_model(path, manifest, self._threads)
+            served = load_model(path, manifest, self._threads, self._limits)
         except (InferenceError, OSError) as error:
             raise self._fail(manifest, error) from None
         with self._lock:
@@ -178,13 +177,13 @@ class DirectoryCatalog(ModelCatalog):
         return [path.name for path in _entries(self.directory) if _is_name(path.name)]
 
 
-def try_model(model: Path | bytes, manifest: Manifest) -> None:
+def try_model(model: Path | bytes, manifest: Manifest, limits: Limits) -> None:
     """Loads and runs a model in a disposable subprocess; `InferenceError` saying why where it does not pass."""
-    (verdict,) = try_models([TrialCase(model, manifest)])
+    (verdict,) = try_models([TrialCase(model, manifest)], TrialLimits(sizes=limits))
     if verdict.ok:
         return
     # The verdict is words alone; where reading the file says the same, its error has the type.
-    reconcile(manifest, read_model_file(model if isinstance(model, bytes) else model.read_bytes()))
+    reconcile(manifest, read_model_file(model if isinstance(model, bytes) else model.read_bytes(), limits))
     raise InternalError(f"the model did not pass its trial in a subprocess: {verdict.reason}")
 
 
@@ -197,9 +196,10 @@ def unreadable(path: Path, error: OSError) -> ServerError:
 
 def _is_name(name: str) -> bool:
     try:
-        return bool(check_model_name(name).strip("."))
+        check_model_name(name)
     except InvalidIdError:
         return False
+    return True
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ import structlog
 
 from schemas.errors import JobClosedError, JobConflictError, JobNotFoundError
 from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.requests import check_id
+from schemas.requests import valid_job_id
 from streams.inference.job_state import Usage
 from streams.serving.local_job import JobOrder, LocalJob, ProcessBatch
 
@@ -50,7 +50,7 @@ class LocalJobs:
         Raises `InvalidIdError`, `JobConflictError` for an id that a job has which goes on, `JobClosedError` for one of
         a job that ended, `TooLargeError` and `QuotaExceededError`.
         """
-        job_id = uuid.uuid4().hex if job_id is None else check_id(job_id)
+        job_id = uuid.uuid4().hex if job_id is None else valid_job_id(job_id)
         with self._lock:
             if (there := self._jobs.get(job_id)) is not None:
                 raise _repeated(there)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from schemas.aliases import refuse_shadow, replaced, version_in_use, versions_named
-from schemas.codec import check_alias, check_manifest, encode_manifest
+from schemas.codec import check_alias, decode_manifest, encode_manifest
 from schemas.errors import (
     InvalidIdError,
     InvalidValueError,
@@ -27,6 +27,7 @@ from schemas.requests import ModelReference
 from schemas.topics import check_topic_part
 from streams.inference.catalog import ModelCatalog, ServedModel
 from streams.inference.manifests import manifest_of
+from streams.private_directory import private_directory
 from streams.serving.alias_file import write_aliases
 from streams.serving.directory_catalog import (
     ALIASES_FILE,
@@ -91,7 +92,7 @@ class ModelManager:
         complete, is_new = self._complete(name, number, content, manifest)
         if is_new:
             if trial:
-                try_model(content, complete)
+                try_model(content, complete, self.limits)
                 self._directory.passed_trial(complete)
             complete = self._place(complete, content, chosen=number is not None)
         if alias is not None:
@@ -188,7 +189,9 @@ class ModelManager:
         there = {v.manifest.version: v.manifest for v in self._directory.versions() if v.manifest.model_id == name}
         newest = max(there, default=0)
         version = newest + 1 if number is None else number
-        complete = check_manifest(manifest_of(content, name, version, fields), self.limits)
+        complete = manifest_of(content, name, version, fields, limits=self.limits)
+        # What will be read, before anything is written.
+        _manifest_bytes(complete, self.limits)
         if (same := there.get(newest if number is None else number)) is not None:
             dated = msgspec.structs.replace(complete, version=same.version, created_at=same.created_at)
             if dated == same and complete.created_at in (None, same.created_at):
@@ -204,11 +207,11 @@ class ModelManager:
         """Puts a version into the store at once; another process may have taken its number meanwhile."""
         folder = self._directory.folder(manifest.model_id)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            private_directory(folder)
             aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder))
             try:
                 (aside / MODEL_FILE).write_bytes(content)
-                while not _rename(aside, folder, manifest):
+                while not _rename(aside, folder, manifest, self.limits):
                     if chosen:
                         raise InvalidValueError(f"{manifest.model_id}:{manifest.version} was registered just now")
                     manifest = msgspec.structs.replace(manifest, version=manifest.version + 1)
@@ -277,9 +280,16 @@ def _read(path: Path) -> bytes:
         ) from None
 
 
-def _rename(aside: Path, folder: Path, manifest: Manifest) -> bool:
+def _manifest_bytes(manifest: Manifest, limits: Limits) -> bytes:
+    """The manifest as a file; raises what reading it would raise."""
+    value = msgspec.json.format(encode_manifest(manifest, "json", limits))
+    decode_manifest(value, limits, "json")
+    return value
+
+
+def _rename(aside: Path, folder: Path, manifest: Manifest, limits: Limits) -> bool:
     """Whether the version is in its place: False where its number is taken."""
-    (aside / MANIFEST_FILE).write_bytes(msgspec.json.format(encode_manifest(manifest, "json")))
+    (aside / MANIFEST_FILE).write_bytes(_manifest_bytes(manifest, limits))
     place = folder / str(manifest.version)
     try:
         os.rename(aside, place)  # noqa: PTH104  (Path.rename is the same, and reads as if it replaced)

@@ -6,11 +6,14 @@ import ctypes
 import json
 import os
 import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from schemas.limits import Limits
 from streams.inference import trial_process
 
 
@@ -32,6 +35,26 @@ def show_surroundings() -> None:
     raise OSError(0, json.dumps([dict(os.environ), descriptors, stdin, str(Path.cwd()), limits]))
 
 
+def show_standing() -> None:
+    standing = [os.getpriority(os.PRIO_PROCESS, 0), int(Path("/proc/self/oom_score_adj").read_text())]
+    raise OSError(0, json.dumps(standing))
+
+
+HANGING_NAME = "hanging"
+
+
+def say_who_and_hang() -> None:
+    # Not to a file: a trial can write none.
+    ctypes.CDLL(None).prctl(15, HANGING_NAME.encode())
+    time.sleep(600)
+
+
+def start_thread() -> None:
+    thread = threading.Thread(target=lambda: None)
+    thread.start()
+    thread.join()
+
+
 COMMANDS: dict[str, Callable[[], object]] = {
     "good": lambda: None,
     "abort": os.abort,
@@ -44,10 +67,18 @@ COMMANDS: dict[str, Callable[[], object]] = {
     "print": lambda: os.write(1, b"[LightGBM] [Warning] not a verdict\n"),
     "write a file": write_a_file,
     "show surroundings": show_surroundings,
+    "show standing": show_standing,
+    "fork": os.fork,
+    "start a program": lambda: os.posix_spawn("/bin/true", ["true"], {}),
+    "become a program": lambda: os.execv("/bin/true", ["true"]),
+    "open a socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM),
+    "open a pair of sockets": socket.socketpair,
+    "start a thread": start_thread,
+    "say who and hang": say_who_and_hang,
 }
 
 
-def obey(case: trial_process.CaseFile) -> int:
+def obey(case: trial_process.CaseFile, limits: Limits) -> int:
     COMMANDS[Path(case.path).read_text()]()
     return 7
 

@@ -15,7 +15,8 @@ from schemas.models import Feature, Manifest, Preprocess
 from schemas.requests import InputData, ListRows, NamedRows, Scalar, TensorRows
 from streams.inference.features import FeatureSchema
 from streams.inference.lightgbm import LightGBMRuntime
-from streams.inference.manifests import manifest_of
+from streams.inference.manifests import manifest_of, reconcile
+from streams.inference.model_file import read_model_file
 from tests.unit.inference.trained_models import PandasTrained
 
 NAN = math.nan
@@ -295,7 +296,8 @@ def test_a_feature_whose_training_had_no_category() -> None:
 
 
 def test_data_frames_and_rows_score_the_same(pandas_trained: PandasTrained) -> None:
-    s = FeatureSchema(manifest_of(pandas_trained.text, "m", 1))
+    file = read_model_file(pandas_trained.text)
+    s = FeatureSchema(reconcile(manifest_of(pandas_trained.text, "m", 1), file))
     frame = pandas_trained.frame.astype(object).where(pandas_trained.frame.notna(), None)
     rows = [dict(row) for row in frame.to_dict("records")]
     runtime = LightGBMRuntime(pandas_trained.text)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import InvalidValueError, MalformedError, SchemaMismatchError
-from schemas.models import Feature, Manifest
+from schemas.models import Feature, FileCategories, Manifest
 from streams.inference.manifests import manifest_of, reconcile
 from streams.inference.model_file import read_model_file
 from tests.unit.inference.trained_models import FAST, PandasTrained, Trained, frame
@@ -35,13 +35,16 @@ def test_a_manifest_is_filled_in_from_the_file(trained: Train) -> None:
     assert manifest_of(text, "m", 3, file=file) == manifest_of(text, "m", 3)
 
 
-def test_categories_become_part_of_it(pandas_trained: PandasTrained) -> None:
+CARRIERS = FileCategories("text", 5, ["9E", "AA", "B6", "ü x", "never"])
+
+
+def test_categories_are_described_and_stay_in_the_file(pandas_trained: PandasTrained) -> None:
     assert manifest_of(pandas_trained.text, "m", 1).features == [
         Feature("distance"),
-        Feature("carrier", "category", ["9E", "AA", "B6", "ü x", "never"]),
-        Feature("gate", "category", [3, 5, 90]),
-        Feature("night", "category", [False, True]),
-        Feature("factor", "category", [-2.0, 0.5, 1.5]),
+        Feature("carrier", "category", file_categories=CARRIERS),
+        Feature("gate", "category", file_categories=FileCategories("integer", 3, [3, 5, 90])),
+        Feature("night", "category", file_categories=FileCategories("boolean", 2, [False, True])),
+        Feature("factor", "category", file_categories=FileCategories("number", 3, [-2.0, 0.5, 1.5])),
         Feature("delay"),
     ]
 
@@ -70,7 +73,7 @@ def test_what_the_user_says_wins(pandas_trained: PandasTrained, trained: Train) 
     by_name = {feature.name: feature for feature in manifest.features}
     assert list(by_name) == ["distance", "carrier", "gate", "night", "factor", "delay"]
     assert by_name["delay"] == Feature("delay", min=0, required=True)
-    assert by_name["carrier"] == Feature("carrier", "category", ["9E", "AA", "B6", "ü x", "never"], required=False)
+    assert by_name["carrier"] == Feature("carrier", "category", required=False, file_categories=CARRIERS)
     assert by_name["gate"] == Feature("gate", "int64")
     assert by_name["night"].dtype == "category"
     assert manifest.labels == {"team": "flights"}
@@ -86,7 +89,7 @@ def test_what_the_user_says_wins(pandas_trained: PandasTrained, trained: Train) 
 def test_a_feature_that_names_no_dtype_keeps_that_of_the_file(pandas_trained: PandasTrained, trained: Train) -> None:
     said = {"features": [{"name": "carrier", "required": False}, {"name": "delay", "min": 0}]}
     by_name = {feature.name: feature for feature in manifest_of(pandas_trained.text, "m", 1, said).features}
-    assert by_name["carrier"] == Feature("carrier", "category", ["9E", "AA", "B6", "ü x", "never"], required=False)
+    assert by_name["carrier"] == Feature("carrier", "category", required=False, file_categories=CARRIERS)
     assert by_name["delay"] == Feature("delay", min=0)
     coded = manifest_of(trained("int_coded").text, "m", 1, {"features": [{"name": "Column_5", "required": True}]})
     assert coded.features[5] == Feature("Column_5", "int64", required=True)
@@ -96,13 +99,16 @@ def test_a_feature_that_names_no_dtype_keeps_that_of_the_file(pandas_trained: Pa
             manifest_of(pandas_trained.text, "m", 1, {"features": broken})
 
 
-def test_a_manifest_agrees_with_itself(pandas_trained: PandasTrained) -> None:
+def test_a_manifest_is_completed_by_its_file(pandas_trained: PandasTrained) -> None:
     manifest = manifest_of(pandas_trained.text, "m", 1)
     file = read_model_file(pandas_trained.text)
-    assert reconcile(manifest, file) == manifest
+    complete = reconcile(manifest, file)
+    assert [feature.categories for feature in complete.features[1:5]] == [*map(list, (file.categories or {}).values())]
+    assert reconcile(complete, file) == complete
     again = msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest)
-    assert reconcile(again, file) == manifest
-    assert manifest_of(pandas_trained.text, "m", 1, msgspec.to_builtins(manifest)) == manifest
+    assert reconcile(again, file) == complete
+    for earlier in (manifest, complete):
+        assert manifest_of(pandas_trained.text, "m", 1, msgspec.to_builtins(earlier)) == manifest
 
 
 @pytest.mark.parametrize(
@@ -146,13 +152,18 @@ def test_other_categories_than_the_files_are_refused(pandas_trained: PandasTrain
             manifest_of(pandas_trained.text, "m", 1, given)
 
 
+def test_another_description_than_the_files_is_refused(pandas_trained: PandasTrained) -> None:
+    feature = {"name": "gate", "dtype": "category", "file_categories": {"kind": "integer", "count": 4}}
+    with pytest.raises(SchemaMismatchError, match="'gate' describes other categories"):
+        manifest_of(pandas_trained.text, "m", 1, {"features": [feature]})
+
+
 def test_the_manifest_says_which_features_have_the_files_categories() -> None:
     data = frame()[["distance", "gate"]].assign(size=np.resize([0, 1, 2], 300), age=np.resize([1, 2], 300))
     data["gate"] = data.gate.cat.as_ordered()
     booster = lightgbm.train({**FAST, "objective": "regression"}, lightgbm.Dataset(data, data.distance), 2)
     text = booster.model_to_string().encode()
-    with pytest.raises(SchemaMismatchError, match=r'categories of 1 features.*"dtype": "category"; it names 0'):
+    with pytest.raises(SchemaMismatchError, match=r'pandas categories of 1 features.*"dtype":"category"'):
         manifest_of(text, "m", 1)
     manifest = manifest_of(text, "m", 1, {"features": [{"name": "gate", "dtype": "category"}]})
-    assert manifest.features[1] == Feature("gate", "category", [3, 5, 90])
-    assert reconcile(manifest, read_model_file(text)) == manifest
+    assert reconcile(manifest, read_model_file(text)).features[1] == Feature("gate", "category", [3, 5, 90])

@@ -12,7 +12,7 @@ from schemas.errors import MalformedError, TooLargeError
 from streams.inference.manifests import manifest_of
 from streams.inference.model_file import read_model_file
 from streams.inference.trial import TrialCase, try_models
-from streams.inference.trial_process import TrialLimits
+from streams.inference.trial_limits import TrialLimits
 from tests.unit.inference.trained_models import PandasTrained, Trained
 
 Train = Callable[[str], Trained]

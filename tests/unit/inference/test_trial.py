@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,15 +18,18 @@ import pytest
 from schemas.errors import InternalError, ServerError
 from schemas.models import Feature
 from streams.inference import trial_process
+from streams.inference.confinement import NICENESS, OOM_SCORE
 from streams.inference.manifests import manifest_of
 from streams.inference.trial import TrialCase, try_models
-from streams.inference.trial_process import CaseFile, TrialLimits, Verdict
+from streams.inference.trial_limits import TrialLimits
+from streams.inference.trial_process import CaseFile, Verdict
+from tests.unit.inference.scripted_trial import HANGING_NAME
 from tests.unit.inference.trained_models import KINDS, PandasTrained, Trained
 
 Train = Callable[[str], Trained]
 GOOD = Verdict(True, None, 7)
 SCRIPTED = ("-m", "tests.unit.inference.scripted_trial")
-LIMITS = TrialLimits(memory_bytes=3 * 2**29, cpu_s=1.0, wall_s=5.0)
+LIMITS = TrialLimits(memory_bytes=3 * 2**29, cpu_s=1.0, wall_s=60.0)
 
 
 @pytest.fixture
@@ -113,12 +118,70 @@ def test_a_trial_has_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(environment) <= {
         "PYTHONPATH", "LC_ALL", "LC_CTYPE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LD_LIBRARY_PATH"
     }  # fmt: skip
-    # The three standard ones, the verdicts', and the one that lists them.
-    assert len(descriptors) == 5
+    # The three standard ones, the verdicts', the plan, the model, and the one that lists them.
+    assert len(descriptors) == 7
     assert stdin == os.devnull
-    assert "inferd-trial-" in folder
-    assert not Path(folder).exists()
+    assert folder == "/"
     assert all(line.split()[-3:-1] == ["0", "0"] for line in limits)
+
+
+@pytest.mark.parametrize(
+    "command", ["fork", "start a program", "become a program", "open a socket", "open a pair of sockets"]
+)
+def test_a_trial_starts_nothing_and_reaches_nothing(command: str) -> None:
+    assert obey(command) == [Verdict(False, "cannot be read: Operation not permitted")]
+
+
+def test_a_trial_stands_back(starts: list[Any]) -> None:
+    niceness, oom_score = json.loads((obey("show standing")[0].reason or "").removeprefix("cannot be read: "))
+    assert (niceness, oom_score) == (min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, 19), OOM_SCORE)
+
+
+WORKER = """
+import sys
+from streams.inference.trial import TrialCase, try_models
+try_models([TrialCase(b"say who and hang")], child=("-m", "tests.unit.inference.scripted_trial"))
+"""
+
+
+def test_nothing_is_left_of_a_worker_that_is_killed(tmp_path: Path) -> None:
+    (temporary := tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(Path.cwd())}
+    worker = subprocess.Popen([sys.executable, "-c", WORKER], env=environment)
+    try:
+        until(lambda: bool(_children(worker.pid)))
+        (trial,) = _children(worker.pid)
+        until(lambda: _name_of(trial) == HANGING_NAME)
+    finally:
+        worker.kill()
+        worker.wait()
+    until(lambda: _name_of(trial) in (None, ""))
+    assert list(temporary.iterdir()) == []
+
+
+def _children(pid: int) -> list[int]:
+    return [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+
+
+def _name_of(pid: int) -> str | None:
+    """Its name; None where it has ended."""
+    try:
+        return (
+            None
+            if "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+            else Path(f"/proc/{pid}/comm").read_text()[:-1]
+        )
+    except FileNotFoundError:
+        return None
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_process_that_cannot_start_is_no_models_fault() -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from schemas.limits import Limits
 from streams.inference import trial_process
 from streams.inference.lightgbm import _Booster
 from streams.inference.lightgbm_library import library
 
 
-def load_unchecked(case: trial_process.CaseFile) -> int:
+def load_unchecked(case: trial_process.CaseFile, limits: Limits) -> int:
     booster = _Booster(library(), Path(case.path).read_bytes(), 6, 1)
     booster.predict(np.zeros((2, 6)), 0, 4_096)
     return 1

@@ -19,6 +19,7 @@ from schemas.errors import (
     ServerError,
     VersionNotFoundError,
 )
+from schemas.limits import Limits
 from schemas.models import Alias, Manifest, SplitShare
 from streams.inference.catalog import ServedModel
 from streams.inference.loading import load_model
@@ -208,9 +209,9 @@ def test_a_store_that_is_a_file_is_refused(tmp_path: Path, save_model: SaveModel
 def test_many_threads_load_a_model_once(served: ModelManager, monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[Path] = []
 
-    def load(path: Path, manifest: Manifest, threads: int) -> ServedModel:
+    def load(path: Path, manifest: Manifest, threads: int, limits: Limits) -> ServedModel:
         loads.append(path)
-        return load_model(path, manifest, threads)
+        return load_model(path, manifest, threads, limits)
 
     monkeypatch.setattr(directory_catalog, "load_model", load)
     found: list[object] = []
