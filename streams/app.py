@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import faust
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from schemas.errors import DeadlineExceededError, ModelNotFoundError, ModelNotReadyError
 from schemas.topics import TenantTopics
@@ -31,6 +32,7 @@ from streams.jobs.records import RecordReader
 from streams.jobs.service import JobService
 from streams.lane import Lane
 from streams.measure import LaneMeasures
+from streams.membership import used_twice
 from streams.outlets import Outlets
 from streams.refusals import Refusals
 from streams.serving.custom import Custom
@@ -48,6 +50,7 @@ from streams.watch import StallWatch
 log = structlog.get_logger(__name__)
 
 EXIT_FAILED = 1
+EXIT_SETTINGS = 2
 EXIT_STALLED = 71
 WATCH_INTERVAL_S = 1.0
 STOPPED = "this worker stops and has not come to it: ask again, or another one"
@@ -195,6 +198,8 @@ class Streams:
             await asyncio.wait_for(self._app.stop(), timeout_s)
         except TimeoutError:
             return False
+        except (KafkaError, OSError) as error:  # the group notices by itself
+            log.warning("group_not_left", reason=describe(error))
         return True
 
     async def _run_app(self, app: LaneApp) -> None:
@@ -289,6 +294,9 @@ class Streams:
             self._enter(self._observe_phase())
             if app.crashed:
                 raise app.crash_reason or RuntimeError("faust crashed")
+            if (successor := self._consumer().successor) is not None:
+                self._on_fatal(used_twice(self.settings.group, successor), EXIT_SETTINGS)
+                return
             if self._phase == "running" and not self._consumer().fetching:
                 raise RuntimeError("aiokafka's fetcher has ended")
             stuck = stall.look(self._phase, lane.progress, busy=lane.busy, fault=fault_of(self))

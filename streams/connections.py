@@ -10,9 +10,12 @@
   fetcher's task, and the consumer would never fetch again.
 - A broker that has just been started may answer that the cluster has no broker yet. aiokafka's client accepts that
   answer, and asserts otherwise when it looks for a coordinator.
+- A consumer that stops awaits the requests that it has cancelled, and raises their CancelledError where one of them was
+  waiting to try again: whoever stops it would seem to be cancelled.
 
 Private names used, each covered by `tests/unit/streams/test_connections.py`: `AIOKafkaConnection.send` and `connect`,
-`AIOKafkaClient.bootstrap`, `coordinator_lookup`, `_get_conn` and `_metadata_update` (replaced), which all clients use;
+`AIOKafkaClient.bootstrap`, `coordinator_lookup`, `_get_conn` and `_metadata_update`, `Fetcher.close` (replaced), which
+all clients use; `Fetcher._fetch_task` and `_pending_tasks`;
 `AIOKafkaConnection._writer` and `_sasl_plain_password`; `_security_protocol`, `_sasl_plain_username` and `_ssl_context`
 of both; `AIOKafkaClient._conns` and `_bootstrap_servers`; `ClusterMetadata._bootstrap_brokers`.
 """
@@ -28,12 +31,14 @@ from typing import Any
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts
+from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import BrokerMetadata
 
 from schemas.connection import KafkaConnection, read_password
 from streams.attempts import Attempts, Servers, Target
+from streams.cancelling import cancelled
 from streams.tls import RenewingContext, files_of, tls_context
 from streams.unreachable import Reason, reason_of
 
@@ -50,6 +55,7 @@ _stock_lookup: Any = AIOKafkaClient.coordinator_lookup
 _stock_bootstrap: Any = AIOKafkaClient.bootstrap
 _stock_get_conn: Any = AIOKafkaClient._get_conn
 _stock_metadata_update: Any = AIOKafkaClient._metadata_update
+_stock_close_fetcher: Any = Fetcher.close
 _attempts = Attempts()
 _bootstrap_servers: ContextVar[Servers] = ContextVar("bootstrap_servers", default=())
 """Of the client that connects; its connections do not know them."""
@@ -80,6 +86,8 @@ def install() -> None:
     client: Any = AIOKafkaClient
     client.coordinator_lookup, client.bootstrap = _coordinator_lookup, _bootstrap
     client._get_conn, client._metadata_update = _get_conn, _metadata_update
+    fetcher: Any = Fetcher
+    fetcher.close = _close_fetcher
 
 
 def why_unreachable(connection: KafkaConnection) -> tuple[str, Reason] | None:
@@ -184,6 +192,14 @@ async def _update_from(connection: AIOKafkaConnection, request: MetadataRequest,
         return False
     metadata.update_metadata(response)
     return True
+
+
+async def _close_fetcher(fetcher: Any) -> None:
+    """As aiokafka's own, once its tasks have ended."""
+    await cancelled({fetcher._fetch_task})
+    await cancelled(fetcher._pending_tasks)
+    fetcher._pending_tasks.clear()
+    await _stock_close_fetcher(fetcher)
 
 
 def _bootstrap_nodes(client: Any) -> list[str]:

@@ -32,6 +32,7 @@ from faust.transport.consumer import RecordMap
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from streams import membership
 from streams.inference.micro_batch import Record
 
 log = structlog.get_logger(__name__)
@@ -98,6 +99,7 @@ class LoopConsumerThread(driver.AIOKafkaConsumerThread):
         self.set_shutdown()
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
+        membership.install()
         consumer = super()._create_worker_consumer(transport)
         # A producer's aborted transaction is no request; Faust reads uncommitted unless it is transactional itself.
         consumer._isolation_level = "read_committed"  # noqa: SLF001
@@ -161,6 +163,14 @@ class LaneConsumer(driver.Consumer):
         # A topic that we may see again is not known until then.
         self.aiokafka._client.force_metadata_update()  # noqa: SLF001
         coordinator.request_rejoin()
+
+    @property
+    def successor(self) -> str | None:
+        """The member that joined with our instance id after us; None where there is none."""
+        with contextlib.suppress(ConsumerNotStarted):
+            if coordinator := self.aiokafka._coordinator:  # noqa: SLF001
+                return membership.successor_of(coordinator)
+        return None
 
     def _new_consumer_thread(self) -> LoopConsumerThread:
         return LoopConsumerThread(self, loop=self.loop, beacon=self.beacon)

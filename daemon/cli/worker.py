@@ -12,6 +12,7 @@ from daemon.cli.options import output_option, with_local_broker
 from daemon.cli.output import OutputFormat, write_json
 from daemon.cli.setting_flags import SettingsCommand, setting_flags, worker_settings
 from daemon.leave import end_within
+from daemon.stop_signals import StopSignals
 
 EXIT_TIMEOUT_S = 3.0
 
@@ -29,7 +30,10 @@ def worker(output: OutputFormat, **flags: Any) -> None:
     72 the event loop stood still, 130 or 143 a second signal.
     """
     settings = with_local_broker(worker_settings(flags))
-    from daemon.process import Parts, run_worker
+    with StopSignals() as early:  # modules take a second or two to load
+        from daemon.process import Parts, run_worker
+    if early.name is not None:
+        return
 
     def say_where(url: str) -> None:
         if output == "json":

@@ -14,6 +14,7 @@ import pytest
 import uvloop
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.conn import AIOKafkaConnection
+from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 from aiokafka.protocol.metadata import MetadataRequest
 
@@ -43,6 +44,7 @@ REPLACED: list[tuple[Any, str, Any]] = [
     (AIOKafkaClient, "bootstrap", connections._stock_bootstrap),
     (AIOKafkaClient, "_get_conn", connections._stock_get_conn),
     (AIOKafkaClient, "_metadata_update", connections._stock_metadata_update),
+    (Fetcher, "close", connections._stock_close_fetcher),
 ]
 
 
@@ -291,6 +293,29 @@ async def test_a_password_file_is_read_for_each_connection(tmp_path: Path, monke
     with pytest.raises(FileNotFoundError):
         await AIOKafkaConnection(HOST, 1, **options).connect()
     assert seen == ["old", "new"]
+
+
+def fetcher_that_waits_to_try_again() -> Any:
+    """Its broker is away: a fetch has failed, and sleeps."""
+    fetcher: Any = Fetcher.__new__(Fetcher)
+    fetcher._fetch_task = asyncio.ensure_future(asyncio.Event().wait())
+    fetcher._pending_tasks = {asyncio.ensure_future(asyncio.sleep(60))}
+    fetcher._fetch_waiters = set()
+    return fetcher
+
+
+async def test_stock_fetchers_raise_the_cancellation_of_their_tasks() -> None:
+    fetcher = fetcher_that_waits_to_try_again()
+    with pytest.raises(asyncio.CancelledError):
+        await fetcher.close()
+
+
+async def test_a_fetcher_closes_although_its_broker_is_away() -> None:
+    connections.install()
+    fetcher = fetcher_that_waits_to_try_again()
+    tasks = {fetcher._fetch_task, *fetcher._pending_tasks}
+    await fetcher.close()
+    assert all(task.cancelled() for task in tasks)
 
 
 def test_every_client_of_ours_has_these_options() -> None:
