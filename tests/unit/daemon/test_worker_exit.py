@@ -100,6 +100,25 @@ def worker(children: Callable[..., Child]) -> Callable[..., Child]:
     return start
 
 
+SIGNALLED_WHILE_LOADING = """
+import builtins, os, signal, sys
+import_module = builtins.__import__
+def load(name, *more, **options):
+    if name == "daemon.process":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return import_module(name, *more, **options)
+builtins.__import__ = load
+sys.argv = ["inferd", "worker", "--http-port", "0", "--broker", "127.0.0.1:1"]
+from daemon.cli import main
+main()
+"""
+
+
+def test_a_signal_counts_while_modules_load(children: Callable[..., Child]) -> None:
+    child = children("-c", SIGNALLED_WHILE_LOADING)
+    assert (child.code(), child.err) == (0, "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_it_in_order(worker: Callable[..., Child], number: signal.Signals) -> None:
     child = worker("work")
