@@ -28,7 +28,7 @@ from inferd.pending import PendingRequests
 from inferd.pipeline import sent_ahead
 from schemas.connection import KafkaConnection
 from schemas.frames import frame_items, is_frame
-from schemas.headers import Encoding, RawHeaders
+from schemas.headers import ROW_ERRORS, Encoding, RawHeaders
 from schemas.jobs import ChunkResult, JobStatus
 from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.manifest_checks import check_alias
@@ -104,16 +104,18 @@ class Client:
         outputs: Sequence[Output] | None = None,
         key: str | bytes | None = None,
         headers: Mapping[str, str | bytes] | None = None,
+        row_errors: bool = False,
         timeout_s: float = TIMEOUT_S,
     ) -> Prediction:
         """What the model says to a row (list or dict), to rows, to an array (rows, features), or to a data frame.
 
         `model_id` is `name`, `name:version` or `name@alias`; `key` becomes the record's key, so that requests of one
         key are answered in order. Headers such as `deadline` and `correlation-id` go along.
-        Raises the typed `InferenceError` that the worker answered with (after sending again what may pass, such as
-        `model_not_ready`), or `ResultTimeoutError`.
+        With `row_errors` a bad row among several fails alone: `errors` of the prediction names it, and its values are
+        None. Raises the typed `InferenceError` that the worker answered with (after sending again what may pass, such
+        as `model_not_ready`), or `ResultTimeoutError`.
         """
-        call = Call(model_id, input_data, outputs, _bytes(key), _raw_headers(headers))
+        call = Call(model_id, input_data, outputs, _bytes(key), _raw_headers(headers, row_errors=row_errors))
         result = await self._exchange.result(await self._exchange.send(call, timeout_s))
         if isinstance(result, Failure):
             raise result.error()
@@ -126,16 +128,18 @@ class Client:
         *,
         outputs: Sequence[Output] | None = None,
         headers: Mapping[str, str | bytes] | None = None,
+        row_errors: bool = False,
         timeout_s: float = TIMEOUT_S,
         window: int = WINDOW,
     ) -> AsyncGenerator[Result, None]:
         """The result of each item of `rows` (each is one request's `input_data`), in their order; of a data frame, the
         result of each row.
 
-        What a worker refuses comes as a `Failure` among the results. At most `window` requests are on their way at a
+        What a worker refuses comes as a `Failure` among the results; with `row_errors` a bad row of an item fails
+        alone. At most `window` requests are on their way at a
         time. `ResultTimeoutError` when a result did not come within `timeout_s` of its request.
         """
-        raw_headers = _raw_headers(headers)
+        raw_headers = _raw_headers(headers, row_errors=row_errors)
         calls = partial(Call, model_id, outputs=outputs, headers=raw_headers)
 
         async def send(item: Any) -> SentCall:
@@ -305,5 +309,8 @@ def _bytes(text: str | bytes | None) -> bytes | None:
     return text.encode() if isinstance(text, str) else text
 
 
-def _raw_headers(headers: Mapping[str, str | bytes] | None) -> RawHeaders:
-    return tuple((name, value.encode() if isinstance(value, str) else value) for name, value in (headers or {}).items())
+def _raw_headers(headers: Mapping[str, str | bytes] | None, *, row_errors: bool = False) -> RawHeaders:
+    given = tuple(
+        (name, value.encode() if isinstance(value, str) else value) for name, value in (headers or {}).items()
+    )
+    return (*given, (ROW_ERRORS, b"true")) if row_errors else given

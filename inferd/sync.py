@@ -76,11 +76,20 @@ class SyncClient:
         outputs: Sequence[Output] | None = None,
         key: str | bytes | None = None,
         headers: Mapping[str, str | bytes] | None = None,
+        row_errors: bool = False,
         timeout_s: float = TIMEOUT_S,
     ) -> Prediction:
         """As `Client.predict`."""
         return self._wait(
-            self._client.predict(model_id, input_data, outputs=outputs, key=key, headers=headers, timeout_s=timeout_s)
+            self._client.predict(
+                model_id,
+                input_data,
+                outputs=outputs,
+                key=key,
+                headers=headers,
+                row_errors=row_errors,
+                timeout_s=timeout_s,
+            )
         )
 
     def predict_many(
@@ -90,12 +99,19 @@ class SyncClient:
         *,
         outputs: Sequence[Output] | None = None,
         headers: Mapping[str, str | bytes] | None = None,
+        row_errors: bool = False,
         timeout_s: float = TIMEOUT_S,
         window: int = WINDOW,
     ) -> Iterator[Result]:
         """As `Client.predict_many`; `rows` is iterated over in the client's own thread."""
         results = self._client.predict_many(
-            model_id, rows, outputs=outputs, headers=headers, timeout_s=timeout_s, window=window
+            model_id,
+            rows,
+            outputs=outputs,
+            headers=headers,
+            row_errors=row_errors,
+            timeout_s=timeout_s,
+            window=window,
         )
         return self._iterate(results)
 

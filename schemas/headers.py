@@ -22,6 +22,7 @@ CONTENT_TYPE_HEADERS: dict[Encoding, tuple[str, bytes]] = {
 }
 REPLY_TO = "reply-to"
 DEADLINE = "deadline"
+ROW_ERRORS = "row-errors"
 PASSED_THROUGH = ("correlation-id", "traceparent", "tracestate")
 """Of the headers that a result carries, those that have room before any other."""
 CLOUD_EVENT_ID = "ce_id"
@@ -47,6 +48,8 @@ class RequestHeaders(msgspec.Struct, frozen=True):
     reply_to: str | None = None
     deadline_ms: int | None = None
     """Unix milliseconds."""
+    row_errors: bool = False
+    """A bad row of many fails alone."""
 
 
 NO_HEADERS = RequestHeaders()
@@ -55,9 +58,9 @@ NO_HEADERS = RequestHeaders()
 def parse_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -> RequestHeaders:
     """What the headers of a request mean, and which of them its result carries.
 
-    `content-type`, `reply-to` and `deadline` mean something, in any case of letters; without a value they do not. All
-    others are carried as they are, but for the reserved ones. `InvalidHeaderError` for too many or too large headers,
-    and for a meaningful one that is not what it must be, or comes twice with different values;
+    `content-type`, `reply-to`, `deadline` and `row-errors` mean something, in any case of letters; without a value they
+    do not. All others are carried as they are, but for the reserved ones. `InvalidHeaderError` for too many or too
+    large headers, and for a meaningful one that is not what it must be, or comes twice with different values;
     `UnsupportedContentTypeError`. Each error names the header.
     """
     if not headers:
@@ -163,9 +166,17 @@ def _parse_deadline(value: bytes) -> int:
     return int(text)
 
 
+def _parse_row_errors(value: bytes) -> bool:
+    text = _text(ROW_ERRORS, value)
+    if text not in ("true", "false"):
+        raise InvalidHeaderError(f"header {ROW_ERRORS}: {text[:80]!r} is neither true nor false")
+    return text == "true"
+
+
 _PARSED: dict[str, tuple[str, Callable[[bytes], Any]]] = {
     CONTENT_TYPE: ("encoding", parse_content_type),
     REPLY_TO: ("reply_to", _parse_reply_to),
     DEADLINE: ("deadline_ms", _parse_deadline),
+    ROW_ERRORS: ("row_errors", _parse_row_errors),
 }
 _FIRST = {*PASSED_THROUGH, RELATED_CLOUD_EVENT_ID}

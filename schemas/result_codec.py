@@ -12,7 +12,7 @@ from schemas.headers import Encoding
 from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.nesting import check_nesting
 from schemas.requests import OUTPUTS, Scalar
-from schemas.results import Failure, Prediction, Result
+from schemas.results import Failure, Prediction, Result, RowError
 from schemas.strict import DECODE_ERRORS, check_size, depth_fault, printable, refusal
 from schemas.strict_json import repeats_key
 from schemas.strict_msgpack import header
@@ -54,6 +54,7 @@ _INTEGER = _decoders(int)
 _VALUES = _decoders(_Values)
 _ERROR = _decoders(_ErrorFields)
 _IDENTITY = _decoders(_Identity)
+_ROW_ERRORS = _decoders(list[RowError])
 
 
 def encode_result(result: Result, encoding: Encoding) -> bytes:
@@ -65,6 +66,8 @@ def encode_result(result: Result, encoding: Encoding) -> bytes:
     if isinstance(result, Prediction):
         fields = {"id": result.id, "model_id": result.model_id, "version": result.version, "digest": result.digest}
         fields.update(result.outputs)
+        if result.errors is not None:
+            fields["errors"] = result.errors
     else:
         error = {"code": result.code, "message": result.message, "retryable": result.retryable}
         fields = {"id": result.id, "model_id": result.model_id, "error": error}
@@ -107,6 +110,7 @@ def _prediction(fields: Mapping[str, msgspec.Raw], encoding: Encoding, limits: L
         version=_field(fields, "version", _INTEGER, encoding, limits),
         digest=_field(fields, "digest", _TEXT, encoding, limits),
         outputs={name: _field(fields, name, _VALUES, encoding, limits) for name in names},
+        errors=_field(fields, "errors", _ROW_ERRORS, encoding, limits) if "errors" in fields else None,
     )
 
 

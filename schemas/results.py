@@ -9,14 +9,30 @@ import msgspec
 from schemas.errors import ModelServingError, error_of_code
 
 
+class RowError(msgspec.Struct, frozen=True):
+    """Why a row of a request has no prediction."""
+
+    row: int
+    code: str
+    message: str
+
+    def error(self) -> ModelServingError:
+        """The typed error that it stands for."""
+        return error_of_code(self.code, self.message)
+
+
 class Prediction(msgspec.Struct, frozen=True):
-    """What a model version said to a request: `outputs` in the order asked for, values or lists of them."""
+    """What a model version said to a request: `outputs` in the order asked for, values or lists of them.
+
+    `errors`, in the order of rows, where the request asked for them; the lists have None for those rows.
+    """
 
     id: str
     model_id: str
     version: int
     digest: str
     outputs: dict[str, Any]
+    errors: list[RowError] | None = None
 
 
 class Failure(msgspec.Struct, frozen=True):

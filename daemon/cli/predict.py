@@ -101,8 +101,7 @@ def predict(ctx: click.Context, /, target: Target, **options: object) -> None:
     """Predict rows with MODEL (NAME, NAME:VERSION or NAME@ALIAS), through Kafka, in their order.
 
     Rows are a JSON row, a CSV file (its header names the features, empty is missing), an NDJSON file (a row a line, or
-    an array of rows), a Parquet file, or NDJSON on standard input; CSV and NDJSON also as gzip. With --batch-rows, a
-    bad row fails its whole request.
+    an array of rows), a Parquet file, or NDJSON on standard input; CSV and NDJSON also as gzip.
 
     Exit code 1 if any row failed.
     """
@@ -124,6 +123,7 @@ async def _predict(target: Target, options: PredictOptions) -> Tally:
             client.predict_many,
             options.model,
             outputs=options.outputs,
+            row_errors=options.batch_rows > 1,
             timeout_s=options.timeout_s,
             window=options.window,
         )

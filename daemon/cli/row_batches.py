@@ -37,9 +37,12 @@ class RowBatch:
 
     def outcomes(self, result: Result) -> Iterator[Outcome]:
         """One a row."""
+        bad = {} if isinstance(result, Failure) else {each.row: each.error() for each in result.errors or ()}
         for place in range(len(self.rows)):
             if isinstance(result, Failure):
                 yield Outcome(self.first + place, {}, error=result.error())
+            elif place in bad:
+                yield Outcome(self.first + place, {}, error=bad[place])
             else:
                 yield Outcome(self.first + place, self._values(result.outputs, place), result.version)
 

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from schemas.jobs import JobStatus
 from schemas.requests import ID_PATTERN, NAME_PATTERN, Output, Scalar
+from schemas.results import RowError
 from streams.snapshot import WaitSnapshot
 
 REFERENCE_PATTERN = rf"^{NAME_PATTERN}(:[1-9][0-9]{{0,8}}|@{NAME_PATTERN})?$"
@@ -49,6 +50,7 @@ class PredictionAnswer(Struct):
     raw: Any = UNSET
     contributions: Any = UNSET
     leaves: Any = UNSET
+    errors: list[RowError] | UnsetType = UNSET
 
 
 class JobBody(Struct, forbid_unknown_fields=True):

@@ -115,6 +115,9 @@ DEADLINE = Parameter(
     Annotated[int, Meta(ge=0, le=DEADLINE_MS_MAX)],
     "Unix milliseconds; past it the request is not scored",
 )
+ROW_ERRORS = Parameter(
+    "row_errors", "query", Literal["true", "false"], "a bad row of several fails alone, and is named in errors"
+)
 CORRELATION = Parameter("correlation-id", "header", str, "comes back with the answer")
 CHALLENGE = Parameter(
     "challenge",
@@ -165,7 +168,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body={JSON: PredictionBody, MSGPACK: PredictionBody},
         answers={200: PredictionAnswer},
         media_types=(JSON, MSGPACK),
-        parameters=(MODEL, TENANT, DEADLINE, CORRELATION),
+        parameters=(MODEL, TENANT, ROW_ERRORS, DEADLINE, CORRELATION),
         errors=(*MODELS, *BODY, *VALUES, ModelNotReadyError, DeadlineExceededError),
     ),
     Operation(

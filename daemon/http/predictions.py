@@ -21,7 +21,7 @@ from daemon.http.bodies import encoding_of, read_body
 from daemon.http.errors import SAFE_HEADERS, typed_response
 from daemon.http.services import Predictions
 from schemas.errors import DeadlineExceededError, InternalError, InvalidHeaderError, MalformedError, error_of_code
-from schemas.headers import CONTENT_TYPE, CONTENT_TYPES, DEADLINE, PASSED_THROUGH, Encoding
+from schemas.headers import CONTENT_TYPE, CONTENT_TYPES, DEADLINE, PASSED_THROUGH, ROW_ERRORS, Encoding
 from schemas.requests import ModelReference
 
 PREDICTIONS: web.AppKey[Predictions] = web.AppKey("predictions", Predictions)
@@ -98,6 +98,8 @@ def record_headers(request: web.Request, encoding: Encoding, timeout_s: float) -
     """The headers of the record that the request would be: its deadline is its own, or that of the time-out."""
     headers: Headers = [(CONTENT_TYPE, MEDIA_TYPES[encoding].encode())]
     headers += named_headers(request, RECORD_HEADERS)
+    if (row_errors := request.query.get("row_errors")) is not None:
+        headers.append((ROW_ERRORS, _bytes(row_errors)))
     if DEADLINE not in request.headers:
         headers.append((DEADLINE, b"%d" % ((time.time() + timeout_s) * 1_000)))
     return headers

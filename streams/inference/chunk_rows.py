@@ -88,7 +88,7 @@ def _typed(
 ) -> ScorableRows:
     """Rows through the typed decoder; `places` says where they are among all."""
     try:
-        if rows and all(_is_row(row, encoding) for row in rows):
+        if rows and all(is_row(row, encoding) for row in rows):
             return ScorableRows(features.matrix(decode_input_data(array_of(rows, encoding), encoding, limits)))
     except InferenceError:
         pass
@@ -138,7 +138,7 @@ def _of_tensor(
 
 def one_row(row: bytes, encoding: Encoding, limits: Limits) -> InputData:
     """A row by itself, decoded; what `decode_input_data` raises, and `MalformedError` where it is no row."""
-    if not _is_row(row, encoding):
+    if not is_row(row, encoding):
         raise MalformedError(f"row 0 is {_NO_ROW}")
     return decode_input_data(array_of([row], encoding), encoding, limits)
 
@@ -174,7 +174,8 @@ def renumbered(error: ModelServingError, number: int) -> ModelServingError:
     return type(error)(_ROW.sub(rf"\g<1>row {number}", error.message))
 
 
-def _is_row(row: bytes, encoding: Encoding) -> bool:
+def is_row(row: bytes, encoding: Encoding) -> bool:
+    """Whether an encoded value is an array or a map, which its scoring decides about further."""
     if encoding == "json":
         return row[:1] in (b"[", b"{")
     return header(row)[0] in ("array", "map")

@@ -16,12 +16,13 @@ from schemas.errors import InternalError, InvalidValueError, ModelServingError, 
 from schemas.headers import NO_HEADERS, Encoding, RequestHeaders
 from schemas.limits import Limits
 from schemas.requests import Output, default_id
-from schemas.results import Failure
+from schemas.results import Failure, Prediction
 from streams.inference.cache import PredictionCache, RowLookup
 from streams.inference.cache_partition import Change
 from streams.inference.catalog import ServedModel
 from streams.inference.distinct import distinct_rows
 from streams.inference.encoding import ResultTemplate
+from streams.inference.row_errors import RowErrors
 from streams.inference.runtime import Arrays, Matrix
 
 
@@ -211,6 +212,8 @@ class MicroBatch:
         self.records = [record for _, records in work for record in records]
         self.groups: list[Group] = []
         self.headers: dict[int, RequestHeaders] = {}
+        self.row_errors: dict[int, RowErrors] = {}
+        """Of requests that ask for an error of each bad row."""
         self._limits = limits
         self._partitions = [partition for partition, _ in work]
         self._starts = list(accumulate((len(records) for _, records in work), initial=0))
@@ -349,6 +352,12 @@ class MicroBatch:
 
     def _place(self, group: Group, template: ResultTemplate, columns: dict[Output, list[Any]], unfit: Any) -> None:
         for place, rows in enumerate(group.spans()):
+            if (index := group.indexes[place]) in self.row_errors:
+                parts = [columns[output][rows] for output in group.outputs]
+                self.put_rows(
+                    index, group.ids[place], group.model, group.outputs, parts, None if unfit is None else unfit[rows]
+                )
+                continue
             if unfit is not None and unfit[rows].any():
                 row = int(np.argmax(unfit[rows]))
                 error = InvalidValueError(f"the model's output for row {row} is not a finite number")
@@ -358,10 +367,29 @@ class MicroBatch:
             values = [part[0] for part in parts] if group.singles[place] else parts
             self.put(group, place, template.render(group.ids[place], values))
 
-    def _refuse_size(self, group: Group, place: int, size: int) -> None:
+    def put_rows(
+        self,
+        index: int,
+        request_id: str,
+        model: ServedModel,
+        outputs: tuple[Output, ...],
+        parts: Sequence[Sequence[Any]],
+        unfit: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Makes the values of scored rows, and the errors of the others, the result of record `index`."""
+        columns, errors = self.row_errors[index].columns(outputs, parts, unfit)
+        manifest = model.manifest
+        prediction = Prediction(request_id, manifest.model_id, manifest.version, manifest.sha256, columns, errors)
+        result = self._values[index] = encode_result(prediction, self.headers_of(index).encoding)
+        if len(result) > self._limits.result_bytes_max:
+            self.fail(index, self._too_large(len(result)), request_id, manifest.model_id)
+
+    def _too_large(self, size: int) -> TooLargeError:
         limit = self._limits.result_bytes_max
-        error = TooLargeError(f"the result has {size} bytes, the limit is {limit}: ask for fewer rows or outputs")
-        self.fail_member(group, place, error)
+        return TooLargeError(f"the result has {size} bytes, the limit is {limit}: ask for fewer rows or outputs")
+
+    def _refuse_size(self, group: Group, place: int, size: int) -> None:
+        self.fail_member(group, place, self._too_large(size))
 
     def fail_member(self, group: Group, place: int, error: ModelServingError) -> None:
         """Makes a typed error the result of request `place` of the group."""

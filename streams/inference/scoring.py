@@ -14,7 +14,15 @@ from typing import Final, Literal, cast
 import msgspec
 import numpy as np
 
-from schemas.codec import DECODE_ERRORS, decode_msgpack_envelope, decode_request, parse_reference, request_identity
+from schemas.codec import (
+    DECODE_ERRORS,
+    check_envelope,
+    decode_envelope,
+    decode_msgpack_envelope,
+    decode_request,
+    parse_reference,
+    request_identity,
+)
 from schemas.dead_letters import check_keepable
 from schemas.errors import (
     DeadlineExceededError,
@@ -36,6 +44,7 @@ from streams.inference.cache import PredictionCache
 from streams.inference.catalog import ModelCatalog, ServedModel
 from streams.inference.custom import Ask, custom_group
 from streams.inference.micro_batch import MicroBatch, Outcome, Record, Work, internal_error
+from streams.inference.row_errors import OF_ROWS, RowErrors, rows_apart
 from streams.inference.vectorised import gather, valid_ids
 
 UNDECODABLE: Final = (
@@ -223,18 +232,46 @@ class Scorer:
             model = self._catalog.resolve(request.model, record.key or request_id.encode())
             _check_outputs(model, request.outputs)
             if self._ask is not None:
+                _refuse_row_errors(batch.headers_of(index))
                 batch.groups.append(custom_group(self._ask, model, request, index, request_id, encoding))
                 return
             matrix = model.features.matrix(request.input_data)
             self._check_result_size(model, request.outputs, len(matrix))
         except InferenceError as error:
-            self._refuse(batch, index, record, request, error)
+            if not (isinstance(error, OF_ROWS) and self._answer_rows_apart(batch, index, record)):
+                self._refuse(batch, index, record, request, error)
         except Exception as fault:  # noqa: BLE001  # no record may stop its partition
             batch.fault(fault)
             self._refuse(batch, index, record, request, internal_error(fault))
         else:
             single = getattr(request.input_data, "single", False)
+            if batch.headers_of(index).row_errors and not single:
+                batch.row_errors[index] = RowErrors(len(matrix))
             batch.group(model, request.outputs, encoding).add(index, request_id, matrix, single=single)
+
+    def _answer_rows_apart(self, batch: MicroBatch, index: int, record: Record) -> bool:
+        """Whether a refused request has asked for an error of each bad row, and is answered so."""
+        headers = batch.headers_of(index)
+        if not headers.row_errors or self._ask is not None:
+            return False
+        try:
+            envelope = decode_envelope(record.value, headers.encoding, self.limits)
+            given_id, reference, outputs = check_envelope(envelope, self.limits)
+            request_id = batch.id_of(index, given_id)
+            model = self._catalog.resolve(reference, record.key or request_id.encode())
+            _check_outputs(model, outputs)
+            found = rows_apart(record.value, headers.encoding, model.features, self.limits)
+            if found is None:
+                return False
+            self._check_result_size(model, outputs, found[1].count)
+        except InferenceError:
+            return False
+        matrix, batch.row_errors[index] = found
+        if len(matrix):
+            batch.group(model, outputs, headers.encoding).add(index, request_id, matrix, single=False)
+        else:
+            batch.put_rows(index, request_id, model, outputs, [[] for _ in outputs])
+        return True
 
     def _check_result_size(self, model: ServedModel, outputs: Sequence[Output], rows: int) -> None:
         """Before anything is allocated for it: a value takes a byte at least."""
@@ -268,6 +305,11 @@ def _check_readable(record: Record) -> None:
     refusal: InferenceError | None = getattr(record, "refusal", None)
     if refusal is not None:
         raise refusal
+
+
+def _refuse_row_errors(headers: RequestHeaders) -> None:
+    if headers.row_errors:
+        raise InvalidHeaderError("header row-errors: this worker's own predictor answers whole requests; leave it out")
 
 
 def _check_outputs(model: ServedModel, outputs: Sequence[Output]) -> None:

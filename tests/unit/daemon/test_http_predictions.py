@@ -77,6 +77,13 @@ async def test_headers_go_along_and_the_correlation_comes_back(client: Client, w
     }
 
 
+async def test_bad_rows_fail_alone_where_the_query_asks_for_it(client: Client, worker: FakeWorker) -> None:
+    assert (await client.post("/predict/churn?row_errors=true", json={"input_data": [[1, 2]]})).status == 200
+    assert worker.predictions.asked[0][2]["row-errors"] == b"true"
+    answer = await client.post("/predict/churn?row_errors=1", json={"input_data": [[1, 2]]})
+    assert (answer.status, (await answer.json())["error"]["code"]) == (400, "invalid_header")
+
+
 async def test_a_correlation_that_no_answer_can_carry_is_refused(client: Client, worker: FakeWorker) -> None:
     reader, writer = await asyncio.open_connection(client.host, client.port)
     writer.write(

@@ -1,0 +1,64 @@
+"""Requests of rows that ask for an error of each bad row: the others are scored, as in jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from schemas.envelope import decode_envelope
+from schemas.errors import InferenceError, InvalidValueError, MalformedError, ModelServingError, SchemaMismatchError
+from schemas.headers import Encoding
+from schemas.job_rows import row_batch
+from schemas.limits import Limits
+from schemas.requests import Output
+from schemas.results import RowError
+from streams.inference.chunk_rows import is_row, scorable_rows
+from streams.inference.features import FeatureSchema
+from streams.inference.runtime import Matrix
+
+OF_ROWS = (InvalidValueError, MalformedError, SchemaMismatchError)
+"""Errors that may be those of single rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowErrors:
+    """Of a request of `count` rows, those that are not scored."""
+
+    count: int
+    errors: dict[int, ModelServingError] = field(default_factory=dict)
+
+    def columns(
+        self, outputs: Sequence[Output], parts: Sequence[Sequence[Any]], unfit: NDArray[Any] | None
+    ) -> tuple[dict[str, Any], list[RowError]]:
+        """Lists of `count` values, None for rows without, and the errors of these; `parts` are those of scored rows,
+        and `unfit` says which of these the model gave no finite number for."""
+        scored = [row for row in range(self.count) if row not in self.errors]
+        errors = dict(self.errors)
+        for place, row in enumerate(scored):
+            if unfit is not None and unfit[place]:
+                errors[row] = InvalidValueError(f"the model's output for row {row} is not a finite number")
+        columns: dict[str, Any] = {}
+        for output, part in zip(outputs, parts, strict=True):
+            values = dict(zip(scored, part, strict=True))
+            columns[output] = [None if row in errors else values[row] for row in range(self.count)]
+        return columns, [RowError(row, error.code, error.message) for row, error in sorted(errors.items())]
+
+
+def rows_apart(
+    value: bytes | None, encoding: Encoding, features: FeatureSchema, limits: Limits
+) -> tuple[Matrix, RowErrors] | None:
+    """The rows of a refused request that are fit, and the errors of the others; None where it is no list of rows, or
+    too large."""
+    try:
+        raw = bytes(decode_envelope(value, encoding, limits).input_data)
+        batch = row_batch(raw, encoding, limits)
+        within = batch.count <= limits.rows_max and batch.count * features.n_features <= limits.values_max
+        if not within or (batch.tensor is None and not any(is_row(row, encoding) for row in batch.rows())):
+            return None
+        rows = scorable_rows(raw, encoding, features, limits, range(batch.count))
+    except InferenceError:
+        return None
+    return rows.matrix, RowErrors(batch.count, rows.errors)
