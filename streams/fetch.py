@@ -34,6 +34,7 @@ from faust.types import TP
 
 from streams import membership
 from streams.inference.micro_batch import Record
+from streams.record_batches import UnreadableLogError
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +62,9 @@ class Intake(Protocol):
 
     def feed(self, tp: TopicPartition, records: Records) -> None:
         """Takes over a fetched batch, or drops what it does not own or has seen."""
+
+    def unreadable(self, tp: TopicPartition, reason: str) -> None:
+        """The log of a partition cannot be read any further."""
 
     def suspect(self) -> None:
         """A fetch was cut short: what it had consumed may be missing from the next one."""
@@ -186,6 +190,10 @@ class LaneConsumer(driver.Consumer):
             return {}
         try:
             fetched = await super()._getmany(cast(set[TP], active), timeout)
+        except UnreadableLogError as error:
+            self.intake.suspect()
+            self.intake.unreadable(error.tp, str(error.args[0]))
+            return {}
         except (GroupAuthorizationFailedError, TopicAuthorizationFailedError):
             self.intake.suspect()
             cast(LaneApp, self.app).denied()

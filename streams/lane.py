@@ -39,6 +39,8 @@ log = structlog.get_logger(__name__)
 
 IDLE_INTERVAL_S = 1.0
 STEP_OF_PUBLISHING: dict[Kind, Step] = {"requests": "respond", "chunks": "store"}
+UNREADABLE_S = 5.0
+"""After how long a log that could not be read is tried again."""
 REPLY_LATE_S = 2.0
 """A reply that is not acknowledged for so long has its topic looked at."""
 SHARE_PAUSE_S_MAX = 1.0
@@ -84,6 +86,8 @@ class Lane:
         self._generation = -1
         """Of the membership that assigned them."""
         self._gaps = Gaps()
+        self._unreadable: dict[TopicPartition, tuple[str, float]] = {}
+        """Partitions whose log cannot be read further: why, and when that is tried again."""
         self._epoch = 0
         self._paused = self._draining = False
         self._requests_came = False
@@ -169,7 +173,7 @@ class Lane:
     @property
     def fault(self) -> str | None:
         """What work waits for, in words; None while all is well."""
-        return self._faults.current
+        return self._faults.current or next((reason for reason, _ in self._unreadable.values()), None)
 
     def on_denied(self, denied: Callable[[], None]) -> None:
         """Has `denied` called where the broker refuses something for want of a right."""
@@ -215,7 +219,9 @@ class Lane:
         ours = {tp for tp in tps if tp.topic in self._stages}
         if self._paused or self._draining:
             return ours
-        return without_room(ours, self.partitions, self._settings.buffer_bytes_max)
+        now = time.monotonic()
+        unreadable = {tp for tp in ours if now < self._unreadable.get(tp, ("", 0.0))[1]}
+        return unreadable | without_room(ours, self.partitions, self._settings.buffer_bytes_max)
 
     async def wait_for_room(self, timeout_s: float) -> None:
         self._room.clear()
@@ -228,6 +234,7 @@ class Lane:
         partition = self.partitions.get(tp)
         if partition is None or partition.closed or self._paused or not records:
             return
+        self._unreadable.pop(tp, None)
         queued, expected = partition.queued, partition.next_fetch
         back_to = partition.offer(records)
         if back_to is not None:
@@ -244,6 +251,12 @@ class Lane:
         """There is work that was not fetched."""
         for work in self._work.values():
             work.set()
+
+    def unreadable(self, tp: TopicPartition, reason: str) -> None:
+        """The log of a partition cannot be read further: says so, and reads the others; this one is tried again."""
+        if tp not in self._unreadable:
+            log.error("log_unreadable", reason=reason)
+        self._unreadable[tp] = reason, time.monotonic() + UNREADABLE_S
 
     def suspect(self) -> None:
         for partition in self.partitions.values():
@@ -455,6 +468,7 @@ class Lane:
         self._epoch += 1
         await self._end_takeovers()
         self._assigned -= revoked
+        self._unreadable = {tp: why for tp, why in self._unreadable.items() if tp not in revoked}
         released = [self.partitions.pop(tp) for tp in list(self.partitions) if tp in revoked]
         for partition in released:
             self._forget(partition, partition.close())

@@ -1,8 +1,9 @@
 """Record batches as the broker sends them -> records, whatever producers put into them.
 
 aiokafka's own reader raises out of the fetch loop, for ever, at a header name that is not UTF-8, and expands a
-compressed batch of a megabyte to whatever it claims. Here neither harms its neighbours: what cannot be read becomes a
-record with a `refusal`, at its own offset. Records of lane topics are handed on as aiokafka's C code made them (a
+compressed batch of a megabyte to whatever it claims; its C code trusts every number in a batch. Here nothing harms its
+neighbours: what cannot be read becomes a record with a `refusal`, at its own offset. Where not even the next batch can
+be found, `UnreadableLogError` says where. Records of lane topics are handed on as aiokafka's C code made them (a
 `ConsumerRecord` costs as much as the model takes for a row).
 
 Follows the record batch format v2, https://kafka.apache.org/documentation/#recordbatch.
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import cramjam
+from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatch
@@ -35,6 +37,11 @@ _PREFIX_BYTES = 12
 _HEADER_BYTES = 61
 _ATTRIBUTES = slice(21, 23)
 _CODEC_MASK = 0x07
+_MAGIC_AT, _MAGIC = 16, 2
+_RECORD_BYTES_MIN = 7
+"""Of a record without key, value and headers."""
+REFUSED_MAX = 2**24
+"""Records of one batch that are refused one by one; a batch that claims more is refused as one record."""
 _GZIP, _SNAPPY, _LZ4, _ZSTD = 1, 2, 3, 4
 _EXPANDERS: dict[int, Any] = {_GZIP: cramjam.gzip, _LZ4: cramjam.lz4, _ZSTD: cramjam.zstd}
 _USUAL_RATIO = 16
@@ -57,6 +64,14 @@ class UnreadableRecord:
     checksum: None = None
 
 
+class UnreadableLogError(CorruptRecordException):
+    """The log of `tp` cannot be read beyond an offset."""
+
+    def __init__(self, tp: TopicPartition, reason: str) -> None:
+        super().__init__(f"topic {tp.topic}, partition {tp.partition}: {reason}")
+        self.tp = tp
+
+
 class RecordBatches:
     """The batches of one partition in a fetch response; takes the place of aiokafka's `MemoryRecords`."""
 
@@ -69,19 +84,25 @@ class RecordBatches:
         return len(self._data)
 
     def has_next(self) -> bool:
-        """Whether a whole batch follows; the last one of a response may be cut off."""
-        return self._end() <= len(self._data)
+        """Whether a batch follows; the last one of a response may be cut off, but never the first one."""
+        return self._at < len(self._data) and (self._at == 0 or self._end() <= len(self._data))
 
     def next_batch(self) -> bytes:
-        """The next batch, header and all."""
-        start, self._at = self._at, self._end()
-        return self._data[start : self._at]
+        """The next batch, header and all; `CorruptRecordException` where its length cannot be right."""
+        start, end = self._at, self._end()
+        if not start + _HEADER_BYTES <= end <= len(self._data):
+            offset = int.from_bytes(self._data[start : start + 8], "big", signed=True)
+            raise CorruptRecordException(
+                f"the record batch at offset {offset} claims {end - start} bytes, of {len(self._data) - start}"
+            )
+        self._at = end
+        return self._data[start:end]
 
     def _end(self) -> int:
-        if self._at + _HEADER_BYTES > len(self._data):
+        length = self._data[self._at + 8 : self._at + _PREFIX_BYTES]
+        if len(length) < _PREFIX_BYTES - 8:
             return len(self._data) + 1
-        length = int.from_bytes(self._data[self._at + 8 : self._at + _PREFIX_BYTES], "big")
-        return self._at + _PREFIX_BYTES + length
+        return self._at + _PREFIX_BYTES + int.from_bytes(length, "big", signed=True)
 
 
 class PartitionRecords(fetcher.PartitionRecords):
@@ -95,44 +116,108 @@ class PartitionRecords(fetcher.PartitionRecords):
         as_they_are = self._tp.topic in self.lane_topics
         stock: Any = self  # aiokafka leaves its methods untyped
         while self._records.has_next():
-            raw = self._records.next_batch()
-            batch = _read_batch(raw)
-            if self._check_crcs and not batch.validate_crc():
-                raise CorruptRecordException(f"{self._tp}, offset {batch.base_offset}: the checksum is wrong")
-            if not self._is_skipped(batch):
-                for record in self._records_of(raw, batch):
-                    if record.offset >= self.next_fetch_offset:
-                        self.next_fetch_offset = record.offset + 1
-                        yield record if as_they_are else stock._consumer_record(self._tp, record)  # noqa: SLF001
+            try:
+                raw = self._records.next_batch()
+                records = self._read(raw)
+            except CorruptRecordException as error:
+                raise UnreadableLogError(self._tp, str(error.args[0])) from None
+            for record in records:
+                if record.offset >= self.next_fetch_offset:
+                    self.next_fetch_offset = record.offset + 1
+                    yield record if as_they_are else stock._consumer_record(self._tp, record)  # noqa: SLF001
             # Compaction keeps the last offset of a batch: going by it, an emptied batch is not fetched again and again.
-            self.next_fetch_offset = batch.next_offset
+            self.next_fetch_offset = max(self.next_fetch_offset, _end_of(raw))
+
+    def _read(self, raw: bytes) -> Iterator[Any]:
+        """The records of a batch; `CorruptRecordException` where nothing that it says can be trusted."""
+        if raw[_MAGIC_AT] != _MAGIC:
+            return _all_refused(raw, MalformedError(f"record batch: version {raw[_MAGIC_AT]} of its format is unknown"))
+        batch = _read_batch(raw)
+        if self._check_crcs and not batch.validate_crc():
+            raise CorruptRecordException(f"the checksum of the record batch at offset {batch.base_offset} is wrong")
+        return iter(()) if self._is_skipped(batch) else self._records_of(raw, batch)
 
     def _is_skipped(self, batch: Any) -> bool:
         """Whether a batch holds a transaction marker, or records of a transaction that was aborted."""
         stock: Any = self
         if self._isolation_level == READ_COMMITTED and batch.producer_id is not None:
             stock._consume_aborted_up_to(batch.base_offset)  # noqa: SLF001
-            if batch.is_control_batch and stock._contains_abort_marker(batch):  # noqa: SLF001
+            if batch.is_control_batch and self._ends_abort(batch):
                 self._aborted_producers.discard(batch.producer_id)
             if batch.is_transactional and batch.producer_id in self._aborted_producers:
                 return True
         return bool(batch.is_control_batch)
+
+    def _ends_abort(self, batch: Any) -> bool:
+        stock: Any = self
+        try:
+            return bool(stock._contains_abort_marker(batch))  # noqa: SLF001
+        except Exception as error:  # noqa: BLE001  # whatever the bytes make the reader raise
+            raise CorruptRecordException(
+                f"the transaction marker at offset {batch.base_offset} cannot be read: {error}"
+            ) from None
 
     def _records_of(self, raw: bytes, batch: Any) -> Iterator[Any]:
         try:
             if batch.compression_type:
                 raw = expand(raw, self.expanded_bytes_max)
                 batch = _read_batch(raw)
+            _check_claims(raw)
         except InferenceError as refusal:
             yield from _all_refused(raw, refusal)
             return
-        read = 0
+        due, end, read = batch.base_offset, _end_of(raw), 0
         try:
-            for record in batch:
-                read += 1
+            for record in _tolerantly(batch, raw):
+                if not due <= record.offset < end:
+                    raise ValueError(f"offset {record.offset}, where one from {due} to {end - 1} is due")
+                due, read = record.offset + 1, read + 1
                 yield record
-        except UnicodeDecodeError:
-            yield from list(read_tolerantly(raw))[read:]
+        except Exception as fault:  # noqa: BLE001  # whatever the bytes make the reader raise
+            reason = f"{type(fault).__name__}: {fault}"[:200]
+            unread = MalformedError(f"record batch: it cannot be read beyond its first {read} records: {reason}")
+            yield from _refused(raw, range(due, min(end, due + max(1, _count_of(raw) - read))), unread)
+
+
+def _tolerantly(batch: Any, raw: bytes) -> Iterator[Any]:
+    """The records of an uncompressed batch: those of the fast reader, until a header name stops it."""
+    read = 0
+    try:
+        for record in batch:
+            read += 1
+            yield record
+    except UnicodeDecodeError:
+        yield from list(read_tolerantly(raw))[read:]
+
+
+def _count_of(raw: bytes) -> int:
+    return int.from_bytes(raw[57:61], "big", signed=True)
+
+
+def _last_delta_of(raw: bytes) -> int:
+    return int.from_bytes(raw[23:27], "big", signed=True)
+
+
+def _first_of(raw: bytes) -> int:
+    return int.from_bytes(raw[:8], "big", signed=True)
+
+
+def _end_of(raw: bytes) -> int:
+    """The offset behind a batch; at least one behind its first, whatever it claims."""
+    last_delta = _last_delta_of(raw) if raw[_MAGIC_AT] == _MAGIC else 0
+    return _first_of(raw) + max(0, last_delta) + 1
+
+
+def _check_claims(raw: bytes) -> None:
+    """`MalformedError` for an uncompressed batch that cannot have as many records as it claims.
+
+    Compaction takes records away and leaves the last offset, so there may be fewer than offsets.
+    """
+    count, last_delta = _count_of(raw), _last_delta_of(raw)
+    if not 0 <= count <= last_delta + 1 or count * _RECORD_BYTES_MIN > len(raw) - _HEADER_BYTES:
+        raise MalformedError(
+            f"record batch: it claims {count} records of {last_delta + 1} offsets in {len(raw) - _HEADER_BYTES} bytes"
+        )
 
 
 def _read_batch(raw: bytes) -> Any:
@@ -211,7 +296,7 @@ def _snappy_blocks(data: bytes) -> Iterator[bytes]:
 def read_tolerantly(raw: bytes) -> Iterator[UnreadableRecord | Any]:
     """The records of an uncompressed batch; those with a header name that is not UTF-8 carry a refusal."""
     data, at = bytearray(raw), _HEADER_BYTES
-    first_offset, first_timestamp = int.from_bytes(raw[:8], "big"), int.from_bytes(raw[27:35], "big")
+    first_offset, first_timestamp = _first_of(raw), int.from_bytes(raw[27:35], "big", signed=True)
     for _ in range(int.from_bytes(raw[57:61], "big")):
         length, at = decode_varint(data, at)
         yield _read_record(data, at, first_offset, first_timestamp)
@@ -262,11 +347,15 @@ def _read_bytes(raw: bytearray, at: int) -> tuple[bytes | None, int]:
 
 
 def _all_refused(raw: bytes, refusal: InferenceError) -> Iterator[UnreadableRecord]:
-    """Every record that the batch says it has, though none of them can be read."""
-    first_offset, timestamp = int.from_bytes(raw[:8], "big"), int.from_bytes(raw[27:35], "big")
-    last_delta = int.from_bytes(raw[23:27], "big")
-    for delta in range(last_delta + 1):
-        yield UnreadableRecord(first_offset + delta, timestamp, None, None, (), refusal)
+    """Every record that the batch says it has, though none of them can be read; one where that cannot be true."""
+    first, offsets = _first_of(raw), _end_of(raw) - _first_of(raw)
+    plausible = raw[_MAGIC_AT] == _MAGIC and 0 < _count_of(raw) <= offsets <= REFUSED_MAX
+    return _refused(raw, range(first, first + offsets if plausible else first + 1), refusal)
+
+
+def _refused(raw: bytes, offsets: range, refusal: InferenceError) -> Iterator[UnreadableRecord]:
+    timestamp = int.from_bytes(raw[27:35], "big", signed=True)
+    return (UnreadableRecord(offset, timestamp, None, None, (), refusal) for offset in offsets)
 
 
 def _too_large(size: int, bytes_max: int) -> TooLargeError:

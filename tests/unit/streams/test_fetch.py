@@ -33,6 +33,7 @@ from schemas.connection import KafkaConnection
 from streams import fetch as fetch_module
 from streams.app import create_app
 from streams.fetch import FETCH_MAX_WAIT_MS, WAIT_WHILE_FULL_S, LaneApp, LaneConsumer, LoopConsumerThread
+from streams.record_batches import UnreadableLogError
 from streams.settings import GroupSettings, LaneSettings, StreamSettings
 
 LANE_TOPIC, OTHER_TOPIC = "ns.default.requests", "ns.default.jobs"
@@ -68,6 +69,9 @@ class FakeIntake:
 
     def feed(self, tp: TopicPartition, fetched: Any) -> None:
         self.fed.append((tp, [record.offset for record in fetched]))
+
+    def unreadable(self, tp: TopicPartition, reason: str) -> None:
+        self.calls.append(f"unreadable {tp.topic}/{tp.partition}: {reason}")
 
     def suspect(self) -> None:
         self.calls.append("suspect")
@@ -475,6 +479,13 @@ async def test_a_fetch_without_the_right_crashes_nothing(
     assert await transport.fetch(LANE_TP) == {}
     assert len(denied) == 1
     assert transport.intake.calls == ["suspect"]
+
+
+async def test_a_log_that_cannot_be_read_is_named_and_ends_nothing(transport: Transport) -> None:
+    transport.fetcher.ready = [UnreadableLogError(kafka_tp(LANE_TP), "the checksum is wrong")]
+    assert await transport.fetch(LANE_TP, OTHER_TP) == {}
+    told = f"topic {LANE_TOPIC}, partition 0: the checksum is wrong"
+    assert transport.intake.calls == ["suspect", f"unreadable {LANE_TOPIC}/0: {told}"]
 
 
 # The app

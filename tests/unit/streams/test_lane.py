@@ -461,3 +461,22 @@ async def test_records_that_their_stage_leaves_come_again_and_hold_up_no_other_p
     assert [each for each in ids(bench.results()) if each.startswith("r0")] == ["r0.0", "r0.1", "r0.2"]
     (snapshot,) = bench.lane.tenant_snapshots()
     assert (snapshot.requests_in, snapshot.results, snapshot.pending) == (7, 7, 0)
+
+
+async def test_a_log_that_cannot_be_read_further_is_a_named_fault_and_leaves_the_others_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.own(0, 1)
+    bench.lane.unreadable(tp(0), "topic ns.default.requests, partition 0: the checksum is wrong")
+    assert bench.lane.full({tp(0), tp(1)}) == {tp(0)}
+    assert "partition 0: the checksum is wrong" in str(bench.lane.fault)
+    bench.lane.feed(tp(1), [request(0, 1)])
+    (sent,) = await bench.sent(1)
+    sent.acknowledge()
+    await bench.until(lambda: bench.consumer.commits)
+    assert bench.lane.fault is not None, "what is well elsewhere does not end it"
+    monkeypatch.setattr("streams.lane.UNREADABLE_S", 0.0)
+    bench.lane.unreadable(tp(0), "still")
+    assert bench.lane.full({tp(0), tp(1)}) == set(), "it is tried again"
+    bench.lane.feed(tp(0), [request(0)])
+    assert bench.lane.fault is None
