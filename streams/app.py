@@ -294,8 +294,8 @@ class Streams:
             self._enter(self._observe_phase())
             if app.crashed:
                 raise app.crash_reason or RuntimeError("faust crashed")
-            if (successor := self._consumer().successor) is not None:
-                self._on_fatal(used_twice(self.settings.group, successor), EXIT_SETTINGS)
+            if self._consumer().was_replaced:
+                self._on_fatal(used_twice(self.settings.group), EXIT_SETTINGS)
                 return
             if self._phase == "running" and not self._consumer().fetching:
                 raise RuntimeError("aiokafka's fetcher has ended")

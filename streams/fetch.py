@@ -169,12 +169,12 @@ class LaneConsumer(driver.Consumer):
         coordinator.request_rejoin()
 
     @property
-    def successor(self) -> str | None:
-        """The member that joined with our instance id after us; None where there is none."""
+    def was_replaced(self) -> bool:
+        """Whether another member joined with our instance id after us."""
         with contextlib.suppress(ConsumerNotStarted):
-            if coordinator := self.aiokafka._coordinator:  # noqa: SLF001
-                return membership.successor_of(coordinator)
-        return None
+            coordinator = self.aiokafka._coordinator  # noqa: SLF001
+            return coordinator is not None and membership.was_replaced(coordinator)
+        return False
 
     def _new_consumer_thread(self) -> LoopConsumerThread:
         return LoopConsumerThread(self, loop=self.loop, beacon=self.beacon)

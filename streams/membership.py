@@ -25,7 +25,8 @@ PAUSE_S = 1.0
 _stock_rejoin: Any = GroupCoordinator._do_rejoin_group  # noqa: SLF001
 _joined: weakref.WeakSet[Any] = weakref.WeakSet()
 """Coordinators that have been members."""
-_successors: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+_replaced: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Coordinators whose instance id another member has."""
 
 
 def install() -> None:
@@ -34,27 +35,27 @@ def install() -> None:
     coordinator._do_rejoin_group = _rejoin  # noqa: SLF001
 
 
-def successor_of(coordinator: Any) -> str | None:
-    """Who joined with our instance id after us; None where nobody did."""
-    return _successors.get(coordinator)
+def was_replaced(coordinator: Any) -> bool:
+    """Whether another member joined with our instance id after us."""
+    return coordinator in _replaced
 
 
-def used_twice(group: GroupSettings, successor: str) -> str:
-    """Why a worker that was replaced by `successor` ends."""
+def used_twice(group: GroupSettings) -> str:
+    """Why a worker that was replaced ends. Who replaced it is not known: the group keeps what the first one said."""
     return (
-        f"INFERD_INSTANCE_ID={group.instance_id} is used twice in group {group.group_id}: {successor} joined with it"
-        " after this worker. Give each worker a name of its own"
+        f"INFERD_INSTANCE_ID={group.instance_id} is used twice in group {group.group_id}: another worker joined with it"
+        " after this one, and goes on. Give each worker a name of its own"
     )
 
 
 async def _rejoin(coordinator: Any, subscription: Any) -> bool:
     """As aiokafka's own, unless another member has our instance id."""
-    if coordinator in _joined and await _was_replaced(coordinator):
+    if coordinator in _joined and await _is_replaced(coordinator):
         return False
     try:
         joined: bool = await _stock_rejoin(coordinator, subscription)
     except KafkaError:
-        if await _was_replaced(coordinator):
+        if await _is_replaced(coordinator):
             return False
         raise
     if joined:
@@ -62,7 +63,7 @@ async def _rejoin(coordinator: Any, subscription: Any) -> bool:
     return joined
 
 
-async def _was_replaced(coordinator: Any) -> bool:
+async def _is_replaced(coordinator: Any) -> bool:
     instance_id = coordinator._group_instance_id  # noqa: SLF001
     if instance_id is None:
         return False
@@ -70,14 +71,9 @@ async def _was_replaced(coordinator: Any) -> bool:
         response = await coordinator._send_req(DescribeGroupsRequest([coordinator.group_id]))  # noqa: SLF001
     except KafkaError:
         return False  # joining again will tell
-    others = [member for member in response.groups[0][5] if _has(member[0], instance_id, coordinator.member_id)]
-    if not others:
+    holders = {member[0] for member in response.groups[0][5] if member[0][: -UUID_CHARS - 1] == instance_id}
+    if not holders - {coordinator.member_id}:
         return False
-    _, client_id, host, *_ = others[0]
-    _successors[coordinator] = f"{client_id} at {host.removeprefix('/')}"
+    _replaced.add(coordinator)
     await asyncio.sleep(PAUSE_S)
     return True
-
-
-def _has(member_id: str, instance_id: str, our_member_id: str) -> bool:
-    return member_id[: -UUID_CHARS - 1] == instance_id and member_id != our_member_id
