@@ -183,7 +183,8 @@ class Takeover:
                 numbers.setdefault(table, set()).update(tp.partition for tp in tps if tp.topic == stage.topic)
         owned: list[tuple[LaneTable, TablePartition]] = []
         for table, owned_here in numbers.items():
-            owned += [(table, partition) for partition in await table.retain(owned_here)]
+            kept = await table.retain(owned_here, self._topics.id_of(table.changelog))
+            owned += [(table, partition) for partition in kept]
         if owned:
             restore = partial(self._restore.run, owned)
             await self._faults.until_done("tables cannot be restored", restore, ours, bounded=False)
