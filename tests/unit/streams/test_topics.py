@@ -355,7 +355,8 @@ MISMATCHES: dict[str, tuple[str, Topic, str]] = {
         "results",
         Topic(2),
         "topic ns.default.results has 2 partitions, INFERD_TOPIC_PARTITIONS is 4: "
-        "kafka-topics --alter --topic ns.default.results --partitions 4, which loses nothing; do not delete it",
+        "kafka-topics --alter --topic ns.default.results --partitions 4, which loses nothing; "
+        "leave INFERD_TOPIC_PARTITIONS=4, and do not delete it",
     ),
     "too few partitions for jobs, which are found by a hash": (
         "jobs",
