@@ -46,7 +46,7 @@ def _decoders(type_: Any) -> dict[Encoding, Any]:
     return {"msgpack": msgspec.msgpack.Decoder(type_).decode, "json": msgspec.json.Decoder(type_).decode}
 
 
-_KNOWN = frozenset({"id", "model_id", "version", "digest", "error", *OUTPUTS})
+_KNOWN = frozenset({"id", "model_id", "version", "digest", "error", "errors", *OUTPUTS})
 _FIELDS = _decoders(dict[str, msgspec.Raw])
 _TEXT = _decoders(str)
 _OPTIONAL_TEXT = _decoders(str | None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -13,6 +14,9 @@ from schemas.limits import DEFAULT_LIMITS
 from schemas.ndjson import rows_of_line
 from schemas.strict import DECODE_ERRORS, known_fault, printable
 
+_ROW = re.compile(rb"\{[ \t]*[^} \t]|\[[ \t]*[^\[{\] \t]")
+"""How a row begins that is not empty, and no array of rows."""
+_values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _check = msgspec.json.Decoder(list[Any] | dict[str, Any]).decode
 
 
@@ -21,11 +25,25 @@ def ndjson_blocks(
 ) -> Iterator[list[Any]]:
     """At most `block_rows` lines each: rows as they are written where `raw`, and else decoded. An `InferenceError` for
     a line, or a row of it, that is no row. Empty lines are passed over."""
-    read = _raw_row if raw else _row
-    numbered = enumerate(lines, 1)
-    while block := list(islice(numbered, block_rows)):
-        rows = [row for number, line in block for row in _rows(line.strip(), number, where, read)]
+    read, first = _raw_row if raw else _row, 1
+    while block := list(islice(lines, block_rows)):
+        stripped = [line.strip() for line in block]
+        if raw and _are_rows(stripped):
+            rows: list[Any] = stripped
+        else:
+            numbered = enumerate(stripped, first)
+            rows = [row for number, line in numbered for row in _rows(line, number, where, read)]
+        first += len(block)
         yield [_without(row, skip_columns) for row in rows] if skip_columns else rows
+
+
+def _are_rows(lines: list[bytes]) -> bool:
+    """Whether all lines are seen at once to be one row each."""
+    try:
+        cut = list(map(bytes, _values(b"[%b]" % b",".join(lines))))
+    except DECODE_ERRORS:
+        return False
+    return cut == lines and all(map(_ROW.match, lines))
 
 
 def _rows(line: bytes, number: int, where: str, read: Any) -> Iterator[Any]:

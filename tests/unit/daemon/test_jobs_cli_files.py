@@ -12,14 +12,17 @@ import click
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from daemon.cli.jobs_files import JobRows, json_messages, open_job_rows
 from daemon.cli.jobs_submit import layout_for, parse_deadline, parse_label
 from daemon.row_files.layout import Layout
+from daemon.row_files.ndjson_rows import ndjson_blocks
 from daemon.row_files.options import FileOptions
 from inferd.jobs_packing import PackedRows
 from inferd.model_list import ModelList
-from schemas.errors import MalformedError, SchemaMismatchError, TooLargeError
+from schemas.errors import InferenceError, MalformedError, SchemaMismatchError, TooLargeError
 from schemas.jobs import JobStatus
 from schemas.models import Alias, AliasKey, Feature, Manifest, SplitShare, VersionKey
 from schemas.requests import ModelReference
@@ -96,6 +99,19 @@ def test_ndjson_goes_as_it_is_written_and_keeps_its_numbers() -> None:
     assert opened.unreadable[0].startswith("line 4: ")
     skipped, _ = rows_of("-", NUMBERS, b'{"a": 1, "id": 7}\nno json\n', skip=("id",))
     assert skipped == [{"a": 1}, []]
+
+
+ROW_LINES = (b"[1, 2]", b'{"a": 1}', b" [1]\r", b"[[1], [2]]", b'[{"a": 1}]')
+OTHER_LINES = (b"", b"[]", b"{}", b"[1", b"2]", b"[1],[2]", b"3", b"[[]")
+
+
+@given(st.lists(st.sampled_from(ROW_LINES + OTHER_LINES), max_size=12))
+def test_ndjson_rows_are_the_same_whether_looked_at_together_or_alone(lines: list[bytes]) -> None:
+    together = next(ndjson_blocks(iter(lines), "file", (), 100, raw=True), [])
+    alone = [row for line in lines for row in next(ndjson_blocks(iter([b"", line]), "file", (), 2, raw=False), [])]
+    assert [None if isinstance(row, InferenceError) else json.loads(row) for row in together] == [
+        None if isinstance(row, InferenceError) else row for row in alone
+    ]
 
 
 def test_lines_become_messages_of_whole_blocks() -> None:
