@@ -17,6 +17,7 @@ from schemas.errors import InvalidValueError, TooLargeError
 from schemas.frames import frame_blocks, is_frame
 from schemas.headers import Encoding
 from schemas.job_rows import array_header
+from schemas.limits import LARGEST_JOB_LIMITS
 
 MESSAGE_BYTES_MAX = 900_000
 """Of the rows of one message: with what is around them they stay below Kafka's default `max.message.bytes`."""
@@ -175,7 +176,9 @@ class _Tensor:
 
 
 def rows_message(seq: int, packed: PackedRows) -> bytes:
-    """The bytes of message `seq` of a job."""
+    """The bytes of message `seq` of a job; `TooLargeError` where no job may have so many."""
+    if seq >= LARGEST_JOB_LIMITS.job_messages_max:
+        raise TooLargeError(f"rows: more than {LARGEST_JOB_LIMITS.job_messages_max} messages: submit several jobs")
     fields = {"type": "rows", "seq": seq, "input_batch": msgspec.Raw(packed.data)}
     return msgspec.msgpack.encode(fields) if packed.encoding == "msgpack" else msgspec.json.encode(fields)
 

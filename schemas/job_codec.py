@@ -14,7 +14,7 @@ from schemas.errors import InferenceError, InvalidValueError, TooLargeError
 from schemas.headers import DEADLINE_MS_MAX, Encoding
 from schemas.job_rows import RowBatch, row_batch
 from schemas.jobs import CancelJob, CloseJob, JobMessage, JobRows, OpenJob, RetryJob, SubmitJob
-from schemas.limits import Limits
+from schemas.limits import LARGEST_JOB_LIMITS, Limits
 from schemas.requests import DEFAULT_OUTPUTS, OUTPUTS, ModelReference, Output
 from schemas.strict import DECODE_ERRORS, check_size, known_fault, refusal
 from schemas.strict_json import repeats_key
@@ -266,6 +266,8 @@ def _encode(fields: Mapping[str, Any], encoding: Encoding) -> bytes:
         value: bytes = _ENCODE[encoding](fields)
     except (OverflowError, ValueError, TypeError) as error:
         raise InvalidValueError(f"{fields['type']} cannot be sent as {encoding}: {error}") from None
+    # What no worker could read is refused here.
+    decode_job_message(value, encoding, LARGEST_JOB_LIMITS)
     return value
 
 

@@ -67,3 +67,10 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+LARGEST_JOB_LIMITS = Limits(
+    message_bytes_max=2**31 - 1,
+    job_messages_max=16_384,
+    job_message_rows_max=1_000_000,
+    job_labels_max=1_000,
+)
+"""The most that a worker's settings allow for messages of jobs: what exceeds it, no worker reads."""

@@ -16,6 +16,7 @@ from schemas.requests import ListRows
 from schemas.strict import DECODE_ERRORS, check_size, refusal, structural_fault
 
 Record = TypeVar("Record", Manifest, Alias)
+_DEPTH_MAX = DEFAULT_LIMITS.depth_max
 
 
 def decode_manifest(value: bytes | None, limits: Limits = DEFAULT_LIMITS, encoding: Encoding = "msgpack") -> Manifest:
@@ -54,14 +55,14 @@ def encode_alias(alias: Alias, encoding: Encoding = "msgpack", limits: Limits = 
 
 def _decode(value: bytes | None, type_: type[Record], what: str, limits: Limits, encoding: Encoding) -> Record:
     data = check_size(value, limits.manifest_bytes_max, what)
-    # As many as there can be in so many bytes.
-    if fault := structural_fault(data, encoding, limits.depth_max, values_max=len(data)):
+    # The settings for requests do not bound these records: their bytes do.
+    if fault := structural_fault(data, encoding, _DEPTH_MAX, values_max=len(data)):
         raise type(fault)(f"{what}: {fault.message}")
     decode = msgspec.msgpack.decode if encoding == "msgpack" else msgspec.json.decode
     try:
         return decode(data, type=type_)
     except DECODE_ERRORS as error:
-        raise refusal(data, encoding, error, what, limits.depth_max) from None
+        raise refusal(data, encoding, error, what, _DEPTH_MAX) from None
 
 
 def _encode(record: msgspec.Struct, encoding: Encoding) -> bytes:

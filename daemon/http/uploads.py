@@ -183,7 +183,7 @@ def _known_part(part: object, seen: Collection[str]) -> BodyPartReader:
 
 
 def _manifest(content: bytes) -> dict[str, Any]:
-    if fault := structural_fault(content, "json", DEFAULT_LIMITS.depth_max, values_max=DEFAULT_LIMITS.values_max):
+    if fault := structural_fault(content, "json", DEFAULT_LIMITS.depth_max, values_max=len(content)):
         raise type(fault)(f"manifest: {fault.message}")
     try:
         found: dict[str, Any] = _decode_manifest(content)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from daemon.setting_checks import check_connection, check_worker, worker_warnings
 from daemon.setting_table import SettingsError
 from daemon.settings import Settings, settings_table
-from schemas.limits import Limits
+from schemas.limits import LARGEST_JOB_LIMITS, Limits
 from streams.settings import CacheSettings, GroupSettings, LaneSettings, StreamSettings, TopicSettings, TrialSettings
 
 
@@ -300,3 +300,11 @@ def test_tokens_without_the_secret_of_the_workers_are_warned_of_beyond_loopback(
     assert worker_warnings(guarded) == worker_warnings(replace(beyond, http_forwarding_secret_file="/secret")) == ()
     (warning,) = worker_warnings(beyond)
     assert "INFERD_HTTP_FORWARDING_SECRET_FILE" in warning
+
+
+def test_what_a_client_refuses_no_setting_allows() -> None:
+    for name in ("job_messages_max", "job_message_rows_max", "job_labels_max"):
+        highest = str(getattr(LARGEST_JOB_LIMITS, name))
+        variable = f"INFERD_{name.upper()}"
+        assert getattr(Settings.from_environment({variable: highest}), name) == int(highest)
+        assert problems({variable: str(int(highest) + 1)})

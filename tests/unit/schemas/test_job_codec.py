@@ -303,3 +303,18 @@ def test_equal_rows_have_the_same_digest_and_others_not() -> None:
     one, same, other = (decode(encode_rows(seq, [[value]])).batch for seq, value in ((0, 1.0), (5, 1.0), (0, 2.0)))
     assert one.digest == same.digest != other.digest
     assert header(one.cut(0, 1))[0] == "array"
+
+
+UNREADABLE_OPTIONS: list[dict[str, Any]] = [
+    {"chunk_rows": 0}, {"row_count": -1}, {"deadline_ms": -5}, {"labels": {str(n): "" for n in range(1_001)}},
+    {"labels": {"note": "x" * 20_000}}, {"chunk_rows": 2.5},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+@pytest.mark.parametrize("options", UNREADABLE_OPTIONS)
+def test_what_no_worker_could_read_is_not_written(options: dict[str, Any], encoding: Encoding) -> None:
+    with pytest.raises(InferenceError):
+        encode_open("m", **options, encoding=encoding)
+    with pytest.raises(InferenceError):
+        encode_close(16_385, encoding)

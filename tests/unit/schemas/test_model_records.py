@@ -268,6 +268,8 @@ def test_names_of_any_length_and_many_categories_are_read() -> None:
 
 
 def test_a_manifest_may_have_more_values_than_a_request() -> None:
-    manifest = Manifest("m", 1, "lightgbm", "0" * 64, 10, [Feature(str(number)) for number in range(200)])
-    limits = Limits(values_max=10)
+    category = Feature("y", "category", file_categories=FileCategories("text", 1, ["a"]))
+    features = [category, *(Feature(str(number)) for number in range(200))]
+    manifest = Manifest("m", 1, "lightgbm", "0" * 64, 10, features)
+    limits = Limits(values_max=10, depth_max=4)
     assert decode_manifest(encode_manifest(manifest, limits=limits), limits) == manifest

@@ -17,6 +17,7 @@ from schemas.errors import (
     ModelNotFoundError,
     SchemaMismatchError,
     ServerError,
+    TooLargeError,
     VersionNotFoundError,
 )
 from schemas.limits import Limits
@@ -237,3 +238,16 @@ def test_many_processes_register_versions_of_their_own(manager: ModelManager, sa
         thread.join(30)
     assert sorted(manifest.version for manifest in manager.list()) == [1, 2, 3, 4]
     assert len({manifest.sha256 for manifest in manager.list()}) == 4
+
+
+def test_a_manifest_that_could_not_be_read_leaves_nothing(tmp_path: Path, save_model: SaveModel) -> None:
+    manager = ModelManager(tmp_path / "store", limits=Limits(manifest_bytes_max=200))
+    with pytest.raises(TooLargeError, match="200 are allowed"):
+        manager.register("churn", save_model())
+    assert not (tmp_path / "store").exists()
+
+
+def test_directories_are_for_the_user_alone(tmp_path: Path, save_model: SaveModel) -> None:
+    manager = ModelManager(tmp_path / "store")
+    manager.register("churn", save_model(), trial=False)
+    assert [path.stat().st_mode & 0o777 for path in (manager.store, manager.store / "default")] == [0o700] * 2

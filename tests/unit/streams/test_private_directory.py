@@ -1,0 +1,45 @@
+"""Directories for the user of the process alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.broker.data_dir import DataDir
+from schemas.limits import Limits
+from streams.artifacts import ArtifactStore
+from streams.private_directory import private_directory
+from streams.slots import claim_slot
+
+
+@pytest.fixture(autouse=True)
+def open_umask() -> Iterator[None]:
+    """Nothing but the code keeps others out."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_all_that_is_missing_is_made_private(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    for _ in range(2):
+        private_directory(shared / "data" / "artifacts")
+    assert [mode(path) for path in (shared / "data" / "artifacts", shared / "data", shared)] == [0o700, 0o700, 0o755]
+
+
+def test_a_worker_and_a_broker_make_private_directories(tmp_path: Path) -> None:
+    ArtifactStore(tmp_path / "state" / "artifacts" / "default", Limits()).open()
+    claim_slot(tmp_path / "other" / "tables").close()
+    broker = DataDir(tmp_path / "kafka")
+    broker.acquire("4.3.0")
+    broker.release()
+    assert [mode(tmp_path / name) for name in ("state", "other", "kafka")] == [0o700] * 3
