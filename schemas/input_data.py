@@ -64,11 +64,11 @@ def _decode_msgpack(data: bytes, layout: Layout, decoders: RowDecoders, limits: 
         _check_count(count, limits.rows_max, "rows")
         sizes = _claimed_sizes(data, decoders)
         _check_sizes(sizes, limits)
-        return _named_rows(data, decoders.named_rows(data), sizes, limits)
+        return _named_rows(decoders.named_rows(data), sizes)
     _check_count(count, limits.features_max, "features")
     if count == len(FIELDS) and b"shape" in data and is_tensor(fields := decoders.fields(data), "msgpack"):
         return decode_tensor(fields, "msgpack", limits)
-    return _named_rows(data, [decoders.named_row(data)], [count], limits, single=True)
+    return _named_rows([decoders.named_row(data)], [count], single=True)
 
 
 def _claimed_sizes(data: bytes, decoders: RowDecoders) -> list[int]:
@@ -96,7 +96,7 @@ def _decode_json(data: bytes, layout: Layout, decoders: RowDecoders, limits: Lim
     _check_json_keys(data, sum(sizes))
     _check_sizes(sizes, limits)
     _check_integers(data, [row.values() for row in named_rows])
-    return _named_rows(data, named_rows, sizes, limits, single=single)
+    return _named_rows(named_rows, sizes, single=single)
 
 
 def _check_json_size(data: bytes, layout: Layout, limits: Limits) -> None:
@@ -147,25 +147,11 @@ def _list_rows(rows: list[list[Scalar]], limits: Limits) -> ListRows:
     return ListRows(rows, single=False)
 
 
-def _named_rows(
-    data: bytes, rows: list[dict[str, Scalar]], sizes: list[int], limits: Limits, *, single: bool = False
-) -> NamedRows:
+def _named_rows(rows: list[dict[str, Scalar]], sizes: list[int], *, single: bool = False) -> NamedRows:
     """Named rows of these sizes, by their own count; `ValueError` where a key came twice."""
     if [len(row) for row in rows] != sizes:
         raise ValueError("a key comes twice")
-    if len(data) > limits.string_chars_max:
-        _check_names(rows, limits)
     return NamedRows(rows, single)
-
-
-def _check_names(rows: list[dict[str, Scalar]], limits: Limits) -> None:
-    for index, row in enumerate(rows):
-        for name in row:
-            if len(name) > limits.string_chars_max:
-                raise SchemaMismatchError(
-                    f"input_data: row {index}: the name {name[:80]!r}… has {len(name)} characters,"
-                    f" and {limits.string_chars_max} are allowed"
-                )
 
 
 def _check_sizes(sizes: Sequence[int], limits: Limits) -> None:

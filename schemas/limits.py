@@ -23,7 +23,7 @@ class Limits:
     depth_max: int = 16
     id_chars_max: int = 64
     string_chars_max: int = 1_024
-    """A categorical value, a feature name, an output name."""
+    """A categorical value in a row."""
     headers_max: int = 64
     header_bytes_max: int = 4_096
     """Key and value of one header together."""

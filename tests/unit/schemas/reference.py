@@ -109,7 +109,7 @@ def _check_input(data: Any, encoding: Encoding, limits: Limits) -> None:
 
 def _check_named(row: Any, encoding: Encoding, limits: Limits) -> None:
     _need(isinstance(row, dict) and len(row) <= limits.features_max)
-    _need(all(_is_text(name) and len(name) <= limits.string_chars_max for name in row))
+    _need(all(_is_text(name) for name in row))
     _check_scalars(list(row.values()), encoding, limits)
 
 
