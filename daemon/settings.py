@@ -415,7 +415,7 @@ class Settings:
     realtime_predictor: str | None = setting(
         _CLASS_NAME,
         None,
-        "Your subclass of `inferd.RealtimePredictor`: its `predict` answers requests.",
+        "Your subclass of `inferd.RealtimePredictor`: its `predict` or `predict_batch` answers requests.",
         "Own classes",
     )
 

@@ -64,7 +64,9 @@ def compose_tenants(
         catalog = deploys.catalogs[tenant]
         table = make_table(app, settings, tenant, "predictions", directory)
         predictions = Predictions(tenant, table, catalog, settings.cache.ttl_max_s, outlets)
-        scorer = Scorer(catalog, settings.limits, settings.reply_to_allowed, custom.ask(tenant))
+        scorer = Scorer(
+            catalog, settings.limits, settings.reply_to_allowed, custom.ask(tenant), custom.ask_rows(tenant)
+        )
         names = TenantTopics(settings.namespace, tenant)
         requests = TenantLane(names, scorer, settings.worker_id, outlets, scoring, predictions)
         requests.tracing = measures.tracing

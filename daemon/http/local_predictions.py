@@ -15,6 +15,7 @@ from schemas.limits import DEFAULT_LIMITS, Limits
 from schemas.requests import ModelReference
 from streams.inference.catalog import ModelCatalog, ServedModel
 from streams.inference.scoring import Scorer
+from streams.serving.custom import add_own_models
 from streams.serving.model_manager import ModelManager
 from streams.serving.realtime_predictor import RealtimePredictor
 
@@ -38,7 +39,10 @@ class LocalPredictions:
 
     def __init__(self, predictor: RealtimePredictor, limits: Limits = DEFAULT_LIMITS) -> None:
         ask = predictor.answer if predictor.answers_itself else None
-        self._scorer = Scorer(ManagedCatalog(predictor.model_manager), limits, ask=ask)
+        ask_rows = predictor.rows_answered if predictor.takes_batches else None
+        catalog = ManagedCatalog(predictor.model_manager)
+        add_own_models(catalog, predictor)
+        self._scorer = Scorer(catalog, limits, ask=ask, ask_rows=ask_rows)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="inferd-predict")
         self._numbers = itertools.count()
 
@@ -69,7 +73,9 @@ class ManagedCatalog(ModelCatalog):
         self._manager = model_manager
 
     def splits(self, reference: ModelReference) -> bool:
-        return self._manager.catalog.splits(reference)
+        return not self.owns(reference.name) and self._manager.catalog.splits(reference)
 
     def resolve(self, reference: ModelReference, routing_key: bytes = b"") -> ServedModel:
+        if self.owns(reference.name):
+            return super().resolve(reference, routing_key)
         return self._manager.load(str(reference), routing_key=routing_key)

@@ -45,14 +45,28 @@ class ModelCatalog:
         self._aliases: dict[str, dict[str, Alias]] = {}
         self._gone: set[tuple[str, int, str]] = set()
         """Name, number and digest of what was removed, or replaced by other bytes."""
+        self._own: dict[str, Version] = {}
         self.revision = 0
         """Grows with every change, so that what was resolved before can be forgotten."""
 
     def versions(self) -> list[Version]:
         """Every version, by name and number."""
-        return [versions[n] for _, versions in sorted(self._versions.items()) for n in sorted(versions)]
+        deployed = [versions[n] for _, versions in sorted(self._versions.items()) for n in sorted(versions)]
+        return [*self._own.values(), *deployed]
+
+    def put_own(self, version: Version) -> None:
+        """Adds a version of a name that a user's own code answers; models deployed under that name answer nothing."""
+        self._own[version.manifest.model_id] = version
+        self.revision += 1
+
+    def owns(self, name: str) -> bool:
+        """Whether a user's own code answers the name."""
+        return name in self._own
 
     def version(self, name: str, number: int) -> Version | None:
+        own = self._own.get(name)
+        if own is not None and own.manifest.version == number:
+            return own
         return self._versions.get(name, {}).get(number)
 
     def aliases_of(self, name: str, number: int) -> tuple[str, ...]:
@@ -118,7 +132,7 @@ class ModelCatalog:
 
     def splits(self, reference: ModelReference) -> bool:
         """Whether the version that answers depends on the request, not on the reference alone."""
-        if reference.version is not None:
+        if reference.version is not None or self.owns(reference.name):
             return False
         alias = self._aliases.get(reference.name, {}).get(reference.alias or CHAMPION)
         return alias is not None and alias.split is not None
@@ -145,6 +159,8 @@ class ModelCatalog:
         `ModelNotFoundError` or `VersionNotFoundError` where there is none.
         """
         name = reference.name
+        if (own := self._own.get(name)) is not None:
+            return [_of_own(reference, own)]
         versions = self._versions.get(name)
         if not versions:
             raise ModelNotFoundError(f"there is no model {name!r}; `inferd models list` shows what there is")
@@ -170,6 +186,13 @@ class ModelCatalog:
 def _identity(version: Version) -> tuple[str, int, str]:
     manifest = version.manifest
     return manifest.model_id, manifest.version, manifest.sha256
+
+
+def _of_own(reference: ModelReference, own: Version) -> Version:
+    number = own.manifest.version
+    if reference.alias is not None or reference.version not in (None, number):
+        raise VersionNotFoundError(f"model {reference.name!r} is answered by own code, as version {number} alone")
+    return own
 
 
 def _because(version: Version) -> str:

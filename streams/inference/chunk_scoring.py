@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from streams.inference.chunk_rows import plain_rows, scorable_rows
 from streams.inference.custom import PinnedModelId
 from streams.inference.job_models import check_outputs, is_final, is_known, model_of
 from streams.inference.micro_batch import internal_error
+from streams.inference.own_models import OwnRuntime
 from streams.inference.runtime import Arrays, Matrix
 
 ProcessBatch = Callable[[str, list[Any]], Sequence[Any]]
@@ -85,6 +86,9 @@ def chunk_work(
 @dataclass(slots=True, eq=False)
 class ChunkGroup:
     """The rows of chunks that one version scores with the same outputs."""
+
+    in_thread: ClassVar[bool] = False
+    """Whether `predict` may take any time, and is called in a thread always."""
 
     model: ServedModel
     outputs: tuple[Output, ...]
@@ -151,6 +155,41 @@ class ChunkGroup:
         for place in () if unfit is None else np.flatnonzero(unfit).tolist():
             self.errors[rows.start + place] = InvalidValueError("the model's output for it is not a finite number")
         return columns
+
+
+@dataclass(slots=True, eq=False)
+class OwnChunk(ChunkGroup):
+    """The rows of one chunk that a user's own code answers."""
+
+    in_thread: ClassVar[bool] = True
+
+    process: ProcessBatch = field(kw_only=True)
+    model_id: PinnedModelId = field(kw_only=True)
+    plain: list[Any] = field(kw_only=True)
+    outcomes: Sequence[Any] = ()
+
+    def predict(self) -> None:
+        """Asks for all rows; what is raised is the outcome of each."""
+        try:
+            self.outcomes = list(self.process(self.model_id, self.plain)) if self.plain else []
+            if len(self.outcomes) != self.rows:
+                raise InternalError(f"process_batch gave {len(self.outcomes)} outcomes for {self.rows} rows")
+        except ModelServingError as error:
+            self.outcomes = [error] * self.rows
+        except Exception as fault:  # noqa: BLE001  # users' code may raise anything
+            self.faults.append(fault)
+            self.outcomes = [internal_error(fault)] * self.rows
+
+    def deliver(self) -> None:
+        (draft,) = self.drafts
+        failed: dict[int, ModelServingError] = {}
+        values = [_plain(outcome) for outcome in self.outcomes]
+        for place, value in enumerate(values):
+            if isinstance(value, Exception):
+                failed[place] = _error(value, draft)
+            elif isinstance(value, float) and not math.isfinite(value):
+                failed[place] = InvalidValueError("the prediction is not a finite number")
+        draft.take({"prediction": values}, failed)
 
 
 class ChunkBatch:
@@ -221,10 +260,11 @@ class ChunkScorer:
         if draft.places is not None:
             rows = row_batch(rows, work.encoding, self._row_limits).pick(draft.places)
         # The rows of a tensor are a tensor, whatever the encoding of the message that brought them.
-        if self._process_batch is not None:
-            self._process(work, draft, rows, self._process_batch)
-            return
         model = model_of(self._catalog, work.chunk)
+        own = model.runtime.process if isinstance(model.runtime, OwnRuntime) else None
+        if (process := self._process_batch or own) is not None:
+            self._add_own(work, draft, rows, model, process, groups)
+            return
         check_outputs(model, work.chunk.outputs)
         if not draft.numbers:
             return
@@ -239,26 +279,26 @@ class ChunkScorer:
         if len(scorable.matrix):
             _group(groups, model, work.chunk.outputs, values).add(draft, scorable.matrix)
 
-    def _process(self, work: ChunkWork, draft: ChunkDraft, data: bytes, process_batch: ProcessBatch) -> None:
-        """The predictions of the user's own code, instead of a model's."""
+    def _add_own(
+        self,
+        work: ChunkWork,
+        draft: ChunkDraft,
+        data: bytes,
+        model: ServedModel,
+        process: ProcessBatch,
+        groups: list[ChunkGroup],
+    ) -> None:
+        """The rows of a chunk for the user's own code, instead of a model."""
         if work.chunk.outputs != ("prediction",):
-            raise InvalidValueError("outputs: process_batch gives predictions alone")
+            raise InvalidValueError("outputs: a user's own code gives predictions alone")
         rows, errors = plain_rows(data, work.encoding, self._row_limits, draft.numbers)
         places = [place for place in range(len(draft.numbers)) if place not in errors]
         draft.expect(len(rows), np.array(places, dtype=np.intp), errors)
         # The job's version answers, too, where the user's own code asks its model.
-        model_id = PinnedModelId.of(work.chunk.model_id, model_of(self._catalog, work.chunk))
-        outcomes = list(process_batch(model_id, rows)) if rows else []
-        if len(outcomes) != len(rows):
-            raise InternalError(f"process_batch gave {len(outcomes)} outcomes for {len(rows)} rows")
-        failed: dict[int, ModelServingError] = {}
-        values = [_plain(outcome) for outcome in outcomes]
-        for place, value in enumerate(values):
-            if isinstance(value, Exception):
-                failed[place] = _error(value, draft)
-            elif isinstance(value, float) and not math.isfinite(value):
-                failed[place] = InvalidValueError("the prediction is not a finite number")
-        draft.take({"prediction": values}, failed)
+        model_id = PinnedModelId.of(work.chunk.model_id, model)
+        groups.append(
+            OwnChunk(model, work.chunk.outputs, [draft], rows=len(rows), process=process, model_id=model_id, plain=rows)
+        )
 
 
 def _joined(blocks: Sequence[Matrix]) -> Iterator[Matrix]:

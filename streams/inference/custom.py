@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -37,6 +37,8 @@ class PinnedModelId(str):
 
 Ask = Callable[[PinnedModelId, Any, tuple[Output, ...]], Mapping[Output, object]]
 """`ask(model_id, input_data, outputs)` gives a value for each of `outputs`: of one row a bare one, of rows a list."""
+AskRows = Callable[[PinnedModelId, list[Any]], Sequence[Any]]
+"""`ask_rows(model_id, rows)` gives for each row its prediction, which results can carry, or a `ModelServingError`."""
 
 
 def plain_input(rows: InputData) -> Any:
@@ -105,18 +107,79 @@ class CustomGroup(Group):
         return True
 
 
+@dataclass(slots=True)
+class CustomBatch(Group):
+    """The requests of a micro-batch for predictions of one model, whose rows a user's own code answers in one call."""
+
+    in_thread: ClassVar[bool] = True
+
+    ask_rows: AskRows = field(kw_only=True)
+    model_id: PinnedModelId = field(kw_only=True)
+    input_rows: list[Any] = field(default_factory=list)
+    values: Sequence[Any] = ()
+    """One for each row."""
+
+    def add_request(self, index: int, request_id: str, rows: InputData) -> None:
+        """Record `index`, and its rows."""
+        given = list(plain_input(rows)) if isinstance(rows, TensorRows) else rows.rows
+        self.indexes.append(index)
+        self.ids.append(request_id)
+        self.counts.append(len(given))
+        self.singles.append(not isinstance(rows, TensorRows) and rows.single)
+        self.input_rows += given
+        self.rows = self.to_score = len(self.input_rows)
+
+    def predict(self) -> None:
+        """Asks for all rows at once; what is raised for all of them is the outcome of each request."""
+        try:
+            self.values = self.ask_rows(self.model_id, self.input_rows) if self.input_rows else ()
+        except Exception as fault:  # noqa: BLE001  # users' code may raise anything
+            self.fault = fault
+
+    def finish(self, batch: MicroBatch) -> bool:
+        """Puts the answers into the batch; a request of which a row failed fails with the error of the first."""
+        if self.fault is not None:
+            batch.fault(self.fault)
+            self.values = [internal_error(self.fault)] * self.rows
+        template = ResultTemplate(self.model.manifest, self.outputs, self.encoding)
+        for place, rows in enumerate(self.spans()):
+            values = self.values[rows]
+            error = next((value for value in values if isinstance(value, ModelServingError)), None)
+            if error is not None:
+                batch.fail_member(self, place, error)
+            else:
+                value = values[0] if self.singles[place] else list(values)
+                batch.put(self, place, template.render(self.ids[place], [value]))
+        return True
+
+
+def group_of_rows(
+    batch: MicroBatch, ask_rows: AskRows, model: ServedModel, request: PredictionRequest, encoding: Encoding
+) -> CustomBatch:
+    """The group of the micro-batch whose rows go to `ask_rows` together with those of `request`."""
+    reference = str(request.model)
+    return batch.keyed(
+        (reference, id(model), encoding),
+        lambda: CustomBatch(
+            model, request.outputs, encoding, ask_rows=ask_rows, model_id=PinnedModelId.of(reference, model)
+        ),
+    )
+
+
 def custom_group(
     ask: Ask, model: ServedModel, request: PredictionRequest, index: int, request_id: str, encoding: Encoding
 ) -> CustomGroup:
     """The group of record `index`, whose `request` is to be answered by `ask`; `model` is the version it leads to."""
     rows = request.input_data
+    count = rows.shape[0] if isinstance(rows, TensorRows) else len(rows.rows)
     return CustomGroup(
         model,
         request.outputs,
         encoding,
         indexes=[index],
         ids=[request_id],
-        rows=rows.shape[0] if isinstance(rows, TensorRows) else len(rows.rows),
+        rows=count,
+        to_score=count,
         ask=ask,
         model_id=PinnedModelId.of(str(request.model), model),
         input_data=plain_input(rows),

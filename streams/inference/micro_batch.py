@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,6 +205,9 @@ class Outcome:
         )
 
 
+G = TypeVar("G", bound=Group)
+
+
 class MicroBatch:
     """Records on their way from bytes to results."""
 
@@ -220,7 +223,7 @@ class MicroBatch:
         self._values: list[bytes] = [b""] * len(self.records)
         self._failures: dict[int, ModelServingError] = {}
         self._faults: list[Exception] = []
-        self._by_key: dict[tuple[int, tuple[Output, ...], Encoding], Group] = {}
+        self._by_key: dict[Hashable, Group] = {}
         self._changes: dict[int, dict[bytes, bytes | None]] = {}
 
     @property
@@ -230,12 +233,15 @@ class MicroBatch:
 
     def group(self, model: ServedModel, outputs: tuple[Output, ...], encoding: Encoding) -> Group:
         """The group of a version, outputs and encoding; a new one where there is none yet."""
-        key = (id(model), outputs, encoding)
+        return self.keyed((id(model), outputs, encoding), lambda: Group(model, outputs, encoding))
+
+    def keyed(self, key: Hashable, make: Callable[[], G]) -> G:
+        """The group of a key, which `make` makes where there is none yet."""
         group = self._by_key.get(key)
         if group is None:
-            group = self._by_key[key] = Group(model, outputs, encoding)
+            group = self._by_key[key] = make()
             self.groups.append(group)
-        return group
+        return cast(G, group)
 
     def headers_of(self, index: int) -> RequestHeaders:
         return self.headers.get(index, NO_HEADERS)

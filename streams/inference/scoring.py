@@ -42,7 +42,7 @@ from schemas.limits import Limits
 from schemas.requests import DEFAULT_OUTPUTS, OUTPUTS, Output, PredictionRequest
 from streams.inference.cache import PredictionCache
 from streams.inference.catalog import ModelCatalog, ServedModel
-from streams.inference.custom import Ask, custom_group
+from streams.inference.custom import Ask, AskRows, custom_group, group_of_rows
 from streams.inference.micro_batch import MicroBatch, Outcome, Record, Work, internal_error
 from streams.inference.row_errors import OF_ROWS, RowErrors, rows_apart
 from streams.inference.vectorised import gather, valid_ids
@@ -64,13 +64,19 @@ class Scorer:
     """Scores the requests of one tenant."""
 
     def __init__(
-        self, catalog: ModelCatalog, limits: Limits, reply_to_allowed: Collection[str] = (), ask: Ask | None = None
+        self,
+        catalog: ModelCatalog,
+        limits: Limits,
+        reply_to_allowed: Collection[str] = (),
+        ask: Ask | None = None,
+        ask_rows: AskRows | None = None,
     ) -> None:
-        """`ask` answers every request in place of the model: a user's own code."""
+        """A user's own code: `ask` answers every request in place of the model, `ask_rows` the rows of all those of a
+        micro-batch that ask for predictions alone."""
         self._catalog = catalog
         self.limits = limits
         self._reply_to_allowed = frozenset(reply_to_allowed)
-        self._ask = ask
+        self._ask, self._ask_rows = ask, ask_rows
 
     def prepare(
         self,
@@ -233,6 +239,11 @@ class Scorer:
             _check_outputs(model, request.outputs)
             if self._ask is not None:
                 _refuse_row_errors(batch.headers_of(index))
+            if self._ask_rows is not None and request.outputs == DEFAULT_OUTPUTS:
+                group = group_of_rows(batch, self._ask_rows, model, request, encoding)
+                group.add_request(index, request_id, request.input_data)
+                return
+            if self._ask is not None:
                 batch.groups.append(custom_group(self._ask, model, request, index, request_id, encoding))
                 return
             matrix = model.features.matrix(request.input_data)

@@ -71,10 +71,7 @@ class JobChunks:
         measures: LaneMeasures,
         outlets: Outlets = EVERYTHING,
         clock: Callable[[], float] = time.time,
-        *,
-        in_thread: bool = False,
     ) -> None:
-        """`in_thread`: rows are read in a thread, too, because a user's own code is part of that."""
         self.tenant = topics.tenant
         self.topic = topics.name("job-chunks")
         self.counters = TenantCounters(topics.tenant)
@@ -88,7 +85,6 @@ class JobChunks:
         self._outlets = outlets
         self._dead_letters = DeadLetters(topics.name("dead-letters"), settings.worker_id, outlets)
         self._clock = clock
-        self._in_thread = in_thread
         self._waiting_since: dict[tuple[str, int, str], float] = {}
         """By name, number and digest of a version, when the first chunk came that waits for it."""
 
@@ -217,13 +213,10 @@ class JobChunks:
         return results
 
     async def _predicted(self, works: Sequence[ChunkWork]) -> ChunkBatch:
-        if self._in_thread:
-            batch = await asyncio.to_thread(self._scorer.prepare, works)
-        else:
-            batch = self._scorer.prepare(works)
+        batch = self._scorer.prepare(works)
         for group in batch.groups:
             started = time.perf_counter()
-            if group.rows > INLINE_ROWS_MAX:
+            if group.in_thread or group.rows > INLINE_ROWS_MAX:
                 await asyncio.get_running_loop().run_in_executor(None, group.predict)
             else:
                 group.predict()

@@ -47,5 +47,5 @@ def compose_jobs(
         topics, owned, pin_in(catalog), settings.topics.partitions, settings.worker_id, measures, outlets
     )
     scorer = ChunkScorer(catalog, settings.limits, process_batch)
-    chunks = JobChunks(topics, scorer, reader, settings, measures, outlets, in_thread=process_batch is not None)
+    chunks = JobChunks(topics, scorer, reader, settings, measures, outlets)
     return TenantJobs(owned, (JobMessages(surroundings), JobResults(surroundings), chunks), chunks.scored)

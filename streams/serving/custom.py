@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from schemas.errors import ModelNotReadyError, ServerError
+from schemas.errors import InvalidIdError, ModelNotReadyError, ServerError
 from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.models import Alias, Manifest
+from schemas.models import Alias, Manifest, check_model_name
 from streams.inference.catalog import ModelCatalog
-from streams.inference.custom import Ask
+from streams.inference.custom import Ask, AskRows
+from streams.inference.own_models import own_version
 from streams.serving.batch_predictor import BatchPredictor
 from streams.serving.model_manager import ModelManager
 from streams.serving.realtime_predictor import RealtimePredictor
@@ -18,6 +19,7 @@ from streams.serving.row_outcomes import row_outcomes
 
 ProcessBatch = Callable[[str, Sequence[Any]], list[Any]]
 """(model id, rows) -> for each row its prediction, or the `ModelServingError` that it got."""
+VERSION_MAX = 999_999_999
 _ELSEWHERE = "models of a worker are on Kafka: `inferd models` and PUT /models/{name} change them"
 
 
@@ -62,15 +64,22 @@ class Custom:
         batch: type[BatchPredictor] | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """Makes an object of each class for each tenant, and raises whatever they do."""
+        """Makes an object of each class for each tenant, and raises whatever they do.
+
+        `ServerError` for names or versions in `own_models` that are none.
+        """
         self._catalogs: Mapping[str, ModelCatalog] = {}
         self._models = {tenant: WorkerModels(tenant, self, limits) for tenant in tenants}
         self._realtime = {t: realtime(models, None, t) for t, models in self._models.items()} if realtime else {}
+        for predictor in self._realtime.values():
+            check_own_models(predictor.own_models)
         self._batch = {t: batch(models, t) for t, models in self._models.items()} if batch else {}
 
     def follow(self, catalogs: Mapping[str, ModelCatalog]) -> None:
-        """The worker's models, by tenant, are these from now on."""
+        """The worker's models, by tenant, are these from now on; the users' own names are added to them."""
         self._catalogs = catalogs
+        for tenant, predictor in self._realtime.items():
+            add_own_models(catalogs[tenant], predictor)
 
     def catalog(self, tenant: str) -> ModelCatalog:
         """The worker's models of a tenant; `ModelNotReadyError` before there are any."""
@@ -97,6 +106,11 @@ class Custom:
         predictor = self.realtime_predictor(tenant)
         return None if predictor is None else predictor.answer
 
+    def ask_rows(self, tenant: str) -> AskRows | None:
+        """What answers the rows of a tenant's requests for predictions in one call; None where none does."""
+        predictor = self.realtime_predictor(tenant)
+        return predictor.rows_answered if predictor is not None and predictor.takes_batches else None
+
     def process_batch(self, tenant: str) -> ProcessBatch | None:
         """What scores the chunks of a tenant's jobs in place of its model; None where the model does."""
         predictor = self.batch_predictor(tenant)
@@ -104,6 +118,24 @@ class Custom:
             return None
         process = predictor.process_batch
         return lambda model_id, rows: row_outcomes(lambda part: process(model_id, part), rows)
+
+
+def add_own_models(catalog: ModelCatalog, predictor: RealtimePredictor) -> None:
+    """Adds the names that a predictor answers without a deployed model; raises what `check_own_models` does."""
+    check_own_models(predictor.own_models)
+    for name, version in predictor.own_models.items():
+        catalog.put_own(own_version(name, version, predictor.rows_answered))
+
+
+def check_own_models(own_models: Mapping[str, int]) -> None:
+    """`ServerError` for a name that no model can have, and for a version that is none."""
+    for name, version in own_models.items():
+        try:
+            check_model_name(name)
+        except InvalidIdError as error:
+            raise ServerError(f"own_models: {error.message}") from None
+        if type(version) is not int or not 1 <= version <= VERSION_MAX:
+            raise ServerError(f"own_models[{name!r}] is {version!r}: expected a version, 1 to {VERSION_MAX}")
 
 
 def _refuse() -> NoReturn:

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from schemas.codec import check_outputs
-from schemas.errors import InferenceError
+from schemas.errors import InferenceError, ModelServingError
 from schemas.requests import DEFAULT_OUTPUTS, Output, TensorRows
 from streams.inference.catalog import ServedModel
 from streams.inference.custom import PinnedModelId
 from streams.inference.runtime import Matrix
 from streams.serving.model_manager import ModelManager, manager_of
 from streams.serving.row_cache import Cache, RowCache
-from streams.serving.rows import UNBOUNDED, checked_input, columns_of, model_of
+from streams.serving.row_outcomes import row_outcomes
+from streams.serving.rows import UNBOUNDED, are_rows, checked_input, columns_of, model_of
 
 
 class RealtimePredictor:
     """Predicts with the models of a `ModelManager`, through the code that scores requests from Kafka.
 
-    Override `predict` to change what requests are answered with; it is called from several threads at once. With a
+    Override `predict` to change what requests are answered with, or `predict_batch` to answer the rows of many requests
+    in one call; both are called from several threads at once. Name in `own_models` what needs no model file. With a
     `cache` (any mutable mapping, or an object with `get` and `set`) a row is scored once for each model; answers are
     the same with and without.
     """
+
+    own_models: ClassVar[Mapping[str, int]] = {}
+    """Model names that this class answers without a deployed model, each with its version: 1, 2, …
+
+    A result is a function of request and digest, and the digest of an own name follows from its version: give the next
+    version whenever answers change."""
 
     def __init__(self, model_manager: ModelManager, cache: Cache | None = None, tenant_id: str | None = None) -> None:
         """`tenant_id` is the manager's by default. Raises `ServerError` for a cache that is none."""
@@ -54,18 +62,49 @@ class RealtimePredictor:
         single = not isinstance(rows, TensorRows) and rows.single
         return {output: column[0] if single else column for output, column in columns.items()}
 
+    def predict_batch(self, model_id: str, input_batch: Sequence[Any]) -> Sequence[Any]:
+        """The predictions for rows, one each, in order: in a worker, those of the requests of a micro-batch.
+
+        Override it to answer them in one call. Where it raises, it is called again with parts of the rows, so that the
+        row to blame fails alone; an `InferenceError` among the predictions is the outcome of its row.
+        """
+        values: Sequence[Any] = self.predict_outputs(model_id, list(input_batch))["prediction"]
+        return values
+
+    @property
+    def takes_batches(self) -> bool:
+        """Whether `predict_batch` is a user's own."""
+        return type(self).predict_batch is not RealtimePredictor.predict_batch
+
     @property
     def answers_itself(self) -> bool:
-        """Whether requests have to go through `predict`: it is a user's own, or there is a cache."""
-        return type(self).predict is not RealtimePredictor.predict or self._cache is not None
+        """Whether requests have to go through this object: a method is a user's own, or there is a cache."""
+        own = type(self).predict is not RealtimePredictor.predict or self.takes_batches
+        return own or self._cache is not None
 
     def answer(self, model_id: PinnedModelId, input_data: Any, outputs: tuple[Output, ...]) -> Mapping[Output, object]:
         """What a request is answered with: `predict` gives the prediction, the model itself whatever else is asked."""
         others = tuple(output for output in outputs if output != "prediction")
         answers: dict[Output, object] = dict(self.predict_outputs(model_id, input_data, others)) if others else {}
         if "prediction" in outputs:
-            answers["prediction"] = self.predict(model_id, input_data)
+            answers["prediction"] = self._prediction(model_id, input_data)
         return answers
+
+    def rows_answered(self, model_id: str, rows: Sequence[Any]) -> list[Any]:
+        """For each row its prediction, or the `ModelServingError` that it alone got; nothing is raised."""
+        if self.takes_batches:
+            return row_outcomes(lambda part: self.predict_batch(model_id, part), rows, "predict_batch", alone=True)
+        return row_outcomes(lambda part: [self.predict(model_id, row) for row in part], rows, "predict", alone=True)
+
+    def _prediction(self, model_id: PinnedModelId, input_data: Any) -> Any:
+        """As `predict`, by `predict_batch` where that is a user's own and `predict` is not."""
+        if not self.takes_batches or type(self).predict is not RealtimePredictor.predict:
+            return self.predict(model_id, input_data)
+        single = not isinstance(input_data, np.ndarray) and not are_rows(input_data)
+        outcomes = self.rows_answered(model_id, [input_data] if single else list(input_data))
+        if (error := next((each for each in outcomes if isinstance(each, ModelServingError)), None)) is not None:
+            raise error
+        return outcomes[0] if single else outcomes
 
     def _columns(self, model: ServedModel, matrix: Matrix, outputs: tuple[Output, ...]) -> dict[Output, list[Any]]:
         if self._cache is None or not len(matrix):

@@ -38,6 +38,11 @@ def checked_input(model_id: str, input_data: Any, outputs: tuple[Output, ...], l
     return decode_request(value, "msgpack", limits).input_data
 
 
+def are_rows(input_data: Any) -> bool:
+    """Whether decoded `input_data` is a list of rows, and not one row."""
+    return isinstance(input_data, list) and (not input_data or isinstance(input_data[0], list | dict))
+
+
 def columns_of(model: ServedModel, matrix: Matrix, outputs: tuple[Output, ...]) -> dict[Output, list[Any]]:
     """For each of `outputs` one value a row of `matrix`; `InferenceError` where one of them cannot be given."""
     arrays = model.runtime.predict(matrix, model.postprocessor.needed(outputs))

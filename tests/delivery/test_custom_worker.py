@@ -83,3 +83,50 @@ def test_a_team_s_classes_answer_routes_requests_and_jobs(
     assert chunk["predictions"] == [*(100 * score for score in expected), None]
     assert [(error["row"], error["code"]) for error in chunk["errors"]] == [(6, "schema_mismatch")]
     assert worker.stop() == 0
+
+
+OWN_NAMES = """
+from inferd import RealtimePredictor
+
+
+class Totals(RealtimePredictor):
+    own_models = {"total": 3}
+
+    def predict_batch(self, model_id, input_batch):
+        return [{"total": sum(row)} for row in input_batch]
+"""
+
+
+def test_a_predictor_owns_a_name_without_a_model_and_its_time_is_measured(
+    cluster: Cluster, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    (tmp_path / "own_names.py").write_text(OWN_NAMES)
+    worker = start_worker(cluster, realtime_predictor="own_names.Totals", environ={"PYTHONPATH": str(tmp_path)})
+    worker.wait_ready()
+
+    producer = cluster.producer()
+    for number in range(500):
+        value = msgspec.msgpack.encode({"id": f"r-{number}", "model_id": "total", "input_data": [number, 1]})
+        producer.produce(cluster.topics.name("requests"), value, b"%d" % number)
+    assert producer.flush(30) == 0
+    direct = post(f"{worker.url}/predict/total:3", {"input_data": [[1, 2], [3, 4]]})
+    assert (direct["version"], direct["prediction"]) == (3, [{"total": 3}, {"total": 7}])
+
+    results = [msgspec.msgpack.decode(r.value()) for r in cluster.read("results", lambda found: len(found) >= 500, 40)]
+    assert {result["id"]: result["prediction"] for result in results} == {
+        f"r-{number}": {"total": number + 1} for number in range(500)
+    }
+    assert {(result["version"], result["digest"]) for result in results} == {(3, direct["digest"])}
+
+    submit = {"type": "submit", "model_id": "total", "input_batch": [[1, 2], [3, 4]]}
+    producer.produce(cluster.topics.name("jobs"), msgspec.msgpack.encode(submit), b"job-1")
+    assert producer.flush(30) == 0
+    (chunk,) = [msgspec.msgpack.decode(r.value()) for r in cluster.read("job-results", bool, 40)]
+    assert chunk["predictions"] == [{"total": 3}, {"total": 7}]
+
+    with urllib.request.urlopen(f"{worker.url}/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    (seconds,) = [line for line in lines if line.startswith("inferd_model_predict_seconds_total{")]
+    assert 'model="total"' in seconds
+    assert float(seconds.split()[-1]) > 0
+    assert worker.stop() == 0

@@ -38,7 +38,10 @@ def scored(catalog: ModelCatalog, rows: list[list[float]]) -> ChunkResult:
         partition=0,
     )  # fmt: skip
     scorer = ChunkScorer(catalog, DEFAULT_LIMITS, custom.process_batch("default"))
-    (result,) = scorer.prepare([ChunkWork(chunk, msgspec.msgpack.encode(rows))]).finish()
+    batch = scorer.prepare([ChunkWork(chunk, msgspec.msgpack.encode(rows))])
+    for group in batch.groups:
+        group.predict()
+    (result,) = batch.finish()
     return decode_chunk_result(result, "msgpack", DEFAULT_LIMITS)
 
 

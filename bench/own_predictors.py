@@ -1,0 +1,137 @@
+"""What a user's own code costs: micro-batches by `predict`, by `predict_batch`, and by the worker itself.
+
+    python -m bench.own_predictors
+
+Everything but Kafka: from the bytes of requests, one row each, to those of results. They take turns.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from schemas.limits import DEFAULT_LIMITS
+from streams.inference.catalog import ModelCatalog, Version
+from streams.inference.scoring import Scorer
+from streams.serving.model_manager import ModelManager
+from streams.serving.realtime_predictor import RealtimePredictor
+
+FEATURES, TREES, REQUESTS, TURNS = 30, 100, 4_096, 9
+
+
+class ByRow(RealtimePredictor):
+    """A call for each request."""
+
+    def predict(self, model_id: str, input_data: Any) -> Any:
+        return 2 * super().predict(model_id, input_data)
+
+
+class ByBatch(RealtimePredictor):
+    """A call for each micro-batch."""
+
+    def predict_batch(self, model_id: str, input_batch: Sequence[Any]) -> list[Any]:
+        return [2 * each for each in super().predict_batch(model_id, input_batch)]
+
+
+class ByArray(RealtimePredictor):
+    """A call for each micro-batch, of code that asks no model of the worker."""
+
+    def predict_batch(self, model_id: str, input_batch: Sequence[Any]) -> list[Any]:
+        totals: list[Any] = np.asarray(input_batch).sum(axis=1).tolist()
+        return totals
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as scoring reads it."""
+
+    offset: int
+    value: bytes
+    timestamp: int = 0
+    headers: Sequence[tuple[str, bytes]] = ()
+    key: None = None
+
+
+def measure() -> dict[str, list[float]]:
+    """Rows per second of each way, by turn."""
+    catalog = _catalog()
+    ways = {"the worker itself": Scorer(catalog, DEFAULT_LIMITS)}
+    for name, kind in (("predict_batch, of an array", ByArray), ("predict_batch", ByBatch), ("predict", ByRow)):
+        predictor = kind(_Models(catalog))
+        rows = predictor.rows_answered if predictor.takes_batches else None
+        ways[name] = Scorer(catalog, DEFAULT_LIMITS, ask=predictor.answer, ask_rows=rows)
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(TURNS + 1):
+        batch = _requests(turn)
+        for name, scorer in ways.items():
+            seconds = _seconds(scorer, batch)
+            if turn:  # the first warms up
+                found[name].append(len(batch) / seconds)
+    return found
+
+
+class _Models(ModelManager):
+    """Models that are loaded already, as those of a worker are."""
+
+    def __init__(self, catalog: ModelCatalog) -> None:
+        super().__init__(Path())
+        self._loaded = catalog
+
+    @property
+    def catalog(self) -> ModelCatalog:
+        return self._loaded
+
+
+def _seconds(scorer: Scorer, batch: Sequence[Asked]) -> float:
+    started = time.perf_counter()
+    prepared = scorer.prepare([(0, batch)], 0)
+    for group in prepared.groups:
+        group.predict()
+    outcome = prepared.finish()
+    seconds = time.perf_counter() - started
+    assert not outcome.failures
+    return seconds
+
+
+def _requests(turn: int) -> list[Asked]:
+    rows = np.random.default_rng(turn).normal(size=(REQUESTS, FEATURES)).tolist()
+    return [
+        Asked(offset, msgspec.msgpack.encode({"model_id": "bench", "input_data": row}))
+        for offset, row in enumerate(rows)
+    ]
+
+
+def _catalog() -> ModelCatalog:
+    rows = np.random.default_rng(1).normal(size=(5_000, FEATURES))
+    parameters = {"objective": "binary", "num_leaves": 31, "verbosity": -1, "num_threads": 1}
+    booster = lightgbm.train(parameters, lightgbm.Dataset(rows, rows[:, 0] + rows[:, 1] > 0), TREES)
+    with tempfile.TemporaryDirectory() as store:
+        manager = ModelManager(store)
+        manager.register("bench", booster.model_to_string().encode(), trial=False)
+        served = manager.load("bench")
+    catalog = ModelCatalog()
+    catalog.put(Version(served.manifest, "ready", None, served))
+    return catalog
+
+
+def main() -> None:
+    """Prints the table."""
+    table = Table("requests answered by", "rows/s, median", "range")
+    for name, rates in measure().items():
+        table.add_row(name, f"{statistics.median(rates):,.0f}", f"{min(rates):,.0f} to {max(rates):,.0f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
