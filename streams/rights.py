@@ -105,12 +105,21 @@ def http_rights(settings: StreamSettings) -> list[Right]:
 
 def describe_missing(missing: Collection[Right], connection: KafkaConnection) -> str:
     """Names the rights that are missing, and the commands of Kafka by which an administrator grants them."""
-    grouped = list(_by_resource(missing))
-    named = [f"{', '.join(operations)} on {resource} {name}" for resource, name, operations in grouped[:NAMED_MAX]]
-    if len(grouped) > NAMED_MAX:
-        named.append(f"and more on {len(grouped) - NAMED_MAX} others (inferd doctor names all)")
-    commands = [_grant(connection, *each) for each in grouped[:COMMANDS_MAX]]
-    return f"the broker does not allow {'; '.join(named)}. Grant it: {'; '.join(commands)}"
+    names, commands = named(missing), grant_commands(missing, connection)
+    told = names[:NAMED_MAX]
+    if len(names) > NAMED_MAX:
+        told.append(f"and more on {len(names) - NAMED_MAX} others (inferd doctor names all)")
+    return f"the broker does not allow {'; '.join(told)}. Grant it: {'; '.join(commands[:COMMANDS_MAX])}"
+
+
+def named(rights: Collection[Right]) -> list[str]:
+    """The rights in words, one text for each resource."""
+    return [f"{', '.join(operations)} on {resource} {name}" for resource, name, operations in _by_resource(rights)]
+
+
+def grant_commands(rights: Collection[Right], connection: KafkaConnection) -> list[str]:
+    """The commands of Kafka that grant the rights, one for each resource."""
+    return [_grant(connection, *each) for each in _by_resource(rights)]
 
 
 def _by_resource(rights: Collection[Right]) -> Iterator[tuple[Resource, str, list[Operation]]]:

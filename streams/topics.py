@@ -14,6 +14,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     KafkaError,
     TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
     for_code,
 )
@@ -109,6 +110,8 @@ async def _create(admin: AIOKafkaAdminClient, specs: Iterable[TopicSpec], bytes_
         # It is there already where another worker was quicker, and may be soon where the answer came too late.
         if code and error is not TopicAlreadyExistsError and not error.retriable:
             detail = rest[0] if rest and rest[0] else error.__name__
+            if error is TopicAuthorizationFailedError:
+                detail = f"this user lacks CREATE on topic {name}: grant it, or have somebody else create the topics"
             problems.append(f"topic {name} could not be created: {detail}")
     if problems:
         raise TopicsError(problems)
@@ -144,7 +147,7 @@ async def _states(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> lis
 
 
 def _unreadable(state: TopicState, why: str) -> str:
-    return f"topic {state.name}: its settings cannot be read: {why}; give this user the right to describe them"
+    return f"topic {state.name}: its settings cannot be read: {why}; this user lacks DESCRIBE_CONFIGS on it: grant that"
 
 
 async def _configs(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, dict[str, str] | str]:

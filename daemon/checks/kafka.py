@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     GroupCoordinatorNotAvailableError,
     KafkaError,
-    TopicAuthorizationFailedError,
     for_code,
 )
-from aiokafka.protocol.produce import ProduceRequest
 
-from daemon.checks import Check
+from daemon.checks import Check, State
 from daemon.cluster import ApiVersions, bootstrap_addresses, connect, metadata, reach, why
 from daemon.setting_checks import is_loopback
 from daemon.settings import Settings
 from schemas.connection import KafkaConnection
-from schemas.topics import Stream, TenantTopics
+from schemas.topics import TenantTopics
 from streams.connections import client_options
+from streams.rights import Right, grant_commands, http_rights, named, worker_rights
+from streams.rights_check import missing_rights
 from streams.topics import describe_topics
 
 PROBE_TIMEOUT_S = 5.0
@@ -36,8 +37,6 @@ FETCH_KEY = 1
 FETCH_VERSION_OF_KAFKA_4 = 4
 """The least version of Fetch that brokers from 4.0 on speak; earlier ones speak version 0 too."""
 NEEDED_APIS = {0: "Produce", 1: "Fetch", 2: "ListOffsets", 11: "JoinGroup", 19: "CreateTopics", 22: "InitProducerId"}
-READ: tuple[Stream, ...] = ("requests", "models", "model-artifacts")
-WRITTEN: tuple[Stream, ...] = ("results", "dead-letters")
 
 
 async def check_broker(connection: KafkaConnection) -> list[Check]:
@@ -74,11 +73,15 @@ async def check_brokers(connection: KafkaConnection) -> list[Check]:
 
 async def check_topics(settings: Settings) -> list[Check]:
     """Whether the topics of all tenants are there and fit."""
-    states = await describe_topics(settings.streams())
+    hidden = await hidden_topics(settings)
+    states = [state for state in await describe_topics(settings.streams()) if state.name not in hidden]
     missing = [state for state in states if state.partitions == 0]
     wrong = [state for state in states if state.partitions and state.problem]
     checks = [Check("topics", "fail", state.problem or "", "do what it says, and no more") for state in wrong]
     checks += [Check("topics", "warn", state.note, "do what it says, and no more") for state in states if state.note]
+    if hidden:
+        detail = f"not allowed to see {', '.join(sorted(hidden))}"
+        checks.append(Check("topics", "fail", detail, "grant the rights that the check access names"))
     if missing:
         names = "" if len(missing) == len(states) else ": " + ", ".join(state.name for state in missing)
         detail = f"{len(missing)} of {len(states)} are not there{names}"
@@ -90,54 +93,36 @@ async def check_topics(settings: Settings) -> list[Check]:
 
 
 async def check_access(settings: Settings) -> list[Check]:
-    """Whether a worker may read, write and join as it must; nothing is written."""
-    connection = settings.connection()
-    tenants = [TenantTopics(settings.namespace, tenant) for tenant in settings.tenants]
-    known = (await metadata(connection)).topics()
-    read = [name for topics in tenants for name in map(topics.name, READ) if name in known]
-    written = [name for topics in tenants for name in map(topics.name, WRITTEN) if name in known]
-    denied = [
-        *(f"read {name}" for name in await _unreadable(connection, read)),
-        *(f"write {name}" for name in await _unwritable(connection, written)),
-    ]
-    if denied:
-        return [Check("access", "fail", f"not allowed: {', '.join(denied)}", "give this user those rights (ACLs)")]
-    return [Check("access", "ok", f"may read {len(read)} and write {len(written)} topics")]
+    """Whether this user has the rights that a worker needs; nothing is read or written."""
+    streams, connection = settings.streams(), settings.connection()
+    needed, over_http = worker_rights(streams), http_rights(streams)
+    missing = await _missing_rights(connection, [*needed, *over_http])
+    checks = []
+    if lacking := [right for right in needed if right in missing]:
+        checks.append(_access("fail", "not allowed: ", lacking, connection))
+    if lacking := [right for right in over_http if right in missing]:
+        what = "jobs or models of callers over HTTP are refused, not allowed: "
+        checks.append(_access("warn", what, lacking, connection))
+    return checks or [Check("access", "ok", f"has all {len({*needed, *over_http})} rights that a worker needs")]
 
 
-async def _unreadable(connection: KafkaConnection, topics: Sequence[str]) -> list[str]:
-    denied: list[str] = []
-    if not topics:
-        return denied
-    async with AIOKafkaConsumer(**client_options(connection), enable_auto_commit=False) as consumer:
-        for topic in topics:
-            consumer.assign([TopicPartition(topic, 0)])
-            await consumer.seek_to_end()
-            try:
-                await consumer.getmany(timeout_ms=FETCH_MS)
-            except TopicAuthorizationFailedError:
-                denied.append(topic)
-    return denied
+def _access(state: State, what: str, missing: Collection[Right], connection: KafkaConnection) -> Check:
+    return Check("access", state, what + "; ".join(named(missing)), "; ".join(grant_commands(missing, connection)))
 
 
-async def _unwritable(connection: KafkaConnection, topics: Sequence[str]) -> list[str]:
-    """Asks to produce nothing: a broker checks the right before it refuses an empty batch."""
-    cluster = await metadata(connection)
-    nodes = {broker.nodeId: (broker.host, broker.port) for broker in cluster.brokers()}
-    denied = []
-    for topic in topics:
-        leader = cluster.leader_for_partition(TopicPartition(topic, 0))
-        if leader not in nodes:
-            continue
-        conn = await connect(connection, *nodes[leader], PROBE_TIMEOUT_S)
-        try:
-            response = await conn.send(ProduceRequest(None, -1, 1_000, [(topic, [(0, b"")])]))
-        finally:
-            conn.close()
-        code = response.topics[0][1][0][1]
-        if for_code(code) is TopicAuthorizationFailedError:
-            denied.append(topic)
-    return denied
+async def _missing_rights(connection: KafkaConnection, rights: Collection[Right]) -> set[Right]:
+    client = AIOKafkaClient(**client_options(connection), client_id="inferd")
+    try:
+        await client.bootstrap()
+        return set(await missing_rights(client, rights))
+    finally:
+        await client.close()
+
+
+async def hidden_topics(settings: Settings) -> set[str]:
+    """Topics that this user may not see, whether they exist or not."""
+    rights = [right for right in worker_rights(settings.streams()) if right.operation == "DESCRIBE"]
+    return {right.name for right in await _missing_rights(settings.connection(), rights) if right.resource == "topic"}
 
 
 async def check_group(settings: Settings) -> list[Check]:
@@ -150,7 +135,7 @@ async def check_group(settings: Settings) -> list[Check]:
         state, members = await _group_state(admin, group)
         committed = await admin.list_consumer_group_offsets(group)
     except GroupAuthorizationFailedError:
-        return [Check("group", "fail", f"not allowed: join the group {group}", "give this user the right to read it")]
+        return [Check("group", "fail", f"not allowed: READ on group {group}", "grant what the check access names")]
     finally:
         await admin.close()
     lag = await _lag(settings, {tp: offset.offset for tp, offset in committed.items()})

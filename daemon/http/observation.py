@@ -45,11 +45,10 @@ async def readyz(request: web.Request) -> web.Response:
     """200 where requests are being served, else 503 with the reasons; tenants that wait meanwhile are named."""
     board = request.app[BOARD]
     snapshot = board.snapshot()
+    waiting = {"waiting": snapshot.waiting} if snapshot is not None and snapshot.waiting else {}
     if reasons := board.unready(snapshot):
-        return json_response({"status": "unhealthy", "reasons": reasons}, 503)
-    if snapshot is not None and snapshot.waiting:
-        return json_response({"status": "healthy", "waiting": snapshot.waiting})
-    return json_response({"status": "healthy"})
+        return json_response({"status": "unhealthy", "reasons": reasons, **waiting}, 503)
+    return json_response({"status": "healthy", **waiting})
 
 
 async def status(request: web.Request) -> web.Response:

@@ -140,8 +140,9 @@ def test_the_doctor_finds_rights_that_lack_and_writes_nothing(tmp_path: Path, na
         checks = commands.answer("doctor")
         (access,) = [check for check in checks if check["name"] == "access"]
         assert access["state"] == "fail"
-        assert f"read {names[0]}" in access["detail"]
-        assert f"write {names[1]}" in access["detail"]
+        assert f"READ on topic {names[0]}" in access["detail"]
+        assert f"WRITE on topic {names[1]}" in access["detail"]
+        assert f"--operation READ --topic {names[0]}" in access["remedy"]
         cluster = Cluster(kafka.bootstrap_servers, namespace)
         assert cluster.read("dead-letters", lambda _records: True, 10) == []
 

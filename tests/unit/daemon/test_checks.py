@@ -166,7 +166,11 @@ async def test_topics(
     async def described(_settings: object) -> list[TopicState]:
         return [TopicState("inferd.default.requests", "requests", partitions, 1, {}, problem)]
 
+    async def nothing_hidden(_settings: object) -> set[str]:
+        return set()
+
     monkeypatch.setattr(kafka, "describe_topics", described)
+    monkeypatch.setattr(kafka, "hidden_topics", nothing_hidden)
     checks = await kafka.check_topics(settings(topics_create=create))
     assert [(check.state, check.remedy) for check in checks] == expected
 

@@ -315,7 +315,8 @@ async def test_every_topic_that_cannot_be_created_is_named(cluster: FakeCluster)
     }
     assert await problems_of(settings_of()) == [
         "topic ns.default.requests could not be created: only 1 broker(s) are registered",
-        "topic ns.default.models could not be created: TopicAuthorizationFailedError",
+        "topic ns.default.models could not be created: this user lacks CREATE on topic ns.default.models:"
+        " grant it, or have somebody else create the topics",
     ]
 
 
@@ -355,8 +356,7 @@ MISMATCHES: dict[str, tuple[str, Topic, str]] = {
         "results",
         Topic(2),
         "topic ns.default.results has 2 partitions, INFERD_TOPIC_PARTITIONS is 4: "
-        "kafka-topics --alter --topic ns.default.results --partitions 4, which loses nothing; "
-        "leave INFERD_TOPIC_PARTITIONS=4, and do not delete it",
+        "kafka-topics --alter --topic ns.default.results --partitions 4, which loses nothing; do not delete it",
     ),
     "too few partitions for jobs, which are found by a hash": (
         "jobs",
@@ -553,7 +553,7 @@ async def test_settings_of_a_topic_that_may_not_be_read_are_no_wrong_settings(cl
     cluster.unreadable = {"ns.default.requests": DENIED}
     assert await problems_of(settings_of()) == [
         "topic ns.default.requests: its settings cannot be read: TopicAuthorizationFailedError; "
-        "give this user the right to describe them"
+        "this user lacks DESCRIBE_CONFIGS on it: grant that"
     ]
 
 
