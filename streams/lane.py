@@ -26,7 +26,7 @@ from streams.fetch import Records
 from streams.gaps import Gaps
 from streams.measure import LaneMeasures
 from streams.outlets import EVERYTHING, Outlets, RefusedError
-from streams.partition import Flight, Partition
+from streams.partition import Flight, Partition, by_topic
 from streams.restore import Restore
 from streams.settings import StreamSettings
 from streams.sharing import one_a_unit, share_out, without_room
@@ -260,7 +260,7 @@ class Lane:
 
     def suspect(self) -> None:
         for partition in self.partitions.values():
-            partition.suspect = True
+            partition.doubt()
 
     # ------------------------------------------------------------------ taken, scored, published
 
@@ -356,22 +356,32 @@ class Lane:
                     await self._idle.wait()
             self._idle.clear()
             for partition in list(self.partitions.values()):
-                await self._note_position(partition)
+                position = await self._position(partition)
                 if self._paused or self._draining or partition.closed or self._unit(partition) in self._busy_units():
                     continue
                 effects = self._stage(partition).idle_effects(partition.tp, partition.departed, self._now_ms())
+                if effects is None and position is not None and not (partition.pending or partition.flying):
+                    effects = self._pass_by(partition, position)
                 if effects is not None:
                     self._publish(partition, [effects])
 
-    async def _note_position(self, partition: Partition) -> None:
-        """Notes where the fetcher stands, if all that it has brought is done."""
-        if partition.pending or partition.closed or self._paused:
-            return
+    async def _position(self, partition: Partition) -> int | None:
+        """Where the fetcher stands; None if that is not known."""
         with contextlib.suppress(IllegalStateError, *PUBLISH_ERRORS):
             async with asyncio.timeout(POSITION_TIMEOUT_S):
-                position = await self._group.consumer.position(partition.tp)
-            if not partition.pending:
-                partition.read_to = position
+                position: int = await self._group.consumer.position(partition.tp)
+                return position
+        return None
+
+    def _pass_by(self, partition: Partition, position: int) -> Effects | None:
+        """Effects that only commit past what is no record, so that a group that has nothing to do has no lag."""
+        expected = partition.next_fetch
+        if (back_to := partition.pass_by(position)) is not None:
+            self._group.consumer.seek(partition.tp, back_to)
+        if partition.next_fetch == expected:
+            return None
+        self._gaps.note(partition.tp, expected, position)
+        return Effects(position, 0, [])
 
     def _publish(self, partition: Partition, steps: Sequence[Effects]) -> None:
         if not steps:
@@ -488,7 +498,7 @@ class Lane:
         self._takeover.close(revoked)
         _ = self._start(self._guarantee.release([partition.tp for partition in released]))
         log.info(
-            "partitions_released", partitions=sorted(p.tp.partition for p in released),
+            "partitions_released", partitions=by_topic(p.tp for p in released),
             ms=round((time.monotonic() - started) * 1000),
         )  # fmt: skip
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -59,11 +59,11 @@ class Partition:
         self.taken = 0
         """Records taken that have neither departed nor been put aside."""
         self.in_flight = self.in_flight_bytes = 0
-        self.read_to = start
-        """Where the fetcher stands: behind transaction markers, which no commit goes past."""
         self.suspect = True
         """The next fetch may lack records: it is the first one, or an earlier one was cut short."""
         self._gap_at: int | None = None
+        self._fetched_again = False
+        """Whether a suspect fetch that brought nothing was made again."""
         self._queue: deque[tuple[Records, int]] = deque()
         self._flights: deque[Flight] = deque()
 
@@ -81,12 +81,34 @@ class Partition:
         if self.suspect and first > self.next_fetch and first != self._gap_at:
             self._gap_at = first
             return self.next_fetch
-        self._gap_at, self.suspect = None, False
+        self._trust()
         self.next_fetch = records[-1].offset + 1
         size = bytes_of(records)
         self._queue.append((records, size))
         self.queued += len(records)
         self.queued_bytes += size
+        return None
+
+    def doubt(self) -> None:
+        """A fetch was cut short: what it had brought may be missing from the next one."""
+        self.suspect, self._gap_at, self._fetched_again = True, None, False
+
+    def _trust(self) -> None:
+        self.suspect, self._gap_at, self._fetched_again = False, None, False
+
+    def pass_by(self, position: int) -> int | None:
+        """Moves on to `position`, where the fetcher stands, though it brought nothing: what lies between is no record.
+
+        It is transaction markers, records of aborted transactions, or what compaction took. Nothing may be pending.
+        After a suspect fetch, records may have been lost: the offset to seek back to is returned, once.
+        """
+        if position <= self.next_fetch:
+            return None
+        if self.suspect and not self._fetched_again:
+            self._fetched_again = True
+            return self.next_fetch
+        self._trust()
+        self.next_fetch = self.next_take = position
         return None
 
     def take(self, rows_max: int, bytes_max: int) -> Records:
@@ -167,7 +189,7 @@ class Partition:
         self._flights.clear()
         self.taken = self.in_flight = self.in_flight_bytes = 0
         self.next_fetch = self.next_take = self.departed = self.acked
-        self.suspect, self._gap_at = True, None
+        self.doubt()
         self.rewinds += 1
         return forgotten
 
@@ -206,6 +228,14 @@ class Partition:
         while n < len(records) and records[n].offset < self.next_fetch:
             n += 1
         return records[n:] if n else records
+
+
+def by_topic(tps: Iterable[TopicPartition]) -> dict[str, list[int]]:
+    """Numbers of partitions by topic, as logs name them."""
+    named: dict[str, list[int]] = {}
+    for tp in sorted(tps):
+        named.setdefault(tp.topic, []).append(tp.partition)
+    return named
 
 
 def bytes_of(records: Records) -> int:

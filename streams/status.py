@@ -128,9 +128,8 @@ def _partition(streams: Streams, partition: Partition) -> PartitionSnapshot:
 
 
 def _lag(partition: Partition, end: int) -> int:
-    """Records that are not committed; markers of transactions at the log's end are none."""
-    settled = not partition.pending and partition.committed == partition.acked
-    return max(0, end - max(partition.committed, partition.read_to if settled else 0))
+    """What is not committed, of the log as the last fetch told it."""
+    return max(0, end - partition.committed)
 
 
 def _tenants(streams: Streams) -> tuple[TenantSnapshot, ...]:

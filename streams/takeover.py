@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from streams.commit import Guarantee
 from streams.faults import Faults
 from streams.measure import LaneMeasures
-from streams.partition import Partition
+from streams.partition import Partition, by_topic
 from streams.positions import read_positions
 from streams.restore import Restore
 from streams.settings import GroupSettings
@@ -123,7 +123,7 @@ class Takeover:
             order.opened({tp: Partition(tp, order.generation, start, ids[tp]) for tp, start in starts.items()})
             self._measures.records_missing += sum(position.missing for position in positions.values())
             log.info(
-                "partitions_acquired", generation=order.generation, partitions=sorted(tp.partition for tp in starts),
+                "partitions_acquired", generation=order.generation, partitions=by_topic(starts),
                 ms=round((time.monotonic() - order.started) * 1000),
             )  # fmt: skip
         # After a failure, work that is left must come through before all is well again.
@@ -183,8 +183,7 @@ class Takeover:
                 numbers.setdefault(table, set()).update(tp.partition for tp in tps if tp.topic == stage.topic)
         owned: list[tuple[LaneTable, TablePartition]] = []
         for table, owned_here in numbers.items():
-            kept = await table.retain(owned_here, self._topics.id_of(table.changelog))
-            owned += [(table, partition) for partition in kept]
+            owned += [(table, partition) for partition in await table.retain(owned_here)]
         if owned:
             restore = partial(self._restore.run, owned)
             await self._faults.until_done("tables cannot be restored", restore, ours, bounded=False)

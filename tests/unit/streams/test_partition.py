@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from streams.effects import Effects
-from streams.partition import RECORD_OVERHEAD_BYTES, Flight, Partition, bytes_of
+from streams.partition import RECORD_OVERHEAD_BYTES, Flight, Partition, by_topic, bytes_of
 
 REQUESTS = TopicPartition("ns.t.requests", 0)
 
@@ -148,6 +148,35 @@ SIZES = st.sampled_from([0, 1, 399, 400, 401, 599, 600, 601, 2_000])
 BOUNDS = st.sampled_from([1, 200, 599, 600, 601, 800, 1_200, 10_000])
 
 
+def test_logs_name_partitions_by_topic() -> None:
+    tps = [TopicPartition("b", 1), TopicPartition("a", 2), TopicPartition("b", 0)]
+    assert by_topic(tps) == {"a": [2], "b": [0, 1]}
+
+
+def test_markers_are_passed_by_at_once_where_no_record_can_be_missing() -> None:
+    partition = Partition(REQUESTS, 1, 5)
+    partition.offer(records(5))
+    partition.take(1, 10_000)
+    flight(partition, records(5)).published = True
+    assert len(landed(partition)) == 1
+    assert partition.pass_by(6) is None, "the fetcher stands where it should"
+    assert partition.next_fetch == 6
+    assert partition.pass_by(9) is None
+    assert (partition.next_fetch, partition.next_take, partition.acked) == (9, 9, 6)
+
+
+@pytest.mark.parametrize("doubted", [False, True])
+def test_what_a_cut_fetch_has_lost_is_never_taken_for_markers(doubted: bool) -> None:
+    partition = Partition(REQUESTS, 1, 5)
+    assert partition.suspect, "the first fetch may have come before the partition was open"
+    assert partition.pass_by(8) == 5
+    if doubted:
+        partition.doubt()
+        assert partition.pass_by(8) == 5, "what was fetched again may be lost as well"
+    assert partition.offer(records(5, 6, 7)) is None
+    assert offsets(partition.take(9, 10_000)) == [5, 6, 7]
+
+
 class PartitionMachine(RuleBasedStateMachine):
     """A log without gaps is fetched, taken, published and acknowledged in any order; nothing is lost or done twice.
 
@@ -163,11 +192,16 @@ class PartitionMachine(RuleBasedStateMachine):
         self.taken: list[Any] = []
         self.flights: list[Flight] = []
         self.acked: list[int] = []
+        self.passed: set[int] = set()
+        """Offsets of transaction markers."""
 
     @rule(sizes=st.lists(SIZES, min_size=1, max_size=6), back=st.integers(0, 3))
     def fetch(self, sizes: list[int], back: int) -> None:
         start, expected = max(0, self.fetch_at - back), self.partition.next_fetch
-        fetched = [record(offset, self.sizes.setdefault(offset, size)) for offset, size in enumerate(sizes, start)]
+        places = [offset for offset in range(start, start + len(sizes)) if offset not in self.passed]
+        fetched = [
+            record(offset, self.sizes.setdefault(offset, size)) for offset, size in zip(places, sizes, strict=False)
+        ]
         seek = self.partition.offer(fetched)
         if seek is None:
             self.queue += [r.offset for r in fetched if r.offset >= expected]
@@ -210,6 +244,21 @@ class PartitionMachine(RuleBasedStateMachine):
         self.fetch_at = self.partition.acked
         self.queue, self.taken, self.flights = [], [], []
 
+    @precondition(lambda self: not (self.queue or self.taken or self.flights))
+    @rule(markers=st.integers(1, 3))
+    def pass_markers(self, markers: int) -> None:
+        """The fetcher stands past markers; where it may have lost records, it has to go back and bring them first."""
+        at = self.partition.next_fetch
+        seek = self.partition.pass_by(at + markers)
+        if seek is not None:
+            assert (seek, self.partition.suspect, self.partition.next_fetch) == (at, True, at)
+            assert self.partition.pass_by(at + markers) is None, "the second time there is nothing but markers"
+        made = Flight(Effects(at + markers, 0, ()), n_bytes=0, published=True)
+        self.partition.depart(made)
+        self.passed |= {*range(at, at + markers)}
+        self.fetch_at = at + markers
+        assert landed(self.partition) == [made]
+
     @precondition(lambda self: self.queue)
     @rule()
     def close_and_be_taken_over(self) -> None:
@@ -227,7 +276,7 @@ class PartitionMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_offset_is_acknowledged_once_and_in_order(self) -> None:
-        assert self.acked == list(range(self.partition.acked))
+        assert self.acked == [offset for offset in range(self.partition.acked) if offset not in self.passed]
 
     @invariant()
     def offsets_stay_in_order(self) -> None:
