@@ -33,6 +33,7 @@ class _Window:
 class RepeatLimiter:
     """Admits a message once a window and counts its repeats; of one event name, `SAME_NAME_MAX` a window.
 
+    A message is a repeat only of the last one of its name: what changes to and fro is said each time.
     Time is an argument (seconds that never go back). Memory is bounded: beyond `KEYS_MAX` the oldest key is forgotten.
     """
 
@@ -40,14 +41,20 @@ class RepeatLimiter:
         self.window_s = window_s
         self._same_name_max = same_name_max
         self._windows: OrderedDict[MessageKey, _Window] = OrderedDict()
+        self._last: OrderedDict[MessageKey, MessageKey] = OrderedDict()
+        """By name, the message that came last."""
 
     def admit(self, key: MessageKey, now: float) -> bool:
         """Whether the message is to be shown; counted where it is not."""
-        same = self._windows.get(key)
-        if same is not None and same.shown:
+        name_key = key._replace(fields=None)
+        same, last = self._windows.get(key), self._last.get(name_key)
+        self._last[name_key] = key
+        if len(self._last) > KEYS_MAX:
+            self._last.popitem(last=False)
+        if same is not None and same.shown and last == key:
             same.hidden += 1
             return False
-        name = self._window(key._replace(fields=None), now)
+        name = self._window(name_key, now)
         if name.shown >= self._same_name_max:
             name.hidden += 1
             return False

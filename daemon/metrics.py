@@ -133,9 +133,15 @@ def _by_route(traffic: TrafficSource) -> Samples:
 
 
 def _errors(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Errors by model and version as far as they are deployed, and what is left under no name."""
     for tenant in scrape.snapshot.tenants if scrape.snapshot else ():
-        for code, count in sorted(tenant.errors.items()):
-            yield (tenant.tenant, code), count
+        left = dict(tenant.errors)
+        for each in tenant.model_errors:
+            yield (tenant.tenant, each.model_id, str(each.version), each.code), each.count
+            left[each.code] -= each.count
+        for code, count in sorted(left.items()):
+            if count:
+                yield (tenant.tenant, "", "", code), count
 
 
 def _model_states(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
@@ -213,8 +219,9 @@ METRICS: tuple[MetricInfo, ...] = (
     MetricInfo(
         "inferd_errors_total",
         "counter",
-        ("tenant", "code"),
-        "Typed errors that the broker acknowledged, or that were answered over HTTP.",
+        ("tenant", "model", "version", "code"),
+        "Typed errors that the broker acknowledged, or that were answered over HTTP; `model` and `version` are those"
+        " deployed that the request asked for, and empty where there are none.",
         _errors,
     ),
     _of_tenants("inferd_dead_letters_total", "counter", "Records copied to dead-letters.", lambda t: t.dead_letters),
@@ -259,12 +266,17 @@ METRICS: tuple[MetricInfo, ...] = (
     ),
     _of_streams("inferd_batches_total", "counter", "Micro-batches scored.", lambda s: s.batches),
     _of_streams("inferd_batch_rows_last", "gauge", "Requests of the last micro-batch.", lambda s: s.batch_rows_last),
-    _of_streams("inferd_queue_seconds", "histogram", "From a record's timestamp to its scoring.", lambda s: s.queue),
+    _of_streams(
+        "inferd_queue_seconds",
+        "histogram",
+        "From a record's timestamp to its scoring; an hour at most.",
+        lambda s: s.queue,
+    ),
     _of_streams("inferd_infer_seconds", "histogram", "Scoring of a micro-batch.", lambda s: s.infer),
     _of_streams(
         "inferd_end_to_end_seconds",
         "histogram",
-        "From a record's timestamp to the broker's acknowledgement of its result.",
+        "From a record's timestamp to the broker's acknowledgement of its result; an hour at most.",
         lambda s: s.end_to_end,
     ),
     _of_streams(

@@ -142,7 +142,7 @@ class WorkerProcess:
         self._settings, self._signals, self._parts, self._say_counts = settings, signals, parts, say_counts
         self._watchdog = Watchdog(settings.session_timeout_s, self._leave_as_zombie, self._note_lag)
         self._streams: Streams | None = None
-        self._was_ready = False
+        self._was_ready, self._ready_at_s = False, 0.0
 
     def _own_url(self) -> str:
         """Where other workers reach this one, as they are told."""
@@ -278,9 +278,9 @@ class WorkerProcess:
         reasons = self.board.unready(self.board.snapshot())
         if not reasons and not self._was_ready:
             log.info("worker_ready", uptime_s=round(self.board.uptime_s, 1))
-            self._was_ready = True
+            self._was_ready, self._ready_at_s = True, self.board.uptime_s
         elif reasons and self._was_ready and self._signals.name is None:
-            log.warning("worker_unready", reasons=reasons)
+            log.warning("worker_unready", reasons=reasons, after_s=round(self.board.uptime_s - self._ready_at_s, 1))
             self._was_ready = False
 
     def _note_lag(self, seconds: float) -> None:

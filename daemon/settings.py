@@ -145,17 +145,14 @@ class Settings:
     topic_partitions: int = setting(
         kind.integer(1, 10_000),
         _TOPICS.partitions,
-        "Partitions of a tenant's topics; existing ones need as many.",
+        "Partitions of a tenant's topics; existing ones must agree.",
         "Topics",
     )
     topic_replication: int = setting(
         kind.integer(1, 32), _TOPICS.replication, "Replicas of the topics; existing ones must agree.", "Topics"
     )
     topic_retention_ms: int = setting(
-        kind.integer(60_000),
-        _TOPICS.retention_ms,
-        "How long topics keep records; existing ones may keep them longer.",
-        "Topics",
+        kind.integer(60_000), _TOPICS.retention_ms, "How long topics keep records; existing ones must agree.", "Topics"
     )
 
     processing_guarantee: Guarantee = setting(

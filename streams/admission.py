@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
@@ -56,6 +57,7 @@ class Admission:
         self._missing: list[Right] = []
         self._verified: set[str] = set()
         self._admitted: set[str] = set()
+        self._waits_since: dict[str, float] = {}
         self._unfit: dict[str, str] = {}
         """By tenant: why its topics do not fit, where that showed after the start."""
         self._client: AIOKafkaClient | None = None
@@ -161,9 +163,12 @@ class Admission:
         for tenant, reason in waits.items():
             if self.waits.get(tenant) != reason:
                 log.warning("tenant_waits", tenant=tenant, reason=reason)
+        for tenant in waits:
+            self._waits_since.setdefault(tenant, time.monotonic())
         for tenant in self.waits:
             if tenant not in waits:
-                log.info("tenant_served", tenant=tenant)
+                waited_s = time.monotonic() - self._waits_since.pop(tenant)
+                log.info("tenant_served", tenant=tenant, waited_s=round(waited_s, 1))
         self.waits = waits
 
     def _wait(self, tenant: str) -> str | None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from streams.snapshot import TenantSnapshot
+from streams.snapshot import ModelErrors, TenantSnapshot
+
+ModelError = tuple[str, int, str]
+"""Model id and version, as deployed, and the code of an error."""
 
 
 @dataclass(slots=True)
@@ -16,6 +19,14 @@ class Tally:
     errors: Counter[str] = field(default_factory=Counter)
     dead_letters: int = 0
     bytes_out: int = 0
+    model_errors: Counter[ModelError] = field(default_factory=Counter)
+
+    def fail(self, code: str, version: tuple[str, int] | None) -> None:
+        """A record that counted as a result is an error; `version` is the deployed one that it asked for, if any."""
+        self.results -= 1
+        self.errors[code] += 1
+        if version is not None:
+            self.model_errors[*version, code] += 1
 
 
 @dataclass(slots=True)
@@ -29,11 +40,13 @@ class TenantCounters:
     dead_letters: int = 0
     bytes_out: int = 0
     direct: int = 0
+    model_errors: Counter[ModelError] = field(default_factory=Counter)
 
     def add(self, tally: Tally) -> None:
         """Adds what a range of records came to."""
         self.results += tally.results
         self.errors.update(tally.errors)
+        self.model_errors.update(tally.model_errors)
         self.dead_letters += tally.dead_letters
         self.bytes_out += tally.bytes_out
 
@@ -48,6 +61,7 @@ class TenantCounters:
             pending=pending,
             bytes_out=self.bytes_out,
             direct=self.direct,
+            model_errors=tuple(ModelErrors(*key, count) for key, count in sorted(self.model_errors.items())),
         )
 
 

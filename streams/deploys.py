@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
 import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
@@ -203,7 +204,10 @@ class Deploys:
         if isinstance(key, AliasKey):
             alias = None if record.value is None else decode_alias(record.value, limits, encoding)
             self.catalogs[tenant].put_alias(key.model_id, key.alias, alias)
-            log.info("alias_removed" if alias is None else "alias_set", tenant=tenant, alias=str(key))
+            if alias is None:
+                log.info("alias_removed", tenant=tenant, alias=str(key))
+            else:
+                log.info("alias_set", tenant=tenant, alias=str(key), **msgspec.to_builtins(alias))
         elif record.value is None:
             self._rollout.withdraw(tenant, key)
             if self.catalogs[tenant].remove(key.model_id, key.version) is not None:

@@ -17,11 +17,17 @@ Outgoing = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 """Key, value and headers of a record that is to be produced; aiokafka takes headers as a list alone."""
 
 OUTGOING_OVERHEAD_BYTES = 64
+WAIT_MS_MAX = 3_600_000
+"""The longest time that a record is said to have waited."""
 
 
 def timestamps_of(records: Sequence[Record], now_ms: int) -> list[int]:
-    """Unix milliseconds of records; one that its producer left without has waited no time that we know of."""
-    return [record.timestamp if record.timestamp > 0 else now_ms for record in records]
+    """Unix milliseconds of records; one that its producer left without has waited no time that we know of.
+
+    None is further back than `WAIT_MS_MAX`: a producer may write any time into a record.
+    """
+    earliest = now_ms - WAIT_MS_MAX
+    return [max(record.timestamp, earliest) if record.timestamp > 0 else now_ms for record in records]
 
 
 @dataclass(slots=True)

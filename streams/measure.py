@@ -10,6 +10,7 @@ import numpy as np
 
 from schemas.models import Manifest
 from streams.counters import ModelCounters
+from streams.effects import WAIT_MS_MAX
 from streams.laps import Laps
 from streams.snapshot import LatencySnapshot, Step
 from streams.tracing import Tracing
@@ -57,12 +58,13 @@ class LatencyHistogram:
         self._total_s += seconds
 
     def observe_since(self, timestamps_ms: Sequence[int], now_ms: float) -> float:
-        """One observation a timestamp; clocks that run ahead, and records without a timestamp, count as zero.
+        """One observation a timestamp; clocks that run ahead, and records without a timestamp, count as zero, and
+        `WAIT_MS_MAX` is the longest: a single record that its producer stamped wrongly would make up the mean.
 
         Gives the longest, in seconds.
         """
         stamps = np.array(timestamps_ms, dtype=np.float64)
-        waits = np.where(stamps > 0, np.maximum(now_ms - stamps, 0.0), 0.0)
+        waits = np.where(stamps > 0, np.clip(now_ms - stamps, 0.0, WAIT_MS_MAX), 0.0)
         new = np.bincount(self._bounds_ms.searchsorted(waits), minlength=len(self._counts)).tolist()
         self._counts = [count + more for count, more in zip(self._counts, new, strict=True)]
         self._total_s += float(waits.sum()) / 1000

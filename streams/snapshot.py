@@ -69,6 +69,15 @@ class LatencySnapshot(msgspec.Struct, frozen=True):
 NOTHING = LatencySnapshot((), (0,), 0.0)
 
 
+class ModelErrors(msgspec.Struct, frozen=True):
+    """How many requests to a deployed version ended with an error."""
+
+    model_id: str
+    version: int
+    code: str
+    count: int
+
+
 class TenantSnapshot(msgspec.Struct, frozen=True):
     """Counters since start: requests_in = results + errors + pending."""
 
@@ -82,6 +91,8 @@ class TenantSnapshot(msgspec.Struct, frozen=True):
     bytes_out: int
     direct: int = 0
     """How many of `requests_in` came over HTTP instead of Kafka."""
+    model_errors: tuple[ModelErrors, ...] = ()
+    """Those of `errors` whose request asked for a version that is deployed."""
 
 
 class CacheSnapshot(msgspec.Struct, frozen=True):

@@ -46,8 +46,6 @@ class TablePartition:
         """The changelog."""
         self.number = number
         self.store = store
-        self.topic_id = ""
-        """Of the changelog that its entries are from; empty if the broker tells none."""
         self._pending: dict[bytes, tuple[bytes | None, int]] = {}
         """Key -> newest value on its way, and how many are."""
 
@@ -168,23 +166,17 @@ class LaneTable(faust.Table):  # type: ignore[type-arg]
         """An owned partition; `KeyError` where it is not."""
         return self.owned[number]
 
-    async def retain(self, numbers: set[int], topic_id: str = "") -> list[TablePartition]:
+    async def retain(self, numbers: set[int]) -> list[TablePartition]:
         """Drops every partition but those of `numbers`, opens those that are not there yet, and gives them all.
 
         One that stays keeps its entries: what another owner wrote meanwhile follows from the changelog. Stores are
-        opened in threads, while heartbeats go on. `topic_id`: of the changelog; entries of another one are dropped.
+        opened in threads, while heartbeats go on.
         """
         for number in [number for number in self.owned if number not in numbers]:
             self.owned.pop(number).store.close()
         await all_of(self._drop_opening(number) for number in set(self.opening) - numbers)
         await all_of(self._open(number) for number in numbers - set(self.owned))
-        kept = [self.owned[number] for number in sorted(numbers)]
-        for partition in kept:
-            if partition.topic_id not in ("", topic_id):
-                log.warning("table_rebuilt", table=self.name, partition=partition.number, cause="another changelog")
-                await self.reopen(partition)
-            partition.topic_id = topic_id
-        return kept
+        return [self.owned[number] for number in sorted(numbers)]
 
     async def reopen(self, partition: TablePartition) -> None:
         """Throws the entries of a partition away, to restore it from the beginning of its changelog."""

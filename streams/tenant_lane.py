@@ -134,8 +134,7 @@ class TenantLane:
         for index, request in enumerate(asked, start):
             tally.bytes_out += len(outcome.values[index])
             if (error := outcome.failures.get(index)) is not None:
-                tally.results -= 1
-                tally.errors[error.code] += 1
+                tally.fail(error.code, self.scorer.version_of(outcome.asked.get(index), request.key))
             if not request.answer.done():
                 request.answer.set_result(outcome.values[index])
         self.counters.requests_in += len(asked)
@@ -238,8 +237,8 @@ class TenantLane:
         failures = {index: error for index, error in outcome.failures.items() if index in span} | refused
         for index in sorted(failures):
             error = failures[index]
-            effects.tally.results -= 1
-            effects.tally.errors[error.code] += 1
+            key = records[index - span.start].key
+            effects.tally.fail(error.code, self.scorer.version_of(outcome.asked.get(index), key))
             if isinstance(error, UNDECODABLE):
                 self._dead_letters.add(effects, records[index - span.start], tp, error)
         self._send_elsewhere(effects, tp, results, replied)

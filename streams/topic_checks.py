@@ -219,7 +219,7 @@ def _wrong_partitions(spec: TopicSpec, state: TopicState, common: _Common) -> It
         because = f"{spec.follows} has {wanted}" if wanted > spec.partitions else f"INFERD_TOPIC_PARTITIONS is {wanted}"
         yield (
             f"{told}, {because}: kafka-topics --alter --topic {name} --partitions {wanted}, which loses nothing;"
-            f" leave INFERD_TOPIC_PARTITIONS={spec.partitions}, and do not delete it"
+            " do not delete it"
         )
 
 

@@ -181,6 +181,8 @@ class Outcome:
     """What the cache's table gains and loses, by partition; no key twice."""
     cache_marks: bytes = b""
     """CACHE_MISS or CACHE_HIT of each record, 0 where it was not looked up; empty where none was."""
+    asked: dict[int, str] = field(default_factory=dict)
+    """The model that failed records asked for, as they name it, where that could be read."""
 
     def cache_mark(self, index: int) -> int:
         """Of record `index`: CACHE_MISS, CACHE_HIT, or 0."""
@@ -202,6 +204,7 @@ class Outcome:
             counts,
             _joined_changes(self.table_changes, other.table_changes),
             _joined_marks(self, other),
+            self.asked | {shift + index: model_id for index, model_id in other.asked.items()},
         )
 
 
@@ -222,6 +225,7 @@ class MicroBatch:
         self._starts = list(accumulate((len(records) for _, records in work), initial=0))
         self._values: list[bytes] = [b""] * len(self.records)
         self._failures: dict[int, ModelServingError] = {}
+        self._asked: dict[int, str] = {}
         self._faults: list[Exception] = []
         self._by_key: dict[Hashable, Group] = {}
         self._changes: dict[int, dict[bytes, bytes | None]] = {}
@@ -256,6 +260,8 @@ class MicroBatch:
         """Makes a typed error the result of record `index`."""
         failure = Failure.of(error, self.id_of(index, request_id), model_id)
         self._failures[index] = error
+        if model_id is not None:
+            self._asked[index] = model_id
         self._values[index] = encode_result(failure, self.headers_of(index).encoding)
 
     def has_failed(self, index: int) -> bool:
@@ -297,8 +303,9 @@ class MicroBatch:
             counts[manifest.model_id, manifest.version] = (requests + len(group.indexes), rows + group.rows)
         changes = {number: list(changed.items()) for number, changed in self._changes.items()}
         return Outcome(
-            self._values, self.headers, self._failures, self.rows, self._faults, counts, changes, self._marks()
-        )
+            self._values, self.headers, self._failures, self.rows, self._faults, counts, changes, self._marks(),
+            self._asked,
+        )  # fmt: skip
 
     def _marks(self) -> bytes:
         """As `Outcome.cache_marks`; errors have none, as none of them comes from the cache."""

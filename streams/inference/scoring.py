@@ -106,6 +106,20 @@ class Scorer:
             lap("lookup")
         return batch
 
+    def version_of(self, reference: str | None, key: bytes | None) -> tuple[str, int] | None:
+        """Model id and version that a request asked for; None unless it is deployed.
+
+        `key`: of its record; without one, it is not known which version of a split it was.
+        """
+        try:
+            asked = parse_reference(reference or "")
+            if key is None and self._catalog.splits(asked):
+                return None
+            manifest = self._catalog.candidates(asked, key or b"")[0].manifest
+        except InferenceError:
+            return None
+        return manifest.model_id, manifest.version
+
     def refuse(self, work: Work, error: ModelServingError) -> Outcome:
         """The outcome of records that cannot even be looked at without raising: `error`, each."""
         batch = MicroBatch(work, self.limits)

@@ -216,6 +216,23 @@ def test_the_same_message_is_said_once_and_counted(written: Written) -> None:
     )
 
 
+def test_what_changes_to_and_fro_is_said_each_time(written: Written) -> None:
+    log = structlog.get_logger("streams.app")
+    for phase in ("rebalancing", "running", "running", "rebalancing", "running"):
+        log.info("phase", phase=phase)
+    assert [line["phase"] for line in written.lines] == ["rebalancing", "running", "rebalancing", "running"]
+    written.now = 31
+    written.say_counts()
+    (count,) = [line for line in written.lines if line["event"] == "repeated"]
+    assert (count["message"], count["times"]) == ("phase", 1)
+
+
+def test_a_flood_that_changes_to_and_fro_is_bounded(written: Written) -> None:
+    for number in range(1_000):
+        structlog.get_logger("lane").info("phase", phase=number % 2)
+    assert len(written.lines) == 20
+
+
 def test_messages_that_differ_are_said_up_to_a_bound(written: Written) -> None:
     for number in range(1_000):
         structlog.get_logger("lane").info("refused", offset=number)

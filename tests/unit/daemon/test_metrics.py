@@ -11,7 +11,7 @@ from daemon.http.traffic import Traffic
 from daemon.metrics import METRICS, PHASES, STEPS, Metrics
 from daemon.settings import Settings
 from daemon.status import StatusBoard
-from streams.snapshot import DanglingAlias, Step, StreamsSnapshot
+from streams.snapshot import DanglingAlias, ModelErrors, Step, StreamsSnapshot
 from tests.unit.daemon.fake_streams import FakeStreams, cache, histogram, jobs, model, partition, snapshot, tenant
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -60,9 +60,24 @@ def test_counters_of_tenants_and_codes() -> None:
     samples = scrape(said)
     assert value(samples, "inferd_requests_total", tenant="acme") == 7
     assert value(samples, "inferd_results_total", tenant="default") == 40
-    assert value(samples, "inferd_errors_total", tenant="default", code="malformed") == 3
-    assert value(samples, "inferd_errors_total", tenant="acme", code="internal") == 2
+    nameless = {"model": "", "version": ""}
+    assert value(samples, "inferd_errors_total", tenant="default", code="malformed", **nameless) == 3
+    assert value(samples, "inferd_errors_total", tenant="acme", code="internal", **nameless) == 2
     assert value(samples, "inferd_pending_requests", tenant="default") == 6
+
+
+def test_errors_name_the_deployed_version_that_was_asked_for_and_add_up() -> None:
+    of_models = (ModelErrors("churn", 2, "invalid_value", 5), ModelErrors("churn", 3, "invalid_value", 1))
+    errors = {"invalid_value": 8, "model_not_found": 4}
+    samples = scrape(snapshot(tenants=(tenant("acme", errors=errors, model_errors=of_models),)))
+    found = {labels: count for (name, labels), count in samples.items() if name == "inferd_errors_total"}
+    told = {(dict(labels)["model"], dict(labels)["version"], dict(labels)["code"]): n for labels, n in found.items()}
+    assert told == {
+        ("churn", "2", "invalid_value"): 5,
+        ("churn", "3", "invalid_value"): 1,
+        ("", "", "invalid_value"): 2,
+        ("", "", "model_not_found"): 4,
+    }
 
 
 def test_partitions_leave_out_what_is_not_known() -> None:

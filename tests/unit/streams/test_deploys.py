@@ -645,3 +645,14 @@ async def test_a_fault_of_trials_is_told_while_it_lasts(followed: Followed) -> N
     assert (version.state, version.reason) == ("trying", "KeyError: 'bug'; it is tried again every 0.01 s")
     assert followed.deploys.fault == "KeyError: 'bug'"
     await followed.until_state("ready")
+
+
+async def test_the_log_says_where_an_alias_leads(followed: Followed) -> None:
+    await followed.start()
+    with capture_logs() as logs:
+        followed.log.alias("champion", Alias(version=2))
+        followed.log.alias("canary", Alias(split=[SplitShare(1, 0.9), SplitShare(2, 0.1)]))
+        await followed.until(lambda: len(followed.deploys.catalogs["default"].aliases("m")) == 2)
+    told = {entry["alias"]: entry for entry in logs if entry["event"] == "alias_set"}
+    assert told["m@champion"]["version"] == 2
+    assert told["m@canary"]["split"] == [{"version": 1, "weight": 0.9}, {"version": 2, "weight": 0.1}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.counters import Tally, TenantCounters
+from streams.effects import WAIT_MS_MAX, timestamps_of
 from streams.laps import Laps
 from streams.measure import LATENCY_BOUNDS_S, LaneMeasures, LatencyHistogram
-from tests.fixtures.lane import sum_model
+from tests.fixtures.lane import request, sum_model
 
 SECONDS = st.lists(st.one_of(st.floats(0, 100), st.sampled_from(LATENCY_BOUNDS_S)), max_size=50)
 MILLISECONDS = st.lists(st.integers(0, 100_000), max_size=50)
@@ -58,6 +60,17 @@ def test_a_clock_that_runs_ahead_counts_as_no_wait() -> None:
     histogram.observe_since([2_000, 5_000], 1_000)
     snapshot = histogram.snapshot()
     assert (snapshot.counts[0], sum(snapshot.counts), snapshot.total_s) == (2, 2, 0.0)
+
+
+def test_a_record_with_a_wrong_stamp_does_not_make_up_the_mean() -> None:
+    now_ms = 1_700_000_000_000
+    histogram = LatencyHistogram()
+    histogram.observe_since([1, *[now_ms - 2] * 999], now_ms)
+    snapshot = histogram.snapshot()
+    assert snapshot.total_s == pytest.approx(WAIT_MS_MAX / 1000 + 999 * 0.002)
+    assert (snapshot.counts[-1], sum(snapshot.counts)) == (1, 1_000)
+    stamped = [replace(request(0), timestamp=stamp) for stamp in (1, now_ms - 2, 0)]
+    assert timestamps_of(stamped, now_ms) == [now_ms - WAIT_MS_MAX, now_ms - 2, now_ms]
 
 
 def test_a_snapshot_stays_as_it_is() -> None:

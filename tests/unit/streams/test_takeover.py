@@ -263,17 +263,6 @@ async def test_a_store_that_cannot_be_opened_is_tried_anew(table: LaneTable) -> 
     assert [partition.number for partition in await table.retain({0})] == [0]
 
 
-async def test_entries_of_a_changelog_that_was_created_again_are_dropped(table: LaneTable) -> None:
-    (partition,) = await table.retain({0}, "old")
-    partition.restore([(b"a", b"1")], 3)
-    (kept,) = await table.retain({0}, "old")
-    assert kept.get(b"a") == b"1"
-    (emptied,) = await table.retain({0}, "new")
-    assert (emptied.get(b"a"), emptied.store.offset) == (None, None)
-    emptied.restore([(b"b", b"2")], 0)
-    assert [each.get(b"b") for each in await table.retain({0}, "new")] == [b"2"]
-
-
 # Topics that change
 
 

@@ -130,6 +130,9 @@ class FakeLane:
             raise self.run_raises
         await asyncio.Event().wait()
 
+    def look_at_topics(self) -> None:
+        """Topics are what they were."""
+
     def on_denied(self, denied: Callable[[], None]) -> None:
         """Nothing is refused."""
 
