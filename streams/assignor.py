@@ -5,7 +5,7 @@ adds to one of them: a worker that owns partition n of `jobs` owns partition n o
 by its id among these partitions alone.
 
 Private names used, each covered by `tests/unit/streams/test_assignor.py`: `PartitionAssignor._get_client_metadata`
-(overridden: Faust asserts that what a member had before still exists).
+(overridden: Faust asserts that what a member had before still exists), `_decompress` and `_url`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,19 @@ class LaneAssignor(PartitionAssignor):
         """As Faust's own."""
         self._now = _Cluster(cluster, self.app.partitions_max)  # type: ignore[attr-defined]
         return super().assign(self._now, member_metadata)
+
+    def on_assignment(self, assignment: Any) -> None:  # type: ignore[override]
+        """As Faust's own, which asserts that the assignment was made for our URL.
+
+        A worker that joins with an instance id gets the assignment of the member that had it, which may have answered
+        at another URL: it joins again, so that the others learn ours.
+        """
+        try:
+            super().on_assignment(assignment)
+        except AssertionError:
+            if ClientMetadata.loads(self._decompress(assignment.user_data)).url == str(self._url):
+                raise
+            self.app.consumer.rejoin()  # type: ignore[attr-defined]
 
     def _get_client_metadata(self, metadata: Any) -> ClientMetadata:  # type: ignore[override]
         """What a member had before, without partitions that are gone."""

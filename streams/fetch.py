@@ -155,9 +155,9 @@ class LaneConsumer(driver.Consumer):
         with contextlib.suppress(ConsumerNotStarted):
             coordinator: Any = self.aiokafka._coordinator  # noqa: SLF001
             if coordinator and (changed or coordinator._pending_exception is not None):  # noqa: SLF001
-                self._rejoin()
+                self.rejoin()
 
-    def _rejoin(self) -> None:
+    def rejoin(self) -> None:
         """Takes note of what the coordination failed of, and joins the group again."""
         coordinator: Any = self.aiokafka._coordinator  # noqa: SLF001
         try:

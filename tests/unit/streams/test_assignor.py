@@ -7,9 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
+import pytest
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 from faust.assignor import PartitionAssignor
 from faust.assignor.client_assignment import ClientAssignment, ClientMetadata
+from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,3 +82,28 @@ def test_faust_asks_through_what_is_overridden() -> None:
     source = inspect.getsource(PartitionAssignor)
     assert "self._get_client_metadata(metadata)" in source
     assert source.count("cluster.partitions_for_topic(topic)") == 1
+
+
+def test_the_assignment_of_a_former_worker_with_our_instance_id_is_taken_and_made_anew() -> None:
+    rejoined: list[bool] = []
+    app: Any = SimpleNamespace(
+        tables=SimpleNamespace(data={}, changelog_topics=set()), tracer=None,
+        conf=SimpleNamespace(canonical_url="http://ours"),
+        consumer=SimpleNamespace(rejoin=lambda: rejoined.append(True)),
+    )  # fmt: skip
+    assignor = LaneAssignor(app)
+    for url, times in (("http://ours", 0), ("http://former", 1)):
+        given = ClientAssignment(actives={TOPICS[0]: [1]}, standbys={})
+        data = ClientMetadata(assignment=given, url=url, changelog_distribution={}).dumps()
+        assignor.on_assignment(ConsumerProtocolMemberAssignment(4, [(TOPICS[0], [1])], assignor._compress(data)))
+        assert (len(rejoined), assignor.assigned_actives()) == (times, {TP(TOPICS[0], 1)})
+    with pytest.raises(AssertionError):
+        assignor.on_assignment(
+            ConsumerProtocolMemberAssignment(
+                4,
+                [(TOPICS[0], [2])],
+                assignor._compress(
+                    ClientMetadata(assignment=given, url="http://ours", changelog_distribution={}).dumps()
+                ),
+            )
+        )
