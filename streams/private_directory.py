@@ -9,5 +9,10 @@ PRIVATE_MODE = 0o700
 
 def private_directory(path: Path) -> None:
     """Makes a directory and those above it that are missing, with mode 0700; what exists keeps its mode."""
-    for each in (*reversed(path.parents), path):
-        each.mkdir(mode=PRIVATE_MODE, exist_ok=True)
+    try:
+        path.mkdir(mode=PRIVATE_MODE, exist_ok=True)
+    except FileNotFoundError:
+        if path.parent == path:
+            raise
+        private_directory(path.parent)
+        path.mkdir(mode=PRIVATE_MODE, exist_ok=True)
