@@ -28,6 +28,8 @@ Describe = Callable[[], Awaitable[Sequence[TopicState]]]
 UNBOUNDED = 2**31 - 1
 LOOK_AGAIN_S, LOOK_SOON_S = 60.0, 5.0
 """How old what is known may become: usually, and while some topic cannot be replied to."""
+SMALL_BYTES = 512 * 1024
+"""Less than a producer's batches have."""
 AVOIDED_S = 30.0
 """How long a reply-to topic is not tried that refused a record for a reason which its description does not show."""
 DESCRIBE_TIMEOUT_S = 10.0
@@ -61,7 +63,7 @@ class RefusedError(KafkaError):
     """A broker refuses for good what was sent to `topic`; the cause is its answer."""
 
     def __init__(self, topic: str) -> None:
-        super().__init__(topic)
+        super().__init__(f"topic {topic} refuses what is sent to it")
         self.topic = topic
 
 
@@ -161,9 +163,10 @@ class Outlets:
 
     @property
     def outdated(self) -> bool:
-        """Whether it is time to ask again, for the sake of topics that replies are sent to."""
-        most = LOOK_SOON_S if self.unusable(self.reply_to) else LOOK_AGAIN_S
-        return bool(self.reply_to) and self._clock() - self._looked_at > most
+        """Whether it is time to ask again: soon where a topic refuses replies, or makes all batches small."""
+        small = any(each.bytes_max < SMALL_BYTES and name not in self.reply_to for name, each in self._outlets.items())
+        most = LOOK_SOON_S if small or self.unusable(self.reply_to) else LOOK_AGAIN_S
+        return (small or bool(self.reply_to)) and self._clock() - self._looked_at > most
 
     async def look(self) -> None:
         """Asks what the topics accept now; what was known stays where no broker answers in time."""

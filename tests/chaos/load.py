@@ -93,7 +93,7 @@ class Load:
         key = f"{prefix}{next(self._numbers)}".encode()
         self._ledger.sent(key, Input(Place(cluster.topics.tenant, partition), kind, choice))
         request = kind.request(choice)
-        options: dict[str, Any] = {"partition": partition, "headers": request.headers, "on_delivery": self._delivered}
+        options: dict[str, Any] = {"partition": partition, "headers": request.headers, "on_delivery": self.delivered}
         while True:
             try:
                 producer.produce(cluster.topics.name("requests"), request.value, key, **options)
@@ -109,7 +109,7 @@ class Load:
         self._delivered_at = time.monotonic()
         return self._clusters[0].producer(**PRODUCER)
 
-    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+    def delivered(self, error: KafkaError | None, message: Message) -> None:
         key = message.key()
         assert isinstance(key, bytes), key
         if key.startswith(b"r"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from schemas.models import CacheSpec
 from tests.chaos.broker import ProxiedKafka
@@ -71,11 +71,16 @@ class System:
         self.watches: list[Watch] = []
         self.totals: dict[str, int] = {}
         """What was done, beside the faults themselves: restarts of the broker, lost replies, …"""
+        self.reply_small, self.reply_gone = f"{self.namespace}.replies-small", f"{self.namespace}.replies-gone"
+        """Topics that replies may go to: one takes none of them, the other is deleted at times."""
         self.fleet = Fleet(
             FleetSettings(
                 (kafka.proxy.address, kafka.bootstrap_servers), self.namespace, directory, experiment.slots,
                 experiment.bug,
-                {"processing_guarantee": experiment.guarantee, "tenants": ",".join(TENANTS), **experiment.settings},
+                {
+                    "processing_guarantee": experiment.guarantee, "tenants": ",".join(TENANTS),
+                    "reply_to_allowed": f"{self.reply_small},{self.reply_gone}", **experiment.settings,
+                },
             )
         )  # fmt: skip
         self._generation = 0
@@ -102,6 +107,10 @@ class System:
             cluster.create_topics(PARTITIONS)
             for name in ("demo", "side"):
                 cluster.deploy(self.models[0], name)
+        tiny = NewTopic(self.reply_small, 1, 1, config={"max.message.bytes": "100"})
+        admin = self.admin
+        for created in admin.create_topics([tiny, NewTopic(self.reply_gone, 1, 1)]).values():
+            created.result(30)
         self.fleet.start_all()
         self.reader = Reader(self.clusters, self.ledger)
         self.reader.start()

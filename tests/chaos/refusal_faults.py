@@ -1,0 +1,113 @@
+"""Faults of single records: some that are too large to be kept, and some whose answers their topic refuses for good."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
+
+from tests.chaos.data_faults import configure
+from tests.chaos.faults import fault
+from tests.chaos.kinds import N_FEATURES, Kind, Request
+from tests.chaos.ledger import PARTITIONS, Input, Place
+from tests.chaos.system import System
+from tests.fixtures.workers import until
+
+ANSWERED_WITHIN_S = 60.0
+RESULT_BYTES_MAX = "900"
+"""More than an error or one prediction, and less than many."""
+ROWS = 500
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Requests that are answered with an error each: by its name, the request, the error code and what is kept."""
+
+    requests: Mapping[int, tuple[Request, str, Request | None]]
+    share: float = 0.0
+
+    def choose(self, rng: random.Random) -> int:
+        return rng.choice(sorted(self.requests))
+
+    def request(self, choice: int) -> Request:
+        return self.requests[choice][0]
+
+    def fault(self, choice: int, answer: Mapping[str, Any]) -> str | None:
+        code, expected = answer.get("error", {}).get("code"), self.requests[choice][1]
+        return None if code == expected else f"{code} instead of {expected}"
+
+    def letter(self, choice: int) -> Request | None:
+        return self.requests[choice][2]
+
+
+def _rows(count: int, *headers: tuple[str, str]) -> Request:
+    body = {"id": "refused", "model_id": "demo", "input_data": [[0.5] * N_FEATURES] * count}
+    return Request(bytes(msgpack.packb(body)), list(headers))
+
+
+def send(system: System, kind: Kind, rng: random.Random) -> list[bytes]:
+    """One request to every partition of every tenant, compressed; gives their keys once the broker has them."""
+    keys: list[bytes] = []
+    for cluster in system.clusters:
+        producer = cluster.producer(**{"compression.type": "zstd", "message.max.bytes": 20_000_000, "linger.ms": 0})
+        for number in range(PARTITIONS):
+            key, choice = f"x{next(_numbers)}".encode(), kind.choose(rng)
+            system.ledger.sent(key, Input(Place(cluster.topics.tenant, number), kind, choice))
+            request, done = kind.request(choice), system.load.delivered
+            options: dict[str, Any] = {"partition": number, "headers": request.headers, "on_delivery": done}
+            producer.produce(cluster.topics.name("requests"), request.value, key, **options)
+            keys.append(key)
+            # One batch each: what the others hold would not compress so well.
+            assert producer.flush(30) == 0
+    return keys
+
+
+def answered(system: System, keys: list[bytes]) -> None:
+    until(lambda: all(system.ledger.inputs[key].seen for key in keys), ANSWERED_WITHIN_S, "all of them are answered")
+
+
+@fault("records refused", recovers_within_s=60.0)
+def poison_oversized(system: System, rng: random.Random) -> None:
+    """Compressed records of megabytes, whose dead letters cannot be kept whole, between all others."""
+    value, header = bytes(5_000_000), [("big", "x" * 3_500_000)]
+    kind = Refused(
+        {
+            0: (Request(value, []), "too_large", Request(None, [])),
+            1: (Request(b"x", header), "too_large", Request(b"x", [])),  # type: ignore[arg-type]
+        }
+    )
+    keys = send(system, kind, rng)
+    system.mark()
+    answered(system, keys)
+    system.count("oversized records", len(keys))
+
+
+@fault("records refused", recovers_within_s=90.0)
+def outputs_refused(system: System, rng: random.Random) -> None:
+    """Results larger than their topic takes, and replies to topics that are too small, or gone."""
+    large, small, gone = (
+        _rows(ROWS),
+        _rows(1, ("reply-to", system.reply_small)),
+        _rows(1, ("reply-to", system.reply_gone)),
+    )
+    configure(system, "results", "max.message.bytes", RESULT_BYTES_MAX)
+    try:
+        system.run_on(1)  # not every topic refuses from the same moment on
+        answered(system, send(system, Refused({0: (large, "too_large", large), 1: (small, "too_large", small)}), rng))
+    finally:
+        configure(system, "results", "max.message.bytes", None)
+    admin = system.admin
+    admin.delete_topics([system.reply_gone])[system.reply_gone].result(30)
+    until(lambda: system.reply_gone not in system.admin.list_topics(timeout=10).topics, 30, "the topic is gone")
+    try:
+        answered(system, send(system, Refused({0: (gone, "reply_to_refused", None)}), rng))
+    finally:
+        admin.create_topics([NewTopic(system.reply_gone, 1, 1)])[system.reply_gone].result(30)
+        system.mark()
+    system.count("answers refused", 2 * PARTITIONS * len(system.clusters))
