@@ -200,24 +200,29 @@ def raw_deflate(data: bytes) -> bytes:
     return made.compress(data) + made.flush()
 
 
+def gzipped(data: bytes) -> bytes:
+    """The same bytes whenever it is called: test processes compare the names that pytest makes of them."""
+    return gzip.compress(data, mtime=0)
+
+
 @pytest.mark.parametrize(
     ("headers", "data", "status"),
     [
-        (["Content-Encoding: gzip"], gzip.compress(GOOD), 200),
-        (["Content-Encoding: x-gzip"], gzip.compress(GOOD), 200),
-        (["Content-Encoding: GZIP"], gzip.compress(GOOD), 200),
-        (["Content-Encoding: gzip"], gzip.compress(GOOD[:5]) + gzip.compress(GOOD[5:]), 200),
+        (["Content-Encoding: gzip"], gzipped(GOOD), 200),
+        (["Content-Encoding: x-gzip"], gzipped(GOOD), 200),
+        (["Content-Encoding: GZIP"], gzipped(GOOD), 200),
+        (["Content-Encoding: gzip"], gzipped(GOOD[:5]) + gzipped(GOOD[5:]), 200),
         (["Content-Encoding: deflate"], zlib.compress(GOOD), 200),
         (["Content-Encoding: deflate"], raw_deflate(GOOD), 200),
         (["Content-Encoding:"], GOOD, 200),
-        (["Content-Encoding: gzip", "Content-Encoding: gzip"], gzip.compress(gzip.compress(GOOD)), 415),
-        (["Content-Encoding: gzip", "Content-Encoding: identity"], gzip.compress(GOOD), 415),
-        (["Content-Encoding: deflate, gzip"], gzip.compress(zlib.compress(GOOD)), 415),
+        (["Content-Encoding: gzip", "Content-Encoding: gzip"], gzipped(gzipped(GOOD)), 415),
+        (["Content-Encoding: gzip", "Content-Encoding: identity"], gzipped(GOOD), 415),
+        (["Content-Encoding: deflate, gzip"], gzipped(zlib.compress(GOOD)), 415),
         (["Content-Encoding: br"], GOOD, 415),
         (["Content-Encoding: zstd"], GOOD, 415),
         (["Content-Encoding: gzip"], GOOD, 400),
-        (["Content-Encoding: gzip"], gzip.compress(GOOD)[:-3], 400),
-        (["Content-Encoding: gzip"], gzip.compress(GOOD) + b"more", 400),
+        (["Content-Encoding: gzip"], gzipped(GOOD)[:-3], 400),
+        (["Content-Encoding: gzip"], gzipped(GOOD) + b"more", 400),
         (["Content-Encoding: deflate"], zlib.compress(GOOD) + b"more", 400),
         (["Content-Encoding: deflate"], zlib.compress(GOOD)[:-3], 400),
     ],
