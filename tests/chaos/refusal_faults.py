@@ -19,9 +19,9 @@ from tests.chaos.system import System
 from tests.fixtures.workers import until
 
 ANSWERED_WITHIN_S = 60.0
-RESULT_BYTES_MAX = "900"
-"""More than an error or one prediction, and less than many."""
-ROWS = 500
+RESULT_BYTES_MAX = "20000"
+"""More than an error or one prediction has, and less than many have."""
+ROWS = 3_000
 _numbers = itertools.count()
 
 
