@@ -166,7 +166,10 @@ class FakeApp:
         client = SimpleNamespace(cluster=SimpleNamespace(partitions_for_topic={}.get))
         self.barred = frozenset[str]()
         self.consumer = SimpleNamespace(
-            fetching=True, aiokafka=SimpleNamespace(_client=client), bar=lambda topics: None
+            fetching=True,
+            was_replaced=False,
+            aiokafka=SimpleNamespace(_client=client),
+            bar=lambda topics: None,
         )
 
     def topic(self, name: str, **_: Any) -> str:
