@@ -26,6 +26,8 @@ OMITTED = PREFIX + "omitted"
 """The header that lists, as JSON, what a dead letter lacks of its record; it follows the other error headers."""
 OMITTED_MAX = 16
 """Parts that are named one by one; beyond them, headers are omitted together."""
+HEADERS_APART_MAX = 256
+"""Of a record with more headers, all or none are kept."""
 PART_CHARS_MAX = 80
 OWN_BYTES_MAX = 8_192
 """The error headers of a dead letter that lacks nothing."""
@@ -83,16 +85,21 @@ class DeadLetter:
         return record_bytes(self.key, self.value, self.headers())
 
     def _without_largest(self) -> DeadLetter:
-        headers = [_name_bytes(name) + (content or b"") for name, content in self.original_headers]
+        crowded = len(self.original_headers) > HEADERS_APART_MAX
+        headers = (
+            [_joined(self.original_headers)] if crowded else [_joined((header,)) for header in self.original_headers]
+        )
         place = max(range(len(headers)), key=lambda place: len(headers[place]), default=None)
         largest = headers[place] if place is not None else b""
         value, key = self.value or b"", self.key or b""
         if not (value or key or largest):
-            return self
+            return self._without_headers()
         if len(value) >= max(len(key), len(largest)):
             return replace(self, value=None, omitted=(*self.omitted, _omitted("value", value)))
         if len(key) >= len(largest) or place is None:
             return replace(self, key=None, omitted=(*self.omitted, _omitted("key", key)))
+        if crowded:
+            return self._without_headers()
         name = self.original_headers[place][0][:PART_CHARS_MAX]
         left = self.original_headers[:place] + self.original_headers[place + 1 :]
         return replace(self, original_headers=left, omitted=(*self.omitted, _omitted(f"header {name}", largest)))
@@ -100,8 +107,9 @@ class DeadLetter:
     def _without_headers(self) -> DeadLetter:
         if not self.original_headers:
             return self
-        joined = b"".join(_name_bytes(name) + (content or b"") for name, content in self.original_headers)
-        return replace(self, original_headers=(), omitted=(*self.omitted, _omitted("headers", joined)))
+        return replace(
+            self, original_headers=(), omitted=(*self.omitted, _omitted("headers", _joined(self.original_headers)))
+        )
 
     @classmethod
     def parse(cls, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> DeadLetter:
@@ -146,8 +154,8 @@ def _omitted(part: str, content: bytes) -> Omitted:
     return Omitted(part, len(content), sha256(content).hexdigest())
 
 
-def _name_bytes(name: str) -> bytes:
-    return name.encode("utf-8", "surrogateescape")
+def _joined(headers: Headers) -> bytes:
+    return b"".join([name.encode("utf-8", "surrogateescape") + (content or b"") for name, content in headers])
 
 
 def _read_omitted(value: bytes | None) -> tuple[Omitted, ...]:

@@ -21,6 +21,8 @@ from streams.tables import TablePartition
 NO_IDS: Mapping[str, str] = MappingProxyType({})
 RECORD_OVERHEAD_BYTES = 200
 """What a fetched record costs in memory beside its key, value and headers."""
+HEADER_OVERHEAD_BYTES = 100
+"""What each header costs beside its name and value."""
 
 
 @dataclass(slots=True, eq=False)
@@ -246,4 +248,5 @@ def bytes_of(records: Records) -> int:
 
 
 def _header_bytes(record: Record) -> int:
-    return sum([len(name) + len(value or b"") for name, value in record.headers])
+    size = sum([len(name) + len(value or b"") for name, value in record.headers])
+    return size + HEADER_OVERHEAD_BYTES * len(record.headers)

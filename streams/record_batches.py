@@ -16,8 +16,10 @@ Private names used, each covered by `tests/unit/streams/test_record_batches.py`:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, ClassVar
 
 import cramjam
@@ -42,6 +44,9 @@ _RECORD_BYTES_MIN = 7
 """Of a record without key, value and headers."""
 REFUSED_MAX = 2**24
 """Records of one batch that are refused one by one; a batch that claims more is refused as one record."""
+HEADERS_READ_MAX = 16_384
+"""A record with more headers is refused without them: of two bytes in a batch, a header takes some 100 in memory."""
+_SMALL_BYTES = 2**18
 _GZIP, _SNAPPY, _LZ4, _ZSTD = 1, 2, 3, 4
 _EXPANDERS: dict[int, Any] = {_GZIP: cramjam.gzip, _LZ4: cramjam.lz4, _ZSTD: cramjam.zstd}
 _USUAL_RATIO = 16
@@ -180,14 +185,30 @@ class PartitionRecords(fetcher.PartitionRecords):
 
 
 def _tolerantly(batch: Any, raw: bytes) -> Iterator[Any]:
-    """The records of an uncompressed batch: those of the fast reader, until a header name stops it."""
+    """The records of an uncompressed batch: those of the fast reader, until a header name, or too many, stop it."""
     read = 0
-    try:
-        for record in batch:
+    # As many headers as fit into a small batch do no harm.
+    readable: Iterable[Any] = _readable(bytearray(raw)) if len(raw) > _SMALL_BYTES else repeat(None)
+    with suppress(UnicodeDecodeError):
+        for _, record in zip(readable, batch, strict=False):
             read += 1
             yield record
-    except UnicodeDecodeError:
-        yield from list(read_tolerantly(raw))[read:]
+    if read < _count_of(raw):
+        yield from read_tolerantly(raw, read)
+
+
+def _readable(data: bytearray) -> Iterator[None]:
+    """Something for each record of an uncompressed batch, until one has more headers than are read; and for its end."""
+    at = _HEADER_BYTES
+    for _ in range(_count_of(data)):
+        length, at = decode_varint(data, at)
+        if length > 2 * HEADERS_READ_MAX:
+            count, _ = decode_varint(data, _read_head(data, at)[-1])
+            if count > HEADERS_READ_MAX:
+                return
+        yield None
+        at += length
+    yield None
 
 
 def _count_of(raw: bytes) -> int:
@@ -293,13 +314,17 @@ def _snappy_blocks(data: bytes) -> Iterator[bytes]:
         yield data[start:at]
 
 
-def read_tolerantly(raw: bytes) -> Iterator[UnreadableRecord | Any]:
-    """The records of an uncompressed batch; those with a header name that is not UTF-8 carry a refusal."""
+def read_tolerantly(raw: bytes, skipped: int = 0) -> Iterator[UnreadableRecord | Any]:
+    """The records of an uncompressed batch behind its first `skipped` ones.
+
+    Those with a header name that is not UTF-8, or with too many headers, carry a refusal.
+    """
     data, at = bytearray(raw), _HEADER_BYTES
     first_offset, first_timestamp = _first_of(raw), int.from_bytes(raw[27:35], "big", signed=True)
-    for _ in range(int.from_bytes(raw[57:61], "big")):
+    for n in range(_count_of(raw)):
         length, at = decode_varint(data, at)
-        yield _read_record(data, at, first_offset, first_timestamp)
+        if n >= skipped:
+            yield _read_record(data, at, first_offset, first_timestamp)
         at += length
 
 
@@ -317,12 +342,11 @@ class _PlainRecord:
 
 
 def _read_record(raw: bytearray, at: int, first_offset: int, first_timestamp: int) -> UnreadableRecord | _PlainRecord:
-    at += 1  # attributes: none are in use
-    timestamp_delta, at = decode_varint(raw, at)
-    offset_delta, at = decode_varint(raw, at)
-    key, at = _read_bytes(raw, at)
-    value, at = _read_bytes(raw, at)
+    timestamp_delta, offset_delta, key, value, at = _read_head(raw, at)
+    place = first_offset + offset_delta, first_timestamp + timestamp_delta
     count, at = decode_varint(raw, at)
+    if count > HEADERS_READ_MAX:
+        return UnreadableRecord(*place, key, value, (), _too_many_headers(count))
     headers: list[tuple[str, bytes | None]] = []
     wrong: list[str] = []
     for _ in range(count):
@@ -334,11 +358,20 @@ def _read_record(raw: bytearray, at: int, first_offset: int, first_timestamp: in
             text = (name or b"").decode("utf-8", "backslashreplace")
             wrong.append(text)
         headers.append((text, content))
-    place = first_offset + offset_delta, first_timestamp + timestamp_delta
     if not wrong:
         return _PlainRecord(*place, key, value, headers)
     refusal = InvalidHeaderError(f"header '{wrong[0][:80]}': its name is not UTF-8")
     return UnreadableRecord(*place, key, value, headers, refusal)
+
+
+def _read_head(raw: bytearray, at: int) -> tuple[int, int, bytes | None, bytes | None, int]:
+    """Deltas of timestamp and offset, key and value of a record, and where its headers begin."""
+    at += 1  # attributes: none are in use
+    timestamp_delta, at = decode_varint(raw, at)
+    offset_delta, at = decode_varint(raw, at)
+    key, at = _read_bytes(raw, at)
+    value, at = _read_bytes(raw, at)
+    return timestamp_delta, offset_delta, key, value, at
 
 
 def _read_bytes(raw: bytearray, at: int) -> tuple[bytes | None, int]:
@@ -356,6 +389,10 @@ def _all_refused(raw: bytes, refusal: InferenceError) -> Iterator[UnreadableReco
 def _refused(raw: bytes, offsets: range, refusal: InferenceError) -> Iterator[UnreadableRecord]:
     timestamp = int.from_bytes(raw[27:35], "big", signed=True)
     return (UnreadableRecord(offset, timestamp, None, None, (), refusal) for offset in offsets)
+
+
+def _too_many_headers(count: int) -> InferenceError:
+    return TooLargeError(f"record: it has {count} headers, of which none is read beyond {HEADERS_READ_MAX}")
 
 
 def _too_large(size: int, bytes_max: int) -> TooLargeError:

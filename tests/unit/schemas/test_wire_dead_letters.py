@@ -9,6 +9,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas import dead_letters
 from schemas.dead_letters import FIELDS, OMITTED, OWN_BYTES_MAX, PREFIX, DeadLetter, check_keepable
 from schemas.errors import MalformedError, TooLargeError
 from schemas.limits import Limits
@@ -137,6 +138,26 @@ def test_very_many_headers_are_omitted_together() -> None:
     letter = replace(DEAD_LETTER, original_headers=headers).fitted(20_000)
     assert letter.omitted[-1].part == "headers"
     assert (letter.value, letter.key, letter.original_headers) == (DEAD_LETTER.value, DEAD_LETTER.key, ())
+
+
+def test_headers_without_content_are_omitted_where_nothing_else_is_left() -> None:
+    letter = DeadLetter("malformed", "why", "t", 1, 2, 3, "w", original_headers=(("", None),) * 5_000).fitted(4_000)
+    assert [(part.part, part.bytes) for part in letter.omitted] == [("headers", 0)]
+    assert letter.original_headers == ()
+
+
+def test_very_many_headers_are_joined_no_more_than_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    joined = dead_letters._joined
+
+    def counting(headers: Any) -> bytes:
+        counted.append(len(headers))
+        return joined(headers)
+
+    monkeypatch.setattr(dead_letters, "_joined", counting)
+    headers = tuple((f"h{n}", b"") for n in range(50_000))
+    assert replace(DEAD_LETTER, original_headers=headers).fitted(20_000).original_headers == ()
+    assert sum(counted) <= 2 * len(headers)
 
 
 def test_a_letter_that_lacked_something_and_was_redriven_and_refused_again() -> None:

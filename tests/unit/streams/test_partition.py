@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from streams.effects import Effects
-from streams.partition import RECORD_OVERHEAD_BYTES, Flight, Partition, by_topic, bytes_of
+from streams.partition import HEADER_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES, Flight, Partition, by_topic, bytes_of
 
 REQUESTS = TopicPartition("ns.t.requests", 0)
 
@@ -75,7 +75,7 @@ def test_a_record_beyond_the_bound_is_taken_alone_and_leaves_nothing_behind(behi
 
 def test_headers_count_as_bytes() -> None:
     plain, with_headers = record(0), replace(record(0), headers=(("name", b"x" * 1_000),))
-    assert bytes_of((with_headers,)) == bytes_of((plain,)) + len("name") + 1_000
+    assert bytes_of((with_headers,)) == bytes_of((plain,)) + len("name") + 1_000 + HEADER_OVERHEAD_BYTES
 
 
 def test_a_flight_whose_landing_raises_is_not_acknowledged() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from schemas.errors import InvalidHeaderError, MalformedError, TooLargeError
 from streams import record_batches
 from streams.record_batches import (
+    HEADERS_READ_MAX,
     PartitionRecords,
     RecordBatches,
     UnreadableLogError,
@@ -113,6 +114,19 @@ def test_the_tolerant_reader_agrees_with_the_fast_one() -> None:
     raw = bytes(batch_of(MESSAGES, first=40))
     assert plain(list(read_tolerantly(raw))) == MESSAGES
     assert [(r.offset, r.timestamp) for r in read_tolerantly(raw)] == [(40, 1_000), (41, 1_001), (42, 1_002)]
+
+
+@pytest.mark.parametrize("codec", [NONE, ZSTD])
+def test_a_record_with_too_many_headers_is_refused_without_reading_them(codec: int) -> None:
+    many: Message = (b"k", b"v", [("", None)] * 400_000)
+    most: Message = (b"k", b"v", [("", b"x" * 20)] * HEADERS_READ_MAX)
+    raw = batch_of([*MESSAGES, many, most, *MESSAGES, many], codec, first=7)
+    records = read(raw)
+    assert [r.offset for r in records] == list(range(7, 16))
+    assert plain(records) == [*MESSAGES, (b"k", b"v", []), most, *MESSAGES, (b"k", b"v", [])]
+    refusals = {r.offset: r.refusal for r in records if isinstance(r, UnreadableRecord)}
+    assert sorted(refusals) == [10, 15]
+    assert all(isinstance(refusal, TooLargeError) and "400000 headers" in str(refusal) for refusal in refusals.values())
 
 
 @pytest.mark.parametrize("codec", [GZIP, SNAPPY, LZ4, ZSTD])
