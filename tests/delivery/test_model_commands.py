@@ -102,7 +102,11 @@ def test_a_deploy_fills_the_manifest_in_from_the_model_file(deployed: Done) -> N
     assert (manifest["model_id"], manifest["version"], manifest["objective"]) == ("churn", 1, "binary")
     assert manifest["features"] == [
         {"name": "age"},
-        {"name": "plan", "dtype": "category", "categories": ["7", "basic", "pro"]},
+        {
+            "name": "plan",
+            "dtype": "category",
+            "file_categories": {"kind": "text", "count": 3, "first": ["7", "basic", "pro"]},
+        },
     ]
     assert "inferd predict churn" in deployed.stderr
 

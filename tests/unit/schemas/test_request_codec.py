@@ -235,7 +235,7 @@ class TestClientInput:
             ([2**64], "msgpack"),
             (["\ud800"], "msgpack"),
             (np.zeros((1, 1, 1)), "list"),
-            (np.array(["2026-01-01"], dtype="datetime64[D]"), "date"),
+            (np.array(["2026-01-01"], dtype="datetime64[D]"), "an array of times"),
             (np.float64(1.5), "float"),
         ],
     )
