@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -34,8 +35,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def plain_logs() -> Iterator[None]:
-    """A command that runs in a test says where logs go; the tests after it do not inherit that."""
+    """A command that runs in a test says where logs go, and from which level on; the tests after it inherit neither."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
     yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
     structlog.reset_defaults()
 
 
