@@ -211,7 +211,7 @@ def _readable(data: bytearray) -> Iterator[None]:
     yield None
 
 
-def _count_of(raw: bytes) -> int:
+def _count_of(raw: bytes | bytearray) -> int:
     return int.from_bytes(raw[57:61], "big", signed=True)
 
 

@@ -47,7 +47,8 @@ def test_every_program_runs(cluster: Cluster, start_worker: StartWorker, tmp_pat
     assert told[-2:] == ["completed 10000 of 10000 rows", "10000 predictions"]
     served = program("ModelServer").replace("port=8000", "port=0")
     assert re.fullmatch(r"0\.9\d+\n", run(served, cluster, tmp_path))
-    assert len(PROGRAMS) == 7
+    compile(program("TlsError"), "README.md", "exec")  # it connects to a cluster of the reader's own
+    assert len(PROGRAMS) == 8
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(((?!http)[^)#]+)\)", README.read_text(encoding="utf-8")))

@@ -27,6 +27,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from daemon.broker import EmbeddedKafka
+from daemon.cli.output import EXIT_FAILED
+from daemon.process import EXIT_SETTINGS
 from tests.fixtures.broker import broker_settings
 from tests.fixtures.workers import Cluster, Load, StartWorker, TrainedModel, until
 
@@ -90,11 +92,11 @@ def test_topics_that_do_not_fit_are_named_by_command_worker_and_doctor(
     topic = f"{namespace}.default.results"
     admin.delete_topics([topic])[topic].result(30)
     until(lambda: topic not in admin.list_topics(timeout=10).topics, 30, "the topic to be gone")
-    admin.create_topics([NewTopic(topic, 7, 1)])[topic].result(30)
-    for arguments in (("topics", "create"), ("worker", "--http-port", "0")):
+    admin.create_topics([NewTopic(topic, 2, 1)])[topic].result(30)
+    for arguments, code in ((("topics", "create"), EXIT_FAILED), (("worker", "--http-port", "0"), EXIT_SETTINGS)):
         done = commands.run(*arguments)
-        assert done.returncode == 1, done.stderr
-        assert f"{topic} has 7 partitions" in done.stderr
+        assert done.returncode == code, done.stderr
+        assert f"{topic} has 2 partitions" in done.stderr
         assert "Traceback" not in done.stderr
     assert states(commands.answer("doctor"))["topics"] == "fail"
 
