@@ -22,7 +22,7 @@ Category = str | float | int | bool
 CategoryKind = Literal["text", "boolean", "integer", "number", "mixed"]
 FIRST_CATEGORIES, FIRST_CATEGORY_CHARS_MAX = 5, 64
 _INTEGER_MAX = 2**63 - 1
-NA_TEXTS = ("NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "None", "NaN", "nan")
+NA_TEXTS = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "None", "NaN", "nan")
 """What R, pandas, Excel and databases write for a missing value."""
 
 

@@ -39,7 +39,7 @@ class _Column:
     decimal: str
 
     def values(self, fields: Sequence[str]) -> list[Any]:
-        if self.kind != "text" and _NUMBERS.fullmatch("".join(fields)):
+        if self.kind != "text" and "" in self.na and _NUMBERS.fullmatch("".join(fields)):
             try:
                 values: list[Any] = [float(field) if field else None for field in fields]
             except ValueError:
@@ -52,12 +52,12 @@ class _Column:
 
     def value(self, field: str) -> str | float | int | bool | None:
         """What a field says."""
-        if not field or field in self.na:
+        if field in self.na:
             return None
         if self.kind == "text":
             return field
         text = field.strip()
-        if not text or text in self.na:
+        if text in self.na:
             return None
         if self.decimal != "." and "." not in text:
             text = text.replace(self.decimal, ".", 1)
@@ -156,8 +156,8 @@ class CsvRows:
             for value, number in zip(values, numbers, strict=True):
                 if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()):
                     raise MalformedError(
-                        f"{self._where}, line {number}: {value!r} in column {column.name!r} has a decimal comma:"
-                        " give --decimal ,"
+                        f"{self._where}, line {number}: {value!r} in column {column.name!r} has a comma:"
+                        " give --decimal , if it is a decimal comma, and write thousands without commas"
                     )
 
 

@@ -38,9 +38,9 @@ class Layout:
     def na_texts(self, name: str, given: Sequence[str] | None) -> frozenset[str]:
         """Texts that are missing values in a column. By default none that may be one of its categories."""
         if given is not None:
-            return frozenset(given)
+            return frozenset(("", *given))
         if (feature := self._features.get(name)) is None:
-            return frozenset()
+            return frozenset(("",))
         described = feature.described_categories
         return frozenset(NA_TEXTS).difference(() if described is None else described.na)
 

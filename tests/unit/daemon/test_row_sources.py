@@ -170,6 +170,15 @@ def test_missing_values_as_r_and_pandas_write_them() -> None:
     namibia = Feature("city", "category", ["NA", "Paris"])
     assert csv_of("city,x\nNA,NA\n", features=(namibia, X)) == [{"city": "NA", "x": None}]
     assert csv_of("city,x\nNA,-\n", features=(namibia, X), na=("-",)) == [{"city": "NA", "x": None}]
+    assert csv_of('city\n""\n') == [{"city": None}]
+    filled = Feature("city", "category", ["", "Paris"])
+    assert csv_of("city,x\n,\nParis,\n", features=(filled, X)) == [
+        {"city": "", "x": None},
+        {"city": "Paris", "x": None},
+    ]
+    assert csv_of("city,x\n,1\n", features=(filled, X), na=("-",)) == [{"city": None, "x": 1.0}]
+    mixed = Feature("city", "category", ["", 7])
+    assert csv_of("city,x\n,1\n7,1\n", features=(mixed, X)) == [{"city": "", "x": 1.0}, {"city": 7.0, "x": 1.0}]
     assert csv_of("city\nNA\n") == [{"city": "NA"}], "whose features are unknown may be a category"
 
 
@@ -182,8 +191,8 @@ def test_missing_values_as_r_and_pandas_write_them() -> None:
         ('city,x\n"Par"is,1\n', "lines 2 to 2: a quoted value"),
         (b"city,x\nParis,1\nS\xe3o Paulo,2\n", "line 3: byte 0xe3 is no utf-8; give the encoding"),
         ("city,x\nParis,1\n".encode("utf-16-le"), "line 1: a zero byte; of UTF-16 say --encoding utf-16-le"),
-        ("city;x\nParis;1\nParis;0,5\n", "line 3: '0,5' in column 'x' has a decimal comma: give --decimal ,"),
-        ('city,x\nParis,"0,5"\n', "line 2: '0,5' in column 'x' has a decimal comma"),
+        ("city;x\nParis;1\nParis;0,5\n", "line 3: '0,5' in column 'x' has a comma: give --decimal , if it is"),
+        ('city,x\nParis,"0,5"\n', "line 2: '0,5' in column 'x' has a comma"),
         ("", "is empty"),
         ("\n\n", "is empty"),
         (",city,x\n0,Paris,1\n", "unknown ''. Leave out '', which looks like the index"),
