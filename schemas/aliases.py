@@ -89,7 +89,8 @@ def version_in_use(key: AliasKey, version: int, others: Collection[int]) -> Vers
     there = f"to one of {sorted(others)} " if others else ""
     return VersionInUseError(
         f"{key} leads to version {version}: without it, requests to the alias end as version_not_found. Remove the"
-        f" alias first, or move it {there}in the same step (move_aliases_to)"
+        f" alias first, or move it {there}in the same step (--move-aliases-to,"
+        " or move_aliases_to over HTTP and from Python)"
     )
 
 

@@ -38,6 +38,11 @@ class FileCategories(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     first: list[Category] = []
     na: list[str] = []
 
+    def describes(self, values: Sequence[Category]) -> bool:
+        """Whether these are the categories. `na` may differ: another release may have other `NA_TEXTS`."""
+        of_values = FileCategories.of(values)
+        return (self.kind, self.count, self.first) == (of_values.kind, of_values.count, of_values.first)
+
     @classmethod
     def of(cls, values: Sequence[Category]) -> FileCategories:
         """The description of `values`."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LIST_COLUMNS = ("model", "version", "aliases", "objective", "features", "size", "sha256", "deployed")
 DIGEST_CHARS = 12
 EXAMPLE_FEATURES_MAX = 20
+DEFAULT_TENANT = "default"
 
 
 @click.group(epilog="Example: inferd models deploy model.txt --name churn, and then: inferd models list")
@@ -79,7 +80,8 @@ def deploy(
 
     deployed, found = run_with_broker(target.connection, run)
     write_answer(target.output, deployed, LIST_COLUMNS, [_list_row(deployed, found.aliases_of(name))])
-    report(f"try it: inferd predict {name}:{deployed.version} {_example_input(deployed)}")
+    tenant = "" if target.tenant == DEFAULT_TENANT else f"--tenant {target.tenant} "
+    report(f"try it: inferd predict {tenant}{name}:{deployed.version} {_example_input(deployed)}")
     for hint in (_who_answers(found, deployed), _unnamed_classes(deployed)):
         if hint is not None:
             report(hint)

@@ -158,7 +158,7 @@ def _feature(name: str, given: Feature | None, categories: Values | None, file: 
         return given
     if given.categories is not None and _typed(given.categories) != _typed(categories):
         raise SchemaMismatchError(f"manifest: feature {name[:80]!r} has other categories than in the model file")
-    if given.file_categories not in (None, FileCategories.of(categories)):
+    if given.file_categories is not None and not given.file_categories.describes(categories):
         raise SchemaMismatchError(f"manifest: feature {name[:80]!r} describes other categories than the model file has")
     return msgspec.structs.replace(given, categories=list(categories), file_categories=None)
 

@@ -273,3 +273,11 @@ def test_a_manifest_may_have_more_values_than_a_request() -> None:
     manifest = Manifest("m", 1, "lightgbm", "0" * 64, 10, features)
     limits = Limits(values_max=10, depth_max=4)
     assert decode_manifest(encode_manifest(manifest, limits=limits), limits) == manifest
+
+
+def test_a_description_made_by_another_release_still_describes_its_categories() -> None:
+    described = FileCategories.of(["", "NA", "x"])
+    assert described.na == ["", "NA"]
+    assert msgspec.structs.replace(described, na=["NA", "n.v."]).describes(["", "NA", "x"])
+    for other in (["", "NA", "y"], ["", "NA"], ["", "NA", "x", "z"], ["", "NA", 1]):
+        assert not described.describes(other)
