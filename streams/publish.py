@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.structs import RecordMetadata
 
@@ -42,10 +42,31 @@ async def open_producer(options: dict[str, Any], timeout_s: float, **more: Any) 
     try:
         async with asyncio.timeout(timeout_s):
             await producer.start()
+        _hold_partitions_that_failed(producer)
     except BaseException:
         await close_producer(producer)
         raise
     return producer
+
+
+def _hold_partitions_that_failed(producer: AIOKafkaProducer) -> None:
+    """Has a partition of which a batch failed take no later batch: its results would come before those that failed.
+
+    A producer is closed after a failure, and what was not acknowledged is produced again by the next one, in order.
+    """
+    sender = producer._sender  # noqa: SLF001  (aiokafka would go on with the next batch)
+    send: Callable[..., Awaitable[None]] = sender._send_produce_req  # noqa: SLF001
+
+    async def send_and_hold(node_id: int, batches: Mapping[TopicPartition, Any]) -> None:
+        await send(node_id, batches)
+        failed = {tp for tp, batch in batches.items() if batch.future.done() and _has_failed(batch.future)}
+        sender._muted_partitions.update(failed)  # noqa: SLF001
+
+    sender._send_produce_req = send_and_hold  # type: ignore[method-assign]  # noqa: SLF001
+
+
+def _has_failed(future: asyncio.Future[Any]) -> bool:
+    return future.cancelled() or future.exception() is not None
 
 
 async def close_producer(producer: AIOKafkaProducer) -> None:

@@ -122,9 +122,12 @@ class SlowProducer:
     made: ClassVar[list[SlowProducer]] = []
 
     def __init__(self, **_: Any) -> None:
-        self.client = self
+        self.client = self._sender = self
         self.started = self.stopped = False
         SlowProducer.made.append(self)
+
+    async def _send_produce_req(self, *_: Any) -> None:
+        """Nothing is sent."""
 
     async def start(self) -> None:
         for _ in range(3):
