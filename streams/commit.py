@@ -107,13 +107,12 @@ class AtLeastOnce:
             raise ConnectionError("there is no producer")
         flight = Flight(effects, effects.n_bytes)
         partition.depart(flight)
-        for (topic, number), records in effects.by_topic.items():
-            acknowledged = partial(self._acknowledged, partition, flight, topic)
-            with naming(topic):
-                sent = await produce(producer, topic, number, records, timestamp_ms, self._bytes_max(topic))
-            for future in sent:
-                flight.unacknowledged += 1
-                when_done(future, acknowledged, self._crashed)
+        replies = [place for place in effects.by_topic if place[0] in effects.replies]
+        # A refused reply is answered on results instead: nothing that follows may be there before that answer.
+        if sent := await self._send(producer, partition, flight, replies, timestamp_ms):
+            await _all_acknowledged(sent)
+        others = [place for place in effects.by_topic if place not in replies]
+        await self._send(producer, partition, flight, others, timestamp_ms)
         effects.by_topic.clear()  # the producer has its own copy
         for table, changes in effects.changes.items():
             bytes_max = self._bytes_max(table.topic)
@@ -122,6 +121,27 @@ class AtLeastOnce:
                 when_done(future, partial(self._written, partition, flight, table, count), self._crashed)
         flight.published = True
         self._land(partition)
+
+    async def _send(
+        self,
+        producer: AIOKafkaProducer,
+        partition: Partition,
+        flight: Flight,
+        places: Collection[tuple[str, int]],
+        timestamp_ms: int,
+    ) -> list[asyncio.Future[RecordMetadata]]:
+        """Hands the records for `places` to the producer; a future a batch."""
+        futures = []
+        for topic, number in places:
+            acknowledged = partial(self._acknowledged, partition, flight, topic)
+            records = flight.effects.by_topic[topic, number]
+            with naming(topic):
+                sent = await produce(producer, topic, number, records, timestamp_ms, self._bytes_max(topic))
+            for future in sent:
+                flight.unacknowledged += 1
+                when_done(future, acknowledged, self._crashed)
+            futures += sent
+        return futures
 
     def _written(
         self,
@@ -363,6 +383,13 @@ async def _acknowledgement(topic: str, future: asyncio.Future[RecordMetadata]) -
     """Waits for the acknowledgement of a batch; `RefusedError` where the topic refuses it."""
     with naming(topic):
         await future
+
+
+async def _all_acknowledged(futures: Collection[asyncio.Future[RecordMetadata]]) -> None:
+    """Waits for all; raises what one of them failed with. A cancelled wait leaves them as they are."""
+    done, _ = await asyncio.wait(futures)
+    for future in done:
+        future.result()
 
 
 def _reason(error: BaseException) -> str:

@@ -100,6 +100,21 @@ async def test_a_refusal_that_comes_from_the_broker_is_an_error_on_results(bench
     assert answers(bench, REPLIES) == [("r0.1", None)], "not tried again at once"
 
 
+async def test_a_refused_reply_is_answered_before_the_requests_that_follow(bench: Bench) -> None:
+    await bench.own(0)
+    bench.lane.feed(tp(0), [asking(0), request(1)])
+    await bench.until(lambda: answers(bench, REPLIES))
+    (reply,) = [sent for sent in bench.broker.sent if sent.topic == REPLIES]
+    if isinstance(bench.lane._guarantee, AtLeastOnce):
+        assert answers(bench, RESULTS) == [], "what is sent without a transaction cannot be taken back"
+    reply.fail(TopicAuthorizationFailedError(REPLIES))
+    await bench.until(lambda: bench.group.seeks[1:])
+    seen = len(answers(bench, RESULTS))
+    bench.lane.feed(tp(0), [asking(0), request(1)])
+    await landed(bench, 2)
+    assert answers(bench, RESULTS)[seen:] == [("r0.0", "reply_to_refused"), ("r0.1", None)]
+
+
 async def test_a_reply_that_is_never_acknowledged_is_given_up_once_its_topic_is_gone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
