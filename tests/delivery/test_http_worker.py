@@ -141,7 +141,10 @@ def test_versions_and_aliases_come_and_go(
     missing = ask(two, "PUT", "/models/brief/aliases/best", b'{"version": 7}', Content_Type="application/json")
     assert (missing.status, missing.code) == (404, "version_not_found")
     until(lambda: predict(two, "brief@best", [0.0] * 10).status == 200, 30, "the alias serves")
-    assert ask(one, "DELETE", "/models/brief/versions/2").json() == {"removed": ["brief/2"]}
+    used = ask(one, "DELETE", "/models/brief/versions/2")
+    assert (used.status, used.code) == (409, "version_in_use")
+    removed = ask(one, "DELETE", "/models/brief/versions/2?move_aliases_to=1").json()
+    assert removed == {"removed": ["brief/2"]}
     assert ask(one, "DELETE", "/models/brief?all=true").json() == {"removed": ["brief@best", "brief/1"]}
     until(lambda: predict(two, "brief@best", [0.0] * 10).code == "model_not_found", 30, "the model is gone")
     assert ask(two, "GET", "/models/brief").code == "model_not_found"
