@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from aiokafka.structs import RecordMetadata
 
 from schemas.record_size import record_bytes
@@ -42,31 +42,40 @@ async def open_producer(options: dict[str, Any], timeout_s: float, **more: Any) 
     try:
         async with asyncio.timeout(timeout_s):
             await producer.start()
-        _hold_partitions_that_failed(producer)
+        _refuse_after_a_failure(producer)
     except BaseException:
         await close_producer(producer)
         raise
     return producer
 
 
-def _hold_partitions_that_failed(producer: AIOKafkaProducer) -> None:
-    """Has a partition of which a batch failed take no later batch: its results would come before those that failed.
+def _refuse_after_a_failure(producer: AIOKafkaProducer) -> None:
+    """Makes a partition refuse every batch after one that failed: its results would come before those that failed.
 
-    A producer is closed after a failure, and what was not acknowledged is produced again by the next one, in order.
+    Whoever owns what was refused rewinds, and opens another producer, which sends everything again in order.
     """
-    sender = producer._sender  # noqa: SLF001  (aiokafka would go on with the next batch)
+    sender = producer._sender  # noqa: SLF001  (aiokafka would send the next batch)
     send: Callable[..., Awaitable[None]] = sender._send_produce_req  # noqa: SLF001
+    failures: dict[TopicPartition, BaseException] = {}
 
-    async def send_and_hold(node_id: int, batches: Mapping[TopicPartition, Any]) -> None:
-        await send(node_id, batches)
-        failed = {tp for tp, batch in batches.items() if batch.future.done() and _has_failed(batch.future)}
-        sender._muted_partitions.update(failed)  # noqa: SLF001
+    async def send_unless_failed(node_id: int, batches: Mapping[TopicPartition, Any]) -> None:
+        for tp in batches.keys() & failures:
+            batches[tp].failure(failures[tp])
+            sender._muted_partitions.discard(tp)  # noqa: SLF001
+        others = {tp: batch for tp, batch in batches.items() if tp not in failures}
+        if others:
+            await send(node_id, others)
+        else:
+            sender._in_flight.discard(node_id)  # noqa: SLF001
+        failures.update((tp, error) for tp, batch in others.items() if (error := _failure(batch.future)) is not None)
 
-    sender._send_produce_req = send_and_hold  # type: ignore[method-assign]  # noqa: SLF001
+    sender._send_produce_req = send_unless_failed  # type: ignore[method-assign]  # noqa: SLF001
 
 
-def _has_failed(future: asyncio.Future[Any]) -> bool:
-    return future.cancelled() or future.exception() is not None
+def _failure(future: asyncio.Future[Any]) -> BaseException | None:
+    if future.cancelled():
+        return KafkaError("an earlier batch of the partition was given up")
+    return future.exception() if future.done() else None
 
 
 async def close_producer(producer: AIOKafkaProducer) -> None:

@@ -1,4 +1,4 @@
-"""What a producer of ours sends after a batch that the broker refused: nothing more to that partition."""
+"""What a producer of ours sends after a batch that failed: nothing more to that partition, and nobody waits for it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import MessageSizeTooLargeError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.producer.sender import SendProduceReqHandler
 
 from streams import publish
 
 REFUSED, TAKEN, GIVEN_UP = TopicPartition("results", 0), TopicPartition("results", 1), TopicPartition("results", 2)
+NODE = 1
 
 
 class Batch:
@@ -21,22 +22,53 @@ class Batch:
     def __init__(self) -> None:
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    def failure(self, error: BaseException) -> None:
+        self.future.set_exception(error)
 
-async def test_a_partition_that_refused_a_batch_takes_no_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    producer: Any = AIOKafkaProducer(enable_idempotence=True)
-    publish._hold_partitions_that_failed(producer)
-    batches = {REFUSED: Batch(), TAKEN: Batch(), GIVEN_UP: Batch()}
 
-    async def answer(_handler: Any, _node_id: int) -> None:
-        batches[REFUSED].future.set_exception(MessageSizeTooLargeError())
+class Sent:
+    """Sends batches through aiokafka's sender; the broker answers them as `answer` says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.producer: Any = AIOKafkaProducer(enable_idempotence=True)
+        publish._refuse_after_a_failure(self.producer)
+        self.to_broker: list[set[TopicPartition]] = []
+        self.monkeypatch = monkeypatch
+
+    async def send(self, batches: dict[TopicPartition, Batch], answer: Any) -> None:
+        async def do(handler: Any, _node_id: int) -> None:
+            self.to_broker.append(set(handler._batches))
+            answer(handler._batches)
+
+        self.monkeypatch.setattr(SendProduceReqHandler, "do", do)
+        sender = self.producer._sender
+        sender._in_flight.add(NODE)
+        sender._muted_partitions.update(batches)
+        await sender._send_produce_req(NODE, batches)
+        assert not sender._in_flight
+        assert not sender._muted_partitions, "no partition waits for ever"
+
+
+async def test_a_partition_refuses_every_batch_after_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = Sent(monkeypatch)
+    refused = MessageSizeTooLargeError()
+
+    def first(batches: dict[TopicPartition, Batch]) -> None:
+        batches[REFUSED].future.set_exception(refused)
         batches[TAKEN].future.set_result(None)
         batches[GIVEN_UP].future.cancel()
 
-    monkeypatch.setattr(SendProduceReqHandler, "do", answer)
-    sender = producer._sender
-    sender._in_flight.add(1)
-    sender._muted_partitions.update(batches)
-    await sender._send_produce_req(1, batches)
-    assert sender._muted_partitions == {REFUSED, GIVEN_UP}
-    assert not sender._in_flight
-    producer._closed = True  # it was never started
+    def take(batches: dict[TopicPartition, Batch]) -> None:
+        for batch in batches.values():
+            batch.future.set_result(None)
+
+    await sent.send({REFUSED: Batch(), TAKEN: Batch(), GIVEN_UP: Batch()}, first)
+    later = {REFUSED: Batch(), TAKEN: Batch(), GIVEN_UP: Batch()}
+    await sent.send(later, take)
+    alone = {REFUSED: Batch()}
+    await sent.send(alone, take)
+    assert sent.to_broker == [{REFUSED, TAKEN, GIVEN_UP}, {TAKEN}]
+    assert later[REFUSED].future.exception() is alone[REFUSED].future.exception() is refused
+    assert isinstance(later[GIVEN_UP].future.exception(), KafkaError)
+    assert later[TAKEN].future.exception() is None
+    sent.producer._closed = True  # it was never started
