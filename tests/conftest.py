@@ -33,6 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.delivery)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> None:
+    """Refuses cases that differ from process to process: tests that run in two of them would not be the same tests."""
+    if isinstance(val, bytes) and val.startswith(b"\x1f\x8b") and val[4:8] != bytes(4):
+        raise pytest.UsageError(f"{argname}: gzip writes the time of day into its output: compress with mtime=0")
+
+
 @pytest.fixture(autouse=True)
 def plain_logs() -> Iterator[None]:
     """A command that runs in a test says where logs go, and from which level on; the tests after it inherit neither."""
