@@ -335,6 +335,8 @@ class Lane:
         """Counts and names what retention deleted while it was being read."""
         while True:
             await asyncio.sleep(IDLE_INTERVAL_S)
+            if not self.partitions:  # the consumer may not have been started yet
+                continue
             with contextlib.suppress(*PUBLISH_ERRORS):  # they are looked at when the broker answers again
                 self.measures.records_missing += await self._gaps.check(self._group.consumer)
 
