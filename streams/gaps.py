@@ -38,6 +38,11 @@ class Gaps:
         else:
             noted.append((expected, got))
 
+    @property
+    def noted(self) -> bool:
+        """Whether there is a gap to check."""
+        return any(self._noted.values())
+
     async def check(self, consumer: AIOKafkaConsumer) -> int:
         """Names what retention deleted unread in the log, partition by partition; gives the number of records.
 

@@ -335,7 +335,7 @@ class Lane:
         """Counts and names what retention deleted while it was being read."""
         while True:
             await asyncio.sleep(IDLE_INTERVAL_S)
-            if not self.partitions:  # the consumer may not have been started yet
+            if not self._gaps.noted:  # before the first fetch there may be no consumer to ask
                 continue
             with contextlib.suppress(*PUBLISH_ERRORS):  # they are looked at when the broker answers again
                 self.measures.records_missing += await self._gaps.check(self._group.consumer)

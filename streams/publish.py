@@ -50,9 +50,9 @@ async def open_producer(options: dict[str, Any], timeout_s: float, **more: Any) 
 
 
 def _refuse_after_a_failure(producer: AIOKafkaProducer) -> None:
-    """Makes a partition refuse every batch after one that failed: its results would come before those that failed.
+    """Fails every batch of a partition after one that failed, so that records are never written out of order.
 
-    Whoever owns what was refused rewinds, and opens another producer, which sends everything again in order.
+    The failure makes the owner of the records rewind and replace the producer; the new one sends them again in order.
     """
     sender = producer._sender  # noqa: SLF001  (aiokafka would send the next batch)
     send: Callable[..., Awaitable[None]] = sender._send_produce_req  # noqa: SLF001
@@ -62,12 +62,12 @@ def _refuse_after_a_failure(producer: AIOKafkaProducer) -> None:
         for tp in batches.keys() & failures:
             batches[tp].failure(failures[tp])
             sender._muted_partitions.discard(tp)  # noqa: SLF001
-        others = {tp: batch for tp, batch in batches.items() if tp not in failures}
-        if others:
-            await send(node_id, others)
+        sendable = {tp: batch for tp, batch in batches.items() if tp not in failures}
+        if sendable:
+            await send(node_id, sendable)
         else:
             sender._in_flight.discard(node_id)  # noqa: SLF001
-        failures.update((tp, error) for tp, batch in others.items() if (error := _failure(batch.future)) is not None)
+        failures.update((tp, error) for tp, batch in sendable.items() if (error := _failure(batch.future)) is not None)
 
     sender._send_produce_req = send_unless_failed  # type: ignore[method-assign]  # noqa: SLF001
 

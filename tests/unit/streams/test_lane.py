@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
+from faust.exceptions import ConsumerNotStarted
 
 from streams.effects import Effects
 from streams.stage import Work
@@ -480,3 +481,27 @@ async def test_a_log_that_cannot_be_read_further_is_a_named_fault_and_leaves_the
     assert bench.lane.full({tp(0), tp(1)}) == set(), "it is tried again"
     bench.lane.feed(tp(0), [request(0)])
     assert bench.lane.fault is None
+
+
+class UnstartedGroup:
+    """A group whose consumer has not been started yet."""
+
+    @property
+    def consumer(self) -> Any:
+        raise ConsumerNotStarted("Consumer thread not yet started")
+
+
+async def test_gaps_are_not_checked_before_the_consumer_is_started(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.lane.IDLE_INTERVAL_S", 0.0)
+    monkeypatch.setattr(bench.lane, "_group", UnstartedGroup())
+    checking = asyncio.create_task(bench.lane._look_at_gaps())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not checking.done(), "the worker keeps running"
+    bench.consumer.beginning = 30
+    bench.lane._gaps.note(tp(0), 10, 50)
+    monkeypatch.setattr(bench.lane, "_group", bench.group)
+    await bench.until(lambda: bench.lane.measures.records_missing == 20)
+    checking.cancel()

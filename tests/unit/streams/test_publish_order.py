@@ -1,4 +1,4 @@
-"""What a producer of ours sends after a batch that failed: nothing more to that partition, and nobody waits for it."""
+"""After a failed batch, the producer fails each later batch of that partition: none is sent, none stays pending."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Batch:
         self.future.set_exception(error)
 
 
-class Sent:
-    """Sends batches through aiokafka's sender; the broker answers them as `answer` says."""
+class Sender:
+    """Sends batches through aiokafka's sender; `answer` plays the broker."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.producer: Any = AIOKafkaProducer(enable_idempotence=True)
@@ -50,7 +50,7 @@ class Sent:
 
 
 async def test_a_partition_refuses_every_batch_after_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = Sent(monkeypatch)
+    sender = Sender(monkeypatch)
     refused = MessageSizeTooLargeError()
 
     def first(batches: dict[TopicPartition, Batch]) -> None:
@@ -62,13 +62,13 @@ async def test_a_partition_refuses_every_batch_after_one_that_failed(monkeypatch
         for batch in batches.values():
             batch.future.set_result(None)
 
-    await sent.send({REFUSED: Batch(), TAKEN: Batch(), GIVEN_UP: Batch()}, first)
+    await sender.send({REFUSED: Batch(), TAKEN: Batch(), GIVEN_UP: Batch()}, first)
     later = {REFUSED: Batch(), TAKEN: Batch(), GIVEN_UP: Batch()}
-    await sent.send(later, take)
+    await sender.send(later, take)
     alone = {REFUSED: Batch()}
-    await sent.send(alone, take)
-    assert sent.to_broker == [{REFUSED, TAKEN, GIVEN_UP}, {TAKEN}]
+    await sender.send(alone, take)
+    assert sender.to_broker == [{REFUSED, TAKEN, GIVEN_UP}, {TAKEN}]
     assert later[REFUSED].future.exception() is alone[REFUSED].future.exception() is refused
     assert isinstance(later[GIVEN_UP].future.exception(), KafkaError)
     assert later[TAKEN].future.exception() is None
-    sent.producer._closed = True  # it was never started
+    sender.producer._closed = True  # it was never started
