@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,15 +26,20 @@ class _StopRequestedError(BaseException):
 
 
 class ForegroundSignals:
-    """SIGINT, SIGTERM and SIGHUP: they interrupt a start, and ask a running broker to stop."""
+    """SIGINT, SIGTERM and SIGHUP: they interrupt a start, and ask a running broker to stop.
+
+    A request is a byte in a pipe: a handler runs in the middle of whatever the main thread does, also of
+    `threading.Event.wait`, whose lock `Event.set` would then await for ever.
+    """
 
     def __init__(self) -> None:
-        self._requested = threading.Event()
         self._interrupts = True
+        self._requested = False
+        self._wake_up, self._woken = -1, -1
 
     def wait(self, timeout_s: float) -> bool:
         """Whether a stop was asked for, at the latest `timeout_s` from now."""
-        return self._requested.wait(timeout_s)
+        return bool(select.select([self._woken], [], [], timeout_s)[0])
 
     def let_finish(self) -> None:
         """From here on signals interrupt nothing: they only end `wait`."""
@@ -42,6 +48,7 @@ class ForegroundSignals:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Receive the signals, until the end of the block."""
+        self._woken, self._wake_up = os.pipe()
         before = {number: signal.signal(number, self._receive) for number in STOP_SIGNALS}
         try:
             yield
@@ -50,9 +57,13 @@ class ForegroundSignals:
         finally:
             for number, disposition in before.items():
                 signal.signal(number, disposition)
+            os.close(self._wake_up)
+            os.close(self._woken)
 
     def _receive(self, _number: int, _frame: FrameType | None) -> None:
-        self._requested.set()
+        if not self._requested:
+            self._requested = True
+            os.write(self._wake_up, b"s")
         if self._interrupts:
             self._interrupts = False
             raise _StopRequestedError

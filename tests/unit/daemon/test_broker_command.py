@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from click.testing import CliRunner, Result
 
 from daemon.broker import BrokerStartError, EmbeddedKafka, EmbeddedKafkaSettings
 from daemon.cli import main
+from daemon.cli.broker import ForegroundSignals
 
 
 class Started(Exception):  # noqa: N818  (it ends the command where the broker would start)
@@ -59,3 +64,44 @@ def test_a_failed_start_shows_the_log_and_then_one_line(monkeypatch: pytest.Monk
 
 def test_help_shows_an_example() -> None:
     assert "Example: inferd broker --port" in run("--help").output
+
+
+def test_a_signal_at_any_moment_of_a_wait_ends_it() -> None:
+    moments = 0
+    while comes_at(moments):
+        moments += 1
+    assert moments >= 3
+
+
+def comes_at(moment: int) -> bool:
+    """Whether `wait` has such a moment; if it has, a signal at it must end this wait or the next."""
+    signals = ForegroundSignals()
+    seen = 0
+    ended: list[bool] = []
+
+    def interrupt(_frame: FrameType, _event: str, _argument: object) -> object:
+        nonlocal seen
+        if seen == moment:
+            handler = signal.getsignal(signal.SIGTERM)
+            assert callable(handler)
+            handler(signal.SIGTERM, None)
+        seen += 1
+        return interrupt
+
+    def wait() -> None:
+        sys.settrace(interrupt)  # type: ignore[arg-type]  # a function that returns itself has no finite type
+        try:
+            ended.append(signals.wait(0.0))
+        finally:
+            sys.settrace(None)
+        ended.append(signals.wait(0.0))
+
+    with signals.listening():
+        signals.let_finish()
+        waiting = threading.Thread(target=wait, daemon=True)
+        waiting.start()
+        waiting.join(30)
+        assert not waiting.is_alive(), "the handler and `wait` hold each other up"
+    arrived = seen > moment
+    assert ended[-1] == arrived
+    return arrived
