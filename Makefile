@@ -116,7 +116,7 @@ lock: $(VENV)/.installed-dev ## Write the lock files anew from pyproject.toml.
 	@echo hatchling | $(LOCK) - -c requirements-dev.lock -o deploy/build-requirements.lock
 
 lock-jars: $(VENV)/.installed ## Write the lock file of the embedded Kafka's jars anew.
-	@$(PY) -m daemon.broker.lock_jars
+	@$(PY) -m inferd.daemon.broker.lock_jars
 
 clean: ## Remove the environment and every cache in this directory.
 	rm -rf $(VENV) .venv-* .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

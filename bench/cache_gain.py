@@ -24,17 +24,17 @@ from rich.table import Table
 
 from bench.cache_policies import zipf
 from bench.requests import FEATURES
-from schemas.limits import DEFAULT_LIMITS
-from streams.inference.cache import PredictionCache
-from streams.inference.catalog import ModelCatalog, ServedModel, Version
-from streams.inference.features import FeatureSchema
-from streams.inference.lightgbm import LightGBMRuntime
-from streams.inference.manifests import manifest_of
-from streams.inference.micro_batch import Outcome
-from streams.inference.postprocess import compile_postprocess
-from streams.inference.scoring import Scorer
-from streams.stores import MemoryStore
-from streams.tables import Change
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.streams.inference.cache.cache import PredictionCache
+from inferd.streams.inference.catalog import ModelCatalog, ServedModel, Version
+from inferd.streams.inference.features.matrix import FeatureSchema
+from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
+from inferd.streams.inference.manifests import manifest_of
+from inferd.streams.inference.micro_batch import Outcome
+from inferd.streams.inference.postprocess import compile_postprocess
+from inferd.streams.inference.scoring import Scorer
+from inferd.streams.state.stores import MemoryStore
+from inferd.streams.state.tables import Change
 
 TREES = (100, 2_000)
 REPEATS = (0.0, 0.5, 0.9, 0.99)

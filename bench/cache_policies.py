@@ -2,9 +2,9 @@
 
     python -m bench.cache_policies
 
-S3-FIFO is the one that is built in (`streams.inference.cache_policy`); the others are here to be compared with it. Each
-follows its paper as far as a few lines of Python sensibly can: LRU; CLOCK (Corbató 1968); SIEVE (Zhang et al., NSDI
-2024); W-TinyLFU (Einziger, Friedman, Manes, ACM TOS 2017) with a window of 1 % and an LRU main part.
+S3-FIFO is built in (`inferd.streams.inference.cache.policy`); the others are here to be compared with it. Each follows
+its paper as far as a few lines of Python sensibly can: LRU; CLOCK (Corbató 1968); SIEVE (Zhang et al., NSDI 2024);
+W-TinyLFU (Einziger, Friedman, Manes, ACM TOS 2017) with a window of 1 % and an LRU main part.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from streams.inference.cache_policy import S3Fifo
+from inferd.streams.inference.cache.policy import S3Fifo
 
 OBJECTS = 100_000
 ACCESSES = 400_000

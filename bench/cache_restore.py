@@ -28,15 +28,26 @@ from bench.cluster import running_broker
 from bench.errors import BenchError
 from bench.machine import CpuLedger
 from bench.requests import PARTITIONS
-from schemas.connection import KafkaConnection
-from streams.app import create_app
-from streams.changelogs import changelog_config
-from streams.connections import client_options
-from streams.publish import produce_changes
-from streams.restore import Restore
-from streams.settings import CacheSettings, GroupSettings, Store, StreamSettings, TopicSettings
-from streams.stores import MemoryStore
-from streams.tables import Change, LaneTable, TablePartition, make_table
+from inferd.schemas.connection import KafkaConnection
+from inferd.streams.app import create_app
+from inferd.streams.connection.clients import client_options
+from inferd.streams.kafka.changelogs import changelog_config
+from inferd.streams.kafka.producer import produce_changes
+from inferd.streams.settings import (
+    CacheSettings,
+    GroupSettings,
+    Store,
+    StreamSettings,
+    TopicSettings,
+)
+from inferd.streams.state.restore import Restore
+from inferd.streams.state.stores import MemoryStore
+from inferd.streams.state.tables import (
+    Change,
+    LaneTable,
+    TablePartition,
+    make_table,
+)
 
 TENANT = "default"
 OF_A_TRANSACTION = 2_048

@@ -21,7 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 
 from bench.errors import BenchError
 from bench.requests import PARTITIONS, Requests
-from daemon.broker import BrokerError, EmbeddedKafka, EmbeddedKafkaSettings
+from inferd.daemon.broker import BrokerError, EmbeddedKafka, EmbeddedKafkaSettings
 
 RETENTION_MS = 7 * 24 * 3_600_000
 READ_RECORDS = 10_000

@@ -21,11 +21,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from schemas.limits import DEFAULT_LIMITS
-from streams.inference.catalog import ModelCatalog, Version
-from streams.inference.scoring import Scorer
-from streams.serving.model_manager import ModelManager
-from streams.serving.realtime_predictor import RealtimePredictor
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.streams.inference.catalog import ModelCatalog, Version
+from inferd.streams.inference.scoring import Scorer
+from inferd.streams.serving.model_manager import ModelManager
+from inferd.streams.serving.realtime_predictor import RealtimePredictor
 
 FEATURES, TREES, REQUESTS, TURNS = 30, 100, 4_096, 9
 

@@ -84,7 +84,7 @@ def _table(title: str, counts: Counter[str], total: int | None = None) -> Table:
 
 
 def _module(frame: Frame) -> str:
-    """The module of a frame, as its path has it: `lightgbm.basic`, `streams.lane`, `asyncio.events`."""
+    """The module of a frame, as its path has it: `lightgbm.basic`, `inferd.streams.lane.lane`, `asyncio.events`."""
     parts = Path(frame.file).with_suffix("").parts
     for mark in ("site-packages", "lib", *(package.rstrip(".") for package in OWN_PACKAGES)):
         if mark in parts:

@@ -13,10 +13,10 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import ApiVersionRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from daemon.errors import BrokerUnreachableError
-from schemas.connection import KafkaConnection
-from streams.connections import client_options
-from streams.unreachable import reason_of, setting_name
+from inferd.daemon.errors import BrokerUnreachableError
+from inferd.schemas.connection import KafkaConnection
+from inferd.streams.connection.clients import client_options
+from inferd.streams.connection.unreachable import reason_of, setting_name
 
 ApiVersions = dict[int, tuple[int, int]]
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from daemon.errors import words_of
-from daemon.setting_table import SettingsError
-from daemon.settings import Settings
+from inferd.daemon.errors import words_of
+from inferd.daemon.settings.settings import Settings
+from inferd.daemon.settings.table import SettingsError
 
 if TYPE_CHECKING:
-    from daemon.http.model_server import ModelServer
-    from daemon.http.own_routes import OwnRoutes
-    from streams.serving.custom import Custom
+    from inferd.daemon.http.local.model_server import ModelServer
+    from inferd.daemon.http.user_routes.routes import OwnRoutes
+    from inferd.streams.serving.custom import Custom
 
 log = structlog.get_logger(__name__)
 
@@ -70,10 +70,10 @@ def load_custom(settings: Settings) -> Customised:
     """
     if settings.server is settings.batch_predictor is settings.realtime_predictor is None:
         return Customised()
-    from daemon.http import model_server
-    from streams.serving.batch_predictor import BatchPredictor
-    from streams.serving.custom import Custom
-    from streams.serving.realtime_predictor import RealtimePredictor
+    from inferd.daemon.http.local import model_server
+    from inferd.streams.serving.batch_predictor import BatchPredictor
+    from inferd.streams.serving.custom import Custom
+    from inferd.streams.serving.realtime_predictor import RealtimePredictor
 
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
@@ -92,8 +92,8 @@ def load_custom(settings: Settings) -> Customised:
 
 def _routes_of(server: type[ModelServer], settings: Settings, custom: Custom) -> OwnRoutes:
     """The routes of a server of the first tenant, whose own predictors it uses unless it brought others."""
-    from streams.serving.batch_predictor import BatchPredictor
-    from streams.serving.realtime_predictor import RealtimePredictor
+    from inferd.streams.serving.batch_predictor import BatchPredictor
+    from inferd.streams.serving.realtime_predictor import RealtimePredictor
 
     tenant = settings.tenants[0]
     made = server(custom.models(tenant), settings.http_host, settings.http_port, tenant)

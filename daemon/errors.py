@@ -1,14 +1,14 @@
 """Errors of the process that its peers never see.
 
 ServerError
-├── SettingsError           (daemon/setting_table.py) settings are wrong: exit code 2
+├── SettingsError           (daemon/settings/table.py) settings are wrong: exit code 2
 └── BrokerUnreachableError   no bootstrap server answers: exit code 3 of commands
 """
 
 from __future__ import annotations
 
-from daemon.broker.errors import BrokerError
-from schemas.errors import ModelServingError, ServerError
+from inferd.daemon.broker.errors import BrokerError
+from inferd.schemas.errors import ModelServingError, ServerError
 
 
 class BrokerUnreachableError(ServerError):

@@ -18,27 +18,33 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from daemon import cluster, logs
-from daemon.custom_classes import load_custom
-from daemon.errors import BrokerUnreachableError
-from daemon.http.admission import ADMISSION
-from daemon.http.cluster_models import ClusterModels
-from daemon.http.routes import worker_app
-from daemon.http.server import HttpServer
-from daemon.http.services import Predictions
-from daemon.http.worker_services import StreamsJobs, StreamsOfJobs, StreamsPredictions
-from daemon.leave import EXIT_DRAIN_TIMEOUT, EXIT_ZOMBIE, end_within, leave
-from daemon.setting_checks import worker_warnings
-from daemon.setting_table import SettingsError
-from daemon.settings import Settings
-from daemon.status import StatusBoard
-from daemon.stop_signals import StopSignals
-from daemon.version import inferd_version
-from daemon.watchdog import Watchdog
-from schemas.connection import KafkaConnection
-from schemas.errors import ServerError
-from streams.snapshot import StreamsSnapshot
-from streams.topic_checks import TopicsError
+from inferd.daemon import cluster
+from inferd.daemon.custom_classes import load_custom
+from inferd.daemon.errors import BrokerUnreachableError
+from inferd.daemon.http.core.admission import ADMISSION
+from inferd.daemon.http.core.server import HttpServer
+from inferd.daemon.http.routes.services import Predictions
+from inferd.daemon.http.worker.cluster_models import ClusterModels
+from inferd.daemon.http.worker.composition import worker_app
+from inferd.daemon.http.worker.services import StreamsJobs, StreamsOfJobs, StreamsPredictions
+from inferd.daemon.settings.checks import worker_warnings
+from inferd.daemon.settings.settings import Settings
+from inferd.daemon.settings.table import SettingsError
+from inferd.daemon.supervision.exit import (
+    EXIT_DRAIN_TIMEOUT,
+    EXIT_ZOMBIE,
+    end_within,
+    leave,
+)
+from inferd.daemon.supervision.stop_signals import StopSignals
+from inferd.daemon.supervision.watchdog import Watchdog
+from inferd.daemon.telemetry import logs
+from inferd.daemon.telemetry.status import StatusBoard
+from inferd.daemon.version import inferd_version
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.errors import ServerError
+from inferd.streams.kafka.topic_checks import TopicsError
+from inferd.streams.telemetry.snapshot import StreamsSnapshot
 
 EXIT_STOPPED, EXIT_FAILED, EXIT_SETTINGS = 0, 1, 2
 PROBE_TIMEOUT_S = 5.0
@@ -52,7 +58,7 @@ log = structlog.get_logger(__name__)
 
 
 class Streams(Predictions, StreamsOfJobs, Protocol):
-    """What the process runs; `streams.app.Streams` is it."""
+    """What the process runs; `inferd.streams.app.Streams` is it."""
 
     async def start(self) -> None:
         """Returns once the streams run. Raises `ServerError`."""
@@ -71,7 +77,7 @@ MakeStreams = Callable[..., Streams]
 
 def load_streams() -> MakeStreams:
     """The real streams; importing them takes a second or two."""
-    from streams.app import Streams as KafkaStreams
+    from inferd.streams.app import Streams as KafkaStreams
 
     return KafkaStreams
 

@@ -1,16 +1,16 @@
-"""The pages of docs/ that are made from the code: `python -m daemon.reference` writes them."""
+"""The pages of docs/ that are made from the code: `python -m inferd.daemon.reference` writes them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from daemon.metrics import METRICS, STEPS
-from daemon.setting_checks import AT_MOST
-from daemon.settings import Settings, settings_table
+from inferd.daemon.settings.checks import AT_MOST
+from inferd.daemon.settings.settings import Settings, settings_table
+from inferd.daemon.telemetry.metrics import METRICS, STEPS
 
-DOCS = Path(__file__).parent.parent / "docs"
-MADE = "<!-- Made by `python -m daemon.reference`; change the code instead. -->"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+MADE = "<!-- Made by `python -m inferd.daemon.reference`; change the code instead. -->"
 
 
 ABOUT_SETTINGS = """\

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from daemon.cluster import metadata
-from schemas.connection import KafkaConnection
-from schemas.errors import ServerError
-from streams.connections import client_options
+from inferd.daemon.cluster import metadata
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.errors import ServerError
+from inferd.streams.connection.clients import client_options
 
 PROGRESS_TIMEOUT_S = 15.0
 POLL_MS = 500

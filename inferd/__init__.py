@@ -6,8 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from daemon.http.model_server import ModelServer as ModelServer
     from inferd.client import Client as Client
+    from inferd.daemon.http.local.model_server import ModelServer as ModelServer
     from inferd.deploy import deploy_file as deploy_file
     from inferd.errors import AccessDeniedError as AccessDeniedError
     from inferd.errors import BrokerUnreachableError as BrokerUnreachableError
@@ -17,48 +17,48 @@ if TYPE_CHECKING:
     from inferd.factories import create_batch_predictor as create_batch_predictor
     from inferd.factories import create_model_server as create_model_server
     from inferd.factories import create_realtime_predictor as create_realtime_predictor
-    from inferd.jobs_results import JobRow as JobRow
+    from inferd.jobs.results import JobRow as JobRow
+    from inferd.schemas.connection import KafkaConnection as KafkaConnection
+    from inferd.schemas.errors import BatchJobError as BatchJobError
+    from inferd.schemas.errors import InferenceError as InferenceError
+    from inferd.schemas.errors import ModelServingError as ModelServingError
+    from inferd.schemas.errors import ServerError as ServerError
+    from inferd.schemas.jobs.job import JobStatus as JobStatus
+    from inferd.schemas.models.model import Manifest as Manifest
+    from inferd.schemas.requests.client_input import json_input as json_input
+    from inferd.schemas.requests.result import Failure as Failure
+    from inferd.schemas.requests.result import Prediction as Prediction
+    from inferd.streams.inference.formats.lightgbm.openmp import load_openmp as load_openmp
+    from inferd.streams.serving.batch_predictor import BatchPredictor as BatchPredictor
+    from inferd.streams.serving.model_manager import ModelManager as ModelManager
+    from inferd.streams.serving.realtime_predictor import RealtimePredictor as RealtimePredictor
     from inferd.sync import SyncClient as SyncClient
-    from schemas.client_input import json_input as json_input
-    from schemas.connection import KafkaConnection as KafkaConnection
-    from schemas.errors import BatchJobError as BatchJobError
-    from schemas.errors import InferenceError as InferenceError
-    from schemas.errors import ModelServingError as ModelServingError
-    from schemas.errors import ServerError as ServerError
-    from schemas.jobs import JobStatus as JobStatus
-    from schemas.models import Manifest as Manifest
-    from schemas.results import Failure as Failure
-    from schemas.results import Prediction as Prediction
-    from streams.inference.openmp import load_openmp as load_openmp
-    from streams.serving.batch_predictor import BatchPredictor as BatchPredictor
-    from streams.serving.model_manager import ModelManager as ModelManager
-    from streams.serving.realtime_predictor import RealtimePredictor as RealtimePredictor
 
 _MODULE_OF = {
     "AccessDeniedError": "inferd.errors",
-    "BatchJobError": "schemas.errors",
-    "BatchPredictor": "streams.serving.batch_predictor",
+    "BatchJobError": "inferd.schemas.errors",
+    "BatchPredictor": "inferd.streams.serving.batch_predictor",
     "BrokerUnreachableError": "inferd.errors",
     "Client": "inferd.client",
     "create_batch_predictor": "inferd.factories",
     "create_model_server": "inferd.factories",
     "create_realtime_predictor": "inferd.factories",
     "deploy_file": "inferd.deploy",
-    "Failure": "schemas.results",
-    "InferenceError": "schemas.errors",
-    "JobRow": "inferd.jobs_results",
-    "JobStatus": "schemas.jobs",
-    "json_input": "schemas.client_input",
-    "KafkaConnection": "schemas.connection",
-    "load_openmp": "streams.inference.openmp",
-    "Manifest": "schemas.models",
-    "ModelManager": "streams.serving.model_manager",
-    "ModelServer": "daemon.http.model_server",
-    "ModelServingError": "schemas.errors",
-    "Prediction": "schemas.results",
-    "RealtimePredictor": "streams.serving.realtime_predictor",
+    "Failure": "inferd.schemas.requests.result",
+    "InferenceError": "inferd.schemas.errors",
+    "JobRow": "inferd.jobs.results",
+    "JobStatus": "inferd.schemas.jobs.job",
+    "json_input": "inferd.schemas.requests.client_input",
+    "KafkaConnection": "inferd.schemas.connection",
+    "load_openmp": "inferd.streams.inference.formats.lightgbm.openmp",
+    "Manifest": "inferd.schemas.models.model",
+    "ModelManager": "inferd.streams.serving.model_manager",
+    "ModelServer": "inferd.daemon.http.local.model_server",
+    "ModelServingError": "inferd.schemas.errors",
+    "Prediction": "inferd.schemas.requests.result",
+    "RealtimePredictor": "inferd.streams.serving.realtime_predictor",
     "ResultTimeoutError": "inferd.errors",
-    "ServerError": "schemas.errors",
+    "ServerError": "inferd.schemas.errors",
     "SyncClient": "inferd.sync",
     "TlsError": "inferd.errors",
     "TopicNotFoundError": "inferd.errors",

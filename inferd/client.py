@@ -12,10 +12,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from inferd.cluster import Cluster
-from inferd.exchange import Call, Exchange, SentCall
-from inferd.jobs import JobOptions, Jobs, OnProgress
-from inferd.jobs_results import JobRow, rows_of
-from inferd.model_list import (
+from inferd.jobs.jobs import JobOptions, Jobs, OnProgress
+from inferd.jobs.results import JobRow, rows_of
+from inferd.models.model_list import (
     ModelList,
     aliases_to_move,
     check_alias_target,
@@ -23,20 +22,33 @@ from inferd.model_list import (
     keys_to_remove,
     orphaned_parts,
 )
-from inferd.model_records import read_models, send_alias, send_artifact, send_manifest, send_tombstones
-from inferd.pending import PendingRequests
-from inferd.pipeline import sent_ahead
-from schemas.connection import KafkaConnection
-from schemas.frames import frame_items, is_frame
-from schemas.headers import ROW_ERRORS, Encoding, RawHeaders
-from schemas.jobs import ChunkResult, JobStatus
-from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.manifest_checks import check_alias
-from schemas.models import Alias, AliasKey, Manifest, VersionKey, check_model_name
-from schemas.requests import ModelReference, Output
-from schemas.result_codec import decode_result
-from schemas.results import Failure, Prediction, Result
-from schemas.topics import TenantTopics
+from inferd.models.model_records import (
+    read_models,
+    send_alias,
+    send_artifact,
+    send_manifest,
+    send_tombstones,
+)
+from inferd.predictions.exchange import Call, Exchange, SentCall
+from inferd.predictions.pending import PendingRequests
+from inferd.predictions.pipeline import sent_ahead
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.headers import ROW_ERRORS, Encoding, RawHeaders
+from inferd.schemas.jobs.job import ChunkResult, JobStatus
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.models.manifest_checks import check_alias
+from inferd.schemas.models.model import (
+    Alias,
+    AliasKey,
+    Manifest,
+    VersionKey,
+    check_model_name,
+)
+from inferd.schemas.requests.frames import frame_items, is_frame
+from inferd.schemas.requests.request import ModelReference, Output
+from inferd.schemas.requests.result import Failure, Prediction, Result
+from inferd.schemas.requests.result_codec import decode_result
+from inferd.schemas.topics import TenantTopics
 
 DEFAULT_CONNECTION = KafkaConnection()
 TIMEOUT_S = 30.0

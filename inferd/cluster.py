@@ -14,11 +14,16 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import RecordMetadata
 
 from inferd.errors import ClientClosedError, of_kafka, topic_not_found
-from schemas.connection import KafkaConnection
-from schemas.headers import CONTENT_TYPE, CONTENT_TYPES, Encoding, RawHeaders
-from schemas.limits import Limits
-from schemas.topics import STREAMS, Stream, TenantTopics
-from streams.connections import client_options
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.headers import (
+    CONTENT_TYPE,
+    CONTENT_TYPES,
+    Encoding,
+    RawHeaders,
+)
+from inferd.schemas.limits import Limits
+from inferd.schemas.topics import STREAMS, Stream, TenantTopics
+from inferd.streams.connection.clients import client_options
 
 # Room for key, headers and the record's own framing around the largest value.
 RECORD_OVERHEAD_BYTES = 64 * 1_024

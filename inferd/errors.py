@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from aiokafka import errors as kafka
 
-from schemas.connection import KafkaConnection
-from schemas.errors import ModelServingError, ServerError, TooLargeError
-from streams.connections import why_unreachable
-from streams.unreachable import Kind, reason_of
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.errors import ModelServingError, ServerError, TooLargeError
+from inferd.streams.connection.clients import why_unreachable
+from inferd.streams.connection.unreachable import Kind, reason_of
 
 
 class BrokerUnreachableError(ServerError, ConnectionError):

@@ -10,16 +10,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from inferd.client import DEFAULT_CONNECTION, TIMEOUT_S, WINDOW, Client
+from inferd.client import (
+    DEFAULT_CONNECTION,
+    TIMEOUT_S,
+    WINDOW,
+    Client,
+)
 from inferd.errors import ClientClosedError
-from inferd.jobs import OnProgress
-from inferd.jobs_results import JobRow
-from inferd.model_list import ModelList
-from schemas.connection import KafkaConnection
-from schemas.jobs import ChunkResult, JobStatus
-from schemas.models import Alias, Manifest
-from schemas.requests import Output
-from schemas.results import Prediction, Result
+from inferd.jobs.jobs import OnProgress
+from inferd.jobs.results import JobRow
+from inferd.models.model_list import ModelList
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.jobs.job import ChunkResult, JobStatus
+from inferd.schemas.models.model import Alias, Manifest
+from inferd.schemas.requests.request import Output
+from inferd.schemas.requests.result import Prediction, Result
 
 T = TypeVar("T")
 

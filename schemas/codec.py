@@ -2,7 +2,38 @@
 
 from __future__ import annotations
 
-from schemas.envelope import (
+from inferd.schemas.jobs.chunk_codec import (
+    decode_chunk,
+    decode_chunk_result,
+    decode_outcome,
+    encode_barrier_result,
+    encode_chunk,
+    encode_chunk_result,
+)
+from inferd.schemas.jobs.codec import (
+    decode_job_message,
+    encode_cancel,
+    encode_close,
+    encode_open,
+    encode_retry,
+    encode_rows,
+    encode_submit,
+)
+from inferd.schemas.jobs.status_codec import decode_status, encode_status
+from inferd.schemas.models.codec import (
+    decode_alias,
+    decode_manifest,
+    encode_alias,
+    encode_manifest,
+)
+from inferd.schemas.models.manifest_checks import check_alias, check_manifest, check_manifest_key
+from inferd.schemas.requests.codec import (
+    UNREADABLE,
+    decode_request,
+    encode_request,
+    request_identity,
+)
+from inferd.schemas.requests.envelope import (
     Envelope,
     check_envelope,
     check_outputs,
@@ -12,30 +43,9 @@ from schemas.envelope import (
     has_each_key_once,
     parse_reference,
 )
-from schemas.input_data import decode_input_data
-from schemas.job_chunk_codec import (
-    decode_chunk,
-    decode_chunk_result,
-    decode_outcome,
-    encode_barrier_result,
-    encode_chunk,
-    encode_chunk_result,
-)
-from schemas.job_codec import (
-    decode_job_message,
-    encode_cancel,
-    encode_close,
-    encode_open,
-    encode_retry,
-    encode_rows,
-    encode_submit,
-)
-from schemas.job_status_codec import decode_status, encode_status
-from schemas.manifest_checks import check_alias, check_manifest, check_manifest_key
-from schemas.model_codec import decode_alias, decode_manifest, encode_alias, encode_manifest
-from schemas.request_codec import UNREADABLE, decode_request, encode_request, request_identity
-from schemas.result_codec import decode_result, encode_result
-from schemas.strict import DECODE_ERRORS
+from inferd.schemas.requests.input_data import decode_input_data
+from inferd.schemas.requests.result_codec import decode_result, encode_result
+from inferd.schemas.strict.decoding import DECODE_ERRORS
 
 __all__ = [
     "DECODE_ERRORS",

@@ -13,9 +13,9 @@ from hashlib import sha256
 
 import msgspec
 
-from schemas.errors import MalformedError, TooLargeError
-from schemas.limits import Limits
-from schemas.record_size import record_bytes
+from inferd.schemas.errors import MalformedError, TooLargeError
+from inferd.schemas.limits import Limits
+from inferd.schemas.record_size import record_bytes
 
 Headers = tuple[tuple[str, bytes | None], ...]
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from schemas.errors import InferenceError, InvalidHeaderError, UnsupportedContentTypeError
-from schemas.limits import Limits
+from inferd.schemas.errors import InferenceError, InvalidHeaderError, UnsupportedContentTypeError
+from inferd.schemas.limits import Limits
 
 RawHeaders = tuple[tuple[str, bytes], ...]
 CarriedHeaders = tuple[tuple[str, bytes | None], ...]

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from schemas.errors import InvalidIdError
+from inferd.schemas.errors import InvalidIdError
 
 Stream = Literal[
     "requests",

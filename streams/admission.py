@@ -18,12 +18,17 @@ import structlog
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
-from schemas.topics import TenantTopics
-from streams.connections import client_options
-from streams.rights import ALL, Right, describe_missing, worker_rights
-from streams.rights_check import missing_rights
-from streams.settings import StreamSettings
-from streams.topics import TopicsError, TopicState, ensure_topics
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.connection.clients import client_options
+from inferd.streams.kafka.rights import (
+    ALL,
+    Right,
+    describe_missing,
+    worker_rights,
+)
+from inferd.streams.kafka.rights_check import missing_rights
+from inferd.streams.kafka.topics import TopicsError, TopicState, ensure_topics
+from inferd.streams.settings import StreamSettings
 
 log = structlog.get_logger(__name__)
 

@@ -15,37 +15,37 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from schemas.errors import DeadlineExceededError, ModelNotFoundError, ModelNotReadyError
-from schemas.topics import TenantTopics
-from streams import record_batches
-from streams.admission import Admission
-from streams.assignor import LaneAssignor
-from streams.cancelling import cancelled
-from streams.commit import PUBLISH_ERRORS
-from streams.composition import TenantParts, compose_tenants, guarantee_of
-from streams.connections import client_options
-from streams.deploys import Deploys
-from streams.faults import describe
-from streams.fetch import LaneApp, LaneConsumer, kafka_tps
-from streams.jobs.owned import OwnedJobs
-from streams.jobs.records import RecordReader
-from streams.jobs.service import JobService
-from streams.lane import Lane
-from streams.measure import LaneMeasures
-from streams.membership import used_twice
-from streams.outlets import Outlets
-from streams.refusals import Refusals
-from streams.serving.custom import Custom
-from streams.settings import StreamSettings
-from streams.slots import Slot, claim_slot
-from streams.snapshot import Phase, StreamsSnapshot
-from streams.status import fault_of, take_snapshot
-from streams.tables import LaneTableManager
-from streams.topic_checks import job_partitions, topic_specs
-from streams.topic_watch import LOOK_INTERVAL_S, TopicWatch, missing_reason
-from streams.topics import TopicState, describe_topics
-from streams.tracing import make_tracing
-from streams.watch import StallWatch
+from inferd.schemas.errors import DeadlineExceededError, ModelNotFoundError, ModelNotReadyError
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.admission import Admission
+from inferd.streams.composition import TenantParts, compose_tenants, guarantee_of
+from inferd.streams.connection.clients import client_options
+from inferd.streams.group.assignor import LaneAssignor
+from inferd.streams.group.consumer import LaneApp, LaneConsumer, kafka_tps
+from inferd.streams.group.membership import used_twice
+from inferd.streams.jobs.job_store import OwnedJobs
+from inferd.streams.jobs.reader import RecordReader
+from inferd.streams.jobs.service import JobService
+from inferd.streams.kafka import record_batches
+from inferd.streams.kafka.destinations import Outlets
+from inferd.streams.kafka.topic_checks import job_partitions, topic_specs
+from inferd.streams.kafka.topic_watch import LOOK_INTERVAL_S, TopicWatch, missing_reason
+from inferd.streams.kafka.topics import TopicState, describe_topics
+from inferd.streams.lane.backoff import describe
+from inferd.streams.lane.guarantees import PUBLISH_ERRORS
+from inferd.streams.lane.lane import Lane
+from inferd.streams.models.follower import Deploys
+from inferd.streams.models.rejections import Refusals
+from inferd.streams.serving.custom import Custom
+from inferd.streams.settings import StreamSettings
+from inferd.streams.state.state_directory import Slot, claim_slot
+from inferd.streams.state.tables import LaneTableManager
+from inferd.streams.status import fault_of, take_snapshot
+from inferd.streams.tasks.cancel_all import cancelled
+from inferd.streams.telemetry.measure import LaneMeasures
+from inferd.streams.telemetry.snapshot import Phase, StreamsSnapshot
+from inferd.streams.telemetry.stall_detector import StallWatch
+from inferd.streams.telemetry.tracing import make_tracing
 
 log = structlog.get_logger(__name__)
 

@@ -10,23 +10,28 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from schemas.topics import Stream, TenantTopics
-from streams.batch_scoring import BatchScoring
-from streams.commit import AtLeastOnce, ByTopic, ExactlyOnce, Guarantee
-from streams.deploys import Deploys
-from streams.inference.scoring import Scorer
-from streams.jobs.composition import TenantJobs, compose_jobs
-from streams.jobs.records import RecordReader
-from streams.lane import Lane
-from streams.measure import LaneMeasures
-from streams.outlets import Outlets
-from streams.pace import Pace
-from streams.predictions import Predictions
-from streams.serving.custom import Custom
-from streams.settings import StreamSettings
-from streams.stage import Stage
-from streams.tables import LaneTable, make_table
-from streams.tenant_lane import TenantLane
+from inferd.schemas.topics import Stream, TenantTopics
+from inferd.streams.inference.scoring import Scorer
+from inferd.streams.jobs.composition import TenantJobs, compose_jobs
+from inferd.streams.jobs.reader import RecordReader
+from inferd.streams.kafka.destinations import Outlets
+from inferd.streams.lane.guarantees import (
+    AtLeastOnce,
+    ByTopic,
+    ExactlyOnce,
+    Guarantee,
+)
+from inferd.streams.lane.lane import Lane
+from inferd.streams.lane.processor import Stage
+from inferd.streams.models.follower import Deploys
+from inferd.streams.requests.batch_scoring import BatchScoring
+from inferd.streams.requests.batch_sizing import Pace
+from inferd.streams.requests.cache_table import Predictions
+from inferd.streams.requests.processor import TenantLane
+from inferd.streams.serving.custom import Custom
+from inferd.streams.settings import StreamSettings
+from inferd.streams.state.tables import LaneTable, make_table
+from inferd.streams.telemetry.measure import LaneMeasures
 
 OWNERS: tuple[Stream, ...] = ("jobs", "job-results")
 

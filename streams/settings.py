@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from schemas.connection import KafkaConnection
-from schemas.limits import DEFAULT_LIMITS, Limits
-from streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
 
 Guarantee = Literal["at_least_once", "exactly_once"]
 Store = Literal["memory", "rocksdb"]

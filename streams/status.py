@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from schemas.aliases import labels_of
-from streams.composition import TenantParts
-from streams.connections import why_unreachable
-from streams.counters import ModelCounters
-from streams.inference.cache import CacheUsage
-from streams.inference.catalog import Version
-from streams.partition import Partition
-from streams.snapshot import (
+from inferd.schemas.models.aliases import labels_of
+from inferd.streams.composition import TenantParts
+from inferd.streams.connection.clients import why_unreachable
+from inferd.streams.connection.unreachable import setting_name
+from inferd.streams.inference.cache.cache import CacheUsage
+from inferd.streams.inference.catalog import Version
+from inferd.streams.lane.partition import Partition
+from inferd.streams.telemetry.counters import ModelCounters
+from inferd.streams.telemetry.snapshot import (
     CacheSnapshot,
     DanglingAlias,
     JobsSnapshot,
@@ -25,10 +26,9 @@ from streams.snapshot import (
     TenantSnapshot,
     WaitSnapshot,
 )
-from streams.unreachable import setting_name
 
 if TYPE_CHECKING:
-    from streams.app import Streams
+    from inferd.streams.app import Streams
 
 ROWS_KNOWN_MIN = 1_000
 """Rows after which the mean cost of a look-up, or of a prediction, says something."""

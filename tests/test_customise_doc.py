@@ -98,7 +98,7 @@ def test_every_program_runs_and_says_what_it_should(reader: Reader) -> None:
 
 
 def test_the_settings_it_names_are_there() -> None:
-    from daemon.settings import settings_table
+    from inferd.daemon.settings.settings import settings_table
 
     flags = {info.flag for info in settings_table()}
     variables = {info.variable for info in settings_table()}

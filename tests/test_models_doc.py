@@ -15,7 +15,15 @@ import pandas as pd
 import pytest
 
 from inferd import ModelManager, RealtimePredictor
-from schemas.models import Alias, CacheSpec, Feature, Manifest, Postprocess, Preprocess, SplitShare
+from inferd.schemas.models.model import (
+    Alias,
+    CacheSpec,
+    Feature,
+    Manifest,
+    Postprocess,
+    Preprocess,
+    SplitShare,
+)
 
 PAGE = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
 JSON: list[str] = re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)

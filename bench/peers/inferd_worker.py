@@ -17,7 +17,7 @@ from types import MappingProxyType
 from bench.errors import BenchError
 from bench.peers.task import PeerTask
 from bench.processes import PeerProcess, running
-from daemon.broker.probe import free_port
+from inferd.daemon.broker.probe import free_port
 
 CLI = (sys.executable, str(Path(sysconfig.get_path("scripts")) / "inferd"))
 HOST = "127.0.0.1"

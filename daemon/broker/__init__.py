@@ -1,7 +1,7 @@
 """The embedded broker: a real Apache Kafka, one node on the loopback interface, with nothing to install."""
 
-from daemon.broker.data_dir import living_broker
-from daemon.broker.errors import (
+from inferd.daemon.broker.data_dir import living_broker
+from inferd.daemon.broker.errors import (
     BrokerError,
     BrokerSettingError,
     BrokerStartError,
@@ -12,8 +12,8 @@ from daemon.broker.errors import (
     JarsUnavailableError,
     PortTakenError,
 )
-from daemon.broker.kafka import EmbeddedKafka
-from daemon.broker.settings import EmbeddedKafkaSettings
+from inferd.daemon.broker.kafka import EmbeddedKafka
+from inferd.daemon.broker.settings import EmbeddedKafkaSettings
 
 __all__ = [
     "BrokerError",

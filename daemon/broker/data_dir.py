@@ -17,9 +17,9 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from daemon.broker.errors import DataDirInUseError, DataDirUnusableError
-from daemon.broker.file_lock import move_fd, try_lock
-from streams.private_directory import private_directory
+from inferd.daemon.broker.errors import DataDirInUseError, DataDirUnusableError
+from inferd.daemon.broker.file_lock import move_fd, try_lock
+from inferd.streams.private_directory import private_directory
 
 FORMAT = 1
 # A broker whose parent was killed goes at once, but not in no time.

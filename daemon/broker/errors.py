@@ -12,7 +12,7 @@ ServerError
     └── BrokerStartError        the broker ended, or did not answer in time, while it was starting
 """
 
-from schemas.errors import ServerError
+from inferd.schemas.errors import ServerError
 
 
 class BrokerError(ServerError):

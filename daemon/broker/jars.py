@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from daemon.broker.errors import BrokerUnavailableError, JarsRejectedError, JarsUnavailableError
-from daemon.broker.file_lock import try_lock, wait_for_lock
+from inferd.daemon.broker.errors import BrokerUnavailableError, JarsRejectedError, JarsUnavailableError
+from inferd.daemon.broker.file_lock import try_lock, wait_for_lock
 
 LOCK_FILE = "kafka-jars.lock"
 DOWNLOADS_AT_ONCE = 6
@@ -58,7 +58,7 @@ class JarLock:
 def read_lock(text: str | None = None) -> JarLock:
     """The lock that ships with the package, or the one in `text`: lines of `sha256 bytes group:artifact:version`."""
     if text is None:
-        text = resources.files("daemon.broker").joinpath(LOCK_FILE).read_text(encoding="utf-8")
+        text = resources.files("inferd.daemon.broker").joinpath(LOCK_FILE).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     rows = [line.split() for line in lines]
     jars = tuple(Jar(coordinate, sha256, int(size)) for sha256, size, coordinate in rows)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.broker.errors import BrokerUnavailableError
+from inferd.daemon.broker.errors import BrokerUnavailableError
 
 # The shell becomes Java, so that its pid is Java's, and leaves a watcher behind that kills it when our end of the
 # pipe closes without a word: that happens however we end, SIGKILL included, and does not depend on which thread

@@ -10,15 +10,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from daemon.broker.data_dir import DataDir, Marker
-from daemon.broker.errors import BrokerError, BrokerStartError, PortTakenError
-from daemon.broker.jars import JarLock, ensure_jars, read_lock
-from daemon.broker.jvm import Java, WatchedProcess, find_java, java_environment
-from daemon.broker.last_words import complaint, last_lines, read_from
-from daemon.broker.probe import cluster_id_at, free_port, is_port_free
-from daemon.broker.server_config import java_options, render_logging, render_properties, server_properties
-from daemon.broker.settings import EmbeddedKafkaSettings
-from daemon.broker.startup_cache import StartupCache
+from inferd.daemon.broker.data_dir import DataDir, Marker
+from inferd.daemon.broker.errors import BrokerError, BrokerStartError, PortTakenError
+from inferd.daemon.broker.jars import JarLock, ensure_jars, read_lock
+from inferd.daemon.broker.jvm import (
+    Java,
+    WatchedProcess,
+    find_java,
+    java_environment,
+)
+from inferd.daemon.broker.last_words import complaint, last_lines, read_from
+from inferd.daemon.broker.probe import cluster_id_at, free_port, is_port_free
+from inferd.daemon.broker.server_config import (
+    java_options,
+    render_logging,
+    render_properties,
+    server_properties,
+)
+from inferd.daemon.broker.settings import EmbeddedKafkaSettings
+from inferd.daemon.broker.startup_cache import StartupCache
 
 START_TRIES = 3
 POLL_S = 0.05

@@ -1,4 +1,4 @@
-"""Write the lock file anew: `python -m daemon.broker.lock_jars`. For maintainers, when Kafka's version changes."""
+"""Write the lock file anew: `python -m inferd.daemon.broker.lock_jars`. For maintainers, when Kafka's version moves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from daemon.broker.jars import LOCK_FILE, Jar, fetch_with_jgo, sha256_of
+from inferd.daemon.broker.jars import (
+    LOCK_FILE,
+    Jar,
+    fetch_with_jgo,
+    sha256_of,
+)
 
 ROOT = "org.apache.kafka:kafka_2.13:4.4.0"
 HEADER = f"""\

@@ -6,7 +6,7 @@ import secrets
 import socket
 import struct
 
-from daemon.broker.errors import PortTakenError
+from inferd.daemon.broker.errors import PortTakenError
 
 METADATA_KEY, METADATA_VERSION = 3, 5
 CORRELATION_ID = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from daemon.broker.settings import EmbeddedKafkaSettings
+from inferd.daemon.broker.settings import EmbeddedKafkaSettings
 
 INTERNAL_PARTITIONS = "8"
 CLEANER_BUFFER_BYTES = str(32 << 20)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from daemon.broker.errors import BrokerSettingError
+from inferd.daemon.broker.errors import BrokerSettingError
 
 HEAP_MB_MIN = 128
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR")

@@ -12,7 +12,7 @@ import secrets
 import time
 from pathlib import Path
 
-from daemon.broker.jvm import Java
+from inferd.daemon.broker.jvm import Java
 
 FORGOTTEN_AFTER_S = 3600.0
 

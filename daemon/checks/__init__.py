@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from daemon.errors import words_of
+from inferd.daemon.errors import words_of
 
 State = Literal["ok", "warn", "fail", "skip"]
 TIMEOUT_S = 30.0

@@ -17,16 +17,29 @@ from aiokafka.errors import (
     for_code,
 )
 
-from daemon.checks import Check, State
-from daemon.cluster import ApiVersions, bootstrap_addresses, connect, metadata, reach, why
-from daemon.setting_checks import is_loopback
-from daemon.settings import Settings
-from schemas.connection import KafkaConnection
-from schemas.topics import TenantTopics
-from streams.connections import client_options
-from streams.rights import Right, grant_commands, http_rights, named, worker_rights
-from streams.rights_check import missing_rights
-from streams.topics import describe_topics
+from inferd.daemon.checks import Check, State
+from inferd.daemon.cluster import (
+    ApiVersions,
+    bootstrap_addresses,
+    connect,
+    metadata,
+    reach,
+    why,
+)
+from inferd.daemon.settings.checks import is_loopback
+from inferd.daemon.settings.settings import Settings
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.connection.clients import client_options
+from inferd.streams.kafka.rights import (
+    Right,
+    grant_commands,
+    http_rights,
+    named,
+    worker_rights,
+)
+from inferd.streams.kafka.rights_check import missing_rights
+from inferd.streams.kafka.topics import describe_topics
 
 PROBE_TIMEOUT_S = 5.0
 FETCH_MS = 500

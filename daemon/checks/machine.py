@@ -7,13 +7,13 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from daemon.broker.errors import BrokerError
-from daemon.broker.jars import read_lock
-from daemon.broker.jvm import find_java
-from daemon.checks import Check
-from daemon.setting_checks import check_worker, worker_warnings
-from daemon.setting_table import SettingsError
-from daemon.settings import Settings
+from inferd.daemon.broker.errors import BrokerError
+from inferd.daemon.broker.jars import read_lock
+from inferd.daemon.broker.jvm import find_java
+from inferd.daemon.checks import Check
+from inferd.daemon.settings.checks import check_worker, worker_warnings
+from inferd.daemon.settings.settings import Settings
+from inferd.daemon.settings.table import SettingsError
 
 GIB = 1_024**3
 DISK_BYTES_MIN, DISK_BYTES_GOOD = GIB // 2, 2 * GIB

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from daemon.checks import Check
-from daemon.cluster import metadata
-from daemon.settings import Settings
-from schemas.aliases import dangling_alias
-from schemas.models import AliasKey
-from schemas.topics import Stream, TenantTopics
-from streams.deploys import Deploys
-from streams.inference.catalog import ModelCatalog, Version
+from inferd.daemon.checks import Check
+from inferd.daemon.cluster import metadata
+from inferd.daemon.settings.settings import Settings
+from inferd.schemas.models.aliases import dangling_alias
+from inferd.schemas.models.model import AliasKey
+from inferd.schemas.topics import Stream, TenantTopics
+from inferd.streams.inference.catalog import ModelCatalog, Version
+from inferd.streams.models.follower import Deploys
 
 STREAMS: tuple[Stream, ...] = ("models", "model-artifacts")
 REMEDY_NONE = "inferd models deploy MODEL --name NAME"

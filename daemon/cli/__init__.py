@@ -9,7 +9,12 @@ from typing import Any, NamedTuple, NoReturn
 
 import click
 
-from daemon.cli.output import EXIT_INTERRUPTED, error_lines, exit_code_of, report_error
+from inferd.daemon.cli.output import (
+    EXIT_INTERRUPTED,
+    error_lines,
+    exit_code_of,
+    report_error,
+)
 
 
 class CommandPlace(NamedTuple):
@@ -21,16 +26,20 @@ class CommandPlace(NamedTuple):
 
 
 COMMANDS = {
-    "up": CommandPlace("daemon.cli.up:up", "Run a broker and a worker together on this machine."),
-    "worker": CommandPlace("daemon.cli.worker:worker", "Run a worker: score the requests of its tenants."),
-    "broker": CommandPlace("daemon.cli.broker:broker", "Run an Apache Kafka broker on this machine."),
-    "topics": CommandPlace("daemon.cli.topics:topics", "Create or list the topics of tenants."),
-    "models": CommandPlace("daemon.cli.models:models", "Deploy, list, show or remove models."),
-    "predict": CommandPlace("daemon.cli.predict:predict", "Send rows through Kafka and print their predictions."),
-    "jobs": CommandPlace("daemon.cli.jobs:jobs", "Score a file as a batch job: submit, watch, read its results."),
-    "dead-letters": CommandPlace("daemon.cli.dead_letters:dead_letters", "Look at records that were refused."),
-    "doctor": CommandPlace("daemon.cli.doctor:doctor", "Check broker, topics, models and this machine."),
-    "demo": CommandPlace("daemon.demo:demo", "See it work: train, deploy and score on real data."),
+    "up": CommandPlace("inferd.daemon.cli.up:up", "Run a broker and a worker together on this machine."),
+    "worker": CommandPlace("inferd.daemon.cli.worker:worker", "Run a worker: score the requests of its tenants."),
+    "broker": CommandPlace("inferd.daemon.cli.broker:broker", "Run an Apache Kafka broker on this machine."),
+    "topics": CommandPlace("inferd.daemon.cli.topics:topics", "Create or list the topics of tenants."),
+    "models": CommandPlace("inferd.daemon.cli.models:models", "Deploy, list, show or remove models."),
+    "predict": CommandPlace(
+        "inferd.daemon.cli.predict.command:predict", "Send rows through Kafka and print their predictions."
+    ),
+    "jobs": CommandPlace(
+        "inferd.daemon.cli.jobs.commands:jobs", "Score a file as a batch job: submit, watch, read its results."
+    ),
+    "dead-letters": CommandPlace("inferd.daemon.cli.dead_letters:dead_letters", "Look at records that were refused."),
+    "doctor": CommandPlace("inferd.daemon.cli.doctor:doctor", "Check broker, topics, models and this machine."),
+    "demo": CommandPlace("inferd.daemon.demo:demo", "See it work: train, deploy and score on real data."),
 }
 
 
@@ -98,7 +107,7 @@ def _click_message(error: click.ClickException) -> str:
 
 def _print_version(ctx: click.Context, _option: click.Parameter, asked: bool) -> None:
     if asked and not ctx.resilient_parsing:
-        from daemon.version import inferd_version
+        from inferd.daemon.version import inferd_version
 
         click.echo(f"inferd {inferd_version()}")
         ctx.exit()
@@ -121,6 +130,6 @@ def main(verbose: int) -> None:
 
     Exit codes: 0 done, 1 the work failed, 2 wrong usage, 3 broker unreachable.
     """
-    from daemon.logs import configure_for_command
+    from inferd.daemon.telemetry.logs import configure_for_command
 
     configure_for_command(verbose)

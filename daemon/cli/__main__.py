@@ -1,7 +1,7 @@
-"""`python -m daemon.cli` is `inferd`."""
+"""`python -m inferd.daemon.cli` is `inferd`."""
 
 from __future__ import annotations
 
-from daemon.cli import main
+from inferd.daemon.cli import main
 
 main()

@@ -13,9 +13,15 @@ from types import FrameType
 
 import click
 
-from daemon.broker import BrokerError, BrokerSettingError, BrokerStartError, EmbeddedKafka, EmbeddedKafkaSettings
-from daemon.cli.output import report
-from daemon.settings import Settings
+from inferd.daemon.broker import (
+    BrokerError,
+    BrokerSettingError,
+    BrokerStartError,
+    EmbeddedKafka,
+    EmbeddedKafkaSettings,
+)
+from inferd.daemon.cli.output import report
+from inferd.daemon.settings.settings import Settings
 
 WATCH_S = 0.5
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

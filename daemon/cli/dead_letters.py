@@ -11,16 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from daemon.cli.options import Target, broker_options
-from daemon.cli.output import report, write_answer, write_json, write_table
-from daemon.cli.session import run_with_broker
-from daemon.printable import printable
-from daemon.value_view import view_of
-from schemas.dead_letters import DeadLetter, Headers, Omitted
-from schemas.errors import MalformedError, ServerError
+from inferd.daemon.cli.options import Target, broker_options
+from inferd.daemon.cli.output import (
+    report,
+    write_answer,
+    write_json,
+    write_table,
+)
+from inferd.daemon.cli.session import run_with_broker
+from inferd.daemon.printable import printable
+from inferd.daemon.value_view import view_of
+from inferd.schemas.dead_letters import DeadLetter, Headers, Omitted
+from inferd.schemas.errors import MalformedError, ServerError
 
 if TYPE_CHECKING:
-    from daemon.topic_reader import Range, Record
+    from inferd.daemon.topic_reader import Range, Record
 
 COLUMNS = ("place", "time", "code", "from", "key", "bytes", "message")
 KEY_CHARS_MAX = 40
@@ -96,7 +101,7 @@ def show(place: str, raw: bool, target: Target) -> None:
 
 def _read(target: Target, last: int | None, code: str | None) -> list[Entry]:
     """The newest `last` (None: all) of those with the code (None: any), by the time at which they were written."""
-    from daemon.topic_reader import open_topic
+    from inferd.daemon.topic_reader import open_topic
 
     async def read() -> list[Entry]:
         async with open_topic(target.connection, target.topics.name("dead-letters")) as reader:
@@ -116,7 +121,7 @@ def _read(target: Target, last: int | None, code: str | None) -> list[Entry]:
 
 
 def _read_one(target: Target, partition: int, offset: int) -> Entry:
-    from daemon.topic_reader import open_topic
+    from inferd.daemon.topic_reader import open_topic
 
     async def read() -> Entry:
         async with open_topic(target.connection, target.topics.name("dead-letters")) as reader:

@@ -8,10 +8,15 @@ from collections.abc import AsyncIterator
 
 import click
 
-from daemon.checks import Check, attempt, attempt_all
-from daemon.cli.options import settings_options
-from daemon.cli.output import EXIT_FAILED, OutputFormat, report, write_answer
-from daemon.settings import Settings
+from inferd.daemon.checks import Check, attempt, attempt_all
+from inferd.daemon.cli.options import settings_options
+from inferd.daemon.cli.output import (
+    EXIT_FAILED,
+    OutputFormat,
+    report,
+    write_answer,
+)
+from inferd.daemon.settings.settings import Settings
 
 COLUMNS = ("check", "state", "what was found", "what to do")
 MODELS_TIMEOUT_S = 300.0
@@ -41,7 +46,7 @@ async def _collect(settings: Settings) -> list[Check]:
 
 async def all_checks(settings: Settings) -> AsyncIterator[Check]:
     """Every check, those of this machine first; those of the cluster are skipped where it does not answer."""
-    from daemon.checks import kafka, machine
+    from inferd.daemon.checks import kafka, machine
 
     for found in (
         machine.check_settings(settings),
@@ -72,6 +77,6 @@ async def all_checks(settings: Settings) -> AsyncIterator[Check]:
 
 
 async def _models(settings: Settings) -> list[Check]:
-    from daemon.checks import models
+    from inferd.daemon.checks import models
 
     return await attempt("models", lambda: models.check_models(settings), MODELS_TIMEOUT_S)

@@ -8,16 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from daemon.cli.options import Target, broker_options
-from daemon.cli.output import report, report_error, write_answer, write_json, write_table
-from daemon.cli.session import run_with_broker
-from schemas.aliases import CHAMPION, dangling_alias, label, labels_of, shares
-from schemas.errors import MalformedError
-from schemas.models import Alias, Feature, Manifest
-from schemas.requests import ModelReference, Scalar
+from inferd.daemon.cli.options import Target, broker_options
+from inferd.daemon.cli.output import (
+    report,
+    report_error,
+    write_answer,
+    write_json,
+    write_table,
+)
+from inferd.daemon.cli.session import run_with_broker
+from inferd.schemas.errors import MalformedError
+from inferd.schemas.models.aliases import (
+    CHAMPION,
+    dangling_alias,
+    label,
+    labels_of,
+    shares,
+)
+from inferd.schemas.models.model import Alias, Feature, Manifest
+from inferd.schemas.requests.request import ModelReference, Scalar
 
 if TYPE_CHECKING:
-    from inferd.model_list import ModelList
+    from inferd.models.model_list import ModelList
 
 LIST_COLUMNS = ("model", "version", "aliases", "objective", "features", "size", "sha256", "deployed")
 DIGEST_CHARS = 12
@@ -109,7 +121,7 @@ def show(reference: str, target: Target) -> None:
 
     A bare NAME shows what a request to it means: NAME@champion, or the newest version.
     """
-    from inferd.model_list import manifest_behind
+    from inferd.models.model_list import manifest_behind
 
     found = _read(target)
     manifest = manifest_behind(found, ModelReference.parse(reference))
@@ -196,7 +208,7 @@ def _who_answers(models: ModelList, deployed: Manifest) -> str | None:
 
 def _unnamed_classes(deployed: Manifest) -> str | None:
     """What to say of a multiclass model whose answers are numbers without names; None for any other."""
-    from streams.inference.objectives import MULTICLASS
+    from inferd.streams.inference.formats.lightgbm.objectives import MULTICLASS
 
     if deployed.objective not in MULTICLASS or (deployed.postprocess and deployed.postprocess.labels):
         return None

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args
 
 import click
 
-from daemon.broker import living_broker
-from daemon.cli.output import OutputFormat
-from daemon.setting_checks import check_connection
-from daemon.setting_table import SettingInfo
-from daemon.settings import DEFAULT_BROKER, Settings, settings_table
-from schemas.connection import KafkaConnection
-from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.topics import TenantTopics
-from streams.settings import TrialSettings
+from inferd.daemon.broker import living_broker
+from inferd.daemon.cli.output import OutputFormat
+from inferd.daemon.settings.checks import check_connection
+from inferd.daemon.settings.settings import DEFAULT_BROKER, Settings, settings_table
+from inferd.daemon.settings.table import SettingInfo
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.settings import TrialSettings
 
 if TYPE_CHECKING:
     from inferd.client import Client

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from daemon.printable import printable
+from inferd.daemon.printable import printable
 
 OutputFormat = Literal["table", "json"]
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE = 0, 1, 2, 3
@@ -60,17 +60,17 @@ def error_lines(error: BaseException) -> tuple[str, ...]:
     problems = getattr(error, "problems", None)
     if isinstance(problems, tuple):
         return problems
-    from daemon.errors import words_of
+    from inferd.daemon.errors import words_of
 
     return (words_of(error),)
 
 
 def exit_code_of(error: BaseException) -> int | None:
     """Exit code of a command that ended with `error`; None where it is none of the expected ones, but a bug."""
-    from daemon.broker.errors import BrokerError
-    from daemon.errors import BrokerUnreachableError
-    from daemon.setting_table import SettingsError
-    from schemas.errors import ModelServingError
+    from inferd.daemon.broker.errors import BrokerError
+    from inferd.daemon.errors import BrokerUnreachableError
+    from inferd.daemon.settings.table import SettingsError
+    from inferd.schemas.errors import ModelServingError
 
     if isinstance(error, SettingsError):
         return EXIT_USAGE

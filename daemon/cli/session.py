@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from schemas.connection import KafkaConnection
+from inferd.schemas.connection import KafkaConnection
 
 T = TypeVar("T")
 REACH_TIMEOUT_S = 5.0
@@ -14,7 +14,7 @@ REACH_TIMEOUT_S = 5.0
 
 def run_with_broker(connection: KafkaConnection, work: Callable[[], Awaitable[T]]) -> T:
     """What `work` gives, once a broker has answered; `BrokerUnreachableError`, with the reasons, where none does."""
-    from daemon.cluster import reach
+    from inferd.daemon.cluster import reach
 
     async def reach_and_work() -> T:
         await reach(connection, REACH_TIMEOUT_S)

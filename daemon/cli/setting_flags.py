@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
-from daemon.setting_checks import check_worker
-from daemon.setting_table import SettingInfo
-from daemon.settings import Settings, settings_table
+from inferd.daemon.settings.checks import check_worker
+from inferd.daemon.settings.settings import Settings, settings_table
+from inferd.daemon.settings.table import SettingInfo
 
 F = TypeVar("F", bound=Callable[..., Any])
 ALIASES = {"--tenants": ("--tenant",)}

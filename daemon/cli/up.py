@@ -8,12 +8,17 @@ from typing import Any
 
 import click
 
-from daemon.cli.options import output_option
-from daemon.cli.output import EXIT_FAILED, OutputFormat, report, write_json
-from daemon.cli.setting_flags import SettingsCommand, setting_flags, worker_settings
-from daemon.leave import end_within, leave
-from daemon.settings import DEFAULT_BROKER, Settings
-from daemon.stop_signals import terminable
+from inferd.daemon.cli.options import output_option
+from inferd.daemon.cli.output import (
+    EXIT_FAILED,
+    OutputFormat,
+    report,
+    write_json,
+)
+from inferd.daemon.cli.setting_flags import SettingsCommand, setting_flags, worker_settings
+from inferd.daemon.settings.settings import DEFAULT_BROKER, Settings
+from inferd.daemon.supervision.exit import end_within, leave
+from inferd.daemon.supervision.stop_signals import terminable
 
 EXIT_TIMEOUT_S = 3.0
 
@@ -35,8 +40,8 @@ def up(output: OutputFormat, **flags: Any) -> None:
 
 
 def _run_both(settings: Settings, output: OutputFormat) -> int:
-    from daemon.broker import EmbeddedKafka
-    from daemon.supervisor import SupervisedBroker
+    from inferd.daemon.broker import EmbeddedKafka
+    from inferd.daemon.supervision.broker_supervisor import SupervisedBroker
 
     kafka = EmbeddedKafka(settings.embedded_kafka(), report=report)
     with terminable():
@@ -50,7 +55,7 @@ def _run_both(settings: Settings, output: OutputFormat) -> int:
 
 
 def _run_worker(settings: Settings, output: OutputFormat) -> int:
-    from daemon.process import Parts, run_worker
+    from inferd.daemon.process import Parts, run_worker
 
     def say_how_to_try(url: str) -> None:
         if output == "json":

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from daemon.cli.options import output_option, with_local_broker
-from daemon.cli.output import OutputFormat, write_json
-from daemon.cli.setting_flags import SettingsCommand, setting_flags, worker_settings
-from daemon.leave import end_within
-from daemon.stop_signals import StopSignals
+from inferd.daemon.cli.options import output_option, with_local_broker
+from inferd.daemon.cli.output import OutputFormat, write_json
+from inferd.daemon.cli.setting_flags import SettingsCommand, setting_flags, worker_settings
+from inferd.daemon.supervision.exit import end_within
+from inferd.daemon.supervision.stop_signals import StopSignals
 
 EXIT_TIMEOUT_S = 3.0
 
@@ -31,7 +31,7 @@ def worker(output: OutputFormat, **flags: Any) -> None:
     """
     settings = with_local_broker(worker_settings(flags))
     with StopSignals() as early:  # modules take a second or two to load
-        from daemon.process import Parts, run_worker
+        from inferd.daemon.process import Parts, run_worker
     if early.name is not None:
         return
 

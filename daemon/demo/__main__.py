@@ -1,7 +1,7 @@
-"""`python -m daemon.demo`."""
+"""`python -m inferd.daemon.demo`."""
 
 import sys
 
-from daemon.cli import main
+from inferd.daemon.cli import main
 
 main(["demo", *sys.argv[1:]])

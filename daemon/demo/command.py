@@ -19,9 +19,9 @@ def demo(ctx: click.Context, flights: int | None, latency_s: float, rate: float)
     single-row requests and compares the results with the truth and with LightGBM itself. Needs inferd[broker,demo].
     With INFERD_BROKER it uses that broker, in topics of its own, which it deletes. Exit code 1 if any check fails.
     """
-    from daemon.demo.story import DemoOptions, run_demo
-    from daemon.setting_checks import check_connection
-    from daemon.settings import Settings
+    from inferd.daemon.demo.story import DemoOptions, run_demo
+    from inferd.daemon.settings.checks import check_connection
+    from inferd.daemon.settings.settings import Settings
 
     settings = check_connection(Settings.from_environment())
     if not run_demo(settings, DemoOptions(flights, latency_s, rate)):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import ServerError
+from inferd.schemas.errors import ServerError
 
 LATE_MINUTES = 15
 TRAIN_MONTHS_MAX = 10

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.cli.jobs_files import open_job_rows
-from daemon.cli.read_ahead import read_ahead
-from daemon.demo.flights import FlightSet
-from daemon.demo.narration import Narrator, Step
-from daemon.demo.training import TrainedModel
-from daemon.row_files.layout import Layout
-from daemon.row_files.options import FileOptions
 from inferd.client import Client
-from schemas.jobs import JobStatus
-from schemas.models import Manifest
+from inferd.daemon.cli.jobs.files import open_job_rows
+from inferd.daemon.cli.read_ahead import read_ahead
+from inferd.daemon.demo.flights import FlightSet
+from inferd.daemon.demo.narration import Narrator, Step
+from inferd.daemon.demo.training import TrainedModel
+from inferd.daemon.row_files.layout import Layout
+from inferd.daemon.row_files.options import FileOptions
+from inferd.schemas.jobs.job import JobStatus
+from inferd.schemas.models.model import Manifest
 
 FILE = "flights.parquet"
 SHOWN_STATUSES = 5

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.text import Text
 
-from daemon.demo.flights import FlightSet
-from daemon.demo.narration import Narrator
-from daemon.demo.quality import Latency, accuracy, auc
-from daemon.demo.traffic import Burst, Refusal
-from schemas.results import Prediction, Result
-from schemas.topics import Stream
+from inferd.daemon.demo.flights import FlightSet
+from inferd.daemon.demo.narration import Narrator
+from inferd.daemon.demo.quality import Latency, accuracy, auc
+from inferd.daemon.demo.traffic import Burst, Refusal
+from inferd.schemas.requests.result import Prediction, Result
+from inferd.schemas.topics import Stream
 
 SHOWN_FLIGHTS = 10
 MESSAGE_CHARS = 56

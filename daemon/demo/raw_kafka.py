@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
-from daemon.demo.traffic import Refusal
-from schemas.connection import KafkaConnection
-from schemas.errors import InferenceError, ServerError
-from schemas.requests import default_id
-from schemas.result_codec import decode_result
-from schemas.results import Failure
-from schemas.topics import STREAMS, Stream, TenantTopics
-from streams.connections import client_options
+from inferd.daemon.demo.traffic import Refusal
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.errors import InferenceError, ServerError
+from inferd.schemas.requests.request import default_id
+from inferd.schemas.requests.result import Failure
+from inferd.schemas.requests.result_codec import decode_result
+from inferd.schemas.topics import STREAMS, Stream, TenantTopics
+from inferd.streams.connection.clients import client_options
 
 GARBAGE = b"this is no request"
 TIMEOUT_S = 20.0

@@ -12,26 +12,32 @@ from pathlib import Path
 
 import numpy as np
 
-from daemon.broker import EmbeddedKafka, EmbeddedKafkaSettings
-from daemon.cluster import reach
-from daemon.demo import outcome
-from daemon.demo.flights import FlightSet, load_flights
-from daemon.demo.job import check_job, run_job
-from daemon.demo.narration import Narrator
-from daemon.demo.quality import Latency
-from daemon.demo.raw_kafka import delete_topics, garbage_refused, record_counts
-from daemon.demo.traffic import Burst, bad_requests, burst, refused, steady
-from daemon.demo.training import TREES, TrainedModel, train
-from daemon.demo.worker_process import WorkerProcess
-from daemon.settings import Settings
-from daemon.stop_signals import terminable
 from inferd.client import Client
-from schemas.connection import KafkaConnection
-from schemas.errors import ServerError
-from schemas.models import Manifest
-from schemas.results import Prediction
-from schemas.topics import TenantTopics
-from streams.inference.manifests import manifest_of
+from inferd.daemon.broker import EmbeddedKafka, EmbeddedKafkaSettings
+from inferd.daemon.cluster import reach
+from inferd.daemon.demo import outcome
+from inferd.daemon.demo.flights import FlightSet, load_flights
+from inferd.daemon.demo.job import check_job, run_job
+from inferd.daemon.demo.narration import Narrator
+from inferd.daemon.demo.quality import Latency
+from inferd.daemon.demo.raw_kafka import delete_topics, garbage_refused, record_counts
+from inferd.daemon.demo.traffic import (
+    Burst,
+    bad_requests,
+    burst,
+    refused,
+    steady,
+)
+from inferd.daemon.demo.training import TREES, TrainedModel, train
+from inferd.daemon.demo.worker_process import WorkerProcess
+from inferd.daemon.settings.settings import Settings
+from inferd.daemon.supervision.stop_signals import terminable
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.errors import ServerError
+from inferd.schemas.models.model import Manifest
+from inferd.schemas.requests.result import Prediction
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.inference.manifests import manifest_of
 
 MODEL = "flight-late"
 TENANT = "default"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from inferd.client import Client
-from schemas.errors import ModelServingError
-from schemas.results import Prediction, Result
+from inferd.schemas.errors import ModelServingError
+from inferd.schemas.requests.result import Prediction, Result
 
 WINDOW = 4_096
 

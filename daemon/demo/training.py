@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.demo.flights import FlightSet
-from streams.inference.openmp import load_openmp
+from inferd.daemon.demo.flights import FlightSet
+from inferd.streams.inference.formats.lightgbm.openmp import load_openmp
 
 if TYPE_CHECKING:
     import lightgbm

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from schemas.errors import ServerError
+from inferd.schemas.errors import ServerError
 
-COMMAND = (sys.executable, "-c", "from daemon.cli import main; main()", "worker", "--output", "json")
+COMMAND = (sys.executable, "-c", "from inferd.daemon.cli import main; main()", "worker", "--output", "json")
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 SETTLE_TIMEOUT_S = 5.0

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import accumulate, chain, islice
 from typing import Any
 
-from daemon.row_files.layout import Kind, Layout
-from daemon.row_files.options import FileOptions
-from schemas.errors import InferenceError, MalformedError, SchemaMismatchError
+from inferd.daemon.row_files.layout import Kind, Layout
+from inferd.daemon.row_files.options import FileOptions
+from inferd.schemas.errors import InferenceError, MalformedError, SchemaMismatchError
 
 DELIMITERS = ",;\t|"
 EXACT_DIGITS = 15

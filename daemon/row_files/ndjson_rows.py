@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from schemas.errors import InferenceError, MalformedError
-from schemas.limits import DEFAULT_LIMITS
-from schemas.ndjson import rows_of_line
-from schemas.strict import DECODE_ERRORS, known_fault, printable
+from inferd.schemas.errors import InferenceError, MalformedError
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.strict.decoding import DECODE_ERRORS, known_fault, printable
+from inferd.schemas.strict.ndjson import rows_of_line
 
 _ROW = re.compile(rb"\{[ \t]*[^} \t]|\[[ \t]*[^\[{\] \t]")
 """How a row begins that is not empty, and no array of rows."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from daemon.row_files.layout import Layout
-from daemon.row_files.options import FileOptions
-from schemas.errors import InvalidValueError, MalformedError
-from schemas.models import Feature
-from schemas.strict import printable
+from inferd.daemon.row_files.layout import Layout
+from inferd.daemon.row_files.options import FileOptions
+from inferd.schemas.errors import InvalidValueError, MalformedError
+from inferd.schemas.models.model import Feature
+from inferd.schemas.strict.decoding import printable
 
 if TYPE_CHECKING:
     from pyarrow import Array, DataType, RecordBatch

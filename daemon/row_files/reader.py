@@ -10,12 +10,23 @@ from typing import Any, BinaryIO
 
 import click
 
-from daemon.row_files.csv_rows import CsvRows
-from daemon.row_files.layout import Layout
-from daemon.row_files.ndjson_rows import ndjson_blocks
-from daemon.row_files.options import FORMATS, FileOptions, Format, format_of
-from daemon.row_files.parquet_rows import ParquetRows
-from daemon.row_files.source import each_named, named, open_source, text_lines, utf8_lines
+from inferd.daemon.row_files.csv_rows import CsvRows
+from inferd.daemon.row_files.layout import Layout
+from inferd.daemon.row_files.ndjson_rows import ndjson_blocks
+from inferd.daemon.row_files.options import (
+    FORMATS,
+    FileOptions,
+    Format,
+    format_of,
+)
+from inferd.daemon.row_files.parquet_rows import ParquetRows
+from inferd.daemon.row_files.source import (
+    each_named,
+    named,
+    open_source,
+    text_lines,
+    utf8_lines,
+)
 
 CSV_BLOCK_ROWS = 1_024
 PARQUET_BLOCK_ROWS = 8_192

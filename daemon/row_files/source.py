@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from schemas.errors import MalformedError, TooLargeError
-from schemas.ndjson import BYTE_ORDER_MARK
-from schemas.strict import printable
+from inferd.schemas.errors import MalformedError, TooLargeError
+from inferd.schemas.strict.decoding import printable
+from inferd.schemas.strict.ndjson import BYTE_ORDER_MARK
 
 T = TypeVar("T")
 LINE_BYTES_MAX = 64 * 1_048_576

@@ -6,13 +6,13 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from schemas.aliases import CHAMPION, missing_versions, shares
-from schemas.errors import ModelNotFoundError, ModelNotReadyError, VersionNotFoundError
-from schemas.models import Alias, Manifest, SplitShare
-from schemas.requests import ModelReference
-from streams.inference.features import FeatureSchema
-from streams.inference.postprocess import Postprocessor
-from streams.inference.runtime import ModelRuntime
+from inferd.schemas.errors import ModelNotFoundError, ModelNotReadyError, VersionNotFoundError
+from inferd.schemas.models.aliases import CHAMPION, missing_versions, shares
+from inferd.schemas.models.model import Alias, Manifest, SplitShare
+from inferd.schemas.requests.request import ModelReference
+from inferd.streams.inference.features.matrix import FeatureSchema
+from inferd.streams.inference.postprocess import Postprocessor
+from inferd.streams.inference.runtime import ModelRuntime
 
 State = Literal["fetching", "trying", "ready", "failed"]
 

@@ -1,6 +1,6 @@
 """Results of one model version as bytes: the parts that are the same for every request are encoded once.
 
-Gives the same bytes as `schemas.codec.encode_result`; a test holds the two together.
+Gives the same bytes as `inferd.schemas.codec.encode_result`; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from schemas.headers import Encoding
-from schemas.models import Manifest
-from schemas.requests import Output
+from inferd.schemas.headers import Encoding
+from inferd.schemas.models.model import Manifest
+from inferd.schemas.requests.request import Output
 
 _encode_msgpack = msgspec.msgpack.Encoder().encode
 _encode_json = msgspec.json.Encoder().encode

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.models import Manifest
-from streams.inference.catalog import ServedModel
-from streams.inference.features import FeatureSchema
-from streams.inference.lightgbm import LightGBMRuntime
-from streams.inference.lightgbm_library import library
-from streams.inference.manifests import reconcile
-from streams.inference.model_file import read_model_file
-from streams.inference.postprocess import compile_postprocess
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.models.model import Manifest
+from inferd.streams.inference.catalog import ServedModel
+from inferd.streams.inference.features.matrix import FeatureSchema
+from inferd.streams.inference.formats.lightgbm.library import library
+from inferd.streams.inference.formats.lightgbm.model_file import read_model_file
+from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
+from inferd.streams.inference.manifests import reconcile
+from inferd.streams.inference.postprocess import compile_postprocess
 
 
 def load_model(path: Path, manifest: Manifest, threads: int = 1, limits: Limits = DEFAULT_LIMITS) -> ServedModel:

@@ -7,15 +7,20 @@ from typing import Any
 
 import msgspec
 
-from schemas.errors import MalformedError, SchemaMismatchError
-from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.models import Category, Feature, FileCategories, Manifest
-from streams.inference.feature_rules import refuse_repeats, refuse_unknown
-from streams.inference.features import FeatureSchema
-from streams.inference.model_categories import Values
-from streams.inference.model_file import ModelFile, read_model_file
-from streams.inference.objectives import canonical
-from streams.inference.postprocess import compile_postprocess
+from inferd.schemas.errors import MalformedError, SchemaMismatchError
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.models.model import (
+    Category,
+    Feature,
+    FileCategories,
+    Manifest,
+)
+from inferd.streams.inference.features.categories import Values
+from inferd.streams.inference.features.matrix import FeatureSchema
+from inferd.streams.inference.features.rules import refuse_repeats, refuse_unknown
+from inferd.streams.inference.formats.lightgbm.model_file import ModelFile, read_model_file
+from inferd.streams.inference.formats.lightgbm.objectives import canonical
+from inferd.streams.inference.postprocess import compile_postprocess
 
 
 def manifest_of(

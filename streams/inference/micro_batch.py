@@ -11,19 +11,24 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.codec import encode_result
-from schemas.errors import InternalError, InvalidValueError, ModelServingError, TooLargeError
-from schemas.headers import NO_HEADERS, Encoding, RequestHeaders
-from schemas.limits import Limits
-from schemas.requests import Output, default_id
-from schemas.results import Failure, Prediction
-from streams.inference.cache import PredictionCache, RowLookup
-from streams.inference.cache_partition import Change
-from streams.inference.catalog import ServedModel
-from streams.inference.distinct import distinct_rows
-from streams.inference.encoding import ResultTemplate
-from streams.inference.row_errors import RowErrors
-from streams.inference.runtime import Arrays, Matrix
+from inferd.schemas.codec import encode_result
+from inferd.schemas.errors import (
+    InternalError,
+    InvalidValueError,
+    ModelServingError,
+    TooLargeError,
+)
+from inferd.schemas.headers import NO_HEADERS, Encoding, RequestHeaders
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests.request import Output, default_id
+from inferd.schemas.requests.result import Failure, Prediction
+from inferd.streams.inference.cache.cache import PredictionCache, RowLookup
+from inferd.streams.inference.cache.distinct import distinct_rows
+from inferd.streams.inference.cache.partition import Change
+from inferd.streams.inference.catalog import ServedModel
+from inferd.streams.inference.encoding import ResultTemplate
+from inferd.streams.inference.row_errors import RowErrors
+from inferd.streams.inference.runtime import Arrays, Matrix
 
 
 class Record(Protocol):

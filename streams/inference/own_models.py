@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from schemas.errors import InternalError
-from schemas.models import Feature, Manifest
-from schemas.requests import Output
-from streams.inference.catalog import ServedModel, Version
-from streams.inference.features import FeatureSchema
-from streams.inference.postprocess import compile_postprocess
-from streams.inference.runtime import Arrays, Matrix
+from inferd.schemas.errors import InternalError
+from inferd.schemas.models.model import Feature, Manifest
+from inferd.schemas.requests.request import Output
+from inferd.streams.inference.catalog import ServedModel, Version
+from inferd.streams.inference.features.matrix import FeatureSchema
+from inferd.streams.inference.postprocess import compile_postprocess
+from inferd.streams.inference.runtime import Arrays, Matrix
 
 ProcessRows = Callable[[str, Sequence[Any]], Sequence[Any]]
 """(model id, rows) -> for each row its prediction, or the `ModelServingError` that it got."""

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import InvalidValueError, SchemaMismatchError
-from schemas.models import Manifest, Postprocess
-from schemas.requests import Output
-from streams.inference.objectives import class_count
-from streams.inference.runtime import Arrays
+from inferd.schemas.errors import InvalidValueError, SchemaMismatchError
+from inferd.schemas.models.model import Manifest, Postprocess
+from inferd.schemas.requests.request import Output
+from inferd.streams.inference.formats.lightgbm.objectives import class_count
+from inferd.streams.inference.runtime import Arrays
 
 _THRESHOLD = 0.5
 

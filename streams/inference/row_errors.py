@@ -8,16 +8,22 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from schemas.envelope import decode_envelope
-from schemas.errors import InferenceError, InvalidValueError, MalformedError, ModelServingError, SchemaMismatchError
-from schemas.headers import Encoding
-from schemas.job_rows import row_batch
-from schemas.limits import Limits
-from schemas.requests import Output
-from schemas.results import RowError
-from streams.inference.chunk_rows import is_row, scorable_rows
-from streams.inference.features import FeatureSchema
-from streams.inference.runtime import Matrix
+from inferd.schemas.errors import (
+    InferenceError,
+    InvalidValueError,
+    MalformedError,
+    ModelServingError,
+    SchemaMismatchError,
+)
+from inferd.schemas.headers import Encoding
+from inferd.schemas.jobs.rows import row_batch
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests.envelope import decode_envelope
+from inferd.schemas.requests.request import Output
+from inferd.schemas.requests.result import RowError
+from inferd.streams.inference.features.job_rows import is_row, scorable_rows
+from inferd.streams.inference.features.matrix import FeatureSchema
+from inferd.streams.inference.runtime import Matrix
 
 OF_ROWS = (InvalidValueError, MalformedError, SchemaMismatchError)
 """Errors that may be those of single rows."""

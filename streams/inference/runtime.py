@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.requests import Output
+from inferd.schemas.requests.request import Output
 
 Matrix = NDArray[np.float64]
 Arrays = dict[Output, NDArray[np.float64] | NDArray[np.int32]]

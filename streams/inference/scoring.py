@@ -14,7 +14,7 @@ from typing import Final, Literal, cast
 import msgspec
 import numpy as np
 
-from schemas.codec import (
+from inferd.schemas.codec import (
     DECODE_ERRORS,
     check_envelope,
     decode_envelope,
@@ -23,8 +23,8 @@ from schemas.codec import (
     parse_reference,
     request_identity,
 )
-from schemas.dead_letters import check_keepable
-from schemas.errors import (
+from inferd.schemas.dead_letters import check_keepable
+from inferd.schemas.errors import (
     DeadlineExceededError,
     InferenceError,
     InvalidHeaderError,
@@ -37,15 +37,31 @@ from schemas.errors import (
     TooLargeError,
     UnsupportedContentTypeError,
 )
-from schemas.headers import RequestHeaders, parse_headers, readable_headers
-from schemas.limits import Limits
-from schemas.requests import DEFAULT_OUTPUTS, OUTPUTS, Output, PredictionRequest
-from streams.inference.cache import PredictionCache
-from streams.inference.catalog import ModelCatalog, ServedModel
-from streams.inference.custom import Ask, AskRows, custom_group, group_of_rows
-from streams.inference.micro_batch import MicroBatch, Outcome, Record, Work, internal_error
-from streams.inference.row_errors import OF_ROWS, RowErrors, rows_apart
-from streams.inference.vectorised import gather, valid_ids
+from inferd.schemas.headers import RequestHeaders, parse_headers, readable_headers
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests.request import (
+    DEFAULT_OUTPUTS,
+    OUTPUTS,
+    Output,
+    PredictionRequest,
+)
+from inferd.streams.inference.cache.cache import PredictionCache
+from inferd.streams.inference.catalog import ModelCatalog, ServedModel
+from inferd.streams.inference.features.vectorised import gather, valid_ids
+from inferd.streams.inference.micro_batch import (
+    MicroBatch,
+    Outcome,
+    Record,
+    Work,
+    internal_error,
+)
+from inferd.streams.inference.row_errors import OF_ROWS, RowErrors, rows_apart
+from inferd.streams.inference.user_code import (
+    Ask,
+    AskRows,
+    custom_group,
+    group_of_rows,
+)
 
 UNDECODABLE: Final = (
     MalformedError,

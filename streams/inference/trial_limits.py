@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 
 
 @dataclass(frozen=True, slots=True)

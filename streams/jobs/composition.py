@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from schemas.topics import TenantTopics
-from streams.counters import ChunkCounters
-from streams.inference.catalog import ModelCatalog
-from streams.inference.chunk_scoring import ChunkScorer, ProcessBatch
-from streams.inference.job_models import pin_in
-from streams.jobs.chunks import JobChunks
-from streams.jobs.owned import OwnedJobs
-from streams.jobs.records import RecordReader
-from streams.jobs.stages import JobMessages, JobResults, JobSurroundings
-from streams.measure import LaneMeasures
-from streams.outlets import EVERYTHING, Outlets
-from streams.settings import StreamSettings
-from streams.stage import Stage
-from streams.tables import LaneTable
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.inference.catalog import ModelCatalog
+from inferd.streams.jobs.chunk_processor import JobChunks
+from inferd.streams.jobs.job_store import OwnedJobs
+from inferd.streams.jobs.processors import JobMessages, JobResults, JobSurroundings
+from inferd.streams.jobs.reader import RecordReader
+from inferd.streams.jobs.scoring.pinned_model import pin_in
+from inferd.streams.jobs.scoring.scoring import ChunkScorer, ProcessBatch
+from inferd.streams.kafka.destinations import EVERYTHING, Outlets
+from inferd.streams.lane.processor import Stage
+from inferd.streams.settings import StreamSettings
+from inferd.streams.state.tables import LaneTable
+from inferd.streams.telemetry.counters import ChunkCounters
+from inferd.streams.telemetry.measure import LaneMeasures
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.partitioner import murmur2
 from aiokafka.structs import RecordMetadata
 
-from schemas.errors import (
+from inferd.schemas.errors import (
     InvalidValueError,
     JobClosedError,
     JobConflictError,
@@ -27,23 +27,33 @@ from schemas.errors import (
     ModelServingError,
     TooLargeError,
 )
-from schemas.headers import CONTENT_TYPE_HEADERS, Encoding
-from schemas.job_chunk_codec import decode_chunk_result
-from schemas.job_codec import decode_job_message, encode_cancel, encode_close, encode_retry
-from schemas.job_status_codec import encode_status
-from schemas.jobs import CancelJob, ChunkResult, OpenJob, RetryJob
-from schemas.topics import TenantTopics
-from streams.commit import PUBLISH_ERRORS
-from streams.faults import describe
-from streams.inference.job_report import status_of
-from streams.inference.job_state import JobState
-from streams.jobs.elsewhere import ElsewhereError, NotNowError
-from streams.jobs.owned import OwnedJobs
-from streams.jobs.records import RecordReader
-from streams.jobs.upload import JobMessagesOut
-from streams.publish import close_producer, open_producer, producer_options
-from streams.settings import StreamSettings
-from streams.tracing import CALLER
+from inferd.schemas.headers import CONTENT_TYPE_HEADERS, Encoding
+from inferd.schemas.jobs.chunk_codec import decode_chunk_result
+from inferd.schemas.jobs.codec import (
+    decode_job_message,
+    encode_cancel,
+    encode_close,
+    encode_retry,
+)
+from inferd.schemas.jobs.job import (
+    CancelJob,
+    ChunkResult,
+    OpenJob,
+    RetryJob,
+)
+from inferd.schemas.jobs.status_codec import encode_status
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.jobs.errors import ElsewhereError, NotNowError
+from inferd.streams.jobs.job_store import OwnedJobs
+from inferd.streams.jobs.reader import RecordReader
+from inferd.streams.jobs.state.report import status_of
+from inferd.streams.jobs.state.state import JobState
+from inferd.streams.jobs.upload import JobMessagesOut
+from inferd.streams.kafka.producer import close_producer, open_producer, producer_options
+from inferd.streams.lane.backoff import describe
+from inferd.streams.lane.guarantees import PUBLISH_ERRORS
+from inferd.streams.settings import StreamSettings
+from inferd.streams.telemetry.tracing import CALLER
 
 RECORD_OVERHEAD_BYTES = 4_096
 IDS_A_PARTITION = 64
@@ -55,7 +65,7 @@ OwnerUrl = Callable[[TopicPartition], str | None]
 
 
 class JobService:
-    """Jobs of every tenant of this worker, as the HTTP routes ask for them (`daemon.http.services.Jobs`)."""
+    """Jobs of every tenant of this worker, as the HTTP routes ask for them (`daemon/http/routes/services.py`)."""
 
     def __init__(
         self,

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 
 from aiokafka.structs import RecordMetadata
 
-from schemas.errors import ModelServingError
-from schemas.headers import Encoding
-from streams.commit import PUBLISH_ERRORS
-from streams.faults import describe
-from streams.jobs.elsewhere import NotNowError
-from streams.jobs.owned import Handled, MovedError
+from inferd.schemas.errors import ModelServingError
+from inferd.schemas.headers import Encoding
+from inferd.streams.jobs.errors import NotNowError
+from inferd.streams.jobs.job_store import Handled, MovedError
+from inferd.streams.lane.backoff import describe
+from inferd.streams.lane.guarantees import PUBLISH_ERRORS
 
 HANDLED_WITHIN_S = 20.0
 """How long the owner may take to look at a message, once the broker has it."""

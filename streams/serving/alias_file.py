@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from schemas.codec import check_alias
-from schemas.errors import InferenceError
-from schemas.models import Alias, check_model_name
+from inferd.schemas.codec import check_alias
+from inferd.schemas.errors import InferenceError
+from inferd.schemas.models.model import Alias, check_model_name
 
 log = structlog.get_logger(__name__)
 

@@ -6,16 +6,21 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from schemas.client_input import is_row, listed
-from schemas.errors import InvalidValueError, JobConflictError
-from schemas.frames import frame_items, is_frame
-from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.requests import DEFAULT_OUTPUTS, TensorRows
-from streams.inference.custom import PinnedModelId
-from streams.serving.local_job import JobOrder
-from streams.serving.local_jobs import Kept, LocalJobs
-from streams.serving.model_manager import ModelManager, manager_of
-from streams.serving.rows import UNBOUNDED, checked_input, columns_of, model_of
+from inferd.schemas.errors import InvalidValueError, JobConflictError
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.requests.client_input import is_row, listed
+from inferd.schemas.requests.frames import frame_items, is_frame
+from inferd.schemas.requests.request import DEFAULT_OUTPUTS, TensorRows
+from inferd.streams.inference.user_code import PinnedModelId
+from inferd.streams.serving.local_job import JobOrder
+from inferd.streams.serving.local_jobs import Kept, LocalJobs
+from inferd.streams.serving.model_manager import ModelManager, manager_of
+from inferd.streams.serving.rows import (
+    UNBOUNDED,
+    checked_input,
+    columns_of,
+    model_of,
+)
 
 _ROWS = "expected rows (lists, tuples, dicts, arrays), or a data frame"
 

@@ -6,16 +6,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from schemas.errors import InvalidIdError, ModelNotReadyError, ServerError
-from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.models import Alias, Manifest, check_model_name
-from streams.inference.catalog import ModelCatalog
-from streams.inference.custom import Ask, AskRows
-from streams.inference.own_models import own_version
-from streams.serving.batch_predictor import BatchPredictor
-from streams.serving.model_manager import ModelManager
-from streams.serving.realtime_predictor import RealtimePredictor
-from streams.serving.row_outcomes import row_outcomes
+from inferd.schemas.errors import InvalidIdError, ModelNotReadyError, ServerError
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.models.model import Alias, Manifest, check_model_name
+from inferd.streams.inference.catalog import ModelCatalog
+from inferd.streams.inference.own_models import own_version
+from inferd.streams.inference.user_code import Ask, AskRows
+from inferd.streams.serving.batch_predictor import BatchPredictor
+from inferd.streams.serving.model_manager import ModelManager
+from inferd.streams.serving.realtime_predictor import RealtimePredictor
+from inferd.streams.serving.row_outcomes import row_outcomes
 
 ProcessBatch = Callable[[str, Sequence[Any]], list[Any]]
 """(model id, rows) -> for each row its prediction, or the `ModelServingError` that it got."""

@@ -14,18 +14,24 @@ from pathlib import Path
 
 import structlog
 
-from schemas.codec import decode_manifest
-from schemas.errors import InferenceError, InternalError, InvalidIdError, MalformedError, ServerError
-from schemas.limits import Limits
-from schemas.models import Manifest, check_model_name
-from schemas.requests import ModelReference
-from streams.inference.catalog import ModelCatalog, ServedModel, Version
-from streams.inference.loading import load_model
-from streams.inference.manifests import reconcile
-from streams.inference.model_file import read_model_file
-from streams.inference.trial import TrialCase, try_models
-from streams.inference.trial_limits import TrialLimits
-from streams.serving.alias_file import read_aliases
+from inferd.schemas.codec import decode_manifest
+from inferd.schemas.errors import (
+    InferenceError,
+    InternalError,
+    InvalidIdError,
+    MalformedError,
+    ServerError,
+)
+from inferd.schemas.limits import Limits
+from inferd.schemas.models.model import Manifest, check_model_name
+from inferd.schemas.requests.request import ModelReference
+from inferd.streams.inference.catalog import ModelCatalog, ServedModel, Version
+from inferd.streams.inference.formats.lightgbm.model_file import read_model_file
+from inferd.streams.inference.loading import load_model
+from inferd.streams.inference.manifests import reconcile
+from inferd.streams.inference.trial_limits import TrialLimits
+from inferd.streams.models.trial.trial import TrialCase, try_models
+from inferd.streams.serving.alias_file import read_aliases
 
 MODEL_FILE, MANIFEST_FILE, ALIASES_FILE = "model.txt", "manifest.json", "aliases.json"
 WAITING = "it is loaded when it is first asked for"

@@ -9,17 +9,30 @@ from typing import Any
 
 import msgspec
 
-from schemas.errors import JobExpiredError, ModelServingError
-from schemas.job_rows import RowBatch
-from schemas.jobs import BarrierResult, CancelJob, Chunk, ChunkOutcome, OpenJob, RetryJob, SubmitJob
-from schemas.limits import Limits
-from schemas.requests import ModelReference, Output
-from streams.inference import job
-from streams.inference.custom import PinnedModelId
-from streams.inference.job_report import status_of
-from streams.inference.job_state import JobState, Usage
-from streams.inference.job_step import PinnedModel, Step, Terms, expire
-from streams.serving.row_outcomes import row_outcomes
+from inferd.schemas.errors import JobExpiredError, ModelServingError
+from inferd.schemas.jobs.job import (
+    BarrierResult,
+    CancelJob,
+    Chunk,
+    ChunkOutcome,
+    OpenJob,
+    RetryJob,
+    SubmitJob,
+)
+from inferd.schemas.jobs.rows import RowBatch
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests.request import ModelReference, Output
+from inferd.streams.inference.user_code import PinnedModelId
+from inferd.streams.jobs.state import transitions as job
+from inferd.streams.jobs.state.report import status_of
+from inferd.streams.jobs.state.state import JobState, Usage
+from inferd.streams.jobs.state.step import (
+    PinnedModel,
+    Step,
+    Terms,
+    expire,
+)
+from inferd.streams.serving.row_outcomes import row_outcomes
 
 Now = Callable[[], int]
 """Unix milliseconds."""

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from schemas.errors import JobClosedError, JobConflictError, JobNotFoundError
-from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.requests import valid_job_id
-from streams.inference.job_state import Usage
-from streams.serving.local_job import JobOrder, LocalJob, ProcessBatch
+from inferd.schemas.errors import JobClosedError, JobConflictError, JobNotFoundError
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.requests.request import valid_job_id
+from inferd.streams.jobs.state.state import Usage
+from inferd.streams.serving.local_job import JobOrder, LocalJob, ProcessBatch
 
 _EVER_S = 1e9
 log = structlog.get_logger(__name__)

@@ -12,24 +12,34 @@ from typing import Any
 
 import msgspec
 
-from schemas.aliases import refuse_shadow, replaced, version_in_use, versions_named
-from schemas.codec import check_alias, decode_manifest, encode_manifest
-from schemas.errors import (
+from inferd.schemas.codec import check_alias, decode_manifest, encode_manifest
+from inferd.schemas.errors import (
     InvalidIdError,
     InvalidValueError,
     ModelNotFoundError,
     ServerError,
     VersionNotFoundError,
 )
-from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.models import Alias, AliasKey, Manifest, check_model_name
-from schemas.requests import ModelReference
-from schemas.topics import check_topic_part
-from streams.inference.catalog import ModelCatalog, ServedModel
-from streams.inference.manifests import manifest_of
-from streams.private_directory import private_directory
-from streams.serving.alias_file import write_aliases
-from streams.serving.directory_catalog import (
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.models.aliases import (
+    refuse_shadow,
+    replaced,
+    version_in_use,
+    versions_named,
+)
+from inferd.schemas.models.model import (
+    Alias,
+    AliasKey,
+    Manifest,
+    check_model_name,
+)
+from inferd.schemas.requests.request import ModelReference
+from inferd.schemas.topics import check_topic_part
+from inferd.streams.inference.catalog import ModelCatalog, ServedModel
+from inferd.streams.inference.manifests import manifest_of
+from inferd.streams.private_directory import private_directory
+from inferd.streams.serving.alias_file import write_aliases
+from inferd.streams.serving.directory_catalog import (
     ALIASES_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
@@ -37,7 +47,7 @@ from streams.serving.directory_catalog import (
     try_model,
     unreadable,
 )
-from streams.serving.script_logs import log_to_stderr
+from inferd.streams.serving.script_logs import log_to_stderr
 
 ASIDE = "~new-"
 """Names no model and no version, so that half a version is never seen."""

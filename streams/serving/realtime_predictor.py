@@ -8,16 +8,22 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from schemas.codec import check_outputs
-from schemas.errors import InferenceError, ModelServingError
-from schemas.requests import DEFAULT_OUTPUTS, Output, TensorRows
-from streams.inference.catalog import ServedModel
-from streams.inference.custom import PinnedModelId
-from streams.inference.runtime import Matrix
-from streams.serving.model_manager import ModelManager, manager_of
-from streams.serving.row_cache import Cache, RowCache
-from streams.serving.row_outcomes import row_outcomes
-from streams.serving.rows import UNBOUNDED, are_rows, checked_input, columns_of, model_of
+from inferd.schemas.codec import check_outputs
+from inferd.schemas.errors import InferenceError, ModelServingError
+from inferd.schemas.requests.request import DEFAULT_OUTPUTS, Output, TensorRows
+from inferd.streams.inference.catalog import ServedModel
+from inferd.streams.inference.runtime import Matrix
+from inferd.streams.inference.user_code import PinnedModelId
+from inferd.streams.serving.model_manager import ModelManager, manager_of
+from inferd.streams.serving.row_cache import Cache, RowCache
+from inferd.streams.serving.row_outcomes import row_outcomes
+from inferd.streams.serving.rows import (
+    UNBOUNDED,
+    are_rows,
+    checked_input,
+    columns_of,
+    model_of,
+)
 
 
 class RealtimePredictor:

@@ -10,9 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 import structlog
 
-from schemas.errors import ServerError
-from schemas.models import Manifest
-from schemas.requests import Output
+from inferd.schemas.errors import ServerError
+from inferd.schemas.models.model import Manifest
+from inferd.schemas.requests.request import Output
 
 KEY_BYTES = 20
 log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from schemas.errors import (
+from inferd.schemas.errors import (
     InternalError,
     InvalidValueError,
     MalformedError,
@@ -15,7 +15,7 @@ from schemas.errors import (
     SchemaMismatchError,
     TooLargeError,
 )
-from streams.inference.custom import plain_value
+from inferd.streams.inference.user_code import plain_value
 
 OF_ROWS = (MalformedError, InvalidValueError, SchemaMismatchError, TooLargeError)
 """Errors that a single row can bring about: it is looked for, so that no other one suffers."""

@@ -6,13 +6,13 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from schemas.codec import decode_request, encode_request
-from schemas.errors import InvalidValueError
-from schemas.limits import Limits
-from schemas.requests import InputData, Output
-from streams.inference.catalog import ServedModel
-from streams.inference.custom import PinnedModelId
-from streams.inference.runtime import Matrix
+from inferd.schemas.codec import decode_request, encode_request
+from inferd.schemas.errors import InvalidValueError
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests.request import InputData, Output
+from inferd.streams.inference.catalog import ServedModel
+from inferd.streams.inference.runtime import Matrix
+from inferd.streams.inference.user_code import PinnedModelId
 
 _NO_BOUND = 2**50
 UNBOUNDED: Final = Limits(message_bytes_max=_NO_BOUND, rows_max=_NO_BOUND, values_max=_NO_BOUND)

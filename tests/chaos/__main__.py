@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
-from daemon.stop_signals import terminable
+from inferd.daemon.supervision.stop_signals import terminable
 from tests.chaos.battery import GUARANTEES, Options, broker, caught, kept_if_wanted, run_battery, run_bugs, steps_of
 from tests.chaos.faults import all_faults
 from tests.chaos.outcome import Outcome

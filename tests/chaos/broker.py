@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from daemon.broker import EmbeddedKafka
-from daemon.broker.probe import free_port
+from inferd.daemon.broker import EmbeddedKafka
+from inferd.daemon.broker.probe import free_port
 from tests.chaos.proxy import HOST, Proxy
 from tests.fixtures.broker import FAST_GROUPS, broker_settings
 

@@ -31,9 +31,9 @@ def install() -> None:
     """Wraps the points in this process."""
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-    from streams import commit
-    from streams.inference.scoring import Scorer
-    from streams.lane import Lane
+    from inferd.streams.inference.scoring import Scorer
+    from inferd.streams.lane import guarantees as commit
+    from inferd.streams.lane.lane import Lane
 
     signal.signal(signal.SIGUSR2, _read_switch)
     _wrap(Scorer, "prepare", after="after_decode")

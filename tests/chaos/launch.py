@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from daemon.cli import main
+from inferd.daemon.cli import main
 from tests.chaos import kill_points, seeded_bugs
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def _deploy_as(system: System, cluster: Any, good: TrainedModel, broken: Trained
 
     import msgspec
 
-    from schemas.codec import encode_manifest
+    from inferd.schemas.codec import encode_manifest
 
     digest = hashlib.sha256(broken.data).hexdigest()
     manifest = msgspec.structs.replace(good.manifest("demo", system.versions), sha256=digest, size=len(broken.data))

@@ -67,7 +67,7 @@ def _wrap_method(owner: type, name: str, around: Callable[..., Any]) -> None:
 
 def _change_effects(change: Callable[[dict[tuple[str, int], list[Any]]], None]) -> None:
     """What is published goes through `change` first, under either guarantee."""
-    from streams.commit import AtLeastOnce, ExactlyOnce
+    from inferd.streams.lane.guarantees import AtLeastOnce, ExactlyOnce
 
     def publish(inner: Any, self: Any, partition: Any, effects: Any, *rest: Any) -> Any:
         change(effects.by_topic)
@@ -90,7 +90,7 @@ def _change_commits(change: Callable[[dict[Any, Any]], dict[Any, Any]]) -> None:
 
 
 def _no_watchdog() -> None:
-    from daemon.watchdog import Watchdog
+    from inferd.daemon.supervision.watchdog import Watchdog
 
     setattr(Watchdog, "arm", lambda self: None)  # noqa: B010
 
@@ -101,7 +101,7 @@ def _no_watchdog() -> None:
 @bug(AT_LEAST_ONCE, "lost", "results_unacknowledged_then_kill")
 def commit_before_acknowledgement() -> None:
     """Commits what was taken, though its results are not acknowledged."""
-    from streams.commit import AtLeastOnce
+    from inferd.streams.lane.guarantees import AtLeastOnce
 
     taken: dict[Any, int] = {}
 
@@ -149,7 +149,7 @@ def transaction_without_offsets() -> None:
 @bug(AT_LEAST_ONCE, "lost", "rebalance_while_unacknowledged")
 def dropped_on_revoke() -> None:
     """Commits, when partitions are given up, all that was fetched."""
-    from streams.commit import AtLeastOnce
+    from inferd.streams.lane.guarantees import AtLeastOnce
 
     def commit(inner: Any, self: Any, consumer: Any, partitions: Any) -> Any:
         for partition in partitions:
@@ -163,7 +163,7 @@ def dropped_on_revoke() -> None:
 @bug(AT_LEAST_ONCE, "lost", "results_refused")
 def dropped_on_rewind() -> None:
     """Goes on behind what was in flight when publishing failed."""
-    from streams.partition import Partition
+    from inferd.streams.lane.partition import Partition
 
     def rewind(inner: Any, self: Any) -> Any:
         self.acked = self.next_take
@@ -175,8 +175,8 @@ def dropped_on_rewind() -> None:
 @bug(AT_LEAST_ONCE, "lost", "results_refused")
 def gap_not_sought_back() -> None:
     """Takes what the next fetch brings after a failure, without seeking back."""
-    from streams.app import FaustGroup
-    from streams.partition import Partition
+    from inferd.streams.app import FaustGroup
+    from inferd.streams.lane.partition import Partition
 
     async def seek(*_: object) -> None: ...
 
@@ -191,7 +191,7 @@ def gap_not_sought_back() -> None:
 @bug(AT_LEAST_ONCE, "lost", "retention")
 def gap_not_named() -> None:
     """Says nothing of records that retention deleted."""
-    from streams import takeover
+    from inferd.streams.lane import assignment as takeover
 
     async def read(inner: Any, *args: Any) -> Any:
         return {tp: replace(position, missing=0) for tp, position in (await inner(*args)).items()}
@@ -205,7 +205,7 @@ def gap_not_named() -> None:
 @bug(AT_LEAST_ONCE, "lost", "results_refused")
 def ignored_failed_send() -> None:
     """Takes a batch that the broker refused for acknowledged."""
-    from streams import commit
+    from inferd.streams.lane import guarantees as commit
 
     async def produce(inner: Any, *args: Any) -> list[asyncio.Future[Any]]:
         return [asyncio.ensure_future(_settled(future)) for future in await inner(*args)]
@@ -223,7 +223,7 @@ async def _settled(future: asyncio.Future[Any]) -> Any:
 @bug(AT_LEAST_ONCE, "lost", "broker_freeze")
 def full_batch_ignored() -> None:
     """Loses the records that find no room in a batch."""
-    from streams import publish
+    from inferd.streams.kafka import producer as publish
 
     def fill(_: Any, append: Any, records: Any, __: int, timestamp_ms: int) -> int:
         for key, value, headers in records:
@@ -298,7 +298,7 @@ def no_dead_letter() -> None:
 @bug(AT_LEAST_ONCE, "uninvited")
 def read_uncommitted() -> None:
     """Answers requests of transactions that are aborted."""
-    from streams.fetch import LoopConsumerThread
+    from inferd.streams.group.consumer import LoopConsumerThread
 
     def create(inner: Any, self: Any, transport: Any) -> Any:
         consumer = inner(self, transport)
@@ -311,7 +311,7 @@ def read_uncommitted() -> None:
 @bug(EXACTLY_ONCE, "repeated", "zombie", "zombie")
 def no_fencing() -> None:
     """Gives producers transactional ids that nobody else has; and nothing watches for a frozen event loop."""
-    from streams import commit
+    from inferd.streams.lane import guarantees as commit
 
     def open_producer(inner: Any, *args: Any, **options: Any) -> Any:
         if "transactional_id" in options:
@@ -325,8 +325,8 @@ def no_fencing() -> None:
 @bug(EXACTLY_ONCE, "repeated", "late_commit")
 def positions_read_before_fencing() -> None:
     """Reads positions, and fences the earlier owner some seconds later."""
-    from streams import takeover
-    from streams.commit import ExactlyOnce
+    from inferd.streams.lane import assignment as takeover
+    from inferd.streams.lane.guarantees import ExactlyOnce
 
     pending: list[Callable[[], Any]] = []
 

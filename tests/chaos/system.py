@@ -12,7 +12,7 @@ from typing import Any
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from schemas.models import CacheSpec
+from inferd.schemas.models.model import CacheSpec
 from tests.chaos.broker import ProxiedKafka
 from tests.chaos.fleet import Fleet, FleetSettings, status
 from tests.chaos.kinds import Kind, trained, usual_kinds

@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
     ResourceType,
 )
 
-from streams.changelogs import changelog_name
+from inferd.streams.kafka.changelogs import changelog_name
 from tests.chaos.faults import fault
 from tests.chaos.ledger import PARTITIONS
 from tests.chaos.system import TENANTS, System

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon.broker.probe import free_port
+from inferd.daemon.broker.probe import free_port
 from tests.chaos.proxy import HOST, OFFSET_COMMIT, PRODUCE, Proxy
 from tests.fixtures.workers import until
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from daemon.broker import EmbeddedKafka
+from inferd.daemon.broker import EmbeddedKafka
 from tests.fixtures.workers import Cluster, Load, StartWorker, TrainedModel, Worker, until
 
 pytestmark = pytest.mark.timeout(300)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from schemas.models import CacheSpec
+from inferd.schemas.models.model import CacheSpec
 from tests.fixtures.workers import Cluster, Load, StartWorker, TrainedModel, Worker, until
 
 pytestmark = pytest.mark.timeout(180)

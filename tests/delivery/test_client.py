@@ -10,10 +10,15 @@ from contextlib import aclosing
 import pandas as pd
 import pytest
 
-from daemon.broker import EmbeddedKafka
-from inferd import BrokerUnreachableError, Client, ResultTimeoutError, TopicNotFoundError
+from inferd import (
+    BrokerUnreachableError,
+    Client,
+    ResultTimeoutError,
+    TopicNotFoundError,
+)
+from inferd.daemon.broker import EmbeddedKafka
 from inferd.errors import ClientClosedError
-from schemas.errors import (
+from inferd.schemas.errors import (
     InvalidIdError,
     InvalidValueError,
     ModelNotFoundError,
@@ -21,11 +26,11 @@ from schemas.errors import (
     SchemaMismatchError,
     TooLargeError,
 )
-from schemas.headers import Encoding
-from schemas.limits import DEFAULT_LIMITS
-from schemas.requests import PredictionRequest, default_id
-from schemas.results import Failure, Prediction, Result
-from schemas.topics import TenantTopics
+from inferd.schemas.headers import Encoding
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.requests.request import PredictionRequest, default_id
+from inferd.schemas.requests.result import Failure, Prediction, Result
+from inferd.schemas.topics import TenantTopics
 from tests.fixtures.stand_in_worker import (
     PARTITIONS,
     Seen,

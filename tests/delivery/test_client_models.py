@@ -11,12 +11,22 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from inferd import Client
 from inferd.errors import VersionExistsError
-from schemas.errors import InvalidIdError, InvalidValueError, ModelNotFoundError, VersionNotFoundError
-from schemas.limits import Limits
-from schemas.models import Alias, AliasKey, Feature, Manifest
-from schemas.requests import PredictionRequest
-from schemas.results import Failure, Result
-from schemas.topics import TenantTopics
+from inferd.schemas.errors import (
+    InvalidIdError,
+    InvalidValueError,
+    ModelNotFoundError,
+    VersionNotFoundError,
+)
+from inferd.schemas.limits import Limits
+from inferd.schemas.models.model import (
+    Alias,
+    AliasKey,
+    Feature,
+    Manifest,
+)
+from inferd.schemas.requests.request import PredictionRequest
+from inferd.schemas.requests.result import Failure, Result
+from inferd.schemas.topics import TenantTopics
 from tests.fixtures.stand_in_worker import Seen, create_topics, stand_in_worker, sums
 
 PART_BYTES = 10

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 pytest.importorskip("pyarrow", reason="the demo's extra is not installed")
 
-COMMAND = (sys.executable, "-m", "daemon.demo")
+COMMAND = (sys.executable, "-m", "inferd.daemon.demo")
 FAST = ("--flights", "1500", "--latency-s", "0.5")
 
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from schemas.codec import encode_alias, encode_manifest
-from schemas.dead_letters import DeadLetter
-from schemas.models import Alias, Manifest
+from inferd.schemas.codec import encode_alias, encode_manifest
+from inferd.schemas.dead_letters import DeadLetter
+from inferd.schemas.models.model import Alias, Manifest
 from tests.fixtures.workers import PART_BYTES, PARTITIONS, Cluster, StartWorker, TrainedModel, Worker, until
 
 pytestmark = pytest.mark.timeout(120)

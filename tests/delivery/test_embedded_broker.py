@@ -19,18 +19,18 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
-from daemon.broker import (
+from inferd.daemon.broker import (
     BrokerStartError,
     DataDirInUseError,
     DataDirUnusableError,
     EmbeddedKafka,
     PortTakenError,
 )
-from daemon.broker.data_dir import DataDir
-from daemon.broker.jars import ensure_jars, read_lock
-from daemon.broker.jvm import find_java
-from daemon.broker.probe import free_port
-from daemon.broker.settings import default_cache_dir
+from inferd.daemon.broker.data_dir import DataDir
+from inferd.daemon.broker.jars import ensure_jars, read_lock
+from inferd.daemon.broker.jvm import find_java
+from inferd.daemon.broker.probe import free_port
+from inferd.daemon.broker.settings import default_cache_dir
 from tests.fixtures.broker import broker_settings
 
 CODECS = ("gzip", "snappy", "lz4", "zstd")
@@ -84,7 +84,7 @@ async def test_stopped_or_killed_and_started_again_it_has_its_records(
     await create_topic(address, namespace)
     await write(address, namespace, [b"first"])
 
-    monkeypatch.setattr("daemon.broker.jars.fetch_with_jgo", no_network)
+    monkeypatch.setattr("inferd.daemon.broker.jars.fetch_with_jgo", no_network)
     spare_broker.stop()
     assert not spare_broker.running
     spare_broker.start()
@@ -141,7 +141,7 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
 def test_a_second_broker_on_the_same_data_is_refused(
     spare_broker: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.broker.data_dir.LOCK_WAIT_S", 0.2)
+    monkeypatch.setattr("inferd.daemon.broker.data_dir.LOCK_WAIT_S", 0.2)
     second = EmbeddedKafka(broker_settings(spare_broker.settings.data_dir))
 
     with pytest.raises(DataDirInUseError, match=rf"process {spare_broker.pid}, {spare_broker.bootstrap_servers}"):
@@ -177,7 +177,7 @@ def test_a_controller_port_that_was_taken_meanwhile_is_replaced(
     with socket.create_server(("127.0.0.1", 0)) as other:
         choices = [free_port("127.0.0.1"), free_port("127.0.0.1"), other.getsockname()[1]]
         monkeypatch.setattr(
-            "daemon.broker.kafka.free_port", lambda host: choices.pop(0) if choices else free_port(host)
+            "inferd.daemon.broker.kafka.free_port", lambda host: choices.pop(0) if choices else free_port(host)
         )
         broker = EmbeddedKafka(broker_settings(tmp_path / "kafka"))
         broker.start()
@@ -202,8 +202,8 @@ def test_a_startup_cache_that_crashes_java_is_removed(tmp_path: Path, monkeypatc
     script = tmp_path / "java"
     script.write_text(CRASHES_WITH_A_CACHE.format(java=java))
     script.chmod(0o755)
-    monkeypatch.setattr("daemon.broker.kafka.find_java", lambda: (script, version))
-    monkeypatch.setattr("daemon.broker.startup_cache._digest", lambda _: "damaged")
+    monkeypatch.setattr("inferd.daemon.broker.kafka.find_java", lambda: (script, version))
+    monkeypatch.setattr("inferd.daemon.broker.startup_cache._digest", lambda _: "damaged")
     damaged = jar_dir / "startup-damaged.aot"
     damaged.write_bytes(b"")
     broker = EmbeddedKafka(broker_settings(tmp_path / "kafka", cache_dir=tmp_path / "cache"))
@@ -257,7 +257,7 @@ class Foreground:
     """`inferd broker` as a child process."""
 
     def __init__(self, data_dir: Path, port: int = 0, more: Sequence[str] = ()) -> None:
-        inferd = [sys.executable, "-c", "from daemon.cli import main; main()"]
+        inferd = [sys.executable, "-c", "from inferd.daemon.cli import main; main()"]
         command = [*inferd, "broker", "--port", str(port), "--data-dir", str(data_dir), *more]
         self.process = subprocess.Popen(
             command,

@@ -16,7 +16,7 @@ import pytest
 from aiokafka.partitioner import murmur2
 from pyarrow import parquet
 
-from schemas.jobs import TERMINAL
+from inferd.schemas.jobs.job import TERMINAL
 from tests.fixtures.http_client import TOKENS, Answer, ask, write_forwarding_secret, write_tokens
 from tests.fixtures.jobs import rows_of
 from tests.fixtures.workers import PARTITIONS, Cluster, TrainedModel, Worker, until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.broker import EmbeddedKafka
+from inferd.daemon.broker import EmbeddedKafka
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, until
 
 pytestmark = pytest.mark.timeout(240)

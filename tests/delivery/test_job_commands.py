@@ -16,14 +16,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from daemon.cli.output import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE
 from inferd import SyncClient
-from schemas.errors import ChunkConflictError, JobConflictError, JobNotFoundError, ModelNotFoundError
+from inferd.daemon.cli.output import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE
+from inferd.schemas.errors import (
+    ChunkConflictError,
+    JobConflictError,
+    JobNotFoundError,
+    ModelNotFoundError,
+)
 from tests.fixtures.workers import Cluster, TrainedModel, Worker, until
 
 pytest.importorskip("pyarrow", reason="Parquet needs the extra files")
 
-COMMAND = (sys.executable, "-c", "from daemon.cli import main; main()")
+COMMAND = (sys.executable, "-c", "from inferd.daemon.cli import main; main()")
 Done = subprocess.CompletedProcess[str]
 Inferd = Callable[..., Done]
 ROWS = 12_000

@@ -11,7 +11,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from daemon.broker import EmbeddedKafka
+from inferd.daemon.broker import EmbeddedKafka
 from tests.fixtures.workers import PARTITIONS, Cluster, Load, StartWorker, TrainedModel, Worker, until
 
 pytestmark = pytest.mark.timeout(200)

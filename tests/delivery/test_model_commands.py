@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from daemon.cli.output import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE
 from inferd import Client
-from schemas.models import Alias, SplitShare
+from inferd.daemon.cli.output import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE
+from inferd.schemas.models.model import Alias, SplitShare
 from tests.fixtures.workers import Cluster, TrainedModel, Worker
 
-COMMAND = (sys.executable, "-c", "from daemon.cli import main; main()")
+COMMAND = (sys.executable, "-c", "from inferd.daemon.cli import main; main()")
 Done = subprocess.CompletedProcess[str]
 Inferd = Callable[..., Done]
 

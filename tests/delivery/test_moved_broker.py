@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.broker import EmbeddedKafka
-from daemon.broker.probe import free_port
 from inferd import Client
+from inferd.daemon.broker import EmbeddedKafka
+from inferd.daemon.broker.probe import free_port
 from tests.chaos.proxy import HOST, Proxy
 from tests.fixtures.broker import broker_settings
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from daemon.broker import EmbeddedKafka
-from streams.transactions import Ending
+from inferd.daemon.broker import EmbeddedKafka
+from inferd.streams.kafka.transactions import Ending
 from tests.fixtures.broker import FAST_GROUPS, broker_settings
 from tests.fixtures.workers import PARTITIONS, Cluster, Load, StartWorker, TrainedModel
 

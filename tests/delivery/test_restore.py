@@ -11,12 +11,18 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from schemas.connection import KafkaConnection
-from streams.app import create_app
-from streams.changelogs import changelog_config
-from streams.restore import Restore
-from streams.settings import CacheSettings, GroupSettings, Store, StreamSettings, TopicSettings
-from streams.tables import LaneTable, make_table
+from inferd.schemas.connection import KafkaConnection
+from inferd.streams.app import create_app
+from inferd.streams.kafka.changelogs import changelog_config
+from inferd.streams.settings import (
+    CacheSettings,
+    GroupSettings,
+    Store,
+    StreamSettings,
+    TopicSettings,
+)
+from inferd.streams.state.restore import Restore
+from inferd.streams.state.tables import LaneTable, make_table
 
 pytestmark = pytest.mark.timeout(120)
 

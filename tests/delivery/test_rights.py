@@ -14,11 +14,11 @@ import msgpack
 import msgspec
 import pytest
 
-from daemon.checks.kafka import check_access
-from daemon.settings import Settings
 from inferd import KafkaConnection, SyncClient
-from schemas.models import CacheSpec
-from streams.rights import worker_rights
+from inferd.daemon.checks.kafka import check_access
+from inferd.daemon.settings.settings import Settings
+from inferd.schemas.models.model import CacheSpec
+from inferd.streams.kafka.rights import worker_rights
 from tests.fixtures.secured_broker import PASSWORD, Right, SecuredKafka, secured
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, Worker, until
 
@@ -67,7 +67,7 @@ class Tenancy:
         secured.grant("operator", documented("inferd topics create", namespace))
 
     def create_topics(self) -> None:
-        from streams.topics import ensure_topics
+        from inferd.streams.kafka.topics import ensure_topics
 
         asyncio.run(ensure_topics(settings(self.kafka, "operator", self.namespace).streams()))
 

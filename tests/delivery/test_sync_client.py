@@ -11,10 +11,10 @@ import pytest
 
 from inferd import BrokerUnreachableError, ResultTimeoutError, SyncClient
 from inferd.errors import ClientClosedError
-from schemas.errors import ModelNotFoundError
-from schemas.requests import PredictionRequest
-from schemas.results import Failure, Prediction, Result
-from schemas.topics import TenantTopics
+from inferd.schemas.errors import ModelNotFoundError
+from inferd.schemas.requests.request import PredictionRequest
+from inferd.schemas.requests.result import Failure, Prediction, Result
+from inferd.schemas.topics import TenantTopics
 from tests.fixtures.stand_in_worker import Answer, Seen, create_topics, stand_in_worker, sums
 
 

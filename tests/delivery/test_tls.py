@@ -10,10 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from daemon.cluster import reach
-from daemon.errors import BrokerUnreachableError as NobodyAnswersError
-from inferd import AccessDeniedError, BrokerUnreachableError, Client, KafkaConnection, ServerError, TlsError
-from streams.unreachable import setting_name
+from inferd import (
+    AccessDeniedError,
+    BrokerUnreachableError,
+    Client,
+    KafkaConnection,
+    ServerError,
+    TlsError,
+)
+from inferd.daemon.cluster import reach
+from inferd.daemon.errors import BrokerUnreachableError as NobodyAnswersError
+from inferd.streams.connection.unreachable import setting_name
 from tests.fixtures.certificates import Pair
 from tests.fixtures.secure_broker import SecureBroker
 from tests.fixtures.workers import Cluster, StartWorker, until
@@ -100,7 +107,7 @@ def environment(connection: KafkaConnection) -> dict[str, str]:
 def test_a_command_says_the_reason_and_the_setting(secure_broker: SecureBroker) -> None:
     connection = wrong_connections(secure_broker)["password"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("INFERD_")}
-    command = [sys.executable, "-m", "daemon.cli", "topics", "list"]
+    command = [sys.executable, "-m", "inferd.daemon.cli", "topics", "list"]
     done = subprocess.run(
         command, env=environ | environment(connection), capture_output=True, text=True, timeout=60, check=False
     )

@@ -14,11 +14,16 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from daemon.broker import EmbeddedKafka
-from schemas.connection import KafkaConnection
-from streams import topics
-from streams.settings import GroupSettings, StreamSettings, TopicSettings
-from streams.topics import TopicsError, describe_topics, ensure_topics, topic_specs
+from inferd.daemon.broker import EmbeddedKafka
+from inferd.schemas.connection import KafkaConnection
+from inferd.streams.kafka import topics
+from inferd.streams.kafka.topics import (
+    TopicsError,
+    describe_topics,
+    ensure_topics,
+    topic_specs,
+)
+from inferd.streams.settings import GroupSettings, StreamSettings, TopicSettings
 from tests.fixtures.broker import FAST_GROUPS, broker_settings
 from tests.fixtures.workers import PARTITIONS, Cluster, StartWorker, TrainedModel
 

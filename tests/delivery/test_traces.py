@@ -12,7 +12,7 @@ import msgpack
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from schemas.jobs import TERMINAL
+from inferd.schemas.jobs.job import TERMINAL
 from tests.fixtures.http_client import ask
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, until
 

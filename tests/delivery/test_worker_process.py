@@ -26,14 +26,14 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from daemon.broker import EmbeddedKafka
-from daemon.cli.output import EXIT_FAILED
-from daemon.process import EXIT_SETTINGS
+from inferd.daemon.broker import EmbeddedKafka
+from inferd.daemon.cli.output import EXIT_FAILED
+from inferd.daemon.process import EXIT_SETTINGS
 from tests.fixtures.broker import broker_settings
 from tests.fixtures.workers import Cluster, Load, StartWorker, TrainedModel, until
 
 pytestmark = pytest.mark.timeout(240)
-INFERD = [sys.executable, "-m", "daemon.cli"]
+INFERD = [sys.executable, "-m", "inferd.daemon.cli"]
 UP_WITHIN_S = 90.0
 SESSION_TIMEOUT_S = 6
 

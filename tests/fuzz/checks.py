@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from schemas.errors import CODES, MESSAGE_CHARS_MAX, ModelServingError
+from inferd.schemas.errors import CODES, MESSAGE_CHARS_MAX, ModelServingError
 from tests.fuzz.target import Target
 
 CPU_S_MAX = 1.0

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from schemas.codec import (
+from inferd.schemas.codec import (
     UNREADABLE,
     decode_alias,
     decode_manifest,
@@ -22,13 +22,13 @@ from schemas.codec import (
     encode_result,
     request_identity,
 )
-from schemas.dead_letters import DeadLetter
-from schemas.errors import ModelServingError
-from schemas.headers import Encoding, parse_headers, readable_headers
-from schemas.limits import DEFAULT_LIMITS
-from schemas.models import parse_artifact_key, parse_model_key
-from streams.inference.model_file import read_model_file
-from streams.record_batches import expand
+from inferd.schemas.dead_letters import DeadLetter
+from inferd.schemas.errors import ModelServingError
+from inferd.schemas.headers import Encoding, parse_headers, readable_headers
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.models.model import parse_artifact_key, parse_model_key
+from inferd.streams.inference.formats.lightgbm.model_file import read_model_file
+from inferd.streams.kafka.record_batches import expand
 from tests.fixtures.poison import JSON, POISON
 from tests.fuzz.checks import FindingError, check_error
 from tests.fuzz.frames import Headers, pack_headers, pack_record, unpack_headers, unpack_record

@@ -24,10 +24,12 @@ def available() -> bool:
 def instrument() -> None:
     """Imports the code under test so that its branches are counted."""
     atheris: Any = importlib.import_module("atheris")
-    with atheris.instrument_imports(include=["schemas", "streams.inference", "streams.record_batches"]):
-        importlib.import_module("schemas.codec")
-        importlib.import_module("streams.inference.scoring")
-        importlib.import_module("streams.record_batches")
+    with atheris.instrument_imports(
+        include=["schemas", "inferd.streams.inference", "inferd.streams.kafka.record_batches"]
+    ):
+        importlib.import_module("inferd.schemas.codec")
+        importlib.import_module("inferd.streams.inference.scoring")
+        importlib.import_module("inferd.streams.kafka.record_batches")
         importlib.import_module("tests.fuzz.targets")
 
 

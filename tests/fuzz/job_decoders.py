@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from schemas.headers import Encoding
-from schemas.job_codec import decode_job_message
-from schemas.job_status_codec import decode_status
-from schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.headers import Encoding
+from inferd.schemas.jobs.codec import decode_job_message
+from inferd.schemas.jobs.status_codec import decode_status
+from inferd.schemas.limits import DEFAULT_LIMITS
 from tests.fuzz.target import Target
 
 ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")

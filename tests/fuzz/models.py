@@ -10,9 +10,9 @@ from typing import Any
 import lightgbm
 import numpy as np
 
-from streams.inference.catalog import ModelCatalog
-from streams.inference.loading import load_model
-from streams.inference.manifests import manifest_of
+from inferd.streams.inference.catalog import ModelCatalog
+from inferd.streams.inference.loading import load_model
+from inferd.streams.inference.manifests import manifest_of
 from tests.fixtures.scoring import catalog_of
 
 QUICK: dict[str, Any] = {

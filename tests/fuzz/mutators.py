@@ -7,8 +7,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Literal
 
-from schemas.errors import MalformedError
-from schemas.strict_msgpack import header
+from inferd.schemas.errors import MalformedError
+from inferd.schemas.strict.msgpack import header
 from tests.fuzz.frames import pack_record, unpack_record
 from tests.unit.schemas.mutation import JSON_PARTS, MSGPACK_PARTS, mutated
 

@@ -9,10 +9,10 @@ from typing import Any
 import msgpack
 import msgspec
 
-from schemas.codec import decode_result
-from schemas.results import Failure
-from streams.inference.micro_batch import Outcome
-from streams.inference.scoring import Scorer
+from inferd.schemas.codec import decode_result
+from inferd.schemas.requests.result import Failure
+from inferd.streams.inference.micro_batch import Outcome
+from inferd.streams.inference.scoring import Scorer
 from tests.fixtures.poison import POISON
 from tests.fixtures.scoring import Fetched, both, score
 from tests.fuzz.checks import ACCEPTED, FindingError, check_error

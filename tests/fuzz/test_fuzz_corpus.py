@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from schemas.errors import InternalError, MalformedError, ModelServingError
+from inferd.schemas.errors import InternalError, MalformedError, ModelServingError
 from tests.fuzz.checks import ACCEPTED, FindingError, Meter, check_memory, check_time, judge
 from tests.fuzz.corpus import keep, kept
 from tests.fuzz.frames import pack_headers, pack_record, unpack_headers, unpack_record

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from daemon.broker import EmbeddedKafka
+from inferd.daemon.broker import EmbeddedKafka
 from tests.delivery.test_jobs import assert_whole
 from tests.fixtures.jobs import JobOnTopics, rows_of
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel

@@ -13,13 +13,13 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from daemon.broker.jars import read_lock
-from daemon.http.peers import read_peer_secret
-from daemon.leave import EXIT_DRAIN_TIMEOUT, EXIT_STALLED, EXIT_ZOMBIE
-from daemon.process import EXIT_FAILED, EXIT_SETTINGS
-from daemon.setting_checks import worker_warnings
-from daemon.settings import Settings
-from streams.topics import topic_specs
+from inferd.daemon.broker.jars import read_lock
+from inferd.daemon.http.core.peers import read_peer_secret
+from inferd.daemon.process import EXIT_FAILED, EXIT_SETTINGS
+from inferd.daemon.settings.checks import worker_warnings
+from inferd.daemon.settings.settings import Settings
+from inferd.daemon.supervision.exit import EXIT_DRAIN_TIMEOUT, EXIT_STALLED, EXIT_ZOMBIE
+from inferd.streams.kafka.topics import topic_specs
 
 ROOT = Path(__file__).parents[2]
 BUILD_LOCK = "deploy/build-requirements.lock"

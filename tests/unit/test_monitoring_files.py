@@ -12,8 +12,8 @@ import promql_parser
 import pytest
 import yaml
 
-from daemon.http.operations import OPERATIONS
-from daemon.metrics import METRICS
+from inferd.daemon.http.routes.operations import OPERATIONS
+from inferd.daemon.telemetry.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 OF_PROMETHEUS = {"up": set[str](), "process_start_time_seconds": set[str]()}

@@ -40,9 +40,9 @@ def test_modules_are_named_without_their_directories() -> None:
         StackCount([_lane(7)], 1),
     ]
     by_module, by_place, by_own = ([list(column.cells) for column in table.columns] for table in tables(samples))
-    assert by_module == [["75.0%", "25.0%"], ["lightgbm.basic", "streams.lane"]]
-    assert by_place[1] == ["lightgbm.basic.predict:9", "streams.lane.run:7"]
-    assert by_own == [["100.0%"], ["streams.lane.run"]]
+    assert by_module == [["75.0%", "25.0%"], ["lightgbm.basic", "inferd.streams.lane.lane"]]
+    assert by_place[1] == ["lightgbm.basic.predict:9", "inferd.streams.lane.lane.run:7"]
+    assert by_own == [["100.0%"], ["inferd.streams.lane.lane.run"]]
 
 
 def _lane(line: int) -> Frame:

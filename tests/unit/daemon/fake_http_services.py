@@ -12,24 +12,29 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from daemon.http.access import ACCESS, Access
-from daemon.http.admission import Admission
-from daemon.http.application import AppLimits, create_app
-from daemon.http.errors import VersionExistsError
-from daemon.http.jobs import add_jobs
-from daemon.http.models import add_models
-from daemon.http.observation import add_observation
-from daemon.http.openapi import add_openapi
-from daemon.http.own_routes import OwnRoutes
-from daemon.http.peers import add_peer
-from daemon.http.predictions import add_predictions
-from daemon.http.services import Deploy, Deployed, ModelOverview, ModelVersion, VersionOverview
-from daemon.http.uploads import Uploads
-from daemon.settings import Settings
-from daemon.status import StatusBoard
-from schemas.aliases import replaced, version_in_use, versions_named
-from schemas.codec import decode_request, encode_result, request_identity
-from schemas.errors import (
+from inferd.daemon.http.core.access import ACCESS, Access
+from inferd.daemon.http.core.admission import Admission
+from inferd.daemon.http.core.application import AppLimits, create_app
+from inferd.daemon.http.core.errors import VersionExistsError
+from inferd.daemon.http.core.peers import add_peer
+from inferd.daemon.http.routes.jobs import add_jobs
+from inferd.daemon.http.routes.models import add_models
+from inferd.daemon.http.routes.observation import add_observation
+from inferd.daemon.http.routes.openapi import add_openapi
+from inferd.daemon.http.routes.predictions import add_predictions
+from inferd.daemon.http.routes.services import (
+    Deploy,
+    Deployed,
+    ModelOverview,
+    ModelVersion,
+    VersionOverview,
+)
+from inferd.daemon.http.routes.uploads import Uploads
+from inferd.daemon.http.user_routes.routes import OwnRoutes
+from inferd.daemon.settings.settings import Settings
+from inferd.daemon.telemetry.status import StatusBoard
+from inferd.schemas.codec import decode_request, encode_result, request_identity
+from inferd.schemas.errors import (
     InferenceError,
     InvalidIdError,
     JobClosedError,
@@ -38,12 +43,18 @@ from schemas.errors import (
     ModelNotFoundError,
     VersionNotFoundError,
 )
-from schemas.headers import Encoding, parse_headers
-from schemas.job_codec import decode_job_message
-from schemas.limits import DEFAULT_LIMITS
-from schemas.models import Alias, AliasKey, Feature, Manifest
-from schemas.requests import ModelReference
-from schemas.results import Failure, Prediction
+from inferd.schemas.headers import Encoding, parse_headers
+from inferd.schemas.jobs.codec import decode_job_message
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.models.aliases import replaced, version_in_use, versions_named
+from inferd.schemas.models.model import (
+    Alias,
+    AliasKey,
+    Feature,
+    Manifest,
+)
+from inferd.schemas.requests.request import ModelReference
+from inferd.schemas.requests.result import Failure, Prediction
 from tests.unit.daemon.fake_streams import FakeStreams
 
 UNKNOWN = "other"

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from streams.settings import StreamSettings
-from streams.snapshot import (
+from inferd.streams.settings import StreamSettings
+from inferd.streams.telemetry.snapshot import (
     CacheSnapshot,
     JobsSnapshot,
     LatencySnapshot,

@@ -11,9 +11,9 @@ from types import FrameType
 import pytest
 from click.testing import CliRunner, Result
 
-from daemon.broker import BrokerStartError, EmbeddedKafka, EmbeddedKafkaSettings
-from daemon.cli import main
-from daemon.cli.broker import ForegroundSignals
+from inferd.daemon.broker import BrokerStartError, EmbeddedKafka, EmbeddedKafkaSettings
+from inferd.daemon.cli import main
+from inferd.daemon.cli.broker import ForegroundSignals
 
 
 class Started(Exception):  # noqa: N818  (it ends the command where the broker would start)

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from daemon.broker import DataDirInUseError, DataDirUnusableError, living_broker
-from daemon.broker.data_dir import DataDir, Marker
+from inferd.daemon.broker import DataDirInUseError, DataDirUnusableError, living_broker
+from inferd.daemon.broker.data_dir import DataDir, Marker
 
 VERSION = "4.4.0"
 
 
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemon.broker.data_dir.LOCK_WAIT_S", 0.05)
+    monkeypatch.setattr("inferd.daemon.broker.data_dir.LOCK_WAIT_S", 0.05)
 
 
 def made_by(version: str, path: Path) -> Marker:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.broker import JarsRejectedError, JarsUnavailableError
-from daemon.broker.jars import JarLock, ensure_jars, read_lock
+from inferd.daemon.broker import JarsRejectedError, JarsUnavailableError
+from inferd.daemon.broker.jars import JarLock, ensure_jars, read_lock
 
 CONTENTS = {
     "org.apache.kafka:kafka_2.13:4.0.0": b"kafka",

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.broker import BrokerUnavailableError
-from daemon.broker.jvm import Java, WatchedProcess, find_java
-from daemon.broker.startup_cache import StartupCache
+from inferd.daemon.broker import BrokerUnavailableError
+from inferd.daemon.broker.jvm import Java, WatchedProcess, find_java
+from inferd.daemon.broker.startup_cache import StartupCache
 
 SLEEP = ["sleep", "60"]
 
@@ -69,7 +69,7 @@ def test_it_has_no_terminal_signals_and_no_input(tmp_path: Path) -> None:
 PARENT = """
 import sys, threading
 from pathlib import Path
-from daemon.broker.jvm import WatchedProcess
+from inferd.daemon.broker.jvm import WatchedProcess
 process = WatchedProcess(["sleep", "60"], Path(sys.argv[1]), [])
 print(process.pid, flush=True)
 {then}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.broker import PortTakenError
-from daemon.broker.probe import cluster_id_at, free_port, is_port_free
+from inferd.daemon.broker import PortTakenError
+from inferd.daemon.broker.probe import cluster_id_at, free_port, is_port_free
 
 
 def text(value: str | None) -> bytes:
@@ -92,6 +92,6 @@ def test_a_free_port_is_none_of_those_that_clients_are_given() -> None:
 
 
 def test_no_free_port_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemon.broker.probe.is_port_free", lambda *_: False)
+    monkeypatch.setattr("inferd.daemon.broker.probe.is_port_free", lambda *_: False)
     with pytest.raises(PortTakenError, match=r"no free port found on 127\.0\.0\.1 between 20000 and 32767: name one"):
         free_port("127.0.0.1")

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from daemon.broker import BrokerSettingError, EmbeddedKafka, EmbeddedKafkaSettings
-from daemon.broker.jvm import java_environment
-from daemon.broker.last_words import complaint, last_lines
-from daemon.broker.server_config import render_logging, render_properties, server_properties
-from daemon.broker.settings import default_cache_dir, default_data_dir
+from inferd.daemon.broker import BrokerSettingError, EmbeddedKafka, EmbeddedKafkaSettings
+from inferd.daemon.broker.jvm import java_environment
+from inferd.daemon.broker.last_words import complaint, last_lines
+from inferd.daemon.broker.server_config import render_logging, render_properties, server_properties
+from inferd.daemon.broker.settings import default_cache_dir, default_data_dir
 
 HOME = Path.home()
 

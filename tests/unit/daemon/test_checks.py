@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from daemon.broker.errors import BrokerUnavailableError
-from daemon.broker.jars import read_lock
-from daemon.checks import Check, attempt, attempt_all, kafka, machine
-from daemon.checks.models import model_checks
-from daemon.cli import main
-from daemon.errors import BrokerUnreachableError
-from daemon.settings import Settings
-from schemas.models import Alias
-from streams.inference.catalog import ModelCatalog
-from streams.topics import TopicState
+from inferd.daemon.broker.errors import BrokerUnavailableError
+from inferd.daemon.broker.jars import read_lock
+from inferd.daemon.checks import Check, attempt, attempt_all, kafka, machine
+from inferd.daemon.checks.models import model_checks
+from inferd.daemon.cli import main
+from inferd.daemon.errors import BrokerUnreachableError
+from inferd.daemon.settings.settings import Settings
+from inferd.schemas.models.model import Alias
+from inferd.streams.inference.catalog import ModelCatalog
+from inferd.streams.kafka.topics import TopicState
 
 Usage = namedtuple("Usage", "total used free")
 KAFKA_4 = {0: (0, 13), 1: (4, 18), 2: (1, 11), 11: (0, 9), 19: (2, 7), 22: (0, 6)}

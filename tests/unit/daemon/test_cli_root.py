@@ -18,16 +18,16 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
 from click.testing import CliRunner, Result
 
-from daemon.broker.data_dir import DataDir
-from daemon.broker.errors import PortTakenError
-from daemon.cli import COMMANDS, CommandPlace, main
-from daemon.cli.options import Target, broker_options, settings_options
-from daemon.cli.output import write_answer, write_json, write_table
-from daemon.cli.up import how_to_try
-from daemon.errors import BrokerUnreachableError
-from daemon.setting_table import SettingsError
-from daemon.settings import Settings
-from schemas.errors import ModelNotFoundError, ServerError
+from inferd.daemon.broker.data_dir import DataDir
+from inferd.daemon.broker.errors import PortTakenError
+from inferd.daemon.cli import COMMANDS, CommandPlace, main
+from inferd.daemon.cli.options import Target, broker_options, settings_options
+from inferd.daemon.cli.output import write_answer, write_json, write_table
+from inferd.daemon.cli.up import how_to_try
+from inferd.daemon.errors import BrokerUnreachableError
+from inferd.daemon.settings.settings import Settings
+from inferd.daemon.settings.table import SettingsError
+from inferd.schemas.errors import ModelNotFoundError, ServerError
 
 HEAVY = ("faust", "lightgbm", "numpy", "aiokafka", "aiohttp", "pandas", "rich.table")
 
@@ -87,7 +87,7 @@ def run(environ: dict[str, str | None], *arguments: str, **more: str) -> Result:
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     code = (
         "import sys, time\n"
-        "from daemon.cli import main\n"
+        "from inferd.daemon.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit as end: assert end.code == 0\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules], time.process_time(), file=sys.stderr)"

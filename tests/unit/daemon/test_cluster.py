@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 import pytest
 from aiokafka.errors import SaslAuthenticationFailed
 
-from daemon.cluster import bootstrap_addresses, reach, why
-from daemon.errors import BrokerUnreachableError
-from schemas.connection import KafkaConnection
+from inferd.daemon.cluster import bootstrap_addresses, reach, why
+from inferd.daemon.errors import BrokerUnreachableError
+from inferd.schemas.connection import KafkaConnection
 
 METADATA = 3
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from daemon import cluster, process
-from daemon.custom_classes import load_custom
-from daemon.process import OnFatal, Parts, WorkerProcess
-from daemon.setting_table import SettingsError
-from daemon.settings import Settings
-from daemon.stop_signals import StopSignals
-from schemas.connection import KafkaConnection
-from schemas.errors import ModelNotFoundError, ModelNotReadyError, ServerError
-from streams.inference.catalog import ModelCatalog
-from streams.inference.custom import PinnedModelId
-from streams.serving.custom import Custom
-from streams.settings import StreamSettings
+from inferd.daemon import cluster, process
+from inferd.daemon.custom_classes import load_custom
+from inferd.daemon.process import OnFatal, Parts, WorkerProcess
+from inferd.daemon.settings.settings import Settings
+from inferd.daemon.settings.table import SettingsError
+from inferd.daemon.supervision.stop_signals import StopSignals
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.errors import ModelNotFoundError, ModelNotReadyError, ServerError
+from inferd.streams.inference.catalog import ModelCatalog
+from inferd.streams.inference.user_code import PinnedModelId
+from inferd.streams.serving.custom import Custom
+from inferd.streams.settings import StreamSettings
 from tests.fixtures.lane import sum_model
 from tests.fixtures.scoring import catalog_of
 from tests.unit.daemon.fake_streams import FakeStreams

@@ -11,10 +11,10 @@ import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from click.testing import CliRunner, Result
 
-from daemon import topic_reader
-from daemon.cli import dead_letters, main
-from schemas.connection import KafkaConnection
-from schemas.dead_letters import DeadLetter
+from inferd.daemon import topic_reader
+from inferd.daemon.cli import dead_letters, main
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.dead_letters import DeadLetter
 
 TOPIC = "inferd.default.dead-letters"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.demo.flights import CATEGORIES, Flights, load_flights
-from daemon.demo.narration import Narrator
-from daemon.demo.outcome import check_counts, show_refusals
-from daemon.demo.traffic import Refusal
+from inferd.daemon.demo.flights import CATEGORIES, Flights, load_flights
+from inferd.daemon.demo.narration import Narrator
+from inferd.daemon.demo.outcome import check_counts, show_refusals
+from inferd.daemon.demo.traffic import Refusal
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from daemon.http.application import AppLimits, create_app
-from daemon.http.bodies import read_body
-from daemon.http.observation import add_observation
-from daemon.http.server import HttpServer
-from daemon.settings import Settings
-from daemon.status import StatusBoard
-from schemas.errors import ModelNotFoundError, ServerError
+from inferd.daemon.http.core.application import AppLimits, create_app
+from inferd.daemon.http.core.bodies import read_body
+from inferd.daemon.http.core.server import HttpServer
+from inferd.daemon.http.routes.observation import add_observation
+from inferd.daemon.settings.settings import Settings
+from inferd.daemon.telemetry.status import StatusBoard
+from inferd.schemas.errors import ModelNotFoundError, ServerError
 from tests.unit.daemon.fake_streams import FakeStreams, snapshot
 
 Client = TestClient[web.Request, web.Application]

@@ -11,13 +11,18 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from daemon.http.access import Access
-from daemon.http.tokens import LOOK_EVERY_S, TokensFile, owner_of, read_tokens
-from daemon.setting_checks import check_worker
-from daemon.setting_table import SettingsError
-from daemon.settings import Settings
-from schemas.errors import ServerError
-from streams.snapshot import DanglingAlias
+from inferd.daemon.http.core.access import Access
+from inferd.daemon.http.core.tokens import (
+    LOOK_EVERY_S,
+    TokensFile,
+    owner_of,
+    read_tokens,
+)
+from inferd.daemon.settings.checks import check_worker
+from inferd.daemon.settings.settings import Settings
+from inferd.daemon.settings.table import SettingsError
+from inferd.schemas.errors import ServerError
+from inferd.streams.telemetry.snapshot import DanglingAlias
 from tests.unit.daemon.fake_http_services import FakeWorker
 from tests.unit.daemon.fake_streams import model, partition, snapshot, tenant
 

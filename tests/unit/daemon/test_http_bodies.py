@@ -20,15 +20,15 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from daemon.http import expansion
-from daemon.http.access import Access
-from daemon.http.admission import ADMISSION
-from daemon.http.application import AppLimits
-from daemon.http.expansion import STEP_BYTES, Expansion
-from daemon.http.own_routes import OwnRoutes
-from daemon.http.server import HttpServer
-from daemon.http.tokens import TokensFile
-from daemon.http.traffic import TRAFFIC
+from inferd.daemon.http.core import expansion
+from inferd.daemon.http.core.access import Access
+from inferd.daemon.http.core.admission import ADMISSION
+from inferd.daemon.http.core.application import AppLimits
+from inferd.daemon.http.core.expansion import STEP_BYTES, Expansion
+from inferd.daemon.http.core.server import HttpServer
+from inferd.daemon.http.core.tokens import TokensFile
+from inferd.daemon.http.core.traffic import TRAFFIC
+from inferd.daemon.http.user_routes.routes import OwnRoutes
 from tests.fixtures.http_client import TOKENS, write_tokens
 from tests.unit.daemon.fake_http_services import FakeWorker
 

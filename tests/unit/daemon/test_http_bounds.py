@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from daemon.http.admission import ADMISSION, Admission
-from daemon.http.application import AppLimits
-from daemon.http.server import HttpServer
+from inferd.daemon.http.core.admission import ADMISSION, Admission
+from inferd.daemon.http.core.application import AppLimits
+from inferd.daemon.http.core.server import HttpServer
 from tests.unit.daemon.fake_http_services import FakeWorker
 
 BODY_BYTES_MAX = 100_000

@@ -10,14 +10,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from daemon.http.access import Access
-from daemon.http.browsers import LOOPBACK, Hosts, hosts_under
-from daemon.http.model_server import ModelServer
-from daemon.http.own_routes import OwnRoutes
-from daemon.http.routes import access_of
-from daemon.http.tokens import TokensFile
-from daemon.settings import Settings
 from inferd import ModelManager
+from inferd.daemon.http.core.access import Access
+from inferd.daemon.http.core.browsers import LOOPBACK, Hosts, hosts_under
+from inferd.daemon.http.core.tokens import TokensFile
+from inferd.daemon.http.local.model_server import ModelServer
+from inferd.daemon.http.user_routes.routes import OwnRoutes
+from inferd.daemon.http.worker.composition import access_of
+from inferd.daemon.settings.settings import Settings
 from tests.fixtures.http_client import TOKENS, write_tokens
 from tests.unit.daemon.fake_http_services import FakeWorker
 
@@ -101,7 +101,7 @@ async def test_names_of_loopback_are_allowed_with_any_port(client: Client, host:
 
 @pytest.mark.parametrize("host", ["", " ", "a b", "localhost:port", "[::1", "user@localhost", "localhost/x", "1:2:3"])
 def test_what_is_no_host_is_none_of_the_names(host: str) -> None:
-    from daemon.http.browsers import _AUTHORITY
+    from inferd.daemon.http.core.browsers import _AUTHORITY
 
     match = _AUTHORITY.fullmatch(host)
     assert match is None or not LOOPBACK.has(match["host"])

@@ -16,16 +16,16 @@ import pytest
 from aiohttp import ClientPayloadError, ClientSession, web
 from aiohttp.test_utils import unused_port
 
-from daemon.http.application import AppLimits, create_app
-from daemon.http.errors import Respond, UnavailableError
-from daemon.http.forwarding import PARTITIONS, Forwarding
-from daemon.http.jobs import add_jobs
-from daemon.http.peers import FORWARDED
-from daemon.http.server import HttpServer
-from daemon.http.worker_services import StreamsJobs
-from schemas.errors import JobExpiredError, ServerError
-from schemas.headers import Encoding
-from streams.jobs.elsewhere import ElsewhereError
+from inferd.daemon.http.core.application import AppLimits, create_app
+from inferd.daemon.http.core.errors import Respond, UnavailableError
+from inferd.daemon.http.core.peers import FORWARDED
+from inferd.daemon.http.core.server import HttpServer
+from inferd.daemon.http.routes.forwarding import PARTITIONS, Forwarding
+from inferd.daemon.http.routes.jobs import add_jobs
+from inferd.daemon.http.worker.services import StreamsJobs
+from inferd.schemas.errors import JobExpiredError, ServerError
+from inferd.schemas.headers import Encoding
+from inferd.streams.jobs.errors import ElsewhereError
 from tests.unit.daemon.fake_http_services import FakeJobs, FakeWorker
 
 JOB = {"job_id": "j1", "model_id": "churn", "input_batch": [[1], [2], [3]]}

@@ -13,9 +13,9 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from pyarrow import parquet
 
-from daemon.http import jobs_formats
-from daemon.http.errors import NotAcceptableError
-from daemon.http.jobs_formats import accepted_format, csv_pieces, parquet_pieces
+from inferd.daemon.http.core.errors import NotAcceptableError
+from inferd.daemon.http.routes import jobs_formats
+from inferd.daemon.http.routes.jobs_formats import accepted_format, csv_pieces, parquet_pieces
 
 FAILED = {"error": {"code": "invalid_value", "message": 'no, "number"'}}
 

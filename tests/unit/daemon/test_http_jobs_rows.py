@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.http.jobs_upload import AROUND_BYTES, LinePacker, row_messages
-from schemas.errors import InvalidValueError, ModelServingError, TooLargeError
-from schemas.job_codec import decode_job_message
-from schemas.jobs import JobRows
-from schemas.limits import DEFAULT_LIMITS
+from inferd.daemon.http.routes.jobs_upload import AROUND_BYTES, LinePacker, row_messages
+from inferd.schemas.errors import InvalidValueError, ModelServingError, TooLargeError
+from inferd.schemas.jobs.codec import decode_job_message
+from inferd.schemas.jobs.job import JobRows
+from inferd.schemas.limits import DEFAULT_LIMITS
 
 BYTES_MAX = 120
 LIMITS = replace(DEFAULT_LIMITS, message_bytes_max=AROUND_BYTES + BYTES_MAX, job_message_rows_max=9)

@@ -13,8 +13,8 @@ import pytest
 from aiohttp import FormData, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from daemon.http.application import AppLimits
-from daemon.http.uploads import UPLOADS_MAX
+from inferd.daemon.http.core.application import AppLimits
+from inferd.daemon.http.routes.uploads import UPLOADS_MAX
 from tests.unit.daemon.fake_http_services import FakeWorker
 
 Client = TestClient[web.Request, web.Application]

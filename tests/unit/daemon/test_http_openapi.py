@@ -10,13 +10,13 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from openapi_spec_validator import validate
 
-from daemon.http.access import Access
-from daemon.http.application import create_app
-from daemon.http.errors import HTTP_CODES
-from daemon.http.openapi import add_openapi, describe
-from daemon.http.operations import OPERATIONS
-from daemon.http.predictions import add_predictions
-from schemas.errors import CODES
+from inferd.daemon.http.core.access import Access
+from inferd.daemon.http.core.application import create_app
+from inferd.daemon.http.core.errors import HTTP_CODES
+from inferd.daemon.http.routes.openapi import add_openapi, describe
+from inferd.daemon.http.routes.operations import OPERATIONS
+from inferd.daemon.http.routes.predictions import add_predictions
+from inferd.schemas.errors import CODES
 from tests.fixtures.http_fuzz import fuzz_fake
 from tests.unit.daemon.fake_http_services import FakePredictions, FakeWorker
 

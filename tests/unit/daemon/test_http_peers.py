@@ -16,21 +16,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from daemon.http.access import Access
-from daemon.http.application import AppLimits, create_app
-from daemon.http.errors import UnauthorizedError
-from daemon.http.forwarding import JSON_BYTES_MAX, PARTITIONS, Forwarding
-from daemon.http.jobs import add_jobs
-from daemon.http.observation import add_observation
-from daemon.http.peers import FORWARDED, LIFETIME_S, PEER_PATH, SKEW_S, Peers, PeerSecret, add_peer, read_peer_secret
-from daemon.http.server import HttpServer
-from daemon.http.tokens import TokensFile
-from daemon.http.worker_services import StreamsJobs
-from daemon.setting_checks import check_worker
-from daemon.setting_table import SettingsError
-from daemon.settings import Settings
-from daemon.status import StatusBoard
-from schemas.errors import ServerError
+from inferd.daemon.http.core.access import Access
+from inferd.daemon.http.core.application import AppLimits, create_app
+from inferd.daemon.http.core.errors import UnauthorizedError
+from inferd.daemon.http.core.peers import (
+    FORWARDED,
+    LIFETIME_S,
+    PEER_PATH,
+    SKEW_S,
+    Peers,
+    PeerSecret,
+    add_peer,
+    read_peer_secret,
+)
+from inferd.daemon.http.core.server import HttpServer
+from inferd.daemon.http.core.tokens import TokensFile
+from inferd.daemon.http.routes.forwarding import JSON_BYTES_MAX, PARTITIONS, Forwarding
+from inferd.daemon.http.routes.jobs import add_jobs
+from inferd.daemon.http.routes.observation import add_observation
+from inferd.daemon.http.worker.services import StreamsJobs
+from inferd.daemon.settings.checks import check_worker
+from inferd.daemon.settings.settings import Settings
+from inferd.daemon.settings.table import SettingsError
+from inferd.daemon.telemetry.status import StatusBoard
+from inferd.schemas.errors import ServerError
 from tests.fixtures.http_client import TOKENS, write_tokens
 from tests.unit.daemon.test_http_jobs import OwnedJobs, Streams
 

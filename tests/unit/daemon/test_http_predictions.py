@@ -16,11 +16,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.http.application import AppLimits
-from daemon.http.predictions import with_model_id
-from schemas.codec import decode_request
-from schemas.errors import InferenceError, MalformedError, ModelNotReadyError
-from schemas.limits import DEFAULT_LIMITS
+from inferd.daemon.http.core.application import AppLimits
+from inferd.daemon.http.routes.predictions import with_model_id
+from inferd.schemas.codec import decode_request
+from inferd.schemas.errors import InferenceError, MalformedError, ModelNotReadyError
+from inferd.schemas.limits import DEFAULT_LIMITS
 from tests.unit.daemon.fake_http_services import FakeWorker
 
 Client = TestClient[web.Request, web.Application]

@@ -13,14 +13,14 @@ from aiohttp import ClientSession
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.http.access import Access
-from daemon.http.admission import Admission
-from daemon.http.application import AppLimits
-from daemon.http.server import HttpServer
-from daemon.http.shares import Shares
-from daemon.http.tokens import TokensFile
-from daemon.http.uploads import UPLOADS_MAX
-from schemas.errors import QuotaExceededError
+from inferd.daemon.http.core.access import Access
+from inferd.daemon.http.core.admission import Admission
+from inferd.daemon.http.core.application import AppLimits
+from inferd.daemon.http.core.server import HttpServer
+from inferd.daemon.http.core.shares import Shares
+from inferd.daemon.http.core.tokens import TokensFile
+from inferd.daemon.http.routes.uploads import UPLOADS_MAX
+from inferd.schemas.errors import QuotaExceededError
 from tests.fixtures.http_client import TOKENS, write_tokens
 from tests.unit.daemon.fake_http_services import FakeWorker
 

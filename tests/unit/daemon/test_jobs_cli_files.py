@@ -15,17 +15,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.cli.jobs_files import JobRows, json_messages, open_job_rows
-from daemon.cli.jobs_submit import layout_for, parse_deadline, parse_label
-from daemon.row_files.layout import Layout
-from daemon.row_files.ndjson_rows import ndjson_blocks
-from daemon.row_files.options import FileOptions
-from inferd.jobs_packing import PackedRows
-from inferd.model_list import ModelList
-from schemas.errors import InferenceError, MalformedError, SchemaMismatchError, TooLargeError
-from schemas.jobs import JobStatus
-from schemas.models import Alias, AliasKey, Feature, Manifest, SplitShare, VersionKey
-from schemas.requests import ModelReference
+from inferd.daemon.cli.jobs.files import JobRows, json_messages, open_job_rows
+from inferd.daemon.cli.jobs.submit import layout_for, parse_deadline, parse_label
+from inferd.daemon.row_files.layout import Layout
+from inferd.daemon.row_files.ndjson_rows import ndjson_blocks
+from inferd.daemon.row_files.options import FileOptions
+from inferd.jobs.packing import PackedRows
+from inferd.models.model_list import ModelList
+from inferd.schemas.errors import (
+    InferenceError,
+    MalformedError,
+    SchemaMismatchError,
+    TooLargeError,
+)
+from inferd.schemas.jobs.job import JobStatus
+from inferd.schemas.models.model import (
+    Alias,
+    AliasKey,
+    Feature,
+    Manifest,
+    SplitShare,
+    VersionKey,
+)
+from inferd.schemas.requests.request import ModelReference
 
 
 def manifest(*features: Feature, version: int = 1) -> Manifest:

@@ -9,10 +9,16 @@ from pathlib import Path
 import click
 import pytest
 
-from daemon.cli.jobs_output import list_row, open_writer, write_status
-from daemon.cli.jobs_progress import Rate, describe
-from daemon.row_files.options import Format
-from schemas.jobs import ChunkResult, JobError, JobStatus, Missing, RowError
+from inferd.daemon.cli.jobs.output import list_row, open_writer, write_status
+from inferd.daemon.cli.jobs.progress import Rate, describe
+from inferd.daemon.row_files.options import Format
+from inferd.schemas.jobs.job import (
+    ChunkResult,
+    JobError,
+    JobStatus,
+    Missing,
+    RowError,
+)
 
 BAD = RowError(2, "invalid_value", "row 2, feature 'a' is text")
 CHUNKS = [

@@ -16,10 +16,10 @@ from aiokafka.errors import NotEnoughReplicasError, NotLeaderForPartitionError, 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon import logs
-from daemon.log_repeats import KEYS_MAX, MessageKey, RepeatLimiter
-from daemon.printable import printable
-from daemon.settings import LogFormat, LogLevel
+from inferd.daemon.printable import printable
+from inferd.daemon.settings.settings import LogFormat, LogLevel
+from inferd.daemon.telemetry import logs
+from inferd.daemon.telemetry.log_repeats import KEYS_MAX, MessageKey, RepeatLimiter
 
 KEY = MessageKey("lane", "warning", "produce_failed", "topic")
 
@@ -61,13 +61,13 @@ def written(capsys: pytest.CaptureFixture[str]) -> Iterator[Written]:
 
 
 def test_an_event_is_one_json_line(written: Written) -> None:
-    structlog.get_logger("streams.lane").info("model_ready", model="churn", version=2)
+    structlog.get_logger("inferd.streams.lane.lane").info("model_ready", model="churn", version=2)
     (line,) = written.lines
     assert line | {"timestamp": ""} == {
         "timestamp": "",
         "level": "info",
         "event": "model_ready",
-        "logger": "streams.lane",
+        "logger": "inferd.streams.lane.lane",
         "worker": "worker-7",
         "model": "churn",
         "version": 2,
@@ -217,7 +217,7 @@ def test_the_same_message_is_said_once_and_counted(written: Written) -> None:
 
 
 def test_what_changes_to_and_fro_is_said_each_time(written: Written) -> None:
-    log = structlog.get_logger("streams.app")
+    log = structlog.get_logger("inferd.streams.app")
     for phase in ("rebalancing", "running", "running", "rebalancing", "running"):
         log.info("phase", phase=phase)
     assert [line["phase"] for line in written.lines] == ["rebalancing", "running", "rebalancing", "running"]

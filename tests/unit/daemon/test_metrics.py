@@ -7,11 +7,21 @@ from typing import get_args
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from daemon.http.traffic import Traffic
-from daemon.metrics import METRICS, PHASES, STEPS, Metrics
-from daemon.settings import Settings
-from daemon.status import StatusBoard
-from streams.snapshot import DanglingAlias, ModelErrors, Step, StreamsSnapshot
+from inferd.daemon.http.core.traffic import Traffic
+from inferd.daemon.settings.settings import Settings
+from inferd.daemon.telemetry.metrics import (
+    METRICS,
+    PHASES,
+    STEPS,
+    Metrics,
+)
+from inferd.daemon.telemetry.status import StatusBoard
+from inferd.streams.telemetry.snapshot import (
+    DanglingAlias,
+    ModelErrors,
+    Step,
+    StreamsSnapshot,
+)
 from tests.unit.daemon.fake_streams import FakeStreams, cache, histogram, jobs, model, partition, snapshot, tenant
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]

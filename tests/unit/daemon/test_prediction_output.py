@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from daemon.cli.prediction_output import TABLE_ROWS_BUFFERED, row_writer
-from daemon.cli.row_batches import Outcome
-from schemas.errors import InvalidValueError
+from inferd.daemon.cli.predict.output import TABLE_ROWS_BUFFERED, row_writer
+from inferd.daemon.cli.predict.row_batches import Outcome
+from inferd.schemas.errors import InvalidValueError
 
 
 def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:

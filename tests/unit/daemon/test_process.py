@@ -12,18 +12,25 @@ import pytest
 from aiohttp import ClientSession
 from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
 
-from daemon import cluster, process
-from daemon.cluster import BrokerAnswer
-from daemon.errors import BrokerUnreachableError
-from daemon.leave import EXIT_DRAIN_TIMEOUT
-from daemon.process import OnFatal, Parts, WorkerProcess, backoff, is_connection_error, loop_factory
-from daemon.setting_table import SettingsError
-from daemon.settings import Settings
-from daemon.stop_signals import StopSignals
-from schemas.connection import KafkaConnection
-from schemas.errors import ServerError
-from streams.settings import StreamSettings
-from streams.topic_checks import TopicsError
+from inferd.daemon import cluster, process
+from inferd.daemon.cluster import BrokerAnswer
+from inferd.daemon.errors import BrokerUnreachableError
+from inferd.daemon.process import (
+    OnFatal,
+    Parts,
+    WorkerProcess,
+    backoff,
+    is_connection_error,
+    loop_factory,
+)
+from inferd.daemon.settings.settings import Settings
+from inferd.daemon.settings.table import SettingsError
+from inferd.daemon.supervision.exit import EXIT_DRAIN_TIMEOUT
+from inferd.daemon.supervision.stop_signals import StopSignals
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.errors import ServerError
+from inferd.streams.kafka.topic_checks import TopicsError
+from inferd.streams.settings import StreamSettings
 from tests.unit.daemon.fake_streams import FakeStreams, snapshot
 
 DEADLINE_S = 20.0

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon.cli.read_ahead import read_ahead
+from inferd.daemon.cli.read_ahead import read_ahead
 
 
 @pytest.mark.parametrize("ahead", [1, 3, 4_096])

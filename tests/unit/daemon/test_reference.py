@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon.metrics import METRICS
-from daemon.reference import DOCS, PAGES
-from daemon.setting_table import TEST_PREFIX
-from daemon.settings import Settings, settings_table
+from inferd.daemon.reference import DOCS, PAGES
+from inferd.daemon.settings.settings import Settings, settings_table
+from inferd.daemon.settings.table import TEST_PREFIX
+from inferd.daemon.telemetry.metrics import METRICS
 
 ROOT = DOCS.parent
 TELLING_OF_SETTINGS = ("README.md", "Procfile", "Makefile", "docs", "deploy", ".ci")
@@ -18,7 +18,7 @@ TELLING_OF_SETTINGS = ("README.md", "Procfile", "Makefile", "docs", "deploy", ".
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_page_is_current(name: str) -> None:
-    assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name](), "run: python -m daemon.reference"
+    assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name](), "run: python -m inferd.daemon.reference"
 
 
 def test_every_setting_is_in_a_section_that_is_shown() -> None:

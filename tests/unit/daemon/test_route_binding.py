@@ -14,9 +14,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from daemon.http.application import AppLimits, create_app
-from daemon.http.own_routes import OwnRoutes
-from schemas.errors import ModelNotFoundError, ServerError
+from inferd.daemon.http.core.application import AppLimits, create_app
+from inferd.daemon.http.user_routes.routes import OwnRoutes
+from inferd.schemas.errors import ModelNotFoundError, ServerError
 
 Client = TestClient[web.Request, web.Application]
 JSON = "application/json"

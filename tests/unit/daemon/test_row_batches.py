@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.cli.row_batches import Outcome, batches, outcomes_in_order
-from schemas.errors import InferenceError, MalformedError
-from schemas.results import Failure, Prediction, Result
+from inferd.daemon.cli.predict.row_batches import Outcome, batches, outcomes_in_order
+from inferd.schemas.errors import InferenceError, MalformedError
+from inferd.schemas.requests.result import Failure, Prediction, Result
 
 UNREADABLE = MalformedError("line 3: no row")
 

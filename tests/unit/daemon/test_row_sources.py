@@ -19,12 +19,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from daemon.cli.row_sources import open_rows
-from daemon.row_files import source
-from daemon.row_files.layout import Layout
-from daemon.row_files.options import FileOptions, Format
-from schemas.errors import InferenceError, MalformedError, SchemaMismatchError, TooLargeError
-from schemas.models import Feature, Manifest, Preprocess
+from inferd.daemon.cli.predict.row_sources import open_rows
+from inferd.daemon.row_files import source
+from inferd.daemon.row_files.layout import Layout
+from inferd.daemon.row_files.options import FileOptions, Format
+from inferd.schemas.errors import (
+    InferenceError,
+    MalformedError,
+    SchemaMismatchError,
+    TooLargeError,
+)
+from inferd.schemas.models.model import Feature, Manifest, Preprocess
 
 
 def read(

@@ -9,11 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.setting_checks import check_connection, check_worker, worker_warnings
-from daemon.setting_table import SettingsError
-from daemon.settings import Settings, settings_table
-from schemas.limits import LARGEST_JOB_LIMITS, Limits
-from streams.settings import CacheSettings, GroupSettings, LaneSettings, StreamSettings, TopicSettings, TrialSettings
+from inferd.daemon.settings.checks import check_connection, check_worker, worker_warnings
+from inferd.daemon.settings.settings import Settings, settings_table
+from inferd.daemon.settings.table import SettingsError
+from inferd.schemas.limits import LARGEST_JOB_LIMITS, Limits
+from inferd.streams.settings import (
+    CacheSettings,
+    GroupSettings,
+    LaneSettings,
+    StreamSettings,
+    TopicSettings,
+    TrialSettings,
+)
 
 
 def problems(environ: dict[str, str], **flags: str) -> tuple[str, ...]:

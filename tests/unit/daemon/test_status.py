@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.latency import quantiles, since
-from daemon.settings import Settings
-from daemon.status import StatusBoard, peak_bytes, resident_bytes
-from streams.snapshot import LatencySnapshot, StreamsSnapshot
+from inferd.daemon.settings.settings import Settings
+from inferd.daemon.telemetry.latency import quantiles, since
+from inferd.daemon.telemetry.status import StatusBoard, peak_bytes, resident_bytes
+from inferd.streams.telemetry.snapshot import LatencySnapshot, StreamsSnapshot
 from tests.unit.daemon.fake_streams import BOUNDS_S, histogram, model, partition, snapshot, tenant
 
 
@@ -179,7 +179,7 @@ def test_memory_is_told() -> None:
 
 def test_the_memory_of_who_started_the_process_is_not_its_own() -> None:
     large = 512 * 1_048_576
-    child = "from daemon.status import peak_bytes; print(peak_bytes())"
+    child = "from inferd.daemon.telemetry.status import peak_bytes; print(peak_bytes())"
     parent = (
         f"import subprocess, sys; held = b'x' * {large};"
         f"sys.exit(subprocess.run([sys.executable, '-c', {child!r}]).returncode)"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.value_view import BYTES_SHOWN_MAX, view_of
+from inferd.daemon.value_view import BYTES_SHOWN_MAX, view_of
 
 
 def test_json_is_indented() -> None:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon.broker.errors import BrokerStartError
-from daemon.stop_signals import SIGNALS, StopSignals
-from daemon.supervisor import RESTARTS_MAX, SupervisedBroker
-from daemon.watchdog import Watchdog
+from inferd.daemon.broker.errors import BrokerStartError
+from inferd.daemon.supervision.broker_supervisor import RESTARTS_MAX, SupervisedBroker
+from inferd.daemon.supervision.stop_signals import SIGNALS, StopSignals
+from inferd.daemon.supervision.watchdog import Watchdog
 
 DEADLINE_S = 20.0
 

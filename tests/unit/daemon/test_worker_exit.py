@@ -104,12 +104,12 @@ SIGNALLED_WHILE_LOADING = """
 import builtins, os, signal, sys
 import_module = builtins.__import__
 def load(name, *more, **options):
-    if name == "daemon.process":
+    if name == "inferd.daemon.process":
         os.kill(os.getpid(), signal.SIGTERM)
     return import_module(name, *more, **options)
 builtins.__import__ = load
 sys.argv = ["inferd", "worker", "--http-port", "0", "--broker", "127.0.0.1:1"]
-from daemon.cli import main
+from inferd.daemon.cli import main
 main()
 """
 
@@ -196,7 +196,7 @@ def test_a_zombie_leaves_on_waking(worker: Callable[..., Child]) -> None:
 
 
 def test_wrong_settings_are_one_line_each(children: Callable[..., Child]) -> None:
-    child = children("-m", "daemon.cli", "worker", "--rows-max", "0", INFERD_HTTP_PORT="x", INFERD_BROKR="y")
+    child = children("-m", "inferd.daemon.cli", "worker", "--rows-max", "0", INFERD_HTTP_PORT="x", INFERD_BROKR="y")
     assert child.code() == 2
     assert sorted(child.err.splitlines()) == [
         "inferd: --rows-max=0 is not allowed: it must be a whole number from 1 to 10,000,000",
@@ -210,7 +210,7 @@ def test_a_taken_port_is_one_line(children: Callable[..., Child]) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        child = children("-m", "daemon.cli", "worker", INFERD_HTTP_PORT=port)
+        child = children("-m", "inferd.daemon.cli", "worker", INFERD_HTTP_PORT=port)
         assert child.code() == 1
     assert f"inferd: INFERD_HTTP_PORT={port} cannot be used" in child.err
     assert "Traceback" not in child.err

@@ -13,14 +13,14 @@ import sys
 import time
 from collections.abc import Callable
 
-from daemon import cluster
-from daemon.cluster import BrokerAnswer
-from daemon.process import Parts, run_worker
-from daemon.setting_checks import check_worker
-from daemon.settings import Settings
-from schemas.connection import KafkaConnection
-from schemas.errors import ServerError
-from streams.settings import StreamSettings
+from inferd.daemon import cluster
+from inferd.daemon.cluster import BrokerAnswer
+from inferd.daemon.process import Parts, run_worker
+from inferd.daemon.settings.checks import check_worker
+from inferd.daemon.settings.settings import Settings
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.errors import ServerError
+from inferd.streams.settings import StreamSettings
 from tests.unit.daemon.fake_streams import FakeStreams
 
 

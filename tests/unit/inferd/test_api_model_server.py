@@ -26,7 +26,7 @@ from inferd import (
     create_model_server,
     create_realtime_predictor,
 )
-from schemas.errors import ModelServingError
+from inferd.schemas.errors import ModelServingError
 
 TIMEOUT_S = 20.0
 ROW = [1, 2, 3, 4, 5]

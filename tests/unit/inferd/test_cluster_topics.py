@@ -9,9 +9,9 @@ import pytest
 
 from inferd.cluster import Cluster
 from inferd.errors import TopicNotFoundError
-from schemas.connection import KafkaConnection
-from schemas.limits import DEFAULT_LIMITS
-from schemas.topics import TenantTopics
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.topics import TenantTopics
 
 
 class Brokers:

@@ -29,7 +29,7 @@ def test_another_name_is_not() -> None:
 
 
 def test_the_package_alone_loads_nothing() -> None:
-    assert not loaded_by("import inferd") & {"aiokafka", "asyncio", "msgspec", "schemas"}
+    assert not loaded_by("import inferd") & {"aiokafka", "asyncio", "msgspec"}
 
 
 def test_a_client_needs_no_numbers_library() -> None:
@@ -40,8 +40,8 @@ def test_errors_of_kafka_become_typed() -> None:
     from aiokafka import errors as kafka
 
     from inferd.errors import AccessDeniedError, BrokerUnreachableError
-    from schemas.connection import KafkaConnection
-    from schemas.errors import ServerError, TooLargeError
+    from inferd.schemas.connection import KafkaConnection
+    from inferd.schemas.errors import ServerError, TooLargeError
 
     for error, typed in (
         (kafka.KafkaConnectionError("no"), BrokerUnreachableError),

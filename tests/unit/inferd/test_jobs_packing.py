@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.jobs_packing import Packer, packed_rows, rows_message
-from schemas.errors import InvalidValueError, TooLargeError
-from schemas.headers import Encoding
-from schemas.job_codec import decode_job_message, encode_rows
-from schemas.jobs import JobRows
-from schemas.limits import DEFAULT_LIMITS
+from inferd.jobs.packing import Packer, packed_rows, rows_message
+from inferd.schemas.errors import InvalidValueError, TooLargeError
+from inferd.schemas.headers import Encoding
+from inferd.schemas.jobs.codec import decode_job_message, encode_rows
+from inferd.schemas.jobs.job import JobRows
+from inferd.schemas.limits import DEFAULT_LIMITS
 
 VALUES = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False), st.integers(-5, 2**40), st.text(max_size=9), st.none()

@@ -10,10 +10,15 @@ from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-import inferd.jobs_results as module
-from inferd.jobs_results import ChunkIndex, JobRow, rows_of
-from schemas.errors import JobExpiredError
-from schemas.jobs import ChunkOutcome, ChunkResult, JobError, RowError
+import inferd.jobs.results as module
+from inferd.jobs.results import ChunkIndex, JobRow, rows_of
+from inferd.schemas.errors import JobExpiredError
+from inferd.schemas.jobs.job import (
+    ChunkOutcome,
+    ChunkResult,
+    JobError,
+    RowError,
+)
 
 TP = TopicPartition("t", 0)
 

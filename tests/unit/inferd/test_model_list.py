@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from inferd.errors import VersionExistsError
-from inferd.model_list import (
+from inferd.models.model_list import (
     ModelList,
     aliases_to_move,
     check_alias_target,
@@ -15,17 +15,25 @@ from inferd.model_list import (
     keys_to_remove,
     orphaned_parts,
 )
-from schemas.aliases import VersionInUseError
-from schemas.errors import (
+from inferd.schemas.errors import (
     InvalidIdError,
     InvalidValueError,
     TooLargeError,
     VersionNotFoundError,
 )
-from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.model_codec import encode_alias, encode_manifest
-from schemas.models import Alias, AliasKey, ArtifactKey, Feature, Manifest, SplitShare, VersionKey
-from schemas.requests import ModelReference
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.models.aliases import VersionInUseError
+from inferd.schemas.models.codec import encode_alias, encode_manifest
+from inferd.schemas.models.model import (
+    Alias,
+    AliasKey,
+    ArtifactKey,
+    Feature,
+    Manifest,
+    SplitShare,
+    VersionKey,
+)
+from inferd.schemas.requests.request import ModelReference
 
 MODEL = b"a model"
 REFERENCE = ModelReference.parse

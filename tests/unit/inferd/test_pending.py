@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.pending import EARLY_FAILURES_MAX, PendingRequests
-from schemas.requests import check_id
-from schemas.result_codec import decode_result, encode_result
-from schemas.results import Failure, Prediction, Result
+from inferd.predictions.pending import EARLY_FAILURES_MAX, PendingRequests
+from inferd.schemas.requests.request import check_id
+from inferd.schemas.requests.result import Failure, Prediction, Result
+from inferd.schemas.requests.result_codec import decode_result, encode_result
 
 
 def prediction(request_id: str, value: object = 1.0) -> Prediction:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from inferd.pipeline import sent_ahead
+from inferd.predictions.pipeline import sent_ahead
 
 
 class Sender:

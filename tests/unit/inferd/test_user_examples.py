@@ -127,7 +127,12 @@ def test_one_row_is_predicted_with_and_without_a_cache(
 
 
 def test_errors_are_caught_by_their_documented_names(model_manager: inferd.ModelManager) -> None:
-    from inferd import BatchJobError, InferenceError, ModelServingError, create_batch_predictor
+    from inferd import (
+        BatchJobError,
+        InferenceError,
+        ModelServingError,
+        create_batch_predictor,
+    )
 
     predictor = inferd.create_realtime_predictor(model_manager=model_manager)
     with pytest.raises(InferenceError) as refused:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from streams.inference.cache_partition import Change
+from inferd.streams.inference.cache.partition import Change
 
 
 class FakeTable:

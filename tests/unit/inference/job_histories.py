@@ -12,8 +12,15 @@ from concurrent.futures import ProcessPoolExecutor
 from random import Random
 from typing import Any
 
-from schemas.jobs import CancelJob, CloseJob, JobRows, OpenJob, RetryJob, SubmitJob
-from schemas.requests import ModelReference
+from inferd.schemas.jobs.job import (
+    CancelJob,
+    CloseJob,
+    JobRows,
+    OpenJob,
+    RetryJob,
+    SubmitJob,
+)
+from inferd.schemas.requests.request import ModelReference
 from tests.unit.inference.job_reference import TERMINAL, Job, expected
 from tests.unit.inference.job_world import PARTITIONS, World, batch_of
 

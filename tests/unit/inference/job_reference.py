@@ -9,8 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from schemas.errors import InferenceError
-from schemas.jobs import CancelJob, CloseJob, JobRows, OpenJob, RetryJob, SubmitJob
+from inferd.schemas.errors import InferenceError
+from inferd.schemas.jobs.job import (
+    CancelJob,
+    CloseJob,
+    JobRows,
+    OpenJob,
+    RetryJob,
+    SubmitJob,
+)
 
 TERMINAL = ("completed", "completed_with_errors", "failed", "cancelled", "incomplete", "expired")
 

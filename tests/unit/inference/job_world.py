@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from schemas.errors import ModelNotFoundError
-from schemas.job_chunk_codec import (
+from inferd.schemas.errors import ModelNotFoundError
+from inferd.schemas.jobs.chunk_codec import (
     decode_chunk,
     decode_chunk_result,
     decode_outcome,
@@ -21,10 +21,8 @@ from schemas.job_chunk_codec import (
     encode_chunk,
     encode_chunk_result,
 )
-from schemas.job_codec import decode_job_message, encode_rows
-from schemas.job_rows import RowBatch
-from schemas.job_status_codec import encode_status
-from schemas.jobs import (
+from inferd.schemas.jobs.codec import decode_job_message, encode_rows
+from inferd.schemas.jobs.job import (
     TERMINAL,
     Barrier,
     BarrierResult,
@@ -38,12 +36,19 @@ from schemas.jobs import (
     RowError,
     SubmitJob,
 )
-from schemas.limits import Limits
-from schemas.requests import ModelReference, Output
-from streams.inference.job import advance, count, tick, wakes_at
-from streams.inference.job_state import JobState, usage_of
-from streams.inference.job_state_codec import decode_state, encode_state, state_bytes_max
-from streams.inference.job_step import PinnedModel, Step, Terms
+from inferd.schemas.jobs.rows import RowBatch
+from inferd.schemas.jobs.status_codec import encode_status
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests.request import ModelReference, Output
+from inferd.streams.jobs.state.codec import decode_state, encode_state, state_bytes_max
+from inferd.streams.jobs.state.state import JobState, usage_of
+from inferd.streams.jobs.state.step import PinnedModel, Step, Terms
+from inferd.streams.jobs.state.transitions import (
+    advance,
+    count,
+    tick,
+    wakes_at,
+)
 from tests.unit.inference.job_reference import Answered, Passed, Rules, Scored
 
 PARTITIONS = 2

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from schemas.limits import Limits
-from streams.inference import trial_process
+from inferd.schemas.limits import Limits
+from inferd.streams.models.trial import process as trial_process
 
 
 def spin() -> None:

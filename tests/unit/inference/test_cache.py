@@ -14,19 +14,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.models import CacheSpec, Postprocess
-from schemas.requests import OUTPUTS
-from streams.inference import cache as cache_module
-from streams.inference.cache import DIRECT, PredictionCache
-from streams.inference.cache_mapping import MappingPartition
-from streams.inference.catalog import ServedModel
-from streams.inference.features import FeatureSchema
-from streams.inference.lightgbm import LightGBMRuntime
-from streams.inference.manifests import manifest_of
-from streams.inference.micro_batch import CACHE_HIT, CACHE_MISS, Outcome, Work
-from streams.inference.postprocess import compile_postprocess
-from streams.inference.scoring import Scorer
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.models.model import CacheSpec, Postprocess
+from inferd.schemas.requests.request import OUTPUTS
+from inferd.streams.inference.cache import cache as cache_module
+from inferd.streams.inference.cache.cache import DIRECT, PredictionCache
+from inferd.streams.inference.cache.mapping import MappingPartition
+from inferd.streams.inference.catalog import ServedModel
+from inferd.streams.inference.features.matrix import FeatureSchema
+from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
+from inferd.streams.inference.manifests import manifest_of
+from inferd.streams.inference.micro_batch import (
+    CACHE_HIT,
+    CACHE_MISS,
+    Outcome,
+    Work,
+)
+from inferd.streams.inference.postprocess import compile_postprocess
+from inferd.streams.inference.scoring import Scorer
 from tests.fixtures.lane import SumRuntime, sum_model
 from tests.fixtures.scoring import Fetched, catalog_of, finish
 from tests.unit.inference.cache_tables import FakeTable

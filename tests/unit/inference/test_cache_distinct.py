@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from streams.inference import distinct
-from streams.inference.distinct import distinct_rows, first_of_each
+from inferd.streams.inference.cache import distinct
+from inferd.streams.inference.cache.distinct import distinct_rows, first_of_each
 
 SMALL_INTEGERS = st.integers(-2, 2).map(float)
 VALUES = st.one_of(SMALL_INTEGERS, st.floats(allow_nan=True), st.sampled_from([0.0, -0.0, 1e300, 5e-324]))

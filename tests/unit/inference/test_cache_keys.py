@@ -14,11 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.models import CacheSpec, Feature, Manifest, Postprocess, Preprocess
-from schemas.requests import Output
-from streams.inference import cache_keys
-from streams.inference.cache_keys import KEY_BYTES, canonical, key_space, version_prefix
-from streams.inference.lightgbm import LightGBMRuntime
+from inferd.schemas.models.model import (
+    CacheSpec,
+    Feature,
+    Manifest,
+    Postprocess,
+    Preprocess,
+)
+from inferd.schemas.requests.request import Output
+from inferd.streams.inference.cache import keys as cache_keys
+from inferd.streams.inference.cache.keys import (
+    KEY_BYTES,
+    canonical,
+    key_space,
+    version_prefix,
+)
+from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
 from tests.unit.inference.trained_models import KINDS, Trained
 
 MANIFEST = Manifest("m", 1, "lightgbm", "a" * 64, 10, [Feature("x"), Feature("y")], "binary", 1)

@@ -7,9 +7,9 @@ from collections import defaultdict
 import msgspec
 import numpy as np
 
-from schemas.models import CacheSpec
-from streams.inference.cache import PredictionCache
-from streams.inference.cache_partition import CacheCounters, PartitionCache
+from inferd.schemas.models.model import CacheSpec
+from inferd.streams.inference.cache.cache import PredictionCache
+from inferd.streams.inference.cache.partition import CacheCounters, PartitionCache
 from tests.fixtures.lane import sum_model
 from tests.unit.inference.cache_tables import FakeTable
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import cache_policies
-from streams.inference.cache_policy import S3Fifo
+from inferd.streams.inference.cache.policy import S3Fifo
 
 
 def key(number: int) -> bytes:

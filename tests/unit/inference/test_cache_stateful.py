@@ -11,14 +11,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from schemas.limits import DEFAULT_LIMITS
-from schemas.models import CacheSpec, Manifest
-from streams.inference.cache import PredictionCache
-from streams.inference.cache_keys import key_space, version_prefix
-from streams.inference.cache_values import expires_at_ms
-from streams.inference.catalog import ModelCatalog, ServedModel, Version
-from streams.inference.micro_batch import CACHE_HIT, CACHE_MISS
-from streams.inference.scoring import Scorer
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.models.model import CacheSpec, Manifest
+from inferd.streams.inference.cache.cache import PredictionCache
+from inferd.streams.inference.cache.keys import key_space, version_prefix
+from inferd.streams.inference.cache.values import expires_at_ms
+from inferd.streams.inference.catalog import ModelCatalog, ServedModel, Version
+from inferd.streams.inference.micro_batch import CACHE_HIT, CACHE_MISS
+from inferd.streams.inference.scoring import Scorer
 from tests.fixtures.lane import SumRuntime, sum_model
 from tests.fixtures.scoring import Fetched, finish
 from tests.unit.inference.cache_tables import FakeTable

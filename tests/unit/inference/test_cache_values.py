@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.requests import OUTPUTS, Output
-from streams.inference.cache_keys import KEY_BYTES
-from streams.inference.cache_values import ValueLayout, expires_at_ms
-from streams.inference.lightgbm import LightGBMRuntime
+from inferd.schemas.requests.request import OUTPUTS, Output
+from inferd.streams.inference.cache.keys import KEY_BYTES
+from inferd.streams.inference.cache.values import ValueLayout, expires_at_ms
+from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
 from tests.fixtures.lane import SumRuntime
 from tests.unit.inference.trained_models import KINDS, Trained
 

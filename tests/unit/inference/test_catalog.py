@@ -13,10 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import InferenceError, ModelNotFoundError, ModelNotReadyError, VersionNotFoundError
-from schemas.models import Alias, SplitShare
-from schemas.requests import ModelReference
-from streams.inference.catalog import ModelCatalog, ServedModel, Version
+from inferd.schemas.errors import (
+    InferenceError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    VersionNotFoundError,
+)
+from inferd.schemas.models.model import Alias, SplitShare
+from inferd.schemas.requests.request import ModelReference
+from inferd.streams.inference.catalog import ModelCatalog, ServedModel, Version
 from tests.fixtures.lane import sum_model
 
 NAMES, NUMBERS, ALIASES = ("a", "b"), (1, 2, 3), ("champion", "canary")

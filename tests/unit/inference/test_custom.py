@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from schemas.errors import QuotaExceededError
-from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.requests import Output
-from streams.inference.custom import PinnedModelId, plain_value
-from streams.inference.scoring import Scorer
+from inferd.schemas.errors import QuotaExceededError
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.requests.request import Output
+from inferd.streams.inference.scoring import Scorer
+from inferd.streams.inference.user_code import PinnedModelId, plain_value
 from tests.fixtures.lane import sum_model
 from tests.fixtures.scoring import Fetched, catalog_of, finish, score
 

@@ -10,13 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import InferenceError, InvalidValueError, SchemaMismatchError
-from schemas.models import Feature, Manifest, Preprocess
-from schemas.requests import InputData, ListRows, NamedRows, Scalar, TensorRows
-from streams.inference.features import FeatureSchema
-from streams.inference.lightgbm import LightGBMRuntime
-from streams.inference.manifests import manifest_of, reconcile
-from streams.inference.model_file import read_model_file
+from inferd.schemas.errors import InferenceError, InvalidValueError, SchemaMismatchError
+from inferd.schemas.models.model import Feature, Manifest, Preprocess
+from inferd.schemas.requests.request import (
+    InputData,
+    ListRows,
+    NamedRows,
+    Scalar,
+    TensorRows,
+)
+from inferd.streams.inference.features.matrix import FeatureSchema
+from inferd.streams.inference.formats.lightgbm.model_file import read_model_file
+from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
+from inferd.streams.inference.manifests import manifest_of, reconcile
 from tests.unit.inference.trained_models import PandasTrained
 
 NAN = math.nan

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas.errors import (
+from inferd.schemas.errors import (
     ChunkConflictError,
     InvalidValueError,
     JobClosedError,
@@ -18,15 +18,29 @@ from schemas.errors import (
     ModelNotFoundError,
     QuotaExceededError,
 )
-from schemas.job_codec import decode_job_message, encode_rows
-from schemas.jobs import BarrierResult, CancelJob, ChunkOutcome, CloseJob, JobRows, OpenJob, RetryJob, SubmitJob
-from schemas.limits import Limits
-from schemas.requests import ModelReference
-from streams.inference.job import advance, count, tick, wakes_at
-from streams.inference.job_report import status_of
-from streams.inference.job_state import JobState, Usage, usage_of
-from streams.inference.job_state_codec import decode_state, encode_state
-from streams.inference.job_step import PinnedModel, Step, Terms
+from inferd.schemas.jobs.codec import decode_job_message, encode_rows
+from inferd.schemas.jobs.job import (
+    BarrierResult,
+    CancelJob,
+    ChunkOutcome,
+    CloseJob,
+    JobRows,
+    OpenJob,
+    RetryJob,
+    SubmitJob,
+)
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests.request import ModelReference
+from inferd.streams.jobs.state.codec import decode_state, encode_state
+from inferd.streams.jobs.state.report import status_of
+from inferd.streams.jobs.state.state import JobState, Usage, usage_of
+from inferd.streams.jobs.state.step import PinnedModel, Step, Terms
+from inferd.streams.jobs.state.transitions import (
+    advance,
+    count,
+    tick,
+    wakes_at,
+)
 
 DIGEST = "d" * 64
 LIMITS = Limits(job_chunk_rows=2, job_retention_s=100.0, job_open_max_s=10.0, job_deadline_grace_s=1.0)

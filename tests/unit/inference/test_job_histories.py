@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from streams.inference.job_state_codec import decode_state, encode_state, state_bytes_max
+from inferd.streams.jobs.state.codec import decode_state, encode_state, state_bytes_max
 from tests.unit.inference.job_histories import ACTIONS, check, messages_of, run, settle
 from tests.unit.inference.job_world import PARTITIONS, World
 

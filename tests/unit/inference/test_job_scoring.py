@@ -11,20 +11,25 @@ import msgspec
 import numpy as np
 import pytest
 
-from schemas.errors import InvalidValueError, ModelNotReadyError, VersionNotFoundError
-from schemas.headers import Encoding
-from schemas.job_chunk_codec import decode_chunk_result, encode_chunk_result
-from schemas.job_codec import encode_rows
-from schemas.jobs import Chunk, ChunkResult, Source
-from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.requests import ModelReference, Output
-from streams.inference.catalog import ModelCatalog, ServedModel, Version
-from streams.inference.chunk_scoring import ChunkScorer, ChunkWork, ProcessBatch, chunk_work
-from streams.inference.features import FeatureSchema
-from streams.inference.job_models import model_of, pin_model
-from streams.inference.lightgbm import LightGBMRuntime
-from streams.inference.manifests import manifest_of
-from streams.inference.postprocess import compile_postprocess
+from inferd.schemas.errors import InvalidValueError, ModelNotReadyError, VersionNotFoundError
+from inferd.schemas.headers import Encoding
+from inferd.schemas.jobs.chunk_codec import decode_chunk_result, encode_chunk_result
+from inferd.schemas.jobs.codec import encode_rows
+from inferd.schemas.jobs.job import Chunk, ChunkResult, Source
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.requests.request import ModelReference, Output
+from inferd.streams.inference.catalog import ModelCatalog, ServedModel, Version
+from inferd.streams.inference.features.matrix import FeatureSchema
+from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
+from inferd.streams.inference.manifests import manifest_of
+from inferd.streams.inference.postprocess import compile_postprocess
+from inferd.streams.jobs.scoring.pinned_model import model_of, pin_model
+from inferd.streams.jobs.scoring.scoring import (
+    ChunkScorer,
+    ChunkWork,
+    ProcessBatch,
+    chunk_work,
+)
 from tests.fixtures.lane import SumRuntime, sum_model
 from tests.fixtures.scoring import catalog_of
 from tests.unit.inference.trained_models import Trained, matrix

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import MalformedError
-from schemas.jobs import JobError, Missing
-from schemas.limits import DEFAULT_LIMITS, Limits
-from streams.inference.job_chunks import chunks_of
-from streams.inference.job_state import MESSAGE, JobState
-from streams.inference.job_state_codec import decode_state, encode_state, state_bytes_max
+from inferd.schemas.errors import MalformedError
+from inferd.schemas.jobs.job import JobError, Missing
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.streams.jobs.state.chunks import chunks_of
+from inferd.streams.jobs.state.codec import decode_state, encode_state, state_bytes_max
+from inferd.streams.jobs.state.state import MESSAGE, JobState
 
 I64, U64 = st.integers(-1, 2**63 - 1), st.integers(0, 2**64 - 1)
 

@@ -15,11 +15,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from schemas.errors import InternalError, InvalidValueError, ModelNotReadyError, SchemaMismatchError, ServerError
-from schemas.requests import OUTPUTS, Output
-from streams.inference.lightgbm import LightGBMRuntime
-from streams.inference.lightgbm_library import Library, library_path
-from streams.inference.runtime import ModelRuntime
+from inferd.schemas.errors import (
+    InternalError,
+    InvalidValueError,
+    ModelNotReadyError,
+    SchemaMismatchError,
+    ServerError,
+)
+from inferd.schemas.requests.request import OUTPUTS, Output
+from inferd.streams.inference.formats.lightgbm.library import Library, library_path
+from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
+from inferd.streams.inference.runtime import ModelRuntime
 from tests.unit.inference.trained_models import FAST, FEATURES, KINDS, Trained, matrix
 
 Train = Callable[[str], Trained]
@@ -182,7 +188,7 @@ def test_what_the_library_says_is_the_error(trained: Train) -> None:
 
 
 def test_a_file_that_is_read_differently_is_refused(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.inference.lightgbm._Booster.shape", lambda _: (6, 1, 5))
+    monkeypatch.setattr("inferd.streams.inference.formats.lightgbm.runtime._Booster.shape", lambda _: (6, 1, 5))
     with pytest.raises(InternalError, match="LightGBM read"):
         LightGBMRuntime(trained("binary").text)
 
@@ -207,12 +213,12 @@ def test_the_library_is_where_the_package_loads_it_from() -> None:
 
 
 def test_no_package_but_numpy_is_needed() -> None:
-    code = "import sys, streams.inference.lightgbm as m; m.library(); print(*sys.modules)"
+    code = "import sys, inferd.streams.inference.formats.lightgbm.runtime as m; m.library(); print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"lightgbm", "pandas", "scipy", "sklearn", "asyncio"} & set(run.stdout.split())
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.inference.lightgbm_library.find_spec", lambda _: None)
+    monkeypatch.setattr("inferd.streams.inference.formats.lightgbm.library.find_spec", lambda _: None)
     with pytest.raises(ServerError, match="pip install lightgbm"):
         library_path()

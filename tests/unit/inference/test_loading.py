@@ -8,14 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from schemas.errors import InferenceError, SchemaMismatchError
-from schemas.models import Feature
-from schemas.requests import Output
-from streams.inference import loading
-from streams.inference.lightgbm import LightGBMRuntime
-from streams.inference.loading import load_model
-from streams.inference.manifests import manifest_of
-from streams.inference.runtime import Arrays, Matrix
+from inferd.schemas.errors import InferenceError, SchemaMismatchError
+from inferd.schemas.models.model import Feature
+from inferd.schemas.requests.request import Output
+from inferd.streams.inference import loading
+from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
+from inferd.streams.inference.loading import load_model
+from inferd.streams.inference.manifests import manifest_of
+from inferd.streams.inference.runtime import Arrays, Matrix
 from tests.unit.inference.trained_models import Trained
 
 Train = Callable[[str], Trained]

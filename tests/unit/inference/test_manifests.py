@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from schemas.errors import InvalidValueError, MalformedError, SchemaMismatchError
-from schemas.models import Feature, FileCategories, Manifest
-from streams.inference.manifests import manifest_of, reconcile
-from streams.inference.model_file import read_model_file
+from inferd.schemas.errors import InvalidValueError, MalformedError, SchemaMismatchError
+from inferd.schemas.models.model import Feature, FileCategories, Manifest
+from inferd.streams.inference.formats.lightgbm.model_file import read_model_file
+from inferd.streams.inference.manifests import manifest_of, reconcile
 from tests.unit.inference.trained_models import FAST, PandasTrained, Trained, frame
 
 Train = Callable[[str], Trained]

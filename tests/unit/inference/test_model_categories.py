@@ -15,14 +15,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import InvalidValueError, SchemaMismatchError
-from schemas.models import Feature, FileCategories
-from schemas.requests import NamedRows
-from streams.inference.features import FeatureSchema
-from streams.inference.lightgbm import LightGBMRuntime
-from streams.inference.manifests import manifest_of, reconcile
-from streams.inference.model_categories import CategoryLists
-from streams.inference.model_file import read_model_file
+from inferd.schemas.errors import InvalidValueError, SchemaMismatchError
+from inferd.schemas.models.model import Feature, FileCategories
+from inferd.schemas.requests.request import NamedRows
+from inferd.streams.inference.features.categories import CategoryLists
+from inferd.streams.inference.features.matrix import FeatureSchema
+from inferd.streams.inference.formats.lightgbm.model_file import read_model_file
+from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
+from inferd.streams.inference.manifests import manifest_of, reconcile
 
 ROWS = 120
 TRAINING: dict[str, Any] = {

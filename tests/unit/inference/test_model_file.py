@@ -11,11 +11,11 @@ import lightgbm
 import numpy as np
 import pytest
 
-from schemas.errors import MalformedError, TooLargeError
-from schemas.limits import Limits
-from streams.inference.lightgbm import LightGBMRuntime
-from streams.inference.model_file import read_model_file
-from streams.inference.model_trees import DEPTH_MAX
+from inferd.schemas.errors import MalformedError, TooLargeError
+from inferd.schemas.limits import Limits
+from inferd.streams.inference.formats.lightgbm.model_file import read_model_file
+from inferd.streams.inference.formats.lightgbm.model_trees import DEPTH_MAX
+from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
 from tests.unit.inference.trained_models import FAST, KINDS, PandasTrained, Trained, matrix
 
 Train = Callable[[str], Trained]
@@ -285,7 +285,7 @@ def test_size_is_bounded_before_anything_else() -> None:
 
 def test_many_trees_are_taken_in_groups(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = read_model_file(trained("int_coded").text)
-    monkeypatch.setattr("streams.inference.model_file._TREES_TEXT_MAX", 1)
+    monkeypatch.setattr("inferd.streams.inference.formats.lightgbm.model_file._TREES_TEXT_MAX", 1)
     assert read_model_file(trained("int_coded").text) == whole
     damaged = _edit(rb"(Tree=3\n(?:.*\n)*?left_child=)\S+", rb"\g<1>99")(trained("int_coded").text)
     with pytest.raises(MalformedError, match="tree 3 left_child"):

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from schemas.errors import MalformedError, TooLargeError
-from streams.inference.manifests import manifest_of
-from streams.inference.model_file import read_model_file
-from streams.inference.trial import TrialCase, try_models
-from streams.inference.trial_limits import TrialLimits
+from inferd.schemas.errors import MalformedError, TooLargeError
+from inferd.streams.inference.formats.lightgbm.model_file import read_model_file
+from inferd.streams.inference.manifests import manifest_of
+from inferd.streams.inference.trial_limits import TrialLimits
+from inferd.streams.models.trial.trial import TrialCase, try_models
 from tests.unit.inference.trained_models import PandasTrained, Trained
 
 Train = Callable[[str], Trained]

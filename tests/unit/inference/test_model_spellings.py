@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from schemas.errors import TooLargeError
-from schemas.limits import Limits
-from streams.inference import objectives
-from streams.inference.lightgbm import LightGBMRuntime
-from streams.inference.manifests import manifest_of
-from streams.inference.model_file import read_model_file
-from streams.inference.trial import TrialCase, try_models
-from streams.inference.trial_limits import TrialLimits
+from inferd.schemas.errors import TooLargeError
+from inferd.schemas.limits import Limits
+from inferd.streams.inference.formats.lightgbm import objectives
+from inferd.streams.inference.formats.lightgbm.model_file import read_model_file
+from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
+from inferd.streams.inference.manifests import manifest_of
+from inferd.streams.inference.trial_limits import TrialLimits
+from inferd.streams.models.trial.trial import TrialCase, try_models
 from tests.unit.inference.trained_models import FAST, PandasTrained, Trained, matrix
 
 Train = Callable[[str], Trained]

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import ServerError
-from streams.inference import openmp
-from streams.inference.lightgbm_library import Library, library_path
+from inferd.schemas.errors import ServerError
+from inferd.streams.inference.formats.lightgbm import openmp
+from inferd.streams.inference.formats.lightgbm.library import Library, library_path
 from tests.unit.inference.trained_models import FEATURES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only there is a copy carried")
 
 WITHOUT_THE_SYSTEMS = """
 import sys, numpy
-from streams.inference import openmp
+from inferd.streams.inference import openmp
 loads = openmp._loads
 openmp._loads = lambda path: path != openmp._NAME and loads(path)
 openmp.load_openmp()
-from streams.inference.lightgbm import LightGBMRuntime
+from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
 rows = numpy.frombuffer(sys.stdin.buffer.read()).reshape(-1, int(sys.argv[2]))
 runtime = LightGBMRuntime(open(sys.argv[1], "rb").read(), num_threads=2)
 print(runtime.predict(rows, ("prediction",))["prediction"].tobytes().hex())

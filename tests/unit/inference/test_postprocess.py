@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from schemas.errors import InferenceError, InvalidValueError, SchemaMismatchError
-from schemas.models import Feature, Manifest, Postprocess
-from schemas.requests import OUTPUTS
-from streams.inference.lightgbm import LightGBMRuntime
-from streams.inference.postprocess import Postprocessor, compile_postprocess
+from inferd.schemas.errors import InferenceError, InvalidValueError, SchemaMismatchError
+from inferd.schemas.models.model import Feature, Manifest, Postprocess
+from inferd.schemas.requests.request import OUTPUTS
+from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
+from inferd.streams.inference.postprocess import Postprocessor, compile_postprocess
 from tests.unit.inference.trained_models import KINDS, Trained
 
 Train = Callable[[str], Trained]

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.codec import decode_result, encode_result
-from schemas.headers import Encoding
-from schemas.limits import Limits
-from schemas.results import Prediction
-from streams.inference.scoring import Scorer
+from inferd.schemas.codec import decode_result, encode_result
+from inferd.schemas.headers import Encoding
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests.result import Prediction
+from inferd.streams.inference.scoring import Scorer
 from tests.fixtures.lane import sum_model
 from tests.fixtures.scoring import Fetched, catalog_of, score
 

@@ -9,13 +9,13 @@ import msgpack
 import numpy as np
 import pytest
 
-from schemas.codec import encode_result
-from schemas.limits import Limits
-from schemas.results import Prediction
-from streams.inference.catalog import Version
-from streams.inference.encoding import ResultTemplate
-from streams.inference.micro_batch import halve
-from streams.inference.scoring import Scorer
+from inferd.schemas.codec import encode_result
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests.result import Prediction
+from inferd.streams.inference.catalog import Version
+from inferd.streams.inference.encoding import ResultTemplate
+from inferd.streams.inference.micro_batch import halve
+from inferd.streams.inference.scoring import Scorer
 from tests.fixtures.lane import SumRuntime, sum_model
 from tests.fixtures.scoring import Fetched, catalog_of, score
 

@@ -15,14 +15,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas.errors import InternalError, ServerError
-from schemas.models import Feature
-from streams.inference import trial_process
-from streams.inference.confinement import NICENESS, OOM_SCORE
-from streams.inference.manifests import manifest_of
-from streams.inference.trial import TrialCase, try_models
-from streams.inference.trial_limits import TrialLimits
-from streams.inference.trial_process import CaseFile, Verdict
+from inferd.schemas.errors import InternalError, ServerError
+from inferd.schemas.models.model import Feature
+from inferd.streams.inference.manifests import manifest_of
+from inferd.streams.inference.trial_limits import TrialLimits
+from inferd.streams.models.trial import process as trial_process
+from inferd.streams.models.trial.confinement import NICENESS, OOM_SCORE
+from inferd.streams.models.trial.process import CaseFile, Verdict
+from inferd.streams.models.trial.trial import TrialCase, try_models
 from tests.unit.inference.scripted_trial import HANGING_NAME
 from tests.unit.inference.trained_models import KINDS, PandasTrained, Trained
 
@@ -139,7 +139,7 @@ def test_a_trial_stands_back(starts: list[Any]) -> None:
 
 WORKER = """
 import sys
-from streams.inference.trial import TrialCase, try_models
+from inferd.streams.models.trial.trial import TrialCase, try_models
 try_models([TrialCase(b"say who and hang")], child=("-m", "tests.unit.inference.scripted_trial"))
 """
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from schemas.requests import ID_PATTERN
-from streams.inference.vectorised import gather, row_header, valid_ids
+from inferd.schemas.requests.request import ID_PATTERN
+from inferd.streams.inference.features.vectorised import gather, row_header, valid_ids
 from tests.fixtures.lane import SumRuntime, sum_model
 from tests.fixtures.scoring import both, catalog_of, score
 

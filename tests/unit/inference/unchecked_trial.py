@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from schemas.limits import Limits
-from streams.inference import trial_process
-from streams.inference.lightgbm import _Booster
-from streams.inference.lightgbm_library import library
+from inferd.schemas.limits import Limits
+from inferd.streams.inference.formats.lightgbm.library import library
+from inferd.streams.inference.formats.lightgbm.runtime import _Booster
+from inferd.streams.models.trial import process as trial_process
 
 
 def load_unchecked(case: trial_process.CaseFile, limits: Limits) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgpack
 
-from schemas.headers import Encoding
-from schemas.limits import Limits
+from inferd.schemas.headers import Encoding
+from inferd.schemas.limits import Limits
 from tests.unit.schemas.reference import DTYPES, OUTPUTS
 
 SMALL = Limits(rows_max=20, features_max=40, values_max=200, string_chars_max=50)

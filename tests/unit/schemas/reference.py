@@ -10,8 +10,8 @@ from typing import Any
 
 import msgpack
 
-from schemas.headers import Encoding
-from schemas.limits import Limits
+from inferd.schemas.headers import Encoding
+from inferd.schemas.limits import Limits
 
 SCALARS = (float, int, bool, str, type(None))
 OUTPUTS = ("prediction", "probabilities", "raw", "contributions", "leaves")

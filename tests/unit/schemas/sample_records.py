@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from schemas.dead_letters import DeadLetter
-from schemas.models import Alias, CacheSpec, Feature, Manifest, Postprocess, Preprocess, SplitShare
-from schemas.results import Failure, Prediction, Result
+from inferd.schemas.dead_letters import DeadLetter
+from inferd.schemas.models.model import (
+    Alias,
+    CacheSpec,
+    Feature,
+    Manifest,
+    Postprocess,
+    Preprocess,
+    SplitShare,
+)
+from inferd.schemas.requests.result import Failure, Prediction, Result
 
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 

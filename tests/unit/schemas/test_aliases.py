@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.aliases import (
+from inferd.schemas.errors import InvalidValueError
+from inferd.schemas.models.aliases import (
     label,
     labels_of,
     main_version,
@@ -16,9 +17,8 @@ from schemas.aliases import (
     shares,
     versions_named,
 )
-from schemas.errors import InvalidValueError
-from schemas.manifest_checks import check_alias
-from schemas.models import Alias, SplitShare
+from inferd.schemas.models.manifest_checks import check_alias
+from inferd.schemas.models.model import Alias, SplitShare
 
 VERSIONS = st.integers(1, 6)
 SPLITS = st.dictionaries(VERSIONS, st.floats(0.01, 100), min_size=1, max_size=5).map(

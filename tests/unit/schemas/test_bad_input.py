@@ -8,11 +8,11 @@ from typing import Any
 import msgpack
 import pytest
 
-from schemas.codec import decode_request, request_identity
-from schemas.errors import InferenceError
-from schemas.headers import Encoding
-from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.requests import NamedRows
+from inferd.schemas.codec import decode_request, request_identity
+from inferd.schemas.errors import InferenceError
+from inferd.schemas.headers import Encoding
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.requests.request import NamedRows
 
 LIMIT = DEFAULT_LIMITS.message_bytes_max
 

@@ -18,14 +18,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.jobs_packing import packed_rows
-from schemas import frames
-from schemas.client_input import json_input, wire_input
-from schemas.errors import InvalidValueError
-from schemas.job_codec import decode_job_message, encode_rows
-from schemas.jobs import JobRows
-from schemas.limits import DEFAULT_LIMITS
-from schemas.request_codec import encode_request
+from inferd.jobs.packing import packed_rows
+from inferd.schemas.errors import InvalidValueError
+from inferd.schemas.jobs.codec import decode_job_message, encode_rows
+from inferd.schemas.jobs.job import JobRows
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.requests import frames
+from inferd.schemas.requests.client_input import json_input, wire_input
+from inferd.schemas.requests.codec import encode_request
 
 ROW: list[Any] = [np.str_("pro"), np.float64(1.5), np.int64(2**60), np.bool_(True), Decimal("1.25"), pd.NA, pd.NaT]
 PLAIN: list[Any] = ["pro", 1.5, 2**60, True, 1.25, None, None]

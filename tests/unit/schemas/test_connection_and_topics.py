@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from schemas.connection import KafkaConnection
-from schemas.errors import InvalidIdError
-from schemas.requests import ModelReference, default_id
-from schemas.topics import STREAMS, TenantTopics
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.errors import InvalidIdError
+from inferd.schemas.requests.request import ModelReference, default_id
+from inferd.schemas.topics import STREAMS, TenantTopics
 
 
 def test_topics_of_a_tenant() -> None:

@@ -7,10 +7,10 @@ import tracemalloc
 
 import pytest
 
-from schemas.codec import decode_manifest, decode_request, decode_result
-from schemas.errors import InferenceError
-from schemas.headers import Encoding, parse_headers
-from schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.codec import decode_manifest, decode_request, decode_result
+from inferd.schemas.errors import InferenceError
+from inferd.schemas.headers import Encoding, parse_headers
+from inferd.schemas.limits import DEFAULT_LIMITS
 
 SIZE = DEFAULT_LIMITS.message_bytes_max - 100
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import (
+from inferd.schemas.errors import (
     CODES,
     MESSAGE_CHARS_MAX,
     BatchJobError,
@@ -34,7 +34,12 @@ def test_the_documented_table_is_the_code_table() -> None:
 
 def test_the_module_prints_the_table() -> None:
     printed = subprocess.run(
-        [sys.executable, "-m", "schemas.errors"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-m", "inferd.schemas.errors"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
     )
     assert printed.stdout == code_table()
 
@@ -48,7 +53,7 @@ def _subclasses(cls: type[ModelServingError]) -> set[type[ModelServingError]]:
 
 
 def test_every_class_of_the_contract_has_one_code() -> None:
-    ours = {cls for cls in _subclasses(ModelServingError) if cls.__module__ == "schemas.errors"}
+    ours = {cls for cls in _subclasses(ModelServingError) if cls.__module__ == "inferd.schemas.errors"}
     assert ours - {ModelServingError, ServerError, BatchJobError, InferenceError} == set(CODES.values())
 
 

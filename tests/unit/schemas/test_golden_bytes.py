@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from schemas.codec import (
+from inferd.schemas.codec import (
     decode_alias,
     decode_manifest,
     decode_request,
@@ -18,12 +18,17 @@ from schemas.codec import (
     encode_request,
     encode_result,
 )
-from schemas.dead_letters import DeadLetter
-from schemas.headers import Encoding
-from schemas.limits import DEFAULT_LIMITS
-from schemas.models import Alias, Feature, Manifest
-from schemas.requests import InputData, ListRows, NamedRows, TensorRows
-from schemas.results import Prediction
+from inferd.schemas.dead_letters import DeadLetter
+from inferd.schemas.headers import Encoding
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.models.model import Alias, Feature, Manifest
+from inferd.schemas.requests.request import (
+    InputData,
+    ListRows,
+    NamedRows,
+    TensorRows,
+)
+from inferd.schemas.requests.result import Prediction
 from tests.unit.schemas.sample_records import ALIAS, DEAD_LETTER, MANIFEST, RESULTS, SHA256
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.codec import (
+from inferd.schemas.codec import (
     decode_job_message,
     encode_cancel,
     encode_close,
@@ -22,11 +22,10 @@ from schemas.codec import (
     encode_rows,
     encode_submit,
 )
-from schemas.errors import InferenceError, InvalidIdError, InvalidValueError
-from schemas.headers import Encoding
-from schemas.job_codec import rows_of
-from schemas.job_rows import row_batch, row_stride
-from schemas.jobs import (
+from inferd.schemas.errors import InferenceError, InvalidIdError, InvalidValueError
+from inferd.schemas.headers import Encoding
+from inferd.schemas.jobs.codec import rows_of
+from inferd.schemas.jobs.job import (
     CancelJob,
     CloseJob,
     JobRows,
@@ -36,9 +35,10 @@ from schemas.jobs import (
     check_job_id,
     chunk_key,
 )
-from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.requests import ModelReference
-from schemas.strict_msgpack import header
+from inferd.schemas.jobs.rows import row_batch, row_stride
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.requests.request import ModelReference
+from inferd.schemas.strict.msgpack import header
 from tests.unit.schemas.mutation import mutated
 
 ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas.codec import (
+from inferd.schemas.codec import (
     decode_chunk,
     decode_chunk_result,
     decode_job_message,
@@ -26,9 +26,9 @@ from schemas.codec import (
     encode_status,
     encode_submit,
 )
-from schemas.errors import InferenceError
-from schemas.headers import Encoding
-from schemas.jobs import (
+from inferd.schemas.errors import InferenceError
+from inferd.schemas.headers import Encoding
+from inferd.schemas.jobs.job import (
     Barrier,
     BarrierResult,
     Chunk,
@@ -40,7 +40,7 @@ from schemas.jobs import (
     RowError,
     Source,
 )
-from schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.limits import DEFAULT_LIMITS
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire" / "jobs.json"
 ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas.codec import (
+from inferd.schemas.codec import (
     check_manifest,
     check_manifest_key,
     decode_alias,
@@ -14,10 +14,10 @@ from schemas.codec import (
     encode_alias,
     encode_manifest,
 )
-from schemas.errors import InferenceError
-from schemas.headers import Encoding
-from schemas.limits import DEFAULT_LIMITS, Limits
-from schemas.models import (
+from inferd.schemas.errors import InferenceError
+from inferd.schemas.headers import Encoding
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.models.model import (
     Alias,
     AliasKey,
     ArtifactKey,

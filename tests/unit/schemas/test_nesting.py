@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.http.jobs import submission
-from daemon.http.jobs_upload import LinePacker
-from schemas.codec import decode_job_message, decode_request, decode_result
-from schemas.errors import InferenceError
-from schemas.headers import Encoding
-from schemas.limits import DEFAULT_LIMITS
-from schemas.nesting import NESTING_MAX, nested_deeper
-from streams.inference.custom import plain_value
+from inferd.daemon.http.routes.jobs import submission
+from inferd.daemon.http.routes.jobs_upload import LinePacker
+from inferd.schemas.codec import decode_job_message, decode_request, decode_result
+from inferd.schemas.errors import InferenceError
+from inferd.schemas.headers import Encoding
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.strict.nesting import NESTING_MAX, nested_deeper
+from inferd.streams.inference.user_code import plain_value
 
 # No Python raises RecursionError at the first of these, and each one does at the last.
 DEPTHS = (100, 1_500, 12_000)

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from schemas.codec import (
+from inferd.schemas.codec import (
     DECODE_ERRORS,
     check_envelope,
     decode_envelope,
@@ -22,11 +22,18 @@ from schemas.codec import (
     has_each_key_once,
     request_identity,
 )
-from schemas.errors import InferenceError, InvalidIdError, InvalidValueError
-from schemas.headers import Encoding
-from schemas.limits import DEFAULT_LIMITS
-from schemas.requests import InputData, ListRows, ModelReference, NamedRows, PredictionRequest, TensorRows
-from schemas.tensors import ITEM_BYTES
+from inferd.schemas.errors import InferenceError, InvalidIdError, InvalidValueError
+from inferd.schemas.headers import Encoding
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.requests.request import (
+    InputData,
+    ListRows,
+    ModelReference,
+    NamedRows,
+    PredictionRequest,
+    TensorRows,
+)
+from inferd.schemas.requests.tensors import ITEM_BYTES
 from tests.unit.schemas.reference import same
 
 ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
@@ -150,7 +157,7 @@ class TestEnvelope:
             decode_msgpack_envelope(value)
 
     def test_errors_of_the_decoder_that_are_told_apart_by_their_words(self) -> None:
-        """`schemas.row_decoders` and `schemas.envelope` know these by how msgspec words them."""
+        """`row_decoders` and `envelope` know these by how msgspec words them."""
         for type_, raw, words in (
             (list[float | int], b"[1e400]", "Number out of range"),
             (list[float | int], b"[" + b"1" * 5_000 + b"]", "Integer value out of range"),

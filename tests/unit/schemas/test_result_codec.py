@@ -6,11 +6,11 @@ from typing import Any
 import msgpack
 import pytest
 
-from schemas.codec import decode_result, encode_result
-from schemas.errors import InferenceError, SchemaMismatchError
-from schemas.headers import Encoding
-from schemas.limits import Limits
-from schemas.results import Failure, Prediction
+from inferd.schemas.codec import decode_result, encode_result
+from inferd.schemas.errors import InferenceError, SchemaMismatchError
+from inferd.schemas.headers import Encoding
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests.result import Failure, Prediction
 
 ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
 PREDICTION: dict[str, Any] = {"id": "a", "model_id": "m", "version": 1, "digest": "d", "prediction": 1.5}

@@ -9,11 +9,18 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import dead_letters
-from schemas.dead_letters import FIELDS, OMITTED, OWN_BYTES_MAX, PREFIX, DeadLetter, check_keepable
-from schemas.errors import MalformedError, TooLargeError
-from schemas.limits import Limits
-from schemas.record_size import record_bytes
+from inferd.schemas import dead_letters
+from inferd.schemas.dead_letters import (
+    FIELDS,
+    OMITTED,
+    OWN_BYTES_MAX,
+    PREFIX,
+    DeadLetter,
+    check_keepable,
+)
+from inferd.schemas.errors import MalformedError, TooLargeError
+from inferd.schemas.limits import Limits
+from inferd.schemas.record_size import record_bytes
 from tests.unit.schemas.sample_records import DEAD_LETTER
 
 header_names = st.one_of(st.text(max_size=10), st.sampled_from([PREFIX + field for field in (*FIELDS, "other")]))

@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import InferenceError
-from schemas.headers import CARRIED_BYTES_MAX, NO_HEADERS, RequestHeaders, parse_headers, readable_headers
-from schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.errors import InferenceError
+from inferd.schemas.headers import (
+    CARRIED_BYTES_MAX,
+    NO_HEADERS,
+    RequestHeaders,
+    parse_headers,
+    readable_headers,
+)
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 
 
 def parse(*headers: tuple[str, bytes | None]) -> RequestHeaders:

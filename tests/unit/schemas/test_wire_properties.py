@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from schemas.codec import (
+from inferd.schemas.codec import (
     decode_alias,
     decode_manifest,
     decode_request,
@@ -26,11 +26,11 @@ from schemas.codec import (
     encode_result,
     request_identity,
 )
-from schemas.errors import InferenceError
-from schemas.headers import Encoding
-from schemas.limits import DEFAULT_LIMITS
-from schemas.requests import InputData, PredictionRequest, TensorRows
-from schemas.results import Prediction
+from inferd.schemas.errors import InferenceError
+from inferd.schemas.headers import Encoding
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.requests.request import InputData, PredictionRequest, TensorRows
+from inferd.schemas.requests.result import Prediction
 from tests.unit.schemas import reference
 from tests.unit.schemas.mutation import JSON_PARTS, MSGPACK_PARTS, SMALL, mutated, request_bytes
 from tests.unit.schemas.sample_records import ALIAS, MANIFEST, RESULTS

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streams.serving.model_manager import ModelManager
+from inferd.streams.serving.model_manager import ModelManager
 
 FEATURES = 5
 FAST: dict[str, Any] = {"verbosity": -1, "num_leaves": 7, "min_data_in_leaf": 5, "num_threads": 1, "seed": 7}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import (
+from inferd.schemas.errors import (
     BatchJobError,
     InferenceError,
     InvalidIdError,
@@ -25,11 +25,11 @@ from schemas.errors import (
     SchemaMismatchError,
     TooLargeError,
 )
-from schemas.limits import Limits
-from streams.serving.batch_predictor import BatchPredictor
-from streams.serving.local_jobs import Kept
-from streams.serving.model_manager import ModelManager
-from streams.serving.row_outcomes import row_outcomes
+from inferd.schemas.limits import Limits
+from inferd.streams.serving.batch_predictor import BatchPredictor
+from inferd.streams.serving.local_jobs import Kept
+from inferd.streams.serving.model_manager import ModelManager
+from inferd.streams.serving.row_outcomes import row_outcomes
 from tests.unit.serving.conftest import SaveModel, expected, matrix
 
 DEADLINE_S = 10.0

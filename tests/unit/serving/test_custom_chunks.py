@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from schemas.job_chunk_codec import decode_chunk_result
-from schemas.jobs import Chunk, ChunkResult
-from schemas.limits import DEFAULT_LIMITS
-from streams.inference.catalog import ModelCatalog
-from streams.inference.chunk_scoring import ChunkScorer, ChunkWork
-from streams.serving.batch_predictor import BatchPredictor
-from streams.serving.custom import Custom
+from inferd.schemas.jobs.chunk_codec import decode_chunk_result
+from inferd.schemas.jobs.job import Chunk, ChunkResult
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.streams.inference.catalog import ModelCatalog
+from inferd.streams.jobs.scoring.scoring import ChunkScorer, ChunkWork
+from inferd.streams.serving.batch_predictor import BatchPredictor
+from inferd.streams.serving.custom import Custom
 from tests.fixtures.lane import sum_model
 from tests.fixtures.scoring import catalog_of
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.aliases import VersionInUseError
-from schemas.errors import (
+from inferd.schemas.errors import (
     InferenceError,
     InternalError,
     InvalidIdError,
@@ -20,12 +19,13 @@ from schemas.errors import (
     TooLargeError,
     VersionNotFoundError,
 )
-from schemas.limits import Limits
-from schemas.models import Alias, Manifest, SplitShare
-from streams.inference.catalog import ServedModel
-from streams.inference.loading import load_model
-from streams.serving import directory_catalog
-from streams.serving.model_manager import ModelManager
+from inferd.schemas.limits import Limits
+from inferd.schemas.models.aliases import VersionInUseError
+from inferd.schemas.models.model import Alias, Manifest, SplitShare
+from inferd.streams.inference.catalog import ServedModel
+from inferd.streams.inference.loading import load_model
+from inferd.streams.serving import directory_catalog
+from inferd.streams.serving.model_manager import ModelManager
 from tests.unit.serving.conftest import SaveModel
 
 

@@ -13,22 +13,22 @@ import msgspec
 import numpy as np
 import pytest
 
-from schemas.errors import InvalidValueError, ServerError
-from schemas.job_chunk_codec import decode_chunk_result
-from schemas.jobs import Chunk
-from schemas.limits import DEFAULT_LIMITS
-from schemas.requests import ModelReference
-from streams.batch_scoring import BatchScoring
-from streams.inference.catalog import ModelCatalog
-from streams.inference.chunk_scoring import ChunkScorer, ChunkWork
-from streams.inference.job_models import pin_model
-from streams.inference.own_models import own_digest
-from streams.inference.scoring import Scorer
-from streams.measure import LaneMeasures
-from streams.pace import Pace
-from streams.serving.custom import Custom
-from streams.serving.realtime_predictor import RealtimePredictor
-from streams.settings import LaneSettings
+from inferd.schemas.errors import InvalidValueError, ServerError
+from inferd.schemas.jobs.chunk_codec import decode_chunk_result
+from inferd.schemas.jobs.job import Chunk
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.requests.request import ModelReference
+from inferd.streams.inference.catalog import ModelCatalog
+from inferd.streams.inference.own_models import own_digest
+from inferd.streams.inference.scoring import Scorer
+from inferd.streams.jobs.scoring.pinned_model import pin_model
+from inferd.streams.jobs.scoring.scoring import ChunkScorer, ChunkWork
+from inferd.streams.requests.batch_scoring import BatchScoring
+from inferd.streams.requests.batch_sizing import Pace
+from inferd.streams.serving.custom import Custom
+from inferd.streams.serving.realtime_predictor import RealtimePredictor
+from inferd.streams.settings import LaneSettings
+from inferd.streams.telemetry.measure import LaneMeasures
 from tests.fixtures.lane import sum_model
 from tests.fixtures.scoring import Fetched, catalog_of, score
 

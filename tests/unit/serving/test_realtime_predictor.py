@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from schemas.errors import (
+from inferd.schemas.errors import (
     InferenceError,
     InvalidIdError,
     InvalidValueError,
@@ -18,13 +18,13 @@ from schemas.errors import (
     SchemaMismatchError,
     ServerError,
 )
-from schemas.models import Alias, SplitShare
-from schemas.requests import Output
-from streams.inference.custom import PinnedModelId
-from streams.inference.runtime import Arrays, Matrix
-from streams.serving.batch_predictor import BatchPredictor
-from streams.serving.model_manager import ModelManager
-from streams.serving.realtime_predictor import RealtimePredictor
+from inferd.schemas.models.model import Alias, SplitShare
+from inferd.schemas.requests.request import Output
+from inferd.streams.inference.runtime import Arrays, Matrix
+from inferd.streams.inference.user_code import PinnedModelId
+from inferd.streams.serving.batch_predictor import BatchPredictor
+from inferd.streams.serving.model_manager import ModelManager
+from inferd.streams.serving.realtime_predictor import RealtimePredictor
 from tests.unit.inference.trained_models import train_on_frame
 from tests.unit.serving.conftest import SaveModel, expected, matrix
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from schemas.connection import KafkaConnection
-from streams import admission as admission_module
-from streams.admission import MODELS_UNREAD, Admission
-from streams.rights import Right, describe_missing, worker_rights
-from streams.settings import StreamSettings
-from streams.topics import TopicsError, TopicState
+from inferd.schemas.connection import KafkaConnection
+from inferd.streams import admission as admission_module
+from inferd.streams.admission import MODELS_UNREAD, Admission
+from inferd.streams.kafka.rights import Right, describe_missing, worker_rights
+from inferd.streams.kafka.topics import TopicsError, TopicState
+from inferd.streams.settings import StreamSettings
 
 A_TOPICS = {f"ns.a.{stream}" for stream in ("requests", "jobs", "job-chunks", "job-results")}
 B_TOPICS = {topic.replace(".a.", ".b.") for topic in A_TOPICS}

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import MalformedError, ServerError, TooLargeError
-from schemas.limits import Limits
-from schemas.models import ArtifactKey
-from streams.artifacts import ABANDONED_S, ArtifactStore
+from inferd.schemas.errors import MalformedError, ServerError, TooLargeError
+from inferd.schemas.limits import Limits
+from inferd.schemas.models.model import ArtifactKey
+from inferd.streams.models.artifact_store import ABANDONED_S, ArtifactStore
 
 LIMITS = Limits(artifact_bytes_max=1_000, artifact_part_bytes_max=100)
 DATA = bytes(range(256)) + b"the end"

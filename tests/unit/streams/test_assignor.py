@@ -15,10 +15,10 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.connection import KafkaConnection
-from streams.app import create_app
-from streams.assignor import LaneAssignor
-from streams.settings import StreamSettings, TopicSettings
+from inferd.schemas.connection import KafkaConnection
+from inferd.streams.app import create_app
+from inferd.streams.group.assignor import LaneAssignor
+from inferd.streams.settings import StreamSettings, TopicSettings
 
 JOBS = [f"inferd.default.{stream}" for stream in ("jobs", "job-results", "job-chunks")]
 TOPICS = ["inferd.default.requests", *JOBS]

@@ -7,7 +7,15 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.attempts import FAILURES_MAX, FORGET_S, JITTER, PAUSE_S_MAX, PAUSE_S_MIN, Attempts, Target
+from inferd.streams.connection.attempts import (
+    FAILURES_MAX,
+    FORGET_S,
+    JITTER,
+    PAUSE_S_MAX,
+    PAUSE_S_MIN,
+    Attempts,
+    Target,
+)
 
 HERE = Target("kafka", 9092, (("kafka", 9092),), "PLAINTEXT", None, ())
 REFUSED = ConnectionRefusedError()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import streams
-from streams.callbacks import when_done
+import inferd
+from inferd.streams.tasks.callbacks import when_done
 
 
 async def test_what_a_callback_raises_is_passed_on() -> None:
@@ -37,11 +37,11 @@ async def test_a_callback_that_returns_passes_nothing_on() -> None:
 @pytest.mark.parametrize("package", ["streams", "daemon", "schemas"])
 def test_no_other_module_of_the_worker_adds_callbacks(package: str) -> None:
     """asyncio only logs what a plain callback raises."""
-    root = Path(streams.__file__).parent.parent / package
+    root = Path(inferd.__file__).parent / package
     adding = [
         path.relative_to(root.parent).as_posix()
         for path in root.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) and node.attr == "add_done_callback"
     ]
-    assert adding == (["streams/callbacks.py"] if package == "streams" else [])
+    assert adding == (["streams/tasks/callbacks.py"] if package == "streams" else [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from streams.cancelling import cancelled
+from inferd.streams.tasks.cancel_all import cancelled
 
 
 async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:

@@ -18,10 +18,11 @@ from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 from aiokafka.protocol.metadata import MetadataRequest
 
-from schemas.connection import KafkaConnection
-from streams import connections
-from streams.attempts import Attempts
-from streams.unreachable import Reason
+import inferd
+from inferd.schemas.connection import KafkaConnection
+from inferd.streams.connection import clients as connections
+from inferd.streams.connection.attempts import Attempts
+from inferd.streams.connection.unreachable import Reason
 
 Make = Callable[[], asyncio.AbstractEventLoop]
 
@@ -320,7 +321,7 @@ async def test_a_fetcher_closes_although_its_broker_is_away() -> None:
 
 def test_every_client_of_ours_has_these_options() -> None:
     """aiokafka's options alone would make a client that never finds brokers that moved."""
-    root = Path(connections.__file__).parent.parent
+    root = Path(inferd.__file__).resolve().parents[1]
     sources = [path for name in ("daemon", "inferd", "streams") for path in (root / name).rglob("*.py")]
     users = {path.name for path in sources if ".aiokafka_options()" in path.read_text(encoding="utf-8")}
-    assert users == {"connections.py"}
+    assert users == {"clients.py"}

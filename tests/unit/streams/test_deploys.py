@@ -15,17 +15,22 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 from structlog.testing import capture_logs
 
-from schemas.codec import decode_manifest, encode_manifest
-from schemas.errors import ModelNotFoundError, ModelNotReadyError, SchemaMismatchError, ServerError
-from schemas.limits import Limits
-from schemas.models import Alias, SplitShare
-from schemas.topics import Stream
-from streams import deploys as deploys_module
-from streams import rollout
-from streams.artifacts import ArtifactStore
-from streams.inference.loading import load_model
-from streams.inference.trial import try_models
-from streams.settings import TrialSettings
+from inferd.schemas.codec import decode_manifest, encode_manifest
+from inferd.schemas.errors import (
+    ModelNotFoundError,
+    ModelNotReadyError,
+    SchemaMismatchError,
+    ServerError,
+)
+from inferd.schemas.limits import Limits
+from inferd.schemas.models.model import Alias, SplitShare
+from inferd.schemas.topics import Stream
+from inferd.streams.inference.loading import load_model
+from inferd.streams.models import follower as deploys_module
+from inferd.streams.models import loader as rollout
+from inferd.streams.models.artifact_store import ArtifactStore
+from inferd.streams.models.trial.trial import try_models
+from inferd.streams.settings import TrialSettings
 from tests.fixtures.models import Followed, digest_of, load_sum, manifest_for
 from tests.fixtures.workers import TrainedModel
 

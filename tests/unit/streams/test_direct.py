@@ -10,11 +10,11 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from schemas.connection import KafkaConnection
-from schemas.errors import ModelNotReadyError, QuotaExceededError
-from streams.app import Streams
-from streams.direct import DirectRequest, DirectRequests
-from streams.settings import StreamSettings
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.errors import ModelNotReadyError, QuotaExceededError
+from inferd.streams.app import Streams
+from inferd.streams.http_requests import DirectRequest, DirectRequests
+from inferd.streams.settings import StreamSettings
 from tests.fixtures.lane import Bench, request
 
 VALUE = cast(bytes, request(0).value)

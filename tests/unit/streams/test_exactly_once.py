@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from aiokafka.errors import LeaderNotAvailableError, ProducerFenced
 
-from streams.commit import ExactlyOnce
-from streams.transactions import Ending
+from inferd.streams.kafka.transactions import Ending
+from inferd.streams.lane.guarantees import ExactlyOnce
 from tests.fixtures.lane import DEAD_LETTERS, REQUESTS, RESULTS, Bench, request, tp
 
 pytestmark = pytest.mark.parametrize("bench", [ExactlyOnce], indirect=True, ids=["exactly_once"])

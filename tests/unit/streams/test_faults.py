@@ -7,7 +7,7 @@ from asyncio import IncompleteReadError
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, TopicAuthorizationFailedError
 
-from streams.faults import cause, describe
+from inferd.streams.lane.backoff import cause, describe
 
 
 @pytest.mark.parametrize(

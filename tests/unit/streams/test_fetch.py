@@ -29,12 +29,18 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.threads import QueueServiceThread, ServiceThread
 
-from schemas.connection import KafkaConnection
-from streams import fetch as fetch_module
-from streams.app import create_app
-from streams.fetch import FETCH_MAX_WAIT_MS, WAIT_WHILE_FULL_S, LaneApp, LaneConsumer, LoopConsumerThread
-from streams.record_batches import UnreadableLogError
-from streams.settings import GroupSettings, LaneSettings, StreamSettings
+from inferd.schemas.connection import KafkaConnection
+from inferd.streams.app import create_app
+from inferd.streams.group import consumer as fetch_module
+from inferd.streams.group.consumer import (
+    FETCH_MAX_WAIT_MS,
+    WAIT_WHILE_FULL_S,
+    LaneApp,
+    LaneConsumer,
+    LoopConsumerThread,
+)
+from inferd.streams.kafka.record_batches import UnreadableLogError
+from inferd.streams.settings import GroupSettings, LaneSettings, StreamSettings
 
 LANE_TOPIC, OTHER_TOPIC = "ns.default.requests", "ns.default.jobs"
 LANE_TP, OTHER_TP = TP(LANE_TOPIC, 0), TP(OTHER_TOPIC, 0)
@@ -586,10 +592,10 @@ HOSTILE = {
 SHOW = """
 import asyncio
 from pathlib import Path
-from schemas.connection import KafkaConnection
+from inferd.schemas.connection import KafkaConnection
 from streams import fetch as fetch_module
-from streams.app import create_app
-from streams.settings import StreamSettings
+from inferd.streams.app import create_app
+from inferd.streams.settings import StreamSettings
 async def show():
     conf = create_app(StreamSettings(KafkaConnection(), "worker-1", Path("/tmp/ours"))).conf
     for name in sorted({*conf.SETTINGS} - {"reply_to"}):

@@ -7,7 +7,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 from structlog.testing import capture_logs
 
-from streams.gaps import GAPS_MAX, Gaps
+from inferd.streams.kafka.retention_gaps import GAPS_MAX, Gaps
 
 TP = TopicPartition("requests", 0)
 

@@ -15,21 +15,28 @@ import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import TopicAuthorizationFailedError
 
-from schemas.connection import KafkaConnection
-from schemas.job_chunk_codec import decode_chunk, encode_chunk
-from schemas.job_codec import encode_cancel, encode_close, encode_open, encode_retry, encode_rows, encode_submit
-from schemas.jobs import Chunk, Source
-from schemas.topics import Stream
-from streams.app import create_app
-from streams.effects import Effects
-from streams.inference.catalog import ModelCatalog, State, Version
-from streams.jobs import chunks as chunks_module
-from streams.jobs.composition import compose_jobs
-from streams.jobs.records import RecordReader
-from streams.measure import LaneMeasures
-from streams.settings import StreamSettings, TopicSettings
-from streams.stage import Stage
-from streams.tables import make_table
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.jobs.chunk_codec import decode_chunk, encode_chunk
+from inferd.schemas.jobs.codec import (
+    encode_cancel,
+    encode_close,
+    encode_open,
+    encode_retry,
+    encode_rows,
+    encode_submit,
+)
+from inferd.schemas.jobs.job import Chunk, Source
+from inferd.schemas.topics import Stream
+from inferd.streams.app import create_app
+from inferd.streams.inference.catalog import ModelCatalog, State, Version
+from inferd.streams.jobs import chunk_processor as chunks_module
+from inferd.streams.jobs.composition import compose_jobs
+from inferd.streams.jobs.reader import RecordReader
+from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.processor import Stage
+from inferd.streams.settings import StreamSettings, TopicSettings
+from inferd.streams.state.tables import make_table
+from inferd.streams.telemetry.measure import LaneMeasures
 from tests.fixtures.lane import TOPICS, sum_model
 from tests.fixtures.scoring import catalog_of
 

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
 
-from schemas.connection import KafkaConnection
-from schemas.errors import ChunkConflictError, JobConflictError, JobExpiredError
-from schemas.limits import DEFAULT_LIMITS
-from streams.inference.job_state import JobState
-from streams.jobs import upload
-from streams.jobs.elsewhere import ElsewhereError, NotNowError
-from streams.jobs.owned import Handled
-from streams.jobs.records import RecordReader
-from streams.jobs.service import JobService
-from streams.jobs.upload import WINDOW, JobMessagesOut
-from streams.settings import StreamSettings
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.errors import ChunkConflictError, JobConflictError, JobExpiredError
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.streams.jobs import upload
+from inferd.streams.jobs.errors import ElsewhereError, NotNowError
+from inferd.streams.jobs.job_store import Handled
+from inferd.streams.jobs.reader import RecordReader
+from inferd.streams.jobs.service import JobService
+from inferd.streams.jobs.state.state import JobState
+from inferd.streams.jobs.upload import WINDOW, JobMessagesOut
+from inferd.streams.settings import StreamSettings
 
 
 class Log:

@@ -13,8 +13,8 @@ import pytest
 from aiokafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 from faust.exceptions import ConsumerNotStarted
 
-from streams.effects import Effects
-from streams.stage import Work
+from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.processor import Work
 from tests.fixtures.lane import DEAD_LETTERS, REQUESTS, RESULTS, Bench, lane_settings, request, tp
 
 
@@ -476,7 +476,7 @@ async def test_a_log_that_cannot_be_read_further_is_a_named_fault_and_leaves_the
     sent.acknowledge()
     await bench.until(lambda: bench.consumer.commits)
     assert bench.lane.fault is not None, "what is well elsewhere does not end it"
-    monkeypatch.setattr("streams.lane.UNREADABLE_S", 0.0)
+    monkeypatch.setattr("inferd.streams.lane.lane.UNREADABLE_S", 0.0)
     bench.lane.unreadable(tp(0), "still")
     assert bench.lane.full({tp(0), tp(1)}) == set(), "it is tried again"
     bench.lane.feed(tp(0), [request(0)])

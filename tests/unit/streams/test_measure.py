@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.counters import Tally, TenantCounters
-from streams.effects import WAIT_MS_MAX, timestamps_of
-from streams.laps import Laps
-from streams.measure import LATENCY_BOUNDS_S, LaneMeasures, LatencyHistogram
+from inferd.streams.lane.output_batch import WAIT_MS_MAX, timestamps_of
+from inferd.streams.telemetry.counters import Tally, TenantCounters
+from inferd.streams.telemetry.measure import LATENCY_BOUNDS_S, LaneMeasures, LatencyHistogram
+from inferd.streams.telemetry.step_timer import Laps
 from tests.fixtures.lane import request, sum_model
 
 SECONDS = st.lists(st.one_of(st.floats(0, 100), st.sampled_from(LATENCY_BOUNDS_S)), max_size=50)

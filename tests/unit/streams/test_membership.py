@@ -11,7 +11,7 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 from aiokafka.protocol.admin import DescribeGroupsRequest
 
-from streams import membership
+from inferd.streams.group import membership
 
 OURS, OTHERS, RESTARTED = (f"one-{uuid.UUID(int=number)}" for number in range(3))
 

@@ -14,11 +14,18 @@ from aiokafka.errors import (
     for_code,
 )
 
-from schemas.record_size import record_bytes
-from streams.effects import Outgoing
-from streams.outlets import AVOIDED_S, InvalidRecordError, Outlets, RefusedError, named, naming
-from streams.publish import _fitting
-from streams.topic_checks import TopicState
+from inferd.schemas.record_size import record_bytes
+from inferd.streams.kafka.destinations import (
+    AVOIDED_S,
+    InvalidRecordError,
+    Outlets,
+    RefusedError,
+    named,
+    naming,
+)
+from inferd.streams.kafka.producer import _fitting
+from inferd.streams.kafka.topic_checks import TopicState
+from inferd.streams.lane.output_batch import Outgoing
 
 RESULTS, REPLIES = "ns.t.results", "replies"
 
@@ -149,5 +156,5 @@ async def test_a_description_that_takes_too_long_is_given_up(monkeypatch: pytest
         await asyncio.Event().wait()
         return []
 
-    monkeypatch.setattr("streams.outlets.DESCRIBE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("inferd.streams.kafka.destinations.DESCRIBE_TIMEOUT_S", 0.01)
     await Outlets([topic()], [REPLIES], never).look()

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.pace import RECORDS_MIN, ROW_S_AT_FIRST, Pace
-from streams.settings import LaneSettings
+from inferd.streams.requests.batch_sizing import RECORDS_MIN, ROW_S_AT_FIRST, Pace
+from inferd.streams.settings import LaneSettings
 from tests.fixtures.lane import sum_model
 
 

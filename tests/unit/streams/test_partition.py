@@ -12,8 +12,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from streams.effects import Effects
-from streams.partition import HEADER_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES, Flight, Partition, by_topic, bytes_of
+from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.partition import (
+    HEADER_OVERHEAD_BYTES,
+    RECORD_OVERHEAD_BYTES,
+    Flight,
+    Partition,
+    by_topic,
+    bytes_of,
+)
 
 REQUESTS = TopicPartition("ns.t.requests", 0)
 

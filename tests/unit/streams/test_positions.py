@@ -11,7 +11,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from streams.positions import PastTheEndError, Position, position_of, read_positions
+from inferd.streams.kafka.start_offsets import (
+    PastTheEndError,
+    Position,
+    position_of,
+    read_positions,
+)
 from tests.fixtures.lane import FakeConsumer, FakeTopics
 
 Reset = Literal["earliest", "latest"]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from daemon.broker.data_dir import DataDir
-from schemas.limits import Limits
-from streams.artifacts import ArtifactStore
-from streams.private_directory import private_directory
-from streams.slots import claim_slot
+from inferd.daemon.broker.data_dir import DataDir
+from inferd.schemas.limits import Limits
+from inferd.streams.models.artifact_store import ArtifactStore
+from inferd.streams.private_directory import private_directory
+from inferd.streams.state.state_directory import claim_slot
 
 
 @pytest.fixture(autouse=True)

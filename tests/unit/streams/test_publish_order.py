@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.producer.sender import SendProduceReqHandler
 
-from streams import publish
+from inferd.streams.kafka import producer as publish
 
 REFUSED, TAKEN, GIVEN_UP = TopicPartition("results", 0), TopicPartition("results", 1), TopicPartition("results", 2)
 NODE = 1

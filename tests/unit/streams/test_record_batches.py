@@ -14,9 +14,9 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import InvalidHeaderError, MalformedError, TooLargeError
-from streams import record_batches
-from streams.record_batches import (
+from inferd.schemas.errors import InvalidHeaderError, MalformedError, TooLargeError
+from inferd.streams.kafka import record_batches
+from inferd.streams.kafka.record_batches import (
     HEADERS_READ_MAX,
     PartitionRecords,
     RecordBatches,

@@ -13,11 +13,11 @@ from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, MessageSizeTooLargeError
 from structlog.testing import capture_logs
 
-from schemas.dead_letters import DeadLetter
-from schemas.errors import MalformedError
-from schemas.topics import TenantTopics
-from streams import refusals as refusals_module
-from streams.refusals import Refusals
+from inferd.schemas.dead_letters import DeadLetter
+from inferd.schemas.errors import MalformedError
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.models import rejections as refusals_module
+from inferd.streams.models.rejections import Refusals
 from tests.fixtures.lane import FakeBroker
 from tests.fixtures.models import follow_settings
 

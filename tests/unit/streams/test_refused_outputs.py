@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from aiokafka.errors import MessageSizeTooLargeError, TopicAuthorizationFailedError
 
-from schemas.dead_letters import DeadLetter
-from streams import lane as lane_module
-from streams.commit import AtLeastOnce, ExactlyOnce
-from streams.topic_checks import TopicState
+from inferd.schemas.dead_letters import DeadLetter
+from inferd.streams.kafka.topic_checks import TopicState
+from inferd.streams.lane import lane as lane_module
+from inferd.streams.lane.guarantees import AtLeastOnce, ExactlyOnce
 from tests.fixtures.lane import DEAD_LETTERS, REPLIES, RESULTS, Bench, request, tp
 
 both = pytest.mark.parametrize(

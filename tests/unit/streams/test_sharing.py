@@ -9,8 +9,13 @@ from aiokafka import ConsumerRecord, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.partition import Partition, bytes_of
-from streams.sharing import PARTITION_BYTES_MIN, one_a_unit, share_out, without_room
+from inferd.streams.lane.partition import Partition, bytes_of
+from inferd.streams.lane.scheduling import (
+    PARTITION_BYTES_MIN,
+    one_a_unit,
+    share_out,
+    without_room,
+)
 
 PLENTY = 1 << 40
 

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from schemas.connection import KafkaConnection
-from schemas.models import Alias, SplitShare
-from streams.counters import ChunkCounters, JobCounters, TenantCounters
-from streams.inference.cache import CacheUsage
-from streams.inference.catalog import ModelCatalog, Version
-from streams.inference.job_state import Usage
-from streams.measure import STEPS, LaneMeasures
-from streams.partition import Partition
-from streams.snapshot import Phase, StreamsSnapshot
-from streams.status import UNREACHABLE_S, fault_of, take_snapshot
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.models.model import Alias, SplitShare
+from inferd.streams.inference.cache.cache import CacheUsage
+from inferd.streams.inference.catalog import ModelCatalog, Version
+from inferd.streams.jobs.state.state import Usage
+from inferd.streams.lane.partition import Partition
+from inferd.streams.status import UNREACHABLE_S, fault_of, take_snapshot
+from inferd.streams.telemetry.counters import ChunkCounters, JobCounters, TenantCounters
+from inferd.streams.telemetry.measure import STEPS, LaneMeasures
+from inferd.streams.telemetry.snapshot import Phase, StreamsSnapshot
 from tests.fixtures.lane import request, sum_model, tp
 
 NO_MODEL = "no model is ready; deploy one with `inferd models deploy`"

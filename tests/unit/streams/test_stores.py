@@ -12,8 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from schemas.errors import ServerError
-from streams.stores import ByteStores, Change, MemoryStores, RocksStores
+from inferd.schemas.errors import ServerError
+from inferd.streams.state.stores import (
+    ByteStores,
+    Change,
+    MemoryStores,
+    RocksStores,
+)
 
 KEYS = st.binary(min_size=1, max_size=4)
 CHANGES = st.lists(st.tuples(KEYS, st.none() | st.binary(max_size=8)), max_size=20)
@@ -89,7 +94,7 @@ def test_rocksdb_is_there_again_after_closing_and_gone_after_destroying(tmp_path
 def test_rocksdb_survives_a_kill(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, signal, sys\n"
-        "from streams.stores import RocksStores\n"
+        "from inferd.streams.state.stores import RocksStores\n"
         "store = RocksStores(pathlib.Path(sys.argv[1])).open(0)\n"
         "for offset in range(100): store.write([(b'k%d' % offset, b'v')], offset)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

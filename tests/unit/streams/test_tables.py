@@ -14,13 +14,13 @@ from faust.transport.consumer import Consumer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.connection import KafkaConnection
-from streams.app import create_app
-from streams.changelogs import changelog_name
-from streams.fetch import LaneConsumer
-from streams.settings import StreamSettings, TopicSettings
-from streams.stores import MemoryStores
-from streams.tables import LaneTable, TablePartition, make_table
+from inferd.schemas.connection import KafkaConnection
+from inferd.streams.app import create_app
+from inferd.streams.group.consumer import LaneConsumer
+from inferd.streams.kafka.changelogs import changelog_name
+from inferd.streams.settings import StreamSettings, TopicSettings
+from inferd.streams.state.stores import MemoryStores
+from inferd.streams.state.tables import LaneTable, TablePartition, make_table
 
 KEYS = st.sampled_from([b"a", b"b", b"c"])
 CHANGES = st.lists(st.tuples(KEYS, st.none() | st.binary(max_size=2)), max_size=4)

@@ -13,14 +13,15 @@ import pytest
 from aiokafka import TopicPartition
 from structlog.testing import capture_logs
 
-from schemas.connection import KafkaConnection
-from streams import commit, publish
-from streams.app import create_app
-from streams.commit import AtLeastOnce, ExactlyOnce
-from streams.measure import LaneMeasures
-from streams.settings import StreamSettings, TopicSettings
-from streams.stores import MemoryStore
-from streams.tables import LaneTable, make_table
+from inferd.schemas.connection import KafkaConnection
+from inferd.streams.app import create_app
+from inferd.streams.kafka import producer as publish
+from inferd.streams.lane import guarantees as commit
+from inferd.streams.lane.guarantees import AtLeastOnce, ExactlyOnce
+from inferd.streams.settings import StreamSettings, TopicSettings
+from inferd.streams.state.stores import MemoryStore
+from inferd.streams.state.tables import LaneTable, make_table
+from inferd.streams.telemetry.measure import LaneMeasures
 from tests.fixtures.lane import DEAD_LETTERS, REQUESTS, RESULTS, Bench, make_guarantee, request, tp
 
 # Cancelled at every await

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from schemas.connection import KafkaConnection
-from streams.tls import RenewingContext, tls_context
+from inferd.schemas.connection import KafkaConnection
+from inferd.streams.connection.tls import RenewingContext, tls_context
 from tests.fixtures.certificates import Authority, Pair
 
 

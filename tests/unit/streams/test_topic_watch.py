@@ -11,10 +11,21 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 from structlog.testing import capture_logs
 
-from schemas.connection import KafkaConnection
-from streams import topic_watch
-from streams.topic_metadata import TopicNow, TopicsRequest, read_topics, topics_in
-from streams.topic_watch import TopicWatch, missing_reason, surplus_reasons, unassigned_reasons, unserved_reasons
+from inferd.schemas.connection import KafkaConnection
+from inferd.streams.kafka import topic_watch
+from inferd.streams.kafka.topic_metadata import (
+    TopicNow,
+    TopicsRequest,
+    read_topics,
+    topics_in,
+)
+from inferd.streams.kafka.topic_watch import (
+    TopicWatch,
+    missing_reason,
+    surplus_reasons,
+    unassigned_reasons,
+    unserved_reasons,
+)
 
 A, B = "a" * 32, "b" * 32
 

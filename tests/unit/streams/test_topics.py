@@ -15,14 +15,20 @@ from aiokafka.errors import KafkaConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.settings import settings_table
-from schemas.connection import KafkaConnection
-from schemas.limits import Limits
-from schemas.topics import STREAMS, Stream
-from streams import topics as topics_module
-from streams.settings import CacheSettings, StreamSettings, TopicSettings
-from streams.topic_checks import checked
-from streams.topics import TopicsError, TopicState, describe_topics, ensure_topics, topic_specs
+from inferd.daemon.settings.settings import settings_table
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.limits import Limits
+from inferd.schemas.topics import STREAMS, Stream
+from inferd.streams.kafka import topics as topics_module
+from inferd.streams.kafka.topic_checks import checked
+from inferd.streams.kafka.topics import (
+    TopicsError,
+    TopicState,
+    describe_topics,
+    ensure_topics,
+    topic_specs,
+)
+from inferd.streams.settings import CacheSettings, StreamSettings, TopicSettings
 
 RETENTION = TopicSettings().retention_ms
 DEFAULTS = {"cleanup.policy": "delete", "retention.ms": str(RETENTION), "max.message.bytes": "1048588"}

@@ -15,11 +15,11 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from schemas.connection import KafkaConnection
-from schemas.errors import ServerError
-from streams import tracing as tracing_module
-from streams.settings import StreamSettings
-from streams.tracing import (
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.errors import ServerError
+from inferd.streams.settings import StreamSettings
+from inferd.streams.telemetry import tracing as tracing_module
+from inferd.streams.telemetry.tracing import (
     BATCH_SPAN,
     CALLER,
     CHUNK_SPAN,
@@ -178,7 +178,7 @@ def test_the_flag_of_a_traceparent(flags: bytes, *, sampled: bool) -> None:
 
 
 def test_without_an_endpoint_nothing_of_opentelemetry_is_imported() -> None:
-    code = "import sys, streams.app; sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
+    code = "import sys, inferd.streams.app; sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 

@@ -10,9 +10,9 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import IncompatibleBrokerVersion, LeaderNotAvailableError, NotCoordinatorError
 
-from schemas.connection import KafkaConnection
-from streams import transactions
-from streams.transactions import DescribeTransactionsRequest, last_endings
+from inferd.schemas.connection import KafkaConnection
+from inferd.streams.kafka import transactions
+from inferd.streams.kafka.transactions import DescribeTransactionsRequest, last_endings
 
 DESCRIBE = {DescribeTransactionsRequest.API_KEY: (0, 0)}
 

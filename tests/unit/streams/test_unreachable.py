@@ -15,8 +15,8 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-from schemas.connection import KafkaConnection
-from streams.unreachable import reason_of, setting_name
+from inferd.schemas.connection import KafkaConnection
+from inferd.streams.connection.unreachable import reason_of, setting_name
 
 PLAIN = KafkaConnection()
 TLS = KafkaConnection(security_protocol="SSL")
@@ -94,7 +94,7 @@ def test_what_says_nothing_about_connecting_has_no_reason(error: BaseException) 
 
 
 def test_the_settings_exist() -> None:
-    from daemon.settings import settings_table
+    from inferd.daemon.settings.settings import settings_table
 
     known = {info.variable for info in settings_table()}
     options = {field for field in KafkaConnection.__dataclass_fields__ if field != "bootstrap_servers"}

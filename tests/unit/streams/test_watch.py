@@ -12,20 +12,21 @@ from typing import Any
 
 import pytest
 
-from schemas.connection import KafkaConnection
-from streams import admission as admission_module
-from streams import app as app_module
-from streams import composition, record_batches
-from streams.app import EXIT_FAILED, EXIT_STALLED, Streams
-from streams.direct import DirectRequests
-from streams.inference.catalog import ModelCatalog
-from streams.outlets import Outlets
-from streams.rights import Right
-from streams.settings import GroupSettings, StreamSettings
-from streams.snapshot import Phase
-from streams.topic_watch import TopicWatch
-from streams.topics import TopicState
-from streams.watch import StallWatch
+from inferd.schemas.connection import KafkaConnection
+from inferd.streams import admission as admission_module
+from inferd.streams import app as app_module
+from inferd.streams import composition
+from inferd.streams.app import EXIT_FAILED, EXIT_STALLED, Streams
+from inferd.streams.http_requests import DirectRequests
+from inferd.streams.inference.catalog import ModelCatalog
+from inferd.streams.kafka import record_batches
+from inferd.streams.kafka.destinations import Outlets
+from inferd.streams.kafka.rights import Right
+from inferd.streams.kafka.topic_watch import TopicWatch
+from inferd.streams.kafka.topics import TopicState
+from inferd.streams.settings import GroupSettings, StreamSettings
+from inferd.streams.telemetry.snapshot import Phase
+from inferd.streams.telemetry.stall_detector import StallWatch
 
 # What counts as standing still
 
@@ -323,7 +324,7 @@ async def test_a_lane_that_waits_for_its_broker_goes_on(run: Run) -> None:
 
 
 async def test_a_broker_that_is_silent_in_a_rebalance_is_waited_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.status.UNREACHABLE_S", 0.02)
+    monkeypatch.setattr("inferd.streams.status.UNREACHABLE_S", 0.02)
     await run.streams.start()
     await run.looks(2)
     run.deploys.answers = False

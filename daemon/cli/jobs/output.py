@@ -1,0 +1,226 @@
+"""What is written of jobs: statuses as tables, and results as CSV, NDJSON or Parquet, a chunk at a time."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+import click
+import msgspec
+
+from inferd.daemon.cli.output import OutputFormat, write_json, write_table
+from inferd.daemon.row_files.options import Format
+from inferd.jobs.results import rows_of
+from inferd.schemas.errors import ServerError
+from inferd.schemas.jobs.job import ChunkResult, JobStatus
+
+if TYPE_CHECKING:
+    from pyarrow import DataType, Table
+
+LIST_COLUMNS = ("job", "status", "model", "rows", "done", "failed", "submitted", "took")
+ERROR_COLUMNS = ("error_code", "error_message")
+GROUP_ROWS = 65_536
+"""Rows of a row group of Parquet."""
+UNTYPED_CHUNKS_MAX = 256
+"""So many chunks without a single prediction are looked at before their type is taken to be a number."""
+
+
+# -------------------------------------------------------------------------------------------------------------- status
+
+
+def write_status(output: OutputFormat, status: JobStatus) -> None:
+    """A status, as the wire has it or as a table."""
+    if output == "json":
+        write_json(status)
+    else:
+        write_table(("", "value"), list(_facts(status)))
+
+
+def _facts(status: JobStatus) -> Iterator[tuple[str, object]]:
+    yield "job", status.job_id
+    yield "status", status.status
+    yield "model", _model(status)
+    yield "rows", f"{status.input_count:,}"
+    yield "processed", f"{status.processed:,}: {status.succeeded:,} succeeded, {status.failed:,} failed"
+    yield "chunks", f"{status.chunks_done:,} of {status.chunks_total:,}"
+    if status.attempt:
+        yield "retries", status.attempt
+    yield "submitted", _time(status.submitted_at)
+    yield "started", _time(status.started_at)
+    yield "finished", _time(status.finished_at)
+    yield "took", took(status)
+    if status.error:
+        yield "error", f"{status.error.code}: {status.error.message}"
+    for name in ("missing", "labels"):
+        if value := getattr(status, name):
+            yield name, msgspec.json.encode(value).decode()
+
+
+def list_row(status: JobStatus) -> Sequence[object]:
+    """A job in the list of jobs."""
+    return (
+        status.job_id,
+        status.status,
+        _model(status),
+        f"{status.input_count:,}",
+        f"{status.processed:,}",
+        f"{status.failed:,}",
+        _time(status.submitted_at),
+        took(status),
+    )
+
+
+def _model(status: JobStatus) -> str | None:
+    return status.model_id if status.version is None else f"{status.model_id}:{status.version}"
+
+
+def _time(unix_ms: int | None) -> str | None:
+    return None if unix_ms is None else datetime.fromtimestamp(unix_ms / 1_000, UTC).isoformat(timespec="seconds")
+
+
+def took(status: JobStatus) -> str | None:
+    """From the start to the end."""
+    if status.started_at is None or status.finished_at is None:
+        return None
+    return f"{(status.finished_at - status.started_at) / 1_000:.1f} s"
+
+
+# ------------------------------------------------------------------------------------------------------------- results
+
+
+class ResultWriter(Protocol):
+    """Takes the chunks of a job, in order."""
+
+    def write(self, chunk: ChunkResult, from_row: int) -> None:
+        """The rows of a chunk from `from_row` on."""
+
+    def close(self) -> None:
+        """No more chunks."""
+
+
+class NdjsonWriter:
+    """`{"row", "prediction", …}` or `{"row", "error": {"code", "message"}}`, one a line."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, chunk: ChunkResult, from_row: int) -> None:
+        lines = []
+        for row in rows_of(chunk, from_row):
+            line: dict[str, Any] = {"row": row.row, **row.outputs}
+            if row.error is not None:
+                line["error"] = row.error
+            lines.append(msgspec.json.encode(line).decode())
+        self._file.write("".join(f"{line}\n" for line in lines))
+
+    def close(self) -> None:
+        self._file.flush()
+
+
+class CsvWriter:
+    """A column for each output, and two for the error; values that are lists are JSON."""
+
+    def __init__(self, file: TextIO, *, header: bool) -> None:
+        self._file, self._header = file, header
+        self._writer = csv.writer(file, lineterminator="\n")
+
+    def write(self, chunk: ChunkResult, from_row: int) -> None:
+        if self._header:
+            self._writer.writerow(("row", *chunk.outputs, *ERROR_COLUMNS))
+            self._header = False
+        for row in rows_of(chunk, from_row):
+            values = [_csv_cell(row.outputs.get(output)) for output in chunk.outputs]
+            error = ("", "") if row.error is None else (row.error.code, row.error.message)
+            self._writer.writerow((row.row, *values, *error))
+
+    def close(self) -> None:
+        self._file.flush()
+
+
+def _csv_cell(value: Any) -> Any:
+    return msgspec.json.encode(value).decode() if isinstance(value, list | dict | bool) else value
+
+
+class ParquetWriter:
+    """A column for each output, and two for the error; the file appears under its name when it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._part = path, path.with_name(f"{path.name}.part")
+        self._types: dict[str, DataType] | None = None
+        self._waiting: list[dict[str, Any]] = []
+        self._rows = 0
+        self._writer: Any = None
+
+    def write(self, chunk: ChunkResult, from_row: int) -> None:
+        skipped = max(from_row - chunk.first_row, 0)
+        columns: dict[str, Any] = {output: values[skipped:] for output, values in chunk.outputs.items()}
+        count = len(columns["prediction"])
+        first = chunk.first_row + skipped
+        errors = {error.row - first: error for error in chunk.errors if error.row >= first}
+        codes = [errors[place].code if place in errors else None for place in range(count)]
+        messages = [errors[place].message if place in errors else None for place in range(count)]
+        numbers = range(first, first + count)
+        self._waiting.append({"row": numbers, **columns, **dict(zip(ERROR_COLUMNS, (codes, messages), strict=True))})
+        self._rows += count
+        if self._rows >= GROUP_ROWS and (self._types_known() or len(self._waiting) > UNTYPED_CHUNKS_MAX):
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        if self._writer is not None:
+            self._writer.close()
+            self._part.replace(self._path)
+
+    def discard(self) -> None:
+        """Leaves nothing behind."""
+        self._part.unlink(missing_ok=True)
+
+    def _types_known(self) -> bool:
+        return self._types is not None or all(
+            any(any(value is not None for value in chunk[name]) for chunk in self._waiting)
+            for name in self._waiting[0]
+            if name not in ERROR_COLUMNS
+        )
+
+    def _flush(self) -> None:
+        import pyarrow
+        from pyarrow import parquet
+
+        waiting, self._waiting, self._rows = self._waiting, [], 0
+        if not waiting:
+            return
+        columns = {name: [value for chunk in waiting for value in chunk[name]] for name in waiting[0]}
+        try:
+            table = self._table(columns)
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+            raise ServerError(
+                f"the results do not fit in the columns of a Parquet file ({error}): use .ndjson"
+            ) from None
+        if self._writer is None:
+            self._writer = parquet.ParquetWriter(self._part, table.schema)
+        self._writer.write_table(table)
+
+    def _table(self, columns: dict[str, list[Any]]) -> Table:
+        import pyarrow
+
+        if self._types is None:
+            found = {name: pyarrow.infer_type(values) for name, values in columns.items()}
+            unknown = {name: pyarrow.float64() for name, type_ in found.items() if type_ == pyarrow.null()}
+            self._types = found | unknown | dict.fromkeys(ERROR_COLUMNS, pyarrow.string())
+        return pyarrow.table({name: pyarrow.array(values, self._types[name]) for name, values in columns.items()})
+
+
+def open_writer(path: Path, format_: Format, *, append: bool) -> tuple[ResultWriter, TextIO | None]:
+    """The writer of a file, and the file to close behind it; `append` goes on behind what a CSV or NDJSON file has."""
+    if format_ == "parquet":
+        if append and path.exists():
+            raise click.UsageError(
+                f"{path}: a Parquet file cannot be continued: name another one, or leave out --from-row"
+            )
+        return ParquetWriter(path), None
+    goes_on = append and path.exists() and path.stat().st_size > 0
+    file = path.open("a" if append else "w", encoding="utf-8", newline="")
+    return (NdjsonWriter(file) if format_ == "ndjson" else CsvWriter(file, header=not goes_on)), file

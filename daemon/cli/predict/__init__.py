@@ -1,0 +1,1 @@
+"""`inferd predict`: rows through Kafka, and their predictions in order."""

@@ -1,0 +1,82 @@
+"""Rows to predict, from where the command line names them: an argument, a file, or standard input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+import msgspec
+
+from inferd.daemon.row_files.layout import Layout
+from inferd.daemon.row_files.options import FileOptions
+from inferd.daemon.row_files.reader import open_row_file
+from inferd.daemon.row_files.source import GZIP
+from inferd.schemas.errors import InferenceError, MalformedError
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.strict.decoding import DECODE_ERRORS, printable, structural_fault
+
+Row = list[Any] | dict[str, Any]
+"""Values in feature order, or by feature name."""
+Rows = Iterator[Row | InferenceError]
+"""What cannot be read as a row is its error."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowSource:
+    """Rows, how many there are where that is known, and whether reading them may have to wait for somebody."""
+
+    rows: Rows
+    count: int | None
+    waits: bool = False
+
+
+@contextmanager
+def open_rows(given: str, options: FileOptions, layout: Layout, stdin: BinaryIO) -> Iterator[RowSource]:
+    """The rows that `given` names: JSON, a file, or `-` for standard input.
+
+    `click.UsageError` where there is nothing to read; else what `open_row_file` raises.
+    """
+    if given.lstrip()[:1] in ("[", "{"):
+        rows = _rows_of_argument(given)
+        yield RowSource(iter(rows), len(rows))
+        return
+    if given != "-" and not Path(given).is_file():
+        raise click.UsageError(f"{given!r} is no file, and no JSON row such as '[1, 2.5]' or '{{\"age\": 41}}'")
+    with open_row_file(given, options, layout, stdin, live=True) as file:
+        count = _lines_in(given) if file.count is None else file.count
+        yield RowSource((row for block in file.blocks for row in block), count, waits=given == "-")
+
+
+def _lines_in(given: str) -> int | None:
+    """About as many as there are rows in a file of text that is not compressed."""
+    if given == "-":
+        return None
+    with Path(given).open("rb") as file:
+        start = file.peek(2)[:2]
+        return None if start == GZIP else sum(block.count(b"\n") for block in iter(partial(file.read, 1_048_576), b""))
+
+
+def _rows_of_argument(given: str) -> list[Row | InferenceError]:
+    try:
+        data = _strict_json(given.encode())
+    except InferenceError as error:
+        raise click.UsageError(f"the row is no JSON as it should be: {error.message}") from error
+    if isinstance(data, list) and data and isinstance(data[0], list | dict):
+        return data
+    return [data]
+
+
+def _strict_json(data: bytes) -> Any:
+    """The value; an `InferenceError` for what is no JSON, repeats a key, or is nested too deep."""
+    try:
+        value = msgspec.json.decode(data)
+    except DECODE_ERRORS as error:
+        raise MalformedError(printable(str(error))) from None
+    if fault := structural_fault(data.strip(), "json", DEFAULT_LIMITS.depth_max):
+        raise fault
+    return value

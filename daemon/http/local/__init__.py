@@ -1,0 +1,1 @@
+"""HTTP in a plain script, without a broker: `ModelServer` and the services behind its routes."""

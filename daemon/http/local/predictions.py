@@ -1,0 +1,81 @@
+"""Predictions of a plain script behind the HTTP routes: the lane's own scoring, one request at a time in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import structlog
+
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.requests.request import ModelReference
+from inferd.streams.inference.catalog import ModelCatalog, ServedModel
+from inferd.streams.inference.scoring import Scorer
+from inferd.streams.serving.custom import add_own_models
+from inferd.streams.serving.model_manager import ModelManager
+from inferd.streams.serving.realtime_predictor import RealtimePredictor
+
+THREADS = 4
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request as scoring reads it."""
+
+    offset: int
+    timestamp: int
+    value: bytes
+    headers: Sequence[tuple[str, bytes]]
+    key: None = None
+
+
+class LocalPredictions:
+    """`inferd.daemon.http.routes.services.Predictions` of one `RealtimePredictor`."""
+
+    def __init__(self, predictor: RealtimePredictor, limits: Limits = DEFAULT_LIMITS) -> None:
+        ask = predictor.answer if predictor.answers_itself else None
+        ask_rows = predictor.rows_answered if predictor.takes_batches else None
+        catalog = ManagedCatalog(predictor.model_manager)
+        add_own_models(catalog, predictor)
+        self._scorer = Scorer(catalog, limits, ask=ask, ask_rows=ask_rows)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="inferd-predict")
+        self._numbers = itertools.count()
+
+    async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> bytes:
+        """See `Predictions`; the tenant is the manager's, as no other one gets here."""
+        asked = _Asked(next(self._numbers), int(time.time() * 1_000), value, headers)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._score, asked)
+
+    def close(self) -> None:
+        """Waits for the predictions that go on."""
+        self._threads.shutdown()
+
+    def _score(self, asked: _Asked) -> bytes:
+        batch = self._scorer.prepare([(0, [asked])], int(time.time() * 1_000))
+        for group in batch.groups:
+            group.predict()
+        outcome = batch.finish()
+        for fault in outcome.faults:
+            log.error("scoring_fault", exc_info=fault)
+        return outcome.values[0]
+
+
+class ManagedCatalog(ModelCatalog):
+    """The models of a manager as scoring asks for them: each is loaded when it is first needed."""
+
+    def __init__(self, model_manager: ModelManager) -> None:
+        super().__init__()
+        self._manager = model_manager
+
+    def splits(self, reference: ModelReference) -> bool:
+        return not self.owns(reference.name) and self._manager.catalog.splits(reference)
+
+    def resolve(self, reference: ModelReference, routing_key: bytes = b"") -> ServedModel:
+        if self.owns(reference.name):
+            return super().resolve(reference, routing_key)
+        return self._manager.load(str(reference), routing_key=routing_key)

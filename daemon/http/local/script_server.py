@@ -1,0 +1,48 @@
+"""Where a plain script's server listens, in the words of its own arguments where it cannot."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from inferd.daemon.http.core.server import HttpServer
+from inferd.daemon.settings.checks import is_loopback
+from inferd.schemas.errors import ServerError
+
+PORT_MAX = 65_535
+
+
+class ScriptServer(HttpServer):
+    """A server whose user gave it `host` and `port`."""
+
+    def _reason(self, error: OSError) -> str:
+        if error.errno == errno.EADDRINUSE:
+            return (
+                f"port={self._port} cannot be used: another process listens on that port of {self._host}. Stop it, or"
+                " choose another port (0 takes a free one)"
+            )
+        if error.errno == errno.EACCES:
+            return f"port={self._port} cannot be used: this user may not listen on it. Choose one above 1023"
+        return (
+            f"host={self._host!r} cannot be used ({error.strerror or error}): it must be an address of this machine,"
+            " such as '127.0.0.1'"
+        )
+
+
+def check_address(host: object, port: object, *, guarded: bool) -> None:
+    """`ServerError` where a server must not, or cannot, listen there."""
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= PORT_MAX:
+        raise ServerError(f"port={port!r} cannot be used: expected a number from 0 (a free one) to {PORT_MAX}")
+    if not isinstance(host, str) or not host:
+        raise ServerError(f"host={host!r} cannot be used: expected a name or an address, such as '127.0.0.1'")
+    if is_loopback(host):
+        return
+    try:
+        socket.getaddrinfo(host, port)
+    except (OSError, UnicodeError) as error:
+        raise ServerError(f"host={host!r} cannot be used ({error}): such as '127.0.0.1' can") from None
+    if not guarded:
+        raise ServerError(
+            f"host={host!r} is reached by other machines, and nothing guards it: name a file of bearer tokens"
+            " (tokens_file=…), or say insecure_http=True"
+        )

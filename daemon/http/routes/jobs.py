@@ -1,0 +1,262 @@
+"""`/jobs…`: batch jobs of a tenant, answered by any worker whichever owns the job."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from types import MappingProxyType
+from typing import Any, cast
+
+import msgspec
+from aiohttp import web
+
+from inferd.daemon.http.core.access import tenant_of
+from inferd.daemon.http.core.application import LIMITS
+from inferd.daemon.http.core.bodies import encoding_of, read_body
+from inferd.daemon.http.core.errors import SAFE_HEADERS, Respond, json_bytes
+from inferd.daemon.http.core.streamed import send_streamed
+from inferd.daemon.http.routes.forwarding import (
+    JSON,
+    PARTITIONS,
+    Body,
+    Forwarding,
+    is_forwarded,
+    merged,
+    told_partitions,
+)
+from inferd.daemon.http.routes.jobs_formats import (
+    CONTENT_TYPES,
+    NDJSON,
+    accepted_format,
+    csv_pieces,
+    parquet_pieces,
+)
+from inferd.daemon.http.routes.jobs_upload import (
+    BLOCK_ROWS,
+    LinePacker,
+    body_pieces,
+    row_messages,
+)
+from inferd.daemon.http.routes.predictions import named_headers
+from inferd.daemon.http.routes.services import Jobs
+from inferd.schemas.errors import InvalidValueError, MalformedError, TooLargeError
+from inferd.schemas.headers import DEADLINE_MS_MAX, PASSED_THROUGH, Encoding
+from inferd.schemas.jobs.codec import encode_open
+from inferd.schemas.jobs.job import PHASES
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.requests.request import valid_job_id
+from inferd.schemas.strict.decoding import DECODE_ERRORS
+from inferd.schemas.strict.json import repeats_key
+from inferd.schemas.strict.msgpack import header
+from inferd.schemas.strict.nesting import check_nesting
+from inferd.streams.jobs.errors import ElsewhereError
+from inferd.streams.telemetry.tracing import CALLER
+
+JOBS: web.AppKey[Jobs] = web.AppKey("jobs", Jobs)
+FORWARDING = web.AppKey("forwarding", Forwarding)
+ROWS: web.AppKey[Limits] = web.AppKey("rows", Limits)
+"""The bounds of uploads."""
+BODY: web.RequestKey[bytes | Body] = web.RequestKey("body", cast(Any, object))
+"""Of a request that may turn out to be another worker's: what was read, or is still to be read."""
+LISTED_MAX, LISTED_DEFAULT = 1_000, 100
+PASSED_ON = {name: name for name in PASSED_THROUGH}
+"""HTTP headers that messages, chunks and their results have as record headers."""
+NUMBER_MAX = DEADLINE_MS_MAX
+_NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
+_LABELS = msgspec.json.Decoder(dict[str, str]).decode
+_FIELDS: dict[Encoding, Any] = {
+    "json": msgspec.json.Decoder(dict[str, msgspec.Raw]).decode,
+    "msgpack": msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode,
+}
+_TEXT: dict[Encoding, Any] = {
+    "json": msgspec.json.Decoder(str | None).decode,
+    "msgpack": msgspec.msgpack.Decoder(str | None).decode,
+}
+_ENCODE: dict[Encoding, Any] = {"json": msgspec.json.encode, "msgpack": msgspec.msgpack.encode}
+
+
+def add_jobs(
+    app: web.Application, jobs: Jobs, forwarding: Forwarding | None = None, limits: Limits = DEFAULT_LIMITS
+) -> None:
+    """Adds `/jobs…`, answered by `jobs`; what that raises `ElsewhereError` for goes the way of `forwarding`.
+
+    `limits` are those of rows that come as NDJSON.
+    """
+    app[JOBS], app[ROWS] = jobs, limits
+    if forwarding is not None:
+        app[FORWARDING] = forwarding
+        app.cleanup_ctx.append(forwarding.running)
+    app.add_routes(
+        [
+            web.post("/jobs", by_owner(submit_job)),
+            web.get("/jobs", list_jobs),
+            web.get("/jobs/{job_id}", by_owner(show_job)),
+            web.get("/jobs/{job_id}/results", by_owner(job_results, results_type), allow_head=False),
+            web.post("/jobs/{job_id}/cancel", by_owner(cancel_job)),
+            web.post("/jobs/{job_id}/retry", by_owner(retry_job)),
+        ]
+    )
+
+
+def by_owner(respond: Respond, media_type: Callable[[web.Request], str] = lambda _request: JSON) -> Respond:
+    """`respond`, or the answer of the worker that owns the job, which is of that media type."""
+
+    @wraps(respond)
+    async def respond_or_forward(request: web.Request) -> web.StreamResponse:
+        CALLER.set(tuple(named_headers(request, PASSED_ON)))
+        try:
+            return await respond(request)
+        except ElsewhereError as elsewhere:
+            if elsewhere.url is None or FORWARDING not in request.app:
+                raise
+            url = elsewhere.url
+        return await request.app[FORWARDING].pass_on(request, url, request.get(BODY), media_type(request))
+
+    return respond_or_forward
+
+
+async def submit_job(request: web.Request) -> web.StreamResponse:
+    """Opens a job with all of its rows: 202 and its status."""
+    tenant = tenant_of(request)
+    if request.content_type == NDJSON:
+        return await _upload(request, tenant)
+    encoding = encoding_of(request)
+    try:
+        body = request[BODY] = await read_body(request, request.app[LIMITS].body)
+    except TooLargeError as error:
+        raise TooLargeError(f"{error.message}; rows of any number are taken as {NDJSON}, one a line") from None
+    job_id, message = submission(body, encoding)
+    return json_bytes(await request.app[JOBS].submit(tenant, job_id, message, encoding), 202)
+
+
+async def _upload(request: web.Request, tenant: str) -> web.StreamResponse:
+    """Opens a job as the query says; a line of the body is a row."""
+    job_id, chunk_rows = request.query.get("job_id"), _optional_number(request, "chunk_rows")
+    opening, limits = _opening(request, chunk_rows), request.app[ROWS]
+    pieces = body_pieces(request, limits.jobs_bytes_max)
+    rows = row_messages(pieces, LinePacker(limits, chunk_rows or BLOCK_ROWS))
+    # Nothing is read of it before it is known that the job belongs here.
+    request[BODY] = Body(pieces)
+    named = None if job_id is None else valid_job_id(job_id)
+    return json_bytes(await request.app[JOBS].upload(tenant, named, opening, rows), 202)
+
+
+def _opening(request: web.Request, chunk_rows: int | None) -> bytes:
+    """The `open` message that the query says."""
+    query = request.query
+    if "model" not in query:
+        raise InvalidValueError(f"query parameter model is missing: the model that scores the rows of an {NDJSON} body")
+    outputs = query["outputs"].split(",") if "outputs" in query else None
+    return encode_open(
+        query["model"],
+        outputs=cast(Any, outputs),  # checked there
+        row_count=_optional_number(request, "row_count"),
+        chunk_rows=chunk_rows,
+        deadline_ms=_optional_number(request, "deadline"),
+        labels=_labels(query["labels"].encode()) if "labels" in query else None,
+    )
+
+
+def _labels(text: bytes) -> dict[str, str]:
+    try:
+        labels = _LABELS(text)
+    except DECODE_ERRORS as error:
+        raise InvalidValueError(f"query parameter labels: expected a JSON object of texts: {error}") from None
+    if repeats_key(text):
+        raise InvalidValueError("query parameter labels: a name comes twice")
+    return labels
+
+
+async def list_jobs(request: web.Request) -> web.StreamResponse:
+    """Statuses of the tenant's jobs, by job id, a page at a time."""
+    tenant, query = tenant_of(request), request.query
+    limit = _number(query.get("limit", str(LISTED_DEFAULT)), "limit", LISTED_MAX)
+    status, after = query.get("status"), query.get("after")
+    if status is not None and status not in PHASES:
+        raise InvalidValueError(f"query parameter status={status[:80]!r}: there are {', '.join(PHASES)}")
+    if after is not None:
+        valid_job_id(after)
+    found = await request.app[JOBS].list_jobs(tenant, status=status, limit=limit, after=after)
+    forwarding = request.app.get(FORWARDING)
+    if forwarding is None:
+        return _listed(found)
+    if is_forwarded(request):
+        return _listed(found, {PARTITIONS: told_partitions(forwarding.group, tenant)})
+    return _listed(merged(found, await forwarding.listed_by_peers(request, tenant), limit))
+
+
+async def show_job(request: web.Request) -> web.StreamResponse:
+    """The job's latest status."""
+    tenant, job_id = tenant_of(request), valid_job_id(request.match_info["job_id"])
+    return json_bytes(await request.app[JOBS].status(tenant, job_id))
+
+
+def results_type(request: web.Request) -> str:
+    """The media type of a job's results that the caller accepts."""
+    return CONTENT_TYPES[accepted_format(request)]
+
+
+async def job_results(request: web.Request) -> web.StreamResponse:
+    """The outcome of every row, in row order, as they are read, in the format that the caller accepts."""
+    tenant, job_id = tenant_of(request), valid_job_id(request.match_info["job_id"])
+    from_row = _number(request.query.get("from_row", "0"), "from_row", 10**12)
+    format_, jobs = accepted_format(request), request.app[JOBS]
+    outputs = await jobs.outputs(tenant, job_id)
+    pieces = jobs.results(tenant, job_id, from_row=from_row)
+    if format_ == "csv":
+        pieces = csv_pieces(pieces, outputs)
+    elif format_ == "parquet":
+        pieces = parquet_pieces(pieces, outputs)
+    response = web.StreamResponse(headers={**SAFE_HEADERS, "Content-Type": CONTENT_TYPES[format_]})
+    return await send_streamed(request, response, pieces)
+
+
+async def cancel_job(request: web.Request) -> web.StreamResponse:
+    """Ends a job: 202 and its status."""
+    tenant, job_id = tenant_of(request), valid_job_id(request.match_info["job_id"])
+    return json_bytes(await request.app[JOBS].cancel(tenant, job_id), 202)
+
+
+async def retry_job(request: web.Request) -> web.StreamResponse:
+    """Scores the failed rows of a job again: 202 and its status."""
+    tenant, job_id = tenant_of(request), valid_job_id(request.match_info["job_id"])
+    return json_bytes(await request.app[JOBS].retry(tenant, job_id), 202)
+
+
+def submission(body: bytes, encoding: Encoding) -> tuple[str | None, bytes]:
+    """The job id, if the body has one, and the wire's `submit` message that the rest is.
+
+    `MalformedError` where it is no object whose fields come once each, `InvalidIdError` for the job id.
+    """
+    try:
+        fields: dict[str, msgspec.Raw] = _FIELDS[encoding](body)
+        given = fields.pop("job_id", None)
+        job_id = None if given is None else _TEXT[encoding](given)
+    except DECODE_ERRORS as error:
+        check_nesting(body, encoding, "body", DEFAULT_LIMITS.depth_max)
+        raise MalformedError(f"body: expected an object with job_id (text) and the fields of a job: {error}") from None
+    count = len(fields) + (given is not None)
+    if header(body)[1] != count if encoding == "msgpack" else repeats_key(body):
+        raise MalformedError("body: a field comes twice")
+    if "type" in fields:
+        raise MalformedError("body: unknown field type")
+    message: bytes = _ENCODE[encoding]({"type": "submit", **fields})
+    return None if job_id is None else valid_job_id(job_id), message
+
+
+def _listed(jobs: Sequence[bytes], headers: Mapping[str, str] = MappingProxyType({})) -> web.Response:
+    response = json_bytes(b'{"jobs":[%s]}' % b",".join(jobs))
+    response.headers.update(headers)
+    return response
+
+
+def _optional_number(request: web.Request, name: str) -> int | None:
+    given = request.query.get(name)
+    return None if given is None else _number(given, name, NUMBER_MAX)
+
+
+def _number(text: str, name: str, most: int) -> int:
+    if not _NUMBER.fullmatch(text) or int(text) > most:
+        raise InvalidValueError(f"query parameter {name}={text[:80]!r}: it must be a number from 0 to {most}")
+    return int(text)

@@ -1,0 +1,147 @@
+"""`/models…`: the lifecycle of a tenant's models. Whichever worker answers, all follow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from http import HTTPStatus
+
+from aiohttp import web
+from msgspec import Struct
+
+from inferd.daemon.http.core.access import tenant_of
+from inferd.daemon.http.core.application import LIMITS
+from inferd.daemon.http.core.bodies import encoding_of, read_body
+from inferd.daemon.http.core.errors import Respond, json_response
+from inferd.daemon.http.routes.services import ModelOverview, Models
+from inferd.daemon.http.routes.uploads import Uploads
+from inferd.schemas.errors import InvalidIdError, InvalidValueError
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.models.codec import decode_alias
+from inferd.schemas.models.model import Alias, check_model_name
+from inferd.schemas.requests.request import ModelReference
+
+MODELS: web.AppKey[Models] = web.AppKey("models", Models)
+UPLOADS = web.AppKey("uploads", Uploads)
+_VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+ReferenceOf = Callable[[web.Request], ModelReference]
+
+
+class ModelsAnswer(Struct, frozen=True):
+    """The models of a tenant, by name."""
+
+    models: list[ModelOverview]
+
+
+class AliasAnswer(Struct, frozen=True):
+    """Where an alias leads."""
+
+    model_id: str
+    alias: str
+    target: Alias
+
+
+class RemovedAnswer(Struct, frozen=True):
+    """Keys of the records that were removed: `<model id>/<version>` or `<model id>@<alias>`."""
+
+    removed: list[str]
+
+
+def add_models(app: web.Application, models: Models, uploads: Uploads) -> None:
+    """Adds `/models…`, answered by `models`; model files are received by `uploads`."""
+    app[MODELS], app[UPLOADS] = models, uploads
+    router = app.router
+    router.add_get("/models", list_models)
+    for path, reference_of in PLACES.items():
+        router.add_get(path, _get(reference_of))
+        router.add_delete(path, _delete(reference_of))
+        router.add_put(path, put_alias if path == ALIAS_PATH else _put_version(reference_of))
+
+
+async def list_models(request: web.Request) -> web.StreamResponse:
+    """Every model of the tenant."""
+    tenant = tenant_of(request)
+    return json_response(ModelsAnswer(list(await request.app[MODELS].list_models(tenant))))
+
+
+async def put_alias(request: web.Request) -> web.StreamResponse:
+    """Points an alias at a version, or splits it."""
+    tenant, reference = tenant_of(request), _alias_reference(request)
+    encoding = encoding_of(request)
+    target = decode_alias(await read_body(request, request.app[LIMITS].body), DEFAULT_LIMITS, encoding)
+    alias = reference.alias or ""
+    await request.app[MODELS].set_alias(tenant, reference.name, alias, target)
+    return json_response(AliasAnswer(reference.name, alias, target))
+
+
+def _get(reference_of: ReferenceOf) -> Respond:
+    async def get_model(request: web.Request) -> web.StreamResponse:
+        tenant, reference, models = tenant_of(request), reference_of(request), request.app[MODELS]
+        if reference.version is None and reference.alias is None:
+            return json_response(await models.show_model(tenant, reference.name))
+        return json_response(await models.show_version(tenant, reference))
+
+    return get_model
+
+
+def _delete(reference_of: ReferenceOf) -> Respond:
+    async def delete_model(request: web.Request) -> web.StreamResponse:
+        tenant, reference = tenant_of(request), reference_of(request)
+        everything, move_to = _switch(request, "all"), _version_parameter(request, "move_aliases_to")
+        removed = await request.app[MODELS].remove(tenant, reference, everything=everything, move_aliases_to=move_to)
+        return json_response(RemovedAnswer(list(removed)))
+
+    return delete_model
+
+
+def _put_version(reference_of: ReferenceOf) -> Respond:
+    async def put_version(request: web.Request) -> web.StreamResponse:
+        tenant, reference = tenant_of(request), reference_of(request)
+        if reference.alias is not None:
+            raise InvalidIdError(f"{reference} is an alias: PUT /models/{reference.name}/aliases/{reference.alias}")
+        async with request.app[UPLOADS].receive(request, reference) as deploy:
+            deployed = await request.app[MODELS].deploy(tenant, deploy)
+        status = HTTPStatus.CREATED if deployed.created else HTTPStatus.OK
+        return json_response(deployed.manifest, status)
+
+    return put_version
+
+
+def _reference(request: web.Request) -> ModelReference:
+    return ModelReference.parse(request.match_info["model_id"])
+
+
+def _version_reference(request: web.Request) -> ModelReference:
+    version = request.match_info["version"]
+    if not _VERSION.fullmatch(version):
+        raise InvalidIdError(f"version {version[:80]!r}: expected a number, 1 or more")
+    return ModelReference(check_model_name(request.match_info["model_id"]), version=int(version))
+
+
+def _alias_reference(request: web.Request) -> ModelReference:
+    name, alias = request.match_info["model_id"], request.match_info["alias"]
+    return ModelReference(check_model_name(name), alias=check_model_name(alias))
+
+
+def _switch(request: web.Request, name: str) -> bool:
+    value = request.query.get(name, "false")
+    if value not in ("true", "false"):
+        raise InvalidValueError(f"query parameter {name}={value[:80]!r}: it must be true or false")
+    return value == "true"
+
+
+def _version_parameter(request: web.Request, name: str) -> int | None:
+    value = request.query.get(name)
+    if value is None:
+        return None
+    if not _VERSION.fullmatch(value):
+        raise InvalidValueError(f"query parameter {name}={value[:80]!r}: expected the number of a version, 1 or more")
+    return int(value)
+
+
+ALIAS_PATH = "/models/{model_id}/aliases/{alias}"
+PLACES: dict[str, ReferenceOf] = {
+    "/models/{model_id}": _reference,
+    "/models/{model_id}/versions/{version}": _version_reference,
+    ALIAS_PATH: _alias_reference,
+}

@@ -1,0 +1,116 @@
+"""What tells of the worker: probes, status, metrics, and the live page."""
+
+from __future__ import annotations
+
+import secrets
+from functools import cache
+from importlib import resources
+
+import msgspec
+from aiohttp import web
+
+from inferd.daemon.http.core.access import own_tenant
+from inferd.daemon.http.core.errors import SAFE_HEADERS, ForbiddenError, json_response
+from inferd.daemon.http.core.traffic import TRAFFIC
+from inferd.daemon.telemetry.metrics import Metrics
+from inferd.daemon.telemetry.status import Status, StatusBoard
+
+BOARD = web.AppKey("board", StatusBoard)
+METRICS = web.AppKey("metrics", Metrics)
+
+
+def add_observation(app: web.Application, board: StatusBoard) -> None:
+    """Adds what tells of the worker that `board` knows."""
+    app[BOARD] = board
+    app[METRICS] = Metrics(board)
+    board.traffic = app[TRAFFIC]
+    app.add_routes(
+        [
+            web.get("/", page),
+            web.get("/livez", livez),
+            web.get("/readyz", readyz),
+            web.get("/health", readyz),
+            web.get("/status", status),
+            web.get("/metrics", metrics),
+        ]
+    )
+
+
+async def livez(_request: web.Request) -> web.Response:
+    """200 as long as the event loop turns."""
+    return json_response({"status": "live"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """200 where requests are being served, else 503 with the reasons; tenants that wait meanwhile are named."""
+    board = request.app[BOARD]
+    snapshot = board.snapshot()
+    waiting = {"waiting": snapshot.waiting} if snapshot is not None and snapshot.waiting else {}
+    if reasons := board.unready(snapshot):
+        return json_response({"status": "unhealthy", "reasons": reasons, **waiting}, 503)
+    return json_response({"status": "healthy", **waiting})
+
+
+async def status(request: web.Request) -> web.Response:
+    """What the worker is doing; to a tenant's token, of that tenant alone."""
+    found, tenant = request.app[BOARD].status(), own_tenant(request)
+    return json_response(found if tenant is None else of_tenant(found, tenant))
+
+
+def of_tenant(found: Status, tenant: str) -> Status:
+    """What of a status is the tenant's own; what sums up all tenants is left out unless there is no other."""
+    if {item.tenant for item in found.tenants} == {tenant}:
+        return found
+    partitions = tuple(item for item in found.partitions if item.topic.split(".")[1:2] == [tenant])
+    lags = [item.lag for item in partitions if item.lag is not None]
+    return msgspec.structs.replace(
+        found,
+        unready=() if found.ready else ("the worker is not ready",),
+        tenants=tuple(item for item in found.tenants if item.tenant == tenant),
+        models=tuple(item for item in found.models if item.tenant == tenant),
+        dangling_aliases=tuple(item for item in found.dangling_aliases if item.tenant == tenant),
+        cache=tuple(item for item in found.cache if item.tenant == tenant),
+        jobs=tuple(item for item in found.jobs if item.tenant == tenant),
+        partitions=partitions,
+        waiting=tuple(item for item in found.waiting if item.tenant == tenant),
+        lag=sum(lags) if lags else None,
+        throughput=None,
+        latency={},
+        steps={},
+        restoring=None,
+        **dict.fromkeys(SUMMED_UP, 0),
+        last_error=None,
+    )
+
+
+SUMMED_UP = (
+    *("batches", "batch_rows_last", "queued_bytes", "in_flight_bytes"),
+    *("commits", "commit_failures", "records_missing", "restored_records"),
+)
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """The same for Prometheus; not for a tenant's token, since they are of all tenants."""
+    if own_tenant(request) is not None:
+        raise ForbiddenError("the metrics are of all tenants: an operator's token reads them")
+    body, content_type = request.app[METRICS].exposition(request.headers.get("Accept", ""))
+    return web.Response(body=body, headers={**SAFE_HEADERS, "Content-Type": content_type})
+
+
+async def page(_request: web.Request) -> web.Response:
+    """The same for people: a page that asks `/status` every second, and loads nothing from elsewhere."""
+    nonce = secrets.token_urlsafe(16)
+    policy = (
+        f"default-src 'none'; connect-src 'self'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return web.Response(
+        text=_page_text().replace("{{nonce}}", nonce),
+        content_type="text/html",
+        headers={**SAFE_HEADERS, "Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"},
+    )
+
+
+@cache
+def _page_text() -> str:
+    return (resources.files("inferd.daemon.http") / "page.html").read_text(encoding="utf-8")

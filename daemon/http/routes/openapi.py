@@ -1,0 +1,175 @@
+"""`/openapi.json`, made from the types of the wire and the table of error codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from inferd.daemon.http.core.access import ACCESS, Access
+from inferd.daemon.http.core.errors import HTTP_CODES, json_bytes
+from inferd.daemon.http.routes.operations import (
+    JSON,
+    NO_PAGE,
+    OPERATIONS,
+    TENANT,
+    Error,
+    Operation,
+    Parameter,
+)
+from inferd.daemon.version import inferd_version
+from inferd.schemas.errors import CODES
+
+PATH = "/openapi.json"
+REF = "#/components/schemas/{name}"
+DESCRIPTION = web.AppKey("openapi", dict[str, bytes])
+ABOUT = (
+    'Predictions, models and batch jobs of one tenant. Every error is `{"error": {"code", "message"}}` in JSON;'
+    " a code never changes its meaning."
+)
+
+
+class Fault(Struct):
+    """What was wrong."""
+
+    code: str
+    message: str
+
+
+class ErrorAnswer(Struct):
+    """Every error."""
+
+    error: Fault
+
+
+def add_openapi(app: web.Application) -> None:
+    """Adds `/openapi.json`, which describes the routes that the application has when it is first asked."""
+    app[DESCRIPTION] = {}
+    app.router.add_get(PATH, openapi)
+
+
+async def openapi(request: web.Request) -> web.Response:
+    """The description, in OpenAPI 3.1."""
+    made = request.app[DESCRIPTION]
+    if not made:
+        operations = present(request.app, OPERATIONS)
+        made["json"] = msgspec.json.encode(describe(operations, request.app[ACCESS]))
+    return json_bytes(made["json"])
+
+
+def present(app: web.Application, operations: Iterable[Operation]) -> list[Operation]:
+    """Those of the operations that the application has routes for."""
+    routes = {
+        (route.method.lower(), route.resource.canonical) for route in app.router.routes() if route.resource is not None
+    }
+    return [operation for operation in operations if (operation.method, operation.path) in routes]
+
+
+def describe(operations: Sequence[Operation], access: Access) -> dict[str, Any]:
+    """The OpenAPI document of these operations: with tokens, or else with a tenant's header where there are several."""
+    operations = [_of_access(operation, access) for operation in operations]
+    types = _types(operations)
+    schemas, components = msgspec.json.schema_components(types, ref_template=REF)
+    schema_of = dict(zip(map(_key, types), schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method] = _operation(
+            operation, schema_of, guarded=access.guarded
+        )
+    components["Fault"]["properties"]["code"]["enum"] = [*CODES, *HTTP_CODES]
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "inferd", "version": inferd_version(), "description": ABOUT},
+        "paths": paths,
+        "components": {"schemas": components, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _of_access(operation: Operation, access: Access) -> Operation:
+    """The operation with the headers that are needed: without tokens, that against web pages, and the tenant's."""
+    if access.guarded:
+        operation = replace(operation, parameters=tuple(item for item in operation.parameters if item is not NO_PAGE))
+    if TENANT not in operation.parameters:
+        return operation
+    others = tuple(item for item in operation.parameters if item is not TENANT)
+    if access.guarded or len(access.tenants) == 1:
+        return replace(operation, parameters=others)
+    named = replace(TENANT, type=Literal[access.tenants], required=True)
+    return replace(operation, parameters=(*others, named))
+
+
+def _types(operations: Sequence[Operation]) -> list[Any]:
+    found: dict[str, Any] = {_key(ErrorAnswer): ErrorAnswer}
+    for operation in operations:
+        answers = [type_ for answer in operation.answers.values() for type_ in _alternatives(answer)]
+        types = [*operation.body.values(), *answers, *(item.type for item in operation.parameters)]
+        found |= {_key(type_): type_ for type_ in types}
+    return list(found.values())
+
+
+def _alternatives(answer: Any) -> tuple[Any, ...]:
+    if answer is None:
+        return ()
+    return answer if isinstance(answer, tuple) else (answer,)
+
+
+def _key(type_: Any) -> str:
+    return repr(type_)
+
+
+def _operation(operation: Operation, schema_of: dict[str, Any], *, guarded: bool) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "responses": _answers(operation, schema_of) | _errors(operation, schema_of),
+    }
+    if not operation.open:
+        described["security"] = [{"token": []}] if guarded else [{}, {"token": []}]
+    if operation.parameters:
+        described["parameters"] = [_parameter(item, schema_of) for item in operation.parameters]
+    if operation.body:
+        content = {media_type: {"schema": _body(type_, schema_of)} for media_type, type_ in operation.body.items()}
+        described["requestBody"] = {"required": True, "content": content}
+    return described
+
+
+def _body(type_: Any, schema_of: dict[str, Any]) -> dict[str, Any]:
+    """Bytes have no schema in OpenAPI 3.1: the media type says all."""
+    return {} if type_ is bytes else schema_of[_key(type_)]
+
+
+def _parameter(item: Parameter, schema_of: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "in": item.place,
+        "required": item.required or item.place == "path",
+        "description": item.meaning,
+        "schema": schema_of[_key(item.type)],
+    }
+
+
+def _answers(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any]:
+    described = {}
+    for status, answer in operation.answers.items():
+        schemas = [schema_of[_key(type_)] for type_ in _alternatives(answer)]
+        content = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}} if schemas else {}
+        described[str(status)] = {"description": "done", "content": dict.fromkeys(operation.media_types, content)}
+    return described
+
+
+def _errors(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any]:
+    by_status: dict[int, list[Error]] = {}
+    for error in dict.fromkeys(operation.errors):
+        by_status.setdefault(error.http_status, []).append(error)
+    content = {JSON: {"schema": schema_of[_key(ErrorAnswer)]}}
+    return {
+        str(status): {
+            "description": "; ".join(f"`{error.code}`: {error.meaning}" for error in errors),
+            "content": content,
+        }
+        for status, errors in sorted(by_status.items())
+    }

@@ -1,0 +1,92 @@
+"""`.app` of a `ModelServer`: routes by decorator, collected before there is an application to add them to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from inferd.daemon.http.user_routes.binding import BoundFunction, bind
+from inferd.schemas.errors import ServerError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class OwnRoutes:
+    """A team's own routes. On a path and method that are there already, the route that was added last answers.
+
+    >>> routes = OwnRoutes()
+    >>> @routes.get("/hello/{name}")
+    ... async def hello(name: str) -> dict[str, str]:
+    ...     return {"hello": name}
+    >>> [str(route) for route in routes]
+    ['GET /hello/{name}']
+    """
+
+    def __init__(self) -> None:
+        self._routes: dict[tuple[str, str], BoundFunction] = {}
+        self._closed = False
+
+    def __iter__(self) -> Any:
+        """`METHOD path` of each route."""
+        return iter([f"{method} {path}" for method, path in self._routes])
+
+    def get(self, path: str) -> Callable[[F], F]:
+        """The decorated function answers GET (and HEAD)."""
+        return self.route("GET", path)
+
+    def post(self, path: str) -> Callable[[F], F]:
+        """The decorated function answers POST."""
+        return self.route("POST", path)
+
+    def put(self, path: str) -> Callable[[F], F]:
+        """The decorated function answers PUT."""
+        return self.route("PUT", path)
+
+    def patch(self, path: str) -> Callable[[F], F]:
+        """The decorated function answers PATCH."""
+        return self.route("PATCH", path)
+
+    def delete(self, path: str) -> Callable[[F], F]:
+        """The decorated function answers DELETE."""
+        return self.route("DELETE", path)
+
+    def route(self, method: str, path: str) -> Callable[[F], F]:
+        """The decorated function answers `method`; see `inferd.daemon.http.user_routes.binding` for its parameters.
+
+        `ServerError` where path or parameters cannot be bound, or the server has started.
+        """
+        if self._closed:
+            raise ServerError(f"route {method} {path}: the server has started; add routes in _setup_routes")
+        _resource(path)
+
+        def add(function: F) -> F:
+            self._routes[method.upper(), path] = bind(method.upper(), path, function)
+            return function
+
+        return add
+
+    def add_to(self, app: web.Application) -> None:
+        """Adds the routes to an application that has none yet: so they come before the built-in ones."""
+        self._closed = True
+        for (method, path), bound in self._routes.items():
+            resource = _resource(path)
+            resource.add_route(method, bound.__call__)
+            if method == "GET" and ("HEAD", path) not in self._routes:
+                resource.add_route("HEAD", bound.__call__)
+            app.router.register_resource(resource)
+
+
+def _resource(path: str) -> web.Resource:
+    """Each route has a resource of its own: where the method is another one, the built-in route is still found."""
+    try:
+        return web.DynamicResource(path) if "{" in path else web.PlainResource(_checked(path))
+    except ValueError as error:
+        raise ServerError(f"route {path!r}: {error}; a path is like /predict_batch/{{model_id}}") from None
+
+
+def _checked(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError("it does not start with /")
+    return path

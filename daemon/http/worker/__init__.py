@@ -1,0 +1,1 @@
+"""HTTP of a worker: its application, composed from its settings, and the services behind the routes."""

@@ -1,0 +1,192 @@
+"""The worker's models over HTTP: read from, and put on, the tenant's topics, as a client does.
+
+What is there is what the `models` topic says, read anew each time, so that every worker gives the same answer and one
+that has just deployed sees what it did; what this worker makes of it is added.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from inferd.daemon.http.core.errors import UnavailableError, VersionExistsError
+from inferd.daemon.http.routes.services import (
+    Deploy,
+    Deployed,
+    ModelOverview,
+    ModelVersion,
+    VersionOverview,
+)
+from inferd.daemon.settings.settings import Settings
+from inferd.schemas.errors import (
+    InferenceError,
+    InvalidValueError,
+    ModelNotFoundError,
+    ServerError,
+)
+from inferd.schemas.models.aliases import versions_named
+from inferd.schemas.models.model import Alias, Manifest, VersionKey
+from inferd.schemas.requests.request import ModelReference
+from inferd.streams.telemetry.snapshot import ModelSnapshot, StreamsSnapshot
+
+if TYPE_CHECKING:
+    from inferd.client import Client
+    from inferd.models.model_list import ModelList
+
+CLIENTS_MAX = 8
+"""Connections to the broker for this at once: each is one client's."""
+log = structlog.get_logger(__name__)
+States = dict[VersionKey, ModelSnapshot]
+
+
+class ClusterModels:
+    """`Models` of the tenants of a worker. Changes of one tenant come after one another, model files one at a time."""
+
+    def __init__(self, settings: Settings, snapshot: Callable[[], StreamsSnapshot | None]) -> None:
+        """`snapshot` says what this worker makes of the versions."""
+        self._settings, self._snapshot = settings, snapshot
+        self._clients = asyncio.Semaphore(CLIENTS_MAX)
+        self._changes: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._deploys = asyncio.Semaphore(1)
+
+    async def list_models(self, tenant: str) -> Sequence[ModelOverview]:
+        """See `Models`."""
+        models, states = await self._read(tenant), self._states(tenant)
+        return [_overview(models, states, name) for name in _names(models)]
+
+    async def show_model(self, tenant: str, name: str) -> ModelOverview:
+        """See `Models`."""
+        models = await self._read(tenant)
+        if name not in _names(models):
+            raise ModelNotFoundError(f"there is no model {name!r}: GET /models shows what there is")
+        return _overview(models, self._states(tenant), name)
+
+    async def show_version(self, tenant: str, reference: ModelReference) -> ModelVersion:
+        """See `Models`."""
+        from inferd.models.model_list import manifest_behind
+
+        models = await self._read(tenant)
+        manifest = manifest_behind(models, reference)
+        aliases = models.aliases_of(reference.name)
+        return ModelVersion(manifest=manifest, overview=_version(manifest, aliases, self._states(tenant)))
+
+    async def deploy(self, tenant: str, deploy: Deploy) -> Deployed:
+        """See `Models`."""
+        async with self._deploys, self._changes[tenant], self._client(tenant) as client:
+            present = await client.models()
+            manifest = await self._deploy_again(client, present, deploy) or await self._deploy_file(client, deploy)
+        created = VersionKey(manifest.model_id, manifest.version) not in present.versions
+        log.info("model_deployed", tenant=tenant, model=deploy.name, version=manifest.version, created=created)
+        return Deployed(manifest=manifest, created=created)
+
+    async def _deploy_again(self, client: Client, present: ModelList, deploy: Deploy) -> Manifest | None:
+        """Where no version is asked for: the one that was made of the same file and manifest, sent again."""
+        from inferd import errors
+
+        if deploy.version is not None or "version" in (deploy.manifest or {}):
+            return None
+        sha256 = await asyncio.to_thread(_sha256, deploy.model)
+        same = [manifest.version for manifest in present.versions_of(deploy.name) if manifest.sha256 == sha256]
+        if not same:
+            return None
+        try:
+            return await self._deploy_file(client, msgspec.structs.replace(deploy, version=max(same)))
+        except errors.VersionExistsError:
+            return None
+
+    async def _deploy_file(self, client: Client, deploy: Deploy) -> Manifest:
+        from inferd.deploy import deploy_file
+
+        return await deploy_file(
+            client,
+            deploy.model,
+            deploy.name,
+            version=deploy.version,
+            manifest=deploy.manifest,
+            alias=deploy.alias,
+            trial_limits=self._settings.streams().trial.limits(client.limits),
+        )
+
+    async def set_alias(self, tenant: str, name: str, alias: str, target: Alias) -> None:
+        """See `Models`."""
+        async with self._changes[tenant], self._client(tenant) as client:
+            await client.set_alias(name, alias, target)
+
+    async def remove(
+        self, tenant: str, reference: ModelReference, *, everything: bool = False, move_aliases_to: int | None = None
+    ) -> Sequence[str]:
+        """See `Models`."""
+        async with self._changes[tenant], self._client(tenant) as client:
+            return await client.remove_model(str(reference), everything=everything, move_aliases_to=move_aliases_to)
+
+    async def _read(self, tenant: str) -> ModelList:
+        async with self._client(tenant) as client:
+            return await client.models()
+
+    @asynccontextmanager
+    async def _client(self, tenant: str) -> AsyncIterator[Client]:
+        """A client, connected; its errors as HTTP tells them."""
+        from inferd import errors
+        from inferd.client import Client
+
+        settings = self._settings
+        limits = settings.streams().limits
+        try:
+            async with (
+                self._clients,
+                Client(settings.connection(), namespace=settings.namespace, tenant=tenant, limits=limits) as client,
+            ):
+                yield client
+        except errors.VersionExistsError as error:
+            raise VersionExistsError(error.message) from error
+        except ServerError as error:
+            log.warning("models_unavailable", tenant=tenant, reason=error.message)
+            raise UnavailableError("the models cannot be reached now; the worker's log says why") from error
+        except InferenceError as error:
+            if type(error) is InferenceError:
+                raise InvalidValueError(error.message) from error
+            raise
+
+    def _states(self, tenant: str) -> States:
+        snapshot = self._snapshot()
+        found = () if snapshot is None else snapshot.models
+        return {VersionKey(model.model_id, model.version): model for model in found if model.tenant == tenant}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _names(models: ModelList) -> list[str]:
+    """Every model that has a version, or an alias that leads nowhere."""
+    return sorted({key.model_id for key in models.versions} | {key.model_id for key in models.aliases})
+
+
+def _overview(models: ModelList, states: States, name: str) -> ModelOverview:
+    aliases = models.aliases_of(name)
+    versions = [_version(manifest, aliases, states) for manifest in models.versions_of(name)]
+    dangling = [key.alias for key in models.dangling() if key.model_id == name]
+    return ModelOverview(model_id=name, versions=versions, aliases=aliases, dangling_aliases=dangling)
+
+
+def _version(manifest: Manifest, aliases: Mapping[str, Alias], states: States) -> VersionOverview:
+    state = states.get(VersionKey(manifest.model_id, manifest.version))
+    known = state is not None and state.digest == manifest.sha256
+    return VersionOverview(
+        version=manifest.version,
+        digest=manifest.sha256,
+        size=manifest.size,
+        created_at=manifest.created_at,
+        aliases=[name for name, alias in aliases.items() if manifest.version in versions_named(alias)],
+        state=state.state if state is not None and known else None,
+        reason=state.reason if state is not None and known else None,
+    )

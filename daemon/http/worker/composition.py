@@ -1,0 +1,78 @@
+"""The worker's application: what `add_…` functions of this package add, composed from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from inferd.daemon.http.core.access import Access
+from inferd.daemon.http.core.admission import Admission
+from inferd.daemon.http.core.application import AppLimits, create_app
+from inferd.daemon.http.core.browsers import hosts_under
+from inferd.daemon.http.core.peers import Peers, add_peer, read_peer_secret
+from inferd.daemon.http.core.tokens import TokensFile
+from inferd.daemon.http.routes.forwarding import Forwarding
+from inferd.daemon.http.routes.jobs import add_jobs
+from inferd.daemon.http.routes.models import add_models
+from inferd.daemon.http.routes.observation import add_observation
+from inferd.daemon.http.routes.openapi import add_openapi
+from inferd.daemon.http.routes.predictions import add_predictions
+from inferd.daemon.http.routes.services import Models, Predictions
+from inferd.daemon.http.routes.uploads import Uploads
+from inferd.daemon.http.user_routes.routes import OwnRoutes
+from inferd.daemon.http.worker.services import StreamsJobs
+from inferd.daemon.settings.settings import Settings
+from inferd.daemon.telemetry.status import StatusBoard
+
+
+def worker_app(
+    settings: Settings,
+    board: StatusBoard,
+    predictions: Predictions,
+    models: Models,
+    jobs: StreamsJobs,
+    own_url: Callable[[], str],
+    own: OwnRoutes | None = None,
+) -> web.Application:
+    """All that a worker serves, a team's `own` routes before the others; `own_url` is where other workers reach it.
+
+    `ServerError` where the file of tokens cannot be used.
+    """
+    app = create_app(
+        access=access_of(settings, own_url),
+        admission=Admission(settings.http_concurrency_max, board.draining, len(settings.tenants)),
+        limits=limits_of(settings),
+    )
+    if own is not None:
+        own.add_to(app)
+    add_observation(app, board)
+    add_predictions(app, predictions)
+    add_models(app, models, Uploads(settings.data_dir / "uploads", len(settings.tenants)))
+    add_jobs(app, jobs, Forwarding(jobs), settings.streams().limits)
+    add_peer(app)
+    add_openapi(app)
+    return app
+
+
+def access_of(settings: Settings, own_url: Callable[[], str]) -> Access:
+    """Who may do what."""
+    tokens, secret = settings.http_tokens_file, settings.http_forwarding_secret_file
+    return Access(
+        settings.tenants,
+        None if tokens is None else TokensFile(Path(tokens)),
+        hosts_under(settings.http_host, settings.http_allowed_hosts, settings.http_advertised_url),
+        Peers(None if secret is None else read_peer_secret(Path(secret)), own_url),
+    )
+
+
+def limits_of(settings: Settings) -> AppLimits:
+    """The bounds of requests."""
+    return AppLimits(
+        body_bytes_max=settings.message_bytes_max,
+        upload_bytes_max=settings.artifact_bytes_max,
+        read_timeout_s=settings.http_read_timeout_s,
+        read_bytes_per_s_min=settings.http_read_bytes_per_s_min,
+        timeout_s=settings.http_timeout_s,
+    )

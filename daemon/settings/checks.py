@@ -1,0 +1,183 @@
+"""What settings must fulfil together."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from inferd.daemon.http.core.peers import read_peer_secret
+from inferd.daemon.http.core.tokens import read_tokens
+from inferd.daemon.settings.settings import Settings, settings_table
+from inferd.daemon.settings.table import SettingsError
+from inferd.schemas.errors import ServerError
+
+
+class Bound(NamedTuple):
+    """The setting `field` must be at most `share` times the setting `of`."""
+
+    field: str
+    of: str
+    reason: str
+    share: float = 1.0
+    words: str = ""
+    """`share` in words."""
+
+
+AT_MOST = (
+    Bound("heartbeat_interval_s", "session_timeout_s", "two heartbeats may be lost", 1 / 3, "a third of "),
+    Bound("session_timeout_s", "request_timeout_s", "a request may wait for a rebalance"),
+    Bound("revoke_timeout_s", "rebalance_timeout_s", "what is revoked is finished within the rebalance"),
+    Bound("revoke_timeout_s", "transaction_timeout_s", "a transaction is finished before the broker ends it"),
+    Bound("revoke_timeout_s", "drain_timeout_s", "so it is within an ordered stop"),
+    Bound("rebalance_timeout_s", "stall_timeout_s", "a rebalance may take so long without being stalled"),
+    Bound("inline_ms_max", "heartbeat_interval_s", "heartbeats wait for it", 1_000, "the milliseconds of "),
+    Bound("message_bytes_max", "batch_bytes_max", "a micro-batch holds at least one request"),
+    Bound("message_bytes_max", "batch_expanded_bytes_max", "a compressed batch holds at least one request"),
+    Bound("batch_bytes_max", "buffer_bytes_max", "the buffer holds at least one micro-batch"),
+    Bound("result_bytes_max", "in_flight_bytes_max", "at least one result may be in flight"),
+    Bound("job_retention_s", "topic_retention_ms", "results are there as long", 1 / 1_000, "the seconds of "),
+    Bound("job_chunk_rows", "job_chunk_rows_max", "the default is what a job may ask for"),
+)
+"""What must hold between two settings."""
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound)
+"""Hosts that mean every address of the machine; other workers are told the loopback in their place."""
+_INFO = {info.field: info for info in settings_table()}
+
+
+def check_connection(settings: Settings) -> Settings:
+    """`settings` if a connection can be made from them, else `SettingsError`."""
+    return _checked(settings, _connection_problems(settings))
+
+
+def check_worker(settings: Settings) -> Settings:
+    """`settings` if a worker can run with them, else `SettingsError`."""
+    return _checked(settings, [*_connection_problems(settings), *_worker_problems(settings)])
+
+
+def worker_warnings(settings: Settings) -> tuple[str, ...]:
+    """What a worker can run with, and is probably not meant."""
+    return () if is_loopback(settings.http_host) else (*_unreachable(settings), *_unproven(settings))
+
+
+def _unreachable(settings: Settings) -> Iterator[str]:
+    advertised = settings.http_advertised_url
+    told = settings.http_host if advertised is None else urlsplit(advertised).hostname or ""
+    if is_loopback(told) or told in WILDCARDS:
+        yield (
+            f"INFERD_HTTP_ADVERTISED_URL: HTTP listens on {settings.http_host}, and other workers are told to reach"
+            f" this one at {advertised or 'the loopback'}, which is their own machine: questions about jobs that this"
+            " one owns fail. Set it to http://<address of this machine or container>:<port>"
+        )
+
+
+def _unproven(settings: Settings) -> Iterator[str]:
+    if settings.http_tokens_file is not None and settings.http_forwarding_secret_file is None:
+        yield (
+            "INFERD_HTTP_FORWARDING_SECRET_FILE is not set: where there are several workers, requests about jobs that"
+            " another one owns are unavailable. Give all of them the same secret, made with `openssl rand -hex 32`"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _checked(settings: Settings, problems: Iterator[str] | list[str]) -> Settings:
+    if found := list(problems):
+        raise SettingsError(found)
+    return settings
+
+
+def _connection_problems(settings: Settings) -> Iterator[str]:
+    protocol = settings.kafka_security_protocol
+    credentials = ("kafka_sasl_username", "kafka_sasl_password", "kafka_sasl_password_file")
+    certificates = ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
+    if protocol.startswith("SASL"):
+        yield from _sasl_problems(settings)
+    else:
+        yield from _useless(settings, credentials, "SASL_PLAINTEXT or SASL_SSL")
+    if "SSL" not in protocol.split("_"):
+        yield from _useless(settings, certificates, "SSL or SASL_SSL")
+        return
+    if settings.kafka_ssl_keyfile and not settings.kafka_ssl_certfile:
+        yield from _missing(settings, ("kafka_ssl_certfile",), f"{_shown(settings, 'kafka_ssl_keyfile')} needs it")
+        return
+    yield from _tls_problems(settings)
+
+
+def _sasl_problems(settings: Settings) -> Iterator[str]:
+    reason = f"{_shown(settings, 'kafka_security_protocol')} needs it"
+    yield from _missing(settings, ("kafka_sasl_username",), reason)
+    if settings.kafka_sasl_password_file is None:
+        yield from _missing(settings, ("kafka_sasl_password",), f"{reason}, or INFERD_KAFKA_SASL_PASSWORD_FILE")
+    elif settings.kafka_sasl_password:
+        yield f"{_shown(settings, 'kafka_sasl_password_file')} and INFERD_KAFKA_SASL_PASSWORD are both set: keep one"
+
+
+def _tls_problems(settings: Settings) -> Iterator[str]:
+    files = ", ".join(
+        _shown(settings, name)
+        for name in ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
+        if getattr(settings, name)
+    )
+    try:
+        settings.connection().ssl_context()
+    except (OSError, ssl.SSLError) as error:
+        yield f"{files} cannot be used ({error}): PEM files of an authority, a certificate and its key are needed"
+
+
+def _worker_problems(settings: Settings) -> Iterator[str]:
+    for bound in AT_MOST:
+        if getattr(settings, bound.field) > getattr(settings, bound.of) * bound.share:
+            limit = f"at most {bound.words}{_shown(settings, bound.of)}"
+            yield f"{_shown(settings, bound.field)} is not allowed: it must be {limit}"
+    yield from _http_problems(settings)
+
+
+def _http_problems(settings: Settings) -> Iterator[str]:
+    if settings.http_forwarding_secret_file is not None:
+        try:
+            read_peer_secret(Path(settings.http_forwarding_secret_file))
+        except ServerError as error:
+            yield f"INFERD_HTTP_FORWARDING_SECRET_FILE cannot be used: {error.message}"
+    if settings.http_tokens_file is not None:
+        try:
+            read_tokens(Path(settings.http_tokens_file))
+        except ServerError as error:
+            yield f"INFERD_HTTP_TOKENS_FILE cannot be used: {error.message}"
+    elif not is_loopback(settings.http_host) and not settings.insecure_http:
+        yield (
+            f"{_shown(settings, 'http_host')} is not allowed: other machines would reach an HTTP server that nothing"
+            " guards. Set INFERD_HTTP_TOKENS_FILE, or use a loopback address (127.0.0.1, ::1, localhost), unless"
+            " INFERD_INSECURE_HTTP=true (--insecure-http) says that this is meant"
+        )
+
+
+def _missing(settings: Settings, names: tuple[str, ...], reason: str) -> Iterator[str]:
+    for name in names:
+        if not getattr(settings, name):
+            yield f"{_INFO[name].variable} is not set: {reason}"
+
+
+def _useless(settings: Settings, names: tuple[str, ...], protocols: str) -> Iterator[str]:
+    for name in names:
+        if getattr(settings, name):
+            yield (
+                f"{_shown(settings, name)} has no effect with {_shown(settings, 'kafka_security_protocol')}:"
+                f" it needs {protocols}"
+            )
+
+
+def _shown(settings: Settings, name: str) -> str:
+    info = _INFO[name]
+    return f"{info.variable}={info.kind.show(getattr(settings, name))}"

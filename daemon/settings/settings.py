@@ -1,0 +1,576 @@
+# ruff: noqa: RUF009  (the calls only describe a field, as dataclasses.field does)
+"""All settings of the process, as one frozen value.
+
+Each field of `Settings` is one environment variable (`INFERD_` and its name in capitals) and one flag of
+`inferd worker`; its kind says what is allowed. The flags, the error messages and docs/settings.md are made from here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from inferd.daemon.broker.settings import EmbeddedKafkaSettings, default_cache_dir, default_data_dir
+from inferd.daemon.settings import kinds as kind
+from inferd.daemon.settings.table import (
+    SettingInfo,
+    SettingsError,
+    info_of,
+    setting,
+    unknown_names,
+)
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.limits import Limits
+from inferd.streams.settings import (
+    NO_URL,
+    CacheSettings,
+    Compression,
+    GroupSettings,
+    Guarantee,
+    LaneSettings,
+    Store,
+    StreamSettings,
+    TopicSettings,
+    TrialSettings,
+)
+
+GIB = 1_024**3
+DEFAULT_BROKER = KafkaConnection().bootstrap_servers
+
+LogFormat = Literal["auto", "json", "console"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Uvloop = Literal["auto", "on", "off"]
+SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+OffsetReset = Literal["earliest", "latest"]
+
+_LANE, _GROUP, _TOPICS, _TRIAL, _LIMITS = LaneSettings(), GroupSettings(), TopicSettings(), TrialSettings(), Limits()
+_CACHE = CacheSettings()
+_CLASS_NAME = kind.text(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", "a class with its module, such as mypackage.MyServer")
+_GROUP_TEXT = kind.text(r"[A-Za-z0-9._-]{1,200}", "1 to 200 of A-Z a-z 0-9 . _ -")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting of the process; `from_environment` makes it."""
+
+    SECTIONS: ClassVar = (
+        "Kafka",
+        "Consumer group",
+        "Topics",
+        "Processing",
+        "Limits",
+        "Jobs",
+        "Models",
+        "HTTP",
+        "Own classes",
+        "Process",
+        "Embedded broker",
+    )
+
+    broker: str | None = setting(
+        kind.addresses(),
+        None,
+        "Bootstrap servers. `inferd up` starts a broker of its own unless this is set.",
+        "Kafka",
+        shown_default=DEFAULT_BROKER,
+    )
+    namespace: str = setting(kind.topic_part("namespace"), "inferd", "First part of every topic name.", "Kafka")
+    tenants: tuple[str, ...] = setting(
+        kind.tenants(), ("default",), "Tenants that are served; the second part of topic names.", "Kafka"
+    )
+    kafka_security_protocol: SecurityProtocol = setting(
+        kind.choice(SecurityProtocol), "PLAINTEXT", "How connections to the brokers are secured.", "Kafka"
+    )
+    kafka_ssl_cafile: str | None = setting(
+        kind.file(), None, "PEM file of the authority that signed the brokers' certificates.", "Kafka"
+    )
+    kafka_ssl_certfile: str | None = setting(
+        kind.file(), None, "PEM file of our certificate, where brokers ask for one.", "Kafka"
+    )
+    kafka_ssl_keyfile: str | None = setting(kind.file(), None, "PEM file of our certificate's key.", "Kafka")
+    kafka_sasl_mechanism: SaslMechanism = setting(
+        kind.choice(SaslMechanism), "PLAIN", "How we authenticate, with SASL_PLAINTEXT or SASL_SSL.", "Kafka"
+    )
+    kafka_sasl_username: str | None = setting(kind.text(r".{1,512}", "text"), None, "User name for SASL.", "Kafka")
+    kafka_sasl_password: str | None = setting(kind.secret(), None, "Password for SASL.", "Kafka")
+    kafka_sasl_password_file: str | None = setting(
+        kind.file(), None, "File whose first line is the password for SASL, instead of the password itself.", "Kafka"
+    )
+    request_timeout_s: float = setting(
+        kind.number(1, 600), _GROUP.request_timeout_s, "How long a request to a broker may take.", "Kafka"
+    )
+
+    group_id: str | None = setting(
+        _GROUP_TEXT,
+        None,
+        "Consumer group of the workers; all of one group serve the same tenants.",
+        "Consumer group",
+        shown_default="<namespace>",
+    )
+    instance_id: str | None = setting(
+        _GROUP_TEXT,
+        None,
+        "Static membership: a name of its own for each worker, kept across restarts, so that a restart within the"
+        " session timeout causes no rebalance.",
+        "Consumer group",
+    )
+    session_timeout_s: float = setting(
+        kind.number(1, 1_800),
+        _GROUP.session_timeout_s,
+        "A worker that is silent for so long loses its partitions; one whose event loop stood still for so long ends.",
+        "Consumer group",
+    )
+    heartbeat_interval_s: float = setting(
+        kind.number(0.05, 600), _GROUP.heartbeat_interval_s, "Time between heartbeats to the group.", "Consumer group"
+    )
+    rebalance_timeout_s: float = setting(
+        kind.number(1, 3_600), _GROUP.rebalance_timeout_s, "How long members may take to rejoin.", "Consumer group"
+    )
+    offset_reset: OffsetReset = setting(
+        kind.choice(OffsetReset),
+        _GROUP.offset_reset,
+        "Where to start on a partition that has no committed offset.",
+        "Consumer group",
+    )
+    stall_timeout_s: float = setting(
+        kind.number(5, 86_400),
+        _GROUP.stall_timeout_s,
+        "A rebalance, a recovery, or waiting work that makes no progress for so long ends the worker with code 71.",
+        "Consumer group",
+    )
+
+    topics_create: bool = setting(
+        kind.switch(), _TOPICS.create, "Create topics that are missing; otherwise only verify them.", "Topics"
+    )
+    topic_partitions: int = setting(
+        kind.integer(1, 10_000),
+        _TOPICS.partitions,
+        "Partitions of a tenant's topics; existing ones must agree.",
+        "Topics",
+    )
+    topic_replication: int = setting(
+        kind.integer(1, 32), _TOPICS.replication, "Replicas of the topics; existing ones must agree.", "Topics"
+    )
+    topic_retention_ms: int = setting(
+        kind.integer(60_000), _TOPICS.retention_ms, "How long topics keep records; existing ones must agree.", "Topics"
+    )
+
+    processing_guarantee: Guarantee = setting(
+        kind.choice(Guarantee),
+        "at_least_once",
+        "After a crash a result may be published again with the same bytes, or exactly once.",
+        "Processing",
+    )
+    transaction_timeout_s: float = setting(
+        kind.number(1, 900),
+        15.0,
+        "After how long the broker ends a transaction that nobody goes on with (exactly_once).",
+        "Processing",
+    )
+    compression: Compression = setting(
+        kind.choice(Compression), "none", "Compression of results and dead letters.", "Processing"
+    )
+    reply_to_allowed: tuple[str, ...] = setting(
+        kind.topics(), (), "Topics that a `reply-to` header may name.", "Processing"
+    )
+    predict_threads: int = setting(
+        kind.integer(1, 256),
+        1,
+        "Threads of one prediction. More help a lone worker with large requests, and cost CPU under load.",
+        "Processing",
+    )
+    batch_rows_max: int = setting(
+        kind.integer(1, 1_000_000), _LANE.batch_rows_max, "Records of one micro-batch.", "Processing"
+    )
+    batch_bytes_max: int = setting(
+        kind.integer(1_024, GIB), _LANE.batch_bytes_max, "Bytes of one micro-batch.", "Processing"
+    )
+    batch_wait_ms: float = setting(
+        kind.number(0, 10_000),
+        _LANE.batch_wait_ms,
+        "How long to wait for a micro-batch to fill; 0 scores what is there at once.",
+        "Processing",
+    )
+    inline_ms_max: float = setting(
+        kind.number(0, 10_000),
+        _LANE.inline_ms_max,
+        "A prediction expected to take longer runs in a thread, so that heartbeats go on.",
+        "Processing",
+    )
+    buffer_bytes_max: int = setting(
+        kind.integer(1_024, 64 * GIB), _LANE.buffer_bytes_max, "Fetched but not yet scored.", "Processing"
+    )
+    in_flight_bytes_max: int = setting(
+        kind.integer(1_024, 64 * GIB), _LANE.in_flight_bytes_max, "Published but not yet acknowledged.", "Processing"
+    )
+    commit_interval_s: float = setting(
+        kind.number(0.01, 60), _LANE.commit_interval_s, "Time between commits of acknowledged offsets.", "Processing"
+    )
+    revoke_timeout_s: float = setting(
+        kind.number(0, 300),
+        _LANE.revoke_timeout_s,
+        "How long a revoked partition may take to finish what is in flight.",
+        "Processing",
+    )
+    jobs_share: float = setting(
+        kind.number(0.05, 1),
+        _LANE.jobs_share,
+        "What chunks of batch jobs may take of a worker's time, while there are requests.",
+        "Processing",
+    )
+
+    cache_store: Store = setting(
+        kind.choice(Store),
+        _CACHE.store,
+        "Where entries of the prediction cache are kept beside their changelog: `rocksdb` needs the package rocksdict.",
+        "Processing",
+    )
+    cache_ttl_max_s: float = setting(
+        kind.number(60, 365 * 86_400),
+        _CACHE.ttl_max_s,
+        "No entry of the prediction cache is served longer; its changelog keeps entries for as long.",
+        "Processing",
+    )
+    cache_block_cache_bytes: int = setting(
+        kind.integer(1_048_576, 64 * GIB),
+        _CACHE.block_cache_bytes,
+        "Block cache of RocksDB, for all partitions together.",
+        "Processing",
+    )
+
+    message_bytes_max: int = setting(
+        kind.integer(1_024, GIB), _LIMITS.message_bytes_max, "Bytes of one request.", "Limits"
+    )
+    result_bytes_max: int = setting(
+        kind.integer(1_024, GIB), _LIMITS.result_bytes_max, "Bytes of one result.", "Limits"
+    )
+    batch_expanded_bytes_max: int = setting(
+        kind.integer(1_024, 16 * GIB),
+        _LIMITS.batch_expanded_bytes_max,
+        "Bytes of a compressed batch, expanded.",
+        "Limits",
+    )
+    rows_max: int = setting(kind.integer(1, 10_000_000), _LIMITS.rows_max, "Rows of one request.", "Limits")
+    features_max: int = setting(kind.integer(1, 1_000_000), _LIMITS.features_max, "Features of one row.", "Limits")
+    values_max: int = setting(
+        kind.integer(1, 100_000_000), _LIMITS.values_max, "Rows x features of one request.", "Limits"
+    )
+    depth_max: int = setting(kind.integer(4, 64), _LIMITS.depth_max, "Nesting of a request.", "Limits")
+    string_chars_max: int = setting(
+        kind.integer(1, 1_000_000), _LIMITS.string_chars_max, "Characters of a categorical value in a row.", "Limits"
+    )
+    headers_max: int = setting(kind.integer(8, 10_000), _LIMITS.headers_max, "Headers of one record.", "Limits")
+    header_bytes_max: int = setting(
+        kind.integer(256, 1_048_576), _LIMITS.header_bytes_max, "Bytes of one header, key and value.", "Limits"
+    )
+
+    job_rows_max: int = setting(kind.integer(1, 100_000_000), _LIMITS.job_rows_max, "Rows of one job.", "Jobs")
+    job_messages_max: int = setting(
+        kind.integer(1, 16_384), _LIMITS.job_messages_max, "`rows` messages of one job.", "Jobs"
+    )
+    job_message_rows_max: int = setting(
+        kind.integer(1, 1_000_000), _LIMITS.job_message_rows_max, "Rows of one message of a job.", "Jobs"
+    )
+    job_chunks_max: int = setting(kind.integer(1, 32_768), _LIMITS.job_chunks_max, "Chunks of one job.", "Jobs")
+    job_chunk_rows: int = setting(
+        kind.integer(1, 4_096),
+        _LIMITS.job_chunk_rows,
+        "Rows of a chunk, where a job does not ask for another number.",
+        "Jobs",
+    )
+    job_chunk_rows_max: int = setting(
+        kind.integer(1, 4_096), _LIMITS.job_chunk_rows_max, "Rows of a chunk that a job may ask for.", "Jobs"
+    )
+    job_chunk_bytes_max: int = setting(
+        kind.integer(0, 900_000),
+        _LIMITS.job_chunk_bytes_max,
+        "Bytes of rows that a chunk carries along; larger ones are read from `jobs`.",
+        "Jobs",
+    )
+    job_attempts_max: int = setting(kind.integer(0, 200), _LIMITS.job_attempts_max, "Retries of one job.", "Jobs")
+    job_labels_max: int = setting(kind.integer(0, 1_000), _LIMITS.job_labels_max, "Labels of one job.", "Jobs")
+    job_open_max_s: float = setting(
+        kind.number(1, 365 * 86_400),
+        _LIMITS.job_open_max_s,
+        "How long after its first message a job without a deadline must be complete.",
+        "Jobs",
+    )
+    job_deadline_grace_s: float = setting(
+        kind.number(0, 86_400),
+        _LIMITS.job_deadline_grace_s,
+        "How long chunks on their way may take beyond the deadline of their job.",
+        "Jobs",
+    )
+    job_retention_s: float = setting(
+        kind.number(1, 3_650 * 86_400),
+        _LIMITS.job_retention_s,
+        "How long after its first message the results of a job can be read.",
+        "Jobs",
+    )
+    jobs_open_max: int = setting(
+        kind.integer(1, 1_000_000),
+        _LIMITS.jobs_open_max,
+        "Jobs of one tenant that have not ended, by partition of `jobs`.",
+        "Jobs",
+    )
+    jobs_rows_max: int = setting(kind.integer(1, 10**12), _LIMITS.jobs_rows_max, "Rows of these jobs together.", "Jobs")
+    jobs_bytes_max: int = setting(
+        kind.integer(1_024, 1_024 * 1_024 * GIB), _LIMITS.jobs_bytes_max, "Bytes of their messages together.", "Jobs"
+    )
+
+    artifact_bytes_max: int = setting(
+        kind.integer(1_024, 16 * GIB), _LIMITS.artifact_bytes_max, "Bytes of one model file.", "Models"
+    )
+    trial_memory_bytes_max: int = setting(
+        kind.integer(256 * 1_024**2, 1_024 * GIB),
+        _TRIAL.memory_bytes_max,
+        "Memory of the disposable process in which a model is loaded and run first.",
+        "Models",
+    )
+    trial_timeout_s: float = setting(
+        kind.number(1, 3_600), _TRIAL.timeout_s, "How long that process may take.", "Models"
+    )
+
+    http_host: str = setting(
+        kind.text(r"[A-Za-z0-9._:-]{1,253}", "a host name or an IP address"),
+        "127.0.0.1",
+        "Address that the HTTP server listens on.",
+        "HTTP",
+    )
+    http_advertised_url: str | None = setting(
+        kind.text(r"https?://[^\s/]{1,250}", "http://host:port"),
+        None,
+        "Where other workers reach this one, to pass on questions about jobs that it owns.",
+        "HTTP",
+        shown_default="<the address it listens on>",
+    )
+    http_port: int = setting(kind.integer(0, 65_535), 8080, "Port of the HTTP server; 0 takes a free one.", "HTTP")
+    http_tokens_file: str | None = setting(
+        kind.file(),
+        None,
+        "Bearer tokens that guard HTTP: lines `tenant:sha256`, with `*` as the tenant of an operator's token.",
+        "HTTP",
+    )
+    http_forwarding_secret_file: str | None = setting(
+        kind.file(),
+        None,
+        "Secret that all workers of a group share, by which they prove to one another who they are before they pass on"
+        " questions about jobs: a line of 32 characters or more; further lines are accepted, too, so that it can be"
+        " changed. Needed by several workers with tokens.",
+        "HTTP",
+    )
+    http_allowed_hosts: tuple[str, ...] = setting(
+        kind.hosts(),
+        (),
+        "Host names, beside those of loopback, under which an HTTP server without tokens may be asked; any other in the"
+        " header `Host` is refused. Beyond loopback every name is allowed unless this is set.",
+        "HTTP",
+    )
+    http_timeout_s: float = setting(
+        kind.number(0.01, 3_600), 30.0, "How long a prediction over HTTP may take; `deadline_exceeded` then.", "HTTP"
+    )
+    http_read_timeout_s: float = setting(
+        kind.number(0.1, 600),
+        10.0,
+        "How long a client may keep the server waiting for a body, beside the time that its bytes allow.",
+        "HTTP",
+    )
+    http_read_bytes_per_s_min: int = setting(
+        kind.integer(1, GIB),
+        65_536,
+        "How fast a body must come once that time is over; a slower one is cut off (`request_timeout`).",
+        "HTTP",
+    )
+    http_idle_timeout_s: float = setting(
+        kind.number(0.1, 3_600),
+        30.0,
+        "How long a connection may be without a request, and a request's headers may take to come.",
+        "HTTP",
+    )
+    http_concurrency_max: int = setting(
+        kind.integer(1, 100_000), 256, "Requests that are answered at once; more are refused with 429.", "HTTP"
+    )
+    insecure_http: bool = setting(
+        kind.switch(),
+        False,
+        "Serve HTTP on an address that other machines reach, though nothing guards it.",
+        "HTTP",
+    )
+
+    server: str | None = setting(
+        _CLASS_NAME,
+        None,
+        "Your subclass of `inferd.ModelServer`, as `module.Class`: its routes are added to the HTTP port.",
+        "Own classes",
+    )
+    batch_predictor: str | None = setting(
+        _CLASS_NAME,
+        None,
+        "Your subclass of `inferd.BatchPredictor`: its `process_batch` scores the chunks of jobs.",
+        "Own classes",
+    )
+    realtime_predictor: str | None = setting(
+        _CLASS_NAME,
+        None,
+        "Your subclass of `inferd.RealtimePredictor`: its `predict` or `predict_batch` answers requests.",
+        "Own classes",
+    )
+
+    worker_id: str = setting(
+        kind.text(r"[A-Za-z0-9._-]{1,128}", "1 to 128 of A-Z a-z 0-9 . _ -"),
+        "",
+        "Name of this worker in results, logs and `/status`.",
+        "Process",
+        shown_default="<host name>-<process id>",
+    )
+    data_dir: Path = setting(
+        kind.directory(),
+        Path(),
+        "What the worker and the embedded broker keep on disk.",
+        "Process",
+        shown_default="~/.local/share/inferd",
+    )
+    drain_timeout_s: float = setting(
+        kind.number(0.1, 3_600),
+        25.0,
+        "How long an ordered stop may take; past it the worker ends with code 70, nothing unfinished committed.",
+        "Process",
+    )
+    log_format: LogFormat = setting(
+        kind.choice(LogFormat), "auto", "Console on a terminal and JSON elsewhere, or one of them always.", "Process"
+    )
+    log_level: LogLevel = setting(kind.choice(LogLevel), "info", "Least level that is logged.", "Process")
+    otel_endpoint: str | None = setting(
+        kind.text(r"https?://[^\s/]+(/[^\s]*)?", "http://host:port"),
+        None,
+        "OpenTelemetry collector that takes spans over OTLP/HTTP, as below /v1/traces; needs `inferd[otel]`. Sampling,"
+        " headers and names are OpenTelemetry's own variables (OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, …).",
+        "Process",
+    )
+    uvloop: Uvloop = setting(kind.choice(Uvloop), "auto", "The uvloop event loop: where installed, or not.", "Process")
+
+    broker_port: int = setting(
+        kind.integer(0, 65_535),
+        9092,
+        "Port of the broker that `inferd up` starts; 0 takes a free one.",
+        "Embedded broker",
+    )
+    broker_heap_mb: int = setting(kind.integer(128, 1_048_576), 512, "Its Java heap.", "Embedded broker")
+    cache_dir: Path = setting(
+        kind.directory(),
+        Path(),
+        "Where its downloaded parts are kept.",
+        "Embedded broker",
+        shown_default="~/.cache/inferd",
+    )
+
+    @classmethod
+    def from_environment(
+        cls, environ: Mapping[str, str] = os.environ, flags: Mapping[str, str | None] | None = None
+    ) -> Settings:
+        """The settings that flags (text by field name; None: not given), else variables, else defaults make.
+
+        An empty variable counts as not set. `SettingsError` with a line for each setting that is wrong.
+        """
+        problems = unknown_names(environ, {info.variable for info in settings_table()})
+        chosen: dict[str, Any] = {}
+        for info in settings_table():
+            given = _given(info, environ, flags or {})
+            if given is not None:
+                try:
+                    chosen[info.field] = info.kind.read(given[1])
+                except ValueError:
+                    problems.append(info.problem(*given))
+        if problems:
+            raise SettingsError(problems)
+        return cls(**machine_defaults(environ) | chosen)
+
+    def connection(self) -> KafkaConnection:
+        """How to reach the brokers."""
+        return KafkaConnection(
+            bootstrap_servers=self.broker or DEFAULT_BROKER,
+            security_protocol=self.kafka_security_protocol,
+            ssl_cafile=self.kafka_ssl_cafile,
+            ssl_certfile=self.kafka_ssl_certfile,
+            ssl_keyfile=self.kafka_ssl_keyfile,
+            sasl_mechanism=self.kafka_sasl_mechanism,
+            sasl_username=self.kafka_sasl_username,
+            sasl_password=self.kafka_sasl_password,
+            sasl_password_file=self.kafka_sasl_password_file,
+        )
+
+    def embedded_kafka(self) -> EmbeddedKafkaSettings:
+        """How `inferd up` runs its broker."""
+        return EmbeddedKafkaSettings(
+            data_dir=self.data_dir / "kafka",
+            cache_dir=self.cache_dir,
+            port=self.broker_port,
+            heap_mb=self.broker_heap_mb,
+            partitions_default=self.topic_partitions,
+        )
+
+    @property
+    def group(self) -> str:
+        """The consumer group: of its own for each namespace unless it is named."""
+        return self.group_id or self.namespace
+
+    def streams(self, url: str | None = None) -> StreamSettings:
+        """What the streams need to know; `url` is where the HTTP server listens, if there is one."""
+        return StreamSettings(
+            connection=self.connection(),
+            **_same_named(StreamSettings, self),
+            url=self.http_advertised_url or url or NO_URL,
+            limits=Limits(**_same_named(Limits, self)),
+            lane=LaneSettings(**_same_named(LaneSettings, self)),
+            group=GroupSettings(**{**_same_named(GroupSettings, self), "group_id": self.group}),
+            topics=TopicSettings(
+                create=self.topics_create,
+                partitions=self.topic_partitions,
+                replication=self.topic_replication,
+                retention_ms=self.topic_retention_ms,
+            ),
+            trial=TrialSettings(memory_bytes_max=self.trial_memory_bytes_max, timeout_s=self.trial_timeout_s),
+            cache=CacheSettings(
+                store=self.cache_store,
+                ttl_max_s=self.cache_ttl_max_s,
+                block_cache_bytes=self.cache_block_cache_bytes,
+            ),
+        )
+
+
+def settings_table() -> tuple[SettingInfo, ...]:
+    """Every setting, in the order of its section."""
+    return _TABLE
+
+
+def machine_defaults(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Defaults that depend on the machine or the process."""
+    data_dir, cache_dir = default_data_dir(environ).parent, default_cache_dir(environ)
+    return {"worker_id": f"{_host_name()}-{os.getpid()}", "data_dir": data_dir, "cache_dir": cache_dir}
+
+
+def _given(info: SettingInfo, environ: Mapping[str, str], flags: Mapping[str, str | None]) -> tuple[str, str] | None:
+    if (text := flags.get(info.field)) is not None:
+        return info.flag or info.variable, text
+    if text := environ.get(info.variable):
+        return info.variable, text
+    return None
+
+
+def _same_named(target: type, settings: Settings) -> dict[str, Any]:
+    """Values of the settings that `target` has fields for; what it has beside them keeps its default."""
+    names = {item.name for item in fields(target)} & {info.field for info in settings_table()}
+    return {name: getattr(settings, name) for name in names}
+
+
+def _host_name() -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:100] or "worker"
+
+
+_TABLE = tuple(info_of(item) for item in fields(Settings))

@@ -1,0 +1,68 @@
+"""Keeps the embedded broker running beside a worker: one that ends by itself is started again on its data."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol, Self
+
+import structlog
+
+from inferd.daemon.broker.errors import BrokerError
+
+POLL_S = 0.5
+RESTARTS_MAX = 5
+log = structlog.get_logger(__name__)
+
+
+class Broker(Protocol):
+    """What is supervised; `EmbeddedKafka` is one."""
+
+    def start(self) -> None:
+        """Returns once it answers."""
+
+    def stop(self) -> None:
+        """Stops it in order."""
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Its exit code where it ends within the time, else None."""
+
+
+class SupervisedBroker:
+    """A block in which the broker runs. `on_lost` gets the reason once it could not be started again."""
+
+    def __init__(self, broker: Broker, on_lost: Callable[[str], None], poll_s: float = POLL_S) -> None:
+        self._broker, self._on_lost, self._poll_s = broker, on_lost, poll_s
+        self._restarts = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="broker-supervisor", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._broker.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        # The broker serves one thread at a time.
+        self._thread.join()
+        self._broker.stop()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._poll_s):
+            code = self._broker.wait(0)
+            if code is not None and not self._restart(code):
+                return
+
+    def _restart(self, code: int) -> bool:
+        self._restarts += 1
+        if self._restarts > RESTARTS_MAX:
+            self._on_lost(f"the broker ended {self._restarts} times by itself, the last time with exit code {code}")
+            return False
+        log.warning("broker_restarts", exit_code=code, restarts=self._restarts)
+        try:
+            self._broker.start()
+        except BrokerError as error:
+            self._on_lost(error.message)
+            return False
+        return True

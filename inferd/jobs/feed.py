@@ -1,0 +1,169 @@
+"""What is published of jobs: statuses, and refusals of their messages, as records of their partition."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.partitioner import DefaultPartitioner
+
+from inferd.cluster import Cluster, encoding_of
+from inferd.schemas.dead_letters import DeadLetter
+from inferd.schemas.errors import InferenceError, ModelServingError, error_of_code
+from inferd.schemas.jobs.job import JobStatus
+from inferd.schemas.jobs.status_codec import decode_status
+from inferd.schemas.limits import Limits
+from inferd.schemas.topics import Stream
+
+logger = logging.getLogger(__name__)
+
+POLL_MS = 200
+FETCH_WAIT_MS = 50
+WINDOW_RECORDS = 1_000
+"""The latest status of a job is looked for in the last records first, and then in ever more before them."""
+OF_A_JOB: tuple[Stream, ...] = ("jobs", "job-results", "job-status")
+_by_key = DefaultPartitioner()
+
+News = JobStatus | ModelServingError
+"""A status of the job, or why one of its messages was refused."""
+
+
+async def partition_of(cluster: Cluster, job_id: str) -> int:
+    """The partition of a job on every topic of jobs: the one that Kafka's own producers choose by the key.
+
+    Partitions that somebody added to `jobs` alone do not count: workers do not serve them.
+    """
+    partitions = [*range(min([len(await cluster.partitions(stream)) for stream in OF_A_JOB]))]
+    partition: int = _by_key(job_id.encode(), partitions, partitions)
+    return partition
+
+
+class JobFeed:
+    """The news of one job, from its latest status on."""
+
+    def __init__(
+        self, consumer: AIOKafkaConsumer, cluster: Cluster, job_id: str, partition: int, limits: Limits
+    ) -> None:
+        self.status: JobStatus | None = None
+        """The latest one, None where nothing is known of the job."""
+        self._consumer = consumer
+        self._key = job_id.encode()
+        self._limits = limits
+        self._jobs = cluster.topics.name("jobs")
+        self._statuses = TopicPartition(cluster.topics.name("job-status"), partition)
+        self._letters = TopicPartition(cluster.topics.name("dead-letters"), partition)
+
+    async def start(self) -> None:
+        """Finds the latest status; what comes from now on is news."""
+        both = [self._statuses, self._letters]
+        begins, ends = await self._consumer.beginning_offsets(both), await self._consumer.end_offsets(both)
+        self._consumer.assign([self._statuses])
+        await self._find_latest(begins[self._statuses], ends[self._statuses])
+        self._consumer.assign(both)
+        for tp in both:
+            self._consumer.seek(tp, ends[tp])
+
+    async def poll(self, timeout_ms: int = POLL_MS) -> list[News]:
+        """What has come, waited for no longer than that."""
+        batches = await self._consumer.getmany(timeout_ms=timeout_ms)
+        return [
+            *self._read_statuses(batches.get(self._statuses, ())),
+            *self._read_letters(batches.get(self._letters, ())),
+        ]
+
+    async def catch_up(self) -> list[News]:
+        """What has been published until now."""
+        ends = await self._consumer.end_offsets([self._statuses, self._letters])
+        news: list[News] = []
+        while any([await self._consumer.position(tp) < end for tp, end in ends.items()]):
+            news += await self.poll()
+        return news
+
+    async def _find_latest(self, begin: int, stop: int) -> None:
+        """Looks through the records from `begin` to below `stop`, the last ones first."""
+        tp, consumer, window = self._statuses, self._consumer, WINDOW_RECORDS
+        while stop > begin:
+            start = max(begin, stop - window)
+            found = None
+            async for record in records_between(consumer, tp, start, stop):
+                found = record if record.key == self._key else found
+            if found is not None:
+                list(self._read_statuses([found]))
+                break
+            stop, window = start, window * 4
+
+    def _read_statuses(self, records: Sequence[Any]) -> Iterator[JobStatus]:
+        for record in records:
+            if record.key != self._key:
+                continue
+            self.status = _status_in(record, self._limits)
+            if self.status is not None:
+                yield self.status
+
+    def _read_letters(self, records: Sequence[Any]) -> Iterator[ModelServingError]:
+        for record in records:
+            if record.key != self._key:
+                continue
+            try:
+                letter = DeadLetter.parse(record.key, record.value, record.headers)
+            except InferenceError:
+                continue
+            if letter.topic == self._jobs:
+                yield error_of_code(letter.code, letter.message)
+
+
+@asynccontextmanager
+async def job_feed(cluster: Cluster, job_id: str, limits: Limits) -> AsyncIterator[JobFeed]:
+    """The feed of a job. Errors of the broker are typed."""
+    await cluster.partitions("dead-letters")
+    await cluster.partitions("job-status")
+    partition = await partition_of(cluster, job_id)
+    async with cluster.consumer("job-status", [], fetch_wait_ms=FETCH_WAIT_MS) as consumer:
+        feed = JobFeed(consumer, cluster, job_id, partition, limits)
+        await feed.start()
+        yield feed
+
+
+async def latest_statuses(cluster: Cluster, limits: Limits) -> dict[str, JobStatus]:
+    """The latest status of every job, by id."""
+    found: dict[str, JobStatus] = {}
+    stream: Stream = "job-status"
+    partitions = await cluster.partitions(stream)
+    async with cluster.consumer(stream, partitions, fetch_wait_ms=FETCH_WAIT_MS) as consumer:
+        tps = sorted(consumer.assignment())
+        begins, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+        for tp in tps:
+            async for record in records_between(consumer, tp, begins[tp], ends[tp]):
+                key = (record.key or b"").decode("utf-8", "replace")
+                status = _status_in(record, limits)
+                found.pop(key, None)
+                if status is not None:
+                    found[key] = status
+    return found
+
+
+async def records_between(
+    consumer: AIOKafkaConsumer, tp: TopicPartition, start: int, stop: int
+) -> AsyncGenerator[Any, None]:
+    """Records of a partition at offsets from `start` to below `stop`."""
+    if start >= stop:
+        return
+    consumer.seek(tp, start)
+    while await consumer.position(tp) < stop:
+        for record in (await consumer.getmany(tp, timeout_ms=POLL_MS)).get(tp, ()):
+            if record.offset >= stop:
+                return
+            yield record
+
+
+def _status_in(record: Any, limits: Limits) -> JobStatus | None:
+    if record.value is None:
+        return None
+    try:
+        return decode_status(record.value, encoding_of(record.headers), limits)
+    except InferenceError as error:
+        logger.warning("a record of job-status cannot be read: %s", error)
+        return None

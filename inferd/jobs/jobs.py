@@ -1,0 +1,352 @@
+"""The client's jobs: submitting rows, following a job, reading its results, ending it.
+
+A job's messages have the job id as their key and go to the partition that Kafka's own producers choose by it (murmur2).
+Programs that use librdkafka must ask for that with `partitioner=murmur2_random`, or a job would have several owners.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from aiokafka.structs import RecordMetadata
+
+from inferd.cluster import Cluster
+from inferd.errors import ResultTimeoutError
+from inferd.jobs.feed import (
+    JobFeed,
+    News,
+    job_feed,
+    latest_statuses,
+    partition_of,
+)
+from inferd.jobs.packing import PackedRows, packed_rows, rows_message
+from inferd.jobs.results import chunk_results
+from inferd.schemas.errors import (
+    InferenceError,
+    JobClosedError,
+    JobConflictError,
+    JobExpiredError,
+    JobNotFoundError,
+    ModelServingError,
+)
+from inferd.schemas.headers import CONTENT_TYPE_HEADERS, Encoding, RawHeaders
+from inferd.schemas.jobs.codec import (
+    encode_cancel,
+    encode_close,
+    encode_open,
+    encode_retry,
+)
+from inferd.schemas.jobs.job import ChunkResult, JobStatus
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests.request import ModelReference, Output, valid_job_id
+
+logger = logging.getLogger(__name__)
+
+FIRST_WORD_S = 3.0
+"""How long rows are held back for the first status of their job: one that is refused at once should not get them."""
+REPEAT_WORD_S = 1.0
+"""How long to wait for refusals where a job was there before: what it takes of a repeat is not told."""
+WINDOW = 4
+"""Messages on their way to the broker."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """What a job is opened with, beside its model."""
+
+    outputs: Sequence[Output] | None = None
+    chunk_rows: int | None = None
+    deadline_ms: int | None = None
+    """Unix milliseconds."""
+    labels: Mapping[str, str] | None = None
+    headers: RawHeaders = ()
+    """Of each message: `traceparent`, `correlation-id`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitProgress:
+    """How far a submission is."""
+
+    rows: int
+    """Acknowledged by the broker, now or before."""
+    skipped: int
+    """Of these, those that the job had already."""
+
+
+OnProgress = Callable[[SubmitProgress], None]
+
+
+def new_job_id() -> str:
+    """An id that no other job has."""
+    return f"job-{secrets.token_hex(8)}"
+
+
+class Jobs:
+    """The jobs of one tenant."""
+
+    def __init__(self, cluster: Cluster, encoding: Encoding, limits: Limits) -> None:
+        self._cluster = cluster
+        self._encoding = encoding
+        self._limits = limits
+
+    async def submit(
+        self,
+        model_id: str,
+        rows: Any,
+        job_id: str | None,
+        options: JobOptions,
+        timeout_s: float,
+        *,
+        resume: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> str:
+        """The id of the job, once a worker has it and the broker has everything; see `Client.submit_job`.
+
+        Where the rows are refused, or nobody but this call knows the id, a failure cancels the job that it opened.
+        """
+        ModelReference.parse(model_id)
+        is_new_id = job_id is None
+        job_id = new_job_id() if job_id is None else valid_job_id(job_id)
+        async with job_feed(self._cluster, job_id, self._limits) as feed:
+            submission = _Submission(self, feed, job_id, options.headers, resume, on_progress or _ignore)
+            await submission.open(model_id, options, self._encoding)
+            try:
+                async with aclosing(packed_rows(rows, self._encoding)) as messages:
+                    async for packed in messages:
+                        await submission.send(packed)
+            except Exception as error:
+                if is_new_id or isinstance(error, InferenceError):
+                    await submission.abandon()
+                raise
+            await submission.close(timeout_s)
+        return job_id
+
+    async def status(self, job_id: str) -> JobStatus:
+        """The latest status; `JobNotFoundError`."""
+        async with job_feed(self._cluster, valid_job_id(job_id), self._limits) as feed:
+            return _known(feed.status, job_id)
+
+    async def list(self) -> list[JobStatus]:
+        """The latest status of every job, in the order of submission."""
+        found = await latest_statuses(self._cluster, self._limits)
+        return sorted(found.values(), key=lambda status: (status.submitted_at, status.job_id))
+
+    async def watch(self, job_id: str) -> AsyncGenerator[JobStatus, None]:
+        """The latest status and those that follow, the terminal one last; `JobNotFoundError`."""
+        async with job_feed(self._cluster, valid_job_id(job_id), self._limits) as feed:
+            status = _known(feed.status, job_id)
+            yield status
+            while not status.ended:
+                for news in await feed.poll():
+                    if isinstance(news, JobStatus) and not status.ended:
+                        status = news
+                        yield status
+
+    async def result_chunks(self, job_id: str, from_row: int) -> AsyncGenerator[ChunkResult, None]:
+        """The chunks of a job that has ended, in row order."""
+        status = await self.status(job_id)
+        if status.status == "expired":
+            raise JobExpiredError(f"the results of job {job_id} are past their retention")
+        if not status.ended:
+            raise JobConflictError(f"job {job_id} is {status.status}: its results can be read once it has ended")
+        async with aclosing(chunk_results(self._cluster, status, from_row, self._limits)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def cancel(self, job_id: str, timeout_s: float) -> JobStatus:
+        """The status of the job when it is cancelled: no result follows."""
+        return await self._command(job_id, encode_cancel(), "cancel", _is_cancelled, timeout_s)
+
+    async def retry(self, job_id: str, timeout_s: float) -> JobStatus:
+        """A status of the attempt that scores the failed rows again."""
+        return await self._command(job_id, encode_retry(), "retry", _is_new_attempt, timeout_s)
+
+    async def _command(
+        self,
+        job_id: str,
+        value: bytes,
+        what: str,
+        done: Callable[[JobStatus | None, JobStatus], bool],
+        timeout_s: float,
+    ) -> JobStatus:
+        """Sends a command and waits for the status that it leads to, or for its refusal."""
+        async with job_feed(self._cluster, valid_job_id(job_id), self._limits) as feed:
+            before, deadline = feed.status, time.monotonic() + timeout_s
+            if before is not None and done(before, before):
+                return before
+            await self._cluster.acknowledged("jobs", [await self.send(job_id, value)])
+            while time.monotonic() < deadline:
+                for news in await feed.poll():
+                    if isinstance(news, ModelServingError):
+                        raise news
+                    if done(before, news):
+                        return news
+                    if before is not None and not before.ended and news.ended:
+                        raise JobClosedError(f"job {job_id} ended before the {what} was taken: it is {news.status}")
+        raise _no_word(job_id, f"the {what}", timeout_s)
+
+    async def send(
+        self, job_id: str, value: bytes, encoding: Encoding = "msgpack", headers: RawHeaders = ()
+    ) -> asyncio.Future[RecordMetadata]:
+        """Hands a message of a job to the producer."""
+        headers = (CONTENT_TYPE_HEADERS[encoding], *headers)
+        partition = await partition_of(self._cluster, job_id)
+        return await self._cluster.send(
+            "jobs", key=job_id.encode(), value=value, headers=headers, partition=partition
+        )  # fmt: skip
+
+    async def acknowledged(self, sent: Sequence[asyncio.Future[RecordMetadata]]) -> None:
+        """Waits until the broker has them."""
+        await self._cluster.acknowledged("jobs", sent)
+
+
+class _Submission:
+    """One way of a job's messages to the broker."""
+
+    def __init__(
+        self, jobs: Jobs, feed: JobFeed, job_id: str, headers: RawHeaders, resume: bool, on_progress: OnProgress
+    ) -> None:
+        self._jobs, self._feed, self._job_id, self._on_progress = jobs, feed, job_id, on_progress
+        self._send = partial(jobs.send, job_id, headers=headers)
+        self._before = feed.status
+        self._had = feed.status.input_count if feed.status is not None and resume else 0
+        self._passed: deque[PackedRows] = deque()
+        """The last message that the job has already."""
+        self._way: deque[tuple[asyncio.Future[RecordMetadata], int]] = deque()
+        self._seq = self._rows = self._skipped = self._acknowledged = 0
+
+    async def open(self, model_id: str, options: JobOptions, encoding: Encoding) -> None:
+        """Opens the job, and waits a moment for the first word of it."""
+        _check_name(self._before, model_id)
+        if self._before is None or options.deadline_ms is None:
+            value = encode_open(
+                model_id,
+                outputs=options.outputs,
+                chunk_rows=options.chunk_rows,
+                deadline_ms=options.deadline_ms,
+                labels=options.labels,
+                encoding=encoding,
+            )
+            await self._jobs.acknowledged([await self._send(value, encoding)])
+        if self._before is None:
+            await self._wait(FIRST_WORD_S, lambda: self._feed.status is not None)
+
+    async def send(self, packed: PackedRows) -> None:
+        """Sends the next message, unless the job has it."""
+        seq, self._seq = self._seq, self._seq + 1
+        if self._rows + packed.count <= self._had:
+            self._rows += packed.count
+            self._skipped = self._acknowledged = self._rows
+            self._passed = deque([packed], 1)
+            self._tell()
+            return
+        if self._passed:
+            # The last one that is there goes again: if the file is another one by now, this is where it shows.
+            await self._put(seq - 1, self._passed.pop(), 0)
+        self._rows += packed.count
+        await self._put(seq, packed, packed.count)
+        self._look_at(await self._feed.poll(0))
+
+    async def _put(self, seq: int, packed: PackedRows, rows: int) -> None:
+        value = rows_message(seq, packed)
+        self._way.append((await self._send(value, packed.encoding), rows))
+        while len(self._way) >= WINDOW:
+            await self._arrived()
+
+    async def _arrived(self) -> None:
+        sent, rows = self._way.popleft()
+        await self._jobs.acknowledged([sent])
+        self._acknowledged += rows
+        self._tell()
+
+    async def close(self, timeout_s: float) -> None:
+        """Says that this was all, and waits until a worker has the job."""
+        if self._passed:
+            await self._put(self._seq - 1, self._passed.pop(), 0)
+        sent = await self._send(encode_close(self._seq))
+        while self._way:
+            await self._arrived()
+        await self._jobs.acknowledged([sent])
+        self._look_at(await self._feed.catch_up())
+        if self._before is not None:
+            await self._wait(REPEAT_WORD_S, lambda: False)
+            return
+        if not await self._wait(timeout_s, lambda: self._feed.status is not None):
+            raise _no_word(self._job_id, "it", timeout_s)
+
+    async def abandon(self) -> None:
+        """Cancels the job, if this submission has opened it and it has not ended."""
+        if self._before is not None or (self._feed.status is not None and self._feed.status.ended):
+            return
+        try:
+            await self._jobs.acknowledged([await self._send(encode_cancel())])
+            await self._ended(FIRST_WORD_S)
+        except ModelServingError as error:
+            logger.warning("job %s cannot be cancelled, and stays open: %s", self._job_id, error)
+
+    async def _ended(self, timeout_s: float) -> None:
+        """Waits until a worker says so, or the time is over."""
+        deadline = time.monotonic() + timeout_s
+        while (self._feed.status is None or not self._feed.status.ended) and time.monotonic() < deadline:
+            await self._feed.poll(50)
+
+    async def _wait(self, timeout_s: float, condition: Callable[[], bool]) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while not condition() and time.monotonic() < deadline:
+            self._look_at(await self._feed.poll(50))
+        return condition()
+
+    def _look_at(self, news: Sequence[News]) -> None:
+        """Raises what the job, or a message of it, was refused with."""
+        for refusal in news:
+            if isinstance(refusal, ModelServingError):
+                raise refusal
+        status = self._feed.status
+        if status is None or not status.ended or status.status in ("completed", "completed_with_errors"):
+            return
+        if status.status == "failed" and status.error:
+            raise status.error.error()
+        raise JobClosedError(f"job {self._job_id} has ended: it is {status.status}")
+
+    def _tell(self) -> None:
+        self._on_progress(SubmitProgress(self._acknowledged, self._skipped))
+
+
+def _check_name(status: JobStatus | None, model_id: str) -> None:
+    """A job of another model is another job; whatever else differs, the worker tells."""
+    name = ModelReference.parse(model_id).name
+    if status is not None and status.model_id is not None and status.model_id != name:
+        raise JobConflictError(f"job {status.job_id} is one of model {status.model_id!r}, and not of {name!r}")
+
+
+def _known(status: JobStatus | None, job_id: str) -> JobStatus:
+    if status is None:
+        raise JobNotFoundError(f"there is no job {job_id!r}, or no worker has read of it yet")
+    return status
+
+
+def _is_cancelled(_before: JobStatus | None, status: JobStatus) -> bool:
+    return status.status == "cancelled"
+
+
+def _is_new_attempt(before: JobStatus | None, status: JobStatus) -> bool:
+    return before is not None and (status.attempt or 0) > (before.attempt or 0)
+
+
+def _no_word(job_id: str, what: str, timeout_s: float) -> ResultTimeoutError:
+    return ResultTimeoutError(
+        f"job {job_id}: the broker has {what}, but no worker has said anything of it within {timeout_s:g} s. Does a"
+        " worker serve this tenant? `inferd doctor` looks"
+    )
+
+
+def _ignore(_progress: SubmitProgress) -> None: ...

@@ -1,0 +1,189 @@
+"""The results of a job in row order, out of `job-results`, which has them in the order in which they were finished."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from inferd.cluster import Cluster, encoding_of
+from inferd.jobs.feed import (
+    FETCH_WAIT_MS,
+    POLL_MS,
+    partition_of,
+    records_between,
+)
+from inferd.schemas.errors import InferenceError, JobExpiredError
+from inferd.schemas.jobs.chunk_codec import decode_chunk_result, decode_outcome
+from inferd.schemas.jobs.job import (
+    ChunkOutcome,
+    ChunkResult,
+    JobError,
+    JobStatus,
+)
+from inferd.schemas.limits import Limits
+
+HELD_BYTES_MAX = 64 * 1_048_576
+"""Results that were read before their turn and are kept for it."""
+AHEAD_RECORDS_MAX = 256
+"""What lies further ahead is read by itself, and not after all that lies between."""
+CLOCK_SLACK_MS = 600_000
+"""How far the clocks of workers may be apart."""
+
+
+class JobRow(msgspec.Struct, frozen=True):
+    """What became of one row of a job: its `outputs`, or its `error`."""
+
+    row: int
+    """Its number in the job."""
+    outputs: dict[str, Any]
+    error: JobError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPlace:
+    """Where the newest result of a chunk is, and which rows it has."""
+
+    chunk: int
+    first_row: int
+    rows: int
+    attempt: int
+    offset: int
+
+
+class ChunkIndex:
+    """The places of a job's results: of each chunk the newest attempt, and of its repeats the first."""
+
+    def __init__(self, digest: str | None) -> None:
+        """`digest`: of the model version that the job is pinned to; results of another one are not the job's."""
+        self._digest = digest
+        self._places: dict[int, ChunkPlace] = {}
+
+    def add(self, outcome: ChunkOutcome, offset: int) -> None:
+        """A result, at its offset; offsets rise."""
+        known = self._places.get(outcome.chunk)
+        if outcome.digest != self._digest or (known is not None and known.attempt >= outcome.attempt):
+            return
+        self._places[outcome.chunk] = ChunkPlace(
+            outcome.chunk, outcome.first_row, outcome.row_count, outcome.attempt, offset
+        )
+
+    def in_order(self, from_row: int = 0) -> list[ChunkPlace]:
+        """The chunks that have rows from `from_row` on, in row order."""
+        places = sorted(self._places.values(), key=lambda place: place.first_row)
+        return [place for place in places if place.first_row + place.rows > from_row]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+async def chunk_results(
+    cluster: Cluster, status: JobStatus, from_row: int, limits: Limits
+) -> AsyncGenerator[ChunkResult, None]:
+    """The chunks of a job that has ended, in row order, from the one that has `from_row` on.
+
+    The topic is read twice: once for the places, once for what is there. `JobExpiredError` where some of it is gone.
+    """
+    tp = TopicPartition(cluster.topics.name("job-results"), await partition_of(cluster, status.job_id))
+    await cluster.partitions("job-results")
+    async with cluster.consumer("job-results", [tp.partition], fetch_wait_ms=FETCH_WAIT_MS) as consumer:
+        places = await _places(consumer, tp, status, from_row, limits)
+        async with aclosing(_InOrder(consumer, tp, places).values()) as values:
+            async for value, encoding in values:
+                yield decode_chunk_result(value, encoding, limits)
+
+
+async def _places(
+    consumer: AIOKafkaConsumer, tp: TopicPartition, status: JobStatus, from_row: int, limits: Limits
+) -> list[ChunkPlace]:
+    index, key = ChunkIndex(status.digest), status.job_id.encode()
+    end = (await consumer.end_offsets([tp]))[tp]
+    async for record in records_between(consumer, tp, await _begin(consumer, tp, status), end):
+        if record.key == key and (outcome := _outcome_in(record, limits)) is not None:
+            index.add(outcome, record.offset)
+    if status.status in ("completed", "completed_with_errors") and len(index) < status.chunks_total:
+        raise JobExpiredError(
+            f"job {status.job_id}: {status.chunks_total - len(index)} of {status.chunks_total} results are past the"
+            f" retention of {tp.topic}"
+        )
+    return index.in_order(from_row)
+
+
+async def _begin(consumer: AIOKafkaConsumer, tp: TopicPartition, status: JobStatus) -> int:
+    """Offset before which no result of the job can be."""
+    begin: int = (await consumer.beginning_offsets([tp]))[tp]
+    since = max(status.submitted_at - CLOCK_SLACK_MS, 0)
+    found = (await consumer.offsets_for_times({tp: since})).get(tp)
+    return begin if found is None else max(begin, found.offset)
+
+
+def _outcome_in(record: Any, limits: Limits) -> ChunkOutcome | None:
+    try:
+        outcome = decode_outcome(record.value, encoding_of(record.headers), limits)
+    except InferenceError:
+        return None
+    return outcome if isinstance(outcome, ChunkOutcome) else None
+
+
+class _InOrder:
+    """Reads records at given offsets, in a given order, from the front of the topic to its end as far as it can.
+
+    What it passes on the way and needs later is held, up to a bound; what does not find room is read again.
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer, tp: TopicPartition, places: list[ChunkPlace]) -> None:
+        self._consumer, self._tp, self._places = consumer, tp, places
+        self._wanted = {place.offset: number for number, place in enumerate(places)}
+        self._held: dict[int, Any] = {}
+        self._held_bytes = 0
+        self._position: int | None = None
+
+    async def values(self) -> AsyncGenerator[tuple[bytes, Any], None]:
+        """(value, encoding) of each."""
+        for number, place in enumerate(self._places):
+            record = self._held.pop(place.offset, None)
+            if record is None:
+                record = await self._read(place.offset, number)
+            else:
+                self._held_bytes -= len(record.value)
+            yield record.value, encoding_of(record.headers)
+
+    async def _read(self, offset: int, number: int) -> Any:
+        position = self._position
+        if position is None or not position <= offset <= position + AHEAD_RECORDS_MAX:
+            self._consumer.seek(self._tp, offset)
+            position = offset
+        while True:
+            batch = await self._consumer.getmany(self._tp, timeout_ms=POLL_MS)
+            wanted = None
+            for record in batch.get(self._tp, ()):
+                position = record.offset + 1
+                if record.offset == offset:
+                    wanted = record
+                elif self._wanted.get(record.offset, -1) > number:
+                    self._hold(record)
+            self._position = position
+            if wanted is not None:
+                return wanted
+            if position > offset:
+                raise JobExpiredError(f"a result of the job at offset {offset} of {self._tp.topic} is gone")
+
+    def _hold(self, record: Any) -> None:
+        if record.offset not in self._held and self._held_bytes + len(record.value) <= HELD_BYTES_MAX:
+            self._held[record.offset] = record
+            self._held_bytes += len(record.value)
+
+
+def rows_of(result: ChunkResult, from_row: int = 0) -> Iterator[JobRow]:
+    """The rows of a chunk from `from_row` on, in their order."""
+    errors = {error.row: JobError(error.code, error.message) for error in result.errors}
+    names: list[str] = list(result.outputs)
+    for row, values in enumerate(zip(*result.outputs.values(), strict=True), result.first_row):
+        if row < from_row:
+            continue
+        error = errors.get(row)
+        yield JobRow(row, {}, error) if error else JobRow(row, dict(zip(names, values, strict=True)))

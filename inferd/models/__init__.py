@@ -1,0 +1,1 @@
+"""The models of a tenant, as clients read them from its topics and write them there."""

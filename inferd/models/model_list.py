@@ -1,0 +1,238 @@
+"""The models of a tenant, as its `models` topic tells them, and what may be done to them. No I/O."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from inferd.errors import VersionExistsError
+from inferd.schemas.errors import (
+    InvalidIdError,
+    InvalidValueError,
+    ModelNotFoundError,
+    ModelServingError,
+    TooLargeError,
+    VersionNotFoundError,
+)
+from inferd.schemas.headers import Encoding
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.models.aliases import (
+    CHAMPION,
+    main_version,
+    missing_versions,
+    refuse_shadow,
+    replaced,
+    version_in_use,
+    versions_named,
+)
+from inferd.schemas.models.codec import decode_alias, decode_manifest, encode_manifest
+from inferd.schemas.models.manifest_checks import check_manifest_key
+from inferd.schemas.models.model import (
+    Alias,
+    AliasKey,
+    ArtifactKey,
+    Manifest,
+    VersionKey,
+    parse_artifact_key,
+    parse_model_key,
+)
+from inferd.schemas.requests.request import ModelReference
+
+
+@dataclass(slots=True)
+class ModelList:
+    """What the compacted `models` topic of a tenant says."""
+
+    versions: dict[VersionKey, Manifest] = field(default_factory=dict)
+    aliases: dict[AliasKey, Alias] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Keys of records that are no manifest and no alias, and why."""
+    highest: dict[str, int] = field(default_factory=dict)
+    """The highest version number that is or was there, by model."""
+    limits: Limits = DEFAULT_LIMITS
+    """Of the records."""
+
+    def versions_of(self, model_id: str) -> list[Manifest]:
+        """The versions of a model, oldest first."""
+        found = [manifest for key, manifest in self.versions.items() if key.model_id == model_id]
+        return sorted(found, key=lambda manifest: manifest.version)
+
+    def aliases_of(self, model_id: str) -> dict[str, Alias]:
+        """The aliases of a model by name."""
+        return {key.alias: alias for key, alias in sorted(self.aliases.items(), key=str) if key.model_id == model_id}
+
+    def dangling(self) -> dict[AliasKey, list[int]]:
+        """Aliases that lead to versions that are not deployed, with these versions."""
+        found = {
+            key: missing_versions(alias, [manifest.version for manifest in self.versions_of(key.model_id)])
+            for key, alias in sorted(self.aliases.items(), key=str)
+        }
+        return {key: missing for key, missing in found.items() if missing}
+
+    def next_version(self, model_id: str) -> int:
+        """A number that no version of the model has, nor had as far as the topic remembers."""
+        return self.highest.get(model_id, 0) + 1
+
+    def has(self, reference: ModelReference) -> bool:
+        """Whether a worker that follows the topic can come to serve the reference."""
+        if reference.version is not None:
+            return VersionKey(reference.name, reference.version) in self.versions
+        if reference.alias is not None:
+            return AliasKey(reference.name, reference.alias) in self.aliases
+        return reference.name in self.highest and bool(self.versions_of(reference.name))
+
+    def apply(self, key: bytes | None, value: bytes | None, encoding: Encoding = "msgpack") -> None:
+        """Takes one record of the topic in."""
+        try:
+            self._put(parse_model_key(key), value, encoding)
+        except ModelServingError as error:
+            self.unreadable[(key or b"").decode("utf-8", "backslashreplace")] = error.message
+
+    def _put(self, key: VersionKey | AliasKey, value: bytes | None, encoding: Encoding) -> None:
+        self.unreadable.pop(str(key), None)
+        if isinstance(key, AliasKey):
+            self.aliases.pop(key, None)
+            if value is not None:
+                self.aliases[key] = decode_alias(value, self.limits, encoding)
+            return
+        self.highest[key.model_id] = max(key.version, self.highest.get(key.model_id, 0))
+        self.versions.pop(key, None)
+        if value is not None:
+            manifest = decode_manifest(value, self.limits, encoding)
+            check_manifest_key(key, manifest)
+            self.versions[key] = manifest
+
+
+def manifest_behind(models: ModelList, reference: ModelReference) -> Manifest:
+    """The manifest that a reference leads to; a bare name means `champion` where there is such an alias, or the newest.
+
+    `ModelNotFoundError` or `VersionNotFoundError` where it leads nowhere.
+    """
+    versions = {manifest.version: manifest for manifest in models.versions_of(reference.name)}
+    if not versions:
+        raise _no_model(reference.name)
+    version = reference.version
+    if version is None:
+        alias = models.aliases_of(reference.name).get(reference.alias or CHAMPION)
+        if alias is None and reference.alias is not None:
+            raise VersionNotFoundError(f"model {reference.name!r} has no alias {reference.alias!r}")
+        version = max(versions) if alias is None else main_version(alias)
+    if version not in versions:
+        raise VersionNotFoundError(f"model {reference.name!r} has no version {version}; it has {sorted(versions)}")
+    return versions[version]
+
+
+def check_alias_target(models: ModelList, key: AliasKey, target: Alias) -> None:
+    """`ModelNotFoundError` or `VersionNotFoundError` where the alias would lead to what is not there."""
+    refuse_shadow(target)
+    versions = {manifest.version for manifest in models.versions_of(key.model_id)}
+    if not versions:
+        raise _no_model(key.model_id)
+    if missing := sorted(versions_named(target) - versions):
+        raise VersionNotFoundError(
+            f"{key} cannot lead to version {', '.join(map(str, missing))}: {key.model_id!r} has {sorted(versions)}"
+        )
+
+
+def _no_model(name: str) -> ModelNotFoundError:
+    return ModelNotFoundError(f"there is no model {name!r}; `inferd models list` shows what there is")
+
+
+def check_deployable(models: ModelList, model: bytes, manifest: Manifest, limits: Limits) -> None:
+    """Raises why the version cannot be deployed: `VersionExistsError`, or what reading its records would raise."""
+    encode_manifest(manifest, limits=limits)
+    parse_artifact_key(str(ArtifactKey(manifest.sha256, len(model) // limits.artifact_part_bytes_max)).encode())
+    if len(model) > limits.artifact_bytes_max:
+        raise TooLargeError(f"the model has {len(model)} bytes, and {limits.artifact_bytes_max} are allowed")
+    if manifest.size != len(model) or manifest.sha256 != hashlib.sha256(model).hexdigest():
+        raise InvalidValueError(
+            f"the manifest of {manifest.model_id}:{manifest.version} names other bytes than the model's: its size and"
+            " sha256 must be those of the file"
+        )
+    present = models.versions.get(VersionKey(manifest.model_id, manifest.version))
+    if present is not None and not _same(present, manifest):
+        raise VersionExistsError(
+            f"{manifest.model_id}:{manifest.version} is deployed already, from {present.sha256[:12]}…; a version never"
+            f" changes: deploy as version {models.next_version(manifest.model_id)}, or remove this one first"
+        )
+
+
+def _same(one: Manifest, other: Manifest) -> bool:
+    return msgspec.structs.replace(one, created_at=None) == msgspec.structs.replace(other, created_at=None)
+
+
+def keys_to_remove(models: ModelList, reference: ModelReference, *, everything: bool) -> list[VersionKey | AliasKey]:
+    """What a reference names: a version, an alias, or, where `everything` is asked for, all of a model.
+
+    `ModelNotFoundError` or `VersionNotFoundError` where it names nothing, `InvalidIdError` where it names too much.
+    """
+    keys: list[VersionKey | AliasKey] = [*models.aliases, *models.versions]
+    of_model = [key for key in keys if key.model_id == reference.name]
+    if not of_model:
+        raise _no_model(reference.name)
+    if reference.version is None and reference.alias is None:
+        if everything:
+            return of_model
+        raise InvalidIdError(
+            f"{reference} names a whole model: say which version ({reference}:1), or ask for all of it"
+        )
+    named = [key for key in of_model if str(key) == _key_text(reference)]
+    if not named:
+        raise VersionNotFoundError(f"model {reference.name!r} has no {_what(reference)}")
+    return named
+
+
+def aliases_to_move(
+    models: ModelList, removed: Sequence[VersionKey | AliasKey], to: int | None
+) -> dict[AliasKey, Alias]:
+    """The aliases that lead to a removed version and remain, each with version `to` in its place.
+
+    `VersionInUseError` where there is one and `to` is None; `VersionNotFoundError` where `to` is not deployed, or is
+    removed itself; `InvalidValueError` where `to` is given and it is not just one version that is removed.
+    """
+    versions = [key for key in removed if isinstance(key, VersionKey)]
+    if to is not None and (len(removed) != 1 or not versions):
+        raise InvalidValueError("aliases are moved where one version is removed: name it as name:version")
+    moved = {}
+    for key, alias in models.aliases.items():
+        used = [v for v in versions if v.model_id == key.model_id and v.version in versions_named(alias)]
+        if used and key not in removed:
+            moved[key] = replaced(alias, used[0].version, _checked_target(models, key, used[0], to))
+    return moved
+
+
+def _checked_target(models: ModelList, key: AliasKey, removed: VersionKey, to: int | None) -> int:
+    there = {manifest.version for manifest in models.versions_of(key.model_id)} - {removed.version}
+    if to is None:
+        raise version_in_use(key, removed.version, there)
+    if to not in there:
+        raise VersionNotFoundError(f"{key} cannot lead to version {to}: {key.model_id!r} keeps {sorted(there)}")
+    return to
+
+
+def _key_text(reference: ModelReference) -> str:
+    if reference.version is not None:
+        return str(VersionKey(reference.name, reference.version))
+    return str(AliasKey(reference.name, reference.alias or ""))
+
+
+def _what(reference: ModelReference) -> str:
+    return f"version {reference.version}" if reference.version is not None else f"alias {reference.alias!r}"
+
+
+def orphaned_parts(
+    models: ModelList, removed: Iterable[VersionKey | AliasKey], part_bytes_max: int
+) -> list[ArtifactKey]:
+    """Parts of artifacts that only the removed versions name."""
+    gone = {key for key in removed if isinstance(key, VersionKey)}
+    kept = {manifest.sha256 for key, manifest in models.versions.items() if key not in gone}
+    sizes = {models.versions[key].sha256: models.versions[key].size for key in gone if key in models.versions}
+    return [
+        ArtifactKey(sha256, part)
+        for sha256, size in sizes.items()
+        if sha256 not in kept
+        for part in range(-(-max(size, 1) // part_bytes_max))
+    ]

@@ -1,0 +1,132 @@
+"""Requests that wait for their result: which result belongs to which request. No I/O."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from asyncio import Future
+from collections import OrderedDict
+from collections.abc import Callable
+
+from inferd.schemas.errors import InferenceError
+from inferd.schemas.headers import Encoding
+from inferd.schemas.requests.request import default_id
+from inferd.schemas.requests.result import Failure, Result
+
+logger = logging.getLogger(__name__)
+
+EARLY_FAILURES_MAX = 1_024
+_FAILURE_MARK = b"error"
+
+Decode = Callable[[bytes, Encoding], Result]
+
+
+class PendingRequests:
+    """Requests of one client, by id.
+
+    Ids are `<client id>-<n>` with an unguessable client id, so that results of others are told apart by their bytes,
+    undecoded. A worker that could not read a request's id answers with the request's place in the log; such a failure
+    is matched by the place that the broker's acknowledgement gave, whichever of the two comes first.
+    """
+
+    def __init__(self, decode: Decode, client_id: str | None = None) -> None:
+        self.client_id = client_id or secrets.token_hex(8)
+        self._decode = decode
+        self._mark = self.client_id.encode()
+        self._count = 0
+        self._waiting: dict[str, Future[Result]] = {}
+        self._id_at: dict[str, str] = {}
+        self._place_of: dict[str, str] = {}
+        self._early: OrderedDict[str, Failure] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def next_id(self) -> str:
+        """An id that no other request has."""
+        self._count += 1
+        return f"{self.client_id}-{self._count}"
+
+    def expect(self, request_id: str) -> Future[Result]:
+        """The result of the request, to come."""
+        reply: Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = reply
+        return reply
+
+    def note_place(self, request_id: str, partition: int, offset: int) -> None:
+        """The broker has the request, at this place."""
+        if request_id not in self._waiting:
+            return
+        place = default_id(partition, offset)
+        self._id_at[place] = request_id
+        self._place_of[request_id] = place
+        if (failure := self._early.pop(place, None)) is not None:
+            self._answer(request_id, failure)
+
+    def place_of(self, request_id: str) -> str | None:
+        """`<partition>-<offset>` of a request that the broker has."""
+        return self._place_of.get(request_id)
+
+    def take(self, value: bytes | None, encoding: Encoding) -> None:
+        """One record of the results topic; repeats, and results of others, change nothing."""
+        if value is None:
+            return
+        if self._mark in value:
+            self._take_own(value, encoding)
+        elif _FAILURE_MARK in value and self._waiting:
+            self._take_failure_by_place(value, encoding)
+
+    def settle(self, result: Result) -> None:
+        """The request that the result names has it."""
+        self._answer(result.id, result)
+
+    def fail(self, request_id: str, error: BaseException) -> None:
+        """The request will not be answered."""
+        reply = self._forget(request_id)
+        if reply is not None and not reply.done():
+            reply.set_exception(error)
+
+    def fail_all(self, error: BaseException) -> None:
+        """No request will be answered."""
+        for request_id in list(self._waiting):
+            self.fail(request_id, error)
+
+    def forget(self, request_id: str) -> None:
+        """Nobody waits for the request any more."""
+        self._forget(request_id)
+
+    def _take_own(self, value: bytes, encoding: Encoding) -> None:
+        result = self._decoded(value, encoding)
+        if result is not None:
+            self.settle(result)
+
+    def _take_failure_by_place(self, value: bytes, encoding: Encoding) -> None:
+        result = self._decoded(value, encoding)
+        if not isinstance(result, Failure):
+            return
+        request_id = self._id_at.get(result.id)
+        if request_id is not None:
+            self._answer(request_id, result)
+        elif len(self._place_of) < len(self._waiting):
+            self._early[result.id] = result
+            if len(self._early) > EARLY_FAILURES_MAX:
+                self._early.popitem(last=False)
+
+    def _decoded(self, value: bytes, encoding: Encoding) -> Result | None:
+        try:
+            return self._decode(value, encoding)
+        except InferenceError as error:
+            logger.warning("a record of the results topic cannot be read: %s", error)
+            return None
+
+    def _answer(self, request_id: str, result: Result) -> None:
+        reply = self._forget(request_id)
+        if reply is not None and not reply.done():
+            reply.set_result(result)
+
+    def _forget(self, request_id: str) -> Future[Result] | None:
+        place = self._place_of.pop(request_id, None)
+        if place is not None:
+            self._id_at.pop(place, None)
+        return self._waiting.pop(request_id, None)

@@ -1,0 +1,1 @@
+"""Job records: messages of producers, chunks, results and statuses, with their codecs."""

@@ -1,0 +1,298 @@
+"""The messages of a job from bytes and, for clients, to bytes: as strict as requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from inferd.schemas.errors import InferenceError, InvalidValueError, TooLargeError
+from inferd.schemas.headers import DEADLINE_MS_MAX, Encoding
+from inferd.schemas.jobs.job import (
+    CancelJob,
+    CloseJob,
+    JobMessage,
+    JobRows,
+    OpenJob,
+    RetryJob,
+    SubmitJob,
+)
+from inferd.schemas.jobs.rows import RowBatch, row_batch
+from inferd.schemas.limits import LARGEST_JOB_LIMITS, Limits
+from inferd.schemas.requests.client_input import wire_input
+from inferd.schemas.requests.envelope import check_outputs, parse_reference
+from inferd.schemas.requests.request import (
+    DEFAULT_OUTPUTS,
+    OUTPUTS,
+    ModelReference,
+    Output,
+)
+from inferd.schemas.strict.decoding import (
+    DECODE_ERRORS,
+    check_size,
+    known_fault,
+    refusal,
+)
+from inferd.schemas.strict.json import repeats_key
+from inferd.schemas.strict.msgpack import header
+
+LABELS_BYTES_MAX = 16_384
+"""UTF-8 of all names and texts of a job's labels, which are part of its state."""
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_Positive = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+_Time = Annotated[int, msgspec.Meta(ge=0, le=DEADLINE_MS_MAX)]
+_OutputNames = Annotated[list[str], msgspec.Meta(max_length=len(OUTPUTS))]
+
+
+class _Open(msgspec.Struct, tag_field="type", tag="open", forbid_unknown_fields=True):
+    model_id: str
+    outputs: _OutputNames | UnsetType = UNSET
+    row_count: _Count | UnsetType = UNSET
+    chunk_rows: _Positive | UnsetType = UNSET
+    deadline: _Time | UnsetType = UNSET
+    labels: dict[str, str] | UnsetType = UNSET
+
+
+class _Submit(_Open, tag_field="type", tag="submit", forbid_unknown_fields=True, kw_only=True):
+    input_batch: msgspec.Raw
+
+
+class _Rows(msgspec.Struct, tag_field="type", tag="rows", forbid_unknown_fields=True):
+    seq: _Count
+    input_batch: msgspec.Raw
+
+
+class _Close(msgspec.Struct, tag_field="type", tag="close", forbid_unknown_fields=True):
+    message_count: _Count
+
+
+class _Cancel(msgspec.Struct, tag_field="type", tag="cancel", forbid_unknown_fields=True):
+    pass
+
+
+class _Retry(msgspec.Struct, tag_field="type", tag="retry", forbid_unknown_fields=True):
+    pass
+
+
+_Message = _Open | _Submit | _Rows | _Close | _Cancel | _Retry
+_DECODE: dict[Encoding, Any] = {
+    "msgpack": msgspec.msgpack.Decoder(_Message).decode,
+    "json": msgspec.json.Decoder(_Message).decode,
+}
+_ENCODE: dict[Encoding, Any] = {
+    "msgpack": msgspec.msgpack.Encoder().encode,
+    "json": msgspec.json.Encoder().encode,
+}
+_RANGES = ("Expected `int` >=", "Expected `int` <=", "Expected `array` of length", "Integer value out of range")
+"""How msgspec words what is of the right type, but not a value that is taken."""
+
+
+def decode_job_message(value: bytes | None, encoding: Encoding, limits: Limits) -> JobMessage:
+    """The message in `value`, its rows counted and ready to be cut (see `RowBatch`).
+
+    `MalformedError`, `TooLargeError` or `TooDeepError` for bytes that are no map of a message's fields, each once and
+    of its type; `InvalidIdError` for the model_id; `InvalidValueError` for outputs, labels and numbers out of range;
+    `TooLargeError` for more rows or messages than allowed; for a tensor what `decode_input_data` raises. What is wrong
+    inside of a row is not found here: it is that row's outcome.
+    """
+    data = check_size(value, limits.message_bytes_max, "job message")
+    try:
+        fields = _DECODE[encoding](data)
+    except DECODE_ERRORS as error:
+        raise _refusal(data, encoding, error, limits) from None
+    if not _has_each_key_once(data, encoding, fields):
+        raise refusal(data, encoding, ValueError("a key comes twice"), "job message", limits.depth_max)
+    try:
+        return _message(fields, encoding, limits)
+    except InferenceError as error:
+        if fault := known_fault(data, encoding, limits.depth_max):
+            raise type(fault)(f"job message: {fault.message}") from None
+        raise error from None
+
+
+def _refusal(data: bytes, encoding: Encoding, error: Exception, limits: Limits) -> InferenceError:
+    refused = refusal(data, encoding, error, "job message", limits.depth_max)
+    if str(error).startswith(_RANGES) and known_fault(data, encoding, limits.depth_max) is None:
+        return InvalidValueError(refused.message)
+    return refused
+
+
+def _has_each_key_once(data: bytes, encoding: Encoding, fields: Any) -> bool:
+    names = type(fields).__struct_fields__
+    if encoding == "msgpack":
+        given = sum(getattr(fields, name) is not UNSET for name in names)
+        repeated = getattr(fields, "labels", UNSET) is not UNSET and _repeats_label(data)
+        return header(data)[1] == 1 + given and not repeated
+    raw = getattr(fields, "input_batch", None)
+    # The rows would cost far more to read than all else; their own keys are looked at when they are scored.
+    outer = data if raw is None else data.replace(bytes(raw), b"0", 1)
+    return not repeats_key(outer)
+
+
+def _message(fields: Any, encoding: Encoding, limits: Limits) -> JobMessage:
+    match fields:
+        case _Submit():
+            return SubmitJob(_open(fields, encoding, limits), row_batch(fields.input_batch, encoding, limits))
+        case _Open():
+            return _open(fields, encoding, limits)
+        case _Rows():
+            _check_number("seq", fields.seq, limits.job_messages_max - 1)
+            return JobRows(fields.seq, row_batch(fields.input_batch, encoding, limits))
+        case _Close():
+            _check_number("message_count", fields.message_count, limits.job_messages_max)
+            return CloseJob(fields.message_count)
+        case _Cancel():
+            return CancelJob()
+        case _:
+            return RetryJob()
+
+
+def _open(fields: _Open, encoding: Encoding, limits: Limits) -> OpenJob:
+    outputs = DEFAULT_OUTPUTS if fields.outputs is UNSET else check_outputs(fields.outputs)
+    return OpenJob(
+        model=parse_reference(fields.model_id),
+        outputs=with_prediction(outputs),
+        row_count=None if fields.row_count is UNSET else fields.row_count,
+        chunk_rows=None if fields.chunk_rows is UNSET else fields.chunk_rows,
+        deadline_ms=None if fields.deadline is UNSET else fields.deadline,
+        labels={} if fields.labels is UNSET else check_labels(fields.labels, limits),
+        encoding=encoding,
+    )
+
+
+def with_prediction(outputs: Sequence[Output]) -> tuple[Output, ...]:
+    """`outputs` with `prediction` first: each row of a job ends as one prediction or one error."""
+    return ("prediction", *(output for output in outputs if output != "prediction"))
+
+
+def check_labels(labels: Mapping[str, str], limits: Limits) -> dict[str, str]:
+    """`labels` if they are not too many nor too long, else `InvalidValueError`."""
+    if len(labels) > limits.job_labels_max:
+        raise InvalidValueError(f"labels: {len(labels)}, and {limits.job_labels_max} are allowed")
+    size = sum(len(text.encode()) for label in labels.items() for text in label)
+    if size > LABELS_BYTES_MAX:
+        raise InvalidValueError(f"labels: {size} bytes, and {LABELS_BYTES_MAX} are allowed")
+    return dict(labels)
+
+
+def _check_number(what: str, number: int, number_max: int) -> None:
+    if number > number_max:
+        raise TooLargeError(f"{what}: {number}, and {number_max} is the highest: send more rows in each message")
+
+
+def _repeats_label(data: bytes) -> bool:
+    """Whether the map `labels` of a MessagePack message has a key twice."""
+    fields = _FIELDS(data)
+    raw = bytes(fields["labels"])
+    return header(raw)[1] != len(_LABELS(raw))
+
+
+_FIELDS = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
+_LABELS = msgspec.msgpack.Decoder(dict[str, str]).decode
+
+
+def encode_open(
+    model_id: str,
+    *,
+    outputs: Sequence[Output] | None = None,
+    row_count: int | None = None,
+    chunk_rows: int | None = None,
+    deadline_ms: int | None = None,
+    labels: Mapping[str, str] | None = None,
+    encoding: Encoding = "msgpack",
+) -> bytes:
+    """The bytes of a message that opens a job; what is None is left out.
+
+    `InvalidIdError` for the model_id, `InvalidValueError` for the outputs.
+    """
+    given = _header_fields(model_id, outputs, row_count, chunk_rows, deadline_ms, labels)
+    return _encode({"type": "open", **given}, encoding)
+
+
+def encode_submit(
+    model_id: str,
+    input_batch: Any,
+    *,
+    outputs: Sequence[Output] | None = None,
+    chunk_rows: int | None = None,
+    deadline_ms: int | None = None,
+    labels: Mapping[str, str] | None = None,
+    encoding: Encoding = "msgpack",
+) -> bytes:
+    """The bytes of a whole job in one message; `input_batch` as for `encode_rows`."""
+    given = _header_fields(model_id, outputs, None, chunk_rows, deadline_ms, labels)
+    return _encode({"type": "submit", **given, "input_batch": wire_batch(input_batch, encoding)}, encoding)
+
+
+def encode_rows(seq: int, input_batch: Any, encoding: Encoding = "msgpack") -> bytes:
+    """The bytes of message `seq` of a job: rows (lists, dicts, a two-dimensional array; see `wire_input`).
+
+    `InvalidValueError` for what cannot be sent, one bare row included.
+    """
+    return _encode({"type": "rows", "seq": seq, "input_batch": wire_batch(input_batch, encoding)}, encoding)
+
+
+def encode_close(message_count: int, encoding: Encoding = "msgpack") -> bytes:
+    """The bytes of the message that says how many messages of rows there are."""
+    return _encode({"type": "close", "message_count": message_count}, encoding)
+
+
+def encode_cancel(encoding: Encoding = "msgpack") -> bytes:
+    """The bytes of a message that cancels a job."""
+    return _encode({"type": "cancel"}, encoding)
+
+
+def encode_retry(encoding: Encoding = "msgpack") -> bytes:
+    """The bytes of a message that has the failed rows of a job scored again."""
+    return _encode({"type": "retry"}, encoding)
+
+
+def wire_batch(input_batch: Any, encoding: Encoding) -> Any:
+    """`input_batch` as rows or a tensor, ready to be encoded; `InvalidValueError` for what cannot be sent."""
+    data = wire_input(input_batch, encoding)
+    tensor = isinstance(data, dict) and isinstance(data.get("shape"), list)
+    if not tensor and not (isinstance(data, list) and all(isinstance(row, list | dict) for row in data)):
+        raise InvalidValueError("input_batch: one bare row; a job takes rows ([[n, …], …] or [{feature: value}, …])")
+    return data
+
+
+def _header_fields(
+    model_id: str,
+    outputs: Sequence[Output] | None,
+    row_count: int | None,
+    chunk_rows: int | None,
+    deadline_ms: int | None,
+    labels: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    ModelReference.parse(model_id)
+    fields = {
+        "model_id": model_id,
+        "outputs": None if outputs is None else list(check_outputs(list(outputs))),
+        "row_count": row_count,
+        "chunk_rows": chunk_rows,
+        "deadline": deadline_ms,
+        "labels": None if labels is None else dict(labels),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _encode(fields: Mapping[str, Any], encoding: Encoding) -> bytes:
+    try:
+        value: bytes = _ENCODE[encoding](fields)
+    except (OverflowError, ValueError, TypeError) as error:
+        raise InvalidValueError(f"{fields['type']} cannot be sent as {encoding}: {error}") from None
+    # What no worker could read is refused here.
+    decode_job_message(value, encoding, LARGEST_JOB_LIMITS)
+    return value
+
+
+def rows_of(value: bytes | None, encoding: Encoding, limits: Limits) -> RowBatch:
+    """The rows of a `rows` or `submit` message that a chunk names as its source; errors as `decode_job_message`,
+    and `InvalidValueError` where the message has none."""
+    message = decode_job_message(value, encoding, limits)
+    if not isinstance(message, JobRows | SubmitJob):
+        raise InvalidValueError("the message that a chunk names as the source of its rows has none")
+    return message.batch

@@ -1,0 +1,1 @@
+"""Model records: manifests and aliases, their checks and their codec."""

@@ -1,0 +1,98 @@
+"""Model records, manifests and aliases, from bytes and to bytes."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from inferd.schemas.errors import (
+    InferenceError,
+    InvalidValueError,
+    MalformedError,
+    SchemaMismatchError,
+)
+from inferd.schemas.headers import Encoding
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.models.manifest_checks import check_alias, check_manifest
+from inferd.schemas.models.model import Alias, Manifest
+from inferd.schemas.requests.input_data import decode_input_data
+from inferd.schemas.requests.request import ListRows
+from inferd.schemas.strict.decoding import (
+    DECODE_ERRORS,
+    check_size,
+    refusal,
+    structural_fault,
+)
+
+Record = TypeVar("Record", Manifest, Alias)
+_DEPTH_MAX = DEFAULT_LIMITS.depth_max
+
+
+def decode_manifest(value: bytes | None, limits: Limits = DEFAULT_LIMITS, encoding: Encoding = "msgpack") -> Manifest:
+    """The manifest in `value`, checked (see `check_manifest`), its warm-up rows as a request's would be.
+
+    `TooLargeError`, `MalformedError` or `TooDeepError` where it is none.
+    """
+    manifest = _decode(value, Manifest, "manifest", limits, encoding)
+    check_manifest(manifest, limits)
+    if manifest.warmup is not None:
+        _check_warmup(manifest.warmup, len(manifest.features), limits)
+    return manifest
+
+
+def encode_manifest(manifest: Manifest, encoding: Encoding = "msgpack", limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of a manifest: equal manifests give equal bytes. Raises what `decode_manifest` would."""
+    value = _encode(manifest, encoding)
+    decode_manifest(value, limits, encoding)
+    return value
+
+
+def decode_alias(value: bytes | None, limits: Limits = DEFAULT_LIMITS, encoding: Encoding = "msgpack") -> Alias:
+    """The alias in `value`, checked (see `check_alias`).
+
+    `TooLargeError`, `MalformedError` or `TooDeepError` where it is none.
+    """
+    return check_alias(_decode(value, Alias, "alias", limits, encoding))
+
+
+def encode_alias(alias: Alias, encoding: Encoding = "msgpack", limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of an alias: equal aliases give equal bytes. Raises what `decode_alias` would."""
+    value = _encode(alias, encoding)
+    decode_alias(value, limits, encoding)
+    return value
+
+
+def _decode(value: bytes | None, type_: type[Record], what: str, limits: Limits, encoding: Encoding) -> Record:
+    data = check_size(value, limits.manifest_bytes_max, what)
+    # The settings for requests do not bound these records: their bytes do.
+    if fault := structural_fault(data, encoding, _DEPTH_MAX, values_max=len(data)):
+        raise type(fault)(f"{what}: {fault.message}")
+    decode = msgspec.msgpack.decode if encoding == "msgpack" else msgspec.json.decode
+    try:
+        return decode(data, type=type_)
+    except DECODE_ERRORS as error:
+        raise refusal(data, encoding, error, what, _DEPTH_MAX) from None
+
+
+def _encode(record: msgspec.Struct, encoding: Encoding) -> bytes:
+    encode = msgspec.msgpack.encode if encoding == "msgpack" else msgspec.json.encode
+    try:
+        return encode(record, order="deterministic")
+    except (OverflowError, ValueError, TypeError) as error:
+        raise InvalidValueError(f"{type(record).__name__.lower()} cannot be sent as {encoding}: {error}") from None
+
+
+def _check_warmup(rows: list[Any], n_features: int, limits: Limits) -> None:
+    """Refuse warm-up rows that a request could not bring; whether their values fit is found out by scoring them."""
+    try:
+        decoded = decode_input_data(msgspec.msgpack.encode(rows), "msgpack", limits)
+    except (InferenceError, OverflowError) as error:
+        raise MalformedError(f"warmup: {error}") from None
+    if isinstance(decoded, ListRows):
+        if decoded.single:
+            raise MalformedError("warmup: a list of rows is expected, and it is one row")
+        if decoded.rows and len(decoded.rows[0]) != n_features:
+            raise SchemaMismatchError(
+                f"warmup: rows of {len(decoded.rows[0])} values, and the model has {n_features} features"
+            )

@@ -1,0 +1,243 @@
+"""Whether a manifest or an alias makes sense: what its types alone cannot say. Each error names the field."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from inferd.schemas.errors import InvalidValueError, SchemaMismatchError, TooLargeError
+from inferd.schemas.limits import Limits
+from inferd.schemas.models.model import (
+    SHA256_PATTERN,
+    Alias,
+    CacheSpec,
+    Feature,
+    FileCategories,
+    Manifest,
+    Postprocess,
+    Preprocess,
+    VersionKey,
+    check_model_name,
+)
+from inferd.schemas.requests.request import Scalar
+
+T = TypeVar("T")
+VERSION_MAX = 999_999_999
+"""The highest version that a key and a reference can spell."""
+_SHA256 = re.compile(SHA256_PATTERN.strip("^$"), re.ASCII)
+_NUMBERS = {"float64", "float32", "int64"}
+_FLOAT32_MAX = 3.4028234663852886e38
+
+
+def check_manifest(manifest: Manifest, limits: Limits) -> Manifest:
+    """`manifest` if it can be deployed.
+
+    `InvalidIdError` for the model_id, `TooLargeError` for what exceeds a limit, `SchemaMismatchError` for features
+    that are repeated, unknown or missing somewhere, `InvalidValueError` for everything else.
+    """
+    check_model_name(manifest.model_id)
+    _check_version(manifest.version, "version")
+    if not _SHA256.fullmatch(manifest.sha256):
+        raise InvalidValueError(f"sha256 {manifest.sha256[:80]!r}: expected 64 of 0-9 a-f")
+    if manifest.size < 1:
+        raise InvalidValueError(f"size {manifest.size}: a model has at least 1 byte")
+    if manifest.size > limits.artifact_bytes_max:
+        raise TooLargeError(f"size {manifest.size}: {limits.artifact_bytes_max} bytes are allowed")
+    _check_features(manifest.features, limits)
+    if manifest.outputs is not None and manifest.outputs < 1:
+        raise InvalidValueError(f"outputs {manifest.outputs}: a model gives at least 1 value per row")
+    if manifest.preprocess is not None:
+        _check_preprocess(manifest.preprocess, manifest.features)
+    if manifest.postprocess is not None:
+        _check_postprocess(manifest.postprocess, manifest.outputs)
+    if manifest.cache is not None:
+        _check_cache(manifest.cache)
+    return manifest
+
+
+def check_manifest_key(key: VersionKey, manifest: Manifest) -> None:
+    """Return if the record's key places just this manifest, else `InvalidValueError`."""
+    if (key.model_id, key.version) != (manifest.model_id, manifest.version):
+        raise InvalidValueError(
+            f"the manifest says {manifest.model_id}/{manifest.version}, and its key {key}: both must name one version"
+        )
+
+
+def check_alias(alias: Alias) -> Alias:
+    """`alias` if it leads somewhere, else `InvalidValueError`."""
+    if (alias.version is None) == (alias.split is None):
+        raise InvalidValueError("alias: exactly one of version and split says where it leads")
+    if alias.version is not None:
+        _check_version(alias.version, "version")
+    if alias.split is not None:
+        if not alias.split:
+            raise InvalidValueError("split: an empty list; name at least one version")
+        for share in alias.split:
+            _check_version(share.version, "split")
+            if not (math.isfinite(share.weight) and share.weight > 0):
+                raise InvalidValueError(f"split: version {share.version} has the weight {share.weight}; it must be > 0")
+        _check_unique([share.version for share in alias.split], "split: version")
+        if not math.isfinite(sum(share.weight for share in alias.split)):
+            raise InvalidValueError("split: the weights add up to more than float64 holds")
+    elif alias.sticky is not None:
+        raise InvalidValueError("sticky: only a split has it")
+    for version in alias.shadow or ():
+        _check_version(version, "shadow")
+    _check_unique(alias.shadow or (), "shadow: version")
+    return alias
+
+
+def _check_version(version: int, field: str) -> None:
+    if not 1 <= version <= VERSION_MAX:
+        raise InvalidValueError(f"{field}: version {version} is not in 1..{VERSION_MAX}")
+
+
+def _check_unique(values: Sequence[object], what: str) -> None:
+    if (twice := _repeated(values)) is not None:
+        raise InvalidValueError(f"{what} {str(twice)[:80]!r} is named twice")
+
+
+def _repeated(values: Iterable[T]) -> T | None:
+    """The first value that came before; None where all differ."""
+    seen: set[T] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
+
+
+def _check_features(features: list[Feature], limits: Limits) -> None:
+    if not features:
+        raise SchemaMismatchError("features: a model has at least one")
+    if len(features) > limits.features_max:
+        raise TooLargeError(f"features: {len(features)}, and {limits.features_max} are allowed")
+    _check_feature_names([feature.name for feature in features], "features")
+    for feature in features:
+        if not feature.name:
+            raise InvalidValueError("features: a name has no characters")
+        _check_range(feature)
+        if feature.categories is not None:
+            _check_categories(feature, feature.categories)
+        if feature.file_categories is not None:
+            _check_file_categories(feature, feature.file_categories)
+
+
+def _check_feature_names(names: list[str], field: str) -> None:
+    if (twice := _repeated(names)) is not None:
+        raise SchemaMismatchError(f"{field}: {twice[:80]!r} is named twice")
+
+
+def _check_range(feature: Feature) -> None:
+    bounds = [bound for bound in (feature.min, feature.max) if bound is not None]
+    if not bounds:
+        return
+    where = f"feature {feature.name[:80]!r}: min {feature.min}, max {feature.max}"
+    if feature.dtype not in _NUMBERS:
+        raise InvalidValueError(f"{where}: only numbers have a range, and it is {feature.dtype}")
+    if not all(map(math.isfinite, bounds)):
+        raise InvalidValueError(f"{where}: leave out a bound that is not finite")
+    if bounds != sorted(bounds):
+        raise InvalidValueError(f"{where}: min must not exceed max")
+
+
+def _check_file_categories(feature: Feature, described: FileCategories) -> None:
+    where = f"feature {feature.name[:80]!r}: file_categories"
+    if feature.dtype != "category" or feature.categories is not None:
+        raise InvalidValueError(f"{where}: only dtype category has them, and not beside categories")
+    if not 0 <= len(described.first) <= described.count:
+        raise InvalidValueError(f"{where}: count {described.count}, and {len(described.first)} are shown")
+
+
+def _check_categories(feature: Feature, categories: Sequence[Scalar]) -> None:
+    where = f"feature {feature.name[:80]!r}: categories"
+    if feature.dtype != "category":
+        raise InvalidValueError(f"{where}: only dtype category has them, and it is {feature.dtype}")
+    if not categories:
+        raise InvalidValueError(f"{where}: an empty list; leave it out to take the model file's own")
+    for value in categories:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidValueError(f"{where}: {value} is no category; a missing value is null")
+        _check_sendable(value, where)
+    if len(set(categories)) != len(categories):
+        raise InvalidValueError(f"{where}: a value comes twice (1, 1.0 and true are the same value)")
+
+
+def _check_preprocess(preprocess: Preprocess, features: list[Feature]) -> None:
+    by_name = {feature.name: feature for feature in features}
+    if preprocess.order is not None:
+        _check_feature_names(preprocess.order, "preprocess.order")
+        _check_same_names(preprocess.order, by_name, "preprocess.order")
+    for name, value in preprocess.defaults.items():
+        if name not in by_name:
+            raise SchemaMismatchError(f"preprocess.defaults: the model has no feature {name[:80]!r}")
+        _check_default(by_name[name], value)
+
+
+def _check_same_names(names: Iterable[str], by_name: dict[str, Feature], field: str) -> None:
+    given = set(names)
+    if missing := by_name.keys() - given:
+        raise SchemaMismatchError(f"{field}: {_listed(missing)} missing; it names every feature once")
+    if unknown := given - by_name.keys():
+        raise SchemaMismatchError(f"{field}: {_listed(unknown)} unknown; it names the model's features alone")
+
+
+def _listed(names: set[str]) -> str:
+    some = ", ".join(repr(name[:40]) for name in sorted(names)[:5])
+    return f"{some}{f' and {len(names) - 5} more' if len(names) > 5 else ''} {'is' if len(names) == 1 else 'are'}"
+
+
+def _check_default(feature: Feature, value: Scalar) -> None:
+    """Refuse a default that a request could not give for the feature itself; None means missing."""
+    if value is None:
+        return
+    where = f"preprocess.defaults: {feature.name[:80]!r}: {str(value)[:80]!r}"
+    _check_sendable(value, where)
+    if feature.dtype == "category":
+        if feature.categories is not None and value not in feature.categories:
+            raise InvalidValueError(f"{where} is none of its categories")
+        return
+    if feature.dtype == "bool":
+        if not isinstance(value, bool):
+            raise InvalidValueError(f"{where} is not a boolean")
+        return
+    if isinstance(value, bool | str) or (feature.dtype == "int64" and value % 1 != 0):
+        raise InvalidValueError(f"{where} is not of dtype {feature.dtype}")
+    if not math.isfinite(value) or (feature.dtype == "float32" and abs(value) > _FLOAT32_MAX):
+        raise InvalidValueError(f"{where} is beyond {feature.dtype}")
+    if (feature.min is not None and value < feature.min) or (feature.max is not None and value > feature.max):
+        raise InvalidValueError(f"{where} is outside of {feature.min}..{feature.max}")
+
+
+def _check_sendable(value: Scalar, where: str) -> None:
+    """Refuse an integer that JSON can spell and MessagePack, and mostly float64, cannot."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise InvalidValueError(f"{where}: an integer of {value.bit_length()} bits; 64 are allowed")
+
+
+def _check_postprocess(postprocess: Postprocess, outputs: int | None) -> None:
+    classes = None if outputs is None else max(2, outputs)
+    if postprocess.labels is not None:
+        _check_unique(postprocess.labels, "postprocess.labels:")
+        if classes is not None and len(postprocess.labels) != classes:
+            raise SchemaMismatchError(
+                f"postprocess.labels: {len(postprocess.labels)}, and the model has {classes} classes"
+            )
+        if len(postprocess.labels) < 2:
+            raise InvalidValueError("postprocess.labels: a classifier has at least 2 classes")
+    if postprocess.threshold is not None and not 0 <= postprocess.threshold <= 1:
+        raise InvalidValueError(f"postprocess.threshold {postprocess.threshold} is not a probability, 0 to 1")
+    if postprocess.top_k is not None:
+        if postprocess.top_k < 1:
+            raise InvalidValueError(f"postprocess.top_k {postprocess.top_k}: at least 1")
+        if classes is not None and postprocess.top_k > classes:
+            raise InvalidValueError(f"postprocess.top_k {postprocess.top_k}: the model has {classes} classes")
+
+
+def _check_cache(cache: CacheSpec) -> None:
+    if not (math.isfinite(cache.ttl_s) and cache.ttl_s > 0):
+        raise InvalidValueError(f"cache.ttl_s {cache.ttl_s}: it must be > 0")
+    if cache.max_entries < 1:
+        raise InvalidValueError(f"cache.max_entries {cache.max_entries}: at least 1")

@@ -1,0 +1,1 @@
+"""Prediction requests and results: values, validation and codecs."""

@@ -1,0 +1,139 @@
+"""What Python programs hold as input -> what a request's `input_data` is made of.
+
+Arrays and scalars of numpy are known by what they can do (`tolist`, `item`, the buffer protocol): a client needs no
+numpy for this.
+"""
+
+from __future__ import annotations
+
+import binascii
+import math
+import sys
+from decimal import Decimal
+from typing import Any
+
+from inferd.schemas.errors import InvalidValueError
+from inferd.schemas.headers import Encoding
+from inferd.schemas.requests.frames import frame_rows, is_frame, series_values
+from inferd.schemas.requests.request import (
+    ListRows,
+    NamedRows,
+    Scalar,
+    TensorRows,
+)
+from inferd.schemas.requests.tensors import FIELDS, ITEM_BYTES
+
+_SCALARS = frozenset((float, int, bool, str, type(None)))
+# Letters of the buffer protocol; the width is the item's own, because that of l and L differs between platforms.
+_KINDS = {"f": "f", "d": "f", "?": "b", "b": "i", "h": "i", "i": "i", "l": "i", "q": "i", "B": "u", "H": "u", "I": "u"}
+_MISSING_TYPES = frozenset(("NAType", "NaTType", "MaskedConstant"))
+"""Of the values that say "missing" in pandas and numpy."""
+_EXPECTED = "expected a row or rows (lists, tuples, dicts, arrays, data frames)"
+
+
+def wire_input(data: Any, encoding: Encoding) -> Any:
+    """`data` as lists, dicts and scalars, ready to be encoded.
+
+    A row is a list, tuple, one-dimensional array, series or dict; rows are a list or tuple of them, or a data frame of
+    pandas, polars or pyarrow, whose index is left out. A two-dimensional array of one of the tensor dtypes becomes a
+    tensor (base64 in JSON), any other one rows. NaN is a missing value: JSON says null. `InvalidValueError`, naming row
+    and feature, for whatever is neither.
+    """
+    if is_frame(data):
+        data = frame_rows(data)
+    if isinstance(data, ListRows | NamedRows):
+        data = data.rows[0] if data.single else data.rows
+    if isinstance(data, dict) and data.keys() == FIELDS and isinstance(data["data"], bytes):
+        data = TensorRows(data["dtype"], tuple(data["shape"]), data["data"])
+    tensor = data if isinstance(data, TensorRows) else _tensor(data)
+    if tensor is not None:
+        return _wire_tensor(tensor, encoding)
+    data = listed(data)
+    if not isinstance(data, list | tuple | dict):
+        raise InvalidValueError(f"input_data of {type(data).__name__}: {_EXPECTED}")
+    if isinstance(data, dict) or not data or not is_row(data[0]):
+        return _row(data, "", encoding)
+    return [_row(row, f"row {index}, ", encoding) for index, row in enumerate(data)]
+
+
+def json_input(data: Any) -> Any:
+    """`data` (see `wire_input`) as the `input_data` or `input_batch` of an HTTP body in JSON, for any JSON library."""
+    return wire_input(data, "json")
+
+
+def _tensor(data: Any) -> TensorRows | None:
+    """The tensor that a two-dimensional buffer is; None for anything else."""
+    if isinstance(data, list | tuple | dict | str | bytes) or sys.byteorder != "little" or hasattr(data, "mask"):
+        return None
+    try:
+        view = memoryview(data)
+    except (TypeError, ValueError, BufferError):
+        return None
+    kind = _KINDS.get(view.format.lstrip("@=<"))
+    dtype = f"{'|' if view.itemsize == 1 else '<'}{kind}{view.itemsize}"
+    if view.ndim != 2 or dtype not in ITEM_BYTES:
+        return None
+    rows, features = view.shape or (0, 0)
+    return TensorRows(dtype, (rows, features), view.tobytes(order="C"))
+
+
+def _wire_tensor(tensor: TensorRows, encoding: Encoding) -> dict[str, Any]:
+    data = tensor.data if encoding == "msgpack" else binascii.b2a_base64(tensor.data, newline=False).decode()
+    return {"dtype": tensor.dtype, "shape": list(tensor.shape), "data": data}
+
+
+def is_row(value: Any) -> bool:
+    """Whether a value is a row by itself, and no scalar; those of numpy, texts among them, have no dimensions."""
+    if isinstance(value, list | tuple | dict):
+        return True
+    listed = hasattr(value, "tolist") or hasattr(value, "to_list") or hasattr(value, "to_pylist")
+    return listed and hasattr(value, "__len__") and getattr(value, "ndim", 1) > 0
+
+
+def listed(data: Any) -> Any:
+    """Arrays and series as lists (a pandas Series by names as a dict); anything else as it is."""
+    if isinstance(data, list | tuple | dict | str | bytes):
+        return data
+    if getattr(getattr(data, "dtype", None), "kind", "") in ("M", "m"):
+        raise InvalidValueError("input_data: an array of times; make them the numbers that the model was trained on")
+    if (values := series_values(data)) is not None:
+        return values
+    return data.tolist() if hasattr(data, "tolist") else data
+
+
+def _row(row: Any, where: str, encoding: Encoding) -> list[Scalar] | dict[str, Scalar]:
+    row = listed(row)
+    if isinstance(row, dict):
+        for name in row:
+            if not isinstance(name, str):
+                raise InvalidValueError(f"input_data: {where}feature name {name!r} is not a string")
+        return {name: _scalar(value, where, name, encoding) for name, value in row.items()}
+    if not isinstance(row, list | tuple):
+        raise InvalidValueError(f"input_data: {where}{type(row).__name__} among rows: {_EXPECTED}")
+    return [_scalar(value, where, feature, encoding) for feature, value in enumerate(row)]
+
+
+def _scalar(value: Any, where: str, feature: str | int, encoding: Encoding) -> Scalar:
+    if type(value) not in _SCALARS:
+        value = plain_scalar(value)
+    if type(value) not in _SCALARS:
+        raise InvalidValueError(
+            f"input_data: {where}feature {feature!r}: {type(value).__name__} is no number, boolean, string or None"
+        )
+    if encoding == "json" and type(value) is float and not math.isfinite(value):
+        if math.isnan(value):
+            return None
+        raise InvalidValueError(f"input_data: {where}feature {feature!r}: JSON has no infinity")
+    return value  # type: ignore[no-any-return]  # one of the exact types above
+
+
+def plain_scalar(value: Any) -> Any:
+    """A scalar of numpy, pandas or `decimal` as Python's own; times stay what they are, and so are refused."""
+    if type(value).__name__ in _MISSING_TYPES:
+        return None
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, str):
+        return str(value)
+    is_time = getattr(getattr(value, "dtype", None), "kind", "") in ("M", "m")
+    return value.item() if hasattr(value, "item") and not is_time else value

@@ -1,0 +1,97 @@
+"""A prediction request from bytes and, for clients, to bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from inferd.schemas.errors import (
+    InferenceError,
+    InvalidIdError,
+    InvalidValueError,
+    MalformedError,
+    TooDeepError,
+    TooLargeError,
+)
+from inferd.schemas.headers import Encoding
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests.client_input import wire_input
+from inferd.schemas.requests.envelope import check_envelope, check_outputs, decode_envelope
+from inferd.schemas.requests.input_data import decode_input_data
+from inferd.schemas.requests.request import (
+    ModelReference,
+    Output,
+    PredictionRequest,
+    check_id,
+)
+from inferd.schemas.strict.decoding import known_fault
+
+UNREADABLE = (MalformedError, TooLargeError, TooDeepError, InvalidIdError)
+"""Errors after which nothing in a request is believed, not even its id."""
+
+
+def decode_request(value: bytes | None, encoding: Encoding, limits: Limits) -> PredictionRequest:
+    """The request in `value`.
+
+    Raises the first error in this order, so that the same bytes always get the same one:
+
+    1. `malformed` for no value, `too_large` for bytes over the limit;
+    2. `malformed`, `too_deep` for bytes that are no map of the request's fields, each once and of its type
+       (`invalid_value` for more outputs than there are);
+    3. where the id, the model_id or the outputs are at fault: `malformed`, `too_deep` for whatever lies deeper;
+    4. `invalid_id` for the id, then for the model_id, `invalid_value` for the outputs;
+    5. what `decode_input_data` raises.
+    """
+    envelope = decode_envelope(value, encoding, limits)
+    try:
+        id_, model, outputs = check_envelope(envelope, limits)
+    except InferenceError as error:
+        if fault := known_fault(value or b"", encoding, limits.depth_max):
+            raise type(fault)(f"request: {fault.message}") from None
+        raise error from None
+    return PredictionRequest(model, decode_input_data(envelope.input_data, encoding, limits), outputs, id_)
+
+
+def request_identity(value: bytes | None, encoding: Encoding, limits: Limits) -> tuple[str | None, str | None]:
+    """Id and model_id, as the request spells them, for the answer to a request that is readable but not fit.
+
+    (None, None) where `decode_request` raises one of `UNREADABLE`; the id is None, too, where there is none.
+    """
+    try:
+        decode_request(value, encoding, limits)
+    except UNREADABLE:
+        return None, None
+    except InferenceError:
+        pass
+    try:
+        envelope = decode_envelope(value, encoding, limits)
+    except InvalidValueError:  # more outputs than there are: the envelope was not read to its end
+        return None, None
+    return None if envelope.id is UNSET else envelope.id, envelope.model_id
+
+
+def encode_request(
+    input_data: Any,
+    model_id: str,
+    *,
+    outputs: Sequence[Output] | None = None,
+    id: str | None = None,  # noqa: A002  # the wire's own name
+    encoding: Encoding = "msgpack",
+) -> bytes:
+    """The bytes of a request for `input_data` (see `wire_input`), with the fields in the wire's order.
+
+    `InvalidIdError` for the id or the model_id, `InvalidValueError` for outputs and for values that cannot be sent.
+    """
+    request: dict[str, Any] = {} if id is None else {"id": check_id(id)}
+    ModelReference.parse(model_id)
+    request["model_id"] = model_id
+    request["input_data"] = wire_input(input_data, encoding)
+    if outputs is not None:
+        request["outputs"] = list(check_outputs(list(outputs)))
+    try:
+        return msgspec.msgpack.encode(request) if encoding == "msgpack" else msgspec.json.encode(request)
+    except (OverflowError, ValueError, TypeError) as error:
+        raise InvalidValueError(f"input_data cannot be sent as {encoding}: {error}") from None

@@ -1,0 +1,112 @@
+"""The typed decoders of rows, which layout a value has, and where a value that they refused went wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+
+from inferd.schemas.errors import InferenceError, InvalidValueError, MalformedError
+from inferd.schemas.headers import Encoding
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests.request import Scalar
+from inferd.schemas.strict.decoding import DECODE_ERRORS, known_fault, printable
+from inferd.schemas.strict.msgpack import header
+
+Layout = Literal["row", "rows", "named_row", "named_rows"]
+
+_JSON_HEAD = re.compile(rb"[ \t\r\n]*+([\[{])[ \t\r\n]*+(.?)", re.DOTALL)
+_OUT_OF_RANGE = ("Number out of range", "Integer value out of range", "Expected `str` of length")
+"""How msgspec words what is a value of the right type, but not one that is taken."""
+
+
+class RowDecoders(NamedTuple):
+    """One decoder for each layout, and those of the parts."""
+
+    row: Callable[[Any], list[Scalar]]
+    rows: Callable[[Any], list[list[Scalar]]]
+    named_row: Callable[[Any], dict[str, Scalar]]
+    named_rows: Callable[[Any], list[dict[str, Scalar]]]
+    scalar: Callable[[Any], Scalar]
+    items: Callable[[Any], list[msgspec.Raw]]
+    fields: Callable[[Any], dict[str, msgspec.Raw]]
+
+
+@lru_cache(maxsize=16)
+def row_decoders(encoding: Encoding, string_chars_max: int) -> RowDecoders:
+    """The decoders of an encoding; strings of more than `string_chars_max` characters are refused, keys not.
+
+    (A bound on keys would cost msgspec's cache of them.)
+    """
+    decoder: Any = msgspec.msgpack.Decoder if encoding == "msgpack" else msgspec.json.Decoder
+    text: Any = Annotated[str, msgspec.Meta(max_length=string_chars_max)]
+    scalar: Any = float | int | bool | text | None
+    row: Any = list[scalar]
+    named_row: Any = dict[str, scalar]
+    types = (row, list[row], named_row, list[named_row], scalar, list[msgspec.Raw], dict[str, msgspec.Raw])
+    return RowDecoders(*[decoder(type_).decode for type_ in types])
+
+
+def layout_of(data: bytes, encoding: Encoding) -> Layout:
+    """What the first bytes say that `data` is; an empty list is a row. `ValueError` where it is no container."""
+    if encoding == "msgpack":
+        outer, count, body = header(data)
+        kind: str = outer
+        first: str = header(data, body)[0] if kind == "array" and count else ""
+    else:
+        head = _JSON_HEAD.match(data)
+        kinds = {b"[": "array", b"{": "map"}
+        kind, first = (kinds[head[1]], kinds.get(head[2], "")) if head else ("scalar", "")
+    if kind == "map":
+        return "named_row"
+    if kind != "array":
+        raise ValueError("expected a row, rows, or a tensor of dtype, shape and data")
+    return "rows" if first == "array" else "named_rows" if first == "map" else "row"
+
+
+def row_refusal(data: bytes, encoding: Encoding, error: Exception, limits: Limits) -> InferenceError:
+    """The typed error for `input_data` that a decoder refused with `error`: its structural fault, or else the first
+    value that is not what it must be, by row and feature."""
+    if fault := known_fault(data, encoding, limits.depth_max, depth=1):
+        return type(fault)(f"input_data: {fault.message}")
+    decoders = row_decoders(encoding, limits.string_chars_max)
+    try:
+        where, cause = _misfit(data, layout_of(data, encoding), decoders)
+    except DECODE_ERRORS:
+        where, cause = "", error
+    message = printable(str(cause).partition(" - at `")[0])
+    error_type = InvalidValueError if message.startswith(_OUT_OF_RANGE) else MalformedError
+    return error_type(f"input_data: {where}{message}")
+
+
+def _misfit(data: bytes, layout: Layout, decoders: RowDecoders) -> tuple[str, Exception]:
+    """Place and error of the first value that does not fit the layout; `ValueError` if all do."""
+    if layout in ("row", "named_row"):
+        return _misfit_in_row(data, layout, decoders)
+    row_layout: Layout = "row" if layout == "rows" else "named_row"
+    decode: Callable[[Any], object] = getattr(decoders, row_layout)
+    for index, row in enumerate(decoders.items(data)):
+        try:
+            decode(row)
+        except DECODE_ERRORS as error:
+            try:
+                where, cause = _misfit_in_row(bytes(row), row_layout, decoders)
+            except DECODE_ERRORS:
+                where, cause = "", error
+            return f"row {index}{', ' if where else ': '}{where}", cause
+    raise ValueError("every row fits")
+
+
+def _misfit_in_row(data: bytes, layout: Layout, decoders: RowDecoders) -> tuple[str, Exception]:
+    values: Iterable[tuple[object, msgspec.Raw]] = (
+        enumerate(decoders.items(data)) if layout == "row" else decoders.fields(data).items()
+    )
+    for feature, value in values:
+        try:
+            decoders.scalar(value)
+        except DECODE_ERRORS as error:
+            return f"feature {str(feature)[:80]!r}: " if layout == "named_row" else f"feature {feature}: ", error
+    raise ValueError("every value fits")

@@ -1,0 +1,109 @@
+"""Tensors inside requests: dtype, shape and bytes, each checked against the others before anything is allocated."""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Mapping
+from math import prod
+
+import msgspec
+
+from inferd.schemas.errors import InvalidValueError, MalformedError, TooLargeError
+from inferd.schemas.headers import Encoding
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests.request import TensorRows
+from inferd.schemas.strict.decoding import DECODE_ERRORS, printable
+from inferd.schemas.strict.msgpack import header
+
+ITEM_BYTES: dict[str, int] = {
+    "<f4": 4,
+    "<f8": 8,
+    "<i4": 4,
+    "<i8": 8,
+    "|b1": 1,
+    "|i1": 1,
+    "|u1": 1,
+    "<i2": 2,
+    "<u2": 2,
+    "<u4": 4,
+}
+"""The dtypes a tensor may have (numpy's array-protocol names), and the bytes of one item."""
+
+FIELDS = {"dtype", "shape", "data"}
+_SHAPE_BYTES_MAX = 256
+_DECODE_TEXT = {"msgpack": msgspec.msgpack.Decoder(str).decode, "json": msgspec.json.Decoder(str).decode}
+_DECODE_SHAPE = {"msgpack": msgspec.msgpack.Decoder(list[int]).decode, "json": msgspec.json.Decoder(list[int]).decode}
+_DECODE_BYTES = msgspec.msgpack.Decoder(bytes).decode
+
+
+def is_tensor(fields: Mapping[str, msgspec.Raw], encoding: Encoding) -> bool:
+    """Whether a map is a tensor, not a row: it has a tensor's fields, and `shape` is a list, as no feature can be."""
+    if fields.keys() != FIELDS:
+        return False
+    shape = bytes(fields["shape"])
+    return header(shape)[0] == "array" if encoding == "msgpack" else shape.lstrip().startswith(b"[")
+
+
+def decode_tensor(fields: Mapping[str, msgspec.Raw], encoding: Encoding, limits: Limits) -> TensorRows:
+    """The tensor of these fields; in JSON `data` is base64.
+
+    `MalformedError` for a wrong type or number of bytes, `InvalidValueError` for an unknown dtype or a shape that is
+    not two-dimensional, `TooLargeError` for a shape beyond the limits; in the order dtype, shape, data.
+    """
+    dtype = _decode_dtype(fields["dtype"], encoding)
+    rows, features = _decode_shape(fields["shape"], encoding, limits)
+    size = ITEM_BYTES[dtype] * rows * features
+    data = _decode_base64(fields["data"], size) if encoding == "json" else _decode_data(fields["data"])
+    if len(data) != size:
+        raise MalformedError(f"tensor data: {len(data)} bytes, and {rows} x {features} of {dtype} are {size}")
+    if dtype == "|b1" and data.translate(None, b"\x00\x01"):
+        raise InvalidValueError("tensor data: a byte of |b1 is neither 0 nor 1")
+    return TensorRows(dtype, (rows, features), data)
+
+
+def _decode_dtype(raw: msgspec.Raw, encoding: Encoding) -> str:
+    try:
+        dtype = _DECODE_TEXT[encoding](raw)
+    except DECODE_ERRORS as error:
+        raise MalformedError(f"tensor dtype: {printable(str(error))}") from None
+    if dtype not in ITEM_BYTES:
+        raise InvalidValueError(f"tensor dtype {dtype[:80]!r}: there are {', '.join(ITEM_BYTES)}")
+    return dtype
+
+
+def _decode_shape(raw: msgspec.Raw, encoding: Encoding, limits: Limits) -> tuple[int, int]:
+    if len(raw) > _SHAPE_BYTES_MAX:
+        raise InvalidValueError(f"tensor shape: {len(raw)} bytes; expected [rows, features]")
+    try:
+        shape = _DECODE_SHAPE[encoding](raw)
+    except DECODE_ERRORS as error:
+        raise MalformedError(f"tensor shape: {printable(str(error))}") from None
+    if len(shape) != 2 or min(shape) < 0:
+        raise InvalidValueError(f"tensor shape {shape}: expected [rows, features], both 0 or more")
+    rows, features = shape
+    for count, count_max, what in (
+        (rows, limits.rows_max, "rows"),
+        (features, limits.features_max, "features"),
+        (prod(shape), limits.values_max, "values"),
+    ):
+        if count > count_max:
+            raise TooLargeError(f"tensor shape {shape}: {count} {what}, and {count_max} are allowed")
+    return rows, features
+
+
+def _decode_data(raw: msgspec.Raw) -> bytes:
+    try:
+        return _DECODE_BYTES(raw)
+    except DECODE_ERRORS as error:
+        raise MalformedError(f"tensor data: {printable(str(error))}") from None
+
+
+def _decode_base64(raw: msgspec.Raw, size: int) -> bytes:
+    """The bytes that base64 text spells; refused before they are allocated where they cannot be `size` bytes."""
+    try:
+        text = _DECODE_TEXT["json"](raw)
+        if len(text) != (size + 2) // 3 * 4:
+            raise MalformedError(f"tensor data: {len(text)} characters of base64 do not spell {size} bytes")
+        return binascii.a2b_base64(text, strict_mode=True)
+    except DECODE_ERRORS as error:
+        raise MalformedError(f"tensor data: no base64 text: {printable(str(error))}") from None

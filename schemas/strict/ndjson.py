@@ -1,0 +1,30 @@
+"""Lines of NDJSON as rows, each as it is written."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from inferd.schemas.errors import MalformedError
+from inferd.schemas.strict.decoding import DECODE_ERRORS, printable
+from inferd.schemas.strict.nesting import check_nesting
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SEVERAL = re.compile(rb"\[[ \t]*[\[{]")
+_values = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def rows_of_line(line: bytes) -> list[bytes]:
+    """The rows of a line without surrounding blanks: several where it is an array of rows, otherwise the line itself,
+    which is not looked into. `MalformedError` for an array of arrays or objects that is no rows, `TooDeepError`."""
+    if not _SEVERAL.match(line):
+        return [line]
+    check_nesting(line, "json", "an array of rows")
+    try:
+        rows = [bytes(value).strip() for value in _values(line)]
+    except DECODE_ERRORS as error:
+        raise MalformedError(f"no JSON: {printable(str(error))}") from None
+    if any(row[0] not in b"[{" for row in rows):
+        raise MalformedError("an array of rows must have nothing else in it")
+    return rows

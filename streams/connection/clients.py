@@ -1,0 +1,231 @@
+# ruff: noqa: SLF001  (those that the docstring names)
+"""Connections to brokers: what every aiokafka client of this process does otherwise than aiokafka's own.
+
+- A client that reaches none of the brokers it knows asks its bootstrap servers again (KIP-899): the brokers may have
+  come back under other addresses.
+- Attempts to connect back off, for all clients together (`streams/connection/attempts.py`), and take
+  `SETUP_TIMEOUT_S` at most.
+- Password files are read before each connection; so are TLS files that have changed (`streams/connection/tls.py`).
+- A connection that was reset has a closed transport some moments before its reader notices. asyncio's transport drops
+  what is written to it then, and uvloop's raises RuntimeError, where aiokafka expects OSError alone: it would end the
+  fetcher's task, and the consumer would never fetch again.
+- A broker that has just been started may answer that the cluster has no broker yet. aiokafka's client accepts that
+  answer, and asserts otherwise when it looks for a coordinator.
+- A consumer that stops awaits the requests that it has cancelled, and raises their CancelledError where one of them was
+  waiting to try again: whoever stops it would seem to be cancelled.
+
+Private names used, each covered by `tests/unit/streams/test_connections.py`: `AIOKafkaConnection.send` and `connect`,
+`AIOKafkaClient.bootstrap`, `coordinator_lookup`, `_get_conn` and `_metadata_update`, `Fetcher.close` (replaced), which
+all clients use; `Fetcher._fetch_task` and `_pending_tasks`;
+`AIOKafkaConnection._writer` and `_sasl_plain_password`; `_security_protocol`, `_sasl_plain_username` and `_ssl_context`
+of both; `AIOKafkaClient._conns` and `_bootstrap_servers`; `ClusterMetadata._bootstrap_brokers`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any
+
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts
+from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.structs import BrokerMetadata
+
+from inferd.schemas.connection import KafkaConnection, read_password
+from inferd.streams.connection.attempts import Attempts, Servers, Target
+from inferd.streams.connection.tls import RenewingContext, files_of, tls_context
+from inferd.streams.connection.unreachable import Reason, reason_of
+from inferd.streams.tasks.cancel_all import cancelled
+
+log = logging.getLogger(__name__)
+
+SETUP_TIMEOUT_S = 10.0
+"""From the TCP connection to the last answer of the SASL handshake."""
+PACE_S = 0.2
+"""How long who asks for a connection waits at most while it may not be tried."""
+
+_stock_send: Any = AIOKafkaConnection.send
+_stock_connect: Any = AIOKafkaConnection.connect
+_stock_lookup: Any = AIOKafkaClient.coordinator_lookup
+_stock_bootstrap: Any = AIOKafkaClient.bootstrap
+_stock_get_conn: Any = AIOKafkaClient._get_conn
+_stock_metadata_update: Any = AIOKafkaClient._metadata_update
+_stock_close_fetcher: Any = Fetcher.close
+_attempts = Attempts()
+_bootstrap_servers: ContextVar[Servers] = ContextVar("bootstrap_servers", default=())
+"""Of the client that connects; its connections do not know them."""
+
+
+class PasswordFile(str):
+    """A path in the place of a password; `_connect` reads the file."""
+
+    __slots__ = ()
+
+
+def client_options(connection: KafkaConnection) -> dict[str, Any]:
+    """Keyword arguments that aiokafka's clients share, for every client of ours."""
+    install()
+    if connection.sasl_password_file is not None:
+        password = PasswordFile(connection.sasl_password_file)
+        connection = replace(connection, sasl_password=password, sasl_password_file=None)
+    options = connection.aiokafka_options()
+    if "ssl_context" in options:
+        options["ssl_context"] = tls_context(connection)
+    return options
+
+
+def install() -> None:
+    """For every client and connection of this process; twice is the same as once."""
+    connection: Any = AIOKafkaConnection
+    connection.send, connection.connect = _send, _connect
+    client: Any = AIOKafkaClient
+    client.coordinator_lookup, client.bootstrap = _coordinator_lookup, _bootstrap
+    client._get_conn, client._metadata_update = _get_conn, _metadata_update
+    fetcher: Any = Fetcher
+    fetcher.close = _close_fetcher
+
+
+def why_unreachable(connection: KafkaConnection) -> tuple[str, Reason] | None:
+    """Address of the broker that could not be reached last, and why; None where all could."""
+
+    protocol = connection.security_protocol
+    username = connection.sasl_username if protocol.startswith("SASL") else None
+    files = files_of(connection) if "SSL" in protocol.split("_") else ()
+    ours = (_servers(connection.bootstrap_servers), protocol, username, files)
+    latest = _attempts.latest(lambda target: target[2:] == ours)
+    if latest is None:
+        return None
+    target, failure = latest
+    reason = reason_of(failure.error, connection) or Reason("unreachable", f"cannot be reached ({failure.error})")
+    return f"{target.host}:{target.port}", reason
+
+
+def _send(connection: Any, request: Any, expect_response: bool = True) -> Any:
+    """As aiokafka's own; raises `KafkaConnectionError` for every connection that is closed."""
+    writer = connection._writer
+    try:
+        return _stock_send(connection, request, expect_response)
+    except RuntimeError as error:
+        if writer is None or not writer.is_closing():
+            raise
+        connection.close(reason=CloseReason.CONNECTION_BROKEN)
+        raise KafkaConnectionError(f"Connection at {connection.host}:{connection.port} broken: {error}") from error
+
+
+async def _connect(connection: Any) -> Any:
+    """As aiokafka's own, within `SETUP_TIMEOUT_S`; notes the outcome. Every failure is an `OSError` or `KafkaError`."""
+    target = _target(connection, connection.host, connection.port, _bootstrap_servers.get())
+    try:
+        if isinstance(connection._sasl_plain_password, PasswordFile):
+            connection._sasl_plain_password = read_password(connection._sasl_plain_password)
+        async with asyncio.timeout(SETUP_TIMEOUT_S):
+            connected = await _stock_connect(connection)
+    except Exception as error:
+        if _attempts.failed(target, error):
+            log.warning("cannot connect to %s:%s: %r", target.host, target.port, error)
+        if isinstance(error, OSError | KafkaError):
+            raise
+        # A server that is no broker may answer anything.
+        raise KafkaConnectionError(f"{target.host}:{target.port} answers strangely: {error!r}") from error
+    if _attempts.succeeded(target):
+        log.info("connected to %s:%s again", target.host, target.port)
+    return connected
+
+
+async def _get_conn(
+    client: Any, node_id: Any, *, group: ConnectionGroup = ConnectionGroup.DEFAULT, no_hint: bool = False
+) -> AIOKafkaConnection | None:
+    """As aiokafka's own; None, after a moment, where a connection failed too short a time ago to be tried again."""
+    node, connected = client.cluster.broker_metadata(node_id), client._conns.get((node_id, group))
+    if node is not None and (connected is None or not connected.connected()):
+        servers = _servers(client._bootstrap_servers)
+        _bootstrap_servers.set(servers)
+        pause_s = _attempts.claim(_target(client, node.host, node.port, servers))
+        if pause_s:
+            await asyncio.sleep(min(pause_s, PACE_S))
+            client.force_metadata_update()
+            return None
+    connection: AIOKafkaConnection | None = await _stock_get_conn(client, node_id, group=group, no_hint=no_hint)
+    return connection
+
+
+async def _bootstrap(client: Any) -> None:
+    """As aiokafka's own, once one of the servers may be tried; its error has the last failure as its cause."""
+    servers = _servers(client._bootstrap_servers)
+    _bootstrap_servers.set(servers)
+    targets = [_target(client, host, port, servers) for host, port in servers]
+    while pause_s := min(map(_attempts.claim, targets), default=0.0):  # noqa: ASYNC110  (others may try first)
+        await asyncio.sleep(pause_s)
+    try:
+        await _stock_bootstrap(client)
+    except KafkaConnectionError as error:
+        latest = _attempts.latest(lambda target: target in targets)
+        raise error from (latest[1].error if latest else None)
+
+
+async def _metadata_update(client: Any, metadata: ClusterMetadata, topics: Any) -> bool:
+    """As aiokafka's own, and of the bootstrap servers where no known broker answers."""
+    if await _stock_metadata_update(client, metadata, topics):
+        return True
+    request = MetadataRequest(list(topics) if topics else None)
+    for node_id in _bootstrap_nodes(client):
+        connection = await client._get_conn(node_id)
+        if connection is not None and await _update_from(connection, request, metadata):
+            log.info("the brokers were asked for again: %s", metadata)
+            return True
+    return False
+
+
+async def _update_from(connection: AIOKafkaConnection, request: MetadataRequest, metadata: ClusterMetadata) -> bool:
+    try:
+        response = await connection.send(request)
+    except (KafkaError, TimeoutError):
+        return False
+    finally:
+        connection.close(reason=CloseReason.SHUTDOWN)
+    if not response.brokers:
+        return False
+    metadata.update_metadata(response)
+    return True
+
+
+async def _close_fetcher(fetcher: Any) -> None:
+    """As aiokafka's own, once its tasks have ended."""
+    await cancelled({fetcher._fetch_task})
+    await cancelled(fetcher._pending_tasks)
+    fetcher._pending_tasks.clear()
+    await _stock_close_fetcher(fetcher)
+
+
+def _bootstrap_nodes(client: Any) -> list[str]:
+    """The bootstrap servers as nodes that the client can connect to."""
+    servers = {f"bootstrap-{number}": address for number, address in enumerate(_servers(client._bootstrap_servers))}
+    client.cluster._bootstrap_brokers = {
+        name: BrokerMetadata(name, *address, None) for name, address in servers.items()
+    }
+    return list(servers)
+
+
+async def _coordinator_lookup(client: Any, coordinator_type: Any, coordinator_key: Any) -> Any:
+    """As aiokafka's own; raises `NodeNotReadyError`, after which everybody asks again, where no broker is known yet."""
+    if client.get_random_node() is None:
+        raise NodeNotReadyError("the cluster has told of no broker yet")
+    return await _stock_lookup(client, coordinator_type, coordinator_key)
+
+
+def _servers(servers: str | list[str]) -> Servers:
+    """Hosts and ports of bootstrap servers, sorted."""
+    return tuple(sorted((host, port) for host, port, _ in collect_hosts(servers)))
+
+
+def _target(owner: Any, host: str, port: int, bootstrap: Servers) -> Target:
+    """Where a client or connection of aiokafka's connects to, and how."""
+    context = owner._ssl_context
+    files = context.files if isinstance(context, RenewingContext) else ()
+    return Target(host, port, bootstrap, owner._security_protocol, owner._sasl_plain_username, files)

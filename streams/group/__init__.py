@@ -1,0 +1,1 @@
+"""The consumer group: membership, assignment and fetching, built on Faust."""

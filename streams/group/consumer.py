@@ -1,0 +1,255 @@
+"""Faust's transport, with two changes: fetched batches of lane topics go straight to their lane, and the consumer
+runs on the app's own event loop.
+
+Faust moves one message at a time through tasks and queues; a lane wants what the broker hands out: batches. So
+records of lane topics leave the fetch result here, before Faust's conductor and streams; everything else flows on.
+Faust keeps aiokafka's consumer in a thread with a loop of its own; threads that hold the interpreter lock take turns
+of 5 ms, so here its calls simply run on the app's loop.
+
+Private names used, each covered by `tests/unit/streams/test_fetch.py`, which fails when a library changes it:
+`Consumer._getmany`, `Consumer._new_consumer_thread`, `ConsumerThread._create_worker_consumer` (the hooks themselves),
+`ServiceThread._thread_started`, `Service._stopped`, `Service._default_start`, `Service._default_stop_*` (a service
+thread without a thread), `AIOKafkaConsumerThread._consumer` (to reach aiokafka's consumer), and that one's
+`_isolation_level`, `_fetch_max_wait_ms`, `_client` (to refresh what it knows of topics), `_coordinator` (nobody else
+knows the generation at once), `_coordinator._pending_exception` (an error that the coordinator waits to be asked for:
+Faust never asks), `_fetcher._fetch_task` (whose end nobody is told) and `_subscription.assign_from_subscribed` (for
+barred topics).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import faust
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
+from faust.exceptions import ConsumerNotStarted
+from faust.transport.consumer import RecordMap
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from inferd.streams.group import membership
+from inferd.streams.inference.micro_batch import Record
+from inferd.streams.kafka.record_batches import UnreadableLogError
+
+log = structlog.get_logger(__name__)
+
+FETCH_MAX_WAIT_MS = 100
+WAIT_WHILE_FULL_S = 0.05
+"""How long a fetch may wait while some lane partition has no room: room may come at any moment."""
+DENIED_PAUSE_S = 0.2
+"""How long a fetch waits that the broker has refused for want of a right."""
+
+Records = Sequence[Record]
+
+
+class Intake(Protocol):
+    """What a lane offers to the consumer."""
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """Topics whose records leave the fetch result here."""
+
+    def full(self, tps: set[TopicPartition]) -> set[TopicPartition]:
+        """Of `tps`, those that may not be fetched now."""
+
+    async def wait_for_room(self, timeout_s: float) -> None:
+        """Returns when some partition has room again, or after `timeout_s`."""
+
+    def feed(self, tp: TopicPartition, records: Records) -> None:
+        """Takes over a fetched batch, or drops what it does not own or has seen."""
+
+    def unreadable(self, tp: TopicPartition, reason: str) -> None:
+        """The log of a partition cannot be read any further."""
+
+    def suspect(self) -> None:
+        """A fetch was cut short: what it had consumed may be missing from the next one."""
+
+    async def release(self, revoked: set[TopicPartition]) -> None:
+        """Partitions are being revoked: finish or drop what is in flight, commit what is acknowledged."""
+
+
+class LoopConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer thread without the thread: it lives on the app's loop, and a call to it is a call."""
+
+    wait_for_shutdown = False
+
+    def __init__(self, consumer: LaneConsumer, **options: Any) -> None:
+        options["loop"] = loop = asyncio.get_running_loop()
+        super().__init__(consumer, thread_loop=loop, **options)
+
+    async def start(self) -> None:
+        self._thread_started.set()
+        await self._default_start()
+        await self.on_thread_started()
+
+    async def call_thread(self, fun: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        result = fun(*args, **kwargs)
+        return await result if asyncio.iscoroutine(result) or asyncio.isfuture(result) else result
+
+    async def stop(self) -> None:
+        """Stops aiokafka's consumer too, so that it leaves the group at once."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        await self.on_thread_stop()
+        await self._default_stop_children()
+        await self._default_stop_futures()
+        await self._default_stop_exit_stacks()
+        self.set_shutdown()
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
+        membership.install()
+        consumer = super()._create_worker_consumer(transport)
+        # A producer's aborted transaction is no request; Faust reads uncommitted unless it is transactional itself.
+        consumer._isolation_level = "read_committed"  # noqa: SLF001
+        # Faust lets the broker hold a fetch for 1.5 s, and a node has one fetch at a time: a partition that is not
+        # part of it, because its last records were not taken yet, would wait as long beside an idle one.
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001
+        subscription: Any = consumer._subscription  # noqa: SLF001
+        assign = subscription.assign_from_subscribed
+        # One partition that may not be read keeps aiokafka from reading any other of the same node.
+        subscription.assign_from_subscribed = lambda tps: assign(self._allowed(tps))
+        return consumer
+
+    def _allowed(self, tps: Iterable[TopicPartition]) -> list[TopicPartition]:
+        barred = cast(LaneApp, self.app).barred
+        return [tp for tp in tps if tp.topic not in barred]
+
+
+class LaneConsumer(driver.Consumer):
+    """Faust's consumer; batches of lane topics go to the app's intake instead of to its streams."""
+
+    @property
+    def intake(self) -> Intake:
+        return cast(LaneApp, self.app).intake
+
+    @property
+    def aiokafka(self) -> AIOKafkaConsumer:
+        """aiokafka's own consumer; raises `ConsumerNotStarted` before the start."""
+        return self._thread._ensure_consumer()  # noqa: SLF001
+
+    @property
+    def fetching(self) -> bool:
+        """Whether aiokafka's fetcher is alive: what it does not expect ends it for good, without a word."""
+        fetcher: Any = self.aiokafka._fetcher  # noqa: SLF001
+        return not fetcher._fetch_task.done()  # noqa: SLF001
+
+    @property
+    def generation(self) -> int:
+        """Generation of the membership as the coordinator has it: -1 once the group has dropped us."""
+        coordinator: Any = self.aiokafka._coordinator  # noqa: SLF001
+        return int(coordinator.generation)
+
+    def bar(self, topics: frozenset[str]) -> None:
+        """Does not work on these topics from now on, but on all others: partitions are assigned anew where needed.
+
+        To be called regularly: an error of the group's coordination is over only once somebody has asked for it.
+        """
+        app = cast(LaneApp, self.app)
+        changed, app.barred = topics != app.barred, topics
+        with contextlib.suppress(ConsumerNotStarted):
+            coordinator: Any = self.aiokafka._coordinator  # noqa: SLF001
+            if coordinator and (changed or coordinator._pending_exception is not None):  # noqa: SLF001
+                self.rejoin()
+
+    def rejoin(self) -> None:
+        """Takes note of what the coordination failed of, and joins the group again."""
+        coordinator: Any = self.aiokafka._coordinator  # noqa: SLF001
+        try:
+            coordinator.check_errors()
+        except KafkaError as error:
+            log.info("group_rejoined", after=f"{type(error).__name__}: {error}"[:200])
+        # A topic that we may see again is not known until then.
+        self.aiokafka._client.force_metadata_update()  # noqa: SLF001
+        coordinator.request_rejoin()
+
+    @property
+    def was_replaced(self) -> bool:
+        """Whether another member joined with our instance id after us."""
+        with contextlib.suppress(ConsumerNotStarted):
+            coordinator = self.aiokafka._coordinator  # noqa: SLF001
+            return coordinator is not None and membership.was_replaced(coordinator)
+        return False
+
+    def _new_consumer_thread(self) -> LoopConsumerThread:
+        return LoopConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:  # noqa: ASYNC109
+        # A copy, because Faust changes its set while we wait, and an empty set means *all* to aiokafka.
+        active = {tp for tp in kafka_tps(active_partitions or ()) if tp.topic not in cast(LaneApp, self.app).barred}
+        if full := self.intake.full(active):
+            active -= full
+            timeout = min(timeout, WAIT_WHILE_FULL_S)
+        if not active:
+            await self.intake.wait_for_room(min(timeout, WAIT_WHILE_FULL_S))
+            return {}
+        try:
+            fetched = await super()._getmany(cast(set[TP], active), timeout)
+        except UnreadableLogError as error:
+            self.intake.suspect()
+            self.intake.unreadable(error.tp, str(error.args[0]))
+            return {}
+        except (GroupAuthorizationFailedError, TopicAuthorizationFailedError):
+            self.intake.suspect()
+            cast(LaneApp, self.app).denied()
+            await asyncio.sleep(DENIED_PAUSE_S)
+            return {}
+        except BaseException:
+            self.intake.suspect()
+            raise
+        return self._divert(fetched)
+
+    def _divert(self, fetched: RecordMap) -> RecordMap:
+        rest = {}
+        for tp, records in fetched.items():
+            if tp.topic not in self.intake.topics:
+                rest[tp] = records
+            elif self.flow_active:
+                self.intake.feed(TopicPartition(*tp), cast(Records, records))
+            else:
+                self.intake.suspect()
+        return rest
+
+    async def perform_seek(self) -> None:
+        """Nothing: the lane has sought its partitions itself. Faust would ask the broker for committed offsets, and
+        where that fails, because the broker has just gone, its rebalance would never end."""
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        await self.intake.release(kafka_tps(revoked))
+        await super().on_partitions_revoked(revoked)
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Lane topics have no stream whose progress Faust could watch; the lane's own watchdog does."""
+        if tp.topic not in self.intake.topics:
+            super().verify_event_path(now, tp)
+
+
+def kafka_tps(tps: Iterable[TP]) -> set[TopicPartition]:
+    """Faust's topic-partitions as aiokafka's own."""
+    return {TopicPartition(tp.topic, tp.partition) for tp in tps}
+
+
+class LaneTransport(driver.Transport):
+    """The transport whose consumer is `LaneConsumer`."""
+
+    Consumer = LaneConsumer
+
+
+class LaneApp(faust.App):
+    """A Faust app whose consumer hands batches of lane topics to `intake`."""
+
+    intake: Intake
+    partitions_max: Mapping[str, int]
+    """By topic, how many of its partitions are assigned; all of a topic that is not here."""
+    denied: Callable[[], None]
+    """Called where the broker refuses a fetch for want of a right."""
+    barred: frozenset[str] = frozenset()
+    """Topics that are neither assigned nor fetched."""
+
+    def _new_transport(self) -> LaneTransport:
+        return LaneTransport(self.conf.broker_consumer, self)

@@ -1,0 +1,79 @@
+"""Static membership: an instance id belongs to one worker at a time.
+
+A worker that joins with an instance id replaces the member that had it, which is what a restart wants. A second worker
+with the same id does so, too; the first one would join again and replace the second, and so on for ever. So a worker
+that was replaced asks the group who has its id now, and stays out. Kafka names static members `<instance id>-<UUID>`.
+
+Private names used, each covered by `tests/unit/streams/test_membership.py`: `GroupCoordinator._do_rejoin_group`
+(replaced), `_group_instance_id` and `_send_req`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import Any
+
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.admin import DescribeGroupsRequest
+
+from inferd.streams.settings import GroupSettings
+
+UUID_CHARS = 36
+PAUSE_S = 1.0
+_stock_rejoin: Any = GroupCoordinator._do_rejoin_group  # noqa: SLF001
+_joined: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Coordinators that have been members."""
+_replaced: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Coordinators whose instance id another member has."""
+
+
+def install() -> None:
+    """For every consumer of this process; twice is the same as once."""
+    coordinator: Any = GroupCoordinator
+    coordinator._do_rejoin_group = _rejoin  # noqa: SLF001
+
+
+def was_replaced(coordinator: Any) -> bool:
+    """Whether another member joined with our instance id after us."""
+    return coordinator in _replaced
+
+
+def used_twice(group: GroupSettings) -> str:
+    """Why a worker that was replaced ends. Who replaced it is not known: the group keeps what the first one said."""
+    return (
+        f"INFERD_INSTANCE_ID={group.instance_id} is used twice in group {group.group_id}: another worker joined with it"
+        " after this one, and goes on. Give each worker a name of its own"
+    )
+
+
+async def _rejoin(coordinator: Any, subscription: Any) -> bool:
+    """As aiokafka's own, unless another member has our instance id."""
+    if coordinator in _joined and await _is_replaced(coordinator):
+        return False
+    try:
+        joined: bool = await _stock_rejoin(coordinator, subscription)
+    except KafkaError:
+        if await _is_replaced(coordinator):
+            return False
+        raise
+    if joined:
+        _joined.add(coordinator)
+    return joined
+
+
+async def _is_replaced(coordinator: Any) -> bool:
+    instance_id = coordinator._group_instance_id  # noqa: SLF001
+    if instance_id is None:
+        return False
+    try:
+        response = await coordinator._send_req(DescribeGroupsRequest([coordinator.group_id]))  # noqa: SLF001
+    except KafkaError:
+        return False  # joining again will tell
+    holders = {member[0] for member in response.groups[0][5] if member[0][: -UUID_CHARS - 1] == instance_id}
+    if not holders - {coordinator.member_id}:
+        return False
+    _replaced.add(coordinator)
+    await asyncio.sleep(PAUSE_S)
+    return True

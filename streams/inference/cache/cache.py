@@ -1,0 +1,307 @@
+"""The prediction cache of one tenant: looks up the rows of a group, and says what tables gain from fresh answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.schemas.models.model import Manifest
+from inferd.schemas.requests.request import Output
+from inferd.streams.inference.cache.distinct import first_of_each
+from inferd.streams.inference.cache.keys import KeySpace, key_space, version_prefix
+from inferd.streams.inference.cache.partition import (
+    CacheCounters,
+    Change,
+    Entries,
+    PartitionCache,
+)
+from inferd.streams.inference.cache.values import ValueLayout
+from inferd.streams.inference.catalog import ServedModel
+from inferd.streams.inference.runtime import Arrays, Matrix
+
+DIRECT: Final = -1
+"""Partition number of requests that come from no partition."""
+_TTL_MS_MAX: Final = 10 * 365 * 86_400_000
+
+Places = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUsage:
+    """The cache of one version: what happened since the process began, and what the open partitions hold."""
+
+    model_id: str
+    version: int
+    hits: int
+    misses: int
+    fills: int
+    evictions: int
+    expirations: int
+    entries: int
+    n_bytes: int
+    lookup_s: float
+    """Time that looking up took."""
+    fill_s: float
+    """Time that making entries of fresh answers took."""
+
+    @property
+    def hit_ratio(self) -> float | None:
+        """None before the first look-up."""
+        looked_up = self.hits + self.misses
+        return self.hits / looked_up if looked_up else None
+
+
+class CachePartition(Protocol):
+    """Where entries are found and put: `PartitionCache` for those of a table."""
+
+    def lookup(self, prefix: bytes, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        """The value of each of a version's keys."""
+
+    def fill(self, prefix: bytes, entries_max: int, values: dict[bytes, bytes]) -> list[Change]:
+        """What changes where the version gets these entries."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is the same for all rows of a version with certain outputs."""
+
+    manifest: Manifest
+    keys: KeySpace
+    layout: ValueLayout
+    ttl_ms: int
+    entries_max: int
+    counters: CacheCounters
+
+
+class PredictionCache:
+    """The entries of one tenant's model versions, by partition of `requests`.
+
+    Off for versions whose manifest has no `cache`. For one thread: the one that runs the lane.
+    """
+
+    def __init__(self, tenant: str, timer: Callable[[], float] = lambda: 0.0, ttl_max_s: float = math.inf) -> None:
+        """`timer`: seconds, of whatever beginning; what the cache costs is measured with it. `ttl_max_s`: no entry is
+        served longer, whatever a manifest says."""
+        self._tenant = tenant
+        self._ttl_max_s = ttl_max_s
+        self._timer = timer
+        self._tables: dict[int, PartitionCache] = {}
+        self._partitions: dict[int, CachePartition] = {}
+        self._plans: dict[tuple[str, int, tuple[Output, ...]], _Plan | None] = {}
+        self._counters: dict[bytes, CacheCounters] = {}
+        self._names: dict[bytes, tuple[str, int]] = {}
+        self._kept: set[bytes] | None = None
+
+    def open(self, partition: int, entries: Entries) -> PartitionCache:
+        """Uses an assigned partition of the table from now on; tell `restore` of what it gives what it has already."""
+        opened = self._partitions[partition] = self._tables[partition] = PartitionCache(entries, self._counters_of)
+        return opened
+
+    def use(self, partition: int, cache: CachePartition) -> None:
+        """Uses something else than a table."""
+        self._partitions[partition] = cache
+
+    def close(self, partition: int) -> None:
+        """Forgets a revoked partition."""
+        self._partitions.pop(partition, None)
+        self._tables.pop(partition, None)
+
+    def discard(self, partition: int, changes: Iterable[Change]) -> None:
+        """Takes back changes that were never published; first the table must have forgotten them."""
+        if (table := self._tables.get(partition)) is not None:
+            table.discard(changes)
+
+    def sweep(self, partition: int, now_ms: int, budget: int) -> list[Change]:
+        """Tombstones of what has expired or belongs to no version any more, after a look at `budget` entries."""
+        if (table := self._tables.get(partition)) is None:
+            return []
+        if self._kept is not None:
+            table.keep_only(self._kept)
+        return table.sweep(now_ms, budget)
+
+    def keep_only(self, manifests: Iterable[Manifest]) -> None:
+        """The versions that there are; `sweep` frees the entries of all others, and of those without a `cache`."""
+        kept = [manifest for manifest in manifests if manifest.cache is not None]
+        self._names = {version_prefix(self._tenant, each): (each.model_id, each.version) for each in kept}
+        self._kept = set(self._names)
+        self._counters = {prefix: each for prefix, each in self._counters.items() if prefix in self._kept}
+        names = frozenset(self._names.values())
+        self._plans = {key: plan for key, plan in self._plans.items() if key[:2] in names}
+
+    def usage(self) -> list[CacheUsage]:
+        """Of every version that was looked up or is to be kept, by name and number."""
+        usage = []
+        for prefix, (model_id, version) in sorted(self._names.items(), key=lambda item: item[1]):
+            counters = self._counters_of(prefix)
+            held = [each for table in self._tables.values() if (each := table.versions().get(prefix)) is not None]
+            entries, n_bytes = sum(len(each.policy) for each in held), sum(each.n_bytes for each in held)
+            usage.append(
+                CacheUsage(
+                    model_id,
+                    version,
+                    counters.hits,
+                    counters.misses,
+                    counters.fills,
+                    counters.evictions,
+                    counters.expirations,
+                    entries,
+                    n_bytes,
+                    counters.lookup_s,
+                    counters.fill_s,
+                )
+            )
+        return usage
+
+    def lookup(
+        self,
+        model: ServedModel,
+        outputs: tuple[Output, ...],
+        matrix: Matrix,
+        partitions: Places,
+        now_ms: int,
+        fill_direct: int | None = None,
+    ) -> RowLookup | None:
+        """Looks up the rows of float64 (rows, features), of the partitions intp (rows,), which DIRECT means all of;
+        None where the version has no cache.
+
+        `fill_direct`: the partition that takes the answers to DIRECT rows; None lets them go.
+        """
+        plan = self._plan(model, outputs)
+        if plan is None:
+            return None
+        started = self._timer()
+        keys = plan.keys.keys(matrix)
+        values: list[bytes | None] = [None] * len(keys)
+        for number in np.unique(partitions).tolist():
+            self._look_in(number, plan.keys.prefix, keys, np.flatnonzero(partitions == number).tolist(), values)
+        found, arrays, expired = plan.layout.decode(keys, values, now_ms, plan.ttl_ms)
+        plan.counters.hits += len(found)
+        plan.counters.misses += len(keys) - len(found)
+        plan.counters.expirations += expired
+        where = partitions if fill_direct is None else np.where(partitions == DIRECT, fill_direct, partitions)
+        lookup = RowLookup(self, plan, keys, where, found, arrays, now_ms)
+        plan.counters.lookup_s += self._timer() - started
+        return lookup
+
+    @contextmanager
+    def timed_fill(self, plan: _Plan) -> Iterator[None]:
+        """Adds the time that is spent inside to what the fills of a version took."""
+        started = self._timer()
+        yield
+        plan.counters.fill_s += self._timer() - started
+
+    def _look_in(
+        self, number: int, prefix: bytes, keys: list[bytes], places: list[int], values: list[bytes | None]
+    ) -> None:
+        """Puts into `values` what there is at `places` of `keys`."""
+        for partition in [self._partitions.get(number)] if number != DIRECT else list(self._partitions.values()):
+            if partition is None or not places:
+                continue
+            for place, value in zip(places, partition.lookup(prefix, [keys[p] for p in places]), strict=True):
+                values[place] = value
+            places = [place for place in places if values[place] is None] if number == DIRECT else []
+
+    def _plan(self, model: ServedModel, outputs: tuple[Output, ...]) -> _Plan | None:
+        manifest = model.manifest
+        key = (manifest.model_id, manifest.version, outputs)
+        plan = self._plans.get(key)
+        if plan is None or plan.manifest is not manifest:
+            plan = self._plans[key] = self._compile(model, outputs)
+        return plan
+
+    def _compile(self, model: ServedModel, outputs: tuple[Output, ...]) -> _Plan | None:
+        manifest, spec = model.manifest, model.manifest.cache
+        if spec is None or not spec.ttl_s > 0 or spec.max_entries < 1:
+            return None
+        # The same arrays, whatever the order in which they were asked for.
+        needed = tuple(sorted(model.postprocessor.needed(outputs)))
+        keys = key_space(self._tenant, manifest, needed)
+        self._names[keys.prefix] = (manifest.model_id, manifest.version)
+        if self._kept is not None:
+            self._kept.add(keys.prefix)
+        layout = ValueLayout(model.runtime, needed)
+        ttl_ms = int(min(spec.ttl_s * 1000, self._ttl_max_s * 1000, _TTL_MS_MAX))
+        return _Plan(manifest, keys, layout, ttl_ms, spec.max_entries, self._counters_of(keys.prefix))
+
+    def _counters_of(self, prefix: bytes) -> CacheCounters:
+        return self._counters.setdefault(prefix, CacheCounters())
+
+    def fill(self, plan: _Plan, number: int, values: dict[bytes, bytes]) -> list[Change]:
+        """What changes in a partition where it gets these entries; nothing where it is not open any more."""
+        partition = self._partitions.get(number)
+        return [] if partition is None else partition.fill(plan.keys.prefix, plan.entries_max, values)
+
+
+class RowLookup:
+    """What the cache has of the rows of a group, and which the model must score: each of the others once."""
+
+    def __init__(
+        self,
+        cache: PredictionCache,
+        plan: _Plan,
+        keys: list[bytes],
+        partitions: Places,
+        found: Places,
+        arrays: Arrays,
+        now_ms: int,
+    ) -> None:
+        self._cache = cache
+        self._plan = plan
+        self._keys = keys
+        self._partitions = partitions
+        self._found_arrays = arrays
+        self._now_ms = now_ms
+        self.found = np.zeros(len(keys), dtype=np.bool_)
+        """(rows,) True for rows that the cache has."""
+        self.found[found] = True
+        self._found = found
+        self._missing = np.flatnonzero(~self.found)
+        firsts = first_of_each([keys[place] for place in self._missing.tolist()])
+        self._inverse = None if firsts is None else firsts[1]
+        self.to_score: Places = self._missing if firsts is None else self._missing[firsts[0]]
+        """Places of the rows to score, no two of them equal."""
+        self._scored: Arrays | None = None
+
+    def merge(self, scored: Arrays) -> Arrays | None:
+        """The arrays of all rows, from those of the rows `to_score` (no array at all where there are none); None where
+        they are not of the shapes that the runtime's protocol promises."""
+        if not len(self.to_score):
+            return self._found_arrays
+        if not self._plan.layout.fits(scored):
+            return None
+        self._scored = scored
+        spread = scored if self._inverse is None else {name: rows[self._inverse] for name, rows in scored.items()}
+        if not len(self._found):
+            return spread
+        arrays = self._plan.layout.empty(len(self._keys))
+        for name, rows in arrays.items():
+            rows[self._found] = self._found_arrays[name]
+            rows[self._missing] = spread[name]
+        return arrays
+
+    def changes(self, unfit: NDArray[np.bool_] | None) -> dict[int, list[Change]]:
+        """What the tables gain from the rows that were merged, by partition; nothing from rows that are `unfit`."""
+        if self._scored is None:
+            return {}
+        with self._cache.timed_fill(self._plan):
+            return self._changes(self._scored, unfit)
+
+    def _changes(self, scored_arrays: Arrays, unfit: NDArray[np.bool_] | None) -> dict[int, list[Change]]:
+        plan, missing = self._plan, self._missing
+        expires_at_ms = self._now_ms + plan.ttl_ms
+        keys = [self._keys[place] for place in self.to_score.tolist()]
+        values = plan.layout.encode(keys, scored_arrays, expires_at_ms)
+        numbers = range(len(missing)) if self._inverse is None else self._inverse.tolist()
+        fills: dict[int, dict[bytes, bytes]] = {number: {} for number in set(self._partitions[missing].tolist())}
+        good = None if unfit is None else (~unfit[missing]).tolist()
+        for place, (number, scored) in enumerate(zip(self._partitions[missing].tolist(), numbers, strict=True)):
+            if good is None or good[place]:
+                fills[number][keys[scored]] = values[scored]
+        changes = {number: self._cache.fill(plan, number, filled) for number, filled in fills.items() if filled}
+        return {number: changed for number, changed in changes.items() if changed}

@@ -1,0 +1,1 @@
+"""Rows to matrices: layout, types, ranges and categories of features, checked."""

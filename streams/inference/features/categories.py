@@ -1,0 +1,114 @@
+"""Which columns pandas' categories belong to: a model file lists the values of each, in column order, but names no
+columns.
+
+Training leaves the codes of every category column to LightGBM. By default it splits the columns with unordered
+categories by category, and ordered ones as numbers. `categorical_feature=[…]` replaces that default: the columns in it
+are split by category whether or not they were pandas', and all others, pandas' too, as numbers. A file does not say
+which of the two was the case, so a column is a candidate for every list whose codes it can have had.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from inferd.schemas.models.model import Category
+
+Values = tuple[Category, ...]
+
+_RANGE = re.compile(r"\[(?P<low>[0-9]+):(?P<high>[0-9]+)\]")
+_CODES = re.compile(r"-?[0-9]+(?::-?[0-9]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryLists:
+    """The lists of a file, and what it shows of its columns."""
+
+    lists: tuple[Values, ...]
+    infos: tuple[str, ...]
+    """What training saw of each column: `[low:high]`, `code:code:…`, or `none`."""
+    coded: frozenset[int]
+    """Columns that are split by category, or that the training parameters name as such."""
+    fractional: frozenset[int] = frozenset()
+    """Columns that are split at numbers which lie between no two integers."""
+
+    def place(self, others: frozenset[int] = frozenset()) -> dict[int, Values] | None:
+        """The column of each list, or None where the file leaves that open. `others` are columns that have none.
+
+        Text and booleans at the wrong column would be refused with every row, numbers would be scored. So a list of
+        numbers is placed only where no other assignment agrees with the codes that training saw. For others it is
+        enough that each column is split by category, or has filled exactly the codes of its list; where several
+        assignments remain, that to the columns split by category, unless another one needs none of them.
+        """
+        seen = [_seen(info) for info in self.infos]
+        candidates = [c for c in range(len(seen)) if c not in others and c not in self.fractional]
+
+        def agrees(values: Values, column: int) -> bool:
+            return seen[column].highest < len(values)
+
+        def likely(values: Values, column: int) -> bool:
+            known = not _is_refused_elsewhere(values) or column in self.coded or seen[column].filled == len(values)
+            return known and agrees(values, column)
+
+        return self._only(candidates, likely) or self._only(candidates, agrees)
+
+    def agree(self, columns: Sequence[int]) -> bool:
+        """Whether the lists can belong to just these columns, in this order."""
+        return all(_seen(self.infos[c]).highest < len(v) for c, v in zip(columns, self.lists, strict=True))
+
+    def _only(self, candidates: list[int], allowed: Callable[[Values, int], bool]) -> dict[int, Values] | None:
+        earliest = _greedy(self.lists, candidates, allowed)
+        if earliest is None:
+            return None
+        latest = (_greedy(self.lists[::-1], candidates[::-1], allowed) or [])[::-1]
+        open_lists = [v for v, first, last in zip(self.lists, earliest, latest, strict=True) if first != last]
+        if not open_lists:
+            return dict(zip(earliest, self.lists, strict=True))
+        coded = sorted(self.coded)
+        if len(coded) != len(self.lists) or not all(map(_is_refused_elsewhere, open_lists)):
+            return None
+        others = [column for column in candidates if column not in self.coded]
+        if _greedy(self.lists, coded, allowed) != coded or _greedy(self.lists, others, allowed) is not None:
+            return None
+        return dict(zip(coded, self.lists, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The codes that training saw in a column."""
+
+    highest: float
+    """-1 where it saw none, infinity where the values are no codes."""
+    filled: int = -1
+    """How many categories there are where it saw the codes of all."""
+
+
+def _seen(info: str) -> _Seen:
+    if info == "none":
+        return _Seen(-1, 0)
+    if match := _RANGE.fullmatch(info):
+        low, high = int(match["low"]), int(match["high"])
+        return _Seen(high, high + 1 if low == 0 else -1)
+    if _CODES.fullmatch(info):
+        codes = {int(code) for code in info.split(":")} - {-1}
+        highest = max(codes, default=-1)
+        return _Seen(highest, len(codes) if len(codes) == highest + 1 else -1)
+    return _Seen(float("inf"))
+
+
+def _is_refused_elsewhere(values: Values) -> bool:
+    """Whether no value could be taken for one of another column."""
+    return all(isinstance(value, str | bool) for value in values)
+
+
+def _greedy(
+    lists: Sequence[Values], columns: Sequence[int], allowed: Callable[[Values, int], bool]
+) -> list[int] | None:
+    """The first of `columns` for each list, each after the one before; None where they do not suffice.
+
+    An assignment is the only one where this is the same from either end.
+    """
+    left = iter(columns)
+    chosen = [next((column for column in left if allowed(values, column)), -1) for values in lists]
+    return None if -1 in chosen else chosen

@@ -1,0 +1,186 @@
+"""The rows of a chunk -> a matrix, and a typed error for each row that is not fit for it.
+
+The same checks as for requests: rows of float64 are gathered and checked at once, all others go through the typed
+decoder together, and one by one where that refuses them, so that each row that is at fault has its own error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.schemas.errors import (
+    InferenceError,
+    InternalError,
+    MalformedError,
+    ModelServingError,
+)
+from inferd.schemas.headers import Encoding
+from inferd.schemas.jobs.rows import RowBatch, array_of, row_batch
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests.input_data import decode_input_data
+from inferd.schemas.requests.request import InputData, TensorRows
+from inferd.schemas.strict.msgpack import header
+from inferd.streams.inference.features.matrix import FeatureSchema
+from inferd.streams.inference.features.vectorised import gather, gather_strided
+from inferd.streams.inference.runtime import Matrix
+
+_ROW = re.compile(r"\A((?:input_data: )?)row 0\b")
+_NO_ROW = "neither a list nor a map of values"
+
+
+@dataclass(slots=True)
+class ScorableRows:
+    """Row i of `matrix` is row `places[i]` of what was given, row i where that is None; the others have `errors`."""
+
+    matrix: Matrix
+    places: NDArray[np.intp] | None = None
+    errors: dict[int, ModelServingError] = field(default_factory=dict)
+
+
+def scorable_rows(
+    data: bytes, encoding: Encoding, features: FeatureSchema, limits: Limits, numbers: Sequence[int]
+) -> ScorableRows:
+    """The rows in `data` (an array of rows, or a tensor), row i of which has the number `numbers[i]` in messages.
+
+    Whatever `row_batch` raises where they cannot be told apart, and `InternalError` for another number of rows.
+    """
+    if encoding == "msgpack" and features.plain and (fast := _strided(data, features, len(numbers))) is not None:
+        return fast
+    batch = row_batch(data, encoding, limits)
+    if batch.count != len(numbers):
+        raise InternalError(f"{batch.count} rows where the chunk has {len(numbers)}")
+    if batch.tensor is not None:
+        return _of_tensor(data, batch, features, limits, numbers)
+    rows = batch.rows()
+    if encoding == "json" or not features.plain:
+        return _typed(rows, range(len(rows)), encoding, features, limits, numbers)
+    matrix, fits = gather(rows, features.n_features)  # type: ignore[arg-type]  # bytes are what it makes of them
+    flagged = features.check(matrix) if len(matrix) else None
+    if fits is None and flagged is None:
+        return ScorableRows(matrix)
+    usual = np.arange(len(rows)) if fits is None else np.flatnonzero(fits)
+    if flagged is not None:
+        matrix, usual = matrix[~flagged], usual[~flagged]
+    odd = np.setdiff1d(np.arange(len(rows)), usual)
+    others = _typed([rows[place] for place in odd], odd.tolist(), encoding, features, limits, numbers)
+    return _merged(matrix, usual, others, odd)
+
+
+def _strided(data: bytes, features: FeatureSchema, count: int) -> ScorableRows | None:
+    """The rows if all are float64 and nothing about them is unusual."""
+    kind, claimed, body = header(data)
+    if kind != "array" or claimed != count:
+        return None
+    gathered = gather_strided(data[body:], count, features.n_features)
+    if gathered is None or gathered[1] is not None or features.check(gathered[0]) is not None:
+        return None
+    return ScorableRows(gathered[0])
+
+
+def _typed(
+    rows: Sequence[bytes],
+    places: Sequence[int],
+    encoding: Encoding,
+    features: FeatureSchema,
+    limits: Limits,
+    numbers: Sequence[int],
+) -> ScorableRows:
+    """Rows through the typed decoder; `places` says where they are among all."""
+    try:
+        if rows and all(is_row(row, encoding) for row in rows):
+            return ScorableRows(features.matrix(decode_input_data(array_of(rows, encoding), encoding, limits)))
+    except InferenceError:
+        pass
+    blocks: list[Matrix] = []
+    good: list[int] = []
+    errors: dict[int, ModelServingError] = {}
+    for place, row in enumerate(rows):
+        try:
+            blocks.append(features.matrix(one_row(row, encoding, limits)))
+            good.append(place)
+        except InferenceError as error:
+            errors[place] = renumbered(error, numbers[places[place]])
+    matrix = np.concatenate(blocks) if blocks else np.empty((0, features.n_features))
+    return ScorableRows(matrix, np.array(good, dtype=np.intp), errors)
+
+
+def _merged(matrix: Matrix, usual: NDArray[np.intp], others: ScorableRows, odd: NDArray[np.intp]) -> ScorableRows:
+    """The rows of `matrix`, at the places `usual`, and the others, of those at `odd`, in the order of rows."""
+    good = odd if others.places is None else odd[others.places]
+    places = np.concatenate((usual, good))
+    order = np.argsort(places, kind="stable")
+    errors = {int(odd[place]): error for place, error in others.errors.items()}
+    together = np.concatenate((matrix, others.matrix))[order]
+    return ScorableRows(np.ascontiguousarray(together), places[order] if errors else None, errors)
+
+
+def _of_tensor(
+    data: bytes, batch: RowBatch, features: FeatureSchema, limits: Limits, numbers: Sequence[int]
+) -> ScorableRows:
+    tensor = decode_input_data(data, "msgpack", limits)
+    try:
+        return ScorableRows(features.matrix(tensor))
+    except InferenceError:
+        pass
+    blocks: list[Matrix] = []
+    good: list[int] = []
+    errors: dict[int, ModelServingError] = {}
+    for place, number in enumerate(numbers):
+        try:
+            blocks.append(features.matrix(decode_input_data(batch.pick([place]), "msgpack", limits)))
+            good.append(place)
+        except InferenceError as error:
+            errors[place] = renumbered(error, number)
+    matrix = np.concatenate(blocks) if blocks else np.empty((0, features.n_features))
+    return ScorableRows(matrix, np.array(good, dtype=np.intp), errors)
+
+
+def one_row(row: bytes, encoding: Encoding, limits: Limits) -> InputData:
+    """A row by itself, decoded; what `decode_input_data` raises, and `MalformedError` where it is no row."""
+    if not is_row(row, encoding):
+        raise MalformedError(f"row 0 is {_NO_ROW}")
+    return decode_input_data(array_of([row], encoding), encoding, limits)
+
+
+def plain_rows(
+    data: bytes, encoding: Encoding, limits: Limits, numbers: Sequence[int]
+) -> tuple[list[Any], dict[int, ModelServingError]]:
+    """The rows in `data` as lists and dicts, of those that can be read; and the errors of the others, by place."""
+    batch = row_batch(data, encoding, limits)
+    if batch.count != len(numbers):
+        raise InternalError(f"{batch.count} rows where the chunk has {len(numbers)}")
+    if batch.tensor is not None:
+        return _values(decode_input_data(data, "msgpack", limits)), {}
+    rows: list[Any] = []
+    errors: dict[int, ModelServingError] = {}
+    for place, row in enumerate(batch.rows()):
+        try:
+            rows += _values(one_row(row, encoding, limits))
+        except InferenceError as error:
+            errors[place] = renumbered(error, numbers[place])
+    return rows, errors
+
+
+def _values(rows: InputData) -> list[Any]:
+    if isinstance(rows, TensorRows):
+        values: list[Any] = np.frombuffer(rows.data, rows.dtype).reshape(rows.shape).tolist()
+        return values
+    return list(rows.rows)
+
+
+def renumbered(error: ModelServingError, number: int) -> ModelServingError:
+    """The error of a row that was looked at alone, and so was its row 0, with its number in the job."""
+    return type(error)(_ROW.sub(rf"\g<1>row {number}", error.message))
+
+
+def is_row(row: bytes, encoding: Encoding) -> bool:
+    """Whether an encoded value is an array or a map, which its scoring decides about further."""
+    if encoding == "json":
+        return row[:1] in (b"[", b"{")
+    return header(row)[0] in ("array", "map")

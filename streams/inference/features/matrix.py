@@ -1,0 +1,198 @@
+"""Rows of a request -> the matrix a runtime takes."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.schemas.errors import InvalidValueError, SchemaMismatchError
+from inferd.schemas.models.model import Manifest, Preprocess
+from inferd.schemas.requests.request import (
+    InputData,
+    ListRows,
+    Scalar,
+    TensorRows,
+)
+from inferd.streams.inference.features.rules import (
+    ValueRules,
+    compile_columns,
+    refuse_repeats,
+    refuse_unknown,
+)
+from inferd.streams.inference.runtime import Matrix
+
+_NAMES_SHOWN = 5
+_SUMMED_MAX = 256
+
+
+class FeatureSchema:
+    """The features of one model version, compiled once from its manifest; immutable, for any thread.
+
+    Missing is None or NaN: it becomes the feature's default where it has one, is refused where `required` is true, and
+    is NaN else. Booleans count as 1 and 0. float32 features are rounded to float32, as their training data was; int64
+    features take integers of magnitude below 2**53; categories become their codes. Infinite values are always refused.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        """`SchemaMismatchError` where the manifest contradicts itself."""
+        preprocess = manifest.preprocess or Preprocess()
+        self._columns = compile_columns(manifest)
+        self._rules = ValueRules(self._columns, clip=preprocess.out_of_range == "clip")
+        self.feature_names = tuple(column.name for column in self._columns)
+        self.n_features = len(self._columns)
+        self._names = frozenset(self.feature_names)
+        self._by_name = _getter(self.feature_names)
+        categorical = [place for place, column in enumerate(self._columns) if column.dtype == "category"]
+        # Among text alone no value can be taken for another one, so that a look-up is enough.
+        text = {place for place in categorical if all(isinstance(c, str) for c in self._columns[place].codes)}
+        self._text_categories = [(place, self._columns[place].codes) for place in categorical if place in text]
+        self._other_categories = [place for place in categorical if place not in text]
+        self._unknown_is_missing = preprocess.unknown_category == "missing"
+        order = self.feature_names if preprocess.order is None else tuple(preprocess.order)
+        self._width = len(order)
+        self._reorder = None if order == self.feature_names else self._compile_order(order)
+        self.plain = not categorical and self._reorder is None
+        """Whether a positional row of float64 is its row of the matrix as it stands, once `check` has passed it."""
+
+    def matrix(self, rows: InputData) -> Matrix:
+        """float64 (rows, features), C-contiguous, a new array.
+
+        `SchemaMismatchError` for features of the wrong number, unknown or missing, `InvalidValueError` for a value;
+        both name row and feature, and show no value.
+        """
+        if isinstance(rows, TensorRows):
+            return self._of_tensor(rows)
+        if isinstance(rows, ListRows):
+            return self._of_values([self._positional(row, index) for index, row in enumerate(rows.rows)])
+        return self._of_values([self._named(row, index) for index, row in enumerate(rows.rows)])
+
+    def check(self, matrix: Matrix) -> NDArray[np.bool_] | None:
+        """Of float64 rows (n, features): (n,) True for rows that `matrix` would refuse or change; None when there are
+        none.
+
+        Only for `plain` schemas. A flagged row goes through `matrix`, which raises its error or gives its values.
+        """
+        return self._rules.check(matrix)
+
+    def _of_tensor(self, tensor: TensorRows) -> Matrix:
+        values = np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape)
+        if not self.plain:
+            return self._of_values([self._positional(row, index) for index, row in enumerate(values.tolist())])
+        if values.shape[1] != self._width:
+            raise _wrong_width(0, values.shape[1], self._width)
+        return self._ruled(values.astype(np.float64))
+
+    def _of_values(self, rows: Sequence[list[Any]]) -> Matrix:
+        """The matrix of rows in the model's order, whose lists may be changed where there are categories."""
+        buffer = array("d")
+        for index, values in enumerate(rows):
+            for place, codes in self._text_categories:
+                code = codes.get(values[place])
+                values[place] = self._code(index, place, values[place]) if code is None else code
+            for place in self._other_categories:
+                values[place] = self._code(index, place, values[place])
+            try:
+                buffer.fromlist(values)
+            except (TypeError, OverflowError):
+                self._append(buffer, [math.nan if value is None else value for value in values], index)
+        matrix = np.frombuffer(buffer, np.float64).reshape(len(rows), self.n_features)
+        # For a row or two Python is sooner done than numpy; and a finite sum has finite terms.
+        few = self._rules.only_finite and len(buffer) <= _SUMMED_MAX
+        if few and (math.isfinite(sum(buffer)) or not any(map(math.isinf, buffer))):
+            return matrix
+        return self._ruled(matrix)
+
+    def _ruled(self, matrix: Matrix) -> Matrix:
+        bad = self._rules.apply(matrix)
+        if bad is None:
+            return matrix
+        index = int(np.argmax(bad))
+        name, problem = self._rules.first_problem(matrix[index])
+        raise InvalidValueError(f"row {index}, feature {_shown(name)} {problem}")
+
+    def _positional(self, row: list[Scalar], index: int) -> list[Scalar]:
+        if len(row) != self._width:
+            raise _wrong_width(index, len(row), self._width)
+        if self._reorder is not None:
+            return list(self._reorder([*row, None]))
+        return row if self.plain else row.copy()
+
+    def _named(self, row: Mapping[str, Scalar], index: int) -> list[Scalar]:
+        try:
+            values = list(self._by_name(row))
+        except KeyError:
+            return self._partly_named(row, index)
+        return values if len(row) == self.n_features else self._partly_named(row, index)
+
+    def _partly_named(self, row: Mapping[str, Scalar], index: int) -> list[Scalar]:
+        unknown = [name for name in row if name not in self._names]
+        missing = [c.name for c in self._columns if c.name not in row and not c.omissible]
+        if unknown or missing:
+            parts = [
+                f"{what} {_listed(names)}" for what, names in (("unknown", unknown), ("missing", missing)) if names
+            ]
+            raise SchemaMismatchError(f"row {index}, features: {'; '.join(parts)}")
+        return [row.get(name) for name in self.feature_names]
+
+    def _code(self, index: int, place: int, value: Scalar) -> float:
+        code = self._columns[place].code(value)
+        if code is not None:
+            return code
+        if self._unknown_is_missing:
+            return math.nan
+        column = self._columns[place]
+        raise InvalidValueError(
+            f"row {index}, feature {_shown(column.name)} is none of its {len(column.codes)} categories"
+        )
+
+    def _append(self, buffer: array[float], values: list[Any], index: int) -> None:
+        try:
+            buffer.fromlist(values)
+        except (TypeError, OverflowError):
+            for column, value in zip(self._columns, values, strict=True):
+                if isinstance(value, str):
+                    problem = "is text where a number is expected"
+                elif isinstance(value, int) and value.bit_length() >= 1_024:
+                    problem = "is beyond float64"
+                else:
+                    continue
+                raise InvalidValueError(f"row {index}, feature {_shown(column.name)} {problem}") from None
+            raise
+
+    def _compile_order(self, order: tuple[str, ...]) -> Callable[[list[Scalar]], Sequence[Scalar]]:
+        """Picks the model's columns out of a positional row with None at its end, for those that `order` leaves out."""
+        refuse_repeats("preprocess.order", order)
+        refuse_unknown("preprocess.order", order, self.feature_names)
+        places = {name: place for place, name in enumerate(order)}
+        if left_out := [c.name for c in self._columns if c.name not in places and not c.omissible]:
+            raise SchemaMismatchError(
+                f"manifest: preprocess.order leaves out {_listed(left_out)}: give a default, or required: false"
+            )
+        return _getter([places.get(name, len(order)) for name in self.feature_names])
+
+
+def _getter(keys: Sequence[Any]) -> Callable[[Any], Sequence[Any]]:
+    """The values of `keys`, always as a sequence."""
+    if len(keys) > 1:
+        return itemgetter(*keys)
+    key = keys[0]
+    return lambda row: (row[key],)
+
+
+def _wrong_width(index: int, got: int, expected: int) -> SchemaMismatchError:
+    return SchemaMismatchError(f"row {index} has {got} features, expected {expected}")
+
+
+def _shown(name: str) -> str:
+    return ascii(name[:40])
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(map(_shown, names[:_NAMES_SHOWN]))
+    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"

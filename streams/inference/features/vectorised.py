@@ -1,0 +1,106 @@
+"""The common layout of a request, decoded for a whole micro-batch at once.
+
+A msgpack request whose `input_data` is one row of float64 is most of what producers send. msgspec checks the message
+and hands the row over as raw bytes; a raw value of `array header + 9 n` bytes with the float64 marker at every ninth
+byte *is* n float64, so numpy gathers the rows of all requests in a few passes. Whatever looks different in any way is
+left to the typed decoder, which decides alone what is an error: `tests/unit/inference/test_vectorised.py` shows over
+mutated messages that both agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.streams.inference.runtime import Matrix
+
+FLOAT64_MARKER = 0xCB
+_ID_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-"
+
+
+def row_header(n_features: int) -> bytes:
+    """The msgpack header of an array of so many values, in its shortest form."""
+    if n_features < 16:
+        return bytes([0x90 | n_features])
+    if n_features < 65_536:
+        return b"\xdc" + n_features.to_bytes(2, "big")
+    return b"\xdd" + n_features.to_bytes(4, "big")
+
+
+def gather(raws: Sequence[msgspec.Raw], n_features: int) -> tuple[Matrix, NDArray[np.bool_] | None]:
+    """Rows of float64 out of the raw `input_data` of requests.
+
+    Gives the matrix float64 (rows, features) of those that are exactly one row of `n_features` float64, in order, and
+    which they are: bool (len(raws),), or None where that is all of them.
+    """
+    header = row_header(n_features)
+    length = len(header) + 9 * n_features
+    # Not as memoryviews: thousands of them would keep the garbage collector busier than the copy costs.
+    values = list(map(bytes, raws))
+    fits = [len(value) == length for value in values]
+    if all(fits):
+        mask = None
+        messages = _as_rows(values, length)
+    else:
+        mask = np.array(fits)
+        messages = _as_rows([value for value, fit in zip(values, fits, strict=True) if fit], length)
+    plain = _is_plain(messages, header)
+    if not plain.all():
+        messages = messages[plain]
+        mask = _narrow(mask, plain)
+    return _floats(messages, len(header), n_features), mask
+
+
+def gather_strided(body: bytes, count: int, n_features: int) -> tuple[Matrix, NDArray[np.bool_] | None] | None:
+    """As `gather`, of `count` values one after the other in `body`; None where they cannot all be of that length."""
+    header = row_header(n_features)
+    length = len(header) + 9 * n_features
+    if not count or len(body) != count * length:
+        return None
+    messages = np.frombuffer(body, dtype=np.uint8).reshape(count, length)
+    heads = messages[:, : len(header)] == np.frombuffer(header, dtype=np.uint8)
+    if heads.all() and (messages[:, len(header) :: 9] == FLOAT64_MARKER).all():
+        return _floats(messages, len(header), n_features), None
+    plain = _is_plain(messages, header)
+    return _floats(messages[plain], len(header), n_features), plain
+
+
+def valid_ids(ids: Sequence[str], chars_max: int) -> bool:
+    """Whether every one of `ids` follows the grammar of ids (`ID_PATTERN`), and none is too long."""
+    if not ids:
+        return True
+    if not (min(map(len, ids)) >= 1 and max(map(len, ids)) <= chars_max):
+        return False
+    joined = "".join(ids)
+    return joined.isascii() and not joined.encode("ascii").translate(None, _ID_BYTES)
+
+
+def _as_rows(values: list[bytes], length: int) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(values), dtype=np.uint8).reshape(len(values), length)
+
+
+def _is_plain(messages: NDArray[np.uint8], header: bytes) -> NDArray[np.bool_]:
+    """Which rows begin with `header` and have the float64 marker before every value."""
+    head = (messages[:, : len(header)] == np.frombuffer(header, dtype=np.uint8)).all(axis=1)
+    marks = (messages[:, len(header) :: 9] == FLOAT64_MARKER).all(axis=1)
+    return np.asarray(head & marks, dtype=np.bool_)
+
+
+def _narrow(mask: NDArray[np.bool_] | None, plain: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask over all requests, of which `plain` says more about those that it lets through."""
+    if mask is None:
+        return plain
+    narrowed = mask.copy()
+    narrowed[mask] = plain
+    return narrowed
+
+
+def _floats(messages: NDArray[np.uint8], skip: int, n_features: int) -> Matrix:
+    """Of contiguous `messages`, the numbers behind the markers: read in place, in one pass."""
+    if not len(messages):
+        return np.empty((0, n_features))
+    shape, strides = (len(messages), n_features), (messages.shape[1], 9)
+    return np.ndarray(shape, ">f8", messages, skip + 1, strides).astype(np.float64)

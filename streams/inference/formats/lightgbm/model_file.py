@@ -1,0 +1,260 @@
+"""What a LightGBM text model says about itself, read without the library.
+
+The library reads a damaged file by writing out of bounds, aborting or never returning. So every count, index and shape
+that it relies on is checked here first; a file that passes is one that it can load and walk. The format is that of
+`SaveModelToString` in LightGBM's `gbdt_model_text.cpp` and `Tree::ToString` in `tree.cpp`: a header, one block a tree,
+and a tail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+from inferd.schemas.errors import MalformedError, TooLargeError
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.streams.inference.features.categories import CategoryLists, Values
+from inferd.streams.inference.formats.lightgbm import objectives
+from inferd.streams.inference.formats.lightgbm.model_tail import Tail, read_tail
+from inferd.streams.inference.formats.lightgbm.model_text import plain_text
+from inferd.streams.inference.formats.lightgbm.model_trees import Splits, check_trees, parse_tree
+
+_VERSIONS = ("v2", "v3", "v4")
+_REQUIRED = ("num_class", "label_index", "max_feature_idx", "feature_names", "feature_infos")
+_OPTIONAL = (
+    "version", "num_tree_per_iteration", "objective", "average_output", "boost_from_average", "monotone_constraints",
+    "tree_sizes",
+)  # fmt: skip
+_FLAGS = ("average_output", "boost_from_average")
+"""Header lines without a value."""
+_NATURAL = re.compile(r"0|[1-9][0-9]{0,14}", re.ASCII)
+_OBJECTIVE_PARAMETER = re.compile(r"[a-z_]+(?::-?[0-9.]+(?:e[+-]?[0-9]+)?)?", re.ASCII)
+_TREE_START = re.compile(rb"\nTree=")
+_TAIL_START = re.compile(rb"\n(?:end of trees|feature[ _]importances:)\n")
+_TREES_TEXT_MAX = 4 * 1_048_576
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file that passed `read_model_file`."""
+
+    sha256: str
+    size: int
+    objective: str | None
+    """None for custom objectives, whose files name none."""
+    outputs_per_row: int
+    feature_names: tuple[str, ...]
+    tree_count: int
+    linear: bool
+    """Whether any tree has linear leaves: such models have no contributions."""
+    categorical: frozenset[str]
+    """Features that are split by sets of integer codes."""
+    category_lists: CategoryLists
+    """The values of features that were pandas categories in training."""
+
+    @cached_property
+    def categories(self) -> Mapping[str, Values] | None:
+        """The values by feature, in the order of their codes; None where the file leaves the features open."""
+        return self.placed_categories(())
+
+    def placed_categories(self, others: Iterable[str]) -> Mapping[str, Values] | None:
+        """As `categories`, where `others` are known to be features without any."""
+        columns = {name: column for column, name in enumerate(self.feature_names)}
+        placed = self.category_lists.place(frozenset(columns[name] for name in others if name in columns))
+        return None if placed is None else {self.feature_names[column]: values for column, values in placed.items()}
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Numbers of features, of values a row, and of trees."""
+        return len(self.feature_names), self.outputs_per_row, self.tree_count
+
+
+def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> ModelFile:
+    """What `content`, a LightGBM text model, says; `MalformedError` or `TooLargeError` say what is wrong and where."""
+    if len(content) > limits.artifact_bytes_max:
+        raise TooLargeError(f"model file of {len(content)} bytes: at most {limits.artifact_bytes_max} are allowed")
+    text = plain_text(content)
+    first_tree = _first_tree(text)
+    header = _Header.parse(text[:first_tree], limits)
+    ends = _tree_ends(text, first_tree, header.tree_sizes)
+    if (len(ends) - 1) % header.outputs_per_row:
+        raise MalformedError(f"model file: {len(ends) - 1} trees are no multiple of {header.outputs_per_row} a round")
+    splits = _check_all_trees(text, ends, header)
+    tail = read_tail(text, ends[-1])
+    codes = splits.by_category | _columns(tail, header.feature_names)
+    names = header.feature_names
+    return ModelFile(
+        sha256=hashlib.sha256(content).hexdigest(),
+        size=len(content),
+        objective=header.objective,
+        outputs_per_row=header.outputs_per_row,
+        feature_names=names,
+        tree_count=len(ends) - 1,
+        linear=splits.linear or tail.linear,
+        categorical=frozenset(names[column] for column in codes),
+        category_lists=CategoryLists(tail.pandas_categorical, header.feature_infos, codes, splits.at_fractions),
+    )
+
+
+def _first_tree(content: bytes) -> int:
+    if not content.startswith(b"tree\n"):
+        raise MalformedError(
+            "model file: does not begin with the line 'tree' of a LightGBM text model "
+            "(save one with Booster.save_model; pickles are not accepted)"
+        )
+    # The library takes the file as a C string, and would read less than what was checked.
+    if b"\0" in content:
+        raise MalformedError(f"model file: NUL byte at {content.index(0)}")
+    place = content.find(b"\nTree=")
+    if place < 0:
+        raise MalformedError("model file: has no trees")
+    return place + 1
+
+
+def _tree_ends(text: bytes, first_tree: int, sizes: tuple[int, ...] | None) -> list[int]:
+    """Where the trees begin, and where the last one ends. Versions before 2.0.12 wrote no sizes."""
+    if sizes is not None:
+        return list(accumulate(sizes, initial=first_tree))
+    starts = [match.start() + 1 for match in _TREE_START.finditer(text, first_tree - 1)]
+    end = _TAIL_START.search(text, starts[-1])
+    return [*starts, len(text) if end is None else end.start() + 1]
+
+
+def _check_all_trees(content: bytes, ends: list[int], header: _Header) -> Splits:
+    """How the trees use their columns. Takes a few MB of text at a time."""
+    splits = Splits()
+    first = 0
+    while first < len(ends) - 1:
+        last = first + 1
+        while last < len(ends) - 1 and ends[last + 1] - ends[first] <= _TREES_TEXT_MAX:
+            last += 1
+        trees = [parse_tree(content[ends[i] : ends[i + 1]], i) for i in range(first, last)]
+        splits |= check_trees(trees, first, len(header.feature_names))
+        first = last
+    return splits
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    objective: str | None
+    outputs_per_row: int
+    feature_names: tuple[str, ...]
+    feature_infos: tuple[str, ...]
+    tree_sizes: tuple[int, ...] | None
+
+    @classmethod
+    def parse(cls, header: bytes, limits: Limits) -> _Header:
+        fields = _header_fields(header)
+        features = _natural(fields, "max_feature_idx") + 1
+        if features > limits.features_max:
+            raise TooLargeError(f"model file: {features} features: at most {limits.features_max} are allowed")
+        outputs = _outputs(fields)
+        names = _per_feature(fields, "feature_names", features)
+        if len(set(names)) < features:
+            raise MalformedError("model file: feature_names repeats a name")
+        if "monotone_constraints" in fields:
+            _per_feature(fields, "monotone_constraints", features)
+        return cls(
+            _objective(fields.get("objective"), outputs),
+            outputs,
+            names,
+            _per_feature(fields, "feature_infos", features),
+            _tree_sizes(fields),
+        )
+
+
+def _header_fields(header: bytes) -> dict[str, str]:
+    try:
+        text = header.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedError(f"model file: header is not UTF-8: byte {error.start}") from None
+    if "\r" in text:
+        raise MalformedError("model file: carriage returns among its lines: copy it in binary mode")
+    fields: dict[str, str] = {}
+    for line in text.split("\n")[1:]:
+        if not line:
+            continue
+        name, _, value = line.partition("=")
+        if name in fields or name not in _REQUIRED + _OPTIONAL:
+            raise MalformedError(
+                f"model file: header line {name[:40]!r} is {'repeated' if name in fields else 'unknown'}"
+            )
+        if "=" in value and name != "feature_names":
+            raise MalformedError(f"model file: header line {name!r} has two values")
+        fields[name] = value
+    _check_header(fields)
+    return fields
+
+
+def _check_header(fields: dict[str, str]) -> None:
+    if missing := [name for name in _REQUIRED if name not in fields]:
+        raise MalformedError(f"model file: header has no {', '.join(missing)}")
+    # Versions before 2.0.12 wrote none.
+    if (version := fields.get("version", _VERSIONS[0])) not in _VERSIONS:
+        raise MalformedError(f"model file: version {version[:20]!r}: known are {', '.join(_VERSIONS)}")
+    for flag in _FLAGS:
+        if fields.get(flag):
+            raise MalformedError(f"model file: header line {flag} has a value")
+    _natural(fields, "label_index")
+
+
+def _outputs(fields: dict[str, str]) -> int:
+    classes = _natural(fields, "num_class")
+    # The library sizes results by one of the two and fills them by the other.
+    if classes < 1 or _natural({"num_tree_per_iteration": str(classes), **fields}, "num_tree_per_iteration") != classes:
+        raise MalformedError("model file: num_class and num_tree_per_iteration differ or are 0")
+    return classes
+
+
+def _tree_sizes(fields: Mapping[str, str]) -> tuple[int, ...] | None:
+    if "tree_sizes" not in fields:
+        return None
+    return tuple(_to_natural(size, "tree_sizes") for size in fields["tree_sizes"].split(" "))
+
+
+def _objective(text: str | None, outputs: int) -> str | None:
+    if text is None:
+        return None
+    # As the library does: an alias is known where no parameters follow it.
+    name, *parameters = objectives.canonical(text).split(" ")
+    if name == "custom":
+        return None
+    if name not in objectives.BINARY | objectives.MULTICLASS | objectives.OTHER:
+        raise MalformedError(f"model file: objective {name[:40]!r} is not one that LightGBM knows")
+    if not all(map(_OBJECTIVE_PARAMETER.fullmatch, parameters)) or len(set(parameters)) < len(parameters):
+        raise MalformedError(f"model file: objective {name!r} has damaged parameters")
+    # Softmax writes as many values as the objective has classes, into room for num_class.
+    if name in objectives.MULTICLASS:
+        if outputs < 2 or [p for p in parameters if p.startswith("num_class")] != [f"num_class:{outputs}"]:
+            raise MalformedError(f"model file: objective {name!r} and num_class {outputs} disagree")
+    elif outputs > 1:
+        raise MalformedError(f"model file: objective {name!r} has one output a row, num_class says {outputs}")
+    return name
+
+
+def _columns(tail: Tail, names: tuple[str, ...]) -> frozenset[int]:
+    columns = tail.categorical_columns
+    if columns and max(columns) >= len(names):
+        raise MalformedError(f"model file: parameter categorical_feature names column {max(columns)} of {len(names)}")
+    return columns
+
+
+def _per_feature(fields: dict[str, str], name: str, features: int) -> tuple[str, ...]:
+    values = tuple(fields[name].split(" "))
+    if len(values) != features or "" in values:
+        raise MalformedError(f"model file: {name} has {len(values)} values for {features} features")
+    return values
+
+
+def _natural(fields: Mapping[str, str], name: str) -> int:
+    return _to_natural(fields[name], name)
+
+
+def _to_natural(text: str, name: str) -> int:
+    if not _NATURAL.fullmatch(text):
+        raise MalformedError(f"model file: {name} is {text[:20]!r}: expected a whole number")
+    return int(text)

@@ -1,0 +1,200 @@
+"""The LightGBM runtime: text model files, scored by LightGBM's own library."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.schemas.errors import (
+    InternalError,
+    InvalidValueError,
+    ModelNotReadyError,
+    SchemaMismatchError,
+)
+from inferd.schemas.requests.request import Output
+from inferd.streams.inference.formats.lightgbm.library import (
+    ALL_ITERATIONS,
+    FIRST_ITERATION,
+    FLOAT64,
+    PREDICT_CONTRIBUTIONS,
+    PREDICT_LEAVES,
+    PREDICT_NORMAL,
+    PREDICT_RAW,
+    ROW_MAJOR,
+    Library,
+    library,
+)
+from inferd.streams.inference.formats.lightgbm.model_file import ModelFile, read_model_file
+from inferd.streams.inference.formats.lightgbm.model_text import plain_text
+from inferd.streams.inference.formats.lightgbm.objectives import class_count
+from inferd.streams.inference.runtime import Arrays, Matrix
+
+_PREDICT_TYPE: dict[Output, int] = {
+    "prediction": PREDICT_NORMAL,
+    "probabilities": PREDICT_NORMAL,
+    "raw": PREDICT_RAW,
+    "contributions": PREDICT_CONTRIBUTIONS,
+    "leaves": PREDICT_LEAVES,
+}
+
+
+class LightGBMRuntime:
+    """A `ModelRuntime`; equal bit for bit to `lightgbm.Booster.predict` over the same matrix.
+
+    Concurrent `predict` calls share the booster, which the library only reads; all else is made for each call. The one
+    exception is what the library works out in the first call for contributions: that one is made alone.
+    """
+
+    def __init__(self, model: bytes, *, file: ModelFile | None = None, num_threads: int = 1) -> None:
+        """`file` is what `read_model_file(model)` gave, where that was done before: the library crashes on bad bytes.
+
+        Raises what `read_model_file` raises, and `InternalError` where the library will not load the model.
+        """
+        self.file = file or read_model_file(model)
+        self.n_features = len(self.file.feature_names)
+        self.feature_names = self.file.feature_names
+        self.outputs_per_row = self.file.outputs_per_row
+        self.objective = self.file.objective
+        self._classes = class_count(self.objective, self.outputs_per_row)
+        self._booster: _Booster | None = _Booster(library(), plain_text(model), self.n_features, num_threads)
+        self._contributions_lock = threading.Lock()
+        self._contributions_ready = False
+        if (loaded := self._booster.shape()) != self.file.shape:
+            raise InternalError(f"LightGBM read features, outputs, trees as {loaded}, inferd as {self.file.shape}")
+
+    def supports(self, output: Output) -> bool:
+        """As `ModelRuntime.supports`."""
+        if output == "probabilities":
+            return self._classes > 0
+        return output != "contributions" or not self.file.linear
+
+    def values_per_row(self, output: Output) -> int:
+        """As `ModelRuntime.values_per_row`."""
+        if output == "probabilities":
+            return self._classes
+        if output == "contributions":
+            return self.outputs_per_row * (self.n_features + 1)
+        return self.file.tree_count if output == "leaves" else self.outputs_per_row
+
+    def predict(self, matrix: Matrix, outputs: tuple[Output, ...]) -> Arrays:
+        """As `ModelRuntime.predict`."""
+        booster = self._booster
+        if booster is None:
+            raise ModelNotReadyError("the model version was unloaded")
+        self._check(matrix, outputs)
+        computed: dict[int, NDArray[np.float64]] = {}
+        arrays: Arrays = {}
+        for output in outputs:
+            predict_type = _PREDICT_TYPE[output]
+            if predict_type not in computed:
+                computed[predict_type] = self._compute(booster, matrix, output, predict_type)
+            arrays[output] = self._shaped(output, computed[predict_type], len(matrix))
+        return arrays
+
+    def close(self) -> None:
+        """As `ModelRuntime.close`."""
+        # Freed with the last reference: at once, or at the end of the calls that are running.
+        self._booster = None
+
+    def _check(self, matrix: Matrix, outputs: tuple[Output, ...]) -> None:
+        if matrix.ndim != 2 or matrix.shape[1] != self.n_features:
+            raise SchemaMismatchError(f"a matrix of shape {matrix.shape}: expected (rows, {self.n_features})")
+        if matrix.dtype != np.float64 or not matrix.flags.c_contiguous:
+            raise InternalError(f"a matrix of {matrix.dtype}: expected float64 in C order")
+        for output in outputs:
+            if not self.supports(output):
+                raise InvalidValueError(f"outputs: {output!r} is not available: {self._why_not(output)}")
+
+    def _why_not(self, output: Output) -> str:
+        if output == "probabilities":
+            return f"objective {self.objective or 'none (custom)'} has no classes"
+        return "the model has linear trees"
+
+    def _compute(self, booster: _Booster, matrix: Matrix, output: Output, predict_type: int) -> NDArray[np.float64]:
+        if len(matrix) == 1 and predict_type == PREDICT_NORMAL:
+            return booster.predict_one(matrix, self.outputs_per_row)
+        values = len(matrix) * (self.outputs_per_row if predict_type == PREDICT_NORMAL else self.values_per_row(output))
+        if predict_type != PREDICT_CONTRIBUTIONS or self._contributions_ready:
+            return booster.predict(matrix, predict_type, values)
+        with self._contributions_lock:
+            result = booster.predict(matrix, predict_type, values)
+            self._contributions_ready = True
+        return result
+
+    def _shaped(
+        self, output: Output, values: NDArray[np.float64], rows: int
+    ) -> NDArray[np.float64] | NDArray[np.int32]:
+        if output == "leaves":
+            return values.astype(np.int32).reshape(rows, self.file.tree_count)
+        if output == "probabilities" and self.outputs_per_row == 1:
+            return np.column_stack((1.0 - values, values))
+        if self.outputs_per_row == 1:
+            return values if output != "contributions" else values.reshape(rows, self.n_features + 1)
+        if output == "contributions":
+            return values.reshape(rows, self.outputs_per_row, self.n_features + 1)
+        return values.reshape(rows, self.outputs_per_row)
+
+
+class _Booster:
+    """Owns the library's booster; whoever calls it holds a reference, so that it is freed only when nobody does."""
+
+    def __init__(self, lib: Library, model: bytes, n_features: int, num_threads: int) -> None:
+        self._lib = lib
+        self._handle = ctypes.c_void_p()
+        self._single_row = ctypes.c_void_p()
+        self._n_features = n_features
+        self._parameters = lib.parameters(num_threads)
+        self._predict = lib.functions.LGBM_BoosterPredictForMat
+        self._predict_one = lib.functions.LGBM_BoosterPredictForMatSingleRowFast
+        self._load(model)
+
+    def _load(self, model: bytes) -> None:
+        lib, ignored = self._lib, ctypes.c_int()
+        lib.silence(self._parameters)
+        lib.call("LGBM_BoosterLoadModelFromString", model, ctypes.byref(ignored), ctypes.byref(self._handle))
+        # Parameters are parsed once for single rows, which halves the cost of such a call; the library guards the
+        # buffer that it then reuses with a lock.
+        init = (PREDICT_NORMAL, FIRST_ITERATION, ALL_ITERATIONS, FLOAT64, self._n_features, self._parameters)
+        lib.call("LGBM_BoosterPredictForMatSingleRowFastInit", self._handle, *init, ctypes.byref(self._single_row))
+
+    def shape(self) -> tuple[int, int, int]:
+        names = "LGBM_BoosterGetNumFeature", "LGBM_BoosterNumModelPerIteration", "LGBM_BoosterNumberOfTotalModel"
+        features, outputs, trees = (self._lib.integer(name, self._handle) for name in names)
+        return features, outputs, trees
+
+    def predict(self, matrix: Matrix, predict_type: int, values: int) -> NDArray[np.float64]:
+        """float64 (values,)."""
+        out, written = np.empty(values), ctypes.c_int64()
+        if self._predict(
+            self._handle,
+            matrix.ctypes.data,
+            FLOAT64,
+            matrix.shape[0],
+            self._n_features,
+            ROW_MAJOR,
+            predict_type,
+            FIRST_ITERATION,
+            ALL_ITERATIONS,
+            self._parameters,
+            ctypes.byref(written),
+            out.ctypes.data,
+        ):
+            raise self._lib.error("LGBM_BoosterPredictForMat")
+        return out
+
+    def predict_one(self, matrix: Matrix, values: int) -> NDArray[np.float64]:
+        """float64 (values,) of PREDICT_NORMAL for the one row of matrix."""
+        out, written = np.empty(values), ctypes.c_int64()
+        if self._predict_one(self._single_row, matrix.ctypes.data, ctypes.byref(written), out.ctypes.data):
+            raise self._lib.error("LGBM_BoosterPredictForMatSingleRowFast")
+        return out
+
+    def __del__(self) -> None:
+        functions = self._lib.functions
+        if self._single_row.value:
+            functions.LGBM_FastConfigFree(self._single_row)
+        if self._handle.value:
+            functions.LGBM_BoosterFree(self._handle)

@@ -1,0 +1,306 @@
+"""The stage of `job-chunks`: any worker scores the chunks of any job, in the order of their partition."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from aiokafka import TopicPartition
+
+from inferd.schemas.errors import ModelServingError
+from inferd.schemas.headers import (
+    CONTENT_TYPE_HEADERS,
+    Encoding,
+    parse_headers,
+    readable_headers,
+)
+from inferd.schemas.jobs.chunk_codec import decode_chunk, encode_barrier_result
+from inferd.schemas.jobs.job import Barrier, BarrierResult, Chunk
+from inferd.schemas.topics import Stream, TenantTopics
+from inferd.streams.inference.micro_batch import Record, internal_error
+from inferd.streams.jobs.reader import RecordReader
+from inferd.streams.jobs.scoring.results import ChunkDraft
+from inferd.streams.jobs.scoring.scoring import (
+    ChunkBatch,
+    ChunkScorer,
+    ChunkWork,
+    chunk_work,
+)
+from inferd.streams.kafka.destinations import EVERYTHING, Outlets
+from inferd.streams.lane.backoff import describe
+from inferd.streams.lane.dead_letters import DeadLetters, refusal_of
+from inferd.streams.lane.guarantees import PUBLISH_ERRORS
+from inferd.streams.lane.output_batch import Effects, Outgoing, timestamps_of
+from inferd.streams.lane.processor import Kind, Work
+from inferd.streams.settings import StreamSettings
+from inferd.streams.state.tables import LaneTable
+from inferd.streams.telemetry.counters import ChunkCounters, Tally, TenantCounters
+from inferd.streams.telemetry.measure import LaneMeasures
+from inferd.streams.telemetry.tracing import CHUNK_SPAN
+
+log = structlog.get_logger(__name__)
+
+RECORDS_MAX = 8
+"""Chunks of one micro-batch, over all partitions: requests wait for one of them at most."""
+INLINE_ROWS_MAX = 256
+"""More rows are predicted in a thread, beside the requests."""
+MODEL_WAIT_S = {"unknown": 5.0, "loading": 60.0}
+"""How long chunks wait for a version that this worker does not know yet, or has not loaded yet; together, not each."""
+
+Read = Chunk | Barrier | ModelServingError
+"""What a record of `job-chunks` holds, or why it holds nothing."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """Consecutive records of a partition whose effects are one step."""
+
+    records: list[Record] = field(default_factory=list)
+    outgoing: list[tuple[int, Outgoing]] = field(default_factory=list)
+    """(partition of `job-results`, record)."""
+    refused: list[tuple[Record, ModelServingError]] = field(default_factory=list)
+    barrier: bool = False
+
+
+class JobChunks:
+    """Scores chunks and publishes what they come to; a `Stage`."""
+
+    kind: Kind = "chunks"
+    waits = False
+    tables: Sequence[LaneTable] = ()
+
+    def __init__(
+        self,
+        topics: TenantTopics,
+        scorer: ChunkScorer,
+        reader: RecordReader,
+        settings: StreamSettings,
+        measures: LaneMeasures,
+        outlets: Outlets = EVERYTHING,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.tenant = topics.tenant
+        self.topic = topics.name("job-chunks")
+        self.counters = TenantCounters(topics.tenant)
+        self.scored = ChunkCounters()
+        self._topics = topics
+        self._scorer = scorer
+        self._reader = reader
+        self._partitions = settings.topics.partitions
+        self._limits = settings.limits
+        self._measures = measures
+        self._outlets = outlets
+        self._dead_letters = DeadLetters(topics.name("dead-letters"), settings.worker_id, outlets)
+        self._clock = clock
+        self._waiting_since: dict[tuple[str, int, str], float] = {}
+        """By name, number and digest of a version, when the first chunk came that waits for it."""
+
+    def unit(self, number: int) -> Hashable:
+        return (self.topic, number)
+
+    def outputs(self, number: int) -> Iterable[TopicPartition]:
+        """A chunk is answered on the partition that owns its job."""
+        yield TopicPartition(self._dead_letters.topic, number)
+        for owner in range(self._partitions):
+            yield TopicPartition(self._topics.name("job-results"), owner)
+
+    def records_max(self) -> int:
+        return RECORDS_MAX
+
+    async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
+        timestamps = [record.timestamp for _, records in work for record in records]
+        self._measures.observe_step_since("queue", timestamps, self._clock() * 1000)
+        works: list[ChunkWork] = []
+        parts = [(tp, await self._readable(records, works)) for tp, records in work]
+        started = time.perf_counter()
+        results = iter(await self._score(works))
+        steps = [self._steps(tp, part, results) for tp, part in parts]
+        self._trace([(tp, [record for record, _ in part]) for tp, part in parts], steps, started)
+        return steps
+
+    def _trace(self, work: Work, steps: Sequence[Sequence[Effects]], started: float) -> None:
+        """Gives the last effects of each partition the spans that they end."""
+        tracing = self._measures.tracing
+        if tracing is None:
+            return
+        parts = [(tp.partition, records) for tp, records in work]
+        ended = time.perf_counter()
+        spans = tracing.done_together(CHUNK_SPAN, self.topic, parts, "process", started, ended, last="store")
+        for (tp, _), effects in zip(work, steps, strict=True):
+            if effects:
+                effects[-1].spans = spans.get(tp.partition)
+
+    def _read(self, record: Record) -> Read:
+        refusal: ModelServingError | None = getattr(record, "refusal", None)
+        if refusal is not None:
+            return refusal
+        try:
+            return decode_chunk(record.value, self._limits)
+        except ModelServingError as error:
+            return error
+
+    # ------------------------------------------------------------------ scoring
+
+    async def _readable(
+        self, records: Sequence[Record], works: list[ChunkWork]
+    ) -> list[tuple[Record, Read]]:  # fmt: skip
+        """The first of `records` that can be processed now; adds the work of their chunks to `works`.
+
+        A chunk waits for its version, and what follows on it in its partition, but no other partition.
+        """
+        readable: list[tuple[Record, Read]] = []
+        for record in records:
+            read = self._read(record)
+            if isinstance(read, Chunk):
+                if self._waits(read):
+                    break
+                try:
+                    works.append(await self._work(read))
+                except PUBLISH_ERRORS as error:
+                    # What it refers to cannot be read now; nothing could be published then either.
+                    log.warning("chunk_source_unreadable", job=read.job_id, chunk=read.chunk, reason=describe(error))
+                    break
+            readable.append((record, read))
+        return readable
+
+    def _waits(self, chunk: Chunk) -> bool:
+        """Whether a chunk still waits for its version."""
+        version = (chunk.model_id, chunk.version, chunk.digest)
+        why = self._scorer.may_come(chunk)
+        if why is None:
+            self._waiting_since.pop(version, None)
+            return False
+        now = time.monotonic()
+        return now - self._waiting_since.setdefault(version, now) < MODEL_WAIT_S[why]
+
+    async def _score(self, works: Sequence[ChunkWork]) -> list[bytes]:
+        """The result of each chunk."""
+        if not works:
+            return []
+        started = time.perf_counter()
+        results = await self._results(works)
+        elapsed = time.perf_counter() - started
+        self._measures.observe_step("process", elapsed)
+        self.scored.chunks += len(works)
+        self.scored.rows += sum(work.chunk.row_count for work in works)
+        self.scored.seconds += elapsed
+        return results
+
+    async def _results(self, works: Sequence[ChunkWork]) -> list[bytes]:
+        """The result of each chunk; where that raises, the chunk to blame is found, and its rows are `internal`."""
+        try:
+            return await self._finished(works)
+        except Exception as fault:
+            if len(works) > 1:
+                return [result for work in works for result in await self._results([work])]
+            chunk = works[0].chunk
+            log.exception("chunk_failed", tenant=self.tenant, job=chunk.job_id, chunk=chunk.chunk)
+            draft = ChunkDraft(chunk, None)
+            draft.fail(internal_error(fault))
+            return [draft.encode(self._limits)]
+
+    async def _work(self, chunk: Chunk) -> ChunkWork:
+        """A chunk with what it refers to."""
+        source: tuple[bytes | None, Encoding] | None = None
+        previous: bytes | None = None
+        if chunk.source is not None:
+            record = await self._reader.read(self._tp("jobs", chunk), chunk.source.offset)
+            if record is not None:
+                source = record.value, parse_headers(record.headers, self._limits).encoding
+        if chunk.previous is not None:
+            record = await self._reader.read(self._tp("job-results", chunk), chunk.previous)
+            previous = record.value if record is not None else None
+        return chunk_work(chunk, source, previous, self._limits)
+
+    async def _finished(self, works: Sequence[ChunkWork]) -> list[bytes]:
+        batch = await self._predicted(works)
+        results = batch.finish()
+        for fault in batch.faults:
+            log.error("chunk_fault", exc_info=fault, tenant=self.tenant)
+        return results
+
+    async def _predicted(self, works: Sequence[ChunkWork]) -> ChunkBatch:
+        batch = self._scorer.prepare(works)
+        for group in batch.groups:
+            started = time.perf_counter()
+            if group.in_thread or group.rows > INLINE_ROWS_MAX:
+                await asyncio.get_running_loop().run_in_executor(None, group.predict)
+            else:
+                group.predict()
+            manifest, elapsed = group.model.manifest, time.perf_counter() - started
+            self._measures.count_prediction(self.tenant, manifest, elapsed, group.rows)
+            counted = {(manifest.model_id, manifest.version): (len(group.drafts), group.rows)}
+            self._measures.count_models(self.tenant, counted)
+        return batch
+
+    # ------------------------------------------------------------------ effects
+
+    def _steps(
+        self, tp: TopicPartition, part: Sequence[tuple[Record, Read]], results: Iterator[bytes]
+    ) -> list[Effects]:
+        """Effects of the records up to each barrier, and of the barrier, which says that those are committed."""
+        runs = [_Run()]
+        for record, read in part:
+            if isinstance(read, Barrier) or runs[-1].barrier:
+                runs.append(_Run(barrier=isinstance(read, Barrier)))
+            self._add(runs[-1], tp, record, read, results)
+        return [self._effects(tp, run) for run in runs if run.records]
+
+    def _add(self, run: _Run, tp: TopicPartition, record: Record, read: Read, results: Iterator[bytes]) -> None:
+        run.records.append(record)
+        if isinstance(read, Chunk):
+            value = next(results)
+            passed_on = readable_headers(record.headers, self._limits).passed_through
+            headers = [CONTENT_TYPE_HEADERS[read.encoding], *passed_on]
+            run.outgoing.append((read.partition, self._accepted(read, (read.job_id.encode(), value, headers))))
+        elif isinstance(read, Barrier):
+            answer = encode_barrier_result(BarrierResult(read.job_id, read.barrier, tp.partition))
+            run.outgoing.append((read.partition, (read.job_id.encode(), answer, [CONTENT_TYPE_HEADERS["msgpack"]])))
+        else:
+            run.refused.append((record, refusal_of(record, read, self._limits)))
+
+    def _accepted(self, chunk: Chunk, outgoing: Outgoing) -> Outgoing:
+        """The result of a chunk; where its topic would refuse that, each row of it has an error."""
+        if (refusal := self._outlets.refusal(self._topics.name("job-results"), outgoing)) is None:
+            return outgoing
+        draft = ChunkDraft(chunk, None)
+        draft.fail(refusal)
+        return outgoing[0], draft.encode(self._limits), outgoing[2]
+
+    def _effects(self, tp: TopicPartition, run: _Run) -> Effects:
+        now_ms = int(self._clock() * 1000)
+        timestamps = timestamps_of(run.records, now_ms)
+        tally = Tally(results=len(run.records) - len(run.refused))
+        effects = Effects(run.records[-1].offset + 1, len(run.records), timestamps, tally, after_commit=run.barrier)
+        topic = self._topics.name("job-results")
+        for number, outgoing in run.outgoing:
+            tally.bytes_out += len(outgoing[1] or b"")
+            effects.add(topic, number, outgoing)
+        for record, error in run.refused:
+            tally.errors[error.code] += 1
+            self._dead_letters.add(effects, record, tp, error)
+        return effects
+
+    def _tp(self, stream: Stream, chunk: Chunk) -> TopicPartition:
+        return TopicPartition(self._topics.name(stream), chunk.partition)
+
+    # ------------------------------------------------------------------ a stage
+
+    async def opened(self, number: int) -> None: ...
+
+    def closed(self, number: int) -> None: ...
+
+    def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
+        for effects in dropped:
+            if effects.spans is not None:
+                effects.spans.dropped()
+
+    def landed(self, number: int, effects: Effects) -> None:
+        if effects.spans is not None:
+            effects.spans.landed()
+
+    def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
+        return None

@@ -1,0 +1,178 @@
+"""The jobs whose partitions this worker owns: their states, when each wants attention, and what they take of quotas."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import secrets
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import structlog
+
+from inferd.schemas.errors import ModelServingError
+from inferd.schemas.limits import Limits
+from inferd.streams.jobs.state.codec import decode_state, encode_state
+from inferd.streams.jobs.state.state import (
+    NOTHING_USED,
+    JobState,
+    Usage,
+    usage_of,
+)
+from inferd.streams.jobs.state.transitions import wakes_at
+from inferd.streams.state.tables import Change, LaneTable, TablePartition
+from inferd.streams.telemetry.counters import JobCounters
+
+log = structlog.get_logger(__name__)
+
+REFUSALS_MAX = 1_000
+"""How many refusals are remembered for those who ask."""
+
+
+class MovedError(Exception):
+    """The partition went to another worker."""
+
+
+class Handled:
+    """Tells those who have sent a message of a job when it was taken, and why it was refused."""
+
+    def __init__(self) -> None:
+        self._next = -1
+        self._waiting: list[tuple[int, asyncio.Future[ModelServingError | None]]] = []
+        self._refusals: OrderedDict[int, ModelServingError] = OrderedDict()
+
+    def refuse(self, offset: int, refusal: ModelServingError) -> None:
+        """The message at an offset is about to be refused."""
+        self._refusals[offset] = refusal
+        if len(self._refusals) > REFUSALS_MAX:
+            self._refusals.popitem(last=False)
+
+    def up_to(self, next_offset: int) -> None:
+        """What follows from all messages below an offset is acknowledged."""
+        self._next = max(self._next, next_offset)
+        for offset, future in self._waiting:
+            if offset < self._next and not future.done():
+                future.set_result(self._refusals.get(offset))
+        self._waiting = [waiting for waiting in self._waiting if not waiting[1].done()]
+
+    def give_up(self) -> None:
+        """The partition went elsewhere: nobody here will know."""
+        for _, future in self._waiting:
+            if not future.done():
+                future.set_exception(MovedError)
+        self._waiting.clear()
+
+    async def wait(self, offset: int) -> ModelServingError | None:
+        """Why the message at an offset was refused, None where it was taken; `MovedError` where that is unknown."""
+        if offset < self._next:
+            return self._refusals.get(offset)
+        future: asyncio.Future[ModelServingError | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((offset, future))
+        return await future
+
+
+@dataclass(slots=True, eq=False)
+class JobsPartition:
+    """Jobs of one partition. States that may change soon are kept decoded, the others as the table has them."""
+
+    table: TablePartition
+    limits: Limits
+    epoch: int
+    """Another number whenever states are read anew: barriers of before count no more."""
+    handled: Handled
+    active: dict[str, JobState | None] = field(default_factory=dict)
+    """Jobs that have not ended, and what jobs have come to that the table has not acknowledged yet."""
+    in_use: Usage = NOTHING_USED
+    _wakes: dict[str, int] = field(default_factory=dict)
+    _queue: list[tuple[int, str]] = field(default_factory=list)
+
+    def state(self, job_id: str) -> JobState | None:
+        """What is known of a job."""
+        if job_id in self.active:
+            return self.active[job_id]
+        value = self.table.get(job_id.encode())
+        return decode_state(value) if value is not None else None
+
+    def put(self, before: JobState | None, after: JobState | None, job_id: str) -> None:
+        """Another state of a job; None where nothing is known of it any longer."""
+        self.in_use = self.in_use - usage_of(before) + usage_of(after)
+        self.active[job_id] = after
+        if after is None:
+            self._wakes.pop(job_id, None)
+        else:
+            self._wake_at(job_id, wakes_at(after, self.limits))
+
+    def landed(self, job_ids: Iterable[str]) -> None:
+        """The table has what these jobs have come to."""
+        for job_id in job_ids:
+            state = self.active.get(job_id)
+            if state is None or state.ended:
+                self.active.pop(job_id, None)
+
+    def due(self, now_ms: int, jobs_max: int) -> list[str]:
+        """Jobs that want attention by now; each comes once, until its state is put again."""
+        due: list[str] = []
+        while self._queue and self._queue[0][0] <= now_ms and len(due) < jobs_max:
+            at, job_id = heapq.heappop(self._queue)
+            if self._wakes.get(job_id) == at:
+                del self._wakes[job_id]
+                due.append(job_id)
+        return due
+
+    def job_ids(self) -> Iterator[str]:
+        """Every job that is in the table."""
+        return (key.decode() for key, _ in self.table.store.items())
+
+    def _wake_at(self, job_id: str, at: int) -> None:
+        if self._wakes.get(job_id) != at:
+            self._wakes[job_id] = at
+            heapq.heappush(self._queue, (at, job_id))
+
+
+class OwnedJobs:
+    """The jobs of one tenant, by partition of `jobs`."""
+
+    def __init__(self, tenant: str, table: LaneTable, limits: Limits) -> None:
+        self.tenant = tenant
+        self.table = table
+        self.limits = limits
+        self.counters = JobCounters()
+        self.partitions: dict[int, JobsPartition] = {}
+
+    def open(self, number: int) -> None:
+        """Reads every state of a restored partition, anew where it was open."""
+        table = self.table.partition(number)
+        before = self.partitions.get(number)
+        handled = before.handled if before is not None else Handled()
+        partition = JobsPartition(table, self.limits, secrets.randbits(63), handled)
+        for key, value in table.store.items():
+            try:
+                partition.put(None, decode_state(value), key.decode())
+            except Exception:  # one state that cannot be read must not hold up all other jobs
+                log.exception("job_state_unreadable", tenant=self.tenant, partition=number, job=key[:80])
+        partition.landed([*partition.active])
+        self.partitions[number] = partition
+
+    def close(self, number: int) -> None:
+        """A partition went elsewhere."""
+        partition = self.partitions.pop(number, None)
+        if partition is not None:
+            partition.handled.give_up()
+
+    @property
+    def in_use(self) -> Usage:
+        """What the jobs take that have not ended."""
+        return sum((partition.in_use for partition in self.partitions.values()), NOTHING_USED)
+
+    def find(self, job_id: str) -> tuple[int, JobState] | None:
+        """The partition and state of a job, if it is one of ours."""
+        for number, partition in self.partitions.items():
+            if (state := partition.state(job_id)) is not None:
+                return number, state
+        return None
+
+
+def change_of(job_id: str, state: JobState | None) -> Change:
+    """What the table is to be told."""
+    return job_id.encode(), None if state is None else encode_state(state)

@@ -1,0 +1,344 @@
+"""The stages of `jobs` and `job-results`: little more than the arithmetic of jobs, given records and taking effects.
+
+Both change the same table partition, so that they are never at work at the same time (`unit`), and both run under
+`exactly_once`, whatever the other topics do: a worker that thinks it still owns a job could otherwise overwrite what
+its successor wrote.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from zlib import crc32
+
+import structlog
+from aiokafka import TopicPartition
+
+from inferd.schemas.errors import ModelNotFoundError, ModelServingError, VersionNotFoundError
+from inferd.schemas.headers import (
+    CARRIED_BYTES_MAX,
+    CONTENT_TYPE_HEADERS,
+    Encoding,
+    parse_headers,
+)
+from inferd.schemas.jobs.chunk_codec import decode_outcome, encode_chunk
+from inferd.schemas.jobs.codec import decode_job_message
+from inferd.schemas.jobs.job import (
+    Barrier,
+    Chunk,
+    JobStatus,
+    OpenJob,
+    SubmitJob,
+    check_job_id,
+    chunk_key,
+)
+from inferd.schemas.jobs.status_codec import encode_status
+from inferd.schemas.limits import Limits
+from inferd.schemas.topics import Stream, TenantTopics
+from inferd.streams.group.consumer import Records
+from inferd.streams.inference.micro_batch import Record, internal_error
+from inferd.streams.jobs.job_store import JobsPartition, OwnedJobs, change_of
+from inferd.streams.jobs.state.state import JobState
+from inferd.streams.jobs.state.step import Pin, Step, Terms
+from inferd.streams.jobs.state.transitions import advance, count, tick
+from inferd.streams.kafka.destinations import EVERYTHING, Outlets
+from inferd.streams.lane.dead_letters import DeadLetters, refusal_of
+from inferd.streams.lane.output_batch import Effects, Outgoing, timestamps_of
+from inferd.streams.lane.processor import Kind, Work
+from inferd.streams.state.tables import LaneTable
+from inferd.streams.telemetry.counters import JobCounters, Tally, TenantCounters
+from inferd.streams.telemetry.measure import LaneMeasures
+from inferd.streams.telemetry.tracing import MESSAGE_SPAN
+
+log = structlog.get_logger(__name__)
+
+RECORDS_MAX = 64
+"""Of one micro-batch of `jobs`: each may have a megabyte of rows to look at."""
+OUTCOMES_MAX = 512
+CHUNK_OVERHEAD_BYTES = CARRIED_BYTES_MAX + 8_192
+"""Of a record of `job-chunks` beside the rows that it carries."""
+DUE_MAX = 256
+"""Jobs that one look at the clock deals with."""
+NO_ROWS = JobState("", 0, 0)
+MODEL_KNOWN_WITHIN_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobSurroundings:
+    """What both stages of a tenant's jobs share."""
+
+    topics: TenantTopics
+    owned: OwnedJobs
+    pin: Pin
+    partitions: int
+    """Of `job-chunks`."""
+    worker_id: str
+    measures: LaneMeasures = field(default_factory=LaneMeasures)
+    outlets: Outlets = EVERYTHING
+    clock: Callable[[], float] = time.time
+    """Unix seconds."""
+
+    def now_ms(self) -> int:
+        return int(self.clock() * 1000)
+
+    def terms(self, number: int, partition: JobsPartition) -> Terms:
+        return Terms(self._limits(), number, self.partitions, self.pin, partition.epoch, partition.in_use)
+
+    def _limits(self) -> Limits:
+        """The limits, with chunks that `job-chunks` accepts: of larger ones they say where to read the rows."""
+        limits = self.owned.limits
+        room = self.outlets.bytes_max(self.topics.name("job-chunks")) - CHUNK_OVERHEAD_BYTES
+        return limits if room >= limits.job_chunk_bytes_max else replace(limits, job_chunk_bytes_max=max(0, room))
+
+
+@dataclass(slots=True)
+class _Draft:
+    """Effects on their way, and the states that jobs have come to."""
+
+    surroundings: JobSurroundings
+    number: int
+    partition: JobsPartition
+    effects: Effects
+    changed: dict[str, JobState | None] = field(default_factory=dict)
+    counted: JobCounters = field(default_factory=JobCounters)
+    passed_on: list[tuple[str, bytes | None]] = field(default_factory=list)
+    """Headers that chunks have from the message that they are cut from."""
+
+    def take(self, job_id: str, before: JobState | None, step: Step) -> None:
+        """Adds what follows from one step."""
+        for chunk in step.chunks:
+            outgoing = (chunk_key(job_id, chunk.chunk), encode_chunk(chunk), self.passed_on)
+            self._add("job-chunks", self._partition_of(chunk), outgoing)
+        if step.barrier is not None:
+            self._add_barrier(step.barrier)
+        if step.status is not None and step.state is not None:
+            self.tell(job_id, step.status, step.state.encoding)
+        if step.changed:
+            if step.state is None:
+                self._add("job-status", self.number, (job_id.encode(), None, []))
+            self.changed[job_id] = step.state
+            self._count(before, step.state)
+            self.partition.put(before, step.state, job_id)
+
+    def _count(self, before: JobState | None, after: JobState | None) -> None:
+        """What a step adds; rows that are tried again count once more."""
+        if after is not None:
+            had = before if before is not None else NO_ROWS
+            self.counted.rows_in += max(0, after.input_count - had.input_count)
+            self.counted.rows_succeeded += max(0, after.succeeded - had.succeeded)
+            self.counted.rows_failed += max(0, after.failed - had.failed)
+            if after.announced and not (before is not None and before.announced):
+                self.counted.ended[after.phase] += 1
+
+    def tell(self, job_id: str, status: JobStatus, encoding: Encoding) -> None:
+        value = encode_status(status, encoding)
+        self._add("job-status", self.number, (job_id.encode(), value, [CONTENT_TYPE_HEADERS[encoding]]))
+
+    def finish(self) -> Effects:
+        if self.changed:
+            changes = [change_of(job_id, state) for job_id, state in self.changed.items()]
+            self.effects.changes[self.partition.table] = changes
+            self.effects.jobs = self.counted
+        return self.effects
+
+    def _partition_of(self, chunk: Chunk) -> int:
+        """In turn, so that every worker gets its part; not the same one first for all jobs."""
+        return (crc32(chunk.job_id.encode()) + chunk.chunk) % self.surroundings.partitions
+
+    def _add_barrier(self, barrier: Barrier) -> None:
+        for number in range(self.surroundings.partitions):
+            self._add("job-chunks", number, (barrier.job_id.encode(), encode_chunk(barrier), []))
+
+    def _add(self, stream: Stream, number: int, outgoing: Outgoing) -> None:
+        self.effects.tally.bytes_out += len(outgoing[1] or b"")
+        self.effects.add(self.surroundings.topics.name(stream), number, outgoing)
+
+
+class _JobStage:
+    """What the two stages have in common."""
+
+    kind: Kind = "jobs"
+    waits = False
+
+    def __init__(self, surroundings: JobSurroundings, stream: Stream) -> None:
+        self.tenant = surroundings.topics.tenant
+        self.topic = surroundings.topics.name(stream)
+        self.counters = TenantCounters(self.tenant)
+        self.tables: Sequence[LaneTable] = (surroundings.owned.table,)
+        self._surroundings = surroundings
+        self._owned = surroundings.owned
+        self._dead_letters = DeadLetters(
+            surroundings.topics.name("dead-letters"), surroundings.worker_id, surroundings.outlets
+        )
+
+    def unit(self, number: int) -> Hashable:
+        return (self.tenant, "jobs", number)
+
+    def outputs(self, number: int) -> Iterable[TopicPartition]:
+        """Chunks of a job go to every partition."""
+        topics = self._surroundings.topics
+        yield TopicPartition(topics.name("job-status"), number)
+        yield TopicPartition(self._dead_letters.topic, number)
+        for each in range(self._surroundings.partitions):
+            yield TopicPartition(topics.name("job-chunks"), each)
+
+    async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
+        return [[self._effects(tp, records)] if records else [] for tp, records in work]
+
+    def _effects(self, tp: TopicPartition, records: Records) -> Effects:
+        now_ms = self._surroundings.now_ms()
+        timestamps = timestamps_of(records, now_ms)
+        effects = Effects(records[-1].offset + 1, len(records), timestamps, Tally(results=len(records)))
+        draft = _Draft(self._surroundings, tp.partition, self._owned.partitions[tp.partition], effects)
+        for record in records:
+            try:
+                refusal = getattr(record, "refusal", None) or self._take(draft, record, now_ms)
+            except ModelServingError as error:
+                refusal = error
+            except Exception as fault:  # no record may stop its partition
+                log.exception("job_record_fault", tenant=self.tenant, topic=tp.topic, offset=record.offset)
+                refusal = internal_error(fault)
+            if refusal is not None:
+                self._refuse(effects, tp, record, refusal_of(record, refusal, self._owned.limits))
+        return draft.finish()
+
+    def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
+        """Adds what follows from a record; why it was refused, if it was."""
+        raise NotImplementedError
+
+    def _refuse(self, effects: Effects, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
+        """Says so in a dead letter: a job that goes on is none the worse for a message that it does not take."""
+        effects.tally.results -= 1
+        effects.tally.errors[error.code] += 1
+        self._dead_letters.add(effects, record, tp, error)
+
+    async def opened(self, number: int) -> None:
+        self._owned.open(number)
+
+    def closed(self, number: int) -> None:
+        self._owned.close(number)
+
+    def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
+        """What is known of jobs is what the table has acknowledged, and nothing else."""
+        if number in self._owned.partitions and number in self._owned.table.owned:
+            self._owned.open(number)
+
+    def landed(self, number: int, effects: Effects) -> None:
+        if (partition := self._owned.partitions.get(number)) is not None:
+            partition.landed(key.decode() for changes in effects.changes.values() for key, _ in changes)
+        if effects.jobs is not None:
+            self._owned.counters.add(effects.jobs)
+
+    def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
+        return None
+
+
+class JobMessages(_JobStage):
+    """The stage of `jobs`: messages, and what jobs do as time passes."""
+
+    def __init__(self, surroundings: JobSurroundings) -> None:
+        super().__init__(surroundings, "jobs")
+
+    def records_max(self) -> int:
+        return RECORDS_MAX
+
+    async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
+        measures, started = self._surroundings.measures, time.perf_counter()
+        timestamps = [record.timestamp for _, records in work for record in records]
+        measures.observe_step_since("queue", timestamps, self._surroundings.now_ms())
+        work = [(tp, self._opened_by_now(tp, records)) for tp, records in work]
+        effects = await super().process(work)
+        ended = time.perf_counter()
+        measures.observe_step("chunk", ended - started)
+        if (tracing := measures.tracing) is not None:
+            parts = [(tp.partition, records) for tp, records in work]
+            tracing.done_together(MESSAGE_SPAN, self.topic, parts, "chunk", started, ended)
+        return effects
+
+    def _opened_by_now(self, tp: TopicPartition, records: Records) -> Records:
+        """The first of `records`, up to a job whose model may just have been deployed and not have got here yet."""
+        young_ms = self._surroundings.now_ms() - MODEL_KNOWN_WITHIN_S * 1_000
+        for place, record in enumerate(records):
+            opening = self._opening(tp.partition, record) if record.timestamp > young_ms else None
+            if opening is not None and not self._is_known(*opening):
+                return records[:place]
+        return records
+
+    def _opening(self, number: int, record: Record) -> tuple[str, OpenJob] | None:
+        """What a record opens, if it is a job that nobody has heard of."""
+        try:
+            job_id = check_job_id(record.key)
+            if getattr(record, "refusal", None) or self._owned.partitions[number].state(job_id) is not None:
+                return None
+            limits = self._owned.limits
+            message = decode_job_message(record.value, parse_headers(record.headers, limits).encoding, limits)
+        except ModelServingError:
+            return None
+        opening = message.open if isinstance(message, SubmitJob) else message
+        return (job_id, opening) if isinstance(opening, OpenJob) else None
+
+    def _is_known(self, job_id: str, opening: OpenJob) -> bool:
+        try:
+            self._surroundings.pin(opening.model, opening.outputs, job_id)
+        except (ModelNotFoundError, VersionNotFoundError):
+            return False
+        except ModelServingError:
+            return True
+        return True
+
+    def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
+        limits = self._owned.limits
+        job_id = check_job_id(record.key)
+        headers = parse_headers(record.headers, limits)
+        message = decode_job_message(record.value, headers.encoding, limits)
+        draft.passed_on = [*headers.passed_through]
+        before = draft.partition.state(job_id)
+        terms = self._surroundings.terms(draft.number, draft.partition)
+        step = advance(before, job_id, message, record.offset, now_ms, terms)
+        draft.take(job_id, before, step)
+        return step.refusal
+
+    def _refuse(self, effects: Effects, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
+        super()._refuse(effects, tp, record, error)
+        self._owned.partitions[tp.partition].handled.refuse(record.offset, error)
+
+    def landed(self, number: int, effects: Effects) -> None:
+        super().landed(number, effects)
+        if (partition := self._owned.partitions.get(number)) is not None:
+            partition.handled.up_to(effects.next_offset)
+
+    def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
+        partition = self._owned.partitions.get(tp.partition)
+        if partition is None or not (due := partition.due(now_ms, DUE_MAX)):
+            return None
+        draft = _Draft(self._surroundings, tp.partition, partition, Effects(next_offset, 0, []))
+        for job_id in due:
+            before = partition.state(job_id)
+            if before is not None:
+                step = tick(before, now_ms, self._surroundings.terms(tp.partition, partition))
+                draft.take(job_id, before, step)
+                if not step.changed:
+                    partition.put(before, before, job_id)
+        effects = draft.finish()
+        return effects if effects.by_topic or effects.changes else None
+
+
+class JobResults(_JobStage):
+    """The stage of `job-results`: what chunks came to."""
+
+    def __init__(self, surroundings: JobSurroundings) -> None:
+        super().__init__(surroundings, "job-results")
+
+    def records_max(self) -> int:
+        return OUTCOMES_MAX
+
+    def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
+        limits = self._owned.limits
+        job_id = check_job_id(record.key)
+        outcome = decode_outcome(record.value, parse_headers(record.headers, limits).encoding, limits)
+        if outcome.job_id != job_id:
+            return None  # nobody here writes such a record, and no job is to believe it
+        before = draft.partition.state(job_id)
+        draft.take(job_id, before, count(before, outcome, record.offset, now_ms))
+        return None

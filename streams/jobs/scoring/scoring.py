@@ -1,0 +1,357 @@
+"""Chunks of jobs -> their results: the same checks, models and postprocessing as for requests.
+
+`ChunkScorer.prepare` reads the rows; each `ChunkGroup.predict` may be called inline or in a thread; `ChunkBatch.finish`
+gives one encoded result a chunk, in order. Small chunks that the same version scores are one matrix. A row that
+fails has a typed error in its chunk's result, and never disturbs another one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from inferd.schemas.errors import (
+    InferenceError,
+    InternalError,
+    InvalidValueError,
+    JobExpiredError,
+    ModelServingError,
+    TooLargeError,
+)
+from inferd.schemas.headers import Encoding
+from inferd.schemas.jobs.chunk_codec import decode_chunk_result
+from inferd.schemas.jobs.codec import rows_of
+from inferd.schemas.jobs.job import Chunk, ChunkResult
+from inferd.schemas.jobs.rows import of_messages, row_batch
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests.request import Output
+from inferd.streams.inference.catalog import ModelCatalog, ServedModel
+from inferd.streams.inference.features.job_rows import plain_rows, scorable_rows
+from inferd.streams.inference.micro_batch import internal_error
+from inferd.streams.inference.own_models import OwnRuntime
+from inferd.streams.inference.runtime import Arrays, Matrix
+from inferd.streams.inference.user_code import PinnedModelId
+from inferd.streams.jobs.scoring.pinned_model import (
+    check_outputs,
+    is_final,
+    is_known,
+    model_of,
+)
+from inferd.streams.jobs.scoring.results import ChunkDraft
+
+ProcessBatch = Callable[[str, list[Any]], Sequence[Any]]
+"""(model id, rows as lists or dicts) -> for each row its prediction, or an exception."""
+
+GROUP_VALUES_MAX = 4_000_000
+"""Output values that one group computes at once, unless a single chunk has more: 32 MB of float64."""
+_CALL_ROWS_MIN = 512
+"""Rows that are predicted in one call, if there are so many."""
+_FAULTS_KEPT = 8
+"""Of a model that raises for every row, more tell nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkWork:
+    """A chunk and what it takes to score it."""
+
+    chunk: Chunk
+    rows: bytes
+    """What the chunk carries, or `rows_of(…).cut(…)` of its source."""
+    encoding: Encoding = "msgpack"
+    """Of `rows`."""
+    previous: bytes | None = None
+    """For a retry: the chunk's latest result. Without it, every row is scored again."""
+    refusal: ModelServingError | None = None
+    """Why there are no rows, where their source can no longer be read: it is the error of each row."""
+
+
+def chunk_work(
+    chunk: Chunk, source: tuple[bytes | None, Encoding] | None, previous: bytes | None, limits: Limits
+) -> ChunkWork:
+    """The work of a chunk, given what it refers to.
+
+    `source`: value and encoding of the message that `chunk.source` names, None where it is no longer there; `previous`:
+    value of the result that `chunk.previous` names, None likewise. Neither is looked at where the chunk names none.
+    """
+    if chunk.rows is not None:
+        return ChunkWork(chunk, chunk.rows, chunk.rows_encoding, previous)
+    try:
+        if chunk.source is None or source is None:
+            raise JobExpiredError("the message that had the row is past the retention of jobs")
+        batch = rows_of(*source, limits)
+        return ChunkWork(chunk, batch.cut(chunk.source.start, chunk.source.stop), batch.encoding, previous)
+    except ModelServingError as error:
+        return ChunkWork(chunk, b"", "msgpack", previous, error)
+
+
+@dataclass(slots=True, eq=False)
+class ChunkGroup:
+    """The rows of chunks that one version scores with the same outputs."""
+
+    in_thread: ClassVar[bool] = False
+    """Whether `predict` may take any time, and is called in a thread always."""
+
+    model: ServedModel
+    outputs: tuple[Output, ...]
+    drafts: list[ChunkDraft] = field(default_factory=list)
+    blocks: list[Matrix] = field(default_factory=list)
+    rows: int = 0
+    arrays: list[tuple[slice, Arrays]] = field(default_factory=list)
+    """What the model said of ranges of rows, in order."""
+    errors: dict[int, ModelServingError] = field(default_factory=dict)
+    """Of rows that the model raised for."""
+    faults: list[Exception] = field(default_factory=list)
+
+    def add(self, draft: ChunkDraft, matrix: Matrix) -> None:
+        self.drafts.append(draft)
+        self.blocks.append(matrix)
+        self.rows += len(matrix)
+
+    def predict(self) -> None:
+        """Runs the model over all rows; what it raises becomes the error of the rows that are to blame."""
+        start = 0
+        for matrix in _joined(self.blocks):
+            self._predict(matrix, start)
+            start += len(matrix)
+
+    def _predict(self, matrix: Matrix, start: int) -> None:
+        """Predicts rows, the first of which is row `start` of the group."""
+        try:
+            arrays = self.model.runtime.predict(matrix, self.model.postprocessor.needed(self.outputs))
+            self.arrays.append((slice(start, start + len(matrix)), arrays))
+        except ModelServingError as error:
+            self.errors.update(dict.fromkeys(range(start, start + len(matrix)), error))
+        except Exception as fault:  # noqa: BLE001  # whatever a runtime raises is the outcome of its own rows
+            if len(matrix) > 1:
+                half = len(matrix) // 2
+                self._predict(matrix[:half], start)
+                self._predict(matrix[half:], start + half)
+                return
+            self.errors[start] = internal_error(fault)
+            self.faults += [fault] if len(self.faults) < _FAULTS_KEPT else []
+
+    def deliver(self) -> None:
+        """Gives each draft what became of its rows."""
+        columns = self._columns()
+        start = 0
+        for draft in self.drafts:
+            stop = start + draft.expected
+            errors = {row - start: error for row, error in self.errors.items() if start <= row < stop}
+            draft.take({output: values[start:stop] for output, values in columns.items()}, errors)
+            start = stop
+
+    def _columns(self) -> dict[Output, list[Any]]:
+        """A value a row for each output; None for rows that the model raised for."""
+        if len(self.arrays) == 1 and not self.errors:
+            return self._finite_columns(*self.arrays[0])
+        columns: dict[Output, list[Any]] = {output: [None] * self.rows for output in self.outputs}
+        for rows, arrays in self.arrays:
+            for output, values in self._finite_columns(rows, arrays).items():
+                columns[output][rows] = values
+        return columns
+
+    def _finite_columns(self, rows: slice, arrays: Arrays) -> dict[Output, list[Any]]:
+        columns = self.model.postprocessor.columns(arrays, self.outputs)
+        unfit = self.model.postprocessor.check(arrays)
+        for place in () if unfit is None else np.flatnonzero(unfit).tolist():
+            self.errors[rows.start + place] = InvalidValueError("the model's output for it is not a finite number")
+        return columns
+
+
+@dataclass(slots=True, eq=False)
+class OwnChunk(ChunkGroup):
+    """The rows of one chunk that a user's own code answers."""
+
+    in_thread: ClassVar[bool] = True
+
+    process: ProcessBatch = field(kw_only=True)
+    model_id: PinnedModelId = field(kw_only=True)
+    plain: list[Any] = field(kw_only=True)
+    outcomes: Sequence[Any] = ()
+
+    def predict(self) -> None:
+        """Asks for all rows; what is raised is the outcome of each."""
+        try:
+            self.outcomes = list(self.process(self.model_id, self.plain)) if self.plain else []
+            if len(self.outcomes) != self.rows:
+                raise InternalError(f"process_batch gave {len(self.outcomes)} outcomes for {self.rows} rows")
+        except ModelServingError as error:
+            self.outcomes = [error] * self.rows
+        except Exception as fault:  # noqa: BLE001  # users' code may raise anything
+            self.faults.append(fault)
+            self.outcomes = [internal_error(fault)] * self.rows
+
+    def deliver(self) -> None:
+        (draft,) = self.drafts
+        failed: dict[int, ModelServingError] = {}
+        values = [_plain(outcome) for outcome in self.outcomes]
+        for place, value in enumerate(values):
+            if isinstance(value, Exception):
+                failed[place] = _error(value, draft)
+            elif isinstance(value, float) and not math.isfinite(value):
+                failed[place] = InvalidValueError("the prediction is not a finite number")
+        draft.take({"prediction": values}, failed)
+
+
+class ChunkBatch:
+    """Chunks on their way from rows to results."""
+
+    def __init__(self, drafts: list[ChunkDraft], groups: list[ChunkGroup], limits: Limits) -> None:
+        self.groups = groups
+        self.faults: list[Exception] = []
+        """What was raised that no row is to blame for; the log wants its traceback. Complete after `finish`."""
+        self._drafts = drafts
+        self._limits = limits
+
+    @property
+    def rows(self) -> int:
+        """Rows that models score."""
+        return sum(group.rows for group in self.groups)
+
+    def finish(self) -> list[bytes]:
+        """The encoded result of each chunk; every group must have been predicted."""
+        for group in self.groups:
+            group.deliver()
+            self.faults += group.faults
+        results = [draft.encode(self._limits) for draft in self._drafts]
+        for draft in self._drafts:
+            self.faults += draft.faults
+        return results
+
+
+class ChunkScorer:
+    """Scores chunks of one tenant's jobs."""
+
+    def __init__(self, catalog: ModelCatalog, limits: Limits, process_batch: ProcessBatch | None = None) -> None:
+        self._catalog = catalog
+        self._limits = limits
+        self._row_limits = of_messages(limits)
+        self._process_batch = process_batch
+
+    def prepare(self, works: Sequence[ChunkWork]) -> ChunkBatch:
+        """Reads the rows of every chunk; those whose version does not serve have its typed error."""
+        groups: list[ChunkGroup] = []
+        drafts: list[ChunkDraft] = []
+        for work in works:
+            draft = ChunkDraft(work.chunk, _previous(work, self._limits))
+            drafts.append(draft)
+            try:
+                self._prepare(work, draft, groups)
+            except ModelServingError as error:
+                draft.fail(error)
+            except Exception as fault:  # noqa: BLE001  # no chunk may stop its partition
+                draft.faults.append(fault)
+                draft.fail(internal_error(fault))
+        return ChunkBatch(drafts, groups, self._limits)
+
+    def may_come(self, chunk: Chunk) -> Literal["unknown", "loading"] | None:
+        """Why the version of a chunk does not serve, if it may come to; None where it does, or never will."""
+        try:
+            model_of(self._catalog, chunk)
+        except InferenceError:
+            if is_final(self._catalog, chunk):
+                return None
+            return "loading" if is_known(self._catalog, chunk) else "unknown"
+        return None
+
+    def _prepare(self, work: ChunkWork, draft: ChunkDraft, groups: list[ChunkGroup]) -> None:
+        if work.refusal is not None:
+            raise work.refusal
+        rows = work.rows
+        if draft.places is not None:
+            rows = row_batch(rows, work.encoding, self._row_limits).pick(draft.places)
+        # The rows of a tensor are a tensor, whatever the encoding of the message that brought them.
+        model = model_of(self._catalog, work.chunk)
+        own = model.runtime.process if isinstance(model.runtime, OwnRuntime) else None
+        if (process := self._process_batch or own) is not None:
+            self._add_own(work, draft, rows, model, process, groups)
+            return
+        check_outputs(model, work.chunk.outputs)
+        if not draft.numbers:
+            return
+        values = sum(model.runtime.values_per_row(output) for output in work.chunk.outputs) * len(draft.numbers)
+        if values > self._limits.result_bytes_max:
+            raise TooLargeError(
+                f"the result of the chunk would have {values} values, which do not fit into "
+                f"{self._limits.result_bytes_max} bytes: ask for fewer outputs or smaller chunks (chunk_rows)"
+            )
+        scorable = scorable_rows(rows, work.encoding, model.features, self._row_limits, draft.numbers)
+        draft.expect(len(scorable.matrix), scorable.places, scorable.errors)
+        if len(scorable.matrix):
+            _group(groups, model, work.chunk.outputs, values).add(draft, scorable.matrix)
+
+    def _add_own(
+        self,
+        work: ChunkWork,
+        draft: ChunkDraft,
+        data: bytes,
+        model: ServedModel,
+        process: ProcessBatch,
+        groups: list[ChunkGroup],
+    ) -> None:
+        """The rows of a chunk for the user's own code, instead of a model."""
+        if work.chunk.outputs != ("prediction",):
+            raise InvalidValueError("outputs: a user's own code gives predictions alone")
+        rows, errors = plain_rows(data, work.encoding, self._row_limits, draft.numbers)
+        places = [place for place in range(len(draft.numbers)) if place not in errors]
+        draft.expect(len(rows), np.array(places, dtype=np.intp), errors)
+        # The job's version answers, too, where the user's own code asks its model.
+        model_id = PinnedModelId.of(work.chunk.model_id, model)
+        groups.append(
+            OwnChunk(model, work.chunk.outputs, [draft], rows=len(rows), process=process, model_id=model_id, plain=rows)
+        )
+
+
+def _joined(blocks: Sequence[Matrix]) -> Iterator[Matrix]:
+    """The rows of `blocks`, small ones together: a copy costs less than one more call, but more than a large one."""
+    waiting: list[Matrix] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(map(len, waiting)) >= _CALL_ROWS_MIN:
+            yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+
+
+def _group(groups: list[ChunkGroup], model: ServedModel, outputs: tuple[Output, ...], values: int) -> ChunkGroup:
+    """The latest group of a version and outputs, if there is room in it for so many values more."""
+    per_row = sum(model.runtime.values_per_row(output) for output in outputs)
+    for group in reversed(groups):
+        if group.model is model and group.outputs == outputs:
+            if group.rows * per_row + values <= GROUP_VALUES_MAX:
+                return group
+            break
+    groups.append(ChunkGroup(model, outputs))
+    return groups[-1]
+
+
+def _previous(work: ChunkWork, limits: Limits) -> ChunkResult | None:
+    """The result that a retry starts from, if it is that of the same rows by the same version."""
+    chunk = work.chunk
+    if work.previous is None:
+        return None
+    try:
+        previous = decode_chunk_result(work.previous, chunk.encoding, limits)
+    except InferenceError:
+        return None
+    same = (previous.job_id, previous.chunk, previous.first_row, previous.digest, tuple(previous.outputs))
+    if same != (chunk.job_id, chunk.chunk, chunk.first_row, chunk.digest, chunk.outputs):
+        return None
+    return previous if len(previous.outputs["prediction"]) == chunk.row_count else None
+
+
+def _error(outcome: Exception, draft: ChunkDraft) -> ModelServingError:
+    if isinstance(outcome, ModelServingError):
+        return outcome
+    draft.faults.append(outcome)
+    return internal_error(outcome)
+
+
+def _plain(value: Any) -> Any:
+    """A prediction of the user's code as what can be encoded: numpy's values as Python's."""
+    return value.tolist() if hasattr(value, "tolist") else value

@@ -1,0 +1,72 @@
+"""Cutting the messages of a job into chunks, and the records that are sent to the scorers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from inferd.schemas.jobs.job import Chunk, Source
+from inferd.schemas.jobs.rows import RowBatch
+from inferd.schemas.limits import Limits
+from inferd.streams.jobs.state.state import CHUNK, JobState, Records
+
+
+def chunk_count(rows: int, chunk_rows: int) -> int:
+    """How many chunks a message of so many rows is cut into."""
+    return -(-rows // chunk_rows)
+
+
+def chunks_of(messages: Records, chunk_rows: int, first_seq: int = 0, first_row: int = 0) -> Records:
+    """The chunks of consecutive messages, the first of which is `first_seq`, in the order of rows. None is done."""
+    rows = messages["rows"].astype(np.int64)
+    counts = -(-rows // chunk_rows)
+    message = np.repeat(np.arange(len(rows)), counts)
+    nth = np.arange(len(message)) - np.repeat(np.cumsum(counts) - counts, counts)
+    chunks: Records = np.zeros(len(message), CHUNK)
+    chunks["seq"] = first_seq + message
+    chunks["start"] = nth * chunk_rows
+    chunks["rows"] = np.minimum(chunk_rows, rows[message] - chunks["start"])
+    chunks["first_row"] = first_row + (np.cumsum(rows) - rows)[message] + chunks["start"]
+    chunks["result"] = -1
+    return chunks
+
+
+def arrived_until(state: JobState) -> int:
+    """The first message, from `next_seq` on, that is not there."""
+    absent = np.flatnonzero(state.messages["offset"][state.next_seq :] < 0)
+    return state.next_seq + int(absent[0]) if len(absent) else len(state.messages)
+
+
+def chunk_records(
+    state: JobState,
+    places: Iterable[int],
+    partition: int,
+    limits: Limits,
+    inline: tuple[int, RowBatch] | None = None,
+) -> Iterator[Chunk]:
+    """The records of chunks; those of the message `inline` (its `seq` and rows) carry their rows, if these are not too
+    many bytes, and the others say where to read them."""
+    for place in places:
+        chunk = state.chunks[place]
+        seq, start, rows = int(chunk["seq"]), int(chunk["start"]), int(chunk["rows"])
+        data = inline[1].cut(start, start + rows) if inline is not None and inline[0] == seq else None
+        if data is not None and len(data) > limits.job_chunk_bytes_max:
+            data = None
+        yield Chunk(
+            job_id=state.job_id,
+            chunk=place,
+            first_row=int(chunk["first_row"]),
+            row_count=rows,
+            model_id=state.model_id or "",
+            version=state.version or 0,
+            digest=state.digest or "",
+            partition=partition,
+            outputs=state.outputs,
+            encoding=state.encoding,
+            attempt=int(chunk["attempt"]),
+            rows=data,
+            rows_encoding=inline[1].encoding if inline is not None and data is not None else "msgpack",
+            source=None if data is not None else Source(int(state.messages[seq]["offset"]), start, start + rows),
+            previous=int(chunk["result"]) if chunk["result"] >= 0 else None,
+        )

@@ -1,0 +1,157 @@
+"""What is remembered of a job: one frozen value, without any of its rows.
+
+Messages and chunks are numpy records of a few bytes each, read-only: who changes one copies them first. `first_row`,
+`rows`, `seq` and `start` of a chunk follow from the messages, and are not part of the state's bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.schemas.headers import Encoding
+from inferd.schemas.jobs.job import (
+    TERMINAL,
+    JobError,
+    Missing,
+    Phase,
+)
+from inferd.schemas.requests.request import DEFAULT_OUTPUTS, Output
+
+Records = NDArray[np.void]
+
+MESSAGE = np.dtype([("offset", "<i8"), ("rows", "<i4"), ("digest", "<u8")])
+"""By `seq`; `offset` in `jobs`, -1 for a message that is not there."""
+CHUNK = np.dtype(
+    [
+        ("first_row", "<i8"),
+        ("rows", "<i4"),
+        ("seq", "<i4"),
+        ("start", "<i4"),
+        ("result", "<i8"),
+        ("failed", "<i4"),
+        ("attempt", "u1"),
+        ("done", "?"),
+    ]
+)
+"""Rows `start`… of message `seq`; `result`: offset of the latest result in `job-results`, -1 before the first one;
+`failed`: rows that failed there; `done`: it is that of the attempt that was sent out last."""
+
+
+def read_only(records: Any) -> Any:
+    """`records`, which nobody changes from now on."""
+    records.setflags(write=False)
+    return records
+
+
+NO_MESSAGES: Records = read_only(np.zeros(0, MESSAGE))
+NO_CHUNKS: Records = read_only(np.zeros(0, CHUNK))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JobState:
+    """A job as its owner remembers it. Times are Unix milliseconds."""
+
+    job_id: str
+    created_at: int
+    """When its first message was taken."""
+    updated_at: int
+    phase: Phase = "queued"
+    opened_with: int | None = None
+    """Hash of what opened it; None before that, when only rows or a close have come."""
+    encoding: Encoding = "msgpack"
+    model_id: str | None = None
+    version: int | None = None
+    digest: str | None = None
+    outputs: tuple[Output, ...] = DEFAULT_OUTPUTS
+    chunk_rows: int = 0
+    row_count: int | None = None
+    deadline_ms: int | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    message_count: int | None = None
+    """What the close said."""
+    messages: Records = field(default_factory=lambda: NO_MESSAGES)
+    next_seq: int = 0
+    """All messages below are there and have been cut into `chunks`."""
+    input_count: int = 0
+    input_bytes: int = 0
+    chunks: Records = field(default_factory=lambda: NO_CHUNKS)
+    chunks_total: int = 0
+    """Of all messages that are there, dispatched or not."""
+    chunks_done: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    attempt: int = 0
+    retry_wanted: bool = False
+    barrier: str | None = None
+    """Its barrier, once it is being cancelled."""
+    barriers_left: int = 0
+    """Bit p: partition p of `job-chunks` has not answered the barrier."""
+    started_at: int | None = None
+    finished_at: int | None = None
+    error: JobError | None = None
+    missing: Missing | None = None
+    announced: bool = False
+    """The terminal status is published."""
+    published_at: int = 0
+    """When the last status was."""
+    unpublished: bool = False
+    """There is progress that no status has shown."""
+    applied_jobs: int = -1
+    """Highest offset of `jobs` that changed it."""
+    applied_results: int = -1
+    """Highest offset of `job-results` that changed it."""
+
+    @property
+    def ended(self) -> bool:
+        return self.phase in TERMINAL
+
+    @property
+    def processed(self) -> int:
+        return self.succeeded + self.failed
+
+    @property
+    def group_complete(self) -> bool:
+        """Whether all messages are there and cut."""
+        return self.opened_with is not None and self.message_count is not None and self.next_seq >= self.message_count
+
+    @property
+    def rows_dispatched(self) -> int:
+        if not len(self.chunks):
+            return 0
+        last = self.chunks[-1]
+        return int(last["first_row"]) + int(last["rows"])
+
+    def message_digest(self, seq: int) -> int | None:
+        """Hash of the bytes that message `seq` came with; None where it is not there."""
+        if seq >= len(self.messages) or self.messages[seq]["offset"] < 0:
+            return None
+        return int(self.messages[seq]["digest"])
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What jobs that have not ended take of their tenant's quotas."""
+
+    jobs: int = 0
+    rows: int = 0
+    n_bytes: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.jobs + other.jobs, self.rows + other.rows, self.n_bytes + other.n_bytes)
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(self.jobs - other.jobs, self.rows - other.rows, self.n_bytes - other.n_bytes)
+
+
+NOTHING_USED = Usage()
+
+
+def usage_of(state: JobState | None) -> Usage:
+    """What one job takes; nothing once it has ended."""
+    if state is None or state.ended:
+        return NOTHING_USED
+    return Usage(1, state.input_count, state.input_bytes)

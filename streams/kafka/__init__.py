@@ -1,0 +1,1 @@
+"""Topics and records on Kafka: producing, transactions, offsets, topic metadata, access rights."""

@@ -1,0 +1,197 @@
+"""What the topics that a lane writes to accept, as the brokers described them last.
+
+A broker refuses a whole batch for good where one of its records is too large or has no key, or where the topic is gone
+or forbidden; sent again, it is refused again. So a record is held against its topic before it is sent, and one that
+would be refused becomes a typed error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import structlog
+from aiokafka import errors
+from aiokafka.errors import BrokerResponseError, KafkaError
+
+from inferd.schemas.errors import InferenceError, ReplyToRefusedError, TooLargeError
+from inferd.schemas.record_size import record_bytes
+from inferd.streams.kafka.topic_checks import TopicState
+from inferd.streams.lane.output_batch import Outgoing
+
+log = structlog.get_logger(__name__)
+
+Describe = Callable[[], Awaitable[Sequence[TopicState]]]
+UNBOUNDED = 2**31 - 1
+LOOK_AGAIN_S, LOOK_SOON_S = 60.0, 5.0
+"""How old what is known may become: usually, and while some topic cannot be replied to."""
+SMALL_BYTES = 512 * 1024
+"""Less than a producer's batches have."""
+AVOIDED_S = 30.0
+"""How long a reply-to topic is not tried that refused a record for a reason which its description does not show."""
+DESCRIBE_TIMEOUT_S = 10.0
+
+
+class InvalidRecordError(BrokerResponseError):
+    """A compacted topic refuses a record without a key; aiokafka does not know the code."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+    description = "The broker refuses a record of the batch."
+
+
+errors.kafka_errors[InvalidRecordError.errno] = InvalidRecordError
+
+REFUSALS = (
+    InvalidRecordError,
+    errors.InvalidTimestampError,
+    errors.InvalidTopicError,
+    errors.MessageSizeTooLargeError,
+    errors.PolicyViolationError,
+    errors.RecordListTooLargeError,
+    errors.TopicAuthorizationFailedError,
+    errors.UnknownTopicOrPartitionError,
+    errors.UnsupportedForMessageFormatError,
+)
+"""By these a broker refuses records, or their topic, for good: sent again, they are refused again."""
+
+
+class RefusedError(KafkaError):
+    """A broker refuses for good what was sent to `topic`; the cause is its answer."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"topic {topic} refuses what is sent to it")
+        self.topic = topic
+
+
+def named(topic: str, error: BaseException) -> BaseException:
+    """`RefusedError` naming the topic for what a broker refuses for good, any other error as it is."""
+    if not isinstance(error, REFUSALS):
+        return error
+    refused = RefusedError(topic)
+    refused.__cause__ = error
+    return refused
+
+
+@contextmanager
+def naming(topic: str) -> Iterator[None]:
+    """Raises what is raised in the block as `named` has it."""
+    try:
+        yield
+    except REFUSALS as error:
+        raise RefusedError(topic) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """What one topic accepts."""
+
+    partitions: int
+    """0 where it does not exist, or may not be seen."""
+    bytes_max: int = UNBOUNDED
+    """Of a batch, and so of a record."""
+    keyed: bool = False
+    """Compacted: every record needs a key."""
+
+    @classmethod
+    def of(cls, state: TopicState) -> Outlet:
+        compacted = "compact" in state.config.get("cleanup.policy", "")
+        return cls(state.partitions, int(state.config.get("max.message.bytes", UNBOUNDED)), compacted)
+
+
+ANYTHING = Outlet(UNBOUNDED)
+"""Of a topic that was not described."""
+
+
+class Outlets:
+    """The topics of one worker: those of its tenants, and `reply_to`, the users' own that results may be sent to."""
+
+    def __init__(
+        self,
+        states: Sequence[TopicState] = (),
+        reply_to: Collection[str] = (),
+        describe: Describe | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`states`: the topics as they are now; `describe` asks for them again; `clock`: seconds."""
+        self.reply_to = frozenset(reply_to)
+        self._describe = describe
+        self._clock = clock
+        self._outlets: Mapping[str, Outlet] = {state.name: Outlet.of(state) for state in states}
+        self._looked_at = clock()
+        self._avoided: dict[str, tuple[str, float]] = {}
+        """Reply-to topic -> why it is avoided, and until when."""
+
+    def __getitem__(self, topic: str) -> Outlet:
+        return self._outlets.get(topic, ANYTHING)
+
+    def bytes_max(self, topic: str) -> int:
+        """Bytes of a batch that the topic accepts."""
+        return self[topic].bytes_max
+
+    def refusal(self, topic: str, outgoing: Outgoing) -> InferenceError | None:
+        """Why the topic would not accept a record, None if it will."""
+        if topic in self.reply_to and (why := self._unusable(topic) or self._lacks_key(topic, outgoing)):
+            return ReplyToRefusedError(f"header reply-to: {why}; the answer is on the results topic")
+        size, allowed = record_bytes(*outgoing), self.bytes_max(topic)
+        if size <= allowed:
+            return None
+        return TooLargeError(
+            f"the result has {size} bytes with its key and headers, and {topic} accepts {allowed} (max.message.bytes): "
+            "ask for fewer rows or outputs, or raise that setting"
+        )
+
+    def unusable(self, topics: Collection[str]) -> str | None:
+        """The first of these reply-to topics that nothing can be sent to."""
+        return next((topic for topic in sorted(topics) if self._unusable(topic)), None)
+
+    def _unusable(self, topic: str) -> str | None:
+        if self[topic].partitions == 0:
+            return f"topic {topic} does not exist"
+        why, until = self._avoided.get(topic, ("", 0.0))
+        return why if self._clock() < until else None
+
+    def _lacks_key(self, topic: str, outgoing: Outgoing) -> str | None:
+        if outgoing[0] is None and self[topic].keyed:
+            return f"topic {topic} is compacted and takes no record without a key"
+        return None
+
+    # ------------------------------------------------------------------ asked again
+
+    @property
+    def outdated(self) -> bool:
+        """Whether it is time to ask again: soon where a topic refuses replies, or makes all batches small."""
+        small = any(each.bytes_max < SMALL_BYTES and name not in self.reply_to for name, each in self._outlets.items())
+        most = LOOK_SOON_S if small or self.unusable(self.reply_to) else LOOK_AGAIN_S
+        return (small or bool(self.reply_to)) and self._clock() - self._looked_at > most
+
+    async def look(self) -> None:
+        """Asks what the topics accept now; what was known stays where no broker answers in time."""
+        if self._describe is None:
+            return
+        self._looked_at = self._clock()
+        with suppress(KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
+                states = await self._describe()
+            self._outlets = {**self._outlets, **{state.name: Outlet.of(state) for state in states}}
+
+    async def learn(self, error: BaseException, replied_to: Collection[str]) -> None:
+        """What a failure to publish says of the topics; `replied_to`: the reply-to topics among those written to."""
+        if not replied_to and not isinstance(error, RefusedError):
+            return
+        before = self._outlets
+        await self.look()
+        if not isinstance(error, RefusedError) or error.topic not in replied_to:
+            return
+        if self._outlets.get(error.topic) == before.get(error.topic) and not self._unusable(error.topic):
+            reason = str(error.__cause__ or error).strip()[:200]
+            log.warning("reply_to_avoided", topic=error.topic, reason=reason, seconds=AVOIDED_S)
+            why = f"topic {error.topic} refuses what is sent to it: {reason}"
+            self._avoided[error.topic] = why, self._clock() + AVOIDED_S
+
+
+EVERYTHING = Outlets()
+"""Topics of which nothing is known: they accept whatever is sent."""

@@ -1,0 +1,187 @@
+"""Records on their way out: produced in batches, each batch with a future of its acknowledgement."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from aiokafka.structs import RecordMetadata
+
+from inferd.schemas.record_size import record_bytes
+from inferd.streams.connection.clients import client_options
+from inferd.streams.lane.output_batch import Outgoing
+from inferd.streams.settings import Compression, StreamSettings
+from inferd.streams.state.tables import Change, TablePartition
+from inferd.streams.tasks.cancel_all import finished
+
+BATCH_BYTES_MAX = 512 * 1024
+CLOSE_TIMEOUT_S = 2.0
+
+
+def producer_options(settings: StreamSettings) -> dict[str, Any]:
+    """Options of every producer of a lane: idempotent, acknowledged by all in-sync replicas, no linger."""
+    compression: Compression = settings.compression
+    return {
+        **client_options(settings.connection),
+        "client_id": f"inferd-{settings.worker_id}",
+        "acks": "all",
+        "enable_idempotence": True,
+        "linger_ms": 0,
+        "max_batch_size": BATCH_BYTES_MAX,
+        "compression_type": None if compression == "none" else compression,
+        "request_timeout_ms": int(settings.group.request_timeout_s * 1000),
+    }
+
+
+async def open_producer(options: dict[str, Any], timeout_s: float, **more: Any) -> AIOKafkaProducer:
+    """A started producer; `TimeoutError` or a `KafkaError` where the broker does not let it start in time."""
+    producer = AIOKafkaProducer(**options, **more)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await producer.start()
+        _refuse_after_a_failure(producer)
+    except BaseException:
+        await close_producer(producer)
+        raise
+    return producer
+
+
+def _refuse_after_a_failure(producer: AIOKafkaProducer) -> None:
+    """Fails every batch of a partition after one that failed, so that records are never written out of order.
+
+    The failure makes the owner of the records rewind and replace the producer; the new one sends them again in order.
+    """
+    sender = producer._sender  # noqa: SLF001  (aiokafka would send the next batch)
+    send: Callable[..., Awaitable[None]] = sender._send_produce_req  # noqa: SLF001
+    failures: dict[TopicPartition, BaseException] = {}
+
+    async def send_unless_failed(node_id: int, batches: Mapping[TopicPartition, Any]) -> None:
+        for tp in batches.keys() & failures:
+            batches[tp].failure(failures[tp])
+            sender._muted_partitions.discard(tp)  # noqa: SLF001
+        sendable = {tp: batch for tp, batch in batches.items() if tp not in failures}
+        if sendable:
+            await send(node_id, sendable)
+        else:
+            sender._in_flight.discard(node_id)  # noqa: SLF001
+        failures.update((tp, error) for tp, batch in sendable.items() if (error := _failure(batch.future)) is not None)
+
+    sender._send_produce_req = send_unless_failed  # type: ignore[method-assign]  # noqa: SLF001
+
+
+def _failure(future: asyncio.Future[Any]) -> BaseException | None:
+    if future.cancelled():
+        return KafkaError("an earlier batch of the partition was given up")
+    return future.exception() if future.done() else None
+
+
+async def close_producer(producer: AIOKafkaProducer) -> None:
+    """Stops a producer without waiting long for what it cannot deliver; also if the caller is cancelled meanwhile."""
+    await finished(_stop(producer))
+
+
+async def _stop(producer: AIOKafkaProducer) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await producer.stop()
+    except Exception:  # noqa: BLE001  # it may be broken in any way; it is given up
+        await _drop(producer)
+
+
+async def _drop(producer: AIOKafkaProducer) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await producer.client.close()
+    except Exception:  # noqa: BLE001  # nothing more can be done for it
+        return
+
+
+async def produce(
+    producer: AIOKafkaProducer,
+    topic: str,
+    partition: int,
+    records: Sequence[Outgoing],
+    timestamp_ms: int,
+    bytes_max: int = BATCH_BYTES_MAX,
+) -> list[asyncio.Future[RecordMetadata]]:
+    """Hands records to the producer in as few batches as hold them; gives a future a batch.
+
+    `bytes_max`: of a batch of several records; the topic refuses larger ones.
+
+    Waits while an earlier batch of the partition has not been sent yet. Raises `KafkaTimeoutError` and other
+    `KafkaError`s; batches handed over before that may still be delivered.
+    """
+    return [future for future, _ in await _send(producer, topic, partition, records, timestamp_ms, bytes_max)]
+
+
+async def produce_changes(
+    producer: AIOKafkaProducer,
+    partition: TablePartition,
+    changes: Sequence[Change],
+    timestamp_ms: int,
+    bytes_max: int = BATCH_BYTES_MAX,
+) -> list[tuple[asyncio.Future[RecordMetadata], int]]:
+    """As `produce`, to a changelog; with each future, how many records its batch has."""
+    records: list[Outgoing] = [(key, value, []) for key, value in changes]
+    return await _send(producer, partition.topic, partition.number, records, timestamp_ms, bytes_max)
+
+
+async def _send(
+    producer: AIOKafkaProducer,
+    topic: str,
+    partition: int,
+    records: Sequence[Outgoing],
+    timestamp_ms: int,
+    bytes_max: int,
+) -> list[tuple[asyncio.Future[RecordMetadata], int]]:
+    sent = []
+    start = 0
+    while start < len(records):
+        batch = producer.create_batch()
+        # The producer's own bound is enough for topics that take more.
+        fitting = records if bytes_max >= BATCH_BYTES_MAX else records[: _fitting(records, start, bytes_max)]
+        end = _fill(batch.append, fitting, start, timestamp_ms)
+        batch.close()
+        sent.append((await _send_batch(producer, batch, topic, partition), end - start))
+        start = end
+    return sent
+
+
+def _fitting(records: Sequence[Outgoing], start: int, bytes_max: int) -> int:
+    """Index of the first record that finds no room in a batch of `bytes_max` from `start` on; one always does."""
+    size = 0
+    for index in range(start, len(records)):
+        size += record_bytes(*records[index])
+        if size > bytes_max and index > start:
+            return index
+    return len(records)
+
+
+async def _send_batch(
+    producer: AIOKafkaProducer, batch: Any, topic: str, partition: int
+) -> asyncio.Future[RecordMetadata]:
+    """As `send_batch`; `UnknownTopicOrPartitionError` for a partition that does not exist, where aiokafka asserts."""
+    future: asyncio.Future[RecordMetadata]
+    try:
+        future = await producer.send_batch(batch, topic, partition=partition)
+    except AssertionError:
+        await producer.client.force_metadata_update()  # it may have been added since the producer asked
+        try:
+            future = await producer.send_batch(batch, topic, partition=partition)
+        except AssertionError:
+            raise UnknownTopicOrPartitionError(f"there is no partition {partition} of {topic}") from None
+    return future
+
+
+def _fill(append: Any, records: Sequence[Outgoing], start: int, timestamp_ms: int) -> int:
+    """Appends records until the batch is full; gives the index of the first one that found no room."""
+    for index in range(start, len(records)):
+        key, value, headers = records[index]
+        if append(timestamp=timestamp_ms, key=key, value=value, headers=headers) is None:
+            if index == start:
+                raise ValueError(f"record {index} finds no room in an empty batch")
+            return index
+    return len(records)

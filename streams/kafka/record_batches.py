@@ -1,0 +1,404 @@
+"""Record batches as the broker sends them -> records, whatever producers put into them.
+
+aiokafka's own reader raises out of the fetch loop, for ever, at a header name that is not UTF-8, and expands a
+compressed batch of a megabyte to whatever it claims; its C code trusts every number in a batch. Here nothing harms its
+neighbours: what cannot be read becomes a record with a `refusal`, at its own offset. Where not even the next batch can
+be found, `UnreadableLogError` says where. Records of lane topics are handed on as aiokafka's C code made them (a
+`ConsumerRecord` costs as much as the model takes for a row).
+
+Follows the record batch format v2, https://kafka.apache.org/documentation/#recordbatch.
+
+Private names used, each covered by `tests/unit/streams/test_record_batches.py`: the names `PartitionRecords` and
+`MemoryRecords` in `aiokafka.consumer.fetcher` (replaced, because the fetcher makes them itself), and of
+`PartitionRecords` the methods `_unpack_records` (the hook), `_consume_aborted_up_to`, `_contains_abort_marker`,
+`_consumer_record` and the attributes `_tp`, `_records`, `_check_crcs`, `_isolation_level`, `_aborted_producers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, ClassVar
+
+import cramjam
+from aiokafka import TopicPartition
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.util import decode_varint
+
+from inferd.schemas.errors import (
+    InferenceError,
+    InvalidHeaderError,
+    MalformedError,
+    TooLargeError,
+)
+from inferd.schemas.limits import DEFAULT_LIMITS
+
+CREATE_TIME = 0
+READ_COMMITTED = 1
+_PREFIX_BYTES = 12
+"""Base offset and length, which every batch begins with."""
+_HEADER_BYTES = 61
+_ATTRIBUTES = slice(21, 23)
+_CODEC_MASK = 0x07
+_MAGIC_AT, _MAGIC = 16, 2
+_RECORD_BYTES_MIN = 7
+"""Of a record without key, value and headers."""
+REFUSED_MAX = 2**24
+"""Records of one batch that are refused one by one; a batch that claims more is refused as one record."""
+HEADERS_READ_MAX = 16_384
+"""A record with more headers is refused without them: of two bytes in a batch, a header takes some 100 in memory."""
+_SMALL_BYTES = 2**18
+_GZIP, _SNAPPY, _LZ4, _ZSTD = 1, 2, 3, 4
+_EXPANDERS: dict[int, Any] = {_GZIP: cramjam.gzip, _LZ4: cramjam.lz4, _ZSTD: cramjam.zstd}
+_USUAL_RATIO = 16
+_OUT_OF_ROOM = "failed to write whole buffer"
+_XERIAL_MAGIC = b"\x82SNAPPY\x00"
+_XERIAL_HEADER_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableRecord:
+    """A record that is there but cannot be read in full; `refusal` says why."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    refusal: InferenceError
+    timestamp_type: int = CREATE_TIME
+    checksum: None = None
+
+
+class UnreadableLogError(CorruptRecordException):
+    """The log of `tp` cannot be read beyond an offset."""
+
+    def __init__(self, tp: TopicPartition, reason: str) -> None:
+        super().__init__(f"topic {tp.topic}, partition {tp.partition}: {reason}")
+        self.tp = tp
+
+
+class RecordBatches:
+    """The batches of one partition in a fetch response; takes the place of aiokafka's `MemoryRecords`."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def size_in_bytes(self) -> int:
+        """All that is there, whole batches or not."""
+        return len(self._data)
+
+    def has_next(self) -> bool:
+        """Whether a batch follows; the last one of a response may be cut off, but never the first one."""
+        return self._at < len(self._data) and (self._at == 0 or self._end() <= len(self._data))
+
+    def next_batch(self) -> bytes:
+        """The next batch, header and all; `CorruptRecordException` where its length cannot be right."""
+        start, end = self._at, self._end()
+        if not start + _HEADER_BYTES <= end <= len(self._data):
+            offset = int.from_bytes(self._data[start : start + 8], "big", signed=True)
+            raise CorruptRecordException(
+                f"the record batch at offset {offset} claims {end - start} bytes, of {len(self._data) - start}"
+            )
+        self._at = end
+        return self._data[start:end]
+
+    def _end(self) -> int:
+        length = self._data[self._at + 8 : self._at + _PREFIX_BYTES]
+        if len(length) < _PREFIX_BYTES - 8:
+            return len(self._data) + 1
+        return self._at + _PREFIX_BYTES + int.from_bytes(length, "big", signed=True)
+
+
+class PartitionRecords(fetcher.PartitionRecords):
+    """aiokafka's iterator over the records of a fetch, with a reader that no record can stop."""
+
+    lane_topics: ClassVar[set[str]] = set()
+    """Topics whose records are handed on as they are, not as `ConsumerRecord`."""
+    expanded_bytes_max: ClassVar[int] = DEFAULT_LIMITS.batch_expanded_bytes_max
+
+    def _unpack_records(self) -> Iterator[Any]:
+        as_they_are = self._tp.topic in self.lane_topics
+        stock: Any = self  # aiokafka leaves its methods untyped
+        while self._records.has_next():
+            try:
+                raw = self._records.next_batch()
+                records = self._read(raw)
+            except CorruptRecordException as error:
+                raise UnreadableLogError(self._tp, str(error.args[0])) from None
+            for record in records:
+                if record.offset >= self.next_fetch_offset:
+                    self.next_fetch_offset = record.offset + 1
+                    yield record if as_they_are else stock._consumer_record(self._tp, record)  # noqa: SLF001
+            # Compaction keeps the last offset of a batch: going by it, an emptied batch is not fetched again and again.
+            self.next_fetch_offset = max(self.next_fetch_offset, _end_of(raw))
+
+    def _read(self, raw: bytes) -> Iterator[Any]:
+        """The records of a batch; `CorruptRecordException` where nothing that it says can be trusted."""
+        if raw[_MAGIC_AT] != _MAGIC:
+            return _all_refused(raw, MalformedError(f"record batch: version {raw[_MAGIC_AT]} of its format is unknown"))
+        batch = _read_batch(raw)
+        if self._check_crcs and not batch.validate_crc():
+            raise CorruptRecordException(f"the checksum of the record batch at offset {batch.base_offset} is wrong")
+        return iter(()) if self._is_skipped(batch) else self._records_of(raw, batch)
+
+    def _is_skipped(self, batch: Any) -> bool:
+        """Whether a batch holds a transaction marker, or records of a transaction that was aborted."""
+        stock: Any = self
+        if self._isolation_level == READ_COMMITTED and batch.producer_id is not None:
+            stock._consume_aborted_up_to(batch.base_offset)  # noqa: SLF001
+            if batch.is_control_batch and self._ends_abort(batch):
+                self._aborted_producers.discard(batch.producer_id)
+            if batch.is_transactional and batch.producer_id in self._aborted_producers:
+                return True
+        return bool(batch.is_control_batch)
+
+    def _ends_abort(self, batch: Any) -> bool:
+        stock: Any = self
+        try:
+            return bool(stock._contains_abort_marker(batch))  # noqa: SLF001
+        except Exception as error:  # noqa: BLE001  # whatever the bytes make the reader raise
+            raise CorruptRecordException(
+                f"the transaction marker at offset {batch.base_offset} cannot be read: {error}"
+            ) from None
+
+    def _records_of(self, raw: bytes, batch: Any) -> Iterator[Any]:
+        try:
+            if batch.compression_type:
+                raw = expand(raw, self.expanded_bytes_max)
+                batch = _read_batch(raw)
+            _check_claims(raw)
+        except InferenceError as refusal:
+            yield from _all_refused(raw, refusal)
+            return
+        due, end, read = batch.base_offset, _end_of(raw), 0
+        try:
+            for record in _tolerantly(batch, raw):
+                if not due <= record.offset < end:
+                    raise ValueError(f"offset {record.offset}, where one from {due} to {end - 1} is due")
+                due, read = record.offset + 1, read + 1
+                yield record
+        except Exception as fault:  # noqa: BLE001  # whatever the bytes make the reader raise
+            reason = f"{type(fault).__name__}: {fault}"[:200]
+            unread = MalformedError(f"record batch: it cannot be read beyond its first {read} records: {reason}")
+            yield from _refused(raw, range(due, min(end, due + max(1, _count_of(raw) - read))), unread)
+
+
+def _tolerantly(batch: Any, raw: bytes) -> Iterator[Any]:
+    """The records of an uncompressed batch: those of the fast reader, until a header name, or too many, stop it."""
+    read = 0
+    # As many headers as fit into a small batch do no harm.
+    readable: Iterable[Any] = _readable(bytearray(raw)) if len(raw) > _SMALL_BYTES else repeat(None)
+    with suppress(UnicodeDecodeError):
+        for _, record in zip(readable, batch, strict=False):
+            read += 1
+            yield record
+    if read < _count_of(raw):
+        yield from read_tolerantly(raw, read)
+
+
+def _readable(data: bytearray) -> Iterator[None]:
+    """Something for each record of an uncompressed batch, until one has more headers than are read; and for its end."""
+    at = _HEADER_BYTES
+    for _ in range(_count_of(data)):
+        length, at = decode_varint(data, at)
+        if length > 2 * HEADERS_READ_MAX:
+            count, _ = decode_varint(data, _read_head(data, at)[-1])
+            if count > HEADERS_READ_MAX:
+                return
+        yield None
+        at += length
+    yield None
+
+
+def _count_of(raw: bytes | bytearray) -> int:
+    return int.from_bytes(raw[57:61], "big", signed=True)
+
+
+def _last_delta_of(raw: bytes) -> int:
+    return int.from_bytes(raw[23:27], "big", signed=True)
+
+
+def _first_of(raw: bytes) -> int:
+    return int.from_bytes(raw[:8], "big", signed=True)
+
+
+def _end_of(raw: bytes) -> int:
+    """The offset behind a batch; at least one behind its first, whatever it claims."""
+    last_delta = _last_delta_of(raw) if raw[_MAGIC_AT] == _MAGIC else 0
+    return _first_of(raw) + max(0, last_delta) + 1
+
+
+def _check_claims(raw: bytes) -> None:
+    """`MalformedError` for an uncompressed batch that cannot have as many records as it claims.
+
+    Compaction takes records away and leaves the last offset, so there may be fewer than offsets.
+    """
+    count, last_delta = _count_of(raw), _last_delta_of(raw)
+    if not 0 <= count <= last_delta + 1 or count * _RECORD_BYTES_MIN > len(raw) - _HEADER_BYTES:
+        raise MalformedError(
+            f"record batch: it claims {count} records of {last_delta + 1} offsets in {len(raw) - _HEADER_BYTES} bytes"
+        )
+
+
+def _read_batch(raw: bytes) -> Any:
+    return DefaultRecordBatch(raw)
+
+
+def install(lane_topics: set[str], expanded_bytes_max: int) -> None:
+    """Puts the reader into aiokafka's fetcher, for every consumer of this process; twice is the same as once."""
+    PartitionRecords.lane_topics = lane_topics
+    PartitionRecords.expanded_bytes_max = expanded_bytes_max
+    for name, replacement in (("PartitionRecords", PartitionRecords), ("MemoryRecords", RecordBatches)):
+        setattr(fetcher, name, replacement)
+
+
+def expand(raw: bytes, bytes_max: int) -> bytes:
+    """A compressed batch as an uncompressed one.
+
+    `TooLargeError` where it would become larger than `bytes_max`, before that is allocated; `MalformedError` where it
+    does not expand at all.
+    """
+    attributes = int.from_bytes(raw[_ATTRIBUTES], "big")
+    body = _expand_body(attributes & _CODEC_MASK, raw[_HEADER_BYTES:], bytes_max)
+    plain = (attributes & ~_CODEC_MASK).to_bytes(2, "big")
+    length = (_HEADER_BYTES - _PREFIX_BYTES + len(body)).to_bytes(4, "big")
+    return b"".join((raw[:8], length, raw[12:21], plain, raw[23:_HEADER_BYTES], body))
+
+
+def _expand_body(codec: int, data: bytes, bytes_max: int) -> bytes:
+    if codec == _SNAPPY:
+        return _expand_snappy(data, bytes_max)
+    if codec not in _EXPANDERS:
+        raise MalformedError(f"record batch: compression codec {codec} is unknown")
+    room = min(bytes_max, max(65_536, _USUAL_RATIO * len(data)))
+    while True:
+        buffer = bytearray(room)
+        try:
+            size = _EXPANDERS[codec].decompress_into(data, buffer)
+        except cramjam.DecompressionError as error:
+            if _OUT_OF_ROOM not in str(error):
+                raise MalformedError(f"record batch: it does not decompress: {str(error)[:200]}") from None
+            if room == bytes_max:
+                raise _too_large(len(data), bytes_max) from None
+            room = min(bytes_max, _USUAL_RATIO * room)
+        else:
+            return bytes(memoryview(buffer)[:size])
+
+
+def _expand_snappy(data: bytes, bytes_max: int) -> bytes:
+    """Snappy says beforehand how large each of its blocks becomes."""
+    blocks = list(_snappy_blocks(data))
+    try:
+        if sum(map(cramjam.snappy.decompress_raw_len, blocks)) > bytes_max:
+            raise _too_large(len(data), bytes_max)
+        return b"".join(map(bytes, map(cramjam.snappy.decompress_raw, blocks)))
+    except (cramjam.DecompressionError, ValueError) as error:
+        raise MalformedError(f"record batch: it does not decompress: {str(error)[:200]}") from None
+
+
+def _snappy_blocks(data: bytes) -> Iterator[bytes]:
+    """The compressed blocks: one, or, in the framing of the Java library, as many as there are.
+
+    `MalformedError` where the last one, or its length, is cut off: aiokafka's own reader raises `struct.error` there.
+    """
+    if not data.startswith(_XERIAL_MAGIC):
+        yield data
+        return
+    at = _XERIAL_HEADER_BYTES
+    while at < len(data):
+        start = at + 4
+        at = start + int.from_bytes(data[at:start], "big")
+        if max(start, at) > len(data):
+            raise MalformedError(f"record batch: it does not decompress: a block ends at byte {at} of {len(data)}")
+        yield data[start:at]
+
+
+def read_tolerantly(raw: bytes, skipped: int = 0) -> Iterator[UnreadableRecord | Any]:
+    """The records of an uncompressed batch behind its first `skipped` ones.
+
+    Those with a header name that is not UTF-8, or with too many headers, carry a refusal.
+    """
+    data, at = bytearray(raw), _HEADER_BYTES
+    first_offset, first_timestamp = _first_of(raw), int.from_bytes(raw[27:35], "big", signed=True)
+    for n in range(_count_of(raw)):
+        length, at = decode_varint(data, at)
+        if n >= skipped:
+            yield _read_record(data, at, first_offset, first_timestamp)
+        at += length
+
+
+@dataclass(frozen=True, slots=True)
+class _PlainRecord:
+    """A record that can be read, in a batch where another one cannot."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    timestamp_type: int = CREATE_TIME
+    checksum: None = None
+
+
+def _read_record(raw: bytearray, at: int, first_offset: int, first_timestamp: int) -> UnreadableRecord | _PlainRecord:
+    timestamp_delta, offset_delta, key, value, at = _read_head(raw, at)
+    place = first_offset + offset_delta, first_timestamp + timestamp_delta
+    count, at = decode_varint(raw, at)
+    if count > HEADERS_READ_MAX:
+        return UnreadableRecord(*place, key, value, (), _too_many_headers(count))
+    headers: list[tuple[str, bytes | None]] = []
+    wrong: list[str] = []
+    for _ in range(count):
+        name, at = _read_bytes(raw, at)
+        content, at = _read_bytes(raw, at)
+        try:
+            text = (name or b"").decode()
+        except UnicodeDecodeError:
+            text = (name or b"").decode("utf-8", "backslashreplace")
+            wrong.append(text)
+        headers.append((text, content))
+    if not wrong:
+        return _PlainRecord(*place, key, value, headers)
+    refusal = InvalidHeaderError(f"header '{wrong[0][:80]}': its name is not UTF-8")
+    return UnreadableRecord(*place, key, value, headers, refusal)
+
+
+def _read_head(raw: bytearray, at: int) -> tuple[int, int, bytes | None, bytes | None, int]:
+    """Deltas of timestamp and offset, key and value of a record, and where its headers begin."""
+    at += 1  # attributes: none are in use
+    timestamp_delta, at = decode_varint(raw, at)
+    offset_delta, at = decode_varint(raw, at)
+    key, at = _read_bytes(raw, at)
+    value, at = _read_bytes(raw, at)
+    return timestamp_delta, offset_delta, key, value, at
+
+
+def _read_bytes(raw: bytearray, at: int) -> tuple[bytes | None, int]:
+    length, at = decode_varint(raw, at)
+    return (None, at) if length < 0 else (bytes(raw[at : at + length]), at + length)
+
+
+def _all_refused(raw: bytes, refusal: InferenceError) -> Iterator[UnreadableRecord]:
+    """Every record that the batch says it has, though none of them can be read; one where that cannot be true."""
+    first, offsets = _first_of(raw), _end_of(raw) - _first_of(raw)
+    plausible = raw[_MAGIC_AT] == _MAGIC and 0 < _count_of(raw) <= offsets <= REFUSED_MAX
+    return _refused(raw, range(first, first + offsets if plausible else first + 1), refusal)
+
+
+def _refused(raw: bytes, offsets: range, refusal: InferenceError) -> Iterator[UnreadableRecord]:
+    timestamp = int.from_bytes(raw[27:35], "big", signed=True)
+    return (UnreadableRecord(offset, timestamp, None, None, (), refusal) for offset in offsets)
+
+
+def _too_many_headers(count: int) -> InferenceError:
+    return TooLargeError(f"record: it has {count} headers, of which none is read beyond {HEADERS_READ_MAX}")
+
+
+def _too_large(size: int, bytes_max: int) -> TooLargeError:
+    return TooLargeError(f"record batch: its {size} bytes expand to more than the limit of {bytes_max}")

@@ -1,0 +1,142 @@
+"""The rights (ACLs) on Kafka that a worker needs, and which of its topics it cannot work on without each.
+
+`docs/operations.md` lists the same rights; a test compares both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from aiokafka import TopicPartition
+
+from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.topics import Stream, TenantTopics
+from inferd.streams.composition import unit_of
+from inferd.streams.kafka.changelogs import TableName, changelog_name
+from inferd.streams.settings import Guarantee, StreamSettings
+
+Operation = Literal["READ", "WRITE", "CREATE", "DESCRIBE", "DESCRIBE_CONFIGS"]
+Resource = Literal["topic", "group", "transactional-id"]
+"""As `kafka-acls` names them in its flags."""
+
+REQUESTS: tuple[Stream, ...] = ("requests",)
+JOBS: tuple[Stream, ...] = ("jobs", "job-chunks", "job-results")
+ALL: tuple[Stream, ...] = (*REQUESTS, *JOBS)
+READ_AND_WRITTEN: dict[Stream, tuple[tuple[Operation, ...], tuple[Stream, ...]]] = {
+    "requests": (("READ",), REQUESTS),
+    "results": (("WRITE",), REQUESTS),
+    "dead-letters": (("WRITE",), ALL),
+    "jobs": (("READ",), JOBS),
+    "job-chunks": (("READ", "WRITE"), JOBS),
+    "job-results": (("READ", "WRITE"), JOBS),
+    "job-status": (("WRITE",), JOBS),
+    "models": (("READ",), ()),
+    "model-artifacts": (("READ",), ()),
+}
+"""By topic: what a worker does with it, and which of the tenant's topics it cannot work on otherwise."""
+CHANGELOGS: dict[TableName, tuple[Stream, ...]] = {"predictions": REQUESTS, "jobs": JOBS}
+CHANGELOG_OPERATIONS: tuple[Operation, ...] = ("DESCRIBE", "READ", "WRITE")
+TRANSACTIONAL: dict[Guarantee, tuple[Stream, ...]] = {"at_least_once": JOBS[:1], "exactly_once": (*REQUESTS, JOBS[0])}
+"""Whose records are worked on in transactions; what has to do with jobs shares the transactional ids of `jobs`."""
+OVER_HTTP: tuple[Stream, ...] = ("jobs", "models", "model-artifacts")
+"""What is written for callers over HTTP: jobs that they submit, models that they deploy."""
+NAMED_MAX, COMMANDS_MAX = 6, 3
+"""Resources and commands that one message names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """An operation on a resource of Kafka."""
+
+    operation: Operation
+    resource: Resource
+    name: str
+    tenant: str | None = field(default=None, compare=False)
+    """None for what all tenants need."""
+    stops: frozenset[str] = field(default=frozenset(), compare=False)
+    """Topics whose records a worker cannot work on without it."""
+
+    def __str__(self) -> str:
+        return f"{self.operation} on {self.resource} {self.name}"
+
+
+def worker_rights(settings: StreamSettings, partitions: int | None = None) -> list[Right]:
+    """Every right that a worker needs to serve its tenants; those of the group first.
+
+    `partitions`: of how many the transactional ids are named; None for all.
+    """
+    numbers = range(settings.topics.partitions if partitions is None else partitions)
+    names = [TenantTopics(settings.namespace, tenant) for tenant in settings.tenants]
+    everything = frozenset(topics.name(stream) for topics in names for stream in ALL)
+    group: list[Right] = [
+        Right(operation, "group", settings.group.group_id, None, everything) for operation in ("DESCRIBE", "READ")
+    ]
+    return [*group, *(right for topics in names for right in _tenant_rights(settings, topics, numbers))]
+
+
+def _tenant_rights(settings: StreamSettings, topics: TenantTopics, numbers: range) -> Iterable[Right]:
+    def right(operation: Operation, resource: Resource, name: str, stops: Collection[Stream]) -> Right:
+        return Right(operation, resource, name, topics.tenant, frozenset(map(topics.name, stops)))
+
+    for stream, (operations, stops) in READ_AND_WRITTEN.items():
+        for operation in ("DESCRIBE", *operations):
+            yield right(operation, "topic", topics.name(stream), stops)
+        yield right("DESCRIBE_CONFIGS", "topic", topics.name(stream), ())
+    for table, stops in CHANGELOGS.items():
+        changelog = changelog_name(settings.group.group_id, topics.tenant, table)
+        for operation in CHANGELOG_OPERATIONS:
+            yield right(operation, "topic", changelog, stops)
+        yield right("DESCRIBE_CONFIGS", "topic", changelog, ())
+    for stream in TRANSACTIONAL[settings.processing_guarantee]:
+        for number in numbers:
+            unit = unit_of(TopicPartition(topics.name(stream), number))
+            for operation in ("DESCRIBE", "WRITE"):
+                name = f"{settings.group.group_id}-{unit}"
+                yield right(operation, "transactional-id", name, REQUESTS if stream == "requests" else JOBS)
+
+
+def http_rights(settings: StreamSettings) -> list[Right]:
+    """Rights by which a worker submits jobs and deploys models for callers over HTTP."""
+    names = [TenantTopics(settings.namespace, tenant) for tenant in settings.tenants]
+    return [Right("WRITE", "topic", topics.name(s), topics.tenant) for topics in names for s in OVER_HTTP]
+
+
+def describe_missing(missing: Collection[Right], connection: KafkaConnection) -> str:
+    """Names the rights that are missing, and the commands of Kafka by which an administrator grants them."""
+    names, commands = named(missing), grant_commands(missing, connection)
+    told = names[:NAMED_MAX]
+    if len(names) > NAMED_MAX:
+        told.append(f"and more on {len(names) - NAMED_MAX} others (inferd doctor names all)")
+    return f"the broker does not allow {'; '.join(told)}. Grant it: {'; '.join(commands[:COMMANDS_MAX])}"
+
+
+def named(rights: Collection[Right]) -> list[str]:
+    """The rights in words, one text for each resource."""
+    return [f"{', '.join(operations)} on {resource} {name}" for resource, name, operations in _by_resource(rights)]
+
+
+def grant_commands(rights: Collection[Right], connection: KafkaConnection) -> list[str]:
+    """The commands of Kafka that grant the rights, one for each resource."""
+    return [_grant(connection, *each) for each in _by_resource(rights)]
+
+
+def _by_resource(rights: Collection[Right]) -> Iterator[tuple[Resource, str, list[Operation]]]:
+    """Rights by resource; transactional ids, of which each partition has one, by what their names have in common."""
+    grouped: dict[tuple[Resource, str], list[Operation]] = {}
+    for right in rights:
+        name = right.name
+        if right.resource == "transactional-id":
+            name = name.rstrip("0123456789") + "*"
+        operations = grouped.setdefault((right.resource, name), [])
+        if right.operation not in operations:
+            operations.append(right.operation)
+    return ((resource, name, operations) for (resource, name), operations in grouped.items())
+
+
+def _grant(connection: KafkaConnection, resource: Resource, name: str, operations: Sequence[Operation]) -> str:
+    user = connection.sasl_username or "<user>"
+    pattern = " --resource-pattern-type prefixed" if name.endswith("*") else ""
+    flags = " ".join(f"--operation {operation}" for operation in operations)
+    return f"kafka-acls --add --allow-principal User:{user} {flags} --{resource} {name.rstrip('*')}{pattern}"

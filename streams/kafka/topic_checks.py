@@ -1,0 +1,311 @@
+"""What a topic must look like, what one that is there looks like, and what is to be changed where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from inferd.schemas.errors import ServerError
+from inferd.schemas.headers import CARRIED_BYTES_MAX
+from inferd.schemas.jobs.codec import LABELS_BYTES_MAX
+from inferd.schemas.limits import Limits
+from inferd.schemas.topics import STREAMS, Stream, TenantTopics
+from inferd.streams.jobs.state.codec import state_bytes_max
+from inferd.streams.kafka.changelogs import TABLE_NAMES, changelog_config, changelog_name
+from inferd.streams.settings import StreamSettings, TopicSettings
+
+Role = Stream | Literal["changelog", "reply-to"]
+"""A tenant's stream, the changelog of one of its tables, or a topic of the user's own that results may be sent to."""
+JOB_STREAMS: tuple[Stream, ...] = ("jobs", "job-chunks", "job-results")
+SINGLE: frozenset[Role] = frozenset({"models", "model-artifacts"})
+"""Read in full, in order, by every worker."""
+COMPACTED: frozenset[Role] = frozenset({"models", "model-artifacts", "job-status"})
+BYTES_MAX_DEFAULT = 1_048_588
+"""Kafka's own default of `max.message.bytes`."""
+OTHER_BYTES = 8_192
+"""Of a record beside what the limits bound: inferd's own headers, ids, and the batch around it."""
+HEADER_LENGTHS_BYTES = 10
+"""Lengths of the name and the value of one header."""
+OWN_HEADERS_BYTES = 1_024
+"""Headers that inferd adds to a result, and the batch around it."""
+STATUS_BYTES_MAX = 24_576
+"""A job's status beside its labels."""
+RETENTION_MS_MIN = 60_000
+PARTITIONS_MAX, REPLICATION_MAX = 10_000, 32
+"""The values that settings may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """How a topic is created, and which of it an existing one must agree with."""
+
+    name: str
+    stream: Role
+    partitions: int
+    replication: int
+    config: Mapping[str, str] = field(default_factory=dict)
+    follows: str = ""
+    """Name of the topic than which it may not have fewer partitions: what follows from partition n goes to its n."""
+    bytes_max: int = 0
+    """What its largest record may have, by the limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic as the broker describes it; `partitions` is 0 where it does not exist."""
+
+    name: str
+    stream: Role
+    partitions: int
+    replication: int
+    config: Mapping[str, str] = field(default_factory=dict)
+    problem: str | None = None
+    """What is wrong with it and what to change; no worker starts with it."""
+    note: str | None = None
+    """What is not as it should be, though workers serve with it."""
+
+
+class TopicsError(ServerError):
+    """Topics do not fit, or cannot be made: `problems` has one text for each; `message` is all of them, uncut."""
+
+    def __init__(self, problems: Iterable[str], *, lasting: bool = False) -> None:
+        """`lasting`: they stay until somebody changes settings or topics, however often it is tried."""
+        super().__init__("")
+        self.lasting = lasting
+        self.problems = tuple(problems)
+        self.message = "; ".join(self.problems)
+        self.args = (self.message,)
+
+
+def topic_specs(settings: StreamSettings) -> list[TopicSpec]:
+    """Every topic of every tenant that the settings name, and the changelogs of its tables."""
+    return [spec for tenant in settings.tenants for spec in _tenant_specs(tenant, settings)]
+
+
+def _tenant_specs(tenant: str, settings: StreamSettings) -> Iterable[TopicSpec]:
+    topics = settings.topics
+    for stream in STREAMS:
+        yield _spec(TenantTopics(settings.namespace, tenant), stream, topics, settings.limits)
+    for table in TABLE_NAMES:
+        name = changelog_name(settings.group.group_id, tenant, table)
+        config = changelog_config(table, settings.cache.ttl_max_s)
+        follows = TenantTopics(settings.namespace, tenant).name("requests") if table == "predictions" else ""
+        # An answer that is too large for its changelog is not cached; a job cannot do without its state.
+        bytes_max = state_bytes_max(settings.limits) + OTHER_BYTES if table == "jobs" else 0
+        yield TopicSpec(name, "changelog", topics.partitions, topics.replication, config, follows, bytes_max)
+
+
+def job_partitions(settings: StreamSettings) -> dict[str, int]:
+    """By topic that moves jobs, how many partitions jobs are spread over."""
+    tenants = (TenantTopics(settings.namespace, tenant) for tenant in settings.tenants)
+    return {topics.name(stream): settings.topics.partitions for topics in tenants for stream in JOB_STREAMS}
+
+
+def reply_specs(settings: StreamSettings) -> list[TopicSpec]:
+    """The topics of the user's own that results may be sent to; they are never created."""
+    own = {spec.name for spec in topic_specs(settings)}
+    return [TopicSpec(name, "reply-to", 0, 0) for name in dict.fromkeys(settings.reply_to_allowed) if name not in own]
+
+
+def _spec(topics: TenantTopics, stream: Stream, settings: TopicSettings, limits: Limits) -> TopicSpec:
+    config = {"cleanup.policy": "compact"}
+    if stream not in COMPACTED:
+        config = {"cleanup.policy": "delete", "retention.ms": str(settings.retention_ms)}
+    partitions = 1 if stream in SINGLE else settings.partitions
+    follows = topics.name("requests") if stream in ("results", "dead-letters") else ""
+    bytes_max = _BYTES_MAX[stream](limits)
+    if stream == "dead-letters":
+        config["max.message.bytes"] = str(bytes_max)
+    return TopicSpec(topics.name(stream), stream, partitions, settings.replication, config, follows, bytes_max)
+
+
+def result_record_bytes_max(limits: Limits) -> int:
+    """Bytes of the largest record of `results` and `job-results`, with its key and headers."""
+    headers = CARRIED_BYTES_MAX + HEADER_LENGTHS_BYTES * min(limits.headers_max, CARRIED_BYTES_MAX)
+    return limits.result_bytes_max + limits.key_bytes_max + headers + OWN_HEADERS_BYTES
+
+
+_BYTES_MAX: Mapping[Stream, Callable[[Limits], int]] = {
+    # Senders see to it that key and headers find room beside the value.
+    "requests": lambda limits: limits.message_bytes_max,
+    "jobs": lambda limits: limits.message_bytes_max,
+    "results": result_record_bytes_max,
+    "job-results": result_record_bytes_max,
+    "dead-letters": lambda limits: limits.dead_letter_bytes_max,
+    "job-chunks": lambda limits: limits.job_chunk_bytes_max + CARRIED_BYTES_MAX + OTHER_BYTES,
+    "job-status": lambda _: LABELS_BYTES_MAX + STATUS_BYTES_MAX + OTHER_BYTES,
+    "models": lambda limits: limits.manifest_bytes_max + OTHER_BYTES,
+    "model-artifacts": lambda limits: limits.artifact_part_bytes_max + OTHER_BYTES,
+}
+_SETTINGS: Mapping[Role, str] = {
+    "requests": "INFERD_MESSAGE_BYTES_MAX",
+    "jobs": "INFERD_MESSAGE_BYTES_MAX",
+    "results": "INFERD_RESULT_BYTES_MAX",
+    "job-results": "INFERD_RESULT_BYTES_MAX",
+    "dead-letters": "INFERD_MESSAGE_BYTES_MAX",
+    "job-chunks": "INFERD_JOB_CHUNK_BYTES_MAX",
+    "changelog": "INFERD_JOB_MESSAGES_MAX and INFERD_JOB_CHUNKS_MAX",
+}
+"""The setting that says how large records may become."""
+
+
+def checked(specs: Sequence[TopicSpec], states: Sequence[TopicState]) -> list[TopicState]:
+    """The states of the topics of `specs`, in the same order, each with what is wrong with it."""
+    there = [(spec, state) for spec, state in zip(specs, states, strict=True) if state.partitions]
+    common = _Common(
+        counts={state.name: state.partitions for _, state in there},
+        partitions=_only({s.partitions for spec, s in there if spec.stream not in {*SINGLE, "reply-to"}}),
+        replication=_only({s.replication for spec, s in there if spec.stream != "reply-to"}),
+        retention_ms=_only({_retention_ms(s) for spec, s in there if spec.config.get("cleanup.policy") == "delete"}),
+    )
+    return [
+        replace(state, problem="; ".join(_problems(spec, state, common)) or None, note=_note(spec, state, common))
+        for spec, state in zip(specs, states, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What all topics that are there have in common, so that changing the setting is enough; None where they differ."""
+
+    counts: Mapping[str, int]
+    """By topic, how many partitions it has."""
+    partitions: int | None
+    replication: int | None
+    retention_ms: int | None
+
+
+def _only(values: set[int]) -> int | None:
+    return next(iter(values)) if len(values) == 1 else None
+
+
+def _problems(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[str]:
+    if state.partitions == 0:
+        yield _missing(spec)
+    elif spec.stream != "reply-to":
+        yield from _wrong_partitions(spec, state, common)
+        yield from _wrong_replication(spec, state, common)
+        yield from _wrong_policy(spec, state)
+        yield from _wrong_retention(spec, state, common)
+        yield from _too_small(spec, state)
+
+
+def _missing(spec: TopicSpec) -> str:
+    if spec.stream == "reply-to":
+        return f"topic {spec.name} of INFERD_REPLY_TO_ALLOWED does not exist: create it, or take it off that list"
+    return f"topic {spec.name} does not exist: run `inferd topics create`, or set INFERD_TOPICS_CREATE=true"
+
+
+def _wrong_partitions(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[str]:
+    """Too few partitions, or not one. More than one needs are left alone, and so are topics that only differ in that.
+
+    What is advised never loses a record: partitions are added where nobody finds anything by the hash of a key.
+    """
+    have, name = state.partitions, state.name
+    wanted = max(spec.partitions, common.counts.get(spec.follows, 0))
+    told = f"topic {name} has {have} partitions"
+    if spec.stream in SINGLE:
+        if have != 1:
+            yield (
+                f"{told} and must have 1, and Kafka cannot take partitions away: set INFERD_NAMESPACE to another name,"
+                " whose topics are created, and deploy the models there; do not delete this topic, it holds models"
+            )
+    elif common.partitions == have != spec.partitions:
+        yield f"{told}, INFERD_TOPIC_PARTITIONS is {spec.partitions}: {_setting(have)}; do not change the topic"
+    elif spec.stream == "jobs" and have < wanted:
+        yield f"{told}, INFERD_TOPIC_PARTITIONS is {wanted}: {_setting(have)}; {_KEYED}"
+    elif have < wanted:
+        because = f"{spec.follows} has {wanted}" if wanted > spec.partitions else f"INFERD_TOPIC_PARTITIONS is {wanted}"
+        yield (
+            f"{told}, {because}: kafka-topics --alter --topic {name} --partitions {wanted}, which loses nothing;"
+            " do not delete it"
+        )
+
+
+_KEYED = "do not add partitions to it, jobs are found by the hash of their id over its partitions, and do not delete it"
+
+
+def _setting(partitions: int) -> str:
+    if partitions > PARTITIONS_MAX:
+        return f"no more than {PARTITIONS_MAX} can be served"
+    return f"set INFERD_TOPIC_PARTITIONS={partitions}"
+
+
+def _note(spec: TopicSpec, state: TopicState, common: _Common) -> str | None:
+    if spec.stream != "jobs" or state.partitions <= spec.partitions or common.partitions is not None:
+        return None
+    return (
+        f"topic {state.name} has {state.partitions} partitions, INFERD_TOPIC_PARTITIONS is {spec.partitions}: "
+        f"the others are not served. If jobs were opened with {spec.partitions}, leave the setting and the other "
+        "topics of jobs as they are; do not delete this one (docs/operations.md#topics-that-change)"
+    )
+
+
+def _wrong_replication(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[str]:
+    have = state.replication
+    if have != spec.replication:
+        setting = f"set INFERD_TOPIC_REPLICATION={have}, or " if common.replication == have <= REPLICATION_MAX else ""
+        yield (
+            f"topic {state.name} has {have} replicas, INFERD_TOPIC_REPLICATION is {spec.replication}: "
+            f"{setting}change them with kafka-reassign-partitions"
+        )
+
+
+def _wrong_policy(spec: TopicSpec, state: TopicState) -> Iterable[str]:
+    have, wanted = state.config.get("cleanup.policy", ""), spec.config["cleanup.policy"]
+    if set(have.split(",")) != set(wanted.split(",")):
+        change = _alter(state, "cleanup.policy", _quoted(wanted))
+        yield f"topic {state.name} has cleanup.policy={have}, by which {_loss(spec)}: {change}"
+
+
+def _quoted(value: str) -> str:
+    """A value for `--add-config`, which takes commas for its own."""
+    return f"[{value}]" if "," in value else value
+
+
+def _loss(spec: TopicSpec) -> str:
+    """What another cleanup policy than the one asked for would do."""
+    if spec.config["cleanup.policy"] == "delete":
+        return "records with equal keys are lost"
+    if spec.stream == "changelog":
+        return "entries of its table are lost, or never go"
+    return "deploys are lost with time" if spec.stream in SINGLE else "statuses are lost with time"
+
+
+def _wrong_retention(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[str]:
+    wanted = spec.config.get("retention.ms")
+    have = _retention_ms(state)
+    if spec.stream == "changelog":
+        if wanted is not None and 0 <= have < int(wanted):
+            yield (
+                f"topic {state.name} has retention.ms={have}, less than INFERD_CACHE_TTL_MAX_S asks for ({wanted}): "
+                f"lower that, or {_alter(state, 'retention.ms', wanted)}"
+            )
+    elif wanted is not None and 0 <= have < int(wanted):
+        settable = common.retention_ms == have >= RETENTION_MS_MIN
+        setting = f"set INFERD_TOPIC_RETENTION_MS={have}, or " if settable else ""
+        yield (
+            f"topic {state.name} has retention.ms={have}, INFERD_TOPIC_RETENTION_MS is {wanted}: "
+            f"{setting}{_alter(state, 'retention.ms', wanted)}"
+        )
+
+
+def _too_small(spec: TopicSpec, state: TopicState) -> Iterable[str]:
+    have = state.config.get("max.message.bytes")
+    if have is None or int(have) >= spec.bytes_max:
+        return
+    setting = _SETTINGS.get(spec.stream)
+    why = (
+        f"by {setting} a record may have {spec.bytes_max}: lower that, or " if setting else f"needs {spec.bytes_max}: "
+    )
+    alter = _alter(state, "max.message.bytes", str(spec.bytes_max))
+    yield f"topic {state.name} has max.message.bytes={have}, and {why}{alter}"
+
+
+def _retention_ms(state: TopicState) -> int:
+    return int(state.config.get("retention.ms", -1))
+
+
+def _alter(state: TopicState, name: str, value: str) -> str:
+    return f"kafka-configs --alter --topic {state.name} --add-config {name}={value}"

@@ -1,0 +1,190 @@
+"""Watches the topics that a worker reads and writes: one that is deleted, created again or grown is noticed in seconds.
+
+Kafka tells a consumer or producer none of this. A name that leads to another log is known by its topic id alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from itertools import groupby
+from typing import Protocol
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
+
+from inferd.schemas.connection import KafkaConnection
+from inferd.streams.connection.clients import client_options
+from inferd.streams.kafka.topic_metadata import TopicNow, read_topics
+from inferd.streams.tasks.cancel_all import finished
+
+log = structlog.get_logger(__name__)
+
+LOOK_INTERVAL_S = 1.0
+LOOK_TIMEOUT_S = 5.0
+
+
+class KnownTopics(Protocol):
+    """What a lane asks about topics."""
+
+    async def look(self) -> None:
+        """Asks the broker now; `KafkaError` or `TimeoutError` if it does not answer."""
+
+    def lacks(self, tp: TopicPartition) -> bool:
+        """Whether the broker says that a partition does not exist; topics that are not watched lack nothing."""
+
+    def id_of(self, topic: str) -> str:
+        """The topic id that was last seen; empty if the broker tells none."""
+
+    def is_new(self, tp: TopicPartition) -> bool:
+        """Whether a partition was created after it was first looked at its topic."""
+
+
+class TopicWatch:
+    """The topics of a worker as the broker last described them."""
+
+    def __init__(
+        self,
+        connection: KafkaConnection,
+        client_id: str,
+        names: Collection[str],
+        created_again: Callable[[str], None] = lambda _topic: None,
+    ) -> None:
+        """`created_again` is called with a topic whose name leads to another log now."""
+        self._created_again = created_again
+        self._connection, self._client_id, self._names = connection, client_id, frozenset(names)
+        self._client: AIOKafkaClient | None = None
+        self._turn = asyncio.Lock()
+        self._topics: dict[str, TopicNow | None] = {}
+        self._ids: dict[str, str] = {}
+        self._first: dict[str, int] = {}
+        """By topic, how many partitions it had at first; 0 once it was deleted."""
+
+    async def look(self) -> None:
+        """As `KnownTopics.look`."""
+        async with self._turn:
+            try:
+                async with asyncio.timeout(LOOK_TIMEOUT_S):
+                    found = await read_topics(await self._opened(), self._names)
+            except BaseException:
+                await self.close()
+                raise
+        for name, now in found.items():
+            self._note(name, now)
+
+    async def close(self) -> None:
+        """Closes the connection; the next `look` opens another."""
+        client, self._client = self._client, None
+        if client is not None:
+            await finished(client.close())
+
+    def lacks(self, tp: TopicPartition) -> bool:
+        """As `KnownTopics.lacks`."""
+        if tp.topic not in self._topics:
+            return False
+        now = self._topics[tp.topic]
+        return now is None or tp.partition >= now.partitions
+
+    def id_of(self, topic: str) -> str:
+        """As `KnownTopics.id_of`."""
+        return self._ids.get(topic, "")
+
+    def is_new(self, tp: TopicPartition) -> bool:
+        """As `KnownTopics.is_new`."""
+        return tp.partition >= self._first.get(tp.topic, tp.partition + 1)
+
+    @property
+    def partitions(self) -> Mapping[str, int]:
+        """How many partitions each topic has; 0 if it does not exist."""
+        return {name: 0 if now is None else now.partitions for name, now in self._topics.items()}
+
+    @property
+    def missing(self) -> list[str]:
+        """Topics that do not exist."""
+        return sorted(name for name, now in self._topics.items() if now is None)
+
+    def unowned_reasons(
+        self, topics: Collection[str], assigned: Collection[TopicPartition], partitions_max: Mapping[str, int]
+    ) -> list[str]:
+        """Why partitions of `topics` that exist belong to no worker."""
+        reasons = []
+        for topic in sorted(topics):
+            tps = {TopicPartition(topic, number) for number in range(self.partitions.get(topic, 0))}
+            most = partitions_max.get(topic, len(tps))
+            if topic.endswith(".jobs"):  # nobody writes to more partitions of the others
+                reasons += surplus_reasons({tp for tp in tps if tp.partition >= most}, most)
+            reasons += unassigned_reasons({tp for tp in tps.difference(assigned) if tp.partition < most})
+        return reasons
+
+    async def _opened(self) -> AIOKafkaClient:
+        if self._client is None:
+            self._client = AIOKafkaClient(**client_options(self._connection), client_id=self._client_id)
+            await self._client.bootstrap()
+        return self._client
+
+    def _note(self, name: str, now: TopicNow | None) -> None:
+        before = self._topics.get(name)
+        self._topics[name] = now
+        if now is None:
+            self._first[name] = 0
+            if before is not None:
+                log.error("topic_deleted", topic=name)
+            return
+        self._first.setdefault(name, now.partitions)
+        known = self._ids.get(name)
+        if now.topic_id:
+            self._ids[name] = now.topic_id
+        if known and now.topic_id and now.topic_id != known:
+            self._first[name] = 0
+            log.error("topic_created_again", topic=name, partitions=now.partitions, topic_id=now.topic_id)
+            self._created_again(name)
+        elif before is not None and before.partitions != now.partitions:
+            log.warning("topic_partitions_changed", topic=name, before=before.partitions, now=now.partitions)
+
+
+def missing_reason(topic: str) -> str:
+    """Why a worker is not ready, and what to do."""
+    return f"topic {topic} does not exist: if it was deleted, create it again with `inferd topics create`"
+
+
+def unassigned_reasons(tps: Collection[TopicPartition]) -> list[str]:
+    """Why a worker is not ready where partitions of one topic belong to nobody."""
+    if not tps:
+        return []
+    return [f"{_told(tps)} assigned to no worker"]
+
+
+def surplus_reasons(tps: Collection[TopicPartition], most: int) -> list[str]:
+    """Why partitions of one topic of jobs are left alone, and what to do about it."""
+    if not tps:
+        return []
+    return [
+        f"{_told(tps)} not served: INFERD_TOPIC_PARTITIONS is {most}, and jobs are found by their id among so many;"
+        " leave the setting and the other topics of jobs as they are (docs/operations.md#topics-that-change)"
+    ]
+
+
+def unserved_reasons(
+    unserved: Collection[TopicPartition], lacking: Callable[[TopicPartition], Collection[TopicPartition]]
+) -> list[str]:
+    """Why partitions that are assigned here are not served, in one text for each topic.
+
+    `lacking`: what a partition needs and the broker does not have.
+    """
+    reasons = []
+    for _, group in groupby(sorted(unserved), lambda tp: tp.topic):
+        tps = list(group)
+        because = "the group has split what belongs together"
+        if lacks := sorted({each.topic for tp in tps for each in lacking(tp)}):
+            because = f"they need partitions of {' and '.join(lacks)} that do not exist"
+        reasons.append(f"{_told(tps)} not served: {because}")
+    return reasons
+
+
+def _told(tps: Collection[TopicPartition]) -> str:
+    """`partition 4 of jobs is`, or `partitions 4, 5 and 7 of jobs are`."""
+    numbers, topic = [str(tp.partition) for tp in sorted(tps)], next(iter(tps)).topic
+    if len(numbers) == 1:
+        return f"partition {numbers[0]} of {topic} is"
+    return f"partitions {', '.join(numbers[:-1])} and {numbers[-1]} of {topic} are"

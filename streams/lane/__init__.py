@@ -1,0 +1,1 @@
+"""Lanes: topics consumed in batches. Partitions, processing guarantees, assignment and scheduling."""

@@ -1,0 +1,196 @@
+"""How a lane comes to own partitions: fence, restore their tables, read positions, seek, open.
+
+The order is what makes it safe: after the fence no earlier owner can add anything, so the tables and the positions that
+are read then are final.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Protocol
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from inferd.streams.kafka.start_offsets import read_positions
+from inferd.streams.kafka.topic_watch import KnownTopics
+from inferd.streams.lane.backoff import Faults
+from inferd.streams.lane.guarantees import Guarantee
+from inferd.streams.lane.partition import Partition, by_topic
+from inferd.streams.lane.processor import Stage
+from inferd.streams.settings import GroupSettings
+from inferd.streams.state.restore import Restore
+from inferd.streams.state.tables import LaneTable, TablePartition
+from inferd.streams.telemetry.measure import LaneMeasures
+
+log = structlog.get_logger(__name__)
+
+
+class Group(Protocol):
+    """The consumer group as far as a lane sees it."""
+
+    @property
+    def generation(self) -> int:
+        """Generation of the membership; changes with every rebalance."""
+
+    @property
+    def consumer(self) -> AIOKafkaConsumer:
+        """aiokafka's consumer."""
+
+    async def seek(self, offsets: dict[TopicPartition, int]) -> None:
+        """Moves the fetch positions; raises what aiokafka raises where a partition is not assigned."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Order:
+    """Partitions that are to be taken over."""
+
+    tps: set[TopicPartition]
+    before: Mapping[TopicPartition, Partition]
+    """What was owned."""
+    generation: int
+    ours: Callable[[], bool]
+    """Whether `tps` are still ours."""
+    opened: Callable[[dict[TopicPartition, Partition]], None]
+    after_failure: bool
+    started: float = field(default_factory=time.monotonic)
+    served: set[TopicPartition] = field(default_factory=set)
+    """Those that can be served: what they need exists."""
+
+
+class Takeover:
+    """Takes partitions over, for as long as it takes and they are ours."""
+
+    def __init__(
+        self,
+        settings: GroupSettings,
+        stages: Mapping[str, Stage],
+        group: Group,
+        guarantee: Guarantee,
+        restore: Restore,
+        faults: Faults,
+        measures: LaneMeasures,
+        topics: KnownTopics,
+    ) -> None:
+        self.opened: set[TopicPartition] = set()
+        """Partitions that are open in their stage, or were about to be when a takeover ended early."""
+        self._settings = settings
+        self._stages = stages
+        self._group = group
+        self._guarantee = guarantee
+        self._restore = restore
+        self._faults = faults
+        self._measures = measures
+        self._topics = topics
+
+    async def run(self, order: Order) -> None:
+        """Calls `order.opened` with what can be served of `order.tps`, ready to be fetched, while that is ours.
+
+        It may be cancelled at any moment: the next takeover, or `close`, finds what it has left open.
+        """
+        what, ours = "partitions cannot be taken over", order.ours
+        if order.tps:
+            await self._faults.until_done(what, partial(self._look, order), ours)
+            await self._faults.until_done(what, partial(self._fence, order), ours)
+        if ours():
+            await self._restore_tables(order.served, ours)
+        if order.tps:
+            await self._faults.until_done(what, partial(self._open, order), ours)
+
+    async def _look(self, order: Order) -> None:
+        await self._topics.look()
+        order.served = self.servable(order.tps)
+
+    async def _fence(self, order: Order) -> None:
+        await self._guarantee.fence({tp: self._outputs(tp) for tp in order.served})
+
+    async def _open(self, order: Order) -> None:
+        positions = await read_positions(
+            self._group.consumer, order.served, self._settings.offset_reset, self._topics
+        )  # fmt: skip
+        ids = {tp: self._topic_ids(tp) for tp in order.served}
+        starts = {
+            tp: self._guarantee.start(tp, position.start, _acked(order.before.get(tp), ids[tp]))
+            for tp, position in positions.items()
+        }
+        if order.ours():
+            await self._group.seek(starts)
+        if order.ours():
+            await self._open_stages(order.served)
+            order.opened({tp: Partition(tp, order.generation, start, ids[tp]) for tp, start in starts.items()})
+            self._measures.records_missing += sum(position.missing for position in positions.values())
+            log.info(
+                "partitions_acquired", generation=order.generation, partitions=by_topic(starts),
+                ms=round((time.monotonic() - order.started) * 1000),
+            )  # fmt: skip
+        # After a failure, work that is left must come through before all is well again.
+        if not order.after_failure or all(start >= positions[tp].end for tp, start in starts.items()):
+            self._faults.clear()
+
+    async def _open_stages(self, tps: set[TopicPartition]) -> None:
+        self.close(self.opened - tps)
+        for tp in tps:
+            self.opened.add(tp)
+            await self._stages[tp.topic].opened(tp.partition)
+
+    def close(self, tps: Collection[TopicPartition]) -> None:
+        """Closes partitions in their stages, if they are open there."""
+        for tp in self.opened.intersection(tps):
+            self._stages[tp.topic].closed(tp.partition)
+        self.opened.difference_update(tps)
+
+    def servable(self, tps: Collection[TopicPartition]) -> set[TopicPartition]:
+        """Those of `tps` whose topics have every partition that they need, and that come with all of their unit."""
+        complete = {tp for tp in tps if not self.lacking(tp)}
+        return {tp for tp in complete if self._unit_of(tp) <= complete}
+
+    def lacking(self, tp: TopicPartition) -> set[TopicPartition]:
+        """Partitions that are read or written with a partition, and do not exist."""
+        return {each for each in self._needs(tp) if self._topics.lacks(each)}
+
+    def outdated(self, partition: Partition) -> bool:
+        """Whether a topic that a partition has to do with was created again since the takeover."""
+        return self._topic_ids(partition.tp) != partition.topic_ids
+
+    def _needs(self, tp: TopicPartition) -> set[TopicPartition]:
+        return {*self._unit_of(tp), *self._outputs(tp)}
+
+    def _topic_ids(self, tp: TopicPartition) -> dict[str, str]:
+        return {topic: self._topics.id_of(topic) for topic in {each.topic for each in self._needs(tp)}}
+
+    def _unit_of(self, tp: TopicPartition) -> set[TopicPartition]:
+        """The partitions that share state with one, which must be with the same worker."""
+        return {TopicPartition(topic, tp.partition) for topic in self._units[tp.topic]}
+
+    @cached_property
+    def _units(self) -> Mapping[str, list[str]]:
+        units = {topic: stage.unit(0) for topic, stage in self._stages.items()}
+        return {topic: [other for other in units if units[other] == unit] for topic, unit in units.items()}
+
+    def _outputs(self, tp: TopicPartition) -> set[TopicPartition]:
+        stage = self._stages[tp.topic]
+        changelogs = {TopicPartition(table.changelog, tp.partition) for table in stage.tables}
+        return {*stage.outputs(tp.partition), *changelogs}
+
+    async def _restore_tables(self, tps: set[TopicPartition], ours: Callable[[], bool]) -> None:
+        """Drops the table partitions that went elsewhere, and brings the others up to date."""
+        numbers: dict[LaneTable, set[int]] = {}
+        for stage in self._stages.values():
+            for table in stage.tables:
+                numbers.setdefault(table, set()).update(tp.partition for tp in tps if tp.topic == stage.topic)
+        owned: list[tuple[LaneTable, TablePartition]] = []
+        for table, owned_here in numbers.items():
+            owned += [(table, partition) for partition in await table.retain(owned_here)]
+        if owned:
+            restore = partial(self._restore.run, owned)
+            await self._faults.until_done("tables cannot be restored", restore, ours, bounded=False)
+
+
+def _acked(before: Partition | None, topic_ids: Mapping[str, str]) -> int:
+    """What was acknowledged of a partition before; nothing if its topic was created again since."""
+    if before is None or before.topic_id != topic_ids[before.tp.topic]:
+        return 0
+    return before.acked

@@ -1,0 +1,62 @@
+"""A fetched record that was refused, as a dead letter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiokafka import TopicPartition
+
+from inferd.schemas.dead_letters import DeadLetter, check_keepable
+from inferd.schemas.errors import ModelServingError, TooLargeError
+from inferd.schemas.limits import Limits
+from inferd.streams.inference.micro_batch import Record
+from inferd.streams.kafka.destinations import Outlets
+from inferd.streams.lane.output_batch import Effects, Outgoing
+
+
+def dead_letter_of(record: Record, tp: TopicPartition, error: ModelServingError, worker_id: str) -> DeadLetter:
+    """The record byte for byte, and what was wrong with it, where it was, and who says so."""
+    return DeadLetter(
+        code=error.code,
+        message=error.message,
+        topic=tp.topic,
+        partition=tp.partition,
+        offset=record.offset,
+        timestamp=record.timestamp,
+        worker=worker_id,
+        key=record.key,
+        value=record.value,
+        original_headers=tuple(record.headers),
+    )
+
+
+def outgoing_of(letter: DeadLetter, bytes_max: int) -> Outgoing:
+    """The record of a dead letter, without its largest parts where it would have more than `bytes_max`."""
+    fitted = letter.fitted(bytes_max)
+    return fitted.key, fitted.value, list(fitted.headers())
+
+
+def refusal_of(record: Record, error: ModelServingError, limits: Limits) -> ModelServingError:
+    """The error that a refused record is answered with: `too_large` where its dead letter could not keep it whole."""
+    try:
+        check_keepable(record.key, record.value, record.headers, limits)
+    except TooLargeError as too_large:
+        return too_large
+    return error
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetters:
+    """The dead letters of one tenant."""
+
+    topic: str
+    worker_id: str
+    outlets: Outlets
+
+    def add(self, effects: Effects, record: Record, tp: TopicPartition, error: ModelServingError) -> None:
+        """Has `record`, which was refused, copied to the same partition number of the topic."""
+        letter = dead_letter_of(record, tp, error, self.worker_id)
+        outgoing = outgoing_of(letter, self.outlets.bytes_max(self.topic))
+        effects.tally.dead_letters += 1
+        effects.tally.bytes_out += len(outgoing[1] or b"")
+        effects.add(self.topic, tp.partition, outgoing)

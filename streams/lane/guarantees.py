@@ -1,0 +1,424 @@
+"""The processing guarantees: how outputs, state changes and the next offset of a partition are committed together.
+
+A lane turns taken records into `Effects`; what happens to them is one `Guarantee`. `AtLeastOnce` produces them through
+one idempotent producer and commits an offset once everything before it is acknowledged. `ExactlyOnce` has a
+transactional producer for each partition, and makes outputs and offset one transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import starmap
+from typing import Protocol, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import CommitFailedError, KafkaError
+from aiokafka.structs import OffsetAndMetadata, RecordMetadata
+
+from inferd.streams.kafka.destinations import (
+    EVERYTHING,
+    Outlets,
+    named,
+    naming,
+)
+from inferd.streams.kafka.producer import (
+    close_producer,
+    open_producer,
+    produce,
+    produce_changes,
+    producer_options,
+)
+from inferd.streams.kafka.start_offsets import commit_note
+from inferd.streams.kafka.transactions import (
+    Ending,
+    failure_of,
+    last_endings,
+    repeat_ending,
+)
+from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.partition import Flight, Partition
+from inferd.streams.settings import StreamSettings
+from inferd.streams.state.tables import TablePartition
+from inferd.streams.tasks.callbacks import Crashed, when_done
+from inferd.streams.tasks.cancel_all import all_of
+from inferd.streams.telemetry.measure import LaneMeasures
+
+log = structlog.get_logger(__name__)
+
+COMMIT_TIMEOUT_S = 5.0
+TRANSACTION_RETRY_MS = 5
+PUBLISH_ERRORS = (KafkaError, OSError, TimeoutError, asyncio.TimeoutError)
+"""What a broker that cannot be reached, or refuses, raises. All of it means: rewind and publish again."""
+
+T = TypeVar("T")
+Outputs = Mapping[TopicPartition, Collection[TopicPartition]]
+"""Partitions that are taken over, each with those that what follows from its records may go to."""
+Landed = Callable[[Partition, Flight], None]
+Failed = Callable[[Partition, BaseException], None]
+
+
+class Guarantee(Protocol):
+    """What a lane asks of its processing guarantee."""
+
+    async def fence(self, outputs: Outputs) -> None:
+        """Before positions are read: from here on no earlier owner can make anything take effect."""
+
+    async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
+        """Sets effects on their way; returns once more of the same partition may follow. Raises `PUBLISH_ERRORS`."""
+
+    async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
+        """Makes what is acknowledged durable as the group's offsets, never more; a refusal raises nothing."""
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait after a failure before partitions that are still ours are fenced back."""
+
+    def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
+        """Where a partition that was ours goes on after a failure, given what we were told was acknowledged."""
+
+    async def release(self, tps: Collection[TopicPartition]) -> None:
+        """Partitions went elsewhere: lets go of what served them alone."""
+
+    async def close(self) -> None:
+        """After a failure, or at the end: lets go of all producers; the next `fence` opens new ones."""
+
+
+class AtLeastOnce:
+    """Outputs first, offsets after: a crash in between repeats results, byte for byte, and loses none."""
+
+    pause_s = 0.0
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        measures: LaneMeasures,
+        landed: Landed,
+        failed: Failed,
+        crashed: Crashed,
+        outlets: Outlets = EVERYTHING,
+    ) -> None:
+        """`crashed` is called with what a callback of an acknowledgement raised; `outlets` says what topics accept."""
+        self._options = producer_options(settings)
+        self._start_timeout_s = settings.group.request_timeout_s
+        self._measures = measures
+        self._landed = landed
+        self._failed = failed
+        self._crashed = crashed
+        self._bytes_max = outlets.bytes_max
+        self._producer: AIOKafkaProducer | None = None
+        self._committing = asyncio.Lock()
+
+    async def fence(self, outputs: Outputs) -> None:
+        """Results may repeat, so there is nobody to fence; the producer is all that is needed."""
+        if self._producer is None:
+            self._producer = await open_producer(self._options, self._start_timeout_s)
+
+    async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
+        producer = self._producer
+        if producer is None:
+            raise ConnectionError("there is no producer")
+        flight = Flight(effects, effects.n_bytes)
+        partition.depart(flight)
+        replies = [place for place in effects.by_topic if place[0] in effects.replies]
+        # A refused reply is answered on results instead: nothing that follows may be there before that answer.
+        if sent := await self._send(producer, partition, flight, replies, timestamp_ms):
+            await _all_acknowledged(sent)
+        others = [place for place in effects.by_topic if place not in replies]
+        await self._send(producer, partition, flight, others, timestamp_ms)
+        effects.by_topic.clear()  # the producer has its own copy
+        for table, changes in effects.changes.items():
+            bytes_max = self._bytes_max(table.topic)
+            for future, count in await produce_changes(producer, table, changes, timestamp_ms, bytes_max):
+                flight.unacknowledged += 1
+                when_done(future, partial(self._written, partition, flight, table, count), self._crashed)
+        flight.published = True
+        self._land(partition)
+
+    async def _send(
+        self,
+        producer: AIOKafkaProducer,
+        partition: Partition,
+        flight: Flight,
+        places: Collection[tuple[str, int]],
+        timestamp_ms: int,
+    ) -> list[asyncio.Future[RecordMetadata]]:
+        """Hands the records for `places` to the producer; a future a batch."""
+        futures = []
+        for topic, number in places:
+            acknowledged = partial(self._acknowledged, partition, flight, topic)
+            records = flight.effects.by_topic[topic, number]
+            with naming(topic):
+                sent = await produce(producer, topic, number, records, timestamp_ms, self._bytes_max(topic))
+            for future in sent:
+                flight.unacknowledged += 1
+                when_done(future, acknowledged, self._crashed)
+            futures += sent
+        return futures
+
+    def _written(
+        self,
+        partition: Partition,
+        flight: Flight,
+        table: TablePartition,
+        count: int,
+        future: asyncio.Future[RecordMetadata],
+    ) -> None:
+        if not future.cancelled() and future.exception() is None:
+            flight.written[table] = max(future.result().offset + count - 1, flight.written.get(table, -1))
+        self._acknowledged(partition, flight, table.topic, future)
+
+    def _acknowledged(
+        self, partition: Partition, flight: Flight, topic: str, future: asyncio.Future[RecordMetadata]
+    ) -> None:
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if error is not None:
+            if partition.owns(flight):
+                self._failed(partition, named(topic, error))
+            return
+        flight.unacknowledged -= 1
+        self._land(partition)
+
+    def _land(self, partition: Partition) -> None:
+        partition.land(partial(self._landed, partition))
+
+    async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
+        """One commit at a time; whatever it fails of means that the next owner repeats a little."""
+        async with self._committing:
+            offsets = {p: p.acked for p in partitions if p.acked > p.committed}
+            if not offsets:
+                return
+            try:
+                # `wait_for` swallows a cancellation that comes as its inner task ends (Python 3.11).
+                async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                    await consumer.commit(_kafka_offsets(offsets))
+            except PUBLISH_ERRORS as error:
+                self._measures.commit_failures += 1
+                log.warning("commit_failed", reason=_reason(error))
+                return
+            self._measures.commits += 1
+            for partition, offset in offsets.items():
+                partition.committed = offset
+
+    def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
+        """What is acknowledged need not be repeated, committed or not."""
+        return max(committed, acked)
+
+    async def release(self, tps: Collection[TopicPartition]) -> None:
+        """The producer serves whatever partitions there are."""
+
+    async def close(self) -> None:
+        """A producer whose batch failed may refuse every later one: it is not used again."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await close_producer(producer)
+
+
+@dataclass(slots=True)
+class _Transactions:
+    """A transactional producer: one transaction at a time."""
+
+    producer: AIOKafkaProducer
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class ExactlyOnce:
+    """Outputs and the next offset in one transaction: a reader of committed records sees each result once.
+
+    Each partition has a producer with a transactional id of its own; partitions of the same `unit` share one, and take
+    turns. Opening it fences whoever had it before and ends what that one had begun, so positions that are read
+    afterwards are final. What a broker has left open of the last transaction ends as that one did, before anything new
+    is written.
+    """
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        measures: LaneMeasures,
+        landed: Landed,
+        unit_of: Callable[[TopicPartition], str] = lambda tp: f"{tp.topic}-{tp.partition}",
+        outlets: Outlets = EVERYTHING,
+    ) -> None:
+        self._options = producer_options(settings)
+        self._group_id = settings.group.group_id
+        self._start_timeout_s = settings.group.request_timeout_s
+        self._transaction_timeout_ms = int(settings.transaction_timeout_s * 1000)
+        self._measures = measures
+        self._landed = landed
+        self._unit_of = unit_of
+        self._bytes_max = outlets.bytes_max
+        self._connection = settings.connection
+        self._producers: dict[str, _Transactions] = {}
+        self._unrepeated: dict[str, Ending] = {}
+        """By transactional id, endings that the broker has forgotten with the fence, and that are not repeated yet."""
+        # Two heartbeats show whether we are still a member: if not, whoever fenced us is right.
+        self.pause_s = 2 * settings.group.heartbeat_interval_s
+
+    async def fence(self, outputs: Outputs) -> None:
+        """One new producer a unit; older ones are let go."""
+        await self.close()
+        units: dict[str, set[TopicPartition]] = {}
+        for tp, written in outputs.items():
+            units.setdefault(self._unit_of(tp), set()).update(written)
+        ids = [self._transactional_id(unit) for unit in units]
+        self._unrepeated |= await last_endings(self._connection, ids, self._start_timeout_s)
+        await all_of(starmap(self._open, units.items()))
+
+    def _transactional_id(self, unit: str) -> str:
+        return f"{self._group_id}-{unit}"
+
+    async def _open(self, unit: str, outputs: Collection[TopicPartition]) -> None:
+        transactional_id = self._transactional_id(unit)
+        producer = await open_producer(
+            self._options,
+            self._start_timeout_s,
+            transactional_id=transactional_id,
+            transaction_timeout_ms=self._transaction_timeout_ms,
+            # Kafka 4 refuses the first batch after a transaction marker for some milliseconds; 100 ms would be felt.
+            retry_backoff_ms=TRANSACTION_RETRY_MS,
+        )
+        self._producers[unit] = _Transactions(producer)
+        if (ending := self._unrepeated.get(transactional_id)) is not None:
+            async with asyncio.timeout(self._start_timeout_s):
+                await repeat_ending(producer, ending, self._group_id, outputs)
+            del self._unrepeated[transactional_id]
+
+    async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
+        """Returns when the transaction is committed.
+
+        One that fails is left as it is: the fence that follows ends it, at the latest the broker's time-out.
+        """
+        transactions = self._producers.get(self._unit_of(partition.tp))
+        if transactions is None:
+            raise ConnectionError("there is no producer")
+        flight = Flight(effects, effects.n_bytes)
+        partition.depart(flight)
+        async with transactions.turn:
+            with failure_of(transactions.producer):
+                await self._publish(transactions.producer, partition, flight, timestamp_ms)
+        flight.published = True
+        partition.committed = effects.next_offset
+        partition.land(partial(self._landed, partition))
+
+    async def _publish(
+        self, producer: AIOKafkaProducer, partition: Partition, flight: Flight, timestamp_ms: int
+    ) -> None:
+        """One transaction."""
+        effects = flight.effects
+        await producer.begin_transaction()
+        sent: list[tuple[str, asyncio.Future[RecordMetadata]]] = []
+        for (topic, number), records in effects.by_topic.items():
+            with naming(topic):
+                futures = await produce(producer, topic, number, records, timestamp_ms, self._bytes_max(topic))
+            sent += [(topic, future) for future in futures]
+        effects.by_topic.clear()
+        written = [
+            (table, future, count)
+            for table, changes in effects.changes.items()
+            for future, count in await produce_changes(
+                producer, table, changes, timestamp_ms, self._bytes_max(table.topic)
+            )
+        ]
+        offset = {partition.tp: OffsetAndMetadata(effects.next_offset, commit_note(partition.topic_id))}
+        await producer.send_offsets_to_transaction(offset, self._group_id)
+        # A batch that expires does not fail the commit: each one has to be asked.
+        await asyncio.gather(*starmap(_acknowledgement, sent))
+        for table, future, count in written:
+            flight.written[table] = (await future).offset + count - 1
+        await producer.commit_transaction()
+        self._measures.commits += 1
+
+    async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
+        """Nothing to do: the transactions have committed the offsets."""
+
+    def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
+        """Where the broker says: results and offset share their fate, whatever it told us of a transaction before.
+
+        Kafka 4.4, while it stops, may report a transaction as committed and leave its markers out: what became of it is
+        known after the fence.
+        """
+        return committed
+
+    async def release(self, tps: Collection[TopicPartition]) -> None:
+        """Closes the producers of `tps`, whatever they were about."""
+        await self._close({self._unit_of(tp) for tp in tps})
+
+    async def close(self) -> None:
+        """Closes every producer."""
+        await self._close({*self._producers})
+
+    async def _close(self, units: Collection[str]) -> None:
+        producers = [self._producers.pop(unit).producer for unit in units if unit in self._producers]
+        await asyncio.gather(*map(close_producer, producers))
+
+
+class ByTopic:
+    """Some topics under another guarantee than the others."""
+
+    def __init__(self, usual: Guarantee, other: Guarantee, topics: Collection[str]) -> None:
+        """`other` is for `topics`."""
+        self._both = (usual, other)
+        self._topics = frozenset(topics)
+
+    @property
+    def pause_s(self) -> float:
+        return max(guarantee.pause_s for guarantee in self._both)
+
+    async def fence(self, outputs: Outputs) -> None:
+        parts = self._split(outputs, lambda tp: tp.topic)
+        # Not one is left running when another fails, or the caller is cancelled.
+        await all_of(guarantee.fence({tp: outputs[tp] for tp in part}) for guarantee, part in parts)
+
+    async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
+        await self._both[partition.tp.topic in self._topics].publish(partition, effects, timestamp_ms)
+
+    async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
+        for guarantee, part in self._split(partitions, lambda partition: partition.tp.topic):
+            await guarantee.commit(consumer, part)
+
+    def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
+        return self._both[tp.topic in self._topics].start(tp, committed, acked)
+
+    async def release(self, tps: Collection[TopicPartition]) -> None:
+        for guarantee, part in self._split(tps, lambda tp: tp.topic):
+            await guarantee.release(part)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(guarantee.close() for guarantee in self._both))
+
+    def _split(self, owned: Collection[T], topic_of: Callable[[T], str]) -> list[tuple[Guarantee, list[T]]]:
+        others = [each for each in owned if topic_of(each) in self._topics]
+        usual = [each for each in owned if topic_of(each) not in self._topics]
+        return [(guarantee, part) for guarantee, part in zip(self._both, (usual, others), strict=True) if part]
+
+
+async def _acknowledgement(topic: str, future: asyncio.Future[RecordMetadata]) -> None:
+    """Waits for the acknowledgement of a batch; `RefusedError` where the topic refuses it."""
+    with naming(topic):
+        await future
+
+
+async def _all_acknowledged(futures: Collection[asyncio.Future[RecordMetadata]]) -> None:
+    """Waits for all; raises what one of them failed with. A cancelled wait leaves them as they are."""
+    done, _ = await asyncio.wait(futures)
+    for future in done:
+        future.result()
+
+
+def _reason(error: BaseException) -> str:
+    """Why a commit failed, in a line: what aiokafka says of a rebalance takes ten."""
+    if isinstance(error, CommitFailedError):
+        return "the group has rebalanced, or has dropped this worker: the next owner of the partition repeats a little"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {COMMIT_TIMEOUT_S:g} s"
+    return f"{type(error).__name__}: {error}"[:300]
+
+
+def _kafka_offsets(offsets: dict[Partition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
+    return {
+        partition.tp: OffsetAndMetadata(offset, commit_note(partition.topic_id))
+        for partition, offset in offsets.items()
+    }

@@ -1,0 +1,64 @@
+"""What follows from a taken range of records: outputs, and the offset that is committed with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from inferd.streams.telemetry.counters import JobCounters, Tally
+
+if TYPE_CHECKING:
+    from inferd.streams.inference.micro_batch import Record
+    from inferd.streams.state.tables import Change, TablePartition
+    from inferd.streams.telemetry.tracing import OpenSpans
+
+Outgoing = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
+"""Key, value and headers of a record that is to be produced; aiokafka takes headers as a list alone."""
+
+OUTGOING_OVERHEAD_BYTES = 64
+WAIT_MS_MAX = 3_600_000
+"""The longest time that a record is said to have waited."""
+
+
+def timestamps_of(records: Sequence[Record], now_ms: int) -> list[int]:
+    """Unix milliseconds of records; one that its producer left without has waited no time that we know of.
+
+    None is further back than `WAIT_MS_MAX`: a producer may write any time into a record.
+    """
+    earliest = now_ms - WAIT_MS_MAX
+    return [max(record.timestamp, earliest) if record.timestamp > 0 else now_ms for record in records]
+
+
+@dataclass(slots=True)
+class Effects:
+    """All that follows from a taken range of records of one partition; committed together with `next_offset`."""
+
+    next_offset: int
+    records: int
+    timestamps: Sequence[int]
+    """Unix milliseconds of the records."""
+    tally: Tally = field(default_factory=Tally)
+    by_topic: dict[tuple[str, int], list[Outgoing]] = field(default_factory=dict)
+    """(topic, partition) -> what is to be produced there, in order: results, replies, dead letters, chunks."""
+    published_at: float = 0.0
+    """When it was handed to the producer, on the clock that measures durations, in seconds."""
+    replies: set[str] = field(default_factory=set)
+    """The users' own topics among those of `by_topic`."""
+    after_commit: bool = False
+    """To be published only once everything before it is committed."""
+    spans: OpenSpans | None = None
+    """Of the requests that are traced."""
+    jobs: JobCounters | None = None
+    """What it adds to the counters of jobs."""
+    changes: dict[TablePartition, list[Change]] = field(default_factory=dict)
+    """What is to be written to tables, in order."""
+
+    def add(self, topic: str, partition: int, outgoing: Outgoing) -> None:
+        self.by_topic.setdefault((topic, partition), []).append(outgoing)
+
+    @property
+    def n_bytes(self) -> int:
+        """What it holds in memory until it is acknowledged, about."""
+        outgoing = sum(map(len, self.by_topic.values())) + sum(map(len, self.changes.values()))
+        return self.tally.bytes_out + OUTGOING_OVERHEAD_BYTES * outgoing

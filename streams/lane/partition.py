@@ -1,0 +1,252 @@
+"""One owned partition of a lane topic: what has been fetched, taken, published, acknowledged and committed.
+
+Pure bookkeeping over offsets, without I/O: `next_fetch >= next_take >= departed >= acked >= committed` holds always.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from aiokafka import TopicPartition
+
+from inferd.streams.group.consumer import Records
+from inferd.streams.inference.micro_batch import Record
+from inferd.streams.lane.output_batch import Effects
+from inferd.streams.state.tables import TablePartition
+
+NO_IDS: Mapping[str, str] = MappingProxyType({})
+RECORD_OVERHEAD_BYTES = 200
+"""What a fetched record costs in memory beside its key, value and headers."""
+HEADER_OVERHEAD_BYTES = 100
+"""What each header costs beside its name and value."""
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A taken range of records whose effects are on their way to the broker."""
+
+    effects: Effects
+    n_bytes: int
+    """What it holds in memory."""
+    unacknowledged: int = 0
+    """Produced batches that the broker has not acknowledged yet."""
+    published: bool = False
+    """Whether all its batches have been handed to the producer."""
+    written: dict[TablePartition, int] = field(default_factory=dict)
+    """Last offset in the changelog of each table partition that it changes."""
+
+    @property
+    def done(self) -> bool:
+        """Whether everything that follows from the range is acknowledged."""
+        return self.published and self.unacknowledged == 0
+
+
+class Partition:
+    """What a lane knows of one partition that it owns."""
+
+    def __init__(self, tp: TopicPartition, generation: int, start: int, topic_ids: Mapping[str, str] = NO_IDS) -> None:
+        """`topic_ids`: of its topic and of those that it writes to, when it was taken over."""
+        self.tp = tp
+        self.topic_ids = topic_ids
+        self.generation = generation
+        self.closed = False
+        self.next_fetch = self.next_take = self.departed = self.acked = self.committed = start
+        self.rewinds = 0
+        """Grows with every rewind: what was taken before one must not be published after it."""
+        self.queued = self.queued_bytes = 0
+        self.taken = 0
+        """Records taken that have neither departed nor been put aside."""
+        self.in_flight = self.in_flight_bytes = 0
+        self.suspect = True
+        """The next fetch may lack records: it is the first one, or an earlier one was cut short."""
+        self._gap_at: int | None = None
+        self._fetched_again = False
+        """Whether a suspect fetch that brought nothing was made again."""
+        self._queue: deque[tuple[Records, int]] = deque()
+        self._flights: deque[Flight] = deque()
+
+    def offer(self, records: Records) -> int | None:
+        """Queues what is new of a fetched batch.
+
+        Records below the expected offset were seen before and are dropped. A gap in a suspect fetch is not taken:
+        the offset to seek back to is returned. Any other gap, and the same gap once more after such a seek, is real
+        (transaction markers, compaction, retention).
+        """
+        records = self._unseen(records)
+        if not records:
+            return None
+        first = records[0].offset
+        if self.suspect and first > self.next_fetch and first != self._gap_at:
+            self._gap_at = first
+            return self.next_fetch
+        self._trust()
+        self.next_fetch = records[-1].offset + 1
+        size = bytes_of(records)
+        self._queue.append((records, size))
+        self.queued += len(records)
+        self.queued_bytes += size
+        return None
+
+    def doubt(self) -> None:
+        """A fetch was cut short: what it had brought may be missing from the next one."""
+        self.suspect, self._gap_at, self._fetched_again = True, None, False
+
+    def _trust(self) -> None:
+        self.suspect, self._gap_at, self._fetched_again = False, None, False
+
+    def pass_by(self, position: int) -> int | None:
+        """Moves on to `position`, where the fetcher stands, though it brought nothing: what lies between is no record.
+
+        It is transaction markers, records of aborted transactions, or what compaction took. Nothing may be pending.
+        After a suspect fetch, records may have been lost: the offset to seek back to is returned, once.
+        """
+        if position <= self.next_fetch:
+            return None
+        if self.suspect and not self._fetched_again:
+            self._fetched_again = True
+            return self.next_fetch
+        self._trust()
+        self.next_fetch = self.next_take = position
+        return None
+
+    def take(self, rows_max: int, bytes_max: int) -> Records:
+        """The oldest queued records, at most so many and so many bytes, but at least one where any is queued."""
+        taken: list[Records] = []
+        while self._queue and rows_max > 0 and bytes_max > 0:
+            records, size = self._queue.popleft()
+            if len(records) > rows_max or size > bytes_max:
+                records, size = self._split(records, rows_max, bytes_max, at_least=not taken)
+                if not records:
+                    break
+            taken.append(records)
+            rows_max -= len(records)
+            bytes_max -= size
+            self.queued -= len(records)
+            self.taken += len(records)
+            self.queued_bytes -= size
+            self.next_take = records[-1].offset + 1
+        return taken[0] if len(taken) == 1 else [record for records in taken for record in records]
+
+    def _split(self, records: Records, rows_max: int, bytes_max: int, *, at_least: bool) -> tuple[Records, int]:
+        """The first of `records` that fit, and their bytes; the others go back to the head of the queue."""
+        n = size = 0
+        for record in records[:rows_max]:
+            record_bytes = bytes_of((record,))
+            if size + record_bytes > bytes_max and not (at_least and n == 0):
+                break
+            n += 1
+            size += record_bytes
+        if rest := records[n:]:
+            self._queue.appendleft((rest, bytes_of(rest)))
+        return records[:n], size
+
+    def put_back(self, records: Records) -> None:
+        """Queues the last records that were taken again, to be taken later."""
+        size = bytes_of(records)
+        self._queue.appendleft((records, size))
+        self.queued += len(records)
+        self.queued_bytes += size
+        self.taken -= len(records)
+        self.next_take = records[0].offset
+
+    def depart(self, flight: Flight) -> None:
+        """Notes that the effects of a taken range are about to be published; flights depart in order."""
+        self._flights.append(flight)
+        self.departed = flight.effects.next_offset
+        self.taken -= flight.effects.records
+        self.in_flight += flight.effects.records
+        self.in_flight_bytes += flight.n_bytes
+
+    def land(self, landed: Callable[[Flight], None]) -> None:
+        """Called after an acknowledgement; calls `landed` for each flight that is done, in order.
+
+        Only a contiguous range of finished flights moves `acked`: a later one that is done first has to wait. Where
+        `landed` raises, `acked` stays before that flight, so its offset is never committed.
+        """
+        while self._flights and self._flights[0].done:
+            first = self._flights[0]
+            landed(first)
+            self._flights.popleft()
+            self.acked = first.effects.next_offset
+            self.in_flight -= first.effects.records
+            self.in_flight_bytes -= first.n_bytes
+
+    def in_the_air(self) -> list[Effects]:
+        """Effects that have departed and not landed."""
+        return [flight.effects for flight in self._flights]
+
+    def late_replies(self, seconds: float) -> set[str]:
+        """Users' own topics that something was sent to so long ago, and is not acknowledged."""
+        before = time.perf_counter() - seconds
+        return {topic for each in self.in_the_air() if each.published_at <= before for topic in each.replies}
+
+    def rewind(self) -> int:
+        """Forgets all that is not acknowledged, to fetch it again from `acked` on; gives the number of records."""
+        forgotten = self.pending
+        self._drop_queue()
+        self._flights.clear()
+        self.taken = self.in_flight = self.in_flight_bytes = 0
+        self.next_fetch = self.next_take = self.departed = self.acked
+        self.doubt()
+        self.rewinds += 1
+        return forgotten
+
+    def close(self) -> int:
+        """Takes nothing more in, and drops what waits; what is in flight may still land. Gives the number dropped."""
+        self.closed = True
+        return self._drop_queue()
+
+    @property
+    def topic_id(self) -> str:
+        """Of the log that its offsets belong to; empty if the broker tells none."""
+        return self.topic_ids.get(self.tp.topic, "")
+
+    @property
+    def pending(self) -> int:
+        """Records fetched and neither acknowledged nor forgotten."""
+        return self.queued + self.taken + self.in_flight
+
+    @property
+    def flying(self) -> bool:
+        """Whether anything is on its way to the broker, be it what no record asked for."""
+        return bool(self._flights)
+
+    def owns(self, flight: Flight) -> bool:
+        """Whether a flight is still on its way; a rewind forgets those of before."""
+        return flight in self._flights
+
+    def _drop_queue(self) -> int:
+        dropped = self.queued
+        self._queue.clear()
+        self.queued = self.queued_bytes = 0
+        return dropped
+
+    def _unseen(self, records: Records) -> Records:
+        n = 0
+        while n < len(records) and records[n].offset < self.next_fetch:
+            n += 1
+        return records[n:] if n else records
+
+
+def by_topic(tps: Iterable[TopicPartition]) -> dict[str, list[int]]:
+    """Numbers of partitions by topic, as logs name them."""
+    named: dict[str, list[int]] = {}
+    for tp in sorted(tps):
+        named.setdefault(tp.topic, []).append(tp.partition)
+    return named
+
+
+def bytes_of(records: Records) -> int:
+    """What fetched records hold in memory, about."""
+    payload = sum([len(record.value or b"") + len(record.key or b"") for record in records])
+    headers = sum([_header_bytes(record) for record in records if record.headers])
+    return payload + headers + RECORD_OVERHEAD_BYTES * len(records)
+
+
+def _header_bytes(record: Record) -> int:
+    size = sum([len(name) + len(value or b"") for name, value in record.headers])
+    return size + HEADER_OVERHEAD_BYTES * len(record.headers)

@@ -1,0 +1,231 @@
+"""Deploying is producing a record: every worker reads `models` and `model-artifacts` in full, and follows them after.
+
+A version serves once its artifact is whole, its digest right, and it has been loaded and run in a disposable
+subprocess; until then, and where that fails, what served before goes on serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+import structlog
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+
+from inferd.schemas.codec import check_manifest_key, decode_alias, decode_manifest
+from inferd.schemas.errors import InferenceError, InternalError, ServerError
+from inferd.schemas.headers import parse_headers
+from inferd.schemas.models.model import AliasKey, parse_artifact_key, parse_model_key
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.connection.clients import client_options
+from inferd.streams.inference.catalog import ModelCatalog
+from inferd.streams.models.artifact_store import ArtifactStore
+from inferd.streams.models.loader import Rollout
+from inferd.streams.models.reader import ModelReader
+from inferd.streams.models.rejections import ModelRecord, Refused
+from inferd.streams.settings import StreamSettings
+from inferd.streams.tasks.callbacks import when_done
+from inferd.streams.tasks.cancel_all import cancelled
+
+log = structlog.get_logger(__name__)
+
+PING_TIMEOUT_S = 5.0
+RETRY_S = 1.0
+
+
+class Deploys:
+    """Follows the model records of all tenants and keeps their catalogs."""
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        refused: Refused,
+        crashed: Callable[[BaseException], None] = lambda error: None,
+        loaded: Callable[[float], None] = lambda _seconds: None,
+        denied: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`refused` is called with each record that is none, or names a model that does not pass; `crashed` with what
+        ended the following and nobody expected; `loaded` with the seconds that the trial and loading of a version
+        took; `denied` where the broker refuses a fetch for want of a right."""
+        self.catalogs = {tenant: ModelCatalog() for tenant in settings.tenants}
+        self.reachable_at: float | None = None
+        """When the broker last answered, on the monotonic clock."""
+        self._settings = settings
+        self._refused = refused
+        self._crashed = crashed
+        self._denied = denied
+        self._wanted = frozenset(settings.tenants)
+        self.loaded: frozenset[str] = frozenset()
+        """Tenants whose records were read to their end, and whose models were loaded."""
+        self._topics = {tenant: TenantTopics(settings.namespace, tenant) for tenant in settings.tenants}
+        self._stores = {
+            t: ArtifactStore(settings.data_dir / "artifacts" / t, settings.limits) for t in settings.tenants
+        }
+        self._rollout = Rollout(settings, self.catalogs, self._stores, refused, loaded)
+        self._disk_fault: str | None = None
+        self._consumer: AIOKafkaConsumer | None = None
+        self._reader: ModelReader | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def fault(self) -> str | None:
+        """What deploys wait for that is no model's fault, in words; None while all is well."""
+        return self._disk_fault or self._rollout.fault
+
+    def follow(self, tenants: frozenset[str]) -> None:
+        """Reads the records of these tenants, and of no others, from now on."""
+        self._wanted = tenants
+
+    async def start(self) -> None:
+        """Reads everything up to now, tries and loads what is complete; then goes on in the background.
+
+        Raises `KafkaError` or `TimeoutError` where the broker does not answer, `ServerError` where the data directory
+        does not serve.
+        """
+        for store in self._stores.values():
+            await self._rollout.in_thread(store.open)
+        consumer = self._consumer = AIOKafkaConsumer(
+            **client_options(self._settings.connection),
+            client_id=f"inferd-{self._settings.worker_id}-models",
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        await consumer.start()
+        reader = self._reader = ModelReader(consumer, self._topics)
+        await reader.choose(self._wanted)
+        while await reader.read_to_end() != self._wanted:
+            for record in await reader.fetch():
+                self._apply(record)
+        await self._rollout.advance()
+        self.loaded = self._wanted
+        self._tasks = [self._start(self._read(reader)), self._start(self._rollout.run())]
+
+    async def stop(self) -> None:
+        """Ends the following; a trial that is running is left to its own time limit."""
+        await cancelled(self._tasks)
+        self._rollout.close()
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    def read_again(self, topic: str) -> None:
+        """Reads a topic of models from its beginning: it was created again. What serves goes on serving."""
+        if self._reader is not None:
+            self._reader.read_again(topic)
+
+    async def ping(self) -> bool:
+        """Whether the broker answers a question of this connection in time."""
+        if self._reader is None:
+            return False
+        try:
+            async with asyncio.timeout(PING_TIMEOUT_S):
+                await self._reader.ask()
+        except (KafkaError, OSError):
+            return False
+        self.reachable_at = time.monotonic()
+        return True
+
+    async def _read(self, reader: ModelReader) -> None:
+        while True:
+            try:
+                await reader.choose(self._wanted)
+                fetched = await reader.fetch()
+                for record in fetched:
+                    await self._apply_at_last(record)
+                await self._load(await reader.read_to_end(), new=bool(fetched))
+            except (KafkaError, OSError) as error:
+                log.warning("models_unreadable", error=type(error).__name__, detail=str(error)[:200])
+                self._denied()
+                await asyncio.sleep(RETRY_S)
+
+    async def _load(self, read: frozenset[str], *, new: bool) -> None:
+        """Has new records looked at; those of a tenant that was just read for the first time, before it is served."""
+        if new:
+            self._rollout.nudge()
+        if not read <= self.loaded:
+            try:
+                await self._rollout.advance()
+            except ServerError:
+                self._rollout.nudge()  # it says what it waits for, and tries again
+            else:
+                self.loaded |= read
+
+    async def _apply_at_last(self, record: ModelRecord) -> None:
+        """Applies a record, as often as it takes: one that is passed over would be missing until the next start."""
+        while True:
+            try:
+                self._apply(record)
+            except ServerError as error:
+                if self._disk_fault is None:
+                    log.warning("model_record_kept_waiting", topic=record.topic, reason=error.message)
+                self._disk_fault = error.message
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._disk_fault = None
+                return
+
+    def _apply(self, record: ModelRecord) -> None:
+        """Raises `ServerError` where this machine cannot keep what the record brings; nothing for the record's sake."""
+        try:
+            if record.topic.endswith("model-artifacts"):
+                self._apply_part(_tenant(record), record)
+            else:
+                self._apply_model(_tenant(record), record)
+        except InferenceError as error:
+            self._refuse(record, error)
+        except ServerError:
+            raise
+        except Exception as fault:  # whatever a record holds, it must not end the following
+            log.exception("model_record_fault", topic=record.topic, offset=record.offset)
+            self._refuse(record, InternalError(f"{type(fault).__name__} while it was read"))
+
+    def _refuse(self, record: ModelRecord, error: InferenceError) -> None:
+        log.error(
+            "model_record_refused", tenant=_tenant(record), topic=record.topic, offset=record.offset, code=error.code,
+            reason=error.message,
+        )  # fmt: skip
+        self._refused(record, error)
+
+    def _apply_part(self, tenant: str, record: ModelRecord) -> None:
+        key = parse_artifact_key(record.key)
+        if record.value is None:
+            self._stores[tenant].remove(key.sha256)
+        else:
+            self._stores[tenant].put(key, record.value)
+
+    def _apply_model(self, tenant: str, record: ModelRecord) -> None:
+        key = parse_model_key(record.key)
+        limits = self._settings.limits
+        encoding = parse_headers(record.headers, limits).encoding
+        if isinstance(key, AliasKey):
+            alias = None if record.value is None else decode_alias(record.value, limits, encoding)
+            self.catalogs[tenant].put_alias(key.model_id, key.alias, alias)
+            if alias is None:
+                log.info("alias_removed", tenant=tenant, alias=str(key))
+            else:
+                log.info("alias_set", tenant=tenant, alias=str(key), **msgspec.to_builtins(alias))
+        elif record.value is None:
+            self._rollout.withdraw(tenant, key)
+            if self.catalogs[tenant].remove(key.model_id, key.version) is not None:
+                log.info("model_removed", tenant=tenant, model=key.model_id, version=key.version)
+        else:
+            manifest = decode_manifest(record.value, limits, encoding)
+            check_manifest_key(key, manifest)
+            self._rollout.announce(tenant, manifest, record)
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        when_done(task, self._ended, self._crashed)
+        return task
+
+    def _ended(self, task: asyncio.Future[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crashed(error)
+
+
+def _tenant(record: ModelRecord) -> str:
+    return record.topic.split(".")[1]

@@ -1,0 +1,245 @@
+"""An announced version on its way to serving: its artifact is found, tried in a disposable subprocess, and loaded.
+
+Until it is through, and where it fails, what served before goes on serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from inferd.schemas.errors import InferenceError, InternalError, ServerError
+from inferd.schemas.models.model import Manifest, VersionKey
+from inferd.streams.inference.catalog import ModelCatalog, State, Version
+from inferd.streams.inference.loading import load_model
+from inferd.streams.lane.backoff import describe
+from inferd.streams.models.artifact_store import ArtifactStore
+from inferd.streams.models.rejections import ModelRecord, Refused
+from inferd.streams.models.trial.trial import TrialCase, try_models
+from inferd.streams.settings import StreamSettings
+
+log = structlog.get_logger(__name__)
+
+DISK_RETRY_S = 1.0
+TRIAL_RETRY_S = 5.0
+"""How long to wait where it is not a model's fault that it cannot be tried."""
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """A version that has to be found, tried and loaded, and the record that announced it."""
+
+    tenant: str
+    manifest: Manifest
+    record: ModelRecord
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.tenant, self.manifest.model_id, self.manifest.version
+
+
+Found = Path | Exception | int
+"""An artifact: its file, what is wrong with it or with looking for it, or how many bytes of it are here."""
+
+
+class Rollout:
+    """The versions of all tenants that do not serve yet."""
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        catalogs: Mapping[str, ModelCatalog],
+        stores: Mapping[str, ArtifactStore],
+        refused: Refused,
+        loaded: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        """`refused` is called with the record of each version that does not pass; `loaded` is told how long the trial
+        and loading of one took."""
+        self.fault: str | None = None
+        """What it waits for that is no model's fault, in words; None while all is well."""
+        self._limits = settings.limits
+        self._trial = settings.trial.limits(settings.limits)
+        self._predict_threads = settings.predict_threads
+        self._catalogs, self._stores, self._refused, self._loaded = catalogs, stores, refused, loaded
+        self._waiting: dict[tuple[str, str, int], _Waiting] = {}
+        self._changed = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="inferd-models")
+
+    def announce(self, tenant: str, manifest: Manifest, record: ModelRecord) -> None:
+        """Notes a version that is to serve; nothing to do where it is on its way already, or does."""
+        catalog = self._catalogs[tenant]
+        earlier = catalog.version(manifest.model_id, manifest.version)
+        if earlier is not None and earlier.manifest == manifest and earlier.state != "failed":
+            return
+        served = earlier.served if earlier is not None else None
+        catalog.put(Version(manifest, "fetching", "its artifact is looked for", served))
+        waiting = _Waiting(tenant, manifest, record)
+        self._waiting[waiting.key] = waiting
+        log.info(
+            "model_announced", tenant=tenant, model=manifest.model_id, version=manifest.version, digest=manifest.sha256
+        )
+
+    def withdraw(self, tenant: str, key: VersionKey) -> None:
+        """Forgets a version that was to serve."""
+        self._waiting.pop((tenant, key.model_id, key.version), None)
+
+    def nudge(self) -> None:
+        """Says that something has arrived which some version may have waited for."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Advances whenever something has arrived, until cancelled."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self.advance()
+            except ServerError as error:
+                self._hinder(error.message, DISK_RETRY_S)
+
+    def close(self) -> None:
+        """A trial that is running is left to its own time limit."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def advance(self) -> None:
+        """Takes every version as far as it can get now: all whose artifacts are complete are tried together.
+
+        `ServerError` where the disk does not do its part. Where trials cannot be held, they are tried again later; so
+        is whatever fails unexpectedly, and the versions concerned say why they wait.
+        """
+        async with self._turn:
+            await self._advance()
+
+    async def _advance(self) -> None:
+        waiting = sorted(self._waiting.values(), key=lambda version: version.key)
+        complete, faults = [], list[Exception]()
+        for each, found in zip(waiting, await self.in_thread(self._find, waiting), strict=True):
+            if isinstance(found, Path):
+                complete.append((each, found))
+            elif isinstance(found, InferenceError):
+                self._fail(each, found)
+            elif isinstance(found, Exception):
+                faults.append(found)
+                self._wait(each, "fetching", found)
+            else:
+                self._note(each, "fetching", f"{found} of {each.manifest.size} bytes of its artifact are here")
+        if complete := [(each, path) for each, path in complete if self._is_wanted(each)]:
+            await self._try_and_serve(complete)
+        elif not faults:
+            self.fault = None
+        for fault in faults[:1]:
+            self._hinder(_told(fault), TRIAL_RETRY_S)
+
+    async def in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """What `function` gives, run in the one thread in which models and their files are worked on."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    def _find(self, waiting: Sequence[_Waiting]) -> list[Found]:
+        found: list[Found] = []
+        for each in waiting:
+            store, manifest = self._stores[each.tenant], each.manifest
+            try:
+                path = store.complete(manifest.sha256, manifest.size)
+            except ServerError:
+                raise
+            except Exception as error:  # whatever is the matter with one version, it must not hold up others
+                if not isinstance(error, InferenceError):
+                    log.exception("rollout_fault", tenant=each.tenant, model=manifest.model_id)
+                found.append(error)
+            else:
+                found.append(store.have_bytes(manifest.sha256) if path is None else path)
+        return found
+
+    async def _try_and_serve(self, complete: Sequence[tuple[_Waiting, Path]]) -> None:
+        started = time.perf_counter()
+        for waiting, _ in complete:
+            self._note(waiting, "trying", "it is being tried in a subprocess")
+        try:
+            reasons = await self.in_thread(self._try, [TrialCase(path, each.manifest) for each, path in complete])
+        except Exception as error:  # what is the matter with a model itself is a reason, and not raised
+            if not isinstance(error, ServerError | OSError):
+                log.exception("rollout_fault")
+            self._hinder(_told(error), TRIAL_RETRY_S)
+            for waiting, _ in complete:
+                self._wait(waiting, "trying", error)
+            return
+        self.fault = None
+        for (waiting, path), reason in zip(complete, reasons, strict=True):
+            if reason is not None:
+                self._fail(waiting, InternalError(f"the model did not pass its trial: {reason}"))
+            elif self._is_wanted(waiting):
+                await self._serve(waiting, path)
+                self._loaded(time.perf_counter() - started)
+
+    def _try(self, cases: Sequence[TrialCase]) -> list[str | None]:
+        """Why each case did not pass; None where it did."""
+        return [None if verdict.ok else verdict.reason or "" for verdict in try_models(cases, self._trial)]
+
+    async def _serve(self, waiting: _Waiting, path: Path) -> None:
+        manifest = waiting.manifest
+        try:
+            served = await self.in_thread(load_model, path, manifest, self._predict_threads, self._limits)
+        except InferenceError as error:
+            self._fail(waiting, error)
+            return
+        except Exception as fault:
+            log.exception("model_load_fault", tenant=waiting.tenant, model=manifest.model_id, version=manifest.version)
+            self._fail(waiting, InternalError(f"loading failed: {type(fault).__name__}: {fault}"))
+            return
+        if not self._is_wanted(waiting):
+            return
+        del self._waiting[waiting.key]
+        self._catalogs[waiting.tenant].put(Version(manifest, "ready", None, served))
+        log.info(
+            "model_ready", tenant=waiting.tenant, model=manifest.model_id, version=manifest.version,
+            digest=manifest.sha256,
+        )  # fmt: skip
+
+    def _fail(self, waiting: _Waiting, error: InferenceError) -> None:
+        if not self._is_wanted(waiting):
+            return
+        manifest = waiting.manifest
+        version = self._catalogs[waiting.tenant].version(manifest.model_id, manifest.version)
+        served = version.served if version is not None else None
+        still = f"; digest {served.manifest.sha256} serves on" if served is not None else ""
+        self._note(waiting, "failed", error.message + still)
+        del self._waiting[waiting.key]
+        log.error(
+            "model_failed", tenant=waiting.tenant, model=manifest.model_id, version=manifest.version,
+            code=error.code, reason=error.message,
+        )  # fmt: skip
+        self._refused(waiting.record, error)
+
+    def _wait(self, waiting: _Waiting, state: State, error: Exception) -> None:
+        self._note(waiting, state, f"{_told(error)}; it is tried again every {TRIAL_RETRY_S:g} s")
+
+    def _note(self, waiting: _Waiting, state: State, reason: str) -> None:
+        """Shows in the catalog what becomes of a version that is still wanted."""
+        catalog, manifest = self._catalogs[waiting.tenant], waiting.manifest
+        version = catalog.version(manifest.model_id, manifest.version)
+        if self._is_wanted(waiting) and version is not None and (version.state, version.reason) != (state, reason):
+            catalog.set_state(version, state, reason)
+
+    def _is_wanted(self, waiting: _Waiting) -> bool:
+        """Whether the version has been neither replaced nor removed since it was announced."""
+        return self._waiting.get(waiting.key) is waiting
+
+    def _hinder(self, why: str, retry_s: float) -> None:
+        if why != self.fault:
+            log.error("rollout_hindered", reason=why)
+        self.fault = why
+        asyncio.get_running_loop().call_later(retry_s, self._changed.set)
+
+
+def _told(error: Exception) -> str:
+    """Why a version waits: what this machine says of itself, or what nobody expected."""
+    return str(error) if isinstance(error, ServerError | OSError) else describe(error)

@@ -1,0 +1,82 @@
+"""Reads the model records of those tenants whose topics may be read; which those are may change at any time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.models.rejections import ModelRecord
+
+POLL_MS = 1_000
+
+
+class ModelReader:
+    """A consumer of `models` and `model-artifacts` of some tenants, each read from its beginning."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, topics: Mapping[str, TenantTopics]) -> None:
+        """`topics`: of every tenant that may ever be read."""
+        self.tenants: frozenset[str] = frozenset()
+        """Those that are read now."""
+        self._consumer, self._topics = consumer, topics
+        self._positions: dict[TopicPartition, int] = {}
+        self._unread: dict[str, dict[TopicPartition, int]] = {}
+        """By tenant: where its topics ended when it was chosen, as far as that was not reached yet."""
+
+    async def choose(self, tenants: frozenset[str]) -> None:
+        """Reads these tenants from now on: new ones from the beginning, others where they stood."""
+        if tenants == self.tenants:
+            return
+        for tp in self._consumer.assignment():
+            self._positions[tp] = await self._consumer.position(tp)
+        partitions = {tenant: _partitions(self._topics[tenant]) for tenant in sorted(tenants)}
+        tps = [tp for of_tenant in partitions.values() for tp in of_tenant]
+        self._consumer.assign(tps)
+        for tp in tps:
+            self._consumer.seek(tp, self._positions.get(tp, 0))
+        ends = await self._consumer.end_offsets(tps) if tps else {}
+        self._unread = {tenant: {tp: ends[tp] for tp in of_tenant} for tenant, of_tenant in partitions.items()}
+        self.tenants = tenants
+
+    def read_again(self, topic: str) -> None:
+        """Reads a topic from its beginning: it was created again."""
+        tp = TopicPartition(topic, 0)
+        self._positions.pop(tp, None)
+        if tp in self._consumer.assignment():
+            self._consumer.seek(tp, 0)
+
+    async def fetch(self) -> list[ModelRecord]:
+        """What has come since. Parts are before manifests: what one poll brings of both belongs together."""
+        if not self.tenants:  # aiokafka would wait for an assignment, for ever
+            await asyncio.sleep(POLL_MS / 1000)
+            return []
+        fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
+        return list(_in_order(fetched))
+
+    async def read_to_end(self) -> frozenset[str]:
+        """Tenants whose records have been fetched up to where they ended when they were chosen."""
+        for tenant, ends in list(self._unread.items()):
+            left = {tp: end for tp, end in ends.items() if await self._consumer.position(tp) < end}
+            if left:
+                self._unread[tenant] = left
+            else:
+                del self._unread[tenant]
+        return self.tenants - self._unread.keys()
+
+    async def ask(self) -> None:
+        """Returns when the broker has answered. Raises a `KafkaError` otherwise."""
+        if self.tenants:
+            await self._consumer.end_offsets([TopicPartition(self._topics[min(self.tenants)].name("models"), 0)])
+        else:
+            await self._consumer.topics()
+
+
+def _partitions(topics: TenantTopics) -> list[TopicPartition]:
+    return [TopicPartition(topics.name("model-artifacts"), 0), TopicPartition(topics.name("models"), 0)]
+
+
+def _in_order(fetched: Mapping[TopicPartition, list[ModelRecord]]) -> Iterable[ModelRecord]:
+    for tp in sorted(fetched, key=lambda tp: not tp.topic.endswith("model-artifacts")):
+        yield from fetched[tp]

@@ -1,0 +1,97 @@
+"""Model records that were refused, copied to the dead letters by the one worker that speaks for the group."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import BrokerResponseError
+
+from inferd.schemas.errors import InferenceError
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.kafka.producer import (
+    close_producer,
+    open_producer,
+    produce,
+    producer_options,
+)
+from inferd.streams.lane.dead_letters import dead_letter_of, outgoing_of
+from inferd.streams.lane.guarantees import PUBLISH_ERRORS
+from inferd.streams.settings import StreamSettings
+
+log = structlog.get_logger(__name__)
+
+ModelRecord = ConsumerRecord[bytes | None, bytes | None]
+Refused = Callable[[ModelRecord, InferenceError], None]
+WAITING_MAX = 1_000
+RETRY_S = 2.0
+
+
+class Refusals:
+    """Every worker reads the model records and refuses the same ones; only the leader's copies are published.
+
+    A worker that joins reads them all again: what is older than its start was refused before, and is not copied twice.
+    """
+
+    def __init__(self, settings: StreamSettings, leads: Callable[[str], bool]) -> None:
+        """`leads`: whether this worker speaks for the group about a tenant now."""
+        self._settings = settings
+        self._leads = leads
+        self._waiting: deque[tuple[ModelRecord, InferenceError]] = deque()
+        self._arrived = asyncio.Event()
+        self._live = False
+
+    def refuse(self, record: ModelRecord, error: InferenceError) -> None:
+        """Keeps a refused record for publication, where it arrived after the start and this worker leads."""
+        if not (self._live and self._leads(_tenant(record))):
+            return
+        if len(self._waiting) >= WAITING_MAX:
+            log.error("refusal_dropped", topic=record.topic, offset=record.offset, reason="too many wait")
+            return
+        self._waiting.append((record, error))
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Publishes what is refused from now on, until cancelled."""
+        self._live = True
+        while True:
+            await self._arrived.wait()
+            try:
+                await self._publish_all()
+            except PUBLISH_ERRORS as failure:
+                if isinstance(failure, BrokerResponseError) and not failure.retriable:
+                    self._drop_first(failure)
+                    continue
+                log.warning("refusals_unpublished", waiting=len(self._waiting), error=type(failure).__name__)
+                await asyncio.sleep(RETRY_S)
+
+    async def _publish_all(self) -> None:
+        producer = await open_producer(producer_options(self._settings), self._settings.group.request_timeout_s)
+        try:
+            while self._waiting:
+                await self._publish(producer, *self._waiting[0])
+                self._waiting.popleft()
+            self._arrived.clear()
+        finally:
+            await close_producer(producer)
+
+    async def _publish(self, producer: AIOKafkaProducer, record: ModelRecord, error: InferenceError) -> None:
+        letter = dead_letter_of(record, TopicPartition(record.topic, record.partition), error, self._settings.worker_id)
+        topic = TenantTopics(self._settings.namespace, _tenant(record)).name("dead-letters")
+        outgoing = outgoing_of(letter, self._settings.limits.dead_letter_bytes_max)
+        # As a batch: the producer itself sends nothing without key and value, and no more than a megabyte.
+        for future in await produce(producer, topic, record.partition, [outgoing], int(time.time() * 1000)):
+            await future
+
+    def _drop_first(self, failure: BrokerResponseError) -> None:
+        """A record that the broker will never take must not keep those behind it waiting."""
+        record, _ = self._waiting.popleft()
+        log.error("refusal_dropped", topic=record.topic, offset=record.offset, reason=type(failure).__name__)
+
+
+def _tenant(record: ModelRecord) -> str:
+    return record.topic.split(".")[1]

@@ -1,0 +1,1 @@
+"""The disposable process in which a model is tried before it serves."""

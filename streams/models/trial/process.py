@@ -1,0 +1,173 @@
+"""The disposable process of `trial.py`: loads each model of a plan, runs it once, prints a verdict a line.
+
+A first line says that it has started. Its limits hold for each model anew, but for memory: a process that ran out of it
+has ended with `UNFINISHED_STATUS`, and its plan goes on in another one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from inferd.schemas.errors import InvalidValueError, ModelServingError, TooLargeError
+from inferd.schemas.limits import Limits
+from inferd.schemas.models.model import Manifest
+from inferd.schemas.requests.request import (
+    OUTPUTS,
+    InputData,
+    ListRows,
+    NamedRows,
+)
+from inferd.streams.inference.features.matrix import FeatureSchema
+from inferd.streams.inference.formats.lightgbm.library import library
+from inferd.streams.inference.formats.lightgbm.model_file import ModelFile, read_model_file
+from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
+from inferd.streams.inference.manifests import manifest_of, reconcile
+from inferd.streams.inference.postprocess import compile_postprocess
+from inferd.streams.inference.runtime import Matrix
+from inferd.streams.inference.trial_limits import TrialLimits
+from inferd.streams.models.trial.confinement import die_with, give_up_processes_and_network, step_back
+
+UNFINISHED_STATUS = 75
+_OPEN_FILES_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`reason`: why a model failed. `values`: how many values its prediction for one row has."""
+
+    ok: bool
+    reason: str | None = None
+    values: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFile:
+    """One model of a plan."""
+
+    path: str
+    manifest: Manifest | None = None
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a trial process is given, as JSON."""
+
+    parent: int
+    """The process that waits for the verdicts: this one ends with it."""
+    limits: TrialLimits
+    cases: list[CaseFile]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Works off the plan in the file that is named; gives the exit status."""
+    plan = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Plan)
+    die_with(plan.parent)
+    out = _own_stdout()
+    # Before memory is limited: that it does not load is no model's fault.
+    library()
+    step_back()
+    _confine(plan.limits, len(plan.cases))
+    give_up_processes_and_network()
+    os.write(out, b"{}\n")
+    for case in plan.cases:
+        _allow_cpu(plan.limits.cpu_s)
+        verdict, out_of_memory = judge(case, plan.limits)
+        os.write(out, msgspec.json.encode(verdict) + b"\n")
+        if out_of_memory:
+            return UNFINISHED_STATUS
+    return 0
+
+
+def judge(case: CaseFile, limits: TrialLimits) -> tuple[Verdict, bool]:
+    """The verdict on a model, and whether memory ran out over it."""
+    try:
+        return Verdict(True, None, try_model(case, limits.sizes)), False
+    except MemoryError:
+        out_of_memory, reason = True, ""
+    except ModelServingError as error:
+        # What the library catches of its own.
+        out_of_memory, reason = "bad_alloc" in error.message, error.message
+    except OSError as error:
+        out_of_memory, reason = False, f"cannot be read: {error.strerror or error}"
+    if out_of_memory:
+        reason = f"needs more than {limits.memory_bytes / 2**30:.2g} GiB of memory"
+    return Verdict(False, reason), out_of_memory
+
+
+def try_model(case: CaseFile, limits: Limits) -> int:
+    """Reads, loads and runs a model; gives the number of values it predicts a row. Raises what is wrong with it."""
+    path = Path(case.path)
+    if (size := path.stat().st_size) > limits.artifact_bytes_max:
+        raise TooLargeError(f"model file of {size} bytes: at most {limits.artifact_bytes_max} are allowed")
+    model = path.read_bytes()
+    file = read_model_file(model, limits)
+    manifest = reconcile(case.manifest or manifest_of(model, "trial", 1, file=file), file)
+    runtime = LightGBMRuntime(model, file=file)
+    outputs = tuple(output for output in OUTPUTS if runtime.supports(output))
+    arrays = runtime.predict(_rows(manifest, file), outputs)
+    if not np.isfinite(arrays["prediction"]).all():
+        raise InvalidValueError("predicts a value that is not finite")
+    compile_postprocess(manifest).columns(arrays, outputs)
+    return arrays["prediction"].size // len(arrays["prediction"])
+
+
+def _rows(manifest: Manifest, file: ModelFile) -> Matrix:
+    """The manifest's warm-up rows, or else a row where all is missing and a row of zeros."""
+    if manifest.warmup:
+        return FeatureSchema(manifest).matrix(warmup_rows(manifest.warmup))
+    matrix = np.zeros((2, len(file.feature_names)))
+    matrix[0] = np.nan
+    return matrix
+
+
+def warmup_rows(warmup: Sequence[Any]) -> InputData:
+    """The warm-up rows of a manifest as those of a request: all of them lists, or all of them maps."""
+    for kind in (list[list[float | int | bool | str | None]], list[dict[str, float | int | bool | str | None]]):
+        try:
+            rows: Any = msgspec.convert(warmup, kind)
+        except msgspec.ValidationError:
+            continue
+        return ListRows(rows, False) if isinstance(rows[0], list) else NamedRows(rows, False)
+    raise InvalidValueError(
+        "manifest: warmup is not a list of rows, each a list of values or a map of features to values"
+    )
+
+
+def _own_stdout() -> int:
+    """The standard output for verdicts alone; what the library prints goes where its errors go."""
+    out = os.dup(1)
+    os.dup2(2, 1)
+    return out
+
+
+def _confine(limits: TrialLimits, cases: int) -> None:
+    import resource
+
+    # Each case may have a descriptor, which was open before.
+    files = _OPEN_FILES_MAX + cases
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+
+
+def _allow_cpu(cpu_s: float) -> None:
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    # Whole seconds: the limit is reached within one after what was asked for.
+    soft = int(usage.ru_utime + usage.ru_stime + cpu_s) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,110 @@
+"""One micro-batch through the scorer of its tenant: inline or in a thread, measured, and never stopped by a record."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from inferd.schemas.errors import InternalError
+from inferd.streams.inference.cache.cache import PredictionCache
+from inferd.streams.inference.micro_batch import (
+    Group,
+    Outcome,
+    Work,
+    halve,
+)
+from inferd.streams.inference.scoring import Scorer
+from inferd.streams.requests.batch_sizing import Pace
+from inferd.streams.telemetry.measure import LaneMeasures
+from inferd.streams.telemetry.step_timer import Laps
+
+log = structlog.get_logger(__name__)
+
+
+class BatchScoring:
+    """Scores micro-batches one after the other; what they cost goes into the pace of the next ones."""
+
+    def __init__(self, measures: LaneMeasures, pace: Pace, clock: Callable[[], float]) -> None:
+        """`clock`: Unix seconds."""
+        self._measures = measures
+        self._pace = pace
+        self._clock = clock
+
+    def records_max(self) -> int:
+        """How many records the next micro-batch may have."""
+        return self._pace.records_max()
+
+    def answered(self, timestamps_ms: Sequence[int]) -> None:
+        """Requests that did not come through Kafka, and when they came, have their answers."""
+        self._measures.direct.observe_since(timestamps_ms, self._clock() * 1000)
+
+    async def score(
+        self,
+        tenant: str,
+        scorer: Scorer,
+        work: Work,
+        cache: PredictionCache | None,
+        fill_direct: int | None,
+        laps: Laps | None = None,
+    ) -> Outcome:
+        """Scores a micro-batch; where that raises, the record to blame is found by halves and answered `internal`.
+
+        `fill_direct`: the partition whose cache takes answers to direct requests; `laps` gets the steps.
+        """
+        started = time.perf_counter()
+        laps = laps or Laps()
+        try:
+            outcome = await self._score_batch(tenant, scorer, work, cache, fill_direct, laps)
+        except Exception as fault:
+            halves = halve(work)
+            if halves is None:
+                log.exception("scoring_failed", tenant=tenant, partition=work[0][0], offset=work[0][1][0].offset)
+                return scorer.refuse(work, InternalError(f"{type(fault).__name__} while scoring"))
+            first, then = [await self.score(tenant, scorer, half, cache, fill_direct) for half in halves]
+            return first + then
+        for noted in outcome.faults:
+            log.error("scoring_fault", exc_info=noted, tenant=tenant)
+        elapsed = time.perf_counter() - started
+        self._pace.batch_took(elapsed, len(outcome.values))
+        self._measures.infer.observe(elapsed)
+        self._measures.observe_laps(laps)
+        self._measures.batches += 1
+        self._measures.batch_rows_last = outcome.rows
+        self._measures.count_models(tenant, outcome.by_model)
+        return outcome
+
+    async def _score_batch(
+        self,
+        tenant: str,
+        scorer: Scorer,
+        work: Work,
+        cache: PredictionCache | None,
+        fill_direct: int | None,
+        laps: Laps,
+    ) -> Outcome:
+        now_ms = int(self._clock() * 1000)
+        timestamps = [record.timestamp for _, records in work for record in records]
+        self._measures.observe_step("receive", self._measures.queue.observe_since(timestamps, now_ms))
+        batch = scorer.prepare(work, now_ms, cache, fill_direct, laps.lap)
+        for group in batch.groups:
+            await self._predict(tenant, group)
+        laps.lap("predict")
+        outcome = batch.finish()
+        laps.lap("postprocess")
+        return outcome
+
+    async def _predict(self, tenant: str, group: Group) -> None:
+        if not group.to_score:
+            group.predict()
+            return
+        started = time.perf_counter()
+        if group.in_thread or self._pace.is_long(group):
+            await asyncio.get_running_loop().run_in_executor(None, group.predict)
+        else:
+            group.predict()
+        elapsed = time.perf_counter() - started
+        self._pace.group_took(group, elapsed)
+        self._measures.count_prediction(tenant, group.model.manifest, elapsed, group.to_score)

@@ -1,0 +1,92 @@
+"""The table `predictions` of one tenant: what joins its partitions to the cache that the scorer looks into."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from itertools import islice
+
+from inferd.schemas.record_size import record_bytes
+from inferd.streams.inference.cache.cache import PredictionCache
+from inferd.streams.inference.catalog import ModelCatalog
+from inferd.streams.kafka.destinations import EVERYTHING, Outlets
+from inferd.streams.state.tables import Change, LaneTable, TablePartition
+
+SWEEP_INTERVAL_MS = 1_000
+SWEEP_ENTRIES = 2_000
+"""Looked at in one sweep: some milliseconds of the event loop."""
+RESTORE_ENTRIES = 20_000
+"""Of one turn of the event loop."""
+LATE_MAX = 10_000
+"""Answers to direct requests that may wait for a partition's next effects."""
+
+
+class Predictions:
+    """The cache of a tenant over the owned partitions of its table."""
+
+    def __init__(
+        self, tenant: str, table: LaneTable, catalog: ModelCatalog, ttl_max_s: float, outlets: Outlets = EVERYTHING
+    ) -> None:
+        self.table = table
+        self._outlets = outlets
+        self.cache = PredictionCache(tenant, time.perf_counter, ttl_max_s)
+        self._catalog = catalog
+        self._revision = -1
+        self._swept_ms: dict[int, int] = {}
+        self._late: dict[int, list[Change]] = {}
+
+    async def open(self, number: int) -> None:
+        """A partition is restored: its entries can be found from now on."""
+        partition = self.table.partition(number)
+        opened = self.cache.open(number, partition)
+        items = iter(partition.store.items())
+        while part := list(islice(items, RESTORE_ENTRIES)):
+            opened.restore(part)
+            await asyncio.sleep(0)
+        self._swept_ms[number] = 0
+
+    def close(self, number: int) -> None:
+        """A partition went elsewhere."""
+        self.cache.close(number)
+        self._swept_ms.pop(number, None)
+        self._late.pop(number, None)
+
+    def forget(self, number: int, changes: Iterable[Change]) -> None:
+        """Changes that were never published; the table has forgotten them."""
+        self.cache.discard(number, changes)
+
+    @property
+    def open_number(self) -> int | None:
+        """A partition that can take what no partition asked for."""
+        return min(self._swept_ms, default=None)
+
+    def keep(self, number: int, changes: list[Change]) -> None:
+        """Changes of direct requests, for the next effects of a partition."""
+        late = self._late.setdefault(number, [])
+        if len(late) + len(changes) > LATE_MAX:
+            self.cache.discard(number, changes)
+        else:
+            late += changes
+
+    def due(self, number: int, now_ms: int) -> list[Change]:
+        """What is to be written for other reasons than the records at hand: late answers, and what a sweep frees."""
+        if now_ms - self._swept_ms.get(number, now_ms) < SWEEP_INTERVAL_MS:
+            return []
+        self._swept_ms[number] = now_ms
+        if self._revision != self._catalog.revision:
+            self._revision = self._catalog.revision
+            self.cache.keep_only([version.manifest for version in self._catalog.versions()])
+        return self._late.pop(number, []) + self.cache.sweep(number, now_ms, SWEEP_ENTRIES)
+
+    def writable(self, number: int, changes: list[Change]) -> list[Change]:
+        """Those of `changes` that the changelog accepts; answers that are too large for it are not cached."""
+        bytes_max = self._outlets.bytes_max(self.table.changelog)
+        if not (refused := [(key, value) for key, value in changes if record_bytes(key, value, ()) > bytes_max]):
+            return changes
+        self.cache.discard(number, refused)
+        return [change for change in changes if change not in refused]
+
+    def partition(self, number: int) -> TablePartition:
+        """The table's partition; `KeyError` where it is not owned."""
+        return self.table.partition(number)

@@ -1,0 +1,304 @@
+"""The stage of prediction requests: one tenant's topics and models, and what follows from each of its records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+from aiokafka import TopicPartition
+
+from inferd.schemas.errors import InferenceError
+from inferd.schemas.headers import CONTENT_TYPE_HEADERS, NO_HEADERS, RequestHeaders
+from inferd.schemas.requests.result_codec import encode_failure_instead
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.group.consumer import Records
+from inferd.streams.http_requests import DIRECT_PARTITION, DirectRequest, DirectRequests
+from inferd.streams.inference.micro_batch import (
+    CACHE_HIT,
+    CACHE_MISS,
+    Outcome,
+    Record,
+)
+from inferd.streams.inference.scoring import UNDECODABLE, Scorer
+from inferd.streams.kafka.destinations import Outlets
+from inferd.streams.kafka.topic_checks import result_record_bytes_max
+from inferd.streams.lane.dead_letters import DeadLetters
+from inferd.streams.lane.output_batch import Effects, Outgoing, timestamps_of
+from inferd.streams.lane.processor import Kind, Work
+from inferd.streams.requests.batch_scoring import BatchScoring
+from inferd.streams.requests.cache_table import Predictions
+from inferd.streams.state.tables import LaneTable
+from inferd.streams.telemetry.counters import Tally, TenantCounters
+from inferd.streams.telemetry.step_timer import Laps
+from inferd.streams.telemetry.tracing import OpenSpans, Tracing
+
+DIRECT_MAX = 1_024
+"""How many direct requests of a tenant may wait."""
+CACHE_HEADERS: dict[int, tuple[str, bytes | None]] = {
+    CACHE_MISS: ("inferd-cache", b"miss"),
+    CACHE_HIT: ("inferd-cache", b"hit"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When a micro-batch was scored, and how long that took."""
+
+    started_ms: int
+    """Unix milliseconds."""
+    infer_us: int
+
+
+class TenantLane:
+    """What a lane needs to know of the requests of one tenant; a `Stage`."""
+
+    kind: Kind = "requests"
+
+    def __init__(
+        self,
+        topics: TenantTopics,
+        scorer: Scorer,
+        worker_id: str,
+        outlets: Outlets,
+        scoring: BatchScoring,
+        predictions: Predictions | None = None,
+        direct_max: int = DIRECT_MAX,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`outlets`: what results, replies and dead letters may be; `clock`: Unix seconds."""
+        self.tenant = topics.tenant
+        self.topic = topics.name("requests")
+        self.scorer = scorer
+        self.counters = TenantCounters(topics.tenant)
+        self.tables: Sequence[LaneTable] = (predictions.table,) if predictions is not None else ()
+        self.predictions = predictions
+        self.direct = DirectRequests(direct_max)
+        self.tracing: Tracing | None = None
+        """What makes spans; None for none."""
+        self._scoring = scoring
+        self._clock = clock
+        self._results = topics.name("results")
+        self._dead_letters = DeadLetters(topics.name("dead-letters"), worker_id, outlets)
+        self._worker = ("inferd-worker", worker_id.encode())
+        self._outlets = outlets
+        self._key_bytes_max = scorer.limits.key_bytes_max
+        self._result_bytes_max = result_record_bytes_max(scorer.limits)
+
+    def unit(self, number: int) -> Hashable:
+        return (self.topic, number)
+
+    def outputs(self, number: int) -> Iterable[TopicPartition]:
+        yield TopicPartition(self._results, number)
+        yield TopicPartition(self._dead_letters.topic, number)
+        for topic in self._outlets.reply_to:
+            yield TopicPartition(topic, number % max(1, self._outlets[topic].partitions))
+
+    def records_max(self) -> int:
+        return self._scoring.records_max()
+
+    @property
+    def waits(self) -> bool:
+        return self.direct.unanswered > 0
+
+    async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
+        """Scores a micro-batch, and with it what was asked directly; those are answered here."""
+        started_ms, started = int(self._clock() * 1000), time.perf_counter()
+        asked = self.direct.take(self.records_max())
+        parts: list[tuple[int, Sequence[Record]]] = [(tp.partition, records) for tp, records in work]
+        if asked:
+            parts.append((DIRECT_PARTITION, asked))
+        if not parts:
+            return []
+        predictions = self.predictions
+        cache = predictions.cache if predictions is not None else None
+        fill_direct = predictions.open_number if predictions is not None and asked else None
+        laps = Laps()
+        outcome = await self._scoring.score(self.tenant, self.scorer, parts, cache, fill_direct, laps)
+        timing = Timing(started_ms, int((time.perf_counter() - started) * 1e6))
+        effects, start = [], 0
+        for tp, records in work:
+            span = range(start, start := start + len(records))
+            effects.append(self.effects(tp, records, outcome, span, timing))
+        self._add_changes(work, effects, outcome, started_ms)
+        if asked:
+            self._answer(asked, outcome, start)
+        if self.tracing is not None and outcome.headers:
+            self._add_spans(self.tracing.batch(self.topic, parts, outcome, laps), work, effects)
+        return [[part] for part in effects]
+
+    def _add_spans(self, spans: dict[int, OpenSpans], work: Work, effects: Sequence[Effects]) -> None:
+        """Gives each partition's effects the spans that they end; direct requests are answered already."""
+        if (direct := spans.get(DIRECT_PARTITION)) is not None:
+            direct.landed()
+        for (tp, _), part in zip(work, effects, strict=True):
+            part.spans = spans.get(tp.partition)
+
+    def _answer(self, asked: Sequence[DirectRequest], outcome: Outcome, start: int) -> None:
+        tally = Tally(results=len(asked))
+        for index, request in enumerate(asked, start):
+            tally.bytes_out += len(outcome.values[index])
+            if (error := outcome.failures.get(index)) is not None:
+                tally.fail(error.code, self.scorer.version_of(outcome.asked.get(index), request.key))
+            if not request.answer.done():
+                request.answer.set_result(outcome.values[index])
+        self.counters.requests_in += len(asked)
+        self.counters.direct += len(asked)
+        self.counters.add(tally)
+        self._scoring.answered([request.timestamp for request in asked])
+
+    def _add_changes(self, work: Work, effects: Sequence[Effects], outcome: Outcome, now_ms: int) -> None:
+        """Gives each partition's effects what its cache gains and loses."""
+        if self.predictions is None:
+            return
+        changes_of = dict(outcome.table_changes)
+        for (tp, _), part in zip(work, effects, strict=True):
+            changes = changes_of.pop(tp.partition, []) + self.predictions.due(tp.partition, now_ms)
+            if changes := self.predictions.writable(tp.partition, changes):
+                part.changes[self.predictions.partition(tp.partition)] = changes
+        for number, changes in changes_of.items():
+            self.predictions.keep(number, changes)
+
+    async def opened(self, number: int) -> None:
+        if self.predictions is not None:
+            await self.predictions.open(number)
+
+    def closed(self, number: int) -> None:
+        if self.predictions is not None:
+            self.predictions.close(number)
+
+    def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
+        for effects in dropped:
+            if effects.spans is not None:
+                effects.spans.dropped()
+        if self.predictions is not None:
+            for effects in dropped:
+                for changes in effects.changes.values():
+                    self.predictions.forget(number, changes)
+
+    def landed(self, number: int, effects: Effects) -> None:
+        if effects.spans is not None:
+            effects.spans.landed()
+
+    def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
+        if self.predictions is None:
+            return None
+        changes = self.predictions.writable(tp.partition, self.predictions.due(tp.partition, now_ms))
+        if not changes:
+            return None
+        return Effects(next_offset, 0, [], changes={self.predictions.partition(tp.partition): changes})
+
+    def effects(self, tp: TopicPartition, records: Records, outcome: Outcome, span: range, timing: Timing) -> Effects:
+        """What follows from `records`, those of `outcome` at `span`, all of partition `tp` and in order."""
+        timestamps = timestamps_of(records, timing.started_ms)
+        values = outcome.values[span.start : span.stop]
+        tally = Tally(results=len(records), bytes_out=sum(map(len, values)))
+        effects = Effects(records[-1].offset + 1, len(records), timestamps, tally)
+        headers = self._usual_headers(timestamps, timing)
+        results: list[Outgoing] = [
+            (record.key, value, headers[timestamp])
+            for record, value, timestamp in zip(records, values, timestamps, strict=True)
+        ]
+        if outcome.cache_marks:
+            self._mark(results, outcome.cache_marks[span.start : span.stop])
+        effects.by_topic[self._results, tp.partition] = results
+        self._add_unusual(effects, tp, results, records, outcome, span)
+        return effects
+
+    def _usual_headers(self, timestamps: Sequence[int], timing: Timing) -> dict[int, list[tuple[str, bytes | None]]]:
+        """Headers of a result by the timestamp of its request: many requests share one. The content-type is first."""
+        infer = ("inferd-infer-us", b"%d" % timing.infer_us)
+        return {
+            timestamp: [
+                CONTENT_TYPE_HEADERS["msgpack"],
+                self._worker,
+                ("inferd-queue-us", b"%d" % (max(0, timing.started_ms - timestamp) * 1000)),
+                infer,
+            ]
+            for timestamp in set(timestamps)
+        }
+
+    def _mark(self, results: list[Outgoing], marks: bytes) -> None:
+        """Says of each result that was looked up whether the cache had it."""
+        for place, mark in enumerate(marks):
+            if mark:
+                key, value, headers = results[place]
+                results[place] = (key, value, [*headers, CACHE_HEADERS[mark]])
+
+    def _add_unusual(
+        self,
+        effects: Effects,
+        tp: TopicPartition,
+        results: list[Outgoing],
+        records: Records,
+        outcome: Outcome,
+        span: range,
+    ) -> None:
+        """What records with headers of their own, and records that failed, ask for beyond the usual."""
+        for place in self._too_long_keys(records, outcome, span):
+            results[place] = (None, *results[place][1:])
+        replied = self._apply_headers(results, outcome.headers, span) if outcome.headers else {}
+        refused = self._refuse(results, outcome.headers, replied, span)
+        failures = {index: error for index, error in outcome.failures.items() if index in span} | refused
+        for index in sorted(failures):
+            error = failures[index]
+            key = records[index - span.start].key
+            effects.tally.fail(error.code, self.scorer.version_of(outcome.asked.get(index), key))
+            if isinstance(error, UNDECODABLE):
+                self._dead_letters.add(effects, records[index - span.start], tp, error)
+        self._send_elsewhere(effects, tp, results, replied)
+
+    def _refuse(
+        self, results: list[Outgoing], headers_of: dict[int, RequestHeaders], replied: dict[int, str], span: range
+    ) -> dict[int, InferenceError]:
+        """Puts an error in the place of each result that its topic would not accept; gives these errors by record.
+
+        A result whose error would not be accepted either stays: the topic refuses everything, and offsets are held.
+        """
+        refused = {}
+        suspects = range(len(results)) if self._outlets.bytes_max(self._results) < self._result_bytes_max else replied
+        for place in list(suspects):
+            topic = replied.get(place, self._results)
+            if (error := self._outlets.refusal(topic, results[place])) is None:
+                continue
+            key, value, headers = results[place]
+            encoding = headers_of.get(span[place], NO_HEADERS).encoding
+            instead = encode_failure_instead(value or b"", encoding, error)
+            answer = (key, instead, [header for header in headers if header not in CACHE_HEADERS.values()])
+            if place in replied or self._outlets.refusal(self._results, answer) is None:
+                results[place] = answer
+                refused[span[place]] = error
+                replied.pop(place, None)
+        return refused
+
+    def _too_long_keys(self, records: Records, outcome: Outcome, span: range) -> list[int]:
+        """Places of refused records whose key no result can carry."""
+        places = (index - span.start for index in outcome.failures if index in span)
+        return [place for place in places if len(records[place].key or b"") > self._key_bytes_max]
+
+    def _apply_headers(
+        self, results: list[Outgoing], headers_of: dict[int, RequestHeaders], span: range
+    ) -> dict[int, str]:
+        """Gives results the headers that their requests ask for; the places of those that go elsewhere, and where."""
+        replied = {}
+        for place, index in enumerate(span):
+            headers = headers_of.get(index)
+            if headers is None:
+                continue
+            key, value, (_, *usual) = results[place]
+            results[place] = (
+                key, value, [CONTENT_TYPE_HEADERS[headers.encoding], *headers.passed_through, *usual]
+            )  # fmt: skip
+            if headers.reply_to is not None:
+                replied[place] = headers.reply_to
+        return replied
+
+    def _send_elsewhere(
+        self, effects: Effects, tp: TopicPartition, results: list[Outgoing], replied: dict[int, str]
+    ) -> None:
+        """Moves replies from the results to the topics that they go to."""
+        for place, topic in replied.items():
+            effects.add(topic, tp.partition % self._outlets[topic].partitions, results[place])
+            effects.replies.add(topic)
+        for place in sorted(replied, reverse=True):
+            del results[place]

@@ -1,0 +1,1 @@
+"""Tables with changelogs: stores on this machine, restored from Kafka."""

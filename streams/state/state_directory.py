@@ -1,0 +1,43 @@
+"""A directory for each worker of a machine, the same one again after a restart: the first that no other worker has."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+from pathlib import Path
+from typing import IO
+
+from inferd.schemas.errors import ServerError
+from inferd.streams.private_directory import private_directory
+
+LOCK_NAME = "lock"
+
+
+class Slot:
+    """A directory that this process has for itself until `close`, or its end."""
+
+    def __init__(self, path: Path, lock: IO[bytes]) -> None:
+        self.path = path
+        self._lock = lock
+
+    def close(self) -> None:
+        """Lets another worker have it."""
+        self._lock.close()
+
+
+def claim_slot(directory: Path) -> Slot:
+    """The first of the directories 0, 1, … that is free; `ServerError` where the disk refuses."""
+    for number in itertools.count():
+        path = directory / str(number)
+        try:
+            private_directory(path)
+            lock = (path / LOCK_NAME).open("wb")
+        except OSError as error:
+            raise ServerError(f"{path}: no tables can be kept there: {error.strerror}; see INFERD_DATA_DIR") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+        else:
+            return Slot(path, lock)
+    raise AssertionError("there is always another number")

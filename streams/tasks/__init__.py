@@ -1,0 +1,1 @@
+"""Tasks of asyncio: ending several at once, and exceptions in callbacks."""

@@ -1,0 +1,1 @@
+"""What a worker measures: counters, latencies, steps, traces and stalls of the event loop."""

@@ -1,0 +1,23 @@
+"""When the steps of one micro-batch began and ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from inferd.streams.telemetry.snapshot import Step
+
+
+class Laps:
+    """When each step of one micro-batch began and ended, on the clock that measures durations, in seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.steps: list[tuple[Step, float, float]] = []
+        self._clock = clock
+        self.began = self.ended = clock()
+
+    def lap(self, step: Step) -> None:
+        """`step` took from the end of the one before until now."""
+        now = self._clock()
+        self.steps.append((step, self.ended, now))
+        self.ended = now
