@@ -139,7 +139,7 @@ async def _transaction(
     producer: AIOKafkaProducer, partition: TablePartition, changes: Sequence[Change], *, commit: bool = True
 ) -> None:
     await producer.begin_transaction()
-    sent = await produce_changes(producer, partition, changes, int(time.time() * 1000))
+    sent = await produce_changes(producer, partition.topic, partition.number, changes, int(time.time() * 1000))
     await asyncio.gather(*(future for future, _ in sent))
     await (producer.commit_transaction() if commit else producer.abort_transaction())
 

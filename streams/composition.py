@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiokafka import TopicPartition
-
 from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.inference.scoring import Scorer
 from inferd.streams.jobs.composition import TenantJobs, compose_jobs
 from inferd.streams.jobs.reader import RecordReader
 from inferd.streams.kafka.destinations import Outlets
+from inferd.streams.kafka.transactions import unit_of
 from inferd.streams.lane.guarantees import (
     AtLeastOnce,
     ByTopic,
@@ -80,12 +79,6 @@ def compose_tenants(
         jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, outlets, process_batch)
         parts[tenant] = TenantParts(requests, jobs)
     return parts
-
-
-def unit_of(tp: TopicPartition) -> str:
-    """What shares a transactional producer: each takes as long to open as the next, and jobs are seldom in a hurry."""
-    topic, _, stream = tp.topic.rpartition(".")
-    return f"{topic}.{'jobs' if stream.startswith('job') else stream}-{tp.partition}"
 
 
 def guarantee_of(settings: StreamSettings, measures: LaneMeasures, outlets: Outlets) -> Callable[[Lane], Guarantee]:

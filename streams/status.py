@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from aiokafka import TopicPartition
 
 from inferd.schemas.models.aliases import labels_of
+from inferd.streams.admission import Admission
 from inferd.streams.composition import TenantParts
 from inferd.streams.connection.clients import why_unreachable
 from inferd.streams.connection.unreachable import setting_name
 from inferd.streams.inference.cache.cache import CacheUsage
 from inferd.streams.inference.catalog import Version
+from inferd.streams.lane.lane import Lane
 from inferd.streams.lane.partition import Partition
+from inferd.streams.models.follower import Deploys
+from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry.counters import ModelCounters
+from inferd.streams.telemetry.measure import LaneMeasures
 from inferd.streams.telemetry.snapshot import (
     CacheSnapshot,
     DanglingAlias,
@@ -27,16 +34,36 @@ from inferd.streams.telemetry.snapshot import (
     WaitSnapshot,
 )
 
-if TYPE_CHECKING:
-    from inferd.streams.app import Streams
-
 ROWS_KNOWN_MIN = 1_000
 """Rows after which the mean cost of a look-up, or of a prediction, says something."""
 UNREACHABLE_S = 6.0
 """How long the broker may leave questions unanswered before readiness says so."""
 
 
-def take_snapshot(streams: Streams, phase: Phase, phase_for_s: float) -> StreamsSnapshot:
+class StreamsView(Protocol):
+    """The streams, as far as their status needs them; `inferd.streams.app.Streams` is one."""
+
+    settings: StreamSettings
+    measures: LaneMeasures
+    admission: Admission
+    deploys: Deploys | None
+    lane: Lane | None
+    tenants: Mapping[str, TenantParts]
+
+    @property
+    def generation(self) -> int: ...
+
+    @property
+    def rebalances(self) -> int: ...
+
+    def topic_problems(self) -> list[str]:
+        """What is wrong with topics and their partitions, and what to do."""
+
+    def highwater(self, tp: TopicPartition) -> int | None:
+        """Where the log of a partition ends; None if that is not known."""
+
+
+def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> StreamsSnapshot:
     """What goes on in `streams` now."""
     lane, measures = streams.lane, streams.measures
     partitions = list(lane.partitions.values()) if lane is not None else []
@@ -71,14 +98,14 @@ def take_snapshot(streams: Streams, phase: Phase, phase_for_s: float) -> Streams
     )
 
 
-def _last_error(streams: Streams) -> str | None:
+def _last_error(streams: StreamsView) -> str | None:
     of_tenants = [f"tenant {tenant} waits: {reason}" for tenant, reason in streams.admission.waits.items()]
     of_topics = next(iter(streams.topic_problems()), None)
     of_models = streams.deploys.fault if streams.deploys is not None else None
     return fault_of(streams) or "; ".join(of_tenants) or of_topics or of_models
 
 
-def fault_of(streams: Streams) -> str | None:
+def fault_of(streams: StreamsView) -> str | None:
     """What work waits for: rights, if all tenants lack some, the lane's fault, or a broker that does not answer."""
     if streams.admission.fault is not None:
         return streams.admission.fault
@@ -92,13 +119,13 @@ def fault_of(streams: Streams) -> str | None:
     return f"{fault}: {address} {reason.text(setting_name)}"
 
 
-def _silent_s(streams: Streams) -> float:
+def _silent_s(streams: StreamsView) -> float:
     """For how long the broker has left the questions of this worker unanswered."""
     reachable_at = streams.deploys.reachable_at if streams.deploys is not None else None
     return 0.0 if reachable_at is None else time.monotonic() - reachable_at
 
 
-def _unready(streams: Streams, phase: Phase, partitions: Sequence[Partition]) -> list[str]:
+def _unready(streams: StreamsView, phase: Phase, partitions: Sequence[Partition]) -> list[str]:
     reasons = []
     if phase != "running":
         reasons.append(f"the streams are {phase}")
@@ -113,7 +140,7 @@ def _unready(streams: Streams, phase: Phase, partitions: Sequence[Partition]) ->
     return reasons
 
 
-def _partition(streams: Streams, partition: Partition) -> PartitionSnapshot:
+def _partition(streams: StreamsView, partition: Partition) -> PartitionSnapshot:
     end = streams.highwater(partition.tp)
     return PartitionSnapshot(
         topic=partition.tp.topic,
@@ -132,7 +159,7 @@ def _lag(partition: Partition, end: int) -> int:
     return max(0, end - partition.committed)
 
 
-def _tenants(streams: Streams) -> tuple[TenantSnapshot, ...]:
+def _tenants(streams: StreamsView) -> tuple[TenantSnapshot, ...]:
     return streams.lane.tenant_snapshots() if streams.lane is not None else ()
 
 
@@ -154,7 +181,7 @@ def _jobs(tenant: str, parts: TenantParts) -> JobsSnapshot:
     )
 
 
-def _caches(streams: Streams) -> tuple[CacheSnapshot, ...]:
+def _caches(streams: StreamsView) -> tuple[CacheSnapshot, ...]:
     return tuple(
         _cache(streams, tenant, usage)
         for tenant, parts in streams.tenants.items()
@@ -163,7 +190,7 @@ def _caches(streams: Streams) -> tuple[CacheSnapshot, ...]:
     )
 
 
-def _cache(streams: Streams, tenant: str, usage: CacheUsage) -> CacheSnapshot:
+def _cache(streams: StreamsView, tenant: str, usage: CacheUsage) -> CacheSnapshot:
     counters = streams.measures.by_model.get((tenant, usage.model_id, usage.version), ModelCounters())
     saved = saved_s(usage, counters)
     return CacheSnapshot(
@@ -193,17 +220,17 @@ def saved_s(usage: CacheUsage, counters: ModelCounters) -> float | None:
     return usage.hits * counters.predict_s / counters.scored_rows - usage.lookup_s - usage.fill_s
 
 
-def _versions(streams: Streams) -> list[tuple[str, Version]]:
+def _versions(streams: StreamsView) -> list[tuple[str, Version]]:
     """Tenant and version of every model."""
     catalogs = streams.deploys.catalogs if streams.deploys is not None else {}
     return [(tenant, version) for tenant, catalog in catalogs.items() for version in catalog.versions()]
 
 
-def _models(streams: Streams) -> tuple[ModelSnapshot, ...]:
+def _models(streams: StreamsView) -> tuple[ModelSnapshot, ...]:
     return tuple(_model(streams, tenant, version) for tenant, version in _versions(streams))
 
 
-def _dangling_aliases(streams: Streams) -> tuple[DanglingAlias, ...]:
+def _dangling_aliases(streams: StreamsView) -> tuple[DanglingAlias, ...]:
     catalogs = streams.deploys.catalogs if streams.deploys is not None else {}
     return tuple(
         DanglingAlias(tenant, model_id, alias, tuple(missing))
@@ -212,7 +239,7 @@ def _dangling_aliases(streams: Streams) -> tuple[DanglingAlias, ...]:
     )
 
 
-def _model(streams: Streams, tenant: str, version: Version) -> ModelSnapshot:
+def _model(streams: StreamsView, tenant: str, version: Version) -> ModelSnapshot:
     assert streams.deploys is not None
     manifest = version.manifest
     key = (tenant, manifest.model_id, manifest.version)

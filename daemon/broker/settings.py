@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from inferd.daemon.broker.errors import BrokerSettingError
+from inferd.daemon.loopback import is_loopback
 
 HEAP_MB_MIN = 128
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR")
@@ -67,7 +67,7 @@ class EmbeddedKafkaSettings:
     def __post_init__(self) -> None:
         _check_path("data_dir", self.data_dir, ",%$")  # they mean something in Kafka's and log4j's settings
         _check_path("cache_dir", self.cache_dir, os.pathsep)  # it parts the jars of a class path
-        _check("host", self.host, _is_loopback(self.host), "a loopback address: the broker asks nobody who they are")
+        _check("host", self.host, is_loopback(self.host), "a loopback address: the broker asks nobody who they are")
         _check("port", self.port, 0 <= self.port <= 65535, "0 (any free port) to 65535")
         _check("heap_mb", self.heap_mb, self.heap_mb >= HEAP_MB_MIN, f"{HEAP_MB_MIN} or more")
         _check("partitions_default", self.partitions_default, self.partitions_default >= 1, "1 or more")
@@ -87,12 +87,3 @@ def _check_path(name: str, path: Path, barred: str) -> None:
     text = str(path.absolute())
     fits = text.isprintable() and not any(character in text for character in barred)
     _check(name, text, fits, f"a path without {' '.join(barred)} and control characters")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

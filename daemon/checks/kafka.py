@@ -26,7 +26,7 @@ from inferd.daemon.cluster import (
     reach,
     why,
 )
-from inferd.daemon.settings.checks import is_loopback
+from inferd.daemon.loopback import is_loopback
 from inferd.daemon.settings.settings import Settings
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.topics import TenantTopics

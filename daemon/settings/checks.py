@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 from inferd.daemon.http.core.peers import read_peer_secret
 from inferd.daemon.http.core.tokens import read_tokens
+from inferd.daemon.loopback import is_loopback
 from inferd.daemon.settings.settings import Settings, settings_table
 from inferd.daemon.settings.table import SettingsError
 from inferd.schemas.errors import ServerError
@@ -80,16 +80,6 @@ def _unproven(settings: Settings) -> Iterator[str]:
             "INFERD_HTTP_FORWARDING_SECRET_FILE is not set: where there are several workers, requests about jobs that"
             " another one owns are unavailable. Give all of them the same secret, made with `openssl rand -hex 32`"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that listens on `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _checked(settings: Settings, problems: Iterator[str] | list[str]) -> Settings:

@@ -30,10 +30,11 @@ from inferd.streams.jobs.scoring.scoring import (
     chunk_work,
 )
 from inferd.streams.kafka.destinations import EVERYTHING, Outlets
+from inferd.streams.kafka.outgoing import Outgoing
 from inferd.streams.lane.backoff import describe
 from inferd.streams.lane.dead_letters import DeadLetters, refusal_of
 from inferd.streams.lane.guarantees import PUBLISH_ERRORS
-from inferd.streams.lane.output_batch import Effects, Outgoing, timestamps_of
+from inferd.streams.lane.output_batch import Effects, timestamps_of
 from inferd.streams.lane.processor import Kind, Work
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state.tables import LaneTable

@@ -43,8 +43,9 @@ from inferd.streams.jobs.state.state import JobState
 from inferd.streams.jobs.state.step import Pin, Step, Terms
 from inferd.streams.jobs.state.transitions import advance, count, tick
 from inferd.streams.kafka.destinations import EVERYTHING, Outlets
+from inferd.streams.kafka.outgoing import Outgoing
 from inferd.streams.lane.dead_letters import DeadLetters, refusal_of
-from inferd.streams.lane.output_batch import Effects, Outgoing, timestamps_of
+from inferd.streams.lane.output_batch import Effects, timestamps_of
 from inferd.streams.lane.processor import Kind, Work
 from inferd.streams.state.tables import LaneTable
 from inferd.streams.telemetry.counters import JobCounters, Tally, TenantCounters

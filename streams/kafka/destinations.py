@@ -19,8 +19,8 @@ from aiokafka.errors import BrokerResponseError, KafkaError
 
 from inferd.schemas.errors import InferenceError, ReplyToRefusedError, TooLargeError
 from inferd.schemas.record_size import record_bytes
+from inferd.streams.kafka.outgoing import Outgoing
 from inferd.streams.kafka.topic_checks import TopicState
-from inferd.streams.lane.output_batch import Outgoing
 
 log = structlog.get_logger(__name__)
 

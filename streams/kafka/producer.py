@@ -12,9 +12,8 @@ from aiokafka.structs import RecordMetadata
 
 from inferd.schemas.record_size import record_bytes
 from inferd.streams.connection.clients import client_options
-from inferd.streams.lane.output_batch import Outgoing
+from inferd.streams.kafka.outgoing import Outgoing
 from inferd.streams.settings import Compression, StreamSettings
-from inferd.streams.state.tables import Change, TablePartition
 from inferd.streams.tasks.cancel_all import finished
 
 BATCH_BYTES_MAX = 512 * 1024
@@ -119,14 +118,15 @@ async def produce(
 
 async def produce_changes(
     producer: AIOKafkaProducer,
-    partition: TablePartition,
-    changes: Sequence[Change],
+    topic: str,
+    partition: int,
+    changes: Sequence[tuple[bytes, bytes | None]],
     timestamp_ms: int,
     bytes_max: int = BATCH_BYTES_MAX,
 ) -> list[tuple[asyncio.Future[RecordMetadata], int]]:
     """As `produce`, to a changelog; with each future, how many records its batch has."""
     records: list[Outgoing] = [(key, value, []) for key, value in changes]
-    return await _send(producer, partition.topic, partition.number, records, timestamp_ms, bytes_max)
+    return await _send(producer, topic, partition, records, timestamp_ms, bytes_max)
 
 
 async def _send(

@@ -13,8 +13,8 @@ from aiokafka import TopicPartition
 
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.topics import Stream, TenantTopics
-from inferd.streams.composition import unit_of
 from inferd.streams.kafka.changelogs import TableName, changelog_name
+from inferd.streams.kafka.transactions import unit_of
 from inferd.streams.settings import Guarantee, StreamSettings
 
 Operation = Literal["READ", "WRITE", "CREATE", "DESCRIBE", "DESCRIBE_CONFIGS"]

@@ -15,9 +15,11 @@ from typing import Any
 
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.errors import (
+    GroupAuthorizationFailedError,
     IncompatibleBrokerVersion,
     NodeNotReadyError,
     TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
     for_code,
 )
 from aiokafka.protocol.admin import DescribeConfigsRequest
@@ -28,8 +30,8 @@ from aiokafka.protocol.transaction import EndTxnRequest
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
 from inferd.streams.kafka.rights import Operation, Right
-from inferd.streams.lane.backoff import DENIED
 
+DENIED = (GroupAuthorizationFailedError, TopicAuthorizationFailedError, TransactionalIdAuthorizationFailed)
 BITS: dict[Operation, int] = {"READ": 3, "WRITE": 4, "CREATE": 5, "DESCRIBE": 8, "DESCRIBE_CONFIGS": 10}
 """Kafka's code of each operation (`org.apache.kafka.common.acl.AclOperation`): its bit in the answer."""
 UNKNOWN_OPERATIONS = -(2**31)
@@ -104,6 +106,11 @@ class OperationsRequest(Request[_MetadataRequestV8]):
 
     def build(self, request_struct_class: type[_MetadataRequestV8]) -> _MetadataRequestV8:
         return request_struct_class(list(self._topics), False, False, True)
+
+
+def is_denied(error: BaseException) -> bool:
+    """Whether a right (ACL) is missing; a producer that ends for want of one names it as its cause."""
+    return isinstance(error, DENIED) or (error.__cause__ is not None and is_denied(error.__cause__))
 
 
 async def missing_rights(client: AIOKafkaClient, rights: Collection[Right]) -> list[Right]:

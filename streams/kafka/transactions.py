@@ -60,6 +60,12 @@ NOT_YET = (CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoor
 ASK_AGAIN_S = 0.01
 
 
+def unit_of(tp: TopicPartition) -> str:
+    """What shares a transactional producer: each takes as long to open as the next, and jobs are seldom in a hurry."""
+    topic, _, stream = tp.topic.rpartition(".")
+    return f"{topic}.{'jobs' if stream.startswith('job') else stream}-{tp.partition}"
+
+
 class _DescribeTransactionsResponse(Response):
     API_KEY = 65
     API_VERSION = 0

@@ -8,22 +8,19 @@ from typing import Any
 
 import structlog
 from aiokafka.errors import (
-    GroupAuthorizationFailedError,
     KafkaConnectionError,
     KafkaTimeoutError,
     NoBrokersAvailable,
     NodeNotReadyError,
-    TopicAuthorizationFailedError,
-    TransactionalIdAuthorizationFailed,
 )
 
 from inferd.streams.kafka.destinations import RefusedError
+from inferd.streams.kafka.rights_check import is_denied
 from inferd.streams.lane.guarantees import PUBLISH_ERRORS
 
 log = structlog.get_logger(__name__)
 
 NO_CONNECTION = (KafkaConnectionError, NodeNotReadyError, NoBrokersAvailable, ConnectionError, EOFError)
-DENIED = (GroupAuthorizationFailedError, TopicAuthorizationFailedError, TransactionalIdAuthorizationFailed)
 RETRY_S_MIN, RETRY_S_MAX = 0.1, 5.0
 
 
@@ -85,11 +82,6 @@ class Faults:
                 return
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, RETRY_S_MAX)
-
-
-def is_denied(error: BaseException) -> bool:
-    """Whether a right (ACL) is missing; a producer that ends for want of one names it as its cause."""
-    return isinstance(error, DENIED) or (error.__cause__ is not None and is_denied(error.__cause__))
 
 
 def cause(error: BaseException) -> str:

@@ -11,7 +11,8 @@ from inferd.schemas.errors import ModelServingError, TooLargeError
 from inferd.schemas.limits import Limits
 from inferd.streams.inference.micro_batch import Record
 from inferd.streams.kafka.destinations import Outlets
-from inferd.streams.lane.output_batch import Effects, Outgoing
+from inferd.streams.kafka.outgoing import Outgoing
+from inferd.streams.lane.output_batch import Effects
 
 
 def dead_letter_of(record: Record, tp: TopicPartition, error: ModelServingError, worker_id: str) -> DeadLetter:

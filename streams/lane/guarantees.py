@@ -132,7 +132,9 @@ class AtLeastOnce:
         effects.by_topic.clear()  # the producer has its own copy
         for table, changes in effects.changes.items():
             bytes_max = self._bytes_max(table.topic)
-            for future, count in await produce_changes(producer, table, changes, timestamp_ms, bytes_max):
+            for future, count in await produce_changes(
+                producer, table.topic, table.number, changes, timestamp_ms, bytes_max
+            ):
                 flight.unacknowledged += 1
                 when_done(future, partial(self._written, partition, flight, table, count), self._crashed)
         flight.published = True
@@ -319,7 +321,7 @@ class ExactlyOnce:
             (table, future, count)
             for table, changes in effects.changes.items()
             for future, count in await produce_changes(
-                producer, table, changes, timestamp_ms, self._bytes_max(table.topic)
+                producer, table.topic, table.number, changes, timestamp_ms, self._bytes_max(table.topic)
             )
         ]
         offset = {partition.tp: OffsetAndMetadata(effects.next_offset, commit_note(partition.topic_id))}

@@ -6,19 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from inferd.streams.kafka.outgoing import Outgoing
 from inferd.streams.telemetry.counters import JobCounters, Tally
+from inferd.streams.telemetry.measure import WAIT_MS_MAX
 
 if TYPE_CHECKING:
     from inferd.streams.inference.micro_batch import Record
     from inferd.streams.state.tables import Change, TablePartition
     from inferd.streams.telemetry.tracing import OpenSpans
 
-Outgoing = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
-"""Key, value and headers of a record that is to be produced; aiokafka takes headers as a list alone."""
-
 OUTGOING_OVERHEAD_BYTES = 64
-WAIT_MS_MAX = 3_600_000
-"""The longest time that a record is said to have waited."""
 
 
 def timestamps_of(records: Sequence[Record], now_ms: int) -> list[int]:

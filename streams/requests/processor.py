@@ -22,9 +22,10 @@ from inferd.streams.inference.micro_batch import (
 )
 from inferd.streams.inference.scoring import UNDECODABLE, Scorer
 from inferd.streams.kafka.destinations import Outlets
+from inferd.streams.kafka.outgoing import Outgoing
 from inferd.streams.kafka.topic_checks import result_record_bytes_max
 from inferd.streams.lane.dead_letters import DeadLetters
-from inferd.streams.lane.output_batch import Effects, Outgoing, timestamps_of
+from inferd.streams.lane.output_batch import Effects, timestamps_of
 from inferd.streams.lane.processor import Kind, Work
 from inferd.streams.requests.batch_scoring import BatchScoring
 from inferd.streams.requests.cache_table import Predictions

@@ -9,12 +9,13 @@ from typing import get_args
 import numpy as np
 
 from inferd.schemas.models.model import Manifest
-from inferd.streams.lane.output_batch import WAIT_MS_MAX
 from inferd.streams.telemetry.counters import ModelCounters
 from inferd.streams.telemetry.snapshot import LatencySnapshot, Step
 from inferd.streams.telemetry.step_timer import Laps
 from inferd.streams.telemetry.tracing import Tracing
 
+WAIT_MS_MAX = 3_600_000
+"""The longest time that a record counts as having waited."""
 LATENCY_BOUNDS_S = (
     0.0005,
     0.001,

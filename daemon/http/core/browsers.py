@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 
 from inferd.daemon.http.core.errors import ForbiddenError
+from inferd.daemon.loopback import is_loopback
 from inferd.daemon.printable import printable
-from inferd.daemon.settings.checks import is_loopback
 from inferd.schemas.errors import UnsupportedContentTypeError
 from inferd.schemas.headers import CONTENT_TYPES
 

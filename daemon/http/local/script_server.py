@@ -6,7 +6,7 @@ import errno
 import socket
 
 from inferd.daemon.http.core.server import HttpServer
-from inferd.daemon.settings.checks import is_loopback
+from inferd.daemon.loopback import is_loopback
 from inferd.schemas.errors import ServerError
 
 PORT_MAX = 65_535

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.streams.lane.output_batch import WAIT_MS_MAX, timestamps_of
+from inferd.streams.lane.output_batch import timestamps_of
 from inferd.streams.telemetry.counters import Tally, TenantCounters
-from inferd.streams.telemetry.measure import LATENCY_BOUNDS_S, LaneMeasures, LatencyHistogram
+from inferd.streams.telemetry.measure import LATENCY_BOUNDS_S, WAIT_MS_MAX, LaneMeasures, LatencyHistogram
 from inferd.streams.telemetry.step_timer import Laps
 from tests.fixtures.lane import request, sum_model
 

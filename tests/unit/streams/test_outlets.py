@@ -23,9 +23,9 @@ from inferd.streams.kafka.destinations import (
     named,
     naming,
 )
+from inferd.streams.kafka.outgoing import Outgoing
 from inferd.streams.kafka.producer import _fitting
 from inferd.streams.kafka.topic_checks import TopicState
-from inferd.streams.lane.output_batch import Outgoing
 
 RESULTS, REPLIES = "ns.t.results", "replies"
 
