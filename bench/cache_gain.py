@@ -25,16 +25,19 @@ from rich.table import Table
 from bench.cache_policies import zipf
 from bench.requests import FEATURES
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.streams.inference.cache.cache import PredictionCache
-from inferd.streams.inference.catalog import ModelCatalog, ServedModel, Version
-from inferd.streams.inference.features.matrix import FeatureSchema
-from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
-from inferd.streams.inference.manifests import manifest_of
-from inferd.streams.inference.micro_batch import Outcome
-from inferd.streams.inference.postprocess import compile_postprocess
-from inferd.streams.inference.scoring import Scorer
-from inferd.streams.state.stores import MemoryStore
-from inferd.streams.state.tables import Change
+from inferd.streams.inference import (
+    ModelCatalog,
+    Outcome,
+    Scorer,
+    ServedModel,
+    Version,
+    compile_postprocess,
+    manifest_of,
+)
+from inferd.streams.inference.cache import PredictionCache
+from inferd.streams.inference.features import FeatureSchema
+from inferd.streams.inference.formats.lightgbm import LightGBMRuntime
+from inferd.streams.state import Change, MemoryStore
 
 TREES = (100, 2_000)
 REPEATS = (0.0, 0.5, 0.9, 0.99)

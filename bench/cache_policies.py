@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from inferd.streams.inference.cache.policy import S3Fifo
+from inferd.streams.inference.cache import S3Fifo
 
 OBJECTS = 100_000
 ACCESSES = 400_000

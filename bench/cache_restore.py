@@ -30,9 +30,8 @@ from bench.machine import CpuLedger
 from bench.requests import PARTITIONS
 from inferd.schemas.connection import KafkaConnection
 from inferd.streams.app import create_app
-from inferd.streams.connection.clients import client_options
-from inferd.streams.kafka.changelogs import changelog_config
-from inferd.streams.kafka.producer import produce_changes
+from inferd.streams.connection import client_options
+from inferd.streams.kafka import changelog_config, produce_changes
 from inferd.streams.settings import (
     CacheSettings,
     GroupSettings,
@@ -40,11 +39,11 @@ from inferd.streams.settings import (
     StreamSettings,
     TopicSettings,
 )
-from inferd.streams.state.restore import Restore
-from inferd.streams.state.stores import MemoryStore
-from inferd.streams.state.tables import (
+from inferd.streams.state import (
     Change,
     LaneTable,
+    MemoryStore,
+    Restore,
     TablePartition,
     make_table,
 )

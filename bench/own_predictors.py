@@ -22,10 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.streams.inference.catalog import ModelCatalog, Version
-from inferd.streams.inference.scoring import Scorer
-from inferd.streams.serving.model_manager import ModelManager
-from inferd.streams.serving.realtime_predictor import RealtimePredictor
+from inferd.streams.inference import ModelCatalog, Scorer, Version
+from inferd.streams.serving import ModelManager, RealtimePredictor
 
 FEATURES, TREES, REQUESTS, TURNS = 30, 100, 4_096, 9
 

@@ -15,8 +15,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from inferd.daemon.errors import BrokerUnreachableError
 from inferd.schemas.connection import KafkaConnection
-from inferd.streams.connection.clients import client_options
-from inferd.streams.connection.unreachable import reason_of, setting_name
+from inferd.streams.connection import client_options, reason_of, setting_name
 
 ApiVersions = dict[int, tuple[int, int]]
 

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from inferd.daemon.errors import words_of
-from inferd.daemon.settings.settings import Settings
-from inferd.daemon.settings.table import SettingsError
+from inferd.daemon.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
-    from inferd.daemon.http.local.model_server import ModelServer
-    from inferd.daemon.http.user_routes.routes import OwnRoutes
-    from inferd.streams.serving.custom import Custom
+    from inferd.daemon.http.local import ModelServer
+    from inferd.daemon.http.user_routes import OwnRoutes
+    from inferd.streams.serving import Custom
 
 log = structlog.get_logger(__name__)
 
@@ -70,15 +69,13 @@ def load_custom(settings: Settings) -> Customised:
     """
     if settings.server is settings.batch_predictor is settings.realtime_predictor is None:
         return Customised()
-    from inferd.daemon.http.local import model_server
-    from inferd.streams.serving.batch_predictor import BatchPredictor
-    from inferd.streams.serving.custom import Custom
-    from inferd.streams.serving.realtime_predictor import RealtimePredictor
+    from inferd.daemon.http.local import ModelServer
+    from inferd.streams.serving import BatchPredictor, Custom, RealtimePredictor
 
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     loader, limits = _Loader(), settings.streams().limits
-    server = loader.load("INFERD_SERVER", settings.server, model_server.ModelServer)
+    server = loader.load("INFERD_SERVER", settings.server, ModelServer)
     batch = loader.load("INFERD_BATCH_PREDICTOR", settings.batch_predictor, BatchPredictor)
     realtime = loader.load("INFERD_REALTIME_PREDICTOR", settings.realtime_predictor, RealtimePredictor)
     custom = loader.make("INFERD_…_PREDICTOR", lambda: Custom(settings.tenants, realtime, batch, limits))
@@ -92,8 +89,7 @@ def load_custom(settings: Settings) -> Customised:
 
 def _routes_of(server: type[ModelServer], settings: Settings, custom: Custom) -> OwnRoutes:
     """The routes of a server of the first tenant, whose own predictors it uses unless it brought others."""
-    from inferd.streams.serving.batch_predictor import BatchPredictor
-    from inferd.streams.serving.realtime_predictor import RealtimePredictor
+    from inferd.streams.serving import BatchPredictor, RealtimePredictor
 
     tenant = settings.tenants[0]
     made = server(custom.models(tenant), settings.http_host, settings.http_port, tenant)

@@ -21,30 +21,24 @@ import structlog
 from inferd.daemon import cluster
 from inferd.daemon.custom_classes import load_custom
 from inferd.daemon.errors import BrokerUnreachableError
-from inferd.daemon.http.core.admission import ADMISSION
-from inferd.daemon.http.core.server import HttpServer
-from inferd.daemon.http.routes.services import Predictions
-from inferd.daemon.http.worker.cluster_models import ClusterModels
-from inferd.daemon.http.worker.composition import worker_app
-from inferd.daemon.http.worker.services import StreamsJobs, StreamsOfJobs, StreamsPredictions
-from inferd.daemon.settings.checks import worker_warnings
-from inferd.daemon.settings.settings import Settings
-from inferd.daemon.settings.table import SettingsError
-from inferd.daemon.supervision.exit import (
+from inferd.daemon.http.core import ADMISSION, HttpServer
+from inferd.daemon.http.routes import Predictions
+from inferd.daemon.http.worker import ClusterModels, StreamsJobs, StreamsOfJobs, StreamsPredictions, worker_app
+from inferd.daemon.settings import Settings, SettingsError, worker_warnings
+from inferd.daemon.supervision import (
     EXIT_DRAIN_TIMEOUT,
     EXIT_ZOMBIE,
+    StopSignals,
+    Watchdog,
     end_within,
     leave,
 )
-from inferd.daemon.supervision.stop_signals import StopSignals
-from inferd.daemon.supervision.watchdog import Watchdog
-from inferd.daemon.telemetry import logs
-from inferd.daemon.telemetry.status import StatusBoard
+from inferd.daemon.telemetry import StatusBoard, configure_logs
 from inferd.daemon.version import inferd_version
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.errors import ServerError
-from inferd.streams.kafka.topic_checks import TopicsError
-from inferd.streams.telemetry.snapshot import StreamsSnapshot
+from inferd.streams.kafka import TopicsError
+from inferd.streams.telemetry import StreamsSnapshot
 
 EXIT_STOPPED, EXIT_FAILED, EXIT_SETTINGS = 0, 1, 2
 PROBE_TIMEOUT_S = 5.0
@@ -103,7 +97,7 @@ def run_worker(settings: Settings, parts: Parts | None = None) -> int:
 
     `ServerError` where it cannot start for a reason of this machine: the port is taken, uvloop is missing.
     """
-    say_counts = logs.configure(settings.log_format, settings.log_level, settings.worker_id)
+    say_counts = configure_logs(settings.log_format, settings.log_level, settings.worker_id)
     faulthandler.enable()
     code = EXIT_FAILED
     runner = asyncio.Runner(loop_factory=loop_factory(settings))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from inferd.daemon.settings.checks import AT_MOST
-from inferd.daemon.settings.settings import Settings, settings_table
-from inferd.daemon.telemetry.metrics import METRICS, STEPS
+from inferd.daemon.settings import AT_MOST, Settings, settings_table
+from inferd.daemon.telemetry import METRICS, STEPS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 MADE = "<!-- Made by `python -m inferd.daemon.reference`; change the code instead. -->"

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from inferd.daemon.cluster import metadata
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.errors import ServerError
-from inferd.streams.connection.clients import client_options
+from inferd.streams.connection import client_options
 
 PROGRESS_TIMEOUT_S = 15.0
 POLL_MS = 500

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inferd.client import Client as Client
-    from inferd.daemon.http.local.model_server import ModelServer as ModelServer
+    from inferd.daemon.http.local import ModelServer as ModelServer
     from inferd.deploy import deploy_file as deploy_file
     from inferd.errors import AccessDeniedError as AccessDeniedError
     from inferd.errors import BrokerUnreachableError as BrokerUnreachableError
@@ -17,46 +17,46 @@ if TYPE_CHECKING:
     from inferd.factories import create_batch_predictor as create_batch_predictor
     from inferd.factories import create_model_server as create_model_server
     from inferd.factories import create_realtime_predictor as create_realtime_predictor
-    from inferd.jobs.results import JobRow as JobRow
+    from inferd.jobs import JobRow as JobRow
     from inferd.schemas.connection import KafkaConnection as KafkaConnection
     from inferd.schemas.errors import BatchJobError as BatchJobError
     from inferd.schemas.errors import InferenceError as InferenceError
     from inferd.schemas.errors import ModelServingError as ModelServingError
     from inferd.schemas.errors import ServerError as ServerError
-    from inferd.schemas.jobs.job import JobStatus as JobStatus
-    from inferd.schemas.models.model import Manifest as Manifest
-    from inferd.schemas.requests.client_input import json_input as json_input
-    from inferd.schemas.requests.result import Failure as Failure
-    from inferd.schemas.requests.result import Prediction as Prediction
-    from inferd.streams.inference.formats.lightgbm.openmp import load_openmp as load_openmp
-    from inferd.streams.serving.batch_predictor import BatchPredictor as BatchPredictor
-    from inferd.streams.serving.model_manager import ModelManager as ModelManager
-    from inferd.streams.serving.realtime_predictor import RealtimePredictor as RealtimePredictor
+    from inferd.schemas.jobs import JobStatus as JobStatus
+    from inferd.schemas.models import Manifest as Manifest
+    from inferd.schemas.requests import Failure as Failure
+    from inferd.schemas.requests import Prediction as Prediction
+    from inferd.schemas.requests import json_input as json_input
+    from inferd.streams.inference.formats.lightgbm import load_openmp as load_openmp
+    from inferd.streams.serving import BatchPredictor as BatchPredictor
+    from inferd.streams.serving import ModelManager as ModelManager
+    from inferd.streams.serving import RealtimePredictor as RealtimePredictor
     from inferd.sync import SyncClient as SyncClient
 
 _MODULE_OF = {
     "AccessDeniedError": "inferd.errors",
     "BatchJobError": "inferd.schemas.errors",
-    "BatchPredictor": "inferd.streams.serving.batch_predictor",
+    "BatchPredictor": "inferd.streams.serving",
     "BrokerUnreachableError": "inferd.errors",
     "Client": "inferd.client",
     "create_batch_predictor": "inferd.factories",
     "create_model_server": "inferd.factories",
     "create_realtime_predictor": "inferd.factories",
     "deploy_file": "inferd.deploy",
-    "Failure": "inferd.schemas.requests.result",
+    "Failure": "inferd.schemas.requests",
     "InferenceError": "inferd.schemas.errors",
-    "JobRow": "inferd.jobs.results",
-    "JobStatus": "inferd.schemas.jobs.job",
-    "json_input": "inferd.schemas.requests.client_input",
+    "JobRow": "inferd.jobs",
+    "JobStatus": "inferd.schemas.jobs",
+    "json_input": "inferd.schemas.requests",
     "KafkaConnection": "inferd.schemas.connection",
-    "load_openmp": "inferd.streams.inference.formats.lightgbm.openmp",
-    "Manifest": "inferd.schemas.models.model",
-    "ModelManager": "inferd.streams.serving.model_manager",
-    "ModelServer": "inferd.daemon.http.local.model_server",
+    "load_openmp": "inferd.streams.inference.formats.lightgbm",
+    "Manifest": "inferd.schemas.models",
+    "ModelManager": "inferd.streams.serving",
+    "ModelServer": "inferd.daemon.http.local",
     "ModelServingError": "inferd.schemas.errors",
-    "Prediction": "inferd.schemas.requests.result",
-    "RealtimePredictor": "inferd.streams.serving.realtime_predictor",
+    "Prediction": "inferd.schemas.requests",
+    "RealtimePredictor": "inferd.streams.serving",
     "ResultTimeoutError": "inferd.errors",
     "ServerError": "inferd.schemas.errors",
     "SyncClient": "inferd.sync",

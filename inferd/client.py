@@ -12,42 +12,43 @@ from types import TracebackType
 from typing import Any, Self
 
 from inferd.cluster import Cluster
-from inferd.jobs.jobs import JobOptions, Jobs, OnProgress
-from inferd.jobs.results import JobRow, rows_of
-from inferd.models.model_list import (
+from inferd.jobs import JobOptions, JobRow, Jobs, OnProgress, rows_of
+from inferd.models import (
     ModelList,
     aliases_to_move,
     check_alias_target,
     check_deployable,
     keys_to_remove,
     orphaned_parts,
-)
-from inferd.models.model_records import (
     read_models,
     send_alias,
     send_artifact,
     send_manifest,
     send_tombstones,
 )
-from inferd.predictions.exchange import Call, Exchange, SentCall
-from inferd.predictions.pending import PendingRequests
-from inferd.predictions.pipeline import sent_ahead
+from inferd.predictions import Call, Exchange, PendingRequests, SentCall, sent_ahead
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.headers import ROW_ERRORS, Encoding, RawHeaders
-from inferd.schemas.jobs.job import ChunkResult, JobStatus
+from inferd.schemas.jobs import ChunkResult, JobStatus
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.models.manifest_checks import check_alias
-from inferd.schemas.models.model import (
+from inferd.schemas.models import (
     Alias,
     AliasKey,
     Manifest,
     VersionKey,
+    check_alias,
     check_model_name,
 )
-from inferd.schemas.requests.frames import frame_items, is_frame
-from inferd.schemas.requests.request import ModelReference, Output
-from inferd.schemas.requests.result import Failure, Prediction, Result
-from inferd.schemas.requests.result_codec import decode_result
+from inferd.schemas.requests import (
+    Failure,
+    ModelReference,
+    Output,
+    Prediction,
+    Result,
+    decode_result,
+    frame_items,
+    is_frame,
+)
 from inferd.schemas.topics import TenantTopics
 
 DEFAULT_CONNECTION = KafkaConnection()

@@ -23,7 +23,7 @@ from inferd.schemas.headers import (
 )
 from inferd.schemas.limits import Limits
 from inferd.schemas.topics import STREAMS, Stream, TenantTopics
-from inferd.streams.connection.clients import client_options
+from inferd.streams.connection import client_options
 
 # Room for key, headers and the record's own framing around the largest value.
 RECORD_OVERHEAD_BYTES = 64 * 1_024

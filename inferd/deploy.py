@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from inferd.client import Client
-from inferd.models.model_list import check_deployable
+from inferd.models import check_deployable
 from inferd.schemas.errors import InferenceError
-from inferd.schemas.models.model import Manifest, VersionKey, check_model_name
-from inferd.streams.inference.manifests import manifest_of
-from inferd.streams.inference.trial_limits import TrialLimits
-from inferd.streams.models.trial.trial import TrialCase, try_models
+from inferd.schemas.models import Manifest, VersionKey, check_model_name
+from inferd.streams.inference import TrialLimits, manifest_of
+from inferd.streams.models.trial import TrialCase, try_models
 
 Model = bytes | str | Path
 

@@ -16,8 +16,7 @@ from aiokafka import errors as kafka
 
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.errors import ModelServingError, ServerError, TooLargeError
-from inferd.streams.connection.clients import why_unreachable
-from inferd.streams.connection.unreachable import Kind, reason_of
+from inferd.streams.connection import Kind, reason_of, why_unreachable
 
 
 class BrokerUnreachableError(ServerError, ConnectionError):

@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from inferd.daemon.http.local.model_server import ModelServer
-from inferd.streams.serving.batch_predictor import BatchPredictor
-from inferd.streams.serving.model_manager import ModelManager
-from inferd.streams.serving.realtime_predictor import RealtimePredictor
-from inferd.streams.serving.row_cache import Cache
+from inferd.daemon.http.local import ModelServer
+from inferd.streams.serving import BatchPredictor, Cache, ModelManager, RealtimePredictor
 
 ModelStore = ModelManager | str | Path
 """A model manager, or the directory of one."""

@@ -17,14 +17,12 @@ from inferd.client import (
     Client,
 )
 from inferd.errors import ClientClosedError
-from inferd.jobs.jobs import OnProgress
-from inferd.jobs.results import JobRow
-from inferd.models.model_list import ModelList
+from inferd.jobs import JobRow, OnProgress
+from inferd.models import ModelList
 from inferd.schemas.connection import KafkaConnection
-from inferd.schemas.jobs.job import ChunkResult, JobStatus
-from inferd.schemas.models.model import Alias, Manifest
-from inferd.schemas.requests.request import Output
-from inferd.schemas.requests.result import Prediction, Result
+from inferd.schemas.jobs import ChunkResult, JobStatus
+from inferd.schemas.models import Alias, Manifest
+from inferd.schemas.requests import Output, Prediction, Result
 
 T = TypeVar("T")
 

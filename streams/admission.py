@@ -19,15 +19,17 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 from inferd.schemas.topics import TenantTopics
-from inferd.streams.connection.clients import client_options
-from inferd.streams.kafka.rights import (
+from inferd.streams.connection import client_options
+from inferd.streams.kafka import (
     ALL,
     Right,
+    TopicsError,
+    TopicState,
     describe_missing,
+    ensure_topics,
+    missing_rights,
     worker_rights,
 )
-from inferd.streams.kafka.rights_check import missing_rights
-from inferd.streams.kafka.topics import TopicsError, TopicState, ensure_topics
 from inferd.streams.settings import StreamSettings
 
 log = structlog.get_logger(__name__)

@@ -19,33 +19,31 @@ from inferd.schemas.errors import DeadlineExceededError, ModelNotFoundError, Mod
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.admission import Admission
 from inferd.streams.composition import TenantParts, compose_tenants, guarantee_of
-from inferd.streams.connection.clients import client_options
-from inferd.streams.group.assignor import LaneAssignor
-from inferd.streams.group.consumer import LaneApp, LaneConsumer, kafka_tps
-from inferd.streams.group.membership import used_twice
+from inferd.streams.connection import client_options
+from inferd.streams.group import LaneApp, LaneAssignor, LaneConsumer, kafka_tps, used_twice
 from inferd.streams.jobs.job_store import OwnedJobs
 from inferd.streams.jobs.reader import RecordReader
 from inferd.streams.jobs.service import JobService
-from inferd.streams.kafka import record_batches
-from inferd.streams.kafka.destinations import Outlets
-from inferd.streams.kafka.topic_checks import job_partitions, topic_specs
-from inferd.streams.kafka.topic_watch import LOOK_INTERVAL_S, TopicWatch, missing_reason
-from inferd.streams.kafka.topics import TopicState, describe_topics
-from inferd.streams.lane.backoff import describe
-from inferd.streams.lane.guarantees import PUBLISH_ERRORS
-from inferd.streams.lane.lane import Lane
+from inferd.streams.kafka import (
+    LOOK_INTERVAL_S,
+    Outlets,
+    TopicState,
+    TopicWatch,
+    describe_topics,
+    install_batch_checks,
+    job_partitions,
+    missing_reason,
+    topic_specs,
+)
+from inferd.streams.lane import PUBLISH_ERRORS, Lane, describe
 from inferd.streams.models.follower import Deploys
 from inferd.streams.models.rejections import Refusals
-from inferd.streams.serving.custom import Custom
+from inferd.streams.serving import Custom
 from inferd.streams.settings import StreamSettings
-from inferd.streams.state.state_directory import Slot, claim_slot
-from inferd.streams.state.tables import LaneTableManager
+from inferd.streams.state import LaneTableManager, Slot, claim_slot
 from inferd.streams.status import fault_of, take_snapshot
-from inferd.streams.tasks.cancel_all import cancelled
-from inferd.streams.telemetry.measure import LaneMeasures
-from inferd.streams.telemetry.snapshot import Phase, StreamsSnapshot
-from inferd.streams.telemetry.stall_detector import StallWatch
-from inferd.streams.telemetry.tracing import make_tracing
+from inferd.streams.tasks import cancelled
+from inferd.streams.telemetry import LaneMeasures, Phase, StallWatch, StreamsSnapshot, make_tracing
 
 log = structlog.get_logger(__name__)
 
@@ -129,7 +127,7 @@ class Streams:
         lane.on_denied(self.admission.suspect)
         app.intake, app.denied = lane, self.admission.suspect
         self.admission.admit(deploys)
-        record_batches.install(set(lane.topics), self.settings.limits.batch_expanded_bytes_max)
+        install_batch_checks(set(lane.topics), self.settings.limits.batch_expanded_bytes_max)
         app.on_rebalance_complete.connect(self._on_rebalance_complete)
         for topic in sorted(lane.topics):
             app.topics.add(app.topic(topic, key_serializer="raw", value_serializer="raw", acks=False))

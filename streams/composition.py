@@ -9,28 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from inferd.schemas.topics import Stream, TenantTopics
-from inferd.streams.inference.scoring import Scorer
+from inferd.streams.inference import Scorer
 from inferd.streams.jobs.composition import TenantJobs, compose_jobs
 from inferd.streams.jobs.reader import RecordReader
-from inferd.streams.kafka.destinations import Outlets
-from inferd.streams.kafka.transactions import unit_of
-from inferd.streams.lane.guarantees import (
+from inferd.streams.kafka import Outlets, unit_of
+from inferd.streams.lane import (
     AtLeastOnce,
     ByTopic,
     ExactlyOnce,
     Guarantee,
+    Lane,
+    Stage,
 )
-from inferd.streams.lane.lane import Lane
-from inferd.streams.lane.processor import Stage
 from inferd.streams.models.follower import Deploys
-from inferd.streams.requests.batch_scoring import BatchScoring
-from inferd.streams.requests.batch_sizing import Pace
-from inferd.streams.requests.cache_table import Predictions
-from inferd.streams.requests.processor import TenantLane
-from inferd.streams.serving.custom import Custom
+from inferd.streams.requests import BatchScoring, Pace, Predictions, TenantLane
+from inferd.streams.serving import Custom
 from inferd.streams.settings import StreamSettings
-from inferd.streams.state.tables import LaneTable, make_table
-from inferd.streams.telemetry.measure import LaneMeasures
+from inferd.streams.state import LaneTable, make_table
+from inferd.streams.telemetry import LaneMeasures
 
 OWNERS: tuple[Stream, ...] = ("jobs", "job-results")
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
+from inferd.streams.inference import DEFAULT_TRIAL_LIMITS, TrialLimits
 
 Guarantee = Literal["at_least_once", "exactly_once"]
 Store = Literal["memory", "rocksdb"]

@@ -9,23 +9,21 @@ from typing import Protocol
 
 from aiokafka import TopicPartition
 
-from inferd.schemas.models.aliases import labels_of
+from inferd.schemas.models import labels_of
 from inferd.streams.admission import Admission
 from inferd.streams.composition import TenantParts
-from inferd.streams.connection.clients import why_unreachable
-from inferd.streams.connection.unreachable import setting_name
-from inferd.streams.inference.cache.cache import CacheUsage
-from inferd.streams.inference.catalog import Version
-from inferd.streams.lane.lane import Lane
-from inferd.streams.lane.partition import Partition
+from inferd.streams.connection import setting_name, why_unreachable
+from inferd.streams.inference import Version
+from inferd.streams.inference.cache import CacheUsage
+from inferd.streams.lane import Lane, Partition
 from inferd.streams.models.follower import Deploys
 from inferd.streams.settings import StreamSettings
-from inferd.streams.telemetry.counters import ModelCounters
-from inferd.streams.telemetry.measure import LaneMeasures
-from inferd.streams.telemetry.snapshot import (
+from inferd.streams.telemetry import (
     CacheSnapshot,
     DanglingAlias,
     JobsSnapshot,
+    LaneMeasures,
+    ModelCounters,
     ModelSnapshot,
     PartitionSnapshot,
     Phase,

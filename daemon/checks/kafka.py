@@ -27,19 +27,19 @@ from inferd.daemon.cluster import (
     why,
 )
 from inferd.daemon.loopback import is_loopback
-from inferd.daemon.settings.settings import Settings
+from inferd.daemon.settings import Settings
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.topics import TenantTopics
-from inferd.streams.connection.clients import client_options
-from inferd.streams.kafka.rights import (
+from inferd.streams.connection import client_options
+from inferd.streams.kafka import (
     Right,
+    describe_topics,
     grant_commands,
     http_rights,
+    missing_rights,
     named,
     worker_rights,
 )
-from inferd.streams.kafka.rights_check import missing_rights
-from inferd.streams.kafka.topics import describe_topics
 
 PROBE_TIMEOUT_S = 5.0
 FETCH_MS = 500

@@ -11,9 +11,7 @@ from inferd.daemon.broker.errors import BrokerError
 from inferd.daemon.broker.jars import read_lock
 from inferd.daemon.broker.jvm import find_java
 from inferd.daemon.checks import Check
-from inferd.daemon.settings.checks import check_worker, worker_warnings
-from inferd.daemon.settings.settings import Settings
-from inferd.daemon.settings.table import SettingsError
+from inferd.daemon.settings import Settings, SettingsError, check_worker, worker_warnings
 
 GIB = 1_024**3
 DISK_BYTES_MIN, DISK_BYTES_GOOD = GIB // 2, 2 * GIB

@@ -9,11 +9,10 @@ from tempfile import TemporaryDirectory
 
 from inferd.daemon.checks import Check
 from inferd.daemon.cluster import metadata
-from inferd.daemon.settings.settings import Settings
-from inferd.schemas.models.aliases import dangling_alias
-from inferd.schemas.models.model import AliasKey
+from inferd.daemon.settings import Settings
+from inferd.schemas.models import AliasKey, dangling_alias
 from inferd.schemas.topics import Stream, TenantTopics
-from inferd.streams.inference.catalog import ModelCatalog, Version
+from inferd.streams.inference import ModelCatalog, Version
 from inferd.streams.models.follower import Deploys
 
 STREAMS: tuple[Stream, ...] = ("models", "model-artifacts")

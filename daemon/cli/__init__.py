@@ -130,6 +130,6 @@ def main(verbose: int) -> None:
 
     Exit codes: 0 done, 1 the work failed, 2 wrong usage, 3 broker unreachable.
     """
-    from inferd.daemon.telemetry.logs import configure_for_command
+    from inferd.daemon.telemetry import configure_for_command
 
     configure_for_command(verbose)

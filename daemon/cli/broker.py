@@ -21,7 +21,7 @@ from inferd.daemon.broker import (
     EmbeddedKafkaSettings,
 )
 from inferd.daemon.cli.output import report
-from inferd.daemon.settings.settings import Settings
+from inferd.daemon.settings import Settings
 
 WATCH_S = 0.5
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

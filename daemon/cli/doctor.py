@@ -16,7 +16,7 @@ from inferd.daemon.cli.output import (
     report,
     write_answer,
 )
-from inferd.daemon.settings.settings import Settings
+from inferd.daemon.settings import Settings
 
 COLUMNS = ("check", "state", "what was found", "what to do")
 MODELS_TIMEOUT_S = 300.0

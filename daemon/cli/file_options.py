@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from inferd.daemon.row_files.options import FORMATS, FileOptions
+from inferd.daemon.row_files import FORMATS, FileOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -18,18 +18,20 @@ from inferd.daemon.cli.output import (
 )
 from inferd.daemon.cli.session import run_with_broker
 from inferd.schemas.errors import MalformedError
-from inferd.schemas.models.aliases import (
+from inferd.schemas.models import (
     CHAMPION,
+    Alias,
+    Feature,
+    Manifest,
     dangling_alias,
     label,
     labels_of,
     shares,
 )
-from inferd.schemas.models.model import Alias, Feature, Manifest
-from inferd.schemas.requests.request import ModelReference, Scalar
+from inferd.schemas.requests import ModelReference, Scalar
 
 if TYPE_CHECKING:
-    from inferd.models.model_list import ModelList
+    from inferd.models import ModelList
 
 LIST_COLUMNS = ("model", "version", "aliases", "objective", "features", "size", "sha256", "deployed")
 DIGEST_CHARS = 12
@@ -121,7 +123,7 @@ def show(reference: str, target: Target) -> None:
 
     A bare NAME shows what a request to it means: NAME@champion, or the newest version.
     """
-    from inferd.models.model_list import manifest_behind
+    from inferd.models import manifest_behind
 
     found = _read(target)
     manifest = manifest_behind(found, ModelReference.parse(reference))
@@ -208,7 +210,7 @@ def _who_answers(models: ModelList, deployed: Manifest) -> str | None:
 
 def _unnamed_classes(deployed: Manifest) -> str | None:
     """What to say of a multiclass model whose answers are numbers without names; None for any other."""
-    from inferd.streams.inference.formats.lightgbm.objectives import MULTICLASS
+    from inferd.streams.inference.formats.lightgbm import MULTICLASS
 
     if deployed.objective not in MULTICLASS or (deployed.postprocess and deployed.postprocess.labels):
         return None

@@ -11,9 +11,7 @@ import click
 
 from inferd.daemon.broker import living_broker
 from inferd.daemon.cli.output import OutputFormat
-from inferd.daemon.settings.checks import check_connection
-from inferd.daemon.settings.settings import DEFAULT_BROKER, Settings, settings_table
-from inferd.daemon.settings.table import SettingInfo
+from inferd.daemon.settings import DEFAULT_BROKER, SettingInfo, Settings, check_connection, settings_table
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.topics import TenantTopics

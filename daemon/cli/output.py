@@ -69,7 +69,7 @@ def exit_code_of(error: BaseException) -> int | None:
     """Exit code of a command that ended with `error`; None where it is none of the expected ones, but a bug."""
     from inferd.daemon.broker.errors import BrokerError
     from inferd.daemon.errors import BrokerUnreachableError
-    from inferd.daemon.settings.table import SettingsError
+    from inferd.daemon.settings import SettingsError
     from inferd.schemas.errors import ModelServingError
 
     if isinstance(error, SettingsError):

@@ -7,9 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from inferd.daemon.settings.checks import check_worker
-from inferd.daemon.settings.settings import Settings, settings_table
-from inferd.daemon.settings.table import SettingInfo
+from inferd.daemon.settings import SettingInfo, Settings, check_worker, settings_table
 
 F = TypeVar("F", bound=Callable[..., Any])
 ALIASES = {"--tenants": ("--tenant",)}

@@ -11,10 +11,10 @@ import click
 from inferd.daemon.cli.options import settings_options
 from inferd.daemon.cli.output import OutputFormat, write_answer
 from inferd.daemon.cli.session import run_with_broker
-from inferd.daemon.settings.settings import Settings
+from inferd.daemon.settings import Settings
 
 if TYPE_CHECKING:
-    from inferd.streams.kafka.topics import TopicState
+    from inferd.streams.kafka import TopicState
 
 COLUMNS = ("topic", "partitions", "replicas", "cleanup", "retention", "problem")
 DAY_MS = 86_400_000
@@ -34,7 +34,7 @@ def create(settings: Settings, output: OutputFormat) -> None:
 
     What is there is never changed: a topic that does not fit is an error that says what to change.
     """
-    from inferd.streams.kafka.topics import ensure_topics
+    from inferd.streams.kafka import ensure_topics
 
     wanted = replace(settings, topics_create=True).streams()
     _write(output, run_with_broker(wanted.connection, lambda: ensure_topics(wanted)))
@@ -44,7 +44,7 @@ def create(settings: Settings, output: OutputFormat) -> None:
 @settings_options()
 def list_topics(settings: Settings, output: OutputFormat) -> None:
     """List the topics of the tenants, and what is wrong with them."""
-    from inferd.streams.kafka.topics import describe_topics
+    from inferd.streams.kafka import describe_topics
 
     wanted = settings.streams()
     _write(output, run_with_broker(wanted.connection, lambda: describe_topics(wanted)))

@@ -16,9 +16,8 @@ from inferd.daemon.cli.output import (
     write_json,
 )
 from inferd.daemon.cli.setting_flags import SettingsCommand, setting_flags, worker_settings
-from inferd.daemon.settings.settings import DEFAULT_BROKER, Settings
-from inferd.daemon.supervision.exit import end_within, leave
-from inferd.daemon.supervision.stop_signals import terminable
+from inferd.daemon.settings import DEFAULT_BROKER, Settings
+from inferd.daemon.supervision import end_within, leave, terminable
 
 EXIT_TIMEOUT_S = 3.0
 
@@ -41,7 +40,7 @@ def up(output: OutputFormat, **flags: Any) -> None:
 
 def _run_both(settings: Settings, output: OutputFormat) -> int:
     from inferd.daemon.broker import EmbeddedKafka
-    from inferd.daemon.supervision.broker_supervisor import SupervisedBroker
+    from inferd.daemon.supervision import SupervisedBroker
 
     kafka = EmbeddedKafka(settings.embedded_kafka(), report=report)
     with terminable():

@@ -11,8 +11,7 @@ import click
 from inferd.daemon.cli.options import output_option, with_local_broker
 from inferd.daemon.cli.output import OutputFormat, write_json
 from inferd.daemon.cli.setting_flags import SettingsCommand, setting_flags, worker_settings
-from inferd.daemon.supervision.exit import end_within
-from inferd.daemon.supervision.stop_signals import StopSignals
+from inferd.daemon.supervision import StopSignals, end_within
 
 EXIT_TIMEOUT_S = 3.0
 

@@ -20,8 +20,7 @@ def demo(ctx: click.Context, flights: int | None, latency_s: float, rate: float)
     With INFERD_BROKER it uses that broker, in topics of its own, which it deletes. Exit code 1 if any check fails.
     """
     from inferd.daemon.demo.story import DemoOptions, run_demo
-    from inferd.daemon.settings.checks import check_connection
-    from inferd.daemon.settings.settings import Settings
+    from inferd.daemon.settings import Settings, check_connection
 
     settings = check_connection(Settings.from_environment())
     if not run_demo(settings, DemoOptions(flights, latency_s, rate)):

@@ -17,10 +17,9 @@ from inferd.daemon.cli.read_ahead import read_ahead
 from inferd.daemon.demo.flights import FlightSet
 from inferd.daemon.demo.narration import Narrator, Step
 from inferd.daemon.demo.training import TrainedModel
-from inferd.daemon.row_files.layout import Layout
-from inferd.daemon.row_files.options import FileOptions
-from inferd.schemas.jobs.job import JobStatus
-from inferd.schemas.models.model import Manifest
+from inferd.daemon.row_files import FileOptions, Layout
+from inferd.schemas.jobs import JobStatus
+from inferd.schemas.models import Manifest
 
 FILE = "flights.parquet"
 SHOWN_STATUSES = 5

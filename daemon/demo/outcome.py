@@ -15,7 +15,7 @@ from inferd.daemon.demo.flights import FlightSet
 from inferd.daemon.demo.narration import Narrator
 from inferd.daemon.demo.quality import Latency, accuracy, auc
 from inferd.daemon.demo.traffic import Burst, Refusal
-from inferd.schemas.requests.result import Prediction, Result
+from inferd.schemas.requests import Prediction, Result
 from inferd.schemas.topics import Stream
 
 SHOWN_FLIGHTS = 10

@@ -12,11 +12,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from inferd.daemon.demo.traffic import Refusal
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.errors import InferenceError, ServerError
-from inferd.schemas.requests.request import default_id
-from inferd.schemas.requests.result import Failure
-from inferd.schemas.requests.result_codec import decode_result
+from inferd.schemas.requests import Failure, decode_result, default_id
 from inferd.schemas.topics import STREAMS, Stream, TenantTopics
-from inferd.streams.connection.clients import client_options
+from inferd.streams.connection import client_options
 
 GARBAGE = b"this is no request"
 TIMEOUT_S = 20.0

@@ -30,14 +30,14 @@ from inferd.daemon.demo.traffic import (
 )
 from inferd.daemon.demo.training import TREES, TrainedModel, train
 from inferd.daemon.demo.worker_process import WorkerProcess
-from inferd.daemon.settings.settings import Settings
-from inferd.daemon.supervision.stop_signals import terminable
+from inferd.daemon.settings import Settings
+from inferd.daemon.supervision import terminable
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.errors import ServerError
-from inferd.schemas.models.model import Manifest
-from inferd.schemas.requests.result import Prediction
+from inferd.schemas.models import Manifest
+from inferd.schemas.requests import Prediction
 from inferd.schemas.topics import TenantTopics
-from inferd.streams.inference.manifests import manifest_of
+from inferd.streams.inference import manifest_of
 
 MODEL = "flight-late"
 TENANT = "default"

@@ -11,7 +11,7 @@ from typing import Any
 
 from inferd.client import Client
 from inferd.schemas.errors import ModelServingError
-from inferd.schemas.requests.result import Prediction, Result
+from inferd.schemas.requests import Prediction, Result
 
 WINDOW = 4_096
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inferd.schemas.errors import MalformedError, SchemaMismatchError
-from inferd.schemas.models.model import NA_TEXTS, Feature, Manifest
+from inferd.schemas.models import NA_TEXTS, Feature, Manifest
 
 Kind = Literal["number", "category", "text"]
 """Of a feature: numbers, categories of numbers or booleans, categories of text."""

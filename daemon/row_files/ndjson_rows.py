@@ -11,8 +11,7 @@ import msgspec
 
 from inferd.schemas.errors import InferenceError, MalformedError
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.schemas.strict.decoding import DECODE_ERRORS, known_fault, printable
-from inferd.schemas.strict.ndjson import rows_of_line
+from inferd.schemas.strict import DECODE_ERRORS, known_fault, printable, rows_of_line
 
 _ROW = re.compile(rb"\{[ \t]*[^} \t]|\[[ \t]*[^\[{\] \t]")
 """How a row begins that is not empty, and no array of rows."""

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from inferd.schemas.errors import MalformedError, TooLargeError
-from inferd.schemas.strict.decoding import printable
-from inferd.schemas.strict.ndjson import BYTE_ORDER_MARK
+from inferd.schemas.strict import BYTE_ORDER_MARK, printable
 
 T = TypeVar("T")
 LINE_BYTES_MAX = 64 * 1_048_576

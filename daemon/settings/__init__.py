@@ -1,1 +1,19 @@
 """All settings of the process: one frozen value, read from environment and flags, each with its kind and its checks."""
+
+from inferd.daemon.settings.checks import AT_MOST, check_connection, check_worker, worker_warnings
+from inferd.daemon.settings.settings import DEFAULT_BROKER, LogFormat, LogLevel, Settings, settings_table
+from inferd.daemon.settings.table import SettingInfo, SettingsError
+
+__all__ = [
+    "AT_MOST",
+    "DEFAULT_BROKER",
+    "LogFormat",
+    "LogLevel",
+    "SettingInfo",
+    "Settings",
+    "SettingsError",
+    "check_connection",
+    "check_worker",
+    "settings_table",
+    "worker_warnings",
+]

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from inferd.daemon.http.core.peers import read_peer_secret
-from inferd.daemon.http.core.tokens import read_tokens
+from inferd.daemon.http.core import read_peer_secret, read_tokens
 from inferd.daemon.loopback import is_loopback
 from inferd.daemon.settings.settings import Settings, settings_table
 from inferd.daemon.settings.table import SettingsError

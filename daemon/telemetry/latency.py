@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from inferd.streams.telemetry.snapshot import LatencySnapshot
+from inferd.streams.telemetry import LatencySnapshot
 
 
 class LatencyQuantiles(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from inferd.daemon.printable import printable
-from inferd.daemon.settings.settings import LogFormat, LogLevel
+from inferd.daemon.settings import LogFormat, LogLevel
 from inferd.daemon.telemetry.log_repeats import KEYS_MAX, MessageKey, RepeatLimiter
 
 TRACEBACK_CHARS_MAX = 20_000
@@ -30,7 +30,7 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 COMMAND_LEVELS = (logging.CRITICAL, logging.INFO, logging.DEBUG)
 
 
-def configure(
+def configure_logs(
     log_format: LogFormat,
     level: LogLevel,
     worker_id: str,

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from inferd.daemon.telemetry.latency import cumulative
 from inferd.daemon.telemetry.status import Stage, StatusBoard, TrafficSource
 from inferd.daemon.version import inferd_version
-from inferd.streams.telemetry.snapshot import (
+from inferd.streams.telemetry import (
     CacheSnapshot,
     JobsSnapshot,
     LatencySnapshot,

@@ -15,10 +15,10 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from inferd.daemon.settings.settings import Settings
+from inferd.daemon.settings import Settings
 from inferd.daemon.telemetry.latency import LatencyQuantiles, quantiles, since
 from inferd.daemon.version import inferd_version
-from inferd.streams.telemetry.snapshot import (
+from inferd.streams.telemetry import (
     CacheSnapshot,
     DanglingAlias,
     JobsSnapshot,

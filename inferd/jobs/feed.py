@@ -13,8 +13,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from inferd.cluster import Cluster, encoding_of
 from inferd.schemas.dead_letters import DeadLetter
 from inferd.schemas.errors import InferenceError, ModelServingError, error_of_code
-from inferd.schemas.jobs.job import JobStatus
-from inferd.schemas.jobs.status_codec import decode_status
+from inferd.schemas.jobs import JobStatus, decode_status
 from inferd.schemas.limits import Limits
 from inferd.schemas.topics import Stream
 

@@ -39,15 +39,16 @@ from inferd.schemas.errors import (
     ModelServingError,
 )
 from inferd.schemas.headers import CONTENT_TYPE_HEADERS, Encoding, RawHeaders
-from inferd.schemas.jobs.codec import (
+from inferd.schemas.jobs import (
+    ChunkResult,
+    JobStatus,
     encode_cancel,
     encode_close,
     encode_open,
     encode_retry,
 )
-from inferd.schemas.jobs.job import ChunkResult, JobStatus
 from inferd.schemas.limits import Limits
-from inferd.schemas.requests.request import ModelReference, Output, valid_job_id
+from inferd.schemas.requests import ModelReference, Output, valid_job_id
 
 logger = logging.getLogger(__name__)
 

@@ -14,15 +14,16 @@ import msgspec
 
 from inferd.schemas.errors import InvalidValueError, TooLargeError
 from inferd.schemas.headers import Encoding
-from inferd.schemas.jobs.rows import array_header
+from inferd.schemas.jobs import array_header
 from inferd.schemas.limits import LARGEST_JOB_LIMITS
-from inferd.schemas.requests.client_input import (
+from inferd.schemas.requests import (
+    frame_blocks,
+    is_frame,
     is_row,
     listed,
     plain_scalar,
     wire_input,
 )
-from inferd.schemas.requests.frames import frame_blocks, is_frame
 
 MESSAGE_BYTES_MAX = 900_000
 """Of the rows of one message: with what is around them they stay below Kafka's default `max.message.bytes`."""

@@ -18,12 +18,13 @@ from inferd.jobs.feed import (
     records_between,
 )
 from inferd.schemas.errors import InferenceError, JobExpiredError
-from inferd.schemas.jobs.chunk_codec import decode_chunk_result, decode_outcome
-from inferd.schemas.jobs.job import (
+from inferd.schemas.jobs import (
     ChunkOutcome,
     ChunkResult,
     JobError,
     JobStatus,
+    decode_chunk_result,
+    decode_outcome,
 )
 from inferd.schemas.limits import Limits
 

@@ -19,27 +19,27 @@ from inferd.schemas.errors import (
 )
 from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.models.aliases import (
+from inferd.schemas.models import (
     CHAMPION,
-    main_version,
-    missing_versions,
-    refuse_shadow,
-    replaced,
-    version_in_use,
-    versions_named,
-)
-from inferd.schemas.models.codec import decode_alias, decode_manifest, encode_manifest
-from inferd.schemas.models.manifest_checks import check_manifest_key
-from inferd.schemas.models.model import (
     Alias,
     AliasKey,
     ArtifactKey,
     Manifest,
     VersionKey,
+    check_manifest_key,
+    decode_alias,
+    decode_manifest,
+    encode_manifest,
+    main_version,
+    missing_versions,
     parse_artifact_key,
     parse_model_key,
+    refuse_shadow,
+    replaced,
+    version_in_use,
+    versions_named,
 )
-from inferd.schemas.requests.request import ModelReference
+from inferd.schemas.requests import ModelReference
 
 
 @dataclass(slots=True)

@@ -10,13 +10,14 @@ from aiokafka import AIOKafkaConsumer
 from inferd.cluster import Cluster, encoding_of
 from inferd.models.model_list import ModelList
 from inferd.schemas.limits import Limits
-from inferd.schemas.models.codec import encode_alias, encode_manifest
-from inferd.schemas.models.model import (
+from inferd.schemas.models import (
     Alias,
     AliasKey,
     ArtifactKey,
     Manifest,
     VersionKey,
+    encode_alias,
+    encode_manifest,
     parse_model_key,
 )
 from inferd.schemas.topics import Stream

@@ -15,8 +15,7 @@ from aiokafka.structs import RecordMetadata
 
 from inferd.cluster import Cluster
 from inferd.errors import ResultTimeoutError, unconnected
-from inferd.models.model_list import ModelList
-from inferd.models.model_records import read_models
+from inferd.models import ModelList, read_models
 from inferd.predictions.pending import PendingRequests
 from inferd.predictions.replies import Replies
 from inferd.schemas.errors import (
@@ -29,9 +28,7 @@ from inferd.schemas.errors import (
 )
 from inferd.schemas.headers import CONTENT_TYPE_HEADERS, Encoding, RawHeaders
 from inferd.schemas.limits import Limits
-from inferd.schemas.requests.codec import encode_request
-from inferd.schemas.requests.request import ModelReference, Output
-from inferd.schemas.requests.result import Failure, Result
+from inferd.schemas.requests import Failure, ModelReference, Output, Result, encode_request
 
 PAUSE_FIRST_S = 0.05
 PAUSE_MAX_S = 1.0

@@ -11,8 +11,7 @@ from collections.abc import Callable
 
 from inferd.schemas.errors import InferenceError
 from inferd.schemas.headers import Encoding
-from inferd.schemas.requests.request import default_id
-from inferd.schemas.requests.result import Failure, Result
+from inferd.schemas.requests import Failure, Result, default_id
 
 logger = logging.getLogger(__name__)
 

@@ -18,15 +18,15 @@ from inferd.schemas.jobs.job import (
     RowError,
 )
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.requests.request import OUTPUTS, Output
-from inferd.schemas.strict.decoding import (
+from inferd.schemas.requests import OUTPUTS, Output
+from inferd.schemas.strict import (
     DECODE_ERRORS,
     check_size,
+    header,
     refusal,
+    repeats_key,
     structural_fault,
 )
-from inferd.schemas.strict.json import repeats_key
-from inferd.schemas.strict.msgpack import header
 
 PREDICTIONS = "predictions"
 """What the list of the output `prediction` is called in the result of a chunk."""

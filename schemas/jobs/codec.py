@@ -21,22 +21,23 @@ from inferd.schemas.jobs.job import (
 )
 from inferd.schemas.jobs.rows import RowBatch, row_batch
 from inferd.schemas.limits import LARGEST_JOB_LIMITS, Limits
-from inferd.schemas.requests.client_input import wire_input
-from inferd.schemas.requests.envelope import check_outputs, parse_reference
-from inferd.schemas.requests.request import (
+from inferd.schemas.requests import (
     DEFAULT_OUTPUTS,
     OUTPUTS,
     ModelReference,
     Output,
+    check_outputs,
+    parse_reference,
+    wire_input,
 )
-from inferd.schemas.strict.decoding import (
+from inferd.schemas.strict import (
     DECODE_ERRORS,
     check_size,
+    header,
     known_fault,
     refusal,
+    repeats_key,
 )
-from inferd.schemas.strict.json import repeats_key
-from inferd.schemas.strict.msgpack import header
 
 LABELS_BYTES_MAX = 16_384
 """UTF-8 of all names and texts of a job's labels, which are part of its state."""

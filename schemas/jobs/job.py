@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from inferd.schemas.errors import InvalidIdError, ModelServingError, error_of_code
 from inferd.schemas.headers import Encoding
 from inferd.schemas.jobs.rows import RowBatch
-from inferd.schemas.requests.request import (
+from inferd.schemas.requests import (
     DEFAULT_OUTPUTS,
     ModelReference,
     Output,

@@ -17,12 +17,8 @@ import msgspec
 from inferd.schemas.errors import MalformedError, TooLargeError
 from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import Limits
-from inferd.schemas.requests.input_data import decode_input_data
-from inferd.schemas.requests.request import TensorRows
-from inferd.schemas.requests.tensors import ITEM_BYTES
-from inferd.schemas.strict.decoding import DECODE_ERRORS, refusal
-from inferd.schemas.strict.msgpack import header
-from inferd.schemas.strict.nesting import check_nesting
+from inferd.schemas.requests import ITEM_BYTES, TensorRows, decode_input_data
+from inferd.schemas.strict import DECODE_ERRORS, check_nesting, header, refusal
 
 _raws = {
     "msgpack": msgspec.msgpack.Decoder(list[msgspec.Raw]).decode,

@@ -7,7 +7,7 @@ import msgspec
 from inferd.schemas.headers import Encoding
 from inferd.schemas.jobs.job import JobStatus
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.strict.decoding import (
+from inferd.schemas.strict import (
     DECODE_ERRORS,
     check_size,
     refusal,

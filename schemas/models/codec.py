@@ -16,9 +16,8 @@ from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.models.manifest_checks import check_alias, check_manifest
 from inferd.schemas.models.model import Alias, Manifest
-from inferd.schemas.requests.input_data import decode_input_data
-from inferd.schemas.requests.request import ListRows
-from inferd.schemas.strict.decoding import (
+from inferd.schemas.requests import ListRows, decode_input_data
+from inferd.schemas.strict import (
     DECODE_ERRORS,
     check_size,
     refusal,

@@ -21,7 +21,7 @@ from inferd.schemas.models.model import (
     VersionKey,
     check_model_name,
 )
-from inferd.schemas.requests.request import Scalar
+from inferd.schemas.requests import Scalar
 
 T = TypeVar("T")
 VERSION_MAX = 999_999_999

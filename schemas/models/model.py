@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from inferd.schemas.errors import InvalidIdError, MalformedError
-from inferd.schemas.requests.request import NAME_PATTERN, Scalar
+from inferd.schemas.requests import NAME_PATTERN, Scalar
 
 DType = Literal["float64", "float32", "int64", "bool", "category"]
 _VERSION_KEY = re.compile(rf"(?P<name>{NAME_PATTERN})/(?P<version>[1-9][0-9]{{0,8}})", re.ASCII)

@@ -27,7 +27,7 @@ from inferd.schemas.requests.request import (
     PredictionRequest,
     check_id,
 )
-from inferd.schemas.strict.decoding import known_fault
+from inferd.schemas.strict import known_fault
 
 UNREADABLE = (MalformedError, TooLargeError, TooDeepError, InvalidIdError)
 """Errors after which nothing in a request is believed, not even its id."""

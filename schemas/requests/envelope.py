@@ -28,9 +28,7 @@ from inferd.schemas.requests.request import (
     Output,
     check_id,
 )
-from inferd.schemas.strict.decoding import DECODE_ERRORS, check_size, refusal
-from inferd.schemas.strict.json import repeats_key
-from inferd.schemas.strict.msgpack import header
+from inferd.schemas.strict import DECODE_ERRORS, check_size, header, refusal, repeats_key
 
 # More names than there are outputs cannot all be right: they are refused unread.
 _OutputNames = Annotated[list[str], msgspec.Meta(max_length=len(OUTPUTS))]

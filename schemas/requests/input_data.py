@@ -33,9 +33,7 @@ from inferd.schemas.requests.row_decoders import (
     row_refusal,
 )
 from inferd.schemas.requests.tensors import FIELDS, decode_tensor, is_tensor
-from inferd.schemas.strict.decoding import DECODE_ERRORS, depth_fault
-from inferd.schemas.strict.json import punctuation, repeats_key
-from inferd.schemas.strict.msgpack import header
+from inferd.schemas.strict import DECODE_ERRORS, depth_fault, header, punctuation, repeats_key
 
 _INTEGER_MAX = int(sys.float_info.max)
 _DIGITS_MAX = 308

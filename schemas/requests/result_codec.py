@@ -17,16 +17,16 @@ from inferd.schemas.requests.result import (
     Result,
     RowError,
 )
-from inferd.schemas.strict.decoding import (
+from inferd.schemas.strict import (
     DECODE_ERRORS,
+    check_nesting,
     check_size,
     depth_fault,
+    header,
     printable,
     refusal,
+    repeats_key,
 )
-from inferd.schemas.strict.json import repeats_key
-from inferd.schemas.strict.msgpack import header
-from inferd.schemas.strict.nesting import check_nesting
 
 _encode_msgpack = msgspec.msgpack.Encoder().encode
 _encode_json = msgspec.json.Encoder().encode

@@ -13,8 +13,7 @@ from inferd.schemas.errors import InferenceError, InvalidValueError, MalformedEr
 from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests.request import Scalar
-from inferd.schemas.strict.decoding import DECODE_ERRORS, known_fault, printable
-from inferd.schemas.strict.msgpack import header
+from inferd.schemas.strict import DECODE_ERRORS, header, known_fault, printable
 
 Layout = Literal["row", "rows", "named_row", "named_rows"]
 

@@ -12,8 +12,7 @@ from inferd.schemas.errors import InvalidValueError, MalformedError, TooLargeErr
 from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests.request import TensorRows
-from inferd.schemas.strict.decoding import DECODE_ERRORS, printable
-from inferd.schemas.strict.msgpack import header
+from inferd.schemas.strict import DECODE_ERRORS, header, printable
 
 ITEM_BYTES: dict[str, int] = {
     "<f4": 4,

@@ -1,1 +1,6 @@
 """How every process connects to brokers: options, TLS, back-off, and why a broker cannot be reached. aiokafka alone."""
+
+from inferd.streams.connection.clients import client_options, why_unreachable
+from inferd.streams.connection.unreachable import Kind, reason_of, setting_name
+
+__all__ = ["Kind", "client_options", "reason_of", "setting_name", "why_unreachable"]

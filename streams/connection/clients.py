@@ -41,7 +41,7 @@ from inferd.schemas.connection import KafkaConnection, read_password
 from inferd.streams.connection.attempts import Attempts, Servers, Target
 from inferd.streams.connection.tls import RenewingContext, files_of, tls_context
 from inferd.streams.connection.unreachable import Reason, reason_of
-from inferd.streams.tasks.cancel_all import cancelled
+from inferd.streams.tasks import cancelled
 
 log = logging.getLogger(__name__)
 

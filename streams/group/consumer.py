@@ -33,8 +33,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from inferd.streams.group import membership
-from inferd.streams.inference.micro_batch import Record
-from inferd.streams.kafka.record_batches import UnreadableLogError
+from inferd.streams.inference import Record
+from inferd.streams.kafka import UnreadableLogError
 
 log = structlog.get_logger(__name__)
 

@@ -1,1 +1,52 @@
 """Scoring, pure and synchronous: no asyncio, no clock, no environment; the disposable trial process is the one edge."""
+
+from inferd.streams.inference.catalog import ModelCatalog, ServedModel, State, Version
+from inferd.streams.inference.loading import load_model
+from inferd.streams.inference.manifests import manifest_of, reconcile
+from inferd.streams.inference.micro_batch import (
+    CACHE_HIT,
+    CACHE_MISS,
+    Group,
+    Outcome,
+    Record,
+    Work,
+    halve,
+    internal_error,
+)
+from inferd.streams.inference.own_models import OwnRuntime, own_version
+from inferd.streams.inference.postprocess import compile_postprocess
+from inferd.streams.inference.runtime import Arrays, Matrix
+from inferd.streams.inference.scoring import UNDECODABLE, Scorer
+from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
+from inferd.streams.inference.user_code import Ask, AskRows, PinnedModelId, plain_value
+
+__all__ = [
+    "CACHE_HIT",
+    "CACHE_MISS",
+    "DEFAULT_TRIAL_LIMITS",
+    "UNDECODABLE",
+    "Arrays",
+    "Ask",
+    "AskRows",
+    "Group",
+    "Matrix",
+    "ModelCatalog",
+    "Outcome",
+    "OwnRuntime",
+    "PinnedModelId",
+    "Record",
+    "Scorer",
+    "ServedModel",
+    "State",
+    "TrialLimits",
+    "Version",
+    "Work",
+    "compile_postprocess",
+    "halve",
+    "internal_error",
+    "load_model",
+    "manifest_of",
+    "own_version",
+    "plain_value",
+    "reconcile",
+]

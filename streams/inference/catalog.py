@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from inferd.schemas.errors import ModelNotFoundError, ModelNotReadyError, VersionNotFoundError
-from inferd.schemas.models.aliases import CHAMPION, missing_versions, shares
-from inferd.schemas.models.model import Alias, Manifest, SplitShare
-from inferd.schemas.requests.request import ModelReference
-from inferd.streams.inference.features.matrix import FeatureSchema
+from inferd.schemas.models import CHAMPION, Alias, Manifest, SplitShare, missing_versions, shares
+from inferd.schemas.requests import ModelReference
+from inferd.streams.inference.features import FeatureSchema
 from inferd.streams.inference.postprocess import Postprocessor
 from inferd.streams.inference.runtime import ModelRuntime
 

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from inferd.schemas.headers import Encoding
-from inferd.schemas.models.model import Manifest
-from inferd.schemas.requests.request import Output
+from inferd.schemas.models import Manifest
+from inferd.schemas.requests import Output
 
 _encode_msgpack = msgspec.msgpack.Encoder().encode
 _encode_json = msgspec.json.Encoder().encode

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.models.model import Manifest
+from inferd.schemas.models import Manifest
 from inferd.streams.inference.catalog import ServedModel
-from inferd.streams.inference.features.matrix import FeatureSchema
-from inferd.streams.inference.formats.lightgbm.library import library
-from inferd.streams.inference.formats.lightgbm.model_file import read_model_file
-from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
+from inferd.streams.inference.features import FeatureSchema
+from inferd.streams.inference.formats.lightgbm import LightGBMRuntime, library, read_model_file
 from inferd.streams.inference.manifests import reconcile
 from inferd.streams.inference.postprocess import compile_postprocess
 

@@ -9,17 +9,14 @@ import msgspec
 
 from inferd.schemas.errors import MalformedError, SchemaMismatchError
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.models.model import (
+from inferd.schemas.models import (
     Category,
     Feature,
     FileCategories,
     Manifest,
 )
-from inferd.streams.inference.features.categories import Values
-from inferd.streams.inference.features.matrix import FeatureSchema
-from inferd.streams.inference.features.rules import refuse_repeats, refuse_unknown
-from inferd.streams.inference.formats.lightgbm.model_file import ModelFile, read_model_file
-from inferd.streams.inference.formats.lightgbm.objectives import canonical
+from inferd.streams.inference.features import FeatureSchema, Values, refuse_repeats, refuse_unknown
+from inferd.streams.inference.formats.lightgbm import ModelFile, canonical, read_model_file
 from inferd.streams.inference.postprocess import compile_postprocess
 
 

@@ -20,11 +20,8 @@ from inferd.schemas.errors import (
 )
 from inferd.schemas.headers import NO_HEADERS, Encoding, RequestHeaders
 from inferd.schemas.limits import Limits
-from inferd.schemas.requests.request import Output, default_id
-from inferd.schemas.requests.result import Failure, Prediction
-from inferd.streams.inference.cache.cache import PredictionCache, RowLookup
-from inferd.streams.inference.cache.distinct import distinct_rows
-from inferd.streams.inference.cache.partition import Change
+from inferd.schemas.requests import Failure, Output, Prediction, default_id
+from inferd.streams.inference.cache import Change, PredictionCache, RowLookup, distinct_rows
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.encoding import ResultTemplate
 from inferd.streams.inference.row_errors import RowErrors

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from inferd.schemas.errors import InternalError
-from inferd.schemas.models.model import Feature, Manifest
-from inferd.schemas.requests.request import Output
+from inferd.schemas.models import Feature, Manifest
+from inferd.schemas.requests import Output
 from inferd.streams.inference.catalog import ServedModel, Version
-from inferd.streams.inference.features.matrix import FeatureSchema
+from inferd.streams.inference.features import FeatureSchema
 from inferd.streams.inference.postprocess import compile_postprocess
 from inferd.streams.inference.runtime import Arrays, Matrix
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.schemas.errors import InvalidValueError, SchemaMismatchError
-from inferd.schemas.models.model import Manifest, Postprocess
-from inferd.schemas.requests.request import Output
-from inferd.streams.inference.formats.lightgbm.objectives import class_count
+from inferd.schemas.models import Manifest, Postprocess
+from inferd.schemas.requests import Output
+from inferd.streams.inference.formats.lightgbm import class_count
 from inferd.streams.inference.runtime import Arrays
 
 _THRESHOLD = 0.5

@@ -16,13 +16,10 @@ from inferd.schemas.errors import (
     SchemaMismatchError,
 )
 from inferd.schemas.headers import Encoding
-from inferd.schemas.jobs.rows import row_batch
+from inferd.schemas.jobs import row_batch
 from inferd.schemas.limits import Limits
-from inferd.schemas.requests.envelope import decode_envelope
-from inferd.schemas.requests.request import Output
-from inferd.schemas.requests.result import RowError
-from inferd.streams.inference.features.job_rows import is_row, scorable_rows
-from inferd.streams.inference.features.matrix import FeatureSchema
+from inferd.schemas.requests import Output, RowError, decode_envelope
+from inferd.streams.inference.features import FeatureSchema, is_row, scorable_rows
 from inferd.streams.inference.runtime import Matrix
 
 OF_ROWS = (InvalidValueError, MalformedError, SchemaMismatchError)

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.schemas.requests.request import Output
+from inferd.schemas.requests import Output
 
 Matrix = NDArray[np.float64]
 Arrays = dict[Output, NDArray[np.float64] | NDArray[np.int32]]

@@ -39,15 +39,15 @@ from inferd.schemas.errors import (
 )
 from inferd.schemas.headers import RequestHeaders, parse_headers, readable_headers
 from inferd.schemas.limits import Limits
-from inferd.schemas.requests.request import (
+from inferd.schemas.requests import (
     DEFAULT_OUTPUTS,
     OUTPUTS,
     Output,
     PredictionRequest,
 )
-from inferd.streams.inference.cache.cache import PredictionCache
+from inferd.streams.inference.cache import PredictionCache
 from inferd.streams.inference.catalog import ModelCatalog, ServedModel
-from inferd.streams.inference.features.vectorised import gather, valid_ids
+from inferd.streams.inference.features import gather, valid_ids
 from inferd.streams.inference.micro_batch import (
     MicroBatch,
     Outcome,

@@ -11,13 +11,13 @@ import numpy as np
 
 from inferd.schemas.errors import InternalError, ModelServingError, TooDeepError
 from inferd.schemas.headers import Encoding
-from inferd.schemas.requests.request import (
+from inferd.schemas.requests import (
     InputData,
     Output,
     PredictionRequest,
     TensorRows,
 )
-from inferd.schemas.strict.nesting import check_nesting
+from inferd.schemas.strict import check_nesting
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.encoding import ResultTemplate
 from inferd.streams.inference.micro_batch import Group, MicroBatch, internal_error

@@ -17,30 +17,22 @@ from inferd.schemas.headers import (
     parse_headers,
     readable_headers,
 )
-from inferd.schemas.jobs.chunk_codec import decode_chunk, encode_barrier_result
-from inferd.schemas.jobs.job import Barrier, BarrierResult, Chunk
+from inferd.schemas.jobs import Barrier, BarrierResult, Chunk, decode_chunk, encode_barrier_result
 from inferd.schemas.topics import Stream, TenantTopics
-from inferd.streams.inference.micro_batch import Record, internal_error
+from inferd.streams.inference import Record, internal_error
 from inferd.streams.jobs.reader import RecordReader
-from inferd.streams.jobs.scoring.results import ChunkDraft
-from inferd.streams.jobs.scoring.scoring import (
+from inferd.streams.jobs.scoring import (
     ChunkBatch,
+    ChunkDraft,
     ChunkScorer,
     ChunkWork,
     chunk_work,
 )
-from inferd.streams.kafka.destinations import EVERYTHING, Outlets
-from inferd.streams.kafka.outgoing import Outgoing
-from inferd.streams.lane.backoff import describe
-from inferd.streams.lane.dead_letters import DeadLetters, refusal_of
-from inferd.streams.lane.guarantees import PUBLISH_ERRORS
-from inferd.streams.lane.output_batch import Effects, timestamps_of
-from inferd.streams.lane.processor import Kind, Work
+from inferd.streams.kafka import EVERYTHING, Outgoing, Outlets
+from inferd.streams.lane import PUBLISH_ERRORS, DeadLetters, Effects, Kind, Work, describe, refusal_of, timestamps_of
 from inferd.streams.settings import StreamSettings
-from inferd.streams.state.tables import LaneTable
-from inferd.streams.telemetry.counters import ChunkCounters, Tally, TenantCounters
-from inferd.streams.telemetry.measure import LaneMeasures
-from inferd.streams.telemetry.tracing import CHUNK_SPAN
+from inferd.streams.state import LaneTable
+from inferd.streams.telemetry import CHUNK_SPAN, ChunkCounters, LaneMeasures, Tally, TenantCounters
 
 log = structlog.get_logger(__name__)
 

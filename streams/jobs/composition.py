@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inferd.schemas.topics import TenantTopics
-from inferd.streams.inference.catalog import ModelCatalog
+from inferd.streams.inference import ModelCatalog
 from inferd.streams.jobs.chunk_processor import JobChunks
 from inferd.streams.jobs.job_store import OwnedJobs
 from inferd.streams.jobs.processors import JobMessages, JobResults, JobSurroundings
 from inferd.streams.jobs.reader import RecordReader
-from inferd.streams.jobs.scoring.pinned_model import pin_in
-from inferd.streams.jobs.scoring.scoring import ChunkScorer, ProcessBatch
-from inferd.streams.kafka.destinations import EVERYTHING, Outlets
-from inferd.streams.lane.processor import Stage
+from inferd.streams.jobs.scoring import ChunkScorer, ProcessBatch, pin_in
+from inferd.streams.kafka import EVERYTHING, Outlets
+from inferd.streams.lane import Stage
 from inferd.streams.settings import StreamSettings
-from inferd.streams.state.tables import LaneTable
-from inferd.streams.telemetry.counters import ChunkCounters
-from inferd.streams.telemetry.measure import LaneMeasures
+from inferd.streams.state import LaneTable
+from inferd.streams.telemetry import ChunkCounters, LaneMeasures
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,17 @@ import structlog
 
 from inferd.schemas.errors import ModelServingError
 from inferd.schemas.limits import Limits
-from inferd.streams.jobs.state.codec import decode_state, encode_state
-from inferd.streams.jobs.state.state import (
+from inferd.streams.jobs.state import (
     NOTHING_USED,
     JobState,
     Usage,
+    decode_state,
+    encode_state,
     usage_of,
+    wakes_at,
 )
-from inferd.streams.jobs.state.transitions import wakes_at
-from inferd.streams.state.tables import Change, LaneTable, TablePartition
-from inferd.streams.telemetry.counters import JobCounters
+from inferd.streams.state import Change, LaneTable, TablePartition
+from inferd.streams.telemetry import JobCounters
 
 log = structlog.get_logger(__name__)
 

@@ -22,9 +22,7 @@ from inferd.schemas.headers import (
     Encoding,
     parse_headers,
 )
-from inferd.schemas.jobs.chunk_codec import decode_outcome, encode_chunk
-from inferd.schemas.jobs.codec import decode_job_message
-from inferd.schemas.jobs.job import (
+from inferd.schemas.jobs import (
     Barrier,
     Chunk,
     JobStatus,
@@ -32,25 +30,21 @@ from inferd.schemas.jobs.job import (
     SubmitJob,
     check_job_id,
     chunk_key,
+    decode_job_message,
+    decode_outcome,
+    encode_chunk,
+    encode_status,
 )
-from inferd.schemas.jobs.status_codec import encode_status
 from inferd.schemas.limits import Limits
 from inferd.schemas.topics import Stream, TenantTopics
-from inferd.streams.group.consumer import Records
-from inferd.streams.inference.micro_batch import Record, internal_error
+from inferd.streams.group import Records
+from inferd.streams.inference import Record, internal_error
 from inferd.streams.jobs.job_store import JobsPartition, OwnedJobs, change_of
-from inferd.streams.jobs.state.state import JobState
-from inferd.streams.jobs.state.step import Pin, Step, Terms
-from inferd.streams.jobs.state.transitions import advance, count, tick
-from inferd.streams.kafka.destinations import EVERYTHING, Outlets
-from inferd.streams.kafka.outgoing import Outgoing
-from inferd.streams.lane.dead_letters import DeadLetters, refusal_of
-from inferd.streams.lane.output_batch import Effects, timestamps_of
-from inferd.streams.lane.processor import Kind, Work
-from inferd.streams.state.tables import LaneTable
-from inferd.streams.telemetry.counters import JobCounters, Tally, TenantCounters
-from inferd.streams.telemetry.measure import LaneMeasures
-from inferd.streams.telemetry.tracing import MESSAGE_SPAN
+from inferd.streams.jobs.state import JobState, Pin, Step, Terms, advance, count, tick
+from inferd.streams.kafka import EVERYTHING, Outgoing, Outlets
+from inferd.streams.lane import DeadLetters, Effects, Kind, Work, refusal_of, timestamps_of
+from inferd.streams.state import LaneTable
+from inferd.streams.telemetry import MESSAGE_SPAN, JobCounters, LaneMeasures, Tally, TenantCounters
 
 log = structlog.get_logger(__name__)
 

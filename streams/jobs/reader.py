@@ -8,7 +8,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from inferd.streams.connection.clients import client_options
+from inferd.streams.connection import client_options
 from inferd.streams.settings import StreamSettings
 
 CACHED_BYTES_MAX = 64 * 1_048_576

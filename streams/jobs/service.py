@@ -28,32 +28,28 @@ from inferd.schemas.errors import (
     TooLargeError,
 )
 from inferd.schemas.headers import CONTENT_TYPE_HEADERS, Encoding
-from inferd.schemas.jobs.chunk_codec import decode_chunk_result
-from inferd.schemas.jobs.codec import (
-    decode_job_message,
-    encode_cancel,
-    encode_close,
-    encode_retry,
-)
-from inferd.schemas.jobs.job import (
+from inferd.schemas.jobs import (
     CancelJob,
     ChunkResult,
     OpenJob,
     RetryJob,
+    decode_chunk_result,
+    decode_job_message,
+    encode_cancel,
+    encode_close,
+    encode_retry,
+    encode_status,
 )
-from inferd.schemas.jobs.status_codec import encode_status
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.jobs.errors import ElsewhereError, NotNowError
 from inferd.streams.jobs.job_store import OwnedJobs
 from inferd.streams.jobs.reader import RecordReader
-from inferd.streams.jobs.state.report import status_of
-from inferd.streams.jobs.state.state import JobState
+from inferd.streams.jobs.state import JobState, status_of
 from inferd.streams.jobs.upload import JobMessagesOut
-from inferd.streams.kafka.producer import close_producer, open_producer, producer_options
-from inferd.streams.lane.backoff import describe
-from inferd.streams.lane.guarantees import PUBLISH_ERRORS
+from inferd.streams.kafka import close_producer, open_producer, producer_options
+from inferd.streams.lane import PUBLISH_ERRORS, describe
 from inferd.streams.settings import StreamSettings
-from inferd.streams.telemetry.tracing import CALLER
+from inferd.streams.telemetry import CALLER
 
 RECORD_OVERHEAD_BYTES = 4_096
 IDS_A_PARTITION = 64

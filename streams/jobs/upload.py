@@ -12,8 +12,7 @@ from inferd.schemas.errors import ModelServingError
 from inferd.schemas.headers import Encoding
 from inferd.streams.jobs.errors import NotNowError
 from inferd.streams.jobs.job_store import Handled, MovedError
-from inferd.streams.lane.backoff import describe
-from inferd.streams.lane.guarantees import PUBLISH_ERRORS
+from inferd.streams.lane import PUBLISH_ERRORS, describe
 
 HANDLED_WITHIN_S = 20.0
 """How long the owner may take to look at a message, once the broker has it."""

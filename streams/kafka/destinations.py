@@ -67,7 +67,7 @@ class RefusedError(KafkaError):
         self.topic = topic
 
 
-def named(topic: str, error: BaseException) -> BaseException:
+def naming_topic(topic: str, error: BaseException) -> BaseException:
     """`RefusedError` naming the topic for what a broker refuses for good, any other error as it is."""
     if not isinstance(error, REFUSALS):
         return error
@@ -78,7 +78,7 @@ def named(topic: str, error: BaseException) -> BaseException:
 
 @contextmanager
 def naming(topic: str) -> Iterator[None]:
-    """Raises what is raised in the block as `named` has it."""
+    """Raises what is raised in the block as `naming_topic` has it."""
     try:
         yield
     except REFUSALS as error:

@@ -11,10 +11,10 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from aiokafka.structs import RecordMetadata
 
 from inferd.schemas.record_size import record_bytes
-from inferd.streams.connection.clients import client_options
+from inferd.streams.connection import client_options
 from inferd.streams.kafka.outgoing import Outgoing
 from inferd.streams.settings import Compression, StreamSettings
-from inferd.streams.tasks.cancel_all import finished
+from inferd.streams.tasks import finished
 
 BATCH_BYTES_MAX = 512 * 1024
 CLOSE_TIMEOUT_S = 2.0

@@ -250,7 +250,7 @@ def _read_batch(raw: bytes) -> Any:
     return DefaultRecordBatch(raw)
 
 
-def install(lane_topics: set[str], expanded_bytes_max: int) -> None:
+def install_batch_checks(lane_topics: set[str], expanded_bytes_max: int) -> None:
     """Puts the reader into aiokafka's fetcher, for every consumer of this process; twice is the same as once."""
     PartitionRecords.lane_topics = lane_topics
     PartitionRecords.expanded_bytes_max = expanded_bytes_max

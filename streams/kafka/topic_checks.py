@@ -8,10 +8,10 @@ from typing import Literal
 
 from inferd.schemas.errors import ServerError
 from inferd.schemas.headers import CARRIED_BYTES_MAX
-from inferd.schemas.jobs.codec import LABELS_BYTES_MAX
+from inferd.schemas.jobs import LABELS_BYTES_MAX
 from inferd.schemas.limits import Limits
 from inferd.schemas.topics import STREAMS, Stream, TenantTopics
-from inferd.streams.jobs.state.codec import state_bytes_max
+from inferd.streams.jobs.state import state_bytes_max
 from inferd.streams.kafka.changelogs import TABLE_NAMES, changelog_config, changelog_name
 from inferd.streams.settings import StreamSettings, TopicSettings
 

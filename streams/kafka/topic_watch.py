@@ -15,9 +15,9 @@ from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 
 from inferd.schemas.connection import KafkaConnection
-from inferd.streams.connection.clients import client_options
+from inferd.streams.connection import client_options
 from inferd.streams.kafka.topic_metadata import TopicNow, read_topics
-from inferd.streams.tasks.cancel_all import finished
+from inferd.streams.tasks import finished
 
 log = structlog.get_logger(__name__)
 

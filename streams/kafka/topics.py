@@ -20,7 +20,7 @@ from aiokafka.errors import (
 )
 
 from inferd.schemas.connection import KafkaConnection
-from inferd.streams.connection.clients import client_options
+from inferd.streams.connection import client_options
 from inferd.streams.kafka.topic_checks import (
     BYTES_MAX_DEFAULT,
     TopicsError,
@@ -33,8 +33,6 @@ from inferd.streams.kafka.topic_checks import (
 from inferd.streams.settings import StreamSettings
 
 log = structlog.get_logger(__name__)
-
-__all__ = ["TopicSpec", "TopicState", "TopicsError", "describe_topics", "ensure_topics", "topic_specs"]
 
 CHECKED_CONFIGS = ("cleanup.policy", "retention.ms", "max.message.bytes")
 VISIBLE_WITHIN_S = 5.0

@@ -41,7 +41,7 @@ from aiokafka.protocol.types import (
 )
 
 from inferd.schemas.connection import KafkaConnection
-from inferd.streams.connection.clients import client_options
+from inferd.streams.connection import client_options
 from inferd.streams.kafka.destinations import RefusedError
 
 Ending = Literal["commit", "abort"]

@@ -1,1 +1,29 @@
 """Lanes: topics consumed in batches. Partitions, processing guarantees, assignment and scheduling."""
+
+from inferd.streams.lane.backoff import describe
+from inferd.streams.lane.dead_letters import DeadLetters, dead_letter_of, outgoing_of, refusal_of
+from inferd.streams.lane.guarantees import PUBLISH_ERRORS, AtLeastOnce, ByTopic, ExactlyOnce, Guarantee
+from inferd.streams.lane.lane import Lane
+from inferd.streams.lane.output_batch import Effects, timestamps_of
+from inferd.streams.lane.partition import Partition
+from inferd.streams.lane.processor import Kind, Stage, Work
+
+__all__ = [
+    "PUBLISH_ERRORS",
+    "AtLeastOnce",
+    "ByTopic",
+    "DeadLetters",
+    "Effects",
+    "ExactlyOnce",
+    "Guarantee",
+    "Kind",
+    "Lane",
+    "Partition",
+    "Stage",
+    "Work",
+    "dead_letter_of",
+    "describe",
+    "outgoing_of",
+    "refusal_of",
+    "timestamps_of",
+]

@@ -15,16 +15,14 @@ from typing import Protocol
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from inferd.streams.kafka.start_offsets import read_positions
-from inferd.streams.kafka.topic_watch import KnownTopics
+from inferd.streams.kafka import KnownTopics, read_positions
 from inferd.streams.lane.backoff import Faults
 from inferd.streams.lane.guarantees import Guarantee
 from inferd.streams.lane.partition import Partition, by_topic
 from inferd.streams.lane.processor import Stage
 from inferd.streams.settings import GroupSettings
-from inferd.streams.state.restore import Restore
-from inferd.streams.state.tables import LaneTable, TablePartition
-from inferd.streams.telemetry.measure import LaneMeasures
+from inferd.streams.state import LaneTable, Restore, TablePartition
+from inferd.streams.telemetry import LaneMeasures
 
 log = structlog.get_logger(__name__)
 

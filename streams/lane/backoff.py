@@ -14,8 +14,7 @@ from aiokafka.errors import (
     NodeNotReadyError,
 )
 
-from inferd.streams.kafka.destinations import RefusedError
-from inferd.streams.kafka.rights_check import is_denied
+from inferd.streams.kafka import RefusedError, is_denied
 from inferd.streams.lane.guarantees import PUBLISH_ERRORS
 
 log = structlog.get_logger(__name__)

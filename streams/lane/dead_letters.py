@@ -9,9 +9,8 @@ from aiokafka import TopicPartition
 from inferd.schemas.dead_letters import DeadLetter, check_keepable
 from inferd.schemas.errors import ModelServingError, TooLargeError
 from inferd.schemas.limits import Limits
-from inferd.streams.inference.micro_batch import Record
-from inferd.streams.kafka.destinations import Outlets
-from inferd.streams.kafka.outgoing import Outgoing
+from inferd.streams.inference import Record
+from inferd.streams.kafka import Outgoing, Outlets
 from inferd.streams.lane.output_batch import Effects
 
 

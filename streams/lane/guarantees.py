@@ -19,33 +19,28 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
-from inferd.streams.kafka.destinations import (
+from inferd.streams.kafka import (
     EVERYTHING,
+    Ending,
     Outlets,
-    named,
-    naming,
-)
-from inferd.streams.kafka.producer import (
     close_producer,
+    commit_note,
+    failure_of,
+    last_endings,
+    naming,
+    naming_topic,
     open_producer,
     produce,
     produce_changes,
     producer_options,
-)
-from inferd.streams.kafka.start_offsets import commit_note
-from inferd.streams.kafka.transactions import (
-    Ending,
-    failure_of,
-    last_endings,
     repeat_ending,
 )
 from inferd.streams.lane.output_batch import Effects
 from inferd.streams.lane.partition import Flight, Partition
 from inferd.streams.settings import StreamSettings
-from inferd.streams.state.tables import TablePartition
-from inferd.streams.tasks.callbacks import Crashed, when_done
-from inferd.streams.tasks.cancel_all import all_of
-from inferd.streams.telemetry.measure import LaneMeasures
+from inferd.streams.state import TablePartition
+from inferd.streams.tasks import Crashed, all_of, when_done
+from inferd.streams.telemetry import LaneMeasures
 
 log = structlog.get_logger(__name__)
 
@@ -179,7 +174,7 @@ class AtLeastOnce:
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is not None:
             if partition.owns(flight):
-                self._failed(partition, named(topic, error))
+                self._failed(partition, naming_topic(topic, error))
             return
         flight.unacknowledged -= 1
         self._land(partition)

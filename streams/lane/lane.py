@@ -17,10 +17,8 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
 
-from inferd.streams.group.consumer import Records
-from inferd.streams.kafka.destinations import EVERYTHING, Outlets, RefusedError
-from inferd.streams.kafka.retention_gaps import Gaps
-from inferd.streams.kafka.topic_watch import KnownTopics, unserved_reasons
+from inferd.streams.group import Records
+from inferd.streams.kafka import EVERYTHING, Gaps, KnownTopics, Outlets, RefusedError, unserved_reasons
 from inferd.streams.lane.assignment import Group, Order, Takeover
 from inferd.streams.lane.backoff import Faults
 from inferd.streams.lane.guarantees import PUBLISH_ERRORS, Guarantee
@@ -29,11 +27,9 @@ from inferd.streams.lane.partition import Flight, Partition, by_topic
 from inferd.streams.lane.processor import Kind, Stage
 from inferd.streams.lane.scheduling import one_a_unit, share_out, without_room
 from inferd.streams.settings import StreamSettings
-from inferd.streams.state.restore import Restore
-from inferd.streams.tasks.callbacks import when_done
-from inferd.streams.tasks.cancel_all import cancelled
-from inferd.streams.telemetry.measure import LaneMeasures
-from inferd.streams.telemetry.snapshot import Step, TenantSnapshot
+from inferd.streams.state import Restore
+from inferd.streams.tasks import cancelled, when_done
+from inferd.streams.telemetry import LaneMeasures, Step, TenantSnapshot
 
 log = structlog.get_logger(__name__)
 

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from inferd.streams.kafka.outgoing import Outgoing
-from inferd.streams.telemetry.counters import JobCounters, Tally
-from inferd.streams.telemetry.measure import WAIT_MS_MAX
+from inferd.streams.kafka import Outgoing
+from inferd.streams.telemetry import WAIT_MS_MAX, JobCounters, Tally
 
 if TYPE_CHECKING:
-    from inferd.streams.inference.micro_batch import Record
-    from inferd.streams.state.tables import Change, TablePartition
-    from inferd.streams.telemetry.tracing import OpenSpans
+    from inferd.streams.inference import Record
+    from inferd.streams.state import Change, TablePartition
+    from inferd.streams.telemetry import OpenSpans
 
 OUTGOING_OVERHEAD_BYTES = 64
 

@@ -13,10 +13,10 @@ from types import MappingProxyType
 
 from aiokafka import TopicPartition
 
-from inferd.streams.group.consumer import Records
-from inferd.streams.inference.micro_batch import Record
+from inferd.streams.group import Records
+from inferd.streams.inference import Record
 from inferd.streams.lane.output_batch import Effects
-from inferd.streams.state.tables import TablePartition
+from inferd.streams.state import TablePartition
 
 NO_IDS: Mapping[str, str] = MappingProxyType({})
 RECORD_OVERHEAD_BYTES = 200

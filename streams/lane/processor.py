@@ -7,10 +7,10 @@ from typing import Literal, Protocol
 
 from aiokafka import TopicPartition
 
-from inferd.streams.group.consumer import Records
+from inferd.streams.group import Records
 from inferd.streams.lane.output_batch import Effects
-from inferd.streams.state.tables import LaneTable
-from inferd.streams.telemetry.counters import TenantCounters
+from inferd.streams.state import LaneTable
+from inferd.streams.telemetry import TenantCounters
 
 Kind = Literal["requests", "jobs", "chunks"]
 """Stages of one kind take turns with each other; kinds go on side by side."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
 from aiokafka import TopicPartition
 
-from inferd.streams.group.consumer import Records
+from inferd.streams.group import Records
 from inferd.streams.lane.partition import Partition
 
 PARTITION_BYTES_MIN = 1_048_576

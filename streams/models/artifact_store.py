@@ -16,7 +16,7 @@ from pathlib import Path
 
 from inferd.schemas.errors import MalformedError, ServerError, TooLargeError
 from inferd.schemas.limits import Limits
-from inferd.schemas.models.model import ArtifactKey
+from inferd.schemas.models import ArtifactKey
 from inferd.streams.private_directory import private_directory
 
 ASIDE = ".aside-"

@@ -19,17 +19,16 @@ from aiokafka.errors import KafkaError
 from inferd.schemas.codec import check_manifest_key, decode_alias, decode_manifest
 from inferd.schemas.errors import InferenceError, InternalError, ServerError
 from inferd.schemas.headers import parse_headers
-from inferd.schemas.models.model import AliasKey, parse_artifact_key, parse_model_key
+from inferd.schemas.models import AliasKey, parse_artifact_key, parse_model_key
 from inferd.schemas.topics import TenantTopics
-from inferd.streams.connection.clients import client_options
-from inferd.streams.inference.catalog import ModelCatalog
+from inferd.streams.connection import client_options
+from inferd.streams.inference import ModelCatalog
 from inferd.streams.models.artifact_store import ArtifactStore
 from inferd.streams.models.loader import Rollout
 from inferd.streams.models.reader import ModelReader
 from inferd.streams.models.rejections import ModelRecord, Refused
 from inferd.streams.settings import StreamSettings
-from inferd.streams.tasks.callbacks import when_done
-from inferd.streams.tasks.cancel_all import cancelled
+from inferd.streams.tasks import cancelled, when_done
 
 log = structlog.get_logger(__name__)
 

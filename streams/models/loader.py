@@ -16,13 +16,12 @@ from typing import Any, TypeVar
 import structlog
 
 from inferd.schemas.errors import InferenceError, InternalError, ServerError
-from inferd.schemas.models.model import Manifest, VersionKey
-from inferd.streams.inference.catalog import ModelCatalog, State, Version
-from inferd.streams.inference.loading import load_model
-from inferd.streams.lane.backoff import describe
+from inferd.schemas.models import Manifest, VersionKey
+from inferd.streams.inference import ModelCatalog, State, Version, load_model
+from inferd.streams.lane import describe
 from inferd.streams.models.artifact_store import ArtifactStore
 from inferd.streams.models.rejections import ModelRecord, Refused
-from inferd.streams.models.trial.trial import TrialCase, try_models
+from inferd.streams.models.trial import TrialCase, try_models
 from inferd.streams.settings import StreamSettings
 
 log = structlog.get_logger(__name__)

@@ -13,14 +13,13 @@ from aiokafka.errors import BrokerResponseError
 
 from inferd.schemas.errors import InferenceError
 from inferd.schemas.topics import TenantTopics
-from inferd.streams.kafka.producer import (
+from inferd.streams.kafka import (
     close_producer,
     open_producer,
     produce,
     producer_options,
 )
-from inferd.streams.lane.dead_letters import dead_letter_of, outgoing_of
-from inferd.streams.lane.guarantees import PUBLISH_ERRORS
+from inferd.streams.lane import PUBLISH_ERRORS, dead_letter_of, outgoing_of
 from inferd.streams.settings import StreamSettings
 
 log = structlog.get_logger(__name__)

@@ -9,17 +9,16 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from inferd.schemas.errors import InternalError
-from inferd.streams.inference.cache.cache import PredictionCache
-from inferd.streams.inference.micro_batch import (
+from inferd.streams.inference import (
     Group,
     Outcome,
+    Scorer,
     Work,
     halve,
 )
-from inferd.streams.inference.scoring import Scorer
+from inferd.streams.inference.cache import PredictionCache
 from inferd.streams.requests.batch_sizing import Pace
-from inferd.streams.telemetry.measure import LaneMeasures
-from inferd.streams.telemetry.step_timer import Laps
+from inferd.streams.telemetry import LaneMeasures, Laps
 
 log = structlog.get_logger(__name__)
 

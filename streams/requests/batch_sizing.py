@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inferd.streams.inference.micro_batch import Group
+from inferd.streams.inference import Group
 from inferd.streams.settings import LaneSettings
 
 WEIGHT = 0.2

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from itertools import islice
 
 from inferd.schemas.record_size import record_bytes
-from inferd.streams.inference.cache.cache import PredictionCache
-from inferd.streams.inference.catalog import ModelCatalog
-from inferd.streams.kafka.destinations import EVERYTHING, Outlets
-from inferd.streams.state.tables import Change, LaneTable, TablePartition
+from inferd.streams.inference import ModelCatalog
+from inferd.streams.inference.cache import PredictionCache
+from inferd.streams.kafka import EVERYTHING, Outlets
+from inferd.streams.state import Change, LaneTable, TablePartition
 
 SWEEP_INTERVAL_MS = 1_000
 SWEEP_ENTRIES = 2_000

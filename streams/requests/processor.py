@@ -10,29 +10,24 @@ from aiokafka import TopicPartition
 
 from inferd.schemas.errors import InferenceError
 from inferd.schemas.headers import CONTENT_TYPE_HEADERS, NO_HEADERS, RequestHeaders
-from inferd.schemas.requests.result_codec import encode_failure_instead
+from inferd.schemas.requests import encode_failure_instead
 from inferd.schemas.topics import TenantTopics
-from inferd.streams.group.consumer import Records
+from inferd.streams.group import Records
 from inferd.streams.http_requests import DIRECT_PARTITION, DirectRequest, DirectRequests
-from inferd.streams.inference.micro_batch import (
+from inferd.streams.inference import (
     CACHE_HIT,
     CACHE_MISS,
+    UNDECODABLE,
     Outcome,
     Record,
+    Scorer,
 )
-from inferd.streams.inference.scoring import UNDECODABLE, Scorer
-from inferd.streams.kafka.destinations import Outlets
-from inferd.streams.kafka.outgoing import Outgoing
-from inferd.streams.kafka.topic_checks import result_record_bytes_max
-from inferd.streams.lane.dead_letters import DeadLetters
-from inferd.streams.lane.output_batch import Effects, timestamps_of
-from inferd.streams.lane.processor import Kind, Work
+from inferd.streams.kafka import Outgoing, Outlets, result_record_bytes_max
+from inferd.streams.lane import DeadLetters, Effects, Kind, Work, timestamps_of
 from inferd.streams.requests.batch_scoring import BatchScoring
 from inferd.streams.requests.cache_table import Predictions
-from inferd.streams.state.tables import LaneTable
-from inferd.streams.telemetry.counters import Tally, TenantCounters
-from inferd.streams.telemetry.step_timer import Laps
-from inferd.streams.telemetry.tracing import OpenSpans, Tracing
+from inferd.streams.state import LaneTable
+from inferd.streams.telemetry import Laps, OpenSpans, Tally, TenantCounters, Tracing
 
 DIRECT_MAX = 1_024
 """How many direct requests of a tenant may wait."""

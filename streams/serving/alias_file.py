@@ -12,7 +12,7 @@ import structlog
 
 from inferd.schemas.codec import check_alias
 from inferd.schemas.errors import InferenceError
-from inferd.schemas.models.model import Alias, check_model_name
+from inferd.schemas.models import Alias, check_model_name
 
 log = structlog.get_logger(__name__)
 

@@ -8,10 +8,8 @@ from typing import Any, Self
 
 from inferd.schemas.errors import InvalidValueError, JobConflictError
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.requests.client_input import is_row, listed
-from inferd.schemas.requests.frames import frame_items, is_frame
-from inferd.schemas.requests.request import DEFAULT_OUTPUTS, TensorRows
-from inferd.streams.inference.user_code import PinnedModelId
+from inferd.schemas.requests import DEFAULT_OUTPUTS, TensorRows, frame_items, is_frame, is_row, listed
+from inferd.streams.inference import PinnedModelId
 from inferd.streams.serving.local_job import JobOrder
 from inferd.streams.serving.local_jobs import Kept, LocalJobs
 from inferd.streams.serving.model_manager import ModelManager, manager_of

@@ -8,10 +8,8 @@ from typing import Any, NoReturn
 
 from inferd.schemas.errors import InvalidIdError, ModelNotReadyError, ServerError
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.models.model import Alias, Manifest, check_model_name
-from inferd.streams.inference.catalog import ModelCatalog
-from inferd.streams.inference.own_models import own_version
-from inferd.streams.inference.user_code import Ask, AskRows
+from inferd.schemas.models import Alias, Manifest, check_model_name
+from inferd.streams.inference import Ask, AskRows, ModelCatalog, own_version
 from inferd.streams.serving.batch_predictor import BatchPredictor
 from inferd.streams.serving.model_manager import ModelManager
 from inferd.streams.serving.realtime_predictor import RealtimePredictor

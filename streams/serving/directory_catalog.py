@@ -23,14 +23,11 @@ from inferd.schemas.errors import (
     ServerError,
 )
 from inferd.schemas.limits import Limits
-from inferd.schemas.models.model import Manifest, check_model_name
-from inferd.schemas.requests.request import ModelReference
-from inferd.streams.inference.catalog import ModelCatalog, ServedModel, Version
-from inferd.streams.inference.formats.lightgbm.model_file import read_model_file
-from inferd.streams.inference.loading import load_model
-from inferd.streams.inference.manifests import reconcile
-from inferd.streams.inference.trial_limits import TrialLimits
-from inferd.streams.models.trial.trial import TrialCase, try_models
+from inferd.schemas.models import Manifest, check_model_name
+from inferd.schemas.requests import ModelReference
+from inferd.streams.inference import ModelCatalog, ServedModel, TrialLimits, Version, load_model, reconcile
+from inferd.streams.inference.formats.lightgbm import read_model_file
+from inferd.streams.models.trial import TrialCase, try_models
 from inferd.streams.serving.alias_file import read_aliases
 
 MODEL_FILE, MANIFEST_FILE, ALIASES_FILE = "model.txt", "manifest.json", "aliases.json"

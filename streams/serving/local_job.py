@@ -10,27 +10,30 @@ from typing import Any
 import msgspec
 
 from inferd.schemas.errors import JobExpiredError, ModelServingError
-from inferd.schemas.jobs.job import (
+from inferd.schemas.jobs import (
     BarrierResult,
     CancelJob,
     Chunk,
     ChunkOutcome,
     OpenJob,
     RetryJob,
+    RowBatch,
     SubmitJob,
 )
-from inferd.schemas.jobs.rows import RowBatch
 from inferd.schemas.limits import Limits
-from inferd.schemas.requests.request import ModelReference, Output
-from inferd.streams.inference.user_code import PinnedModelId
-from inferd.streams.jobs.state import transitions as job
-from inferd.streams.jobs.state.report import status_of
-from inferd.streams.jobs.state.state import JobState, Usage
-from inferd.streams.jobs.state.step import (
+from inferd.schemas.requests import ModelReference, Output
+from inferd.streams.inference import PinnedModelId
+from inferd.streams.jobs.state import (
+    JobState,
     PinnedModel,
     Step,
     Terms,
+    Usage,
+    advance,
+    count,
     expire,
+    status_of,
+    tick,
 )
 from inferd.streams.serving.row_outcomes import row_outcomes
 
@@ -67,7 +70,7 @@ class LocalJob:
         self._terms = Terms(limits, 0, 1, self._pin, 0, in_use)
         opening = order.opening or OpenJob(ModelReference.parse(str(model_id)))
         message = SubmitJob(opening, _counted(len(rows), order.digest))
-        self._take(step := job.advance(None, job_id, message, self._at, now(), self._terms))
+        self._take(step := advance(None, job_id, message, self._at, now(), self._terms))
         self._chunks = step.chunks
         if self._state.error is not None:
             raise self._state.error.error()
@@ -105,19 +108,19 @@ class LocalJob:
     def cancel(self) -> None:
         """Ends the job: what is being scored counts no more. `JobClosedError`, `JobExpiredError` where it has ended."""
         with self._lock:
-            step = job.advance(self._state, self.job_id, CancelJob(), self._next_at(), self._now(), self._terms)
+            step = advance(self._state, self.job_id, CancelJob(), self._next_at(), self._now(), self._terms)
             self._take(step)
             if step.barrier is not None:
                 answer = BarrierResult(self.job_id, step.barrier.barrier, 0)
-                self._take(job.count(self._state, answer, self._next_at(), self._now()))
+                self._take(count(self._state, answer, self._next_at(), self._now()))
 
     def retry(self) -> None:
         """Makes the rows that failed wait to be scored again. `JobClosedError`, `JobExpiredError` where none can be."""
         with self._lock:
             self._announce()
-            step = job.advance(self._state, self.job_id, RetryJob(), self._next_at(), self._now(), self._terms)
+            step = advance(self._state, self.job_id, RetryJob(), self._next_at(), self._now(), self._terms)
             self._take(step)
-            again = job.tick(self._state, self._now(), self._terms)
+            again = tick(self._state, self._now(), self._terms)
             self._chunks, self._begun = again.chunks, False
             self._take(again)
 
@@ -165,7 +168,7 @@ class LocalJob:
             counted = ChunkOutcome(
                 self.job_id, chunk.chunk, chunk.first_row, chunk.attempt, chunk.digest, chunk.row_count, failed
             )
-            self._take(job.count(self._state, counted, self._next_at(), self._now()))
+            self._take(count(self._state, counted, self._next_at(), self._now()))
 
     def _announce(self) -> None:
         """Lets a job that has ended know that everybody has been told, which is what a retry waits for."""

@@ -16,8 +16,8 @@ import structlog
 
 from inferd.schemas.errors import JobClosedError, JobConflictError, JobNotFoundError
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.requests.request import valid_job_id
-from inferd.streams.jobs.state.state import Usage
+from inferd.schemas.requests import valid_job_id
+from inferd.streams.jobs.state import Usage
 from inferd.streams.serving.local_job import JobOrder, LocalJob, ProcessBatch
 
 _EVER_S = 1e9

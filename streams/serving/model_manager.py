@@ -21,22 +21,19 @@ from inferd.schemas.errors import (
     VersionNotFoundError,
 )
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.models.aliases import (
+from inferd.schemas.models import (
+    Alias,
+    AliasKey,
+    Manifest,
+    check_model_name,
     refuse_shadow,
     replaced,
     version_in_use,
     versions_named,
 )
-from inferd.schemas.models.model import (
-    Alias,
-    AliasKey,
-    Manifest,
-    check_model_name,
-)
-from inferd.schemas.requests.request import ModelReference
+from inferd.schemas.requests import ModelReference
 from inferd.schemas.topics import check_topic_part
-from inferd.streams.inference.catalog import ModelCatalog, ServedModel
-from inferd.streams.inference.manifests import manifest_of
+from inferd.streams.inference import ModelCatalog, ServedModel, manifest_of
 from inferd.streams.private_directory import private_directory
 from inferd.streams.serving.alias_file import write_aliases
 from inferd.streams.serving.directory_catalog import (

@@ -10,10 +10,8 @@ import numpy as np
 
 from inferd.schemas.codec import check_outputs
 from inferd.schemas.errors import InferenceError, ModelServingError
-from inferd.schemas.requests.request import DEFAULT_OUTPUTS, Output, TensorRows
-from inferd.streams.inference.catalog import ServedModel
-from inferd.streams.inference.runtime import Matrix
-from inferd.streams.inference.user_code import PinnedModelId
+from inferd.schemas.requests import DEFAULT_OUTPUTS, Output, TensorRows
+from inferd.streams.inference import Matrix, PinnedModelId, ServedModel
 from inferd.streams.serving.model_manager import ModelManager, manager_of
 from inferd.streams.serving.row_cache import Cache, RowCache
 from inferd.streams.serving.row_outcomes import row_outcomes

@@ -11,8 +11,8 @@ import msgspec
 import structlog
 
 from inferd.schemas.errors import ServerError
-from inferd.schemas.models.model import Manifest
-from inferd.schemas.requests.request import Output
+from inferd.schemas.models import Manifest
+from inferd.schemas.requests import Output
 
 KEY_BYTES = 20
 log = structlog.get_logger(__name__)

@@ -15,7 +15,7 @@ from inferd.schemas.errors import (
     SchemaMismatchError,
     TooLargeError,
 )
-from inferd.streams.inference.user_code import plain_value
+from inferd.streams.inference import plain_value
 
 OF_ROWS = (MalformedError, InvalidValueError, SchemaMismatchError, TooLargeError)
 """Errors that a single row can bring about: it is looked for, so that no other one suffers."""

@@ -9,10 +9,8 @@ import numpy as np
 from inferd.schemas.codec import decode_request, encode_request
 from inferd.schemas.errors import InvalidValueError
 from inferd.schemas.limits import Limits
-from inferd.schemas.requests.request import InputData, Output
-from inferd.streams.inference.catalog import ServedModel
-from inferd.streams.inference.runtime import Matrix
-from inferd.streams.inference.user_code import PinnedModelId
+from inferd.schemas.requests import InputData, Output
+from inferd.streams.inference import Matrix, PinnedModelId, ServedModel
 
 _NO_BOUND = 2**50
 UNBOUNDED: Final = Limits(message_bytes_max=_NO_BOUND, rows_max=_NO_BOUND, values_max=_NO_BOUND)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from inferd.streams.connection.clients import client_options
+from inferd.streams.connection import client_options
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state.tables import LaneTable, TablePartition
 

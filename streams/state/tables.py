@@ -22,7 +22,7 @@ from faust.stores.base import Store
 from faust.tables.manager import TableManager
 from faust.types import CollectionT
 
-from inferd.streams.kafka.changelogs import TableName, changelog_name, table_name
+from inferd.streams.kafka import TableName, changelog_name, table_name
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state.stores import (
     ByteStore,
@@ -30,7 +30,7 @@ from inferd.streams.state.stores import (
     MemoryStores,
     RocksStores,
 )
-from inferd.streams.tasks.cancel_all import all_of
+from inferd.streams.tasks import all_of
 
 log = structlog.get_logger(__name__)
 

@@ -1,1 +1,6 @@
 """Tasks of asyncio: ending several at once, and exceptions in callbacks."""
+
+from inferd.streams.tasks.callbacks import Crashed, when_done
+from inferd.streams.tasks.cancel_all import all_of, cancelled, finished
+
+__all__ = ["Crashed", "all_of", "cancelled", "finished", "when_done"]

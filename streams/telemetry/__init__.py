@@ -1,1 +1,51 @@
 """What a worker measures: counters, latencies, steps, traces and stalls of the event loop."""
+
+from inferd.streams.telemetry.counters import ChunkCounters, JobCounters, ModelCounters, Tally, TenantCounters
+from inferd.streams.telemetry.measure import WAIT_MS_MAX, LaneMeasures
+from inferd.streams.telemetry.snapshot import (
+    CacheSnapshot,
+    DanglingAlias,
+    JobsSnapshot,
+    LatencySnapshot,
+    ModelSnapshot,
+    ModelState,
+    PartitionSnapshot,
+    Phase,
+    Step,
+    StreamsSnapshot,
+    TenantSnapshot,
+    WaitSnapshot,
+)
+from inferd.streams.telemetry.stall_detector import StallWatch
+from inferd.streams.telemetry.step_timer import Laps
+from inferd.streams.telemetry.tracing import CALLER, CHUNK_SPAN, MESSAGE_SPAN, OpenSpans, Tracing, make_tracing
+
+__all__ = [
+    "CALLER",
+    "CHUNK_SPAN",
+    "MESSAGE_SPAN",
+    "WAIT_MS_MAX",
+    "CacheSnapshot",
+    "ChunkCounters",
+    "DanglingAlias",
+    "JobCounters",
+    "JobsSnapshot",
+    "LaneMeasures",
+    "Laps",
+    "LatencySnapshot",
+    "ModelCounters",
+    "ModelSnapshot",
+    "ModelState",
+    "OpenSpans",
+    "PartitionSnapshot",
+    "Phase",
+    "StallWatch",
+    "Step",
+    "StreamsSnapshot",
+    "Tally",
+    "TenantCounters",
+    "TenantSnapshot",
+    "Tracing",
+    "WaitSnapshot",
+    "make_tracing",
+]

@@ -8,7 +8,7 @@ from typing import get_args
 
 import numpy as np
 
-from inferd.schemas.models.model import Manifest
+from inferd.schemas.models import Manifest
 from inferd.streams.telemetry.counters import ModelCounters
 from inferd.streams.telemetry.snapshot import LatencySnapshot, Step
 from inferd.streams.telemetry.step_timer import Laps

@@ -17,12 +17,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from inferd.daemon.broker import EmbeddedKafka
 from inferd.schemas.connection import KafkaConnection
 from inferd.streams.kafka import topics
-from inferd.streams.kafka.topics import (
-    TopicsError,
-    describe_topics,
-    ensure_topics,
-    topic_specs,
-)
+from inferd.streams.kafka.topic_checks import TopicsError, topic_specs
+from inferd.streams.kafka.topics import describe_topics, ensure_topics
 from inferd.streams.settings import GroupSettings, StreamSettings, TopicSettings
 from tests.fixtures.broker import FAST_GROUPS, broker_settings
 from tests.fixtures.workers import PARTITIONS, Cluster, StartWorker, TrainedModel

@@ -19,7 +19,7 @@ from inferd.daemon.process import EXIT_FAILED, EXIT_SETTINGS
 from inferd.daemon.settings.checks import worker_warnings
 from inferd.daemon.settings.settings import Settings
 from inferd.daemon.supervision.exit import EXIT_DRAIN_TIMEOUT, EXIT_STALLED, EXIT_ZOMBIE
-from inferd.streams.kafka.topics import topic_specs
+from inferd.streams.kafka.topic_checks import topic_specs
 
 ROOT = Path(__file__).parents[2]
 BUILD_LOCK = "deploy/build-requirements.lock"

@@ -34,10 +34,10 @@ from inferd.daemon.cli.predict.command import parse_outputs, parse_reference
 from inferd.daemon.cli.predict.output import row_writer
 from inferd.daemon.cli.predict.row_batches import Outcome
 from inferd.daemon.cli.session import run_with_broker
-from inferd.daemon.row_files.options import FORMATS, Format, format_of
+from inferd.daemon.row_files import FORMATS, Format, format_of
 from inferd.schemas.errors import InferenceError
-from inferd.schemas.jobs.job import ChunkResult, JobStatus, Phase
-from inferd.schemas.requests.request import OUTPUTS, valid_job_id
+from inferd.schemas.jobs import ChunkResult, JobStatus, Phase
+from inferd.schemas.requests import OUTPUTS, valid_job_id
 
 if TYPE_CHECKING:
     from inferd.client import Client
@@ -228,7 +228,7 @@ async def _print_results(client: Client, target: Target, job_id: str, from_row: 
 
 
 def _outcomes(chunk: ChunkResult, from_row: int) -> list[Outcome]:
-    from inferd.jobs.results import rows_of
+    from inferd.jobs import rows_of
 
     return [
         Outcome(row.row, dict(row.outputs), chunk.version, row.error.error() if row.error else None)

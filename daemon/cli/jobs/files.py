@@ -13,10 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from inferd.daemon.row_files.layout import Layout
-from inferd.daemon.row_files.options import FileOptions
-from inferd.daemon.row_files.reader import open_row_file
-from inferd.jobs.packing import (
+from inferd.daemon.row_files import FileOptions, Layout, open_row_file
+from inferd.jobs import (
     BLOCK_ROWS,
     MESSAGE_BYTES_MAX,
     PackedRows,

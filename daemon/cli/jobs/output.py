@@ -12,10 +12,10 @@ import click
 import msgspec
 
 from inferd.daemon.cli.output import OutputFormat, write_json, write_table
-from inferd.daemon.row_files.options import Format
-from inferd.jobs.results import rows_of
+from inferd.daemon.row_files import Format
+from inferd.jobs import rows_of
 from inferd.schemas.errors import ServerError
-from inferd.schemas.jobs.job import ChunkResult, JobStatus
+from inferd.schemas.jobs import ChunkResult, JobStatus
 
 if TYPE_CHECKING:
     from pyarrow import DataType, Table

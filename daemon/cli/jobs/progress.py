@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from inferd.daemon.cli.output import report
-from inferd.jobs.jobs import SubmitProgress
-from inferd.schemas.jobs.job import JobStatus
+from inferd.jobs import SubmitProgress
+from inferd.schemas.jobs import JobStatus
 
 if TYPE_CHECKING:
     from rich.progress import Progress

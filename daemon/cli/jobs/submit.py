@@ -19,19 +19,17 @@ from inferd.daemon.cli.jobs.files import JobRows, open_job_rows
 from inferd.daemon.cli.jobs.progress import shown_submission
 from inferd.daemon.cli.output import report
 from inferd.daemon.cli.read_ahead import read_ahead
-from inferd.daemon.row_files.layout import Layout
-from inferd.daemon.row_files.options import FileOptions
+from inferd.daemon.row_files import FileOptions, Layout
 from inferd.errors import ResultTimeoutError
-from inferd.jobs.jobs import SubmitProgress, new_job_id
+from inferd.jobs import SubmitProgress, new_job_id
 from inferd.schemas.errors import JobNotFoundError, ServerError
-from inferd.schemas.jobs.job import JobStatus
-from inferd.schemas.models.aliases import CHAMPION
-from inferd.schemas.models.model import AliasKey, VersionKey
-from inferd.schemas.requests.request import ModelReference, Output
+from inferd.schemas.jobs import JobStatus
+from inferd.schemas.models import CHAMPION, AliasKey, VersionKey
+from inferd.schemas.requests import ModelReference, Output
 
 if TYPE_CHECKING:
     from inferd.client import Client
-    from inferd.models.model_list import ModelList
+    from inferd.models import ModelList
 
 MESSAGES_AHEAD = 4
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])", re.ASCII)
@@ -155,7 +153,7 @@ async def find_layout(client: Client, model: str, before: JobStatus | None) -> L
 
 def layout_for(models: ModelList, reference: ModelReference, before: JobStatus | None) -> Layout:
     """As `find_layout`, for models that are known; `ModelNotFoundError` or `VersionNotFoundError`."""
-    from inferd.models.model_list import manifest_behind
+    from inferd.models import manifest_behind
 
     pinned = None
     if before is not None and before.model_id == reference.name and before.version is not None:

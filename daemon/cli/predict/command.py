@@ -20,10 +20,9 @@ from inferd.daemon.cli.predict.row_batches import Outcome, outcomes_in_order
 from inferd.daemon.cli.predict.row_sources import RowSource, open_rows
 from inferd.daemon.cli.read_ahead import read_ahead
 from inferd.daemon.cli.session import run_with_broker
-from inferd.daemon.row_files.layout import Layout
-from inferd.daemon.row_files.options import FileOptions
+from inferd.daemon.row_files import FileOptions, Layout
 from inferd.schemas.errors import InferenceError, ServerError
-from inferd.schemas.requests.request import (
+from inferd.schemas.requests import (
     DEFAULT_OUTPUTS,
     OUTPUTS,
     ModelReference,
@@ -148,7 +147,7 @@ async def _predict(target: Target, options: PredictOptions) -> Tally:
 
 async def _layout(client: Client, model: str) -> Layout:
     """By name, and without features where the models cannot be read or lack this one."""
-    from inferd.models.model_list import manifest_behind
+    from inferd.models import manifest_behind
 
     try:
         return Layout(model, manifest_behind(await client.models(), ModelReference.parse(model)))

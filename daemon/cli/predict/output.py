@@ -11,7 +11,7 @@ import click
 from inferd.daemon.cli.output import OutputFormat, write_table
 from inferd.daemon.cli.predict.row_batches import Outcome
 from inferd.daemon.printable import printable
-from inferd.schemas.requests.request import Output
+from inferd.schemas.requests import Output
 
 TABLE_ROWS_BUFFERED = 200
 CELL_CHARS_MAX = 120

@@ -9,7 +9,7 @@ from typing import Any
 
 from inferd.daemon.cli.predict.row_sources import Row
 from inferd.schemas.errors import InferenceError, ModelServingError
-from inferd.schemas.requests.result import Failure, Result
+from inferd.schemas.requests import Failure, Result
 
 
 @dataclass(frozen=True, slots=True)

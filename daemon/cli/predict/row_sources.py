@@ -12,13 +12,10 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
-from inferd.daemon.row_files.layout import Layout
-from inferd.daemon.row_files.options import FileOptions
-from inferd.daemon.row_files.reader import open_row_file
-from inferd.daemon.row_files.source import GZIP
+from inferd.daemon.row_files import GZIP, FileOptions, Layout, open_row_file
 from inferd.schemas.errors import InferenceError, MalformedError
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.schemas.strict.decoding import DECODE_ERRORS, printable, structural_fault
+from inferd.schemas.strict import DECODE_ERRORS, printable, structural_fault
 
 Row = list[Any] | dict[str, Any]
 """Values in feature order, or by feature name."""

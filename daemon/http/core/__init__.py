@@ -1,1 +1,104 @@
 """What every HTTP server needs before it has a route: listening, bodies, authentication, admission and errors."""
+
+from inferd.daemon.http.core.access import ACCESS, TENANT_HEADER, Access, charged_tenant, own_tenant, tenant_of
+from inferd.daemon.http.core.admission import ADMISSION, Admission
+from inferd.daemon.http.core.application import LIMITS, AppLimits, create_app
+from inferd.daemon.http.core.bodies import Intake, content_coding, encoding_of, read_body
+from inferd.daemon.http.core.body_types import (
+    REFERENCE_PATTERN,
+    Form,
+    Health,
+    Id,
+    JobBody,
+    JobsAnswer,
+    Live,
+    PredictionAnswer,
+    PredictionBody,
+)
+from inferd.daemon.http.core.browsers import REQUEST_HEADER, hosts_under
+from inferd.daemon.http.core.errors import (
+    HTTP_CODES,
+    SAFE_HEADERS,
+    ForbiddenError,
+    NotAcceptableError,
+    RequestTimeoutError,
+    Respond,
+    UnauthorizedError,
+    UnavailableError,
+    VersionExistsError,
+    json_bytes,
+    json_response,
+    typed_response,
+)
+from inferd.daemon.http.core.expansion import IDENTITY
+from inferd.daemon.http.core.peers import (
+    CHALLENGE_CHARS_MAX,
+    FORWARDED,
+    PEER_PATH,
+    PEERS,
+    PeerProof,
+    Peers,
+    add_peer,
+    read_peer_secret,
+)
+from inferd.daemon.http.core.server import HttpServer
+from inferd.daemon.http.core.shares import Shares
+from inferd.daemon.http.core.streamed import send_streamed
+from inferd.daemon.http.core.tokens import TokensFile, read_tokens
+from inferd.daemon.http.core.traffic import TRAFFIC
+
+__all__ = [
+    "ACCESS",
+    "ADMISSION",
+    "CHALLENGE_CHARS_MAX",
+    "FORWARDED",
+    "HTTP_CODES",
+    "IDENTITY",
+    "LIMITS",
+    "PEERS",
+    "PEER_PATH",
+    "REFERENCE_PATTERN",
+    "REQUEST_HEADER",
+    "SAFE_HEADERS",
+    "TENANT_HEADER",
+    "TRAFFIC",
+    "Access",
+    "Admission",
+    "AppLimits",
+    "ForbiddenError",
+    "Form",
+    "Health",
+    "HttpServer",
+    "Id",
+    "Intake",
+    "JobBody",
+    "JobsAnswer",
+    "Live",
+    "NotAcceptableError",
+    "PeerProof",
+    "Peers",
+    "PredictionAnswer",
+    "PredictionBody",
+    "RequestTimeoutError",
+    "Respond",
+    "Shares",
+    "TokensFile",
+    "UnauthorizedError",
+    "UnavailableError",
+    "VersionExistsError",
+    "add_peer",
+    "charged_tenant",
+    "content_coding",
+    "create_app",
+    "encoding_of",
+    "hosts_under",
+    "json_bytes",
+    "json_response",
+    "own_tenant",
+    "read_body",
+    "read_peer_secret",
+    "read_tokens",
+    "send_streamed",
+    "tenant_of",
+    "typed_response",
+]

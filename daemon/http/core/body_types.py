@@ -7,15 +7,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from inferd.schemas.jobs.job import JobStatus
-from inferd.schemas.requests.request import (
+from inferd.schemas.jobs import JobStatus
+from inferd.schemas.requests import (
     ID_PATTERN,
     NAME_PATTERN,
     Output,
+    RowError,
     Scalar,
 )
-from inferd.schemas.requests.result import RowError
-from inferd.streams.telemetry.snapshot import WaitSnapshot
+from inferd.streams.telemetry import WaitSnapshot
 
 REFERENCE_PATTERN = rf"^{NAME_PATTERN}(:[1-9][0-9]{{0,8}}|@{NAME_PATTERN})?$"
 

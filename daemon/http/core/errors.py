@@ -24,7 +24,7 @@ from aiohttp import web
 
 from inferd.daemon.printable import printable
 from inferd.schemas.errors import MESSAGE_CHARS_MAX, ModelServingError
-from inferd.schemas.models.aliases import VersionInUseError
+from inferd.schemas.models import VersionInUseError
 
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SAFE_HEADERS = {"Server": "inferd", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}

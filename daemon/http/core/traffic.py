@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from aiohttp import web
 
 from inferd.daemon.http.core.errors import ClientClosedError, Respond
-from inferd.streams.telemetry.snapshot import LatencySnapshot
+from inferd.streams.telemetry import LatencySnapshot
 
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})

@@ -13,15 +13,11 @@ import numpy as np
 
 from inferd.schemas.errors import InvalidValueError, JobConflictError, MalformedError
 from inferd.schemas.headers import Encoding
-from inferd.schemas.jobs.codec import decode_job_message
-from inferd.schemas.jobs.job import JobRows, OpenJob, SubmitJob
-from inferd.schemas.jobs.rows import RowBatch, of_messages
+from inferd.schemas.jobs import JobRows, OpenJob, RowBatch, SubmitJob, decode_job_message, of_messages
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.requests.input_data import decode_input_data
-from inferd.schemas.requests.request import DEFAULT_OUTPUTS, TensorRows
-from inferd.streams.jobs.state.messages import opening_hash
-from inferd.streams.serving.batch_predictor import BatchPredictor
-from inferd.streams.serving.local_job import JobOrder
+from inferd.schemas.requests import DEFAULT_OUTPUTS, TensorRows, decode_input_data
+from inferd.streams.jobs.state import opening_hash
+from inferd.streams.serving import BatchPredictor, JobOrder
 
 LINES = 1_000
 """Rows of one piece of an answer."""

@@ -19,27 +19,16 @@ from typing import Self
 import structlog
 from aiohttp import web
 
-from inferd.daemon.http.core.access import Access
-from inferd.daemon.http.core.admission import Admission
-from inferd.daemon.http.core.application import AppLimits, create_app
-from inferd.daemon.http.core.browsers import hosts_under
-from inferd.daemon.http.core.errors import json_response
-from inferd.daemon.http.core.tokens import TokensFile
+from inferd.daemon.http.core import Access, Admission, AppLimits, TokensFile, create_app, hosts_under, json_response
 from inferd.daemon.http.local.jobs import LocalJobs
 from inferd.daemon.http.local.models import LocalModels
 from inferd.daemon.http.local.predictions import LocalPredictions
 from inferd.daemon.http.local.script_server import ScriptServer, check_address
-from inferd.daemon.http.routes.jobs import add_jobs
-from inferd.daemon.http.routes.models import add_models
-from inferd.daemon.http.routes.openapi import add_openapi
-from inferd.daemon.http.routes.predictions import add_predictions
-from inferd.daemon.http.routes.uploads import Uploads
-from inferd.daemon.http.user_routes.routes import OwnRoutes
+from inferd.daemon.http.routes import Uploads, add_jobs, add_models, add_openapi, add_predictions
+from inferd.daemon.http.user_routes import OwnRoutes
 from inferd.schemas.errors import ServerError
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.streams.serving.batch_predictor import BatchPredictor
-from inferd.streams.serving.model_manager import ModelManager, manager_of
-from inferd.streams.serving.realtime_predictor import RealtimePredictor
+from inferd.streams.serving import BatchPredictor, ModelManager, RealtimePredictor, manager_of
 
 UPLOADS = "~uploads"
 """Below the store; no tenant is named so."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from inferd.daemon.http.core.errors import VersionExistsError
-from inferd.daemon.http.routes.services import (
+from inferd.daemon.http.core import VersionExistsError
+from inferd.daemon.http.routes import (
     Deploy,
     Deployed,
     ModelOverview,
@@ -14,10 +14,10 @@ from inferd.daemon.http.routes.services import (
     VersionOverview,
 )
 from inferd.schemas.errors import InvalidValueError, ModelNotFoundError
-from inferd.schemas.models.model import Alias
-from inferd.schemas.requests.request import ModelReference
-from inferd.streams.inference.catalog import ModelCatalog, Version
-from inferd.streams.serving.model_manager import ModelManager
+from inferd.schemas.models import Alias
+from inferd.schemas.requests import ModelReference
+from inferd.streams.inference import ModelCatalog, Version
+from inferd.streams.serving import ModelManager
 
 
 class LocalModels:

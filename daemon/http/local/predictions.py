@@ -12,12 +12,9 @@ from dataclasses import dataclass
 import structlog
 
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.requests.request import ModelReference
-from inferd.streams.inference.catalog import ModelCatalog, ServedModel
-from inferd.streams.inference.scoring import Scorer
-from inferd.streams.serving.custom import add_own_models
-from inferd.streams.serving.model_manager import ModelManager
-from inferd.streams.serving.realtime_predictor import RealtimePredictor
+from inferd.schemas.requests import ModelReference
+from inferd.streams.inference import ModelCatalog, Scorer, ServedModel
+from inferd.streams.serving import ModelManager, RealtimePredictor, add_own_models
 
 THREADS = 4
 log = structlog.get_logger(__name__)

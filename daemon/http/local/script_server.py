@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 
-from inferd.daemon.http.core.server import HttpServer
+from inferd.daemon.http.core import HttpServer
 from inferd.daemon.loopback import is_loopback
 from inferd.schemas.errors import ServerError
 

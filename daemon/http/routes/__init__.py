@@ -1,1 +1,37 @@
 """The routes: predictions, jobs, models and observation; `services` has the protocols of what answers them."""
+
+from inferd.daemon.http.routes.forwarding import Forwarding
+from inferd.daemon.http.routes.jobs import add_jobs
+from inferd.daemon.http.routes.models import add_models
+from inferd.daemon.http.routes.observation import add_observation
+from inferd.daemon.http.routes.openapi import add_openapi
+from inferd.daemon.http.routes.predictions import add_predictions
+from inferd.daemon.http.routes.services import (
+    Deploy,
+    Deployed,
+    Jobs,
+    ModelOverview,
+    Models,
+    ModelVersion,
+    Predictions,
+    VersionOverview,
+)
+from inferd.daemon.http.routes.uploads import Uploads
+
+__all__ = [
+    "Deploy",
+    "Deployed",
+    "Forwarding",
+    "Jobs",
+    "ModelOverview",
+    "ModelVersion",
+    "Models",
+    "Predictions",
+    "Uploads",
+    "VersionOverview",
+    "add_jobs",
+    "add_models",
+    "add_observation",
+    "add_openapi",
+    "add_predictions",
+]

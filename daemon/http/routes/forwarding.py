@@ -16,22 +16,22 @@ import structlog
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector, hdrs, web
 from yarl import URL
 
-from inferd.daemon.http.core.access import ACCESS, TENANT_HEADER, tenant_of
-from inferd.daemon.http.core.browsers import REQUEST_HEADER
-from inferd.daemon.http.core.errors import (
+from inferd.daemon.http.core import (
+    ACCESS,
+    FORWARDED,
     HTTP_CODES,
+    PEER_PATH,
+    PEERS,
+    REQUEST_HEADER,
     SAFE_HEADERS,
+    TENANT_HEADER,
+    PeerProof,
     UnauthorizedError,
     UnavailableError,
     json_bytes,
+    send_streamed,
+    tenant_of,
 )
-from inferd.daemon.http.core.peers import (
-    FORWARDED,
-    PEER_PATH,
-    PEERS,
-    PeerProof,
-)
-from inferd.daemon.http.core.streamed import send_streamed
 from inferd.schemas.errors import CODES, ModelServingError
 from inferd.schemas.headers import PASSED_THROUGH
 

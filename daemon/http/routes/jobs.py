@@ -11,11 +11,16 @@ from typing import Any, cast
 import msgspec
 from aiohttp import web
 
-from inferd.daemon.http.core.access import tenant_of
-from inferd.daemon.http.core.application import LIMITS
-from inferd.daemon.http.core.bodies import encoding_of, read_body
-from inferd.daemon.http.core.errors import SAFE_HEADERS, Respond, json_bytes
-from inferd.daemon.http.core.streamed import send_streamed
+from inferd.daemon.http.core import (
+    LIMITS,
+    SAFE_HEADERS,
+    Respond,
+    encoding_of,
+    json_bytes,
+    read_body,
+    send_streamed,
+    tenant_of,
+)
 from inferd.daemon.http.routes.forwarding import (
     JSON,
     PARTITIONS,
@@ -42,16 +47,12 @@ from inferd.daemon.http.routes.predictions import named_headers
 from inferd.daemon.http.routes.services import Jobs
 from inferd.schemas.errors import InvalidValueError, MalformedError, TooLargeError
 from inferd.schemas.headers import DEADLINE_MS_MAX, PASSED_THROUGH, Encoding
-from inferd.schemas.jobs.codec import encode_open
-from inferd.schemas.jobs.job import PHASES
+from inferd.schemas.jobs import PHASES, encode_open
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.requests.request import valid_job_id
-from inferd.schemas.strict.decoding import DECODE_ERRORS
-from inferd.schemas.strict.json import repeats_key
-from inferd.schemas.strict.msgpack import header
-from inferd.schemas.strict.nesting import check_nesting
+from inferd.schemas.requests import valid_job_id
+from inferd.schemas.strict import DECODE_ERRORS, check_nesting, header, repeats_key
 from inferd.streams.jobs.errors import ElsewhereError
-from inferd.streams.telemetry.tracing import CALLER
+from inferd.streams.telemetry import CALLER
 
 JOBS: web.AppKey[Jobs] = web.AppKey("jobs", Jobs)
 FORWARDING = web.AppKey("forwarding", Forwarding)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from aiohttp import hdrs, web
 
-from inferd.daemon.http.core.errors import NotAcceptableError
+from inferd.daemon.http.core import NotAcceptableError
 from inferd.daemon.printable import printable
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import msgspec
 from aiohttp import web
 
-from inferd.daemon.http.core.application import LIMITS
-from inferd.daemon.http.core.bodies import Intake
+from inferd.daemon.http.core import LIMITS, Intake
 from inferd.schemas.errors import (
     InvalidValueError,
     MalformedError,
@@ -19,9 +18,15 @@ from inferd.schemas.errors import (
     TooLargeError,
 )
 from inferd.schemas.limits import Limits
-from inferd.schemas.strict.decoding import DECODE_ERRORS, printable
-from inferd.schemas.strict.ndjson import BYTE_ORDER_MARK, rows_of_line
-from inferd.schemas.strict.nesting import NESTING_MAX, check_nesting, nested_deeper
+from inferd.schemas.strict import (
+    BYTE_ORDER_MARK,
+    DECODE_ERRORS,
+    NESTING_MAX,
+    check_nesting,
+    nested_deeper,
+    printable,
+    rows_of_line,
+)
 
 ROWS_BYTES_MAX = 900_000
 """Of one message: with what is around them they stay below Kafka's default `max.message.bytes`."""

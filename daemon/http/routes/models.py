@@ -9,17 +9,13 @@ from http import HTTPStatus
 from aiohttp import web
 from msgspec import Struct
 
-from inferd.daemon.http.core.access import tenant_of
-from inferd.daemon.http.core.application import LIMITS
-from inferd.daemon.http.core.bodies import encoding_of, read_body
-from inferd.daemon.http.core.errors import Respond, json_response
+from inferd.daemon.http.core import LIMITS, Respond, encoding_of, json_response, read_body, tenant_of
 from inferd.daemon.http.routes.services import ModelOverview, Models
 from inferd.daemon.http.routes.uploads import Uploads
 from inferd.schemas.errors import InvalidIdError, InvalidValueError
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.schemas.models.codec import decode_alias
-from inferd.schemas.models.model import Alias, check_model_name
-from inferd.schemas.requests.request import ModelReference
+from inferd.schemas.models import Alias, check_model_name, decode_alias
+from inferd.schemas.requests import ModelReference
 
 MODELS: web.AppKey[Models] = web.AppKey("models", Models)
 UPLOADS = web.AppKey("uploads", Uploads)

@@ -9,11 +9,8 @@ from importlib import resources
 import msgspec
 from aiohttp import web
 
-from inferd.daemon.http.core.access import own_tenant
-from inferd.daemon.http.core.errors import SAFE_HEADERS, ForbiddenError, json_response
-from inferd.daemon.http.core.traffic import TRAFFIC
-from inferd.daemon.telemetry.metrics import Metrics
-from inferd.daemon.telemetry.status import Status, StatusBoard
+from inferd.daemon.http.core import SAFE_HEADERS, TRAFFIC, ForbiddenError, json_response, own_tenant
+from inferd.daemon.telemetry import Metrics, Status, StatusBoard
 
 BOARD = web.AppKey("board", StatusBoard)
 METRICS = web.AppKey("metrics", Metrics)

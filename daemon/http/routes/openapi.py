@@ -10,8 +10,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from inferd.daemon.http.core.access import ACCESS, Access
-from inferd.daemon.http.core.errors import HTTP_CODES, json_bytes
+from inferd.daemon.http.core import ACCESS, HTTP_CODES, Access, json_bytes
 from inferd.daemon.http.routes.operations import (
     JSON,
     NO_PAGE,

@@ -8,31 +8,31 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from inferd.daemon.http.core.body_types import (
+from inferd.daemon.http.core import (
+    CHALLENGE_CHARS_MAX,
+    PEER_PATH,
     REFERENCE_PATTERN,
+    REQUEST_HEADER,
+    ForbiddenError,
     Form,
     Health,
     Id,
     JobBody,
     JobsAnswer,
     Live,
+    NotAcceptableError,
+    PeerProof,
     PredictionAnswer,
     PredictionBody,
-)
-from inferd.daemon.http.core.browsers import REQUEST_HEADER
-from inferd.daemon.http.core.errors import (
-    ForbiddenError,
-    NotAcceptableError,
     RequestTimeoutError,
     UnauthorizedError,
     UnavailableError,
     VersionExistsError,
 )
-from inferd.daemon.http.core.peers import CHALLENGE_CHARS_MAX, PEER_PATH, PeerProof
 from inferd.daemon.http.routes.jobs_formats import CSV, NDJSON, PARQUET
 from inferd.daemon.http.routes.models import AliasAnswer, ModelsAnswer, RemovedAnswer
 from inferd.daemon.http.routes.services import ModelOverview, ModelVersion
-from inferd.daemon.telemetry.status import Status
+from inferd.daemon.telemetry import Status
 from inferd.schemas.errors import (
     ChunkConflictError,
     DeadlineExceededError,
@@ -56,10 +56,9 @@ from inferd.schemas.errors import (
     VersionNotFoundError,
 )
 from inferd.schemas.headers import DEADLINE_MS_MAX
-from inferd.schemas.jobs.job import JobStatus, Phase
-from inferd.schemas.models.aliases import VersionInUseError
-from inferd.schemas.models.model import Alias, Manifest
-from inferd.schemas.requests.request import NAME_PATTERN
+from inferd.schemas.jobs import JobStatus, Phase
+from inferd.schemas.models import Alias, Manifest, VersionInUseError
+from inferd.schemas.requests import NAME_PATTERN
 
 JSON, MSGPACK, BYTES = "application/json", "application/msgpack", "application/octet-stream"
 Error = type[ModelServingError]

@@ -15,10 +15,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from inferd.daemon.http.core.access import tenant_of
-from inferd.daemon.http.core.application import LIMITS
-from inferd.daemon.http.core.bodies import encoding_of, read_body
-from inferd.daemon.http.core.errors import SAFE_HEADERS, typed_response
+from inferd.daemon.http.core import LIMITS, SAFE_HEADERS, encoding_of, read_body, tenant_of, typed_response
 from inferd.daemon.http.routes.services import Predictions
 from inferd.schemas.errors import (
     DeadlineExceededError,
@@ -35,7 +32,7 @@ from inferd.schemas.headers import (
     ROW_ERRORS,
     Encoding,
 )
-from inferd.schemas.requests.request import ModelReference
+from inferd.schemas.requests import ModelReference
 
 PREDICTIONS: web.AppKey[Predictions] = web.AppKey("predictions", Predictions)
 MEDIA_TYPES: dict[Encoding, str] = {encoding: media_type for media_type, encoding in CONTENT_TYPES.items()}

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import msgspec
 
 from inferd.schemas.headers import Encoding
-from inferd.schemas.models.model import Alias, Manifest
-from inferd.schemas.requests.request import ModelReference
-from inferd.streams.telemetry.snapshot import ModelState
+from inferd.schemas.models import Alias, Manifest
+from inferd.schemas.requests import ModelReference
+from inferd.streams.telemetry import ModelState
 
 
 class Predictions(Protocol):

@@ -17,11 +17,7 @@ from typing import IO, Any
 import msgspec
 from aiohttp import BodyPartReader, web
 
-from inferd.daemon.http.core.access import charged_tenant
-from inferd.daemon.http.core.application import LIMITS
-from inferd.daemon.http.core.bodies import Intake
-from inferd.daemon.http.core.errors import UnavailableError
-from inferd.daemon.http.core.shares import Shares
+from inferd.daemon.http.core import LIMITS, Intake, Shares, UnavailableError, charged_tenant
 from inferd.daemon.http.routes.services import Deploy
 from inferd.schemas.errors import (
     InvalidIdError,
@@ -30,9 +26,9 @@ from inferd.schemas.errors import (
     UnsupportedContentTypeError,
 )
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.schemas.models.model import check_model_name
-from inferd.schemas.requests.request import ModelReference
-from inferd.schemas.strict.decoding import DECODE_ERRORS, structural_fault
+from inferd.schemas.models import check_model_name
+from inferd.schemas.requests import ModelReference
+from inferd.schemas.strict import DECODE_ERRORS, structural_fault
 from inferd.streams.private_directory import private_directory
 
 FILE_TYPES = ("application/octet-stream", "text/plain")

@@ -19,17 +19,13 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
-from inferd.daemon.http.core.application import LIMITS
-from inferd.daemon.http.core.bodies import content_coding, encoding_of, read_body
-from inferd.daemon.http.core.expansion import IDENTITY
+from inferd.daemon.http.core import IDENTITY, LIMITS, content_coding, encoding_of, read_body
 from inferd.daemon.http.user_routes.return_values import response_of
 from inferd.daemon.printable import printable
 from inferd.schemas.errors import InvalidValueError, MalformedError, ServerError
 from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.schemas.strict.decoding import DECODE_ERRORS, refusal
-from inferd.schemas.strict.json import repeats_key
-from inferd.schemas.strict.nesting import check_nesting
+from inferd.schemas.strict import DECODE_ERRORS, check_nesting, refusal, repeats_key
 
 Source = Literal["path", "query", "body", "request"]
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})

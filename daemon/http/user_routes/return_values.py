@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from aiohttp import web
 
-from inferd.daemon.http.core.errors import SAFE_HEADERS, json_bytes
+from inferd.daemon.http.core import SAFE_HEADERS, json_bytes
 
 _STATUS_MIN, _STATUS_MAX = 200, 599
 

@@ -17,29 +17,28 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from inferd.daemon.http.core.errors import UnavailableError, VersionExistsError
-from inferd.daemon.http.routes.services import (
+from inferd.daemon.http.core import UnavailableError, VersionExistsError
+from inferd.daemon.http.routes import (
     Deploy,
     Deployed,
     ModelOverview,
     ModelVersion,
     VersionOverview,
 )
-from inferd.daemon.settings.settings import Settings
+from inferd.daemon.settings import Settings
 from inferd.schemas.errors import (
     InferenceError,
     InvalidValueError,
     ModelNotFoundError,
     ServerError,
 )
-from inferd.schemas.models.aliases import versions_named
-from inferd.schemas.models.model import Alias, Manifest, VersionKey
-from inferd.schemas.requests.request import ModelReference
-from inferd.streams.telemetry.snapshot import ModelSnapshot, StreamsSnapshot
+from inferd.schemas.models import Alias, Manifest, VersionKey, versions_named
+from inferd.schemas.requests import ModelReference
+from inferd.streams.telemetry import ModelSnapshot, StreamsSnapshot
 
 if TYPE_CHECKING:
     from inferd.client import Client
-    from inferd.models.model_list import ModelList
+    from inferd.models import ModelList
 
 CLIENTS_MAX = 8
 """Connections to the broker for this at once: each is one client's."""
@@ -71,7 +70,7 @@ class ClusterModels:
 
     async def show_version(self, tenant: str, reference: ModelReference) -> ModelVersion:
         """See `Models`."""
-        from inferd.models.model_list import manifest_behind
+        from inferd.models import manifest_behind
 
         models = await self._read(tenant)
         manifest = manifest_behind(models, reference)

@@ -7,24 +7,32 @@ from pathlib import Path
 
 from aiohttp import web
 
-from inferd.daemon.http.core.access import Access
-from inferd.daemon.http.core.admission import Admission
-from inferd.daemon.http.core.application import AppLimits, create_app
-from inferd.daemon.http.core.browsers import hosts_under
-from inferd.daemon.http.core.peers import Peers, add_peer, read_peer_secret
-from inferd.daemon.http.core.tokens import TokensFile
-from inferd.daemon.http.routes.forwarding import Forwarding
-from inferd.daemon.http.routes.jobs import add_jobs
-from inferd.daemon.http.routes.models import add_models
-from inferd.daemon.http.routes.observation import add_observation
-from inferd.daemon.http.routes.openapi import add_openapi
-from inferd.daemon.http.routes.predictions import add_predictions
-from inferd.daemon.http.routes.services import Models, Predictions
-from inferd.daemon.http.routes.uploads import Uploads
-from inferd.daemon.http.user_routes.routes import OwnRoutes
+from inferd.daemon.http.core import (
+    Access,
+    Admission,
+    AppLimits,
+    Peers,
+    TokensFile,
+    add_peer,
+    create_app,
+    hosts_under,
+    read_peer_secret,
+)
+from inferd.daemon.http.routes import (
+    Forwarding,
+    Models,
+    Predictions,
+    Uploads,
+    add_jobs,
+    add_models,
+    add_observation,
+    add_openapi,
+    add_predictions,
+)
+from inferd.daemon.http.user_routes import OwnRoutes
 from inferd.daemon.http.worker.services import StreamsJobs
-from inferd.daemon.settings.settings import Settings
-from inferd.daemon.telemetry.status import StatusBoard
+from inferd.daemon.settings import Settings
+from inferd.daemon.telemetry import StatusBoard
 
 
 def worker_app(

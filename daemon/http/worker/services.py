@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from inferd.daemon.http.core.errors import UnavailableError
-from inferd.daemon.http.routes.services import Jobs, Predictions
+from inferd.daemon.http.core import UnavailableError
+from inferd.daemon.http.routes import Jobs, Predictions
 from inferd.schemas.headers import Encoding
 
 STARTING = "the worker is starting: GET /readyz says what it waits for"

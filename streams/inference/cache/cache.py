@@ -11,8 +11,8 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.schemas.models.model import Manifest
-from inferd.schemas.requests.request import Output
+from inferd.schemas.models import Manifest
+from inferd.schemas.requests import Output
 from inferd.streams.inference.cache.distinct import first_of_each
 from inferd.streams.inference.cache.keys import KeySpace, key_space, version_prefix
 from inferd.streams.inference.cache.partition import (

@@ -11,8 +11,8 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from inferd.schemas.models.model import Manifest
-from inferd.schemas.requests.request import Output
+from inferd.schemas.models import Manifest
+from inferd.schemas.requests import Output
 from inferd.streams.inference.cache.distinct import rows_as_bytes
 from inferd.streams.inference.runtime import Matrix
 

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.schemas.requests.request import Output
+from inferd.schemas.requests import Output
 from inferd.streams.inference.cache.keys import KEY_BYTES
 from inferd.streams.inference.runtime import Arrays, ModelRuntime
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from inferd.schemas.models.model import Category
+from inferd.schemas.models import Category
 
 Values = tuple[Category, ...]
 

@@ -21,11 +21,10 @@ from inferd.schemas.errors import (
     ModelServingError,
 )
 from inferd.schemas.headers import Encoding
-from inferd.schemas.jobs.rows import RowBatch, array_of, row_batch
+from inferd.schemas.jobs import RowBatch, array_of, row_batch
 from inferd.schemas.limits import Limits
-from inferd.schemas.requests.input_data import decode_input_data
-from inferd.schemas.requests.request import InputData, TensorRows
-from inferd.schemas.strict.msgpack import header
+from inferd.schemas.requests import InputData, TensorRows, decode_input_data
+from inferd.schemas.strict import header
 from inferd.streams.inference.features.matrix import FeatureSchema
 from inferd.streams.inference.features.vectorised import gather, gather_strided
 from inferd.streams.inference.runtime import Matrix

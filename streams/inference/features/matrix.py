@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.schemas.errors import InvalidValueError, SchemaMismatchError
-from inferd.schemas.models.model import Manifest, Preprocess
-from inferd.schemas.requests.request import (
+from inferd.schemas.models import Manifest, Preprocess
+from inferd.schemas.requests import (
     InputData,
     ListRows,
     Scalar,

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.schemas.errors import SchemaMismatchError
-from inferd.schemas.models.model import (
+from inferd.schemas.models import (
     DType,
     Feature,
     Manifest,
     Preprocess,
 )
-from inferd.schemas.requests.request import Scalar
+from inferd.schemas.requests import Scalar
 from inferd.streams.inference.runtime import Matrix
 
 INTEGER_MAX = 2**53 - 1

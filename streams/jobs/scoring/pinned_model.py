@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from inferd.schemas.errors import InvalidValueError, ModelNotReadyError, VersionNotFoundError
-from inferd.schemas.jobs.job import Chunk
-from inferd.schemas.requests.request import ModelReference, Output
-from inferd.streams.inference.catalog import ModelCatalog, ServedModel
-from inferd.streams.jobs.state.step import Pin, PinnedModel
+from inferd.schemas.jobs import Chunk
+from inferd.schemas.requests import ModelReference, Output
+from inferd.streams.inference import ModelCatalog, ServedModel
+from inferd.streams.jobs.state import Pin, PinnedModel
 
 
 class NotYetServedError(VersionNotFoundError):

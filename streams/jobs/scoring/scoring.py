@@ -23,18 +23,19 @@ from inferd.schemas.errors import (
     TooLargeError,
 )
 from inferd.schemas.headers import Encoding
-from inferd.schemas.jobs.chunk_codec import decode_chunk_result
-from inferd.schemas.jobs.codec import rows_of
-from inferd.schemas.jobs.job import Chunk, ChunkResult
-from inferd.schemas.jobs.rows import of_messages, row_batch
+from inferd.schemas.jobs import Chunk, ChunkResult, decode_chunk_result, of_messages, row_batch, rows_of
 from inferd.schemas.limits import Limits
-from inferd.schemas.requests.request import Output
-from inferd.streams.inference.catalog import ModelCatalog, ServedModel
-from inferd.streams.inference.features.job_rows import plain_rows, scorable_rows
-from inferd.streams.inference.micro_batch import internal_error
-from inferd.streams.inference.own_models import OwnRuntime
-from inferd.streams.inference.runtime import Arrays, Matrix
-from inferd.streams.inference.user_code import PinnedModelId
+from inferd.schemas.requests import Output
+from inferd.streams.inference import (
+    Arrays,
+    Matrix,
+    ModelCatalog,
+    OwnRuntime,
+    PinnedModelId,
+    ServedModel,
+    internal_error,
+)
+from inferd.streams.inference.features import plain_rows, scorable_rows
 from inferd.streams.jobs.scoring.pinned_model import (
     check_outputs,
     is_final,

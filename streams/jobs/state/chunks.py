@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from inferd.schemas.jobs.job import Chunk, Source
-from inferd.schemas.jobs.rows import RowBatch
+from inferd.schemas.jobs import Chunk, RowBatch, Source
 from inferd.schemas.limits import Limits
 from inferd.streams.jobs.state.state import CHUNK, JobState, Records
 

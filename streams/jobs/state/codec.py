@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.schemas.errors import MalformedError
-from inferd.schemas.jobs.codec import LABELS_BYTES_MAX
-from inferd.schemas.jobs.job import JobError, Missing
+from inferd.schemas.jobs import LABELS_BYTES_MAX, JobError, Missing
 from inferd.schemas.limits import Limits
-from inferd.schemas.strict.decoding import DECODE_ERRORS
+from inferd.schemas.strict import DECODE_ERRORS
 from inferd.streams.jobs.state.chunks import chunks_of
 from inferd.streams.jobs.state.state import (
     CHUNK,

@@ -20,8 +20,7 @@ from inferd.schemas.errors import (
     QuotaExceededError,
     TooLargeError,
 )
-from inferd.schemas.jobs.job import OpenJob
-from inferd.schemas.jobs.rows import RowBatch
+from inferd.schemas.jobs import OpenJob, RowBatch
 from inferd.schemas.limits import Limits
 from inferd.streams.jobs.state.chunks import arrived_until, chunk_count, chunks_of
 from inferd.streams.jobs.state.state import (

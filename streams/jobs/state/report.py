@@ -6,7 +6,7 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from inferd.schemas.jobs.job import (
+from inferd.schemas.jobs import (
     RANGES_MAX,
     JobStatus,
     Missing,

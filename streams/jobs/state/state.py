@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.schemas.headers import Encoding
-from inferd.schemas.jobs.job import (
+from inferd.schemas.jobs import (
     TERMINAL,
     JobError,
     Missing,
     Phase,
 )
-from inferd.schemas.requests.request import DEFAULT_OUTPUTS, Output
+from inferd.schemas.requests import DEFAULT_OUTPUTS, Output
 
 Records = NDArray[np.void]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from inferd.schemas.errors import InvalidValueError, ModelServingError
-from inferd.schemas.jobs.job import (
+from inferd.schemas.jobs import (
     Barrier,
     Chunk,
     JobError,
@@ -14,7 +14,7 @@ from inferd.schemas.jobs.job import (
     Phase,
 )
 from inferd.schemas.limits import Limits
-from inferd.schemas.requests.request import ModelReference, Output
+from inferd.schemas.requests import ModelReference, Output
 from inferd.streams.jobs.state.report import missing_of, status_of
 from inferd.streams.jobs.state.state import (
     NO_CHUNKS,

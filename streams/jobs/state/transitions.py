@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from inferd.schemas.errors import ModelServingError
-from inferd.schemas.jobs.job import (
+from inferd.schemas.jobs import (
     Barrier,
     BarrierResult,
     CancelJob,

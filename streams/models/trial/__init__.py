@@ -1,1 +1,5 @@
 """The disposable process in which a model is tried before it serves."""
+
+from inferd.streams.models.trial.trial import TrialCase, try_models
+
+__all__ = ["TrialCase", "try_models"]

@@ -18,21 +18,16 @@ import numpy as np
 
 from inferd.schemas.errors import InvalidValueError, ModelServingError, TooLargeError
 from inferd.schemas.limits import Limits
-from inferd.schemas.models.model import Manifest
-from inferd.schemas.requests.request import (
+from inferd.schemas.models import Manifest
+from inferd.schemas.requests import (
     OUTPUTS,
     InputData,
     ListRows,
     NamedRows,
 )
-from inferd.streams.inference.features.matrix import FeatureSchema
-from inferd.streams.inference.formats.lightgbm.library import library
-from inferd.streams.inference.formats.lightgbm.model_file import ModelFile, read_model_file
-from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
-from inferd.streams.inference.manifests import manifest_of, reconcile
-from inferd.streams.inference.postprocess import compile_postprocess
-from inferd.streams.inference.runtime import Matrix
-from inferd.streams.inference.trial_limits import TrialLimits
+from inferd.streams.inference import Matrix, TrialLimits, compile_postprocess, manifest_of, reconcile
+from inferd.streams.inference.features import FeatureSchema
+from inferd.streams.inference.formats.lightgbm import LightGBMRuntime, ModelFile, library, read_model_file
 from inferd.streams.models.trial.confinement import die_with, give_up_processes_and_network, step_back
 
 UNFINISHED_STATUS = 75

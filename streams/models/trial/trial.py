@@ -24,8 +24,8 @@ from typing import IO
 import msgspec
 
 from inferd.schemas.errors import ServerError
-from inferd.schemas.models.model import Manifest
-from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
+from inferd.schemas.models import Manifest
+from inferd.streams.inference import DEFAULT_TRIAL_LIMITS, TrialLimits
 from inferd.streams.models.trial.process import (
     UNFINISHED_STATUS,
     CaseFile,

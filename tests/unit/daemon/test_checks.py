@@ -21,7 +21,7 @@ from inferd.daemon.errors import BrokerUnreachableError
 from inferd.daemon.settings.settings import Settings
 from inferd.schemas.models.model import Alias
 from inferd.streams.inference.catalog import ModelCatalog
-from inferd.streams.kafka.topics import TopicState
+from inferd.streams.kafka.topic_checks import TopicState
 
 Usage = namedtuple("Usage", "total used free")
 KAFKA_4 = {0: (0, 13), 1: (4, 18), 2: (1, 11), 11: (0, 9), 19: (2, 7), 22: (0, 6)}

@@ -34,7 +34,7 @@ class Written:
         self.say_counts: Callable[[], None] = lambda: None
 
     def configure(self, log_format: LogFormat = "json", level: LogLevel = "info") -> None:
-        self.say_counts = logs.configure(log_format, level, "worker-7", clock=lambda: self.now)
+        self.say_counts = logs.configure_logs(log_format, level, "worker-7", clock=lambda: self.now)
 
     @property
     def text(self) -> str:

@@ -23,7 +23,7 @@ from inferd.schemas.errors import (
     ServerError,
 )
 from inferd.schemas.requests.request import OUTPUTS, Output
-from inferd.streams.inference.formats.lightgbm.library import Library, library_path
+from inferd.streams.inference.formats.lightgbm.c_library import Library, library_path
 from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
 from inferd.streams.inference.runtime import ModelRuntime
 from tests.unit.inference.trained_models import FAST, FEATURES, KINDS, Trained, matrix
@@ -219,6 +219,6 @@ def test_no_package_but_numpy_is_needed() -> None:
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inferd.streams.inference.formats.lightgbm.library.find_spec", lambda _: None)
+    monkeypatch.setattr("inferd.streams.inference.formats.lightgbm.c_library.find_spec", lambda _: None)
     with pytest.raises(ServerError, match="pip install lightgbm"):
         library_path()

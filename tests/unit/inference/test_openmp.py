@@ -11,7 +11,7 @@ import pytest
 
 from inferd.schemas.errors import ServerError
 from inferd.streams.inference.formats.lightgbm import openmp
-from inferd.streams.inference.formats.lightgbm.library import Library, library_path
+from inferd.streams.inference.formats.lightgbm.c_library import Library, library_path
 from tests.unit.inference.trained_models import FEATURES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only there is a copy carried")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from inferd.schemas.limits import Limits
-from inferd.streams.inference.formats.lightgbm.library import library
+from inferd.streams.inference.formats.lightgbm.c_library import library
 from inferd.streams.inference.formats.lightgbm.runtime import _Booster
 from inferd.streams.models.trial import process as trial_process
 

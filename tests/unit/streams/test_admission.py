@@ -15,7 +15,7 @@ from inferd.schemas.connection import KafkaConnection
 from inferd.streams import admission as admission_module
 from inferd.streams.admission import MODELS_UNREAD, Admission
 from inferd.streams.kafka.rights import Right, describe_missing, worker_rights
-from inferd.streams.kafka.topics import TopicsError, TopicState
+from inferd.streams.kafka.topic_checks import TopicsError, TopicState
 from inferd.streams.settings import StreamSettings
 
 A_TOPICS = {f"ns.a.{stream}" for stream in ("requests", "jobs", "job-chunks", "job-results")}

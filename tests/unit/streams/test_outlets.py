@@ -20,8 +20,8 @@ from inferd.streams.kafka.destinations import (
     InvalidRecordError,
     Outlets,
     RefusedError,
-    named,
     naming,
+    naming_topic,
 )
 from inferd.streams.kafka.outgoing import Outgoing
 from inferd.streams.kafka.producer import _fitting
@@ -51,7 +51,7 @@ class Desk:
 
 
 def refused(error: Exception) -> RefusedError:
-    made = named(REPLIES, error)
+    made = naming_topic(REPLIES, error)
     assert isinstance(made, RefusedError)
     return made
 
@@ -134,7 +134,7 @@ async def test_a_failure_without_replies_asks_nothing() -> None:
 
 def test_errors_name_their_topic_where_they_are_final() -> None:
     error = KafkaConnectionError("reset")
-    assert named("t", error) is error
+    assert naming_topic("t", error) is error
     with pytest.raises(RefusedError) as caught, naming("t"):
         raise MessageSizeTooLargeError
     assert (caught.value.topic, type(caught.value.__cause__)) == ("t", MessageSizeTooLargeError)

@@ -165,7 +165,7 @@ def test_install_puts_the_reader_into_aiokafka(monkeypatch: pytest.MonkeyPatch) 
     for name in ("PartitionRecords", "MemoryRecords"):
         assert name in fetcher.Fetcher._proc_fetch_request.__code__.co_names
         monkeypatch.setattr(fetcher, name, getattr(fetcher, name))
-    record_batches.install({"t"}, 5)
+    record_batches.install_batch_checks({"t"}, 5)
     assert fetcher.PartitionRecords is PartitionRecords
     assert vars(fetcher)["MemoryRecords"] is RecordBatches
     stock: Any = PartitionRecords.__mro__[1]

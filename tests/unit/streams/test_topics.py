@@ -20,14 +20,8 @@ from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.limits import Limits
 from inferd.schemas.topics import STREAMS, Stream
 from inferd.streams.kafka import topics as topics_module
-from inferd.streams.kafka.topic_checks import checked
-from inferd.streams.kafka.topics import (
-    TopicsError,
-    TopicState,
-    describe_topics,
-    ensure_topics,
-    topic_specs,
-)
+from inferd.streams.kafka.topic_checks import TopicsError, TopicState, checked, topic_specs
+from inferd.streams.kafka.topics import describe_topics, ensure_topics
 from inferd.streams.settings import CacheSettings, StreamSettings, TopicSettings
 
 RETENTION = TopicSettings().retention_ms

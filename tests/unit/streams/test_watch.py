@@ -22,8 +22,8 @@ from inferd.streams.inference.catalog import ModelCatalog
 from inferd.streams.kafka import record_batches
 from inferd.streams.kafka.destinations import Outlets
 from inferd.streams.kafka.rights import Right
+from inferd.streams.kafka.topic_checks import TopicState
 from inferd.streams.kafka.topic_watch import TopicWatch
-from inferd.streams.kafka.topics import TopicState
 from inferd.streams.settings import GroupSettings, StreamSettings
 from inferd.streams.telemetry.snapshot import Phase
 from inferd.streams.telemetry.stall_detector import StallWatch

@@ -17,7 +17,7 @@ from itertools import accumulate
 
 from inferd.schemas.errors import MalformedError, TooLargeError
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.streams.inference.features.categories import CategoryLists, Values
+from inferd.streams.inference.features import CategoryLists, Values
 from inferd.streams.inference.formats.lightgbm import objectives
 from inferd.streams.inference.formats.lightgbm.model_tail import Tail, read_tail
 from inferd.streams.inference.formats.lightgbm.model_text import plain_text

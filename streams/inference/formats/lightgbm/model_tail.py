@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from inferd.schemas.errors import MalformedError
-from inferd.streams.inference.features.categories import Values
+from inferd.streams.inference.features import Values
 
 _IMPORTANCE = re.compile(r".+=[0-9]+", re.DOTALL)
 _IMPORTANCES = ("feature_importances:", "feature importances:")

@@ -14,8 +14,8 @@ from inferd.schemas.errors import (
     ModelNotReadyError,
     SchemaMismatchError,
 )
-from inferd.schemas.requests.request import Output
-from inferd.streams.inference.formats.lightgbm.library import (
+from inferd.schemas.requests import Output
+from inferd.streams.inference.formats.lightgbm.c_library import (
     ALL_ITERATIONS,
     FIRST_ITERATION,
     FLOAT64,
