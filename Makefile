@@ -28,7 +28,7 @@ fuzz: $(VENV)/.installed-dev ## Look for bytes that no decoder takes well (FUZZ_
 	@$(PY) -m tests.fuzz
 
 jobs-histories: $(VENV)/.installed-dev ## Run 100,000 random histories of jobs against their reference (2 to 3 minutes).
-	@$(PY) -m tests.unit.inference.job_histories
+	@$(PY) -m tests.unit.streams.jobs.job_histories
 
 lint: $(VENV)/.installed-dev ## Check style and layout of the code.
 	@$(PY) -m ruff check $(CODE)

@@ -14,9 +14,9 @@
 - A consumer that stops awaits the requests that it has cancelled, and raises their CancelledError where one of them was
   waiting to try again: whoever stops it would seem to be cancelled.
 
-Private names used, each covered by `tests/unit/streams/test_connections.py`: `AIOKafkaConnection.send` and `connect`,
-`AIOKafkaClient.bootstrap`, `coordinator_lookup`, `_get_conn` and `_metadata_update`, `Fetcher.close` (replaced), which
-all clients use; `Fetcher._fetch_task` and `_pending_tasks`;
+Private names used, each covered by `tests/unit/streams/connection/test_clients.py`: `AIOKafkaConnection.send` and
+`connect`, `AIOKafkaClient.bootstrap`, `coordinator_lookup`, `_get_conn` and `_metadata_update`, `Fetcher.close`
+(replaced), which all clients use; `Fetcher._fetch_task` and `_pending_tasks`;
 `AIOKafkaConnection._writer` and `_sasl_plain_password`; `_security_protocol`, `_sasl_plain_username` and `_ssl_context`
 of both; `AIOKafkaClient._conns` and `_bootstrap_servers`; `ClusterMetadata._bootstrap_brokers`.
 """

@@ -4,8 +4,9 @@ The topics of a tenant's jobs are assigned as one group of `INFERD_TOPIC_PARTITI
 adds to one of them: a worker that owns partition n of `jobs` owns partition n of `job-results` too, and a job is found
 by its id among these partitions alone.
 
-Private names used, each covered by `tests/unit/streams/test_assignor.py`: `PartitionAssignor._get_client_metadata`
-(overridden: Faust asserts that what a member had before still exists), `_decompress` and `_url`.
+Private names used, each covered by `tests/unit/streams/group/test_assignor.py`:
+`PartitionAssignor._get_client_metadata` (overridden: Faust asserts that what a member had before still exists),
+`_decompress` and `_url`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ records of lane topics leave the fetch result here, before Faust's conductor and
 Faust keeps aiokafka's consumer in a thread with a loop of its own; threads that hold the interpreter lock take turns
 of 5 ms, so here its calls simply run on the app's loop.
 
-Private names used, each covered by `tests/unit/streams/test_fetch.py`, which fails when a library changes it:
+Private names used, each covered by `tests/unit/streams/group/test_consumer.py`, which fails when a library changes it:
 `Consumer._getmany`, `Consumer._new_consumer_thread`, `ConsumerThread._create_worker_consumer` (the hooks themselves),
 `ServiceThread._thread_started`, `Service._stopped`, `Service._default_start`, `Service._default_stop_*` (a service
 thread without a thread), `AIOKafkaConsumerThread._consumer` (to reach aiokafka's consumer), and that one's

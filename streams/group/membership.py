@@ -4,7 +4,7 @@ A worker that joins with an instance id replaces the member that had it, which i
 with the same id does so, too; the first one would join again and replace the second, and so on for ever. So a worker
 that was replaced asks the group who has its id now, and stays out. Kafka names static members `<instance id>-<UUID>`.
 
-Private names used, each covered by `tests/unit/streams/test_membership.py`: `GroupCoordinator._do_rejoin_group`
+Private names used, each covered by `tests/unit/streams/group/test_membership.py`: `GroupCoordinator._do_rejoin_group`
 (replaced), `_group_instance_id` and `_send_req`.
 """
 

@@ -8,7 +8,7 @@ be found, `UnreadableLogError` says where. Records of lane topics are handed on 
 
 Follows the record batch format v2, https://kafka.apache.org/documentation/#recordbatch.
 
-Private names used, each covered by `tests/unit/streams/test_record_batches.py`: the names `PartitionRecords` and
+Private names used, each covered by `tests/unit/streams/kafka/test_record_batches.py`: the names `PartitionRecords` and
 `MemoryRecords` in `aiokafka.consumer.fetcher` (replaced, because the fetcher makes them itself), and of
 `PartitionRecords` the methods `_unpack_records` (the hook), `_consume_aborted_up_to`, `_contains_abort_marker`,
 `_consumer_record` and the attributes `_tp`, `_records`, `_check_crcs`, `_isolation_level`, `_aborted_producers`.

@@ -5,7 +5,7 @@ record, misreads transactions, and runs before an earlier owner is fenced. Entri
 on its way to the changelog is read from an overlay, and applied to the store once it is acknowledged.
 
 Of Faust's, `TableManager.add`, `__bool__`, `_update_channels` and `on_start`, and of `Table` `_new_store` are
-overridden; each is covered by `tests/unit/streams/test_tables.py`.
+overridden; each is covered by `tests/unit/streams/state/test_tables.py`.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 A msgpack request whose `input_data` is one row of float64 is most of what producers send. msgspec checks the message
 and hands the row over as raw bytes; a raw value of `array header + 9 n` bytes with the float64 marker at every ninth
 byte *is* n float64, so numpy gathers the rows of all requests in a few passes. Whatever looks different in any way is
-left to the typed decoder, which decides alone what is an error: `tests/unit/inference/test_vectorised.py` shows over
-mutated messages that both agree.
+left to the typed decoder, which decides alone what is an error. `test_vectorised.py` shows over mutated
+messages that both agree.
 """
 
 from __future__ import annotations

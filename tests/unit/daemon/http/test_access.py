@@ -1,0 +1,246 @@
+"""Who may do what over HTTP: tokens, tenants, and what is open to everybody."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from inferd.daemon.http.core.access import Access
+from inferd.daemon.http.core.tokens import (
+    LOOK_EVERY_S,
+    TokensFile,
+    owner_of,
+    read_tokens,
+)
+from inferd.daemon.settings.checks import check_worker
+from inferd.daemon.settings.settings import Settings
+from inferd.daemon.settings.table import SettingsError
+from inferd.schemas.errors import ServerError
+from inferd.streams.telemetry.snapshot import DanglingAlias
+from tests.unit.daemon.fake_streams import model, partition, snapshot, tenant
+from tests.unit.daemon.http.fake_http_services import FakeWorker
+
+Client = TestClient[web.Request, web.Application]
+MODEL = b"tree\nversion=v4\n"
+BYTES = {"Content-Type": "application/octet-stream"}
+
+
+def line(owner: str, token: str) -> str:
+    return f"{owner}:{hashlib.sha256(token.encode()).hexdigest()}\n"
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    path = tmp_path / "tokens"
+    path.write_text("# who may\n\n" + line("acme", "a-token") + line("acme", "a-next") + line("beta", "b-token"))
+    with path.open("a") as file:
+        file.write(line("*", "o-token") + line("gone", "g-token"))
+    path.chmod(0o640)
+    return path
+
+
+@pytest.fixture
+def worker(tmp_path: Path, tokens: Path) -> FakeWorker:
+    made = FakeWorker(tmp_path / "uploads", access=Access(("acme", "beta"), TokensFile(tokens)))
+    made.streams.said = snapshot(
+        tenants=(tenant("acme"), tenant("beta")),
+        models=(model("m", tenant="acme"), model("secret", tenant="beta")),
+        dangling_aliases=(DanglingAlias("beta", "secret", "champion", (2,)),),
+        partitions=(partition("inferd.acme.requests"), partition("inferd.beta.requests")),
+        last_error="beta's topic is full",
+    )
+    return made
+
+
+@pytest.fixture
+async def client(worker: FakeWorker) -> AsyncIterator[Client]:
+    async with TestClient(TestServer(worker.app)) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/"])
+async def test_probes_and_the_empty_page_are_open(client: Client, path: str) -> None:
+    answer = await client.get(path)
+    assert answer.status == 200
+    assert "secret" not in await answer.text()
+
+
+GUARDED = ["/status", "/metrics", "/openapi.json", "/models", "/models/m", "/jobs", "/jobs/1", "/nothing", "/predict/m"]
+
+
+@pytest.mark.parametrize("path", GUARDED)
+@pytest.mark.parametrize(
+    "headers", [{}, bearer("wrong"), bearer(""), {"Authorization": "Basic a-token"}, {"Authorization": "a-token"}]
+)
+async def test_everything_else_is_not(client: Client, path: str, headers: dict[str, str]) -> None:
+    answer = await client.get(path, headers=headers)
+    assert (answer.status, (await answer.json())["error"]["code"]) == (401, "unauthorized")
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize("token", ["a-token", "a-next"])
+async def test_a_token_acts_for_its_tenant(client: Client, worker: FakeWorker, token: str) -> None:
+    answer = await client.post("/predict/churn", json={"input_data": [1, 2]}, headers=bearer(token))
+    assert answer.status == 200
+    assert worker.predictions.asked[0][0] == "acme"
+
+
+async def test_the_scheme_is_known_in_any_case(client: Client) -> None:
+    assert (await client.get("/models", headers={"Authorization": "bearer a-token"})).status == 200
+
+
+async def test_another_tenants_model_is_not_there(client: Client) -> None:
+    deployed = await client.put("/models/m:1", data=MODEL, headers={**BYTES, **bearer("a-token")})
+    assert deployed.status == 201
+    for method in ("GET", "DELETE"):
+        answer = await client.request(method, "/models/m:1", headers=bearer("b-token"))
+        assert (answer.status, (await answer.json())["error"]["code"]) == (404, "model_not_found")
+    assert await (await client.get("/models", headers=bearer("b-token"))).json() == {"models": []}
+    assert (await client.get("/models/m:1", headers=bearer("a-token"))).status == 200
+
+
+async def test_another_tenants_job_is_not_there(client: Client) -> None:
+    job = {"job_id": "j1", "model_id": "m", "input_batch": [[1]]}
+    assert (await client.post("/jobs", json=job, headers=bearer("a-token"))).status == 202
+    answer = await client.get("/jobs/j1", headers=bearer("b-token"))
+    assert (answer.status, (await answer.json())["error"]["code"]) == (404, "job_not_found")
+
+
+@pytest.mark.parametrize(
+    ("token", "named"), [("a-token", "beta"), ("o-token", "acme"), ("o-token", None), ("g-token", None)]
+)
+async def test_a_token_acts_for_no_other_tenant(client: Client, token: str, named: str | None) -> None:
+    headers = bearer(token) | ({"inferd-tenant": named} if named else {})
+    answer = await client.get("/models", headers=headers)
+    assert (answer.status, (await answer.json())["error"]["code"]) == (403, "forbidden")
+
+
+async def test_a_tenant_sees_its_own_status(client: Client) -> None:
+    answer = await client.get("/status", headers=bearer("a-token"))
+    said = await answer.json()
+    assert [item["tenant"] for item in said["tenants"]] == ["acme"]
+    assert [item["model_id"] for item in said["models"]] == ["m"]
+    assert [item["topic"] for item in said["partitions"]] == ["inferd.acme.requests"]
+    assert said["lag"] == 20
+    assert said["throughput"] is None
+    assert "beta" not in await answer.text()
+
+
+async def test_an_operator_sees_all(client: Client) -> None:
+    said = await (await client.get("/status", headers=bearer("o-token"))).json()
+    assert [item["tenant"] for item in said["tenants"]] == ["acme", "beta"]
+    answer = await client.get("/metrics", headers=bearer("o-token"))
+    assert (answer.status, "beta" in await answer.text()) == (200, True)
+
+
+async def test_metrics_are_the_operators(client: Client) -> None:
+    assert (await client.get("/metrics", headers=bearer("a-token"))).status == 403
+
+
+async def test_the_description_says_that_tokens_are_needed(client: Client) -> None:
+    said = await (await client.get("/openapi.json", headers=bearer("a-token"))).json()
+    assert said["paths"]["/predict/{model_id}"]["post"]["security"] == [{"token": []}]
+    assert "security" not in said["paths"]["/livez"]["get"]
+
+
+# ------------------------------------------------------------------------------------------------------ without tokens
+
+
+@pytest.mark.parametrize(
+    ("tenants", "headers", "expected"),
+    [
+        (("default",), {}, "default"),
+        (("only",), {}, "only"),
+        (("acme", "beta"), {"inferd-tenant": "beta"}, "beta"),
+        (("acme", "beta"), {}, "invalid_header"),
+        (("acme", "beta"), {"inferd-tenant": "other"}, "invalid_header"),
+        (("acme", "beta"), {"inferd-tenant": "a.b"}, "invalid_header"),
+        (("acme",), {"inferd-tenant": "other"}, "invalid_header"),
+    ],
+)
+async def test_without_tokens_a_header_names_the_tenant(
+    tmp_path: Path, tenants: tuple[str, ...], headers: dict[str, str], expected: str
+) -> None:
+    worker = FakeWorker(tmp_path, access=Access(tenants))
+    async with TestClient(TestServer(worker.app)) as client:
+        answer = await client.post("/predict/churn", json={"input_data": [1, 2]}, headers=headers)
+        if answer.status == 200:
+            assert worker.predictions.asked[0][0] == expected
+        else:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (400, expected)
+
+
+# ------------------------------------------------------------------------------------------------------ the file
+
+
+def test_the_owner_of_a_token(tokens: Path) -> None:
+    found = read_tokens(tokens)
+    assert [owner_of(token, found) for token in ("a-next", "b-token", "o-token", "x")] == ["acme", "beta", "*", None]
+    assert "sha256" not in repr(found[0])
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "acme\n", "acme:abc\n", "a.b:" + "0" * 64, ":" + "0" * 64])
+def test_a_file_that_is_none_is_refused(tokens: Path, text: str) -> None:
+    tokens.write_text(text)
+    with pytest.raises(ServerError):
+        read_tokens(tokens)
+
+
+def test_an_error_of_the_file_names_the_line_and_shows_no_secret(tokens: Path) -> None:
+    tokens.write_text(line("acme", "x") + "acme:my-secret-token\n")
+    with pytest.raises(ServerError, match="line 2") as refused:
+        read_tokens(tokens)
+    assert "my-secret-token" not in refused.value.message
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o602, 0o660, 0o641])
+def test_a_file_that_others_may_read_or_change_is_refused(tokens: Path, mode: int) -> None:
+    tokens.chmod(mode)
+    with pytest.raises(ServerError, match="chmod"):
+        read_tokens(tokens)
+
+
+def test_the_file_is_read_again_where_it_changed(tokens: Path) -> None:
+    now = [0.0]
+    file = TokensFile(tokens, lambda: now[0])
+    tokens.write_text(line("beta", "new"))
+    assert owner_of("new", file.tokens()) is None
+    now[0] += LOOK_EVERY_S
+    assert owner_of("new", file.tokens()) == "beta"
+    tokens.write_text("nonsense")
+    os.utime(tokens, ns=(1, 1))
+    now[0] += LOOK_EVERY_S
+    assert owner_of("new", file.tokens()) == "beta"
+    tokens.unlink()
+    now[0] += LOOK_EVERY_S
+    assert owner_of("new", file.tokens()) == "beta"
+
+
+def problems(**flags: str) -> tuple[str, ...]:
+    with pytest.raises(SettingsError) as refused:
+        check_worker(Settings.from_environment({}, flags))
+    return refused.value.problems
+
+
+def test_beyond_loopback_only_with_tokens_or_on_purpose(tokens: Path) -> None:
+    (problem,) = problems(http_host="0.0.0.0")
+    assert "INFERD_HTTP_TOKENS_FILE" in problem
+    assert "--insecure-http" in problem
+    for flags in ({"http_tokens_file": str(tokens)}, {"insecure_http": "true"}):
+        check_worker(Settings.from_environment({}, {"http_host": "0.0.0.0", **flags}))
+
+
+def test_a_worker_does_not_start_with_a_file_that_is_none(tokens: Path) -> None:
+    tokens.chmod(0o644)
+    (problem,) = problems(http_tokens_file=str(tokens))
+    assert problem.startswith("INFERD_HTTP_TOKENS_FILE")

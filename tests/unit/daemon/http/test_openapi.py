@@ -1,0 +1,91 @@
+"""`/openapi.json`: valid, complete, and kept by the server whatever it is sent."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from openapi_spec_validator import validate
+
+from inferd.daemon.http.core.access import Access
+from inferd.daemon.http.core.application import create_app
+from inferd.daemon.http.core.errors import HTTP_CODES
+from inferd.daemon.http.routes.openapi import add_openapi, describe
+from inferd.daemon.http.routes.operations import OPERATIONS
+from inferd.daemon.http.routes.predictions import add_predictions
+from inferd.schemas.errors import CODES
+from tests.fixtures.http_fuzz import fuzz_fake
+from tests.unit.daemon.http.fake_http_services import FakePredictions, FakeWorker
+
+METHODS = {"get", "put", "post", "delete", "patch", "options", "trace"}
+
+
+@pytest.fixture
+async def described(tmp_path: Path) -> dict[str, Any]:
+    async with TestClient(TestServer(FakeWorker(tmp_path).app)) as client:
+        answer = await client.get("/openapi.json")
+        assert answer.headers["Content-Type"] == "application/json"
+        found: dict[str, Any] = await answer.json()
+        return found
+
+
+def operations_of(described: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(method, path): item for path, items in described["paths"].items() for method, item in items.items()}
+
+
+def test_it_is_valid(described: dict[str, Any]) -> None:
+    assert described["openapi"].startswith("3.1")
+    validate(described)
+
+
+def test_it_describes_every_route(described: dict[str, Any], tmp_path: Path) -> None:
+    served = {
+        (route.method.lower(), route.resource.canonical)
+        for route in FakeWorker(tmp_path).app.router.routes()
+        if route.resource is not None and route.method.lower() in METHODS
+    }
+    assert set(operations_of(described)) == served == {(item.method, item.path) for item in OPERATIONS}
+
+
+async def test_it_describes_only_the_routes_that_are_there() -> None:
+    app = create_app()
+    add_predictions(app, FakePredictions())
+    add_openapi(app)
+    async with TestClient(TestServer(app)) as client:
+        described = await (await client.get("/openapi.json")).json()
+    assert set(described["paths"]) == {"/predict/{model_id}", "/openapi.json"}
+    validate(described)
+
+
+def test_every_error_is_one_of_the_table(described: dict[str, Any]) -> None:
+    codes = {**CODES, **HTTP_CODES}
+    assert described["components"]["schemas"]["Fault"]["properties"]["code"]["enum"] == list(codes)
+    for item in operations_of(described).values():
+        for status, answer in item["responses"].items():
+            for code in re.findall(r"`([a-z_]+)`: ", answer["description"]):
+                assert codes[code].http_status == int(status)
+
+
+def test_http_codes_differ_from_those_of_the_wire() -> None:
+    assert not HTTP_CODES.keys() & CODES.keys()
+
+
+def test_the_tenant_is_a_parameter_where_it_must_be_named() -> None:
+    for access, expected in ((Access(("a", "b")), ["inferd-tenant"]), (Access(("a",)), [])):
+        listing = describe(OPERATIONS, access)["paths"]["/models"]["get"]
+        assert [item["name"] for item in listing.get("parameters", [])] == expected
+
+
+def test_the_page_about_http_tells_its_codes() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "http.md").read_text(encoding="utf-8")
+    rows = [f"| `{code}` | {error.meaning} | {error.http_status} |" for code, error in HTTP_CODES.items()]
+    assert page.partition("<!-- http codes -->")[2].partition("<!-- end -->")[0].splitlines()[3:] == rows
+
+
+@pytest.mark.timeout(90)
+async def test_a_few_hundred_cases_find_no_breach(capfd: pytest.CaptureFixture[str]) -> None:
+    """`make http-fuzz` tries ten thousand."""
+    assert await fuzz_fake(15, "examples,fuzzing") == 0, capfd.readouterr().out

@@ -1,0 +1,184 @@
+"""`POST /predict/{model_id}`: bodies become requests of the wire, and the wire's results answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.daemon.http.core.application import AppLimits
+from inferd.daemon.http.routes.predictions import with_model_id
+from inferd.schemas.codec import decode_request
+from inferd.schemas.errors import InferenceError, MalformedError, ModelNotReadyError
+from inferd.schemas.limits import DEFAULT_LIMITS
+from tests.unit.daemon.http.fake_http_services import FakeWorker
+
+Client = TestClient[web.Request, web.Application]
+MSGPACK = {"Content-Type": "application/msgpack"}
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> FakeWorker:
+    return FakeWorker(tmp_path, limits=AppLimits(timeout_s=0.2))
+
+
+@pytest.fixture
+async def client(worker: FakeWorker) -> AsyncIterator[Client]:
+    async with TestClient(TestServer(worker.app)) as client:
+        yield client
+
+
+async def test_a_prediction(client: Client, worker: FakeWorker) -> None:
+    asked_at = time.time()
+    answer = await client.post("/predict/churn", json={"input_data": [1, 2]})
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
+    said = await answer.json()
+    assert said == {"id": "0-0", "model_id": "churn", "version": 1, "digest": "ab" * 32, "prediction": 0.25}
+    tenant, value, headers = worker.predictions.asked[0]
+    assert (tenant, json.loads(value)) == ("default", {"model_id": "churn", "input_data": [1, 2]})
+    assert headers["content-type"] == b"application/json"
+    assert asked_at < int(headers["deadline"]) / 1_000 < time.time() + 0.3
+
+
+async def test_the_answer_is_in_the_encoding_of_the_body(client: Client) -> None:
+    body = msgspec.msgpack.encode({"input_data": [1, 2], "outputs": ["raw", "prediction"], "id": "r1"})
+    answer = await client.post("/predict/churn:1", data=body, headers=MSGPACK)
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/msgpack")
+    said = msgspec.msgpack.decode(await answer.read())
+    assert (said["id"], said["raw"], said["prediction"]) == ("r1", 0.25, 0.25)
+
+
+@pytest.mark.parametrize("path", ["churn:3", "churn@best", "churn%3A3", "churn%40best"])
+async def test_model_ids_may_be_escaped(client: Client, worker: FakeWorker, path: str) -> None:
+    assert (await client.post(f"/predict/{path}", json={"input_data": [1, 2]})).status == 200
+    assert json.loads(worker.predictions.asked[0][1])["model_id"] in ("churn:3", "churn@best")
+
+
+async def test_headers_go_along_and_the_correlation_comes_back(client: Client, worker: FakeWorker) -> None:
+    sent = {"correlation-id": "c-1", "ce-id": "e-1", "deadline": "253402300799000", "x-mine": "no"}
+    answer = await client.post("/predict/churn", json={"input_data": [1, 2]}, headers=sent)
+    assert answer.headers["correlation-id"] == "c-1"
+    assert worker.predictions.asked[0][2] == {
+        "content-type": b"application/json",
+        "deadline": b"253402300799000",
+        "correlation-id": b"c-1",
+        "ce_id": b"e-1",
+    }
+
+
+async def test_bad_rows_fail_alone_where_the_query_asks_for_it(client: Client, worker: FakeWorker) -> None:
+    assert (await client.post("/predict/churn?row_errors=true", json={"input_data": [[1, 2]]})).status == 200
+    assert worker.predictions.asked[0][2]["row-errors"] == b"true"
+    answer = await client.post("/predict/churn?row_errors=1", json={"input_data": [[1, 2]]})
+    assert (answer.status, (await answer.json())["error"]["code"]) == (400, "invalid_header")
+
+
+async def test_a_correlation_that_no_answer_can_carry_is_refused(client: Client, worker: FakeWorker) -> None:
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(
+        b"POST /predict/churn HTTP/1.1\r\nhost: [::1]\r\ncontent-type: application/json\r\ncorrelation-id: \x9f\x86\r\n"
+        b'connection: close\r\ncontent-length: 22\r\n\r\n{"input_data": [1, 2]}'
+    )
+    answer = await asyncio.wait_for(reader.read(), 30)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"header correlation-id: not UTF-8" in answer
+    assert not worker.predictions.asked
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "status", "code"),
+    [
+        ("churn", b'{"input_data": [1, 2], "oops": 1}', JSON, 400, "malformed"),
+        ("churn", b'{"input_data": [1, 2], "model_id": "other"}', JSON, 400, "malformed"),
+        ("churn", b"{}", JSON, 400, "malformed"),
+        ("churn", b" { } ", JSON, 400, "malformed"),
+        ("churn", b"[1]", JSON, 400, "malformed"),
+        ("churn", b"", JSON, 400, "malformed"),
+        ("churn", b"{", JSON, 400, "malformed"),
+        ("churn", b'{"input_data": ' + b"[" * 1_000, JSON, 400, "too_deep"),
+        ("churn", b'{"input_data": [1], "id": "../x"}', JSON, 400, "invalid_id"),
+        ("churn", b'{"input_data": [1], "outputs": ["all"]}', JSON, 422, "invalid_value"),
+        ("churn", b"\xc1", MSGPACK, 400, "malformed"),
+        ("churn", b"\xdf\xff\xff\xff\xff", MSGPACK, 400, "malformed"),
+        ("churn", b"\xde\x00", MSGPACK, 400, "malformed"),
+        ("other", b'{"input_data": [1, 2]}', JSON, 404, "model_not_found"),
+        ("..%2Fx", b'{"input_data": [1, 2]}', JSON, 400, "invalid_id"),
+        ("churn:0", b'{"input_data": [1, 2]}', JSON, 400, "invalid_id"),
+        ("%00", b'{"input_data": [1, 2]}', JSON, 400, "invalid_id"),
+        ("x" * 5_000, b'{"input_data": [1, 2]}', JSON, 400, "invalid_id"),
+        ("churn", b"{}", {"Content-Type": "text/plain"}, 415, "unsupported_content_type"),
+        ("churn", b"{}", {"Content-Type": "application/json; charset=latin1"}, 415, "unsupported_content_type"),
+        ("churn", b'{"input_data": [1, 2]}', {**JSON, "deadline": "soon"}, 400, "invalid_header"),
+    ],
+)
+async def test_what_is_wrong_is_a_typed_error(
+    client: Client, path: str, body: bytes, headers: dict[str, str], status: int, code: str
+) -> None:
+    answer = await client.post(f"/predict/{path}", data=body, headers=headers)
+    said = await answer.json()
+    assert (answer.status, said["error"]["code"]) == (status, code), said
+    assert set(said) == {"error"}
+    assert set(said["error"]) == {"code", "message"}
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+async def test_a_body_without_content_type_is_refused(client: Client) -> None:
+    answer = await client.post("/predict/churn", data=b"{}", skip_auto_headers=["Content-Type"])
+    assert answer.status == 415
+
+
+async def test_an_exhausted_time_out_is_told(client: Client, worker: FakeWorker) -> None:
+    worker.predictions.gate = asyncio.Event()
+    answer = await client.post("/predict/churn", json={"input_data": [1, 2]})
+    assert (answer.status, (await answer.json())["error"]["code"]) == (504, "deadline_exceeded")
+
+
+async def test_errors_that_pass_say_when_to_come_again(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: Any) -> bytes:
+        raise ModelNotReadyError("not yet")
+
+    monkeypatch.setattr("tests.unit.daemon.http.fake_http_services.FakePredictions.predict", refuse)
+    answer = await client.post("/predict/churn", json={"input_data": [1, 2]})
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+
+
+INPUTS = st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3), st.lists, max_leaves=6)
+BODIES = st.dictionaries(st.sampled_from(["input_data", "outputs", "id", "model_id", "x"]), INPUTS, max_size=4)
+
+
+def verdict(value: bytes, encoding: Any) -> Any:
+    try:
+        return decode_request(value, encoding, DEFAULT_LIMITS)
+    except InferenceError as error:
+        return error.code
+
+
+@given(body=BODIES, spaces=st.text(" \n\t\r", max_size=3))
+def test_a_spliced_request_is_the_one_that_was_meant(body: dict[str, Any], spaces: str) -> None:
+    meant = {"model_id": "churn:12", **body}
+    for encoding, encode in (("json", msgspec.json.encode), ("msgpack", msgspec.msgpack.encode)):
+        around = spaces.encode() if encoding == "json" else b""
+        spliced = with_model_id(around + encode(body), "churn:12", encoding)  # type: ignore[arg-type]
+        expected = "malformed" if "model_id" in body else verdict(encode(meant), encoding)
+        assert verdict(spliced, encoding) == expected
+
+
+@given(body=st.binary(max_size=40), encoding=st.sampled_from(["json", "msgpack"]))
+def test_any_bytes_are_spliced_or_refused(body: bytes, encoding: Any) -> None:
+    try:
+        spliced = with_model_id(body, "m", encoding)
+    except MalformedError:
+        return
+    verdict(spliced, encoding)

@@ -1,0 +1,301 @@
+"""Chunks of jobs: exact predictions, one typed error for each bad row, retries of what failed, waiting for models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from inferd.schemas.errors import InvalidValueError, ModelNotReadyError, VersionNotFoundError
+from inferd.schemas.headers import Encoding
+from inferd.schemas.jobs.chunk_codec import decode_chunk_result, encode_chunk_result
+from inferd.schemas.jobs.codec import encode_rows
+from inferd.schemas.jobs.job import Chunk, ChunkResult, Source
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.requests.request import ModelReference, Output
+from inferd.streams.inference.catalog import ModelCatalog, ServedModel, Version
+from inferd.streams.inference.features.matrix import FeatureSchema
+from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
+from inferd.streams.inference.manifests import manifest_of
+from inferd.streams.inference.postprocess import compile_postprocess
+from inferd.streams.jobs.scoring.pinned_model import model_of, pin_model
+from inferd.streams.jobs.scoring.scoring import (
+    ChunkScorer,
+    ChunkWork,
+    ProcessBatch,
+    chunk_work,
+)
+from tests.fixtures.lane import SumRuntime, sum_model
+from tests.fixtures.scoring import catalog_of
+from tests.unit.streams.inference.trained_models import Trained, matrix
+
+ROWS: list[Any] = [[float(n), 0.5] for n in range(8)]
+BAD_ROWS: list[tuple[Any, str]] = [
+    ([1.0], "schema_mismatch"),
+    ([1.0, 2.0, 3.0], "schema_mismatch"),
+    ([1.0, math.inf], "invalid_value"),
+    (["x", 1.0], "invalid_value"),
+    ({"a": 1.0}, "schema_mismatch"),
+    ({"a": 1.0, "b": 2.0, "c": 3.0}, "schema_mismatch"),
+    (7, "malformed"),
+    (None, "malformed"),
+    ([[1.0], 2.0], "malformed"),
+    ([], "schema_mismatch"),
+]
+
+
+def chunk_of(given: Any, *, encoding: Encoding = "msgpack", first_row: int = 0, **fields: Any) -> Chunk:
+    data = (msgspec.msgpack if encoding == "msgpack" else msgspec.json).encode(given)
+    defaults: dict[str, Any] = {
+        "job_id": "j", "chunk": 0, "model_id": "sum", "version": 1, "digest": f"{1:064x}", "partition": 0,
+        "rows": data, "rows_encoding": encoding, "encoding": encoding, "row_count": len(given), "first_row": first_row,
+    }  # fmt: skip
+    return Chunk(**(defaults | fields))
+
+
+def results(
+    catalog: ModelCatalog,
+    *works: ChunkWork | Chunk,
+    limits: Limits = DEFAULT_LIMITS,
+    process_batch: ProcessBatch | None = None,
+) -> list[ChunkResult]:
+    made = [work if isinstance(work, ChunkWork) else chunk_work(work, None, None, limits) for work in works]
+    batch = ChunkScorer(catalog, limits, process_batch).prepare(made)
+    for group in batch.groups:
+        group.predict()
+    encoded = batch.finish()
+    return [decode_chunk_result(value, work.chunk.encoding, limits) for value, work in zip(encoded, made, strict=True)]
+
+
+def codes(result: ChunkResult) -> dict[int, str]:
+    return {error.row: error.code for error in result.errors}
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression", "linear"])
+@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+def test_predictions_are_those_of_the_booster(trained: Callable[[str], Trained], kind: str, encoding: Encoding) -> None:
+    it = trained(kind)
+    manifest = manifest_of(it.text, "sum", 1)
+    model = ServedModel(manifest, LightGBMRuntime(it.text), FeatureSchema(manifest), compile_postprocess(manifest))
+    rows = matrix(3, 700)
+    rows[:, 3] = np.nan_to_num(rows[:, 3])
+    outputs: tuple[Output, ...] = ("prediction", "raw", "leaves")
+    works = [
+        chunk_of(rows[start : start + size].tolist(), encoding=encoding, first_row=start, chunk=start,
+                 digest=manifest.sha256, outputs=outputs)
+        for start, size in ((0, 600), (600, 30), (630, 70))
+    ]  # fmt: skip
+    scored = results(catalog_of(model), *works)
+    for output, how in (("prediction", {}), ("raw", {"raw_score": True}), ("leaves", {"pred_leaf": True})):
+        values = np.array([value for result in scored for value in result.outputs[output]])  # type: ignore[index]
+        expected = it.booster.predict(rows, num_threads=1, **how)
+        assert values.astype(expected.dtype).tobytes() == expected.tobytes()
+    assert not any(result.errors for result in scored)
+
+
+def test_small_chunks_are_predicted_together_and_large_ones_as_they_are() -> None:
+    runtime = SumRuntime()
+    catalog = catalog_of(sum_model(runtime=runtime))
+    small = [chunk_of(ROWS, chunk=n) for n in range(10)]
+    assert [r.outputs["prediction"] for r in results(catalog, *small)] == [[n + 0.5 for n in range(8)]] * 10
+    assert runtime.calls == [80]
+    runtime.calls.clear()
+    results(catalog, *[chunk_of(ROWS * 100, chunk=n) for n in range(3)])
+    assert runtime.calls == [800, 800, 800]
+
+
+@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+@pytest.mark.parametrize(("bad", "code"), BAD_ROWS)
+def test_a_bad_row_has_its_error_and_its_neighbours_their_predictions(bad: Any, code: str, encoding: Encoding) -> None:
+    if encoding == "json" and bad == [1.0, math.inf]:
+        pytest.skip("JSON cannot say it")
+    rows = [*ROWS[:3], bad, *ROWS[3:]]
+    (result,) = results(catalog_of(sum_model()), chunk_of(rows, encoding=encoding, first_row=100))
+    assert codes(result) == {103: code}
+    assert result.outputs["prediction"] == [0.5, 1.5, 2.5, None, 3.5, 4.5, 5.5, 6.5, 7.5]
+    assert "row 0" not in result.errors[0].message
+    assert "row 103" in result.errors[0].message or code == "malformed"
+
+
+def test_rows_of_every_kind_agree_with_each_one_alone() -> None:
+    random, catalog = Random(3), catalog_of(sum_model())
+    good: list[Any] = [[1.5, 2.5], [1, 2], [None, 1.0], {"a": 1.0, "b": 2.5}, [True, 2.0], [math.nan, 0.0]]
+    for _ in range(150):
+        rows = [random.choice([*good, *good, *(row for row, _ in BAD_ROWS)]) for _ in range(random.randint(1, 12))]
+        if not isinstance(rows[0], list | dict):
+            continue
+        encoding: Encoding = random.choice(["msgpack", "json"])
+        if encoding == "json":
+            rows = [[None if value == math.inf else value for value in row] if isinstance(row, list) else row
+                    for row in rows]  # fmt: skip
+        (together,) = results(catalog, chunk_of(rows, encoding=encoding))
+        for place, row in enumerate(rows):
+            if not isinstance(row, list | dict):
+                assert codes(together)[place] == "malformed"
+                continue
+            (alone,) = results(catalog, chunk_of([row], encoding=encoding, first_row=place))
+            assert codes(alone).get(place) == codes(together).get(place)
+            assert alone.outputs["prediction"][0] == together.outputs["prediction"][place]
+            message = {error.row: error.message for error in together.errors}.get(place)
+            assert message == (alone.errors[0].message if alone.errors else None)
+
+
+def test_a_tensor_is_scored_and_its_bad_rows_alone_fail() -> None:
+    values = np.array(ROWS)
+    values[2, 1] = np.inf
+    source = encode_rows(0, values), "msgpack"
+    chunk = chunk_of([None] * 5, rows=None, source=Source(9, 1, 6), first_row=1)
+    (result,) = results(catalog_of(sum_model()), chunk_work(chunk, source, None, DEFAULT_LIMITS))  # type: ignore[arg-type]
+    assert codes(result) == {2: "invalid_value"}
+    assert result.outputs["prediction"] == [1.5, None, 3.5, 4.5, 5.5]
+
+
+def test_rows_are_read_from_their_source_or_are_past_retention() -> None:
+    chunk = chunk_of([None] * 3, rows=None, source=Source(9, 2, 5), first_row=2)
+    work = chunk_work(chunk, (encode_rows(0, ROWS, "json"), "json"), None, DEFAULT_LIMITS)
+    (result,) = results(catalog_of(sum_model()), work)
+    assert result.outputs["prediction"] == [2.5, 3.5, 4.5]
+    (gone,) = results(catalog_of(sum_model()), chunk_work(chunk, None, None, DEFAULT_LIMITS))
+    assert codes(gone) == dict.fromkeys((2, 3, 4), "job_expired")
+    other = chunk_work(chunk, (encode_rows(0, ROWS[:3]), "msgpack"), None, DEFAULT_LIMITS)
+    (short,) = results(catalog_of(sum_model()), other)
+    assert len(short.errors) == 3
+
+
+@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+def test_a_retry_scores_only_what_failed(encoding: Encoding) -> None:
+    runtime = SumRuntime()
+    catalog = catalog_of(sum_model(runtime=runtime))
+    bad: list[Any] = [ROWS[0], [1.0], *ROWS[2:4], [math.inf, 1.0]]
+    before = chunk_of(bad, first_row=10, outputs=("prediction", "raw"), encoding=encoding)
+    (first,) = results(catalog, before)
+    assert codes(first) == {11: "schema_mismatch", 14: "invalid_value"}
+    runtime.calls.clear()
+    again = chunk_of(ROWS[:5], first_row=10, outputs=("prediction", "raw"), encoding=encoding, attempt=1, previous=3)
+    work = chunk_work(again, None, encode_chunk_result(first, encoding), DEFAULT_LIMITS)
+    (second,) = results(catalog, work)
+    assert runtime.calls == [2]
+    (whole,) = results(catalog, chunk_of(ROWS[:5], first_row=10, outputs=("prediction", "raw"), attempt=1))
+    assert second == whole
+    without = chunk_work(again, None, None, DEFAULT_LIMITS)
+    other = chunk_work(again, None, encode_chunk_result(msgspec.structs.replace(first, digest="x"), encoding),
+                       DEFAULT_LIMITS)  # fmt: skip
+    assert results(catalog, without, other) == [whole, whole]
+
+
+def test_the_same_chunk_gives_the_same_bytes() -> None:
+    scorer = ChunkScorer(catalog_of(sum_model()), DEFAULT_LIMITS)
+    made = []
+    for neighbours in ([], [chunk_of(ROWS * 3, chunk=1)]):
+        batch = scorer.prepare([chunk_work(c, None, None, DEFAULT_LIMITS) for c in (chunk_of(ROWS), *neighbours)])
+        for group in batch.groups:
+            group.predict()
+        made.append(batch.finish()[0])
+    assert made[0] == made[1]
+
+
+def test_chunks_may_wait_for_a_version_that_may_come_and_for_no_other() -> None:
+    model, catalog, chunk = sum_model(), ModelCatalog(), chunk_of(ROWS)
+    scorer = ChunkScorer(catalog, DEFAULT_LIMITS)
+    assert scorer.may_come(chunk) == "unknown"
+    assert codes(results(catalog, chunk)[0])[0] == "version_not_found", "where it is not waited for"
+    trying = Version(model.manifest, "trying", "loading")
+    catalog.put(trying)
+    assert scorer.may_come(chunk) == "loading"
+    assert codes(results(catalog, chunk)[0])[0] == "model_not_ready"
+    catalog.set_state(trying, "failed", "corrupt")
+    assert scorer.may_come(chunk) is None
+    assert codes(results(catalog, chunk)[0])[0] == "model_not_ready"
+    catalog.put(Version(model.manifest, "ready", None, model))
+    assert scorer.may_come(chunk) is None
+
+
+def test_a_version_that_was_removed_or_replaced_is_not_waited_for() -> None:
+    model, chunk = sum_model(), chunk_of(ROWS)
+    catalog = catalog_of(model)
+    scorer = ChunkScorer(catalog, DEFAULT_LIMITS)
+    catalog.remove("sum", 1)
+    assert scorer.may_come(chunk) is None
+    assert set(codes(results(catalog, chunk)[0]).values()) == {"version_not_found"}
+    other = msgspec.structs.replace(model.manifest, sha256="f" * 64)
+    catalog.put(Version(other, "fetching"))
+    assert scorer.may_come(chunk) is None
+    assert scorer.may_come(chunk_of(ROWS, digest="e" * 64)) == "unknown", "it may be on its way"
+    catalog.put(Version(model.manifest, "ready", None, model))
+    assert codes(results(catalog, chunk)[0]) == {}, "deployed again, it serves"
+
+
+def test_a_runtime_that_raises_for_a_row_spares_the_others() -> None:
+    class Raises(SumRuntime):
+        def predict(self, matrix: Any, outputs: Any) -> Any:
+            if (matrix[:, 0] == 5.0).any():
+                raise RuntimeError("five")
+            return super().predict(matrix, outputs)
+
+    batch = ChunkScorer(catalog_of(sum_model(runtime=Raises())), DEFAULT_LIMITS).prepare(
+        [chunk_work(chunk_of(ROWS, chunk=n, first_row=8 * n), None, None, DEFAULT_LIMITS) for n in range(3)]
+    )
+    for group in batch.groups:
+        group.predict()
+    scored = [decode_chunk_result(value, "msgpack") for value in batch.finish()]
+    assert [codes(result) for result in scored] == [{8 * n + 5: "internal"} for n in range(3)]
+    assert [result.outputs["prediction"] for result in scored] == [[0.5, 1.5, 2.5, 3.5, 4.5, None, 6.5, 7.5]] * 3
+    assert len(batch.faults) == 3
+
+
+def test_outputs_that_do_not_fit_or_do_not_exist_are_errors_of_their_rows() -> None:
+    catalog = catalog_of(sum_model())
+    (unknown,) = results(catalog, chunk_of(ROWS, outputs=("prediction", "leaves")))
+    assert set(codes(unknown).values()) <= {"invalid_value"}
+    small = Limits(result_bytes_max=2_000)
+    batch = ChunkScorer(catalog, small).prepare([chunk_work(chunk_of(ROWS * 30), None, None, small)])
+    for group in batch.groups:
+        group.predict()
+    (value,) = batch.finish()
+    assert set(codes(decode_chunk_result(value, "msgpack")).values()) == {"too_large"}
+
+
+def test_the_code_of_the_user_replaces_the_model() -> None:
+    def process_batch(model_id: str, rows: list[Any]) -> list[Any]:
+        assert model_id.startswith("sum")
+        return [InvalidValueError("no fours") if row[0] == 4.0 else np.float64(row[0] * 2) for row in rows]
+
+    (result,) = results(catalog_of(sum_model()), chunk_of([*ROWS, 7]), process_batch=process_batch)
+    assert codes(result) == {4: "invalid_value", 8: "malformed"}
+    assert result.outputs["prediction"] == [0.0, 2.0, 4.0, 6.0, None, 10.0, 12.0, 14.0, None]
+
+
+@pytest.mark.parametrize(
+    "process_batch",
+    [
+        lambda model_id, rows: [1.0],
+        lambda model_id, rows: None,
+        lambda model_id, rows: 1 / 0,
+        lambda model_id, rows: [object() for _ in rows],
+        lambda model_id, rows: [ValueError("no") for _ in rows],
+        lambda model_id, rows: [2**70 for _ in rows],
+    ],
+)
+def test_what_the_code_of_the_user_does_wrong_is_internal_for_its_rows(process_batch: ProcessBatch) -> None:
+    (result,) = results(catalog_of(sum_model()), chunk_of(ROWS), process_batch=process_batch)
+    assert codes(result) == dict.fromkeys(range(8), "internal")
+
+
+def test_a_version_is_pinned_whether_it_is_loaded_or_not() -> None:
+    first, second = sum_model(1), sum_model(2)
+    catalog = catalog_of(first)
+    catalog.put(Version(second.manifest, "trying"))
+    pinned = pin_model(catalog, ModelReference("sum"), ("prediction",), "j")
+    assert (pinned.version, pinned.digest, pinned.values_per_row) == (1, first.manifest.sha256, 1)
+    assert pin_model(catalog, ModelReference("sum", 2), ("prediction",), "j").version == 2
+    with pytest.raises(VersionNotFoundError):
+        pin_model(catalog, ModelReference("sum", 3), ("prediction",), "j")
+    catalog.put(Version(second.manifest, "failed", "corrupt"))
+    with pytest.raises(ModelNotReadyError):
+        pin_model(catalog, ModelReference("sum", 2), ("prediction",), "j")
+    assert model_of(catalog, chunk_of(ROWS)) is not None
