@@ -593,7 +593,6 @@ SHOW = """
 import asyncio
 from pathlib import Path
 from inferd.schemas.connection import KafkaConnection
-from streams import fetch as fetch_module
 from inferd.streams.app import create_app
 from inferd.streams.settings import StreamSettings
 async def show():

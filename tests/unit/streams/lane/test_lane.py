@@ -494,7 +494,7 @@ class UnstartedGroup:
 async def test_gaps_are_not_checked_before_the_consumer_is_started(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.lane.IDLE_INTERVAL_S", 0.0)
+    monkeypatch.setattr("inferd.streams.lane.lane.IDLE_INTERVAL_S", 0.0)
     monkeypatch.setattr(bench.lane, "_group", UnstartedGroup())
     checking = asyncio.create_task(bench.lane._look_at_gaps())
     for _ in range(5):
