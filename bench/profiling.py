@@ -21,7 +21,7 @@ from bench.throughput import await_results
 
 TENANT = "profile"
 FUNCTIONS_SHOWN = 30
-OWN_PACKAGES = ("streams.", "schemas.", "daemon.")
+OWN_PACKAGES = ("inferd.",)
 WRITE_TIMEOUT_S = 30.0
 POLL_S = 0.05
 

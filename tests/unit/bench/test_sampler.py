@@ -46,7 +46,7 @@ def test_modules_are_named_without_their_directories() -> None:
 
 
 def _lane(line: int) -> Frame:
-    return Frame("/somewhere/streams/lane.py", "run", line)
+    return Frame("/somewhere/inferd/inferd/streams/lane/lane.py", "run", line)
 
 
 def test_sampling_does_not_begin_by_itself(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from inferd.streams import composition
 from inferd.streams.app import EXIT_FAILED, EXIT_STALLED, Streams
 from inferd.streams.http_requests import DirectRequests
 from inferd.streams.inference.catalog import ModelCatalog
-from inferd.streams.kafka import record_batches
 from inferd.streams.kafka.destinations import Outlets
 from inferd.streams.kafka.rights import Right
 from inferd.streams.kafka.topic_checks import TopicState
@@ -274,7 +273,7 @@ async def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(TopicWatch, "look", nothing)
     table = SimpleNamespace(close=nothing, owned={})
     monkeypatch.setattr(composition, "make_table", lambda *_: table)
-    monkeypatch.setattr(record_batches, "install", lambda *_: None)
+    monkeypatch.setattr(app_module, "install_batch_checks", lambda *_: None)
     settings = StreamSettings(
         KafkaConnection(), "worker-1", tmp_path, group=GroupSettings(stall_timeout_s=0.15), namespace="ns"
     )

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only there is a
 
 WITHOUT_THE_SYSTEMS = """
 import sys, numpy
-from inferd.streams.inference import openmp
+from inferd.streams.inference.formats.lightgbm import openmp
 loads = openmp._loads
 openmp._loads = lambda path: path != openmp._NAME and loads(path)
 openmp.load_openmp()
