@@ -84,17 +84,25 @@ class Tenancy:
         assert found, texts
         return found
 
-    def ask(self, tenant: str, request_id: str) -> None:
+    def ask(self, tenant: str, request_id: str, reply_to: str | None = None) -> None:
         producer = self.clusters[tenant].producer()
         body = {"id": request_id, "model_id": "demo", "input_data": ROWS[0]}
-        producer.produce(self.clusters[tenant].topics.name("requests"), msgpack.packb(body))
+        headers: dict[str, str | bytes | None] = {"reply-to": reply_to.encode()} if reply_to else {}
+        producer.produce(self.clusters[tenant].topics.name("requests"), msgpack.packb(body), headers=headers)
         assert producer.flush(30) == 0
 
-    def is_answered(self, tenant: str, request_id: str) -> bool:
-        def answered(records: list[Any]) -> bool:
-            return any(msgpack.unpackb(record.value()).get("id") == request_id for record in records)
+    def answer(self, tenant: str, request_id: str) -> dict[str, Any] | None:
+        """On `results`, as soon as it is there; None if it is not within `NOTICED_S`."""
 
-        return answered(self.clusters[tenant].read("results", answered, NOTICED_S))
+        def found(records: list[Any]) -> dict[str, Any] | None:
+            answers = (msgpack.unpackb(record.value()) for record in records)
+            return next((each for each in answers if each.get("id") == request_id), None)
+
+        read = self.clusters[tenant].read("results", lambda records: found(records) is not None, NOTICED_S)
+        return found(read)
+
+    def is_answered(self, tenant: str, request_id: str) -> bool:
+        return self.answer(tenant, request_id) is not None
 
 
 @pytest.fixture
@@ -216,4 +224,30 @@ def test_a_tenant_without_rights_at_the_start_waits_and_the_other_is_served(
     tenancy.kafka.grant("worker", lost)
     until(lambda: not waiting(worker), NOTICED_S, "the end of the wait")
     assert tenancy.is_answered("a", "q1")
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+def test_a_reply_topic_that_becomes_forbidden_refuses_its_requests_alone(
+    tenancy: Tenancy, model: TrainedModel, start_worker: StartWorker, guarantee: str
+) -> None:
+    mine = Right("WRITE", "TOPIC", f"{tenancy.namespace}.mine")
+    tenancy.kafka.create_topic(mine.name)
+    tenancy.kafka.grant("worker", [*tenancy.worker_rights, mine, Right("DESCRIBE_CONFIGS", "TOPIC", mine.name)])
+    for cluster in tenancy.clusters.values():
+        cluster.deploy(model)
+    worker = tenancy.start(start_worker, processing_guarantee=guarantee, reply_to_allowed=mine.name)
+    worker.wait_ready()
+    tenancy.ask("a", "allowed", reply_to=mine.name)
+    until(lambda: tenancy.kafka.end_offset(mine.name) > 0, NOTICED_S, "a reply on the topic that is allowed")
+
+    tenancy.kafka.revoke("worker", [mine])
+    tenancy.ask("a", "forbidden", reply_to=mine.name)
+    tenancy.ask("a", "after")
+
+    refused = tenancy.answer("a", "forbidden")
+    assert refused is not None, waiting(worker)
+    assert refused["error"]["code"] == "reply_to_refused", refused
+    assert tenancy.is_answered("a", "after")
+    assert waiting(worker) == {}
     assert worker.stop() == 0
