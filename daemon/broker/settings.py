@@ -67,7 +67,7 @@ class EmbeddedKafkaSettings:
     def __post_init__(self) -> None:
         _check_path("data_dir", self.data_dir, ",%$")  # they mean something in Kafka's and log4j's settings
         _check_path("cache_dir", self.cache_dir, os.pathsep)  # it parts the jars of a class path
-        _check("host", self.host, is_loopback(self.host), "a loopback address: the broker asks nobody who they are")
+        _check("host", self.host, is_loopback(self.host), "a loopback address: the broker has no authentication")
         _check("port", self.port, 0 <= self.port <= 65535, "0 (any free port) to 65535")
         _check("heap_mb", self.heap_mb, self.heap_mb >= HEAP_MB_MIN, f"{HEAP_MB_MIN} or more")
         _check("partitions_default", self.partitions_default, self.partitions_default >= 1, "1 or more")
