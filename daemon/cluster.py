@@ -13,8 +13,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import ApiVersionRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from inferd.daemon.errors import BrokerUnreachableError
-from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.connection import BrokerUnreachableError, KafkaConnection
 from inferd.streams.connection import client_options, reason_of, setting_name
 
 ApiVersions = dict[int, tuple[int, int]]

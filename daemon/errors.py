@@ -1,18 +1,9 @@
-"""Errors of the process that its peers never see.
-
-ServerError
-├── SettingsError           (daemon/settings/table.py) settings are wrong: exit code 2
-└── BrokerUnreachableError   no bootstrap server answers: exit code 3 of commands
-"""
+"""The text of any error, for logs and commands."""
 
 from __future__ import annotations
 
 from inferd.daemon.broker.errors import BrokerError
-from inferd.schemas.errors import ModelServingError, ServerError
-
-
-class BrokerUnreachableError(ServerError):
-    """No bootstrap server answers; the message has the reason of each."""
+from inferd.schemas.errors import ModelServingError
 
 
 def words_of(error: BaseException) -> str:

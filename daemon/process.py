@@ -14,13 +14,12 @@ import gc
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
 
 from inferd.daemon import cluster
 from inferd.daemon.custom_classes import load_custom
-from inferd.daemon.errors import BrokerUnreachableError
 from inferd.daemon.http.core import ADMISSION, HttpServer
 from inferd.daemon.http.routes import Predictions
 from inferd.daemon.http.worker import ClusterModels, StreamsJobs, StreamsOfJobs, StreamsPredictions, worker_app
@@ -35,10 +34,14 @@ from inferd.daemon.supervision import (
 )
 from inferd.daemon.telemetry import StatusBoard, configure_logs
 from inferd.daemon.version import inferd_version
-from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.connection import BrokerUnreachableError, KafkaConnection
 from inferd.schemas.errors import ServerError
 from inferd.streams.kafka import TopicsError
+from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry import StreamsSnapshot
+
+if TYPE_CHECKING:
+    from inferd.streams.serving import Custom
 
 EXIT_STOPPED, EXIT_FAILED, EXIT_SETTINGS = 0, 1, 2
 PROBE_TIMEOUT_S = 5.0
@@ -64,9 +67,12 @@ class Streams(Predictions, StreamsOfJobs, Protocol):
         """What they are doing; also before they are started."""
 
 
-OnFatal = Callable[[str, int], None]
-MakeStreams = Callable[..., Streams]
-"""(settings, on_fatal) -> streams; users' own classes, where there are any, come as `custom`."""
+class MakeStreams(Protocol):
+    """Makes the streams; `on_fatal(reason, exit_code)`: the process must end now; `custom`: users' own classes."""
+
+    def __call__(
+        self, settings: StreamSettings, on_fatal: Callable[[str, int], None], custom: Custom | None, /
+    ) -> Streams: ...
 
 
 def load_streams() -> MakeStreams:
@@ -201,9 +207,7 @@ class WorkerProcess:
     def _make(self, make_streams: MakeStreams) -> Streams:
         try:
             settings = self._settings.streams(self.http.url)
-            if self._custom is None:
-                return make_streams(settings, self._on_fatal)
-            return make_streams(settings, self._on_fatal, custom=self._custom)
+            return make_streams(settings, self._on_fatal, self._custom)
         except ServerError as error:
             # Nothing was asked of the broker yet: it is the settings that they refuse.
             raise SettingsError([error.message]) from error
@@ -306,7 +310,7 @@ def is_connection_error(error: BaseException | None) -> bool:
 
     unreachable = (ConnectionError, KafkaConnectionError, KafkaTimeoutError, NoBrokersAvailable, NodeNotReadyError)
     while error is not None:
-        if isinstance(error, (*unreachable, BrokerUnreachableError)):
+        if isinstance(error, unreachable):
             return True
         error = error.__cause__
     return False

@@ -6,21 +6,31 @@ ServerError
 ├── AccessDeniedError        the cluster refuses these credentials; also a PermissionError
 ├── TopicNotFoundError       a topic of the tenant is not there
 ├── ResultTimeoutError       no result came in time; also a TimeoutError
-├── VersionExistsError       a model version is there already, with other bytes or another manifest
 └── ClientClosedError        the client is not started, or closed
+VersionExistsError           a model version is there already, with other bytes or another manifest
 """
 
 from __future__ import annotations
 
 from aiokafka import errors as kafka
 
-from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.connection import BrokerUnreachableError, KafkaConnection
 from inferd.schemas.errors import ModelServingError, ServerError, TooLargeError
+from inferd.schemas.models import VersionExistsError
 from inferd.streams.connection import Kind, reason_of, why_unreachable
 
-
-class BrokerUnreachableError(ServerError, ConnectionError):
-    """No broker answers, or it stopped answering."""
+__all__ = [
+    "AccessDeniedError",
+    "BrokerUnreachableError",
+    "ClientClosedError",
+    "ResultTimeoutError",
+    "TlsError",
+    "TopicNotFoundError",
+    "VersionExistsError",
+    "of_kafka",
+    "topic_not_found",
+    "unconnected",
+]
 
 
 class TlsError(BrokerUnreachableError):
@@ -37,10 +47,6 @@ class TopicNotFoundError(ServerError):
 
 class ResultTimeoutError(ServerError, TimeoutError):
     """No result came in time; the request may still be answered later."""
-
-
-class VersionExistsError(ServerError):
-    """A model version is there already, with other bytes or another manifest."""
 
 
 class ClientClosedError(ServerError):

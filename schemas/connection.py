@@ -7,6 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from inferd.schemas.errors import ServerError
+
+
+class BrokerUnreachableError(ServerError, ConnectionError):
+    """No broker answers, or it stopped answering; the message has the reasons."""
+
 
 @dataclass(frozen=True, slots=True)
 class KafkaConnection:

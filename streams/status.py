@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import msgspec
 from aiokafka import TopicPartition
 
 from inferd.schemas.models import labels_of
@@ -14,12 +15,11 @@ from inferd.streams.admission import Admission
 from inferd.streams.composition import TenantParts
 from inferd.streams.connection import setting_name, why_unreachable
 from inferd.streams.inference import Version
-from inferd.streams.inference.cache import CacheUsage
+from inferd.streams.inference.cache import CacheSnapshot
 from inferd.streams.lane import Lane, Partition
 from inferd.streams.models.follower import Deploys
 from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry import (
-    CacheSnapshot,
     DanglingAlias,
     JobsSnapshot,
     LaneMeasures,
@@ -181,36 +181,20 @@ def _jobs(tenant: str, parts: TenantParts) -> JobsSnapshot:
 
 def _caches(streams: StreamsView) -> tuple[CacheSnapshot, ...]:
     return tuple(
-        _cache(streams, tenant, usage)
-        for tenant, parts in streams.tenants.items()
+        _cache(streams, usage)
+        for parts in streams.tenants.values()
         if parts.requests.predictions is not None
         for usage in parts.requests.predictions.cache.usage()
     )
 
 
-def _cache(streams: StreamsView, tenant: str, usage: CacheUsage) -> CacheSnapshot:
-    counters = streams.measures.by_model.get((tenant, usage.model_id, usage.version), ModelCounters())
+def _cache(streams: StreamsView, usage: CacheSnapshot) -> CacheSnapshot:
+    counters = streams.measures.by_model.get((usage.tenant, usage.model_id, usage.version), ModelCounters())
     saved = saved_s(usage, counters)
-    return CacheSnapshot(
-        tenant=tenant,
-        model_id=usage.model_id,
-        version=usage.version,
-        hits=usage.hits,
-        misses=usage.misses,
-        fills=usage.fills,
-        evictions=usage.evictions,
-        expirations=usage.expirations,
-        entries=usage.entries,
-        n_bytes=usage.n_bytes,
-        hit_ratio=usage.hit_ratio,
-        lookup_s=usage.lookup_s,
-        fill_s=usage.fill_s,
-        saved_s=saved,
-        pays=None if saved is None else saved > 0,
-    )
+    return msgspec.structs.replace(usage, saved_s=saved, pays=None if saved is None else saved > 0)
 
 
-def saved_s(usage: CacheUsage, counters: ModelCounters) -> float | None:
+def saved_s(usage: CacheSnapshot, counters: ModelCounters) -> float | None:
     """What the model would have taken for the hits at its mean cost, less what the cache took; None where either is
     not known from enough rows."""
     if usage.hits + usage.misses < ROWS_KNOWN_MIN or counters.scored_rows < ROWS_KNOWN_MIN:

@@ -28,7 +28,7 @@ from inferd.schemas.models.model import (
 PAGE = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
 JSON: list[str] = re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 PROGRAMS: list[str] = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-WITHOUT_EFFECT = {"signature", "sticky", "shadow"}
+WITHOUT_EFFECT = {"shadow"}
 """Fields that the wire has and nothing reads."""
 
 

@@ -230,7 +230,7 @@ def _facts(manifest: Manifest, aliases: dict[str, Alias]) -> Iterator[tuple[str,
     yield "size", _size(manifest.size)
     yield "sha256", manifest.sha256
     yield "deployed", manifest.created_at
-    for name in ("preprocess", "postprocess", "cache", "signature", "labels"):
+    for name in ("preprocess", "postprocess", "cache", "labels"):
         if (value := getattr(manifest, name)) is not None:
             yield name, _compact_json(value)
 

@@ -68,13 +68,12 @@ def error_lines(error: BaseException) -> tuple[str, ...]:
 def exit_code_of(error: BaseException) -> int | None:
     """Exit code of a command that ended with `error`; None where it is none of the expected ones, but a bug."""
     from inferd.daemon.broker.errors import BrokerError
-    from inferd.daemon.errors import BrokerUnreachableError
     from inferd.daemon.settings import SettingsError
     from inferd.schemas.errors import ModelServingError
 
     if isinstance(error, SettingsError):
         return EXIT_USAGE
-    if isinstance(error, BrokerUnreachableError) or any(_is_unreachable(cause) for cause in _causes(error)):
+    if any(_is_unreachable(cause) for cause in _causes(error)):
         return EXIT_UNREACHABLE
     if isinstance(error, (ModelServingError, BrokerError, OSError)) or _is_kafka_error(error):
         return EXIT_FAILED

@@ -2,7 +2,6 @@
 
 from inferd.schemas.models.aliases import (
     CHAMPION,
-    VersionInUseError,
     dangling_alias,
     label,
     labels_of,
@@ -15,6 +14,7 @@ from inferd.schemas.models.aliases import (
     versions_named,
 )
 from inferd.schemas.models.codec import decode_alias, decode_manifest, encode_alias, encode_manifest
+from inferd.schemas.models.errors import VersionExistsError, VersionInUseError
 from inferd.schemas.models.manifest_checks import check_alias, check_manifest, check_manifest_key
 from inferd.schemas.models.model import (
     NA_TEXTS,
@@ -49,6 +49,7 @@ __all__ = [
     "Postprocess",
     "Preprocess",
     "SplitShare",
+    "VersionExistsError",
     "VersionInUseError",
     "VersionKey",
     "check_alias",

@@ -6,19 +6,12 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from inferd.schemas.errors import InvalidValueError, ModelServingError
+from inferd.schemas.errors import InvalidValueError
+from inferd.schemas.models.errors import VersionInUseError
 from inferd.schemas.models.model import Alias, AliasKey, SplitShare
 
 CHAMPION = "champion"
 """The alias that a bare model name means."""
-
-
-class VersionInUseError(ModelServingError):
-    """An alias leads to the version that is to be removed. An answer to whoever removes it, never a result."""
-
-    code = "version_in_use"
-    http_status = 409
-    meaning = "an alias leads to the version that is to be removed"
 
 
 def shares(alias: Alias) -> dict[int, float]:

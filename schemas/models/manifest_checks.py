@@ -81,8 +81,6 @@ def check_alias(alias: Alias) -> Alias:
         _check_unique([share.version for share in alias.split], "split: version")
         if not math.isfinite(sum(share.weight for share in alias.split)):
             raise InvalidValueError("split: the weights add up to more than float64 holds")
-    elif alias.sticky is not None:
-        raise InvalidValueError("sticky: only a split has it")
     for version in alias.shadow or ():
         _check_version(version, "shadow")
     _check_unique(alias.shadow or (), "shadow: version")

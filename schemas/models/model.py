@@ -123,7 +123,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     cache: CacheSpec | None = None
     warmup: list[Any] | None = None
     """Rows that are scored once before the version serves."""
-    signature: str | None = None
     labels: dict[str, str] | None = None
     created_at: str | None = None
 
@@ -141,7 +140,6 @@ class Alias(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     version: int | None = None
     split: list[SplitShare] | None = None
     shadow: list[int] | None = None
-    sticky: Literal["key"] | None = None
 
 
 class VersionKey(msgspec.Struct, frozen=True):

@@ -186,10 +186,6 @@ class Outcome:
     asked: dict[int, str] = field(default_factory=dict)
     """The model that failed records asked for, as they name it, where that could be read."""
 
-    def cache_mark(self, index: int) -> int:
-        """Of record `index`: CACHE_MISS, CACHE_HIT, or 0."""
-        return self.cache_marks[index] if self.cache_marks else 0
-
     def __add__(self, other: Outcome) -> Outcome:
         """The outcome of this micro-batch's records followed by those of `other`."""
         shift = len(self.values)

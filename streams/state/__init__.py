@@ -1,9 +1,10 @@
 """Tables with changelogs: stores on this machine, restored from Kafka."""
 
+from inferd.streams.inference.cache import Change
 from inferd.streams.state.restore import Restore
 from inferd.streams.state.state_directory import Slot, claim_slot
 from inferd.streams.state.stores import MemoryStore
-from inferd.streams.state.tables import Change, LaneTable, LaneTableManager, TablePartition, make_table
+from inferd.streams.state.tables import LaneTable, LaneTableManager, TablePartition, make_table
 
 __all__ = [
     "Change",

@@ -11,12 +11,11 @@ import msgspec
 import structlog
 
 from inferd.schemas.errors import ServerError
+from inferd.streams.inference.cache import Change
 from inferd.streams.private_directory import private_directory
 
 log = structlog.get_logger(__name__)
 
-Change = tuple[bytes, bytes | None]
-"""Key and new value; None deletes."""
 
 _FORMAT: Final = 1
 _META_KEY: Final = b""

@@ -22,6 +22,7 @@ from faust.stores.base import Store
 from faust.tables.manager import TableManager
 from faust.types import CollectionT
 
+from inferd.streams.inference.cache import Change
 from inferd.streams.kafka import TableName, changelog_name, table_name
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state.stores import (
@@ -34,8 +35,6 @@ from inferd.streams.tasks import all_of
 
 log = structlog.get_logger(__name__)
 
-Change = tuple[bytes, bytes | None]
-"""Key and new value; None deletes."""
 OpenStore = Callable[[int], ByteStore]
 """Number of a partition -> its store."""
 OPENED_AT_ONCE = 2

@@ -1,9 +1,9 @@
 """What a worker measures: counters, latencies, steps, traces and stalls of the event loop."""
 
+from inferd.streams.inference.cache import CacheSnapshot
 from inferd.streams.telemetry.counters import ChunkCounters, JobCounters, ModelCounters, Tally, TenantCounters
 from inferd.streams.telemetry.measure import WAIT_MS_MAX, LaneMeasures
 from inferd.streams.telemetry.snapshot import (
-    CacheSnapshot,
     DanglingAlias,
     JobsSnapshot,
     LatencySnapshot,

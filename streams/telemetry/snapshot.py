@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from inferd.streams.inference.cache import CacheSnapshot
+
 Phase = Literal["starting", "rebalancing", "recovering", "running", "draining", "stopped"]
 ModelState = Literal["fetching", "trying", "ready", "failed"]
 RequestStep = Literal["load", "receive", "validate", "preprocess", "lookup", "predict", "postprocess", "respond"]
@@ -93,33 +95,6 @@ class TenantSnapshot(msgspec.Struct, frozen=True):
     """How many of `requests_in` came over HTTP instead of Kafka."""
     model_errors: tuple[ModelErrors, ...] = ()
     """Those of `errors` whose request asked for a version that is deployed."""
-
-
-class CacheSnapshot(msgspec.Struct, frozen=True):
-    """The prediction cache of one model version: what happened since the start, and what it holds."""
-
-    tenant: str
-    model_id: str
-    version: int
-    hits: int
-    """Rows."""
-    misses: int
-    fills: int
-    evictions: int
-    expirations: int
-    entries: int
-    n_bytes: int
-    """Of keys and values."""
-    hit_ratio: float | None
-    """None before the first look-up."""
-    lookup_s: float
-    """Spent on looking rows up."""
-    fill_s: float
-    """Spent on making entries of fresh answers; writing them to the changelog is not part of it."""
-    saved_s: float | None
-    """What the model would have taken for the hits, less what the cache itself took; None where too little is known."""
-    pays: bool | None
-    """Whether it saves time."""
 
 
 class JobsSnapshot(msgspec.Struct, frozen=True):

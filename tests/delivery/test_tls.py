@@ -19,7 +19,6 @@ from inferd import (
     TlsError,
 )
 from inferd.daemon.cluster import reach
-from inferd.daemon.errors import BrokerUnreachableError as NobodyAnswersError
 from inferd.streams.connection.unreachable import setting_name
 from tests.fixtures.certificates import Pair
 from tests.fixtures.secure_broker import SecureBroker
@@ -73,7 +72,7 @@ async def test_each_reason_is_told_apart(secure_broker: SecureBroker) -> None:
     assert connections.keys() == EXPECTED.keys()
     for case, connection in connections.items():
         kind, words = EXPECTED[case]
-        with pytest.raises(NobodyAnswersError) as of_the_daemon:
+        with pytest.raises(BrokerUnreachableError) as of_the_daemon:
             await reach(connection, 20)
         assert words in of_the_daemon.value.message, case
         with pytest.raises(ServerError) as of_the_client:

@@ -24,7 +24,7 @@ from aiohttp import web
 
 from inferd.daemon.printable import printable
 from inferd.schemas.errors import MESSAGE_CHARS_MAX, ModelServingError
-from inferd.schemas.models import VersionInUseError
+from inferd.schemas.models import VersionExistsError, VersionInUseError
 
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SAFE_HEADERS = {"Server": "inferd", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
@@ -89,12 +89,6 @@ class ClientClosedError(HttpError):
     """The client closed the connection before its request was complete: no answer is read, but it is counted."""
 
     code, http_status, meaning = "client_closed", 499, "the client closed the connection"
-
-
-class VersionExistsError(HttpError):
-    """The version is there already, and differs."""
-
-    code, http_status, meaning = "version_exists", 409, "the version is there, with other bytes or another manifest"
 
 
 class UnavailableError(HttpError):

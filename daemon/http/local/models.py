@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from inferd.daemon.http.core import VersionExistsError
 from inferd.daemon.http.routes import (
     Deploy,
     Deployed,
@@ -14,7 +13,7 @@ from inferd.daemon.http.routes import (
     VersionOverview,
 )
 from inferd.schemas.errors import InvalidValueError, ModelNotFoundError
-from inferd.schemas.models import Alias
+from inferd.schemas.models import Alias, VersionExistsError
 from inferd.schemas.requests import ModelReference
 from inferd.streams.inference import ModelCatalog, Version
 from inferd.streams.serving import ModelManager

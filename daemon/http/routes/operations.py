@@ -27,7 +27,6 @@ from inferd.daemon.http.core import (
     RequestTimeoutError,
     UnauthorizedError,
     UnavailableError,
-    VersionExistsError,
 )
 from inferd.daemon.http.routes.jobs_formats import CSV, NDJSON, PARQUET
 from inferd.daemon.http.routes.models import AliasAnswer, ModelsAnswer, RemovedAnswer
@@ -57,7 +56,7 @@ from inferd.schemas.errors import (
 )
 from inferd.schemas.headers import DEADLINE_MS_MAX
 from inferd.schemas.jobs import JobStatus, Phase
-from inferd.schemas.models import Alias, Manifest, VersionInUseError
+from inferd.schemas.models import Alias, Manifest, VersionExistsError, VersionInUseError
 from inferd.schemas.requests import NAME_PATTERN
 
 JSON, MSGPACK, BYTES = "application/json", "application/msgpack", "application/octet-stream"

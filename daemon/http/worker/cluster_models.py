@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from inferd.daemon.http.core import UnavailableError, VersionExistsError
+from inferd.daemon.http.core import UnavailableError
 from inferd.daemon.http.routes import (
     Deploy,
     Deployed,
@@ -32,7 +32,7 @@ from inferd.schemas.errors import (
     ModelNotFoundError,
     ServerError,
 )
-from inferd.schemas.models import Alias, Manifest, VersionKey, versions_named
+from inferd.schemas.models import Alias, Manifest, VersionExistsError, VersionKey, versions_named
 from inferd.schemas.requests import ModelReference
 from inferd.streams.telemetry import ModelSnapshot, StreamsSnapshot
 
@@ -88,8 +88,6 @@ class ClusterModels:
 
     async def _deploy_again(self, client: Client, present: ModelList, deploy: Deploy) -> Manifest | None:
         """Where no version is asked for: the one that was made of the same file and manifest, sent again."""
-        from inferd import errors
-
         if deploy.version is not None or "version" in (deploy.manifest or {}):
             return None
         sha256 = await asyncio.to_thread(_sha256, deploy.model)
@@ -98,7 +96,7 @@ class ClusterModels:
             return None
         try:
             return await self._deploy_file(client, msgspec.structs.replace(deploy, version=max(same)))
-        except errors.VersionExistsError:
+        except VersionExistsError:
             return None
 
     async def _deploy_file(self, client: Client, deploy: Deploy) -> Manifest:
@@ -133,7 +131,6 @@ class ClusterModels:
     @asynccontextmanager
     async def _client(self, tenant: str) -> AsyncIterator[Client]:
         """A client, connected; its errors as HTTP tells them."""
-        from inferd import errors
         from inferd.client import Client
 
         settings = self._settings
@@ -144,8 +141,6 @@ class ClusterModels:
                 Client(settings.connection(), namespace=settings.namespace, tenant=tenant, limits=limits) as client,
             ):
                 yield client
-        except errors.VersionExistsError as error:
-            raise VersionExistsError(error.message) from error
         except ServerError as error:
             log.warning("models_unavailable", tenant=tenant, reason=error.message)
             raise UnavailableError("the models cannot be reached now; the worker's log says why") from error

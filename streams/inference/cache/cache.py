@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,39 +33,31 @@ _TTL_MS_MAX: Final = 10 * 365 * 86_400_000
 Places = NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True)
-class CacheUsage:
-    """The cache of one version: what happened since the process began, and what the open partitions hold."""
+class CacheSnapshot(msgspec.Struct, frozen=True):
+    """The prediction cache of one model version: what happened since the start, and what open partitions hold."""
 
+    tenant: str
     model_id: str
     version: int
     hits: int
+    """Rows."""
     misses: int
     fills: int
     evictions: int
     expirations: int
     entries: int
     n_bytes: int
+    """Of keys and values."""
+    hit_ratio: float | None
+    """None before the first look-up."""
     lookup_s: float
-    """Time that looking up took."""
+    """Spent on looking rows up."""
     fill_s: float
-    """Time that making entries of fresh answers took."""
-
-    @property
-    def hit_ratio(self) -> float | None:
-        """None before the first look-up."""
-        looked_up = self.hits + self.misses
-        return self.hits / looked_up if looked_up else None
-
-
-class CachePartition(Protocol):
-    """Where entries are found and put: `PartitionCache` for those of a table."""
-
-    def lookup(self, prefix: bytes, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        """The value of each of a version's keys."""
-
-    def fill(self, prefix: bytes, entries_max: int, values: dict[bytes, bytes]) -> list[Change]:
-        """What changes where the version gets these entries."""
+    """Spent on making entries of fresh answers; writing them to the changelog is not part of it."""
+    saved_s: float | None = None
+    """What the model would have taken for the hits, less what the cache itself took; None where too little is known."""
+    pays: bool | None = None
+    """Whether it saves time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +84,7 @@ class PredictionCache:
         self._tenant = tenant
         self._ttl_max_s = ttl_max_s
         self._timer = timer
-        self._tables: dict[int, PartitionCache] = {}
-        self._partitions: dict[int, CachePartition] = {}
+        self._partitions: dict[int, PartitionCache] = {}
         self._plans: dict[tuple[str, int, tuple[Output, ...]], _Plan | None] = {}
         self._counters: dict[bytes, CacheCounters] = {}
         self._names: dict[bytes, tuple[str, int]] = {}
@@ -100,30 +92,25 @@ class PredictionCache:
 
     def open(self, partition: int, entries: Entries) -> PartitionCache:
         """Uses an assigned partition of the table from now on; tell `restore` of what it gives what it has already."""
-        opened = self._partitions[partition] = self._tables[partition] = PartitionCache(entries, self._counters_of)
+        opened = self._partitions[partition] = PartitionCache(entries, self._counters_of)
         return opened
-
-    def use(self, partition: int, cache: CachePartition) -> None:
-        """Uses something else than a table."""
-        self._partitions[partition] = cache
 
     def close(self, partition: int) -> None:
         """Forgets a revoked partition."""
         self._partitions.pop(partition, None)
-        self._tables.pop(partition, None)
 
     def discard(self, partition: int, changes: Iterable[Change]) -> None:
         """Takes back changes that were never published; first the table must have forgotten them."""
-        if (table := self._tables.get(partition)) is not None:
-            table.discard(changes)
+        if (opened := self._partitions.get(partition)) is not None:
+            opened.discard(changes)
 
     def sweep(self, partition: int, now_ms: int, budget: int) -> list[Change]:
         """Tombstones of what has expired or belongs to no version any more, after a look at `budget` entries."""
-        if (table := self._tables.get(partition)) is None:
+        if (opened := self._partitions.get(partition)) is None:
             return []
         if self._kept is not None:
-            table.keep_only(self._kept)
-        return table.sweep(now_ms, budget)
+            opened.keep_only(self._kept)
+        return opened.sweep(now_ms, budget)
 
     def keep_only(self, manifests: Iterable[Manifest]) -> None:
         """The versions that there are; `sweep` frees the entries of all others, and of those without a `cache`."""
@@ -134,29 +121,31 @@ class PredictionCache:
         names = frozenset(self._names.values())
         self._plans = {key: plan for key, plan in self._plans.items() if key[:2] in names}
 
-    def usage(self) -> list[CacheUsage]:
-        """Of every version that was looked up or is to be kept, by name and number."""
-        usage = []
-        for prefix, (model_id, version) in sorted(self._names.items(), key=lambda item: item[1]):
-            counters = self._counters_of(prefix)
-            held = [each for table in self._tables.values() if (each := table.versions().get(prefix)) is not None]
-            entries, n_bytes = sum(len(each.policy) for each in held), sum(each.n_bytes for each in held)
-            usage.append(
-                CacheUsage(
-                    model_id,
-                    version,
-                    counters.hits,
-                    counters.misses,
-                    counters.fills,
-                    counters.evictions,
-                    counters.expirations,
-                    entries,
-                    n_bytes,
-                    counters.lookup_s,
-                    counters.fill_s,
-                )
-            )
-        return usage
+    def usage(self) -> list[CacheSnapshot]:
+        """Of every version that was looked up or is to be kept, by name and number; what it saves is not known here."""
+        names = sorted(self._names.items(), key=lambda item: item[1])
+        return [self._usage(prefix, *name) for prefix, name in names]
+
+    def _usage(self, prefix: bytes, model_id: str, version: int) -> CacheSnapshot:
+        counters = self._counters_of(prefix)
+        versions = (opened.versions() for opened in self._partitions.values())
+        held = [found[prefix] for found in versions if prefix in found]
+        looked_up = counters.hits + counters.misses
+        return CacheSnapshot(
+            tenant=self._tenant,
+            model_id=model_id,
+            version=version,
+            hits=counters.hits,
+            misses=counters.misses,
+            fills=counters.fills,
+            evictions=counters.evictions,
+            expirations=counters.expirations,
+            entries=sum(len(each.policy) for each in held),
+            n_bytes=sum(each.n_bytes for each in held),
+            hit_ratio=counters.hits / looked_up if looked_up else None,
+            lookup_s=counters.lookup_s,
+            fill_s=counters.fill_s,
+        )
 
     def lookup(
         self,

@@ -73,7 +73,7 @@ def key_space(tenant: str, manifest: Manifest, outputs: tuple[Output, ...]) -> K
 
     What does not change an answer is left out of the manifest, so that a longer `ttl_s` does not empty the cache.
     """
-    answering = msgspec.structs.replace(manifest, cache=None, warmup=None, signature=None, labels=None, created_at=None)
+    answering = msgspec.structs.replace(manifest, cache=None, warmup=None, labels=None, created_at=None)
     seed = msgspec.msgpack.encode([_FORMAT, tenant, answering, outputs, _library_version()])
     return KeySpace(version_prefix(tenant, manifest), hashlib.blake2b(seed, digest_size=32).digest())
 

@@ -13,7 +13,7 @@ from inferd.streams.inference.cache.policy import S3Fifo
 from inferd.streams.inference.cache.values import expires_at_ms
 
 Change = tuple[bytes, bytes | None]
-"""Key, and value or tombstone."""
+"""Key and new value of a table's entry; None deletes."""
 
 _UNBOUNDED: Final = sys.maxsize
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
+from inferd.streams.inference.cache.cache import CacheSnapshot
 from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry.snapshot import (
-    CacheSnapshot,
     JobsSnapshot,
     LatencySnapshot,
     ModelSnapshot,

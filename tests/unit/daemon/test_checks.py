@@ -17,8 +17,8 @@ from inferd.daemon.broker.jars import read_lock
 from inferd.daemon.checks import Check, attempt, attempt_all, kafka, machine
 from inferd.daemon.checks.models import model_checks
 from inferd.daemon.cli import main
-from inferd.daemon.errors import BrokerUnreachableError
 from inferd.daemon.settings.settings import Settings
+from inferd.schemas.connection import BrokerUnreachableError
 from inferd.schemas.models.model import Alias
 from inferd.streams.inference.catalog import ModelCatalog
 from inferd.streams.kafka.topic_checks import TopicState

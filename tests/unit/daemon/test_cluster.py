@@ -12,8 +12,7 @@ import pytest
 from aiokafka.errors import SaslAuthenticationFailed
 
 from inferd.daemon.cluster import bootstrap_addresses, reach, why
-from inferd.daemon.errors import BrokerUnreachableError
-from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.connection import BrokerUnreachableError, KafkaConnection
 
 METADATA = 3
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from aiohttp import ClientSession
 
 from inferd.daemon import cluster, process
 from inferd.daemon.custom_classes import load_custom
-from inferd.daemon.process import OnFatal, Parts, WorkerProcess
+from inferd.daemon.process import Parts, WorkerProcess
 from inferd.daemon.settings.settings import Settings
 from inferd.daemon.settings.table import SettingsError
 from inferd.daemon.supervision.stop_signals import StopSignals
@@ -154,7 +154,9 @@ def test_what_does_not_serve_is_told_with_its_setting(flags: dict[str, str], wor
 class Followed(FakeStreams):
     """Streams that hand their models to the users' classes."""
 
-    def __init__(self, settings: StreamSettings, on_fatal: OnFatal, custom: Custom | None = None) -> None:
+    def __init__(
+        self, settings: StreamSettings, on_fatal: Callable[[str, int], None], custom: Custom | None = None
+    ) -> None:
         super().__init__(settings, on_fatal)
         assert custom is not None
         custom.follow({tenant: catalog_of(sum_model()) for tenant in settings.tenants})

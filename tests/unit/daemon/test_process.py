@@ -14,9 +14,7 @@ from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
 
 from inferd.daemon import cluster, process
 from inferd.daemon.cluster import BrokerAnswer
-from inferd.daemon.errors import BrokerUnreachableError
 from inferd.daemon.process import (
-    OnFatal,
     Parts,
     WorkerProcess,
     backoff,
@@ -27,9 +25,10 @@ from inferd.daemon.settings.settings import Settings
 from inferd.daemon.settings.table import SettingsError
 from inferd.daemon.supervision.exit import EXIT_DRAIN_TIMEOUT
 from inferd.daemon.supervision.stop_signals import StopSignals
-from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.connection import BrokerUnreachableError, KafkaConnection
 from inferd.schemas.errors import ServerError
 from inferd.streams.kafka.topic_checks import TopicsError
+from inferd.streams.serving.custom import Custom
 from inferd.streams.settings import StreamSettings
 from tests.unit.daemon.fake_streams import FakeStreams, snapshot
 
@@ -57,7 +56,9 @@ class Bench:
         self.worker = WorkerProcess(self.settings, self.signals, parts)
         self.running: asyncio.Task[int] | None = None
 
-    def make(self, settings: StreamSettings, on_fatal: OnFatal) -> FakeStreams:
+    def make(
+        self, settings: StreamSettings, on_fatal: Callable[[str, int], None], _custom: Custom | None
+    ) -> FakeStreams:
         streams = FakeStreams(settings, on_fatal)
         self.prepare(streams)
         self.made.append(streams)

@@ -22,8 +22,8 @@ from inferd.schemas.errors import (
     VersionNotFoundError,
 )
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.models.aliases import VersionInUseError
 from inferd.schemas.models.codec import encode_alias, encode_manifest
+from inferd.schemas.models.errors import VersionInUseError
 from inferd.schemas.models.model import (
     Alias,
     AliasKey,

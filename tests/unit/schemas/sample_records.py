@@ -38,11 +38,10 @@ MANIFEST = Manifest(
     postprocess=Postprocess(labels=["on time", "late"], threshold=0.4),
     cache=CacheSpec(ttl_s=60.0, max_entries=1_000),
     warmup=[[12, "AA", 3.5]],
-    signature="ed25519:…",
     labels={"team": "ops", "env": "prod"},
     created_at="2026-01-02T03:04:05Z",
 )
-ALIAS = Alias(split=[SplitShare(3, 0.9), SplitShare(4, 0.1)], shadow=[5], sticky="key")
+ALIAS = Alias(split=[SplitShare(3, 0.9), SplitShare(4, 0.1)], shadow=[5])
 PREDICTION = Prediction("2-17", "flights", 3, SHA256, {"prediction": "late", "probabilities": [0.25, 0.75]})
 FAILURE = Failure("2-18", "flights", "schema_mismatch", "row 0 has 9 features, and the model takes 10", False)
 UNREADABLE = Failure("2-19", None, "malformed", "request: the record has no value", False)

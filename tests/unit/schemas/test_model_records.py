@@ -69,6 +69,7 @@ def test_equal_manifests_give_equal_bytes() -> None:
         (b"\x81\xa1a" + b"\x91" * 20, "msgpack", "too_deep", "16 levels"),
         (b'{"features":[{"name":"x","name":"y"}]}', "json", "malformed", "comes twice"),
         (manifest_with(colour="red"), "msgpack", "malformed", "`colour`"),
+        (manifest_with(signature="ed25519:…"), "msgpack", "malformed", "`signature`"),
         (manifest_with(runtime="pickle"), "msgpack", "malformed", "$.runtime"),
         (manifest_with(version="3"), "msgpack", "malformed", "$.version"),
         (manifest_with(version=3.0), "msgpack", "malformed", "$.version"),
@@ -206,7 +207,7 @@ def test_a_manifest_and_its_key() -> None:
         ({"split": [{"version": 1, "weight": 1}] * 2}, "invalid_value", "'1' is named twice"),
         ({"version": 1, "shadow": [0]}, "invalid_value", "shadow: version 0"),
         ({"version": 1, "shadow": [2, 2]}, "invalid_value", "'2' is named twice"),
-        ({"version": 1, "sticky": "key"}, "invalid_value", "only a split"),
+        ({"split": [{"version": 1, "weight": 1}], "sticky": "key"}, "malformed", "`sticky`"),
         ({"version": 1, "stiky": "key"}, "malformed", "`stiky`"),
     ],
 )

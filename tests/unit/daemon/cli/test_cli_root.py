@@ -24,9 +24,9 @@ from inferd.daemon.cli import COMMANDS, CommandPlace, main
 from inferd.daemon.cli.options import Target, broker_options, settings_options
 from inferd.daemon.cli.output import write_answer, write_json, write_table
 from inferd.daemon.cli.up import how_to_try
-from inferd.daemon.errors import BrokerUnreachableError
 from inferd.daemon.settings.settings import Settings
 from inferd.daemon.settings.table import SettingsError
+from inferd.schemas.connection import BrokerUnreachableError
 from inferd.schemas.errors import ModelNotFoundError, ServerError
 
 HEAVY = ("faust", "lightgbm", "numpy", "aiokafka", "aiohttp", "pandas", "rich.table")

@@ -15,7 +15,6 @@ from aiohttp import web
 from inferd.daemon.http.core.access import ACCESS, Access
 from inferd.daemon.http.core.admission import Admission
 from inferd.daemon.http.core.application import AppLimits, create_app
-from inferd.daemon.http.core.errors import VersionExistsError
 from inferd.daemon.http.core.peers import add_peer
 from inferd.daemon.http.routes.jobs import add_jobs
 from inferd.daemon.http.routes.models import add_models
@@ -47,6 +46,7 @@ from inferd.schemas.headers import Encoding, parse_headers
 from inferd.schemas.jobs.codec import decode_job_message
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.models.aliases import replaced, version_in_use, versions_named
+from inferd.schemas.models.errors import VersionExistsError
 from inferd.schemas.models.model import (
     Alias,
     AliasKey,

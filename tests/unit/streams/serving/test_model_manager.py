@@ -20,7 +20,7 @@ from inferd.schemas.errors import (
     VersionNotFoundError,
 )
 from inferd.schemas.limits import Limits
-from inferd.schemas.models.aliases import VersionInUseError
+from inferd.schemas.models.errors import VersionInUseError
 from inferd.schemas.models.model import Alias, Manifest, SplitShare
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.loading import load_model

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from inferd.schemas.errors import ServerError
+from inferd.streams.inference.cache.partition import Change
 from inferd.streams.state.stores import (
     ByteStores,
-    Change,
     MemoryStores,
     RocksStores,
 )

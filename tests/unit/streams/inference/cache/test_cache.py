@@ -19,7 +19,6 @@ from inferd.schemas.models.model import CacheSpec, Postprocess
 from inferd.schemas.requests.request import OUTPUTS
 from inferd.streams.inference.cache import cache as cache_module
 from inferd.streams.inference.cache.cache import DIRECT, PredictionCache
-from inferd.streams.inference.cache.mapping import MappingPartition
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.features.matrix import FeatureSchema
 from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
@@ -80,7 +79,7 @@ class Bench:
 
 
 def marks(outcome: Outcome) -> list[int]:
-    return [outcome.cache_mark(index) for index in range(len(outcome.values))]
+    return list(outcome.cache_marks) or [0] * len(outcome.values)
 
 
 # ---------------------------------------------------------------------- hits, misses, single flight
@@ -111,7 +110,7 @@ def test_equal_rows_of_a_micro_batch_are_scored_once_cache_or_not() -> None:
 def test_without_a_cache_in_the_manifest_nothing_is_looked_up() -> None:
     bench = Bench(sum_model())
     outcome = bench.score(request([1.0, 2.0]))
-    assert (outcome.table_changes, outcome.cache_marks, outcome.cache_mark(0)) == ({}, b"", 0)
+    assert (outcome.table_changes, outcome.cache_marks) == ({}, b"")
     assert bench.cache.usage() == []
 
 
@@ -365,47 +364,16 @@ def test_a_result_too_large_is_the_same_error_with_the_cache() -> None:
     assert marks(second) == [0]
 
 
-# ---------------------------------------------------------------------- plain scripts
-
-
-class Client:
-    """A cache that is no mapping."""
-
-    def __init__(self) -> None:
-        self.entries: dict[bytes, bytes] = {}
-
-    def get(self, key: bytes) -> bytes | None:
-        return self.entries.get(key)
-
-    def set(self, key: bytes, value: bytes) -> None:
-        self.entries[key] = value
-
-
-@pytest.mark.parametrize("make", [dict, Client])
-def test_any_mapping_will_do(make: Callable[[], Any]) -> None:
-    runtime, mapping = SumRuntime(), make()
-    scorer, cache = Scorer(catalog_of(cached_sum(runtime=runtime)), DEFAULT_LIMITS), PredictionCache("t")
-    cache.use(0, MappingPartition(mapping))
-    outcomes = [finish(scorer.prepare([(0, [request([1.0, 2.0])])], NOW, cache)) for _ in range(2)]
-    assert [marks(outcome) for outcome in outcomes] == [[CACHE_MISS], [CACHE_HIT]]
-    assert outcomes[0].values == outcomes[1].values
-    assert outcomes[0].table_changes == {}
-    assert runtime.calls == [1]
-
-
-def test_what_can_keep_nothing_is_no_cache() -> None:
-    with pytest.raises(TypeError, match="tuple"):
-        MappingPartition(())  # type: ignore[arg-type]
+# ---------------------------------------------------------------------- settings
 
 
 def test_no_entry_is_served_longer_than_the_settings_allow() -> None:
     for ttl_max_s, hits in ((5.0, 0), (3_600.0, 1)):
         cache = PredictionCache("t", ttl_max_s=ttl_max_s)
         scorer = Scorer(catalog_of(cached_sum()), DEFAULT_LIMITS)
-        cache.use(0, MappingPartition({}))
+        cache.open(0, table := FakeTable())
         for now_ms in (1_000, 7_000):
-            batch = scorer.prepare([(0, [request([1.0, 2.0])])], now_ms, cache)
-            for group in batch.groups:
-                group.predict()
-            marks = batch.finish().cache_marks
-        assert marks.count(CACHE_HIT) == hits
+            outcome = finish(scorer.prepare([(0, [request([1.0, 2.0])])], now_ms, cache))
+            table.stage(outcome.table_changes.get(0, []))
+            table.commit()
+        assert marks(outcome).count(CACHE_HIT) == hits

@@ -162,7 +162,9 @@ class CacheMachine(RuleBasedStateMachine):
             assert expires_at_ms(value) > self.now_ms
             by_version[key[:8]] = by_version.get(key[:8], 0) + 1
         # A restored version has no bound before its first look-up.
-        capacities = {prefix: each.policy.capacity for prefix, each in self.cache._tables[number].versions().items()}
+        capacities = {
+            prefix: each.policy.capacity for prefix, each in self.cache._partitions[number].versions().items()
+        }
         assert all(count <= capacities[prefix] for prefix, count in by_version.items())
 
     # ------------------------------------------------------------------ what holds all the time
@@ -170,7 +172,7 @@ class CacheMachine(RuleBasedStateMachine):
     @invariant()
     def the_cache_knows_what_the_table_shows(self) -> None:
         for number, table in self.tables.items():
-            opened = self.cache._tables[number]
+            opened = self.cache._partitions[number]
             known = [*opened.versions().values(), *opened._dropped.values()]
             assert {key for version in known for key in version.policy} == table.visible().keys()
             assert sum(version.n_bytes for version in known) == sum(len(k) + len(v) for k, v in table.visible().items())
@@ -178,7 +180,7 @@ class CacheMachine(RuleBasedStateMachine):
     @invariant()
     def entries_are_bounded(self) -> None:
         for number, table in self.tables.items():
-            for prefix, version in self.cache._tables[number].versions().items():
+            for prefix, version in self.cache._partitions[number].versions().items():
                 if version.policy.capacity == ENTRIES_MAX:
                     taken_back = sum(key[:8] == prefix for key in table.committed)
                     assert len(version.policy) <= max(ENTRIES_MAX, taken_back + ENTRIES_MAX)
