@@ -232,10 +232,11 @@ class Streams:
     async def predict(
         self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = (), *, timeout_s: float | None = None
     ) -> bytes:
-        """The result of a request as on the wire, scored with what waits in the lane; errors are results, too.
+        """The result of a request as on the wire, scored with what waits in the lane.
 
-        Raises `ModelNotReadyError` where this worker does not score now, `ModelNotFoundError` for a tenant that it
-        does not serve, `QuotaExceededError` where too many wait, and `DeadlineExceededError` past `timeout_s`.
+        Raises the `InferenceError` of a request that cannot be scored, `ModelNotReadyError` where this worker does
+        not score now, `ModelNotFoundError` for a tenant that it does not serve, `QuotaExceededError` where too many
+        wait, and `DeadlineExceededError` past `timeout_s`.
         """
         if self.lane is None or self._stage != "running":
             raise ModelNotReadyError(f"this worker is {self._phase}: ask again later, or another one")

@@ -9,13 +9,10 @@ from dataclasses import dataclass, field
 
 from inferd.schemas.errors import ModelServingError, QuotaExceededError
 
-DIRECT_PARTITION = -1
-"""Stands where a fetched record has its partition."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DirectRequest:
-    """A request as it would be on the wire, and the future of its result."""
+    """A request as it would be on the wire, and the future of its result, or of its typed error."""
 
     offset: int
     timestamp: int

@@ -13,6 +13,7 @@ from inferd.schemas.requests.envelope import (
     parse_reference,
 )
 from inferd.schemas.requests.frames import frame_blocks, frame_items, is_frame
+from inferd.schemas.requests.http_body import request_of_body
 from inferd.schemas.requests.input_data import decode_input_data
 from inferd.schemas.requests.request import (
     DEFAULT_OUTPUTS,
@@ -76,6 +77,7 @@ __all__ = [
     "parse_reference",
     "plain_scalar",
     "request_identity",
+    "request_of_body",
     "valid_job_id",
     "wire_input",
 ]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
-from inferd.schemas.errors import InferenceError
+from inferd.schemas.errors import InferenceError, error_of_code
 from inferd.schemas.headers import CONTENT_TYPE_HEADERS, NO_HEADERS, RequestHeaders
 from inferd.schemas.requests import encode_failure_instead
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.group import Records
-from inferd.streams.http_requests import DIRECT_PARTITION, DirectRequest, DirectRequests
+from inferd.streams.http_requests import DirectRequest, DirectRequests
 from inferd.streams.inference import (
     CACHE_HIT,
     CACHE_MISS,
@@ -22,6 +22,7 @@ from inferd.streams.inference import (
     Record,
     Scorer,
 )
+from inferd.streams.inference.cache import DIRECT_PARTITION
 from inferd.streams.kafka import Outgoing, Outlets, result_record_bytes_max
 from inferd.streams.lane import DeadLetters, Effects, Kind, Work, timestamps_of
 from inferd.streams.requests.batch_scoring import BatchScoring
@@ -136,8 +137,13 @@ class TenantLane:
             tally.bytes_out += len(outcome.values[index])
             if (error := outcome.failures.get(index)) is not None:
                 tally.fail(error.code, self.scorer.version_of(outcome.asked.get(index), request.key))
-            if not request.answer.done():
+            if request.answer.done():
+                continue
+            if error is None:
                 request.answer.set_result(outcome.values[index])
+            else:
+                # Records may share an error, which would keep the traceback of each that raised it.
+                request.answer.set_exception(error_of_code(error.code, error.message))
         self.counters.requests_in += len(asked)
         self.counters.direct += len(asked)
         self.counters.add(tally)

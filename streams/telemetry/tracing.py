@@ -24,8 +24,8 @@ import structlog
 
 from inferd.schemas.errors import ServerError
 from inferd.schemas.headers import CarriedHeaders, RequestHeaders
-from inferd.streams.http_requests import DIRECT_PARTITION
 from inferd.streams.inference import Outcome, Record
+from inferd.streams.inference.cache import DIRECT_PARTITION
 from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry.snapshot import Step
 from inferd.streams.telemetry.step_timer import Laps

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from inferd.schemas.errors import error_of_code
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.requests import ModelReference
 from inferd.streams.inference import ModelCatalog, Scorer, ServedModel
@@ -59,6 +60,8 @@ class LocalPredictions:
         outcome = batch.finish()
         for fault in outcome.faults:
             log.error("scoring_fault", exc_info=fault)
+        for error in outcome.failures.values():
+            raise error_of_code(error.code, error.message)
         return outcome.values[0]
 
 

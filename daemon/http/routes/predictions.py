@@ -1,29 +1,21 @@
 """`POST /predict/{model_id}`: the body becomes a request of the wire, and the wire's result is the answer.
 
-Neither is decoded here. The model id is put in front of the body's other fields, so that whatever is wrong with the
-request is told by the same code, in the same words, as to a producer on Kafka.
+The values of the body's fields are not decoded here, so that whatever is wrong with them is refused with the same
+code, in the same words, as on Kafka. A request without an id gets a new one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
+import uuid
 from collections.abc import Mapping
-from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from inferd.daemon.http.core import LIMITS, SAFE_HEADERS, encoding_of, read_body, tenant_of, typed_response
 from inferd.daemon.http.routes.services import Predictions
-from inferd.schemas.errors import (
-    DeadlineExceededError,
-    InternalError,
-    InvalidHeaderError,
-    MalformedError,
-    error_of_code,
-)
+from inferd.schemas.errors import DeadlineExceededError, InvalidHeaderError, ModelServingError
 from inferd.schemas.headers import (
     CONTENT_TYPE,
     CONTENT_TYPES,
@@ -32,34 +24,14 @@ from inferd.schemas.headers import (
     ROW_ERRORS,
     Encoding,
 )
-from inferd.schemas.requests import ModelReference
+from inferd.schemas.requests import ModelReference, request_of_body
 
 PREDICTIONS: web.AppKey[Predictions] = web.AppKey("predictions", Predictions)
 MEDIA_TYPES: dict[Encoding, str] = {encoding: media_type for media_type, encoding in CONTENT_TYPES.items()}
 RECORD_HEADERS = {name: name for name in (DEADLINE, *PASSED_THROUGH)} | {"ce-id": "ce_id"}
 """HTTP headers that go along with a request, and their names as record headers."""
 ECHOED = "correlation-id"
-_JSON_START = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*(?P<end>\}?)")
-_MAP_16, _MAP_32 = 0xDE, 0xDF
-_ERROR_KEYS: dict[Encoding, bytes] = {"json": b'"error":', "msgpack": b"\xa5error"}
 Headers = list[tuple[str, bytes]]
-
-
-class _Fault(msgspec.Struct):
-    code: str
-    message: str
-
-
-class _Outcome(msgspec.Struct):
-    """What tells an error from a prediction."""
-
-    error: _Fault | None = None
-
-
-_DECODE: dict[Encoding, Any] = {
-    "json": msgspec.json.Decoder(_Outcome).decode,
-    "msgpack": msgspec.msgpack.Decoder(_Outcome).decode,
-}
 
 
 def add_predictions(app: web.Application, predictions: Predictions) -> None:
@@ -69,39 +41,30 @@ def add_predictions(app: web.Application, predictions: Predictions) -> None:
 
 
 async def predict(request: web.Request) -> web.StreamResponse:
-    """The prediction for the body, in the body's encoding; raises the error where there is none."""
-    app = request.app
-    limits, tenant = app[LIMITS], tenant_of(request)
-    model = request.match_info["model_id"]
+    """The prediction for the body, in the body's encoding, or the typed error of the request."""
+    limits, model = request.app[LIMITS], request.match_info["model_id"]
     ModelReference.parse(model)
     encoding = encoding_of(request)
-    value = with_model_id(await read_body(request, limits.body), model, encoding)
+    body = await read_body(request, limits.body)
+    value = request_of_body(body, encoding, model, uuid.uuid4().hex)
     headers, echoed = record_headers(request, encoding, limits.timeout_s), _echoed(request)
-    try:
-        async with asyncio.timeout(limits.timeout_s):
-            result = await app[PREDICTIONS].predict(tenant, value, headers)
-    except TimeoutError:
-        raise DeadlineExceededError(
-            f"there was no result within INFERD_HTTP_TIMEOUT_S={limits.timeout_s:g}; it may still be scored"
-        ) from None
-    response = answer(result, encoding)
+    response = await _answer(request, value, headers, encoding)
     response.headers.update(echoed)
     return response
 
 
-def answer(result: bytes, encoding: Encoding) -> web.Response:
-    """A prediction as it is, an error with its status."""
-    if _ERROR_KEYS[encoding] in result and (fault := _fault(result, encoding)) is not None:
-        return typed_response(error_of_code(fault.code, fault.message))
+async def _answer(request: web.Request, value: bytes, headers: Headers, encoding: Encoding) -> web.Response:
+    predictions, timeout_s = request.app[PREDICTIONS], request.app[LIMITS].timeout_s
+    try:
+        async with asyncio.timeout(timeout_s):
+            result = await predictions.predict(tenant_of(request), value, headers)
+    except TimeoutError:
+        raise DeadlineExceededError(
+            f"there was no result within INFERD_HTTP_TIMEOUT_S={timeout_s:g}; it may still be scored"
+        ) from None
+    except ModelServingError as error:
+        return typed_response(error)
     return web.Response(body=result, headers={**SAFE_HEADERS, "Content-Type": MEDIA_TYPES[encoding]})
-
-
-def with_model_id(body: bytes, model_id: str, encoding: Encoding) -> bytes:
-    """The request that `body` is once `model_id`, which needs no escapes, is its first field.
-
-    `MalformedError` where the body is no object.
-    """
-    return _with_json(body, model_id) if encoding == "json" else _with_msgpack(body, model_id)
 
 
 def record_headers(request: web.Request, encoding: Encoding, timeout_s: float) -> Headers:
@@ -132,38 +95,3 @@ def _echoed(request: web.Request) -> dict[str, str]:
 
 def _bytes(value: str) -> bytes:
     return value.encode("utf-8", "surrogateescape")
-
-
-def _fault(result: bytes, encoding: Encoding) -> _Fault | None:
-    try:
-        outcome: _Outcome = _DECODE[encoding](result)
-    except msgspec.DecodeError as error:
-        raise InternalError(f"the result cannot be read: {error}") from error
-    return outcome.error
-
-
-def _with_json(body: bytes, model_id: str) -> bytes:
-    start = _JSON_START.match(body)
-    if start is None:
-        raise MalformedError('body: expected one JSON object, {"input_data": …}')
-    comma = b"" if start["end"] else b","
-    return b'{"model_id":"%s"%s%s' % (model_id.encode(), comma, body[start.start("end") :])
-
-
-def _with_msgpack(body: bytes, model_id: str) -> bytes:
-    count, start = _map_header(body)
-    name = model_id.encode()
-    # str 8 fits every model id: a name, a colon or an at sign, and a version or another name.
-    return b"\xdf%s\xa8model_id\xd9%c%s%s" % ((count + 1).to_bytes(4, "big"), len(name), name, body[start:])
-
-
-def _map_header(body: bytes) -> tuple[int, int]:
-    """How many fields a MessagePack map claims, and where they start."""
-    first = body[0] if body else 0
-    if first & 0xF0 == 0x80:
-        return first & 0x0F, 1
-    if first == _MAP_16 and len(body) >= 3:
-        return int.from_bytes(body[1:3], "big"), 3
-    if first == _MAP_32 and len(body) >= 5:
-        return min(int.from_bytes(body[1:5], "big"), 0xFFFF_FFFE), 5
-    raise MalformedError('body: expected one MessagePack map, {"input_data": …}')

@@ -26,10 +26,10 @@ class Predictions(Protocol):
     async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> bytes:
         """The result of the request `value`, both as on the wire: MessagePack, or JSON where the content-type says so.
 
-        Either a prediction or `{"id", "model_id", "error": {…}}`: what is wrong with the request itself is never
-        raised. `headers` are record headers (`content-type`, `deadline`, `correlation-id`, …).
-        Raises `ModelServingError` where nothing can be scored now: not started, draining, too many waiting
-        (`quota_exceeded`). The call may be cancelled; the request may be scored all the same.
+        `headers` are record headers (`content-type`, `deadline`, `correlation-id`, …). Raises the `InferenceError`
+        of a request that cannot be scored, and another `ModelServingError` where nothing can be scored now: not
+        started, draining, too many waiting (`quota_exceeded`). The call may be cancelled; the request may be scored
+        all the same.
         """
 
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from inferd.schemas.connection import KafkaConnection
-from inferd.schemas.errors import ModelNotReadyError, QuotaExceededError
+from inferd.schemas.errors import MalformedError, ModelNotReadyError, QuotaExceededError
 from inferd.streams.app import Streams
 from inferd.streams.http_requests import DirectRequest, DirectRequests
 from inferd.streams.settings import StreamSettings
@@ -69,6 +69,14 @@ async def test_a_drain_answers_what_is_being_scored(bench: Bench, monkeypatch: p
     going_on.set()
     await draining
     assert msgspec.msgpack.decode(asked.answer.result())["prediction"] == 1.0
+
+
+async def test_each_request_that_cannot_be_scored_raises_an_error_of_its_own(bench: Bench) -> None:
+    asked = [bench.tenant.direct.ask(b"\xc1", (), 1_000) for _ in range(2)]
+    bench.lane.wake()
+    errors = await asyncio.gather(*(each.answer for each in asked), return_exceptions=True)
+    assert [type(error) for error in errors] == [MalformedError] * 2
+    assert errors[0] is not errors[1]
 
 
 class StuckLane:

@@ -32,9 +32,8 @@ from inferd.daemon.http.routes.uploads import Uploads
 from inferd.daemon.http.user_routes.routes import OwnRoutes
 from inferd.daemon.settings.settings import Settings
 from inferd.daemon.telemetry.status import StatusBoard
-from inferd.schemas.codec import decode_request, encode_result, request_identity
+from inferd.schemas.codec import decode_request, encode_result
 from inferd.schemas.errors import (
-    InferenceError,
     InvalidIdError,
     JobClosedError,
     JobNotFoundError,
@@ -54,7 +53,7 @@ from inferd.schemas.models.model import (
     Manifest,
 )
 from inferd.schemas.requests.request import ModelReference
-from inferd.schemas.requests.result import Failure, Prediction
+from inferd.schemas.requests.result import Prediction
 from tests.unit.daemon.fake_streams import FakeStreams
 
 UNKNOWN = "other"
@@ -72,14 +71,10 @@ class FakePredictions:
         if self.gate is not None:
             await self.gate.wait()
         encoding: Encoding = "json" if dict(headers).get("content-type") == b"application/json" else "msgpack"
-        try:
-            parse_headers(tuple(headers), DEFAULT_LIMITS)
-            request = decode_request(value, encoding, DEFAULT_LIMITS)
-            if request.model.name == UNKNOWN:
-                raise ModelNotFoundError(f"tenant {tenant} has no model {request.model.name!r}")
-        except InferenceError as error:
-            id_, model_id = request_identity(value, encoding, DEFAULT_LIMITS)
-            return encode_result(Failure.of(error, id_ or "0-0", model_id), encoding)
+        parse_headers(tuple(headers), DEFAULT_LIMITS)
+        request = decode_request(value, encoding, DEFAULT_LIMITS)
+        if request.model.name == UNKNOWN:
+            raise ModelNotFoundError(f"tenant {tenant} has no model {request.model.name!r}")
         outputs: dict[str, Any] = dict.fromkeys(map(str, request.outputs), 0.25)
         return encode_result(Prediction(request.id or "0-0", request.model.name, 1, "ab" * 32, outputs), encoding)
 

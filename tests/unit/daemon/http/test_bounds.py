@@ -267,15 +267,6 @@ async def test_a_bug_is_told_as_internal_and_no_more(server: Served, monkeypatch
     assert b"4711" not in answer
 
 
-async def test_a_result_that_cannot_be_read_is_internal(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def mumble(*_: Any) -> bytes:
-        return b'{"error":'
-
-    monkeypatch.setattr(server.worker.predictions, "predict", mumble)
-    answer = await server.send(HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(GOOD), GOOD)
-    assert parsed(answer) == (500, "internal")
-
-
 async def test_requests_may_follow_one_another_on_one_connection(server: Served) -> None:
     one = HEAD + b"Content-Length: %d\r\n\r\n" % len(GOOD) + GOOD
     last = HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(GOOD) + GOOD

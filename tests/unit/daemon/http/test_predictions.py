@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,9 @@ import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from hypothesis import given
-from hypothesis import strategies as st
 
 from inferd.daemon.http.core.application import AppLimits
-from inferd.daemon.http.routes.predictions import with_model_id
-from inferd.schemas.codec import decode_request
-from inferd.schemas.errors import InferenceError, MalformedError, ModelNotReadyError
-from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.errors import ModelNotReadyError
 from tests.unit.daemon.http.fake_http_services import FakeWorker
 
 Client = TestClient[web.Request, web.Application]
@@ -44,9 +40,10 @@ async def test_a_prediction(client: Client, worker: FakeWorker) -> None:
     answer = await client.post("/predict/churn", json={"input_data": [1, 2]})
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
     said = await answer.json()
-    assert said == {"id": "0-0", "model_id": "churn", "version": 1, "digest": "ab" * 32, "prediction": 0.25}
+    request_id = said.pop("id")
+    assert said == {"model_id": "churn", "version": 1, "digest": "ab" * 32, "prediction": 0.25}
     tenant, value, headers = worker.predictions.asked[0]
-    assert (tenant, json.loads(value)) == ("default", {"model_id": "churn", "input_data": [1, 2]})
+    assert (tenant, json.loads(value)) == ("default", {"id": request_id, "model_id": "churn", "input_data": [1, 2]})
     assert headers["content-type"] == b"application/json"
     assert asked_at < int(headers["deadline"]) / 1_000 < time.time() + 0.3
 
@@ -57,6 +54,19 @@ async def test_the_answer_is_in_the_encoding_of_the_body(client: Client) -> None
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/msgpack")
     said = msgspec.msgpack.decode(await answer.read())
     assert (said["id"], said["raw"], said["prediction"]) == ("r1", 0.25, 0.25)
+
+
+async def test_each_request_without_an_id_gets_one_of_its_own(client: Client) -> None:
+    answers = [await client.post("/predict/churn", json={"input_data": [1, 2]}) for _ in range(3)]
+    ids = {(await answer.json())["id"] for answer in answers}
+    assert len(ids) == 3
+    assert all(uuid.UUID(hex=each).version == 4 for each in ids)
+
+
+async def test_the_correlation_comes_back_with_an_error_too(client: Client) -> None:
+    sent = {"correlation-id": "c-1"}
+    answer = await client.post("/predict/other", json={"input_data": [1, 2]}, headers=sent)
+    assert (answer.status, answer.headers["correlation-id"]) == (404, "c-1")
 
 
 @pytest.mark.parametrize("path", ["churn:3", "churn@best", "churn%3A3", "churn%40best"])
@@ -102,6 +112,9 @@ async def test_a_correlation_that_no_answer_can_carry_is_refused(client: Client,
     [
         ("churn", b'{"input_data": [1, 2], "oops": 1}', JSON, 400, "malformed"),
         ("churn", b'{"input_data": [1, 2], "model_id": "other"}', JSON, 400, "malformed"),
+        ("churn", b'{"input_data": [1, 2], "input_data": [1, 2]}', JSON, 400, "malformed"),
+        ("churn", b'{"input_data": [1, 2], "\\u006fops": 1, "input_data": {"a:b": ":"}}', JSON, 400, "malformed"),
+        ("churn", b"\x82\xaainput_data\x91\x01\xaainput_data\x91\x01", MSGPACK, 400, "malformed"),
         ("churn", b"{}", JSON, 400, "malformed"),
         ("churn", b" { } ", JSON, 400, "malformed"),
         ("churn", b"[1]", JSON, 400, "malformed"),
@@ -152,33 +165,3 @@ async def test_errors_that_pass_say_when_to_come_again(client: Client, monkeypat
     monkeypatch.setattr("tests.unit.daemon.http.fake_http_services.FakePredictions.predict", refuse)
     answer = await client.post("/predict/churn", json={"input_data": [1, 2]})
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-
-
-INPUTS = st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3), st.lists, max_leaves=6)
-BODIES = st.dictionaries(st.sampled_from(["input_data", "outputs", "id", "model_id", "x"]), INPUTS, max_size=4)
-
-
-def verdict(value: bytes, encoding: Any) -> Any:
-    try:
-        return decode_request(value, encoding, DEFAULT_LIMITS)
-    except InferenceError as error:
-        return error.code
-
-
-@given(body=BODIES, spaces=st.text(" \n\t\r", max_size=3))
-def test_a_spliced_request_is_the_one_that_was_meant(body: dict[str, Any], spaces: str) -> None:
-    meant = {"model_id": "churn:12", **body}
-    for encoding, encode in (("json", msgspec.json.encode), ("msgpack", msgspec.msgpack.encode)):
-        around = spaces.encode() if encoding == "json" else b""
-        spliced = with_model_id(around + encode(body), "churn:12", encoding)  # type: ignore[arg-type]
-        expected = "malformed" if "model_id" in body else verdict(encode(meant), encoding)
-        assert verdict(spliced, encoding) == expected
-
-
-@given(body=st.binary(max_size=40), encoding=st.sampled_from(["json", "msgpack"]))
-def test_any_bytes_are_spliced_or_refused(body: bytes, encoding: Any) -> None:
-    try:
-        spliced = with_model_id(body, "m", encoding)
-    except MalformedError:
-        return
-    verdict(spliced, encoding)

@@ -1,0 +1,56 @@
+"""Bodies of predictions over HTTP become the requests that they would be on Kafka."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.schemas.errors import InferenceError
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.requests.codec import decode_request
+from inferd.schemas.requests.http_body import request_of_body
+
+INPUTS = st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3), st.lists, max_leaves=6)
+BODIES = st.dictionaries(st.sampled_from(["input_data", "outputs", "id", "model_id", "x"]), INPUTS, max_size=4)
+
+
+def verdict(value: bytes, encoding: Any) -> Any:
+    try:
+        return decode_request(value, encoding, DEFAULT_LIMITS)
+    except InferenceError as error:
+        return error.code
+
+
+def outcome(body: bytes, encoding: Any) -> Any:
+    """What comes of a body as the one of a request for `churn:12`."""
+    try:
+        return verdict(request_of_body(body, encoding, "churn:12", "new"), encoding)
+    except InferenceError as error:
+        return error.code
+
+
+@given(body=BODIES, spaces=st.text(" \n\t\r", max_size=3))
+def test_the_request_of_a_body_is_the_one_that_was_meant(body: dict[str, Any], spaces: str) -> None:
+    meant = {"id": "new", "model_id": "churn:12", **body}
+    for encoding, encode in (("json", msgspec.json.encode), ("msgpack", msgspec.msgpack.encode)):
+        around = spaces.encode() if encoding == "json" else b""
+        expected = "malformed" if "model_id" in body else verdict(encode(meant), encoding)
+        assert outcome(around + encode(body), encoding) == expected
+
+
+@given(body=st.binary(max_size=40), encoding=st.sampled_from(["json", "msgpack"]))
+def test_any_bytes_become_a_request_or_are_refused(body: bytes, encoding: Any) -> None:
+    outcome(body, encoding)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"input_data":{"a":1,"a":2}}', b'{"input_data":[1.50,\t2e0]}', b'{"id":"r","x":{}}']
+)
+def test_values_are_the_same_bytes_in_the_request(body: bytes) -> None:
+    (name, value), *_ = msgspec.json.decode(body, type=dict[str, msgspec.Raw]).items()
+    request = request_of_body(body, "json", "m", "new")
+    assert b'"%s":%s' % (name.encode(), bytes(value)) in request
