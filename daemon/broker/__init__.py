@@ -1,6 +1,6 @@
-"""The embedded broker: a real Apache Kafka, one node on the loopback interface, with nothing to install."""
+"""The embedded broker: a single Apache Kafka node on the loopback interface. Needs no Java and no Docker."""
 
-from inferd.daemon.broker.data_dir import living_broker
+from inferd.daemon.broker.data_dir import running_broker_address
 from inferd.daemon.broker.errors import (
     BrokerError,
     BrokerSettingError,
@@ -27,5 +27,5 @@ __all__ = [
     "JarsRejectedError",
     "JarsUnavailableError",
     "PortTakenError",
-    "living_broker",
+    "running_broker_address",
 ]

@@ -1,7 +1,7 @@
-"""The broker's data directory: who uses it, whether it is ours, and which version wrote it.
+"""The broker's data directory: its lock, its marker, and Kafka's files.
 
-marker.json   format, Kafka's version, cluster id       lock    held while a broker lives
-data/         Kafka's own directory of partitions       logs/   Kafka's log, Java's output
+marker.json   format, Kafka version, cluster id         lock    held while a broker runs
+data/         Kafka's log directory                   logs/   Kafka's log, Java's output
 server.properties, log4j2.properties   written at each start
 """
 
@@ -22,7 +22,7 @@ from inferd.daemon.broker.file_lock import move_fd, try_lock
 from inferd.streams.private_directory import private_directory
 
 FORMAT = 1
-# A broker whose parent was killed goes at once, but not in no time.
+# A broker whose parent was killed takes a moment to end.
 LOCK_WAIT_S = 2.0
 FIRST_INHERITED_FD = 10
 _OWNER = re.compile(r"process [0-9]+, (?P<address>\S+:[0-9]+)", re.ASCII)
@@ -30,15 +30,15 @@ _OWNER = re.compile(r"process [0-9]+, (?P<address>\S+:[0-9]+)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What `marker.json` says."""
+    """Content of `marker.json`."""
 
     format: int
     kafka_version: str
     cluster_id: str
 
 
-def living_broker(path: Path) -> str | None:
-    """The address of the broker that runs on the data directory `path`; None if none does, whatever was left behind."""
+def running_broker_address(path: Path) -> str | None:
+    """Address (`host:port`) of the broker that runs on the data directory `path`; None if no broker holds its lock."""
     try:
         fd = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -51,7 +51,7 @@ def living_broker(path: Path) -> str | None:
 
 
 class DataDir:
-    """A data directory that this process holds from `acquire` to `release`."""
+    """A data directory, locked by this process from `acquire` to `release`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -59,17 +59,17 @@ class DataDir:
 
     @property
     def kafka_dir(self) -> Path:
-        """Where Kafka keeps its partitions."""
+        """Kafka's `log.dirs`."""
         return self.path / "data"
 
     @property
     def logs_dir(self) -> Path:
-        """Where Kafka and Java write what they have to say."""
+        """Directory of Kafka's and Java's log files."""
         return self.path / "logs"
 
     @property
     def output_path(self) -> Path:
-        """What Java itself printed since the last start."""
+        """Standard output and error of Java since the last start."""
         return self.logs_dir / "java.log"
 
     @property
@@ -84,13 +84,13 @@ class DataDir:
 
     @property
     def lock_fds(self) -> tuple[int, ...]:
-        """Descriptors that hold the lock: a process that inherits them holds it too."""
+        """File descriptors that hold the lock. A process that inherits them holds the lock, too."""
         return () if self._lock_fd is None else (self._lock_fd,)
 
     def acquire(self, kafka_version: str) -> Marker:
-        """Lock the directory for `kafka_version`, making it where it is missing.
+        """Lock the directory for `kafka_version`; create it if it is missing.
 
-        Raises DataDirInUseError (a broker lives on it) and DataDirUnusableError (not ours, other version, damaged).
+        Raises DataDirInUseError (a broker uses it) and DataDirUnusableError (not inferd's, other version, damaged).
         """
         self._create()
         self._lock()
@@ -101,13 +101,13 @@ class DataDir:
             raise
 
     def release(self) -> None:
-        """Let others use the directory."""
+        """Release the lock."""
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
 
     def is_formatted(self, marker: Marker) -> bool:
-        """Whether Kafka's log directory is there. Raises DataDirUnusableError when it is there but not whole."""
+        """Whether Kafka's log directory exists. Raises DataDirUnusableError if its cluster id is not the marker's."""
         if not self.kafka_dir.exists():
             return False
         properties = self.kafka_dir / "meta.properties"
@@ -116,26 +116,26 @@ class DataDir:
             raise DataDirUnusableError(
                 f"the broker's data in {self.path} is damaged: {properties} names the cluster {found},"
                 f" expected {marker.cluster_id}. Restore it from a copy, or choose another data directory"
-                " to start with an empty broker; do not delete this one, its records are nowhere else"
+                " to start with an empty broker; do not delete this one, it holds the only copy of its records"
             )
         return True
 
     def begin_format(self) -> Path:
-        """An empty directory to format; `finish_format` puts it in place, so that a crash leaves nothing half done."""
+        """Empty directory to format. `finish_format` renames it, so that a crash leaves no half-formatted data."""
         unfinished = self._unfinished_dir
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         return unfinished
 
     def finish_format(self) -> None:
-        """Put what was formatted in place."""
+        """Rename the formatted directory to its final name."""
         self._unfinished_dir.rename(self.kafka_dir)
 
-    def note_owner(self, pid: int, address: str) -> None:
-        """Write who holds the directory, for `living_broker` and for the message to whoever else wants it."""
-        self._write_owner(f"process {pid}, {address}")
+    def write_owner(self, pid: int, address: str) -> None:
+        """Write the owner into the lock file, for `running_broker_address` and the message of DataDirInUseError."""
+        self._write_lock_text(f"process {pid}, {address}")
 
-    def _write_owner(self, text: str) -> None:
+    def _write_lock_text(self, text: str) -> None:
         for fd in self.lock_fds:
             os.ftruncate(fd, 0)
             os.pwrite(fd, text.encode(), 0)
@@ -158,8 +158,8 @@ class DataDir:
             ) from error
         if entries and "marker.json" not in entries and entries != {"lock"}:
             raise DataDirUnusableError(
-                f"{self.path} holds other data ({min(entries)}, …), none of the embedded broker."
-                " Choose an empty or new directory as data directory"
+                f"{self.path} contains files of something else ({min(entries)}, …), not of the embedded broker."
+                " Choose an empty or new directory"
             )
 
     def _lock(self) -> None:
@@ -169,7 +169,7 @@ class DataDir:
             raise DataDirUnusableError(
                 f"the data directory {self.path} cannot be written: {error.strerror}. Choose another"
             ) from error
-        # The broker inherits the lock, and the shell between us and it uses the low numbers.
+        # The broker inherits the lock through a shell, which uses the low descriptors itself.
         self._lock_fd = move_fd(opened, least=FIRST_INHERITED_FD)
         deadline = time.monotonic() + LOCK_WAIT_S
         while not try_lock(self._lock_fd):
@@ -181,7 +181,7 @@ class DataDir:
                     " Use that one, stop it, or choose another data directory"
                 )
             time.sleep(0.05)
-        self._write_owner("")
+        self._write_lock_text("")
 
     def _check_marker(self, kafka_version: str) -> Marker:
         found = self._read_marker() if self._marker_path.exists() else None
@@ -201,7 +201,7 @@ class DataDir:
             raise DataDirUnusableError(
                 f"{self._marker_path} is damaged: {error}."
                 " Restore it from a copy, or choose another data directory to start with an empty broker;"
-                " do not delete this one, its records are nowhere else"
+                " do not delete this one, it holds the only copy of its records"
             ) from error
 
     def _write_marker(self, marker: Marker) -> None:
@@ -216,12 +216,12 @@ class DataDir:
             f"the data in {self.path} was written by Kafka {found.kafka_version} (layout {found.format}),"
             f" and this is Kafka {kafka_version} (layout {FORMAT}), which cannot read it."
             " Use the inferd that wrote it, or choose another data directory to start with an empty broker;"
-            " do not delete this one, its records are nowhere else"
+            " do not delete this one, it holds the only copy of its records"
         )
 
 
 def _can_read(written_by: str, reader: str) -> bool:
-    """Kafka reads what an earlier version of the same major number wrote, and promises no more."""
+    """Kafka reads data of earlier versions with the same major version; more is not guaranteed."""
     try:
         written, reads = ([int(part) for part in version.split(".")] for version in (written_by, reader))
     except ValueError:
@@ -230,7 +230,7 @@ def _can_read(written_by: str, reader: str) -> bool:
 
 
 def _new_cluster_id() -> str:
-    # Kafka's own form: 16 random bytes in URL-safe base64; one that starts with a dash reads as an option.
+    # Kafka's format: 16 random bytes in URL-safe base64. A leading dash would be parsed as an option.
     while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()).startswith("-"):
         pass
     return text

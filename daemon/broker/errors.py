@@ -1,14 +1,14 @@
-"""What can go wrong with the embedded broker.
+"""Errors of the embedded broker.
 
 ServerError
 └── BrokerError
-    ├── BrokerSettingError      a setting has a value that it cannot have
-    ├── BrokerUnavailableError  the packages that bring Java and Kafka are not installed, or the platform is not served
+    ├── BrokerSettingError      a setting has a value that is not allowed
+    ├── BrokerUnavailableError  the packages for Java and Kafka are not installed, or the platform is not supported
     ├── JarsUnavailableError    Kafka's jars could not be downloaded
-    ├── JarsRejectedError       a downloaded jar is not the one that was locked
+    ├── JarsRejectedError       a downloaded jar does not match the lock file
     ├── PortTakenError          another process listens on the port
-    ├── DataDirInUseError       another live broker uses the data directory
-    ├── DataDirUnusableError    the data directory is not ours, or of another version, or damaged
+    ├── DataDirInUseError       another running broker uses the data directory
+    ├── DataDirUnusableError    the data directory is not inferd's, of another version, or damaged
     └── BrokerStartError        the broker ended, or did not answer in time, while it was starting
 """
 
@@ -16,11 +16,11 @@ from inferd.schemas.errors import ServerError
 
 
 class BrokerError(ServerError):
-    """The embedded broker cannot do what was asked; `message` is one line that says why and what to do."""
+    """Base of the embedded broker's errors. `message` is one line with the cause and the remedy."""
 
 
 class BrokerSettingError(BrokerError):
-    """A setting of the embedded broker has a value that it cannot have."""
+    """A setting of the embedded broker has a value that is not allowed."""
 
 
 class BrokerUnavailableError(BrokerError):
@@ -40,15 +40,15 @@ class PortTakenError(BrokerError):
 
 
 class DataDirInUseError(BrokerError):
-    """Another live broker uses the data directory."""
+    """Another running broker uses the data directory."""
 
 
 class DataDirUnusableError(BrokerError):
-    """The data directory is not ours, was written by another version, or is damaged."""
+    """The data directory is not inferd's, was written by another version, or is damaged."""
 
 
 class BrokerStartError(BrokerError):
-    """The broker ended, or did not answer in time, while it was starting; `log_tail` holds its last lines."""
+    """The broker ended while it was starting, or did not answer in time. `log_tail` has the last lines of its log."""
 
     def __init__(self, message: str, log_tail: str = "", exit_code: int | None = None) -> None:
         super().__init__(message)
@@ -57,5 +57,5 @@ class BrokerStartError(BrokerError):
 
     @property
     def is_crash(self) -> bool:
-        """Whether a signal ended it."""
+        """Whether a signal killed the process."""
         return self.exit_code is not None and self.exit_code < 0

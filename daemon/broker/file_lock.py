@@ -1,11 +1,11 @@
-"""Advisory locks on files, which the kernel drops with the last process that holds them."""
+"""Advisory file locks (`flock`). The kernel releases a lock when the last process that holds it ends."""
 
 from __future__ import annotations
 
 
 def try_lock(fd: int) -> bool:
-    """Take the lock if nobody else holds it."""
-    import fcntl  # not on Windows, where the package must still import
+    """Acquire the lock without waiting; whether it was free."""
+    import fcntl  # missing on Windows, where this module must still import
 
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -15,14 +15,14 @@ def try_lock(fd: int) -> bool:
 
 
 def wait_for_lock(fd: int) -> None:
-    """Take the lock as soon as it is free."""
+    """Acquire the lock; block until it is free."""
     import fcntl
 
     fcntl.flock(fd, fcntl.LOCK_EX)
 
 
 def move_fd(fd: int, least: int) -> int:
-    """The same open file under a descriptor of at least `least`; `fd` is closed."""
+    """Duplicate `fd` to a descriptor of at least `least`, and close `fd`."""
     import fcntl
     import os
 

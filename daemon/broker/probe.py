@@ -1,4 +1,4 @@
-"""Ask a broker who it is, over a bare socket: a Metadata request (version 5) of the Kafka protocol."""
+"""Asks a broker for its cluster id over a plain socket, with a Metadata request (version 5); finds free ports."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FREE_PORT_TRIES = 100
 
 
 def cluster_id_at(host: str, port: int, timeout_s: float = 2.0) -> str | None:
-    """Cluster id of the broker that listens there and serves clients; None if none does (yet).
+    """Cluster id of the broker that serves clients at this address; None if there is none (yet).
 
-    Raises nothing: whatever does not answer as Kafka does is no broker.
+    Raises nothing: a server that does not speak Kafka's protocol counts as none.
     """
     try:
         with socket.create_connection((host, port), timeout=timeout_s) as connection:
@@ -29,10 +29,10 @@ def cluster_id_at(host: str, port: int, timeout_s: float = 2.0) -> str | None:
 
 
 def is_port_free(host: str, port: int) -> bool:
-    """Whether a server could listen on the port now."""
+    """Whether a server can bind the port now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As the JVM does: a port whose last connections are still closing counts as free.
+        # The JVM sets it, too: a port with connections in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -42,16 +42,16 @@ def is_port_free(host: str, port: int) -> bool:
 
 
 def free_port(host: str) -> int:
-    """A port that nobody listens on at the moment.
+    """A port that is free at the moment.
 
-    Not one of those that the system gives to outgoing connections: a client that tries again and again to reach a
-    broker that is down would in the end be given the broker's own port, connect to itself, and keep the broker out.
+    Not an ephemeral port: a client that keeps reconnecting to a broker that is down could get the broker's own port as
+    its source port, connect to itself, and block the broker.
     """
     for _ in range(FREE_PORT_TRIES):
         port = secrets.choice(FREE_PORTS)
         if is_port_free(host, port):
             return port
-    raise PortTakenError(f"no free port found on {host} between {FREE_PORTS[0]} and {FREE_PORTS[-1]}: name one")
+    raise PortTakenError(f"no free port found on {host} between {FREE_PORTS[0]} and {FREE_PORTS[-1]}: choose one")
 
 
 def _metadata_request() -> bytes:

@@ -1,4 +1,4 @@
-"""What Kafka is told: server properties, logging, and the options of its Java."""
+"""Kafka's configuration: server properties, logging, and Java options."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ appender.file.policies.size.type = SizeBasedTriggeringPolicy
 appender.file.policies.size.size = 10MB
 appender.file.strategy.type = DefaultRolloverStrategy
 appender.file.strategy.max = 3
-# Hundreds of lines of settings at every start.
+# It logs hundreds of lines of settings at every start.
 logger.config.name = org.apache.kafka.common.config.AbstractConfig
 logger.config.level = WARN
 """
@@ -33,7 +33,7 @@ logger.config.level = WARN
 def server_properties(
     settings: EmbeddedKafkaSettings, *, port: int, controller_port: int, kafka_dir: Path
 ) -> dict[str, str]:
-    """Properties of one node that is broker and controller, with every internal topic on one replica."""
+    """Properties of a single node that is broker and controller, with replication factor 1 for internal topics."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return {
         "process.roles": "broker,controller",
@@ -41,7 +41,7 @@ def server_properties(
         "listeners": f"PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}",
         "advertised.listeners": f"PLAINTEXT://{host}:{port}",
         "controller.listener.names": "CONTROLLER",
-        # The one voter is known by its id: its port may be another one at each start.
+        # The only voter is identified by its id: its port may change at each start.
         "controller.quorum.voters": f"1@{host}:{controller_port}",
         "log.dirs": str(kafka_dir),
         "num.partitions": str(settings.partitions_default),
@@ -55,14 +55,14 @@ def server_properties(
         "share.coordinator.state.topic.replication.factor": "1",
         "share.coordinator.state.topic.min.isr": "1",
         "share.coordinator.state.topic.num.partitions": INTERNAL_PARTITIONS,
-        # A broker that was killed is let in again once its former session has ended.
+        # A broker that was killed can register again only once its previous session has expired.
         "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "500",
-        # By default a quarter of the heap, set aside.
+        # The default, 128 MiB, would take a quarter of the heap.
         "log.cleaner.dedupe.buffer.size": CLEANER_BUFFER_BYTES,
-        # Only whole segments are compacted, and by default these logs grow to 100 MB first. A start reads all of them,
-        # twice where the broker was killed, and the group coordinator of Kafka 4.4 may take the end of one reading for
-        # that of the other: short ones do not overlap.
+        # Only closed segments are compacted, and the default segment size is 100 MB. At each start the broker reads
+        # these logs in full, twice after it was killed, and the group coordinator of Kafka 4.4 may mistake the end of
+        # one read for the end of the other. Short logs keep the two reads from overlapping.
         "offsets.topic.segment.bytes": INTERNAL_SEGMENT_BYTES,
         "transaction.state.log.segment.bytes": INTERNAL_SEGMENT_BYTES,
         "share.coordinator.state.topic.segment.bytes": INTERNAL_SEGMENT_BYTES,
@@ -71,12 +71,12 @@ def server_properties(
 
 
 def render_properties(properties: dict[str, str]) -> str:
-    """Text of a Java properties file, which is ASCII."""
+    """Text of a Java properties file, in ASCII."""
     return "".join(f"{key}={_escaped(value)}\n" for key, value in properties.items())
 
 
 def render_logging(level: str, path: Path) -> str:
-    """Text of a log4j2 configuration, a properties file too, that writes one rolling file."""
+    """Text of a log4j2 configuration (a properties file) that writes one rolling file."""
     return LOGGING.format(level=level, path=_escaped(str(path)))
 
 
@@ -87,7 +87,7 @@ def _escaped(value: str) -> str:
 
 
 def java_options(heap_mb: int, logging_config: Path, logs_dir: Path) -> list[str]:
-    """Options of Java: those of Kafka's own start script, a bounded heap, and no files outside our directory."""
+    """Java options: those of Kafka's start script, a bounded heap, and no files outside the data directory."""
     return [
         f"-Xmx{heap_mb}m",
         "-XX:+UseG1GC",
@@ -97,7 +97,7 @@ def java_options(heap_mb: int, logging_config: Path, logs_dir: Path) -> list[str
         "-XX:-UsePerfData",
         "-XX:-CreateCoredumpOnCrash",
         f"-XX:ErrorFile={logs_dir / 'java-crash.log'}",
-        # Of Java's own log, which speaks of the start-up cache, errors only.
+        # Java's own log reports on the start-up cache: keep errors only.
         "-Xlog:disable",
         "-Xlog:all=error:stderr",
         "-Djava.awt.headless=true",

@@ -1,4 +1,4 @@
-"""Settings of the embedded broker: one frozen value, checked when it is made."""
+"""Settings of the embedded broker: one frozen value, validated when it is constructed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inferd.daemon.loopback import is_loopback
 
 HEAP_MB_MIN = 128
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR")
-KEYS_OF_OURS = frozenset(
+RESERVED_KEYS = frozenset(
     {
         "advertised.listeners",
         "controller.listener.names",
@@ -27,14 +27,14 @@ KEYS_OF_OURS = frozenset(
 
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """`$INFERD_DATA_DIR/kafka`, else below the user's directory for application data."""
+    """`$INFERD_DATA_DIR/kafka`, else a directory below `$XDG_DATA_HOME`."""
     if chosen := environ.get("INFERD_DATA_DIR"):
         return Path(chosen).expanduser() / "kafka"
     return _user_dir(environ, "XDG_DATA_HOME", ".local/share") / "kafka"
 
 
 def default_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """`$INFERD_CACHE_DIR`, else below the user's directory for caches."""
+    """`$INFERD_CACHE_DIR`, else a directory below `$XDG_CACHE_HOME`."""
     if chosen := environ.get("INFERD_CACHE_DIR"):
         return Path(chosen).expanduser()
     return _user_dir(environ, "XDG_CACHE_HOME", ".cache")
@@ -49,7 +49,7 @@ def _user_dir(environ: Mapping[str, str], variable: str, below_home: str) -> Pat
 class EmbeddedKafkaSettings:
     """How the embedded broker runs.
 
-    `port` 0 takes a free one. `extra` holds server properties that override ours. Raises BrokerSettingError.
+    `port` 0 chooses a free port. `extra` overrides inferd's server properties. Raises BrokerSettingError.
     """
 
     data_dir: Path = field(default_factory=default_data_dir)
@@ -65,8 +65,8 @@ class EmbeddedKafkaSettings:
     stop_timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
-        _check_path("data_dir", self.data_dir, ",%$")  # they mean something in Kafka's and log4j's settings
-        _check_path("cache_dir", self.cache_dir, os.pathsep)  # it parts the jars of a class path
+        _check_path("data_dir", self.data_dir, ",%$")  # special characters in Kafka's and log4j's configuration
+        _check_path("cache_dir", self.cache_dir, os.pathsep)  # separates the jars of a class path
         _check("host", self.host, is_loopback(self.host), "a loopback address: the broker has no authentication")
         _check("port", self.port, 0 <= self.port <= 65535, "0 (any free port) to 65535")
         _check("heap_mb", self.heap_mb, self.heap_mb >= HEAP_MB_MIN, f"{HEAP_MB_MIN} or more")
@@ -74,8 +74,8 @@ class EmbeddedKafkaSettings:
         _check("log_level", self.log_level, self.log_level in LOG_LEVELS, ", ".join(LOG_LEVELS))
         _check("start_timeout_s", self.start_timeout_s, self.start_timeout_s > 0, "above 0")
         _check("stop_timeout_s", self.stop_timeout_s, self.stop_timeout_s > 0, "above 0")
-        for key in KEYS_OF_OURS & self.extra.keys():
-            raise BrokerSettingError(f"extra[{key!r}] cannot be set: the embedded broker chooses it")
+        for key in RESERVED_KEYS & self.extra.keys():
+            raise BrokerSettingError(f"extra[{key!r}] cannot be set: the embedded broker sets it")
 
 
 def _check(name: str, value: object, fits: bool, allowed: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args
 
 import click
 
-from inferd.daemon.broker import living_broker
+from inferd.daemon.broker import running_broker_address
 from inferd.daemon.cli.output import OutputFormat
 from inferd.daemon.settings import DEFAULT_BROKER, SettingInfo, Settings, check_connection, settings_table
 from inferd.schemas.connection import KafkaConnection
@@ -125,7 +125,7 @@ def with_local_broker(settings: Settings) -> Settings:
     """`settings`, where they name no broker with that which runs on their data directory, if there is one."""
     if settings.broker is not None:
         return settings
-    return replace(settings, broker=living_broker(settings.embedded_kafka().data_dir))
+    return replace(settings, broker=running_broker_address(settings.embedded_kafka().data_dir))
 
 
 def _target(settings: Settings, output: OutputFormat) -> Target:

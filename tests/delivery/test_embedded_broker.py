@@ -161,7 +161,7 @@ def test_data_of_a_later_version_is_refused_untouched(tmp_path: Path) -> None:
     assert (data_dir / "marker.json").read_bytes() == before
 
 
-def test_a_broker_that_ends_at_once_shows_its_last_words(tmp_path: Path) -> None:
+def test_a_broker_that_ends_at_once_shows_the_end_of_its_log(tmp_path: Path) -> None:
     broker = EmbeddedKafka(broker_settings(tmp_path / "kafka", extra={"metric.reporters": "no.such.Reporter"}))
 
     with pytest.raises(BrokerStartError, match=r"ended with exit code 1 while it was starting: .*no\.such") as caught:
@@ -357,7 +357,9 @@ def test_the_command_says_in_one_line_that_the_port_is_taken(kafka: str, tmp_pat
     with Foreground(tmp_path / "kafka", port=int(kafka.rsplit(":", 1)[1])) as command:
         _output, errors = command.process.communicate(timeout=30)
     assert command.process.returncode == 1
-    assert re.fullmatch(r"starting .*\ninferd: port \d+ on 127\.0\.0\.1 is taken by another process\. [^\n]*\n", errors)
+    assert re.fullmatch(
+        r"starting .*\ninferd: port \d+ on 127\.0\.0\.1 is in use by another process\. [^\n]*\n", errors
+    )
 
 
 @pytest.mark.parametrize(

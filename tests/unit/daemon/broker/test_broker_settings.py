@@ -1,4 +1,4 @@
-"""Settings of the embedded broker, and what Kafka is told of them."""
+"""Settings of the embedded broker, and the Kafka configuration made from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from inferd.daemon.broker import BrokerSettingError, EmbeddedKafka, EmbeddedKafkaSettings
 from inferd.daemon.broker.jvm import java_environment
-from inferd.daemon.broker.last_words import complaint, last_lines
+from inferd.daemon.broker.log_excerpt import likely_cause, log_tail_of
 from inferd.daemon.broker.server_config import render_logging, render_properties, server_properties
 from inferd.daemon.broker.settings import default_cache_dir, default_data_dir
 
@@ -25,7 +25,7 @@ HOME = Path.home()
         ({"INFERD_DATA_DIR": "~/mine"}, HOME / "mine/kafka"),
     ],
 )
-def test_where_data_is_kept(environ: dict[str, str], data_dir: Path) -> None:
+def test_default_data_directories(environ: dict[str, str], data_dir: Path) -> None:
     assert default_data_dir(environ) == data_dir
 
 
@@ -37,7 +37,7 @@ def test_where_data_is_kept(environ: dict[str, str], data_dir: Path) -> None:
         ({"XDG_CACHE_HOME": "/cache", "INFERD_CACHE_DIR": "/mine"}, Path("/mine")),
     ],
 )
-def test_where_jars_are_kept(environ: dict[str, str], cache_dir: Path) -> None:
+def test_default_cache_directories(environ: dict[str, str], cache_dir: Path) -> None:
     assert default_cache_dir(environ) == cache_dir
 
 
@@ -61,12 +61,12 @@ def test_a_wrong_setting_is_named_with_its_value(setting: str, value: Any) -> No
         EmbeddedKafkaSettings(**{setting: value})
 
 
-def test_what_the_broker_chooses_cannot_be_overridden() -> None:
+def test_reserved_properties_cannot_be_overridden() -> None:
     with pytest.raises(BrokerSettingError, match=r"extra\['listeners'\] cannot be set"):
         EmbeddedKafkaSettings(extra={"listeners": "PLAINTEXT://0.0.0.0:9092"})
 
 
-def test_extra_properties_win_over_ours() -> None:
+def test_extra_properties_override_the_defaults() -> None:
     settings = EmbeddedKafkaSettings(partitions_default=7, extra={"auto.create.topics.enable": "true", "x": "y"})
 
     properties = server_properties(settings, port=1, controller_port=2, kafka_dir=Path("/k"))
@@ -122,7 +122,7 @@ def test_a_cache_directory_that_java_would_misread_is_refused() -> None:
         EmbeddedKafkaSettings(cache_dir=Path("/a:b"))
 
 
-def test_java_is_not_given_what_is_meant_for_others() -> None:
+def test_java_options_of_the_environment_are_dropped() -> None:
     given = {"PATH": "/bin", "JAVA_TOOL_OPTIONS": "-Xmx1m", "_JAVA_OPTIONS": "x", "CLASSPATH": "y", "LC_ALL": "C"}
     assert java_environment(given) == {"PATH": "/bin", "LC_ALL": "C.UTF-8"}
 
@@ -130,7 +130,7 @@ def test_java_is_not_given_what_is_meant_for_others() -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("", "it said nothing"),
+        ("", "no output"),
         ("one\ntwo\n", "two"),
         ("a INFO b\nx ERROR Server: broken\nx ERROR later", "Server: broken"),
         ("x ERROR Fatal\nk.KafkaException: the cause\n\tat x\nCaused by: other", "k.KafkaException: the cause"),
@@ -138,9 +138,9 @@ def test_java_is_not_given_what_is_meant_for_others() -> None:
         ("java.lang.OutOfMemoryError: heap", "java.lang.OutOfMemoryError: heap"),
     ],
 )
-def test_the_telling_line_of_a_log_is_found(text: str, line: str) -> None:
-    assert complaint(text) == line
+def test_the_likely_cause_is_found_in_a_log(text: str, line: str) -> None:
+    assert likely_cause(text) == line
 
 
 def test_the_tail_of_a_log_has_no_stack_frames() -> None:
-    assert last_lines("a\n\tat b\nc\n") == "a\nc"
+    assert log_tail_of("a\n\tat b\nc\n") == "a\nc"

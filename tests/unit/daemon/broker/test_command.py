@@ -1,4 +1,4 @@
-"""`inferd broker`: what it passes on and what it says, with a stand-in for the broker."""
+"""`inferd broker`: the settings it passes and the output it writes, with a fake broker."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_help_shows_an_example() -> None:
     assert "Example: inferd broker --port" in run("--help").output
 
 
-def test_a_signal_at_any_moment_of_a_wait_ends_it() -> None:
+def test_a_signal_at_any_moment_ends_a_wait() -> None:
     moments = 0
     while comes_at(moments):
         moments += 1
@@ -74,7 +74,7 @@ def test_a_signal_at_any_moment_of_a_wait_ends_it() -> None:
 
 
 def comes_at(moment: int) -> bool:
-    """Whether `wait` has such a moment; if it has, a signal at it must end this wait or the next."""
+    """Whether `wait` executes that many steps; if so, a signal at that step must end this wait or the next."""
     signals = ForegroundSignals()
     seen = 0
     ended: list[bool] = []

@@ -1,4 +1,4 @@
-"""The data directory: only ours, only one broker at a time, only versions that can be read."""
+"""The data directory: ownership, locking by one broker at a time, and readable versions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from inferd.daemon.broker import DataDirInUseError, DataDirUnusableError, living_broker
+from inferd.daemon.broker import DataDirInUseError, DataDirUnusableError, running_broker_address
 from inferd.daemon.broker.data_dir import DataDir, Marker
 
 VERSION = "4.4.0"
@@ -36,7 +36,7 @@ def formatted(path: Path) -> Marker:
     return marker
 
 
-def test_a_new_directory_gets_a_cluster_of_its_own(tmp_path: Path) -> None:
+def test_a_new_directory_gets_a_new_cluster_id(tmp_path: Path) -> None:
     one, other = made_by(VERSION, tmp_path / "a/b"), made_by(VERSION, tmp_path / "c")
 
     assert one.kafka_version == VERSION
@@ -45,12 +45,12 @@ def test_a_new_directory_gets_a_cluster_of_its_own(tmp_path: Path) -> None:
     assert not one.cluster_id.startswith("-")
 
 
-def test_it_keeps_its_cluster(tmp_path: Path) -> None:
+def test_the_cluster_id_is_kept(tmp_path: Path) -> None:
     assert made_by(VERSION, tmp_path) == made_by(VERSION, tmp_path)
 
 
 @pytest.mark.parametrize("reader", ["4.4.0", "4.4.1", "4.10.0"])
-def test_a_later_kafka_of_the_same_major_version_takes_it_over(tmp_path: Path, reader: str) -> None:
+def test_a_later_kafka_of_the_same_major_version_reads_the_data(tmp_path: Path, reader: str) -> None:
     before = made_by(VERSION, tmp_path)
 
     after = made_by(reader, tmp_path)
@@ -59,7 +59,7 @@ def test_a_later_kafka_of_the_same_major_version_takes_it_over(tmp_path: Path, r
 
 
 @pytest.mark.parametrize("reader", ["4.3.9", "4.3.0", "5.0.0", "3.9.1"])
-def test_any_other_version_is_refused_with_a_way_out(tmp_path: Path, reader: str) -> None:
+def test_any_other_version_is_refused_with_a_remedy(tmp_path: Path, reader: str) -> None:
     made_by(VERSION, tmp_path)
 
     with pytest.raises(
@@ -73,7 +73,7 @@ def test_any_other_version_is_refused_with_a_way_out(tmp_path: Path, reader: str
     [{"format": 2}, {"kafka_version": "four"}, {"cluster_id": None, "more": 1}],
     ids=["later layout", "no version", "unknown fields"],
 )
-def test_a_marker_of_another_kind_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_marker_of_another_format_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     made_by(VERSION, tmp_path)
     marker = tmp_path / "marker.json"
     marker.write_text(json.dumps({**json.loads(marker.read_text()), **change}))
@@ -90,16 +90,16 @@ def test_a_damaged_marker_is_refused(tmp_path: Path, text: str) -> None:
         made_by(VERSION, tmp_path)
 
 
-def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_directory_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
 
-    with pytest.raises(DataDirUnusableError, match=r"holds other data \(thesis\.txt, …\)"):
+    with pytest.raises(DataDirUnusableError, match=r"contains files of something else \(thesis\.txt, …\)"):
         made_by(VERSION, tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_file_in_its_place_is_named(tmp_path: Path) -> None:
+def test_a_file_at_the_path_is_named(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("")
 
@@ -113,11 +113,11 @@ def test_a_crash_before_the_marker_leaves_a_usable_directory(tmp_path: Path) -> 
     assert made_by(VERSION, tmp_path).kafka_version == VERSION
 
 
-def test_only_one_holds_it_and_says_who(tmp_path: Path) -> None:
+def test_only_one_process_holds_the_lock_and_the_error_names_it(tmp_path: Path) -> None:
     holder = DataDir(tmp_path)
     holder.acquire(VERSION)
-    holder.note_owner(123456789, "a-long-host-name.example.org:9092")
-    holder.note_owner(123, "127.0.0.1:9092")
+    holder.write_owner(123456789, "a-long-host-name.example.org:9092")
+    holder.write_owner(123, "127.0.0.1:9092")
 
     with pytest.raises(DataDirInUseError, match=r"\(process 123, 127\.0\.0\.1:9092\)"):
         made_by(VERSION, tmp_path)
@@ -125,24 +125,24 @@ def test_only_one_holds_it_and_says_who(tmp_path: Path) -> None:
     made_by(VERSION, tmp_path)
 
 
-def test_a_living_broker_is_found_and_what_one_left_behind_is_not(tmp_path: Path) -> None:
-    assert living_broker(tmp_path / "missing") is None
+def test_a_running_broker_is_found_and_a_stale_lock_file_is_ignored(tmp_path: Path) -> None:
+    assert running_broker_address(tmp_path / "missing") is None
     holder = DataDir(tmp_path)
     holder.acquire(VERSION)
-    assert living_broker(tmp_path) is None, "not before it has an address"
-    holder.note_owner(123, "127.0.0.1:40001")
-    assert living_broker(tmp_path) == "127.0.0.1:40001"
+    assert running_broker_address(tmp_path) is None, "not before it has an address"
+    holder.write_owner(123, "127.0.0.1:40001")
+    assert running_broker_address(tmp_path) == "127.0.0.1:40001"
     holder.release()
     assert (tmp_path / "lock").read_text() == "process 123, 127.0.0.1:40001"
-    assert living_broker(tmp_path) is None
+    assert running_broker_address(tmp_path) is None
     holder.acquire(VERSION)
-    assert living_broker(tmp_path) is None, "the address is the last one's"
-    holder.note_owner(124, "[::1]:40002")
-    assert living_broker(tmp_path) == "[::1]:40002"
+    assert running_broker_address(tmp_path) is None, "the address is the last one's"
+    holder.write_owner(124, "[::1]:40002")
+    assert running_broker_address(tmp_path) == "[::1]:40002"
     holder.release()
 
 
-def test_whoever_inherits_the_lock_holds_it_on(tmp_path: Path) -> None:
+def test_a_process_that_inherits_the_lock_holds_it(tmp_path: Path) -> None:
     holder = DataDir(tmp_path)
     holder.acquire(VERSION)
     (inherited,) = holder.lock_fds
@@ -166,7 +166,7 @@ def test_a_refused_directory_is_not_kept_locked(tmp_path: Path) -> None:
     assert refused.lock_fds == ()
 
 
-def test_an_interrupted_format_is_begun_anew(tmp_path: Path) -> None:
+def test_an_interrupted_format_is_repeated(tmp_path: Path) -> None:
     marker = made_by(VERSION, tmp_path)
     data_dir = DataDir(tmp_path)
     (data_dir.begin_format() / "half").write_text("")
@@ -175,7 +175,7 @@ def test_an_interrupted_format_is_begun_anew(tmp_path: Path) -> None:
     assert list(data_dir.begin_format().iterdir()) == []
 
 
-def test_a_finished_format_is_seen(tmp_path: Path) -> None:
+def test_a_finished_format_is_detected(tmp_path: Path) -> None:
     assert DataDir(tmp_path).is_formatted(formatted(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""The jar cache: nothing but what is locked, fetched once, by however many processes."""
+"""The jar cache: only locked jars, each fetched once by any number of processes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_missing_jars_are_fetched_in_class_path_order(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["download.lock", paths[0].parent.name]
 
 
-def test_the_second_time_nothing_is_fetched(tmp_path: Path, report: Callable[[str], None], said: list[str]) -> None:
+def test_intact_jars_are_not_fetched_again(tmp_path: Path, report: Callable[[str], None], said: list[str]) -> None:
     first = ensure_jars(LOCK, tmp_path, report, Repository(CONTENTS).fetch)
     said.clear()
 
@@ -88,10 +88,10 @@ def test_only_a_damaged_jar_is_fetched_again(tmp_path: Path, report: Callable[[s
     assert kafka.read_bytes() == b"kafka"
 
 
-def test_a_jar_that_is_not_the_locked_one_is_refused(tmp_path: Path, report: Callable[[str], None]) -> None:
+def test_a_jar_that_does_not_match_the_lock_is_refused(tmp_path: Path, report: Callable[[str], None]) -> None:
     repository = Repository({**CONTENTS, "a.b:c:1": b"something else"})
 
-    with pytest.raises(JarsRejectedError, match=r"a\.b:c:1 was refused: its SHA-256 is [0-9a-f]{64}, locked is"):
+    with pytest.raises(JarsRejectedError, match=r"a\.b:c:1 was refused: its SHA-256 is [0-9a-f]{64}, expected"):
         ensure_jars(LOCK, tmp_path, report, repository.fetch)
 
     assert not list(tmp_path.rglob("c-1.jar"))
@@ -103,7 +103,7 @@ def test_without_network_the_error_says_what_to_do(tmp_path: Path, report: Calla
         ensure_jars(LOCK, tmp_path, report, no_network)
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, report: Callable[[str], None]) -> None:
+def test_an_unwritable_cache_directory_is_named(tmp_path: Path, report: Callable[[str], None]) -> None:
     in_the_way = tmp_path / "cache"
     in_the_way.write_text("a file")
 
@@ -111,7 +111,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, report: Callabl
         ensure_jars(LOCK, in_the_way, report, Repository(CONTENTS).fetch)
 
 
-def test_two_at_once_fetch_once(tmp_path: Path, report: Callable[[str], None], said: list[str]) -> None:
+def test_two_processes_fetch_once(tmp_path: Path, report: Callable[[str], None], said: list[str]) -> None:
     repository = Repository(CONTENTS)
     first_fetches, may_go_on = threading.Event(), threading.Event()
 
@@ -136,7 +136,7 @@ def test_two_at_once_fetch_once(tmp_path: Path, report: Callable[[str], None], s
     assert "another process is downloading Apache Kafka: waiting for it" in said
 
 
-def test_what_a_killed_download_left_is_in_nobodys_way(tmp_path: Path, report: Callable[[str], None]) -> None:
+def test_leftovers_of_a_killed_download_are_removed(tmp_path: Path, report: Callable[[str], None]) -> None:
     (tmp_path / "download").mkdir()
     (tmp_path / "download" / "half.jar").write_bytes(b"half")
 
@@ -145,7 +145,7 @@ def test_what_a_killed_download_left_is_in_nobodys_way(tmp_path: Path, report: C
     assert not (tmp_path / "download").exists()
 
 
-def test_another_lock_has_a_directory_of_its_own(tmp_path: Path, report: Callable[[str], None]) -> None:
+def test_another_lock_file_uses_another_directory(tmp_path: Path, report: Callable[[str], None]) -> None:
     later = {**CONTENTS, "a.b:c:1": b"later"}
     old = ensure_jars(LOCK, tmp_path, report, Repository(CONTENTS).fetch)
 
@@ -155,7 +155,7 @@ def test_another_lock_has_a_directory_of_its_own(tmp_path: Path, report: Callabl
     assert new[2].read_bytes() == b"later"
 
 
-def test_the_lock_that_ships_names_one_kafka_and_no_jar_twice() -> None:
+def test_the_packaged_lock_has_one_kafka_version_and_no_duplicate_jar() -> None:
     lock = read_lock()
 
     names = [jar.file_name for jar in lock.jars]

@@ -1,4 +1,4 @@
-"""Child processes that never outlive us, and the start-up cache; with small programs in Java's place."""
+"""Child processes that never outlive their parent, and the start-up cache, with small programs instead of Java."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def ends(pid: int) -> bool:
     return False
 
 
-def test_output_and_exit_code_are_kept(tmp_path: Path) -> None:
+def test_output_and_exit_code_are_recorded(tmp_path: Path) -> None:
     process = WatchedProcess(["sh", "-c", "echo said; echo complained >&2; exit 3"], tmp_path / "out", [])
 
     assert process.wait(10) == 3
     assert (tmp_path / "out").read_text() == "said\ncomplained\n"
 
 
-def test_it_is_asked_to_end_also_while_it_is_stopped(tmp_path: Path) -> None:
+def test_terminate_ends_a_suspended_process(tmp_path: Path) -> None:
     process = WatchedProcess(SLEEP, tmp_path / "out", [])
     assert process.wait(0) is None
     os.kill(process.pid, signal.SIGSTOP)
@@ -48,14 +48,14 @@ def test_it_is_asked_to_end_also_while_it_is_stopped(tmp_path: Path) -> None:
     assert process.wait(10) == -signal.SIGTERM
 
 
-def test_it_is_killed(tmp_path: Path) -> None:
+def test_kill_ends_the_process(tmp_path: Path) -> None:
     process = WatchedProcess(SLEEP, tmp_path / "out", [])
     process.kill()
     assert process.poll() == -signal.SIGKILL
     process.kill()
 
 
-def test_it_has_no_terminal_signals_and_no_input(tmp_path: Path) -> None:
+def test_the_child_has_its_own_session_and_no_input(tmp_path: Path) -> None:
     process = WatchedProcess(
         ["sh", "-c", 'read -r line || echo "no input"; exec cat /proc/self/stat'], tmp_path / "out", []
     )
@@ -79,7 +79,7 @@ print(process.pid, flush=True)
 @pytest.mark.parametrize(
     "then", ["sys.stdin.read()", "import os; os.abort()", "sys.exit(0)", "raise ValueError"], ids=str.split
 )
-def test_it_ends_with_its_parent_however_that_ends(tmp_path: Path, then: str) -> None:
+def test_the_child_ends_with_its_parent_however_the_parent_ends(tmp_path: Path, then: str) -> None:
     command = [sys.executable, "-c", PARENT.format(then=then), str(tmp_path / "out")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -123,7 +123,7 @@ def record(java: Java) -> None:
     cache.discard()
 
 
-def test_a_recorded_startup_cache_is_used_afterwards(java: Java) -> None:
+def test_a_recorded_startup_cache_is_used(java: Java) -> None:
     assert StartupCache(java).options_to_read() == []
 
     record(java)
@@ -144,7 +144,7 @@ def test_an_interrupted_recording_leaves_nothing(java: Java) -> None:
     assert [path.name for path in java.jars[0].parent.iterdir()] == ["a.jar"]
 
 
-def test_a_recording_that_was_forgotten_is_removed(java: Java) -> None:
+def test_a_stale_recording_is_removed(java: Java) -> None:
     forgotten = recorded_path(StartupCache(java))
     of_another = recorded_path(StartupCache(java))
     forgotten.write_bytes(b"half")
@@ -164,7 +164,7 @@ def test_a_removed_cache_is_not_used(java: Java) -> None:
     assert StartupCache(java).options_to_read() == []
 
 
-def test_a_recording_that_java_did_not_write_is_no_cache(java: Java) -> None:
+def test_a_missing_recording_is_not_kept(java: Java) -> None:
     cache = StartupCache(java)
     recorded_path(cache)
     assert cache.is_recording
@@ -172,7 +172,7 @@ def test_a_recording_that_java_did_not_write_is_no_cache(java: Java) -> None:
     assert StartupCache(java).options_to_read() == []
 
 
-def test_a_jar_that_changed_asks_for_a_new_cache(java: Java) -> None:
+def test_a_changed_jar_needs_a_new_cache(java: Java) -> None:
     record(java)
     os.utime(java.jars[0], ns=(1, 1))
     assert StartupCache(java).options_to_read() == []
@@ -182,6 +182,6 @@ def test_a_jar_that_changed_asks_for_a_new_cache(java: Java) -> None:
     assert len(list(java.jars[0].parent.glob("*.aot"))) == 1
 
 
-def test_where_nothing_can_be_written_nothing_is_recorded(java: Java, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_recorded_in_an_unwritable_directory(java: Java, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert StartupCache(java).options_to_record() == []

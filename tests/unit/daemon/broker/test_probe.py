@@ -1,4 +1,4 @@
-"""The readiness probe against sockets that answer as a broker does, and as it does not."""
+"""The readiness probe against servers that speak Kafka's protocol, and servers that do not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def metadata(cluster_id: str | None, brokers: int = 1, correlation_id: int = 1) 
 
 @contextmanager
 def answering(reply: bytes) -> Iterator[int]:
-    """A server that reads one request and gives `reply`."""
+    """A server that reads one request and sends `reply`."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -48,7 +48,7 @@ def answering(reply: bytes) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("brokers", [1, 3])
-def test_a_broker_gives_its_cluster(brokers: int) -> None:
+def test_a_broker_reports_its_cluster_id(brokers: int) -> None:
     with answering(metadata("cluster-1", brokers)) as port:
         assert cluster_id_at("127.0.0.1", port) == "cluster-1"
 
@@ -69,12 +69,12 @@ def test_a_broker_gives_its_cluster(brokers: int) -> None:
         struct.pack(">iiii", 12, 1, 0, 1_000_000),
     ],
 )
-def test_whatever_else_answers_is_no_broker(reply: bytes) -> None:
+def test_another_server_is_not_a_broker(reply: bytes) -> None:
     with answering(reply) as port:
         assert cluster_id_at("127.0.0.1", port) is None
 
 
-def test_nobody_there_is_no_broker() -> None:
+def test_a_closed_port_is_not_a_broker() -> None:
     assert cluster_id_at("127.0.0.1", free_port("127.0.0.1")) is None
 
 
@@ -86,7 +86,7 @@ def test_a_port_is_free_until_someone_listens() -> None:
     assert is_port_free("127.0.0.1", port)
 
 
-def test_a_free_port_is_none_of_those_that_clients_are_given() -> None:
+def test_a_free_port_is_not_ephemeral() -> None:
     least = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert all(free_port("127.0.0.1") < least for _ in range(20))
 

@@ -154,7 +154,7 @@ def test_commands_find_the_broker_that_runs_on_the_data_directory(
     assert json.loads(run(environ, "probe").stdout)["servers"] == "127.0.0.1:9092"
     broker = DataDir(tmp_path / "kafka")
     broker.acquire("4.4.0")
-    broker.note_owner(123, "127.0.0.1:40001")
+    broker.write_owner(123, "127.0.0.1:40001")
     assert json.loads(run(environ, "probe").stdout)["servers"] == "127.0.0.1:40001"
     assert json.loads(run(environ, "probe", "--broker", "kafka:9092").stdout)["servers"] == "kafka:9092"
     assert json.loads(run(environ, "probe", INFERD_BROKER="kafka:1").stdout)["servers"] == "kafka:1"

@@ -1,4 +1,4 @@
-"""What a program that failed said last: read from its log."""
+"""Excerpts of the log of a process that failed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TAIL_LINES = 15
 
 
 def read_from(path: Path, start: int) -> str:
-    """Text of the file from byte `start` on; empty where there is no file."""
+    """Text of the file from byte `start` on; empty if there is no file."""
     if not path.exists():
         return ""
     with path.open("rb") as file:
@@ -17,17 +17,17 @@ def read_from(path: Path, start: int) -> str:
         return file.read().decode(errors="replace")
 
 
-def last_lines(text: str) -> str:
-    """The last lines, without stack frames."""
+def log_tail_of(text: str) -> str:
+    """The last `TAIL_LINES` lines, without stack frames."""
     lines = [line for line in text.strip().splitlines() if not line.startswith("\t")]
     return "\n".join(lines[-TAIL_LINES:])
 
 
-def complaint(text: str) -> str:
-    """The line that most likely says why: the first exception, else the first error, else the last line."""
+def likely_cause(text: str) -> str:
+    """The line that most likely names the cause: the first exception, else the first error, else the last line."""
     found = re.search(r"^(?:Exception in thread \S+ )?(\S+(?:Exception|Error): .*)", text, re.MULTILINE) or re.search(
         r"^.*? ERROR (.*)", text, re.MULTILINE
     )
     if found is not None:
         return found[1].strip()
-    return text.strip().rpartition("\n")[2] or "it said nothing"
+    return text.strip().rpartition("\n")[2] or "no output"
