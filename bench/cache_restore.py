@@ -29,6 +29,7 @@ from bench.errors import BenchError
 from bench.machine import CpuLedger
 from bench.requests import PARTITIONS
 from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.topics import DEFAULT_TENANT
 from inferd.streams.app import create_app
 from inferd.streams.connection import client_options
 from inferd.streams.kafka import changelog_config, produce_changes
@@ -48,7 +49,7 @@ from inferd.streams.state import (
     make_table,
 )
 
-TENANT = "default"
+TENANT = DEFAULT_TENANT
 OF_A_TRANSACTION = 2_048
 SEED = 7
 

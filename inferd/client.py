@@ -49,7 +49,7 @@ from inferd.schemas.requests import (
     frame_items,
     is_frame,
 )
-from inferd.schemas.topics import TenantTopics
+from inferd.schemas.topics import DEFAULT_TENANT, TenantTopics
 
 DEFAULT_CONNECTION = KafkaConnection()
 TIMEOUT_S = 30.0
@@ -71,7 +71,7 @@ class Client:
         connection: KafkaConnection | str = DEFAULT_CONNECTION,
         *,
         namespace: str = "inferd",
-        tenant: str = "default",
+        tenant: str = DEFAULT_TENANT,
         encoding: Encoding = "msgpack",
         partitions: Sequence[int] | None = None,
         limits: Limits = DEFAULT_LIMITS,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from inferd.daemon.http.local import ModelServer
+from inferd.schemas.topics import DEFAULT_TENANT
 from inferd.streams.serving import BatchPredictor, Cache, ModelManager, RealtimePredictor
 
 ModelStore = ModelManager | str | Path
@@ -36,4 +37,4 @@ def create_realtime_predictor(
 
 
 def _manager(given: ModelStore, tenant_id: str | None) -> ModelManager:
-    return ModelManager(given, tenant_id or "default") if isinstance(given, str | Path) else given
+    return ModelManager(given, tenant_id or DEFAULT_TENANT) if isinstance(given, str | Path) else given

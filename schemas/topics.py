@@ -19,6 +19,8 @@ Stream = Literal[
     "models",
     "model-artifacts",
 ]
+DEFAULT_TENANT = "default"
+"""The one tenant where none is named."""
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 
 # A dot would let a tenant reach into another one's prefix; Kafka's own limit is 249 characters for the whole name.
@@ -46,3 +48,11 @@ class TenantTopics:
     def name(self, stream: Stream) -> str:
         """The topic's whole name."""
         return f"{self.namespace}.{self.tenant}.{stream}"
+
+
+def tenant_of_topic(topic: str) -> str:
+    """The tenant in the name of one of its topics; `InvalidIdError` where the name has another form."""
+    match topic.split("."):
+        case [_, tenant, _]:
+            return tenant
+    raise InvalidIdError(f"topic {topic!r}: expected <namespace>.<tenant>.<stream>")

@@ -8,6 +8,7 @@ from typing import Literal
 
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.topics import DEFAULT_TENANT
 from inferd.streams.inference import DEFAULT_TRIAL_LIMITS, TrialLimits
 
 Guarantee = Literal["at_least_once", "exactly_once"]
@@ -98,7 +99,7 @@ class StreamSettings:
     worker_id: str
     data_dir: Path
     namespace: str = "inferd"
-    tenants: tuple[str, ...] = ("default",)
+    tenants: tuple[str, ...] = (DEFAULT_TENANT,)
     processing_guarantee: Guarantee = "at_least_once"
     transaction_timeout_s: float = 15.0
     """After how long the broker ends a transaction that nobody goes on with (`exactly_once`)."""

@@ -29,6 +29,7 @@ from inferd.schemas.models import (
     shares,
 )
 from inferd.schemas.requests import ModelReference, Scalar
+from inferd.schemas.topics import DEFAULT_TENANT
 
 if TYPE_CHECKING:
     from inferd.models import ModelList
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 LIST_COLUMNS = ("model", "version", "aliases", "objective", "features", "size", "sha256", "deployed")
 DIGEST_CHARS = 12
 EXAMPLE_FEATURES_MAX = 20
-DEFAULT_TENANT = "default"
 
 
 @click.group(epilog="Example: inferd models deploy model.txt --name churn, and then: inferd models list")

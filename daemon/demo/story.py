@@ -36,11 +36,11 @@ from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.errors import ServerError
 from inferd.schemas.models import Manifest
 from inferd.schemas.requests import Prediction
-from inferd.schemas.topics import TenantTopics
+from inferd.schemas.topics import DEFAULT_TENANT, TenantTopics
 from inferd.streams.inference import manifest_of
 
 MODEL = "flight-late"
-TENANT = "default"
+TENANT = DEFAULT_TENANT
 AUC_MIN = 0.8
 REACH_TIMEOUT_S = 5.0
 

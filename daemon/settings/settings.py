@@ -26,6 +26,7 @@ from inferd.daemon.settings.table import (
 )
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.limits import Limits
+from inferd.schemas.topics import DEFAULT_TENANT
 from inferd.streams.settings import (
     NO_URL,
     CacheSettings,
@@ -82,7 +83,7 @@ class Settings:
     )
     namespace: str = setting(kind.topic_part("namespace"), "inferd", "First part of every topic name.", "Kafka")
     tenants: tuple[str, ...] = setting(
-        kind.tenants(), ("default",), "Tenants that are served; the second part of topic names.", "Kafka"
+        kind.tenants(), (DEFAULT_TENANT,), "Tenants that are served; the second part of topic names.", "Kafka"
     )
     kafka_security_protocol: SecurityProtocol = setting(
         kind.choice(SecurityProtocol), "PLAINTEXT", "How connections to the brokers are secured.", "Kafka"
@@ -524,11 +525,39 @@ class Settings:
         """What the streams need to know; `url` is where the HTTP server listens, if there is one."""
         return StreamSettings(
             connection=self.connection(),
-            **_same_named(StreamSettings, self),
+            worker_id=self.worker_id,
+            data_dir=self.data_dir,
+            namespace=self.namespace,
+            tenants=self.tenants,
+            processing_guarantee=self.processing_guarantee,
+            transaction_timeout_s=self.transaction_timeout_s,
+            otel_endpoint=self.otel_endpoint,
+            compression=self.compression,
+            reply_to_allowed=self.reply_to_allowed,
+            predict_threads=self.predict_threads,
             url=self.http_advertised_url or url or NO_URL,
-            limits=Limits(**_same_named(Limits, self)),
-            lane=LaneSettings(**_same_named(LaneSettings, self)),
-            group=GroupSettings(**{**_same_named(GroupSettings, self), "group_id": self.group}),
+            limits=self._limits(),
+            lane=LaneSettings(
+                batch_rows_max=self.batch_rows_max,
+                batch_bytes_max=self.batch_bytes_max,
+                batch_wait_ms=self.batch_wait_ms,
+                inline_ms_max=self.inline_ms_max,
+                buffer_bytes_max=self.buffer_bytes_max,
+                in_flight_bytes_max=self.in_flight_bytes_max,
+                commit_interval_s=self.commit_interval_s,
+                revoke_timeout_s=self.revoke_timeout_s,
+                jobs_share=self.jobs_share,
+            ),
+            group=GroupSettings(
+                group_id=self.group,
+                instance_id=self.instance_id,
+                session_timeout_s=self.session_timeout_s,
+                heartbeat_interval_s=self.heartbeat_interval_s,
+                rebalance_timeout_s=self.rebalance_timeout_s,
+                request_timeout_s=self.request_timeout_s,
+                offset_reset=self.offset_reset,
+                stall_timeout_s=self.stall_timeout_s,
+            ),
             topics=TopicSettings(
                 create=self.topics_create,
                 partitions=self.topic_partitions,
@@ -541,6 +570,36 @@ class Settings:
                 ttl_max_s=self.cache_ttl_max_s,
                 block_cache_bytes=self.cache_block_cache_bytes,
             ),
+        )
+
+    def _limits(self) -> Limits:
+        return Limits(
+            message_bytes_max=self.message_bytes_max,
+            result_bytes_max=self.result_bytes_max,
+            batch_expanded_bytes_max=self.batch_expanded_bytes_max,
+            rows_max=self.rows_max,
+            features_max=self.features_max,
+            values_max=self.values_max,
+            depth_max=self.depth_max,
+            string_chars_max=self.string_chars_max,
+            headers_max=self.headers_max,
+            header_bytes_max=self.header_bytes_max,
+            artifact_bytes_max=self.artifact_bytes_max,
+            job_rows_max=self.job_rows_max,
+            job_messages_max=self.job_messages_max,
+            job_message_rows_max=self.job_message_rows_max,
+            job_chunks_max=self.job_chunks_max,
+            job_chunk_rows=self.job_chunk_rows,
+            job_chunk_rows_max=self.job_chunk_rows_max,
+            job_chunk_bytes_max=self.job_chunk_bytes_max,
+            job_attempts_max=self.job_attempts_max,
+            job_labels_max=self.job_labels_max,
+            job_open_max_s=self.job_open_max_s,
+            job_deadline_grace_s=self.job_deadline_grace_s,
+            job_retention_s=self.job_retention_s,
+            jobs_open_max=self.jobs_open_max,
+            jobs_rows_max=self.jobs_rows_max,
+            jobs_bytes_max=self.jobs_bytes_max,
         )
 
 
@@ -561,12 +620,6 @@ def _given(info: SettingInfo, environ: Mapping[str, str], flags: Mapping[str, st
     if text := environ.get(info.variable):
         return info.variable, text
     return None
-
-
-def _same_named(target: type, settings: Settings) -> dict[str, Any]:
-    """Values of the settings that `target` has fields for; what it has beside them keeps its default."""
-    names = {item.name for item in fields(target)} & {info.field for info in settings_table()}
-    return {name: getattr(settings, name) for name in names}
 
 
 def _host_name() -> str:

@@ -20,7 +20,7 @@ from inferd.schemas.codec import check_manifest_key, decode_alias, decode_manife
 from inferd.schemas.errors import InferenceError, InternalError, ServerError
 from inferd.schemas.headers import parse_headers
 from inferd.schemas.models import AliasKey, parse_artifact_key, parse_model_key
-from inferd.schemas.topics import TenantTopics
+from inferd.schemas.topics import TenantTopics, tenant_of_topic
 from inferd.streams.connection import client_options
 from inferd.streams.inference import ModelCatalog
 from inferd.streams.models.artifact_store import ArtifactStore
@@ -171,9 +171,9 @@ class Deploys:
         """Raises `ServerError` where this machine cannot keep what the record brings; nothing for the record's sake."""
         try:
             if record.topic.endswith("model-artifacts"):
-                self._apply_part(_tenant(record), record)
+                self._apply_part(tenant_of_topic(record.topic), record)
             else:
-                self._apply_model(_tenant(record), record)
+                self._apply_model(tenant_of_topic(record.topic), record)
         except InferenceError as error:
             self._refuse(record, error)
         except ServerError:
@@ -184,8 +184,8 @@ class Deploys:
 
     def _refuse(self, record: ModelRecord, error: InferenceError) -> None:
         log.error(
-            "model_record_refused", tenant=_tenant(record), topic=record.topic, offset=record.offset, code=error.code,
-            reason=error.message,
+            "model_record_refused", tenant=tenant_of_topic(record.topic), topic=record.topic, offset=record.offset,
+            code=error.code, reason=error.message,
         )  # fmt: skip
         self._refused(record, error)
 
@@ -224,7 +224,3 @@ class Deploys:
     def _ended(self, task: asyncio.Future[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._crashed(error)
-
-
-def _tenant(record: ModelRecord) -> str:
-    return record.topic.split(".")[1]

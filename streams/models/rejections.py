@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import BrokerResponseError
 
 from inferd.schemas.errors import InferenceError
-from inferd.schemas.topics import TenantTopics
+from inferd.schemas.topics import TenantTopics, tenant_of_topic
 from inferd.streams.kafka import (
     close_producer,
     open_producer,
@@ -46,7 +46,7 @@ class Refusals:
 
     def refuse(self, record: ModelRecord, error: InferenceError) -> None:
         """Keeps a refused record for publication, where it arrived after the start and this worker leads."""
-        if not (self._live and self._leads(_tenant(record))):
+        if not (self._live and self._leads(tenant_of_topic(record.topic))):
             return
         if len(self._waiting) >= WAITING_MAX:
             log.error("refusal_dropped", topic=record.topic, offset=record.offset, reason="too many wait")
@@ -80,7 +80,7 @@ class Refusals:
 
     async def _publish(self, producer: AIOKafkaProducer, record: ModelRecord, error: InferenceError) -> None:
         letter = dead_letter_of(record, TopicPartition(record.topic, record.partition), error, self._settings.worker_id)
-        topic = TenantTopics(self._settings.namespace, _tenant(record)).name("dead-letters")
+        topic = TenantTopics(self._settings.namespace, tenant_of_topic(record.topic)).name("dead-letters")
         outgoing = outgoing_of(letter, self._settings.limits.dead_letter_bytes_max)
         # As a batch: the producer itself sends nothing without key and value, and no more than a megabyte.
         for future in await produce(producer, topic, record.partition, [outgoing], int(time.time() * 1000)):
@@ -90,7 +90,3 @@ class Refusals:
         """A record that the broker will never take must not keep those behind it waiting."""
         record, _ = self._waiting.popleft()
         log.error("refusal_dropped", topic=record.topic, offset=record.offset, reason=type(failure).__name__)
-
-
-def _tenant(record: ModelRecord) -> str:
-    return record.topic.split(".")[1]

@@ -32,7 +32,7 @@ from inferd.schemas.models import (
     versions_named,
 )
 from inferd.schemas.requests import ModelReference
-from inferd.schemas.topics import check_topic_part
+from inferd.schemas.topics import DEFAULT_TENANT, check_topic_part
 from inferd.streams.inference import ModelCatalog, ServedModel, manifest_of
 from inferd.streams.private_directory import private_directory
 from inferd.streams.serving.alias_file import write_aliases
@@ -60,7 +60,7 @@ class ModelManager:
     def __init__(
         self,
         store: str | Path,
-        tenant_id: str = "default",
+        tenant_id: str = DEFAULT_TENANT,
         *,
         limits: Limits = DEFAULT_LIMITS,
         threads: int = 1,

@@ -12,7 +12,7 @@ from inferd.daemon.http.core.errors import ForbiddenError, Respond, Unauthorized
 from inferd.daemon.http.core.peers import PEER_PATH, Peers
 from inferd.daemon.http.core.tokens import OPERATOR, TokensFile, owner_of
 from inferd.schemas.errors import InvalidHeaderError, InvalidIdError
-from inferd.schemas.topics import check_topic_part
+from inferd.schemas.topics import DEFAULT_TENANT, check_topic_part
 
 TENANT_HEADER = "inferd-tenant"
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health", PEER_PATH})
@@ -41,7 +41,7 @@ class Access:
 
     def __init__(
         self,
-        tenants: Sequence[str] = ("default",),
+        tenants: Sequence[str] = (DEFAULT_TENANT,),
         tokens: TokensFile | None = None,
         hosts: Hosts | None = LOOPBACK,
         peers: Peers | None = None,

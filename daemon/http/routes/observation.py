@@ -11,6 +11,7 @@ from aiohttp import web
 
 from inferd.daemon.http.core import SAFE_HEADERS, TRAFFIC, ForbiddenError, json_response, own_tenant
 from inferd.daemon.telemetry import Metrics, Status, StatusBoard
+from inferd.schemas.topics import tenant_of_topic
 
 BOARD = web.AppKey("board", StatusBoard)
 METRICS = web.AppKey("metrics", Metrics)
@@ -58,7 +59,7 @@ def of_tenant(found: Status, tenant: str) -> Status:
     """What of a status is the tenant's own; what sums up all tenants is left out unless there is no other."""
     if {item.tenant for item in found.tenants} == {tenant}:
         return found
-    partitions = tuple(item for item in found.partitions if item.topic.split(".")[1:2] == [tenant])
+    partitions = tuple(item for item in found.partitions if tenant_of_topic(item.topic) == tenant)
     lags = [item.lag for item in partitions if item.lag is not None]
     return msgspec.structs.replace(
         found,

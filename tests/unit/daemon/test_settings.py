@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,10 +15,8 @@ from inferd.daemon.settings.settings import Settings, settings_table
 from inferd.daemon.settings.table import SettingsError
 from inferd.schemas.limits import LARGEST_JOB_LIMITS, Limits
 from inferd.streams.settings import (
-    CacheSettings,
     GroupSettings,
     LaneSettings,
-    StreamSettings,
     TopicSettings,
     TrialSettings,
 )
@@ -65,28 +64,30 @@ def test_a_variable_reaches_the_streams(variable: str, text: str, part: str, nam
     assert getattr(holder, name) == value
 
 
-def test_every_field_of_the_streams_can_be_set() -> None:
+def test_every_field_of_the_streams_is_a_setting_of_its_own() -> None:
     """A bound that is added to the streams is a setting, or is named here with its reason."""
     fixed = {
         "connection",  # made of the INFERD_BROKER and INFERD_KAFKA settings
-        *("limits", "lane", "group", "topics", "trial", "cache"),  # made of several
-        "url",  # where HTTP listens, or INFERD_HTTP_ADVERTISED_URL
         "id_chars_max",  # part of the grammar of ids
         "artifact_part_bytes_max",  # part of the wire contract
         "manifest_bytes_max",  # bounded by Kafka's own record size
         "key_bytes_max",  # what that leaves beside the largest result
     }
-    renamed = {
-        *("topics_create", "topic_partitions", "topic_replication", "topic_retention_ms"),
-        *("trial_memory_bytes_max", "trial_timeout_s"),
-        *("cache_store", "cache_ttl_max_s", "cache_block_cache_bytes"),
-    }
-    settable = {info.field for info in settings_table()} - renamed
-    for cls in (StreamSettings, Limits, LaneSettings, GroupSettings):
-        assert {item.name for item in fields(cls)} - fixed <= settable
-    assert {f"topic_{item.name}" for item in fields(TopicSettings)} - {"topic_create"} <= renamed
-    assert {f"trial_{item.name}" for item in fields(TrialSettings)} <= renamed
-    assert {f"cache_{item.name}" for item in fields(CacheSettings)} <= renamed
+    given: dict[str, Any] = {item.name: object() for item in fields(Settings)}
+    streams = Settings(**given).streams()
+    parts: list[Any] = [
+        streams,
+        streams.limits,
+        streams.lane,
+        streams.group,
+        streams.topics,
+        streams.trial,
+        streams.cache,
+    ]
+    values = {(type(part).__name__, item.name): getattr(part, item.name) for part in parts for item in fields(part)}
+    values = {name: value for name, value in values.items() if value not in parts and name[1] not in fixed}
+    assert {name for name, value in values.items() if value not in given.values()} == set()
+    assert len(set(values.values())) == len(values)
 
 
 def test_flags_override_variables() -> None:

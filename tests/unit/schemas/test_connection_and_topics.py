@@ -8,7 +8,7 @@ import pytest
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.errors import InvalidIdError
 from inferd.schemas.requests.request import ModelReference, default_id
-from inferd.schemas.topics import STREAMS, TenantTopics
+from inferd.schemas.topics import STREAMS, Stream, TenantTopics, tenant_of_topic
 
 
 def test_topics_of_a_tenant() -> None:
@@ -18,6 +18,17 @@ def test_topics_of_a_tenant() -> None:
         "inferd.default.results",
         "inferd.default.dead-letters",
     ]
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_the_tenant_of_a_topic(stream: Stream) -> None:
+    assert tenant_of_topic(TenantTopics("inferd", "acme").name(stream)) == "acme"
+
+
+@pytest.mark.parametrize("topic", ["", "requests", "acme.requests", "a.b.c.d"])
+def test_a_topic_of_another_form_has_no_tenant(topic: str) -> None:
+    with pytest.raises(InvalidIdError, match="<namespace>"):
+        tenant_of_topic(topic)
 
 
 @pytest.mark.parametrize("name", ["", "a.b", "A", "-a", "_a", "a" * 64, "a\n", "ä"])
