@@ -17,7 +17,7 @@ from inferd.daemon.settings import Settings, SettingsError
 if TYPE_CHECKING:
     from inferd.daemon.http.local import ModelServer
     from inferd.daemon.http.user_routes import OwnRoutes
-    from inferd.streams.serving import Custom
+    from inferd.streams.serving import UserCode
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +27,7 @@ class Customised:
     """What the classes came to: routes for the worker's HTTP port, and what its streams ask."""
 
     routes: OwnRoutes | None = None
-    custom: Custom | None = None
+    custom: UserCode | None = None
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ def load_custom(settings: Settings) -> Customised:
     if settings.server is settings.batch_predictor is settings.realtime_predictor is None:
         return Customised()
     from inferd.daemon.http.local import ModelServer
-    from inferd.streams.serving import BatchPredictor, Custom, RealtimePredictor
+    from inferd.streams.serving import BatchPredictor, RealtimePredictor, UserCode
 
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
@@ -78,7 +78,7 @@ def load_custom(settings: Settings) -> Customised:
     server = loader.load("INFERD_SERVER", settings.server, ModelServer)
     batch = loader.load("INFERD_BATCH_PREDICTOR", settings.batch_predictor, BatchPredictor)
     realtime = loader.load("INFERD_REALTIME_PREDICTOR", settings.realtime_predictor, RealtimePredictor)
-    custom = loader.make("INFERD_…_PREDICTOR", lambda: Custom(settings.tenants, realtime, batch, limits))
+    custom = loader.make("INFERD_…_PREDICTOR", lambda: UserCode(settings.tenants, realtime, batch, limits))
     routes = None
     if server is not None and custom is not None:
         routes = loader.make("INFERD_SERVER", lambda: _routes_of(server, settings, custom))
@@ -87,7 +87,7 @@ def load_custom(settings: Settings) -> Customised:
     return Customised(routes, custom)
 
 
-def _routes_of(server: type[ModelServer], settings: Settings, custom: Custom) -> OwnRoutes:
+def _routes_of(server: type[ModelServer], settings: Settings, custom: UserCode) -> OwnRoutes:
     """The routes of a server of the first tenant, whose own predictors it uses unless it brought others."""
     from inferd.streams.serving import BatchPredictor, RealtimePredictor
 

@@ -41,7 +41,7 @@ from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry import StreamsSnapshot
 
 if TYPE_CHECKING:
-    from inferd.streams.serving import Custom
+    from inferd.streams.serving import UserCode
 
 EXIT_STOPPED, EXIT_FAILED, EXIT_SETTINGS = 0, 1, 2
 PROBE_TIMEOUT_S = 5.0
@@ -71,7 +71,7 @@ class MakeStreams(Protocol):
     """Makes the streams; `on_fatal(reason, exit_code)`: the process must end now; `custom`: users' own classes."""
 
     def __call__(
-        self, settings: StreamSettings, on_fatal: Callable[[str, int], None], custom: Custom | None, /
+        self, settings: StreamSettings, on_fatal: Callable[[str, int], None], custom: UserCode | None, /
     ) -> Streams: ...
 
 

@@ -1,1 +1,1 @@
-"""The wire contract of inferd: records, codes, limits and their bytes. No I/O."""
+"""The wire contract: records and their encodings, error codes, limits. No I/O."""

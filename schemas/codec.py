@@ -1,4 +1,4 @@
-"""Bytes <-> records, in both encodings, strictly: everything that encodes or decodes, under one roof."""
+"""All encoders and decoders of records, re-exported in one place. Decoding is strict in every encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How to reach the Kafka cluster: one frozen value for the daemon, the client and the command line."""
+"""Connection parameters of a Kafka cluster, shared by the daemon, the client and the command line."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from inferd.schemas.errors import ServerError
 
 
 class BrokerUnreachableError(ServerError, ConnectionError):
-    """No broker answers, or it stopped answering; the message has the reasons."""
+    """No broker is reachable; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class KafkaConnection:
     """Bootstrap servers (`host:port,…`), TLS and SASL of a cluster.
 
-    `ssl_cafile`, `ssl_certfile` and `ssl_keyfile` are PEM files: of the authority that signed the brokers' certificates
-    (without it, those that the system trusts), of our certificate where brokers ask for one, and of its key.
-    `sasl_password_file` takes the place of `sasl_password`. A renewed file is read before the next connection.
+    `ssl_cafile`, `ssl_certfile` and `ssl_keyfile` are PEM files: the CA that signed the brokers' certificates (default:
+    the system's trust store), the client certificate for mutual TLS, and its key. `sasl_password_file` overrides
+    `sasl_password`. All files are read again before each connection, so renewed ones take effect.
     """
 
     bootstrap_servers: str = "127.0.0.1:9092"
@@ -34,7 +34,7 @@ class KafkaConnection:
     sasl_password_file: str | None = None
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """The TLS context of the protocols that need one; `OSError` or `ssl.SSLError` where a file does not serve."""
+        """The TLS context, or None without TLS. `OSError` or `ssl.SSLError` if a file cannot be loaded."""
         if "SSL" not in self.security_protocol.split("_"):
             return None
         context = ssl.create_default_context(cafile=self.ssl_cafile)
@@ -43,7 +43,7 @@ class KafkaConnection:
         return context
 
     def aiokafka_options(self) -> dict[str, Any]:
-        """Keyword arguments that aiokafka's clients share; `OSError` or `ssl.SSLError` where a file does not serve."""
+        """Keyword arguments of all aiokafka clients. `OSError` or `ssl.SSLError` if a file cannot be loaded."""
         options: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap_servers,
             "security_protocol": self.security_protocol,

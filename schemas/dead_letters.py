@@ -1,7 +1,7 @@
-"""Dead letters: a refused record as it came, and why it was refused.
+"""Dead letters: a rejected record, unchanged, with headers that say why it was rejected.
 
-A record that is too large for the topic is kept without its largest parts; of those the dead letter has the sizes and
-digests, beside the record's place in the log.
+If the record is too large for the topic, its largest parts are omitted. The dead letter then has their sizes and
+digests, and topic, partition and offset of the original record.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 PREFIX = "inferd-error-"
 FIELDS = ("code", "message", "topic", "partition", "offset", "timestamp", "worker")
-"""What the error headers say, in their order behind the original ones."""
+"""The error headers, in the order in which they follow the original headers."""
 OMITTED = PREFIX + "omitted"
-"""The header that lists, as JSON, what a dead letter lacks of its record; it follows the other error headers."""
+"""The header that lists the omitted parts as JSON; it follows the other error headers."""
 OMITTED_MAX = 16
-"""Parts that are named one by one; beyond them, headers are omitted together."""
+"""Parts that are omitted one by one; after that, all remaining headers are omitted together."""
 HEADERS_APART_MAX = 256
-"""Of a record with more headers, all or none are kept."""
+"""A record with more headers keeps either all of them or none."""
 PART_CHARS_MAX = 80
 OWN_BYTES_MAX = 8_192
-"""The error headers of a dead letter that lacks nothing."""
+"""Size of the error headers of a dead letter without omitted parts."""
 _INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 
 
 class Omitted(msgspec.Struct, frozen=True):
-    """A part of a record that its dead letter lacks."""
+    """A part of the original record that the dead letter does not contain."""
 
     part: str
     """`value`, `key`, `header NAME`, or `headers` for several."""
     bytes: int
     sha256: str
-    """In hexadecimal; of several headers, that of their names and values one after the other."""
+    """Hexadecimal. For several headers: of their names and values, concatenated."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that was refused with `code`: where it was read, by whom, and its own key, value and headers."""
+    """A record that `worker` rejected with `code`, and the topic, partition and offset it was read from."""
 
     code: str
     message: str
@@ -60,12 +60,12 @@ class DeadLetter:
     value: bytes | None = None
     original_headers: Headers = ()
     omitted: tuple[Omitted, ...] = ()
-    """What is missing of the record, the largest part first; empty where it was kept whole."""
+    """Omitted parts, largest first; empty if the record is complete."""
 
     def headers(self) -> Headers:
-        """The headers of the dead letter: the original ones byte for byte, and the error's behind them.
+        """The headers of the dead letter: the original ones, byte for byte, then the error headers.
 
-        A dead letter that was produced again and refused again keeps the earlier error's headers among the original.
+        A dead letter that was redriven and rejected again keeps the earlier error headers among the original ones.
         """
         texts = {field: str(getattr(self, field)) for field in FIELDS}
         own = [(PREFIX + field, text.encode("utf-8", "backslashreplace")) for field, text in texts.items()]
@@ -73,12 +73,12 @@ class DeadLetter:
             own.append((OMITTED, msgspec.json.encode(self.omitted)))
         return *self.original_headers, *own
 
-    def fitted(self, bytes_max: int) -> DeadLetter:
-        """This dead letter without as many of its largest parts as it takes to have at most `bytes_max`."""
+    def trimmed(self, bytes_max: int) -> DeadLetter:
+        """This dead letter, with its largest parts omitted until it has at most `bytes_max` bytes."""
         if self._bytes <= bytes_max:
             return self
         left = self._without_largest() if len(self.omitted) < OMITTED_MAX else self._without_headers()
-        return left if left == self else left.fitted(bytes_max)
+        return left if left == self else left.trimmed(bytes_max)
 
     @property
     def _bytes(self) -> int:
@@ -89,19 +89,19 @@ class DeadLetter:
         headers = (
             [_joined(self.original_headers)] if crowded else [_joined((header,)) for header in self.original_headers]
         )
-        place = max(range(len(headers)), key=lambda place: len(headers[place]), default=None)
-        largest = headers[place] if place is not None else b""
+        index = max(range(len(headers)), key=lambda index: len(headers[index]), default=None)
+        largest = headers[index] if index is not None else b""
         value, key = self.value or b"", self.key or b""
         if not (value or key or largest):
             return self._without_headers()
         if len(value) >= max(len(key), len(largest)):
             return replace(self, value=None, omitted=(*self.omitted, _omitted("value", value)))
-        if len(key) >= len(largest) or place is None:
+        if len(key) >= len(largest) or index is None:
             return replace(self, key=None, omitted=(*self.omitted, _omitted("key", key)))
         if crowded:
             return self._without_headers()
-        name = self.original_headers[place][0][:PART_CHARS_MAX]
-        left = self.original_headers[:place] + self.original_headers[place + 1 :]
+        name = self.original_headers[index][0][:PART_CHARS_MAX]
+        left = self.original_headers[:index] + self.original_headers[index + 1 :]
         return replace(self, original_headers=left, omitted=(*self.omitted, _omitted(f"header {name}", largest)))
 
     def _without_headers(self) -> DeadLetter:
@@ -113,19 +113,19 @@ class DeadLetter:
 
     @classmethod
     def parse(cls, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> DeadLetter:
-        """The dead letter in a record; the last header of each error field is its own, all others are the original.
+        """Parse a record of `dead-letters`. The last header of each error field is its own; all others are original.
 
-        `MalformedError`, naming the header, where one is missing or not what it must be.
+        `MalformedError`, naming the header, if one is missing or invalid.
         """
-        last = {name: place for place, (name, _) in enumerate(headers) if name.startswith(PREFIX)}
-        places = {field: last[PREFIX + field] for field in FIELDS if PREFIX + field in last}
-        own = set(places.values())
+        last = {name: index for index, (name, _) in enumerate(headers) if name.startswith(PREFIX)}
+        indexes = {field: last[PREFIX + field] for field in FIELDS if PREFIX + field in last}
+        own = set(indexes.values())
         omitted: tuple[Omitted, ...] = ()
-        # One before the error headers belongs to an earlier dead letter of the record.
+        # An `omitted` header in front of the error headers belongs to an earlier dead letter of the same record.
         if last.get(OMITTED, -1) > max(own, default=-1):
             own.add(last[OMITTED])
             omitted = _read_omitted(headers[last[OMITTED]][1])
-        texts = {field: _text(field, headers[places[field]][1] if field in places else None) for field in FIELDS}
+        texts = {field: _text(field, headers[indexes[field]][1] if field in indexes else None) for field in FIELDS}
         return cls(
             code=texts["code"],
             message=texts["message"],
@@ -136,18 +136,18 @@ class DeadLetter:
             worker=texts["worker"],
             key=key,
             value=value,
-            original_headers=tuple(header for place, header in enumerate(headers) if place not in own),
+            original_headers=tuple(header for index, header in enumerate(headers) if index not in own),
             omitted=omitted,
         )
 
 
-def check_keepable(
+def check_dead_letter_size(
     key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]], limits: Limits
 ) -> None:
-    """`TooLargeError` for a record that its dead letter could not keep whole."""
+    """`TooLargeError` for a record that does not fit in a dead letter without omissions."""
     size, allowed = record_bytes(key, value, headers), limits.dead_letter_bytes_max - OWN_BYTES_MAX
     if size > allowed:
-        raise TooLargeError(f"record: key, value and headers have {size} bytes, and {allowed} are allowed")
+        raise TooLargeError(f"record: key, value and headers have {size} bytes; at most {allowed} are allowed")
 
 
 def _omitted(part: str, content: bytes) -> Omitted:
@@ -162,12 +162,12 @@ def _read_omitted(value: bytes | None) -> tuple[Omitted, ...]:
     try:
         return msgspec.json.decode(value or b"", type=tuple[Omitted, ...])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise MalformedError(f"dead letter: the header {OMITTED} is no list of parts: {error}") from None
+        raise MalformedError(f"dead letter: the header {OMITTED} is not a list of parts: {error}") from None
 
 
 def _text(field: str, value: bytes | None) -> str:
     if value is None:
-        raise MalformedError(f"dead letter: the header {PREFIX}{field} is missing; such records are not inferd's")
+        raise MalformedError(f"dead letter: the header {PREFIX}{field} is missing; inferd did not write this record")
     try:
         return value.decode()
     except UnicodeDecodeError as error:
@@ -176,5 +176,5 @@ def _text(field: str, value: bytes | None) -> str:
 
 def _integer(field: str, texts: dict[str, str]) -> int:
     if not _INTEGER.fullmatch(texts[field]):
-        raise MalformedError(f"dead letter: the header {PREFIX}{field} is no integer: {texts[field][:80]!r}")
+        raise MalformedError(f"dead letter: the header {PREFIX}{field} is not an integer: {texts[field][:80]!r}")
     return int(texts[field])

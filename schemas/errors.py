@@ -1,4 +1,4 @@
-"""The error tree, and the one table of wire codes.
+"""The exception hierarchy and the table of error codes.
 
     ModelServingError
     ├── ServerError                      the process, its broker, its settings
@@ -37,7 +37,7 @@ MESSAGE_CHARS_MAX = 512
 
 
 class ModelServingError(Exception):
-    """Anything inferd refuses or fails at: `message` says what was wrong, where, and what to do."""
+    """Base class of all errors; `message` says what is wrong, where, and what to do."""
 
     code: ClassVar[str] = "internal"
     http_status: ClassVar[int] = 500
@@ -50,15 +50,15 @@ class ModelServingError(Exception):
 
 
 class ServerError(ModelServingError):
-    """The process cannot start, reach its broker, or go on with its settings."""
+    """The process cannot start, reach its broker, or run with its settings."""
 
 
 class BatchJobError(ModelServingError):
-    """A batch job is unknown, in conflict, or already ended."""
+    """A batch job is unknown, conflicts with another one, or has ended."""
 
 
 class InferenceError(ModelServingError):
-    """A request or a model is not fit to be scored."""
+    """A request or a model cannot be scored."""
 
 
 class MalformedError(InferenceError):
@@ -82,7 +82,7 @@ class TooDeepError(InferenceError):
 class UnsupportedContentTypeError(InferenceError):
     code = "unsupported_content_type"
     http_status = 415
-    meaning = "the content-type header names an encoding that is not spoken here"
+    meaning = "the content-type header names an encoding that is not supported"
 
 
 class InvalidIdError(InferenceError):
@@ -144,7 +144,7 @@ class QuotaExceededError(InferenceError):
 class ReplyToRefusedError(InferenceError):
     code = "reply_to_refused"
     http_status = 403
-    meaning = "the reply-to topic is not on the tenant's allow-list, or refuses the answer"
+    meaning = "the reply-to topic is not on the tenant's allow-list, or rejects the result"
 
 
 class InternalError(InferenceError):
@@ -207,17 +207,17 @@ CODES: dict[str, type[ModelServingError]] = {
         InternalError,
     )
 }
-"""Every wire code and the class that carries it; `docs/errors.md` is this table."""
+"""Error code to exception class; `docs/errors.md` is generated from it."""
 
 
 def error_of_code(code: str, message: str) -> ModelServingError:
-    """The error a peer sent as `code` and `message`; an unknown code becomes `InternalError` naming it."""
+    """The exception for a received `code` and `message`; an unknown code becomes an `InternalError` that names it."""
     cls = CODES.get(code)
     return cls(message) if cls else InternalError(f"{code}: {message}")
 
 
 def code_table() -> str:
-    """The table of codes as Markdown, one line a code."""
+    """The table of codes in Markdown, one line per code."""
     lines = ["| code | meaning | HTTP status | retryable |", "| --- | --- | --- | --- |"]
     for code, cls in CODES.items():
         lines.append(f"| `{code}` | {cls.meaning} | {cls.http_status} | {'yes' if cls.retryable else 'no'} |")

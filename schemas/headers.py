@@ -1,4 +1,4 @@
-"""Record headers: those of a request that mean something, and those that its result carries."""
+"""Record headers: those of a request that inferd interprets, and those that are propagated to its result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inferd.schemas.errors import InferenceError, InvalidHeaderError, Unsupporte
 from inferd.schemas.limits import Limits
 
 RawHeaders = tuple[tuple[str, bytes], ...]
-CarriedHeaders = tuple[tuple[str, bytes | None], ...]
+PropagatedHeaders = tuple[tuple[str, bytes | None], ...]
 Encoding = Literal["msgpack", "json"]
 
 CONTENT_TYPE = "content-type"
@@ -23,14 +23,14 @@ CONTENT_TYPE_HEADERS: dict[Encoding, tuple[str, bytes]] = {
 REPLY_TO = "reply-to"
 DEADLINE = "deadline"
 ROW_ERRORS = "row-errors"
-PASSED_THROUGH = ("correlation-id", "traceparent", "tracestate")
-"""Of the headers that a result carries, those that have room before any other."""
+CORRELATION_HEADERS = ("correlation-id", "traceparent", "tracestate")
+"""Propagated headers that are kept first if not all fit."""
 CLOUD_EVENT_ID = "ce_id"
 RELATED_CLOUD_EVENT_ID = "ce_relatedid"
 RESERVED_PREFIXES = ("content-", "ce_", "inferd-")
-"""Headers of a request that no result carries: they describe the request's value, or are written by inferd itself."""
-CARRIED_BYTES_MAX = 16_384
-"""Names and values of the request's headers on its result: with key and value it stays below Kafka's default
+"""Request headers that are not propagated: they describe the request's value, or inferd writes them itself."""
+PROPAGATED_BYTES_MAX = 16_384
+"""Names and values of propagated headers. With key and value the result stays below Kafka's default
 `max.message.bytes`."""
 
 DEADLINE_MS_MAX = 253_402_300_799_999
@@ -41,64 +41,64 @@ _CHARSETS = ("utf-8", "utf8", "us-ascii")
 
 
 class RequestHeaders(msgspec.Struct, frozen=True):
-    """What the headers of a request mean; `passed_through` is already as the result carries it."""
+    """Parsed headers of a request; `propagated` holds the headers of its result."""
 
     encoding: Encoding = "msgpack"
-    passed_through: CarriedHeaders = ()
+    propagated: PropagatedHeaders = ()
     reply_to: str | None = None
     deadline_ms: int | None = None
     """Unix milliseconds."""
     row_errors: bool = False
-    """A bad row of many fails alone."""
+    """Report bad rows one by one instead of failing the whole request."""
 
 
 NO_HEADERS = RequestHeaders()
 
 
 def parse_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -> RequestHeaders:
-    """What the headers of a request mean, and which of them its result carries.
+    """Parse the headers of a request and select those that are propagated to its result.
 
-    `content-type`, `reply-to`, `deadline` and `row-errors` mean something, in any case of letters; without a value they
-    do not. All others are carried as they are, but for the reserved ones. `InvalidHeaderError` for too many or too
-    large headers, and for a meaningful one that is not what it must be, or comes twice with different values;
-    `UnsupportedContentTypeError`. Each error names the header.
+    `content-type`, `reply-to`, `deadline` and `row-errors` are interpreted; their names are case-insensitive, and a
+    header without a value is ignored. All others are propagated unchanged, except the reserved ones. Raises
+    `InvalidHeaderError` for too many or too large headers, and for an interpreted header that is invalid or repeated
+    with different values; `UnsupportedContentTypeError`. Each error names the header.
     """
     if not headers:
         return NO_HEADERS
     if len(headers) > limits.headers_max:
-        raise InvalidHeaderError(f"headers: {len(headers)}, and {limits.headers_max} are allowed")
+        raise InvalidHeaderError(f"headers: {len(headers)}; at most {limits.headers_max} are allowed")
     fields: dict[str, Any] = {}
     for name, value in headers:
         _check_size(name, value, limits)
-        meaning = _PARSED.get(name.lower())
-        if meaning is None or value is None:
+        parser = _PARSED.get(name.lower())
+        if parser is None or value is None:
             continue
-        field, parse = meaning
+        field, parse = parser
         parsed = parse(value)
         if fields.setdefault(field, parsed) != parsed:
-            raise InvalidHeaderError(f"header {name}: it comes twice, with different values")
-    return RequestHeaders(passed_through=_carried(headers), **fields)
+            raise InvalidHeaderError(f"header {name}: it appears twice with different values")
+    return RequestHeaders(propagated=_propagated(headers), **fields)
 
 
-def readable_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -> RequestHeaders:
-    """What can be used of headers that `parse_headers` refuses, so that the answer still finds its reader: the encoding
-    where it is clear, and the headers that the result carries, without those that are too large."""
+def salvage_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -> RequestHeaders:
+    """The usable part of headers that `parse_headers` rejects, so that the error can still be correlated: the encoding
+    if it is unambiguous, and the propagated headers except those that are too large."""
     sized = [(name, value) for name, value in headers if _size(name, value) <= limits.header_bytes_max]
     encodings = {_encoding_or_none(value) for name, value in sized if name.lower() == CONTENT_TYPE and value} - {None}
     encoding: Encoding = "json" if encodings == {"json"} else "msgpack"
-    return RequestHeaders(encoding, _carried(sized[: limits.headers_max]))
+    return RequestHeaders(encoding, _propagated(sized[: limits.headers_max]))
 
 
 def parse_content_type(value: bytes) -> Encoding:
-    """The encoding that a content-type names, whatever its case and with the charset of UTF-8 or none.
+    """The encoding that a content-type names. Case is ignored; a charset parameter must mean UTF-8.
 
-    `InvalidHeaderError` where it is no UTF-8, `UnsupportedContentTypeError` where it is not spoken here.
+    `InvalidHeaderError` if it is not UTF-8, `UnsupportedContentTypeError` if the encoding is not supported.
     """
     media_type, *parameters = (part.strip().lower() for part in _text(CONTENT_TYPE, value).split(";"))
     charsets = [part.removeprefix("charset=").strip('"') for part in parameters if part.startswith("charset=")]
     if media_type not in CONTENT_TYPES or any(charset not in _CHARSETS for charset in charsets):
         raise UnsupportedContentTypeError(
-            f"header {CONTENT_TYPE}: {_text(CONTENT_TYPE, value)[:80]!r}; there are {', '.join(CONTENT_TYPES)} (UTF-8)"
+            f"header {CONTENT_TYPE}: {_text(CONTENT_TYPE, value)[:80]!r}; expected {' or '.join(CONTENT_TYPES)} (UTF-8)"
         )
     return CONTENT_TYPES[media_type]
 
@@ -114,7 +114,7 @@ def _check_size(name: str, value: bytes | None, limits: Limits) -> None:
     size = _size(name, value)
     if size > limits.header_bytes_max:
         raise InvalidHeaderError(
-            f"header {name[:80]!r}: {size} bytes of name and value, and {limits.header_bytes_max} are allowed"
+            f"header {name[:80]!r}: {size} bytes of name and value; at most {limits.header_bytes_max} are allowed"
         )
 
 
@@ -122,23 +122,23 @@ def _size(name: str, value: bytes | None) -> int:
     return len(name.encode("utf-8", "surrogateescape")) + len(value or b"")
 
 
-def _carried(headers: Sequence[tuple[str, bytes | None]]) -> CarriedHeaders:
-    """The headers that a result carries, in their order. What finds no room in `CARRIED_BYTES_MAX` is left out; the
-    ids of `PASSED_THROUGH` and of a CloudEvent find it first."""
-    carried = [found for name, value in headers if (found := _as_carried(name, value)) is not None]
-    sizes = [_size(name, value) for name, value in carried]
-    if sum(sizes) <= CARRIED_BYTES_MAX:
-        return tuple(carried)
-    room, kept = CARRIED_BYTES_MAX, set[int]()
-    for place in sorted(range(len(carried)), key=lambda place: carried[place][0].lower() not in _FIRST):
-        if sizes[place] <= room:
-            room -= sizes[place]
-            kept.add(place)
-    return tuple(header for place, header in enumerate(carried) if place in kept)
+def _propagated(headers: Sequence[tuple[str, bytes | None]]) -> PropagatedHeaders:
+    """The propagated headers in their order. Headers that do not fit in `PROPAGATED_BYTES_MAX` are dropped, those of
+    `CORRELATION_HEADERS` and the CloudEvent id last."""
+    propagated = [found for name, value in headers if (found := _propagated_header(name, value)) is not None]
+    sizes = [_size(name, value) for name, value in propagated]
+    if sum(sizes) <= PROPAGATED_BYTES_MAX:
+        return tuple(propagated)
+    left, kept = PROPAGATED_BYTES_MAX, set[int]()
+    for index in sorted(range(len(propagated)), key=lambda index: propagated[index][0].lower() not in _FIRST):
+        if sizes[index] <= left:
+            left -= sizes[index]
+            kept.add(index)
+    return tuple(header for index, header in enumerate(propagated) if index in kept)
 
 
-def _as_carried(name: str, value: bytes | None) -> tuple[str, bytes | None] | None:
-    """A header of a request as its result has it; None where it has not."""
+def _propagated_header(name: str, value: bytes | None) -> tuple[str, bytes | None] | None:
+    """The header of the result for a header of the request; None if it is not propagated."""
     lower = name.lower()
     if lower == CLOUD_EVENT_ID and value is not None:
         return RELATED_CLOUD_EVENT_ID, value
@@ -155,14 +155,16 @@ def _text(name: str, value: bytes) -> str:
 def _parse_reply_to(value: bytes) -> str:
     topic = _text(REPLY_TO, value)
     if not _TOPIC.fullmatch(topic) or topic in {".", ".."}:
-        raise InvalidHeaderError(f"header {REPLY_TO}: {topic[:80]!r} is no topic name: 1 to 249 of A-Z a-z 0-9 . _ -")
+        raise InvalidHeaderError(
+            f"header {REPLY_TO}: {topic[:80]!r} is not a topic name: expected 1 to 249 of A-Z a-z 0-9 . _ -"
+        )
     return topic
 
 
 def _parse_deadline(value: bytes) -> int:
     text = _text(DEADLINE, value)
     if not _DEADLINE.fullmatch(text) or int(text) > DEADLINE_MS_MAX:
-        raise InvalidHeaderError(f"header {DEADLINE}: {text[:80]!r} is no time in Unix milliseconds, in decimal digits")
+        raise InvalidHeaderError(f"header {DEADLINE}: {text[:80]!r} is not a time in Unix milliseconds (digits only)")
     return int(text)
 
 
@@ -179,4 +181,4 @@ _PARSED: dict[str, tuple[str, Callable[[bytes], Any]]] = {
     DEADLINE: ("deadline_ms", _parse_deadline),
     ROW_ERRORS: ("row_errors", _parse_row_errors),
 }
-_FIRST = {*PASSED_THROUGH, RELATED_CLOUD_EVENT_ID}
+_FIRST = {*CORRELATION_HEADERS, RELATED_CLOUD_EVENT_ID}

@@ -1,4 +1,4 @@
-"""Every bound on what comes from outside, in one frozen value."""
+"""All limits on input, in one frozen value."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds that are checked before anything is allocated for what they bound."""
+    """Limits on input. Each is checked before memory is allocated for what it limits."""
 
     message_bytes_max: int = 1_048_576
     result_bytes_max: int = 1_000_000
-    """Value of one result: with key and headers it stays below Kafka's default `max.message.bytes`."""
+    """Value of one result. With key and headers it stays below Kafka's default `max.message.bytes`."""
     key_bytes_max: int = 24_576
-    """Key of a request, which its result carries, too: beside `result_bytes_max` and the headers it must find room."""
+    """Key of a request. Its result has the same key, so key, headers and `result_bytes_max` must fit in one record."""
     batch_expanded_bytes_max: int = 64 * 1_048_576
-    """A compressed record batch of Kafka's, expanded; its messages have their own limit."""
+    """A compressed record batch after decompression; each record has its own limit."""
     rows_max: int = 10_000
     features_max: int = 10_000
     values_max: int = 250_000
@@ -23,46 +23,46 @@ class Limits:
     depth_max: int = 16
     id_chars_max: int = 64
     string_chars_max: int = 1_024
-    """A categorical value in a row."""
+    """One string value in a row."""
     headers_max: int = 64
     header_bytes_max: int = 4_096
-    """Key and value of one header together."""
+    """Name and value of one header together."""
     artifact_bytes_max: int = 512 * 1_048_576
     artifact_part_bytes_max: int = 512 * 1_024
     manifest_bytes_max: int = 1_000_000
     job_rows_max: int = 20_000_000
     """Rows of one job."""
     job_messages_max: int = 16_384
-    """`rows` messages of one job: each takes some bytes of its state, which is one record."""
+    """`rows` messages of one job. Each adds some bytes to the job's state, which is one record."""
     job_message_rows_max: int = 100_000
-    """Rows of one message of a job, whose bytes `message_bytes_max` bounds besides."""
+    """Rows in one message of a job; `message_bytes_max` also limits its bytes."""
     job_chunks_max: int = 32_768
-    """Chunks of one job: each takes some bytes of its state."""
+    """Chunks of one job. Each adds some bytes to the job's state."""
     job_chunk_rows: int = 1_024
-    """Rows of a chunk, where a job does not ask for another number."""
+    """Default rows per chunk."""
     job_chunk_rows_max: int = 4_096
-    """What a job may ask for. Chunks of more rows could have results that are larger than `result_bytes_max`."""
+    """Highest `chunk_rows` of a job. Results of larger chunks could exceed `result_bytes_max`."""
     job_chunk_bytes_max: int = 900_000
-    """Rows that a chunk carries along; of larger ones it says where to read them."""
+    """Largest rows that are embedded in a chunk; a chunk with more bytes refers to the source message instead."""
     job_attempts_max: int = 16
     """Retries of one job."""
     job_labels_max: int = 16
     job_open_max_s: float = 86_400.0
-    """A job that names no deadline must have all of its messages so long after the first one."""
+    """Default deadline: a job without one must receive all of its messages within this time after the first."""
     job_deadline_grace_s: float = 60.0
-    """How long chunks that are on their way may take beyond the deadline of their job."""
+    """How long dispatched chunks may take beyond the deadline of their job."""
     job_retention_s: float = 7 * 86_400.0
-    """How long after its first message the results of a job can be read: no longer than Kafka keeps them."""
+    """How long results can be read, counted from the job's first message; at most the retention of the topics."""
     jobs_open_max: int = 100
-    """Jobs of one tenant that have not ended, by partition of `jobs`."""
+    """Jobs of one tenant that have not ended, per partition of `jobs`."""
     jobs_rows_max: int = 100_000_000
-    """Rows of these jobs together."""
+    """Total rows of these jobs."""
     jobs_bytes_max: int = 64 * 1_073_741_824
-    """Bytes of their messages together."""
+    """Total bytes of the messages of these jobs."""
 
     @property
     def dead_letter_bytes_max(self) -> int:
-        """What the topic `dead-letters` takes: a refused record of twice the allowed size, and the error's headers."""
+        """Record size limit of `dead-letters`: a rejected record of twice the allowed size plus the error headers."""
         return 2 * self.message_bytes_max + 65_536
 
 
@@ -73,4 +73,4 @@ LARGEST_JOB_LIMITS = Limits(
     job_message_rows_max=1_000_000,
     job_labels_max=1_000,
 )
-"""The most that a worker's settings allow for messages of jobs: what exceeds it, no worker reads."""
+"""The highest limits for job messages that a worker's settings allow. No worker accepts more."""

@@ -1,4 +1,4 @@
-"""Names of topics: `<namespace>.<tenant>.<stream>`."""
+"""Topic names: `<namespace>.<tenant>.<stream>`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ DEFAULT_TENANT = "default"
 """The one tenant where none is named."""
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 
-# A dot would let a tenant reach into another one's prefix; Kafka's own limit is 249 characters for the whole name.
+# A dot would let a tenant match another tenant's prefix. Kafka limits the whole name to 249 characters.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 
 
 def check_topic_part(what: str, name: str) -> str:
-    """`name` if it can be the namespace or a tenant of a topic name, else `InvalidIdError` naming `what`."""
+    """Return `name` if it is a valid namespace or tenant, else raise `InvalidIdError`; `what` names the field."""
     if not _NAME.fullmatch(name):
-        raise InvalidIdError(f"{what} {name!r}: allowed are 1 to 63 of a-z 0-9 _ - and no _ or - in front")
+        raise InvalidIdError(f"{what} {name!r}: expected 1 to 63 of a-z 0-9 _ -, starting with a letter or a digit")
     return name
 
 
@@ -46,7 +46,7 @@ class TenantTopics:
         check_topic_part("tenant", self.tenant)
 
     def name(self, stream: Stream) -> str:
-        """The topic's whole name."""
+        """The full topic name."""
         return f"{self.namespace}.{self.tenant}.{stream}"
 
 

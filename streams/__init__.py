@@ -1,1 +1,1 @@
-"""What happens to a record: taken from Kafka, scored, published, acknowledged, committed."""
+"""Processing of records: fetched from Kafka, scored, produced, acknowledged, committed."""

@@ -1,8 +1,8 @@
-"""Which tenants a worker serves: those whose rights, topics and models are there. The others wait by name.
+"""Admission of tenants: a worker serves those that have their rights, topics and models. The others wait.
 
-The broker is asked for the rights regularly. A tenant that lacks one waits until it is granted, and says for what; the
-other tenants are served meanwhile. Topics that must not be worked on are barred: they are neither assigned to this
-worker nor fetched.
+The worker polls its access rights. A tenant that lacks one waits until the right is granted, and its status says which
+one is missing; the other tenants are served meanwhile. The topics of a waiting tenant are barred: they are neither
+assigned to this worker nor fetched.
 """
 
 from __future__ import annotations
@@ -34,117 +34,117 @@ from inferd.streams.settings import StreamSettings
 
 log = structlog.get_logger(__name__)
 
-LOOK_S, LOOK_WHILE_WAITING_S = 10.0, 1.0
-"""How often the broker is asked: while all is well (what is refused meanwhile is noticed at once), and otherwise."""
+CHECK_INTERVAL_S, CHECK_INTERVAL_WAITING_S = 10.0, 1.0
+"""Polling interval if no tenant waits (a denied request triggers a check at once), and if one does."""
 SAMPLED_PARTITIONS = 1
-"""Partitions whose transactional ids are asked about while all is well."""
+"""Partitions whose transactional ids are checked if no tenant waits."""
 MODELS_UNREAD = "its models are being read"
 
 
-class Models(Protocol):
-    """What reads the model records of tenants."""
+class ModelFollower(Protocol):
+    """Reads the model records of tenants; `inferd.streams.models.follower` has the implementation."""
 
     def follow(self, tenants: frozenset[str]) -> None:
-        """Reads the records of these tenants, and of no others, from now on."""
+        """Set the tenants whose model records are read."""
 
     @property
     def loaded(self) -> frozenset[str]:
-        """Tenants whose records were read to their end, and whose models were loaded."""
+        """Tenants whose model records were read to the end and whose models were loaded."""
 
 
 class Admission:
-    """The tenants of a worker, and what those wait for that are not served."""
+    """The tenants that a worker serves, and the reason why each of the others waits."""
 
     def __init__(self, settings: StreamSettings, bar: Callable[[frozenset[str]], None]) -> None:
-        """`bar` is called with the topics that must not be worked on, again and again."""
+        """`bar` is called with the barred topics after every check."""
         self.waits: Mapping[str, str] = {}
-        """By tenant: what it waits for, in words."""
+        """By tenant: the reason why it waits."""
         self._settings, self._bar = settings, bar
         self._all, self._sample = worker_rights(settings), worker_rights(settings, SAMPLED_PARTITIONS)
         self._missing: list[Right] = []
         self._verified: set[str] = set()
         self._admitted: set[str] = set()
         self._waits_since: dict[str, float] = {}
-        self._unfit: dict[str, str] = {}
-        """By tenant: why its topics do not fit, where that showed after the start."""
+        self._topic_errors: dict[str, str] = {}
+        """By tenant: what is wrong with its topics, if that was found after the start."""
         self._client: AIOKafkaClient | None = None
-        self._suspected = asyncio.Event()
+        self._recheck = asyncio.Event()
 
-    # ------------------------------------------------------------------ asked for
+    # ------------------------------------------------------------------ state
 
     def barred(self) -> frozenset[str]:
-        """Topics that must not be worked on: those of tenants that were never admitted, and those that lack a right."""
+        """Topics that must not be consumed: those of tenants that were never admitted, and those that lack a right."""
         waiting = (tenant for tenant in self._settings.tenants if tenant not in self._admitted)
         topics = {topic for tenant in waiting for topic in self._lane_topics(tenant)}
         return frozenset(topics.union(*(right.stops for right in self._missing)))
 
-    def refusal(self, tenant: str) -> str | None:
-        """Why a tenant cannot be served at all; None if it can, though perhaps not everything of it."""
+    def unserved_reason(self, tenant: str) -> str | None:
+        """Why a tenant is not served at all; None if it is served, at least in part."""
         return None if tenant in self._admitted else self.waits.get(tenant, MODELS_UNREAD)
 
     @property
     def fault(self) -> str | None:
-        """What all tenants wait for; None if one of them does not wait."""
+        """The reasons of all tenants if all of them wait, else None."""
         if len(self.waits) < len(self._settings.tenants):
             return None
         return "; ".join(f"tenant {tenant} waits: {reason}" for tenant, reason in self.waits.items())
 
-    def suspect(self) -> None:
-        """Something was refused for want of a right: asks the broker now."""
-        self._suspected.set()
+    def recheck(self) -> None:
+        """Check all rights now: the broker has denied a request."""
+        self._recheck.set()
 
-    # ------------------------------------------------------------------ life
+    # ------------------------------------------------------------------ lifecycle
 
     async def open(self) -> list[TopicState]:
-        """Looks at rights and topics for the first time; gives the topics of the tenants that lack no right.
+        """The first check of rights and topics; returns the topics of the tenants that have all rights.
 
-        `TopicsError` where these do not fit; `KafkaError` where the broker does not answer.
+        `TopicsError` if topics are misconfigured; `KafkaError` if the broker does not answer.
         """
-        self._missing = await self._look(self._all)
+        self._missing = await self._query(self._all)
         self._verified = {tenant for tenant in self._settings.tenants if not self._lacks(tenant)}
-        self._note()
+        self._update_waits()
         if not self._verified:
             return []
         return await ensure_topics(self._only(*self._verified))
 
     @property
     def readable(self) -> frozenset[str]:
-        """Tenants whose topics fit, and whose model records may be read."""
+        """Tenants whose topics are verified and whose model records this worker may read."""
         unreadable = {right.tenant for right in self._missing if right.resource == "topic" and _of_models(right)}
         return frozenset(self._verified) - unreadable
 
-    def admit(self, models: Models) -> None:
-        """Serves the tenants whose models are loaded by now."""
+    def admit(self, models: ModelFollower) -> None:
+        """Serve the tenants whose models are loaded by now."""
         self._admitted |= self._verified & models.loaded
-        self._note()
+        self._update_waits()
         self._bar(self.barred())
 
-    async def run(self, models: Models) -> None:
-        """Follows what the broker allows, until cancelled."""
+    async def run(self, models: ModelFollower) -> None:
+        """Check rights and topics periodically, until cancelled."""
         while True:
-            with contextlib.suppress(KafkaError, OSError):  # what is known holds until the broker answers
+            with contextlib.suppress(KafkaError, OSError):  # the last state holds until the broker answers
                 await self._step(models)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_WHILE_WAITING_S if self.waits else LOOK_S):
-                    await self._suspected.wait()
+                async with asyncio.timeout(CHECK_INTERVAL_WAITING_S if self.waits else CHECK_INTERVAL_S):
+                    await self._recheck.wait()
 
     async def close(self) -> None:
-        """Closes the connection."""
+        """Close the connection."""
         client, self._client = self._client, None
         if client is not None:
             await client.close()
 
-    async def _step(self, models: Models) -> None:
-        everything = bool(self.waits) or self._suspected.is_set()
-        self._suspected.clear()
-        self._missing = await self._look(self._all if everything else self._sample)
+    async def _step(self, models: ModelFollower) -> None:
+        everything = bool(self.waits) or self._recheck.is_set()
+        self._recheck.clear()
+        self._missing = await self._query(self._all if everything else self._sample)
         for tenant in self._settings.tenants:
             if tenant not in self._verified and not self._lacks(tenant):
                 await self._verify(tenant)
         models.follow(self.readable)
         self.admit(models)
 
-    async def _look(self, rights: list[Right]) -> list[Right]:
+    async def _query(self, rights: list[Right]) -> list[Right]:
         try:
             async with asyncio.timeout(self._settings.group.request_timeout_s):
                 if self._client is None:
@@ -159,13 +159,13 @@ class Admission:
         try:
             await ensure_topics(self._only(tenant))
         except TopicsError as error:
-            self._unfit[tenant] = error.message
+            self._topic_errors[tenant] = error.message
         else:
-            self._unfit.pop(tenant, None)
+            self._topic_errors.pop(tenant, None)
             self._verified.add(tenant)
 
-    def _note(self) -> None:
-        """Says what has changed since the last look."""
+    def _update_waits(self) -> None:
+        """Update `waits` and log what has changed."""
         waits = {t: reason for t in self._settings.tenants if (reason := self._wait(t)) is not None}
         for tenant, reason in waits.items():
             if self.waits.get(tenant) != reason:
@@ -181,8 +181,8 @@ class Admission:
     def _wait(self, tenant: str) -> str | None:
         if lacking := self._lacks(tenant):
             return describe_missing(lacking, self._settings.connection)
-        if tenant in self._unfit:
-            return self._unfit[tenant]
+        if tenant in self._topic_errors:
+            return self._topic_errors[tenant]
         return MODELS_UNREAD if tenant in self.waits and tenant not in self._admitted else None
 
     def _lacks(self, tenant: str) -> list[Right]:

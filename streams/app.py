@@ -1,4 +1,4 @@
-"""Composition: settings -> a Faust app with a lane, the deploys it follows, and the watchdog over both."""
+"""Builds and runs a worker's streams from the settings: the Faust app, the lane, the model follower, the watchdog."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from inferd.streams.kafka import (
 from inferd.streams.lane import PUBLISH_ERRORS, Lane, describe
 from inferd.streams.models.follower import Deploys
 from inferd.streams.models.rejections import Refusals
-from inferd.streams.serving import Custom
+from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTableManager, Slot, claim_slot
 from inferd.streams.status import fault_of, take_snapshot
@@ -51,20 +51,19 @@ EXIT_FAILED = 1
 EXIT_SETTINGS = 2
 EXIT_STALLED = 71
 WATCH_INTERVAL_S = 1.0
-STOPPED = "this worker stops and has not come to it: ask again, or another one"
+STOPPED = "this worker stopped before it scored the request: retry, or ask another worker"
 LEAVE_S, LEAVE_S_MIN = 2.0, 0.5
-"""What of the time for a stop is kept for leaving the group, and its least."""
+"""Part of the shutdown timeout that is reserved for leaving the group, and its minimum."""
 
 
 class Streams:
-    """Everything between the topics: start, stop, and a snapshot of what goes on."""
+    """The streams of one worker: lifecycle, HTTP requests to the lane, and status."""
 
     def __init__(
-        self, settings: StreamSettings, on_fatal: Callable[[str, int], None], custom: Custom | None = None
+        self, settings: StreamSettings, on_fatal: Callable[[str, int], None], user_code: UserCode | None = None
     ) -> None:
-        """`on_fatal(reason, exit_code)`: the process must end now, having committed nothing unfinished; `custom`: the
-        users' own classes."""
-        self._custom = custom or Custom()
+        """`on_fatal(reason, exit_code)` must end the process at once, without commits; `user_code`: users' classes."""
+        self._user_code = user_code or UserCode()
         self.settings = settings
         self.measures = LaneMeasures(make_tracing(settings))
         self.deploys: Deploys | None = None
@@ -83,24 +82,24 @@ class Streams:
         )
         self.jobs = JobService(settings, self._owned_jobs, self._reader, self._owner_url, self._retrieved)
         self._tasks: list[asyncio.Task[Any]] = []
-        self._stage: Literal["starting", "running", "draining", "stopped"] = "starting"
+        self._lifecycle: Literal["starting", "running", "draining", "stopped"] = "starting"
         self._phase: Phase = "starting"
         self._phase_since = time.monotonic()
 
-    # ------------------------------------------------------------------ life
+    # ------------------------------------------------------------------ lifecycle
 
     async def start(self) -> None:
-        """Verifies topics, reads and loads the models, joins the group.
+        """Verify topics, read and load the models, join the group.
 
-        Raises `ServerError` for what the user must change, `KafkaError` or `OSError` where the broker does not answer;
-        what was started is stopped again then.
+        Raises `ServerError` for a problem that the user must fix, `KafkaError` or `OSError` if the broker does not
+        answer. After an error everything is stopped again.
         """
         try:
             topics = await self.admission.open()
             refusals = Refusals(self.settings, leads=self._leads)
-            loaded, denied = partial(self.measures.observe_step, "load"), self.admission.suspect
+            loaded, denied = partial(self.measures.observe_step, "load"), self.admission.recheck
             deploys = self.deploys = Deploys(self.settings, refusals.refuse, self._crashed, loaded, denied)
-            self._custom.follow(deploys.catalogs)
+            self._user_code.follow(deploys.catalogs)
             deploys.follow(self.admission.readable)
             await deploys.start()
             self._run(refusals.run(), "refusals")
@@ -108,7 +107,7 @@ class Streams:
             await self._join(topics, deploys)
         except BaseException:
             await self.stop(0)
-            self._stage, self.deploys, self.lane, self._app = "starting", None, None, None
+            self._lifecycle, self.deploys, self.lane, self._app = "starting", None, None, None
             raise
 
     async def _join(self, topics: list[TopicState], deploys: Deploys) -> None:
@@ -118,20 +117,20 @@ class Streams:
         group = FaustGroup(app)
         directory = self._claim_directory()
         self.tenants = compose_tenants(
-            app, self.settings, deploys, self.measures, self._reader, directory, self._custom, outlets
+            app, self.settings, deploys, self.measures, self._reader, directory, self._user_code, outlets
         )
         stages = [stage for tenant in self.tenants.values() for stage in tenant.stages]
         guarantee = guarantee_of(self.settings, self.measures, outlets)
         lane = self.lane = Lane(self.settings, stages, group, guarantee, self.measures, self._crashed, self.topics)
         lane.outlets = outlets
-        lane.on_denied(self.admission.suspect)
-        app.intake, app.denied = lane, self.admission.suspect
+        lane.on_denied(self.admission.recheck)
+        app.intake, app.denied = lane, self.admission.recheck
         self.admission.admit(deploys)
         install_batch_checks(set(lane.topics), self.settings.limits.batch_expanded_bytes_max)
         app.on_rebalance_complete.connect(self._on_rebalance_complete)
         for topic in sorted(lane.topics):
             app.topics.add(app.topic(topic, key_serializer="raw", value_serializer="raw", acks=False))
-        self._stage = "running"
+        self._lifecycle = "running"
         self._run(lane.run(), "lane")
         self._run(self._run_app(app), "faust")
         self._run(self._watch(app, lane), "watch")
@@ -139,7 +138,7 @@ class Streams:
         self._run(self.admission.run(deploys), "admission")
 
     def _claim_directory(self) -> Path | None:
-        """Where tables are kept beside their changelogs; None for in memory."""
+        """The directory of local state stores; None if they are in memory."""
         if self.settings.cache.store == "memory":
             return None
         if self._slot is None:
@@ -147,12 +146,12 @@ class Streams:
         return self._slot.path
 
     async def stop(self, timeout_s: float) -> bool:
-        """Stops taking, finishes what is in flight, commits, leaves the group; False where the deadline passed first.
+        """Drain: stop fetching, finish in-flight batches, commit, leave the group. False if the deadline passed first.
 
-        Past the deadline nothing more is committed.
+        After the deadline nothing is committed.
         """
         deadline = time.monotonic() + timeout_s
-        self._stage = "draining"
+        self._lifecycle = "draining"
         self._enter("draining")
         in_time = await self._drain(timeout_s - min(LEAVE_S, timeout_s / 2))
         await cancelled(self._tasks)
@@ -172,7 +171,7 @@ class Streams:
             await self.deploys.stop()
         if self.measures.tracing is not None:
             await asyncio.to_thread(self.measures.tracing.close)
-        self._stage = "stopped"
+        self._lifecycle = "stopped"
         self._enter("stopped")
         return in_time
 
@@ -186,7 +185,7 @@ class Streams:
         finally:
             await self.lane.close()
             for parts in self.tenants.values():
-                parts.requests.direct.give_up(ModelNotReadyError(STOPPED))
+                parts.requests.direct.fail_all(ModelNotReadyError(STOPPED))
         return True
 
     async def _leave(self, timeout_s: float) -> bool:
@@ -196,18 +195,18 @@ class Streams:
             await asyncio.wait_for(self._app.stop(), timeout_s)
         except TimeoutError:
             return False
-        except (KafkaError, OSError) as error:  # the group notices by itself
+        except (KafkaError, OSError) as error:  # the session timeout removes this member
             log.warning("group_not_left", reason=describe(error))
         return True
 
     async def _run_app(self, app: LaneApp) -> None:
         await app.start()
         await app.wait_until_stopped()
-        # An ordered stop cancels this first.
+        # A graceful stop cancels this task first.
         raise app.crash_reason or RuntimeError("faust stopped by itself")
 
     def _run(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
-        """Runs a task until the stop; one that fails ends the process."""
+        """Run a task until the stop; if it fails, the process ends."""
         self._tasks.append(asyncio.create_task(self._guard(coroutine), name=f"inferd-{name}"))
 
     async def _guard(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -227,32 +226,32 @@ class Streams:
         log.error("streams_crashed", exc_info=error)
         self._on_fatal(f"the streams failed: {describe(error)}", EXIT_FAILED)
 
-    # ------------------------------------------------------------------ asked directly
+    # ------------------------------------------------------------------ HTTP requests
 
     async def predict(
         self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = (), *, timeout_s: float | None = None
     ) -> bytes:
-        """The result of a request as on the wire, scored with what waits in the lane.
+        """Score one encoded request in the next micro-batch of the lane; returns the encoded result.
 
-        Raises the `InferenceError` of a request that cannot be scored, `ModelNotReadyError` where this worker does
-        not score now, `ModelNotFoundError` for a tenant that it does not serve, `QuotaExceededError` where too many
-        wait, and `DeadlineExceededError` past `timeout_s`.
+        Raises the `InferenceError` of a request that cannot be scored, `ModelNotReadyError` if this worker cannot score
+        now, `ModelNotFoundError` for a tenant that it does not serve, `QuotaExceededError` if too many requests wait,
+        `DeadlineExceededError` after `timeout_s`.
         """
-        if self.lane is None or self._stage != "running":
-            raise ModelNotReadyError(f"this worker is {self._phase}: ask again later, or another one")
+        if self.lane is None or self._lifecycle != "running":
+            raise ModelNotReadyError(f"this worker is {self._phase}: retry later, or ask another worker")
         parts = self.tenants.get(tenant)
         if parts is None:
-            raise ModelNotFoundError(f"tenant {tenant!r} is not served here")
-        if (refusal := self.admission.refusal(tenant)) is not None:
-            raise ModelNotReadyError(f"tenant {tenant!r} is not served here now: {refusal}")
+            raise ModelNotFoundError(f"tenant {tenant!r} is not served by this worker")
+        if (reason := self.admission.unserved_reason(tenant)) is not None:
+            raise ModelNotReadyError(f"tenant {tenant!r} is not served by this worker now: {reason}")
         request = parts.requests.direct.ask(value, headers, int(time.time() * 1000))
         self.lane.wake()
         try:
             return await asyncio.wait_for(request.answer, timeout_s)
         except TimeoutError:
-            raise DeadlineExceededError(f"no answer within {timeout_s:g} s") from None
+            raise DeadlineExceededError(f"no result within {timeout_s:g} s") from None
 
-    # ------------------------------------------------------------------ ownership
+    # ------------------------------------------------------------------ assignment
 
     async def _on_rebalance_complete(self, *_: Any, **__: Any) -> None:
         assert self.lane is not None
@@ -270,7 +269,7 @@ class Streams:
         return {tenant: parts.jobs.owned for tenant, parts in self.tenants.items()}
 
     def _owner_url(self, tp: TopicPartition) -> str | None:
-        """Where the worker answers that has a partition, as its workers tell Faust's assignor."""
+        """URL of the worker that a partition is assigned to, from the metadata of Faust's assignor."""
         return owner_urls(self._app).get(tp) if self._app is not None else None
 
     def peers(self) -> frozenset[str]:
@@ -279,14 +278,14 @@ class Streams:
         return frozenset(urls) - {self.settings.url}
 
     def _leads(self, tenant: str) -> bool:
-        """Whether this worker speaks for the group about a tenant: it owns partition 0 of its requests."""
+        """Whether this worker is the tenant's leader: partition 0 of its `requests` is assigned to it."""
         first = TenantTopics(self.settings.namespace, tenant).name("requests")
         return self.lane is not None and TopicPartition(first, 0) in self.lane.partitions
 
-    # ------------------------------------------------------------------ watching
+    # ------------------------------------------------------------------ monitoring
 
     async def _watch(self, app: LaneApp, lane: Lane) -> None:
-        """Ends the process when Faust has crashed, or when what should move stands still."""
+        """End the process if Faust has crashed or processing has stalled."""
         stall = StallWatch(self.settings.group.stall_timeout_s)
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
@@ -306,14 +305,14 @@ class Streams:
     async def _watch_topics(self, group: FaustGroup, lane: Lane) -> None:
         while True:
             await asyncio.sleep(LOOK_INTERVAL_S)
-            with contextlib.suppress(*PUBLISH_ERRORS):  # whether the broker answers, others say
+            with contextlib.suppress(*PUBLISH_ERRORS):  # `_ping` reports an unreachable broker
                 await self.topics.look()
                 if lane.settled:
                     group.refresh({t: n for t, n in self.topics.partitions.items() if t in self._readable(lane)})
                 lane.look_at_topics()
 
     def _readable(self, lane: Lane) -> frozenset[str]:
-        """Topics of the lane that are not barred for want of a right."""
+        """Topics of the lane that are not barred."""
         return lane.topics - (self._app.barred if self._app is not None else frozenset())
 
     def _read_again(self, topic: str) -> None:
@@ -322,7 +321,7 @@ class Streams:
             self.deploys.read_again(topic)
 
     def topic_problems(self) -> list[str]:
-        """What is wrong with topics and their partitions, and what to do."""
+        """Problems of topics and their partitions, each with its remedy."""
         problems = [missing_reason(topic) for topic in self.topics.missing]
         if self.lane is None or self._app is None or not self.lane.settled:
             return problems
@@ -336,8 +335,8 @@ class Streams:
             await asyncio.sleep(WATCH_INTERVAL_S)
 
     def _observe_phase(self) -> Phase:
-        if self._stage != "running" or self._app is None:
-            return "starting" if self._stage == "running" else self._stage
+        if self._lifecycle != "running" or self._app is None:
+            return "starting" if self._lifecycle == "running" else self._lifecycle
         if self._app.in_recovery or (self.lane is not None and self.lane.restoring is not None):
             return "recovering"
         if self._app.rebalancing:
@@ -350,7 +349,7 @@ class Streams:
             log.info("phase", phase=phase)
 
     def snapshot(self) -> StreamsSnapshot:
-        """What is going on now."""
+        """The current state."""
         self._enter(self._observe_phase())
         return take_snapshot(self, self._phase, time.monotonic() - self._phase_since)
 
@@ -363,17 +362,17 @@ class Streams:
         return self._app.rebalancing_count if self._app is not None else 0
 
     def highwater(self, tp: TopicPartition) -> int | None:
-        """The end of a partition's log as the last fetch told it."""
+        """The high watermark of a partition as of the last fetch; None if it is not known."""
         try:
             end: int | None = self._consumer().aiokafka.highwater(tp)
         except Exception:  # noqa: BLE001
-            # Not assigned any more, or not started: there is just nothing known.
+            # The partition is not assigned any more, or the consumer is not started.
             return None
         return end
 
 
 class FaustGroup:
-    """The membership that Faust keeps, as the lane sees it."""
+    """The lane's view of the consumer group, whose membership Faust manages."""
 
     def __init__(self, app: LaneApp) -> None:
         self._app = app
@@ -387,9 +386,9 @@ class FaustGroup:
         return cast(LaneConsumer, self._app.consumer).aiokafka
 
     def refresh(self, partitions: Mapping[str, int]) -> None:
-        """Lets aiokafka ask for topics anew that have another number of partitions than it knows: the group rebalances.
+        """Force a metadata update if a topic's number of partitions has changed; the group then rebalances.
 
-        By itself it does so every five minutes.
+        aiokafka updates its metadata only every five minutes.
         """
         client: Any = self.consumer._client  # noqa: SLF001
         known = client.cluster.partitions_for_topic
@@ -401,7 +400,7 @@ class FaustGroup:
 
 
 def create_app(settings: StreamSettings) -> LaneApp:
-    """The Faust app of these settings: membership, tables and low-rate topics; no web server, no own topics."""
+    """The Faust app of these settings: membership, tables and low-rate topics; no web server, no topics of Faust."""
     connection, group = settings.connection, settings.group
     app = LaneApp(
         group.group_id,
@@ -412,23 +411,23 @@ def create_app(settings: StreamSettings) -> LaneApp:
         broker_heartbeat_interval=group.heartbeat_interval_s,
         broker_rebalance_timeout=group.rebalance_timeout_s,
         broker_request_timeout=group.request_timeout_s,
-        # A fetch takes what one micro-batch may hold; more would only wait in the lane.
+        # One fetch returns at most one micro-batch; more records would only wait in the lane.
         broker_max_poll_records=settings.lane.batch_rows_max,
         consumer_group_instance_id=group.instance_id,
-        # Where retention overtakes what is being read: on with what there is. Where to begin, the lane itself says.
+        # Applies only if retention has removed the current position. The lane seeks to its start offsets itself.
         consumer_auto_offset_reset="earliest",
         datadir=str(settings.data_dir / "faust"),
         store="memory://",
         TableManager=LaneTableManager,
         PartitionAssignor=LaneAssignor,
-        # Workers tell one another through the group where they answer.
+        # Workers publish their HTTP URLs in the group metadata.
         canonical_url=settings.url,
         topic_allow_declare=False,
         topic_disable_leader=True,
         stream_wait_empty=False,
         stream_recovery_delay=0.0,
         web_enabled=False,
-        # Faust prefers the environment's BROKER_URL, WEB_PORT and a hundred more to what it is told.
+        # Otherwise BROKER_URL, WEB_PORT and a hundred more environment variables override these arguments.
         env={},
         loop=asyncio.get_running_loop(),
     )
@@ -437,11 +436,11 @@ def create_app(settings: StreamSettings) -> LaneApp:
 
 
 def owner_urls(app: LaneApp) -> dict[TopicPartition, str]:
-    """By lane partition: the URL of the worker that has it."""
-    told: Mapping[str, Any] = cast(Any, app.assignor).external_topics_metadata()
+    """URL of the owning worker by lane partition."""
+    metadata: Mapping[str, Any] = cast(Any, app.assignor).external_topics_metadata()
     return {
         TopicPartition(topic, number): url
-        for url, topics in told.items()
+        for url, topics in metadata.items()
         for topic, numbers in topics.items()
         for number in numbers
     }

@@ -1,4 +1,4 @@
-"""What the lane of a worker is made of: for each tenant its stages and tables, and the guarantee of each topic."""
+"""Composes a worker's lane: the stages and tables of each tenant, and the processing guarantee of each topic."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from inferd.streams.lane import (
 )
 from inferd.streams.models.follower import Deploys
 from inferd.streams.requests import BatchScoring, Pace, Predictions, TenantLane
-from inferd.streams.serving import Custom
+from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTable, make_table
 from inferd.streams.telemetry import LaneMeasures
 
-OWNERS: tuple[Stream, ...] = ("jobs", "job-results")
+JOB_OWNER_STREAMS: tuple[Stream, ...] = ("jobs", "job-results")
 
 
 @dataclass(frozen=True, slots=True)
 class TenantParts:
-    """What one tenant adds to a lane."""
+    """The stages of one tenant in the lane."""
 
     requests: TenantLane
     jobs: TenantJobs
@@ -54,10 +54,10 @@ def compose_tenants(
     measures: LaneMeasures,
     reader: RecordReader,
     directory: Path | None,
-    custom: Custom,
+    user_code: UserCode,
     outlets: Outlets,
 ) -> Mapping[str, TenantParts]:
-    """The parts of every tenant, by name; their tables are declared in the app, and kept in `directory`, if any."""
+    """The parts of each tenant, by name. Their tables are declared in the app; `directory` holds local state stores."""
     scoring = BatchScoring(measures, Pace(settings.lane), time.time)
     parts = {}
     for tenant in settings.tenants:
@@ -65,20 +65,20 @@ def compose_tenants(
         table = make_table(app, settings, tenant, "predictions", directory)
         predictions = Predictions(tenant, table, catalog, settings.cache.ttl_max_s, outlets)
         scorer = Scorer(
-            catalog, settings.limits, settings.reply_to_allowed, custom.ask(tenant), custom.ask_rows(tenant)
+            catalog, settings.limits, settings.reply_to_allowed, user_code.ask(tenant), user_code.ask_rows(tenant)
         )
         names = TenantTopics(settings.namespace, tenant)
         requests = TenantLane(names, scorer, settings.worker_id, outlets, scoring, predictions)
         requests.tracing = measures.tracing
         jobs_table = make_table(app, settings, tenant, "jobs", directory)
-        process_batch = custom.process_batch(tenant)
+        process_batch = user_code.process_batch(tenant)
         jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, outlets, process_batch)
         parts[tenant] = TenantParts(requests, jobs)
     return parts
 
 
 def guarantee_of(settings: StreamSettings, measures: LaneMeasures, outlets: Outlets) -> Callable[[Lane], Guarantee]:
-    """What makes a lane's guarantee: that of the settings, and `exactly_once` for what owns jobs in any case."""
+    """A factory of a lane's guarantee: that of the settings, and always `exactly_once` for topics that own jobs."""
 
     def make(lane: Lane) -> Guarantee:
         once = ExactlyOnce(settings, measures, lane.landed, unit_of, outlets)
@@ -88,7 +88,7 @@ def guarantee_of(settings: StreamSettings, measures: LaneMeasures, outlets: Outl
         owners = [
             TenantTopics(settings.namespace, tenant).name(stream)
             for tenant in settings.tenants
-            for stream in OWNERS
+            for stream in JOB_OWNER_STREAMS
         ]  # fmt: skip
         return ByTopic(usual, once, owners)
 

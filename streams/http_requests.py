@@ -1,4 +1,4 @@
-"""Requests that did not come through Kafka: scored with what waits in the lane, and answered where they were asked."""
+"""Prediction requests over HTTP: scored in the same micro-batches as records from Kafka, answered by a future."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from inferd.schemas.errors import ModelServingError, QuotaExceededError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DirectRequest:
-    """A request as it would be on the wire, and the future of its result, or of its typed error."""
+class HttpRequest:
+    """An encoded request and the future of its encoded result or typed error."""
 
     offset: int
     timestamp: int
@@ -23,32 +23,32 @@ class DirectRequest:
     answer: asyncio.Future[bytes] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class DirectRequests:
-    """Those of one tenant that wait for the next micro-batch, oldest first, and those that are in one."""
+class HttpRequests:
+    """The HTTP requests of one tenant: those that wait for the next micro-batch, oldest first, and those in it."""
 
     def __init__(self, waiting_max: int) -> None:
-        self._waiting: deque[DirectRequest] = deque()
-        self._taken: list[DirectRequest] = []
+        self._waiting: deque[HttpRequest] = deque()
+        self._taken: list[HttpRequest] = []
         self._waiting_max = waiting_max
         self._asked = 0
 
     @property
     def unanswered(self) -> int:
-        """How many wait, or are being scored."""
+        """Requests that wait or are being scored."""
         return len(self._waiting) + sum(not request.answer.done() for request in self._taken)
 
-    def ask(self, value: bytes, headers: Sequence[tuple[str, bytes | None]], now_ms: int) -> DirectRequest:
-        """Queues a request; `QuotaExceededError` where too many wait already."""
+    def ask(self, value: bytes, headers: Sequence[tuple[str, bytes | None]], now_ms: int) -> HttpRequest:
+        """Queue a request; `QuotaExceededError` if the queue is full."""
         if len(self._waiting) >= self._waiting_max:
-            raise QuotaExceededError(f"{len(self._waiting)} requests wait already: ask again later, or another worker")
-        request = DirectRequest(self._asked, now_ms, value, headers)
+            raise QuotaExceededError(f"{len(self._waiting)} requests are waiting: retry later, or ask another worker")
+        request = HttpRequest(self._asked, now_ms, value, headers)
         self._asked += 1
         self._waiting.append(request)
         return request
 
-    def take(self, records_max: int) -> list[DirectRequest]:
-        """The oldest that somebody still waits for."""
-        taken: list[DirectRequest] = []
+    def take(self, records_max: int) -> list[HttpRequest]:
+        """Take the oldest requests whose callers still wait."""
+        taken: list[HttpRequest] = []
         while self._waiting and len(taken) < records_max:
             request = self._waiting.popleft()
             if not request.answer.done():
@@ -56,8 +56,8 @@ class DirectRequests:
         self._taken = taken
         return taken
 
-    def give_up(self, error: ModelServingError) -> None:
-        """Nobody will score these any more: whoever waits for one gets `error`."""
+    def fail_all(self, error: ModelServingError) -> None:
+        """Fail all requests, waiting or in a batch, with `error`."""
         for request in (*self._taken, *self._waiting):
             if not request.answer.done():
                 request.answer.set_exception(error)

@@ -1,4 +1,4 @@
-"""Directories that hold what clients sent: for the user of the process alone."""
+"""Directories for client data, accessible only to the user of the process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PRIVATE_MODE = 0o700
 
 
 def private_directory(path: Path) -> None:
-    """Makes a directory and those above it that are missing, with mode 0700; what exists keeps its mode."""
+    """Create a directory and its missing parents with mode 0700; existing ones keep their mode."""
     try:
         path.mkdir(mode=PRIVATE_MODE, exist_ok=True)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What the streams need to know, as one frozen value. The daemon parses it; nothing here reads an environment."""
+"""The settings of the streams, in one frozen value. The daemon parses it; nothing here reads the environment."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class LaneSettings:
     """Bounds of the batch lane."""
 
     batch_rows_max: int = 4_096
-    """Records of one micro-batch."""
+    """Records per micro-batch."""
     batch_bytes_max: int = 4 * 1_048_576
     batch_wait_ms: float = 0.0
-    """How long to wait for a micro-batch to fill; 0 scores what is there at once."""
+    """How long to wait for a micro-batch to fill; 0 scores waiting records at once."""
     inline_ms_max: float = 50.0
-    """A prediction expected to take longer runs in a thread, so that heartbeats go on."""
+    """A prediction that is expected to take longer runs in a thread, so that it does not delay heartbeats."""
     buffer_bytes_max: int = 32 * 1_048_576
     """Fetched but not yet scored, over all partitions."""
     in_flight_bytes_max: int = 32 * 1_048_576
-    """Published but not yet acknowledged, over all partitions."""
+    """Produced but not yet acknowledged, over all partitions."""
     commit_interval_s: float = 0.5
     revoke_timeout_s: float = 3.0
-    """How long a revoked partition may take to finish what is in flight."""
+    """How long a revoked partition may take to finish its in-flight batches."""
     jobs_share: float = 0.5
-    """What chunks of batch jobs may take of the time, while there are requests."""
+    """Share of scoring time that job chunks may take while requests wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,50 +50,50 @@ class GroupSettings:
     request_timeout_s: float = 20.0
     offset_reset: Literal["earliest", "latest"] = "earliest"
     stall_timeout_s: float = 120.0
-    """A rebalance, a recovery, or a lane with work that makes no progress for so long ends the process."""
+    """The process ends if a rebalance, a recovery or a lane with work makes no progress for this long."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSettings:
-    """How topics are created, and what existing ones must agree with."""
+    """How topics are created, and the configuration that existing ones must have."""
 
     create: bool = True
     partitions: int = 4
-    """Of `requests`, `results`, `dead-letters`, `jobs` and their kin; those of one tenant must agree."""
+    """Partitions of every topic that is consumed or produced per partition; those of one tenant must be equal."""
     replication: int = 1
     retention_ms: int = 7 * 24 * 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
 class TrialSettings:
-    """Limits of the disposable subprocess in which a model is loaded and run first."""
+    """Limits of the disposable subprocess that loads and runs a model before the worker does."""
 
     memory_bytes_max: int = DEFAULT_TRIAL_LIMITS.memory_bytes
     timeout_s: float = DEFAULT_TRIAL_LIMITS.wall_s
 
     def limits(self, sizes: Limits) -> TrialLimits:
-        """Of one trial of a model of at most these sizes."""
+        """The limits of one trial; `sizes` limits the model."""
         return TrialLimits(self.memory_bytes_max, cpu_s=self.timeout_s, wall_s=self.timeout_s, sizes=sizes)
 
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """The prediction cache, where a model's manifest turns it on."""
+    """The prediction cache of models whose manifest enables it."""
 
     store: Store = "memory"
     ttl_max_s: float = 7 * 24 * 3_600.0
-    """No entry is served longer; the changelog keeps entries for as long."""
+    """Maximum age of an entry, and retention of the changelog."""
     block_cache_bytes: int = 64 * 1_048_576
-    """Of RocksDB, for all partitions together."""
+    """RocksDB block cache, shared by all partitions."""
 
 
 NO_URL = "http://127.0.0.1"
-"""Of a worker that serves no HTTP."""
+"""URL of a worker without an HTTP server."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
-    """Everything that `streams` is composed from."""
+    """All settings of the streams."""
 
     connection: KafkaConnection
     worker_id: str
@@ -102,13 +102,13 @@ class StreamSettings:
     tenants: tuple[str, ...] = (DEFAULT_TENANT,)
     processing_guarantee: Guarantee = "at_least_once"
     transaction_timeout_s: float = 15.0
-    """After how long the broker ends a transaction that nobody goes on with (`exactly_once`)."""
+    """Timeout after which the broker aborts an idle transaction (`transaction.timeout.ms`, `exactly_once`)."""
     url: str = NO_URL
-    """Where this worker's HTTP answers, for the other workers of the group."""
+    """HTTP URL of this worker for the other workers of the group."""
     otel_endpoint: str | None = None
-    """Where OpenTelemetry's collector takes spans over HTTP; None makes none."""
+    """OTLP/HTTP endpoint of the OpenTelemetry collector; None disables tracing."""
     compression: Compression = "none"
-    """Of results and dead letters."""
+    """Compression of results and dead letters."""
     reply_to_allowed: tuple[str, ...] = ()
     """Topics that a `reply-to` header may name."""
     predict_threads: int = 1

@@ -1,4 +1,4 @@
-"""The snapshot of the streams, put together from what the lane, the deploys and the group know."""
+"""The snapshot of the streams, collected from the lane, the model follower and the consumer group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 from aiokafka import TopicPartition
 
-from inferd.schemas.models import labels_of
+from inferd.schemas.models import alias_labels
 from inferd.streams.admission import Admission
 from inferd.streams.composition import TenantParts
 from inferd.streams.connection import setting_name, why_unreachable
@@ -33,13 +33,13 @@ from inferd.streams.telemetry import (
 )
 
 ROWS_KNOWN_MIN = 1_000
-"""Rows after which the mean cost of a look-up, or of a prediction, says something."""
+"""Minimum number of rows for a meaningful mean cost of a cache lookup or a prediction."""
 UNREACHABLE_S = 6.0
-"""How long the broker may leave questions unanswered before readiness says so."""
+"""How long the broker may be silent before the worker is unready."""
 
 
 class StreamsView(Protocol):
-    """The streams, as far as their status needs them; `inferd.streams.app.Streams` is one."""
+    """The part of the streams that their status reads; implemented by `inferd.streams.app.Streams`."""
 
     settings: StreamSettings
     measures: LaneMeasures
@@ -55,14 +55,14 @@ class StreamsView(Protocol):
     def rebalances(self) -> int: ...
 
     def topic_problems(self) -> list[str]:
-        """What is wrong with topics and their partitions, and what to do."""
+        """Problems of topics and their partitions, each with its remedy."""
 
     def highwater(self, tp: TopicPartition) -> int | None:
-        """Where the log of a partition ends; None if that is not known."""
+        """The high watermark of a partition; None if it is not known."""
 
 
 def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> StreamsSnapshot:
-    """What goes on in `streams` now."""
+    """The current state of `streams`."""
     lane, measures = streams.lane, streams.measures
     partitions = list(lane.partitions.values()) if lane is not None else []
     return StreamsSnapshot(
@@ -104,7 +104,7 @@ def _last_error(streams: StreamsView) -> str | None:
 
 
 def fault_of(streams: StreamsView) -> str | None:
-    """What work waits for: rights, if all tenants lack some, the lane's fault, or a broker that does not answer."""
+    """Why no records are processed: missing rights of all tenants, a fault of the lane, or a silent broker."""
     if streams.admission.fault is not None:
         return streams.admission.fault
     fault = streams.lane.fault if streams.lane is not None else None
@@ -118,7 +118,7 @@ def fault_of(streams: StreamsView) -> str | None:
 
 
 def _silent_s(streams: StreamsView) -> float:
-    """For how long the broker has left the questions of this worker unanswered."""
+    """Seconds since the broker last answered."""
     reachable_at = streams.deploys.reachable_at if streams.deploys is not None else None
     return 0.0 if reachable_at is None else time.monotonic() - reachable_at
 
@@ -132,7 +132,7 @@ def _unready(streams: StreamsView, phase: Phase, partitions: Sequence[Partition]
     if (fault := fault_of(streams)) is not None:
         reasons.append(fault)
     reasons += streams.topic_problems()
-    # A version whose successor of the same number failed is not "ready", and serves.
+    # A version whose replacement with the same number has failed is not "ready" but still serves.
     if not any(version.served for _, version in _versions(streams)):
         reasons.append("no model is ready; deploy one with `inferd models deploy`")
     return reasons
@@ -153,7 +153,7 @@ def _partition(streams: StreamsView, partition: Partition) -> PartitionSnapshot:
 
 
 def _lag(partition: Partition, end: int) -> int:
-    """What is not committed, of the log as the last fetch told it."""
+    """Consumer lag: records between the committed offset and the high watermark."""
     return max(0, end - partition.committed)
 
 
@@ -195,15 +195,15 @@ def _cache(streams: StreamsView, usage: CacheSnapshot) -> CacheSnapshot:
 
 
 def saved_s(usage: CacheSnapshot, counters: ModelCounters) -> float | None:
-    """What the model would have taken for the hits at its mean cost, less what the cache took; None where either is
-    not known from enough rows."""
+    """Seconds that cache hits have saved: the model's mean cost of these rows minus the cost of the cache; None if
+    either has too few rows."""
     if usage.hits + usage.misses < ROWS_KNOWN_MIN or counters.scored_rows < ROWS_KNOWN_MIN:
         return None
     return usage.hits * counters.predict_s / counters.scored_rows - usage.lookup_s - usage.fill_s
 
 
 def _versions(streams: StreamsView) -> list[tuple[str, Version]]:
-    """Tenant and version of every model."""
+    """All model versions, each with its tenant."""
     catalogs = streams.deploys.catalogs if streams.deploys is not None else {}
     return [(tenant, version) for tenant, catalog in catalogs.items() for version in catalog.versions()]
 
@@ -234,7 +234,7 @@ def _model(streams: StreamsView, tenant: str, version: Version) -> ModelSnapshot
         digest=manifest.sha256,
         state=version.state,
         reason=version.reason,
-        aliases=tuple(sorted(labels_of(aliases, manifest.version))),
+        aliases=tuple(sorted(alias_labels(aliases, manifest.version))),
         requests=counters.requests,
         rows=counters.rows,
         predict_s=counters.predict_s,

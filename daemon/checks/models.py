@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from inferd.daemon.checks import Check
 from inferd.daemon.cluster import metadata
 from inferd.daemon.settings import Settings
-from inferd.schemas.models import AliasKey, dangling_alias
+from inferd.schemas.models import AliasKey, dangling_alias_message
 from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.inference import ModelCatalog, Version
 from inferd.streams.models.follower import Deploys
@@ -58,7 +58,7 @@ def _all_dangling(catalogs: Mapping[str, ModelCatalog]) -> Iterator[tuple[str, s
 
 
 def _dangling(tenant: str, name: str, alias: str, missing: list[int]) -> Check:
-    detail = f"tenant {tenant}: {dangling_alias(AliasKey(name, alias), missing)}"
+    detail = f"tenant {tenant}: {dangling_alias_message(AliasKey(name, alias), missing)}"
     remedy = f"inferd models remove {name}@{alias}, or deploy a version with --alias {alias}"
     return Check("models", "fail", detail, remedy)
 

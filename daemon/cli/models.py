@@ -23,9 +23,9 @@ from inferd.schemas.models import (
     Alias,
     Feature,
     Manifest,
-    dangling_alias,
-    label,
-    labels_of,
+    alias_label,
+    alias_labels,
+    dangling_alias_message,
     shares,
 )
 from inferd.schemas.requests import ModelReference, Scalar
@@ -110,7 +110,7 @@ def list_models(target: Target) -> None:
     rows = [_list_row(manifest, found.aliases_of(manifest.model_id)) for manifest in manifests]
     write_answer(target.output, manifests, LIST_COLUMNS, rows)
     for alias, missing in found.dangling().items():
-        report_error(dangling_alias(alias, missing))
+        report_error(dangling_alias_message(alias, missing))
     for key, reason in found.unreadable.items():
         report_error(f"record {key!r} of {target.topics.name('models')} cannot be read: {reason}")
 
@@ -181,7 +181,7 @@ def _list_row(manifest: Manifest, aliases: dict[str, Alias]) -> list[object]:
     return [
         manifest.model_id,
         manifest.version,
-        ", ".join(labels_of(aliases, manifest.version)) or None,
+        ", ".join(alias_labels(aliases, manifest.version)) or None,
         manifest.objective,
         len(manifest.features),
         _size(manifest.size),
@@ -201,7 +201,7 @@ def _who_answers(models: ModelList, deployed: Manifest) -> str | None:
         )
     if shares(champion).keys() == {deployed.version}:
         return None
-    led_to = ", ".join(label(f"version {number}", champion, number) for number in shares(champion))
+    led_to = ", ".join(alias_label(f"version {number}", champion, number) for number in shares(champion))
     return (
         f"requests to {name} are answered by {led_to}, where its alias {CHAMPION} leads; to point the alias at this"
         f" version, deploy it again with --version {deployed.version} --alias {CHAMPION}"
@@ -223,7 +223,7 @@ def _unnamed_classes(deployed: Manifest) -> str | None:
 def _facts(manifest: Manifest, aliases: dict[str, Alias]) -> Iterator[tuple[str, object]]:
     yield "model", manifest.model_id
     yield "version", manifest.version
-    yield "aliases", ", ".join(labels_of(aliases, manifest.version)) or None
+    yield "aliases", ", ".join(alias_labels(aliases, manifest.version)) or None
     yield "runtime", manifest.runtime
     yield "objective", manifest.objective
     yield "values a row", manifest.outputs

@@ -48,7 +48,7 @@ from inferd.schemas.jobs import (
     encode_retry,
 )
 from inferd.schemas.limits import Limits
-from inferd.schemas.requests import ModelReference, Output, valid_job_id
+from inferd.schemas.requests import ModelReference, Output, check_job_id
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Jobs:
         """
         ModelReference.parse(model_id)
         is_new_id = job_id is None
-        job_id = new_job_id() if job_id is None else valid_job_id(job_id)
+        job_id = new_job_id() if job_id is None else check_job_id(job_id)
         async with job_feed(self._cluster, job_id, self._limits) as feed:
             submission = _Submission(self, feed, job_id, options.headers, resume, on_progress or _ignore)
             await submission.open(model_id, options, self._encoding)
@@ -133,7 +133,7 @@ class Jobs:
 
     async def status(self, job_id: str) -> JobStatus:
         """The latest status; `JobNotFoundError`."""
-        async with job_feed(self._cluster, valid_job_id(job_id), self._limits) as feed:
+        async with job_feed(self._cluster, check_job_id(job_id), self._limits) as feed:
             return _known(feed.status, job_id)
 
     async def list(self) -> list[JobStatus]:
@@ -143,7 +143,7 @@ class Jobs:
 
     async def watch(self, job_id: str) -> AsyncGenerator[JobStatus, None]:
         """The latest status and those that follow, the terminal one last; `JobNotFoundError`."""
-        async with job_feed(self._cluster, valid_job_id(job_id), self._limits) as feed:
+        async with job_feed(self._cluster, check_job_id(job_id), self._limits) as feed:
             status = _known(feed.status, job_id)
             yield status
             while not status.ended:
@@ -180,7 +180,7 @@ class Jobs:
         timeout_s: float,
     ) -> JobStatus:
         """Sends a command and waits for the status that it leads to, or for its refusal."""
-        async with job_feed(self._cluster, valid_job_id(job_id), self._limits) as feed:
+        async with job_feed(self._cluster, check_job_id(job_id), self._limits) as feed:
             before, deadline = feed.status, time.monotonic() + timeout_s
             if before is not None and done(before, before):
                 return before

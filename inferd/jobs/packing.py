@@ -20,8 +20,8 @@ from inferd.schemas.requests import (
     frame_blocks,
     is_frame,
     is_row,
-    listed,
     plain_scalar,
+    to_list,
     wire_input,
 )
 
@@ -120,7 +120,7 @@ class Packer:
         if len(body) <= self._bytes_max:
             yield _Block(len(rows), body)
         elif len(rows) == 1:
-            raise TooLargeError(f"row {first}: {len(body)} bytes, and {self._bytes_max} are allowed in one message")
+            raise TooLargeError(f"row {first}: {len(body)} bytes; at most {self._bytes_max} are allowed in one message")
         else:
             half = len(rows) // 2
             yield from self._encoded(rows[:half], first)
@@ -171,7 +171,7 @@ class _Tensor:
     def _message_rows(self) -> int:
         rows = min(self._bytes_max // self._stride, self._rows_max)
         if not rows:
-            raise TooLargeError(f"rows of {self._stride} bytes, and {self._bytes_max} are allowed in one message")
+            raise TooLargeError(f"rows of {self._stride} bytes; at most {self._bytes_max} are allowed in one message")
         return rows - rows % self._block_rows if rows > self._block_rows else rows
 
     def _message(self, size: int) -> PackedRows:
@@ -240,7 +240,7 @@ def _tensor_of(item: Any) -> dict[str, Any] | None:
 
 
 def _rows_of(item: Any) -> list[Any]:
-    rows = listed(item)
+    rows = to_list(item)
     if isinstance(rows, dict):
         return [rows]
     if not isinstance(rows, list | tuple):
@@ -276,7 +276,7 @@ def _fast(rows: list[Any]) -> bytes | None:
 
 def _plain(value: Any) -> Any:
     """Rows that are arrays or series, and scalars of numpy and pandas."""
-    plain = listed(value) if is_row(value) else plain_scalar(value)
+    plain = to_list(value) if is_row(value) else plain_scalar(value)
     if plain is value:
         raise TypeError(type(value).__name__)
     return plain

@@ -27,6 +27,7 @@ from inferd.schemas.models import (
     Manifest,
     VersionKey,
     check_manifest_key,
+    check_no_shadow,
     decode_alias,
     decode_manifest,
     encode_manifest,
@@ -34,9 +35,8 @@ from inferd.schemas.models import (
     missing_versions,
     parse_artifact_key,
     parse_model_key,
-    refuse_shadow,
-    replaced,
-    version_in_use,
+    replace_version,
+    version_in_use_error,
     versions_named,
 )
 from inferd.schemas.requests import ModelReference
@@ -127,7 +127,7 @@ def manifest_behind(models: ModelList, reference: ModelReference) -> Manifest:
 
 def check_alias_target(models: ModelList, key: AliasKey, target: Alias) -> None:
     """`ModelNotFoundError` or `VersionNotFoundError` where the alias would lead to what is not there."""
-    refuse_shadow(target)
+    check_no_shadow(target)
     versions = {manifest.version for manifest in models.versions_of(key.model_id)}
     if not versions:
         raise _no_model(key.model_id)
@@ -146,7 +146,7 @@ def check_deployable(models: ModelList, model: bytes, manifest: Manifest, limits
     encode_manifest(manifest, limits=limits)
     parse_artifact_key(str(ArtifactKey(manifest.sha256, len(model) // limits.artifact_part_bytes_max)).encode())
     if len(model) > limits.artifact_bytes_max:
-        raise TooLargeError(f"the model has {len(model)} bytes, and {limits.artifact_bytes_max} are allowed")
+        raise TooLargeError(f"the model has {len(model)} bytes; at most {limits.artifact_bytes_max} are allowed")
     if manifest.size != len(model) or manifest.sha256 != hashlib.sha256(model).hexdigest():
         raise InvalidValueError(
             f"the manifest of {manifest.model_id}:{manifest.version} names other bytes than the model's: its size and"
@@ -200,14 +200,14 @@ def aliases_to_move(
     for key, alias in models.aliases.items():
         used = [v for v in versions if v.model_id == key.model_id and v.version in versions_named(alias)]
         if used and key not in removed:
-            moved[key] = replaced(alias, used[0].version, _checked_target(models, key, used[0], to))
+            moved[key] = replace_version(alias, used[0].version, _checked_target(models, key, used[0], to))
     return moved
 
 
 def _checked_target(models: ModelList, key: AliasKey, removed: VersionKey, to: int | None) -> int:
     there = {manifest.version for manifest in models.versions_of(key.model_id)} - {removed.version}
     if to is None:
-        raise version_in_use(key, removed.version, there)
+        raise version_in_use_error(key, removed.version, there)
     if to not in there:
         raise VersionNotFoundError(f"{key} cannot lead to version {to}: {key.model_id!r} keeps {sorted(there)}")
     return to

@@ -149,7 +149,7 @@ class Exchange:
         )
         if len(value) > self._limits.message_bytes_max:
             raise TooLargeError(
-                f"the request has {len(value)} bytes, and {self._limits.message_bytes_max} are allowed: send fewer rows"
+                f"the request has {len(value)} bytes; at most {self._limits.message_bytes_max} are allowed"
             )
         taken = await self._cluster.send(
             "requests", key=call.key, value=value, headers=self._headers + call.headers, partition=self._partition(call)

@@ -1,4 +1,4 @@
-"""Job records: messages of producers, chunks, results and statuses, with their codecs."""
+"""Job records (messages of producers, chunks, results, statuses) and their codecs."""
 
 from inferd.schemas.jobs.chunk_codec import (
     decode_chunk,
@@ -39,13 +39,12 @@ from inferd.schemas.jobs.job import (
     Phase,
     Ranges,
     RetryJob,
-    RowError,
     Source,
     SubmitJob,
-    check_job_id,
     chunk_key,
+    parse_job_key,
 )
-from inferd.schemas.jobs.rows import RowBatch, array_header, array_of, of_messages, row_batch
+from inferd.schemas.jobs.rows import RowBatch, array_header, encode_array, job_message_limits, row_batch
 from inferd.schemas.jobs.status_codec import decode_status, encode_status
 
 __all__ = [
@@ -70,18 +69,16 @@ __all__ = [
     "Ranges",
     "RetryJob",
     "RowBatch",
-    "RowError",
     "Source",
     "SubmitJob",
     "array_header",
-    "array_of",
-    "check_job_id",
     "chunk_key",
     "decode_chunk",
     "decode_chunk_result",
     "decode_job_message",
     "decode_outcome",
     "decode_status",
+    "encode_array",
     "encode_barrier_result",
     "encode_cancel",
     "encode_chunk",
@@ -92,7 +89,8 @@ __all__ = [
     "encode_rows",
     "encode_status",
     "encode_submit",
-    "of_messages",
+    "job_message_limits",
+    "parse_job_key",
     "row_batch",
     "rows_of",
 ]

@@ -1,4 +1,4 @@
-"""Chunks and their results to bytes, the same bytes every time, and back."""
+"""Encodes chunks and their results, deterministically, and decodes them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from inferd.schemas.jobs.job import (
     Chunk,
     ChunkOutcome,
     ChunkResult,
-    RowError,
 )
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.requests import OUTPUTS, Output
+from inferd.schemas.requests import OUTPUTS, Output, RowError
 from inferd.schemas.strict import (
     DECODE_ERRORS,
     check_size,
+    decode_error,
     header,
-    refusal,
     repeats_key,
     structural_fault,
 )
 
 PREDICTIONS = "predictions"
-"""What the list of the output `prediction` is called in the result of a chunk."""
+"""Wire name of the output `prediction` in the result of a chunk."""
 
 _Natural = Annotated[int, msgspec.Meta(ge=0)]
 _encode_msgpack = msgspec.msgpack.Encoder().encode
@@ -37,8 +36,8 @@ _encode_json = msgspec.json.Encoder().encode
 _decode_work = msgspec.msgpack.Decoder(Chunk | Barrier).decode
 
 
-class _Place(msgspec.Struct):
-    """What every result has first; fields of later versions are let through."""
+class _ResultHeader(msgspec.Struct):
+    """The first fields of every chunk result. Unknown fields are ignored, for forward compatibility."""
 
     job_id: str
     chunk: _Natural
@@ -48,13 +47,13 @@ class _Place(msgspec.Struct):
     digest: str
 
 
-class _Outcome(_Place):
+class _Outcome(_ResultHeader):
     predictions: msgspec.Raw
     errors: msgspec.Raw
 
 
-class _Record(msgspec.Struct):
-    """Tells a barrier's result from a chunk's."""
+class _BarrierField(msgspec.Struct):
+    """Distinguishes the result of a barrier from that of a chunk."""
 
     barrier: str | None = None
 
@@ -64,29 +63,29 @@ def _decoders(type_: Any) -> dict[Encoding, Any]:
 
 
 _FIELDS = _decoders(dict[str, msgspec.Raw])
-_PLACE = _decoders(_Place)
+_RESULT_HEADER = _decoders(_ResultHeader)
 _OUTCOME = _decoders(_Outcome)
 _BARRIER = _decoders(BarrierResult)
-_RECORD = _decoders(_Record)
+_BARRIER_FIELD = _decoders(_BarrierField)
 _VALUES = _decoders(list[Any])
 _ERRORS = _decoders(list[RowError])
 _RAWS = _decoders(list[msgspec.Raw])
 
 
 def encode_chunk(chunk: Chunk | Barrier) -> bytes:
-    """The bytes of a record of `job-chunks`, always MessagePack."""
+    """Encode a record of `job-chunks`, always in MessagePack."""
     return _encode_msgpack(chunk)
 
 
 def decode_chunk(value: bytes | None, limits: Limits = DEFAULT_LIMITS) -> Chunk | Barrier:
-    """The record of `job-chunks` in `value`; `MalformedError`, `TooLargeError` or `TooDeepError` where it is none."""
+    """Decode a record of `job-chunks`; `MalformedError`, `TooLargeError` or `TooDeepError` if it is invalid."""
     data = check_size(value, limits.message_bytes_max, "chunk")
     if fault := structural_fault(data, "msgpack", limits.depth_max):
         raise type(fault)(f"chunk: {fault.message}")
     try:
         work: Chunk | Barrier = _decode_work(data)
     except DECODE_ERRORS as error:
-        raise refusal(data, "msgpack", error, "chunk", limits.depth_max) from None
+        raise decode_error(data, "msgpack", error, "chunk", limits.depth_max) from None
     if isinstance(work, Chunk) and (problem := _problem(work)):
         raise MalformedError(f"chunk {work.chunk} of job {work.job_id[:80]!r}: {problem}")
     return work
@@ -94,19 +93,19 @@ def decode_chunk(value: bytes | None, limits: Limits = DEFAULT_LIMITS) -> Chunk 
 
 def _problem(chunk: Chunk) -> str | None:
     if (chunk.rows is None) == (chunk.source is None):
-        return "it has neither or both of rows and source"
+        return "it must have exactly one of rows and source"
     if min(chunk.chunk, chunk.first_row, chunk.row_count, chunk.attempt, chunk.partition, chunk.version) < 0:
         return "a number is negative"
     source = chunk.source
     if source is not None and not 0 <= source.start <= source.stop == source.start + chunk.row_count:
-        return "its source has another number of rows"
-    return None if chunk.outputs[:1] == ("prediction",) else "prediction is not its first output"
+        return "the source has another number of rows"
+    return None if chunk.outputs[:1] == ("prediction",) else "prediction is not the first output"
 
 
 def encode_chunk_result(result: ChunkResult, encoding: Encoding) -> bytes:
-    """The bytes of a chunk's result, with the fields in the wire's order. Equal results give equal bytes.
+    """Encode a chunk's result, with the fields in wire order. Equal results give equal bytes.
 
-    `TypeError`, `ValueError` or `OverflowError` for a value that the encoding cannot say.
+    `TypeError`, `ValueError` or `OverflowError` for a value that the encoding cannot represent.
     """
     lists = {PREDICTIONS if output == "prediction" else output: values for output, values in result.outputs.items()}
     fields = {
@@ -123,30 +122,30 @@ def encode_chunk_result(result: ChunkResult, encoding: Encoding) -> bytes:
 
 
 def encode_barrier_result(result: BarrierResult, encoding: Encoding = "msgpack") -> bytes:
-    """The bytes of what answers a barrier on `job-results`."""
+    """Encode the reply to a barrier for `job-results`."""
     return _encode_msgpack(result) if encoding == "msgpack" else _encode_json(result)
 
 
 def decode_chunk_result(value: bytes | None, encoding: Encoding, limits: Limits = DEFAULT_LIMITS) -> ChunkResult:
-    """The result of a chunk in `value`; fields that are not known here are let through.
+    """Decode the result of a chunk; unknown fields are ignored.
 
-    `TooLargeError`, `MalformedError` or `TooDeepError` where it is none: `predictions` and the other outputs must be
-    lists of the same length, and the errors be those of its rows, in order.
+    `TooLargeError`, `MalformedError` or `TooDeepError` if it is invalid: `predictions` and the other outputs must be
+    lists of equal length, and errors must name rows of the chunk, in row order.
     """
     data = check_size(value, limits.result_bytes_max, "chunk result")
     try:
         fields: dict[str, msgspec.Raw] = _FIELDS[encoding](data)
-        place: _Place = _PLACE[encoding](data)
+        head: _ResultHeader = _RESULT_HEADER[encoding](data)
         outputs = {output: _values(fields, name, encoding) for name, output in _LISTS.items() if name in fields}
         errors: list[RowError] = _ERRORS[encoding](fields.get("errors", b""))
     except DECODE_ERRORS as error:
-        raise refusal(data, encoding, error, "chunk result", limits.depth_max) from None
+        raise decode_error(data, encoding, error, "chunk result", limits.depth_max) from None
     if header(data)[1] != len(fields) if encoding == "msgpack" else repeats_key(data):
-        raise refusal(data, encoding, ValueError("a key comes twice"), "chunk result", limits.depth_max)
-    # In the order of the bytes, which is the order they were asked for.
+        raise decode_error(data, encoding, ValueError("a key appears twice"), "chunk result", limits.depth_max)
+    # The order of the bytes is the requested order.
     ordered = {output: outputs[output] for name in fields if (output := _LISTS.get(name)) is not None}
-    result = ChunkResult(outputs=ordered, errors=errors, **msgspec.structs.asdict(place))
-    if problem := _misfit(result):
+    result = ChunkResult(outputs=ordered, errors=errors, **msgspec.structs.asdict(head))
+    if problem := _result_problem(result):
         raise MalformedError(f"chunk result: {problem}")
     return result
 
@@ -159,34 +158,34 @@ def _values(fields: Mapping[str, msgspec.Raw], name: str, encoding: Encoding) ->
     return values
 
 
-def _misfit(result: ChunkResult) -> str | None:
+def _result_problem(result: ChunkResult) -> str | None:
     if "prediction" not in result.outputs:
         return f"the field {PREDICTIONS} is missing"
     lengths = {output: len(values) for output, values in result.outputs.items()}
     if len(set(lengths.values())) > 1:
-        return f"its lists differ in length ({lengths})"
+        return f"the lists differ in length ({lengths})"
     rows = [error.row for error in result.errors]
     if rows and not (result.first_row <= rows[0] and rows[-1] < result.first_row + lengths["prediction"]):
-        return "an error is of another chunk's row"
-    return None if rows == sorted(set(rows)) else "its errors are not in the order of rows, each once"
+        return "an error names a row of another chunk"
+    return None if rows == sorted(set(rows)) else "the errors are not in row order, one per row"
 
 
 def decode_outcome(
     value: bytes | None, encoding: Encoding, limits: Limits = DEFAULT_LIMITS
 ) -> ChunkOutcome | BarrierResult:
-    """What a record of `job-results` says to the owner of its job, whatever the predictions are.
+    """Decode what the owner of a job needs of a record of `job-results`; predictions are counted, not decoded.
 
-    `TooLargeError`, `MalformedError` or `TooDeepError` where it is no result.
+    `TooLargeError`, `MalformedError` or `TooDeepError` if it is invalid.
     """
     data = check_size(value, limits.result_bytes_max, "job result")
     try:
-        if _RECORD[encoding](data).barrier is not None:
+        if _BARRIER_FIELD[encoding](data).barrier is not None:
             barrier: BarrierResult = _BARRIER[encoding](data)
             return barrier
         fields: _Outcome = _OUTCOME[encoding](data)
         rows, failed = _length(fields.predictions, encoding), _length(fields.errors, encoding)
     except DECODE_ERRORS as error:
-        raise refusal(data, encoding, error, "job result", limits.depth_max) from None
+        raise decode_error(data, encoding, error, "job result", limits.depth_max) from None
     if failed > rows:
         raise MalformedError(f"job result: {failed} errors for {rows} rows")
     return ChunkOutcome(fields.job_id, fields.chunk, fields.first_row, fields.attempt, fields.digest, rows, failed)

@@ -1,4 +1,4 @@
-"""The messages of a job from bytes and, for clients, to bytes: as strict as requests."""
+"""Decodes the messages of a job, as strictly as requests, and encodes them for clients."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from inferd.schemas.requests import (
 from inferd.schemas.strict import (
     DECODE_ERRORS,
     check_size,
+    decode_error,
+    find_fault,
     header,
-    known_fault,
-    refusal,
     repeats_key,
 )
 
 LABELS_BYTES_MAX = 16_384
-"""UTF-8 of all names and texts of a job's labels, which are part of its state."""
+"""UTF-8 bytes of all names and values of a job's labels, which are part of its state."""
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
@@ -88,37 +88,37 @@ _ENCODE: dict[Encoding, Any] = {
     "json": msgspec.json.Encoder().encode,
 }
 _RANGES = ("Expected `int` >=", "Expected `int` <=", "Expected `array` of length", "Integer value out of range")
-"""How msgspec words what is of the right type, but not a value that is taken."""
+"""Starts of msgspec's messages for values that have the right type but are out of range."""
 
 
 def decode_job_message(value: bytes | None, encoding: Encoding, limits: Limits) -> JobMessage:
-    """The message in `value`, its rows counted and ready to be cut (see `RowBatch`).
+    """Decode a message of a job; its rows are counted and can be split into chunks (see `RowBatch`).
 
-    `MalformedError`, `TooLargeError` or `TooDeepError` for bytes that are no map of a message's fields, each once and
-    of its type; `InvalidIdError` for the model_id; `InvalidValueError` for outputs, labels and numbers out of range;
-    `TooLargeError` for more rows or messages than allowed; for a tensor what `decode_input_data` raises. What is wrong
-    inside of a row is not found here: it is that row's outcome.
+    `MalformedError`, `TooLargeError` or `TooDeepError` for bytes that are not a map of a message's fields, each once
+    and of its type; `InvalidIdError` for the model_id; `InvalidValueError` for outputs, labels and numbers out of
+    range; `TooLargeError` for more rows or messages than allowed; for a tensor the errors of `decode_input_data`.
+    Values inside a row are checked when the row is scored, and fail only that row.
     """
     data = check_size(value, limits.message_bytes_max, "job message")
     try:
         fields = _DECODE[encoding](data)
     except DECODE_ERRORS as error:
-        raise _refusal(data, encoding, error, limits) from None
+        raise _decode_error(data, encoding, error, limits) from None
     if not _has_each_key_once(data, encoding, fields):
-        raise refusal(data, encoding, ValueError("a key comes twice"), "job message", limits.depth_max)
+        raise decode_error(data, encoding, ValueError("a key appears twice"), "job message", limits.depth_max)
     try:
         return _message(fields, encoding, limits)
     except InferenceError as error:
-        if fault := known_fault(data, encoding, limits.depth_max):
+        if fault := find_fault(data, encoding, limits.depth_max):
             raise type(fault)(f"job message: {fault.message}") from None
         raise error from None
 
 
-def _refusal(data: bytes, encoding: Encoding, error: Exception, limits: Limits) -> InferenceError:
-    refused = refusal(data, encoding, error, "job message", limits.depth_max)
-    if str(error).startswith(_RANGES) and known_fault(data, encoding, limits.depth_max) is None:
-        return InvalidValueError(refused.message)
-    return refused
+def _decode_error(data: bytes, encoding: Encoding, error: Exception, limits: Limits) -> InferenceError:
+    rejected = decode_error(data, encoding, error, "job message", limits.depth_max)
+    if str(error).startswith(_RANGES) and find_fault(data, encoding, limits.depth_max) is None:
+        return InvalidValueError(rejected.message)
+    return rejected
 
 
 def _has_each_key_once(data: bytes, encoding: Encoding, fields: Any) -> bool:
@@ -128,7 +128,7 @@ def _has_each_key_once(data: bytes, encoding: Encoding, fields: Any) -> bool:
         repeated = getattr(fields, "labels", UNSET) is not UNSET and _repeats_label(data)
         return header(data)[1] == 1 + given and not repeated
     raw = getattr(fields, "input_batch", None)
-    # The rows would cost far more to read than all else; their own keys are looked at when they are scored.
+    # Rows are most of the message. Their keys are checked when they are scored.
     outer = data if raw is None else data.replace(bytes(raw), b"0", 1)
     return not repeats_key(outer)
 
@@ -170,22 +170,22 @@ def with_prediction(outputs: Sequence[Output]) -> tuple[Output, ...]:
 
 
 def check_labels(labels: Mapping[str, str], limits: Limits) -> dict[str, str]:
-    """`labels` if they are not too many nor too long, else `InvalidValueError`."""
+    """Return `labels` if they are within the limits, else raise `InvalidValueError`."""
     if len(labels) > limits.job_labels_max:
-        raise InvalidValueError(f"labels: {len(labels)}, and {limits.job_labels_max} are allowed")
+        raise InvalidValueError(f"labels: {len(labels)}; at most {limits.job_labels_max} are allowed")
     size = sum(len(text.encode()) for label in labels.items() for text in label)
     if size > LABELS_BYTES_MAX:
-        raise InvalidValueError(f"labels: {size} bytes, and {LABELS_BYTES_MAX} are allowed")
+        raise InvalidValueError(f"labels: {size} bytes; at most {LABELS_BYTES_MAX} are allowed")
     return dict(labels)
 
 
 def _check_number(what: str, number: int, number_max: int) -> None:
     if number > number_max:
-        raise TooLargeError(f"{what}: {number}, and {number_max} is the highest: send more rows in each message")
+        raise TooLargeError(f"{what}: {number}; at most {number_max} is allowed: send more rows in each message")
 
 
 def _repeats_label(data: bytes) -> bool:
-    """Whether the map `labels` of a MessagePack message has a key twice."""
+    """Whether the map `labels` of a MessagePack message has a duplicate key."""
     fields = _FIELDS(data)
     raw = bytes(fields["labels"])
     return header(raw)[1] != len(_LABELS(raw))
@@ -205,7 +205,7 @@ def encode_open(
     labels: Mapping[str, str] | None = None,
     encoding: Encoding = "msgpack",
 ) -> bytes:
-    """The bytes of a message that opens a job; what is None is left out.
+    """Encode a message that opens a job; fields that are None are omitted.
 
     `InvalidIdError` for the model_id, `InvalidValueError` for the outputs.
     """
@@ -223,40 +223,40 @@ def encode_submit(
     labels: Mapping[str, str] | None = None,
     encoding: Encoding = "msgpack",
 ) -> bytes:
-    """The bytes of a whole job in one message; `input_batch` as for `encode_rows`."""
+    """Encode a whole job as one message; `input_batch` as for `encode_rows`."""
     given = _header_fields(model_id, outputs, None, chunk_rows, deadline_ms, labels)
     return _encode({"type": "submit", **given, "input_batch": wire_batch(input_batch, encoding)}, encoding)
 
 
 def encode_rows(seq: int, input_batch: Any, encoding: Encoding = "msgpack") -> bytes:
-    """The bytes of message `seq` of a job: rows (lists, dicts, a two-dimensional array; see `wire_input`).
+    """Encode the `rows` message number `seq` of a job: rows, or a two-dimensional array; see `wire_input`.
 
-    `InvalidValueError` for what cannot be sent, one bare row included.
+    `InvalidValueError` for values that cannot be encoded, and for a single row that is not in a list.
     """
     return _encode({"type": "rows", "seq": seq, "input_batch": wire_batch(input_batch, encoding)}, encoding)
 
 
 def encode_close(message_count: int, encoding: Encoding = "msgpack") -> bytes:
-    """The bytes of the message that says how many messages of rows there are."""
+    """Encode the message that states the number of `rows` messages."""
     return _encode({"type": "close", "message_count": message_count}, encoding)
 
 
 def encode_cancel(encoding: Encoding = "msgpack") -> bytes:
-    """The bytes of a message that cancels a job."""
+    """Encode a message that cancels a job."""
     return _encode({"type": "cancel"}, encoding)
 
 
 def encode_retry(encoding: Encoding = "msgpack") -> bytes:
-    """The bytes of a message that has the failed rows of a job scored again."""
+    """Encode a message that requests scoring of a job's failed rows again."""
     return _encode({"type": "retry"}, encoding)
 
 
 def wire_batch(input_batch: Any, encoding: Encoding) -> Any:
-    """`input_batch` as rows or a tensor, ready to be encoded; `InvalidValueError` for what cannot be sent."""
+    """`input_batch` as rows or a tensor that can be encoded; `InvalidValueError` for anything else."""
     data = wire_input(input_batch, encoding)
     tensor = isinstance(data, dict) and isinstance(data.get("shape"), list)
     if not tensor and not (isinstance(data, list) and all(isinstance(row, list | dict) for row in data)):
-        raise InvalidValueError("input_batch: one bare row; a job takes rows ([[n, …], …] or [{feature: value}, …])")
+        raise InvalidValueError("input_batch: a single row; expected rows ([[n, …], …] or [{feature: value}, …])")
     return data
 
 
@@ -285,15 +285,15 @@ def _encode(fields: Mapping[str, Any], encoding: Encoding) -> bytes:
         value: bytes = _ENCODE[encoding](fields)
     except (OverflowError, ValueError, TypeError) as error:
         raise InvalidValueError(f"{fields['type']} cannot be sent as {encoding}: {error}") from None
-    # What no worker could read is refused here.
+    # Rejects a message that no worker would accept.
     decode_job_message(value, encoding, LARGEST_JOB_LIMITS)
     return value
 
 
 def rows_of(value: bytes | None, encoding: Encoding, limits: Limits) -> RowBatch:
-    """The rows of a `rows` or `submit` message that a chunk names as its source; errors as `decode_job_message`,
-    and `InvalidValueError` where the message has none."""
+    """Decode the rows of the `rows` or `submit` message that a chunk refers to. Errors as `decode_job_message`, and
+    `InvalidValueError` if the message has no rows."""
     message = decode_job_message(value, encoding, limits)
     if not isinstance(message, JobRows | SubmitJob):
-        raise InvalidValueError("the message that a chunk names as the source of its rows has none")
+        raise InvalidValueError("the message that a chunk refers to has no rows")
     return message.batch

@@ -1,4 +1,4 @@
-"""Jobs as frozen values: what producers say of one, how it stands, its chunks, and what these come to."""
+"""Job records: messages of producers, the status of a job, its chunks and their results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from inferd.schemas.requests import (
     DEFAULT_OUTPUTS,
     ModelReference,
     Output,
-    valid_job_id,
+    RowError,
+    check_job_id,
 )
 
 Phase = Literal[
@@ -22,34 +23,34 @@ Phase = Literal[
 ]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 TERMINAL = frozenset(("completed", "completed_with_errors", "failed", "cancelled", "incomplete", "expired"))
-"""The phases in which a job has ended; only a `retry` leads out of `completed_with_errors`."""
+"""The phases in which a job has ended. Only a `retry` leaves one of them: `completed_with_errors`."""
 
 
 class OpenJob(msgspec.Struct, frozen=True):
-    """Opens a job; its rows come in messages of their own."""
+    """Opens a job; its rows follow in `rows` messages."""
 
     model: ModelReference
     outputs: tuple[Output, ...] = DEFAULT_OUTPUTS
     """`prediction` is always among them."""
     row_count: int | None = None
-    """How many rows the job must turn out to have."""
+    """Expected number of rows, if given."""
     chunk_rows: int | None = None
     deadline_ms: int | None = None
-    """Unix milliseconds at which all messages must be there."""
+    """Unix milliseconds by which all messages must have arrived."""
     labels: dict[str, str] = {}
     encoding: Encoding = "msgpack"
-    """Of the message, and so of every status and result of the job."""
+    """Encoding of this message, and of every status and result of the job."""
 
 
 class JobRows(msgspec.Struct, frozen=True):
-    """Rows of a job; `seq` says where they belong: 0, 1, …"""
+    """Rows of a job; `seq` (0, 1, …) is their order."""
 
     seq: int
     batch: RowBatch
 
 
 class CloseJob(msgspec.Struct, frozen=True):
-    """Says how many messages of rows a job has."""
+    """States the number of `rows` messages of a job."""
 
     message_count: int
 
@@ -62,11 +63,11 @@ class SubmitJob(msgspec.Struct, frozen=True):
 
 
 class CancelJob(msgspec.Struct, frozen=True):
-    """Ends a job."""
+    """Cancels a job."""
 
 
 class RetryJob(msgspec.Struct, frozen=True):
-    """Scores again the rows that failed, once the job has ended with errors."""
+    """Scores failed rows again, once the job is `completed_with_errors`."""
 
 
 JobMessage = OpenJob | JobRows | CloseJob | SubmitJob | CancelJob | RetryJob
@@ -83,41 +84,41 @@ class JobError(msgspec.Struct, frozen=True):
         return cls(error.code, error.message)
 
     def error(self) -> ModelServingError:
-        """The typed error that this carries."""
+        """The exception for this error."""
         return error_of_code(self.code, self.message)
 
 
 Ranges = list[tuple[int, int]]
-"""First and last number of each range, both belonging to it."""
+"""Pairs of first and last number, both inclusive."""
 RANGES_MAX = 100
-"""Ranges that are listed; `truncated` says that there are more."""
+"""Ranges that are listed; `truncated` is set if there are more."""
 
 
 class Missing(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a job that is `incomplete` still waited for."""
+    """What an `incomplete` job did not receive."""
 
     open: bool = False
-    """The message that opens it never came."""
+    """The `open` message is missing."""
     close: bool = False
-    """The message that says how many there are never came."""
+    """The `close` message is missing."""
     messages: Ranges = []
-    """Numbers (`seq`) of messages that never came; without a `close`, only those below the highest that did."""
+    """Missing `seq` numbers; without a `close`, only those below the highest received."""
     chunks: Ranges = []
     """Chunks without a result."""
     truncated: bool = False
 
 
 class JobStatus(msgspec.Struct, frozen=True):
-    """How a job stands. Times are Unix milliseconds."""
+    """The status of a job. Times are Unix milliseconds."""
 
     job_id: str
     status: Phase
     model_id: str | None
-    """None where the job was never opened."""
+    """None if the job was never opened."""
     version: int | None
     digest: str | None
     input_count: int
-    """Rows that came in."""
+    """Rows received."""
     processed: int
     """`succeeded + failed`."""
     succeeded: int
@@ -131,7 +132,7 @@ class JobStatus(msgspec.Struct, frozen=True):
     error: JobError | UnsetType = UNSET
     missing: Missing | UnsetType = UNSET
     attempt: int | UnsetType = UNSET
-    """How often it was retried, where it was."""
+    """Number of retries; unset if there were none."""
     labels: dict[str, str] | UnsetType = UNSET
 
     @property
@@ -140,7 +141,7 @@ class JobStatus(msgspec.Struct, frozen=True):
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Rows `start` to `stop` of the message at an offset of the job's partition of `jobs`."""
+    """Rows `start` to `stop` (exclusive) of the message at `offset` in the job's partition of `jobs`."""
 
     offset: int
     start: int
@@ -148,55 +149,47 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True, tag="chunk", forbid_unknown_fields=True, omit_defaults=True):
-    """Work for one scorer: rows of a job, the model version that is to score them, and where the result belongs.
+    """A unit of work: rows of a job, the model version that scores them, and the destination of the result.
 
-    Either `rows` (bytes of an array of rows or of a tensor, in `rows_encoding`) or `source`.
+    It has either `rows` (an encoded array of rows or tensor, in `rows_encoding`) or a `source`.
     """
 
     job_id: str
     chunk: int
     first_row: int
-    """Number of its first row in the job."""
+    """Index of its first row in the job."""
     row_count: int
     model_id: str
     version: int
     digest: str
     partition: int
-    """Of the job in `jobs` and `job-results`."""
+    """The job's partition in `jobs` and `job-results`."""
     outputs: tuple[Output, ...] = DEFAULT_OUTPUTS
     encoding: Encoding = "msgpack"
-    """Of the result."""
+    """Encoding of the result."""
     attempt: int = 0
     rows: bytes | None = None
     rows_encoding: Encoding = "msgpack"
     source: Source | None = None
     previous: int | None = None
-    """For a retry: offset of the chunk's latest result in `job-results`. Only its failed rows are scored again."""
+    """For a retry: offset of the chunk's latest result in `job-results`. Only rows that failed there are scored."""
 
 
 class Barrier(msgspec.Struct, frozen=True, kw_only=True, tag="barrier", forbid_unknown_fields=True):
-    """Goes to every partition of `job-chunks` when a job is cancelled; who reads one answers with `BarrierResult` once
-    everything before it is committed."""
+    """Sent to every partition of `job-chunks` when a job is cancelled. Its reader replies with a `BarrierResult` once
+    every earlier record of the partition is committed."""
 
     job_id: str
     barrier: str
-    """Names this barrier: of one that was sent before a crash, and so before chunks that are sent again, the answers
-    do not count."""
+    """Id of this barrier. Replies to a barrier from before a crash are ignored: chunks may have been sent again after
+    it."""
     partition: int
-    """Of the job in `job-results`."""
-
-
-class RowError(msgspec.Struct, frozen=True):
-    """Why a row has no prediction; `row` is its number in the job."""
-
-    row: int
-    code: str
-    message: str
+    """The job's partition in `job-results`."""
 
 
 class ChunkResult(msgspec.Struct, frozen=True):
-    """What a chunk came to: for each row either its place in every list of `outputs`, or one of `errors`, whose places
-    in the lists hold None. Errors are in the order of rows."""
+    """The result of a chunk: for each row a value in every list of `outputs`, or None there and an entry in `errors`.
+    Errors are in row order."""
 
     job_id: str
     chunk: int
@@ -205,12 +198,12 @@ class ChunkResult(msgspec.Struct, frozen=True):
     version: int
     digest: str
     outputs: dict[Output, list[Any]]
-    """`prediction` (`predictions` on the wire) first, the others in the order asked for."""
+    """`prediction` (`predictions` on the wire) first, then the others in the requested order."""
     errors: list[RowError]
 
 
 class ChunkOutcome(msgspec.Struct, frozen=True):
-    """What a job's arithmetic needs of a chunk's result."""
+    """The counts of a chunk's result, for the state of its job."""
 
     job_id: str
     chunk: int
@@ -222,21 +215,21 @@ class ChunkOutcome(msgspec.Struct, frozen=True):
 
 
 class BarrierResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything before the barrier in this partition of `job-chunks` is committed."""
+    """Confirms that every record before the barrier in this partition of `job-chunks` is committed."""
 
     job_id: str
     barrier: str
     partition: int
-    """Of `job-chunks`."""
+    """Partition of `job-chunks`."""
 
 
-def check_job_id(key: bytes | None) -> str:
-    """The job id that the key of a record is, else `InvalidIdError`."""
+def parse_job_key(key: bytes | None) -> str:
+    """The job id in the key of a record; `InvalidIdError` if it is not one."""
     if key is None:
-        raise InvalidIdError("key: a message of a job has the job's id as its key, and this one has none")
-    return valid_job_id(key.decode("utf-8", "backslashreplace"))
+        raise InvalidIdError("key: missing; the key of a job message is the job id")
+    return check_job_id(key.decode("utf-8", "backslashreplace"))
 
 
 def chunk_key(job_id: str, chunk: int) -> bytes:
-    """Key of a chunk in `job-chunks`."""
+    """The key of a chunk in `job-chunks`."""
     return f"{job_id}/{chunk}".encode()

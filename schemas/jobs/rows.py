@@ -1,8 +1,8 @@
-"""The rows of a job's message, counted and cut without a look at what they hold.
+"""The rows of a job message, counted and sliced without decoding their values.
 
-An array of rows is cut where its rows end: where they are all float64 rows of the same features, by their length, and
-else where msgspec says. A tensor is cut by the bytes of a row. What is wrong inside of a row is found when it is
-scored, and is the outcome of that row alone.
+The ends of rows are computed from their length if all rows have the same number of float64 values; otherwise msgspec
+finds them. A tensor is sliced by the bytes per row. An invalid value is found when its row is scored, and fails only
+that row.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from inferd.schemas.errors import MalformedError, TooLargeError
 from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import ITEM_BYTES, TensorRows, decode_input_data
-from inferd.schemas.strict import DECODE_ERRORS, check_nesting, header, refusal
+from inferd.schemas.strict import DECODE_ERRORS, check_nesting, decode_error, header
 
 _raws = {
     "msgpack": msgspec.msgpack.Decoder(list[msgspec.Raw]).decode,
@@ -27,21 +27,21 @@ _raws = {
 _FLOAT64_MARKER = 0xCB
 _FLOAT64_BYTES = 9
 _FEATURES_A_ROW = 8
-"""Of fewer and wider rows msgspec finds the ends sooner."""
+"""Maximum features per row of the batch for the fast path: with fewer, wider rows msgspec is faster."""
 _ROWS = "input_batch: expected rows ([[n, …], …] or [{feature: value}, …]) or a tensor"
 
 
 class RowBatch(msgspec.Struct, frozen=True):
-    """Rows that can be cut. The bytes of row i end at `ends[i]` of `body`; at (i + 1) x `stride` where there are none.
+    """Encoded rows that can be sliced. Row i ends at `ends[i]` in `body`, or at (i + 1) x `stride` without `ends`.
 
-    `tensor` has the dtype and the number of features where they are the data of a tensor.
+    `tensor` is the dtype and the number of features if `body` is the data of a tensor.
     """
 
     encoding: Encoding
-    """Of what `cut` gives."""
+    """Encoding of the result of `cut`."""
     count: int
     digest: int
-    """64 bits of a hash of the bytes that the message had."""
+    """64-bit hash of the message's `input_batch`."""
     n_bytes: int
     body: bytes
     stride: int = 0
@@ -49,7 +49,7 @@ class RowBatch(msgspec.Struct, frozen=True):
     tensor: tuple[str, int] | None = None
 
     def cut(self, start: int, stop: int) -> bytes:
-        """Rows `start` to `stop`, as an array or a tensor, in `encoding`."""
+        """Rows `start` to `stop` (exclusive) as an encoded array or tensor."""
         if self.tensor is not None:
             dtype, features = self.tensor
             data = self.body[start * self.stride : stop * self.stride]
@@ -59,45 +59,45 @@ class RowBatch(msgspec.Struct, frozen=True):
             return b"[" + rows + b"]"
         return array_header(stop - start) + self.body[self._end(start) : self._end(stop)]
 
-    def pick(self, places: Sequence[int]) -> bytes:
-        """The rows at `places`, as an array or a tensor, in `encoding`."""
+    def pick(self, indexes: Sequence[int]) -> bytes:
+        """The rows at `indexes` as an encoded array or tensor."""
         if self.tensor is not None:
             dtype, features = self.tensor
-            data = b"".join(self.body[place * self.stride : (place + 1) * self.stride] for place in places)
-            return msgspec.msgpack.encode({"dtype": dtype, "shape": [len(places), features], "data": data})
+            data = b"".join(self.body[index * self.stride : (index + 1) * self.stride] for index in indexes)
+            return msgspec.msgpack.encode({"dtype": dtype, "shape": [len(indexes), features], "data": data})
         rows = self.rows()
-        return array_of([rows[place] for place in places], self.encoding)
+        return encode_array([rows[index] for index in indexes], self.encoding)
 
     def rows(self) -> list[bytes]:
-        """Each row's own bytes; not of a tensor."""
+        """The encoded rows. Not for tensors."""
         ends = [self._end(row) for row in range(self.count + 1)]
         comma = int(self.encoding == "json")
         return [self.body[begin + comma * (begin > 0) : end] for begin, end in pairwise(ends)]
 
     def _end(self, rows: int) -> int:
-        """Where so many rows end."""
+        """The end of the first `rows` rows in `body`."""
         if self.stride:
             return rows * self.stride
         return self.ends[rows - 1] if rows else 0
 
 
 def array_header(count: int) -> bytes:
-    """The MessagePack header of an array of so many values, in its shortest form."""
+    """The shortest MessagePack header of an array of `count` values."""
     if count < 16:
         return bytes([0x90 | count])
     return b"\xdc" + count.to_bytes(2, "big") if count < 65_536 else b"\xdd" + count.to_bytes(4, "big")
 
 
-def array_of(rows: Sequence[bytes], encoding: Encoding) -> bytes:
-    """The array of values of which each is given as bytes."""
+def encode_array(rows: Sequence[bytes], encoding: Encoding) -> bytes:
+    """An encoded array of encoded values."""
     return b"[" + b",".join(rows) + b"]" if encoding == "json" else array_header(len(rows)) + b"".join(rows)
 
 
 def row_batch(raw: bytes | msgspec.Raw, encoding: Encoding, limits: Limits) -> RowBatch:
     """The rows in `raw`, the `input_batch` of a message.
 
-    `MalformedError` where it is neither an array of rows nor a tensor, and for bytes that cannot be cut;
-    `TooLargeError` for more rows than `job_message_rows_max`; for a tensor what `decode_input_data` raises.
+    `MalformedError` if it is neither an array of rows nor a tensor, or its rows cannot be told apart; `TooLargeError`
+    for more rows than `job_message_rows_max`; for a tensor the errors of `decode_input_data`.
     """
     data = bytes(raw)
     digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
@@ -111,8 +111,8 @@ def row_batch(raw: bytes | msgspec.Raw, encoding: Encoding, limits: Limits) -> R
 
 
 def row_stride(data: bytes | memoryview, count: int, body: int) -> int:
-    """Bytes of each of `count` MessagePack rows that begin at `body` and end with `data`, if all of them are arrays of
-    the same number of float64; 0 if they are not."""
+    """Bytes per row of the `count` MessagePack rows in `data[body:]` if all are arrays of the same number of float64;
+    else 0."""
     kind, features, start = header(data, body)
     lead = start - body
     stride = lead + _FLOAT64_BYTES * features
@@ -141,8 +141,8 @@ def _json_rows(data: bytes, digest: int, limits: Limits) -> RowBatch:
     if rows and bytes(rows[0])[:1] not in (b"[", b"{"):
         raise MalformedError(_ROWS)
     body = b",".join(map(bytes, rows))
-    # Each row but the first one has its comma in front.
-    ends = list(accumulate((len(row) + (place > 0) for place, row in enumerate(rows))))
+    # Each row but the first includes the comma in front of it.
+    ends = list(accumulate((len(row) + (index > 0) for index, row in enumerate(rows))))
     return RowBatch("json", len(rows), digest, len(data), body, ends=ends)
 
 
@@ -151,25 +151,25 @@ def _cut(data: bytes, encoding: Encoding, limits: Limits) -> list[msgspec.Raw]:
     try:
         return _raws[encoding](data)
     except DECODE_ERRORS as error:
-        raise refusal(data, encoding, error, "input_batch", limits.depth_max, depth=1) from None
+        raise decode_error(data, encoding, error, "input_batch", limits.depth_max, depth=1) from None
 
 
 def _tensor(data: bytes, encoding: Encoding, digest: int, limits: Limits) -> RowBatch:
-    tensor = decode_input_data(data, encoding, of_messages(limits))
+    tensor = decode_input_data(data, encoding, job_message_limits(limits))
     if not isinstance(tensor, TensorRows):
-        raise MalformedError(f"{_ROWS}; this is one row")
+        raise MalformedError(f"{_ROWS}, got a single row")
     rows, features = tensor.shape
     stride = ITEM_BYTES[tensor.dtype] * features
     return RowBatch("msgpack", rows, digest, len(data), tensor.data, stride, tensor=(tensor.dtype, features))
 
 
-def of_messages(limits: Limits) -> Limits:
-    """`limits` for the rows of a job, which are bounded by the bytes and the rows of its messages."""
+def job_message_limits(limits: Limits) -> Limits:
+    """`limits` for decoding the rows of a job message instead of those of a request."""
     return replace(limits, rows_max=limits.job_message_rows_max, values_max=limits.message_bytes_max)
 
 
 def _check_count(count: int, limits: Limits) -> None:
     if count > limits.job_message_rows_max:
         raise TooLargeError(
-            f"input_batch: {count} rows, and {limits.job_message_rows_max} are allowed in one message of a job"
+            f"input_batch: {count} rows; at most {limits.job_message_rows_max} are allowed in one message of a job"
         )

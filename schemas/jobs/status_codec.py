@@ -1,4 +1,4 @@
-"""The status of a job to bytes and back."""
+"""Encodes and decodes the status of a job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.strict import (
     DECODE_ERRORS,
     check_size,
-    refusal,
+    decode_error,
     structural_fault,
 )
 
@@ -18,14 +18,14 @@ _DECODE = {"msgpack": msgspec.msgpack.Decoder(JobStatus).decode, "json": msgspec
 
 
 def encode_status(status: JobStatus, encoding: Encoding) -> bytes:
-    """The bytes of a status, with the fields in the wire's order."""
+    """Encode a status, with the fields in wire order."""
     return msgspec.msgpack.encode(status) if encoding == "msgpack" else msgspec.json.encode(status)
 
 
 def decode_status(value: bytes | None, encoding: Encoding, limits: Limits = DEFAULT_LIMITS) -> JobStatus:
-    """The status in `value`; fields that are not known here are let through, so that older clients go on working.
+    """Decode a status. Unknown fields are ignored, so that older clients keep working.
 
-    `TooLargeError`, `MalformedError` or `TooDeepError` where it is none.
+    `TooLargeError`, `MalformedError` or `TooDeepError` if it is invalid.
     """
     data = check_size(value, limits.result_bytes_max, "job status")
     if fault := structural_fault(data, encoding, limits.depth_max):
@@ -33,4 +33,4 @@ def decode_status(value: bytes | None, encoding: Encoding, limits: Limits = DEFA
     try:
         return _DECODE[encoding](data)
     except DECODE_ERRORS as error:
-        raise refusal(data, encoding, error, "job status", limits.depth_max) from None
+        raise decode_error(data, encoding, error, "job status", limits.depth_max) from None

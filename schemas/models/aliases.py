@@ -1,4 +1,4 @@
-"""What an alias means for the versions of its model: which it names, and what share of requests each answers."""
+"""The versions of a model that an alias points at, and the share of requests that each gets."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from inferd.schemas.models.errors import VersionInUseError
 from inferd.schemas.models.model import Alias, AliasKey, SplitShare
 
 CHAMPION = "champion"
-"""The alias that a bare model name means."""
+"""The alias that a model name without version or alias stands for."""
 
 
 def shares(alias: Alias) -> dict[int, float]:
-    """The versions that answer requests, each with its share of them, in (0, 1]."""
+    """The versions that answer requests and the share of each, in (0, 1]."""
     if alias.version is not None:
         return {alias.version: 1.0}
     split = alias.split or []
@@ -35,25 +35,25 @@ def main_version(alias: Alias) -> int:
 
 
 def missing_versions(alias: Alias, deployed: Collection[int]) -> list[int]:
-    """Versions that answer requests by the alias and are not deployed: such requests end as `version_not_found`."""
+    """Versions that should answer requests but are not deployed; their requests fail with `version_not_found`."""
     return sorted(shares(alias).keys() - set(deployed))
 
 
-def label(name: str, alias: Alias, version: int) -> str:
-    """The alias as it is listed beside one of its versions: `champion`, `champion (90 %)`, `champion (shadow)`."""
+def alias_label(name: str, alias: Alias, version: int) -> str:
+    """The alias as listed with one of its versions: `champion`, `champion (90 %)`, `champion (shadow)`."""
     share = shares(alias).get(version)
     if share is None:
         return f"{name} (shadow)"
     return name if share == 1 else f"{name} ({share * 100:.3g} %)"
 
 
-def labels_of(aliases: Mapping[str, Alias], version: int) -> list[str]:
+def alias_labels(aliases: Mapping[str, Alias], version: int) -> list[str]:
     """`label` for each of a model's aliases that names `version`."""
-    return [label(name, alias, version) for name, alias in aliases.items() if version in versions_named(alias)]
+    return [alias_label(name, alias, version) for name, alias in aliases.items() if version in versions_named(alias)]
 
 
-def replaced(alias: Alias, version: int, by: int) -> Alias:
-    """The alias with `by` in the place of `version`; the weights of one version in a split add up."""
+def replace_version(alias: Alias, version: int, by: int) -> Alias:
+    """The alias with `version` replaced `by` another one; if the split names both, their weights are added."""
     shadow = [number for number in alias.shadow or () if number not in (version, by)] or None
     if alias.version is not None:
         return msgspec.structs.replace(alias, version=by if alias.version == version else alias.version, shadow=shadow)
@@ -67,27 +67,27 @@ def replaced(alias: Alias, version: int, by: int) -> Alias:
     return msgspec.structs.replace(alias, split=split, shadow=shadow)
 
 
-def dangling_alias(key: AliasKey, missing: Collection[int]) -> str:
-    """What to say of an alias that leads to versions that are not deployed."""
+def dangling_alias_message(key: AliasKey, missing: Collection[int]) -> str:
+    """The warning for an alias that points at versions that are not deployed."""
     versions = ", ".join(map(str, missing))
     what = "requests to it" if key.alias != CHAMPION else f"requests to it, and to {key.model_id},"
     return (
-        f"alias {key} leads to version {versions}, which is not deployed: {what} end as version_not_found."
+        f"alias {key} points at version {versions}, which is not deployed: {what} fail with version_not_found."
         " Point it at another version, or remove it"
     )
 
 
-def version_in_use(key: AliasKey, version: int, others: Collection[int]) -> VersionInUseError:
-    """The error for removing `version` while `key` leads to it; `others` are the versions that remain."""
+def version_in_use_error(key: AliasKey, version: int, others: Collection[int]) -> VersionInUseError:
+    """The error for removing `version` while the alias `key` points at it; `others` are the remaining versions."""
     there = f"to one of {sorted(others)} " if others else ""
     return VersionInUseError(
-        f"{key} leads to version {version}: without it, requests to the alias end as version_not_found. Remove the"
+        f"{key} points at version {version}: without it, requests to the alias fail with version_not_found. Remove the"
         f" alias first, or move it {there}in the same step (--move-aliases-to,"
         " or move_aliases_to over HTTP and from Python)"
     )
 
 
-def refuse_shadow(alias: Alias) -> None:
-    """`InvalidValueError` for shadow versions: the wire has the field, and no worker scores them yet."""
+def check_no_shadow(alias: Alias) -> None:
+    """`InvalidValueError` for shadow versions: the wire format has the field, but workers do not support it yet."""
     if alias.shadow:
-        raise InvalidValueError("shadow: no worker scores shadow versions yet; leave the field out")
+        raise InvalidValueError("shadow: workers do not score shadow versions yet; omit the field")

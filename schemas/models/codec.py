@@ -1,4 +1,4 @@
-"""Model records, manifests and aliases, from bytes and to bytes."""
+"""Encodes and decodes manifests and aliases."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from inferd.schemas.requests import ListRows, decode_input_data
 from inferd.schemas.strict import (
     DECODE_ERRORS,
     check_size,
-    refusal,
+    decode_error,
     structural_fault,
 )
 
-Record = TypeVar("Record", Manifest, Alias)
+ModelRecord = TypeVar("ModelRecord", Manifest, Alias)
 _DEPTH_MAX = DEFAULT_LIMITS.depth_max
 
 
 def decode_manifest(value: bytes | None, limits: Limits = DEFAULT_LIMITS, encoding: Encoding = "msgpack") -> Manifest:
-    """The manifest in `value`, checked (see `check_manifest`), its warm-up rows as a request's would be.
+    """Decode and check a manifest (see `check_manifest`); its warm-up rows are checked like those of a request.
 
-    `TooLargeError`, `MalformedError` or `TooDeepError` where it is none.
+    `TooLargeError`, `MalformedError` or `TooDeepError` if it is invalid.
     """
     manifest = _decode(value, Manifest, "manifest", limits, encoding)
     check_manifest(manifest, limits)
@@ -41,37 +41,39 @@ def decode_manifest(value: bytes | None, limits: Limits = DEFAULT_LIMITS, encodi
 
 
 def encode_manifest(manifest: Manifest, encoding: Encoding = "msgpack", limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """The bytes of a manifest: equal manifests give equal bytes. Raises what `decode_manifest` would."""
+    """Encode a manifest; equal manifests give equal bytes. Errors as `decode_manifest`."""
     value = _encode(manifest, encoding)
     decode_manifest(value, limits, encoding)
     return value
 
 
 def decode_alias(value: bytes | None, limits: Limits = DEFAULT_LIMITS, encoding: Encoding = "msgpack") -> Alias:
-    """The alias in `value`, checked (see `check_alias`).
+    """Decode and check an alias (see `check_alias`).
 
-    `TooLargeError`, `MalformedError` or `TooDeepError` where it is none.
+    `TooLargeError`, `MalformedError` or `TooDeepError` if it is invalid.
     """
     return check_alias(_decode(value, Alias, "alias", limits, encoding))
 
 
 def encode_alias(alias: Alias, encoding: Encoding = "msgpack", limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """The bytes of an alias: equal aliases give equal bytes. Raises what `decode_alias` would."""
+    """Encode an alias; equal aliases give equal bytes. Errors as `decode_alias`."""
     value = _encode(alias, encoding)
     decode_alias(value, limits, encoding)
     return value
 
 
-def _decode(value: bytes | None, type_: type[Record], what: str, limits: Limits, encoding: Encoding) -> Record:
+def _decode(
+    value: bytes | None, type_: type[ModelRecord], what: str, limits: Limits, encoding: Encoding
+) -> ModelRecord:
     data = check_size(value, limits.manifest_bytes_max, what)
-    # The settings for requests do not bound these records: their bytes do.
+    # These records are bounded by their bytes, not by the settings for requests.
     if fault := structural_fault(data, encoding, _DEPTH_MAX, values_max=len(data)):
         raise type(fault)(f"{what}: {fault.message}")
     decode = msgspec.msgpack.decode if encoding == "msgpack" else msgspec.json.decode
     try:
         return decode(data, type=type_)
     except DECODE_ERRORS as error:
-        raise refusal(data, encoding, error, what, _DEPTH_MAX) from None
+        raise decode_error(data, encoding, error, what, _DEPTH_MAX) from None
 
 
 def _encode(record: msgspec.Struct, encoding: Encoding) -> bytes:
@@ -83,15 +85,15 @@ def _encode(record: msgspec.Struct, encoding: Encoding) -> bytes:
 
 
 def _check_warmup(rows: list[Any], n_features: int, limits: Limits) -> None:
-    """Refuse warm-up rows that a request could not bring; whether their values fit is found out by scoring them."""
+    """Reject warm-up rows that are invalid as `input_data`. Scoring them checks their values against the features."""
     try:
         decoded = decode_input_data(msgspec.msgpack.encode(rows), "msgpack", limits)
     except (InferenceError, OverflowError) as error:
         raise MalformedError(f"warmup: {error}") from None
     if isinstance(decoded, ListRows):
         if decoded.single:
-            raise MalformedError("warmup: a list of rows is expected, and it is one row")
+            raise MalformedError("warmup: expected a list of rows, got a single row")
         if decoded.rows and len(decoded.rows[0]) != n_features:
             raise SchemaMismatchError(
-                f"warmup: rows of {len(decoded.rows[0])} values, and the model has {n_features} features"
+                f"warmup: rows of {len(decoded.rows[0])} values, but the model has {n_features} features"
             )

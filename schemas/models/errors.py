@@ -1,4 +1,4 @@
-"""Errors of whoever changes models; none of them is ever a result."""
+"""Errors of commands that change models. They are never sent as results."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class VersionExistsError(ModelServingError):
 
     code = "version_exists"
     http_status = 409
-    meaning = "the version is there, with other bytes or another manifest"
+    meaning = "the version exists already, with other bytes or another manifest"
 
 
 class VersionInUseError(ModelServingError):
-    """An alias leads to the version that is to be removed."""
+    """An alias points at the version that is to be removed."""
 
     code = "version_in_use"
     http_status = 409
-    meaning = "an alias leads to the version that is to be removed"
+    meaning = "an alias points at the version that is to be removed"

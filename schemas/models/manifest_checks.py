@@ -1,4 +1,4 @@
-"""Whether a manifest or an alias makes sense: what its types alone cannot say. Each error names the field."""
+"""Semantic checks of manifests and aliases, beyond the types of their fields. Each error names the field."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from inferd.schemas.requests import Scalar
 
 T = TypeVar("T")
 VERSION_MAX = 999_999_999
-"""The highest version that a key and a reference can spell."""
+"""The highest version that the grammar of keys and references allows."""
 _SHA256 = re.compile(SHA256_PATTERN.strip("^$"), re.ASCII)
 _NUMBERS = {"float64", "float32", "int64"}
 _FLOAT32_MAX = 3.4028234663852886e38
 
 
 def check_manifest(manifest: Manifest, limits: Limits) -> Manifest:
-    """`manifest` if it can be deployed.
+    """Return `manifest` if it is consistent and within the limits.
 
-    `InvalidIdError` for the model_id, `TooLargeError` for what exceeds a limit, `SchemaMismatchError` for features
-    that are repeated, unknown or missing somewhere, `InvalidValueError` for everything else.
+    `InvalidIdError` for the model_id, `TooLargeError` for what exceeds a limit, `SchemaMismatchError` for repeated,
+    unknown or missing features, `InvalidValueError` for everything else.
     """
     check_model_name(manifest.model_id)
     _check_version(manifest.version, "version")
@@ -44,7 +44,7 @@ def check_manifest(manifest: Manifest, limits: Limits) -> Manifest:
     if manifest.size < 1:
         raise InvalidValueError(f"size {manifest.size}: a model has at least 1 byte")
     if manifest.size > limits.artifact_bytes_max:
-        raise TooLargeError(f"size {manifest.size}: {limits.artifact_bytes_max} bytes are allowed")
+        raise TooLargeError(f"size {manifest.size}: at most {limits.artifact_bytes_max} bytes are allowed")
     _check_features(manifest.features, limits)
     if manifest.outputs is not None and manifest.outputs < 1:
         raise InvalidValueError(f"outputs {manifest.outputs}: a model gives at least 1 value per row")
@@ -58,17 +58,17 @@ def check_manifest(manifest: Manifest, limits: Limits) -> Manifest:
 
 
 def check_manifest_key(key: VersionKey, manifest: Manifest) -> None:
-    """Return if the record's key places just this manifest, else `InvalidValueError`."""
+    """Raise `InvalidValueError` if `key` is not the key of this manifest."""
     if (key.model_id, key.version) != (manifest.model_id, manifest.version):
         raise InvalidValueError(
-            f"the manifest says {manifest.model_id}/{manifest.version}, and its key {key}: both must name one version"
+            f"the manifest is of {manifest.model_id}/{manifest.version}, but the key is {key}: they must be equal"
         )
 
 
 def check_alias(alias: Alias) -> Alias:
-    """`alias` if it leads somewhere, else `InvalidValueError`."""
+    """Return `alias` if it is valid, else raise `InvalidValueError`."""
     if (alias.version is None) == (alias.split is None):
-        raise InvalidValueError("alias: exactly one of version and split says where it leads")
+        raise InvalidValueError("alias: expected exactly one of version and split")
     if alias.version is not None:
         _check_version(alias.version, "version")
     if alias.split is not None:
@@ -98,7 +98,7 @@ def _check_unique(values: Sequence[object], what: str) -> None:
 
 
 def _repeated(values: Iterable[T]) -> T | None:
-    """The first value that came before; None where all differ."""
+    """The first value that occurs twice; None if all differ."""
     seen: set[T] = set()
     for value in values:
         if value in seen:
@@ -109,13 +109,13 @@ def _repeated(values: Iterable[T]) -> T | None:
 
 def _check_features(features: list[Feature], limits: Limits) -> None:
     if not features:
-        raise SchemaMismatchError("features: a model has at least one")
+        raise SchemaMismatchError("features: an empty list; a model has at least one")
     if len(features) > limits.features_max:
-        raise TooLargeError(f"features: {len(features)}, and {limits.features_max} are allowed")
+        raise TooLargeError(f"features: {len(features)}; at most {limits.features_max} are allowed")
     _check_feature_names([feature.name for feature in features], "features")
     for feature in features:
         if not feature.name:
-            raise InvalidValueError("features: a name has no characters")
+            raise InvalidValueError("features: a name is empty")
         _check_range(feature)
         if feature.categories is not None:
             _check_categories(feature, feature.categories)
@@ -134,9 +134,9 @@ def _check_range(feature: Feature) -> None:
         return
     where = f"feature {feature.name[:80]!r}: min {feature.min}, max {feature.max}"
     if feature.dtype not in _NUMBERS:
-        raise InvalidValueError(f"{where}: only numbers have a range, and it is {feature.dtype}")
+        raise InvalidValueError(f"{where}: only numbers have a range, not dtype {feature.dtype}")
     if not all(map(math.isfinite, bounds)):
-        raise InvalidValueError(f"{where}: leave out a bound that is not finite")
+        raise InvalidValueError(f"{where}: omit a bound that is not finite")
     if bounds != sorted(bounds):
         raise InvalidValueError(f"{where}: min must not exceed max")
 
@@ -144,23 +144,23 @@ def _check_range(feature: Feature) -> None:
 def _check_file_categories(feature: Feature, described: FileCategories) -> None:
     where = f"feature {feature.name[:80]!r}: file_categories"
     if feature.dtype != "category" or feature.categories is not None:
-        raise InvalidValueError(f"{where}: only dtype category has them, and not beside categories")
+        raise InvalidValueError(f"{where}: only dtype category has them, and only without categories")
     if not 0 <= len(described.first) <= described.count:
-        raise InvalidValueError(f"{where}: count {described.count}, and {len(described.first)} are shown")
+        raise InvalidValueError(f"{where}: count {described.count}, but first has {len(described.first)}")
 
 
 def _check_categories(feature: Feature, categories: Sequence[Scalar]) -> None:
     where = f"feature {feature.name[:80]!r}: categories"
     if feature.dtype != "category":
-        raise InvalidValueError(f"{where}: only dtype category has them, and it is {feature.dtype}")
+        raise InvalidValueError(f"{where}: only dtype category has them, not dtype {feature.dtype}")
     if not categories:
-        raise InvalidValueError(f"{where}: an empty list; leave it out to take the model file's own")
+        raise InvalidValueError(f"{where}: an empty list; omit it to use those of the model file")
     for value in categories:
         if isinstance(value, float) and not math.isfinite(value):
-            raise InvalidValueError(f"{where}: {value} is no category; a missing value is null")
-        _check_sendable(value, where)
+            raise InvalidValueError(f"{where}: {value} is not a category; a missing value is null")
+        _check_encodable(value, where)
     if len(set(categories)) != len(categories):
-        raise InvalidValueError(f"{where}: a value comes twice (1, 1.0 and true are the same value)")
+        raise InvalidValueError(f"{where}: a value appears twice (1, 1.0 and true are the same value)")
 
 
 def _check_preprocess(preprocess: Preprocess, features: list[Feature]) -> None:
@@ -177,9 +177,9 @@ def _check_preprocess(preprocess: Preprocess, features: list[Feature]) -> None:
 def _check_same_names(names: Iterable[str], by_name: dict[str, Feature], field: str) -> None:
     given = set(names)
     if missing := by_name.keys() - given:
-        raise SchemaMismatchError(f"{field}: {_listed(missing)} missing; it names every feature once")
+        raise SchemaMismatchError(f"{field}: {_listed(missing)} missing; it must name every feature once")
     if unknown := given - by_name.keys():
-        raise SchemaMismatchError(f"{field}: {_listed(unknown)} unknown; it names the model's features alone")
+        raise SchemaMismatchError(f"{field}: {_listed(unknown)} unknown; it must name features of the model only")
 
 
 def _listed(names: set[str]) -> str:
@@ -188,14 +188,14 @@ def _listed(names: set[str]) -> str:
 
 
 def _check_default(feature: Feature, value: Scalar) -> None:
-    """Refuse a default that a request could not give for the feature itself; None means missing."""
+    """Reject a default that would be invalid in a request. None means missing."""
     if value is None:
         return
     where = f"preprocess.defaults: {feature.name[:80]!r}: {str(value)[:80]!r}"
-    _check_sendable(value, where)
+    _check_encodable(value, where)
     if feature.dtype == "category":
         if feature.categories is not None and value not in feature.categories:
-            raise InvalidValueError(f"{where} is none of its categories")
+            raise InvalidValueError(f"{where} is not one of its categories")
         return
     if feature.dtype == "bool":
         if not isinstance(value, bool):
@@ -204,15 +204,15 @@ def _check_default(feature: Feature, value: Scalar) -> None:
     if isinstance(value, bool | str) or (feature.dtype == "int64" and value % 1 != 0):
         raise InvalidValueError(f"{where} is not of dtype {feature.dtype}")
     if not math.isfinite(value) or (feature.dtype == "float32" and abs(value) > _FLOAT32_MAX):
-        raise InvalidValueError(f"{where} is beyond {feature.dtype}")
+        raise InvalidValueError(f"{where} is out of range for {feature.dtype}")
     if (feature.min is not None and value < feature.min) or (feature.max is not None and value > feature.max):
         raise InvalidValueError(f"{where} is outside of {feature.min}..{feature.max}")
 
 
-def _check_sendable(value: Scalar, where: str) -> None:
-    """Refuse an integer that JSON can spell and MessagePack, and mostly float64, cannot."""
+def _check_encodable(value: Scalar, where: str) -> None:
+    """Reject an integer that JSON can represent but MessagePack cannot."""
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        raise InvalidValueError(f"{where}: an integer of {value.bit_length()} bits; 64 are allowed")
+        raise InvalidValueError(f"{where}: an integer of {value.bit_length()} bits; at most 64 are allowed")
 
 
 def _check_postprocess(postprocess: Postprocess, outputs: int | None) -> None:
@@ -221,21 +221,21 @@ def _check_postprocess(postprocess: Postprocess, outputs: int | None) -> None:
         _check_unique(postprocess.labels, "postprocess.labels:")
         if classes is not None and len(postprocess.labels) != classes:
             raise SchemaMismatchError(
-                f"postprocess.labels: {len(postprocess.labels)}, and the model has {classes} classes"
+                f"postprocess.labels: {len(postprocess.labels)} labels, but the model has {classes} classes"
             )
         if len(postprocess.labels) < 2:
             raise InvalidValueError("postprocess.labels: a classifier has at least 2 classes")
     if postprocess.threshold is not None and not 0 <= postprocess.threshold <= 1:
-        raise InvalidValueError(f"postprocess.threshold {postprocess.threshold} is not a probability, 0 to 1")
+        raise InvalidValueError(f"postprocess.threshold {postprocess.threshold}: expected a probability, 0 to 1")
     if postprocess.top_k is not None:
         if postprocess.top_k < 1:
-            raise InvalidValueError(f"postprocess.top_k {postprocess.top_k}: at least 1")
+            raise InvalidValueError(f"postprocess.top_k {postprocess.top_k}: expected at least 1")
         if classes is not None and postprocess.top_k > classes:
-            raise InvalidValueError(f"postprocess.top_k {postprocess.top_k}: the model has {classes} classes")
+            raise InvalidValueError(f"postprocess.top_k {postprocess.top_k}: the model has only {classes} classes")
 
 
 def _check_cache(cache: CacheSpec) -> None:
     if not (math.isfinite(cache.ttl_s) and cache.ttl_s > 0):
-        raise InvalidValueError(f"cache.ttl_s {cache.ttl_s}: it must be > 0")
+        raise InvalidValueError(f"cache.ttl_s {cache.ttl_s}: expected a finite number > 0")
     if cache.max_entries < 1:
-        raise InvalidValueError(f"cache.max_entries {cache.max_entries}: at least 1")
+        raise InvalidValueError(f"cache.max_entries {cache.max_entries}: expected at least 1")

@@ -1,4 +1,4 @@
-"""Model manifests and aliases as frozen values, and the record keys that place them."""
+"""Model manifests, aliases and the keys of their records."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ CategoryKind = Literal["text", "boolean", "integer", "number", "mixed"]
 FIRST_CATEGORIES, FIRST_CATEGORY_CHARS_MAX = 5, 64
 _INTEGER_MAX = 2**63 - 1
 NA_TEXTS = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "None", "NaN", "nan")
-"""What R, pandas, Excel and databases write for a missing value."""
+"""Texts that R, pandas, Excel and databases write for a missing value."""
 
 
 class FileCategories(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What the categories are that the model file holds: a manifest describes them and does not repeat them.
+    """A description of the categories in the model file, so that a manifest does not need to repeat them.
 
-    `first`: some of the first ones, without long ones. `na`: those of `NA_TEXTS` that are categories, and so no missing
-    values in files of rows.
+    `first`: short ones among the first `FIRST_CATEGORIES`. `na`: those of `NA_TEXTS` that are categories; in files of
+    rows they are values, not missing values.
     """
 
     kind: CategoryKind
@@ -39,7 +39,7 @@ class FileCategories(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     na: list[str] = []
 
     def describes(self, values: Sequence[Category]) -> bool:
-        """Whether these are the categories. `na` may differ: another release may have other `NA_TEXTS`."""
+        """Whether `values` match this description. `na` is not compared: releases may differ in `NA_TEXTS`."""
         of_values = FileCategories.of(values)
         return (self.kind, self.count, self.first) == (of_values.kind, of_values.count, of_values.first)
 
@@ -53,9 +53,9 @@ class FileCategories(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
 class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One input column.
 
-    `required`: None, a named row must name it but may give null (missing); True, null and NaN are refused too;
-    False, it may be left out. `categories` are the values of a `category` feature in the order of their codes: left
-    out, they are those of the model file, which a deploy describes in `file_categories`.
+    `required`: None: a named row must name the feature, but its value may be null (missing). True: null and NaN are
+    rejected too. False: the feature may be omitted. `categories` are the values of a `category` feature in the order of
+    their codes. If omitted, those of the model file are used, and a deploy describes them in `file_categories`.
     """
 
     name: str
@@ -68,16 +68,16 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     @property
     def described_categories(self) -> FileCategories | None:
-        """What the categories are, wherever they are kept; None for other features, and where nothing is said."""
+        """The description of the categories, from either field; None if the manifest has neither."""
         return self.file_categories if self.categories is None else FileCategories.of(self.categories)
 
 
 class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is done to a row before it is scored.
+    """Preprocessing of a row before it is scored.
 
-    `order`: the order in which positional rows give the features (default: the model's own). `defaults`: values
-    for features that are left out or null. `unknown_category` and `out_of_range`: refuse the row (`error`), or
-    score it with the value missing or clipped.
+    `order`: the order of features in positional rows (default: that of the model). `defaults`: values of features that
+    are omitted or null. `unknown_category` and `out_of_range`: reject the row (`error`), or score it with the value
+    missing or clipped.
     """
 
     order: list[str] | None = None
@@ -87,11 +87,11 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
 
 class Postprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is done to `prediction` after scoring.
+    """Postprocessing of `prediction`.
 
-    `labels`: names of the classes in order; the prediction becomes the label of the likeliest class (of binary
-    models: of probability >= `threshold`, default 0.5). `threshold` alone gives 0 or 1. `top_k`: the k likeliest
-    classes as `[{"label", "probability"}]`.
+    `labels`: names of the classes in order; the prediction becomes the label of the most probable class (binary models:
+    of the second class if its probability is >= `threshold`, default 0.5). `threshold` without labels gives 0 or 1.
+    `top_k`: the k most probable classes as `[{"label", "probability"}]`.
     """
 
     labels: list[str] | None = None
@@ -107,7 +107,7 @@ class CacheSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One version of a model: which bytes it is, what goes in and what comes out."""
+    """One version of a model: its file, input features and outputs."""
 
     model_id: str
     version: int
@@ -128,14 +128,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
 
 class SplitShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The share `weight` (of the sum of all) of requests that one version answers."""
+    """One version of a split; its share of requests is `weight` divided by the sum of all weights."""
 
     version: int
     weight: float
 
 
 class Alias(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Where `name@alias` leads: one `version`, or a weighted `split`; `shadow` versions score without answering."""
+    """Target of `name@alias`: one `version` or a weighted `split`. `shadow` versions score without answering."""
 
     version: int | None = None
     split: list[SplitShare] | None = None
@@ -190,7 +190,7 @@ def _kind_of(values: Sequence[Category]) -> CategoryKind:
 
 
 def parse_model_key(key: bytes | None) -> VersionKey | AliasKey:
-    """The key of a `models` record; `MalformedError` where it is neither a version's nor an alias's."""
+    """Parse the key of a `models` record; `MalformedError` if it is neither a version nor an alias key."""
     text = _text(key)
     if match := _VERSION_KEY.fullmatch(text):
         return VersionKey(match["name"], int(match["version"]))
@@ -200,7 +200,7 @@ def parse_model_key(key: bytes | None) -> VersionKey | AliasKey:
 
 
 def parse_artifact_key(key: bytes | None) -> ArtifactKey:
-    """The key of a `model-artifacts` record; `MalformedError` where it is none."""
+    """Parse the key of a `model-artifacts` record; `MalformedError` if it is invalid."""
     text = _text(key)
     if match := _ARTIFACT_KEY.fullmatch(text):
         return ArtifactKey(match["sha256"], int(match["part"]))
@@ -208,9 +208,9 @@ def parse_artifact_key(key: bytes | None) -> ArtifactKey:
 
 
 def check_model_name(text: str) -> str:
-    """`text` if it can name a model or an alias, else `InvalidIdError`."""
+    """Return `text` if it is a valid name of a model or an alias, else raise `InvalidIdError`."""
     if not re.fullmatch(NAME_PATTERN, text, re.ASCII):
-        raise InvalidIdError(f"model name {text[:80]!r}: allowed are 1 to 64 of A-Z a-z 0-9 . _ - and not dots alone")
+        raise InvalidIdError(f"model name {text[:80]!r}: expected 1 to 64 of A-Z a-z 0-9 . _ -, not only dots")
     return text
 
 

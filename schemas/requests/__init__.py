@@ -1,6 +1,6 @@
 """Prediction requests and results: values, validation and codecs."""
 
-from inferd.schemas.requests.client_input import is_row, json_input, listed, plain_scalar, wire_input
+from inferd.schemas.requests.client_input import is_row, json_input, plain_scalar, to_list, wire_input
 from inferd.schemas.requests.codec import UNREADABLE, decode_request, encode_request, request_identity
 from inferd.schemas.requests.envelope import (
     Envelope,
@@ -28,11 +28,11 @@ from inferd.schemas.requests.request import (
     PredictionRequest,
     Scalar,
     TensorRows,
+    check_job_id,
     default_id,
-    valid_job_id,
 )
 from inferd.schemas.requests.result import Failure, Prediction, Result, RowError
-from inferd.schemas.requests.result_codec import decode_result, encode_failure_instead, encode_result
+from inferd.schemas.requests.result_codec import decode_result, encode_failure_for, encode_result
 from inferd.schemas.requests.tensors import ITEM_BYTES
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "Scalar",
     "TensorRows",
     "check_envelope",
+    "check_job_id",
     "check_outputs",
     "decode_envelope",
     "decode_input_data",
@@ -64,7 +65,7 @@ __all__ = [
     "decode_request",
     "decode_result",
     "default_id",
-    "encode_failure_instead",
+    "encode_failure_for",
     "encode_request",
     "encode_result",
     "frame_blocks",
@@ -73,11 +74,10 @@ __all__ = [
     "is_frame",
     "is_row",
     "json_input",
-    "listed",
     "parse_reference",
     "plain_scalar",
     "request_identity",
     "request_of_body",
-    "valid_job_id",
+    "to_list",
     "wire_input",
 ]

@@ -1,7 +1,7 @@
-"""What Python programs hold as input -> what a request's `input_data` is made of.
+"""Converts Python input (lists, arrays, data frames) to the `input_data` of a request.
 
-Arrays and scalars of numpy are known by what they can do (`tolist`, `item`, the buffer protocol): a client needs no
-numpy for this.
+numpy arrays and scalars are recognised by duck typing (`tolist`, `item`, the buffer protocol), so a client does not
+need numpy.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from inferd.schemas.requests.request import (
 from inferd.schemas.requests.tensors import FIELDS, ITEM_BYTES
 
 _SCALARS = frozenset((float, int, bool, str, type(None)))
-# Letters of the buffer protocol; the width is the item's own, because that of l and L differs between platforms.
+# Format characters of the buffer protocol. The width is taken from `itemsize`: that of l and L is platform-dependent.
 _KINDS = {"f": "f", "d": "f", "?": "b", "b": "i", "h": "i", "i": "i", "l": "i", "q": "i", "B": "u", "H": "u", "I": "u"}
 _MISSING_TYPES = frozenset(("NAType", "NaTType", "MaskedConstant"))
-"""Of the values that say "missing" in pandas and numpy."""
+"""Types of missing values in pandas and numpy."""
 _EXPECTED = "expected a row or rows (lists, tuples, dicts, arrays, data frames)"
 
 
 def wire_input(data: Any, encoding: Encoding) -> Any:
-    """`data` as lists, dicts and scalars, ready to be encoded.
+    """`data` as lists, dicts and scalars that can be encoded.
 
-    A row is a list, tuple, one-dimensional array, series or dict; rows are a list or tuple of them, or a data frame of
-    pandas, polars or pyarrow, whose index is left out. A two-dimensional array of one of the tensor dtypes becomes a
-    tensor (base64 in JSON), any other one rows. NaN is a missing value: JSON says null. `InvalidValueError`, naming row
-    and feature, for whatever is neither.
+    A row is a list, tuple, one-dimensional array, series or dict. Rows are a list or tuple of rows, or a data frame of
+    pandas, polars or pyarrow, whose index is ignored. A two-dimensional array of a tensor dtype becomes a tensor
+    (base64 in JSON); any other one becomes rows. NaN means missing and is null in JSON. `InvalidValueError`, naming row
+    and feature, for anything else.
     """
     if is_frame(data):
         data = frame_rows(data)
@@ -48,7 +48,7 @@ def wire_input(data: Any, encoding: Encoding) -> Any:
     tensor = data if isinstance(data, TensorRows) else _tensor(data)
     if tensor is not None:
         return _wire_tensor(tensor, encoding)
-    data = listed(data)
+    data = to_list(data)
     if not isinstance(data, list | tuple | dict):
         raise InvalidValueError(f"input_data of {type(data).__name__}: {_EXPECTED}")
     if isinstance(data, dict) or not data or not is_row(data[0]):
@@ -57,12 +57,12 @@ def wire_input(data: Any, encoding: Encoding) -> Any:
 
 
 def json_input(data: Any) -> Any:
-    """`data` (see `wire_input`) as the `input_data` or `input_batch` of an HTTP body in JSON, for any JSON library."""
+    """`data` (see `wire_input`) as `input_data` or `input_batch` of a JSON request body, for any JSON library."""
     return wire_input(data, "json")
 
 
 def _tensor(data: Any) -> TensorRows | None:
-    """The tensor that a two-dimensional buffer is; None for anything else."""
+    """A two-dimensional buffer as a tensor; None for anything else."""
     if isinstance(data, list | tuple | dict | str | bytes) or sys.byteorder != "little" or hasattr(data, "mask"):
         return None
     try:
@@ -83,26 +83,26 @@ def _wire_tensor(tensor: TensorRows, encoding: Encoding) -> dict[str, Any]:
 
 
 def is_row(value: Any) -> bool:
-    """Whether a value is a row by itself, and no scalar; those of numpy, texts among them, have no dimensions."""
+    """Whether `value` is a row and not a scalar. numpy scalars have `tolist` too, but no dimensions."""
     if isinstance(value, list | tuple | dict):
         return True
     listed = hasattr(value, "tolist") or hasattr(value, "to_list") or hasattr(value, "to_pylist")
     return listed and hasattr(value, "__len__") and getattr(value, "ndim", 1) > 0
 
 
-def listed(data: Any) -> Any:
-    """Arrays and series as lists (a pandas Series by names as a dict); anything else as it is."""
+def to_list(data: Any) -> Any:
+    """Arrays and series as lists (a pandas Series indexed by names as a dict); anything else unchanged."""
     if isinstance(data, list | tuple | dict | str | bytes):
         return data
     if getattr(getattr(data, "dtype", None), "kind", "") in ("M", "m"):
-        raise InvalidValueError("input_data: an array of times; make them the numbers that the model was trained on")
+        raise InvalidValueError("input_data: an array of times; convert them to the numbers the model was trained on")
     if (values := series_values(data)) is not None:
         return values
     return data.tolist() if hasattr(data, "tolist") else data
 
 
 def _row(row: Any, where: str, encoding: Encoding) -> list[Scalar] | dict[str, Scalar]:
-    row = listed(row)
+    row = to_list(row)
     if isinstance(row, dict):
         for name in row:
             if not isinstance(name, str):
@@ -118,7 +118,7 @@ def _scalar(value: Any, where: str, feature: str | int, encoding: Encoding) -> S
         value = plain_scalar(value)
     if type(value) not in _SCALARS:
         raise InvalidValueError(
-            f"input_data: {where}feature {feature!r}: {type(value).__name__} is no number, boolean, string or None"
+            f"input_data: {where}feature {feature!r}: {type(value).__name__} is not a number, boolean, string or None"
         )
     if encoding == "json" and type(value) is float and not math.isfinite(value):
         if math.isnan(value):
@@ -128,7 +128,7 @@ def _scalar(value: Any, where: str, feature: str | int, encoding: Encoding) -> S
 
 
 def plain_scalar(value: Any) -> Any:
-    """A scalar of numpy, pandas or `decimal` as Python's own; times stay what they are, and so are refused."""
+    """A scalar of numpy, pandas or `decimal` as a Python scalar. Times are not converted and so rejected later."""
     if type(value).__name__ in _MISSING_TYPES:
         return None
     if isinstance(value, Decimal):

@@ -1,4 +1,4 @@
-"""A prediction request from bytes and, for clients, to bytes."""
+"""Decodes prediction requests and, for clients, encodes them."""
 
 from __future__ import annotations
 
@@ -27,38 +27,38 @@ from inferd.schemas.requests.request import (
     PredictionRequest,
     check_id,
 )
-from inferd.schemas.strict import known_fault
+from inferd.schemas.strict import find_fault
 
 UNREADABLE = (MalformedError, TooLargeError, TooDeepError, InvalidIdError)
-"""Errors after which nothing in a request is believed, not even its id."""
+"""Errors after which no field of the request can be trusted, not even its id."""
 
 
 def decode_request(value: bytes | None, encoding: Encoding, limits: Limits) -> PredictionRequest:
-    """The request in `value`.
+    """Decode a request.
 
-    Raises the first error in this order, so that the same bytes always get the same one:
+    Raises the first error in this order, so that the same bytes always get the same error:
 
     1. `malformed` for no value, `too_large` for bytes over the limit;
-    2. `malformed`, `too_deep` for bytes that are no map of the request's fields, each once and of its type
-       (`invalid_value` for more outputs than there are);
-    3. where the id, the model_id or the outputs are at fault: `malformed`, `too_deep` for whatever lies deeper;
+    2. `malformed`, `too_deep` for bytes that are not a map of the request's fields, each once and of its type
+       (`invalid_value` for more outputs than exist);
+    3. if the id, the model_id or the outputs are invalid: `malformed`, `too_deep` for a structural fault anywhere;
     4. `invalid_id` for the id, then for the model_id, `invalid_value` for the outputs;
-    5. what `decode_input_data` raises.
+    5. the errors of `decode_input_data`.
     """
     envelope = decode_envelope(value, encoding, limits)
     try:
         id_, model, outputs = check_envelope(envelope, limits)
     except InferenceError as error:
-        if fault := known_fault(value or b"", encoding, limits.depth_max):
+        if fault := find_fault(value or b"", encoding, limits.depth_max):
             raise type(fault)(f"request: {fault.message}") from None
         raise error from None
     return PredictionRequest(model, decode_input_data(envelope.input_data, encoding, limits), outputs, id_)
 
 
 def request_identity(value: bytes | None, encoding: Encoding, limits: Limits) -> tuple[str | None, str | None]:
-    """Id and model_id, as the request spells them, for the answer to a request that is readable but not fit.
+    """Id and model_id of a request that can be decoded but not scored, for its error result.
 
-    (None, None) where `decode_request` raises one of `UNREADABLE`; the id is None, too, where there is none.
+    (None, None) if `decode_request` raises one of `UNREADABLE`. The id is None if the request has none.
     """
     try:
         decode_request(value, encoding, limits)
@@ -68,7 +68,7 @@ def request_identity(value: bytes | None, encoding: Encoding, limits: Limits) ->
         pass
     try:
         envelope = decode_envelope(value, encoding, limits)
-    except InvalidValueError:  # more outputs than there are: the envelope was not read to its end
+    except InvalidValueError:  # more outputs than exist: the envelope was not decoded to its end
         return None, None
     return None if envelope.id is UNSET else envelope.id, envelope.model_id
 
@@ -81,9 +81,9 @@ def encode_request(
     id: str | None = None,  # noqa: A002  # the wire's own name
     encoding: Encoding = "msgpack",
 ) -> bytes:
-    """The bytes of a request for `input_data` (see `wire_input`), with the fields in the wire's order.
+    """Encode a request for `input_data` (see `wire_input`), with the fields in wire order.
 
-    `InvalidIdError` for the id or the model_id, `InvalidValueError` for outputs and for values that cannot be sent.
+    `InvalidIdError` for the id or the model_id, `InvalidValueError` for outputs and for values that cannot be encoded.
     """
     request: dict[str, Any] = {} if id is None else {"id": check_id(id)}
     ModelReference.parse(model_id)

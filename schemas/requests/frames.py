@@ -1,6 +1,6 @@
-"""Data frames -> rows by feature name.
+"""Converts data frames to rows by feature name.
 
-Frames of pandas, polars and pyarrow are known by their attributes, so that a client needs none of them.
+Frames of pandas, polars and pyarrow are recognised by duck typing, so a client does not need any of them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ BLOCK_ROWS = 8_192
 
 
 def is_frame(data: Any) -> bool:
-    """Whether `data` is a table of named columns: pandas, polars, pyarrow, or anything that exports an Arrow stream."""
+    """Whether `data` is a data frame: of pandas, polars, pyarrow, or any that exports an Arrow stream."""
     return hasattr(data, "columns") and (
         hasattr(data, "iloc") or hasattr(data, "get_columns") or hasattr(data, "__arrow_c_stream__")
     )
 
 
 def frame_rows(frame: Any) -> list[Any]:
-    """All rows; see `frame_blocks`. `InvalidValueError` where there are none."""
+    """All rows; see `frame_blocks`. `InvalidValueError` if there are none."""
     rows = list(frame_items(frame))
     if not rows:
         raise InvalidValueError("the data frame has no rows")
@@ -34,10 +34,9 @@ def frame_items(frame: Any) -> Iterator[Any]:
 
 
 def frame_blocks(frame: Any) -> Iterator[list[Any]]:
-    """The rows, some at a time: by name, or by position where columns have only pandas' default numbers.
+    """The rows in blocks: dicts by column name, or lists if the columns have pandas' default integer labels.
 
-    The index is no feature and is left out; missing values of any kind are None.
-    `InvalidValueError` where two columns have one name.
+    The index is ignored; missing values of any kind are None. `InvalidValueError` if two columns have the same name.
     """
     table = _table(frame)
     names = _names(table)
@@ -50,7 +49,7 @@ def frame_blocks(frame: Any) -> Iterator[list[Any]]:
 
 
 def series_values(series: Any) -> Any:
-    """One row as a list, or as a dict where a pandas Series is indexed by names; None for anything but a series."""
+    """A series as a list, or as a dict if it is a pandas Series indexed by names; None for anything else."""
     if hasattr(series, "iloc") and getattr(series, "ndim", 0) == 1:
         values, names = _pandas_values(series), list(series.index)
         return dict(zip(names, values, strict=True)) if all(isinstance(name, str) for name in names) else values
@@ -69,7 +68,7 @@ def _table(frame: Any) -> Any:
 
 
 def _names(table: Any) -> list[str] | None:
-    """Names as LightGBM takes them from a frame; None for the numbers that pandas gives to columns without names."""
+    """Column names as LightGBM reads them from a frame; None for pandas' default integer labels."""
     given: Sequence[Any] = list(table.columns if hasattr(table, "iloc") else _schema_names(table))
     if given == list(range(len(given))):
         return None
@@ -88,7 +87,7 @@ def _columns(table: Any, start: int) -> list[list[Any]]:
     """Values of each column in the rows from `start` on."""
     if hasattr(table, "iloc"):
         block = table.iloc[start : start + BLOCK_ROWS]
-        return [_pandas_values(block.iloc[:, place]) for place in range(block.shape[1])]
+        return [_pandas_values(block.iloc[:, index]) for index in range(block.shape[1])]
     block = table.slice(start, BLOCK_ROWS)
     if hasattr(block, "get_columns"):
         return [column.to_list() for column in block.get_columns()]

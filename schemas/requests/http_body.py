@@ -9,7 +9,7 @@ import msgspec
 from inferd.schemas.errors import MalformedError
 from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.schemas.strict import DECODE_ERRORS, check_size, header, refusal, repeats_key
+from inferd.schemas.strict import DECODE_ERRORS, check_size, decode_error, header, repeats_key
 
 _Fields = dict[str, msgspec.Raw]
 _DECODE: dict[Encoding, Any] = {
@@ -29,9 +29,9 @@ def request_of_body(body: bytes, encoding: Encoding, model_id: str, default_id: 
     try:
         fields: _Fields = _DECODE[encoding](check_size(body, len(body), "body"))
     except DECODE_ERRORS as error:
-        raise refusal(body, encoding, error, "body", _DEPTH_MAX) from None
+        raise decode_error(body, encoding, error, "body", _DEPTH_MAX) from None
     if _repeats_key(body, encoding, fields):
-        raise refusal(body, encoding, ValueError("a key comes twice"), "body", _DEPTH_MAX)
+        raise decode_error(body, encoding, ValueError("a key comes twice"), "body", _DEPTH_MAX)
     if "model_id" in fields:
         raise MalformedError("body: the path names the model: leave model_id out")
     request: bytes = _ENCODE[encoding]({"id": default_id, "model_id": model_id, **fields})

@@ -1,7 +1,7 @@
-"""`input_data` of a request: one row, rows, a named row, named rows or a tensor, from bytes, strictly.
+"""Strict decoding of `input_data`: one row, rows, a named row, named rows or a tensor.
 
-Sizes are read from the headers (MessagePack) or bounded by counting punctuation (JSON) before values are decoded; the
-typed decoders of msgspec refuse everything that is no scalar; what they refuse is looked at again to say where.
+Before values are decoded, sizes are read from the headers (MessagePack) or bounded by counting punctuation (JSON).
+msgspec's typed decoders reject every value that is not a scalar; a rejected input is scanned again to find the place.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from inferd.schemas.requests.row_decoders import (
     Layout,
     RowDecoders,
     layout_of,
+    row_decode_error,
     row_decoders,
-    row_refusal,
 )
 from inferd.schemas.requests.tensors import FIELDS, decode_tensor, is_tensor
 from inferd.schemas.strict import DECODE_ERRORS, depth_fault, header, punctuation, repeats_key
 
 _INTEGER_MAX = int(sys.float_info.max)
 _DIGITS_MAX = 308
-"""Every integer of so many digits is within float64."""
+"""Every integer with at most this many digits is within the range of float64."""
 
 
 def decode_input_data(raw: bytes | msgspec.Raw, encoding: Encoding, limits: Limits) -> InputData:
-    """The rows in `raw`. `[]` is no rows; `[[]]` one row of no features.
+    """Decode the rows in `raw`. `[]` is no rows; `[[]]` is one row without features.
 
     `TooLargeError` for rows, features or values over the limits; `TooDeepError`; `MalformedError` for bytes, types and
-    repeated keys; `InvalidValueError` for a number beyond float64, a string over the limit, and a tensor's dtype and
-    shape; `SchemaMismatchError` for ragged rows and names over the limit. Depth counts from the request's own map.
+    duplicate keys; `InvalidValueError` for a number beyond float64, a string over the limit, and a tensor's dtype and
+    shape; `SchemaMismatchError` for ragged rows and names over the limit. Depth counts from the request's outer map.
     """
     data = bytes(raw)
     decoders = row_decoders(encoding, limits.string_chars_max)
@@ -55,9 +55,9 @@ def decode_input_data(raw: bytes | msgspec.Raw, encoding: Encoding, limits: Limi
             return _decode_msgpack(data, layout, decoders, limits)
         return _decode_json(data, layout, decoders, limits)
     except DECODE_ERRORS as error:
-        raise row_refusal(data, encoding, error, limits) from None
+        raise row_decode_error(data, encoding, error, limits) from None
     except InferenceError as error:
-        # Refused for its size or a field: another Python may have refused its depth before.
+        # A nesting fault takes precedence over a size or value error: another Python may detect it first.
         if fault := depth_fault(data, encoding, limits.depth_max, depth=1):
             raise type(fault)(f"input_data: {fault.message}") from None
         raise error from None
@@ -86,7 +86,8 @@ def _decode_msgpack(data: bytes, layout: Layout, decoders: RowDecoders, limits: 
 
 
 def _claimed_sizes(data: bytes, decoders: RowDecoders) -> list[int]:
-    """How many values each row of MessagePack rows claims; 0 for what is no row, which the typed decoder refuses."""
+    """The number of values that each MessagePack row claims; 0 for an item that is not a row, which the typed decoder
+    rejects."""
     headers = [header(memoryview(item)) for item in decoders.items(data)]
     return [length if kind in ("array", "map") else 0 for kind, length, _ in headers]
 
@@ -114,9 +115,9 @@ def _decode_json(data: bytes, layout: Layout, decoders: RowDecoders, limits: Lim
 
 
 def _check_json_size(data: bytes, layout: Layout, limits: Limits) -> None:
-    """Refuse more rows or values than allowed, by the punctuation outside of strings."""
+    """Reject more rows or values than allowed, counted by the punctuation outside of strings."""
     if len(data) <= 2 * min(limits.rows_max, limits.features_max, limits.values_max):
-        return  # every row and every value takes two bytes
+        return  # every row and every value takes at least two bytes
     if _json_excess(data, layout, limits) and (excess := _json_excess(punctuation(data), layout, limits)):
         raise TooLargeError(f"input_data: {excess} are allowed")
 
@@ -128,20 +129,20 @@ def _json_excess(data: bytes, layout: Layout, limits: Limits) -> str | None:
         return f"{containers} arrays and objects, and {limits.rows_max} rows"
     if layout in {"row", "named_row"} and values > limits.features_max:
         return f"{values} features, and {limits.features_max}"
-    # Rows of no features bring a comma each and no value.
+    # A row without features adds a comma but no value.
     if values > limits.values_max + limits.rows_max:
         return f"{values} values, and {limits.values_max}"
     return None
 
 
 def _check_json_keys(data: bytes, keys: int) -> None:
-    """Refuse a repeated key: there is none if all colons are accounted for, and else a closer look decides."""
+    """Reject duplicate keys. If there is one colon per key, none is duplicated; otherwise a full check decides."""
     if (b"\\" in data or data.count(b":") != keys) and repeats_key(data):
-        raise ValueError("a key comes twice")
+        raise ValueError("a key appears twice")
 
 
 def _check_integers(data: bytes, rows: Iterable[Iterable[Scalar]]) -> None:
-    """Refuse integers that no float64 comes near to; MessagePack has none."""
+    """Reject integers beyond the range of float64; MessagePack cannot represent them."""
     if len(data) <= _DIGITS_MAX:
         return
     for index, row in enumerate(rows):
@@ -162,9 +163,9 @@ def _list_rows(rows: list[list[Scalar]], limits: Limits) -> ListRows:
 
 
 def _named_rows(rows: list[dict[str, Scalar]], sizes: list[int], *, single: bool = False) -> NamedRows:
-    """Named rows of these sizes, by their own count; `ValueError` where a key came twice."""
+    """`rows`, whose maps claim `sizes` keys; `ValueError` if a key was duplicated."""
     if [len(row) for row in rows] != sizes:
-        raise ValueError("a key comes twice")
+        raise ValueError("a key appears twice")
     return NamedRows(rows, single)
 
 
@@ -176,4 +177,4 @@ def _check_sizes(sizes: Sequence[int], limits: Limits) -> None:
 
 def _check_count(count: int, count_max: int, what: str) -> None:
     if count > count_max:
-        raise TooLargeError(f"input_data: {count} {what}, and {count_max} are allowed")
+        raise TooLargeError(f"input_data: {count} {what}; at most {count_max} are allowed")

@@ -1,4 +1,4 @@
-"""Prediction requests as frozen values, and the grammar of ids and model references."""
+"""Prediction requests, and the grammar of ids and model references."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_OUTPUTS: tuple[Output, ...] = ("prediction",)
 
 ID_PATTERN = r"[A-Za-z0-9._:-]{1,64}"
 NAME_PATTERN = r"(?!\.+(?![A-Za-z0-9._-]))[A-Za-z0-9._-]{1,64}"
-"""Of models and aliases. Names of dots alone would change their meaning in a path or a URL."""
+"""Names of models and aliases. Names of dots only are excluded: they have another meaning in paths and URLs."""
 _ID = re.compile(ID_PATTERN, re.ASCII)
 _REFERENCE = re.compile(
     rf"(?P<name>{NAME_PATTERN})(?::(?P<version>[1-9][0-9]{{0,8}})|@(?P<alias>{NAME_PATTERN}))?", re.ASCII
@@ -24,21 +24,21 @@ _REFERENCE = re.compile(
 
 
 class ListRows(msgspec.Struct, frozen=True):
-    """Rows of values in feature order; `single` where the request was one bare row."""
+    """Rows of values in feature order; `single` if the request has one row that is not in a list."""
 
     rows: list[list[Scalar]]
     single: bool
 
 
 class NamedRows(msgspec.Struct, frozen=True):
-    """Rows of values by feature name; `single` where the request was one bare row."""
+    """Rows of values by feature name; `single` if the request has one row that is not in a list."""
 
     rows: list[dict[str, Scalar]]
     single: bool
 
 
 class TensorRows(msgspec.Struct, frozen=True):
-    """A C-ordered tensor of shape (rows, features); `data` is checked to hold exactly that many items of `dtype`."""
+    """A C-ordered tensor of shape (rows, features); `data` has exactly rows x features items of `dtype`."""
 
     dtype: str
     shape: tuple[int, int]
@@ -57,12 +57,12 @@ class ModelReference(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> ModelReference:
-        """The reference that `text` spells; `InvalidIdError` where it spells none."""
+        """Parse a reference; `InvalidIdError` if `text` is not one."""
         match = _REFERENCE.fullmatch(text)
         if match is None:
             raise InvalidIdError(
                 f"model_id {text[:80]!r}: expected name, name:version or name@alias,"
-                " a name being 1 to 64 of A-Z a-z 0-9 . _ - and not dots alone"
+                " where a name is 1 to 64 of A-Z a-z 0-9 . _ - and not only dots"
             )
         version = match["version"]
         return cls(match["name"], int(version) if version else None, match["alias"])
@@ -74,7 +74,7 @@ class ModelReference(msgspec.Struct, frozen=True):
 
 
 class PredictionRequest(msgspec.Struct, frozen=True):
-    """One decoded request; `id` is None where the producer gave none (its place in the log names it then)."""
+    """A decoded request. `id` is None if the producer gave none; `default_id` applies then."""
 
     model: ModelReference
     input_data: InputData
@@ -83,19 +83,19 @@ class PredictionRequest(msgspec.Struct, frozen=True):
 
 
 def check_id(text: str) -> str:
-    """`text` if it is a valid id, else `InvalidIdError`."""
+    """Return `text` if it is a valid id, else raise `InvalidIdError`."""
     if not _ID.fullmatch(text):
-        raise InvalidIdError(f"id {text[:80]!r}: allowed are 1 to 64 of A-Z a-z 0-9 . _ : -")
+        raise InvalidIdError(f"id {text[:80]!r}: expected 1 to 64 of A-Z a-z 0-9 . _ : -")
     return text
 
 
-def valid_job_id(text: str) -> str:
-    """`text` if it can name a job, else `InvalidIdError`: dots alone mean another place in a URL."""
+def check_job_id(text: str) -> str:
+    """Return `text` if it is a valid job id, else raise `InvalidIdError`. Only dots would be a relative URL path."""
     if not check_id(text).strip("."):
-        raise InvalidIdError(f"job id {text!r}: it must not be dots alone")
+        raise InvalidIdError(f"job id {text!r}: it must not consist of dots only")
     return text
 
 
 def default_id(partition: int, offset: int) -> str:
-    """The id of a request that brought none, or whose own cannot be read."""
+    """The id of a request without an id, or whose id cannot be decoded."""
     return f"{partition}-{offset}"

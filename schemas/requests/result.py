@@ -1,4 +1,4 @@
-"""Results as frozen values: a prediction, or a typed failure."""
+"""Results: a prediction, or a typed failure."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from inferd.schemas.errors import ModelServingError, error_of_code
 
 
 class RowError(msgspec.Struct, frozen=True):
-    """Why a row of a request has no prediction."""
+    """Why a row has no prediction; `row` is its index in the request or in the job."""
 
     row: int
     code: str
     message: str
 
     def error(self) -> ModelServingError:
-        """The typed error that it stands for."""
+        """The exception for this row."""
         return error_of_code(self.code, self.message)
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """What a model version said to a request: `outputs` in the order asked for, values or lists of them.
+    """The outputs of a model version for a request, in the requested order: one value each, or a list of values.
 
-    `errors`, in the order of rows, where the request asked for them; the lists have None for those rows.
+    `errors` are present, in row order, if the request asked for them; the lists have None for those rows.
     """
 
     id: str
@@ -36,7 +36,7 @@ class Prediction(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a request has no prediction; `model_id` is None where it could not be read."""
+    """Why a request has no prediction; `model_id` is None if it could not be decoded."""
 
     id: str
     model_id: str | None
@@ -46,11 +46,11 @@ class Failure(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, error: ModelServingError, id: str, model_id: str | None) -> Failure:  # noqa: A002  # the wire's own name
-        """The failure that answers request `id` with `error`."""
+        """The failure of request `id` with `error`."""
         return cls(id, model_id, error.code, error.message, error.retryable)
 
     def error(self) -> ModelServingError:
-        """The typed error that this failure carries."""
+        """The exception for this failure."""
         return error_of_code(self.code, self.message)
 
 

@@ -1,4 +1,4 @@
-"""Results to bytes, the same bytes every time, and back."""
+"""Encodes results, deterministically, and decodes them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from inferd.schemas.strict import (
     DECODE_ERRORS,
     check_nesting,
     check_size,
+    decode_error,
     depth_fault,
     header,
     printable,
-    refusal,
     repeats_key,
 )
 
 _encode_msgpack = msgspec.msgpack.Encoder().encode
 _encode_json = msgspec.json.Encoder().encode
 
-# Rows of classes of features are three levels of lists; top-k adds a map. No output is deeper.
+# Contributions are the deepest output: lists of rows, of classes, of features. `top_k` adds a map.
 _Level1 = Scalar | list[Scalar] | dict[str, Scalar]
 _Level2 = Scalar | list[_Level1] | dict[str, Scalar]
 _Level3 = Scalar | list[_Level2] | dict[str, Scalar]
@@ -39,7 +39,7 @@ _Values = Scalar | list[_Level3] | dict[str, Scalar]
 
 
 class _ErrorFields(msgspec.Struct):
-    """Fields of later versions are let through."""
+    """Unknown fields are ignored, for forward compatibility."""
 
     code: str
     message: str
@@ -47,7 +47,7 @@ class _ErrorFields(msgspec.Struct):
 
 
 class _Identity(msgspec.Struct):
-    """What a prediction and a failure have in common."""
+    """The fields that predictions and failures share."""
 
     id: str
     model_id: str | None = None
@@ -69,9 +69,9 @@ _ROW_ERRORS = _decoders(list[RowError])
 
 
 def encode_result(result: Result, encoding: Encoding) -> bytes:
-    """The bytes of a result, with the fields in the wire's order and the outputs in their own.
+    """Encode a result, with the fields in wire order and the outputs in the requested order.
 
-    A pure function: equal results give equal bytes. JSON knows neither NaN nor infinity, and says null instead.
+    Equal results give equal bytes. JSON has neither NaN nor infinity; both become null.
     """
     fields: dict[str, Any]
     if isinstance(result, Prediction):
@@ -85,24 +85,24 @@ def encode_result(result: Result, encoding: Encoding) -> bytes:
     return _encode_msgpack(fields) if encoding == "msgpack" else _encode_json(fields)
 
 
-def encode_failure_instead(value: bytes, encoding: Encoding, error: ModelServingError) -> bytes:
-    """The bytes of `error` as the result of the request that the result in `value` answers."""
+def encode_failure_for(value: bytes, encoding: Encoding, error: ModelServingError) -> bytes:
+    """Encode `error` as the result of the same request as the encoded result `value`."""
     identity: _Identity = _IDENTITY[encoding](value)
     return encode_result(Failure.of(error, identity.id, identity.model_id), encoding)
 
 
 def decode_result(value: bytes | None, encoding: Encoding, limits: Limits = DEFAULT_LIMITS) -> Result:
-    """The result in `value`; fields that are not known here are let through, so that older clients go on working.
+    """Decode a result. Unknown fields are ignored, so that older clients keep working.
 
-    `TooLargeError`, `MalformedError` or `TooDeepError` where it is none. `outputs` are in the order of the bytes.
+    `TooLargeError`, `MalformedError` or `TooDeepError` if it is invalid. `outputs` keep the order of the bytes.
     """
     data = check_size(value, limits.result_bytes_max, "result")
     try:
         fields: dict[str, msgspec.Raw] = _FIELDS[encoding](data)
     except DECODE_ERRORS as error:
-        raise refusal(data, encoding, error, "result", limits.depth_max) from None
+        raise decode_error(data, encoding, error, "result", limits.depth_max) from None
     if header(data)[1] != len(fields) if encoding == "msgpack" else repeats_key(data):
-        raise refusal(data, encoding, ValueError("a key comes twice"), "result", limits.depth_max)
+        raise decode_error(data, encoding, ValueError("a key appears twice"), "result", limits.depth_max)
     if not _KNOWN.issuperset(fields):
         check_nesting(data, encoding, "result")
     try:
@@ -140,9 +140,9 @@ def _field(
     fields: Mapping[str, msgspec.Raw], name: str, decoders: Mapping[Encoding, Any], encoding: Encoding, limits: Limits
 ) -> Any:
     if name not in fields:
-        raise MalformedError(f"result: the field {name} is missing; there are {printable(', '.join(fields))[:200]}")
+        raise MalformedError(f"result: the field {name} is missing; it has {printable(', '.join(fields))[:200]}")
     raw = fields[name]
     try:
         return decoders[encoding](raw)
     except DECODE_ERRORS as error:
-        raise refusal(bytes(raw), encoding, error, f"result, field {name}", limits.depth_max, depth=1) from None
+        raise decode_error(bytes(raw), encoding, error, f"result, field {name}", limits.depth_max, depth=1) from None

@@ -1,4 +1,4 @@
-"""The typed decoders of rows, which layout a value has, and where a value that they refused went wrong."""
+"""The typed decoders of rows, the layout of an `input_data`, and the place of a fault in it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from inferd.schemas.errors import InferenceError, InvalidValueError, MalformedEr
 from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests.request import Scalar
-from inferd.schemas.strict import DECODE_ERRORS, header, known_fault, printable
+from inferd.schemas.strict import DECODE_ERRORS, find_fault, header, printable
 
 Layout = Literal["row", "rows", "named_row", "named_rows"]
 
 _JSON_HEAD = re.compile(rb"[ \t\r\n]*+([\[{])[ \t\r\n]*+(.?)", re.DOTALL)
 _OUT_OF_RANGE = ("Number out of range", "Integer value out of range", "Expected `str` of length")
-"""How msgspec words what is a value of the right type, but not one that is taken."""
+"""Starts of msgspec's messages for values that have the right type but are out of range."""
 
 
 class RowDecoders(NamedTuple):
-    """One decoder for each layout, and those of the parts."""
+    """One decoder for each layout, and decoders of single values and of undecoded items."""
 
     row: Callable[[Any], list[Scalar]]
     rows: Callable[[Any], list[list[Scalar]]]
@@ -36,9 +36,9 @@ class RowDecoders(NamedTuple):
 
 @lru_cache(maxsize=16)
 def row_decoders(encoding: Encoding, string_chars_max: int) -> RowDecoders:
-    """The decoders of an encoding; strings of more than `string_chars_max` characters are refused, keys not.
+    """The decoders of an encoding. Strings of more than `string_chars_max` characters are rejected.
 
-    (A bound on keys would cost msgspec's cache of them.)
+    Keys are not limited here: that would disable msgspec's key cache.
     """
     decoder: Any = msgspec.msgpack.Decoder if encoding == "msgpack" else msgspec.json.Decoder
     text: Any = Annotated[str, msgspec.Meta(max_length=string_chars_max)]
@@ -50,7 +50,7 @@ def row_decoders(encoding: Encoding, string_chars_max: int) -> RowDecoders:
 
 
 def layout_of(data: bytes, encoding: Encoding) -> Layout:
-    """What the first bytes say that `data` is; an empty list is a row. `ValueError` where it is no container."""
+    """The layout of `data`, from its first bytes. An empty list is a row. `ValueError` if it is not a container."""
     if encoding == "msgpack":
         outer, count, body = header(data)
         kind: str = outer
@@ -66,10 +66,10 @@ def layout_of(data: bytes, encoding: Encoding) -> Layout:
     return "rows" if first == "array" else "named_rows" if first == "map" else "row"
 
 
-def row_refusal(data: bytes, encoding: Encoding, error: Exception, limits: Limits) -> InferenceError:
-    """The typed error for `input_data` that a decoder refused with `error`: its structural fault, or else the first
-    value that is not what it must be, by row and feature."""
-    if fault := known_fault(data, encoding, limits.depth_max, depth=1):
+def row_decode_error(data: bytes, encoding: Encoding, error: Exception, limits: Limits) -> InferenceError:
+    """The typed error for `input_data` that a decoder rejected with `error`: its structural fault, else the row and
+    feature of the first invalid value."""
+    if fault := find_fault(data, encoding, limits.depth_max, depth=1):
         return type(fault)(f"input_data: {fault.message}")
     decoders = row_decoders(encoding, limits.string_chars_max)
     try:
@@ -82,7 +82,7 @@ def row_refusal(data: bytes, encoding: Encoding, error: Exception, limits: Limit
 
 
 def _misfit(data: bytes, layout: Layout, decoders: RowDecoders) -> tuple[str, Exception]:
-    """Place and error of the first value that does not fit the layout; `ValueError` if all do."""
+    """Row and feature of the first value that does not fit the layout, and its error; `ValueError` if all fit."""
     if layout in ("row", "named_row"):
         return _misfit_in_row(data, layout, decoders)
     row_layout: Layout = "row" if layout == "rows" else "named_row"

@@ -1,4 +1,4 @@
-"""Tensors inside requests: dtype, shape and bytes, each checked against the others before anything is allocated."""
+"""Tensors in requests: dtype, shape and bytes, checked against each other before memory is allocated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ITEM_BYTES: dict[str, int] = {
     "<u2": 2,
     "<u4": 4,
 }
-"""The dtypes a tensor may have (numpy's array-protocol names), and the bytes of one item."""
+"""Bytes per item by dtype (numpy's array-protocol names)."""
 
 FIELDS = {"dtype", "shape", "data"}
 _SHAPE_BYTES_MAX = 256
@@ -36,7 +36,7 @@ _DECODE_BYTES = msgspec.msgpack.Decoder(bytes).decode
 
 
 def is_tensor(fields: Mapping[str, msgspec.Raw], encoding: Encoding) -> bool:
-    """Whether a map is a tensor, not a row: it has a tensor's fields, and `shape` is a list, as no feature can be."""
+    """Whether a map is a tensor and not a row: it has a tensor's fields, and `shape` is a list, unlike any feature."""
     if fields.keys() != FIELDS:
         return False
     shape = bytes(fields["shape"])
@@ -44,17 +44,17 @@ def is_tensor(fields: Mapping[str, msgspec.Raw], encoding: Encoding) -> bool:
 
 
 def decode_tensor(fields: Mapping[str, msgspec.Raw], encoding: Encoding, limits: Limits) -> TensorRows:
-    """The tensor of these fields; in JSON `data` is base64.
+    """Decode a tensor; in JSON `data` is base64.
 
     `MalformedError` for a wrong type or number of bytes, `InvalidValueError` for an unknown dtype or a shape that is
-    not two-dimensional, `TooLargeError` for a shape beyond the limits; in the order dtype, shape, data.
+    not two-dimensional, `TooLargeError` for a shape over the limits. Checked in the order dtype, shape, data.
     """
     dtype = _decode_dtype(fields["dtype"], encoding)
     rows, features = _decode_shape(fields["shape"], encoding, limits)
     size = ITEM_BYTES[dtype] * rows * features
     data = _decode_base64(fields["data"], size) if encoding == "json" else _decode_data(fields["data"])
     if len(data) != size:
-        raise MalformedError(f"tensor data: {len(data)} bytes, and {rows} x {features} of {dtype} are {size}")
+        raise MalformedError(f"tensor data: {len(data)} bytes, but {rows} x {features} of {dtype} take {size}")
     if dtype == "|b1" and data.translate(None, b"\x00\x01"):
         raise InvalidValueError("tensor data: a byte of |b1 is neither 0 nor 1")
     return TensorRows(dtype, (rows, features), data)
@@ -66,7 +66,7 @@ def _decode_dtype(raw: msgspec.Raw, encoding: Encoding) -> str:
     except DECODE_ERRORS as error:
         raise MalformedError(f"tensor dtype: {printable(str(error))}") from None
     if dtype not in ITEM_BYTES:
-        raise InvalidValueError(f"tensor dtype {dtype[:80]!r}: there are {', '.join(ITEM_BYTES)}")
+        raise InvalidValueError(f"tensor dtype {dtype[:80]!r}: expected one of {', '.join(ITEM_BYTES)}")
     return dtype
 
 
@@ -86,7 +86,7 @@ def _decode_shape(raw: msgspec.Raw, encoding: Encoding, limits: Limits) -> tuple
         (prod(shape), limits.values_max, "values"),
     ):
         if count > count_max:
-            raise TooLargeError(f"tensor shape {shape}: {count} {what}, and {count_max} are allowed")
+            raise TooLargeError(f"tensor shape {shape}: {count} {what}; at most {count_max} are allowed")
     return rows, features
 
 
@@ -98,11 +98,11 @@ def _decode_data(raw: msgspec.Raw) -> bytes:
 
 
 def _decode_base64(raw: msgspec.Raw, size: int) -> bytes:
-    """The bytes that base64 text spells; refused before they are allocated where they cannot be `size` bytes."""
+    """Decode base64; text of a wrong length for `size` bytes is rejected before memory is allocated."""
     try:
         text = _DECODE_TEXT["json"](raw)
         if len(text) != (size + 2) // 3 * 4:
-            raise MalformedError(f"tensor data: {len(text)} characters of base64 do not spell {size} bytes")
+            raise MalformedError(f"tensor data: {len(text)} characters of base64 do not encode {size} bytes")
         return binascii.a2b_base64(text, strict_mode=True)
     except DECODE_ERRORS as error:
-        raise MalformedError(f"tensor data: no base64 text: {printable(str(error))}") from None
+        raise MalformedError(f"tensor data: not base64: {printable(str(error))}") from None

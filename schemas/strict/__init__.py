@@ -1,12 +1,12 @@
-"""Strict MessagePack and JSON, shared by all record families: every byte is checked before it is decoded."""
+"""Strict decoding of MessagePack and JSON, shared by all kinds of records."""
 
 from inferd.schemas.strict.decoding import (
     DECODE_ERRORS,
     check_size,
+    decode_error,
     depth_fault,
-    known_fault,
+    find_fault,
     printable,
-    refusal,
     structural_fault,
 )
 from inferd.schemas.strict.json import punctuation, repeats_key
@@ -20,13 +20,13 @@ __all__ = [
     "NESTING_MAX",
     "check_nesting",
     "check_size",
+    "decode_error",
     "depth_fault",
+    "find_fault",
     "header",
-    "known_fault",
     "nested_deeper",
     "printable",
     "punctuation",
-    "refusal",
     "repeats_key",
     "rows_of_line",
     "structural_fault",

@@ -1,4 +1,4 @@
-"""What every strict decoder shares: the size check, and an error that says what is wrong with bytes and where."""
+"""Shared by all strict decoders: the size check, and errors that name the fault and its byte."""
 
 from __future__ import annotations
 
@@ -14,70 +14,69 @@ from inferd.schemas.strict.msgpack import fault_in_msgpack
 from inferd.schemas.strict.nesting import nested_deeper
 
 DECODE_ERRORS = (ValueError, RecursionError, OverflowError)
-"""Whatever msgspec raises at bad bytes: its own errors and `UnicodeDecodeError` are `ValueError`s.
+"""The exceptions that msgspec raises for bad bytes. Its own errors and `UnicodeDecodeError` are `ValueError`s.
 
-Interpreters differ in when they raise `RecursionError`: `depth_fault` decides, whether it was raised or not.
+When `RecursionError` is raised depends on the interpreter, so `depth_fault` alone decides what is too deep.
 """
 SCANNED_VALUES_MAX = 50_000
-"""How many values of a refused message are looked at to say what is wrong with it: some 10 ms."""
+"""Values of a rejected message that are scanned for the fault; takes about 10 ms."""
 
 
 def check_size(value: bytes | None, bytes_max: int, what: str) -> bytes:
-    """`value` if there is one of at most `bytes_max` bytes, else `MalformedError` or `TooLargeError`."""
+    """Return `value` if it has 1 to `bytes_max` bytes, else raise `MalformedError` or `TooLargeError`."""
     if not value:
         raise MalformedError(f"{what}: the record has {'no' if value is None else 'an empty'} value")
     if len(value) > bytes_max:
-        raise TooLargeError(f"{what}: {len(value)} bytes, and {bytes_max} are allowed")
+        raise TooLargeError(f"{what}: {len(value)} bytes; at most {bytes_max} are allowed")
     return value
 
 
 def structural_fault(
     data: bytes, encoding: Encoding, depth_max: int, depth: int = 0, values_max: int = SCANNED_VALUES_MAX
 ) -> InferenceError | None:
-    """What is wrong with `data` whatever its fields mean (see `fault_in_msgpack` and `fault_in_json`), or None.
+    """The structural fault of `data` (see `fault_in_msgpack` and `fault_in_json`), or None.
 
-    A fault behind the first `values_max` values is not found: `TooLargeError` then.
+    Returns `TooLargeError` if the first `values_max` values have no fault and more follow.
     """
     if encoding == "msgpack":
         return fault_in_msgpack(data, depth_max, depth, values_max)
     return fault_in_json(data, depth_max, depth, values_max)
 
 
-def known_fault(data: bytes, encoding: Encoding, depth_max: int, depth: int = 0) -> InferenceError | None:
-    """The structural fault of `data` if there is one among the values that are looked at, or containers nested too
-    deep wherever they are, or None.
+def find_fault(data: bytes, encoding: Encoding, depth_max: int, depth: int = 0) -> InferenceError | None:
+    """The structural fault of `data` within the first `SCANNED_VALUES_MAX` values, a nesting fault anywhere, or None.
 
-    For requests: a better message is not worth holding up all others.
+    The scan is bounded so that one bad request does not delay all others.
     """
     fault = structural_fault(data, encoding, depth_max, depth)
     return depth_fault(data, encoding, depth_max, depth) if isinstance(fault, TooLargeError) else fault
 
 
 def depth_fault(data: bytes, encoding: Encoding, depth_max: int, depth: int = 0) -> TooDeepError | None:
-    """`TooDeepError` where `data` nests too deep, or None; `depth` is the number of containers that `data` lies in."""
+    """`TooDeepError` if `data` is nested too deep, else None; `depth` is the number of containers around `data`."""
     if not nested_deeper(data, encoding, depth_max - depth):
         return None
     return TooDeepError(f"containers are nested deeper than {depth_max} levels")
 
 
-def refusal(
+def decode_error(
     data: bytes, encoding: Encoding, error: Exception, what: str, depth_max: int, depth: int = 0
 ) -> InferenceError:
-    """The typed error for `data`, which a decoder refused with `error`: the structural fault, or else the type's."""
-    if fault := known_fault(data, encoding, depth_max, depth):
+    """The typed error for `data` that a decoder rejected with `error`: its structural fault, else a type mismatch."""
+    if fault := find_fault(data, encoding, depth_max, depth):
         return type(fault)(f"{what}: {fault.message}{_other_encoding(data, encoding)}")
     return MalformedError(f"{what}: {printable(str(error))}{_other_encoding(data, encoding)}")
 
 
 def printable(text: str) -> str:
-    """`text` with control characters and whatever else does not print as escapes."""
+    """`text` with unprintable characters escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:1_000])
 
 
 def _other_encoding(data: bytes, encoding: Encoding) -> str:
-    """A remedy where the bytes look like the encoding that the content-type did not name."""
+    """A hint if the bytes look like the other encoding."""
     if encoding == "msgpack" and data.lstrip()[:1] == b"{":
-        return "; it looks like JSON, which needs the header content-type: application/json"
+        return "; this looks like JSON, which needs the header content-type: application/json"
     if encoding == "json" and 0x80 <= data[0] <= 0x8F:
-        return "; it looks like MessagePack, whose content-type is application/msgpack"
+        return "; this looks like MessagePack, which needs the header content-type: application/msgpack"
     return ""

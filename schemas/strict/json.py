@@ -1,4 +1,4 @@
-"""The structural check of JSON: what the typed decoder accepts silently, and what its errors do not say clearly."""
+"""The structural check of JSON: finds faults that the typed decoder accepts or reports unclearly."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from inferd.schemas.errors import (
     TooLargeError,
 )
 
-# A string that never ends is taken to the end of the data: trying again behind its quote would be quadratic.
+# An unterminated string extends to the end of the data: rescanning after its quote would take quadratic time.
 _STRING = rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'
-# An object key is a string and the colon behind it; of everything else only brackets and these literals matter.
+# An object key is a string followed by a colon. Apart from strings, only brackets and these literals matter.
 _TOKEN = re.compile(
     rb"(" + _STRING + rb")[ \t\r\n]*+(:?)|[\[\]{}]|-?(?:NaN|nan|Infinity|inf)",
     re.DOTALL,
@@ -25,13 +25,13 @@ _NO_PUNCTUATION = bytes(set(range(256)) - set(b'",[{'))
 
 
 def punctuation(data: bytes) -> bytes:
-    """The commas and opening brackets of well-formed `data` that are not part of a string."""
+    """The commas and opening brackets outside of strings in well-formed `data`."""
     unescaped = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     return b"".join(unescaped.translate(None, _NO_PUNCTUATION).split(b'"')[::2])
 
 
 def repeats_key(data: bytes) -> bool:
-    """Whether an object of well-formed `data` has a key twice, or `data` is too deep to tell."""
+    """Whether an object in well-formed `data` has a duplicate key, or `data` is nested too deep to tell."""
     try:
         json.loads(data.decode(), object_pairs_hook=_distinct)
     except (ValueError, RecursionError):
@@ -40,11 +40,11 @@ def repeats_key(data: bytes) -> bool:
 
 
 def fault_in_json(data: bytes, depth_max: int, depth: int, values_max: int) -> InferenceError | None:
-    """What is wrong with `data`, naming the byte, or None.
+    """The fault in `data`, naming the byte, or None.
 
-    `MalformedError` for a byte order mark, bytes that are not UTF-8, a repeated key, a lone surrogate and NaN or
-    infinity; `TooDeepError`; `TooLargeError` after `values_max` strings and brackets without a fault. It replaces no
-    parser: text that is no JSON may pass. `depth` is the number of containers that `data` itself lies in.
+    `MalformedError` for a byte order mark, bytes that are not UTF-8, a duplicate key, a lone surrogate, NaN and
+    infinity; `TooDeepError`; `TooLargeError` after `values_max` strings and brackets without a fault. This is not a
+    parser: text that is not JSON may pass. `depth` is the number of containers around `data`.
     """
     if data.startswith(_BYTE_ORDER_MARKS):
         return MalformedError("a byte order mark at byte 0: JSON is sent as UTF-8 without one")
@@ -60,12 +60,12 @@ def fault_in_json(data: bytes, depth_max: int, depth: int, values_max: int) -> I
 
 def _distinct(pairs: list[tuple[str, Any]]) -> None:
     if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key comes twice")
+        raise ValueError("a key appears twice")
 
 
 def _check_tokens(data: bytes, depth_max: int, depth: int, values_max: int) -> None:
     keys: list[set[str] | None] = []
-    """The keys seen of each open container; None for an array."""
+    """The keys so far of each open object; None for an array."""
     for count, token in enumerate(_TOKEN.finditer(data)):
         text = token[0]
         if count >= values_max:
@@ -84,7 +84,7 @@ def _check_tokens(data: bytes, depth_max: int, depth: int, values_max: int) -> N
 
 
 def _check_string(string: bytes, at: int, keys: set[str] | None) -> None:
-    """Refuse a lone surrogate in `string`, and a key that is already in `keys`."""
+    """Reject a lone surrogate in `string`, and a key that is already in `keys`."""
     if keys is None and b"\\u" not in string:
         return
     try:
@@ -97,5 +97,5 @@ def _check_string(string: bytes, at: int, keys: set[str] | None) -> None:
     if keys is None:
         return
     if text in keys:
-        raise MalformedError(f"the key {text[:80]!r} at byte {at} comes twice in its object")
+        raise MalformedError(f"the key {text[:80]!r} at byte {at} appears twice in its object")
     keys.add(text)

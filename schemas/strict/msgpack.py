@@ -1,7 +1,7 @@
-"""The structural check of MessagePack: one bounded pass over the bytes that allocates nothing for what they claim.
+"""The structural check of MessagePack: one bounded pass over the bytes. Claimed lengths allocate nothing.
 
-The typed decoders refuse nearly everything by themselves; this pass says what is wrong and where once they have,
-and finds what they accept silently (a key that comes twice).
+The typed decoders reject nearly every fault themselves; this pass then names the fault and its byte. It also finds
+duplicate keys, which the decoders accept.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from inferd.schemas.errors import (
     TooLargeError,
 )
 
-Kind = Literal["scalar", "str", "bin", "array", "map", "ext", "invalid"]
-Format = tuple[Kind, int, int]
-"""Kind, bytes of the length field, and the length (of payload, or in items) where there is no such field."""
+ValueType = Literal["scalar", "str", "bin", "array", "map", "ext", "invalid"]
+HeaderFormat = tuple[ValueType, int, int]
+"""Type, bytes of the length field, and the length (payload bytes, or items) if there is no such field."""
 
 
-def _formats() -> tuple[Format, ...]:
-    table: list[Format] = [("scalar", 0, 0)] * 256
+def _formats() -> tuple[HeaderFormat, ...]:
+    table: list[HeaderFormat] = [("scalar", 0, 0)] * 256
     table[0x80:0x90] = [("map", 0, n) for n in range(16)]
     table[0x90:0xA0] = [("array", 0, n) for n in range(16)]
     table[0xA0:0xC0] = [("str", 0, n) for n in range(32)]
@@ -35,20 +35,20 @@ def _formats() -> tuple[Format, ...]:
     return tuple(table)
 
 
-FORMATS = _formats()
-"""What each first byte of a MessagePack value means."""
-_SCALAR_BYTES = bytes(1 + length if kind == "scalar" else 0 for kind, _, length in FORMATS)
-"""How many bytes a scalar takes, by its first byte; 0 for everything else."""
+HEADER_FORMATS = _formats()
+"""By the first byte of a value, https://github.com/msgpack/msgpack/blob/master/spec.md#formats."""
+_SCALAR_BYTES = bytes(1 + length if kind == "scalar" else 0 for kind, _, length in HEADER_FORMATS)
+"""Size of a scalar by its first byte; 0 for everything else."""
 
 
-def header(data: bytes | memoryview, at: int = 0) -> tuple[Kind, int, int]:
-    """Kind, length (bytes of payload, or items) and start of the body of the value at `at`.
+def header(data: bytes | memoryview, at: int = 0) -> tuple[ValueType, int, int]:
+    """Type, length (payload bytes, or items) and start of the body of the value at offset `at`.
 
-    `MalformedError` where the bytes end before the header does.
+    `MalformedError` if the header is truncated.
     """
     if at >= len(data):
         raise MalformedError(f"truncated: a value is missing at byte {at}")
-    kind, width, length = FORMATS[data[at]]
+    kind, width, length = HEADER_FORMATS[data[at]]
     body = at + 1 + width
     if body > len(data):
         raise MalformedError(f"truncated: the length of the {kind} at byte {at} is cut off")
@@ -56,11 +56,11 @@ def header(data: bytes | memoryview, at: int = 0) -> tuple[Kind, int, int]:
 
 
 def fault_in_msgpack(data: bytes, depth_max: int, depth: int, values_max: int) -> InferenceError | None:
-    """What is wrong with `data`, naming the byte, or None.
+    """The fault in `data`, naming the byte, or None.
 
-    `MalformedError` for bytes that are not one value, bad UTF-8, ext types, repeated and non-string keys;
-    `TooDeepError`; `TooLargeError` after `values_max` values without a fault. `depth` is the number of containers that
-    `data` itself lies in.
+    `MalformedError` for bytes that are not one value, bad UTF-8, ext types, duplicate and non-string keys;
+    `TooDeepError`; `TooLargeError` after `values_max` values without a fault. `depth` is the number of containers
+    around `data`.
     """
     try:
         end = _Scan(data, depth_max, values_max).value(0, depth)
@@ -70,7 +70,7 @@ def fault_in_msgpack(data: bytes, depth_max: int, depth: int, values_max: int) -
 
 
 class _Scan:
-    """A walk over `data`. Each method takes where a value starts, and gives where it ends."""
+    """A scan of `data`. Each method takes the offset where a value starts and returns the offset where it ends."""
 
     __slots__ = ("data", "depth_max", "values_max")
 
@@ -80,14 +80,14 @@ class _Scan:
         self.values_max = values_max
 
     def value(self, at: int, depth: int) -> int:
-        """The value at `at`, inside of `depth` containers; recursion is bounded by `depth_max`."""
+        """Scan the value at `at` inside `depth` containers; `depth_max` bounds the recursion."""
         kind, length, body = header(self.data, at)
         if kind == "array":
             return self.items(self.enter(kind, at, body, length, depth), length, depth + 1)
         if kind == "map":
             return self.pairs(self.enter(kind, at, body, 2 * length, depth), length, depth + 1)
         if kind == "ext":
-            raise MalformedError(f"an extension type at byte {at}: they are not read, timestamps neither")
+            raise MalformedError(f"extension type at byte {at}: extension types, timestamps included, are not accepted")
         if kind == "invalid":
             raise MalformedError(f"byte 0xc1 at byte {at}: MessagePack never uses it")
         end = self.end(kind, at, body, length)
@@ -96,7 +96,7 @@ class _Scan:
         return end
 
     def enter(self, kind: str, at: int, body: int, values: int, depth: int) -> int:
-        """The start of a container's items, if it may have so many values and lie so deep."""
+        """Check depth and size of a container; returns the offset of its first item."""
         if depth >= self.depth_max:
             raise TooDeepError(f"the {kind} at byte {at} is nested deeper than {self.depth_max} levels")
         self.end(kind, at, body, values)
@@ -104,44 +104,44 @@ class _Scan:
 
     def items(self, at: int, count: int, depth: int) -> int:
         data, size = self.data, len(self.data)
-        looked_at = min(count, self.values_max)
-        self.values_max -= looked_at
-        for _ in range(looked_at):
+        scanned = min(count, self.values_max)
+        self.values_max -= scanned
+        for _ in range(scanned):
             skip = _SCALAR_BYTES[data[at]] if at < size else 0
             at = at + skip if skip and at + skip <= size else self.value(at, depth)
-        if looked_at < count:
-            raise TooLargeError("more values than are looked at to check the structure")
+        if scanned < count:
+            raise TooLargeError("more values than the structural check scans")
         return at
 
     def pairs(self, at: int, count: int, depth: int) -> int:
         keys: set[str] = set()
-        looked_at = min(count, self.values_max)
-        self.values_max -= looked_at
-        for _ in range(looked_at):
+        scanned = min(count, self.values_max)
+        self.values_max -= scanned
+        for _ in range(scanned):
             kind, length, body = header(self.data, at)
             if kind != "str":
                 raise MalformedError(f"the map key at byte {at} is not a string ({kind})")
             end = self.end(kind, at, body, length)
             key = self.text(at, body, end)
             if key in keys:
-                raise MalformedError(f"the key {key[:80]!r} at byte {at} comes twice in its map")
+                raise MalformedError(f"the key {key[:80]!r} at byte {at} appears twice in its map")
             keys.add(key)
             at = self.value(end, depth)
-        if looked_at < count:
-            raise TooLargeError("more values than are looked at to check the structure")
+        if scanned < count:
+            raise TooLargeError("more values than the structural check scans")
         return at
 
     def end(self, kind: str, at: int, body: int, length: int) -> int:
-        """Where a body of `length` bytes (or of items, of at least a byte each) ends, if that many are there."""
+        """The end of a body of `length` bytes (or items of at least one byte); `MalformedError` if it is truncated."""
         left = len(self.data) - body
         if length > left:
             raise MalformedError(
-                f"truncated: the {kind} at byte {at} claims {length} bytes or more, and {left} are left"
+                f"truncated: the {kind} at byte {at} claims {length} bytes or more, but {left} are left"
             )
         return body + length
 
     def text(self, at: int, body: int, end: int) -> str:
-        """The string between `body` and `end`."""
+        """The string in `data[body:end]`."""
         try:
             return self.data[body:end].decode()
         except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Lines of NDJSON as rows, each as it is written."""
+"""Splits lines of NDJSON into rows without decoding them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def rows_of_line(line: bytes) -> list[bytes]:
-    """The rows of a line without surrounding blanks: several where it is an array of rows, otherwise the line itself,
-    which is not looked into. `MalformedError` for an array of arrays or objects that is no rows, `TooDeepError`."""
+    """The rows of a stripped line: its items if it is an array of rows, else the line itself, unchecked.
+
+    `MalformedError` for an array of rows that has anything else in it; `TooDeepError`.
+    """
     if not _SEVERAL.match(line):
         return [line]
     check_nesting(line, "json", "an array of rows")
     try:
         rows = [bytes(value).strip() for value in _values(line)]
     except DECODE_ERRORS as error:
-        raise MalformedError(f"no JSON: {printable(str(error))}") from None
+        raise MalformedError(f"not JSON: {printable(str(error))}") from None
     if any(row[0] not in b"[{" for row in rows):
-        raise MalformedError("an array of rows must have nothing else in it")
+        raise MalformedError("an array of rows must contain rows only")
     return rows

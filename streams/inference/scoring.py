@@ -23,7 +23,7 @@ from inferd.schemas.codec import (
     parse_reference,
     request_identity,
 )
-from inferd.schemas.dead_letters import check_keepable
+from inferd.schemas.dead_letters import check_dead_letter_size
 from inferd.schemas.errors import (
     DeadlineExceededError,
     InferenceError,
@@ -37,7 +37,7 @@ from inferd.schemas.errors import (
     TooLargeError,
     UnsupportedContentTypeError,
 )
-from inferd.schemas.headers import RequestHeaders, parse_headers, readable_headers
+from inferd.schemas.headers import RequestHeaders, parse_headers, salvage_headers
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import (
     DEFAULT_OUTPUTS,
@@ -178,7 +178,7 @@ class Scorer:
 
     def _refuse_key(self, batch: MicroBatch, index: int, size: int) -> None:
         """No result could carry this key: the answer has none."""
-        batch.headers[index] = readable_headers(batch.records[index].headers, self.limits)
+        batch.headers[index] = salvage_headers(batch.records[index].headers, self.limits)
         error = TooLargeError(
             f"key: {size} bytes, and {self.limits.key_bytes_max} are allowed; the answer carries none"
         )
@@ -190,7 +190,7 @@ class Scorer:
             _check_readable(record)
             headers = parse_headers(record.headers, self.limits)
         except InferenceError as error:
-            batch.headers[index] = readable_headers(record.headers, self.limits)
+            batch.headers[index] = salvage_headers(record.headers, self.limits)
             batch.fail(index, self._too_large(record) or error, None, None)
             return False
         batch.headers[index] = headers
@@ -203,7 +203,7 @@ class Scorer:
 
     def _too_large(self, record: Record) -> TooLargeError | None:
         try:
-            check_keepable(record.key, record.value, record.headers, self.limits)
+            check_dead_letter_size(record.key, record.value, record.headers, self.limits)
         except TooLargeError as error:
             return error
         return None

@@ -15,7 +15,7 @@ from inferd.schemas.headers import (
     CONTENT_TYPE_HEADERS,
     Encoding,
     parse_headers,
-    readable_headers,
+    salvage_headers,
 )
 from inferd.schemas.jobs import Barrier, BarrierResult, Chunk, decode_chunk, encode_barrier_result
 from inferd.schemas.topics import Stream, TenantTopics
@@ -246,7 +246,7 @@ class JobChunks:
         run.records.append(record)
         if isinstance(read, Chunk):
             value = next(results)
-            passed_on = readable_headers(record.headers, self._limits).passed_through
+            passed_on = salvage_headers(record.headers, self._limits).propagated
             headers = [CONTENT_TYPE_HEADERS[read.encoding], *passed_on]
             run.outgoing.append((read.partition, self._accepted(read, (read.job_id.encode(), value, headers))))
         elif isinstance(read, Barrier):

@@ -17,8 +17,8 @@ from aiokafka import TopicPartition
 
 from inferd.schemas.errors import ModelNotFoundError, ModelServingError, VersionNotFoundError
 from inferd.schemas.headers import (
-    CARRIED_BYTES_MAX,
     CONTENT_TYPE_HEADERS,
+    PROPAGATED_BYTES_MAX,
     Encoding,
     parse_headers,
 )
@@ -28,12 +28,12 @@ from inferd.schemas.jobs import (
     JobStatus,
     OpenJob,
     SubmitJob,
-    check_job_id,
     chunk_key,
     decode_job_message,
     decode_outcome,
     encode_chunk,
     encode_status,
+    parse_job_key,
 )
 from inferd.schemas.limits import Limits
 from inferd.schemas.topics import Stream, TenantTopics
@@ -51,7 +51,7 @@ log = structlog.get_logger(__name__)
 RECORDS_MAX = 64
 """Of one micro-batch of `jobs`: each may have a megabyte of rows to look at."""
 OUTCOMES_MAX = 512
-CHUNK_OVERHEAD_BYTES = CARRIED_BYTES_MAX + 8_192
+CHUNK_OVERHEAD_BYTES = PROPAGATED_BYTES_MAX + 8_192
 """Of a record of `job-chunks` beside the rows that it carries."""
 DUE_MAX = 256
 """Jobs that one look at the clock deals with."""
@@ -263,7 +263,7 @@ class JobMessages(_JobStage):
     def _opening(self, number: int, record: Record) -> tuple[str, OpenJob] | None:
         """What a record opens, if it is a job that nobody has heard of."""
         try:
-            job_id = check_job_id(record.key)
+            job_id = parse_job_key(record.key)
             if getattr(record, "refusal", None) or self._owned.partitions[number].state(job_id) is not None:
                 return None
             limits = self._owned.limits
@@ -284,10 +284,10 @@ class JobMessages(_JobStage):
 
     def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
         limits = self._owned.limits
-        job_id = check_job_id(record.key)
+        job_id = parse_job_key(record.key)
         headers = parse_headers(record.headers, limits)
         message = decode_job_message(record.value, headers.encoding, limits)
-        draft.passed_on = [*headers.passed_through]
+        draft.passed_on = [*headers.propagated]
         before = draft.partition.state(job_id)
         terms = self._surroundings.terms(draft.number, draft.partition)
         step = advance(before, job_id, message, record.offset, now_ms, terms)
@@ -330,7 +330,7 @@ class JobResults(_JobStage):
 
     def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
         limits = self._owned.limits
-        job_id = check_job_id(record.key)
+        job_id = parse_job_key(record.key)
         outcome = decode_outcome(record.value, parse_headers(record.headers, limits).encoding, limits)
         if outcome.job_id != job_id:
             return None  # nobody here writes such a record, and no job is to believe it

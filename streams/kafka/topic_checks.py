@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from inferd.schemas.errors import ServerError
-from inferd.schemas.headers import CARRIED_BYTES_MAX
+from inferd.schemas.headers import PROPAGATED_BYTES_MAX
 from inferd.schemas.jobs import LABELS_BYTES_MAX
 from inferd.schemas.limits import Limits
 from inferd.schemas.topics import STREAMS, Stream, TenantTopics
@@ -122,7 +122,7 @@ def _spec(topics: TenantTopics, stream: Stream, settings: TopicSettings, limits:
 
 def result_record_bytes_max(limits: Limits) -> int:
     """Bytes of the largest record of `results` and `job-results`, with its key and headers."""
-    headers = CARRIED_BYTES_MAX + HEADER_LENGTHS_BYTES * min(limits.headers_max, CARRIED_BYTES_MAX)
+    headers = PROPAGATED_BYTES_MAX + HEADER_LENGTHS_BYTES * min(limits.headers_max, PROPAGATED_BYTES_MAX)
     return limits.result_bytes_max + limits.key_bytes_max + headers + OWN_HEADERS_BYTES
 
 
@@ -133,7 +133,7 @@ _BYTES_MAX: Mapping[Stream, Callable[[Limits], int]] = {
     "results": result_record_bytes_max,
     "job-results": result_record_bytes_max,
     "dead-letters": lambda limits: limits.dead_letter_bytes_max,
-    "job-chunks": lambda limits: limits.job_chunk_bytes_max + CARRIED_BYTES_MAX + OTHER_BYTES,
+    "job-chunks": lambda limits: limits.job_chunk_bytes_max + PROPAGATED_BYTES_MAX + OTHER_BYTES,
     "job-status": lambda _: LABELS_BYTES_MAX + STATUS_BYTES_MAX + OTHER_BYTES,
     "models": lambda limits: limits.manifest_bytes_max + OTHER_BYTES,
     "model-artifacts": lambda limits: limits.artifact_part_bytes_max + OTHER_BYTES,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
-from inferd.schemas.dead_letters import DeadLetter, check_keepable
+from inferd.schemas.dead_letters import DeadLetter, check_dead_letter_size
 from inferd.schemas.errors import ModelServingError, TooLargeError
 from inferd.schemas.limits import Limits
 from inferd.streams.inference import Record
@@ -32,14 +32,14 @@ def dead_letter_of(record: Record, tp: TopicPartition, error: ModelServingError,
 
 def outgoing_of(letter: DeadLetter, bytes_max: int) -> Outgoing:
     """The record of a dead letter, without its largest parts where it would have more than `bytes_max`."""
-    fitted = letter.fitted(bytes_max)
-    return fitted.key, fitted.value, list(fitted.headers())
+    trimmed = letter.trimmed(bytes_max)
+    return trimmed.key, trimmed.value, list(trimmed.headers())
 
 
 def refusal_of(record: Record, error: ModelServingError, limits: Limits) -> ModelServingError:
     """The error that a refused record is answered with: `too_large` where its dead letter could not keep it whole."""
     try:
-        check_keepable(record.key, record.value, record.headers, limits)
+        check_dead_letter_size(record.key, record.value, record.headers, limits)
     except TooLargeError as too_large:
         return too_large
     return error

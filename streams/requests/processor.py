@@ -10,10 +10,10 @@ from aiokafka import TopicPartition
 
 from inferd.schemas.errors import InferenceError, error_of_code
 from inferd.schemas.headers import CONTENT_TYPE_HEADERS, NO_HEADERS, RequestHeaders
-from inferd.schemas.requests import encode_failure_instead
+from inferd.schemas.requests import encode_failure_for
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.group import Records
-from inferd.streams.http_requests import DirectRequest, DirectRequests
+from inferd.streams.http_requests import HttpRequest, HttpRequests
 from inferd.streams.inference import (
     CACHE_HIT,
     CACHE_MISS,
@@ -22,7 +22,7 @@ from inferd.streams.inference import (
     Record,
     Scorer,
 )
-from inferd.streams.inference.cache import DIRECT_PARTITION
+from inferd.streams.inference.cache import HTTP_PARTITION
 from inferd.streams.kafka import Outgoing, Outlets, result_record_bytes_max
 from inferd.streams.lane import DeadLetters, Effects, Kind, Work, timestamps_of
 from inferd.streams.requests.batch_scoring import BatchScoring
@@ -70,7 +70,7 @@ class TenantLane:
         self.counters = TenantCounters(topics.tenant)
         self.tables: Sequence[LaneTable] = (predictions.table,) if predictions is not None else ()
         self.predictions = predictions
-        self.direct = DirectRequests(direct_max)
+        self.direct = HttpRequests(direct_max)
         self.tracing: Tracing | None = None
         """What makes spans; None for none."""
         self._scoring = scoring
@@ -104,7 +104,7 @@ class TenantLane:
         asked = self.direct.take(self.records_max())
         parts: list[tuple[int, Sequence[Record]]] = [(tp.partition, records) for tp, records in work]
         if asked:
-            parts.append((DIRECT_PARTITION, asked))
+            parts.append((HTTP_PARTITION, asked))
         if not parts:
             return []
         predictions = self.predictions
@@ -126,12 +126,12 @@ class TenantLane:
 
     def _add_spans(self, spans: dict[int, OpenSpans], work: Work, effects: Sequence[Effects]) -> None:
         """Gives each partition's effects the spans that they end; direct requests are answered already."""
-        if (direct := spans.get(DIRECT_PARTITION)) is not None:
+        if (direct := spans.get(HTTP_PARTITION)) is not None:
             direct.landed()
         for (tp, _), part in zip(work, effects, strict=True):
             part.spans = spans.get(tp.partition)
 
-    def _answer(self, asked: Sequence[DirectRequest], outcome: Outcome, start: int) -> None:
+    def _answer(self, asked: Sequence[HttpRequest], outcome: Outcome, start: int) -> None:
         tally = Tally(results=len(asked))
         for index, request in enumerate(asked, start):
             tally.bytes_out += len(outcome.values[index])
@@ -265,7 +265,7 @@ class TenantLane:
                 continue
             key, value, headers = results[place]
             encoding = headers_of.get(span[place], NO_HEADERS).encoding
-            instead = encode_failure_instead(value or b"", encoding, error)
+            instead = encode_failure_for(value or b"", encoding, error)
             answer = (key, instead, [header for header in headers if header not in CACHE_HEADERS.values()])
             if place in replied or self._outlets.refusal(self._results, answer) is None:
                 results[place] = answer
@@ -289,7 +289,7 @@ class TenantLane:
                 continue
             key, value, (_, *usual) = results[place]
             results[place] = (
-                key, value, [CONTENT_TYPE_HEADERS[headers.encoding], *headers.passed_through, *usual]
+                key, value, [CONTENT_TYPE_HEADERS[headers.encoding], *headers.propagated, *usual]
             )  # fmt: skip
             if headers.reply_to is not None:
                 replied[place] = headers.reply_to

@@ -1,4 +1,4 @@
-"""The aliases of one model, as JSON in a file: `{"champion": {"version": 2}}`."""
+"""The aliases of one model in a JSON file: `{"champion": {"version": 2}}`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 def read_aliases(path: Path) -> dict[str, Alias]:
-    """The aliases in a file; none where there is no file, or none that can be read (which is logged)."""
+    """The aliases in a file; empty if the file is missing, or unreadable, which is logged."""
     try:
         aliases = msgspec.json.decode(path.read_bytes(), type=dict[str, Alias])
         for name, alias in aliases.items():
@@ -33,12 +33,12 @@ def read_aliases(path: Path) -> dict[str, Alias]:
 
 
 def write_aliases(path: Path, aliases: Mapping[str, Alias]) -> None:
-    """Replaces the file at once, so that no reader sees half of it."""
-    handle, aside = tempfile.mkstemp(prefix="~aliases-", dir=path.parent)
+    """Replace the file atomically."""
+    handle, temporary = tempfile.mkstemp(prefix="~aliases-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(dict(aliases), order="sorted")))
-        Path(aside).replace(path)
+        Path(temporary).replace(path)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise

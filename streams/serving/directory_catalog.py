@@ -1,7 +1,7 @@
 """Models in a directory: `<name>/<version>/{model.txt,manifest.json}` and `<name>/aliases.json`.
 
-What other processes add to the directory is seen at the next use. A version is loaded when it is first asked for: it is
-tried in a disposable subprocess before, as a bad model file can take a whole process down.
+Changes by other processes are seen on the next access. A version is loaded on first use. Before that it is tried in a
+disposable subprocess, because a bad model file can crash the process that loads it.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ from inferd.streams.models.trial import TrialCase, try_models
 from inferd.streams.serving.alias_file import read_aliases
 
 MODEL_FILE, MANIFEST_FILE, ALIASES_FILE = "model.txt", "manifest.json", "aliases.json"
-WAITING = "it is loaded when it is first asked for"
+WAITING = "it is loaded on first use"
 _VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
-_SETTLED_S = 1.0
-"""A directory that changed so recently may change again without its time stamp saying so."""
+_MTIME_RESOLUTION_S = 1.0
+"""Resolution of directory mtimes: within this time after a change, another change may not alter the mtime."""
 log = structlog.get_logger(__name__)
 
 
 class DirectoryCatalog(ModelCatalog):
-    """The models of one tenant, from a directory; any thread may use it."""
+    """The models of one tenant in a directory. Thread-safe."""
 
     def __init__(self, directory: Path, limits: Limits, threads: int = 1) -> None:
-        """`threads`: of one prediction."""
+        """`threads` per prediction."""
         super().__init__()
         self.directory = directory
         self._limits, self._threads = limits, threads
         self._lock = threading.RLock()
         self._loading: dict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
         self._read_at: dict[str, tuple[int, float]] = {}
-        """By name: the directory's time stamp when it was read, and when that was."""
+        """By name: the directory's mtime (ns) when it was read, and the time of reading."""
         self._failures: dict[tuple[str, int], InferenceError] = {}
         self._tried: set[str] = set()
-        """Digests of what has passed its trial in this process."""
+        """Digests of model files that have passed a trial in this process."""
 
     def folder(self, name: str) -> Path:
-        """Where the versions of a model are; `InvalidIdError` for what is no name."""
+        """The directory of a model's versions; `InvalidIdError` for an invalid name."""
         return self.directory / check_model_name(name)
 
     def versions(self) -> list[Version]:
-        """Every version that is there, loaded or not, by name and number."""
+        """All versions, loaded or not, by name and number."""
         for name in {*self._names(), *self._read_at}:
             self.refresh(name)
         with self._lock:
@@ -70,7 +70,7 @@ class DirectoryCatalog(ModelCatalog):
         return super().splits(reference)
 
     def resolve(self, reference: ModelReference, routing_key: bytes = b"") -> ServedModel:
-        """As `ModelCatalog.resolve`, but that a version is loaded where it is not yet; raises why it cannot be."""
+        """As `ModelCatalog.resolve`, but loads the version if necessary; raises the reason if it cannot be loaded."""
         self.refresh(reference.name)
         with self._lock:
             candidates = self.candidates(reference, routing_key)
@@ -84,21 +84,21 @@ class DirectoryCatalog(ModelCatalog):
         raise failure
 
     def passed_trial(self, manifest: Manifest) -> None:
-        """Notes that these bytes have been tried, so that they need not be before they are loaded."""
+        """Record that this model file has passed its trial, so that loading it skips the trial."""
         self._tried.add(manifest.sha256)
 
     def refresh(self, name: str) -> None:
-        """Reads what the directory says of a model, unless nothing has changed since."""
+        """Read a model's directory again if it has changed."""
         folder = self.folder(name)
         try:
             changed_ns = folder.stat().st_mtime_ns
         except (FileNotFoundError, NotADirectoryError):
             changed_ns = 0
         except OSError as error:
-            raise unreadable(folder, error) from error
+            raise store_error(folder, error) from error
         with self._lock:
             seen_ns, read_at = self._read_at.get(name, (-1, 0.0))
-            if changed_ns == seen_ns and read_at - changed_ns / 1e9 > _SETTLED_S:
+            if changed_ns == seen_ns and read_at - changed_ns / 1e9 > _MTIME_RESOLUTION_S:
                 return
             now = time.time()
             self._read(name, folder)
@@ -128,7 +128,7 @@ class DirectoryCatalog(ModelCatalog):
         try:
             manifest = decode_manifest(path.read_bytes(), self._limits, "json")
             if (manifest.model_id, manifest.version) != (name, number):
-                raise MalformedError(f"it is the manifest of {manifest.model_id}:{manifest.version}")
+                raise MalformedError(f"this is the manifest of {manifest.model_id}:{manifest.version}")
         except (OSError, InferenceError) as error:
             log.warning("manifest_unreadable", path=str(path), reason=str(error))
             self.remove(name, number)
@@ -165,15 +165,15 @@ class DirectoryCatalog(ModelCatalog):
         return served
 
     def _fail(self, manifest: Manifest, fault: InferenceError | OSError) -> InferenceError:
-        """Notes why a version cannot be loaded: it is not tried again until its files change."""
+        """Record why a version cannot be loaded; it is not tried again until its files change."""
         name = f"{manifest.model_id}:{manifest.version}"
-        words = fault.message if isinstance(fault, InferenceError) else str(fault)
-        kind = type(fault) if isinstance(fault, InferenceError) else InternalError
-        error = kind(f"{name} cannot be loaded: {words}; register another version")
+        reason = fault.message if isinstance(fault, InferenceError) else str(fault)
+        error_type = type(fault) if isinstance(fault, InferenceError) else InternalError
+        error = error_type(f"{name} cannot be loaded: {reason}; register another version")
         with self._lock:
             self._failures[manifest.model_id, manifest.version] = error
-            self.put(Version(manifest, "failed", words))
-        log.error("model_failed", model=manifest.model_id, version=manifest.version, reason=words)
+            self.put(Version(manifest, "failed", reason))
+        log.error("model_failed", model=manifest.model_id, version=manifest.version, reason=reason)
         return error
 
     def _names(self) -> list[str]:
@@ -181,19 +181,19 @@ class DirectoryCatalog(ModelCatalog):
 
 
 def try_model(model: Path | bytes, manifest: Manifest, limits: Limits) -> None:
-    """Loads and runs a model in a disposable subprocess; `InferenceError` saying why where it does not pass."""
+    """Load and run a model in a disposable subprocess; `InferenceError` with the reason if it fails."""
     (verdict,) = try_models([TrialCase(model, manifest)], TrialLimits(sizes=limits))
     if verdict.ok:
         return
-    # The verdict is words alone; where reading the file says the same, its error has the type.
+    # The verdict is only text. If the model file itself is invalid, these checks raise the typed error.
     reconcile(manifest, read_model_file(model if isinstance(model, bytes) else model.read_bytes(), limits))
     raise InternalError(f"the model did not pass its trial in a subprocess: {verdict.reason}")
 
 
-def unreadable(path: Path, error: OSError) -> ServerError:
-    """The error where the store itself does not do its part."""
+def store_error(path: Path, error: OSError) -> ServerError:
+    """The error for a directory of models that cannot be read or written."""
     return ServerError(
-        f"models cannot be kept in {path}: {error.strerror or error}; name a directory that this user may write"
+        f"cannot access the model directory {path}: {error.strerror or error}; use a directory that this user may write"
     )
 
 
@@ -211,4 +211,4 @@ def _entries(folder: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise unreadable(folder, error) from error
+        raise store_error(folder, error) from error

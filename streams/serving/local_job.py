@@ -1,4 +1,4 @@
-"""One batch job in this process: the arithmetic of jobs on Kafka, with a list of rows in place of its topics."""
+"""One batch job in this process: the state machine of jobs on Kafka, applied to a list of rows instead of topics."""
 
 from __future__ import annotations
 
@@ -43,101 +43,99 @@ ProcessBatch = Callable[[str, Sequence[Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class JobOrder:
-    """What is to be scored, and by which version."""
+class JobSpec:
+    """The rows of a job and the version that scores them."""
 
     model_id: PinnedModelId
     rows: Sequence[Any]
     opening: OpenJob | None = None
-    """What the job was opened with, where that came as a message."""
+    """The `open` message, if the job was submitted by messages."""
     digest: int = 0
-    """Of the rows, where they came as a message."""
+    """Digest of the rows, if they were submitted in a message."""
 
 
 class LocalJob:
-    """A job and its rows; any thread may ask, and one runs it."""
+    """A job and its rows. Thread-safe; one thread runs it."""
 
-    def __init__(self, job_id: str, order: JobOrder, limits: Limits, in_use: Usage, now: Now) -> None:
-        """Raises `TooLargeError`, `QuotaExceededError` where it may not be opened."""
-        model_id, rows = order.model_id, order.rows
+    def __init__(self, job_id: str, spec: JobSpec, limits: Limits, in_use: Usage, now: Now) -> None:
+        """Raises `TooLargeError` or `QuotaExceededError` if the job exceeds a limit."""
+        model_id, rows = spec.model_id, spec.rows
         self.job_id, self.ended = job_id, threading.Event()
         self._model_id, self._rows, self._now = model_id, rows, now
         self._outcomes: list[Any] = [None] * len(rows)
         self._lock = threading.Lock()
         self._state: JobState
-        self._at = 0
-        self._begun = False
+        self._offset = 0
+        self._started = False
         self._terms = Terms(limits, 0, 1, self._pin, 0, in_use)
-        opening = order.opening or OpenJob(ModelReference.parse(str(model_id)))
-        message = SubmitJob(opening, _counted(len(rows), order.digest))
-        self._take(step := advance(None, job_id, message, self._at, now(), self._terms))
+        opening = spec.opening or OpenJob(ModelReference.parse(str(model_id)))
+        message = SubmitJob(opening, _counted(len(rows), spec.digest))
+        self._apply(step := advance(None, job_id, message, self._offset, now(), self._terms))
         self._chunks = step.chunks
         if self._state.error is not None:
             raise self._state.error.error()
 
     @property
     def row_count(self) -> int:
-        """How many rows are held."""
+        """Rows in memory."""
         return len(self._rows)
 
     @property
     def opened_with(self) -> int | None:
-        """Hash of the message that opened it."""
+        """Hash of the `open` message."""
         return self._state.opened_with
 
     def status(self) -> dict[str, Any]:
         """The job's status, with the fields of the wire; times are Unix milliseconds."""
         with self._lock:
             status: dict[str, Any] = msgspec.to_builtins(status_of(self._state))
-            if not self._begun and not self._state.ended:
+            if not self._started and not self._state.ended:
                 status |= {"status": "queued", "started_at": None}
         return status
 
     def run(self, process_batch: ProcessBatch) -> None:
-        """Scores chunk after chunk, until all are done or the job is cancelled."""
-        self._begun = True
+        """Score chunk after chunk until all are done or the job is cancelled."""
+        self._started = True
         for chunk in self._chunks:
             if self.ended.is_set():
                 return
             rows = self._rows_of(chunk)
-            outcomes = row_outcomes(
-                lambda part: process_batch(self._model_id, part), [self._rows[place] for place in rows]
-            )
+            outcomes = row_outcomes(lambda part: process_batch(self._model_id, part), [self._rows[row] for row in rows])
             self._count(chunk, rows, outcomes)
 
     def cancel(self) -> None:
-        """Ends the job: what is being scored counts no more. `JobClosedError`, `JobExpiredError` where it has ended."""
+        """Cancel the job; the chunk in progress is discarded. `JobClosedError` or `JobExpiredError` if it has ended."""
         with self._lock:
-            step = advance(self._state, self.job_id, CancelJob(), self._next_at(), self._now(), self._terms)
-            self._take(step)
+            step = advance(self._state, self.job_id, CancelJob(), self._next_offset(), self._now(), self._terms)
+            self._apply(step)
             if step.barrier is not None:
-                answer = BarrierResult(self.job_id, step.barrier.barrier, 0)
-                self._take(count(self._state, answer, self._next_at(), self._now()))
+                reply = BarrierResult(self.job_id, step.barrier.barrier, 0)
+                self._apply(count(self._state, reply, self._next_offset(), self._now()))
 
     def retry(self) -> None:
-        """Makes the rows that failed wait to be scored again. `JobClosedError`, `JobExpiredError` where none can be."""
+        """Queue the failed rows for scoring again. `JobClosedError` or `JobExpiredError` if the job has none."""
         with self._lock:
-            self._announce()
-            step = advance(self._state, self.job_id, RetryJob(), self._next_at(), self._now(), self._terms)
-            self._take(step)
+            self._mark_announced()
+            step = advance(self._state, self.job_id, RetryJob(), self._next_offset(), self._now(), self._terms)
+            self._apply(step)
             again = tick(self._state, self._now(), self._terms)
-            self._chunks, self._begun = again.chunks, False
-            self._take(again)
+            self._chunks, self._started = again.chunks, False
+            self._apply(again)
 
     def expire(self) -> None:
-        """Drops rows and results: only the figures are left."""
+        """Drop rows and results; the status stays."""
         with self._lock:
             self._state = expire(self._state, self._now())
             self._rows, self._outcomes = [], []
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """For each row that was scored `{"row", "prediction"}`, or `{"row", "error": {"code", "message"}}`, in order.
+        """`{"row", "prediction"}` or `{"row", "error": {"code", "message"}}` for each scored row, in order.
 
-        `JobExpiredError` where the results are gone.
+        `JobExpiredError` if the results were evicted.
         """
         with self._lock:
             if self._state.phase == "expired":
-                raise JobExpiredError(f"job {self.job_id!r}: its results made room for those of later jobs")
+                raise JobExpiredError(f"job {self.job_id!r}: its results were evicted for those of later jobs")
             outcomes, scored = list(self._outcomes), self._scored()
         for row in scored:
             outcome = outcomes[row]
@@ -152,7 +150,7 @@ class LocalJob:
         return [row for first, count in spans for row in range(first, first + count)]
 
     def _rows_of(self, chunk: Chunk) -> list[int]:
-        """The rows that a chunk asks for: of a retry those alone that failed."""
+        """The rows of a chunk that are to be scored: for a retry only the failed ones."""
         rows = range(chunk.first_row, chunk.first_row + chunk.row_count)
         if chunk.previous is None:
             return list(rows)
@@ -168,14 +166,14 @@ class LocalJob:
             counted = ChunkOutcome(
                 self.job_id, chunk.chunk, chunk.first_row, chunk.attempt, chunk.digest, chunk.row_count, failed
             )
-            self._take(count(self._state, counted, self._next_at(), self._now()))
+            self._apply(count(self._state, counted, self._next_offset(), self._now()))
 
-    def _announce(self) -> None:
-        """Lets a job that has ended know that everybody has been told, which is what a retry waits for."""
+    def _mark_announced(self) -> None:
+        """Mark the terminal status as published: a retry requires that, and here nothing is published."""
         if self._state.ended and not self._state.announced:
             self._state = replace(self._state, announced=True)
 
-    def _take(self, step: Step) -> None:
+    def _apply(self, step: Step) -> None:
         if step.refusal is not None:
             raise step.refusal
         assert step.state is not None
@@ -185,9 +183,9 @@ class LocalJob:
         else:
             self.ended.clear()
 
-    def _next_at(self) -> int:
-        self._at += 1
-        return self._at
+    def _next_offset(self) -> int:
+        self._offset += 1
+        return self._offset
 
     def _pin(self, _reference: ModelReference, _outputs: tuple[Output, ...], _job_id: str) -> PinnedModel:
         manifest = self._model_id.model.manifest
@@ -195,5 +193,5 @@ class LocalJob:
 
 
 def _counted(rows: int, digest: int) -> RowBatch:
-    """A message of so many rows, which are kept elsewhere."""
+    """A batch with a row count and digest but without the rows themselves."""
     return RowBatch("msgpack", rows, digest, 0, b"", stride=1)

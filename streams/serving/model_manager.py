@@ -1,4 +1,4 @@
-"""The models of one tenant, as programs hold them: registered, listed, and loaded when they are first asked for."""
+"""The models of one tenant in a Python program: registered, listed, and loaded on first use."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from inferd.schemas.models import (
     AliasKey,
     Manifest,
     check_model_name,
-    refuse_shadow,
-    replaced,
-    version_in_use,
+    check_no_shadow,
+    replace_version,
+    version_in_use_error,
     versions_named,
 )
 from inferd.schemas.requests import ModelReference
@@ -41,20 +41,20 @@ from inferd.streams.serving.directory_catalog import (
     MANIFEST_FILE,
     MODEL_FILE,
     DirectoryCatalog,
+    store_error,
     try_model,
-    unreadable,
 )
 from inferd.streams.serving.script_logs import log_to_stderr
 
-ASIDE = "~new-"
-"""Names no model and no version, so that half a version is never seen."""
+TEMPORARY_PREFIX = "~new-"
+"""Not valid in model names or versions, so that an incomplete version is never visible."""
 
 
 class ModelManager:
-    """Models below `store`: `<store>/<tenant>/<model>/<version>/{model.txt,manifest.json}`. Any thread may use it.
+    """Models in `store`: `<store>/<tenant>/<model>/<version>/{model.txt,manifest.json}`. Thread-safe.
 
-    References are those of the wire: `name`, `name:version` or `name@alias`; a bare name means `name@champion`, or the
-    newest version that loads where there is no such alias.
+    Models are referenced as `name`, `name:version` or `name@alias`. `name` means `name@champion`, or the newest version
+    that loads if there is no such alias.
     """
 
     def __init__(
@@ -65,32 +65,33 @@ class ModelManager:
         limits: Limits = DEFAULT_LIMITS,
         threads: int = 1,
     ) -> None:
-        """`store` is a directory, made when the first model is registered; `threads` are those of one prediction.
+        """`store` is a directory, created when the first model is registered; `threads` are used per prediction.
 
-        Raises `InvalidIdError` for the tenant, `ServerError` where `store` is something else.
+        Raises `InvalidIdError` for the tenant, `ServerError` if `store` is not a directory.
         """
         log_to_stderr()
         self.store = Path(store)
         self.tenant_id = check_topic_part("tenant_id", tenant_id)
         self.limits, self.threads = limits, threads
         if self.store.exists() and not self.store.is_dir():
-            raise ServerError(f"store {self.store}: it is a file, and a directory for models is expected")
+            raise ServerError(f"store {self.store}: expected a directory for models, not a file")
         self._directory = DirectoryCatalog(self.store / tenant_id, limits, threads)
 
     @property
     def catalog(self) -> ModelCatalog:
-        """Every version there is, loaded or not, and where aliases lead."""
+        """All versions, loaded or not, and the aliases."""
         return self._directory
 
     def register(
         self, model_id: str, path: str | Path | bytes, *, alias: str | None = None, trial: bool = True, **manifest: Any
     ) -> Manifest:
-        """Adds a LightGBM text model (a file, or its bytes) as the next version of `model_id`; the manifest it has now.
+        """Register a LightGBM text model (a file or its bytes) as the next version of `model_id`; returns its manifest.
 
-        `name:version` chooses the version. `manifest` are fields of a manifest (`postprocess={"labels": […]}`,
-        `features=…`, `cache=…`); what they leave out is filled in from the file. The same file with the same manifest
-        is registered once. With `trial` it is loaded and run in a disposable subprocess first. `alias` is pointed at
-        it. Raises `InferenceError` where file or manifest do not serve, `ServerError` where the store does not.
+        `name:version` sets the version. `manifest` are fields of a manifest (`postprocess={"labels": […]}`,
+        `features=…`, `cache=…`); missing ones are derived from the model file. Registering the same file with the same
+        manifest again changes nothing. With `trial` the model is loaded and run in a disposable subprocess first.
+        `alias` is pointed at the version. Raises `InferenceError` for an invalid file or manifest, `ServerError` if
+        the store cannot be written.
         """
         reference = _version_reference(model_id)
         name, number = reference.name, reference.version
@@ -107,21 +108,21 @@ class ModelManager:
         return complete
 
     def set_alias(self, model_id: str, alias: str, target: int | Alias) -> None:
-        """Points `model_id@alias` at a version (or at an `Alias`: a split, say), all of which must be there."""
+        """Point `model_id@alias` at a version, or at an `Alias` such as a split; all its versions must exist."""
         name = check_model_name(model_id)
         checked = check_alias(Alias(version=target) if isinstance(target, int) else target)
         aliases = {**self._known(name).aliases(name), check_model_name(alias): checked}
-        refuse_shadow(checked)
+        check_no_shadow(checked)
         for number in versions_named(checked):
             if self._directory.version(name, number) is None:
                 raise VersionNotFoundError(f"model {name!r} has no version {number}: register it first")
         self._write_aliases(name, aliases)
 
     def remove(self, model_id: str, *, move_aliases_to: int | None = None) -> list[str]:
-        """Removes `name:version`, `name@alias`, or with a bare name the whole model: what is gone, as on the wire.
+        """Remove `name:version`, `name@alias`, or with `name` the whole model; returns the removed record keys.
 
-        A version that an alias leads to is removed only with `move_aliases_to`, another version: the aliases lead there
-        before the version goes. `VersionInUseError` where an alias would lead nowhere.
+        A version that an alias points at is removed only with `move_aliases_to`, another version, at which the aliases
+        are pointed first; otherwise `VersionInUseError`.
         """
         reference = ModelReference.parse(model_id)
         name = reference.name
@@ -129,9 +130,7 @@ class ModelManager:
         if reference.version is not None:
             return self._remove_version(name, reference.version, move_aliases_to)
         if move_aliases_to is not None:
-            raise InvalidValueError(
-                f"{model_id}: aliases are moved where one version is removed, named as name:version"
-            )
+            raise InvalidValueError(f"{model_id}: move_aliases_to needs a single version, name:version")
         if reference.alias is not None:
             return self._remove_alias(name, reference.alias)
         versions = [v.manifest.version for v in catalog.versions() if v.manifest.model_id == name]
@@ -146,13 +145,11 @@ class ModelManager:
         using = sorted(alias for alias, target in aliases.items() if number in versions_named(target))
         if using and move_aliases_to is None:
             others = [v.manifest.version for v in self.catalog.versions() if v.manifest.model_id == name]
-            raise version_in_use(AliasKey(name, using[0]), number, {*others} - {number})
+            raise version_in_use_error(AliasKey(name, using[0]), number, {*others} - {number})
         if using and move_aliases_to is not None:
             if move_aliases_to == number or self.catalog.version(name, move_aliases_to) is None:
-                raise VersionNotFoundError(
-                    f"model {name!r} keeps no version {move_aliases_to}: move aliases to another"
-                )
-            moved = {alias: replaced(aliases[alias], number, move_aliases_to) for alias in using}
+                raise VersionNotFoundError(f"model {name!r} has no other version {move_aliases_to} to move aliases to")
+            moved = {alias: replace_version(aliases[alias], number, move_aliases_to) for alias in using}
             self._write_aliases(name, {**aliases, **moved})
         _remove(self._directory.folder(name) / str(number))
         self._directory.refresh(name)
@@ -166,10 +163,10 @@ class ModelManager:
         return [f"{name}@{alias}"]
 
     def load(self, model_id: str, *, routing_key: bytes = b"") -> ServedModel:
-        """The version that `model_id` leads to, loaded now where it is not yet; of a split, by `routing_key`.
+        """The version that `model_id` resolves to, loaded if necessary; `routing_key` selects the version of a split.
 
-        Raises `InferenceError` where there is none, or where it cannot be loaded: that is found out in a disposable
-        subprocess, and remembered until its files change.
+        Raises `InferenceError` if there is none or it cannot be loaded. Models are tried in a disposable subprocess
+        first, and a failure is remembered until the files change.
         """
         reference = ModelReference.parse(model_id)
         try:
@@ -178,54 +175,56 @@ class ModelManager:
             raise self._not_found(reference.name) from None
 
     def for_tenant(self, tenant_id: str) -> ModelManager:
-        """The models of another tenant in the same store; this one where it is the same tenant."""
+        """The manager of another tenant in the same store."""
         if tenant_id == self.tenant_id:
             return self
         return ModelManager(self.store, tenant_id, limits=self.limits, threads=self.threads)
 
     def list(self) -> list[Manifest]:
-        """The manifests of all versions, by name and number, whether they are loaded or not."""
+        """The manifests of all versions, loaded or not, by name and number."""
         return [version.manifest for version in self.catalog.versions()]
 
     def _complete(
         self, name: str, number: int | None, content: bytes, given: Mapping[str, Any]
     ) -> tuple[Manifest, bool]:
-        """The manifest of what is registered, and whether it is not there yet."""
+        """The complete manifest, and whether it is new."""
         self._directory.refresh(name)
         fields = msgspec.to_builtins(dict(given))
-        there = {v.manifest.version: v.manifest for v in self._directory.versions() if v.manifest.model_id == name}
-        newest = max(there, default=0)
+        existing = {v.manifest.version: v.manifest for v in self._directory.versions() if v.manifest.model_id == name}
+        newest = max(existing, default=0)
         version = newest + 1 if number is None else number
         complete = manifest_of(content, name, version, fields, limits=self.limits)
-        # What will be read, before anything is written.
+        # Raise before anything is written if the manifest could not be read back.
         _manifest_bytes(complete, self.limits)
-        if (same := there.get(newest if number is None else number)) is not None:
+        if (same := existing.get(newest if number is None else number)) is not None:
             dated = msgspec.structs.replace(complete, version=same.version, created_at=same.created_at)
             if dated == same and complete.created_at in (None, same.created_at):
                 return same, False
-        if number in there:
+        if number in existing:
             raise InvalidValueError(
-                f"{name}:{number} is there already, and is another one: leave the version out to register the next"
+                f"{name}:{number} exists already with other content: omit the version to register the next one"
             )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return msgspec.structs.replace(complete, created_at=complete.created_at or now), True
 
     def _place(self, manifest: Manifest, content: bytes, *, chosen: bool) -> Manifest:
-        """Puts a version into the store at once; another process may have taken its number meanwhile."""
+        """Write a version atomically. If another process has taken its number, use the next one unless it is chosen."""
         folder = self._directory.folder(manifest.model_id)
         try:
             private_directory(folder)
-            aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder))
+            temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=folder))
             try:
-                (aside / MODEL_FILE).write_bytes(content)
-                while not _rename(aside, folder, manifest, self.limits):
+                (temporary / MODEL_FILE).write_bytes(content)
+                while not _rename(temporary, folder, manifest, self.limits):
                     if chosen:
-                        raise InvalidValueError(f"{manifest.model_id}:{manifest.version} was registered just now")
+                        raise InvalidValueError(
+                            f"{manifest.model_id}:{manifest.version} was registered by another process"
+                        )
                     manifest = msgspec.structs.replace(manifest, version=manifest.version + 1)
             finally:
-                shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
         except OSError as error:
-            raise unreadable(folder, error) from error
+            raise store_error(folder, error) from error
         self._directory.refresh(manifest.model_id)
         return manifest
 
@@ -234,11 +233,11 @@ class ModelManager:
         try:
             write_aliases(folder / ALIASES_FILE, aliases)
         except OSError as error:
-            raise unreadable(folder, error) from error
+            raise store_error(folder, error) from error
         self._directory.refresh(name)
 
     def _known(self, name: str) -> ModelCatalog:
-        """The catalog, if it has the model; `ModelNotFoundError` else."""
+        """The catalog; `ModelNotFoundError` if it does not have the model."""
         self._directory.refresh(name)
         if not any(manifest.model_id == name for manifest in self.list()):
             raise self._not_found(name)
@@ -247,15 +246,15 @@ class ModelManager:
     def _not_found(self, name: str) -> ModelNotFoundError:
         names = sorted({manifest.model_id for manifest in self.list()})
         shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
-        there = f"there are {shown}" if names else "there is none yet"
+        existing = f"it has {shown}" if names else "it has none yet"
         return ModelNotFoundError(
-            f"there is no model {name!r} of tenant {self.tenant_id!r} ({there}): register it with"
+            f"tenant {self.tenant_id!r} has no model {name!r} ({existing}): register it with"
             f" model_manager.register({name!r}, 'model.txt')"
         )
 
 
 def manager_of(model_manager: ModelManager, tenant_id: str | None) -> ModelManager:
-    """The manager of a tenant, None being the manager's own; `ServerError` for what is no manager."""
+    """The manager of a tenant (None: its own tenant); `ServerError` if it is not a manager."""
     if not callable(getattr(model_manager, "load", None)):
         raise ServerError(
             f"model_manager of {type(model_manager).__name__}: expected a ModelManager, such as ModelManager('models')"
@@ -266,7 +265,7 @@ def manager_of(model_manager: ModelManager, tenant_id: str | None) -> ModelManag
 def _version_reference(model_id: str) -> ModelReference:
     reference = ModelReference.parse(model_id)
     if reference.alias is not None:
-        raise InvalidIdError(f"model_id {model_id!r}: register name or name:version, and name the alias as alias=…")
+        raise InvalidIdError(f"model_id {model_id!r}: expected name or name:version; pass the alias as alias=…")
     return reference
 
 
@@ -283,25 +282,25 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidValueError(
-            f"model file {path}: {error.strerror or error}; name a file that Booster.save_model has written"
+            f"model file {path}: {error.strerror or error}; pass a file written by Booster.save_model"
         ) from None
 
 
 def _manifest_bytes(manifest: Manifest, limits: Limits) -> bytes:
-    """The manifest as a file; raises what reading it would raise."""
+    """The content of the manifest file; raises the errors of reading it back."""
     value = msgspec.json.format(encode_manifest(manifest, "json", limits))
     decode_manifest(value, limits, "json")
     return value
 
 
-def _rename(aside: Path, folder: Path, manifest: Manifest, limits: Limits) -> bool:
-    """Whether the version is in its place: False where its number is taken."""
-    (aside / MANIFEST_FILE).write_bytes(_manifest_bytes(manifest, limits))
-    place = folder / str(manifest.version)
+def _rename(temporary: Path, folder: Path, manifest: Manifest, limits: Limits) -> bool:
+    """Move the version to its final directory; False if its number is taken."""
+    (temporary / MANIFEST_FILE).write_bytes(_manifest_bytes(manifest, limits))
+    target = folder / str(manifest.version)
     try:
-        os.rename(aside, place)  # noqa: PTH104  (Path.rename is the same, and reads as if it replaced)
+        os.rename(temporary, target)  # noqa: PTH104  (Path.rename would suggest that it replaces the target)
     except OSError:
-        if place.exists():
+        if target.exists():
             return False
         raise
     return True
@@ -311,4 +310,4 @@ def _remove(folder: Path) -> None:
     try:
         shutil.rmtree(folder)
     except OSError as error:
-        raise unreadable(folder, error) from error
+        raise store_error(folder, error) from error

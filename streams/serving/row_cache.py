@@ -1,4 +1,4 @@
-"""Predictions that were made before, in whatever a user has for a cache; never a wrong one, and never in the way."""
+"""A prediction cache on top of any mapping or client that the user passes. Faults of the cache are cache misses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 @runtime_checkable
 class GetSet(Protocol):
-    """A cache that is no mapping, such as a client of Redis or memcached."""
+    """A cache that is not a mapping, such as a client of Redis or memcached."""
 
     def get(self, key: str) -> Any: ...
 
@@ -28,13 +28,13 @@ class GetSet(Protocol):
 
 
 Cache = MutableMapping[str, str] | GetSet
-"""Keys are text of about 60 characters, values JSON text; `get` may give it back as bytes."""
+"""Keys are strings of about 60 characters, values are JSON strings; `get` may return them as bytes."""
 
 
 class RowCache:
-    """One tenant's predictions, row by row, in a mapping or an object with `get` and `set`.
+    """One tenant's predictions, one entry per row, in a mapping or an object with `get` and `set`.
 
-    What the cache raises, and what it gives that was never put there, counts as a miss: predictions go on without it.
+    An exception of the cache, or an entry that cannot be decoded, is a miss.
     """
 
     def __init__(self, cache: Cache, tenant_id: str) -> None:
@@ -43,11 +43,11 @@ class RowCache:
         self._complained = False
 
     def keys(self, manifest: Manifest, outputs: tuple[Output, ...], rows: list[bytes]) -> list[str]:
-        """The key of each row (its bytes as float64): of the tenant, the model's bytes, and what is made of its output.
+        """The key of each row (float64 bytes): a hash of tenant, model digest, postprocessing, outputs and row.
 
-        Versions of the same bytes share what they do the same way.
+        Versions with the same model file and postprocessing share entries.
         """
-        # Labels and thresholds are the manifest's: the same bytes may answer otherwise in the next version.
+        # Labels and thresholds are in the manifest: the same model file can give other predictions in another version.
         what = msgspec.msgpack.encode([self._tenant_id, manifest.sha256, manifest.postprocess, outputs])
         prefix = hashlib.blake2b(what, digest_size=KEY_BYTES)
         keys = []
@@ -58,17 +58,17 @@ class RowCache:
         return keys
 
     def get(self, key: str, size: int) -> list[Any] | None:
-        """The values of one row, `size` of them; None where there are none."""
+        """The `size` values of one row; None on a miss."""
         try:
             found = self._get(key)
             values = None if found is None else msgspec.json.decode(found, type=list[Any])
-        except Exception as error:  # noqa: BLE001  # a cache may be anything, and must not be in the way
+        except Exception as error:  # noqa: BLE001  # any fault of a user's cache is a miss
             self._complain("get", error)
             return None
         return values if values is not None and len(values) == size else None
 
     def set(self, key: str, values: list[Any], ttl_s: float | None) -> None:
-        """Keeps the values of one row; a time to live goes to caches whose `set` takes a `ttl` (seconds)."""
+        """Store the values of one row; `ttl_s` is passed on if the cache's `set` has a parameter `ttl` (seconds)."""
         text = msgspec.json.encode(values).decode()
         try:
             if ttl_s is not None and self._takes_ttl:
@@ -80,12 +80,12 @@ class RowCache:
 
     def _complain(self, what: str, error: Exception) -> None:
         if not self._complained:
-            log.warning("cache_failed", call=what, reason=f"{type(error).__name__}: {error}", again="not told again")
+            log.warning("cache_failed", call=what, reason=f"{type(error).__name__}: {error}", again="logged once only")
         self._complained = True
 
 
 def _access(cache: Any) -> tuple[Callable[[str], Any], Callable[..., Any], bool]:
-    """How to get, how to set, and whether setting takes a time to live."""
+    """The functions to get and set, and whether setting accepts a time to live."""
     if callable(getattr(cache, "get", None)):
         if callable(put := getattr(cache, "set", None)):
             return cache.get, put, _takes_ttl(put)

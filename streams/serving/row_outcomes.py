@@ -1,4 +1,4 @@
-"""What a chunk of rows comes to in a user's own code: for each row a value, or the error that it alone got."""
+"""Calls user code with a batch of rows; each row gets a value or an error of its own."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from inferd.schemas.errors import (
 )
 from inferd.streams.inference import plain_value
 
-OF_ROWS = (MalformedError, InvalidValueError, SchemaMismatchError, TooLargeError)
-"""Errors that a single row can bring about: it is looked for, so that no other one suffers."""
+ROW_LEVEL_ERRORS = (MalformedError, InvalidValueError, SchemaMismatchError, TooLargeError)
+"""Errors that a single row can cause. The batch is bisected to find it, so that the other rows succeed."""
 Process = Callable[[Sequence[Any]], Any]
 log = structlog.get_logger(__name__)
 
@@ -26,30 +26,30 @@ log = structlog.get_logger(__name__)
 def row_outcomes(
     process: Process, rows: Sequence[Any], name: str = "process_batch", *, alone: bool = False
 ) -> list[Any]:
-    """For each of `rows` a value that results can carry, or the `ModelServingError` in its place.
+    """For each of `rows` a value that can be encoded in a result, or a `ModelServingError`.
 
-    `process` gives one value a row, in order, or an error for a single one. Where it raises an error that a row is to
-    blame for, the row is found by halves; where it raises anything else, that is logged, and each of the rows fails,
-    or, `alone`, the row to blame, which is found likewise. `name` is that of the user's method.
+    `process` returns one value or error per row, in order. If it raises one of `ROW_LEVEL_ERRORS`, the rows are
+    bisected to find the faulty one. Any other exception is logged and fails all rows; with `alone` the rows are
+    bisected too. `name` is the name of the user's method, for logs and messages.
     """
     try:
         values = list(process(rows))
-    except OF_ROWS as error:
-        return [error] if len(rows) == 1 else _by_halves(process, rows, name, alone=alone)
+    except ROW_LEVEL_ERRORS as error:
+        return [error] if len(rows) == 1 else _bisect(process, rows, name, alone=alone)
     except ModelServingError as error:
         return [error] * len(rows)
     except (Exception, SystemExit) as fault:
         if alone and len(rows) > 1:
-            return _by_halves(process, rows, name, alone=alone)
+            return _bisect(process, rows, name, alone=alone)
         log.exception(f"{name}_failed", rows=len(rows))
         return [InternalError(f"{type(fault).__name__} in {name}; the log has the traceback")] * len(rows)
     if len(values) != len(rows):
         log.error(f"{name}_failed", rows=len(rows), values=len(values))
-        return [InternalError(f"{name} gave {len(values)} predictions for {len(rows)} rows")] * len(rows)
+        return [InternalError(f"{name} returned {len(values)} predictions for {len(rows)} rows")] * len(rows)
     return [_outcome(value) for value in values]
 
 
-def _by_halves(process: Process, rows: Sequence[Any], name: str, *, alone: bool) -> list[Any]:
+def _bisect(process: Process, rows: Sequence[Any], name: str, *, alone: bool) -> list[Any]:
     half = len(rows) // 2
     parts = (rows[:half], rows[half:])
     return [outcome for part in parts for outcome in row_outcomes(process, part, name, alone=alone)]

@@ -1,4 +1,4 @@
-"""Rows through one model version, in the caller's own thread: the checks, features and postprocessing of the lane."""
+"""Scores rows with one model version in the caller's thread, with the checks and postprocessing of the lane."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from inferd.streams.inference import Matrix, PinnedModelId, ServedModel
 
 _NO_BOUND = 2**50
 UNBOUNDED: Final = Limits(message_bytes_max=_NO_BOUND, rows_max=_NO_BOUND, values_max=_NO_BOUND)
-"""Of what a program hands to a predictor itself: it is in memory already."""
+"""Limits for input that a program passes to a predictor: it is in memory already."""
 
 
 class LoadsModels(Protocol):
-    """What predictors ask of a `ModelManager`."""
+    """The part of `ModelManager` that predictors use."""
 
     def load(self, model_id: str, *, routing_key: bytes = b"") -> ServedModel: ...
 
 
 def model_of(models: LoadsModels, model_id: str, routing_key: bytes = b"") -> ServedModel:
-    """The version that answers: the one that was pinned to the reference, or the one it leads to now."""
+    """The version that `model_id` is pinned to, or that it resolves to now."""
     if isinstance(model_id, PinnedModelId):
         return model_id.model
     return models.load(model_id, routing_key=routing_key)
 
 
 def checked_input(model_id: str, input_data: Any, outputs: tuple[Output, ...], limits: Limits) -> InputData:
-    """`input_data` as a request of it would be decoded, with the errors that it would get."""
+    """Encode and decode `input_data` as a request, with the same checks and errors."""
     value = encode_request(input_data, str(model_id), outputs=outputs)
     return decode_request(value, "msgpack", limits).input_data
 
 
 def are_rows(input_data: Any) -> bool:
-    """Whether decoded `input_data` is a list of rows, and not one row."""
+    """Whether decoded `input_data` is a list of rows and not a single row."""
     return isinstance(input_data, list) and (not input_data or isinstance(input_data[0], list | dict))
 
 
 def columns_of(model: ServedModel, matrix: Matrix, outputs: tuple[Output, ...]) -> dict[Output, list[Any]]:
-    """For each of `outputs` one value a row of `matrix`; `InferenceError` where one of them cannot be given."""
+    """For each of `outputs` one value per row of `matrix`; `InferenceError` if one is not finite or not available."""
     arrays = model.runtime.predict(matrix, model.postprocessor.needed(outputs))
     unfit = model.postprocessor.check(arrays)
     if unfit is not None and unfit.any():

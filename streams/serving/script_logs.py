@@ -1,4 +1,4 @@
-"""What is logged in a plain script: on standard error, since standard output is the script's own."""
+"""Logging in scripts: to standard error, because standard output belongs to the script."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import structlog
 
 
 def log_to_stderr() -> None:
-    """Sends logs to standard error unless the program, or a worker, has said where they go."""
+    """Log to standard error unless the program or a worker has configured structlog."""
     if not structlog.is_configured():
         structlog.configure(
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO), logger_factory=_print_to_stderr

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from inferd.schemas.errors import ServerError
-from inferd.schemas.headers import CarriedHeaders, RequestHeaders
+from inferd.schemas.headers import PropagatedHeaders, RequestHeaders
 from inferd.streams.inference import Outcome, Record
-from inferd.streams.inference.cache import DIRECT_PARTITION
+from inferd.streams.inference.cache import HTTP_PARTITION
 from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry.snapshot import Step
 from inferd.streams.telemetry.step_timer import Laps
@@ -44,7 +44,7 @@ CLOSE_TIMEOUT_S = 2.0
 TRACEPARENT = "traceparent"
 TRACE_HEADERS = (TRACEPARENT, "tracestate")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-(?P<flags>[0-9a-f]{2})(-|$)")
-CALLER: ContextVar[CarriedHeaders] = ContextVar("caller", default=())
+CALLER: ContextVar[PropagatedHeaders] = ContextVar("caller", default=())
 """Headers that whoever is served now, over HTTP, wants to be passed on."""
 Parts = Sequence[tuple[int, Sequence[Record]]]
 
@@ -238,7 +238,7 @@ class Tracing:
 
 
 def _attributes(topic: str, number: int, offset: int) -> dict[str, Any]:
-    if number == DIRECT_PARTITION:
+    if number == HTTP_PARTITION:
         return {"inferd.direct": True}
     return {
         "messaging.system": "kafka",
@@ -253,10 +253,10 @@ def _sampled(parts: Parts, headers_of: Mapping[int, RequestHeaders]) -> Iterator
     """The requests whose callers record a trace."""
     starts = list(accumulate((len(records) for _, records in parts), initial=0))
     for index, headers in headers_of.items():
-        if is_traced(headers.passed_through):
+        if is_traced(headers.propagated):
             place = bisect_right(starts, index) - 1
             number, records = parts[place]
-            yield _Asked(index, number, records[index - starts[place]], _texts(headers.passed_through))
+            yield _Asked(index, number, records[index - starts[place]], _texts(headers.propagated))
 
 
 def is_traced(headers: Sequence[tuple[str, bytes | None]]) -> bool:

@@ -144,7 +144,7 @@ def test_no_alias_is_left_without_its_version(inferd: Inferd, churn: TrainedMode
     assert "are answered by" not in third.stderr, third.stderr
     refused = inferd("models", "remove", "led:2")
     assert (refused.returncode, refused.stdout) == (EXIT_FAILED, "")
-    assert "led@champion leads to version 2" in refused.stderr
+    assert "led@champion points at version 2" in refused.stderr
     moved = inferd("models", "remove", "led:2", "--move-aliases-to", 1, "--output", "json")
     assert json.loads(moved.stdout) == {"removed": ["led/2"]}, moved.stderr
     listed = inferd("models", "list").stdout.splitlines()
@@ -168,7 +168,7 @@ async def test_splits_and_aliases_that_lead_nowhere_are_listed(
     producer.produce(place.topics.name("models"), None, b"split/2")
     assert producer.flush(30) == 0
     dangling = inferd("models", "list")
-    assert "alias split@champion leads to version 2, which is not deployed" in dangling.stderr
+    assert "alias split@champion points at version 2, which is not deployed" in dangling.stderr
     assert inferd("models", "remove", "split", "--all").returncode == 0
 
 

@@ -24,7 +24,7 @@ from inferd.schemas.codec import (
 )
 from inferd.schemas.dead_letters import DeadLetter
 from inferd.schemas.errors import ModelServingError
-from inferd.schemas.headers import Encoding, parse_headers, readable_headers
+from inferd.schemas.headers import Encoding, parse_headers, salvage_headers
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.models.model import parse_artifact_key, parse_model_key
 from inferd.streams.inference.formats.lightgbm.model_file import read_model_file
@@ -162,7 +162,7 @@ def _parse_headers(data: bytes) -> None:
     try:
         parse_headers(headers, DEFAULT_LIMITS)
     except ModelServingError:
-        readable_headers(headers, DEFAULT_LIMITS)
+        salvage_headers(headers, DEFAULT_LIMITS)
         raise
 
 

@@ -37,7 +37,7 @@ from inferd.daemon.cli.session import run_with_broker
 from inferd.daemon.row_files import FORMATS, Format, format_of
 from inferd.schemas.errors import InferenceError
 from inferd.schemas.jobs import ChunkResult, JobStatus, Phase
-from inferd.schemas.requests import OUTPUTS, valid_job_id
+from inferd.schemas.requests import OUTPUTS, check_job_id
 
 if TYPE_CHECKING:
     from inferd.client import Client
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 def _parse_job_id(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
     try:
-        return None if text is None else valid_job_id(text)
+        return None if text is None else check_job_id(text)
     except InferenceError as error:
         raise click.BadParameter(error.message) from error
 

@@ -8,8 +8,8 @@ ModelServingError
 ├── NotAcceptableError     not_acceptable       406  nothing that the header accept names is made here
 ├── RequestTimeoutError    request_timeout      408  the request came too slowly
 ├── ClientClosedError      client_closed        499  the client hung up; counted, never answered
-├── VersionExistsError     version_exists       409  the version is there, with other bytes or another manifest
-├── VersionInUseError      version_in_use       409  an alias leads to the version that is to be removed
+├── VersionExistsError     version_exists       409  the version exists already, with other bytes or another manifest
+├── VersionInUseError      version_in_use       409  an alias points at the version that is to be removed
 └── UnavailableError       unavailable          503  not started, draining, or without its broker
 """
 

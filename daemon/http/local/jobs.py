@@ -13,11 +13,11 @@ import numpy as np
 
 from inferd.schemas.errors import InvalidValueError, JobConflictError, MalformedError
 from inferd.schemas.headers import Encoding
-from inferd.schemas.jobs import JobRows, OpenJob, RowBatch, SubmitJob, decode_job_message, of_messages
+from inferd.schemas.jobs import JobRows, OpenJob, RowBatch, SubmitJob, decode_job_message, job_message_limits
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.requests import DEFAULT_OUTPUTS, TensorRows, decode_input_data
 from inferd.streams.jobs.state import opening_hash
-from inferd.streams.serving import BatchPredictor, JobOrder
+from inferd.streams.serving import BatchPredictor, JobSpec
 
 LINES = 1_000
 """Rows of one piece of an answer."""
@@ -97,7 +97,7 @@ class LocalJobs:
         there = next((each for each in jobs.all() if each.job_id == job_id), None)
         if there is None or there.opened_with != opened_with:
             pinned = self._predictor.pinned(str(opening.model))
-            job_id = jobs.submit(job_id, JobOrder(pinned, rows(), opening, batch.digest))
+            job_id = jobs.submit(job_id, JobSpec(pinned, rows(), opening, batch.digest))
         assert job_id is not None
         return msgspec.json.encode(jobs.find(job_id).status())
 
@@ -106,7 +106,7 @@ def _rows(batch: RowBatch, limits: Limits) -> list[Any]:
     """The rows of a message; what is wrong inside of one is found when it is scored."""
     data = batch.cut(0, batch.count)
     if batch.tensor is not None:
-        tensor = decode_input_data(data, "msgpack", of_messages(limits))
+        tensor = decode_input_data(data, "msgpack", job_message_limits(limits))
         assert isinstance(tensor, TensorRows)
         rows: list[Any] = np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape).tolist()
         return rows

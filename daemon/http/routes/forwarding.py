@@ -33,14 +33,14 @@ from inferd.daemon.http.core import (
     tenant_of,
 )
 from inferd.schemas.errors import CODES, ModelServingError
-from inferd.schemas.headers import PASSED_THROUGH
+from inferd.schemas.headers import CORRELATION_HEADERS
 
 PARTITIONS = "inferd-job-partitions"
 """Goes with the list of jobs that one worker owns: the partitions that these are all the jobs of."""
 TIMEOUT = ClientTimeout(total=None, sock_connect=5.0, sock_read=45.0)
 """An owner may take its time for a job's messages; of a long answer, each piece has this time anew."""
 SHORT_TIMEOUT = ClientTimeout(total=10.0, sock_connect=5.0)
-PASSED_ON = (hdrs.CONTENT_TYPE, hdrs.ACCEPT, *PASSED_THROUGH)
+PASSED_ON = (hdrs.CONTENT_TYPE, hdrs.ACCEPT, *CORRELATION_HEADERS)
 """Headers that the owner's route reads. Tokens and cookies are not among them."""
 SUCCEEDED = frozenset({200, 202})
 JSON_BYTES_MAX, ERROR_BYTES_MAX = 16 * 1_048_576, 65_536

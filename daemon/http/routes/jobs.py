@@ -46,10 +46,10 @@ from inferd.daemon.http.routes.jobs_upload import (
 from inferd.daemon.http.routes.predictions import named_headers
 from inferd.daemon.http.routes.services import Jobs
 from inferd.schemas.errors import InvalidValueError, MalformedError, TooLargeError
-from inferd.schemas.headers import DEADLINE_MS_MAX, PASSED_THROUGH, Encoding
+from inferd.schemas.headers import CORRELATION_HEADERS, DEADLINE_MS_MAX, Encoding
 from inferd.schemas.jobs import PHASES, encode_open
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.requests import valid_job_id
+from inferd.schemas.requests import check_job_id
 from inferd.schemas.strict import DECODE_ERRORS, check_nesting, header, repeats_key
 from inferd.streams.jobs.errors import ElsewhereError
 from inferd.streams.telemetry import CALLER
@@ -61,7 +61,7 @@ ROWS: web.AppKey[Limits] = web.AppKey("rows", Limits)
 BODY: web.RequestKey[bytes | Body] = web.RequestKey("body", cast(Any, object))
 """Of a request that may turn out to be another worker's: what was read, or is still to be read."""
 LISTED_MAX, LISTED_DEFAULT = 1_000, 100
-PASSED_ON = {name: name for name in PASSED_THROUGH}
+PASSED_ON = {name: name for name in CORRELATION_HEADERS}
 """HTTP headers that messages, chunks and their results have as record headers."""
 NUMBER_MAX = DEADLINE_MS_MAX
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
@@ -139,7 +139,7 @@ async def _upload(request: web.Request, tenant: str) -> web.StreamResponse:
     rows = row_messages(pieces, LinePacker(limits, chunk_rows or BLOCK_ROWS))
     # Nothing is read of it before it is known that the job belongs here.
     request[BODY] = Body(pieces)
-    named = None if job_id is None else valid_job_id(job_id)
+    named = None if job_id is None else check_job_id(job_id)
     return json_bytes(await request.app[JOBS].upload(tenant, named, opening, rows), 202)
 
 
@@ -177,7 +177,7 @@ async def list_jobs(request: web.Request) -> web.StreamResponse:
     if status is not None and status not in PHASES:
         raise InvalidValueError(f"query parameter status={status[:80]!r}: there are {', '.join(PHASES)}")
     if after is not None:
-        valid_job_id(after)
+        check_job_id(after)
     found = await request.app[JOBS].list_jobs(tenant, status=status, limit=limit, after=after)
     forwarding = request.app.get(FORWARDING)
     if forwarding is None:
@@ -189,7 +189,7 @@ async def list_jobs(request: web.Request) -> web.StreamResponse:
 
 async def show_job(request: web.Request) -> web.StreamResponse:
     """The job's latest status."""
-    tenant, job_id = tenant_of(request), valid_job_id(request.match_info["job_id"])
+    tenant, job_id = tenant_of(request), check_job_id(request.match_info["job_id"])
     return json_bytes(await request.app[JOBS].status(tenant, job_id))
 
 
@@ -200,7 +200,7 @@ def results_type(request: web.Request) -> str:
 
 async def job_results(request: web.Request) -> web.StreamResponse:
     """The outcome of every row, in row order, as they are read, in the format that the caller accepts."""
-    tenant, job_id = tenant_of(request), valid_job_id(request.match_info["job_id"])
+    tenant, job_id = tenant_of(request), check_job_id(request.match_info["job_id"])
     from_row = _number(request.query.get("from_row", "0"), "from_row", 10**12)
     format_, jobs = accepted_format(request), request.app[JOBS]
     outputs = await jobs.outputs(tenant, job_id)
@@ -215,13 +215,13 @@ async def job_results(request: web.Request) -> web.StreamResponse:
 
 async def cancel_job(request: web.Request) -> web.StreamResponse:
     """Ends a job: 202 and its status."""
-    tenant, job_id = tenant_of(request), valid_job_id(request.match_info["job_id"])
+    tenant, job_id = tenant_of(request), check_job_id(request.match_info["job_id"])
     return json_bytes(await request.app[JOBS].cancel(tenant, job_id), 202)
 
 
 async def retry_job(request: web.Request) -> web.StreamResponse:
     """Scores the failed rows of a job again: 202 and its status."""
-    tenant, job_id = tenant_of(request), valid_job_id(request.match_info["job_id"])
+    tenant, job_id = tenant_of(request), check_job_id(request.match_info["job_id"])
     return json_bytes(await request.app[JOBS].retry(tenant, job_id), 202)
 
 
@@ -243,7 +243,7 @@ def submission(body: bytes, encoding: Encoding) -> tuple[str | None, bytes]:
     if "type" in fields:
         raise MalformedError("body: unknown field type")
     message: bytes = _ENCODE[encoding]({"type": "submit", **fields})
-    return None if job_id is None else valid_job_id(job_id), message
+    return None if job_id is None else check_job_id(job_id), message
 
 
 def _listed(jobs: Sequence[bytes], headers: Mapping[str, str] = MappingProxyType({})) -> web.Response:

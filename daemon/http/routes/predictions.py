@@ -19,8 +19,8 @@ from inferd.schemas.errors import DeadlineExceededError, InvalidHeaderError, Mod
 from inferd.schemas.headers import (
     CONTENT_TYPE,
     CONTENT_TYPES,
+    CORRELATION_HEADERS,
     DEADLINE,
-    PASSED_THROUGH,
     ROW_ERRORS,
     Encoding,
 )
@@ -28,7 +28,7 @@ from inferd.schemas.requests import ModelReference, request_of_body
 
 PREDICTIONS: web.AppKey[Predictions] = web.AppKey("predictions", Predictions)
 MEDIA_TYPES: dict[Encoding, str] = {encoding: media_type for media_type, encoding in CONTENT_TYPES.items()}
-RECORD_HEADERS = {name: name for name in (DEADLINE, *PASSED_THROUGH)} | {"ce-id": "ce_id"}
+RECORD_HEADERS = {name: name for name in (DEADLINE, *CORRELATION_HEADERS)} | {"ce-id": "ce_id"}
 """HTTP headers that go along with a request, and their names as record headers."""
 ECHOED = "correlation-id"
 Headers = list[tuple[str, bytes]]

@@ -25,7 +25,7 @@ from inferd.daemon.printable import printable
 from inferd.schemas.errors import InvalidValueError, MalformedError, ServerError
 from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.schemas.strict import DECODE_ERRORS, check_nesting, refusal, repeats_key
+from inferd.schemas.strict import DECODE_ERRORS, check_nesting, decode_error, repeats_key
 
 Source = Literal["path", "query", "body", "request"]
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -197,7 +197,7 @@ def _decoded(body: bytes, encoding: Encoding) -> Any:
         if encoding == "json" and body.count(b":") > 1 and repeats_key(body):
             raise ValueError("a key comes twice")
     except DECODE_ERRORS as error:
-        raise refusal(body, encoding, error, "body", DEFAULT_LIMITS.depth_max) from None
+        raise decode_error(body, encoding, error, "body", DEFAULT_LIMITS.depth_max) from None
     return value
 
 

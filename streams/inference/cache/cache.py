@@ -26,7 +26,7 @@ from inferd.streams.inference.cache.values import ValueLayout
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.runtime import Arrays, Matrix
 
-DIRECT_PARTITION: Final = -1
+HTTP_PARTITION: Final = -1
 """Partition number of requests that come from no partition."""
 _TTL_MS_MAX: Final = 10 * 365 * 86_400_000
 
@@ -159,7 +159,7 @@ class PredictionCache:
         """Looks up the rows of float64 (rows, features), of the partitions intp (rows,); None where the version has no
         cache.
 
-        Rows of DIRECT_PARTITION are looked up in all partitions; `fill_direct` is the one that takes their answers.
+        Rows of HTTP_PARTITION are looked up in all partitions; `fill_direct` is the one that takes their answers.
         """
         plan = self._plan(model, outputs)
         if plan is None:
@@ -173,7 +173,7 @@ class PredictionCache:
         plan.counters.hits += len(found)
         plan.counters.misses += len(keys) - len(found)
         plan.counters.expirations += expired
-        where = partitions if fill_direct is None else np.where(partitions == DIRECT_PARTITION, fill_direct, partitions)
+        where = partitions if fill_direct is None else np.where(partitions == HTTP_PARTITION, fill_direct, partitions)
         lookup = RowLookup(self, plan, keys, where, found, arrays, now_ms)
         plan.counters.lookup_s += self._timer() - started
         return lookup
@@ -189,13 +189,13 @@ class PredictionCache:
         self, number: int, prefix: bytes, keys: list[bytes], places: list[int], values: list[bytes | None]
     ) -> None:
         """Puts into `values` what there is at `places` of `keys`."""
-        searched = list(self._partitions) if number == DIRECT_PARTITION else [number]
+        searched = list(self._partitions) if number == HTTP_PARTITION else [number]
         for partition in map(self._partitions.get, searched):
             if partition is None or not places:
                 continue
             for place, value in zip(places, partition.lookup(prefix, [keys[p] for p in places]), strict=True):
                 values[place] = value
-            places = [place for place in places if values[place] is None] if number == DIRECT_PARTITION else []
+            places = [place for place in places if values[place] is None] if number == HTTP_PARTITION else []
 
     def _plan(self, model: ServedModel, outputs: tuple[Output, ...]) -> _Plan | None:
         manifest = model.manifest

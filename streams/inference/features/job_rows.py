@@ -21,7 +21,7 @@ from inferd.schemas.errors import (
     ModelServingError,
 )
 from inferd.schemas.headers import Encoding
-from inferd.schemas.jobs import RowBatch, array_of, row_batch
+from inferd.schemas.jobs import RowBatch, encode_array, row_batch
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import InputData, TensorRows, decode_input_data
 from inferd.schemas.strict import header
@@ -93,7 +93,7 @@ def _typed(
     """Rows through the typed decoder; `places` says where they are among all."""
     try:
         if rows and all(is_row(row, encoding) for row in rows):
-            return ScorableRows(features.matrix(decode_input_data(array_of(rows, encoding), encoding, limits)))
+            return ScorableRows(features.matrix(decode_input_data(encode_array(rows, encoding), encoding, limits)))
     except InferenceError:
         pass
     blocks: list[Matrix] = []
@@ -144,7 +144,7 @@ def one_row(row: bytes, encoding: Encoding, limits: Limits) -> InputData:
     """A row by itself, decoded; what `decode_input_data` raises, and `MalformedError` where it is no row."""
     if not is_row(row, encoding):
         raise MalformedError(f"row 0 is {_NO_ROW}")
-    return decode_input_data(array_of([row], encoding), encoding, limits)
+    return decode_input_data(encode_array([row], encoding), encoding, limits)
 
 
 def plain_rows(

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.schemas.errors import InternalError, ModelServingError, TooLargeError
-from inferd.schemas.jobs import Chunk, ChunkResult, RowError, encode_chunk_result
+from inferd.schemas.jobs import Chunk, ChunkResult, encode_chunk_result
 from inferd.schemas.limits import Limits
-from inferd.schemas.requests import Output
+from inferd.schemas.requests import Output, RowError
 
 ROW_MESSAGE_CHARS_MAX = 200
 """Of each error of a chunk, thousands of which must fit into one record."""

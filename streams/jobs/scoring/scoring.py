@@ -23,7 +23,7 @@ from inferd.schemas.errors import (
     TooLargeError,
 )
 from inferd.schemas.headers import Encoding
-from inferd.schemas.jobs import Chunk, ChunkResult, decode_chunk_result, of_messages, row_batch, rows_of
+from inferd.schemas.jobs import Chunk, ChunkResult, decode_chunk_result, job_message_limits, row_batch, rows_of
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import Output
 from inferd.streams.inference import (
@@ -230,7 +230,7 @@ class ChunkScorer:
     def __init__(self, catalog: ModelCatalog, limits: Limits, process_batch: ProcessBatch | None = None) -> None:
         self._catalog = catalog
         self._limits = limits
-        self._row_limits = of_messages(limits)
+        self._row_limits = job_message_limits(limits)
         self._process_batch = process_batch
 
     def prepare(self, works: Sequence[ChunkWork]) -> ChunkBatch:

@@ -191,6 +191,6 @@ def test_an_alias_that_leads_nowhere_is_a_failure_that_says_what_to_do() -> None
     catalog.put_alias("churn", "champion", Alias(version=2))
     (check,) = model_checks({"default": catalog}, [])
     assert check.state == "fail"
-    assert "churn@champion leads to version 2, which is not deployed" in check.detail
+    assert "churn@champion points at version 2, which is not deployed" in check.detail
     assert check.remedy is not None
     assert "inferd models remove churn@champion" in check.remedy

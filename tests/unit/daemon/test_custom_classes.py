@@ -21,7 +21,7 @@ from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.errors import ModelNotFoundError, ModelNotReadyError, ServerError
 from inferd.streams.inference.catalog import ModelCatalog
 from inferd.streams.inference.user_code import PinnedModelId
-from inferd.streams.serving.custom import Custom
+from inferd.streams.serving.user_code import UserCode
 from inferd.streams.settings import StreamSettings
 from tests.fixtures.lane import sum_model
 from tests.fixtures.scoring import catalog_of
@@ -113,7 +113,7 @@ def test_each_tenant_has_objects_of_its_own_over_the_worker_s_models() -> None:
 
 
 def test_a_worker_s_models_are_read_only_and_of_its_tenants() -> None:
-    custom = Custom(("default", "acme"))
+    custom = UserCode(("default", "acme"))
     custom.follow({"default": catalog_of(sum_model()), "acme": ModelCatalog()})
     models = custom.models("default")
     assert [manifest.model_id for manifest in models.list()] == ["sum"]
@@ -155,7 +155,7 @@ class Followed(FakeStreams):
     """Streams that hand their models to the users' classes."""
 
     def __init__(
-        self, settings: StreamSettings, on_fatal: Callable[[str, int], None], custom: Custom | None = None
+        self, settings: StreamSettings, on_fatal: Callable[[str, int], None], custom: UserCode | None = None
     ) -> None:
         super().__init__(settings, on_fatal)
         assert custom is not None

@@ -28,7 +28,7 @@ from inferd.daemon.supervision.stop_signals import StopSignals
 from inferd.schemas.connection import BrokerUnreachableError, KafkaConnection
 from inferd.schemas.errors import ServerError
 from inferd.streams.kafka.topic_checks import TopicsError
-from inferd.streams.serving.custom import Custom
+from inferd.streams.serving.user_code import UserCode
 from inferd.streams.settings import StreamSettings
 from tests.unit.daemon.fake_streams import FakeStreams, snapshot
 
@@ -57,7 +57,7 @@ class Bench:
         self.running: asyncio.Task[int] | None = None
 
     def make(
-        self, settings: StreamSettings, on_fatal: Callable[[str, int], None], _custom: Custom | None
+        self, settings: StreamSettings, on_fatal: Callable[[str, int], None], _custom: UserCode | None
     ) -> FakeStreams:
         streams = FakeStreams(settings, on_fatal)
         self.prepare(streams)

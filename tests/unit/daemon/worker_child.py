@@ -20,7 +20,7 @@ from inferd.daemon.settings.checks import check_worker
 from inferd.daemon.settings.settings import Settings
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.errors import ServerError
-from inferd.streams.serving.custom import Custom
+from inferd.streams.serving.user_code import UserCode
 from inferd.streams.settings import StreamSettings
 from tests.unit.daemon.fake_streams import FakeStreams
 
@@ -28,7 +28,9 @@ from tests.unit.daemon.fake_streams import FakeStreams
 class ScriptedStreams(FakeStreams):
     """Does what the first argument says."""
 
-    def __init__(self, settings: StreamSettings, on_fatal: Callable[[str, int], None], _custom: Custom | None) -> None:
+    def __init__(
+        self, settings: StreamSettings, on_fatal: Callable[[str, int], None], _custom: UserCode | None
+    ) -> None:
         super().__init__(settings, on_fatal)
         self.behaviour = sys.argv[1]
         if self.behaviour == "refused":

@@ -17,8 +17,8 @@ from inferd.schemas.jobs.job import (
     ChunkOutcome,
     ChunkResult,
     JobError,
-    RowError,
 )
+from inferd.schemas.requests import RowError
 
 TP = TopicPartition("t", 0)
 

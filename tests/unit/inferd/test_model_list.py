@@ -164,7 +164,7 @@ def with_aliases(*manifests: Manifest) -> ModelList:
 
 def test_a_version_that_an_alias_leads_to_is_not_removed() -> None:
     models = with_aliases(manifest(1), manifest(2), manifest(3))
-    with pytest.raises(VersionInUseError, match=r"churn@champion leads to version 2.*\[1, 3\]"):
+    with pytest.raises(VersionInUseError, match=r"churn@champion points at version 2.*\[1, 3\]"):
         aliases_to_move(models, keys_to_remove(models, REFERENCE("churn:2"), everything=False), None)
     for harmless in ("churn:3", "churn@champion"):
         assert aliases_to_move(models, keys_to_remove(models, REFERENCE(harmless), everything=False), None) == {}

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from inferd.schemas.errors import InvalidValueError
 from inferd.schemas.models.aliases import (
-    label,
-    labels_of,
+    alias_label,
+    alias_labels,
+    check_no_shadow,
     main_version,
     missing_versions,
-    refuse_shadow,
-    replaced,
+    replace_version,
     shares,
     versions_named,
 )
@@ -34,7 +34,7 @@ SPLIT = Alias(split=[SplitShare(1, 9.0), SplitShare(2, 1.0)])
 
 @given(SHADOWED, VERSIONS, VERSIONS)
 def test_a_replaced_version_hands_its_share_over(alias: Alias, version: int, by: int) -> None:
-    changed = check_alias(replaced(alias, version, by))
+    changed = check_alias(replace_version(alias, version, by))
     before, after = shares(alias), shares(changed)
     if version != by:
         assert version not in versions_named(changed)
@@ -51,14 +51,14 @@ def test_versions_that_are_missing_are_those_that_answer_and_are_not_deployed(al
 
 def test_how_aliases_are_listed_beside_a_version() -> None:
     aliases = {"best": Alias(version=2), "champion": SPLIT, "next": Alias(version=1, shadow=[2])}
-    assert labels_of(aliases, 1) == ["champion (90 %)", "next"]
-    assert labels_of(aliases, 2) == ["best", "champion (10 %)", "next (shadow)"]
-    assert labels_of(aliases, 3) == []
-    assert label("a", Alias(split=[SplitShare(4, 2.0)]), 4) == "a"
+    assert alias_labels(aliases, 1) == ["champion (90 %)", "next"]
+    assert alias_labels(aliases, 2) == ["best", "champion (10 %)", "next (shadow)"]
+    assert alias_labels(aliases, 3) == []
+    assert alias_label("a", Alias(split=[SplitShare(4, 2.0)]), 4) == "a"
     assert main_version(SPLIT) == 1
 
 
 def test_shadow_versions_are_not_accepted_for_nothing() -> None:
-    refuse_shadow(SPLIT)
+    check_no_shadow(SPLIT)
     with pytest.raises(InvalidValueError, match="shadow"):
-        refuse_shadow(Alias(version=1, shadow=[2]))
+        check_no_shadow(Alias(version=1, shadow=[2]))

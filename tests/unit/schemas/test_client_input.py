@@ -52,7 +52,7 @@ async def test_rows_of_jobs_take_the_same_scalars() -> None:
 @pytest.mark.parametrize("value", [np.datetime64("2024-01-01", "ns"), np.timedelta64(1, "ns"), date(2024, 1, 1)])
 def test_a_time_is_no_number(value: Any) -> None:
     """numpy makes integers of nanoseconds without a word."""
-    with pytest.raises(InvalidValueError, match="is no number"):
+    with pytest.raises(InvalidValueError, match="is not a number"):
         wire_input([value], "msgpack")
     for array in (np.array([value], "M8[ns]"), np.array([[value]], "M8[ns]")) if isinstance(value, date) else ():
         with pytest.raises(InvalidValueError, match="array of times"):

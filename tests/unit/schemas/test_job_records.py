@@ -37,10 +37,10 @@ from inferd.schemas.jobs.job import (
     JobError,
     JobStatus,
     Missing,
-    RowError,
     Source,
 )
 from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.requests import RowError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire" / "jobs.json"
 ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
@@ -191,10 +191,10 @@ def test_cut_bytes_are_refused_wherever_they_are_cut() -> None:
 
 def test_keys_that_come_twice_are_refused() -> None:
     value = encode_chunk(INLINE)
-    with pytest.raises(InferenceError, match="comes twice"):
+    with pytest.raises(InferenceError, match="appears twice"):
         decode_chunk(b"\xde\x00\x0b" + value[3:] + b"\xa5chunk\x01")
     result = encode_chunk_result(RESULT, "json")
-    with pytest.raises(InferenceError, match="comes twice"):
+    with pytest.raises(InferenceError, match="appears twice"):
         decode_chunk_result(result[:-1] + b',"chunk":7}', "json")
-    with pytest.raises(InferenceError, match="comes twice"):
+    with pytest.raises(InferenceError, match="appears twice"):
         decode_status(encode_status(LEAST, "json")[:-1] + b',"failed":7}', "json")

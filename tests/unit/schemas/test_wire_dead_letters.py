@@ -16,7 +16,7 @@ from inferd.schemas.dead_letters import (
     OWN_BYTES_MAX,
     PREFIX,
     DeadLetter,
-    check_keepable,
+    check_dead_letter_size,
 )
 from inferd.schemas.errors import MalformedError, TooLargeError
 from inferd.schemas.limits import Limits
@@ -105,7 +105,7 @@ def size_of(letter: DeadLetter) -> int:
 )
 def test_the_largest_part_is_omitted_with_its_size_and_digest(changes: dict[str, Any], part: str, size: int) -> None:
     whole = replace(DEAD_LETTER, **changes)
-    kept = whole.fitted(4_000)
+    kept = whole.trimmed(4_000)
     assert size_of(kept) <= 4_000 < size_of(whole)
     (omitted,) = kept.omitted
     assert (omitted.part, omitted.bytes) == (part, size)
@@ -119,8 +119,8 @@ def test_the_largest_part_is_omitted_with_its_size_and_digest(changes: dict[str,
 
 
 def test_what_fits_is_kept_whole() -> None:
-    assert DEAD_LETTER.fitted(size_of(DEAD_LETTER)) == DEAD_LETTER
-    assert DEAD_LETTER.fitted(size_of(DEAD_LETTER) - 1) != DEAD_LETTER
+    assert DEAD_LETTER.trimmed(size_of(DEAD_LETTER)) == DEAD_LETTER
+    assert DEAD_LETTER.trimmed(size_of(DEAD_LETTER) - 1) != DEAD_LETTER
 
 
 @given(
@@ -131,7 +131,7 @@ def test_what_fits_is_kept_whole() -> None:
 def test_any_record_fits_and_says_what_is_missing(
     key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]
 ) -> None:
-    letter = DeadLetter("malformed", "why", "t", 0, 5, -1, "w", key, value, tuple(headers)).fitted(8_000)
+    letter = DeadLetter("malformed", "why", "t", 0, 5, -1, "w", key, value, tuple(headers)).trimmed(8_000)
     assert size_of(letter) <= 8_000
     assert DeadLetter.parse(letter.key, letter.value, letter.headers()) == letter
     missing = {omitted.part for omitted in letter.omitted}
@@ -142,13 +142,13 @@ def test_any_record_fits_and_says_what_is_missing(
 
 def test_very_many_headers_are_omitted_together() -> None:
     headers = tuple((f"h{n}", b"x" * 50) for n in range(100_000))
-    letter = replace(DEAD_LETTER, original_headers=headers).fitted(20_000)
+    letter = replace(DEAD_LETTER, original_headers=headers).trimmed(20_000)
     assert letter.omitted[-1].part == "headers"
     assert (letter.value, letter.key, letter.original_headers) == (DEAD_LETTER.value, DEAD_LETTER.key, ())
 
 
 def test_headers_without_content_are_omitted_where_nothing_else_is_left() -> None:
-    letter = DeadLetter("malformed", "why", "t", 1, 2, 3, "w", original_headers=(("", None),) * 5_000).fitted(4_000)
+    letter = DeadLetter("malformed", "why", "t", 1, 2, 3, "w", original_headers=(("", None),) * 5_000).trimmed(4_000)
     assert [(part.part, part.bytes) for part in letter.omitted] == [("headers", 0)]
     assert letter.original_headers == ()
 
@@ -163,12 +163,12 @@ def test_very_many_headers_are_joined_no_more_than_twice(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(dead_letters, "_joined", counting)
     headers = tuple((f"h{n}", b"") for n in range(50_000))
-    assert replace(DEAD_LETTER, original_headers=headers).fitted(20_000).original_headers == ()
+    assert replace(DEAD_LETTER, original_headers=headers).trimmed(20_000).original_headers == ()
     assert sum(counted) <= 2 * len(headers)
 
 
 def test_a_letter_that_lacked_something_and_was_redriven_and_refused_again() -> None:
-    first = replace(DEAD_LETTER, value=BIG).fitted(4_000)
+    first = replace(DEAD_LETTER, value=BIG).trimmed(4_000)
     again = DeadLetter("too_deep", "why", "t", 1, 2, 3, "w", first.key, None, first.headers())
     parsed = DeadLetter.parse(again.key, again.value, again.headers())
     assert parsed == again
@@ -186,7 +186,7 @@ def test_a_record_beyond_twice_the_limit_is_too_large_wherever_its_bytes_are(wha
 
     def check(size: int) -> None:
         data = bytes(size)
-        check_keepable(
+        check_dead_letter_size(
             data if what == "key" else None, data if what == "value" else None,
             [("h", data)] if what == "header" else [], limits,
         )  # fmt: skip
@@ -200,11 +200,11 @@ def test_a_record_beyond_twice_the_limit_is_too_large_wherever_its_bytes_are(wha
 def test_a_keepable_record_fits_the_topic_whole(headers: tuple[tuple[str, bytes | None], ...]) -> None:
     limits = Limits(message_bytes_max=1_024)
     most = limits.dead_letter_bytes_max - OWN_BYTES_MAX - record_bytes(None, b"", headers)
-    check_keepable(None, bytes(most), headers, limits)
+    check_dead_letter_size(None, bytes(most), headers, limits)
     letter = DeadLetter(
         "x" * 30, "\U0001f600" * 512, "t" * 249, 9_999, 2**63 - 1, 2**63 - 1, "w" * 128, None, bytes(most), headers
     )
-    assert letter.fitted(limits.dead_letter_bytes_max) == letter
+    assert letter.trimmed(limits.dead_letter_bytes_max) == letter
 
 
 def test_the_size_of_a_record_is_what_aiokafka_makes_of_it_at_most() -> None:

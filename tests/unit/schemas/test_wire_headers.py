@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from inferd.schemas.errors import InferenceError
 from inferd.schemas.headers import (
-    CARRIED_BYTES_MAX,
     NO_HEADERS,
+    PROPAGATED_BYTES_MAX,
     RequestHeaders,
     parse_headers,
-    readable_headers,
+    salvage_headers,
 )
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 
@@ -45,7 +45,7 @@ def test_all_that_mean_something() -> None:
         ("priority", None),
     ) == RequestHeaders(
         encoding="json",
-        passed_through=(
+        propagated=(
             ("ce_relatedid", b"e-1"),
             ("x-other", b"\xff"),
             ("traceparent", b"00-not-a-trace"),
@@ -139,7 +139,7 @@ def test_a_repeated_header_is_refused_where_its_values_differ(name: str, first: 
 
 def test_a_repeated_trace_is_carried_as_it_came() -> None:
     twice = (("traceparent", b"00-a-b-01"), ("x", b"1"), ("traceparent", b"00-a-c-01"), ("correlation-id", b""))
-    assert parse(*twice) == RequestHeaders(passed_through=twice)
+    assert parse(*twice) == RequestHeaders(propagated=twice)
 
 
 def test_what_describes_the_request_or_is_written_by_inferd_is_not_carried() -> None:
@@ -152,7 +152,7 @@ def test_meaningful_headers_without_a_value_say_nothing() -> None:
 
 
 def test_bounds_hold_for_every_header() -> None:
-    assert len(parse(*[("x", b"")] * 64).passed_through) == 64
+    assert len(parse(*[("x", b"")] * 64).propagated) == 64
     for headers in ([("x", b"")] * 65, [("x", b"a" * 4_096)], [("x" * 4_097, None)], [("ä" * 2_049, b"")]):
         assert refusal(*headers).code == "invalid_header"
 
@@ -168,7 +168,7 @@ HEADERS = st.lists(
 
 @given(HEADERS)
 def test_a_result_carries_no_more_than_it_has_room_for_and_the_named_ones_first(headers: list[Any]) -> None:
-    carried = readable_headers(headers, DEFAULT_LIMITS).passed_through
+    carried = salvage_headers(headers, DEFAULT_LIMITS).propagated
     expected = [
         ("ce_relatedid" if name == "ce_id" else name, value)
         for name, value in headers
@@ -177,15 +177,15 @@ def test_a_result_carries_no_more_than_it_has_room_for_and_the_named_ones_first(
     sizes = [len(name.encode()) + len(value or b"") for name, value in expected]
     kept = iter(expected)
     assert all(header in kept for header in carried)  # in their order
-    room = CARRIED_BYTES_MAX - sum(len(name.encode()) + len(value or b"") for name, value in carried)
+    room = PROPAGATED_BYTES_MAX - sum(len(name.encode()) + len(value or b"") for name, value in carried)
     assert room >= 0
-    if sum(sizes) <= CARRIED_BYTES_MAX:
+    if sum(sizes) <= PROPAGATED_BYTES_MAX:
         assert list(carried) == expected
     else:
         others = [header for header in carried if header[0] in ("x", "ä")]
         named = [header for header in expected if header[0] not in ("x", "ä")]
         named_size = sum(len(name.encode()) + len(value or b"") for name, value in named)
-        if named_size <= CARRIED_BYTES_MAX:
+        if named_size <= PROPAGATED_BYTES_MAX:
             assert [header for header in carried if header not in others] == named
 
 
@@ -206,9 +206,9 @@ def test_what_can_be_read_of_refused_headers() -> None:
         ("x", b"a" * 10_000),
     ]
     carried = (("traceparent", b"\xff"), ("correlation-id", b"c"), ("tracestate", b"a"), ("tracestate", b"b"))
-    assert readable_headers(headers, DEFAULT_LIMITS) == RequestHeaders(encoding="json", passed_through=carried)
-    assert readable_headers([("content-type", b"text/plain"), *headers[1:3]], DEFAULT_LIMITS) == NO_HEADERS
+    assert salvage_headers(headers, DEFAULT_LIMITS) == RequestHeaders(encoding="json", propagated=carried)
+    assert salvage_headers([("content-type", b"text/plain"), *headers[1:3]], DEFAULT_LIMITS) == NO_HEADERS
     both: list[tuple[str, bytes | None]] = [*headers[:1], ("content-type", b"application/msgpack")]
-    assert readable_headers(both, DEFAULT_LIMITS) == NO_HEADERS
-    assert len(readable_headers([("x", b"")] * 1_000, DEFAULT_LIMITS).passed_through) == 64
-    assert readable_headers((), DEFAULT_LIMITS) == NO_HEADERS
+    assert salvage_headers(both, DEFAULT_LIMITS) == NO_HEADERS
+    assert len(salvage_headers([("x", b"")] * 1_000, DEFAULT_LIMITS).propagated) == 64
+    assert salvage_headers((), DEFAULT_LIMITS) == NO_HEADERS

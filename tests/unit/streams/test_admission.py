@@ -100,7 +100,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     monkeypatch.setattr(admission_module, "missing_rights", world.missing_rights)
     monkeypatch.setattr(admission_module, "ensure_topics", world.ensure_topics)
     monkeypatch.setattr(admission_module, "AIOKafkaClient", FakeClient)
-    monkeypatch.setattr(admission_module, "LOOK_S", 3_600.0)
+    monkeypatch.setattr(admission_module, "CHECK_INTERVAL_S", 3_600.0)
     return world
 
 
@@ -108,7 +108,7 @@ async def test_with_all_rights_every_tenant_is_served(world: World) -> None:
     topics = await world.start()
     assert {topic.name for topic in topics} == {"ns.a.requests", "ns.b.requests"}
     assert (world.admission.waits, world.admission.fault, world.barred) == ({}, None, [frozenset()])
-    assert world.admission.refusal("a") is None
+    assert world.admission.unserved_reason("a") is None
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ async def test_a_tenant_that_lacks_a_right_at_the_start_waits_alone_until_it_has
     assert world.admission.waits.keys() == {"a"}
     assert world.barred[-1] == A_TOPICS
     assert world.models.followed == {"b"}
-    assert world.admission.refusal("a") == world.admission.waits["a"]
+    assert world.admission.unserved_reason("a") == world.admission.waits["a"]
     assert world.admission.fault is None, "the other tenant is served"
     world.missing = []
     await world.look()
@@ -157,7 +157,7 @@ async def test_a_right_that_is_lost_stops_what_needs_it_and_nothing_else(
     await world.look()
     assert right.replace("jobs-0", "jobs-*") in world.admission.waits["a"]
     assert world.barred[-1] == stopped
-    assert world.admission.refusal("a") is None, "its models are loaded: over HTTP it is served"
+    assert world.admission.unserved_reason("a") is None, "its models are loaded: over HTTP it is served"
     world.missing = []
     await world.look()
     assert (world.admission.waits, world.barred[-1]) == ({}, frozenset())
@@ -212,7 +212,7 @@ async def test_at_the_start_they_are_an_error(world: World) -> None:
 
 
 async def test_nothing_changes_while_the_broker_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission_module, "LOOK_WHILE_WAITING_S", 0.001)
+    monkeypatch.setattr(admission_module, "CHECK_INTERVAL_WAITING_S", 0.001)
     await world.start()
     world.missing = ["READ on topic ns.a.jobs"]
     await world.look()
@@ -232,7 +232,7 @@ async def test_a_refusal_is_looked_into_at_once_and_all_rights_with_it(world: Wo
     await world.until(lambda: len(world.asked) == 2)
     assert world.asked[1] < world.asked[0], "while all is well, one partition stands for the others"
     world.missing = ["WRITE on transactional-id inferd-ns.b.jobs-3"]
-    world.admission.suspect()
+    world.admission.recheck()
     await world.until(lambda: world.admission.waits)
     assert world.admission.waits.keys() == {"b"}
     running.cancel()

@@ -13,28 +13,28 @@ import pytest
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.errors import MalformedError, ModelNotReadyError, QuotaExceededError
 from inferd.streams.app import Streams
-from inferd.streams.http_requests import DirectRequest, DirectRequests
+from inferd.streams.http_requests import HttpRequest, HttpRequests
 from inferd.streams.settings import StreamSettings
 from tests.fixtures.lane import Bench, request
 
 VALUE = cast(bytes, request(0).value)
 
 
-def ask(bench: Bench) -> DirectRequest:
+def ask(bench: Bench) -> HttpRequest:
     direct = bench.tenant.direct.ask(VALUE, (), 1_000)
     bench.lane.wake()
     return direct
 
 
 async def test_too_many_that_wait_are_refused() -> None:
-    direct = DirectRequests(1)
+    direct = HttpRequests(1)
     direct.ask(VALUE, (), 1_000)
-    with pytest.raises(QuotaExceededError, match="1 requests wait already"):
+    with pytest.raises(QuotaExceededError, match="1 requests are waiting"):
         direct.ask(VALUE, (), 1_000)
 
 
 async def test_a_request_is_unanswered_until_it_has_its_answer_or_nobody_wants_it() -> None:
-    direct = DirectRequests(9)
+    direct = HttpRequests(9)
     first, second, third = (direct.ask(VALUE, (), 1_000) for _ in range(3))
     assert direct.unanswered == 3
     third.answer.cancel()
@@ -91,9 +91,9 @@ class StuckLane:
 
 
 async def test_what_a_worker_that_stops_does_not_come_to_is_refused(tmp_path: Path) -> None:
-    direct = DirectRequests(9)
+    direct = HttpRequests(9)
     streams = Streams(StreamSettings(KafkaConnection(), "w1", tmp_path), lambda *_: None)
-    streams.lane, streams._stage = cast(Any, StuckLane()), "running"
+    streams.lane, streams._lifecycle = cast(Any, StuckLane()), "running"
     streams.admission._admitted.add("default")
     streams.tenants = {"default": cast(Any, SimpleNamespace(requests=SimpleNamespace(direct=direct), tables=()))}
     scored, waiting = (asyncio.create_task(streams.predict("default", VALUE)) for _ in range(2))
@@ -101,7 +101,7 @@ async def test_what_a_worker_that_stops_does_not_come_to_is_refused(tmp_path: Pa
     assert len(direct.take(1)) == 1
     assert not await streams.stop(0.01)
     for asked in (scored, waiting):
-        with pytest.raises(ModelNotReadyError, match="this worker stops"):
+        with pytest.raises(ModelNotReadyError, match="this worker stopped"):
             await asked
     with pytest.raises(ModelNotReadyError, match="this worker is stopped"):
         await streams.predict("default", VALUE)

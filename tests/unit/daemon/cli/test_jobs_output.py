@@ -17,8 +17,8 @@ from inferd.schemas.jobs.job import (
     JobError,
     JobStatus,
     Missing,
-    RowError,
 )
+from inferd.schemas.requests import RowError
 
 BAD = RowError(2, "invalid_value", "row 2, feature 'a' is text")
 CHUNKS = [

@@ -293,7 +293,7 @@ def test_an_array_of_rows_in_a_line_is_its_rows() -> None:
     ]  # fmt: skip
     assert [row.message for row in rows if isinstance(row, InferenceError)] == [
         "line 2: a row without values",
-        "line 5: an array of rows must have nothing else in it",
+        "line 5: an array of rows must contain rows only",
     ]
 
 

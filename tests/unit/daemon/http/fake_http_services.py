@@ -44,7 +44,7 @@ from inferd.schemas.errors import (
 from inferd.schemas.headers import Encoding, parse_headers
 from inferd.schemas.jobs.codec import decode_job_message
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.schemas.models.aliases import replaced, version_in_use, versions_named
+from inferd.schemas.models.aliases import replace_version, version_in_use_error, versions_named
 from inferd.schemas.models.errors import VersionExistsError
 from inferd.schemas.models.model import (
     Alias,
@@ -153,8 +153,8 @@ class FakeModels:
         for (of, alias), target in self.aliases[tenant].items():
             if of == name and version in versions_named(target):
                 if to is None:
-                    raise version_in_use(AliasKey(name, alias), version, ())
-                self.aliases[tenant][of, alias] = replaced(target, version, to)
+                    raise version_in_use_error(AliasKey(name, alias), version, ())
+                self.aliases[tenant][of, alias] = replace_version(target, version, to)
 
 
 class FakeJobs:

@@ -33,12 +33,12 @@ from inferd.schemas.jobs.job import (
     JobRows,
     JobStatus,
     OpenJob,
-    RowError,
     SubmitJob,
 )
 from inferd.schemas.jobs.rows import RowBatch
 from inferd.schemas.jobs.status_codec import encode_status
 from inferd.schemas.limits import Limits
+from inferd.schemas.requests import RowError
 from inferd.schemas.requests.request import ModelReference, Output
 from inferd.streams.jobs.state.codec import decode_state, encode_state, state_bytes_max
 from inferd.streams.jobs.state.state import JobState, usage_of

@@ -112,7 +112,7 @@ def test_jobs_wait_for_those_before_them(held: Held) -> None:
     assert held.get_batch_status(first)["status"] == "running"
     status = held.get_batch_status(second)
     assert (status["status"], status["input_count"], status["started_at"]) == ("queued", 1, None)
-    with pytest.raises(JobConflictError, match=r"goes on after 0\.01 s"):
+    with pytest.raises(JobConflictError, match=r"has not ended after 0\.01 s"):
         held.get_batch_results(first, timeout_s=0.01)
     held.go.set()
     assert len(held.get_batch_results(second, DEADLINE_S)) == 1
@@ -121,7 +121,7 @@ def test_jobs_wait_for_those_before_them(held: Held) -> None:
 
 def test_an_id_is_used_once(held: Held) -> None:
     held.submit_batch("churn", [ROW], "mine")
-    with pytest.raises(JobConflictError, match="'mine' goes on: submit under another id"):
+    with pytest.raises(JobConflictError, match="'mine' has not ended: submit under another id"):
         held.submit_batch("churn", [ROW], "mine")
     held.go.set()
     held.get_batch_results("mine", DEADLINE_S)
@@ -257,7 +257,7 @@ def test_a_model_or_an_id_that_does_not_serve_is_refused_at_once(predictor: Batc
         predictor.submit_batch("churn", [ROW], "no spaces")
     with pytest.raises(SchemaMismatchError):
         predictor.process_batch("churn", [[1]])
-    with pytest.raises(InferenceError, match="it is one row"):
+    with pytest.raises(InferenceError, match="a single row"):
         predictor.process_batch("churn", ROW)
     assert predictor.process_batch("churn", []) == []
 
@@ -265,7 +265,7 @@ def test_a_model_or_an_id_that_does_not_serve_is_refused_at_once(predictor: Batc
 def test_quotas_hold(served: ModelManager) -> None:
     limits = Limits(jobs_open_max=1, job_rows_max=3)
     with Held(served, limits=limits) as predictor:
-        with pytest.raises(TooLargeError, match="4 rows, and 3 are allowed"):
+        with pytest.raises(TooLargeError, match="4 rows; at most 3 are allowed"):
             predictor.submit_batch("churn", [ROW] * 4, "large")
         predictor.submit_batch("churn", [ROW])
         with pytest.raises(QuotaExceededError):
@@ -295,7 +295,7 @@ def test_expired_results_say_so(served: ModelManager) -> None:
             predictor.submit_batch("churn", [ROW] * 3, name)
         predictor.get_batch_results("b", DEADLINE_S)
         predictor.close()
-        with pytest.raises(JobExpiredError, match="made room"):
+        with pytest.raises(JobExpiredError, match="evicted"):
             predictor.get_batch_results("a")
         status = predictor.get_batch_status("a")
         assert (status["status"], status["processed"], status["input_count"]) == ("expired", 3, 3)

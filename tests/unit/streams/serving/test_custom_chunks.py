@@ -13,7 +13,7 @@ from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.streams.inference.catalog import ModelCatalog
 from inferd.streams.jobs.scoring.scoring import ChunkScorer, ChunkWork
 from inferd.streams.serving.batch_predictor import BatchPredictor
-from inferd.streams.serving.custom import Custom
+from inferd.streams.serving.user_code import UserCode
 from tests.fixtures.lane import sum_model
 from tests.fixtures.scoring import catalog_of
 
@@ -30,7 +30,7 @@ class Named(BatchPredictor):
 
 def scored(catalog: ModelCatalog, rows: list[list[float]]) -> ChunkResult:
     """The result of one chunk of version 1."""
-    custom = Custom(("default",), batch=Named)
+    custom = UserCode(("default",), batch=Named)
     custom.follow({"default": catalog})
     manifest = sum_model().manifest
     chunk = Chunk(

@@ -53,7 +53,7 @@ def test_the_same_file_is_registered_once(served: ModelManager, save_model: Save
     assert served.register("churn:1", save_model().read_bytes(), trial=False) == first
     labelled = served.register("churn", save_model(), trial=False, postprocess={"labels": ["a", "b"]})
     assert labelled.version == 2
-    with pytest.raises(InvalidValueError, match=r"churn:1 is there already.*leave the version out"):
+    with pytest.raises(InvalidValueError, match=r"churn:1 exists already.*omit the version"):
         served.register("churn:1", save_model(rounds=5), trial=False)
     assert served.register("churn", save_model(rounds=5), trial=False, version=7).version == 7
 
@@ -67,18 +67,20 @@ def test_references_resolve_as_on_the_wire(served: ModelManager, save_model: Sav
     served.set_alias("churn", "canary", Alias(split=[SplitShare(1, 1.0), SplitShare(2, 1.0)]))
     found = {served.load("churn@canary", routing_key=b"%d" % n).manifest.version for n in range(64)}
     assert found == {1, 2}
-    with pytest.raises(VersionNotFoundError, match="no version 9"):
+    with pytest.raises(VersionNotFoundError, match=r"no (other )?version 9"):
         served.load("churn:9")
     with pytest.raises(VersionNotFoundError, match="no alias 'gone'"):
         served.load("churn@gone")
-    with pytest.raises(VersionNotFoundError, match="no version 9"):
+    with pytest.raises(VersionNotFoundError, match=r"no (other )?version 9"):
         served.set_alias("churn", "champion", 9)
 
 
 def test_what_is_not_there_is_named_with_what_is(served: ModelManager) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"'fraud' of tenant 'default' \(there are churn\): register it"):
+    with pytest.raises(
+        ModelNotFoundError, match=r"has no model 'fraud' \(it has churn\): register it"
+    ):
         served.load("fraud")
-    with pytest.raises(ModelNotFoundError, match="there is none yet"):
+    with pytest.raises(ModelNotFoundError, match="it has none yet"):
         ModelManager(served.store, "acme").load("churn")
 
 
@@ -123,7 +125,7 @@ def test_a_version_that_an_alias_leads_to_is_removed_with_its_alias_moved(
     served.register("churn", save_model(rounds=5), trial=False, alias="champion")
     split = Alias(split=[SplitShare(1, 3.0), SplitShare(2, 1.0)])
     served.set_alias("churn", "split", split)
-    with pytest.raises(VersionInUseError, match=r"churn@champion leads to version 2.*\[1\]"):
+    with pytest.raises(VersionInUseError, match=r"churn@champion points at version 2.*\[1\]"):
         served.remove("churn:2")
     for nowhere in (2, 3):
         with pytest.raises(VersionNotFoundError, match=str(nowhere)):
@@ -199,11 +201,11 @@ def test_a_damaged_manifest_hides_its_version_alone(served: ModelManager, conten
 
 def test_a_store_that_is_a_file_is_refused(tmp_path: Path, save_model: SaveModel) -> None:
     (path := tmp_path / "store").write_text("")
-    with pytest.raises(ServerError, match="a directory for models is expected"):
+    with pytest.raises(ServerError, match="expected a directory for models"):
         ModelManager(path)
     late = ModelManager(tmp_path / "late")
     late.store.write_text("")
-    with pytest.raises(ServerError, match="name a directory that this user may write"):
+    with pytest.raises(ServerError, match="use a directory that this user may write"):
         late.register("churn", save_model(), trial=False)
 
 

@@ -25,8 +25,8 @@ from inferd.streams.jobs.scoring.pinned_model import pin_model
 from inferd.streams.jobs.scoring.scoring import ChunkScorer, ChunkWork
 from inferd.streams.requests.batch_scoring import BatchScoring
 from inferd.streams.requests.batch_sizing import Pace
-from inferd.streams.serving.custom import Custom
 from inferd.streams.serving.realtime_predictor import RealtimePredictor
+from inferd.streams.serving.user_code import UserCode
 from inferd.streams.settings import LaneSettings
 from inferd.streams.telemetry.measure import LaneMeasures
 from tests.fixtures.lane import sum_model
@@ -75,7 +75,7 @@ class Wrapped(RealtimePredictor):
 
 def scorer_of(realtime: type[RealtimePredictor], catalog: ModelCatalog | None = None) -> Scorer:
     catalog = catalog or ModelCatalog()
-    custom = Custom(("default",), realtime)
+    custom = UserCode(("default",), realtime)
     custom.follow({"default": catalog})
     return Scorer(catalog, DEFAULT_LIMITS, ask=custom.ask("default"), ask_rows=custom.ask_rows("default"))
 
@@ -187,13 +187,13 @@ def test_names_and_versions_that_are_none_end_the_start(own: dict[str, Any]) -> 
         own_models = own
 
     with pytest.raises(ServerError, match="own_models"):
-        Custom(("default",), Wrong)
+        UserCode(("default",), Wrong)
 
 
 @pytest.mark.parametrize(("realtime", "name"), [(Totals, "total"), (OneByOne, "one")])
 def test_jobs_of_an_own_name_are_scored_by_it(realtime: type[RealtimePredictor], name: str) -> None:
     catalog = ModelCatalog()
-    custom = Custom(("default",), realtime)
+    custom = UserCode(("default",), realtime)
     custom.follow({"default": catalog})
     pinned = pin_model(catalog, ModelReference.parse(name), ("prediction",), "j")
     rows = [[1, 2], [3, 4]]

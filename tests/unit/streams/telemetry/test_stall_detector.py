@@ -17,7 +17,7 @@ from inferd.streams import admission as admission_module
 from inferd.streams import app as app_module
 from inferd.streams import composition
 from inferd.streams.app import EXIT_FAILED, EXIT_STALLED, Streams
-from inferd.streams.http_requests import DirectRequests
+from inferd.streams.http_requests import HttpRequests
 from inferd.streams.inference.catalog import ModelCatalog
 from inferd.streams.kafka.destinations import Outlets
 from inferd.streams.kafka.rights import Right
@@ -450,7 +450,7 @@ async def test_the_lane_knows_the_topics_that_replies_may_go_to(run: Run, monkey
 
     def tenant_lane(names: Any, scorer: Any, worker_id: str, outlets: Outlets, *_: Any) -> Any:
         made.update({topic: outlets[topic].partitions for topic in outlets.reply_to})
-        direct = DirectRequests(1)
+        direct = HttpRequests(1)
         return SimpleNamespace(tenant=names.tenant, tables=(), topic=names.name("requests"), direct=direct)
 
     monkeypatch.setattr(admission_module, "ensure_topics", topics)

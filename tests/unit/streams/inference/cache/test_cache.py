@@ -18,7 +18,7 @@ from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.models.model import CacheSpec, Postprocess
 from inferd.schemas.requests.request import OUTPUTS
 from inferd.streams.inference.cache import cache as cache_module
-from inferd.streams.inference.cache.cache import DIRECT_PARTITION, PredictionCache
+from inferd.streams.inference.cache.cache import HTTP_PARTITION, PredictionCache
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.features.matrix import FeatureSchema
 from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
@@ -154,10 +154,10 @@ def test_the_order_in_which_outputs_are_asked_for_makes_no_other_entries() -> No
 def test_direct_requests_look_everywhere_and_fill_where_they_are_told() -> None:
     bench = Bench(cached_sum())
     bench.score(request([1.0, 2.0]), partition=1)
-    assert marks(bench.score(request([1.0, 2.0]), partition=DIRECT_PARTITION)) == [CACHE_HIT]
-    let_go = bench.score(request([3.0, 4.0]), partition=DIRECT_PARTITION)
+    assert marks(bench.score(request([1.0, 2.0]), partition=HTTP_PARTITION)) == [CACHE_HIT]
+    let_go = bench.score(request([3.0, 4.0]), partition=HTTP_PARTITION)
     assert (marks(let_go), let_go.table_changes) == ([CACHE_MISS], {})
-    kept = bench.score(request([3.0, 4.0]), partition=DIRECT_PARTITION, fill_direct=1)
+    kept = bench.score(request([3.0, 4.0]), partition=HTTP_PARTITION, fill_direct=1)
     assert (marks(kept), list(kept.table_changes)) == ([CACHE_MISS], [1])
     assert marks(bench.score(request([3.0, 4.0]), partition=1)) == [CACHE_HIT]
 
@@ -329,7 +329,7 @@ def test_results_are_the_same_bytes_with_the_cache_and_without(
     pool[random.random(pool.shape) < 0.1] = np.nan
     now_ms, hits = NOW, 0
     for _ in range(12):
-        work = [(number, workload(pool, asked, random)) for number in (0, 1, DIRECT_PARTITION)]
+        work = [(number, workload(pool, asked, random)) for number in (0, 1, HTTP_PARTITION)]
         expected = finish(plain.prepare(work, now_ms))
         outcome = bench.run(work, now_ms, fill_direct=2)
         assert outcome.values == expected.values
