@@ -76,9 +76,7 @@ def test_references_resolve_as_on_the_wire(served: ModelManager, save_model: Sav
 
 
 def test_what_is_not_there_is_named_with_what_is(served: ModelManager) -> None:
-    with pytest.raises(
-        ModelNotFoundError, match=r"has no model 'fraud' \(it has churn\): register it"
-    ):
+    with pytest.raises(ModelNotFoundError, match=r"has no model 'fraud' \(it has churn\): register it"):
         served.load("fraud")
     with pytest.raises(ModelNotFoundError, match="it has none yet"):
         ModelManager(served.store, "acme").load("churn")
