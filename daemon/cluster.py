@@ -1,4 +1,4 @@
-"""Whether a Kafka cluster answers, asked of its bootstrap servers one by one, with the reason where it does not."""
+"""Probes of a Kafka cluster: its bootstrap servers one by one, with the reason if one does not answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ApiVersions = dict[int, tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class BrokerAnswer:
-    """A broker that answered: where it listens, and which versions of each request it speaks (API key: least, most)."""
+    """A broker that answered: its address, and the API versions it supports (API key: lowest, highest)."""
 
     host: str
     port: int
@@ -29,7 +29,7 @@ class BrokerAnswer:
 
 
 async def reach(connection: KafkaConnection, timeout_s: float) -> BrokerAnswer:
-    """The first bootstrap server that answers and lets us in, each in `timeout_s`; else `BrokerUnreachableError`."""
+    """The first bootstrap server that answers and authenticates within `timeout_s`; else `BrokerUnreachableError`."""
     reasons = []
     for host, port in bootstrap_addresses(connection.bootstrap_servers):
         try:
@@ -41,7 +41,7 @@ async def reach(connection: KafkaConnection, timeout_s: float) -> BrokerAnswer:
 
 
 async def metadata(connection: KafkaConnection) -> ClusterMetadata:
-    """The cluster's brokers and all topics that we may see. `KafkaError` where it does not answer."""
+    """The cluster's brokers and all topics that this user may describe. Raises `KafkaError`."""
     client = AIOKafkaClient(**client_options(connection), client_id="inferd")
     try:
         await client.bootstrap()
@@ -52,7 +52,7 @@ async def metadata(connection: KafkaConnection) -> ClusterMetadata:
 
 
 async def connect(connection: KafkaConnection, host: str, port: int, timeout_s: float) -> AIOKafkaConnection:
-    """A connection to one broker, authenticated; to be closed by the caller."""
+    """An authenticated connection to one broker. The caller must close it."""
     options = client_options(connection)
     del options["bootstrap_servers"]
     conn: AIOKafkaConnection = await create_conn(
@@ -71,17 +71,17 @@ def bootstrap_addresses(servers: str) -> list[tuple[str, int]]:
 
 
 def why(error: BaseException, connection: KafkaConnection, timeout_s: float) -> str:
-    """Why a broker could not be reached, in words that follow its address, and which settings to check."""
+    """Why a broker could not be reached, as text that follows its address, with the settings to check."""
     if isinstance(error, TimeoutError):
         return f"does not answer within {timeout_s:g} s"
     reason = reason_of(error, connection)
-    return f"fails us ({type(error).__name__}: {error})" if reason is None else reason.text(setting_name)
+    return f"failed ({type(error).__name__}: {error})" if reason is None else reason.text(setting_name)
 
 
 async def _ask(connection: KafkaConnection, host: str, port: int, timeout_s: float) -> BrokerAnswer:
     conn = await connect(connection, host, port, timeout_s)
     try:
-        # A listener that wants SASL tells its versions to everybody, and closes the connection at anything else.
+        # A SASL listener answers ApiVersions before authentication, and closes the connection on any other request.
         await conn.send(MetadataRequest([]))
         response = await conn.send(ApiVersionRequest())
         return BrokerAnswer(host, port, _versions(response.api_versions))

@@ -1,4 +1,4 @@
-"""`--server`, `--batch-predictor` and `--realtime-predictor`: the classes that they name, loaded once."""
+"""Loads the classes named by `--server`, `--batch-predictor` and `--realtime-predictor`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from inferd.daemon.errors import words_of
+from inferd.daemon.errors import error_text
 from inferd.daemon.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Customised:
-    """What the classes came to: routes for the worker's HTTP port, and what its streams ask."""
+class CustomClasses:
+    """The loaded classes: routes for the worker's HTTP port, and predictors for its streams."""
 
     routes: OwnRoutes | None = None
     custom: UserCode | None = None
@@ -32,43 +32,43 @@ class Customised:
 
 @dataclass(slots=True)
 class _Loader:
-    """Loads classes, and notes a problem for each that does not serve."""
+    """Loads classes, and records a problem for each that cannot be used."""
 
     problems: list[str] = field(default_factory=list)
 
     def load(self, variable: str, path: str | None, base: type) -> Any:
-        """The subclass of `base` that `path` names; None where there is no path, or a problem."""
+        """The subclass of `base` that `path` names; None without a path, or if there is a problem."""
         if path is None:
             return None
         try:
             found = _find(path)
-        except Exception as error:  # a user's module may raise anything while it is loaded
+        except Exception as error:  # a user's module may raise anything at import
             log.exception("custom_class_failed", setting=variable, path=path)
-            self.problems.append(f"{variable}={path} cannot be loaded: {words_of(error)}")
+            self.problems.append(f"{variable}={path} cannot be loaded: {error_text(error)}")
             return None
         if not inspect.isclass(found) or not issubclass(found, base):
-            self.problems.append(f"{variable}={path} is no subclass of inferd.{base.__name__}")
+            self.problems.append(f"{variable}={path} is not a subclass of inferd.{base.__name__}")
             return None
         return found
 
     def make(self, variable: str, make: Any) -> Any:
-        """What `make` gives; None where it raises, which is a problem."""
+        """The result of `make`; None and a recorded problem if it raises."""
         try:
             return make()
-        except Exception as error:  # so may the constructor of a user's class
+        except Exception as error:  # a user's constructor may raise anything
             log.exception("custom_class_failed", setting=variable)
-            self.problems.append(f"{variable}: its class cannot be constructed: {words_of(error)}")
+            self.problems.append(f"{variable}: its class cannot be constructed: {error_text(error)}")
             return None
 
 
-def load_custom(settings: Settings) -> Customised:
-    """The users' own classes that the settings name; nothing where they name none.
+def load_custom(settings: Settings) -> CustomClasses:
+    """The classes that the settings name; empty if they name none.
 
-    Modules are looked for in the working directory, too. `SettingsError` with a line for each class that does not
-    serve.
+    The working directory is on the import path. Raises `SettingsError` with one line for each class that cannot be
+    used.
     """
     if settings.server is settings.batch_predictor is settings.realtime_predictor is None:
-        return Customised()
+        return CustomClasses()
     from inferd.daemon.http.local import ModelServer
     from inferd.streams.serving import BatchPredictor, RealtimePredictor, UserCode
 
@@ -84,11 +84,11 @@ def load_custom(settings: Settings) -> Customised:
         routes = loader.make("INFERD_SERVER", lambda: _routes_of(server, settings, custom))
     if loader.problems:
         raise SettingsError(loader.problems)
-    return Customised(routes, custom)
+    return CustomClasses(routes, custom)
 
 
 def _routes_of(server: type[ModelServer], settings: Settings, custom: UserCode) -> OwnRoutes:
-    """The routes of a server of the first tenant, whose own predictors it uses unless it brought others."""
+    """The routes of a server of the first tenant, with that tenant's predictors unless it has set its own."""
     from inferd.streams.serving import BatchPredictor, RealtimePredictor
 
     tenant = settings.tenants[0]

@@ -1,4 +1,4 @@
-"""The text of any error, for logs and commands."""
+"""Error texts for logs and commands."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from inferd.daemon.broker.errors import BrokerError
 from inferd.schemas.errors import ModelServingError
 
 
-def words_of(error: BaseException) -> str:
-    """What to say of any error, never empty; those of libraries are named."""
+def error_text(error: BaseException) -> str:
+    """A message for any error, never empty. Errors of libraries include their class name."""
     if isinstance(error, (ModelServingError, BrokerError)):
         return error.message
     name, text = type(error).__name__, str(error)

@@ -1,4 +1,4 @@
-"""Addresses that only this machine reaches."""
+"""Loopback addresses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that listens on `host`."""
+    """Whether a server that listens on `host` is reachable from this machine only."""
     if host == "localhost":
         return True
     try:

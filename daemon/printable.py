@@ -1,4 +1,4 @@
-"""Text from outside made fit for a terminal or a log: nothing in it moves the cursor, breaks the line, or hides."""
+"""Escapes untrusted text for terminals and logs: no control characters, line breaks or invisible characters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ CHARS_MAX = 2_000
 
 
 def printable(text: str, chars_max: int = CHARS_MAX) -> str:
-    """`text` with every character that is not printable written as its escape, and cut to `chars_max`."""
+    """`text` with unprintable characters escaped, truncated to `chars_max`."""
     cut = text if len(text) <= chars_max else text[: chars_max - 1] + "…"
     if cut.isprintable():
         return cut

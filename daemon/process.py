@@ -1,9 +1,9 @@
-"""The worker's process, from its start to its exit code.
+"""The worker process, from start to exit code.
 
-Start: logs, HTTP (which says what it waits for), the broker, the streams. Stop, on SIGTERM or SIGINT: HTTP takes
-nothing new, the streams finish, commit and leave the group within a deadline, then HTTP closes. Exit codes: 0 ordered
-stop, 1 failed, 2 settings or topics are wrong, 70 the deadline passed, 71 no progress, 72 the event loop stood still,
-130 and 143 a second signal.
+Start: logs, HTTP (which reports what the worker waits for), the broker, the streams. Stop, on SIGTERM or SIGINT: HTTP
+refuses new requests, the streams finish, commit and leave the group within a deadline, then HTTP closes. Exit codes:
+0 graceful stop, 1 failed, 2 invalid settings or topics, 70 the deadline passed, 71 no progress, 72 the event loop was
+blocked, 130 and 143 a second signal.
 """
 
 from __future__ import annotations
@@ -55,20 +55,20 @@ log = structlog.get_logger(__name__)
 
 
 class Streams(Predictions, StreamsOfJobs, Protocol):
-    """What the process runs; `inferd.streams.app.Streams` is it."""
+    """The streams; implemented by `inferd.streams.app.Streams`."""
 
     async def start(self) -> None:
-        """Returns once the streams run. Raises `ServerError`."""
+        """Starts the streams; returns once they run. Raises `ServerError`."""
 
     async def stop(self, timeout_s: float) -> bool:
-        """Finishes, commits and leaves the group; False where the deadline passed."""
+        """Finishes, commits and leaves the group; False if the deadline passed."""
 
     def snapshot(self) -> StreamsSnapshot:
-        """What they are doing; also before they are started."""
+        """The current state, also before the start."""
 
 
 class MakeStreams(Protocol):
-    """Makes the streams; `on_fatal(reason, exit_code)`: the process must end now; `custom`: users' own classes."""
+    """Constructs the streams. `on_fatal(reason, exit_code)` ends the process; `custom` holds the user's classes."""
 
     def __call__(
         self, settings: StreamSettings, on_fatal: Callable[[str, int], None], custom: UserCode | None, /
@@ -76,7 +76,7 @@ class MakeStreams(Protocol):
 
 
 def load_streams() -> MakeStreams:
-    """The real streams; importing them takes a second or two."""
+    """The constructor of the real streams; the import takes a second or two."""
     from inferd.streams.app import Streams as KafkaStreams
 
     return KafkaStreams
@@ -88,28 +88,28 @@ def _nothing(_url: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a worker is made of and tells, for whoever wants others: tests, and `inferd up`."""
+    """Replaceable parts and callbacks of a worker, for tests and `inferd up`."""
 
     load_streams: Callable[[], MakeStreams] = load_streams
     on_listening: Callable[[str], None] = _nothing
-    """Gets the URL of the HTTP server."""
+    """Receives the URL of the HTTP server."""
     on_started: Callable[[str], None] = _nothing
-    """The same, once the streams run (though they may still wait for a model)."""
+    """Receives the same URL once the streams run. Models may still be loading."""
     leave: Callable[[int, str], object] = leave
 
 
 def run_worker(settings: Settings, parts: Parts | None = None) -> int:
-    """Runs a worker until it is asked to stop, and gives its exit code.
+    """Runs a worker until it is stopped; its exit code.
 
-    `ServerError` where it cannot start for a reason of this machine: the port is taken, uvloop is missing.
+    Raises `ServerError` if this machine prevents the start: the port is in use, or uvloop is missing.
     """
-    say_counts = configure_logs(settings.log_format, settings.log_level, settings.worker_id)
+    log_counts = configure_logs(settings.log_format, settings.log_level, settings.worker_id)
     faulthandler.enable()
     code = EXIT_FAILED
     runner = asyncio.Runner(loop_factory=loop_factory(settings))
     with StopSignals() as signals:
         try:
-            code = runner.run(WorkerProcess(settings, signals, parts or Parts(), say_counts).run())
+            code = runner.run(WorkerProcess(settings, signals, parts or Parts(), log_counts).run())
             log.info("worker_stopped", exit_code=code)
         finally:
             timer = end_within(CLOSE_TIMEOUT_S, code)
@@ -119,7 +119,7 @@ def run_worker(settings: Settings, parts: Parts | None = None) -> int:
 
 
 def loop_factory(settings: Settings) -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes the event loop that `INFERD_UVLOOP` asks for; `SettingsError` where it is not installed."""
+    """The event loop factory for `INFERD_UVLOOP`; raises `SettingsError` if uvloop is required and missing."""
     if settings.uvloop == "off":
         return asyncio.new_event_loop
     try:
@@ -135,7 +135,11 @@ class WorkerProcess:
     """One worker on the running event loop."""
 
     def __init__(
-        self, settings: Settings, signals: StopSignals, parts: Parts, say_counts: Callable[[], None] = lambda: None
+        self,
+        settings: Settings,
+        signals: StopSignals,
+        parts: Parts,
+        log_counts: Callable[[], None] = lambda: None,
     ) -> None:
         self.board = StatusBoard(settings)
         self._predictions, self._jobs = StreamsPredictions(), StreamsJobs()
@@ -145,17 +149,22 @@ class WorkerProcess:
         app = worker_app(settings, self.board, self._predictions, models, self._jobs, self._own_url, own=own.routes)
         self._admission = app[ADMISSION]
         self.http = HttpServer(app, settings.http_host, settings.http_port, idle_timeout_s=settings.http_idle_timeout_s)
-        self._settings, self._signals, self._parts, self._say_counts = settings, signals, parts, say_counts
+        self._settings, self._signals, self._parts, self._log_counts = (
+            settings,
+            signals,
+            parts,
+            log_counts,
+        )
         self._watchdog = Watchdog(settings.session_timeout_s, self._leave_as_zombie, self._note_lag)
         self._streams: Streams | None = None
         self._was_ready, self._ready_at_s = False, 0.0
 
     def _own_url(self) -> str:
-        """Where other workers reach this one, as they are told."""
+        """The URL that this worker advertises to other workers."""
         return self._settings.http_advertised_url or self.http.url
 
     async def run(self) -> int:
-        """Until a signal asks to stop, or the streams cannot be started: the exit code."""
+        """Runs until a stop signal, or until the streams fail to start; the exit code."""
         await self.http.start()
         log.info("worker_listening", url=self.http.url, version=inferd_version())
         for warning in worker_warnings(self._settings):
@@ -209,7 +218,7 @@ class WorkerProcess:
             settings = self._settings.streams(self.http.url)
             return make_streams(settings, self._on_fatal, self._custom)
         except ServerError as error:
-            # Nothing was asked of the broker yet: it is the settings that they refuse.
+            # The broker is not involved yet: the settings are invalid.
             raise SettingsError([error.message]) from error
 
     async def _wait_for_broker(self) -> None:
@@ -235,19 +244,19 @@ class WorkerProcess:
         await asyncio.wait({starting}, timeout=timeout_s)
         left_s = max(deadline - asyncio.get_running_loop().time(), 0.0)
         try:
-            # What was asked over HTTP is finished by the streams, which finish all that they have taken.
+            # The streams finish all requests that they have taken, including those over HTTP.
             stopped, _ = await asyncio.gather(self._stop_streams(left_s), self._admission.finished(left_s))
             if stopped:
                 return EXIT_STOPPED
-        except Exception:  # whatever it was, the process ends now, and must say how
+        except Exception:  # the process exits now: log the error
             log.exception("streams_stop_failed")
             return EXIT_FAILED
         log.warning("stop_hangs", waiting=waiting_tasks())
-        self._parts.leave(EXIT_DRAIN_TIMEOUT, f"the ordered stop took longer than INFERD_DRAIN_TIMEOUT_S={timeout_s:g}")
+        self._parts.leave(EXIT_DRAIN_TIMEOUT, f"the stop took longer than INFERD_DRAIN_TIMEOUT_S={timeout_s:g}")
         return EXIT_DRAIN_TIMEOUT
 
     async def _stop_streams(self, timeout_s: float) -> bool:
-        """Whether the streams, if there are any, stopped within the time; not waited for much longer in any case."""
+        """Whether the streams, if any, stopped within `timeout_s`; waits at most `STOP_GRACE_S` longer."""
         if self._streams is None:
             return True
         stopping = asyncio.create_task(self._streams.stop(timeout_s))
@@ -255,10 +264,10 @@ class WorkerProcess:
         return bool(done) and stopping.result()
 
     async def _abandon(self) -> None:
-        """Ends streams that did not start."""
+        """Stops streams whose start failed."""
         try:
             await self._stop_streams(ABANDON_TIMEOUT_S)
-        except Exception:  # they never ran, so nothing is lost with them
+        except Exception:  # they never ran, so nothing is lost
             log.exception("streams_stop_failed")
         self._streams = None
         self._follow(None)
@@ -272,9 +281,9 @@ class WorkerProcess:
         while True:
             try:
                 self.board.sample()
-                self._say_counts()
+                self._log_counts()
                 self._note_readiness()
-            except Exception:  # what is told of the work must not end the work
+            except Exception:  # telemetry must not end the worker
                 log.exception("tick_failed")
             await asyncio.sleep(TICK_S)
 
@@ -293,19 +302,19 @@ class WorkerProcess:
     def _on_fatal(self, reason: str, exit_code: int) -> None:
         self._parts.leave(exit_code, reason)
 
-    def _leave_as_zombie(self, still_s: float) -> None:
+    def _leave_as_zombie(self, blocked_s: float) -> None:
         timeout_s = self._settings.session_timeout_s
-        reason = f"the event loop stood still for {still_s:.1f} s, longer than INFERD_SESSION_TIMEOUT_S={timeout_s:g}"
+        reason = f"the event loop was blocked for {blocked_s:.1f} s, longer than INFERD_SESSION_TIMEOUT_S={timeout_s:g}"
         self._parts.leave(EXIT_ZOMBIE, reason)
 
 
 def backoff() -> Iterator[float]:
-    """Pauses in seconds, doubling from `BACKOFF_S_MIN` to `BACKOFF_S_MAX`, for ever."""
+    """Endless pauses in seconds, doubling from `BACKOFF_S_MIN` to `BACKOFF_S_MAX`."""
     return (min(BACKOFF_S_MIN * 2**tries, BACKOFF_S_MAX) for tries in itertools.count())
 
 
 def is_connection_error(error: BaseException | None) -> bool:
-    """Whether `error`, or what caused it, is a broker that does not answer (now)."""
+    """Whether `error` or one of its causes means that a broker does not answer."""
     from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, NoBrokersAvailable, NodeNotReadyError
 
     unreachable = (ConnectionError, KafkaConnectionError, KafkaTimeoutError, NoBrokersAvailable, NodeNotReadyError)
@@ -317,23 +326,23 @@ def is_connection_error(error: BaseException | None) -> bool:
 
 
 def settle_memory() -> None:
-    """Takes what the start has made out of the garbage collector's sight: it lives as long as the process."""
+    """Moves the objects of the start to the garbage collector's permanent generation: they are never freed."""
     gc.collect()
     gc.freeze()
 
 
 def waiting_tasks() -> list[str]:
-    """What each task of the event loop waits for, in a line: its coroutine, and where it stands."""
-    told = []
+    """One line per task of the event loop: its coroutine, and the line that it waits at."""
+    lines = []
     for task in asyncio.all_tasks():
         frames = task.get_stack(limit=1)
         place = f"{frames[-1].f_code.co_filename}:{frames[-1].f_lineno}" if frames else "?"
-        told.append(f"{getattr(task.get_coro(), '__qualname__', '?')} at {place}")
-    return sorted(told)
+        lines.append(f"{getattr(task.get_coro(), '__qualname__', '?')} at {place}")
+    return sorted(lines)
 
 
 def _failure(starting: asyncio.Task[None]) -> int | None:
-    """Exit code of a start that failed; None where it did not."""
+    """Exit code of a failed start; None if it succeeded."""
     error = starting.exception()
     if error is None:
         return None

@@ -1,4 +1,4 @@
-"""The pages of docs/ that are made from the code: `python -m inferd.daemon.reference` writes them."""
+"""Generates docs/settings.md and docs/metrics.md: `python -m inferd.daemon.reference`."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ MADE = "<!-- Made by `python -m inferd.daemon.reference`; change the code instea
 ABOUT_SETTINGS = """\
 Each setting is an environment variable, and a flag of `inferd worker` and `inferd up` that overrides it. An empty
 variable counts as not set. A wrong value, or a variable `INFERD_…` that is not in this list, ends the process with exit
-code 2 and one line for each that is wrong. `INFERD_TEST_…` belong to the tests."""
+code 2 and one line for each error. `INFERD_TEST_…` are reserved for the tests."""
 ABOUT_RULES = """\
-`SASL_PLAINTEXT` and `SASL_SSL` need a user name, and a password or its file; TLS files need `SSL` or `SASL_SSL`. The
-password file, and TLS files that have changed, are read before the next connection to a broker. An `INFERD_HTTP_HOST`
-that other machines reach needs `INFERD_HTTP_TOKENS_FILE`, or `INFERD_INSECURE_HTTP=true`."""
+`SASL_PLAINTEXT` and `SASL_SSL` need a user name, and a password or a password file; TLS files need `SSL` or
+`SASL_SSL`. The password file, and TLS files that have changed, are read before the next connection to a broker. An
+`INFERD_HTTP_HOST` that other machines can reach needs `INFERD_HTTP_TOKENS_FILE`, or `INFERD_INSECURE_HTTP=true`."""
 ABOUT_METRICS = """\
-`GET /metrics` gives these for Prometheus, in base units (seconds, bytes), beside `process_…`, `python_info` and
-`python_gc_…` of the Python client. Counters count since the start of the process. What is read from the streams is
-absent until they have been started. Labels take their values from configured tenants, from deployed models and from
-fixed sets, never from what a request says."""
+`GET /metrics` exports these for Prometheus, in base units (seconds, bytes), besides `process_…`, `python_info` and
+`python_gc_…` of the Python client. Counters start at zero with the process. Metrics of the streams are absent until the
+streams have been started. Label values come from configured tenants, from deployed models and from fixed sets, never
+from a request."""
 
 ABOUT_STEPS = """\
-The values of `step` in `inferd_step_seconds`: first what happens to requests, then to batch jobs. The steps from
-`validate` to `postprocess` add up to `inferd_infer_seconds`. The same names are those of the spans in traces
+The values of `step` in `inferd_step_seconds`: first the steps of requests, then those of batch jobs. The steps from
+`validate` to `postprocess` add up to `inferd_infer_seconds`. Spans in traces have the same names
 ([operations.md](operations.md#traces))."""
 
 
 def settings_page() -> str:
-    """docs/settings.md: every setting, section by section, and what must hold between them."""
+    """docs/settings.md: every setting by section, and the rules between settings."""
     parts = ["# Settings", MADE, ABOUT_SETTINGS]
     for section in Settings.SECTIONS:
         rows = [

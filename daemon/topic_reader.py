@@ -1,4 +1,4 @@
-"""Reading a topic from the command line: no group, nothing committed, up to where the log ends now."""
+"""Reads a topic up to its current end, without a consumer group and without commits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROGRESS_TIMEOUT_S = 15.0
 POLL_MS = 500
 Record = ConsumerRecord[bytes | None, bytes | None]
 Range = tuple[int, int]
-"""First offset that is there, and the one behind the last."""
+"""First offset, and end offset (exclusive)."""
 
 
 class TopicReader:
@@ -29,13 +29,13 @@ class TopicReader:
         self.partitions = partitions
 
     async def ranges(self) -> dict[TopicPartition, Range]:
-        """What each partition holds now."""
+        """The current range of each partition."""
         first = await self._consumer.beginning_offsets(self.partitions)
         end = await self._consumer.end_offsets(self.partitions)
         return {tp: (first[tp], end[tp]) for tp in self.partitions}
 
     async def read(self, ranges: dict[TopicPartition, Range]) -> AsyncIterator[Record]:
-        """Every record of these ranges, partition by partition; `ServerError` where the broker stops sending them."""
+        """Every record of these ranges, partition by partition. Raises `ServerError` if there is no progress."""
         for tp, (first, end) in ranges.items():
             if first >= end:
                 continue
@@ -47,7 +47,7 @@ class TopicReader:
     async def _read_one(self, tp: TopicPartition, end: int) -> AsyncIterator[Record]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PROGRESS_TIMEOUT_S
-        # The position, not the records, tells the end: markers of transactions and compaction leave gaps.
+        # Compare positions, not record offsets: transaction markers and compaction leave gaps.
         while (position := await self._consumer.position(tp)) < end:
             for record in (await self._consumer.getmany(tp, timeout_ms=POLL_MS)).get(tp, []):
                 if record.offset < end:
@@ -55,16 +55,18 @@ class TopicReader:
             if await self._consumer.position(tp) > position:
                 deadline = loop.time() + PROGRESS_TIMEOUT_S
             elif loop.time() > deadline:
-                raise ServerError(f"{self.topic} partition {tp.partition} stops at offset {position}, before {end}")
+                raise ServerError(
+                    f"no progress in {self.topic} partition {tp.partition}: at offset {position} of {end}"
+                )
 
 
 @asynccontextmanager
 async def open_topic(connection: KafkaConnection, topic: str) -> AsyncIterator[TopicReader]:
-    """A reader of `topic`; `ServerError` where there is no such topic. Sees only what was committed."""
-    # Asked for by name, a topic that is not there would be created by brokers that create topics on their own.
+    """A `read_committed` reader of `topic`. Raises `ServerError` if there is no such topic."""
+    # A metadata request by name would create the topic on brokers with auto.create.topics.enable.
     partitions = sorted((await metadata(connection)).partitions_for_topic(topic) or ())
     if not partitions:
-        raise ServerError(f"topic {topic} is not there: run `inferd topics create`, or check namespace and tenant")
+        raise ServerError(f"topic {topic} does not exist: run `inferd topics create`, or check namespace and tenant")
     consumer = AIOKafkaConsumer(
         **client_options(connection), client_id="inferd", enable_auto_commit=False, isolation_level="read_committed"
     )

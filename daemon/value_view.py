@@ -1,4 +1,4 @@
-"""A record's value for people to read: decoded where it is JSON or MessagePack, else as a hexadecimal dump."""
+"""Human-readable form of a record's value: decoded JSON or MessagePack, else a hexadecimal dump."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GLYPHS = frozenset((string.ascii_letters + string.digits + string.punctuation + 
 
 @dataclass(frozen=True, slots=True)
 class ValueView:
-    """What a value is, decoded (None where it cannot be), and the lines that show it."""
+    """The format of a value, the decoded value (None if it cannot be decoded), and the lines to print."""
 
     format: Format
     value: Any
@@ -26,11 +26,11 @@ class ValueView:
 
 
 def view_of(data: bytes | None) -> ValueView:
-    """How to show `data`; anything at all may be in it."""
+    """The view of arbitrary bytes."""
     if not data:
         return ValueView("empty", None, ())
     if len(data) <= BYTES_DECODED_MAX:
-        # A text is nearly always valid MessagePack too (a number for its first byte), so JSON has the first word.
+        # JSON first: text is nearly always valid MessagePack, too (a number from its first byte).
         for format_, decode in (("json", msgspec.json.decode), ("msgpack", msgspec.msgpack.decode)):
             try:
                 value = decode(data)
@@ -46,7 +46,7 @@ def _cut(lines: list[str], size: int) -> Iterator[str]:
     for line in lines:
         used += len(line) + 1
         if used > BYTES_SHOWN_MAX:
-            yield f"… {size:,} characters in all; --raw gives the whole value"
+            yield f"… {size:,} characters in total; --raw prints the whole value"
             return
         yield line
 
@@ -57,4 +57,4 @@ def _dump(data: bytes) -> Iterator[str]:
         glyphs = "".join(chr(byte) if byte in GLYPHS else "." for byte in part)
         yield f"{start:08x}  {part.hex(' '):<{3 * BYTES_A_LINE}} {glyphs}"
     if len(data) > BYTES_SHOWN_MAX:
-        yield f"… {len(data):,} bytes in all; --raw gives the whole value"
+        yield f"… {len(data):,} bytes in total; --raw prints the whole value"

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def inferd_version() -> str:
-    """Version of the installed distribution; `unknown` where it runs from a bare source tree."""
+    """Version of the installed distribution; `unknown` in a source tree that is not installed."""
     try:
         return version("inferd")
     except PackageNotFoundError:

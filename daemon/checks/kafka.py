@@ -1,4 +1,4 @@
-"""Checks of the cluster: does it answer, is every broker reachable, are topics, rights and group as they should be."""
+"""Checks of the cluster: reachability of all brokers, topics, permissions, consumer group, clock."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ RECENT_S = 3_600.0
 COORDINATOR_PAUSES_S = (0.2, 0.5, 1.0, 2.0)
 FETCH_KEY = 1
 FETCH_VERSION_OF_KAFKA_4 = 4
-"""The least version of Fetch that brokers from 4.0 on speak; earlier ones speak version 0 too."""
+"""The lowest version of Fetch that brokers from 4.0 on support; earlier brokers support version 0, too."""
 NEEDED_APIS = {0: "Produce", 1: "Fetch", 2: "ListOffsets", 11: "JoinGroup", 19: "CreateTopics", 22: "InitProducerId"}
 
 
 async def check_broker(connection: KafkaConnection) -> list[Check]:
-    """Whether a bootstrap server answers, and speaks what is needed. `BrokerUnreachableError` where none answers."""
+    """Whether a bootstrap server answers and supports the required APIs. Raises `BrokerUnreachableError`."""
     started = time.perf_counter()
     answer = await reach(connection, PROBE_TIMEOUT_S)
     took_ms = (time.perf_counter() - started) * 1_000
@@ -62,17 +62,19 @@ async def check_broker(connection: KafkaConnection) -> list[Check]:
 
 
 def version_check(versions: ApiVersions) -> Check:
-    """What the versions of the requests that a broker speaks say of its own version."""
+    """Infers the version of a broker from the API versions that it supports."""
     lacking = [name for key, name in NEEDED_APIS.items() if key not in versions]
     if lacking:
-        return Check("version", "fail", f"the broker has no {', '.join(lacking)}", "use Apache Kafka 4.0 or newer")
+        return Check(
+            "version", "fail", f"the broker does not support {', '.join(lacking)}", "use Apache Kafka 4.0 or newer"
+        )
     if versions[FETCH_KEY][0] < FETCH_VERSION_OF_KAFKA_4:
         return Check("version", "warn", "older than Apache Kafka 4.0", "inferd is tested with 4.0 and newer: upgrade")
     return Check("version", "ok", "Apache Kafka 4.0 or newer")
 
 
 async def check_brokers(connection: KafkaConnection) -> list[Check]:
-    """Whether every broker of the cluster can be reached at the address that it advertises."""
+    """Whether every broker of the cluster is reachable at its advertised address."""
     brokers = [(broker.host, broker.port) for broker in (await metadata(connection)).brokers()]
     checks = []
     for host, port in brokers:
@@ -80,33 +82,33 @@ async def check_brokers(connection: KafkaConnection) -> list[Check]:
             (await connect(connection, host, port, PROBE_TIMEOUT_S)).close()
         except (OSError, KafkaError) as error:
             detail = f"the advertised broker {host}:{port} {why(error, connection, PROBE_TIMEOUT_S)}"
-            checks.append(Check("brokers", "fail", detail, "mend advertised.listeners of that broker, or the network"))
-    return checks or [Check("brokers", "ok", f"all {len(brokers)} can be reached where they advertise")]
+            checks.append(Check("brokers", "fail", detail, "fix advertised.listeners of that broker, or the network"))
+    return checks or [Check("brokers", "ok", f"all {len(brokers)} are reachable at their advertised addresses")]
 
 
 async def check_topics(settings: Settings) -> list[Check]:
-    """Whether the topics of all tenants are there and fit."""
+    """Whether the topics of all tenants exist and are configured as required."""
     hidden = await hidden_topics(settings)
     states = [state for state in await describe_topics(settings.streams()) if state.name not in hidden]
     missing = [state for state in states if state.partitions == 0]
     wrong = [state for state in states if state.partitions and state.problem]
-    checks = [Check("topics", "fail", state.problem or "", "do what it says, and no more") for state in wrong]
-    checks += [Check("topics", "warn", state.note, "do what it says, and no more") for state in states if state.note]
+    checks = [Check("topics", "fail", state.problem or "", "change only what it names") for state in wrong]
+    checks += [Check("topics", "warn", state.note, "change only what it names") for state in states if state.note]
     if hidden:
         detail = f"not allowed to see {', '.join(sorted(hidden))}"
-        checks.append(Check("topics", "fail", detail, "grant the rights that the check access names"))
+        checks.append(Check("topics", "fail", detail, "grant the permissions that the check access names"))
     if missing:
         names = "" if len(missing) == len(states) else ": " + ", ".join(state.name for state in missing)
-        detail = f"{len(missing)} of {len(states)} are not there{names}"
+        detail = f"{len(missing)} of {len(states)} do not exist{names}"
         state, remedy = (
             ("warn", "a worker creates them") if settings.topics_create else ("fail", "inferd topics create")
         )
         checks.append(Check("topics", state, detail, remedy))  # type: ignore[arg-type]
-    return checks or [Check("topics", "ok", f"{len(states)} topics of {len(settings.tenants)} tenants are right")]
+    return checks or [Check("topics", "ok", f"{len(states)} topics of {len(settings.tenants)} tenants are as required")]
 
 
 async def check_access(settings: Settings) -> list[Check]:
-    """Whether this user has the rights that a worker needs; nothing is read or written."""
+    """Whether this user has the permissions that a worker needs. Reads and writes nothing."""
     streams, connection = settings.streams(), settings.connection()
     needed, over_http = worker_rights(streams), http_rights(streams)
     missing = await _missing_rights(connection, [*needed, *over_http])
@@ -114,9 +116,9 @@ async def check_access(settings: Settings) -> list[Check]:
     if lacking := [right for right in needed if right in missing]:
         checks.append(_access("fail", "not allowed: ", lacking, connection))
     if lacking := [right for right in over_http if right in missing]:
-        what = "jobs or models of callers over HTTP are refused, not allowed: "
+        what = "job or model requests over HTTP will be refused, not allowed: "
         checks.append(_access("warn", what, lacking, connection))
-    return checks or [Check("access", "ok", f"has all {len({*needed, *over_http})} rights that a worker needs")]
+    return checks or [Check("access", "ok", f"has all {len({*needed, *over_http})} permissions that a worker needs")]
 
 
 def _access(state: State, what: str, missing: Collection[Right], connection: KafkaConnection) -> Check:
@@ -133,13 +135,13 @@ async def _missing_rights(connection: KafkaConnection, rights: Collection[Right]
 
 
 async def hidden_topics(settings: Settings) -> set[str]:
-    """Topics that this user may not see, whether they exist or not."""
+    """Topics that this user has no permission to describe, whether they exist or not."""
     rights = [right for right in worker_rights(settings.streams()) if right.operation == "DESCRIBE"]
     return {right.name for right in await _missing_rights(settings.connection(), rights) if right.resource == "topic"}
 
 
 async def check_group(settings: Settings) -> list[Check]:
-    """The state of the workers' consumer group, and what waits for it."""
+    """The state of the workers' consumer group, and its lag."""
     connection, group = settings.connection(), settings.group
     admin = AIOKafkaAdminClient(**client_options(connection))
     try:
@@ -148,18 +150,25 @@ async def check_group(settings: Settings) -> list[Check]:
         state, members = await _group_state(admin, group)
         committed = await admin.list_consumer_group_offsets(group)
     except GroupAuthorizationFailedError:
-        return [Check("group", "fail", f"not allowed: READ on group {group}", "grant what the check access names")]
+        return [
+            Check(
+                "group",
+                "fail",
+                f"not allowed: READ on group {group}",
+                "grant the permissions that the check access names",
+            )
+        ]
     finally:
         await admin.close()
     lag = await _lag(settings, {tp: offset.offset for tp, offset in committed.items()})
-    detail = f"{group} is {state} with {members} members, {lag:,} requests wait"
+    detail = f"{group} is {state} with {members} members, lag {lag:,} requests"
     if members == 0:
-        return [Check("group", "warn", detail, "no worker runs: inferd worker")]
+        return [Check("group", "warn", detail, "start a worker: inferd worker")]
     return [Check("group", "ok" if state == "Stable" else "warn", detail)]
 
 
 async def _wait_for_coordinator(admin: AIOKafkaAdminClient, group: str) -> None:
-    """A cluster that has had no group yet makes their topic when it is first asked."""
+    """Waits for the group coordinator: a new cluster creates its offsets topic on the first request."""
     for pause_s in COORDINATOR_PAUSES_S:
         try:
             await admin.find_coordinator(group)
@@ -176,11 +185,11 @@ async def _group_state(admin: AIOKafkaAdminClient, group: str) -> tuple[str, int
     error = for_code(error_code)
     if error is GroupAuthorizationFailedError:
         raise error(group)
-    return state or "not there", len(members)
+    return state or "missing", len(members)
 
 
 async def _lag(settings: Settings, committed: dict[TopicPartition, int]) -> int:
-    """Requests behind the committed offsets, or behind the beginning where none is committed."""
+    """Requests after the committed offsets; without a commit, all requests of the partition."""
     cluster = await metadata(settings.connection())
     partitions = [
         TopicPartition(topic, partition)
@@ -197,7 +206,7 @@ async def _lag(settings: Settings, committed: dict[TopicPartition, int]) -> int:
 
 
 async def check_clock(settings: Settings) -> list[Check]:
-    """Whether this machine's clock fits those that stamp the requests: latencies are reckoned between them."""
+    """Whether this machine's clock agrees with the clocks that stamp requests: latencies are differences of both."""
     if all(is_loopback(host) for host, _ in bootstrap_addresses(settings.connection().bootstrap_servers)):
         return [Check("clock", "ok", "the broker is on this machine")]
     newest_ms = await _newest_timestamp_ms(settings)
@@ -206,15 +215,15 @@ async def check_clock(settings: Settings) -> list[Check]:
 
 
 def clock_check(behind_s: float | None) -> Check:
-    """What the age of the newest request says: one from the future has another clock than ours."""
+    """Judges the clock by the age of the newest request: a timestamp in the future means different clocks."""
     if behind_s is None:
-        return Check("clock", "skip", "there is no request whose time could be compared")
+        return Check("clock", "skip", "there is no request to compare timestamps with")
     if behind_s < -AHEAD_S_MAX:
         detail = f"the newest request is {-behind_s:.1f} s ahead of this machine's clock"
         return Check("clock", "warn", detail, "synchronise the clocks (NTP) of producers, brokers and workers")
     if behind_s > RECENT_S:
-        return Check("clock", "skip", "the newest request is too old for its time to be compared")
-    return Check("clock", "ok", "no request comes from the future")
+        return Check("clock", "skip", "the newest request is too old to compare timestamps")
+    return Check("clock", "ok", "no request has a timestamp in the future")
 
 
 async def _newest_timestamp_ms(settings: Settings) -> int | None:

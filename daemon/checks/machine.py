@@ -1,4 +1,4 @@
-"""Checks of this machine: settings, disk, memory, the parts of the embedded broker."""
+"""Checks of this machine: settings, disk, memory, files of the embedded broker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CGROUP_LIMIT, CGROUP_USE = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgro
 
 
 def check_settings(settings: Settings) -> list[Check]:
-    """Whether a worker would accept them."""
+    """Whether a worker accepts the settings."""
     try:
         check_worker(settings)
     except SettingsError as error:
@@ -30,54 +30,58 @@ def check_settings(settings: Settings) -> list[Check]:
 
 
 def check_disk(data_dir: Path) -> list[Check]:
-    """Whether the data directory can be written, and how much room it has."""
+    """Whether the data directory is writable, and how much space is free."""
     there = existing_ancestor(data_dir)
     if not os.access(there, os.W_OK):
-        return [Check("disk", "fail", f"{there} cannot be written", "choose another INFERD_DATA_DIR")]
+        return [Check("disk", "fail", f"{there} is not writable", "choose another INFERD_DATA_DIR")]
     free = shutil.disk_usage(there).free
     detail = f"{free / GIB:.1f} GiB free for {data_dir}"
     if free < DISK_BYTES_MIN:
-        return [Check("disk", "fail", detail, "make room, or choose another INFERD_DATA_DIR")]
-    return [Check("disk", "ok", detail) if free >= DISK_BYTES_GOOD else Check("disk", "warn", detail, "make room soon")]
+        return [Check("disk", "fail", detail, "free disk space, or choose another INFERD_DATA_DIR")]
+    return [
+        Check("disk", "ok", detail)
+        if free >= DISK_BYTES_GOOD
+        else Check("disk", "warn", detail, "free disk space soon")
+    ]
 
 
 def check_memory(settings: Settings, meminfo: Path = Path("/proc/meminfo")) -> list[Check]:
-    """Whether the buffers of a worker fit into the memory that is left."""
+    """Whether the buffers of a worker fit into the available memory."""
     available = available_bytes(meminfo)
     if available is None:
-        return [Check("memory", "skip", "this system does not say how much is available")]
+        return [Check("memory", "skip", "this system does not report available memory")]
     wanted = settings.buffer_bytes_max + settings.in_flight_bytes_max + MEMORY_BYTES_GOOD
     detail = f"{available / GIB:.1f} GiB available, a worker may take {wanted / GIB:.1f} GiB and its models"
     if available < wanted:
-        remedy = "give it more memory, or lower INFERD_BUFFER_BYTES_MAX and INFERD_IN_FLIGHT_BYTES_MAX"
+        remedy = "provide more memory, or lower INFERD_BUFFER_BYTES_MAX and INFERD_IN_FLIGHT_BYTES_MAX"
         return [Check("memory", "warn", detail, remedy)]
     return [Check("memory", "ok", detail)]
 
 
 def check_embedded_broker(settings: Settings) -> list[Check]:
-    """Whether `inferd up` could start its broker."""
+    """Whether `inferd up` can start its broker."""
     name = "embedded broker"
     if settings.broker:
         return [Check(name, "skip", "not needed: INFERD_BROKER is set")]
     try:
         _, java = find_java()
     except BrokerError as error:
-        return [Check(name, "warn", error.message, "or set INFERD_BROKER to a Kafka of your own")]
+        return [Check(name, "warn", error.message, "or set INFERD_BROKER to another Kafka")]
     lock = read_lock()
     parts = f"Java {java}, Apache Kafka {lock.kafka_version}"
-    # A damaged jar is found, and replaced, when the broker starts.
+    # A damaged jar is detected and replaced when the broker starts.
     if not any(settings.cache_dir.glob(f"kafka-{lock.kafka_version}-*/*.jar")):
-        return [Check(name, "warn", f"{parts}: not downloaded yet", "its first start downloads 45 MB")]
+        return [Check(name, "warn", f"{parts}: not downloaded yet", "the first start downloads 45 MB")]
     return [Check(name, "ok", parts)]
 
 
 def existing_ancestor(path: Path) -> Path:
-    """`path`, or the nearest directory above it that is there."""
+    """`path`, or its nearest ancestor that exists."""
     return next(parent for parent in (path, *path.parents) if parent.exists() or parent == parent.parent)
 
 
 def available_bytes(meminfo: Path) -> int | None:
-    """Memory that can still be taken: the machine's, or the container's where that is less."""
+    """Available memory of the machine or of the container, whichever is less; None if unknown."""
     try:
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         machine = int(lines["MemAvailable"].split()[0]) * 1_024

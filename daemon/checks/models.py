@@ -1,4 +1,4 @@
-"""Check of the models: every version on the topics is put together, tried and loaded, as a worker would do it."""
+"""Check of the models: every version on the topics is assembled, tried and loaded, as in a worker."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ REMEDY_NONE = "inferd models deploy MODEL --name NAME"
 
 
 async def check_models(settings: Settings) -> list[Check]:
-    """One check for each version that does not serve, or one for all that do."""
+    """One check for each version that cannot be served, and one for all others."""
     names = [TenantTopics(settings.namespace, tenant).name(stream) for tenant in settings.tenants for stream in STREAMS]
     if not (await metadata(settings.connection())).topics() >= set(names):
-        return [Check("models", "skip", "their topics are not there")]
+        return [Check("models", "skip", "their topics do not exist")]
     problems: list[str] = []
     with TemporaryDirectory(prefix="inferd-doctor-") as folder:
-        # A directory of its own: a worker on this machine may be using the other one.
+        # A separate directory: a worker on this machine may be using its own.
         wanted = replace(settings.streams(), data_dir=Path(folder), worker_id=f"{settings.worker_id}-doctor")
         deploys = Deploys(wanted, lambda record, error: problems.append(f"{record.topic}: {error.message}"))
         try:
@@ -37,16 +37,16 @@ async def check_models(settings: Settings) -> list[Check]:
 
 
 def model_checks(catalogs: Mapping[str, ModelCatalog], problems: list[str]) -> list[Check]:
-    """What catalogs that have been read to the end say."""
+    """The checks for catalogs that have been read to the end."""
     versions = [(tenant, version) for tenant, catalog in catalogs.items() for version in catalog.versions()]
     broken = [(tenant, version) for tenant, version in versions if version.state != "ready"]
     checks = [_broken(tenant, version) for tenant, version in broken]
-    told = [version.reason for _, version in broken if version.reason]
-    others = [problem for problem in problems if not any(reason in problem for reason in told)]
-    checks += [Check("models", "fail", f"a record was refused, {problem}", "deploy it again") for problem in others]
+    reasons = [version.reason for _, version in broken if version.reason]
+    others = [problem for problem in problems if not any(reason in problem for reason in reasons)]
+    checks += [Check("models", "fail", f"a record was rejected, {problem}", "deploy it again") for problem in others]
     checks += [_dangling(tenant, name, alias, missing) for tenant, name, alias, missing in _all_dangling(catalogs)]
     if not versions and not checks:
-        return [Check("models", "warn", "there are none", REMEDY_NONE)]
+        return [Check("models", "warn", "no model is deployed", REMEDY_NONE)]
     ready = len(versions) - len(broken)
     return [*checks, Check("models", "ok", f"{ready} versions load and predict")] if ready else checks
 

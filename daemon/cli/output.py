@@ -60,9 +60,9 @@ def error_lines(error: BaseException) -> tuple[str, ...]:
     problems = getattr(error, "problems", None)
     if isinstance(problems, tuple):
         return problems
-    from inferd.daemon.errors import words_of
+    from inferd.daemon.errors import error_text
 
-    return (words_of(error),)
+    return (error_text(error),)
 
 
 def exit_code_of(error: BaseException) -> int | None:

@@ -1,4 +1,4 @@
-"""All settings of the process: one frozen value, read from environment and flags, each with its kind and its checks."""
+"""All settings of the process: one frozen value, read from environment variables and flags, and its checks."""
 
 from inferd.daemon.settings.checks import AT_MOST, check_connection, check_worker, worker_warnings
 from inferd.daemon.settings.settings import DEFAULT_BROKER, LogFormat, LogLevel, Settings, settings_table

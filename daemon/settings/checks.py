@@ -1,4 +1,4 @@
-"""What settings must fulfil together."""
+"""Checks between settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inferd.schemas.errors import ServerError
 
 
 class Bound(NamedTuple):
-    """The setting `field` must be at most `share` times the setting `of`."""
+    """The setting `field` must not exceed `share` times the setting `of`."""
 
     field: str
     of: str
@@ -29,26 +29,36 @@ class Bound(NamedTuple):
 AT_MOST = (
     Bound("heartbeat_interval_s", "session_timeout_s", "two heartbeats may be lost", 1 / 3, "a third of "),
     Bound("session_timeout_s", "request_timeout_s", "a request may wait for a rebalance"),
-    Bound("revoke_timeout_s", "rebalance_timeout_s", "what is revoked is finished within the rebalance"),
-    Bound("revoke_timeout_s", "transaction_timeout_s", "a transaction is finished before the broker ends it"),
-    Bound("revoke_timeout_s", "drain_timeout_s", "so it is within an ordered stop"),
-    Bound("rebalance_timeout_s", "stall_timeout_s", "a rebalance may take so long without being stalled"),
-    Bound("inline_ms_max", "heartbeat_interval_s", "heartbeats wait for it", 1_000, "the milliseconds of "),
+    Bound("revoke_timeout_s", "rebalance_timeout_s", "revoked partitions finish within the rebalance"),
+    Bound(
+        "revoke_timeout_s",
+        "transaction_timeout_s",
+        "revoked partitions commit before the broker aborts",
+    ),
+    Bound("revoke_timeout_s", "drain_timeout_s", "revoked partitions finish within a graceful stop"),
+    Bound("rebalance_timeout_s", "stall_timeout_s", "a rebalance of that length is not a stall"),
+    Bound(
+        "inline_ms_max",
+        "heartbeat_interval_s",
+        "heartbeats wait for an inline prediction",
+        1_000,
+        "the milliseconds of ",
+    ),
     Bound("message_bytes_max", "batch_bytes_max", "a micro-batch holds at least one request"),
     Bound("message_bytes_max", "batch_expanded_bytes_max", "a compressed batch holds at least one request"),
     Bound("batch_bytes_max", "buffer_bytes_max", "the buffer holds at least one micro-batch"),
     Bound("result_bytes_max", "in_flight_bytes_max", "at least one result may be in flight"),
-    Bound("job_retention_s", "topic_retention_ms", "results are there as long", 1 / 1_000, "the seconds of "),
-    Bound("job_chunk_rows", "job_chunk_rows_max", "the default is what a job may ask for"),
+    Bound("job_retention_s", "topic_retention_ms", "results are kept that long", 1 / 1_000, "the seconds of "),
+    Bound("job_chunk_rows", "job_chunk_rows_max", "the default is within what a job may request"),
 )
-"""What must hold between two settings."""
+"""Upper bounds of settings by other settings."""
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound)
-"""Hosts that mean every address of the machine; other workers are told the loopback in their place."""
+"""Hosts that stand for every address of the machine; the loopback is advertised in their place."""
 _INFO = {info.field: info for info in settings_table()}
 
 
 def check_connection(settings: Settings) -> Settings:
-    """`settings` if a connection can be made from them, else `SettingsError`."""
+    """`settings` if their connection settings are valid, else `SettingsError`."""
     return _checked(settings, _connection_problems(settings))
 
 
@@ -58,26 +68,26 @@ def check_worker(settings: Settings) -> Settings:
 
 
 def worker_warnings(settings: Settings) -> tuple[str, ...]:
-    """What a worker can run with, and is probably not meant."""
-    return () if is_loopback(settings.http_host) else (*_unreachable(settings), *_unproven(settings))
+    """Settings that a worker accepts, but that are probably a mistake."""
+    return () if is_loopback(settings.http_host) else (*_unreachable_url(settings), *_missing_secret(settings))
 
 
-def _unreachable(settings: Settings) -> Iterator[str]:
+def _unreachable_url(settings: Settings) -> Iterator[str]:
     advertised = settings.http_advertised_url
-    told = settings.http_host if advertised is None else urlsplit(advertised).hostname or ""
-    if is_loopback(told) or told in WILDCARDS:
+    host = settings.http_host if advertised is None else urlsplit(advertised).hostname or ""
+    if is_loopback(host) or host in WILDCARDS:
         yield (
-            f"INFERD_HTTP_ADVERTISED_URL: HTTP listens on {settings.http_host}, and other workers are told to reach"
-            f" this one at {advertised or 'the loopback'}, which is their own machine: questions about jobs that this"
-            " one owns fail. Set it to http://<address of this machine or container>:<port>"
+            f"INFERD_HTTP_ADVERTISED_URL: HTTP listens on {settings.http_host}, but this worker advertises"
+            f" {advertised or 'the loopback'}, which is their own machine to other workers: requests about jobs that"
+            " this worker owns fail there. Set it to http://<address of this machine or container>:<port>"
         )
 
 
-def _unproven(settings: Settings) -> Iterator[str]:
+def _missing_secret(settings: Settings) -> Iterator[str]:
     if settings.http_tokens_file is not None and settings.http_forwarding_secret_file is None:
         yield (
-            "INFERD_HTTP_FORWARDING_SECRET_FILE is not set: where there are several workers, requests about jobs that"
-            " another one owns are unavailable. Give all of them the same secret, made with `openssl rand -hex 32`"
+            "INFERD_HTTP_FORWARDING_SECRET_FILE is not set: with several workers, requests about jobs that another"
+            " worker owns fail. Give all workers the same secret, made with `openssl rand -hex 32`"
         )
 
 
@@ -122,7 +132,7 @@ def _tls_problems(settings: Settings) -> Iterator[str]:
     try:
         settings.connection().ssl_context()
     except (OSError, ssl.SSLError) as error:
-        yield f"{files} cannot be used ({error}): PEM files of an authority, a certificate and its key are needed"
+        yield f"{files} cannot be used ({error}): expected PEM files of a CA, a certificate and its key"
 
 
 def _worker_problems(settings: Settings) -> Iterator[str]:
@@ -146,9 +156,9 @@ def _http_problems(settings: Settings) -> Iterator[str]:
             yield f"INFERD_HTTP_TOKENS_FILE cannot be used: {error.message}"
     elif not is_loopback(settings.http_host) and not settings.insecure_http:
         yield (
-            f"{_shown(settings, 'http_host')} is not allowed: other machines would reach an HTTP server that nothing"
-            " guards. Set INFERD_HTTP_TOKENS_FILE, or use a loopback address (127.0.0.1, ::1, localhost), unless"
-            " INFERD_INSECURE_HTTP=true (--insecure-http) says that this is meant"
+            f"{_shown(settings, 'http_host')} is not allowed: other machines could reach an HTTP server without"
+            " authentication. Set INFERD_HTTP_TOKENS_FILE, or use a loopback address (127.0.0.1, ::1, localhost). To"
+            " allow it, set INFERD_INSECURE_HTTP=true (--insecure-http)"
         )
 
 

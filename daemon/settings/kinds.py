@@ -1,4 +1,4 @@
-"""Kinds of settings: how the text of one is read, what is allowed, and how its value is shown."""
+"""Kinds of settings: how the text is parsed, which values are allowed, and how a value is shown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _plain(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of value. `read` turns text into the value and raises `ValueError` where it is not allowed."""
+    """One kind of value. `read` parses text and raises `ValueError` if it is not allowed."""
 
     name: str
     allowed: str
@@ -94,12 +94,12 @@ def text(pattern: str, allowed: str) -> Kind:
 
 
 def secret() -> Kind:
-    """Text that is never shown."""
+    """Text that is never printed."""
     return Kind("secret", "text", str, lambda _value: "***")
 
 
 def directory() -> Kind:
-    """A directory, which may not exist yet."""
+    """A directory, which need not exist."""
 
     def read(value: str) -> Path:
         path = Path(value).expanduser()
@@ -107,7 +107,7 @@ def directory() -> Kind:
             raise ValueError(value)
         return path
 
-    return Kind("directory", "a directory, or a path where one can be made", read)
+    return Kind("directory", "a directory, or a path where one can be created", read)
 
 
 def file() -> Kind:
@@ -128,11 +128,11 @@ def addresses() -> Kind:
     def read(value: str) -> str:
         return ",".join(_address(part) for part in _parts(value))
 
-    return Kind("addresses", "host:port, or several with commas between them", read)
+    return Kind("addresses", "host:port, or several separated by commas", read)
 
 
 def hosts() -> Kind:
-    """`host,…`, each once, without ports."""
+    """`host,…`, without duplicates and ports."""
 
     def read(value: str) -> tuple[str, ...]:
         names = _distinct(tuple(_parts(value)))
@@ -140,26 +140,26 @@ def hosts() -> Kind:
             raise ValueError(value)
         return names
 
-    return Kind("hosts", "different host names or IP addresses with commas between them, without ports", read, ",".join)
+    return Kind("hosts", "different host names or IP addresses separated by commas, without ports", read, ",".join)
 
 
 def topic_part(what: str) -> Kind:
-    """The namespace, or a tenant, of topic names."""
-    return Kind("name", "1 to 63 of a-z 0-9 _ - with no _ or - in front", lambda value: _topic_part(what, value))
+    """A part of topic names: the namespace or a tenant."""
+    return Kind("name", "1 to 63 of a-z 0-9 _ -, not starting with _ or -", lambda value: _topic_part(what, value))
 
 
 def tenants() -> Kind:
-    """`tenant,…`, each once."""
+    """`tenant,…`, without duplicates."""
 
     def read(value: str) -> tuple[str, ...]:
         return _distinct(tuple(_topic_part("tenant", part) for part in _parts(value)))
 
-    allowed = "different names with commas between them, each 1 to 63 of a-z 0-9 _ - with no _ or - in front"
+    allowed = "different names separated by commas, each 1 to 63 of a-z 0-9 _ -, not starting with _ or -"
     return Kind("names", allowed, read, ",".join)
 
 
 def topics() -> Kind:
-    """`topic,…`, each once."""
+    """`topic,…`, without duplicates."""
 
     def read(value: str) -> tuple[str, ...]:
         names = _distinct(tuple(_parts(value)))
@@ -167,7 +167,7 @@ def topics() -> Kind:
             raise ValueError(value)
         return names
 
-    return Kind("topics", "different topic names with commas between them", read, ",".join)
+    return Kind("topics", "different topic names separated by commas", read, ",".join)
 
 
 def _in_range(value: N, least: float, most: float | None) -> N:

@@ -1,8 +1,8 @@
-# ruff: noqa: RUF009  (the calls only describe a field, as dataclasses.field does)
+# ruff: noqa: RUF009  (the calls return fields, like dataclasses.field)
 """All settings of the process, as one frozen value.
 
 Each field of `Settings` is one environment variable (`INFERD_` and its name in capitals) and one flag of
-`inferd worker`; its kind says what is allowed. The flags, the error messages and docs/settings.md are made from here.
+`inferd worker`; its kind defines the allowed values. Flags, error messages and docs/settings.md are generated from it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _GROUP_TEXT = kind.text(r"[A-Za-z0-9._-]{1,200}", "1 to 200 of A-Z a-z 0-9 . _ -
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Every setting of the process; `from_environment` makes it."""
+    """Every setting of the process; constructed by `from_environment`."""
 
     SECTIONS: ClassVar = (
         "Kafka",
@@ -77,26 +77,28 @@ class Settings:
     broker: str | None = setting(
         kind.addresses(),
         None,
-        "Bootstrap servers. `inferd up` starts a broker of its own unless this is set.",
+        "Bootstrap servers. `inferd up` starts an embedded broker unless this is set.",
         "Kafka",
         shown_default=DEFAULT_BROKER,
     )
     namespace: str = setting(kind.topic_part("namespace"), "inferd", "First part of every topic name.", "Kafka")
     tenants: tuple[str, ...] = setting(
-        kind.tenants(), (DEFAULT_TENANT,), "Tenants that are served; the second part of topic names.", "Kafka"
+        kind.tenants(), (DEFAULT_TENANT,), "Tenants to serve; the second part of topic names.", "Kafka"
     )
     kafka_security_protocol: SecurityProtocol = setting(
-        kind.choice(SecurityProtocol), "PLAINTEXT", "How connections to the brokers are secured.", "Kafka"
+        kind.choice(SecurityProtocol), "PLAINTEXT", "Security protocol of connections to the brokers.", "Kafka"
     )
     kafka_ssl_cafile: str | None = setting(
-        kind.file(), None, "PEM file of the authority that signed the brokers' certificates.", "Kafka"
+        kind.file(), None, "PEM file of the certificate authority that signed the brokers' certificates.", "Kafka"
     )
     kafka_ssl_certfile: str | None = setting(
-        kind.file(), None, "PEM file of our certificate, where brokers ask for one.", "Kafka"
+        kind.file(), None, "PEM file of the client certificate, for brokers that require one.", "Kafka"
     )
-    kafka_ssl_keyfile: str | None = setting(kind.file(), None, "PEM file of our certificate's key.", "Kafka")
+    kafka_ssl_keyfile: str | None = setting(
+        kind.file(), None, "PEM file of the client certificate's private key.", "Kafka"
+    )
     kafka_sasl_mechanism: SaslMechanism = setting(
-        kind.choice(SaslMechanism), "PLAIN", "How we authenticate, with SASL_PLAINTEXT or SASL_SSL.", "Kafka"
+        kind.choice(SaslMechanism), "PLAIN", "SASL mechanism, for SASL_PLAINTEXT and SASL_SSL.", "Kafka"
     )
     kafka_sasl_username: str | None = setting(kind.text(r".{1,512}", "text"), None, "User name for SASL.", "Kafka")
     kafka_sasl_password: str | None = setting(kind.secret(), None, "Password for SASL.", "Kafka")
@@ -104,34 +106,35 @@ class Settings:
         kind.file(), None, "File whose first line is the password for SASL, instead of the password itself.", "Kafka"
     )
     request_timeout_s: float = setting(
-        kind.number(1, 600), _GROUP.request_timeout_s, "How long a request to a broker may take.", "Kafka"
+        kind.number(1, 600), _GROUP.request_timeout_s, "Timeout of a request to a broker.", "Kafka"
     )
 
     group_id: str | None = setting(
         _GROUP_TEXT,
         None,
-        "Consumer group of the workers; all of one group serve the same tenants.",
+        "Consumer group of the workers. All members of a group must serve the same tenants.",
         "Consumer group",
         shown_default="<namespace>",
     )
     instance_id: str | None = setting(
         _GROUP_TEXT,
         None,
-        "Static membership: a name of its own for each worker, kept across restarts, so that a restart within the"
-        " session timeout causes no rebalance.",
+        "Static membership: a name that is unique to each worker and kept across restarts, so that a restart within"
+        " the session timeout causes no rebalance.",
         "Consumer group",
     )
     session_timeout_s: float = setting(
         kind.number(1, 1_800),
         _GROUP.session_timeout_s,
-        "A worker that is silent for so long loses its partitions; one whose event loop stood still for so long ends.",
+        "A worker without heartbeats for that long loses its partitions; one whose event loop was blocked for that long"
+        " exits.",
         "Consumer group",
     )
     heartbeat_interval_s: float = setting(
         kind.number(0.05, 600), _GROUP.heartbeat_interval_s, "Time between heartbeats to the group.", "Consumer group"
     )
     rebalance_timeout_s: float = setting(
-        kind.number(1, 3_600), _GROUP.rebalance_timeout_s, "How long members may take to rejoin.", "Consumer group"
+        kind.number(1, 3_600), _GROUP.rebalance_timeout_s, "Time for members to rejoin the group.", "Consumer group"
     )
     offset_reset: OffsetReset = setting(
         kind.choice(OffsetReset),
@@ -142,36 +145,39 @@ class Settings:
     stall_timeout_s: float = setting(
         kind.number(5, 86_400),
         _GROUP.stall_timeout_s,
-        "A rebalance, a recovery, or waiting work that makes no progress for so long ends the worker with code 71.",
+        "A rebalance, a recovery or queued work without progress for that long ends the worker with exit code 71.",
         "Consumer group",
     )
 
     topics_create: bool = setting(
-        kind.switch(), _TOPICS.create, "Create topics that are missing; otherwise only verify them.", "Topics"
+        kind.switch(), _TOPICS.create, "Create missing topics; if off, only verify them.", "Topics"
     )
     topic_partitions: int = setting(
         kind.integer(1, 10_000),
         _TOPICS.partitions,
-        "Partitions of a tenant's topics; existing ones must agree.",
+        "Partitions of a tenant's topics; existing topics must match.",
         "Topics",
     )
     topic_replication: int = setting(
-        kind.integer(1, 32), _TOPICS.replication, "Replicas of the topics; existing ones must agree.", "Topics"
+        kind.integer(1, 32),
+        _TOPICS.replication,
+        "Replication factor of the topics; existing topics must match.",
+        "Topics",
     )
     topic_retention_ms: int = setting(
-        kind.integer(60_000), _TOPICS.retention_ms, "How long topics keep records; existing ones must agree.", "Topics"
+        kind.integer(60_000), _TOPICS.retention_ms, "Retention of the topics; existing topics must match.", "Topics"
     )
 
     processing_guarantee: Guarantee = setting(
         kind.choice(Guarantee),
         "at_least_once",
-        "After a crash a result may be published again with the same bytes, or exactly once.",
+        "Results after a crash: published again with the same bytes (at_least_once), or exactly once.",
         "Processing",
     )
     transaction_timeout_s: float = setting(
         kind.number(1, 900),
         15.0,
-        "After how long the broker ends a transaction that nobody goes on with (exactly_once).",
+        "How long the broker keeps an idle transaction open before it aborts it (exactly_once).",
         "Processing",
     )
     compression: Compression = setting(
@@ -183,32 +189,38 @@ class Settings:
     predict_threads: int = setting(
         kind.integer(1, 256),
         1,
-        "Threads of one prediction. More help a lone worker with large requests, and cost CPU under load.",
+        "Threads of one prediction. More threads help a single worker with large requests, and cost CPU under load.",
         "Processing",
     )
     batch_rows_max: int = setting(
-        kind.integer(1, 1_000_000), _LANE.batch_rows_max, "Records of one micro-batch.", "Processing"
+        kind.integer(1, 1_000_000), _LANE.batch_rows_max, "Maximum number of records of a micro-batch.", "Processing"
     )
     batch_bytes_max: int = setting(
-        kind.integer(1_024, GIB), _LANE.batch_bytes_max, "Bytes of one micro-batch.", "Processing"
+        kind.integer(1_024, GIB), _LANE.batch_bytes_max, "Maximum size of a micro-batch.", "Processing"
     )
     batch_wait_ms: float = setting(
         kind.number(0, 10_000),
         _LANE.batch_wait_ms,
-        "How long to wait for a micro-batch to fill; 0 scores what is there at once.",
+        "How long to wait for a micro-batch to fill; 0 scores queued records immediately.",
         "Processing",
     )
     inline_ms_max: float = setting(
         kind.number(0, 10_000),
         _LANE.inline_ms_max,
-        "A prediction expected to take longer runs in a thread, so that heartbeats go on.",
+        "A prediction expected to take longer runs in a thread, so that it does not delay heartbeats.",
         "Processing",
     )
     buffer_bytes_max: int = setting(
-        kind.integer(1_024, 64 * GIB), _LANE.buffer_bytes_max, "Fetched but not yet scored.", "Processing"
+        kind.integer(1_024, 64 * GIB),
+        _LANE.buffer_bytes_max,
+        "Maximum size of records fetched and not yet scored.",
+        "Processing",
     )
     in_flight_bytes_max: int = setting(
-        kind.integer(1_024, 64 * GIB), _LANE.in_flight_bytes_max, "Published but not yet acknowledged.", "Processing"
+        kind.integer(1_024, 64 * GIB),
+        _LANE.in_flight_bytes_max,
+        "Maximum size of results published and not yet acknowledged.",
+        "Processing",
     )
     commit_interval_s: float = setting(
         kind.number(0.01, 60), _LANE.commit_interval_s, "Time between commits of acknowledged offsets.", "Processing"
@@ -216,32 +228,32 @@ class Settings:
     revoke_timeout_s: float = setting(
         kind.number(0, 300),
         _LANE.revoke_timeout_s,
-        "How long a revoked partition may take to finish what is in flight.",
+        "How long a revoked partition may take to finish its in-flight batches.",
         "Processing",
     )
     jobs_share: float = setting(
         kind.number(0.05, 1),
         _LANE.jobs_share,
-        "What chunks of batch jobs may take of a worker's time, while there are requests.",
+        "Share of a worker's time that chunks of batch jobs may take while there are requests.",
         "Processing",
     )
 
     cache_store: Store = setting(
         kind.choice(Store),
         _CACHE.store,
-        "Where entries of the prediction cache are kept beside their changelog: `rocksdb` needs the package rocksdict.",
+        "Local store of the prediction cache, backed by its changelog: `rocksdb` needs the package rocksdict.",
         "Processing",
     )
     cache_ttl_max_s: float = setting(
         kind.number(60, 365 * 86_400),
         _CACHE.ttl_max_s,
-        "No entry of the prediction cache is served longer; its changelog keeps entries for as long.",
+        "Maximum age of an entry of the prediction cache, and retention of its changelog.",
         "Processing",
     )
     cache_block_cache_bytes: int = setting(
         kind.integer(1_048_576, 64 * GIB),
         _CACHE.block_cache_bytes,
-        "Block cache of RocksDB, for all partitions together.",
+        "Block cache of RocksDB, shared by all partitions.",
         "Processing",
     )
 
@@ -262,7 +274,7 @@ class Settings:
     values_max: int = setting(
         kind.integer(1, 100_000_000), _LIMITS.values_max, "Rows x features of one request.", "Limits"
     )
-    depth_max: int = setting(kind.integer(4, 64), _LIMITS.depth_max, "Nesting of a request.", "Limits")
+    depth_max: int = setting(kind.integer(4, 64), _LIMITS.depth_max, "Nesting depth of a request.", "Limits")
     string_chars_max: int = setting(
         kind.integer(1, 1_000_000), _LIMITS.string_chars_max, "Characters of a categorical value in a row.", "Limits"
     )
@@ -282,16 +294,16 @@ class Settings:
     job_chunk_rows: int = setting(
         kind.integer(1, 4_096),
         _LIMITS.job_chunk_rows,
-        "Rows of a chunk, where a job does not ask for another number.",
+        "Rows of a chunk, unless the job requests another number.",
         "Jobs",
     )
     job_chunk_rows_max: int = setting(
-        kind.integer(1, 4_096), _LIMITS.job_chunk_rows_max, "Rows of a chunk that a job may ask for.", "Jobs"
+        kind.integer(1, 4_096), _LIMITS.job_chunk_rows_max, "Maximum rows of a chunk that a job may request.", "Jobs"
     )
     job_chunk_bytes_max: int = setting(
         kind.integer(0, 900_000),
         _LIMITS.job_chunk_bytes_max,
-        "Bytes of rows that a chunk carries along; larger ones are read from `jobs`.",
+        "Bytes of rows that a chunk message contains; larger chunks are read from `jobs`.",
         "Jobs",
     )
     job_attempts_max: int = setting(kind.integer(0, 200), _LIMITS.job_attempts_max, "Retries of one job.", "Jobs")
@@ -299,30 +311,35 @@ class Settings:
     job_open_max_s: float = setting(
         kind.number(1, 365 * 86_400),
         _LIMITS.job_open_max_s,
-        "How long after its first message a job without a deadline must be complete.",
+        "A job without a deadline must receive all its rows within that time of its first message.",
         "Jobs",
     )
     job_deadline_grace_s: float = setting(
         kind.number(0, 86_400),
         _LIMITS.job_deadline_grace_s,
-        "How long chunks on their way may take beyond the deadline of their job.",
+        "How long in-flight chunks may finish after the deadline of their job.",
         "Jobs",
     )
     job_retention_s: float = setting(
         kind.number(1, 3_650 * 86_400),
         _LIMITS.job_retention_s,
-        "How long after its first message the results of a job can be read.",
+        "How long the results of a job can be read, from its first message on.",
         "Jobs",
     )
     jobs_open_max: int = setting(
         kind.integer(1, 1_000_000),
         _LIMITS.jobs_open_max,
-        "Jobs of one tenant that have not ended, by partition of `jobs`.",
+        "Open jobs of a tenant, per partition of `jobs`.",
         "Jobs",
     )
-    jobs_rows_max: int = setting(kind.integer(1, 10**12), _LIMITS.jobs_rows_max, "Rows of these jobs together.", "Jobs")
+    jobs_rows_max: int = setting(
+        kind.integer(1, 10**12), _LIMITS.jobs_rows_max, "Rows of these open jobs in total.", "Jobs"
+    )
     jobs_bytes_max: int = setting(
-        kind.integer(1_024, 1_024 * 1_024 * GIB), _LIMITS.jobs_bytes_max, "Bytes of their messages together.", "Jobs"
+        kind.integer(1_024, 1_024 * 1_024 * GIB),
+        _LIMITS.jobs_bytes_max,
+        "Bytes of the messages of these open jobs in total.",
+        "Jobs",
     )
 
     artifact_bytes_max: int = setting(
@@ -331,12 +348,10 @@ class Settings:
     trial_memory_bytes_max: int = setting(
         kind.integer(256 * 1_024**2, 1_024 * GIB),
         _TRIAL.memory_bytes_max,
-        "Memory of the disposable process in which a model is loaded and run first.",
+        "Memory limit of the disposable process that loads and runs a model first.",
         "Models",
     )
-    trial_timeout_s: float = setting(
-        kind.number(1, 3_600), _TRIAL.timeout_s, "How long that process may take.", "Models"
-    )
+    trial_timeout_s: float = setting(kind.number(1, 3_600), _TRIAL.timeout_s, "Timeout of that process.", "Models")
 
     http_host: str = setting(
         kind.text(r"[A-Za-z0-9._:-]{1,253}", "a host name or an IP address"),
@@ -347,79 +362,79 @@ class Settings:
     http_advertised_url: str | None = setting(
         kind.text(r"https?://[^\s/]{1,250}", "http://host:port"),
         None,
-        "Where other workers reach this one, to pass on questions about jobs that it owns.",
+        "URL at which other workers reach this one, to forward requests about jobs that it owns.",
         "HTTP",
         shown_default="<the address it listens on>",
     )
-    http_port: int = setting(kind.integer(0, 65_535), 8080, "Port of the HTTP server; 0 takes a free one.", "HTTP")
+    http_port: int = setting(kind.integer(0, 65_535), 8080, "Port of the HTTP server; 0 chooses a free port.", "HTTP")
     http_tokens_file: str | None = setting(
         kind.file(),
         None,
-        "Bearer tokens that guard HTTP: lines `tenant:sha256`, with `*` as the tenant of an operator's token.",
+        "Bearer tokens for HTTP: lines `tenant:sha256`; the tenant `*` makes an operator token.",
         "HTTP",
     )
     http_forwarding_secret_file: str | None = setting(
         kind.file(),
         None,
-        "Secret that all workers of a group share, by which they prove to one another who they are before they pass on"
-        " questions about jobs: a line of 32 characters or more; further lines are accepted, too, so that it can be"
-        " changed. Needed by several workers with tokens.",
+        "Secret shared by all workers of a group, with which they authenticate to each other when they forward requests"
+        " about jobs: a line of 32 characters or more. Further lines are accepted, too, for rotation. Required for"
+        " several workers with tokens.",
         "HTTP",
     )
     http_allowed_hosts: tuple[str, ...] = setting(
         kind.hosts(),
         (),
-        "Host names, beside those of loopback, under which an HTTP server without tokens may be asked; any other in the"
-        " header `Host` is refused. Beyond loopback every name is allowed unless this is set.",
+        "Host names, besides those of loopback, that an HTTP server without tokens accepts in the header `Host`; others"
+        " are refused. A server that listens beyond loopback accepts every name unless this is set.",
         "HTTP",
     )
     http_timeout_s: float = setting(
-        kind.number(0.01, 3_600), 30.0, "How long a prediction over HTTP may take; `deadline_exceeded` then.", "HTTP"
+        kind.number(0.01, 3_600), 30.0, "Timeout of a prediction over HTTP (`deadline_exceeded`).", "HTTP"
     )
     http_read_timeout_s: float = setting(
         kind.number(0.1, 600),
         10.0,
-        "How long a client may keep the server waiting for a body, beside the time that its bytes allow.",
+        "How long the server waits for a request body, in addition to the time that its bytes allow.",
         "HTTP",
     )
     http_read_bytes_per_s_min: int = setting(
         kind.integer(1, GIB),
         65_536,
-        "How fast a body must come once that time is over; a slower one is cut off (`request_timeout`).",
+        "Minimum rate of a request body after that time; a slower request is aborted (`request_timeout`).",
         "HTTP",
     )
     http_idle_timeout_s: float = setting(
         kind.number(0.1, 3_600),
         30.0,
-        "How long a connection may be without a request, and a request's headers may take to come.",
+        "How long a connection may be idle, and how long the headers of a request may take.",
         "HTTP",
     )
     http_concurrency_max: int = setting(
-        kind.integer(1, 100_000), 256, "Requests that are answered at once; more are refused with 429.", "HTTP"
+        kind.integer(1, 100_000), 256, "Concurrent requests; more are refused with 429.", "HTTP"
     )
     insecure_http: bool = setting(
         kind.switch(),
         False,
-        "Serve HTTP on an address that other machines reach, though nothing guards it.",
+        "Serve HTTP without authentication on an address that other machines can reach.",
         "HTTP",
     )
 
     server: str | None = setting(
         _CLASS_NAME,
         None,
-        "Your subclass of `inferd.ModelServer`, as `module.Class`: its routes are added to the HTTP port.",
+        "Subclass of `inferd.ModelServer`, as `module.Class`: its routes are added to the HTTP port.",
         "Own classes",
     )
     batch_predictor: str | None = setting(
         _CLASS_NAME,
         None,
-        "Your subclass of `inferd.BatchPredictor`: its `process_batch` scores the chunks of jobs.",
+        "Subclass of `inferd.BatchPredictor`: its `process_batch` scores the chunks of jobs.",
         "Own classes",
     )
     realtime_predictor: str | None = setting(
         _CLASS_NAME,
         None,
-        "Your subclass of `inferd.RealtimePredictor`: its `predict` or `predict_batch` answers requests.",
+        "Subclass of `inferd.RealtimePredictor`: its `predict` or `predict_batch` answers requests.",
         "Own classes",
     )
 
@@ -433,40 +448,44 @@ class Settings:
     data_dir: Path = setting(
         kind.directory(),
         Path(),
-        "What the worker and the embedded broker keep on disk.",
+        "Data directory of the worker and the embedded broker.",
         "Process",
         shown_default="~/.local/share/inferd",
     )
     drain_timeout_s: float = setting(
         kind.number(0.1, 3_600),
         25.0,
-        "How long an ordered stop may take; past it the worker ends with code 70, nothing unfinished committed.",
+        "Timeout of a graceful stop. After it the worker exits with code 70; unfinished work is not committed.",
         "Process",
     )
     log_format: LogFormat = setting(
-        kind.choice(LogFormat), "auto", "Console on a terminal and JSON elsewhere, or one of them always.", "Process"
+        kind.choice(LogFormat), "auto", "`auto`: console format on a terminal, JSON elsewhere.", "Process"
     )
-    log_level: LogLevel = setting(kind.choice(LogLevel), "info", "Least level that is logged.", "Process")
+    log_level: LogLevel = setting(kind.choice(LogLevel), "info", "Minimum log level.", "Process")
     otel_endpoint: str | None = setting(
         kind.text(r"https?://[^\s/]+(/[^\s]*)?", "http://host:port"),
         None,
-        "OpenTelemetry collector that takes spans over OTLP/HTTP, as below /v1/traces; needs `inferd[otel]`. Sampling,"
-        " headers and names are OpenTelemetry's own variables (OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, …).",
+        "OpenTelemetry collector for spans over OTLP/HTTP; `/v1/traces` is appended. Needs `inferd[otel]`. Sampling,"
+        " headers and names are set with OpenTelemetry's own variables (OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, …).",
         "Process",
     )
-    uvloop: Uvloop = setting(kind.choice(Uvloop), "auto", "The uvloop event loop: where installed, or not.", "Process")
+    uvloop: Uvloop = setting(
+        kind.choice(Uvloop), "auto", "Use the uvloop event loop; `auto`: if it is installed.", "Process"
+    )
 
     broker_port: int = setting(
         kind.integer(0, 65_535),
         9092,
-        "Port of the broker that `inferd up` starts; 0 takes a free one.",
+        "Port of the broker that `inferd up` starts; 0 chooses a free port.",
         "Embedded broker",
     )
-    broker_heap_mb: int = setting(kind.integer(128, 1_048_576), 512, "Its Java heap.", "Embedded broker")
+    broker_heap_mb: int = setting(
+        kind.integer(128, 1_048_576), 512, "Java heap of the embedded broker, in MiB.", "Embedded broker"
+    )
     cache_dir: Path = setting(
         kind.directory(),
         Path(),
-        "Where its downloaded parts are kept.",
+        "Directory for the downloaded parts of the embedded broker.",
         "Embedded broker",
         shown_default="~/.cache/inferd",
     )
@@ -475,9 +494,9 @@ class Settings:
     def from_environment(
         cls, environ: Mapping[str, str] = os.environ, flags: Mapping[str, str | None] | None = None
     ) -> Settings:
-        """The settings that flags (text by field name; None: not given), else variables, else defaults make.
+        """Settings from flags (text by field name; None: not given), else environment variables, else defaults.
 
-        An empty variable counts as not set. `SettingsError` with a line for each setting that is wrong.
+        An empty variable counts as not set. Raises `SettingsError` with one line for each invalid setting.
         """
         problems = unknown_names(environ, {info.variable for info in settings_table()})
         chosen: dict[str, Any] = {}
@@ -493,7 +512,7 @@ class Settings:
         return cls(**machine_defaults(environ) | chosen)
 
     def connection(self) -> KafkaConnection:
-        """How to reach the brokers."""
+        """Connection to the brokers."""
         return KafkaConnection(
             bootstrap_servers=self.broker or DEFAULT_BROKER,
             security_protocol=self.kafka_security_protocol,
@@ -507,7 +526,7 @@ class Settings:
         )
 
     def embedded_kafka(self) -> EmbeddedKafkaSettings:
-        """How `inferd up` runs its broker."""
+        """Settings of the embedded broker of `inferd up`."""
         return EmbeddedKafkaSettings(
             data_dir=self.data_dir / "kafka",
             cache_dir=self.cache_dir,
@@ -518,11 +537,11 @@ class Settings:
 
     @property
     def group(self) -> str:
-        """The consumer group: of its own for each namespace unless it is named."""
+        """The consumer group: `group_id`, or the namespace by default."""
         return self.group_id or self.namespace
 
     def streams(self, url: str | None = None) -> StreamSettings:
-        """What the streams need to know; `url` is where the HTTP server listens, if there is one."""
+        """Settings of the streams; `url` is the address of the HTTP server, if there is one."""
         return StreamSettings(
             connection=self.connection(),
             worker_id=self.worker_id,

@@ -1,4 +1,4 @@
-"""What is known of each setting, and the words in which a wrong one is refused."""
+"""The description of each setting, and the error messages for wrong values and names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inferd.schemas.errors import ServerError
 
 PREFIX = "INFERD_"
 TEST_PREFIX = "INFERD_TEST_"
-"""Variables of the tests, which no setting may be named like."""
+"""Prefix of the tests' variables; no setting starts with it."""
 _SERVICE_LINK = re.compile(
     r"\w+_(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=\d+|PORT=\w+://.*|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?=.*)",
     re.ASCII,
@@ -21,7 +21,7 @@ _SERVICE_LINK = re.compile(
 
 
 class SettingsError(ServerError):
-    """Settings are wrong: `problems` has one line for each."""
+    """Settings are invalid: `problems` has one line for each."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -29,7 +29,7 @@ class SettingsError(ServerError):
 
 
 def setting(kind: Kind, default: Any, meaning: str, section: str, *, shown_default: str | None = None) -> Any:
-    """A field of `Settings`. `shown_default` stands in the docs where the default depends on the machine."""
+    """A field of `Settings`. `shown_default` replaces a default that depends on the machine in the docs."""
     return field(
         default=default,
         repr=kind.name != "secret",
@@ -39,7 +39,7 @@ def setting(kind: Kind, default: Any, meaning: str, section: str, *, shown_defau
 
 @dataclass(frozen=True, slots=True)
 class SettingInfo:
-    """What is known of one setting."""
+    """The description of one setting."""
 
     field: str
     kind: Kind
@@ -59,13 +59,13 @@ class SettingInfo:
         return None if self.kind.name == "secret" else "--" + self.field.replace("_", "-")
 
     def problem(self, source: str, text: str) -> str:
-        """The line that refuses `text`, which came from `source`: the variable or the flag."""
+        """The error message for `text` from `source`, a variable or a flag."""
         shown = "***" if self.kind.name == "secret" else shorten(text)
         return f"{source}={shown} is not allowed: it must be {self.kind.allowed}"
 
 
 def info_of(item: Field[Any]) -> SettingInfo:
-    """What the field, made by `setting`, says of itself."""
+    """The description of a field made by `setting`."""
     kind_, shown = item.metadata["kind"], item.metadata["shown_default"]
     assert item.default is not MISSING
     if shown is None:
@@ -81,13 +81,13 @@ def unknown_names(environ: Mapping[str, str], known: set[str]) -> list[str]:
 
 
 def shorten(text: str, chars_max: int = 100) -> str:
-    """`text` fit for one line of an error message."""
+    """`text` escaped and shortened for one line of an error message."""
     shown = text if text.isprintable() else ascii(text)
     return shown if len(shown) <= chars_max else shown[: chars_max - 1] + "…"
 
 
 def _is_service_link(name: str, environ: Mapping[str, str]) -> bool:
-    """Whether Kubernetes set the variable, as it does in every pod for a service whose name starts with `inferd`."""
+    """Whether Kubernetes set the variable: it does so in every pod for a service whose name starts with `inferd`."""
     return "KUBERNETES_SERVICE_HOST" in environ and bool(_SERVICE_LINK.fullmatch(f"{name}={environ[name]}"))
 
 

@@ -1,4 +1,4 @@
-"""The life of the process: signals, exit, a watchdog of the event loop, and the embedded broker kept running."""
+"""The process lifecycle: signals, exit, the event loop watchdog, and supervision of the embedded broker."""
 
 from inferd.daemon.supervision.broker_supervisor import SupervisedBroker
 from inferd.daemon.supervision.exit import EXIT_DRAIN_TIMEOUT, EXIT_ZOMBIE, end_within, leave

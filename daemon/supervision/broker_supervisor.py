@@ -1,4 +1,4 @@
-"""Keeps the embedded broker running beside a worker: one that ends by itself is started again on its data."""
+"""Supervises the embedded broker of a worker: restarts it on the same data if it exits unexpectedly."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ log = structlog.get_logger(__name__)
 
 
 class Broker(Protocol):
-    """What is supervised; `EmbeddedKafka` is one."""
+    """The supervised broker; implemented by `EmbeddedKafka`."""
 
     def start(self) -> None:
-        """Returns once it answers."""
+        """Starts the broker; returns once it answers."""
 
     def stop(self) -> None:
-        """Stops it in order."""
+        """Stops the broker gracefully."""
 
     def wait(self, timeout_s: float) -> int | None:
-        """Its exit code where it ends within the time, else None."""
+        """Exit code if the broker ends within `timeout_s`, else None."""
 
 
 class SupervisedBroker:
-    """A block in which the broker runs. `on_lost` gets the reason once it could not be started again."""
+    """Context manager that keeps the broker running. `on_lost` receives the reason if restarting fails for good."""
 
     def __init__(self, broker: Broker, on_lost: Callable[[str], None], poll_s: float = POLL_S) -> None:
         self._broker, self._on_lost, self._poll_s = broker, on_lost, poll_s
@@ -44,7 +44,7 @@ class SupervisedBroker:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        # The broker serves one thread at a time.
+        # The broker is not thread-safe.
         self._thread.join()
         self._broker.stop()
 
@@ -57,7 +57,7 @@ class SupervisedBroker:
     def _restart(self, code: int) -> bool:
         self._restarts += 1
         if self._restarts > RESTARTS_MAX:
-            self._on_lost(f"the broker ended {self._restarts} times by itself, the last time with exit code {code}")
+            self._on_lost(f"the broker exited unexpectedly {self._restarts} times, last with exit code {code}")
             return False
         log.warning("broker_restarts", exit_code=code, restarts=self._restarts)
         try:

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP: the first asks for an ordered stop, a second one ends the process at once."""
+"""SIGTERM, SIGINT and SIGHUP: the first requests a graceful stop, a second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any, NoReturn, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SAME_REQUEST_S = 0.5
-"""Signals so close together are one request: a terminal and a supervisor both pass on the same Ctrl-C."""
+"""Signals within that time count as one: a terminal and a supervisor may both forward the same Ctrl-C."""
 
 
 class StopSignals:
-    """A context in which these signals are ours. Works before, while and after a loop runs, also while it hangs."""
+    """Context manager that handles these signals, before, during and after the event loop, even if the loop hangs."""
 
     def __init__(self, end: Callable[[int], Any] = os._exit, clock: Callable[[], float] = time.monotonic) -> None:
         self.name: str | None = None
-        """Of the signal that asked to stop, if one did."""
+        """Name of the signal that requested the stop; None if none did."""
         self._end, self._clock = end, clock
         self._asked_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -31,7 +31,7 @@ class StopSignals:
     def __enter__(self) -> Self:
         for number in SIGNALS:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # nohup: the process is meant to outlive its terminal
+                continue  # nohup: the process must outlive its terminal
             self._before[number] = signal.signal(number, self.receive)
         return self
 
@@ -40,7 +40,7 @@ class StopSignals:
             signal.signal(number, disposition)
 
     async def wait(self) -> str:
-        """Name of the signal that asks to stop, once one does."""
+        """Waits for a signal; its name."""
         self._loop = asyncio.get_running_loop()
         if self.name is None:
             await self._event.wait()
@@ -48,7 +48,7 @@ class StopSignals:
         return self.name
 
     def receive(self, number: int, _frame: FrameType | None = None) -> None:
-        """A signal has arrived."""
+        """The signal handler."""
         now = self._clock()
         if self.name is None:
             self.name, self._asked_at = signal.Signals(number).name, now
@@ -60,7 +60,7 @@ class StopSignals:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """A block that SIGTERM leaves as Ctrl-C does, so that what was started is stopped on the way out."""
+    """Context manager in which SIGTERM raises KeyboardInterrupt, so that enclosing blocks clean up."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt

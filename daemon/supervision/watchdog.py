@@ -1,8 +1,8 @@
-"""Notices an event loop that stood still for so long that the group has given its partitions to others.
+"""Detects an event loop that was blocked for so long that its partitions were assigned to other workers.
 
-A worker that wakes from that is a zombie and must leave at once. Three look out for it: a timer of the loop, which
-also sees that the whole process was stopped for a while; a thread, which sees a loop that hangs; and faulthandler's
-own timer, which needs no interpreter lock, for code that hangs while it holds that.
+Such a worker is a zombie and must exit at once. Three timers detect it: a timer of the loop, which also notices that
+the whole process was suspended; a thread, which notices a loop that hangs; and faulthandler's timer, which needs no
+interpreter lock, for code that hangs while it holds the lock.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ STDERR_FD = 2
 
 
 class Watchdog:
-    """Calls `on_zombie` with the seconds that the loop stood still once they exceed `timeout_s`; `on_lag` at each beat.
+    """Calls `on_zombie` once the loop was blocked for more than `timeout_s`, and `on_lag` at each beat (seconds).
 
-    `on_zombie` may be called from the thread, and is expected not to return.
+    `on_zombie` may be called from a thread, and is expected not to return.
     """
 
     def __init__(
@@ -43,19 +43,19 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def start(self) -> None:
-        """Measures the lag of the running loop from now on."""
+        """Starts to measure the lag of the running loop."""
         self._last_beat = self._clock()
         self._schedule()
 
     def arm(self) -> None:
-        """Also ends a zombie from now on: we are about to join the group. More than once is the same as once."""
+        """Starts to detect zombies, before the worker joins the group. Idempotent."""
         if not self._armed:
             self._armed = True
             self._last_beat = self._clock()
             self._thread.start()
 
     def stop(self) -> None:
-        """Looks away."""
+        """Stops measuring and detecting."""
         self._ended.set()
         if self._timer:
             self._timer.cancel()
@@ -63,13 +63,13 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
 
     def beat(self) -> None:
-        """The loop turns: notes it, and how late it is."""
+        """Records that the loop runs, and by how much this beat is late."""
         now = self._clock()
-        still_s = now - self._last_beat
-        if self._armed and still_s > self._timeout_s:
-            self._on_zombie(still_s)
+        blocked_s = now - self._last_beat
+        if self._armed and blocked_s > self._timeout_s:
+            self._on_zombie(blocked_s)
         self._last_beat = now
-        self._on_lag(max(still_s - self._interval_s, 0.0))
+        self._on_lag(max(blocked_s - self._interval_s, 0.0))
         self._schedule()
 
     def _schedule(self) -> None:
@@ -81,7 +81,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._ended.wait(self._interval_s):
-            still_s = self._clock() - self._last_beat
-            if still_s > self._timeout_s:
-                self._on_zombie(still_s)
+            blocked_s = self._clock() - self._last_beat
+            if blocked_s > self._timeout_s:
+                self._on_zombie(blocked_s)
                 return

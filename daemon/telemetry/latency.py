@@ -1,4 +1,4 @@
-"""Quantiles of histograms, and histograms of a stretch of time."""
+"""Quantiles of histograms, and differences between histograms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from inferd.streams.telemetry import LatencySnapshot
 
 
 class LatencyQuantiles(msgspec.Struct, frozen=True):
-    """Estimates in milliseconds; None where nothing was observed."""
+    """Estimates in milliseconds; None without observations."""
 
     count: int
     mean_ms: float | None
@@ -20,7 +20,7 @@ class LatencyQuantiles(msgspec.Struct, frozen=True):
 
 
 def quantiles(histogram: LatencySnapshot) -> LatencyQuantiles:
-    """Estimates from the buckets, linear within one; beyond the last bound they are that bound."""
+    """Estimates with linear interpolation within a bucket; at most the last bound."""
     count = sum(histogram.counts)
     estimates = [_milliseconds(_quantile(histogram, count, q)) for q in (0.5, 0.9, 0.99)]
     mean = _milliseconds(histogram.total_s / count) if count else None
@@ -28,7 +28,7 @@ def quantiles(histogram: LatencySnapshot) -> LatencyQuantiles:
 
 
 def since(earlier: LatencySnapshot | None, later: LatencySnapshot) -> LatencySnapshot:
-    """What was observed between two snapshots; all of `later` where it does not continue `earlier` (a new start)."""
+    """Observations between two snapshots; all of `later` if it does not continue `earlier` (a restart)."""
     if earlier is None or earlier.bounds != later.bounds:
         return later
     counts = tuple(b - a for a, b in zip(earlier.counts, later.counts, strict=True))

@@ -1,4 +1,4 @@
-"""Keeps one message from filling a log: said once, then counted, and the count said every so often."""
+"""Rate limit for repeated log messages: a repeat is counted instead of logged, and the count is logged per window."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 
 WINDOW_S = 30.0
 SAME_NAME_MAX = 20
-"""Messages of one name with different fields, in one window."""
+"""Messages with the same event name and different fields, per window."""
 KEYS_MAX = 1_000
 
 
 class MessageKey(NamedTuple):
-    """What makes two messages the same."""
+    """Identity of a message: messages with equal keys are repeats."""
 
     logger: str
     level: str
     event: str
     fields: Hashable = None
-    """None stands for every message of that event name together."""
+    """None: all messages with that event name."""
 
 
 @dataclass(slots=True)
@@ -31,10 +31,10 @@ class _Window:
 
 
 class RepeatLimiter:
-    """Admits a message once a window and counts its repeats; of one event name, `SAME_NAME_MAX` a window.
+    """Admits a message once per window and counts its repeats; at most `SAME_NAME_MAX` per event name and window.
 
-    A message is a repeat only of the last one of its name: what changes to and fro is said each time.
-    Time is an argument (seconds that never go back). Memory is bounded: beyond `KEYS_MAX` the oldest key is forgotten.
+    Only a message equal to the last one with its event name is a repeat: alternating messages are all logged.
+    Time is an argument (monotonic seconds). Memory is bounded: beyond `KEYS_MAX` keys the oldest is evicted.
     """
 
     def __init__(self, window_s: float = WINDOW_S, same_name_max: int = SAME_NAME_MAX) -> None:
@@ -42,10 +42,10 @@ class RepeatLimiter:
         self._same_name_max = same_name_max
         self._windows: OrderedDict[MessageKey, _Window] = OrderedDict()
         self._last: OrderedDict[MessageKey, MessageKey] = OrderedDict()
-        """By name, the message that came last."""
+        """The last message by event name."""
 
     def admit(self, key: MessageKey, now: float) -> bool:
-        """Whether the message is to be shown; counted where it is not."""
+        """Whether to log the message; if not, it is counted."""
         name_key = key._replace(fields=None)
         same, last = self._windows.get(key), self._last.get(name_key)
         self._last[name_key] = key
@@ -63,11 +63,11 @@ class RepeatLimiter:
         return True
 
     def due(self, now: float) -> list[tuple[MessageKey, int]]:
-        """Keys whose window is over and what was hidden in it; a key that hid something opens a new window."""
+        """Keys whose window has ended, and the number of messages hidden in it. Such a key opens a new window."""
         over = [(key, window) for key, window in list(self._windows.items()) if now - window.opened >= self.window_s]
         for key, window in over:
             if window.hidden:
-                # The very same message goes on being counted; others of its name are shown again.
+                # Repeats of the same message are still counted; other messages with its event name are logged again.
                 self._windows[key] = _Window(now, shown=0 if key.fields is None else window.shown)
             else:
                 self._windows.pop(key, None)

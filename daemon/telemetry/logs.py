@@ -1,6 +1,6 @@
-"""Logs: structlog on standard error, as JSON or for a console; the libraries' own logs go the same way.
+"""Logs: structlog on standard error, as JSON or for a console, including the logs of libraries.
 
-Text from outside is escaped, tracebacks carry no values of variables, and a message that repeats is counted.
+Untrusted text is escaped, tracebacks contain no values of variables, and repeated messages are counted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def configure_logs(
     worker_id: str,
     clock: Callable[[], float] = time.monotonic,
 ) -> Callable[[], None]:
-    """Sets up the logs of the process. What it returns is to be called now and then: it logs counts that are due."""
+    """Configures logging of the process. Call the returned function periodically: it logs the counts of repeats."""
     repeats = _LimitRepeats(RepeatLimiter(), clock)
     first: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -46,11 +46,11 @@ def configure_logs(
         _BindWorker(worker_id),
     ]
     _configure(first, log_format, LEVELS[level], foreign_level=max(LEVELS[level], logging.WARNING))
-    return repeats.say_counts
+    return repeats.log_counts
 
 
 def configure_for_command(verbose: int) -> None:
-    """Logs of a command that answers and ends: none but with `--verbose`, and never on standard output."""
+    """Configures logging of a short-lived command: only with `--verbose`, never on standard output."""
     level = COMMAND_LEVELS[min(verbose, len(COMMAND_LEVELS) - 1)]
     _configure(
         [structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, _drop_template], "console", level, level
@@ -90,7 +90,7 @@ def _to_json(_logger: WrappedLogger, _name: str, event: EventDict) -> str:
 
 
 class _StderrLogger:
-    """Writes lines to what is standard error at the moment; a reader that went away does not stop the process."""
+    """Writes lines to the current `sys.stderr`; a closed pipe is ignored."""
 
     def __init__(self, *args: Any) -> None:
         self.name = str(args[0]) if args else "inferd"
@@ -104,7 +104,7 @@ class _StderrLogger:
 
 
 class _ToStructlog(logging.Handler):
-    """Hands records of the standard library's loggers to structlog."""
+    """Forwards records of the standard library's loggers to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -113,19 +113,19 @@ class _ToStructlog(logging.Handler):
                 message, exc_info = (
                     f"{message}: {exc_info[1]!r:.200}",
                     None,
-                )  # where in the library tells nobody anything
+                )  # the library's stack is of no use
             structlog.get_logger(record.name).log(
                 _level_of(record),
                 message,
                 **{TEMPLATE: str(record.msg)},
                 **({"exc_info": exc_info} if exc_info else {}),
             )
-        except Exception:  # noqa: BLE001 (a log record must not stop what logged it)
+        except Exception:  # noqa: BLE001 (logging must not raise)
             self.handleError(record)
 
 
 def _is_abandoned(record: logging.LogRecord) -> bool:
-    """Whether asyncio complains about a task of aiokafka's that failed after nobody waited for it any more."""
+    """Whether asyncio reports a failed task of aiokafka whose exception was never retrieved."""
     error = record.exc_info[1] if record.exc_info else None
     return record.name == "asyncio" and error is not None and type(error).__module__ == "aiokafka.errors"
 
@@ -134,14 +134,14 @@ def _level_of(record: logging.LogRecord) -> int:
     if _is_abandoned(record) or _waits_for_a_marker(record):
         return logging.DEBUG
     if record.name.startswith("aiokafka") or _tries_again(record):
-        # It logs as errors what it tries again; what it gives up on, it raises.
+        # aiokafka logs failures that it retries as errors, and raises those that it does not retry.
         return min(record.levelno, logging.WARNING)
     known = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO)
     return next((level for level in known if record.levelno >= level), logging.DEBUG)
 
 
 def _tries_again(record: logging.LogRecord) -> bool:
-    """Whether aiokafka failed in a task or callback of its own: it tries again, and what it gives up on it raises."""
+    """Whether aiokafka failed in a task or callback of its own: it retries, or raises the error to the caller."""
     error = record.exc_info[1] if record.exc_info else None
     if error is None or not (record.name == "asyncio" or record.name.startswith("aiokafka")):
         return False
@@ -150,7 +150,7 @@ def _tries_again(record: logging.LogRecord) -> bool:
 
 
 def _waits_for_a_marker(record: logging.LogRecord) -> bool:
-    """Whether the first records of a transaction are tried again: so Kafka 4 answers while it ends the one before."""
+    """Whether the first records of a transaction are retried: Kafka 4 rejects them while it ends the previous one."""
     arguments = record.args if isinstance(record.args, tuple) else ()
     return any(getattr(argument, "__name__", "") == "NotEnoughReplicasError" for argument in arguments)
 
@@ -160,7 +160,7 @@ class _LimitRepeats:
         self._limiter = limiter
         self._clock = clock
         self._texts: OrderedDict[MessageKey, str] = OrderedDict()
-        """What each message said last: a count that names the template alone would not tell what happens."""
+        """The last text of each message, logged with its count: the template alone lacks the arguments."""
 
     def __call__(self, _logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
         if event.get("event") == REPEATED:
@@ -173,8 +173,8 @@ class _LimitRepeats:
             raise structlog.DropEvent
         return event
 
-    def say_counts(self) -> None:
-        """Logs the counts that are due."""
+    def log_counts(self) -> None:
+        """Logs the counts of windows that have ended."""
         for key, times in self._limiter.due(self._clock()):
             structlog.get_logger(key.logger).log(
                 LEVELS.get(key.level, logging.ERROR),

@@ -1,7 +1,7 @@
-"""Metrics for Prometheus, made from a snapshot when they are scraped. `METRICS` is the one table of their names.
+"""Prometheus metrics, collected from a snapshot at each scrape. `METRICS` is the table of all metrics.
 
-Labels take their values from what is configured or deployed (tenants, topics, models) and from fixed sets (codes,
-phases), never from what a request says.
+Label values come from configuration and deployed models (tenants, topics, models) and from fixed sets (codes, phases),
+never from a request.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PHASES = tuple(dict.fromkeys((*get_args(Stage), *get_args(Phase))))
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """What the metrics of one scrape are read from."""
+    """The input of one scrape."""
 
     board: StatusBoard
     snapshot: StreamsSnapshot | None
@@ -46,7 +46,7 @@ class Scrape:
 
 @dataclass(frozen=True, slots=True)
 class MetricInfo:
-    """One metric: `read` gives its samples as (label values, value)."""
+    """One metric. `read` returns its samples as (label values, value)."""
 
     name: str
     type: MetricType
@@ -133,7 +133,7 @@ def _by_route(traffic: TrafficSource) -> Samples:
 
 
 def _errors(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Errors by model and version as far as they are deployed, and what is left under no name."""
+    """Errors by deployed model and version; the rest with empty labels."""
     for tenant in scrape.snapshot.tenants if scrape.snapshot else ():
         left = dict(tenant.errors)
         for each in tenant.model_errors:
@@ -162,44 +162,46 @@ def _phases(scrape: Scrape) -> Samples:
 
 
 STEPS: dict[Step, str] = {
-    "load": "A model version is tried in a subprocess and loaded.",
-    "receive": "Requests of a micro-batch come through Kafka and wait to be taken: the longest from its timestamp on.",
+    "load": "A model version is tried in a disposable process and loaded.",
+    "receive": "Requests of a micro-batch pass through Kafka and wait: the longest time since a record's timestamp.",
     "validate": "Headers, deadlines and envelopes of a micro-batch are checked.",
-    "preprocess": "Its rows are checked against the features of their models, and become matrices.",
-    "lookup": "Its rows are looked up in the prediction cache, as far as their models have one.",
-    "predict": "Its models are run.",
-    "postprocess": "Predictions become outputs, cache entries and encoded results.",
-    "respond": "Results of a micro-batch and partition are published, until the broker has acknowledged them.",
-    "queue": "A message of a job waits to be taken by its owner, or a chunk to be scored, from its timestamp on.",
-    "chunk": "Messages of jobs are checked and cut into chunks.",
+    "preprocess": "Its rows are validated against the features of their models and converted to matrices.",
+    "lookup": "Its rows are looked up in the prediction cache, for models that have one.",
+    "predict": "The models predict its rows.",
+    "postprocess": "Predictions are converted to outputs, cache entries and encoded results.",
+    "respond": "Results of a micro-batch and partition are published and acknowledged by the broker.",
+    "queue": "A message of a job waits for its owner, or a chunk waits to be scored: time since its timestamp.",
+    "chunk": "Messages of jobs are validated and split into chunks.",
     "process": "Chunks are read, validated, predicted and encoded.",
-    "store": "Results of chunks are published, until the broker has acknowledged them.",
-    "retrieve": "The result of one chunk is read back for somebody who asked.",
+    "store": "Results of chunks are published and acknowledged by the broker.",
+    "retrieve": "The result of one chunk is read back for a client.",
 }
-"""What each step of `inferd_step_seconds` is: first those of requests, then those of jobs."""
+"""Meaning of each step of `inferd_step_seconds`: steps of requests, then steps of jobs."""
 
 METRICS: tuple[MetricInfo, ...] = (
     _of_process(
         "inferd_build_info",
-        "Always 1; the labels name the version and the worker.",
+        "Always 1; version and worker are labels.",
         lambda scrape: [((inferd_version(), scrape.board.settings.worker_id), 1)],
         ("version", "worker"),
     ),
-    _of_process("inferd_uptime_seconds", "Since the process started.", lambda scrape: [((), scrape.board.uptime_s)]),
+    _of_process(
+        "inferd_uptime_seconds", "Seconds since the process started.", lambda scrape: [((), scrape.board.uptime_s)]
+    ),
     _of_process(
         "inferd_ready",
-        "1 where `/readyz` answers 200, else 0.",
+        "1 if `/readyz` answers 200, else 0.",
         lambda scrape: [((), int(not scrape.board.unready(scrape.snapshot)))],
     ),
-    _of_process("inferd_phase", "1 for the phase that the worker is in, 0 for the others.", _phases, ("phase",)),
+    _of_process("inferd_phase", "1 for the current phase of the worker, 0 for the others.", _phases, ("phase",)),
     _of_process(
         "inferd_phase_seconds",
-        "How long the worker has been in its phase.",
+        "Time in the current phase.",
         lambda scrape: [((), scrape.board.phase(scrape.snapshot)[1])],
     ),
     _of_process(
         "inferd_event_loop_lag_seconds",
-        "By how much the event loop's last timer was late.",
+        "Delay of the event loop's last timer.",
         lambda scrape: [((), scrape.board.event_loop_lag_s)],
     ),
     _of_streams("inferd_group_generation", "gauge", "Generation of the consumer group.", lambda s: s.generation),
@@ -209,59 +211,68 @@ METRICS: tuple[MetricInfo, ...] = (
     _of_tenants(
         "inferd_requests_total", "counter", "Requests taken, from Kafka and over HTTP.", lambda t: t.requests_in
     ),
-    _of_tenants("inferd_direct_requests_total", "counter", "Those of them that came over HTTP.", lambda t: t.direct),
+    _of_tenants(
+        "inferd_direct_requests_total",
+        "counter",
+        "Requests taken over HTTP, included in `inferd_requests_total`.",
+        lambda t: t.direct,
+    ),
     _of_tenants(
         "inferd_results_total",
         "counter",
-        "Predictions that the broker acknowledged, or that were answered over HTTP.",
+        "Predictions acknowledged by the broker or returned over HTTP.",
         lambda t: t.results,
     ),
     MetricInfo(
         "inferd_errors_total",
         "counter",
         ("tenant", "model", "version", "code"),
-        "Typed errors that the broker acknowledged, or that were answered over HTTP; `model` and `version` are those"
-        " deployed that the request asked for, and empty where there are none.",
+        "Error results acknowledged by the broker or returned over HTTP; `model` and `version` are the deployed ones"
+        " that the request named, else empty.",
         _errors,
     ),
     _of_tenants("inferd_dead_letters_total", "counter", "Records copied to dead-letters.", lambda t: t.dead_letters),
     _of_tenants("inferd_pending_requests", "gauge", "Requests taken and not yet answered.", lambda t: t.pending),
     _of_tenants("inferd_published_bytes_total", "counter", "Bytes of results and dead letters.", lambda t: t.bytes_out),
-    _of_partitions("inferd_partition_position", "Next offset to take.", lambda p: p.position),
+    _of_partitions("inferd_partition_position", "Offset of the next record to take.", lambda p: p.position),
     _of_partitions("inferd_partition_committed_offset", "Committed offset.", lambda p: p.committed),
-    _of_partitions("inferd_partition_end_offset", "End of the log, as far as it is known.", lambda p: p.end),
-    _of_partitions("inferd_partition_lag_records", "End of the log less the committed offset.", lambda p: p.lag),
-    _of_partitions("inferd_partition_queued_records", "Fetched and not yet scored.", lambda p: p.queued),
-    _of_partitions("inferd_partition_in_flight_records", "Published and not yet acknowledged.", lambda p: p.in_flight),
+    _of_partitions("inferd_partition_end_offset", "Last known end offset.", lambda p: p.end),
+    _of_partitions("inferd_partition_lag_records", "End offset minus committed offset.", lambda p: p.lag),
+    _of_partitions("inferd_partition_queued_records", "Records fetched and not yet scored.", lambda p: p.queued),
+    _of_partitions(
+        "inferd_partition_in_flight_records",
+        "Records published and not yet acknowledged.",
+        lambda p: p.in_flight,
+    ),
     MetricInfo(
         "inferd_model_state",
         "gauge",
         ("tenant", "model", "version", "state"),
-        "1 with the state that the version is in: fetching, trying, ready or failed.",
+        "1 for the current state of the version: fetching, trying, ready or failed.",
         _model_states,
     ),
     MetricInfo(
         "inferd_dangling_aliases",
         "gauge",
         ("tenant",),
-        "Aliases that lead to a version that is not deployed: requests to them end as `version_not_found`.",
+        "Aliases that point at a version that is not deployed: requests to them fail with `version_not_found`.",
         _dangling_aliases,
     ),
-    _of_models("inferd_model_requests_total", "Requests that the version answered.", lambda m: m.requests),
-    _of_models("inferd_model_rows_total", "Rows that it scored.", lambda m: m.rows),
-    _of_models("inferd_model_predict_seconds_total", "Time spent in its predictions.", lambda m: m.predict_s),
+    _of_models("inferd_model_requests_total", "Requests answered by the version.", lambda m: m.requests),
+    _of_models("inferd_model_rows_total", "Rows scored by the version.", lambda m: m.rows),
+    _of_models("inferd_model_predict_seconds_total", "Time spent predicting with the version.", lambda m: m.predict_s),
     MetricInfo(
         "inferd_http_requests_total",
         "counter",
         ("method", "route", "status"),
-        "HTTP requests by the status of their answer; 499: the client hung up before its request was complete.",
+        "HTTP requests by status of the response; 499: the client disconnected before its request was complete.",
         lambda scrape: [] if scrape.board.traffic is None else sorted(scrape.board.traffic.answers.items()),
     ),
     MetricInfo(
         "inferd_http_request_seconds",
         "histogram",
         ("route",),
-        "From the headers of an HTTP request to its answer.",
+        "From the headers of an HTTP request to its response.",
         lambda scrape: [] if scrape.board.traffic is None else _by_route(scrape.board.traffic),
     ),
     _of_streams("inferd_batches_total", "counter", "Micro-batches scored.", lambda s: s.batches),
@@ -269,107 +280,127 @@ METRICS: tuple[MetricInfo, ...] = (
     _of_streams(
         "inferd_queue_seconds",
         "histogram",
-        "From a record's timestamp to its scoring; an hour at most.",
+        "From a record's timestamp to the start of its scoring; at most an hour.",
         lambda s: s.queue,
     ),
-    _of_streams("inferd_infer_seconds", "histogram", "Scoring of a micro-batch.", lambda s: s.infer),
+    _of_streams("inferd_infer_seconds", "histogram", "Time to score a micro-batch.", lambda s: s.infer),
     _of_streams(
         "inferd_end_to_end_seconds",
         "histogram",
-        "From a record's timestamp to the broker's acknowledgement of its result; an hour at most.",
+        "From a record's timestamp to the broker's acknowledgement of its result; at most an hour.",
         lambda s: s.end_to_end,
     ),
     _of_streams(
-        "inferd_direct_seconds", "histogram", "From a request over HTTP to its answer by the lane.", lambda s: s.direct
+        "inferd_direct_seconds",
+        "histogram",
+        "From a prediction request over HTTP to the lane's result.",
+        lambda s: s.direct,
     ),
     MetricInfo(
         "inferd_step_seconds",
         "histogram",
         ("step",),
-        "Each step of the work, once a micro-batch, model version, message or chunk; the steps are listed below.",
+        "Duration of each step, once per micro-batch, model version, message or chunk; steps are listed below.",
         _steps,
     ),
-    _of_caches("inferd_cache_hits_total", "counter", "Rows that the prediction cache had.", lambda c: c.hits),
-    _of_caches("inferd_cache_misses_total", "counter", "Rows looked up that it did not have.", lambda c: c.misses),
-    _of_caches("inferd_cache_fills_total", "counter", "Entries made of fresh answers.", lambda c: c.fills),
-    _of_caches("inferd_cache_evictions_total", "counter", "Entries that left for others.", lambda c: c.evictions),
-    _of_caches("inferd_cache_expirations_total", "counter", "Entries past their time.", lambda c: c.expirations),
-    _of_caches("inferd_cache_entries", "gauge", "Entries of the partitions owned here.", lambda c: c.entries),
-    _of_caches("inferd_cache_bytes", "gauge", "Keys and values of these entries.", lambda c: c.n_bytes),
-    _of_caches("inferd_cache_lookup_seconds_total", "counter", "Time spent on looking up.", lambda c: c.lookup_s),
-    _of_caches("inferd_cache_fill_seconds_total", "counter", "Time spent on making entries.", lambda c: c.fill_s),
+    _of_caches("inferd_cache_hits_total", "counter", "Rows found in the prediction cache.", lambda c: c.hits),
+    _of_caches("inferd_cache_misses_total", "counter", "Rows looked up and not found.", lambda c: c.misses),
+    _of_caches("inferd_cache_fills_total", "counter", "Entries added from new predictions.", lambda c: c.fills),
+    _of_caches("inferd_cache_evictions_total", "counter", "Entries evicted for newer ones.", lambda c: c.evictions),
+    _of_caches("inferd_cache_expirations_total", "counter", "Entries expired.", lambda c: c.expirations),
+    _of_caches("inferd_cache_entries", "gauge", "Entries in partitions owned by this worker.", lambda c: c.entries),
+    _of_caches("inferd_cache_bytes", "gauge", "Size of keys and values of these entries.", lambda c: c.n_bytes),
+    _of_caches("inferd_cache_lookup_seconds_total", "counter", "Time spent on lookups.", lambda c: c.lookup_s),
+    _of_caches("inferd_cache_fill_seconds_total", "counter", "Time spent on adding entries.", lambda c: c.fill_s),
     _of_caches(
         "inferd_cache_saved_seconds",
         "gauge",
-        "What the model would have taken for the hits, at its mean cost, less what looking up and filling took: below"
-        " zero, the cache does not pay. Absent until 1,000 rows were looked up and 1,000 were predicted.",
+        "Time that the model would have needed for the hits, at its mean cost per row, minus the time of lookups and"
+        " fills. Negative: the cache costs more than it saves. Absent until 1,000 rows were looked up and 1,000 were"
+        " predicted.",
         lambda c: c.saved_s,
     ),
-    _of_jobs("inferd_jobs_open", "gauge", "Jobs owned here that have not ended.", lambda j: j.open),
-    _of_jobs("inferd_jobs_open_rows", "gauge", "Rows that these were handed.", lambda j: j.open_rows),
-    _of_jobs("inferd_job_rows_total", "counter", "Rows that jobs owned here were handed.", lambda j: j.rows_in),
+    _of_jobs("inferd_jobs_open", "gauge", "Open jobs owned by this worker.", lambda j: j.open),
+    _of_jobs("inferd_jobs_open_rows", "gauge", "Rows of these open jobs.", lambda j: j.open_rows),
+    _of_jobs("inferd_job_rows_total", "counter", "Rows received for jobs owned by this worker.", lambda j: j.rows_in),
     _of_jobs(
         "inferd_job_rows_succeeded_total",
         "counter",
-        "Rows of jobs owned here that succeeded.",
+        "Rows of jobs owned by this worker that succeeded.",
         lambda j: j.rows_succeeded,
     ),
     _of_jobs(
         "inferd_job_rows_failed_total",
         "counter",
-        "Rows of jobs owned here that failed; those that fail again in a retry count once more.",
+        "Rows of jobs owned by this worker that failed; rows that fail again in a retry are counted again.",
         lambda j: j.rows_failed,
     ),
-    _counted_jobs("inferd_jobs_ended_total", "status", "Jobs owned here that ended, by status.", lambda j: j.ended),
+    _counted_jobs(
+        "inferd_jobs_ended_total", "status", "Jobs owned by this worker that ended, by status.", lambda j: j.ended
+    ),
     _counted_jobs(
         "inferd_job_messages_refused_total",
         "code",
-        "Messages of jobs that were refused; each is a dead letter.",
+        "Job messages rejected; each is copied to dead-letters.",
         lambda j: j.refused,
     ),
-    _of_jobs("inferd_job_chunks_total", "counter", "Chunks scored here, of any worker's jobs.", lambda j: j.chunks),
-    _of_jobs("inferd_job_chunk_rows_total", "counter", "Rows of these chunks.", lambda j: j.chunk_rows),
-    _of_jobs("inferd_job_chunk_seconds_total", "counter", "Time spent on these chunks.", lambda j: j.chunk_s),
+    _of_jobs(
+        "inferd_job_chunks_total", "counter", "Chunks scored by this worker, of jobs of any worker.", lambda j: j.chunks
+    ),
+    _of_jobs("inferd_job_chunk_rows_total", "counter", "Rows scored in these chunks.", lambda j: j.chunk_rows),
+    _of_jobs("inferd_job_chunk_seconds_total", "counter", "Time spent scoring these chunks.", lambda j: j.chunk_s),
     _of_streams(
         "inferd_restore_behind_records",
         "gauge",
-        "Changelog records still to be read before partitions are open; 0 while no table is being restored.",
+        "Changelog records still to be read before partitions open; 0 if no table is being restored.",
         lambda s: s.restoring or 0,
     ),
-    _of_streams("inferd_restored_records_total", "counter", "Changelog records read.", lambda s: s.restored_records),
-    _of_streams("inferd_queued_bytes", "gauge", "Fetched and not yet scored.", lambda s: s.queued_bytes),
-    _of_streams("inferd_in_flight_bytes", "gauge", "Published and not yet acknowledged.", lambda s: s.in_flight_bytes),
-    _of_streams("inferd_commits_total", "counter", "Commits of offsets that succeeded.", lambda s: s.commits),
-    _of_streams("inferd_commit_failures_total", "counter", "Commits that failed.", lambda s: s.commit_failures),
+    _of_streams(
+        "inferd_restored_records_total",
+        "counter",
+        "Changelog records read during restores.",
+        lambda s: s.restored_records,
+    ),
+    _of_streams(
+        "inferd_queued_bytes", "gauge", "Size of records fetched and not yet scored.", lambda s: s.queued_bytes
+    ),
+    _of_streams(
+        "inferd_in_flight_bytes",
+        "gauge",
+        "Size of results published and not yet acknowledged.",
+        lambda s: s.in_flight_bytes,
+    ),
+    _of_streams("inferd_commits_total", "counter", "Successful offset commits.", lambda s: s.commits),
+    _of_streams("inferd_commit_failures_total", "counter", "Failed offset commits.", lambda s: s.commit_failures),
     _of_streams(
         "inferd_records_missing_total",
         "counter",
-        "Requests that retention deleted before they were read.",
+        "Requests deleted by retention before they were read.",
         lambda s: s.records_missing,
     ),
 )
 
 
 class StatusCollector(Collector):
-    """Makes the families of `METRICS` from the board, at each scrape anew."""
+    """Collects the families of `METRICS` from the status board at each scrape."""
 
     def __init__(self, board: StatusBoard) -> None:
         self._board = board
 
     def collect(self) -> Iterator[Metric]:
-        """One family a metric."""
+        """One family per metric."""
         scrape = Scrape(self._board, self._board.snapshot())
         for info in METRICS:
             yield _family(info, info.read(scrape))
 
     def describe(self) -> Iterator[Metric]:
-        """The families without samples, so that registering them asks nothing of the board."""
+        """The families without samples, so that registration takes no snapshot."""
         for info in METRICS:
             yield _family(info, ())
 
 
 class Metrics:
-    """The registry of one worker; nothing global."""
+    """The registry of one worker, instead of the global registry."""
 
     def __init__(self, board: StatusBoard) -> None:
         self._registry = CollectorRegistry()
@@ -379,7 +410,7 @@ class Metrics:
         GCCollector(registry=self._registry)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """The metrics in the format that an `Accept` header asks for, and its content type."""
+        """The metrics in the format of the `Accept` header, and their content type."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 

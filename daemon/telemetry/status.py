@@ -1,4 +1,4 @@
-"""What the worker is doing: the one source of `/status`, `/readyz`, the live page and `/metrics`."""
+"""The state of the worker: the source of `/status`, `/readyz`, the live page and `/metrics`."""
 
 from __future__ import annotations
 
@@ -56,25 +56,25 @@ COPIED = (
     "last_error",
     "waiting",
 )
-"""Fields of a snapshot that the status gives as they are."""
+"""Fields that are copied from a snapshot to the status."""
 
 
 class SnapshotSource(Protocol):
-    """What gives snapshots: the streams."""
+    """The source of snapshots: the streams."""
 
     def snapshot(self) -> StreamsSnapshot:
-        """What the streams are doing now."""
+        """The current state of the streams."""
 
 
 class TrafficSource(Protocol):
-    """What counts answers over HTTP."""
+    """Counters of the HTTP server."""
 
     @property
     def answers(self) -> Mapping[tuple[str, str, str], int]:
-        """By method, route and status."""
+        """Number of responses by method, route and status."""
 
     def latencies(self) -> Mapping[str, LatencySnapshot]:
-        """By route."""
+        """Request durations by route."""
 
 
 class Throughput(msgspec.Struct, frozen=True):
@@ -88,21 +88,21 @@ class Throughput(msgspec.Struct, frozen=True):
 
 
 class Latency(msgspec.Struct, frozen=True):
-    """Of requests in the last seconds, and of all since the start."""
+    """Latency over the last `WINDOW_S` seconds, and since the start."""
 
     recent: LatencyQuantiles
     since_start: LatencyQuantiles
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """Resident memory of the process, in bytes; None where the platform does not say."""
+    """Resident memory of the process in bytes; None if the platform does not report it."""
 
     resident_bytes: int | None
     peak_bytes: int
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The answer of `/status`. What the streams say is empty until they have been started."""
+    """The response of `/status`. Fields of the streams are empty until the streams have been started."""
 
     worker: str
     version: str
@@ -137,17 +137,17 @@ class Status(msgspec.Struct, frozen=True):
     cache: tuple[CacheSnapshot, ...] = ()
     jobs: tuple[JobsSnapshot, ...] = ()
     steps: dict[str, Latency] = {}
-    """Of the steps that were taken, by name."""
+    """Duration of each step that occurred, by name."""
     restoring: int | None = None
-    """Changelog records that are still to be read before partitions are open; None while no table is restored."""
+    """Changelog records still to be read before partitions open; None if no table is being restored."""
     restored_records: int = 0
     last_error: str | None = None
     waiting: tuple[WaitSnapshot, ...] = ()
-    """Tenants that wait for rights on Kafka, or for their topics; the others are served."""
+    """Tenants that wait for permissions on Kafka or for their topics; the others are served."""
 
 
 class StatusBoard:
-    """Collects what the process and its streams say; `sample` is to be called about every second, or more often."""
+    """Collects the state of the process and its streams. Call `sample` at least about once a second."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
@@ -168,26 +168,26 @@ class StatusBoard:
         return self._clock() - self._started
 
     def enter(self, stage: Stage, reason: str) -> None:
-        """The process is in `stage` now, and `reason` says why that is not ready (unused where it is running)."""
+        """Enters `stage`; `reason` says why it is not ready (ignored if running)."""
         if stage != self._stage:
             self._stage, self._stage_since = stage, self._clock()
         self._reason = reason
 
     def draining(self) -> str | None:
-        """Why nothing new is taken any more; None while it is."""
+        """Why the process takes no new work; None while it does."""
         return self._reason if self._stage in ("draining", "stopped") else None
 
     def follow(self, source: SnapshotSource | None) -> None:
-        """Snapshots come from `source` from now on."""
+        """Takes snapshots from `source` from now on."""
         self._source = source
         self._samples.clear()
 
     def snapshot(self) -> StreamsSnapshot | None:
-        """What the streams are doing now; None while there are none."""
+        """The current state of the streams; None if there are none."""
         return None if self._source is None else self._source.snapshot()
 
     def sample(self) -> None:
-        """Keeps a snapshot a second, from which throughput and recent latencies are reckoned."""
+        """Keeps one snapshot per second, for throughput and recent latency."""
         now = self._clock()
         if self._samples and now - self._samples[-1][0] < SAMPLE_EVERY_S:
             return
@@ -195,18 +195,18 @@ class StatusBoard:
             self._samples.append((now, snapshot))
 
     def unready(self, snapshot: StreamsSnapshot | None) -> tuple[str, ...]:
-        """Why the worker is not ready; empty where it is."""
+        """Why the worker is not ready; empty if it is ready."""
         of_streams = () if snapshot is None else snapshot.unready
         return of_streams if self._stage == "running" else (self._reason, *of_streams)
 
     def phase(self, snapshot: StreamsSnapshot | None) -> tuple[str, float]:
-        """The phase in a word, and for how many seconds it has lasted."""
+        """The phase, and the seconds since it began."""
         if self._stage == "running" and snapshot is not None:
             return snapshot.phase, snapshot.phase_for_s
         return self._stage, self._clock() - self._stage_since
 
     def status(self) -> Status:
-        """Everything that `/status` says."""
+        """The response of `/status`."""
         snapshot, settings = self.snapshot(), self.settings
         unready = self.unready(snapshot)
         phase, phase_for_s = self.phase(snapshot)
@@ -234,14 +234,14 @@ class StatusBoard:
         )
 
     def _before(self, snapshot: StreamsSnapshot | None) -> tuple[float, StreamsSnapshot] | None:
-        """The oldest sample of the window."""
+        """The oldest sample in the window."""
         now = self._clock()
         recent = (sample for sample in self._samples if now - sample[0] <= WINDOW_S + 1.0)
         return next(recent, None) if snapshot else None
 
 
 def resident_bytes() -> int | None:
-    """Memory of the process that is resident now."""
+    """Resident memory of the process; None if the platform does not report it."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
@@ -249,8 +249,8 @@ def resident_bytes() -> int | None:
 
 
 def peak_bytes() -> int:
-    """The most memory of the process that was resident at once."""
-    # Not `ru_maxrss` where there is better: Linux has it begin with what the process that started this one held.
+    """Peak resident memory of the process."""
+    # VmHWM if available: on Linux, `ru_maxrss` starts with the memory of the parent process.
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1_024 for line in lines if line.startswith("VmHWM:"))
@@ -259,7 +259,7 @@ def peak_bytes() -> int:
 
 
 def _lag(snapshot: StreamsSnapshot | None) -> int | None:
-    """Records behind the end of the log, over the partitions whose end is known."""
+    """Lag summed over the partitions whose end offset is known."""
     known = [partition.lag for partition in snapshot.partitions if partition.lag is not None] if snapshot else []
     return sum(known) if known else None
 

@@ -153,7 +153,7 @@ async def test_a_broker_on_this_machine_has_its_clock() -> None:
         ("true", 4, None, [("ok", None)]),
         ("true", 0, "does not exist", [("warn", "a worker creates them")]),
         ("false", 0, "does not exist", [("fail", "inferd topics create")]),
-        ("true", 3, "has 3 partitions", [("fail", "do what it says, and no more")]),
+        ("true", 3, "has 3 partitions", [("fail", "change only what it names")]),
     ],
 )
 async def test_topics(

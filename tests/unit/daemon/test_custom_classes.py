@@ -137,8 +137,11 @@ def test_a_worker_s_models_are_read_only_and_of_its_tenants() -> None:
     [
         ({"server": "nowhere.Server"}, "INFERD_SERVER=nowhere.Server cannot be loaded: .*No module named 'nowhere'"),
         ({"server": "own_classes.Nobody"}, "module 'own_classes' has no 'Nobody'"),
-        ({"server": "own_classes.Realtime"}, "INFERD_SERVER=own_classes.Realtime is no subclass of inferd.ModelServer"),
-        ({"batch_predictor": "own_classes.number"}, "is no subclass of inferd.BatchPredictor"),
+        (
+            {"server": "own_classes.Realtime"},
+            "INFERD_SERVER=own_classes.Realtime is not a subclass of inferd.ModelServer",
+        ),
+        ({"batch_predictor": "own_classes.number"}, "is not a subclass of inferd.BatchPredictor"),
         ({"realtime_predictor": "own_broken.X"}, "No module named 'nothing_there'"),
         ({"realtime_predictor": "own_syntax.X"}, "invalid syntax"),
         ({"server": "own_classes.Broken"}, "INFERD_SERVER: its class cannot be constructed: .*no licence"),

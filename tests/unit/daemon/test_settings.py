@@ -104,8 +104,8 @@ def test_one_line_for_each_wrong_setting() -> None:
     assert sorted(lines) == [
         "--rows-max=-1 is not allowed: it must be a whole number from 1 to 10,000,000",
         "INFERD_HTTP_PORT=99999 is not allowed: it must be a whole number from 0 to 65,535",
-        "INFERD_TENANTS=a,,b is not allowed: it must be different names with commas between them, each 1 to 63 of"
-        " a-z 0-9 _ - with no _ or - in front",
+        "INFERD_TENANTS=a,,b is not allowed: it must be different names separated by commas, each 1 to 63 of"
+        " a-z 0-9 _ -, not starting with _ or -",
     ]
 
 

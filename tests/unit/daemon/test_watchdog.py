@@ -30,12 +30,12 @@ class Told:
     """Whom the watchdog tells, and when."""
 
     def __init__(self) -> None:
-        self.still_s: list[float] = []
+        self.blocked_s: list[float] = []
         self.lags_s: list[float] = []
         self.zombie = threading.Event()
 
     def on_zombie(self, seconds: float) -> None:
-        self.still_s.append(seconds)
+        self.blocked_s.append(seconds)
         self.zombie.set()
 
 
@@ -62,7 +62,7 @@ async def test_a_loop_that_turns_is_left_alone(watchdog: Watchdog, told: Told, c
     for _ in range(100):
         clock.now += 9.9
         watchdog.beat()
-    assert told.still_s == []
+    assert told.blocked_s == []
 
 
 async def test_a_process_that_was_stopped_leaves_on_waking(watchdog: Watchdog, told: Told, clock: Clock) -> None:
@@ -70,19 +70,19 @@ async def test_a_process_that_was_stopped_leaves_on_waking(watchdog: Watchdog, t
     watchdog.arm()
     clock.now += 10.1
     watchdog.beat()
-    assert told.still_s[0] == pytest.approx(10.1)
+    assert told.blocked_s[0] == pytest.approx(10.1)
 
 
 async def test_it_is_quiet_until_the_group_is_joined(watchdog: Watchdog, told: Told, clock: Clock) -> None:
     watchdog.start()
     clock.now += 60
     watchdog.beat()
-    assert told.still_s == []
+    assert told.blocked_s == []
     watchdog.arm()
     watchdog.arm()
     clock.now += 9
     watchdog.beat()
-    assert told.still_s == []
+    assert told.blocked_s == []
 
 
 async def test_the_lag_is_what_a_beat_is_late(watchdog: Watchdog, told: Told, clock: Clock) -> None:
@@ -104,7 +104,7 @@ async def test_the_thread_sees_a_loop_that_hangs(told: Told) -> None:
         assert hangs(DEADLINE_S)
     finally:
         watchdog.stop()
-    assert told.still_s[0] > 0.2
+    assert told.blocked_s[0] > 0.2
 
 
 async def test_beats_come_by_themselves(told: Told) -> None:

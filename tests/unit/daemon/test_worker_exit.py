@@ -144,7 +144,7 @@ def test_a_signal_stops_it_while_it_waits_for_the_broker(worker: Callable[..., C
         ("mismatch", 1, "has 3 partitions, not 4"),
         ("bug", 1, "ZeroDivisionError"),
         ("fatal", 71, "a lane stalled"),
-        ("hang", 72, "stood still"),
+        ("hang", 72, "was blocked"),
     ],
 )
 def test_faults_end_it_with_their_code(worker: Callable[..., Child], behaviour: str, code: int, said: str) -> None:

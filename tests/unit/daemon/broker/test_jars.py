@@ -99,7 +99,9 @@ def test_a_jar_that_does_not_match_the_lock_is_refused(tmp_path: Path, report: C
 
 
 def test_without_network_the_error_says_what_to_do(tmp_path: Path, report: Callable[[str], None]) -> None:
-    with pytest.raises(JarsUnavailableError, match=r"could not download .*no route.*needs the network.*INFERD_BROKER"):
+    with pytest.raises(
+        JarsUnavailableError, match=r"could not download .*no route.*needs network access.*INFERD_BROKER"
+    ):
         ensure_jars(LOCK, tmp_path, report, no_network)
 
 

@@ -31,10 +31,10 @@ class Written:
         self._capsys = capsys
         self._text = ""
         self.now = 0.0
-        self.say_counts: Callable[[], None] = lambda: None
+        self.log_counts: Callable[[], None] = lambda: None
 
     def configure(self, log_format: LogFormat = "json", level: LogLevel = "info") -> None:
-        self.say_counts = logs.configure_logs(log_format, level, "worker-7", clock=lambda: self.now)
+        self.log_counts = logs.configure_logs(log_format, level, "worker-7", clock=lambda: self.now)
 
     @property
     def text(self) -> str:
@@ -203,10 +203,10 @@ def test_the_same_message_is_said_once_and_counted(written: Written) -> None:
         logging.getLogger("aiokafka").warning("Unable to connect to node %s", number)
     assert [line["event"] for line in written.lines] == ["Unable to connect to node 0"]
     written.now = 29
-    written.say_counts()
+    written.log_counts()
     assert len(written.lines) == 1
     written.now = 31
-    written.say_counts()
+    written.log_counts()
     count = written.lines[1]
     assert (count["event"], count["times"], count["within_s"]) == ("repeated", 999, 30)
     assert (count["message"], count["logger"], count["level"]) == (
@@ -222,7 +222,7 @@ def test_what_changes_to_and_fro_is_said_each_time(written: Written) -> None:
         log.info("phase", phase=phase)
     assert [line["phase"] for line in written.lines] == ["rebalancing", "running", "rebalancing", "running"]
     written.now = 31
-    written.say_counts()
+    written.log_counts()
     (count,) = [line for line in written.lines if line["event"] == "repeated"]
     assert (count["message"], count["times"]) == ("phase", 1)
 
@@ -238,7 +238,7 @@ def test_messages_that_differ_are_said_up_to_a_bound(written: Written) -> None:
         structlog.get_logger("lane").info("refused", offset=number)
     assert len(written.lines) == 20
     written.now = 31
-    written.say_counts()
+    written.log_counts()
     assert written.lines[20]["times"] == 980
     structlog.get_logger("lane").info("refused", offset=1_001)
     assert written.lines[21]["offset"] == 1_001
