@@ -1,4 +1,4 @@
-"""What users of inferd import. Names are loaded when they are first used, so that `import inferd` is light."""
+"""The public API. Names are imported lazily, so that `import inferd` is fast."""
 
 from __future__ import annotations
 

@@ -57,13 +57,13 @@ WINDOW = 512
 
 
 class Client:
-    """One tenant's way to its models. Use it with `async with`, or call `start` and `stop`.
+    """A client of one tenant. Use it with `async with`, or call `start` and `stop`.
 
-    `connection` is a `KafkaConnection` or just `host:port,…`. Results are read from the tenant's results topic by a
-    consumer without a group; `partitions` restricts the client to those partitions of requests and results, so that it
-    reads fewer results of others. Every method raises `BrokerUnreachableError` (`TlsError` where it is
-    TLS that fails), `AccessDeniedError` or `TopicNotFoundError` (all `ServerError`s) where the cluster does not do its
-    part. Where the brokers come back under other addresses, the client asks the bootstrap servers again.
+    `connection` is a `KafkaConnection` or a string `host:port,…`. Results are read from the tenant's results topic by a
+    consumer without a group. `partitions` restricts the client to these partitions of requests and results, so that it
+    reads fewer results of other clients. Every method raises `BrokerUnreachableError` (`TlsError` if TLS fails),
+    `AccessDeniedError` or `TopicNotFoundError` (all `ServerError`s) for problems of the cluster. If brokers return with
+    other addresses, the client asks the bootstrap servers again.
     """
 
     def __init__(
@@ -97,15 +97,15 @@ class Client:
 
     @property
     def limits(self) -> Limits:
-        """Bounds of what is sent and read."""
+        """Limits of records that are sent and read."""
         return self._limits
 
     async def start(self) -> None:
-        """Connects to the cluster."""
+        """Connect to the cluster."""
         await self._cluster.start()
 
     async def stop(self) -> None:
-        """Disconnects; requests that still wait for their result get `ClientClosedError`."""
+        """Disconnect; pending requests fail with `ClientClosedError`."""
         await self._exchange.stop()
         await self._cluster.stop()
 
@@ -120,13 +120,12 @@ class Client:
         row_errors: bool = False,
         timeout_s: float = TIMEOUT_S,
     ) -> Prediction:
-        """What the model says to a row (list or dict), to rows, to an array (rows, features), or to a data frame.
+        """The prediction for a row (list or dict), for rows, an array (rows, features), or a data frame.
 
-        `model_id` is `name`, `name:version` or `name@alias`; `key` becomes the record's key, so that requests of one
-        key are answered in order. Headers such as `deadline` and `correlation-id` go along.
-        With `row_errors` a bad row among several fails alone: `errors` of the prediction names it, and its values are
-        None. Raises the typed `InferenceError` that the worker answered with (after sending again what may pass, such
-        as `model_not_ready`), or `ResultTimeoutError`.
+        `model_id` is `name`, `name:version` or `name@alias`. `key` is the record's key; requests with the same key are
+        answered in order. `headers` are record headers, such as `deadline` and `correlation-id`. With `row_errors` a
+        bad row fails alone: `errors` of the prediction names it, and its values are None. Raises the `InferenceError`
+        of the error result, after retrying transient ones such as `model_not_ready`, or `ResultTimeoutError`.
         """
         call = Call(model_id, input_data, outputs, _bytes(key), _raw_headers(headers, row_errors=row_errors))
         result = await self._exchange.result(await self._exchange.send(call, timeout_s))
@@ -145,12 +144,12 @@ class Client:
         timeout_s: float = TIMEOUT_S,
         window: int = WINDOW,
     ) -> AsyncGenerator[Result, None]:
-        """The result of each item of `rows` (each is one request's `input_data`), in their order; of a data frame, the
-        result of each row.
+        """The results for the items of `rows`, in order; each item is the `input_data` of one request. A data frame has
+        one item per row.
 
-        What a worker refuses comes as a `Failure` among the results; with `row_errors` a bad row of an item fails
-        alone. At most `window` requests are on their way at a
-        time. `ResultTimeoutError` when a result did not come within `timeout_s` of its request.
+        An error result is a `Failure` among the results; with `row_errors` a bad row of an item fails alone. At most
+        `window` requests are in flight. `ResultTimeoutError` if a result does not arrive within `timeout_s` of its
+        request.
         """
         raw_headers = _raw_headers(headers, row_errors=row_errors)
         calls = partial(Call, model_id, outputs=outputs, headers=raw_headers)
@@ -180,22 +179,21 @@ class Client:
         on_progress: OnProgress | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> str:
-        """Has `rows` scored as a batch job; its id, once the broker has everything and a worker knows of the job.
+        """Submit `rows` as a batch job; returns its id once the broker has all messages and a worker has the job.
 
-        `rows` are rows (lists, dicts), a two-dimensional array, a data frame, or an iterable, which may be
-        asynchronous, of rows or of batches (lists of rows, two-dimensional arrays, data frames); a few messages of it
-        are in memory at a time.
-        `chunk_rows`: rows scored and published together; `deadline`: when all rows must have come, else the job ends
-        as `incomplete`; `labels` come back in its statuses, and `headers` (`traceparent`, `tracestate`,
-        `correlation-id`) with the results of its chunks.
+        `rows` are rows (lists, dicts), a two-dimensional array, a data frame, or an iterable, sync or async, of rows or
+        of batches (lists of rows, two-dimensional arrays, data frames); only a few messages are in memory at a time.
+        `chunk_rows`: rows scored and published together; `deadline`: time by which all rows must have arrived, else the
+        job ends as `incomplete`; `labels` are returned in its statuses, and `headers` (`traceparent`, `tracestate`,
+        `correlation-id`) are propagated to the results of its chunks.
 
-        Where `rows` raise an `InferenceError`, or no `job_id` was given, a failure while they are sent cancels the job.
-        After an interruption, call it again with the same rows, options and `job_id`: what the job has, changes
-        nothing. With `resume` messages that the job has, as its status says, are not sent again. `on_progress` is told
-        how far it is. Raises what the job is refused with: `JobConflictError` (the id is another job's),
+        A failure during submission cancels the job if `rows` raised an `InferenceError` or no `job_id` was given. After
+        an interruption, call it again with the same rows, options and `job_id`: messages that the job already has are
+        ignored. With `resume` they are not even sent, according to the job's status. `on_progress` is called with the
+        progress. Raises the error that rejects the job: `JobConflictError` (the id belongs to another job),
         `ChunkConflictError` (rows differ from those sent before), `JobClosedError`, `ModelNotFoundError`,
-        `QuotaExceededError`, …; `ResultTimeoutError` where everything is sent and no worker says anything within
-        `timeout_s`: the job waits for one then.
+        `QuotaExceededError`, …; `ResultTimeoutError` if everything was sent but no worker responded within `timeout_s`:
+        the job then waits for a worker.
         """
         deadline_ms = None if deadline is None else _unix_ms(deadline)
         options = JobOptions(outputs, chunk_rows, deadline_ms, labels, _raw_headers(headers))
@@ -204,24 +202,25 @@ class Client:
         )
 
     async def job_status(self, job_id: str) -> JobStatus:
-        """How a job stands, as its workers told last; `JobNotFoundError`."""
+        """The latest status of a job; `JobNotFoundError`."""
         return await self._jobs.status(job_id)
 
     async def list_jobs(self) -> list[JobStatus]:
-        """The status of each job of the tenant, in the order of submission."""
+        """The latest statuses of the tenant's jobs, in order of submission."""
         return await self._jobs.list()
 
     async def watch_job(self, job_id: str) -> AsyncGenerator[JobStatus, None]:
-        """The status of a job and those that follow it, about one a second, to the terminal one; `JobNotFoundError`."""
+        """The statuses of a job as they are published, about one per second, up to the terminal one;
+        `JobNotFoundError`."""
         async with aclosing(self._jobs.watch(job_id)) as statuses:
             async for status in statuses:
                 yield status
 
     async def job_results(self, job_id: str, from_row: int = 0) -> AsyncGenerator[JobRow, None]:
-        """What became of each row of a job that has ended, in row order from `from_row` on, retries included.
+        """The result of each row of an ended job, in row order from `from_row` on, retries included.
 
-        Of a job that is `cancelled`, `incomplete` or `failed`, the rows that were scored. `JobNotFoundError`;
-        `JobConflictError` while it goes on; `JobExpiredError` where results are past their retention.
+        A `cancelled`, `incomplete` or `failed` job has the rows that were scored. `JobNotFoundError`;
+        `JobConflictError` if it has not ended; `JobExpiredError` if results are past their retention.
         """
         async with aclosing(self._jobs.result_chunks(job_id, from_row)) as chunks:
             async for chunk in chunks:
@@ -229,22 +228,22 @@ class Client:
                     yield row
 
     async def job_result_chunks(self, job_id: str, from_row: int = 0) -> AsyncGenerator[ChunkResult, None]:
-        """As `job_results`, by chunks as they were scored: lists of values. The first one has `from_row` in it."""
+        """As `job_results`, but one item per chunk, with lists of values. The first chunk contains `from_row`."""
         async with aclosing(self._jobs.result_chunks(job_id, from_row)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
     async def cancel_job(self, job_id: str, *, timeout_s: float = TIMEOUT_S) -> JobStatus:
-        """Ends a job; its status once it is `cancelled`, after which no result follows.
+        """Cancel a job; returns its status once it is `cancelled`. No result is published after that.
 
-        `JobNotFoundError`; `JobClosedError` where it has ended otherwise; `ResultTimeoutError`.
+        `JobNotFoundError`; `JobClosedError` if it has ended otherwise; `ResultTimeoutError`.
         """
         return await self._jobs.cancel(job_id, timeout_s)
 
     async def retry_job(self, job_id: str, *, timeout_s: float = TIMEOUT_S) -> JobStatus:
-        """Scores the failed rows of a job once more; a status of that attempt.
+        """Score the failed rows of a job again; returns the first status of the new attempt.
 
-        `JobNotFoundError`; `JobConflictError` or `JobClosedError` where it is not `completed_with_errors`;
+        `JobNotFoundError`; `JobConflictError` or `JobClosedError` if it is not `completed_with_errors`;
         `ResultTimeoutError`.
         """
         return await self._jobs.retry(job_id, timeout_s)
@@ -252,11 +251,11 @@ class Client:
     async def deploy_model(
         self, model: bytes | str | Path, manifest: Manifest, *, alias: str | None = None, timeout_s: float = TIMEOUT_S
     ) -> Manifest:
-        """Deploys the version that `manifest` describes, and points `alias` at it; returns once the broker has it all.
+        """Deploy the version that `manifest` describes and point `alias` at it; returns once all is acknowledged.
 
         `model` is the model file's bytes or its path. Workers try the version before they serve it. `InvalidValueError`
-        where the manifest is not this model's, `VersionExistsError` where the version is there and differs. For a
-        manifest made from the model file see `inferd.deploy.manifest_from_file`.
+        if the manifest does not match the model file, `VersionExistsError` if the version exists with other content.
+        `inferd.deploy.deploy_file` derives the manifest from the model file.
         """
         data = model if isinstance(model, bytes) else await asyncio.to_thread(Path(model).read_bytes)
         key = None if alias is None else AliasKey(manifest.model_id, check_model_name(alias))
@@ -268,9 +267,9 @@ class Client:
         return manifest
 
     async def set_alias(self, model_id: str, alias: str, target: Alias, *, timeout_s: float = TIMEOUT_S) -> None:
-        """Points `model_id@alias` at a version, or splits it; returns once the broker has it.
+        """Point `model_id@alias` at a version or a split; returns once the broker has acknowledged it.
 
-        `ModelNotFoundError` or `VersionNotFoundError` where a version that `target` names is not there.
+        `ModelNotFoundError` or `VersionNotFoundError` if a version that `target` names does not exist.
         """
         key = AliasKey(check_model_name(model_id), check_model_name(alias))
         check_alias_target(await self.models(timeout_s=timeout_s), key, check_alias(target))
@@ -284,11 +283,11 @@ class Client:
         move_aliases_to: int | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> list[str]:
-        """Removes `name:version`, `name@alias`, or, where `everything` is asked for, all of `name`.
+        """Remove `name:version`, `name@alias`, or with `everything` all of `name`; returns the removed record keys.
 
-        A version that an alias leads to is removed only with `move_aliases_to`, another version: the aliases lead there
-        before the version goes. Returns the keys of the removed records. `ModelNotFoundError` or
-        `VersionNotFoundError` where there is none, `VersionInUseError` where an alias would lead nowhere.
+        A version that an alias points at is removed only with `move_aliases_to`, another version, at which the aliases
+        are pointed first; otherwise `VersionInUseError`. `ModelNotFoundError` or `VersionNotFoundError` if nothing
+        matches.
         """
         models = await self.models(timeout_s=timeout_s)
         removed = keys_to_remove(models, ModelReference.parse(reference), everything=everything)
@@ -300,17 +299,17 @@ class Client:
         return [str(key) for key in removed]
 
     async def list_models(self, *, timeout_s: float = TIMEOUT_S) -> list[Manifest]:
-        """The deployed versions, by name and number. Whether a worker serves them is in its `/status`."""
+        """The deployed versions, by name and number. A worker's `/status` shows which ones it serves."""
         models = await self.models(timeout_s=timeout_s)
         return [models.versions[key] for key in sorted(models.versions, key=_version_order)]
 
     async def models(self, *, timeout_s: float = TIMEOUT_S) -> ModelList:
-        """Versions, aliases and unreadable records of the `models` topic as it is now."""
+        """Versions, aliases and undecodable records of the `models` topic."""
         return await read_models(self._cluster, timeout_s, self._limits)
 
 
 def _unix_ms(time: datetime) -> int:
-    """Times without a zone are local."""
+    """A time without a time zone is local time."""
     return round(time.timestamp() * 1_000)
 
 

@@ -1,4 +1,4 @@
-"""The client's way to the Kafka cluster: one producer, topics that are looked up before they are used, typed errors."""
+"""The client's connection to Kafka: one producer, lookup of topics before their use, typed errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import RecordMetadata
 
-from inferd.errors import ClientClosedError, of_kafka, topic_not_found
+from inferd.errors import ClientClosedError, topic_not_found, typed_kafka_error
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.headers import (
     CONTENT_TYPE,
@@ -25,7 +25,7 @@ from inferd.schemas.limits import Limits
 from inferd.schemas.topics import STREAMS, Stream, TenantTopics
 from inferd.streams.connection import client_options
 
-# Room for key, headers and the record's own framing around the largest value.
+# Added to the largest value for key, headers and the framing of the record.
 RECORD_OVERHEAD_BYTES = 64 * 1_024
 BATCH_BYTES_MAX = 128 * 1_024
 FETCH_WAIT_MS = 500
@@ -53,7 +53,7 @@ class Cluster:
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
-        """Connects; `BrokerUnreachableError` when no broker answers in time, `TlsError`, `AccessDeniedError`."""
+        """Connect; `BrokerUnreachableError` if no broker answers in time, `TlsError`, `AccessDeniedError`."""
         producer = AIOKafkaProducer(
             **client_options(self.connection),
             client_id=self._client_id,
@@ -71,19 +71,19 @@ class Cluster:
         self._producer = producer
 
     async def stop(self) -> None:
-        """Sends what is still to be sent, and disconnects."""
+        """Flush the producer and disconnect."""
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.stop()
 
     async def partitions(self, stream: Stream) -> tuple[int, ...]:
-        """The partitions of the tenant's topic; `TopicNotFoundError` where there is none."""
+        """The partitions of the tenant's topic; `TopicNotFoundError` if it does not exist."""
         if stream not in self._partitions:
             return await self._look_up(stream)
         return self._partitions[stream]
 
     async def _look_up(self, stream: Stream) -> tuple[int, ...]:
-        """Partitions of a topic; one that was created just now is waited for a moment, until brokers know of it."""
+        """The partitions of a topic. Retries briefly, because a new topic is not yet known to all brokers."""
         topic, deadline = self.topics.name(stream), time.monotonic() + TOPIC_KNOWN_WITHIN_S
         while stream not in self._partitions:
             try:
@@ -98,8 +98,8 @@ class Cluster:
         return self._partitions[stream]
 
     async def _note_partitions(self) -> None:
-        # Asked for by name, a topic that is not there would be created by brokers that create topics on their own; the
-        # answer has all topics anyway.
+        # Fetches the metadata of all topics: asking for a missing topic by name would create it on brokers with
+        # `auto.create.topics.enable`.
         metadata = await self._connected().client.fetch_all_metadata()
         for stream in STREAMS:
             if found := metadata.partitions_for_topic(self.topics.name(stream)):
@@ -114,7 +114,7 @@ class Cluster:
         headers: RawHeaders = (),
         partition: int | None = None,
     ) -> Future[RecordMetadata]:
-        """Hands one record to the producer; the future is done once every in-sync replica has it."""
+        """Hand one record to the producer; the future completes once every in-sync replica has it."""
         await self.partitions(stream)
         topic = self.topics.name(stream)
         try:
@@ -126,24 +126,24 @@ class Cluster:
         return sent
 
     async def acknowledged(self, stream: Stream, sent: Sequence[Future[RecordMetadata]]) -> None:
-        """Waits until the broker has everything that was `sent`."""
+        """Wait until the broker has acknowledged all records in `sent`."""
         outcomes = await asyncio.gather(*sent, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise self.send_error(stream, outcome) from outcome
 
     def send_error(self, stream: Stream, error: BaseException) -> BaseException:
-        """The typed error of a record that the broker did not take."""
+        """The typed error of a record that could not be produced."""
         return self._typed(error, f"sending to {self.topics.name(stream)}")
 
     @asynccontextmanager
     async def consumer(
         self, stream: Stream, partitions: Sequence[int], *, fetch_wait_ms: int = FETCH_WAIT_MS
     ) -> AsyncIterator[AIOKafkaConsumer]:
-        """A consumer without a group on `partitions` of the topic, at no position yet; reads what is committed.
+        """A `read_committed` consumer without a group on `partitions` of the topic, without a position yet.
 
-        `fetch_wait_ms`: how long the broker holds a fetch back that finds nothing. Whatever else is asked of it waits
-        behind that, another position, too.
+        `fetch_wait_ms` (`fetch.max.wait.ms`): how long the broker holds a fetch that finds nothing. Other requests on
+        the same connection, such as a fetch after a seek, wait behind it.
         """
         consumer = AIOKafkaConsumer(**self._consumer_options(), fetch_max_wait_ms=fetch_wait_ms)
         try:
@@ -163,7 +163,7 @@ class Cluster:
             "group_id": None,
             "enable_auto_commit": False,
             "isolation_level": "read_committed",
-            # Only after retention has overtaken a reader; results of others are skipped anyway.
+            # Applies only if retention has removed the position; results of other clients are skipped anyway.
             "auto_offset_reset": "earliest",
         }
 
@@ -175,11 +175,11 @@ class Cluster:
     def _typed(self, error: BaseException, doing: str) -> BaseException:
         if not isinstance(error, Exception):
             return error
-        return of_kafka(error, doing, self.connection)
+        return typed_kafka_error(error, doing, self.connection)
 
 
 def encoding_of(headers: Iterable[tuple[str, bytes]]) -> Encoding:
-    """The encoding that a record's headers name; MessagePack where they name none that is known."""
+    """The encoding in a record's headers; MessagePack if it is missing or unknown."""
     for key, value in headers:
         if key == CONTENT_TYPE:
             return CONTENT_TYPES.get(value.decode("ascii", "replace"), "msgpack")

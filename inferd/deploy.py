@@ -1,6 +1,6 @@
-"""Deploying a model file: what its manifest leaves out is filled in from the file itself.
+"""Deploys a model file; missing fields of its manifest are derived from the file.
 
-Apart from `inferd.client`, because reading model files is the worker's knowledge: this needs LightGBM's runtime.
+This is separate from `inferd.client` because reading model files needs LightGBM's runtime.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ async def deploy_file(
     trial: bool = True,
     trial_limits: TrialLimits | None = None,
 ) -> Manifest:
-    """Deploys a model file (its bytes, or its path) as `name`; returns the manifest once the broker has everything.
+    """Deploy a model file (its bytes or its path) as `name`; returns the manifest once all is acknowledged.
 
-    `version` is the next free one by default; one that is there already, and the same, is sent again as it was.
-    `manifest` holds what is to be said beyond the file, as in a manifest's JSON. The structure of the file is checked
-    here, and, with `trial`, it is loaded and run once in a disposable subprocess, as every worker does before it serves
-    it: within `trial_limits`, by default a worker's. Raises `InferenceError` where the file or the manifest does not
-    serve, and what `Client.deploy_model` does; nothing is written then.
+    `version` defaults to the next free one; deploying the same content again under its version is allowed. `manifest`
+    has fields of the manifest that are not derived from the file. The structure of the file is checked here. With
+    `trial` it is also loaded and run in a disposable subprocess, as every worker does before it serves the version,
+    within `trial_limits` (default: those of a worker). Raises `InferenceError` for an invalid file or manifest, and the
+    errors of `Client.deploy_model`; nothing is written then.
     """
     check_model_name(name)
     limits = client.limits

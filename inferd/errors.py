@@ -1,13 +1,13 @@
-"""What the client raises beside the errors that a worker answers with.
+"""Errors of the client, in addition to the error results of workers.
 
 ServerError
 ├── BrokerUnreachableError   no broker answers, or it stopped answering; also a ConnectionError
-│   └── TlsError             TLS fails: a certificate, or one side does not speak it
-├── AccessDeniedError        the cluster refuses these credentials; also a PermissionError
-├── TopicNotFoundError       a topic of the tenant is not there
-├── ResultTimeoutError       no result came in time; also a TimeoutError
+│   └── TlsError             TLS fails: a certificate is rejected, or one side does not use TLS
+├── AccessDeniedError        the cluster rejects the credentials or denies access; also a PermissionError
+├── TopicNotFoundError       a topic of the tenant does not exist
+├── ResultTimeoutError       no result arrived in time; also a TimeoutError
 └── ClientClosedError        the client is not started, or closed
-VersionExistsError           a model version is there already, with other bytes or another manifest
+VersionExistsError           a model version exists already, with other bytes or another manifest
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ __all__ = [
     "TlsError",
     "TopicNotFoundError",
     "VersionExistsError",
-    "of_kafka",
     "topic_not_found",
-    "unconnected",
+    "typed_kafka_error",
+    "unreachable_reason",
 ]
 
 
 class TlsError(BrokerUnreachableError):
-    """TLS fails: one side refuses the other's certificate, or does not speak TLS; the message says which and why."""
+    """TLS fails: a certificate is rejected, or one side does not use TLS; the message says which and why."""
 
 
 class AccessDeniedError(ServerError, PermissionError):
-    """The cluster refuses these credentials, or what they ask for."""
+    """The cluster rejects the credentials, or denies them access."""
 
 
 class TopicNotFoundError(ServerError):
-    """A topic of the tenant is not there."""
+    """A topic of the tenant does not exist."""
 
 
 class ResultTimeoutError(ServerError, TimeoutError):
-    """No result came in time; the request may still be answered later."""
+    """No result arrived in time; the request may still be answered later."""
 
 
 class ClientClosedError(ServerError):
@@ -73,21 +73,21 @@ _SASL = (kafka.IllegalSaslStateError, kafka.SaslAuthenticationFailed, kafka.Unsu
 
 
 def topic_not_found(topic: str, tenant: str) -> TopicNotFoundError:
-    """The error for a `topic` that the cluster does not have, or does not show."""
+    """The error for a `topic` that does not exist or is not visible to these credentials."""
     return TopicNotFoundError(
-        f"topic {topic} is not there. Create the tenant's topics with: inferd topics create --tenant {tenant}"
+        f"topic {topic} does not exist. Create the tenant's topics with: inferd topics create --tenant {tenant}"
         " (a worker that serves the tenant creates them too), or check broker, namespace and tenant"
     )
 
 
-def unconnected(connection: KafkaConnection) -> str | None:
-    """Which broker cannot be reached now, and why; None where all can."""
+def unreachable_reason(connection: KafkaConnection) -> str | None:
+    """The broker that cannot be reached now, and why; None if all can."""
     found = why_unreachable(connection)
     return None if found is None else f"{found[0]} {found[1].text(_option)}"
 
 
-def of_kafka(error: BaseException, doing: str, connection: KafkaConnection) -> ModelServingError:
-    """The typed error for what aiokafka raised while `doing` something."""
+def typed_kafka_error(error: BaseException, doing: str, connection: KafkaConnection) -> ModelServingError:
+    """The typed error for an exception of aiokafka; `doing` names the operation."""
     if isinstance(error, ModelServingError):
         return error
     words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -105,13 +105,13 @@ def _of_connecting(error: BaseException, doing: str, connection: KafkaConnection
     servers, reason = connection.bootstrap_servers, reason_of(error, connection)
     address, reason = why_unreachable(connection) or (servers, reason)
     if reason is None:
-        told = words
+        cause = words
     elif reason.kind in _OF_KIND:
         return _OF_KIND[reason.kind](f"{doing}: {address} {reason.text(_option)}")
     else:
-        told = f"{address} {reason.text(_option)}"
+        cause = f"{address} {reason.text(_option)}"
     return BrokerUnreachableError(
-        f"{doing}: no Kafka broker answers at {servers} ({told}). Is it running? `inferd up` starts one on this machine"
+        f"{doing}: no Kafka broker answers at {servers} ({cause}). Is it running? `inferd up` starts one locally"
     )
 
 

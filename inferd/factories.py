@@ -1,4 +1,4 @@
-"""Servers and predictors in one line, over a directory of models or a `ModelManager`."""
+"""Factories of servers and predictors for a `ModelManager` or a directory of models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from inferd.schemas.topics import DEFAULT_TENANT
 from inferd.streams.serving import BatchPredictor, Cache, ModelManager, RealtimePredictor
 
 ModelStore = ModelManager | str | Path
-"""A model manager, or the directory of one."""
+"""A `ModelManager`, or its directory."""
 
 
 def create_model_server(
@@ -20,7 +20,7 @@ def create_model_server(
     tenant_id: str | None = None,
     **options: Any,
 ) -> ModelServer:
-    """A `ModelServer`, which `start_server()` starts; `options` are its keyword arguments."""
+    """A `ModelServer`; call its `start_server()`. `options` are its keyword arguments."""
     return ModelServer(_manager(model_manager, tenant_id), host, port, tenant_id, **options)
 
 

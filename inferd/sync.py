@@ -1,4 +1,4 @@
-"""The client's synchronous face: the same methods, for programs without an event loop."""
+"""The synchronous client: the methods of `Client` for programs without an event loop."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from inferd.schemas.requests import Output, Prediction, Result
 T = TypeVar("T")
 
 CHUNK_RESULTS = 256
-# How long a chunk that has something waits for more before it is handed over.
+# How long a chunk that is not empty waits for more results.
 CHUNK_WAIT_S = 0.002
 
 
 class SyncClient:
-    """`inferd.Client` without `await`; its event loop runs in a thread of its own. Any thread may call it.
+    """`inferd.Client` without `await`; its event loop runs in a background thread. Thread-safe.
 
     Use it with `with`, or call `start` and `stop`. Options are those of `Client`.
     """
@@ -52,7 +52,7 @@ class SyncClient:
         self.stop()
 
     def start(self) -> None:
-        """Starts the thread and connects to the cluster."""
+        """Start the background thread and connect to the cluster."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="inferd-client", daemon=True)
         self._thread.start()
@@ -63,7 +63,7 @@ class SyncClient:
             raise
 
     def stop(self) -> None:
-        """Disconnects and ends the thread; more than once is the same as once."""
+        """Disconnect and end the background thread; idempotent."""
         if self._loop is None:
             return
         try:
@@ -106,7 +106,7 @@ class SyncClient:
         timeout_s: float = TIMEOUT_S,
         window: int = WINDOW,
     ) -> Iterator[Result]:
-        """As `Client.predict_many`; `rows` is iterated over in the client's own thread."""
+        """As `Client.predict_many`; `rows` is iterated in the background thread."""
         results = self._client.predict_many(
             model_id,
             rows,
@@ -133,7 +133,7 @@ class SyncClient:
         on_progress: OnProgress | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> str:
-        """As `Client.submit_job`; `rows` is iterated over, and `on_progress` called, in the client's own thread."""
+        """As `Client.submit_job`; `rows` is iterated and `on_progress` called in the background thread."""
         return self._wait(
             self._client.submit_job(
                 model_id,
@@ -239,14 +239,14 @@ class SyncClient:
 
 
 class _Chunks(Generic[T]):
-    """Results in lists, so that another thread is woken once for many."""
+    """Groups results into lists, so that the calling thread is woken once for many results."""
 
     def __init__(self, results: AsyncGenerator[T, None]) -> None:
         self._results = results
         self._next: asyncio.Task[T] | None = None
 
     async def next(self) -> list[T]:
-        """At least one result, and those that come right after it; empty at the end."""
+        """At least one result, and those that follow within `CHUNK_WAIT_S`; empty at the end."""
         chunk: list[T] = []
         while len(chunk) < CHUNK_RESULTS:
             task = self._next or asyncio.ensure_future(anext(self._results))
@@ -262,7 +262,7 @@ class _Chunks(Generic[T]):
         return chunk
 
     async def close(self) -> None:
-        """Ends the results early; nothing happens where they have ended."""
+        """Close the generator of results; idempotent."""
         if self._next is not None:
             self._next.cancel()
             await asyncio.gather(self._next, return_exceptions=True)

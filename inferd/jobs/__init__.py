@@ -1,4 +1,4 @@
-"""Batch jobs of the client: rows become messages, and chunk results become rows in order."""
+"""Batch jobs of the client: packs rows into messages, and reads chunk results in row order."""
 
 from inferd.jobs.jobs import JobOptions, Jobs, OnProgress, SubmitProgress, new_job_id
 from inferd.jobs.packing import BLOCK_ROWS, MESSAGE_BYTES_MAX, PackedRows, Packer

@@ -1,4 +1,4 @@
-"""What is published of jobs: statuses, and refusals of their messages, as records of their partition."""
+"""Reads the published events of jobs: statuses, and dead letters of their messages."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ logger = logging.getLogger(__name__)
 POLL_MS = 200
 FETCH_WAIT_MS = 50
 WINDOW_RECORDS = 1_000
-"""The latest status of a job is looked for in the last records first, and then in ever more before them."""
+"""The latest status of a job is searched backwards from the end, first in this many records, then in larger windows."""
 OF_A_JOB: tuple[Stream, ...] = ("jobs", "job-results", "job-status")
 _by_key = DefaultPartitioner()
 
-News = JobStatus | ModelServingError
-"""A status of the job, or why one of its messages was refused."""
+JobEvent = JobStatus | ModelServingError
+"""A status of the job, or the error that rejected one of its messages."""
 
 
 async def partition_of(cluster: Cluster, job_id: str) -> int:
-    """The partition of a job on every topic of jobs: the one that Kafka's own producers choose by the key.
+    """The partition of a job in all job topics: the one that Kafka's default partitioner selects for its key.
 
-    Partitions that somebody added to `jobs` alone do not count: workers do not serve them.
+    Partitions that were added to `jobs` only are not used: workers do not serve them.
     """
     partitions = [*range(min([len(await cluster.partitions(stream)) for stream in OF_A_JOB]))]
     partition: int = _by_key(job_id.encode(), partitions, partitions)
@@ -41,13 +41,13 @@ async def partition_of(cluster: Cluster, job_id: str) -> int:
 
 
 class JobFeed:
-    """The news of one job, from its latest status on."""
+    """The events of one job, starting with its latest status."""
 
     def __init__(
         self, consumer: AIOKafkaConsumer, cluster: Cluster, job_id: str, partition: int, limits: Limits
     ) -> None:
         self.status: JobStatus | None = None
-        """The latest one, None where nothing is known of the job."""
+        """The latest status; None if the job is unknown."""
         self._consumer = consumer
         self._key = job_id.encode()
         self._limits = limits
@@ -56,7 +56,7 @@ class JobFeed:
         self._letters = TopicPartition(cluster.topics.name("dead-letters"), partition)
 
     async def start(self) -> None:
-        """Finds the latest status; what comes from now on is news."""
+        """Find the latest status; `poll` returns the events after it."""
         both = [self._statuses, self._letters]
         begins, ends = await self._consumer.beginning_offsets(both), await self._consumer.end_offsets(both)
         self._consumer.assign([self._statuses])
@@ -65,24 +65,24 @@ class JobFeed:
         for tp in both:
             self._consumer.seek(tp, ends[tp])
 
-    async def poll(self, timeout_ms: int = POLL_MS) -> list[News]:
-        """What has come, waited for no longer than that."""
+    async def poll(self, timeout_ms: int = POLL_MS) -> list[JobEvent]:
+        """New events; waits up to `timeout_ms` for them."""
         batches = await self._consumer.getmany(timeout_ms=timeout_ms)
         return [
             *self._read_statuses(batches.get(self._statuses, ())),
             *self._read_letters(batches.get(self._letters, ())),
         ]
 
-    async def catch_up(self) -> list[News]:
-        """What has been published until now."""
+    async def catch_up(self) -> list[JobEvent]:
+        """All events that have been published until now."""
         ends = await self._consumer.end_offsets([self._statuses, self._letters])
-        news: list[News] = []
+        events: list[JobEvent] = []
         while any([await self._consumer.position(tp) < end for tp, end in ends.items()]):
-            news += await self.poll()
-        return news
+            events += await self.poll()
+        return events
 
     async def _find_latest(self, begin: int, stop: int) -> None:
-        """Looks through the records from `begin` to below `stop`, the last ones first."""
+        """Search the records at offsets `begin` to `stop` (exclusive) backwards, window by window."""
         tp, consumer, window = self._statuses, self._consumer, WINDOW_RECORDS
         while stop > begin:
             start = max(begin, stop - window)
@@ -116,7 +116,7 @@ class JobFeed:
 
 @asynccontextmanager
 async def job_feed(cluster: Cluster, job_id: str, limits: Limits) -> AsyncIterator[JobFeed]:
-    """The feed of a job. Errors of the broker are typed."""
+    """The feed of a job; errors of the broker are raised as `ServerError`s."""
     await cluster.partitions("dead-letters")
     await cluster.partitions("job-status")
     partition = await partition_of(cluster, job_id)
@@ -147,7 +147,7 @@ async def latest_statuses(cluster: Cluster, limits: Limits) -> dict[str, JobStat
 async def records_between(
     consumer: AIOKafkaConsumer, tp: TopicPartition, start: int, stop: int
 ) -> AsyncGenerator[Any, None]:
-    """Records of a partition at offsets from `start` to below `stop`."""
+    """Records of a partition at offsets `start` to `stop` (exclusive)."""
     if start >= stop:
         return
     consumer.seek(tp, start)
@@ -164,5 +164,5 @@ def _status_in(record: Any, limits: Limits) -> JobStatus | None:
     try:
         return decode_status(record.value, encoding_of(record.headers), limits)
     except InferenceError as error:
-        logger.warning("a record of job-status cannot be read: %s", error)
+        logger.warning("cannot decode a record of job-status: %s", error)
         return None

@@ -1,7 +1,7 @@
-"""The client's jobs: submitting rows, following a job, reading its results, ending it.
+"""Jobs of the client: submit rows, watch a job, read its results, cancel and retry it.
 
-A job's messages have the job id as their key and go to the partition that Kafka's own producers choose by it (murmur2).
-Programs that use librdkafka must ask for that with `partitioner=murmur2_random`, or a job would have several owners.
+A job's messages have the job id as key, and Kafka's default partitioner (murmur2) selects their partition. Programs
+that use librdkafka must set `partitioner=murmur2_random`, or the messages of a job would have several owners.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from aiokafka.structs import RecordMetadata
 from inferd.cluster import Cluster
 from inferd.errors import ResultTimeoutError
 from inferd.jobs.feed import (
+    JobEvent,
     JobFeed,
-    News,
     job_feed,
     latest_statuses,
     partition_of,
@@ -52,17 +52,17 @@ from inferd.schemas.requests import ModelReference, Output, check_job_id
 
 logger = logging.getLogger(__name__)
 
-FIRST_WORD_S = 3.0
-"""How long rows are held back for the first status of their job: one that is refused at once should not get them."""
-REPEAT_WORD_S = 1.0
-"""How long to wait for refusals where a job was there before: what it takes of a repeat is not told."""
+FIRST_STATUS_WAIT_S = 3.0
+"""How long to wait for the first status of a new job before sending rows, so that a rejected job gets none."""
+REJECTION_WAIT_S = 1.0
+"""How long to wait for rejections if the job existed before: accepted repeats publish nothing."""
 WINDOW = 4
-"""Messages on their way to the broker."""
+"""Maximum number of unacknowledged messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """What a job is opened with, beside its model."""
+    """Options of a new job."""
 
     outputs: Sequence[Output] | None = None
     chunk_rows: int | None = None
@@ -70,24 +70,24 @@ class JobOptions:
     """Unix milliseconds."""
     labels: Mapping[str, str] | None = None
     headers: RawHeaders = ()
-    """Of each message: `traceparent`, `correlation-id`."""
+    """Headers of each message, such as `traceparent` and `correlation-id`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubmitProgress:
-    """How far a submission is."""
+    """Progress of a submission."""
 
     rows: int
-    """Acknowledged by the broker, now or before."""
+    """Rows that the broker has acknowledged, skipped ones included."""
     skipped: int
-    """Of these, those that the job had already."""
+    """Rows that the job had already."""
 
 
 OnProgress = Callable[[SubmitProgress], None]
 
 
 def new_job_id() -> str:
-    """An id that no other job has."""
+    """A random job id."""
     return f"job-{secrets.token_hex(8)}"
 
 
@@ -110,9 +110,9 @@ class Jobs:
         resume: bool = False,
         on_progress: OnProgress | None = None,
     ) -> str:
-        """The id of the job, once a worker has it and the broker has everything; see `Client.submit_job`.
+        """See `Client.submit_job`.
 
-        Where the rows are refused, or nobody but this call knows the id, a failure cancels the job that it opened.
+        A failure cancels the job that this call opened if the rows are rejected, or if the id was generated here.
         """
         ModelReference.parse(model_id)
         is_new_id = job_id is None
@@ -137,23 +137,23 @@ class Jobs:
             return _known(feed.status, job_id)
 
     async def list(self) -> list[JobStatus]:
-        """The latest status of every job, in the order of submission."""
+        """The latest status of every job, in order of submission."""
         found = await latest_statuses(self._cluster, self._limits)
         return sorted(found.values(), key=lambda status: (status.submitted_at, status.job_id))
 
     async def watch(self, job_id: str) -> AsyncGenerator[JobStatus, None]:
-        """The latest status and those that follow, the terminal one last; `JobNotFoundError`."""
+        """The latest status and all following ones up to the terminal one; `JobNotFoundError`."""
         async with job_feed(self._cluster, check_job_id(job_id), self._limits) as feed:
             status = _known(feed.status, job_id)
             yield status
             while not status.ended:
-                for news in await feed.poll():
-                    if isinstance(news, JobStatus) and not status.ended:
-                        status = news
+                for event in await feed.poll():
+                    if isinstance(event, JobStatus) and not status.ended:
+                        status = event
                         yield status
 
     async def result_chunks(self, job_id: str, from_row: int) -> AsyncGenerator[ChunkResult, None]:
-        """The chunks of a job that has ended, in row order."""
+        """The chunk results of an ended job, in row order."""
         status = await self.status(job_id)
         if status.status == "expired":
             raise JobExpiredError(f"the results of job {job_id} are past their retention")
@@ -164,11 +164,11 @@ class Jobs:
                 yield chunk
 
     async def cancel(self, job_id: str, timeout_s: float) -> JobStatus:
-        """The status of the job when it is cancelled: no result follows."""
+        """Cancel a job; returns its status once it is cancelled."""
         return await self._command(job_id, encode_cancel(), "cancel", _is_cancelled, timeout_s)
 
     async def retry(self, job_id: str, timeout_s: float) -> JobStatus:
-        """A status of the attempt that scores the failed rows again."""
+        """Retry a job; returns the first status of the new attempt."""
         return await self._command(job_id, encode_retry(), "retry", _is_new_attempt, timeout_s)
 
     async def _command(
@@ -179,26 +179,26 @@ class Jobs:
         done: Callable[[JobStatus | None, JobStatus], bool],
         timeout_s: float,
     ) -> JobStatus:
-        """Sends a command and waits for the status that it leads to, or for its refusal."""
+        """Send a command and wait for the status that confirms it, or for its rejection."""
         async with job_feed(self._cluster, check_job_id(job_id), self._limits) as feed:
             before, deadline = feed.status, time.monotonic() + timeout_s
             if before is not None and done(before, before):
                 return before
             await self._cluster.acknowledged("jobs", [await self.send(job_id, value)])
             while time.monotonic() < deadline:
-                for news in await feed.poll():
-                    if isinstance(news, ModelServingError):
-                        raise news
-                    if done(before, news):
-                        return news
-                    if before is not None and not before.ended and news.ended:
-                        raise JobClosedError(f"job {job_id} ended before the {what} was taken: it is {news.status}")
-        raise _no_word(job_id, f"the {what}", timeout_s)
+                for event in await feed.poll():
+                    if isinstance(event, ModelServingError):
+                        raise event
+                    if done(before, event):
+                        return event
+                    if before is not None and not before.ended and event.ended:
+                        raise JobClosedError(f"job {job_id} ended before the {what} took effect: it is {event.status}")
+        raise _no_response(job_id, f"the {what}", timeout_s)
 
     async def send(
         self, job_id: str, value: bytes, encoding: Encoding = "msgpack", headers: RawHeaders = ()
     ) -> asyncio.Future[RecordMetadata]:
-        """Hands a message of a job to the producer."""
+        """Hand a message of a job to the producer."""
         headers = (CONTENT_TYPE_HEADERS[encoding], *headers)
         partition = await partition_of(self._cluster, job_id)
         return await self._cluster.send(
@@ -206,12 +206,12 @@ class Jobs:
         )  # fmt: skip
 
     async def acknowledged(self, sent: Sequence[asyncio.Future[RecordMetadata]]) -> None:
-        """Waits until the broker has them."""
+        """Wait until the broker has acknowledged the messages."""
         await self._cluster.acknowledged("jobs", sent)
 
 
 class _Submission:
-    """One way of a job's messages to the broker."""
+    """Sends the messages of one job."""
 
     def __init__(
         self, jobs: Jobs, feed: JobFeed, job_id: str, headers: RawHeaders, resume: bool, on_progress: OnProgress
@@ -219,14 +219,14 @@ class _Submission:
         self._jobs, self._feed, self._job_id, self._on_progress = jobs, feed, job_id, on_progress
         self._send = partial(jobs.send, job_id, headers=headers)
         self._before = feed.status
-        self._had = feed.status.input_count if feed.status is not None and resume else 0
-        self._passed: deque[PackedRows] = deque()
-        """The last message that the job has already."""
-        self._way: deque[tuple[asyncio.Future[RecordMetadata], int]] = deque()
+        self._rows_before = feed.status.input_count if feed.status is not None and resume else 0
+        self._last_skipped: deque[PackedRows] = deque()
+        """The last message that was skipped because the job has it."""
+        self._unacknowledged: deque[tuple[asyncio.Future[RecordMetadata], int]] = deque()
         self._seq = self._rows = self._skipped = self._acknowledged = 0
 
     async def open(self, model_id: str, options: JobOptions, encoding: Encoding) -> None:
-        """Opens the job, and waits a moment for the first word of it."""
+        """Open the job and wait briefly for its first status."""
         _check_name(self._before, model_id)
         if self._before is None or options.deadline_ms is None:
             value = encode_open(
@@ -239,63 +239,63 @@ class _Submission:
             )
             await self._jobs.acknowledged([await self._send(value, encoding)])
         if self._before is None:
-            await self._wait(FIRST_WORD_S, lambda: self._feed.status is not None)
+            await self._wait(FIRST_STATUS_WAIT_S, lambda: self._feed.status is not None)
 
     async def send(self, packed: PackedRows) -> None:
-        """Sends the next message, unless the job has it."""
+        """Send the next message, unless the job has it."""
         seq, self._seq = self._seq, self._seq + 1
-        if self._rows + packed.count <= self._had:
+        if self._rows + packed.count <= self._rows_before:
             self._rows += packed.count
             self._skipped = self._acknowledged = self._rows
-            self._passed = deque([packed], 1)
-            self._tell()
+            self._last_skipped = deque([packed], 1)
+            self._report_progress()
             return
-        if self._passed:
-            # The last one that is there goes again: if the file is another one by now, this is where it shows.
-            await self._put(seq - 1, self._passed.pop(), 0)
+        if self._last_skipped:
+            # The last skipped message is sent again: if the rows have changed since, the worker rejects it.
+            await self._put(seq - 1, self._last_skipped.pop(), 0)
         self._rows += packed.count
         await self._put(seq, packed, packed.count)
-        self._look_at(await self._feed.poll(0))
+        self._raise_errors(await self._feed.poll(0))
 
     async def _put(self, seq: int, packed: PackedRows, rows: int) -> None:
         value = rows_message(seq, packed)
-        self._way.append((await self._send(value, packed.encoding), rows))
-        while len(self._way) >= WINDOW:
-            await self._arrived()
+        self._unacknowledged.append((await self._send(value, packed.encoding), rows))
+        while len(self._unacknowledged) >= WINDOW:
+            await self._await_oldest()
 
-    async def _arrived(self) -> None:
-        sent, rows = self._way.popleft()
+    async def _await_oldest(self) -> None:
+        sent, rows = self._unacknowledged.popleft()
         await self._jobs.acknowledged([sent])
         self._acknowledged += rows
-        self._tell()
+        self._report_progress()
 
     async def close(self, timeout_s: float) -> None:
-        """Says that this was all, and waits until a worker has the job."""
-        if self._passed:
-            await self._put(self._seq - 1, self._passed.pop(), 0)
+        """Send the `close` message and wait until a worker has the job."""
+        if self._last_skipped:
+            await self._put(self._seq - 1, self._last_skipped.pop(), 0)
         sent = await self._send(encode_close(self._seq))
-        while self._way:
-            await self._arrived()
+        while self._unacknowledged:
+            await self._await_oldest()
         await self._jobs.acknowledged([sent])
-        self._look_at(await self._feed.catch_up())
+        self._raise_errors(await self._feed.catch_up())
         if self._before is not None:
-            await self._wait(REPEAT_WORD_S, lambda: False)
+            await self._wait(REJECTION_WAIT_S, lambda: False)
             return
         if not await self._wait(timeout_s, lambda: self._feed.status is not None):
-            raise _no_word(self._job_id, "it", timeout_s)
+            raise _no_response(self._job_id, "it", timeout_s)
 
     async def abandon(self) -> None:
-        """Cancels the job, if this submission has opened it and it has not ended."""
+        """Cancel the job if this submission has opened it and it has not ended."""
         if self._before is not None or (self._feed.status is not None and self._feed.status.ended):
             return
         try:
             await self._jobs.acknowledged([await self._send(encode_cancel())])
-            await self._ended(FIRST_WORD_S)
+            await self._wait_for_end(FIRST_STATUS_WAIT_S)
         except ModelServingError as error:
-            logger.warning("job %s cannot be cancelled, and stays open: %s", self._job_id, error)
+            logger.warning("job %s stays open, because it cannot be cancelled: %s", self._job_id, error)
 
-    async def _ended(self, timeout_s: float) -> None:
-        """Waits until a worker says so, or the time is over."""
+    async def _wait_for_end(self, timeout_s: float) -> None:
+        """Wait for a terminal status, at most `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         while (self._feed.status is None or not self._feed.status.ended) and time.monotonic() < deadline:
             await self._feed.poll(50)
@@ -303,14 +303,14 @@ class _Submission:
     async def _wait(self, timeout_s: float, condition: Callable[[], bool]) -> bool:
         deadline = time.monotonic() + timeout_s
         while not condition() and time.monotonic() < deadline:
-            self._look_at(await self._feed.poll(50))
+            self._raise_errors(await self._feed.poll(50))
         return condition()
 
-    def _look_at(self, news: Sequence[News]) -> None:
-        """Raises what the job, or a message of it, was refused with."""
-        for refusal in news:
-            if isinstance(refusal, ModelServingError):
-                raise refusal
+    def _raise_errors(self, events: Sequence[JobEvent]) -> None:
+        """Raise the error that rejected the job or one of its messages."""
+        for event in events:
+            if isinstance(event, ModelServingError):
+                raise event
         status = self._feed.status
         if status is None or not status.ended or status.status in ("completed", "completed_with_errors"):
             return
@@ -318,20 +318,20 @@ class _Submission:
             raise status.error.error()
         raise JobClosedError(f"job {self._job_id} has ended: it is {status.status}")
 
-    def _tell(self) -> None:
+    def _report_progress(self) -> None:
         self._on_progress(SubmitProgress(self._acknowledged, self._skipped))
 
 
 def _check_name(status: JobStatus | None, model_id: str) -> None:
-    """A job of another model is another job; whatever else differs, the worker tells."""
+    """`JobConflictError` for an existing job of another model; workers check everything else."""
     name = ModelReference.parse(model_id).name
     if status is not None and status.model_id is not None and status.model_id != name:
-        raise JobConflictError(f"job {status.job_id} is one of model {status.model_id!r}, and not of {name!r}")
+        raise JobConflictError(f"job {status.job_id} is a job of model {status.model_id!r}, not of {name!r}")
 
 
 def _known(status: JobStatus | None, job_id: str) -> JobStatus:
     if status is None:
-        raise JobNotFoundError(f"there is no job {job_id!r}, or no worker has read of it yet")
+        raise JobNotFoundError(f"there is no job {job_id!r}, or no worker has read it yet")
     return status
 
 
@@ -343,10 +343,10 @@ def _is_new_attempt(before: JobStatus | None, status: JobStatus) -> bool:
     return before is not None and (status.attempt or 0) > (before.attempt or 0)
 
 
-def _no_word(job_id: str, what: str, timeout_s: float) -> ResultTimeoutError:
+def _no_response(job_id: str, what: str, timeout_s: float) -> ResultTimeoutError:
     return ResultTimeoutError(
-        f"job {job_id}: the broker has {what}, but no worker has said anything of it within {timeout_s:g} s. Does a"
-        " worker serve this tenant? `inferd doctor` looks"
+        f"job {job_id}: the broker has {what}, but no worker has responded within {timeout_s:g} s. Does a worker serve"
+        " this tenant? Check with `inferd doctor`"
     )
 
 

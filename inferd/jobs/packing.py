@@ -1,7 +1,7 @@
-"""Rows -> messages of a job.
+"""Packs rows into messages of a job.
 
-What goes into which message depends on the rows alone, so that rows that are submitted again make the same messages,
-which change nothing.
+The messages are a function of the rows, so that submitting the same rows again produces the same messages, which
+workers ignore as repeats.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from inferd.schemas.requests import (
 )
 
 MESSAGE_BYTES_MAX = 900_000
-"""Of the rows of one message: with what is around them they stay below Kafka's default `max.message.bytes`."""
+"""Encoded rows per message. With the other fields a message stays below Kafka's default `max.message.bytes`."""
 BLOCK_ROWS = 1_024
-"""List rows are encoded so many at a time. A chunk has as many by default, so that messages are cut without remains."""
+"""Rows per encoded block. Equal to the default rows of a chunk, so that messages split into whole chunks."""
 _EMPTY: dict[Encoding, bytes] = {"msgpack": b"\x90", "json": b"[]"}
 
 
@@ -43,17 +43,17 @@ class PackedRows:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Encoded rows of a list, without what is around them."""
+    """Encoded rows without the brackets or the header of their array."""
 
     count: int
     body: bytes
 
 
 class Packer:
-    """Takes rows as they come and gives them back in messages.
+    """Packs items of rows into messages.
 
-    An item is a row (list, tuple, dict, one-dimensional array), a list of rows, a two-dimensional array, whose numbers
-    travel as they are in memory, or `PackedRows`, which are a message by themselves.
+    An item is a row (list, tuple, dict, one-dimensional array), a list of rows, a two-dimensional array, which is sent
+    as a tensor, or `PackedRows`, which become a message of their own.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Packer:
         block_rows: int = BLOCK_ROWS,
     ) -> None:
         self.rows = 0
-        """How many were taken."""
+        """Rows added so far."""
         self._encoding = encoding
         self._bytes_max = bytes_max
         self._rows_max = rows_max
@@ -74,8 +74,8 @@ class Packer:
         self._tensor = _Tensor(bytes_max, rows_max, block_rows)
 
     def add(self, item: Any) -> Iterator[PackedRows]:
-        """The messages that `item` makes full. `InvalidValueError` for what is no rows, `TooLargeError` for a row that
-        is larger than a message."""
+        """Add an item; yields the messages that are full. `InvalidValueError` for an item that is not rows,
+        `TooLargeError` for a row that is larger than a message."""
         if isinstance(item, PackedRows):
             yield from self.finish()
             self.rows += item.count
@@ -91,7 +91,7 @@ class Packer:
             yield from self._add_rows(_rows_of(item))
 
     def finish(self) -> Iterator[PackedRows]:
-        """The last message, where rows are left."""
+        """The last message, if rows are left."""
         yield from self._tensor.finish()
         yield from self._finish_lists()
 
@@ -115,7 +115,7 @@ class Packer:
             self._blocks.append(block)
 
     def _encoded(self, rows: list[Any], first: int) -> Iterator[_Block]:
-        """The rows, halved until each part finds room in a message."""
+        """Encode rows, halved until each block fits in a message."""
         body = _body(rows, self._encoding, first)
         if len(body) <= self._bytes_max:
             yield _Block(len(rows), body)
@@ -143,7 +143,7 @@ class Packer:
 
 
 class _Tensor:
-    """Rows of one array after the other, in messages of the same number of rows."""
+    """Packs the rows of arrays into tensors with equal numbers of rows."""
 
     def __init__(self, bytes_max: int, rows_max: int, block_rows: int) -> None:
         self._bytes_max, self._rows_max, self._block_rows = bytes_max, rows_max, block_rows
@@ -182,7 +182,7 @@ class _Tensor:
 
 
 def rows_message(seq: int, packed: PackedRows) -> bytes:
-    """The bytes of message `seq` of a job; `TooLargeError` where no job may have so many."""
+    """Encode message `seq` of a job; `TooLargeError` if `seq` exceeds the limit of every job."""
     if seq >= LARGEST_JOB_LIMITS.job_messages_max:
         raise TooLargeError(f"rows: more than {LARGEST_JOB_LIMITS.job_messages_max} messages: submit several jobs")
     fields = {"type": "rows", "seq": seq, "input_batch": msgspec.Raw(packed.data)}
@@ -190,10 +190,7 @@ def rows_message(seq: int, packed: PackedRows) -> bytes:
 
 
 async def packed_rows(rows: Any, encoding: Encoding) -> AsyncGenerator[PackedRows, None]:
-    """Messages of what a program has: rows, or an iterable of rows or batches, which may be asynchronous.
-
-    `InvalidValueError` for what is neither.
-    """
+    """Pack rows, or an iterable or async iterable of rows or batches; `InvalidValueError` for anything else."""
     packer = Packer(encoding)
     async for item in _items(rows):
         for message in packer.add(item):
@@ -232,7 +229,7 @@ def _are_batches(items: list[Any] | tuple[Any, ...]) -> bool:
 
 
 def _tensor_of(item: Any) -> dict[str, Any] | None:
-    """What a two-dimensional array of numbers is on the wire; None for anything else."""
+    """A two-dimensional array of numbers as a tensor; None for anything else."""
     if isinstance(item, list | tuple | dict) or getattr(item, "ndim", None) != 2:
         return None
     data = wire_input(item, "msgpack")
@@ -265,7 +262,7 @@ def _body(rows: list[Any], encoding: Encoding, first: int) -> bytes:
 
 
 def _fast(rows: list[Any]) -> bytes | None:
-    """As `wire_input` and encoding it; None where it takes a closer look to tell what is wrong."""
+    """The fast path of encoding rows; None if the slow path must find the error."""
     if not all(map(is_row, rows)):
         return None
     try:
@@ -275,7 +272,7 @@ def _fast(rows: list[Any]) -> bytes | None:
 
 
 def _plain(value: Any) -> Any:
-    """Rows that are arrays or series, and scalars of numpy and pandas."""
+    """Convert rows that are arrays or series, and scalars of numpy and pandas."""
     plain = to_list(value) if is_row(value) else plain_scalar(value)
     if plain is value:
         raise TypeError(type(value).__name__)

@@ -1,4 +1,4 @@
-"""The results of a job in row order, out of `job-results`, which has them in the order in which they were finished."""
+"""Reads the results of a job in row order from `job-results`, where they are in order of completion."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from inferd.schemas.jobs import (
 from inferd.schemas.limits import Limits
 
 HELD_BYTES_MAX = 64 * 1_048_576
-"""Results that were read before their turn and are kept for it."""
+"""Buffer for results that were read ahead of their order."""
 AHEAD_RECORDS_MAX = 256
-"""What lies further ahead is read by itself, and not after all that lies between."""
+"""A record further ahead than this is read by a seek instead of reading all records up to it."""
 CLOCK_SLACK_MS = 600_000
-"""How far the clocks of workers may be apart."""
+"""Maximum clock skew between workers."""
 
 
 class JobRow(msgspec.Struct, frozen=True):
-    """What became of one row of a job: its `outputs`, or its `error`."""
+    """The result of one row of a job: its `outputs`, or its `error`."""
 
     row: int
-    """Its number in the job."""
+    """Index in the job."""
     outputs: dict[str, Any]
     error: JobError | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkPlace:
-    """Where the newest result of a chunk is, and which rows it has."""
+    """The offset of a chunk's latest result, and its rows."""
 
     chunk: int
     first_row: int
@@ -57,15 +57,15 @@ class ChunkPlace:
 
 
 class ChunkIndex:
-    """The places of a job's results: of each chunk the newest attempt, and of its repeats the first."""
+    """An index of a job's results: for each chunk the latest attempt, and the first record of that attempt."""
 
     def __init__(self, digest: str | None) -> None:
-        """`digest`: of the model version that the job is pinned to; results of another one are not the job's."""
+        """`digest` of the job's pinned model version; results with another digest belong to another job."""
         self._digest = digest
         self._places: dict[int, ChunkPlace] = {}
 
     def add(self, outcome: ChunkOutcome, offset: int) -> None:
-        """A result, at its offset; offsets rise."""
+        """Add the result at `offset`; offsets must be increasing."""
         known = self._places.get(outcome.chunk)
         if outcome.digest != self._digest or (known is not None and known.attempt >= outcome.attempt):
             return
@@ -74,7 +74,7 @@ class ChunkIndex:
         )
 
     def in_order(self, from_row: int = 0) -> list[ChunkPlace]:
-        """The chunks that have rows from `from_row` on, in row order."""
+        """The chunks with rows at or after `from_row`, in row order."""
         places = sorted(self._places.values(), key=lambda place: place.first_row)
         return [place for place in places if place.first_row + place.rows > from_row]
 
@@ -85,9 +85,9 @@ class ChunkIndex:
 async def chunk_results(
     cluster: Cluster, status: JobStatus, from_row: int, limits: Limits
 ) -> AsyncGenerator[ChunkResult, None]:
-    """The chunks of a job that has ended, in row order, from the one that has `from_row` on.
+    """The chunk results of an ended job in row order, starting with the chunk that contains `from_row`.
 
-    The topic is read twice: once for the places, once for what is there. `JobExpiredError` where some of it is gone.
+    The topic is read twice: once to index the offsets, once for the results. `JobExpiredError` if some are deleted.
     """
     tp = TopicPartition(cluster.topics.name("job-results"), await partition_of(cluster, status.job_id))
     await cluster.partitions("job-results")
@@ -115,7 +115,7 @@ async def _places(
 
 
 async def _begin(consumer: AIOKafkaConsumer, tp: TopicPartition, status: JobStatus) -> int:
-    """Offset before which no result of the job can be."""
+    """A lower bound of the offsets of the job's results."""
     begin: int = (await consumer.beginning_offsets([tp]))[tp]
     since = max(status.submitted_at - CLOCK_SLACK_MS, 0)
     found = (await consumer.offsets_for_times({tp: since})).get(tp)
@@ -131,9 +131,9 @@ def _outcome_in(record: Any, limits: Limits) -> ChunkOutcome | None:
 
 
 class _InOrder:
-    """Reads records at given offsets, in a given order, from the front of the topic to its end as far as it can.
+    """Reads records at given offsets in a given order, sequentially where possible.
 
-    What it passes on the way and needs later is held, up to a bound; what does not find room is read again.
+    Records that are needed later are buffered, up to `HELD_BYTES_MAX`; those that do not fit are read again.
     """
 
     def __init__(self, consumer: AIOKafkaConsumer, tp: TopicPartition, places: list[ChunkPlace]) -> None:
@@ -144,7 +144,7 @@ class _InOrder:
         self._position: int | None = None
 
     async def values(self) -> AsyncGenerator[tuple[bytes, Any], None]:
-        """(value, encoding) of each."""
+        """(value, encoding) of each record, in the given order."""
         for number, place in enumerate(self._places):
             record = self._held.pop(place.offset, None)
             if record is None:
@@ -171,7 +171,7 @@ class _InOrder:
             if wanted is not None:
                 return wanted
             if position > offset:
-                raise JobExpiredError(f"a result of the job at offset {offset} of {self._tp.topic} is gone")
+                raise JobExpiredError(f"the result of the job at offset {offset} of {self._tp.topic} is deleted")
 
     def _hold(self, record: Any) -> None:
         if record.offset not in self._held and self._held_bytes + len(record.value) <= HELD_BYTES_MAX:
@@ -180,7 +180,7 @@ class _InOrder:
 
 
 def rows_of(result: ChunkResult, from_row: int = 0) -> Iterator[JobRow]:
-    """The rows of a chunk from `from_row` on, in their order."""
+    """The rows of a chunk from `from_row` on, in order."""
     errors = {error.row: JobError(error.code, error.message) for error in result.errors}
     names: list[str] = list(result.outputs)
     for row, values in enumerate(zip(*result.outputs.values(), strict=True), result.first_row):

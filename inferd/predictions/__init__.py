@@ -1,4 +1,4 @@
-"""Predictions of the client: requests sent, results awaited, and what may pass sent again."""
+"""Predictions of the client: sends requests, awaits results, retries transient failures."""
 
 from inferd.predictions.exchange import Call, Exchange, SentCall
 from inferd.predictions.pending import PendingRequests

@@ -1,4 +1,4 @@
-"""One request out, one result back: sending, waiting, and sending again what may pass."""
+"""Request-reply over Kafka: sends requests, awaits results, retries transient failures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.structs import RecordMetadata
 
 from inferd.cluster import Cluster
-from inferd.errors import ResultTimeoutError, unconnected
+from inferd.errors import ResultTimeoutError, unreachable_reason
 from inferd.models import ModelList, read_models
 from inferd.predictions.pending import PendingRequests
 from inferd.predictions.replies import Replies
@@ -33,7 +33,7 @@ from inferd.schemas.requests import Failure, ModelReference, Output, Result, enc
 PAUSE_FIRST_S = 0.05
 PAUSE_MAX_S = 1.0
 FOLLOW_S = 10.0
-"""How long a worker may take to hear of a model that the `models` topic holds."""
+"""How long a worker may take to read a new record of `models`."""
 MODELS_AGE_MAX_S = 1.0
 MODELS_READ_TIMEOUT_S = 10.0
 _by_key = DefaultPartitioner()
@@ -42,7 +42,7 @@ _NOT_FOUND = (ModelNotFoundError.code, VersionNotFoundError.code)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What one request asks for."""
+    """The content of one request."""
 
     model_id: str
     input_data: Any
@@ -53,7 +53,7 @@ class Call:
 
 @dataclass(slots=True)
 class SentCall:
-    """A request on its way; `deadline` and `sent_at` are seconds of the monotonic clock."""
+    """A request in flight; `deadline` and `sent_at` are seconds of the monotonic clock."""
 
     call: Call
     id: str
@@ -86,11 +86,11 @@ class Exchange:
         self._models = float("-inf"), ModelList()
 
     async def stop(self) -> None:
-        """Stops reading results; whoever waits for one gets `ClientClosedError`."""
+        """Stop reading results; pending requests fail with `ClientClosedError`."""
         await self._replies.stop()
 
     async def send(self, call: Call, timeout_s: float) -> SentCall:
-        """Sends a request; what is wrong with the request itself comes as its result."""
+        """Send a request; an error in the request itself is returned as its result."""
         if not self._replies.running:
             await self._start_replies()
         now = time.monotonic()
@@ -106,9 +106,9 @@ class Exchange:
         return sent
 
     async def result(self, sent: SentCall) -> Result:
-        """The result of a request that was sent; what may pass is sent again until the time is over.
+        """Await the result of a request; transient failures are retried until its deadline.
 
-        `ResultTimeoutError` when none came in time.
+        `ResultTimeoutError` if no result arrives in time.
         """
         try:
             result = await self._reply(sent)
@@ -118,11 +118,11 @@ class Exchange:
             self.abandon(sent)
 
     def watch(self, sent: SentCall) -> None:
-        """Sends it again at once, where that may help, and not first when its result is asked for."""
+        """Retry a transient failure as soon as it arrives, even if the result is not awaited yet."""
         sent.reply.add_done_callback(partial(self._watched, sent))
 
     def abandon(self, sent: SentCall) -> None:
-        """Nobody waits for this one any more."""
+        """Discard the request: its result is not needed any more."""
         self._pending.forget(sent.id)
         if sent.retrying is not None:
             sent.retrying.cancel()
@@ -134,7 +134,7 @@ class Exchange:
                 await self._replies.start(self._read_from(await self._cluster.partitions("results")))
 
     def _read_from(self, partitions: Sequence[int]) -> Sequence[int]:
-        """A result has its request's partition number: a client that chooses those reads no others."""
+        """The partitions of results to read: those of the requests, because a result has its request's partition."""
         if self._chosen is None:
             return partitions
         if unknown := set(self._chosen) - set(partitions):
@@ -185,7 +185,10 @@ class Exchange:
     def _late(self, sent: SentCall) -> ResultTimeoutError:
         place = self._pending.place_of(sent.id)
         where = "was not yet acknowledged by the broker" if place is None else f"is at {place} (partition-offset)"
-        why = unconnected(self._cluster.connection) or "Does a worker serve this tenant? `inferd doctor` looks"
+        why = (
+            unreachable_reason(self._cluster.connection)
+            or "Does a worker serve this tenant? Check with `inferd doctor`"
+        )
         return ResultTimeoutError(
             f"no result within {sent.deadline - sent.sent_at:g} s: request {sent.id} to {sent.call.model_id} {where} in"
             f" {self._cluster.topics.name('requests')}. {why}"
@@ -196,13 +199,13 @@ class Exchange:
             self._retry(sent, reply.result())
 
     def _retry(self, sent: SentCall, result: Result) -> Task[Result] | None:
-        """Sends the call again, once per call, if another attempt may get a prediction."""
+        """Start the retries of a call, once per call, if its failure may be transient."""
         if sent.retrying is None and isinstance(result, Failure) and (result.retryable or result.code in _NOT_FOUND):
             sent.retrying = asyncio.create_task(self._send_again(sent, result))
         return sent.retrying
 
     async def _send_again(self, first: SentCall, failure: Failure) -> Result:
-        """The result of the same call sent again, as often as there is time; else the failure that was last."""
+        """Retry a call until its deadline; returns its result, or the last failure."""
         for pause_s in _pauses():
             left_s = first.deadline - time.monotonic() - pause_s
             if left_s <= 0 or not await self._may_pass(failure, first):
@@ -221,9 +224,9 @@ class Exchange:
         return failure
 
     async def _may_pass(self, failure: Failure, first: SentCall) -> bool:
-        """Whether the failure is of the kind that goes by itself.
+        """Whether the failure may be transient.
 
-        A model that was not found may have been deployed just now, and the worker not have heard of it yet.
+        `model_not_found` is transient if the model is on the `models` topic: the worker may not have read it yet.
         """
         if failure.code not in _NOT_FOUND:
             return failure.retryable
@@ -231,12 +234,12 @@ class Exchange:
             return False
         try:
             models = await self._recent_models()
-        except (ServerError, TimeoutError):  # whoever may predict need not be allowed to read the models
+        except (ServerError, TimeoutError):  # the client may lack the right to read `models`
             return False
         return models.has(ModelReference.parse(first.call.model_id))
 
     async def _recent_models(self) -> ModelList:
-        """The tenant's models, read at most once a second."""
+        """The tenant's models, read at most once per second."""
         async with self._reading_models:
             read_at, models = self._models
             if time.monotonic() - read_at > MODELS_AGE_MAX_S:

@@ -1,4 +1,4 @@
-"""Requests that wait for their result: which result belongs to which request. No I/O."""
+"""Pending requests: matches results to requests. No I/O."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Decode = Callable[[bytes, Encoding], Result]
 
 
 class PendingRequests:
-    """Requests of one client, by id.
+    """The pending requests of one client, by id.
 
-    Ids are `<client id>-<n>` with an unguessable client id, so that results of others are told apart by their bytes,
-    undecoded. A worker that could not read a request's id answers with the request's place in the log; such a failure
-    is matched by the place that the broker's acknowledgement gave, whichever of the two comes first.
+    Ids are `<client id>-<n>` with a random client id, so that results of other clients are recognised without decoding
+    them. If a worker cannot decode a request's id, its error result has the id `<partition>-<offset>` instead. Such a
+    failure is matched by the partition and offset in the broker's acknowledgement, whichever of the two arrives first.
     """
 
     def __init__(self, decode: Decode, client_id: str | None = None) -> None:
@@ -43,18 +43,18 @@ class PendingRequests:
         return len(self._waiting)
 
     def next_id(self) -> str:
-        """An id that no other request has."""
+        """A new request id."""
         self._count += 1
         return f"{self.client_id}-{self._count}"
 
     def expect(self, request_id: str) -> Future[Result]:
-        """The result of the request, to come."""
+        """The future of the request's result."""
         reply: Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting[request_id] = reply
         return reply
 
     def note_place(self, request_id: str, partition: int, offset: int) -> None:
-        """The broker has the request, at this place."""
+        """Record the partition and offset of an acknowledged request."""
         if request_id not in self._waiting:
             return
         place = default_id(partition, offset)
@@ -64,11 +64,11 @@ class PendingRequests:
             self._answer(request_id, failure)
 
     def place_of(self, request_id: str) -> str | None:
-        """`<partition>-<offset>` of a request that the broker has."""
+        """`<partition>-<offset>` of a request; None if it is not acknowledged yet."""
         return self._place_of.get(request_id)
 
     def take(self, value: bytes | None, encoding: Encoding) -> None:
-        """One record of the results topic; repeats, and results of others, change nothing."""
+        """Process one record of the results topic; repeats and results of other clients are ignored."""
         if value is None:
             return
         if self._mark in value:
@@ -77,22 +77,22 @@ class PendingRequests:
             self._take_failure_by_place(value, encoding)
 
     def settle(self, result: Result) -> None:
-        """The request that the result names has it."""
+        """Complete the request that the result names."""
         self._answer(result.id, result)
 
     def fail(self, request_id: str, error: BaseException) -> None:
-        """The request will not be answered."""
+        """Fail a request."""
         reply = self._forget(request_id)
         if reply is not None and not reply.done():
             reply.set_exception(error)
 
     def fail_all(self, error: BaseException) -> None:
-        """No request will be answered."""
+        """Fail all pending requests."""
         for request_id in list(self._waiting):
             self.fail(request_id, error)
 
     def forget(self, request_id: str) -> None:
-        """Nobody waits for the request any more."""
+        """Remove a request; its result will be ignored."""
         self._forget(request_id)
 
     def _take_own(self, value: bytes, encoding: Encoding) -> None:
@@ -116,7 +116,7 @@ class PendingRequests:
         try:
             return self._decode(value, encoding)
         except InferenceError as error:
-            logger.warning("a record of the results topic cannot be read: %s", error)
+            logger.warning("cannot decode a record of the results topic: %s", error)
             return None
 
     def _answer(self, request_id: str, result: Result) -> None:

@@ -1,4 +1,4 @@
-"""Sending ahead: items go out while the answers to earlier ones are still on their way. No I/O of its own."""
+"""Pipelining: sends items while the results of earlier ones are pending. No I/O of its own."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Sent = TypeVar("Sent")
 
-# How many items may go out before the event loop gets its turn to put them on the wire.
+# Items that are sent before the event loop runs again, so that the producer can transmit them.
 TURN_ITEMS = 64
 
 
 class _End:
-    """Nothing more comes, because of `error` if there is one."""
+    """The end of the queue; `error` is the reason, if any."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
@@ -27,10 +27,10 @@ async def sent_ahead(
     window: int,
     abandon: Callable[[Sent], None],
 ) -> AsyncGenerator[Sent, None]:
-    """What `send` gave for each item, in order; about `window` items are sent ahead of what is yielded.
+    """Yield the return value of `send` for each item, in order; about `window` items are sent ahead.
 
-    An error of `items` or of `send` is raised after everything that was sent before it has been yielded. What is not
-    taken because the generator is closed is abandoned.
+    An error of `items` or `send` is raised after everything sent before it has been yielded. If the generator is
+    closed, `abandon` is called with what was sent but not yielded.
     """
     queue: Queue[Sent | _End] = Queue(maxsize=window)
     feeding = asyncio.create_task(_feed(send, items, queue))
@@ -55,7 +55,7 @@ async def _feed(
     try:
         async for item in _with_turns(items):
             await queue.put(await send(item))
-    except Exception as error:  # noqa: BLE001  (raised where the items are taken)
+    except Exception as error:  # noqa: BLE001  (raised by `sent_ahead`)
         await queue.put(_End(error))
     else:
         await queue.put(_End())

@@ -1,4 +1,4 @@
-"""Reads the tenant's results topic and hands each record to the requests that wait."""
+"""Reads the tenant's results topic and matches its records to the pending requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POLL_MS = 1_000
 
 
 class Replies:
-    """One consumer without a group, from the end of the topic as it was before the first request."""
+    """A consumer without a group that starts at the end of the topic, before the first request is sent."""
 
     def __init__(self, cluster: Cluster, pending: PendingRequests) -> None:
         self._cluster = cluster
@@ -27,7 +27,7 @@ class Replies:
         self._task: Task[None] | None = None
 
     async def start(self, partitions: Sequence[int]) -> None:
-        """Reads `partitions` from now on; returns once the position is fixed."""
+        """Start reading at the end of `partitions`; returns once the position is set."""
         positioned = Event()
         task = asyncio.create_task(self._read(partitions, positioned), name="inferd-replies")
         waiting = asyncio.create_task(positioned.wait())
@@ -43,11 +43,11 @@ class Replies:
         self._task = task
 
     async def stop(self) -> None:
-        """Stops reading; requests that still wait fail."""
+        """Stop reading; pending requests fail."""
         task, self._task = self._task, None
         if task is not None:
             await _cancelled(task)
-        self._pending.fail_all(ClientClosedError("the client was closed before a result came"))
+        self._pending.fail_all(ClientClosedError("the client was closed before the result arrived"))
 
     @property
     def running(self) -> bool:

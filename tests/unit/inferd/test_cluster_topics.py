@@ -43,6 +43,6 @@ async def test_a_topic_that_is_new_is_waited_for_and_asked_for_once() -> None:
 async def test_a_topic_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inferd.cluster.TOPIC_KNOWN_WITHIN_S", 0.15)
     brokers = Brokers(known_from=float("inf"))
-    with pytest.raises(TopicNotFoundError, match=r"ns\.t\.requests is not there.*inferd topics create"):
+    with pytest.raises(TopicNotFoundError, match=r"ns\.t\.requests does not exist.*inferd topics create"):
         await cluster_of(brokers).partitions("requests")
     assert brokers.asked > 1

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import inferd
-from inferd.errors import of_kafka
+from inferd.errors import typed_kafka_error
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -50,6 +50,6 @@ def test_errors_of_kafka_become_typed() -> None:
         (kafka.MessageSizeTooLargeError(), TooLargeError),
         (kafka.UnknownError("?"), ServerError),
     ):
-        assert type(of_kafka(error, "sending", KafkaConnection("host:1"))) is typed
+        assert type(typed_kafka_error(error, "sending", KafkaConnection("host:1"))) is typed
     own = ServerError("said already")
-    assert of_kafka(own, "sending", KafkaConnection("host:1")) is own
+    assert typed_kafka_error(own, "sending", KafkaConnection("host:1")) is own
