@@ -1,4 +1,4 @@
-"""The README's programs do what it says, in the order in which a reader tries them."""
+"""The programs of README.md, docs/clients.md and docs/wire.md run as written, in the order of a reader."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ import pytest
 
 from tests.fixtures.workers import Cluster, StartWorker
 
-README = Path(__file__).parents[2] / "README.md"
-PROGRAMS: list[str] = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = (README, ROOT / "docs" / "clients.md", ROOT / "docs" / "wire.md")
+PROGRAMS: dict[Path, list[str]] = {
+    page: re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    for page in PAGES
+}
+LINKS = [
+    (page, path)
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
+    for path in re.findall(r"\]\(([\w./-]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+]
 
 
 def run(program: str, cluster: Cluster, directory: Path) -> str:
-    """Standard output of a program of the README that talks to this cluster instead."""
+    """Standard output of a program of these pages that talks to this cluster instead."""
     program = program.replace('Client("127.0.0.1:9092")', f'Client("127.0.0.1:9092", namespace="{cluster.namespace}")')
     program = program.replace("127.0.0.1:9092", cluster.bootstrap).replace('"inferd.', f'"{cluster.namespace}.')
     done = subprocess.run(
@@ -28,7 +38,7 @@ def run(program: str, cluster: Cluster, directory: Path) -> str:
 
 def program(mark: str) -> str:
     """The one program that has this in it."""
-    (found,) = [program for program in PROGRAMS if mark in program]
+    (found,) = [program for programs in PROGRAMS.values() for program in programs if mark in program]
     return found
 
 
@@ -37,6 +47,9 @@ def test_every_program_runs(cluster: Cluster, start_worker: StartWorker, tmp_pat
     run(program("save_model"), cluster, tmp_path)
     assert (tmp_path / "churn.txt").stat().st_size > 1_000
     assert re.fullmatch(r"churn 1 [0-9a-f]{64}\n", run(program("deploy_file"), cluster, tmp_path))
+    told = run(PROGRAMS[README][1], cluster, tmp_path).splitlines()
+    assert re.fullmatch(r"0\.9\d+ by version 1", told[0])
+    assert told[1].startswith("invalid_value ")
     told = run(program("client.predict_many"), cluster, tmp_path).splitlines()
     assert re.fullmatch(r"0\.9\d+ by version 1", told[0])
     assert len(told) == 1 + 72 + 1
@@ -47,10 +60,10 @@ def test_every_program_runs(cluster: Cluster, start_worker: StartWorker, tmp_pat
     assert told[-2:] == ["completed 10000 of 10000 rows", "10000 predictions"]
     served = program("ModelServer").replace("port=8000", "port=0")
     assert re.fullmatch(r"0\.9\d+\n", run(served, cluster, tmp_path))
-    compile(program("TlsError"), "README.md", "exec")  # it connects to a cluster of the reader's own
-    assert len(PROGRAMS) == 8
+    compile(program("TlsError"), "clients.md", "exec")  # it connects to a cluster of the reader's own
+    assert [len(programs) for programs in PROGRAMS.values()] == [2, 6, 1]
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\(((?!http)[^)#]+)\)", README.read_text(encoding="utf-8")))
-def test_what_is_linked_to_is_there(path: str) -> None:
-    assert (README.parent / path).exists()
+@pytest.mark.parametrize(("page", "path"), LINKS)
+def test_what_is_linked_to_is_there(page: Path, path: str) -> None:
+    assert (page.parent / path).exists()
