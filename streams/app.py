@@ -20,13 +20,13 @@ from inferd.schemas.topics import TenantTopics
 from inferd.streams.admission import Admission
 from inferd.streams.composition import TenantParts, compose_tenants, guarantee_of
 from inferd.streams.connection import client_options
-from inferd.streams.group import LaneApp, LaneAssignor, LaneConsumer, kafka_tps, used_twice
-from inferd.streams.jobs.job_store import OwnedJobs
+from inferd.streams.group import LaneApp, LaneAssignor, LaneConsumer, instance_id_conflict, kafka_tps
+from inferd.streams.jobs.job_store import JobStore
 from inferd.streams.jobs.reader import RecordReader
 from inferd.streams.jobs.service import JobService
 from inferd.streams.kafka import (
-    LOOK_INTERVAL_S,
-    Outlets,
+    REFRESH_INTERVAL_S,
+    Destinations,
     TopicState,
     TopicWatch,
     describe_topics,
@@ -40,10 +40,10 @@ from inferd.streams.models.follower import Deploys
 from inferd.streams.models.rejections import Refusals
 from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
-from inferd.streams.state import LaneTableManager, Slot, claim_slot
+from inferd.streams.state import LaneTableManager, StateDirectory, claim_state_directory
 from inferd.streams.status import fault_of, take_snapshot
 from inferd.streams.tasks import cancelled
-from inferd.streams.telemetry import LaneMeasures, Phase, StallWatch, StreamsSnapshot, make_tracing
+from inferd.streams.telemetry import LaneMeasures, Phase, StallDetector, StreamsSnapshot, make_tracing
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +72,7 @@ class Streams:
         self._on_fatal = on_fatal
         self._app: LaneApp | None = None
         self.tenants: Mapping[str, TenantParts] = {}
-        self._slot: Slot | None = None
+        self._state_directory: StateDirectory | None = None
         self._reader = RecordReader(settings)
         self.topics = TopicWatch(
             settings.connection,
@@ -112,17 +112,17 @@ class Streams:
 
     async def _join(self, topics: list[TopicState], deploys: Deploys) -> None:
         describe = partial(describe_topics, self.settings)
-        outlets = Outlets(topics, self.settings.reply_to_allowed, describe)
+        destinations = Destinations(topics, self.settings.reply_to_allowed, describe)
         self._app = app = create_app(self.settings)
         group = FaustGroup(app)
         directory = self._claim_directory()
         self.tenants = compose_tenants(
-            app, self.settings, deploys, self.measures, self._reader, directory, self._user_code, outlets
+            app, self.settings, deploys, self.measures, self._reader, directory, self._user_code, destinations
         )
         stages = [stage for tenant in self.tenants.values() for stage in tenant.stages]
-        guarantee = guarantee_of(self.settings, self.measures, outlets)
+        guarantee = guarantee_of(self.settings, self.measures, destinations)
         lane = self.lane = Lane(self.settings, stages, group, guarantee, self.measures, self._crashed, self.topics)
-        lane.outlets = outlets
+        lane.destinations = destinations
         lane.on_denied(self.admission.recheck)
         app.intake, app.denied = lane, self.admission.recheck
         self.admission.admit(deploys)
@@ -141,9 +141,9 @@ class Streams:
         """The directory of local state stores; None if they are in memory."""
         if self.settings.cache.store == "memory":
             return None
-        if self._slot is None:
-            self._slot = claim_slot(self.settings.data_dir / "tables")
-        return self._slot.path
+        if self._state_directory is None:
+            self._state_directory = claim_state_directory(self.settings.data_dir / "tables")
+        return self._state_directory.path
 
     async def stop(self, timeout_s: float) -> bool:
         """Drain: stop fetching, finish in-flight batches, commit, leave the group. False if the deadline passed first.
@@ -163,9 +163,9 @@ class Streams:
         for tenant in self.tenants.values():
             for table in tenant.tables:
                 await table.close()
-        if self._slot is not None:
-            self._slot.close()
-            self._slot = None
+        if self._state_directory is not None:
+            self._state_directory.close()
+            self._state_directory = None
         await self.admission.close()
         if self.deploys is not None:
             await self.deploys.stop()
@@ -265,7 +265,7 @@ class Streams:
         if self._app is not None:
             self._consumer().bar(topics)
 
-    def _owned_jobs(self) -> Mapping[str, OwnedJobs]:
+    def _owned_jobs(self) -> Mapping[str, JobStore]:
         return {tenant: parts.jobs.owned for tenant, parts in self.tenants.items()}
 
     def _owner_url(self, tp: TopicPartition) -> str | None:
@@ -286,14 +286,14 @@ class Streams:
 
     async def _watch(self, app: LaneApp, lane: Lane) -> None:
         """End the process if Faust has crashed or processing has stalled."""
-        stall = StallWatch(self.settings.group.stall_timeout_s)
+        stall = StallDetector(self.settings.group.stall_timeout_s)
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
             self._enter(self._observe_phase())
             if app.crashed:
                 raise app.crash_reason or RuntimeError("faust crashed")
             if self._consumer().was_replaced:
-                self._on_fatal(used_twice(self.settings.group), EXIT_SETTINGS)
+                self._on_fatal(instance_id_conflict(self.settings.group), EXIT_SETTINGS)
                 return
             if self._phase == "running" and not self._consumer().fetching:
                 raise RuntimeError("aiokafka's fetcher has ended")
@@ -304,7 +304,7 @@ class Streams:
 
     async def _watch_topics(self, group: FaustGroup, lane: Lane) -> None:
         while True:
-            await asyncio.sleep(LOOK_INTERVAL_S)
+            await asyncio.sleep(REFRESH_INTERVAL_S)
             with contextlib.suppress(*PUBLISH_ERRORS):  # `_ping` reports an unreachable broker
                 await self.topics.look()
                 if lane.settled:

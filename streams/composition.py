@@ -12,7 +12,7 @@ from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.inference import Scorer
 from inferd.streams.jobs.composition import TenantJobs, compose_jobs
 from inferd.streams.jobs.reader import RecordReader
-from inferd.streams.kafka import Outlets, unit_of
+from inferd.streams.kafka import Destinations, unit_of
 from inferd.streams.lane import (
     AtLeastOnce,
     ByTopic,
@@ -22,7 +22,7 @@ from inferd.streams.lane import (
     Stage,
 )
 from inferd.streams.models.follower import Deploys
-from inferd.streams.requests import BatchScoring, Pace, Predictions, TenantLane
+from inferd.streams.requests import BatchScoring, BatchSizer, CacheTable, RequestProcessor
 from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTable, make_table
@@ -35,7 +35,7 @@ JOB_OWNER_STREAMS: tuple[Stream, ...] = ("jobs", "job-results")
 class TenantParts:
     """The stages of one tenant in the lane."""
 
-    requests: TenantLane
+    requests: RequestProcessor
     jobs: TenantJobs
 
     @property
@@ -55,36 +55,38 @@ def compose_tenants(
     reader: RecordReader,
     directory: Path | None,
     user_code: UserCode,
-    outlets: Outlets,
+    destinations: Destinations,
 ) -> Mapping[str, TenantParts]:
     """The parts of each tenant, by name. Their tables are declared in the app; `directory` holds local state stores."""
-    scoring = BatchScoring(measures, Pace(settings.lane), time.time)
+    scoring = BatchScoring(measures, BatchSizer(settings.lane), time.time)
     parts = {}
     for tenant in settings.tenants:
         catalog = deploys.catalogs[tenant]
         table = make_table(app, settings, tenant, "predictions", directory)
-        predictions = Predictions(tenant, table, catalog, settings.cache.ttl_max_s, outlets)
+        predictions = CacheTable(tenant, table, catalog, settings.cache.ttl_max_s, destinations)
         scorer = Scorer(
             catalog, settings.limits, settings.reply_to_allowed, user_code.ask(tenant), user_code.ask_rows(tenant)
         )
         names = TenantTopics(settings.namespace, tenant)
-        requests = TenantLane(names, scorer, settings.worker_id, outlets, scoring, predictions)
+        requests = RequestProcessor(names, scorer, settings.worker_id, destinations, scoring, predictions)
         requests.tracing = measures.tracing
         jobs_table = make_table(app, settings, tenant, "jobs", directory)
         process_batch = user_code.process_batch(tenant)
-        jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, outlets, process_batch)
+        jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, destinations, process_batch)
         parts[tenant] = TenantParts(requests, jobs)
     return parts
 
 
-def guarantee_of(settings: StreamSettings, measures: LaneMeasures, outlets: Outlets) -> Callable[[Lane], Guarantee]:
+def guarantee_of(
+    settings: StreamSettings, measures: LaneMeasures, destinations: Destinations
+) -> Callable[[Lane], Guarantee]:
     """A factory of a lane's guarantee: that of the settings, and always `exactly_once` for topics that own jobs."""
 
     def make(lane: Lane) -> Guarantee:
-        once = ExactlyOnce(settings, measures, lane.landed, unit_of, outlets)
+        once = ExactlyOnce(settings, measures, lane.landed, unit_of, destinations)
         if settings.processing_guarantee == "exactly_once":
             return once
-        usual = AtLeastOnce(settings, measures, lane.landed, lane.failed, lane.crashed, outlets)
+        usual = AtLeastOnce(settings, measures, lane.landed, lane.failed, lane.crashed, destinations)
         owners = [
             TenantTopics(settings.namespace, tenant).name(stream)
             for tenant in settings.tenants

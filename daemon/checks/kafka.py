@@ -33,11 +33,11 @@ from inferd.schemas.topics import TenantTopics
 from inferd.streams.connection import client_options
 from inferd.streams.kafka import (
     Right,
+    describe_rights,
     describe_topics,
     grant_commands,
     http_rights,
     missing_rights,
-    named,
     worker_rights,
 )
 
@@ -122,7 +122,9 @@ async def check_access(settings: Settings) -> list[Check]:
 
 
 def _access(state: State, what: str, missing: Collection[Right], connection: KafkaConnection) -> Check:
-    return Check("access", state, what + "; ".join(named(missing)), "; ".join(grant_commands(missing, connection)))
+    return Check(
+        "access", state, what + "; ".join(describe_rights(missing)), "; ".join(grant_commands(missing, connection))
+    )
 
 
 async def _missing_rights(connection: KafkaConnection, rights: Collection[Right]) -> set[Right]:

@@ -1,4 +1,4 @@
-"""Attempts to connect to brokers that failed: when to try again, and why they failed.
+"""ConnectionAttempts to connect to brokers that failed: when to try again, and why they failed.
 
 The pause after a failure doubles from `PAUSE_S_MIN` to `PAUSE_S_MAX`, as with Kafka's own clients
 (`reconnect.backoff.ms`, `reconnect.backoff.max.ms`), with jitter. All clients of the process share it: however many
@@ -23,7 +23,7 @@ FAILURES_MAX = 1_000
 Servers = tuple[tuple[str, int], ...]
 
 
-class Target(NamedTuple):
+class BrokerTarget(NamedTuple):
     """An address, the cluster it belongs to, and how we introduce ourselves: other credentials may be accepted."""
 
     host: str
@@ -47,16 +47,16 @@ class Failure:
     """No attempt is made before."""
 
 
-class Attempts:
+class ConnectionAttempts:
     """Failures by target. Time is that of `clock`; `chance` gives 0 to 1."""
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random
     ) -> None:
         self._clock, self._chance = clock, chance
-        self._failures: dict[Target, Failure] = {}
+        self._failures: dict[BrokerTarget, Failure] = {}
 
-    def claim(self, target: Target) -> float:
+    def claim(self, target: BrokerTarget) -> float:
         """Seconds to wait before an attempt; 0 allows one attempt now, and makes others wait for its outcome."""
         failure = self.failure(target)
         if failure is None:
@@ -67,12 +67,12 @@ class Attempts:
         self._failures[target] = Failure(failure.error, failure.at, failure.pause_s, self._end_of(failure.pause_s))
         return 0.0
 
-    def failed(self, target: Target, error: BaseException) -> bool:
+    def failed(self, target: BrokerTarget, error: BaseException) -> bool:
         """Notes a failure; whether it is the first one in a row."""
         previous, now = self.failure(target), self._clock()
         pause_s = PAUSE_S_MIN
         if previous is not None:
-            # Attempts that began together fail together: they count as one.
+            # ConnectionAttempts that began together fail together: they count as one.
             together = now - previous.at < previous.pause_s
             pause_s = previous.pause_s if together else min(2 * previous.pause_s, PAUSE_S_MAX)
         self._failures.pop(target, None)
@@ -81,16 +81,16 @@ class Attempts:
             del self._failures[next(iter(self._failures))]
         return previous is None
 
-    def succeeded(self, target: Target) -> bool:
+    def succeeded(self, target: BrokerTarget) -> bool:
         """Forgets the failures of a target; whether there were any."""
         return self._failures.pop(target, None) is not None
 
-    def failure(self, target: Target) -> Failure | None:
+    def failure(self, target: BrokerTarget) -> Failure | None:
         """The last failure of a target that has not been reached since."""
         failure = self._failures.get(target)
         return None if failure is None or self._clock() - failure.at > FORGET_S else failure
 
-    def latest(self, fits: Callable[[Target], bool]) -> tuple[Target, Failure] | None:
+    def latest(self, fits: Callable[[BrokerTarget], bool]) -> tuple[BrokerTarget, Failure] | None:
         """The latest failure of all targets that fit."""
         found = [
             (target, failure) for target in list(self._failures) if fits(target) and (failure := self.failure(target))

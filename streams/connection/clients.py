@@ -3,7 +3,7 @@
 
 - A client that reaches none of the brokers it knows asks its bootstrap servers again (KIP-899): the brokers may have
   come back under other addresses.
-- Attempts to connect back off, for all clients together (`streams/connection/attempts.py`), and take
+- ConnectionAttempts to connect back off, for all clients together (`streams/connection/attempts.py`), and take
   `SETUP_TIMEOUT_S` at most.
 - Password files are read before each connection; so are TLS files that have changed (`streams/connection/tls.py`).
 - A connection that was reset has a closed transport some moments before its reader notices. asyncio's transport drops
@@ -38,7 +38,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import BrokerMetadata
 
 from inferd.schemas.connection import KafkaConnection, read_password
-from inferd.streams.connection.attempts import Attempts, Servers, Target
+from inferd.streams.connection.attempts import BrokerTarget, ConnectionAttempts, Servers
 from inferd.streams.connection.tls import RenewingContext, files_of, tls_context
 from inferd.streams.connection.unreachable import Reason, reason_of
 from inferd.streams.tasks import cancelled
@@ -57,7 +57,7 @@ _stock_bootstrap: Any = AIOKafkaClient.bootstrap
 _stock_get_conn: Any = AIOKafkaClient._get_conn
 _stock_metadata_update: Any = AIOKafkaClient._metadata_update
 _stock_close_fetcher: Any = Fetcher.close
-_attempts = Attempts()
+_attempts = ConnectionAttempts()
 _bootstrap_servers: ContextVar[Servers] = ContextVar("bootstrap_servers", default=())
 """Of the client that connects; its connections do not know them."""
 
@@ -224,8 +224,8 @@ def _servers(servers: str | list[str]) -> Servers:
     return tuple(sorted((host, port) for host, port, _ in collect_hosts(servers)))
 
 
-def _target(owner: Any, host: str, port: int, bootstrap: Servers) -> Target:
+def _target(owner: Any, host: str, port: int, bootstrap: Servers) -> BrokerTarget:
     """Where a client or connection of aiokafka's connects to, and how."""
     context = owner._ssl_context
     files = context.files if isinstance(context, RenewingContext) else ()
-    return Target(host, port, bootstrap, owner._security_protocol, owner._sasl_plain_username, files)
+    return BrokerTarget(host, port, bootstrap, owner._security_protocol, owner._sasl_plain_username, files)

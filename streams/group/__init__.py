@@ -2,6 +2,6 @@
 
 from inferd.streams.group.assignor import LaneAssignor
 from inferd.streams.group.consumer import LaneApp, LaneConsumer, Records, kafka_tps
-from inferd.streams.group.membership import used_twice
+from inferd.streams.group.membership import instance_id_conflict
 
-__all__ = ["LaneApp", "LaneAssignor", "LaneConsumer", "Records", "kafka_tps", "used_twice"]
+__all__ = ["LaneApp", "LaneAssignor", "LaneConsumer", "Records", "instance_id_conflict", "kafka_tps"]

@@ -40,7 +40,7 @@ def was_replaced(coordinator: Any) -> bool:
     return coordinator in _replaced
 
 
-def used_twice(group: GroupSettings) -> str:
+def instance_id_conflict(group: GroupSettings) -> str:
     """Why a worker that was replaced ends. Who replaced it is not known: the group keeps what the first one said."""
     return (
         f"INFERD_INSTANCE_ID={group.instance_id} is used twice in group {group.group_id}: another worker joined with it"

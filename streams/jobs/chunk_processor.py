@@ -28,7 +28,7 @@ from inferd.streams.jobs.scoring import (
     ChunkWork,
     chunk_work,
 )
-from inferd.streams.kafka import EVERYTHING, Outgoing, Outlets
+from inferd.streams.kafka import UNCHECKED, Destinations, Outgoing
 from inferd.streams.lane import PUBLISH_ERRORS, DeadLetters, Effects, Kind, Work, describe, refusal_of, timestamps_of
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTable
@@ -58,7 +58,7 @@ class _Run:
     barrier: bool = False
 
 
-class JobChunks:
+class ChunkProcessor:
     """Scores chunks and publishes what they come to; a `Stage`."""
 
     kind: Kind = "chunks"
@@ -72,7 +72,7 @@ class JobChunks:
         reader: RecordReader,
         settings: StreamSettings,
         measures: LaneMeasures,
-        outlets: Outlets = EVERYTHING,
+        destinations: Destinations = UNCHECKED,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.tenant = topics.tenant
@@ -85,8 +85,8 @@ class JobChunks:
         self._partitions = settings.topics.partitions
         self._limits = settings.limits
         self._measures = measures
-        self._outlets = outlets
-        self._dead_letters = DeadLetters(topics.name("dead-letters"), settings.worker_id, outlets)
+        self._destinations = destinations
+        self._dead_letters = DeadLetters(topics.name("dead-letters"), settings.worker_id, destinations)
         self._clock = clock
         self._waiting_since: dict[tuple[str, int, str], float] = {}
         """By name, number and digest of a version, when the first chunk came that waits for it."""
@@ -121,7 +121,7 @@ class JobChunks:
             return
         parts = [(tp.partition, records) for tp, records in work]
         ended = time.perf_counter()
-        spans = tracing.done_together(CHUNK_SPAN, self.topic, parts, "process", started, ended, last="store")
+        spans = tracing.step_spans(CHUNK_SPAN, self.topic, parts, "process", started, ended, last="store")
         for (tp, _), effects in zip(work, steps, strict=True):
             if effects:
                 effects[-1].spans = spans.get(tp.partition)
@@ -162,7 +162,7 @@ class JobChunks:
     def _waits(self, chunk: Chunk) -> bool:
         """Whether a chunk still waits for its version."""
         version = (chunk.model_id, chunk.version, chunk.digest)
-        why = self._scorer.may_come(chunk)
+        why = self._scorer.waiting_for(chunk)
         if why is None:
             self._waiting_since.pop(version, None)
             return False
@@ -257,7 +257,7 @@ class JobChunks:
 
     def _accepted(self, chunk: Chunk, outgoing: Outgoing) -> Outgoing:
         """The result of a chunk; where its topic would refuse that, each row of it has an error."""
-        if (refusal := self._outlets.refusal(self._topics.name("job-results"), outgoing)) is None:
+        if (refusal := self._destinations.refusal(self._topics.name("job-results"), outgoing)) is None:
             return outgoing
         draft = ChunkDraft(chunk, None)
         draft.fail(refusal)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.inference import ModelCatalog
-from inferd.streams.jobs.chunk_processor import JobChunks
-from inferd.streams.jobs.job_store import OwnedJobs
-from inferd.streams.jobs.processors import JobMessages, JobResults, JobSurroundings
+from inferd.streams.jobs.chunk_processor import ChunkProcessor
+from inferd.streams.jobs.job_store import JobStore
+from inferd.streams.jobs.processors import JobContext, JobMessageProcessor, JobResultProcessor
 from inferd.streams.jobs.reader import RecordReader
 from inferd.streams.jobs.scoring import ChunkScorer, ProcessBatch, pin_in
-from inferd.streams.kafka import EVERYTHING, Outlets
+from inferd.streams.kafka import UNCHECKED, Destinations
 from inferd.streams.lane import Stage
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTable
@@ -23,7 +23,7 @@ from inferd.streams.telemetry import ChunkCounters, LaneMeasures
 class TenantJobs:
     """The jobs of one tenant: those owned here, and the stages that move them."""
 
-    owned: OwnedJobs
+    owned: JobStore
     stages: Sequence[Stage]
     scored: ChunkCounters
 
@@ -35,15 +35,15 @@ def compose_jobs(
     catalog: ModelCatalog,
     reader: RecordReader,
     measures: LaneMeasures,
-    outlets: Outlets = EVERYTHING,
+    destinations: Destinations = UNCHECKED,
     process_batch: ProcessBatch | None = None,
 ) -> TenantJobs:
     """`process_batch`: a user's own code that answers chunks instead of a model."""
     topics = TenantTopics(settings.namespace, tenant)
-    owned = OwnedJobs(tenant, table, settings.limits)
-    surroundings = JobSurroundings(
-        topics, owned, pin_in(catalog), settings.topics.partitions, settings.worker_id, measures, outlets
+    owned = JobStore(tenant, table, settings.limits)
+    context = JobContext(
+        topics, owned, pin_in(catalog), settings.topics.partitions, settings.worker_id, measures, destinations
     )
     scorer = ChunkScorer(catalog, settings.limits, process_batch)
-    chunks = JobChunks(topics, scorer, reader, settings, measures, outlets)
-    return TenantJobs(owned, (JobMessages(surroundings), JobResults(surroundings), chunks), chunks.scored)
+    chunks = ChunkProcessor(topics, scorer, reader, settings, measures, destinations)
+    return TenantJobs(owned, (JobMessageProcessor(context), JobResultProcessor(context), chunks), chunks.scored)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from inferd.schemas.errors import ServerError
 
 
-class NotNowError(ServerError):
+class RetryLaterError(ServerError):
     """The broker or the group does not let this be done now; asking again later may do."""
 
     code = "unavailable"
@@ -13,7 +13,7 @@ class NotNowError(ServerError):
     retryable = True
 
 
-class ElsewhereError(NotNowError):
+class NotOwnerError(RetryLaterError):
     """The job belongs to another worker; `url` is where that one answers, None while nobody does."""
 
     def __init__(self, url: str | None) -> None:

@@ -31,11 +31,11 @@ REFUSALS_MAX = 1_000
 """How many refusals are remembered for those who ask."""
 
 
-class MovedError(Exception):
+class PartitionRevokedError(Exception):
     """The partition went to another worker."""
 
 
-class Handled:
+class MessageOutcomes:
     """Tells those who have sent a message of a job when it was taken, and why it was refused."""
 
     def __init__(self) -> None:
@@ -61,11 +61,11 @@ class Handled:
         """The partition went elsewhere: nobody here will know."""
         for _, future in self._waiting:
             if not future.done():
-                future.set_exception(MovedError)
+                future.set_exception(PartitionRevokedError)
         self._waiting.clear()
 
     async def wait(self, offset: int) -> ModelServingError | None:
-        """Why the message at an offset was refused, None where it was taken; `MovedError` where that is unknown."""
+        """Why the message at an offset was refused, None where it was taken; `PartitionRevokedError` if unknown."""
         if offset < self._next:
             return self._refusals.get(offset)
         future: asyncio.Future[ModelServingError | None] = asyncio.get_running_loop().create_future()
@@ -81,7 +81,7 @@ class JobsPartition:
     limits: Limits
     epoch: int
     """Another number whenever states are read anew: barriers of before count no more."""
-    handled: Handled
+    handled: MessageOutcomes
     active: dict[str, JobState | None] = field(default_factory=dict)
     """Jobs that have not ended, and what jobs have come to that the table has not acknowledged yet."""
     in_use: Usage = NOTHING_USED
@@ -131,7 +131,7 @@ class JobsPartition:
             heapq.heappush(self._queue, (at, job_id))
 
 
-class OwnedJobs:
+class JobStore:
     """The jobs of one tenant, by partition of `jobs`."""
 
     def __init__(self, tenant: str, table: LaneTable, limits: Limits) -> None:
@@ -145,7 +145,7 @@ class OwnedJobs:
         """Reads every state of a restored partition, anew where it was open."""
         table = self.table.partition(number)
         before = self.partitions.get(number)
-        handled = before.handled if before is not None else Handled()
+        handled = before.handled if before is not None else MessageOutcomes()
         partition = JobsPartition(table, self.limits, secrets.randbits(63), handled)
         for key, value in table.store.items():
             try:

@@ -39,9 +39,9 @@ from inferd.schemas.limits import Limits
 from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.group import Records
 from inferd.streams.inference import Record, internal_error
-from inferd.streams.jobs.job_store import JobsPartition, OwnedJobs, change_of
+from inferd.streams.jobs.job_store import JobsPartition, JobStore, change_of
 from inferd.streams.jobs.state import JobState, Pin, Step, Terms, advance, count, tick
-from inferd.streams.kafka import EVERYTHING, Outgoing, Outlets
+from inferd.streams.kafka import UNCHECKED, Destinations, Outgoing
 from inferd.streams.lane import DeadLetters, Effects, Kind, Work, refusal_of, timestamps_of
 from inferd.streams.state import LaneTable
 from inferd.streams.telemetry import MESSAGE_SPAN, JobCounters, LaneMeasures, Tally, TenantCounters
@@ -60,17 +60,17 @@ MODEL_KNOWN_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class JobSurroundings:
+class JobContext:
     """What both stages of a tenant's jobs share."""
 
     topics: TenantTopics
-    owned: OwnedJobs
+    owned: JobStore
     pin: Pin
     partitions: int
     """Of `job-chunks`."""
     worker_id: str
     measures: LaneMeasures = field(default_factory=LaneMeasures)
-    outlets: Outlets = EVERYTHING
+    destinations: Destinations = UNCHECKED
     clock: Callable[[], float] = time.time
     """Unix seconds."""
 
@@ -83,7 +83,7 @@ class JobSurroundings:
     def _limits(self) -> Limits:
         """The limits, with chunks that `job-chunks` accepts: of larger ones they say where to read the rows."""
         limits = self.owned.limits
-        room = self.outlets.bytes_max(self.topics.name("job-chunks")) - CHUNK_OVERHEAD_BYTES
+        room = self.destinations.bytes_max(self.topics.name("job-chunks")) - CHUNK_OVERHEAD_BYTES
         return limits if room >= limits.job_chunk_bytes_max else replace(limits, job_chunk_bytes_max=max(0, room))
 
 
@@ -91,7 +91,7 @@ class JobSurroundings:
 class _Draft:
     """Effects on their way, and the states that jobs have come to."""
 
-    surroundings: JobSurroundings
+    context: JobContext
     number: int
     partition: JobsPartition
     effects: Effects
@@ -139,53 +139,51 @@ class _Draft:
 
     def _partition_of(self, chunk: Chunk) -> int:
         """In turn, so that every worker gets its part; not the same one first for all jobs."""
-        return (crc32(chunk.job_id.encode()) + chunk.chunk) % self.surroundings.partitions
+        return (crc32(chunk.job_id.encode()) + chunk.chunk) % self.context.partitions
 
     def _add_barrier(self, barrier: Barrier) -> None:
-        for number in range(self.surroundings.partitions):
+        for number in range(self.context.partitions):
             self._add("job-chunks", number, (barrier.job_id.encode(), encode_chunk(barrier), []))
 
     def _add(self, stream: Stream, number: int, outgoing: Outgoing) -> None:
         self.effects.tally.bytes_out += len(outgoing[1] or b"")
-        self.effects.add(self.surroundings.topics.name(stream), number, outgoing)
+        self.effects.add(self.context.topics.name(stream), number, outgoing)
 
 
-class _JobStage:
+class _JobProcessor:
     """What the two stages have in common."""
 
     kind: Kind = "jobs"
     waits = False
 
-    def __init__(self, surroundings: JobSurroundings, stream: Stream) -> None:
-        self.tenant = surroundings.topics.tenant
-        self.topic = surroundings.topics.name(stream)
+    def __init__(self, context: JobContext, stream: Stream) -> None:
+        self.tenant = context.topics.tenant
+        self.topic = context.topics.name(stream)
         self.counters = TenantCounters(self.tenant)
-        self.tables: Sequence[LaneTable] = (surroundings.owned.table,)
-        self._surroundings = surroundings
-        self._owned = surroundings.owned
-        self._dead_letters = DeadLetters(
-            surroundings.topics.name("dead-letters"), surroundings.worker_id, surroundings.outlets
-        )
+        self.tables: Sequence[LaneTable] = (context.owned.table,)
+        self._context = context
+        self._owned = context.owned
+        self._dead_letters = DeadLetters(context.topics.name("dead-letters"), context.worker_id, context.destinations)
 
     def unit(self, number: int) -> Hashable:
         return (self.tenant, "jobs", number)
 
     def outputs(self, number: int) -> Iterable[TopicPartition]:
         """Chunks of a job go to every partition."""
-        topics = self._surroundings.topics
+        topics = self._context.topics
         yield TopicPartition(topics.name("job-status"), number)
         yield TopicPartition(self._dead_letters.topic, number)
-        for each in range(self._surroundings.partitions):
+        for each in range(self._context.partitions):
             yield TopicPartition(topics.name("job-chunks"), each)
 
     async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
         return [[self._effects(tp, records)] if records else [] for tp, records in work]
 
     def _effects(self, tp: TopicPartition, records: Records) -> Effects:
-        now_ms = self._surroundings.now_ms()
+        now_ms = self._context.now_ms()
         timestamps = timestamps_of(records, now_ms)
         effects = Effects(records[-1].offset + 1, len(records), timestamps, Tally(results=len(records)))
-        draft = _Draft(self._surroundings, tp.partition, self._owned.partitions[tp.partition], effects)
+        draft = _Draft(self._context, tp.partition, self._owned.partitions[tp.partition], effects)
         for record in records:
             try:
                 refusal = getattr(record, "refusal", None) or self._take(draft, record, now_ms)
@@ -229,31 +227,31 @@ class _JobStage:
         return None
 
 
-class JobMessages(_JobStage):
+class JobMessageProcessor(_JobProcessor):
     """The stage of `jobs`: messages, and what jobs do as time passes."""
 
-    def __init__(self, surroundings: JobSurroundings) -> None:
-        super().__init__(surroundings, "jobs")
+    def __init__(self, context: JobContext) -> None:
+        super().__init__(context, "jobs")
 
     def records_max(self) -> int:
         return RECORDS_MAX
 
     async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
-        measures, started = self._surroundings.measures, time.perf_counter()
+        measures, started = self._context.measures, time.perf_counter()
         timestamps = [record.timestamp for _, records in work for record in records]
-        measures.observe_step_since("queue", timestamps, self._surroundings.now_ms())
+        measures.observe_step_since("queue", timestamps, self._context.now_ms())
         work = [(tp, self._opened_by_now(tp, records)) for tp, records in work]
         effects = await super().process(work)
         ended = time.perf_counter()
         measures.observe_step("chunk", ended - started)
         if (tracing := measures.tracing) is not None:
             parts = [(tp.partition, records) for tp, records in work]
-            tracing.done_together(MESSAGE_SPAN, self.topic, parts, "chunk", started, ended)
+            tracing.step_spans(MESSAGE_SPAN, self.topic, parts, "chunk", started, ended)
         return effects
 
     def _opened_by_now(self, tp: TopicPartition, records: Records) -> Records:
         """The first of `records`, up to a job whose model may just have been deployed and not have got here yet."""
-        young_ms = self._surroundings.now_ms() - MODEL_KNOWN_WITHIN_S * 1_000
+        young_ms = self._context.now_ms() - MODEL_KNOWN_WITHIN_S * 1_000
         for place, record in enumerate(records):
             opening = self._opening(tp.partition, record) if record.timestamp > young_ms else None
             if opening is not None and not self._is_known(*opening):
@@ -275,7 +273,7 @@ class JobMessages(_JobStage):
 
     def _is_known(self, job_id: str, opening: OpenJob) -> bool:
         try:
-            self._surroundings.pin(opening.model, opening.outputs, job_id)
+            self._context.pin(opening.model, opening.outputs, job_id)
         except (ModelNotFoundError, VersionNotFoundError):
             return False
         except ModelServingError:
@@ -289,7 +287,7 @@ class JobMessages(_JobStage):
         message = decode_job_message(record.value, headers.encoding, limits)
         draft.passed_on = [*headers.propagated]
         before = draft.partition.state(job_id)
-        terms = self._surroundings.terms(draft.number, draft.partition)
+        terms = self._context.terms(draft.number, draft.partition)
         step = advance(before, job_id, message, record.offset, now_ms, terms)
         draft.take(job_id, before, step)
         return step.refusal
@@ -307,11 +305,11 @@ class JobMessages(_JobStage):
         partition = self._owned.partitions.get(tp.partition)
         if partition is None or not (due := partition.due(now_ms, DUE_MAX)):
             return None
-        draft = _Draft(self._surroundings, tp.partition, partition, Effects(next_offset, 0, []))
+        draft = _Draft(self._context, tp.partition, partition, Effects(next_offset, 0, []))
         for job_id in due:
             before = partition.state(job_id)
             if before is not None:
-                step = tick(before, now_ms, self._surroundings.terms(tp.partition, partition))
+                step = tick(before, now_ms, self._context.terms(tp.partition, partition))
                 draft.take(job_id, before, step)
                 if not step.changed:
                     partition.put(before, before, job_id)
@@ -319,11 +317,11 @@ class JobMessages(_JobStage):
         return effects if effects.by_topic or effects.changes else None
 
 
-class JobResults(_JobStage):
+class JobResultProcessor(_JobProcessor):
     """The stage of `job-results`: what chunks came to."""
 
-    def __init__(self, surroundings: JobSurroundings) -> None:
-        super().__init__(surroundings, "job-results")
+    def __init__(self, context: JobContext) -> None:
+        super().__init__(context, "job-results")
 
     def records_max(self) -> int:
         return OUTCOMES_MAX

@@ -1,6 +1,6 @@
 """What is asked about jobs, and told to them, by this worker's HTTP: statuses, results, messages.
 
-A job is owned by the worker that has its partition of `jobs`; every other one answers `ElsewhereError`, which names the
+A job is owned by the worker that has its partition of `jobs`; every other one answers `NotOwnerError`, which names the
 owner's URL as the workers tell it one another through the group.
 """
 
@@ -41,11 +41,11 @@ from inferd.schemas.jobs import (
     encode_status,
 )
 from inferd.schemas.topics import TenantTopics
-from inferd.streams.jobs.errors import ElsewhereError, NotNowError
-from inferd.streams.jobs.job_store import OwnedJobs
+from inferd.streams.jobs.errors import NotOwnerError, RetryLaterError
+from inferd.streams.jobs.job_store import JobStore
 from inferd.streams.jobs.reader import RecordReader
 from inferd.streams.jobs.state import JobState, status_of
-from inferd.streams.jobs.upload import JobMessagesOut
+from inferd.streams.jobs.upload import JobMessageSender
 from inferd.streams.kafka import close_producer, open_producer, producer_options
 from inferd.streams.lane import PUBLISH_ERRORS, describe
 from inferd.streams.settings import StreamSettings
@@ -66,7 +66,7 @@ class JobService:
     def __init__(
         self,
         settings: StreamSettings,
-        owned: Callable[[], Mapping[str, OwnedJobs]],
+        owned: Callable[[], Mapping[str, JobStore]],
         reader: RecordReader,
         owner_url: OwnerUrl,
         retrieved: Callable[[float], None] = lambda _began: None,
@@ -128,7 +128,7 @@ class JobService:
         try:
             record = await self._reader.read(tp, offset)
         except PUBLISH_ERRORS as error:
-            raise NotNowError(f"the results cannot be read: {describe(error)}; ask again later") from error
+            raise RetryLaterError(f"the results cannot be read: {describe(error)}; ask again later") from error
         if record is None:
             raise JobExpiredError(f"results of job {state.job_id!r} are past the retention of {tp.topic}")
         result = decode_chunk_result(record.value, state.encoding, self._settings.limits)
@@ -186,7 +186,7 @@ class JobService:
             await messages.forget()
         return _status(self._find(tenant, job_id)[1])
 
-    async def _send_rows(self, messages: JobMessagesOut, rows: AsyncIterator[bytes]) -> None:
+    async def _send_rows(self, messages: JobMessageSender, rows: AsyncIterator[bytes]) -> None:
         count = 0
         async for value in rows:
             await messages.send(value, "json")
@@ -215,7 +215,7 @@ class JobService:
             await messages.forget()
         return _status(self._find(tenant, job_id)[1])
 
-    def _messages(self, tenant: str, job_id: str, number: int | None = None) -> JobMessagesOut:
+    def _messages(self, tenant: str, job_id: str, number: int | None = None) -> JobMessageSender:
         owned = self._jobs_of(tenant)
         number = self.partition_of(job_id) if number is None else number
         if number not in owned.partitions:
@@ -230,7 +230,7 @@ class JobService:
             )
             return sent
 
-        return JobMessagesOut(owned.partitions[number].handled, produce)
+        return JobMessageSender(owned.partitions[number].handled, produce)
 
     async def _opened(self) -> AIOKafkaProducer:
         async with self._opening:
@@ -265,10 +265,10 @@ class JobService:
                 break
         return job_id
 
-    def _jobs_of(self, tenant: str) -> OwnedJobs:
+    def _jobs_of(self, tenant: str) -> JobStore:
         owned = self._owned().get(tenant)
         if owned is None:
-            raise ElsewhereError(None)
+            raise NotOwnerError(None)
         return owned
 
     def _find(self, tenant: str, job_id: str) -> tuple[int, JobState]:
@@ -281,11 +281,11 @@ class JobService:
             raise self._elsewhere(tenant, number)
         raise JobNotFoundError(f"there is no job {job_id!r}")
 
-    def _elsewhere(self, tenant: str, number: int) -> ElsewhereError:
+    def _elsewhere(self, tenant: str, number: int) -> NotOwnerError:
         topic = TenantTopics(self._settings.namespace, tenant).name("jobs")
         url = self._owner_url(TopicPartition(topic, number))
         # Its states may still be on their way to this worker.
-        return ElsewhereError(None if url == self._settings.url else url)
+        return NotOwnerError(None if url == self._settings.url else url)
 
 
 def _status(state: JobState) -> bytes:

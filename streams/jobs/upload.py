@@ -10,8 +10,8 @@ from aiokafka.structs import RecordMetadata
 
 from inferd.schemas.errors import ModelServingError
 from inferd.schemas.headers import Encoding
-from inferd.streams.jobs.errors import NotNowError
-from inferd.streams.jobs.job_store import Handled, MovedError
+from inferd.streams.jobs.errors import RetryLaterError
+from inferd.streams.jobs.job_store import MessageOutcomes, PartitionRevokedError
 from inferd.streams.lane import PUBLISH_ERRORS, describe
 
 HANDLED_WITHIN_S = 20.0
@@ -23,13 +23,13 @@ Produce = Callable[[bytes, Encoding], Awaitable[asyncio.Future[RecordMetadata]]]
 """Hands a message to the producer, as soon as that has room for it."""
 
 
-class JobMessagesOut:
+class JobMessageSender:
     """Sends messages one after the other, without waiting for each to be taken.
 
-    Raises the refusal of an earlier message as soon as it is known, and `NotNowError` where it will not be known.
+    Raises the refusal of an earlier message as soon as it is known, and `RetryLaterError` where it will not be known.
     """
 
-    def __init__(self, handled: Handled, produce: Produce) -> None:
+    def __init__(self, handled: MessageOutcomes, produce: Produce) -> None:
         self._handled = handled
         self._produce = produce
         self._on_their_way: deque[asyncio.Task[ModelServingError | None]] = deque()
@@ -71,11 +71,11 @@ class JobMessagesOut:
             raise _not_sent(error) from error
         try:
             return await asyncio.wait_for(self._handled.wait(offset), HANDLED_WITHIN_S)
-        except MovedError:
-            raise NotNowError("the job went to another worker meanwhile: send the same again") from None
+        except PartitionRevokedError:
+            raise RetryLaterError("the job went to another worker meanwhile: send the same again") from None
         except TimeoutError:
-            raise NotNowError("nobody has taken the message yet; ask for the job's status") from None
+            raise RetryLaterError("nobody has taken the message yet; ask for the job's status") from None
 
 
-def _not_sent(error: BaseException) -> NotNowError:
-    return NotNowError(f"the message cannot be sent: {describe(error)}; ask again later")
+def _not_sent(error: BaseException) -> RetryLaterError:
+    return RetryLaterError(f"the message cannot be sent: {describe(error)}; ask again later")

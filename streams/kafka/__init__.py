@@ -1,14 +1,28 @@
 """Topics and records on Kafka: producing, transactions, offsets, topic metadata, access rights."""
 
 from inferd.streams.kafka.changelogs import TableName, changelog_config, changelog_name, table_name
-from inferd.streams.kafka.destinations import EVERYTHING, Outlets, RefusedError, naming, naming_topic
+from inferd.streams.kafka.destinations import (
+    UNCHECKED,
+    Destinations,
+    TopicRejectedError,
+    as_rejection,
+    raise_rejections,
+)
 from inferd.streams.kafka.outgoing import Outgoing
 from inferd.streams.kafka.producer import close_producer, open_producer, produce, produce_changes, producer_options
 from inferd.streams.kafka.record_batches import UnreadableLogError, install_batch_checks
-from inferd.streams.kafka.retention_gaps import Gaps
-from inferd.streams.kafka.rights import ALL, Right, describe_missing, grant_commands, http_rights, named, worker_rights
+from inferd.streams.kafka.retention_gaps import RetentionGaps
+from inferd.streams.kafka.rights import (
+    ALL,
+    Right,
+    describe_missing,
+    describe_rights,
+    grant_commands,
+    http_rights,
+    worker_rights,
+)
 from inferd.streams.kafka.rights_check import is_denied, missing_rights
-from inferd.streams.kafka.start_offsets import commit_note, read_positions
+from inferd.streams.kafka.start_offsets import offset_metadata, read_positions
 from inferd.streams.kafka.topic_checks import (
     TopicsError,
     TopicState,
@@ -16,54 +30,66 @@ from inferd.streams.kafka.topic_checks import (
     result_record_bytes_max,
     topic_specs,
 )
-from inferd.streams.kafka.topic_watch import LOOK_INTERVAL_S, KnownTopics, TopicWatch, missing_reason, unserved_reasons
+from inferd.streams.kafka.topic_watch import (
+    REFRESH_INTERVAL_S,
+    KnownTopics,
+    TopicWatch,
+    missing_reason,
+    unserved_reasons,
+)
 from inferd.streams.kafka.topics import describe_topics, ensure_topics
-from inferd.streams.kafka.transactions import Ending, failure_of, last_endings, repeat_ending, unit_of
+from inferd.streams.kafka.transactions import (
+    TransactionResult,
+    last_transaction_results,
+    repeat_transaction_result,
+    transaction_failures,
+    unit_of,
+)
 
 __all__ = [
     "ALL",
-    "EVERYTHING",
-    "LOOK_INTERVAL_S",
-    "Ending",
-    "Gaps",
+    "REFRESH_INTERVAL_S",
+    "UNCHECKED",
+    "Destinations",
     "KnownTopics",
     "Outgoing",
-    "Outlets",
-    "RefusedError",
+    "RetentionGaps",
     "Right",
     "TableName",
+    "TopicRejectedError",
     "TopicState",
     "TopicWatch",
     "TopicsError",
+    "TransactionResult",
     "UnreadableLogError",
+    "as_rejection",
     "changelog_config",
     "changelog_name",
     "close_producer",
-    "commit_note",
     "describe_missing",
+    "describe_rights",
     "describe_topics",
     "ensure_topics",
-    "failure_of",
     "grant_commands",
     "http_rights",
     "install_batch_checks",
     "is_denied",
     "job_partitions",
-    "last_endings",
+    "last_transaction_results",
     "missing_reason",
     "missing_rights",
-    "named",
-    "naming",
-    "naming_topic",
+    "offset_metadata",
     "open_producer",
     "produce",
     "produce_changes",
     "producer_options",
+    "raise_rejections",
     "read_positions",
-    "repeat_ending",
+    "repeat_transaction_result",
     "result_record_bytes_max",
     "table_name",
     "topic_specs",
+    "transaction_failures",
     "unit_of",
     "unserved_reasons",
     "worker_rights",

@@ -45,7 +45,7 @@ class InvalidRecordError(BrokerResponseError):
 
 errors.kafka_errors[InvalidRecordError.errno] = InvalidRecordError
 
-REFUSALS = (
+PERMANENT_ERRORS = (
     InvalidRecordError,
     errors.InvalidTimestampError,
     errors.InvalidTopicError,
@@ -59,7 +59,7 @@ REFUSALS = (
 """By these a broker refuses records, or their topic, for good: sent again, they are refused again."""
 
 
-class RefusedError(KafkaError):
+class TopicRejectedError(KafkaError):
     """A broker refuses for good what was sent to `topic`; the cause is its answer."""
 
     def __init__(self, topic: str) -> None:
@@ -67,26 +67,26 @@ class RefusedError(KafkaError):
         self.topic = topic
 
 
-def naming_topic(topic: str, error: BaseException) -> BaseException:
-    """`RefusedError` naming the topic for what a broker refuses for good, any other error as it is."""
-    if not isinstance(error, REFUSALS):
+def as_rejection(topic: str, error: BaseException) -> BaseException:
+    """`TopicRejectedError` naming the topic for what a broker refuses for good, any other error as it is."""
+    if not isinstance(error, PERMANENT_ERRORS):
         return error
-    refused = RefusedError(topic)
+    refused = TopicRejectedError(topic)
     refused.__cause__ = error
     return refused
 
 
 @contextmanager
-def naming(topic: str) -> Iterator[None]:
-    """Raises what is raised in the block as `naming_topic` has it."""
+def raise_rejections(topic: str) -> Iterator[None]:
+    """Raises what is raised in the block as `as_rejection` has it."""
     try:
         yield
-    except REFUSALS as error:
-        raise RefusedError(topic) from error
+    except PERMANENT_ERRORS as error:
+        raise TopicRejectedError(topic) from error
 
 
 @dataclass(frozen=True, slots=True)
-class Outlet:
+class Destination:
     """What one topic accepts."""
 
     partitions: int
@@ -97,16 +97,16 @@ class Outlet:
     """Compacted: every record needs a key."""
 
     @classmethod
-    def of(cls, state: TopicState) -> Outlet:
+    def of(cls, state: TopicState) -> Destination:
         compacted = "compact" in state.config.get("cleanup.policy", "")
         return cls(state.partitions, int(state.config.get("max.message.bytes", UNBOUNDED)), compacted)
 
 
-ANYTHING = Outlet(UNBOUNDED)
+ANYTHING = Destination(UNBOUNDED)
 """Of a topic that was not described."""
 
 
-class Outlets:
+class Destinations:
     """The topics of one worker: those of its tenants, and `reply_to`, the users' own that results may be sent to."""
 
     def __init__(
@@ -120,13 +120,13 @@ class Outlets:
         self.reply_to = frozenset(reply_to)
         self._describe = describe
         self._clock = clock
-        self._outlets: Mapping[str, Outlet] = {state.name: Outlet.of(state) for state in states}
+        self._destinations: Mapping[str, Destination] = {state.name: Destination.of(state) for state in states}
         self._looked_at = clock()
         self._avoided: dict[str, tuple[str, float]] = {}
         """Reply-to topic -> why it is avoided, and until when."""
 
-    def __getitem__(self, topic: str) -> Outlet:
-        return self._outlets.get(topic, ANYTHING)
+    def __getitem__(self, topic: str) -> Destination:
+        return self._destinations.get(topic, ANYTHING)
 
     def bytes_max(self, topic: str) -> int:
         """Bytes of a batch that the topic accepts."""
@@ -164,7 +164,9 @@ class Outlets:
     @property
     def outdated(self) -> bool:
         """Whether it is time to ask again: soon where a topic refuses replies, or makes all batches small."""
-        small = any(each.bytes_max < SMALL_BYTES and name not in self.reply_to for name, each in self._outlets.items())
+        small = any(
+            each.bytes_max < SMALL_BYTES and name not in self.reply_to for name, each in self._destinations.items()
+        )
         most = LOOK_SOON_S if small or self.unusable(self.reply_to) else LOOK_AGAIN_S
         return (small or bool(self.reply_to)) and self._clock() - self._looked_at > most
 
@@ -176,22 +178,22 @@ class Outlets:
         with suppress(KafkaError, OSError, TimeoutError):
             async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
                 states = await self._describe()
-            self._outlets = {**self._outlets, **{state.name: Outlet.of(state) for state in states}}
+            self._destinations = {**self._destinations, **{state.name: Destination.of(state) for state in states}}
 
     async def learn(self, error: BaseException, replied_to: Collection[str]) -> None:
         """What a failure to publish says of the topics; `replied_to`: the reply-to topics among those written to."""
-        if not replied_to and not isinstance(error, RefusedError):
+        if not replied_to and not isinstance(error, TopicRejectedError):
             return
-        before = self._outlets
+        before = self._destinations
         await self.look()
-        if not isinstance(error, RefusedError) or error.topic not in replied_to:
+        if not isinstance(error, TopicRejectedError) or error.topic not in replied_to:
             return
-        if self._outlets.get(error.topic) == before.get(error.topic) and not self._unusable(error.topic):
+        if self._destinations.get(error.topic) == before.get(error.topic) and not self._unusable(error.topic):
             reason = str(error.__cause__ or error).strip()[:200]
             log.warning("reply_to_avoided", topic=error.topic, reason=reason, seconds=AVOIDED_S)
             why = f"topic {error.topic} refuses what is sent to it: {reason}"
             self._avoided[error.topic] = why, self._clock() + AVOIDED_S
 
 
-EVERYTHING = Outlets()
+UNCHECKED = Destinations()
 """Topics of which nothing is known: they accept whatever is sent."""

@@ -15,7 +15,7 @@ GAPS_MAX = 1_000
 """Of one partition, between two checks: under transactions, every one leaves a gap."""
 
 
-def name_missing(tp: TopicPartition, first: int, count: int) -> None:
+def log_missing_records(tp: TopicPartition, first: int, count: int) -> None:
     """Says that `count` records, the first one of them at offset `first`, are gone before anybody read them."""
     log.error(
         "records_missing", topic=tp.topic, partition=tp.partition, first=first, count=count,
@@ -23,7 +23,7 @@ def name_missing(tp: TopicPartition, first: int, count: int) -> None:
     )  # fmt: skip
 
 
-class Gaps:
+class RetentionGaps:
     """The gaps of a lane's partitions that nobody has looked at yet."""
 
     def __init__(self) -> None:
@@ -58,6 +58,6 @@ class Gaps:
             below = [(expected, min(got, beginnings[tp])) for expected, got in gaps if expected < beginnings[tp]]
             if below:
                 count = sum(stop - start for start, stop in below)
-                name_missing(tp, below[0][0], count)
+                log_missing_records(tp, below[0][0], count)
                 deleted += count
         return deleted

@@ -65,7 +65,7 @@ class Right:
 def worker_rights(settings: StreamSettings, partitions: int | None = None) -> list[Right]:
     """Every right that a worker needs to serve its tenants; those of the group first.
 
-    `partitions`: of how many the transactional ids are named; None for all.
+    `partitions`: of how many the transactional ids are describe_rights; None for all.
     """
     numbers = range(settings.topics.partitions if partitions is None else partitions)
     names = [TenantTopics(settings.namespace, tenant) for tenant in settings.tenants]
@@ -105,14 +105,14 @@ def http_rights(settings: StreamSettings) -> list[Right]:
 
 def describe_missing(missing: Collection[Right], connection: KafkaConnection) -> str:
     """Names the rights that are missing, and the commands of Kafka by which an administrator grants them."""
-    names, commands = named(missing), grant_commands(missing, connection)
+    names, commands = describe_rights(missing), grant_commands(missing, connection)
     told = names[:NAMED_MAX]
     if len(names) > NAMED_MAX:
         told.append(f"and more on {len(names) - NAMED_MAX} others (inferd doctor names all)")
     return f"the broker does not allow {'; '.join(told)}. Grant it: {'; '.join(commands[:COMMANDS_MAX])}"
 
 
-def named(rights: Collection[Right]) -> list[str]:
+def describe_rights(rights: Collection[Right]) -> list[str]:
     """The rights in words, one text for each resource."""
     return [f"{', '.join(operations)} on {resource} {name}" for resource, name, operations in _by_resource(rights)]
 

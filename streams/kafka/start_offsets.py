@@ -11,7 +11,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from inferd.streams.kafka.retention_gaps import name_missing
+from inferd.streams.kafka.retention_gaps import log_missing_records
 from inferd.streams.kafka.topic_watch import KnownTopics
 
 log = structlog.get_logger(__name__)
@@ -33,14 +33,14 @@ class Position:
     missing: int = 0
 
 
-def commit_note(topic_id: str) -> str:
+def offset_metadata(topic_id: str) -> str:
     """What is committed with an offset: the id of the topic whose offset it is."""
     return f"{NOTE}{topic_id}" if topic_id else ""
 
 
-def of_another_log(note: str, topic_id: str) -> bool:
+def is_from_deleted_topic(note: str, topic_id: str) -> bool:
     """Whether an offset was committed for a topic of the same name that was deleted since."""
-    return bool(topic_id) and note.startswith(NOTE) and note != commit_note(topic_id)
+    return bool(topic_id) and note.startswith(NOTE) and note != offset_metadata(topic_id)
 
 
 def position_of(committed: int | None, beginning: int, end: int, reset: Reset) -> Position:
@@ -77,7 +77,7 @@ async def read_positions(
     reset_here: Reset
     for tp in asked:
         offset, note = committed.get(tp) or (None, "")
-        if offset is not None and of_another_log(note, topics.id_of(tp.topic)):
+        if offset is not None and is_from_deleted_topic(note, topics.id_of(tp.topic)):
             log.warning("offset_of_a_deleted_topic", topic=tp.topic, partition=tp.partition, committed=offset)
             offset, reset_here = None, "earliest"
         else:
@@ -85,7 +85,7 @@ async def read_positions(
         positions[tp] = _position(tp, offset, beginnings[tp], ends[tp], reset_here)
     for tp, position in positions.items():
         if position.missing:
-            name_missing(tp, position.start - position.missing, position.missing)
+            log_missing_records(tp, position.start - position.missing, position.missing)
     return positions
 
 

@@ -31,7 +31,7 @@ NO_ID = bytes(16)
 
 
 @dataclass(frozen=True, slots=True)
-class TopicNow:
+class TopicMetadata:
     """A topic that exists."""
 
     partitions: int
@@ -120,23 +120,23 @@ class TopicsRequest(Request[MetadataRequest_v5 | _MetadataRequestV12]):
         return _MetadataRequestV12([(NO_ID, name, {}) for name in self._names], False, False, {})
 
 
-def topics_in(response: Any) -> dict[str, TopicNow | None]:
+def topics_in(response: Any) -> dict[str, TopicMetadata | None]:
     """By name, each topic that the broker knows about; None if it does not exist.
 
     A topic of which the broker says something else (no rights, no leader yet) is left out.
     """
-    found: dict[str, TopicNow | None] = {}
+    found: dict[str, TopicMetadata | None] = {}
     for code, name, *rest in response.topics:
         if code == UNKNOWN_TOPIC:
             found[name] = None
         elif code == NO_ERROR:
             topic_id = rest[0] if response.API_VERSION >= _MetadataResponseV12.API_VERSION else NO_ID
             partitions = rest[-3] if response.API_VERSION >= _MetadataResponseV12.API_VERSION else rest[-1]
-            found[name] = TopicNow(len(partitions), "" if topic_id == NO_ID else topic_id.hex())
+            found[name] = TopicMetadata(len(partitions), "" if topic_id == NO_ID else topic_id.hex())
     return found
 
 
-async def read_topics(client: AIOKafkaClient, names: Collection[str]) -> Mapping[str, TopicNow | None]:
+async def read_topics(client: AIOKafkaClient, names: Collection[str]) -> Mapping[str, TopicMetadata | None]:
     """Asks some broker now. `KafkaError` where none answers."""
     node = client.get_random_node()
     if node is None:

@@ -16,12 +16,12 @@ from aiokafka.client import AIOKafkaClient
 
 from inferd.schemas.connection import KafkaConnection
 from inferd.streams.connection import client_options
-from inferd.streams.kafka.topic_metadata import TopicNow, read_topics
+from inferd.streams.kafka.topic_metadata import TopicMetadata, read_topics
 from inferd.streams.tasks import finished
 
 log = structlog.get_logger(__name__)
 
-LOOK_INTERVAL_S = 1.0
+REFRESH_INTERVAL_S = 1.0
 LOOK_TIMEOUT_S = 5.0
 
 
@@ -56,7 +56,7 @@ class TopicWatch:
         self._connection, self._client_id, self._names = connection, client_id, frozenset(names)
         self._client: AIOKafkaClient | None = None
         self._turn = asyncio.Lock()
-        self._topics: dict[str, TopicNow | None] = {}
+        self._topics: dict[str, TopicMetadata | None] = {}
         self._ids: dict[str, str] = {}
         self._first: dict[str, int] = {}
         """By topic, how many partitions it had at first; 0 once it was deleted."""
@@ -123,7 +123,7 @@ class TopicWatch:
             await self._client.bootstrap()
         return self._client
 
-    def _note(self, name: str, now: TopicNow | None) -> None:
+    def _note(self, name: str, now: TopicMetadata | None) -> None:
         before = self._topics.get(name)
         self._topics[name] = now
         if now is None:

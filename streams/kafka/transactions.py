@@ -42,11 +42,11 @@ from aiokafka.protocol.types import (
 
 from inferd.schemas.connection import KafkaConnection
 from inferd.streams.connection import client_options
-from inferd.streams.kafka.destinations import RefusedError
+from inferd.streams.kafka.destinations import TopicRejectedError
 
-Ending = Literal["commit", "abort"]
+TransactionResult = Literal["commit", "abort"]
 
-ENDINGS: dict[str, Ending] = {
+ENDINGS: dict[str, TransactionResult] = {
     "PrepareCommit": "commit",
     "CompleteCommit": "commit",
     "PrepareAbort": "abort",
@@ -114,9 +114,9 @@ class DescribeTransactionsRequest(Request[_DescribeTransactionsRequestV0]):
         return request_struct_class([self._transactional_id], {})
 
 
-async def last_endings(
+async def last_transaction_results(
     connection: KafkaConnection, transactional_ids: Collection[str], timeout_s: float
-) -> dict[str, Ending]:
+) -> dict[str, TransactionResult]:
     """By transactional id, how its last transaction ended, or will once the id is fenced.
 
     Nothing of ids that have had none since they were fenced, or where the broker does not know the question.
@@ -135,8 +135,8 @@ async def last_endings(
     return {transactional_id: ENDINGS[state] for transactional_id, state in found if state in ENDINGS}
 
 
-async def repeat_ending(
-    producer: AIOKafkaProducer, ending: Ending, group_id: str, outputs: Iterable[TopicPartition]
+async def repeat_transaction_result(
+    producer: AIOKafkaProducer, ending: TransactionResult, group_id: str, outputs: Iterable[TopicPartition]
 ) -> None:
     """Ends a transaction without records in every log of `outputs` that is there, and in that of the group's offsets.
 
@@ -157,17 +157,17 @@ async def repeat_ending(
 
 
 @contextmanager
-def failure_of(producer: AIOKafkaProducer) -> Iterator[None]:
+def transaction_failures(producer: AIOKafkaProducer) -> Iterator[None]:
     """Raises in the block why a transaction has failed, where aiokafka only says that there is none.
 
-    `RefusedError` names the topic for which a right is missing.
+    `TopicRejectedError` names the topic for which a right is missing.
     """
     try:
         yield
     except (IllegalOperation, TopicAuthorizationFailedError) as error:
         failure = _failure(producer) or error
         if isinstance(failure, TopicAuthorizationFailedError) and isinstance(topics := failure.args[0], set):
-            raise RefusedError(min(topics)) from failure
+            raise TopicRejectedError(min(topics)) from failure
         raise KafkaError(str(failure)) from failure
 
 

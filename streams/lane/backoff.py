@@ -14,7 +14,7 @@ from aiokafka.errors import (
     NodeNotReadyError,
 )
 
-from inferd.streams.kafka import RefusedError, is_denied
+from inferd.streams.kafka import TopicRejectedError, is_denied
 from inferd.streams.lane.guarantees import PUBLISH_ERRORS
 
 log = structlog.get_logger(__name__)
@@ -85,7 +85,7 @@ class Faults:
 
 def cause(error: BaseException) -> str:
     """What an operator has to look at: the broker, where it is away; else what the error says."""
-    if isinstance(error, RefusedError) and error.__cause__ is not None:
+    if isinstance(error, TopicRejectedError) and error.__cause__ is not None:
         return f"topic {error.topic}: {cause(error.__cause__)}"
     if error.__cause__ is not None:  # a producer that ends says that it did, and not why
         return cause(error.__cause__)

@@ -10,7 +10,7 @@ from inferd.schemas.dead_letters import DeadLetter, check_dead_letter_size
 from inferd.schemas.errors import ModelServingError, TooLargeError
 from inferd.schemas.limits import Limits
 from inferd.streams.inference import Record
-from inferd.streams.kafka import Outgoing, Outlets
+from inferd.streams.kafka import Destinations, Outgoing
 from inferd.streams.lane.output_batch import Effects
 
 
@@ -51,12 +51,12 @@ class DeadLetters:
 
     topic: str
     worker_id: str
-    outlets: Outlets
+    destinations: Destinations
 
     def add(self, effects: Effects, record: Record, tp: TopicPartition, error: ModelServingError) -> None:
         """Has `record`, which was refused, copied to the same partition number of the topic."""
         letter = dead_letter_of(record, tp, error, self.worker_id)
-        outgoing = outgoing_of(letter, self.outlets.bytes_max(self.topic))
+        outgoing = outgoing_of(letter, self.destinations.bytes_max(self.topic))
         effects.tally.dead_letters += 1
         effects.tally.bytes_out += len(outgoing[1] or b"")
         effects.add(self.topic, tp.partition, outgoing)

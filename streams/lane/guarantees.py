@@ -20,20 +20,20 @@ from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from inferd.streams.kafka import (
-    EVERYTHING,
-    Ending,
-    Outlets,
+    UNCHECKED,
+    Destinations,
+    TransactionResult,
+    as_rejection,
     close_producer,
-    commit_note,
-    failure_of,
-    last_endings,
-    naming,
-    naming_topic,
+    last_transaction_results,
+    offset_metadata,
     open_producer,
     produce,
     produce_changes,
     producer_options,
-    repeat_ending,
+    raise_rejections,
+    repeat_transaction_result,
+    transaction_failures,
 )
 from inferd.streams.lane.output_batch import Effects
 from inferd.streams.lane.partition import Flight, Partition
@@ -94,16 +94,16 @@ class AtLeastOnce:
         landed: Landed,
         failed: Failed,
         crashed: Crashed,
-        outlets: Outlets = EVERYTHING,
+        destinations: Destinations = UNCHECKED,
     ) -> None:
-        """`crashed` is called with what a callback of an acknowledgement raised; `outlets` says what topics accept."""
+        """`crashed` is called with what a callback of an acknowledgement raised; `destinations`: what topics accept."""
         self._options = producer_options(settings)
         self._start_timeout_s = settings.group.request_timeout_s
         self._measures = measures
         self._landed = landed
         self._failed = failed
         self._crashed = crashed
-        self._bytes_max = outlets.bytes_max
+        self._bytes_max = destinations.bytes_max
         self._producer: AIOKafkaProducer | None = None
         self._committing = asyncio.Lock()
 
@@ -148,7 +148,7 @@ class AtLeastOnce:
         for topic, number in places:
             acknowledged = partial(self._acknowledged, partition, flight, topic)
             records = flight.effects.by_topic[topic, number]
-            with naming(topic):
+            with raise_rejections(topic):
                 sent = await produce(producer, topic, number, records, timestamp_ms, self._bytes_max(topic))
             for future in sent:
                 flight.unacknowledged += 1
@@ -174,7 +174,7 @@ class AtLeastOnce:
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is not None:
             if partition.owns(flight):
-                self._failed(partition, naming_topic(topic, error))
+                self._failed(partition, as_rejection(topic, error))
             return
         flight.unacknowledged -= 1
         self._land(partition)
@@ -237,7 +237,7 @@ class ExactlyOnce:
         measures: LaneMeasures,
         landed: Landed,
         unit_of: Callable[[TopicPartition], str] = lambda tp: f"{tp.topic}-{tp.partition}",
-        outlets: Outlets = EVERYTHING,
+        destinations: Destinations = UNCHECKED,
     ) -> None:
         self._options = producer_options(settings)
         self._group_id = settings.group.group_id
@@ -246,10 +246,10 @@ class ExactlyOnce:
         self._measures = measures
         self._landed = landed
         self._unit_of = unit_of
-        self._bytes_max = outlets.bytes_max
+        self._bytes_max = destinations.bytes_max
         self._connection = settings.connection
         self._producers: dict[str, _Transactions] = {}
-        self._unrepeated: dict[str, Ending] = {}
+        self._unrepeated: dict[str, TransactionResult] = {}
         """By transactional id, endings that the broker has forgotten with the fence, and that are not repeated yet."""
         # Two heartbeats show whether we are still a member: if not, whoever fenced us is right.
         self.pause_s = 2 * settings.group.heartbeat_interval_s
@@ -261,7 +261,7 @@ class ExactlyOnce:
         for tp, written in outputs.items():
             units.setdefault(self._unit_of(tp), set()).update(written)
         ids = [self._transactional_id(unit) for unit in units]
-        self._unrepeated |= await last_endings(self._connection, ids, self._start_timeout_s)
+        self._unrepeated |= await last_transaction_results(self._connection, ids, self._start_timeout_s)
         await all_of(starmap(self._open, units.items()))
 
     def _transactional_id(self, unit: str) -> str:
@@ -280,7 +280,7 @@ class ExactlyOnce:
         self._producers[unit] = _Transactions(producer)
         if (ending := self._unrepeated.get(transactional_id)) is not None:
             async with asyncio.timeout(self._start_timeout_s):
-                await repeat_ending(producer, ending, self._group_id, outputs)
+                await repeat_transaction_result(producer, ending, self._group_id, outputs)
             del self._unrepeated[transactional_id]
 
     async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
@@ -294,7 +294,7 @@ class ExactlyOnce:
         flight = Flight(effects, effects.n_bytes)
         partition.depart(flight)
         async with transactions.turn:
-            with failure_of(transactions.producer):
+            with transaction_failures(transactions.producer):
                 await self._publish(transactions.producer, partition, flight, timestamp_ms)
         flight.published = True
         partition.committed = effects.next_offset
@@ -308,7 +308,7 @@ class ExactlyOnce:
         await producer.begin_transaction()
         sent: list[tuple[str, asyncio.Future[RecordMetadata]]] = []
         for (topic, number), records in effects.by_topic.items():
-            with naming(topic):
+            with raise_rejections(topic):
                 futures = await produce(producer, topic, number, records, timestamp_ms, self._bytes_max(topic))
             sent += [(topic, future) for future in futures]
         effects.by_topic.clear()
@@ -319,7 +319,7 @@ class ExactlyOnce:
                 producer, table.topic, table.number, changes, timestamp_ms, self._bytes_max(table.topic)
             )
         ]
-        offset = {partition.tp: OffsetAndMetadata(effects.next_offset, commit_note(partition.topic_id))}
+        offset = {partition.tp: OffsetAndMetadata(effects.next_offset, offset_metadata(partition.topic_id))}
         await producer.send_offsets_to_transaction(offset, self._group_id)
         # A batch that expires does not fail the commit: each one has to be asked.
         await asyncio.gather(*starmap(_acknowledgement, sent))
@@ -393,8 +393,8 @@ class ByTopic:
 
 
 async def _acknowledgement(topic: str, future: asyncio.Future[RecordMetadata]) -> None:
-    """Waits for the acknowledgement of a batch; `RefusedError` where the topic refuses it."""
-    with naming(topic):
+    """Waits for the acknowledgement of a batch; `TopicRejectedError` where the topic refuses it."""
+    with raise_rejections(topic):
         await future
 
 
@@ -416,6 +416,6 @@ def _reason(error: BaseException) -> str:
 
 def _kafka_offsets(offsets: dict[Partition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
     return {
-        partition.tp: OffsetAndMetadata(offset, commit_note(partition.topic_id))
+        partition.tp: OffsetAndMetadata(offset, offset_metadata(partition.topic_id))
         for partition, offset in offsets.items()
     }

@@ -18,7 +18,14 @@ from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
 
 from inferd.streams.group import Records
-from inferd.streams.kafka import EVERYTHING, Gaps, KnownTopics, Outlets, RefusedError, unserved_reasons
+from inferd.streams.kafka import (
+    UNCHECKED,
+    Destinations,
+    KnownTopics,
+    RetentionGaps,
+    TopicRejectedError,
+    unserved_reasons,
+)
 from inferd.streams.lane.assignment import Group, Order, Takeover
 from inferd.streams.lane.backoff import Faults
 from inferd.streams.lane.guarantees import PUBLISH_ERRORS, Guarantee
@@ -62,7 +69,7 @@ class Lane:
         """`crashed` is called with what a task of the lane raised and nobody expected."""
         self.measures = measures
         self.crashed = crashed
-        self.outlets: Outlets = EVERYTHING
+        self.destinations: Destinations = UNCHECKED
         """What the topics that are written to accept."""
         self.partitions: dict[TopicPartition, Partition] = {}
         self.progress = 0
@@ -81,7 +88,7 @@ class Lane:
         self._assigned: set[TopicPartition] = set()
         self._generation = -1
         """Of the membership that assigned them."""
-        self._gaps = Gaps()
+        self._gaps = RetentionGaps()
         self._unreadable: dict[TopicPartition, tuple[str, float]] = {}
         """Partitions whose log cannot be read further: why, and when that is tried again."""
         self._epoch = 0
@@ -341,11 +348,11 @@ class Lane:
         while True:
             await asyncio.sleep(IDLE_INTERVAL_S)
             late = [(p, topics) for p in self.partitions.values() if (topics := p.late_replies(REPLY_LATE_S))]
-            if late or self.outlets.outdated:
-                await self.outlets.look()
+            if late or self.destinations.outdated:
+                await self.destinations.look()
             for partition, topics in late:
-                if (topic := self.outlets.unusable(topics)) is not None:
-                    self.failed(partition, RefusedError(topic))
+                if (topic := self.destinations.unusable(topics)) is not None:
+                    self.failed(partition, TopicRejectedError(topic))
 
     async def _idle_regularly(self) -> None:
         while True:
@@ -520,7 +527,7 @@ class Lane:
     async def _recover(self, error: BaseException, epoch: int) -> None:
         self._paused = True
         self._faults.note("results cannot be published", error)
-        await self.outlets.learn(error, {t for p in self.partitions.values() for t in p.late_replies(0.0)})
+        await self.destinations.learn(error, {t for p in self.partitions.values() for t in p.late_replies(0.0)})
         await self._put_down()
         # A topic that refuses writes lets a new producer start all the same: without acknowledgements, ever slower.
         await self._faults.pause(self._guarantee.pause_s)

@@ -1,8 +1,8 @@
 """Prediction requests: their processor, micro-batch sizing and the table of the prediction cache."""
 
 from inferd.streams.requests.batch_scoring import BatchScoring
-from inferd.streams.requests.batch_sizing import Pace
-from inferd.streams.requests.cache_table import Predictions
-from inferd.streams.requests.processor import TenantLane
+from inferd.streams.requests.batch_sizing import BatchSizer
+from inferd.streams.requests.cache_table import CacheTable
+from inferd.streams.requests.processor import RequestProcessor
 
-__all__ = ["BatchScoring", "Pace", "Predictions", "TenantLane"]
+__all__ = ["BatchScoring", "BatchSizer", "CacheTable", "RequestProcessor"]

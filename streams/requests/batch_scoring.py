@@ -17,24 +17,24 @@ from inferd.streams.inference import (
     halve,
 )
 from inferd.streams.inference.cache import PredictionCache
-from inferd.streams.requests.batch_sizing import Pace
-from inferd.streams.telemetry import LaneMeasures, Laps
+from inferd.streams.requests.batch_sizing import BatchSizer
+from inferd.streams.telemetry import LaneMeasures, StepTimer
 
 log = structlog.get_logger(__name__)
 
 
 class BatchScoring:
-    """Scores micro-batches one after the other; what they cost goes into the pace of the next ones."""
+    """Scores micro-batches one after the other; what they cost goes into the batch_sizer of the next ones."""
 
-    def __init__(self, measures: LaneMeasures, pace: Pace, clock: Callable[[], float]) -> None:
+    def __init__(self, measures: LaneMeasures, batch_sizer: BatchSizer, clock: Callable[[], float]) -> None:
         """`clock`: Unix seconds."""
         self._measures = measures
-        self._pace = pace
+        self._batch_sizer = batch_sizer
         self._clock = clock
 
     def records_max(self) -> int:
         """How many records the next micro-batch may have."""
-        return self._pace.records_max()
+        return self._batch_sizer.records_max()
 
     def answered(self, timestamps_ms: Sequence[int]) -> None:
         """Requests that did not come through Kafka, and when they came, have their answers."""
@@ -47,16 +47,16 @@ class BatchScoring:
         work: Work,
         cache: PredictionCache | None,
         fill_direct: int | None,
-        laps: Laps | None = None,
+        step_timer: StepTimer | None = None,
     ) -> Outcome:
         """Scores a micro-batch; where that raises, the record to blame is found by halves and answered `internal`.
 
-        `fill_direct`: the partition whose cache takes answers to direct requests; `laps` gets the steps.
+        `fill_direct`: the partition whose cache takes answers to direct requests; `step_timer` gets the steps.
         """
         started = time.perf_counter()
-        laps = laps or Laps()
+        step_timer = step_timer or StepTimer()
         try:
-            outcome = await self._score_batch(tenant, scorer, work, cache, fill_direct, laps)
+            outcome = await self._score_batch(tenant, scorer, work, cache, fill_direct, step_timer)
         except Exception as fault:
             halves = halve(work)
             if halves is None:
@@ -67,9 +67,9 @@ class BatchScoring:
         for noted in outcome.faults:
             log.error("scoring_fault", exc_info=noted, tenant=tenant)
         elapsed = time.perf_counter() - started
-        self._pace.batch_took(elapsed, len(outcome.values))
+        self._batch_sizer.batch_took(elapsed, len(outcome.values))
         self._measures.infer.observe(elapsed)
-        self._measures.observe_laps(laps)
+        self._measures.observe_steps(step_timer)
         self._measures.batches += 1
         self._measures.batch_rows_last = outcome.rows
         self._measures.count_models(tenant, outcome.by_model)
@@ -82,17 +82,17 @@ class BatchScoring:
         work: Work,
         cache: PredictionCache | None,
         fill_direct: int | None,
-        laps: Laps,
+        step_timer: StepTimer,
     ) -> Outcome:
         now_ms = int(self._clock() * 1000)
         timestamps = [record.timestamp for _, records in work for record in records]
         self._measures.observe_step("receive", self._measures.queue.observe_since(timestamps, now_ms))
-        batch = scorer.prepare(work, now_ms, cache, fill_direct, laps.lap)
+        batch = scorer.prepare(work, now_ms, cache, fill_direct, step_timer.finish)
         for group in batch.groups:
             await self._predict(tenant, group)
-        laps.lap("predict")
+        step_timer.finish("predict")
         outcome = batch.finish()
-        laps.lap("postprocess")
+        step_timer.finish("postprocess")
         return outcome
 
     async def _predict(self, tenant: str, group: Group) -> None:
@@ -100,10 +100,10 @@ class BatchScoring:
             group.predict()
             return
         started = time.perf_counter()
-        if group.in_thread or self._pace.is_long(group):
+        if group.in_thread or self._batch_sizer.is_long(group):
             await asyncio.get_running_loop().run_in_executor(None, group.predict)
         else:
             group.predict()
         elapsed = time.perf_counter() - started
-        self._pace.group_took(group, elapsed)
+        self._batch_sizer.group_took(group, elapsed)
         self._measures.count_prediction(tenant, group.model.manifest, elapsed, group.to_score)

@@ -12,7 +12,7 @@ RECORDS_MIN = 64
 """A smaller micro-batch does not make a row cheaper to predict, only dearer."""
 
 
-class Pace:
+class BatchSizer:
     """Moving averages of what a record and a row of each model cost; from them, bounds in expected time."""
 
     def __init__(self, settings: LaneSettings) -> None:

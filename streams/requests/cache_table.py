@@ -10,7 +10,7 @@ from itertools import islice
 from inferd.schemas.record_size import record_bytes
 from inferd.streams.inference import ModelCatalog
 from inferd.streams.inference.cache import PredictionCache
-from inferd.streams.kafka import EVERYTHING, Outlets
+from inferd.streams.kafka import UNCHECKED, Destinations
 from inferd.streams.state import Change, LaneTable, TablePartition
 
 SWEEP_INTERVAL_MS = 1_000
@@ -22,14 +22,19 @@ LATE_MAX = 10_000
 """Answers to direct requests that may wait for a partition's next effects."""
 
 
-class Predictions:
+class CacheTable:
     """The cache of a tenant over the owned partitions of its table."""
 
     def __init__(
-        self, tenant: str, table: LaneTable, catalog: ModelCatalog, ttl_max_s: float, outlets: Outlets = EVERYTHING
+        self,
+        tenant: str,
+        table: LaneTable,
+        catalog: ModelCatalog,
+        ttl_max_s: float,
+        destinations: Destinations = UNCHECKED,
     ) -> None:
         self.table = table
-        self._outlets = outlets
+        self._destinations = destinations
         self.cache = PredictionCache(tenant, time.perf_counter, ttl_max_s)
         self._catalog = catalog
         self._revision = -1
@@ -81,7 +86,7 @@ class Predictions:
 
     def writable(self, number: int, changes: list[Change]) -> list[Change]:
         """Those of `changes` that the changelog accepts; answers that are too large for it are not cached."""
-        bytes_max = self._outlets.bytes_max(self.table.changelog)
+        bytes_max = self._destinations.bytes_max(self.table.changelog)
         if not (refused := [(key, value) for key, value in changes if record_bytes(key, value, ()) > bytes_max]):
             return changes
         self.cache.discard(number, refused)

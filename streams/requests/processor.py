@@ -23,12 +23,12 @@ from inferd.streams.inference import (
     Scorer,
 )
 from inferd.streams.inference.cache import HTTP_PARTITION
-from inferd.streams.kafka import Outgoing, Outlets, result_record_bytes_max
+from inferd.streams.kafka import Destinations, Outgoing, result_record_bytes_max
 from inferd.streams.lane import DeadLetters, Effects, Kind, Work, timestamps_of
 from inferd.streams.requests.batch_scoring import BatchScoring
-from inferd.streams.requests.cache_table import Predictions
+from inferd.streams.requests.cache_table import CacheTable
 from inferd.streams.state import LaneTable
-from inferd.streams.telemetry import Laps, OpenSpans, Tally, TenantCounters, Tracing
+from inferd.streams.telemetry import OpenSpans, StepTimer, Tally, TenantCounters, Tracing
 
 DIRECT_MAX = 1_024
 """How many direct requests of a tenant may wait."""
@@ -47,7 +47,7 @@ class Timing:
     infer_us: int
 
 
-class TenantLane:
+class RequestProcessor:
     """What a lane needs to know of the requests of one tenant; a `Stage`."""
 
     kind: Kind = "requests"
@@ -57,13 +57,13 @@ class TenantLane:
         topics: TenantTopics,
         scorer: Scorer,
         worker_id: str,
-        outlets: Outlets,
+        destinations: Destinations,
         scoring: BatchScoring,
-        predictions: Predictions | None = None,
+        predictions: CacheTable | None = None,
         direct_max: int = DIRECT_MAX,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`outlets`: what results, replies and dead letters may be; `clock`: Unix seconds."""
+        """`destinations`: what results, replies and dead letters may be; `clock`: Unix seconds."""
         self.tenant = topics.tenant
         self.topic = topics.name("requests")
         self.scorer = scorer
@@ -76,9 +76,9 @@ class TenantLane:
         self._scoring = scoring
         self._clock = clock
         self._results = topics.name("results")
-        self._dead_letters = DeadLetters(topics.name("dead-letters"), worker_id, outlets)
+        self._dead_letters = DeadLetters(topics.name("dead-letters"), worker_id, destinations)
         self._worker = ("inferd-worker", worker_id.encode())
-        self._outlets = outlets
+        self._destinations = destinations
         self._key_bytes_max = scorer.limits.key_bytes_max
         self._result_bytes_max = result_record_bytes_max(scorer.limits)
 
@@ -88,8 +88,8 @@ class TenantLane:
     def outputs(self, number: int) -> Iterable[TopicPartition]:
         yield TopicPartition(self._results, number)
         yield TopicPartition(self._dead_letters.topic, number)
-        for topic in self._outlets.reply_to:
-            yield TopicPartition(topic, number % max(1, self._outlets[topic].partitions))
+        for topic in self._destinations.reply_to:
+            yield TopicPartition(topic, number % max(1, self._destinations[topic].partitions))
 
     def records_max(self) -> int:
         return self._scoring.records_max()
@@ -110,8 +110,8 @@ class TenantLane:
         predictions = self.predictions
         cache = predictions.cache if predictions is not None else None
         fill_direct = predictions.open_number if predictions is not None and asked else None
-        laps = Laps()
-        outcome = await self._scoring.score(self.tenant, self.scorer, parts, cache, fill_direct, laps)
+        step_timer = StepTimer()
+        outcome = await self._scoring.score(self.tenant, self.scorer, parts, cache, fill_direct, step_timer)
         timing = Timing(started_ms, int((time.perf_counter() - started) * 1e6))
         effects, start = [], 0
         for tp, records in work:
@@ -121,7 +121,7 @@ class TenantLane:
         if asked:
             self._answer(asked, outcome, start)
         if self.tracing is not None and outcome.headers:
-            self._add_spans(self.tracing.batch(self.topic, parts, outcome, laps), work, effects)
+            self._add_spans(self.tracing.batch(self.topic, parts, outcome, step_timer), work, effects)
         return [[part] for part in effects]
 
     def _add_spans(self, spans: dict[int, OpenSpans], work: Work, effects: Sequence[Effects]) -> None:
@@ -258,16 +258,18 @@ class TenantLane:
         A result whose error would not be accepted either stays: the topic refuses everything, and offsets are held.
         """
         refused = {}
-        suspects = range(len(results)) if self._outlets.bytes_max(self._results) < self._result_bytes_max else replied
+        suspects = (
+            range(len(results)) if self._destinations.bytes_max(self._results) < self._result_bytes_max else replied
+        )
         for place in list(suspects):
             topic = replied.get(place, self._results)
-            if (error := self._outlets.refusal(topic, results[place])) is None:
+            if (error := self._destinations.refusal(topic, results[place])) is None:
                 continue
             key, value, headers = results[place]
             encoding = headers_of.get(span[place], NO_HEADERS).encoding
             instead = encode_failure_for(value or b"", encoding, error)
             answer = (key, instead, [header for header in headers if header not in CACHE_HEADERS.values()])
-            if place in replied or self._outlets.refusal(self._results, answer) is None:
+            if place in replied or self._destinations.refusal(self._results, answer) is None:
                 results[place] = answer
                 refused[span[place]] = error
                 replied.pop(place, None)
@@ -300,7 +302,7 @@ class TenantLane:
     ) -> None:
         """Moves replies from the results to the topics that they go to."""
         for place, topic in replied.items():
-            effects.add(topic, tp.partition % self._outlets[topic].partitions, results[place])
+            effects.add(topic, tp.partition % self._destinations[topic].partitions, results[place])
             effects.replies.add(topic)
         for place in sorted(replied, reverse=True):
             del results[place]

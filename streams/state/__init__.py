@@ -2,7 +2,7 @@
 
 from inferd.streams.inference.cache import Change
 from inferd.streams.state.restore import Restore
-from inferd.streams.state.state_directory import Slot, claim_slot
+from inferd.streams.state.state_directory import StateDirectory, claim_state_directory
 from inferd.streams.state.stores import MemoryStore
 from inferd.streams.state.tables import LaneTable, LaneTableManager, TablePartition, make_table
 
@@ -12,8 +12,8 @@ __all__ = [
     "LaneTableManager",
     "MemoryStore",
     "Restore",
-    "Slot",
+    "StateDirectory",
     "TablePartition",
-    "claim_slot",
+    "claim_state_directory",
     "make_table",
 ]

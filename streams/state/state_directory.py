@@ -13,7 +13,7 @@ from inferd.streams.private_directory import private_directory
 LOCK_NAME = "lock"
 
 
-class Slot:
+class StateDirectory:
     """A directory that this process has for itself until `close`, or its end."""
 
     def __init__(self, path: Path, lock: IO[bytes]) -> None:
@@ -25,7 +25,7 @@ class Slot:
         self._lock.close()
 
 
-def claim_slot(directory: Path) -> Slot:
+def claim_state_directory(directory: Path) -> StateDirectory:
     """The first of the directories 0, 1, … that is free; `ServerError` where the disk refuses."""
     for number in itertools.count():
         path = directory / str(number)
@@ -39,5 +39,5 @@ def claim_slot(directory: Path) -> Slot:
         except BlockingIOError:
             lock.close()
         else:
-            return Slot(path, lock)
+            return StateDirectory(path, lock)
     raise AssertionError("there is always another number")

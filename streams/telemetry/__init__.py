@@ -16,8 +16,8 @@ from inferd.streams.telemetry.snapshot import (
     TenantSnapshot,
     WaitSnapshot,
 )
-from inferd.streams.telemetry.stall_detector import StallWatch
-from inferd.streams.telemetry.step_timer import Laps
+from inferd.streams.telemetry.stall_detector import StallDetector
+from inferd.streams.telemetry.step_timer import StepTimer
 from inferd.streams.telemetry.tracing import CALLER, CHUNK_SPAN, MESSAGE_SPAN, OpenSpans, Tracing, make_tracing
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "JobCounters",
     "JobsSnapshot",
     "LaneMeasures",
-    "Laps",
     "LatencySnapshot",
     "ModelCounters",
     "ModelSnapshot",
@@ -39,8 +38,9 @@ __all__ = [
     "OpenSpans",
     "PartitionSnapshot",
     "Phase",
-    "StallWatch",
+    "StallDetector",
     "Step",
+    "StepTimer",
     "StreamsSnapshot",
     "Tally",
     "TenantCounters",

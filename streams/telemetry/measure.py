@@ -11,7 +11,7 @@ import numpy as np
 from inferd.schemas.models import Manifest
 from inferd.streams.telemetry.counters import ModelCounters
 from inferd.streams.telemetry.snapshot import LatencySnapshot, Step
-from inferd.streams.telemetry.step_timer import Laps
+from inferd.streams.telemetry.step_timer import StepTimer
 from inferd.streams.telemetry.tracing import Tracing
 
 WAIT_MS_MAX = 3_600_000
@@ -103,9 +103,9 @@ class LaneMeasures:
         """Adds one observation a timestamp."""
         self.steps[step].observe_since(timestamps_ms, now_ms)
 
-    def observe_laps(self, laps: Laps) -> None:
+    def observe_steps(self, step_timer: StepTimer) -> None:
         """Adds the steps of a micro-batch."""
-        for step, began, ended in laps.steps:
+        for step, began, ended in step_timer.steps:
             self.steps[step].observe(ended - began)
 
     def count_models(self, tenant: str, by_model: Mapping[tuple[str, int], tuple[int, int]]) -> None:

@@ -11,7 +11,7 @@ RESTING: frozenset[Phase] = frozenset({"draining", "stopped"})
 """Phases that have deadlines of their own."""
 
 
-class StallWatch:
+class StallDetector:
     """Notices when what should make progress has stood still for too long: a rebalance, a recovery, a lane's work."""
 
     def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from inferd.streams.telemetry.snapshot import Step
 
 
-class Laps:
+class StepTimer:
     """When each step of one micro-batch began and ended, on the clock that measures durations, in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -16,7 +16,7 @@ class Laps:
         self._clock = clock
         self.began = self.ended = clock()
 
-    def lap(self, step: Step) -> None:
+    def finish(self, step: Step) -> None:
         """`step` took from the end of the one before until now."""
         now = self._clock()
         self.steps.append((step, self.ended, now))

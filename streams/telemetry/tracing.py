@@ -28,7 +28,7 @@ from inferd.streams.inference import Outcome, Record
 from inferd.streams.inference.cache import HTTP_PARTITION
 from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry.snapshot import Step
-from inferd.streams.telemetry.step_timer import Laps
+from inferd.streams.telemetry.step_timer import StepTimer
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -109,7 +109,7 @@ class Tracing:
         clock_ns: Callable[[], int] = time.time_ns,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`timer`: the clock of the laps."""
+        """`timer`: the clock of the step_timer."""
         from opentelemetry import trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -125,17 +125,17 @@ class Tracing:
         closing.start()
         closing.join(CLOSE_TIMEOUT_S)
 
-    def batch(self, topic: str, parts: Parts, outcome: Outcome, laps: Laps) -> dict[int, OpenSpans]:
+    def batch(self, topic: str, parts: Parts, outcome: Outcome, step_timer: StepTimer) -> dict[int, OpenSpans]:
         """Spans of a scored micro-batch; by partition those that are still open, for whoever learns what becomes of
         the results. Never raises: requests are answered with or without spans."""
         try:
             asked = list(islice(_sampled(parts, outcome.headers), REQUESTS_MAX))
-            return self._spans(topic, asked, outcome, laps) if asked else {}
+            return self._spans(topic, asked, outcome, step_timer) if asked else {}
         except Exception:
             log.exception("tracing_failed", topic=topic)
             return {}
 
-    def done_together(
+    def step_spans(
         self, name: str, topic: str, parts: Parts, step: Step, began: float, ended: float, last: Step | None = None
     ) -> dict[int, OpenSpans]:
         """Spans called `name` of records of jobs that took `step` at once, after waiting in `queue`; times are those
@@ -174,18 +174,20 @@ class Tracing:
         now_ns, now = self._clock_ns(), self._timer()
         return lambda then: now_ns - int((now - then) * 1e9)
 
-    def _spans(self, topic: str, asked: Sequence[_Asked], outcome: Outcome, laps: Laps) -> dict[int, OpenSpans]:
+    def _spans(
+        self, topic: str, asked: Sequence[_Asked], outcome: Outcome, step_timer: StepTimer
+    ) -> dict[int, OpenSpans]:
         at = self._times()
-        requests = [self._request(topic, each, outcome, at(laps.began)) for each in asked]
-        batch = self._batch(topic, requests, outcome, at(laps.began))
+        requests = [self._request(topic, each, outcome, at(step_timer.began)) for each in asked]
+        batch = self._batch(topic, requests, outcome, at(step_timer.began))
         within = self._api.set_span_in_context(batch)
-        for step, began, ended in laps.steps:
+        for step, began, ended in step_timer.steps:
             self._tracer.start_span(step, within, start_time=at(began)).end(at(ended))
-        batch.end(at(laps.ended))
+        batch.end(at(step_timer.ended))
         numbers = {each.number for each in asked}
         return {
             number: OpenSpans(
-                [self._tracer.start_span("respond", within, start_time=at(laps.ended))],
+                [self._tracer.start_span("respond", within, start_time=at(step_timer.ended))],
                 [span for span, each in zip(requests, asked, strict=True) if each.number == number],
             )
             for number in numbers

@@ -9,7 +9,7 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from inferd.daemon.broker import EmbeddedKafka
-from inferd.streams.kafka.transactions import Ending
+from inferd.streams.kafka.transactions import TransactionResult
 from tests.fixtures.broker import FAST_GROUPS, broker_settings
 from tests.fixtures.workers import PARTITIONS, Cluster, Load, StartWorker, TrainedModel
 
@@ -26,7 +26,7 @@ def trusting_cluster(tmp_path: Path, namespace: str) -> Iterator[Cluster]:
         yield cluster
 
 
-async def end_without_markers(cluster: Cluster, number: int, ending: Ending) -> None:
+async def end_without_markers(cluster: Cluster, number: int, ending: TransactionResult) -> None:
     """An earlier owner answers the first request of a partition; no marker says how that ended, but the coordinator."""
     group = cluster.namespace
     requests, results, dead_letters = (
@@ -49,7 +49,7 @@ async def end_without_markers(cluster: Cluster, number: int, ending: Ending) -> 
 
 @pytest.mark.parametrize("ending", ["commit", "abort"])
 async def test_results_and_offset_share_their_fate_where_markers_are_missing(
-    trusting_cluster: Cluster, model: TrainedModel, start_worker: StartWorker, ending: Ending
+    trusting_cluster: Cluster, model: TrainedModel, start_worker: StartWorker, ending: TransactionResult
 ) -> None:
     cluster = trusting_cluster
     cluster.deploy(model)

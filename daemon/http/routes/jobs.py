@@ -51,7 +51,7 @@ from inferd.schemas.jobs import PHASES, encode_open
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.requests import check_job_id
 from inferd.schemas.strict import DECODE_ERRORS, check_nesting, header, repeats_key
-from inferd.streams.jobs.errors import ElsewhereError
+from inferd.streams.jobs.errors import NotOwnerError
 from inferd.streams.telemetry import CALLER
 
 JOBS: web.AppKey[Jobs] = web.AppKey("jobs", Jobs)
@@ -80,7 +80,7 @@ _ENCODE: dict[Encoding, Any] = {"json": msgspec.json.encode, "msgpack": msgspec.
 def add_jobs(
     app: web.Application, jobs: Jobs, forwarding: Forwarding | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> None:
-    """Adds `/jobs…`, answered by `jobs`; what that raises `ElsewhereError` for goes the way of `forwarding`.
+    """Adds `/jobs…`, answered by `jobs`; what that raises `NotOwnerError` for goes the way of `forwarding`.
 
     `limits` are those of rows that come as NDJSON.
     """
@@ -108,7 +108,7 @@ def by_owner(respond: Respond, media_type: Callable[[web.Request], str] = lambda
         CALLER.set(tuple(named_headers(request, PASSED_ON)))
         try:
             return await respond(request)
-        except ElsewhereError as elsewhere:
+        except NotOwnerError as elsewhere:
             if elsewhere.url is None or FORWARDING not in request.app:
                 raise
             url = elsewhere.url

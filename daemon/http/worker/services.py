@@ -41,7 +41,7 @@ class StreamsOfJobs(Protocol):
 
 
 class OwnersJobs(Jobs, Protocol):
-    """Jobs by partitions; `inferd.streams.jobs.service.JobService` is one. Of other workers' jobs: `ElsewhereError`."""
+    """Jobs by partitions; `inferd.streams.jobs.service.JobService` is one. Of other workers' jobs: `NotOwnerError`."""
 
     @property
     def partitions(self) -> int:

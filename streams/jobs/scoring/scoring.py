@@ -164,7 +164,7 @@ class ChunkGroup:
 
 
 @dataclass(slots=True, eq=False)
-class OwnChunk(ChunkGroup):
+class UserCodeChunk(ChunkGroup):
     """The rows of one chunk that a user's own code answers."""
 
     in_thread: ClassVar[bool] = True
@@ -249,7 +249,7 @@ class ChunkScorer:
                 draft.fail(internal_error(fault))
         return ChunkBatch(drafts, groups, self._limits)
 
-    def may_come(self, chunk: Chunk) -> Literal["unknown", "loading"] | None:
+    def waiting_for(self, chunk: Chunk) -> Literal["unknown", "loading"] | None:
         """Why the version of a chunk does not serve, if it may come to; None where it does, or never will."""
         try:
             model_of(self._catalog, chunk)
@@ -303,7 +303,9 @@ class ChunkScorer:
         # The job's version answers, too, where the user's own code asks its model.
         model_id = PinnedModelId.of(work.chunk.model_id, model)
         groups.append(
-            OwnChunk(model, work.chunk.outputs, [draft], rows=len(rows), process=process, model_id=model_id, plain=rows)
+            UserCodeChunk(
+                model, work.chunk.outputs, [draft], rows=len(rows), process=process, model_id=model_id, plain=rows
+            )
         )
 
 

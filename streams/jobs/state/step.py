@@ -45,7 +45,7 @@ Pin = Callable[[ModelReference, tuple[Output, ...], str], PinnedModel]
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a job's arithmetic needs to know of its surroundings."""
+    """What a job's arithmetic needs to know of its context."""
 
     limits: Limits
     partition: int

@@ -13,7 +13,7 @@ from inferd.daemon.broker.data_dir import DataDir
 from inferd.schemas.limits import Limits
 from inferd.streams.models.artifact_store import ArtifactStore
 from inferd.streams.private_directory import private_directory
-from inferd.streams.state.state_directory import claim_slot
+from inferd.streams.state.state_directory import claim_state_directory
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_all_that_is_missing_is_made_private(tmp_path: Path) -> None:
 
 def test_a_worker_and_a_broker_make_private_directories(tmp_path: Path) -> None:
     ArtifactStore(tmp_path / "state" / "artifacts" / "default", Limits()).open()
-    claim_slot(tmp_path / "other" / "tables").close()
+    claim_state_directory(tmp_path / "other" / "tables").close()
     broker = DataDir(tmp_path / "kafka")
     broker.acquire("4.3.0")
     broker.release()

@@ -25,14 +25,14 @@ from inferd.daemon.http.routes.jobs import add_jobs
 from inferd.daemon.http.worker.services import StreamsJobs
 from inferd.schemas.errors import JobExpiredError, ServerError
 from inferd.schemas.headers import Encoding
-from inferd.streams.jobs.errors import ElsewhereError
+from inferd.streams.jobs.errors import NotOwnerError
 from tests.unit.daemon.http.fake_http_services import FakeJobs, FakeWorker
 
 JOB = {"job_id": "j1", "model_id": "churn", "input_batch": [[1], [2], [3]]}
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
 
-class OwnedJobs(FakeJobs):
+class JobStore(FakeJobs):
     """Jobs of some partitions; those of others are at another worker, if `url` says where."""
 
     def __init__(self, partitions: frozenset[int] = frozenset({0, 1}), *, mine: bool = True) -> None:
@@ -61,13 +61,13 @@ class OwnedJobs(FakeJobs):
 
     def _check_mine(self) -> None:
         if not self.mine:
-            raise ElsewhereError(self.url)
+            raise NotOwnerError(self.url)
 
 
 class Streams:
     """What the worker's jobs follow."""
 
-    def __init__(self, jobs: OwnedJobs) -> None:
+    def __init__(self, jobs: JobStore) -> None:
         self.jobs = jobs
         self.others: Sequence[str] = ()
 
@@ -78,7 +78,7 @@ class Streams:
 class Node:
     """One worker: its jobs, what it was asked, and where it answers."""
 
-    def __init__(self, jobs: OwnedJobs) -> None:
+    def __init__(self, jobs: JobStore) -> None:
         self.jobs, self.streams, self.asked = jobs, Streams(jobs), list[web.Request]()
         services = StreamsJobs()
         services.follow(self.streams)
@@ -102,7 +102,7 @@ class Node:
 @asynccontextmanager
 async def two_nodes() -> AsyncIterator[tuple[Node, Node]]:
     """A worker that owns no job, and one that owns all."""
-    front, owner = Node(OwnedJobs(frozenset({0}), mine=False)), Node(OwnedJobs(frozenset({1})))
+    front, owner = Node(JobStore(frozenset({0}), mine=False)), Node(JobStore(frozenset({1})))
     await front.http.start()
     await owner.http.start()
     front.jobs.url, front.streams.others, owner.streams.others = owner.url, [owner.url], [front.url]

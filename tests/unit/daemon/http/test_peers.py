@@ -41,7 +41,7 @@ from inferd.daemon.settings.table import SettingsError
 from inferd.daemon.telemetry.status import StatusBoard
 from inferd.schemas.errors import ServerError
 from tests.fixtures.http_client import TOKENS, write_tokens
-from tests.unit.daemon.http.test_jobs import OwnedJobs, Streams
+from tests.unit.daemon.http.test_jobs import JobStore, Streams
 
 SECRET = PeerSecret((b"s" * 32,))
 OTHER = PeerSecret((b"o" * 32,))
@@ -182,7 +182,7 @@ def test_a_file_that_is_none_ends_the_start(tmp_path: Path, text: str, mode: int
 class Node:
     """One worker, which tokens guard unless told otherwise."""
 
-    def __init__(self, jobs: OwnedJobs, secret: PeerSecret | None, tokens: TokensFile | None) -> None:
+    def __init__(self, jobs: JobStore, secret: PeerSecret | None, tokens: TokensFile | None) -> None:
         self.jobs, self.streams, self.asked = jobs, Streams(jobs), list[web.Request]()
         services = StreamsJobs()
         services.follow(self.streams)
@@ -212,8 +212,8 @@ Nodes = tuple[Node, Node]
 @asynccontextmanager
 async def two_nodes(tokens: TokensFile | None, *secrets: PeerSecret | None) -> AsyncIterator[Nodes]:
     """A worker that owns no job, and one that owns all."""
-    front = Node(OwnedJobs(frozenset({0}), mine=False), secrets[0], tokens)
-    owner = Node(OwnedJobs(frozenset({1})), secrets[1], tokens)
+    front = Node(JobStore(frozenset({0}), mine=False), secrets[0], tokens)
+    owner = Node(JobStore(frozenset({1})), secrets[1], tokens)
     await front.http.start()
     await owner.http.start()
     front.jobs.url, front.streams.others, owner.streams.others = owner.url, [owner.url], [front.url]

@@ -13,11 +13,11 @@ from inferd.streams.connection.attempts import (
     JITTER,
     PAUSE_S_MAX,
     PAUSE_S_MIN,
-    Attempts,
-    Target,
+    BrokerTarget,
+    ConnectionAttempts,
 )
 
-HERE = Target("kafka", 9092, (("kafka", 9092),), "PLAINTEXT", None, ())
+HERE = BrokerTarget("kafka", 9092, (("kafka", 9092),), "PLAINTEXT", None, ())
 REFUSED = ConnectionRefusedError()
 
 
@@ -34,7 +34,7 @@ class Clock:
 )
 def test_however_many_ask_attempts_are_few(callers: int, each_s: float, takes_s: float, seed: int) -> None:
     clock, made = Clock(), []
-    attempts = Attempts(clock, random.Random(seed).random)
+    attempts = ConnectionAttempts(clock, random.Random(seed).random)
     attempts.failed(HERE, REFUSED)
     while clock.now < 130:
         for _ in range(callers):
@@ -49,14 +49,14 @@ def test_however_many_ask_attempts_are_few(callers: int, each_s: float, takes_s:
 
 def test_who_is_allowed_an_attempt_makes_the_others_wait() -> None:
     clock = Clock()
-    attempts = Attempts(clock, lambda: 0.5)
+    attempts = ConnectionAttempts(clock, lambda: 0.5)
     attempts.failed(HERE, REFUSED)
     clock.now += PAUSE_S_MIN
     assert [attempts.claim(HERE) == 0 for _ in range(3)] == [True, False, False]
 
 
 def test_attempts_that_fail_together_count_once() -> None:
-    attempts = Attempts(Clock(), lambda: 0.5)
+    attempts = ConnectionAttempts(Clock(), lambda: 0.5)
     assert [attempts.failed(HERE, REFUSED) for _ in range(10)] == [True, *[False] * 9]
     failure = attempts.failure(HERE)
     assert failure is not None
@@ -64,7 +64,7 @@ def test_attempts_that_fail_together_count_once() -> None:
 
 
 def test_a_success_forgets_and_other_credentials_are_another_target() -> None:
-    attempts = Attempts(Clock())
+    attempts = ConnectionAttempts(Clock())
     attempts.failed(HERE, REFUSED)
     assert attempts.claim(HERE) > 0
     assert attempts.claim(HERE._replace(username="bob")) == 0
@@ -75,7 +75,7 @@ def test_a_success_forgets_and_other_credentials_are_another_target() -> None:
 
 def test_the_latest_failure_is_told_until_it_is_old() -> None:
     clock = Clock()
-    attempts = Attempts(clock)
+    attempts = ConnectionAttempts(clock)
     there = HERE._replace(host="elsewhere")
     attempts.failed(HERE, REFUSED)
     clock.now += 1
@@ -88,7 +88,7 @@ def test_the_latest_failure_is_told_until_it_is_old() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    attempts = Attempts(Clock())
+    attempts = ConnectionAttempts(Clock())
     for port in range(FAILURES_MAX + 10):
         attempts.failed(HERE._replace(port=port), REFUSED)
     assert attempts.failure(HERE._replace(port=9)) is None

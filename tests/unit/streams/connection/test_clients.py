@@ -21,7 +21,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 import inferd
 from inferd.schemas.connection import KafkaConnection
 from inferd.streams.connection import clients as connections
-from inferd.streams.connection.attempts import Attempts
+from inferd.streams.connection.attempts import ConnectionAttempts
 from inferd.streams.connection.unreachable import Reason
 
 Make = Callable[[], asyncio.AbstractEventLoop]
@@ -233,7 +233,7 @@ async def test_a_name_that_leads_to_another_address_is_followed(monkeypatch: pyt
 
 
 async def test_all_clients_together_try_an_address_once_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "_attempts", Attempts(clock=lambda: 0.0))
+    monkeypatch.setattr(connections, "_attempts", ConnectionAttempts(clock=lambda: 0.0))
     monkeypatch.setattr(connections, "PACE_S", 0.001)
     broker = Broker()
     await broker.start()

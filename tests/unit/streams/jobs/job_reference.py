@@ -53,7 +53,7 @@ class Passed:
 
 @dataclass(frozen=True)
 class Rules:
-    """The limits and the surroundings of a history."""
+    """The limits and the context of a history."""
 
     rows_max: int
     open_max_ms: int

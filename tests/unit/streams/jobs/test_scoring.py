@@ -202,17 +202,17 @@ def test_the_same_chunk_gives_the_same_bytes() -> None:
 def test_chunks_may_wait_for_a_version_that_may_come_and_for_no_other() -> None:
     model, catalog, chunk = sum_model(), ModelCatalog(), chunk_of(ROWS)
     scorer = ChunkScorer(catalog, DEFAULT_LIMITS)
-    assert scorer.may_come(chunk) == "unknown"
+    assert scorer.waiting_for(chunk) == "unknown"
     assert codes(results(catalog, chunk)[0])[0] == "version_not_found", "where it is not waited for"
     trying = Version(model.manifest, "trying", "loading")
     catalog.put(trying)
-    assert scorer.may_come(chunk) == "loading"
+    assert scorer.waiting_for(chunk) == "loading"
     assert codes(results(catalog, chunk)[0])[0] == "model_not_ready"
     catalog.set_state(trying, "failed", "corrupt")
-    assert scorer.may_come(chunk) is None
+    assert scorer.waiting_for(chunk) is None
     assert codes(results(catalog, chunk)[0])[0] == "model_not_ready"
     catalog.put(Version(model.manifest, "ready", None, model))
-    assert scorer.may_come(chunk) is None
+    assert scorer.waiting_for(chunk) is None
 
 
 def test_a_version_that_was_removed_or_replaced_is_not_waited_for() -> None:
@@ -220,12 +220,12 @@ def test_a_version_that_was_removed_or_replaced_is_not_waited_for() -> None:
     catalog = catalog_of(model)
     scorer = ChunkScorer(catalog, DEFAULT_LIMITS)
     catalog.remove("sum", 1)
-    assert scorer.may_come(chunk) is None
+    assert scorer.waiting_for(chunk) is None
     assert set(codes(results(catalog, chunk)[0]).values()) == {"version_not_found"}
     other = msgspec.structs.replace(model.manifest, sha256="f" * 64)
     catalog.put(Version(other, "fetching"))
-    assert scorer.may_come(chunk) is None
-    assert scorer.may_come(chunk_of(ROWS, digest="e" * 64)) == "unknown", "it may be on its way"
+    assert scorer.waiting_for(chunk) is None
+    assert scorer.waiting_for(chunk_of(ROWS, digest="e" * 64)) == "unknown", "it may be on its way"
     catalog.put(Version(model.manifest, "ready", None, model))
     assert codes(results(catalog, chunk)[0]) == {}, "deployed again, it serves"
 

@@ -13,12 +13,12 @@ from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.errors import ChunkConflictError, JobConflictError, JobExpiredError
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.streams.jobs import upload
-from inferd.streams.jobs.errors import ElsewhereError, NotNowError
-from inferd.streams.jobs.job_store import Handled
+from inferd.streams.jobs.errors import NotOwnerError, RetryLaterError
+from inferd.streams.jobs.job_store import MessageOutcomes
 from inferd.streams.jobs.reader import RecordReader
 from inferd.streams.jobs.service import JobService
 from inferd.streams.jobs.state.state import JobState
-from inferd.streams.jobs.upload import WINDOW, JobMessagesOut
+from inferd.streams.jobs.upload import WINDOW, JobMessageSender
 from inferd.streams.settings import StreamSettings
 
 
@@ -27,10 +27,10 @@ class Log:
 
     def __init__(self) -> None:
         self.values: list[bytes] = []
-        self.handled = Handled()
+        self.handled = MessageOutcomes()
         self.error: Exception | None = None
         self.late_error: Exception | None = None
-        self.out = JobMessagesOut(self.handled, self.produce)
+        self.out = JobMessageSender(self.handled, self.produce)
 
     async def produce(self, value: bytes, _encoding: Any) -> asyncio.Future[Any]:
         if self.error is not None:
@@ -90,14 +90,14 @@ async def test_a_refusal_is_raised_before_more_is_sent() -> None:
 async def test_what_cannot_be_known_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload, "HANDLED_WITHIN_S", 0.01)
     log = Log()
-    with pytest.raises(NotNowError, match="taken"):
+    with pytest.raises(RetryLaterError, match="taken"):
         await send_all(log, 1)
     await log.out.forget()
     moved = Log()
     sending = asyncio.create_task(send_all(moved, 1))
     await until(lambda: bool(moved.handled._waiting))
     moved.handled.give_up()
-    with pytest.raises(NotNowError, match="another worker"):
+    with pytest.raises(RetryLaterError, match="another worker"):
         await sending
 
 
@@ -106,7 +106,7 @@ async def test_what_cannot_be_known_is_told_so(monkeypatch: pytest.MonkeyPatch) 
 async def test_a_broker_that_does_not_take_it_is_not_the_callers_fault(error: Exception, late: bool) -> None:
     log = Log()
     log.late_error, log.error = (error, None) if late else (None, error)
-    with pytest.raises(NotNowError, match="cannot be sent"):
+    with pytest.raises(RetryLaterError, match="cannot be sent"):
         await send_all(log, 1)
 
 
@@ -139,7 +139,7 @@ async def test_results_that_are_not_there_say_why(phase: Any, error: type[Except
 @pytest.mark.parametrize(("told", "expected"), [("http://there", "http://there"), ("http://here", None), (None, None)])
 async def test_of_other_workers_jobs_it_is_said_where_they_are(told: str | None, expected: str | None) -> None:
     for question in (service({}, set(), told).status, service({}, set(), told).outputs, service({}, set(), told).retry):
-        with pytest.raises(ElsewhereError) as raised:
+        with pytest.raises(NotOwnerError) as raised:
             await question("default", "j")
         assert raised.value.url == expected
 

@@ -17,11 +17,11 @@ from aiokafka.errors import (
 from inferd.schemas.record_size import record_bytes
 from inferd.streams.kafka.destinations import (
     AVOIDED_S,
+    Destinations,
     InvalidRecordError,
-    Outlets,
-    RefusedError,
-    naming,
-    naming_topic,
+    TopicRejectedError,
+    as_rejection,
+    raise_rejections,
 )
 from inferd.streams.kafka.outgoing import Outgoing
 from inferd.streams.kafka.producer import _fitting
@@ -35,13 +35,13 @@ def topic(name: str = REPLIES, partitions: int = 3, **config: str) -> TopicState
 
 
 class Desk:
-    """Outlets with topics that a test changes, and a clock that it turns."""
+    """Destinations with topics that a test changes, and a clock that it turns."""
 
     def __init__(self, *states: TopicState) -> None:
         self.states: Sequence[TopicState] = states
         self.error: Exception | None = None
         self.now = self.asked = 0
-        self.outlets = Outlets(states, [REPLIES], self.describe, lambda: self.now)
+        self.destinations = Destinations(states, [REPLIES], self.describe, lambda: self.now)
 
     async def describe(self) -> Sequence[TopicState]:
         self.asked += 1
@@ -50,9 +50,9 @@ class Desk:
         return self.states
 
 
-def refused(error: Exception) -> RefusedError:
-    made = naming_topic(REPLIES, error)
-    assert isinstance(made, RefusedError)
+def refused(error: Exception) -> TopicRejectedError:
+    made = as_rejection(REPLIES, error)
+    assert isinstance(made, TopicRejectedError)
     return made
 
 
@@ -60,82 +60,82 @@ def refused(error: Exception) -> RefusedError:
 def test_a_record_is_refused_from_the_first_byte_too_many_on(extra: int) -> None:
     outgoing: Outgoing = (b"key", b"x" * 1_000, [("h", b"1")])
     most = str(record_bytes(*outgoing) - extra)
-    outlets = Desk(topic(max_message_bytes=most), topic(RESULTS, max_message_bytes=most)).outlets
+    destinations = Desk(topic(max_message_bytes=most), topic(RESULTS, max_message_bytes=most)).destinations
     for name in (REPLIES, RESULTS):
-        refusal = outlets.refusal(name, outgoing)
+        refusal = destinations.refusal(name, outgoing)
         assert (refusal.code if refusal else None) == ("too_large" if extra else None)
 
 
 def test_a_compacted_reply_topic_takes_no_record_without_a_key() -> None:
-    outlets = Desk(topic(cleanup_policy="delete,compact")).outlets
-    assert outlets.refusal(REPLIES, (b"", b"v", [])) is None
-    refusal = outlets.refusal(REPLIES, (None, b"v", []))
+    destinations = Desk(topic(cleanup_policy="delete,compact")).destinations
+    assert destinations.refusal(REPLIES, (b"", b"v", [])) is None
+    refusal = destinations.refusal(REPLIES, (None, b"v", []))
     assert refusal is not None
     assert (refusal.code, "without a key" in refusal.message) == ("reply_to_refused", True)
 
 
 def test_topics_that_are_not_known_accept_anything() -> None:
-    assert Outlets().refusal("any", (None, b"v" * 10_000_000, [])) is None
+    assert Destinations().refusal("any", (None, b"v" * 10_000_000, [])) is None
 
 
 async def test_a_reply_topic_that_is_gone_is_refused_until_it_is_back() -> None:
     desk = Desk(topic())
     desk.states = [topic(partitions=0)]
-    await desk.outlets.learn(KafkaConnectionError("reset"), {REPLIES})
-    refusal = desk.outlets.refusal(REPLIES, (None, b"v", []))
+    await desk.destinations.learn(KafkaConnectionError("reset"), {REPLIES})
+    refusal = desk.destinations.refusal(REPLIES, (None, b"v", []))
     assert refusal is not None
-    assert (refusal.code, desk.outlets.unusable([REPLIES])) == ("reply_to_refused", REPLIES)
+    assert (refusal.code, desk.destinations.unusable([REPLIES])) == ("reply_to_refused", REPLIES)
     desk.now = 6
-    assert desk.outlets.outdated
+    assert desk.destinations.outdated
     desk.states = [topic(partitions=1)]
-    await desk.outlets.look()
-    assert desk.outlets.refusal(REPLIES, (None, b"v", [])) is None
-    assert desk.outlets[REPLIES].partitions == 1
-    assert not desk.outlets.outdated
+    await desk.destinations.look()
+    assert desk.destinations.refusal(REPLIES, (None, b"v", [])) is None
+    assert desk.destinations[REPLIES].partitions == 1
+    assert not desk.destinations.outdated
 
 
 async def test_a_refusal_that_nothing_explains_avoids_the_reply_topic_for_a_while() -> None:
     desk = Desk(topic())
-    await desk.outlets.learn(refused(TopicAuthorizationFailedError(REPLIES)), {REPLIES})
-    refusal = desk.outlets.refusal(REPLIES, (b"k", b"v", []))
+    await desk.destinations.learn(refused(TopicAuthorizationFailedError(REPLIES)), {REPLIES})
+    refusal = desk.destinations.refusal(REPLIES, (b"k", b"v", []))
     assert refusal is not None
     assert (refusal.code, "TopicAuthorizationFailed" in refusal.message) == ("reply_to_refused", True)
     desk.now = int(AVOIDED_S) + 1
-    assert desk.outlets.refusal(REPLIES, (b"k", b"v", [])) is None
+    assert desk.destinations.refusal(REPLIES, (b"k", b"v", [])) is None
 
 
 async def test_a_refusal_that_the_settings_explain_avoids_only_what_does_not_fit() -> None:
     desk = Desk(topic())
     desk.states = [topic(max_message_bytes="200")]
-    await desk.outlets.learn(refused(MessageSizeTooLargeError()), {REPLIES})
-    assert desk.outlets.refusal(REPLIES, (b"k", b"v", [])) is None
-    assert desk.outlets.refusal(REPLIES, (b"k", b"v" * 200, [])) is not None
+    await desk.destinations.learn(refused(MessageSizeTooLargeError()), {REPLIES})
+    assert desk.destinations.refusal(REPLIES, (b"k", b"v", [])) is None
+    assert desk.destinations.refusal(REPLIES, (b"k", b"v" * 200, [])) is not None
 
 
 async def test_own_topics_are_never_avoided() -> None:
     desk = Desk(topic(RESULTS))
-    await desk.outlets.learn(RefusedError(RESULTS), set())
-    assert desk.outlets.refusal(RESULTS, (b"k", b"v", [])) is None
+    await desk.destinations.learn(TopicRejectedError(RESULTS), set())
+    assert desk.destinations.refusal(RESULTS, (b"k", b"v", [])) is None
     assert desk.asked == 1
 
 
 async def test_what_is_known_stays_where_the_broker_does_not_answer() -> None:
     desk = Desk(topic(max_message_bytes="200"))
     desk.error = KafkaConnectionError("away")
-    await desk.outlets.look()
-    assert desk.outlets.bytes_max(REPLIES) == 200
+    await desk.destinations.look()
+    assert desk.destinations.bytes_max(REPLIES) == 200
 
 
 async def test_a_failure_without_replies_asks_nothing() -> None:
     desk = Desk(topic())
-    await desk.outlets.learn(KafkaConnectionError("reset"), set())
+    await desk.destinations.learn(KafkaConnectionError("reset"), set())
     assert desk.asked == 0
 
 
 def test_errors_name_their_topic_where_they_are_final() -> None:
     error = KafkaConnectionError("reset")
-    assert naming_topic("t", error) is error
-    with pytest.raises(RefusedError) as caught, naming("t"):
+    assert as_rejection("t", error) is error
+    with pytest.raises(TopicRejectedError) as caught, raise_rejections("t"):
         raise MessageSizeTooLargeError
     assert (caught.value.topic, type(caught.value.__cause__)) == ("t", MessageSizeTooLargeError)
     assert for_code(87) is InvalidRecordError, "aiokafka does not know the code"
@@ -157,4 +157,4 @@ async def test_a_description_that_takes_too_long_is_given_up(monkeypatch: pytest
         return []
 
     monkeypatch.setattr("inferd.streams.kafka.destinations.DESCRIBE_TIMEOUT_S", 0.01)
-    await Outlets([topic()], [REPLIES], never).look()
+    await Destinations([topic()], [REPLIES], never).look()

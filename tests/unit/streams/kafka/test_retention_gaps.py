@@ -7,7 +7,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 from structlog.testing import capture_logs
 
-from inferd.streams.kafka.retention_gaps import GAPS_MAX, Gaps
+from inferd.streams.kafka.retention_gaps import GAPS_MAX, RetentionGaps
 
 TP = TopicPartition("requests", 0)
 
@@ -27,7 +27,7 @@ class FakeConsumer:
         return dict.fromkeys(tps, self.beginning)
 
 
-async def check(gaps: Gaps, consumer: FakeConsumer) -> tuple[int, list[tuple[int, int]]]:
+async def check(gaps: RetentionGaps, consumer: FakeConsumer) -> tuple[int, list[tuple[int, int]]]:
     """How many records were deleted, and the first offset and the number that the log tells."""
     with capture_logs() as logs:
         count = await gaps.check(consumer)  # type: ignore[arg-type]
@@ -37,20 +37,20 @@ async def check(gaps: Gaps, consumer: FakeConsumer) -> tuple[int, list[tuple[int
 
 async def test_nothing_is_asked_without_a_gap() -> None:
     consumer = FakeConsumer(5)
-    assert await check(Gaps(), consumer) == (0, [])
+    assert await check(RetentionGaps(), consumer) == (0, [])
     assert consumer.asked == 0
 
 
 @pytest.mark.parametrize(("beginning", "deleted"), [(0, 0), (10, 0), (11, 1), (40, 30), (90, 40)])
 async def test_what_lies_below_the_beginning_of_the_log_was_deleted(beginning: int, deleted: int) -> None:
-    gaps = Gaps()
+    gaps = RetentionGaps()
     gaps.note(TP, 10, 50)
     assert await check(gaps, FakeConsumer(beginning)) == (deleted, [(10, deleted)] if deleted else [])
     assert await check(gaps, FakeConsumer(beginning)) == (0, []), "each gap is told once"
 
 
 async def test_a_gap_is_kept_while_the_broker_does_not_answer() -> None:
-    gaps, consumer = Gaps(), FakeConsumer(40)
+    gaps, consumer = RetentionGaps(), FakeConsumer(40)
     gaps.note(TP, 10, 50)
     consumer.error = KafkaTimeoutError()
     with pytest.raises(KafkaTimeoutError):
@@ -60,7 +60,7 @@ async def test_a_gap_is_kept_while_the_broker_does_not_answer() -> None:
 
 
 async def test_many_gaps_are_bounded_and_hide_nothing() -> None:
-    gaps = Gaps()
+    gaps = RetentionGaps()
     for n in range(2 * GAPS_MAX):
         gaps.note(TP, 10 * n, 10 * n + 1)
     bounded = GAPS_MAX - 1  # each of one record, and all others as one range

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from inferd.schemas.connection import KafkaConnection
 from inferd.streams.kafka import topic_watch
 from inferd.streams.kafka.topic_metadata import (
-    TopicNow,
+    TopicMetadata,
     TopicsRequest,
     read_topics,
     topics_in,
@@ -38,7 +38,7 @@ class Broker:
     """Answers with `topics`, or raises `error`; counts connections."""
 
     def __init__(self) -> None:
-        self.topics: dict[str, TopicNow | None] = {}
+        self.topics: dict[str, TopicMetadata | None] = {}
         self.error: BaseException | None = None
         self.opened = self.closed = 0
 
@@ -48,7 +48,7 @@ class Broker:
     async def close(self) -> None:
         self.closed += 1
 
-    async def read_topics(self, _: Any, names: Any) -> dict[str, TopicNow | None]:
+    async def read_topics(self, _: Any, names: Any) -> dict[str, TopicMetadata | None]:
         if self.error is not None:
             raise self.error
         return {name: now for name, now in self.topics.items() if name in names}
@@ -62,7 +62,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     return broker
 
 
-async def looked(watch: TopicWatch, broker: Broker, now: TopicNow | None, topic: str = "t") -> list[str]:
+async def looked(watch: TopicWatch, broker: Broker, now: TopicMetadata | None, topic: str = "t") -> list[str]:
     """The events that the log has of a look at a topic that is `now` so."""
     broker.topics[topic] = now
     with capture_logs() as logs:
@@ -73,13 +73,13 @@ async def looked(watch: TopicWatch, broker: Broker, now: TopicNow | None, topic:
 async def test_a_topic_that_is_deleted_and_created_again_is_another_log(broker: Broker) -> None:
     again: list[str] = []
     watch = TopicWatch(KafkaConnection(), "me", ["t"], again.append)
-    assert await looked(watch, broker, TopicNow(2, A)) == []
+    assert await looked(watch, broker, TopicMetadata(2, A)) == []
     assert (watch.id_of("t"), watch.missing, watch.partitions) == (A, [], {"t": 2})
     assert [watch.is_new(tp) for tp in tps("t", 0, 1, 2)] == [False, False, True]
     assert await looked(watch, broker, None) == ["topic_deleted"]
     assert await looked(watch, broker, None) == [], "it is said once"
     assert (watch.id_of("t"), watch.missing, watch.partitions, again) == (A, ["t"], {"t": 0}, [])
-    assert await looked(watch, broker, TopicNow(2, B)) == ["topic_created_again"]
+    assert await looked(watch, broker, TopicMetadata(2, B)) == ["topic_created_again"]
     assert (watch.id_of("t"), watch.missing, again) == (B, [], ["t"])
     assert all(map(watch.is_new, tps("t", 0, 1)))
 
@@ -87,36 +87,36 @@ async def test_a_topic_that_is_deleted_and_created_again_is_another_log(broker: 
 async def test_a_topic_that_was_created_again_between_two_looks_is_noticed_by_its_id(broker: Broker) -> None:
     again: list[str] = []
     watch = TopicWatch(KafkaConnection(), "me", ["t"], again.append)
-    await looked(watch, broker, TopicNow(2, A))
-    assert await looked(watch, broker, TopicNow(2, B)) == ["topic_created_again"]
+    await looked(watch, broker, TopicMetadata(2, A))
+    assert await looked(watch, broker, TopicMetadata(2, B)) == ["topic_created_again"]
     assert (again, watch.is_new(tps("t", 0)[0])) == (["t"], True)
 
 
 async def test_partitions_that_are_added_are_new(broker: Broker) -> None:
     watch = TopicWatch(KafkaConnection(), "me", ["t"])
-    await looked(watch, broker, TopicNow(2, A))
+    await looked(watch, broker, TopicMetadata(2, A))
     assert [watch.lacks(tp) for tp in tps("t", 1, 2)] == [False, True]
-    assert await looked(watch, broker, TopicNow(3, A)) == ["topic_partitions_changed"]
+    assert await looked(watch, broker, TopicMetadata(3, A)) == ["topic_partitions_changed"]
     assert [(watch.lacks(tp), watch.is_new(tp)) for tp in tps("t", 1, 2)] == [(False, False), (False, True)]
 
 
 async def test_a_broker_without_ids_is_asked_for_names_alone(broker: Broker) -> None:
     watch = TopicWatch(KafkaConnection(), "me", ["t"])
-    await looked(watch, broker, TopicNow(2))
-    assert await looked(watch, broker, TopicNow(2)) == []
+    await looked(watch, broker, TopicMetadata(2))
+    assert await looked(watch, broker, TopicMetadata(2)) == []
     assert watch.id_of("t") == ""
 
 
 async def test_what_is_not_told_of_lacks_nothing(broker: Broker) -> None:
     watch = TopicWatch(KafkaConnection(), "me", ["t", "u"])
-    await looked(watch, broker, TopicNow(1, A))
+    await looked(watch, broker, TopicMetadata(1, A))
     assert not any(map(watch.lacks, tps("u", 0, 5) + tps("somebody's", 9)))
     assert not watch.is_new(tps("u", 0)[0])
 
 
 async def test_a_look_that_fails_changes_nothing_and_connects_anew(broker: Broker) -> None:
     watch = TopicWatch(KafkaConnection(), "me", ["t"])
-    await looked(watch, broker, TopicNow(1, A))
+    await looked(watch, broker, TopicMetadata(1, A))
     broker.error = KafkaConnectionError("gone")
     with pytest.raises(KafkaConnectionError):
         await watch.look()
@@ -149,8 +149,8 @@ def response(version: int, *topics: Any) -> Any:
 def test_topics_of_a_response_with_ids_and_of_one_without() -> None:
     a = bytes.fromhex(A)
     new = response(12, (0, "t", a, False, [1, 2], 0, {}), (3, "gone", bytes(16), False, [], 0, {}), (29, "no", a))
-    assert topics_in(new) == {"t": TopicNow(2, A), "gone": None}
-    assert topics_in(response(5, (0, "t", False, [1, 2]))) == {"t": TopicNow(2)}
+    assert topics_in(new) == {"t": TopicMetadata(2, A), "gone": None}
+    assert topics_in(response(5, (0, "t", False, [1, 2]))) == {"t": TopicMetadata(2)}
 
 
 def test_a_request_asks_by_name_and_creates_nothing() -> None:
@@ -165,7 +165,7 @@ def test_the_golden_response_of_a_broker() -> None:
     topic += "02" + "0000" + "00000000" + "00000001" + "00000000" + "0200000001" + "0200000001" + "01" + "00"
     topic += "80000000" + "00" + "00"
     found = newest_response().decode(BytesIO(bytes.fromhex(topic)))
-    assert topics_in(found) == {"t": TopicNow(1, A)}
+    assert topics_in(found) == {"t": TopicMetadata(1, A)}
 
 
 def newest_response() -> Any:

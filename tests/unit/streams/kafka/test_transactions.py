@@ -12,7 +12,7 @@ from aiokafka.errors import IncompatibleBrokerVersion, LeaderNotAvailableError, 
 
 from inferd.schemas.connection import KafkaConnection
 from inferd.streams.kafka import transactions
-from inferd.streams.kafka.transactions import DescribeTransactionsRequest, last_endings
+from inferd.streams.kafka.transactions import DescribeTransactionsRequest, last_transaction_results
 
 DESCRIBE = {DescribeTransactionsRequest.API_KEY: (0, 0)}
 
@@ -45,7 +45,7 @@ async def endings_of(monkeypatch: pytest.MonkeyPatch, **answers: list[Any]) -> d
     client = FakeClient(answers)
     monkeypatch.setattr(transactions, "AIOKafkaClient", lambda **_: client)
     try:
-        return {**await last_endings(KafkaConnection(), list(answers), 5.0)}
+        return {**await last_transaction_results(KafkaConnection(), list(answers), 5.0)}
     finally:
         assert client.closed
 

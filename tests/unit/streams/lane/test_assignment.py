@@ -182,7 +182,7 @@ async def test_a_fence_that_is_cancelled_leaves_no_producer_behind(
         await asyncio.sleep(0)
         return {}
 
-    monkeypatch.setattr(commit, "last_endings", no_endings)
+    monkeypatch.setattr(commit, "last_transaction_results", no_endings)
     settings = StreamSettings(KafkaConnection(), "w", tmp_path)
     lane: Any = SimpleNamespace(measures=LaneMeasures(), landed=None, failed=None, crashed=None)
     under_test = make_guarantee(guarantee, settings, lane)

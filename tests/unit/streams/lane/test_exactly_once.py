@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from aiokafka.errors import LeaderNotAvailableError, ProducerFenced
 
-from inferd.streams.kafka.transactions import Ending
+from inferd.streams.kafka.transactions import TransactionResult
 from inferd.streams.lane.guarantees import ExactlyOnce
 from tests.fixtures.lane import DEAD_LETTERS, REQUESTS, RESULTS, Bench, request, tp
 
@@ -30,7 +30,9 @@ async def test_partitions_are_fenced_before_their_positions_are_read(
 
 
 @pytest.mark.parametrize("ending", ["commit", "abort"])
-async def test_the_last_transaction_ends_alike_wherever_it_may_have_written(bench: Bench, ending: Ending) -> None:
+async def test_the_last_transaction_ends_alike_wherever_it_may_have_written(
+    bench: Bench, ending: TransactionResult
+) -> None:
     bench.broker.endings[f"inferd-{REQUESTS}-1"] = ending
     await bench.own(0, 1)
     logs = f"{DEAD_LETTERS}/1, ns.default.replies/1, {RESULTS}/1"

@@ -27,8 +27,8 @@ async def describe(bench: Bench, *states: TopicState) -> None:
     async def told() -> Sequence[TopicState]:
         return states
 
-    bench.outlets._describe = told
-    await bench.outlets.look()
+    bench.destinations._describe = told
+    await bench.destinations.look()
 
 
 def replies(partitions: int = 3, **config: str) -> TopicState:

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.streams.requests.batch_sizing import RECORDS_MIN, ROW_S_AT_FIRST, Pace
+from inferd.streams.requests.batch_sizing import RECORDS_MIN, ROW_S_AT_FIRST, BatchSizer
 from inferd.streams.settings import LaneSettings
 from tests.fixtures.lane import sum_model
 
 
-def pace(inline_ms_max: float = 50.0, batch_rows_max: int = 2_048) -> Pace:
-    return Pace(LaneSettings(inline_ms_max=inline_ms_max, batch_rows_max=batch_rows_max))
+def batch_sizer(inline_ms_max: float = 50.0, batch_rows_max: int = 2_048) -> BatchSizer:
+    return BatchSizer(LaneSettings(inline_ms_max=inline_ms_max, batch_rows_max=batch_rows_max))
 
 
 def group(rows: int, version: int = 1) -> Any:
@@ -23,12 +23,12 @@ def group(rows: int, version: int = 1) -> Any:
 
 
 def test_at_first_a_whole_micro_batch_is_expected_to_be_quick() -> None:
-    assert pace().records_max() == 2_048
-    assert not pace().is_long(group(2_048))
+    assert batch_sizer().records_max() == 2_048
+    assert not batch_sizer().is_long(group(2_048))
 
 
 def test_slow_records_make_micro_batches_smaller_and_quick_ones_larger_again() -> None:
-    learnt = pace()
+    learnt = batch_sizer()
     for _ in range(50):
         learnt.batch_took(0.2, records=1_000)
     assert learnt.records_max() == pytest.approx(250, abs=3), "at 0.2 ms a record, 50 ms hold 250"
@@ -38,29 +38,29 @@ def test_slow_records_make_micro_batches_smaller_and_quick_ones_larger_again() -
 
 
 def test_one_odd_micro_batch_changes_little() -> None:
-    learnt = pace()
+    learnt = batch_sizer()
     learnt.batch_took(0.04, records=1_000)
     assert learnt.records_max() >= 2_000
 
 
 def test_a_micro_batch_is_not_made_smaller_than_pays() -> None:
-    learnt = pace()
+    learnt = batch_sizer()
     for _ in range(50):
         learnt.batch_took(10.0, records=1)
     assert learnt.records_max() == RECORDS_MIN
-    assert pace(inline_ms_max=0).records_max() == RECORDS_MIN
+    assert batch_sizer(inline_ms_max=0).records_max() == RECORDS_MIN
 
 
 @pytest.mark.parametrize("batch_rows_max", [1, 10])
 def test_the_bound_of_the_settings_holds(batch_rows_max: int) -> None:
-    learnt = pace(batch_rows_max=batch_rows_max)
+    learnt = batch_sizer(batch_rows_max=batch_rows_max)
     assert learnt.records_max() == batch_rows_max
     learnt.batch_took(100.0, records=1)
     assert learnt.records_max() == batch_rows_max
 
 
 def test_whether_a_prediction_is_long_is_known_of_each_model() -> None:
-    learnt = pace()
+    learnt = batch_sizer()
     for _ in range(50):
         learnt.group_took(group(100, version=1), 0.1)
         learnt.group_took(group(100, version=2), 0.0001)
@@ -73,12 +73,12 @@ def test_whether_a_prediction_is_long_is_known_of_each_model() -> None:
 
 
 def test_no_time_at_all_sends_every_prediction_to_a_thread() -> None:
-    assert pace(inline_ms_max=0).is_long(group(1))
+    assert batch_sizer(inline_ms_max=0).is_long(group(1))
 
 
 @given(st.lists(st.tuples(st.floats(0, 10), st.integers(1, 5_000)), max_size=30), st.integers(1, 5_000))
 def test_it_is_always_at_least_one_and_at_most_the_bound(took: list[tuple[float, int]], batch_rows_max: int) -> None:
-    learnt = pace(batch_rows_max=batch_rows_max)
+    learnt = batch_sizer(batch_rows_max=batch_rows_max)
     for seconds, records in took:
         learnt.batch_took(seconds, records)
     assert 1 <= learnt.records_max() <= batch_rows_max

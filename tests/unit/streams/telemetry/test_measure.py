@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from inferd.streams.lane.output_batch import timestamps_of
 from inferd.streams.telemetry.counters import Tally, TenantCounters
 from inferd.streams.telemetry.measure import LATENCY_BOUNDS_S, WAIT_MS_MAX, LaneMeasures, LatencyHistogram
-from inferd.streams.telemetry.step_timer import Laps
+from inferd.streams.telemetry.step_timer import StepTimer
 from tests.fixtures.lane import request, sum_model
 
 SECONDS = st.lists(st.one_of(st.floats(0, 100), st.sampled_from(LATENCY_BOUNDS_S)), max_size=50)
@@ -135,12 +135,12 @@ def test_the_longest_wait_is_told() -> None:
 
 def test_laps_follow_on_each_other() -> None:
     times = iter([1.0, 1.5, 4.0])
-    laps = Laps(lambda: next(times))
-    laps.lap("validate")
-    laps.lap("predict")
-    assert laps.steps == [("validate", 1.0, 1.5), ("predict", 1.5, 4.0)]
+    step_timer = StepTimer(lambda: next(times))
+    step_timer.finish("validate")
+    step_timer.finish("predict")
+    assert step_timer.steps == [("validate", 1.0, 1.5), ("predict", 1.5, 4.0)]
     measures = LaneMeasures()
-    measures.observe_laps(laps)
+    measures.observe_steps(step_timer)
     assert {step: h.snapshot().total_s for step, h in measures.steps.items() if h.snapshot().total_s} == {
         "validate": 0.5,
         "predict": 2.5,

@@ -19,13 +19,13 @@ from inferd.streams import composition
 from inferd.streams.app import EXIT_FAILED, EXIT_STALLED, Streams
 from inferd.streams.http_requests import HttpRequests
 from inferd.streams.inference.catalog import ModelCatalog
-from inferd.streams.kafka.destinations import Outlets
+from inferd.streams.kafka.destinations import Destinations
 from inferd.streams.kafka.rights import Right
 from inferd.streams.kafka.topic_checks import TopicState
 from inferd.streams.kafka.topic_watch import TopicWatch
 from inferd.streams.settings import GroupSettings, StreamSettings
 from inferd.streams.telemetry.snapshot import Phase
-from inferd.streams.telemetry.stall_detector import StallWatch
+from inferd.streams.telemetry.stall_detector import StallDetector
 
 # What counts as standing still
 
@@ -35,10 +35,10 @@ class Watched:
     """A watch of 10 s, and its clock."""
 
     now: float = 1_000.0
-    watch: StallWatch = field(init=False)
+    watch: StallDetector = field(init=False)
 
     def __post_init__(self) -> None:
-        self.watch = StallWatch(10.0, lambda: self.now)
+        self.watch = StallDetector(10.0, lambda: self.now)
 
     def after(
         self,
@@ -448,15 +448,15 @@ async def test_the_lane_knows_the_topics_that_replies_may_go_to(run: Run, monkey
     async def topics(_: Any) -> list[TopicState]:
         return [TopicState("ns.default.results", "results", 4, 1), TopicState("mine", "reply-to", 3, 1)]
 
-    def tenant_lane(names: Any, scorer: Any, worker_id: str, outlets: Outlets, *_: Any) -> Any:
-        made.update({topic: outlets[topic].partitions for topic in outlets.reply_to})
+    def tenant_lane(names: Any, scorer: Any, worker_id: str, destinations: Destinations, *_: Any) -> Any:
+        made.update({topic: destinations[topic].partitions for topic in destinations.reply_to})
         direct = HttpRequests(1)
         return SimpleNamespace(tenant=names.tenant, tables=(), topic=names.name("requests"), direct=direct)
 
     monkeypatch.setattr(admission_module, "ensure_topics", topics)
     monkeypatch.setattr(admission_module, "missing_rights", no_rights_missing)
     monkeypatch.setattr(admission_module, "AIOKafkaClient", FakeClient)
-    monkeypatch.setattr(composition, "TenantLane", tenant_lane)
+    monkeypatch.setattr(composition, "RequestProcessor", tenant_lane)
     lane: Callable[..., Any] = lambda settings, tenants, *_: (list(tenants), run.lane)[1]  # noqa: E731
     monkeypatch.setattr(app_module, "Lane", lane)
     run.streams.settings = replace(run.streams.settings, reply_to_allowed=("mine",))

@@ -209,12 +209,12 @@ def tracing(bench: Bench, exporter: InMemorySpanExporter) -> Tracing:
     return bench.tenant.tracing
 
 
-def done_together(tracing: Tracing, *records: Any, **more: Any) -> dict[int, Any]:
-    return tracing.done_together(CHUNK_SPAN, "chunks", [(3, records)], "process", START, END, **more)
+def step_spans(tracing: Tracing, *records: Any, **more: Any) -> dict[int, Any]:
+    return tracing.step_spans(CHUNK_SPAN, "chunks", [(3, records)], "process", START, END, **more)
 
 
 def test_records_of_jobs_wait_and_take_part_in_a_step(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
-    assert done_together(tracing, request(0), traced(1, 7), traced(2, 8)) == {}
+    assert step_spans(tracing, request(0), traced(1, 7), traced(2, 8)) == {}
     wholes = finished(exporter, CHUNK_SPAN)
     assert [parent_of(whole) for whole in wholes] == [8, 9], "each in the trace of its own caller"
     for whole in wholes:
@@ -226,14 +226,14 @@ def test_records_of_jobs_wait_and_take_part_in_a_step(tracing: Tracing, exporter
 
 
 def test_with_a_last_step_they_end_when_that_is_acknowledged(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
-    spans = done_together(tracing, traced(1, 7), traced(2, 8), last="store")
+    spans = step_spans(tracing, traced(1, 7), traced(2, 8), last="store")
     assert finished(exporter, CHUNK_SPAN) == []
     spans[3].landed()
     assert len(finished(exporter, "store")) == len(finished(exporter, CHUNK_SPAN)) == 2
 
 
 def test_what_is_dropped_says_so(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
-    done_together(tracing, traced(1, 7), last="store")[3].dropped()
+    step_spans(tracing, traced(1, 7), last="store")[3].dropped()
     (store,) = finished(exporter, "store")
     assert [event.name for event in store.events] == ["dropped"]
 
