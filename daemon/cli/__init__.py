@@ -18,7 +18,7 @@ from inferd.daemon.cli.output import (
 
 
 class CommandPlace(NamedTuple):
-    """Where a command is, and what the list of commands says of it."""
+    """Location of a command, and its summary in the list of commands."""
 
     place: str
     """`module:attribute`."""
@@ -44,14 +44,14 @@ COMMANDS = {
 
 
 class Root(click.Group):
-    """The group of all commands, with one way to fail: lines `inferd: …` on standard error and an exit code."""
+    """The group of all commands. Errors are lines `inferd: …` on standard error and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the commands in the order in which they are shown."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported now; None where there is no such command."""
+        """The command, imported on demand; None if there is no such command."""
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name].place.partition(":")

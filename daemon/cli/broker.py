@@ -44,16 +44,16 @@ class ForegroundSignals:
         self._wake_up, self._woken = -1, -1
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether a stop was asked for, at the latest `timeout_s` from now."""
+        """Waits up to `timeout_s` for a stop signal; whether one was received."""
         return bool(select.select([self._woken], [], [], timeout_s)[0])
 
     def let_finish(self) -> None:
-        """From here on signals interrupt nothing: they only end `wait`."""
+        """From now on signals raise nothing; they only end `wait`."""
         self._interrupts = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Receive the signals, until the end of the block."""
+        """Handles the signals until the end of the block."""
         self._woken, self._wake_up = os.pipe()
         before = {number: signal.signal(number, self._receive) for number in STOP_SIGNALS}
         try:

@@ -34,7 +34,7 @@ PLACE = re.compile(r"(?P<partition>[0-9]{1,9}):(?P<offset>[0-9]{1,18})", re.ASCI
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A record of `dead-letters`; `letter` is None, and `problem` says why, where it is none of inferd's."""
+    """A record of `dead-letters`. If inferd did not write it, `letter` is None and `problem` says why."""
 
     partition: int
     offset: int
@@ -50,7 +50,7 @@ class Entry:
 
     @classmethod
     def of(cls, record: Record, *, with_value: bool) -> Entry:
-        """The entry that a record is."""
+        """Decodes a record."""
         value = record.value if with_value else None
         letter, problem = None, None
         headers: Headers = tuple(record.headers)

@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a command works on: one tenant's topics of one namespace on one cluster."""
+    """The target of a command: one tenant of one namespace on one cluster."""
 
     connection: KafkaConnection
     namespace: str
@@ -122,7 +122,7 @@ def _settings_of(kwargs: dict[str, Any], further: tuple[str, ...] = ()) -> tuple
 
 
 def with_local_broker(settings: Settings) -> Settings:
-    """`settings`, where they name no broker with that which runs on their data directory, if there is one."""
+    """`settings`; without a broker, with the embedded broker that runs on their data directory, if any."""
     if settings.broker is not None:
         return settings
     return replace(settings, broker=running_broker_address(settings.embedded_kafka().data_dir))

@@ -56,7 +56,7 @@ def report_error(line: str) -> None:
 
 
 def error_lines(error: BaseException) -> tuple[str, ...]:
-    """What to say of `error`: a line for each thing that is wrong."""
+    """Messages for `error`, one line per problem."""
     problems = getattr(error, "problems", None)
     if isinstance(problems, tuple):
         return problems
@@ -66,7 +66,7 @@ def error_lines(error: BaseException) -> tuple[str, ...]:
 
 
 def exit_code_of(error: BaseException) -> int | None:
-    """Exit code of a command that ended with `error`; None where it is none of the expected ones, but a bug."""
+    """Exit code of a command that failed with `error`; None for an unexpected error (a bug)."""
     from inferd.daemon.broker.errors import BrokerError
     from inferd.daemon.settings import SettingsError
     from inferd.schemas.errors import ModelServingError

@@ -1,4 +1,4 @@
-"""Reading in a thread, so that an event loop goes on while a file or a terminal keeps its reader waiting."""
+"""Reads an iterator in a thread, so that blocking reads of a file or a terminal do not block the event loop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _End:
 
 
 class _Reader(Generic[T]):
-    """Items on their way from the thread that reads them to the loop that takes them."""
+    """A bounded queue from the reading thread to the event loop."""
 
     def __init__(self, source: Iterator[T], ahead: int) -> None:
         self.items: deque[T | _End] = deque()

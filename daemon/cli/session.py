@@ -1,4 +1,4 @@
-"""One conversation of a command with the brokers."""
+"""Runs a command's work against a broker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REACH_TIMEOUT_S = 5.0
 
 
 def run_with_broker(connection: KafkaConnection, work: Callable[[], Awaitable[T]]) -> T:
-    """What `work` gives, once a broker has answered; `BrokerUnreachableError`, with the reasons, where none does."""
+    """Result of `work`, run once a broker has answered. Raises `BrokerUnreachableError` with the reasons."""
     from inferd.daemon.cluster import reach
 
     async def reach_and_work() -> T:

@@ -1,4 +1,4 @@
-"""How the demo tells what it does: one line a step, tables of what came out, and checks."""
+"""Output of the demo: one line per step, tables of results, and checks."""
 
 from __future__ import annotations
 

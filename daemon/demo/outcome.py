@@ -1,4 +1,4 @@
-"""What the demo shows of what came out."""
+"""Tables and checks of the demo's results."""
 
 from __future__ import annotations
 

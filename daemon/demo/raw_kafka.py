@@ -1,4 +1,4 @@
-"""What the demo does with Kafka past the client: bytes that are no request, record counts, cleaning up."""
+"""The demo's direct use of Kafka: an undecodable record, record counts, deletion of topics."""
 
 from __future__ import annotations
 

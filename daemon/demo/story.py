@@ -58,7 +58,7 @@ class DemoOptions:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What the story plays with."""
+    """The parts that the demo uses."""
 
     narrator: Narrator
     options: DemoOptions
@@ -72,7 +72,7 @@ class Scene:
 
 
 def run_demo(settings: Settings, options: DemoOptions, narrator: Narrator | None = None) -> bool:
-    """Tells it all on standard output and leaves nothing behind; whether every check passed."""
+    """Runs the demo on standard output and cleans up; whether every check passed."""
     narrator = narrator or Narrator()
     narrator.title("Will this flight arrive more than 15 minutes late?", "Real flights, through a real Apache Kafka")
     started = time.monotonic()

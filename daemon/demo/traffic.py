@@ -37,7 +37,7 @@ async def burst(client: Client, model: str, rows: Sequence[Any]) -> Burst:
 
 
 async def steady(client: Client, model: str, rows: Sequence[Any], rate: float) -> list[float]:
-    """Seconds from when each request was due to its result; requests go out on time, whatever became of others."""
+    """Seconds from the due time of each request to its result (open loop: requests are sent on schedule)."""
     started = time.perf_counter()
 
     async def request(due: float, row: Any) -> float:

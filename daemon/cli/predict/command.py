@@ -48,7 +48,7 @@ class PredictOptions:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the rows."""
+    """Counts of predicted and failed rows."""
 
     predicted: int = 0
     failed: int = 0

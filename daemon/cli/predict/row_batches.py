@@ -14,7 +14,7 @@ from inferd.schemas.requests import Failure, Result
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a row: its `values` by output and the version that gave them, or its `error`."""
+    """The result of a row: its `values` by output and the model version, or its `error`."""
 
     row: int
     values: dict[str, Any]
