@@ -36,7 +36,7 @@ from inferd.streams.inference import (
 )
 from inferd.streams.inference.cache import PredictionCache
 from inferd.streams.inference.features import FeatureSchema
-from inferd.streams.inference.formats.lightgbm import LightGBMRuntime
+from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
 from inferd.streams.state import Change, MemoryStore
 
 TREES = (100, 2_000)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from inferd.schemas.requests import Failure as Failure
     from inferd.schemas.requests import Prediction as Prediction
     from inferd.schemas.requests import json_input as json_input
-    from inferd.streams.inference.formats.lightgbm import load_openmp as load_openmp
+    from inferd.streams.openmp import load_openmp as load_openmp
     from inferd.streams.serving import BatchPredictor as BatchPredictor
     from inferd.streams.serving import ModelManager as ModelManager
     from inferd.streams.serving import RealtimePredictor as RealtimePredictor
@@ -50,7 +50,7 @@ _MODULE_OF = {
     "JobStatus": "inferd.schemas.jobs",
     "json_input": "inferd.schemas.requests",
     "KafkaConnection": "inferd.schemas.connection",
-    "load_openmp": "inferd.streams.inference.formats.lightgbm",
+    "load_openmp": "inferd.streams.openmp",
     "Manifest": "inferd.schemas.models",
     "ModelManager": "inferd.streams.serving",
     "ModelServer": "inferd.daemon.http.local",

@@ -1,6 +1,6 @@
 """The tests, and what they share."""
 
-from inferd.streams.inference.formats.lightgbm.openmp import load_openmp
+from inferd.streams.openmp import load_openmp
 
 # Before the first of them imports lightgbm.
 load_openmp()

@@ -210,9 +210,10 @@ def _who_answers(models: ModelList, deployed: Manifest) -> str | None:
 
 def _unnamed_classes(deployed: Manifest) -> str | None:
     """What to say of a multiclass model whose answers are numbers without names; None for any other."""
-    from inferd.streams.inference.formats.lightgbm import MULTICLASS
+    from inferd.streams.inference import format_named
 
-    if deployed.objective not in MULTICLASS or (deployed.postprocess and deployed.postprocess.labels):
+    classes = format_named(deployed.runtime).class_count(deployed.objective, deployed.outputs or 1)
+    if classes != deployed.outputs or (deployed.postprocess and deployed.postprocess.labels):
         return None
     return (
         f"its prediction is a list of {deployed.outputs} probabilities, one a class, in the order of the classes'"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.daemon.demo.flights import FlightSet
-from inferd.streams.inference.formats.lightgbm import load_openmp
+from inferd.streams.openmp import load_openmp
 
 if TYPE_CHECKING:
     import lightgbm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -16,6 +16,7 @@ _VERSION_KEY = re.compile(rf"(?P<name>{NAME_PATTERN})/(?P<version>[1-9][0-9]{{0,
 _ALIAS_KEY = re.compile(rf"(?P<name>{NAME_PATTERN})@(?P<alias>{NAME_PATTERN})", re.ASCII)
 _ARTIFACT_KEY = re.compile(r"(?P<sha256>[0-9a-f]{64})/(?P<part>0|[1-9][0-9]{0,5})", re.ASCII)
 SHA256_PATTERN = "^[0-9a-f]{64}$"
+RUNTIME_PATTERN = "^[a-z][a-z0-9_]{0,31}$"
 
 
 Category = str | float | int | bool
@@ -111,7 +112,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     model_id: str
     version: int
-    runtime: Literal["lightgbm"]
+    runtime: Annotated[str, msgspec.Meta(pattern=RUNTIME_PATTERN)]
+    """Name of the model format."""
     sha256: str
     size: int
     features: list[Feature]

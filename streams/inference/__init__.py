@@ -13,8 +13,10 @@ from inferd.streams.inference.micro_batch import (
     halve,
     internal_error,
 )
+from inferd.streams.inference.model_format import ModelFile, ModelFormat
 from inferd.streams.inference.own_models import OwnRuntime, own_version
 from inferd.streams.inference.postprocess import compile_postprocess
+from inferd.streams.inference.registry import all_formats, format_named, read_model, register, unregister
 from inferd.streams.inference.runtime import Arrays, Matrix
 from inferd.streams.inference.scoring import UNDECODABLE, Scorer
 from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
@@ -31,6 +33,8 @@ __all__ = [
     "Group",
     "Matrix",
     "ModelCatalog",
+    "ModelFile",
+    "ModelFormat",
     "Outcome",
     "OwnRuntime",
     "PinnedModelId",
@@ -41,12 +45,17 @@ __all__ = [
     "TrialLimits",
     "Version",
     "Work",
+    "all_formats",
     "compile_postprocess",
+    "format_named",
     "halve",
     "internal_error",
     "load_model",
     "manifest_of",
     "own_version",
     "plain_value",
+    "read_model",
     "reconcile",
+    "register",
+    "unregister",
 ]

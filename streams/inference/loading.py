@@ -10,9 +10,9 @@ from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.models import Manifest
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.features import FeatureSchema
-from inferd.streams.inference.formats.lightgbm import LightGBMRuntime, library, read_model_file
 from inferd.streams.inference.manifests import reconcile
 from inferd.streams.inference.postprocess import compile_postprocess
+from inferd.streams.inference.registry import format_named, read_model
 
 
 def load_model(path: Path, manifest: Manifest, threads: int = 1, limits: Limits = DEFAULT_LIMITS) -> ServedModel:
@@ -21,11 +21,9 @@ def load_model(path: Path, manifest: Manifest, threads: int = 1, limits: Limits 
     `InferenceError` saying why where manifest and model do not go together.
     """
     model = path.read_bytes()
-    file = read_model_file(model, limits)
+    file = read_model(model, limits, manifest.runtime)
     complete = reconcile(manifest, file)
     features, postprocessor = FeatureSchema(complete), compile_postprocess(complete)
-    # LightGBM keeps one thread count for the process, and starts a thread a core unless told otherwise.
-    library().cap_threads(threads)
-    runtime = LightGBMRuntime(model, file=file, num_threads=threads)
+    runtime = format_named(file.runtime).load(model, file, threads)
     runtime.predict(np.full((1, features.n_features), np.nan), postprocessor.needed(("prediction",)))
     return ServedModel(complete, runtime, features, postprocessor)

@@ -16,8 +16,9 @@ from inferd.schemas.models import (
     Manifest,
 )
 from inferd.streams.inference.features import FeatureSchema, Values, refuse_repeats, refuse_unknown
-from inferd.streams.inference.formats.lightgbm import ModelFile, canonical, read_model_file
+from inferd.streams.inference.model_format import ModelFile
 from inferd.streams.inference.postprocess import compile_postprocess
+from inferd.streams.inference.registry import format_named, read_model
 
 
 def manifest_of(
@@ -32,14 +33,20 @@ def manifest_of(
     """The manifest of a model file, with what the user's own manifest (`overrides`, as from JSON) says about it.
 
     Features that were pandas categories are described, and keep their values in the file; features that are integer
-    codes to LightGBM without having been pandas' are int64; all others float64. `overrides` may name some features
-    only, or all in the model's order; a feature without a dtype keeps the file's. Raises what `read_model_file` does;
+    codes to the model without having been pandas' are int64; all others float64. `overrides` may name some features
+    only, or all in the model's order; a feature without a dtype keeps the file's. Raises what `read_model` does;
     `MalformedError` where `overrides` is no manifest; `SchemaMismatchError` where it contradicts the file or the
     arguments, and where neither shows which features are categories; what `FeatureSchema` and `compile_postprocess` do
     about manifests.
     """
-    file = file or read_model_file(model, limits)
-    facts = {"model_id": model_id, "version": version, "runtime": "lightgbm", "sha256": file.sha256, "size": file.size}
+    file = file or read_model(model, limits)
+    facts = {
+        "model_id": model_id,
+        "version": version,
+        "runtime": file.runtime,
+        "sha256": file.sha256,
+        "size": file.size,
+    }
     given = dict(overrides or {})
     for name, fact in facts.items():
         if given.get(name, fact) != fact:
@@ -80,8 +87,15 @@ def reconcile(manifest: Manifest, file: ModelFile) -> Manifest:
 
 def _complete(manifest: Manifest, file: ModelFile, placed: Mapping[str, Values]) -> Manifest:
     if manifest.objective is not None:
-        manifest = msgspec.structs.replace(manifest, objective=canonical(manifest.objective))
-    facts = {"sha256": file.sha256, "size": file.size, "objective": file.objective, "outputs": file.outputs_per_row}
+        canonical = format_named(file.runtime).canonical_objective(manifest.objective)
+        manifest = msgspec.structs.replace(manifest, objective=canonical)
+    facts = {
+        "runtime": file.runtime,
+        "sha256": file.sha256,
+        "size": file.size,
+        "objective": file.objective,
+        "outputs": file.outputs_per_row,
+    }
     for name, fact in facts.items():
         given = getattr(manifest, name)
         if given is not None and given != fact:
@@ -138,7 +152,7 @@ def _open_categories(file: ModelFile) -> SchemaMismatchError:
     lists = file.category_lists.lists
     example = msgspec.json.encode({"features": [{"name": "NAME", "dtype": "category"}]}).decode()
     coded = sorted(file.categorical)
-    hint = f"; by LightGBM's default these are {_listed(coded)}" if len(coded) == len(lists) else ""
+    hint = f"; by the library's default these are {_listed(coded)}" if len(coded) == len(lists) else ""
     return SchemaMismatchError(
         f"model file: has pandas categories of {len(lists)} features, and does not show of which{hint}. Name exactly "
         f"the columns that had dtype category in training in a manifest (--manifest): {example}"

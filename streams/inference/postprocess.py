@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from inferd.schemas.errors import InvalidValueError, SchemaMismatchError
 from inferd.schemas.models import Manifest, Postprocess
 from inferd.schemas.requests import Output
-from inferd.streams.inference.formats.lightgbm import class_count
+from inferd.streams.inference.registry import format_named
 from inferd.streams.inference.runtime import Arrays
 
 _THRESHOLD = 0.5
@@ -64,7 +64,7 @@ def compile_postprocess(manifest: Manifest) -> Postprocessor:
     spec = manifest.postprocess or Postprocess()
     if spec == Postprocess():
         return Postprocessor(_as_is)
-    classes = class_count(manifest.objective, manifest.outputs or 1)
+    classes = format_named(manifest.runtime).class_count(manifest.objective, manifest.outputs or 1)
     _check(spec, classes, manifest.objective)
     labels: list[Any] = list(range(classes)) if spec.labels is None else list(spec.labels)
     if spec.top_k is not None:

@@ -22,6 +22,7 @@ from inferd.streams.lane import describe
 from inferd.streams.models.artifact_store import ArtifactStore
 from inferd.streams.models.rejections import ModelRecord, Refused
 from inferd.streams.models.trial import TrialCase, try_models
+from inferd.streams.openmp import load_openmp
 from inferd.streams.settings import StreamSettings
 
 log = structlog.get_logger(__name__)
@@ -186,6 +187,7 @@ class Rollout:
     async def _serve(self, waiting: _Waiting, path: Path) -> None:
         manifest = waiting.manifest
         try:
+            await self.in_thread(load_openmp)
             served = await self.in_thread(load_model, path, manifest, self._predict_threads, self._limits)
         except InferenceError as error:
             self._fail(waiting, error)

@@ -25,9 +25,9 @@ from inferd.schemas.errors import (
 from inferd.schemas.limits import Limits
 from inferd.schemas.models import Manifest, check_model_name
 from inferd.schemas.requests import ModelReference
-from inferd.streams.inference import ModelCatalog, ServedModel, TrialLimits, Version, load_model, reconcile
-from inferd.streams.inference.formats.lightgbm import read_model_file
+from inferd.streams.inference import ModelCatalog, ServedModel, TrialLimits, Version, load_model, read_model, reconcile
 from inferd.streams.models.trial import TrialCase, try_models
+from inferd.streams.openmp import load_openmp
 from inferd.streams.serving.alias_file import read_aliases
 
 MODEL_FILE, MANIFEST_FILE, ALIASES_FILE = "model.txt", "manifest.json", "aliases.json"
@@ -156,6 +156,7 @@ class DirectoryCatalog(ModelCatalog):
             if manifest.sha256 not in self._tried:
                 try_model(path, manifest, self._limits)
                 self.passed_trial(manifest)
+            load_openmp()
             served = load_model(path, manifest, self._threads, self._limits)
         except (InferenceError, OSError) as error:
             raise self._fail(manifest, error) from None
@@ -186,7 +187,8 @@ def try_model(model: Path | bytes, manifest: Manifest, limits: Limits) -> None:
     if verdict.ok:
         return
     # The verdict is only text. If the model file itself is invalid, these checks raise the typed error.
-    reconcile(manifest, read_model_file(model if isinstance(model, bytes) else model.read_bytes(), limits))
+    content = model if isinstance(model, bytes) else model.read_bytes()
+    reconcile(manifest, read_model(content, limits, manifest.runtime))
     raise InternalError(f"the model did not pass its trial in a subprocess: {verdict.reason}")
 
 

@@ -85,7 +85,7 @@ class ModelManager:
     def register(
         self, model_id: str, path: str | Path | bytes, *, alias: str | None = None, trial: bool = True, **manifest: Any
     ) -> Manifest:
-        """Register a LightGBM text model (a file or its bytes) as the next version of `model_id`; returns its manifest.
+        """Register a model (a file or its bytes) as the next version of `model_id`; returns its manifest.
 
         `name:version` sets the version. `manifest` are fields of a manifest (`postprocess={"labels": […]}`,
         `features=…`, `cache=…`); missing ones are derived from the model file. Registering the same file with the same

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
 from typing import Final
 
 import msgspec
@@ -14,6 +12,7 @@ import numpy as np
 from inferd.schemas.models import Manifest
 from inferd.schemas.requests import Output
 from inferd.streams.inference.cache.distinct import rows_as_bytes
+from inferd.streams.inference.registry import format_named
 from inferd.streams.inference.runtime import Matrix
 
 PREFIX_BYTES: Final = 8
@@ -74,11 +73,6 @@ def key_space(tenant: str, manifest: Manifest, outputs: tuple[Output, ...]) -> K
     What does not change an answer is left out of the manifest, so that a longer `ttl_s` does not empty the cache.
     """
     answering = msgspec.structs.replace(manifest, cache=None, warmup=None, labels=None, created_at=None)
-    seed = msgspec.msgpack.encode([_FORMAT, tenant, answering, outputs, _library_version()])
+    library_version = format_named(manifest.runtime).library_version()
+    seed = msgspec.msgpack.encode([_FORMAT, tenant, answering, outputs, library_version])
     return KeySpace(version_prefix(tenant, manifest), hashlib.blake2b(seed, digest_size=32).digest())
-
-
-@cache
-def _library_version() -> str:
-    """Another LightGBM may sum in another order."""
-    return version("lightgbm")

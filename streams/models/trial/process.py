@@ -25,10 +25,20 @@ from inferd.schemas.requests import (
     ListRows,
     NamedRows,
 )
-from inferd.streams.inference import Matrix, TrialLimits, compile_postprocess, manifest_of, reconcile
+from inferd.streams.inference import (
+    Matrix,
+    ModelFile,
+    TrialLimits,
+    all_formats,
+    compile_postprocess,
+    format_named,
+    manifest_of,
+    read_model,
+    reconcile,
+)
 from inferd.streams.inference.features import FeatureSchema
-from inferd.streams.inference.formats.lightgbm import LightGBMRuntime, ModelFile, library, read_model_file
 from inferd.streams.models.trial.confinement import die_with, give_up_processes_and_network, step_back
+from inferd.streams.openmp import load_openmp
 
 UNFINISHED_STATUS = 75
 _OPEN_FILES_MAX = 64
@@ -65,8 +75,8 @@ def main(arguments: Sequence[str]) -> int:
     plan = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Plan)
     die_with(plan.parent)
     out = _own_stdout()
-    # Before memory is limited: that it does not load is no model's fault.
-    library()
+    # Before memory is limited: a library that does not load is no model's fault.
+    _load_libraries(plan.cases)
     step_back()
     _confine(plan.limits, len(plan.cases))
     give_up_processes_and_network()
@@ -102,15 +112,24 @@ def try_model(case: CaseFile, limits: Limits) -> int:
     if (size := path.stat().st_size) > limits.artifact_bytes_max:
         raise TooLargeError(f"model file of {size} bytes: at most {limits.artifact_bytes_max} are allowed")
     model = path.read_bytes()
-    file = read_model_file(model, limits)
+    file = read_model(model, limits, case.manifest.runtime if case.manifest else None)
     manifest = reconcile(case.manifest or manifest_of(model, "trial", 1, file=file), file)
-    runtime = LightGBMRuntime(model, file=file)
+    runtime = format_named(file.runtime).load(model, file, 1)
     outputs = tuple(output for output in OUTPUTS if runtime.supports(output))
     arrays = runtime.predict(_rows(manifest, file), outputs)
     if not np.isfinite(arrays["prediction"]).all():
         raise InvalidValueError("predicts a value that is not finite")
     compile_postprocess(manifest).columns(arrays, outputs)
     return arrays["prediction"].size // len(arrays["prediction"])
+
+
+def _load_libraries(cases: Sequence[CaseFile]) -> None:
+    """Loads the libraries of the formats in the plan; of all formats if a case has no manifest."""
+    load_openmp()
+    named = {case.manifest and case.manifest.runtime for case in cases}
+    for each in all_formats():
+        if None in named or each.name in named:
+            each.load_library()
 
 
 def _rows(manifest: Manifest, file: ModelFile) -> Matrix:

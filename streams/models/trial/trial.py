@@ -1,4 +1,4 @@
-"""Trying models in a disposable process, because a bad one makes LightGBM abort, segfault, hang or eat all memory.
+"""Trying models in a disposable process, because a bad one makes its library abort, segfault, hang or eat all memory.
 
 `try_models` runs `inferd.streams.models.trial.process` over many models, so that good ones share one start; where that
 process ends before its time, the model it was at has failed, and another process goes on with the rest. It blocks: call
@@ -202,7 +202,7 @@ def _environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
-    # Where LightGBM's own libraries may have to be found.
+    # Where libraries of model formats may have to be found.
     if path := os.environ.get("LD_LIBRARY_PATH"):
         environment["LD_LIBRARY_PATH"] = path
     return environment

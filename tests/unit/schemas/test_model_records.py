@@ -70,7 +70,7 @@ def test_equal_manifests_give_equal_bytes() -> None:
         (b'{"features":[{"name":"x","name":"y"}]}', "json", "malformed", "appears twice"),
         (manifest_with(colour="red"), "msgpack", "malformed", "`colour`"),
         (manifest_with(signature="ed25519:…"), "msgpack", "malformed", "`signature`"),
-        (manifest_with(runtime="pickle"), "msgpack", "malformed", "$.runtime"),
+        (manifest_with(runtime="Pickle"), "msgpack", "malformed", "$.runtime"),
         (manifest_with(version="3"), "msgpack", "malformed", "$.version"),
         (manifest_with(version=3.0), "msgpack", "malformed", "$.version"),
         (manifest_with(features=[{"name": "x", "dtype": "float16"}]), "msgpack", "malformed", "dtype"),

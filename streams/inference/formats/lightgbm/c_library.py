@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from inferd.schemas.errors import InferenceError, InternalError, ServerError
-from inferd.streams.inference.formats.lightgbm.openmp import load_openmp
 
 FLOAT64 = 1
 ROW_MAJOR = 1
@@ -90,7 +89,6 @@ class Library:
 
 def _load(path: Path) -> ctypes.CDLL:
     """The library at `path`; `ServerError` with a remedy where it, or one that it needs, cannot be loaded."""
-    load_openmp()
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:

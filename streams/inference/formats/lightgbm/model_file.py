@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate
 
 from inferd.schemas.errors import MalformedError, TooLargeError
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.streams.inference.features import CategoryLists, Values
+from inferd.streams.inference.features import CategoryLists
 from inferd.streams.inference.formats.lightgbm import objectives
 from inferd.streams.inference.formats.lightgbm.model_tail import Tail, read_tail
 from inferd.streams.inference.formats.lightgbm.model_text import plain_text
 from inferd.streams.inference.formats.lightgbm.model_trees import Splits, check_trees, parse_tree
+from inferd.streams.inference.model_format import ModelFile
 
+NAME = "lightgbm"
+BEGINS = "the line 'tree' of a LightGBM text model (save one with Booster.save_model)"
+_FIRST_LINE, _SNIFFED_BYTES = b"tree\n", 16
 _VERSIONS = ("v2", "v3", "v4")
 _REQUIRED = ("num_class", "label_index", "max_feature_idx", "feature_names", "feature_infos")
 _OPTIONAL = (
@@ -38,34 +41,13 @@ _TAIL_START = re.compile(rb"\n(?:end of trees|feature[ _]importances:)\n")
 _TREES_TEXT_MAX = 4 * 1_048_576
 
 
-@dataclass(frozen=True)
-class ModelFile:
+@dataclass(frozen=True, kw_only=True)
+class LightGBMFile(ModelFile):
     """A model file that passed `read_model_file`."""
 
-    sha256: str
-    size: int
-    objective: str | None
-    """None for custom objectives, whose files name none."""
-    outputs_per_row: int
-    feature_names: tuple[str, ...]
     tree_count: int
     linear: bool
     """Whether any tree has linear leaves: such models have no contributions."""
-    categorical: frozenset[str]
-    """Features that are split by sets of integer codes."""
-    category_lists: CategoryLists
-    """The values of features that were pandas categories in training."""
-
-    @cached_property
-    def categories(self) -> Mapping[str, Values] | None:
-        """The values by feature, in the order of their codes; None where the file leaves the features open."""
-        return self.placed_categories(())
-
-    def placed_categories(self, others: Iterable[str]) -> Mapping[str, Values] | None:
-        """As `categories`, where `others` are known to be features without any."""
-        columns = {name: column for column, name in enumerate(self.feature_names)}
-        placed = self.category_lists.place(frozenset(columns[name] for name in others if name in columns))
-        return None if placed is None else {self.feature_names[column]: values for column, values in placed.items()}
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -73,10 +55,13 @@ class ModelFile:
         return len(self.feature_names), self.outputs_per_row, self.tree_count
 
 
-def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> ModelFile:
+def sniff(content: bytes) -> bool:
+    """Whether `content` is a LightGBM text model, from its first line."""
+    return plain_text(content[:_SNIFFED_BYTES]).startswith(_FIRST_LINE)
+
+
+def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> LightGBMFile:
     """What `content`, a LightGBM text model, says; `MalformedError` or `TooLargeError` say what is wrong and where."""
-    if len(content) > limits.artifact_bytes_max:
-        raise TooLargeError(f"model file of {len(content)} bytes: at most {limits.artifact_bytes_max} are allowed")
     text = plain_text(content)
     first_tree = _first_tree(text)
     header = _Header.parse(text[:first_tree], limits)
@@ -87,7 +72,8 @@ def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> ModelFil
     tail = read_tail(text, ends[-1])
     codes = splits.by_category | _columns(tail, header.feature_names)
     names = header.feature_names
-    return ModelFile(
+    return LightGBMFile(
+        runtime=NAME,
         sha256=hashlib.sha256(content).hexdigest(),
         size=len(content),
         objective=header.objective,
@@ -101,11 +87,8 @@ def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> ModelFil
 
 
 def _first_tree(content: bytes) -> int:
-    if not content.startswith(b"tree\n"):
-        raise MalformedError(
-            "model file: does not begin with the line 'tree' of a LightGBM text model "
-            "(save one with Booster.save_model; pickles are not accepted)"
-        )
+    if not content.startswith(_FIRST_LINE):
+        raise MalformedError(f"model file: does not begin with {BEGINS}; pickles are not accepted")
     # The library takes the file as a C string, and would read less than what was checked.
     if b"\0" in content:
         raise MalformedError(f"model file: NUL byte at {content.index(0)}")

@@ -27,7 +27,7 @@ from inferd.streams.inference.formats.lightgbm.c_library import (
     Library,
     library,
 )
-from inferd.streams.inference.formats.lightgbm.model_file import ModelFile, read_model_file
+from inferd.streams.inference.formats.lightgbm.model_file import LightGBMFile, read_model_file
 from inferd.streams.inference.formats.lightgbm.model_text import plain_text
 from inferd.streams.inference.formats.lightgbm.objectives import class_count
 from inferd.streams.inference.runtime import Arrays, Matrix
@@ -48,7 +48,7 @@ class LightGBMRuntime:
     exception is what the library works out in the first call for contributions: that one is made alone.
     """
 
-    def __init__(self, model: bytes, *, file: ModelFile | None = None, num_threads: int = 1) -> None:
+    def __init__(self, model: bytes, *, file: LightGBMFile | None = None, num_threads: int = 1) -> None:
         """`file` is what `read_model_file(model)` gave, where that was done before: the library crashes on bad bytes.
 
         Raises what `read_model_file` raises, and `InternalError` where the library will not load the model.

@@ -11,7 +11,7 @@ import pytest
 from inferd.schemas.errors import InferenceError, SchemaMismatchError
 from inferd.schemas.models.model import Feature
 from inferd.schemas.requests.request import Output
-from inferd.streams.inference import loading
+from inferd.streams.inference.formats.lightgbm import format as lightgbm_format
 from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
 from inferd.streams.inference.loading import load_model
 from inferd.streams.inference.manifests import manifest_of
@@ -49,7 +49,7 @@ def test_it_is_run_once_so_that_the_first_request_does_not_pay_for_that(
             rows.append(len(matrix))
             return super().predict(matrix, outputs)
 
-    monkeypatch.setattr(loading, "LightGBMRuntime", Counting)
+    monkeypatch.setattr(lightgbm_format, "LightGBMRuntime", Counting)
     load_model(path, manifest_of(trained("multiclass").text, "m", 1))
     assert rows == [1]
 

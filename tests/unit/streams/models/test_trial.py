@@ -17,6 +17,7 @@ import pytest
 
 from inferd.schemas.errors import InternalError, ServerError
 from inferd.schemas.models.model import Feature
+from inferd.streams.inference.formats.lightgbm import format as lightgbm_format
 from inferd.streams.inference.manifests import manifest_of
 from inferd.streams.inference.trial_limits import TrialLimits
 from inferd.streams.models.trial import process as trial_process
@@ -243,7 +244,7 @@ def test_a_library_that_runs_out_of_memory(trained: Train, tmp_path: Path, monke
     def no_memory(*_: object, **__: object) -> None:
         raise InternalError("LGBM_BoosterLoadModelFromString: std::bad_alloc")
 
-    monkeypatch.setattr(trial_process, "LightGBMRuntime", no_memory)
+    monkeypatch.setattr(lightgbm_format, "LightGBMRuntime", no_memory)
     path = tmp_path / "model"
     path.write_bytes(trained("binary").text)
     verdict, out_of_memory = trial_process.judge(CaseFile(str(path)), LIMITS)

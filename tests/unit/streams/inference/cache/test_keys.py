@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import math
@@ -30,6 +31,7 @@ from inferd.streams.inference.cache.keys import (
     version_prefix,
 )
 from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
+from inferd.streams.inference.registry import format_named
 from tests.unit.streams.inference.trained_models import KINDS, Trained
 
 MANIFEST = Manifest("m", 1, "lightgbm", "a" * 64, 10, [Feature("x"), Feature("y")], "binary", 1)
@@ -69,7 +71,8 @@ def test_whatever_may_change_an_answer_changes_the_key() -> None:
 
 def test_the_library_that_sums_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     before = keys(ROW)
-    monkeypatch.setattr(cache_keys, "_library_version", lambda: "0.0")
+    other = dataclasses.replace(format_named("lightgbm"), library_version=lambda: "0.0")
+    monkeypatch.setattr(cache_keys, "format_named", lambda _: other)
     assert keys(ROW) != before
 
 

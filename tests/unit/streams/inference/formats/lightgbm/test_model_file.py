@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from inferd.schemas.errors import MalformedError, TooLargeError
-from inferd.schemas.limits import Limits
 from inferd.streams.inference.formats.lightgbm.model_file import read_model_file
 from inferd.streams.inference.formats.lightgbm.model_trees import DEPTH_MAX
 from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
@@ -276,11 +275,6 @@ def test_a_cycle_apart_from_the_root_is_found() -> None:
     text = re.sub(rb"tree_sizes=\d+", b"tree_sizes=%d" % sizes, text)
     with pytest.raises(MalformedError, match="cycle"):
         read_model_file(text)
-
-
-def test_size_is_bounded_before_anything_else() -> None:
-    with pytest.raises(TooLargeError, match="at most 10"):
-        read_model_file(b"x" * 11, Limits(artifact_bytes_max=10))
 
 
 def test_many_trees_are_taken_in_groups(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from inferd.schemas.errors import ServerError
-from inferd.streams.inference.formats.lightgbm import openmp
+from inferd.streams import openmp
 from inferd.streams.inference.formats.lightgbm.c_library import Library, library_path
 from tests.unit.streams.inference.trained_models import FEATURES
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only there is a
 
 WITHOUT_THE_SYSTEMS = """
 import sys, numpy
-from inferd.streams.inference.formats.lightgbm import openmp
+from inferd.streams import openmp
 loads = openmp._loads
 openmp._loads = lambda path: path != openmp._NAME and loads(path)
 openmp.load_openmp()

@@ -1,8 +1,8 @@
-"""OpenMP's runtime, which LightGBM's library is linked to and which minimal Linux systems do not have.
+"""OpenMP's runtime, which libraries of model formats are linked to and which minimal Linux systems do not have.
 
 The system's is used where there is one, and else the copy in treelite's wheel. Wheels rename the libraries they carry;
-the name that LightGBM's asks the dynamic linker for is put back in memory. Needs Linux with glibc; elsewhere nothing is
-done.
+the name that the dynamic linker is asked for is put back in memory. Needs Linux with glibc; elsewhere nothing is done.
+Whoever loads models calls `load_openmp` first: it reads files, which `streams/inference` does not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _RENAMED = re.compile(rb"\0libgomp-[0-9a-f]{8}\.so\.1\.0\.0(?=\0)")
 
 
 def load_openmp() -> None:
-    """Loads OpenMP's runtime, so that LightGBM can be loaded after it. Again, or where it is not needed: no effect."""
+    """Loads OpenMP's runtime, so that libraries linked to it can be loaded. No effect if repeated or not needed."""
     if sys.platform != "linux" or _loads(_NAME):
         return
     for path in _carried():
@@ -44,7 +44,7 @@ def _carried() -> list[Path]:
 
 
 def _loads_renamed(path: Path) -> bool:
-    """Whether the library at `path` was loaded under the name that LightGBM's asks for."""
+    """Whether the library at `path` was loaded under the name that the linker is asked for."""
     library, renamed = _RENAMED.subn(_own_name, path.read_bytes())
     if renamed != 1:
         return False
