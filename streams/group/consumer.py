@@ -67,7 +67,7 @@ class Intake(Protocol):
         """The log of a partition cannot be read any further."""
 
     def suspect(self) -> None:
-        """A fetch was cut short: what it had consumed may be missing from the next one."""
+        """A fetch was interrupted: records that it consumed may be missing from the next one."""
 
     async def release(self, revoked: set[TopicPartition]) -> None:
         """Partitions are being revoked: finish or drop what is in flight, commit what is acknowledged."""
@@ -135,7 +135,7 @@ class LaneConsumer(driver.Consumer):
 
     @property
     def fetching(self) -> bool:
-        """Whether aiokafka's fetcher is alive: what it does not expect ends it for good, without a word."""
+        """Whether aiokafka's fetcher task is alive: an unexpected exception kills it silently."""
         fetcher: Any = self.aiokafka._fetcher  # noqa: SLF001
         return not fetcher._fetch_task.done()  # noqa: SLF001
 

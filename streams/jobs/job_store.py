@@ -32,11 +32,11 @@ REFUSALS_MAX = 1_000
 
 
 class PartitionRevokedError(Exception):
-    """The partition went to another worker."""
+    """The partition was revoked."""
 
 
 class MessageOutcomes:
-    """Tells those who have sent a message of a job when it was taken, and why it was refused."""
+    """Notifies senders of job messages when a message was processed, and whether it was rejected."""
 
     def __init__(self) -> None:
         self._next = -1
@@ -156,7 +156,7 @@ class JobStore:
         self.partitions[number] = partition
 
     def close(self, number: int) -> None:
-        """A partition went elsewhere."""
+        """Drops a revoked partition."""
         partition = self.partitions.pop(number, None)
         if partition is not None:
             partition.handled.give_up()
@@ -175,5 +175,5 @@ class JobStore:
 
 
 def change_of(job_id: str, state: JobState | None) -> Change:
-    """What the table is to be told."""
+    """Encodes the changelog entry of a job: its key and state, or a tombstone."""
     return job_id.encode(), None if state is None else encode_state(state)

@@ -201,7 +201,7 @@ class _JobProcessor:
         raise NotImplementedError
 
     def _refuse(self, effects: Effects, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
-        """Says so in a dead letter: a job that goes on is none the worse for a message that it does not take."""
+        """Sends the message to the dead-letter topic; the job's state is unchanged."""
         effects.tally.results -= 1
         effects.tally.errors[error.code] += 1
         self._dead_letters.add(effects, record, tp, error)

@@ -9,7 +9,7 @@ TableName = Literal["predictions", "jobs"]
 TABLE_NAMES: tuple[TableName, ...] = get_args(TableName)
 
 SEGMENT_MS = 3_600_000
-"""Compaction and deletion leave a log's newest segment alone: without an end to it, a quiet table would only grow."""
+"""Compaction and deletion skip the active segment: without this limit, the log of a quiet table would only grow."""
 
 
 def table_name(tenant: str, table: TableName) -> str:
@@ -23,7 +23,7 @@ def changelog_name(group_id: str, tenant: str, table: TableName) -> str:
 
 
 def changelog_config(table: TableName, cache_ttl_max_s: float) -> Mapping[str, str]:
-    """Entries of the cache go with the time that they may be served; jobs are deleted by their tombstones alone."""
+    """Topic settings. Cache entries are deleted after the longest TTL; job states only by tombstones."""
     if table == "jobs":
         return {"cleanup.policy": "compact", "segment.ms": str(SEGMENT_MS)}
     return {

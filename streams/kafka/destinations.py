@@ -1,4 +1,4 @@
-"""What the topics that a lane writes to accept, as the brokers described them last.
+"""What the topics that a lane writes to accept: partition count, maximum batch size, and whether a key is required.
 
 A broker refuses a whole batch for good where one of its records is too large or has no key, or where the topic is gone
 or forbidden; sent again, it is refused again. So a record is held against its topic before it is sent, and one that
@@ -56,11 +56,11 @@ PERMANENT_ERRORS = (
     errors.UnknownTopicOrPartitionError,
     errors.UnsupportedForMessageFormatError,
 )
-"""By these a broker refuses records, or their topic, for good: sent again, they are refused again."""
+"""Errors by which a broker permanently rejects records or their topic: a retry fails again."""
 
 
 class TopicRejectedError(KafkaError):
-    """A broker refuses for good what was sent to `topic`; the cause is its answer."""
+    """A broker permanently rejects writes to `topic`; `__cause__` is the broker's error."""
 
     def __init__(self, topic: str) -> None:
         super().__init__(f"topic {topic} refuses what is sent to it")
@@ -90,7 +90,7 @@ class Destination:
     """What one topic accepts."""
 
     partitions: int
-    """0 where it does not exist, or may not be seen."""
+    """0 if it does not exist or DESCRIBE is denied."""
     bytes_max: int = UNBOUNDED
     """Of a batch, and so of a record."""
     keyed: bool = False
@@ -103,7 +103,7 @@ class Destination:
 
 
 ANYTHING = Destination(UNBOUNDED)
-"""Of a topic that was not described."""
+"""A topic that was not described: no limits."""
 
 
 class Destinations:
@@ -196,4 +196,4 @@ class Destinations:
 
 
 UNCHECKED = Destinations()
-"""Topics of which nothing is known: they accept whatever is sent."""
+"""No topic is known: every record is accepted."""

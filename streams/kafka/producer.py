@@ -1,4 +1,4 @@
-"""Records on their way out: produced in batches, each batch with a future of its acknowledgement."""
+"""Produces records in batches, each with a future of its acknowledgement."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _failure(future: asyncio.Future[Any]) -> BaseException | None:
 
 
 async def close_producer(producer: AIOKafkaProducer) -> None:
-    """Stops a producer without waiting long for what it cannot deliver; also if the caller is cancelled meanwhile."""
+    """Stops a producer within `2 * CLOSE_TIMEOUT_S`, even if cancelled; drops what is undelivered."""
     await finished(_stop(producer))
 
 

@@ -16,7 +16,7 @@ GAPS_MAX = 1_000
 
 
 def log_missing_records(tp: TopicPartition, first: int, count: int) -> None:
-    """Says that `count` records, the first one of them at offset `first`, are gone before anybody read them."""
+    """Logs that retention deleted `count` records from offset `first` on before they were read."""
     log.error(
         "records_missing", topic=tp.topic, partition=tp.partition, first=first, count=count,
         cause="retention deleted records before they were read; raise the topic's retention.ms",
@@ -24,13 +24,13 @@ def log_missing_records(tp: TopicPartition, first: int, count: int) -> None:
 
 
 class RetentionGaps:
-    """The gaps of a lane's partitions that nobody has looked at yet."""
+    """Unchecked offset gaps of a lane's partitions."""
 
     def __init__(self) -> None:
         self._noted: dict[TopicPartition, list[tuple[int, int]]] = {}
 
     def note(self, tp: TopicPartition, expected: int, got: int) -> None:
-        """`expected` was to be fetched next, and `got` was."""
+        """Records a gap: offset `expected` was due, and `got` was fetched."""
         noted = self._noted.setdefault(tp, [])
         if len(noted) >= GAPS_MAX:
             # Those of one partition follow on each other: as one, they hide nothing that retention deleted.
@@ -40,7 +40,7 @@ class RetentionGaps:
 
     @property
     def noted(self) -> bool:
-        """Whether there is a gap to check."""
+        """Whether any gap is unchecked."""
         return any(self._noted.values())
 
     async def check(self, consumer: AIOKafkaConsumer) -> int:

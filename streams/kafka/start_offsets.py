@@ -1,4 +1,4 @@
-"""Where a group goes on in the partitions it was given."""
+"""Start offsets of the partitions that a group was assigned."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ NOTE = "topic-id="
 
 
 class PastTheEndError(KafkaError):
-    """The group has committed more than the log holds."""
+    """The committed offset is past the end of the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where to go on, and how many offsets the log no longer has between there and what was committed."""
+    """The offset to start from, and how many offsets after the committed one retention has deleted."""
 
     start: int
     end: int
@@ -34,12 +34,12 @@ class Position:
 
 
 def offset_metadata(topic_id: str) -> str:
-    """What is committed with an offset: the id of the topic whose offset it is."""
+    """Metadata committed with an offset: the id of its topic."""
     return f"{NOTE}{topic_id}" if topic_id else ""
 
 
 def is_from_deleted_topic(note: str, topic_id: str) -> bool:
-    """Whether an offset was committed for a topic of the same name that was deleted since."""
+    """Whether an offset was committed for a deleted topic of the same name."""
     return bool(topic_id) and note.startswith(NOTE) and note != offset_metadata(topic_id)
 
 

@@ -1,4 +1,4 @@
-"""How the last transaction of a transactional id ended, and how that gets into every log.
+"""The result of the last transaction of a transactional id, and writing its missing markers.
 
 A coordinator writes a marker of the end into each partition of a transaction, but leaves out those that have no leader
 just then, and does not come back to them (seen with Kafka 4.4: a broker that thaws after a minute, a broker that

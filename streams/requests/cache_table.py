@@ -52,7 +52,7 @@ class CacheTable:
         self._swept_ms[number] = 0
 
     def close(self, number: int) -> None:
-        """A partition went elsewhere."""
+        """Drops a revoked partition."""
         self.cache.close(number)
         self._swept_ms.pop(number, None)
         self._late.pop(number, None)

@@ -1,4 +1,4 @@
-"""A directory for each worker of a machine, the same one again after a restart: the first that no other worker has."""
+"""One state directory per worker of a machine: the first unlocked one, so that a restart finds its own again."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ LOCK_NAME = "lock"
 
 
 class StateDirectory:
-    """A directory that this process has for itself until `close`, or its end."""
+    """A directory that this process holds exclusively until `close` or its exit."""
 
     def __init__(self, path: Path, lock: IO[bytes]) -> None:
         self.path = path
         self._lock = lock
 
     def close(self) -> None:
-        """Lets another worker have it."""
+        """Releases the lock."""
         self._lock.close()
 
 

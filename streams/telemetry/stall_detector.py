@@ -1,4 +1,4 @@
-"""Telling a worker that waits from one that is stuck."""
+"""Tells a waiting worker from a stalled one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RESTING: frozenset[Phase] = frozenset({"draining", "stopped"})
 
 
 class StallDetector:
-    """Notices when what should make progress has stood still for too long: a rebalance, a recovery, a lane's work."""
+    """Detects a rebalance, recovery or running lane that makes no progress for `timeout_s` seconds."""
 
     def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._timeout_s = timeout_s

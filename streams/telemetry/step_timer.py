@@ -17,7 +17,7 @@ class StepTimer:
         self.began = self.ended = clock()
 
     def finish(self, step: Step) -> None:
-        """`step` took from the end of the one before until now."""
+        """Ends `step` now; it began when the previous step ended."""
         now = self._clock()
         self.steps.append((step, self.ended, now))
         self.ended = now

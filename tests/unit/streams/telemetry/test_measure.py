@@ -133,7 +133,7 @@ def test_the_longest_wait_is_told() -> None:
     assert LatencyHistogram().observe_since([], 10_000) == 0.0
 
 
-def test_laps_follow_on_each_other() -> None:
+def test_each_step_begins_where_the_previous_one_ended() -> None:
     times = iter([1.0, 1.5, 4.0])
     step_timer = StepTimer(lambda: next(times))
     step_timer.finish("validate")

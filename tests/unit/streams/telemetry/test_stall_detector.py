@@ -448,7 +448,7 @@ async def test_the_lane_knows_the_topics_that_replies_may_go_to(run: Run, monkey
     async def topics(_: Any) -> list[TopicState]:
         return [TopicState("ns.default.results", "results", 4, 1), TopicState("mine", "reply-to", 3, 1)]
 
-    def tenant_lane(names: Any, scorer: Any, worker_id: str, destinations: Destinations, *_: Any) -> Any:
+    def request_processor(names: Any, scorer: Any, worker_id: str, destinations: Destinations, *_: Any) -> Any:
         made.update({topic: destinations[topic].partitions for topic in destinations.reply_to})
         direct = HttpRequests(1)
         return SimpleNamespace(tenant=names.tenant, tables=(), topic=names.name("requests"), direct=direct)
@@ -456,7 +456,7 @@ async def test_the_lane_knows_the_topics_that_replies_may_go_to(run: Run, monkey
     monkeypatch.setattr(admission_module, "ensure_topics", topics)
     monkeypatch.setattr(admission_module, "missing_rights", no_rights_missing)
     monkeypatch.setattr(admission_module, "AIOKafkaClient", FakeClient)
-    monkeypatch.setattr(composition, "RequestProcessor", tenant_lane)
+    monkeypatch.setattr(composition, "RequestProcessor", request_processor)
     lane: Callable[..., Any] = lambda settings, tenants, *_: (list(tenants), run.lane)[1]  # noqa: E731
     monkeypatch.setattr(app_module, "Lane", lane)
     run.streams.settings = replace(run.streams.settings, reply_to_allowed=("mine",))
