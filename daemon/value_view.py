@@ -30,7 +30,7 @@ def view_of(data: bytes | None) -> ValueView:
     if not data:
         return ValueView("empty", None, ())
     if len(data) <= BYTES_DECODED_MAX:
-        # JSON first: text is nearly always valid MessagePack, too (a number from its first byte).
+        # Try JSON first: most text is also valid MessagePack, since its first byte decodes as a number.
         for format_, decode in (("json", msgspec.json.decode), ("msgpack", msgspec.msgpack.decode)):
             try:
                 value = decode(data)

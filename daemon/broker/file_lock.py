@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def try_lock(fd: int) -> bool:
-    """Acquire the lock without waiting; whether it was free."""
+    """Try to acquire the lock without waiting. Returns whether it was acquired."""
     import fcntl  # missing on Windows, where this module must still import
 
     try:

@@ -23,7 +23,7 @@ class Bound(NamedTuple):
     reason: str
     share: float = 1.0
     words: str = ""
-    """`share` in words."""
+    """`share` as text for messages."""
 
 
 AT_MOST = (
@@ -78,8 +78,8 @@ def _unreachable_url(settings: Settings) -> Iterator[str]:
     if is_loopback(host) or host in WILDCARDS:
         yield (
             f"INFERD_HTTP_ADVERTISED_URL: HTTP listens on {settings.http_host}, but this worker advertises"
-            f" {advertised or 'the loopback'}, which is their own machine to other workers: requests about jobs that"
-            " this worker owns fail there. Set it to http://<address of this machine or container>:<port>"
+            f" {advertised or 'the loopback'}, which other machines cannot reach: requests about its jobs"
+            " fail on other workers. Set it to http://<address of this machine or container>:<port>"
         )
 
 

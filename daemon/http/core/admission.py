@@ -1,4 +1,4 @@
-"""How many requests are worked on at once, and none that is new once the worker drains."""
+"""Limits concurrent requests, and refuses new ones while the worker drains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inferd.daemon.http.core.peers import PEER_PATH
 from inferd.daemon.http.core.shares import Shares
 
 WATCHING_PATHS = frozenset({"/", "/livez", "/readyz", "/health", "/status", "/metrics", "/openapi.json", PEER_PATH})
-"""What is answered however busy the worker is, and also while it drains."""
+"""Routes that are answered under any load, and while the worker drains."""
 FULL = (
     "so many HTTP requests of this tenant are being answered that INFERD_HTTP_CONCURRENCY_MAX leaves it no slot for"
     " another one; retry in a moment, or ask another worker"
@@ -26,7 +26,7 @@ def _never() -> str | None:
 
 
 class Admission:
-    """Lets at most `concurrency_max` requests in, in fair shares, and none once `closing` gives a reason."""
+    """Admits at most `concurrency_max` requests, in fair shares; none once `closing` returns a reason."""
 
     def __init__(
         self, concurrency_max: int = 256, closing: Callable[[], str | None] = _never, tenants: int = 1
@@ -37,12 +37,12 @@ class Admission:
 
     @property
     def running(self) -> int:
-        """Requests that were let in and are not answered yet."""
+        """Requests admitted and not yet answered."""
         return self._shares.taken
 
     @contextmanager
     def one(self, tenant: str) -> Iterator[None]:
-        """One request of a tenant; `DrainingError` while draining, `QuotaExceededError` where its share is taken."""
+        """Admits a tenant's request. Raises `DrainingError` while draining, `QuotaExceededError` beyond its share."""
         if (reason := self._closing()) is not None:
             raise DrainingError(reason)
         try:
@@ -54,7 +54,7 @@ class Admission:
                 self._idle.set()
 
     async def finished(self, timeout_s: float) -> bool:
-        """Waits for the requests that were let in; False where the time was over first."""
+        """Waits until all admitted requests are answered; False on timeout."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -68,7 +68,7 @@ ADMISSION = web.AppKey("admission", Admission)
 
 @web.middleware
 async def admitted(request: web.Request, handler: Respond) -> web.StreamResponse:
-    """Refuses what is too much, and, while the worker drains, everything that is new."""
+    """Refuses requests beyond the limit, and all new ones while the worker drains."""
     if request.path in WATCHING_PATHS:
         return await handler(request)
     with request.app[ADMISSION].one(charged_tenant(request)):

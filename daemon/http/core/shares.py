@@ -1,4 +1,4 @@
-"""Slots that tenants share fairly: what one tenant holds never leaves another one without any."""
+"""Slots shared fairly between tenants: no tenant can take all of them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Shares:
 
     @property
     def taken(self) -> int:
-        """By all tenants."""
+        """Slots in use by all tenants."""
         return self._taken.total()
 
     @contextmanager
     def one(self, tenant: str, refusal: str) -> Iterator[None]:
-        """Takes a slot of the tenant; `QuotaExceededError` with the text `refusal` where it gets none."""
+        """Takes a slot for the tenant. Raises `QuotaExceededError` with the text `refusal` if there is none."""
         if not self._is_free(tenant):
             raise QuotaExceededError(refusal)
         self._taken[tenant] += 1

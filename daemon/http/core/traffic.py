@@ -1,4 +1,4 @@
-"""Counts of HTTP requests by route, and how long they took, since the start."""
+"""Counts and durations of HTTP requests by route, since the start."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from inferd.streams.telemetry import LatencySnapshot
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 OTHER = "other"
-"""Stands where a route or a method is none of ours, so that nobody can make up labels."""
+"""Label of unknown routes and methods, so that clients cannot create labels."""
 
 
 class Traffic:
-    """What was answered, by method, route and status."""
+    """Responses by method, route and status."""
 
     def __init__(self) -> None:
         self.answers: Counter[tuple[str, str, str]] = Counter()
@@ -27,13 +27,13 @@ class Traffic:
         self._seconds: defaultdict[str, float] = defaultdict(float)
 
     def note(self, method: str, route: str, status: int, seconds: float) -> None:
-        """One request was answered."""
+        """Counts one response."""
         self.answers[method if method in METHODS else OTHER, route, str(status)] += 1
         self._counts[route][bisect_left(BOUNDS_S, seconds)] += 1
         self._seconds[route] += seconds
 
     def latencies(self) -> dict[str, LatencySnapshot]:
-        """How long the answers of each route took."""
+        """Request durations by route."""
         return {
             route: LatencySnapshot(BOUNDS_S, tuple(counts), self._seconds[route])
             for route, counts in self._counts.items()
