@@ -126,12 +126,12 @@ def _json_excess(data: bytes, layout: Layout, limits: Limits) -> str | None:
     containers = data.count(b"[") + data.count(b"{")
     values = data.count(b",") + 1
     if containers > limits.rows_max + 1:
-        return f"{containers} arrays and objects, and {limits.rows_max} rows"
+        return f"{containers} arrays and objects; at most {limits.rows_max} rows"
     if layout in {"row", "named_row"} and values > limits.features_max:
-        return f"{values} features, and {limits.features_max}"
+        return f"{values} features; at most {limits.features_max}"
     # A row without features adds a comma but no value.
     if values > limits.values_max + limits.rows_max:
-        return f"{values} values, and {limits.values_max}"
+        return f"{values} values; at most {limits.values_max}"
     return None
 
 

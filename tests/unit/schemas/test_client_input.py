@@ -172,9 +172,9 @@ def test_columns_without_names_go_by_position() -> None:
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "more than one column named 'a'"),
         (pd.DataFrame([[1, 2]], columns=["1", 1]), "more than one column named '1'"),
         (pd.DataFrame({"a": []}), "has no rows"),
-        (pd.DataFrame({"a": [datetime(2024, 1, 1, tzinfo=UTC)]}), "feature 'a': Timestamp is no number"),
-        (pa.table({"a": [[1]]}), "feature 'a': list is no number"),
-        (pa.table({"a": [date(2024, 1, 1)]}), "feature 'a': date is no number"),
+        (pd.DataFrame({"a": [datetime(2024, 1, 1, tzinfo=UTC)]}), "feature 'a': Timestamp is not a number"),
+        (pa.table({"a": [[1]]}), "feature 'a': list is not a number"),
+        (pa.table({"a": [date(2024, 1, 1)]}), "feature 'a': date is not a number"),
         (pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["x", "x"]), "more than one column named 'x'"),
     ],
 )

@@ -119,7 +119,7 @@ X = {"name": "x"}
         (
             {"features": [{**X, "dtype": "category", "file_categories": {"kind": "text", "count": 0, "first": ["a"]}}]},
             "invalid_value",
-            "count 0, and 1 are shown",
+            "count 0, but first has 1",
         ),
         ({"model_id": "."}, "invalid_id", "only dots"),
         ({"model_id": "..."}, "invalid_id", "only dots"),
@@ -187,7 +187,7 @@ def test_named_warm_up_rows() -> None:
 def test_a_manifest_and_its_key() -> None:
     check_manifest_key(VersionKey("flights", 3), MANIFEST)
     for key in (VersionKey("flights", 4), VersionKey("other", 3)):
-        with pytest.raises(InferenceError, match=f"flights/3, and its key {key}"):
+        with pytest.raises(InferenceError, match=f"flights/3, but the key is {key}"):
             check_manifest_key(key, MANIFEST)
 
 
