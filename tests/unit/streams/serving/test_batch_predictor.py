@@ -265,7 +265,7 @@ def test_a_model_or_an_id_that_does_not_serve_is_refused_at_once(predictor: Batc
 def test_quotas_hold(served: ModelManager) -> None:
     limits = Limits(jobs_open_max=1, job_rows_max=3)
     with Held(served, limits=limits) as predictor:
-        with pytest.raises(TooLargeError, match="4 rows; at most 3 are allowed"):
+        with pytest.raises(TooLargeError, match="4 rows, and 3 are allowed"):
             predictor.submit_batch("churn", [ROW] * 4, "large")
         predictor.submit_batch("churn", [ROW])
         with pytest.raises(QuotaExceededError):
