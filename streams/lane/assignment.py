@@ -50,12 +50,13 @@ class Order:
     before: Mapping[TopicPartition, Partition]
     """What was owned."""
     generation: int
+    """Of the membership that assigned them."""
     ours: Callable[[], bool]
     """Whether `tps` are still ours."""
     opened: Callable[[dict[TopicPartition, Partition]], None]
     after_failure: bool
     started: float = field(default_factory=time.monotonic)
-    served: set[TopicPartition] = field(default_factory=set)
+    partitions: dict[TopicPartition, Partition] = field(default_factory=dict)
     """Those that can be served: what they need exists."""
 
 
@@ -87,29 +88,35 @@ class Takeover:
     async def run(self, order: Order) -> None:
         """Calls `order.opened` with what can be served of `order.tps`, ready to be fetched, while that is ours.
 
-        It may be cancelled at any moment: the next takeover, or `close`, finds what it has left open.
+        It may be cancelled at any moment: it closes the partitions that it has not opened, and the next takeover, or
+        `close`, finds what it has left open in stages.
         """
         what, ours = "partitions cannot be taken over", order.ours
-        if order.tps:
-            await self._faults.until_done(what, partial(self._look, order), ours)
-            await self._faults.until_done(what, partial(self._fence, order), ours)
-        if ours():
-            await self._restore_tables(order.served, ours)
-        if order.tps:
-            await self._faults.until_done(what, partial(self._open, order), ours)
+        try:
+            if order.tps:
+                await self._faults.until_done(what, partial(self._look, order), ours)
+                await self._faults.until_done(what, partial(self._fence, order), ours)
+            if ours():
+                await self._restore_tables(order.partitions, ours)
+            if order.tps:
+                await self._faults.until_done(what, partial(self._open, order), ours)
+        finally:
+            for partition in order.partitions.values():
+                if not partition.running:
+                    partition.close()
 
     async def _look(self, order: Order) -> None:
         await self._topics.look()
-        order.served = self.servable(order.tps)
+        order.partitions = {tp: Partition(tp) for tp in self.servable(order.tps)}
 
     async def _fence(self, order: Order) -> None:
-        await self._guarantee.fence({tp: self._outputs(tp) for tp in order.served})
+        await self._guarantee.fence({tp: self._outputs(tp) for tp in order.partitions})
 
     async def _open(self, order: Order) -> None:
         positions = await read_positions(
-            self._group.consumer, order.served, self._settings.offset_reset, self._topics
+            self._group.consumer, order.partitions, self._settings.offset_reset, self._topics
         )  # fmt: skip
-        ids = {tp: self._topic_ids(tp) for tp in order.served}
+        ids = {tp: self._topic_ids(tp) for tp in order.partitions}
         starts = {
             tp: self._guarantee.start(tp, position.start, _acked(order.before.get(tp), ids[tp]))
             for tp, position in positions.items()
@@ -117,8 +124,10 @@ class Takeover:
         if order.ours():
             await self._group.seek(starts)
         if order.ours():
-            await self._open_stages(order.served)
-            order.opened({tp: Partition(tp, order.generation, start, ids[tp]) for tp, start in starts.items()})
+            await self._open_stages(order.partitions)
+            for tp, partition in order.partitions.items():
+                partition.run(starts[tp], ids[tp])
+            order.opened(order.partitions)
             self._measures.records_missing += sum(position.missing for position in positions.values())
             log.info(
                 "partitions_acquired", generation=order.generation, partitions=by_topic(starts),
@@ -128,8 +137,8 @@ class Takeover:
         if not order.after_failure or all(start >= positions[tp].end for tp, start in starts.items()):
             self._faults.clear()
 
-    async def _open_stages(self, tps: set[TopicPartition]) -> None:
-        self.close(self.opened - tps)
+    async def _open_stages(self, tps: Collection[TopicPartition]) -> None:
+        self.close(self.opened.difference(tps))
         for tp in tps:
             self.opened.add(tp)
             await self._stages[tp.topic].opened(tp.partition)
@@ -173,12 +182,14 @@ class Takeover:
         changelogs = {TopicPartition(table.changelog, tp.partition) for table in stage.tables}
         return {*stage.outputs(tp.partition), *changelogs}
 
-    async def _restore_tables(self, tps: set[TopicPartition], ours: Callable[[], bool]) -> None:
+    async def _restore_tables(self, partitions: Mapping[TopicPartition, Partition], ours: Callable[[], bool]) -> None:
         """Drops the table partitions that went elsewhere, and brings the others up to date."""
+        for partition in partitions.values():
+            partition.restore()
         numbers: dict[LaneTable, set[int]] = {}
         for stage in self._stages.values():
             for table in stage.tables:
-                numbers.setdefault(table, set()).update(tp.partition for tp in tps if tp.topic == stage.topic)
+                numbers.setdefault(table, set()).update(tp.partition for tp in partitions if tp.topic == stage.topic)
         owned: list[tuple[LaneTable, TablePartition]] = []
         for table, owned_here in numbers.items():
             owned += [(table, partition) for partition in await table.retain(owned_here)]

@@ -116,8 +116,7 @@ class AtLeastOnce:
         producer = self._producer
         if producer is None:
             raise ConnectionError("there is no producer")
-        flight = Flight(effects, effects.n_bytes)
-        partition.depart(flight)
+        flight = partition.depart(effects)
         replies = [place for place in effects.by_topic if place[0] in effects.replies]
         # A refused reply is answered on results instead: nothing that follows may be there before that answer.
         if sent := await self._send(producer, partition, flight, replies, timestamp_ms):
@@ -130,9 +129,9 @@ class AtLeastOnce:
             for future, count in await produce_changes(
                 producer, table.topic, table.number, changes, timestamp_ms, bytes_max
             ):
-                flight.unacknowledged += 1
+                flight.sent()
                 when_done(future, partial(self._written, partition, flight, table, count), self._crashed)
-        flight.published = True
+        flight.published()
         self._land(partition)
 
     async def _send(
@@ -151,7 +150,7 @@ class AtLeastOnce:
             with raise_rejections(topic):
                 sent = await produce(producer, topic, number, records, timestamp_ms, self._bytes_max(topic))
             for future in sent:
-                flight.unacknowledged += 1
+                flight.sent()
                 when_done(future, acknowledged, self._crashed)
             futures += sent
         return futures
@@ -165,7 +164,7 @@ class AtLeastOnce:
         future: asyncio.Future[RecordMetadata],
     ) -> None:
         if not future.cancelled() and future.exception() is None:
-            flight.written[table] = max(future.result().offset + count - 1, flight.written.get(table, -1))
+            flight.wrote(table, future.result().offset + count - 1)
         self._acknowledged(partition, flight, table.topic, future)
 
     def _acknowledged(
@@ -176,7 +175,7 @@ class AtLeastOnce:
             if partition.owns(flight):
                 self._failed(partition, as_rejection(topic, error))
             return
-        flight.unacknowledged -= 1
+        flight.acknowledged()
         self._land(partition)
 
     def _land(self, partition: Partition) -> None:
@@ -198,7 +197,7 @@ class AtLeastOnce:
                 return
             self._measures.commits += 1
             for partition, offset in offsets.items():
-                partition.committed = offset
+                partition.commit(offset)
 
     def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
         """What is acknowledged need not be repeated, committed or not."""
@@ -291,14 +290,13 @@ class ExactlyOnce:
         transactions = self._producers.get(self._unit_of(partition.tp))
         if transactions is None:
             raise ConnectionError("there is no producer")
-        flight = Flight(effects, effects.n_bytes)
-        partition.depart(flight)
+        flight = partition.depart(effects)
         async with transactions.turn:
             with transaction_failures(transactions.producer):
                 await self._publish(transactions.producer, partition, flight, timestamp_ms)
-        flight.published = True
-        partition.committed = effects.next_offset
+        flight.published()
         partition.land(partial(self._landed, partition))
+        partition.commit(partition.acked)
 
     async def _publish(
         self, producer: AIOKafkaProducer, partition: Partition, flight: Flight, timestamp_ms: int
@@ -324,7 +322,7 @@ class ExactlyOnce:
         # A batch that expires does not fail the commit: each one has to be asked.
         await asyncio.gather(*starmap(_acknowledgement, sent))
         for table, future, count in written:
-            flight.written[table] = (await future).offset + count - 1
+            flight.wrote(table, (await future).offset + count - 1)
         await producer.commit_transaction()
         self._measures.commits += 1
 

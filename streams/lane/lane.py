@@ -158,7 +158,7 @@ class Lane:
         self._draining = True
         partitions = list(self.partitions.values())
         for partition in partitions:
-            self._forget(partition, partition.close())
+            self._forget(partition, partition.drain())
         await self._settle(partitions)
         while any(map(self._waiting, self._work)):
             self._moved.clear()
@@ -235,7 +235,7 @@ class Lane:
     def feed(self, tp: TopicPartition, records: Records) -> None:
         """Queues a fetched batch. What is not owned is dropped: whoever takes a partition over seeks before."""
         partition = self.partitions.get(tp)
-        if partition is None or partition.closed or self._paused or not records:
+        if partition is None or not partition.running or self._paused or not records:
             return
         self._unreadable.pop(tp, None)
         queued, expected = partition.queued, partition.next_fetch
@@ -305,8 +305,8 @@ class Lane:
                 # Rewound or lost while it was scored: its records are done again, here or by their next owner.
                 if partition.rewinds != rewinds[partition]:
                     stage.rewound(partition.tp.partition, steps)
-                elif partition.closed:
-                    partition.taken -= len(part)
+                elif not partition.running:
+                    partition.put_aside(part)
                     self._forget(partition, len(part))
                 else:
                     self._put_back(partition, part[sum(effects.records for effects in steps) :])
@@ -362,13 +362,18 @@ class Lane:
             self._idle.clear()
             for partition in list(self.partitions.values()):
                 position = await self._position(partition)
-                if self._paused or self._draining or partition.closed or self._unit(partition) in self._busy_units():
+                if not self._resting(partition):
                     continue
                 effects = self._stage(partition).idle_effects(partition.tp, partition.departed, self._now_ms())
                 if effects is None and position is not None and not (partition.pending or partition.flying):
                     effects = self._pass_by(partition, position)
                 if effects is not None:
                     self._publish(partition, [effects])
+
+    def _resting(self, partition: Partition) -> bool:
+        """Whether effects of time alone may be published now."""
+        idle = partition.running and self._unit(partition) not in self._busy_units()
+        return idle and not (self._paused or self._draining)
 
     async def _position(self, partition: Partition) -> int | None:
         """Where the fetcher stands; None if that is not known."""
@@ -404,6 +409,8 @@ class Lane:
             for effects in steps:
                 if effects.after_commit:
                     await self._commit_now(partition)
+                if partition.rewinds != rewinds:
+                    return
                 effects.published_at = time.perf_counter()
                 await self._guarantee.publish(partition, effects, self._now_ms())
         except PUBLISH_ERRORS as error:
@@ -468,6 +475,8 @@ class Lane:
             return self._epoch == epoch and self._group.generation == generation
 
         def opened(partitions: dict[TopicPartition, Partition]) -> None:
+            for before in self.partitions.values():
+                self._close(before)
             self.partitions = partitions
 
         order = Order(
@@ -486,7 +495,7 @@ class Lane:
         self._unreadable = {tp: why for tp, why in self._unreadable.items() if tp not in revoked}
         released = [self.partitions.pop(tp) for tp in list(self.partitions) if tp in revoked]
         for partition in released:
-            self._forget(partition, partition.close())
+            self._forget(partition, partition.drain())
         if not released:
             self._takeover.close(revoked)
             return
@@ -500,6 +509,7 @@ class Lane:
         await self._guarantee.commit(self._group.consumer, released)
         for partition in released:
             self._rewind(partition)
+            partition.close()
         self._takeover.close(revoked)
         _ = self._start(self._guarantee.release([partition.tp for partition in released]))
         log.info(
@@ -517,11 +527,10 @@ class Lane:
 
     def failed(self, partition: Partition, error: BaseException) -> None:
         """Something could not be published: everything unacknowledged is fetched and done again."""
-        if self.partitions.get(partition.tp) is not partition or partition.closed:
+        if partition.state == "draining":
             self._rewind(partition)
             self._move()
-            return
-        if self._recovery is None or self._recovery.done():
+        elif partition.running and (self._recovery is None or self._recovery.done()):
             self._recovery = self._start(self._recover(error, self._epoch))
 
     async def _recover(self, error: BaseException, epoch: int) -> None:
@@ -599,6 +608,12 @@ class Lane:
             if number in table.owned:
                 table.partition(number).discard()
         stage.rewound(number, dropped)
+
+    def _close(self, partition: Partition) -> None:
+        """Another `Partition` takes its place."""
+        if partition.pending or partition.flying:
+            self._rewind(partition)
+        partition.close()
 
     def _forget(self, partition: Partition, records: int) -> None:
         """Records that will be fetched again, here or elsewhere, count as never seen."""

@@ -1,6 +1,10 @@
-"""One owned partition of a lane topic: what has been fetched, taken, published, acknowledged and committed.
+"""One partition of a lane topic: its state, and what was fetched, taken, published, acknowledged and committed.
 
-Pure bookkeeping over offsets, without I/O: `next_fetch >= next_take >= departed >= acked >= committed` holds always.
+    created -> restoring -> running -> draining -> closed
+
+Any state may become `closed`, and `draining` and `closed` may be entered again. A partition that is to be taken over
+once more is a new `Partition`. Pure bookkeeping over offsets, without I/O. Others read its fields, and change them
+through its methods alone: each one leaves `next_fetch >= next_take >= departed >= acked >= committed`.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
 from aiokafka import TopicPartition
 
@@ -18,11 +23,23 @@ from inferd.streams.inference import Record
 from inferd.streams.lane.output_batch import Effects
 from inferd.streams.state import TablePartition
 
+State = Literal["created", "restoring", "running", "draining", "closed"]
+NEXT_STATES: Mapping[State, tuple[State, ...]] = {
+    "created": ("restoring", "closed"),
+    "restoring": ("running", "closed"),
+    "running": ("draining", "closed"),
+    "draining": ("draining", "closed"),
+    "closed": ("closed",),
+}
 NO_IDS: Mapping[str, str] = MappingProxyType({})
 RECORD_OVERHEAD_BYTES = 200
 """What a fetched record costs in memory beside its key, value and headers."""
 HEADER_OVERHEAD_BYTES = 100
 """What each header costs beside its name and value."""
+
+
+class PartitionError(RuntimeError):
+    """A bug: a partition was used in a way that its state does not allow, or its offsets are out of order."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,29 +49,44 @@ class Flight:
     effects: Effects
     n_bytes: int
     """What it holds in memory."""
-    unacknowledged: int = 0
-    """Produced batches that the broker has not acknowledged yet."""
-    published: bool = False
-    """Whether all its batches have been handed to the producer."""
     written: dict[TablePartition, int] = field(default_factory=dict)
     """Last offset in the changelog of each table partition that it changes."""
+    _unacknowledged: int = 0
+    """Produced batches that the broker has not acknowledged yet."""
+    _published: bool = False
+    """Whether all its batches have been handed to the producer."""
+
+    def sent(self) -> None:
+        """One more batch was handed to the producer."""
+        self._unacknowledged += 1
+
+    def acknowledged(self) -> None:
+        """One of its batches was acknowledged."""
+        self._unacknowledged -= 1
+
+    def published(self) -> None:
+        """No more batches follow."""
+        self._published = True
+
+    def wrote(self, table: TablePartition, offset: int) -> None:
+        """A batch of changes to `table` was acknowledged; `offset` is its last one in the changelog."""
+        self.written[table] = max(offset, self.written.get(table, -1))
 
     @property
     def done(self) -> bool:
         """Whether everything that follows from the range is acknowledged."""
-        return self.published and self.unacknowledged == 0
+        return self._published and self._unacknowledged == 0
 
 
 class Partition:
-    """What a lane knows of one partition that it owns."""
+    """What a lane knows of one partition that is assigned to it."""
 
-    def __init__(self, tp: TopicPartition, generation: int, start: int, topic_ids: Mapping[str, str] = NO_IDS) -> None:
-        """`topic_ids`: of its topic and of those that it writes to, when it was taken over."""
+    def __init__(self, tp: TopicPartition) -> None:
         self.tp = tp
-        self.topic_ids = topic_ids
-        self.generation = generation
-        self.closed = False
-        self.next_fetch = self.next_take = self.departed = self.acked = self.committed = start
+        self.topic_ids = NO_IDS
+        """Of its topic and of those that it writes to, when it was taken over."""
+        self.state: State = "created"
+        self.next_fetch = self.next_take = self.departed = self.acked = self.committed = 0
         self.rewinds = 0
         """Grows with every rewind: what was taken before one must not be published after it."""
         self.queued = self.queued_bytes = 0
@@ -69,6 +101,57 @@ class Partition:
         self._queue: deque[tuple[Records, int]] = deque()
         self._flights: deque[Flight] = deque()
 
+    # ------------------------------------------------------------------ life
+
+    def restore(self) -> None:
+        """Earlier owners are fenced; its tables are restored next."""
+        self._enter("restoring")
+
+    def run(self, start: int, topic_ids: Mapping[str, str] = NO_IDS) -> None:
+        """Its records may come, from offset `start` on."""
+        self._enter("running")
+        self.topic_ids = topic_ids
+        self.next_fetch = self.next_take = self.departed = self.acked = self.committed = start
+
+    def drain(self) -> int:
+        """Takes nothing more in and drops what is queued; what is in flight may still be acknowledged.
+
+        Returns the number of records dropped.
+        """
+        self._enter("draining")
+        return self._drop_queue()
+
+    def close(self) -> int:
+        """Forgets all that is not acknowledged, for good; returns the number of records forgotten."""
+        self._enter("closed")
+        return self._forget()
+
+    @property
+    def running(self) -> bool:
+        return self.state == "running"
+
+    def _enter(self, state: State) -> None:
+        if state not in NEXT_STATES[self.state]:
+            raise PartitionError(f"{self._name}: cannot be {state} after {self.state}")
+        self.state = state
+
+    def _require(self, *states: State) -> None:
+        if self.state not in states:
+            raise PartitionError(f"{self._name}: is {self.state}, and has to be {' or '.join(states)}")
+
+    def _check_offsets(self) -> None:
+        if not self.next_fetch >= self.next_take >= self.departed >= self.acked >= self.committed:
+            raise PartitionError(
+                f"{self._name}: offsets are out of order: next_fetch={self.next_fetch} next_take={self.next_take}"
+                f" departed={self.departed} acked={self.acked} committed={self.committed}"
+            )
+
+    @property
+    def _name(self) -> str:
+        return f"partition {self.tp.partition} of {self.tp.topic}"
+
+    # ------------------------------------------------------------------ fetched and taken
+
     def offer(self, records: Records) -> int | None:
         """Queues what is new of a fetched batch.
 
@@ -76,6 +159,7 @@ class Partition:
         the offset to seek back to is returned. Any other gap, and the same gap once more after such a seek, is real
         (transaction markers, compaction, retention).
         """
+        self._require("running")
         records = self._unseen(records)
         if not records:
             return None
@@ -89,6 +173,7 @@ class Partition:
         self._queue.append((records, size))
         self.queued += len(records)
         self.queued_bytes += size
+        self._check_offsets()
         return None
 
     def doubt(self) -> None:
@@ -104,6 +189,9 @@ class Partition:
         It is transaction markers, records of aborted transactions, or what compaction took. Nothing may be pending.
         After a suspect fetch, records may have been lost: the offset to seek back to is returned, once.
         """
+        self._require("running")
+        if self.pending:
+            raise PartitionError(f"{self._name}: cannot move to offset {position}: {self.pending} records are pending")
         if position <= self.next_fetch:
             return None
         if self.suspect and not self._fetched_again:
@@ -111,10 +199,12 @@ class Partition:
             return self.next_fetch
         self._trust()
         self.next_fetch = self.next_take = position
+        self._check_offsets()
         return None
 
     def take(self, rows_max: int, bytes_max: int) -> Records:
         """The oldest queued records, at most so many and so many bytes, but at least one where any is queued."""
+        self._require("running")
         taken: list[Records] = []
         while self._queue and rows_max > 0 and bytes_max > 0:
             records, size = self._queue.popleft()
@@ -129,6 +219,7 @@ class Partition:
             self.taken += len(records)
             self.queued_bytes -= size
             self.next_take = records[-1].offset + 1
+        self._check_offsets()
         return taken[0] if len(taken) == 1 else [record for records in taken for record in records]
 
     def _split(self, records: Records, rows_max: int, bytes_max: int, *, at_least: bool) -> tuple[Records, int]:
@@ -146,20 +237,33 @@ class Partition:
 
     def put_back(self, records: Records) -> None:
         """Queues the last records that were taken again, to be taken later."""
+        self._require("running")
         size = bytes_of(records)
         self._queue.appendleft((records, size))
         self.queued += len(records)
         self.queued_bytes += size
         self.taken -= len(records)
         self.next_take = records[0].offset
+        self._check_offsets()
 
-    def depart(self, flight: Flight) -> None:
+    def put_aside(self, records: Records) -> None:
+        """Forgets records that were taken before the partition was drained: another owner fetches them."""
+        self._require("draining")
+        self.taken -= len(records)
+
+    # ------------------------------------------------------------------ published, acknowledged, committed
+
+    def depart(self, effects: Effects) -> Flight:
         """Notes that the effects of a taken range are about to be published; flights depart in order."""
+        self._require("running", "draining")
+        flight = Flight(effects, effects.n_bytes)
         self._flights.append(flight)
-        self.departed = flight.effects.next_offset
-        self.taken -= flight.effects.records
-        self.in_flight += flight.effects.records
+        self.departed = effects.next_offset
+        self.taken -= effects.records
+        self.in_flight += effects.records
         self.in_flight_bytes += flight.n_bytes
+        self._check_offsets()
+        return flight
 
     def land(self, landed: Callable[[Flight], None]) -> None:
         """Called after an acknowledgement; calls `landed` for each flight that is done, in order.
@@ -174,6 +278,12 @@ class Partition:
             self.acked = first.effects.next_offset
             self.in_flight -= first.effects.records
             self.in_flight_bytes -= first.n_bytes
+            self._check_offsets()
+
+    def commit(self, offset: int) -> None:
+        """Notes that the group has committed `offset`: what is below it is acknowledged."""
+        self.committed = max(self.committed, offset)
+        self._check_offsets()
 
     def in_the_air(self) -> list[Effects]:
         """Effects that have departed and not landed."""
@@ -185,20 +295,20 @@ class Partition:
         return {topic for each in self.in_the_air() if each.published_at <= before for topic in each.replies}
 
     def rewind(self) -> int:
-        """Forgets all that is not acknowledged, to fetch it again from `acked` on; gives the number of records."""
+        """Forgets all that is not acknowledged, to fetch it again from `acked` on; returns the number of records."""
+        self._require("running", "draining")
+        return self._forget()
+
+    def _forget(self) -> int:
         forgotten = self.pending
         self._drop_queue()
         self._flights.clear()
         self.taken = self.in_flight = self.in_flight_bytes = 0
         self.next_fetch = self.next_take = self.departed = self.acked
+        self._check_offsets()
         self.doubt()
         self.rewinds += 1
         return forgotten
-
-    def close(self) -> int:
-        """Takes nothing more in, and drops what waits; what is in flight may still land. Gives the number dropped."""
-        self.closed = True
-        return self._drop_queue()
 
     @property
     def topic_id(self) -> str:

@@ -58,6 +58,6 @@ def without_room(
     full = set()
     for tp in tps:
         partition = partitions.get(tp)
-        if queued >= bytes_max or partition is None or partition.closed or partition.queued_bytes >= share:
+        if queued >= bytes_max or partition is None or not partition.running or partition.queued_bytes >= share:
             full.add(tp)
     return full

@@ -16,12 +16,13 @@ from inferd.schemas.models.model import Alias, SplitShare
 from inferd.streams.inference.cache.cache import CacheSnapshot
 from inferd.streams.inference.catalog import ModelCatalog, Version
 from inferd.streams.jobs.state.state import Usage
+from inferd.streams.lane.output_batch import Effects
 from inferd.streams.lane.partition import Partition
 from inferd.streams.status import UNREACHABLE_S, fault_of, take_snapshot
-from inferd.streams.telemetry.counters import ChunkCounters, JobCounters, TenantCounters
+from inferd.streams.telemetry.counters import ChunkCounters, JobCounters, Tally, TenantCounters
 from inferd.streams.telemetry.measure import STEPS, LaneMeasures
 from inferd.streams.telemetry.snapshot import Phase, StreamsSnapshot
-from tests.fixtures.lane import request, sum_model, tp
+from tests.fixtures.lane import request, running, sum_model, tp
 
 NO_MODEL = "no model is ready; deploy one with `inferd models deploy`"
 
@@ -57,7 +58,7 @@ class FakeStreams:
         self.measures = LaneMeasures()
         self.catalog = ModelCatalog()
         self.catalog.put(ready())
-        self.lane: Lane | None = Lane({tp(0): Partition(tp(0), 1, 100)})
+        self.lane: Lane | None = Lane({tp(0): running(tp(0), 100)})
         self.deploys: Any = SimpleNamespace(
             catalogs={"default": self.catalog, "other": ModelCatalog()}, reachable_at=time.monotonic(), fault=None
         )
@@ -184,9 +185,9 @@ def test_a_lag_is_never_negative_and_may_be_unknown(streams: FakeStreams) -> Non
 def test_sums_over_partitions_and_what_the_lane_measured(streams: FakeStreams) -> None:
     assert streams.lane is not None
     for number in range(3):
-        streams.lane.partitions[tp(number)] = partition = Partition(tp(number), 1, 0)
+        streams.lane.partitions[tp(number)] = partition = running(tp(number))
         partition.offer([request(n, number) for n in range(number + 1)])
-        partition.in_flight_bytes = 10 * number
+        partition.depart(Effects(0, 0, [], Tally(bytes_out=10 * number)))
     measures = streams.measures
     measures.batches, measures.batch_rows_last, measures.commits, measures.commit_failures = 4, 5, 6, 7
     measures.queue.observe(0.1)
@@ -301,5 +302,9 @@ def test_what_is_acknowledged_and_not_committed_is_lag(streams: FakeStreams) -> 
     assert streams.lane is not None
     partition = streams.lane.partitions[tp(0)]
     streams.ends[tp(0)] = 102
-    partition.acked = 101
+    partition.offer([request(100)])
+    partition.take(1, 10**6)
+    partition.depart(Effects(101, 1, [])).published()
+    partition.land(lambda _: None)
+    assert partition.acked == 101
     assert streams.snapshot().partitions[0].lag == 2

@@ -16,12 +16,13 @@ from inferd.streams.lane.scheduling import (
     share_out,
     without_room,
 )
+from tests.fixtures.lane import running
 
 PLENTY = 1 << 40
 
 
 def partition(number: int, queued: int, size: int = 10) -> Partition:
-    made = Partition(TopicPartition("requests", number), 1, 0)
+    made = running(TopicPartition("requests", number))
     made.offer([record(offset, size) for offset in range(queued)])
     return made
 

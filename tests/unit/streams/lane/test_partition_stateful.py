@@ -1,0 +1,227 @@
+"""A partition against plain lists: whatever is fetched, taken, published, acknowledged, rewound and closed, in any
+order, each record of the log is done once and in order, and is counted as what it is."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any, cast
+
+from aiokafka import ConsumerRecord, TopicPartition
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.partition import RECORD_OVERHEAD_BYTES, Flight
+from inferd.streams.telemetry.counters import Tally
+from tests.fixtures.lane import running
+
+TP = TopicPartition("ns.t.requests", 0)
+SIZES = st.sampled_from([0, 1, 199, 200, 201, 2_000])
+AROUND = st.sampled_from([0, -1, 1])
+BACK = st.sampled_from([0, 0, 0, 1, 3])
+BATCHES = st.integers(0, 2)
+LOST = st.sampled_from([False, False, False, True])
+
+LogRecord = ConsumerRecord[Any, Any]
+
+
+def size_of(records: list[LogRecord]) -> int:
+    return sum(len(record.value or b"") + RECORD_OVERHEAD_BYTES for record in records)
+
+
+class PartitionMachine(RuleBasedStateMachine):
+    """A log with gaps, a fetcher that repeats and loses records, a broker that acknowledges in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log: list[LogRecord] = []
+        self.end = 0
+        self.fetcher = 0
+        """Offset that the fetcher asks for next."""
+        self.partition = running(TP)
+        self.acked: list[LogRecord] = []
+        self.flights: list[tuple[Flight, list[LogRecord], int]] = []
+        """With the records of each, and how many acknowledgements it lacks."""
+        self.taken: list[LogRecord] = []
+        self.queue: list[LogRecord] = []
+        self.committed = self.sent_commit = 0
+        self.late: list[Flight] = []
+        """Flights that are forgotten, once for each acknowledgement that they lack."""
+
+    # ------------------------------------------------------------------ log and fetcher
+
+    @rule(gap=st.sampled_from([0, 0, 2]), sizes=st.lists(SIZES, max_size=4), n=st.integers(1, 6), back=BACK, lost=LOST)
+    def fetch(self, gap: int, sizes: list[int], n: int, back: int, lost: bool) -> None:
+        """The log has grown, and is read; the fetcher is past what a fetch that was cut short has read and lost."""
+        self._append(gap, sizes)
+        if not (fetched := self._from(self.fetcher - back)[:n]):
+            return
+        expected, self.fetcher = self.partition.next_fetch, fetched[-1].offset + 1
+        if lost:
+            self.partition.doubt()
+        elif (seek := self.partition.offer(fetched)) is not None:
+            assert seek == expected
+            self.fetcher = seek
+        else:
+            self.queue += [record for record in fetched if record.offset >= expected]
+
+    def _append(self, gap: int, sizes: list[int]) -> None:
+        self.end += gap
+        for size in sizes:
+            self.log.append(ConsumerRecord(TP.topic, 0, self.end, 0, 0, None, b"x" * size, None, -1, size, ()))
+            self.end += 1
+
+    @precondition(lambda self: not self._pending() and not self.flights)
+    @rule(batches=BATCHES)
+    def idle(self, batches: int) -> None:
+        """Effects that no record asked for; where the fetcher is at the end of the log, they commit past markers."""
+        if not self._from(self.fetcher):
+            self.fetcher, expected = self.end, self.partition.next_fetch
+            if (seek := self.partition.pass_by(self.end)) is not None:
+                assert seek == expected
+                self.fetcher = seek
+        self._depart(Effects(self.partition.next_take, 0, ()), [], batches)
+
+    def _from(self, offset: int) -> list[LogRecord]:
+        return [record for record in self.log if record.offset >= offset]
+
+    # ------------------------------------------------------------------ taken and published
+
+    @precondition(lambda self: self.queue or self.taken)
+    @rule(data=st.data(), more_rows=AROUND, more_bytes=AROUND, batches=BATCHES, n_bytes=st.integers(0, 100))
+    def score(self, data: st.DataObject, more_rows: int, more_bytes: int, batches: int, n_bytes: int) -> None:
+        """Takes a micro-batch, puts some of it back, and publishes some, unless it publishes more of the last one."""
+        if not self.taken:
+            self._take(data, more_rows, more_bytes)
+        if n := data.draw(st.integers(0, len(self.taken))):
+            done, self.taken = self.taken[:n], self.taken[n:]
+            self._depart(Effects(done[-1].offset + 1, n, (), Tally(bytes_out=n_bytes)), done, batches)
+
+    def _take(self, data: st.DataObject, more_rows: int, more_bytes: int) -> None:
+        """Bounds are at most one off what some part of the queue has."""
+        places = st.integers(1, len(self.queue))
+        rows_max = data.draw(places) + more_rows
+        bytes_max = size_of(self.queue[: data.draw(places)]) + more_bytes
+        self.taken = cast(list[LogRecord], list(self.partition.take(rows_max, bytes_max)))
+        assert self.taken == self._fitting(rows_max, bytes_max)
+        del self.queue[: len(self.taken)]
+        if back := self.taken[data.draw(st.integers(0, len(self.taken))) :]:
+            self.partition.put_back(back)
+            self.queue, self.taken = back + self.queue, self.taken[: -len(back)]
+
+    def _fitting(self, rows_max: int, bytes_max: int) -> list[LogRecord]:
+        if rows_max <= 0 or bytes_max <= 0:
+            return []
+        ends = accumulate(size_of([record]) for record in self.queue[:rows_max])
+        return self.queue[: max(1, len([end for end in ends if end <= bytes_max]))]
+
+    def _depart(self, effects: Effects, done: list[LogRecord], batches: int) -> None:
+        flight = self.partition.depart(effects)
+        self.flights.append((flight, done, batches))
+        for _ in range(batches):
+            flight.sent()
+        flight.published()
+        self._land()
+
+    # ------------------------------------------------------------------ acknowledged and committed
+
+    @precondition(lambda self: any(lacking for *_, lacking in self.flights))
+    @rule(data=st.data())
+    def acknowledge(self, data: st.DataObject) -> None:
+        n = data.draw(st.sampled_from([n for n, (*_, lacking) in enumerate(self.flights) if lacking]))
+        flight, done, lacking = self.flights[n]
+        self.flights[n] = flight, done, lacking - 1
+        flight.acknowledged()
+        self._land()
+
+    def _land(self) -> None:
+        landed: list[Flight] = []
+        self.partition.land(landed.append)
+        for flight in landed:
+            expected, done, lacking = self.flights.pop(0)
+            assert (flight, lacking) == (expected, 0)
+            self.acked += done
+        assert not (self.flights and self.flights[0][2] == 0), "it has every acknowledgement and comes first"
+
+    @rule()
+    def commit(self) -> None:
+        """A commit that was sent some time ago is answered, and the next one is sent."""
+        self.partition.commit(self.sent_commit)
+        self.committed, self.sent_commit = max(self.committed, self.sent_commit), self.partition.acked
+
+    # ------------------------------------------------------------------ failed, revoked, taken over
+
+    @precondition(lambda self: self._pending())
+    @rule(seeks=st.booleans())
+    def rewind(self, seeks: bool) -> None:
+        assert self.partition.rewind() == self._pending()
+        self._forget()
+        if seeks:
+            self.fetcher = self.partition.acked
+
+    @precondition(lambda self: self._pending())
+    @rule(data=st.data(), fails=st.booleans(), waits=st.integers(0, 4), same_worker=st.booleans())
+    def revoke_and_take_over(self, data: st.DataObject, fails: bool, waits: int, same_worker: bool) -> None:
+        """What is acknowledged is not done again by the same worker, committed or not."""
+        assert (self.partition.drain(), self.partition.drain()) == (len(self.queue), 0)
+        self.queue = []
+        self.partition.put_aside(self.taken)
+        self.taken = []
+        for _ in range(min(waits, sum(lacking for *_, lacking in self.flights))):
+            self.acknowledge(data)
+        if fails:
+            self.rewind(seeks=False)
+        self._close()
+        self.fetcher = self.partition.acked if same_worker else self.partition.committed
+        self.partition = running(TP, self.fetcher)
+        self.acked = [record for record in self.acked if record.offset < self.fetcher]
+        self.committed = self.sent_commit = self.fetcher
+
+    def _close(self) -> None:
+        assert (self.partition.close(), self.partition.close()) == (self._pending(), 0)
+        self._forget()
+        for flight in self.late:
+            flight.acknowledged()
+            self._land()
+
+    def _pending(self) -> int:
+        return len(self.queue) + len(self.taken) + sum(len(done) for _, done, _ in self.flights)
+
+    def _forget(self) -> None:
+        self.late += [flight for flight, _, lacking in self.flights for _ in range(lacking)]
+        self.queue, self.taken, self.flights = [], [], []
+
+    # ------------------------------------------------------------------ always
+
+    @invariant()
+    def records_are_done_once_and_in_order_and_none_is_skipped(self) -> None:
+        held = self.acked + self._in_flight() + self.taken + self.queue
+        assert held == self.log[: len(held)]
+        assert len(held) == len([record for record in self.log if record.offset < self.partition.next_fetch])
+
+    @invariant()
+    def they_are_counted_as_what_they_are(self) -> None:
+        p = self.partition
+        assert (p.queued, p.queued_bytes) == (len(self.queue), size_of(self.queue))
+        assert (p.taken, p.in_flight, p.pending) == (len(self.taken), len(self._in_flight()), self._pending())
+        assert p.in_flight_bytes == sum(flight.n_bytes for flight, *_ in self.flights)
+        assert p.flying == bool(self.flights)
+
+    @invariant()
+    def offsets_lie_between_the_records_that_they_part(self) -> None:
+        p = self.partition
+        assert self.committed == p.committed <= p.acked <= p.departed <= p.next_take <= p.next_fetch <= self.end
+        held = [self.acked, self._in_flight(), self.taken, self.queue]
+        parting = [p.acked, p.departed, p.next_take, p.next_fetch]
+        for offset, before in zip(parting, held, strict=True):
+            assert all(record.offset < offset for record in before)
+        for offset, after in zip(parting[:-1], held[1:], strict=True):
+            assert all(record.offset >= offset for record in after)
+
+    def _in_flight(self) -> list[LogRecord]:
+        return [record for _, done, _ in self.flights for record in done]
+
+
+TestPartitionMachine = PartitionMachine.TestCase
+TestPartitionMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
