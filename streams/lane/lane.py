@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any, get_args
 
 import structlog
@@ -18,21 +18,16 @@ from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
 
 from inferd.streams.group import Records
-from inferd.streams.kafka import (
-    UNCHECKED,
-    Destinations,
-    KnownTopics,
-    RetentionGaps,
-    TopicRejectedError,
-    unserved_reasons,
-)
+from inferd.streams.kafka import UNCHECKED, Destinations, KnownTopics, RetentionGaps, unserved_reasons
 from inferd.streams.lane.assignment import Group, Order, Takeover
 from inferd.streams.lane.backoff import Faults
 from inferd.streams.lane.guarantees import PUBLISH_ERRORS, Guarantee
+from inferd.streams.lane.micro_batches import MicroBatches
 from inferd.streams.lane.output_batch import Effects
 from inferd.streams.lane.partition import Flight, Partition, by_topic
 from inferd.streams.lane.processor import Kind, Stage
-from inferd.streams.lane.scheduling import one_a_unit, share_out, without_room
+from inferd.streams.lane.scheduling import without_room
+from inferd.streams.lane.watchers import watch_destinations, watch_gaps
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import Restore
 from inferd.streams.tasks import cancelled, when_done
@@ -44,12 +39,8 @@ IDLE_INTERVAL_S = 1.0
 STEP_OF_PUBLISHING: dict[Kind, Step] = {"requests": "respond", "chunks": "store"}
 UNREADABLE_S = 5.0
 """After how long a log that could not be read is tried again."""
-REPLY_LATE_S = 2.0
-"""A reply that is not acknowledged for so long has its topic looked at."""
 SHARE_PAUSE_S_MAX = 1.0
 POSITION_TIMEOUT_S = 0.1
-HELD_S = 0.2
-"""How long a partition rests whose next record cannot be processed yet."""
 
 
 class Lane:
@@ -95,13 +86,11 @@ class Lane:
         self._paused = self._draining = False
         self._requests_came = False
         """Whether requests were scored since the last chunk of a job."""
-        self._turn = 0
         self._work: dict[Kind, asyncio.Event] = {kind: asyncio.Event() for kind in get_args(Kind)}
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
         self._moved = asyncio.Event()
-        self._held: set[Partition] = set()
-        """Partitions whose next record cannot be processed yet."""
+        self._batches = MicroBatches(settings.lane, self._stages, self.wake)
         self._publishing: dict[Partition, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ownership: asyncio.Task[None] | None = None
@@ -112,8 +101,11 @@ class Lane:
     async def run(self) -> None:
         """Works until cancelled; never ends by itself."""
         kinds: set[Kind] = {stage.kind for stage in self._stages.values()}
-        regular = [self._commit_regularly(), self._idle_regularly(), self._look_at_gaps(), self._look_at_outlets()]
-        running = [*regular, *map(self._run_kind, kinds)]
+        watchers = [
+            watch_gaps(self._gaps, self._group, self.measures),
+            watch_destinations(lambda: self.destinations, lambda: [*self.partitions.values()], self.failed),
+        ]
+        running = [self._commit_regularly(), self._idle_regularly(), *watchers, *map(self._run_kind, kinds)]
         await asyncio.wait([self._start(task) for task in running], return_when=asyncio.FIRST_COMPLETED)
 
     async def _run_kind(self, kind: Kind) -> None:
@@ -268,34 +260,12 @@ class Lane:
     # ------------------------------------------------------------------ taken, scored, published
 
     def _take(self, kind: Kind) -> list[tuple[Partition, Records]]:
-        """Everything that waits in the stages of a kind, partition by partition, within the bounds of a micro-batch."""
         if self._paused or self._draining:
             return []
-        if sum(p.in_flight_bytes for p in self.partitions.values()) >= self._settings.in_flight_bytes_max:
-            return []
-        ready = self._ready(kind)
-        if not ready:
-            return []
-        taken = share_out(
-            ready, min(self._stage(p).records_max() for p in ready), self._settings.batch_bytes_max
-        )  # fmt: skip
-        self._room.set()
+        taken = self._batches.take(kind, self.partitions, self._publishing)
+        if taken:
+            self._room.set()
         return taken
-
-    def _ready(self, kind: Kind) -> list[Partition]:
-        """Partitions with something to take, another one first each time."""
-        waiting = [p for p in self.partitions.values() if p.queued and p not in self._held]
-        queued = [(p, self._unit(p)) for p in waiting if self._stage(p).kind == kind]
-        if not queued:
-            return []
-        self._turn += 1
-        turn = self._turn % len(queued)
-        return one_a_unit(queued[turn:] + queued[:turn], self._busy_units())
-
-    def _busy_units(self) -> set[Hashable]:
-        """What is at work: its records are being scored, or their effects handed to the producer."""
-        units = {self._unit(partition) for partition in self._publishing}
-        return units | {self._unit(partition) for partition in self.partitions.values() if partition.taken}
 
     async def _process(self, kind: Kind, taken: list[tuple[Partition, Records]]) -> None:
         rewinds = {partition: partition.rewinds for partition, _ in taken}
@@ -309,20 +279,9 @@ class Lane:
                     partition.put_aside(part)
                     self._forget(partition, len(part))
                 else:
-                    self._put_back(partition, part[sum(effects.records for effects in steps) :])
+                    self._batches.put_back(partition, part[sum(effects.records for effects in steps) :])
                     self._publish(partition, steps)
         self._requests_came |= kind == "requests"
-
-    def _put_back(self, partition: Partition, records: Records) -> None:
-        """Takes records again in a while that their stage has left; other partitions go on meanwhile."""
-        if records:
-            partition.put_back(records)
-            self._held.add(partition)
-            asyncio.get_running_loop().call_later(HELD_S, self._let_go, partition)
-
-    def _let_go(self, partition: Partition) -> None:
-        self._held.discard(partition)
-        self.wake()
 
     def _by_stage(
         self, kind: Kind, taken: list[tuple[Partition, Records]]
@@ -333,26 +292,6 @@ class Lane:
         for partition, records in taken:
             by_topic.setdefault(partition.tp.topic, []).append((partition, records))
         return [(self._stages[topic], work) for topic, work in by_topic.items()]
-
-    async def _look_at_gaps(self) -> None:
-        """Counts and names what retention deleted while it was being read."""
-        while True:
-            await asyncio.sleep(IDLE_INTERVAL_S)
-            if not self._gaps.noted:  # before the first fetch there may be no consumer to ask
-                continue
-            with contextlib.suppress(*PUBLISH_ERRORS):  # they are looked at when the broker answers again
-                self.measures.records_missing += await self._gaps.check(self._group.consumer)
-
-    async def _look_at_outlets(self) -> None:
-        """Gives up replies whose topic is gone: producers would send them again for ever."""
-        while True:
-            await asyncio.sleep(IDLE_INTERVAL_S)
-            late = [(p, topics) for p in self.partitions.values() if (topics := p.late_replies(REPLY_LATE_S))]
-            if late or self.destinations.outdated:
-                await self.destinations.look()
-            for partition, topics in late:
-                if (topic := self.destinations.unusable(topics)) is not None:
-                    self.failed(partition, TopicRejectedError(topic))
 
     async def _idle_regularly(self) -> None:
         while True:
@@ -372,8 +311,9 @@ class Lane:
 
     def _resting(self, partition: Partition) -> bool:
         """Whether effects of time alone may be published now."""
-        idle = partition.running and self._unit(partition) not in self._busy_units()
-        return idle and not (self._paused or self._draining)
+        if self._paused or self._draining or not partition.running:
+            return False
+        return self._batches.unit(partition) not in self._batches.busy_units(self.partitions, self._publishing)
 
     async def _position(self, partition: Partition) -> int | None:
         """Where the fetcher stands; None if that is not known."""
@@ -595,9 +535,6 @@ class Lane:
 
     def _stage(self, partition: Partition) -> Stage:
         return self._stages[partition.tp.topic]
-
-    def _unit(self, partition: Partition) -> Hashable:
-        return self._stage(partition).unit(partition.tp.partition)
 
     def _rewind(self, partition: Partition) -> None:
         """Nothing counts that is not acknowledged: neither records, nor what they changed."""

@@ -13,8 +13,11 @@ import pytest
 from aiokafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 from faust.exceptions import ConsumerNotStarted
 
+from inferd.streams.kafka import RetentionGaps
 from inferd.streams.lane.output_batch import Effects
 from inferd.streams.lane.processor import Work
+from inferd.streams.lane.watchers import watch_gaps
+from inferd.streams.telemetry import LaneMeasures
 from tests.fixtures.lane import DEAD_LETTERS, REQUESTS, RESULTS, Bench, lane_settings, request, tp
 
 
@@ -278,7 +281,8 @@ async def test_a_full_partition_is_not_fetched_until_there_is_room(bench: Bench)
 
 async def test_backpressure_stops_taking_while_too_much_is_in_flight(bench: Bench) -> None:
     await bench.own(0)
-    bench.lane._settings = replace(bench.lane._settings, in_flight_bytes_max=200)
+    batches = bench.lane._batches
+    batches.settings = replace(batches.settings, in_flight_bytes_max=200)
     bench.lane.feed(tp(0), [request(0), request(1)])
     await bench.sent(1)
     bench.lane.feed(tp(0), [request(2)])
@@ -486,22 +490,29 @@ async def test_a_log_that_cannot_be_read_further_is_a_named_fault_and_leaves_the
 class UnstartedGroup:
     """A group whose consumer has not been started yet."""
 
+    started: Any = None
+    generation = 1
+
     @property
     def consumer(self) -> Any:
-        raise ConsumerNotStarted("Consumer thread not yet started")
+        if self.started is None:
+            raise ConsumerNotStarted("Consumer thread not yet started")
+        return self.started
+
+    async def seek(self, offsets: Any) -> None: ...
 
 
 async def test_gaps_are_not_checked_before_the_consumer_is_started(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("inferd.streams.lane.lane.IDLE_INTERVAL_S", 0.0)
-    monkeypatch.setattr(bench.lane, "_group", UnstartedGroup())
-    checking = asyncio.create_task(bench.lane._look_at_gaps())
+    monkeypatch.setattr("inferd.streams.lane.watchers.INTERVAL_S", 0.0)
+    group, gaps, measures = UnstartedGroup(), RetentionGaps(), LaneMeasures()
+    checking = asyncio.create_task(watch_gaps(gaps, group, measures))
     for _ in range(5):
         await asyncio.sleep(0)
     assert not checking.done(), "the worker keeps running"
     bench.consumer.beginning = 30
-    bench.lane._gaps.note(tp(0), 10, 50)
-    monkeypatch.setattr(bench.lane, "_group", bench.group)
-    await bench.until(lambda: bench.lane.measures.records_missing == 20)
+    gaps.note(tp(0), 10, 50)
+    group.started = bench.consumer
+    await bench.until(lambda: measures.records_missing == 20)
     checking.cancel()

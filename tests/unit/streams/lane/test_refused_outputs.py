@@ -11,7 +11,7 @@ from aiokafka.errors import MessageSizeTooLargeError, TopicAuthorizationFailedEr
 
 from inferd.schemas.dead_letters import DeadLetter
 from inferd.streams.kafka.topic_checks import TopicState
-from inferd.streams.lane import lane as lane_module
+from inferd.streams.lane import watchers
 from inferd.streams.lane.guarantees import AtLeastOnce, ExactlyOnce
 from tests.fixtures.lane import DEAD_LETTERS, REPLIES, RESULTS, Bench, request, tp
 
@@ -119,7 +119,7 @@ async def test_a_reply_that_is_never_acknowledged_is_given_up_once_its_topic_is_
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A producer sends to a topic that was deleted for ever."""
-    monkeypatch.setattr(lane_module, "REPLY_LATE_S", 0.01)
+    monkeypatch.setattr(watchers, "REPLY_LATE_S", 0.01)
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0), asking(1)])
     await bench.until(lambda: answers(bench, REPLIES))
