@@ -107,5 +107,17 @@ def _write(path: Path | None, outcomes: Sequence[Outcome]) -> None:
         path.write_text(json.dumps([outcome.as_json() for outcome in outcomes], indent=1) + "\n", encoding="utf-8")
 
 
+def _end(code: int) -> NoReturn:
+    """Ends without unloading librdkafka, whose threads may still run then and end the process by a signal."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        _end(main())
+    except SystemExit as ended:
+        if not isinstance(ended.code, int):
+            raise
+        _end(ended.code)

@@ -32,11 +32,21 @@ class Input:
     choice: int
     state: State = "sent"
     offset: int | None = None
-    """Where the broker has it; None where it is not known."""
+    """Where the broker has it first; None where it is not known."""
+    held: set[int] = field(default_factory=set)
+    """Offsets at which a reader of the topic found it: more than one where the load's producer wrote it twice."""
     seen: int = 0
     letters: int = 0
     values: dict[str, int] | None = None
     """By digest ("" for errors), the hash of the answer's bytes."""
+
+    @property
+    def copies(self) -> int:
+        """How many records of it the topic has had; one where retention deleted it before it was read."""
+        return max(1, len(self.held))
+
+    def found_at(self, offset: int) -> None:
+        self.offset = offset if self.offset is None else min(self.offset, offset)
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,9 @@ class Balance:
     letters_lost: int
     letters_repeated: int
     uncertain: int
+    """Neither acknowledged nor found in the topic."""
+    sent_twice: int
+    """More records of an input than one, which the load's producer wrote."""
     samples: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def violations(self, guarantee: str) -> list[str]:
@@ -93,7 +106,8 @@ class Ledger:
     def acknowledged(self, key: bytes, offset: int | None) -> None:
         """`offset` is None where the broker says that it has had it before, and not where."""
         made = self.inputs[key]
-        made.offset = offset
+        if offset is not None:
+            made.found_at(offset)
         if made.state == "sent":
             made.state = "acknowledged"
 
@@ -115,7 +129,20 @@ class Ledger:
         """Acknowledged inputs of these offsets that have no answer yet; it may be asked under load."""
         return sum(_is_unanswered(made) and made.offset in gaps.get(made.place, ()) for made in [*self.inputs.values()])
 
-    # ------------------------------------------------------------------ what came out
+    # ------------------------------------------------------------------ what the topics have
+
+    def request(self, key: bytes | None, offset: int) -> None:
+        """A committed record of the requests topic.
+
+        librdkafka's idempotent producer may write a record twice where a broker stopped for long: it starts a new
+        epoch, and the broker no longer knows the sequence numbers of the old one. Each record is owed an answer then.
+        """
+        made = self.inputs.get(key or b"")
+        if made is None:
+            self._note("uninvited", f"request {key!r}")
+            return
+        made.held.add(offset)
+        made.found_at(offset)
 
     def result(self, place: Place, key: bytes | None, value: bytes) -> None:
         made = self.inputs.get(key or b"")
@@ -180,23 +207,24 @@ class Ledger:
             ):
                 if is_so:
                     self._note(what, f"{key!r} {made.place.tenant}/{made.place.partition}@{made.offset}")
-            if made.seen > 1:
+            if made.seen > made.copies:
                 self._samples["repeated"] = [*self._samples["repeated"], f"{key!r}"][:SAMPLES_MAX]
         return Balance(
             acknowledged=sum(made.state == "acknowledged" for _, made in inputs),
             answered=self.answered,
             in_named_gaps=sum(_is_unanswered(made) and self._in_gap(made) for _, made in inputs),
-            repeated=sum(max(0, made.seen - 1) for _, made in inputs),
+            repeated=sum(max(0, made.seen - made.copies) for _, made in inputs),
             out_of_order=sum(map(_descents, self._firsts.values())),
-            letters_repeated=sum(max(0, made.letters - 1) for _, made in inputs),
-            uncertain=sum(made.state == "uncertain" for _, made in inputs),
+            letters_repeated=sum(max(0, made.letters - made.copies) for _, made in inputs),
+            uncertain=sum(made.state == "uncertain" and not made.held for _, made in inputs),
+            sent_twice=sum(made.copies - 1 for _, made in inputs),
             **{name: self._counts[name] for name in ("lost", "different", "wrong", "uninvited", "letters_lost")},
             samples=dict(self._samples),
         )
 
 
 def _is_unanswered(made: Input) -> bool:
-    return made.state == "acknowledged" and not made.seen
+    return (made.state == "acknowledged" or bool(made.held)) and not made.seen
 
 
 def _descents(answered: Sequence[Input]) -> int:

@@ -1,4 +1,4 @@
-"""A reader of committed records, which writes the ledger as results come, and times the first ones after a fault."""
+"""A reader of committed records, which writes the ledger as they come, and times the first results after a fault."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
+from inferd.schemas.topics import Stream
 from tests.chaos.ledger import PARTITIONS, Ledger, Place
 from tests.fixtures.workers import Cluster
 
+STREAMS: Sequence[Stream] = ("requests", "results", "dead-letters")
 DEAF_S = 15.0
 
 
@@ -41,11 +43,11 @@ class Watch:
 
 
 class Reader:
-    """Reads `results` and `dead-letters` of every tenant, from their beginnings on, in a thread."""
+    """Reads the topics of every tenant from their beginnings on, in a thread."""
 
     def __init__(self, clusters: Sequence[Cluster], ledger: Ledger) -> None:
         self.places = frozenset(Place(c.topics.tenant, n) for c in clusters for n in range(PARTITIONS))
-        self._streams = {c.topics.name(s): (s, c.topics.tenant) for c in clusters for s in ("results", "dead-letters")}
+        self._streams = {c.topics.name(stream): (stream, c.topics.tenant) for c in clusters for stream in STREAMS}
         self._ledger = ledger
         self._watches: list[Watch] = []
         self._stop = threading.Event()
@@ -101,12 +103,16 @@ class Reader:
 
     def _read(self, message: Message) -> None:
         stream, tenant = self._streams[str(message.topic())]
-        partition, key, value = message.partition(), message.key(), message.value()
+        partition, offset, key, value = message.partition(), message.offset(), message.key(), message.value()
         assert partition is not None, message.topic()
-        self._next[str(message.topic()), partition] = (message.offset() or 0) + 1
+        assert offset is not None, message.topic()
+        self._next[str(message.topic()), partition] = offset + 1
         assert not isinstance(key, str)
         assert not isinstance(value, str)
         place = Place(tenant, partition)
+        if stream == "requests":
+            self._ledger.request(key, offset)
+            return
         if stream == "dead-letters":
             if not _is_of_model(message):
                 self._ledger.letter(place, key, value)

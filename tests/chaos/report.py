@@ -13,7 +13,7 @@ from tests.chaos.outcome import Outcome, per_fault
 
 BALANCE = (
     "acknowledged", "answered", "lost", "repeated", "different", "out_of_order", "wrong", "uninvited", "letters_lost",
-    "letters_repeated", "in_named_gaps", "uncertain",
+    "letters_repeated", "in_named_gaps", "uncertain", "sent_twice",
 )  # fmt: skip
 
 

@@ -97,6 +97,31 @@ def test_repeats_are_allowed_at_least_once_and_with_the_same_bytes() -> None:
     assert len(balance.violations("exactly_once")) == 1
 
 
+@pytest.mark.parametrize(("answers", "repeated"), [(1, 0), (2, 0), (3, 1)])
+def test_a_request_that_its_producer_wrote_twice_is_answered_twice(answers: int, repeated: int) -> None:
+    ledger = ledger_of(2)
+    for key, offset in ((b"r0", 0), (b"r0", 0), (b"r1", 10), (b"r0", 20)):
+        ledger.request(key, offset)
+    ledger.result(PLACE, b"r0", answer(0))
+    ledger.result(PLACE, b"r1", answer(1))
+    for _ in range(answers - 1):
+        ledger.result(PLACE, b"r0", answer(0))
+    balance = ledger.balance()
+    assert counts(balance) == ({"repeated": repeated} if repeated else {})
+    assert balance.sent_twice == 1
+
+
+def test_a_request_that_is_in_the_topic_is_owed_an_answer_though_nobody_acknowledged_it() -> None:
+    ledger = ledger_of(1)
+    ledger.result(PLACE, b"r0", answer(0))
+    for key in (b"held", b"unknown"):
+        ledger.sent(key, Input(PLACE, ROWS, 0))
+        ledger.uncertain(key)
+    ledger.request(b"held", 20)
+    assert ledger.missing() == [b"held"]
+    assert (counts(ledger.balance()), ledger.balance().uncertain) == ({"lost": 1}, 1)
+
+
 def test_repeats_with_other_bytes_are_told_from_those_of_another_version() -> None:
     ledger = ledger_of(1)
     ledger.result(PLACE, b"r0", answer(0))
@@ -131,7 +156,8 @@ def test_answers_to_what_was_aborted_or_never_sent_are_uninvited() -> None:
         ledger.result(PLACE, b"r%d" % n, answer(n))
     ledger.result(PLACE, b"nobody", answer(0))
     ledger.letter(PLACE, b"r0", b"x")
-    assert counts(ledger.balance()) == {"uninvited": 3}
+    ledger.request(b"nobody", 30)
+    assert counts(ledger.balance()) == {"uninvited": 4}
 
 
 def test_poison_needs_its_dead_letter() -> None:
