@@ -133,7 +133,7 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         port = other.getsockname()[1]
         broker = EmbeddedKafka(broker_settings(tmp_path / "kafka", port=port))
 
-        with pytest.raises(PortTakenError, match=rf"port {port} on 127\.0\.0\.1 is taken.*INFERD_BROKER"):
+        with pytest.raises(PortTakenError, match=rf"port {port} on 127\.0\.0\.1 is in use.*INFERD_BROKER"):
             broker.start()
     assert not broker.running
 

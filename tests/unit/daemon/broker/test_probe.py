@@ -93,5 +93,5 @@ def test_a_free_port_is_not_ephemeral() -> None:
 
 def test_no_free_port_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inferd.daemon.broker.probe.is_port_free", lambda *_: False)
-    with pytest.raises(PortTakenError, match=r"no free port found on 127\.0\.0\.1 between 20000 and 32767: name one"):
+    with pytest.raises(PortTakenError, match=r"no free port found on 127\.0\.0\.1 between 20000 and 32767: choose one"):
         free_port("127.0.0.1")
