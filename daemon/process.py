@@ -135,11 +135,7 @@ class WorkerProcess:
     """One worker on the running event loop."""
 
     def __init__(
-        self,
-        settings: Settings,
-        signals: StopSignals,
-        parts: Parts,
-        log_counts: Callable[[], None] = lambda: None,
+        self, settings: Settings, signals: StopSignals, parts: Parts, log_counts: Callable[[], None] = lambda: None
     ) -> None:
         self.board = StatusBoard(settings)
         self._predictions, self._jobs = StreamsPredictions(), StreamsJobs()
@@ -149,12 +145,8 @@ class WorkerProcess:
         app = worker_app(settings, self.board, self._predictions, models, self._jobs, self._own_url, own=own.routes)
         self._admission = app[ADMISSION]
         self.http = HttpServer(app, settings.http_host, settings.http_port, idle_timeout_s=settings.http_idle_timeout_s)
-        self._settings, self._signals, self._parts, self._log_counts = (
-            settings,
-            signals,
-            parts,
-            log_counts,
-        )
+        self._settings, self._signals = settings, signals
+        self._parts, self._log_counts = parts, log_counts
         self._watchdog = Watchdog(settings.session_timeout_s, self._leave_as_zombie, self._note_lag)
         self._streams: Streams | None = None
         self._was_ready, self._ready_at_s = False, 0.0

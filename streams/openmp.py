@@ -2,7 +2,7 @@
 
 The system's is used where there is one, and else the copy in treelite's wheel. Wheels rename the libraries they carry;
 the name that the dynamic linker is asked for is put back in memory. Needs Linux with glibc; elsewhere nothing is done.
-Whoever loads models calls `load_openmp` first: it reads files, which `streams/inference` does not.
+Call `load_openmp` before a model is loaded: it reads files, which `streams/inference` does not.
 """
 
 from __future__ import annotations

@@ -80,13 +80,13 @@ def bad_requests(model: str, names: Sequence[str], row: Sequence[Any]) -> list[B
     first, *_ = named
     past_ms = str(int(time.time() * 1_000) - 1_000)
     return [
-        BadRequest("an airport nobody knows", "invalid_value", model, {**named, "destination": "XYZ"}),
+        BadRequest("an unknown airport", "invalid_value", model, {**named, "destination": "XYZ"}),
         BadRequest("text for a number", "invalid_value", model, {**named, "distance_miles": "far"}),
         BadRequest("one value too few", "schema_mismatch", model, list(row[:-1])),
         BadRequest("a misspelt name", "schema_mismatch", model, {**named, "distnace_miles": 1.0}),
         BadRequest(f"no {first}", "schema_mismatch", model, {k: v for k, v in named.items() if k != first}),
-        BadRequest("a model nobody deployed", "model_not_found", "weather", list(row)),
-        BadRequest("a version nobody deployed", "version_not_found", f"{model}:99", list(row)),
+        BadRequest("an unknown model", "model_not_found", "weather", list(row)),
+        BadRequest("an unknown version", "version_not_found", f"{model}:99", list(row)),
         BadRequest("a deadline that has passed", "deadline_exceeded", model, list(row), {"deadline": past_ms}),
     ]
 

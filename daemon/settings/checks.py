@@ -30,11 +30,7 @@ AT_MOST = (
     Bound("heartbeat_interval_s", "session_timeout_s", "two heartbeats may be lost", 1 / 3, "a third of "),
     Bound("session_timeout_s", "request_timeout_s", "a request may wait for a rebalance"),
     Bound("revoke_timeout_s", "rebalance_timeout_s", "revoked partitions finish within the rebalance"),
-    Bound(
-        "revoke_timeout_s",
-        "transaction_timeout_s",
-        "revoked partitions commit before the broker aborts",
-    ),
+    Bound("revoke_timeout_s", "transaction_timeout_s", "revoked partitions commit before the broker aborts"),
     Bound("revoke_timeout_s", "drain_timeout_s", "revoked partitions finish within a graceful stop"),
     Bound("rebalance_timeout_s", "stall_timeout_s", "a rebalance of that length is not a stall"),
     Bound(

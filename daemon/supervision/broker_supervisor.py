@@ -29,7 +29,7 @@ class Broker(Protocol):
 
 
 class SupervisedBroker:
-    """Context manager that keeps the broker running. `on_lost` receives the reason if restarting fails for good."""
+    """Context manager that keeps the broker running. `on_lost` receives the reason if it cannot be restarted."""
 
     def __init__(self, broker: Broker, on_lost: Callable[[str], None], poll_s: float = POLL_S) -> None:
         self._broker, self._on_lost, self._poll_s = broker, on_lost, poll_s

@@ -74,7 +74,7 @@ class JobMessageSender:
         except PartitionRevokedError:
             raise RetryLaterError("the job went to another worker meanwhile: send the same again") from None
         except TimeoutError:
-            raise RetryLaterError("nobody has taken the message yet; ask for the job's status") from None
+            raise RetryLaterError("no worker has taken the message yet; ask for the job's status") from None
 
 
 def _not_sent(error: BaseException) -> RetryLaterError:

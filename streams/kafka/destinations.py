@@ -68,7 +68,7 @@ class TopicRejectedError(KafkaError):
 
 
 def as_rejection(topic: str, error: BaseException) -> BaseException:
-    """`TopicRejectedError` naming the topic for what a broker refuses for good, any other error as it is."""
+    """`TopicRejectedError` naming the topic for an error that a retry does not mend; any other error unchanged."""
     if not isinstance(error, PERMANENT_ERRORS):
         return error
     refused = TopicRejectedError(topic)

@@ -65,7 +65,7 @@ class Right:
 def worker_rights(settings: StreamSettings, partitions: int | None = None) -> list[Right]:
     """Every right that a worker needs to serve its tenants; those of the group first.
 
-    `partitions`: of how many the transactional ids are describe_rights; None for all.
+    `partitions`: how many partitions' transactional ids are named; None for all.
     """
     numbers = range(settings.topics.partitions if partitions is None else partitions)
     names = [TenantTopics(settings.namespace, tenant) for tenant in settings.tenants]

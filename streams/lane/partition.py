@@ -122,7 +122,7 @@ class Partition:
         return self._drop_queue()
 
     def close(self) -> int:
-        """Forgets all that is not acknowledged, for good; returns the number of records forgotten."""
+        """Ends its use: forgets all that is not acknowledged. Returns the number of records forgotten."""
         self._enter("closed")
         return self._forget()
 

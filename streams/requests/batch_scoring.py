@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class BatchScoring:
-    """Scores micro-batches one after the other; what they cost goes into the batch_sizer of the next ones."""
+    """Scores micro-batches one after the other; their cost bounds the size of the next ones."""
 
     def __init__(self, measures: LaneMeasures, batch_sizer: BatchSizer, clock: Callable[[], float]) -> None:
         """`clock`: Unix seconds."""

@@ -109,7 +109,7 @@ class Tracing:
         clock_ns: Callable[[], int] = time.time_ns,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`timer`: the clock of the step_timer."""
+        """`timer`: the clock of the `StepTimer`."""
         from opentelemetry import trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

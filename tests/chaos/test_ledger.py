@@ -111,7 +111,7 @@ def test_a_request_that_its_producer_wrote_twice_is_answered_twice(answers: int,
     assert balance.sent_twice == 1
 
 
-def test_a_request_that_is_in_the_topic_is_owed_an_answer_though_nobody_acknowledged_it() -> None:
+def test_an_unacknowledged_request_in_the_topic_is_owed_an_answer() -> None:
     ledger = ledger_of(1)
     ledger.result(PLACE, b"r0", answer(0))
     for key in (b"held", b"unknown"):
@@ -154,9 +154,9 @@ def test_answers_to_what_was_aborted_or_never_sent_are_uninvited() -> None:
     ledger.uncertain(b"r1")
     for n in range(2):
         ledger.result(PLACE, b"r%d" % n, answer(n))
-    ledger.result(PLACE, b"nobody", answer(0))
+    ledger.result(PLACE, b"unsent", answer(0))
     ledger.letter(PLACE, b"r0", b"x")
-    ledger.request(b"nobody", 30)
+    ledger.request(b"unsent", 30)
     assert counts(ledger.balance()) == {"uninvited": 4}
 
 
