@@ -16,7 +16,7 @@ from inferd.daemon.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from inferd.daemon.http.local import ModelServer
-    from inferd.daemon.http.user_routes import OwnRoutes
+    from inferd.daemon.http.user_routes import UserRoutes
     from inferd.streams.serving import UserCode
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 class CustomClasses:
     """The loaded classes: routes for the worker's HTTP port, and predictors for its streams."""
 
-    routes: OwnRoutes | None = None
+    routes: UserRoutes | None = None
     custom: UserCode | None = None
 
 
@@ -87,7 +87,7 @@ def load_custom(settings: Settings) -> CustomClasses:
     return CustomClasses(routes, custom)
 
 
-def _routes_of(server: type[ModelServer], settings: Settings, custom: UserCode) -> OwnRoutes:
+def _routes_of(server: type[ModelServer], settings: Settings, custom: UserCode) -> UserRoutes:
     """The routes of a server of the first tenant, with that tenant's predictors unless it has set its own."""
     from inferd.streams.serving import BatchPredictor, RealtimePredictor
 

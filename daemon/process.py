@@ -22,7 +22,7 @@ from inferd.daemon import cluster
 from inferd.daemon.custom_classes import load_custom
 from inferd.daemon.http.core import ADMISSION, HttpServer
 from inferd.daemon.http.routes import Predictions
-from inferd.daemon.http.worker import ClusterModels, StreamsJobs, StreamsOfJobs, StreamsPredictions, worker_app
+from inferd.daemon.http.worker import ClusterModels, JobStreams, StreamsJobs, StreamsPredictions, worker_app
 from inferd.daemon.settings import Settings, SettingsError, worker_warnings
 from inferd.daemon.supervision import (
     EXIT_DRAIN_TIMEOUT,
@@ -54,7 +54,7 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-class Streams(Predictions, StreamsOfJobs, Protocol):
+class Streams(Predictions, JobStreams, Protocol):
     """The streams; implemented by `inferd.streams.app.Streams`."""
 
     async def start(self) -> None:
@@ -142,7 +142,9 @@ class WorkerProcess:
         own = load_custom(settings)
         self._custom = own.custom
         models = ClusterModels(settings, self.board.snapshot)
-        app = worker_app(settings, self.board, self._predictions, models, self._jobs, self._own_url, own=own.routes)
+        app = worker_app(
+            settings, self.board, self._predictions, models, self._jobs, self._own_url, user_routes=own.routes
+        )
         self._admission = app[ADMISSION]
         self.http = HttpServer(app, settings.http_host, settings.http_port, idle_timeout_s=settings.http_idle_timeout_s)
         self._settings, self._signals = settings, signals
@@ -237,7 +239,7 @@ class WorkerProcess:
         left_s = max(deadline - asyncio.get_running_loop().time(), 0.0)
         try:
             # The streams finish all requests that they have taken, including those over HTTP.
-            stopped, _ = await asyncio.gather(self._stop_streams(left_s), self._admission.finished(left_s))
+            stopped, _ = await asyncio.gather(self._stop_streams(left_s), self._admission.wait_idle(left_s))
             if stopped:
                 return EXIT_STOPPED
         except Exception:  # the process exits now: log the error
@@ -265,9 +267,9 @@ class WorkerProcess:
         self._follow(None)
 
     def _follow(self, streams: Streams | None) -> None:
-        self.board.follow(streams)
-        self._predictions.follow(streams)
-        self._jobs.follow(streams)
+        self.board.attach(streams)
+        self._predictions.attach(streams)
+        self._jobs.attach(streams)
 
     async def _tick(self) -> None:
         while True:

@@ -1,1 +1,1 @@
-"""The worker's HTTP server: probes, status, metrics and the live page. It answers before Kafka does."""
+"""HTTP servers: that of a worker, and that of a script without Kafka."""

@@ -266,7 +266,7 @@ METRICS: tuple[MetricInfo, ...] = (
         "counter",
         ("method", "route", "status"),
         "HTTP requests by status of the response; 499: the client disconnected before its request was complete.",
-        lambda scrape: [] if scrape.board.traffic is None else sorted(scrape.board.traffic.answers.items()),
+        lambda scrape: [] if scrape.board.traffic is None else sorted(scrape.board.traffic.responses.items()),
     ),
     MetricInfo(
         "inferd_http_request_seconds",

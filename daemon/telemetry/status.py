@@ -177,7 +177,7 @@ class StatusBoard:
         """Why the process takes no new work; None while it does."""
         return self._reason if self._stage in ("draining", "stopped") else None
 
-    def follow(self, source: SnapshotSource | None) -> None:
+    def attach(self, source: SnapshotSource | None) -> None:
         """Takes snapshots from `source` from now on."""
         self._source = source
         self._samples.clear()

@@ -1,9 +1,9 @@
-"""What every HTTP server needs before it has a route: listening, bodies, authentication, admission and errors."""
+"""What every HTTP server needs, whatever its routes: sockets, request bodies, authentication, admission and errors."""
 
-from inferd.daemon.http.core.access import ACCESS, TENANT_HEADER, Access, charged_tenant, own_tenant, tenant_of
+from inferd.daemon.http.core.access import ACCESS, TENANT_HEADER, Access, charged_tenant, tenant_of, token_tenant
 from inferd.daemon.http.core.admission import ADMISSION, Admission
 from inferd.daemon.http.core.application import LIMITS, AppLimits, create_app
-from inferd.daemon.http.core.bodies import Intake, content_coding, encoding_of, read_body
+from inferd.daemon.http.core.bodies import BodyReader, content_coding, encoding_of, read_body
 from inferd.daemon.http.core.body_types import (
     REFERENCE_PATTERN,
     Form,
@@ -15,7 +15,7 @@ from inferd.daemon.http.core.body_types import (
     PredictionAnswer,
     PredictionBody,
 )
-from inferd.daemon.http.core.browsers import REQUEST_HEADER, hosts_under
+from inferd.daemon.http.core.browsers import REQUEST_HEADER, allowed_hosts_of
 from inferd.daemon.http.core.errors import (
     HTTP_CODES,
     SAFE_HEADERS,
@@ -64,12 +64,12 @@ __all__ = [
     "Access",
     "Admission",
     "AppLimits",
+    "BodyReader",
     "ForbiddenError",
     "Form",
     "Health",
     "HttpServer",
     "Id",
-    "Intake",
     "JobBody",
     "JobsAnswer",
     "Live",
@@ -85,18 +85,18 @@ __all__ = [
     "UnauthorizedError",
     "UnavailableError",
     "add_peer",
+    "allowed_hosts_of",
     "charged_tenant",
     "content_coding",
     "create_app",
     "encoding_of",
-    "hosts_under",
     "json_bytes",
     "json_response",
-    "own_tenant",
     "read_body",
     "read_peer_secret",
     "read_tokens",
     "send_streamed",
     "tenant_of",
+    "token_tenant",
     "typed_response",
 ]

@@ -1,4 +1,4 @@
-"""Who asks, and for which tenant: its bearer token says so, or, without tokens, a header."""
+"""Authentication and the tenant of a request: from its bearer token or, without tokens, from a header."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ from inferd.schemas.errors import InvalidHeaderError, InvalidIdError
 from inferd.schemas.topics import DEFAULT_TENANT, check_topic_part
 
 TENANT_HEADER = "inferd-tenant"
-OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health", PEER_PATH})
-"""What needs no token: the probes, the page, which shows nothing before it has asked for one, and what workers prove
-themselves with."""
+PUBLIC_PATHS = frozenset({"/", "/livez", "/readyz", "/health", PEER_PATH})
+"""Paths that need no token: the probes, the page (it asks for the token itself), and the challenge between workers."""
 TOKEN_CHARS_MAX = 1_024
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the owner of a token, or, where there are none, anybody."""
+    """Who sent a request."""
 
     tenant: str | None
-    """The tenant that a token ties the caller to; None: any."""
-    acts: bool = True
-    """False: an operator, who only looks."""
+    """The tenant of the caller's token; None: any tenant."""
+    is_operator: bool = False
+    """An operator reads `/status` and `/metrics` of all tenants and nothing else."""
 
 
-ANYBODY = Caller(None)
-WATCHER = Caller(None, acts=False)
+ANONYMOUS = Caller(None)
+OPERATOR_CALLER = Caller(None, is_operator=True)
 CALLER = web.RequestKey("caller", Caller)
 
 
 class Access:
-    """The tenants that are served, and the tokens that guard them."""
+    """The served tenants, and how their callers authenticate."""
 
     def __init__(
         self,
@@ -46,80 +45,82 @@ class Access:
         hosts: Hosts | None = LOOPBACK,
         peers: Peers | None = None,
     ) -> None:
-        """`hosts`: names under which the server may be asked where there are no tokens; None: any. `peers`: how other
-        workers prove whom they ask for."""
+        """`hosts`: accepted `Host` headers if there are no tokens; None accepts any. `peers` checks the passes of other
+        workers."""
         self.tenants = tuple(tenants)
         self._tokens, self._hosts = tokens, hosts
         self.peers = peers or Peers()
 
     @property
-    def guarded(self) -> bool:
-        """Whether tokens are asked for."""
+    def requires_token(self) -> bool:
+        """Whether requests need a bearer token."""
         return self._tokens is not None
 
     def caller(self, request: web.Request) -> Caller:
-        """Who asks; `UnauthorizedError` where a token is needed and none that is known came.
+        """The caller of a request.
 
-        `ForbiddenError` where no token is needed and a web page of another site may have sent the request.
+        Raises `UnauthorizedError` if a token is required and is missing or unknown, and `ForbiddenError` if no token
+        is required and the request may come from a web page of another site.
         """
-        if (vouched := self.peers.tenant_of(request)) is not None:
-            return Caller(vouched)
+        if (tenant := self.peers.tenant_of(request)) is not None:
+            return Caller(tenant)
         if self._tokens is None:
             check_browser(request, self._hosts)
-            return ANYBODY
+            return ANONYMOUS
         owner = owner_of(_bearer(request), self._tokens.tokens())
         if owner is None:
-            raise UnauthorizedError("the bearer token is not known here")
-        return WATCHER if owner == OPERATOR else Caller(owner)
+            raise UnauthorizedError("the bearer token is unknown")
+        return OPERATOR_CALLER if owner == OPERATOR else Caller(owner)
 
 
 ACCESS = web.AppKey("access", Access)
 
 
 @web.middleware
-async def guarded(request: web.Request, handler: Respond) -> web.StreamResponse:
-    """Lets nobody pass who needs a token and has none."""
-    if request.path not in OPEN_PATHS:
+async def authenticated(request: web.Request, handler: Respond) -> web.StreamResponse:
+    """Refuses requests without a valid token, unless the path is public."""
+    if request.path not in PUBLIC_PATHS:
         request[CALLER] = request.app[ACCESS].caller(request)
     return await handler(request)
 
 
 def tenant_of(request: web.Request) -> str:
-    """The tenant that a request acts for.
+    """The tenant of a request.
 
-    `ForbiddenError` where its token is another's, an operator's, or of a tenant that is not served here;
-    `InvalidHeaderError` where it names no tenant of this worker, or none at all though there are several.
+    Raises `ForbiddenError` if the token belongs to another tenant, to an operator, or to a tenant that is not served
+    here, and `InvalidHeaderError` if the header names a tenant that is not served, or is missing while there are
+    several tenants.
     """
     access, caller = request.app[ACCESS], request[CALLER]
     named = request.headers.getall(TENANT_HEADER, [])
     if len(named) > 1:
-        raise InvalidHeaderError(f"header {TENANT_HEADER}: it comes {len(named)} times")
-    if not caller.acts:
-        raise ForbiddenError("an operator's token reads /status and /metrics, and acts for no tenant")
+        raise InvalidHeaderError(f"header {TENANT_HEADER}: it is given {len(named)} times")
+    if caller.is_operator:
+        raise ForbiddenError("an operator's token gives access to /status and /metrics only")
     if caller.tenant is not None:
         return _own_tenant(caller.tenant, named, access.tenants)
     if named:
         return _served(named[0], access.tenants)
     if len(access.tenants) > 1:
-        raise InvalidHeaderError(f"several tenants are served here: name one in the header {TENANT_HEADER}")
+        raise InvalidHeaderError(f"this worker serves several tenants: name one in the header {TENANT_HEADER}")
     return access.tenants[0]
 
 
 def charged_tenant(request: web.Request) -> str:
-    """The tenant whose share of a bound the request takes: the first one where it acts for none that is served."""
+    """The tenant whose quota the request counts against: the first one if it names no served tenant."""
     tenants = request.app[ACCESS].tenants
     named = request[CALLER].tenant or request.headers.get(TENANT_HEADER)
     return named if named in tenants else tenants[0]
 
 
-def own_tenant(request: web.Request) -> str | None:
-    """The tenant to whom alone a caller who only looks is bound; None where all may be seen."""
+def token_tenant(request: web.Request) -> str | None:
+    """The tenant that the caller's token is restricted to; None: the caller may see all tenants."""
     return request[CALLER].tenant
 
 
 def _own_tenant(tenant: str, named: list[str], served: tuple[str, ...]) -> str:
     if named and named[0] != tenant:
-        raise ForbiddenError(f"header {TENANT_HEADER}: the bearer token is another tenant's")
+        raise ForbiddenError(f"header {TENANT_HEADER}: the bearer token belongs to another tenant")
     if tenant not in served:
         raise ForbiddenError(f"tenant {tenant!r} is not served by this worker")
     return tenant
@@ -138,9 +139,9 @@ def _served(name: str, served: tuple[str, ...]) -> str:
 def _bearer(request: web.Request) -> str:
     given = request.headers.getall(hdrs.AUTHORIZATION, [])
     if len(given) != 1:
-        raise UnauthorizedError("a bearer token is needed, once: Authorization: Bearer <token>")
+        raise UnauthorizedError("exactly one bearer token is required: Authorization: Bearer <token>")
     scheme, _, token = given[0].partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not 0 < len(token) <= TOKEN_CHARS_MAX:
-        raise UnauthorizedError("a bearer token is needed: Authorization: Bearer <token>")
+        raise UnauthorizedError("a bearer token is required: Authorization: Bearer <token>")
     return token

@@ -1,4 +1,4 @@
-"""The application that all routes are added to: errors as JSON, tokens, bounds. It serves nothing by itself."""
+"""The application that routes are added to: its limits, and middlewares for metrics, errors, tokens and admission."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from inferd.daemon.http.core.access import ACCESS, Access, guarded
+from inferd.daemon.http.core.access import ACCESS, Access, authenticated
 from inferd.daemon.http.core.admission import ADMISSION, Admission, admitted
 from inferd.daemon.http.core.bodies import BYTES_PER_S_MIN, BodyLimits
 from inferd.daemon.http.core.errors import errors_as_json
@@ -17,30 +17,29 @@ from inferd.schemas.limits import DEFAULT_LIMITS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppLimits:
-    """Bounds of requests."""
+    """Limits of request bodies and of their processing time."""
 
     body_bytes_max: int = DEFAULT_LIMITS.message_bytes_max
     upload_bytes_max: int = DEFAULT_LIMITS.artifact_bytes_max
-    """Bytes of a model file."""
+    """Size of a model file."""
     read_timeout_s: float = 10.0
-    """How long a client may keep the server waiting for a body, beside the time that its size allows."""
+    """Time to receive a body; each `read_bytes_per_s_min` bytes received add a second."""
     read_bytes_per_s_min: int = BYTES_PER_S_MIN
-    """How fast a body must come once that time is over."""
     timeout_s: float = 30.0
-    """How long a prediction may take."""
+    """Time limit of a prediction."""
 
     @property
     def body(self) -> BodyLimits:
-        """Of a prediction, a job in one body, an alias, a body of an own route."""
+        """Limits of every body but model files and streamed rows."""
         return self.of_bytes(self.body_bytes_max)
 
     @property
     def upload(self) -> BodyLimits:
-        """Of a model file."""
+        """Limits of a model file."""
         return self.of_bytes(self.upload_bytes_max)
 
     def of_bytes(self, bytes_max: int) -> BodyLimits:
-        """Of a body of at most `bytes_max`."""
+        """Limits of a body of at most `bytes_max`."""
         return BodyLimits(bytes_max, self.read_timeout_s, self.read_bytes_per_s_min)
 
 
@@ -51,9 +50,9 @@ LIMITS = web.AppKey("limits", AppLimits)
 def create_app(
     *, access: Access | None = None, admission: Admission | None = None, limits: AppLimits = DEFAULT_APP_LIMITS
 ) -> web.Application:
-    """An application without routes; by default of the tenant `default`, for anybody, 256 requests at once."""
+    """An application without routes; by default for the tenant `default`, without tokens, 256 concurrent requests."""
     app = web.Application(
-        middlewares=[counted, errors_as_json, guarded, admitted], client_max_size=limits.body_bytes_max
+        middlewares=[counted, errors_as_json, authenticated, admitted], client_max_size=limits.body_bytes_max
     )
     app[TRAFFIC] = Traffic()
     app[ACCESS] = access or Access()

@@ -1,6 +1,6 @@
-"""Bodies of requests: their type, and their bytes within bounds of size and time, compressed or not.
+"""Reads request bodies, compressed or not, within limits of size and time.
 
-Nothing is read or expanded before a route asks for it, which is after the caller's token was checked.
+A body is read only when its route asks for it, that is, after authentication.
 """
 
 from __future__ import annotations
@@ -26,64 +26,64 @@ from inferd.schemas.errors import (
 from inferd.schemas.headers import CONTENT_TYPES, Encoding, parse_content_type
 
 T = TypeVar("T")
-BROKEN = (web.RequestPayloadError, HttpProcessingError, ClientError, OSError, RuntimeError, ValueError)
-"""What aiohttp raises for bodies that are cut off, are not chunked as they say, or are no forms."""
+BODY_ERRORS = (web.RequestPayloadError, HttpProcessingError, ClientError, OSError, RuntimeError, ValueError)
+"""Raised by aiohttp for bodies that are truncated, wrongly chunked, or no valid form."""
 BYTES_PER_S_MIN = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """Bounds of one body."""
+    """Limits of one body."""
 
     bytes_max: int
-    """As received, and expanded where it is compressed."""
+    """Applies to the bytes received and, for a compressed body, also to the decompressed bytes."""
     timeout_s: float
-    """How long the client may keep the server waiting, and a second more for each `bytes_per_s_min` received."""
+    """Time spent waiting for the client; each `bytes_per_s_min` bytes received add a second."""
     bytes_per_s_min: int = BYTES_PER_S_MIN
 
 
 def encoding_of(request: web.Request) -> Encoding:
-    """The encoding that the content-type names; `UnsupportedContentTypeError` where it is none or none of ours."""
+    """The encoding named by the content-type; raises `UnsupportedContentTypeError` if it is missing or unsupported."""
     given = request.headers.getall(hdrs.CONTENT_TYPE, [])
     if len(given) > 1:
-        raise InvalidHeaderError("header content-type: it comes twice")
+        raise InvalidHeaderError("header content-type: it is given more than once")
     if not given:
-        raise UnsupportedContentTypeError(f"header content-type is missing; there are {', '.join(CONTENT_TYPES)}")
+        raise UnsupportedContentTypeError(f"header content-type is missing; supported: {', '.join(CONTENT_TYPES)}")
     known = CONTENT_TYPES.get(given[0])
     return known or parse_content_type(given[0].encode("utf-8", "surrogateescape"))
 
 
 def content_coding(request: web.Request) -> str:
-    """The coding that the body is compressed with, `identity` for none.
+    """The content coding of the body; `identity` if it is not compressed.
 
-    `UnsupportedContentTypeError` for one that is not known here, and for several, which would be nested.
+    Raises `UnsupportedContentTypeError` for an unknown coding, and for several (nested) codings.
     """
     given = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING, []))
     named = [coding for part in given.split(",") if (coding := part.strip().lower())]
     coding = named[0] if named else IDENTITY
     if len(named) > 1 or coding not in CODINGS:
         raise UnsupportedContentTypeError(
-            f"header content-encoding: {printable(given, 80)!r}; a body is compressed once, with gzip or deflate"
+            f"header content-encoding: {printable(given, 80)!r} is not supported; use gzip or deflate, once"
         )
     return coding
 
 
 async def read_body(request: web.Request, limits: BodyLimits) -> bytes:
-    """The whole body; raises what `Intake` does."""
-    intake, content = Intake(request, limits), request.content
-    if not intake.compressed and content.is_eof() and content.exception() is None:
-        body = content.read_nowait()  # small ones have come with their headers
-        intake.count(body)
+    """The whole body; raises the errors of `BodyReader`."""
+    reader, content = BodyReader(request, limits), request.content
+    if not reader.compressed and content.is_eof() and content.exception() is None:
+        body = content.read_nowait()  # a small body arrives together with the headers
+        reader.count(body)
         return body
-    return b"".join([piece async for piece in intake.pieces()])
+    return b"".join([piece async for piece in reader.pieces()])
 
 
-class Intake:
-    """Holds what is read of a body to its bounds.
+class BodyReader:
+    """Reads a body piece by piece and enforces its limits.
 
-    Raises `TooLargeError` as soon as it is, `RequestTimeoutError` where the client is too slow, `MalformedError` where
-    the body is not what its headers say, `UnsupportedContentTypeError` where its coding is not known here,
-    `ClientClosedError` where the client hung up.
+    Raises `TooLargeError` once the limit is exceeded, `RequestTimeoutError` if the client is too slow,
+    `MalformedError` if the body contradicts its headers, `UnsupportedContentTypeError` for an unknown content coding,
+    and `ClientClosedError` if the client closed the connection.
     """
 
     def __init__(self, request: web.Request, limits: BodyLimits) -> None:
@@ -97,7 +97,7 @@ class Intake:
         self._waited_s = 0.0
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes, expanded."""
+        """The body as it arrives, decompressed."""
         read = self._request.content.readany
         while piece := await self.within(read()):
             self.receive(piece)
@@ -112,19 +112,19 @@ class Intake:
             self._finish()
 
     def count(self, piece: bytes) -> None:
-        """Another piece was read, or made by expanding what was read."""
+        """Counts the (decompressed) bytes of a piece against the limit."""
         self._size += len(piece)
         if self._size > self._limits.bytes_max:
             raise _too_large(self._limits.bytes_max)
 
     def receive(self, piece: bytes) -> None:
-        """Another piece came from the client: it has more time, and no more bytes than the limit."""
+        """Counts bytes received from the client: against the limit, and as time earned."""
         self._received += len(piece)
         if self._received > self._limits.bytes_max:
             raise _too_large(self._limits.bytes_max)
 
     async def within(self, read: Awaitable[T]) -> T:
-        """What `read` gives, if it comes in time; only the time that is spent here counts, not the server's own."""
+        """Awaits `read` within the time limit. Only time spent here counts, not time in which the server is busy."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         allowed_s = self._limits.timeout_s + self._received / self._limits.bytes_per_s_min
@@ -133,13 +133,13 @@ class Intake:
                 return await read
         except TimeoutError:
             raise RequestTimeoutError(
-                "the body came too slowly: it must be complete within INFERD_HTTP_READ_TIMEOUT_S, or bring"
-                f" {self._limits.bytes_per_s_min} bytes a second (INFERD_HTTP_READ_BYTES_PER_S_MIN)"
+                "the body arrived too slowly: send it within INFERD_HTTP_READ_TIMEOUT_S, or at"
+                f" {self._limits.bytes_per_s_min} bytes per second (INFERD_HTTP_READ_BYTES_PER_S_MIN)"
             ) from None
-        except BROKEN as error:
+        except BODY_ERRORS as error:
             if is_closed(self._request):
                 raise ClientClosedError("the client closed the connection before the body was complete") from None
-            raise _broken(error) from None
+            raise _malformed(error) from None
         finally:
             self._waited_s += loop.time() - started
 
@@ -148,19 +148,19 @@ class Intake:
             async for step in self._expansion.expand(piece):
                 yield step
         except zlib.error as error:
-            raise _broken(error) from None
+            raise _malformed(error) from None
 
     def _finish(self) -> None:
         try:
             self._expansion.finish()
         except zlib.error as error:
-            raise _broken(error) from None
+            raise _malformed(error) from None
 
 
 def _too_large(bytes_max: int) -> TooLargeError:
-    return TooLargeError(f"body: it has more than the {bytes_max} bytes that are allowed")
+    return TooLargeError(f"body: it exceeds the limit of {bytes_max} bytes")
 
 
-def _broken(error: BaseException) -> MalformedError:
-    reason = printable(str(error.__cause__ or error), 200) or "it is broken off"
-    return MalformedError(f"body: it is not what its headers say: {reason}")
+def _malformed(error: BaseException) -> MalformedError:
+    reason = printable(str(error.__cause__ or error), 200) or "it is truncated"
+    return MalformedError(f"body: it does not match its headers: {reason}")

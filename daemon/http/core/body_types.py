@@ -1,4 +1,4 @@
-"""Bodies and answers of routes that no type of the wire describes by itself: `/openapi.json` is made from these."""
+"""Request and response bodies that exist only over HTTP; `/openapi.json` is generated from these types."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Tensor(Struct, forbid_unknown_fields=True):
 
 
 ROWS = (list[Scalar], list[list[Scalar]], dict[str, Scalar], list[dict[str, Scalar]], Tensor)
-"""What input_data may be: a row or rows, by position or by name, or a tensor."""
+"""Forms of `input_data`: a row or rows, by position or by name, or a tensor."""
 Rows = Annotated[Any, Meta(extra_json_schema={"anyOf": [msgspec.json.schema(rows) for rows in ROWS[:4]]})]
 Id = Annotated[str, Meta(pattern=f"^{ID_PATTERN}$")]
 Outputs = Annotated[list[Output], Meta(min_length=1, max_length=5)]
 
 
 class PredictionBody(Struct, forbid_unknown_fields=True):
-    """One row, or rows, to be scored together."""
+    """A row, or rows, to score."""
 
     input_data: Rows
     outputs: Outputs | UnsetType = UNSET
@@ -44,7 +44,7 @@ class PredictionBody(Struct, forbid_unknown_fields=True):
 
 
 class PredictionAnswer(Struct):
-    """What the model says: a value or a list for one row, lists of them for rows; and which version said it."""
+    """The outputs, and the version that made them: a value or a vector for one row, a list of them for rows."""
 
     id: str
     model_id: str
@@ -59,7 +59,7 @@ class PredictionAnswer(Struct):
 
 
 class JobBody(Struct, forbid_unknown_fields=True):
-    """A batch job with all of its rows."""
+    """A batch job with all its rows."""
 
     model_id: Annotated[str, Meta(pattern=REFERENCE_PATTERN)]
     input_batch: Rows
@@ -72,19 +72,19 @@ class JobBody(Struct, forbid_unknown_fields=True):
 
 
 class JobsAnswer(Struct):
-    """Jobs by their ids; `after` the last one there may be more."""
+    """A page of jobs, ordered by id; pass the last id as `after` for the next page."""
 
     jobs: list[JobStatus]
 
 
 class Live(Struct):
-    """The event loop turns."""
+    """The event loop is running."""
 
     status: Literal["live"]
 
 
 class Health(Struct):
-    """Whether requests are being served, why not, and tenants that wait for rights on Kafka or for their topics."""
+    """Readiness, the reasons if not ready, and tenants that wait for Kafka permissions or for their topics."""
 
     status: Literal["healthy", "unhealthy"]
     reasons: list[str] = []

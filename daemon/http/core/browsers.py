@@ -1,9 +1,9 @@
-"""Where no tokens are asked for, what a web page of another site may not do through a browser on this machine.
+"""Protects servers without tokens from web pages of other sites (cross-site request forgery, DNS rebinding).
 
-A page sends requests to any address that its reader's browser reaches, loopback included. Three checks keep it out:
-`Host` must be a name of this server, so that a name which an attacker points at loopback (DNS rebinding) is none;
-`Origin` must be the server's own; and a POST must have a header, or a media type, that browsers send to another origin
-only after a preflight request, which no route here grants (Fetch standard, "CORS-safelisted request-header").
+A web page can send requests to any address that the visitor's browser reaches, including loopback. Three checks refuse
+them: `Host` must name this server, which stops DNS rebinding; `Origin` must be the server's own; and a POST needs a
+header, or a media type, that browsers send to another origin only after a preflight request, which no route here
+allows (Fetch standard, "CORS-safelisted request-header").
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from inferd.schemas.headers import CONTENT_TYPES
 
 REQUEST_HEADER = "inferd-request"
 SAFELISTED_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
-"""Media types that a page may send to any origin."""
+"""Media types that browsers send to any origin without a preflight request."""
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5})?)?", re.ASCII)
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+", re.ASCII)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -33,20 +33,20 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """Names under which a server is asked: those of loopback always, and `names` besides."""
+    """Accepted host names: `names`, and always those of loopback."""
 
     names: frozenset[str] = frozenset()
     any_address: bool = False
-    """Also any IP address: a page can make its own name lead anywhere, but not appear under a number."""
+    """Also any IP address: DNS rebinding needs a name."""
 
     @classmethod
     def of(cls, names: Iterable[str], *, any_address: bool = False) -> Hosts:
-        """Of names and addresses as settings have them."""
-        return cls(frozenset(_plain(name) for name in names), any_address)
+        """From names and addresses as written in settings."""
+        return cls(frozenset(_normalized(name) for name in names), any_address)
 
     def has(self, host: str) -> bool:
-        """Whether `host`, without its port, is one of them."""
-        name = _plain(host)
+        """Whether `host` (without a port) is accepted."""
+        name = _normalized(host)
         if name == "localhost" or name in self.names:
             return True
         try:
@@ -59,10 +59,10 @@ class Hosts:
 LOOPBACK = Hosts()
 
 
-def hosts_under(listens_on: str, allowed: Sequence[str], advertised: str | None = None) -> Hosts | None:
-    """Names of a server that listens on a host, with those that are allowed besides, and that of an advertised URL.
+def allowed_hosts_of(listens_on: str, allowed: Sequence[str], advertised: str | None = None) -> Hosts | None:
+    """Accepted names of a server: the host it listens on, those of the settings, and that of its advertised URL.
 
-    None, any name, beyond loopback where none is allowed explicitly.
+    None (any name) if it listens beyond loopback and no name is configured.
     """
     loopback = is_loopback(listens_on)
     if not loopback and not allowed:
@@ -72,29 +72,30 @@ def hosts_under(listens_on: str, allowed: Sequence[str], advertised: str | None 
 
 
 def check_browser(request: web.Request, hosts: Hosts | None) -> None:
-    """Refuses what a page of another site may have sent; `hosts` None: the server may be asked under any name.
+    """Refuses requests that a web page of another site may have sent; `hosts` None accepts any `Host`.
 
-    `ForbiddenError`, or `UnsupportedContentTypeError` where there is a body that a page may send to any origin.
+    Raises `ForbiddenError`, or `UnsupportedContentTypeError` for a body of a type that needs no preflight request.
     """
     authority = _authority(request)
     if hosts is not None and (authority is None or not hosts.has(authority[0])):
         given = printable(request.headers.get(hdrs.HOST, ""), 100)
         raise ForbiddenError(
-            f"header host: {given!r} is no name of this server; add it to INFERD_HTTP_ALLOWED_HOSTS, or use localhost"
+            f"header host: {given!r} is not a name of this server; use localhost, or add it to"
+            " INFERD_HTTP_ALLOWED_HOSTS"
         )
     for origin in request.headers.getall(hdrs.ORIGIN, []):
         if not _is_own(origin, authority):
-            raise ForbiddenError(f"header origin: {printable(origin, 100)!r} is another site, which may not ask here")
+            raise ForbiddenError(f"header origin: requests from another site ({printable(origin, 100)!r}) are refused")
     if request.method == hdrs.METH_POST and not _needs_preflight(request):
         _refuse(request)
 
 
 def _refuse(request: web.Request) -> NoReturn:
-    """A body of the wrong type is told so, whether or not its route reads one."""
+    """A body of the wrong type gets `unsupported_content_type`, whether or not its route reads a body."""
     if request.can_read_body:
         given = printable(request.headers.get(hdrs.CONTENT_TYPE, ""), 80)
         raise UnsupportedContentTypeError(
-            f"header content-type: {given!r}; there are {', '.join(CONTENT_TYPES)}. Another type needs the header"
+            f"header content-type: {given!r}; supported: {', '.join(CONTENT_TYPES)}. Another type needs the header"
             f" {REQUEST_HEADER}: 1"
         )
     raise ForbiddenError(
@@ -104,7 +105,7 @@ def _refuse(request: web.Request) -> NoReturn:
 
 
 def _needs_preflight(request: web.Request) -> bool:
-    """Whether a browser would have asked first, had a page of another origin made the request."""
+    """Whether a browser would send this request to another origin only after a preflight request."""
     if REQUEST_HEADER in request.headers:
         return True
     types = [given.partition(";")[0].strip().lower() for given in request.headers.getall(hdrs.CONTENT_TYPE, [])]
@@ -112,22 +113,22 @@ def _needs_preflight(request: web.Request) -> bool:
 
 
 def _authority(request: web.Request) -> tuple[str, str | None] | None:
-    """Host and port of the header `Host`, if it comes once and is one."""
+    """Host and port of the `Host` header; None if it is missing, repeated or invalid."""
     given = request.headers.getall(hdrs.HOST, [])
     match = _AUTHORITY.fullmatch(given[0].strip()) if len(given) == 1 else None
-    return None if match is None else (_plain(match["host"]), match["port"])
+    return None if match is None else (_normalized(match["host"]), match["port"])
 
 
 def _is_own(origin: str, authority: tuple[str, str | None] | None) -> bool:
     try:
         parts = urlsplit(origin)
         default = _DEFAULT_PORTS[parts.scheme]
-        named = (_plain(parts.hostname or ""), parts.port or default)
-    except (KeyError, ValueError):  # `null`, and what is no origin
+        named = (_normalized(parts.hostname or ""), parts.port or default)
+    except (KeyError, ValueError):  # `null`, or no valid origin
         return False
     return authority is not None and named == (authority[0], int(authority[1] or default))
 
 
-def _plain(host: str) -> str:
-    """A host as it is compared: lower case, without brackets, and without the dot of a fully qualified name."""
+def _normalized(host: str) -> str:
+    """A host in lower case, without brackets and without the trailing dot of a fully qualified name."""
     return host.strip("[]").lower().removesuffix(".")

@@ -1,16 +1,16 @@
-"""Every HTTP error as `{"error": {"code", "message"}}`, and the codes that only HTTP has.
+"""HTTP errors as `{"error": {"code", "message"}}`, and the error codes that only HTTP has.
 
 ModelServingError
-├── NotFoundError          not_found            404  there is nothing at this path
-├── MethodNotAllowedError  method_not_allowed   405  the path does not know this method
-├── UnauthorizedError      unauthorized         401  no token, or one that is not known
-├── ForbiddenError         forbidden            403  the token is not for this, or a web page of another site asks
-├── NotAcceptableError     not_acceptable       406  nothing that the header accept names is made here
-├── RequestTimeoutError    request_timeout      408  the request came too slowly
-├── ClientClosedError      client_closed        499  the client hung up; counted, never answered
-├── VersionExistsError     version_exists       409  the version exists already, with other bytes or another manifest
-├── VersionInUseError      version_in_use       409  an alias points at the version that is to be removed
-└── UnavailableError       unavailable          503  not started, draining, or without its broker
+├── NotFoundError          not_found            404  no route has this path
+├── MethodNotAllowedError  method_not_allowed   405  the path does not support this method
+├── UnauthorizedError      unauthorized         401  the token is missing or unknown
+├── ForbiddenError         forbidden            403  the token lacks the right, or a web page of another site asks
+├── NotAcceptableError     not_acceptable       406  no format of the header accept is available
+├── RequestTimeoutError    request_timeout      408  the body arrived too slowly
+├── ClientClosedError      client_closed        499  the client closed the connection; only counted
+├── VersionExistsError     version_exists       409  the version exists with other bytes or another manifest
+├── VersionInUseError      version_in_use       409  an alias points at the version to remove
+└── UnavailableError       unavailable          503  the worker is starting, draining, or has no broker
 """
 
 from __future__ import annotations
@@ -40,68 +40,73 @@ log = structlog.get_logger(__name__)
 
 
 class HttpError(ModelServingError):
-    """What only HTTP refuses: `headers` go with the answer, which `closes` the connection or does not."""
+    """An error that only HTTP has."""
 
     headers: ClassVar[dict[str, str]] = {}
-    closes: ClassVar[bool] = False
+    """Headers of the response."""
+    closes_connection: ClassVar[bool] = False
 
 
 class NotFoundError(HttpError):
-    """There is nothing at this path."""
+    """No route has this path."""
 
-    code, http_status, meaning = "not_found", 404, "there is nothing at this path"
+    code, http_status, meaning = "not_found", 404, "no route has this path"
 
 
 class MethodNotAllowedError(HttpError):
-    """The path does not know this method."""
+    """The path does not support this method."""
 
-    code, http_status, meaning = "method_not_allowed", 405, "the path does not know this method; `Allow` names those"
+    code, http_status = "method_not_allowed", 405
+    meaning = "the path does not support this method; `Allow` lists those it does"
 
 
 class UnauthorizedError(HttpError):
-    """No token came, or one that is not known."""
+    """The token is missing or unknown."""
 
-    code, http_status, meaning = "unauthorized", 401, "no bearer token came with the request, or one that is not known"
+    code, http_status, meaning = "unauthorized", 401, "the request has no bearer token, or an unknown one"
     headers: ClassVar[dict[str, str]] = {"WWW-Authenticate": 'Bearer realm="inferd"'}
 
 
 class ForbiddenError(HttpError):
-    """The token is known, and not for this; or there are none, and a web page of another site may have asked."""
+    """The token does not give this right; without tokens: the request may come from a web page of another site."""
 
     code, http_status = "forbidden", 403
-    meaning = "the bearer token is not for this tenant or path; without tokens, another site's web page may have asked"
+    meaning = (
+        "the bearer token does not give access to this tenant or path; on a worker without tokens, the request may"
+        " come from a web page of another site"
+    )
 
 
 class NotAcceptableError(HttpError):
-    """The caller takes nothing that can be made."""
+    """No format of the header `Accept` is available."""
 
-    code, http_status, meaning = "not_acceptable", 406, "the answer is made in no format that `Accept` names"
+    code, http_status, meaning = "not_acceptable", 406, "the response is not available in a format that `Accept` names"
 
 
 class RequestTimeoutError(HttpError):
-    """The request came too slowly."""
+    """The body arrived too slowly."""
 
-    code, http_status, meaning = "request_timeout", 408, "the body of the request came too slowly"
-    retryable, closes = True, True
+    code, http_status, meaning = "request_timeout", 408, "the request body arrived too slowly"
+    retryable, closes_connection = True, True
 
 
 class ClientClosedError(HttpError):
-    """The client closed the connection before its request was complete: no answer is read, but it is counted."""
+    """The client closed the connection before its request was complete. The response is only counted, not sent."""
 
     code, http_status, meaning = "client_closed", 499, "the client closed the connection"
 
 
 class UnavailableError(HttpError):
-    """The worker cannot do this now, another one may, or this one a little later."""
+    """The worker cannot do this now; the client retries, here or at another worker."""
 
-    code, http_status, meaning = "unavailable", 503, "the worker is starting, draining, or without its broker"
+    code, http_status, meaning = "unavailable", 503, "the worker is starting, draining, or cannot reach its broker"
     retryable = True
 
 
 class DrainingError(UnavailableError):
-    """The worker takes nothing new any more; another connection may lead to another worker."""
+    """The worker is draining; a new connection may reach another worker."""
 
-    closes = True
+    closes_connection = True
 
 
 HTTP_CODES: dict[str, type[ModelServingError]] = {
@@ -118,44 +123,44 @@ HTTP_CODES: dict[str, type[ModelServingError]] = {
         UnavailableError,
     )
 }
-"""The codes that HTTP has beside `inferd.schemas.errors.CODES`."""
+"""The codes that HTTP has in addition to `inferd.schemas.errors.CODES`."""
 
 
 def json_response(value: object, status: int = 200) -> web.Response:
-    """`value` (builtins, msgspec structs) as JSON."""
+    """A response with `value` (builtins, msgspec structs) as JSON."""
     return json_bytes(msgspec.json.encode(value), status)
 
 
 def json_bytes(body: bytes, status: int = 200) -> web.Response:
-    """`body`, which is JSON already."""
+    """A response with `body`, which is encoded JSON."""
     return web.Response(body=body, status=status, content_type="application/json", headers=SAFE_HEADERS)
 
 
 def error_response(status: int, code: str, message: str) -> web.Response:
-    """An error in the form that all of them have."""
+    """An error response: `{"error": {"code", "message"}}`."""
     return json_response({"error": {"code": code, "message": message[:MESSAGE_CHARS_MAX]}}, status)
 
 
 def is_closed(request: web.Request) -> bool:
-    """Whether the client's connection has ended."""
+    """Whether the client's connection is closed."""
     return request.transport is None or request.transport.is_closing()
 
 
 def typed_response(error: ModelServingError) -> web.Response:
-    """The answer that a typed error is; what may pass says when to come again."""
+    """The response for an error, with `Retry-After` if a retry may succeed."""
     response = error_response(error.http_status, error.code, error.message)
     if error.retryable and error.http_status in (429, 503):
         response.headers["Retry-After"] = "1"
     if isinstance(error, HttpError):
         response.headers.update(error.headers)
-        if error.closes:
+        if error.closes_connection:
             response.force_close()
     return response
 
 
 @web.middleware
 async def errors_as_json(request: web.Request, handler: Respond) -> web.StreamResponse:
-    """Turns whatever a route raises into a JSON error; what nobody expected is logged and told as `internal`."""
+    """Turns whatever a route raises into a JSON error; an unexpected exception is logged and becomes `internal`."""
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -174,12 +179,12 @@ async def errors_as_json(request: web.Request, handler: Respond) -> web.StreamRe
 def _of_status(request: web.Request, status: int) -> web.Response:
     path = printable(request.path, 200)
     messages = {
-        404: f"there is nothing at {path}: GET /openapi.json shows what there is",
+        404: f"there is no route {path}: GET /openapi.json lists all routes",
         405: f"{printable(request.method, 20)} is not allowed on {path}",
-        413: "the body is larger than INFERD_MESSAGE_BYTES_MAX allows",
+        413: "the body exceeds the limit INFERD_MESSAGE_BYTES_MAX",
     }
     code = CODES_OF_STATUS.get(status, "malformed" if status < 500 else "internal")
-    return error_response(status, code, messages.get(status, f"the request was refused with status {status}"))
+    return error_response(status, code, messages.get(status, f"the request was rejected with status {status}"))
 
 
 def _with_allow(response: web.Response, error: web.HTTPException) -> web.Response:

@@ -1,6 +1,6 @@
-"""Compressed bodies (RFC 9110, content codings): expanded in bounded steps, in threads of their own.
+"""Decompresses bodies (RFC 9110, content codings) in bounded steps, in a thread pool.
 
-The event loop never expands anything, whatever is sent; the caller counts each step before it asks for the next one.
+The event loop never decompresses; the caller checks its size limit after each step.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Final
 IDENTITY: Final = "identity"
 CODINGS: Final = (IDENTITY, "gzip", "x-gzip", "deflate")
 STEP_BYTES = 262_144
-"""Bytes that one step expands to, at most."""
+"""Most bytes that one step produces."""
 _GZIP_WBITS, _ZLIB_METHOD = zlib.MAX_WBITS + 16, 8
 _THREADS = ThreadPoolExecutor(2, thread_name_prefix="inferd-expand")
 
 
 class Expansion:
-    """Expands one body of a coding other than `identity`; `zlib.error` for what does not expand."""
+    """Decompresses one body of a coding other than `identity`; raises `zlib.error` for invalid data."""
 
     def __init__(self, coding: str) -> None:
         self._gzip = coding.endswith("gzip")
@@ -28,7 +28,7 @@ class Expansion:
         self._rest = b""
 
     async def expand(self, piece: bytes) -> AsyncIterator[bytes]:
-        """What `piece` expands to, in steps of at most `STEP_BYTES`."""
+        """The decompressed bytes of `piece`, in steps of at most `STEP_BYTES`."""
         self._rest = piece
         step = piece
         while self._rest or len(step) == STEP_BYTES:
@@ -37,9 +37,9 @@ class Expansion:
                 yield step
 
     def finish(self) -> None:
-        """The body ends here."""
+        """Ends the body; raises `zlib.error` if it is truncated."""
         if self._member is not None and not self._member.eof:
-            raise zlib.error("it is cut off")
+            raise zlib.error("it is truncated")
 
     def _step(self) -> bytes:
         step = b""
@@ -51,14 +51,14 @@ class Expansion:
         return step or self._pending()
 
     def _pending(self) -> bytes:
-        """What a step that was full has left inside the decompressor."""
+        """Output that the decompressor still holds after a full step."""
         return b"" if self._member is None or self._member.eof else self._member.decompress(b"", STEP_BYTES)
 
     def _begin(self) -> zlib._Decompress:
-        """A gzip body may have several members; a deflate body is one stream, with the header of zlib or, as some
-        clients send it, without."""
+        """A gzip body may have several members. A deflate body is one stream, with a zlib header or, from some
+        clients, without."""
         if self._gzip:
             return zlib.decompressobj(_GZIP_WBITS)
         if self._member is not None:
-            raise zlib.error("there are bytes after its end")
+            raise zlib.error("it has trailing bytes")
         return zlib.decompressobj(zlib.MAX_WBITS if self._rest[0] & 0x0F == _ZLIB_METHOD else -zlib.MAX_WBITS)

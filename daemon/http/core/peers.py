@@ -1,9 +1,9 @@
-"""Workers of a group prove to one another who they are, by a secret that they share and never send.
+"""Authentication between the workers of a group, by a shared secret that is never sent.
 
-Before a worker passes a request on, it challenges the other one to prove that it has the secret; then it sends a pass
-in place of the caller's bearer token: an HMAC (RFC 2104) over the tenant, method, path, receiver and a time of expiry.
-So whoever merely joins the Kafka group and names an address is sent neither tokens nor rows, and a pass is of no use
-for another request, at another worker, or later.
+Before a worker forwards a request, it challenges the other one to prove that it has the secret. Then it sends a pass
+instead of the caller's bearer token: an HMAC (RFC 2104) over the tenant, method, path, receiver and expiry time.
+So a process that merely joins the Kafka group and announces an address receives neither tokens nor rows, and a pass is
+valid only for one request, at one worker, for a short time.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from inferd.daemon.http.core.private_files import read_private_lines
 from inferd.schemas.errors import InvalidValueError, ServerError
 
 FORWARDED = "inferd-forwarded"
-"""Goes with a request that was passed on, whose receiver answers by itself: a pass, or `1` where there is no secret."""
+"""Header of a forwarded request, which is not forwarded again: the pass, or `1` if there is no secret."""
 UNSIGNED = "1"
 PEER_PATH = "/peer"
 LIFETIME_S = 60.0
 SKEW_S = 60.0
-"""How much the clocks of two workers may differ."""
+"""Allowed clock difference between two workers."""
 SECRET_CHARS_MIN, CHALLENGE_CHARS_MAX = 32, 200
 
 
 @dataclass(frozen=True, slots=True)
 class PeerSecret:
-    """The secrets of a group: the first signs, each is accepted, so that one can replace another without a gap."""
+    """The secrets of a group. The first one signs; all are accepted, so that a secret can be rotated."""
 
     keys: tuple[bytes, ...]
 
@@ -43,27 +43,27 @@ class PeerSecret:
         return f"PeerSecret({len(self.keys)} keys)"
 
     def sign(self, *what: object) -> str:
-        """A signature of these values, in hexadecimal digits."""
+        """The signature of these values, in hexadecimal digits."""
         return _signature(self.keys[0], what)
 
-    def signed(self, signature: str, *what: object) -> bool:
-        """Whether one of the secrets made the signature."""
+    def verify(self, signature: str, *what: object) -> bool:
+        """Whether one of the secrets made this signature."""
         given = signature.encode("utf-8", "surrogateescape")
         return any(hmac.compare_digest(_signature(key, what).encode(), given) for key in self.keys)
 
 
 def read_peer_secret(path: Path) -> PeerSecret:
-    """The secrets of a file, one a line; `ServerError` where there is none, or one is short, or others may read it."""
+    """Reads secrets, one per line; raises `ServerError` if there is none, one is too short, or others can read them."""
     lines = read_private_lines(path)
     if short := [number for number, line in lines if len(line) < SECRET_CHARS_MIN]:
-        raise ServerError(f"{path}, line {short[0]}: a secret has {SECRET_CHARS_MIN} characters or more")
+        raise ServerError(f"{path}, line {short[0]}: a secret must have at least {SECRET_CHARS_MIN} characters")
     if not lines:
-        raise ServerError(f"{path} has no secret: make one with `openssl rand -hex 32`")
+        raise ServerError(f"{path} has no secret: generate one with `openssl rand -hex 32`")
     return PeerSecret(tuple(line.encode() for _, line in lines))
 
 
 class Peers:
-    """Passes and proofs of one worker; without a secret it gives and accepts none."""
+    """Makes and checks passes and proofs for one worker; without a secret there are none."""
 
     def __init__(
         self,
@@ -71,21 +71,21 @@ class Peers:
         own_url: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`own_url`: where the other workers reach this one; `clock`: Unix seconds."""
+        """`own_url`: the URL at which other workers reach this one; `clock`: Unix seconds."""
         self.secret = secret
         self._own_url, self._clock = own_url, clock
 
     def pass_for(self, url: str, tenant: str, method: str, path: str) -> str:
-        """What lets one request of a tenant pass at the worker at `url`; `path` has the query, both as sent."""
+        """The pass for one request of a tenant to the worker at `url`; `path` with its query, as sent."""
         if self.secret is None:
             return UNSIGNED
         expires = int(self._clock() + LIFETIME_S)
         return f"v1.{expires}.{tenant}.{self.secret.sign('pass', expires, tenant, method, path, _origin(url))}"
 
     def tenant_of(self, request: web.Request) -> str | None:
-        """The tenant that another worker vouches for; None where the request brings no pass.
+        """The tenant named by the request's pass; None if it has no pass.
 
-        `UnauthorizedError` for one that is forged, expired, or of another request.
+        Raises `UnauthorizedError` for a pass that is forged, expired, or made for another request.
         """
         given = request.headers.get(FORWARDED, UNSIGNED)
         if self.secret is None or given == UNSIGNED:
@@ -97,29 +97,29 @@ class Peers:
         if version == "v1" and expires.isdecimal() and len(expires) <= 12:
             now = self._clock()
             in_time = now - SKEW_S <= int(expires) <= now + LIFETIME_S + SKEW_S
-            if self.secret.signed(signature, "pass", int(expires), *what) and in_time:
+            if self.secret.verify(signature, "pass", int(expires), *what) and in_time:
                 return tenant
         raise UnauthorizedError(
-            f"header {FORWARDED}: it is no pass for this request. Workers of a group need the same"
-            " INFERD_HTTP_FORWARDING_SECRET_FILE, clocks that agree, and the INFERD_HTTP_ADVERTISED_URL they answer at"
+            f"header {FORWARDED}: the pass is not valid for this request. Workers of a group need the same"
+            " INFERD_HTTP_FORWARDING_SECRET_FILE, synchronized clocks, and their own INFERD_HTTP_ADVERTISED_URL"
         )
 
     def prove(self, challenge: str) -> str:
-        """The proof that this worker has the secret, and answers where it says."""
+        """The proof that this worker has the secret and is reached at its advertised URL."""
         if self.secret is None:
-            raise InvalidValueError("this worker has no INFERD_HTTP_FORWARDING_SECRET_FILE to prove itself with")
+            raise InvalidValueError("this worker cannot prove its identity: set INFERD_HTTP_FORWARDING_SECRET_FILE")
         return self.secret.sign("proof", challenge, _origin(self._own_url()))
 
     def proves(self, url: str, challenge: str, proof: str) -> bool:
-        """Whether `proof` is that of the worker at `url`."""
-        return self.secret is not None and self.secret.signed(proof, "proof", challenge, _origin(url))
+        """Whether `proof` was made by the worker at `url`, for this challenge."""
+        return self.secret is not None and self.secret.verify(proof, "proof", challenge, _origin(url))
 
 
 PEERS = web.AppKey("peers", Peers)
 
 
 class PeerProof(msgspec.Struct):
-    """Proves that a worker has the group's secret."""
+    """The proof that a worker has the group's secret."""
 
     proof: str
 
@@ -130,10 +130,10 @@ def add_peer(app: web.Application) -> None:
 
 
 async def prove(request: web.Request) -> web.Response:
-    """The proof for the challenge of the query."""
+    """Answers the challenge in the query."""
     challenge = request.query.get("challenge", "")
     if not 0 < len(challenge) <= CHALLENGE_CHARS_MAX:
-        raise InvalidValueError(f"query parameter challenge: it must have 1 to {CHALLENGE_CHARS_MAX} characters")
+        raise InvalidValueError(f"query parameter challenge: expected 1 to {CHALLENGE_CHARS_MAX} characters")
     return json_response(PeerProof(request.app[PEERS].prove(challenge)))
 
 
@@ -142,7 +142,7 @@ def _signature(key: bytes, what: tuple[object, ...]) -> str:
 
 
 def _origin(url: str) -> str:
-    """Scheme, host and port: the same however a URL was written."""
+    """Scheme, host and port of a URL, normalized."""
     try:
         return str(URL(url).origin())
     except ValueError:

@@ -1,4 +1,4 @@
-"""Files of secrets, or of what guards them: lines of text that others than owner and group cannot read."""
+"""Files of secrets or token digests: text that only its owner and group may read."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ FILE_BYTES_MAX = 1_048_576
 
 
 def read_private_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a file, with their numbers from 1, but empty ones and comments (`#`).
+    """The lines of a file with their numbers (from 1), without empty lines and comments (`#`).
 
-    `ServerError` where it cannot be read, is too large, or is open to others.
+    Raises `ServerError` if the file cannot be read, is too large, or has permissions that are too wide.
     """
     try:
         with path.open("rb") as file:
@@ -23,7 +23,7 @@ def read_private_lines(path: Path) -> list[tuple[int, str]]:
     except OSError as error:
         raise ServerError(f"{path} cannot be read: {error.strerror or error}") from None
     if len(content) > FILE_BYTES_MAX:
-        raise ServerError(f"{path} has more than {FILE_BYTES_MAX} bytes")
+        raise ServerError(f"{path} exceeds the limit of {FILE_BYTES_MAX} bytes")
     lines = [line.strip() for line in content.decode("utf-8", "backslashreplace").splitlines()]
     return [(number, line) for number, line in enumerate(lines, 1) if line and not line.startswith("#")]
 
@@ -32,6 +32,6 @@ def _check_mode(path: Path, found: os.stat_result) -> None:
     mode = stat.S_IMODE(found.st_mode)
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise ServerError(
-            f"{path} has mode {mode:04o}: its owner alone may change it, and others than its group may not read it;"
+            f"{path} has mode {mode:04o}: only its owner may write it, and only its owner and group may read it. Run:"
             f" chmod 640 {path}"
         )

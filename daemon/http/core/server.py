@@ -1,4 +1,4 @@
-"""The server around the routes: where it listens, and what it says where it cannot."""
+"""The listening socket of an application, and the errors if it cannot listen."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ class HttpServer:
     """Serves an application on a host and port, on the running event loop."""
 
     def __init__(self, app: web.Application, host: str, port: int, *, idle_timeout_s: float = 30.0) -> None:
-        """`idle_timeout_s`: how long a connection may be without a request, and the head of one may take."""
+        """`idle_timeout_s`: how long a connection may be idle, and how long the headers of a request may take."""
         self._host, self._port, self._idle_timeout_s = host, port, idle_timeout_s
         self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=CLOSE_TIMEOUT_S)
         self._listening: asyncio.Server | None = None
 
     @property
     def port(self) -> int:
-        """The port that it listens on, also where the choice was left open."""
+        """The port it listens on; the one chosen by the system for port 0."""
         assert self._listening is not None
         return int(self._listening.sockets[0].getsockname()[1])
 
     @property
     def url(self) -> str:
-        """Where to reach it from this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104 (asked about, not bound)
+        """The URL that reaches it from this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104 (compared, not bound)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     async def start(self) -> None:
-        """Listens. `ServerError` naming the setting where the port is taken or the host is not this machine's."""
+        """Starts listening. Raises `ServerError`, naming the setting, if the host or port cannot be used."""
         await self._runner.setup()
         server = self._runner.server
         assert server is not None
@@ -50,7 +50,7 @@ class HttpServer:
             raise ServerError(self._reason(error)) from None
 
     async def stop(self) -> None:
-        """Closes the port, and the connections once they are answered."""
+        """Stops listening and closes each connection once its response is sent."""
         if self._listening is not None:
             self._listening.close()
         await self._runner.cleanup()
@@ -62,9 +62,8 @@ class HttpServer:
                 " Stop it, or choose another port (0 takes a free one)"
             )
         if error.errno == errno.EACCES:
-            return (
-                f"INFERD_HTTP_PORT={self._port} cannot be used: this user may not listen on it. Choose one above 1023"
-            )
+            return f"INFERD_HTTP_PORT={self._port} cannot be used: permission denied. Choose a port above 1023"
         return (
-            f"INFERD_HTTP_HOST={self._host} cannot be used ({error.strerror or error}): it must be an address of ours"
+            f"INFERD_HTTP_HOST={self._host} cannot be used ({error.strerror or error}): it must be an address of this"
+            " machine"
         )

@@ -1,4 +1,4 @@
-"""Answers that are sent as they are made: whole, or cut off so that nobody takes a part for the whole."""
+"""Streamed responses: sent completely, or aborted so that the client sees that the body is incomplete."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ log = structlog.get_logger(__name__)
 async def send_streamed(
     request: web.Request, response: web.StreamResponse, pieces: AsyncIterator[bytes]
 ) -> web.StreamResponse:
-    """Sends `pieces` as the body of `response`, waiting where the client is slow.
+    """Sends `pieces` as the body of `response`, at the client's pace.
 
-    What is wrong before the first piece is raised, while there still is a status to tell it with; later the connection
-    is cut, which leaves the body without its end.
+    An error before the first piece is raised and becomes an error response. A later error aborts the connection, so
+    that the client sees an incomplete body.
     """
     first = await anext(pieces, b"")
     try:
@@ -25,8 +25,8 @@ async def send_streamed(
         async for piece in pieces:
             await response.write(piece)
         await response.write_eof()
-    except Exception as error:  # noqa: BLE001  # whatever it was, the client must see that the body is not whole
+    except Exception as error:  # noqa: BLE001  # whatever it was, the client must see that the body is incomplete
         if request.transport is not None and not request.transport.is_closing():
-            log.warning("http_answer_cut", path=request.path, reason=str(error) or type(error).__name__)
+            log.warning("http_response_aborted", path=request.path, reason=str(error) or type(error).__name__)
             request.transport.abort()
     return response

@@ -1,8 +1,8 @@
-"""Bearer tokens: a file of lines `tenant:sha256`, where `sha256` is that of the token, in hexadecimal digits.
+"""Bearer tokens: a file of lines `tenant:sha256`, with the SHA-256 of the token in hexadecimal digits.
 
-`*` in place of a tenant makes an operator's token, which reads `/status` and `/metrics` of all tenants and does nothing
-else. A tenant may have several tokens, so that one can replace another without a gap. Empty lines and lines that start
-with `#` mean nothing. The file holds no token, and still nobody but its owner and group may read it.
+`*` instead of a tenant makes an operator's token, which gives access to `/status` and `/metrics` of all tenants and to
+nothing else. A tenant may have several tokens, so that tokens can be rotated. Empty lines and lines that start with `#`
+are ignored. Although the file holds only digests, only its owner and group may read it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from inferd.schemas.topics import check_topic_part
 
 OPERATOR = "*"
 TOKENS_MAX = 1_000
-LOOK_EVERY_S = 1.0
+CHECK_INTERVAL_S = 1.0
 _LINE = re.compile(r"(?P<tenant>[^:\s]+)\s*:\s*(?P<sha256>[0-9A-Fa-f]{64})", re.ASCII)
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """Whose token has this SHA-256: a tenant's, or the operator's."""
+    """The SHA-256 of a token, and its owner: a tenant or `OPERATOR`."""
 
     tenant: str
     sha256: bytes
@@ -40,7 +40,7 @@ class Token:
 
 
 def owner_of(presented: str, tokens: tuple[Token, ...]) -> str | None:
-    """Whose token was presented, None where nobody's; takes as long whichever it is."""
+    """The owner of a token, None if it is unknown. Takes constant time."""
     digest = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest()
     owner = None
     for token in tokens:
@@ -50,40 +50,40 @@ def owner_of(presented: str, tokens: tuple[Token, ...]) -> str | None:
 
 
 def read_tokens(path: Path) -> tuple[Token, ...]:
-    """The tokens of a file; `ServerError` naming the line where it is none, or where others may read or change it."""
+    """Reads tokens; raises `ServerError`, naming the line, for an invalid file or permissions that are too wide."""
     tokens = tuple(_token(path, number, line) for number, line in read_private_lines(path))
     if not tokens or len(tokens) > TOKENS_MAX:
-        raise ServerError(f"{path} has {len(tokens)} tokens; it must have 1 to {TOKENS_MAX}, one a line: tenant:sha256")
+        raise ServerError(f"{path} has {len(tokens)} tokens; expected 1 to {TOKENS_MAX}, one per line: tenant:sha256")
     return tokens
 
 
 class TokensFile:
-    """The tokens of a file as it is now: it is read again where it has changed, and kept where it became unreadable."""
+    """The tokens of a file, reloaded when it changes; if it becomes unreadable, the last tokens stay valid."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises what `read_tokens` does."""
+        """Raises the errors of `read_tokens`."""
         self._path, self._clock = path, clock
         self._tokens = read_tokens(path)
         self._state = _state(path)
-        self._looked = clock()
+        self._checked_at = clock()
 
     def tokens(self) -> tuple[Token, ...]:
-        """The tokens; looks at the file at most once a second."""
+        """The tokens; checks the file for changes at most once a second."""
         now = self._clock()
-        if now - self._looked >= LOOK_EVERY_S:
-            self._looked = now
+        if now - self._checked_at >= CHECK_INTERVAL_S:
+            self._checked_at = now
             if (state := _state(self._path)) != self._state:
                 self._state = state
-                self._read_again()
+                self._reload()
         return self._tokens
 
-    def _read_again(self) -> None:
+    def _reload(self) -> None:
         try:
             self._tokens = read_tokens(self._path)
         except ServerError as error:
             log.warning("http_tokens_unreadable", reason=error.message, kept=len(self._tokens))
         else:
-            log.info("http_tokens_read", tokens=len(self._tokens))
+            log.info("http_tokens_reloaded", tokens=len(self._tokens))
 
 
 def _state(path: Path) -> tuple[int, ...] | None:

@@ -1,4 +1,4 @@
-"""Counts and durations of HTTP requests by route, since the start."""
+"""Counts and durations of HTTP requests by route, since the process started."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Traffic:
     """Responses by method, route and status."""
 
     def __init__(self) -> None:
-        self.answers: Counter[tuple[str, str, str]] = Counter()
+        self.responses: Counter[tuple[str, str, str]] = Counter()
         self._counts: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(BOUNDS_S) + 1))
         self._seconds: defaultdict[str, float] = defaultdict(float)
 
-    def note(self, method: str, route: str, status: int, seconds: float) -> None:
+    def count(self, method: str, route: str, status: int, seconds: float) -> None:
         """Counts one response."""
-        self.answers[method if method in METHODS else OTHER, route, str(status)] += 1
+        self.responses[method if method in METHODS else OTHER, route, str(status)] += 1
         self._counts[route][bisect_left(BOUNDS_S, seconds)] += 1
         self._seconds[route] += seconds
 
@@ -45,7 +45,7 @@ TRAFFIC = web.AppKey("traffic", Traffic)
 
 @web.middleware
 async def counted(request: web.Request, handler: Respond) -> web.StreamResponse:
-    """Counts the answer, whatever it is; a request that is cancelled ended with its connection."""
+    """Counts every response; a cancelled request counts as closed by the client."""
     started, status = time.perf_counter(), 500
     try:
         response = await handler(request)
@@ -56,5 +56,5 @@ async def counted(request: web.Request, handler: Respond) -> web.StreamResponse:
     finally:
         resource = request.match_info.route.resource
         route = OTHER if resource is None else resource.canonical
-        request.app[TRAFFIC].note(request.method, route, status, time.perf_counter() - started)
+        request.app[TRAFFIC].count(request.method, route, status, time.perf_counter() - started)
     return response

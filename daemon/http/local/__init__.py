@@ -1,4 +1,4 @@
-"""HTTP in a plain script, without a broker: `ModelServer` and the services behind its routes."""
+"""HTTP server of a script, without a broker: `ModelServer` and the backends of its routes."""
 
 from inferd.daemon.http.local.model_server import ModelServer
 

@@ -1,4 +1,4 @@
-"""The batch jobs of a plain script behind the HTTP routes: those of its `BatchPredictor`."""
+"""Backend of the jobs routes in a script: its `BatchPredictor`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from inferd.schemas.requests import DEFAULT_OUTPUTS, TensorRows, decode_input_da
 from inferd.streams.jobs.state import opening_hash
 from inferd.streams.serving import BatchPredictor, JobSpec
 
-LINES = 1_000
-"""Rows of one piece of an answer."""
+PIECE_ROWS = 1_000
+"""Rows per piece of a streamed response."""
 
 
 class LocalJobs:
-    """`inferd.daemon.http.routes.services.Jobs` of one `BatchPredictor`."""
+    """Implements `inferd.daemon.http.routes.services.Jobs` with a `BatchPredictor`."""
 
     def __init__(self, predictor: BatchPredictor, limits: Limits = DEFAULT_LIMITS) -> None:
         self._predictor, self._limits = predictor, limits
@@ -37,7 +37,7 @@ class LocalJobs:
         """See `Jobs`."""
         opened = decode_job_message(opening, "msgpack", self._limits)
         if not isinstance(opened, OpenJob):
-            raise MalformedError("an upload begins with `open`")
+            raise MalformedError("an upload must begin with an `open` message")
         held, digest = list[Any](), hashlib.blake2b(digest_size=8)
         async for value in rows:
             message = decode_job_message(value, "json", self._limits)
@@ -68,9 +68,9 @@ class LocalJobs:
         """See `Jobs`."""
         job = self._predictor.jobs.find(job_id)
         if not job.ended.is_set():
-            raise JobConflictError(f"job {job_id!r} is {job.status()['status']}: its results are there once it ended")
+            raise JobConflictError(f"job {job_id!r} is {job.status()['status']}: results are available once it ends")
         lines = iter([line for line in await asyncio.to_thread(lambda: list(job.lines())) if line["row"] >= from_row])
-        while piece := b"".join(msgspec.json.encode(line) + b"\n" for line in islice(lines, LINES)):
+        while piece := b"".join(msgspec.json.encode(line) + b"\n" for line in islice(lines, PIECE_ROWS)):
             yield piece
 
     async def cancel(self, tenant: str, job_id: str) -> bytes:
@@ -92,10 +92,10 @@ class LocalJobs:
 
     def _open(self, job_id: str | None, opening: OpenJob, batch: RowBatch, rows: Callable[[], list[Any]]) -> bytes:
         if opening.outputs != DEFAULT_OUTPUTS:
-            raise InvalidValueError("outputs: jobs of a ModelServer give predictions alone")
+            raise InvalidValueError("outputs: jobs of a ModelServer support the output `prediction` only")
         jobs, opened_with = self._predictor.jobs, opening_hash(opening, batch)
-        there = next((each for each in jobs.all() if each.job_id == job_id), None)
-        if there is None or there.opened_with != opened_with:
+        existing = next((each for each in jobs.all() if each.job_id == job_id), None)
+        if existing is None or existing.opened_with != opened_with:
             pinned = self._predictor.pinned(str(opening.model))
             job_id = jobs.submit(job_id, JobSpec(pinned, rows(), opening, batch.digest))
         assert job_id is not None
@@ -103,7 +103,7 @@ class LocalJobs:
 
 
 def _rows(batch: RowBatch, limits: Limits) -> list[Any]:
-    """The rows of a message; what is wrong inside of one is found when it is scored."""
+    """The rows of a message; their values are validated when they are scored."""
     data = batch.cut(0, batch.count)
     if batch.tensor is not None:
         tensor = decode_input_data(data, "msgpack", job_message_limits(limits))

@@ -1,4 +1,4 @@
-"""The models of a plain script behind the HTTP routes: those of its `ModelManager`."""
+"""Backend of the models routes in a script: its `ModelManager`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from inferd.streams.serving import ModelManager
 
 
 class LocalModels:
-    """`inferd.daemon.http.routes.services.Models` of one `ModelManager`; files are read and written in threads."""
+    """Implements `inferd.daemon.http.routes.services.Models` with a `ModelManager`; file access runs in threads."""
 
     def __init__(self, model_manager: ModelManager) -> None:
         self._manager = model_manager
@@ -34,7 +34,7 @@ class LocalModels:
         for overview in await self.list_models(tenant):
             if overview.model_id == name:
                 return overview
-        raise ModelNotFoundError(f"there is no model {name!r}: GET /models shows what there is")
+        raise ModelNotFoundError(f"there is no model {name!r}: GET /models lists all models")
 
     async def show_version(self, tenant: str, reference: ModelReference) -> ModelVersion:
         """See `Models`."""
@@ -53,7 +53,9 @@ class LocalModels:
     ) -> Sequence[str]:
         """See `Models`."""
         if everything != (reference.version is None and reference.alias is None):
-            raise InvalidValueError(f"{reference}: a version or an alias is removed, or a whole model with ?all=true")
+            raise InvalidValueError(
+                f"{reference}: name a version or an alias, or remove the whole model with ?all=true"
+            )
         return await asyncio.to_thread(self._manager.remove, str(reference), move_aliases_to=move_aliases_to)
 
     def _overviews(self) -> list[ModelOverview]:

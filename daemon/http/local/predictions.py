@@ -1,4 +1,4 @@
-"""Predictions of a plain script behind the HTTP routes: the lane's own scoring, one request at a time in threads."""
+"""Backend of the prediction route in a script: the scoring of a worker, one request at a time in a thread pool."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """A request as scoring reads it."""
+class _Request:
+    """A request in the form of a Kafka record, as scoring expects it."""
 
     offset: int
     timestamp: int
@@ -33,7 +33,7 @@ class _Asked:
 
 
 class LocalPredictions:
-    """`inferd.daemon.http.routes.services.Predictions` of one `RealtimePredictor`."""
+    """Implements `inferd.daemon.http.routes.services.Predictions` with a `RealtimePredictor`."""
 
     def __init__(self, predictor: RealtimePredictor, limits: Limits = DEFAULT_LIMITS) -> None:
         ask = predictor.answer if predictor.answers_itself else None
@@ -45,16 +45,16 @@ class LocalPredictions:
         self._numbers = itertools.count()
 
     async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> bytes:
-        """See `Predictions`; the tenant is the manager's, as no other one gets here."""
-        asked = _Asked(next(self._numbers), int(time.time() * 1_000), value, headers)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._score, asked)
+        """See `Predictions`; `tenant` is always the manager's."""
+        request = _Request(next(self._numbers), int(time.time() * 1_000), value, headers)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._score, request)
 
     def close(self) -> None:
-        """Waits for the predictions that go on."""
+        """Waits for running predictions to finish."""
         self._threads.shutdown()
 
-    def _score(self, asked: _Asked) -> bytes:
-        batch = self._scorer.prepare([(0, [asked])], int(time.time() * 1_000))
+    def _score(self, request: _Request) -> bytes:
+        batch = self._scorer.prepare([(0, [request])], int(time.time() * 1_000))
         for group in batch.groups:
             group.predict()
         outcome = batch.finish()
@@ -66,7 +66,7 @@ class LocalPredictions:
 
 
 class ManagedCatalog(ModelCatalog):
-    """The models of a manager as scoring asks for them: each is loaded when it is first needed."""
+    """The catalog of a `ModelManager`; a model is loaded at its first use."""
 
     def __init__(self, model_manager: ModelManager) -> None:
         super().__init__()

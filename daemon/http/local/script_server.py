@@ -1,4 +1,4 @@
-"""Where a plain script's server listens, in the words of its own arguments where it cannot."""
+"""The listening socket of a script's server; its errors name the arguments `host` and `port`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PORT_MAX = 65_535
 
 
 class ScriptServer(HttpServer):
-    """A server whose user gave it `host` and `port`."""
+    """A server whose address comes from the arguments `host` and `port`."""
 
     def _reason(self, error: OSError) -> str:
         if error.errno == errno.EADDRINUSE:
@@ -22,15 +22,15 @@ class ScriptServer(HttpServer):
                 " choose another port (0 takes a free one)"
             )
         if error.errno == errno.EACCES:
-            return f"port={self._port} cannot be used: this user may not listen on it. Choose one above 1023"
+            return f"port={self._port} cannot be used: permission denied. Choose a port above 1023"
         return (
             f"host={self._host!r} cannot be used ({error.strerror or error}): it must be an address of this machine,"
             " such as '127.0.0.1'"
         )
 
 
-def check_address(host: object, port: object, *, guarded: bool) -> None:
-    """`ServerError` where a server must not, or cannot, listen there."""
+def check_address(host: object, port: object, *, protected: bool) -> None:
+    """Raises `ServerError` if a server cannot, or must not, listen on this address."""
     if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= PORT_MAX:
         raise ServerError(f"port={port!r} cannot be used: expected a number from 0 (a free one) to {PORT_MAX}")
     if not isinstance(host, str) or not host:
@@ -40,9 +40,9 @@ def check_address(host: object, port: object, *, guarded: bool) -> None:
     try:
         socket.getaddrinfo(host, port)
     except (OSError, UnicodeError) as error:
-        raise ServerError(f"host={host!r} cannot be used ({error}): such as '127.0.0.1' can") from None
-    if not guarded:
+        raise ServerError(f"host={host!r} cannot be used ({error}): use a valid host, such as '127.0.0.1'") from None
+    if not protected:
         raise ServerError(
-            f"host={host!r} is reached by other machines, and nothing guards it: name a file of bearer tokens"
-            " (tokens_file=…), or say insecure_http=True"
+            f"host={host!r} can be reached from other machines without authentication: set a file of bearer tokens"
+            " (tokens_file=…), or insecure_http=True"
         )

@@ -1,4 +1,4 @@
-"""The routes: predictions, jobs, models and observation; `services` has the protocols of what answers them."""
+"""The routes for predictions, jobs, models and observation; `services` has the protocols of their backends."""
 
 from inferd.daemon.http.routes.forwarding import Forwarding
 from inferd.daemon.http.routes.jobs import add_jobs

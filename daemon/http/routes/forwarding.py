@@ -1,7 +1,8 @@
-"""Requests about jobs that other workers own: passed on to them, once, with what their routes read of the request.
+"""Forwards requests about jobs to the worker that owns them, once, with the headers that the route reads.
 
-A caller's bearer token stays here: the owner gets a pass (`peers`). Of its answer nothing is passed back but a status
-that a route can have, an error of a known code, and a bounded or streamed body under the media type of the route.
+The caller's bearer token is not forwarded: the owner gets a pass (`peers`). From the owner's response only a status
+that the route can have, an error with a known code, and a bounded or streamed body of the route's media type are
+returned to the caller.
 """
 
 from __future__ import annotations
@@ -36,24 +37,24 @@ from inferd.schemas.errors import CODES, ModelServingError
 from inferd.schemas.headers import CORRELATION_HEADERS
 
 PARTITIONS = "inferd-job-partitions"
-"""Goes with the list of jobs that one worker owns: the partitions that these are all the jobs of."""
+"""Header of one worker's list of jobs: the partitions that the list covers."""
 TIMEOUT = ClientTimeout(total=None, sock_connect=5.0, sock_read=45.0)
-"""An owner may take its time for a job's messages; of a long answer, each piece has this time anew."""
+"""The time to receive applies to each piece of the response."""
 SHORT_TIMEOUT = ClientTimeout(total=10.0, sock_connect=5.0)
-PASSED_ON = (hdrs.CONTENT_TYPE, hdrs.ACCEPT, *CORRELATION_HEADERS)
-"""Headers that the owner's route reads. Tokens and cookies are not among them."""
+FORWARDED_HEADERS = (hdrs.CONTENT_TYPE, hdrs.ACCEPT, *CORRELATION_HEADERS)
+"""Headers that the owner's route reads; not tokens, not cookies."""
 SUCCEEDED = frozenset({200, 202})
 JSON_BYTES_MAX, ERROR_BYTES_MAX = 16 * 1_048_576, 65_536
-"""Of an answer that is read whole."""
-PROVEN_FOR_S = 60.0
+"""Limits of responses that are read into memory."""
+PROOF_LIFETIME_S = 60.0
 JSON = "application/json"
-_UNREACHED = (ClientError, TimeoutError, OSError)
-_UNREADABLE = (msgspec.DecodeError, UnicodeError, ValueError)
+_NETWORK_ERRORS = (ClientError, TimeoutError, OSError)
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeError, ValueError)
 log = structlog.get_logger(__name__)
 
 
 class Group(Protocol):
-    """The workers that own jobs, each those of some partitions."""
+    """The workers of a consumer group; each owns the jobs of its partitions."""
 
     def peers(self) -> frozenset[str]:
         """URLs of the other workers."""
@@ -63,11 +64,11 @@ class Group(Protocol):
 
     @property
     def partitions(self) -> int:
-        """How many there are."""
+        """Number of partitions."""
 
 
 class Body:
-    """The body of a request as it comes; keeps the error that ended it."""
+    """The body of a request as it arrives; records the error that ended it."""
 
     def __init__(self, pieces: AsyncIterator[bytes]) -> None:
         self.error: ModelServingError | None = None
@@ -82,29 +83,29 @@ class Body:
             raise
 
 
-class _TooLongError(ValueError):
-    """An answer is larger than it may be."""
+class _TooLargeError(ValueError):
+    """A response exceeds the size limit."""
 
 
-class _Listed(msgspec.Struct):
+class _JobList(msgspec.Struct):
     jobs: list[msgspec.Raw]
 
 
-class _Named(msgspec.Struct):
+class _JobId(msgspec.Struct):
     job_id: str
 
 
-class _Fault(msgspec.Struct):
+class _ErrorBody(msgspec.Struct):
     code: str
     message: str
 
 
-class _Refused(msgspec.Struct):
-    error: _Fault
+class _ErrorResponse(msgspec.Struct):
+    error: _ErrorBody
 
 
 class Forwarding:
-    """Asks other workers, over one pool of connections."""
+    """Sends requests to other workers over a shared connection pool."""
 
     def __init__(self, group: Group) -> None:
         self.group = group
@@ -112,21 +113,21 @@ class Forwarding:
         self._proven_until: dict[str, float] = {}
 
     async def running(self, _app: web.Application) -> AsyncIterator[None]:
-        """Closes the connections when the application ends; for `cleanup_ctx`."""
+        """Closes the connections when the application stops; for `cleanup_ctx`."""
         yield
         if self._session is not None:
             await self._session.close()
 
-    async def pass_on(
+    async def forward(
         self, request: web.Request, url: str, body: bytes | Body | None, media_type: str
     ) -> web.StreamResponse:
-        """Answers with what the worker at `url` answers, which is of `media_type` unless it is an error.
+        """Returns the response of the worker at `url`; it has `media_type` unless it is an error.
 
-        `UnavailableError` where the worker does not answer, does not prove that it is one of the group, or answers
-        what its route does not, and where the request was passed on before.
+        Raises `UnavailableError` if the worker does not respond, does not prove that it belongs to the group, or sends
+        a response that its route cannot give, and if the request was forwarded before.
         """
         if is_forwarded(request):
-            raise UnavailableError("the job belongs to another worker by now: the group is rebalancing; ask again")
+            raise UnavailableError("the job has moved to another worker: the group is rebalancing; retry")
         await self._check(request, url)
         data = aiter(body) if isinstance(body, Body) else body
         try:
@@ -134,15 +135,15 @@ class Forwarding:
                 request.method, _target(request, url), data=data, **_options(request, url, TIMEOUT)
             ) as answer:
                 return await _relayed(request, url, answer, media_type)
-        except _UNREACHED as error:
+        except _NETWORK_ERRORS as error:
             if isinstance(body, Body) and body.error is not None:
                 raise body.error from None
-            raise _silent(url, error) from None
+            raise _unreachable(url, error) from None
 
-    async def listed_by_peers(self, request: web.Request, tenant: str) -> list[bytes]:
-        """Statuses (JSON) of the jobs that other workers own, as they list them themselves.
+    async def jobs_of_peers(self, request: web.Request, tenant: str) -> list[bytes]:
+        """Statuses (JSON) of the jobs that the other workers own.
 
-        `UnavailableError` naming the worker that does not answer, or the partitions that nobody answers for.
+        Raises `UnavailableError`, naming the worker that does not respond, or the partitions that no worker owns.
         """
         covered = set(self.group.owned_partitions(tenant))
         found: list[bytes] = []
@@ -150,36 +151,36 @@ class Forwarding:
             covered |= partitions
             found += jobs
         if missing := sorted(set(range(self.group.partitions)) - covered):
-            raise UnavailableError(f"no worker has the jobs of partitions {missing} now: the group is rebalancing")
+            raise UnavailableError(f"no worker owns the jobs of partitions {missing}: the group is rebalancing; retry")
         return found
 
     async def _ask(self, request: web.Request, url: str) -> tuple[set[int], list[bytes]]:
         await self._check(request, url)
         try:
             async with self._opened().get(_target(request, url), **_options(request, url, SHORT_TIMEOUT)) as answer:
-                body, told = await _read(answer, JSON_BYTES_MAX), answer.headers.get(PARTITIONS)
-        except _TooLongError as error:
-            raise _unexpected(url, str(error)) from None
-        except _UNREACHED as error:
-            raise _silent(url, error) from None
-        if answer.status != 200 or told is None:
-            raise UnavailableError(f"the worker at {url} cannot list its jobs now (status {answer.status}); ask again")
+                body, covered = await _read(answer, JSON_BYTES_MAX), answer.headers.get(PARTITIONS)
+        except _TooLargeError as error:
+            raise _invalid_response(url, str(error)) from None
+        except _NETWORK_ERRORS as error:
+            raise _unreachable(url, error) from None
+        if answer.status != 200 or covered is None:
+            raise UnavailableError(f"the worker at {url} cannot list its jobs now (status {answer.status}); retry")
         try:
-            jobs = [bytes(job) for job in msgspec.json.decode(body, type=_Listed).jobs]
+            jobs = [bytes(job) for job in msgspec.json.decode(body, type=_JobList).jobs]
             for job in jobs:
                 _id_of(job)
-            return {int(number) for number in told.split(",") if number}, jobs
-        except _UNREADABLE as error:
-            raise _unexpected(url, f"a list of jobs that cannot be read: {error}") from None
+            return {int(number) for number in covered.split(",") if number}, jobs
+        except _DECODE_ERRORS as error:
+            raise _invalid_response(url, f"a list of jobs that cannot be decoded: {error}") from None
 
     async def _check(self, request: web.Request, url: str) -> None:
-        """Makes sure that the worker at `url` is one of the group before anything is sent to it."""
+        """Verifies that the worker at `url` belongs to the group before a request is sent to it."""
         peers, now = request.app[PEERS], asyncio.get_running_loop().time()
         if peers.secret is None:
-            if request.app[ACCESS].guarded:
+            if request.app[ACCESS].requires_token:
                 raise UnavailableError(
-                    "the job belongs to another worker, and workers with tokens pass requests on only where all of them"
-                    " have the same INFERD_HTTP_FORWARDING_SECRET_FILE"
+                    "the job belongs to another worker; workers that require tokens forward requests only if all of"
+                    " them have the same INFERD_HTTP_FORWARDING_SECRET_FILE"
                 )
             return
         if self._proven_until.get(url, now) > now:
@@ -188,14 +189,14 @@ class Forwarding:
         if not peers.proves(url, challenge, await self._proof(url, challenge)):
             log.warning("peer_unproven", url=url)
             raise UnavailableError(
-                f"the worker at {url} does not prove that it belongs to the group: it needs the same"
-                " INFERD_HTTP_FORWARDING_SECRET_FILE, and must answer where it says (INFERD_HTTP_ADVERTISED_URL)"
+                f"the worker at {url} cannot prove that it belongs to the group: it needs the same"
+                " INFERD_HTTP_FORWARDING_SECRET_FILE, and INFERD_HTTP_ADVERTISED_URL must be its own URL"
             )
         self._proven_until = {each: until for each, until in self._proven_until.items() if until > now}
-        self._proven_until[url] = now + PROVEN_FOR_S
+        self._proven_until[url] = now + PROOF_LIFETIME_S
 
     async def _proof(self, url: str, challenge: str) -> str:
-        """What the worker answers to the challenge; nothing where it is no answer."""
+        """The worker's proof for the challenge; empty if its response is not a proof."""
         try:
             async with self._opened().get(
                 URL(url) / PEER_PATH.strip("/"),
@@ -204,36 +205,36 @@ class Forwarding:
                 timeout=SHORT_TIMEOUT,
             ) as answer:
                 return msgspec.json.decode(await _read(answer, ERROR_BYTES_MAX), type=PeerProof).proof
-        except _UNREACHED as error:
-            raise _silent(url, error) from None
-        except _UNREADABLE:
+        except _NETWORK_ERRORS as error:
+            raise _unreachable(url, error) from None
+        except _DECODE_ERRORS:
             return ""
 
     def _opened(self) -> ClientSession:
         if self._session is None:
-            # How many requests there are at once is bounded where they come in.
+            # Admission limits the number of concurrent requests.
             self._session = ClientSession(connector=TCPConnector(limit=0), auto_decompress=False, trust_env=False)
         return self._session
 
 
 def is_forwarded(request: web.Request) -> bool:
-    """Whether another worker has passed the request on."""
+    """Whether another worker forwarded the request."""
     return FORWARDED in request.headers
 
 
-def merged(jobs: Sequence[bytes], others: Sequence[bytes], limit: int) -> list[bytes]:
-    """The first `limit` of all these statuses, by job id, each job once."""
+def merge_jobs(jobs: Sequence[bytes], others: Sequence[bytes], limit: int) -> list[bytes]:
+    """The first `limit` statuses of both lists by job id, without duplicates."""
     by_id = {_id_of(job): job for job in (*others, *jobs)}
     return [by_id[job_id] for job_id in sorted(by_id)[:limit]]
 
 
-def told_partitions(group: Group, tenant: str) -> str:
-    """What the header `PARTITIONS` says."""
+def partitions_header(group: Group, tenant: str) -> str:
+    """The value of the header `PARTITIONS`."""
     return ",".join(map(str, sorted(group.owned_partitions(tenant))))
 
 
 def _id_of(job: bytes) -> str:
-    return msgspec.json.decode(job, type=_Named).job_id
+    return msgspec.json.decode(job, type=_JobId).job_id
 
 
 def _target(request: web.Request, url: str) -> URL:
@@ -247,57 +248,57 @@ class _Options(TypedDict):
 
 
 def _options(request: web.Request, url: str, timeout: ClientTimeout) -> _Options:
-    """Of a request that is passed on: the tenant, a pass in place of the token, and what the route reads."""
+    """Options of a forwarded request: tenant, pass (instead of the token), and the headers that the route reads."""
     tenant = tenant_of(request)
-    passed = request.app[PEERS].pass_for(url, tenant, request.method, request.rel_url.raw_path_qs)
-    own = [(FORWARDED, passed), (TENANT_HEADER, tenant), (REQUEST_HEADER, "1")]
-    kept = [(name, value) for name in PASSED_ON for value in request.headers.getall(name, ())]
-    return {"headers": [*kept, *own], "allow_redirects": False, "timeout": timeout}
+    peer_pass = request.app[PEERS].pass_for(url, tenant, request.method, request.rel_url.raw_path_qs)
+    added = [(FORWARDED, peer_pass), (TENANT_HEADER, tenant), (REQUEST_HEADER, "1")]
+    kept = [(name, value) for name in FORWARDED_HEADERS for value in request.headers.getall(name, ())]
+    return {"headers": [*kept, *added], "allow_redirects": False, "timeout": timeout}
 
 
 async def _relayed(request: web.Request, url: str, answer: ClientResponse, media_type: str) -> web.StreamResponse:
     if answer.status >= 400:
         raise await _error_of(url, answer)
     if answer.status not in SUCCEEDED:
-        raise _unexpected(url, f"status {answer.status}")
+        raise _invalid_response(url, f"status {answer.status}")
     if media_type != JSON:
         response = web.StreamResponse(status=answer.status, headers={**SAFE_HEADERS, hdrs.CONTENT_TYPE: media_type})
         return await send_streamed(request, response, answer.content.iter_any())
     try:
         body = await _read(answer, JSON_BYTES_MAX)
         msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except _UNREADABLE as error:
-        raise _unexpected(url, f"no JSON object: {error}") from None
+    except _DECODE_ERRORS as error:
+        raise _invalid_response(url, f"the body is not a JSON object: {error}") from None
     return json_bytes(body, answer.status)
 
 
 async def _error_of(url: str, answer: ClientResponse) -> ModelServingError:
-    """The error that a worker answered, as an error of this one; a code that none has is `unavailable`."""
+    """The error in a worker's response, to raise here; an unknown code becomes `unavailable`."""
     try:
-        fault = msgspec.json.decode(await _read(answer, ERROR_BYTES_MAX), type=_Refused).error
-    except _UNREADABLE:
-        return _unexpected(url, f"status {answer.status} without an error that can be read")
+        fault = msgspec.json.decode(await _read(answer, ERROR_BYTES_MAX), type=_ErrorResponse).error
+    except _DECODE_ERRORS:
+        return _invalid_response(url, f"status {answer.status} without a valid error body")
     kind = CODES.get(fault.code) or HTTP_CODES.get(fault.code)
-    if kind is None or kind is UnauthorizedError:  # the caller's token was checked here: it is the pass that is refused
-        return _unexpected(url, f"{fault.code}: {fault.message}")
+    if kind is None or kind is UnauthorizedError:  # the caller's token is valid here: the pass was refused
+        return _invalid_response(url, f"{fault.code}: {fault.message}")
     return kind(fault.message)
 
 
 async def _read(answer: ClientResponse, bytes_max: int) -> bytes:
-    """The whole body; `_TooLongError` where it is larger."""
+    """The whole body; raises `_TooLargeError` beyond `bytes_max`."""
     body = bytearray()
     async for piece in answer.content.iter_any():
         body += piece
         if len(body) > bytes_max:
             answer.close()
-            raise _TooLongError(f"more than {bytes_max} bytes")
+            raise _TooLargeError(f"more than {bytes_max} bytes")
     return bytes(body)
 
 
-def _silent(url: str, error: BaseException) -> UnavailableError:
-    return UnavailableError(f"the worker at {url} does not answer ({str(error) or type(error).__name__}); ask again")
+def _unreachable(url: str, error: BaseException) -> UnavailableError:
+    return UnavailableError(f"the worker at {url} does not respond ({str(error) or type(error).__name__}); retry")
 
 
-def _unexpected(url: str, what: str) -> UnavailableError:
-    log.warning("peer_answer_refused", url=url, reason=what[:300])
-    return UnavailableError(f"the worker at {url} gave an answer that cannot be passed on ({what[:200]})")
+def _invalid_response(url: str, what: str) -> UnavailableError:
+    log.warning("peer_response_invalid", url=url, reason=what[:300])
+    return UnavailableError(f"the worker at {url} sent an invalid response ({what[:200]})")

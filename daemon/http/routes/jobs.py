@@ -1,4 +1,4 @@
-"""`/jobs…`: batch jobs of a tenant, answered by any worker whichever owns the job."""
+"""`/jobs…`: a tenant's batch jobs. Any worker accepts a request and forwards it to the owner of the job."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from inferd.daemon.http.routes.forwarding import (
     Body,
     Forwarding,
     is_forwarded,
-    merged,
-    told_partitions,
+    merge_jobs,
+    partitions_header,
 )
 from inferd.daemon.http.routes.jobs_formats import (
     CONTENT_TYPES,
@@ -57,12 +57,12 @@ from inferd.streams.telemetry import CALLER
 JOBS: web.AppKey[Jobs] = web.AppKey("jobs", Jobs)
 FORWARDING = web.AppKey("forwarding", Forwarding)
 ROWS: web.AppKey[Limits] = web.AppKey("rows", Limits)
-"""The bounds of uploads."""
+"""Limits of uploads."""
 BODY: web.RequestKey[bytes | Body] = web.RequestKey("body", cast(Any, object))
-"""Of a request that may turn out to be another worker's: what was read, or is still to be read."""
+"""The body of a request that may have to be forwarded: the bytes read, or the stream still to be read."""
 LISTED_MAX, LISTED_DEFAULT = 1_000, 100
-PASSED_ON = {name: name for name in CORRELATION_HEADERS}
-"""HTTP headers that messages, chunks and their results have as record headers."""
+PROPAGATED_HEADERS = {name: name for name in CORRELATION_HEADERS}
+"""HTTP headers that are propagated to the records of the job's messages, chunks and results."""
 NUMBER_MAX = DEADLINE_MS_MAX
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 _LABELS = msgspec.json.Decoder(dict[str, str]).decode
@@ -80,9 +80,9 @@ _ENCODE: dict[Encoding, Any] = {"json": msgspec.json.encode, "msgpack": msgspec.
 def add_jobs(
     app: web.Application, jobs: Jobs, forwarding: Forwarding | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> None:
-    """Adds `/jobs…`, answered by `jobs`; what that raises `NotOwnerError` for goes the way of `forwarding`.
+    """Adds `/jobs…`, backed by `jobs`; a request for which it raises `NotOwnerError` is forwarded by `forwarding`.
 
-    `limits` are those of rows that come as NDJSON.
+    `limits` apply to rows uploaded as NDJSON.
     """
     app[JOBS], app[ROWS] = jobs, limits
     if forwarding is not None:
@@ -101,24 +101,24 @@ def add_jobs(
 
 
 def by_owner(respond: Respond, media_type: Callable[[web.Request], str] = lambda _request: JSON) -> Respond:
-    """`respond`, or the answer of the worker that owns the job, which is of that media type."""
+    """`respond`, or the response of the worker that owns the job, which has that media type."""
 
     @wraps(respond)
     async def respond_or_forward(request: web.Request) -> web.StreamResponse:
-        CALLER.set(tuple(named_headers(request, PASSED_ON)))
+        CALLER.set(tuple(named_headers(request, PROPAGATED_HEADERS)))
         try:
             return await respond(request)
-        except NotOwnerError as elsewhere:
-            if elsewhere.url is None or FORWARDING not in request.app:
+        except NotOwnerError as error:
+            if error.url is None or FORWARDING not in request.app:
                 raise
-            url = elsewhere.url
-        return await request.app[FORWARDING].pass_on(request, url, request.get(BODY), media_type(request))
+            url = error.url
+        return await request.app[FORWARDING].forward(request, url, request.get(BODY), media_type(request))
 
     return respond_or_forward
 
 
 async def submit_job(request: web.Request) -> web.StreamResponse:
-    """Opens a job with all of its rows: 202 and its status."""
+    """Opens a job with all its rows: 202 and its status."""
     tenant = tenant_of(request)
     if request.content_type == NDJSON:
         return await _upload(request, tenant)
@@ -126,32 +126,32 @@ async def submit_job(request: web.Request) -> web.StreamResponse:
     try:
         body = request[BODY] = await read_body(request, request.app[LIMITS].body)
     except TooLargeError as error:
-        raise TooLargeError(f"{error.message}; rows of any number are taken as {NDJSON}, one a line") from None
+        raise TooLargeError(f"{error.message}; send more rows as {NDJSON}, one per line") from None
     job_id, message = submission(body, encoding)
     return json_bytes(await request.app[JOBS].submit(tenant, job_id, message, encoding), 202)
 
 
 async def _upload(request: web.Request, tenant: str) -> web.StreamResponse:
-    """Opens a job as the query says; a line of the body is a row."""
+    """Opens a job from the query parameters; each line of the body is a row."""
     job_id, chunk_rows = request.query.get("job_id"), _optional_number(request, "chunk_rows")
     opening, limits = _opening(request, chunk_rows), request.app[ROWS]
     pieces = body_pieces(request, limits.jobs_bytes_max)
     rows = row_messages(pieces, LinePacker(limits, chunk_rows or BLOCK_ROWS))
-    # Nothing is read of it before it is known that the job belongs here.
+    # The body is read only once it is known that this worker owns the job.
     request[BODY] = Body(pieces)
     named = None if job_id is None else check_job_id(job_id)
     return json_bytes(await request.app[JOBS].upload(tenant, named, opening, rows), 202)
 
 
 def _opening(request: web.Request, chunk_rows: int | None) -> bytes:
-    """The `open` message that the query says."""
+    """The `open` message of the query parameters."""
     query = request.query
     if "model" not in query:
-        raise InvalidValueError(f"query parameter model is missing: the model that scores the rows of an {NDJSON} body")
+        raise InvalidValueError(f"query parameter model is missing: name the model that scores the {NDJSON} rows")
     outputs = query["outputs"].split(",") if "outputs" in query else None
     return encode_open(
         query["model"],
-        outputs=cast(Any, outputs),  # checked there
+        outputs=cast(Any, outputs),  # validated by encode_open
         row_count=_optional_number(request, "row_count"),
         chunk_rows=chunk_rows,
         deadline_ms=_optional_number(request, "deadline"),
@@ -163,19 +163,19 @@ def _labels(text: bytes) -> dict[str, str]:
     try:
         labels = _LABELS(text)
     except DECODE_ERRORS as error:
-        raise InvalidValueError(f"query parameter labels: expected a JSON object of texts: {error}") from None
+        raise InvalidValueError(f"query parameter labels: expected a JSON object of strings: {error}") from None
     if repeats_key(text):
-        raise InvalidValueError("query parameter labels: a name comes twice")
+        raise InvalidValueError("query parameter labels: duplicate name")
     return labels
 
 
 async def list_jobs(request: web.Request) -> web.StreamResponse:
-    """Statuses of the tenant's jobs, by job id, a page at a time."""
+    """Statuses of the tenant's jobs by job id, one page."""
     tenant, query = tenant_of(request), request.query
     limit = _number(query.get("limit", str(LISTED_DEFAULT)), "limit", LISTED_MAX)
     status, after = query.get("status"), query.get("after")
     if status is not None and status not in PHASES:
-        raise InvalidValueError(f"query parameter status={status[:80]!r}: there are {', '.join(PHASES)}")
+        raise InvalidValueError(f"query parameter status={status[:80]!r}: expected one of {', '.join(PHASES)}")
     if after is not None:
         check_job_id(after)
     found = await request.app[JOBS].list_jobs(tenant, status=status, limit=limit, after=after)
@@ -183,8 +183,8 @@ async def list_jobs(request: web.Request) -> web.StreamResponse:
     if forwarding is None:
         return _listed(found)
     if is_forwarded(request):
-        return _listed(found, {PARTITIONS: told_partitions(forwarding.group, tenant)})
-    return _listed(merged(found, await forwarding.listed_by_peers(request, tenant), limit))
+        return _listed(found, {PARTITIONS: partitions_header(forwarding.group, tenant)})
+    return _listed(merge_jobs(found, await forwarding.jobs_of_peers(request, tenant), limit))
 
 
 async def show_job(request: web.Request) -> web.StreamResponse:
@@ -199,7 +199,7 @@ def results_type(request: web.Request) -> str:
 
 
 async def job_results(request: web.Request) -> web.StreamResponse:
-    """The outcome of every row, in row order, as they are read, in the format that the caller accepts."""
+    """Streams the result of every row, in row order, in the format that the caller accepts."""
     tenant, job_id = tenant_of(request), check_job_id(request.match_info["job_id"])
     from_row = _number(request.query.get("from_row", "0"), "from_row", 10**12)
     format_, jobs = accepted_format(request), request.app[JOBS]
@@ -214,7 +214,7 @@ async def job_results(request: web.Request) -> web.StreamResponse:
 
 
 async def cancel_job(request: web.Request) -> web.StreamResponse:
-    """Ends a job: 202 and its status."""
+    """Cancels a job: 202 and its status."""
     tenant, job_id = tenant_of(request), check_job_id(request.match_info["job_id"])
     return json_bytes(await request.app[JOBS].cancel(tenant, job_id), 202)
 
@@ -226,9 +226,9 @@ async def retry_job(request: web.Request) -> web.StreamResponse:
 
 
 def submission(body: bytes, encoding: Encoding) -> tuple[str | None, bytes]:
-    """The job id, if the body has one, and the wire's `submit` message that the rest is.
+    """The job id, if the body has one, and the rest of the body as a `submit` message.
 
-    `MalformedError` where it is no object whose fields come once each, `InvalidIdError` for the job id.
+    Raises `MalformedError` if the body is not an object with unique fields, and `InvalidIdError` for the job id.
     """
     try:
         fields: dict[str, msgspec.Raw] = _FIELDS[encoding](body)
@@ -236,10 +236,12 @@ def submission(body: bytes, encoding: Encoding) -> tuple[str | None, bytes]:
         job_id = None if given is None else _TEXT[encoding](given)
     except DECODE_ERRORS as error:
         check_nesting(body, encoding, "body", DEFAULT_LIMITS.depth_max)
-        raise MalformedError(f"body: expected an object with job_id (text) and the fields of a job: {error}") from None
+        raise MalformedError(
+            f"body: expected an object with job_id (string) and the fields of a job: {error}"
+        ) from None
     count = len(fields) + (given is not None)
     if header(body)[1] != count if encoding == "msgpack" else repeats_key(body):
-        raise MalformedError("body: a field comes twice")
+        raise MalformedError("body: duplicate field")
     if "type" in fields:
         raise MalformedError("body: unknown field type")
     message: bytes = _ENCODE[encoding]({"type": "submit", **fields})
@@ -259,5 +261,5 @@ def _optional_number(request: web.Request, name: str) -> int | None:
 
 def _number(text: str, name: str, most: int) -> int:
     if not _NUMBER.fullmatch(text) or int(text) > most:
-        raise InvalidValueError(f"query parameter {name}={text[:80]!r}: it must be a number from 0 to {most}")
+        raise InvalidValueError(f"query parameter {name}={text[:80]!r}: expected a number from 0 to {most}")
     return int(text)

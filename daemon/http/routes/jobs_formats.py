@@ -1,4 +1,4 @@
-"""Results of a job as the caller accepts them: NDJSON as they are, or CSV and Parquet made of its lines."""
+"""Content negotiation of job results: NDJSON, or CSV and Parquet converted from its lines."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ NDJSON = "application/x-ndjson"
 CSV = "text/csv"
 PARQUET = "application/vnd.apache.parquet"
 FORMATS: dict[str, ResultFormat] = {NDJSON: "ndjson", CSV: "csv", PARQUET: "parquet"}
-"""By media type; of what is as good to the caller, the first one is made."""
+"""By media type; the first one wins if the caller accepts several equally."""
 CONTENT_TYPES: dict[ResultFormat, str] = {"ndjson": NDJSON, "csv": f"{CSV}; charset=utf-8", "parquet": PARQUET}
 ERROR_COLUMNS = ("error_code", "error_message")
 GROUP_ROWS, GROUP_BYTES = 65_536, 8 * 1_048_576
-"""A row group of Parquet is written once it has so many rows, or bytes."""
+"""A Parquet row group is written once it has this many rows or bytes."""
 UNTYPED_ROWS_MAX = 65_536
-"""So many rows without a single value of an output are looked at before it is taken to be a number."""
+"""After this many rows without a value of an output, its column becomes float64."""
 _lines = msgspec.json.Decoder(dict[str, Any]).decode_lines
 _json = msgspec.json.Encoder().encode
 
 
 def accepted_format(request: web.Request) -> ResultFormat:
-    """The format that the header `accept` likes best; `NotAcceptableError` where it names none that there is."""
+    """The format that the header `accept` prefers; raises `NotAcceptableError` if it names no supported format."""
     named = ",".join(request.headers.getall(hdrs.ACCEPT, ["*/*"])).lower()
     qualities = dict(_quality(item) for item in named.split(","))
     best = max(FORMATS, key=lambda media_type: _quality_of(media_type, qualities))
     if _quality_of(best, qualities) <= 0:
-        raise NotAcceptableError(f"header accept: {printable(named, 80)}; there are {', '.join(FORMATS)}")
+        raise NotAcceptableError(f"header accept: {printable(named, 80)}; supported: {', '.join(FORMATS)}")
     return FORMATS[best]
 
 
@@ -53,13 +53,13 @@ def _quality(item: str) -> tuple[str, float]:
 
 
 def _quality_of(media_type: str, qualities: dict[str, float]) -> float:
-    """What the range says that names the media type most closely."""
+    """The quality of the most specific range that matches the media type (RFC 9110, section 12.5.1)."""
     ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
     return next((qualities[name] for name in ranges if name in qualities), 0.0)
 
 
 async def csv_pieces(lines: AsyncIterator[bytes], outputs: Sequence[str]) -> AsyncIterator[bytes]:
-    """CSV with a header: `row`, a column for each output (lists as JSON), and the error's two."""
+    """CSV with a header: `row`, a column per output (lists as JSON), `error_code` and `error_message`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("row", *outputs, *ERROR_COLUMNS))
@@ -83,7 +83,7 @@ def _error(line: dict[str, Any]) -> tuple[str | None, str | None]:
 
 
 async def parquet_pieces(lines: AsyncIterator[bytes], outputs: Sequence[str]) -> AsyncIterator[bytes]:
-    """A Parquet file with the same columns. `NotAcceptableError` where pyarrow is missing, or the values do not fit."""
+    """A Parquet file with the same columns. Raises `NotAcceptableError` if pyarrow is missing or values do not fit."""
     file = await asyncio.to_thread(_open_parquet, outputs)
     async for piece in lines:
         if written := await asyncio.to_thread(file.add, _lines(piece)):
@@ -93,17 +93,17 @@ async def parquet_pieces(lines: AsyncIterator[bytes], outputs: Sequence[str]) ->
 
 def _open_parquet(outputs: Sequence[str]) -> ParquetFile:
     try:
-        import pyarrow  # noqa: F401  # whether it is there
+        import pyarrow  # noqa: F401  # checks that it is installed
     except ImportError:
         raise NotAcceptableError(
-            f"header accept: this worker makes no Parquet, because pyarrow is not installed (pip install"
-            f" 'inferd[files]'); there are {NDJSON} and {CSV}"
+            f"header accept: Parquet is not available, because pyarrow is not installed on this worker (pip install"
+            f" 'inferd[files]'); available: {NDJSON}, {CSV}"
         ) from None
     return ParquetFile(outputs)
 
 
 class ParquetFile:
-    """A Parquet file that is handed out as it is written, a row group at a time."""
+    """A Parquet file that is written, and returned, one row group at a time."""
 
     def __init__(self, outputs: Sequence[str]) -> None:
         self._outputs = outputs
@@ -114,18 +114,18 @@ class ParquetFile:
         self._writer: Any = None
 
     def add(self, rows: list[dict[str, Any]]) -> bytes:
-        """What can be handed out by now."""
+        """Adds rows; returns the bytes written since the last call."""
         self._untyped += rows
         if not self._types and len(self._untyped) < UNTYPED_ROWS_MAX and not self._outputs_known():
             return b""
-        self._take_waiting()
+        self._add_table()
         if sum(map(len, self._tables)) >= GROUP_ROWS or sum(table.nbytes for table in self._tables) >= GROUP_BYTES:
             self._write()
         return self._sink.taken()
 
     def finish(self) -> bytes:
-        """The rest of the file."""
-        self._take_waiting()
+        """Ends the file; returns its remaining bytes."""
+        self._add_table()
         self._write()
         self._writer.close()
         return self._sink.taken()
@@ -133,7 +133,7 @@ class ParquetFile:
     def _outputs_known(self) -> bool:
         return all(any(row.get(output) is not None for row in self._untyped) for output in self._outputs)
 
-    def _take_waiting(self) -> None:
+    def _add_table(self) -> None:
         rows, self._untyped = self._untyped, []
         columns: dict[str, list[Any]] = {"row": [row["row"] for row in rows]}
         columns |= {output: [row.get(output) for row in rows] for output in self._outputs}
@@ -153,7 +153,7 @@ class ParquetFile:
             return pyarrow.table({name: pyarrow.array(values, self._types[name]) for name, values in columns.items()})
         except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
             raise NotAcceptableError(
-                f"the results do not fit in the columns of a Parquet file ({error}): accept {NDJSON}"
+                f"the results do not fit the columns of a Parquet file ({error}): accept {NDJSON} instead"
             ) from None
 
     def _write(self) -> None:
@@ -168,7 +168,7 @@ class ParquetFile:
 
 
 class _Sink(io.RawIOBase):
-    """Keeps what is written until it is taken."""
+    """Buffers written bytes until `taken` returns them."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Rows of a job as NDJSON: lines become messages as they come, so that a body of any size takes bounded memory.
+"""Packs NDJSON rows of an upload into job messages as they arrive; memory is bounded for a body of any size.
 
-What goes into which message depends on the lines alone: the same upload again makes the same messages.
+The packing depends on the lines alone: a repeated upload makes the same messages.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import msgspec
 from aiohttp import web
 
-from inferd.daemon.http.core import LIMITS, Intake
+from inferd.daemon.http.core import LIMITS, BodyReader
 from inferd.schemas.errors import (
     InvalidValueError,
     MalformedError,
@@ -29,39 +29,40 @@ from inferd.schemas.strict import (
 )
 
 ROWS_BYTES_MAX = 900_000
-"""Of one message: with what is around them they stay below Kafka's default `max.message.bytes`."""
-AROUND_BYTES = 1_024
-"""What is around the rows of a message, at most."""
+"""Rows of one message: with the envelope it stays below Kafka's default `max.message.bytes`."""
+ENVELOPE_BYTES = 1_024
+"""Most bytes of a message besides its rows."""
 BLOCK_ROWS = 1_024
-"""A chunk has as many rows by default: messages of whole blocks are cut without remains."""
+"""The default rows per chunk: messages of whole blocks are cut into chunks without remainders."""
 _rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _row = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class LinePacker:
-    """Lines -> `rows` messages (JSON); the rows travel as they were written, and are looked into when scored."""
+    """Packs lines into `rows` messages (JSON). Rows keep their bytes and are validated when they are scored."""
 
     def __init__(self, limits: Limits, block_rows: int = BLOCK_ROWS) -> None:
-        self._bytes_max = max(1, min(ROWS_BYTES_MAX, limits.message_bytes_max - AROUND_BYTES))
+        self._bytes_max = max(1, min(ROWS_BYTES_MAX, limits.message_bytes_max - ENVELOPE_BYTES))
         self._rows_max = limits.job_message_rows_max
         self._block_rows = block_rows
         self._lines: list[bytes] = []
         self._numbers: list[int] = []
-        """Of the lines in the body, from 1."""
+        """Line number of each row, from 1."""
         self._size = 0
-        self._line = 0
+        self._line_number = 0
         self._seq = 0
 
     def add(self, line: bytes) -> Iterator[bytes]:
-        """The message that another line makes full: a row, or an array of rows. Empty lines are passed over.
+        """Adds a line (a row, or an array of rows); yields the messages that it fills. Empty lines are ignored.
 
-        `InvalidValueError` naming the line that is no JSON array or object, `TooLargeError` for one that finds no room.
+        Raises `InvalidValueError`, naming the line, if it is not a JSON array or object, and `TooLargeError` for a row
+        that exceeds the size of a message.
         """
-        self._line += 1
-        text = line.removeprefix(BYTE_ORDER_MARK).strip() if self._line == 1 else line.strip()
+        self._line_number += 1
+        text = line.removeprefix(BYTE_ORDER_MARK).strip() if self._line_number == 1 else line.strip()
         if not text:
             return
-        self._check_room(len(text))
+        self._check_size(len(text), self._line_number)
         for row in self._rows_of(text):
             yield from self._add(row)
 
@@ -69,29 +70,29 @@ class LinePacker:
         try:
             return rows_of_line(text)
         except MalformedError as error:
-            raise InvalidValueError(f"line {self._line}: {error.message}") from None
+            raise InvalidValueError(f"line {self._line_number}: {error.message}") from None
         except TooDeepError as error:
-            raise TooDeepError(f"line {self._line}: {error.message}") from None
+            raise TooDeepError(f"line {self._line_number}: {error.message}") from None
 
     def _add(self, row: bytes) -> Iterator[bytes]:
         while self._lines and (self._size + len(row) + 1 > self._bytes_max or len(self._lines) == self._rows_max):
             yield self._message(self._whole_blocks())
         self._lines.append(row)
-        self._numbers.append(self._line)
+        self._numbers.append(self._line_number)
         self._size += len(row) + 1
 
-    def wait_for(self, begun: bytes) -> None:
-        """`TooLargeError` where a line that has only begun finds no room already."""
-        self._check_room(len(begun), 1)
+    def check_partial(self, line: bytes) -> None:
+        """Raises `TooLargeError` if an incomplete line is already too long."""
+        self._check_size(len(line), self._line_number + 1)
 
     def finish(self) -> Iterator[bytes]:
-        """The last message, where rows are left."""
+        """The last message, if rows are left."""
         if self._lines:
             yield self._message(len(self._lines))
 
-    def _check_room(self, size: int, further: int = 0) -> None:
+    def _check_size(self, size: int, line_number: int) -> None:
         if size > self._bytes_max:
-            raise TooLargeError(f"line {self._line + further}: a row of more than {self._bytes_max} bytes")
+            raise TooLargeError(f"line {line_number}: a row of more than {self._bytes_max} bytes")
 
     def _whole_blocks(self) -> int:
         count = len(self._lines)
@@ -108,30 +109,30 @@ class LinePacker:
 
 
 def body_pieces(request: web.Request, bytes_max: int) -> AsyncIterator[bytes]:
-    """The body as it comes; raises what `Intake` does. What the worker makes the client wait counts for nothing."""
-    return Intake(request, request.app[LIMITS].of_bytes(bytes_max)).pieces()
+    """The body as it arrives; raises the errors of `BodyReader`. Time in which the worker is busy does not count."""
+    return BodyReader(request, request.app[LIMITS].of_bytes(bytes_max)).pieces()
 
 
 async def row_messages(pieces: AsyncIterator[bytes], packer: LinePacker) -> AsyncIterator[bytes]:
-    """The messages of a body; raises what `packer` does."""
-    begun = b""
+    """The messages of a body; raises the errors of `packer`."""
+    partial = b""
     async for piece in pieces:
-        *lines, begun = (begun + piece).split(b"\n")
+        *lines, partial = (partial + piece).split(b"\n")
         for line in lines:
             for message in packer.add(line):
                 yield message
-        packer.wait_for(begun)
-    for message in (*packer.add(begun), *packer.finish()):
+        packer.check_partial(partial)
+    for message in (*packer.add(partial), *packer.finish()):
         yield message
 
 
 def _check_lines(batch: bytes, lines: list[bytes], numbers: list[int]) -> None:
-    """All at once first; one by one, to say which, where that fails."""
+    """Checks all lines at once; if that fails, one by one, to name the invalid one."""
     try:
-        whole = list(map(bytes, _rows(batch))) == lines
+        valid = list(map(bytes, _rows(batch))) == lines
     except DECODE_ERRORS:
-        whole = False
-    if whole and all(line[0] in b"[{" for line in lines) and not nested_deeper(batch, "json", NESTING_MAX):
+        valid = False
+    if valid and all(line[0] in b"[{" for line in lines) and not nested_deeper(batch, "json", NESTING_MAX):
         return
     for line, number in zip(lines, numbers, strict=True):
         _check_line(line, number)
@@ -142,6 +143,6 @@ def _check_line(line: bytes, number: int) -> None:
     try:
         _row(line)
     except DECODE_ERRORS as error:
-        raise InvalidValueError(f"line {number} is no JSON: {printable(str(error))}") from None
+        raise InvalidValueError(f"line {number} is not valid JSON: {printable(str(error))}") from None
     if line[0] not in b"[{":
-        raise InvalidValueError(f"line {number}: expected a row, which is a JSON array or object")
+        raise InvalidValueError(f"line {number}: expected a row (a JSON array or object)")

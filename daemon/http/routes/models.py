@@ -1,4 +1,4 @@
-"""`/models…`: the lifecycle of a tenant's models. Whichever worker answers, all follow."""
+"""`/models…`: deploys, aliases and removal of a tenant's models. A change at one worker reaches all workers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ModelsAnswer(Struct, frozen=True):
 
 
 class AliasAnswer(Struct, frozen=True):
-    """Where an alias leads."""
+    """An alias and its target."""
 
     model_id: str
     alias: str
@@ -44,11 +44,11 @@ class RemovedAnswer(Struct, frozen=True):
 
 
 def add_models(app: web.Application, models: Models, uploads: Uploads) -> None:
-    """Adds `/models…`, answered by `models`; model files are received by `uploads`."""
+    """Adds `/models…`, backed by `models`; `uploads` receives model files."""
     app[MODELS], app[UPLOADS] = models, uploads
     router = app.router
     router.add_get("/models", list_models)
-    for path, reference_of in PLACES.items():
+    for path, reference_of in REFERENCE_PATHS.items():
         router.add_get(path, _get(reference_of))
         router.add_delete(path, _delete(reference_of))
         router.add_put(path, put_alias if path == ALIAS_PATH else _put_version(reference_of))
@@ -61,7 +61,7 @@ async def list_models(request: web.Request) -> web.StreamResponse:
 
 
 async def put_alias(request: web.Request) -> web.StreamResponse:
-    """Points an alias at a version, or splits it."""
+    """Points an alias at a version, or splits it between versions."""
     tenant, reference = tenant_of(request), _alias_reference(request)
     encoding = encoding_of(request)
     target = decode_alias(await read_body(request, request.app[LIMITS].body), DEFAULT_LIMITS, encoding)
@@ -83,7 +83,7 @@ def _get(reference_of: ReferenceOf) -> Respond:
 def _delete(reference_of: ReferenceOf) -> Respond:
     async def delete_model(request: web.Request) -> web.StreamResponse:
         tenant, reference = tenant_of(request), reference_of(request)
-        everything, move_to = _switch(request, "all"), _version_parameter(request, "move_aliases_to")
+        everything, move_to = _flag(request, "all"), _version_parameter(request, "move_aliases_to")
         removed = await request.app[MODELS].remove(tenant, reference, everything=everything, move_aliases_to=move_to)
         return json_response(RemovedAnswer(list(removed)))
 
@@ -94,7 +94,7 @@ def _put_version(reference_of: ReferenceOf) -> Respond:
     async def put_version(request: web.Request) -> web.StreamResponse:
         tenant, reference = tenant_of(request), reference_of(request)
         if reference.alias is not None:
-            raise InvalidIdError(f"{reference} is an alias: PUT /models/{reference.name}/aliases/{reference.alias}")
+            raise InvalidIdError(f"{reference} is an alias: use PUT /models/{reference.name}/aliases/{reference.alias}")
         async with request.app[UPLOADS].receive(request, reference) as deploy:
             deployed = await request.app[MODELS].deploy(tenant, deploy)
         status = HTTPStatus.CREATED if deployed.created else HTTPStatus.OK
@@ -110,7 +110,7 @@ def _reference(request: web.Request) -> ModelReference:
 def _version_reference(request: web.Request) -> ModelReference:
     version = request.match_info["version"]
     if not _VERSION.fullmatch(version):
-        raise InvalidIdError(f"version {version[:80]!r}: expected a number, 1 or more")
+        raise InvalidIdError(f"version {version[:80]!r}: expected a positive integer")
     return ModelReference(check_model_name(request.match_info["model_id"]), version=int(version))
 
 
@@ -119,10 +119,10 @@ def _alias_reference(request: web.Request) -> ModelReference:
     return ModelReference(check_model_name(name), alias=check_model_name(alias))
 
 
-def _switch(request: web.Request, name: str) -> bool:
+def _flag(request: web.Request, name: str) -> bool:
     value = request.query.get(name, "false")
     if value not in ("true", "false"):
-        raise InvalidValueError(f"query parameter {name}={value[:80]!r}: it must be true or false")
+        raise InvalidValueError(f"query parameter {name}={value[:80]!r}: expected true or false")
     return value == "true"
 
 
@@ -131,12 +131,14 @@ def _version_parameter(request: web.Request, name: str) -> int | None:
     if value is None:
         return None
     if not _VERSION.fullmatch(value):
-        raise InvalidValueError(f"query parameter {name}={value[:80]!r}: expected the number of a version, 1 or more")
+        raise InvalidValueError(
+            f"query parameter {name}={value[:80]!r}: expected a version number (a positive integer)"
+        )
     return int(value)
 
 
 ALIAS_PATH = "/models/{model_id}/aliases/{alias}"
-PLACES: dict[str, ReferenceOf] = {
+REFERENCE_PATHS: dict[str, ReferenceOf] = {
     "/models/{model_id}": _reference,
     "/models/{model_id}/versions/{version}": _version_reference,
     ALIAS_PATH: _alias_reference,

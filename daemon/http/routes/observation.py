@@ -1,4 +1,4 @@
-"""What tells of the worker: probes, status, metrics, and the live page."""
+"""Observability routes: probes, status, metrics and the live page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import resources
 import msgspec
 from aiohttp import web
 
-from inferd.daemon.http.core import SAFE_HEADERS, TRAFFIC, ForbiddenError, json_response, own_tenant
+from inferd.daemon.http.core import SAFE_HEADERS, TRAFFIC, ForbiddenError, json_response, token_tenant
 from inferd.daemon.telemetry import Metrics, Status, StatusBoard
 from inferd.schemas.topics import tenant_of_topic
 
@@ -18,7 +18,7 @@ METRICS = web.AppKey("metrics", Metrics)
 
 
 def add_observation(app: web.Application, board: StatusBoard) -> None:
-    """Adds what tells of the worker that `board` knows."""
+    """Adds the observability routes; `board` has the worker's status."""
     app[BOARD] = board
     app[METRICS] = Metrics(board)
     board.traffic = app[TRAFFIC]
@@ -35,12 +35,12 @@ def add_observation(app: web.Application, board: StatusBoard) -> None:
 
 
 async def livez(_request: web.Request) -> web.Response:
-    """200 as long as the event loop turns."""
+    """200 while the event loop is running."""
     return json_response({"status": "live"})
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """200 where requests are being served, else 503 with the reasons; tenants that wait meanwhile are named."""
+    """200 if the worker serves requests, else 503 with the reasons; also lists tenants that wait."""
     board = request.app[BOARD]
     snapshot = board.snapshot()
     waiting = {"waiting": snapshot.waiting} if snapshot is not None and snapshot.waiting else {}
@@ -50,13 +50,13 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def status(request: web.Request) -> web.Response:
-    """What the worker is doing; to a tenant's token, of that tenant alone."""
-    found, tenant = request.app[BOARD].status(), own_tenant(request)
+    """The worker's status; with a tenant's token, only that tenant's part."""
+    found, tenant = request.app[BOARD].status(), token_tenant(request)
     return json_response(found if tenant is None else of_tenant(found, tenant))
 
 
 def of_tenant(found: Status, tenant: str) -> Status:
-    """What of a status is the tenant's own; what sums up all tenants is left out unless there is no other."""
+    """The tenant's part of a status; totals over all tenants are left out if there are others."""
     if {item.tenant for item in found.tenants} == {tenant}:
         return found
     partitions = tuple(item for item in found.partitions if tenant_of_topic(item.topic) == tenant)
@@ -76,27 +76,27 @@ def of_tenant(found: Status, tenant: str) -> Status:
         latency={},
         steps={},
         restoring=None,
-        **dict.fromkeys(SUMMED_UP, 0),
+        **dict.fromkeys(TOTALS, 0),
         last_error=None,
     )
 
 
-SUMMED_UP = (
+TOTALS = (
     *("batches", "batch_rows_last", "queued_bytes", "in_flight_bytes"),
     *("commits", "commit_failures", "records_missing", "restored_records"),
 )
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """The same for Prometheus; not for a tenant's token, since they are of all tenants."""
-    if own_tenant(request) is not None:
-        raise ForbiddenError("the metrics are of all tenants: an operator's token reads them")
+    """Metrics for Prometheus; not available with a tenant's token, since they cover all tenants."""
+    if token_tenant(request) is not None:
+        raise ForbiddenError("the metrics cover all tenants: use an operator's token")
     body, content_type = request.app[METRICS].exposition(request.headers.get("Accept", ""))
     return web.Response(body=body, headers={**SAFE_HEADERS, "Content-Type": content_type})
 
 
 async def page(_request: web.Request) -> web.Response:
-    """The same for people: a page that asks `/status` every second, and loads nothing from elsewhere."""
+    """A page that shows `/status`, updated every second; it loads nothing from other sites."""
     nonce = secrets.token_urlsafe(16)
     policy = (
         f"default-src 'none'; connect-src 'self'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}';"

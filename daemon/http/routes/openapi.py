@@ -1,4 +1,4 @@
-"""`/openapi.json`, made from the types of the wire and the table of error codes."""
+"""`/openapi.json`, generated from the wire types and the error codes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from inferd.daemon.http.core import ACCESS, HTTP_CODES, Access, json_bytes
 from inferd.daemon.http.routes.operations import (
+    CSRF_HEADER,
     JSON,
-    NO_PAGE,
     OPERATIONS,
     TENANT,
     Error,
@@ -27,41 +27,41 @@ PATH = "/openapi.json"
 REF = "#/components/schemas/{name}"
 DESCRIPTION = web.AppKey("openapi", dict[str, bytes])
 ABOUT = (
-    'Predictions, models and batch jobs of one tenant. Every error is `{"error": {"code", "message"}}` in JSON;'
-    " a code never changes its meaning."
+    'Predictions, models and batch jobs of one tenant. Every error is a JSON object `{"error": {"code", "message"}}`;'
+    " the meaning of a code never changes."
 )
 
 
 class Fault(Struct):
-    """What was wrong."""
+    """A stable code, and a message for people."""
 
     code: str
     message: str
 
 
 class ErrorAnswer(Struct):
-    """Every error."""
+    """The body of every error response."""
 
     error: Fault
 
 
 def add_openapi(app: web.Application) -> None:
-    """Adds `/openapi.json`, which describes the routes that the application has when it is first asked."""
+    """Adds `/openapi.json`; it describes the routes that the application has at the first request for it."""
     app[DESCRIPTION] = {}
     app.router.add_get(PATH, openapi)
 
 
 async def openapi(request: web.Request) -> web.Response:
-    """The description, in OpenAPI 3.1."""
-    made = request.app[DESCRIPTION]
-    if not made:
-        operations = present(request.app, OPERATIONS)
-        made["json"] = msgspec.json.encode(describe(operations, request.app[ACCESS]))
-    return json_bytes(made["json"])
+    """The OpenAPI 3.1 document, generated once."""
+    document = request.app[DESCRIPTION]
+    if not document:
+        operations = operations_of(request.app, OPERATIONS)
+        document["json"] = msgspec.json.encode(describe(operations, request.app[ACCESS]))
+    return json_bytes(document["json"])
 
 
-def present(app: web.Application, operations: Iterable[Operation]) -> list[Operation]:
-    """Those of the operations that the application has routes for."""
+def operations_of(app: web.Application, operations: Iterable[Operation]) -> list[Operation]:
+    """The operations that the application has routes for."""
     routes = {
         (route.method.lower(), route.resource.canonical) for route in app.router.routes() if route.resource is not None
     }
@@ -69,7 +69,7 @@ def present(app: web.Application, operations: Iterable[Operation]) -> list[Opera
 
 
 def describe(operations: Sequence[Operation], access: Access) -> dict[str, Any]:
-    """The OpenAPI document of these operations: with tokens, or else with a tenant's header where there are several."""
+    """The OpenAPI document of these operations, with the authentication and tenant header that `access` requires."""
     operations = [_of_access(operation, access) for operation in operations]
     types = _types(operations)
     schemas, components = msgspec.json.schema_components(types, ref_template=REF)
@@ -77,7 +77,7 @@ def describe(operations: Sequence[Operation], access: Access) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method] = _operation(
-            operation, schema_of, guarded=access.guarded
+            operation, schema_of, with_token=access.requires_token
         )
     components["Fault"]["properties"]["code"]["enum"] = [*CODES, *HTTP_CODES]
     return {
@@ -89,13 +89,14 @@ def describe(operations: Sequence[Operation], access: Access) -> dict[str, Any]:
 
 
 def _of_access(operation: Operation, access: Access) -> Operation:
-    """The operation with the headers that are needed: without tokens, that against web pages, and the tenant's."""
-    if access.guarded:
-        operation = replace(operation, parameters=tuple(item for item in operation.parameters if item is not NO_PAGE))
+    """The operation with the headers that `access` requires."""
+    if access.requires_token:
+        kept = tuple(item for item in operation.parameters if item is not CSRF_HEADER)
+        operation = replace(operation, parameters=kept)
     if TENANT not in operation.parameters:
         return operation
     others = tuple(item for item in operation.parameters if item is not TENANT)
-    if access.guarded or len(access.tenants) == 1:
+    if access.requires_token or len(access.tenants) == 1:
         return replace(operation, parameters=others)
     named = replace(TENANT, type=Literal[access.tenants], required=True)
     return replace(operation, parameters=(*others, named))
@@ -120,14 +121,14 @@ def _key(type_: Any) -> str:
     return repr(type_)
 
 
-def _operation(operation: Operation, schema_of: dict[str, Any], *, guarded: bool) -> dict[str, Any]:
+def _operation(operation: Operation, schema_of: dict[str, Any], *, with_token: bool) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
         "responses": _answers(operation, schema_of) | _errors(operation, schema_of),
     }
-    if not operation.open:
-        described["security"] = [{"token": []}] if guarded else [{}, {"token": []}]
+    if not operation.public:
+        described["security"] = [{"token": []}] if with_token else [{}, {"token": []}]
     if operation.parameters:
         described["parameters"] = [_parameter(item, schema_of) for item in operation.parameters]
     if operation.body:
@@ -137,7 +138,7 @@ def _operation(operation: Operation, schema_of: dict[str, Any], *, guarded: bool
 
 
 def _body(type_: Any, schema_of: dict[str, Any]) -> dict[str, Any]:
-    """Bytes have no schema in OpenAPI 3.1: the media type says all."""
+    """Binary bodies have no schema in OpenAPI 3.1: the media type describes them."""
     return {} if type_ is bytes else schema_of[_key(type_)]
 
 
@@ -156,7 +157,7 @@ def _answers(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any]:
     for status, answer in operation.answers.items():
         schemas = [schema_of[_key(type_)] for type_ in _alternatives(answer)]
         content = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}} if schemas else {}
-        described[str(status)] = {"description": "done", "content": dict.fromkeys(operation.media_types, content)}
+        described[str(status)] = {"description": "success", "content": dict.fromkeys(operation.media_types, content)}
     return described
 
 

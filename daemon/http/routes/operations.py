@@ -1,4 +1,4 @@
-"""What each route takes and gives, for `/openapi.json`: types of the wire and classes of errors, no schemas."""
+"""Parameters, bodies, responses and errors of each route, as Python types; `/openapi.json` is generated from them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ Error = type[ModelServingError]
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of a query or header, or a part of the path."""
+    """A query, header or path parameter."""
 
     name: str
     place: Literal["path", "query", "header"]
@@ -83,53 +83,52 @@ class Operation:
     name: str
     summary: str
     body: Mapping[str, Any] = field(default_factory=dict)
-    """Types by media type."""
+    """Body type by media type."""
     answers: Mapping[int, Any] = field(default_factory=dict)
-    """Types by status; a tuple: one of them; None: no JSON."""
+    """Response type by status; a tuple means one of them; None means not JSON."""
     media_types: tuple[str, ...] = (JSON,)
-    """Of answers that are no errors."""
+    """Media types of successful responses."""
     parameters: tuple[Parameter, ...] = ()
     errors: tuple[Error, ...] = ()
-    open: bool = False
-    """Whether nobody needs a token."""
+    public: bool = False
+    """Whether the route needs no token."""
 
 
 MODEL = Parameter("model_id", "path", Annotated[str, Meta(pattern=REFERENCE_PATTERN)], "name, name:version, name@alias")
-NAME = Parameter("model_id", "path", Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")], "name of a model")
-VERSION = Parameter("version", "path", Annotated[int, Meta(ge=1, le=999_999_999)], "number of a version")
-ALIAS = Parameter("alias", "path", Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")], "name of an alias")
-JOB = Parameter("job_id", "path", Id, "id of a job")
-TENANT = Parameter("inferd-tenant", "header", str, "the tenant, which is one of several")
-NO_PAGE = Parameter(
+NAME = Parameter("model_id", "path", Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")], "model name")
+VERSION = Parameter("version", "path", Annotated[int, Meta(ge=1, le=999_999_999)], "version number")
+ALIAS = Parameter("alias", "path", Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")], "alias name")
+JOB = Parameter("job_id", "path", Id, "job id")
+TENANT = Parameter("inferd-tenant", "header", str, "the tenant")
+CSRF_HEADER = Parameter(
     REQUEST_HEADER,
     "header",
     str,
-    "any value: shows that no web page of another site sends the request, as content-type: application/json does",
+    "any value; protects against requests from web pages of other sites, as content-type: application/json does",
     required=True,
 )
 DEADLINE = Parameter(
     "deadline",
     "header",
     Annotated[int, Meta(ge=0, le=DEADLINE_MS_MAX)],
-    "Unix milliseconds; past it the request is not scored",
+    "Unix milliseconds; after this time the request is not scored",
 )
 ROW_ERRORS = Parameter(
-    "row_errors", "query", Literal["true", "false"], "a bad row of several fails alone, and is named in errors"
+    "row_errors", "query", Literal["true", "false"], "an invalid row fails alone and is listed in errors"
 )
-CORRELATION = Parameter("correlation-id", "header", str, "comes back with the answer")
+CORRELATION = Parameter("correlation-id", "header", str, "is returned with the response")
 CHALLENGE = Parameter(
     "challenge",
     "query",
     Annotated[str, Meta(min_length=1, max_length=CHALLENGE_CHARS_MAX)],
-    "any text: the proof is made for it",
+    "any string; the proof is valid for it alone",
     required=True,
 )
-MANIFEST = Parameter("manifest", "query", str, "JSON: what is to be said beyond the model file")
-DEPLOY_ALIAS = Parameter("alias", "query", ALIAS.type, "an alias to point at the version")
+MANIFEST = Parameter("manifest", "query", str, "JSON: manifest fields that the model file does not have")
+DEPLOY_ALIAS = Parameter("alias", "query", ALIAS.type, "alias to point at the version")
 ALL = Parameter("all", "query", Literal["true", "false"], "remove all versions and aliases of the model")
-
 MOVE_ALIASES = Parameter(
-    "move_aliases_to", "query", VERSION.type, "the version that aliases of the removed version lead to from then on"
+    "move_aliases_to", "query", VERSION.type, "version that aliases of the removed version are moved to"
 )
 
 GUARDED: tuple[Error, ...] = (UnauthorizedError, ForbiddenError, InternalError)
@@ -145,14 +144,14 @@ MODELS: tuple[Error, ...] = (*BUSY, InvalidIdError, ModelNotFoundError, VersionN
 JOBS: tuple[Error, ...] = (*BUSY, InvalidIdError, JobNotFoundError)
 VALUES: tuple[Error, ...] = (InvalidValueError, SchemaMismatchError)
 JOB_ENDED: tuple[Error, ...] = (JobConflictError, JobClosedError, JobExpiredError)
-OF_NDJSON = (
-    Parameter("model", "query", Annotated[str, Meta(pattern=REFERENCE_PATTERN)], "of NDJSON: the model; it is needed"),
-    Parameter("job_id", "query", Id, "of NDJSON: the id of the job; one is chosen where it is left out"),
-    Parameter("outputs", "query", str, "of NDJSON: what to give for each row, with commas between"),
-    Parameter("row_count", "query", Annotated[int, Meta(ge=0)], "of NDJSON: how many rows there must be"),
-    Parameter("chunk_rows", "query", Annotated[int, Meta(ge=1)], "of NDJSON: rows of a chunk"),
-    Parameter("deadline", "query", DEADLINE.type, "of NDJSON: Unix milliseconds at which all rows must be there"),
-    Parameter("labels", "query", str, "of NDJSON: a JSON object of texts, which come back in the statuses"),
+NDJSON_PARAMETERS = (
+    Parameter("model", "query", Annotated[str, Meta(pattern=REFERENCE_PATTERN)], "NDJSON only: the model (required)"),
+    Parameter("job_id", "query", Id, "NDJSON only: the job id; generated if omitted"),
+    Parameter("outputs", "query", str, "NDJSON only: outputs for each row, separated by commas"),
+    Parameter("row_count", "query", Annotated[int, Meta(ge=0)], "NDJSON only: expected number of rows"),
+    Parameter("chunk_rows", "query", Annotated[int, Meta(ge=1)], "NDJSON only: rows per chunk"),
+    Parameter("deadline", "query", DEADLINE.type, "NDJSON only: Unix milliseconds by which all rows must have arrived"),
+    Parameter("labels", "query", str, "NDJSON only: a JSON object of strings, included in the job's statuses"),
 )
 UPLOAD = {BYTES: bytes, "text/plain": bytes, "multipart/form-data": Form}
 
@@ -162,7 +161,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="post",
         path="/predict/{model_id}",
         name="predict",
-        summary="Score a row, or rows. The answer is in the encoding of the body.",
+        summary="Score a row, or rows. The response has the encoding of the body.",
         body={JSON: PredictionBody, MSGPACK: PredictionBody},
         answers={200: PredictionAnswer},
         media_types=(JSON, MSGPACK),
@@ -173,7 +172,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="get",
         path="/models",
         name="list_models",
-        summary="Every model of the tenant, with its versions and aliases.",
+        summary="List the tenant's models with their versions and aliases.",
         answers={200: ModelsAnswer},
         parameters=(TENANT,),
         errors=BUSY,
@@ -182,7 +181,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="get",
         path="/models/{model_id}",
         name="get_model",
-        summary="A model; or, of name:version or name@alias, the version that it leads to.",
+        summary="Show a model; or, for name:version or name@alias, the version that it resolves to.",
         answers={200: (ModelOverview, ModelVersion)},
         parameters=(MODEL, TENANT),
         errors=MODELS,
@@ -191,7 +190,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="put",
         path="/models/{model_id}",
         name="deploy_model",
-        summary="Deploy a model file as name:version, or as the next version of name unless it is there already.",
+        summary="Deploy a model file as name:version, or as the next version of name unless it is deployed already.",
         body=UPLOAD,
         answers={200: Manifest, 201: Manifest},
         parameters=(MODEL, MANIFEST, DEPLOY_ALIAS, TENANT),
@@ -201,7 +200,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="delete",
         path="/models/{model_id}",
         name="delete_model",
-        summary="Remove name:version or name@alias; or, with all=true, the whole of name.",
+        summary="Remove name:version or name@alias; or, with all=true, the whole model.",
         answers={200: RemovedAnswer},
         parameters=(MODEL, ALL, MOVE_ALIASES, TENANT),
         errors=(*MODELS, InvalidValueError, VersionInUseError),
@@ -210,7 +209,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="get",
         path="/models/{model_id}/versions/{version}",
         name="get_version",
-        summary="A version: its manifest, and what this worker makes of it.",
+        summary="Show a version: its manifest, and its state on this worker.",
         answers={200: ModelVersion},
         parameters=(NAME, VERSION, TENANT),
         errors=MODELS,
@@ -219,7 +218,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="put",
         path="/models/{model_id}/versions/{version}",
         name="deploy_version",
-        summary="Deploy a model file as a version. The same again changes nothing.",
+        summary="Deploy a model file as a version. Idempotent.",
         body=UPLOAD,
         answers={200: Manifest, 201: Manifest},
         parameters=(NAME, VERSION, MANIFEST, DEPLOY_ALIAS, TENANT),
@@ -229,7 +228,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="delete",
         path="/models/{model_id}/versions/{version}",
         name="delete_version",
-        summary="Remove a version. One that an alias leads to stays, unless its aliases are moved to another version.",
+        summary="Remove a version. Refused while an alias points at it, unless move_aliases_to is given.",
         answers={200: RemovedAnswer},
         parameters=(NAME, VERSION, MOVE_ALIASES, TENANT),
         errors=(*MODELS, InvalidValueError, VersionInUseError),
@@ -238,7 +237,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="get",
         path="/models/{model_id}/aliases/{alias}",
         name="get_alias",
-        summary="The version that an alias leads to; of a split, the one with the largest share.",
+        summary="Show the version that an alias points at; for a split, the one with the largest share.",
         answers={200: ModelVersion},
         parameters=(NAME, ALIAS, TENANT),
         errors=MODELS,
@@ -247,7 +246,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="put",
         path="/models/{model_id}/aliases/{alias}",
         name="set_alias",
-        summary="Point an alias at a version, or split it among several.",
+        summary="Point an alias at a version, or split it between several.",
         body={JSON: Alias, MSGPACK: Alias},
         answers={200: AliasAnswer},
         parameters=(NAME, ALIAS, TENANT),
@@ -266,23 +265,23 @@ OPERATIONS: tuple[Operation, ...] = (
         method="post",
         path="/jobs",
         name="submit_job",
-        summary="Open a batch job with all of its rows, which may come as NDJSON, one a line; the same again gives the"
-        " job that is there.",
+        summary="Submit a batch job with all its rows, optionally as NDJSON with one row per line. Idempotent for a"
+        " given job_id.",
         body={JSON: JobBody, MSGPACK: JobBody, NDJSON: bytes},
         answers={202: JobStatus},
-        parameters=(*OF_NDJSON, TENANT),
+        parameters=(*NDJSON_PARAMETERS, TENANT),
         errors=(*MODELS, *BODY, *VALUES, *JOB_ENDED, ModelNotReadyError, ChunkConflictError),
     ),
     Operation(
         method="get",
         path="/jobs",
         name="list_jobs",
-        summary="Jobs of the tenant by their ids, a page at a time.",
+        summary="List the tenant's jobs by id, one page.",
         answers={200: JobsAnswer},
         parameters=(
-            Parameter("status", "query", Phase, "only jobs of this status"),
-            Parameter("limit", "query", Annotated[int, Meta(ge=0, le=1_000)], "how many at most"),
-            Parameter("after", "query", Id, "only jobs behind this id"),
+            Parameter("status", "query", Phase, "only jobs with this status"),
+            Parameter("limit", "query", Annotated[int, Meta(ge=0, le=1_000)], "maximum number of jobs"),
+            Parameter("after", "query", Id, "only jobs after this id"),
             TENANT,
         ),
         errors=(*JOBS, InvalidValueError),
@@ -291,7 +290,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="get",
         path="/jobs/{job_id}",
         name="get_job",
-        summary="How a job stands.",
+        summary="Show a job's status.",
         answers={200: JobStatus},
         parameters=(JOB, TENANT),
         errors=JOBS,
@@ -300,7 +299,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="get",
         path="/jobs/{job_id}/results",
         name="get_job_results",
-        summary="The outcome of every row, in row order: a line of JSON each, or CSV or Parquet, errors in columns.",
+        summary="Stream the result of every row, in row order, as NDJSON, CSV or Parquet.",
         answers={200: None},
         media_types=(NDJSON, CSV, PARQUET),
         parameters=(
@@ -314,36 +313,36 @@ OPERATIONS: tuple[Operation, ...] = (
         method="post",
         path="/jobs/{job_id}/cancel",
         name="cancel_job",
-        summary="End a job; no result is published once its status is cancelled.",
+        summary="Cancel a job; no result is published once its status is cancelled.",
         answers={202: JobStatus},
-        parameters=(JOB, NO_PAGE, TENANT),
+        parameters=(JOB, CSRF_HEADER, TENANT),
         errors=(*JOBS, JobClosedError, JobExpiredError),
     ),
     Operation(
         method="post",
         path="/jobs/{job_id}/retry",
         name="retry_job",
-        summary="Score the rows again that failed.",
+        summary="Score the failed rows again.",
         answers={202: JobStatus},
-        parameters=(JOB, NO_PAGE, TENANT),
+        parameters=(JOB, CSRF_HEADER, TENANT),
         errors=(*JOBS, JobClosedError, JobConflictError, JobExpiredError),
     ),
     Operation(
         method="get",
         path="/livez",
         name="live",
-        summary="Whether the event loop turns.",
+        summary="Whether the event loop is running.",
         answers={200: Live},
-        open=True,
+        public=True,
     ),
     *(
         Operation(
             method="get",
             path=path,
             name=path.strip("/"),
-            summary="Whether requests are being served; 503 lists what is not there yet.",
+            summary="Whether the worker serves requests; 503 lists the reasons why not.",
             answers={200: Health, 503: Health},
-            open=True,
+            public=True,
         )
         for path in ("/readyz", "/health")
     ),
@@ -351,21 +350,17 @@ OPERATIONS: tuple[Operation, ...] = (
         method="get",
         path=PEER_PATH,
         name="peer",
-        summary="Prove to another worker that this one has the secret of the group.",
+        summary="Prove to another worker that this one has the group's secret.",
         answers={200: PeerProof},
-        parameters=(
-            Parameter(
-                "challenge", "query", Annotated[str, Meta(min_length=1, max_length=200)], "any text", required=True
-            ),
-        ),
+        parameters=(CHALLENGE,),
         errors=(InvalidValueError, InternalError),
-        open=True,
+        public=True,
     ),
     Operation(
         method="get",
         path="/status",
         name="status",
-        summary="What the worker is doing.",
+        summary="The worker's status.",
         answers={200: Status},
         errors=GUARDED,
     ),
@@ -373,7 +368,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="get",
         path="/metrics",
         name="metrics",
-        summary="The same for Prometheus.",
+        summary="Metrics for Prometheus.",
         answers={200: None},
         media_types=("text/plain", "application/openmetrics-text"),
         errors=GUARDED,
@@ -382,18 +377,18 @@ OPERATIONS: tuple[Operation, ...] = (
         method="get",
         path="/",
         name="page",
-        summary="The same for people.",
+        summary="A web page with the worker's status.",
         answers={200: None},
         media_types=("text/html",),
-        open=True,
+        public=True,
     ),
     Operation(
         method="get",
         path="/openapi.json",
         name="openapi",
-        summary="This description.",
+        summary="This document.",
         answers={200: None},
         errors=GUARDED,
     ),
 )
-"""Every operation there is; an application describes those that it has routes for."""
+"""All operations; an application describes those that it has routes for."""

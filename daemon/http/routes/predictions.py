@@ -1,7 +1,7 @@
-"""`POST /predict/{model_id}`: the body becomes a request of the wire, and the wire's result is the answer.
+"""`POST /predict/{model_id}`: turns the body into a request as on Kafka, and responds with its result.
 
-The values of the body's fields are not decoded here, so that whatever is wrong with them is refused with the same
-code, in the same words, as on Kafka. A request without an id gets a new one.
+The values of the body's fields are not decoded here, so that an invalid value gets the same code and message as on
+Kafka. A request without an id gets a new one.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from inferd.schemas.requests import ModelReference, request_of_body
 PREDICTIONS: web.AppKey[Predictions] = web.AppKey("predictions", Predictions)
 MEDIA_TYPES: dict[Encoding, str] = {encoding: media_type for media_type, encoding in CONTENT_TYPES.items()}
 RECORD_HEADERS = {name: name for name in (DEADLINE, *CORRELATION_HEADERS)} | {"ce-id": "ce_id"}
-"""HTTP headers that go along with a request, and their names as record headers."""
+"""HTTP headers that are propagated with a request, and their names as record headers."""
 ECHOED = "correlation-id"
 Headers = list[tuple[str, bytes]]
 
 
 def add_predictions(app: web.Application, predictions: Predictions) -> None:
-    """Adds `POST /predict/{model_id}`, answered by `predictions`."""
+    """Adds `POST /predict/{model_id}`, backed by `predictions`."""
     app[PREDICTIONS] = predictions
     app.router.add_post("/predict/{model_id}", predict)
 
 
 async def predict(request: web.Request) -> web.StreamResponse:
-    """The prediction for the body, in the body's encoding, or the typed error of the request."""
+    """The prediction, in the encoding of the body, or the request's error."""
     limits, model = request.app[LIMITS], request.match_info["model_id"]
     ModelReference.parse(model)
     encoding = encoding_of(request)
@@ -60,7 +60,7 @@ async def _answer(request: web.Request, value: bytes, headers: Headers, encoding
             result = await predictions.predict(tenant_of(request), value, headers)
     except TimeoutError:
         raise DeadlineExceededError(
-            f"there was no result within INFERD_HTTP_TIMEOUT_S={timeout_s:g}; it may still be scored"
+            f"no result within INFERD_HTTP_TIMEOUT_S={timeout_s:g}; the request may still be scored"
         ) from None
     except ModelServingError as error:
         return typed_response(error)
@@ -68,7 +68,7 @@ async def _answer(request: web.Request, value: bytes, headers: Headers, encoding
 
 
 def record_headers(request: web.Request, encoding: Encoding, timeout_s: float) -> Headers:
-    """The headers of the record that the request would be: its deadline is its own, or that of the time-out."""
+    """The record headers of a request; without a deadline of its own it gets that of the timeout."""
     headers: Headers = [(CONTENT_TYPE, MEDIA_TYPES[encoding].encode())]
     headers += named_headers(request, RECORD_HEADERS)
     if (row_errors := request.query.get("row_errors")) is not None:
@@ -79,17 +79,17 @@ def record_headers(request: web.Request, encoding: Encoding, timeout_s: float) -
 
 
 def named_headers(request: web.Request, names: Mapping[str, str]) -> Headers:
-    """Headers of the request as those of a record; `names`: of both, by that of the request."""
+    """HTTP headers as record headers; `names` maps HTTP names to record names."""
     return [(names[name], _bytes(value)) for name in names for value in request.headers.getall(name, ())]
 
 
 def _echoed(request: web.Request) -> dict[str, str]:
-    """What comes back with the answer; `InvalidHeaderError` for what an HTTP header of aiohttp cannot carry."""
+    """Headers to return with the response; raises `InvalidHeaderError` for a value that aiohttp cannot send."""
     value = request.headers.get(ECHOED)
     if value is None:
         return {}
     if value != value.encode("utf-8", "replace").decode():
-        raise InvalidHeaderError(f"header {ECHOED}: not UTF-8, so the answer cannot carry it; records on Kafka can")
+        raise InvalidHeaderError(f"header {ECHOED}: not UTF-8, so the HTTP response cannot include it")
     return {ECHOED: value}
 
 

@@ -1,9 +1,9 @@
-"""What the HTTP routes ask of whoever does the work: protocols, and the values that pass between them.
+"""Interfaces between the HTTP routes and their backends: protocols and values.
 
-Routes know nothing of Kafka, streams or model managers: the worker, a plain script and a test each bring their own.
+Routes do not depend on Kafka, streams or model managers: a worker, a script and a test each provide a backend.
 Every method may raise a `ModelServingError`, which becomes `{"error": {"code", "message"}}` with the error's
-`http_status`; anything else is logged and becomes `internal`. A tenant is always one that is served here, and that the
-caller may act for: both have been checked. What belongs to another tenant is not there, and is told as not found.
+`http_status`; any other exception is logged and becomes `internal`. The route has already checked that the tenant is
+served and that the caller may use it. Another tenant's model or job does not exist for the caller (`…_not_found`).
 """
 
 from __future__ import annotations
@@ -24,148 +24,146 @@ class Predictions(Protocol):
     """Scores one request; `inferd.streams.app.Streams` does."""
 
     async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> bytes:
-        """The result of the request `value`, both as on the wire: MessagePack, or JSON where the content-type says so.
+        """The result of the request `value`, both encoded as on Kafka, with the encoding of the content-type.
 
-        `headers` are record headers (`content-type`, `deadline`, `correlation-id`, …). Raises the `InferenceError`
-        of a request that cannot be scored, and another `ModelServingError` where nothing can be scored now: not
-        started, draining, too many waiting (`quota_exceeded`). The call may be cancelled; the request may be scored
-        all the same.
+        `headers` are record headers (`content-type`, `deadline`, `correlation-id`, …). Raises an `InferenceError` if
+        the request cannot be scored, and another `ModelServingError` if the service cannot score now: starting,
+        draining, too many waiting requests (`quota_exceeded`). A cancelled call may still be scored.
         """
 
 
 class VersionOverview(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a model, and what this worker makes of it."""
+    """One version of a model, and its state on this worker."""
 
     version: int
     digest: str
-    """SHA-256 of the model file, as results name it."""
+    """SHA-256 of the model file, as in results."""
     size: int
-    """Bytes of the model file."""
+    """Size of the model file in bytes."""
     created_at: str | None = None
     aliases: list[str] = []
-    """Aliases that lead to it, wholly or in part."""
+    """Aliases that point at it, with any share."""
     state: ModelState | None = None
-    """What this worker does with it; None while it has not heard of it."""
+    """Its state on this worker; None if the worker has not read it yet."""
     reason: str | None = None
     """Why it failed, or what it waits for."""
 
 
 class ModelOverview(msgspec.Struct, frozen=True, kw_only=True):
-    """A model: its versions, oldest first, and where its aliases lead."""
+    """A model: its versions, oldest first, and its aliases."""
 
     model_id: str
     versions: list[VersionOverview]
     aliases: dict[str, Alias] = {}
     dangling_aliases: list[str] = []
-    """Aliases that lead to a version that is not deployed: requests to it end as `version_not_found`."""
+    """Aliases of a version that is not deployed: requests to them fail with `version_not_found`."""
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of one version."""
+    """One version: its manifest and its state."""
 
     manifest: Manifest
     overview: VersionOverview
 
 
 class Deploy(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be deployed: a model file, and what is to be said beyond it."""
+    """A request to deploy a model file."""
 
     name: str
     model: Path
-    """A file that the route removes once `Models.deploy` has returned."""
+    """The model file; the route removes it once `Models.deploy` has returned."""
     version: int | None = None
-    """None: the version that these bytes have already, else the next one."""
+    """None: the version that has the same bytes, else the next one."""
     manifest: Mapping[str, Any] | None = None
-    """Fields of a manifest as from JSON; what they leave out is filled in from the model file."""
+    """Fields of a manifest, decoded from JSON; missing fields are read from the model file."""
     alias: str | None = None
-    """An alias to point at the version."""
+    """Alias to point at the version."""
 
 
 class Deployed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a deploy came to."""
+    """The result of a deploy."""
 
     manifest: Manifest
     created: bool
-    """False where the version was there already, the same."""
+    """False if the same version existed already."""
 
 
 class Models(Protocol):
-    """Lifecycle of a tenant's models. Each method may be repeated: the second time changes nothing more.
+    """Deploys, aliases and removal of a tenant's models. Every method is idempotent.
 
-    Raises `ModelNotFoundError`, `VersionNotFoundError` for what is not there, and `UnavailableError` (503) where the
-    broker does not answer.
+    Raises `ModelNotFoundError` and `VersionNotFoundError`, and `UnavailableError` (503) if the broker does not respond.
     """
 
     async def list_models(self, tenant: str) -> Sequence[ModelOverview]:
-        """Every model, by name."""
+        """All models, ordered by name."""
 
     async def show_model(self, tenant: str, name: str) -> ModelOverview:
         """One model."""
 
     async def show_version(self, tenant: str, reference: ModelReference) -> ModelVersion:
-        """The version that a reference leads to; a bare name leads where a request would."""
+        """The version that a reference resolves to, as it would for a request."""
 
     async def deploy(self, tenant: str, deploy: Deploy) -> Deployed:
-        """Returns once the broker has everything; workers try the version before they serve it.
+        """Returns once the broker has acknowledged the model; workers test the version before they serve it.
 
-        Raises `InferenceError` where the file or the manifest does not serve, `VersionExistsError` (409) where the
-        version is there and differs.
+        Raises `InferenceError` if the file or the manifest is invalid, and `VersionExistsError` (409) if the version
+        exists with other content.
         """
 
     async def set_alias(self, tenant: str, name: str, alias: str, target: Alias) -> None:
-        """Points `name@alias` at `target`, all of whose versions are there."""
+        """Points `name@alias` at `target`; all its versions must exist."""
 
     async def remove(
         self, tenant: str, reference: ModelReference, *, everything: bool = False, move_aliases_to: int | None = None
     ) -> Sequence[str]:
-        """Removes a version, an alias or, where `everything` is asked for, a whole model: the keys that are gone.
+        """Removes a version, an alias or, with `everything`, a whole model; returns the removed keys.
 
-        Aliases that lead to the version are moved to the version `move_aliases_to`; `VersionInUseError` (409) where
-        that is None.
+        Aliases that point at the version are moved to `move_aliases_to`; raises `VersionInUseError` (409) if there are
+        some and it is None.
         """
 
 
 class Jobs(Protocol):
-    """Batch jobs of a tenant, whichever worker owns them. Statuses are JSON objects (WIRE: "Job messages"), encoded.
+    """A tenant's batch jobs, whichever worker owns them. Statuses are encoded JSON objects (`docs/jobs.md`).
 
-    Raises `BatchJobError`s: `job_not_found`, `job_conflict`, `job_closed`, `job_expired`; and `ModelServingError` with
-    503 where the owner of a job cannot be asked now.
+    Raises a `BatchJobError` (`job_not_found`, `job_conflict`, `job_closed`, `job_expired`), and a `ModelServingError`
+    with status 503 if the owner of a job cannot be reached.
     """
 
     async def submit(self, tenant: str, job_id: str | None, message: bytes, encoding: Encoding) -> bytes:
-        """The status (JSON) of the job that was opened, or that was there with the same content.
+        """Opens a job; returns its status (JSON). An existing job with the same content is left as it is.
 
-        `message` is a `submit` message as on the wire (`{"type": "submit", "model_id", "input_batch", …}`) in
-        `encoding`; nothing of it has been checked but that it is one object. `job_id` None: one is chosen.
-        Raises `InferenceError` where the message is not fit, `JobConflictError`, `QuotaExceededError`.
+        `message` is a `submit` message as on Kafka (`{"type": "submit", "model_id", "input_batch", …}`) in `encoding`,
+        checked only to be an object. With `job_id` None an id is generated. Raises `InferenceError` if the message is
+        invalid, `JobConflictError`, `QuotaExceededError`.
         """
 
     async def upload(self, tenant: str, job_id: str | None, opening: bytes, rows: AsyncIterator[bytes]) -> bytes:
-        """The status (JSON) of a job whose rows come piece by piece, once all are taken.
+        """Opens a job whose rows arrive as a stream; returns its status (JSON) once all rows are stored.
 
-        `opening` is an `open` message (MessagePack), `rows` are `rows` messages (JSON) from `seq` 0 on, which follow
-        from the rows alone: the same upload again changes nothing. A job that fails as it is opened takes none of them.
-        What `rows` raises is raised; for `InvalidValueError` and `TooLargeError` the job is cancelled before.
+        `opening` is an `open` message (MessagePack). `rows` are `rows` messages (JSON) from `seq` 0 that depend on the
+        rows alone, so a repeated upload changes nothing. If the job cannot be opened, `rows` is not read. Errors of
+        `rows` are raised; after `InvalidValueError` and `TooLargeError` the job is cancelled.
         """
 
     async def list_jobs(self, tenant: str, *, status: str | None, limit: int, after: str | None) -> Sequence[bytes]:
-        """Statuses (JSON) by job id: at most `limit` of those behind `after`, of that `status` where one is asked."""
+        """Statuses (JSON) by job id: at most `limit` after the id `after`; only those with `status`, if given."""
 
     async def status(self, tenant: str, job_id: str) -> bytes:
         """The job's latest status (JSON)."""
 
     async def outputs(self, tenant: str, job_id: str) -> Sequence[str]:
-        """What each row of the job's results has beside its number, `prediction` first."""
+        """The outputs in each row of the job's results, `prediction` first."""
 
     def results(self, tenant: str, job_id: str, *, from_row: int = 0) -> AsyncIterator[bytes]:
-        """Lines of NDJSON (each with its line feed; an item may hold several), in row order from row `from_row`.
+        """NDJSON lines in row order from row `from_row`; an item may hold several lines, each with its line feed.
 
-        `{"row", "prediction", …}` or `{"row", "error": {"code", "message"}}`. Raises before the first item where the
-        job is not there, expired, or not ended yet (`JobConflictError` naming its status).
+        A line is `{"row", "prediction", …}` or `{"row", "error": {"code", "message"}}`. Raises before the first item
+        if the job does not exist, has expired, or has not ended (`JobConflictError` with its status).
         """
 
     async def cancel(self, tenant: str, job_id: str) -> bytes:
-        """The status (JSON) after the cancel was taken; a job that has ended stays as it is (`job_closed`)."""
+        """Cancels a job; returns its status (JSON). Raises `JobClosedError` if it has ended."""
 
     async def retry(self, tenant: str, job_id: str) -> bytes:
-        """The status (JSON) after the retry was taken; only for jobs that completed with errors (`job_closed`)."""
+        """Retries failed rows; returns the status (JSON). Raises `JobClosedError` unless it completed with errors."""

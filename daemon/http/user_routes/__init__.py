@@ -1,5 +1,5 @@
-"""Users' own routes beside ours: plain functions, bound to requests by the names and types of their parameters."""
+"""User routes: plain functions whose parameters are bound to the request by name and type."""
 
-from inferd.daemon.http.user_routes.routes import OwnRoutes
+from inferd.daemon.http.user_routes.routes import UserRoutes
 
-__all__ = ["OwnRoutes"]
+__all__ = ["UserRoutes"]

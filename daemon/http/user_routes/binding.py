@@ -1,8 +1,8 @@
-"""Users' own routes: plain functions, whose parameters are bound from path, query and body by name and type.
+"""Binds the parameters of a user's function to the path, query and body of a request, by name and type.
 
-A parameter that the path names is taken from the path; one annotated `web.Request` is the request itself. Of GET and
-DELETE the others are query parameters. Of POST, PUT and PATCH they are fields of the body; where there is but one, and
-the body is no object of just that field, it is the whole body; annotated `bytes` it is the body as it came.
+A parameter named in the path comes from the path; one annotated `web.Request` is the request itself. The other
+parameters of GET and DELETE are query parameters; those of POST, PUT and PATCH are fields of the body. A single body
+parameter is the whole body, unless the body is an object with just that field; annotated `bytes`, it is the raw body.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _DECODE: dict[Encoding, Callable[[bytes], Any]] = {"json": msgspec.json.decode, 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What a function takes, and where it is from; `default` is `inspect.Parameter.empty` where it must come."""
+    """A parameter of a function and its source; `default` is `inspect.Parameter.empty` if it is required."""
 
     name: str
     source: Source
@@ -48,7 +48,7 @@ class Parameter:
         return self.default is inspect.Parameter.empty
 
     def convert(self, value: Any, *, lax: bool) -> Any:
-        """`value` as the parameter's type; `lax` reads numbers from text. `InvalidValueError` names the field."""
+        """Converts `value` to the parameter's type; `lax` parses numbers from strings. Raises `InvalidValueError`."""
         try:
             return msgspec.convert(value, self.kind, strict=not lax, str_keys=True)
         except (msgspec.ValidationError, ValueError, OverflowError) as error:
@@ -57,13 +57,13 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class BoundFunction:
-    """A user's function, and how its parameters are filled."""
+    """A user's function with its bound parameters."""
 
     function: Callable[..., Any]
     parameters: tuple[Parameter, ...]
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
-        """The response that the function's value is; a function that is not async runs in a thread."""
+        """Calls the function and converts its return value to a response; a synchronous function runs in a thread."""
         arguments = await self.arguments(request)
         if inspect.iscoroutinefunction(self.function):
             value = await self.function(**arguments)
@@ -76,12 +76,12 @@ class BoundFunction:
     async def arguments(self, request: web.Request) -> dict[str, Any]:
         """The function's arguments by name.
 
-        `MalformedError` for a body that is neither JSON nor MessagePack, `InvalidValueError` for a field that is
-        missing, unknown or of another type.
+        Raises `MalformedError` for a body that cannot be decoded, and `InvalidValueError` for a field that is missing,
+        unknown or of the wrong type.
         """
         fixed = [p for p in self.parameters if p.source in ("path", "request")]
         if any(p.source == "request" for p in fixed) and content_coding(request) != IDENTITY:
-            # What `request.read()`, `.text()` and `.json()` give, as if aiohttp had expanded it.
+            # `request.read()`, `.text()` and `.json()` return this, as if aiohttp had decompressed the body.
             request._read_bytes = await read_body(request, request.app[LIMITS].body)  # noqa: SLF001  (no public setter)
         found = {p.name: request if p.source == "request" else _of_path(p, request) for p in fixed}
         if query := [p for p in self.parameters if p.source == "query"]:
@@ -92,24 +92,26 @@ class BoundFunction:
 
 
 def bind(method: str, path: str, function: Callable[..., Any]) -> BoundFunction:
-    """`function` as what answers a route; `ServerError` where its parameters cannot be bound."""
+    """Binds the parameters of a route's function; raises `ServerError` if that is impossible."""
     where = f"route {method} {path}, function {getattr(function, '__name__', function)!r}"
     names = _PATH_NAMES.findall(path)
     try:
         signature, kinds = inspect.signature(function), typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError, ValueError) as error:
-        raise ServerError(f"{where}: its annotations cannot be read ({error}): name types of the module") from None
+        raise ServerError(
+            f"{where}: its annotations cannot be resolved ({error}): use types that are defined at module level"
+        ) from None
     parameters = tuple(_parameter(method, names, p, kinds.get(p.name), where) for p in signature.parameters.values())
     if missing := sorted(set(names) - {p.name for p in parameters}):
-        raise ServerError(f"{where}: it has no parameter {missing[0]!r}, which the path names")
+        raise ServerError(f"{where}: the path has {missing[0]!r}, but the function has no such parameter")
     if len(raw := [p for p in parameters if p.source == "body"]) > 1 and any(p.kind is bytes for p in raw):
-        raise ServerError(f"{where}: a parameter of bytes is the whole body, and there is another one")
+        raise ServerError(f"{where}: a bytes parameter is the whole body, so it must be the only body parameter")
     return BoundFunction(function, parameters)
 
 
 def _parameter(method: str, names: list[str], given: inspect.Parameter, kind: Any, where: str) -> Parameter:
     if given.kind in (given.VAR_POSITIONAL, given.VAR_KEYWORD, given.POSITIONAL_ONLY):
-        raise ServerError(f"{where}: parameter {given} cannot be bound by its name")
+        raise ServerError(f"{where}: parameter {given} cannot be bound by name; use a plain parameter")
     if inspect.isclass(kind) and issubclass(kind, web.BaseRequest):
         return Parameter(given.name, "request", kind, given.default)
     source: Source = "path" if given.name in names else "body" if method in WITH_BODY else "query"
@@ -118,7 +120,7 @@ def _parameter(method: str, names: list[str], given: inspect.Parameter, kind: An
     try:
         msgspec.json.Decoder(kind)
     except TypeError as error:
-        raise ServerError(f"{where}: parameter {given.name!r} has a type that cannot be read: {error}") from None
+        raise ServerError(f"{where}: parameter {given.name!r} has an unsupported type: {error}") from None
     return Parameter(given.name, source, kind, given.default)
 
 
@@ -127,7 +129,7 @@ def _of_path(parameter: Parameter, request: web.Request) -> Any:
 
 
 def _of_query(parameter: Parameter, values: list[str]) -> Any:
-    """One text is tried first, so that a single value can also be a list."""
+    """A single value is tried as a scalar first, then as a list of one."""
     if len(values) == 1:
         try:
             return parameter.convert(values[0], lax=True)
@@ -156,7 +158,7 @@ async def _of_body(parameters: list[Parameter], request: web.Request) -> dict[st
 
 
 def _whole(parameter: Parameter, value: Any) -> Any:
-    """The whole body as the one parameter; where it is an object that it cannot be, its field is what is missing."""
+    """The whole body as the single parameter; an object that the type does not accept is taken for a set of fields."""
     try:
         return parameter.convert(value, lax=False)
     except InvalidValueError:
@@ -166,7 +168,7 @@ def _whole(parameter: Parameter, value: Any) -> Any:
 
 
 def _is_object(kind: Any) -> bool:
-    """Whether a type takes objects, so that an error inside of one is told as it is."""
+    """Whether a type accepts objects, so that an error inside an object is reported as such."""
     plain = typing.get_origin(kind) or kind
     if kind is Any or not inspect.isclass(plain):
         return kind is Any
@@ -176,33 +178,31 @@ def _is_object(kind: Any) -> bool:
 def _fields(
     parameters: list[Parameter], values: Mapping[str, Any], convert: Callable[[Parameter, Any], Any]
 ) -> dict[str, Any]:
-    """The arguments that named values make: none that is missing, none that nobody knows."""
+    """The arguments from named values; raises `InvalidValueError` if one is missing or unknown."""
     source = parameters[0].source
     names = [p.name for p in parameters]
     if missing := [p.name for p in parameters if p.required and p.name not in values]:
-        raise InvalidValueError(f"{source} {missing[0]}: the field is missing; expected are {', '.join(names)}")
+        raise InvalidValueError(f"{source} {missing[0]}: the field is missing; expected: {', '.join(names)}")
     if unknown := [str(name) for name in values if name not in names]:
-        raise InvalidValueError(
-            f"{source} {printable(unknown[0], 80)}: there is no such field; there are {', '.join(names)}"
-        )
+        raise InvalidValueError(f"{source} {printable(unknown[0], 80)}: unknown field; expected: {', '.join(names)}")
     return {p.name: convert(p, values[p.name]) if p.name in values else p.default for p in parameters}
 
 
 def _decoded(body: bytes, encoding: Encoding) -> Any:
     if not body:
-        raise MalformedError(f"body: it is empty, and {encoding} is expected")
+        raise MalformedError(f"body: it is empty; expected {encoding}")
     check_nesting(body, encoding, "body")
     try:
         value = _DECODE[encoding](body)
         if encoding == "json" and body.count(b":") > 1 and repeats_key(body):
-            raise ValueError("a key comes twice")
+            raise ValueError("duplicate key")
     except DECODE_ERRORS as error:
         raise decode_error(body, encoding, error, "body", DEFAULT_LIMITS.depth_max) from None
     return value
 
 
 def _located(name: str, text: str) -> str:
-    """What msgspec says of a value, with the place in it: `input_batch[3]: Expected …`."""
+    """An error text of msgspec with the location in front: `input_batch[3]: Expected …`."""
     match = _PLACE.search(text)
     place = match["place"] if match else ""
     return f"{name}{place}: {printable(_PLACE.sub('', text), 300)}"

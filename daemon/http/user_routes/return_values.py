@@ -1,4 +1,4 @@
-"""What a user's route returned -> the response that it is."""
+"""Converts the return value of a user route to a response."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _STATUS_MIN, _STATUS_MAX = 200, 599
 
 
 def response_of(value: Any) -> web.StreamResponse:
-    """A response as it is; None is 204; text and bytes are what they are; a tuple (status, body) has that status.
+    """The response for a return value.
 
-    Everything else is JSON: numbers, lists, dicts, msgspec structs, dataclasses, numpy's arrays and numbers.
-    `TypeError` for what JSON does not have.
+    A response is returned as it is; None becomes 204; str becomes text, bytes binary; a tuple `(status, body)` sets the
+    status. Everything else becomes JSON: numbers, lists, dicts, msgspec structs, dataclasses, numpy arrays and scalars.
+    Raises `TypeError` for a value that JSON cannot represent.
     """
     status = HTTPStatus.OK.value
     if isinstance(value, tuple) and len(value) == 2 and _is_status(value[0]):
@@ -44,4 +45,4 @@ def _is_status(value: Any) -> bool:
 def _of_numpy(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    raise TypeError(f"a route returned {type(value).__name__}, which JSON does not have")
+    raise TypeError(f"a route returned {type(value).__name__}, which cannot be encoded as JSON")

@@ -1,4 +1,4 @@
-"""`.app` of a `ModelServer`: routes by decorator, collected before there is an application to add them to."""
+"""`.app` of a `ModelServer`: collects user routes by decorator, and adds them to the application later."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from inferd.schemas.errors import ServerError
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class OwnRoutes:
-    """A team's own routes. On a path and method that are there already, the route that was added last answers.
+class UserRoutes:
+    """User routes. A later route replaces an earlier one with the same path and method.
 
-    >>> routes = OwnRoutes()
+    >>> routes = UserRoutes()
     >>> @routes.get("/hello/{name}")
     ... async def hello(name: str) -> dict[str, str]:
     ...     return {"hello": name}
@@ -55,7 +55,7 @@ class OwnRoutes:
     def route(self, method: str, path: str) -> Callable[[F], F]:
         """The decorated function answers `method`; see `inferd.daemon.http.user_routes.binding` for its parameters.
 
-        `ServerError` where path or parameters cannot be bound, or the server has started.
+        Raises `ServerError` if the path or the parameters are invalid, or if the server has started.
         """
         if self._closed:
             raise ServerError(f"route {method} {path}: the server has started; add routes in _setup_routes")
@@ -68,7 +68,7 @@ class OwnRoutes:
         return add
 
     def add_to(self, app: web.Application) -> None:
-        """Adds the routes to an application that has none yet: so they come before the built-in ones."""
+        """Adds the routes to an application without routes, so that they take precedence over the built-in ones."""
         self._closed = True
         for (method, path), bound in self._routes.items():
             resource = _resource(path)
@@ -79,14 +79,14 @@ class OwnRoutes:
 
 
 def _resource(path: str) -> web.Resource:
-    """Each route has a resource of its own: where the method is another one, the built-in route is still found."""
+    """A resource for one route: for other methods of the path, aiohttp still finds the built-in routes."""
     try:
         return web.DynamicResource(path) if "{" in path else web.PlainResource(_checked(path))
     except ValueError as error:
-        raise ServerError(f"route {path!r}: {error}; a path is like /predict_batch/{{model_id}}") from None
+        raise ServerError(f"route {path!r}: {error}; expected a path such as /predict_batch/{{model_id}}") from None
 
 
 def _checked(path: str) -> str:
     if not path.startswith("/"):
-        raise ValueError("it does not start with /")
+        raise ValueError("it must start with /")
     return path

@@ -1,7 +1,7 @@
-"""HTTP of a worker: its application, composed from its settings, and the services behind the routes."""
+"""HTTP server of a worker: its application, composed from its settings, and the backends of its routes."""
 
 from inferd.daemon.http.worker.cluster_models import ClusterModels
 from inferd.daemon.http.worker.composition import worker_app
-from inferd.daemon.http.worker.services import StreamsJobs, StreamsOfJobs, StreamsPredictions
+from inferd.daemon.http.worker.services import JobStreams, StreamsJobs, StreamsPredictions
 
-__all__ = ["ClusterModels", "StreamsJobs", "StreamsOfJobs", "StreamsPredictions", "worker_app"]
+__all__ = ["ClusterModels", "JobStreams", "StreamsJobs", "StreamsPredictions", "worker_app"]

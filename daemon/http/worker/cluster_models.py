@@ -1,7 +1,7 @@
-"""The worker's models over HTTP: read from, and put on, the tenant's topics, as a client does.
+"""Backend of the models routes in a worker: reads and writes the tenant's topics through a client.
 
-What is there is what the `models` topic says, read anew each time, so that every worker gives the same answer and one
-that has just deployed sees what it did; what this worker makes of it is added.
+Every request reads the `models` topic anew, so that all workers give the same answer, and a deploy is visible as soon
+as it has returned. The state of each version on this worker is added.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ if TYPE_CHECKING:
     from inferd.models import ModelList
 
 CLIENTS_MAX = 8
-"""Connections to the broker for this at once: each is one client's."""
+"""Concurrent clients, each with its own broker connections."""
 log = structlog.get_logger(__name__)
 States = dict[VersionKey, ModelSnapshot]
 
 
 class ClusterModels:
-    """`Models` of the tenants of a worker. Changes of one tenant come after one another, model files one at a time."""
+    """`Models` of a worker's tenants. The changes of a tenant run one after another; one deploy runs at a time."""
 
     def __init__(self, settings: Settings, snapshot: Callable[[], StreamsSnapshot | None]) -> None:
-        """`snapshot` says what this worker makes of the versions."""
+        """`snapshot` has the state of each version on this worker."""
         self._settings, self._snapshot = settings, snapshot
         self._clients = asyncio.Semaphore(CLIENTS_MAX)
         self._changes: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -65,7 +65,7 @@ class ClusterModels:
         """See `Models`."""
         models = await self._read(tenant)
         if name not in _names(models):
-            raise ModelNotFoundError(f"there is no model {name!r}: GET /models shows what there is")
+            raise ModelNotFoundError(f"there is no model {name!r}: GET /models lists all models")
         return _overview(models, self._states(tenant), name)
 
     async def show_version(self, tenant: str, reference: ModelReference) -> ModelVersion:
@@ -81,13 +81,13 @@ class ClusterModels:
         """See `Models`."""
         async with self._deploys, self._changes[tenant], self._client(tenant) as client:
             present = await client.models()
-            manifest = await self._deploy_again(client, present, deploy) or await self._deploy_file(client, deploy)
+            manifest = await self._deploy_existing(client, present, deploy) or await self._deploy_file(client, deploy)
         created = VersionKey(manifest.model_id, manifest.version) not in present.versions
         log.info("model_deployed", tenant=tenant, model=deploy.name, version=manifest.version, created=created)
         return Deployed(manifest=manifest, created=created)
 
-    async def _deploy_again(self, client: Client, present: ModelList, deploy: Deploy) -> Manifest | None:
-        """Where no version is asked for: the one that was made of the same file and manifest, sent again."""
+    async def _deploy_existing(self, client: Client, present: ModelList, deploy: Deploy) -> Manifest | None:
+        """If no version is requested: the existing version with the same file and manifest, or None."""
         if deploy.version is not None or "version" in (deploy.manifest or {}):
             return None
         sha256 = await asyncio.to_thread(_sha256, deploy.model)
@@ -130,7 +130,7 @@ class ClusterModels:
 
     @asynccontextmanager
     async def _client(self, tenant: str) -> AsyncIterator[Client]:
-        """A client, connected; its errors as HTTP tells them."""
+        """A connected client, whose errors are converted to HTTP errors."""
         from inferd.client import Client
 
         settings = self._settings
@@ -143,7 +143,7 @@ class ClusterModels:
                 yield client
         except ServerError as error:
             log.warning("models_unavailable", tenant=tenant, reason=error.message)
-            raise UnavailableError("the models cannot be reached now; the worker's log says why") from error
+            raise UnavailableError("the models topic cannot be read or written; see the worker's log") from error
         except InferenceError as error:
             if type(error) is InferenceError:
                 raise InvalidValueError(error.message) from error
@@ -161,7 +161,7 @@ def _sha256(path: Path) -> str:
 
 
 def _names(models: ModelList) -> list[str]:
-    """Every model that has a version, or an alias that leads nowhere."""
+    """All models that have a version or an alias."""
     return sorted({key.model_id for key in models.versions} | {key.model_id for key in models.aliases})
 
 

@@ -1,4 +1,4 @@
-"""The worker's application: what `add_…` functions of this package add, composed from its settings."""
+"""Composes the worker's HTTP application from its settings."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from inferd.daemon.http.core import (
     Peers,
     TokensFile,
     add_peer,
+    allowed_hosts_of,
     create_app,
-    hosts_under,
     read_peer_secret,
 )
 from inferd.daemon.http.routes import (
@@ -29,7 +29,7 @@ from inferd.daemon.http.routes import (
     add_openapi,
     add_predictions,
 )
-from inferd.daemon.http.user_routes import OwnRoutes
+from inferd.daemon.http.user_routes import UserRoutes
 from inferd.daemon.http.worker.services import StreamsJobs
 from inferd.daemon.settings import Settings
 from inferd.daemon.telemetry import StatusBoard
@@ -42,19 +42,19 @@ def worker_app(
     models: Models,
     jobs: StreamsJobs,
     own_url: Callable[[], str],
-    own: OwnRoutes | None = None,
+    user_routes: UserRoutes | None = None,
 ) -> web.Application:
-    """All that a worker serves, a team's `own` routes before the others; `own_url` is where other workers reach it.
+    """The application of a worker; `user_routes` take precedence. `own_url`: the URL at which other workers reach it.
 
-    `ServerError` where the file of tokens cannot be used.
+    Raises `ServerError` if the file of tokens or of secrets cannot be used.
     """
     app = create_app(
         access=access_of(settings, own_url),
         admission=Admission(settings.http_concurrency_max, board.draining, len(settings.tenants)),
         limits=limits_of(settings),
     )
-    if own is not None:
-        own.add_to(app)
+    if user_routes is not None:
+        user_routes.add_to(app)
     add_observation(app, board)
     add_predictions(app, predictions)
     add_models(app, models, Uploads(settings.data_dir / "uploads", len(settings.tenants)))
@@ -65,18 +65,18 @@ def worker_app(
 
 
 def access_of(settings: Settings, own_url: Callable[[], str]) -> Access:
-    """Who may do what."""
+    """Authentication as configured by the settings."""
     tokens, secret = settings.http_tokens_file, settings.http_forwarding_secret_file
     return Access(
         settings.tenants,
         None if tokens is None else TokensFile(Path(tokens)),
-        hosts_under(settings.http_host, settings.http_allowed_hosts, settings.http_advertised_url),
+        allowed_hosts_of(settings.http_host, settings.http_allowed_hosts, settings.http_advertised_url),
         Peers(None if secret is None else read_peer_secret(Path(secret)), own_url),
     )
 
 
 def limits_of(settings: Settings) -> AppLimits:
-    """The bounds of requests."""
+    """Limits of requests as configured by the settings."""
     return AppLimits(
         body_bytes_max=settings.message_bytes_max,
         upload_bytes_max=settings.artifact_bytes_max,

@@ -1,4 +1,4 @@
-"""The worker's own services behind the routes that are there before the streams are."""
+"""Backends of the worker's routes; they exist before the streams start, and delegate to the running streams."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from inferd.daemon.http.core import UnavailableError
 from inferd.daemon.http.routes import Jobs, Predictions
 from inferd.schemas.headers import Encoding
 
-STARTING = "the worker is starting: GET /readyz says what it waits for"
+STARTING = "the worker is starting: GET /readyz shows what it waits for"
 
 
 class StreamsPredictions:
-    """Predictions by the streams that run now; `UnavailableError` while there are none."""
+    """Delegates predictions to the running streams; raises `UnavailableError` while there are none."""
 
     def __init__(self) -> None:
         self._streams: Predictions | None = None
 
-    def follow(self, streams: Predictions | None) -> None:
-        """Predictions are `streams`' from now on."""
+    def attach(self, streams: Predictions | None) -> None:
+        """Delegates to `streams` from now on."""
         self._streams = streams
 
     async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> bytes:
@@ -29,36 +29,39 @@ class StreamsPredictions:
         return await self._streams.predict(tenant, value, headers)
 
 
-class StreamsOfJobs(Protocol):
-    """Streams as far as jobs go; `inferd.streams.app.Streams` is one."""
+class JobStreams(Protocol):
+    """The jobs interface of the streams; implemented by `inferd.streams.app.Streams`."""
 
     @property
-    def jobs(self) -> OwnersJobs:
+    def jobs(self) -> OwnedJobs:
         """The jobs that this worker owns."""
 
     def peers(self) -> frozenset[str]:
         """URLs of the other workers of the group."""
 
 
-class OwnersJobs(Jobs, Protocol):
-    """Jobs by partitions; `inferd.streams.jobs.service.JobService` is one. Of other workers' jobs: `NotOwnerError`."""
+class OwnedJobs(Jobs, Protocol):
+    """The jobs of the partitions that this worker owns; raises `NotOwnerError` for other jobs.
+
+    Implemented by `inferd.streams.jobs.service.JobService`.
+    """
 
     @property
     def partitions(self) -> int:
-        """How many there are."""
+        """Number of partitions."""
 
     def owned_partitions(self, tenant: str) -> frozenset[int]:
-        """Those that this worker owns."""
+        """The partitions that this worker owns."""
 
 
 class StreamsJobs:
-    """Jobs of the streams that run now; `UnavailableError` while there are none. Also the `Group` for forwarding."""
+    """Delegates jobs to the running streams; raises `UnavailableError` while there are none. Is a `Group` too."""
 
     def __init__(self) -> None:
-        self._streams: StreamsOfJobs | None = None
+        self._streams: JobStreams | None = None
 
-    def follow(self, streams: StreamsOfJobs | None) -> None:
-        """Jobs are `streams`' from now on."""
+    def attach(self, streams: JobStreams | None) -> None:
+        """Delegates to `streams` from now on."""
         self._streams = streams
 
     async def submit(self, tenant: str, job_id: str | None, message: bytes, encoding: Encoding) -> bytes:
@@ -108,7 +111,7 @@ class StreamsJobs:
         return self._jobs.partitions
 
     @property
-    def _jobs(self) -> OwnersJobs:
+    def _jobs(self) -> OwnedJobs:
         if self._streams is None:
             raise UnavailableError(STARTING)
         return self._streams.jobs

@@ -29,7 +29,7 @@ from inferd.daemon.http.routes.services import (
     VersionOverview,
 )
 from inferd.daemon.http.routes.uploads import Uploads
-from inferd.daemon.http.user_routes.routes import OwnRoutes
+from inferd.daemon.http.user_routes.routes import UserRoutes
 from inferd.daemon.settings.settings import Settings
 from inferd.daemon.telemetry.status import StatusBoard
 from inferd.schemas.codec import decode_request, encode_result
@@ -225,12 +225,12 @@ class FakeWorker:
         access: Access | None = None,
         admission: Admission | None = None,
         limits: AppLimits | None = None,
-        own: OwnRoutes | None = None,
+        own: UserRoutes | None = None,
     ) -> None:
         settings = Settings.from_environment({"INFERD_WORKER_ID": "w1"})
         self.streams = FakeStreams(settings.streams(), lambda _reason, _code: None)
         self.board = StatusBoard(settings)
-        self.board.follow(self.streams)
+        self.board.attach(self.streams)
         self.board.enter("running", "")
         self.predictions, self.models, self.jobs = FakePredictions(), FakeModels(), FakeJobs()
         self.app = create_app(access=access, admission=admission, limits=limits or AppLimits())

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from inferd.daemon.http.core.access import Access
 from inferd.daemon.http.core.tokens import (
-    LOOK_EVERY_S,
+    CHECK_INTERVAL_S,
     TokensFile,
     owner_of,
     read_tokens,
@@ -215,14 +215,14 @@ def test_the_file_is_read_again_where_it_changed(tokens: Path) -> None:
     file = TokensFile(tokens, lambda: now[0])
     tokens.write_text(line("beta", "new"))
     assert owner_of("new", file.tokens()) is None
-    now[0] += LOOK_EVERY_S
+    now[0] += CHECK_INTERVAL_S
     assert owner_of("new", file.tokens()) == "beta"
     tokens.write_text("nonsense")
     os.utime(tokens, ns=(1, 1))
-    now[0] += LOOK_EVERY_S
+    now[0] += CHECK_INTERVAL_S
     assert owner_of("new", file.tokens()) == "beta"
     tokens.unlink()
-    now[0] += LOOK_EVERY_S
+    now[0] += CHECK_INTERVAL_S
     assert owner_of("new", file.tokens()) == "beta"
 
 

@@ -28,7 +28,7 @@ from inferd.daemon.http.core.expansion import STEP_BYTES, Expansion
 from inferd.daemon.http.core.server import HttpServer
 from inferd.daemon.http.core.tokens import TokensFile
 from inferd.daemon.http.core.traffic import TRAFFIC
-from inferd.daemon.http.user_routes.routes import OwnRoutes
+from inferd.daemon.http.user_routes.routes import UserRoutes
 from tests.fixtures.http_client import TOKENS, write_tokens
 from tests.unit.daemon.http.fake_http_services import FakeWorker
 
@@ -80,7 +80,7 @@ class Server:
     def statuses(self) -> Counter[str]:
         """Requests that were answered, by status."""
         counted: Counter[str] = Counter()
-        for (_, _, status), count in self.worker.app[TRAFFIC].answers.items():
+        for (_, _, status), count in self.worker.app[TRAFFIC].responses.items():
             counted[status] += count
         return counted
 
@@ -97,8 +97,8 @@ class Server:
         self._loop.close()
 
 
-def own_routes() -> OwnRoutes:
-    routes = OwnRoutes()
+def own_routes() -> UserRoutes:
+    routes = UserRoutes()
 
     @routes.post("/own/read")
     async def read(request: web.Request) -> Any:

@@ -251,10 +251,10 @@ async def test_while_draining_nothing_new_is_taken_and_what_runs_is_finished(tmp
         for path in ("/livez", "/status"):
             async with session.get(f"{server.http.url}{path}") as watched:
                 assert watched.status == 200
-        assert not await admission.finished(0.01)
+        assert not await admission.wait_idle(0.01)
         gate.set()
         assert await running == 200
-        assert await admission.finished(1.0)
+        assert await admission.wait_idle(1.0)
 
 
 async def test_a_bug_is_told_as_internal_and_no_more(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:

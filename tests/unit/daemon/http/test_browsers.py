@@ -12,10 +12,10 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from inferd import ModelManager
 from inferd.daemon.http.core.access import Access
-from inferd.daemon.http.core.browsers import LOOPBACK, Hosts, hosts_under
+from inferd.daemon.http.core.browsers import LOOPBACK, Hosts, allowed_hosts_of
 from inferd.daemon.http.core.tokens import TokensFile
 from inferd.daemon.http.local.model_server import ModelServer
-from inferd.daemon.http.user_routes.routes import OwnRoutes
+from inferd.daemon.http.user_routes.routes import UserRoutes
 from inferd.daemon.http.worker.composition import access_of
 from inferd.daemon.settings.settings import Settings
 from tests.fixtures.http_client import TOKENS, write_tokens
@@ -28,8 +28,8 @@ STATE_CHANGING = ("/jobs/j1/cancel", "/jobs/j1/retry", "/own")
 REBOUND = ("evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example:80", "192.168.1.5")
 
 
-def own_routes() -> OwnRoutes:
-    routes = OwnRoutes()
+def own_routes() -> UserRoutes:
+    routes = UserRoutes()
 
     @routes.post("/own")
     def own() -> str:
@@ -135,8 +135,8 @@ def test_the_settings_name_the_hosts(variables: dict[str, str], allowed: list[st
 
 
 def test_addresses_are_allowed_beyond_loopback_alone() -> None:
-    assert hosts_under("127.0.0.1", ["a.test"]) == Hosts(frozenset({"127.0.0.1", "a.test"}))
-    assert hosts_under("10.0.0.7", ["a.test"]) == Hosts(frozenset({"10.0.0.7", "a.test"}), any_address=True)
+    assert allowed_hosts_of("127.0.0.1", ["a.test"]) == Hosts(frozenset({"127.0.0.1", "a.test"}))
+    assert allowed_hosts_of("10.0.0.7", ["a.test"]) == Hosts(frozenset({"10.0.0.7", "a.test"}), any_address=True)
 
 
 # ----------------------------------------------------------------------------------------------------- the origin

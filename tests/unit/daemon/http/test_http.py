@@ -33,7 +33,7 @@ def streams() -> FakeStreams:
 @pytest.fixture
 def board(streams: FakeStreams) -> StatusBoard:
     board = StatusBoard(Settings.from_environment({"INFERD_WORKER_ID": "w1"}))
-    board.follow(streams)
+    board.attach(streams)
     board.enter("running", "")
     return board
 
@@ -82,7 +82,7 @@ async def test_ready_only_where_there_is_no_reason_against_it(
     answer = await client.get(path)
     assert answer.status == 503
     assert await answer.json() == {"status": "unhealthy", "reasons": ["rebalancing", "no model is ready"]}
-    board.follow(None)
+    board.attach(None)
     board.enter("waiting", "waiting for the broker")
     answer = await client.get(path)
     assert await answer.json() == {"status": "unhealthy", "reasons": ["waiting for the broker"]}

@@ -81,7 +81,7 @@ class Node:
     def __init__(self, jobs: JobStore) -> None:
         self.jobs, self.streams, self.asked = jobs, Streams(jobs), list[web.Request]()
         services = StreamsJobs()
-        services.follow(self.streams)
+        services.attach(self.streams)
         app = create_app(limits=AppLimits(read_timeout_s=0.3, body_bytes_max=10_000))
         asked = self.asked
 

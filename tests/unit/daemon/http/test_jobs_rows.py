@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.daemon.http.routes.jobs_upload import AROUND_BYTES, LinePacker, row_messages
+from inferd.daemon.http.routes.jobs_upload import ENVELOPE_BYTES, LinePacker, row_messages
 from inferd.schemas.errors import InvalidValueError, ModelServingError, TooLargeError
 from inferd.schemas.jobs.codec import decode_job_message
 from inferd.schemas.jobs.job import JobRows
 from inferd.schemas.limits import DEFAULT_LIMITS
 
 BYTES_MAX = 120
-LIMITS = replace(DEFAULT_LIMITS, message_bytes_max=AROUND_BYTES + BYTES_MAX, job_message_rows_max=9)
+LIMITS = replace(DEFAULT_LIMITS, message_bytes_max=ENVELOPE_BYTES + BYTES_MAX, job_message_rows_max=9)
 TEXTS = st.text('a,[{"\\é', max_size=4)
 ROW = st.lists(st.integers(-999, 999), max_size=6) | st.dictionaries(st.sampled_from("abc"), TEXTS)
 ROWS = st.lists(ROW, max_size=60)
@@ -44,7 +44,7 @@ def read(messages: Sequence[bytes]) -> list[Any]:
     for seq, message in enumerate(messages):
         decoded = decode_job_message(message, "json", DEFAULT_LIMITS)
         assert isinstance(decoded, JobRows)
-        assert (decoded.seq, len(message) <= BYTES_MAX + AROUND_BYTES) == (seq, True)
+        assert (decoded.seq, len(message) <= BYTES_MAX + ENVELOPE_BYTES) == (seq, True)
         assert 0 < decoded.batch.count <= LIMITS.job_message_rows_max
         rows += json.loads(decoded.batch.cut(0, decoded.batch.count))
     return rows

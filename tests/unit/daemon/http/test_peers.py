@@ -185,7 +185,7 @@ class Node:
     def __init__(self, jobs: JobStore, secret: PeerSecret | None, tokens: TokensFile | None) -> None:
         self.jobs, self.streams, self.asked = jobs, Streams(jobs), list[web.Request]()
         services = StreamsJobs()
-        services.follow(self.streams)
+        services.attach(self.streams)
         access = Access(("default", "other"), tokens, peers=Peers(secret, lambda: self.url))
         app = create_app(access=access, limits=AppLimits(read_timeout_s=30))
         add_jobs(app, services, Forwarding(services))

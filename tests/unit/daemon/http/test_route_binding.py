@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from inferd.daemon.http.core.application import AppLimits, create_app
-from inferd.daemon.http.user_routes.routes import OwnRoutes
+from inferd.daemon.http.user_routes.routes import UserRoutes
 from inferd.schemas.errors import ModelNotFoundError, ServerError
 
 Client = TestClient[web.Request, web.Application]
@@ -33,8 +33,8 @@ class Point:
     y: float
 
 
-def own() -> OwnRoutes:
-    app = OwnRoutes()
+def own() -> UserRoutes:
+    app = UserRoutes()
 
     @app.post("/predict_batch/{model_id}")
     async def predict_batch(model_id: str, input_batch: list) -> dict[str, Any]:  # type: ignore[type-arg]
@@ -269,8 +269,8 @@ async def test_built_in_routes_stay_beside_them(client: Client) -> None:
         assert answer.status == 200
 
 
-async def test_the_latest_route_of_a_path_answers(aiohttp_client_of: Callable[[OwnRoutes], Any]) -> None:
-    routes = OwnRoutes()
+async def test_the_latest_route_of_a_path_answers(aiohttp_client_of: Callable[[UserRoutes], Any]) -> None:
+    routes = UserRoutes()
     for number in (1, 2):
         routes.get("/n")(lambda number=number: number)
     assert list(routes) == ["GET /n"]
@@ -280,10 +280,10 @@ async def test_the_latest_route_of_a_path_answers(aiohttp_client_of: Callable[[O
 
 
 @pytest.fixture
-async def aiohttp_client_of() -> AsyncIterator[Callable[[OwnRoutes], Any]]:
+async def aiohttp_client_of() -> AsyncIterator[Callable[[UserRoutes], Any]]:
     clients: list[Client] = []
 
-    async def make(routes: OwnRoutes) -> Client:
+    async def make(routes: UserRoutes) -> Client:
         app = create_app()
         routes.add_to(app)
         clients.append(TestClient(TestServer(app)))
@@ -320,11 +320,11 @@ def takes_what_nobody_knows(value: Nobody) -> None: ...  # type: ignore[name-def
 )
 def test_what_cannot_be_bound_is_told_when_it_is_added(path: str, function: Any, words: str) -> None:
     with pytest.raises(ServerError, match=words):
-        OwnRoutes().post(path)(function)
+        UserRoutes().post(path)(function)
 
 
 def test_no_route_is_added_once_the_server_has_started() -> None:
-    routes = OwnRoutes()
+    routes = UserRoutes()
     routes.add_to(create_app())
     with pytest.raises(ServerError, match="add routes in _setup_routes"):
         routes.get("/late")

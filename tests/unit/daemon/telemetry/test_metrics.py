@@ -48,7 +48,7 @@ def scrape(said: StreamsSnapshot | None) -> Samples:
     if said is not None:
         streams = FakeStreams(settings.streams(), lambda _reason, _code: None)
         streams.said = said
-        board.follow(streams)
+        board.attach(streams)
         board.enter("running", "")
     board.traffic = traffic = Traffic()
     traffic.note("GET", "/livez", 200, 0.001)

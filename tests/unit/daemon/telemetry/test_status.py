@@ -60,17 +60,17 @@ def test_a_new_reason_does_not_start_the_phase_anew(board: StatusBoard, clock: C
 
 
 def test_running_it_says_what_the_streams_say(board: StatusBoard) -> None:
-    board.follow(Source(snapshot(unready=("no model is ready",), phase="rebalancing", phase_for_s=4.0)))
+    board.attach(Source(snapshot(unready=("no model is ready",), phase="rebalancing", phase_for_s=4.0)))
     board.enter("running", "")
     status = board.status()
     assert status.unready == ("no model is ready",)
     assert (status.phase, status.phase_for_s) == ("rebalancing", 4.0)
-    board.follow(Source())
+    board.attach(Source())
     assert board.status().ready
 
 
 def test_starting_and_draining_are_never_ready(board: StatusBoard) -> None:
-    board.follow(Source())
+    board.attach(Source())
     board.enter("starting", "starting the streams")
     assert board.status().unready == ("starting the streams",)
     board.enter("draining", "stopping")
@@ -79,15 +79,15 @@ def test_starting_and_draining_are_never_ready(board: StatusBoard) -> None:
 
 def test_lag_is_the_sum_of_what_is_known(board: StatusBoard) -> None:
     said = snapshot(partitions=(partition(lag=3), partition(number=1, lag=None, end=None), partition(number=2, lag=4)))
-    board.follow(Source(said))
+    board.attach(Source(said))
     assert board.status().lag == 7
-    board.follow(Source(snapshot(partitions=(partition(lag=None),))))
+    board.attach(Source(snapshot(partitions=(partition(lag=None),))))
     assert board.status().lag is None
 
 
 def test_throughput_is_that_of_the_last_ten_seconds(board: StatusBoard, clock: Clock) -> None:
     source = Source()
-    board.follow(source)
+    board.attach(source)
     for second in range(60):
         rows = 100 * second if second < 40 else 4_000 + 10 * (second - 40)
         source.said = snapshot(
@@ -106,7 +106,7 @@ def test_throughput_is_that_of_the_last_ten_seconds(board: StatusBoard, clock: C
 
 def test_throughput_is_not_negative_when_a_model_goes(board: StatusBoard, clock: Clock) -> None:
     source = Source()
-    board.follow(source)
+    board.attach(source)
     board.sample()
     clock.now += 2
     source.said = snapshot(models=())
@@ -116,7 +116,7 @@ def test_throughput_is_not_negative_when_a_model_goes(board: StatusBoard, clock:
 
 
 def test_samples_are_bounded_however_often_they_are_taken(board: StatusBoard, clock: Clock) -> None:
-    board.follow(Source())
+    board.attach(Source())
     for _ in range(10_000):
         board.sample()
         clock.now += 0.01
@@ -126,7 +126,7 @@ def test_samples_are_bounded_however_often_they_are_taken(board: StatusBoard, cl
 
 def test_recent_latency_forgets_what_was_before(board: StatusBoard, clock: Clock) -> None:
     source = Source(snapshot(end_to_end=histogram(0, 0, 100, 0, total_s=5.0)))
-    board.follow(source)
+    board.attach(source)
     board.sample()
     clock.now += 5
     source.said = snapshot(end_to_end=histogram(50, 0, 100, 0, total_s=5.025))
