@@ -17,44 +17,44 @@ from inferd.daemon.cli.output import (
 )
 
 
-class CommandPlace(NamedTuple):
+class CommandInfo(NamedTuple):
     """Location of a command, and its summary in the list of commands."""
 
-    place: str
+    location: str
     """`module:attribute`."""
     summary: str
 
 
 COMMANDS = {
-    "up": CommandPlace("inferd.daemon.cli.up:up", "Run a broker and a worker together on this machine."),
-    "worker": CommandPlace("inferd.daemon.cli.worker:worker", "Run a worker: score the requests of its tenants."),
-    "broker": CommandPlace("inferd.daemon.cli.broker:broker", "Run an Apache Kafka broker on this machine."),
-    "topics": CommandPlace("inferd.daemon.cli.topics:topics", "Create or list the topics of tenants."),
-    "models": CommandPlace("inferd.daemon.cli.models:models", "Deploy, list, show or remove models."),
-    "predict": CommandPlace(
+    "up": CommandInfo("inferd.daemon.cli.up:up", "Run a broker and a worker together on this machine."),
+    "worker": CommandInfo("inferd.daemon.cli.worker:worker", "Run a worker: score the requests of its tenants."),
+    "broker": CommandInfo("inferd.daemon.cli.broker:broker", "Run an Apache Kafka broker on this machine."),
+    "topics": CommandInfo("inferd.daemon.cli.topics:topics", "Create or list the topics of tenants."),
+    "models": CommandInfo("inferd.daemon.cli.models:models", "Deploy, list, show or remove models."),
+    "predict": CommandInfo(
         "inferd.daemon.cli.predict.command:predict", "Send rows through Kafka and print their predictions."
     ),
-    "jobs": CommandPlace(
-        "inferd.daemon.cli.jobs.commands:jobs", "Score a file as a batch job: submit, watch, read its results."
+    "jobs": CommandInfo(
+        "inferd.daemon.cli.jobs.commands:jobs", "Score a file as a batch job: submit, watch, read the results."
     ),
-    "dead-letters": CommandPlace("inferd.daemon.cli.dead_letters:dead_letters", "Look at records that were refused."),
-    "doctor": CommandPlace("inferd.daemon.cli.doctor:doctor", "Check broker, topics, models and this machine."),
-    "demo": CommandPlace("inferd.daemon.demo:demo", "See it work: train, deploy and score on real data."),
+    "dead-letters": CommandInfo("inferd.daemon.cli.dead_letters:dead_letters", "List and show rejected records."),
+    "doctor": CommandInfo("inferd.daemon.cli.doctor:doctor", "Check broker, topics, models and this machine."),
+    "demo": CommandInfo("inferd.daemon.demo:demo", "Run a demo: train, deploy and score on real data."),
 }
 
 
 class Root(click.Group):
-    """The group of all commands. Errors are lines `inferd: …` on standard error and an exit code."""
+    """The group of all commands. Errors become lines `inferd: …` on standard error, and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of the commands in the order in which they are shown."""
+        """Names of the commands in display order."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, imported on demand; None if there is no such command."""
         if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[cmd_name].place.partition(":")
+        module, _, attribute = COMMANDS[cmd_name].location.partition(":")
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
@@ -72,19 +72,19 @@ class Root(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Runs the command line; ends the process unless `standalone_mode` is off."""
+        """Runs the command line; exits the process unless `standalone_mode` is off."""
         try:
             code = super().main(args, prog_name or "inferd", complete_var, standalone_mode=False, **extra)
-        except Exception as error:  # every command's errors end here, and unexpected ones are raised again
+        except Exception as error:  # _exit_with raises unexpected errors again
             if not standalone_mode:
                 raise
-            _end_with(error)
+            _exit_with(error)
         if not standalone_mode:
             return code
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _end_with(error: Exception) -> NoReturn:
+def _exit_with(error: Exception) -> NoReturn:
     if isinstance(error, click.Abort):
         sys.exit(EXIT_INTERRUPTED)
     if isinstance(error, click.ClickException):
@@ -122,13 +122,13 @@ def _print_version(ctx: click.Context, _option: click.Parameter, asked: bool) ->
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
 )
-@click.option("-v", "--verbose", count=True, help="Show the libraries' logs on standard error; twice for more.")
+@click.option("-v", "--verbose", count=True, help="Show logs of libraries on standard error; twice for more.")
 def main(verbose: int) -> None:
     """Serve LightGBM models over Apache Kafka.
 
     Settings are environment variables INFERD_* (docs/settings.md); flags override them.
 
-    Exit codes: 0 done, 1 the work failed, 2 wrong usage, 3 broker unreachable.
+    Exit codes: 0 success, 1 failure, 2 wrong usage, 3 broker unreachable.
     """
     from inferd.daemon.telemetry import configure_for_command
 

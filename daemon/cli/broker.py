@@ -1,4 +1,4 @@
-"""`inferd broker`: the embedded Kafka in the foreground."""
+"""`inferd broker`: runs the embedded Kafka broker in the foreground."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _StopRequestedError(BaseException):
-    """A stop signal came while the broker was starting; not an Exception, so that nothing on the way keeps it."""
+    """A stop signal during the start of the broker; not an Exception, so that no `except Exception` swallows it."""
 
 
 class ForegroundSignals:
-    """SIGINT, SIGTERM and SIGHUP: they interrupt a start, and ask a running broker to stop.
+    """SIGINT, SIGTERM and SIGHUP interrupt the start of a broker, and stop a running one.
 
-    A request is a byte in a pipe: a handler runs in the middle of whatever the main thread does, also of
-    `threading.Event.wait`, whose lock `Event.set` would then await for ever.
+    The handler writes a byte to a pipe. It must not use `threading.Event`: a signal handler can run inside
+    `Event.wait`, and `Event.set` would then deadlock on its lock.
     """
 
     def __init__(self) -> None:
@@ -44,16 +44,16 @@ class ForegroundSignals:
         self._wake_up, self._woken = -1, -1
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits up to `timeout_s` for a stop signal; whether one was received."""
+        """Waits up to `timeout_s` for a stop signal; returns whether one was received."""
         return bool(select.select([self._woken], [], [], timeout_s)[0])
 
-    def let_finish(self) -> None:
-        """From now on signals raise nothing; they only end `wait`."""
+    def defer(self) -> None:
+        """From now on signals only end `wait`; they raise nothing."""
         self._interrupts = False
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Handles the signals until the end of the block."""
+    def handled(self) -> Iterator[None]:
+        """Handles the signals within the block."""
         self._woken, self._wake_up = os.pipe()
         before = {number: signal.signal(number, self._receive) for number in STOP_SIGNALS}
         try:
@@ -79,53 +79,55 @@ class ForegroundSignals:
 @click.option(
     "--port",
     type=click.IntRange(0, 65_535),
-    help="Port for clients; 0 takes a free one.  [default: INFERD_BROKER_PORT, or 9092]",
+    help="Port for clients; 0 chooses a free one.  [default: INFERD_BROKER_PORT, or 9092]",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Loopback address to listen on.")
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
-    help="Where its topics are kept.  [default: kafka in INFERD_DATA_DIR, or in ~/.local/share/inferd]",
+    help="Directory of its data.  [default: kafka in INFERD_DATA_DIR, or in ~/.local/share/inferd]",
 )
-@click.option("--heap-mb", type=click.IntRange(128), help="Its Java heap.  [default: INFERD_BROKER_HEAP_MB, or 512]")
+@click.option(
+    "--heap-mb", type=click.IntRange(128), help="Size of its Java heap.  [default: INFERD_BROKER_HEAP_MB, or 512]"
+)
 @click.option(
     "--partitions",
     type=click.IntRange(1),
-    help="Partitions of a topic that asks for none.  [default: INFERD_TOPIC_PARTITIONS]",
+    help="Partitions of topics that are created without a number.  [default: INFERD_TOPIC_PARTITIONS]",
 )
 def broker(port: int | None, host: str, data_dir: Path | None, heap_mb: int | None, partitions: int | None) -> None:
-    """Run an Apache Kafka broker on this machine, until Ctrl-C; its topics stay.
+    """Run an Apache Kafka broker on this machine until Ctrl-C. Its data is kept.
 
-    It needs no Java and no Docker: Java came with the installation, Kafka (45 MB) comes at the first start.
+    It needs neither Java nor Docker: Java is part of the installation, Kafka (45 MB) is downloaded at the first start.
     """
     flags = {"broker_port": port, "broker_heap_mb": heap_mb, "topic_partitions": partitions}
     settings = Settings.from_environment(
         flags={name: None if value is None else str(value) for name, value in flags.items()}
     )
-    kafka_settings = _at(settings.embedded_kafka(), host, data_dir)
+    kafka_settings = _with_location(settings.embedded_kafka(), host, data_dir)
     signals = ForegroundSignals()
-    with signals.listening():
+    with signals.handled():
         run_until_stopped(EmbeddedKafka(kafka_settings, report=report), signals)
     report("stopped")
 
 
 def run_until_stopped(kafka: EmbeddedKafka, signals: ForegroundSignals) -> None:
-    """Run the broker until a stop signal. Raises BrokerError if it cannot start, or ends by itself."""
+    """Runs the broker until a stop signal. Raises `BrokerError` if it cannot start, or exits by itself."""
     report(f"starting Apache Kafka {kafka.version}")
-    with _explaining_failed_start(), kafka:
-        signals.let_finish()
+    with _log_of_failed_start(), kafka:
+        signals.defer()
         click.echo(f"listening on {kafka.bootstrap_servers} (process {kafka.pid})")
         click.echo(f"data in {kafka.settings.data_dir}")
         click.echo(f"log in {kafka.log_path}")
-        report("Ctrl-C stops it; its data stays")
+        report("press Ctrl-C to stop; the data is kept")
         while not signals.wait(WATCH_S):
             code = kafka.wait(0)
             if code is not None:
-                raise BrokerError(f"the broker ended by itself with exit code {code}; its log is {kafka.log_path}")
+                raise BrokerError(f"the broker exited unexpectedly with code {code}; see its log {kafka.log_path}")
         report("stopping")
 
 
-def _at(settings: EmbeddedKafkaSettings, host: str, data_dir: Path | None) -> EmbeddedKafkaSettings:
+def _with_location(settings: EmbeddedKafkaSettings, host: str, data_dir: Path | None) -> EmbeddedKafkaSettings:
     try:
         return replace(settings, host=host, data_dir=data_dir or settings.data_dir)
     except BrokerSettingError as error:
@@ -133,7 +135,8 @@ def _at(settings: EmbeddedKafkaSettings, host: str, data_dir: Path | None) -> Em
 
 
 @contextmanager
-def _explaining_failed_start() -> Iterator[None]:
+def _log_of_failed_start() -> Iterator[None]:
+    """Prints the end of the broker's log if it cannot start."""
     try:
         yield
     except BrokerStartError as error:

@@ -1,4 +1,4 @@
-"""`inferd dead-letters`: records that were refused, and why."""
+"""`inferd dead-letters`: lists and shows rejected records."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import click
 from inferd.daemon.cli.options import Target, broker_options
 from inferd.daemon.cli.output import (
     report,
-    write_answer,
     write_json,
+    write_result,
     write_table,
 )
 from inferd.daemon.cli.session import run_with_broker
@@ -27,14 +27,14 @@ from inferd.schemas.errors import MalformedError, ServerError
 if TYPE_CHECKING:
     from inferd.daemon.topic_reader import Range, Record
 
-COLUMNS = ("place", "time", "code", "from", "key", "bytes", "message")
+COLUMNS = ("dead letter", "time", "code", "source", "key", "bytes", "message")
 KEY_CHARS_MAX = 40
 PLACE = re.compile(r"(?P<partition>[0-9]{1,9}):(?P<offset>[0-9]{1,18})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A record of `dead-letters`. If inferd did not write it, `letter` is None and `problem` says why."""
+    """A record of `dead-letters`. If it is not a valid dead letter, `letter` is None and `problem` has the reason."""
 
     partition: int
     offset: int
@@ -42,9 +42,9 @@ class Entry:
     key: bytes | None
     value_bytes: int
     value: bytes | None
-    """None also where only a summary is wanted."""
+    """None also if only a summary is read."""
     headers: Headers
-    """The record's own, without those of the error."""
+    """Headers of the original record, without the error headers."""
     letter: DeadLetter | None
     problem: str | None
 
@@ -65,31 +65,31 @@ class Entry:
 
 @click.group("dead-letters", epilog="Example: inferd dead-letters list --last 10")
 def dead_letters() -> None:
-    """Look at records that were refused, and why."""
+    """List and show rejected records, and the reasons."""
 
 
 @dead_letters.command("list", epilog="Example: inferd dead-letters list --code malformed --last 50")
-@click.option("--last", type=click.IntRange(1), default=20, show_default=True, help="How many of the newest.")
-@click.option("--all", "everything", is_flag=True, help="All that the topic still holds, from its beginning.")
-@click.option("--code", help="Only those with this error code.")
+@click.option("--last", type=click.IntRange(1), default=20, show_default=True, help="Number of newest records.")
+@click.option("--all", "everything", is_flag=True, help="All records in the topic.")
+@click.option("--code", help="Only records with this error code.")
 @broker_options
 def list_letters(last: int, everything: bool, code: str | None, target: Target) -> None:
-    """List dead letters, the oldest first: PARTITION:OFFSET, when and why, and where the record came from."""
+    """List dead letters, oldest first: PARTITION:OFFSET, time, error, and the topic and offset of the record."""
     shown = _read(target, None if everything else last, code)
     if not shown and target.output == "table":
         report("no dead letters" if code is None else f"no dead letters with code {code}")
-    write_answer(target.output, [_summary(entry) for entry in shown], COLUMNS, map(_row, shown))
+    write_result(target.output, [_summary(entry) for entry in shown], COLUMNS, map(_row, shown))
 
 
 @dead_letters.command(epilog="Example: inferd dead-letters show 2:17")
 @click.argument("place", metavar="PARTITION:OFFSET")
-@click.option("--raw", is_flag=True, help="Write the record's own value, byte for byte, and nothing else.")
+@click.option("--raw", is_flag=True, help="Write only the value of the record, byte for byte.")
 @broker_options
 def show(place: str, raw: bool, target: Target) -> None:
-    """Show one dead letter with its headers and its value: as JSON where it can be decoded, else in hexadecimal."""
+    """Show one dead letter with its headers and value: as JSON if it can be decoded, else in hexadecimal."""
     match = PLACE.fullmatch(place)
     if match is None:
-        raise click.UsageError(f"{printable(place, 60)!r} is no PARTITION:OFFSET, such as 2:17")
+        raise click.UsageError(f"{printable(place, 60)!r} is not PARTITION:OFFSET, such as 2:17")
     entry = _read_one(target, int(match["partition"]), int(match["offset"]))
     if raw:
         click.echo(entry.value or b"", nl=False)
@@ -100,7 +100,7 @@ def show(place: str, raw: bool, target: Target) -> None:
 
 
 def _read(target: Target, last: int | None, code: str | None) -> list[Entry]:
-    """The newest `last` (None: all) of those with the code (None: any), by the time at which they were written."""
+    """The newest `last` (None: all) records with the code (None: any), ordered by timestamp."""
     from inferd.daemon.topic_reader import open_topic
 
     async def read() -> list[Entry]:
@@ -127,20 +127,22 @@ def _read_one(target: Target, partition: int, offset: int) -> Entry:
         async with open_topic(target.connection, target.topics.name("dead-letters")) as reader:
             ranges = {tp.partition: (tp, held) for tp, held in (await reader.ranges()).items()}
             if partition not in ranges:
-                raise ServerError(f"{reader.topic} has no partition {partition}: it has {len(ranges)}, counted from 0")
+                raise ServerError(
+                    f"{reader.topic} has no partition {partition}: its partitions are 0 to {len(ranges) - 1}"
+                )
             tp, held = ranges[partition]
             if held[0] <= offset < held[1]:
                 async for record in reader.read({tp: (offset, offset + 1)}):
                     return Entry.of(record, with_value=True)
-            raise ServerError(_nothing_there(reader.topic, partition, offset, held))
+            raise ServerError(_no_record(reader.topic, partition, offset, held))
 
     return run_with_broker(target.connection, read)
 
 
-def _nothing_there(topic: str, partition: int, offset: int, held: Range) -> str:
+def _no_record(topic: str, partition: int, offset: int, held: Range) -> str:
     first, end = held
-    holds = f"holds offsets {first} to {end - 1}" if end > first else "is empty"
-    return f"{topic} has no record at {partition}:{offset}: that partition {holds}"
+    content = f"has offsets {first} to {end - 1}" if end > first else "is empty"
+    return f"{topic} has no record at {partition}:{offset}: the partition {content}"
 
 
 def _row(entry: Entry) -> tuple[Any, ...]:
@@ -148,15 +150,15 @@ def _row(entry: Entry) -> tuple[Any, ...]:
     if entry.letter is None:
         return place, _time(entry.timestamp_ms), None, None, _key(entry.key), entry.value_bytes, entry.problem
     letter = entry.letter
-    came_from = f"{letter.topic} {letter.partition}:{letter.offset}"
-    message = f"{letter.message}{_missing(letter.omitted)}"
-    return place, _time(entry.timestamp_ms), letter.code, came_from, _key(entry.key), entry.value_bytes, message
+    source = f"{letter.topic} {letter.partition}:{letter.offset}"
+    message = f"{letter.message}{_omitted(letter.omitted)}"
+    return place, _time(entry.timestamp_ms), letter.code, source, _key(entry.key), entry.value_bytes, message
 
 
-def _missing(omitted: Sequence[Omitted]) -> str:
-    """Names the parts of a record that were too large to be kept, with their sizes."""
-    parts = ", ".join(f"{part.part} ({part.bytes} bytes)" for part in omitted)
-    return f"; not kept: {parts}" if parts else ""
+def _omitted(parts: Sequence[Omitted]) -> str:
+    """Names the parts of a record that were too large to store, with their sizes."""
+    text = ", ".join(f"{part.part} ({part.bytes} bytes)" for part in parts)
+    return f"; omitted: {text}" if text else ""
 
 
 def _summary(entry: Entry) -> dict[str, Any]:
@@ -207,10 +209,10 @@ def _show_text(entry: Entry) -> None:
         ("worker", details.get("worker")),
         ("key", details["key"]),
         *((f"header {name}", value) for name, value in details["headers"]),
-        *(("not kept", f"{o['part']}, {o['bytes']} bytes, SHA-256 {o['sha256']}") for o in details.get("omitted", ())),
+        *(("omitted", f"{o['part']}, {o['bytes']} bytes, SHA-256 {o['sha256']}") for o in details.get("omitted", ())),
         ("value", f"{details['value_bytes']} bytes, {details['value_format']}"),
     ]
-    write_table(("what", "value"), rows)
+    write_table(("field", "value"), rows)
     for line in view_of(entry.value).lines:
         click.echo(printable(line))
 

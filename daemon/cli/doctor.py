@@ -1,4 +1,4 @@
-"""`inferd doctor`: is everything there that a worker needs?"""
+"""`inferd doctor`: checks whether a worker can run."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from inferd.daemon.cli.output import (
     EXIT_FAILED,
     OutputFormat,
     report,
-    write_answer,
+    write_result,
 )
 from inferd.daemon.settings import Settings
 
-COLUMNS = ("check", "state", "what was found", "what to do")
+COLUMNS = ("check", "state", "detail", "remedy")
 MODELS_TIMEOUT_S = 300.0
 
 
 @click.command(epilog="Example: inferd doctor --broker kafka:9092 --tenant acme")
 @settings_options()
 def doctor(settings: Settings, output: OutputFormat) -> None:
-    """Check settings, broker, topics, rights, consumer group, models and this machine.
+    """Check settings, broker, topics, permissions, consumer group, models and this machine.
 
-    Nothing is changed, and nothing is written to a topic. Exits with 1 if a check fails.
+    Changes nothing, and writes nothing to a topic. Exits with 1 if a check fails.
     """
     checks = asyncio.run(_collect(settings))
-    write_answer(output, checks, COLUMNS, [(check.name, check.state, check.detail, check.remedy) for check in checks])
+    write_result(output, checks, COLUMNS, [(check.name, check.state, check.detail, check.remedy) for check in checks])
     if any(check.state == "fail" for check in checks):
         sys.exit(EXIT_FAILED)
 
@@ -45,7 +45,7 @@ async def _collect(settings: Settings) -> list[Check]:
 
 
 async def all_checks(settings: Settings) -> AsyncIterator[Check]:
-    """Every check, those of this machine first; those of the cluster are skipped where it does not answer."""
+    """All checks, those of this machine first; cluster checks are skipped if the broker does not respond."""
     from inferd.daemon.checks import kafka, machine
 
     for found in (
@@ -61,7 +61,7 @@ async def all_checks(settings: Settings) -> AsyncIterator[Check]:
     for check in answered:
         yield check
     if answered[0].state == "fail":
-        yield Check("cluster", "skip", "topics, rights, group, clock and models: the broker does not answer")
+        yield Check("cluster", "skip", "topics, permissions, group, clock and models: the broker does not respond")
         return
     in_cluster = {
         "brokers": lambda: kafka.check_brokers(connection),

@@ -1,4 +1,4 @@
-"""The options of commands that read a file of rows."""
+"""Options of commands that read a file of rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMES = ("format", "skip_columns", "delimiter", "encoding", "na", "decimal")
 def _delimiter(_ctx: click.Context, _option: click.Parameter, text: str | None) -> str | None:
     chosen = {"tab": "\t", "\\t": "\t"}.get(text or "", text)
     if chosen is not None and (len(chosen) != 1 or chosen in '"\r\n'):
-        raise click.BadParameter(f"{text!r} is not one character, or tab")
+        raise click.BadParameter(f"{text!r}: expected one character, or tab")
     return chosen
 
 
@@ -26,7 +26,7 @@ def _encoding(_ctx: click.Context, _option: click.Parameter, text: str | None) -
     try:
         "\n".encode(text or "utf-8")
     except (LookupError, UnicodeError):
-        raise click.BadParameter(f"{text!r} is no encoding of text, such as utf-8, cp1252 or utf-16") from None
+        raise click.BadParameter(f"{text!r} is not a text encoding, such as utf-8, cp1252 or utf-16") from None
     return text
 
 
@@ -35,22 +35,23 @@ def _na(_ctx: click.Context, _option: click.Parameter, texts: tuple[str, ...]) -
 
 
 _OPTIONS = (
-    click.option("--format", type=click.Choice(FORMATS), help="Format of the file.  [default: by its suffix]"),
-    click.option("--skip-column", "skip_columns", multiple=True, metavar="NAME", help="Column that is no feature."),
+    click.option("--format", type=click.Choice(FORMATS), help="Format of the file.  [default: from its suffix]"),
+    click.option("--skip-column", "skip_columns", multiple=True, metavar="NAME",
+                 help="Column that is not a feature; repeatable."),
     click.option("--delimiter", callback=_delimiter, metavar="CHARACTER",
-                 help="Of CSV: one character, or tab.  [default: that of , ; tab | which fits the header]"),
+                 help="CSV: one character, or tab.  [default: the one of , ; tab | that fits the header]"),
     click.option("--encoding", callback=_encoding, metavar="NAME",
-                 help="Of CSV and NDJSON.  [default: by the byte order mark, or utf-8]"),
+                 help="CSV and NDJSON: text encoding.  [default: from the byte order mark, or utf-8]"),
     click.option("--na", multiple=True, callback=_na, metavar="TEXT",
-                 help="Of CSV: text that is a missing value, as an empty field is; may be given often.  [default: NA,"
-                 " null, NaN, None and the like, but for categories of that name]"),
+                 help="CSV: text of a missing value, besides the empty field; repeatable.  [default: NA, null, NaN,"
+                 " None and similar, except where it is a category]"),
     click.option("--decimal", type=click.Choice([".", ","]), default=".", show_default=True,
-                 help="Of CSV: the decimal point of numbers."),
+                 help="CSV: decimal separator of numbers."),
 )  # fmt: skip
 
 
 def file_options(command: Callable[P, R]) -> Callable[..., R]:
-    """Adds the options; the command is called with `file: FileOptions` for them."""
+    """Adds the options; the command receives them as `file: FileOptions`."""
 
     @functools.wraps(command)
     def with_file(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,4 +1,4 @@
-"""`inferd models`: deploy, list, show and remove the models of a tenant."""
+"""`inferd models`: deploys, lists, shows and removes the models of a tenant."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from inferd.daemon.cli.options import Target, broker_options
 from inferd.daemon.cli.output import (
     report,
     report_error,
-    write_answer,
     write_json,
+    write_result,
     write_table,
 )
 from inferd.daemon.cli.session import run_with_broker
@@ -43,22 +43,22 @@ EXAMPLE_FEATURES_MAX = 20
 def models() -> None:
     """Deploy, list, show or remove the models of a tenant.
 
-    A deploy needs nothing but the broker: the model goes onto the tenant's topics, and every worker follows them.
+    A deploy needs only the broker: it writes the model to the tenant's topics, from which all workers load it.
     """
 
 
 @models.command(epilog="Example: inferd models deploy model.txt --name churn --alias champion")
 @click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--name", required=True, help="Name of the model.")
-@click.option("--version", type=click.IntRange(1), help="Number of the version.  [default: the next one]")
-@click.option("--alias", help="Point NAME@ALIAS at it, too; a bare NAME means NAME@champion where there is one.")
+@click.option("--version", type=click.IntRange(1), help="Version number.  [default: the next one]")
+@click.option("--alias", help="Also point NAME@ALIAS at it. A bare NAME means NAME@champion, if that alias exists.")
 @click.option(
     "--manifest",
     "manifest_path",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="JSON file with what is to be said beyond the model file: features, preprocess, postprocess, warmup, labels…",
+    help="JSON file with fields that the model file does not have: preprocess, postprocess, warmup, labels…",
 )
-@click.option("--trial/--no-trial", default=True, show_default=True, help="Load and run it once here first.")
+@click.option("--trial/--no-trial", default=True, show_default=True, help="First load and run the model once here.")
 @broker_options
 def deploy(
     model: Path,
@@ -71,8 +71,8 @@ def deploy(
 ) -> None:
     """Deploy MODEL, a LightGBM text model file (Booster.save_model).
 
-    Features, categories and objective are read from the file. It is checked before anything is sent; workers serve the
-    new version once they have tried it themselves, and the previous one until then.
+    Features, categories and objective are read from the file. The file is checked before it is sent. Each worker tests
+    the new version before it serves it, and serves the previous one until then.
     """
     from inferd.deploy import deploy_file
 
@@ -93,10 +93,10 @@ def deploy(
             return deployed, await client.models()
 
     deployed, found = run_with_broker(target.connection, run)
-    write_answer(target.output, deployed, LIST_COLUMNS, [_list_row(deployed, found.aliases_of(name))])
+    write_result(target.output, deployed, LIST_COLUMNS, [_list_row(deployed, found.aliases_of(name))])
     tenant = "" if target.tenant == DEFAULT_TENANT else f"--tenant {target.tenant} "
     report(f"try it: inferd predict {tenant}{name}:{deployed.version} {_example_input(deployed)}")
-    for hint in (_who_answers(found, deployed), _unnamed_classes(deployed)):
+    for hint in (_served_version_hint(found, deployed), _class_names_hint(deployed)):
         if hint is not None:
             report(hint)
 
@@ -108,20 +108,20 @@ def list_models(target: Target) -> None:
     found = _read(target)
     manifests = [manifest for name in sorted(found.highest) for manifest in found.versions_of(name)]
     rows = [_list_row(manifest, found.aliases_of(manifest.model_id)) for manifest in manifests]
-    write_answer(target.output, manifests, LIST_COLUMNS, rows)
+    write_result(target.output, manifests, LIST_COLUMNS, rows)
     for alias, missing in found.dangling().items():
         report_error(dangling_alias_message(alias, missing))
     for key, reason in found.unreadable.items():
-        report_error(f"record {key!r} of {target.topics.name('models')} cannot be read: {reason}")
+        report_error(f"record {key!r} of {target.topics.name('models')} cannot be decoded: {reason}")
 
 
 @models.command(epilog="Example: inferd models show churn:2")
 @click.argument("reference", metavar="NAME[:VERSION|@ALIAS]")
 @broker_options
 def show(reference: str, target: Target) -> None:
-    """Show a version's manifest: what goes in, and what comes out.
+    """Show the manifest of a version: its features, outputs and settings.
 
-    A bare NAME shows what a request to it means: NAME@champion, or the newest version.
+    A bare NAME is resolved as in a request: to NAME@champion, or else to the newest version.
     """
     from inferd.models import manifest_behind
 
@@ -130,7 +130,7 @@ def show(reference: str, target: Target) -> None:
     if target.output == "json":
         write_json(manifest)
         return
-    write_table(("", "value"), _facts(manifest, found.aliases_of(manifest.model_id)))
+    write_table(("field", "value"), _facts(manifest, found.aliases_of(manifest.model_id)))
     click.echo()
     write_table(("feature", "dtype", "allowed", "missing"), [_feature_row(feature) for feature in manifest.features])
 
@@ -142,13 +142,13 @@ def show(reference: str, target: Target) -> None:
     "--move-aliases-to",
     type=click.IntRange(1),
     metavar="VERSION",
-    help="Point aliases that lead to the removed version at this one first.",
+    help="First move aliases of the removed version to this one.",
 )
 @broker_options
 def remove(reference: str, everything: bool, move_aliases_to: int | None, target: Target) -> None:
-    """Remove a version or an alias, or with --all a whole model. Workers stop serving it as they hear of it.
+    """Remove a version or an alias, or with --all a whole model. All workers stop serving it.
 
-    A version that an alias leads to is not removed, as requests to the alias would fail: move the alias to another
+    A version that an alias points at is not removed, since requests to the alias would fail: move the alias to another
     version in the same step (--move-aliases-to), or remove the alias first.
     """
 
@@ -157,7 +157,7 @@ def remove(reference: str, everything: bool, move_aliases_to: int | None, target
             return await client.remove_model(reference, everything=everything, move_aliases_to=move_aliases_to)
 
     removed = run_with_broker(target.connection, run)
-    write_answer(target.output, {"removed": removed}, ("removed",), [[key] for key in removed])
+    write_result(target.output, {"removed": removed}, ("removed",), [[key] for key in removed])
 
 
 def _read(target: Target) -> ModelList:
@@ -190,34 +190,32 @@ def _list_row(manifest: Manifest, aliases: dict[str, Alias]) -> list[object]:
     ]
 
 
-def _who_answers(models: ModelList, deployed: Manifest) -> str | None:
-    """What answers requests to the bare name, where that is not the deployed version alone; None where it is."""
+def _served_version_hint(models: ModelList, deployed: Manifest) -> str | None:
+    """Says which versions serve requests to the bare name; None if it is the deployed version alone."""
     name = deployed.model_id
     champion = models.aliases_of(name).get(CHAMPION)
     if champion is None:
         newest = models.versions_of(name)[-1].version
-        return (
-            None if newest == deployed.version else f"requests to {name} are answered by its newest version, {newest}"
-        )
+        return None if newest == deployed.version else f"requests to {name} are served by its newest version, {newest}"
     if shares(champion).keys() == {deployed.version}:
         return None
-    led_to = ", ".join(alias_label(f"version {number}", champion, number) for number in shares(champion))
+    served = ", ".join(alias_label(f"version {number}", champion, number) for number in shares(champion))
     return (
-        f"requests to {name} are answered by {led_to}, where its alias {CHAMPION} leads; to point the alias at this"
+        f"requests to {name} are served by {served}, because of its alias {CHAMPION}; to point the alias at this"
         f" version, deploy it again with --version {deployed.version} --alias {CHAMPION}"
     )
 
 
-def _unnamed_classes(deployed: Manifest) -> str | None:
-    """What to say of a multiclass model whose answers are numbers without names; None for any other."""
+def _class_names_hint(deployed: Manifest) -> str | None:
+    """Explains how to name the classes of a multiclass model without labels; None for any other model."""
     from inferd.streams.inference import format_named
 
     classes = format_named(deployed.runtime).class_count(deployed.objective, deployed.outputs or 1)
     if classes != deployed.outputs or (deployed.postprocess and deployed.postprocess.labels):
         return None
     return (
-        f"its prediction is a list of {deployed.outputs} probabilities, one a class, in the order of the classes'"
-        " numbers; to get names instead, deploy it with --manifest and postprocess.labels (docs/models.md)"
+        f"its prediction is a list of {deployed.outputs} probabilities, ordered by class number; to get class names"
+        " instead, deploy it with --manifest and postprocess.labels (docs/models.md)"
     )
 
 
@@ -227,7 +225,7 @@ def _facts(manifest: Manifest, aliases: dict[str, Alias]) -> Iterator[tuple[str,
     yield "aliases", ", ".join(alias_labels(aliases, manifest.version)) or None
     yield "runtime", manifest.runtime
     yield "objective", manifest.objective
-    yield "values a row", manifest.outputs
+    yield "outputs", manifest.outputs
     yield "size", _size(manifest.size)
     yield "sha256", manifest.sha256
     yield "deployed", manifest.created_at
@@ -237,7 +235,7 @@ def _facts(manifest: Manifest, aliases: dict[str, Alias]) -> Iterator[tuple[str,
 
 
 def _feature_row(feature: Feature) -> tuple[object, ...]:
-    missing = {None: "null", True: "refused", False: "null, or left out"}[feature.required]
+    missing = {None: "null", True: "rejected", False: "null or omitted"}[feature.required]
     return feature.name, feature.dtype, _allowed(feature), missing
 
 

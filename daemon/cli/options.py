@@ -1,4 +1,4 @@
-"""Options that commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ class Target:
         return TenantTopics(self.namespace, self.tenant)
 
     def client(self) -> Client:
-        """The tenant's client, within the limits of the settings."""
+        """A client of the tenant, with the limits of the settings."""
         from inferd.client import Client
 
         return Client(self.connection, namespace=self.namespace, tenant=self.tenant, limits=self.limits)
 
 
 def broker_options(command: Callable[P, R]) -> Callable[..., R]:
-    """Adds --broker, --namespace, --tenant and --output; the command is called with `target: Target` for them."""
+    """Adds --broker, --namespace, --tenant and --output; the command receives them as `target: Target`."""
 
     @functools.wraps(command)
     def with_target(*args: Any, **kwargs: Any) -> R:
         settings, output = _settings_of(kwargs)
         return command(*args, **kwargs, target=_target(settings, output))  # type: ignore[arg-type]
 
-    return _with_options(with_target, "Tenant to work on.  [default: the one of INFERD_TENANTS, or default]")
+    return _with_options(with_target, "The tenant.  [default: the one in INFERD_TENANTS, or default]")
 
 
 def settings_options(**flags: str) -> Callable[[Callable[P, R]], Callable[..., R]]:
-    """As `broker_options`, for commands on all tenants: called with `settings: Settings` and `output`.
+    """Like `broker_options`, for commands on all tenants; they receive `settings: Settings` and `output`.
 
-    `flags` names further settings, each with a short flag beside its own (`topic_partitions="--partitions"`).
+    `flags` adds further settings, each with a short flag besides its own (`topic_partitions="--partitions"`).
     """
 
     def decorate(command: Callable[P, R]) -> Callable[..., R]:
@@ -75,20 +75,20 @@ def settings_options(**flags: str) -> Callable[[Callable[P, R]], Callable[..., R
         decorated: Callable[..., R] = with_settings
         for info in settings_table():
             if info.field in flags and info.flag:
-                decorated = _further(info, info.flag, flags[info.field])(decorated)
-        return _with_options(decorated, "Tenants, with commas between them.  [default: INFERD_TENANTS, or default]")
+                decorated = _setting_option(info, info.flag, flags[info.field])(decorated)
+        return _with_options(decorated, "Comma-separated tenants.  [default: INFERD_TENANTS, or default]")
 
     return decorate
 
 
 def output_option(command: Callable[P, R]) -> Callable[P, R]:
-    """Adds --output; the command is called with `output: OutputFormat`."""
+    """Adds --output; the command receives it as `output: OutputFormat`."""
     return click.option(
         "--output",
         type=click.Choice(get_args(OutputFormat)),
         default="table",
         show_default=True,
-        help="How the answer is written to standard output.",
+        help="Format of standard output.",
     )(command)
 
 
@@ -97,7 +97,7 @@ def _with_options(command: Callable[..., R], tenant_help: str) -> Callable[..., 
         click.option(
             "--broker",
             metavar="HOST:PORT",
-            help="Bootstrap servers.  [default: INFERD_BROKER, or the broker that runs on INFERD_DATA_DIR, or"
+            help="Bootstrap servers.  [default: INFERD_BROKER, or the embedded broker of INFERD_DATA_DIR, or"
             f" {DEFAULT_BROKER}]",
         ),
         click.option("--namespace", help="First part of the topic names.  [default: INFERD_NAMESPACE, or inferd]"),
@@ -109,20 +109,20 @@ def _with_options(command: Callable[..., R], tenant_help: str) -> Callable[..., 
     return command
 
 
-def _further(info: SettingInfo, flag: str, short: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
+def _setting_option(info: SettingInfo, flag: str, short: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
     default = f"  [default: {info.variable}, or {info.shown_default}]"
     return click.option(flag, short, info.field, metavar=info.kind.name.upper(), help=info.meaning + default)
 
 
 def _settings_of(kwargs: dict[str, Any], further: tuple[str, ...] = ()) -> tuple[Settings, OutputFormat]:
-    """Takes the shared options out of `kwargs`. `SettingsError` where a setting or a flag is wrong."""
+    """Removes the shared options from `kwargs`. Raises `SettingsError` for an invalid setting or flag."""
     flags = {"broker": kwargs.pop("broker"), "namespace": kwargs.pop("namespace"), "tenants": kwargs.pop("tenant")}
     flags |= {name: kwargs.pop(name) for name in further}
     return check_connection(with_local_broker(Settings.from_environment(flags=flags))), kwargs.pop("output")
 
 
 def with_local_broker(settings: Settings) -> Settings:
-    """`settings`; without a broker, with the embedded broker that runs on their data directory, if any."""
+    """`settings`; if they name no broker, with the embedded broker running in their data directory, if any."""
     if settings.broker is not None:
         return settings
     return replace(settings, broker=running_broker_address(settings.embedded_kafka().data_dir))
@@ -130,6 +130,6 @@ def with_local_broker(settings: Settings) -> Settings:
 
 def _target(settings: Settings, output: OutputFormat) -> Target:
     if len(settings.tenants) > 1:
-        raise click.UsageError(f"several tenants ({', '.join(settings.tenants)}): choose one with --tenant")
+        raise click.UsageError(f"several tenants are set ({', '.join(settings.tenants)}): choose one with --tenant")
     streams = settings.streams()
     return Target(settings.connection(), settings.namespace, settings.tenants[0], output, streams.limits, streams.trial)

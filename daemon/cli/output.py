@@ -1,4 +1,4 @@
-"""What commands write: the answer on standard output, everything else on standard error."""
+"""Output of commands: results on standard output, everything else on standard error; and exit codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNREACHABLE_NAMES = ("KafkaConnectionError", "KafkaTimeoutError", "NoBrokersAvai
 
 
 def write_json(value: Any) -> None:
-    """`value` (builtins, dataclasses, msgspec structs) as one JSON document on standard output."""
+    """Writes `value` (builtins, dataclasses, msgspec structs) as one JSON document to standard output."""
     import msgspec
 
     encoded = msgspec.json.encode(value)
@@ -28,7 +28,7 @@ def write_json(value: Any) -> None:
 
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table on standard output: with rules on a terminal, plain and never cut elsewhere. None shows as `-`."""
+    """Writes a table to standard output: formatted on a terminal, else plain and never truncated. None becomes `-`."""
     cells = [[_cell(value) for value in row] for row in rows]
     if sys.stdout.isatty():
         _write_rich(columns, cells)
@@ -37,8 +37,8 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
             click.echo(line)
 
 
-def write_answer(output: OutputFormat, value: Any, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """`value` as JSON, or `rows` as a table, as `--output` asks."""
+def write_result(output: OutputFormat, value: Any, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes `value` as JSON, or `rows` as a table, depending on `--output`."""
     if output == "json":
         write_json(value)
     else:
@@ -46,12 +46,12 @@ def write_answer(output: OutputFormat, value: Any, columns: Sequence[str], rows:
 
 
 def report(line: str) -> None:
-    """A line of progress on standard error."""
+    """Writes a line of progress to standard error."""
     click.echo(printable(line), err=True)
 
 
 def report_error(line: str) -> None:
-    """One line `inferd: …` on standard error."""
+    """Writes one line `inferd: …` to standard error."""
     click.echo(f"inferd: {printable(' '.join(line.split()))}", err=True)
 
 
@@ -90,7 +90,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _is_unreachable(error: BaseException) -> bool:
     if isinstance(error, ConnectionError):
         return True
-    # Only a process that has imported aiokafka can see its errors.
+    # Looked up, not imported: its errors can occur only if aiokafka is loaded already.
     errors = sys.modules.get("aiokafka.errors")
     return errors is not None and isinstance(error, tuple(getattr(errors, name) for name in UNREACHABLE_NAMES))
 

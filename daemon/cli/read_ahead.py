@@ -14,12 +14,12 @@ AHEAD_ITEMS = 4_096
 
 
 async def read_ahead(items: Iterator[T], ahead: int = AHEAD_ITEMS) -> AsyncIterator[T]:
-    """The items in order, each as soon as it is there; at most `ahead` are read before they are taken.
+    """Yields the items in order, as soon as they are read; at most `ahead` items are buffered.
 
-    An error of `items` is raised after everything that came before it.
+    An error of `items` is raised after the items before it.
     """
     reader = _Reader(items, ahead)
-    # A daemon: nothing can wake a reader that waits for a terminal.
+    # A daemon thread: a read from a terminal cannot be interrupted.
     threading.Thread(target=reader.read, name="read-ahead", daemon=True).start()
     while True:
         await reader.wait()
@@ -33,7 +33,7 @@ async def read_ahead(items: Iterator[T], ahead: int = AHEAD_ITEMS) -> AsyncItera
 
 
 class _End:
-    """Nothing more comes, because of `error` if there is one."""
+    """The end of the items, after `error` if it is not None."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
@@ -47,29 +47,29 @@ class _Reader(Generic[T]):
         self._source = source
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
-        self._room = threading.Semaphore(ahead)
+        self._free = threading.Semaphore(ahead)
 
     def read(self) -> None:
-        """In the thread."""
+        """Reads all items; runs in the thread."""
         try:
             for item in self._source:
-                self._room.acquire()
+                self._free.acquire()
                 self._put(item)
-        except BaseException as error:  # noqa: BLE001  (raised where the items are taken)
+        except BaseException as error:  # noqa: BLE001  (read_ahead raises it)
             self._put(_End(error))
         else:
             self._put(_End(None))
 
     async def wait(self) -> None:
-        """Until there may be items."""
+        """Waits until there may be items."""
         await self._arrived.wait()
-        # Before they are taken: what is put from now on sets it again.
+        # Cleared before the items are taken, so that an item added from now on sets it again.
         self._arrived.clear()
 
     def take(self) -> T | _End:
-        """The next item; makes room for another one."""
+        """Removes and returns the next item."""
         item = self.items.popleft()
-        self._room.release()
+        self._free.release()
         return item
 
     def _put(self, item: T | _End) -> None:

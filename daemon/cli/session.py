@@ -1,4 +1,4 @@
-"""Runs a command's work against a broker."""
+"""Runs the work of a command against a broker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REACH_TIMEOUT_S = 5.0
 
 
 def run_with_broker(connection: KafkaConnection, work: Callable[[], Awaitable[T]]) -> T:
-    """Result of `work`, run once a broker has answered. Raises `BrokerUnreachableError` with the reasons."""
+    """Runs `work` once a broker has responded, and returns its result. Raises `BrokerUnreachableError`."""
     from inferd.daemon.cluster import reach
 
     async def reach_and_work() -> T:

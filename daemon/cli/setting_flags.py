@@ -1,4 +1,4 @@
-"""Flags of `inferd worker` and `inferd up`: one for each setting, shown section by section."""
+"""Flags of `inferd worker` and `inferd up`: one per setting, grouped by section in the help."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALIASES = {"--tenants": ("--tenant",)}
 
 
 def setting_flags(command: F) -> F:
-    """Adds a flag for each setting that may have one; the command gets their texts as keyword arguments."""
+    """Adds a flag for each setting that has one; the command receives their texts as keyword arguments."""
     for info in reversed(settings_table()):
         if info.flag is not None:
             command = _option(info, info.flag)(command)
@@ -22,16 +22,16 @@ def setting_flags(command: F) -> F:
 
 
 def worker_settings(flags: dict[str, Any]) -> Settings:
-    """The settings of a worker from these flags and the environment; `SettingsError` where they are wrong."""
+    """The settings of a worker from these flags and the environment. Raises `SettingsError` if one is invalid."""
     texts = {name: str(value).lower() if isinstance(value, bool) else value for name, value in flags.items()}
     return check_worker(Settings.from_environment(flags=texts))
 
 
 class SettingsCommand(click.Command):
-    """A command whose help lists the flags of settings by section."""
+    """A command whose help groups the flags by section."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the options: the command's own first, then each section of settings."""
+        """Writes the command's own options first, then each section of settings."""
         sections = {info.field: info.section for info in settings_table()}
         rows: dict[str, list[tuple[str, str]]] = {"Options": []}
         for param in self.get_params(ctx):

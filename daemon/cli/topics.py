@@ -1,4 +1,4 @@
-"""`inferd topics`: the topics of tenants, as they are and as they should be."""
+"""`inferd topics`: creates and lists the topics of tenants."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from inferd.daemon.cli.options import settings_options
-from inferd.daemon.cli.output import OutputFormat, write_answer
+from inferd.daemon.cli.output import OutputFormat, write_result
 from inferd.daemon.cli.session import run_with_broker
 from inferd.daemon.settings import Settings
 
@@ -30,9 +30,9 @@ def topics() -> None:
     topic_partitions="--partitions", topic_replication="--replication", topic_retention_ms="--retention-ms"
 )
 def create(settings: Settings, output: OutputFormat) -> None:
-    """Create the topics that are missing, and verify the others.
+    """Create missing topics, and verify the others.
 
-    What is there is never changed: a topic that does not fit is an error that says what to change.
+    Existing topics are never changed: a topic with a wrong configuration is reported as an error.
     """
     from inferd.streams.kafka import ensure_topics
 
@@ -43,7 +43,7 @@ def create(settings: Settings, output: OutputFormat) -> None:
 @topics.command("list", epilog="Example: inferd topics list --output json")
 @settings_options()
 def list_topics(settings: Settings, output: OutputFormat) -> None:
-    """List the topics of the tenants, and what is wrong with them."""
+    """List the topics of the tenants, and their problems."""
     from inferd.streams.kafka import describe_topics
 
     wanted = settings.streams()
@@ -51,7 +51,7 @@ def list_topics(settings: Settings, output: OutputFormat) -> None:
 
 
 def _write(output: OutputFormat, states: Sequence[TopicState]) -> None:
-    write_answer(output, states, COLUMNS, map(_row, states))
+    write_result(output, states, COLUMNS, map(_row, states))
 
 
 def _row(state: TopicState) -> tuple[str | int | None, ...]:
@@ -63,6 +63,6 @@ def _row(state: TopicState) -> tuple[str | int | None, ...]:
 
 def _retention(state: TopicState) -> str | None:
     if state.config.get("cleanup.policy") == "compact":
-        return "newest of each key"
+        return "latest per key"
     retention_ms = int(state.config.get("retention.ms", -1))
-    return "for ever" if retention_ms < 0 else f"{retention_ms / DAY_MS:g} days"
+    return "unlimited" if retention_ms < 0 else f"{retention_ms / DAY_MS:g} days"

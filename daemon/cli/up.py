@@ -28,12 +28,12 @@ EXIT_TIMEOUT_S = 3.0
 def up(output: OutputFormat, **flags: Any) -> None:
     """Run an Apache Kafka broker and a worker on this machine until Ctrl-C.
 
-    With INFERD_BROKER (or --broker) no broker is started: the worker uses that one. The broker's data stays, and the
-    next start continues with it.
+    With INFERD_BROKER (or --broker) it starts no broker; the worker uses that one. The broker's data is kept for the
+    next start.
     """
     settings = worker_settings(flags)
     code = _run_worker(settings, output) if settings.broker else _run_both(settings, output)
-    # Threads of libraries must not keep the process once it has stopped.
+    # Threads of libraries must not keep the process alive.
     end_within(EXIT_TIMEOUT_S, code)
     sys.exit(code)
 
@@ -45,7 +45,7 @@ def _run_both(settings: Settings, output: OutputFormat) -> int:
     kafka = EmbeddedKafka(settings.embedded_kafka(), report=report)
     with terminable():
         report(f"starting Apache Kafka {kafka.version}")
-        # Ending this process also ends the broker's.
+        # The broker process ends with this process.
         with SupervisedBroker(kafka, on_lost=lambda reason: leave(EXIT_FAILED, reason)):
             report(f"broker on {kafka.bootstrap_servers}, data in {kafka.settings.data_dir}, log in {kafka.log_path}")
             code = _run_worker(replace(settings, broker=kafka.bootstrap_servers), output)
@@ -56,26 +56,26 @@ def _run_both(settings: Settings, output: OutputFormat) -> int:
 def _run_worker(settings: Settings, output: OutputFormat) -> int:
     from inferd.daemon.process import Parts, run_worker
 
-    def say_how_to_try(url: str) -> None:
+    def announce(url: str) -> None:
         if output == "json":
             write_json({"worker": settings.worker_id, "url": url, "broker": settings.broker})
         else:
-            click.echo(how_to_try(settings, url))
+            click.echo(next_steps(settings, url))
 
-    return run_worker(settings, Parts(on_started=say_how_to_try))
+    return run_worker(settings, Parts(on_started=announce))
 
 
-def how_to_try(settings: Settings, url: str) -> str:
-    """What to type next, with the addresses that this run has."""
+def next_steps(settings: Settings, url: str) -> str:
+    """Commands to try next, with the addresses of this run."""
     broker = "" if settings.broker == DEFAULT_BROKER else f" --broker {settings.broker}"
     return f"""
 inferd is up: broker {settings.broker}, status page {url}/
 
-  deploy a model    inferd models deploy model.txt --name churn{broker}
-  predict a row     inferd predict churn '[1.5, 2, 3]'{broker}
-  a CSV file        inferd predict churn rows.csv{broker}
-  look at refusals  inferd dead-letters list{broker}
-  is all well?      inferd doctor{broker}
-  status as JSON    curl {url}/status
+  deploy a model      inferd models deploy model.txt --name churn{broker}
+  predict a row       inferd predict churn '[1.5, 2, 3]'{broker}
+  predict a CSV file  inferd predict churn rows.csv{broker}
+  list dead letters   inferd dead-letters list{broker}
+  check the setup     inferd doctor{broker}
+  status as JSON      curl {url}/status
 
-Ctrl-C stops everything in order; the data stays."""
+Press Ctrl-C to stop; the data is kept."""

@@ -1,4 +1,4 @@
-"""`inferd worker`: one worker in the foreground."""
+"""`inferd worker`: runs one worker in the foreground."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ EXIT_TIMEOUT_S = 3.0
 def worker(output: OutputFormat, **flags: Any) -> None:
     """Run a worker until SIGTERM or Ctrl-C: it scores the requests of its tenants.
 
-    It waits for its broker as long as it takes, and stops in order: it finishes what is in flight, commits, and leaves
-    the consumer group. A second signal ends it at once, nothing unfinished committed.
+    It waits for its broker without a time limit. It stops gracefully: it finishes requests in flight, commits, and
+    leaves the consumer group. A second signal stops it immediately; unfinished work is not committed.
 
-    Exit codes: 0 stopped in order, 1 failed, 2 wrong settings, 70 the stop took too long, 71 no progress,
-    72 the event loop stood still, 130 or 143 a second signal.
+    Exit codes: 0 graceful stop, 1 failure, 2 invalid settings, 70 the stop exceeded its deadline, 71 no progress,
+    72 the event loop was blocked, 130 or 143 a second signal.
     """
     settings = with_local_broker(worker_settings(flags))
     with StopSignals() as early:  # modules take a second or two to load
@@ -34,13 +34,13 @@ def worker(output: OutputFormat, **flags: Any) -> None:
     if early.name is not None:
         return
 
-    def say_where(url: str) -> None:
+    def announce(url: str) -> None:
         if output == "json":
             write_json({"worker": settings.worker_id, "url": url, "pid": os.getpid()})
         else:
             click.echo(f"worker {settings.worker_id} on {url}")
 
-    code = run_worker(settings, Parts(on_listening=say_where))
-    # Threads of libraries must not keep the process once it has stopped.
+    code = run_worker(settings, Parts(on_listening=announce))
+    # Threads of libraries must not keep the process alive.
     end_within(EXIT_TIMEOUT_S, code)
     sys.exit(code)

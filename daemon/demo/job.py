@@ -1,4 +1,4 @@
-"""The demo's batch job: all flights as one Parquet file."""
+"""The batch job of the demo: all flights as one Parquet file."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ class FlightJob:
 
     status: JobStatus
     seconds: float
-    """From before the file is read until the last row is scored."""
+    """Time from reading the file to the last scored row."""
     rows: NDArray[np.int64]
-    """Row numbers as the results had them."""
+    """Row numbers in the order of the results."""
     scores: NDArray[np.float64]
-    """Their predictions, NaN where there is none."""
+    """Predictions of these rows, NaN if missing."""
 
 
 async def run_job(client: Client, manifest: Manifest, flights: FlightSet, step: Step) -> FlightJob:
-    """Submits the flights as a Parquet file, follows the job and reads its results."""
+    """Submits the flights as a Parquet file, watches the job and reads its results."""
     with tempfile.TemporaryDirectory(prefix="inferd-demo-job-") as folder:
         path = Path(folder) / FILE
         flights.features.to_parquet(path, index=False)
-        step.say(f"{len(flights):,} flights as one Parquet file of {path.stat().st_size / 1_000:,.0f} kB, a batch job")
+        step.say(f"a batch job of {len(flights):,} flights in one Parquet file ({path.stat().st_size / 1_000:,.0f} kB)")
         started = time.monotonic()
         job_id = await _submit(client, manifest, path)
-    status = await _follow(client, job_id, step, started)
+    status = await _watch(client, job_id, step, started)
     seconds = time.monotonic() - started
     results = [row async for row in client.job_results(job_id)]
     return FlightJob(
@@ -59,7 +59,7 @@ async def run_job(client: Client, manifest: Manifest, flights: FlightSet, step: 
 
 
 async def _submit(client: Client, manifest: Manifest, path: Path) -> str:
-    """As `inferd jobs submit` does it."""
+    """Submits the file in the same way as `inferd jobs submit`."""
     layout = Layout(f"{manifest.model_id}:{manifest.version}", manifest, by_position=True)
     with open_job_rows(str(path), FileOptions(), layout, sys.stdin.buffer) as rows:
         return await client.submit_job(
@@ -67,13 +67,13 @@ async def _submit(client: Client, manifest: Manifest, path: Path) -> str:
         )
 
 
-async def _follow(client: Client, job_id: str, step: Step, started: float) -> JobStatus:
-    """The terminal status; the step tells of the latest ones."""
+async def _watch(client: Client, job_id: str, step: Step, started: float) -> JobStatus:
+    """Waits for the terminal status; adds the last few statuses to the step."""
     lines: list[str] = []
     async for status in client.watch_job(job_id):
         lines.append(
             f"after {time.monotonic() - started:.1f} s  {status.status:9}  {status.input_count:>6,} rows in,"
-            f" {status.processed:>6,} done, {status.failed} failed"
+            f" {status.processed:>6,} processed, {status.failed} failed"
         )
     for line in lines[-SHOWN_STATUSES:]:
         step.say(line)
@@ -82,11 +82,11 @@ async def _follow(client: Client, job_id: str, step: Step, started: float) -> Jo
 
 
 def check_job(narrator: Narrator, job: FlightJob, model: TrainedModel, flights: FlightSet) -> None:
-    """Whether each flight has its prediction, in order, and they are LightGBM's own."""
+    """Checks that each flight has its prediction, in order, and that predictions equal LightGBM's."""
     status, count = job.status, len(flights)
     done = f"{status.succeeded:,} of {count:,}"
     narrator.check(
-        f"the job is {status.status}, each flight once and in order: {done}, in {job.seconds:.1f} s",
+        f"the job is {status.status}, with each flight once and in order: {done}, in {job.seconds:.1f} s",
         status.status == "completed" and job.rows.tolist() == list(range(count)),
     )
     same = int((job.scores == model.predict(flights)).sum()) if len(job.scores) == count else 0

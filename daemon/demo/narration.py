@@ -1,4 +1,4 @@
-"""Output of the demo: one line per step, tables of results, and checks."""
+"""Output of the demo: steps, tables of results, and checks."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ STEP_CHARS = 10
 
 @dataclass(slots=True)
 class Step:
-    """What is being done; its line is written when it is done."""
+    """A step of the demo; its lines are written when it has finished."""
 
     name: str
-    said: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
     def say(self, text: str) -> None:
-        """A line of what came out of it."""
-        self.said.append(text)
+        """Adds a line about the result of the step."""
+        self.lines.append(text)
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something that must hold for the demo to be a success."""
+    """A condition for the success of the demo."""
 
     what: str
     passed: bool
 
 
 class Narrator:
-    """Writes to standard output; on a terminal with colours, and a spinner while a step takes its time."""
+    """Writes to standard output; on a terminal with colours, and a spinner while a step is running."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
@@ -46,17 +46,17 @@ class Narrator:
         self.checks: list[Check] = []
 
     def title(self, text: str, below: str) -> None:
-        """The first lines."""
+        """Writes a title with a subtitle."""
         self.console.print(f"\n[bold]{text}[/]\n[dim]{below}[/]\n")
 
     @contextmanager
     def step(self, name: str, doing: str) -> Iterator[Step]:
-        """A block that is one step; its line has what it said, and how long it took."""
+        """Runs a block as one step, and then writes its lines and its duration."""
         step, started = Step(name), time.monotonic()
         with self.console.status(f"[cyan]{name:{STEP_CHARS}}[/] {escape(doing)}"):
             yield step
         seconds = f"{time.monotonic() - started:.1f} s"
-        first, *more = step.said or [doing]
+        first, *more = step.lines or [doing]
         room = self.console.width - STEP_CHARS - len(seconds) - 4
         self.console.print(
             f"[bold cyan]{name:{STEP_CHARS}}[/]  {escape(first):{room}}  [dim]{seconds}[/]", soft_wrap=True
@@ -65,11 +65,11 @@ class Narrator:
             self.console.print(f"{'':{STEP_CHARS}}  {escape(line)}", soft_wrap=True)
 
     def progress(self, line: str) -> None:
-        """Something that takes a while, such as a download."""
+        """Writes the progress of a long operation, such as a download."""
         self.console.print(f"{'':{STEP_CHARS}}  [dim]{escape(line)}[/]", soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
-        """A table; columns that begin with `>` are flushed right. Without names there is no header."""
+        """Writes a table; columns whose name begins with `>` are right-aligned. Without names there is no header."""
         named = any(column.lstrip(">") for column in columns)
         table = Table(box=box.SIMPLE_HEAD if named else None, show_header=named, show_edge=False)
         for column in columns:
@@ -81,19 +81,19 @@ class Narrator:
         self.console.print(table)
 
     def text(self, text: str) -> None:
-        """Lines as they are."""
+        """Writes unformatted text."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     def heading(self, text: str) -> None:
-        """The title of what follows."""
+        """Writes a heading."""
         self.console.print(f"\n[bold]{escape(text)}[/]")
 
     def check(self, what: str, passed: bool) -> None:
-        """Notes whether something holds; `write_checks` tells."""
+        """Records the result of a check, for `write_checks`."""
         self.checks.append(Check(what, bool(passed)))
 
     def write_checks(self) -> bool:
-        """Writes every check; whether all of them passed."""
+        """Writes all checks; returns whether all passed."""
         self.heading("Checks")
         for check in self.checks:
             mark = "[green]✓[/]" if check.passed else "[bold red]✗[/]"

@@ -14,7 +14,7 @@ from rich.text import Text
 from inferd.daemon.demo.flights import FlightSet
 from inferd.daemon.demo.narration import Narrator
 from inferd.daemon.demo.quality import Latency, accuracy, auc
-from inferd.daemon.demo.traffic import Burst, Refusal
+from inferd.daemon.demo.traffic import Burst, Rejection
 from inferd.schemas.requests import Prediction, Result
 from inferd.schemas.topics import Stream
 
@@ -26,18 +26,18 @@ STATUS_FIELDS = ("worker", "ready", "phase", "lag", "generation", "batches")
 
 
 def show_one_request(narrator: Narrator, names: Sequence[str], row: Sequence[Any], result: Result) -> None:
-    """The first request as a named row, and its result, as JSON."""
-    narrator.heading("One request, and its result (MessagePack or JSON, positional or by name)")
+    """Shows the first request (with feature names) and its result, as JSON."""
+    narrator.heading("A request and its result (here as JSON; MessagePack and positional values work too)")
     request = {"model_id": result.model_id, "input_data": dict(zip(names, row, strict=True))}
     narrator.text(f"  → {msgspec.json.encode(request).decode()}")
-    answer: dict[str, Any] = {"id": result.id, "model_id": result.model_id}
+    shown: dict[str, Any] = {"id": result.id, "model_id": result.model_id}
     if isinstance(result, Prediction):
-        answer |= {"version": result.version, "digest": f"{result.digest[:12]}…", **result.outputs}
-    narrator.text(f"  ← {msgspec.json.encode(answer).decode()}")
+        shown |= {"version": result.version, "digest": f"{result.digest[:12]}…", **result.outputs}
+    narrator.text(f"  ← {msgspec.json.encode(shown).decode()}")
 
 
 def show_flights(narrator: Narrator, flights: FlightSet, scores: NDArray[np.float64]) -> None:
-    """Some flights, evenly from all of them, with what was predicted and what came."""
+    """Shows an even sample of the flights, with predictions and true outcomes."""
     rows = []
     for place in np.linspace(0, len(flights) - 1, min(SHOWN_FLIGHTS, len(flights)), dtype=int):
         predicted, late = bool(scores[place] >= 0.5), bool(flights.late[place])
@@ -52,53 +52,50 @@ def show_flights(narrator: Narrator, flights: FlightSet, scores: NDArray[np.floa
                 Text("✓", "green") if right else Text("✗", "red"),
             )
         )
-    columns = ("flight", ">left", ">P(late)", "predicted", "truth", "")
+    columns = ("flight", ">departure", ">P(late)", "predicted", "truth", "")
     narrator.table(f"{len(rows)} of {len(flights):,} flights", columns, rows)
 
 
 def show_quality(narrator: Narrator, flights: FlightSet, scores: NDArray[np.float64]) -> float:
-    """AUC and accuracy against the truth; gives back the AUC."""
+    """Shows AUC and accuracy; returns the AUC."""
     area = auc(scores, flights.late)
     majority = 1 - flights.late.mean()
     rows = [
         ("AUC", f"{area:.4f}"),
         ("accuracy", f"{accuracy(scores, flights.late):.4f}"),
-        ("accuracy of always saying “on time”", f"{majority:.4f}"),
+        ("accuracy of always predicting “on time”", f"{majority:.4f}"),
     ]
-    narrator.table("How good", ("", ">"), rows)
+    narrator.table("Quality", ("", ">"), rows)
     return area
 
 
-def show_speed(narrator: Narrator, answers: Burst, latency: Latency, rate: float) -> None:
-    """Requests a second of the burst, and latency of the steady stream."""
+def show_speed(narrator: Narrator, results: Burst, latency: Latency, rate: float) -> None:
+    """Shows the throughput of the burst, and the latency of the steady stream."""
     rows = [
         (
             "all at once",
-            f"{answers.requests_per_s:,.0f} requests/s: {len(answers.results):,} in {answers.seconds:.1f} s",
+            f"{results.requests_per_s:,.0f} requests/s: {len(results.results):,} in {results.seconds:.1f} s",
         ),
         (
             f"at {rate:,.0f} requests/s",
             f"latency p50 {latency.p50_ms:.1f} ms, p99 {latency.p99_ms:.1f} ms, max {latency.max_ms:.1f} ms,"
-            " from when each request was due",
+            " measured from the scheduled time of each request",
         ),
     ]
-    title = f"How fast, with client, broker and worker on the {os.cpu_count()} cores of this machine"
+    title = f"Speed, with client, broker and worker on the {os.cpu_count()} cores of this machine"
     narrator.table(title, ("", ""), rows)
 
 
-def show_refusals(narrator: Narrator, refusals: Sequence[Refusal]) -> None:
-    """What bad requests were answered with; checks each code."""
-    rows = [(refusal.what, refusal.code or "-", _cut(refusal.message)) for refusal in refusals]
-    narrator.table("Bad requests", ("what", "code", "message"), rows)
-    right = sum(refusal.code == refusal.expected_code for refusal in refusals)
-    narrator.check(
-        f"each bad request got its typed error, and disturbed no other: {right} of {len(refusals)}",
-        right == len(refusals),
-    )
+def show_rejections(narrator: Narrator, rejections: Sequence[Rejection]) -> None:
+    """Shows the errors of bad requests, and checks their codes."""
+    rows = [(rejection.what, rejection.code or "-", _cut(rejection.message)) for rejection in rejections]
+    narrator.table("Bad requests", ("request", "code", "message"), rows)
+    right = sum(rejection.code == rejection.expected_code for rejection in rejections)
+    narrator.check(f"each bad request got its typed error: {right} of {len(rejections)}", right == len(rejections))
 
 
 def show_status(narrator: Narrator, url: str, status: Mapping[str, Any]) -> None:
-    """An excerpt of `/status`."""
+    """Shows an excerpt of `/status`."""
     narrator.heading(f"GET {url}/status (excerpt)")
     for field in STATUS_FIELDS:
         narrator.text(f"  {_json(field)}: {_json(status.get(field))}")
@@ -112,17 +109,22 @@ def show_status(narrator: Narrator, url: str, status: Mapping[str, Any]) -> None
 
 
 def check_counts(narrator: Narrator, counts: Mapping[Stream, int], status: Mapping[str, Any]) -> None:
-    """Whether every request has exactly one result, by the topics and by the worker's own account."""
+    """Checks that every request has exactly one result, in the topics and in the worker's counters."""
     requests, results = counts["requests"], counts["results"]
-    narrator.check(f"the topics hold one result a request: {requests:,} and {results:,}", requests == results)
+    narrator.check(
+        f"the topics have one result per request: {requests:,} requests, {results:,} results", requests == results
+    )
     for tenant in status["tenants"]:
-        taken, answered, pending = tenant["requests_in"], tenant["results"], tenant["pending"]
+        received, predicted, pending = tenant["requests_in"], tenant["results"], tenant["pending"]
         errors = sum(tenant["errors"].values())
         narrator.check(
-            f"the worker's account agrees: {taken:,} in = {answered:,} results + {errors} errors + {pending} pending",
-            taken == answered + errors + pending == requests,
+            f"the worker counts the same: {received:,} requests = {predicted:,} results + {errors} errors"
+            f" + {pending} pending",
+            received == predicted + errors + pending == requests,
         )
-    narrator.check(f"what could not be decoded is a dead letter: {counts['dead-letters']}", counts["dead-letters"] == 1)
+    narrator.check(
+        f"the undecodable record is in the dead-letter topic: {counts['dead-letters']}", counts["dead-letters"] == 1
+    )
 
 
 def _fields(item: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How good predictions are, and how fast they came."""
+"""Quality and latency of predictions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def auc(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
+    """Area under the ROC curve: the probability that a positive scores above a negative; ties count half.
 
-    By ranks (Mann and Whitney 1947): scores float (n,), labels bool (n,) with at least one of each.
+    Computed from ranks (Mann and Whitney 1947). scores: float (n,); labels: bool (n,), with at least one of each class.
     """
     values, positive = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
     positives, negatives = int(positive.sum()), int((~positive).sum())
@@ -22,14 +22,14 @@ def auc(scores: ArrayLike, labels: ArrayLike) -> float:
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1, the mean of their ranks for equal values."""
+    """Ranks from 1; equal values share their mean rank."""
     _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[group].astype(np.float64)
 
 
 def accuracy(scores: ArrayLike, labels: ArrayLike) -> float:
-    """The share of labels that a score of at least one half, or below it, gets right."""
+    """The share of labels that the scores predict correctly, with the threshold 0.5."""
     return float(np.mean((np.asarray(scores) >= 0.5) == np.asarray(labels, dtype=bool)))
 
 

@@ -1,4 +1,4 @@
-"""The demo's direct use of Kafka: an undecodable record, record counts, deletion of topics."""
+"""Direct use of Kafka by the demo: an undecodable record, record counts, deletion of topics."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
-from inferd.daemon.demo.traffic import Refusal
+from inferd.daemon.demo.traffic import Rejection
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.errors import InferenceError, ServerError
 from inferd.schemas.requests import Failure, decode_result, default_id
 from inferd.schemas.topics import STREAMS, Stream, TenantTopics
 from inferd.streams.connection import client_options
 
-GARBAGE = b"this is no request"
+GARBAGE = b"this is not a request"
 TIMEOUT_S = 20.0
 POLL_MS = 200
 
 
-async def garbage_refused(connection: KafkaConnection, topics: TenantTopics) -> Refusal:
-    """Sends bytes that are no request, as any producer can; the answer, which names their place in the log."""
+async def send_garbage(connection: KafkaConnection, topics: TenantTopics) -> Rejection:
+    """Sends an undecodable record; returns its error, whose id is the partition and offset of the record."""
     producer = AIOKafkaProducer(**client_options(connection))
     await producer.start()
     try:
-        place = await producer.send_and_wait(topics.name("requests"), GARBAGE)
+        sent = await producer.send_and_wait(topics.name("requests"), GARBAGE)
     finally:
         await producer.stop()
-    failure = await _failure_of(connection, topics.name("results"), default_id(place.partition, place.offset))
-    return Refusal(f"bytes: {GARBAGE.decode()!r}", "malformed", failure.code, failure.message)
+    failure = await _failure_of(connection, topics.name("results"), default_id(sent.partition, sent.offset))
+    return Rejection(f"bytes: {GARBAGE.decode()!r}", "malformed", failure.code, failure.message)
 
 
 async def record_counts(
     connection: KafkaConnection, topics: TenantTopics, streams: Sequence[Stream]
 ) -> dict[Stream, int]:
-    """How many records were ever written to each of the topics, as their end offsets say."""
+    """The number of records written to each topic, from its end offsets."""
     counts: dict[Stream, int] = {}
     for stream in streams:
-        async with _reading(connection, topics.name(stream)) as consumer:
+        async with _consumer(connection, topics.name(stream)) as consumer:
             counts[stream] = sum((await consumer.end_offsets(list(consumer.assignment()))).values())
     return counts
 
 
 async def delete_topics(connection: KafkaConnection, topics: TenantTopics) -> None:
-    """Removes the tenant's topics."""
+    """Deletes the tenant's topics."""
     admin = AIOKafkaAdminClient(**client_options(connection))
     await admin.start()
     try:
@@ -56,13 +56,13 @@ async def delete_topics(connection: KafkaConnection, topics: TenantTopics) -> No
 
 async def _failure_of(connection: KafkaConnection, topic: str, request_id: str) -> Failure:
     deadline = time.monotonic() + TIMEOUT_S
-    async with _reading(connection, topic) as consumer:
+    async with _consumer(connection, topic) as consumer:
         while time.monotonic() < deadline:
             for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
                 for record in records:
                     if (failure := _as_failure(record.value, request_id)) is not None:
                         return failure
-    raise ServerError(f"nobody answered the request at {request_id} within {TIMEOUT_S:.0f} s")
+    raise ServerError(f"no result for the request {request_id} within {TIMEOUT_S:.0f} s")
 
 
 def _as_failure(value: bytes | None, request_id: str) -> Failure | None:
@@ -76,8 +76,8 @@ def _as_failure(value: bytes | None, request_id: str) -> Failure | None:
 
 
 @asynccontextmanager
-async def _reading(connection: KafkaConnection, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer of the whole topic, without a group."""
+async def _consumer(connection: KafkaConnection, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer of the whole topic, without a consumer group."""
     consumer = AIOKafkaConsumer(
         topic, **client_options(connection), auto_offset_reset="earliest", enable_auto_commit=False
     )

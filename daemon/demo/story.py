@@ -1,4 +1,4 @@
-"""The demo from beginning to end."""
+"""The steps of the demo, from start to end."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from inferd.daemon.demo.flights import FlightSet, load_flights
 from inferd.daemon.demo.job import check_job, run_job
 from inferd.daemon.demo.narration import Narrator
 from inferd.daemon.demo.quality import Latency
-from inferd.daemon.demo.raw_kafka import delete_topics, garbage_refused, record_counts
+from inferd.daemon.demo.raw_kafka import delete_topics, record_counts, send_garbage
 from inferd.daemon.demo.traffic import (
     Burst,
     bad_requests,
     burst,
-    refused,
+    send_bad_request,
     steady,
 )
 from inferd.daemon.demo.training import TREES, TrainedModel, train
@@ -47,18 +47,19 @@ REACH_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """How much of it is shown."""
+    """Options of the command."""
 
     flights: int | None
-    """So many of the held-out flights are streamed; all of them where it is None."""
+    """Number of held-out flights to stream; None: all."""
     latency_s: float
+    """Duration of the latency measurement."""
     rate: float
-    """Requests a second while latency is measured."""
+    """Requests per second of the latency measurement."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """The parts that the demo uses."""
+class Demo:
+    """A running demo: its output, options, topics and worker."""
 
     narrator: Narrator
     options: DemoOptions
@@ -67,14 +68,14 @@ class Scene:
     worker: WorkerProcess
 
     def client(self) -> Client:
-        """A new client of the demo's tenant."""
+        """A new client for the demo's tenant."""
         return Client(self.connection, namespace=self.topics.namespace, tenant=self.topics.tenant)
 
 
 def run_demo(settings: Settings, options: DemoOptions, narrator: Narrator | None = None) -> bool:
-    """Runs the demo on standard output and cleans up; whether every check passed."""
+    """Runs the demo and cleans up; returns whether all checks passed."""
     narrator = narrator or Narrator()
-    narrator.title("Will this flight arrive more than 15 minutes late?", "Real flights, through a real Apache Kafka")
+    narrator.title("Will this flight arrive more than 15 minutes late?", "Real flights, scored through Apache Kafka")
     started = time.monotonic()
     with ExitStack() as running:
         running.enter_context(terminable())
@@ -82,15 +83,17 @@ def run_demo(settings: Settings, options: DemoOptions, narrator: Narrator | None
         connection = _given_kafka(settings) if settings.broker else _start_kafka(narrator, running, folder)
         topics = TenantTopics(f"demo-{secrets.token_hex(4)}", TENANT)
         if settings.broker:
-            # Before the worker starts, so that it is done after the worker has stopped.
+            # Registered before the worker starts, so that it runs after the worker has stopped.
             running.callback(lambda: asyncio.run(delete_topics(connection, topics)))
         worker = _start_worker(narrator, running, connection, topics, folder)
-        _play(Scene(narrator, options, connection, topics, worker))
-        with narrator.step("stop", "the worker, then the broker") as step:
+        _run(Demo(narrator, options, connection, topics, worker))
+        with narrator.step("stop", "stopping the worker and the broker") as step:
             worker.stop()
             running.close()
-            step.say("the worker and its topics" if settings.broker else "the worker, then the broker")
-    narrator.check("the worker stopped in order, with exit code 0", worker.exit_code == 0)
+            step.say(
+                "stopped the worker, deleted its topics" if settings.broker else "stopped the worker and the broker"
+            )
+    narrator.check("the worker stopped gracefully, with exit code 0", worker.exit_code == 0)
     passed = narrator.write_checks()
     narrator.text(f"\n{'Done' if passed else 'FAILED'} in {time.monotonic() - started:.0f} s.")
     return passed
@@ -106,7 +109,7 @@ def _start_kafka(narrator: Narrator, running: ExitStack, folder: Path) -> KafkaC
     with narrator.step("broker", "starting Apache Kafka") as step:
         kafka = EmbeddedKafka(EmbeddedKafkaSettings(data_dir=folder / "kafka", port=0), report=narrator.progress)
         running.enter_context(kafka)
-        step.say(f"Apache Kafka {kafka.version} on {kafka.bootstrap_servers}, for as long as this takes")
+        step.say(f"Apache Kafka {kafka.version} on {kafka.bootstrap_servers}, for this demo only")
     return KafkaConnection(kafka.bootstrap_servers)
 
 
@@ -125,51 +128,51 @@ def _start_worker(
     }
     with narrator.step("worker", "starting a worker") as step:
         worker = running.enter_context(WorkerProcess(environment, folder / "worker.log"))
-        step.say(f"a process of its own, status page on {worker.url}/")
+        step.say(f"a separate process, status page on {worker.url}/")
     return worker
 
 
-def _play(scene: Scene) -> None:
-    with scene.narrator.step("data", "reading flights") as step:
+def _run(demo: Demo) -> None:
+    with demo.narrator.step("data", "reading flights") as step:
         flights = load_flights()
-        step.say(f"{len(flights.train) + len(flights.held_out):,} flights that left New York in 2013, with the weather")
-    with scene.narrator.step("train", "training LightGBM") as step:
+        step.say(f"{len(flights.train) + len(flights.held_out):,} flights from New York in 2013, with the weather")
+    with demo.narrator.step("train", "training LightGBM") as step:
         model = train(flights.train)
-        step.say(f"LightGBM, {TREES} trees, on the {len(flights.train):,} flights of January to October")
+        step.say(f"LightGBM with {TREES} trees, on the {len(flights.train):,} flights of January to October")
     try:
-        asyncio.run(_serve(scene, model, flights.held_out.head(scene.options.flights)))
+        asyncio.run(_serve(demo, model, flights.held_out.head(demo.options.flights)))
     except ServerError:
-        # Whatever was missed, a worker that is gone is why.
-        scene.worker.check()
+        # If the worker has exited, its error is the cause.
+        demo.worker.check()
         raise
 
 
-async def _serve(scene: Scene, model: TrainedModel, flights: FlightSet) -> None:
-    async with scene.client() as client:
-        manifest = await _deploy(scene, client, model)
+async def _serve(demo: Demo, model: TrainedModel, flights: FlightSet) -> None:
+    async with demo.client() as client:
+        manifest = await _deploy(demo, client, model)
         rows = flights.rows()
-        answers = await _stream(scene, client, rows)
-        with scene.narrator.step("job", "the same flights as one Parquet file") as step:
+        results = await _stream(demo, client, rows)
+        with demo.narrator.step("job", "the same flights as one Parquet file") as step:
             job = await run_job(client, manifest, flights, step)
-        latency = await _measure_latency(scene, client, rows)
-        with scene.narrator.step("refuse", "sending bad requests") as step:
+        latency = await _measure_latency(demo, client, rows)
+        with demo.narrator.step("reject", "sending bad requests") as step:
             names = list(flights.features.columns)
-            refusals = [await refused(client, bad) for bad in bad_requests(MODEL, names, rows[0])]
-            refusals.append(await garbage_refused(scene.connection, scene.topics))
-            step.say(f"{len(refusals)} bad requests, each answered with a typed error")
-        outcome.show_one_request(scene.narrator, names, rows[0], answers.results[0])
-        _judge(scene, model, flights, answers)
-        check_job(scene.narrator, job, model, flights)
-        outcome.show_speed(scene.narrator, answers, latency, scene.options.rate)
-        outcome.show_refusals(scene.narrator, refusals)
-        status = await asyncio.to_thread(scene.worker.settled_status)
-        outcome.show_status(scene.narrator, scene.worker.url, status)
-        counts = await record_counts(scene.connection, scene.topics, ("requests", "results", "dead-letters"))
-        outcome.check_counts(scene.narrator, counts, status)
+            rejections = [await send_bad_request(client, bad) for bad in bad_requests(MODEL, names, rows[0])]
+            rejections.append(await send_garbage(demo.connection, demo.topics))
+            step.say(f"{len(rejections)} bad requests, each with a typed error as its result")
+        outcome.show_one_request(demo.narrator, names, rows[0], results.results[0])
+        _check_predictions(demo, model, flights, results)
+        check_job(demo.narrator, job, model, flights)
+        outcome.show_speed(demo.narrator, results, latency, demo.options.rate)
+        outcome.show_rejections(demo.narrator, rejections)
+        status = await asyncio.to_thread(demo.worker.settled_status)
+        outcome.show_status(demo.narrator, demo.worker.url, status)
+        counts = await record_counts(demo.connection, demo.topics, ("requests", "results", "dead-letters"))
+        outcome.check_counts(demo.narrator, counts, status)
 
 
-async def _deploy(scene: Scene, client: Client, model: TrainedModel) -> Manifest:
-    with scene.narrator.step("deploy", "onto the topics models and model-artifacts") as step:
+async def _deploy(demo: Demo, client: Client, model: TrainedModel) -> Manifest:
+    with demo.narrator.step("deploy", "writing the model to the topics models and model-artifacts") as step:
         manifest = await client.deploy_model(model.text, manifest_of(model.text, MODEL, version=1))
         step.say(
             f"{MODEL}:{manifest.version}, {len(manifest.features)} features, {manifest.size / 1_000:.0f} kB,"
@@ -178,31 +181,31 @@ async def _deploy(scene: Scene, client: Client, model: TrainedModel) -> Manifest
     return manifest
 
 
-async def _stream(scene: Scene, client: Client, rows: list[list[object]]) -> Burst:
-    with scene.narrator.step("stream", f"{len(rows):,} requests of one flight each") as step:
-        # The first one waits until the worker serves the model.
+async def _stream(demo: Demo, client: Client, rows: list[list[object]]) -> Burst:
+    with demo.narrator.step("stream", f"{len(rows):,} requests of one flight each") as step:
+        # The client retries this request until the worker serves the model.
         await client.predict(MODEL, rows[0])
-        answers = await burst(client, MODEL, rows)
-        step.say(f"{len(rows):,} requests of one flight each, in order of departure: {len(answers.results):,} results")
-    return answers
+        results = await burst(client, MODEL, rows)
+        step.say(f"{len(rows):,} requests of one flight each, in order of departure: {len(results.results):,} results")
+    return results
 
 
-async def _measure_latency(scene: Scene, client: Client, rows: list[list[object]]) -> Latency:
-    options = scene.options
+async def _measure_latency(demo: Demo, client: Client, rows: list[list[object]]) -> Latency:
+    options = demo.options
     count = int(options.rate * options.latency_s)
-    with scene.narrator.step("measure", "latency of a steady stream") as step:
+    with demo.narrator.step("measure", "latency of a steady stream") as step:
         chosen = [rows[number % len(rows)] for number in range(count)]
         latency = Latency.of(await steady(client, MODEL, chosen, options.rate))
-        step.say(f"{count:,} requests at a steady {options.rate:,.0f} a second")
+        step.say(f"{count:,} requests at a constant rate of {options.rate:,.0f} per second")
     return latency
 
 
-def _judge(scene: Scene, model: TrainedModel, flights: FlightSet, answers: Burst) -> None:
-    """Compares the results with the truth, and with LightGBM itself."""
-    narrator = scene.narrator
-    predictions = [result for result in answers.results if isinstance(result, Prediction)]
+def _check_predictions(demo: Demo, model: TrainedModel, flights: FlightSet, results: Burst) -> None:
+    """Compares the results with the true outcomes, and with LightGBM itself."""
+    narrator = demo.narrator
+    predictions = [result for result in results.results if isinstance(result, Prediction)]
     narrator.check(
-        f"every flight has its prediction: {len(predictions):,} of {len(flights):,}", len(predictions) == len(flights)
+        f"every flight has a prediction: {len(predictions):,} of {len(flights):,}", len(predictions) == len(flights)
     )
     if len(predictions) != len(flights):
         return

@@ -1,4 +1,4 @@
-"""The demo's requests: a burst, a steady stream, and some that are refused."""
+"""The requests of the demo: a burst, a steady stream, and bad ones."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ WINDOW = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """Everything at once: results in order, and how long they took."""
+    """Results of a burst in order, and its duration."""
 
     results: list[Result]
     seconds: float
 
     @property
     def requests_per_s(self) -> float:
-        """End to end, from the first request to the last result."""
+        """Throughput from the first request to the last result."""
         return len(self.results) / self.seconds
 
 
 async def burst(client: Client, model: str, rows: Sequence[Any]) -> Burst:
-    """Sends every row as a request of its own, as fast as results come back."""
+    """Sends one request per row, with up to `WINDOW` requests in flight."""
     started = time.perf_counter()
     results = [result async for result in client.predict_many(model, rows, window=WINDOW)]
     return Burst(results, time.perf_counter() - started)
 
 
 async def steady(client: Client, model: str, rows: Sequence[Any], rate: float) -> list[float]:
-    """Seconds from the due time of each request to its result (open loop: requests are sent on schedule)."""
+    """Seconds from the scheduled time of each request to its result (open loop: requests are sent on schedule)."""
     started = time.perf_counter()
 
     async def request(due: float, row: Any) -> float:
@@ -55,7 +55,7 @@ async def steady(client: Client, model: str, rows: Sequence[Any], rate: float) -
 
 @dataclass(frozen=True, slots=True)
 class BadRequest:
-    """A request that is refused, and with which code."""
+    """A request that must be rejected, and the expected code."""
 
     what: str
     code: str
@@ -65,8 +65,8 @@ class BadRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """How a bad request was answered; `code` is None where it got a prediction."""
+class Rejection:
+    """The result of a bad request; `code` is None if it got a prediction."""
 
     what: str
     expected_code: str
@@ -75,15 +75,15 @@ class Refusal:
 
 
 def bad_requests(model: str, names: Sequence[str], row: Sequence[Any]) -> list[BadRequest]:
-    """Variations of a good row that each miss in one way."""
+    """Variations of a valid row, each with one fault."""
     named = dict(zip(names, row, strict=True))
     first, *_ = named
     past_ms = str(int(time.time() * 1_000) - 1_000)
     return [
         BadRequest("an unknown airport", "invalid_value", model, {**named, "destination": "XYZ"}),
         BadRequest("text for a number", "invalid_value", model, {**named, "distance_miles": "far"}),
-        BadRequest("one value too few", "schema_mismatch", model, list(row[:-1])),
-        BadRequest("a misspelt name", "schema_mismatch", model, {**named, "distnace_miles": 1.0}),
+        BadRequest("one value missing", "schema_mismatch", model, list(row[:-1])),
+        BadRequest("a misspelt feature name", "schema_mismatch", model, {**named, "distnace_miles": 1.0}),
         BadRequest(f"no {first}", "schema_mismatch", model, {k: v for k, v in named.items() if k != first}),
         BadRequest("an unknown model", "model_not_found", "weather", list(row)),
         BadRequest("an unknown version", "version_not_found", f"{model}:99", list(row)),
@@ -91,10 +91,10 @@ def bad_requests(model: str, names: Sequence[str], row: Sequence[Any]) -> list[B
     ]
 
 
-async def refused(client: Client, bad: BadRequest) -> Refusal:
-    """Sends a bad request and says how it was answered."""
+async def send_bad_request(client: Client, bad: BadRequest) -> Rejection:
+    """Sends a bad request and returns its result."""
     try:
         prediction: Prediction = await client.predict(bad.model, bad.input_data, headers=bad.headers)
     except ModelServingError as error:
-        return Refusal(bad.what, bad.code, error.code, error.message)
-    return Refusal(bad.what, bad.code, None, f"a prediction: {prediction.outputs}")
+        return Rejection(bad.what, bad.code, error.code, error.message)
+    return Rejection(bad.what, bad.code, None, f"a prediction: {prediction.outputs}")

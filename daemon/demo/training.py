@@ -1,4 +1,4 @@
-"""The demo's model."""
+"""Trains the model of the demo."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ THREADS_MAX = 1
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """A booster, and the text that it is deployed as."""
+    """A booster, and its model file."""
 
     booster: lightgbm.Booster
     text: bytes
 
     def predict(self, flights: FlightSet) -> NDArray[np.float64]:
-        """(flights,) what LightGBM itself says: the probability of a late arrival."""
+        """(flights,) LightGBM's own predictions: the probability of a late arrival."""
         return np.asarray(self.booster.predict(flights.features), dtype=np.float64)
 
 
 def train(flights: FlightSet) -> TrainedModel:
-    """A binary model of late arrivals."""
+    """Trains a binary classifier of late arrivals."""
     load_openmp()
     import lightgbm
 

@@ -1,4 +1,4 @@
-"""A worker as a process of its own, as users run it."""
+"""Runs a worker as a separate process, as users do."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 SETTLE_TIMEOUT_S = 5.0
 POLL_S = 0.1
-GRAVE = ('"level":"error"', '"level":"critical"')
+ERROR_LEVELS = ('"level":"error"', '"level":"critical"')
 
 
 class WorkerProcess:
-    """`inferd worker` with these settings; a context manager that stops it in order."""
+    """`inferd worker` with these settings; a context manager that stops it gracefully."""
 
     def __init__(self, settings: Mapping[str, str], log_path: Path) -> None:
         self.url = ""
@@ -51,25 +51,25 @@ class WorkerProcess:
         self.stop()
 
     def status(self) -> dict[str, Any]:
-        """What `/status` says."""
-        with urllib.request.urlopen(f"{self.url}/status", timeout=5) as answer:  # noqa: S310  (loopback, http)
-            status: dict[str, Any] = json.load(answer)
+        """The worker's `/status`."""
+        with urllib.request.urlopen(f"{self.url}/status", timeout=5) as response:  # noqa: S310  (loopback, http)
+            status: dict[str, Any] = json.load(response)
         return status
 
     def settled_status(self) -> dict[str, Any]:
-        """`/status` once everything is answered and committed; as it is after some seconds where that does not come."""
+        """`/status` once all requests are processed and committed, or after a timeout."""
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
         while (status := self.status())["lag"] and time.monotonic() < deadline:
             time.sleep(POLL_S)
         return status
 
     def check(self) -> None:
-        """`ServerError` with the end of its log where it has ended by itself."""
+        """Raises `ServerError`, with the last error of its log, if it has exited."""
         if self._process is not None and self._process.poll() is not None:
-            raise self._failed(f"ended by itself with exit code {self._process.returncode}")
+            raise self._failed(f"exited unexpectedly with code {self._process.returncode}")
 
     def stop(self) -> int | None:
-        """SIGTERM, and SIGKILL where it does not end in time; its exit code."""
+        """Sends SIGTERM, and SIGKILL after a timeout; returns the exit code."""
         if self._process is None:
             return None
         if self._process.poll() is None:
@@ -85,7 +85,7 @@ class WorkerProcess:
 
     def _start(self) -> None:
         with self._log_path.open("wb") as log:
-            # A session of its own: Ctrl-C goes to the demo alone, which then stops everything in order.
+            # In its own session it does not receive Ctrl-C: the demo stops it gracefully.
             self._process = subprocess.Popen(
                 COMMAND,
                 env={**os.environ, **self._settings},
@@ -99,16 +99,16 @@ class WorkerProcess:
         line = self._process.stdout.readline()
         watchdog.cancel()
         if not line:
-            raise self._failed("ended before it listened")
+            raise self._failed("exited before its HTTP server started")
         self.url = json.loads(line)["url"]
 
     def _wait_until_running(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._is_running():
             if self._process is None or self._process.poll() is not None:
-                raise self._failed("ended while it was starting")
+                raise self._failed("exited while starting")
             if time.monotonic() > deadline:
-                raise self._failed(f"did not run within {START_TIMEOUT_S:.0f} s")
+                raise self._failed(f"did not start within {START_TIMEOUT_S:.0f} s")
             time.sleep(POLL_S)
 
     def _is_running(self) -> bool:
@@ -119,5 +119,5 @@ class WorkerProcess:
 
     def _failed(self, what: str) -> ServerError:
         lines = self._log_path.read_text(errors="replace").splitlines()
-        grave = [line for line in lines if any(level in line for level in GRAVE)]
-        return ServerError(f"the worker {what}. Its log says: {(grave or lines or ['nothing'])[-1]}")
+        errors = [line for line in lines if any(level in line for level in ERROR_LEVELS)]
+        return ServerError(f"the worker {what}. Its log: {(errors or lines or ['(empty)'])[-1]}")

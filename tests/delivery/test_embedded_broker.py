@@ -338,7 +338,7 @@ def test_the_command_fails_when_the_broker_ends_by_itself(tmp_path: Path) -> Non
 
         _output, errors = command.process.communicate(timeout=30)
     assert command.process.returncode == 1
-    assert "inferd: the broker ended by itself with exit code -9; its log is " in errors
+    assert "inferd: the broker exited unexpectedly with code -9; see its log " in errors
 
 
 def test_a_signal_during_the_start_ends_the_command(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_a_submission_that_is_killed_goes_on(
     file.write_text("\n".join(lines))
     done = inferd(*arguments, file, "--watch")
     assert done.returncode == 0, done.stderr
-    assert "of which the job had already" in done.stderr
+    assert "of them sent before)" in done.stderr
     with client(environment) as asked:
         results = list(asked.job_results("interrupted"))
     assert [row.row for row in results] == list(range(ROWS))

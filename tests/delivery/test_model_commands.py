@@ -139,9 +139,9 @@ def test_no_alias_is_left_without_its_version(inferd: Inferd, churn: TrainedMode
     assert inferd("models", "deploy", path, "--name", "led", "--alias", "champion").returncode == 0
     second = inferd("models", "deploy", path, "--name", "led")
     assert "try it: inferd predict led:2" in second.stderr
-    assert "requests to led are answered by version 1, where its alias champion leads" in second.stderr
+    assert "requests to led are served by version 1, because of its alias champion" in second.stderr
     third = inferd("models", "deploy", path, "--name", "led", "--version", 2, "--alias", "champion")
-    assert "are answered by" not in third.stderr, third.stderr
+    assert "are served by" not in third.stderr, third.stderr
     refused = inferd("models", "remove", "led:2")
     assert (refused.returncode, refused.stdout) == (EXIT_FAILED, "")
     assert "led@champion points at version 2" in refused.stderr

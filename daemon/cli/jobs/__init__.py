@@ -1,1 +1,1 @@
-"""`inferd jobs`: submit a file of rows as a batch job, follow it, and read its results."""
+"""`inferd jobs`: submits a file of rows as a batch job, watches it, and reads its results."""

@@ -1,9 +1,8 @@
-"""Files -> rows of a job, a message at a time.
+"""Packs the rows of a file into job messages.
 
-What a file gives depends on the file alone, and on the model's features.
-
-Where the model's version is known, values go by position: columns of numbers as an array, others as lists. A line that
-is no row goes as one that cannot be scored, so that every line keeps its number and has its outcome.
+The messages depend only on the file and on the model's features. If the model version is known, values are sent by
+position: numeric columns as an array, others as lists. An invalid line is sent as a row that cannot be scored, so that
+row numbers match the file and every line has a result.
 """
 
 from __future__ import annotations
@@ -23,36 +22,36 @@ from inferd.jobs import (
 from inferd.schemas.errors import InferenceError, TooLargeError
 from inferd.schemas.limits import DEFAULT_LIMITS
 
-UNREADABLE_ROW: list[Any] = []
-"""Stands for a line that is no row: it is refused as one without features."""
+INVALID_ROW: list[Any] = []
+"""Replaces an invalid line: workers reject it as a row without features."""
 
 
 @dataclass(slots=True)
 class JobRows:
-    """The messages of a file, how many rows it has where that is known, and how many lines were no rows."""
+    """The messages of a file, its number of rows if known, and its invalid lines."""
 
     messages: Iterator[PackedRows]
     count: int | None = None
-    unreadable: list[str] = field(default_factory=list)
-    """What is wrong with the first of them."""
-    unreadable_count: int = 0
+    first_problems: list[str] = field(default_factory=list)
+    """Errors of the first three invalid lines."""
+    invalid_count: int = 0
 
-    def note(self, problem: InferenceError) -> None:
-        """Counts a line that is no row."""
-        self.unreadable_count += 1
-        if len(self.unreadable) < 3:
-            self.unreadable.append(problem.message)
+    def add_invalid(self, problem: InferenceError) -> None:
+        """Counts an invalid line."""
+        self.invalid_count += 1
+        if len(self.first_problems) < 3:
+            self.first_problems.append(problem.message)
 
 
 @contextmanager
 def open_job_rows(given: str, options: FileOptions, layout: Layout, stdin: BinaryIO) -> Iterator[JobRows]:
-    """The rows of the file that `given` names, or of standard input (`-`). Raises what `open_row_file` does."""
+    """The rows of the file `given`, or of standard input (`-`). Raises the errors of `open_row_file`."""
     with open_row_file(given, options, layout, stdin, raw_json=True) as file:
         rows = JobRows(iter(()), file.count)
         if file.is_json:
-            rows.messages = json_messages(row for block in _readable(file.blocks, b"[]", rows) for row in block)
+            rows.messages = json_messages(row for block in _replace_invalid(file.blocks, b"[]", rows) for row in block)
         else:
-            rows.messages = _packed(_readable(file.blocks, UNREADABLE_ROW, rows))
+            rows.messages = _packed(_replace_invalid(file.blocks, INVALID_ROW, rows))
         yield rows
 
 
@@ -63,24 +62,24 @@ def _packed(blocks: Iterable[Any]) -> Iterator[PackedRows]:
     yield from packer.finish()
 
 
-def _readable(blocks: Iterable[Any], stand_in: Any, rows: JobRows) -> Iterator[Any]:
-    """The blocks, with a row that is refused for each line that is none."""
+def _replace_invalid(blocks: Iterable[Any], invalid_row: Any, rows: JobRows) -> Iterator[Any]:
+    """The blocks, with `invalid_row` for each invalid line."""
     for block in blocks:
         if isinstance(block, list) and (problems := [row for row in block if isinstance(row, InferenceError)]):
             for problem in problems:
-                rows.note(problem)
-            yield [stand_in if isinstance(row, InferenceError) else row for row in block]
+                rows.add_invalid(problem)
+            yield [invalid_row if isinstance(row, InferenceError) else row for row in block]
         else:
             yield block
 
 
 def json_messages(rows: Iterable[bytes], bytes_max: int = MESSAGE_BYTES_MAX) -> Iterator[PackedRows]:
-    """Messages of rows that are JSON already, of whole blocks where these find room."""
+    """Messages of JSON-encoded rows; a message consists of whole blocks if they fit."""
     waiting: list[bytes] = []
     size = 0
     for number, row in enumerate(rows):
         if len(row) > bytes_max:
-            raise TooLargeError(f"row {number}: {len(row)} bytes, and {bytes_max} are allowed in one message")
+            raise TooLargeError(f"row {number}: {len(row)} bytes exceed the limit of {bytes_max} for one message")
         if size + len(row) + 1 > bytes_max or len(waiting) == DEFAULT_LIMITS.job_message_rows_max:
             whole = len(waiting) - len(waiting) % BLOCK_ROWS or len(waiting)
             yield _json_message(waiting[:whole])

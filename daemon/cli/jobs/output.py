@@ -1,4 +1,4 @@
-"""What is written of jobs: statuses as tables, and results as CSV, NDJSON or Parquet, a chunk at a time."""
+"""Output of job commands: statuses as tables, and results as CSV, NDJSON or Parquet, one chunk at a time."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 LIST_COLUMNS = ("job", "status", "model", "rows", "done", "failed", "submitted", "took")
 ERROR_COLUMNS = ("error_code", "error_message")
 GROUP_ROWS = 65_536
-"""Rows of a row group of Parquet."""
+"""Rows per Parquet row group."""
 UNTYPED_CHUNKS_MAX = 256
-"""So many chunks without a single prediction are looked at before their type is taken to be a number."""
+"""After this many chunks without a value of an output, its column becomes float64."""
 
 
 # -------------------------------------------------------------------------------------------------------------- status
 
 
 def write_status(output: OutputFormat, status: JobStatus) -> None:
-    """A status, as the wire has it or as a table."""
+    """Writes a status as JSON or as a table."""
     if output == "json":
         write_json(status)
     else:
-        write_table(("", "value"), list(_facts(status)))
+        write_table(("field", "value"), list(_facts(status)))
 
 
 def _facts(status: JobStatus) -> Iterator[tuple[str, object]]:
@@ -60,7 +60,7 @@ def _facts(status: JobStatus) -> Iterator[tuple[str, object]]:
 
 
 def list_row(status: JobStatus) -> Sequence[object]:
-    """A job in the list of jobs."""
+    """The row of a job in the list of jobs."""
     return (
         status.job_id,
         status.status,
@@ -82,7 +82,7 @@ def _time(unix_ms: int | None) -> str | None:
 
 
 def took(status: JobStatus) -> str | None:
-    """From the start to the end."""
+    """The time from start to end; None if it has not ended."""
     if status.started_at is None or status.finished_at is None:
         return None
     return f"{(status.finished_at - status.started_at) / 1_000:.1f} s"
@@ -92,17 +92,17 @@ def took(status: JobStatus) -> str | None:
 
 
 class ResultWriter(Protocol):
-    """Takes the chunks of a job, in order."""
+    """Writes the chunks of a job, in order."""
 
     def write(self, chunk: ChunkResult, from_row: int) -> None:
-        """The rows of a chunk from `from_row` on."""
+        """Writes the rows of a chunk, starting at `from_row`."""
 
     def close(self) -> None:
-        """No more chunks."""
+        """Finishes the output."""
 
 
 class NdjsonWriter:
-    """`{"row", "prediction", …}` or `{"row", "error": {"code", "message"}}`, one a line."""
+    """Writes one line per row: `{"row", "prediction", …}` or `{"row", "error": {"code", "message"}}`."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -121,7 +121,7 @@ class NdjsonWriter:
 
 
 class CsvWriter:
-    """A column for each output, and two for the error; values that are lists are JSON."""
+    """Writes a column per output, and two for the error; list values are JSON."""
 
     def __init__(self, file: TextIO, *, header: bool) -> None:
         self._file, self._header = file, header
@@ -145,7 +145,7 @@ def _csv_cell(value: Any) -> Any:
 
 
 class ParquetWriter:
-    """A column for each output, and two for the error; the file appears under its name when it is whole."""
+    """Writes a column per output, and two for the error; the file gets its final name once it is complete."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._part = path, path.with_name(f"{path.name}.part")
@@ -175,7 +175,7 @@ class ParquetWriter:
             self._part.replace(self._path)
 
     def discard(self) -> None:
-        """Leaves nothing behind."""
+        """Removes the incomplete file."""
         self._part.unlink(missing_ok=True)
 
     def _types_known(self) -> bool:
@@ -197,7 +197,7 @@ class ParquetWriter:
             table = self._table(columns)
         except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
             raise ServerError(
-                f"the results do not fit in the columns of a Parquet file ({error}): use .ndjson"
+                f"the results do not fit the columns of a Parquet file ({error}): use .ndjson instead"
             ) from None
         if self._writer is None:
             self._writer = parquet.ParquetWriter(self._part, table.schema)
@@ -214,13 +214,11 @@ class ParquetWriter:
 
 
 def open_writer(path: Path, format_: Format, *, append: bool) -> tuple[ResultWriter, TextIO | None]:
-    """The writer of a file, and the file to close behind it; `append` goes on behind what a CSV or NDJSON file has."""
+    """The writer for a file, and the file to close after it; `append` keeps the content of a CSV or NDJSON file."""
     if format_ == "parquet":
         if append and path.exists():
-            raise click.UsageError(
-                f"{path}: a Parquet file cannot be continued: name another one, or leave out --from-row"
-            )
+            raise click.UsageError(f"{path}: cannot append to a Parquet file: choose another file, or omit --from-row")
         return ParquetWriter(path), None
-    goes_on = append and path.exists() and path.stat().st_size > 0
+    has_header = append and path.exists() and path.stat().st_size > 0
     file = path.open("a" if append else "w", encoding="utf-8", newline="")
-    return (NdjsonWriter(file) if format_ == "ndjson" else CsvWriter(file, header=not goes_on)), file
+    return (NdjsonWriter(file) if format_ == "ndjson" else CsvWriter(file, header=not has_header)), file

@@ -1,4 +1,4 @@
-"""How far a job is, on standard error: a bar on a terminal, lines elsewhere."""
+"""Progress of a job on standard error: a bar on a terminal, else lines."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ LINE_EVERY_S = 5.0
 
 
 class Rate:
-    """Rows a second, over the last seconds."""
+    """Rows per second, over a sliding window."""
 
     def __init__(self, over_s: float = RATE_OVER_S) -> None:
         self._over_s = over_s
         self._seen: deque[tuple[float, int]] = deque()
 
     def add(self, at_s: float, rows: int) -> None:
-        """So many rows are done at a time."""
+        """Records the total number of rows done at a time."""
         self._seen.append((at_s, rows))
         while len(self._seen) > 2 and self._seen[0][0] < at_s - self._over_s:
             self._seen.popleft()
 
     @property
     def per_s(self) -> float | None:
-        """None while nothing can be said."""
+        """The rate; None if it is unknown yet."""
         if len(self._seen) < 2 or self._seen[-1][0] <= self._seen[0][0]:
             return None
         (first_s, first), (last_s, last) = self._seen[0], self._seen[-1]
@@ -43,7 +43,7 @@ class Rate:
 
 
 def describe(status: JobStatus, rate: Rate) -> str:
-    """A line on how a job is doing."""
+    """A line with the progress of a job."""
     parts = [f"{status.status}: {status.processed:,} of {status.input_count:,} rows, {status.failed:,} failed"]
     per_s = rate.per_s
     if per_s and not status.ended:
@@ -53,19 +53,19 @@ def describe(status: JobStatus, rate: Rate) -> str:
 
 @contextmanager
 def shown_job() -> Iterator[Callable[[JobStatus], None]]:
-    """Gives what shows a status of the job that is being watched."""
+    """Yields a function that shows the status of a watched job."""
     rate = Rate()
     with _bar("job") as bar:
-        said_at = float("-inf")
+        reported_at = float("-inf")
 
         def show(status: JobStatus) -> None:
-            nonlocal said_at
+            nonlocal reported_at
             rate.add(status.updated_at / 1_000, status.processed)
             if bar is not None:
                 text = describe(status, rate)
                 bar.update(bar.task_ids[0], description=text, total=status.input_count, completed=status.processed)
-            elif status.ended or time.monotonic() - said_at >= LINE_EVERY_S:
-                said_at = time.monotonic()
+            elif status.ended or time.monotonic() - reported_at >= LINE_EVERY_S:
+                reported_at = time.monotonic()
                 report(describe(status, rate))
 
         yield show
@@ -73,7 +73,7 @@ def shown_job() -> Iterator[Callable[[JobStatus], None]]:
 
 @contextmanager
 def shown_submission(count: int | None) -> Iterator[Callable[[SubmitProgress], None]]:
-    """Gives what shows how much of `count` rows (None: nobody knows) the broker has."""
+    """Yields a function that shows how many of `count` rows (None: unknown) are sent."""
     with _bar("submitting") as bar:
         if bar is not None:
             bar.update(bar.task_ids[0], total=count)

@@ -1,4 +1,4 @@
-"""Carrying out `inferd jobs submit`: a file as the messages of a job."""
+"""`inferd jobs submit`: sends a file as the messages of a job."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 @dataclass(frozen=True, slots=True)
 class SubmitOptions:
-    """What is submitted, and how."""
+    """Arguments of `inferd jobs submit`."""
 
     rows: str
     model: str
@@ -53,7 +53,7 @@ class SubmitOptions:
 
 
 def parse_deadline(_ctx: click.Context, _option: click.Parameter, text: str | None) -> datetime | None:
-    """A time, or one that is so far from now."""
+    """Parses a time, or a duration from now."""
     if text is None:
         return None
     if duration := _DURATION.fullmatch(text):
@@ -61,11 +61,11 @@ def parse_deadline(_ctx: click.Context, _option: click.Parameter, text: str | No
     try:
         return datetime.fromisoformat(text)
     except ValueError as error:
-        raise click.BadParameter(f"{text!r} is neither like 90s, 30m, 2h, 1d nor like 2026-12-24T18:00Z") from error
+        raise click.BadParameter(f"{text!r}: expected a duration (90s, 30m, 2h, 1d) or 2026-12-24T18:00Z") from error
 
 
 def parse_label(_ctx: click.Context, _option: click.Parameter, texts: Sequence[str]) -> dict[str, str] | None:
-    """Labels by name; None where there are none."""
+    """Parses labels; None if there are none."""
     labels = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -76,10 +76,10 @@ def parse_label(_ctx: click.Context, _option: click.Parameter, texts: Sequence[s
 
 
 async def submit_file(client: Client, options: SubmitOptions) -> str:
-    """The id of the job that the file has become."""
+    """Submits the file as a job; returns its id."""
     job_id = options.job_id or new_job_id()
-    before = await _status(client, job_id) if options.job_id is not None else None
-    layout = await find_layout(client, options.model, before)
+    existing = await _status(client, job_id) if options.job_id is not None else None
+    layout = await find_layout(client, options.model, existing)
     with open_job_rows(options.rows, options.file, layout, sys.stdin.buffer) as rows:
         if options.job_id is None:
             report(f"job {job_id}")
@@ -90,7 +90,7 @@ async def submit_file(client: Client, options: SubmitOptions) -> str:
 async def _submit_rows(client: Client, options: SubmitOptions, layout: Layout, rows: JobRows, job_id: str) -> None:
     started = time.monotonic()
     if options.rows != "-":
-        # A file that cannot be read from its start does not become a job.
+        # A file whose first rows cannot be read must not open a job.
         first = await asyncio.to_thread(lambda: list(islice(rows.messages, 1)))
         rows.messages = chain(first, rows.messages)
     try:
@@ -100,18 +100,18 @@ async def _submit_rows(client: Client, options: SubmitOptions, layout: Layout, r
         return
     except (ServerError, OSError, asyncio.CancelledError, KeyboardInterrupt):
         if options.rows != "-":
-            report(f"to go on: {_again(options, job_id)}")
+            report(f"to continue: {_continue_command(options, job_id)}")
         raise
     seconds = time.monotonic() - started
-    report(f"{_told(progress)} in {seconds:.1f} s ({(progress.rows - progress.skipped) / seconds:,.0f} a second)")
-    _tell_unreadable(rows)
+    report(f"{_summary(progress)} in {seconds:.1f} s ({(progress.rows - progress.skipped) / seconds:,.0f} rows/s)")
+    _report_invalid(rows)
 
 
 async def _submit(client: Client, options: SubmitOptions, layout: Layout, rows: JobRows, job_id: str) -> SubmitProgress:
     last = SubmitProgress(0, 0)
     with shown_submission(rows.count) as show:
 
-        def follow(progress: SubmitProgress) -> None:
+        def on_progress(progress: SubmitProgress) -> None:
             nonlocal last
             last = progress
             show(progress)
@@ -125,7 +125,7 @@ async def _submit(client: Client, options: SubmitOptions, layout: Layout, rows: 
             deadline=options.deadline,
             labels=options.labels,
             resume=not options.send_all,
-            on_progress=follow,
+            on_progress=on_progress,
             timeout_s=options.timeout_s,
         )
     return last
@@ -138,26 +138,26 @@ async def _status(client: Client, job_id: str) -> JobStatus | None:
         return None
 
 
-async def find_layout(client: Client, model: str, before: JobStatus | None) -> Layout:
-    """How rows are laid out: for the version that a job is pinned to already, or else for the one that `model` means.
+async def find_layout(client: Client, model: str, existing: JobStatus | None) -> Layout:
+    """The layout of rows, for the version that the existing job is pinned to, else for what `model` resolves to.
 
-    A job whose rows go by position is opened with that version. They go by name where a split decides on the version,
-    or the models cannot be read.
+    A job whose rows are sent by position is opened with that version. Rows are sent by name if a split decides on the
+    version, or if the models cannot be read.
     """
     try:
         models = await client.models()
     except ServerError:
         return Layout(model)
-    return layout_for(models, ModelReference.parse(model), before)
+    return layout_for(models, ModelReference.parse(model), existing)
 
 
-def layout_for(models: ModelList, reference: ModelReference, before: JobStatus | None) -> Layout:
-    """As `find_layout`, for models that are known; `ModelNotFoundError` or `VersionNotFoundError`."""
+def layout_for(models: ModelList, reference: ModelReference, existing: JobStatus | None) -> Layout:
+    """Like `find_layout`, for a list of models. Raises `ModelNotFoundError` or `VersionNotFoundError`."""
     from inferd.models import manifest_behind
 
     pinned = None
-    if before is not None and before.model_id == reference.name and before.version is not None:
-        pinned = models.versions.get(VersionKey(reference.name, before.version))
+    if existing is not None and existing.model_id == reference.name and existing.version is not None:
+        pinned = models.versions.get(VersionKey(reference.name, existing.version))
     alias = models.aliases.get(AliasKey(reference.name, reference.alias or CHAMPION))
     if reference.version is None and alias is not None and alias.split:
         return Layout(str(reference), pinned or manifest_behind(models, reference))
@@ -165,20 +165,20 @@ def layout_for(models: ModelList, reference: ModelReference, before: JobStatus |
     return Layout(f"{manifest.model_id}:{manifest.version}", manifest, by_position=True)
 
 
-def _told(progress: SubmitProgress) -> str:
-    rows = f"{progress.rows:,} rows submitted"
-    return f"{rows}, {progress.skipped:,} of which the job had already," if progress.skipped else rows
+def _summary(progress: SubmitProgress) -> str:
+    rows = f"submitted {progress.rows:,} rows"
+    return f"{rows} ({progress.skipped:,} of them sent before)" if progress.skipped else rows
 
 
-def _tell_unreadable(rows: JobRows) -> None:
-    if rows.unreadable_count:
-        report(f"{rows.unreadable_count:,} lines are no rows, and were sent as rows that fail, the first of them:")
-        for problem in rows.unreadable:
+def _report_invalid(rows: JobRows) -> None:
+    if rows.invalid_count:
+        report(f"{rows.invalid_count:,} invalid lines were sent as rows that fail; the first ones:")
+        for problem in rows.first_problems:
             report(f"  {problem}")
 
 
-def _again(options: SubmitOptions, job_id: str) -> str:
-    """The command that goes on where this one stopped."""
+def _continue_command(options: SubmitOptions, job_id: str) -> str:
+    """The command that continues an interrupted submission."""
     given = [word for word in sys.argv[1:] if word not in ("-v", "-vv", "--verbose")]
     if options.job_id is None:
         given += ["--job-id", job_id]

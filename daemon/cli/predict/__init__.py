@@ -1,1 +1,1 @@
-"""`inferd predict`: rows through Kafka, and their predictions in order."""
+"""`inferd predict`: sends rows through Kafka and prints their predictions in order."""

@@ -1,4 +1,4 @@
-"""`inferd predict`: rows through Kafka, and their predictions in order."""
+"""The command `inferd predict`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PredictOptions:
-    """Which rows are asked for, and how."""
+    """Arguments of `inferd predict`."""
 
     model: str
     rows: str
@@ -55,7 +55,7 @@ class Tally:
     started_at: float = field(default_factory=time.monotonic)
 
     def count(self, outcome: Outcome) -> None:
-        """One more."""
+        """Counts a row."""
         if outcome.error is None:
             self.predicted += 1
         else:
@@ -63,21 +63,21 @@ class Tally:
 
     def __str__(self) -> str:
         rows, seconds = self.predicted + self.failed, time.monotonic() - self.started_at
-        return f"{rows:,} rows in {seconds:.1f} s ({rows / seconds:,.0f} a second), {self.failed:,} failed"
+        return f"{rows:,} rows in {seconds:.1f} s ({rows / seconds:,.0f} rows/s), {self.failed:,} failed"
 
 
 def parse_outputs(_ctx: click.Context, _option: click.Parameter, text: str | None) -> tuple[Output, ...]:
-    """The outputs that an option names, in their own order."""
+    """Parses comma-separated outputs; returns them in the order of `OUTPUTS`."""
     if text is None:
         return DEFAULT_OUTPUTS
     names = [name.strip() for name in text.split(",")]
     if unknown := [name for name in names if name not in OUTPUTS]:
-        raise click.BadParameter(f"{', '.join(unknown)}: there are {', '.join(OUTPUTS)}")
+        raise click.BadParameter(f"unknown: {', '.join(unknown)}; expected some of {', '.join(OUTPUTS)}")
     return tuple(output for output in OUTPUTS if output in names)
 
 
 def parse_reference(_ctx: click.Context, _argument: click.Parameter, text: str) -> str:
-    """A reference to a model that follows its grammar."""
+    """Validates a model reference."""
     try:
         return str(ModelReference.parse(text))
     except InferenceError as error:
@@ -94,22 +94,22 @@ Examples:
 @click.argument("model", metavar="MODEL", callback=parse_reference)
 @click.argument("rows", metavar="ROW|FILE|-", default="-")
 @file_options
-@click.option("--outputs", callback=parse_outputs, help=f"Some of {','.join(OUTPUTS)}.  [default: prediction]")
-@click.option("--batch-rows", type=click.IntRange(1), default=1, show_default=True, help="Rows of one request.")
-@click.option("--window", type=click.IntRange(1), default=512, show_default=True, help="Requests on their way at once.")
+@click.option("--outputs", callback=parse_outputs, help=f"Comma-separated: {','.join(OUTPUTS)}.  [default: prediction]")
+@click.option("--batch-rows", type=click.IntRange(1), default=1, show_default=True, help="Rows per request.")
+@click.option("--window", type=click.IntRange(1), default=512, show_default=True, help="Maximum requests in flight.")
 @click.option("--timeout-s", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,
               help="How long to wait for a result.")  # fmt: skip
 @broker_options
 @click.pass_context
 def predict(ctx: click.Context, /, target: Target, **options: object) -> None:
-    """Predict rows with MODEL (NAME, NAME:VERSION or NAME@ALIAS), through Kafka, in their order.
+    """Score rows with MODEL (NAME, NAME:VERSION or NAME@ALIAS) through Kafka, and print predictions in row order.
 
-    Rows are a JSON row, a CSV file (its header names the features, empty is missing), an NDJSON file (a row a line, or
-    an array of rows), a Parquet file, or NDJSON on standard input; CSV and NDJSON also as gzip.
+    Rows are a JSON row, a CSV file (its header names the features, an empty field is missing), an NDJSON file (a row,
+    or an array of rows, per line), a Parquet file, or NDJSON on standard input; CSV and NDJSON also with gzip.
 
-    Exit code 1 if any row failed.
+    Exit code 1 if any row fails.
     """
-    chosen = PredictOptions(**options)  # type: ignore[arg-type]  # click made them by these names
+    chosen = PredictOptions(**options)  # type: ignore[arg-type]  # click passes these names
     tally = run_with_broker(target.connection, lambda: _predict(target, chosen))
     if tally.predicted + tally.failed > 1:
         report(str(tally))
@@ -118,7 +118,6 @@ def predict(ctx: click.Context, /, target: Target, **options: object) -> None:
 
 
 async def _predict(target: Target, options: PredictOptions) -> Tally:
-
     tally = Tally()
     writer = row_writer(target.output, options.outputs)
     async with target.client() as client:
@@ -146,7 +145,7 @@ async def _predict(target: Target, options: PredictOptions) -> Tally:
 
 
 async def _layout(client: Client, model: str) -> Layout:
-    """By name, and without features where the models cannot be read or lack this one."""
+    """The layout of rows, by name; without features if the model cannot be read."""
     from inferd.models import manifest_behind
 
     try:
@@ -157,7 +156,7 @@ async def _layout(client: Client, model: str) -> Layout:
 
 @contextmanager
 def _progress(source: RowSource) -> Iterator[Callable[[], None]]:
-    """A bar on standard error, where that is a terminal that the predictions do not go to; gives what advances it."""
+    """Shows a bar if standard error is a terminal and standard output is not; yields the function that advances it."""
     if not sys.stderr.isatty() or sys.stdout.isatty() or source.waits:
         yield lambda: None
         return

@@ -1,4 +1,4 @@
-"""What `inferd predict` writes, a row at a time: a table whose width the first rows decide, or JSON lines."""
+"""Output of `inferd predict`, one row at a time: a table, or JSON lines."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ CELL_CHARS_MAX = 120
 
 
 class RowWriter(Protocol):
-    """Takes the outcomes of rows, in order."""
+    """Writes the outcomes of rows, in order."""
 
     def write(self, outcome: Outcome) -> None:
-        """One row."""
+        """Writes one row."""
 
     def close(self) -> None:
-        """No more rows."""
+        """Finishes the output."""
 
 
 def row_writer(output: OutputFormat, outputs: Sequence[Output]) -> RowWriter:
-    """The writer that `--output` asks for."""
-    return JsonLines() if output == "json" else GrowingTable(outputs)
+    """The writer for `--output`."""
+    return JsonLines() if output == "json" else StreamedTable(outputs)
 
 
 class JsonLines:
-    """`{"row", "prediction", …, "version"}` or `{"row", "error": {"code", "message"}}`, one a line."""
+    """Writes one line per row: `{"row", "prediction", …, "version"}` or `{"row", "error": {"code", "message"}}`."""
 
     def write(self, outcome: Outcome) -> None:
-        """One line."""
+        """Writes one line."""
         import msgspec
 
         line: dict[str, Any] = {"row": outcome.row, **outcome.values}
@@ -47,11 +47,11 @@ class JsonLines:
         click.echo(msgspec.json.encode(line))
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Does nothing: lines are not buffered."""
 
 
-class GrowingTable:
-    """A table of the first rows is laid out as a whole; longer ones go on in the widths of those."""
+class StreamedTable:
+    """Lays out the first rows as a table; further rows are streamed with the same column widths."""
 
     def __init__(self, outputs: Sequence[Output]) -> None:
         self._outputs = outputs
@@ -60,17 +60,17 @@ class GrowingTable:
         self._widths: list[int] = []
 
     def write(self, outcome: Outcome) -> None:
-        """One row; kept while the table may still be laid out as a whole."""
+        """Writes one row, or buffers it while the table may still fit the buffer."""
         cells = self._cells(outcome)
         if self._first is None:
             self._write_line(cells)
             return
         self._first.append(cells)
         if len(self._first) == TABLE_ROWS_BUFFERED:
-            self._go_on_by_line()
+            self._start_streaming()
 
     def close(self) -> None:
-        """Writes what is kept."""
+        """Writes the buffered rows."""
         if not self._first:
             return
         failed = any(cells[-1] for cells in self._first)
@@ -82,7 +82,7 @@ class GrowingTable:
             return [str(outcome.row), *["-"] * len(self._outputs), f"{outcome.error.code}: {outcome.error.message}"]
         return [str(outcome.row), *[_cell(outcome.values.get(output)) for output in self._outputs], ""]
 
-    def _go_on_by_line(self) -> None:
+    def _start_streaming(self) -> None:
         first, self._first = self._first or [], None
         self._widths = [max(map(len, column)) for column in zip(self._columns, *first, strict=True)]
         for cells in (list(self._columns), *first):
@@ -99,5 +99,5 @@ def _cell(value: Any) -> str:
     if isinstance(value, str):
         return value
     text = msgspec.json.encode(value).decode()
-    # Only a terminal has no room; whatever reads a pipe gets all of it.
+    # Truncated on a terminal only.
     return text if len(text) <= CELL_CHARS_MAX or not sys.stdout.isatty() else f"{text[: CELL_CHARS_MAX - 1]}…"

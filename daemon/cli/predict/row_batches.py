@@ -1,4 +1,4 @@
-"""Rows as requests, and results as outcomes of rows, in the rows' order."""
+"""Groups rows into requests, and splits results into outcomes of rows, in row order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class RowBatch:
-    """The rows of one request, of which `first` is the number of the first; or a row that cannot even be read."""
+    """The rows of one request (`first` is the number of the first row), or one row that cannot be parsed (`error`)."""
 
     first: int
     rows: list[Row] = field(default_factory=list)
@@ -32,11 +32,11 @@ class RowBatch:
 
     @property
     def input_data(self) -> Row | list[Row]:
-        """As the request says it; a lone row goes bare, in the layout that is decoded fastest."""
+        """The `input_data` of the request; a single row is not wrapped in a list, which decodes fastest."""
         return self.rows[0] if len(self.rows) == 1 else self.rows
 
     def outcomes(self, result: Result) -> Iterator[Outcome]:
-        """One a row."""
+        """One outcome per row."""
         bad = {} if isinstance(result, Failure) else {each.row: each.error() for each in result.errors or ()}
         for place in range(len(self.rows)):
             if isinstance(result, Failure):
@@ -57,7 +57,7 @@ async def outcomes_in_order(
     rows: AsyncIterator[Row | InferenceError],
     batch_rows: int,
 ) -> AsyncIterator[Outcome]:
-    """One outcome a row; `predict_many` gives one result a request, in their order."""
+    """Yields one outcome per row; `predict_many` yields one result per request, in order."""
     sent: deque[RowBatch] = deque()
 
     async def requests() -> AsyncIterator[Row | list[Row]]:
@@ -67,16 +67,16 @@ async def outcomes_in_order(
                 yield batch.input_data
 
     async for result in predict_many(requests()):
-        for outcome in _unreadable(sent):
+        for outcome in _parse_errors(sent):
             yield outcome
         for outcome in sent.popleft().outcomes(result):
             yield outcome
-    for outcome in _unreadable(sent):
+    for outcome in _parse_errors(sent):
         yield outcome
 
 
 async def batches(rows: AsyncIterator[Row | InferenceError], batch_rows: int) -> AsyncIterator[RowBatch]:
-    """At most `batch_rows` rows each; a row that cannot be read comes alone."""
+    """Batches of at most `batch_rows` rows; a row that cannot be parsed is a batch of its own."""
     batch, number = RowBatch(0), 0
     async for row in rows:
         number += 1
@@ -93,7 +93,7 @@ async def batches(rows: AsyncIterator[Row | InferenceError], batch_rows: int) ->
         yield batch
 
 
-def _unreadable(sent: deque[RowBatch]) -> Iterator[Outcome]:
+def _parse_errors(sent: deque[RowBatch]) -> Iterator[Outcome]:
     while sent and sent[0].error is not None:
-        unread = sent.popleft()
-        yield Outcome(unread.first, {}, error=unread.error)
+        invalid = sent.popleft()
+        yield Outcome(invalid.first, {}, error=invalid.error)

@@ -1,4 +1,4 @@
-"""Rows to predict, from where the command line names them: an argument, a file, or standard input."""
+"""Sources of rows to predict: the argument itself, a file, or standard input."""
 
 from __future__ import annotations
 
@@ -20,37 +20,38 @@ from inferd.schemas.strict import DECODE_ERRORS, printable, structural_fault
 Row = list[Any] | dict[str, Any]
 """Values in feature order, or by feature name."""
 Rows = Iterator[Row | InferenceError]
-"""What cannot be read as a row is its error."""
+"""A row that cannot be parsed is represented by its error."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowSource:
-    """Rows, how many there are where that is known, and whether reading them may have to wait for somebody."""
+    """Rows, and their number if known."""
 
     rows: Rows
     count: int | None
     waits: bool = False
+    """Whether reading may have to wait for the producer of standard input."""
 
 
 @contextmanager
 def open_rows(given: str, options: FileOptions, layout: Layout, stdin: BinaryIO) -> Iterator[RowSource]:
-    """The rows that `given` names: JSON, a file, or `-` for standard input.
+    """The rows of `given`: a JSON row, a file, or `-` for standard input.
 
-    `click.UsageError` where there is nothing to read; else what `open_row_file` raises.
+    Raises `click.UsageError` if it is none of these, and the errors of `open_row_file`.
     """
     if given.lstrip()[:1] in ("[", "{"):
         rows = _rows_of_argument(given)
         yield RowSource(iter(rows), len(rows))
         return
     if given != "-" and not Path(given).is_file():
-        raise click.UsageError(f"{given!r} is no file, and no JSON row such as '[1, 2.5]' or '{{\"age\": 41}}'")
+        raise click.UsageError(f"{given!r} is neither a file nor a JSON row such as '[1, 2.5]' or '{{\"age\": 41}}'")
     with open_row_file(given, options, layout, stdin, live=True) as file:
         count = _lines_in(given) if file.count is None else file.count
         yield RowSource((row for block in file.blocks for row in block), count, waits=given == "-")
 
 
 def _lines_in(given: str) -> int | None:
-    """About as many as there are rows in a file of text that is not compressed."""
+    """Approximate number of rows of an uncompressed text file."""
     if given == "-":
         return None
     with Path(given).open("rb") as file:
@@ -62,14 +63,14 @@ def _rows_of_argument(given: str) -> list[Row | InferenceError]:
     try:
         data = _strict_json(given.encode())
     except InferenceError as error:
-        raise click.UsageError(f"the row is no JSON as it should be: {error.message}") from error
+        raise click.UsageError(f"the row is not valid JSON: {error.message}") from error
     if isinstance(data, list) and data and isinstance(data[0], list | dict):
         return data
     return [data]
 
 
 def _strict_json(data: bytes) -> Any:
-    """The value; an `InferenceError` for what is no JSON, repeats a key, or is nested too deep."""
+    """Decodes JSON. Raises `InferenceError` if it is invalid, repeats a key, or is nested too deeply."""
     try:
         value = msgspec.json.decode(data)
     except DECODE_ERRORS as error:

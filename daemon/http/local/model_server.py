@@ -1,6 +1,6 @@
 """`ModelServer`: serves models in a script, with the routes and errors of a worker, and with user routes.
 
-A worker that is configured with a subclass (`INFERD_MODEL_SERVER`) adds its user routes to its own application; the
+A worker that is configured with a subclass (`INFERD_SERVER`) adds its user routes to its own application; the
 server itself is not started there.
 """
 

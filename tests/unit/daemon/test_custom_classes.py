@@ -145,7 +145,7 @@ def test_a_worker_s_models_are_read_only_and_of_its_tenants() -> None:
         ({"realtime_predictor": "own_broken.X"}, "No module named 'nothing_there'"),
         ({"realtime_predictor": "own_syntax.X"}, "invalid syntax"),
         ({"server": "own_classes.Broken"}, "INFERD_SERVER: its class cannot be constructed: .*no licence"),
-        ({"server": "own_classes.BadRoute"}, "it has no parameter 'model_id', which the path names"),
+        ({"server": "own_classes.BadRoute"}, "the path has 'model_id', but the function has no such parameter"),
         ({"server": "Server"}, "must be a class with its module, such as mypackage.MyServer"),
     ],
 )

@@ -193,7 +193,7 @@ def test_a_taken_port_is_told(manager: ModelManager) -> None:
         for start in (server.start_in_thread, server.start_server):
             with pytest.raises(ServerError, match=rf"port={port} cannot be used: another process.*choose another port"):
                 start()
-    with ModelServer(manager, port=0) as server, pytest.raises(ServerError, match="started already, on http://127"):
+    with ModelServer(manager, port=0) as server, pytest.raises(ServerError, match="already running on http://127"):
         server.start_server()
 
 
@@ -203,7 +203,7 @@ def test_a_taken_port_is_told(manager: ModelManager) -> None:
         ("no.such.host.invalid", 8000, "host='no.such.host.invalid' cannot be used"),
         ("300.1.1.1", 8000, "host='300.1.1.1' cannot be used"),
         ("", 8000, "expected a name or an address"),
-        ("0.0.0.0", 8000, r"nothing guards it: name a file of bearer tokens \(tokens_file=…\)"),
+        ("0.0.0.0", 8000, r"without authentication: set a file of bearer tokens \(tokens_file=…\)"),
         ("127.0.0.1", 70_000, "port=70000 cannot be used: expected a number"),
         ("127.0.0.1", "8000", "port='8000' cannot be used"),
     ],
@@ -234,7 +234,7 @@ def test_tokens_guard_it(manager: ModelManager, tmp_path: Path) -> None:
 
 
 async def test_it_does_not_block_an_event_loop(manager: ModelManager) -> None:
-    with pytest.raises(ServerError, match="an event loop runs here: call start_in_thread"):
+    with pytest.raises(ServerError, match="would block the running event loop: call start_in_thread"):
         ModelServer(manager, port=0).start_server()
 
 

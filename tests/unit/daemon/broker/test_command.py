@@ -96,8 +96,8 @@ def comes_at(moment: int) -> bool:
             sys.settrace(None)
         ended.append(signals.wait(0.0))
 
-    with signals.listening():
-        signals.let_finish()
+    with signals.handled():
+        signals.defer()
         waiting = threading.Thread(target=wait, daemon=True)
         waiting.start()
         waiting.join(30)

@@ -20,10 +20,10 @@ from click.testing import CliRunner, Result
 
 from inferd.daemon.broker.data_dir import DataDir
 from inferd.daemon.broker.errors import PortTakenError
-from inferd.daemon.cli import COMMANDS, CommandPlace, main
+from inferd.daemon.cli import COMMANDS, CommandInfo, main
 from inferd.daemon.cli.options import Target, broker_options, settings_options
-from inferd.daemon.cli.output import write_answer, write_json, write_table
-from inferd.daemon.cli.up import how_to_try
+from inferd.daemon.cli.output import write_json, write_result, write_table
+from inferd.daemon.cli.up import next_steps
 from inferd.daemon.settings.settings import Settings
 from inferd.daemon.settings.table import SettingsError
 from inferd.schemas.connection import BrokerUnreachableError
@@ -74,8 +74,8 @@ ERRORS: dict[str, Exception] = {
 
 @pytest.fixture
 def environ(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str | None]]:
-    monkeypatch.setitem(COMMANDS, "probe", CommandPlace(f"{__name__}:probe", "A command of the tests."))
-    monkeypatch.setitem(COMMANDS, "sweep", CommandPlace(f"{__name__}:sweep", "Another one."))
+    monkeypatch.setitem(COMMANDS, "probe", CommandInfo(f"{__name__}:probe", "A command of the tests."))
+    monkeypatch.setitem(COMMANDS, "sweep", CommandInfo(f"{__name__}:sweep", "Another one."))
     monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or import_module(__name__))
     return {"INFERD_BROKER": None, "INFERD_TENANTS": None, "INFERD_NAMESPACE": None}  # type: ignore[return-value]
 
@@ -220,7 +220,7 @@ def test_an_empty_table_still_names_its_columns(capsys: pytest.CaptureFixture[st
 
 
 def test_an_answer_is_one_json_document(capsys: pytest.CaptureFixture[str]) -> None:
-    write_answer("json", {"x": [1, "\x1b"], "y": float("nan")}, ("x",), [])
+    write_result("json", {"x": [1, "\x1b"], "y": float("nan")}, ("x",), [])
     assert json.loads(capsys.readouterr().out) == {"x": [1, "\x1b"], "y": None}
 
 
@@ -267,15 +267,15 @@ def test_wrong_flags_are_refused_before_anything_starts(environ: dict[str, str |
 
 def test_what_to_try_names_the_real_addresses() -> None:
     settings = Settings.from_environment({})
-    text = how_to_try(replace(settings, broker="127.0.0.1:4711"), "http://127.0.0.1:4712")
+    text = next_steps(replace(settings, broker="127.0.0.1:4711"), "http://127.0.0.1:4712")
     assert text.count("--broker 127.0.0.1:4711") >= 4
     assert "http://127.0.0.1:4712/status" in text
-    assert "--broker" not in how_to_try(replace(settings, broker="127.0.0.1:9092"), "http://127.0.0.1:8080")
+    assert "--broker" not in next_steps(replace(settings, broker="127.0.0.1:9092"), "http://127.0.0.1:8080")
 
 
 def test_what_to_try_are_commands_that_there_are() -> None:
     settings = replace(Settings.from_environment({}), broker="127.0.0.1:4711")
-    lines = [line.split("inferd ", 1)[1] for line in how_to_try(settings, "u").splitlines() if "    inferd " in line]
+    lines = [line.split("inferd ", 1)[1] for line in next_steps(settings, "u").splitlines() if "    inferd " in line]
     assert len(lines) >= 4
     for line in lines:
         command: Any = main

@@ -113,7 +113,7 @@ def test_a_code_is_looked_for_in_all_of_the_topic(log: Log) -> None:
 
 def test_the_table_says_where_each_came_from(log: Log) -> None:
     header, first, *_ = run("list", "--last", "1").stdout.splitlines()
-    assert header.split() == ["place", "time", "code", "from", "key", "bytes", "message"]
+    assert header.split() == ["dead", "letter", "time", "code", "source", "key", "bytes", "message"]
     assert "0:6" in first
     assert "inferd.default.requests 0:106" in first
     assert "field \\x1b[2J is unknown" in first
@@ -160,12 +160,12 @@ def test_the_raw_value_is_written_byte_for_byte(log: Log) -> None:
 @pytest.mark.parametrize(
     ("place", "code", "said"),
     [
-        ("0:7", 1, "holds offsets 2 to 6"),
-        ("0:0", 1, "holds offsets 2 to 6"),
-        ("5:0", 1, "has no partition 5: it has 2"),
-        ("5", 2, "is no PARTITION:OFFSET"),
-        ("a:b", 2, "is no PARTITION:OFFSET"),
-        ("1:٣", 2, "is no PARTITION:OFFSET"),
+        ("0:7", 1, "has offsets 2 to 6"),
+        ("0:0", 1, "has offsets 2 to 6"),
+        ("5:0", 1, "has no partition 5: its partitions are 0 to 1"),
+        ("5", 2, "is not PARTITION:OFFSET"),
+        ("a:b", 2, "is not PARTITION:OFFSET"),
+        ("1:٣", 2, "is not PARTITION:OFFSET"),
     ],
 )
 def test_a_place_where_there_is_none(log: Log, place: str, code: int, said: str) -> None:

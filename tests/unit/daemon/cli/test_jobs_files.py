@@ -76,7 +76,7 @@ def test_csv_by_position_and_by_name(tmp_path: Path, model: Manifest | None) -> 
     last = rows[4] if model is not None else [rows[4]["a"], rows[4]["b"]]
     assert last[0] is None or last[0] != last[0]
     assert last[1] == 6.0
-    assert (opened.unreadable_count, opened.unreadable) == (1, ["line 6: 2 fields, and the header has 3 names"])
+    assert (opened.invalid_count, opened.first_problems) == (1, ["line 6: 2 fields, and the header has 3 names"])
 
 
 def test_text_that_looks_like_numbers(tmp_path: Path) -> None:
@@ -107,8 +107,8 @@ def test_ndjson_goes_as_it_is_written_and_keeps_its_numbers() -> None:
     text = b'[1, 2, 3]\n\n  {"a": 1.50, "b": null}\r\nno json\n5\n{"a": 1, "a": 2}\n'
     rows, opened = rows_of("-", NUMBERS, text)
     assert rows[:4] == [[1, 2, 3], {"a": 1.5, "b": None}, [], []]
-    assert opened.unreadable_count == 2
-    assert opened.unreadable[0].startswith("line 4: ")
+    assert opened.invalid_count == 2
+    assert opened.first_problems[0].startswith("line 4: ")
     skipped, _ = rows_of("-", NUMBERS, b'{"a": 1, "id": 7}\nno json\n', skip=("id",))
     assert skipped == [{"a": 1}, []]
 

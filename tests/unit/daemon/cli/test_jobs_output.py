@@ -65,7 +65,7 @@ def test_parquet_has_columns_of_their_types(tmp_path: Path) -> None:
     assert table["row"].to_pylist() == [1, 2, 3]
     assert str(table.schema.field("prediction").type) == "double"
     assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
-    with pytest.raises(click.UsageError, match="cannot be continued"):
+    with pytest.raises(click.UsageError, match="cannot append"):
         open_writer(tmp_path / "out.parquet", "parquet", append=True)
 
 

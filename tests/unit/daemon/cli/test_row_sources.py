@@ -73,12 +73,12 @@ def test_an_argument_is_a_row_or_rows(argument: str, rows: list[Any]) -> None:
 
 @pytest.mark.parametrize("argument", ["[1, 2", '{"a": 1, "a": 2}', "[NaN]", "{1: 2}", "[" * 50 + "]" * 50])
 def test_an_argument_that_is_no_json_is_wrong_usage(argument: str) -> None:
-    with pytest.raises(click.UsageError, match="no JSON"):
+    with pytest.raises(click.UsageError, match="not valid JSON"):
         read(argument)
 
 
 def test_what_is_no_file_is_wrong_usage(tmp_path: Path) -> None:
-    with pytest.raises(click.UsageError, match="no file, and no JSON row"):
+    with pytest.raises(click.UsageError, match="neither a file nor a JSON row"):
         read(tmp_path / "missing.csv")
     (tmp_path / "rows.txt").write_text("a\n1\n")
     with pytest.raises(click.UsageError, match="--format csv"):
