@@ -1,4 +1,4 @@
-# Needs python3 (3.11 or later) and make, nothing else. `make help` lists what there is.
+# Needs only python3 (3.11 or later) and make. `make help` lists the targets.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,93 +12,93 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: $(VENV)/.installed ## See it work: a broker, a worker, a model, real requests; stops by itself.
+demo: $(VENV)/.installed ## Run the demo: a broker, a worker, a model, real requests; it stops by itself.
 	@$(VENV)/bin/inferd demo
 
-test: $(VENV)/.installed-dev ## Run every test, the delivery tests on a real Kafka included.
+test: $(VENV)/.installed-dev ## Run all tests, including the delivery tests with Apache Kafka.
 	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-cache: export INFERD_TEST_CACHE := 1
-test-cache: test ## The same with the prediction cache on in every delivery test.
+test-cache: test ## Run all tests, with the prediction cache enabled in the delivery tests.
 
 test-unit: $(VENV)/.installed-dev ## Run the tests that need no broker.
 	@$(PY) -m pytest -m "not delivery"
 
-fuzz: $(VENV)/.installed-dev ## Look for bytes that no decoder takes well (FUZZ_MINUTES=5 FUZZ_INPUTS= FUZZ_WORKERS=1).
+fuzz: $(VENV)/.installed-dev ## Fuzz the decoders (FUZZ_MINUTES=5 FUZZ_INPUTS= FUZZ_WORKERS=1).
 	@$(PY) -m tests.fuzz
 
-jobs-histories: $(VENV)/.installed-dev ## Run 100,000 random histories of jobs against their reference (2 to 3 minutes).
+jobs-histories: $(VENV)/.installed-dev ## Compare 100,000 random histories of jobs with a reference model (2 to 3 minutes).
 	@$(PY) -m tests.unit.streams.jobs.job_histories
 
-lint: $(VENV)/.installed-dev ## Check style and layout of the code.
+lint: $(VENV)/.installed-dev ## Check the code with ruff.
 	@$(PY) -m ruff check $(CODE)
 	@$(PY) -m ruff format --check $(CODE)
 
-format: $(VENV)/.installed-dev ## Mend style and layout of the code, where that is safe.
+format: $(VENV)/.installed-dev ## Fix and format the code with ruff, where that is safe.
 	@$(PY) -m ruff check --fix $(CODE)
 	@$(PY) -m ruff format $(CODE)
 
-typecheck: $(VENV)/.installed-dev ## Check the types.
+typecheck: $(VENV)/.installed-dev ## Check types with mypy.
 	@$(PY) -m mypy
 
-coverage: $(VENV)/.installed-dev ## Run every test and show what no test reaches.
+coverage: $(VENV)/.installed-dev ## Run all tests, and report code that they do not cover.
 	@$(PY) -m coverage erase
 	@$(PY) -m coverage run -m pytest
 	@$(PY) -m coverage combine -q
 	@$(PY) -m coverage report
 
-http-fuzz: $(VENV)/.installed-dev ## Try ten thousand and more HTTP requests against what /openapi.json says.
+http-fuzz: $(VENV)/.installed-dev ## Send over ten thousand generated requests, and check responses against /openapi.json.
 	@$(PY) -m tests.fixtures.http_fuzz 800
 
-jobs-million: $(VENV)/.installed-dev ## A job of a million rows while workers and the broker are killed (JOBS_ROWS).
+jobs-million: $(VENV)/.installed-dev ## Run a job of a million rows while workers and the broker are killed (JOBS_ROWS).
 	@$(PY) -m pytest tests/heavy/million_rows.py -s
 
-bench: $(VENV)/.installed-dev ## Measure throughput and latency beside its peers.
+bench: $(VENV)/.installed-dev ## Measure throughput and latency, compared with hand-written loops.
 	@$(PY) -m bench
 
-bench-jobs: $(VENV)/.installed-dev ## Measure batch jobs beside bare Booster.predict.
+bench-jobs: $(VENV)/.installed-dev ## Measure batch jobs, compared with Booster.predict alone.
 	@$(PY) -m bench.jobs
 
-bench-cache: $(VENV)/.installed-dev ## Measure what the prediction cache gains, how it is restored, and its policies.
+bench-cache: $(VENV)/.installed-dev ## Measure the benefit, the restore and the eviction policies of the prediction cache.
 	@$(PY) -m bench.cache_gain
 	@$(PY) -m bench.cache_restore
 	@$(PY) -m bench.cache_policies
 
-chaos: $(VENV)/.installed-dev ## Break brokers, workers and network for CHAOS_MINUTES (10) under load; nothing may be lost.
+chaos: $(VENV)/.installed-dev ## Inject faults into brokers, workers and network for CHAOS_MINUTES (10) under load; nothing may be lost.
 	@$(PY) -m tests.chaos $(CHAOS)
 
-chaos-bugs: $(VENV)/.installed-dev ## Bring in wrong behaviours one at a time; the same faults must catch each.
+chaos-bugs: $(VENV)/.installed-dev ## Inject one bug at a time; the same faults must detect each of them.
 	@$(PY) -m tests.chaos --bugs $(CHAOS)
 
-minimal-root: ## Run the demo and the tests in a Debian root with python3 and make alone (needs root, debootstrap).
+minimal-root: ## Run the demo and the tests in a Debian with only python3 and make (needs root, debootstrap).
 	@tests/heavy/minimal_root.sh $(MINIMAL_ROOT)
 
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 
-test-pythons: ## Run every test on each Python of PYTHONS that is installed, each in its own environment.
+test-pythons: ## Run all tests on each installed Python of PYTHONS, each in its own environment.
 	@for python in $(PYTHONS); do \
 		$$python -c '' 2>/dev/null || { echo "$$python is not installed"; continue; }; \
 		echo "== $$($$python --version)"; \
 		$(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$$(basename $$python) test || exit 1; \
 	done
 
-audit: $(VENV)/.installed-dev ## Look for known weaknesses in what is locked.
+audit: $(VENV)/.installed-dev ## Check the locked packages for known vulnerabilities.
 	@$(PY) -m pip_audit --strict --disable-pip --require-hashes -r requirements-dev.lock
 
-# ---- the environment: hashed, from the lock files alone
+# ---- the environment: installed only from the lock files, with hashes
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "inferd needs Python 3.11 or later, this is " + sys.version.split()[0] + ": make PYTHON=python3.12")'
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: requirements.lock pyproject.toml | $(PY)
-	@echo "installing what is in requirements.lock, once"
+	@echo "installing the packages of requirements.lock, once"
 	@$(PY) -m pip install --quiet --require-hashes -r requirements.lock
 	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(PY)
-	@echo "installing what is in requirements-dev.lock, once"
+	@echo "installing the packages of requirements-dev.lock, once"
 	@$(PY) -m pip install --quiet --require-hashes -r requirements-dev.lock
 	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.installed
@@ -109,15 +109,15 @@ UPGRADE ?=
 LOCK = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-strip-extras \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-lock: $(VENV)/.installed-dev ## Write the lock files anew from pyproject.toml.
+lock: $(VENV)/.installed-dev ## Regenerate the lock files from pyproject.toml.
 	@$(LOCK) pyproject.toml $(UPGRADE) --all-extras -o requirements-dev.lock
 	@$(LOCK) pyproject.toml --extra broker --extra demo --extra build -c requirements-dev.lock -o requirements.lock
 	@$(LOCK) pyproject.toml --extra files --extra otel -c requirements-dev.lock -o deploy/requirements.lock
 	@echo hatchling | $(LOCK) - -c requirements-dev.lock -o deploy/build-requirements.lock
 
-lock-jars: $(VENV)/.installed ## Write the lock file of the embedded Kafka's jars anew.
+lock-jars: $(VENV)/.installed ## Regenerate the lock file of the embedded Kafka's jars.
 	@$(PY) -m inferd.daemon.broker.lock_jars
 
-clean: ## Remove the environment and every cache in this directory.
+clean: ## Remove the environment and all caches in this directory.
 	rm -rf $(VENV) .venv-* .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
