@@ -1,4 +1,4 @@
-"""Measures inferd beside hand-written loops and a naive Faust agent on one Kafka: `python -m bench`."""
+"""Compares inferd with hand-written loops and a simple Faust agent on the same Kafka: `python -m bench`."""
 
 from inferd.streams.openmp import load_openmp
 

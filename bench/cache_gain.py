@@ -1,10 +1,10 @@
-"""What the prediction cache gains or costs: scoring with it against scoring without, by share of repeats and model.
+"""The benefit or cost of the prediction cache: scoring with and without it, by share of repeats and model size.
 
     python -m bench.cache_gain
 
-Everything but Kafka: from the bytes of requests to those of results, with the table's changes applied. Repeats are rows
-of a pool that the cache has, asked for by Zipf's law; all others are new. Micro-batches with the cache on and off are
-interleaved. What a changelog write adds to a miss in the lane is not here.
+Measures everything except Kafka: from encoded requests to encoded results, including changes of the table. Repeats are
+rows of a pool that is cached, drawn by Zipf's law; all other rows are new. Micro-batches with and without the cache are
+interleaved. The cost of changelog writes is not included.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SEED = 20_240_229
 
 
 class Request:
-    """What scoring reads of a fetched record."""
+    """A request in the form of a Kafka record, as scoring expects it."""
 
     def __init__(self, offset: int, value: bytes) -> None:
         self.offset, self.value = offset, value
@@ -57,7 +57,7 @@ class Request:
 
 
 def served(trees: int) -> ServedModel:
-    """A binary model of so many trees x 31 leaves over 30 features, with a cache."""
+    """A binary model with this many trees x 31 leaves over 30 features, with a cache."""
     random = np.random.default_rng(SEED)
     rows = random.normal(size=(4_000, FEATURES))
     labels = rows @ random.normal(size=FEATURES) + random.normal(size=len(rows)) > 0
@@ -86,21 +86,21 @@ class Workload:
             self.score(self._requests(self._pool[start : start + ROWS]), cached=True)
 
     def requests(self, repeats: float) -> list[Request]:
-        """A micro-batch of which such a share are rows that the cache has."""
+        """A micro-batch with this share of cached rows."""
         rows = self._random.normal(size=(ROWS, FEATURES))
         repeated = self._random.random(ROWS) < repeats
         rows[repeated] = self._pool[zipf(1.0, self._random, int(repeated.sum())) % POOL]
         return self._requests(rows)
 
     def score(self, requests: Sequence[Request], *, cached: bool) -> tuple[float, list[bytes]]:
-        """CPU seconds, and results."""
+        """Scores a micro-batch; returns CPU seconds and results."""
         start = time.thread_time()
         outcome = self._outcome(requests, self._cache if cached else None)
         self._store.write(outcome.table_changes.get(0, ()), 0)
         return time.thread_time() - start, outcome.values
 
     def fills(self) -> list[Change]:
-        """What the cache adds to its table for a micro-batch of new rows."""
+        """The changes of the cache's table for a micro-batch of new rows."""
         return list(self._outcome(self.requests(0.0), self._cache).table_changes[0])
 
     def _outcome(self, requests: Sequence[Request], cache: PredictionCache | None) -> Outcome:
@@ -117,7 +117,7 @@ class Workload:
 
 
 def compare(workload: Workload, repeats: float) -> tuple[float, float]:
-    """Median CPU µs a row without the cache, and with it."""
+    """Median CPU µs per row, without and with the cache."""
     plain_s, cached_s = [], []
     for _ in range(ROUNDS):
         requests = workload.requests(repeats)
@@ -130,14 +130,14 @@ def compare(workload: Workload, repeats: float) -> tuple[float, float]:
 
 
 def main() -> None:
-    table = Table(title=f"CPU µs a row, micro-batches of {ROWS:,} one-row requests, {FEATURES} features")
+    table = Table(title=f"CPU µs per row, micro-batches of {ROWS:,} one-row requests, {FEATURES} features")
     for column in ("trees", "repeats", "cache off", "cache on", "off / on", ""):
         table.add_column(column, justify="right" if column else "left")
     for trees in TREES:
         workload = Workload(served(trees))
         for repeats in REPEATS:
             off_us, on_us = compare(workload, repeats)
-            verdict = "pays" if on_us < off_us else "does not pay"
+            verdict = "worthwhile" if on_us < off_us else "not worthwhile"
             table.add_row(
                 str(trees), f"{repeats:.0%}", f"{off_us:.1f}", f"{on_us:.1f}", f"{off_us / on_us:.2f}", verdict
             )

@@ -1,9 +1,9 @@
-"""Eviction policies for the prediction cache, on traces made here: hit ratio, and what a look-up with its fill costs.
+"""Eviction policies for the prediction cache on synthetic traces: hit ratio, and cost of a lookup with its insert.
 
     python -m bench.cache_policies
 
-S3-FIFO is built in (`inferd.streams.inference.cache.policy`); the others are here to be compared with it. Each follows
-its paper as far as a few lines of Python sensibly can: LRU; CLOCK (Corbató 1968); SIEVE (Zhang et al., NSDI 2024);
+S3-FIFO is inferd's policy (`inferd.streams.inference.cache.policy`). The others are short implementations for
+comparison: LRU; CLOCK (Corbató 1968); SIEVE (Zhang et al., NSDI 2024);
 W-TinyLFU (Einziger, Friedman, Manes, ACM TOS 2017) with a window of 1 % and an LRU main part.
 """
 
@@ -30,18 +30,18 @@ SEED = 20_240_229
 
 
 class Policy(Protocol):
-    """Which keys a cache of bounded size keeps."""
+    """Decides which keys a bounded cache keeps."""
 
     def __contains__(self, key: bytes) -> bool: ...
     def touch(self, key: bytes) -> None:
-        """A key that is there was asked for."""
+        """Records an access to a cached key."""
 
     def add(self, key: bytes) -> list[bytes]:
-        """Takes in a key that is not there; gives those that leave for it."""
+        """Inserts a new key; returns the evicted keys."""
 
 
 class Lru:
-    """The key that was asked for longest ago leaves."""
+    """Evicts the least recently used key."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -59,7 +59,7 @@ class Lru:
 
 
 class Clock:
-    """First in, first out; who was asked for meanwhile goes round once more."""
+    """First in, first out, with a second chance for keys that were accessed."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -87,12 +87,12 @@ class Clock:
 
 
 class Sieve:
-    """A hand moves from the oldest key to the newest and evicts the first that was not asked for since it came by."""
+    """A hand moves from the oldest to the newest key, and evicts the first one not accessed since its last pass."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._visited: dict[bytes, bool] = {}
-        # One queue, cut in two where the hand is.
+        # One queue, split in two at the hand.
         self._ahead: deque[bytes] = deque()
         self._behind: deque[bytes] = deque()
 
@@ -121,7 +121,7 @@ class Sieve:
 
 
 class WTinyLfu:
-    """What leaves a small LRU window must have been asked for more often than what the LRU main part would give up."""
+    """A key leaving a small LRU window replaces the main LRU's victim only if it was accessed more often."""
 
     def __init__(self, capacity: int) -> None:
         self._window_max = max(1, capacity // 100)
@@ -156,7 +156,7 @@ class WTinyLfu:
         return [victim]
 
     def _places(self, key: bytes) -> Iterator[int]:
-        # Keys are hashes: their bytes are as good as hash functions.
+        # Keys are hashes: their bytes serve as hash values.
         return (int.from_bytes(key[start : start + 4], "little") & (self._width - 1) for start in (0, 4, 8, 12))
 
     def _frequency(self, key: bytes) -> int:
@@ -182,14 +182,14 @@ POLICIES: dict[str, Callable[[int], Policy]] = {
 
 
 def zipf(alpha: float, random: np.random.Generator, accesses: int = ACCESSES) -> NDArray[np.int64]:
-    """Object numbers, int64 (accesses,), of which number n is asked for in proportion to 1 / (n + 1) ** alpha."""
+    """Object numbers, int64 (accesses,); object n is accessed with probability proportional to 1 / (n + 1) ** alpha."""
     weights = 1.0 / np.arange(1, OBJECTS + 1) ** alpha
     cumulated = np.cumsum(weights / weights.sum())
     return np.minimum(np.searchsorted(cumulated, random.random(accesses)), OBJECTS - 1).astype(np.int64)
 
 
 def with_scans(numbers: NDArray[np.int64], scan: int, every: int) -> NDArray[np.int64]:
-    """The same, with a run of `scan` objects that are asked for once after each `every` accesses."""
+    """The trace with a scan of `scan` objects, each accessed once, after every `every` accesses."""
     parts = []
     for turn, start in enumerate(range(0, len(numbers), every)):
         first = OBJECTS + turn * scan
@@ -198,7 +198,7 @@ def with_scans(numbers: NDArray[np.int64], scan: int, every: int) -> NDArray[np.
 
 
 def drifting(numbers: NDArray[np.int64], step: int, every: int) -> NDArray[np.int64]:
-    """The same, where other objects become the popular ones after each `every` accesses."""
+    """The trace, with the popular objects replaced after every `every` accesses."""
     return (numbers + np.arange(len(numbers)) // every * step) % OBJECTS
 
 
@@ -213,11 +213,11 @@ def traces() -> dict[str, NDArray[np.int64]]:
 
 @dataclass(frozen=True)
 class Measured:
-    """How a policy did on a trace."""
+    """The result of a policy on a trace."""
 
     hit_ratio: float
     access_us: float
-    """A look-up, and the fill where it missed."""
+    """Time of a lookup, including the insert after a miss."""
 
 
 def measure(policy: Policy, keys: list[bytes]) -> Measured:
@@ -236,7 +236,7 @@ def main() -> None:
     names = np.random.default_rng(SEED).bytes(31 * 4 * OBJECTS)
     console = Console()
     for capacity in CAPACITIES:
-        table = Table(title=f"hit ratio, µs an access; {capacity:,} entries for {OBJECTS:,} objects")
+        table = Table(title=f"hit ratio, µs per access; {capacity:,} entries for {OBJECTS:,} objects")
         for column in ("trace", *POLICIES):
             table.add_column(column, justify="left" if column == "trace" else "right")
         for trace, numbers in traces().items():

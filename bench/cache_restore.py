@@ -1,9 +1,9 @@
-"""How long a new owner takes to restore the prediction cache from its changelog, beside a consumer and a dict.
+"""The time to restore the prediction cache from its changelog, compared with a consumer that fills a dict.
 
     python -m bench.cache_restore [--entries 1000000]
 
-The entries are those that the cache writes for one-row requests of a model of 100 trees, in transactions, over as many
-partitions as a tenant has; one in ten was written twice, one in ten transactions is aborted.
+The entries are those of one-row requests to a model of 100 trees, written in transactions to as many partitions as a
+tenant has. One in ten entries is written twice, and one in ten transactions is aborted.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ SEED = 7
 
 
 class Changelog:
-    """The changelog of a table that nobody owns yet."""
+    """The changelog of a table without an owner."""
 
     def __init__(self, bootstrap_servers: str, directory: Path) -> None:
         self._connection = KafkaConnection(bootstrap_servers=bootstrap_servers)
@@ -64,7 +64,7 @@ class Changelog:
         self.topic = self.table("memory")[1].changelog
 
     def table(self, store: Store) -> tuple[StreamSettings, LaneTable]:
-        """The table as a worker would have it."""
+        """The table, configured as in a worker."""
         settings = StreamSettings(
             self._connection,
             "bench",
@@ -84,7 +84,7 @@ class Changelog:
         await admin.close()
 
     async def fill(self, number: int, entries: int, samples: Sequence[Change]) -> None:
-        """Writes `entries` entries of a partition, with keys of their own and values as those of `samples`."""
+        """Writes `entries` entries of a partition with distinct keys, and values like those of `samples`."""
         chance = random.Random(f"{SEED}/{number}")
         keys = [chance.randbytes(len(samples[0][0])) for _ in range(entries)]
         keys += chance.sample(keys, entries // 10)
@@ -101,7 +101,7 @@ class Changelog:
         await producer.stop()
 
     async def restore(self, store: Store) -> tuple[float, int]:
-        """Seconds, and how many entries there are then."""
+        """Restores the table; returns seconds and the number of entries."""
         settings, table = self.table(store)
         try:
             started = time.perf_counter()
@@ -112,7 +112,7 @@ class Changelog:
             await table.close()
 
     async def read_by_hand(self) -> tuple[float, int]:
-        """The same with a consumer and a dict."""
+        """Restores into a dict with a plain consumer; returns seconds and the number of entries."""
         started = time.perf_counter()
         consumer = AIOKafkaConsumer(
             **client_options(self._connection), isolation_level="read_committed", auto_offset_reset="earliest"
@@ -151,13 +151,13 @@ async def measure(bootstrap_servers: str, directory: Path, entries: int, console
     await asyncio.gather(*(changelog.fill(number, entries // PARTITIONS, written) for number in range(PARTITIONS)))
     by_hand_s, expected = await changelog.read_by_hand()
     table = Table(title=f"{expected:,} entries of {PARTITIONS} partitions")
-    for column in ("", "seconds", "by hand / this"):
+    for column in ("", "seconds", "hand-written / this"):
         table.add_column(column, justify="right" if column else "left")
     table.add_row("aiokafka consumer into a dict", f"{by_hand_s:.1f}", "")
     ways: list[tuple[str, Store]] = [
         ("inferd, memory", "memory"),
         ("inferd, RocksDB", "rocksdb"),
-        ("inferd, RocksDB with its files", "rocksdb"),
+        ("inferd, RocksDB with existing files", "rocksdb"),
     ]
     for name, store in ways:
         took_s, found = await changelog.restore(store)
@@ -168,7 +168,7 @@ async def measure(bootstrap_servers: str, directory: Path, entries: int, console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 a measurement is void."""
+    """Runs the benchmark; exit code 0, or 1 if a measurement is invalid."""
     parser = argparse.ArgumentParser(prog="python -m bench.cache_restore", description=__doc__)
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--broker", metavar="HOST:PORT", help="a running Kafka; default: an embedded one")
@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BenchError as error:
         console.print(f"bench: {error.message}", markup=False)
         return 1
-    console.print(f"others' load: {ledger.verdict()}")
+    console.print(f"load of other processes: {ledger.verdict()}")
     return 0
 
 

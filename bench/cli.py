@@ -33,11 +33,11 @@ SETTINGS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 a measurement is void, 2 wrong usage."""
+    """Runs the command; exit code 0, 1 if a measurement is invalid, 2 for wrong usage."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.what == "show" and (options.json is None or not options.json.is_file()):
-        parser.error("show needs --json FILE, the figures of an earlier run")
+        parser.error("show needs --json FILE with the results of an earlier run")
     say = Console(stderr=True, highlight=False)
     try:
         if options.what == "show":
@@ -102,7 +102,7 @@ def _plan(options: argparse.Namespace) -> Plan:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Measure inferd beside hand-written loops and a naive Faust agent, interleaved in one run.",
+        description="Compare inferd with hand-written loops and a simple Faust agent, interleaved in one run.",
         epilog="example: python -m bench throughput --quick --peers aiokafka,inferd --json bench/results/today.json",
     )
     parser.add_argument(
@@ -110,13 +110,13 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         default="all",
         choices=("all", "throughput", "latency", "profile", "show"),
-        help="what to measure (default: throughput and latency); profile shows where inferd's time goes,"
-        " show prints the tables of --json FILE again",
+        help="what to measure (default: throughput and latency); profile shows inferd's CPU profile,"
+        " show prints the tables of --json FILE",
     )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter repeats: about two minutes")
     parser.add_argument("--broker", metavar="HOST:PORT", help="a running Kafka; default: an embedded one, started here")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every single figure there")
-    parser.add_argument("--repeats", type=_positive, help="how often each peer is measured")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all measurements to this file")
+    parser.add_argument("--repeats", type=_positive, help="measurements per peer")
     parser.add_argument("--rates", type=_rates, metavar="N,N,…", help="offered rates of the latency measurement")
     parser.add_argument("--messages", type=_positive, default=600_000, help="backlog of `profile` (default: 600,000)")
     parser.add_argument(

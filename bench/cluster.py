@@ -1,4 +1,4 @@
-"""The Kafka under the measurement: started here or given, its topics, and what stands in them."""
+"""The Kafka cluster of a run (embedded or given), its topics and their records."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ TIMEOUT_S = 30.0
 POLL_S = 0.05
 
 Offsets = tuple[int, ...]
-"""One offset a partition."""
+"""One offset per partition."""
 
 
 class Appended(NamedTuple):
-    """A record as the log has it; `timestamp_ms` is Unix time, of the broker where the topic stamps on append."""
+    """A record in the log; `timestamp_ms` is Unix time, the broker's if the topic uses LogAppendTime."""
 
     timestamp_ms: int
     value: bytes
@@ -41,7 +41,7 @@ class Appended(NamedTuple):
 
 @contextmanager
 def running_broker(given: str | None, directory: Path) -> Iterator[tuple[str, str]]:
-    """Bootstrap servers and a description: of the broker that is given, else of one that lives as long as this."""
+    """Bootstrap servers and description of the given broker, else of an embedded one that stops with the context."""
     if given:
         yield given, f"given: {given}"
         return
@@ -58,7 +58,7 @@ def running_broker(given: str | None, directory: Path) -> Iterator[tuple[str, st
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Questions to a Kafka cluster and changes of it, all synchronous."""
+    """Synchronous access to a Kafka cluster: topics, offsets, records."""
 
     bootstrap_servers: str
     description: str
@@ -67,7 +67,7 @@ class Cluster:
 
     @classmethod
     def connect(cls, bootstrap_servers: str, description: str) -> Cluster:
-        # Log level 2: no word about a broker that is stopped while they are still connected.
+        # Log level 2: no messages when the broker stops before the clients.
         settings: dict[str, str | int | float | bool] = {"bootstrap.servers": bootstrap_servers, "log_level": 2}
         watcher = Consumer({**settings, "group.id": "bench-watcher", "enable.auto.commit": False})
         return cls(bootstrap_servers, description, AdminClient(settings), watcher)
@@ -76,7 +76,7 @@ class Cluster:
         self.watcher.close()
 
     def ensure_topics(self, requests: str, results: str) -> None:
-        """Create what is missing of the two; results are stamped when the broker appends them."""
+        """Creates missing topics; results get LogAppendTime."""
         topics = [
             NewTopic(name, num_partitions=PARTITIONS, replication_factor=1, config={"retention.ms": str(RETENTION_MS)})
             for name in (requests, results)
@@ -95,7 +95,7 @@ class Cluster:
             self._await_leaders(topic)
 
     def _await_leaders(self, topic: str) -> None:
-        # A topic is there before its partitions are led.
+        # A topic exists before its partitions have leaders.
         deadline = time.monotonic() + TIMEOUT_S
         while True:
             try:
@@ -108,27 +108,27 @@ class Cluster:
                 return
 
     def ends(self, topic: str) -> Offsets:
-        """The end of each partition's log."""
+        """End offsets."""
         return tuple(
             self.watcher.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_S)[1]
             for partition in range(PARTITIONS)
         )
 
     def committed(self, group: str, topic: str) -> Offsets:
-        """Committed offsets of a group; 0 where there is none yet."""
+        """Committed offsets of a group; 0 if there is none."""
         asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for number in range(PARTITIONS)])
         (answer,) = self.admin.list_consumer_group_offsets([asked]).values()
         found = answer.result(TIMEOUT_S).topic_partitions
         return tuple(max(0, each.offset) for each in sorted(found, key=lambda each: each.partition))
 
     def commit_ends(self, group: str, topic: str) -> None:
-        """Commit the topic's end for a group without members, so that it starts with what comes from now on."""
+        """Commits the end offsets for a group without members, so that it starts with new records."""
         ends = [TopicPartition(topic, number, offset) for number, offset in enumerate(self.ends(topic))]
         (answer,) = self.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, ends)]).values()
         answer.result(TIMEOUT_S)
 
     def append(self, topic: str, requests: Requests) -> None:
-        """Append every request of them, evenly over the partitions, and return once they are acknowledged."""
+        """Appends all requests, distributed evenly over the partitions; returns once they are acknowledged."""
         producer = Producer({"bootstrap.servers": self.bootstrap_servers, "acks": "all", "linger.ms": 20})
         for number in range(len(requests)):
             key, value = requests.key(number), requests.encode(number)
@@ -144,7 +144,7 @@ class Cluster:
             raise BenchError(f"{left} of {len(requests)} requests were not acknowledged by {self.bootstrap_servers}")
 
     def read(self, topic: str, begin: Offsets, end: Offsets) -> Iterator[Appended]:
-        """Every record between the two, partition after partition as they come."""
+        """The records between two offsets of each partition, in order of arrival."""
         reader = Consumer(
             {
                 "bootstrap.servers": self.bootstrap_servers,
@@ -155,7 +155,7 @@ class Cluster:
             }
         )
         reader.assign([TopicPartition(topic, number, offset) for number, offset in enumerate(begin)])
-        # The last offsets may be those of transaction markers: the reader is told where a log ends, too.
+        # The last offsets may be transaction markers, so the reader also needs the end of the log.
         left = {number for number, offset in enumerate(begin) if offset < end[number]}
         deadline = time.monotonic() + TIMEOUT_S
         while left:
@@ -173,5 +173,5 @@ class Cluster:
 
 
 def count_between(begin: Sequence[int], end: Sequence[int]) -> int:
-    """Records between two places of the same topic."""
+    """Number of records between two positions of a topic."""
     return sum(end) - sum(begin)

@@ -1,8 +1,8 @@
-"""What can go wrong in a measurement."""
+"""The error of a benchmark."""
 
 
 class BenchError(Exception):
-    """The measurement is void; `message` is one text that says why and what to do."""
+    """The measurement is invalid; `message` explains the cause and the remedy."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

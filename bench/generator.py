@@ -1,7 +1,7 @@
-"""The open-loop generator: sends each request at its scheduled moment and waits for no reply.
+"""The open-loop generator: sends each request at its scheduled time, without waiting for results.
 
-It encodes all requests first, says `ready`, starts when its standard input says so, and prints what it did.
-Request i is scheduled at begin + i / rate: the number in an id is its time stamp.
+It encodes all requests, prints `ready`, starts on a line on its standard input, and prints a summary. Request i is
+scheduled at begin + i / rate, so the number in an id determines its scheduled time.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def main() -> None:
         {
             "bootstrap.servers": task.bootstrap_servers,
             "acks": "all",
-            # An idempotent producer holds its first records back until it has an id: up to half a second.
+            # An idempotent producer delays its first records by up to half a second, until it has an id.
             "enable.idempotence": False,
-            # A linger would add itself to every latency.
+            # A linger would add to every latency.
             "linger.ms": 0,
             "queue.buffering.max.messages": task.count + 1,
         }
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def send(task: LoadTask, records: list[tuple[bytes, bytes, int]], producer: Producer) -> Sent:
-    """Hand the records to the producer, each at its moment."""
+    """Passes the records to the producer, each at its scheduled time."""
     late_s = np.empty(len(records))
     begin_s = time.monotonic() + HEAD_START_S
     for number, (value, key, partition) in enumerate(records):

@@ -1,7 +1,7 @@
-"""How fast a batch job is beside bare `Booster.predict` over the same rows in memory, and what a second worker adds.
+"""The speed of a batch job, compared with `Booster.predict` on the same rows in memory, with one and two workers.
 
-`python -m bench.jobs`: a job of float64 rows, submitted while workers run; the time is the job's own, from its first
-chunk to its end, so that submission, scoring, publishing and accounting are all in it.
+`python -m bench.jobs`: a job of float64 rows, submitted while workers are running. The time is taken from the job's
+status, from its first chunk to its end, and includes submission, scoring, publishing and accounting.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ Rows = NDArray[np.float64]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 a measurement is void."""
+    """Runs the benchmark; exit code 0, or 1 if a measurement is invalid."""
     parser = argparse.ArgumentParser(prog="python -m bench.jobs", description=__doc__)
     parser.add_argument("--rows", type=int, default=500_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="how many work at a time, in turn")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="numbers of workers to measure")
     parser.add_argument("--broker", metavar="HOST:PORT", help="a running Kafka; default: an embedded one")
     options = parser.parse_args(arguments)
     console, ledger = Console(), CpuLedger()
@@ -48,12 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"bench: {error.message}", markup=False)
         return 1
     _show(console, figures, options.rows)
-    console.print(f"others' load: {ledger.verdict()}")
+    console.print(f"load of other processes: {ledger.verdict()}")
     return 0
 
 
 def _measure(lab: Lab, rows: Rows, workers: Sequence[int], repeats: int) -> dict[str, list[float]]:
-    """Rows a second of each way, repeat by repeat."""
+    """Rows per second of each variant, by repeat."""
     booster = lightgbm.Booster(model_file=lab.model.path)
     figures: dict[str, list[float]] = {"Booster.predict, one thread": []}
     for repeat in range(repeats):
@@ -67,7 +67,7 @@ def _measure(lab: Lab, rows: Rows, workers: Sequence[int], repeats: int) -> dict
 
 
 def _job(lab: Lab, rows: Rows, expected: Rows, workers: int, job_id: str) -> float:
-    """Rows a second of one job, whose every prediction is right."""
+    """Rows per second of one job; raises `BenchError` if a prediction is wrong."""
     task = lab.task("jobs", "jobs")
     with ExitStack() as running:
         for _ in range(workers):
@@ -89,7 +89,7 @@ def _show(console: Console, figures: dict[str, list[float]], rows: int) -> None:
     table = Table(
         title=f"A job of {rows:,} rows of {FEATURES} float64: median (range) over repeats", title_justify="left"
     )
-    for heading in ("", "rows/s", "of bare predict", "of one worker"):
+    for heading in ("", "rows/s", "of Booster.predict", "of one worker"):
         table.add_column(heading, justify="left" if not heading else "right")
     bare = figures["Booster.predict, one thread"]
     one = figures.get("job, 1 worker")

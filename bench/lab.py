@@ -1,4 +1,4 @@
-"""What one run has in common: the cluster, the model, the names of topics and groups."""
+"""The environment of a run: cluster, model, names of topics and groups."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bench.requests import MODEL_ID, Requests, make_requests
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """One run's surroundings."""
+    """The environment of a run."""
 
     cluster: Cluster
     model: BenchModel
@@ -29,7 +29,7 @@ class Lab:
     namespace: str
 
     def task(self, tenant: str, group: str) -> PeerTask:
-        """What a peer is told; its group is this run's own."""
+        """The task of a peer, with a consumer group of this run."""
         return PeerTask(
             bootstrap_servers=self.cluster.bootstrap_servers,
             namespace=self.namespace,
@@ -43,7 +43,7 @@ class Lab:
         )
 
     def prepare_tenant(self, tenant: str, *, with_inferd: bool) -> None:
-        """Create a tenant's topics and, for inferd, deploy the model to it."""
+        """Creates the tenant's topics and, for inferd, deploys the model."""
         task = self.task(tenant, "setup")
         if with_inferd:
             inferd_worker.create_topics(task)
@@ -52,14 +52,14 @@ class Lab:
             inferd_worker.deploy_model(task)
 
     def requests(self, count: int, prefix: str) -> tuple[Requests, NDArray[np.float64]]:
-        """Requests whose ids begin with `prefix`, and the predictions that are right, float64 (count,)."""
+        """Requests whose ids begin with `prefix`, and their correct predictions, float64 (count,)."""
         requests = make_requests(count, prefix)
         return requests, self.model.predict(requests.rows)
 
 
 @contextmanager
 def open_lab(broker: str | None) -> Iterator[Lab]:
-    """A broker (the one given, or an embedded one), a trained model, and a directory that is removed at the end."""
+    """A broker (given or embedded), a trained model, and a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="inferd-bench-") as directory:
         work_dir = Path(directory)
         with running_broker(broker, work_dir) as (bootstrap_servers, description):

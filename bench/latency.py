@@ -1,4 +1,4 @@
-"""Open-loop latency at fixed rates, from the moment a request was meant to be sent, and the rate that is sustained."""
+"""Open-loop latency at fixed rates, from the scheduled time of each request, and the sustained rate."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SUSTAINED_TRIES = 2
 
 
 class LatencyMeasure(msgspec.Struct, frozen=True):
-    """One peer at one rate; milliseconds from the intended send to the result in the reader's hands."""
+    """One peer at one rate; milliseconds from the scheduled send to the receipt of the result."""
 
     peer: str
     repeat: int
@@ -43,9 +43,9 @@ class LatencyMeasure(msgspec.Struct, frozen=True):
 
 
 class SustainedMeasure(msgspec.Struct, frozen=True):
-    """The greatest of the offered rates with a flat lag; 0 where even the least was too much.
+    """The highest rate with constant lag; 0 if the lowest one was too high.
 
-    `limited_by_generator` where the next step failed because the generator fell behind its schedule.
+    `limited_by_generator`: the next step failed because the generator fell behind its schedule.
     """
 
     peer: str
@@ -55,7 +55,7 @@ class SustainedMeasure(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What went in and what came out, every result verified: seconds of one clock, by the number of the request."""
+    """Scheduled and received times by request number, in seconds of one clock; all results are verified."""
 
     scheduled: Floats
     received: Floats
@@ -66,7 +66,7 @@ class Exchange:
 def measure_latencies(
     lab: Lab, peers: Sequence[Peer], plan: LatencyPlan, report: Callable[[str], None]
 ) -> tuple[list[LatencyMeasure], list[SustainedMeasure]]:
-    """Every peer at every rate in turn, repeat after repeat; then, in the last repeat, the sustained rate."""
+    """Measures all peers at all rates, interleaved in repeats; and, in the last repeat, the sustained rate."""
     lab.prepare_tenant(TENANT, with_inferd=any(peer.module is None for peer in peers))
     latencies: list[LatencyMeasure] = []
     sustained: list[SustainedMeasure] = []
@@ -88,7 +88,7 @@ def measure_latencies(
 
 
 def _warm_up(lab: Lab, peer: Peer) -> None:
-    """A turn that is not measured: a broker that has just started is slow."""
+    """An unmeasured run, since a newly started broker is slow."""
     task = lab.task(TENANT, "warm-up")
     lab.cluster.commit_ends(task.group, task.requests)
     with running_peer(peer, task) as process:
@@ -108,7 +108,7 @@ class _Load:
         self._repeat = repeat
 
     def prime(self) -> None:
-        """See the peer answer, so that its start is not measured."""
+        """Waits until the peer has processed requests, so that its start is not measured."""
         self.offer(PRIME_COUNT, PRIME_RATE, "prime")
 
     def measure_rates(self, plan: LatencyPlan) -> list[LatencyMeasure]:
@@ -127,7 +127,7 @@ class _Load:
         return SustainedMeasure(self._peer.name, plan.sustained_steps[passed] if passed >= 0 else 0, limited)
 
     def _sustains(self, rate: float, span_s: float) -> tuple[bool, bool]:
-        """Whether the lag stays flat in one of a few tries, and whether the generator fell behind in the last."""
+        """Whether the lag stays constant in one of a few attempts; and whether the generator fell behind in the last."""
         late = False
         for number in range(SUSTAINED_TRIES):
             exchange = self.offer(int(rate * span_s), rate, f"sustained{number}")
@@ -151,7 +151,7 @@ class _Load:
         )
 
     def offer(self, count: int, rate: float, what: str) -> Exchange:
-        """Requests at a rate and their results, verified; `what` keeps their ids apart from others'."""
+        """Sends requests at a rate and verifies their results; `what` makes their ids unique."""
         prefix = f"{self._peer.name}-{self._repeat}-{what}-{rate:.0f}-"
         task = LoadTask(
             bootstrap_servers=self._task.bootstrap_servers,
@@ -178,7 +178,7 @@ class _Load:
 
 @contextmanager
 def _started(module: str, task: LoadTask) -> Iterator[subprocess.Popen[bytes]]:
-    """A load process that has said it is ready."""
+    """A load process that has reported that it is ready."""
     command = [sys.executable, "-m", module, task.to_argument()]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""Open-loop load: what the generator and the reader are told and say; both are processes of their own."""
+"""Open-loop load: the messages between this process and those of the generator and the reader."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ import sys
 import msgspec
 
 READY = "ready"
-"""The line that a load process prints once it listens, or waits for the word to start."""
+"""The line that a load process prints once it is ready."""
 
 
 class LoadTask(msgspec.Struct, frozen=True):
-    """`count` requests at `rate` a second, and where their results are read; a process's one argument, as JSON."""
+    """`count` requests at `rate` per second, and where to read the results; the argument of the process, as JSON."""
 
     bootstrap_servers: str
     requests: str
     results: str
     begin: tuple[int, ...]
-    """Ends of the results' partitions before anything is sent."""
+    """End offsets of the results topic before the first request."""
     prefix: str
     count: int
     rate: float
     silence_s: float
-    """How long without a result the reader waits for the missing ones."""
+    """The reader stops after this time without a result."""
 
     def to_argument(self) -> str:
         return msgspec.json.encode(self).decode()
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """What the generator did, in seconds of the system-wide monotonic clock."""
+    """Times of the generator, in seconds of the system-wide monotonic clock."""
 
     begin_s: float
-    """When the first request was meant to be sent; the others follow 1 / rate apart."""
+    """Scheduled time of the first request; the others follow at intervals of 1 / rate."""
     late_p99_ms: float
-    """How much later than meant requests were handed to the producer."""
+    """Delay of requests relative to their schedule."""
     late_max_ms: float
 
 
 class Received(msgspec.Struct, frozen=True):
-    """The results that the reader saw, in their order, and when it saw each, on the same clock."""
+    """The results in order of receipt, and their times on the same clock."""
 
     at_s: list[float]
     values: list[bytes]
@@ -51,5 +51,5 @@ def task_of_arguments() -> LoadTask:
 
 
 def say(line: str) -> None:
-    """Print a line that the other side waits for."""
+    """Prints a line for the parent process."""
     print(line, flush=True)

@@ -1,4 +1,4 @@
-"""Facts about where the figures come from: the machine, the versions, and who else was using it."""
+"""Facts about the machine: hardware, versions, and the load of other processes."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def machine_facts() -> dict[str, str]:
 
 
 class CpuLedger:
-    """Who uses the machine's CPU time from now on: this run with all that it starts, or others."""
+    """Attributes the machine's CPU time to this run (and its children) or to other processes."""
 
     def __init__(self) -> None:
         self._busy_s, self._ours_s, self._begin_s = _busy_s(), _ours_s(), time.monotonic()
 
     def others_share(self) -> float:
-        """The share of the machine's CPU time that went to processes that are not of this run."""
+        """The share of CPU time used by processes outside of this run."""
         busy_s, ours_s = _busy_s() - self._busy_s, _ours_s() - self._ours_s
         return max(0.0, busy_s - ours_s) / ((time.monotonic() - self._begin_s) * (os.cpu_count() or 1))
 
     def verdict(self) -> str:
-        """The share in words."""
+        """A text with the share and its assessment."""
         share = self.others_share()
         judgement = "the figures are disturbed" if share > DISTURBED_SHARE else "undisturbed"
         return f"{share:.1%} of the machine's CPU time during the run: {judgement}"
@@ -51,7 +51,7 @@ def _busy_s() -> float:
 
 
 def _ours_s() -> float:
-    """CPU time of this process, of its children that have ended, and of those that live."""
+    """CPU time of this process and of its children, finished and running."""
     ended = os.times()
     living = psutil.Process().children(recursive=True)
     return ended.user + ended.system + ended.children_user + ended.children_system + sum(cpu_s(c.pid) for c in living)

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 SUSTAINED_SHARE_MIN = 0.95
-"""Of what is offered in the second half of a span, what must come out in it for the lag to count as flat."""
+"""For constant lag, at least this share of the requests of the second half must have results in it."""
 
 Floats = NDArray[np.float64]
 
 
 class CpuSample(NamedTuple):
-    """CPU seconds used until a moment of Unix time."""
+    """CPU seconds used up to a Unix time."""
 
     at_s: float
     cpu_s: float
@@ -24,7 +24,7 @@ class CpuSample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The timed part of a backlog: from the moment `warm` results were there to the last one."""
+    """The measured part of a backlog: after the first `warm` results, up to the last one."""
 
     begin_s: float
     end_s: float
@@ -42,8 +42,8 @@ class Span:
 def timed_span(timestamps_ms: Sequence[int], warm: int) -> Span:
     """The span after the first `warm` results; timestamps are the broker's, in any order, Unix milliseconds.
 
-    Results that were appended in the same millisecond as the last warm one are before the span, as it is.
-    Raises ValueError where nothing is left to time.
+    Results that were appended in the same millisecond as the last warm one do not belong to the span.
+    Raises ValueError if no results are left.
     """
     moments = np.sort(np.asarray(timestamps_ms, dtype=np.int64))
     begin = moments[max(0, warm - 1)] if warm < moments.size else None
@@ -54,7 +54,7 @@ def timed_span(timestamps_ms: Sequence[int], warm: int) -> Span:
 
 
 def cpu_between(samples: Sequence[CpuSample], begin_s: float, end_s: float) -> float:
-    """CPU seconds used between two moments, interpolated between samples."""
+    """CPU seconds used between two times, interpolated between samples."""
     moments = [sample.at_s for sample in samples]
     used = [sample.cpu_s for sample in samples]
     begin, end = np.interp([begin_s, end_s], moments, used)
@@ -70,18 +70,18 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median, least and greatest of one or more values."""
+    """Median, minimum and maximum of one or more values."""
     return Spread(float(np.median(values)), float(min(values)), float(max(values)))
 
 
 def paired_ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """The spread of ours / theirs, repeat by repeat: what disturbs a whole repeat cancels out."""
+    """The spread of ours / theirs by repeat; disturbances of a whole repeat cancel out."""
     return spread([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)
 class Quantiles:
-    """Of latencies, in milliseconds."""
+    """Quantiles of latencies, in milliseconds."""
 
     p50: float
     p99: float
@@ -91,21 +91,21 @@ class Quantiles:
 
 
 def latency_quantiles(latencies_ms: Floats) -> Quantiles:
-    """Quantiles as observed values: the least latency that at least the share of the observations does not exceed."""
+    """Quantiles as observed values: the smallest latency that at least this share of observations does not exceed."""
     p50, p99, p999, greatest = np.quantile(latencies_ms, [0.5, 0.99, 0.999, 1.0], method="inverted_cdf").tolist()
     return Quantiles(p50, p99, p999, greatest, latencies_ms.size)
 
 
 def scheduled_s(count: int, rate: float, begin_s: float) -> Floats:
-    """The moments at which an open-loop generator means to send `count` messages at `rate` a second."""
+    """The schedule of an open-loop generator for `count` messages at `rate` per second."""
     return begin_s + np.arange(count) / rate
 
 
 def is_sustained(scheduled: Floats, received: Floats) -> bool:
-    """Whether the lag is flat: in the second half of the sending, as much comes out as goes in.
+    """Whether the lag is constant: in the second half, results keep up with requests.
 
-    Both float64 seconds of one clock, `received[i]` the result of the message scheduled at `scheduled[i]`,
-    NaN where none came.
+    Both arrays are float64 seconds of one clock; `received[i]` is the result of the message scheduled at
+    `scheduled[i]`, NaN if there is none.
     """
     if not np.isfinite(received).all():
         return False
@@ -116,5 +116,5 @@ def is_sustained(scheduled: Floats, received: Floats) -> bool:
 
 
 def next_step(passed: int, failed: int) -> int | None:
-    """Which step a bisection tries next, between the greatest that passed and the least that failed; None: it ends."""
+    """The next step of a bisection between the highest passed and the lowest failed step; None if it has ended."""
     return (passed + failed) // 2 if failed - passed > 1 else None

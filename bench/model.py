@@ -1,4 +1,4 @@
-"""The model that every peer serves, and what it says to a request."""
+"""The model that all peers serve, and its correct predictions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BenchModel:
 
     @property
     def identity(self) -> tuple[int, str]:
-        """The (version, digest) that every result names."""
+        """The (version, digest) in every result."""
         return MODEL_VERSION, self.digest
 
     @cached_property
@@ -38,12 +38,12 @@ class BenchModel:
         return lightgbm.Booster(model_file=self.path)
 
     def predict(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What `Booster.predict` says to float64 (rows, 30): the answers that are right, float64 (rows,)."""
+        """The predictions of `Booster.predict` for float64 (rows, 30): float64 (rows,)."""
         return np.asarray(self._booster.predict(rows), dtype=np.float64)
 
 
 def train_model(directory: Path) -> BenchModel:
-    """A binary LightGBM model of 100 trees x 31 leaves over 30 float64 features, the same at each call."""
+    """Trains a binary LightGBM model of 100 trees x 31 leaves over 30 float64 features; deterministic."""
     random = np.random.default_rng(SEED)
     rows = random.normal(size=(TRAINING_ROWS, FEATURES))
     signal = rows @ random.normal(size=FEATURES) + np.sin(rows[:, 0] * rows[:, 1]) * 3
@@ -59,7 +59,7 @@ def train_model(directory: Path) -> BenchModel:
     booster = lightgbm.train(parameters, lightgbm.Dataset(rows, labels), num_boost_round=TREES)
     leaves = sum(int(tree["num_leaves"]) for tree in booster.dump_model()["tree_info"])
     if leaves != TREES * LEAVES:
-        raise BenchError(f"the model has {leaves} leaves, not {TREES} x {LEAVES}: it is not the one to measure")
+        raise BenchError(f"the model has {leaves} leaves, not {TREES} x {LEAVES}: training was not deterministic")
     path = directory / "model.txt"
     booster.save_model(path)
     return BenchModel(path, hashlib.sha256(path.read_bytes()).hexdigest())

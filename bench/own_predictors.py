@@ -1,8 +1,8 @@
-"""What a user's own code costs: micro-batches by `predict`, by `predict_batch`, and by the worker itself.
+"""The cost of custom predictors: micro-batches scored by `predict`, by `predict_batch`, and without custom code.
 
     python -m bench.own_predictors
 
-Everything but Kafka: from the bytes of requests, one row each, to those of results. They take turns.
+Measures everything except Kafka: from encoded requests, one row each, to encoded results. The variants are interleaved.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ FEATURES, TREES, REQUESTS, TURNS = 30, 100, 4_096, 9
 
 
 class ByRow(RealtimePredictor):
-    """A call for each request."""
+    """One call per request."""
 
     def predict(self, model_id: str, input_data: Any) -> Any:
         return 2 * super().predict(model_id, input_data)
 
 
 class ByBatch(RealtimePredictor):
-    """A call for each micro-batch."""
+    """One call per micro-batch."""
 
     def predict_batch(self, model_id: str, input_batch: Sequence[Any]) -> list[Any]:
         return [2 * each for each in super().predict_batch(model_id, input_batch)]
 
 
 class ByArray(RealtimePredictor):
-    """A call for each micro-batch, of code that asks no model of the worker."""
+    """One call per micro-batch, without a model of the worker."""
 
     def predict_batch(self, model_id: str, input_batch: Sequence[Any]) -> list[Any]:
         totals: list[Any] = np.asarray(input_batch).sum(axis=1).tolist()
@@ -52,7 +52,7 @@ class ByArray(RealtimePredictor):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as scoring reads it."""
+    """A request in the form of a Kafka record, as scoring expects it."""
 
     offset: int
     value: bytes
@@ -62,10 +62,10 @@ class Asked:
 
 
 def measure() -> dict[str, list[float]]:
-    """Rows per second of each way, by turn."""
+    """Rows per second of each variant, by repeat."""
     catalog = _catalog()
-    ways = {"the worker itself": Scorer(catalog, DEFAULT_LIMITS)}
-    for name, kind in (("predict_batch, of an array", ByArray), ("predict_batch", ByBatch), ("predict", ByRow)):
+    ways = {"the worker without a custom predictor": Scorer(catalog, DEFAULT_LIMITS)}
+    for name, kind in (("predict_batch, with an array", ByArray), ("predict_batch", ByBatch), ("predict", ByRow)):
         predictor = kind(_Models(catalog))
         rows = predictor.rows_answered if predictor.takes_batches else None
         ways[name] = Scorer(catalog, DEFAULT_LIMITS, ask=predictor.answer, ask_rows=rows)
@@ -74,13 +74,13 @@ def measure() -> dict[str, list[float]]:
         batch = _requests(turn)
         for name, scorer in ways.items():
             seconds = _seconds(scorer, batch)
-            if turn:  # the first warms up
+            if turn:  # the first one is a warm-up
                 found[name].append(len(batch) / seconds)
     return found
 
 
 class _Models(ModelManager):
-    """Models that are loaded already, as those of a worker are."""
+    """Models that are already loaded, like those of a worker."""
 
     def __init__(self, catalog: ModelCatalog) -> None:
         super().__init__(Path())
@@ -125,7 +125,7 @@ def _catalog() -> ModelCatalog:
 
 def main() -> None:
     """Prints the table."""
-    table = Table("requests answered by", "rows/s, median", "range")
+    table = Table("scored by", "rows/s, median", "range")
     for name, rates in measure().items():
         table.add_row(name, f"{statistics.median(rates):,.0f}", f"{min(rates):,.0f} to {max(rates):,.0f}")
     Console().print(table)

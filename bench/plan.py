@@ -1,4 +1,4 @@
-"""How much is measured."""
+"""The extent of the measurements."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class BacklogPlan:
-    """Backlogs are drained `repeats` times by each peer; the first `warm` results are not timed."""
+    """Each peer processes a backlog `repeats` times; the first `warm` results are not measured."""
 
     repeats: int = 5
     count: int = 250_000
     warm: int = 50_000
     slow_count: int = 6_000
-    """For the peer that moves one record at a time."""
+    """For the peer that processes one record at a time."""
     slow_warm: int = 1_500
 
 
 @dataclass(frozen=True, slots=True)
 class LatencyPlan:
-    """Each rate is offered for `settle_s` that is not counted and then `span_s` that is, `repeats` times."""
+    """Each rate is run `repeats` times: `settle_s` of warm-up, then `span_s` measured."""
 
     repeats: int = 3
     rates: tuple[int, ...] = (200, 1_000, 5_000, 10_000)
@@ -27,13 +27,13 @@ class LatencyPlan:
     settle_s: float = 0.5
     span_s: float = 3.0
     sustained_steps: tuple[int, ...] = (10_000, 15_000, 20_000, 30_000, 40_000, 50_000, 60_000)
-    """Rates among which the greatest with a flat lag is sought."""
+    """Candidates for the sustained rate."""
     sustained_span_s: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run."""
+    """The extent of one run."""
 
     backlog: BacklogPlan = BacklogPlan()
     latency: LatencyPlan = LatencyPlan()

@@ -1,4 +1,4 @@
-"""A peer's process: started with its log in a file, watched for CPU time, stopped in order."""
+"""The process of a peer: started with a log file, sampled for CPU time, stopped gracefully."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class PeerProcess:
         self._log = log
 
     def check_alive(self) -> None:
-        """Raises BenchError with the end of the log where the process has ended."""
+        """Raises BenchError with the end of the log if the process has exited."""
         if (code := self._process.poll()) is not None:
-            raise BenchError(f"{self.name} ended with exit code {code}; the end of {self._log}:\n{self.log_tail()}")
+            raise BenchError(f"{self.name} exited with code {code}; the end of {self._log}:\n{self.log_tail()}")
 
     def log_tail(self) -> str:
         return self._log.read_text(errors="replace")[-LOG_TAIL_CHARS:]
 
     def stop(self) -> int:
-        """Exit code after SIGTERM, or after SIGKILL where the process does not end in time."""
+        """Sends SIGTERM, and SIGKILL after a timeout; returns the exit code."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -54,7 +54,7 @@ class PeerProcess:
 
 @contextmanager
 def running(name: str, command: Sequence[str], environment: Mapping[str, str], work_dir: Path) -> Iterator[PeerProcess]:
-    """The process of `command`, stopped at the end."""
+    """The process of `command`, stopped at the end of the context."""
     work_dir.mkdir(parents=True, exist_ok=True)
     log = work_dir / f"{name}.log"
     with log.open("ab") as output:
@@ -69,7 +69,7 @@ def running(name: str, command: Sequence[str], environment: Mapping[str, str], w
 
 
 class CpuSampler:
-    """Samples the CPU time of a process and of its living children while the context is open."""
+    """Samples the CPU time of a process and its running children within the context."""
 
     def __init__(self, pid: int) -> None:
         self._pids = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
@@ -99,18 +99,18 @@ class CpuSampler:
 
 
 def cpu_s(pid: int) -> float:
-    """User and system seconds that a process has used; 0 where it has ended."""
+    """User and system seconds of a process; 0 if it has exited."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
-    # The name in parentheses may hold spaces; the 12th and 13th fields after it are utime and stime.
+    # The name in parentheses may contain spaces; the 12th and 13th fields after it are utime and stime.
     fields = text.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
 def peak_memory_mb(pid: int) -> float:
-    """The most resident memory that a process has had, in MB; 0 where it has ended."""
+    """Peak resident memory of a process in MB; 0 if it has exited."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Where inferd's CPU time goes while it drains a backlog."""
+"""CPU profile of inferd while it processes a backlog."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ POLL_S = 0.05
 
 
 def profile_worker(lab: Lab, count: int, console: Console) -> None:
-    """Drain `count` requests with a sampled worker and print its time by module, by function and by what it called."""
+    """Processes `count` requests with a sampled worker, and prints its time by module and function."""
     lab.prepare_tenant(TENANT, with_inferd=True)
     task = lab.task(TENANT, "sampled")
     requests, _ = lab.requests(count, "profile-")
@@ -45,7 +45,7 @@ def profile_worker(lab: Lab, count: int, console: Console) -> None:
         _await_file(path)
     samples = read_samples(path)
     console.print(
-        f"{count:,} requests in {took_s:.1f} s: {used_s / count * 1e6:.1f} µs CPU a message,"
+        f"{count:,} requests in {took_s:.1f} s: {used_s / count * 1e6:.1f} µs CPU per message,"
         f" {used_s / took_s:.0%} of a core busy, {sum(each.count for each in samples):,} samples"
     )
     for table in tables(samples):
@@ -53,15 +53,15 @@ def profile_worker(lab: Lab, count: int, console: Console) -> None:
 
 
 def tables(samples: Sequence[StackCount]) -> list[Table]:
-    """By module and by line, each sample counted where it stood; by own function, with all that it called."""
+    """Own time by module and by line; cumulative time by function of inferd."""
     own = Counter[str]()
     for each in samples:
         for name in {_function(frame) for frame in each.stack if _module(frame).startswith(OWN_PACKAGES)}:
             own[name] += each.count
     return [
-        _table("By module, itself", _count(samples, _module)),
-        _table("By function and line, itself", _count(samples, _place)),
-        _table("By function of inferd, with what it called", own, sum(each.count for each in samples)),
+        _table("By module, own time", _count(samples, _module)),
+        _table("By function and line, own time", _count(samples, _place)),
+        _table("By function of inferd, cumulative", own, sum(each.count for each in samples)),
     ]
 
 
@@ -84,7 +84,7 @@ def _table(title: str, counts: Counter[str], total: int | None = None) -> Table:
 
 
 def _module(frame: Frame) -> str:
-    """The module of a frame, as its path has it: `lightgbm.basic`, `inferd.streams.lane.lane`, `asyncio.events`."""
+    """The module of a frame, from its path: `lightgbm.basic`, `inferd.streams.lane.lane`, `asyncio.events`."""
     parts = Path(frame.file).with_suffix("").parts
     for mark in ("site-packages", "lib", *(package.rstrip(".") for package in OWN_PACKAGES)):
         if mark in parts:

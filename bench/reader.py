@@ -1,4 +1,4 @@
-"""The reader of results: polls them one by one and notes when each came. It writes them all at the end."""
+"""The reader of results: polls them one by one, records the time of each, and writes them at the end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from bench.load import READY, LoadTask, Received, say, task_of_arguments
 
-# consume(n, timeout) would wait for all n or the whole timeout; poll gives each result as it comes.
+# consume(n, timeout) would wait for all n or the whole timeout; poll returns each result immediately.
 POLL_S = 0.1
 
 
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def receive(task: LoadTask, consumer: Consumer) -> Received:
-    """Every result until all are there, or none has come for a while."""
+    """Receives results until all have arrived, or none has arrived for a while."""
     at_s: list[float] = []
     values: list[bytes] = []
     heard_s = time.monotonic()

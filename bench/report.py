@@ -1,4 +1,4 @@
-"""What a run found: as tables for people and as one JSON value."""
+"""The report of a run, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Measure = TypeVar("Measure", BacklogMeasure, LatencyMeasure)
 
 
 class Report(msgspec.Struct, frozen=True):
-    """One run, whole."""
+    """All measurements of a run."""
 
     started_at: str
     duration_s: float
@@ -38,13 +38,13 @@ def to_json(report: Report) -> bytes:
 
 
 def from_json(content: bytes) -> Report:
-    """The report that `to_json` wrote."""
+    """Decodes a report written by `to_json`."""
     return msgspec.json.decode(content, type=Report)
 
 
 def show(report: Report, console: Console) -> None:
-    """Print every table that the report has figures for."""
-    facts = Table("", "", title="Where this was measured", show_header=False)
+    """Prints the tables of a report."""
+    facts = Table("", "", title="Machine and settings", show_header=False)
     for name, fact in {"broker": report.broker, **report.machine, **report.settings}.items():
         facts.add_row(name, fact)
     tables = [facts]
@@ -58,12 +58,12 @@ def show(report: Report, console: Console) -> None:
 
 
 def throughput_table(measures: Sequence[BacklogMeasure]) -> Table:
-    """Each peer's throughput and CPU, and inferd's beside it, repeat by repeat."""
+    """Throughput and CPU of each peer, with inferd's ratio by repeat."""
     table = Table(title="A backlog of single-row requests: median (range) over repeats", title_justify="left")
     for header in (
         "",
         "messages/s",
-        "CPU µs a message",
+        "CPU µs per message",
         "of a core",
         "memory MB",
         "inferd / this",
@@ -87,11 +87,11 @@ def throughput_table(measures: Sequence[BacklogMeasure]) -> Table:
 
 
 def latency_table(measures: Sequence[LatencyMeasure]) -> Table:
-    """Quantiles of each peer at each rate."""
+    """Latency quantiles of each peer at each rate."""
     table = Table(
-        title="Open-loop latency in ms from the intended send: median (range) over repeats", title_justify="left"
+        title="Open-loop latency in ms from the scheduled send: median (range) over repeats", title_justify="left"
     )
-    for header in ("rate", "", "p50", "p99", "p99.9", "max", "CPU µs a message"):
+    for header in ("rate", "", "p50", "p99", "p99.9", "max", "CPU µs per message"):
         table.add_column(header, justify="left" if not header else "right")
     for rate in _rates_of(measures):
         for peer in _measured(measures):
@@ -111,8 +111,8 @@ def latency_table(measures: Sequence[LatencyMeasure]) -> Table:
 
 
 def latency_ratio_table(measures: Sequence[LatencyMeasure]) -> Table:
-    """inferd's latency over the best hand-written loop's of the same repeat."""
-    table = Table(title="inferd's latency / the better loop's of the same repeat", title_justify="left")
+    """Ratio of inferd's latency to that of the best hand-written loop in the same repeat."""
+    table = Table(title="inferd's latency / the better loop's in the same repeat", title_justify="left")
     for header in ("rate", "p50", "p99"):
         table.add_column(header, justify="right")
     for rate in _rates_of(measures):
@@ -123,8 +123,8 @@ def latency_ratio_table(measures: Sequence[LatencyMeasure]) -> Table:
 
 
 def sustained_table(measures: Sequence[SustainedMeasure]) -> Table:
-    """The greatest offered rate with a flat lag."""
-    table = Table(title="Greatest offered rate with flat lag and every result received", title_justify="left")
+    """The sustained rates."""
+    table = Table(title="Highest rate with constant lag and all results received", title_justify="left")
     table.add_column("")
     table.add_column("messages/s", justify="right")
     for peer in PEERS:

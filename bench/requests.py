@@ -1,4 +1,4 @@
-"""The requests that every peer gets: numbered, of 30 float64 features, in inferd's wire. No LightGBM is imported."""
+"""The requests for all peers: numbered, with 30 float64 features, in inferd's format. Does not import LightGBM."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARTITIONS = 4
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Requests numbered from 0, one row each; `prefix` begins every id."""
+    """Requests numbered from 0, one row each; all ids begin with `prefix`."""
 
     prefix: str
     rows: NDArray[np.float64]
@@ -28,7 +28,7 @@ class Requests:
         return f"{self.prefix}{number:08d}"
 
     def number(self, request_id: str) -> int:
-        """The number of a request by its id; ValueError where the id is none of these."""
+        """The number of a request by its id; raises ValueError for an unknown id."""
         digits = request_id.removeprefix(self.prefix)
         if not request_id.startswith(self.prefix) or not digits.isdecimal() or int(digits) >= len(self):
             raise ValueError(f"id {request_id!r}: expected {self.request_id(0)} to {self.request_id(len(self) - 1)}")
@@ -48,6 +48,6 @@ class Requests:
 
 
 def make_requests(count: int, prefix: str) -> Requests:
-    """`count` requests with rows of their own; the same arguments give the same bytes, in any process."""
+    """`count` requests with distinct rows; deterministic across processes."""
     random = np.random.default_rng(zlib.crc32(prefix.encode()))
     return Requests(prefix, random.normal(size=(count, FEATURES)))

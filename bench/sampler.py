@@ -1,7 +1,7 @@
 """Run a script while sampling where its CPU time goes: `python -m bench.sampler FILE SCRIPT ARGUMENT…`.
 
-SIGUSR1 begins sampling, SIGUSR2 ends it and writes FILE. A sample is taken every few milliseconds of CPU time,
-between two byte codes of the main thread: the time of a C function is found on the Python line that called it.
+SIGUSR1 starts sampling; SIGUSR2 stops it and writes FILE. A sample is taken every few milliseconds of CPU time, between
+two byte codes of the main thread: the time of a C function is attributed to the Python line that called it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INTERVAL_S = 0.001
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """A place in a stack."""
+    """A frame of a stack."""
 
     file: str
     function: str
@@ -27,7 +27,7 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 class StackCount(msgspec.Struct, frozen=True):
-    """How often a stack was seen; the innermost frame is first."""
+    """A stack and its number of samples; the innermost frame is first."""
 
     stack: list[Frame]
     count: int
@@ -64,7 +64,7 @@ class Sampler:
 
 
 def read_samples(path: Path) -> list[StackCount]:
-    """What a sampler wrote."""
+    """Reads the samples written by a sampler."""
     return msgspec.json.decode(path.read_bytes(), type=list[StackCount])
 
 

@@ -1,4 +1,4 @@
-"""How fast each peer drains a backlog, and at what cost in CPU."""
+"""Throughput and CPU cost of each peer with a backlog."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class BacklogMeasure(msgspec.Struct, frozen=True):
 def measure_backlogs(
     lab: Lab, peers: Sequence[Peer], plan: BacklogPlan, report: Callable[[str], None]
 ) -> list[BacklogMeasure]:
-    """Every peer on the same backlog in turn, repeat after repeat; the first of all warms the broker and is dropped."""
+    """Measures all peers on the same backlog, interleaved in repeats; the first run is a warm-up."""
     backlogs = _Backlogs(lab, peers, plan)
     peers = tuple(peers)
     report(f"backlogs: {plan.count:,} requests, {plan.slow_count:,} for the naive agent")
@@ -52,14 +52,14 @@ def measure_backlogs(
             measure = backlogs.measure(peer, repeat)
             report(
                 f"  {repeat + 1}/{plan.repeats} {peer.title}: {measure.messages_per_s:,.0f}/s,"
-                f" {measure.cpu_us_per_message:.1f} µs CPU a message"
+                f" {measure.cpu_us_per_message:.1f} µs CPU per message"
             )
             measures.append(measure)
     return measures
 
 
 class _Backlogs:
-    """The long backlog and the short one, appended once and drained by one group after another."""
+    """The long and the short backlog, appended once and processed by one consumer group after another."""
 
     def __init__(self, lab: Lab, peers: Sequence[Peer], plan: BacklogPlan) -> None:
         self._lab = lab
@@ -82,7 +82,7 @@ class _Backlogs:
         with running_peer(peer, task) as process, CpuSampler(process.pid) as cpu:
             if not peer.transactional:
                 await_results(cluster, process, task.results, begin, len(requests))
-            # Transactions commit the offsets with the results.
+            # With transactions, offsets are committed together with the results.
             await_commit(
                 cluster, process, task.group, task.requests, DRAIN_TIMEOUT_S if peer.transactional else COMMIT_TIMEOUT_S
             )

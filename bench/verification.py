@@ -1,4 +1,4 @@
-"""Whether results are what was asked for: each request answered once, with the fields and prediction that are right."""
+"""Verifies results: each request has exactly one, with the right fields and prediction."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Numbers = NDArray[np.int64]
 def verify(
     values: Iterable[bytes], requests: Requests, expected: NDArray[np.float64], model: tuple[int, str], peer: str
 ) -> Numbers:
-    """The number of the request that each of `values` answers, int64 in their order.
+    """The request number of each result in `values`, int64.
 
-    Raises BenchError naming the first thing that is wrong, unless every request is answered exactly once, by the
-    `model` of that (version, digest), bit for bit as `expected`.
+    Raises BenchError with the first problem, unless every request has exactly one result, from the `model` with this
+    (version, digest), equal to `expected` bit for bit.
     """
     results = [_decode(value, model, peer) for value in values]
     numbers = _numbers(results, requests, peer)
@@ -44,7 +44,7 @@ def _numbers(results: list[dict[str, object]], requests: Requests, peer: str) ->
     try:
         return np.array([requests.number(str(result["id"])) for result in results], dtype=np.int64)
     except ValueError as error:
-        raise BenchError(f"{peer}: a result nobody asked for: {error}") from error
+        raise BenchError(f"{peer}: a result without a request: {error}") from error
 
 
 def _check_counts(numbers: Numbers, requests: Requests, peer: str) -> None:

@@ -1,1 +1,1 @@
-"""The peers that are measured beside each other; each is one process of its own."""
+"""The peers of the comparison; each is a separate process."""

@@ -1,4 +1,4 @@
-"""Which peers there are, and how each is started."""
+"""The list of peers, and how to start each."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ INFERD = "inferd"
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One way to do the job. `module` None is inferd itself."""
+    """A program to measure. `module` None is inferd itself."""
 
     name: str
     title: str
     module: str | None
     fast: bool = True
-    """Whether it is given the long backlog and the high rates."""
+    """Whether it gets the long backlog and the high rates."""
     predict_threads: int = 1
-    """0 is LightGBM's own default."""
+    """0 is LightGBM's default."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Of inferd, beyond what is shipped."""
+    """Settings of inferd that differ from the defaults."""
 
     @property
     def transactional(self) -> bool:
-        """Whether its results come in transactions, whose markers take offsets of their own."""
+        """Whether its results are in transactions, whose markers use offsets, too."""
         return self.settings.get("INFERD_PROCESSING_GUARANTEE") == "exactly_once"
 
 
@@ -53,7 +53,7 @@ PEERS = (
 
 
 def peers_named(names: str) -> tuple[Peer, ...]:
-    """The peers of a comma-separated list, in the catalogue's order; ValueError names one that is unknown."""
+    """The peers of a comma-separated list, in the order of `PEERS`; raises ValueError for an unknown name."""
     wanted = {name.strip() for name in names.split(",") if name.strip()}
     if unknown := wanted - {peer.name for peer in PEERS}:
         raise ValueError(f"unknown peer {min(unknown)!r}: choose from {', '.join(peer.name for peer in PEERS)}")
@@ -62,7 +62,7 @@ def peers_named(names: str) -> tuple[Peer, ...]:
 
 @contextmanager
 def running_peer(peer: Peer, task: PeerTask) -> Iterator[PeerProcess]:
-    """The peer's process at work on the task; inferd's is given once it is ready, model and all."""
+    """The running process of a peer; inferd's once it is ready and serves the model."""
     work_dir = Path(task.work_dir)
     if peer.module is None:
         with inferd_worker.running_worker(task, peer.settings) as process:

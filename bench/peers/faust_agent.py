@@ -1,4 +1,4 @@
-"""The naive Faust agent: what the documentation of Faust leads to, with Faust's defaults."""
+"""A simple Faust agent, as in Faust's documentation, with Faust's defaults."""
 
 from __future__ import annotations
 

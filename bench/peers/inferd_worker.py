@@ -1,4 +1,4 @@
-"""inferd as it is shipped: the model deployed through Kafka, then `inferd worker` with stock settings."""
+"""inferd with default settings: deploys the model through Kafka, then runs `inferd worker`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ POLL_S = 0.05
 
 
 def environment(task: PeerTask) -> dict[str, str]:
-    """What places the worker: broker, topics, directory. Everything else is as shipped."""
+    """Broker, topics and directory of the worker; all other settings are defaults."""
     return {
         "INFERD_BROKER": task.bootstrap_servers,
         "INFERD_NAMESPACE": task.namespace,
@@ -37,12 +37,12 @@ def environment(task: PeerTask) -> dict[str, str]:
 
 
 def create_topics(task: PeerTask) -> None:
-    """Create the topics of the task's tenant, as inferd wants them."""
+    """Creates the topics of the task's tenant."""
     _run_command(["topics", "create"], environment(task))
 
 
 def deploy_model(task: PeerTask) -> None:
-    """Put the model on the tenant's topics."""
+    """Deploys the model to the tenant."""
     _run_command(
         ["models", "deploy", task.model_path, "--name", task.model_id, "--tenant", task.tenant], environment(task)
     )
@@ -52,9 +52,9 @@ def deploy_model(task: PeerTask) -> None:
 def running_worker(
     task: PeerTask, settings: Mapping[str, str] = MappingProxyType({}), command: Sequence[str] = (*CLI, "worker")
 ) -> Iterator[PeerProcess]:
-    """A worker that says it is ready. It is in a group of the task's own, so that it reads from the beginning.
+    """A ready worker, in the task's own consumer group, so that it reads from the beginning.
 
-    `settings`: variables beyond what is shipped.
+    `settings`: variables that differ from the defaults.
     """
     port = free_port(HOST)
     place = environment(task) | {
@@ -71,7 +71,7 @@ def running_worker(
 def _without_inherited(place: Mapping[str, str]) -> dict[str, str]:
     inherited = sorted(name for name in os.environ if name.startswith("INFERD_") and name not in place)
     if inherited := [name for name in inherited if name != "INFERD_CACHE_DIR"]:
-        raise BenchError(f"{', '.join(inherited)} in the environment: unset them, stock settings are measured")
+        raise BenchError(f"{', '.join(inherited)} in the environment: unset them, since default settings are measured")
     return dict(place)
 
 
@@ -81,7 +81,7 @@ def _await_ready(process: PeerProcess, url: str) -> None:
     while time.monotonic() < deadline:
         process.check_alive()
         try:
-            with urllib.request.urlopen(url, timeout=5):  # noqa: S310  (an http URL of ours)
+            with urllib.request.urlopen(url, timeout=5):  # noqa: S310  (an http URL on loopback)
                 return
         except urllib.error.HTTPError as error:
             answer = f"{error.code} {error.read(300).decode(errors='replace')}"
@@ -102,4 +102,4 @@ def _run_command(arguments: Sequence[str], place: Mapping[str, str]) -> None:
         timeout=COMMAND_TIMEOUT_S,
     )
     if done.returncode:
-        raise BenchError(f"inferd {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2_000:]}")
+        raise BenchError(f"inferd {' '.join(arguments)} exited with {done.returncode}: {done.stderr[-2_000:]}")

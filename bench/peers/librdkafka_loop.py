@@ -1,7 +1,7 @@
-"""The librdkafka loop: consume what waits, predict, produce, commit what was delivered.
+"""The librdkafka loop: consume waiting records, predict, produce, commit delivered ones.
 
-As a careful user of confluent-kafka would write it: stock LightGBM and msgpack, one predict a batch, an idempotent
-producer with acks=all that goes on while deliveries are awaited, and commits of delivered offsets alone.
+As a careful user of confluent-kafka would write it: plain LightGBM and msgpack, one predict per batch, an idempotent
+producer with acks=all and pipelined deliveries, and commits of delivered offsets only.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class LibrdkafkaLoop:
                 "bootstrap.servers": task.bootstrap_servers,
                 "acks": "all",
                 "enable.idempotence": True,
-                # No message is given up, so that the delivery of one says that all before it are delivered.
+                # Messages never expire, so the delivery of one implies that all before it are delivered.
                 "message.timeout.ms": 0,
                 "linger.ms": 0,
                 "queue.buffering.max.messages": 2 * IN_FLIGHT_MAX,
@@ -70,7 +70,7 @@ class LibrdkafkaLoop:
         self.consumer.close()
 
     def take(self) -> list[Message]:
-        """What waits already, or else the next record: a lone one is not kept waiting for others."""
+        """All waiting records, or else the next one: a single record does not wait for others."""
         records = self.consumer.consume(BATCH_RECORDS_MAX, timeout=0)
         if not records and (first := self.consumer.poll(POLL_S)) is not None:
             records = [first, *self.consumer.consume(BATCH_RECORDS_MAX - 1, timeout=0)]
@@ -89,14 +89,14 @@ class LibrdkafkaLoop:
                 "digest": self.task.digest,
                 "prediction": prediction,
             }
-            # A consumed record has a partition and an offset, though its type allows that it has none.
+            # A consumed record always has a partition and an offset, although the types are optional.
             answers[record.partition()].append((record, msgpack.packb(result)))  # type: ignore[index]
         return answers
 
     def publish(self, answers: dict[int, list[tuple[Message, bytes]]]) -> None:
         for partition, pairs in answers.items():
             messages: list[dict[str, object]] = [{"value": value, "key": record.key()} for record, value in pairs]
-            # Deliveries of a partition are in order: the last one's report stands for all.
+            # Deliveries of a partition are in order, so the report of the last one covers all.
             messages[-1]["callback"] = self.note_delivery(partition, pairs[-1][0].offset() + 1)  # type: ignore[operator]
             queued = self.producer.produce_batch(self.task.results, messages, partition)
             if queued != len(messages):

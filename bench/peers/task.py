@@ -1,4 +1,4 @@
-"""What a peer's process is told, and how it is told to stop."""
+"""The task of a peer's process, and its stop signal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 
 class PeerTask(msgspec.Struct, frozen=True):
-    """Where a peer reads and writes, and what with; the one argument of its process, as JSON."""
+    """Topics, model and directory of a peer; the argument of its process, as JSON."""
 
     bootstrap_servers: str
     namespace: str
@@ -23,7 +23,7 @@ class PeerTask(msgspec.Struct, frozen=True):
     digest: str
     work_dir: str
     predict_threads: int = 1
-    """Of `Booster.predict`; 0 is LightGBM's own default."""
+    """Threads of `Booster.predict`; 0 is LightGBM's default."""
 
     @property
     def requests(self) -> str:
@@ -53,7 +53,7 @@ def stop_signal() -> threading.Event:
 
 
 def collect_garbage_rarely() -> None:
-    """Keep the collector from walking every record again and again: a fifth of a loop's throughput is at stake."""
+    """Reduces garbage collection, which would cost a fifth of a loop's throughput."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)

@@ -87,8 +87,8 @@ def beyond(results: list[Result]) -> None:
         (nudge, "1 predictions differ from Booster.predict, the first is that of test-00000003"),
         (fail, "model_not_ready"),
         (other_model, "another model"),
-        (stranger, "nobody asked for"),
-        (beyond, "nobody asked for"),
+        (stranger, "a result without a request"),
+        (beyond, "a result without a request"),
     ],
 )
 def test_wrong_results_are_refused(
