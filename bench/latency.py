@@ -127,7 +127,7 @@ class _Load:
         return SustainedMeasure(self._peer.name, plan.sustained_steps[passed] if passed >= 0 else 0, limited)
 
     def _sustains(self, rate: float, span_s: float) -> tuple[bool, bool]:
-        """Whether the lag stays constant in one of a few attempts; and whether the generator fell behind in the last."""
+        """Whether the lag stays constant in one of a few attempts; and whether the generator fell behind."""
         late = False
         for number in range(SUSTAINED_TRIES):
             exchange = self.offer(int(rate * span_s), rate, f"sustained{number}")

@@ -31,7 +31,7 @@ def settings(**flags: str) -> Settings:
     return Settings.from_environment({}, flags)
 
 
-async def test_what_raises_is_a_failed_check() -> None:
+async def test_an_exception_is_a_failed_check() -> None:
     async def refuses() -> list[Check]:
         raise BrokerUnreachableError("nobody answers")
 
@@ -40,7 +40,7 @@ async def test_what_raises_is_a_failed_check() -> None:
     assert check.remedy
 
 
-async def test_what_takes_too_long_is_a_failed_check() -> None:
+async def test_a_timeout_is_a_failed_check() -> None:
     async def hangs() -> list[Check]:
         await asyncio.Event().wait()
         return []
@@ -59,12 +59,12 @@ async def test_one_failure_does_not_hide_the_others() -> None:
     assert [check.state async for check in attempt_all({"a": breaks, "b": holds})] == ["fail", "ok"]
 
 
-def test_settings_that_are_probably_not_meant() -> None:
+def test_suspicious_settings_are_warnings() -> None:
     (check,) = machine.check_settings(Settings(http_host="0.0.0.0", insecure_http=True))
     assert (check.state, "INFERD_HTTP_ADVERTISED_URL" in check.detail) == ("warn", True)
 
 
-def test_settings_that_a_worker_refuses() -> None:
+def test_settings_that_a_worker_rejects() -> None:
     assert machine.check_settings(settings())[0].state == "ok"
     (check,) = machine.check_settings(settings(http_host="0.0.0.0"))
     assert check.state == "fail"
@@ -77,7 +77,7 @@ def test_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_gib: float, 
     assert machine.check_disk(tmp_path / "not" / "there")[0].state == state
 
 
-def test_a_directory_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unwritable_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)
     assert machine.check_disk(tmp_path)[0].state == "fail"
 
@@ -102,7 +102,7 @@ def test_a_container_has_less_memory_than_its_machine(tmp_path: Path, monkeypatc
     assert machine.available_bytes(meminfo) == 4_000_000 * 1_024
 
 
-def test_a_system_that_does_not_say_is_skipped(tmp_path: Path) -> None:
+def test_an_unknown_memory_size_is_skipped(tmp_path: Path) -> None:
     assert machine.check_memory(settings(), tmp_path / "none")[0].state == "skip"
 
 
@@ -175,7 +175,7 @@ async def test_topics(
     assert [(check.state, check.remedy) for check in checks] == expected
 
 
-def test_the_doctor_fails_where_a_check_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_doctor_fails_if_a_check_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def refuses(_connection: object) -> list[Check]:
         raise BrokerUnreachableError("nobody answers")
 
@@ -186,7 +186,7 @@ def test_the_doctor_fails_where_a_check_does(monkeypatch: pytest.MonkeyPatch, tm
     assert (states["broker"], states["cluster"], states["settings"]) == ("fail", "skip", "ok")
 
 
-def test_an_alias_that_leads_nowhere_is_a_failure_that_says_what_to_do() -> None:
+def test_a_dangling_alias_is_a_failure_with_a_remedy() -> None:
     catalog = ModelCatalog()
     catalog.put_alias("churn", "champion", Alias(version=2))
     (check,) = model_checks({"default": catalog}, [])

@@ -76,20 +76,20 @@ async def refusal(servers: str, timeout_s: float = 2.0, **options: str) -> str:
     return refused.value.message
 
 
-async def test_a_broker_that_answers_says_what_it_speaks() -> None:
+async def test_a_broker_reports_its_api_versions() -> None:
     async with serving(kafka) as address:
         answer = await reach(KafkaConnection(address), 2)
     assert f"{answer.host}:{answer.port}" == address
     assert answer.api_versions == {0: (0, 9), METADATA: (0, 1), 18: (0, 2)}
 
 
-async def test_one_of_several_is_enough() -> None:
+async def test_one_reachable_broker_is_sufficient() -> None:
     async with serving(kafka) as address:
         answer = await reach(KafkaConnection(f"{closed_port()},{address}"), 2)
     assert f"{answer.host}:{answer.port}" == address
 
 
-async def test_nobody_listens() -> None:
+async def test_a_closed_port() -> None:
     address = closed_port()
     assert await refusal(address) == f"no Kafka broker answers: {address} refuses connections: nothing listens there"
 
@@ -101,30 +101,30 @@ async def test_each_server_has_its_reason() -> None:
     assert two in message
 
 
-async def test_the_name_is_unknown() -> None:
+async def test_an_unknown_host_name() -> None:
     assert "nowhere.invalid:9092 cannot be reached" in await refusal("nowhere.invalid:9092")
 
 
 @pytest.mark.parametrize("serve", [hang_up, speak_http])
-async def test_it_is_no_kafka(serve: Serve) -> None:
+async def test_a_server_that_is_not_kafka(serve: Serve) -> None:
     async with serving(serve) as address:
         message = await refusal(address)
     assert "it may be no Kafka listener" in message
     assert "INFERD_KAFKA_SECURITY_PROTOCOL" in message
 
 
-async def test_it_says_nothing() -> None:
+async def test_a_server_that_does_not_respond() -> None:
     async with serving(say_nothing) as address:
         assert "does not answer within 0.2 s" in await refusal(address, 0.2)
 
 
-async def test_it_speaks_no_tls() -> None:
+async def test_a_server_without_tls() -> None:
     async with serving(speak_http) as address:
         message = await refusal(address, security_protocol="SSL")
     assert "INFERD_KAFKA_S" in message
 
 
-def test_a_refused_password_points_to_its_settings() -> None:
+def test_a_rejected_password_names_its_settings() -> None:
     assert "INFERD_KAFKA_SASL_PASSWORD" in why(SaslAuthenticationFailed("wrong password"), KafkaConnection(), 1)
 
 

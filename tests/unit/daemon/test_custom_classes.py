@@ -81,14 +81,14 @@ def settings_of(**flags: str) -> Settings:
     return Settings.from_environment({}, {"http_port": "0", "worker_id": "w1", "tenants": "default,acme", **flags})
 
 
-def test_without_any_nothing_is_loaded() -> None:
+def test_without_custom_classes_nothing_is_loaded() -> None:
     customised = load_custom(settings_of())
     assert customised.routes is None
     assert customised.custom is None
 
 
 @pytest.mark.usefixtures("own")
-def test_each_tenant_has_objects_of_its_own_over_the_worker_s_models() -> None:
+def test_each_tenant_has_its_own_objects_with_the_workers_models() -> None:
     names = {"batch_predictor": "own_classes.Batch", "realtime_predictor": "own_classes.Realtime"}
     custom = load_custom(settings_of(**names)).custom
     assert custom is not None
@@ -112,7 +112,7 @@ def test_each_tenant_has_objects_of_its_own_over_the_worker_s_models() -> None:
     ]
 
 
-def test_a_worker_s_models_are_read_only_and_of_its_tenants() -> None:
+def test_the_workers_models_are_read_only_and_per_tenant() -> None:
     custom = UserCode(("default", "acme"))
     custom.follow({"default": catalog_of(sum_model()), "acme": ModelCatalog()})
     models = custom.models("default")
@@ -149,7 +149,7 @@ def test_a_worker_s_models_are_read_only_and_of_its_tenants() -> None:
         ({"server": "Server"}, "must be a class with its module, such as mypackage.MyServer"),
     ],
 )
-def test_what_does_not_serve_is_told_with_its_setting(flags: dict[str, str], words: str) -> None:
+def test_an_unusable_class_names_its_setting(flags: dict[str, str], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         load_custom(settings_of(**flags))
 

@@ -117,7 +117,7 @@ def bench(broker: Cluster) -> Bench:
     return Bench()
 
 
-async def test_it_starts_says_so_and_stops_in_order(bench: Bench) -> None:
+async def test_start_and_graceful_stop(bench: Bench) -> None:
     await bench.until_started()
     assert (await bench.get("/readyz"))[0] == 200
     assert await bench.stop() == 0
@@ -165,7 +165,7 @@ async def test_it_can_be_stopped_while_the_streams_start(bench: Bench) -> None:
     assert len(bench.made[0].stops) == 1
 
 
-async def test_a_connection_that_breaks_during_the_start_is_tried_again(bench: Bench) -> None:
+async def test_a_lost_connection_during_the_start_is_retried(bench: Bench) -> None:
     errors: list[Exception] = [KafkaConnectionError("gone"), ConnectionResetError()]
 
     def fails(streams: FakeStreams) -> None:
@@ -186,7 +186,7 @@ async def test_a_connection_that_breaks_during_the_start_is_tried_again(bench: B
         (TopicsError(["topic x has 3 partitions"], lasting=True), 2),
     ],
 )
-async def test_a_start_that_fails_ends_the_worker(bench: Bench, error: Exception, code: int) -> None:
+async def test_a_failed_start_exits(bench: Bench, error: Exception, code: int) -> None:
     def fails(streams: FakeStreams) -> None:
         streams.start_errors = [error]
 
@@ -197,7 +197,7 @@ async def test_a_start_that_fails_ends_the_worker(bench: Bench, error: Exception
     assert len(bench.made[0].stops) == 1
 
 
-async def test_settings_that_the_streams_refuse_are_wrong_settings(bench: Bench) -> None:
+async def test_settings_rejected_by_the_streams_are_invalid_settings(bench: Bench) -> None:
     def refuses(_streams: FakeStreams) -> None:
         raise ServerError("INFERD_PROCESSING_GUARANTEE=thrice is not available")
 
@@ -206,7 +206,7 @@ async def test_settings_that_the_streams_refuse_are_wrong_settings(bench: Bench)
     assert await bench.code() == 2
 
 
-async def test_streams_that_say_they_did_not_finish_end_with_70(bench: Bench) -> None:
+async def test_an_incomplete_stop_exits_with_70(bench: Bench) -> None:
     await bench.until_started()
     bench.made[0].stop_in_time = False
     assert await bench.stop() == EXIT_DRAIN_TIMEOUT
@@ -215,7 +215,7 @@ async def test_streams_that_say_they_did_not_finish_end_with_70(bench: Bench) ->
 
 
 @pytest.mark.usefixtures("broker")
-async def test_streams_that_hang_while_they_stop_are_not_waited_for() -> None:
+async def test_a_hanging_stop_is_abandoned() -> None:
     bench = Bench(drain_timeout_s="0.1")
     await bench.until_started()
     bench.made[0].stop_gate = asyncio.Event()
@@ -223,7 +223,7 @@ async def test_streams_that_hang_while_they_stop_are_not_waited_for() -> None:
     assert bench.left[0][0] == EXIT_DRAIN_TIMEOUT
 
 
-async def test_a_stop_that_raises_is_a_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_exception_in_stop_is_a_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await bench.until_started()
 
     async def breaks(_timeout_s: float) -> bool:
@@ -233,7 +233,7 @@ async def test_a_stop_that_raises_is_a_failure(bench: Bench, monkeypatch: pytest
     assert await bench.stop() == 1
 
 
-async def test_a_fatal_fault_leaves_at_once_with_its_code(bench: Bench) -> None:
+async def test_a_fatal_fault_exits_immediately_with_its_code(bench: Bench) -> None:
     await bench.until_started()
     bench.made[0].on_fatal("a lane made no progress for 120 s", 71)
     assert bench.left == [(71, "a lane made no progress for 120 s")]
@@ -241,7 +241,7 @@ async def test_a_fatal_fault_leaves_at_once_with_its_code(bench: Bench) -> None:
     await bench.stop()
 
 
-async def test_a_snapshot_that_fails_does_not_end_the_work(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_snapshot_does_not_stop_the_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "TICK_S", 0.001)
     await bench.until_started()
     asked = itertools.count()
@@ -281,7 +281,7 @@ def test_the_backoff_is_bounded() -> None:
     assert pauses[-1] == process.BACKOFF_S_MAX
 
 
-def test_connection_errors_are_known_through_their_causes() -> None:
+def test_connection_errors_are_found_among_causes() -> None:
     wrapped = ServerError("start failed")
     wrapped.__cause__ = KafkaConnectionError("x")
     assert is_connection_error(wrapped)
@@ -290,7 +290,7 @@ def test_connection_errors_are_known_through_their_causes() -> None:
     assert not is_connection_error(ServerError("x"))
 
 
-def test_the_event_loop_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_configured_event_loop_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def loop_of(choice: str) -> str:
         loop = loop_factory(Settings.from_environment({}, {"uvloop": choice}))()
         loop.close()

@@ -21,7 +21,7 @@ def test_the_page_is_current(name: str) -> None:
     assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name](), "run: python -m inferd.daemon.reference"
 
 
-def test_every_setting_is_in_a_section_that_is_shown() -> None:
+def test_every_setting_is_in_a_documented_section() -> None:
     assert {info.section for info in settings_table()} == set(Settings.SECTIONS)
 
 
@@ -39,7 +39,7 @@ def telling_files() -> list[Path]:
     return sorted(path for root in roots for path in (root.rglob("*") if root.is_dir() else [root]) if path.is_file())
 
 
-def test_variables_that_are_told_of_exist() -> None:
+def test_documented_variables_exist() -> None:
     known = {info.variable for info in settings_table()}
     for path in telling_files():
         for name in re.findall(r"\bINFERD_[A-Z][A-Z_]*[A-Z]\b", path.read_text(encoding="utf-8", errors="replace")):

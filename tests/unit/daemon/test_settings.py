@@ -28,7 +28,7 @@ def problems(environ: dict[str, str], **flags: str) -> tuple[str, ...]:
     return refused.value.problems
 
 
-def test_defaults_make_a_worker() -> None:
+def test_defaults_are_valid() -> None:
     settings = check_worker(Settings.from_environment({}))
     assert settings.broker is None
     assert settings.connection().bootstrap_servers == "127.0.0.1:9092"
@@ -132,7 +132,7 @@ def test_one_line_for_each_wrong_setting() -> None:
         ("INFERD_REPLY_TO_ALLOWED", "a b"),
     ],
 )
-def test_a_value_that_is_not_allowed(variable: str, text: str) -> None:
+def test_invalid_values_are_rejected(variable: str, text: str) -> None:
     (line,) = problems({variable: text})
     assert line.startswith(f"{variable}=")
     assert "it must be" in line
@@ -140,12 +140,12 @@ def test_a_value_that_is_not_allowed(variable: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["kafka:9092", "10.0.0.1:9092, [::1]:9093", "a.b-c:1"])
-def test_addresses_that_are_allowed(text: str) -> None:
+def test_valid_addresses_are_accepted(text: str) -> None:
     assert Settings.from_environment({"INFERD_BROKER": text}).broker == text.replace(" ", "")
 
 
 @given(st.sampled_from([info for info in settings_table() if info.flag]), st.text(max_size=40))
-def test_any_text_is_read_or_refused_by_name(info: object, text: str) -> None:
+def test_any_text_is_parsed_or_rejected_by_name(info: object, text: str) -> None:
     chosen = next(known for known in settings_table() if known is info)
     lines: tuple[str, ...] = ()
     try:
@@ -156,13 +156,13 @@ def test_any_text_is_read_or_refused_by_name(info: object, text: str) -> None:
     assert all(line.startswith(f"{chosen.flag}=") and line.isprintable() for line in lines)
 
 
-def test_defaults_shown_in_the_docs_are_allowed() -> None:
+def test_documented_defaults_are_valid() -> None:
     for info in settings_table():
         if info.shown_default and not info.shown_default.startswith("<"):
             info.kind.read(info.shown_default)
 
 
-def test_an_unknown_name_is_an_error_that_names_the_nearest() -> None:
+def test_an_unknown_variable_names_the_nearest_known_one() -> None:
     assert problems({"INFERD_BROKR": "x"}) == ("INFERD_BROKR is not a setting: did you mean INFERD_BROKER?",)
     assert problems({"INFERD_PORT": "1"})[0].startswith("INFERD_PORT is not a setting: did you mean INFERD_")
 
@@ -244,11 +244,11 @@ def test_secrets_are_never_shown() -> None:
         ),
     ],
 )
-def test_settings_that_do_not_fit_together(environ: dict[str, str], line: str) -> None:
+def test_conflicting_settings(environ: dict[str, str], line: str) -> None:
     assert problems(environ) == (line,)
 
 
-def test_a_file_that_is_no_certificate(tmp_path: Path) -> None:
+def test_an_invalid_certificate_file(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     path.write_text("no certificate")
     (line,) = problems({"INFERD_KAFKA_SECURITY_PROTOCOL": "SSL", "INFERD_KAFKA_SSL_CAFILE": str(path)})
@@ -256,12 +256,12 @@ def test_a_file_that_is_no_certificate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_http_on_loopback_needs_no_word(host: str) -> None:
+def test_http_on_loopback_needs_no_flag(host: str) -> None:
     check_worker(Settings.from_environment({"INFERD_HTTP_HOST": host}))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "inferd.example", "localhost.example"])
-def test_http_for_other_machines_is_refused_unless_it_is_meant(host: str) -> None:
+def test_http_beyond_loopback_needs_a_flag(host: str) -> None:
     (line,) = problems({"INFERD_HTTP_HOST": host})
     assert f"INFERD_HTTP_HOST={host}" in line
     assert "--insecure-http" in line
@@ -296,13 +296,13 @@ def test_the_embedded_broker_gets_its_settings(tmp_path: Path) -> None:
         ("10.0.0.7", "http://0.0.0.0:8080", True),
     ],
 )
-def test_an_address_that_no_other_worker_reaches_is_warned_of(host: str, url: str | None, warned: bool) -> None:
+def test_an_unreachable_advertised_address_is_a_warning(host: str, url: str | None, warned: bool) -> None:
     warnings = worker_warnings(replace(Settings(), http_host=host, http_advertised_url=url))
     assert bool(warnings) is warned
     assert all("INFERD_HTTP_ADVERTISED_URL" in warning for warning in warnings)
 
 
-def test_tokens_without_the_secret_of_the_workers_are_warned_of_beyond_loopback() -> None:
+def test_tokens_without_a_forwarding_secret_are_a_warning_beyond_loopback() -> None:
     guarded = replace(Settings(), http_tokens_file="/tokens")
     beyond = replace(guarded, http_host="0.0.0.0", http_advertised_url="http://10.0.0.7:8080")
     assert worker_warnings(guarded) == worker_warnings(replace(beyond, http_forwarding_secret_file="/secret")) == ()
@@ -310,7 +310,7 @@ def test_tokens_without_the_secret_of_the_workers_are_warned_of_beyond_loopback(
     assert "INFERD_HTTP_FORWARDING_SECRET_FILE" in warning
 
 
-def test_what_a_client_refuses_no_setting_allows() -> None:
+def test_settings_reject_what_clients_reject() -> None:
     for name in ("job_messages_max", "job_message_rows_max", "job_labels_max"):
         highest = str(getattr(LARGEST_JOB_LIMITS, name))
         variable = f"INFERD_{name.upper()}"

@@ -56,7 +56,7 @@ def watchdog(told: Told, clock: Clock) -> Iterator[Watchdog]:
     watchdog.stop()
 
 
-async def test_a_loop_that_turns_is_left_alone(watchdog: Watchdog, told: Told, clock: Clock) -> None:
+async def test_a_running_loop_is_left_alone(watchdog: Watchdog, told: Told, clock: Clock) -> None:
     watchdog.start()
     watchdog.arm()
     for _ in range(100):
@@ -65,7 +65,7 @@ async def test_a_loop_that_turns_is_left_alone(watchdog: Watchdog, told: Told, c
     assert told.blocked_s == []
 
 
-async def test_a_process_that_was_stopped_leaves_on_waking(watchdog: Watchdog, told: Told, clock: Clock) -> None:
+async def test_a_stopped_process_exits_when_it_resumes(watchdog: Watchdog, told: Told, clock: Clock) -> None:
     watchdog.start()
     watchdog.arm()
     clock.now += 10.1
@@ -73,7 +73,7 @@ async def test_a_process_that_was_stopped_leaves_on_waking(watchdog: Watchdog, t
     assert told.blocked_s[0] == pytest.approx(10.1)
 
 
-async def test_it_is_quiet_until_the_group_is_joined(watchdog: Watchdog, told: Told, clock: Clock) -> None:
+async def test_it_is_inactive_until_the_group_is_joined(watchdog: Watchdog, told: Told, clock: Clock) -> None:
     watchdog.start()
     clock.now += 60
     watchdog.beat()
@@ -85,7 +85,7 @@ async def test_it_is_quiet_until_the_group_is_joined(watchdog: Watchdog, told: T
     assert told.blocked_s == []
 
 
-async def test_the_lag_is_what_a_beat_is_late(watchdog: Watchdog, told: Told, clock: Clock) -> None:
+async def test_the_lag_is_the_delay_of_a_heartbeat(watchdog: Watchdog, told: Told, clock: Clock) -> None:
     watchdog.start()
     clock.now += 1.0
     watchdog.beat()
@@ -94,7 +94,7 @@ async def test_the_lag_is_what_a_beat_is_late(watchdog: Watchdog, told: Told, cl
     assert told.lags_s == pytest.approx([0.0, 0.25])
 
 
-async def test_the_thread_sees_a_loop_that_hangs(told: Told) -> None:
+async def test_the_thread_detects_a_blocked_loop(told: Told) -> None:
     watchdog = Watchdog(0.2, told.on_zombie)
     watchdog.start()
     watchdog.arm()
@@ -107,7 +107,7 @@ async def test_the_thread_sees_a_loop_that_hangs(told: Told) -> None:
     assert told.blocked_s[0] > 0.2
 
 
-async def test_beats_come_by_themselves(told: Told) -> None:
+async def test_heartbeats_are_scheduled(told: Told) -> None:
     beaten = asyncio.Event()
     watchdog = Watchdog(0.5, told.on_zombie, lambda _seconds: beaten.set())
     watchdog.start()
@@ -119,7 +119,7 @@ class Ends(list[int]):
     """Collects the codes with which the process would have ended."""
 
 
-async def test_the_first_signal_asks_and_a_second_ends() -> None:
+async def test_the_first_signal_requests_a_stop_and_the_second_exits() -> None:
     ends, clock = Ends(), Clock()
     signals = StopSignals(ends.append, clock)
     waiting = asyncio.create_task(signals.wait())
@@ -133,7 +133,7 @@ async def test_the_first_signal_asks_and_a_second_ends() -> None:
     assert ends == [130, 143]
 
 
-async def test_signals_close_together_are_one_request() -> None:
+async def test_signals_in_quick_succession_are_one_request() -> None:
     ends, clock = Ends(), Clock()
     signals = StopSignals(ends.append, clock)
     signals.receive(signal.SIGINT)
@@ -192,7 +192,7 @@ def wait_until(condition: object) -> None:
         time.sleep(0.001)
 
 
-def test_a_broker_that_ends_is_started_again_and_stopped_once() -> None:
+def test_an_exited_broker_is_restarted_and_stopped_once() -> None:
     broker, lost = FakeBroker(deaths=2), list[str]()
     with SupervisedBroker(broker, lost.append, poll_s=0.001):
         wait_until(lambda: broker.calls.count("start") == 3)
@@ -200,14 +200,14 @@ def test_a_broker_that_ends_is_started_again_and_stopped_once() -> None:
     assert lost == []
 
 
-def test_a_broker_that_cannot_be_started_again_is_lost() -> None:
+def test_a_broker_that_cannot_be_restarted_is_lost() -> None:
     lost = list[str]()
     with SupervisedBroker(FakeBroker(deaths=1, fails_to_restart=True), lost.append, poll_s=0.001):
         wait_until(lambda: lost)
     assert lost == ["the broker ended while it was starting"]
 
 
-def test_a_broker_that_ends_again_and_again_is_lost() -> None:
+def test_a_broker_that_keeps_exiting_is_lost() -> None:
     broker, lost = FakeBroker(deaths=10**6), list[str]()
     with SupervisedBroker(broker, lost.append, poll_s=0.001):
         wait_until(lambda: lost)

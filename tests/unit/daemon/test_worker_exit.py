@@ -114,13 +114,13 @@ main()
 """
 
 
-def test_a_signal_counts_while_modules_load(children: Callable[..., Child]) -> None:
+def test_a_signal_is_handled_while_modules_load(children: Callable[..., Child]) -> None:
     child = children("-c", SIGNALLED_WHILE_LOADING)
     assert (child.code(), child.err) == (0, "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_stops_it_in_order(worker: Callable[..., Child], number: signal.Signals) -> None:
+def test_a_signal_stops_it_gracefully(worker: Callable[..., Child], number: signal.Signals) -> None:
     child = worker("work")
     child.until("started")
     child.signal(number)
@@ -147,13 +147,13 @@ def test_a_signal_stops_it_while_it_waits_for_the_broker(worker: Callable[..., C
         ("hang", 72, "was blocked"),
     ],
 )
-def test_faults_end_it_with_their_code(worker: Callable[..., Child], behaviour: str, code: int, said: str) -> None:
+def test_faults_exit_with_their_code(worker: Callable[..., Child], behaviour: str, code: int, said: str) -> None:
     child = worker(behaviour)
     assert child.code() == code
     assert said in child.err
 
 
-def test_a_loop_that_hangs_with_the_interpreter_lock_ends_too(worker: Callable[..., Child]) -> None:
+def test_a_loop_blocked_while_holding_the_gil_exits(worker: Callable[..., Child]) -> None:
     child = worker("hang_holding_the_lock")
     child.until("started")
     started = time.monotonic()
@@ -163,7 +163,7 @@ def test_a_loop_that_hangs_with_the_interpreter_lock_ends_too(worker: Callable[.
 
 
 @pytest.mark.parametrize("behaviour", ["slow_stop", "hung_stop"])
-def test_a_stop_past_the_deadline_ends_with_70(worker: Callable[..., Child], behaviour: str) -> None:
+def test_a_stop_past_the_deadline_exits_with_70(worker: Callable[..., Child], behaviour: str) -> None:
     child = worker(behaviour)
     child.until("started")
     child.signal(signal.SIGTERM)
@@ -172,7 +172,7 @@ def test_a_stop_past_the_deadline_ends_with_70(worker: Callable[..., Child], beh
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_second_signal_ends_it_at_once(worker: Callable[..., Child], number: signal.Signals, code: int) -> None:
+def test_a_second_signal_exits_immediately(worker: Callable[..., Child], number: signal.Signals, code: int) -> None:
     child = worker("hung_stop", INFERD_DRAIN_TIMEOUT_S="600")
     child.until("started")
     child.signal(signal.SIGTERM)
@@ -186,7 +186,7 @@ def test_a_second_signal_ends_it_at_once(worker: Callable[..., Child], number: s
     assert child.code() == code
 
 
-def test_a_zombie_leaves_on_waking(worker: Callable[..., Child]) -> None:
+def test_a_zombie_exits_when_it_resumes(worker: Callable[..., Child]) -> None:
     child = worker("work")
     child.until("started")
     child.signal(signal.SIGSTOP)
@@ -195,7 +195,7 @@ def test_a_zombie_leaves_on_waking(worker: Callable[..., Child]) -> None:
     assert child.code() == 72
 
 
-def test_wrong_settings_are_one_line_each(children: Callable[..., Child]) -> None:
+def test_invalid_settings_are_one_line_each(children: Callable[..., Child]) -> None:
     child = children("-m", "inferd.daemon.cli", "worker", "--rows-max", "0", INFERD_HTTP_PORT="x", INFERD_BROKR="y")
     assert child.code() == 2
     assert sorted(child.err.splitlines()) == [

@@ -80,7 +80,7 @@ def test_a_prediction_is_one_request(url: str, expected: float) -> None:
         ("/nowhere", {}, 404, "not_found"),
     ],
 )
-def test_errors_are_the_daemon_s(url: str, path: str, body: Any, status: int, code: str) -> None:
+def test_errors_are_those_of_a_worker(url: str, path: str, body: Any, status: int, code: str) -> None:
     answer = requests.post(url + path, json=body, timeout=TIMEOUT_S)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert answer.json()["error"]["message"]
@@ -122,7 +122,7 @@ def test_jobs_run_over_http(url: str, expected: float) -> None:
     assert [each["job_id"] for each in requests.get(f"{url}/jobs", timeout=TIMEOUT_S).json()["jobs"]] == ["j-1"]
 
 
-def test_rows_of_a_job_may_come_as_ndjson(url: str, expected: float) -> None:
+def test_rows_of_a_job_may_be_ndjson(url: str, expected: float) -> None:
     headers, job = {"Content-Type": "application/x-ndjson"}, f"{url}/jobs?model=ticket_classifier&job_id=j-2"
     for _ in range(2):
         answer = requests.post(job, data=b"[1,2,3,4,5]\n" * 3_000, headers=headers, timeout=TIMEOUT_S)
@@ -161,7 +161,7 @@ class Doubled(BatchPredictor):
         return [2 * prediction for prediction in super().process_batch(model_id, input_batch)]
 
 
-def test_what_is_subclassed_answers(manager: ModelManager, expected: float) -> None:
+def test_subclasses_are_used(manager: ModelManager, expected: float) -> None:
     halved, doubled = Halved(manager), Doubled(manager)
     with Own(manager, port=0, realtime_predictor=halved, batch_predictor=doubled) as server:
         answer = requests.post(f"{server.url}/predict_batch/ticket_classifier", json=[ROW], timeout=TIMEOUT_S)
@@ -186,7 +186,7 @@ def test_the_cache_of_the_predictor_is_used(manager: ModelManager, expected: flo
     assert list(cache.values()) == [f"[{expected!r}]"]
 
 
-def test_a_taken_port_is_told(manager: ModelManager) -> None:
+def test_a_port_in_use_is_an_error(manager: ModelManager) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         server = ModelServer(manager, port=port)
@@ -208,12 +208,12 @@ def test_a_taken_port_is_told(manager: ModelManager) -> None:
         ("127.0.0.1", "8000", "port='8000' cannot be used"),
     ],
 )
-def test_a_bad_address_is_told(manager: ModelManager, host: str, port: Any, words: str) -> None:
+def test_an_invalid_address_is_an_error(manager: ModelManager, host: str, port: Any, words: str) -> None:
     with pytest.raises(ServerError, match=words):
         ModelServer(manager, host, port).start_server()
 
 
-def test_an_address_of_another_machine_is_told(manager: ModelManager) -> None:
+def test_an_address_of_another_machine_is_an_error(manager: ModelManager) -> None:
     server = ModelServer(manager, "192.0.2.1", 0, insecure_http=True)
     with pytest.raises(ServerError, match="must be an address of this machine"):
         server.start_in_thread()
@@ -221,7 +221,7 @@ def test_an_address_of_another_machine_is_told(manager: ModelManager) -> None:
         _ = server.url
 
 
-def test_tokens_guard_it(manager: ModelManager, tmp_path: Path) -> None:
+def test_tokens_are_required(manager: ModelManager, tmp_path: Path) -> None:
     import hashlib
 
     (tokens := tmp_path / "tokens").write_text(f"default:{hashlib.sha256(b's3cret').hexdigest()}\n")
@@ -260,7 +260,7 @@ print("ended")
 
 
 @pytest.mark.parametrize("number", [2, 15])
-def test_a_script_serves_until_it_is_asked_to_end(manager: ModelManager, number: int) -> None:
+def test_a_script_serves_until_a_signal(manager: ModelManager, number: int) -> None:
     command = [sys.executable, "-c", SCRIPT, str(manager.store)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as script:

@@ -33,14 +33,14 @@ def cluster_of(brokers: Brokers) -> Cluster:
     return cluster
 
 
-async def test_a_topic_that_is_new_is_waited_for_and_asked_for_once() -> None:
+async def test_a_new_topic_is_awaited_and_looked_up_once() -> None:
     brokers = Brokers(known_from=2)
     cluster = cluster_of(brokers)
     assert [await cluster.partitions("requests") for _ in range(2)] == [(0, 1)] * 2
     assert brokers.asked == 2
 
 
-async def test_a_topic_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_topic_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inferd.cluster.TOPIC_KNOWN_WITHIN_S", 0.15)
     brokers = Brokers(known_from=float("inf"))
     with pytest.raises(TopicNotFoundError, match=r"ns\.t\.requests does not exist.*inferd topics create"):

@@ -18,25 +18,25 @@ def loaded_by(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", inferd.__all__)
-def test_every_name_is_there(name: str) -> None:
+def test_every_name_is_exported(name: str) -> None:
     assert getattr(inferd, name).__name__ == name
     assert name in dir(inferd)
 
 
-def test_another_name_is_not() -> None:
+def test_unknown_names_are_not_exported() -> None:
     with pytest.raises(AttributeError, match="Servant"):
         _ = inferd.Servant
 
 
-def test_the_package_alone_loads_nothing() -> None:
+def test_importing_the_package_loads_nothing_heavy() -> None:
     assert not loaded_by("import inferd") & {"aiokafka", "asyncio", "msgspec"}
 
 
-def test_a_client_needs_no_numbers_library() -> None:
+def test_a_client_does_not_import_numpy() -> None:
     assert not loaded_by("from inferd import Client, SyncClient") & {"faust", "lightgbm", "numpy", "pandas"}
 
 
-def test_errors_of_kafka_become_typed() -> None:
+def test_kafka_errors_become_typed() -> None:
     from aiokafka import errors as kafka
 
     from inferd.errors import AccessDeniedError, BrokerUnreachableError

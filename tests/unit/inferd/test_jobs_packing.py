@@ -55,7 +55,7 @@ def rows_in(messages: list[JobRows]) -> list[Any]:
 
 
 @given(ROW_LISTS, st.integers(1, 40), st.sampled_from(["msgpack", "json"]))
-def test_however_rows_come_in_they_make_the_same_messages(rows: list[list[Any]], step: int, encoding: Encoding) -> None:
+def test_messages_do_not_depend_on_how_rows_are_grouped(rows: list[list[Any]], step: int, encoding: Encoding) -> None:
     together = messages_of([rows], encoding)
     assert rows_in(together) == rows
     assert messages_of(rows, encoding) == together
@@ -63,7 +63,7 @@ def test_however_rows_come_in_they_make_the_same_messages(rows: list[list[Any]],
 
 
 @given(st.integers(0, 60), st.integers(1, 3), st.integers(1, 60), st.sampled_from(["<f8", "<f4", "<i4"]))
-def test_arrays_are_cut_alike_however_they_come(count: int, features: int, step: int, dtype: str) -> None:
+def test_array_messages_do_not_depend_on_how_rows_are_grouped(count: int, features: int, step: int, dtype: str) -> None:
     array = np.arange(count * features).reshape(count, features).astype(dtype)
     together = messages_of([array])
     assert rows_in(together) == array.tolist()
@@ -71,7 +71,7 @@ def test_arrays_are_cut_alike_however_they_come(count: int, features: int, step:
     assert all(message.batch.tensor is not None for message in together)
 
 
-def test_lists_and_arrays_in_turn_keep_their_order() -> None:
+def test_alternating_lists_and_arrays_keep_their_order() -> None:
     array = np.array([[1.0, 2.0], [3.0, 4.0]])
     items = [[[9.0, "a"]], array, array.astype("<f4"), {"x": 1.0}, [5.0, 6.0], np.array([7.0, 8.0])]
     assert rows_in(messages_of(items)) == [
@@ -79,7 +79,7 @@ def test_lists_and_arrays_in_turn_keep_their_order() -> None:
     ]  # fmt: skip
 
 
-def test_what_is_encoded_fast_is_what_the_codec_encodes() -> None:
+def test_the_fast_encoding_equals_the_codec() -> None:
     rows = [[1.5, math.nan, "a"], {"x": np.float32(2.0), "y": None, "z": True}, np.array([3, 4])]
     packer = Packer()
     (message,) = [*packer.add(rows), *packer.finish()]
@@ -98,7 +98,7 @@ def test_what_is_encoded_fast_is_what_the_codec_encodes() -> None:
         ([[2**70]], InvalidValueError, "rows 0 to 0"),
     ],
 )
-def test_what_cannot_be_sent(rows: Any, error: type[Exception], said: str) -> None:
+def test_unsupported_rows_are_errors(rows: Any, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         messages_of([rows])
 
@@ -120,13 +120,13 @@ async def _batches() -> AsyncIterator[Any]:
         _batches(),
     ],
 )
-async def test_rows_batches_and_iterables_of_them(rows: Any) -> None:
+async def test_rows_batches_and_iterables(rows: Any) -> None:
     packed = [message async for message in packed_rows(rows, "msgpack")]
     messages = [decode_job_message(rows_message(0, each), "msgpack", DEFAULT_LIMITS) for each in packed]
     assert rows_in([message for message in messages if isinstance(message, JobRows)]) == [[1.0, 2.0], [3.0, 4.0]]
 
 
 @pytest.mark.parametrize("rows", [5, "text", None, b"bytes"])
-async def test_what_is_no_rows(rows: Any) -> None:
+async def test_values_that_are_not_rows(rows: Any) -> None:
     with pytest.raises(InvalidValueError, match="rows: "):
         [message async for message in packed_rows(rows, "msgpack")]

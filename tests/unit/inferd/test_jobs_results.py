@@ -53,7 +53,7 @@ def outcome(chunk: int, attempt: int, digest: str = "d") -> ChunkOutcome:
 
 
 @given(st.permutations(range(30)), st.integers(1, 7), st.integers(1, 40), st.integers(0, 8), st.integers(0, 299))
-async def test_chunks_come_in_row_order_whatever_the_order_they_were_finished_in(
+async def test_chunks_are_returned_in_row_order(
     finished: list[int], step: int, ahead: int, held: int, from_row: int
 ) -> None:
     index = ChunkIndex("d")
@@ -70,7 +70,7 @@ async def test_chunks_come_in_row_order_whatever_the_order_they_were_finished_in
     assert got == list(range(from_row // 10, 30))
 
 
-async def test_what_fits_is_read_once() -> None:
+async def test_buffered_records_are_read_once() -> None:
     index = ChunkIndex("d")
     for offset, chunk in enumerate([3, 0, 2, 1]):
         index.add(outcome(chunk, 0), offset)
@@ -81,7 +81,7 @@ async def test_what_fits_is_read_once() -> None:
     assert consumer.read <= 6
 
 
-async def test_a_result_that_is_gone_is_told() -> None:
+async def test_a_missing_result_is_an_error() -> None:
     index = ChunkIndex("d")
     index.add(outcome(0, 0), 4)
     reading = module._InOrder(FakeConsumer([Record(7, b"x")], 1), TP, index.in_order())  # type: ignore[arg-type]
@@ -89,7 +89,7 @@ async def test_a_result_that_is_gone_is_told() -> None:
         [value async for value in reading.values()]
 
 
-def test_the_newest_attempt_counts_and_of_repeats_the_first() -> None:
+def test_the_latest_attempt_and_its_first_record_count() -> None:
     index = ChunkIndex("d")
     for offset, (chunk, attempt, digest) in enumerate(
         [(0, 0, "d"), (0, 0, "d"), (1, 0, "other"), (1, 0, "d"), (0, 1, "d"), (0, 1, "d"), (0, 0, "d")]

@@ -50,7 +50,7 @@ def model_list(*manifests: Manifest) -> ModelList:
     return models
 
 
-def test_the_last_record_of_a_key_counts() -> None:
+def test_the_last_record_of_a_key_wins() -> None:
     models = model_list(manifest(1), manifest(2), manifest(1, model=b"another"))
     models.apply(b"churn@champion", encode_alias(Alias(version=1)))
     assert [m.sha256 for m in models.versions_of("churn")] == [
@@ -64,7 +64,7 @@ def test_the_last_record_of_a_key_counts() -> None:
     assert models.aliases == {}
 
 
-def test_a_manifest_in_json_is_read() -> None:
+def test_a_manifest_in_json_is_decoded() -> None:
     models = ModelList()
     models.apply(b"churn/1", encode_manifest(manifest(), encoding="json"), "json")
     assert models.versions_of("churn") == [manifest()]
@@ -80,7 +80,7 @@ def test_a_manifest_in_json_is_read() -> None:
         (b"churn@champion", b"\x80"),
     ],
 )
-def test_an_unreadable_record_is_named_and_hides_nothing_else(key: bytes | None, value: bytes) -> None:
+def test_an_undecodable_record_is_named_and_affects_no_other(key: bytes | None, value: bytes) -> None:
     models = model_list(manifest(7))
     models.apply(key, value)
     assert list(models.versions) == [VersionKey("churn", 7)]
@@ -88,21 +88,21 @@ def test_an_unreadable_record_is_named_and_hides_nothing_else(key: bytes | None,
     assert reason
 
 
-def test_an_unreadable_record_that_is_replaced_is_forgotten() -> None:
+def test_a_replaced_undecodable_record_is_forgotten() -> None:
     models = ModelList()
     models.apply(b"churn/1", b"\xc1")
     models.apply(b"churn/1", encode_manifest(manifest()))
     assert (models.unreadable, len(models.versions)) == ({}, 1)
 
 
-def test_numbers_are_not_given_twice() -> None:
+def test_version_numbers_are_not_reused() -> None:
     models = model_list(manifest(1), manifest(4))
     models.apply(b"churn/4", None)
     assert models.next_version("churn") == 5
     assert models.next_version("new") == 1
 
 
-def test_what_a_reference_can_come_to_lead_to() -> None:
+def test_resolution_of_references() -> None:
     models = model_list(manifest(2))
     models.apply(b"churn@champion", encode_alias(Alias(version=2)))
     for text, there in {
@@ -118,7 +118,7 @@ def test_what_a_reference_can_come_to_lead_to() -> None:
     assert not models.has(REFERENCE("churn"))
 
 
-def test_only_the_manifests_own_bytes_are_deployed() -> None:
+def test_bytes_must_match_the_manifest() -> None:
     check_deployable(ModelList(), MODEL, manifest(), DEFAULT_LIMITS)
     with pytest.raises(InvalidValueError, match="other bytes"):
         check_deployable(ModelList(), b"A model", manifest(), DEFAULT_LIMITS)
@@ -128,14 +128,14 @@ def test_only_the_manifests_own_bytes_are_deployed() -> None:
         check_deployable(ModelList(), MODEL, manifest(name="no/name"), DEFAULT_LIMITS)
 
 
-def test_a_version_may_be_deployed_again_but_not_changed() -> None:
+def test_a_version_can_be_redeployed_but_not_changed() -> None:
     models = model_list(manifest())
     check_deployable(models, MODEL, manifest(), DEFAULT_LIMITS)
     with pytest.raises(VersionExistsError, match="version 2"):
         check_deployable(models, b"other", manifest(model=b"other"), DEFAULT_LIMITS)
 
 
-def test_an_artifact_stays_while_a_version_names_it() -> None:
+def test_an_artifact_is_kept_while_a_version_uses_it() -> None:
     models = model_list(manifest(1), manifest(2), manifest(3, model=b"x" * 25))
     sha256 = hashlib.sha256(b"x" * 25).hexdigest()
     assert orphaned_parts(models, [VersionKey("churn", 1)], 10) == []
@@ -144,7 +144,7 @@ def test_an_artifact_stays_while_a_version_names_it() -> None:
     assert orphaned_parts(models, both, 10) == [ArtifactKey(manifest().sha256, 0)]
 
 
-def test_aliases_are_removed_before_the_versions_they_lead_to() -> None:
+def test_aliases_are_removed_before_their_versions() -> None:
     models = model_list(manifest(1))
     models.apply(b"churn@champion", encode_alias(Alias(version=1)))
     keys = keys_to_remove(models, REFERENCE("churn"), everything=True)
@@ -162,7 +162,7 @@ def with_aliases(*manifests: Manifest) -> ModelList:
     return models
 
 
-def test_a_version_that_an_alias_leads_to_is_not_removed() -> None:
+def test_a_version_with_an_alias_is_not_removed() -> None:
     models = with_aliases(manifest(1), manifest(2), manifest(3))
     with pytest.raises(VersionInUseError, match=r"churn@champion points at version 2.*\[1, 3\]"):
         aliases_to_move(models, keys_to_remove(models, REFERENCE("churn:2"), everything=False), None)
@@ -187,13 +187,13 @@ def test_aliases_move_in_the_same_step() -> None:
             aliases_to_move(models, keys_to_remove(models, REFERENCE(reference), everything=everything), 1)
 
 
-def test_aliases_that_lead_nowhere_are_known() -> None:
+def test_dangling_aliases_are_listed() -> None:
     models = with_aliases(manifest(1), manifest(2))
     assert models.dangling() == {}
     models.apply(b"churn/2", None)
     assert models.dangling() == {CHAMPION: [2], SPLIT: [2]}
 
 
-def test_an_alias_with_shadow_versions_is_refused() -> None:
+def test_an_alias_with_shadow_versions_is_rejected() -> None:
     with pytest.raises(InvalidValueError, match="shadow"):
         check_alias_target(with_aliases(manifest(1), manifest(2)), CHAMPION, Alias(version=1, shadow=[2]))

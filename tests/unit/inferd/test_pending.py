@@ -26,7 +26,7 @@ def take(pending: PendingRequests, result: Result) -> None:
     pending.take(encode_result(result, "msgpack"), "msgpack")
 
 
-async def test_a_result_goes_to_its_request() -> None:
+async def test_a_result_completes_its_request() -> None:
     pending = PendingRequests(decode_result)
     one, two = pending.next_id(), pending.next_id()
     first, second = pending.expect(one), pending.expect(two)
@@ -36,7 +36,7 @@ async def test_a_result_goes_to_its_request() -> None:
     assert len(pending) == 0
 
 
-async def test_repeats_and_results_of_others_change_nothing() -> None:
+async def test_repeats_and_results_of_other_clients_are_ignored() -> None:
     pending, other = PendingRequests(decode_result), PendingRequests(decode_result)
     mine, theirs = pending.next_id(), other.next_id()
     reply = pending.expect(mine)
@@ -48,7 +48,7 @@ async def test_repeats_and_results_of_others_change_nothing() -> None:
     assert (await reply) == prediction(mine, 1.0)
 
 
-def test_ids_are_valid_and_no_two_clients_share_them() -> None:
+def test_ids_are_valid_and_unique_per_client() -> None:
     clients = [PendingRequests(decode_result) for _ in range(100)]
     ids = [client.next_id() for client in clients for _ in range(10)]
     assert len(set(ids)) == 1_000
@@ -56,7 +56,7 @@ def test_ids_are_valid_and_no_two_clients_share_them() -> None:
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\xc1", b"no message at all"])
-async def test_what_is_no_result_is_passed_over(value: bytes | None) -> None:
+async def test_invalid_results_are_ignored(value: bytes | None) -> None:
     pending = PendingRequests(decode_result)
     reply = pending.expect(request_id := pending.next_id())
     pending.take(value, "msgpack")
@@ -65,7 +65,7 @@ async def test_what_is_no_result_is_passed_over(value: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("acknowledged_first", [True, False])
-async def test_a_failure_that_names_the_place_is_matched_by_it(*, acknowledged_first: bool) -> None:
+async def test_a_failure_is_matched_by_partition_and_offset(*, acknowledged_first: bool) -> None:
     pending = PendingRequests(decode_result)
     request_id = pending.next_id()
     reply = pending.expect(request_id)
@@ -79,7 +79,7 @@ async def test_a_failure_that_names_the_place_is_matched_by_it(*, acknowledged_f
     assert pending.place_of(request_id) is None
 
 
-async def test_a_prediction_is_never_matched_by_its_place() -> None:
+async def test_a_prediction_is_never_matched_by_partition_and_offset() -> None:
     pending = PendingRequests(decode_result)
     reply = pending.expect(request_id := pending.next_id())
     pending.note_place(request_id, 2, 17)
@@ -87,7 +87,7 @@ async def test_a_prediction_is_never_matched_by_its_place() -> None:
     assert not reply.done()
 
 
-async def test_failures_of_others_are_not_kept_without_bound() -> None:
+async def test_failures_of_other_clients_are_bounded() -> None:
     pending = PendingRequests(decode_result)
     reply = pending.expect(request_id := pending.next_id())
     for offset in range(EARLY_FAILURES_MAX + 10):
@@ -97,7 +97,7 @@ async def test_failures_of_others_are_not_kept_without_bound() -> None:
     assert not reply.done()
 
 
-async def test_a_forgotten_request_takes_no_result() -> None:
+async def test_a_forgotten_request_ignores_its_result() -> None:
     pending = PendingRequests(decode_result)
     reply = pending.expect(request_id := pending.next_id())
     pending.note_place(request_id, 0, 1)
@@ -109,7 +109,7 @@ async def test_a_forgotten_request_takes_no_result() -> None:
     assert len(pending) == 0
 
 
-async def test_all_that_wait_fail_together() -> None:
+async def test_all_pending_requests_fail_together() -> None:
     pending = PendingRequests(decode_result)
     replies = [pending.expect(pending.next_id()) for _ in range(3)]
     pending.fail_all(RuntimeError("closed"))
@@ -117,7 +117,7 @@ async def test_all_that_wait_fail_together() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["answer", "refuse by place", "acknowledge", "forget"]), st.integers(0, 9))))
-def test_any_order_of_events_settles_each_request_at_most_once_and_rightly(events: list[tuple[str, int]]) -> None:
+def test_any_order_of_events_completes_each_request_at_most_once(events: list[tuple[str, int]]) -> None:
     """Against a model: a request is settled by the first of its own answers, or by its place once both are known."""
 
     async def run() -> None:

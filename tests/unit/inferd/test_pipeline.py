@@ -27,12 +27,12 @@ class Sender:
 
 
 @pytest.mark.parametrize("window", [1, 2, 7, 1_000])
-async def test_everything_comes_in_order(window: int) -> None:
+async def test_items_are_in_order(window: int) -> None:
     sender = Sender()
     assert [item async for item in sender.run(range(300), window)] == list(range(300))
 
 
-async def test_items_go_ahead_as_far_as_the_window() -> None:
+async def test_sending_is_limited_by_the_window() -> None:
     sender = Sender()
     results = sender.run(range(100), 5)
     assert await anext(results) == 0
@@ -47,7 +47,7 @@ async def test_no_items() -> None:
     assert [item async for item in Sender().run([], 5)] == []
 
 
-async def test_what_is_not_taken_is_abandoned() -> None:
+async def test_unconsumed_items_are_abandoned() -> None:
     sender = Sender()
     async with aclosing(sender.run(range(1_000), 10)) as results:  # type: ignore[type-var]
         await anext(results)
@@ -55,7 +55,7 @@ async def test_what_is_not_taken_is_abandoned() -> None:
     assert len(sender.sent) < 20
 
 
-async def test_an_error_comes_after_what_was_sent_before_it() -> None:
+async def test_an_error_is_raised_after_earlier_results() -> None:
     async def items() -> AsyncIterator[int]:
         yield 1
         yield 2

@@ -112,12 +112,12 @@ def test_the_logging_configuration_names_the_file() -> None:
 
 
 @pytest.mark.parametrize("path", ["/a,b", "/100%", "/$HOME", "/a\nb", "/\udcff"])
-def test_a_data_directory_that_kafka_would_misread_is_refused(path: str) -> None:
+def test_a_data_directory_that_kafka_would_misread_is_rejected(path: str) -> None:
     with pytest.raises(BrokerSettingError, match=r"^data_dir = .* is not allowed: it must be a path without , % [$]"):
         EmbeddedKafkaSettings(data_dir=Path(path))
 
 
-def test_a_cache_directory_that_java_would_misread_is_refused() -> None:
+def test_a_cache_directory_that_java_would_misread_is_rejected() -> None:
     with pytest.raises(BrokerSettingError, match=r"^cache_dir = '/a:b' is not allowed"):
         EmbeddedKafkaSettings(cache_dir=Path("/a:b"))
 

@@ -37,21 +37,21 @@ def run(*arguments: str, **environ: str) -> Result:
     return CliRunner().invoke(main, ["broker", *arguments], env=environ)
 
 
-def test_flags_win_over_the_environment(asked: list[EmbeddedKafkaSettings], tmp_path: Path) -> None:
+def test_flags_override_the_environment(asked: list[EmbeddedKafkaSettings], tmp_path: Path) -> None:
     run("--port", "1", "--data-dir", str(tmp_path), INFERD_BROKER_PORT="2", INFERD_BROKER_HEAP_MB="256")
 
     (settings,) = asked
     assert (settings.port, settings.heap_mb, settings.data_dir) == (1, 256, tmp_path)
 
 
-def test_the_environment_names_directories(asked: list[EmbeddedKafkaSettings]) -> None:
+def test_the_environment_sets_directories(asked: list[EmbeddedKafkaSettings]) -> None:
     run(INFERD_DATA_DIR="/d", INFERD_CACHE_DIR="/c", INFERD_TOPIC_PARTITIONS="3")
 
     (settings,) = asked
     assert (settings.data_dir, settings.cache_dir, settings.partitions_default) == (Path("/d/kafka"), Path("/c"), 3)
 
 
-def test_a_failed_start_shows_the_log_and_then_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_start_prints_the_log_and_one_error_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(kafka: EmbeddedKafka) -> None:
         raise BrokerStartError("the broker ended", "first\nsecond")
 

@@ -59,7 +59,7 @@ def test_a_later_kafka_of_the_same_major_version_reads_the_data(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("reader", ["4.3.9", "4.3.0", "5.0.0", "3.9.1"])
-def test_any_other_version_is_refused_with_a_remedy(tmp_path: Path, reader: str) -> None:
+def test_any_other_version_is_rejected_with_a_remedy(tmp_path: Path, reader: str) -> None:
     made_by(VERSION, tmp_path)
 
     with pytest.raises(
@@ -73,7 +73,7 @@ def test_any_other_version_is_refused_with_a_remedy(tmp_path: Path, reader: str)
     [{"format": 2}, {"kafka_version": "four"}, {"cluster_id": None, "more": 1}],
     ids=["later layout", "no version", "unknown fields"],
 )
-def test_a_marker_of_another_format_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_marker_of_another_format_is_rejected(tmp_path: Path, change: dict[str, Any]) -> None:
     made_by(VERSION, tmp_path)
     marker = tmp_path / "marker.json"
     marker.write_text(json.dumps({**json.loads(marker.read_text()), **change}))
@@ -83,7 +83,7 @@ def test_a_marker_of_another_format_is_refused(tmp_path: Path, change: dict[str,
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '"text"', "null", "\x00\xff"])
-def test_a_damaged_marker_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_damaged_marker_is_rejected(tmp_path: Path, text: str) -> None:
     (tmp_path / "marker.json").write_text(text, encoding="latin-1")
 
     with pytest.raises(DataDirUnusableError, match=r"marker\.json is damaged"):
@@ -156,7 +156,7 @@ def test_a_process_that_inherits_the_lock_holds_it(tmp_path: Path) -> None:
     made_by(VERSION, tmp_path)
 
 
-def test_a_refused_directory_is_not_kept_locked(tmp_path: Path) -> None:
+def test_a_rejected_directory_is_not_kept_locked(tmp_path: Path) -> None:
     made_by(VERSION, tmp_path)
     refused = DataDir(tmp_path)
     with pytest.raises(DataDirUnusableError):
@@ -180,7 +180,7 @@ def test_a_finished_format_is_detected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "cluster.id=of-another\n"])
-def test_damaged_data_is_refused(tmp_path: Path, text: str | None) -> None:
+def test_damaged_data_is_rejected(tmp_path: Path, text: str | None) -> None:
     marker = formatted(tmp_path)
     properties = tmp_path / "data" / "meta.properties"
     properties.unlink()

@@ -55,7 +55,7 @@ def report(said: list[str]) -> Callable[[str], None]:
     return said.append
 
 
-def test_missing_jars_are_fetched_in_class_path_order(
+def test_missing_jars_are_downloaded_in_class_path_order(
     tmp_path: Path, report: Callable[[str], None], said: list[str]
 ) -> None:
     repository = Repository(CONTENTS)
@@ -68,7 +68,7 @@ def test_missing_jars_are_fetched_in_class_path_order(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["download.lock", paths[0].parent.name]
 
 
-def test_intact_jars_are_not_fetched_again(tmp_path: Path, report: Callable[[str], None], said: list[str]) -> None:
+def test_intact_jars_are_not_downloaded_again(tmp_path: Path, report: Callable[[str], None], said: list[str]) -> None:
     first = ensure_jars(LOCK, tmp_path, report, Repository(CONTENTS).fetch)
     said.clear()
 
@@ -77,7 +77,7 @@ def test_intact_jars_are_not_fetched_again(tmp_path: Path, report: Callable[[str
 
 
 @pytest.mark.parametrize("damaged", [b"", b"Kafka", b"kafka and more"])
-def test_only_a_damaged_jar_is_fetched_again(tmp_path: Path, report: Callable[[str], None], damaged: bytes) -> None:
+def test_only_a_damaged_jar_is_downloaded_again(tmp_path: Path, report: Callable[[str], None], damaged: bytes) -> None:
     kafka = ensure_jars(LOCK, tmp_path, report, Repository(CONTENTS).fetch)[0]
     kafka.write_bytes(damaged)
     repository = Repository(CONTENTS)
@@ -88,7 +88,7 @@ def test_only_a_damaged_jar_is_fetched_again(tmp_path: Path, report: Callable[[s
     assert kafka.read_bytes() == b"kafka"
 
 
-def test_a_jar_that_does_not_match_the_lock_is_refused(tmp_path: Path, report: Callable[[str], None]) -> None:
+def test_a_jar_that_does_not_match_the_lock_is_rejected(tmp_path: Path, report: Callable[[str], None]) -> None:
     repository = Repository({**CONTENTS, "a.b:c:1": b"something else"})
 
     with pytest.raises(JarsRejectedError, match=r"a\.b:c:1 was refused: its SHA-256 is [0-9a-f]{64}, expected"):
@@ -98,7 +98,7 @@ def test_a_jar_that_does_not_match_the_lock_is_refused(tmp_path: Path, report: C
     assert not (tmp_path / "download").exists()
 
 
-def test_without_network_the_error_says_what_to_do(tmp_path: Path, report: Callable[[str], None]) -> None:
+def test_without_network_the_error_has_a_remedy(tmp_path: Path, report: Callable[[str], None]) -> None:
     with pytest.raises(
         JarsUnavailableError, match=r"could not download .*no route.*needs network access.*INFERD_BROKER"
     ):
@@ -113,7 +113,7 @@ def test_an_unwritable_cache_directory_is_named(tmp_path: Path, report: Callable
         ensure_jars(LOCK, in_the_way, report, Repository(CONTENTS).fetch)
 
 
-def test_two_processes_fetch_once(tmp_path: Path, report: Callable[[str], None], said: list[str]) -> None:
+def test_two_processes_download_once(tmp_path: Path, report: Callable[[str], None], said: list[str]) -> None:
     repository = Repository(CONTENTS)
     first_fetches, may_go_on = threading.Event(), threading.Event()
 

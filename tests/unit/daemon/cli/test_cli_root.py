@@ -100,7 +100,7 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"probe", "sweep"}))
-def test_every_command_is_there_and_its_help_shows_an_example(name: str) -> None:
+def test_every_command_exists_and_its_help_has_an_example(name: str) -> None:
     command = main.get_command(click.Context(main), name)
     assert command is not None
 
@@ -147,9 +147,7 @@ def test_a_bug_shows_its_traceback(environ: dict[str, str | None]) -> None:
     assert isinstance(done.exception, KeyError)
 
 
-def test_commands_find_the_broker_that_runs_on_the_data_directory(
-    environ: dict[str, str | None], tmp_path: Path
-) -> None:
+def test_commands_find_the_broker_of_the_data_directory(environ: dict[str, str | None], tmp_path: Path) -> None:
     environ = {**environ, "INFERD_BROKER": None, "INFERD_DATA_DIR": str(tmp_path)}
     assert json.loads(run(environ, "probe").stdout)["servers"] == "127.0.0.1:9092"
     broker = DataDir(tmp_path / "kafka")
@@ -165,7 +163,9 @@ def test_commands_find_the_broker_that_runs_on_the_data_directory(
 @pytest.mark.parametrize(
     "arguments", [("nothing",), ("probe", "--nothing"), ("probe", "--output", "xml"), ("probe", "--tenant", "../x")]
 )
-def test_wrong_usage_is_one_line_and_2(environ: dict[str, str | None], arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_prints_one_line_and_exits_with_2(
+    environ: dict[str, str | None], arguments: tuple[str, ...]
+) -> None:
     done = run(environ, *arguments)
     assert done.exit_code == 2
     assert done.stderr.startswith("inferd: ")
@@ -188,7 +188,7 @@ def test_the_target_comes_from_flags_then_variables_then_defaults(environ: dict[
     }
 
 
-def test_one_of_several_tenants_has_to_be_chosen(environ: dict[str, str | None]) -> None:
+def test_one_of_several_tenants_must_be_chosen(environ: dict[str, str | None]) -> None:
     done = run(environ, "probe", INFERD_TENANTS="a,b")
     assert done.exit_code == 2
     assert "choose one with --tenant" in done.stderr
@@ -200,12 +200,12 @@ def test_commands_on_all_tenants(environ: dict[str, str | None]) -> None:
     assert said == {"tenants": ["a", "b"], "partitions": 9, "output": "json"}
 
 
-def test_unknown_variables_are_refused_by_every_command(environ: dict[str, str | None]) -> None:
+def test_unknown_variables_are_rejected_by_every_command(environ: dict[str, str | None]) -> None:
     done = run(environ, "probe", INFERD_BROKR="x")
     assert (done.exit_code, done.stderr) == (2, "inferd: INFERD_BROKR is not a setting: did you mean INFERD_BROKER?\n")
 
 
-def test_a_table_is_plain_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_is_plain_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     write_table(("name", "count", "on"), [("a\x1b[2J", 1, True), ("x" * 200, None, False)])
     first, second, third = capsys.readouterr().out.splitlines()
     assert first.split() == ["name", "count", "on"]
@@ -214,12 +214,12 @@ def test_a_table_is_plain_where_nobody_looks(capsys: pytest.CaptureFixture[str])
     assert first.index("count") == second.index("1  ", 20) == third.index("-")
 
 
-def test_an_empty_table_still_names_its_columns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_table_has_a_header(capsys: pytest.CaptureFixture[str]) -> None:
     write_table(("name", "count"), [])
     assert capsys.readouterr().out == "name  count\n"
 
 
-def test_an_answer_is_one_json_document(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_is_one_json_document(capsys: pytest.CaptureFixture[str]) -> None:
     write_result("json", {"x": [1, "\x1b"], "y": float("nan")}, ("x",), [])
     assert json.loads(capsys.readouterr().out) == {"x": [1, "\x1b"], "y": None}
 
@@ -259,13 +259,13 @@ def test_each_setting_is_a_flag(environ: dict[str, str | None], name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["worker", "up"])
-def test_wrong_flags_are_refused_before_anything_starts(environ: dict[str, str | None], name: str) -> None:
+def test_invalid_flags_are_rejected_before_anything_starts(environ: dict[str, str | None], name: str) -> None:
     done = run(environ, name, "--http-host", "0.0.0.0", "--http-port", "0")
     assert done.exit_code == 2
     assert "--insecure-http" in done.stderr
 
 
-def test_what_to_try_names_the_real_addresses() -> None:
+def test_next_steps_have_the_real_addresses() -> None:
     settings = Settings.from_environment({})
     text = next_steps(replace(settings, broker="127.0.0.1:4711"), "http://127.0.0.1:4712")
     assert text.count("--broker 127.0.0.1:4711") >= 4
@@ -273,7 +273,7 @@ def test_what_to_try_names_the_real_addresses() -> None:
     assert "--broker" not in next_steps(replace(settings, broker="127.0.0.1:9092"), "http://127.0.0.1:8080")
 
 
-def test_what_to_try_are_commands_that_there_are() -> None:
+def test_next_steps_are_existing_commands() -> None:
     settings = replace(Settings.from_environment({}), broker="127.0.0.1:4711")
     lines = [line.split("inferd ", 1)[1] for line in next_steps(settings, "u").splitlines() if "    inferd " in line]
     assert len(lines) >= 4

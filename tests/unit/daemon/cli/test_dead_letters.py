@@ -94,7 +94,7 @@ def places(result: Result) -> list[str]:
     return [f"{entry['partition']}:{entry['offset']}" for entry in json.loads(result.stdout)]
 
 
-def test_the_newest_are_listed_the_oldest_first(log: Log) -> None:
+def test_the_newest_are_listed_oldest_first(log: Log) -> None:
     assert places(run("list", "--last", "3", "--output", "json")) == ["0:4", "0:5", "0:6"]
     assert log.asked == {TopicPartition(TOPIC, 0): (4, 7), TopicPartition(TOPIC, 1): (0, 3)}
 
@@ -106,12 +106,12 @@ def test_all_are_listed_by_time(log: Log) -> None:
     ]
 
 
-def test_a_code_is_looked_for_in_all_of_the_topic(log: Log) -> None:
+def test_a_code_is_searched_in_the_whole_topic(log: Log) -> None:
     assert places(run("list", "--code", "too_deep", "--last", "2", "--output", "json")) == ["1:1", "1:2"]
     assert log.asked[TopicPartition(TOPIC, 0)] == (2, 7)
 
 
-def test_the_table_says_where_each_came_from(log: Log) -> None:
+def test_the_table_has_the_source_of_each_record(log: Log) -> None:
     header, first, *_ = run("list", "--last", "1").stdout.splitlines()
     assert header.split() == ["dead", "letter", "time", "code", "source", "key", "bytes", "message"]
     assert "0:6" in first
@@ -120,21 +120,21 @@ def test_the_table_says_where_each_came_from(log: Log) -> None:
     assert "\x1b" not in first
 
 
-def test_records_of_others_are_told_of(log: Log) -> None:
+def test_invalid_dead_letters_are_reported(log: Log) -> None:
     log.records = [record(0, 6, headers=(), key=None)]
     (entry,) = json.loads(run("list", "--output", "json").stdout)
     assert "header inferd-error-code is missing" in entry["problem"]
     assert "inferd-error-code" in run("list").stdout
 
 
-def test_none_is_an_empty_answer(log: Log) -> None:
+def test_no_dead_letters_is_an_empty_result(log: Log) -> None:
     log.records = []
     done = run("list")
     assert (done.exit_code, done.stderr) == (0, "no dead letters\n")
     assert json.loads(run("list", "--output", "json").stdout) == []
 
 
-def test_one_is_shown_with_headers_and_value(log: Log) -> None:
+def test_show_prints_headers_and_value(log: Log) -> None:
     log.records.append(record(1, 2, value=b'{"model_id":"x\x1b"}'.replace(b"\x1b", b"\\u001b")))
     log.records = [held for held in log.records if held.partition == 0] + log.records[-1:]
     text = run("show", "1:2").stdout
@@ -144,7 +144,7 @@ def test_one_is_shown_with_headers_and_value(log: Log) -> None:
     assert "\x1b" not in text
 
 
-def test_one_as_json_has_the_bytes(log: Log) -> None:
+def test_show_as_json_has_the_bytes(log: Log) -> None:
     log.records[0] = record(0, 2, value=b"\xc1\x00")
     said = json.loads(run("show", "0:2", "--output", "json").stdout)
     assert (said["value_base64"], said["value_format"], said["value"]) == ("wQA=", "binary", None)
@@ -168,13 +168,13 @@ def test_the_raw_value_is_written_byte_for_byte(log: Log) -> None:
         ("1:٣", 2, "is not PARTITION:OFFSET"),
     ],
 )
-def test_a_place_where_there_is_none(log: Log, place: str, code: int, said: str) -> None:
+def test_an_offset_without_a_record(log: Log, place: str, code: int, said: str) -> None:
     done = run("show", place)
     assert done.exit_code == code
     assert said in done.stderr
 
 
-def test_a_record_that_compaction_or_an_abort_took(log: Log) -> None:
+def test_a_record_removed_by_compaction_or_abort(log: Log) -> None:
     log.records = []
     done = run("show", "0:4")
     assert (done.exit_code, "has no record at 0:4" in done.stderr) == (1, True)

@@ -89,21 +89,21 @@ def test_text_that_looks_like_numbers(tmp_path: Path) -> None:
     ("text", "said"),
     [("a\n1\n", "missing 'b'"), ("a,b,d\n1,2,3\n", "unknown 'd'. Leave out columns .* --skip-column 'd'")],
 )
-def test_columns_that_are_not_the_models(tmp_path: Path, text: str, said: str) -> None:
+def test_columns_that_are_not_features(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(text)
     with pytest.raises(SchemaMismatchError, match=said):
         rows_of(path, NUMBERS)
 
 
-def test_a_header_that_repeats_a_name(tmp_path: Path) -> None:
+def test_a_header_with_a_duplicate_name(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("a,a\n1,2\n")
     with pytest.raises(MalformedError, match="more than one column is named 'a'"):
         rows_of(path, None)
 
 
-def test_ndjson_goes_as_it_is_written_and_keeps_its_numbers() -> None:
+def test_ndjson_rows_keep_their_bytes_and_numbers() -> None:
     text = b'[1, 2, 3]\n\n  {"a": 1.50, "b": null}\r\nno json\n5\n{"a": 1, "a": 2}\n'
     rows, opened = rows_of("-", NUMBERS, text)
     assert rows[:4] == [[1, 2, 3], {"a": 1.5, "b": None}, [], []]
@@ -118,7 +118,7 @@ OTHER_LINES = (b"", b"[]", b"{}", b"[1", b"2]", b"[1],[2]", b"3", b"[[]")
 
 
 @given(st.lists(st.sampled_from(ROW_LINES + OTHER_LINES), max_size=12))
-def test_ndjson_rows_are_the_same_whether_looked_at_together_or_alone(lines: list[bytes]) -> None:
+def test_ndjson_rows_are_the_same_in_blocks_and_alone(lines: list[bytes]) -> None:
     together = next(ndjson_blocks(iter(lines), "file", (), 100, raw=True), [])
     alone = [row for line in lines for row in next(ndjson_blocks(iter([b"", line]), "file", (), 2, raw=False), [])]
     assert [None if isinstance(row, InferenceError) else json.loads(row) for row in together] == [
@@ -126,7 +126,7 @@ def test_ndjson_rows_are_the_same_whether_looked_at_together_or_alone(lines: lis
     ]
 
 
-def test_lines_become_messages_of_whole_blocks() -> None:
+def test_messages_consist_of_whole_blocks() -> None:
     lines = [b"[%d]" % number for number in range(3_000)]
     messages = list(json_messages(lines, 8_000))
     assert [message.count for message in messages] == [1_024, 1_024, 952]
@@ -162,7 +162,7 @@ def test_the_same_file_makes_the_same_messages(tmp_path: Path, suffix: str) -> N
     assert rows == table[["a", "b", "c"]].to_numpy().tolist()
 
 
-def test_parquet_of_numbers_is_an_array_and_of_categories_lists(tmp_path: Path) -> None:
+def test_numeric_parquet_becomes_an_array_and_categories_lists(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     path = tmp_path / "rows.parquet"
@@ -179,7 +179,7 @@ def test_parquet_of_numbers_is_an_array_and_of_categories_lists(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("given", "format_"), [("missing.csv", None), (__file__, None), ("-", "parquet")])
-def test_what_is_no_file_of_rows(given: str, format_: Any) -> None:
+def test_files_that_are_not_row_files(given: str, format_: Any) -> None:
     with pytest.raises(click.UsageError):
         rows_of(given, None, format=format_)
 
@@ -188,7 +188,7 @@ def status(version: int | None) -> JobStatus:
     return JobStatus("j", "running", "m", version, "d", 0, 0, 0, 0, 0, 0, 1, None, 1, None)
 
 
-def test_rows_go_by_position_where_one_version_is_certain() -> None:
+def test_rows_are_sent_by_position_if_the_version_is_known() -> None:
     models = ModelList()
     for version in (1, 2):
         models.versions[VersionKey("m", version)] = manifest(Feature("a"), version=version)

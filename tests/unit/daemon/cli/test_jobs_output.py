@@ -37,7 +37,7 @@ def written(path: Path, format_: Format, from_row: int = 0, chunks: list[ChunkRe
     return path
 
 
-def test_ndjson_is_as_over_http(tmp_path: Path) -> None:
+def test_ndjson_is_the_same_as_over_http(tmp_path: Path) -> None:
     path = written(tmp_path / "out.ndjson", "ndjson")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines[1] == {"row": 1, "prediction": 0.1, "probabilities": [0.9, 0.1]}
@@ -45,7 +45,7 @@ def test_ndjson_is_as_over_http(tmp_path: Path) -> None:
     assert [line["row"] for line in lines] == [0, 1, 2, 3]
 
 
-def test_csv_and_going_on_with_it(tmp_path: Path) -> None:
+def test_csv_and_appending_to_it(tmp_path: Path) -> None:
     path = written(tmp_path / "out.csv", "csv", chunks=CHUNKS[:1])
     written(path, "csv", 2, CHUNKS[1:])
     rows = list(csv.DictReader(path.read_text().splitlines()))
@@ -55,7 +55,7 @@ def test_csv_and_going_on_with_it(tmp_path: Path) -> None:
     assert [row["error_code"] for row in rows] == ["", "", "invalid_value", ""]
 
 
-def test_parquet_has_columns_of_their_types(tmp_path: Path) -> None:
+def test_parquet_has_typed_columns(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     table = parquet.read_table(written(tmp_path / "out.parquet", "parquet", 1))
     assert table.schema.names == ["row", "prediction", "probabilities", "error_code", "error_message"]

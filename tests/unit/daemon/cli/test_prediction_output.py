@@ -43,7 +43,7 @@ def test_a_table_with_an_error_has_a_column_for_it(capsys: pytest.CaptureFixture
     assert len(lines) == 3
 
 
-def test_a_long_table_does_not_wait_for_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_long_table_is_streamed(capsys: pytest.CaptureFixture[str]) -> None:
     writer = row_writer("table", ("prediction",))
     for row in range(TABLE_ROWS_BUFFERED + 5):
         writer.write(Outcome(row, {"prediction": row / 4}, 3))
@@ -54,6 +54,6 @@ def test_a_long_table_does_not_wait_for_its_end(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == ""
 
 
-def test_no_rows_are_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_rows_print_no_table(capsys: pytest.CaptureFixture[str]) -> None:
     row_writer("table", ("prediction",)).close()
     assert capsys.readouterr().out == ""

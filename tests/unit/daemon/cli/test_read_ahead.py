@@ -12,7 +12,7 @@ from inferd.daemon.cli.read_ahead import read_ahead
 
 
 @pytest.mark.parametrize("ahead", [1, 3, 4_096])
-async def test_everything_comes_in_order(ahead: int) -> None:
+async def test_items_are_in_order(ahead: int) -> None:
     assert [item async for item in read_ahead(iter(range(5_000)), ahead)] == list(range(5_000))
 
 
@@ -20,7 +20,7 @@ async def test_no_items() -> None:
     assert [item async for item in read_ahead(iter(list[int]()))] == []
 
 
-async def test_each_item_comes_while_the_next_one_is_waited_for() -> None:
+async def test_an_item_is_yielded_before_the_next_one_is_read() -> None:
     released = threading.Semaphore(1)
 
     def slow() -> Iterator[int]:
@@ -36,7 +36,7 @@ async def test_each_item_comes_while_the_next_one_is_waited_for() -> None:
     assert got == list(range(20))
 
 
-async def test_no_more_is_read_than_there_is_room_for() -> None:
+async def test_reading_ahead_is_bounded() -> None:
     read = 0
 
     def counted() -> Iterator[int]:
@@ -53,7 +53,7 @@ async def test_no_more_is_read_than_there_is_room_for() -> None:
     assert taken == 1_000
 
 
-async def test_an_error_comes_after_what_was_read_before_it() -> None:
+async def test_an_error_is_raised_after_the_items_before_it() -> None:
     def torn() -> Iterator[int]:
         yield 1
         raise OSError("the disk is gone")

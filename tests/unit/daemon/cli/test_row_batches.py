@@ -48,7 +48,7 @@ def told(outcome: Outcome) -> object:
     return outcome.error.code if outcome.error else outcome.values["prediction"]
 
 
-async def test_each_row_is_a_request_of_its_own() -> None:
+async def test_each_row_is_one_request() -> None:
     got, requests = await outcomes([[1], [-2], [3]], 1)
     assert requests == [[1], [-2], [3]]
     assert [(outcome.row, told(outcome), outcome.version) for outcome in got] == [
@@ -58,13 +58,13 @@ async def test_each_row_is_a_request_of_its_own() -> None:
     ]
 
 
-async def test_rows_go_in_batches() -> None:
+async def test_rows_are_batched() -> None:
     got, requests = await outcomes([[1], [2], [3], [4], [5]], 2)
     assert requests == [[[1], [2]], [[3], [4]], [5]]
     assert [told(outcome) for outcome in got] == [2, 4, 6, 8, 10]
 
 
-async def test_a_bad_row_fails_its_request_and_no_other() -> None:
+async def test_a_bad_row_fails_only_its_request() -> None:
     got, _ = await outcomes([[1], [2], [-3], [4], [5]], 2)
     assert [told(outcome) for outcome in got] == [2, 4, "invalid_value", "invalid_value", 10]
 

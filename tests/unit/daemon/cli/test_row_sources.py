@@ -72,12 +72,12 @@ def test_an_argument_is_a_row_or_rows(argument: str, rows: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("argument", ["[1, 2", '{"a": 1, "a": 2}', "[NaN]", "{1: 2}", "[" * 50 + "]" * 50])
-def test_an_argument_that_is_no_json_is_wrong_usage(argument: str) -> None:
+def test_invalid_json_is_wrong_usage(argument: str) -> None:
     with pytest.raises(click.UsageError, match="not valid JSON"):
         read(argument)
 
 
-def test_what_is_no_file_is_wrong_usage(tmp_path: Path) -> None:
+def test_a_missing_file_is_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(click.UsageError, match="neither a file nor a JSON row"):
         read(tmp_path / "missing.csv")
     (tmp_path / "rows.txt").write_text("a\n1\n")
@@ -160,7 +160,7 @@ def test_text_comes_back_as_the_csv_module_wrote_it(
         ("city,x,x\nParis,1.5,2\n", {"skip_columns": ("nothing",), "wrong": "more than one column is named 'x'"}),
     ],
 )
-def test_files_as_people_have_them(text: str, options: dict[str, Any]) -> None:
+def test_common_csv_dialects(text: str, options: dict[str, Any]) -> None:
     options = dict(options)
     if wrong := options.pop("wrong", None):
         assert wrong in refusal(text, features=(CITY, X), **options)
@@ -213,25 +213,25 @@ def test_missing_values_as_r_and_pandas_write_them() -> None:
         (b"\xff\xfec\x00\x00\xd8", "--encoding"),
     ],
 )
-def test_a_file_that_cannot_be_read_says_why_and_where(text: str | bytes, said: str) -> None:
+def test_an_unreadable_file_names_the_reason_and_the_line(text: str | bytes, said: str) -> None:
     assert said in refusal(text, features=(CITY, X))
 
 
-def test_blanks_in_names_that_lightgbm_has_replaced() -> None:
+def test_spaces_in_names_that_lightgbm_replaces() -> None:
     said = refusal("body mass index\n1\n", features=(Feature("body_mass_index"),))
     assert said.endswith(
         "Rename the column 'body mass index' to 'body_mass_index': LightGBM writes _ for blanks in names"
     )
 
 
-def test_a_gzip_bomb_is_refused_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gzip_bomb_is_rejected_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "LINE_BYTES_MAX", 100_000)
     assert "line 2: it has more than 100,000 bytes" in refusal(gzip.compress(b"city,x\n" + b"0" * 50_000_000))
     with pytest.raises(TooLargeError, match="line 1"):
         read("-", stdin=gzip.compress(b"[" * 50_000_000))
 
 
-def test_lines_that_are_no_rows_are_errors_among_rows() -> None:
+def test_invalid_lines_are_errors_among_rows() -> None:
     rows = csv_of('\ncity,x\nParis,1\nParis\n"Pa\nris",2\n\nParis,3,4\nParis,5\n', features=(CITY, X))
     assert [type(row) for row in rows] == [dict, SchemaMismatchError, MalformedError, SchemaMismatchError, dict]
     assert [row.message for row in rows if isinstance(row, InferenceError)] == [
@@ -241,7 +241,7 @@ def test_lines_that_are_no_rows_are_errors_among_rows() -> None:
     ]
 
 
-def test_a_column_that_is_left_out_may_have_several_lines() -> None:
+def test_a_skipped_column_may_have_multiline_values() -> None:
     text = 'note,x\n"a\nb",1\n"c",2\n'
     assert csv_of(text, features=(X,), skip_columns=("note",)) == [{"x": 1.0}, {"x": 2.0}]
 
@@ -257,7 +257,7 @@ def test_an_optional_feature_and_one_with_a_default_may_be_missing() -> None:
 # -------------------------------------------------------------------------------------------------------------- NDJSON
 
 
-def test_ndjson_rows_and_what_is_none(tmp_path: Path) -> None:
+def test_ndjson_rows_and_invalid_lines(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'[1, 2]\n\n{"a": 1, "id": 7}\n{"a": 1, "a": 2}\n3\n[1, 2\n{"a": 2, "id": 8}')
     rows = read(path, skip_columns=("id",))
@@ -270,7 +270,7 @@ def test_ndjson_rows_and_what_is_none(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.none() | st.text(), min_size=1)))
-def test_ndjson_gives_back_what_json_wrote(rows: list[list[Any]]) -> None:
+def test_ndjson_round_trip(rows: list[list[Any]]) -> None:
     lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
     assert read("-", stdin=lines) == rows
     if rows:
@@ -285,7 +285,7 @@ def test_ndjson_with_a_byte_order_mark(encoding: str) -> None:
     assert read("-", stdin=gzip.compress(text.encode(encoding))) == rows
 
 
-def test_an_array_of_rows_in_a_line_is_its_rows() -> None:
+def test_an_array_of_rows_in_a_line_is_flattened() -> None:
     lines = b'[["Paris",1],["Paris",2]]\n[]\n["Paris",3]\n[ {"x":1} ,{"x":2}]\n[[1],2]\n[[1],{"x":3}]\n[[[1]]]\n'
     rows = read("-", stdin=lines)
     assert [row for row in rows if not isinstance(row, InferenceError)] == [
@@ -358,7 +358,7 @@ def test_parquet_values_are_exact(tmp_path: Path) -> None:
         (pa.array([b"a"]), "column 'x' holds binary"),
     ],
 )
-def test_types_that_no_feature_has_are_named(tmp_path: Path, column: Any, said: str) -> None:
+def test_unsupported_types_are_named(tmp_path: Path, column: Any, said: str) -> None:
     path = written(tmp_path / "rows.parquet", {"x": column})
     with pytest.raises(InferenceError, match=said):
         read(path, features=(X,))
@@ -367,7 +367,7 @@ def test_types_that_no_feature_has_are_named(tmp_path: Path, column: Any, said: 
     ]
 
 
-def test_parquet_columns_twice_with_dots_and_with_an_index(tmp_path: Path) -> None:
+def test_parquet_with_duplicate_columns_dots_and_an_index(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array([1.0]), pa.array([2.0])], ["x", "x"])
     parquet.write_table(table, tmp_path / "twice.parquet")
     with pytest.raises(MalformedError, match="more than one column is named 'x'"):
@@ -380,7 +380,7 @@ def test_parquet_columns_twice_with_dots_and_with_an_index(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9, 0.999])
-def test_a_parquet_file_that_is_cut_off(tmp_path: Path, keep: float) -> None:
+def test_a_truncated_parquet_file(tmp_path: Path, keep: float) -> None:
     path = written(tmp_path / "rows.parquet", {"x": [float(n) for n in range(10_000)]})
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])

@@ -25,14 +25,14 @@ def test_msgpack_is_shown_as_json() -> None:
 
 
 @pytest.mark.parametrize("data", [b"\xc1", b"\x81\xa8model", b"\xff\xfe\x00 binary", b'{"a":'])
-def test_the_rest_is_dumped(data: bytes) -> None:
+def test_other_bytes_are_shown_in_hexadecimal(data: bytes) -> None:
     view = view_of(data)
     assert (view.format, view.value) == ("binary", None)
     assert bytes.fromhex(view.lines[0][10:58]) == data[:16]
 
 
 @pytest.mark.parametrize("data", [None, b""])
-def test_nothing_is_empty(data: bytes | None) -> None:
+def test_an_empty_value(data: bytes | None) -> None:
     assert view_of(data).format == "empty"
     assert view_of(data).lines == ()
 
@@ -48,12 +48,12 @@ def test_nothing_is_empty(data: bytes | None) -> None:
     ],
     ids=["deep-json", "deep-msgpack", "deep-whole", "claimed-4g", "timestamp"],
 )
-def test_nothing_that_a_record_may_hold_breaks_it(data: bytes) -> None:
+def test_any_value_can_be_shown(data: bytes) -> None:
     assert len(view_of(data).lines) < 1_000
 
 
 @pytest.mark.parametrize("data", [b"\xc1" * 100_000, json.dumps(list(range(50_000))).encode(), b"\xc1" * 3_000_000])
-def test_long_values_are_cut_and_say_so(data: bytes) -> None:
+def test_long_values_are_truncated_visibly(data: bytes) -> None:
     lines = view_of(data).lines
     assert sum(map(len, lines)) < 8 * BYTES_SHOWN_MAX
     assert "--raw" in lines[-1]

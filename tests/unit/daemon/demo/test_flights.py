@@ -16,7 +16,7 @@ def flights() -> Flights:
     return load_flights()
 
 
-def test_nothing_of_the_held_out_months_is_learned_from(flights: Flights) -> None:
+def test_held_out_months_are_not_in_the_training_set(flights: Flights) -> None:
     assert (len(flights.train), len(flights.held_out)) == (273_355, 53_991)
     months = {title.split()[1] for title in flights.held_out.titles[:-50]}
     assert months == {"Nov", "Dec"}
@@ -36,7 +36,7 @@ def test_rows_are_in_order_of_departure(flights: Flights) -> None:
     assert november == sorted(november)
 
 
-def test_a_check_that_fails_fails_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_check_fails_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     narrator = Narrator()
     narrator.check("the sky is blue", True)
     assert narrator.write_checks()
@@ -49,9 +49,7 @@ def test_a_check_that_fails_fails_the_demo(capsys: pytest.CaptureFixture[str]) -
     ("requests", "results", "account"),
     [(100, 99, (100, 95, 5, 0)), (100, 100, (100, 95, 4, 0)), (100, 100, (99, 95, 4, 0)), (100, 100, (100, 90, 5, 5))],
 )
-def test_a_request_that_is_not_accounted_for_fails_the_demo(
-    requests: int, results: int, account: tuple[int, int, int, int]
-) -> None:
+def test_a_missing_result_fails_the_demo(requests: int, results: int, account: tuple[int, int, int, int]) -> None:
     taken, answered, errors, pending = account
     tenant = {"requests_in": taken, "results": answered, "errors": {"malformed": errors}, "pending": pending}
     narrator = Narrator()
@@ -59,7 +57,7 @@ def test_a_request_that_is_not_accounted_for_fails_the_demo(
     assert narrator.write_checks() is (requests == results and taken == answered + errors + pending == requests)
 
 
-def test_another_error_than_the_expected_one_fails_the_demo() -> None:
+def test_an_unexpected_error_code_fails_the_demo() -> None:
     narrator = Narrator()
     show_refusals(narrator, [Refusal("a [weird] one", "malformed", "internal", "no")])
     assert not narrator.write_checks()

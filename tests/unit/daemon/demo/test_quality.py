@@ -11,7 +11,7 @@ from inferd.daemon.demo.quality import Latency, accuracy, auc
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40))
-def test_auc_is_the_share_of_pairs_in_the_right_order(scored: list[tuple[int, bool]]) -> None:
+def test_auc_is_the_share_of_correctly_ordered_pairs(scored: list[tuple[int, bool]]) -> None:
     positives = [score for score, label in scored if label]
     negatives = [score for score, label in scored if not label]
     assume(positives and negatives)
@@ -20,7 +20,7 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(scored: list[tuple[int, bo
     assert got == pytest.approx(right / (len(positives) * len(negatives)))
 
 
-def test_auc_of_one_class_is_refused() -> None:
+def test_auc_of_one_class_is_an_error() -> None:
     with pytest.raises(ValueError, match="positives and negatives"):
         auc([0.1, 0.2], [True, True])
 

@@ -69,7 +69,7 @@ async def client(worker: FakeWorker) -> AsyncIterator[Client]:
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/"])
-async def test_probes_and_the_empty_page_are_open(client: Client, path: str) -> None:
+async def test_probes_and_the_page_need_no_token(client: Client, path: str) -> None:
     answer = await client.get(path)
     assert answer.status == 200
     assert "secret" not in await answer.text()
@@ -82,24 +82,24 @@ GUARDED = ["/status", "/metrics", "/openapi.json", "/models", "/models/m", "/job
 @pytest.mark.parametrize(
     "headers", [{}, bearer("wrong"), bearer(""), {"Authorization": "Basic a-token"}, {"Authorization": "a-token"}]
 )
-async def test_everything_else_is_not(client: Client, path: str, headers: dict[str, str]) -> None:
+async def test_all_other_routes_need_a_token(client: Client, path: str, headers: dict[str, str]) -> None:
     answer = await client.get(path, headers=headers)
     assert (answer.status, (await answer.json())["error"]["code"]) == (401, "unauthorized")
     assert answer.headers["WWW-Authenticate"].startswith("Bearer")
 
 
 @pytest.mark.parametrize("token", ["a-token", "a-next"])
-async def test_a_token_acts_for_its_tenant(client: Client, worker: FakeWorker, token: str) -> None:
+async def test_a_token_determines_the_tenant(client: Client, worker: FakeWorker, token: str) -> None:
     answer = await client.post("/predict/churn", json={"input_data": [1, 2]}, headers=bearer(token))
     assert answer.status == 200
     assert worker.predictions.asked[0][0] == "acme"
 
 
-async def test_the_scheme_is_known_in_any_case(client: Client) -> None:
+async def test_the_scheme_is_case_insensitive(client: Client) -> None:
     assert (await client.get("/models", headers={"Authorization": "bearer a-token"})).status == 200
 
 
-async def test_another_tenants_model_is_not_there(client: Client) -> None:
+async def test_another_tenants_model_is_not_found(client: Client) -> None:
     deployed = await client.put("/models/m:1", data=MODEL, headers={**BYTES, **bearer("a-token")})
     assert deployed.status == 201
     for method in ("GET", "DELETE"):
@@ -109,7 +109,7 @@ async def test_another_tenants_model_is_not_there(client: Client) -> None:
     assert (await client.get("/models/m:1", headers=bearer("a-token"))).status == 200
 
 
-async def test_another_tenants_job_is_not_there(client: Client) -> None:
+async def test_another_tenants_job_is_not_found(client: Client) -> None:
     job = {"job_id": "j1", "model_id": "m", "input_batch": [[1]]}
     assert (await client.post("/jobs", json=job, headers=bearer("a-token"))).status == 202
     answer = await client.get("/jobs/j1", headers=bearer("b-token"))
@@ -119,13 +119,13 @@ async def test_another_tenants_job_is_not_there(client: Client) -> None:
 @pytest.mark.parametrize(
     ("token", "named"), [("a-token", "beta"), ("o-token", "acme"), ("o-token", None), ("g-token", None)]
 )
-async def test_a_token_acts_for_no_other_tenant(client: Client, token: str, named: str | None) -> None:
+async def test_a_token_is_forbidden_for_other_tenants(client: Client, token: str, named: str | None) -> None:
     headers = bearer(token) | ({"inferd-tenant": named} if named else {})
     answer = await client.get("/models", headers=headers)
     assert (answer.status, (await answer.json())["error"]["code"]) == (403, "forbidden")
 
 
-async def test_a_tenant_sees_its_own_status(client: Client) -> None:
+async def test_a_tenant_sees_only_its_part_of_the_status(client: Client) -> None:
     answer = await client.get("/status", headers=bearer("a-token"))
     said = await answer.json()
     assert [item["tenant"] for item in said["tenants"]] == ["acme"]
@@ -136,18 +136,18 @@ async def test_a_tenant_sees_its_own_status(client: Client) -> None:
     assert "beta" not in await answer.text()
 
 
-async def test_an_operator_sees_all(client: Client) -> None:
+async def test_an_operator_sees_the_whole_status(client: Client) -> None:
     said = await (await client.get("/status", headers=bearer("o-token"))).json()
     assert [item["tenant"] for item in said["tenants"]] == ["acme", "beta"]
     answer = await client.get("/metrics", headers=bearer("o-token"))
     assert (answer.status, "beta" in await answer.text()) == (200, True)
 
 
-async def test_metrics_are_the_operators(client: Client) -> None:
+async def test_metrics_need_an_operators_token(client: Client) -> None:
     assert (await client.get("/metrics", headers=bearer("a-token"))).status == 403
 
 
-async def test_the_description_says_that_tokens_are_needed(client: Client) -> None:
+async def test_openapi_requires_tokens(client: Client) -> None:
     said = await (await client.get("/openapi.json", headers=bearer("a-token"))).json()
     assert said["paths"]["/predict/{model_id}"]["post"]["security"] == [{"token": []}]
     assert "security" not in said["paths"]["/livez"]["get"]
@@ -190,13 +190,13 @@ def test_the_owner_of_a_token(tokens: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "acme\n", "acme:abc\n", "a.b:" + "0" * 64, ":" + "0" * 64])
-def test_a_file_that_is_none_is_refused(tokens: Path, text: str) -> None:
+def test_an_invalid_tokens_file_is_rejected(tokens: Path, text: str) -> None:
     tokens.write_text(text)
     with pytest.raises(ServerError):
         read_tokens(tokens)
 
 
-def test_an_error_of_the_file_names_the_line_and_shows_no_secret(tokens: Path) -> None:
+def test_an_error_names_the_line_and_shows_no_token(tokens: Path) -> None:
     tokens.write_text(line("acme", "x") + "acme:my-secret-token\n")
     with pytest.raises(ServerError, match="line 2") as refused:
         read_tokens(tokens)
@@ -204,13 +204,13 @@ def test_an_error_of_the_file_names_the_line_and_shows_no_secret(tokens: Path) -
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o602, 0o660, 0o641])
-def test_a_file_that_others_may_read_or_change_is_refused(tokens: Path, mode: int) -> None:
+def test_a_file_with_wide_permissions_is_rejected(tokens: Path, mode: int) -> None:
     tokens.chmod(mode)
     with pytest.raises(ServerError, match="chmod"):
         read_tokens(tokens)
 
 
-def test_the_file_is_read_again_where_it_changed(tokens: Path) -> None:
+def test_a_changed_file_is_reloaded(tokens: Path) -> None:
     now = [0.0]
     file = TokensFile(tokens, lambda: now[0])
     tokens.write_text(line("beta", "new"))
@@ -232,7 +232,7 @@ def problems(**flags: str) -> tuple[str, ...]:
     return refused.value.problems
 
 
-def test_beyond_loopback_only_with_tokens_or_on_purpose(tokens: Path) -> None:
+def test_beyond_loopback_tokens_or_insecure_http_are_required(tokens: Path) -> None:
     (problem,) = problems(http_host="0.0.0.0")
     assert "INFERD_HTTP_TOKENS_FILE" in problem
     assert "--insecure-http" in problem
@@ -240,7 +240,7 @@ def test_beyond_loopback_only_with_tokens_or_on_purpose(tokens: Path) -> None:
         check_worker(Settings.from_environment({}, {"http_host": "0.0.0.0", **flags}))
 
 
-def test_a_worker_does_not_start_with_a_file_that_is_none(tokens: Path) -> None:
+def test_a_worker_does_not_start_with_an_invalid_tokens_file(tokens: Path) -> None:
     tokens.chmod(0o644)
     (problem,) = problems(http_tokens_file=str(tokens))
     assert problem.startswith("INFERD_HTTP_TOKENS_FILE")

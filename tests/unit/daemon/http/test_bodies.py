@@ -145,7 +145,7 @@ def expansion_cpu_s(data: bytes) -> float:
 
 
 @pytest.mark.parametrize("token", [None, "wrong"])
-def test_without_a_token_nothing_is_expanded(
+def test_without_a_token_no_body_is_decompressed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str | None
 ) -> None:
     """The loop's thread works for all 64 bombs less than it takes to expand a few: it turns all the while."""
@@ -164,7 +164,7 @@ def test_without_a_token_nothing_is_expanded(
     assert used_s < 8 * expansion_cpu_s(data)
 
 
-def test_with_a_token_the_loop_turns_while_a_body_is_expanded(tmp_path: Path) -> None:
+def test_decompression_does_not_block_the_event_loop(tmp_path: Path) -> None:
     data = gzip.compress(bytes(4 * EXPANDED_BYTES))
     head = head_of(*ROUTES[1], len(data), "Content-Encoding: gzip", token=TOKENS["default"])
     with serving(tmp_path, upload_bytes_max=5 * EXPANDED_BYTES) as server:
@@ -177,7 +177,7 @@ def test_with_a_token_the_loop_turns_while_a_body_is_expanded(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=[f"{method} {path} {kind}" for method, path, kind in ROUTES])
-def test_a_bomb_with_a_token_is_refused(small_server: Server, route: tuple[str, str, str]) -> None:
+def test_a_decompression_bomb_is_rejected(small_server: Server, route: tuple[str, str, str]) -> None:
     data = bomb()
     head = head_of(*route, len(data), "Content-Encoding: gzip", token=TOKENS["default"])
     assert status_of(small_server.connect(head, data)) == (415 if "multipart" in route[2] else 413)
@@ -238,7 +238,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield made
 
 
-def test_an_own_route_reads_the_expanded_body(server: Server) -> None:
+def test_a_user_route_reads_the_decompressed_body(server: Server) -> None:
     data = gzip.compress(GOOD)
     connection = server.connect(
         head_of(*ROUTES[6], len(data), "Content-Encoding: gzip", "Connection: close", token=TOKENS["default"]), data
@@ -252,7 +252,7 @@ def test_an_own_route_reads_the_expanded_body(server: Server) -> None:
 @pytest.mark.parametrize(
     ("coding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", raw_deflate)]
 )
-async def test_steps_are_bounded_and_lose_nothing(
+async def test_decompression_steps_are_bounded_and_complete(
     coding: str, compress: Callable[[bytes], bytes], cut: int, size: int
 ) -> None:
     data = compress(bytes(size))
@@ -269,7 +269,7 @@ async def test_steps_are_bounded_and_lose_nothing(
 
 @pytest.mark.parametrize("route", ROUTES, ids=[f"{method} {path} {kind}" for method, path, kind in ROUTES])
 @pytest.mark.parametrize("begun", [b"", b'{"input', b"--b\r\nContent-Disposition: form-data; name=model\r\n\r\ntr"])
-def test_a_client_that_hangs_up_in_mid_body_is_no_error_of_the_server(
+def test_a_client_that_closes_the_connection_is_not_a_server_error(
     server: Server, route: tuple[str, str, str], begun: bytes
 ) -> None:
     with capture_logs() as logged:
@@ -283,7 +283,7 @@ def test_a_client_that_hangs_up_in_mid_body_is_no_error_of_the_server(
     assert [entry for entry in logged if entry["log_level"] in ("warning", "error")] == []
 
 
-def test_one_that_hung_up_is_counted_with_a_status_of_its_own(server: Server) -> None:
+def test_closed_connections_are_counted_as_499(server: Server) -> None:
     before = server.statuses()["499"]
     connection = server.connect(head_of(*ROUTES[0], 1_000, token=TOKENS["default"]))
     server.wait(lambda: server.worker.app[ADMISSION].running == 1)

@@ -80,21 +80,21 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_a_client_that_sends_its_body_slowly_is_told(server: Served) -> None:
+async def test_a_slow_body_times_out(server: Served) -> None:
     answer = await server.send(HEAD + b"Content-Length: 20\r\n\r\n", GOOD[:5])
     assert parsed(answer) == (408, "request_timeout")
     assert b"connection: close" in answer.lower()
 
 
-async def test_a_client_that_sends_its_headers_slowly_is_left(server: Served) -> None:
+async def test_slow_headers_close_the_connection(server: Served) -> None:
     assert await server.send(HEAD) == b""
 
 
-async def test_a_client_that_sends_nothing_is_left(server: Served) -> None:
+async def test_an_idle_connection_is_closed(server: Served) -> None:
     assert await server.send() == b""
 
 
-async def test_slow_clients_keep_nobody_waiting(server: Served) -> None:
+async def test_slow_clients_do_not_delay_others(server: Served) -> None:
     slow = [asyncio.create_task(server.send(HEAD + b"Content-Length: 20\r\n\r\n")) for _ in range(50)]
     await until(lambda: server.worker.app[ADMISSION].running == len(slow))
     url = f"{server.http.url}/predict/churn"
@@ -103,7 +103,7 @@ async def test_slow_clients_keep_nobody_waiting(server: Served) -> None:
     assert {parsed(answer) for answer in await asyncio.gather(*slow)} == {(408, "request_timeout")}
 
 
-async def test_a_large_body_that_keeps_coming_has_time(tmp_path: Path) -> None:
+async def test_a_large_body_at_a_steady_rate_has_time(tmp_path: Path) -> None:
     """Four times the time-out, for a body that is large enough to take so long."""
 
     async def body() -> AsyncIterator[bytes]:
@@ -117,7 +117,7 @@ async def test_a_large_body_that_keeps_coming_has_time(tmp_path: Path) -> None:
             assert answer.status == 201
 
 
-async def test_bodies_over_the_limit_are_refused(server: Served) -> None:
+async def test_bodies_over_the_limit_are_rejected(server: Served) -> None:
     claimed = await server.send(HEAD + b"Connection: close\r\nContent-Length: 100001\r\n\r\n")
     assert parsed(claimed) == (413, "too_large")
     chunk = b"186a0\r\n" + b" " * 100_000 + b"\r\n"
@@ -132,7 +132,9 @@ def deflate(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(("name", "compress"), [("gzip", gzip.compress), ("deflate", deflate), ("identity", bytes)])
-async def test_compressed_bodies_are_expanded(server: Served, name: str, compress: Callable[[bytes], bytes]) -> None:
+async def test_compressed_bodies_are_decompressed(
+    server: Served, name: str, compress: Callable[[bytes], bytes]
+) -> None:
     async with ClientSession() as session:
         headers = {"Content-Type": "application/json", "Content-Encoding": name}
         url = f"{server.http.url}/predict/churn"
@@ -141,7 +143,7 @@ async def test_compressed_bodies_are_expanded(server: Served, name: str, compres
 
 
 @pytest.mark.parametrize(("name", "compress"), [("gzip", gzip.compress), ("deflate", deflate)])
-async def test_bombs_are_refused_and_never_allocated(
+async def test_decompression_bombs_are_rejected_and_never_allocated(
     server: Served, name: str, compress: Callable[[bytes], bytes]
 ) -> None:
     bomb = compress(b" " * 40_000_000)
@@ -176,7 +178,7 @@ def gzipped(data: bytes) -> bytes:
     # Names of their own: those made of the bytes hold the time of compression, and differ from process to process.
     ids=["no gzip", "cut off", "unknown", "twice"],
 )
-async def test_what_does_not_expand_is_refused(
+async def test_invalid_compressed_data_is_rejected(
     server: Served, encoding: bytes, data: bytes, expected: tuple[int, str]
 ) -> None:
     length = b"Connection: close\r\nContent-Length: %d\r\n" % len(data)
@@ -200,7 +202,7 @@ async def test_what_does_not_expand_is_refused(
         (b"PUT /predict/m HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", (405, "method_not_allowed")),
     ],
 )
-async def test_what_is_no_request_of_ours_is_a_json_error(
+async def test_invalid_http_requests_get_a_json_error(
     server: Served, request_: bytes, expected: tuple[int, str]
 ) -> None:
     answer = await server.send(request_)
@@ -210,7 +212,7 @@ async def test_what_is_no_request_of_ours_is_a_json_error(
         assert live.status == 200
 
 
-async def test_too_many_at_once_are_refused(tmp_path: Path) -> None:
+async def test_too_many_concurrent_requests_are_rejected(tmp_path: Path) -> None:
     async with served(tmp_path, Admission(2)) as server, ClientSession() as session:
         gate = server.worker.predictions.gate = asyncio.Event()
         url = f"{server.http.url}/predict/churn"
@@ -231,7 +233,7 @@ async def test_too_many_at_once_are_refused(tmp_path: Path) -> None:
         assert await ask() == 200
 
 
-async def test_while_draining_nothing_new_is_taken_and_what_runs_is_finished(tmp_path: Path) -> None:
+async def test_draining_rejects_new_requests_and_finishes_running_ones(tmp_path: Path) -> None:
     reasons: list[str] = []
     admission = Admission(10, lambda: reasons[0] if reasons else None)
     async with served(tmp_path, admission) as server, ClientSession() as session:
@@ -257,7 +259,7 @@ async def test_while_draining_nothing_new_is_taken_and_what_runs_is_finished(tmp
         assert await admission.wait_idle(1.0)
 
 
-async def test_a_bug_is_told_as_internal_and_no_more(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unexpected_exception_becomes_internal(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: Any) -> bytes:
         raise ZeroDivisionError("feature 4711")
 
@@ -267,7 +269,7 @@ async def test_a_bug_is_told_as_internal_and_no_more(server: Served, monkeypatch
     assert b"4711" not in answer
 
 
-async def test_requests_may_follow_one_another_on_one_connection(server: Served) -> None:
+async def test_a_connection_serves_several_requests(server: Served) -> None:
     one = HEAD + b"Content-Length: %d\r\n\r\n" % len(GOOD) + GOOD
     last = HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(GOOD) + GOOD
     assert (await server.send(one + one + last)).count(b"HTTP/1.1 200 OK") == 3

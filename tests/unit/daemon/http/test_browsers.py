@@ -77,9 +77,7 @@ async def code_of(answer: Any) -> tuple[int, str]:
     + [("POST", "/predict/m"), ("POST", "/jobs"), ("PUT", "/models/m"), ("DELETE", "/models/m:1"), ("GET", "/none")]
     + [("POST", path) for path in STATE_CHANGING],
 )
-async def test_a_name_that_was_rebound_to_loopback_is_refused(
-    client: Client, host: str, method: str, path: str
-) -> None:
+async def test_dns_rebinding_is_rejected(client: Client, host: str, method: str, path: str) -> None:
     """To the browser the page is of the same origin: it may send any header, and the `Origin` is right."""
     headers = {"Host": host, "Origin": f"http://{host}", **OURS, "Content-Type": "application/json"}
     answer = await client.request(method, path, headers=headers, data=b"{}")
@@ -100,14 +98,14 @@ async def test_names_of_loopback_are_allowed_with_any_port(client: Client, host:
 
 
 @pytest.mark.parametrize("host", ["", " ", "a b", "localhost:port", "[::1", "user@localhost", "localhost/x", "1:2:3"])
-def test_what_is_no_host_is_none_of_the_names(host: str) -> None:
+def test_an_invalid_host_is_not_allowed(host: str) -> None:
     from inferd.daemon.http.core.browsers import _AUTHORITY
 
     match = _AUTHORITY.fullmatch(host)
     assert match is None or not LOOPBACK.has(match["host"])
 
 
-async def test_probes_are_open_under_any_name(client: Client) -> None:
+async def test_probes_accept_any_host(client: Client) -> None:
     for path in ("/livez", "/readyz", "/health"):
         assert (await client.get(path, headers={"Host": "evil.example"})).status == 200
 
@@ -134,7 +132,7 @@ def test_the_settings_name_the_hosts(variables: dict[str, str], allowed: list[st
     assert [hosts is None or hosts.has(name) for name in refused] == [False] * len(refused)
 
 
-def test_addresses_are_allowed_beyond_loopback_alone() -> None:
+def test_any_address_is_allowed_only_beyond_loopback() -> None:
     assert allowed_hosts_of("127.0.0.1", ["a.test"]) == Hosts(frozenset({"127.0.0.1", "a.test"}))
     assert allowed_hosts_of("10.0.0.7", ["a.test"]) == Hosts(frozenset({"10.0.0.7", "a.test"}), any_address=True)
 
@@ -150,19 +148,19 @@ def test_addresses_are_allowed_beyond_loopback_alone() -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_pages_of_other_origins_are_refused(client: Client, origin: str, method: str) -> None:
+async def test_pages_of_other_origins_are_rejected(client: Client, origin: str, method: str) -> None:
     named = origin.format(host=f"127.0.0.1:{client.port}", port=client.port)
     answer = await client.request(method, "/jobs", headers={"Origin": named, **OURS})
     assert await code_of(answer) == (403, "forbidden")
 
 
-async def test_the_own_page_may_ask(client: Client) -> None:
+async def test_the_servers_own_page_is_allowed(client: Client) -> None:
     headers = {"Origin": f"http://127.0.0.1:{client.port}"}
     assert (await client.get("/jobs", headers=headers)).status == 200
     assert (await client.post("/own", headers=headers | OURS)).status == 200
 
 
-async def test_a_default_port_may_be_left_out(client: Client) -> None:
+async def test_a_default_port_may_be_omitted(client: Client) -> None:
     for host, origin in (("localhost", "http://localhost:80"), ("localhost:443", "https://localhost")):
         answer = await client.post("/own", headers={"Host": host, "Origin": origin, **OURS})
         assert answer.status == 200
@@ -175,7 +173,7 @@ async def test_a_default_port_may_be_left_out(client: Client) -> None:
 @pytest.mark.parametrize(
     "kind", [None, "text/plain", "application/x-www-form-urlencoded", "TEXT/plain; x=1", "text", ""]
 )
-async def test_a_request_that_any_page_can_send_changes_nothing(client: Client, path: str, kind: str | None) -> None:
+async def test_requests_without_preflight_are_rejected(client: Client, path: str, kind: str | None) -> None:
     """As a form or `fetch(…, {mode: "no-cors"})` sends it, from a browser that sends no `Origin`."""
     headers = {} if kind is None else {"Content-Type": kind}
     bare = await client.post(path, headers=headers, skip_auto_headers=["Content-Type"])
@@ -186,31 +184,31 @@ async def test_a_request_that_any_page_can_send_changes_nothing(client: Client, 
 
 @pytest.mark.parametrize("path", STATE_CHANGING)
 @pytest.mark.parametrize("headers", [OURS, {"Inferd-Request": ""}, {"Content-Type": "application/json; charset=utf-8"}])
-async def test_a_program_says_so_with_a_header(client: Client, path: str, headers: dict[str, str]) -> None:
+async def test_programs_identify_themselves_with_a_header(client: Client, path: str, headers: dict[str, str]) -> None:
     answer = await client.post(path, headers=headers)
     assert (answer.status, path) in {(200, "/own"), (409, "/jobs/j1/cancel"), (409, "/jobs/j1/retry")}
 
 
-async def test_a_raw_body_of_an_own_route_needs_the_header_too(client: Client) -> None:
+async def test_a_raw_body_of_a_user_route_needs_the_header(client: Client) -> None:
     plain = {"Content-Type": "text/plain"}
     assert (await client.post("/own/raw", data=b"abc", headers=plain)).status == 415
     assert await (await client.post("/own/raw", data=b"abc", headers=plain | OURS)).json() == 3
 
 
-async def test_a_preflight_request_is_granted_nothing(client: Client) -> None:
+async def test_a_preflight_request_is_not_allowed(client: Client) -> None:
     asked = {"Access-Control-Request-Method": "DELETE", "Access-Control-Request-Headers": "inferd-request"}
     answer = await client.options("/models/m", headers={"Origin": "http://evil.example", **asked})
     assert answer.status == 403
     assert not [name for name in answer.headers if name.lower().startswith("access-control")]
 
 
-async def test_with_tokens_the_token_is_enough(guarded: Client) -> None:
+async def test_with_tokens_no_other_header_is_needed(guarded: Client) -> None:
     headers = {"Host": "inferd.example", "Authorization": f"Bearer {TOKENS['default']}"}
     assert (await guarded.post("/own", headers=headers)).status == 200
     assert (await guarded.post("/own", headers={"Host": "inferd.example"})).status == 401
 
 
-async def test_the_description_names_the_header_where_it_is_needed(client: Client, guarded: Client) -> None:
+async def test_openapi_has_the_header_without_tokens_only(client: Client, guarded: Client) -> None:
     headers = {"Authorization": f"Bearer {TOKENS['default']}"}
     for asked, needed in ((client, True), (guarded, False)):
         said = await (await asked.get("/openapi.json", headers=headers)).json()
@@ -222,7 +220,7 @@ async def test_the_description_names_the_header_where_it_is_needed(client: Clien
 # --------------------------------------------------------------------------------------------------- a plain script
 
 
-async def test_a_server_of_the_python_api_is_guarded_likewise(tmp_path: Path) -> None:
+async def test_a_server_of_the_python_api_has_the_same_protection(tmp_path: Path) -> None:
     manager = ModelManager(tmp_path)
     server = ModelServer(manager, port=0, allowed_hosts=["inferd.test"])
     from aiohttp import ClientSession

@@ -66,16 +66,14 @@ async def body(request: web.Request) -> web.Response:
     return web.Response(text=str(len(await read_body(request, LIMITS.body))))
 
 
-async def test_live_whatever_the_streams_say(client: Client, board: StatusBoard) -> None:
+async def test_liveness_does_not_depend_on_the_streams(client: Client, board: StatusBoard) -> None:
     board.enter("waiting", "waiting for the broker")
     answer = await client.get("/livez")
     assert (answer.status, await answer.json()) == (200, {"status": "live"})
 
 
 @pytest.mark.parametrize("path", ["/health", "/readyz"])
-async def test_ready_only_where_there_is_no_reason_against_it(
-    client: Client, board: StatusBoard, streams: FakeStreams, path: str
-) -> None:
+async def test_readiness_lists_the_reasons(client: Client, board: StatusBoard, streams: FakeStreams, path: str) -> None:
     answer = await client.get(path)
     assert (answer.status, await answer.json()) == (200, {"status": "healthy"})
     streams.said = snapshot(unready=("rebalancing", "no model is ready"))
@@ -88,7 +86,7 @@ async def test_ready_only_where_there_is_no_reason_against_it(
     assert await answer.json() == {"status": "unhealthy", "reasons": ["waiting for the broker"]}
 
 
-async def test_status_says_what_the_streams_do(client: Client) -> None:
+async def test_status_has_the_snapshot_of_the_streams(client: Client) -> None:
     answer = await client.get("/status")
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["Cache-Control"] == "no-store"
@@ -119,14 +117,14 @@ async def test_requests_are_counted_by_route(client: Client) -> None:
     assert "BREW" not in text
 
 
-async def test_the_page_asks_for_a_token_where_one_is_wanted(client: Client) -> None:
+async def test_the_page_asks_for_a_token_if_required(client: Client) -> None:
     text = await (await client.get("/")).text()
     assert '<form id="ask" hidden>' in text
     assert '"Bearer " + token' in text
     assert "status !== 401" in text
 
 
-async def test_the_page_loads_nothing_from_elsewhere(client: Client) -> None:
+async def test_the_page_loads_nothing_from_other_sites(client: Client) -> None:
     answer = await client.get("/")
     text = await answer.text()
     assert answer.headers["Content-Type"].startswith("text/html")
@@ -161,7 +159,7 @@ async def test_errors_are_json(client: Client, method: str, path: str, status: i
     assert ("Allow" in answer.headers) == (status == 405)
 
 
-async def test_a_body_over_the_limit_is_refused(client: Client) -> None:
+async def test_a_body_over_the_limit_is_rejected(client: Client) -> None:
     answer = await client.post("/test/body", data=b"x" * BODY_BYTES_MAX)
     assert answer.status == 200
     answer = await client.post("/test/body", data=b"x" * (BODY_BYTES_MAX + 1))
@@ -182,7 +180,7 @@ def server(board: StatusBoard, **flags: str) -> HttpServer:
     return HttpServer(observing(board), settings.http_host, settings.http_port)
 
 
-async def test_port_0_takes_a_free_one_and_says_which(board: StatusBoard) -> None:
+async def test_port_0_chooses_a_free_port(board: StatusBoard) -> None:
     http = server(board)
     await http.start()
     try:
@@ -212,7 +210,7 @@ async def test_a_host_of_another_machine_is_an_error_that_names_it(board: Status
     assert "INFERD_HTTP_HOST=192.0.2.1" in refused.value.message
 
 
-async def test_overlong_headers_are_refused(board: StatusBoard) -> None:
+async def test_overlong_headers_are_rejected(board: StatusBoard) -> None:
     http = server(board)
     await http.start()
     try:

@@ -140,7 +140,7 @@ def error_of(answer: tuple[int, str, Any]) -> tuple[int, str]:
 # ---------------------------------------------------------------------------------------------------------- forwarding
 
 
-async def test_the_owners_answer_is_passed_back_as_it_is(nodes: tuple[Node, Node], session: ClientSession) -> None:
+async def test_the_owners_response_is_returned_unchanged(nodes: tuple[Node, Node], session: ClientSession) -> None:
     front, owner = nodes
     opened = await answer_of(session, "POST", f"{front.url}/jobs", json=JOB)
     assert (opened[0], opened[2]["job_id"]) == (202, "j1")
@@ -158,7 +158,7 @@ async def test_the_owners_answer_is_passed_back_as_it_is(nodes: tuple[Node, Node
     assert seen.rel_url.raw_path_qs == "/jobs/j1/results?from_row=2&a=%26"
 
 
-async def test_a_compressed_body_is_passed_on_expanded(nodes: tuple[Node, Node], session: ClientSession) -> None:
+async def test_a_compressed_body_is_forwarded_decompressed(nodes: tuple[Node, Node], session: ClientSession) -> None:
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     body = gzip.compress(json.dumps(JOB).encode())
     assert (await answer_of(session, "POST", f"{nodes[0].url}/jobs", data=body, headers=headers))[0] == 202
@@ -166,7 +166,7 @@ async def test_a_compressed_body_is_passed_on_expanded(nodes: tuple[Node, Node],
 
 
 @pytest.mark.parametrize("place", [0, 1])
-async def test_an_upload_is_passed_on_as_it_comes(nodes: tuple[Node, Node], session: ClientSession, place: int) -> None:
+async def test_an_upload_is_forwarded_as_a_stream(nodes: tuple[Node, Node], session: ClientSession, place: int) -> None:
     """It takes longer than a read may, and is larger than a body may be."""
 
     async def body() -> AsyncIterator[bytes]:
@@ -184,9 +184,7 @@ async def test_an_upload_is_passed_on_as_it_comes(nodes: tuple[Node, Node], sess
 
 
 @pytest.mark.parametrize("place", [0, 1])
-async def test_an_upload_that_stands_still_is_told(
-    nodes: tuple[Node, Node], session: ClientSession, place: int
-) -> None:
+async def test_a_stalled_upload_times_out(nodes: tuple[Node, Node], session: ClientSession, place: int) -> None:
     gate = asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:
@@ -201,7 +199,7 @@ async def test_an_upload_that_stands_still_is_told(
         gate.set()
 
 
-async def test_a_request_is_passed_on_once(nodes: tuple[Node, Node], session: ClientSession) -> None:
+async def test_a_request_is_forwarded_once(nodes: tuple[Node, Node], session: ClientSession) -> None:
     front, owner = nodes
     owner.jobs.mine, owner.jobs.url = False, front.url
     for method, path in (("GET", "/jobs/j1"), ("POST", "/jobs/j1/cancel")):
@@ -210,9 +208,7 @@ async def test_a_request_is_passed_on_once(nodes: tuple[Node, Node], session: Cl
     assert (len(front.asked), len(owner.asked)) == (3, 3)
 
 
-async def test_while_nobody_owns_the_job_the_caller_is_told_to_come_again(
-    nodes: tuple[Node, Node], session: ClientSession
-) -> None:
+async def test_a_job_without_an_owner_is_unavailable(nodes: tuple[Node, Node], session: ClientSession) -> None:
     nodes[0].jobs.url = None
     async with session.get(f"{nodes[0].url}/jobs/j1") as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
@@ -224,7 +220,7 @@ async def test_while_nobody_owns_the_job_the_caller_is_told_to_come_again(
 
 
 @pytest.mark.parametrize("place", [0, 1])
-async def test_an_answer_that_breaks_off_does_not_look_whole(
+async def test_an_aborted_response_is_visibly_incomplete(
     nodes: tuple[Node, Node], session: ClientSession, monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
     async def broken(*_: Any, **__: Any) -> AsyncIterator[bytes]:
@@ -237,7 +233,7 @@ async def test_an_answer_that_breaks_off_does_not_look_whole(
         await answer_of(session, "GET", f"{nodes[place].url}/jobs/j1/results")
 
 
-async def test_what_is_wrong_before_the_first_row_has_its_status(
+async def test_an_error_before_the_first_row_has_its_status(
     nodes: tuple[Node, Node], session: ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def expired(*_: Any, **__: Any) -> AsyncIterator[bytes]:
@@ -257,7 +253,7 @@ async def test_what_is_wrong_before_the_first_row_has_its_status(
 # ----------------------------------------------------------------------------------------------------------- the list
 
 
-async def test_the_list_has_the_jobs_of_all_workers(nodes: tuple[Node, Node], session: ClientSession) -> None:
+async def test_the_list_contains_the_jobs_of_all_workers(nodes: tuple[Node, Node], session: ClientSession) -> None:
     for number in range(6):
         nodes[number % 2].jobs.messages["default", f"j{number}"] = b""
     for node in nodes:
@@ -285,7 +281,7 @@ def restoring(front: Node, owner: Node) -> None:
 
 
 @pytest.mark.parametrize(("break_", "named"), [(gone, "127.0.0.1"), (starting, "127.0.0.1"), (restoring, "[1]")])
-async def test_a_list_that_is_not_whole_is_not_given(
+async def test_an_incomplete_list_is_unavailable(
     nodes: tuple[Node, Node], session: ClientSession, break_: Break, named: str
 ) -> None:
     break_(*nodes)
@@ -306,7 +302,7 @@ async def test_before_the_streams_run_jobs_are_unavailable() -> None:
         await anext(jobs.results("default", "j1"))
 
 
-async def test_a_body_that_is_too_large_as_json_may_come_as_ndjson(
+async def test_a_body_too_large_for_json_is_accepted_as_ndjson(
     nodes: tuple[Node, Node], session: ClientSession
 ) -> None:
     answer = await answer_of(session, "POST", f"{nodes[1].url}/jobs", json={**JOB, "input_batch": [[1]] * 5_000})
@@ -328,14 +324,14 @@ async def test_a_body_that_is_too_large_as_json_may_come_as_ndjson(
         ("?model=m&labels=%7B%22run%22:%22a%22,%22run%22:%22b%22%7D", 422, "invalid_value"),
     ],
 )
-async def test_a_query_that_opens_no_job_is_refused(
+async def test_an_invalid_query_opens_no_job(
     nodes: tuple[Node, Node], session: ClientSession, query: str, status: int, code: str
 ) -> None:
     answer = await answer_of(session, "POST", f"{nodes[1].url}/jobs{query}", data=b"[1]\n", headers=NDJSON)
     assert error_of(answer) == (status, code)
 
 
-async def test_a_fake_worker_takes_uploads_too(tmp_path: Path, session: ClientSession) -> None:
+async def test_the_fake_worker_accepts_uploads(tmp_path: Path, session: ClientSession) -> None:
     http = HttpServer(FakeWorker(tmp_path).app, "127.0.0.1", 0)
     await http.start()
     try:

@@ -46,18 +46,18 @@ async def joined(pieces: AsyncIterator[bytes]) -> bytes:
         ("text/csv;q=0.5;header=present", "csv"),
     ],
 )
-def test_the_format_is_the_one_that_is_liked_best(accept: str | None, expected: str) -> None:
+def test_the_format_with_the_highest_quality_is_chosen(accept: str | None, expected: str) -> None:
     headers = {} if accept is None else {"Accept": accept}
     assert accepted_format(make_mocked_request("GET", "/", headers=headers)) == expected
 
 
 @pytest.mark.parametrize("accept", ["image/png", "", "*/*;q=0", "text/csv;q=much", "application/json"])
-def test_what_is_not_made_is_refused(accept: str) -> None:
+def test_unsupported_formats_are_not_acceptable(accept: str) -> None:
     with pytest.raises(NotAcceptableError, match="text/csv"):
         accepted_format(make_mocked_request("GET", "/", headers={"Accept": accept}))
 
 
-async def test_csv_has_a_column_for_each_output_and_two_for_the_error() -> None:
+async def test_csv_has_a_column_per_output_and_two_for_the_error() -> None:
     lines = lines_of([FAILED], [{"prediction": 0.1, "probabilities": [0.5, 0.25]}, {"prediction": "a,b\nc"}])
     text = (await joined(csv_pieces(lines, ["prediction", "probabilities"]))).decode()
     assert list(csv.reader(io.StringIO(text))) == [
@@ -72,7 +72,7 @@ async def test_csv_of_no_rows_has_its_header() -> None:
     assert await joined(csv_pieces(lines_of(), ["prediction"])) == b"row,prediction,error_code,error_message\n"
 
 
-async def test_parquet_waits_for_the_types_of_its_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_parquet_defers_until_column_types_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs_formats, "GROUP_ROWS", 3)
     lines = lines_of([FAILED], [FAILED], [{"prediction": [0.1, 2.5]}], *[[{"prediction": [1.0, 2.0]}]] * 5)
     table = parquet.ParquetFile(io.BytesIO(await joined(parquet_pieces(lines, ["prediction"]))))
@@ -90,13 +90,13 @@ async def test_parquet_without_a_single_prediction(pieces: list[Any]) -> None:
     assert table["prediction"].null_count == len(table) == 3 * len(pieces)
 
 
-async def test_values_that_fit_no_column_are_refused() -> None:
+async def test_values_of_mixed_types_are_not_acceptable() -> None:
     lines = lines_of([{"prediction": 0.5}], [{"prediction": "no number"}])
     with pytest.raises(NotAcceptableError, match="x-ndjson"):
         await joined(parquet_pieces(lines, ["prediction"]))
 
 
-async def test_without_pyarrow_there_is_no_parquet(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_pyarrow_parquet_is_not_acceptable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(NotAcceptableError, match=r"inferd\[files\]"):
         await joined(parquet_pieces(lines_of([{"prediction": 0.5}]), ["prediction"]))

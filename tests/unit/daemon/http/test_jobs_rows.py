@@ -57,7 +57,7 @@ def read(messages: Sequence[bytes]) -> list[Any]:
     st.booleans(),
     st.integers(1, 12),
 )
-async def test_messages_hold_the_rows_however_they_come(
+async def test_messages_contain_the_rows_however_the_body_is_split(
     rows: list[Any], places: list[int], end: bytes, last_end: bool, block_rows: int
 ) -> None:
     body = end.join(json.dumps(row).encode() for row in rows) + (end if last_end else b"")
@@ -66,7 +66,7 @@ async def test_messages_hold_the_rows_however_they_come(
     assert messages == await collect([body], LinePacker(LIMITS, block_rows))
 
 
-async def test_an_array_of_rows_is_its_rows_and_a_byte_order_mark_is_none() -> None:
+async def test_arrays_of_rows_are_flattened_and_a_byte_order_mark_is_ignored() -> None:
     body = b'\xef\xbb\xbf[[1],[2]]\r\n[]\n [ {"a": 1} , {"a":2} ]\n[3]'
     messages = await collect([body], LinePacker(LIMITS, 4))
     assert read(messages) == [[1], [2], [], {"a": 1}, {"a": 2}, [3]]
@@ -76,7 +76,7 @@ async def test_an_array_of_rows_is_its_rows_and_a_byte_order_mark_is_none() -> N
             await collect([b"[1]\n", wrong], LinePacker(LIMITS, 4))
 
 
-async def test_full_messages_have_whole_blocks() -> None:
+async def test_full_messages_consist_of_whole_blocks() -> None:
     messages = await collect([b"[1]\n" * 25], LinePacker(LIMITS, 4))
     counts = [message.count(b"[1]") for message in messages]
     assert (counts[:-1], sum(counts)) == ([8] * (len(counts) - 1), 25)
@@ -95,6 +95,6 @@ async def test_full_messages_have_whole_blocks() -> None:
         (b"[1]\n[" + b" " * 200, TooLargeError, "line 2"),
     ],
 )
-async def test_a_line_that_is_no_row_is_named(body: bytes, error: type[ModelServingError], line: str) -> None:
+async def test_an_invalid_line_is_named(body: bytes, error: type[ModelServingError], line: str) -> None:
     with pytest.raises(error, match=line):
         await collect([body[:5], body[5:]], LinePacker(LIMITS))

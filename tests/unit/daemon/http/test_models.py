@@ -43,7 +43,7 @@ async def code_of(answer: Any) -> tuple[int, str]:
     return answer.status, (await answer.json())["error"]["code"]
 
 
-async def test_models_come_and_go(client: Client) -> None:
+async def test_models_are_deployed_and_removed(client: Client) -> None:
     answer = await client.put("/models/m", data=MODEL, headers=BYTES, params={"alias": "best"})
     assert (answer.status, (await answer.json())["version"]) == (201, 1)
     answer = await client.put("/models/m/versions/2", data=MODEL, headers=BYTES)
@@ -62,7 +62,7 @@ async def test_models_come_and_go(client: Client) -> None:
     assert await code_of(await client.get("/models/m")) == (404, "model_not_found")
 
 
-async def test_a_version_that_an_alias_leads_to_is_removed_with_its_alias_moved(client: Client) -> None:
+async def test_a_version_is_removed_after_moving_its_alias(client: Client) -> None:
     for _ in range(2):
         await client.put("/models/m", data=MODEL, headers=BYTES, params={"alias": "champion"})
     assert await code_of(await client.delete("/models/m:2")) == (409, "version_in_use")
@@ -73,7 +73,7 @@ async def test_a_version_that_an_alias_leads_to_is_removed_with_its_alias_moved(
     assert model["aliases"] == {"champion": {"version": 1}}
 
 
-async def test_the_same_deploy_again_changes_nothing(client: Client) -> None:
+async def test_a_deploy_is_idempotent(client: Client) -> None:
     first = await client.put("/models/m:1", data=MODEL, headers=BYTES)
     again = await client.put("/models/m:1", data=MODEL, headers=BYTES)
     assert (first.status, again.status) == (201, 200)
@@ -88,13 +88,13 @@ def form(**parts: Any) -> FormData:
     return data
 
 
-async def test_a_form_brings_a_manifest(client: Client, worker: FakeWorker) -> None:
+async def test_a_form_may_contain_a_manifest(client: Client, worker: FakeWorker) -> None:
     answer = await client.put("/models/m:1", data=form(manifest='{"labels": {"team": "x"}}', model=MODEL))
     assert (answer.status, (await answer.json())["labels"]) == (201, {"team": "x"})
     assert worker.models.files[0][1] == MODEL
 
 
-async def test_a_query_brings_a_manifest(client: Client) -> None:
+async def test_a_query_may_contain_a_manifest(client: Client) -> None:
     answer = await client.put("/models/m:1", data=MODEL, headers=BYTES, params={"manifest": '{"labels": {"a": "b"}}'})
     assert (await answer.json())["labels"] == {"a": "b"}
 
@@ -108,7 +108,7 @@ def files_in(directory: Path) -> list[Path]:
     return list(directory.iterdir()) if directory.exists() else []
 
 
-async def test_no_file_is_left_behind(client: Client, worker: FakeWorker, uploads: Path) -> None:
+async def test_uploaded_files_are_removed(client: Client, worker: FakeWorker, uploads: Path) -> None:
     leave(uploads / "model-of-a-crash")
     big = b"tree" + b"x" * 2_500_000
     answer = await client.put("/models/m:1", data=io.BytesIO(big), headers=BYTES)
@@ -135,7 +135,7 @@ async def test_no_file_is_left_behind(client: Client, worker: FakeWorker, upload
         ("/models/m:1", b"--x--\r\n", {"Content-Type": "multipart/form-data; boundary=x"}, (400, "malformed")),
     ],
 )
-async def test_what_is_wrong_with_an_upload_is_told(
+async def test_invalid_uploads_get_typed_errors(
     client: Client, path: str, data: bytes, headers: dict[str, str], expected: tuple[int, str], uploads: Path
 ) -> None:
     assert await code_of(await client.put(path, data=data, headers=headers)) == expected
@@ -145,11 +145,11 @@ async def test_what_is_wrong_with_an_upload_is_told(
 @pytest.mark.parametrize(
     "parts", [{"manifest": b"{}"}, {"model": MODEL, "other": "x"}, {"model": MODEL, "manifest": "{"}]
 )
-async def test_forms_that_are_not_ours_are_refused(client: Client, parts: dict[str, Any]) -> None:
+async def test_forms_with_unknown_parts_are_rejected(client: Client, parts: dict[str, Any]) -> None:
     assert await code_of(await client.put("/models/m:1", data=form(**parts))) == (400, "malformed")
 
 
-async def test_a_part_that_comes_twice_is_refused(client: Client) -> None:
+async def test_a_repeated_part_is_rejected(client: Client) -> None:
     data = form(model=MODEL)
     data.add_field("model", MODEL, filename="again")
     assert await code_of(await client.put("/models/m:1", data=data)) == (400, "malformed")
@@ -163,19 +163,19 @@ async def test_a_part_that_comes_twice_is_refused(client: Client) -> None:
         (b'{"version": 0}', (422, "invalid_value")),
     ],
 )
-async def test_aliases_that_lead_nowhere_are_refused(client: Client, body: bytes, expected: tuple[int, str]) -> None:
+async def test_aliases_of_unknown_versions_are_rejected(client: Client, body: bytes, expected: tuple[int, str]) -> None:
     answer = await client.put("/models/m/aliases/best", data=body, headers={"Content-Type": "application/json"})
     assert await code_of(answer) == expected
 
 
-async def test_an_alias_may_be_told_in_messagepack(client: Client) -> None:
+async def test_an_alias_may_be_set_in_messagepack(client: Client) -> None:
     await client.put("/models/m:1", data=MODEL, headers=BYTES)
     body = msgspec.msgpack.encode({"version": 1})
     answer = await client.put("/models/m/aliases/a", data=body, headers={"Content-Type": "application/msgpack"})
     assert answer.status == 200
 
 
-async def test_few_files_are_received_at_once(client: Client) -> None:
+async def test_concurrent_uploads_are_limited(client: Client) -> None:
     gate = asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:
@@ -192,7 +192,7 @@ async def test_few_files_are_received_at_once(client: Client) -> None:
     assert sorted(await asyncio.gather(*uploads)) == [201] * UPLOADS_MAX + [429]
 
 
-async def test_a_file_over_the_limit_is_refused_before_it_has_come(client: Client, uploads: Path) -> None:
+async def test_a_file_over_the_limit_is_rejected_early(client: Client, uploads: Path) -> None:
     for data in (io.BytesIO(b"x" * (UPLOAD_BYTES_MAX + 1)), chunks(UPLOAD_BYTES_MAX + 1)):
         assert await code_of(await client.put("/models/m:1", data=data, headers=BYTES)) == (413, "too_large")
     assert files_in(uploads) == []

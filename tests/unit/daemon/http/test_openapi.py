@@ -50,7 +50,7 @@ def test_it_describes_every_route(described: dict[str, Any], tmp_path: Path) -> 
     assert set(operations_of(described)) == served == {(item.method, item.path) for item in OPERATIONS}
 
 
-async def test_it_describes_only_the_routes_that_are_there() -> None:
+async def test_it_describes_only_existing_routes() -> None:
     app = create_app()
     add_predictions(app, FakePredictions())
     add_openapi(app)
@@ -73,19 +73,19 @@ def test_http_codes_differ_from_those_of_the_wire() -> None:
     assert not HTTP_CODES.keys() & CODES.keys()
 
 
-def test_the_tenant_is_a_parameter_where_it_must_be_named() -> None:
+def test_the_tenant_is_a_parameter_if_it_is_required() -> None:
     for access, expected in ((Access(("a", "b")), ["inferd-tenant"]), (Access(("a",)), [])):
         listing = describe(OPERATIONS, access)["paths"]["/models"]["get"]
         assert [item["name"] for item in listing.get("parameters", [])] == expected
 
 
-def test_the_page_about_http_tells_its_codes() -> None:
+def test_the_documentation_lists_the_http_codes() -> None:
     page = (Path(__file__).parents[4] / "docs" / "http.md").read_text(encoding="utf-8")
     rows = [f"| `{code}` | {error.meaning} | {error.http_status} |" for code, error in HTTP_CODES.items()]
     assert page.partition("<!-- http codes -->")[2].partition("<!-- end -->")[0].splitlines()[3:] == rows
 
 
 @pytest.mark.timeout(90)
-async def test_a_few_hundred_cases_find_no_breach(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_generated_requests_conform_to_openapi(capfd: pytest.CaptureFixture[str]) -> None:
     """`make http-fuzz` tries ten thousand."""
     assert await fuzz_fake(15, "examples,fuzzing") == 0, capfd.readouterr().out

@@ -74,7 +74,7 @@ def received(method: str, path: str, passed: str) -> web.Request:
     return make_mocked_request(method, path, headers={FORWARDED: passed})
 
 
-def test_a_pass_lets_its_request_through() -> None:
+def test_a_pass_authenticates_its_request() -> None:
     passed = Peers(SECRET, lambda: HERE).pass_for(THERE, "acme", "GET", "/jobs/j?x=%26")
     assert Peers(SECRET, lambda: THERE + "/").tenant_of(received("GET", "/jobs/j?x=%26", passed)) == "acme"
 
@@ -89,14 +89,14 @@ def test_a_pass_lets_its_request_through() -> None:
         ("GET", "/jobs/j", THERE, OTHER),
     ],
 )
-def test_a_pass_is_of_no_use_for_anything_else(method: str, path: str, url: str, secret: PeerSecret) -> None:
+def test_a_pass_is_rejected_for_any_other_request(method: str, path: str, url: str, secret: PeerSecret) -> None:
     passed = Peers(SECRET, lambda: HERE).pass_for(THERE, "acme", "GET", "/jobs/j")
     with pytest.raises(UnauthorizedError):
         Peers(secret, lambda: url).tenant_of(received(method, path, passed))
 
 
 @given(place=st.integers(0, 200), text=st.text("abcdef0123456789.v\x7f-", min_size=0, max_size=3))
-def test_a_pass_that_was_changed_is_refused(place: int, text: str) -> None:
+def test_a_modified_pass_is_rejected(place: int, text: str) -> None:
     passed = Peers(SECRET, lambda: HERE, Clock()).pass_for(THERE, "acme", "GET", "/jobs/j")
     changed = passed[: place % len(passed)] + text + passed[place % len(passed) + 1 :]
     if changed not in (passed, "1"):
@@ -126,14 +126,14 @@ def test_a_pass_expires(later_s: float, *, accepted: bool) -> None:
             receiver.tenant_of(request)
 
 
-def test_a_secret_is_replaced_without_a_gap() -> None:
+def test_a_secret_can_be_rotated() -> None:
     new = PeerSecret((b"n" * 32, b"s" * 32))
     for signing, checking in ((SECRET, new), (new, new)):
         passed = Peers(signing, lambda: HERE).pass_for(THERE, "acme", "GET", "/jobs/j")
         assert Peers(checking, lambda: THERE).tenant_of(received("GET", "/jobs/j", passed)) == "acme"
 
 
-def test_a_proof_is_for_one_challenge_and_one_address() -> None:
+def test_a_proof_is_valid_for_one_challenge_and_address() -> None:
     proof = Peers(SECRET, lambda: THERE).prove("abc")
     assert Peers(SECRET).proves(THERE, "abc", proof)
     assert not Peers(SECRET).proves(THERE, "abd", proof)
@@ -167,7 +167,7 @@ def test_secrets_are_lines_of_a_private_file(tmp_path: Path) -> None:
         ("a" * 64, 0o644, "chmod 640"),
     ],
 )
-def test_a_file_that_is_none_ends_the_start(tmp_path: Path, text: str, mode: int, words: str) -> None:
+def test_an_invalid_secret_file_fails_the_start(tmp_path: Path, text: str, mode: int, words: str) -> None:
     path = secret_file(tmp_path, text, mode)
     with pytest.raises(ServerError, match=words) as refused:
         read_peer_secret(path)
@@ -237,7 +237,7 @@ async def asked(url: str, method: str, path: str, options: dict[str, Any]) -> tu
         return answer.status, json.loads(text) if answer.content_type == "application/json" else text
 
 
-async def test_the_owner_acts_for_the_caller_without_the_caller_s_token(tokens: TokensFile) -> None:
+async def test_the_owner_gets_a_pass_instead_of_the_callers_token(tokens: TokensFile) -> None:
     async with two_nodes(tokens, SECRET, SECRET) as (front, owner):
         for method, path, options in REQUESTS:
             status, said = await asked(front.url, method, path, options)
@@ -251,7 +251,7 @@ async def test_the_owner_acts_for_the_caller_without_the_caller_s_token(tokens: 
         assert said["error"]["code"] == "job_not_found"
 
 
-async def test_a_pass_that_was_seen_is_of_no_other_use(tokens: TokensFile) -> None:
+async def test_an_intercepted_pass_cannot_be_reused(tokens: TokensFile) -> None:
     async with two_nodes(tokens, SECRET, SECRET) as (front, owner):
         await asked(front.url, "GET", "/jobs/j1", {})
         seen = owner.asked[-1].headers[FORWARDED]
@@ -266,7 +266,7 @@ async def test_a_pass_that_was_seen_is_of_no_other_use(tokens: TokensFile) -> No
 
 
 @pytest.mark.parametrize("secrets", [(None, None), (None, SECRET), (SECRET, None), (SECRET, OTHER)])
-async def test_without_a_common_secret_nothing_is_passed_on(tokens: TokensFile, secrets: tuple[Any, Any]) -> None:
+async def test_without_a_common_secret_nothing_is_forwarded(tokens: TokensFile, secrets: tuple[Any, Any]) -> None:
     async with two_nodes(tokens, *secrets) as (front, owner):
         for method, path, options in REQUESTS:
             status, said = await asked(front.url, method, path, options)
@@ -276,7 +276,7 @@ async def test_without_a_common_secret_nothing_is_passed_on(tokens: TokensFile, 
         assert not owner.jobs.messages
 
 
-async def test_without_tokens_everybody_may_do_everything_and_workers_ask_one_another() -> None:
+async def test_without_tokens_workers_forward_without_a_secret() -> None:
     async with two_nodes(None, None, None) as (front, _):
         for method, path, options in REQUESTS[:5]:
             status, said = await asked(front.url, method, path, options)
@@ -316,7 +316,7 @@ async def plain(request: web.Request) -> web.Response:
 
 
 @pytest.mark.parametrize("relays", [False, True])
-async def test_somebody_without_the_secret_is_sent_nothing(tokens: TokensFile, *, relays: bool) -> None:
+async def test_a_worker_without_the_secret_receives_nothing(tokens: TokensFile, *, relays: bool) -> None:
     """Not even where he has a true worker answer the challenge for him."""
     async with two_nodes(tokens, SECRET, SECRET) as (front, owner):
 
@@ -374,9 +374,7 @@ async def wrong_list(_: web.Request) -> web.Response:
     ids=lambda a: a.__name__,
 )
 @pytest.mark.parametrize(("method", "path"), [("GET", "/jobs/j1"), ("GET", "/jobs"), ("POST", "/jobs/j1/cancel")])
-async def test_an_answer_that_its_route_does_not_give_is_not_passed_back(
-    answer: Answer, method: str, path: str
-) -> None:
+async def test_an_invalid_response_is_not_returned(answer: Answer, method: str, path: str) -> None:
     async with two_nodes(None, None, None) as (front, _), rogue(answer) as (url, sent), ClientSession() as session:
         front.jobs.url, front.streams.others = url, [url]
         headers = {"inferd-request": "1", "inferd-tenant": "default"}
@@ -387,7 +385,7 @@ async def test_an_answer_that_its_route_does_not_give_is_not_passed_back(
         assert sent
 
 
-async def test_results_have_the_media_type_that_was_asked_for() -> None:
+async def test_results_have_the_requested_media_type() -> None:
     async with two_nodes(None, None, None) as (front, _), rogue(html) as (url, _), ClientSession() as session:
         front.jobs.url = url
         headers = {"Accept": "text/csv", "inferd-tenant": "default"}
@@ -396,7 +394,7 @@ async def test_results_have_the_media_type_that_was_asked_for() -> None:
             assert relayed.headers["X-Content-Type-Options"] == "nosniff"
 
 
-async def test_an_endless_answer_is_cut() -> None:
+async def test_an_endless_response_is_aborted() -> None:
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)

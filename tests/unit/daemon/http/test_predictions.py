@@ -48,7 +48,7 @@ async def test_a_prediction(client: Client, worker: FakeWorker) -> None:
     assert asked_at < int(headers["deadline"]) / 1_000 < time.time() + 0.3
 
 
-async def test_the_answer_is_in_the_encoding_of_the_body(client: Client) -> None:
+async def test_the_response_has_the_encoding_of_the_body(client: Client) -> None:
     body = msgspec.msgpack.encode({"input_data": [1, 2], "outputs": ["raw", "prediction"], "id": "r1"})
     answer = await client.post("/predict/churn:1", data=body, headers=MSGPACK)
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/msgpack")
@@ -56,14 +56,14 @@ async def test_the_answer_is_in_the_encoding_of_the_body(client: Client) -> None
     assert (said["id"], said["raw"], said["prediction"]) == ("r1", 0.25, 0.25)
 
 
-async def test_each_request_without_an_id_gets_one_of_its_own(client: Client) -> None:
+async def test_a_request_without_an_id_gets_a_unique_one(client: Client) -> None:
     answers = [await client.post("/predict/churn", json={"input_data": [1, 2]}) for _ in range(3)]
     ids = {(await answer.json())["id"] for answer in answers}
     assert len(ids) == 3
     assert all(uuid.UUID(hex=each).version == 4 for each in ids)
 
 
-async def test_the_correlation_comes_back_with_an_error_too(client: Client) -> None:
+async def test_errors_have_the_correlation_id(client: Client) -> None:
     sent = {"correlation-id": "c-1"}
     answer = await client.post("/predict/other", json={"input_data": [1, 2]}, headers=sent)
     assert (answer.status, answer.headers["correlation-id"]) == (404, "c-1")
@@ -75,7 +75,7 @@ async def test_model_ids_may_be_escaped(client: Client, worker: FakeWorker, path
     assert json.loads(worker.predictions.asked[0][1])["model_id"] in ("churn:3", "churn@best")
 
 
-async def test_headers_go_along_and_the_correlation_comes_back(client: Client, worker: FakeWorker) -> None:
+async def test_headers_are_propagated_and_the_correlation_id_is_returned(client: Client, worker: FakeWorker) -> None:
     sent = {"correlation-id": "c-1", "ce-id": "e-1", "deadline": "253402300799000", "x-mine": "no"}
     answer = await client.post("/predict/churn", json={"input_data": [1, 2]}, headers=sent)
     assert answer.headers["correlation-id"] == "c-1"
@@ -87,14 +87,14 @@ async def test_headers_go_along_and_the_correlation_comes_back(client: Client, w
     }
 
 
-async def test_bad_rows_fail_alone_where_the_query_asks_for_it(client: Client, worker: FakeWorker) -> None:
+async def test_row_errors_are_enabled_by_the_query(client: Client, worker: FakeWorker) -> None:
     assert (await client.post("/predict/churn?row_errors=true", json={"input_data": [[1, 2]]})).status == 200
     assert worker.predictions.asked[0][2]["row-errors"] == b"true"
     answer = await client.post("/predict/churn?row_errors=1", json={"input_data": [[1, 2]]})
     assert (answer.status, (await answer.json())["error"]["code"]) == (400, "invalid_header")
 
 
-async def test_a_correlation_that_no_answer_can_carry_is_refused(client: Client, worker: FakeWorker) -> None:
+async def test_a_correlation_id_that_http_cannot_return_is_rejected(client: Client, worker: FakeWorker) -> None:
     reader, writer = await asyncio.open_connection(client.host, client.port)
     writer.write(
         b"POST /predict/churn HTTP/1.1\r\nhost: [::1]\r\ncontent-type: application/json\r\ncorrelation-id: \x9f\x86\r\n"
@@ -136,7 +136,7 @@ async def test_a_correlation_that_no_answer_can_carry_is_refused(client: Client,
         ("churn", b'{"input_data": [1, 2]}', {**JSON, "deadline": "soon"}, 400, "invalid_header"),
     ],
 )
-async def test_what_is_wrong_is_a_typed_error(
+async def test_invalid_requests_get_typed_errors(
     client: Client, path: str, body: bytes, headers: dict[str, str], status: int, code: str
 ) -> None:
     answer = await client.post(f"/predict/{path}", data=body, headers=headers)
@@ -147,18 +147,18 @@ async def test_what_is_wrong_is_a_typed_error(
     assert answer.headers["Content-Type"] == "application/json"
 
 
-async def test_a_body_without_content_type_is_refused(client: Client) -> None:
+async def test_a_body_without_content_type_is_rejected(client: Client) -> None:
     answer = await client.post("/predict/churn", data=b"{}", skip_auto_headers=["Content-Type"])
     assert answer.status == 415
 
 
-async def test_an_exhausted_time_out_is_told(client: Client, worker: FakeWorker) -> None:
+async def test_a_timeout_is_deadline_exceeded(client: Client, worker: FakeWorker) -> None:
     worker.predictions.gate = asyncio.Event()
     answer = await client.post("/predict/churn", json={"input_data": [1, 2]})
     assert (answer.status, (await answer.json())["error"]["code"]) == (504, "deadline_exceeded")
 
 
-async def test_errors_that_pass_say_when_to_come_again(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_retryable_errors_have_retry_after(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(*_: Any) -> bytes:
         raise ModelNotReadyError("not yet")
 

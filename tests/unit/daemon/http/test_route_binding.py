@@ -168,9 +168,7 @@ async def test_message_pack_is_read_too(client: Client) -> None:
         ("/two/x", {"rows": []}, (422, "invalid_value: path number: Expected `int`, got `str`")),
     ],
 )
-async def test_a_wrong_body_is_told_by_its_field(
-    client: Client, path: str, body: Any, expected: tuple[int, str]
-) -> None:
+async def test_an_invalid_body_names_the_field(client: Client, path: str, body: Any, expected: tuple[int, str]) -> None:
     status, words = await refused(client, "POST", path, body)
     assert status == expected[0]
     assert words.startswith(expected[1])
@@ -227,7 +225,7 @@ async def test_a_query_is_bound_by_name_and_type(client: Client, query: str, exp
         ("text=a&text=b", "query text: Expected `str`, got `array`"),
     ],
 )
-async def test_a_wrong_query_is_told_by_its_field(client: Client, query: str, words: str) -> None:
+async def test_an_invalid_query_names_the_field(client: Client, query: str, words: str) -> None:
     status, told = await refused(client, "GET", f"/search?{query}")
     assert status == 422
     assert told.startswith(f"invalid_value: {words}")
@@ -322,7 +320,7 @@ def takes_what_nobody_knows(value: Nobody) -> None: ...  # type: ignore[name-def
         ("/a/{", takes_nothing, "expected a path such as /predict_batch/"),
     ],
 )
-def test_what_cannot_be_bound_is_told_when_it_is_added(path: str, function: Any, words: str) -> None:
+def test_unbindable_functions_are_rejected_when_added(path: str, function: Any, words: str) -> None:
     with pytest.raises(ServerError, match=words):
         UserRoutes().post(path)(function)
 

@@ -75,13 +75,13 @@ def test_an_event_is_one_json_line(written: Written) -> None:
     assert line["timestamp"].endswith("Z")
 
 
-def test_auto_is_json_where_nobody_looks(written: Written) -> None:
+def test_auto_is_json_without_a_terminal(written: Written) -> None:
     written.configure("auto")
     structlog.get_logger().info("x")
     assert written.lines[0]["event"] == "x"
 
 
-def test_console_lines_are_for_people(written: Written) -> None:
+def test_console_lines_are_readable(written: Written) -> None:
     written.configure("console")
     structlog.get_logger("lane").warning("produce_failed", topic="a b")
     assert "produce_failed" in written.text
@@ -89,7 +89,7 @@ def test_console_lines_are_for_people(written: Written) -> None:
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_text_from_outside_moves_no_cursor_and_breaks_no_line(written: Written, log_format: LogFormat) -> None:
+def test_control_characters_are_escaped(written: Written, log_format: LogFormat) -> None:
     written.configure(log_format)
     evil = "a\x1b[2J\r\nfake\x9b\u202e\u2028"
     structlog.get_logger().warning("refused", reason=evil, more=[evil, {"k": evil}], k={evil: 1})
@@ -97,12 +97,12 @@ def test_text_from_outside_moves_no_cursor_and_breaks_no_line(written: Written, 
     assert written.text.rstrip("\n").isprintable()
 
 
-def test_long_text_is_cut(written: Written) -> None:
+def test_long_text_is_truncated(written: Written) -> None:
     structlog.get_logger().info("x", reason="y" * 100_000)
     assert len(written.text) < 3_000
 
 
-def test_bytes_are_only_counted(written: Written) -> None:
+def test_bytes_are_logged_as_their_length(written: Written) -> None:
     structlog.get_logger().info("x", value=b"secret features")
     assert written.lines[0]["value"] == "<15 bytes>"
 
@@ -120,7 +120,7 @@ def test_tracebacks_show_no_values_of_variables(written: Written, log_format: Lo
     assert "4711" not in written.text
 
 
-def test_the_level_is_honoured(written: Written) -> None:
+def test_the_log_level_applies(written: Written) -> None:
     written.configure(level="error")
     structlog.get_logger().warning("hidden")
     logging.getLogger("aiokafka").warning("hidden too")
@@ -128,18 +128,18 @@ def test_the_level_is_honoured(written: Written) -> None:
     assert [line["event"] for line in written.lines] == ["shown"]
 
 
-def test_libraries_log_through_it_from_warnings_on(written: Written) -> None:
+def test_libraries_log_warnings_and_above(written: Written) -> None:
     logging.getLogger("faust.app").info("chatter")
     logging.getLogger("faust.app").warning("trouble with %s", "x")
     assert [(line["logger"], line["event"]) for line in written.lines] == [("faust.app", "trouble with x")]
 
 
-def test_what_aiokafka_tries_again_is_no_error(written: Written) -> None:
+def test_retried_errors_of_aiokafka_are_not_errors(written: Written) -> None:
     logging.getLogger("aiokafka.consumer").error("Heartbeat failed")
     assert written.lines[0]["level"] == "warning"
 
 
-def test_what_is_tried_again_in_every_transaction_is_not_said(written: Written) -> None:
+def test_retries_of_every_transaction_are_not_logged(written: Written) -> None:
     sender, text = (
         logging.getLogger("aiokafka.producer.sender"),
         "Got error produce response on %s, retrying. Error: %s",
@@ -150,7 +150,7 @@ def test_what_is_tried_again_in_every_transaction_is_not_said(written: Written) 
     assert "NotLeaderForPartitionError" in written.lines[0]["event"]
 
 
-def test_a_request_that_was_given_up_is_no_error_when_it_fails(written: Written) -> None:
+def test_failure_of_an_abandoned_request_is_not_an_error(written: Written) -> None:
     text = "Task exception was never retrieved"
     logging.getLogger("asyncio").error(text, exc_info=UnknownMemberIdError("group"))
     assert written.lines == []
@@ -158,7 +158,7 @@ def test_a_request_that_was_given_up_is_no_error_when_it_fails(written: Written)
     assert (written.lines[0]["level"], "ZeroDivisionError" in written.lines[0]["exception"]) == ("error", True)
 
 
-def test_what_fails_inside_of_aiokafka_is_one_line(written: Written) -> None:
+def test_failures_inside_aiokafka_are_one_line(written: Written) -> None:
     def fails_in_aiokafka() -> None:
         exec("raise KeyError('batch')", {"__name__": "aiokafka.producer.message_accumulator"})
 
@@ -183,7 +183,7 @@ def test_python_warnings_are_logged(written: Written) -> None:
     assert "DeprecationWarning: old" in written.lines[0]["event"]
 
 
-def test_a_record_that_cannot_be_formatted_stops_nothing(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unformattable_record_is_harmless(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging, "raiseExceptions", False)
     logging.getLogger("lib").warning("%d", "no number")
     structlog.get_logger().info("after")
@@ -191,14 +191,14 @@ def test_a_record_that_cannot_be_formatted_stops_nothing(written: Written, monke
 
 
 @pytest.mark.usefixtures("written")
-def test_a_closed_standard_error_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_standard_error_is_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stderr", closed)
     structlog.get_logger().info("unheard")
 
 
-def test_the_same_message_is_said_once_and_counted(written: Written) -> None:
+def test_repeated_messages_are_logged_once_and_counted(written: Written) -> None:
     for number in range(1_000):
         logging.getLogger("aiokafka").warning("Unable to connect to node %s", number)
     assert [line["event"] for line in written.lines] == ["Unable to connect to node 0"]
@@ -216,7 +216,7 @@ def test_the_same_message_is_said_once_and_counted(written: Written) -> None:
     )
 
 
-def test_what_changes_to_and_fro_is_said_each_time(written: Written) -> None:
+def test_alternating_messages_are_logged_each_time(written: Written) -> None:
     log = structlog.get_logger("inferd.streams.app")
     for phase in ("rebalancing", "running", "running", "rebalancing", "running"):
         log.info("phase", phase=phase)
@@ -227,13 +227,13 @@ def test_what_changes_to_and_fro_is_said_each_time(written: Written) -> None:
     assert (count["message"], count["times"]) == ("phase", 1)
 
 
-def test_a_flood_that_changes_to_and_fro_is_bounded(written: Written) -> None:
+def test_a_flood_of_alternating_messages_is_bounded(written: Written) -> None:
     for number in range(1_000):
         structlog.get_logger("lane").info("phase", phase=number % 2)
     assert len(written.lines) == 20
 
 
-def test_messages_that_differ_are_said_up_to_a_bound(written: Written) -> None:
+def test_distinct_messages_are_bounded(written: Written) -> None:
     for number in range(1_000):
         structlog.get_logger("lane").info("refused", offset=number)
     assert len(written.lines) == 20
@@ -244,7 +244,7 @@ def test_messages_that_differ_are_said_up_to_a_bound(written: Written) -> None:
     assert written.lines[21]["offset"] == 1_001
 
 
-def test_commands_log_nothing_unless_asked_and_never_to_standard_output(written: Written) -> None:
+def test_commands_log_on_request_and_never_to_standard_output(written: Written) -> None:
     logs.configure_for_command(0)
     structlog.get_logger().error("hidden")
     logging.getLogger("aiokafka").error("hidden")
@@ -255,14 +255,14 @@ def test_commands_log_nothing_unless_asked_and_never_to_standard_output(written:
     assert written.text.count("shown") == 2
 
 
-def test_a_quiet_window_starts_anew() -> None:
+def test_a_quiet_window_resets_the_count() -> None:
     limiter = RepeatLimiter(window_s=30)
     assert limiter.admit(KEY, 0)
     assert limiter.due(31) == []
     assert limiter.admit(KEY, 32)
 
 
-def test_a_message_that_goes_on_is_counted_window_after_window() -> None:
+def test_a_persistent_message_is_counted_in_each_window() -> None:
     limiter = RepeatLimiter(window_s=30)
     admitted = 0
     counted = 0
@@ -273,7 +273,7 @@ def test_a_message_that_goes_on_is_counted_window_after_window() -> None:
     assert counted > 250
 
 
-def test_the_limiter_forgets_before_it_grows() -> None:
+def test_the_limiter_is_bounded() -> None:
     limiter = RepeatLimiter()
     for number in range(3 * KEYS_MAX):
         limiter.admit(KEY._replace(event=str(number)), 0)
@@ -281,7 +281,7 @@ def test_the_limiter_forgets_before_it_grows() -> None:
 
 
 @given(st.text())
-def test_printable_text_is_printable_and_keeps_what_was(text: str) -> None:
+def test_printable_escapes_only_what_is_not_printable(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable()
     if text.isprintable():

@@ -76,7 +76,7 @@ def test_counters_of_tenants_and_codes() -> None:
     assert value(samples, "inferd_pending_requests", tenant="default") == 6
 
 
-def test_errors_name_the_deployed_version_that_was_asked_for_and_add_up() -> None:
+def test_errors_are_counted_by_deployed_version() -> None:
     of_models = (ModelErrors("churn", 2, "invalid_value", 5), ModelErrors("churn", 3, "invalid_value", 1))
     errors = {"invalid_value": 8, "model_not_found": 4}
     samples = scrape(snapshot(tenants=(tenant("acme", errors=errors, model_errors=of_models),)))
@@ -90,7 +90,7 @@ def test_errors_name_the_deployed_version_that_was_asked_for_and_add_up() -> Non
     }
 
 
-def test_partitions_leave_out_what_is_not_known() -> None:
+def test_unknown_values_of_partitions_are_omitted() -> None:
     samples = scrape(snapshot(partitions=(partition(), partition(number=1, end=None, lag=None))))
     place = {"topic": "inferd.default.requests"}
     assert value(samples, "inferd_partition_lag_records", partition="0", **place) == 20
@@ -107,7 +107,7 @@ def test_models() -> None:
     assert value(samples, "inferd_model_state", tenant="default", model="flights", version="2", state="failed") == 1
 
 
-def test_aliases_that_lead_nowhere_are_counted_by_tenant() -> None:
+def test_dangling_aliases_are_counted_by_tenant() -> None:
     nowhere = DanglingAlias("default", "churn", "champion", (2,))
     samples = scrape(snapshot(dangling_aliases=(nowhere, msgspec.structs.replace(nowhere, alias="next"))))
     assert value(samples, "inferd_dangling_aliases", tenant="default") == 2
@@ -165,7 +165,7 @@ def test_histograms_are_cumulative_and_end_in_infinity() -> None:
     assert value(samples, "inferd_queue_seconds_sum") == 2.5
 
 
-def test_exactly_one_phase_is_on() -> None:
+def test_exactly_one_phase_is_set() -> None:
     samples = scrape(snapshot(phase="rebalancing", unready=("rebalancing",)))
     assert {name: value(samples, "inferd_phase", phase=name) for name in PHASES if name == "rebalancing"} == {
         "rebalancing": 1
@@ -174,7 +174,7 @@ def test_exactly_one_phase_is_on() -> None:
     assert value(samples, "inferd_ready") == 0
 
 
-def test_before_the_streams_only_the_process_is_told_of() -> None:
+def test_before_the_streams_there_are_only_process_metrics() -> None:
     samples = scrape(None)
     assert value(samples, "inferd_ready") == 0
     assert value(samples, "inferd_build_info", version=version_label(samples), worker="w1") == 1
@@ -186,7 +186,7 @@ def version_label(samples: Samples) -> str:
     return next(dict(labels)["version"] for name, labels in samples if name == "inferd_build_info")
 
 
-def test_every_sample_is_of_a_documented_metric_with_its_labels() -> None:
+def test_every_sample_is_a_documented_metric_with_its_labels() -> None:
     documented = {info.name: set(info.labels) for info in METRICS}
     found = set()
     for name, labels in scrape(snapshot(queue=histogram(1, 0, 0, 0))):
@@ -200,7 +200,7 @@ def test_every_sample_is_of_a_documented_metric_with_its_labels() -> None:
     assert found == set(documented)
 
 
-def test_openmetrics_where_it_is_asked_for() -> None:
+def test_openmetrics_on_request() -> None:
     settings = Settings.from_environment({})
     body, content_type = Metrics(StatusBoard(settings)).exposition("application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")

@@ -42,7 +42,7 @@ def board(clock: Clock) -> StatusBoard:
     return StatusBoard(Settings.from_environment({"INFERD_WORKER_ID": "w1"}), clock)
 
 
-def test_before_the_streams_it_says_what_it_waits_for(board: StatusBoard, clock: Clock) -> None:
+def test_before_the_streams_it_reports_what_it_waits_for(board: StatusBoard, clock: Clock) -> None:
     board.enter("waiting", "waiting for the broker")
     clock.now += 3
     status = board.status()
@@ -51,7 +51,7 @@ def test_before_the_streams_it_says_what_it_waits_for(board: StatusBoard, clock:
     assert (status.lag, status.throughput, status.latency, status.partitions) == (None, None, {}, ())
 
 
-def test_a_new_reason_does_not_start_the_phase_anew(board: StatusBoard, clock: Clock) -> None:
+def test_a_new_reason_does_not_restart_the_phase(board: StatusBoard, clock: Clock) -> None:
     board.enter("waiting", "one")
     clock.now += 2
     board.enter("waiting", "two")
@@ -59,7 +59,7 @@ def test_a_new_reason_does_not_start_the_phase_anew(board: StatusBoard, clock: C
     assert board.unready(None) == ("two",)
 
 
-def test_running_it_says_what_the_streams_say(board: StatusBoard) -> None:
+def test_while_running_it_reports_the_streams_snapshot(board: StatusBoard) -> None:
     board.attach(Source(snapshot(unready=("no model is ready",), phase="rebalancing", phase_for_s=4.0)))
     board.enter("running", "")
     status = board.status()
@@ -77,7 +77,7 @@ def test_starting_and_draining_are_never_ready(board: StatusBoard) -> None:
     assert not board.status().ready
 
 
-def test_lag_is_the_sum_of_what_is_known(board: StatusBoard) -> None:
+def test_lag_is_the_sum_of_known_lags(board: StatusBoard) -> None:
     said = snapshot(partitions=(partition(lag=3), partition(number=1, lag=None, end=None), partition(number=2, lag=4)))
     board.attach(Source(said))
     assert board.status().lag == 7
@@ -104,7 +104,7 @@ def test_throughput_is_that_of_the_last_ten_seconds(board: StatusBoard, clock: C
     assert throughput.errors_per_s == pytest.approx(1, rel=0.15)
 
 
-def test_throughput_is_not_negative_when_a_model_goes(board: StatusBoard, clock: Clock) -> None:
+def test_throughput_is_not_negative_when_a_model_is_removed(board: StatusBoard, clock: Clock) -> None:
     source = Source()
     board.attach(source)
     board.sample()
@@ -115,7 +115,7 @@ def test_throughput_is_not_negative_when_a_model_goes(board: StatusBoard, clock:
     assert throughput.rows_per_s == 0
 
 
-def test_samples_are_bounded_however_often_they_are_taken(board: StatusBoard, clock: Clock) -> None:
+def test_samples_are_bounded(board: StatusBoard, clock: Clock) -> None:
     board.attach(Source())
     for _ in range(10_000):
         board.sample()
@@ -124,7 +124,7 @@ def test_samples_are_bounded_however_often_they_are_taken(board: StatusBoard, cl
     assert board._samples[-1][0] - board._samples[0][0] > 9
 
 
-def test_recent_latency_forgets_what_was_before(board: StatusBoard, clock: Clock) -> None:
+def test_recent_latency_covers_only_the_window(board: StatusBoard, clock: Clock) -> None:
     source = Source(snapshot(end_to_end=histogram(0, 0, 100, 0, total_s=5.0)))
     board.attach(source)
     board.sample()
@@ -137,7 +137,7 @@ def test_recent_latency_forgets_what_was_before(board: StatusBoard, clock: Clock
     assert latency.since_start.count == 150
 
 
-def test_quantiles_of_nothing() -> None:
+def test_quantiles_without_observations() -> None:
     found = quantiles(histogram(0, 0, 0, 0))
     assert (found.count, found.mean_ms, found.p50_ms, found.p99_ms) == (0, None, None, None)
 
@@ -162,7 +162,7 @@ def test_quantiles_lie_in_the_bucket_of_the_true_one(seconds: list[float]) -> No
         assert abs(estimate / 1_000 - true) <= 0.0501
 
 
-def test_a_histogram_that_starts_anew_counts_in_full() -> None:
+def test_a_reset_histogram_counts_in_full() -> None:
     later = histogram(1, 0, 0, 0)
     assert since(histogram(5, 0, 0, 0), later) == later
     assert since(None, later) == later
@@ -172,12 +172,12 @@ def test_a_histogram_that_starts_anew_counts_in_full() -> None:
     )
 
 
-def test_memory_is_told() -> None:
+def test_memory_is_reported() -> None:
     resident = resident_bytes()
     assert resident is None or 1_000_000 < resident <= 2 * peak_bytes()
 
 
-def test_the_memory_of_who_started_the_process_is_not_its_own() -> None:
+def test_peak_memory_excludes_the_parent_process() -> None:
     large = 512 * 1_048_576
     child = "from inferd.daemon.telemetry.status import peak_bytes; print(peak_bytes())"
     parent = (
