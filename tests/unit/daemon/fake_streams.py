@@ -1,4 +1,4 @@
-"""Streams that do nothing but say what they are told to: stand-ins for the tests of the process around them."""
+"""Fake streams with a configurable snapshot, for tests of the process around them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def snapshot(**changes: Any) -> StreamsSnapshot:
 
 
 class FakeStreams:
-    """Starts and stops as told, and notes what was asked of it."""
+    """Starts and stops as configured, and records calls."""
 
     def __init__(self, settings: StreamSettings, on_fatal: Callable[[str, int], None]) -> None:
         self.settings = settings

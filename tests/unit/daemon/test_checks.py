@@ -1,4 +1,4 @@
-"""What the doctor says of what it finds."""
+"""The checks of `inferd doctor`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a broker cannot be reached, in words; and which settings that points to."""
+"""Errors for a broker that cannot be reached, and the settings they name."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def serving(serve: Serve) -> AsyncIterator[str]:
 
 
 async def kafka(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answers ApiVersions as a broker that speaks Produce 0 to 9 does, and Metadata, until the client goes."""
+    """Responds to ApiVersions (as a broker with Produce 0 to 9) and Metadata, until the client disconnects."""
     while True:
         try:
             (size,) = struct.unpack(">i", await reader.readexactly(4))

@@ -1,4 +1,4 @@
-"""`--server`, `--batch-predictor`, `--realtime-predictor`: what they load, what they refuse, and what a worker asks."""
+"""`--server`, `--batch-predictor`, `--realtime-predictor`: loading, errors, and use by a worker."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_an_unusable_class_names_its_setting(flags: dict[str, str], words: str) 
 
 
 class Followed(FakeStreams):
-    """Streams that hand their models to the users' classes."""
+    """Streams that pass their models to the user's classes."""
 
     def __init__(
         self, settings: StreamSettings, on_fatal: Callable[[str, int], None], custom: UserCode | None = None

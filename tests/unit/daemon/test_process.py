@@ -1,4 +1,4 @@
-"""The ordered start and stop of a worker, with streams that do as they are told."""
+"""Start and graceful stop of a worker, with fake streams."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DEADLINE_S = 20.0
 
 
 class Bench:
-    """A worker on the test's loop, its streams, and what became of it."""
+    """A worker on the test's event loop, its fake streams, and its exit code."""
 
     def __init__(self, **flags: str) -> None:
         flags = {"http_port": "0", "worker_id": "w1", **flags}
@@ -86,12 +86,12 @@ class Bench:
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110 (what is waited for knows of no event)
+        while not condition():  # noqa: ASYNC110 (there is no event to wait for)
             await asyncio.sleep(0.001)
 
 
 class Cluster:
-    """Answers unless it is down."""
+    """A broker that responds unless it is down."""
 
     def __init__(self) -> None:
         self.down: str | None = None

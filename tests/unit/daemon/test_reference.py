@@ -1,4 +1,4 @@
-"""The pages made from the code are current, and name everything there is."""
+"""Generated pages are current and complete."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inferd.daemon.settings.table import TEST_PREFIX
 from inferd.daemon.telemetry.metrics import METRICS
 
 ROOT = DOCS.parent
-TELLING_OF_SETTINGS = ("README.md", "Procfile", "Makefile", "docs", "deploy", ".ci")
+PATHS_WITH_SETTINGS = ("README.md", "Procfile", "Makefile", "docs", "deploy", ".ci")
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -34,13 +34,13 @@ def test_names_of_metrics_follow_the_conventions() -> None:
     assert len({info.name for info in METRICS}) == len(METRICS)
 
 
-def telling_files() -> list[Path]:
-    roots = [ROOT / name for name in TELLING_OF_SETTINGS]
+def files_with_settings() -> list[Path]:
+    roots = [ROOT / name for name in PATHS_WITH_SETTINGS]
     return sorted(path for root in roots for path in (root.rglob("*") if root.is_dir() else [root]) if path.is_file())
 
 
 def test_documented_variables_exist() -> None:
     known = {info.variable for info in settings_table()}
-    for path in telling_files():
+    for path in files_with_settings():
         for name in re.findall(r"\bINFERD_[A-Z][A-Z_]*[A-Z]\b", path.read_text(encoding="utf-8", errors="replace")):
-            assert name in known or name.startswith(TEST_PREFIX), f"{path.relative_to(ROOT)} tells of {name}"
+            assert name in known or name.startswith(TEST_PREFIX), f"{path.relative_to(ROOT)} mentions {name}"

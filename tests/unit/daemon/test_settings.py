@@ -1,4 +1,4 @@
-"""Settings: parsed once, refused in one line each, and complete."""
+"""Settings: parsing, error messages, and completeness."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def test_a_variable_reaches_the_streams(variable: str, text: str, part: str, nam
 
 
 def test_every_field_of_the_streams_is_a_setting_of_its_own() -> None:
-    """A bound that is added to the streams is a setting, or is named here with its reason."""
+    """A limit that is added to the streams must be a setting, or be listed here with a reason."""
     fixed = {
-        "connection",  # made of the INFERD_BROKER and INFERD_KAFKA settings
+        "connection",  # built from the INFERD_BROKER and INFERD_KAFKA settings
         "id_chars_max",  # part of the grammar of ids
         "artifact_part_bytes_max",  # part of the wire contract
         "manifest_bytes_max",  # bounded by Kafka's own record size
-        "key_bytes_max",  # what that leaves beside the largest result
+        "key_bytes_max",  # the rest of a record with the largest result
     }
     given: dict[str, Any] = {item.name: object() for item in fields(Settings)}
     streams = Settings(**given).streams()

@@ -27,7 +27,7 @@ class Clock:
 
 
 class Told:
-    """Whom the watchdog tells, and when."""
+    """Records the notifications of the watchdog."""
 
     def __init__(self) -> None:
         self.blocked_s: list[float] = []
@@ -99,7 +99,7 @@ async def test_the_thread_detects_a_blocked_loop(told: Told) -> None:
     watchdog.start()
     watchdog.arm()
     try:
-        # Not the loop's wait: the loop is what hangs.
+        # A blocking wait: the event loop is blocked.
         hangs = told.zombie.wait
         assert hangs(DEADLINE_S)
     finally:
@@ -116,7 +116,7 @@ async def test_heartbeats_are_scheduled(told: Told) -> None:
 
 
 class Ends(list[int]):
-    """Collects the codes with which the process would have ended."""
+    """Collects exit codes instead of ending the process."""
 
 
 async def test_the_first_signal_requests_a_stop_and_the_second_exits() -> None:
@@ -161,7 +161,7 @@ def test_a_hangup_stays_ignored_under_nohup(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 class FakeBroker:
-    """Ends by itself as often as it is told to."""
+    """Exits unexpectedly a given number of times."""
 
     def __init__(self, deaths: int = 0, fails_to_restart: bool = False) -> None:
         self.deaths, self.fails_to_restart = deaths, fails_to_restart

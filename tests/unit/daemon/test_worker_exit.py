@@ -1,4 +1,4 @@
-"""Signals and exit codes of a real worker process, whose streams are fake."""
+"""Signals and exit codes of a real worker process with fake streams."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAST = {
 
 
 class Child:
-    """A process whose output is read as it comes."""
+    """A process whose output is read while it runs."""
 
     def __init__(self, arguments: list[str], environ: dict[str, str]) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("INFERD_")}
@@ -178,7 +178,7 @@ def test_a_second_signal_exits_immediately(worker: Callable[..., Child], number:
     child.signal(signal.SIGTERM)
     child.until("stopping")
     deadline = time.monotonic() + DEADLINE_S
-    # Signals close together count as one, so it is sent until it is heard.
+    # Signals in quick succession count as one, so the signal is repeated until it takes effect.
     while child.process.poll() is None:
         assert time.monotonic() < deadline
         child.signal(number)

@@ -26,7 +26,7 @@ from tests.unit.daemon.fake_streams import FakeStreams
 
 
 class ScriptedStreams(FakeStreams):
-    """Does what the first argument says."""
+    """Behaves as the first argument says."""
 
     def __init__(
         self, settings: StreamSettings, on_fatal: Callable[[str, int], None], _custom: UserCode | None

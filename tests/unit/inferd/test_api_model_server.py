@@ -1,4 +1,4 @@
-"""A server in a plain script, as the README's reader starts it: over real sockets, with requests."""
+"""`ModelServer` in a script, over real sockets, with the package requests."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_rows_of_a_job_may_be_ndjson(url: str, expected: float) -> None:
 
 
 class Own(ModelServer):
-    """The routes that a team would add."""
+    """Adds a user route."""
 
     def _setup_routes(self) -> None:
         @self.app.post("/predict_batch/{model_id}")

@@ -1,4 +1,4 @@
-"""Topics are looked up before they are used: one that is new is waited for, one that is not there is named."""
+"""Lookup of topics before use: new topics are awaited, missing topics are named."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inferd.schemas.topics import TenantTopics
 
 
 class Brokers:
-    """Brokers that know of a topic from the n-th question on."""
+    """Brokers that return a topic from the n-th lookup on."""
 
     def __init__(self, known_from: float) -> None:
         self.known_from = known_from

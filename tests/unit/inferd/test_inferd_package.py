@@ -1,4 +1,4 @@
-"""What `from inferd import …` gives, and what it costs."""
+"""The exports of `inferd`, and the cost of importing it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows -> messages: nothing lost, nothing too large, the same rows the same messages."""
+"""Packing rows into job messages: complete, within limits, deterministic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which results of a job count, and how they are read back in row order."""
+"""Selecting the valid results of a job, and reading them in row order."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Record:
 
 
 class FakeConsumer:
-    """One partition; some records at a time, from the position on."""
+    """One partition; returns some records at a time, starting at the position."""
 
     def __init__(self, records: list[Record], step: int) -> None:
         self._records, self._step, self._position = records, step, 10**9
@@ -77,7 +77,7 @@ async def test_buffered_records_are_read_once() -> None:
     consumer = FakeConsumer([Record(offset, b"%d" % chunk) for offset, chunk in enumerate([3, 0, 2, 1])], 2)
     reading = module._InOrder(consumer, TP, index.in_order())  # type: ignore[arg-type]
     assert [value async for value, _ in reading.values()] == [b"0", b"1", b"2", b"3"]
-    # From the first one that is wanted to the end, and back for the one that came before it.
+    # From the first requested record to the end, then back to an earlier one.
     assert consumer.read <= 6
 
 

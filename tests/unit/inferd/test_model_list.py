@@ -1,4 +1,4 @@
-"""What a tenant's model records mean."""
+"""The list of models built from a tenant's model records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which result belongs to which request."""
+"""Matching results to pending requests."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_all_pending_requests_fail_together() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["answer", "refuse by place", "acknowledge", "forget"]), st.integers(0, 9))))
 def test_any_order_of_events_completes_each_request_at_most_once(events: list[tuple[str, int]]) -> None:
-    """Against a model: a request is settled by the first of its own answers, or by its place once both are known."""
+    """A request is completed by its first own result, or by its partition and offset once both are known."""
 
     async def run() -> None:
         pending = PendingRequests(decode_result)

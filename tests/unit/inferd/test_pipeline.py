@@ -1,4 +1,4 @@
-"""Sending ahead."""
+"""Pipelined sending."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inferd.predictions.pipeline import sent_ahead
 
 
 class Sender:
-    """Sends numbers; says what was sent, and what was abandoned."""
+    """Sends numbers; records the sent and the abandoned ones."""
 
     def __init__(self) -> None:
         self.sent: list[int] = []
@@ -38,7 +38,7 @@ async def test_sending_is_limited_by_the_window() -> None:
     assert await anext(results) == 0
     for _ in range(20):
         await asyncio.sleep(0)
-    assert len(sender.sent) == 5 + 2  # taken, waiting in the window, and waiting for the window
+    assert len(sender.sent) == 5 + 2  # taken, in the window, and waiting for the window
     async for _ in results:
         pass
 

@@ -1,4 +1,4 @@
-"""The names, keywords and defaults of the Python API, and programs that use every one of them as documented."""
+"""The names, keywords and defaults of the Python API, and programs that use them as documented."""
 
 from __future__ import annotations
 

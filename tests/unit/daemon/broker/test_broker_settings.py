@@ -1,4 +1,4 @@
-"""Settings of the embedded broker, and the Kafka configuration made from them."""
+"""Settings of the embedded broker, and the Kafka configuration built from them."""
 
 from __future__ import annotations
 

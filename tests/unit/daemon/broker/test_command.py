@@ -74,7 +74,7 @@ def test_a_signal_at_any_moment_ends_a_wait() -> None:
 
 
 def comes_at(moment: int) -> bool:
-    """Whether `wait` executes that many steps; if so, a signal at that step must end this wait or the next."""
+    """Whether `wait` executes this many steps; if so, a signal at that step must end this wait or the next one."""
     signals = ForegroundSignals()
     seen = 0
     ended: list[bool] = []

@@ -1,4 +1,4 @@
-"""The jar cache: only locked jars, each fetched once by any number of processes."""
+"""The jar cache: only locked jars, each downloaded once by any number of processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOCK = lock_of(CONTENTS)
 
 
 class Repository:
-    """Stands in for the network."""
+    """A fake repository instead of the network."""
 
     def __init__(self, contents: dict[str, bytes]) -> None:
         self.contents = contents

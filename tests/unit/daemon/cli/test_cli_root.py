@@ -1,4 +1,4 @@
-"""The root of the command line: quick help, one way to fail, answers on standard output alone."""
+"""The root of the command line: fast help, errors and exit codes, and output."""
 
 from __future__ import annotations
 

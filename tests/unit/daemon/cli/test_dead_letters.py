@@ -1,4 +1,4 @@
-"""`inferd dead-letters`: what is listed and shown, from records as the topic holds them."""
+"""`inferd dead-letters`: listing and showing the records of a topic."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def record(partition: int, offset: int, code: str = "malformed", value: bytes | 
 
 
 class Log:
-    """A topic of two partitions; what is asked of it is noted."""
+    """A topic with two partitions; records the ranges that are read."""
 
     def __init__(self) -> None:
         self.records = [record(0, n) for n in range(2, 7)] + [record(1, n, "too_deep") for n in range(3)]

@@ -1,4 +1,4 @@
-"""Files -> messages of a job: nothing lost, laid out for the model, the same file the same messages."""
+"""Packing files into job messages: complete, in the layout of the model, and deterministic."""
 
 from __future__ import annotations
 

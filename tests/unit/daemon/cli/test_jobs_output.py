@@ -1,4 +1,4 @@
-"""What `inferd jobs` writes."""
+"""Output of `inferd jobs`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `inferd predict` writes."""
+"""Output of `inferd predict`."""
 
 from __future__ import annotations
 

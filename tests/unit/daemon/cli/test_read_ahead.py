@@ -48,7 +48,7 @@ async def test_reading_ahead_is_bounded() -> None:
     taken = 0
     async for _ in read_ahead(counted(), 10):
         taken += 1
-        # What was taken, what waits, and the one that waits for room.
+        # Taken, buffered, and the one that waits for a free slot.
         assert read <= taken + 10 + 1
     assert taken == 1_000
 

@@ -1,4 +1,4 @@
-"""Rows as requests, and results as outcomes of rows."""
+"""Grouping rows into requests, and splitting results into outcomes of rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def stream(items: list[Any]) -> AsyncIterator[Any]:
 
 
 class Model:
-    """Doubles the first value of each row; refuses requests that have a negative one. Keeps what it was sent."""
+    """Doubles the first value of each row; rejects requests with a negative one. Records its input."""
 
     def __init__(self) -> None:
         self.requests: list[Any] = []

@@ -1,4 +1,4 @@
-"""Values of refused records as people see them; anything at all may be in one."""
+"""Display of the values of rejected records, which may contain any bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's data: what is learned from, what is asked about, and how it is told."""
+"""The data of the demo (training set, held-out set, rows), and its checks."""
 
 from __future__ import annotations
 

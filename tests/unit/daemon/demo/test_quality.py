@@ -1,4 +1,4 @@
-"""The demo's own measures, against their definitions."""
+"""The demo's metrics, compared with their definitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Services behind the HTTP routes that keep everything in memory, and refuse what the real ones refuse."""
+"""In-memory backends of the HTTP routes, with the same errors as the real ones."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ UNKNOWN = "other"
 
 
 class FakePredictions:
-    """Knows every model but `other`; reads requests as strictly as the lane does."""
+    """Serves every model except `other`; decodes requests as strictly as a worker."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, bytes, dict[str, bytes]]] = []
@@ -80,7 +80,7 @@ class FakePredictions:
 
 
 class FakeModels:
-    """Models in memory: every file is a model of one feature, unless it starts with `none`."""
+    """Models in memory: every file is a model with one feature, unless it starts with `none`."""
 
     def __init__(self) -> None:
         self.versions: defaultdict[str, dict[tuple[str, int], Manifest]] = defaultdict(dict)
@@ -158,7 +158,7 @@ class FakeModels:
 
 
 class FakeJobs:
-    """Jobs that are completed as they come, each of one row."""
+    """Jobs of one row, completed immediately."""
 
     def __init__(self) -> None:
         self.messages: dict[tuple[str, str], bytes] = {}
@@ -216,7 +216,7 @@ class FakeJobs:
 
 
 class FakeWorker:
-    """An application with every route, and what stands behind it."""
+    """An application with all routes, and its backends."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Who may do what over HTTP: tokens, tenants, and what is open to everybody."""
+"""Authentication and authorisation over HTTP: tokens, tenants, and public routes."""
 
 from __future__ import annotations
 

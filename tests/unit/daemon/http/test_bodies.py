@@ -1,4 +1,4 @@
-"""Bodies over real sockets: none is expanded before its token is known, all in steps, and clients may hang up."""
+"""Request bodies over real sockets: decompression only after authentication and in steps, and closed connections."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ROUTES = (
 
 
 class Server:
-    """A fake worker behind a real server, on an event loop in a thread of its own."""
+    """A fake worker behind a real server, on an event loop in a separate thread."""
 
     def __init__(self, directory: Path, **limits: Any) -> None:
         access = Access(("default", "other"), TokensFile(write_tokens(directory)))
@@ -63,7 +63,7 @@ class Server:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(DEADLINE_S)
 
     def loop_cpu_s(self) -> float:
-        """CPU time that the event loop's thread has used: what other threads and other processes do adds nothing."""
+        """CPU time of the event loop's thread; independent of other threads and processes."""
 
         async def used() -> float:
             return time.thread_time()
@@ -73,12 +73,14 @@ class Server:
     def connect(self, head: bytes, body: bytes = b"") -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", self.http.port), DEADLINE_S)
         connection.sendall(head)
-        with suppress(ConnectionError):  # the answer to a refused body may come, and the connection end, before it all
+        with suppress(
+            ConnectionError
+        ):  # a rejected body may get its response, and the connection end, before all is sent
             connection.sendall(body)
         return connection
 
     def statuses(self) -> Counter[str]:
-        """Requests that were answered, by status."""
+        """Counts of responses by status."""
         counted: Counter[str] = Counter()
         for (_, _, status), count in self.worker.app[TRAFFIC].responses.items():
             counted[status] += count
@@ -138,7 +140,7 @@ def bomb() -> bytes:
 
 
 def expansion_cpu_s(data: bytes) -> float:
-    """What it takes on this machine to expand `data` once."""
+    """CPU time to decompress `data` once on this machine."""
     started = time.thread_time()
     gzip.decompress(data)
     return time.thread_time() - started
@@ -148,7 +150,7 @@ def expansion_cpu_s(data: bytes) -> float:
 def test_without_a_token_no_body_is_decompressed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str | None
 ) -> None:
-    """The loop's thread works for all 64 bombs less than it takes to expand a few: it turns all the while."""
+    """For all 64 bombs, the event loop's thread uses less CPU time than decompressing a few of them would take."""
     begun: list[str] = []
     monkeypatch.setattr(expansion.Expansion, "expand", lambda *_: begun.append("expanded"))
     data = bomb()
@@ -201,7 +203,7 @@ def raw_deflate(data: bytes) -> bytes:
 
 
 def gzipped(data: bytes) -> bytes:
-    """The same bytes whenever it is called: test processes compare the names that pytest makes of them."""
+    """Deterministic bytes: pytest-xdist compares the test ids that pytest derives from them."""
     return gzip.compress(data, mtime=0)
 
 

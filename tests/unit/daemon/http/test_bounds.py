@@ -1,4 +1,4 @@
-"""HTTP clients that send too much, too slowly, too many, or what is no HTTP, against a server on a real socket."""
+"""Limits of HTTP over a real socket: size, speed and number of requests, and data that is not HTTP."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Served:
         self.worker, self.http = worker, http
 
     async def send(self, *pieces: bytes) -> bytes:
-        """Everything that is answered, until the server closes the connection."""
+        """Sends `pieces`; returns everything received until the server closes the connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.http.port)
         try:
             for piece in pieces:
@@ -64,7 +64,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Served]:
 
 
 def parsed(answer: bytes) -> tuple[int, str]:
-    """Status and code of the (only, or last) answer, whose body must be a JSON error."""
+    """Status and code of the (only, or last) response, whose body must be a JSON error."""
     head, _, body = answer.rpartition(b"\r\n\r\n")
     status = int(head.splitlines()[0].split()[1])
     assert b"Content-Type: application/json" in head
@@ -76,7 +76,7 @@ def parsed(answer: bytes) -> tuple[int, str]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(WITHIN_S):
-        while not condition():  # noqa: ASYNC110  # nothing tells of it
+        while not condition():  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0.005)
 
 
@@ -104,7 +104,7 @@ async def test_slow_clients_do_not_delay_others(server: Served) -> None:
 
 
 async def test_a_large_body_at_a_steady_rate_has_time(tmp_path: Path) -> None:
-    """Four times the time-out, for a body that is large enough to take so long."""
+    """It takes four times the timeout, and is large enough to be allowed that time."""
 
     async def body() -> AsyncIterator[bytes]:
         for _ in range(8):
@@ -163,7 +163,7 @@ async def test_decompression_bombs_are_rejected_and_never_allocated(
 
 
 def gzipped(data: bytes) -> bytes:
-    """The same bytes whenever it is called: test processes compare the names that pytest makes of them."""
+    """Deterministic bytes: pytest-xdist compares the test ids that pytest derives from them."""
     return gzip.compress(data, mtime=0)
 
 
@@ -175,7 +175,7 @@ def gzipped(data: bytes) -> bytes:
         (b"snappy", GOOD, (415, "unsupported_content_type")),
         (b"gzip, gzip", gzipped(gzipped(GOOD)), (415, "unsupported_content_type")),
     ],
-    # Names of their own: those made of the bytes hold the time of compression, and differ from process to process.
+    # Explicit ids: those derived from the bytes contain the time of compression, and differ between processes.
     ids=["no gzip", "cut off", "unknown", "twice"],
 )
 async def test_invalid_compressed_data_is_rejected(

@@ -1,4 +1,4 @@
-"""Without tokens, no web page of another site acts through a browser on this machine; programs are not in the way."""
+"""Servers without tokens are protected from web pages of other sites, and remain usable for programs."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def code_of(answer: Any) -> tuple[int, str]:
     + [("POST", path) for path in STATE_CHANGING],
 )
 async def test_dns_rebinding_is_rejected(client: Client, host: str, method: str, path: str) -> None:
-    """To the browser the page is of the same origin: it may send any header, and the `Origin` is right."""
+    """The browser considers the page same-origin: it may send any header, and `Origin` matches."""
     headers = {"Host": host, "Origin": f"http://{host}", **OURS, "Content-Type": "application/json"}
     answer = await client.request(method, path, headers=headers, data=b"{}")
     assert await code_of(answer) == (403, "forbidden")
@@ -174,7 +174,7 @@ async def test_a_default_port_may_be_omitted(client: Client) -> None:
     "kind", [None, "text/plain", "application/x-www-form-urlencoded", "TEXT/plain; x=1", "text", ""]
 )
 async def test_requests_without_preflight_are_rejected(client: Client, path: str, kind: str | None) -> None:
-    """As a form or `fetch(…, {mode: "no-cors"})` sends it, from a browser that sends no `Origin`."""
+    """As sent by a form or by `fetch(…, {mode: "no-cors"})`, from a browser that sends no `Origin`."""
     headers = {} if kind is None else {"Content-Type": kind}
     bare = await client.post(path, headers=headers, skip_auto_headers=["Content-Type"])
     assert await code_of(bare) == (403, "forbidden")

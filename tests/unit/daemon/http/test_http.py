@@ -1,4 +1,4 @@
-"""HTTP: probes that tell the truth, JSON errors, and a page that needs nothing from elsewhere."""
+"""Probes, status, metrics, the page, and JSON errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs over HTTP: uploads, answers that break off, and requests that are passed on to the worker that owns a job."""
+"""Jobs over HTTP: uploads, aborted responses, and requests forwarded to the owner of a job."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NDJSON = {"Content-Type": "application/x-ndjson"}
 
 
 class JobStore(FakeJobs):
-    """Jobs of some partitions; those of others are at another worker, if `url` says where."""
+    """Jobs of some partitions; another worker, at `url`, owns the others."""
 
     def __init__(self, partitions: frozenset[int] = frozenset({0, 1}), *, mine: bool = True) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class JobStore(FakeJobs):
 
 
 class Streams:
-    """What the worker's jobs follow."""
+    """Streams with jobs and peers."""
 
     def __init__(self, jobs: JobStore) -> None:
         self.jobs = jobs
@@ -76,7 +76,7 @@ class Streams:
 
 
 class Node:
-    """One worker: its jobs, what it was asked, and where it answers."""
+    """One worker: its jobs, the requests it received, and its URL."""
 
     def __init__(self, jobs: JobStore) -> None:
         self.jobs, self.streams, self.asked = jobs, Streams(jobs), list[web.Request]()
@@ -101,7 +101,7 @@ class Node:
 
 @asynccontextmanager
 async def two_nodes() -> AsyncIterator[tuple[Node, Node]]:
-    """A worker that owns no job, and one that owns all."""
+    """A worker that owns no job, and one that owns all jobs."""
     front, owner = Node(JobStore(frozenset({0}), mine=False)), Node(JobStore(frozenset({1})))
     await front.http.start()
     await owner.http.start()
@@ -167,7 +167,7 @@ async def test_a_compressed_body_is_forwarded_decompressed(nodes: tuple[Node, No
 
 @pytest.mark.parametrize("place", [0, 1])
 async def test_an_upload_is_forwarded_as_a_stream(nodes: tuple[Node, Node], session: ClientSession, place: int) -> None:
-    """It takes longer than a read may, and is larger than a body may be."""
+    """It takes longer than the read timeout, and is larger than the limit of a body."""
 
     async def body() -> AsyncIterator[bytes]:
         for _ in range(5):

@@ -1,4 +1,4 @@
-"""NDJSON -> messages of a job: the same for the same lines, bounded, and strict about each line."""
+"""Packing NDJSON into job messages: deterministic, bounded, and strict about each line."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def cut(data: bytes, places: Sequence[int]) -> Iterator[bytes]:
 
 
 def read(messages: Sequence[bytes]) -> list[Any]:
-    """The rows of messages, which must be in order and within their bounds."""
+    """The rows of messages; checks their order and their limits."""
     rows: list[Any] = []
     for seq, message in enumerate(messages):
         decoded = decode_job_message(message, "json", DEFAULT_LIMITS)

@@ -1,4 +1,4 @@
-"""`/models…`: what comes and goes over HTTP, and the model files that are received."""
+"""`/models…`: deploys, aliases and removal over HTTP, and uploads of model files."""
 
 from __future__ import annotations
 

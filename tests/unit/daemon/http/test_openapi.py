@@ -1,4 +1,4 @@
-"""`/openapi.json`: valid, complete, and kept by the server whatever it is sent."""
+"""`/openapi.json` is valid and complete, and responses conform to it."""
 
 from __future__ import annotations
 
@@ -87,5 +87,5 @@ def test_the_documentation_lists_the_http_codes() -> None:
 
 @pytest.mark.timeout(90)
 async def test_generated_requests_conform_to_openapi(capfd: pytest.CaptureFixture[str]) -> None:
-    """`make http-fuzz` tries ten thousand."""
+    """`make http-fuzz` runs ten thousand requests."""
     assert await fuzz_fake(15, "examples,fuzzing") == 0, capfd.readouterr().out

@@ -1,4 +1,4 @@
-"""Workers that pass requests on: they prove who they are, send no caller's token, and relay nothing unchecked."""
+"""Forwarding between workers: they authenticate, never forward tokens, and return only valid responses."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_an_invalid_secret_file_fails_the_start(tmp_path: Path, text: str, mode:
 
 
 class Node:
-    """One worker, which tokens guard unless told otherwise."""
+    """One worker, with tokens if given."""
 
     def __init__(self, jobs: JobStore, secret: PeerSecret | None, tokens: TokensFile | None) -> None:
         self.jobs, self.streams, self.asked = jobs, Streams(jobs), list[web.Request]()
@@ -211,7 +211,7 @@ Nodes = tuple[Node, Node]
 
 @asynccontextmanager
 async def two_nodes(tokens: TokensFile | None, *secrets: PeerSecret | None) -> AsyncIterator[Nodes]:
-    """A worker that owns no job, and one that owns all."""
+    """A worker that owns no job, and one that owns all jobs."""
     front = Node(JobStore(frozenset({0}), mine=False), secrets[0], tokens)
     owner = Node(JobStore(frozenset({1})), secrets[1], tokens)
     await front.http.start()
@@ -291,7 +291,7 @@ Answer = Callable[[web.Request], Any]
 
 @asynccontextmanager
 async def rogue(answer: Answer) -> AsyncIterator[tuple[str, list[tuple[str, bytes]]]]:
-    """Whoever joined the group, named an address, and answers there as he likes; what he was sent."""
+    """A rogue member of the group with an address of its own; yields its URL and the headers it received."""
     sent: list[tuple[str, bytes]] = []
 
     async def respond(request: web.Request) -> web.StreamResponse:
@@ -317,7 +317,7 @@ async def plain(request: web.Request) -> web.Response:
 
 @pytest.mark.parametrize("relays", [False, True])
 async def test_a_worker_without_the_secret_receives_nothing(tokens: TokensFile, *, relays: bool) -> None:
-    """Not even where he has a true worker answer the challenge for him."""
+    """Not even if it relays the challenge to a real worker."""
     async with two_nodes(tokens, SECRET, SECRET) as (front, owner):
 
         async def relay(request: web.Request) -> web.Response:

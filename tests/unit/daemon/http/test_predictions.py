@@ -1,4 +1,4 @@
-"""`POST /predict/{model_id}`: bodies become requests of the wire, and the wire's results answers."""
+"""`POST /predict/{model_id}`: bodies become requests as on Kafka, and results become responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A team's own routes: what is bound from where, what is refused in which words, what is made of what they return."""
+"""User routes: binding of parameters, error messages, and conversion of return values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logs: one event a thing, nothing hidden in it, nothing said a thousand times."""
+"""Logs: format, escaping, libraries, and limits on repeated messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEY = MessageKey("lane", "warning", "produce_failed", "topic")
 
 
 class Written:
-    """What was logged, with a clock that the test turns."""
+    """Log output, with a clock controlled by the test."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys

@@ -1,4 +1,4 @@
-"""Metrics: made from the snapshot when scraped, under documented names, with bounded labels."""
+"""Metrics: collected from the snapshot at each scrape, with documented names and bounded labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the worker says of itself: readiness, rates, quantiles."""
+"""The worker's status: readiness, rates, quantiles."""
 
 from __future__ import annotations
 
