@@ -6,8 +6,8 @@ import pytest
 
 from inferd.daemon.demo.flights import CATEGORIES, Flights, load_flights
 from inferd.daemon.demo.narration import Narrator
-from inferd.daemon.demo.outcome import check_counts, show_refusals
-from inferd.daemon.demo.traffic import Refusal
+from inferd.daemon.demo.outcome import check_counts, show_rejections
+from inferd.daemon.demo.traffic import Rejection
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +46,18 @@ def test_a_failed_check_fails_the_demo(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize(
-    ("requests", "results", "account"),
+    ("requests", "results", "counters"),
     [(100, 99, (100, 95, 5, 0)), (100, 100, (100, 95, 4, 0)), (100, 100, (99, 95, 4, 0)), (100, 100, (100, 90, 5, 5))],
 )
-def test_a_missing_result_fails_the_demo(requests: int, results: int, account: tuple[int, int, int, int]) -> None:
-    taken, answered, errors, pending = account
-    tenant = {"requests_in": taken, "results": answered, "errors": {"malformed": errors}, "pending": pending}
+def test_a_missing_result_fails_the_demo(requests: int, results: int, counters: tuple[int, int, int, int]) -> None:
+    received, predicted, errors, pending = counters
+    tenant = {"requests_in": received, "results": predicted, "errors": {"malformed": errors}, "pending": pending}
     narrator = Narrator()
     check_counts(narrator, {"requests": requests, "results": results, "dead-letters": 1}, {"tenants": [tenant]})
-    assert narrator.write_checks() is (requests == results and taken == answered + errors + pending == requests)
+    assert narrator.write_checks() is (requests == results and received == predicted + errors + pending == requests)
 
 
 def test_an_unexpected_error_code_fails_the_demo() -> None:
     narrator = Narrator()
-    show_refusals(narrator, [Refusal("a [weird] one", "malformed", "internal", "no")])
+    show_rejections(narrator, [Rejection("a [weird] one", "malformed", "internal", "no")])
     assert not narrator.write_checks()

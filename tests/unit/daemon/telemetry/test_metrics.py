@@ -51,7 +51,7 @@ def scrape(said: StreamsSnapshot | None) -> Samples:
         board.attach(streams)
         board.enter("running", "")
     board.traffic = traffic = Traffic()
-    traffic.note("GET", "/livez", 200, 0.001)
+    traffic.count("GET", "/livez", 200, 0.001)
     body, content_type = Metrics(board).exposition("")
     assert content_type.startswith("text/plain")
     return {
