@@ -70,7 +70,7 @@ class TrafficSource(Protocol):
     """Counters of the HTTP server."""
 
     @property
-    def answers(self) -> Mapping[tuple[str, str, str], int]:
+    def responses(self) -> Mapping[tuple[str, str, str], int]:
         """Number of responses by method, route and status."""
 
     def latencies(self) -> Mapping[str, LatencySnapshot]:

@@ -1,4 +1,4 @@
-"""Slots that tenants share: none is left without, none is wasted, and slow uploads are cut."""
+"""Slots shared by tenants: each tenant gets its share, no slot is wasted, and slow uploads are aborted."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ TENANTS = ("default", "other")
 
 
 @given(slots=st.integers(1, 40), tenants=st.integers(1, 12), asked=st.lists(st.integers(0, 11), max_size=120))
-def test_whatever_the_others_hold_a_tenant_gets_its_share(slots: int, tenants: int, asked: list[int]) -> None:
-    """Nobody gives anything back: the worst that others can do."""
+def test_a_tenant_gets_its_share_whatever_others_hold(slots: int, tenants: int, asked: list[int]) -> None:
+    """The worst case: no slot is ever released."""
     shares = Shares(slots, tenants)
     held = [0] * tenants
     with ExitStack() as taken:
         for number in (each % tenants for each in asked):
             with suppress(QuotaExceededError):
-                taken.enter_context(shares.one(str(number), "full"))
+                taken.enter_context(shares.slot(str(number), "full"))
                 held[number] += 1
         assert shares.taken == sum(held) <= max(slots, tenants)
         for number in range(tenants):
             while held[number] < max(1, slots // (2 * tenants)):
-                taken.enter_context(shares.one(str(number), "full"))
+                taken.enter_context(shares.slot(str(number), "full"))
                 held[number] += 1
     assert shares.taken == 0
 
 
-def test_a_lone_tenant_has_all_slots() -> None:
+def test_a_single_tenant_has_all_slots() -> None:
     shares = Shares(5)
     with ExitStack() as taken:
         for _ in range(5):
-            taken.enter_context(shares.one("default", "full"))
+            taken.enter_context(shares.slot("default", "full"))
         with pytest.raises(QuotaExceededError, match="full"):
-            taken.enter_context(shares.one("default", "full"))
+            taken.enter_context(shares.slot("default", "full"))
 
 
 @pytest.fixture
@@ -94,10 +94,10 @@ async def status_of(reader: asyncio.StreamReader) -> int:
         ("/predict/m", "POST", "application/json"),
     ],
 )
-async def test_slow_uploads_of_one_tenant_refuse_no_other(
+async def test_slow_uploads_of_one_tenant_do_not_affect_others(
     served: HttpServer, path: str, method: str, kind: str
 ) -> None:
-    """The slow ones never send their bodies; at last the tenant itself is told that it has no slot left."""
+    """The slow clients never send their bodies; in the end their own tenant has no slot left."""
     slow = [await begin(served, head(path, method, kind, "default")) for _ in range(8)]
     try:
         async with ClientSession(headers={"Authorization": f"Bearer {TOKENS['other']}"}) as session:
@@ -112,7 +112,7 @@ async def test_slow_uploads_of_one_tenant_refuse_no_other(
             writer.close()
 
 
-async def test_a_tenant_that_takes_all_it_may_is_refused(served: HttpServer) -> None:
+async def test_a_tenant_beyond_its_share_is_rejected(served: HttpServer) -> None:
     slow = [await begin(served, head("/models/m", "PUT", BYTES, "default")) for _ in range(UPLOADS_MAX)]
     try:
         done, _ = await asyncio.wait(
@@ -136,8 +136,8 @@ async def test_a_tenant_that_takes_all_it_may_is_refused(served: HttpServer) -> 
         ("/predict/m", "POST", "application/json"),
     ],
 )
-async def test_a_body_that_trickles_is_cut_by_its_rate(tmp_path: Path, path: str, method: str, kind: str) -> None:
-    """A byte every now and then, each sooner than the time-out: the whole never comes."""
+async def test_a_trickling_body_is_aborted_by_its_rate(tmp_path: Path, path: str, method: str, kind: str) -> None:
+    """Bytes arrive one by one, each within the timeout, but the body is never complete."""
     worker = FakeWorker(tmp_path / "uploads", limits=AppLimits(read_timeout_s=0.3, read_bytes_per_s_min=1_000))
     http = HttpServer(worker.app, "127.0.0.1", 0)
     await http.start()
@@ -157,10 +157,8 @@ async def test_a_body_that_trickles_is_cut_by_its_rate(tmp_path: Path, path: str
         await http.stop()
 
 
-async def test_the_time_that_the_server_takes_is_not_the_client_s(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An upload that is there at once is taken, though the worker takes several times as long as a client may."""
+async def test_time_spent_by_the_server_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fast upload is accepted, even if the worker takes several times the client's timeout."""
     worker = FakeWorker(tmp_path / "uploads", limits=AppLimits(read_timeout_s=1.5, read_bytes_per_s_min=100_000_000))
     take = worker.jobs.upload
 
