@@ -275,7 +275,7 @@ def test_next_steps_have_the_real_addresses() -> None:
 
 def test_next_steps_are_existing_commands() -> None:
     settings = replace(Settings.from_environment({}), broker="127.0.0.1:4711")
-    lines = [line.split("inferd ", 1)[1] for line in next_steps(settings, "u").splitlines() if "    inferd " in line]
+    lines = [line.split("inferd ", 1)[1] for line in next_steps(settings, "u").splitlines() if "  inferd " in line]
     assert len(lines) >= 4
     for line in lines:
         command: Any = main
