@@ -1,1 +1,1 @@
-"""The process around the streams: settings, ordered start and stop, embedded broker, logs, metrics, HTTP and CLI."""
+"""The process around the streams: settings, start and graceful stop, embedded broker, logs, metrics, HTTP and CLI."""

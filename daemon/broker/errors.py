@@ -9,7 +9,7 @@ ServerError
     ├── PortTakenError          another process listens on the port
     ├── DataDirInUseError       another running broker uses the data directory
     ├── DataDirUnusableError    the data directory is not inferd's, of another version, or damaged
-    └── BrokerStartError        the broker ended, or did not answer in time, while it was starting
+    └── BrokerStartError        the broker exited, or did not respond in time, during its start
 """
 
 from inferd.schemas.errors import ServerError
@@ -48,7 +48,7 @@ class DataDirUnusableError(BrokerError):
 
 
 class BrokerStartError(BrokerError):
-    """The broker ended while it was starting, or did not answer in time. `log_tail` has the last lines of its log."""
+    """The broker exited during its start, or did not respond in time. `log_tail` has the last lines of its log."""
 
     def __init__(self, message: str, log_tail: str = "", exit_code: int | None = None) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""What a model format is: how its files are recognised, read and loaded."""
+"""The interface of a model format: how its files are recognised, checked and loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ModelFile:
     feature_names: tuple[str, ...]
     outputs_per_row: int = 1
     objective: str | None = None
-    """None for custom objectives, whose files name none."""
+    """None for custom objectives, which are not in the file."""
     categorical: frozenset[str] = frozenset()
     """Features that are split by sets of integer codes."""
     category_lists: CategoryLists = _NO_LISTS
@@ -32,11 +32,11 @@ class ModelFile:
 
     @cached_property
     def categories(self) -> Mapping[str, Values] | None:
-        """The values by feature, in the order of their codes; None where the file leaves the features open."""
+        """The values by feature, in the order of their codes; None if the file does not determine the features."""
         return self.placed_categories(())
 
     def placed_categories(self, others: Iterable[str]) -> Mapping[str, Values] | None:
-        """As `categories`, where `others` are known to be features without any."""
+        """Like `categories`, if the features `others` are known to have no categories."""
         columns = {name: column for column, name in enumerate(self.feature_names)}
         placed = self.category_lists.place(frozenset(columns[name] for name in others if name in columns))
         return None if placed is None else {self.feature_names[column]: values for column, values in placed.items()}
@@ -53,11 +53,11 @@ class ModelFormat:
     name: str
     """`runtime` in manifests."""
     begins: str
-    """What its files begin with, in words, for the error about a file of no known format."""
+    """A description of how its files begin, for the error about a file of an unknown format."""
     sniff: Callable[[bytes], bool]
     """Whether a file is of this format, from its first bytes."""
     read: Callable[[bytes, Limits], ModelFile]
-    """Checks a file and reads its facts without the library. `MalformedError` or `TooLargeError`: what is wrong."""
+    """Checks a file without the library. Raises `MalformedError` or `TooLargeError`."""
     load: Callable[[bytes, ModelFile, int], ModelRuntime]
     """(content, what `read` returned, threads of one prediction) -> the loaded model."""
     load_library: Callable[[], object]

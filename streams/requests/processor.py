@@ -1,4 +1,4 @@
-"""The stage of prediction requests: one tenant's topics and models, and what follows from each of its records."""
+"""The processor of prediction requests of one tenant: turns records of `requests` into results and dead letters."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from inferd.streams.state import LaneTable
 from inferd.streams.telemetry import OpenSpans, StepTimer, Tally, TenantCounters, Tracing
 
 DIRECT_MAX = 1_024
-"""How many direct requests of a tenant may wait."""
+"""Limit of waiting direct requests (over HTTP) per tenant."""
 CACHE_HEADERS: dict[int, tuple[str, bytes | None]] = {
     CACHE_MISS: ("inferd-cache", b"miss"),
     CACHE_HIT: ("inferd-cache", b"hit"),
@@ -40,7 +40,7 @@ CACHE_HEADERS: dict[int, tuple[str, bytes | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """When a micro-batch was scored, and how long that took."""
+    """Start and duration of the scoring of a micro-batch."""
 
     started_ms: int
     """Unix milliseconds."""
@@ -48,7 +48,7 @@ class Timing:
 
 
 class RequestProcessor:
-    """What a lane needs to know of the requests of one tenant; a `Stage`."""
+    """Processes the prediction requests of one tenant in a lane."""
 
     kind: Kind = "requests"
 
@@ -63,7 +63,7 @@ class RequestProcessor:
         direct_max: int = DIRECT_MAX,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`destinations`: what results, replies and dead letters may be; `clock`: Unix seconds."""
+        """`destinations`: limits of the topics for results, replies and dead letters; `clock`: Unix seconds."""
         self.tenant = topics.tenant
         self.topic = topics.name("requests")
         self.scorer = scorer
@@ -72,7 +72,7 @@ class RequestProcessor:
         self.predictions = predictions
         self.direct = HttpRequests(direct_max)
         self.tracing: Tracing | None = None
-        """What makes spans; None for none."""
+        """Creates spans; None without tracing."""
         self._scoring = scoring
         self._clock = clock
         self._results = topics.name("results")
@@ -99,7 +99,7 @@ class RequestProcessor:
         return self.direct.unanswered > 0
 
     async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
-        """Scores a micro-batch, and with it what was asked directly; those are answered here."""
+        """Scores a micro-batch together with waiting direct requests, whose results are set here."""
         started_ms, started = int(self._clock() * 1000), time.perf_counter()
         asked = self.direct.take(self.records_max())
         parts: list[tuple[int, Sequence[Record]]] = [(tp.partition, records) for tp, records in work]
@@ -125,7 +125,7 @@ class RequestProcessor:
         return [[part] for part in effects]
 
     def _add_spans(self, spans: dict[int, OpenSpans], work: Work, effects: Sequence[Effects]) -> None:
-        """Gives each partition's effects the spans that they end; direct requests are answered already."""
+        """Attaches to each partition's effects the spans that they end; spans of direct requests end here."""
         if (direct := spans.get(HTTP_PARTITION)) is not None:
             direct.landed()
         for (tp, _), part in zip(work, effects, strict=True):
@@ -142,7 +142,7 @@ class RequestProcessor:
             if error is None:
                 request.answer.set_result(outcome.values[index])
             else:
-                # Records may share an error, which would keep the traceback of each that raised it.
+                # A new error: records may share one, which would accumulate the tracebacks of all raises.
                 request.answer.set_exception(error_of_code(error.code, error.message))
         self.counters.requests_in += len(asked)
         self.counters.direct += len(asked)
@@ -150,7 +150,7 @@ class RequestProcessor:
         self._scoring.answered([request.timestamp for request in asked])
 
     def _add_changes(self, work: Work, effects: Sequence[Effects], outcome: Outcome, now_ms: int) -> None:
-        """Gives each partition's effects what its cache gains and loses."""
+        """Adds the changes of the cache table to each partition's effects."""
         if self.predictions is None:
             return
         changes_of = dict(outcome.table_changes)
@@ -191,7 +191,7 @@ class RequestProcessor:
         return Effects(next_offset, 0, [], changes={self.predictions.partition(tp.partition): changes})
 
     def effects(self, tp: TopicPartition, records: Records, outcome: Outcome, span: range, timing: Timing) -> Effects:
-        """What follows from `records`, those of `outcome` at `span`, all of partition `tp` and in order."""
+        """The effects of `records` of partition `tp`, in order; `span` is their range in `outcome`."""
         timestamps = timestamps_of(records, timing.started_ms)
         values = outcome.values[span.start : span.stop]
         tally = Tally(results=len(records), bytes_out=sum(map(len, values)))
@@ -221,7 +221,7 @@ class RequestProcessor:
         }
 
     def _mark(self, results: list[Outgoing], marks: bytes) -> None:
-        """Says of each result that was looked up whether the cache had it."""
+        """Adds the header `inferd-cache` to each result that was looked up in the cache."""
         for place, mark in enumerate(marks):
             if mark:
                 key, value, headers = results[place]
@@ -236,7 +236,7 @@ class RequestProcessor:
         outcome: Outcome,
         span: range,
     ) -> None:
-        """What records with headers of their own, and records that failed, ask for beyond the usual."""
+        """Handles records with headers, replies to other topics, and failed records."""
         for place in self._too_long_keys(records, outcome, span):
             results[place] = (None, *results[place][1:])
         replied = self._apply_headers(results, outcome.headers, span) if outcome.headers else {}
@@ -253,9 +253,9 @@ class RequestProcessor:
     def _refuse(
         self, results: list[Outgoing], headers_of: dict[int, RequestHeaders], replied: dict[int, str], span: range
     ) -> dict[int, InferenceError]:
-        """Puts an error in the place of each result that its topic would not accept; gives these errors by record.
+        """Replaces each result that its topic would reject by an error; returns these errors by record index.
 
-        A result whose error would not be accepted either stays: the topic refuses everything, and offsets are held.
+        If the error would be rejected, too, the result stays: the topic rejects everything, and offsets are held.
         """
         refused = {}
         suspects = (
@@ -276,14 +276,14 @@ class RequestProcessor:
         return refused
 
     def _too_long_keys(self, records: Records, outcome: Outcome, span: range) -> list[int]:
-        """Places of refused records whose key no result can carry."""
+        """Indexes of failed records whose key is too long for a result."""
         places = (index - span.start for index in outcome.failures if index in span)
         return [place for place in places if len(records[place].key or b"") > self._key_bytes_max]
 
     def _apply_headers(
         self, results: list[Outgoing], headers_of: dict[int, RequestHeaders], span: range
     ) -> dict[int, str]:
-        """Gives results the headers that their requests ask for; the places of those that go elsewhere, and where."""
+        """Adds headers that requests propagate or request; returns the `reply-to` topic of results that have one."""
         replied = {}
         for place, index in enumerate(span):
             headers = headers_of.get(index)
@@ -300,7 +300,7 @@ class RequestProcessor:
     def _send_elsewhere(
         self, effects: Effects, tp: TopicPartition, results: list[Outgoing], replied: dict[int, str]
     ) -> None:
-        """Moves replies from the results to the topics that they go to."""
+        """Moves results with a `reply-to` topic to that topic."""
         for place, topic in replied.items():
             effects.add(topic, tp.partition % self._destinations[topic].partitions, results[place])
             effects.replies.add(topic)

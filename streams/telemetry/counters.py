@@ -1,4 +1,4 @@
-"""What is counted since the start, and what a range of records adds to that: plain numbers."""
+"""Counters since the start of the process, and the increments of a range of records."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from inferd.streams.telemetry.snapshot import ModelErrors, TenantSnapshot
 
 ModelError = tuple[str, int, str]
-"""Model id and version, as deployed, and the code of an error."""
+"""Model id and version of a deployed model, and an error code."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What a range of records adds to the counters once it is acknowledged."""
+    """Increments of a range of records, added to the counters once it is acknowledged."""
 
     results: int = 0
     errors: Counter[str] = field(default_factory=Counter)
@@ -22,7 +22,7 @@ class Tally:
     model_errors: Counter[ModelError] = field(default_factory=Counter)
 
     def fail(self, code: str, version: tuple[str, int] | None) -> None:
-        """A record that counted as a result is an error; `version` is the deployed one that it asked for, if any."""
+        """Counts a result as an error instead; `version` is the deployed version that it requested, if any."""
         self.results -= 1
         self.errors[code] += 1
         if version is not None:
@@ -31,7 +31,7 @@ class Tally:
 
 @dataclass(slots=True)
 class TenantCounters:
-    """What happened to the requests of one tenant since the start."""
+    """Counters of one tenant's requests."""
 
     tenant: str
     requests_in: int = 0
@@ -43,7 +43,7 @@ class TenantCounters:
     model_errors: Counter[ModelError] = field(default_factory=Counter)
 
     def add(self, tally: Tally) -> None:
-        """Adds what a range of records came to."""
+        """Adds the increments of a range of records."""
         self.results += tally.results
         self.errors.update(tally.errors)
         self.model_errors.update(tally.model_errors)
@@ -51,7 +51,7 @@ class TenantCounters:
         self.bytes_out += tally.bytes_out
 
     def snapshot(self, pending: int) -> TenantSnapshot:
-        """`pending`: records that its partitions hold."""
+        """The current counts; `pending`: records waiting or in flight in this worker."""
         return TenantSnapshot(
             tenant=self.tenant,
             requests_in=self.requests_in,
@@ -67,18 +67,18 @@ class TenantCounters:
 
 @dataclass(slots=True)
 class ModelCounters:
-    """What one model version was asked since the start."""
+    """Counters of one model version."""
 
     requests: int = 0
     rows: int = 0
     scored_rows: int = 0
-    """Rows that the model was called for: not those that the cache had, and equal ones of a micro-batch once."""
+    """Rows scored by the model: without cache hits, and equal rows of a micro-batch counted once."""
     predict_s: float = 0.0
 
 
 @dataclass(slots=True)
 class JobCounters:
-    """What became of the jobs of one tenant that are owned here, since the start."""
+    """Counters of one tenant's jobs that this worker owns."""
 
     rows_in: int = 0
     rows_succeeded: int = 0
@@ -87,7 +87,7 @@ class JobCounters:
     """By status."""
 
     def add(self, other: JobCounters) -> None:
-        """Adds what a range of records came to."""
+        """Adds the increments of a range of records."""
         self.rows_in += other.rows_in
         self.rows_succeeded += other.rows_succeeded
         self.rows_failed += other.rows_failed
@@ -96,7 +96,7 @@ class JobCounters:
 
 @dataclass(slots=True)
 class ChunkCounters:
-    """Chunks of one tenant's jobs that were scored here since the start."""
+    """Counters of chunks that this worker scored for one tenant."""
 
     chunks: int = 0
     rows: int = 0

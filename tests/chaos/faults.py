@@ -1,4 +1,4 @@
-"""What a fault is, and the list of all of them: the modules `*_faults` enter theirs with `@fault`."""
+"""The registry of faults: the modules `*_faults` register theirs with `@fault`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Inject = Callable[[System, random.Random], None]
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: `inject` brings it about, checks what can be seen of it, and takes it away again.
+    """One fault: `inject` causes it, checks its visible effects, and removes it.
 
-    It calls `System.mark` at the moment from which the time to the first result counts, and raises AssertionError
-    where a worker did not behave as it must.
+    It calls `System.mark` when the measurement of the recovery time starts, and raises AssertionError if a worker
+    misbehaves.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Fault:
     inject: Inject
     recovers_within_s: float
     lengthy: bool
-    """Only in long runs."""
+    """Whether it is injected in long runs only."""
     bears_kills: bool
     """Whether workers may be killed while it lasts."""
 
@@ -49,7 +49,7 @@ FAULTS: dict[str, Fault] = {}
 def fault(
     row: Row, *, recovers_within_s: float = 60.0, lengthy: bool = False, bears_kills: bool = False
 ) -> Callable[[Inject], Inject]:
-    """Enters the decorated function as a fault of its own name."""
+    """Registers the decorated function as a fault, under the function's name."""
 
     def enter(inject: Inject) -> Inject:
         name = inject.__name__
@@ -60,7 +60,7 @@ def fault(
 
 
 def all_faults() -> dict[str, Fault]:
-    """Every fault by name, in the order of the matrix."""
+    """All faults by name, in the order of the fault matrix."""
     for module in MODULES:
         import_module(f"tests.chaos.{module}")
     return FAULTS

@@ -1,4 +1,4 @@
-"""The bad-input matrix through the topic: one typed error each, the offset advances, neighbours are answered."""
+"""Bad input on the requests topic: each record gets a typed error, the offset advances, and others are not affected."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def worker(cluster: Cluster, model: TrainedModel, start_worker: StartWorker) -> 
     return worker
 
 
-def test_every_bad_input_has_its_code_and_harms_nobody(cluster: Cluster, worker: Worker) -> None:
+def test_every_bad_input_has_its_code_and_affects_no_other(cluster: Cluster, worker: Worker) -> None:
     producer = cluster.producer(**{"message.max.bytes": 2_000_000})
     topic = cluster.topics.name("requests")
     for n, poison in enumerate(POISON):
@@ -63,7 +63,7 @@ def test_every_bad_input_has_its_code_and_harms_nobody(cluster: Cluster, worker:
     assert worker.stop() == 0
 
 
-def test_a_header_name_that_is_no_text_stops_nothing(cluster: Cluster, worker: Worker) -> None:
+def test_an_undecodable_header_name_blocks_nothing(cluster: Cluster, worker: Worker) -> None:
     topic = cluster.topics.name("requests")
     asyncio.run(send_bad_header_name(cluster.bootstrap, topic, 0, pack(id="h")))
     producer = cluster.producer()
@@ -78,7 +78,7 @@ def test_a_header_name_that_is_no_text_stops_nothing(cluster: Cluster, worker: W
 
 
 @pytest.mark.parametrize("codec", ["gzip", "lz4", "zstd"])
-def test_a_compressed_bomb_is_refused_within_bounded_memory(codec: str, cluster: Cluster, worker: Worker) -> None:
+def test_a_decompression_bomb_is_rejected_in_bounded_memory(codec: str, cluster: Cluster, worker: Worker) -> None:
     topic = cluster.topics.name("requests")
     options = {"compression.type": codec, "message.max.bytes": 900_000_000, "linger.ms": 0}
     producer = cluster.producer(**options)
@@ -94,8 +94,8 @@ def test_a_compressed_bomb_is_refused_within_bounded_memory(codec: str, cluster:
     assert worker.get("/status")[1]["memory"]["peak_bytes"] < RESIDENT_BYTES_MAX
 
 
-def test_both_encodings_from_producers_that_know_nothing_of_us(cluster: Cluster, worker: Worker) -> None:
-    """What kcat would send: JSON text with a header, MessagePack without one; keys and passed headers come back."""
+def test_both_encodings_from_generic_producers(cluster: Cluster, worker: Worker) -> None:
+    """As sent by kcat: JSON with a header, MessagePack without one; keys and headers are propagated."""
     topic = cluster.topics.name("requests")
     producer = cluster.producer()
     request = {"id": "j", "model_id": "demo:1", "input_data": {f"Column_{n}": 0.5 for n in range(10)}}
@@ -117,10 +117,10 @@ def test_both_encodings_from_producers_that_know_nothing_of_us(cluster: Cluster,
 
 
 @pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
-def test_headers_of_other_software_come_back(
+def test_headers_of_other_software_are_propagated(
     cluster: Cluster, model: TrainedModel, start_worker: StartWorker, guarantee: str
 ) -> None:
-    """On results, on results of jobs, and on dead letters: bytes, repeats and missing values as they came."""
+    """To results, results of jobs, and dead letters, unchanged: bytes, repeats and missing values."""
     cluster.deploy(model)
     start_worker(cluster, processing_guarantee=guarantee).wait_ready()
     own: list[tuple[str, str | bytes | None]] = [
@@ -148,8 +148,8 @@ def test_headers_of_other_software_come_back(
     assert letter.headers()[:11] == [("x-large", b"x" * 4_000)] * 6 + own
 
 
-def test_the_largest_result_with_the_largest_key_and_headers_finds_room(cluster: Cluster, worker: Worker) -> None:
-    """Whatever is let in can be answered: else its partition would stand still for ever."""
+def test_the_largest_result_with_the_largest_key_and_headers_fits(cluster: Cluster, worker: Worker) -> None:
+    """A result must fit for every accepted request: else its partition would be blocked for ever."""
     topic = cluster.topics.name("requests")
     producer = cluster.producer(**{"message.max.bytes": 2_000_000})
     names = ("correlation-id", "traceparent", "tracestate", "ce_id")

@@ -1,4 +1,4 @@
-"""TLS and SASL with a real broker: each way to go wrong is told apart, and renewed files need no restart."""
+"""TLS and SASL with a real broker: each cause of failure has its own error, and renewed files need no restart."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 def wrong_connections(broker: SecureBroker) -> dict[str, KafkaConnection]:
-    """By case, a connection that the broker or we refuse."""
+    """Connections that the broker or the client rejects, by case."""
     stranger, expired = broker.strangers.issue("stranger"), broker.authority.issue("old", days=0)
     files = {pair: {"ssl_certfile": str(pair.cert), "ssl_keyfile": str(pair.key)} for pair in (stranger, expired)}
 
@@ -67,7 +67,7 @@ EXPECTED: dict[str, tuple[type[ServerError], str]] = {
 }
 
 
-async def test_each_reason_is_told_apart(secure_broker: SecureBroker) -> None:
+async def test_each_cause_has_its_own_error(secure_broker: SecureBroker) -> None:
     connections = wrong_connections(secure_broker)
     assert connections.keys() == EXPECTED.keys()
     for case, connection in connections.items():
@@ -103,7 +103,7 @@ def environment(connection: KafkaConnection) -> dict[str, str]:
     return {"INFERD_BROKER": connection.bootstrap_servers, **given}
 
 
-def test_a_command_says_the_reason_and_the_setting(secure_broker: SecureBroker) -> None:
+def test_a_command_prints_the_cause_and_the_setting(secure_broker: SecureBroker) -> None:
     connection = wrong_connections(secure_broker)["password"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("INFERD_")}
     command = [sys.executable, "-m", "inferd.daemon.cli", "topics", "list"]
@@ -118,7 +118,7 @@ def test_a_command_says_the_reason_and_the_setting(secure_broker: SecureBroker) 
 def test_a_worker_uses_a_client_certificate_that_was_renewed(
     secure_broker: SecureBroker, namespace: str, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    """It says that its certificate is refused, and goes on once another one has the same file names."""
+    """It reports that its certificate is rejected, and connects once the files are replaced."""
     own = Pair(tmp_path / "client.pem", tmp_path / "client.key")
     own.replace_by(secure_broker.authority.issue("worker-old", days=0))
     connection = secure_broker.connection("MUTUAL", ssl_certfile=str(own.cert), ssl_keyfile=str(own.key))
@@ -128,7 +128,7 @@ def test_a_worker_uses_a_client_certificate_that_was_renewed(
     def reasons() -> str:
         return str((worker.get("/readyz")[1] or {}).get("reasons"))
 
-    until(lambda: "refuses our client certificate" in reasons(), 60, "a worker that says why it waits")
+    until(lambda: "refuses our client certificate" in reasons(), 60, "a worker that reports why it waits")
     assert "refuses our client certificate" in worker.text()
     own.replace_by(secure_broker.authority.issue("worker-new"))
     until(lambda: "no model is ready" in reasons() and "waiting" not in reasons(), 60, "a worker that has connected")

@@ -1,7 +1,7 @@
-"""A worker whose streams are fake, for tests that send signals to a real process.
+"""A worker with fake streams, for tests that send signals to a real process.
 
 Runs as `python -m tests.unit.daemon.worker_child BEHAVIOUR`; settings come from the environment. Prints
-`listening URL`, `started` and `stopping`. A broker answers, unless it is to wait for one.
+`listening URL`, `started` and `stopping`. The broker is faked as reachable, except for the behaviour `wait`.
 """
 
 from __future__ import annotations

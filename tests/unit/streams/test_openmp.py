@@ -1,4 +1,4 @@
-"""LightGBM loads where the system has no OpenMP runtime: with the copy of a package, under the name it asks for."""
+"""LightGBM loads on systems without an OpenMP runtime, with the copy bundled in a package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inferd.streams import openmp
 from inferd.streams.inference.formats.lightgbm.c_library import Library, library_path
 from tests.unit.streams.inference.trained_models import FEATURES
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only there is a copy carried")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the copy is bundled on Linux only")
 
 WITHOUT_THE_SYSTEMS = """
 import sys, numpy
@@ -30,7 +30,7 @@ print(*{line.split()[5] for line in open("/proc/self/maps") if "libgomp" in line
 """
 
 
-def test_lightgbm_takes_the_carried_copy_for_the_systems(trained: object, tmp_path: Path) -> None:
+def test_lightgbm_uses_the_bundled_copy(trained: object, tmp_path: Path) -> None:
     model = trained("binary")  # type: ignore[operator]
     (tmp_path / "model").write_bytes(model.text)
     command = [sys.executable, "-c", WITHOUT_THE_SYSTEMS, str(tmp_path / "model"), str(FEATURES)]
@@ -41,19 +41,19 @@ def test_lightgbm_takes_the_carried_copy_for_the_systems(trained: object, tmp_pa
     assert libraries == "/memfd:libgomp.so.1"
 
 
-def test_the_systems_own_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_systems_library_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openmp, "_loads", lambda path: path == "libgomp.so.1")
     monkeypatch.setattr(openmp, "_carried", lambda: pytest.fail("looked for a copy"))
     openmp.load_openmp()
 
 
-def test_one_copy_is_carried() -> None:
-    # What it is called is up to the package's build: this fails when a version of it has another name for it.
+def test_one_copy_is_bundled() -> None:
+    # Its file name depends on the package's build: this test fails if a version uses another name.
     (path,) = openmp._carried()
     assert openmp._RENAMED.subn(openmp._own_name, path.read_bytes())[1] == 1
 
 
-def test_without_any_the_packages_to_install_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_copy_the_error_names_packages_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(path: str) -> None:
         raise OSError("libgomp.so.1: cannot open shared object file: No such file or directory")
 

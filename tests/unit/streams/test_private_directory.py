@@ -1,4 +1,4 @@
-"""Directories for the user of the process alone."""
+"""Directories that only the user of the process can access."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from inferd.streams.state.state_directory import claim_state_directory
 
 @pytest.fixture(autouse=True)
 def open_umask() -> Iterator[None]:
-    """Nothing but the code keeps others out."""
+    """Without a umask, only the code restricts access."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -28,7 +28,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_all_that_is_missing_is_made_private(tmp_path: Path) -> None:
+def test_missing_directories_are_created_private(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o755)
     for _ in range(2):
@@ -36,7 +36,7 @@ def test_all_that_is_missing_is_made_private(tmp_path: Path) -> None:
     assert [mode(path) for path in (shared / "data" / "artifacts", shared / "data", shared)] == [0o700, 0o700, 0o755]
 
 
-def test_a_worker_and_a_broker_make_private_directories(tmp_path: Path) -> None:
+def test_a_worker_and_a_broker_create_private_directories(tmp_path: Path) -> None:
     ArtifactStore(tmp_path / "state" / "artifacts" / "default", Limits()).open()
     claim_state_directory(tmp_path / "other" / "tables").close()
     broker = DataDir(tmp_path / "kafka")

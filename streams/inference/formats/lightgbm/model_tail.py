@@ -24,12 +24,12 @@ class Tail:
 
     pandas_categorical: tuple[Values, ...]
     categorical_columns: frozenset[int]
-    """Columns that training was told to split by categories."""
+    """Columns listed in the parameter `categorical_feature`."""
     linear: bool
 
 
 def read_tail(content: bytes, start: int) -> Tail:
-    """The tail of a model file, whose trees end at `start`; `MalformedError` where it is none."""
+    """Parses the part of a model file after its trees, which end at `start`. Raises `MalformedError`."""
     lines = _lines(content, start)
     sections: dict[str, list[str]] = {}
     while lines:
@@ -59,7 +59,7 @@ def _lines(content: bytes, start: int) -> list[str]:
         lines = lines[1:]
     else:
         raise MalformedError("model file: 'end of trees' does not follow the last tree (is the file cut off?)")
-    # Apart, because the line and its value are one.
+    # The title and its value are on one line: split them.
     if lines and lines[-1].startswith(_CATEGORIES):
         lines[-1:] = [_CATEGORIES, lines[-1].removeprefix(_CATEGORIES)]
     return lines
@@ -102,13 +102,13 @@ def _parameters(lines: list[str]) -> dict[str, str]:
     for line in lines:
         match = _PARAMETER.fullmatch(line)
         if match is None or match["name"] in parameters:
-            raise MalformedError(f"model file: parameter line {line[:40]!r} is no [name: value], or repeated")
+            raise MalformedError(f"model file: parameter line {line[:40]!r} is not [name: value], or is repeated")
         parameters[match["name"]] = match["value"]
     return parameters
 
 
 def _columns(value: str) -> frozenset[int]:
-    """Columns by number; by name, as LightGBM's command line also takes them, the trees' splits show them."""
+    """Column numbers. Names, which LightGBM's command line also accepts, are ignored: the splits show such columns."""
     return frozenset(map(int, value.split(","))) if _COLUMNS.fullmatch(value) else frozenset()
 
 
