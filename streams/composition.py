@@ -1,4 +1,4 @@
-"""Composes a worker's lane: the stages and tables of each tenant, and the processing guarantee of each topic."""
+"""Composes a worker's lane: the processors and tables of each tenant, and the processing guarantee of each topic."""
 
 from __future__ import annotations
 

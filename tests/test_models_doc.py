@@ -1,4 +1,4 @@
-"""docs/models.md: it names every field there is, and its examples deploy and answer."""
+"""docs/models.md lists all fields, and its examples work."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ PAGE = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="ut
 JSON: list[str] = re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 PROGRAMS: list[str] = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 WITHOUT_EFFECT = {"shadow"}
-"""Fields that the wire has and nothing reads."""
+"""Fields that are accepted but not used."""
 
 
 @pytest.mark.parametrize("struct", [Manifest, Feature, Preprocess, Postprocess, CacheSpec, Alias, SplitShare])
-def test_every_field_is_on_the_page(struct: type[msgspec.Struct]) -> None:
+def test_the_page_lists_every_field(struct: type[msgspec.Struct]) -> None:
     fields = set(struct.__struct_fields__) - WITHOUT_EFFECT
     assert {field for field in fields if not re.search(rf'[`"]{field}[`"]', PAGE)} == set()
 
 
-def test_the_manifest_of_the_page_deploys_and_does_what_the_page_says(tmp_path: Path) -> None:
+def test_the_manifest_on_the_page_works_as_described(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     rows = pd.DataFrame(
         {
@@ -58,13 +58,11 @@ def test_the_manifest_of_the_page_deploys_and_does_what_the_page_says(tmp_path: 
     assert predictor.predict("churn", ["gold", 400, 9]) == "leaves", "an unknown category, and a clipped number"
 
 
-def test_the_classes_of_a_classifier_that_was_trained_on_texts_get_their_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_example_for_class_names_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.random.default_rng(2).normal(size=(300, 3))
     classes, numbers = np.unique(np.array(["question", "bug", "praise"])[rows.argmax(axis=1)], return_inverse=True)
     options = {"objective": "multiclass", "num_class": 3, "verbose": -1}
-    # What LGBMClassifier holds once it is trained; the class itself needs scikit-learn.
+    # The attributes of a trained LGBMClassifier; the class itself needs scikit-learn.
     classifier = SimpleNamespace(
         booster_=lightgbm.train(options, lightgbm.Dataset(rows, numbers), 15), classes_=classes
     )

@@ -1,4 +1,4 @@
-"""Which model versions one tenant has, which of them serve, and what a model reference leads to."""
+"""The model versions and aliases of one tenant, and the resolution of model references."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ State = Literal["fetching", "trying", "ready", "failed"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedModel:
-    """A version that is loaded and may answer."""
+    """A loaded version."""
 
     manifest: Manifest
     runtime: ModelRuntime
@@ -28,7 +28,7 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Version:
-    """A version that a manifest announced; `served` once it is loaded, `reason` for what it waits or why it failed."""
+    """A deployed version; `served` is set once it is loaded, `reason` tells what it waits for or why it failed."""
 
     manifest: Manifest
     state: State
@@ -37,29 +37,29 @@ class Version:
 
 
 class ModelCatalog:
-    """The versions and aliases of one tenant; changed by its deploys, read by its lane."""
+    """The versions and aliases of one tenant; updated by deploys, read by the lane."""
 
     def __init__(self) -> None:
         self._versions: dict[str, dict[int, Version]] = {}
         self._aliases: dict[str, dict[str, Alias]] = {}
         self._gone: set[tuple[str, int, str]] = set()
-        """Name, number and digest of what was removed, or replaced by other bytes."""
+        """Name, version number and digest of versions that were removed, or replaced by other bytes."""
         self._own: dict[str, Version] = {}
         self.revision = 0
-        """Grows with every change, so that what was resolved before can be forgotten."""
+        """Increases with every change, to invalidate cached resolutions."""
 
     def versions(self) -> list[Version]:
-        """Every version, by name and number."""
+        """All versions, ordered by name and number."""
         deployed = [versions[n] for _, versions in sorted(self._versions.items()) for n in sorted(versions)]
         return [*self._own.values(), *deployed]
 
     def put_own(self, version: Version) -> None:
-        """Adds a version of a name that a user's own code answers; models deployed under that name answer nothing."""
+        """Adds a version served by user code; it takes precedence over deployed models with its name."""
         self._own[version.manifest.model_id] = version
         self.revision += 1
 
     def owns(self, name: str) -> bool:
-        """Whether a user's own code answers the name."""
+        """Whether user code serves the name."""
         return name in self._own
 
     def version(self, name: str, number: int) -> Version | None:
@@ -69,16 +69,16 @@ class ModelCatalog:
         return self._versions.get(name, {}).get(number)
 
     def aliases_of(self, name: str, number: int) -> tuple[str, ...]:
-        """Aliases that lead to a version, alone or as a share of a split."""
+        """Aliases that point at a version, alone or as part of a split."""
         aliases = self._aliases.get(name, {})
         return tuple(sorted(a for a, alias in aliases.items() if number in shares(alias)))
 
     def aliases(self, name: str) -> dict[str, Alias]:
-        """Where each alias of a model leads."""
+        """The aliases of a model, with their targets."""
         return dict(self._aliases.get(name, {}))
 
     def dangling_aliases(self) -> dict[tuple[str, str], list[int]]:
-        """Aliases, as (model, alias), that lead to versions that are not deployed, with these versions."""
+        """The aliases of versions that are not deployed, as (model, alias), with these versions."""
         found = {
             (name, alias): missing_versions(target, self._versions.get(name, {}))
             for name, aliases in sorted(self._aliases.items())
@@ -87,7 +87,7 @@ class ModelCatalog:
         return {key: missing for key, missing in found.items() if missing}
 
     def put(self, version: Version) -> Version | None:
-        """Adds a version, or replaces the one of the same name and number, which it gives back."""
+        """Adds a version, or replaces the one with the same name and number; returns the replaced one."""
         manifest = version.manifest
         versions = self._versions.setdefault(manifest.model_id, {})
         previous = versions.get(manifest.version)
@@ -99,13 +99,13 @@ class ModelCatalog:
         return previous
 
     def set_state(self, version: Version, state: State, reason: str | None = None) -> Version:
-        """The version in another state, put in place of the one that is there."""
+        """Replaces the version by one in another state; returns it."""
         changed = replace(version, state=state, reason=reason)
         self.put(changed)
         return changed
 
     def remove(self, name: str, number: int) -> Version | None:
-        """Takes a version out; None where there was none."""
+        """Removes and returns a version; None if absent."""
         versions = self._versions.get(name, {})
         removed = versions.pop(number, None)
         if removed is not None:
@@ -116,11 +116,11 @@ class ModelCatalog:
         return removed
 
     def is_gone(self, name: str, number: int, digest: str) -> bool:
-        """Whether a version was there in these bytes, and was removed or replaced by others."""
+        """Whether a version with this digest existed and was removed or replaced."""
         return (name, number, digest) in self._gone
 
     def put_alias(self, name: str, alias: str, target: Alias | None) -> None:
-        """Points an alias somewhere, or takes it away."""
+        """Sets an alias; removes it if `target` is None."""
         aliases = self._aliases.pop(name, {})
         aliases.pop(alias, None)
         if target is not None:
@@ -130,16 +130,16 @@ class ModelCatalog:
         self.revision += 1
 
     def splits(self, reference: ModelReference) -> bool:
-        """Whether the version that answers depends on the request, not on the reference alone."""
+        """Whether the reference is an alias with a split, so that the version depends on the request."""
         if reference.version is not None or self.owns(reference.name):
             return False
         alias = self._aliases.get(reference.name, {}).get(reference.alias or CHAMPION)
         return alias is not None and alias.split is not None
 
     def resolve(self, reference: ModelReference, routing_key: bytes = b"") -> ServedModel:
-        """The version that answers; of a split, always the same one for the same `routing_key`.
+        """The version to score with; for a split, determined by `routing_key`.
 
-        A bare name means `name@champion`, or the newest version that serves where there is no such alias.
+        A bare name means `name@champion`, or the newest loaded version without that alias. Raises
         `ModelNotFoundError`, `VersionNotFoundError`, or `ModelNotReadyError`.
         """
         candidates = self.candidates(reference, routing_key)
@@ -153,9 +153,9 @@ class ModelCatalog:
         raise ModelNotReadyError(f"no version of {name!r} is ready; {number} is {first.state}{_because(first)}")
 
     def candidates(self, reference: ModelReference, routing_key: bytes = b"") -> list[Version]:
-        """The versions that may answer, the one that should first: several, the newest first, for a bare name alone.
+        """The versions that the reference may resolve to, in order of preference: several only for a bare name.
 
-        `ModelNotFoundError` or `VersionNotFoundError` where there is none.
+        Raises `ModelNotFoundError` or `VersionNotFoundError`.
         """
         name = reference.name
         if (own := self._own.get(name)) is not None:
@@ -190,7 +190,7 @@ def _identity(version: Version) -> tuple[str, int, str]:
 def _of_own(reference: ModelReference, own: Version) -> Version:
     number = own.manifest.version
     if reference.alias is not None or reference.version not in (None, number):
-        raise VersionNotFoundError(f"model {reference.name!r} is answered by own code, as version {number} alone")
+        raise VersionNotFoundError(f"model {reference.name!r} is served by user code, only as version {number}")
     return own
 
 

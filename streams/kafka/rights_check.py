@@ -1,10 +1,10 @@
-"""Asks the broker which rights this user has, without reading, writing or joining anything.
+"""Asks the broker which rights (ACLs) this user has, without reading, writing or joining anything.
 
-Of topics, the answer to a Metadata request lists the operations that are allowed (KIP-430). A group and a
-transactional id are asked about with requests that change nothing, and that the broker refuses for want of a right
-first: for their coordinator, a heartbeat of no member, the end of a transaction of no producer.
+For topics, the Metadata response lists the allowed operations (KIP-430). For groups and transactional ids it sends
+requests that have no effect, and that the broker rejects first if a right is missing: a lookup of the coordinator, a
+heartbeat of an unknown member, the end of a transaction of an unknown producer.
 
-aiokafka's Metadata requests end at version 5; the operations come with version 8.
+aiokafka supports Metadata up to version 5; the allowed operations need version 8.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from inferd.streams.kafka.rights import Operation, Right
 
 DENIED = (GroupAuthorizationFailedError, TopicAuthorizationFailedError, TransactionalIdAuthorizationFailed)
 BITS: dict[Operation, int] = {"READ": 3, "WRITE": 4, "CREATE": 5, "DESCRIBE": 8, "DESCRIBE_CONFIGS": 10}
-"""Kafka's code of each operation (`org.apache.kafka.common.acl.AclOperation`): its bit in the answer."""
+"""Kafka's code of each operation (`org.apache.kafka.common.acl.AclOperation`): its bit in the response."""
 UNKNOWN_OPERATIONS = -(2**31)
-"""What a broker answers that does not tell the operations."""
+"""The value from a broker that does not report the operations."""
 ALL_OPERATIONS = -1
 TOPIC = 2
-"""Kafka's code of topics among the resources that have settings."""
+"""Kafka's resource type code of topics in DescribeConfigs."""
 NO_MEMBER, NO_GENERATION = "inferd-rights", -1
 NO_PRODUCER_ID, NO_PRODUCER_EPOCH = -1, 0
 
@@ -97,7 +97,7 @@ class _MetadataRequestV8(RequestStruct):
 
 
 class OperationsRequest(Request[_MetadataRequestV8]):
-    """Asks for topics, and for what may be done with each."""
+    """A Metadata request for topics and their allowed operations."""
 
     API_KEY = 3
 
@@ -109,18 +109,18 @@ class OperationsRequest(Request[_MetadataRequestV8]):
 
 
 def is_denied(error: BaseException) -> bool:
-    """Whether a right (ACL) is missing; a producer that ends for want of one names it as its cause."""
+    """Whether the error, or its cause, is a missing right (ACL)."""
     return isinstance(error, DENIED) or (error.__cause__ is not None and is_denied(error.__cause__))
 
 
 async def missing_rights(client: AIOKafkaClient, rights: Collection[Right]) -> list[Right]:
-    """Those of `rights` that this user does not have; none where the broker is too old to tell.
+    """The `rights` that this user does not have; empty if the broker is too old to report them.
 
-    Raises a `KafkaError` where the broker does not answer.
+    Raises a `KafkaError` if the broker does not respond.
     """
     node = client.get_random_node()
     if node is None:
-        raise NodeNotReadyError("the cluster has told of no broker yet")
+        raise NodeNotReadyError("no broker of the cluster is known yet")
     try:
         topics = await _missing_on_topics(client, node, [right for right in rights if right.resource == "topic"])
     except (IncompatibleBrokerVersion, NotImplementedError):
@@ -141,25 +141,25 @@ async def _missing_on_topics(client: AIOKafkaClient, node: int, rights: Sequence
 
 
 def _allowed(error: type[BaseException], operations: int) -> int:
-    """A bit for each operation that is allowed; all of them where the broker does not tell."""
+    """The allowed operations as bits; all of them if the broker does not report them."""
     if error is TopicAuthorizationFailedError:
         return 0
     return ALL_OPERATIONS if operations == UNKNOWN_OPERATIONS else operations
 
 
 async def _with_configs(client: AIOKafkaClient, node: int, topics: Sequence[str]) -> list[str]:
-    """Those of `topics` whose settings may be read; of topics that we may not see, nothing else tells."""
+    """The `topics` whose configuration may be read; for topics without DESCRIBE, this is the only way to find out."""
     response: Any = await client.send(node, DescribeConfigsRequest([(TOPIC, topic, []) for topic in topics]))
     return [name for code, _, _, name, _ in response.resources if not issubclass(for_code(code), DENIED)]
 
 
 async def _is_denied(client: AIOKafkaClient, node: int, right: Right) -> bool:
-    response: Any = await client.send(node, _harmless(right))
+    response: Any = await client.send(node, _request_without_effect(right))
     return issubclass(for_code(response.error_code), DENIED)
 
 
-def _harmless(right: Right) -> FindCoordinatorRequest | HeartbeatRequest | EndTxnRequest:
-    """A request that needs the right and does nothing."""
+def _request_without_effect(right: Right) -> FindCoordinatorRequest | HeartbeatRequest | EndTxnRequest:
+    """A request that needs the right and has no effect."""
     if right.operation == "DESCRIBE":
         kind = CoordinationType.GROUP if right.resource == "group" else CoordinationType.TRANSACTION
         return FindCoordinatorRequest(right.name, kind)

@@ -25,7 +25,7 @@ class PartitionSnapshot(msgspec.Struct, frozen=True):
     """Next offset to take."""
     committed: int
     end: int | None
-    """The log's end as far as it is known."""
+    """The end offset, if known."""
     lag: int | None
     """`end - committed`."""
     queued: int
@@ -44,20 +44,20 @@ class ModelSnapshot(msgspec.Struct, frozen=True):
     reason: str | None
     """Why it failed, or what it waits for."""
     aliases: tuple[str, ...]
-    """Those that lead to it, as `models list` shows them: `champion`, or `champion (90 %)` of a split."""
+    """Aliases that point at it, as shown by `models list`: `champion`, or `champion (90 %)` for a split."""
     requests: int
     rows: int
     predict_s: float
 
 
 class DanglingAlias(msgspec.Struct, frozen=True):
-    """An alias that leads to versions that are not deployed: requests to it end as `version_not_found`."""
+    """An alias of versions that are not deployed: requests to it fail with `version_not_found`."""
 
     tenant: str
     model_id: str
     alias: str
     missing: tuple[int, ...]
-    """Versions."""
+    """The versions that are not deployed."""
 
 
 class LatencySnapshot(msgspec.Struct, frozen=True):
@@ -72,7 +72,7 @@ NOTHING = LatencySnapshot((), (0,), 0.0)
 
 
 class ModelErrors(msgspec.Struct, frozen=True):
-    """How many requests to a deployed version ended with an error."""
+    """Number of requests to a deployed version that failed with an error code."""
 
     model_id: str
     version: int
@@ -92,35 +92,35 @@ class TenantSnapshot(msgspec.Struct, frozen=True):
     pending: int
     bytes_out: int
     direct: int = 0
-    """How many of `requests_in` came over HTTP instead of Kafka."""
+    """The part of `requests_in` received over HTTP."""
     model_errors: tuple[ModelErrors, ...] = ()
-    """Those of `errors` whose request asked for a version that is deployed."""
+    """The part of `errors` from requests to a deployed version."""
 
 
 class JobsSnapshot(msgspec.Struct, frozen=True):
-    """Batch jobs of one tenant: those owned here, and what was done here since the start for any."""
+    """Batch jobs of one tenant: the jobs that this worker owns, and its work on all jobs since the start."""
 
     tenant: str
     open: int
     """Jobs owned here that have not ended."""
     open_rows: int
-    """Rows of their messages."""
+    """Rows of these jobs."""
     rows_in: int
-    """Rows that the jobs owned here were handed."""
+    """Rows received by jobs owned here."""
     rows_succeeded: int
     rows_failed: int
     ended: dict[str, int]
     """Jobs owned here that ended, by status."""
     refused: dict[str, int]
-    """Messages that were refused, by code."""
+    """Rejected messages, by error code."""
     chunks: int
-    """Chunks of any worker's jobs that were scored here."""
+    """Chunks scored here, whichever worker owns their jobs."""
     chunk_rows: int
     chunk_s: float
 
 
 class WaitSnapshot(msgspec.Struct, frozen=True):
-    """A tenant that is not served, or not with everything."""
+    """A tenant that is not served, or only partly."""
 
     tenant: str
     reason: str
@@ -128,12 +128,12 @@ class WaitSnapshot(msgspec.Struct, frozen=True):
 
 
 class StreamsSnapshot(msgspec.Struct, frozen=True):
-    """All that `/status` and `/metrics` tell of the streams."""
+    """The state of the streams, for `/status` and `/metrics`."""
 
     phase: Phase
     phase_for_s: float
     unready: tuple[str, ...]
-    """Why the streams are not ready; empty where they are."""
+    """Why the streams are not ready; empty if they are ready."""
     generation: int
     rebalances: int
     partitions: tuple[PartitionSnapshot, ...]
@@ -152,19 +152,19 @@ class StreamsSnapshot(msgspec.Struct, frozen=True):
     commits: int
     commit_failures: int
     last_error: str | None
-    """The fault that work waits on now, in words; None while all is well."""
+    """The current fault that blocks work; None if there is none."""
     records_missing: int = 0
-    """Requests that retention deleted before the group had read them."""
+    """Requests that retention deleted before the group read them."""
     dangling_aliases: tuple[DanglingAlias, ...] = ()
     cache: tuple[CacheSnapshot, ...] = ()
     jobs: tuple[JobsSnapshot, ...] = ()
     restoring: int | None = None
-    """Changelog records that are still to be read before partitions are open; None while no table is restored."""
+    """Changelog records left to restore; None if no table is being restored."""
     restored_records: int = 0
     """Changelog records read since the start."""
     direct: LatencySnapshot = NOTHING
-    """From a request over HTTP to its answer, inside the streams."""
+    """Latency of requests over HTTP, inside the streams."""
     steps: dict[Step, LatencySnapshot] = {}
-    """Each step of the work, once a micro-batch, model, message or chunk."""
+    """Duration of each step, one observation per micro-batch, model, message or chunk."""
     waiting: tuple[WaitSnapshot, ...] = ()
-    """Tenants that wait for rights on Kafka, or for their topics."""
+    """Tenants that wait for Kafka ACLs, or for their topics."""

@@ -1,11 +1,10 @@
-"""Traces: spans of the requests that carry a sampled `traceparent`, and of the micro-batches that answered them; and of
-the messages, chunks and results of jobs that carry one.
+"""Traces: spans of requests with a sampled `traceparent`, of their micro-batches, and of job messages and chunks.
 
-A request's span is a child of the caller's. A micro-batch's span has one child for each step, is itself a child of the
-first such request's span, and is linked with the others; so each of the traces leads to the steps. Spans are made
-afterwards, from when the steps began and ended: without such a request, a micro-batch costs the look for one.
+A request's span is a child of the caller's span. A micro-batch's span has one child per step, is a child of the first
+traced request's span, and is linked with the others, so that each trace leads to the steps. Spans are created after the
+work, from the recorded times of the steps: without a traced request, a micro-batch only costs the check for one.
 
-OpenTelemetry is an optional extra: nothing of it is imported unless `otel_endpoint` is set.
+OpenTelemetry is an optional extra: it is imported only if `otel_endpoint` is set.
 """
 
 from __future__ import annotations
@@ -39,18 +38,18 @@ log = structlog.get_logger(__name__)
 REQUEST_SPAN, BATCH_SPAN = "inferd.request", "inferd.micro_batch"
 MESSAGE_SPAN, CHUNK_SPAN = "inferd.job_message", "inferd.job_chunk"
 REQUESTS_MAX = 64
-"""Traced requests of one micro-batch; what goes beyond is answered without spans."""
+"""Limit of traced requests per micro-batch; further requests get no spans."""
 CLOSE_TIMEOUT_S = 2.0
 TRACEPARENT = "traceparent"
 TRACE_HEADERS = (TRACEPARENT, "tracestate")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-(?P<flags>[0-9a-f]{2})(-|$)")
 CALLER: ContextVar[PropagatedHeaders] = ContextVar("caller", default=())
-"""Headers that whoever is served now, over HTTP, wants to be passed on."""
+"""Headers of the current HTTP request to propagate."""
 Parts = Sequence[tuple[int, Sequence[Record]]]
 
 
 def make_tracing(settings: StreamSettings) -> Tracing | None:
-    """What exports spans to `settings.otel_endpoint`; None where there is none. `ServerError` without the extra."""
+    """Tracing with export to `settings.otel_endpoint`; None if unset. Raises `ServerError` without the extra."""
     if settings.otel_endpoint is None:
         return None
     try:
@@ -63,7 +62,7 @@ def make_tracing(settings: StreamSettings) -> Tracing | None:
             f"INFERD_OTEL_ENDPOINT is set, and {error.name} is not installed: pip install 'inferd[otel]'"
         ) from error
     ours = Resource.create({"service.name": "inferd", "service.instance.id": settings.worker_id})
-    # What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say goes first.
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence.
     provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
     exporter = OTLPSpanExporter(endpoint=f"{settings.otel_endpoint.rstrip('/')}/v1/traces")
     provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -72,7 +71,7 @@ def make_tracing(settings: StreamSettings) -> Tracing | None:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A request that is to be traced."""
+    """A request to trace."""
 
     index: int
     number: int
@@ -84,24 +83,24 @@ class OpenSpans:
     """Spans that end when the results of one partition are acknowledged."""
 
     def __init__(self, steps: Sequence[Span], wholes: Sequence[Span]) -> None:
-        """`steps`: the last ones, of publishing; `wholes`: what they are steps of."""
+        """`steps`: spans of the last step, publishing; `wholes`: their parents."""
         self._steps = steps
         self._wholes = wholes
 
     def landed(self) -> None:
-        """The results are acknowledged."""
+        """Ends the spans: the results are acknowledged."""
         for span in (*self._steps, *self._wholes):
             span.end()
 
     def dropped(self) -> None:
-        """The results were not acknowledged: all is done anew, and that has spans of its own."""
+        """Ends the spans: the results were not acknowledged; the repeated work gets new spans."""
         for step in self._steps:
-            step.add_event("dropped", {"reason": "not acknowledged; it is done again"})
+            step.add_event("dropped", {"reason": "not acknowledged; repeated"})
         self.landed()
 
 
 class Tracing:
-    """Makes the spans of micro-batches."""
+    """Creates the spans of micro-batches, job messages and chunks."""
 
     def __init__(
         self,
@@ -120,14 +119,13 @@ class Tracing:
         self._clock_ns, self._timer = clock_ns, timer
 
     def close(self) -> None:
-        """Exports what is left, within `CLOSE_TIMEOUT_S`; blocks."""
+        """Exports remaining spans within `CLOSE_TIMEOUT_S`; blocks."""
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(CLOSE_TIMEOUT_S)
 
     def batch(self, topic: str, parts: Parts, outcome: Outcome, step_timer: StepTimer) -> dict[int, OpenSpans]:
-        """Spans of a scored micro-batch; by partition those that are still open, for whoever learns what becomes of
-        the results. Never raises: requests are answered with or without spans."""
+        """Creates the spans of a scored micro-batch; returns those that are still open, by partition. Never raises."""
         try:
             asked = list(islice(_sampled(parts, outcome.headers), REQUESTS_MAX))
             return self._spans(topic, asked, outcome, step_timer) if asked else {}
@@ -138,8 +136,9 @@ class Tracing:
     def step_spans(
         self, name: str, topic: str, parts: Parts, step: Step, began: float, ended: float, last: Step | None = None
     ) -> dict[int, OpenSpans]:
-        """Spans called `name` of records of jobs that took `step` at once, after waiting in `queue`; times are those
-        of the timer. With `last`, the step of publishing, by partition those that are still open. Never raises."""
+        """Creates spans `name` for job records that waited in `queue` and took `step` together; times of the timer.
+
+        With `last`, the step of publishing, returns the spans that are still open, by partition. Never raises."""
         try:
             at = self._times()
             opened: dict[int, tuple[list[Span], list[Span]]] = {}
@@ -161,7 +160,7 @@ class Tracing:
             return {}
 
     def step(self, name: Step, began: float) -> None:
-        """The span of a step that ends now, for the caller of now. Never raises."""
+        """Creates the span of a step that ends now, as a child of the current caller's span. Never raises."""
         try:
             if is_traced(headers := CALLER.get()):
                 span = self._tracer.start_span(name, self._extract(_texts(headers)), start_time=self._times()(began))
@@ -170,7 +169,7 @@ class Tracing:
             log.exception("tracing_failed", step=name)
 
     def _times(self) -> Callable[[float], int]:
-        """What makes Unix nanoseconds of a time of the timer."""
+        """A function that converts a time of the timer to Unix nanoseconds."""
         now_ns, now = self._clock_ns(), self._timer()
         return lambda then: now_ns - int((now - then) * 1e9)
 
@@ -229,8 +228,8 @@ class Tracing:
         timestamp_ms: int,
         began_ns: int,
     ) -> Span:
-        """The span of a record, from when it came, with the step in which it waited until `began_ns`."""
-        # Clocks of others may run ahead of ours.
+        """The span of a record, from its timestamp, with the step in which it waited until `began_ns`."""
+        # The timestamp may be in the future: clocks differ.
         came_ns = min(timestamp_ms * 1_000_000, began_ns) if timestamp_ms > 0 else began_ns
         kind = self._api.SpanKind.CONSUMER
         span = self._tracer.start_span(name, self._extract(headers), kind, attributes, start_time=came_ns)
@@ -252,7 +251,7 @@ def _attributes(topic: str, number: int, offset: int) -> dict[str, Any]:
 
 
 def _sampled(parts: Parts, headers_of: Mapping[int, RequestHeaders]) -> Iterator[_Asked]:
-    """The requests whose callers record a trace."""
+    """The requests with a sampled `traceparent`."""
     starts = list(accumulate((len(records) for _, records in parts), initial=0))
     for index, headers in headers_of.items():
         if is_traced(headers.propagated):
@@ -262,12 +261,12 @@ def _sampled(parts: Parts, headers_of: Mapping[int, RequestHeaders]) -> Iterator
 
 
 def is_traced(headers: Sequence[tuple[str, bytes | None]]) -> bool:
-    """Whether whoever sent these headers records a trace."""
+    """Whether the headers have a sampled `traceparent`."""
     return any(is_sampled(value or b"") for name, value in headers if name.lower() == TRACEPARENT)
 
 
 def _texts(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
-    """The trace headers by name; of several, the one that was added last."""
+    """The trace headers by name; the last one wins."""
     named = ((name.lower(), value) for name, value in headers if value is not None)
     return {name: value.decode("utf-8", "replace") for name, value in named if name in TRACE_HEADERS}
 

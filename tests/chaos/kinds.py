@@ -1,4 +1,4 @@
-"""Kinds of requests: how one is made, and which answer to it is right. Another kind of load is another class here."""
+"""Kinds of requests: how to make them, and how to verify their results. Each kind of load is a class."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ Headers = list[tuple[str, str | bytes | None]]
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent."""
+    """The record of a request."""
 
     value: bytes | None
     headers: Headers
 
 
 class Kind(Protocol):
-    """One kind of requests; `choice` is a number that says which one of them."""
+    """One kind of requests; `choice` selects one of them."""
 
     @property
     def share(self) -> float:
-        """Part of the load."""
+        """Share of the load."""
 
     def choose(self, rng: random.Random) -> int: ...
 
     def request(self, choice: int) -> Request: ...
 
     def fault(self, choice: int, answer: Mapping[str, Any]) -> str | None:
-        """What is wrong with an answer to it, in words; None where nothing is."""
+        """Describes what is wrong with a result; None if it is right."""
 
     def letter(self, choice: int) -> Request | None:
-        """What has to be among the dead letters, if anything."""
+        """The expected dead letter, if any."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """One row for a model that is always there: a prediction by the version that the answer names."""
+    """A row for a model: expects the prediction of the version named in the result."""
 
     model: str
     expected: Mapping[str, Sequence[float]]
-    """By digest, the prediction for each row."""
+    """The prediction of each row, by digest."""
     rows: Sequence[Sequence[float]]
     share: float = 0.9
     codes: frozenset[str] = frozenset()
-    """Errors that are right too."""
+    """Error codes that are allowed, too."""
 
     def choose(self, rng: random.Random) -> int:
         return rng.randrange(len(self.rows))
@@ -81,7 +81,7 @@ class Rows:
 
 
 class PoisonRecords:
-    """Records that no decoder takes, or that ask for what there is not: one typed error each."""
+    """Records that cannot be decoded or scored: expects one typed error each."""
 
     share = 0.04
 
@@ -105,7 +105,7 @@ class PoisonRecords:
 
 
 def trained(seed: int) -> TrainedModel:
-    """A small binary model; another one for another seed."""
+    """A small binary model, different for each seed."""
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(1_000, N_FEATURES))
     target = (rows[:, 0] + rows[:, 1] * rows[:, 2] > 0).astype(int)
@@ -115,7 +115,7 @@ def trained(seed: int) -> TrainedModel:
 
 
 def usual_kinds(models: Sequence[TrainedModel]) -> list[Kind]:
-    """Rows for `demo`, whose versions come and go, and for `side`, which is taken away at times, and poison."""
+    """Rows for `demo`, whose versions change, rows for `side`, which is sometimes removed, and poison records."""
     rows = np.random.default_rng(7).normal(size=(N_ROWS, N_FEATURES))
     expected = {model.manifest().sha256: model.booster.predict(rows).tolist() for model in models}
     as_lists = rows.tolist()

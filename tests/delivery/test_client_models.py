@@ -54,7 +54,7 @@ def manifest(model: bytes = MODEL, name: str = "churn", version: int = 1, **more
 
 
 async def records(kafka: str, topic: str) -> list[tuple[str, bytes | None]]:
-    """Key and value of every record of a topic of one partition."""
+    """Key and value of all records of a topic with one partition."""
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest", enable_auto_commit=False)
     await consumer.start()
     try:
@@ -70,7 +70,9 @@ async def records(kafka: str, topic: str) -> list[tuple[str, bytes | None]]:
         await consumer.stop()
 
 
-async def test_a_deploy_is_parts_and_then_a_manifest(kafka: str, topics: TenantTopics, client: Client) -> None:
+async def test_a_deploy_writes_the_parts_and_then_the_manifest(
+    kafka: str, topics: TenantTopics, client: Client
+) -> None:
     deployed = await client.deploy_model(MODEL, manifest())
     parts = await records(kafka, topics.name("model-artifacts"))
     assert [key for key, _ in parts] == [f"{deployed.sha256}/{part}" for part in range(4)]
@@ -87,13 +89,13 @@ async def test_a_model_file_and_an_alias(client: Client, tmp_path: Path) -> None
     assert models.aliases == {AliasKey("churn", "champion"): Alias(version=1)}
 
 
-async def test_models_are_listed_by_name_and_number(client: Client) -> None:
+async def test_models_are_listed_by_name_and_version(client: Client) -> None:
     for name, version in (("b", 10), ("b", 9), ("a", 1)):
         await client.deploy_model(MODEL, manifest(name=name, version=version))
     assert [(m.model_id, m.version) for m in await client.list_models()] == [("a", 1), ("b", 9), ("b", 10)]
 
 
-async def test_a_manifest_of_another_file_is_refused(client: Client) -> None:
+async def test_a_manifest_of_another_file_is_rejected(client: Client) -> None:
     with pytest.raises(InvalidValueError, match="other bytes"):
         await client.deploy_model(MODEL + b"!", manifest())
     assert await client.list_models() == []
@@ -106,9 +108,7 @@ async def test_a_version_never_changes(client: Client) -> None:
         await client.deploy_model(b"other", manifest(b"other"))
 
 
-async def test_a_removed_version_takes_its_artifact_along_unless_another_needs_it(
-    kafka: str, topics: TenantTopics, client: Client
-) -> None:
+async def test_an_artifact_is_removed_with_its_last_version(kafka: str, topics: TenantTopics, client: Client) -> None:
     await client.deploy_model(MODEL, manifest(version=1))
     await client.deploy_model(MODEL, manifest(version=2))
     assert await client.remove_model("churn:1") == ["churn/1"]
@@ -120,13 +120,13 @@ async def test_a_removed_version_takes_its_artifact_along_unless_another_needs_i
     assert await client.list_models() == []
 
 
-async def test_the_number_of_a_removed_version_is_not_given_again(client: Client) -> None:
+async def test_the_number_of_a_removed_version_is_not_reused(client: Client) -> None:
     await client.deploy_model(MODEL, manifest(version=3))
     await client.remove_model("churn:3")
     assert (await client.models()).next_version("churn") == 4
 
 
-async def test_a_whole_model_is_removed_only_when_asked_for(client: Client) -> None:
+async def test_a_whole_model_is_removed_only_on_request(client: Client) -> None:
     await client.deploy_model(MODEL, manifest(version=1), alias="champion")
     await client.deploy_model(MODEL, manifest(version=2))
     with pytest.raises(InvalidIdError, match="churn:1"):
@@ -135,7 +135,7 @@ async def test_a_whole_model_is_removed_only_when_asked_for(client: Client) -> N
     assert sorted(await client.remove_model("churn", everything=True)) == ["churn/1", "churn/2"]
 
 
-async def test_what_is_not_there_cannot_be_removed(client: Client) -> None:
+async def test_removing_a_missing_version_is_an_error(client: Client) -> None:
     with pytest.raises(ModelNotFoundError):
         await client.remove_model("churn:1")
     await client.deploy_model(MODEL, manifest())
@@ -145,12 +145,10 @@ async def test_what_is_not_there_cannot_be_removed(client: Client) -> None:
         await client.remove_model("churn@best")
 
 
-async def test_a_model_that_was_deployed_but_is_not_found_yet_is_asked_for_again(
-    kafka: str, topics: TenantTopics, client: Client
-) -> None:
+async def test_requests_to_a_model_just_deployed_are_retried(kafka: str, topics: TenantTopics, client: Client) -> None:
     asked = 0
 
-    def not_heard_of_it_at_first(request: PredictionRequest, seen: Seen) -> Result:
+    def not_found_at_first(request: PredictionRequest, seen: Seen) -> Result:
         nonlocal asked
         asked += 1
         if asked < 3:
@@ -158,7 +156,7 @@ async def test_a_model_that_was_deployed_but_is_not_found_yet_is_asked_for_again
         return sums(request, seen)
 
     await client.deploy_model(MODEL, manifest())
-    async with stand_in_worker(kafka, topics, not_heard_of_it_at_first):
+    async with stand_in_worker(kafka, topics, not_found_at_first):
         assert (await client.predict("churn", [1, 2])).outputs == {"prediction": 3.0}
         asked = 0
         with pytest.raises(ModelNotFoundError):

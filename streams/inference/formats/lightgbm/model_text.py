@@ -1,4 +1,4 @@
-"""The text of a model file as LightGBM writes it, whatever an editor or a copy between systems made of it."""
+"""Normalizes the text of a model file: byte order mark and line ends."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _TREE_SIZES = re.compile(rb"\ntree_sizes=[^\n]*")
 
 
 def plain_text(content: bytes) -> bytes:
-    """`content` without a byte order mark, and with line feeds alone as line ends: what the library is given.
+    """`content` as LightGBM reads it: without a byte order mark, and with line feeds as line ends.
 
-    The header's `tree_sizes` count the bytes before a conversion of line ends. They are removed where that happened:
-    the library then reads one tree after the other.
+    If line ends of trees are converted, the header's `tree_sizes` (in bytes) become wrong and are removed; the library
+    then reads the trees sequentially.
     """
     text = content.removeprefix(codecs.BOM_UTF8)
     if b"\r\n" not in text:

@@ -1,4 +1,4 @@
-"""A trial process that leaves out the structural check, so that LightGBM gets to read damaged files."""
+"""A trial process without the structural check, so that LightGBM reads damaged files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counters and histograms against numpy and plain sums."""
+"""Counters and histograms, compared with numpy and plain sums."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MILLISECONDS = st.lists(st.integers(0, 100_000), max_size=50)
 
 
 def counted(seconds: list[float]) -> list[int]:
-    """By numpy: how many are above the bound before and at most each bound, and how many above the last one."""
+    """The counts by numpy: observations in each interval (previous bound, bound], and above the last bound."""
     edges = [-np.inf, *np.nextafter(LATENCY_BOUNDS_S, np.inf), np.inf]
     counts, _ = np.histogram(seconds, edges)
     found: list[int] = counts.tolist()
@@ -33,7 +33,7 @@ def test_bounds_ascend() -> None:
 
 
 @given(SECONDS)
-def test_observations_are_counted_as_numpy_counts_them(seconds: list[float]) -> None:
+def test_counts_equal_those_of_numpy(seconds: list[float]) -> None:
     histogram = LatencyHistogram()
     for value in seconds:
         histogram.observe(value)
@@ -45,7 +45,7 @@ def test_observations_are_counted_as_numpy_counts_them(seconds: list[float]) -> 
 
 
 @given(MILLISECONDS)
-def test_waits_since_timestamps_are_counted_the_same(waits_ms: list[int]) -> None:
+def test_waits_since_timestamps_equal_single_observations(waits_ms: list[int]) -> None:
     now_ms = 1_700_000_000_000
     together, singly = LatencyHistogram(), LatencyHistogram()
     together.observe_since([now_ms - wait for wait in waits_ms], now_ms)
@@ -55,14 +55,14 @@ def test_waits_since_timestamps_are_counted_the_same(waits_ms: list[int]) -> Non
     assert together.snapshot().total_s == pytest.approx(singly.snapshot().total_s)
 
 
-def test_a_clock_that_runs_ahead_counts_as_no_wait() -> None:
+def test_a_timestamp_in_the_future_counts_as_no_wait() -> None:
     histogram = LatencyHistogram()
     histogram.observe_since([2_000, 5_000], 1_000)
     snapshot = histogram.snapshot()
     assert (snapshot.counts[0], sum(snapshot.counts), snapshot.total_s) == (2, 2, 0.0)
 
 
-def test_a_record_with_a_wrong_stamp_does_not_make_up_the_mean() -> None:
+def test_a_wrong_timestamp_does_not_dominate_the_mean() -> None:
     now_ms = 1_700_000_000_000
     histogram = LatencyHistogram()
     histogram.observe_since([1, *[now_ms - 2] * 999], now_ms)
@@ -73,7 +73,7 @@ def test_a_record_with_a_wrong_stamp_does_not_make_up_the_mean() -> None:
     assert timestamps_of(stamped, now_ms) == [now_ms - WAIT_MS_MAX, now_ms - 2, now_ms]
 
 
-def test_a_snapshot_stays_as_it_is() -> None:
+def test_a_snapshot_is_immutable() -> None:
     histogram = LatencyHistogram()
     before = histogram.snapshot()
     histogram.observe(1.0)
@@ -121,14 +121,14 @@ def test_models_are_counted_by_tenant_name_and_version() -> None:
     }
 
 
-def test_a_record_without_a_timestamp_has_waited_no_time() -> None:
+def test_a_missing_timestamp_counts_as_no_wait() -> None:
     histogram = LatencyHistogram()
     histogram.observe_since([-1, 0], 1e12)
     assert histogram.snapshot().counts[0] == 2
     assert histogram.snapshot().total_s == 0
 
 
-def test_the_longest_wait_is_told() -> None:
+def test_the_longest_wait_is_returned() -> None:
     assert LatencyHistogram().observe_since([9_000, 8_000, 0], 10_000) == 2.0
     assert LatencyHistogram().observe_since([], 10_000) == 0.0
 
