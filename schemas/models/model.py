@@ -11,7 +11,7 @@ import msgspec
 from inferd.schemas.errors import InvalidIdError, MalformedError
 from inferd.schemas.requests import NAME_PATTERN, Scalar
 
-DType = Literal["float64", "float32", "int64", "bool", "category"]
+DType = Literal["float64", "float32", "int64", "bool", "category", "text"]
 _VERSION_KEY = re.compile(rf"(?P<name>{NAME_PATTERN})/(?P<version>[1-9][0-9]{{0,8}})", re.ASCII)
 _ALIAS_KEY = re.compile(rf"(?P<name>{NAME_PATTERN})@(?P<alias>{NAME_PATTERN})", re.ASCII)
 _ARTIFACT_KEY = re.compile(r"(?P<sha256>[0-9a-f]{64})/(?P<part>0|[1-9][0-9]{0,5})", re.ASCII)
@@ -20,6 +20,7 @@ RUNTIME_PATTERN = "^[a-z][a-z0-9_]{0,31}$"
 
 
 Category = str | float | int | bool
+ClassLabel = str | float | int | bool
 CategoryKind = Literal["text", "boolean", "integer", "number", "mixed"]
 FIRST_CATEGORIES, FIRST_CATEGORY_CHARS_MAX = 5, 64
 _INTEGER_MAX = 2**63 - 1
@@ -120,6 +121,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     objective: str | None = None
     outputs: int | None = None
     """Values per row of `raw`: 1, the number of classes, or the number of targets."""
+    classes: list[ClassLabel] | None = None
+    """The class labels of the model file, in the order of `probabilities`; None if it has none."""
     preprocess: Preprocess | None = None
     postprocess: Postprocess | None = None
     cache: CacheSpec | None = None

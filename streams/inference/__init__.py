@@ -1,7 +1,10 @@
 """Scoring, pure and synchronous: no asyncio, no clock, no environment; the disposable trial process is the one edge."""
 
 from inferd.streams.inference.catalog import ModelCatalog, ServedModel, State, Version
+from inferd.streams.inference.features import FileFeature
+from inferd.streams.inference.inputs import Inputs, Matrix, Table, concatenate, rows_as_bytes
 from inferd.streams.inference.loading import load_model
+from inferd.streams.inference.manifest_features import complete_file
 from inferd.streams.inference.manifests import manifest_of, reconcile
 from inferd.streams.inference.micro_batch import (
     CACHE_HIT,
@@ -17,7 +20,7 @@ from inferd.streams.inference.model_format import ModelFile, ModelFormat
 from inferd.streams.inference.own_models import OwnRuntime, own_version
 from inferd.streams.inference.postprocess import compile_postprocess
 from inferd.streams.inference.registry import all_formats, format_named, read_model, register, unregister
-from inferd.streams.inference.runtime import Arrays, Matrix
+from inferd.streams.inference.runtime import Arrays, label_codes
 from inferd.streams.inference.scoring import UNDECODABLE, Scorer
 from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
 from inferd.streams.inference.user_code import Ask, AskRows, PinnedModelId, plain_value
@@ -30,7 +33,9 @@ __all__ = [
     "Arrays",
     "Ask",
     "AskRows",
+    "FileFeature",
     "Group",
+    "Inputs",
     "Matrix",
     "ModelCatalog",
     "ModelFile",
@@ -42,14 +47,18 @@ __all__ = [
     "Scorer",
     "ServedModel",
     "State",
+    "Table",
     "TrialLimits",
     "Version",
     "Work",
     "all_formats",
     "compile_postprocess",
+    "complete_file",
+    "concatenate",
     "format_named",
     "halve",
     "internal_error",
+    "label_codes",
     "load_model",
     "manifest_of",
     "own_version",
@@ -57,5 +66,6 @@ __all__ = [
     "read_model",
     "reconcile",
     "register",
+    "rows_as_bytes",
     "unregister",
 ]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.models import Manifest
 from inferd.streams.inference.catalog import ServedModel
-from inferd.streams.inference.features import FeatureSchema
+from inferd.streams.inference.features import FeatureSchema, sample_inputs
+from inferd.streams.inference.manifest_features import complete_file
 from inferd.streams.inference.manifests import reconcile
 from inferd.streams.inference.postprocess import compile_postprocess
 from inferd.streams.inference.registry import format_named, read_model
@@ -23,7 +22,8 @@ def load_model(path: Path, manifest: Manifest, threads: int = 1, limits: Limits 
     model = path.read_bytes()
     file = read_model(model, limits, manifest.runtime)
     complete = reconcile(manifest, file)
-    features, postprocessor = FeatureSchema(complete), compile_postprocess(complete)
+    file = complete_file(file, complete)
+    features, postprocessor = FeatureSchema(complete, file.features), compile_postprocess(complete)
     runtime = format_named(file.runtime).load(model, file, threads)
-    runtime.predict(np.full((1, features.n_features), np.nan), postprocessor.needed(("prediction",)))
+    runtime.predict(sample_inputs(file.features)[:1], postprocessor.needed(("prediction",)))
     return ServedModel(complete, runtime, features, postprocessor)

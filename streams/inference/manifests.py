@@ -10,12 +10,13 @@ import msgspec
 from inferd.schemas.errors import MalformedError, SchemaMismatchError
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.models import (
-    Category,
+    DType,
     Feature,
     FileCategories,
     Manifest,
 )
-from inferd.streams.inference.features import FeatureSchema, Values, refuse_repeats, refuse_unknown
+from inferd.streams.inference.features import FeatureSchema, Values
+from inferd.streams.inference.manifest_features import complete_file, merged_features, name_features, same_categories
 from inferd.streams.inference.model_format import ModelFile
 from inferd.streams.inference.postprocess import compile_postprocess
 from inferd.streams.inference.registry import format_named, read_model
@@ -32,8 +33,8 @@ def manifest_of(
 ) -> Manifest:
     """The manifest of a model file, with what the user's own manifest (`overrides`, as from JSON) says about it.
 
-    Features that were pandas categories are described, and keep their values in the file; features that are integer
-    codes to the model without having been pandas' are int64; all others float64. `overrides` may name some features
+    Features have the names and dtypes of the file, and the manifest's where it names none; categories of the file are
+    described, and their values stay in the file. `overrides` may name some features
     only, or all in the model's order; a feature without a dtype keeps the file's. Raises what `read_model` does;
     `MalformedError` where `overrides` is no manifest; `SchemaMismatchError` where it contradicts the file or the
     arguments, and where neither shows which features are categories; what `FeatureSchema` and `compile_postprocess` do
@@ -56,8 +57,10 @@ def manifest_of(
     except msgspec.ValidationError as error:
         raise MalformedError(f"manifest: {error}") from None
     dtypes = _dtypes(given.get("features", []))
+    file = name_features(file, manifest.features)
     placed = _categories(manifest.features, file, [name for name, dtype in dtypes.items() if dtype != "category"])
-    features = [each if each.name in dtypes else _with_dtype(each, placed, file) for each in manifest.features]
+    in_file = {feature.name: feature.dtype for feature in file.features}
+    features = [each if each.name in dtypes else _with_dtype(each, placed, in_file) for each in manifest.features]
     complete = _complete(msgspec.structs.replace(manifest, features=features), file, placed)
     described = [_described(feature, placed.get(feature.name)) for feature in complete.features]
     return msgspec.structs.replace(complete, features=described)
@@ -68,11 +71,11 @@ def _dtypes(features: list[dict[str, Any]]) -> dict[str, str]:
     return {each["name"]: each.get("dtype", "float64") for each in features if {"dtype", "categories"} & each.keys()}
 
 
-def _with_dtype(feature: Feature, placed: Mapping[str, Values], file: ModelFile) -> Feature:
+def _with_dtype(feature: Feature, placed: Mapping[str, Values], in_file: Mapping[str, DType]) -> Feature:
     """`feature`, which names no dtype, with the file's."""
     if feature.name in placed:
         return msgspec.structs.replace(feature, dtype="category")
-    return msgspec.structs.replace(feature, dtype="int64") if feature.name in file.categorical else feature
+    return msgspec.structs.replace(feature, dtype=in_file.get(feature.name, feature.dtype))
 
 
 def reconcile(manifest: Manifest, file: ModelFile) -> Manifest:
@@ -82,6 +85,7 @@ def reconcile(manifest: Manifest, file: ModelFile) -> Manifest:
     Raises `SchemaMismatchError` where the two contradict each other, and what `FeatureSchema` and `compile_postprocess`
     do.
     """
+    file = name_features(file, manifest.features)
     return _complete(manifest, file, _categories(manifest.features, file))
 
 
@@ -95,28 +99,18 @@ def _complete(manifest: Manifest, file: ModelFile, placed: Mapping[str, Values])
         "size": file.size,
         "objective": file.objective,
         "outputs": file.outputs_per_row,
+        "classes": list(file.classes) or None,
     }
     for name, fact in facts.items():
         given = getattr(manifest, name)
         if given is not None and given != fact:
             raise SchemaMismatchError(f"manifest: {name} is {given!r:.80}, in the model file it is {fact!r}")
-    complete = msgspec.structs.replace(manifest, features=_features(manifest.features, file, placed), **facts)
-    FeatureSchema(complete)
+    defaults = manifest.preprocess.defaults if manifest.preprocess is not None else {}
+    features = merged_features(manifest.features, file, placed, defaults)
+    complete = msgspec.structs.replace(manifest, features=features, **facts)
+    FeatureSchema(complete, complete_file(file, complete).features)
     compile_postprocess(complete)
     return complete
-
-
-def _features(given: list[Feature], file: ModelFile, placed: Mapping[str, Values]) -> list[Feature]:
-    names = [feature.name for feature in given]
-    refuse_repeats("features", names)
-    refuse_unknown("features", names, file.feature_names)
-    if len(names) == len(file.feature_names) and tuple(names) != file.feature_names:
-        raise SchemaMismatchError(
-            "manifest: features are all there, in another order than in the model file: keep its order, "
-            "and name the order of positional rows in preprocess.order"
-        )
-    by_name = {feature.name: feature for feature in given}
-    return [_feature(name, by_name.get(name), placed.get(name), file) for name in file.feature_names]
 
 
 def _categories(given: list[Feature], file: ModelFile, others: Sequence[str] = ()) -> Mapping[str, Values]:
@@ -126,7 +120,7 @@ def _categories(given: list[Feature], file: ModelFile, others: Sequence[str] = (
     """
     lists = file.category_lists.lists
     if not lists:
-        return {}
+        return file.categories or {}
     named = {feature.name for feature in given if feature.dtype == "category" and _may_be_of(feature, lists)}
     in_order = [column for column, name in enumerate(file.feature_names) if name in named]
     if len(named) == len(lists):
@@ -145,13 +139,13 @@ def _categories(given: list[Feature], file: ModelFile, others: Sequence[str] = (
 
 
 def _may_be_of(feature: Feature, lists: Sequence[Values]) -> bool:
-    return feature.categories is None or any(_typed(feature.categories) == _typed(values) for values in lists)
+    return feature.categories is None or any(same_categories(feature.categories, values) for values in lists)
 
 
 def _open_categories(file: ModelFile) -> SchemaMismatchError:
     lists = file.category_lists.lists
     example = msgspec.json.encode({"features": [{"name": "NAME", "dtype": "category"}]}).decode()
-    coded = sorted(file.categorical)
+    coded = sorted(feature.name for feature in file.features if feature.dtype == "int64")
     hint = f"; by the library's default these are {_listed(coded)}" if len(coded) == len(lists) else ""
     return SchemaMismatchError(
         f"model file: has pandas categories of {len(lists)} features, and does not show of which{hint}. Name exactly "
@@ -165,27 +159,8 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(repr(name[:80]) for name in shown[:5]) + more
 
 
-def _feature(name: str, given: Feature | None, categories: Values | None, file: ModelFile) -> Feature:
-    if given is None:
-        if categories is not None:
-            return Feature(name, "category", list(categories))
-        return Feature(name, "int64" if name in file.categorical else "float64")
-    if given.dtype != "category" or categories is None:
-        return given
-    if given.categories is not None and _typed(given.categories) != _typed(categories):
-        raise SchemaMismatchError(f"manifest: feature {name[:80]!r} has other categories than in the model file")
-    if given.file_categories is not None and not given.file_categories.describes(categories):
-        raise SchemaMismatchError(f"manifest: feature {name[:80]!r} describes other categories than the model file has")
-    return msgspec.structs.replace(given, categories=list(categories), file_categories=None)
-
-
 def _described(feature: Feature, in_file: Values | None) -> Feature:
     """`feature` as it is deployed: the file keeps the categories that it has."""
     if in_file is None or feature.dtype != "category":
         return feature
     return msgspec.structs.replace(feature, categories=None, file_categories=FileCategories.of(in_file))
-
-
-def _typed(values: Sequence[Category]) -> list[tuple[bool, Category]]:
-    """Values that are equal only where both are booleans or neither is."""
-    return [(isinstance(value, bool), value) for value in values]

@@ -24,8 +24,9 @@ from inferd.schemas.requests import Failure, Output, Prediction, default_id
 from inferd.streams.inference.cache import Change, PredictionCache, RowLookup, distinct_rows
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.encoding import ResultTemplate
+from inferd.streams.inference.inputs import Inputs, Matrix, concatenate
 from inferd.streams.inference.row_errors import RowErrors
-from inferd.streams.inference.runtime import Arrays, Matrix
+from inferd.streams.inference.runtime import Arrays
 
 
 class Record(Protocol):
@@ -55,7 +56,7 @@ CACHE_HIT: Final = 2
 class Group:
     """The requests of a micro-batch that one version answers with the same outputs, in the same encoding.
 
-    Request i of the group is record `indexes[i]`, has `counts[i]` rows of the matrix, and answers with a bare value
+    Request i of the group is record `indexes[i]`, has `counts[i]` rows of the inputs, and answers with a bare value
     where `singles[i]`. Parallel lists, because an object a request costs more than the model takes for its row.
     """
 
@@ -69,7 +70,7 @@ class Group:
     ids: list[str] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     singles: list[bool] = field(default_factory=list)
-    blocks: list[Matrix] = field(default_factory=list)
+    blocks: list[Inputs] = field(default_factory=list)
     rows: int = 0
     to_score: int = 0
     """Rows that the model has to score: not those that the cache has, and equal ones once, as far as is known yet."""
@@ -83,23 +84,23 @@ class Group:
     alone: list[Group] = field(default_factory=list)
     """Its requests one by one, where the model raised for all of them together."""
 
-    def add(self, index: int, request_id: str, matrix: Matrix, *, single: bool) -> None:
+    def add(self, index: int, request_id: str, inputs: Inputs, *, single: bool) -> None:
         """A request and its rows."""
-        self._extend([index], [request_id], [len(matrix)], [single], matrix)
+        self._extend([index], [request_id], [len(inputs)], [single], inputs)
 
     def add_singles(self, indexes: Sequence[int], ids: Sequence[str], matrix: Matrix) -> None:
         """Requests of one bare row each."""
         self._extend(indexes, ids, [1] * len(indexes), [True] * len(indexes), matrix)
 
     def _extend(
-        self, indexes: Sequence[int], ids: Sequence[str], counts: list[int], singles: list[bool], matrix: Matrix
+        self, indexes: Sequence[int], ids: Sequence[str], counts: list[int], singles: list[bool], inputs: Inputs
     ) -> None:
         self.indexes += indexes
         self.ids += ids
         self.counts += counts
         self.singles += singles
-        self.blocks.append(matrix)
-        self.rows += len(matrix)
+        self.blocks.append(inputs)
+        self.rows += len(inputs)
         self.to_score = self.rows
 
     def finish(self, _batch: MicroBatch) -> bool:
@@ -107,10 +108,10 @@ class Group:
         return False
 
     @property
-    def matrix(self) -> Matrix:
+    def inputs(self) -> Inputs:
         """All rows."""
         if len(self.blocks) > 1:
-            self.blocks = [np.concatenate(self.blocks)]
+            self.blocks = [concatenate(self.blocks)]
         return self.blocks[0]
 
     @property
@@ -124,40 +125,40 @@ class Group:
     def predict(self) -> None:
         """Runs the model over the rows that need it; what it raises is kept as the error of the requests that are to
         blame."""
-        matrix = self.matrix
+        inputs = self.inputs
         try:
-            self.arrays = self._answer(matrix, self.model.postprocessor.needed(self.outputs))
+            self.arrays = self._answer(inputs, self.model.postprocessor.needed(self.outputs))
         except ModelServingError as error:
             self.error, self.lookup = error, None
         except Exception as fault:  # noqa: BLE001  # whatever a runtime raises is the outcome of its own requests
             self.lookup = None
             if len(self.indexes) > 1:
-                self.alone = self._predict_alone(matrix)
+                self.alone = self._predict_alone(inputs)
             else:
                 self.error, self.fault = internal_error(fault), fault
 
-    def _answer(self, matrix: Matrix, outputs: tuple[Output, ...]) -> Arrays:
+    def _answer(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
         """The arrays of all rows, each of which is scored once at most."""
         predict, lookup = self.model.runtime.predict, self.lookup
         if lookup is not None:
-            scored = predict(_rows(matrix, lookup.to_score), outputs) if self.to_score else {}
+            scored = predict(_rows(inputs, lookup.to_score), outputs) if self.to_score else {}
             if (arrays := lookup.merge(scored)) is not None:
                 return arrays
             self.lookup = None
-        distinct = distinct_rows(matrix)
+        distinct = distinct_rows(inputs)
         if distinct is None:
-            self.to_score = len(matrix)
-            return predict(matrix, outputs)
+            self.to_score = len(inputs)
+            return predict(inputs, outputs)
         places, inverse = distinct
         self.to_score = len(places)
-        return {name: rows[inverse] for name, rows in predict(_rows(matrix, places), outputs).items()}
+        return {name: rows[inverse] for name, rows in predict(_rows(inputs, places), outputs).items()}
 
-    def _predict_alone(self, matrix: Matrix) -> list[Group]:
+    def _predict_alone(self, inputs: Inputs) -> list[Group]:
         """Each request as a group of its own, predicted."""
         groups = []
         for place, rows in enumerate(self.spans()):
             group = Group(self.model, self.outputs, self.encoding)
-            group.add(self.indexes[place], self.ids[place], matrix[rows], single=self.singles[place])
+            group.add(self.indexes[place], self.ids[place], inputs[rows], single=self.singles[place])
             group.predict()
             groups.append(group)
         return groups
@@ -276,7 +277,7 @@ class MicroBatch:
                 continue
             try:
                 partitions = self._partitions_of(group)
-                lookup = cache.lookup(group.model, group.outputs, group.matrix, partitions, now_ms, fill_direct)
+                lookup = cache.lookup(group.model, group.outputs, group.inputs, partitions, now_ms, fill_direct)
             except Exception as fault:  # noqa: BLE001  # the model can answer without
                 self.fault(fault)
             else:
@@ -407,9 +408,9 @@ class MicroBatch:
         self.fail(group.indexes[place], error, group.ids[place], group.model.manifest.model_id)
 
 
-def _rows(matrix: Matrix, places: NDArray[np.intp]) -> Matrix:
+def _rows(inputs: Inputs, places: NDArray[np.intp]) -> Inputs:
     """The rows at `places`, which is all of them where there are as many."""
-    return matrix if len(places) == len(matrix) else matrix[places]
+    return inputs if len(places) == len(inputs) else inputs[places]
 
 
 def _joined_changes(first: dict[int, list[Change]], then: dict[int, list[Change]]) -> dict[int, list[Change]]:

@@ -1,4 +1,9 @@
-"""The interface of a model format: how its files are recognised, checked and loaded."""
+"""The interface of a model format: how its files are recognised, checked and loaded.
+
+`read` says what a file takes (`ModelFile.features`) and gives (`classes`, `outputs_per_row`, `objective`), without the
+library. The manifest fills in what the file leaves open. `load` gets the completed `ModelFile` and returns a
+`ModelRuntime`, which scores a float64 matrix if all features are numbers, and a `Table` otherwise.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from inferd.schemas.limits import Limits
-from inferd.streams.inference.features import CategoryLists, Values
+from inferd.schemas.models import ClassLabel
+from inferd.streams.inference.features import CategoryLists, FileFeature, Values
 from inferd.streams.inference.runtime import ModelRuntime
 
 _NO_LISTS = CategoryLists((), (), frozenset())
@@ -21,29 +27,45 @@ class ModelFile:
     """The name of the format."""
     sha256: str
     size: int
-    feature_names: tuple[str, ...]
+    features: tuple[FileFeature, ...]
+    """The input columns, in order. Empty only if `named` is False and the file does not say how many there are."""
+    named: bool = True
+    """Whether the file names its features. If not, `features` have default names, and a manifest may rename all."""
+    classes: tuple[ClassLabel, ...] = ()
+    """The class labels, if `prediction` is a label: the runtime predicts indexes into them. Empty if it is a number."""
     outputs_per_row: int = 1
+    """Values a row of `raw`: 1, the number of classes, or the number of targets."""
     objective: str | None = None
     """None for custom objectives, which are not in the file."""
-    categorical: frozenset[str] = frozenset()
-    """Features that are split by sets of integer codes."""
     category_lists: CategoryLists = _NO_LISTS
-    """The values of features that were pandas categories in training."""
+    """Lists of categories of which the file does not say to which feature they belong."""
+
+    @cached_property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of the columns, in order."""
+        return tuple(feature.name for feature in self.features)
 
     @cached_property
     def categories(self) -> Mapping[str, Values] | None:
-        """The values by feature, in the order of their codes; None if the file does not determine the features."""
+        """The categories by feature, in the order of their codes; None if the file does not determine the features."""
         return self.placed_categories(())
 
     def placed_categories(self, others: Iterable[str]) -> Mapping[str, Values] | None:
         """Like `categories`, if the features `others` are known to have no categories."""
+        own = {feature.name: feature.categories for feature in self.features if feature.categories is not None}
         columns = {name: column for column, name in enumerate(self.feature_names)}
         placed = self.category_lists.place(frozenset(columns[name] for name in others if name in columns))
-        return None if placed is None else {self.feature_names[column]: values for column, values in placed.items()}
+        if placed is None:
+            return None
+        return own | {self.feature_names[column]: values for column, values in placed.items()}
 
 
 def _no_alias(objective: str) -> str:
     return objective
+
+
+def _no_classes(_objective: str | None, _outputs_per_row: int) -> int:
+    return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +81,13 @@ class ModelFormat:
     read: Callable[[bytes, Limits], ModelFile]
     """Checks a file without the library. Raises `MalformedError` or `TooLargeError`."""
     load: Callable[[bytes, ModelFile, int], ModelRuntime]
-    """(content, what `read` returned, threads of one prediction) -> the loaded model."""
+    """(content, what `read` returned, completed from the manifest, threads of one prediction) -> the loaded model."""
     load_library: Callable[[], object]
     """Loads the library; `ServerError` with the remedy if it cannot be loaded."""
     library_version: Callable[[], str]
     """Part of the cache's keys: another version may sum in another order."""
-    class_count: Callable[[str | None, int], int]
-    """(objective, outputs per row) -> number of classes; 0 if the outputs are no probabilities."""
+    class_count: Callable[[str | None, int], int] = _no_classes
+    """(objective, outputs per row) -> number of classes of a file without `classes`; 0 if the outputs are no
+    probabilities."""
     canonical_objective: Callable[[str], str] = _no_alias
     """The library's own name of an objective, which may be given by an alias."""

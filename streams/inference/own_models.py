@@ -12,8 +12,9 @@ from inferd.schemas.models import Feature, Manifest
 from inferd.schemas.requests import Output
 from inferd.streams.inference.catalog import ServedModel, Version
 from inferd.streams.inference.features import FeatureSchema
+from inferd.streams.inference.inputs import Inputs
 from inferd.streams.inference.postprocess import compile_postprocess
-from inferd.streams.inference.runtime import Arrays, Matrix
+from inferd.streams.inference.runtime import Arrays
 
 ProcessRows = Callable[[str, Sequence[Any]], Sequence[Any]]
 """(model id, rows) -> for each row its prediction, or the `ModelServingError` that it got."""
@@ -59,7 +60,7 @@ class OwnRuntime:
         """One, of whatever kind it is."""
         return 1
 
-    def predict(self, matrix: Matrix, outputs: tuple[Output, ...]) -> Arrays:
+    def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
         """`InternalError`: rows do not come this way."""
         raise InternalError("an own model has no matrix of features")
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inferd.schemas.errors import InvalidValueError, SchemaMismatchError
-from inferd.schemas.models import Manifest, Postprocess
+from inferd.schemas.models import ClassLabel, Manifest, Postprocess
 from inferd.schemas.requests import Output
 from inferd.streams.inference.registry import format_named
 from inferd.streams.inference.runtime import Arrays
 
 _THRESHOLD = 0.5
 
-Predictions = Callable[[NDArray[np.float64]], list[Any]]
+Predictions = Callable[[NDArray[Any]], list[Any]]
 
 
 class Postprocessor:
@@ -26,16 +26,19 @@ class Postprocessor:
     ints.
     """
 
-    def __init__(self, predictions: Predictions) -> None:
+    def __init__(self, predictions: Predictions, source: Output = "prediction") -> None:
+        """`source`: the array that `predictions` takes."""
         self._predictions = predictions
+        self._source = source
 
     def needed(self, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
         """What the runtime must compute so that `outputs` can be given: no more, as labels follow from `prediction`."""
-        return tuple(dict.fromkeys(outputs))
+        return tuple(dict.fromkeys(self._source if output == "prediction" else output for output in outputs))
 
     def check(self, arrays: Arrays) -> NDArray[np.bool_] | None:
         """(rows,) True for rows with a value that is not finite, which no result may carry; None if there are none."""
-        finite = [mask for values in arrays.values() if not (mask := np.isfinite(values)).all()]
+        numbers = [values for values in arrays.values() if values.dtype.kind == "f"]
+        finite = [mask for values in numbers if not (mask := np.isfinite(values)).all()]
         if not finite:
             return None
         rows: NDArray[np.bool_] = np.any([~mask.reshape(len(mask), -1).all(axis=1) for mask in finite], axis=0)
@@ -44,14 +47,14 @@ class Postprocessor:
     def columns(self, arrays: Arrays, outputs: tuple[Output, ...]) -> dict[Output, list[Any]]:
         """For each of `outputs`, in that order, one JSON-able value a row: `columns[output][row]`."""
         return {
-            output: self._predictions(arrays[output]) if output == "prediction" else arrays[output].tolist()  # type: ignore[arg-type]
+            output: self._predictions(arrays[self._source]) if output == "prediction" else arrays[output].tolist()
             for output in outputs
         }
 
     def values(self, arrays: Arrays, outputs: tuple[Output, ...], rows: slice, *, single: bool) -> dict[str, Any]:
         """What `Prediction.outputs` is for one request that had `rows` of the batch: a value, or a list where not
         `single`."""
-        columns = self.columns({output: arrays[output][rows] for output in outputs}, outputs)
+        columns = self.columns({output: values[rows] for output, values in arrays.items()}, outputs)
         return {output: column[0] if single else column for output, column in columns.items()}
 
 
@@ -62,6 +65,8 @@ def compile_postprocess(manifest: Manifest) -> Postprocessor:
     classes.
     """
     spec = manifest.postprocess or Postprocess()
+    if manifest.classes is not None:
+        return _of_classes(spec, manifest.classes)
     if spec == Postprocess():
         return Postprocessor(_as_is)
     classes = format_named(manifest.runtime).class_count(manifest.objective, manifest.outputs or 1)
@@ -70,8 +75,24 @@ def compile_postprocess(manifest: Manifest) -> Postprocessor:
     if spec.top_k is not None:
         return Postprocessor(_top_k(spec.top_k, labels))
     if classes == 2 and (manifest.outputs or 1) == 1:
-        return Postprocessor(_by_threshold(_THRESHOLD if spec.threshold is None else spec.threshold, labels))
+        return Postprocessor(_by_threshold(_threshold(spec), labels))
     return Postprocessor(_likeliest(labels))
+
+
+def _of_classes(spec: Postprocess, classes: Sequence[ClassLabel]) -> Postprocessor:
+    """Of a model that predicts indexes of its class labels; threshold and top-k need its probabilities."""
+    if spec != Postprocess():
+        _check(spec, len(classes), None)
+    labels: list[Any] = list(classes if spec.labels is None else spec.labels)
+    if spec.top_k is not None:
+        return Postprocessor(_top_k(spec.top_k, labels), "probabilities")
+    if spec.threshold is not None:
+        return Postprocessor(_by_second(spec.threshold, labels), "probabilities")
+    return Postprocessor(_at_index(labels))
+
+
+def _threshold(spec: Postprocess) -> float:
+    return _THRESHOLD if spec.threshold is None else spec.threshold
 
 
 def _check(spec: Postprocess, classes: int, objective: str | None) -> None:
@@ -95,6 +116,18 @@ def _check(spec: Postprocess, classes: int, objective: str | None) -> None:
 def _as_is(prediction: NDArray[np.float64]) -> list[Any]:
     values: list[Any] = prediction.tolist()
     return values
+
+
+def _at_index(labels: list[Any]) -> Predictions:
+    def predictions(prediction: NDArray[Any]) -> list[Any]:
+        return [labels[place] for place in prediction.tolist()]
+
+    return predictions
+
+
+def _by_second(threshold: float, labels: list[Any]) -> Predictions:
+    by_threshold = _by_threshold(threshold, labels)
+    return lambda probabilities: by_threshold(probabilities[:, 1])
 
 
 def _by_threshold(threshold: float, labels: list[Any]) -> Predictions:

@@ -20,7 +20,7 @@ from inferd.schemas.jobs import row_batch
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import Output, RowError, decode_envelope
 from inferd.streams.inference.features import FeatureSchema, is_row, scorable_rows
-from inferd.streams.inference.runtime import Matrix
+from inferd.streams.inference.inputs import Inputs
 
 OF_ROWS = (InvalidValueError, MalformedError, SchemaMismatchError)
 """Errors that may be those of single rows."""
@@ -52,7 +52,7 @@ class RowErrors:
 
 def rows_apart(
     value: bytes | None, encoding: Encoding, features: FeatureSchema, limits: Limits
-) -> tuple[Matrix, RowErrors] | None:
+) -> tuple[Inputs, RowErrors] | None:
     """The rows of a refused request that are fit, and the errors of the others; None where it is no list of rows, or
     too large."""
     try:
@@ -64,4 +64,4 @@ def rows_apart(
         rows = scorable_rows(raw, encoding, features, limits, range(batch.count))
     except InferenceError:
         return None
-    return rows.matrix, RowErrors(batch.count, rows.errors)
+    return rows.inputs, RowErrors(batch.count, rows.errors)

@@ -1,16 +1,17 @@
-"""The protocol of a model runtime: a matrix in, arrays out."""
+"""The protocol of a model runtime: rows in, arrays out."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inferd.schemas.requests import Output
+from inferd.streams.inference.inputs import Inputs
 
-Matrix = NDArray[np.float64]
-Arrays = dict[Output, NDArray[np.float64] | NDArray[np.int32]]
+Arrays = dict[Output, NDArray[Any]]
 
 
 class ModelRuntime(Protocol):
@@ -22,7 +23,7 @@ class ModelRuntime(Protocol):
 
     @property
     def n_features(self) -> int:
-        """Columns of the matrix."""
+        """Columns of the inputs."""
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -43,15 +44,24 @@ class ModelRuntime(Protocol):
         """Values a row of `output`, which bounds what `predict` allocates: trees for `leaves`, classes x (features +
         1), …"""
 
-    def predict(self, matrix: Matrix, outputs: tuple[Output, ...]) -> Arrays:
-        """The arrays of `outputs` for matrix: float64 (rows, features), C-contiguous; rows >= 1, NaN where missing.
+    def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
+        """The arrays of `outputs` for rows >= 1 of inputs: float64 (rows, features), C-contiguous, NaN where missing;
+        or a `Table` if some features of the model file are no numbers.
 
-        `prediction` float64 (rows,) or (rows, outputs_per_row); `raw` the same shapes;
-        `probabilities` float64 (rows, classes); `contributions` float64 (rows, features + 1) or
-        (rows, outputs_per_row, features + 1), the expected value last; `leaves` int32 (rows, trees).
+        `prediction`: of a file with `classes` int32 (rows,), indexes into them (`label_codes`); otherwise float64
+        (rows,) or (rows, values a row). `raw` float64 of the latter shapes; `probabilities` float64 (rows, classes), in
+        the order of `classes`; `contributions` float64 (rows, features + 1) or (rows, outputs_per_row, features + 1),
+        the expected value last; `leaves` int32 (rows, trees).
         `InvalidValueError` for an output that this model cannot give, `SchemaMismatchError` for another width than
         `n_features`, `ModelNotReadyError` after `close`, `InternalError` where the library fails.
         """
 
     def close(self) -> None:
         """Frees the model, at the end of the calls that are running; more than once is the same as once."""
+
+
+def label_codes(labels: Sequence[Any] | NDArray[Any], classes: Sequence[Any]) -> NDArray[np.int32]:
+    """The index in `classes` of each label that a library predicted: int32 (rows,). `KeyError` for an unknown one."""
+    places = {label: place for place, label in enumerate(classes)}
+    plain = labels.tolist() if isinstance(labels, np.ndarray) else labels
+    return np.fromiter((places[label] for label in plain), np.int32, len(plain))

@@ -276,8 +276,8 @@ class Scorer:
             if self._ask is not None:
                 batch.groups.append(custom_group(self._ask, model, request, index, request_id, encoding))
                 return
-            matrix = model.features.matrix(request.input_data)
-            self._check_result_size(model, request.outputs, len(matrix))
+            inputs = model.features.inputs(request.input_data)
+            self._check_result_size(model, request.outputs, len(inputs))
         except InferenceError as error:
             if not (isinstance(error, OF_ROWS) and self._answer_rows_apart(batch, index, record)):
                 self._refuse(batch, index, record, request, error)
@@ -287,8 +287,8 @@ class Scorer:
         else:
             single = getattr(request.input_data, "single", False)
             if batch.headers_of(index).row_errors and not single:
-                batch.row_errors[index] = RowErrors(len(matrix))
-            batch.group(model, request.outputs, encoding).add(index, request_id, matrix, single=single)
+                batch.row_errors[index] = RowErrors(len(inputs))
+            batch.group(model, request.outputs, encoding).add(index, request_id, inputs, single=single)
 
     def _answer_rows_apart(self, batch: MicroBatch, index: int, record: Record) -> bool:
         """Whether a refused request has asked for an error of each bad row, and is answered so."""
@@ -307,9 +307,9 @@ class Scorer:
             self._check_result_size(model, outputs, found[1].count)
         except InferenceError:
             return False
-        matrix, batch.row_errors[index] = found
-        if len(matrix):
-            batch.group(model, outputs, headers.encoding).add(index, request_id, matrix, single=False)
+        inputs, batch.row_errors[index] = found
+        if len(inputs):
+            batch.group(model, outputs, headers.encoding).add(index, request_id, inputs, single=False)
         else:
             batch.put_rows(index, request_id, model, outputs, [[] for _ in outputs])
         return True

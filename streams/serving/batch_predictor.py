@@ -105,7 +105,7 @@ class BatchPredictor:
         rows = checked_input(model_id, input_batch, DEFAULT_OUTPUTS, UNBOUNDED)
         if not isinstance(rows, TensorRows) and rows.single:
             raise InvalidValueError(f"input_batch: a single row; {_ROWS}")
-        return columns_of(model, model.features.matrix(rows), DEFAULT_OUTPUTS)["prediction"]
+        return columns_of(model, model.features.inputs(rows), DEFAULT_OUTPUTS)["prediction"]
 
     def close(self) -> None:
         """Cancel the running jobs."""

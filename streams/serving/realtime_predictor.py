@@ -11,7 +11,7 @@ import numpy as np
 from inferd.schemas.codec import check_outputs
 from inferd.schemas.errors import InferenceError, ModelServingError
 from inferd.schemas.requests import DEFAULT_OUTPUTS, Output, TensorRows
-from inferd.streams.inference import Matrix, PinnedModelId, ServedModel
+from inferd.streams.inference import Inputs, PinnedModelId, ServedModel, rows_as_bytes
 from inferd.streams.serving.model_manager import ModelManager, manager_of
 from inferd.streams.serving.row_cache import Cache, RowCache
 from inferd.streams.serving.row_outcomes import row_outcomes
@@ -60,8 +60,8 @@ class RealtimePredictor:
         requested = check_outputs(list(outputs))
         model = model_of(self.model_manager, model_id, b"%d" % next(self._calls))
         rows = checked_input(model_id, input_data, requested, UNBOUNDED)
-        matrix = model.features.matrix(rows)
-        columns = self._columns(model, matrix, requested)
+        inputs = model.features.inputs(rows)
+        columns = self._columns(model, inputs, requested)
         single = not isinstance(rows, TensorRows) and rows.single
         return {output: column[0] if single else column for output, column in columns.items()}
 
@@ -109,27 +109,27 @@ class RealtimePredictor:
             raise error
         return outcomes[0] if single else outcomes
 
-    def _columns(self, model: ServedModel, matrix: Matrix, outputs: tuple[Output, ...]) -> dict[Output, list[Any]]:
-        if self._cache is None or not len(matrix):
-            return columns_of(model, matrix, outputs)
-        keys = self._cache.keys(model.manifest, outputs, [row.tobytes() for row in matrix])
+    def _columns(self, model: ServedModel, inputs: Inputs, outputs: tuple[Output, ...]) -> dict[Output, list[Any]]:
+        if self._cache is None or not len(inputs):
+            return columns_of(model, inputs, outputs)
+        keys = self._cache.keys(model.manifest, outputs, rows_as_bytes(inputs))
         values = {key: self._cache.get(key, len(outputs)) for key in dict.fromkeys(keys)}
         missing = {key: index for index, key in enumerate(keys) if values[key] is None}
         if missing:
-            values |= self._score(model, matrix, outputs, missing)
+            values |= self._score(model, inputs, outputs, missing)
         found = [values[key] or [] for key in keys]
         return {output: [row[index] for row in found] for index, output in enumerate(outputs)}
 
     def _score(
-        self, model: ServedModel, matrix: Matrix, outputs: tuple[Output, ...], indexes: Mapping[str, int]
+        self, model: ServedModel, inputs: Inputs, outputs: tuple[Output, ...], indexes: Mapping[str, int]
     ) -> dict[str, list[Any]]:
         """Score and cache the rows at `indexes`; returns their values by key."""
         assert self._cache is not None
         try:
-            scored = columns_of(model, np.ascontiguousarray(matrix[list(indexes.values())]), outputs)
+            scored = columns_of(model, inputs[np.array(list(indexes.values()))], outputs)
         except InferenceError:
             # Raise the same error as without a cache, with the row's index in the whole matrix.
-            columns_of(model, matrix, outputs)
+            columns_of(model, inputs, outputs)
             raise
         rows = dict(zip(indexes, map(list, zip(*(scored[output] for output in outputs), strict=True)), strict=True))
         ttl_s = model.manifest.cache.ttl_s if model.manifest.cache is not None else None

@@ -10,7 +10,7 @@ from inferd.schemas.codec import decode_request, encode_request
 from inferd.schemas.errors import InvalidValueError
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import InputData, Output
-from inferd.streams.inference import Matrix, PinnedModelId, ServedModel
+from inferd.streams.inference import Inputs, PinnedModelId, ServedModel
 
 _NO_BOUND = 2**50
 UNBOUNDED: Final = Limits(message_bytes_max=_NO_BOUND, rows_max=_NO_BOUND, values_max=_NO_BOUND)
@@ -41,9 +41,9 @@ def are_rows(input_data: Any) -> bool:
     return isinstance(input_data, list) and (not input_data or isinstance(input_data[0], list | dict))
 
 
-def columns_of(model: ServedModel, matrix: Matrix, outputs: tuple[Output, ...]) -> dict[Output, list[Any]]:
-    """For each of `outputs` one value per row of `matrix`; `InferenceError` if one is not finite or not available."""
-    arrays = model.runtime.predict(matrix, model.postprocessor.needed(outputs))
+def columns_of(model: ServedModel, inputs: Inputs, outputs: tuple[Output, ...]) -> dict[Output, list[Any]]:
+    """For each of `outputs` one value per row of `inputs`; `InferenceError` if one is not finite or not available."""
+    arrays = model.runtime.predict(inputs, model.postprocessor.needed(outputs))
     unfit = model.postprocessor.check(arrays)
     if unfit is not None and unfit.any():
         raise InvalidValueError(f"the model's output for row {int(np.argmax(unfit))} is not a finite number")

@@ -24,7 +24,8 @@ from inferd.streams.inference.cache.partition import (
 )
 from inferd.streams.inference.cache.values import ValueLayout
 from inferd.streams.inference.catalog import ServedModel
-from inferd.streams.inference.runtime import Arrays, Matrix
+from inferd.streams.inference.inputs import Inputs
+from inferd.streams.inference.runtime import Arrays
 
 HTTP_PARTITION: Final = -1
 """Partition number of requests that come from no partition."""
@@ -151,12 +152,12 @@ class PredictionCache:
         self,
         model: ServedModel,
         outputs: tuple[Output, ...],
-        matrix: Matrix,
+        inputs: Inputs,
         partitions: Places,
         now_ms: int,
         fill_direct: int | None = None,
     ) -> RowLookup | None:
-        """Looks up the rows of float64 (rows, features), of the partitions intp (rows,); None where the version has no
+        """Looks up the rows of a model, of the partitions intp (rows,); None where the version has no
         cache.
 
         Rows of HTTP_PARTITION are looked up in all partitions; `fill_direct` is the one that takes their answers.
@@ -165,7 +166,7 @@ class PredictionCache:
         if plan is None:
             return None
         started = self._timer()
-        keys = plan.keys.keys(matrix)
+        keys = plan.keys.keys(inputs)
         values: list[bytes | None] = [None] * len(keys)
         for number in np.unique(partitions).tolist():
             self._look_in(number, plan.keys.prefix, keys, np.flatnonzero(partitions == number).tolist(), values)
@@ -215,7 +216,7 @@ class PredictionCache:
         self._names[keys.prefix] = (manifest.model_id, manifest.version)
         if self._kept is not None:
             self._kept.add(keys.prefix)
-        layout = ValueLayout(model.runtime, needed)
+        layout = ValueLayout(model.runtime, needed, are_labels=manifest.classes is not None)
         ttl_ms = int(min(spec.ttl_s * 1000, self._ttl_max_s * 1000, _TTL_MS_MAX))
         return _Plan(manifest, keys, layout, ttl_ms, spec.max_entries, self._counters_of(keys.prefix))
 

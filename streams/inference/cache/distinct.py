@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.streams.inference.runtime import Matrix
+from inferd.streams.inference.inputs import Inputs, Matrix, Table, rows_as_bytes
 
 _FEW_ROWS = 32
 """For fewer, a dictionary is sooner done than numpy."""
@@ -15,19 +15,15 @@ _SHIFT = np.uint64(32)
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-def distinct_rows(matrix: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]] | None:
-    """Of float64 (rows, features), C-contiguous: which rows to score, intp (distinct,), and for every row its place
+def distinct_rows(inputs: Inputs) -> tuple[NDArray[np.intp], NDArray[np.intp]] | None:
+    """Of the rows of a model: which rows to score, intp (distinct,), and for every row its place
     among those, intp (rows,); None where no two rows are the same, bit for bit.
     """
-    if len(matrix) < 2 or (len(matrix) >= _FEW_ROWS and _all_differ(matrix)):
+    if len(inputs) < 2:
         return None
-    return first_of_each(rows_as_bytes(matrix))
-
-
-def rows_as_bytes(matrix: Matrix) -> list[bytes]:
-    """The bytes of each row of float64 (rows, features), C-contiguous."""
-    rows: list[bytes] = matrix.view(f"V{matrix.shape[1] * matrix.itemsize}").ravel().tolist()
-    return rows
+    if not isinstance(inputs, Table) and len(inputs) >= _FEW_ROWS and _all_differ(inputs):
+        return None
+    return first_of_each(rows_as_bytes(inputs))
 
 
 def first_of_each(keys: list[bytes]) -> tuple[NDArray[np.intp], NDArray[np.intp]] | None:

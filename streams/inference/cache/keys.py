@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -11,9 +11,8 @@ import numpy as np
 
 from inferd.schemas.models import Manifest
 from inferd.schemas.requests import Output
-from inferd.streams.inference.cache.distinct import rows_as_bytes
+from inferd.streams.inference.inputs import Inputs, Matrix, Table, rows_as_bytes
 from inferd.streams.inference.registry import format_named
-from inferd.streams.inference.runtime import Matrix
 
 PREFIX_BYTES: Final = 8
 KEY_BYTES: Final = 31
@@ -36,15 +35,22 @@ class KeySpace:
     seed: bytes
     """32 bytes."""
 
-    def keys(self, matrix: Matrix) -> list[bytes]:
-        """The key of each row of float64 (rows, features)."""
+    def keys(self, inputs: Inputs) -> list[bytes]:
+        """The key of each row."""
         seeded = hashlib.blake2b(key=self.seed, digest_size=KEY_BYTES - PREFIX_BYTES)
         copy, prefix, keys = seeded.copy, self.prefix, []
-        for row in rows_as_bytes(canonical(matrix)):
+        for row in rows_as_bytes(_canonical_inputs(inputs)):
             state = copy()
             state.update(row)
             keys.append(prefix + state.digest())
         return keys
+
+
+def _canonical_inputs(inputs: Inputs) -> Inputs:
+    """With canonical numbers; other values of a table have one form each."""
+    if isinstance(inputs, Table):
+        return replace(inputs, numbers=canonical(inputs.numbers))
+    return canonical(inputs)
 
 
 def canonical(matrix: Matrix) -> Matrix:

@@ -43,11 +43,13 @@ class _Column:
 class ValueLayout:
     """Where the arrays of a version's outputs lie in a value."""
 
-    def __init__(self, runtime: ModelRuntime, outputs: Sequence[Output]) -> None:
+    def __init__(self, runtime: ModelRuntime, outputs: Sequence[Output], *, are_labels: bool = False) -> None:
+        """`are_labels`: predictions are indexes of class labels."""
         columns, start = [], 1
         for output in outputs:
             shape = _row_shape(runtime, output)
-            dtype = np.dtype("<i4") if output == "leaves" else np.dtype("<f8")
+            is_index = output == "leaves" or (are_labels and output == "prediction")
+            dtype = np.dtype("<i4") if is_index else np.dtype("<f8")
             stop = start + -(-prod(shape) * dtype.itemsize // _WORD)
             columns.append(_Column(output, dtype, shape, start, stop))
             start = stop
@@ -122,7 +124,7 @@ def _row_shape(runtime: ModelRuntime, output: Output) -> tuple[int, ...]:
         return (values,)
     if output == "contributions":
         return (values,) if per_row == 1 else (per_row, values // per_row)
-    return () if per_row == 1 else (per_row,)
+    return () if values == 1 else (values,)
 
 
 def _check_sums(words: Words, keys: Sequence[bytes]) -> Words:

@@ -1,20 +1,24 @@
-"""Rows to matrices: layout, types, ranges and categories of features, checked."""
+"""Rows to matrices and tables: layout, types, ranges and categories of features, checked."""
 
-from inferd.streams.inference.features.categories import CategoryLists, Values
+from inferd.streams.inference.features.categories import CategoryLists
+from inferd.streams.inference.features.file_feature import FileFeature, Values
 from inferd.streams.inference.features.job_rows import is_row, plain_rows, scorable_rows
 from inferd.streams.inference.features.matrix import FeatureSchema
 from inferd.streams.inference.features.rules import refuse_repeats, refuse_unknown
+from inferd.streams.inference.features.samples import sample_inputs
 from inferd.streams.inference.features.vectorised import gather, valid_ids
 
 __all__ = [
     "CategoryLists",
     "FeatureSchema",
+    "FileFeature",
     "Values",
     "gather",
     "is_row",
     "plain_rows",
     "refuse_repeats",
     "refuse_unknown",
+    "sample_inputs",
     "scorable_rows",
     "valid_ids",
 ]

@@ -13,9 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from inferd.schemas.models import Category
-
-Values = tuple[Category, ...]
+from inferd.streams.inference.features.file_feature import Values
 
 _RANGE = re.compile(r"\[(?P<low>[0-9]+):(?P<high>[0-9]+)\]")
 _CODES = re.compile(r"-?[0-9]+(?::-?[0-9]+)*")

@@ -1,4 +1,4 @@
-"""The rows of a chunk -> a matrix, and a typed error for each row that is not fit for it.
+"""The rows of a chunk -> the inputs of a model, and a typed error for each row that is not fit for it.
 
 The same checks as for requests: rows of float64 are gathered and checked at once, all others go through the typed
 decoder together, and one by one where that refuses them, so that each row that is at fault has its own error.
@@ -27,7 +27,7 @@ from inferd.schemas.requests import InputData, TensorRows, decode_input_data
 from inferd.schemas.strict import header
 from inferd.streams.inference.features.matrix import FeatureSchema
 from inferd.streams.inference.features.vectorised import gather, gather_strided
-from inferd.streams.inference.runtime import Matrix
+from inferd.streams.inference.inputs import Inputs, Matrix, concatenate
 
 _ROW = re.compile(r"\A((?:input_data: )?)row 0\b")
 _NO_ROW = "neither a list nor a map of values"
@@ -35,9 +35,9 @@ _NO_ROW = "neither a list nor a map of values"
 
 @dataclass(slots=True)
 class ScorableRows:
-    """Row i of `matrix` is row `places[i]` of what was given, row i where that is None; the others have `errors`."""
+    """Row i of `inputs` is row `places[i]` of what was given, row i where that is None; the others have `errors`."""
 
-    matrix: Matrix
+    inputs: Inputs
     places: NDArray[np.intp] | None = None
     errors: dict[int, ModelServingError] = field(default_factory=dict)
 
@@ -93,20 +93,20 @@ def _typed(
     """Rows through the typed decoder; `places` says where they are among all."""
     try:
         if rows and all(is_row(row, encoding) for row in rows):
-            return ScorableRows(features.matrix(decode_input_data(encode_array(rows, encoding), encoding, limits)))
+            return ScorableRows(features.inputs(decode_input_data(encode_array(rows, encoding), encoding, limits)))
     except InferenceError:
         pass
-    blocks: list[Matrix] = []
+    blocks: list[Inputs] = []
     good: list[int] = []
     errors: dict[int, ModelServingError] = {}
     for place, row in enumerate(rows):
         try:
-            blocks.append(features.matrix(one_row(row, encoding, limits)))
+            blocks.append(features.inputs(one_row(row, encoding, limits)))
             good.append(place)
         except InferenceError as error:
             errors[place] = renumbered(error, numbers[places[place]])
-    matrix = np.concatenate(blocks) if blocks else np.empty((0, features.n_features))
-    return ScorableRows(matrix, np.array(good, dtype=np.intp), errors)
+    inputs = concatenate(blocks) if blocks else features.no_inputs()
+    return ScorableRows(inputs, np.array(good, dtype=np.intp), errors)
 
 
 def _merged(matrix: Matrix, usual: NDArray[np.intp], others: ScorableRows, odd: NDArray[np.intp]) -> ScorableRows:
@@ -115,8 +115,8 @@ def _merged(matrix: Matrix, usual: NDArray[np.intp], others: ScorableRows, odd: 
     places = np.concatenate((usual, good))
     order = np.argsort(places, kind="stable")
     errors = {int(odd[place]): error for place, error in others.errors.items()}
-    together = np.concatenate((matrix, others.matrix))[order]
-    return ScorableRows(np.ascontiguousarray(together), places[order] if errors else None, errors)
+    together = concatenate([matrix, others.inputs])[order]
+    return ScorableRows(together, places[order] if errors else None, errors)
 
 
 def _of_tensor(
@@ -124,20 +124,20 @@ def _of_tensor(
 ) -> ScorableRows:
     tensor = decode_input_data(data, "msgpack", limits)
     try:
-        return ScorableRows(features.matrix(tensor))
+        return ScorableRows(features.inputs(tensor))
     except InferenceError:
         pass
-    blocks: list[Matrix] = []
+    blocks: list[Inputs] = []
     good: list[int] = []
     errors: dict[int, ModelServingError] = {}
     for place, number in enumerate(numbers):
         try:
-            blocks.append(features.matrix(decode_input_data(batch.pick([place]), "msgpack", limits)))
+            blocks.append(features.inputs(decode_input_data(batch.pick([place]), "msgpack", limits)))
             good.append(place)
         except InferenceError as error:
             errors[place] = renumbered(error, number)
-    matrix = np.concatenate(blocks) if blocks else np.empty((0, features.n_features))
-    return ScorableRows(matrix, np.array(good, dtype=np.intp), errors)
+    inputs = concatenate(blocks) if blocks else features.no_inputs()
+    return ScorableRows(inputs, np.array(good, dtype=np.intp), errors)
 
 
 def one_row(row: bytes, encoding: Encoding, limits: Limits) -> InputData:

@@ -1,10 +1,11 @@
-"""Rows of a request -> the matrix a runtime takes."""
+"""Rows of a request -> the matrix or table that a runtime takes."""
 
 from __future__ import annotations
 
 import math
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from operator import itemgetter
 from typing import Any
 
@@ -12,20 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.schemas.errors import InvalidValueError, SchemaMismatchError
-from inferd.schemas.models import Manifest, Preprocess
+from inferd.schemas.models import Category, Feature, Manifest, Preprocess
 from inferd.schemas.requests import (
     InputData,
     ListRows,
     Scalar,
     TensorRows,
 )
+from inferd.streams.inference.features.file_feature import FileFeature
 from inferd.streams.inference.features.rules import (
+    Column,
     ValueRules,
-    compile_columns,
+    check_names,
+    compile_column,
     refuse_repeats,
     refuse_unknown,
 )
-from inferd.streams.inference.runtime import Matrix
+from inferd.streams.inference.features.value_columns import UnfitValueError, ValueColumn, compile_value_column
+from inferd.streams.inference.inputs import Inputs, Matrix, Table
 
 _NAMES_SHOWN = 5
 _SUMMED_MAX = 256
@@ -37,17 +42,25 @@ class FeatureSchema:
     Missing is None or NaN: it becomes the feature's default where it has one, is refused where `required` is true, and
     is NaN else. Booleans count as 1 and 0. float32 features are rounded to float32, as their training data was; int64
     features take integers of magnitude below 2**53; categories become their codes. Infinite values are always refused.
+    Text, and categories that the model takes as they are, are in a table beside the numbers.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
-        """`SchemaMismatchError` where the manifest contradicts itself."""
+    def __init__(self, manifest: Manifest, in_file: Sequence[FileFeature] = ()) -> None:
+        """`in_file`: the features of the model file, in the order of the manifest's; without them, all are numeric.
+
+        `SchemaMismatchError` where the manifest contradicts itself.
+        """
         preprocess = manifest.preprocess or Preprocess()
-        self._columns = compile_columns(manifest)
+        check_names(manifest)
+        self._all = _compile(manifest.features, in_file, preprocess)
+        self._columns = [column for column in self._all if isinstance(column, Column)]
         self._rules = ValueRules(self._columns, clip=preprocess.out_of_range == "clip")
-        self.feature_names = tuple(column.name for column in self._columns)
-        self.n_features = len(self._columns)
+        self.feature_names = tuple(column.name for column in self._all)
+        self.n_features = len(self._all)
         self._names = frozenset(self.feature_names)
         self._by_name = _getter(self.feature_names)
+        self._is_number = tuple(isinstance(column, Column) for column in self._all)
+        self._has_values = not all(self._is_number)
         categorical = [place for place, column in enumerate(self._columns) if column.dtype == "category"]
         # Among text alone no value can be taken for another one, so that a look-up is enough.
         text = {place for place in categorical if all(isinstance(c, str) for c in self._columns[place].codes)}
@@ -57,11 +70,11 @@ class FeatureSchema:
         order = self.feature_names if preprocess.order is None else tuple(preprocess.order)
         self._width = len(order)
         self._reorder = None if order == self.feature_names else self._compile_order(order)
-        self.plain = not categorical and self._reorder is None
+        self.plain = not categorical and self._reorder is None and not self._has_values
         """Whether a positional row of float64 is its row of the matrix as it stands, once `check` has passed it."""
 
-    def matrix(self, rows: InputData) -> Matrix:
-        """float64 (rows, features), C-contiguous, a new array.
+    def inputs(self, rows: InputData) -> Inputs:
+        """float64 (rows, features), C-contiguous, a new array; a table if some features are no numbers.
 
         `SchemaMismatchError` for features of the wrong number, unknown or missing, `InvalidValueError` for a value;
         both name row and feature, and show no value.
@@ -69,27 +82,43 @@ class FeatureSchema:
         if isinstance(rows, TensorRows):
             return self._of_tensor(rows)
         if isinstance(rows, ListRows):
-            return self._of_values([self._positional(row, index) for index, row in enumerate(rows.rows)])
-        return self._of_values([self._named(row, index) for index, row in enumerate(rows.rows)])
+            return self._of_rows([self._positional(row, index) for index, row in enumerate(rows.rows)])
+        return self._of_rows([self._named(row, index) for index, row in enumerate(rows.rows)])
+
+    def no_inputs(self) -> Inputs:
+        """No rows."""
+        return self._of_rows([])
 
     def check(self, matrix: Matrix) -> NDArray[np.bool_] | None:
-        """Of float64 rows (n, features): (n,) True for rows that `matrix` would refuse or change; None when there are
+        """Of float64 rows (n, features): (n,) True for rows that `inputs` would refuse or change; None when there are
         none.
 
-        Only for `plain` schemas. A flagged row goes through `matrix`, which raises its error or gives its values.
+        Only for `plain` schemas. A flagged row goes through `inputs`, which raises its error or gives its values.
         """
         return self._rules.check(matrix)
 
-    def _of_tensor(self, tensor: TensorRows) -> Matrix:
+    def _of_tensor(self, tensor: TensorRows) -> Inputs:
         values = np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape)
         if not self.plain:
-            return self._of_values([self._positional(row, index) for index, row in enumerate(values.tolist())])
+            return self._of_rows([self._positional(row, index) for index, row in enumerate(values.tolist())])
         if values.shape[1] != self._width:
             raise _wrong_width(0, values.shape[1], self._width)
         return self._ruled(values.astype(np.float64))
 
+    def _of_rows(self, rows: Sequence[list[Any]]) -> Inputs:
+        """The matrix or table of rows in the model's order, whose lists may be changed where there are categories."""
+        if not self._has_values:
+            return self._of_values(rows)
+        numbers = self._of_values([list(compress(row, self._is_number)) for row in rows])
+        columns = [column for column in self._all if isinstance(column, ValueColumn)]
+        places = [place for place, column in enumerate(self._all) if isinstance(column, ValueColumn)]
+        values = np.empty((len(rows), len(columns)), dtype=object)
+        for index, row in enumerate(rows):
+            values[index] = [_value(column, row[place], index) for column, place in zip(columns, places, strict=True)]
+        return Table(numbers, values, self._is_number)
+
     def _of_values(self, rows: Sequence[list[Any]]) -> Matrix:
-        """The matrix of rows in the model's order, whose lists may be changed where there are categories."""
+        """The matrix of the numeric values of rows, whose lists may be changed where there are categories."""
         buffer = array("d")
         for index, values in enumerate(rows):
             for place, codes in self._text_categories:
@@ -101,7 +130,7 @@ class FeatureSchema:
                 buffer.fromlist(values)
             except (TypeError, OverflowError):
                 self._append(buffer, [math.nan if value is None else value for value in values], index)
-        matrix = np.frombuffer(buffer, np.float64).reshape(len(rows), self.n_features)
+        matrix = np.frombuffer(buffer, np.float64).reshape(len(rows), len(self._columns))
         # For a row or two Python is sooner done than numpy; and a finite sum has finite terms.
         few = self._rules.only_finite and len(buffer) <= _SUMMED_MAX
         if few and (math.isfinite(sum(buffer)) or not any(map(math.isinf, buffer))):
@@ -132,7 +161,7 @@ class FeatureSchema:
 
     def _partly_named(self, row: Mapping[str, Scalar], index: int) -> list[Scalar]:
         unknown = [name for name in row if name not in self._names]
-        missing = [c.name for c in self._columns if c.name not in row and not c.omissible]
+        missing = [c.name for c in self._all if c.name not in row and not c.omissible]
         if unknown or missing:
             parts = [
                 f"{what} {_listed(names)}" for what, names in (("unknown", unknown), ("missing", missing)) if names
@@ -170,11 +199,32 @@ class FeatureSchema:
         refuse_repeats("preprocess.order", order)
         refuse_unknown("preprocess.order", order, self.feature_names)
         places = {name: place for place, name in enumerate(order)}
-        if left_out := [c.name for c in self._columns if c.name not in places and not c.omissible]:
+        if left_out := [c.name for c in self._all if c.name not in places and not c.omissible]:
             raise SchemaMismatchError(
                 f"manifest: preprocess.order leaves out {_listed(left_out)}: give a default, or required: false"
             )
         return _getter([places.get(name, len(order)) for name in self.feature_names])
+
+
+def _compile(
+    features: Sequence[Feature], in_file: Sequence[FileFeature], preprocess: Preprocess
+) -> list[Column | ValueColumn]:
+    if not in_file:
+        return [compile_column(feature, preprocess.defaults) for feature in features]
+    unknown_is_missing = preprocess.unknown_category == "missing"
+    return [
+        compile_column(feature, preprocess.defaults)
+        if of_file.is_number
+        else compile_value_column(feature, of_file, preprocess.defaults, unknown_is_missing=unknown_is_missing)
+        for feature, of_file in zip(features, in_file, strict=True)
+    ]
+
+
+def _value(column: ValueColumn, given: Scalar, index: int) -> Category | None:
+    try:
+        return column.value(given)
+    except UnfitValueError as error:
+        raise InvalidValueError(f"row {index}, feature {_shown(column.name)} {error}") from None
 
 
 def _getter(keys: Sequence[Any]) -> Callable[[Any], Sequence[Any]]:

@@ -15,10 +15,9 @@ from inferd.schemas.models import (
     DType,
     Feature,
     Manifest,
-    Preprocess,
 )
 from inferd.schemas.requests import Scalar
-from inferd.streams.inference.runtime import Matrix
+from inferd.streams.inference.inputs import Matrix
 
 INTEGER_MAX = 2**53 - 1
 """Integers of greater magnitude have no float64 of their own."""
@@ -52,15 +51,14 @@ class Column:
         return code if isinstance(value, bool) == (code in self.bools) else None
 
 
-def compile_columns(manifest: Manifest) -> tuple[Column, ...]:
-    """The columns of a manifest, in the model's order; `SchemaMismatchError` where it contradicts itself."""
-    preprocess = manifest.preprocess or Preprocess()
+def check_names(manifest: Manifest) -> None:
+    """`SchemaMismatchError` for no feature, a repeated one, or a default of an unknown one."""
     names = [feature.name for feature in manifest.features]
     if not names:
         raise SchemaMismatchError("manifest: no features")
     refuse_repeats("features", names)
-    refuse_unknown("preprocess.defaults", preprocess.defaults, names)
-    return tuple(_column(feature, preprocess.defaults) for feature in manifest.features)
+    if manifest.preprocess is not None:
+        refuse_unknown("preprocess.defaults", manifest.preprocess.defaults, names)
 
 
 def refuse_repeats(what: str, names: Sequence[str]) -> None:
@@ -77,7 +75,8 @@ def refuse_unknown(what: str, given: Sequence[str] | dict[str, Scalar], names: S
         raise SchemaMismatchError(f"manifest: {what} names {unknown[0][:80]!r}, which is no feature")
 
 
-def _column(feature: Feature, defaults: dict[str, Scalar]) -> Column:
+def compile_column(feature: Feature, defaults: dict[str, Scalar]) -> Column:
+    """The column of a numeric feature; `SchemaMismatchError` where the manifest contradicts itself."""
     low, high = _bounds(feature)
     codes, bools = _codes(feature)
     has_default = feature.name in defaults

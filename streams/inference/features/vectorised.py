@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.streams.inference.runtime import Matrix
+from inferd.streams.inference.inputs import Matrix
 
 FLOAT64_MARKER = 0xCB
 _ID_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-"

@@ -28,11 +28,12 @@ from inferd.schemas.limits import Limits
 from inferd.schemas.requests import Output
 from inferd.streams.inference import (
     Arrays,
-    Matrix,
+    Inputs,
     ModelCatalog,
     OwnRuntime,
     PinnedModelId,
     ServedModel,
+    concatenate,
     internal_error,
 )
 from inferd.streams.inference.features import plain_rows, scorable_rows
@@ -99,7 +100,7 @@ class ChunkGroup:
     model: ServedModel
     outputs: tuple[Output, ...]
     drafts: list[ChunkDraft] = field(default_factory=list)
-    blocks: list[Matrix] = field(default_factory=list)
+    blocks: list[Inputs] = field(default_factory=list)
     rows: int = 0
     arrays: list[tuple[slice, Arrays]] = field(default_factory=list)
     """What the model said of ranges of rows, in order."""
@@ -107,30 +108,30 @@ class ChunkGroup:
     """Of rows that the model raised for."""
     faults: list[Exception] = field(default_factory=list)
 
-    def add(self, draft: ChunkDraft, matrix: Matrix) -> None:
+    def add(self, draft: ChunkDraft, inputs: Inputs) -> None:
         self.drafts.append(draft)
-        self.blocks.append(matrix)
-        self.rows += len(matrix)
+        self.blocks.append(inputs)
+        self.rows += len(inputs)
 
     def predict(self) -> None:
         """Runs the model over all rows; what it raises becomes the error of the rows that are to blame."""
         start = 0
-        for matrix in _joined(self.blocks):
-            self._predict(matrix, start)
-            start += len(matrix)
+        for inputs in _joined(self.blocks):
+            self._predict(inputs, start)
+            start += len(inputs)
 
-    def _predict(self, matrix: Matrix, start: int) -> None:
+    def _predict(self, inputs: Inputs, start: int) -> None:
         """Predicts rows, the first of which is row `start` of the group."""
         try:
-            arrays = self.model.runtime.predict(matrix, self.model.postprocessor.needed(self.outputs))
-            self.arrays.append((slice(start, start + len(matrix)), arrays))
+            arrays = self.model.runtime.predict(inputs, self.model.postprocessor.needed(self.outputs))
+            self.arrays.append((slice(start, start + len(inputs)), arrays))
         except ModelServingError as error:
-            self.errors.update(dict.fromkeys(range(start, start + len(matrix)), error))
+            self.errors.update(dict.fromkeys(range(start, start + len(inputs)), error))
         except Exception as fault:  # noqa: BLE001  # whatever a runtime raises is the outcome of its own rows
-            if len(matrix) > 1:
-                half = len(matrix) // 2
-                self._predict(matrix[:half], start)
-                self._predict(matrix[half:], start + half)
+            if len(inputs) > 1:
+                half = len(inputs) // 2
+                self._predict(inputs[:half], start)
+                self._predict(inputs[half:], start + half)
                 return
             self.errors[start] = internal_error(fault)
             self.faults += [fault] if len(self.faults) < _FAULTS_KEPT else []
@@ -281,9 +282,9 @@ class ChunkScorer:
                 f"{self._limits.result_bytes_max} bytes: ask for fewer outputs or smaller chunks (chunk_rows)"
             )
         scorable = scorable_rows(rows, work.encoding, model.features, self._row_limits, draft.numbers)
-        draft.expect(len(scorable.matrix), scorable.places, scorable.errors)
-        if len(scorable.matrix):
-            _group(groups, model, work.chunk.outputs, values).add(draft, scorable.matrix)
+        draft.expect(len(scorable.inputs), scorable.places, scorable.errors)
+        if len(scorable.inputs):
+            _group(groups, model, work.chunk.outputs, values).add(draft, scorable.inputs)
 
     def _add_own(
         self,
@@ -309,16 +310,16 @@ class ChunkScorer:
         )
 
 
-def _joined(blocks: Sequence[Matrix]) -> Iterator[Matrix]:
+def _joined(blocks: Sequence[Inputs]) -> Iterator[Inputs]:
     """The rows of `blocks`, small ones together: a copy costs less than one more call, but more than a large one."""
-    waiting: list[Matrix] = []
+    waiting: list[Inputs] = []
     for block in blocks:
         waiting.append(block)
         if sum(map(len, waiting)) >= _CALL_ROWS_MIN:
-            yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+            yield waiting[0] if len(waiting) == 1 else concatenate(waiting)
             waiting = []
     if waiting:
-        yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+        yield waiting[0] if len(waiting) == 1 else concatenate(waiting)
 
 
 def _group(groups: list[ChunkGroup], model: ServedModel, outputs: tuple[Output, ...], values: int) -> ChunkGroup:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from inferd.schemas.errors import InvalidValueError, ModelServingError, TooLargeError
 from inferd.schemas.limits import Limits
@@ -26,17 +25,18 @@ from inferd.schemas.requests import (
     NamedRows,
 )
 from inferd.streams.inference import (
-    Matrix,
+    Inputs,
     ModelFile,
     TrialLimits,
     all_formats,
     compile_postprocess,
+    complete_file,
     format_named,
     manifest_of,
     read_model,
     reconcile,
 )
-from inferd.streams.inference.features import FeatureSchema
+from inferd.streams.inference.features import FeatureSchema, sample_inputs
 from inferd.streams.models.trial.confinement import die_with, give_up_processes_and_network, step_back
 from inferd.streams.openmp import load_openmp
 
@@ -114,12 +114,14 @@ def try_model(case: CaseFile, limits: Limits) -> int:
     model = path.read_bytes()
     file = read_model(model, limits, case.manifest.runtime if case.manifest else None)
     manifest = reconcile(case.manifest or manifest_of(model, "trial", 1, file=file), file)
+    file = complete_file(file, manifest)
     runtime = format_named(file.runtime).load(model, file, 1)
     outputs = tuple(output for output in OUTPUTS if runtime.supports(output))
     arrays = runtime.predict(_rows(manifest, file), outputs)
-    if not np.isfinite(arrays["prediction"]).all():
+    postprocessor = compile_postprocess(manifest)
+    if postprocessor.check({"prediction": arrays["prediction"]}) is not None:
         raise InvalidValueError("predicts a value that is not finite")
-    compile_postprocess(manifest).columns(arrays, outputs)
+    postprocessor.columns(arrays, outputs)
     return arrays["prediction"].size // len(arrays["prediction"])
 
 
@@ -132,13 +134,11 @@ def _load_libraries(cases: Sequence[CaseFile]) -> None:
             each.load_library()
 
 
-def _rows(manifest: Manifest, file: ModelFile) -> Matrix:
+def _rows(manifest: Manifest, file: ModelFile) -> Inputs:
     """The manifest's warm-up rows, or else a row where all is missing and a row of zeros."""
     if manifest.warmup:
-        return FeatureSchema(manifest).matrix(warmup_rows(manifest.warmup))
-    matrix = np.zeros((2, len(file.feature_names)))
-    matrix[0] = np.nan
-    return matrix
+        return FeatureSchema(manifest, file.features).inputs(warmup_rows(manifest.warmup))
+    return sample_inputs(file.features)
 
 
 def warmup_rows(warmup: Sequence[Any]) -> InputData:

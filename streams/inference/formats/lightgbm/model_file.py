@@ -16,7 +16,7 @@ from itertools import accumulate
 
 from inferd.schemas.errors import MalformedError, TooLargeError
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.streams.inference.features import CategoryLists
+from inferd.streams.inference.features import CategoryLists, FileFeature
 from inferd.streams.inference.formats.lightgbm import objectives
 from inferd.streams.inference.formats.lightgbm.model_tail import Tail, read_tail
 from inferd.streams.inference.formats.lightgbm.model_text import plain_text
@@ -78,12 +78,16 @@ def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> LightGBM
         size=len(content),
         objective=header.objective,
         outputs_per_row=header.outputs_per_row,
-        feature_names=names,
+        features=tuple(_feature(name, is_code=column in codes) for column, name in enumerate(names)),
         tree_count=len(ends) - 1,
         linear=splits.linear or tail.linear,
-        categorical=frozenset(names[column] for column in codes),
         category_lists=CategoryLists(tail.pandas_categorical, header.feature_infos, codes, splits.at_fractions),
     )
+
+
+def _feature(name: str, *, is_code: bool) -> FileFeature:
+    """A column, which is a number to the model; a manifest may say otherwise."""
+    return FileFeature(name=name, dtype="int64" if is_code else "float64", fixed=False, coded=True)
 
 
 def _first_tree(content: bytes) -> int:

@@ -30,7 +30,8 @@ from inferd.streams.inference.formats.lightgbm.c_library import (
 from inferd.streams.inference.formats.lightgbm.model_file import LightGBMFile, read_model_file
 from inferd.streams.inference.formats.lightgbm.model_text import plain_text
 from inferd.streams.inference.formats.lightgbm.objectives import class_count
-from inferd.streams.inference.runtime import Arrays, Matrix
+from inferd.streams.inference.inputs import Inputs, Matrix, Table
+from inferd.streams.inference.runtime import Arrays
 
 _PREDICT_TYPE: dict[Output, int] = {
     "prediction": PREDICT_NORMAL,
@@ -79,12 +80,12 @@ class LightGBMRuntime:
             return self.outputs_per_row * (self.n_features + 1)
         return self.file.tree_count if output == "leaves" else self.outputs_per_row
 
-    def predict(self, matrix: Matrix, outputs: tuple[Output, ...]) -> Arrays:
+    def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
         """As `ModelRuntime.predict`."""
         booster = self._booster
         if booster is None:
             raise ModelNotReadyError("the model version was unloaded")
-        self._check(matrix, outputs)
+        matrix = self._checked(inputs, outputs)
         computed: dict[int, NDArray[np.float64]] = {}
         arrays: Arrays = {}
         for output in outputs:
@@ -99,7 +100,9 @@ class LightGBMRuntime:
         # Freed with the last reference: at once, or at the end of the calls that are running.
         self._booster = None
 
-    def _check(self, matrix: Matrix, outputs: tuple[Output, ...]) -> None:
+    def _checked(self, matrix: Inputs, outputs: tuple[Output, ...]) -> Matrix:
+        if isinstance(matrix, Table):
+            raise SchemaMismatchError("a table of columns: expected a matrix, as all features are numbers")
         if matrix.ndim != 2 or matrix.shape[1] != self.n_features:
             raise SchemaMismatchError(f"a matrix of shape {matrix.shape}: expected (rows, {self.n_features})")
         if matrix.dtype != np.float64 or not matrix.flags.c_contiguous:
@@ -107,6 +110,7 @@ class LightGBMRuntime:
         for output in outputs:
             if not self.supports(output):
                 raise InvalidValueError(f"outputs: {output!r} is not available: {self._why_not(output)}")
+        return matrix
 
     def _why_not(self, output: Output) -> str:
         if output == "probabilities":

@@ -15,7 +15,7 @@ from inferd.streams.inference.formats.lightgbm import format as lightgbm_format
 from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
 from inferd.streams.inference.loading import load_model
 from inferd.streams.inference.manifests import manifest_of
-from inferd.streams.inference.runtime import Arrays, Matrix
+from inferd.streams.inference.runtime import Arrays
 from tests.unit.streams.inference.trained_models import Trained
 
 Train = Callable[[str], Trained]
@@ -45,9 +45,9 @@ def test_it_is_run_once_so_that_the_first_request_does_not_pay_for_that(
     rows: list[int] = []
 
     class Counting(LightGBMRuntime):
-        def predict(self, matrix: Matrix, outputs: tuple[Output, ...]) -> Arrays:
-            rows.append(len(matrix))
-            return super().predict(matrix, outputs)
+        def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
+            rows.append(len(inputs))
+            return super().predict(inputs, outputs)
 
     monkeypatch.setattr(lightgbm_format, "LightGBMRuntime", Counting)
     load_model(path, manifest_of(trained("multiclass").text, "m", 1))

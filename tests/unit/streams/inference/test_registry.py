@@ -18,7 +18,8 @@ from inferd.schemas.requests import Output
 from inferd.streams.inference import (
     DEFAULT_TRIAL_LIMITS,
     Arrays,
-    Matrix,
+    FileFeature,
+    Inputs,
     ModelFile,
     ModelFormat,
     all_formats,
@@ -54,8 +55,9 @@ class SumRuntime:
     def values_per_row(self, output: Output) -> int:
         return 1
 
-    def predict(self, matrix: Matrix, outputs: tuple[Output, ...]) -> Arrays:
-        return {output: np.nansum(matrix, axis=1) for output in outputs}
+    def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
+        assert isinstance(inputs, np.ndarray)
+        return {output: np.nansum(inputs, axis=1) for output in outputs}
 
     def close(self) -> None:
         pass
@@ -65,7 +67,8 @@ def _read(content: bytes, limits: Limits) -> ModelFile:
     names = tuple(content.decode().split()[1:])
     if not 1 <= len(names) <= limits.features_max:
         raise MalformedError(f"model file: {len(names)} features")
-    return ModelFile(runtime="sum", sha256=hashlib.sha256(content).hexdigest(), size=len(content), feature_names=names)
+    features = tuple(FileFeature(name=name) for name in names)
+    return ModelFile(runtime="sum", sha256=hashlib.sha256(content).hexdigest(), size=len(content), features=features)
 
 
 SUM = ModelFormat(
@@ -76,7 +79,6 @@ SUM = ModelFormat(
     load=lambda content, file, threads: SumRuntime(file.feature_names),
     load_library=lambda: None,
     library_version=lambda: "1",
-    class_count=lambda objective, outputs_per_row: 0,
 )
 
 

@@ -20,7 +20,7 @@ from inferd.schemas.errors import (
 )
 from inferd.schemas.models.model import Alias, SplitShare
 from inferd.schemas.requests.request import Output
-from inferd.streams.inference.runtime import Arrays, Matrix
+from inferd.streams.inference.runtime import Arrays
 from inferd.streams.inference.user_code import PinnedModelId
 from inferd.streams.serving.batch_predictor import BatchPredictor
 from inferd.streams.serving.model_manager import ModelManager
@@ -143,7 +143,7 @@ def test_a_row_is_scored_once_for_each_model_version_and_tenant(
     counted: list[int] = []
     predict = runtime.predict
 
-    def count(rows: Matrix, outputs: tuple[Output, ...]) -> Arrays:
+    def count(rows: Inputs, outputs: tuple[Output, ...]) -> Arrays:
         counted.append(len(rows))
         return predict(rows, outputs)
 

@@ -108,7 +108,7 @@ def scored(text: bytes, frame: Any, overrides: Mapping[str, Any] | None = None) 
     """The predictions; raises what a deploy, or a row, is refused with."""
     file = read_model_file(text)
     manifest = reconcile(manifest_of(text, "m", 1, overrides), file)
-    matrix = FeatureSchema(manifest).matrix(NamedRows(rows_of(frame), False))
+    matrix = FeatureSchema(manifest).inputs(NamedRows(rows_of(frame), False))
     return LightGBMRuntime(text).predict(matrix, ("prediction",))["prediction"]
 
 

@@ -22,6 +22,7 @@ from inferd.schemas.requests.request import (
 from inferd.streams.inference.features.matrix import FeatureSchema
 from inferd.streams.inference.formats.lightgbm.model_file import read_model_file
 from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
+from inferd.streams.inference.inputs import Matrix
 from inferd.streams.inference.manifests import manifest_of, reconcile
 from tests.unit.streams.inference.trained_models import PandasTrained
 
@@ -36,9 +37,15 @@ def schema(*features: Feature, **preprocess: Any) -> FeatureSchema:
     return FeatureSchema(manifest(list(features), **preprocess))
 
 
+def matrix_of(features: FeatureSchema, rows: InputData) -> Matrix:
+    inputs = features.inputs(rows)
+    assert isinstance(inputs, np.ndarray)
+    return inputs
+
+
 def one(features: FeatureSchema, row: list[Scalar] | dict[str, Scalar]) -> list[float]:
     rows: InputData = ListRows([row], True) if isinstance(row, list) else NamedRows([row], True)
-    matrix = features.matrix(rows)
+    matrix = matrix_of(features, rows)
     assert matrix.shape == (1, features.n_features)
     assert matrix.dtype == np.float64
     assert matrix.flags.c_contiguous
@@ -62,9 +69,9 @@ def test_positional_and_named_rows() -> None:
     s = schema(*AB)
     assert one(s, [1.5, 2]) == [1.5, 2.0]
     assert one(s, {"b": True, "a": -1}) == [-1.0, 1.0]
-    assert s.matrix(ListRows([[1.0, 2.0], [3.0, 4.0]], False)).tolist() == [[1.0, 2.0], [3.0, 4.0]]
-    assert s.matrix(NamedRows([{"a": 1, "b": 2}, {"b": 3, "a": 4}], False)).tolist() == [[1.0, 2.0], [4.0, 3.0]]
-    assert s.matrix(ListRows([], False)).shape == (0, 2)
+    assert matrix_of(s, ListRows([[1.0, 2.0], [3.0, 4.0]], False)).tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert matrix_of(s, NamedRows([{"a": 1, "b": 2}, {"b": 3, "a": 4}], False)).tolist() == [[1.0, 2.0], [4.0, 3.0]]
+    assert matrix_of(s, ListRows([], False)).shape == (0, 2)
     assert (s.n_features, s.feature_names) == (2, ("a", "b"))
 
 
@@ -75,15 +82,15 @@ def test_one_feature() -> None:
 
 @pytest.mark.parametrize("dtype", ["<f8", "<f4", "<i4", "<i8", "|i1", "|u1", "<i2", "<u2", "<u4"])
 def test_tensors(dtype: str) -> None:
-    matrix = schema(*AB).matrix(tensor([[1, 2], [3, 4], [5, 6]], dtype))
+    matrix = matrix_of(schema(*AB), tensor([[1, 2], [3, 4], [5, 6]], dtype))
     assert matrix.tolist() == [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
     assert matrix.flags.writeable
     assert matrix.flags.c_contiguous
 
 
 def test_tensors_of_booleans_and_float32_are_exact() -> None:
-    assert schema(*AB).matrix(tensor([[True, False]], "|b1")).tolist() == [[1.0, 0.0]]
-    assert schema(*AB).matrix(tensor([[0.1, NAN]], "<f4"))[0, 0] == float(np.float32(0.1))
+    assert matrix_of(schema(*AB), tensor([[True, False]], "|b1")).tolist() == [[1.0, 0.0]]
+    assert matrix_of(schema(*AB), tensor([[0.1, NAN]], "<f4"))[0, 0] == float(np.float32(0.1))
 
 
 def test_float64_is_kept_to_the_bit() -> None:
@@ -109,7 +116,7 @@ def test_float64_is_kept_to_the_bit() -> None:
 )
 def test_wrong_features_are_named(rows: InputData, message: str) -> None:
     with pytest.raises(SchemaMismatchError) as caught:
-        schema(*AB).matrix(rows)
+        matrix_of(schema(*AB), rows)
     assert message in caught.value.message.replace("\\", "\\\\") or message in caught.value.message
     assert len(caught.value.message) < 250
 
@@ -120,7 +127,7 @@ def test_order_of_positional_rows() -> None:
     assert one(s, [1, 2])[:2] == [2.0, 1.0]
     assert math.isnan(one(s, [1, 2])[2])
     assert one(s, {"a": 1, "b": 2, "c": 3}) == [1.0, 2.0, 3.0]
-    assert s.matrix(tensor([[1, 2]], "<i4"))[0, :2].tolist() == [2.0, 1.0]
+    assert matrix_of(s, tensor([[1, 2]], "<i4"))[0, :2].tolist() == [2.0, 1.0]
     with pytest.raises(SchemaMismatchError, match="3 features, expected 2"):
         one(s, [1, 2, 3])
     assert schema(*AB, order=["a", "b"]).plain
@@ -149,7 +156,7 @@ def test_required() -> None:
     ]
     for row in rows:
         with pytest.raises(InvalidValueError, match="row 0, feature 'must' is missing, and required"):
-            s.matrix(row)
+            matrix_of(s, row)
     with pytest.raises(SchemaMismatchError, match="missing 'must'"):
         one(s, {"may_be_null": 1})
 
@@ -161,7 +168,7 @@ def test_defaults() -> None:
     assert one(s, [1, NAN, "red"]) == [1.0, 7.0, 0.0]
     plain = schema(*AB, defaults={"b": 7})
     assert plain.plain
-    assert plain.matrix(tensor([[1, NAN]], "<f8")).tolist() == [[1.0, 7.0]]
+    assert matrix_of(plain, tensor([[1, NAN]], "<f8")).tolist() == [[1.0, 7.0]]
 
 
 # Values
@@ -173,7 +180,7 @@ def test_infinite_values_are_refused(value: float) -> None:
         s = schema(Feature("a", min=0, max=9), Feature("b"), out_of_range=clip)
         for rows in (ListRows([[1, 2], [value, 2]], False), tensor([[1, 2], [value, 2]], "<f8")):
             with pytest.raises(InvalidValueError, match=r"^row 1, feature 'a' is infinite$"):
-                s.matrix(rows)
+                matrix_of(s, rows)
     with pytest.raises(InvalidValueError, match="row 0, feature 'b' is infinite"):
         one(schema(*AB), [NAN, value])
 
@@ -210,7 +217,7 @@ def test_int64() -> None:
         with pytest.raises(InvalidValueError, match="feature 'a' is not an integer"):
             one(s, [value])
     with pytest.raises(InvalidValueError, match="row 1, feature 'a' is not an integer"):
-        s.matrix(tensor([[1], [2**53 + 1]], "<i8"))
+        matrix_of(s, tensor([[1], [2**53 + 1]], "<i8"))
 
 
 def test_bool() -> None:
@@ -242,7 +249,7 @@ def test_a_number_that_is_clipped_is_not_the_problem_that_is_named() -> None:
 def test_the_first_bad_value_is_named() -> None:
     s = schema(Feature("a", max=1), Feature("b", "int64"))
     with pytest.raises(InvalidValueError, match=r"^row 1, feature 'a' is above"):
-        s.matrix(ListRows([[1, 1], [2, 1.5], [3, math.inf]], False))
+        matrix_of(s, ListRows([[1, 1], [2, 1.5], [3, math.inf]], False))
 
 
 # Categories
@@ -259,7 +266,7 @@ def test_string_categories() -> None:
         with pytest.raises(InvalidValueError, match=r"^row 0, feature 'colour' is none of its 2 categories$"):
             one(s, [1, unknown])
     with pytest.raises(InvalidValueError, match="row 0, feature 'colour' is none"):
-        s.matrix(tensor([[1, 1]], "<f8"))
+        matrix_of(s, tensor([[1, 1]], "<f8"))
 
 
 def test_errors_show_no_values() -> None:
@@ -283,7 +290,7 @@ def test_unknown_categories_may_count_as_missing() -> None:
 def test_numbers_and_booleans_as_categories() -> None:
     gate = schema(Feature("gate", "category", categories=[3, 5, 90]))
     assert [one(gate, [value])[0] for value in (3, 5.0, 90)] == [0.0, 1.0, 2.0]
-    assert gate.matrix(tensor([[5], [90]], "<i4")).tolist() == [[1.0], [2.0]]
+    assert matrix_of(gate, tensor([[5], [90]], "<i4")).tolist() == [[1.0], [2.0]]
     night = schema(Feature("night", "category", categories=[False, True]))
     assert [one(night, [value])[0] for value in (True, False)] == [1.0, 0.0]
     mixed = schema(Feature("m", "category", categories=["1", 1, 0.5]))
@@ -308,9 +315,9 @@ def test_data_frames_and_rows_score_the_same(pandas_trained: PandasTrained) -> N
     rows = [dict(row) for row in frame.to_dict("records")]
     runtime = LightGBMRuntime(pandas_trained.text)
     expected = pandas_trained.booster.predict(pandas_trained.frame)
-    named = s.matrix(NamedRows(rows, False))
+    named = matrix_of(s, NamedRows(rows, False))
     assert runtime.predict(named, ("prediction",))["prediction"].tobytes() == expected.tobytes()
-    positional = s.matrix(ListRows([list(row.values()) for row in rows], False))
+    positional = matrix_of(s, ListRows([list(row.values()) for row in rows], False))
     assert positional.tobytes() == named.tobytes()
 
 
@@ -383,7 +390,7 @@ def test_check_flags_what_matrix_refuses_or_changes(data: st.DataObject) -> None
     assert flagged is None or (flagged.any() and flagged.shape == (len(rows),))
     for index, row in enumerate(rows):
         try:
-            matrix = s.matrix(ListRows([row.tolist()], True))
+            matrix = matrix_of(s, ListRows([row.tolist()], True))
             changed = not np.array_equal(matrix[0], row, equal_nan=True)
         except InvalidValueError:
             changed = True
@@ -410,7 +417,7 @@ def test_all_layouts_give_the_same_matrix_or_error(data: st.DataObject) -> None:
 
 def _outcome(s: FeatureSchema, rows: InputData) -> bytes | str:
     try:
-        matrix = s.matrix(rows)
+        matrix = matrix_of(s, rows)
     except InferenceError as error:
         return error.message
     return np.where(np.isnan(matrix), NAN, matrix).tobytes()
