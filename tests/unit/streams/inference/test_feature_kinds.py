@@ -60,7 +60,8 @@ def served(
 
 
 def table_of(model: ServedModel, *rows: list[Any] | dict[str, Any]) -> Table:
-    data: Any = (ListRows if isinstance(rows[0], list) else NamedRows)(list(rows), False)
+    given: Any = list(rows)
+    data = ListRows(given, False) if isinstance(rows[0], list) else NamedRows(given, False)
     table = model.features.inputs(data)
     assert isinstance(table, Table)
     return table
@@ -107,7 +108,7 @@ def test_labels_threshold_and_top_k_of_a_model_with_labels(tmp_path: Path) -> No
                          (binary, lambda v: v in {"no", "yes"})):  # fmt: skip
         arrays = model.runtime.predict(table_of(model, ROW), model.postprocessor.needed(("prediction",)))
         (value,) = model.postprocessor.columns(arrays, ("prediction",))["prediction"]
-        assert check(value)  # type: ignore[no-untyped-call]
+        assert check(value)
     with pytest.raises(SchemaMismatchError, match="2 labels for 3 classes"):
         served(tmp_path, postprocess={"labels": ["a", "b"]})
 

@@ -13,6 +13,7 @@ from inferd.schemas.models.model import Feature
 from inferd.schemas.requests.request import Output
 from inferd.streams.inference.formats.lightgbm import format as lightgbm_format
 from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
+from inferd.streams.inference.inputs import Inputs
 from inferd.streams.inference.loading import load_model
 from inferd.streams.inference.manifests import manifest_of
 from inferd.streams.inference.runtime import Arrays

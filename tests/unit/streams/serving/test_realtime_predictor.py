@@ -20,6 +20,7 @@ from inferd.schemas.errors import (
 )
 from inferd.schemas.models.model import Alias, SplitShare
 from inferd.schemas.requests.request import Output
+from inferd.streams.inference.inputs import Inputs
 from inferd.streams.inference.runtime import Arrays
 from inferd.streams.inference.user_code import PinnedModelId
 from inferd.streams.serving.batch_predictor import BatchPredictor
