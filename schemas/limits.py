@@ -22,8 +22,8 @@ class Limits:
     """Rows x features of one request."""
     depth_max: int = 16
     id_chars_max: int = 64
-    string_chars_max: int = 1_024
-    """One string value in a row."""
+    string_chars_max: int = 65_536
+    """One text or category in a row."""
     headers_max: int = 64
     header_bytes_max: int = 4_096
     """Name and value of one header together."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 LIST_COLUMNS = ("model", "version", "aliases", "objective", "features", "size", "sha256", "deployed")
 DIGEST_CHARS = 12
 EXAMPLE_FEATURES_MAX = 20
+CLASSES_SHOWN = 20
 
 
 @click.group(epilog="Example: inferd models deploy model.txt --name churn, and then: inferd models list")
@@ -210,6 +211,8 @@ def _class_names_hint(deployed: Manifest) -> str | None:
     """Explains how to name the classes of a multiclass model without labels; None for any other model."""
     from inferd.streams.inference import format_named
 
+    if deployed.classes is not None:
+        return None
     classes = format_named(deployed.runtime).class_count(deployed.objective, deployed.outputs or 1)
     if classes != deployed.outputs or (deployed.postprocess and deployed.postprocess.labels):
         return None
@@ -226,6 +229,7 @@ def _facts(manifest: Manifest, aliases: dict[str, Alias]) -> Iterator[tuple[str,
     yield "runtime", manifest.runtime
     yield "objective", manifest.objective
     yield "outputs", manifest.outputs
+    yield "classes", _classes(manifest)
     yield "size", _size(manifest.size)
     yield "sha256", manifest.sha256
     yield "deployed", manifest.created_at
@@ -234,13 +238,24 @@ def _facts(manifest: Manifest, aliases: dict[str, Alias]) -> Iterator[tuple[str,
             yield name, _compact_json(value)
 
 
+def _classes(manifest: Manifest) -> str | None:
+    """The class labels, in the order of `probabilities`."""
+    if manifest.classes is None:
+        return None
+    shown = ", ".join(map(str, manifest.classes[:CLASSES_SHOWN]))
+    more = len(manifest.classes) - CLASSES_SHOWN
+    return f"{shown}, … {more} more" if more > 0 else shown
+
+
 def _feature_row(feature: Feature) -> tuple[object, ...]:
     missing = {None: "null", True: "rejected", False: "null or omitted"}[feature.required]
     return feature.name, feature.dtype, _allowed(feature), missing
 
 
 def _allowed(feature: Feature) -> str | None:
-    if (described := feature.described_categories) is not None:
+    if (described := feature.described_categories) is not None and described.kind == "any":
+        return "any text"
+    if described is not None:
         shown = [str(value) for value in described.first]
         more = described.count - len(shown)
         return ", ".join(shown) + (f", … {more} more" if more else "") or "none"
@@ -256,9 +271,13 @@ def _example_input(manifest: Manifest) -> str:
 
 
 def _example_value(feature: Feature) -> Scalar:
+    if feature.dtype == "text":
+        return "text"
     if feature.dtype != "category":
         return 0
     described = feature.described_categories
+    if described is not None and described.kind == "any":
+        return "text"
     return described.first[0] if described is not None and described.first else None
 
 

@@ -38,8 +38,13 @@ class _Column:
     na: frozenset[str]
     decimal: str
 
+    @property
+    def is_text(self) -> bool:
+        """Whether fields are taken as they are."""
+        return self.kind in ("label", "text")
+
     def values(self, fields: Sequence[str]) -> list[Any]:
-        if self.kind != "text" and "" in self.na and _NUMBERS.fullmatch("".join(fields)):
+        if not self.is_text and "" in self.na and _NUMBERS.fullmatch("".join(fields)):
             try:
                 values: list[Any] = [float(field) if field else None for field in fields]
             except ValueError:
@@ -54,7 +59,7 @@ class _Column:
         """What a field says."""
         if field in self.na:
             return None
-        if self.kind == "text":
+        if self.is_text:
             return field
         text = field.strip()
         if text in self.na:
@@ -145,13 +150,14 @@ class CsvRows:
         return {
             place: MalformedError(f"line {numbers[place]}: {column.name!r} has several lines: is a quote missing?")
             for column in self._columns
+            if column.kind != "text"
             for place, fields in enumerate(records)
             if fields and place not in others and _breaks(fields[column.place])
         }
 
     def _refuse_decimal_commas(self, columns: Sequence[Sequence[Any]], numbers: Sequence[int]) -> None:
         for column, values in zip(self._columns, columns, strict=True):
-            if column.kind == "text" or not (column.kind == "number" or self._semicolons):
+            if column.is_text or not (column.kind == "number" or self._semicolons):
                 continue
             for value, number in zip(values, numbers, strict=True):
                 if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()):

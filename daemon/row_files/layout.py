@@ -10,8 +10,8 @@ from typing import Any, Literal
 from inferd.schemas.errors import MalformedError, SchemaMismatchError
 from inferd.schemas.models import NA_TEXTS, Feature, Manifest
 
-Kind = Literal["number", "category", "text"]
-"""Of a feature: numbers, categories of numbers or booleans, categories of text."""
+Kind = Literal["number", "category", "label", "text"]
+"""Of a feature: numbers, categories of numbers or booleans, categories of text, text."""
 _INDEX_NAMES = re.compile(r"|Unnamed: \d+|__index_level_\d+__|index|rownames|row\.names", re.IGNORECASE)
 _BLANKS = re.compile(r"\s+")
 
@@ -31,16 +31,21 @@ class Layout:
         feature = self._features.get(name)
         if feature is None:
             return None
+        if feature.dtype == "text":
+            return "text"
         if feature.dtype != "category":
             return "number"
-        return "text" if _is_text(feature) else "category"
+        return "label" if _is_label(feature) else "category"
 
     def na_texts(self, name: str, given: Sequence[str] | None) -> frozenset[str]:
-        """Texts that are missing values in a column. By default none that may be one of its categories."""
+        """Texts that are missing values in a column. By default none that may be one of its values: of text, and of
+        categories that the model file does not list, the empty field alone, unless a value is required."""
+        feature = self._features.get(name)
+        empty = () if feature is not None and feature.dtype == "text" and feature.required else ("",)
         if given is not None:
-            return frozenset(("", *given))
-        if (feature := self._features.get(name)) is None:
-            return frozenset(("",))
+            return frozenset((*empty, *given))
+        if feature is None or _takes_any_text(feature):
+            return frozenset(empty)
         described = feature.described_categories
         return frozenset(NA_TEXTS).difference(() if described is None else described.na)
 
@@ -96,9 +101,14 @@ class Layout:
         return f"Leave out columns that are no features: {_skipping(unknown)}" if unknown else "Add what is missing"
 
 
-def _is_text(feature: Feature) -> bool:
+def _is_label(feature: Feature) -> bool:
     described = feature.described_categories
-    return described is not None and described.kind == "text"
+    return described is not None and described.kind in ("text", "any")
+
+
+def _takes_any_text(feature: Feature) -> bool:
+    described = feature.described_categories
+    return feature.dtype == "text" or (described is not None and described.kind == "any")
 
 
 def _quoted(names: Sequence[str]) -> str:

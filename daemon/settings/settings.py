@@ -276,7 +276,7 @@ class Settings:
     )
     depth_max: int = setting(kind.integer(4, 64), _LIMITS.depth_max, "Nesting depth of a request.", "Limits")
     string_chars_max: int = setting(
-        kind.integer(1, 1_000_000), _LIMITS.string_chars_max, "Characters of a categorical value in a row.", "Limits"
+        kind.integer(1, 1_000_000), _LIMITS.string_chars_max, "Characters of one text or category in a row.", "Limits"
     )
     headers_max: int = setting(kind.integer(8, 10_000), _LIMITS.headers_max, "Headers of one record.", "Limits")
     header_bytes_max: int = setting(

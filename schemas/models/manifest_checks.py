@@ -13,6 +13,7 @@ from inferd.schemas.models.model import (
     SHA256_PATTERN,
     Alias,
     CacheSpec,
+    ClassLabel,
     Feature,
     FileCategories,
     Manifest,
@@ -48,10 +49,12 @@ def check_manifest(manifest: Manifest, limits: Limits) -> Manifest:
     _check_features(manifest.features, limits)
     if manifest.outputs is not None and manifest.outputs < 1:
         raise InvalidValueError(f"outputs {manifest.outputs}: a model gives at least 1 value per row")
+    if manifest.classes is not None:
+        _check_classes(manifest.classes)
     if manifest.preprocess is not None:
         _check_preprocess(manifest.preprocess, manifest.features)
     if manifest.postprocess is not None:
-        _check_postprocess(manifest.postprocess, manifest.outputs)
+        _check_postprocess(manifest.postprocess, _class_count(manifest))
     if manifest.cache is not None:
         _check_cache(manifest.cache)
     return manifest
@@ -163,6 +166,14 @@ def _check_categories(feature: Feature, categories: Sequence[Scalar]) -> None:
         raise InvalidValueError(f"{where}: a value appears twice (1, 1.0 and true are the same value)")
 
 
+def _check_classes(classes: Sequence[ClassLabel]) -> None:
+    if not classes:
+        raise InvalidValueError("classes: an empty list; omit it for a model without class labels")
+    for label in classes:
+        _check_encodable(label, "classes")
+    _check_unique(classes, "classes:")
+
+
 def _check_preprocess(preprocess: Preprocess, features: list[Feature]) -> None:
     by_name = {feature.name: feature for feature in features}
     if preprocess.order is not None:
@@ -193,15 +204,18 @@ def _check_default(feature: Feature, value: Scalar) -> None:
         return
     where = f"preprocess.defaults: {feature.name[:80]!r}: {str(value)[:80]!r}"
     _check_encodable(value, where)
-    if feature.dtype == "category":
-        if feature.categories is not None and value not in feature.categories:
-            raise InvalidValueError(f"{where} is not one of its categories")
-        return
-    if feature.dtype == "bool":
-        if not isinstance(value, bool):
-            raise InvalidValueError(f"{where} is not a boolean")
-        return
-    if isinstance(value, bool | str) or (feature.dtype == "int64" and value % 1 != 0):
+    if feature.dtype == "text" and not isinstance(value, str):
+        raise InvalidValueError(f"{where} is not text")
+    if feature.dtype == "category" and feature.categories is not None and value not in feature.categories:
+        raise InvalidValueError(f"{where} is not one of its categories")
+    if feature.dtype == "bool" and not isinstance(value, bool):
+        raise InvalidValueError(f"{where} is not a boolean")
+    if feature.dtype in _NUMBERS:
+        _check_number(feature, value, where)
+
+
+def _check_number(feature: Feature, value: Scalar, where: str) -> None:
+    if value is None or isinstance(value, bool | str) or (feature.dtype == "int64" and value % 1 != 0):
         raise InvalidValueError(f"{where} is not of dtype {feature.dtype}")
     if not math.isfinite(value) or (feature.dtype == "float32" and abs(value) > _FLOAT32_MAX):
         raise InvalidValueError(f"{where} is out of range for {feature.dtype}")
@@ -215,8 +229,14 @@ def _check_encodable(value: Scalar, where: str) -> None:
         raise InvalidValueError(f"{where}: an integer of {value.bit_length()} bits; at most 64 are allowed")
 
 
-def _check_postprocess(postprocess: Postprocess, outputs: int | None) -> None:
-    classes = None if outputs is None else max(2, outputs)
+def _class_count(manifest: Manifest) -> int | None:
+    """The number of classes that a classifier has; None if it is not known yet."""
+    if manifest.classes is not None:
+        return len(manifest.classes)
+    return None if manifest.outputs is None else max(2, manifest.outputs)
+
+
+def _check_postprocess(postprocess: Postprocess, classes: int | None) -> None:
     if postprocess.labels is not None:
         _check_unique(postprocess.labels, "postprocess.labels:")
         if classes is not None and len(postprocess.labels) != classes:

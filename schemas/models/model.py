@@ -21,7 +21,7 @@ RUNTIME_PATTERN = "^[a-z][a-z0-9_]{0,31}$"
 
 Category = str | float | int | bool
 ClassLabel = str | float | int | bool
-CategoryKind = Literal["text", "boolean", "integer", "number", "mixed"]
+CategoryKind = Literal["text", "boolean", "integer", "number", "mixed", "any"]
 FIRST_CATEGORIES, FIRST_CATEGORY_CHARS_MAX = 5, 64
 _INTEGER_MAX = 2**63 - 1
 NA_TEXTS = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "None", "NaN", "nan")
@@ -32,7 +32,7 @@ class FileCategories(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     """A description of the categories in the model file, so that a manifest does not need to repeat them.
 
     `first`: short ones among the first `FIRST_CATEGORIES`. `na`: those of `NA_TEXTS` that are categories; in files of
-    rows they are values, not missing values.
+    rows they are values, not missing values. Of kind `any`, any text is a category, and the file lists none.
     """
 
     kind: CategoryKind

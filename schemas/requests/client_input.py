@@ -120,11 +120,23 @@ def _scalar(value: Any, where: str, feature: str | int, encoding: Encoding) -> S
         raise InvalidValueError(
             f"input_data: {where}feature {feature!r}: {type(value).__name__} is not a number, boolean, string or None"
         )
+    if type(value) is str and not value.isascii():
+        _check_unicode(value, where, feature)
     if encoding == "json" and type(value) is float and not math.isfinite(value):
         if math.isnan(value):
             return None
         raise InvalidValueError(f"input_data: {where}feature {feature!r}: JSON has no infinity")
     return value  # type: ignore[no-any-return]  # one of the exact types above
+
+
+def _check_unicode(text: str, where: str, feature: str | int) -> None:
+    """Reject a surrogate without its pair, which UTF-8 cannot represent."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidValueError(
+            f"input_data: {where}feature {feature!a}: a lone surrogate at character {error.start}; text must be Unicode"
+        ) from None
 
 
 def plain_scalar(value: Any) -> Any:

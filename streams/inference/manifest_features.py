@@ -8,9 +8,11 @@ from dataclasses import replace
 import msgspec
 
 from inferd.schemas.errors import SchemaMismatchError
-from inferd.schemas.models import Category, DType, Feature, Manifest
+from inferd.schemas.models import Category, DType, Feature, FileCategories, Manifest
 from inferd.streams.inference.features import FileFeature, Values, refuse_repeats, refuse_unknown
 from inferd.streams.inference.model_format import ModelFile
+
+_ANY = FileCategories("any", 0)
 
 
 def complete_file(file: ModelFile, manifest: Manifest) -> ModelFile:
@@ -85,6 +87,8 @@ def _merged(in_file: FileFeature, given: Feature | None, categories: Values | No
         given = msgspec.structs.replace(given, dtype=_agreed_dtype(in_file, given))
     if given.dtype == "category" and categories is not None:
         given = _with_categories(given, categories)
+    elif given.dtype == "category" and given.categories is None and not in_file.coded:
+        given = msgspec.structs.replace(given, file_categories=_ANY)
     return _bounded(_required(given, in_file, has_default=has_default), in_file)
 
 
