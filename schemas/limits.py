@@ -29,6 +29,8 @@ class Limits:
     """Name and value of one header together."""
     artifact_bytes_max: int = 512 * 1_048_576
     artifact_part_bytes_max: int = 512 * 1_024
+    types_allowed: tuple[str, ...] = ()
+    """Types that a `.skops` file may name, besides those of numpy, scipy and scikit-learn."""
     manifest_bytes_max: int = 1_000_000
     job_rows_max: int = 20_000_000
     """Rows of one job."""

@@ -6,12 +6,17 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from inferd.daemon.broker.errors import BrokerError
 from inferd.daemon.broker.jars import read_lock
 from inferd.daemon.broker.jvm import find_java
 from inferd.daemon.checks import Check
 from inferd.daemon.settings import Settings, SettingsError, check_worker, worker_warnings
+from inferd.schemas.errors import ModelServingError
+
+if TYPE_CHECKING:
+    from inferd.streams.inference import ModelFormat
 
 GIB = 1_024**3
 DISK_BYTES_MIN, DISK_BYTES_GOOD = GIB // 2, 2 * GIB
@@ -73,6 +78,20 @@ def check_embedded_broker(settings: Settings) -> list[Check]:
     if not any(settings.cache_dir.glob(f"kafka-{lock.kafka_version}-*/*.jar")):
         return [Check(name, "warn", f"{parts}: not downloaded yet", "the first start downloads 45 MB")]
     return [Check(name, "ok", parts)]
+
+
+def check_model_formats() -> list[Check]:
+    """The versions of the libraries of model formats; one that is not installed is no fault."""
+    from inferd.streams.inference import all_formats
+
+    return [Check("model formats", "ok", ", ".join(_library(each) for each in all_formats()))]
+
+
+def _library(model_format: ModelFormat) -> str:
+    try:
+        return f"{model_format.name} {model_format.library_version()}"
+    except ModelServingError:
+        return f"{model_format.name} not installed"
 
 
 def existing_ancestor(path: Path) -> Path:

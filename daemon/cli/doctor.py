@@ -52,6 +52,7 @@ async def all_checks(settings: Settings) -> AsyncIterator[Check]:
         machine.check_settings(settings),
         machine.check_disk(settings.data_dir),
         machine.check_memory(settings),
+        machine.check_model_formats(),
         machine.check_embedded_broker(settings),
     ):
         for check in found:

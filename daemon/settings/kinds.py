@@ -18,6 +18,7 @@ FALSE_WORDS = frozenset({"false", "no", "off", "0"})
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})", re.ASCII)
 _HOST = re.compile(r"[0-9A-Fa-f]*:[0-9A-Fa-f:.]+|[A-Za-z0-9._-]+", re.ASCII)
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
+_TYPE_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
 
 
 def _plain(value: Any) -> str:
@@ -168,6 +169,18 @@ def topics() -> Kind:
         return names
 
     return Kind("topics", "different topic names separated by commas", read, ",".join)
+
+
+def type_names() -> Kind:
+    """Full names of Python types, without duplicates."""
+
+    def read(value: str) -> tuple[str, ...]:
+        names = _distinct(tuple(_parts(value)))
+        if not all(_TYPE_NAME.fullmatch(name) for name in names):
+            raise ValueError(value)
+        return names
+
+    return Kind("types", "different full names of types separated by commas", read, ",".join)
 
 
 def _in_range(value: N, least: float, most: float | None) -> N:

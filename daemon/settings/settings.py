@@ -345,6 +345,12 @@ class Settings:
     artifact_bytes_max: int = setting(
         kind.integer(1_024, 16 * GIB), _LIMITS.artifact_bytes_max, "Bytes of one model file.", "Models"
     )
+    model_types_allowed: tuple[str, ...] = setting(
+        kind.type_names(),
+        (),
+        "Types that a `.skops` file may name, besides those of numpy, scipy and scikit-learn: their code is trusted.",
+        "Models",
+    )
     trial_memory_bytes_max: int = setting(
         kind.integer(256 * 1_024**2, 1_024 * GIB),
         _TRIAL.memory_bytes_max,
@@ -604,6 +610,7 @@ class Settings:
             headers_max=self.headers_max,
             header_bytes_max=self.header_bytes_max,
             artifact_bytes_max=self.artifact_bytes_max,
+            types_allowed=self.model_types_allowed,
             job_rows_max=self.job_rows_max,
             job_messages_max=self.job_messages_max,
             job_message_rows_max=self.job_message_rows_max,

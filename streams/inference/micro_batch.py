@@ -128,6 +128,8 @@ class Group:
         inputs = self.inputs
         try:
             self.arrays = self._answer(inputs, self.model.postprocessor.needed(self.outputs))
+        except InvalidValueError as error:
+            self._refuse(inputs, error)
         except ModelServingError as error:
             self.error, self.lookup = error, None
         except Exception as fault:  # noqa: BLE001  # whatever a runtime raises is the outcome of its own requests
@@ -152,6 +154,20 @@ class Group:
         places, inverse = distinct
         self.to_score = len(places)
         return {name: rows[inverse] for name, rows in predict(_rows(inputs, places), outputs).items()}
+
+    def _refuse(self, inputs: Inputs, error: InvalidValueError) -> None:
+        """The model refuses a row: its request gets the error, the others are predicted without it."""
+        self.lookup = None
+        if len(self.indexes) > 1:
+            self.alone = self._predict_alone(inputs)
+            return
+        self.error = error
+        if len(inputs) > 1:
+            # Equal rows were scored once: over all of them, the error names the row of the request.
+            try:
+                self.model.runtime.predict(inputs, self.model.postprocessor.needed(self.outputs))
+            except ModelServingError as of_request:
+                self.error = of_request
 
     def _predict_alone(self, inputs: Inputs) -> list[Group]:
         """Each request as a group of its own, predicted."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from inferd.schemas.errors import MalformedError, TooLargeError
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.streams.inference.formats.lightgbm import LIGHTGBM
+from inferd.streams.inference.formats.onnx import ONNX
+from inferd.streams.inference.formats.sklearn import SKLEARN
 from inferd.streams.inference.model_format import ModelFile, ModelFormat
 
 _FORMATS: dict[str, ModelFormat] = {}
@@ -54,3 +56,5 @@ def _sniffed(content: bytes) -> ModelFormat:
 
 
 register(LIGHTGBM)
+register(ONNX)
+register(SKLEARN)

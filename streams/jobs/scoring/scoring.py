@@ -125,16 +125,24 @@ class ChunkGroup:
         try:
             arrays = self.model.runtime.predict(inputs, self.model.postprocessor.needed(self.outputs))
             self.arrays.append((slice(start, start + len(inputs)), arrays))
+        except InvalidValueError as error:
+            if not self._predicted_in_halves(inputs, start):
+                self.errors[start] = error
         except ModelServingError as error:
             self.errors.update(dict.fromkeys(range(start, start + len(inputs)), error))
         except Exception as fault:  # noqa: BLE001  # whatever a runtime raises is the outcome of its own rows
-            if len(inputs) > 1:
-                half = len(inputs) // 2
-                self._predict(inputs[:half], start)
-                self._predict(inputs[half:], start + half)
-                return
-            self.errors[start] = internal_error(fault)
-            self.faults += [fault] if len(self.faults) < _FAULTS_KEPT else []
+            if not self._predicted_in_halves(inputs, start):
+                self.errors[start] = internal_error(fault)
+                self.faults += [fault] if len(self.faults) < _FAULTS_KEPT else []
+
+    def _predicted_in_halves(self, inputs: Inputs, start: int) -> bool:
+        """Predicts each half of the rows by itself, so that only rows that are to blame fail; False for one row."""
+        if len(inputs) == 1:
+            return False
+        half = len(inputs) // 2
+        self._predict(inputs[:half], start)
+        self._predict(inputs[half:], start + half)
+        return True
 
     def deliver(self) -> None:
         """Gives each draft what became of its rows."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from inferd.schemas.errors import InvalidValueError, ModelServingError, TooLargeError
+from inferd.schemas.errors import InferenceError, InvalidValueError, ModelServingError, TooLargeError
 from inferd.schemas.limits import Limits
 from inferd.schemas.models import Manifest
 from inferd.schemas.requests import (
@@ -42,6 +43,7 @@ from inferd.streams.openmp import load_openmp
 
 UNFINISHED_STATUS = 75
 _OPEN_FILES_MAX = 64
+_SNIFFED_BYTES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ def judge(case: CaseFile, limits: TrialLimits) -> tuple[Verdict, bool]:
         out_of_memory, reason = "bad_alloc" in error.message, error.message
     except OSError as error:
         out_of_memory, reason = False, f"cannot be read: {error.strerror or error}"
+    except Exception as error:  # noqa: BLE001  # whatever a library raises is the verdict on its model
+        out_of_memory, reason = False, f"raises {type(error).__name__}: {error}"
     if out_of_memory:
         reason = f"needs more than {limits.memory_bytes / 2**30:.2g} GiB of memory"
     return Verdict(False, reason), out_of_memory
@@ -126,12 +130,23 @@ def try_model(case: CaseFile, limits: Limits) -> int:
 
 
 def _load_libraries(cases: Sequence[CaseFile]) -> None:
-    """Loads the libraries of the formats in the plan; of all formats if a case has no manifest."""
+    """Loads the libraries of the formats in the plan. One that is not installed is the verdict on its models."""
     load_openmp()
-    named = {case.manifest and case.manifest.runtime for case in cases}
+    contents = [_sniffed(case) for case in cases if case.manifest is None]
+    named = {case.manifest.runtime for case in cases if case.manifest is not None}
     for each in all_formats():
-        if None in named or each.name in named:
-            each.load_library()
+        if each.name in named or any(map(each.sniff, contents)):
+            with suppress(InferenceError):
+                each.load_library()
+
+
+def _sniffed(case: CaseFile) -> bytes:
+    """The first and the last bytes of a file: some formats show at its end."""
+    with suppress(OSError), Path(case.path).open("rb") as file:
+        head = file.read(_SNIFFED_BYTES)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _SNIFFED_BYTES))
+        return head + file.read(_SNIFFED_BYTES)
+    return b""
 
 
 def _rows(manifest: Manifest, file: ModelFile) -> Inputs:

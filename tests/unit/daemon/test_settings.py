@@ -55,6 +55,7 @@ def test_defaults_are_those_of_the_streams() -> None:
         ("INFERD_TOPICS_CREATE", "off", "topics", "create", False),
         ("INFERD_TRIAL_TIMEOUT_S", "9", "trial", "timeout_s", 9.0),
         ("INFERD_ROWS_MAX", "5", "limits", "rows_max", 5),
+        ("INFERD_MODEL_TYPES_ALLOWED", "a.B, c.d.E", "limits", "types_allowed", ("a.B", "c.d.E")),
         ("INFERD_REPLY_TO_ALLOWED", "a.b,c", "", "reply_to_allowed", ("a.b", "c")),
     ],
 )
@@ -130,6 +131,7 @@ def test_one_line_for_each_wrong_setting() -> None:
         ("INFERD_DATA_DIR", "/dev/null"),
         ("INFERD_WORKER_ID", "a\nb"),
         ("INFERD_REPLY_TO_ALLOWED", "a b"),
+        ("INFERD_MODEL_TYPES_ALLOWED", "Estimator"),
     ],
 )
 def test_invalid_values_are_rejected(variable: str, text: str) -> None:

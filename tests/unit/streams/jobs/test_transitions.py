@@ -219,7 +219,7 @@ def test_a_model_that_cannot_be_pinned_fails_the_job() -> None:
         ({"job_chunks_max": 1, "job_chunk_rows": 1}, Usage(), "too_large"),
     ],
 )
-def test_a_job_over_a_quota_fails(limits: dict[str, int], in_use: Usage, code: str) -> None:
+def test_a_job_over_a_quota_fails(limits: dict[str, Any], in_use: Usage, code: str) -> None:
     job = Job(replace(TERMS, limits=replace(LIMITS, **limits), in_use=in_use))
     job.take(SubmitJob(OPEN, rows(0, 1.0, 2.0).batch))
     status = job.tick().status

@@ -1,0 +1,322 @@
+"""An ONNX model as it is in its file: graph, operators, tensors and types, checked while they are read.
+
+The messages are those of `onnx.proto` of the ONNX specification. Sizes that a file claims are compared with the bytes
+that it has, so that nothing is allocated for a claim alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from inferd.schemas.errors import MalformedError, TooDeepError, TooLargeError
+from inferd.streams.inference.formats.onnx.operators import OPERATORS, OPSETS, canonical_domain
+from inferd.streams.inference.formats.onnx.protobuf import (
+    BYTES,
+    VARINT,
+    Field,
+    fields,
+    packed_integers,
+    signed,
+    text,
+)
+
+FLOAT, INT32, INT64, STRING, BOOL, DOUBLE = 1, 6, 7, 8, 9, 11
+_ITEM_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
+_TYPED_DATA = {4: 4, 10: 8}
+"""Field of a tensor -> bytes of a value, of packed float_data and double_data."""
+_EXTERNAL = 1
+_NODES_MAX, _NAMES_MAX, _DIMENSIONS_MAX, _TENSOR_VALUES_MAX = 20_000, 1_000, 16, 2**31
+_IR_VERSIONS = range(3, 15)
+_IR_VERSION, _GRAPH, _OPSET, _DESCRIPTIONS = 1, 7, 8, frozenset({2, 3, 4, 5, 6, 14})
+_WHOLE_MODEL = {
+    20: "is for training: export it for inference",
+    25: "has functions of its own: convert it without them",
+}
+_STRINGS, _INTEGERS, _TENSORS, _GRAPHS, _OTHER_ATTRIBUTES = 9, 8, (5, 10), (6, 11), frozenset({2, 3, 4, 7, 13, 20})
+_TEXTS, _RAW, _PACKED_INTEGERS, _EXTERNAL_DATA, _DATA_LOCATION = 6, 9, (5, 7), 13, 14
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A constant: its name, type and shape."""
+
+    name: str
+    kind: int
+    dims: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """An input or an output. `kind`: the type of its elements, 0 for other things than tensors."""
+
+    name: str
+    kind: int
+    dims: tuple[int | None, ...]
+    maps: bool = False
+    """Whether it is a sequence of maps, as ZipMap makes."""
+
+
+@dataclass(slots=True)
+class Operator:
+    """A node of the graph, with the attributes that say something about the model."""
+
+    kind: str = ""
+    domain: str = ""
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    strings: dict[str, list[str]] = field(default_factory=dict)
+    integers: dict[str, list[int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Graph:
+    """The main graph."""
+
+    operators: list[Operator] = field(default_factory=list)
+    constants: dict[str, Tensor] = field(default_factory=dict)
+    inputs: list[Value] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
+
+
+def read_graph(content: bytes) -> Graph:
+    """The graph of an ONNX model; `MalformedError`, `TooDeepError` or `TooLargeError`: what is wrong with it."""
+    graph: Graph | None = None
+    opsets: dict[str, int] = {}
+    ir_version = 0
+    for each in fields(memoryview(content)):
+        if (each.number, each.wire) == (_IR_VERSION, VARINT):
+            ir_version = each.integer
+        elif (each.number, each.wire) == (_OPSET, BYTES):
+            _read_opset(each.content, opsets)
+        elif (each.number, each.wire) == (_GRAPH, BYTES) and graph is None:
+            graph = _read_main(each.content)
+        elif each.number not in _DESCRIPTIONS:
+            _refuse(_WHOLE_MODEL.get(each.number, f"has an unknown or repeated field {each.number}"))
+    if ir_version not in _IR_VERSIONS:
+        _refuse(f"ir_version is {ir_version}: known are {_IR_VERSIONS[0]} to {_IR_VERSIONS[-1]}")
+    if graph is None or not graph.inputs or not graph.outputs:
+        _refuse("has no graph with inputs and outputs")
+    _check_operators(graph, opsets)
+    return graph
+
+
+def _read_opset(message: memoryview, opsets: dict[str, int]) -> None:
+    domain, version = "", 0
+    for each in fields(message):
+        if each.number == 1:
+            domain = text(each)
+        elif each.number == 2:
+            version = each.integer
+    domain = canonical_domain(domain)
+    # Converters import a domain twice, in the same version or another: the greatest counts.
+    opsets[domain] = max(version, opsets.get(domain, 0))
+
+
+def _check_operators(graph: Graph, opsets: dict[str, int]) -> None:
+    for operator in graph.operators:
+        known = OPERATORS.get(operator.domain)
+        if known is None:
+            _refuse(f"operator {operator.kind[:80]!r} is of the custom domain {operator.domain[:80]!r}")
+        if operator.kind not in known:
+            _refuse(f"operator {operator.kind[:80]!r} is not supported: docs/models.md lists those that are")
+        if operator.domain not in opsets:
+            _refuse(f"does not import the operators of domain {operator.domain!r}")
+        low, high = OPSETS[operator.domain]
+        if not low <= opsets[operator.domain] <= high:
+            version = opsets[operator.domain]
+            _refuse(f"opset {version} of domain {operator.domain or 'ai.onnx'!r}: {low} to {high} are supported")
+
+
+def _read_main(message: memoryview) -> Graph:
+    graph = Graph()
+    for each in _of_bytes(message, "graph"):
+        match each.number:
+            case 1:
+                graph.operators.append(_read_operator(each.content))
+                if len(graph.operators) > _NODES_MAX:
+                    raise TooLargeError(f"model file: more than {_NODES_MAX} operators")
+            case 5:
+                tensor = _read_tensor(each.content)
+                graph.constants[tensor.name] = tensor
+            case 11:
+                graph.inputs.append(_read_value(each.content))
+            case 12:
+                graph.outputs.append(_read_value(each.content))
+            case 2 | 10 | 13 | 14 | 16:
+                pass
+            case 15:
+                _refuse("has sparse constants")
+            case _:
+                _refuse(f"graph has an unknown field {each.number}")
+        if len(graph.inputs) > _NAMES_MAX * 10 or len(graph.outputs) > _NAMES_MAX:
+            raise TooLargeError("model file: too many inputs or outputs")
+    # Files of old versions list constants among the inputs.
+    graph.inputs = [value for value in graph.inputs if value.name not in graph.constants]
+    return graph
+
+
+def _read_operator(message: memoryview) -> Operator:
+    operator = Operator()
+    for each in _of_bytes(message, "operator"):
+        match each.number:
+            case 1:
+                operator.inputs.append(text(each))
+            case 2:
+                operator.outputs.append(text(each))
+            case 4:
+                operator.kind = text(each)
+            case 5:
+                _read_attribute(each.content, operator)
+            case 7:
+                operator.domain = canonical_domain(text(each))
+            case 3 | 6 | 9:
+                pass
+            case _:
+                _refuse(f"operator has an unknown field {each.number}")
+    return operator
+
+
+def _read_attribute(message: memoryview, operator: Operator) -> None:
+    """Keeps lists of texts and integers, such as class labels; checks tensors, and refuses graphs within."""
+    name, strings, integers = "", list[str](), list[int]()
+    for each in fields(message):
+        if each.number == 1:
+            name = text(each)
+        elif each.number in _GRAPHS:
+            raise TooDeepError("model file: has a graph within an operator (If, Loop, Scan): at most one graph")
+        elif each.number in _TENSORS and each.wire == BYTES:
+            _read_tensor(each.content)
+        elif each.number == _STRINGS:
+            strings.append(text(each))
+        elif each.number == _INTEGERS:
+            integers += _integers(each)
+        elif each.number not in _OTHER_ATTRIBUTES:
+            _refuse(f"attribute {name[:80]!r} has an unsupported field {each.number}")
+    if strings:
+        operator.strings[name] = strings
+    if integers:
+        operator.integers[name] = integers
+
+
+def _integers(each: Field) -> list[int]:
+    """One integer, or a packed list of them."""
+    if each.wire == BYTES:
+        return list(packed_integers(each.content).tolist())
+    if each.wire != VARINT:
+        _refuse(f"field {each.number} is no integer")
+    return [signed(each.integer)]
+
+
+@dataclass(slots=True)
+class _TensorParts:
+    """What was read of a tensor: facts, and how much data."""
+
+    name: str = ""
+    kind: int = 0
+    dims: list[int] = field(default_factory=list)
+    raw_bytes: int = 0
+    values: int = 0
+
+    def take(self, each: Field) -> None:
+        match each.number, each.wire:
+            case 1, _:
+                self.dims += _integers(each)
+            case 2, 0:
+                self.kind = each.integer
+            case 8, 2:
+                self.name = text(each)
+            case 12, 2:
+                pass
+            case _:
+                self.take_data(each)
+        if len(self.dims) > _DIMENSIONS_MAX:
+            raise TooLargeError(f"model file: constant {self.name[:80]!r} has more than {_DIMENSIONS_MAX} dimensions")
+
+    def take_data(self, each: Field) -> None:
+        if each.number == _EXTERNAL_DATA or (each.number == _DATA_LOCATION and each.integer == _EXTERNAL):
+            _refuse("keeps data in another file (external data): save it as one file")
+        if each.number == _RAW and each.wire == BYTES:
+            self.raw_bytes += len(each.content)
+        elif each.number == _TEXTS and each.wire == BYTES:
+            self.values += 1
+        elif each.number in _TYPED_DATA and each.wire != VARINT:
+            self.values += len(each.content) // _TYPED_DATA[each.number]
+        elif each.number in _PACKED_INTEGERS:
+            self.values += len(_integers(each))
+        elif each.number != _DATA_LOCATION:
+            _refuse(f"constant {self.name[:80]!r} has an unsupported field {each.number}")
+
+
+def _read_tensor(message: memoryview) -> Tensor:
+    parts = _TensorParts()
+    for each in fields(message):
+        parts.take(each)
+    tensor = Tensor(parts.name, parts.kind, tuple(parts.dims))
+    _check_size(tensor, parts.raw_bytes, parts.values)
+    return tensor
+
+
+def _check_size(tensor: Tensor, size: int, values: int) -> None:
+    """`size` bytes of raw data, or else `values` values, are what the shape claims."""
+    claimed = 1
+    for length in tensor.dims:
+        claimed *= max(length, 0) if length >= 0 else _TENSOR_VALUES_MAX
+        if claimed > _TENSOR_VALUES_MAX:
+            raise TooLargeError(f"model file: constant {tensor.name[:80]!r} claims the shape {tensor.dims!r:.80}")
+    if tensor.kind != STRING and tensor.kind not in _ITEM_BYTES:
+        _refuse(f"constant {tensor.name[:80]!r} is of the unsupported type {tensor.kind}")
+    has = size // _ITEM_BYTES[tensor.kind] if size and tensor.kind != STRING else values
+    if has != claimed or (size and tensor.kind != STRING and size % _ITEM_BYTES[tensor.kind]):
+        _refuse(f"constant {tensor.name[:80]!r} has {has} values, and claims the shape {tensor.dims!r:.80}")
+
+
+def _read_value(message: memoryview) -> Value:
+    name, value = "", None
+    for each in _of_bytes(message, "input or output"):
+        if each.number == 1:
+            name = text(each)
+        elif each.number == 2:
+            value = _read_type(each.content)
+    kind, dims, maps = value or (0, (), False)
+    return Value(name, kind, dims, maps)
+
+
+def _read_type(message: memoryview) -> tuple[int, tuple[int | None, ...], bool]:
+    """Type of elements, dimensions, and whether it is a sequence of maps."""
+    for each in _of_bytes(message, "type"):
+        if each.number == 1:
+            return (*_read_tensor_type(each.content), False)
+        if each.number == 4:
+            return 0, (), True
+    return 0, (), False
+
+
+def _read_tensor_type(message: memoryview) -> tuple[int, tuple[int | None, ...]]:
+    kind, dims = 0, list[int | None]()
+    for each in fields(message):
+        if (each.number, each.wire) == (1, VARINT):
+            kind = each.integer
+        elif (each.number, each.wire) == (2, BYTES):
+            dims = [_read_dimension(dim.content) for dim in _of_bytes(each.content, "shape") if dim.number == 1]
+    return kind, tuple(dims)
+
+
+def _read_dimension(message: memoryview) -> int | None:
+    """Its length; None if it may be any."""
+    for each in fields(message):
+        if (each.number, each.wire) == (1, VARINT):
+            return signed(each.integer) if signed(each.integer) >= 0 else None
+    return None
+
+
+def _of_bytes(message: memoryview, what: str) -> Iterator[Field]:
+    for each in fields(message):
+        if each.wire != BYTES:
+            _refuse(f"{what} has a number in field {each.number}")
+        yield each
+
+
+def _refuse(what: str) -> NoReturn:
+    raise MalformedError(f"model file: {what}")

@@ -1,0 +1,67 @@
+"""ONNX Runtime, imported when the first model needs it."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from inferd.schemas.errors import InternalError, InvalidValueError, MalformedError
+from inferd.streams.inference.libraries import installed_version, missing_library
+
+EXTRA = "onnx"
+_FATAL = 4
+
+
+class Library:
+    """ONNX Runtime's sessions."""
+
+    def __init__(self) -> None:
+        self._runtime = import_module("onnxruntime")
+        state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+        self._refusals: tuple[type[Exception], ...] = (state.InvalidArgument, state.Fail, state.RuntimeException)
+        self._runtime.set_default_logger_severity(_FATAL)
+
+    def session(self, content: bytes, threads: int) -> Any:
+        """A session on the processor, deterministic; `MalformedError` with the library's words if it is refused."""
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = self._runtime.ExecutionMode.ORT_SEQUENTIAL
+        options.use_deterministic_compute = True
+        options.log_severity_level = _FATAL
+        # Its threads wait for work without using the processor.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            return self._runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it raises, the file is to blame
+            raise MalformedError(f"model file: ONNX Runtime refuses it: {error}") from None
+
+    def run(self, session: Any, names: list[str], feed: dict[str, Any]) -> list[Any]:
+        """The outputs of these names. `InvalidValueError` if the graph refuses the rows."""
+        try:
+            return list(session.run(names, feed))
+        except self._refusals as error:
+            if "bad_alloc" in str(error) or "Failed to allocate" in str(error):
+                raise InternalError(f"ONNX Runtime: bad_alloc: {error}") from None
+            raise InvalidValueError("an operator of the graph refuses its values") from None
+
+
+@cache
+def library() -> Library:
+    """The library, imported by the first call; an error that names the extra if it is not installed."""
+    try:
+        return Library()
+    except ImportError:
+        raise missing_library("ONNX Runtime", EXTRA) from None
+
+
+@cache
+def library_version() -> str:
+    """The version of ONNX Runtime."""
+    found = installed_version("onnxruntime", "onnxruntime-gpu")
+    if found is None:
+        raise missing_library("ONNX Runtime", EXTRA)
+    return found

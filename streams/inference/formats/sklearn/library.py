@@ -1,0 +1,103 @@
+"""scikit-learn, skops and pandas, imported when the first model needs them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from inferd.schemas.errors import InferenceError, MalformedError
+from inferd.streams.inference.libraries import installed_version, missing_library
+
+EXTRA = "sklearn"
+_HEAP_TYPE = 1 << 9
+"""`Py_TPFLAGS_HEAPTYPE`: of classes that Python code defines."""
+_OWNERS = ("builtins", "collections", "functools", "numpy", "scipy", "sklearn")
+_COMPILED = frozenset(
+    {"sklearn.tree._tree.Tree", "functools.partial", "collections.defaultdict", "collections.OrderedDict"}
+)
+_COMPILED_MODULES = ("builtins.", "numpy.", "sklearn._loss._loss.", "sklearn.linear_model._sgd_fast.")
+
+
+class Library:
+    """The functions of the three libraries that a model needs."""
+
+    def __init__(self) -> None:
+        with _quiet():
+            self._skops = import_module("skops.io")
+            self.pandas = import_module("pandas")
+            base = import_module("sklearn.base")
+            controller = import_module("threadpoolctl").ThreadpoolController()
+        self.base_estimator: type[Any] = base.BaseEstimator
+        self._linear_algebra, self._openmp = (controller.select(user_api=kind) for kind in ("blas", "openmp"))
+
+    def load(self, content: bytes, types: Collection[str], more: Collection[str]) -> Any:
+        """The estimator in a `.skops` file whose types were checked by name. `MalformedError` if skops refuses it.
+
+        `more`: types that the operator allows, besides those of the libraries.
+        """
+        for name in types:
+            _check_type(name, more)
+        with _quiet():
+            try:
+                return self._skops.loads(content, trusted=sorted(types))
+            except (MemoryError, InferenceError):
+                raise
+            except Exception as error:  # noqa: BLE001  # whatever it raises, the file is to blame
+                raise MalformedError(f"model file: skops cannot load it: {type(error).__name__}: {error}") from None
+
+    def limit_linear_algebra(self, threads: int) -> None:
+        """For the whole process: BLAS uses so many threads."""
+        self._linear_algebra.limit(limits=threads)
+
+    def limited(self, threads: int) -> Any:
+        """A context in which OpenMP uses so many threads for calls of this thread."""
+        return self._openmp.limit(limits=threads)
+
+
+def _check_type(name: str, more: Collection[str]) -> None:
+    """Whether a name leads to what it says: a type or function of its own library, and no compiled class that takes
+    its state on trust."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise MalformedError(f"model file: names {name[:120]!r}, which is not installed here: {error}") from None
+    if name in more:
+        return
+    owner = str(getattr(found, "__module__", None) or module).partition(".")[0]
+    compiled = isinstance(found, type) and not found.__flags__ & _HEAP_TYPE
+    if owner not in _OWNERS or (compiled and name not in _COMPILED and not name.startswith(_COMPILED_MODULES)):
+        raise MalformedError(
+            f"model file: names {name[:120]!r}, which is compiled code that does not check what it is given: allow it "
+            "by INFERD_MODEL_TYPES_ALLOWED if you trust where the file comes from"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' warnings, such as that a model was saved by another version."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@cache
+def library() -> Library:
+    """The libraries, imported by the first call; an error that names the extra if one is not installed."""
+    try:
+        return Library()
+    except ImportError:
+        raise missing_library("scikit-learn (with skops and pandas)", EXTRA) from None
+
+
+@cache
+def library_version() -> str:
+    """The versions of all libraries that take part in a prediction."""
+    versions = [installed_version(name) for name in ("scikit-learn", "skops", "numpy", "scipy", "pandas")]
+    if None in versions:
+        raise missing_library("scikit-learn (with skops and pandas)", EXTRA)
+    return "/".join(str(version) for version in versions)

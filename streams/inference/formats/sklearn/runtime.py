@@ -1,0 +1,232 @@
+"""The scikit-learn runtime: estimators of `.skops` files, scored by their own methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.schemas.errors import InferenceError, InternalError, InvalidValueError, MalformedError, ModelNotReadyError
+from inferd.schemas.requests import Output
+from inferd.streams.inference.formats.sklearn.batching import is_batchable
+from inferd.streams.inference.formats.sklearn.library import library
+from inferd.streams.inference.formats.sklearn.model_file import SklearnFile
+from inferd.streams.inference.inputs import Inputs, Table
+from inferd.streams.inference.runtime import Arrays, label_codes
+
+_METHODS: dict[Output, str] = {
+    "prediction": "predict",
+    "probabilities": "predict_proba",
+    "raw": "decision_function",
+}
+_NUMPY_DTYPES = {"float32": np.float32, "int64": np.int64, "bool": np.bool_}
+
+
+class SklearnRuntime:
+    """A `ModelRuntime`; equal bit for bit to the estimator's own methods over the same rows.
+
+    Numbers are handed on as float64 and in the order of columns; a model that was fitted on a data frame gets one, with
+    the dtypes of its features. Concurrent calls share the estimator, which predicting does not change.
+    """
+
+    def __init__(self, content: bytes, file: SklearnFile, threads: int) -> None:
+        """`MalformedError` if the file cannot be loaded, or is not what it says about itself."""
+        self._file = file
+        self._library = library()
+        self._threads = threads
+        self._model = self._library.load(content, file.types, file.types_allowed)
+        _make_sequential(self._model, self._library.base_estimator)
+        self._library.limit_linear_algebra(threads)
+        self._batchable = is_batchable(self._model)
+        self.feature_names = file.feature_names
+        self.n_features = len(self.feature_names)
+        self.outputs_per_row = file.outputs_per_row
+        self.objective = file.objective
+        self._columns_to_frame = file.named and not file.reads_text
+        self._has_pairs = getattr(_last(self._model), "decision_function_shape", None) == "ovo"
+        self._methods = {output: name for output, name in _METHODS.items() if hasattr(self._model, name)}
+        self._check_facts()
+
+    def supports(self, output: Output) -> bool:
+        """As `ModelRuntime.supports`."""
+        if output == "probabilities" and not self._file.classes:
+            return False
+        return output in self._methods
+
+    def values_per_row(self, output: Output) -> int:
+        """As `ModelRuntime.values_per_row`."""
+        if output == "probabilities":
+            return len(self._file.classes)
+        if output == "raw":
+            classes = len(self._file.classes)
+            return 1 if classes <= 2 else (classes * (classes - 1) // 2 if self._has_pairs else classes)
+        return 1 if self._file.classes else self.outputs_per_row
+
+    def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
+        """As `ModelRuntime.predict`."""
+        model = self._model
+        if model is None:
+            raise ModelNotReadyError("the model version was unloaded")
+        for output in outputs:
+            if not self.supports(output):
+                raise InvalidValueError(f"outputs: {output!r} is not available: {self.objective} does not compute it")
+        rows = self._rows(inputs)
+        with self._library.limited(self._threads):
+            return {output: self._computed(model, output, rows, len(inputs)) for output in outputs}
+
+    def close(self) -> None:
+        """As `ModelRuntime.close`."""
+        self._model = None
+
+    def _computed(self, model: Any, output: Output, rows: Any, count: int) -> NDArray[Any]:
+        method = getattr(model, self._methods[output])
+        try:
+            values = self._called(method, rows, count)
+        except ValueError as error:
+            raise _refusal(method, rows, count, error) from None
+        if output == "prediction" and self._file.classes:
+            return self._codes(values, count)
+        return self._shaped(output, values, count)
+
+    def _called(self, method: Callable[[Any], Any], rows: Any, count: int) -> NDArray[Any]:
+        """What a method of the estimator returns: for all rows at once where that gives the same bits."""
+        if self._batchable or count == 1:
+            return np.asarray(method(rows))
+        return np.concatenate([np.asarray(method(_part(rows, index))) for index in range(count)])
+
+    def _codes(self, labels: NDArray[Any], count: int) -> NDArray[np.int32]:
+        if labels.shape != (count,):
+            raise InternalError(f"{self.objective} predicts labels of shape {labels.shape}: expected one a row")
+        try:
+            return label_codes(labels, self._file.classes)
+        except KeyError:
+            raise InternalError(f"{self.objective} predicts a label that is none of classes_") from None
+
+    def _shaped(self, output: Output, values: NDArray[Any], count: int) -> NDArray[Any]:
+        width = self.values_per_row(output)
+        if values.size != count * width or len(values) != count:
+            raise InternalError(f"{self.objective} gives {output} of shape {values.shape}: expected {width} a row")
+        shaped = values.reshape(count if width == 1 and output != "probabilities" else (count, width))
+        # Labels of several outputs are given as they are.
+        return shaped.astype(np.float64) if shaped.dtype.kind == "f" else shaped
+
+    def _rows(self, inputs: Inputs) -> Any:
+        """The rows as the estimator was fitted on: a data frame, an array, or a list of texts."""
+        if self._file.reads_text:
+            assert isinstance(inputs, Table)
+            return inputs.values[:, 0].tolist()
+        if self._columns_to_frame:
+            return self._frame(inputs)
+        if isinstance(inputs, Table):
+            return np.column_stack([self._column(place, values) for place, values in enumerate(inputs.columns())])
+        dtypes = {feature.dtype for feature in self._file.features}
+        return inputs.astype(np.float32) if dtypes == {"float32"} else inputs
+
+    def _frame(self, inputs: Inputs) -> Any:
+        frame = self._library.pandas.DataFrame
+        if not isinstance(inputs, Table) and {feature.dtype for feature in self._file.features} == {"float64"}:
+            return frame(inputs, columns=list(self.feature_names))
+        columns = inputs.columns() if isinstance(inputs, Table) else iter(inputs.T)
+        typed = [self._column(place, values) for place, values in enumerate(columns)]
+        return frame(dict(zip(self.feature_names, typed, strict=True)))
+
+    def _column(self, place: int, values: NDArray[Any]) -> NDArray[Any]:
+        """A column in the dtype of its feature."""
+        if values.dtype == object:
+            return _of_values(values, none=place in self._file.none)
+        dtype = _NUMPY_DTYPES.get(self._file.features[place].dtype)
+        # A column of integers with missing values is one of float64, in pandas as here.
+        return values if dtype is None or (dtype != np.float32 and np.isnan(values).any()) else values.astype(dtype)
+
+    def _check_facts(self) -> None:
+        """`MalformedError` if the estimator is another one than the file describes."""
+        if "prediction" not in self._methods:
+            raise MalformedError(f"model file: {self.objective} has no predict: save the whole pipeline")
+        labels = getattr(self._model, "classes_", None)
+        if self._file.classes and labels is not None and list(np.asarray(labels).tolist()) != list(self._file.classes):
+            raise MalformedError(f"model file: classes_ of {self.objective} are not those that its file shows")
+        if (count := getattr(self._model, "n_features_in_", self.n_features)) != self.n_features:
+            raise MalformedError(f"model file: {self.objective} has {count} features, its file shows {self.n_features}")
+
+
+def _last(model: Any) -> Any:
+    """The estimator that predicts."""
+    for _ in range(100):
+        if hasattr(model, "steps"):
+            model = model.steps[-1][1]
+        elif hasattr(model, "best_estimator_"):
+            model = model.best_estimator_
+    return model
+
+
+def _of_values(values: NDArray[Any], *, none: bool) -> NDArray[Any]:
+    """Texts and categories, missing ones as the estimator knows them; numbers alone as an array of numbers."""
+    missing = np.array([value is None for value in values.tolist()], bool)
+    if missing.any() and not none:
+        values = values.copy()
+        values[missing] = np.nan
+    if not missing.any() and {type(value) for value in values.tolist()} in ({int}, {float}, {bool}):
+        return np.array(values.tolist())
+    return values
+
+
+def _refusal(method: Callable[[Any], Any], rows: Any, count: int, error: ValueError) -> InferenceError:
+    """What the library refuses, and of which row. Its message may show values, so it is not repeated."""
+    for index in range(count) if count > 1 else ():
+        try:
+            method(_part(rows, index))
+        except ValueError as of_row:
+            return InvalidValueError(f"row {index}: {_cause(of_row)}")
+    return InvalidValueError(_cause(error)) if count == 1 else InternalError("scikit-learn refuses a batch of its rows")
+
+
+def _part(rows: Any, index: int) -> Any:
+    part = slice(index, index + 1)
+    return rows.iloc[part] if hasattr(rows, "iloc") else rows[part]
+
+
+def _cause(error: ValueError) -> str:
+    text = str(error)
+    if "NaN" in text:
+        return "a step of the model takes no missing values, and gets one"
+    if "infinity" in text or "too large" in text:
+        return "a value is too large for a step of the model"
+    if "unknown" in text.lower():
+        return "a category is unknown to a step of the model"
+    return "a step of the model refuses its values"
+
+
+def _make_sequential(model: Any, base_estimator: type[Any]) -> None:
+    """Has all estimators within a model compute in the calling thread, and print nothing.
+
+    Threads of a forest add up its trees in the order in which they finish, so that bits would vary.
+    """
+    for estimator in _estimators(model, base_estimator):
+        for name, value in (("n_jobs", None), ("verbose", 0)):
+            if name in vars(estimator):
+                setattr(estimator, name, value)
+
+
+def _estimators(model: Any, base_estimator: type[Any]) -> Iterator[Any]:
+    waiting, seen = [model], set[int]()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, base_estimator) or _is_private_estimator(value):
+            yield value
+            waiting += vars(value).values()
+        elif isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, np.ndarray) and value.dtype == object:
+            waiting += value.ravel().tolist()
+
+
+def _is_private_estimator(value: Any) -> bool:
+    """Such as `_CalibratedClassifier`, which is no `BaseEstimator` and holds one."""
+    return type(value).__module__.startswith("sklearn.") and hasattr(value, "__dict__") and not isinstance(value, type)
