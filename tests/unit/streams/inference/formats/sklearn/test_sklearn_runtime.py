@@ -115,6 +115,7 @@ FLOATS = st.one_of(
 )
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of numbers that overflow on the way
 @settings(deadline=None, max_examples=25)
 @given(rows=st.lists(st.lists(FLOATS, min_size=4, max_size=4), min_size=1, max_size=5))
 @pytest.mark.parametrize("name", ["histogram", "forest", "logistic_three", "boosted"])
