@@ -7,7 +7,7 @@ CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-cache test-unit fuzz jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-jobs bench-cache chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
+.PHONY: help demo test test-cache test-unit fuzz model-mutants jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-jobs bench-cache chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,6 +26,11 @@ test-unit: $(VENV)/.installed-dev ## Run the tests that need no broker.
 
 fuzz: $(VENV)/.installed-dev ## Fuzz the decoders (FUZZ_MINUTES=5 FUZZ_INPUTS= FUZZ_WORKERS=1).
 	@$(PY) -m tests.fuzz
+
+MUTANTS ?= 100
+
+model-mutants: $(VENV)/.installed-dev ## Try thousands of damaged XGBoost and CatBoost files in trial processes (MUTANTS=100 of each kind).
+	@$(PY) -m tests.heavy.model_mutants $(MUTANTS)
 
 jobs-histories: $(VENV)/.installed-dev ## Compare 100,000 random histories of jobs with a reference model (2 to 3 minutes).
 	@$(PY) -m tests.unit.streams.jobs.job_histories

@@ -13,9 +13,9 @@ from typing import Any
 
 from inferd.client import Client
 from inferd.models import check_deployable
-from inferd.schemas.errors import InferenceError
+from inferd.schemas.errors import InferenceError, MalformedError
 from inferd.schemas.models import Manifest, VersionKey, check_model_name
-from inferd.streams.inference import TrialLimits, manifest_of
+from inferd.streams.inference import TrialLimits, foreign_folder, manifest_of
 from inferd.streams.models.trial import TrialCase, try_models
 
 Model = bytes | str | Path
@@ -42,7 +42,7 @@ async def deploy_file(
     """
     check_model_name(name)
     limits = client.limits
-    content = model if isinstance(model, bytes) else await asyncio.to_thread(Path(model).read_bytes)
+    content = model if isinstance(model, bytes) else await asyncio.to_thread(_read, Path(model))
     models = await client.models()
     version = version or (manifest or {}).get("version") or models.next_version(name)
     present = models.versions.get(VersionKey(name, version))
@@ -53,6 +53,13 @@ async def deploy_file(
     if trial:
         await asyncio.to_thread(_try, content, complete, trial_limits or TrialLimits(sizes=limits))
     return await client.deploy_model(content, complete, alias=alias)
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a model file; `MalformedError` saying what a folder is."""
+    if path.is_dir():
+        raise MalformedError(f"{path}: {foreign_folder(each.name for each in path.iterdir())}")
+    return path.read_bytes()
 
 
 def _try(content: bytes, manifest: Manifest, limits: TrialLimits) -> None:

