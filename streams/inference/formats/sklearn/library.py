@@ -96,8 +96,9 @@ def library() -> Library:
 
 @cache
 def library_version() -> str:
-    """The versions of all libraries that take part in a prediction."""
-    versions = [installed_version(name) for name in ("scikit-learn", "skops", "numpy", "scipy", "pandas")]
-    if None in versions:
+    """The version of scikit-learn, and those of the other libraries that take part in a prediction."""
+    versions = {name: installed_version(name) for name in ("scikit-learn", "skops", "numpy", "scipy", "pandas")}
+    if None in versions.values():
         raise missing_library("scikit-learn (with skops and pandas)", EXTRA)
-    return "/".join(str(version) for version in versions)
+    others = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "scikit-learn")
+    return f"{versions['scikit-learn']} ({others})"

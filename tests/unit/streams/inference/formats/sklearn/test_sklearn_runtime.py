@@ -29,10 +29,11 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
-from inferd.schemas.errors import InvalidValueError, ModelNotReadyError
+from inferd.schemas.errors import InternalError, InvalidValueError, ModelNotReadyError
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.requests import Output, decode_input_data
 from inferd.streams.inference import Inputs, ServedModel, load_model, manifest_of, read_model
+from inferd.streams.inference.formats.sklearn.library import library
 from inferd.streams.models import trial
 from tests.unit.streams.inference.formats.sklearn.sklearn_models import KINDS, Trained, labels, numbers, trained
 
@@ -252,3 +253,16 @@ def test_missing_values_are_taken_where_the_estimator_takes_them(estimator: Any)
     else:
         takes = True
     assert read_model(skops.io.dumps(estimator)).features[1].missing == takes
+
+
+def test_a_library_that_is_not_installed_is_named_by_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m"
+    path.write_bytes(trained("logistic").content)
+    manifest = manifest_of(trained("logistic").content, "m", 1)
+    monkeypatch.setitem(sys.modules, "skops.io", None)
+    library.cache_clear()
+    try:
+        with pytest.raises(InternalError, match=r"is not installed here: pip install 'inferd\[sklearn\]'"):
+            load_model(path, manifest)
+    finally:
+        library.cache_clear()
