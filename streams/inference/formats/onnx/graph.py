@@ -10,10 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+import numpy as np
+
 from inferd.schemas.errors import MalformedError, TooDeepError, TooLargeError
 from inferd.streams.inference.formats.onnx.operators import OPERATORS, OPSETS, canonical_domain
 from inferd.streams.inference.formats.onnx.protobuf import (
     BYTES,
+    FIXED32,
+    FIXED64,
+    INTEGERS,
     VARINT,
     Field,
     fields,
@@ -201,7 +206,9 @@ def _read_attribute(message: memoryview, operator: Operator) -> None:
 
 
 def _integers(each: Field) -> list[int]:
-    """One integer, or a packed list of them."""
+    """One integer, or several."""
+    if each.wire == INTEGERS:
+        return list(np.frombuffer(each.content, np.int64).tolist())
     if each.wire == BYTES:
         return list(packed_integers(each.content).tolist())
     if each.wire != VARINT:
@@ -241,7 +248,7 @@ class _TensorParts:
             self.raw_bytes += len(each.content)
         elif each.number == _TEXTS and each.wire == BYTES:
             self.values += 1
-        elif each.number in _TYPED_DATA and each.wire != VARINT:
+        elif each.number in _TYPED_DATA and each.wire in (BYTES, FIXED32, FIXED64):
             self.values += len(each.content) // _TYPED_DATA[each.number]
         elif each.number in _PACKED_INTEGERS:
             self.values += len(_integers(each))

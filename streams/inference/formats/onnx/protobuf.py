@@ -14,14 +14,18 @@ from numpy.typing import NDArray
 from inferd.schemas.errors import MalformedError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+INTEGERS = 8
+"""No wire type of the format: several VARINT fields of one number, read at once as int64."""
 _SIZES = {FIXED64: 8, FIXED32: 4}
 _VARINT_BYTES_MAX = 10
+_RUN_MIN, _RUN_BYTES = 16, 65_536
+"""After so many fields of one tag, the next ones are read at once, from so many bytes at most."""
 _SIGN, _RANGE = 1 << 63, 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a message: a number for VARINT, bytes otherwise."""
+    """A field of a message: a number for VARINT, bytes otherwise; for INTEGERS those of an array of int64."""
 
     number: int
     wire: int
@@ -30,11 +34,25 @@ class Field:
 
 
 def fields(message: memoryview) -> Iterator[Field]:
-    """The fields of a message in order; `MalformedError` where it is damaged."""
+    """The fields of a message in order; `MalformedError` where it is damaged.
+
+    Lists of numbers that are not packed, a field each, are most of the file of a forest. Long ones come in few fields:
+    integers as INTEGERS, and floats as the bytes of several.
+    """
     place, end, nothing = 0, len(message), message[:0]
+    previous = repeated = 0
     while place < end:
+        start = place
         tag, place = _varint(message, place)
         number, wire = tag >> 3, tag & 7
+        repeated = repeated + 1 if tag == previous else 0
+        previous = tag
+        if repeated >= _RUN_MIN and tag < 0x80 and wire in (VARINT, FIXED32):
+            values, size = _run(message[start : start + _RUN_BYTES], tag, wire)
+            if size:
+                place = start + size
+                yield Field(number, INTEGERS if wire == VARINT else FIXED32, 0, values)
+                continue
         if wire == VARINT:
             value, place = _varint(message, place)
             yield Field(number, wire, value, nothing)
@@ -49,6 +67,39 @@ def fields(message: memoryview) -> Iterator[Field]:
             raise MalformedError("model file: protocol buffer ends within a field")
         yield Field(number, wire, 0, message[place : place + size])
         place += size
+
+
+def _run(message: memoryview, tag: int, wire: int) -> tuple[memoryview, int]:
+    """The values of as many fields of a one-byte tag as there are, and the number of bytes that they take."""
+    data = np.frombuffer(message, np.uint8)
+    if wire == FIXED32:
+        count = _leading(data[: len(data) // 5 * 5 : 5] == tag)
+        return memoryview(data[: count * 5].reshape(count, 5)[:, 1:].tobytes()), count * 5
+    ends = np.flatnonzero(data < 0x80)
+    ends = ends[: len(ends) // 2 * 2]
+    starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
+    count = _leading((ends[::2] == starts[::2]) & (data[starts[::2]] == tag))
+    if not count:
+        return message[:0], 0
+    values = _decoded(data, starts[1 : 2 * count : 2], ends[1 : 2 * count : 2])
+    return memoryview(values.tobytes()), int(ends[2 * count - 1]) + 1
+
+
+def _leading(true: NDArray[np.bool_]) -> int:
+    """How many values are true before the first that is not."""
+    return int(np.argmin(true)) if len(true) and not true.all() else len(true)
+
+
+def _decoded(data: NDArray[np.uint8], starts: NDArray[np.intp], ends: NDArray[np.intp]) -> NDArray[np.int64]:
+    """The numbers of varints, whose first and last bytes are given."""
+    sizes = ends - starts + 1
+    if len(sizes) and sizes.max() > _VARINT_BYTES_MAX:
+        raise MalformedError("model file: protocol buffer with a damaged number")
+    values = np.zeros(len(sizes), np.uint64)
+    for byte in range(int(sizes.max()) if len(sizes) else 0):
+        longer = sizes > byte
+        values[longer] |= (data[starts[longer] + byte] & 0x7F).astype(np.uint64) << np.uint64(7 * byte)
+    return values.view(np.int64)
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
@@ -83,11 +134,4 @@ def packed_integers(content: memoryview) -> NDArray[np.int64]:
     if len(data) and (not len(ends) or ends[-1] != len(data) - 1):
         raise MalformedError("model file: protocol buffer with a damaged number")
     starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
-    sizes = ends - starts + 1
-    if len(sizes) and sizes.max() > _VARINT_BYTES_MAX:
-        raise MalformedError("model file: protocol buffer with a damaged number")
-    values = np.zeros(len(ends), np.uint64)
-    for byte in range(int(sizes.max()) if len(sizes) else 0):
-        longer = sizes > byte
-        values[longer] |= (data[starts[longer] + byte] & 0x7F).astype(np.uint64) << np.uint64(7 * byte)
-    return values.view(np.int64)
+    return _decoded(data, starts, ends)

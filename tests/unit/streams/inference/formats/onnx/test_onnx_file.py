@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from inferd.schemas.errors import InferenceError, MalformedError, TooDeepError, TooLargeError
 from inferd.schemas.limits import Limits
 from inferd.streams.inference import read_model
+from inferd.streams.inference.formats.onnx.graph import Operator, _read_attribute
 from inferd.streams.inference.formats.onnx.protobuf import packed_integers
 from inferd.streams.models.trial import TrialCase, try_models
 from tests.unit.streams.inference.formats.onnx.onnx_models import converted, doubled, graph, tensor
@@ -111,6 +112,17 @@ def test_packed_integers() -> None:
     packed = helper.make_tensor("t", TensorProto.INT64, [len(values)], values).SerializeToString()
     start = packed.index(b"\x3a") + 2  # tag of int64_data, and its length in one byte
     assert packed_integers(memoryview(packed)[start : start + packed[start - 1]]).tolist() == values
+
+
+def test_long_lists_of_numbers_are_read_as_short_ones() -> None:
+    chance = random.Random(3)
+    integers = [chance.choice([0, 1, 127, 128, -1, 2**63 - 1, -(2**63), chance.getrandbits(40)]) for _ in range(30_000)]
+    floats = [chance.random() for _ in range(30_000)]
+    for values in (integers, floats, integers[:16], integers[:17]):
+        message = helper.make_attribute("a", values).SerializeToString()
+        operator = Operator()
+        _read_attribute(memoryview(message), operator)
+        assert operator.integers.get("a", floats) == values
 
 
 def test_mutants_end_no_trial() -> None:
