@@ -135,10 +135,13 @@ def flags() -> Any:
     return numbers()[:, 0] > 0
 
 
-_LINEAR = LogisticRegression(max_iter=50)
+def _linear() -> LogisticRegression:
+    return LogisticRegression(max_iter=50)
+
+
 KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "logistic": _numeric(LogisticRegression(), labels),
-    "logistic_three": _numeric(make_pipeline(StandardScaler(), _LINEAR), three),
+    "logistic_three": _numeric(make_pipeline(StandardScaler(), _linear()), three),
     "flags": _numeric(LogisticRegression(), flags),
     "linear": _numeric(LinearRegression(), value),
     "ridge_two": _numeric(Ridge(), two_values),
@@ -167,7 +170,7 @@ KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "target": _numeric(TransformedTargetRegressor(Ridge(), func=np.arcsinh, inverse_func=np.sinh), value),
     "clusters": _numeric(KMeans(3, n_init=1, random_state=0), lambda: None),
     "outliers": _numeric(IsolationForest(n_estimators=5, random_state=0), lambda: None),
-    "frame_logistic": _framed(make_pipeline(_columns(), _LINEAR), three),
+    "frame_logistic": _framed(make_pipeline(_columns(), _linear()), three),
     "frame_boosted": _framed(
         make_pipeline(_trees(), HistGradientBoostingClassifier(max_iter=4, min_samples_leaf=3)),
         labels,
@@ -175,7 +178,7 @@ KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     ),
     "frame_numbers": _framed(Ridge(), value, ["age", "visits"]),
     "frame_target": _framed(make_pipeline(TargetEncoder(), Ridge()), value, ["plan", "region"]),
-    "tfidf": _text(make_pipeline(TfidfVectorizer(), _LINEAR), three),
+    "tfidf": _text(make_pipeline(TfidfVectorizer(), _linear()), three),
     "hashing": _text(make_pipeline(HashingVectorizer(n_features=64), SGDClassifier(random_state=0)), labels),
     "characters": _text(
         make_pipeline(

@@ -183,6 +183,7 @@ def test_an_unknown_category_is_refused_where_the_encoder_takes_none(folder: Pat
         inputs_of(model, [row | {"region": 9}])
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_value_that_a_later_step_refuses_names_its_row(folder: Path) -> None:
     model = served("logistic_three", folder)
     rows = np.array([numbers()[0], [1e308, 1e308, 1e308, 1e308]])
