@@ -22,6 +22,7 @@ from tests.unit.streams.inference.formats.onnx.onnx_models import numbers as row
 from tests.unit.streams.inference.formats.sklearn.sklearn_models import trained
 
 COMMAND = (sys.executable, "-c", "from inferd.daemon.cli import main; main()")
+pytestmark = pytest.mark.timeout(500)
 ENCODINGS: tuple[Literal["msgpack", "json"], ...] = ("msgpack", "json")
 
 
@@ -43,7 +44,7 @@ def deploy(place: Cluster, path: Path, name: str) -> dict[str, Any]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("INFERD_")}
     environment |= {"INFERD_BROKER": place.bootstrap, "INFERD_NAMESPACE": place.namespace}
     command = [*COMMAND, "models", "deploy", str(path), "--name", name, "--output", "json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
@@ -53,7 +54,7 @@ async def outputs_of(
     place: Cluster, name: str, rows: list[Any], encoding: Literal["msgpack", "json"]
 ) -> dict[str, Any]:
     async with Client(place.bootstrap, namespace=place.namespace, encoding=encoding) as client:
-        result = await client.predict(name, rows, outputs=["prediction", "probabilities"], timeout_s=60)
+        result = await client.predict(name, rows, outputs=["prediction", "probabilities"], timeout_s=200)
     return dict(result.outputs)
 
 

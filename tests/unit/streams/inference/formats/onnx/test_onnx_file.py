@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from inferd.schemas.errors import InferenceError, MalformedError, TooDeepError, TooLargeError
 from inferd.schemas.limits import Limits
-from inferd.streams.inference import read_model
+from inferd.streams.inference import TrialLimits, read_model
 from inferd.streams.inference.formats.onnx.graph import Operator, _read_attribute
 from inferd.streams.inference.formats.onnx.protobuf import packed_integers
 from inferd.streams.models.trial import TrialCase, try_models
@@ -135,6 +135,6 @@ def test_mutants_end_no_trial() -> None:
                 damaged[chance.randrange(len(damaged))] = chance.randrange(256)
             cut = chance.randrange(len(damaged)) if chance.random() < 0.1 else len(damaged)
             contents.append(bytes(damaged[:cut]))
-    verdicts = try_models([TrialCase(content) for content in contents])
+    verdicts = try_models([TrialCase(content) for content in contents], TrialLimits(start_s=600))
     assert len(verdicts) == 2 * count
     assert 0 < sum(verdict.ok for verdict in verdicts) < 2 * count

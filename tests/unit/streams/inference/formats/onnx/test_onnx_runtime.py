@@ -16,7 +16,7 @@ from onnx import TensorProto
 from inferd.schemas.errors import InvalidValueError, MalformedError
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.requests import Output, decode_input_data
-from inferd.streams.inference import Inputs, ServedModel, load_model, manifest_of, read_model
+from inferd.streams.inference import Inputs, ServedModel, TrialLimits, load_model, manifest_of, read_model
 from inferd.streams.models.trial import TrialCase, try_models
 from tests.unit.streams.inference.formats.onnx.onnx_models import KINDS, converted, doubled, numbers, typed
 
@@ -170,7 +170,8 @@ def test_an_output_of_several_numbers(folder: Path) -> None:
 
 
 def test_models_pass_their_trial() -> None:
-    verdicts = try_models([TrialCase(converted(name)) for name in ("forest", "columns", "linear_two")])
+    cases = [TrialCase(converted(name)) for name in ("forest", "columns", "linear_two")]
+    verdicts = try_models(cases, TrialLimits(start_s=600))
     assert [verdict.reason for verdict in verdicts] == [None] * 3
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from inferd.schemas.errors import InferenceError, MalformedError, TooDeepError, TooLargeError
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.streams.inference import read_model
+from inferd.streams.inference import TrialLimits, read_model
 from inferd.streams.inference.formats.sklearn.archive import read_array
 from inferd.streams.models.trial import TrialCase, try_models
 from tests.unit.streams.inference.formats.sklearn.sklearn_models import trained
@@ -210,7 +210,7 @@ def test_mutants_end_no_trial() -> None:
     contents = [
         mutant for seed, name in enumerate(("tree", "tfidf")) for mutant in mutants(trained(name).content, count, seed)
     ]
-    verdicts = try_models([TrialCase(content) for content in contents])
+    verdicts = try_models([TrialCase(content) for content in contents], TrialLimits(start_s=600))
     assert len(verdicts) == 2 * count
     crashed = [verdict.reason for verdict in verdicts if verdict.reason and "SIG" in verdict.reason]
     assert not crashed

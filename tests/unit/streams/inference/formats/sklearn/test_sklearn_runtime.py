@@ -32,7 +32,7 @@ from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 from inferd.schemas.errors import InternalError, InvalidValueError, ModelNotReadyError
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.requests import Output, decode_input_data
-from inferd.streams.inference import Inputs, ServedModel, load_model, manifest_of, read_model
+from inferd.streams.inference import Inputs, ServedModel, TrialLimits, load_model, manifest_of, read_model
 from inferd.streams.inference.formats.sklearn.library import library
 from inferd.streams.models import trial
 from tests.unit.streams.inference.formats.sklearn.sklearn_models import KINDS, Trained, labels, numbers, trained
@@ -212,7 +212,7 @@ def test_a_closed_model_answers_nothing(tmp_path: Path) -> None:
 
 def test_models_pass_their_trial() -> None:
     cases = [trial.TrialCase(trained(name).content) for name in ("frame_logistic", "tfidf", "forest", "outliers")]
-    assert [verdict.reason for verdict in trial.try_models(cases)] == [None] * 4
+    assert [verdict.reason for verdict in trial.try_models(cases, TrialLimits(start_s=600))] == [None] * 4
 
 
 def test_nothing_of_the_library_is_imported_before_a_model_needs_it() -> None:
