@@ -141,9 +141,9 @@ class WorkerProcess:
         self._predictions, self._jobs = StreamsPredictions(), StreamsJobs()
         own = load_custom(settings)
         self._custom = own.custom
-        models = ClusterModels(settings, self.board.snapshot)
+        self._models = ClusterModels(settings, self.board.snapshot)
         app = worker_app(
-            settings, self.board, self._predictions, models, self._jobs, self._own_url, user_routes=own.routes
+            settings, self.board, self._predictions, self._models, self._jobs, self._own_url, user_routes=own.routes
         )
         self._admission = app[ADMISSION]
         self.http = HttpServer(app, settings.http_host, settings.http_port, idle_timeout_s=settings.http_idle_timeout_s)
@@ -173,6 +173,7 @@ class WorkerProcess:
             self._watchdog.stop()
             self.board.enter("stopped", "stopped")
             await self.http.stop()
+            await self._models.close()
 
     async def _until_stopped(self) -> int:
         starting = asyncio.create_task(self._start())

@@ -13,19 +13,7 @@ from typing import Any, Self
 
 from inferd.cluster import Cluster
 from inferd.jobs import JobOptions, JobRow, Jobs, OnProgress, rows_of
-from inferd.models import (
-    ModelList,
-    aliases_to_move,
-    check_alias_target,
-    check_deployable,
-    keys_to_remove,
-    orphaned_parts,
-    read_models,
-    send_alias,
-    send_artifact,
-    send_manifest,
-    send_tombstones,
-)
+from inferd.models import ModelChanges, ModelList, ModelLog
 from inferd.predictions import Call, Exchange, PendingRequests, SentCall, sent_ahead
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.headers import ROW_ERRORS, Encoding, RawHeaders
@@ -83,7 +71,9 @@ class Client:
         pending = PendingRequests(partial(decode_result, limits=limits))
         client_id = f"inferd-client-{pending.client_id}"
         self._cluster = Cluster(connection, TenantTopics(namespace, tenant), client_id, limits, connect_timeout_s)
-        self._exchange = Exchange(self._cluster, pending, encoding, limits, partitions)
+        self._model_log = ModelLog(self._cluster, limits)
+        self._model_changes = ModelChanges(self._model_log, limits)
+        self._exchange = Exchange(self._cluster, self._model_log, pending, encoding, limits, partitions)
         self._jobs = Jobs(self._cluster, encoding, limits)
 
     async def __aenter__(self) -> Self:
@@ -107,6 +97,7 @@ class Client:
     async def stop(self) -> None:
         """Disconnect; pending requests fail with `ClientClosedError`."""
         await self._exchange.stop()
+        await self._model_log.stop()
         await self._cluster.stop()
 
     async def predict(
@@ -254,17 +245,15 @@ class Client:
         """Deploy the version that `manifest` describes and point `alias` at it; returns once all is acknowledged.
 
         `model` is the model file's bytes or its path. Workers try the version before they serve it. `InvalidValueError`
-        if the manifest does not match the model file, `VersionExistsError` if the version exists with other content.
-        `inferd.deploy.deploy_file` derives the manifest from the model file.
+        if the manifest does not match the model file. `VersionExistsError` if the version has other content, also if it
+        was removed, or another client deploys it at the same time. Returns the manifest of the version, which has an
+        earlier `created_at` if the same content was deployed before. `inferd.deploy.deploy_file` derives the manifest
+        from the model file.
         """
         data = model if isinstance(model, bytes) else await asyncio.to_thread(Path(model).read_bytes)
-        key = None if alias is None else AliasKey(manifest.model_id, check_model_name(alias))
-        check_deployable(await self.models(timeout_s=timeout_s), data, manifest, self._limits)
-        await send_artifact(self._cluster, data, manifest.sha256, self._limits.artifact_part_bytes_max)
-        await send_manifest(self._cluster, manifest, self._limits)
-        if key is not None:
-            await send_alias(self._cluster, key, Alias(version=manifest.version), self._limits)
-        return manifest
+        if alias is not None:
+            check_model_name(alias)
+        return await self._model_changes.deploy(data, manifest, alias, timeout_s)
 
     async def set_alias(self, model_id: str, alias: str, target: Alias, *, timeout_s: float = TIMEOUT_S) -> None:
         """Point `model_id@alias` at a version or a split; returns once the broker has acknowledged it.
@@ -272,8 +261,7 @@ class Client:
         `ModelNotFoundError` or `VersionNotFoundError` if a version that `target` names does not exist.
         """
         key = AliasKey(check_model_name(model_id), check_model_name(alias))
-        check_alias_target(await self.models(timeout_s=timeout_s), key, check_alias(target))
-        await send_alias(self._cluster, key, target, self._limits)
+        await self._model_changes.set_alias(key, check_alias(target), timeout_s)
 
     async def remove_model(
         self,
@@ -289,14 +277,9 @@ class Client:
         are pointed first; otherwise `VersionInUseError`. `ModelNotFoundError` or `VersionNotFoundError` if nothing
         matches.
         """
-        models = await self.models(timeout_s=timeout_s)
-        removed = keys_to_remove(models, ModelReference.parse(reference), everything=everything)
-        for key, alias in aliases_to_move(models, removed, move_aliases_to).items():
-            await send_alias(self._cluster, key, alias, self._limits)
-        await send_tombstones(self._cluster, "models", removed)
-        orphans = orphaned_parts(models, removed, self._limits.artifact_part_bytes_max)
-        await send_tombstones(self._cluster, "model-artifacts", orphans)
-        return [str(key) for key in removed]
+        return await self._model_changes.remove(
+            ModelReference.parse(reference), move_aliases_to, timeout_s, everything=everything
+        )
 
     async def list_models(self, *, timeout_s: float = TIMEOUT_S) -> list[Manifest]:
         """The deployed versions, by name and number. A worker's `/status` shows which ones it serves."""
@@ -305,7 +288,7 @@ class Client:
 
     async def models(self, *, timeout_s: float = TIMEOUT_S) -> ModelList:
         """Versions, aliases and undecodable records of the `models` topic."""
-        return await read_models(self._cluster, timeout_s, self._limits)
+        return await self._model_log.read(timeout_s)
 
 
 def _unix_ms(time: datetime) -> int:

@@ -67,7 +67,7 @@ class Cluster:
                 await producer.start()
         except BaseException as error:
             await producer.stop()
-            raise self._typed(error, "connecting") from error
+            raise self.typed(error, "connecting") from error
         self._producer = producer
 
     async def stop(self) -> None:
@@ -90,7 +90,7 @@ class Cluster:
                 async with asyncio.timeout(self._connect_timeout_s):
                     await self._note_partitions()
             except FAULTS as error:
-                raise self._typed(error, f"looking for topic {topic}") from error
+                raise self.typed(error, f"looking for topic {topic}") from error
             if stream not in self._partitions:
                 if time.monotonic() > deadline:
                     raise topic_not_found(topic, self.topics.tenant)
@@ -122,7 +122,7 @@ class Cluster:
                 topic, value, key=key, headers=list(headers), partition=partition
             )
         except FAULTS as error:
-            raise self._typed(error, f"sending to {topic}") from error
+            raise self.typed(error, f"sending to {topic}") from error
         return sent
 
     async def acknowledged(self, stream: Stream, sent: Sequence[Future[RecordMetadata]]) -> None:
@@ -134,7 +134,7 @@ class Cluster:
 
     def send_error(self, stream: Stream, error: BaseException) -> BaseException:
         """The typed error of a record that could not be produced."""
-        return self._typed(error, f"sending to {self.topics.name(stream)}")
+        return self.typed(error, f"sending to {self.topics.name(stream)}")
 
     @asynccontextmanager
     async def consumer(
@@ -145,16 +145,27 @@ class Cluster:
         `fetch_wait_ms` (`fetch.max.wait.ms`): how long the broker holds a fetch that finds nothing. Other requests on
         the same connection, such as a fetch after a seek, wait behind it.
         """
+        consumer = None
+        try:
+            consumer = await self.open_consumer(stream, partitions, fetch_wait_ms=fetch_wait_ms)
+            yield consumer
+        except FAULTS as error:
+            raise self.typed(error, f"reading {self.topics.name(stream)}") from error
+        finally:
+            if consumer is not None:
+                await consumer.stop()
+
+    async def open_consumer(self, stream: Stream, partitions: Sequence[int], *, fetch_wait_ms: int) -> AIOKafkaConsumer:
+        """As `consumer`, but raises the exceptions of aiokafka, and the caller stops the consumer."""
         consumer = AIOKafkaConsumer(**self._consumer_options(), fetch_max_wait_ms=fetch_wait_ms)
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 await consumer.start()
-            consumer.assign([TopicPartition(self.topics.name(stream), partition) for partition in partitions])
-            yield consumer
-        except FAULTS as error:
-            raise self._typed(error, f"reading {self.topics.name(stream)}") from error
-        finally:
+        except BaseException:
             await consumer.stop()
+            raise
+        consumer.assign([TopicPartition(self.topics.name(stream), partition) for partition in partitions])
+        return consumer
 
     def _consumer_options(self) -> dict[str, Any]:
         return {
@@ -172,7 +183,8 @@ class Cluster:
             raise ClientClosedError("the client is not connected: use `async with Client(…)`, or call start() first")
         return self._producer
 
-    def _typed(self, error: BaseException, doing: str) -> BaseException:
+    def typed(self, error: BaseException, doing: str) -> BaseException:
+        """The typed error for an exception of aiokafka; `doing` names the operation."""
         if not isinstance(error, Exception):
             return error
         return typed_kafka_error(error, doing, self.connection)

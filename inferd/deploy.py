@@ -14,7 +14,7 @@ from typing import Any
 from inferd.client import Client
 from inferd.models import check_deployable
 from inferd.schemas.errors import InferenceError, MalformedError
-from inferd.schemas.models import Manifest, VersionKey, check_model_name
+from inferd.schemas.models import Manifest, VersionExistsError, VersionKey, check_model_name
 from inferd.streams.inference import TrialLimits, foreign_folder, manifest_of
 from inferd.streams.models.trial import TrialCase, try_models
 
@@ -41,18 +41,33 @@ async def deploy_file(
     errors of `Client.deploy_model`; nothing is written then.
     """
     check_model_name(name)
-    limits = client.limits
     content = model if isinstance(model, bytes) else await asyncio.to_thread(_read, Path(model))
+    asked = version or (manifest or {}).get("version")
+    while True:
+        complete = await _complete(client, content, name, asked, manifest or {})
+        if trial:
+            limits = trial_limits or TrialLimits(sizes=client.limits)
+            await asyncio.to_thread(_try, content, complete, limits)
+            trial = False
+        try:
+            return await client.deploy_model(content, complete, alias=alias)
+        except VersionExistsError:  # another client has claimed the number since
+            if asked:
+                raise
+
+
+async def _complete(
+    client: Client, content: bytes, name: str, version: int | None, given: Mapping[str, Any]
+) -> Manifest:
+    """The manifest of a version, or of the next free one; raises if it cannot be deployed."""
     models = await client.models()
-    version = version or (manifest or {}).get("version") or models.next_version(name)
-    present = models.versions.get(VersionKey(name, version))
+    key = VersionKey(name, version or models.next_version(name))
+    present = models.content(key)
     created_at = present.created_at if present is not None else datetime.now(UTC).isoformat(timespec="seconds")
-    given = {"created_at": created_at, **(manifest or {})}
-    complete = await asyncio.to_thread(manifest_of, content, name, version, given, limits=limits)
-    check_deployable(models, content, complete, limits)
-    if trial:
-        await asyncio.to_thread(_try, content, complete, trial_limits or TrialLimits(sizes=limits))
-    return await client.deploy_model(content, complete, alias=alias)
+    fields = {"created_at": created_at, **given}
+    complete = await asyncio.to_thread(manifest_of, content, name, key.version, fields, limits=client.limits)
+    check_deployable(models, content, complete, client.limits)
+    return complete
 
 
 def _read(path: Path) -> bytes:

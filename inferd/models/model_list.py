@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import msgspec
 
 from inferd.errors import VersionExistsError
 from inferd.schemas.errors import (
@@ -24,7 +22,10 @@ from inferd.schemas.models import (
     Alias,
     AliasKey,
     ArtifactKey,
+    ClaimKey,
+    LeaseKey,
     Manifest,
+    ModelKey,
     VersionKey,
     check_manifest_key,
     check_no_shadow,
@@ -36,10 +37,24 @@ from inferd.schemas.models import (
     parse_artifact_key,
     parse_model_key,
     replace_version,
+    same_content,
     version_in_use_error,
     versions_named,
 )
 from inferd.schemas.requests import ModelReference
+
+GRACE_MS = 24 * 3_600_000
+"""Age of a lease after which an artifact without a version is collected. No deploy takes that long."""
+COLLECTING_MS = 300_000
+"""Age after which a client that was collecting an artifact is taken for dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An artifact that a deploy sends, that a removal left behind, or that a client collects."""
+
+    manifest: Manifest
+    written_ms: int
 
 
 @dataclass(slots=True)
@@ -51,7 +66,11 @@ class ModelList:
     unreadable: dict[str, str] = field(default_factory=dict)
     """Keys of records that are no manifest and no alias, and why."""
     highest: dict[str, int] = field(default_factory=dict)
-    """The highest version number that is or was there, by model."""
+    """The highest version number that was ever claimed or deployed, by model."""
+    claims: dict[VersionKey, Manifest] = field(default_factory=dict)
+    """The manifest of the first claim of each version."""
+    leases: dict[str, dict[LeaseKey, Lease]] = field(default_factory=dict)
+    """Leases on artifacts, by digest."""
     limits: Limits = DEFAULT_LIMITS
     """Of the records."""
 
@@ -73,8 +92,25 @@ class ModelList:
         return {key: missing for key, missing in found.items() if missing}
 
     def next_version(self, model_id: str) -> int:
-        """A number that no version of the model has, nor had as far as the topic remembers."""
+        """A number that no version of the model has or had."""
         return self.highest.get(model_id, 0) + 1
+
+    def content(self, key: VersionKey) -> Manifest | None:
+        """The only manifest that the version may have, deployed or not; None if any may claim it."""
+        return self.claims.get(key) or self.versions.get(key)
+
+    def collectable(self, sha256: str, now_ms: int, besides: LeaseKey | None = None) -> bool:
+        """Whether no version needs the artifact, and every lease but `besides` is older than the grace period."""
+        leases = self.leases.get(sha256, {})
+        needed = any(manifest.sha256 == sha256 for manifest in self.versions.values())
+        return not needed and all(
+            now_ms - lease.written_ms > GRACE_MS for key, lease in leases.items() if key != besides
+        )
+
+    def is_collecting(self, sha256: str, now_ms: int) -> bool:
+        """Whether a client may be about to collect the artifact."""
+        leases = self.leases.get(sha256, {})
+        return any(key.collecting and now_ms - lease.written_ms < COLLECTING_MS for key, lease in leases.items())
 
     def has(self, reference: ModelReference) -> bool:
         """Whether a worker that follows the topic can come to serve the reference."""
@@ -84,26 +120,48 @@ class ModelList:
             return AliasKey(reference.name, reference.alias) in self.aliases
         return reference.name in self.highest and bool(self.versions_of(reference.name))
 
-    def apply(self, key: bytes | None, value: bytes | None, encoding: Encoding = "msgpack") -> None:
-        """Takes one record of the topic in."""
+    def apply(
+        self, key: bytes | None, value: bytes | None, encoding: Encoding = "msgpack", written_ms: int = 0
+    ) -> None:
+        """Apply one record of the topic."""
         try:
-            self._put(parse_model_key(key), value, encoding)
+            self._put(parse_model_key(key), value, encoding, written_ms)
         except ModelServingError as error:
             self.unreadable[(key or b"").decode("utf-8", "backslashreplace")] = error.message
 
-    def _put(self, key: VersionKey | AliasKey, value: bytes | None, encoding: Encoding) -> None:
+    def _put(self, key: ModelKey, value: bytes | None, encoding: Encoding, written_ms: int) -> None:
         self.unreadable.pop(str(key), None)
         if isinstance(key, AliasKey):
             self.aliases.pop(key, None)
             if value is not None:
                 self.aliases[key] = decode_alias(value, self.limits, encoding)
             return
-        self.highest[key.model_id] = max(key.version, self.highest.get(key.model_id, 0))
-        self.versions.pop(key, None)
-        if value is not None:
-            manifest = decode_manifest(value, self.limits, encoding)
+        manifest = None if value is None else decode_manifest(value, self.limits, encoding)
+        if isinstance(key, LeaseKey):
+            self._put_lease(key, manifest, written_ms)
+        else:
+            self.highest[key.model_id] = max(key.version, self.highest.get(key.model_id, 0))
+            self._put_version(key, manifest)
+
+    def _put_version(self, key: VersionKey | ClaimKey, manifest: Manifest | None) -> None:
+        if manifest is not None:
             check_manifest_key(key, manifest)
-            self.versions[key] = manifest
+        if isinstance(key, ClaimKey):
+            if manifest is not None:
+                self.claims.setdefault(key.version_key, manifest)
+        elif manifest is None:
+            self.versions.pop(key, None)
+        else:
+            self.versions[key] = self.claims.get(key, manifest)
+
+    def _put_lease(self, key: LeaseKey, manifest: Manifest | None, written_ms: int) -> None:
+        leases = self.leases.setdefault(key.sha256, {})
+        if manifest is None:
+            leases.pop(key, None)
+        else:
+            leases[key] = Lease(manifest, written_ms)
+        if not leases:
+            del self.leases[key.sha256]
 
 
 def manifest_behind(models: ModelList, reference: ModelReference) -> Manifest:
@@ -152,16 +210,20 @@ def check_deployable(models: ModelList, model: bytes, manifest: Manifest, limits
             f"the manifest of {manifest.model_id}:{manifest.version} names other bytes than the model's: its size and"
             " sha256 must be those of the file"
         )
-    present = models.versions.get(VersionKey(manifest.model_id, manifest.version))
-    if present is not None and not _same(present, manifest):
+    check_unchanged(models, manifest)
+
+
+def check_unchanged(models: ModelList, manifest: Manifest) -> Manifest:
+    """The manifest that the version has, if there is one, else `manifest`; `VersionExistsError` if they differ."""
+    key = VersionKey(manifest.model_id, manifest.version)
+    content = models.content(key)
+    if content is not None and not same_content(content, manifest):
+        state = "is deployed already" if key in models.versions else "is taken by another deploy"
         raise VersionExistsError(
-            f"{manifest.model_id}:{manifest.version} is deployed already, from {present.sha256[:12]}…; a version never"
-            f" changes: deploy as version {models.next_version(manifest.model_id)}, or remove this one first"
+            f"{manifest.model_id}:{manifest.version} {state}, from {content.sha256[:12]}…; a version never changes,"
+            f" also after its removal: deploy as version {models.next_version(manifest.model_id)}"
         )
-
-
-def _same(one: Manifest, other: Manifest) -> bool:
-    return msgspec.structs.replace(one, created_at=None) == msgspec.structs.replace(other, created_at=None)
+    return content or manifest
 
 
 def keys_to_remove(models: ModelList, reference: ModelReference, *, everything: bool) -> list[VersionKey | AliasKey]:
@@ -221,18 +283,3 @@ def _key_text(reference: ModelReference) -> str:
 
 def _what(reference: ModelReference) -> str:
     return f"version {reference.version}" if reference.version is not None else f"alias {reference.alias!r}"
-
-
-def orphaned_parts(
-    models: ModelList, removed: Iterable[VersionKey | AliasKey], part_bytes_max: int
-) -> list[ArtifactKey]:
-    """Parts of artifacts that only the removed versions name."""
-    gone = {key for key in removed if isinstance(key, VersionKey)}
-    kept = {manifest.sha256 for key, manifest in models.versions.items() if key not in gone}
-    sizes = {models.versions[key].sha256: models.versions[key].size for key in gone if key in models.versions}
-    return [
-        ArtifactKey(sha256, part)
-        for sha256, size in sizes.items()
-        if sha256 not in kept
-        for part in range(-(-max(size, 1) // part_bytes_max))
-    ]

@@ -15,7 +15,7 @@ from aiokafka.structs import RecordMetadata
 
 from inferd.cluster import Cluster
 from inferd.errors import ResultTimeoutError, unreachable_reason
-from inferd.models import ModelList, read_models
+from inferd.models import ModelList, ModelLog
 from inferd.predictions.pending import PendingRequests
 from inferd.predictions.replies import Replies
 from inferd.schemas.errors import (
@@ -69,12 +69,14 @@ class Exchange:
     def __init__(
         self,
         cluster: Cluster,
+        model_log: ModelLog,
         pending: PendingRequests,
         encoding: Encoding,
         limits: Limits,
         partitions: Sequence[int] | None,
     ) -> None:
         self._cluster = cluster
+        self._model_log = model_log
         self._pending = pending
         self._encoding = encoding
         self._headers: RawHeaders = (CONTENT_TYPE_HEADERS["json"],) if encoding == "json" else ()
@@ -243,7 +245,7 @@ class Exchange:
         async with self._reading_models:
             read_at, models = self._models
             if time.monotonic() - read_at > MODELS_AGE_MAX_S:
-                models = await read_models(self._cluster, MODELS_READ_TIMEOUT_S, self._limits)
+                models = await self._model_log.read(MODELS_READ_TIMEOUT_S)
                 self._models = time.monotonic(), models
             return models
 

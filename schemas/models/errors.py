@@ -6,7 +6,7 @@ from inferd.schemas.errors import ModelServingError
 
 
 class VersionExistsError(ModelServingError):
-    """The version is deployed already, with other bytes or another manifest."""
+    """The version is or was deployed, with other bytes or another manifest."""
 
     code = "version_exists"
     http_status = 409

@@ -13,6 +13,7 @@ from inferd.schemas.models.model import (
     SHA256_PATTERN,
     Alias,
     CacheSpec,
+    ClaimKey,
     ClassLabel,
     Feature,
     FileCategories,
@@ -60,7 +61,7 @@ def check_manifest(manifest: Manifest, limits: Limits) -> Manifest:
     return manifest
 
 
-def check_manifest_key(key: VersionKey, manifest: Manifest) -> None:
+def check_manifest_key(key: VersionKey | ClaimKey, manifest: Manifest) -> None:
     """Raise `InvalidValueError` if `key` is not the key of this manifest."""
     if (key.model_id, key.version) != (manifest.model_id, manifest.version):
         raise InvalidValueError(

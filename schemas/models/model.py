@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
+from uuid import uuid4
 
 import msgspec
 
@@ -14,6 +15,9 @@ from inferd.schemas.requests import NAME_PATTERN, Scalar
 DType = Literal["float64", "float32", "int64", "bool", "category", "text"]
 _VERSION_KEY = re.compile(rf"(?P<name>{NAME_PATTERN})/(?P<version>[1-9][0-9]{{0,8}})", re.ASCII)
 _ALIAS_KEY = re.compile(rf"(?P<name>{NAME_PATTERN})@(?P<alias>{NAME_PATTERN})", re.ASCII)
+_ID = r"(?P<id>[0-9a-f]{32})"
+_CLAIM_KEY = re.compile(rf"{_VERSION_KEY.pattern}#{_ID}", re.ASCII)
+_LEASE_KEY = re.compile(rf"(?P<sha256>[0-9a-f]{{64}})(?P<kind>[#!]){_ID}", re.ASCII)
 _ARTIFACT_KEY = re.compile(r"(?P<sha256>[0-9a-f]{64})/(?P<part>0|[1-9][0-9]{0,5})", re.ASCII)
 SHA256_PATTERN = "^[0-9a-f]{64}$"
 RUNTIME_PATTERN = "^[a-z][a-z0-9_]{0,31}$"
@@ -167,6 +171,53 @@ class AliasKey(msgspec.Struct, frozen=True):
         return f"{self.model_id}@{self.alias}"
 
 
+class ClaimKey(msgspec.Struct, frozen=True):
+    """`<model id>/<version>#<id>` on `models`: claims the version for the manifest in the value.
+
+    The first claim in the log decides the content of the version for ever. As each claim has its own key, compaction
+    keeps the first one. A client deletes its claim only if an earlier one has won.
+    """
+
+    model_id: str
+    version: int
+    id: str
+
+    @classmethod
+    def new(cls, key: VersionKey) -> ClaimKey:
+        """A key that no other claim has."""
+        return cls(key.model_id, key.version, uuid4().hex)
+
+    @property
+    def version_key(self) -> VersionKey:
+        """The key of the claimed version."""
+        return VersionKey(self.model_id, self.version)
+
+    def __str__(self) -> str:
+        return f"{self.model_id}/{self.version}#{self.id}"
+
+
+class LeaseKey(msgspec.Struct, frozen=True):
+    """`<sha256>#<id>` on `models`: the artifact of the manifest in the value must not be collected yet.
+
+    `<sha256>!<id>`, with `collecting`: a client is collecting the artifact, and no client may send it meanwhile.
+    """
+
+    sha256: str
+    id: str
+    collecting: bool = False
+
+    @classmethod
+    def new(cls, sha256: str, *, collecting: bool = False) -> LeaseKey:
+        """A key that no other lease has."""
+        return cls(sha256, uuid4().hex, collecting)
+
+    def __str__(self) -> str:
+        return f"{self.sha256}{'!' if self.collecting else '#'}{self.id}"
+
+
+ModelKey = VersionKey | AliasKey | ClaimKey | LeaseKey
+
+
 class ArtifactKey(msgspec.Struct, frozen=True):
     """`<sha256>/<part>` on `model-artifacts`."""
 
@@ -194,13 +245,17 @@ def _kind_of(values: Sequence[Category]) -> CategoryKind:
     return "number" if types <= {int, float} else "mixed"
 
 
-def parse_model_key(key: bytes | None) -> VersionKey | AliasKey:
-    """Parse the key of a `models` record; `MalformedError` if it is neither a version nor an alias key."""
+def parse_model_key(key: bytes | None) -> ModelKey:
+    """Parse the key of a `models` record; `MalformedError` if it is none of `ModelKey`."""
     text = _text(key)
     if match := _VERSION_KEY.fullmatch(text):
         return VersionKey(match["name"], int(match["version"]))
     if match := _ALIAS_KEY.fullmatch(text):
         return AliasKey(match["name"], match["alias"])
+    if match := _CLAIM_KEY.fullmatch(text):
+        return ClaimKey(match["name"], int(match["version"]), match["id"])
+    if match := _LEASE_KEY.fullmatch(text):
+        return LeaseKey(match["sha256"], match["id"], match["kind"] == "!")
     raise MalformedError(f"key {text[:80]!r} of a models record: expected <model id>/<version> or <model id>@<alias>")
 
 
@@ -210,6 +265,11 @@ def parse_artifact_key(key: bytes | None) -> ArtifactKey:
     if match := _ARTIFACT_KEY.fullmatch(text):
         return ArtifactKey(match["sha256"], int(match["part"]))
     raise MalformedError(f"key {text[:80]!r} of a model-artifacts record: expected <sha256>/<part>")
+
+
+def same_content(one: Manifest, other: Manifest) -> bool:
+    """Whether two manifests differ at most in the time of the deploy."""
+    return msgspec.structs.replace(one, created_at=None) == msgspec.structs.replace(other, created_at=None)
 
 
 def check_model_name(text: str) -> str:

@@ -17,9 +17,20 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from inferd.schemas.codec import check_manifest_key, decode_alias, decode_manifest
-from inferd.schemas.errors import InferenceError, InternalError, ServerError
+from inferd.schemas.errors import InferenceError, InternalError, ModelServingError, ServerError
 from inferd.schemas.headers import parse_headers
-from inferd.schemas.models import AliasKey, parse_artifact_key, parse_model_key
+from inferd.schemas.models import (
+    Alias,
+    AliasKey,
+    ClaimKey,
+    LeaseKey,
+    Manifest,
+    VersionExistsError,
+    VersionKey,
+    parse_artifact_key,
+    parse_model_key,
+    same_content,
+)
 from inferd.schemas.topics import TenantTopics, tenant_of_topic
 from inferd.streams.connection import client_options
 from inferd.streams.inference import ModelCatalog
@@ -64,6 +75,7 @@ class Deploys:
         self._stores = {
             t: ArtifactStore(settings.data_dir / "artifacts" / t, settings.limits) for t in settings.tenants
         }
+        self._claims: dict[str, dict[VersionKey, Manifest]] = {tenant: {} for tenant in settings.tenants}
         self._rollout = Rollout(settings, self.catalogs, self._stores, refused, loaded)
         self._disk_fault: str | None = None
         self._consumer: AIOKafkaConsumer | None = None
@@ -114,6 +126,8 @@ class Deploys:
     def read_again(self, topic: str) -> None:
         """Reads a topic of models from its beginning: it was created again. What serves goes on serving."""
         if self._reader is not None:
+            if topic.endswith(".models"):
+                self._claims[tenant_of_topic(topic)].clear()
             self._reader.read_again(topic)
 
     async def ping(self) -> bool:
@@ -174,7 +188,7 @@ class Deploys:
                 self._apply_part(tenant_of_topic(record.topic), record)
             else:
                 self._apply_model(tenant_of_topic(record.topic), record)
-        except InferenceError as error:
+        except (InferenceError, VersionExistsError) as error:
             self._refuse(record, error)
         except ServerError:
             raise
@@ -182,7 +196,7 @@ class Deploys:
             log.exception("model_record_fault", topic=record.topic, offset=record.offset)
             self._refuse(record, InternalError(f"{type(fault).__name__} while it was read"))
 
-    def _refuse(self, record: ModelRecord, error: InferenceError) -> None:
+    def _refuse(self, record: ModelRecord, error: ModelServingError) -> None:
         log.error(
             "model_record_refused", tenant=tenant_of_topic(record.topic), topic=record.topic, offset=record.offset,
             code=error.code, reason=error.message,
@@ -200,21 +214,44 @@ class Deploys:
         key = parse_model_key(record.key)
         limits = self._settings.limits
         encoding = parse_headers(record.headers, limits).encoding
+        if isinstance(key, LeaseKey):
+            return
         if isinstance(key, AliasKey):
-            alias = None if record.value is None else decode_alias(record.value, limits, encoding)
-            self.catalogs[tenant].put_alias(key.model_id, key.alias, alias)
-            if alias is None:
-                log.info("alias_removed", tenant=tenant, alias=str(key))
-            else:
-                log.info("alias_set", tenant=tenant, alias=str(key), **msgspec.to_builtins(alias))
-        elif record.value is None:
-            self._rollout.withdraw(tenant, key)
-            if self.catalogs[tenant].remove(key.model_id, key.version) is not None:
-                log.info("model_removed", tenant=tenant, model=key.model_id, version=key.version)
-        else:
-            manifest = decode_manifest(record.value, limits, encoding)
+            self._apply_alias(
+                tenant, key, None if record.value is None else decode_alias(record.value, limits, encoding)
+            )
+            return
+        manifest = None if record.value is None else decode_manifest(record.value, limits, encoding)
+        if manifest is not None:
             check_manifest_key(key, manifest)
-            self._rollout.announce(tenant, manifest, record)
+        if isinstance(key, ClaimKey):
+            if manifest is not None:
+                self._claims[tenant].setdefault(key.version_key, manifest)
+        elif manifest is None:
+            self._remove(tenant, key)
+        else:
+            self._announce(tenant, key, manifest, record)
+
+    def _apply_alias(self, tenant: str, key: AliasKey, alias: Alias | None) -> None:
+        self.catalogs[tenant].put_alias(key.model_id, key.alias, alias)
+        if alias is None:
+            log.info("alias_removed", tenant=tenant, alias=str(key))
+        else:
+            log.info("alias_set", tenant=tenant, alias=str(key), **msgspec.to_builtins(alias))
+
+    def _remove(self, tenant: str, key: VersionKey) -> None:
+        self._rollout.withdraw(tenant, key)
+        if self.catalogs[tenant].remove(key.model_id, key.version) is not None:
+            log.info("model_removed", tenant=tenant, model=key.model_id, version=key.version)
+
+    def _announce(self, tenant: str, key: VersionKey, manifest: Manifest, record: ModelRecord) -> None:
+        """Announce a version with the manifest that was claimed for it; a record with another one is refused."""
+        claimed = self._claims[tenant].get(key, manifest)
+        self._rollout.announce(tenant, claimed, record)
+        if not same_content(claimed, manifest):
+            raise VersionExistsError(
+                f"{key} was claimed by a deploy of another manifest, which stands: use another version"
+            )
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -11,7 +11,7 @@ import structlog
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import BrokerResponseError
 
-from inferd.schemas.errors import InferenceError
+from inferd.schemas.errors import ModelServingError
 from inferd.schemas.topics import TenantTopics, tenant_of_topic
 from inferd.streams.kafka import (
     close_producer,
@@ -25,7 +25,7 @@ from inferd.streams.settings import StreamSettings
 log = structlog.get_logger(__name__)
 
 ModelRecord = ConsumerRecord[bytes | None, bytes | None]
-Refused = Callable[[ModelRecord, InferenceError], None]
+Refused = Callable[[ModelRecord, ModelServingError], None]
 WAITING_MAX = 1_000
 RETRY_S = 2.0
 
@@ -40,11 +40,11 @@ class Refusals:
         """`leads`: whether this worker speaks for the group about a tenant now."""
         self._settings = settings
         self._leads = leads
-        self._waiting: deque[tuple[ModelRecord, InferenceError]] = deque()
+        self._waiting: deque[tuple[ModelRecord, ModelServingError]] = deque()
         self._arrived = asyncio.Event()
         self._live = False
 
-    def refuse(self, record: ModelRecord, error: InferenceError) -> None:
+    def refuse(self, record: ModelRecord, error: ModelServingError) -> None:
         """Keeps a refused record for publication, where it arrived after the start and this worker leads."""
         if not (self._live and self._leads(tenant_of_topic(record.topic))):
             return
@@ -78,7 +78,7 @@ class Refusals:
         finally:
             await close_producer(producer)
 
-    async def _publish(self, producer: AIOKafkaProducer, record: ModelRecord, error: InferenceError) -> None:
+    async def _publish(self, producer: AIOKafkaProducer, record: ModelRecord, error: ModelServingError) -> None:
         letter = dead_letter_of(record, TopicPartition(record.topic, record.partition), error, self._settings.worker_id)
         topic = TenantTopics(self._settings.namespace, tenant_of_topic(record.topic)).name("dead-letters")
         outgoing = outgoing_of(letter, self._settings.limits.dead_letter_bytes_max)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from inferd import Client
 from inferd.errors import VersionExistsError
+from inferd.models.model_list import GRACE_MS
 from inferd.schemas.errors import (
     InvalidIdError,
     InvalidValueError,
@@ -18,11 +21,17 @@ from inferd.schemas.errors import (
     VersionNotFoundError,
 )
 from inferd.schemas.limits import Limits
-from inferd.schemas.models.model import (
+from inferd.schemas.models import (
     Alias,
     AliasKey,
+    ClaimKey,
     Feature,
+    LeaseKey,
     Manifest,
+    VersionKey,
+    decode_manifest,
+    encode_manifest,
+    parse_model_key,
 )
 from inferd.schemas.requests.request import PredictionRequest
 from inferd.schemas.requests.result import Failure, Result
@@ -77,7 +86,11 @@ async def test_a_deploy_writes_the_parts_and_then_the_manifest(
     parts = await records(kafka, topics.name("model-artifacts"))
     assert [key for key, _ in parts] == [f"{deployed.sha256}/{part}" for part in range(4)]
     assert b"".join(value or b"" for _, value in parts) == MODEL
-    assert [key for key, _ in await records(kafka, topics.name("models"))] == ["churn/1"]
+    log = await records(kafka, topics.name("models"))
+    claim, lease, version, end_of_lease = [parse_model_key(key.encode()) for key, _ in log]
+    assert (claim, version) == (ClaimKey("churn", 1, getattr(claim, "id", "")), VersionKey("churn", 1))
+    assert lease == end_of_lease == LeaseKey(deployed.sha256, getattr(lease, "id", ""))
+    assert [value and decode_manifest(value) for _, value in log] == [deployed, deployed, deployed, None]
     assert await client.list_models() == [deployed]
 
 
@@ -108,22 +121,68 @@ async def test_a_version_never_changes(client: Client) -> None:
         await client.deploy_model(b"other", manifest(b"other"))
 
 
-async def test_an_artifact_is_removed_with_its_last_version(kafka: str, topics: TenantTopics, client: Client) -> None:
+async def write_leases(kafka: str, topics: TenantTopics, of: Manifest, keys: list[str], at_ms: int) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
+        for key in keys:
+            await producer.send_and_wait(topics.name("models"), encode_manifest(of), key.encode(), timestamp_ms=at_ms)
+
+
+async def test_the_artifact_of_a_removed_version_is_collected_after_a_grace_period(
+    kafka: str, topics: TenantTopics, client: Client
+) -> None:
     await client.deploy_model(MODEL, manifest(version=1))
-    await client.deploy_model(MODEL, manifest(version=2))
-    assert await client.remove_model("churn:1") == ["churn/1"]
+    await client.remove_model("churn:1")
+    await client.deploy_model(b"other", manifest(b"other", version=2))
     assert all(value is not None for _, value in await records(kafka, topics.name("model-artifacts")))
-    assert [m.version for m in await client.list_models()] == [2]
-    assert await client.remove_model("churn:2") == ["churn/2"]
+    leases = [str(key) for key in (await client.models()).leases[manifest().sha256]]
+    await write_leases(kafka, topics, manifest(), leases, int(time.time() * 1_000) - GRACE_MS - 1_000)
+    await client.deploy_model(b"another", manifest(b"another", version=3))
     removed = [key for key, value in await records(kafka, topics.name("model-artifacts")) if value is None]
     assert removed == [f"{manifest().sha256}/{part}" for part in range(4)]
-    assert await client.list_models() == []
+    assert (await client.models()).leases == {}
+
+
+async def test_the_parts_of_a_deploy_that_was_never_finished_are_collected(
+    kafka: str, topics: TenantTopics, client: Client
+) -> None:
+    key, part = str(LeaseKey.new(manifest().sha256)), f"{manifest().sha256}/0"
+    await write_leases(kafka, topics, manifest(), [key], int(time.time() * 1_000) - GRACE_MS - 1_000)
+    async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
+        await producer.send_and_wait(topics.name("model-artifacts"), MODEL[:PART_BYTES], part.encode())
+    await client.deploy_model(b"other", manifest(b"other"))
+    assert (part, None) in await records(kafka, topics.name("model-artifacts"))
+
+
+async def test_a_deploy_waits_while_its_artifact_is_collected(kafka: str, topics: TenantTopics, client: Client) -> None:
+    mark = str(LeaseKey.new(manifest().sha256, collecting=True))
+    await write_leases(kafka, topics, manifest(), [mark], int(time.time() * 1_000))
+    deploying = asyncio.create_task(client.deploy_model(MODEL, manifest()))
+    async with asyncio.timeout(30):
+        while len((await client.models()).leases.get(manifest().sha256, {})) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert await records(kafka, topics.name("model-artifacts")) == []
+    async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
+        await producer.send_and_wait(topics.name("models"), None, mark.encode())
+    assert await deploying in await client.list_models()
 
 
 async def test_the_number_of_a_removed_version_is_not_reused(client: Client) -> None:
     await client.deploy_model(MODEL, manifest(version=3))
     await client.remove_model("churn:3")
     assert (await client.models()).next_version("churn") == 4
+    with pytest.raises(VersionExistsError, match="deploy as version 4"):
+        await client.deploy_model(b"other", manifest(b"other", version=3))
+    assert await client.deploy_model(MODEL, manifest(version=3)) in await client.list_models()
+
+
+async def test_the_number_of_a_version_that_another_program_deployed_is_not_given_again(
+    kafka: str, topics: TenantTopics, client: Client
+) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
+        await producer.send_and_wait(topics.name("models"), encode_manifest(manifest()), b"churn/1")
+    await client.remove_model("churn:1")
+    with pytest.raises(VersionExistsError, match="deploy as version 2"):
+        await client.deploy_model(b"other", manifest(b"other"))
 
 
 async def test_a_whole_model_is_removed_only_on_request(client: Client) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -40,21 +39,23 @@ if TYPE_CHECKING:
     from inferd.client import Client
     from inferd.models import ModelList
 
-CLIENTS_MAX = 8
-"""Concurrent clients, each with its own broker connections."""
 log = structlog.get_logger(__name__)
 States = dict[VersionKey, ModelSnapshot]
 
 
 class ClusterModels:
-    """`Models` of a worker's tenants. The changes of a tenant run one after another; one deploy runs at a time."""
+    """`Models` of a worker's tenants: one client per tenant, connected at its first request; one deploy at a time."""
 
     def __init__(self, settings: Settings, snapshot: Callable[[], StreamsSnapshot | None]) -> None:
         """`snapshot` has the state of each version on this worker."""
         self._settings, self._snapshot = settings, snapshot
-        self._clients = asyncio.Semaphore(CLIENTS_MAX)
-        self._changes: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._deploys = asyncio.Semaphore(1)
+        self._clients: dict[str, Client] = {}
+        self._connecting, self._deploys = asyncio.Lock(), asyncio.Semaphore(1)
+
+    async def close(self) -> None:
+        """Disconnect the clients."""
+        for tenant in list(self._clients):
+            await self._disconnect(tenant)
 
     async def list_models(self, tenant: str) -> Sequence[ModelOverview]:
         """See `Models`."""
@@ -79,7 +80,7 @@ class ClusterModels:
 
     async def deploy(self, tenant: str, deploy: Deploy) -> Deployed:
         """See `Models`."""
-        async with self._deploys, self._changes[tenant], self._client(tenant) as client:
+        async with self._deploys, self._client(tenant) as client:
             present = await client.models()
             manifest = await self._deploy_existing(client, present, deploy) or await self._deploy_file(client, deploy)
         created = VersionKey(manifest.model_id, manifest.version) not in present.versions
@@ -114,14 +115,14 @@ class ClusterModels:
 
     async def set_alias(self, tenant: str, name: str, alias: str, target: Alias) -> None:
         """See `Models`."""
-        async with self._changes[tenant], self._client(tenant) as client:
+        async with self._client(tenant) as client:
             await client.set_alias(name, alias, target)
 
     async def remove(
         self, tenant: str, reference: ModelReference, *, everything: bool = False, move_aliases_to: int | None = None
     ) -> Sequence[str]:
         """See `Models`."""
-        async with self._changes[tenant], self._client(tenant) as client:
+        async with self._client(tenant) as client:
             return await client.remove_model(str(reference), everything=everything, move_aliases_to=move_aliases_to)
 
     async def _read(self, tenant: str) -> ModelList:
@@ -130,24 +131,34 @@ class ClusterModels:
 
     @asynccontextmanager
     async def _client(self, tenant: str) -> AsyncIterator[Client]:
-        """A connected client, whose errors are converted to HTTP errors."""
-        from inferd.client import Client
-
-        settings = self._settings
-        limits = settings.streams().limits
+        """The connected client of the tenant, whose errors are converted to HTTP errors."""
         try:
-            async with (
-                self._clients,
-                Client(settings.connection(), namespace=settings.namespace, tenant=tenant, limits=limits) as client,
-            ):
-                yield client
+            yield self._clients.get(tenant) or await self._connect(tenant)
         except ServerError as error:
+            await self._disconnect(tenant)
             log.warning("models_unavailable", tenant=tenant, reason=error.message)
             raise UnavailableError("the models topic cannot be read or written; see the worker's log") from error
         except InferenceError as error:
             if type(error) is InferenceError:
                 raise InvalidValueError(error.message) from error
             raise
+
+    async def _connect(self, tenant: str) -> Client:
+        from inferd.client import Client
+
+        settings = self._settings
+        async with self._connecting:
+            if tenant not in self._clients:
+                limits = settings.streams().limits
+                client = Client(settings.connection(), namespace=settings.namespace, tenant=tenant, limits=limits)
+                await client.start()
+                self._clients[tenant] = client
+            return self._clients[tenant]
+
+    async def _disconnect(self, tenant: str) -> None:
+        client = self._clients.pop(tenant, None)
+        if client is not None:
+            await client.stop()
 
     def _states(self, tenant: str) -> States:
         snapshot = self._snapshot()

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 
+import msgspec
 import pytest
 
 from inferd.errors import VersionExistsError
 from inferd.models.model_list import (
+    COLLECTING_MS,
+    GRACE_MS,
     ModelList,
     aliases_to_move,
     check_alias_target,
     check_deployable,
+    check_unchanged,
     keys_to_remove,
-    orphaned_parts,
 )
 from inferd.schemas.errors import (
     InvalidIdError,
@@ -27,8 +30,9 @@ from inferd.schemas.models.errors import VersionInUseError
 from inferd.schemas.models.model import (
     Alias,
     AliasKey,
-    ArtifactKey,
+    ClaimKey,
     Feature,
+    LeaseKey,
     Manifest,
     SplitShare,
     VersionKey,
@@ -135,13 +139,34 @@ def test_a_version_can_be_redeployed_but_not_changed() -> None:
         check_deployable(models, b"other", manifest(model=b"other"), DEFAULT_LIMITS)
 
 
-def test_an_artifact_is_kept_while_a_version_uses_it() -> None:
-    models = model_list(manifest(1), manifest(2), manifest(3, model=b"x" * 25))
-    sha256 = hashlib.sha256(b"x" * 25).hexdigest()
-    assert orphaned_parts(models, [VersionKey("churn", 1)], 10) == []
-    assert orphaned_parts(models, [VersionKey("churn", 3)], 10) == [ArtifactKey(sha256, part) for part in range(3)]
-    both = [VersionKey("churn", 1), VersionKey("churn", 2)]
-    assert orphaned_parts(models, both, 10) == [ArtifactKey(manifest().sha256, 0)]
+def test_the_first_claim_of_a_version_decides_its_content_for_ever() -> None:
+    models = ModelList()
+    first, second = (ClaimKey("churn", 1, digit * 32) for digit in "ba")
+    models.apply(str(first).encode(), encode_manifest(manifest()))
+    models.apply(str(second).encode(), encode_manifest(manifest(model=b"other")))
+    models.apply(b"churn/1", encode_manifest(manifest(model=b"other")))
+    assert models.versions_of("churn") == [manifest()], "another program's record changes nothing"
+    models.apply(b"churn/1", None)
+    models.apply(str(second).encode(), None)
+    assert models.content(VersionKey("churn", 1)) == manifest()
+    assert check_unchanged(models, msgspec.structs.replace(manifest(), created_at="2030-01-01T00:00:00Z")) == manifest()
+    with pytest.raises(VersionExistsError, match="deploy as version 2"):
+        check_unchanged(models, manifest(model=b"other"))
+
+
+def test_an_artifact_is_collected_once_no_version_and_no_young_lease_needs_it() -> None:
+    models, sha256 = model_list(manifest(1)), manifest().sha256
+    lease, mark = LeaseKey.new(sha256), LeaseKey.new(sha256, collecting=True)
+    models.apply(str(lease).encode(), encode_manifest(manifest()), written_ms=1_000)
+    models.apply(str(mark).encode(), encode_manifest(manifest()), written_ms=GRACE_MS)
+    late = GRACE_MS + 2_000
+    assert not models.collectable(sha256, late, mark), "a version needs it"
+    models.apply(b"churn/1", None)
+    assert not models.collectable(sha256, GRACE_MS, mark), "the lease is young"
+    assert not models.collectable(sha256, late), "another client is collecting"
+    assert models.collectable(sha256, late, mark)
+    assert models.is_collecting(sha256, late)
+    assert not models.is_collecting(sha256, GRACE_MS + COLLECTING_MS)
 
 
 def test_aliases_are_removed_before_their_versions() -> None:

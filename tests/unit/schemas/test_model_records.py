@@ -22,9 +22,12 @@ from inferd.schemas.models.model import (
     AliasKey,
     ArtifactKey,
     Category,
+    ClaimKey,
     Feature,
     FileCategories,
+    LeaseKey,
     Manifest,
+    ModelKey,
     VersionKey,
     parse_artifact_key,
     parse_model_key,
@@ -222,15 +225,42 @@ def test_an_alias_in_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [VersionKey("flights", 3), AliasKey("flights", "champion"), VersionKey("a.b-c_D", 999_999_999)]
+    "key",
+    [
+        VersionKey("flights", 3),
+        AliasKey("flights", "champion"),
+        VersionKey("a.b-c_D", 999_999_999),
+        ClaimKey("flights", 3, "0123456789abcdef" * 2),
+        LeaseKey("a" * 64, "b" * 32),
+        LeaseKey("a" * 64, "b" * 32, collecting=True),
+    ],
 )
-def test_keys_come_back(key: VersionKey | AliasKey) -> None:
+def test_keys_come_back(key: ModelKey) -> None:
     assert parse_model_key(str(key).encode()) == key
     assert parse_artifact_key(str(ArtifactKey("a" * 64, 12)).encode()) == ArtifactKey("a" * 64, 12)
 
 
 @pytest.mark.parametrize(
-    "key", [None, b"", b"m", b"m/0", b"m/01", b"m/1\n", b"m@", b"m/1/2", b"../m/1", b"m@a@b", b"\xff/1", "м/1".encode()]
+    "key",
+    [
+        None,
+        b"",
+        b"m",
+        b"m/0",
+        b"m/01",
+        b"m/1\n",
+        b"m@",
+        b"m/1/2",
+        b"../m/1",
+        b"m@a@b",
+        b"\xff/1",
+        "м/1".encode(),
+        b"m/1#",
+        b"m/1#" + b"g" * 32,
+        b"m/1!" + b"a" * 32,
+        b"a" * 64,
+        b"a" * 64 + b"#1",
+    ],
 )
 def test_keys_that_are_none(key: bytes | None) -> None:
     for parse in (parse_model_key, parse_artifact_key):

@@ -23,7 +23,8 @@ from inferd.schemas.errors import (
     ServerError,
 )
 from inferd.schemas.limits import Limits
-from inferd.schemas.models.model import Alias, SplitShare
+from inferd.schemas.models.model import Alias, ClaimKey, LeaseKey, SplitShare, VersionKey
+from inferd.schemas.requests.request import ModelReference
 from inferd.schemas.topics import Stream
 from inferd.streams.inference.loading import load_model
 from inferd.streams.models import follower as deploys_module
@@ -207,6 +208,38 @@ async def test_a_model_that_is_replaced_while_it_is_loaded_never_serves(
 
 
 # Another model under a number that serves
+
+
+async def test_the_manifest_of_the_first_claim_stands(followed: Followed) -> None:
+    claimed, other = manifest_for(A), manifest_for(B)
+    followed.log.parts(A)
+    for manifest in (claimed, other):
+        followed.log.write("models", str(ClaimKey.new(VersionKey("m", 1))).encode(), encode_manifest(manifest))
+    followed.log.write("models", str(LeaseKey.new(claimed.sha256)).encode(), encode_manifest(claimed))
+    followed.log.manifest(claimed)
+    await followed.start()
+    followed.log.deploy(B)
+    followed.log.manifest(msgspec.structs.replace(claimed, created_at="2030-01-01T00:00:00Z"))
+    await followed.settled()
+    assert followed.resolve("m:1") == claimed
+    assert followed.codes() == ["version_exists"]
+    followed.log.remove(1)
+    followed.log.manifest(other)
+    await followed.start()
+    await followed.settled()
+    for deploys in followed.running:
+        assert deploys.catalogs["default"].resolve(ModelReference.parse("m:1")).manifest == claimed
+
+
+async def test_claims_of_a_topic_that_was_created_again_are_forgotten(followed: Followed) -> None:
+    followed.log.write("models", str(ClaimKey.new(VersionKey("m", 1))).encode(), encode_manifest(manifest_for(A)))
+    await followed.start()
+    followed.log.records.clear()
+    for stream in ("model-artifacts", "models"):
+        followed.deploys.read_again(f"ns.default.{stream}")
+    followed.log.deploy(B)
+    await followed.until_state("ready")
+    assert followed.resolve().sha256 == digest_of(B)
 
 
 async def test_the_old_model_serves_until_the_new_one_of_its_number_is_ready(followed: Followed) -> None:

@@ -1,0 +1,147 @@
+"""Changes of a tenant's models: deploys, aliases, removals, and the collection of artifacts.
+
+The log of `models` decides. `docs/architecture.md` explains the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from inferd.models.model_list import (
+    GRACE_MS,
+    ModelList,
+    aliases_to_move,
+    check_alias_target,
+    check_deployable,
+    check_unchanged,
+    keys_to_remove,
+)
+from inferd.schemas.errors import ServerError
+from inferd.schemas.limits import Limits
+from inferd.schemas.models import (
+    Alias,
+    AliasKey,
+    ArtifactKey,
+    ClaimKey,
+    LeaseKey,
+    Manifest,
+    VersionExistsError,
+    VersionKey,
+    encode_alias,
+    encode_manifest,
+)
+from inferd.schemas.requests import ModelReference
+from inferd.schemas.topics import Stream
+
+COLLECTION_TIMEOUT_MS = 60_000
+POLL_S = 0.1
+Records = Mapping[object, bytes | None]
+"""Values by key; None for a tombstone."""
+
+
+class ModelTopics(Protocol):
+    """The `models` and `model-artifacts` topics of a tenant."""
+
+    async def read(self, timeout_s: float) -> ModelList:
+        """The models, from the whole log: everything that was acknowledged before the call."""
+
+    async def write(self, stream: Stream, records: Records) -> None:
+        """Write records in order; returns once all are acknowledged."""
+
+
+class ModelChanges:
+    """Changes models of one tenant, beside any number of other clients."""
+
+    def __init__(self, topics: ModelTopics, limits: Limits, now: Callable[[], float] = time.time) -> None:
+        """`now`: Unix time in seconds."""
+        self._topics, self._limits, self._now = topics, limits, now
+
+    async def deploy(self, model: bytes, manifest: Manifest, alias: str | None, timeout_s: float) -> Manifest:
+        """See `Client.deploy_model`."""
+        models = await self._topics.read(timeout_s)
+        check_deployable(models, model, manifest, self._limits)
+        await self._collect(models, timeout_s)
+        started_ms, lease = self._now_ms(), LeaseKey.new(manifest.sha256)
+        manifest = await self._claim(models, manifest, lease, timeout_s)
+        await self._topics.write("model-artifacts", self._parts(manifest, model))
+        if self._now_ms() - started_ms > GRACE_MS // 2:
+            # The lease may be gone, and the parts that were just sent must be collected some day.
+            await self._topics.write("models", {LeaseKey.new(manifest.sha256): self._encode(manifest)})
+            raise ServerError(f"sending {manifest.model_id}:{manifest.version} took too long: deploy it again")
+        await self._topics.write("models", {VersionKey(manifest.model_id, manifest.version): self._encode(manifest)})
+        if alias is not None:
+            await self._point(AliasKey(manifest.model_id, alias), Alias(version=manifest.version))
+        await self._topics.write("models", {lease: None})
+        return manifest
+
+    async def set_alias(self, key: AliasKey, target: Alias, timeout_s: float) -> None:
+        """See `Client.set_alias`."""
+        check_alias_target(await self._topics.read(timeout_s), key, target)
+        await self._point(key, target)
+
+    async def remove(
+        self, reference: ModelReference, move_aliases_to: int | None, timeout_s: float, *, everything: bool
+    ) -> list[str]:
+        """See `Client.remove_model`. The artifacts are left to collection."""
+        models = await self._topics.read(timeout_s)
+        removed = keys_to_remove(models, reference, everything=everything)
+        moved = aliases_to_move(models, removed, move_aliases_to)
+        await self._collect(models, timeout_s)
+        for key, alias in moved.items():
+            await self._point(key, alias)
+        manifests = [models.versions[key] for key in removed if isinstance(key, VersionKey)]
+        for manifest in manifests:
+            await self._topics.write("models", self._entries(models, manifest, LeaseKey.new(manifest.sha256)))
+        await self._topics.write("models", dict.fromkeys(removed))
+        return [str(key) for key in removed]
+
+    async def _claim(self, models: ModelList, manifest: Manifest, lease: LeaseKey, timeout_s: float) -> Manifest:
+        """Claim the version and lease the artifact; the manifest that the version has, or `VersionExistsError`."""
+        entries = self._entries(models, check_unchanged(models, manifest), lease)
+        await self._topics.write("models", entries)
+        deadline = self._now() + timeout_s
+        while (models := await self._topics.read(timeout_s)).is_collecting(manifest.sha256, self._now_ms()):
+            if self._now() > deadline:
+                raise ServerError(f"artifact {manifest.sha256} is being collected by another client: deploy again")
+            await asyncio.sleep(POLL_S)
+        try:
+            return check_unchanged(models, manifest)
+        except VersionExistsError:
+            await self._topics.write("models", dict.fromkeys(entries))
+            raise
+
+    def _entries(self, models: ModelList, manifest: Manifest, lease: LeaseKey) -> Records:
+        """A lease on the artifact of a version, and a claim on the version if it has none yet."""
+        key, value = VersionKey(manifest.model_id, manifest.version), self._encode(manifest)
+        return {lease: value} if key in models.claims else {ClaimKey.new(key): value, lease: value}
+
+    async def _collect(self, models: ModelList, timeout_s: float) -> None:
+        for sha256 in [sha256 for sha256 in models.leases if models.collectable(sha256, self._now_ms())]:
+            await self._collect_artifact(next(iter(models.leases[sha256].values())).manifest, timeout_s)
+
+    async def _collect_artifact(self, manifest: Manifest, timeout_s: float) -> None:
+        """Delete the parts of an artifact, unless a version or a lease has appeared before the mark is written."""
+        mark, started_ms, leases = LeaseKey.new(manifest.sha256, collecting=True), self._now_ms(), list[LeaseKey]()
+        await self._topics.write("models", {mark: self._encode(manifest)})
+        models, now_ms = await self._topics.read(timeout_s), self._now_ms()
+        if models.collectable(manifest.sha256, now_ms, mark) and now_ms - started_ms < COLLECTION_TIMEOUT_MS:
+            await self._topics.write("model-artifacts", dict.fromkeys(self._parts(manifest)))
+            leases = list(models.leases[manifest.sha256])
+        await self._topics.write("models", dict.fromkeys(leases or [mark]))
+
+    def _parts(self, manifest: Manifest, model: bytes = b"") -> Records:
+        size = self._limits.artifact_part_bytes_max
+        starts = range(0, manifest.size, size)
+        return {ArtifactKey(manifest.sha256, part): model[start : start + size] for part, start in enumerate(starts)}
+
+    async def _point(self, key: AliasKey, target: Alias) -> None:
+        await self._topics.write("models", {key: encode_alias(target, limits=self._limits)})
+
+    def _encode(self, manifest: Manifest) -> bytes:
+        return encode_manifest(manifest, limits=self._limits)
+
+    def _now_ms(self) -> int:
+        return int(self._now() * 1_000)
