@@ -35,7 +35,7 @@ from inferd.streams.kafka import (
     missing_reason,
     topic_specs,
 )
-from inferd.streams.lane import PUBLISH_ERRORS, Lane, describe
+from inferd.streams.lane import PUBLISH_ERRORS, Lane, LaneContext, describe
 from inferd.streams.models.follower import Deploys
 from inferd.streams.models.rejections import Refusals
 from inferd.streams.serving import UserCode
@@ -121,10 +121,13 @@ class Streams:
         )
         stages = [stage for tenant in self.tenants.values() for stage in tenant.stages]
         guarantee = guarantee_of(self.settings, self.measures, destinations)
-        lane = self.lane = Lane(self.settings, stages, group, guarantee, self.measures, self._crashed, self.topics)
-        lane.destinations = destinations
-        lane.on_denied(self.admission.recheck)
-        app.intake, app.denied = lane, self.admission.recheck
+        recheck = self.admission.recheck
+        context = LaneContext(
+            settings=self.settings, stages={stage.topic: stage for stage in stages}, group=group, topics=self.topics,
+            measures=self.measures, crashed=self._crashed, destinations=destinations, denied=recheck,
+        )  # fmt: skip
+        lane = self.lane = Lane(context, guarantee)
+        app.intake, app.denied = lane, recheck
         self.admission.admit(deploys)
         install_batch_checks(set(lane.topics), self.settings.limits.batch_expanded_bytes_max)
         app.on_rebalance_complete.connect(self._on_rebalance_complete)

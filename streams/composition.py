@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from inferd.streams.lane import (
     AtLeastOnce,
     ByTopic,
     ExactlyOnce,
+    Failed,
     Guarantee,
-    Lane,
+    Landed,
+    MakeGuarantee,
     Stage,
 )
 from inferd.streams.models.follower import Deploys
@@ -26,6 +28,7 @@ from inferd.streams.requests import BatchScoring, BatchSizer, CacheTable, Reques
 from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTable, make_table
+from inferd.streams.tasks import Crashed
 from inferd.streams.telemetry import LaneMeasures
 
 JOB_OWNER_STREAMS: tuple[Stream, ...] = ("jobs", "job-results")
@@ -77,16 +80,14 @@ def compose_tenants(
     return parts
 
 
-def guarantee_of(
-    settings: StreamSettings, measures: LaneMeasures, destinations: Destinations
-) -> Callable[[Lane], Guarantee]:
+def guarantee_of(settings: StreamSettings, measures: LaneMeasures, destinations: Destinations) -> MakeGuarantee:
     """A factory of a lane's guarantee: that of the settings, and always `exactly_once` for topics that own jobs."""
 
-    def make(lane: Lane) -> Guarantee:
-        once = ExactlyOnce(settings, measures, lane.landed, unit_of, destinations)
+    def make(landed: Landed, failed: Failed, crashed: Crashed) -> Guarantee:
+        once = ExactlyOnce(settings, measures, landed, unit_of, destinations)
         if settings.processing_guarantee == "exactly_once":
             return once
-        usual = AtLeastOnce(settings, measures, lane.landed, lane.failed, lane.crashed, destinations)
+        usual = AtLeastOnce(settings, measures, landed, failed, crashed, destinations)
         owners = [
             TenantTopics(settings.namespace, tenant).name(stream)
             for tenant in settings.tenants

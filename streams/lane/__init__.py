@@ -1,12 +1,14 @@
 """Lanes: topics consumed in batches. Partitions, processing guarantees, assignment and scheduling."""
 
 from inferd.streams.lane.backoff import describe
+from inferd.streams.lane.context import LaneContext
 from inferd.streams.lane.dead_letters import DeadLetters, dead_letter_of, outgoing_of, refusal_of
-from inferd.streams.lane.guarantees import PUBLISH_ERRORS, AtLeastOnce, ByTopic, ExactlyOnce, Guarantee
+from inferd.streams.lane.guarantees import PUBLISH_ERRORS, AtLeastOnce, ByTopic, ExactlyOnce, Failed, Guarantee, Landed
 from inferd.streams.lane.lane import Lane
 from inferd.streams.lane.output_batch import Effects, timestamps_of
 from inferd.streams.lane.partition import Partition
 from inferd.streams.lane.processor import Kind, Stage, Work
+from inferd.streams.lane.publisher import MakeGuarantee
 
 __all__ = [
     "PUBLISH_ERRORS",
@@ -15,9 +17,13 @@ __all__ = [
     "DeadLetters",
     "Effects",
     "ExactlyOnce",
+    "Failed",
     "Guarantee",
     "Kind",
+    "Landed",
     "Lane",
+    "LaneContext",
+    "MakeGuarantee",
     "Partition",
     "Stage",
     "Work",

@@ -10,36 +10,17 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Protocol
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
-from inferd.streams.kafka import KnownTopics, read_positions
-from inferd.streams.lane.backoff import Faults
+from inferd.streams.kafka import read_positions
+from inferd.streams.lane.context import LaneContext
 from inferd.streams.lane.guarantees import Guarantee
 from inferd.streams.lane.partition import Partition, by_topic
-from inferd.streams.lane.processor import Stage
-from inferd.streams.settings import GroupSettings
 from inferd.streams.state import LaneTable, Restore, TablePartition
-from inferd.streams.telemetry import LaneMeasures
 
 log = structlog.get_logger(__name__)
-
-
-class Group(Protocol):
-    """The consumer group as far as a lane sees it."""
-
-    @property
-    def generation(self) -> int:
-        """Generation of the membership; changes with every rebalance."""
-
-    @property
-    def consumer(self) -> AIOKafkaConsumer:
-        """aiokafka's consumer."""
-
-    async def seek(self, offsets: dict[TopicPartition, int]) -> None:
-        """Moves the fetch positions; raises what aiokafka raises where a partition is not assigned."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,27 +44,15 @@ class Order:
 class Takeover:
     """Takes partitions over, for as long as it takes and they are ours."""
 
-    def __init__(
-        self,
-        settings: GroupSettings,
-        stages: Mapping[str, Stage],
-        group: Group,
-        guarantee: Guarantee,
-        restore: Restore,
-        faults: Faults,
-        measures: LaneMeasures,
-        topics: KnownTopics,
-    ) -> None:
+    def __init__(self, context: LaneContext, guarantee: Guarantee, restore: Restore) -> None:
         self.opened: set[TopicPartition] = set()
         """Partitions that are open in their stage, or were about to be when a takeover ended early."""
-        self._settings = settings
-        self._stages = stages
-        self._group = group
+        self._context = context
+        self._stages = context.stages
+        self._topics = context.topics
+        self._faults = context.faults
         self._guarantee = guarantee
         self._restore = restore
-        self._faults = faults
-        self._measures = measures
-        self._topics = topics
 
     async def run(self, order: Order) -> None:
         """Calls `order.opened` with what can be served of `order.tps`, ready to be fetched, while that is ours.
@@ -114,7 +83,7 @@ class Takeover:
 
     async def _open(self, order: Order) -> None:
         positions = await read_positions(
-            self._group.consumer, order.partitions, self._settings.offset_reset, self._topics
+            self._context.group.consumer, order.partitions, self._context.settings.group.offset_reset, self._topics
         )  # fmt: skip
         ids = {tp: self._topic_ids(tp) for tp in order.partitions}
         starts = {
@@ -122,13 +91,13 @@ class Takeover:
             for tp, position in positions.items()
         }
         if order.ours():
-            await self._group.seek(starts)
+            await self._context.group.seek(starts)
         if order.ours():
             await self._open_stages(order.partitions)
             for tp, partition in order.partitions.items():
                 partition.run(starts[tp], ids[tp])
             order.opened(order.partitions)
-            self._measures.records_missing += sum(position.missing for position in positions.values())
+            self._context.measures.records_missing += sum(position.missing for position in positions.values())
             log.info(
                 "partitions_acquired", generation=order.generation, partitions=by_topic(starts),
                 ms=round((time.monotonic() - order.started) * 1000),

@@ -26,14 +26,14 @@ RETRY_S_MIN, RETRY_S_MAX = 0.1, 5.0
 class Faults:
     """The fault that work waits on now, if any."""
 
-    def __init__(self, attempt_timeout_s: float) -> None:
+    def __init__(self, attempt_timeout_s: float, denied: Callable[[], None] = lambda: None) -> None:
+        """`denied` is called where the broker refuses something for want of a right."""
         self.current: str | None = None
         """In words; None while all is well."""
         self.retry_s = RETRY_S_MIN
         """How long the next failure of something that seemed to be over has to wait."""
         self._attempt_timeout_s = attempt_timeout_s
-        self.denied: Callable[[], None] = lambda: None
-        """Called where the broker refuses something for want of a right."""
+        self._denied = denied
 
     def note(self, what: str, error: BaseException) -> None:
         """Says once that work has to wait; what exactly it waits for may change meanwhile."""
@@ -42,7 +42,7 @@ class Faults:
             log.warning("lane_fault", fault=fault)
         self.current = fault
         if is_denied(error):
-            self.denied()
+            self._denied()
 
     def clear(self) -> None:
         """Something came through: nothing has to wait any more."""

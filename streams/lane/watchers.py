@@ -1,20 +1,34 @@
-"""What a lane looks at regularly: gaps that fetches have left, and reply topics that do not answer."""
+"""What a lane does regularly: commit, publish what follows from time alone, and look at gaps and reply topics."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiokafka.errors import IllegalStateError
 
 from inferd.streams.kafka import Destinations, RetentionGaps, TopicRejectedError
-from inferd.streams.lane.assignment import Group
+from inferd.streams.lane.context import Group, LaneContext
 from inferd.streams.lane.guarantees import PUBLISH_ERRORS, Failed
+from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.owned_partitions import OwnedPartitions
 from inferd.streams.lane.partition import Partition
+from inferd.streams.lane.publisher import Publisher
 from inferd.streams.telemetry import LaneMeasures
 
 INTERVAL_S = 1.0
 REPLY_LATE_S = 2.0
 """A reply that is not acknowledged for so long has its topic looked at."""
+POSITION_TIMEOUT_S = 0.1
+
+
+async def commit_regularly(partitions: OwnedPartitions, publisher: Publisher, interval_s: float) -> None:
+    """Commits what is acknowledged."""
+    while True:
+        await asyncio.sleep(interval_s)
+        await publisher.commit(list(partitions.values()))
 
 
 async def watch_gaps(gaps: RetentionGaps, group: Group, measures: LaneMeasures) -> None:
@@ -27,15 +41,60 @@ async def watch_gaps(gaps: RetentionGaps, group: Group, measures: LaneMeasures) 
             measures.records_missing += await gaps.check(group.consumer)
 
 
-async def watch_destinations(
-    destinations: Callable[[], Destinations], partitions: Callable[[], Iterable[Partition]], failed: Failed
-) -> None:
+async def watch_destinations(destinations: Destinations, partitions: OwnedPartitions, failed: Failed) -> None:
     """Gives up replies whose topic is gone: producers would send them again for ever."""
     while True:
         await asyncio.sleep(INTERVAL_S)
-        late = [(p, topics) for p in partitions() if (topics := p.late_replies(REPLY_LATE_S))]
-        if late or destinations().outdated:
-            await destinations().look()
+        late = [(p, topics) for p in partitions.values() if (topics := p.late_replies(REPLY_LATE_S))]
+        if late or destinations.outdated:
+            await destinations.look()
         for partition, topics in late:
-            if (topic := destinations().unusable(topics)) is not None:
+            if (topic := destinations.unusable(topics)) is not None:
                 failed(partition, TopicRejectedError(topic))
+
+
+@dataclass(frozen=True, slots=True)
+class IdleWatcher:
+    """Publishes what follows from time alone, and commits past offsets that are no records."""
+
+    context: LaneContext
+    publisher: Publisher
+    gaps: RetentionGaps
+    at_rest: Callable[[Partition], bool]
+    """Whether nothing of a partition is being processed or published, and something may be."""
+
+    async def run(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL_S):
+                    await self.publisher.job_landed.wait()
+            self.publisher.job_landed.clear()
+            for partition in list(self.context.partitions.values()):
+                position = await self._position(partition)
+                if self.at_rest(partition) and (effects := self._effects(partition, position)) is not None:
+                    self.publisher.publish(partition, [effects])
+
+    async def _position(self, partition: Partition) -> int | None:
+        """Where the fetcher stands; None if that is not known."""
+        with contextlib.suppress(IllegalStateError, *PUBLISH_ERRORS):
+            async with asyncio.timeout(POSITION_TIMEOUT_S):
+                position: int = await self.context.group.consumer.position(partition.tp)
+                return position
+        return None
+
+    def _effects(self, partition: Partition, position: int | None) -> Effects | None:
+        stage, now_ms = self.context.partitions.stage(partition), self.context.now_ms()
+        effects = stage.idle_effects(partition.tp, partition.departed, now_ms)
+        if effects is None and position is not None and not (partition.pending or partition.flying):
+            return self._pass_by(partition, position)
+        return effects
+
+    def _pass_by(self, partition: Partition, position: int) -> Effects | None:
+        """Effects that only commit past what is no record, so that a group that has nothing to do has no lag."""
+        expected = partition.next_fetch
+        if (back_to := partition.pass_by(position)) is not None:
+            self.context.group.consumer.seek(partition.tp, back_to)
+        if partition.next_fetch == expected:
+            return None
+        self.gaps.note(partition.tp, expected, position)
+        return Effects(position, 0, [])

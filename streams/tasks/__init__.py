@@ -1,6 +1,7 @@
-"""Tasks of asyncio: ending several at once, and exceptions in callbacks."""
+"""Tasks of asyncio: in the background, ending several at once, and exceptions in callbacks."""
 
+from inferd.streams.tasks.background import BackgroundTasks
 from inferd.streams.tasks.callbacks import Crashed, when_done
 from inferd.streams.tasks.cancel_all import all_of, cancelled, finished
 
-__all__ = ["Crashed", "all_of", "cancelled", "finished", "when_done"]
+__all__ = ["BackgroundTasks", "Crashed", "all_of", "cancelled", "finished", "when_done"]

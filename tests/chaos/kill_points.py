@@ -33,11 +33,11 @@ def install() -> None:
 
     from inferd.streams.inference.scoring import Scorer
     from inferd.streams.lane import guarantees as commit
-    from inferd.streams.lane.lane import Lane
+    from inferd.streams.lane.publisher import Publisher
 
     signal.signal(signal.SIGUSR2, _read_switch)
     _wrap(Scorer, "prepare", after="after_decode")
-    _wrap(Lane, "_publish", before="after_predict")
+    _wrap(Publisher, "publish", before="after_predict")
     _wrap(commit, "produce", after="after_produce")
     for owner, name in ((AIOKafkaConsumer, "commit"), (AIOKafkaProducer, "commit_transaction")):
         _wrap(owner, name, before="before_commit", after="after_commit")

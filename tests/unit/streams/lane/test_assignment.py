@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -184,8 +183,7 @@ async def test_a_fence_that_is_cancelled_leaves_no_producer_behind(
 
     monkeypatch.setattr(commit, "last_transaction_results", no_endings)
     settings = StreamSettings(KafkaConnection(), "w", tmp_path)
-    lane: Any = SimpleNamespace(measures=LaneMeasures(), landed=None, failed=None, crashed=None)
-    under_test = make_guarantee(guarantee, settings, lane)
+    under_test = make_guarantee(guarantee, settings, LaneMeasures())
     outputs = {tp(number): {TopicPartition(RESULTS, number)} for number in range(3)}
     await cancelled_after(turns, asyncio.create_task(under_test.fence(outputs)))
     await under_test.fence(outputs)

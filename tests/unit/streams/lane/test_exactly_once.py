@@ -116,7 +116,7 @@ async def test_a_fenced_producer_gives_up_and_is_fenced_back_while_still_a_membe
     assert "ProducerFenced" in str(bench.lane.fault)
     bench.broker.commit_error = None
     bench.consumer.committed_offsets[tp(0)] = 0
-    await bench.until(lambda: not bench.lane._paused)
+    await bench.until(lambda: not bench.paused)
     bench.lane.feed(tp(0), [request(0)])
     await bench.until(lambda: "0: commit" in bench.broker.told)
     assert bench.lane.fault is None
@@ -129,7 +129,7 @@ async def test_a_fenced_producer_whose_generation_is_over_stays_out(bench: Bench
     bench.lane.feed(tp(0), [request(0)])
     await bench.until(lambda: bench.lane.fault is not None)
     bench.group.generation += 1
-    await bench.until(lambda: not bench.lane._paused)
+    await bench.until(lambda: not bench.paused)
     assert bench.broker.told.count("0: open") == 1
 
 
@@ -171,7 +171,7 @@ async def test_after_a_failure_it_goes_on_where_the_broker_says_and_not_where_it
     bench.lane.feed(tp(0), [request(1)])
     await bench.until(lambda: bench.broker.told.count("0: open") == 2)
     bench.broker.commit_error = None
-    await bench.until(lambda: not bench.lane._paused)
+    await bench.until(lambda: not bench.paused)
     assert bench.lane.partitions[tp(0)].next_fetch == 0, (
         "the first request is answered once more: nobody saw its result"
     )

@@ -45,7 +45,7 @@ async def test_nothing_is_committed_before_it_is_acknowledged(bench: Bench) -> N
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0), request(1)])
     (sent,) = await bench.sent(1)
-    commits = bench.lane._guarantee.commit
+    commits = bench.guarantee.commit
     await commits(bench.consumer, list(bench.lane.partitions.values()))  # type: ignore[arg-type]
     assert bench.consumer.commits == []
     sent.acknowledge()
@@ -171,7 +171,7 @@ async def test_a_failed_batch_is_done_again_from_the_last_acknowledged_offset(be
     opened = bench.broker.producers_opened
     second.fail(KafkaTimeoutError())
     await bench.until(lambda: bench.group.seeks[-1:] == [{tp(0): 1}])
-    await bench.until(lambda: not bench.lane._paused)
+    await bench.until(lambda: not bench.paused)
     assert bench.broker.producers_opened == opened + 1, "a producer that failed is replaced"
     assert bench.lane.partitions[tp(0)].next_fetch == 1
     bench.lane.feed(tp(0), [request(1), request(2)])
@@ -190,7 +190,7 @@ async def test_a_send_that_is_refused_is_neither_lost_nor_committed(bench: Bench
     await bench.until(lambda: bench.group.seeks[-1:] == [{tp(0): 0}])
     assert bench.consumer.commits == []
     bench.broker.refusal = None
-    await bench.until(lambda: not bench.lane._paused)
+    await bench.until(lambda: not bench.paused)
     bench.lane.feed(tp(0), [request(0)])
     await bench.until(lambda: ids(bench.results()) == ["r0.0"])
 
@@ -200,10 +200,10 @@ async def test_a_topic_that_goes_on_refusing_is_tried_ever_slower(bench: Bench) 
     bench.broker.refusal = TopicAuthorizationFailedError()
     pauses = []
     for _ in range(4):
-        pauses.append(bench.lane._faults.retry_s)
+        pauses.append(bench.lane._context.faults.retry_s)
         seeks = len(bench.group.seeks)
         bench.lane.feed(tp(0), [request(0)])
-        await bench.until(lambda: len(bench.group.seeks) > seeks and not bench.lane._paused)  # noqa: B023
+        await bench.until(lambda: len(bench.group.seeks) > seeks and not bench.paused)  # noqa: B023
     assert pauses == [0.1, 0.2, 0.4, 0.8]
     assert "TopicAuthorizationFailed" in str(bench.lane.fault)
     assert bench.consumer.commits == []
@@ -441,7 +441,7 @@ async def test_a_landing_that_raises_ends_the_worker_and_commits_nothing(
     sent.acknowledge()
     await bench.until(lambda: bench.crashes)
     assert bench.lane.partitions[tp(0)].acked == 0
-    await bench.lane._guarantee.commit(bench.consumer, list(bench.lane.partitions.values()))  # type: ignore[arg-type]
+    await bench.guarantee.commit(bench.consumer, list(bench.lane.partitions.values()))  # type: ignore[arg-type]
     assert bench.consumer.commits == []
 
 

@@ -105,7 +105,7 @@ async def test_a_refused_reply_is_answered_before_the_requests_that_follow(bench
     bench.lane.feed(tp(0), [asking(0), request(1)])
     await bench.until(lambda: answers(bench, REPLIES))
     (reply,) = [sent for sent in bench.broker.sent if sent.topic == REPLIES]
-    if isinstance(bench.lane._guarantee, AtLeastOnce):
+    if isinstance(bench.guarantee, AtLeastOnce):
         assert answers(bench, RESULTS) == [], "what is sent without a transaction cannot be taken back"
     reply.fail(TopicAuthorizationFailedError(REPLIES))
     await bench.until(lambda: bench.group.seeks[1:])

@@ -243,7 +243,7 @@ class Run:
     fatal: list[tuple[str, int]]
 
     async def until_fatal(self) -> tuple[str, int]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not self.fatal:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         return self.fatal[0]
@@ -457,7 +457,7 @@ async def test_the_lane_knows_the_topics_that_replies_may_go_to(run: Run, monkey
     monkeypatch.setattr(admission_module, "missing_rights", no_rights_missing)
     monkeypatch.setattr(admission_module, "AIOKafkaClient", FakeClient)
     monkeypatch.setattr(composition, "RequestProcessor", request_processor)
-    lane: Callable[..., Any] = lambda settings, tenants, *_: (list(tenants), run.lane)[1]  # noqa: E731
+    lane: Callable[..., Any] = lambda context, *_: (list(context.stages), run.lane)[1]  # noqa: E731
     monkeypatch.setattr(app_module, "Lane", lane)
     run.streams.settings = replace(run.streams.settings, reply_to_allowed=("mine",))
     await run.streams.start()

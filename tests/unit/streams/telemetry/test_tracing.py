@@ -115,7 +115,7 @@ async def test_results_that_are_not_acknowledged_are_answered_in_spans_of_their_
     assert not finished(exporter, REQUEST_SPAN)
     sent.fail(KafkaTimeoutError())
     await bench.until(lambda: finished(exporter, REQUEST_SPAN))
-    await bench.until(lambda: not bench.lane._paused)
+    await bench.until(lambda: not bench.paused)
     (respond,) = finished(exporter, "respond")
     assert [event.name for event in respond.events] == ["dropped"]
 

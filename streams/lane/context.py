@@ -1,0 +1,66 @@
+"""What the parts of one lane share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from inferd.streams.kafka import UNCHECKED, Destinations, KnownTopics
+from inferd.streams.lane.backoff import Faults
+from inferd.streams.lane.owned_partitions import OwnedPartitions
+from inferd.streams.lane.processor import Stage
+from inferd.streams.lane.progress import Progress
+from inferd.streams.settings import StreamSettings
+from inferd.streams.tasks import BackgroundTasks, Crashed
+from inferd.streams.telemetry import LaneMeasures
+
+
+class Group(Protocol):
+    """The consumer group as far as a lane sees it."""
+
+    @property
+    def generation(self) -> int:
+        """Generation of the membership; changes with every rebalance."""
+
+    @property
+    def consumer(self) -> AIOKafkaConsumer:
+        """aiokafka's consumer."""
+
+    async def seek(self, offsets: dict[TopicPartition, int]) -> None:
+        """Moves the fetch positions; raises what aiokafka raises where a partition is not assigned."""
+
+
+@dataclass(slots=True, kw_only=True)
+class LaneContext:
+    """Settings and surroundings of a lane, and the state that its parts share."""
+
+    settings: StreamSettings
+    stages: Mapping[str, Stage]
+    """By topic."""
+    group: Group
+    topics: KnownTopics
+    measures: LaneMeasures
+    crashed: Crashed
+    """Called with an unexpected exception of a task."""
+    destinations: Destinations = UNCHECKED
+    """What the topics that are written to accept."""
+    denied: Callable[[], None] = lambda: None
+    """Called where the broker refuses something for want of a right."""
+    clock: Callable[[], float] = time.time
+    """Unix seconds."""
+    partitions: OwnedPartitions = field(init=False)
+    tasks: BackgroundTasks = field(init=False)
+    faults: Faults = field(init=False)
+    progress: Progress = field(init=False, default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self.partitions = OwnedPartitions(self.stages)
+        self.tasks = BackgroundTasks(self.crashed)
+        self.faults = Faults(self.settings.group.request_timeout_s, self.denied)
+
+    def now_ms(self) -> int:
+        return int(self.clock() * 1000)

@@ -1,0 +1,84 @@
+"""The partitions that a lane owns. Whoever forgets records of one also corrects the counters, tables and stage."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from aiokafka import TopicPartition
+
+from inferd.streams.group import Records
+from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.partition import Partition
+from inferd.streams.lane.processor import Stage
+
+
+class OwnedPartitions(Mapping[TopicPartition, Partition]):
+    """Partitions by topic and number; records that are forgotten count as never received."""
+
+    def __init__(self, stages: Mapping[str, Stage]) -> None:
+        """`stages` by topic."""
+        self.stages = stages
+        self._owned: dict[TopicPartition, Partition] = {}
+
+    def __getitem__(self, tp: TopicPartition) -> Partition:
+        return self._owned[tp]
+
+    def __iter__(self) -> Iterator[TopicPartition]:
+        return iter(self._owned)
+
+    def __len__(self) -> int:
+        return len(self._owned)
+
+    def stage(self, partition: Partition) -> Stage:
+        return self.stages[partition.tp.topic]
+
+    def replace(self, partitions: Mapping[TopicPartition, Partition]) -> None:
+        """Owns `partitions`, and closes those that were owned before."""
+        self.close(self._owned.values())
+        self._owned = dict(partitions)
+
+    def withdraw(self, revoked: Collection[TopicPartition]) -> list[Partition]:
+        """Gives up those of `revoked`, and drains them; they are still to be closed."""
+        withdrawn = [self._owned.pop(tp) for tp in list(self._owned) if tp in revoked]
+        self.drain(withdrawn)
+        return withdrawn
+
+    def close(self, partitions: Collection[Partition]) -> None:
+        """Forgets, for good, what is not acknowledged."""
+        self.rewind(partitions)
+        for partition in partitions:
+            partition.close()
+
+    def queue(self, partition: Partition, records: Records) -> int | None:
+        """Queues fetched records; the offset to seek back to, if some are missing before them."""
+        before = partition.queued
+        back_to = partition.offer(records)
+        self.stage(partition).counters.requests_in += partition.queued - before
+        return back_to
+
+    def drain(self, partitions: Collection[Partition]) -> None:
+        """Takes nothing more from `partitions`, and drops what is queued."""
+        for partition in partitions:
+            self._uncount(partition, partition.drain())
+
+    def put_aside(self, partition: Partition, records: Records) -> None:
+        """Forgets records that were taken before the partition was drained."""
+        partition.put_aside(records)
+        self._uncount(partition, len(records))
+
+    def rewind(self, partitions: Collection[Partition]) -> None:
+        """Forgets what is not acknowledged: records, and what they changed in tables."""
+        for partition in partitions:
+            dropped = partition.in_the_air()
+            self._uncount(partition, partition.rewind())
+            self._discard(partition, dropped)
+
+    def _discard(self, partition: Partition, dropped: Sequence[Effects]) -> None:
+        stage, number = self.stage(partition), partition.tp.partition
+        for table in stage.tables:
+            if number in table.owned:
+                table.partition(number).discard()
+        stage.rewound(number, dropped)
+
+    def _uncount(self, partition: Partition, records: int) -> None:
+        self.stage(partition).counters.requests_in -= records

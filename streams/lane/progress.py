@@ -1,0 +1,36 @@
+"""Progress of a lane: counted for the stall detector, and awaited by those whose next step depends on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+class Progress:
+    """Counts changes of a lane's state, and wakes the coroutines that wait for one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._listeners: list[Callable[[], None]] = []
+        self._changed = asyncio.Event()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Has `listener` called whenever something advances."""
+        self._listeners.append(listener)
+
+    def advance(self) -> None:
+        """Something was fetched, acknowledged, committed, assigned or released."""
+        self.count += 1
+        for listener in self._listeners:
+            listener()
+        self._changed.set()
+
+    def recheck(self) -> None:
+        """Has conditions looked at again, without counting as progress."""
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Waits until `condition` holds; it is looked at after every change."""
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()

@@ -1,0 +1,105 @@
+"""Publishes what follows from records: a task for each partition at work, and what an acknowledgement brings about."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Sequence
+
+from aiokafka.errors import CommitFailedError
+
+from inferd.streams.lane.context import LaneContext
+from inferd.streams.lane.guarantees import PUBLISH_ERRORS, Failed, Guarantee, Landed
+from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.partition import Flight, Partition
+from inferd.streams.lane.processor import Kind
+from inferd.streams.tasks import Crashed, when_done
+from inferd.streams.telemetry import Step
+
+STEP_OF_PUBLISHING: dict[Kind, Step] = {"requests": "respond", "chunks": "store"}
+MakeGuarantee = Callable[[Landed, Failed, Crashed], Guarantee]
+"""Makes a guarantee, given what to call when effects are acknowledged, are not, or when such a call raises."""
+
+
+class Publisher:
+    """Hands effects to the guarantee, partition by partition in order."""
+
+    def __init__(self, context: LaneContext, make_guarantee: MakeGuarantee, failed: Failed) -> None:
+        """`failed` is called with a partition whose effects could not be published."""
+        self.guarantee = make_guarantee(self._landed, failed, context.crashed)
+        self.job_landed = asyncio.Event()
+        """Set when effects of a job are acknowledged: more may follow from time alone."""
+        self._context = context
+        self._failed = failed
+        self._publishing: dict[Partition, asyncio.Task[None]] = {}
+
+    @property
+    def publishing(self) -> Collection[Partition]:
+        """Partitions whose effects are being handed to the producer."""
+        return self._publishing.keys()
+
+    def publish(self, partition: Partition, steps: Sequence[Effects]) -> None:
+        """Publishes the effects of a taken range, one step after the other."""
+        if not steps:
+            return
+        for effects in steps:
+            for table, changes in effects.changes.items():
+                table.stage(changes)
+        task = self._publishing[partition] = self._context.tasks.start(self._publish(partition, steps))
+        when_done(task, lambda _: self._published(partition), self._context.crashed)
+
+    async def _publish(self, partition: Partition, steps: Sequence[Effects]) -> None:
+        rewinds = partition.rewinds
+        try:
+            for effects in steps:
+                if effects.after_commit:
+                    await self._commit_all_before(partition)
+                if partition.rewinds != rewinds:
+                    return
+                effects.published_at = time.perf_counter()
+                await self.guarantee.publish(partition, effects, self._context.now_ms())
+        except PUBLISH_ERRORS as error:
+            if partition.rewinds == rewinds:
+                self._failed(partition, error)
+
+    async def _commit_all_before(self, partition: Partition) -> None:
+        """Waits until everything in flight is acknowledged, and commits it; `KafkaError` where that is refused."""
+        await self._context.progress.until(lambda: not partition.flying)
+        await self.commit([partition])
+        if partition.committed < partition.acked:
+            raise CommitFailedError("what comes before cannot be committed")
+
+    def _published(self, partition: Partition) -> None:
+        self._publishing.pop(partition, None)
+        self._context.progress.advance()
+
+    def _landed(self, partition: Partition, flight: Flight) -> None:
+        """Everything of a taken range is acknowledged."""
+        self._context.faults.clear()
+        stage, effects = self._context.partitions.stage(partition), flight.effects
+        for table, changes in effects.changes.items():
+            table.apply(changes, flight.written[table])
+        if stage.kind == "requests":
+            self._context.measures.end_to_end.observe_since(effects.timestamps, self._context.now_ms())
+        if effects.records and (step := STEP_OF_PUBLISHING.get(stage.kind)) is not None:
+            self._context.measures.observe_step(step, time.perf_counter() - effects.published_at)
+        stage.counters.add(effects.tally)
+        stage.landed(partition.tp.partition, effects)
+        if stage.kind == "jobs":
+            self.job_landed.set()
+        self._context.progress.advance()
+
+    async def commit(self, partitions: Collection[Partition]) -> None:
+        """Commits what is acknowledged of `partitions`."""
+        if partitions:  # without any, there may be no consumer yet
+            await self.guarantee.commit(self._context.group.consumer, partitions)
+
+    async def settle(self, partitions: Collection[Partition]) -> None:
+        """Waits until nothing of `partitions` is being published or in flight."""
+        await self._context.progress.until(lambda: not any(p.flying or p in self._publishing for p in partitions))
+
+    def cancel(self, partitions: Collection[Partition]) -> None:
+        """Publishes nothing more of `partitions`."""
+        for partition in partitions:
+            if (task := self._publishing.get(partition)) is not None:
+                task.cancel()
