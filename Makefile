@@ -7,7 +7,7 @@ CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-cache test-unit fuzz model-mutants jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-jobs bench-cache chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
+.PHONY: help demo test test-cache test-unit fuzz model-mutants jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-jobs bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -70,6 +70,9 @@ bench-cache: $(VENV)/.installed-dev ## Measure the benefit, the restore and the 
 	@$(PY) -m bench.cache_gain
 	@$(PY) -m bench.cache_restore
 	@$(PY) -m bench.cache_policies
+
+bench-tenants: $(VENV)/.installed-dev ## Measure a tenant's latency beside tenants that are in trouble.
+	@$(PY) -m bench.tenants
 
 chaos: $(VENV)/.installed-dev ## Inject faults into brokers, workers and network for CHAOS_MINUTES (10) under load; nothing may be lost.
 	@$(PY) -m tests.chaos $(CHAOS)

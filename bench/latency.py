@@ -77,7 +77,7 @@ def measure_latencies(
             task = lab.task(TENANT, f"{peer.name}-{repeat}")
             lab.cluster.commit_ends(task.group, task.requests)
             with running_peer(peer, task) as process:
-                load = _Load(lab, peer, process, task, repeat)
+                load = Load(lab, peer, process, task, repeat)
                 load.prime()
                 latencies += load.measure_rates(plan)
                 report(f"  {repeat + 1}/{plan.repeats} {peer.title}: {_brief(latencies, peer, repeat)}")
@@ -92,12 +92,12 @@ def _warm_up(lab: Lab, peer: Peer) -> None:
     task = lab.task(TENANT, "warm-up")
     lab.cluster.commit_ends(task.group, task.requests)
     with running_peer(peer, task) as process:
-        load = _Load(lab, peer, process, task, repeat=-1)
+        load = Load(lab, peer, process, task, repeat=-1)
         load.prime()
         load.offer(WARM_UP_COUNT, WARM_UP_RATE, "warm-up")
 
 
-class _Load:
+class Load:
     """Load on one running peer."""
 
     def __init__(self, lab: Lab, peer: Peer, process: PeerProcess, task: PeerTask, repeat: int) -> None:
