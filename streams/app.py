@@ -248,7 +248,7 @@ class Streams:
         if (reason := self.admission.unserved_reason(tenant)) is not None:
             raise ModelNotReadyError(f"tenant {tenant!r} is not served by this worker now: {reason}")
         request = parts.requests.direct.ask(value, headers, int(time.time() * 1000))
-        self.lane.wake()
+        self.lane.wake(parts.requests.topic)
         try:
             return await asyncio.wait_for(request.answer, timeout_s)
         except TimeoutError:

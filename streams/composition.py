@@ -61,7 +61,6 @@ def compose_tenants(
     destinations: Destinations,
 ) -> Mapping[str, TenantParts]:
     """The parts of each tenant, by name. Their tables are declared in the app; `directory` holds local state stores."""
-    scoring = BatchScoring(measures, BatchSizer(settings.lane), time.time)
     parts = {}
     for tenant in settings.tenants:
         catalog = deploys.catalogs[tenant]
@@ -71,6 +70,7 @@ def compose_tenants(
             catalog, settings.limits, settings.reply_to_allowed, user_code.ask(tenant), user_code.ask_rows(tenant)
         )
         names = TenantTopics(settings.namespace, tenant)
+        scoring = BatchScoring(measures, BatchSizer(settings.lane), time.time)
         requests = RequestProcessor(names, scorer, settings.worker_id, destinations, scoring, predictions)
         requests.tracing = measures.tracing
         jobs_table = make_table(app, settings, tenant, "jobs", directory)

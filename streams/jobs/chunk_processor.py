@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from inferd.streams.kafka import UNCHECKED, Destinations, Outgoing
 from inferd.streams.lane import PUBLISH_ERRORS, DeadLetters, Effects, Kind, Work, describe, refusal_of, timestamps_of
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTable
+from inferd.streams.tasks import OwnThread
 from inferd.streams.telemetry import CHUNK_SPAN, ChunkCounters, LaneMeasures, Tally, TenantCounters
 
 log = structlog.get_logger(__name__)
@@ -88,6 +88,7 @@ class ChunkProcessor:
         self._destinations = destinations
         self._dead_letters = DeadLetters(topics.name("dead-letters"), settings.worker_id, destinations)
         self._clock = clock
+        self._thread = OwnThread("inferd-chunks")
         self._waiting_since: dict[tuple[str, int, str], float] = {}
         """By name, number and digest of a version, when the first chunk came that waits for it."""
 
@@ -220,7 +221,7 @@ class ChunkProcessor:
         for group in batch.groups:
             started = time.perf_counter()
             if group.in_thread or group.rows > INLINE_ROWS_MAX:
-                await asyncio.get_running_loop().run_in_executor(None, group.predict)
+                await self._thread.call(group.predict)
             else:
                 group.predict()
             manifest, elapsed = group.model.manifest, time.perf_counter() - started

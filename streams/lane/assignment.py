@@ -1,7 +1,7 @@
-"""How a lane comes to own partitions: fence, restore their tables, read positions, seek, open.
+"""Takes partitions over: fence earlier owners, restore tables, read positions, seek, open.
 
-The order is what makes it safe: after the fence no earlier owner can add anything, so the tables and the positions that
-are read then are final.
+The order matters: after the fence no earlier owner can write anything, so tables and positions that are read then are
+final.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import structlog
 from aiokafka import TopicPartition
 
 from inferd.streams.kafka import read_positions
+from inferd.streams.lane.backoff import Faults
 from inferd.streams.lane.context import LaneContext
 from inferd.streams.lane.guarantees import Guarantee
 from inferd.streams.lane.partition import Partition, by_topic
@@ -25,24 +26,28 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class Order:
-    """Partitions that are to be taken over."""
+    """What is to be taken over, and for whom."""
 
+    topics: Collection[str]
+    """Topics whose partitions are concerned: all of some tenants."""
     tps: set[TopicPartition]
+    faults: Faults
+    """What this takeover waits for."""
     before: Mapping[TopicPartition, Partition]
-    """What was owned."""
+    """Partitions that are owned until then."""
     generation: int
     """Of the membership that assigned them."""
     ours: Callable[[], bool]
-    """Whether `tps` are still ours."""
+    """Whether `tps` are still assigned to this worker."""
     opened: Callable[[dict[TopicPartition, Partition]], None]
     after_failure: bool
     started: float = field(default_factory=time.monotonic)
     partitions: dict[TopicPartition, Partition] = field(default_factory=dict)
-    """Those that can be served: what they need exists."""
+    """Those that can be served: every partition that they need exists."""
 
 
 class Takeover:
-    """Takes partitions over, for as long as it takes and they are ours."""
+    """Takes partitions over, and retries while they are assigned to this worker."""
 
     def __init__(self, context: LaneContext, guarantee: Guarantee, restore: Restore) -> None:
         self.opened: set[TopicPartition] = set()
@@ -50,25 +55,24 @@ class Takeover:
         self._context = context
         self._stages = context.stages
         self._topics = context.topics
-        self._faults = context.faults
         self._guarantee = guarantee
         self._restore = restore
 
     async def run(self, order: Order) -> None:
-        """Calls `order.opened` with what can be served of `order.tps`, ready to be fetched, while that is ours.
+        """Calls `order.opened` with those of `order.tps` that can be served, ready to be fetched.
 
-        It may be cancelled at any moment: it closes the partitions that it has not opened, and the next takeover, or
-        `close`, finds what it has left open in stages.
+        It may be cancelled at any await: it closes the partitions that it has not opened; those that are open in their
+        stages are closed by the next takeover, or by `close`.
         """
         what, ours = "partitions cannot be taken over", order.ours
         try:
             if order.tps:
-                await self._faults.until_done(what, partial(self._look, order), ours)
-                await self._faults.until_done(what, partial(self._fence, order), ours)
+                await order.faults.until_done(what, partial(self._look, order), ours)
+                await order.faults.until_done(what, partial(self._fence, order), ours)
             if ours():
-                await self._restore_tables(order.partitions, ours)
+                await self._restore_tables(order)
             if order.tps:
-                await self._faults.until_done(what, partial(self._open, order), ours)
+                await order.faults.until_done(what, partial(self._open, order), ours)
         finally:
             for partition in order.partitions.values():
                 if not partition.running:
@@ -93,7 +97,7 @@ class Takeover:
         if order.ours():
             await self._context.group.seek(starts)
         if order.ours():
-            await self._open_stages(order.partitions)
+            await self._open_stages(order)
             for tp, partition in order.partitions.items():
                 partition.run(starts[tp], ids[tp])
             order.opened(order.partitions)
@@ -102,13 +106,13 @@ class Takeover:
                 "partitions_acquired", generation=order.generation, partitions=by_topic(starts),
                 ms=round((time.monotonic() - order.started) * 1000),
             )  # fmt: skip
-        # After a failure, work that is left must come through before all is well again.
+        # After a failure the fault ends only when the remaining records have been processed.
         if not order.after_failure or all(start >= positions[tp].end for tp, start in starts.items()):
-            self._faults.clear()
+            order.faults.clear()
 
-    async def _open_stages(self, tps: Collection[TopicPartition]) -> None:
-        self.close(self.opened.difference(tps))
-        for tp in tps:
+    async def _open_stages(self, order: Order) -> None:
+        self.close({tp for tp in self.opened.difference(order.partitions) if tp.topic in order.topics})
+        for tp in order.partitions:
             self.opened.add(tp)
             await self._stages[tp.topic].opened(tp.partition)
 
@@ -124,11 +128,11 @@ class Takeover:
         return {tp for tp in complete if self._unit_of(tp) <= complete}
 
     def lacking(self, tp: TopicPartition) -> set[TopicPartition]:
-        """Partitions that are read or written with a partition, and do not exist."""
+        """Partitions that do not exist, of those that are read or written with a partition."""
         return {each for each in self._needs(tp) if self._topics.lacks(each)}
 
     def outdated(self, partition: Partition) -> bool:
-        """Whether a topic that a partition has to do with was created again since the takeover."""
+        """Whether a topic that a partition is read from or writes to was created again since the takeover."""
         return self._topic_ids(partition.tp) != partition.topic_ids
 
     def _needs(self, tp: TopicPartition) -> set[TopicPartition]:
@@ -151,24 +155,24 @@ class Takeover:
         changelogs = {TopicPartition(table.changelog, tp.partition) for table in stage.tables}
         return {*stage.outputs(tp.partition), *changelogs}
 
-    async def _restore_tables(self, partitions: Mapping[TopicPartition, Partition], ours: Callable[[], bool]) -> None:
-        """Drops the table partitions that went elsewhere, and brings the others up to date."""
-        for partition in partitions.values():
+    async def _restore_tables(self, order: Order) -> None:
+        """Drops table partitions that are not owned any more, and restores the others."""
+        for partition in order.partitions.values():
             partition.restore()
         numbers: dict[LaneTable, set[int]] = {}
-        for stage in self._stages.values():
-            for table in stage.tables:
-                numbers.setdefault(table, set()).update(tp.partition for tp in partitions if tp.topic == stage.topic)
+        for topic in order.topics:
+            for table in self._stages[topic].tables:
+                numbers.setdefault(table, set()).update(tp.partition for tp in order.partitions if tp.topic == topic)
         owned: list[tuple[LaneTable, TablePartition]] = []
         for table, owned_here in numbers.items():
             owned += [(table, partition) for partition in await table.retain(owned_here)]
         if owned:
             restore = partial(self._restore.run, owned)
-            await self._faults.until_done("tables cannot be restored", restore, ours, bounded=False)
+            await order.faults.until_done("tables cannot be restored", restore, order.ours, bounded=False)
 
 
 def _acked(before: Partition | None, topic_ids: Mapping[str, str]) -> int:
-    """What was acknowledged of a partition before; nothing if its topic was created again since."""
+    """The acknowledged offset of a partition that was owned before; 0 if its topic was created again since."""
     if before is None or before.topic_id != topic_ids[before.tp.topic]:
         return 0
     return before.acked

@@ -1,4 +1,4 @@
-"""What a lane waits for when the broker refuses or cannot be reached: said once, tried again ever slower."""
+"""Faults of the broker: logged once, and retried with backoff."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ RETRY_S_MIN, RETRY_S_MAX = 0.1, 5.0
 
 
 class Faults:
-    """The fault that work waits on now, if any."""
+    """The current fault, if any."""
 
     def __init__(self, attempt_timeout_s: float, denied: Callable[[], None] = lambda: None) -> None:
         """`denied` is called where the broker refuses something for want of a right."""
         self.current: str | None = None
-        """In words; None while all is well."""
+        """Its description; None if there is none."""
         self.retry_s = RETRY_S_MIN
-        """How long the next failure of something that seemed to be over has to wait."""
+        """Pause before the next attempt."""
         self._attempt_timeout_s = attempt_timeout_s
         self._denied = denied
 
     def note(self, what: str, error: BaseException) -> None:
-        """Says once that work has to wait; what exactly it waits for may change meanwhile."""
+        """Sets the current fault; only the first one is logged."""
         fault = f"{what}: {cause(error)}"
         if self.current is None:
             log.warning("lane_fault", fault=fault)
@@ -45,14 +45,14 @@ class Faults:
             self._denied()
 
     def clear(self) -> None:
-        """Something came through: nothing has to wait any more."""
+        """Something succeeded: there is no fault any more."""
         self.retry_s = RETRY_S_MIN
         if self.current is not None:
             log.info("lane_fault_over", fault=self.current)
             self.current = None
 
     async def pause(self, least_s: float) -> None:
-        """Waits before what failed is tried once more; the next time twice as long, unless something came through."""
+        """Waits before the next attempt: twice as long each time, until something succeeds."""
         await asyncio.sleep(max(least_s, self.retry_s))
         self.retry_s = min(2 * self.retry_s, RETRY_S_MAX)
 
@@ -64,15 +64,15 @@ class Faults:
         *,
         bounded: bool = True,
     ) -> None:
-        """Tries with bounded backoff until `attempt` works or is not wanted any more.
+        """Repeats `attempt`, with backoff, until it succeeds or is not wanted any more.
 
-        An attempt that is `bounded` has the time of a request; another one tells of its progress by itself.
+        A `bounded` attempt may take as long as a request; any other reports its own progress.
         """
         delay_s = RETRY_S_MIN
         while wanted():
             try:
-                # Not `wait_for`, which swallows a cancellation that comes as the attempt ends (Python 3.11): who has
-                # lost the partitions would go on to open them.
+                # Not `wait_for`, which swallows a cancellation that comes as the attempt ends (Python 3.11):
+                # partitions that were revoked would be opened.
                 async with asyncio.timeout(self._attempt_timeout_s if bounded else None):
                     await attempt()
             except PUBLISH_ERRORS as error:
@@ -84,10 +84,10 @@ class Faults:
 
 
 def cause(error: BaseException) -> str:
-    """What an operator has to look at: the broker, where it is away; else what the error says."""
+    """The cause of an error for an operator: an unreachable broker, or the error's own message."""
     if isinstance(error, TopicRejectedError) and error.__cause__ is not None:
         return f"topic {error.topic}: {cause(error.__cause__)}"
-    if error.__cause__ is not None:  # a producer that ends says that it did, and not why
+    if error.__cause__ is not None:  # the error of a producer that has ended does not say why
         return cause(error.__cause__)
     if isinstance(error, NO_CONNECTION):
         return f"the broker cannot be reached ({type(error).__name__})"
@@ -97,7 +97,7 @@ def cause(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line: its type, and what it says."""
+    """An error in one line: its type and message."""
     name, text = type(error).__name__, str(error).strip()[:400]
     if text.startswith(name):  # aiokafka's errors name themselves
         return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from inferd.streams.lane.progress import Progress
 from inferd.streams.settings import StreamSettings
 from inferd.streams.tasks import BackgroundTasks, Crashed
 from inferd.streams.telemetry import LaneMeasures
+
+ALL_TENANTS = ""
 
 
 class Group(Protocol):
@@ -54,13 +57,19 @@ class LaneContext:
     """Unix seconds."""
     partitions: OwnedPartitions = field(init=False)
     tasks: BackgroundTasks = field(init=False)
-    faults: Faults = field(init=False)
+    faults: Mapping[str, Faults] = field(init=False)
+    """By tenant; under an empty name, those of all tenants."""
     progress: Progress = field(init=False, default_factory=Progress)
+    room: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    """Set when there may be room for more fetched records."""
 
     def __post_init__(self) -> None:
         self.partitions = OwnedPartitions(self.stages)
         self.tasks = BackgroundTasks(self.crashed)
-        self.faults = Faults(self.settings.group.request_timeout_s, self.denied)
+        self.faults = {
+            tenant: Faults(self.settings.group.request_timeout_s, self.denied)
+            for tenant in (ALL_TENANTS, *self.partitions.tenants)
+        }
 
     def now_ms(self) -> int:
         return int(self.clock() * 1000)

@@ -15,7 +15,7 @@ from inferd.streams.lane.output_batch import Effects
 
 
 def dead_letter_of(record: Record, tp: TopicPartition, error: ModelServingError, worker_id: str) -> DeadLetter:
-    """The record byte for byte, and what was wrong with it, where it was, and who says so."""
+    """The record byte for byte, with its error, its place, and the worker that refused it."""
     return DeadLetter(
         code=error.code,
         message=error.message,
@@ -54,7 +54,7 @@ class DeadLetters:
     destinations: Destinations
 
     def add(self, effects: Effects, record: Record, tp: TopicPartition, error: ModelServingError) -> None:
-        """Has `record`, which was refused, copied to the same partition number of the topic."""
+        """Adds a copy of a refused record, for the same partition number of the dead-letter topic."""
         letter = dead_letter_of(record, tp, error, self.worker_id)
         outgoing = outgoing_of(letter, self.destinations.bytes_max(self.topic))
         effects.tally.dead_letters += 1

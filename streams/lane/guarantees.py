@@ -8,17 +8,18 @@ transactional producer for each partition, and makes outputs and offset one tran
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import starmap
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
+from inferd.schemas.topics import tenant_of_topic
 from inferd.streams.kafka import (
     UNCHECKED,
     Destinations,
@@ -47,43 +48,48 @@ log = structlog.get_logger(__name__)
 COMMIT_TIMEOUT_S = 5.0
 TRANSACTION_RETRY_MS = 5
 PUBLISH_ERRORS = (KafkaError, OSError, TimeoutError, asyncio.TimeoutError)
-"""What a broker that cannot be reached, or refuses, raises. All of it means: rewind and publish again."""
+"""Raised where the broker cannot be reached, or refuses. After each of them: rewind and publish again."""
 
-T = TypeVar("T")
 Outputs = Mapping[TopicPartition, Collection[TopicPartition]]
-"""Partitions that are taken over, each with those that what follows from its records may go to."""
+"""Partitions that are taken over, each with the partitions that its effects may be written to."""
 Landed = Callable[[Partition, Flight], None]
 Failed = Callable[[Partition, BaseException], None]
 
 
 class Guarantee(Protocol):
-    """What a lane asks of its processing guarantee."""
+    """How effects and offsets reach Kafka."""
 
     async def fence(self, outputs: Outputs) -> None:
-        """Before positions are read: from here on no earlier owner can make anything take effect."""
+        """To be called before positions are read: afterwards no earlier owner can publish or commit."""
 
     async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
-        """Sets effects on their way; returns once more of the same partition may follow. Raises `PUBLISH_ERRORS`."""
+        """Publishes effects; returns once more of the same partition may follow. Raises `PUBLISH_ERRORS`."""
 
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
-        """Makes what is acknowledged durable as the group's offsets, never more; a refusal raises nothing."""
+        """Commits the offsets of what is acknowledged, never more; a refusal raises nothing."""
 
     @property
     def pause_s(self) -> float:
-        """How long to wait after a failure before partitions that are still ours are fenced back."""
+        """How long to wait after a failure before partitions that are still assigned are fenced again."""
 
     def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
-        """Where a partition that was ours goes on after a failure, given what we were told was acknowledged."""
+        """Offset to resume from after a failure; `acked`: what the broker had acknowledged before it."""
 
     async def release(self, tps: Collection[TopicPartition]) -> None:
-        """Partitions went elsewhere: lets go of what served them alone."""
+        """Partitions went elsewhere: closes producers that served them alone."""
+
+    async def discard(self, tps: Collection[TopicPartition]) -> None:
+        """After a failure: closes every producer that serves one of `tps`; the next `fence` opens new ones."""
 
     async def close(self) -> None:
-        """After a failure, or at the end: lets go of all producers; the next `fence` opens new ones."""
+        """At the end: closes all producers."""
 
 
 class AtLeastOnce:
-    """Outputs first, offsets after: a crash in between repeats results, byte for byte, and loses none."""
+    """Publishes outputs, and commits offsets afterwards: a crash in between repeats results, byte for byte.
+
+    Each tenant has a producer of its own: one that fails holds up no other tenant.
+    """
 
     pause_s = 0.0
 
@@ -104,16 +110,19 @@ class AtLeastOnce:
         self._failed = failed
         self._crashed = crashed
         self._bytes_max = destinations.bytes_max
-        self._producer: AIOKafkaProducer | None = None
+        self._producers: dict[str, AIOKafkaProducer] = {}
+        """By tenant."""
         self._committing = asyncio.Lock()
 
     async def fence(self, outputs: Outputs) -> None:
-        """Results may repeat, so there is nobody to fence; the producer is all that is needed."""
-        if self._producer is None:
-            self._producer = await open_producer(self._options, self._start_timeout_s)
+        """Opens producers; results may repeat, so there is nothing to fence."""
+        await all_of(map(self._open, _tenants(outputs) - self._producers.keys()))
+
+    async def _open(self, tenant: str) -> None:
+        self._producers[tenant] = await open_producer(self._options, self._start_timeout_s)
 
     async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
-        producer = self._producer
+        producer = self._producers.get(tenant_of_topic(partition.tp.topic))
         if producer is None:
             raise ConnectionError("there is no producer")
         flight = partition.depart(effects)
@@ -182,7 +191,7 @@ class AtLeastOnce:
         partition.land(partial(self._landed, partition))
 
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
-        """One commit at a time; whatever it fails of means that the next owner repeats a little."""
+        """One commit at a time; after one that fails, the next owner repeats a few results."""
         async with self._committing:
             offsets = {p: p.acked for p in partitions if p.acked > p.committed}
             if not offsets:
@@ -200,17 +209,23 @@ class AtLeastOnce:
                 partition.commit(offset)
 
     def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
-        """What is acknowledged need not be repeated, committed or not."""
+        """Resumes at what is acknowledged, committed or not."""
         return max(committed, acked)
 
     async def release(self, tps: Collection[TopicPartition]) -> None:
-        """The producer serves whatever partitions there are."""
+        """A tenant's producer serves whatever partitions there are."""
+
+    async def discard(self, tps: Collection[TopicPartition]) -> None:
+        """A producer whose batch failed may refuse every later one: it is not used again."""
+        await self._close(_tenants(tps))
 
     async def close(self) -> None:
-        """A producer whose batch failed may refuse every later one: it is not used again."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await close_producer(producer)
+        """Closes every producer."""
+        await self._close({*self._producers})
+
+    async def _close(self, tenants: Collection[str]) -> None:
+        producers = [self._producers.pop(tenant) for tenant in tenants if tenant in self._producers]
+        await asyncio.gather(*map(close_producer, producers))
 
 
 @dataclass(slots=True)
@@ -222,12 +237,11 @@ class _Transactions:
 
 
 class ExactlyOnce:
-    """Outputs and the next offset in one transaction: a reader of committed records sees each result once.
+    """Publishes outputs and the next offset in one transaction: a reader of committed records sees each result once.
 
     Each partition has a producer with a transactional id of its own; partitions of the same `unit` share one, and take
-    turns. Opening it fences whoever had it before and ends what that one had begun, so positions that are read
-    afterwards are final. What a broker has left open of the last transaction ends as that one did, before anything new
-    is written.
+    turns. Opening it fences the earlier owner and ends its transaction, so positions that are read afterwards are
+    final. Where the broker has not written all markers of the last transaction, they are written before anything new.
     """
 
     def __init__(
@@ -249,13 +263,13 @@ class ExactlyOnce:
         self._connection = settings.connection
         self._producers: dict[str, _Transactions] = {}
         self._unrepeated: dict[str, TransactionResult] = {}
-        """By transactional id, endings that the broker has forgotten with the fence, and that are not repeated yet."""
-        # Two heartbeats show whether we are still a member: if not, whoever fenced us is right.
+        """By transactional id, results of transactions that the fence has removed from the broker, to be repeated."""
+        # After two heartbeats it is known whether this worker is still a member: if not, another owner has fenced it.
         self.pause_s = 2 * settings.group.heartbeat_interval_s
 
     async def fence(self, outputs: Outputs) -> None:
-        """One new producer a unit; older ones are let go."""
-        await self.close()
+        """One new producer a unit; older ones are closed."""
+        await self.release(outputs)
         units: dict[str, set[TopicPartition]] = {}
         for tp, written in outputs.items():
             units.setdefault(self._unit_of(tp), set()).update(written)
@@ -273,7 +287,7 @@ class ExactlyOnce:
             self._start_timeout_s,
             transactional_id=transactional_id,
             transaction_timeout_ms=self._transaction_timeout_ms,
-            # Kafka 4 refuses the first batch after a transaction marker for some milliseconds; 100 ms would be felt.
+            # Kafka 4 refuses the first batch after a transaction marker for some milliseconds; aiokafka waits 100 ms.
             retry_backoff_ms=TRANSACTION_RETRY_MS,
         )
         self._producers[unit] = _Transactions(producer)
@@ -285,7 +299,7 @@ class ExactlyOnce:
     async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
         """Returns when the transaction is committed.
 
-        One that fails is left as it is: the fence that follows ends it, at the latest the broker's time-out.
+        One that fails is left open: the next fence ends it, or the broker's timeout.
         """
         transactions = self._producers.get(self._unit_of(partition.tp))
         if transactions is None:
@@ -319,7 +333,7 @@ class ExactlyOnce:
         ]
         offset = {partition.tp: OffsetAndMetadata(effects.next_offset, offset_metadata(partition.topic_id))}
         await producer.send_offsets_to_transaction(offset, self._group_id)
-        # A batch that expires does not fail the commit: each one has to be asked.
+        # A batch that expires does not fail the commit: each acknowledgement has to be awaited.
         await asyncio.gather(*starmap(_acknowledgement, sent))
         for table, future, count in written:
             flight.wrote(table, (await future).offset + count - 1)
@@ -327,19 +341,22 @@ class ExactlyOnce:
         self._measures.commits += 1
 
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
-        """Nothing to do: the transactions have committed the offsets."""
+        """Nothing: the transactions have committed the offsets."""
 
     def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
-        """Where the broker says: results and offset share their fate, whatever it told us of a transaction before.
+        """Resumes at the committed offset: results and offset share one transaction.
 
-        Kafka 4.4, while it stops, may report a transaction as committed and leave its markers out: what became of it is
-        known after the fence.
+        Kafka 4.4, while it stops, may report a transaction as committed and not write its markers: the result is known
+        only after the fence.
         """
         return committed
 
     async def release(self, tps: Collection[TopicPartition]) -> None:
-        """Closes the producers of `tps`, whatever they were about."""
+        """Closes the producers of `tps`."""
         await self._close({self._unit_of(tp) for tp in tps})
+
+    async def discard(self, tps: Collection[TopicPartition]) -> None:
+        await self.release(tps)
 
     async def close(self) -> None:
         """Closes every producer."""
@@ -350,44 +367,8 @@ class ExactlyOnce:
         await asyncio.gather(*map(close_producer, producers))
 
 
-class ByTopic:
-    """Some topics under another guarantee than the others."""
-
-    def __init__(self, usual: Guarantee, other: Guarantee, topics: Collection[str]) -> None:
-        """`other` is for `topics`."""
-        self._both = (usual, other)
-        self._topics = frozenset(topics)
-
-    @property
-    def pause_s(self) -> float:
-        return max(guarantee.pause_s for guarantee in self._both)
-
-    async def fence(self, outputs: Outputs) -> None:
-        parts = self._split(outputs, lambda tp: tp.topic)
-        # Not one is left running when another fails, or the caller is cancelled.
-        await all_of(guarantee.fence({tp: outputs[tp] for tp in part}) for guarantee, part in parts)
-
-    async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
-        await self._both[partition.tp.topic in self._topics].publish(partition, effects, timestamp_ms)
-
-    async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
-        for guarantee, part in self._split(partitions, lambda partition: partition.tp.topic):
-            await guarantee.commit(consumer, part)
-
-    def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
-        return self._both[tp.topic in self._topics].start(tp, committed, acked)
-
-    async def release(self, tps: Collection[TopicPartition]) -> None:
-        for guarantee, part in self._split(tps, lambda tp: tp.topic):
-            await guarantee.release(part)
-
-    async def close(self) -> None:
-        await asyncio.gather(*(guarantee.close() for guarantee in self._both))
-
-    def _split(self, owned: Collection[T], topic_of: Callable[[T], str]) -> list[tuple[Guarantee, list[T]]]:
-        others = [each for each in owned if topic_of(each) in self._topics]
-        usual = [each for each in owned if topic_of(each) not in self._topics]
-        return [(guarantee, part) for guarantee, part in zip(self._both, (usual, others), strict=True) if part]
+def _tenants(tps: Iterable[TopicPartition]) -> set[str]:
+    return {tenant_of_topic(tp.topic) for tp in tps}
 
 
 async def _acknowledgement(topic: str, future: asyncio.Future[RecordMetadata]) -> None:
@@ -397,14 +378,14 @@ async def _acknowledgement(topic: str, future: asyncio.Future[RecordMetadata]) -
 
 
 async def _all_acknowledged(futures: Collection[asyncio.Future[RecordMetadata]]) -> None:
-    """Waits for all; raises what one of them failed with. A cancelled wait leaves them as they are."""
+    """Waits for all; raises the exception of one that failed. A cancelled wait does not cancel them."""
     done, _ = await asyncio.wait(futures)
     for future in done:
         future.result()
 
 
 def _reason(error: BaseException) -> str:
-    """Why a commit failed, in a line: what aiokafka says of a rebalance takes ten."""
+    """Why a commit failed, in one line."""
     if isinstance(error, CommitFailedError):
         return "the group has rebalanced, or has dropped this worker: the next owner of the partition repeats a little"
     if isinstance(error, TimeoutError):

@@ -1,7 +1,8 @@
 """The batch lane: take what waits, score it, publish, acknowledge, commit.
 
-The life of a batch: `Lane.feed` (fetched) → `Lane._take` → `Lane._process` (scored) → `Publisher.publish` →
-`Publisher._landed` (acknowledged) → `commit_regularly`. `Ownership` acquires and releases the partitions.
+The life of a batch: `Lane.feed` (fetched) → `Worker._take` → `Worker._process` (scored) → `Publisher.publish` →
+`Publisher._landed` (acknowledged) → `commit_regularly`. Each tenant and kind of record has a worker of its own.
+`Ownership` acquires and releases the partitions.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import get_args
 
 import structlog
 from aiokafka import TopicPartition
@@ -20,13 +20,14 @@ from inferd.streams.group import Records
 from inferd.streams.kafka import RetentionGaps
 from inferd.streams.lane.assignment import Takeover
 from inferd.streams.lane.context import LaneContext
-from inferd.streams.lane.micro_batches import MicroBatches
 from inferd.streams.lane.ownership import Ownership
 from inferd.streams.lane.partition import Partition
 from inferd.streams.lane.processor import Kind, Stage
 from inferd.streams.lane.publisher import MakeGuarantee, Publisher
 from inferd.streams.lane.scheduling import without_room
+from inferd.streams.lane.turns import JobsShare, Turns
 from inferd.streams.lane.watchers import IdleWatcher, commit_regularly, watch_destinations, watch_gaps
+from inferd.streams.lane.worker import Worker
 from inferd.streams.state import Restore
 from inferd.streams.telemetry import TenantSnapshot
 
@@ -34,7 +35,6 @@ log = structlog.get_logger(__name__)
 
 UNREADABLE_S = 5.0
 """After how long a log that could not be read is tried again."""
-SHARE_PAUSE_S_MAX = 1.0
 
 
 class Lane:
@@ -47,33 +47,41 @@ class Lane:
         self._stages = context.stages
         self._partitions = context.partitions
         self._progress = context.progress
-        self._progress.listen(self._moved)
         self._restore = Restore(context.settings, self._progress.advance)
         self._publisher = Publisher(context, make_guarantee, self._failed)
         takeover = Takeover(context, self._publisher.guarantee, self._restore)
         self._ownership = Ownership(context, self._publisher, takeover)
-        self._batches = MicroBatches(self._settings, self._stages, self.wake)
+        self._workers = self._make_workers()
+        """By topic."""
+        self._progress.listen(self._moved)
         self._gaps = RetentionGaps()
         self._unreadable: dict[TopicPartition, tuple[str, float]] = {}
         """Partitions whose log cannot be read further: why, and when that is tried again."""
         self._draining = False
-        self._requests_came = False
-        """Whether requests were scored since the last chunk of a job."""
-        self._work: dict[Kind, asyncio.Event] = {kind: asyncio.Event() for kind in get_args(Kind)}
-        self._room = asyncio.Event()
+
+    def _make_workers(self) -> Mapping[str, Worker]:
+        """A worker for the topics of each tenant and kind."""
+        turns, jobs_share = Turns(), JobsShare(self._settings.jobs_share)
+        by_key: dict[tuple[str, Kind], list[Stage]] = {}
+        for stage in self._stages.values():
+            by_key.setdefault((stage.tenant, stage.kind), []).append(stage)
+        workers = [
+            Worker(self._context, stages, self._publisher, turns, jobs_share, self._stopped)
+            for stages in by_key.values()
+        ]  # fmt: skip
+        return {topic: worker for worker in workers for topic in worker.topics}
 
     # ------------------------------------------------------------------ lifecycle
 
     async def run(self) -> None:
         """Works until cancelled; never ends by itself."""
-        kinds: set[Kind] = {stage.kind for stage in self._stages.values()}
         idle = IdleWatcher(self._context, self._publisher, self._gaps, self._at_rest)
         running = [
             commit_regularly(self._partitions, self._publisher, self._settings.commit_interval_s),
             watch_gaps(self._gaps, self._context.group, self.measures),
             watch_destinations(self._context.destinations, self._partitions, self._failed),
             idle.run(),
-            *map(self._run_kind, kinds),
+            *(worker.run() for worker in set(self._workers.values())),
         ]
         await asyncio.wait([self._context.tasks.start(task) for task in running], return_when=asyncio.FIRST_COMPLETED)
 
@@ -93,7 +101,7 @@ class Lane:
         partitions = list(self._partitions.values())
         self._partitions.drain(partitions)
         await self._publisher.settle(partitions)
-        await self._progress.until(lambda: not any(map(self._waiting, self._work)))
+        await self._progress.until(lambda: not any(worker.waits for worker in self._workers.values()))
         await self._publisher.commit(partitions)
 
     async def close(self) -> None:
@@ -128,7 +136,8 @@ class Lane:
     @property
     def fault(self) -> str | None:
         """What work waits for, in words; None while all is well."""
-        return self._context.faults.current or next((reason for reason, _ in self._unreadable.values()), None)
+        of_tenants = [faults.current for faults in self._context.faults.values() if faults.current is not None]
+        return next(iter([*of_tenants, *(reason for reason, _ in self._unreadable.values())]), None)
 
     @property
     def restoring(self) -> int | None:
@@ -173,22 +182,23 @@ class Lane:
     def full(self, tps: set[TopicPartition]) -> set[TopicPartition]:
         """Lane partitions that may not be fetched now: not owned, or with enough waiting."""
         ours = {tp for tp in tps if tp.topic in self._stages}
-        if self._stopped:
-            return ours
         now = time.monotonic()
+        stopped = {tp for tp in ours if self._stopped(self._stages[tp.topic].tenant)}
         unreadable = {tp for tp in ours if now < self._unreadable.get(tp, ("", 0.0))[1]}
-        return unreadable | without_room(ours, self._partitions, self._settings.buffer_bytes_max)
+        return stopped | unreadable | without_room(ours, self._partitions, self._settings.buffer_bytes_max)
 
     async def wait_for_room(self, timeout_s: float) -> None:
-        self._room.clear()
+        self._context.room.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._room.wait()
+                await self._context.room.wait()
 
     def feed(self, tp: TopicPartition, records: Records) -> None:
         """Queues a fetched batch. What is not owned is dropped: whoever takes a partition over seeks before."""
         partition = self._partitions.get(tp)
-        if partition is None or not partition.running or self._ownership.paused or not records:
+        if partition is None or not partition.running or not records:
+            return
+        if self._ownership.paused(self._stages[tp.topic].tenant):
             return
         self._unreadable.pop(tp, None)
         expected = partition.next_fetch
@@ -198,7 +208,7 @@ class Lane:
         elif partition.next_fetch > expected:
             if records[0].offset > expected:
                 self._gaps.note(tp, expected, records[0].offset)
-            self._progress.advance()
+            self._progress.advance(partition)
 
     def unreadable(self, tp: TopicPartition, reason: str) -> None:
         """The log of a partition cannot be read further: says so, and reads the others; this one is tried again."""
@@ -210,99 +220,25 @@ class Lane:
         for partition in self._partitions.values():
             partition.doubt()
 
-    def wake(self) -> None:
-        """There is work that was not fetched."""
-        for work in self._work.values():
-            work.set()
-
-    # ------------------------------------------------------------------ taken and processed
-
-    async def _run_kind(self, kind: Kind) -> None:
-        while True:
-            await self._work[kind].wait()
-            self._work[kind].clear()
-            if kind == "requests":
-                await self._wait_to_fill()
-            while (taken := self._take(kind)) or self._waiting(kind):
-                started = time.perf_counter()
-                await self._process(kind, taken)
-                self._progress.recheck()
-                # The sender, the fetcher and the heartbeat get their turn between two micro-batches.
-                await asyncio.sleep(self._pause_s(kind, time.perf_counter() - started))
-
-    def _waiting(self, kind: Kind) -> bool:
-        """Whether a stage has work that was not fetched."""
-        return any(stage.waits for stage in self._stages.values() if stage.kind == kind)
-
-    def _pause_s(self, kind: Kind, worked_s: float) -> float:
-        """Chunks of jobs leave their share of the time to requests, while there are any."""
-        if kind != "chunks" or not self._requests_came:
-            return 0.0
-        self._requests_came = False
-        share = self._settings.jobs_share
-        return min(worked_s * (1 - share) / share, SHARE_PAUSE_S_MAX)
-
-    async def _wait_to_fill(self) -> None:
-        """Gives a micro-batch the time to fill that the settings allow; by default none."""
-        if not self._settings.batch_wait_ms or not any(p.queued for p in self._partitions.values()):
-            return
-        work = self._work["requests"]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.batch_wait_ms / 1000):
-                while sum(p.queued for p in self._partitions.values()) < self._settings.batch_rows_max:
-                    work.clear()
-                    await work.wait()
-
-    def _take(self, kind: Kind) -> list[tuple[Partition, Records]]:
-        if self._stopped:
-            return []
-        taken = self._batches.take(kind, self._partitions, self._publisher.publishing)
-        if taken:
-            self._room.set()
-        return taken
-
-    async def _process(self, kind: Kind, taken: list[tuple[Partition, Records]]) -> None:
-        rewinds = {partition: partition.rewinds for partition, _ in taken}
-        for stage, work in self._by_stage(kind, taken):
-            effects_of = await stage.process([(partition.tp, part) for partition, part in work])
-            for (partition, part), steps in zip(work, effects_of, strict=True):
-                # Rewound or lost while it was scored: its records are done again, here or by their next owner.
-                if partition.rewinds != rewinds[partition]:
-                    stage.rewound(partition.tp.partition, steps)
-                elif not partition.running:
-                    self._partitions.put_aside(partition, part)
-                else:
-                    self._batches.put_back(partition, part[sum(effects.records for effects in steps) :])
-                    self._publisher.publish(partition, steps)
-        self._requests_came |= kind == "requests"
-
-    def _by_stage(
-        self, kind: Kind, taken: list[tuple[Partition, Records]]
-    ) -> Iterable[tuple[Stage, list[tuple[Partition, Records]]]]:
-        by_topic: dict[str, list[tuple[Partition, Records]]] = {
-            topic: [] for topic, stage in self._stages.items() if stage.kind == kind and stage.waits
-        }
-        for partition, records in taken:
-            by_topic.setdefault(partition.tp.topic, []).append((partition, records))
-        return [(self._stages[topic], work) for topic, work in by_topic.items()]
+    def wake(self, topic: str) -> None:
+        """The stage of `topic` has work that was not fetched."""
+        self._workers[topic].wake()
 
     # ------------------------------------------------------------------
 
-    @property
-    def _stopped(self) -> bool:
-        """Whether nothing is fetched or taken now."""
-        return self._draining or self._ownership.paused
+    def _stopped(self, tenant: str) -> bool:
+        """Whether nothing of a tenant is fetched or taken now."""
+        return self._draining or self._ownership.paused(tenant)
 
     def _at_rest(self, partition: Partition) -> bool:
-        """Whether nothing of a partition is being processed or published, and something may be."""
-        if self._stopped or not partition.running:
-            return False
-        busy = self._batches.busy_units(self._partitions, self._publisher.publishing)
-        return self._batches.unit(partition) not in busy
+        return self._workers[partition.tp.topic].at_rest(partition)
 
     def _failed(self, partition: Partition, error: BaseException) -> None:
         self._ownership.failed(partition, error)
 
-    def _moved(self) -> None:
-        self.wake()
-        self._room.set()
+    def _moved(self, partition: Partition | None) -> None:
+        """Wakes the worker of a partition, and those that wait for less to be in flight; all workers for None."""
+        for topic, worker in self._workers.items():
+            if partition is None or topic == partition.tp.topic or worker.blocked:
+                worker.wake()
+        self._context.room.set()

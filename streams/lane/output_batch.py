@@ -1,4 +1,4 @@
-"""What follows from a taken range of records: outputs, and the offset that is committed with them."""
+"""The effects of a range of records: outputs, table changes, and the offset that is committed with them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ OUTGOING_OVERHEAD_BYTES = 64
 
 
 def timestamps_of(records: Sequence[Record], now_ms: int) -> list[int]:
-    """Unix milliseconds of records; one that its producer left without has waited no time that we know of.
+    """Unix milliseconds of records; `now_ms` for a record without a timestamp.
 
-    None is further back than `WAIT_MS_MAX`: a producer may write any time into a record.
+    Timestamps before `WAIT_MS_MAX` are cut off: a producer may write any time into a record.
     """
     earliest = now_ms - WAIT_MS_MAX
     return [max(record.timestamp, earliest) if record.timestamp > 0 else now_ms for record in records]
@@ -28,7 +28,7 @@ def timestamps_of(records: Sequence[Record], now_ms: int) -> list[int]:
 
 @dataclass(slots=True)
 class Effects:
-    """All that follows from a taken range of records of one partition; committed together with `next_offset`."""
+    """The effects of a range of records of one partition; committed together with `next_offset`."""
 
     next_offset: int
     records: int
@@ -36,25 +36,25 @@ class Effects:
     """Unix milliseconds of the records."""
     tally: Tally = field(default_factory=Tally)
     by_topic: dict[tuple[str, int], list[Outgoing]] = field(default_factory=dict)
-    """(topic, partition) -> what is to be produced there, in order: results, replies, dead letters, chunks."""
+    """(topic, partition) -> records to produce there, in order: results, replies, dead letters, chunks."""
     published_at: float = 0.0
-    """When it was handed to the producer, on the clock that measures durations, in seconds."""
+    """When it was handed to the producer: seconds of `time.perf_counter`."""
     replies: set[str] = field(default_factory=set)
-    """The users' own topics among those of `by_topic`."""
+    """Reply-to topics among those of `by_topic`."""
     after_commit: bool = False
     """To be published only once everything before it is committed."""
     spans: OpenSpans | None = None
     """Of the requests that are traced."""
     jobs: JobCounters | None = None
-    """What it adds to the counters of jobs."""
+    """Added to the counters of jobs."""
     changes: dict[TablePartition, list[Change]] = field(default_factory=dict)
-    """What is to be written to tables, in order."""
+    """Changes of tables, in order."""
 
     def add(self, topic: str, partition: int, outgoing: Outgoing) -> None:
         self.by_topic.setdefault((topic, partition), []).append(outgoing)
 
     @property
     def n_bytes(self) -> int:
-        """What it holds in memory until it is acknowledged, about."""
+        """Approximate memory that it holds until it is acknowledged."""
         outgoing = sum(map(len, self.by_topic.values())) + sum(map(len, self.changes.values()))
         return self.tally.bytes_out + OUTGOING_OVERHEAD_BYTES * outgoing

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from aiokafka import TopicPartition
 
@@ -18,7 +19,9 @@ class OwnedPartitions(Mapping[TopicPartition, Partition]):
     def __init__(self, stages: Mapping[str, Stage]) -> None:
         """`stages` by topic."""
         self.stages = stages
+        self.tenants = frozenset(stage.tenant for stage in stages.values())
         self._owned: dict[TopicPartition, Partition] = {}
+        self._by_topic: dict[str, list[Partition]] = {}
 
     def __getitem__(self, tp: TopicPartition) -> Partition:
         return self._owned[tp]
@@ -32,14 +35,35 @@ class OwnedPartitions(Mapping[TopicPartition, Partition]):
     def stage(self, partition: Partition) -> Stage:
         return self.stages[partition.tp.topic]
 
-    def replace(self, partitions: Mapping[TopicPartition, Partition]) -> None:
-        """Owns `partitions`, and closes those that were owned before."""
-        self.close(self._owned.values())
-        self._owned = dict(partitions)
+    def of(self, topics: Iterable[str]) -> list[Partition]:
+        """Those of some topics."""
+        return [partition for topic in topics for partition in self._by_topic.get(topic, ())]
+
+    def of_tenant(self, tenant: str) -> list[Partition]:
+        return self.of(topic for topic, stage in self.stages.items() if stage.tenant == tenant)
+
+    def by_tenant(self, bytes_of: Callable[[Partition], int]) -> Counter[str]:
+        """The sum of some bytes of partitions for each tenant."""
+        used = Counter[str]()
+        for topic, partitions in self._by_topic.items():
+            used[self.stages[topic].tenant] += sum(map(bytes_of, partitions))
+        return used
+
+    def replace(self, partitions: Mapping[TopicPartition, Partition], topics: Collection[str]) -> None:
+        """Owns `partitions` of `topics`, and closes those of them that were owned before."""
+        self.close(self.of(topics))
+        self._own({tp: each for tp, each in self._owned.items() if tp.topic not in topics} | dict(partitions))
+
+    def _own(self, partitions: dict[TopicPartition, Partition]) -> None:
+        self._owned = partitions
+        self._by_topic = {}
+        for tp, partition in partitions.items():
+            self._by_topic.setdefault(tp.topic, []).append(partition)
 
     def withdraw(self, revoked: Collection[TopicPartition]) -> list[Partition]:
         """Gives up those of `revoked`, and drains them; they are still to be closed."""
-        withdrawn = [self._owned.pop(tp) for tp in list(self._owned) if tp in revoked]
+        withdrawn = [partition for tp, partition in self._owned.items() if tp in revoked]
+        self._own({tp: partition for tp, partition in self._owned.items() if tp not in revoked})
         self.drain(withdrawn)
         return withdrawn
 

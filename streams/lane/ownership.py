@@ -1,6 +1,7 @@
 """Ownership of partitions: they are assigned, revoked, and taken over again after a failure or a change of topics.
 
-At most one takeover runs at a time. Assignments and revocations begin a new epoch, which ends every earlier one.
+A failure concerns one tenant, which recovers while the others work. Assignments and revocations begin a new epoch,
+which ends every takeover of an earlier one.
 """
 
 from __future__ import annotations
@@ -8,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import structlog
 from aiokafka import TopicPartition
 
 from inferd.streams.kafka import unserved_reasons
 from inferd.streams.lane.assignment import Order, Takeover
-from inferd.streams.lane.context import LaneContext
+from inferd.streams.lane.backoff import Faults
+from inferd.streams.lane.context import ALL_TENANTS, LaneContext
 from inferd.streams.lane.partition import Partition, by_topic
 from inferd.streams.lane.publisher import Publisher
 from inferd.streams.tasks import cancelled
@@ -27,8 +29,6 @@ class Ownership:
     """Acquires and releases the partitions of a lane."""
 
     def __init__(self, context: LaneContext, publisher: Publisher, takeover: Takeover) -> None:
-        self.paused = False
-        """Nothing is fetched or taken: partitions are being taken over again."""
         self._context = context
         self._settings = context.settings
         self._partitions = context.partitions
@@ -38,8 +38,15 @@ class Ownership:
         self._generation = -1
         """Of the membership that assigned them."""
         self._epoch = 0
+        self._paused: set[str] = set()
+        """Tenants whose partitions are being taken over again."""
         self._acquisition: asyncio.Task[None] | None = None
-        self._recovery: asyncio.Task[None] | None = None
+        self._recoveries: dict[str, asyncio.Task[None]] = {}
+        """By tenant."""
+
+    def paused(self, tenant: str) -> bool:
+        """Whether nothing of a tenant is fetched or taken now."""
+        return tenant in self._paused
 
     @property
     def settled(self) -> bool:
@@ -54,7 +61,8 @@ class Ownership:
     @property
     def unserved(self) -> list[str]:
         """Why partitions that are assigned here are not served: what they need does not exist."""
-        return unserved_reasons(self._assigned - self._servable(), self._takeover.lacking)
+        servable = self._takeover.servable(self._assigned)
+        return unserved_reasons(self._assigned - servable, self._takeover.lacking)
 
     # ------------------------------------------------------------------ assigned and revoked
 
@@ -63,7 +71,8 @@ class Ownership:
         await self.end_takeovers()
         self._assigned = {tp for tp in tps if tp.topic in self._partitions.stages}
         self._generation = self._context.group.generation
-        self._acquisition = self._context.tasks.start(self._take_over(self._epoch))
+        takeover = self._take_over(self._epoch, self._partitions.tenants, self._context.faults[ALL_TENANTS])
+        self._acquisition = self._context.tasks.start(takeover)
         await asyncio.wait({self._acquisition}, timeout=self._settings.group.request_timeout_s)
 
     async def release(self, revoked: set[TopicPartition]) -> None:
@@ -74,6 +83,8 @@ class Ownership:
         if released:
             await self._finish(released)
         self._takeover.close(revoked)
+        lane_tps = [tp for tp in revoked if tp.topic in self._partitions.stages]
+        _ = self._context.tasks.start(self._publisher.guarantee.release(lane_tps))
 
     async def _finish(self, released: Collection[Partition]) -> None:
         started = time.monotonic()
@@ -86,82 +97,90 @@ class Ownership:
         await self._publisher.commit(released)
         self._partitions.close(released)
         tps = [partition.tp for partition in released]
-        _ = self._context.tasks.start(self._publisher.guarantee.release(tps))
         log.info("partitions_released", partitions=by_topic(tps), ms=round((time.monotonic() - started) * 1000))
 
     async def end_takeovers(self) -> None:
         """Cancels what takes partitions over, and waits for its end: the next one must not meet it half done."""
         self._epoch += 1
-        await cancelled([task for task in (self._acquisition, self._recovery) if task is not None])
+        await cancelled([task for task in (self._acquisition, *self._recoveries.values()) if task is not None])
 
-    async def _take_over(self, epoch: int, *, after_failure: bool = False) -> None:
+    async def _take_over(
+        self, epoch: int, tenants: Collection[str], faults: Faults, *, after_failure: bool = False
+    ) -> None:
         generation = self._generation
+        topics = {topic for topic, stage in self._partitions.stages.items() if stage.tenant in tenants}
 
         def ours() -> bool:
             return self._epoch == epoch and self._context.group.generation == generation
 
+        def opened(partitions: Mapping[TopicPartition, Partition]) -> None:
+            self._partitions.replace(partitions, topics)
+            for tenant in () if after_failure else tenants:
+                self._context.faults[tenant].clear()
+
         order = Order(
-            tps=set(self._assigned), before=self._partitions, generation=generation, ours=ours,
-            opened=self._partitions.replace, after_failure=after_failure,
+            topics=topics, tps={tp for tp in self._assigned if tp.topic in topics}, faults=faults,
+            before=self._partitions, generation=generation, ours=ours, opened=opened, after_failure=after_failure,
         )  # fmt: skip
         await self._takeover.run(order)
-        self.paused = False
+        self._paused.difference_update(tenants)
         self._context.progress.advance()
 
     # ------------------------------------------------------------------ failed
 
     def failed(self, partition: Partition, error: BaseException) -> None:
-        """Something could not be published: everything unacknowledged is fetched and done again."""
+        """Something could not be published: everything unacknowledged of the tenant is fetched and done again."""
+        tenant = self._partitions.stage(partition).tenant
         if partition.state == "draining":
             self._partitions.rewind([partition])
             self._context.progress.advance()
-        elif partition.running and not self._recovering:
-            self._recovery = self._context.tasks.start(self._recover(error, self._epoch))
+        elif partition.running and not self._is_recovering(tenant):
+            self._recoveries[tenant] = self._context.tasks.start(self._recover(tenant, error, self._epoch))
 
-    @property
-    def _recovering(self) -> bool:
-        return self._recovery is not None and not self._recovery.done()
+    def _is_recovering(self, tenant: str) -> bool:
+        return tenant in self._recoveries and not self._recoveries[tenant].done()
 
-    async def _recover(self, error: BaseException, epoch: int) -> None:
-        self.paused = True
-        self._context.faults.note("results cannot be published", error)
-        await self._context.destinations.learn(
-            error, {t for p in self._partitions.values() for t in p.late_replies(0.0)}
-        )
-        await self._start_over()
+    async def _recover(self, tenant: str, error: BaseException, epoch: int) -> None:
+        self._paused.add(tenant)
+        faults, partitions = self._context.faults[tenant], self._partitions.of_tenant(tenant)
+        faults.note("results cannot be published", error)
+        replies = {topic for partition in partitions for topic in partition.late_replies(0.0)}
+        await self._context.destinations.learn(error, replies)
+        await self._start_over(partitions)
         # A topic that refuses writes lets a new producer start all the same: without acknowledgements, ever slower.
-        await self._context.faults.pause(self._publisher.guarantee.pause_s)
-        await self._take_over(epoch, after_failure=True)
+        await faults.pause(self._publisher.guarantee.pause_s)
+        await self._take_over(epoch, {tenant}, faults, after_failure=True)
 
-    async def _start_over(self) -> None:
-        """Forgets what is not acknowledged, and closes the producers."""
-        partitions = self._partitions.values()
+    async def _start_over(self, partitions: Collection[Partition]) -> None:
+        """Forgets what is not acknowledged, and closes the producers concerned."""
         self._publisher.cancel(partitions)
         self._partitions.rewind(partitions)
-        await self._publisher.guarantee.close()
+        await self._publisher.guarantee.discard([partition.tp for partition in partitions])
 
     # ------------------------------------------------------------------ topics changed
 
     def look_at_topics(self) -> None:
-        """Takes all partitions over anew where topics were deleted, created again or grown since the last takeover."""
-        if self.settled and not self.paused and not self._recovering and self._have_topics_changed():
-            self._recovery = self._context.tasks.start(self._follow_topics(self._epoch))
+        """Takes over anew where topics of a tenant were deleted, created again or grown since the last takeover."""
+        if not self.settled:
+            return
+        servable = self._takeover.servable(self._assigned)
+        for tenant in self._partitions.tenants:
+            if not self.paused(tenant) and not self._is_recovering(tenant) and self._has_changed(tenant, servable):
+                self._recoveries[tenant] = self._context.tasks.start(self._follow_topics(tenant, self._epoch))
 
-    def _have_topics_changed(self) -> bool:
-        return self._servable() != set(self._partitions) or any(
-            map(self._takeover.outdated, self._partitions.values())
-        )  # fmt: skip
+    def _has_changed(self, tenant: str, servable: set[TopicPartition]) -> bool:
+        owned = self._partitions.of_tenant(tenant)
+        stages = self._partitions.stages
+        served = {tp for tp in servable if stages[tp.topic].tenant == tenant}
+        return served != {partition.tp for partition in owned} or any(map(self._takeover.outdated, owned))
 
-    def _servable(self) -> set[TopicPartition]:
-        return self._takeover.servable(self._assigned)
-
-    async def _follow_topics(self, epoch: int) -> None:
-        log.warning("topics_changed", unserved=self.unserved)
-        self.paused = True
-        partitions = self._partitions.values()
+    async def _follow_topics(self, tenant: str, epoch: int) -> None:
+        log.warning("topics_changed", tenant=tenant, unserved=self.unserved)
+        self._paused.add(tenant)
+        partitions = self._partitions.of_tenant(tenant)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.lane.revoke_timeout_s):
                 await self._publisher.settle(partitions)
         await self._publisher.commit(partitions)
-        await self._start_over()
-        await self._take_over(epoch)
+        await self._start_over(partitions)
+        await self._take_over(epoch, {tenant}, self._context.faults[tenant])

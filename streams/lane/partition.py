@@ -44,11 +44,11 @@ class PartitionError(RuntimeError):
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A taken range of records whose effects are on their way to the broker."""
+    """A taken range of records whose effects are in flight."""
 
     effects: Effects
     n_bytes: int
-    """What it holds in memory."""
+    """Approximate memory that it holds."""
     written: dict[TablePartition, int] = field(default_factory=dict)
     """Last offset in the changelog of each table partition that it changes."""
     _unacknowledged: int = 0
@@ -79,12 +79,12 @@ class Flight:
 
 
 class Partition:
-    """What a lane knows of one partition that is assigned to it."""
+    """The offsets, queue and in-flight batches of one partition."""
 
     def __init__(self, tp: TopicPartition) -> None:
         self.tp = tp
         self.topic_ids = NO_IDS
-        """Of its topic and of those that it writes to, when it was taken over."""
+        """Ids of its topic and of those that it writes to, as of the takeover."""
         self.state: State = "created"
         self.next_fetch = self.next_take = self.departed = self.acked = self.committed = 0
         self.rewinds = 0
@@ -108,13 +108,13 @@ class Partition:
         self._enter("restoring")
 
     def run(self, start: int, topic_ids: Mapping[str, str] = NO_IDS) -> None:
-        """Its records may come, from offset `start` on."""
+        """Records are accepted from offset `start` on."""
         self._enter("running")
         self.topic_ids = topic_ids
         self.next_fetch = self.next_take = self.departed = self.acked = self.committed = start
 
     def drain(self) -> int:
-        """Takes nothing more in and drops what is queued; what is in flight may still be acknowledged.
+        """Accepts nothing more and drops what is queued; what is in flight may still be acknowledged.
 
         Returns the number of records dropped.
         """
@@ -122,7 +122,7 @@ class Partition:
         return self._drop_queue()
 
     def close(self) -> int:
-        """Ends its use: forgets all that is not acknowledged. Returns the number of records forgotten."""
+        """Drops everything that is not acknowledged, finally; returns the number of records dropped."""
         self._enter("closed")
         return self._forget()
 
@@ -177,17 +177,17 @@ class Partition:
         return None
 
     def doubt(self) -> None:
-        """A fetch was cut short: what it had brought may be missing from the next one."""
+        """A fetch was interrupted: its records may be missing from the next one."""
         self.suspect, self._gap_at, self._fetched_again = True, None, False
 
     def _trust(self) -> None:
         self.suspect, self._gap_at, self._fetched_again = False, None, False
 
     def pass_by(self, position: int) -> int | None:
-        """Moves on to `position`, where the fetcher stands, though it brought nothing: what lies between is no record.
+        """Advances to `position`, the fetcher's, past offsets that are no records.
 
-        It is transaction markers, records of aborted transactions, or what compaction took. Nothing may be pending.
-        After a suspect fetch, records may have been lost: the offset to seek back to is returned, once.
+        Those are transaction markers, aborted or compacted records. Nothing may be pending. After a suspect fetch,
+        records may be missing: the offset to seek back to is returned, once.
         """
         self._require("running")
         if self.pending:
@@ -223,7 +223,7 @@ class Partition:
         return taken[0] if len(taken) == 1 else [record for records in taken for record in records]
 
     def _split(self, records: Records, rows_max: int, bytes_max: int, *, at_least: bool) -> tuple[Records, int]:
-        """The first of `records` that fit, and their bytes; the others go back to the head of the queue."""
+        """The first of `records` that fit, and their bytes; the rest is queued again, first."""
         n = size = 0
         for record in records[:rows_max]:
             record_bytes = bytes_of((record,))
@@ -236,7 +236,7 @@ class Partition:
         return records[:n], size
 
     def put_back(self, records: Records) -> None:
-        """Queues the last records that were taken again, to be taken later."""
+        """Queues records that were taken last again, first."""
         self._require("running")
         size = bytes_of(records)
         self._queue.appendleft((records, size))
@@ -247,7 +247,7 @@ class Partition:
         self._check_offsets()
 
     def put_aside(self, records: Records) -> None:
-        """Forgets records that were taken before the partition was drained: another owner fetches them."""
+        """Drops records that were taken before the partition was drained: another owner fetches them."""
         self._require("draining")
         self.taken -= len(records)
 
@@ -286,16 +286,16 @@ class Partition:
         self._check_offsets()
 
     def in_the_air(self) -> list[Effects]:
-        """Effects that have departed and not landed."""
+        """Effects that are in flight."""
         return [flight.effects for flight in self._flights]
 
     def late_replies(self, seconds: float) -> set[str]:
-        """Users' own topics that something was sent to so long ago, and is not acknowledged."""
+        """Reply-to topics of effects that are not acknowledged after this time."""
         before = time.perf_counter() - seconds
         return {topic for each in self.in_the_air() if each.published_at <= before for topic in each.replies}
 
     def rewind(self) -> int:
-        """Forgets all that is not acknowledged, to fetch it again from `acked` on; returns the number of records."""
+        """Drops what is not acknowledged, to fetch it again from `acked` on; returns the number of records dropped."""
         self._require("running", "draining")
         return self._forget()
 
@@ -312,21 +312,21 @@ class Partition:
 
     @property
     def topic_id(self) -> str:
-        """Of the log that its offsets belong to; empty if the broker tells none."""
+        """Id of the topic that its offsets belong to; empty if the broker has none."""
         return self.topic_ids.get(self.tp.topic, "")
 
     @property
     def pending(self) -> int:
-        """Records fetched and neither acknowledged nor forgotten."""
+        """Records that are fetched and neither acknowledged nor dropped."""
         return self.queued + self.taken + self.in_flight
 
     @property
     def flying(self) -> bool:
-        """Whether anything is on its way to the broker, be it what no record asked for."""
+        """Whether anything is in flight, including effects of no records."""
         return bool(self._flights)
 
     def owns(self, flight: Flight) -> bool:
-        """Whether a flight is still on its way; a rewind forgets those of before."""
+        """Whether a flight is still in flight; a rewind drops earlier ones."""
         return flight in self._flights
 
     def _drop_queue(self) -> int:
@@ -351,7 +351,7 @@ def by_topic(tps: Iterable[TopicPartition]) -> dict[str, list[int]]:
 
 
 def bytes_of(records: Records) -> int:
-    """What fetched records hold in memory, about."""
+    """Approximate memory that fetched records hold."""
     payload = sum([len(record.value or b"") + len(record.key or b"") for record in records])
     headers = sum([_header_bytes(record) for record in records if record.headers])
     return payload + headers + RECORD_OVERHEAD_BYTES * len(records)

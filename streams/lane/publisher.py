@@ -71,12 +71,12 @@ class Publisher:
 
     def _published(self, partition: Partition) -> None:
         self._publishing.pop(partition, None)
-        self._context.progress.advance()
+        self._context.progress.advance(partition)
 
     def _landed(self, partition: Partition, flight: Flight) -> None:
         """Everything of a taken range is acknowledged."""
-        self._context.faults.clear()
         stage, effects = self._context.partitions.stage(partition), flight.effects
+        self._context.faults[stage.tenant].clear()
         for table, changes in effects.changes.items():
             table.apply(changes, flight.written[table])
         if stage.kind == "requests":
@@ -87,7 +87,7 @@ class Publisher:
         stage.landed(partition.tp.partition, effects)
         if stage.kind == "jobs":
             self.job_landed.set()
-        self._context.progress.advance()
+        self._context.progress.advance(partition)
 
     async def commit(self, partitions: Collection[Partition]) -> None:
         """Commits what is acknowledged of `partitions`."""

@@ -1,4 +1,4 @@
-"""How the partitions of a lane share what is bounded: a micro-batch, and the memory for what waits."""
+"""How partitions and tenants share bounded resources: a micro-batch, and memory for records."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from aiokafka import TopicPartition
 
 from inferd.streams.group import Records
+from inferd.streams.lane.owned_partitions import OwnedPartitions
 from inferd.streams.lane.partition import Partition
 
 PARTITION_BYTES_MIN = 1_048_576
-"""What one partition may always have queued, however many share the buffer."""
+"""Bytes that one partition may always queue, whatever the number of partitions."""
 
 
 def share_out(ready: Sequence[Partition], rows: int, size: int) -> list[tuple[Partition, Records]]:
-    """Gives partitions their parts of a micro-batch of `rows` and `size` bytes, in the order in which they are to come.
+    """Takes a micro-batch of at most `rows` records and `size` bytes from partitions, which are in order of precedence.
 
-    One with less than an equal share gives all it has. What is left goes to the others, each as much as it has until
-    nothing is left: long ranges of few partitions make larger batches and transactions than short ones of all, and
-    those that got nothing come first the next times.
+    A partition with less than an equal share gives all it has. The rest is taken from the others, one after the other:
+    long ranges of few partitions make larger batches and transactions than short ranges of all.
     """
     share = rows // len(ready), size // len(ready)
     taken: list[tuple[Partition, Records]] = []
@@ -39,7 +39,7 @@ def _within(partition: Partition, rows: int, size: int) -> bool:
 
 
 def one_a_unit(partitions: Iterable[tuple[Partition, Hashable]], busy: Collection[Hashable]) -> list[Partition]:
-    """Of each unit that is not busy, the first partition."""
+    """The first partition of each unit that is not busy."""
     seen = set(busy)
     chosen = []
     for partition, unit in partitions:
@@ -49,15 +49,30 @@ def one_a_unit(partitions: Iterable[tuple[Partition, Hashable]], busy: Collectio
     return chosen
 
 
-def without_room(
-    tps: Iterable[TopicPartition], partitions: Mapping[TopicPartition, Partition], bytes_max: int
-) -> set[TopicPartition]:
-    """Of `tps`, those that are not open, or have enough waiting."""
-    queued = sum(partition.queued_bytes for partition in partitions.values())
+def may_take_more(tenant: str, used: Mapping[str, int], bytes_max: int, tenants: int) -> bool:
+    """Whether a tenant may use more of what `tenants` of them share.
+
+    Half of it is reserved in equal parts, one for each tenant; the other half is first come, first served.
+    """
+    part = bytes_max // 2 // max(1, tenants)
+    beyond = sum(max(0, each - part) for each in used.values())
+    return used.get(tenant, 0) < part or beyond < bytes_max - part * tenants
+
+
+def without_room(tps: Iterable[TopicPartition], partitions: OwnedPartitions, bytes_max: int) -> set[TopicPartition]:
+    """Those of `tps` that are not open, or may not queue more."""
+    queued = partitions.by_tenant(lambda partition: partition.queued_bytes)
+    tenants = partitions.tenants
+    room = {tenant for tenant in tenants if may_take_more(tenant, queued, bytes_max, len(tenants))}
     share = max(PARTITION_BYTES_MIN, bytes_max // max(1, len(partitions)))
     full = set()
     for tp in tps:
         partition = partitions.get(tp)
-        if queued >= bytes_max or partition is None or not partition.running or partition.queued_bytes >= share:
+        if (
+            partition is None
+            or not partition.running
+            or partition.queued_bytes >= share
+            or partitions.stage(partition).tenant not in room
+        ):
             full.add(tp)
     return full

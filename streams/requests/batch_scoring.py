@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 
@@ -18,19 +17,21 @@ from inferd.streams.inference import (
 )
 from inferd.streams.inference.cache import PredictionCache
 from inferd.streams.requests.batch_sizing import BatchSizer
+from inferd.streams.tasks import OwnThread
 from inferd.streams.telemetry import LaneMeasures, StepTimer
 
 log = structlog.get_logger(__name__)
 
 
 class BatchScoring:
-    """Scores micro-batches one after the other; their cost bounds the size of the next ones."""
+    """Scores the micro-batches of one tenant, one after the other; their cost bounds the size of the next ones."""
 
     def __init__(self, measures: LaneMeasures, batch_sizer: BatchSizer, clock: Callable[[], float]) -> None:
         """`clock`: Unix seconds."""
         self._measures = measures
         self._batch_sizer = batch_sizer
         self._clock = clock
+        self._thread = OwnThread("inferd-requests")
 
     def records_max(self) -> int:
         """How many records the next micro-batch may have."""
@@ -101,7 +102,7 @@ class BatchScoring:
             return
         started = time.perf_counter()
         if group.in_thread or self._batch_sizer.is_long(group):
-            await asyncio.get_running_loop().run_in_executor(None, group.predict)
+            await self._thread.call(group.predict)
         else:
             group.predict()
         elapsed = time.perf_counter() - started

@@ -33,15 +33,15 @@ class Restore:
         """`progressed` is called whenever something was read."""
         self._settings = settings
         self._progressed = progressed
-        self.behind: int | None = None
-        """Records that are still to be read, about; None while nothing is being restored."""
+        self._behind: dict[object, int] = {}
+        """Of each run, how many records are still to be read, about."""
         self.records = 0
         """How many were read since the start."""
 
     async def run(self, owned: Owned) -> None:
         """Returns when all are restored; raises a `KafkaError` or `OSError` where the broker does not answer."""
-        started = time.monotonic()
-        self.behind = 0
+        started, run = time.monotonic(), object()
+        self._behind[run] = 0
         consumer = AIOKafkaConsumer(
             **client_options(self._settings.connection),
             client_id=f"inferd-{self._settings.worker_id}-restore",
@@ -54,22 +54,27 @@ class Restore:
         )
         try:
             await consumer.start()
-            read = await self._read(consumer, {_tp(partition): (table, partition) for table, partition in owned})
+            read = await self._read(run, consumer, {_tp(partition): (table, partition) for table, partition in owned})
         finally:
-            self.behind = None
+            del self._behind[run]
             await consumer.stop()
         if read:
             log.info("tables_restored", records=read, ms=round((time.monotonic() - started) * 1000))
 
+    @property
+    def behind(self) -> int | None:
+        """Records that are still to be read, about; None while nothing is being restored."""
+        return sum(self._behind.values()) if self._behind else None
+
     async def _read(
-        self, consumer: AIOKafkaConsumer, by_tp: dict[TopicPartition, tuple[LaneTable, TablePartition]]
+        self, run: object, consumer: AIOKafkaConsumer, by_tp: dict[TopicPartition, tuple[LaneTable, TablePartition]]
     ) -> int:
         ends = await self._seek(consumer, by_tp)
         read = 0
         while True:
             positions = {tp: await consumer.position(tp) for tp in ends}
             ends = {tp: end for tp, end in ends.items() if positions[tp] < end}
-            self.behind = sum(end - positions[tp] for tp, end in ends.items())
+            self._behind[run] = sum(end - positions[tp] for tp, end in ends.items())
             if not ends:
                 return read
             fetched = await consumer.getmany(*ends, timeout_ms=POLL_MS, max_records=RECORDS_MAX)

@@ -3,5 +3,6 @@
 from inferd.streams.tasks.background import BackgroundTasks
 from inferd.streams.tasks.callbacks import Crashed, when_done
 from inferd.streams.tasks.cancel_all import all_of, cancelled, finished
+from inferd.streams.tasks.own_thread import OwnThread
 
-__all__ = ["BackgroundTasks", "Crashed", "all_of", "cancelled", "finished", "when_done"]
+__all__ = ["BackgroundTasks", "Crashed", "OwnThread", "all_of", "cancelled", "finished", "when_done"]

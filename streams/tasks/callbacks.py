@@ -17,7 +17,7 @@ def when_done(future: Future[T], callback: Callable[[Future[T]], Any], crashed: 
     def guarded(done: Future[T]) -> None:
         try:
             callback(done)
-        except BaseException as error:  # noqa: BLE001  # whatever it is, the process must not continue without it
+        except BaseException as error:  # noqa: BLE001  # the process must not continue after any of them
             crashed(error)
 
     future.add_done_callback(guarded)

@@ -1,4 +1,4 @@
-"""Ending tasks for good: a cancellation can get lost."""
+"""Cancels tasks until they have ended: a single cancellation can get lost."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, cast
 
 CANCEL_AGAIN_S = 0.2
 _finishing: set[asyncio.Task[Any]] = set()
-"""Tasks whose caller may be gone: asyncio itself keeps no reference to them."""
+"""References to tasks whose caller may have ended: asyncio itself keeps none."""
 
 
 async def finished(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Runs to its end even if the caller is cancelled meanwhile: for what must not be left half closed."""
+    """Runs a coroutine to its end, even if the caller is cancelled meanwhile."""
     task = asyncio.get_running_loop().create_task(_finishing_with(coroutine))
     _finishing.add(task)
     await asyncio.shield(task)
@@ -26,7 +26,7 @@ async def _finishing_with(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 async def all_of(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Runs all at once to their ends, then raises what the first one raised that failed."""
+    """Runs all concurrently to their ends, then raises the exception of the first that failed."""
     results = await asyncio.gather(*coroutines, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
@@ -34,10 +34,10 @@ async def all_of(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
 
 
 async def cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancels tasks until all have ended; what they raise is nobody's concern any more.
+    """Cancels tasks until all have ended; their exceptions are discarded.
 
     `asyncio.wait_for`, which libraries use, swallows a cancellation that comes as its inner task ends (Python 3.11):
-    who waited in a loop goes on.
+    a task that waits in a loop would continue.
     """
     left = set(tasks)
     while left:
@@ -46,4 +46,4 @@ async def cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:
         done, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
         for task in done:
             if not task.cancelled():
-                task.exception()  # or asyncio complains that nobody has looked
+                task.exception()  # otherwise asyncio logs that the exception was never retrieved

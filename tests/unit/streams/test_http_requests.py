@@ -15,14 +15,14 @@ from inferd.schemas.errors import MalformedError, ModelNotReadyError, QuotaExcee
 from inferd.streams.app import Streams
 from inferd.streams.http_requests import HttpRequest, HttpRequests
 from inferd.streams.settings import StreamSettings
-from tests.fixtures.lane import Bench, request
+from tests.fixtures.lane import REQUESTS, Bench, request
 
 VALUE = cast(bytes, request(0).value)
 
 
 def ask(bench: Bench) -> HttpRequest:
     direct = bench.tenant.direct.ask(VALUE, (), 1_000)
-    bench.lane.wake()
+    bench.lane.wake(REQUESTS)
     return direct
 
 
@@ -73,7 +73,7 @@ async def test_a_drain_answers_what_is_being_scored(bench: Bench, monkeypatch: p
 
 async def test_each_request_that_cannot_be_scored_raises_an_error_of_its_own(bench: Bench) -> None:
     asked = [bench.tenant.direct.ask(b"\xc1", (), 1_000) for _ in range(2)]
-    bench.lane.wake()
+    bench.lane.wake(REQUESTS)
     errors = await asyncio.gather(*(each.answer for each in asked), return_exceptions=True)
     assert [type(error) for error in errors] == [MalformedError] * 2
     assert errors[0] is not errors[1]
@@ -87,7 +87,7 @@ class StuckLane:
 
     async def close(self) -> None: ...
 
-    def wake(self) -> None: ...
+    def wake(self, topic: str) -> None: ...
 
 
 async def test_what_a_worker_that_stops_does_not_come_to_is_refused(tmp_path: Path) -> None:
@@ -95,7 +95,8 @@ async def test_what_a_worker_that_stops_does_not_come_to_is_refused(tmp_path: Pa
     streams = Streams(StreamSettings(KafkaConnection(), "w1", tmp_path), lambda *_: None)
     streams.lane, streams._lifecycle = cast(Any, StuckLane()), "running"
     streams.admission._admitted.add("default")
-    streams.tenants = {"default": cast(Any, SimpleNamespace(requests=SimpleNamespace(direct=direct), tables=()))}
+    requests = SimpleNamespace(direct=direct, topic=REQUESTS)
+    streams.tenants = {"default": cast(Any, SimpleNamespace(requests=requests, tables=()))}
     scored, waiting = (asyncio.create_task(streams.predict("default", VALUE)) for _ in range(2))
     await asyncio.sleep(0)
     assert len(direct.take(1)) == 1

@@ -18,7 +18,7 @@ from inferd.streams.lane.output_batch import Effects
 from inferd.streams.lane.processor import Work
 from inferd.streams.lane.watchers import watch_gaps
 from inferd.streams.telemetry import LaneMeasures
-from tests.fixtures.lane import DEAD_LETTERS, REQUESTS, RESULTS, Bench, lane_settings, request, tp
+from tests.fixtures.lane import DEAD_LETTERS, REQUESTS, RESULTS, Bench, request, tp
 
 
 def ids(results: list[Any]) -> list[str]:
@@ -146,7 +146,7 @@ async def test_everything_that_waits_is_one_micro_batch_over_all_partitions(benc
 
 
 async def test_a_micro_batch_waits_to_fill_only_where_the_settings_say_so(bench: Bench) -> None:
-    bench.lane._settings = replace(bench.lane._settings, batch_wait_ms=60_000.0, batch_rows_max=3)
+    bench.worker._settings = replace(bench.worker._settings, batch_wait_ms=60_000.0, batch_rows_max=3)
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0)])
     await asyncio.sleep(0.02)
@@ -154,7 +154,7 @@ async def test_a_micro_batch_waits_to_fill_only_where_the_settings_say_so(bench:
     bench.lane.feed(tp(0), [request(1), request(2)])
     await bench.sent(1)
     assert bench.runtime.calls == [3], "it is full"
-    bench.lane._settings = replace(bench.lane._settings, batch_wait_ms=20.0)
+    bench.worker._settings = replace(bench.worker._settings, batch_wait_ms=20.0)
     bench.lane.feed(tp(0), [request(3)])
     await bench.sent(2)
     assert bench.runtime.calls == [3, 1], "the time is over"
@@ -200,7 +200,7 @@ async def test_a_topic_that_goes_on_refusing_is_tried_ever_slower(bench: Bench) 
     bench.broker.refusal = TopicAuthorizationFailedError()
     pauses = []
     for _ in range(4):
-        pauses.append(bench.lane._context.faults.retry_s)
+        pauses.append(bench.lane._context.faults["default"].retry_s)
         seeks = len(bench.group.seeks)
         bench.lane.feed(tp(0), [request(0)])
         await bench.until(lambda: len(bench.group.seeks) > seeks and not bench.paused)  # noqa: B023
@@ -281,8 +281,7 @@ async def test_a_full_partition_is_not_fetched_until_there_is_room(bench: Bench)
 
 async def test_backpressure_stops_taking_while_too_much_is_in_flight(bench: Bench) -> None:
     await bench.own(0)
-    batches = bench.lane._batches
-    batches.settings = replace(batches.settings, in_flight_bytes_max=200)
+    bench.worker._settings = replace(bench.worker._settings, in_flight_bytes_max=200)
     bench.lane.feed(tp(0), [request(0), request(1)])
     await bench.sent(1)
     bench.lane.feed(tp(0), [request(2)])
@@ -407,21 +406,6 @@ async def test_a_generation_that_ends_during_the_takeover_opens_nothing(
     monkeypatch.setattr(bench.group, "seek", seek)
     await bench.own(0)
     assert bench.lane.partitions == {}
-
-
-@pytest.mark.parametrize(("share", "pause_s"), [(0.5, 0.2), (0.25, 0.6), (1.0, 0.0), (0.05, 1.0)])
-async def test_chunks_of_jobs_leave_requests_their_share_of_the_time(
-    bench: Bench, share: float, pause_s: float
-) -> None:
-    lane = bench.lane
-    lane._settings = lane_settings(jobs_share=share)
-    assert lane._pause_s("chunks", 0.2) == 0.0, "there are no requests"
-    await bench.own(0)
-    lane.feed(tp(0), [request(0)])
-    await bench.sent(1)
-    assert lane._pause_s("chunks", 0.2) == pytest.approx(pause_s)
-    assert lane._pause_s("chunks", 0.2) == 0.0, "there were none since"
-    assert lane._pause_s("jobs", 0.2) == lane._pause_s("requests", 0.2) == 0.0
 
 
 async def test_a_landing_that_raises_ends_the_worker_and_commits_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from aiokafka import ConsumerRecord, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd.streams.lane.owned_partitions import OwnedPartitions
 from inferd.streams.lane.partition import Partition, bytes_of
 from inferd.streams.lane.scheduling import (
     PARTITION_BYTES_MIN,
+    may_take_more,
     one_a_unit,
     share_out,
     without_room,
@@ -21,14 +24,23 @@ from tests.fixtures.lane import running
 PLENTY = 1 << 40
 
 
-def partition(number: int, queued: int, size: int = 10) -> Partition:
-    made = running(TopicPartition("requests", number))
+def partition(number: int, queued: int, size: int = 10, topic: str = "requests") -> Partition:
+    made = running(TopicPartition(topic, number))
     made.offer([record(offset, size) for offset in range(queued)])
     return made
 
 
 def record(offset: int, size: int) -> ConsumerRecord[Any, Any]:
     return ConsumerRecord("requests", 0, offset, 0, 0, None, b"x" * size, None, -1, size, ())
+
+
+def owning(*partitions: Partition) -> OwnedPartitions:
+    """A tenant for each topic, which is named like it."""
+    topics = {partition.tp.topic for partition in partitions}
+    stages: Any = {topic: SimpleNamespace(tenant=topic) for topic in topics}
+    owned = OwnedPartitions(stages)
+    owned.replace({partition.tp: partition for partition in partitions}, topics)
+    return owned
 
 
 def shares(queued: list[int], rows: int, size: int = PLENTY) -> dict[int, int]:
@@ -76,8 +88,33 @@ def test_of_each_unit_the_first_and_none_that_is_busy() -> None:
 
 def test_a_partition_has_no_room_once_it_has_its_share() -> None:
     full, empty = partition(0, 30, PARTITION_BYTES_MIN // 20), partition(1, 0)
-    owned = {each.tp: each for each in (full, empty)}
+    owned = owning(full, empty)
     foreign = TopicPartition("requests", 9)
     assert without_room([*owned, foreign], owned, 2 * PARTITION_BYTES_MIN) == {full.tp, foreign}
     assert without_room(owned, owned, 4 * PARTITION_BYTES_MIN) == set()
     assert without_room(owned, owned, PARTITION_BYTES_MIN) == {full.tp, empty.tp}, "the buffer is full"
+
+
+@given(
+    used=st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 2_000)),
+    tenants=st.integers(6, 20),
+    bytes_max=st.integers(100, 1_000),
+)
+def test_every_tenant_has_its_part_whatever_the_others_use(used: dict[str, int], tenants: int, bytes_max: int) -> None:
+    part = bytes_max // 2 // tenants
+    for tenant in "abcdef":
+        if used.get(tenant, 0) < part:
+            assert may_take_more(tenant, used, bytes_max, tenants)
+    if all(each >= part for each in used.values()) and sum(used.values()) >= bytes_max:
+        assert not any(may_take_more(tenant, used, bytes_max, tenants) for tenant in used)
+
+
+def test_one_tenant_alone_has_everything() -> None:
+    assert may_take_more("a", {"a": 999}, 1_000, 1)
+    assert not may_take_more("a", {"a": 1_000}, 1_000, 1)
+
+
+def test_a_tenant_with_a_backlog_leaves_the_others_room() -> None:
+    backlog, idle = partition(0, 30, PARTITION_BYTES_MIN // 20, "noisy"), partition(0, 0, topic="quiet")
+    owned = owning(backlog, idle)
+    assert without_room(owned, owned, PARTITION_BYTES_MIN) == {backlog.tp}

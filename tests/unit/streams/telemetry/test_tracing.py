@@ -29,7 +29,7 @@ from inferd.streams.telemetry.tracing import (
     is_sampled,
     make_tracing,
 )
-from tests.fixtures.lane import Bench, request, tp
+from tests.fixtures.lane import REQUESTS, Bench, request, tp
 
 SCORING = ["validate", "preprocess", "predict", "postprocess"]
 
@@ -138,7 +138,7 @@ async def test_what_is_asked_over_http_is_traced_too(bench: Bench, exporter: InM
     asked = request(0)
     assert asked.value is not None
     direct = bench.tenant.direct.ask(asked.value, (traceparent(9),), 1_000)
-    bench.lane.wake()
+    bench.lane.wake(REQUESTS)
     await direct.answer
     await bench.until(lambda: finished(exporter, REQUEST_SPAN))
     (span,) = finished(exporter, REQUEST_SPAN)

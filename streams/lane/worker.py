@@ -1,0 +1,147 @@
+"""A worker task: the micro-batches of one tenant and one kind of record, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Hashable, Sequence
+
+from inferd.streams.group import Records
+from inferd.streams.lane.context import LaneContext
+from inferd.streams.lane.micro_batches import MicroBatches
+from inferd.streams.lane.partition import Partition
+from inferd.streams.lane.processor import Stage
+from inferd.streams.lane.publisher import Publisher
+from inferd.streams.lane.scheduling import may_take_more
+from inferd.streams.lane.turns import JobsShare, Share, Timed, Turns
+
+CONTENDED_PART = 10
+"""Beside requests of others, a worker takes micro-batches of this part of the usual size, for short turns."""
+Taken = list[tuple[Partition, Records]]
+
+
+class Worker:
+    """Takes, processes and publishes; it waits for its own threads, reads and models, and no other worker does."""
+
+    def __init__(
+        self,
+        context: LaneContext,
+        stages: Sequence[Stage],
+        publisher: Publisher,
+        turns: Turns,
+        jobs_share: JobsShare,
+        stopped: Callable[[str], bool],
+    ) -> None:
+        """`stages`: of one tenant and kind; `stopped`: whether nothing may be taken of a tenant now."""
+        self.tenant, self.kind = stages[0].tenant, stages[0].kind
+        self._context = context
+        self._settings = context.settings.lane
+        self._stages = {stage.topic: stage for stage in stages}
+        self.topics = frozenset(self._stages)
+        self.blocked = False
+        """Whether it waits until less is in flight."""
+        self._publisher = publisher
+        self._turns = turns
+        self._jobs_share = jobs_share
+        weight = jobs_share.share if self.kind == "chunks" else 1.0
+        self._share = Share(weight, urgent=self.kind == "requests")
+        self._stopped = stopped
+        self._work = asyncio.Event()
+        self._batches = MicroBatches(self._settings, self._stages, self.wake)
+
+    def wake(self) -> None:
+        """There may be something to take."""
+        self._work.set()
+
+    @property
+    def waits(self) -> bool:
+        """Whether a stage has work that was not fetched."""
+        return any(stage.waits for stage in self._stages.values())
+
+    def at_rest(self, partition: Partition) -> bool:
+        """Whether nothing of a partition is being processed or published, and something may be."""
+        if self._stopped(self.tenant) or not partition.running:
+            return False
+        return self._batches.unit(partition) not in self._busy_units()
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            await self._wait_to_fill()
+            with self._jobs_share.at_work(self.kind):
+                while await self._process_next():
+                    self._context.progress.recheck()
+
+    async def _process_next(self) -> bool:
+        """Processes a micro-batch; False if there is nothing to take."""
+        if not self._queued() and not self.waits:
+            return False
+        await self._turns.take(self._share)
+        taken = self._take()
+        if not taken and not self.waits:
+            return False
+        started = time.perf_counter()
+        await Timed(self._process(taken), self._share)
+        await asyncio.sleep(self._jobs_share.pause_s(self.kind, self._share, time.perf_counter() - started))
+        return True
+
+    async def _wait_to_fill(self) -> None:
+        """Gives a micro-batch the time to fill that the settings allow; by default none."""
+        if not self._settings.batch_wait_ms or self.kind != "requests" or not self._queued():
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.batch_wait_ms / 1000):
+                while self._queued() < self._settings.batch_rows_max:
+                    self._work.clear()
+                    await self._work.wait()
+
+    def _take(self) -> Taken:
+        own = self._partitions()
+        self.blocked = not self._may_publish()
+        if self.blocked or self._stopped(self.tenant):
+            return []
+        part = CONTENDED_PART if self._turns.contended(self._share) else 1
+        taken = self._batches.take(own, self._busy_units(), part)
+        if taken:
+            self._context.room.set()
+        return taken
+
+    async def _process(self, taken: Taken) -> None:
+        rewinds = {partition: partition.rewinds for partition, _ in taken}
+        for stage, work in self._by_stage(taken):
+            effects_of = await stage.process([(partition.tp, part) for partition, part in work])
+            for (partition, part), steps in zip(work, effects_of, strict=True):
+                # Rewound or lost while it was scored: its records are done again, here or by their next owner.
+                if partition.rewinds != rewinds[partition]:
+                    stage.rewound(partition.tp.partition, steps)
+                elif not partition.running:
+                    self._context.partitions.put_aside(partition, part)
+                else:
+                    self._batches.put_back(partition, part[sum(effects.records for effects in steps) :])
+                    self._publisher.publish(partition, steps)
+
+    def _by_stage(self, taken: Taken) -> list[tuple[Stage, Taken]]:
+        by_topic: dict[str, Taken] = {topic: [] for topic, stage in self._stages.items() if stage.waits}
+        for partition, records in taken:
+            by_topic.setdefault(partition.tp.topic, []).append((partition, records))
+        return [(self._stages[topic], work) for topic, work in by_topic.items()]
+
+    def _partitions(self) -> list[Partition]:
+        return self._context.partitions.of(self._stages)
+
+    def _may_publish(self) -> bool:
+        """Whether the tenant may have more in flight."""
+        partitions = self._context.partitions
+        used = partitions.by_tenant(lambda partition: partition.in_flight_bytes)
+        return may_take_more(self.tenant, used, self._settings.in_flight_bytes_max, len(partitions.tenants))
+
+    def _queued(self) -> int:
+        return sum(partition.queued for partition in self._partitions())
+
+    def _busy_units(self) -> set[Hashable]:
+        """Units at work: their records are being processed, or their effects handed to the producer."""
+        publishing = self._publisher.publishing
+        return {self._batches.unit(p) for p in self._partitions() if p.taken or p in publishing}

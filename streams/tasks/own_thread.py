@@ -1,0 +1,18 @@
+"""A thread for calls that may take any time, so that they hold up neither the event loop nor calls of others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+
+class OwnThread:
+    """One thread, which is started at the first call."""
+
+    def __init__(self, name: str) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    async def call(self, function: Callable[[], None]) -> None:
+        """Calls `function` in the thread, after earlier calls; raises what it raises."""
+        await asyncio.get_running_loop().run_in_executor(self._executor, function)
