@@ -34,33 +34,35 @@ class KeySpace:
     prefix: bytes
     seed: bytes
     """32 bytes."""
+    equal_zeros: bool = True
+    """Whether the model gives 0.0 and -0.0 the same answer."""
 
     def keys(self, inputs: Inputs) -> list[bytes]:
         """The key of each row."""
         seeded = hashlib.blake2b(key=self.seed, digest_size=KEY_BYTES - PREFIX_BYTES)
         copy, prefix, keys = seeded.copy, self.prefix, []
-        for row in rows_as_bytes(_canonical_inputs(inputs)):
+        for row in rows_as_bytes(_canonical_inputs(inputs, equal_zeros=self.equal_zeros)):
             state = copy()
             state.update(row)
             keys.append(prefix + state.digest())
         return keys
 
 
-def _canonical_inputs(inputs: Inputs) -> Inputs:
+def _canonical_inputs(inputs: Inputs, *, equal_zeros: bool) -> Inputs:
     """With canonical numbers; other values of a table have one form each."""
     if isinstance(inputs, Table):
-        return replace(inputs, numbers=canonical(inputs.numbers))
-    return canonical(inputs)
+        return replace(inputs, numbers=canonical(inputs.numbers, equal_zeros=equal_zeros))
+    return canonical(inputs, equal_zeros=equal_zeros)
 
 
-def canonical(matrix: Matrix) -> Matrix:
-    """The matrix with one bit pattern for each value: 0.0 for -0.0, the usual NaN for every other one.
+def canonical(matrix: Matrix, *, equal_zeros: bool = True) -> Matrix:
+    """The matrix with one bit pattern for each value: the usual NaN for every other one, and 0.0 for -0.0.
 
-    No model tells them apart: LightGBM compares with thresholds, truncates categories to integers, asks `isnan`, and
+    LightGBM does not tell zeros apart: it compares with thresholds, truncates categories to integers, asks `isnan`, and
     adds what linear leaves compute to a sum that begins with 0.0.
     """
     with np.errstate(invalid="ignore"):  # a signalling NaN is none the worse for it
-        clean = matrix + 0.0
+        clean = matrix + 0.0 if equal_zeros else matrix.copy()
     missing = np.isnan(clean)
     if missing.any():
         clean[missing] = np.nan
@@ -79,6 +81,7 @@ def key_space(tenant: str, manifest: Manifest, outputs: tuple[Output, ...]) -> K
     What does not change an answer is left out of the manifest, so that a longer `ttl_s` does not empty the cache.
     """
     answering = msgspec.structs.replace(manifest, cache=None, warmup=None, labels=None, created_at=None)
-    library_version = format_named(manifest.runtime).library_version()
-    seed = msgspec.msgpack.encode([_FORMAT, tenant, answering, outputs, library_version])
-    return KeySpace(version_prefix(tenant, manifest), hashlib.blake2b(seed, digest_size=32).digest())
+    model_format = format_named(manifest.runtime)
+    seed = msgspec.msgpack.encode([_FORMAT, tenant, answering, outputs, model_format.library_version()])
+    digest = hashlib.blake2b(seed, digest_size=32).digest()
+    return KeySpace(version_prefix(tenant, manifest), digest, model_format.equal_zeros)

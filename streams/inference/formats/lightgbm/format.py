@@ -33,5 +33,6 @@ LIGHTGBM = ModelFormat(
     load_library=library,
     library_version=_library_version,
     class_count=class_count,
+    equal_zeros=True,
     canonical_objective=canonical,
 )

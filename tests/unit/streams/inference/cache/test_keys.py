@@ -26,6 +26,7 @@ from inferd.schemas.requests.request import Output
 from inferd.streams.inference.cache import keys as cache_keys
 from inferd.streams.inference.cache.keys import (
     KEY_BYTES,
+    KeySpace,
     canonical,
     key_space,
     version_prefix,
@@ -101,6 +102,14 @@ def test_rows_have_the_same_key_where_their_values_are_equal(one: tuple[float, .
     same = all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in zip(one, other, strict=True))
     first, second = keys(np.array([one, other]))
     assert (first == second) == same
+
+
+def test_zeros_share_a_key_only_in_formats_that_do_not_tell_them_apart() -> None:
+    zeros = np.array([[0.0], [-0.0]])
+    shared, apart = (KeySpace(b"p" * 8, b"s" * 32, equal_zeros) for equal_zeros in (True, False))
+    assert len(set(shared.keys(zeros))) == 1
+    assert len(set(apart.keys(zeros))) == 2
+    assert len(set(apart.keys(np.array([[np.nan], [-np.nan]])))) == 1
 
 
 def test_every_nan_is_the_same_and_rows_are_left_as_they_are() -> None:
