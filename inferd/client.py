@@ -15,8 +15,9 @@ from inferd.cluster import Cluster
 from inferd.jobs import JobOptions, JobRow, Jobs, OnProgress, rows_of
 from inferd.models import ModelChanges, ModelList, ModelLog
 from inferd.predictions import Call, Exchange, PendingRequests, SentCall, sent_ahead
+from inferd.schemas.codecs import MSGPACK, codec_named
 from inferd.schemas.connection import KafkaConnection
-from inferd.schemas.headers import ROW_ERRORS, Encoding, RawHeaders
+from inferd.schemas.headers import ROW_ERRORS, RawHeaders
 from inferd.schemas.jobs import ChunkResult, JobStatus
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.models import (
@@ -60,21 +61,21 @@ class Client:
         *,
         namespace: str = "inferd",
         tenant: str = DEFAULT_TENANT,
-        encoding: Encoding = "msgpack",
+        encoding: str = MSGPACK.name,
         partitions: Sequence[int] | None = None,
         limits: Limits = DEFAULT_LIMITS,
         connect_timeout_s: float = 10.0,
     ) -> None:
         if isinstance(connection, str):
             connection = KafkaConnection(connection)
-        self._limits = limits
+        self._limits, codec = limits, codec_named(encoding)
         pending = PendingRequests(partial(decode_result, limits=limits))
         client_id = f"inferd-client-{pending.client_id}"
         self._cluster = Cluster(connection, TenantTopics(namespace, tenant), client_id, limits, connect_timeout_s)
         self._model_log = ModelLog(self._cluster, limits)
         self._model_changes = ModelChanges(self._model_log, limits)
-        self._exchange = Exchange(self._cluster, self._model_log, pending, encoding, limits, partitions)
-        self._jobs = Jobs(self._cluster, encoding, limits)
+        self._exchange = Exchange(self._cluster, self._model_log, pending, codec, limits, partitions)
+        self._jobs = Jobs(self._cluster, codec, limits)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -14,11 +14,9 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import RecordMetadata
 
 from inferd.errors import ClientClosedError, topic_not_found, typed_kafka_error
+from inferd.schemas.codecs import CONTENT_TYPE, MSGPACK, Codec, codec_of
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.headers import (
-    CONTENT_TYPE,
-    CONTENT_TYPES,
-    Encoding,
     RawHeaders,
 )
 from inferd.schemas.limits import Limits
@@ -190,9 +188,9 @@ class Cluster:
         return typed_kafka_error(error, doing, self.connection)
 
 
-def encoding_of(headers: Iterable[tuple[str, bytes]]) -> Encoding:
-    """The encoding in a record's headers; MessagePack if it is missing or unknown."""
+def codec_of_record(headers: Iterable[tuple[str, bytes]]) -> Codec:
+    """The codec that a record's headers name; MessagePack if it is missing or unknown."""
     for key, value in headers:
         if key == CONTENT_TYPE:
-            return CONTENT_TYPES.get(value.decode("ascii", "replace"), "msgpack")
-    return "msgpack"
+            return codec_of(value.decode("ascii", "replace")) or MSGPACK
+    return MSGPACK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inferd.schemas.codecs import DECODE_ERRORS
 from inferd.schemas.jobs import (
     decode_chunk,
     decode_chunk_result,
@@ -35,17 +36,14 @@ from inferd.schemas.requests import (
     check_outputs,
     decode_envelope,
     decode_input_data,
-    decode_json_envelope,
     decode_msgpack_envelope,
     decode_request,
     decode_result,
     encode_request,
     encode_result,
-    has_each_key_once,
     parse_reference,
     request_identity,
 )
-from inferd.schemas.strict import DECODE_ERRORS
 
 __all__ = [
     "DECODE_ERRORS",
@@ -62,7 +60,6 @@ __all__ = [
     "decode_envelope",
     "decode_input_data",
     "decode_job_message",
-    "decode_json_envelope",
     "decode_manifest",
     "decode_msgpack_envelope",
     "decode_outcome",
@@ -83,7 +80,6 @@ __all__ = [
     "encode_rows",
     "encode_status",
     "encode_submit",
-    "has_each_key_once",
     "parse_reference",
     "request_identity",
 ]

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from inferd.schemas.codecs import CONTENT_TYPE, MSGPACK, Codec, codec_of, content_types
 from inferd.schemas.errors import InferenceError, InvalidHeaderError, UnsupportedContentTypeError
 from inferd.schemas.limits import Limits
 
 RawHeaders = tuple[tuple[str, bytes], ...]
 PropagatedHeaders = tuple[tuple[str, bytes | None], ...]
-Encoding = Literal["msgpack", "json"]
 
-CONTENT_TYPE = "content-type"
-CONTENT_TYPES: dict[str, Encoding] = {"application/msgpack": "msgpack", "application/json": "json"}
-CONTENT_TYPE_HEADERS: dict[Encoding, tuple[str, bytes]] = {
-    encoding: (CONTENT_TYPE, media_type.encode()) for media_type, encoding in CONTENT_TYPES.items()
-}
 REPLY_TO = "reply-to"
 DEADLINE = "deadline"
 ROW_ERRORS = "row-errors"
@@ -43,7 +38,7 @@ _CHARSETS = ("utf-8", "utf8", "us-ascii")
 class RequestHeaders(msgspec.Struct, frozen=True):
     """Parsed headers of a request; `propagated` holds the headers of its result."""
 
-    encoding: Encoding = "msgpack"
+    codec: Codec = MSGPACK
     propagated: PropagatedHeaders = ()
     reply_to: str | None = None
     deadline_ms: int | None = None
@@ -81,29 +76,31 @@ def parse_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -
 
 
 def salvage_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -> RequestHeaders:
-    """The usable part of headers that `parse_headers` rejects, so that the error can still be correlated: the encoding
-    if it is unambiguous, and the propagated headers except those that are too large."""
+    """The usable part of headers that `parse_headers` rejects, so that the error can still be correlated: the codec if
+    it is unambiguous, and the propagated headers except those that are too large."""
     sized = [(name, value) for name, value in headers if _size(name, value) <= limits.header_bytes_max]
-    encodings = {_encoding_or_none(value) for name, value in sized if name.lower() == CONTENT_TYPE and value} - {None}
-    encoding: Encoding = "json" if encodings == {"json"} else "msgpack"
-    return RequestHeaders(encoding, _propagated(sized[: limits.headers_max]))
+    codecs = {_codec_or_none(value) for name, value in sized if name.lower() == CONTENT_TYPE and value} - {None}
+    codec = codecs.pop() if len(codecs) == 1 else None
+    return RequestHeaders(codec or MSGPACK, _propagated(sized[: limits.headers_max]))
 
 
-def parse_content_type(value: bytes) -> Encoding:
-    """The encoding that a content-type names. Case is ignored; a charset parameter must mean UTF-8.
+def parse_content_type(value: bytes) -> Codec:
+    """The codec that a content-type names. Case is ignored; a charset parameter must mean UTF-8.
 
-    `InvalidHeaderError` if it is not UTF-8, `UnsupportedContentTypeError` if the encoding is not supported.
+    `InvalidHeaderError` if it is not UTF-8, `UnsupportedContentTypeError` if there is no such codec.
     """
     media_type, *parameters = (part.strip().lower() for part in _text(CONTENT_TYPE, value).split(";"))
     charsets = [part.removeprefix("charset=").strip('"') for part in parameters if part.startswith("charset=")]
-    if media_type not in CONTENT_TYPES or any(charset not in _CHARSETS for charset in charsets):
+    codec = codec_of(media_type)
+    if codec is None or any(charset not in _CHARSETS for charset in charsets):
+        expected = " or ".join(content_types())
         raise UnsupportedContentTypeError(
-            f"header {CONTENT_TYPE}: {_text(CONTENT_TYPE, value)[:80]!r}; expected {' or '.join(CONTENT_TYPES)} (UTF-8)"
+            f"header {CONTENT_TYPE}: {_text(CONTENT_TYPE, value)[:80]!r}; expected {expected} (UTF-8)"
         )
-    return CONTENT_TYPES[media_type]
+    return codec
 
 
-def _encoding_or_none(value: bytes) -> Encoding | None:
+def _codec_or_none(value: bytes) -> Codec | None:
     try:
         return parse_content_type(value)
     except InferenceError:
@@ -176,7 +173,7 @@ def _parse_row_errors(value: bytes) -> bool:
 
 
 _PARSED: dict[str, tuple[str, Callable[[bytes], Any]]] = {
-    CONTENT_TYPE: ("encoding", parse_content_type),
+    CONTENT_TYPE: ("codec", parse_content_type),
     REPLY_TO: ("reply_to", _parse_reply_to),
     DEADLINE: ("deadline_ms", _parse_deadline),
     ROW_ERRORS: ("row_errors", _parse_row_errors),

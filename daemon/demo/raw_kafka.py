@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from inferd.daemon.demo.traffic import Rejection
+from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.errors import InferenceError, ServerError
 from inferd.schemas.requests import Failure, decode_result, default_id
@@ -69,7 +70,7 @@ def _as_failure(value: bytes | None, request_id: str) -> Failure | None:
     if value is None or request_id.encode() not in value:
         return None
     try:
-        result = decode_result(value, "msgpack")
+        result = decode_result(value, MSGPACK)
     except InferenceError:
         return None
     return result if isinstance(result, Failure) and result.id == request_id else None

@@ -9,9 +9,15 @@ from typing import Any
 
 import msgspec
 
+from inferd.schemas.codecs import (
+    DECODE_ERRORS,
+    JSON,
+    find_fault,
+    printable,
+    rows_of_line,
+)
 from inferd.schemas.errors import InferenceError, MalformedError
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.schemas.strict import DECODE_ERRORS, find_fault, printable, rows_of_line
 
 _ROW = re.compile(rb"\{[ \t]*[^} \t]|\[[ \t]*[^\[{\] \t]")
 """How a row begins that is not empty, and no array of rows."""
@@ -69,7 +75,7 @@ def _row(row: bytes, number: int) -> Any:
         value = _check(row)
     except DECODE_ERRORS as error:
         return _no_row(row, number, error)
-    if fault := find_fault(row, "json", DEFAULT_LIMITS.depth_max):
+    if fault := find_fault(row, JSON, DEFAULT_LIMITS.depth_max):
         return type(fault)(f"line {number}: {fault.message}")
     return value or _empty(number)
 

@@ -12,9 +12,9 @@ import click
 
 from inferd.daemon.row_files.layout import Layout
 from inferd.daemon.row_files.options import FileOptions
+from inferd.schemas.codecs import printable
 from inferd.schemas.errors import InvalidValueError, MalformedError
 from inferd.schemas.models import Feature
-from inferd.schemas.strict import printable
 
 if TYPE_CHECKING:
     from pyarrow import Array, DataType, RecordBatch

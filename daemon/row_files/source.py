@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from inferd.schemas.codecs import BYTE_ORDER_MARK, printable
 from inferd.schemas.errors import MalformedError, TooLargeError
-from inferd.schemas.strict import BYTE_ORDER_MARK, printable
 
 T = TypeVar("T")
 LINE_BYTES_MAX = 64 * 1_048_576

@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.partitioner import DefaultPartitioner
 
-from inferd.cluster import Cluster, encoding_of
+from inferd.cluster import Cluster, codec_of_record
 from inferd.schemas.dead_letters import DeadLetter
 from inferd.schemas.errors import InferenceError, ModelServingError, error_of_code
 from inferd.schemas.jobs import JobStatus, decode_status
@@ -162,7 +162,7 @@ def _status_in(record: Any, limits: Limits) -> JobStatus | None:
     if record.value is None:
         return None
     try:
-        return decode_status(record.value, encoding_of(record.headers), limits)
+        return decode_status(record.value, codec_of_record(record.headers), limits)
     except InferenceError as error:
         logger.warning("cannot decode a record of job-status: %s", error)
         return None

@@ -30,6 +30,7 @@ from inferd.jobs.feed import (
 )
 from inferd.jobs.packing import PackedRows, packed_rows, rows_message
 from inferd.jobs.results import chunk_results
+from inferd.schemas.codecs import MSGPACK, Codec
 from inferd.schemas.errors import (
     InferenceError,
     JobClosedError,
@@ -38,7 +39,7 @@ from inferd.schemas.errors import (
     JobNotFoundError,
     ModelServingError,
 )
-from inferd.schemas.headers import CONTENT_TYPE_HEADERS, Encoding, RawHeaders
+from inferd.schemas.headers import RawHeaders
 from inferd.schemas.jobs import (
     ChunkResult,
     JobStatus,
@@ -94,9 +95,9 @@ def new_job_id() -> str:
 class Jobs:
     """The jobs of one tenant."""
 
-    def __init__(self, cluster: Cluster, encoding: Encoding, limits: Limits) -> None:
+    def __init__(self, cluster: Cluster, codec: Codec, limits: Limits) -> None:
         self._cluster = cluster
-        self._encoding = encoding
+        self._codec = codec
         self._limits = limits
 
     async def submit(
@@ -119,9 +120,9 @@ class Jobs:
         job_id = new_job_id() if job_id is None else check_job_id(job_id)
         async with job_feed(self._cluster, job_id, self._limits) as feed:
             submission = _Submission(self, feed, job_id, options.headers, resume, on_progress or _ignore)
-            await submission.open(model_id, options, self._encoding)
+            await submission.open(model_id, options, self._codec)
             try:
-                async with aclosing(packed_rows(rows, self._encoding)) as messages:
+                async with aclosing(packed_rows(rows, self._codec)) as messages:
                     async for packed in messages:
                         await submission.send(packed)
             except Exception as error:
@@ -196,10 +197,10 @@ class Jobs:
         raise _no_response(job_id, f"the {what}", timeout_s)
 
     async def send(
-        self, job_id: str, value: bytes, encoding: Encoding = "msgpack", headers: RawHeaders = ()
+        self, job_id: str, value: bytes, codec: Codec = MSGPACK, headers: RawHeaders = ()
     ) -> asyncio.Future[RecordMetadata]:
         """Hand a message of a job to the producer."""
-        headers = (CONTENT_TYPE_HEADERS[encoding], *headers)
+        headers = (codec.header, *headers)
         partition = await partition_of(self._cluster, job_id)
         return await self._cluster.send(
             "jobs", key=job_id.encode(), value=value, headers=headers, partition=partition
@@ -225,7 +226,7 @@ class _Submission:
         self._unacknowledged: deque[tuple[asyncio.Future[RecordMetadata], int]] = deque()
         self._seq = self._rows = self._skipped = self._acknowledged = 0
 
-    async def open(self, model_id: str, options: JobOptions, encoding: Encoding) -> None:
+    async def open(self, model_id: str, options: JobOptions, codec: Codec) -> None:
         """Open the job and wait briefly for its first status."""
         _check_name(self._before, model_id)
         if self._before is None or options.deadline_ms is None:
@@ -235,9 +236,9 @@ class _Submission:
                 chunk_rows=options.chunk_rows,
                 deadline_ms=options.deadline_ms,
                 labels=options.labels,
-                encoding=encoding,
+                codec=codec,
             )
-            await self._jobs.acknowledged([await self._send(value, encoding)])
+            await self._jobs.acknowledged([await self._send(value, codec)])
         if self._before is None:
             await self._wait(FIRST_STATUS_WAIT_S, lambda: self._feed.status is not None)
 
@@ -259,7 +260,7 @@ class _Submission:
 
     async def _put(self, seq: int, packed: PackedRows, rows: int) -> None:
         value = rows_message(seq, packed)
-        self._unacknowledged.append((await self._send(value, packed.encoding), rows))
+        self._unacknowledged.append((await self._send(value, packed.codec), rows))
         while len(self._unacknowledged) >= WINDOW:
             await self._await_oldest()
 

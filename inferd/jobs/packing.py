@@ -12,9 +12,8 @@ from typing import Any
 
 import msgspec
 
+from inferd.schemas.codecs import MSGPACK, Codec, array_header
 from inferd.schemas.errors import InvalidValueError, TooLargeError
-from inferd.schemas.headers import Encoding
-from inferd.schemas.jobs import array_header
 from inferd.schemas.limits import LARGEST_JOB_LIMITS
 from inferd.schemas.requests import (
     frame_blocks,
@@ -29,7 +28,6 @@ MESSAGE_BYTES_MAX = 900_000
 """Encoded rows per message. With the other fields a message stays below Kafka's default `max.message.bytes`."""
 BLOCK_ROWS = 1_024
 """Rows per encoded block. Equal to the default rows of a chunk, so that messages split into whole chunks."""
-_EMPTY: dict[Encoding, bytes] = {"msgpack": b"\x90", "json": b"[]"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class PackedRows:
 
     count: int
     data: bytes
-    encoding: Encoding = "msgpack"
+    codec: Codec = MSGPACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +56,20 @@ class Packer:
 
     def __init__(
         self,
-        encoding: Encoding = "msgpack",
+        codec: Codec = MSGPACK,
         bytes_max: int = MESSAGE_BYTES_MAX,
         rows_max: int = 100_000,
         block_rows: int = BLOCK_ROWS,
     ) -> None:
         self.rows = 0
         """Rows added so far."""
-        self._encoding = encoding
+        self._codec = codec
         self._bytes_max = bytes_max
         self._rows_max = rows_max
         self._block_rows = min(block_rows, rows_max)
         self._listed: list[Any] = []
         self._blocks: list[_Block] = []
-        self._tensor = _Tensor(bytes_max, rows_max, block_rows)
+        self._tensor = _Tensor(codec, bytes_max, rows_max, block_rows)
 
     def add(self, item: Any) -> Iterator[PackedRows]:
         """Add an item; yields the messages that are full. `InvalidValueError` for an item that is not rows,
@@ -80,7 +78,7 @@ class Packer:
             yield from self.finish()
             self.rows += item.count
             yield item
-        elif self._encoding == "msgpack" and (tensor := _tensor_of(item)) is not None:
+        elif self._codec.binary and (tensor := _tensor_of(item)) is not None:
             yield from self._finish_lists()
             if not self._tensor.takes(tensor):
                 yield from self._tensor.finish()
@@ -116,7 +114,7 @@ class Packer:
 
     def _encoded(self, rows: list[Any], first: int) -> Iterator[_Block]:
         """Encode rows, halved until each block fits in a message."""
-        body = _body(rows, self._encoding, first)
+        body = _body(rows, self._codec, first)
         if len(body) <= self._bytes_max:
             yield _Block(len(rows), body)
         elif len(rows) == 1:
@@ -136,16 +134,14 @@ class Packer:
         if not blocks:
             return
         count, bodies = sum(block.count for block in blocks), [block.body for block in blocks]
-        if self._encoding == "json":
-            yield PackedRows(count, b"[" + b",".join(bodies) + b"]", "json")
-        else:
-            yield PackedRows(count, array_header(count) + b"".join(bodies))
+        yield PackedRows(count, self._codec.array(count, self._codec.separator.join(bodies)), self._codec)
 
 
 class _Tensor:
     """Packs the rows of arrays into tensors with equal numbers of rows."""
 
-    def __init__(self, bytes_max: int, rows_max: int, block_rows: int) -> None:
+    def __init__(self, codec: Codec, bytes_max: int, rows_max: int, block_rows: int) -> None:
+        self._codec = codec
         self._bytes_max, self._rows_max, self._block_rows = bytes_max, rows_max, block_rows
         self._like: tuple[str, int] = ("", 0)
         self._stride = 1
@@ -178,7 +174,8 @@ class _Tensor:
         data = bytes(self._data[:size])
         del self._data[:size]
         (dtype, features), count = self._like, size // self._stride
-        return PackedRows(count, msgspec.msgpack.encode({"dtype": dtype, "shape": [count, features], "data": data}))
+        encoded = self._codec.encode({"dtype": dtype, "shape": [count, features], "data": data})
+        return PackedRows(count, encoded, self._codec)
 
 
 def rows_message(seq: int, packed: PackedRows) -> bytes:
@@ -186,12 +183,12 @@ def rows_message(seq: int, packed: PackedRows) -> bytes:
     if seq >= LARGEST_JOB_LIMITS.job_messages_max:
         raise TooLargeError(f"rows: more than {LARGEST_JOB_LIMITS.job_messages_max} messages: submit several jobs")
     fields = {"type": "rows", "seq": seq, "input_batch": msgspec.Raw(packed.data)}
-    return msgspec.msgpack.encode(fields) if packed.encoding == "msgpack" else msgspec.json.encode(fields)
+    return packed.codec.encode(fields)
 
 
-async def packed_rows(rows: Any, encoding: Encoding) -> AsyncGenerator[PackedRows, None]:
+async def packed_rows(rows: Any, codec: Codec) -> AsyncGenerator[PackedRows, None]:
     """Pack rows, or an iterable or async iterable of rows or batches; `InvalidValueError` for anything else."""
-    packer = Packer(encoding)
+    packer = Packer(codec)
     async for item in _items(rows):
         for message in packer.add(item):
             yield message
@@ -232,7 +229,7 @@ def _tensor_of(item: Any) -> dict[str, Any] | None:
     """A two-dimensional array of numbers as a tensor; None for anything else."""
     if isinstance(item, list | tuple | dict) or getattr(item, "ndim", None) != 2:
         return None
-    data = wire_input(item, "msgpack")
+    data = wire_input(item, MSGPACK)
     return data if isinstance(data, dict) else None
 
 
@@ -245,18 +242,16 @@ def _rows_of(item: Any) -> list[Any]:
     return list(rows) if not rows or is_row(rows[0]) else [rows]
 
 
-def _body(rows: list[Any], encoding: Encoding, first: int) -> bytes:
+def _body(rows: list[Any], codec: Codec, first: int) -> bytes:
     """Encoded rows without brackets or header."""
-    if encoding == "msgpack" and (data := _fast(rows)) is not None:
+    if codec is MSGPACK and (data := _fast(rows)) is not None:
         return data[len(array_header(len(rows))) :]
     try:
-        wired = wire_input(rows, encoding)
+        wired = wire_input(rows, codec)
     except InvalidValueError as error:
         raise InvalidValueError(f"in rows {first} to {first + len(rows) - 1}: {error.message}") from None
-    if encoding == "json":
-        return msgspec.json.encode(wired)[1:-1]
     try:
-        return msgspec.msgpack.encode(wired)[len(array_header(len(rows))) :]
+        return codec.separator.join(map(codec.encode, wired))
     except (OverflowError, ValueError) as error:
         raise InvalidValueError(f"rows {first} to {first + len(rows) - 1} cannot be sent: {error}") from None
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from inferd.cluster import Cluster, encoding_of
+from inferd.cluster import Cluster, codec_of_record
 from inferd.jobs.feed import (
     FETCH_WAIT_MS,
     POLL_MS,
@@ -94,8 +94,8 @@ async def chunk_results(
     async with cluster.consumer("job-results", [tp.partition], fetch_wait_ms=FETCH_WAIT_MS) as consumer:
         places = await _places(consumer, tp, status, from_row, limits)
         async with aclosing(_InOrder(consumer, tp, places).values()) as values:
-            async for value, encoding in values:
-                yield decode_chunk_result(value, encoding, limits)
+            async for value, codec in values:
+                yield decode_chunk_result(value, codec, limits)
 
 
 async def _places(
@@ -124,7 +124,7 @@ async def _begin(consumer: AIOKafkaConsumer, tp: TopicPartition, status: JobStat
 
 def _outcome_in(record: Any, limits: Limits) -> ChunkOutcome | None:
     try:
-        outcome = decode_outcome(record.value, encoding_of(record.headers), limits)
+        outcome = decode_outcome(record.value, codec_of_record(record.headers), limits)
     except InferenceError:
         return None
     return outcome if isinstance(outcome, ChunkOutcome) else None
@@ -144,14 +144,14 @@ class _InOrder:
         self._position: int | None = None
 
     async def values(self) -> AsyncGenerator[tuple[bytes, Any], None]:
-        """(value, encoding) of each record, in the given order."""
+        """(value, codec) of each record, in the given order."""
         for number, place in enumerate(self._places):
             record = self._held.pop(place.offset, None)
             if record is None:
                 record = await self._read(place.offset, number)
             else:
                 self._held_bytes -= len(record.value)
-            yield record.value, encoding_of(record.headers)
+            yield record.value, codec_of_record(record.headers)
 
     async def _read(self, offset: int, number: int) -> Any:
         position = self._position

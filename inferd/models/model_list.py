@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from inferd.errors import VersionExistsError
+from inferd.schemas.codecs import MSGPACK, Codec
 from inferd.schemas.errors import (
     InvalidIdError,
     InvalidValueError,
@@ -15,7 +16,6 @@ from inferd.schemas.errors import (
     TooLargeError,
     VersionNotFoundError,
 )
-from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.models import (
     CHAMPION,
@@ -120,23 +120,21 @@ class ModelList:
             return AliasKey(reference.name, reference.alias) in self.aliases
         return reference.name in self.highest and bool(self.versions_of(reference.name))
 
-    def apply(
-        self, key: bytes | None, value: bytes | None, encoding: Encoding = "msgpack", written_ms: int = 0
-    ) -> None:
+    def apply(self, key: bytes | None, value: bytes | None, codec: Codec = MSGPACK, written_ms: int = 0) -> None:
         """Apply one record of the topic."""
         try:
-            self._put(parse_model_key(key), value, encoding, written_ms)
+            self._put(parse_model_key(key), value, codec, written_ms)
         except ModelServingError as error:
             self.unreadable[(key or b"").decode("utf-8", "backslashreplace")] = error.message
 
-    def _put(self, key: ModelKey, value: bytes | None, encoding: Encoding, written_ms: int) -> None:
+    def _put(self, key: ModelKey, value: bytes | None, codec: Codec, written_ms: int) -> None:
         self.unreadable.pop(str(key), None)
         if isinstance(key, AliasKey):
             self.aliases.pop(key, None)
             if value is not None:
-                self.aliases[key] = decode_alias(value, self.limits, encoding)
+                self.aliases[key] = decode_alias(value, self.limits, codec)
             return
-        manifest = None if value is None else decode_manifest(value, self.limits, encoding)
+        manifest = None if value is None else decode_manifest(value, self.limits, codec)
         if isinstance(key, LeaseKey):
             self._put_lease(key, manifest, written_ms)
         else:

@@ -6,7 +6,7 @@ import asyncio
 
 from aiokafka import AIOKafkaConsumer
 
-from inferd.cluster import FAULTS, Cluster, encoding_of
+from inferd.cluster import FAULTS, Cluster, codec_of_record
 from inferd.models.changes import Records
 from inferd.models.model_list import ModelList
 from inferd.schemas.limits import Limits
@@ -64,7 +64,7 @@ async def _read_to_end(consumer: AIOKafkaConsumer, models: ModelList) -> ModelLi
         while await _is_behind(consumer):
             for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
                 for record in records:
-                    models.apply(record.key, record.value, encoding_of(record.headers), record.timestamp)
+                    models.apply(record.key, record.value, codec_of_record(record.headers), record.timestamp)
     finally:
         consumer.pause(*partitions)  # otherwise it would keep fetching until the next read
     return models

@@ -18,6 +18,7 @@ from inferd.errors import ResultTimeoutError, unreachable_reason
 from inferd.models import ModelList, ModelLog
 from inferd.predictions.pending import PendingRequests
 from inferd.predictions.replies import Replies
+from inferd.schemas.codecs import MSGPACK, Codec
 from inferd.schemas.errors import (
     InferenceError,
     InvalidValueError,
@@ -26,7 +27,7 @@ from inferd.schemas.errors import (
     TooLargeError,
     VersionNotFoundError,
 )
-from inferd.schemas.headers import CONTENT_TYPE_HEADERS, Encoding, RawHeaders
+from inferd.schemas.headers import RawHeaders
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import Failure, ModelReference, Output, Result, encode_request
 
@@ -71,15 +72,15 @@ class Exchange:
         cluster: Cluster,
         model_log: ModelLog,
         pending: PendingRequests,
-        encoding: Encoding,
+        codec: Codec,
         limits: Limits,
         partitions: Sequence[int] | None,
     ) -> None:
         self._cluster = cluster
         self._model_log = model_log
         self._pending = pending
-        self._encoding = encoding
-        self._headers: RawHeaders = (CONTENT_TYPE_HEADERS["json"],) if encoding == "json" else ()
+        self._codec = codec
+        self._headers: RawHeaders = () if codec is MSGPACK else (codec.header,)
         self._limits = limits
         self._chosen = None if partitions is None else sorted(set(partitions))
         self._replies = Replies(cluster, pending)
@@ -146,9 +147,7 @@ class Exchange:
 
     async def _produce(self, sent: SentCall) -> None:
         call = sent.call
-        value = encode_request(
-            call.input_data, call.model_id, outputs=call.outputs, id=sent.id, encoding=self._encoding
-        )
+        value = encode_request(call.input_data, call.model_id, outputs=call.outputs, id=sent.id, codec=self._codec)
         if len(value) > self._limits.message_bytes_max:
             raise TooLargeError(
                 f"the request has {len(value)} bytes; at most {self._limits.message_bytes_max} are allowed"

@@ -9,8 +9,8 @@ from asyncio import Future
 from collections import OrderedDict
 from collections.abc import Callable
 
+from inferd.schemas.codecs import Codec
 from inferd.schemas.errors import InferenceError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.requests import Failure, Result, default_id
 
 logger = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 EARLY_FAILURES_MAX = 1_024
 _FAILURE_MARK = b"error"
 
-Decode = Callable[[bytes, Encoding], Result]
+Decode = Callable[[bytes, Codec], Result]
 
 
 class PendingRequests:
@@ -67,14 +67,14 @@ class PendingRequests:
         """`<partition>-<offset>` of a request; None if it is not acknowledged yet."""
         return self._place_of.get(request_id)
 
-    def take(self, value: bytes | None, encoding: Encoding) -> None:
+    def take(self, value: bytes | None, codec: Codec) -> None:
         """Process one record of the results topic; repeats and results of other clients are ignored."""
         if value is None:
             return
         if self._mark in value:
-            self._take_own(value, encoding)
+            self._take_own(value, codec)
         elif _FAILURE_MARK in value and self._waiting:
-            self._take_failure_by_place(value, encoding)
+            self._take_failure_by_place(value, codec)
 
     def settle(self, result: Result) -> None:
         """Complete the request that the result names."""
@@ -95,13 +95,13 @@ class PendingRequests:
         """Remove a request; its result will be ignored."""
         self._forget(request_id)
 
-    def _take_own(self, value: bytes, encoding: Encoding) -> None:
-        result = self._decoded(value, encoding)
+    def _take_own(self, value: bytes, codec: Codec) -> None:
+        result = self._decoded(value, codec)
         if result is not None:
             self.settle(result)
 
-    def _take_failure_by_place(self, value: bytes, encoding: Encoding) -> None:
-        result = self._decoded(value, encoding)
+    def _take_failure_by_place(self, value: bytes, codec: Codec) -> None:
+        result = self._decoded(value, codec)
         if not isinstance(result, Failure):
             return
         request_id = self._id_at.get(result.id)
@@ -112,9 +112,9 @@ class PendingRequests:
             if len(self._early) > EARLY_FAILURES_MAX:
                 self._early.popitem(last=False)
 
-    def _decoded(self, value: bytes, encoding: Encoding) -> Result | None:
+    def _decoded(self, value: bytes, codec: Codec) -> Result | None:
         try:
-            return self._decode(value, encoding)
+            return self._decode(value, codec)
         except InferenceError as error:
             logger.warning("cannot decode a record of the results topic: %s", error)
             return None

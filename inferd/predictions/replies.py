@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from inferd.cluster import Cluster, encoding_of
+from inferd.cluster import Cluster, codec_of_record
 from inferd.errors import ClientClosedError
 from inferd.predictions.pending import PendingRequests
 
@@ -72,7 +72,7 @@ class Replies:
             batches = await consumer.getmany(timeout_ms=POLL_MS)
             for records in batches.values():
                 for record in records:
-                    take(record.value, encoding_of(record.headers))
+                    take(record.value, codec_of_record(record.headers))
 
 
 async def _seek_to_end(consumer: AIOKafkaConsumer) -> None:

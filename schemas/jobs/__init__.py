@@ -44,7 +44,7 @@ from inferd.schemas.jobs.job import (
     chunk_key,
     parse_job_key,
 )
-from inferd.schemas.jobs.rows import RowBatch, array_header, encode_array, job_message_limits, row_batch
+from inferd.schemas.jobs.rows import RowBatch, job_message_limits, row_batch
 from inferd.schemas.jobs.status_codec import decode_status, encode_status
 
 __all__ = [
@@ -71,14 +71,12 @@ __all__ = [
     "RowBatch",
     "Source",
     "SubmitJob",
-    "array_header",
     "chunk_key",
     "decode_chunk",
     "decode_chunk_result",
     "decode_job_message",
     "decode_outcome",
     "decode_status",
-    "encode_array",
     "encode_barrier_result",
     "encode_cancel",
     "encode_chunk",

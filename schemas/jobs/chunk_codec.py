@@ -7,8 +7,17 @@ from typing import Annotated, Any
 
 import msgspec
 
+from inferd.schemas.codecs import (
+    DECODE_ERRORS,
+    MSGPACK,
+    Codec,
+    Decoders,
+    check_size,
+    codec_named,
+    decode_error,
+    structural_fault,
+)
 from inferd.schemas.errors import MalformedError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.jobs.job import (
     Barrier,
     BarrierResult,
@@ -18,22 +27,12 @@ from inferd.schemas.jobs.job import (
 )
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.requests import OUTPUTS, Output, RowError
-from inferd.schemas.strict import (
-    DECODE_ERRORS,
-    check_size,
-    decode_error,
-    header,
-    repeats_key,
-    structural_fault,
-)
 
 PREDICTIONS = "predictions"
 """Wire name of the output `prediction` in the result of a chunk."""
 
 _Natural = Annotated[int, msgspec.Meta(ge=0)]
-_encode_msgpack = msgspec.msgpack.Encoder().encode
-_encode_json = msgspec.json.Encoder().encode
-_decode_work = msgspec.msgpack.Decoder(Chunk | Barrier).decode
+_decode_work = MSGPACK.decoder(Chunk | Barrier)
 
 
 class _ResultHeader(msgspec.Struct):
@@ -58,36 +57,34 @@ class _BarrierField(msgspec.Struct):
     barrier: str | None = None
 
 
-def _decoders(type_: Any) -> dict[Encoding, Any]:
-    return {"msgpack": msgspec.msgpack.Decoder(type_).decode, "json": msgspec.json.Decoder(type_).decode}
-
-
-_FIELDS = _decoders(dict[str, msgspec.Raw])
-_RESULT_HEADER = _decoders(_ResultHeader)
-_OUTCOME = _decoders(_Outcome)
-_BARRIER = _decoders(BarrierResult)
-_BARRIER_FIELD = _decoders(_BarrierField)
-_VALUES = _decoders(list[Any])
-_ERRORS = _decoders(list[RowError])
-_RAWS = _decoders(list[msgspec.Raw])
+_FIELDS = Decoders(dict[str, msgspec.Raw])
+_RESULT_HEADER = Decoders(_ResultHeader)
+_OUTCOME = Decoders(_Outcome)
+_BARRIER = Decoders(BarrierResult)
+_BARRIER_FIELD = Decoders(_BarrierField)
+_VALUES = Decoders(list[Any])
+_ERRORS = Decoders(list[RowError])
+_RAWS = Decoders(list[msgspec.Raw])
 
 
 def encode_chunk(chunk: Chunk | Barrier) -> bytes:
     """Encode a record of `job-chunks`, always in MessagePack."""
-    return _encode_msgpack(chunk)
+    return MSGPACK.encode(chunk)
 
 
 def decode_chunk(value: bytes | None, limits: Limits = DEFAULT_LIMITS) -> Chunk | Barrier:
     """Decode a record of `job-chunks`; `MalformedError`, `TooLargeError` or `TooDeepError` if it is invalid."""
     data = check_size(value, limits.message_bytes_max, "chunk")
-    if fault := structural_fault(data, "msgpack", limits.depth_max):
+    if fault := structural_fault(data, MSGPACK, limits.depth_max):
         raise type(fault)(f"chunk: {fault.message}")
     try:
         work: Chunk | Barrier = _decode_work(data)
     except DECODE_ERRORS as error:
-        raise decode_error(data, "msgpack", error, "chunk", limits.depth_max) from None
-    if isinstance(work, Chunk) and (problem := _problem(work)):
-        raise MalformedError(f"chunk {work.chunk} of job {work.job_id[:80]!r}: {problem}")
+        raise decode_error(data, MSGPACK, error, "chunk", limits.depth_max) from None
+    if isinstance(work, Chunk):
+        if problem := _problem(work):
+            raise MalformedError(f"chunk {work.chunk} of job {work.job_id[:80]!r}: {problem}")
+        codec_named(work.encoding), codec_named(work.rows_encoding)
     return work
 
 
@@ -102,10 +99,10 @@ def _problem(chunk: Chunk) -> str | None:
     return None if chunk.outputs[:1] == ("prediction",) else "prediction is not the first output"
 
 
-def encode_chunk_result(result: ChunkResult, encoding: Encoding) -> bytes:
+def encode_chunk_result(result: ChunkResult, codec: Codec) -> bytes:
     """Encode a chunk's result, with the fields in wire order. Equal results give equal bytes.
 
-    `TypeError`, `ValueError` or `OverflowError` for a value that the encoding cannot represent.
+    `TypeError`, `ValueError` or `OverflowError` for a value that the codec cannot represent.
     """
     lists = {PREDICTIONS if output == "prediction" else output: values for output, values in result.outputs.items()}
     fields = {
@@ -118,15 +115,15 @@ def encode_chunk_result(result: ChunkResult, encoding: Encoding) -> bytes:
         **lists,
         "errors": result.errors,
     }
-    return _encode_msgpack(fields) if encoding == "msgpack" else _encode_json(fields)
+    return codec.encode(fields)
 
 
-def encode_barrier_result(result: BarrierResult, encoding: Encoding = "msgpack") -> bytes:
+def encode_barrier_result(result: BarrierResult, codec: Codec = MSGPACK) -> bytes:
     """Encode the reply to a barrier for `job-results`."""
-    return _encode_msgpack(result) if encoding == "msgpack" else _encode_json(result)
+    return codec.encode(result)
 
 
-def decode_chunk_result(value: bytes | None, encoding: Encoding, limits: Limits = DEFAULT_LIMITS) -> ChunkResult:
+def decode_chunk_result(value: bytes | None, codec: Codec, limits: Limits = DEFAULT_LIMITS) -> ChunkResult:
     """Decode the result of a chunk; unknown fields are ignored.
 
     `TooLargeError`, `MalformedError` or `TooDeepError` if it is invalid: `predictions` and the other outputs must be
@@ -134,14 +131,14 @@ def decode_chunk_result(value: bytes | None, encoding: Encoding, limits: Limits 
     """
     data = check_size(value, limits.result_bytes_max, "chunk result")
     try:
-        fields: dict[str, msgspec.Raw] = _FIELDS[encoding](data)
-        head: _ResultHeader = _RESULT_HEADER[encoding](data)
-        outputs = {output: _values(fields, name, encoding) for name, output in _LISTS.items() if name in fields}
-        errors: list[RowError] = _ERRORS[encoding](fields.get("errors", b""))
+        fields: dict[str, msgspec.Raw] = _FIELDS[codec](data)
+        head: _ResultHeader = _RESULT_HEADER[codec](data)
+        outputs = {output: _values(fields, name, codec) for name, output in _LISTS.items() if name in fields}
+        errors: list[RowError] = _ERRORS[codec](fields.get("errors", b""))
     except DECODE_ERRORS as error:
-        raise decode_error(data, encoding, error, "chunk result", limits.depth_max) from None
-    if header(data)[1] != len(fields) if encoding == "msgpack" else repeats_key(data):
-        raise decode_error(data, encoding, ValueError("a key appears twice"), "chunk result", limits.depth_max)
+        raise decode_error(data, codec, error, "chunk result", limits.depth_max) from None
+    if codec.repeats_key(data, len(fields), ()):
+        raise decode_error(data, codec, ValueError("a key appears twice"), "chunk result", limits.depth_max)
     # The order of the bytes is the requested order.
     ordered = {output: outputs[output] for name in fields if (output := _LISTS.get(name)) is not None}
     result = ChunkResult(outputs=ordered, errors=errors, **msgspec.structs.asdict(head))
@@ -153,8 +150,8 @@ def decode_chunk_result(value: bytes | None, encoding: Encoding, limits: Limits 
 _LISTS: dict[str, Output] = {PREDICTIONS if output == "prediction" else output: output for output in OUTPUTS}
 
 
-def _values(fields: Mapping[str, msgspec.Raw], name: str, encoding: Encoding) -> list[Any]:
-    values: list[Any] = _VALUES[encoding](fields[name])
+def _values(fields: Mapping[str, msgspec.Raw], name: str, codec: Codec) -> list[Any]:
+    values: list[Any] = _VALUES[codec](fields[name])
     return values
 
 
@@ -170,31 +167,25 @@ def _result_problem(result: ChunkResult) -> str | None:
     return None if rows == sorted(set(rows)) else "the errors are not in row order, one per row"
 
 
-def decode_outcome(
-    value: bytes | None, encoding: Encoding, limits: Limits = DEFAULT_LIMITS
-) -> ChunkOutcome | BarrierResult:
+def decode_outcome(value: bytes | None, codec: Codec, limits: Limits = DEFAULT_LIMITS) -> ChunkOutcome | BarrierResult:
     """Decode what the owner of a job needs of a record of `job-results`; predictions are counted, not decoded.
 
     `TooLargeError`, `MalformedError` or `TooDeepError` if it is invalid.
     """
     data = check_size(value, limits.result_bytes_max, "job result")
     try:
-        if _BARRIER_FIELD[encoding](data).barrier is not None:
-            barrier: BarrierResult = _BARRIER[encoding](data)
+        if _BARRIER_FIELD[codec](data).barrier is not None:
+            barrier: BarrierResult = _BARRIER[codec](data)
             return barrier
-        fields: _Outcome = _OUTCOME[encoding](data)
-        rows, failed = _length(fields.predictions, encoding), _length(fields.errors, encoding)
+        fields: _Outcome = _OUTCOME[codec](data)
+        rows, failed = _length(fields.predictions, codec), _length(fields.errors, codec)
     except DECODE_ERRORS as error:
-        raise decode_error(data, encoding, error, "job result", limits.depth_max) from None
+        raise decode_error(data, codec, error, "job result", limits.depth_max) from None
     if failed > rows:
         raise MalformedError(f"job result: {failed} errors for {rows} rows")
     return ChunkOutcome(fields.job_id, fields.chunk, fields.first_row, fields.attempt, fields.digest, rows, failed)
 
 
-def _length(raw: msgspec.Raw, encoding: Encoding) -> int:
-    if encoding == "json":
-        return len(_RAWS["json"](raw))
-    kind, count, _ = header(bytes(raw))
-    if kind != "array":
-        raise ValueError(f"expected an array, got {kind}")
-    return count
+def _length(raw: msgspec.Raw, codec: Codec) -> int:
+    claimed = codec.claimed_length(bytes(raw))
+    return len(_RAWS[codec](raw)) if claimed is None else claimed

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from inferd.schemas.codecs import DECODE_ERRORS, MSGPACK, Codec, Decoders, check_size, decode_error, find_fault
 from inferd.schemas.errors import InferenceError, InvalidValueError, TooLargeError
-from inferd.schemas.headers import DEADLINE_MS_MAX, Encoding
+from inferd.schemas.headers import DEADLINE_MS_MAX
 from inferd.schemas.jobs.job import (
     CancelJob,
     CloseJob,
@@ -29,14 +30,6 @@ from inferd.schemas.requests import (
     check_outputs,
     parse_reference,
     wire_input,
-)
-from inferd.schemas.strict import (
-    DECODE_ERRORS,
-    check_size,
-    decode_error,
-    find_fault,
-    header,
-    repeats_key,
 )
 
 LABELS_BYTES_MAX = 16_384
@@ -78,20 +71,13 @@ class _Retry(msgspec.Struct, tag_field="type", tag="retry", forbid_unknown_field
     pass
 
 
-_Message = _Open | _Submit | _Rows | _Close | _Cancel | _Retry
-_DECODE: dict[Encoding, Any] = {
-    "msgpack": msgspec.msgpack.Decoder(_Message).decode,
-    "json": msgspec.json.Decoder(_Message).decode,
-}
-_ENCODE: dict[Encoding, Any] = {
-    "msgpack": msgspec.msgpack.Encoder().encode,
-    "json": msgspec.json.Encoder().encode,
-}
+_MESSAGE = Decoders(_Open | _Submit | _Rows | _Close | _Cancel | _Retry)
+_FIELDS = Decoders(dict[str, msgspec.Raw])
 _RANGES = ("Expected `int` >=", "Expected `int` <=", "Expected `array` of length", "Integer value out of range")
 """Starts of msgspec's messages for values that have the right type but are out of range."""
 
 
-def decode_job_message(value: bytes | None, encoding: Encoding, limits: Limits) -> JobMessage:
+def decode_job_message(value: bytes | None, codec: Codec, limits: Limits) -> JobMessage:
     """Decode a message of a job; its rows are counted and can be split into chunks (see `RowBatch`).
 
     `MalformedError`, `TooLargeError` or `TooDeepError` for bytes that are not a map of a message's fields, each once
@@ -101,47 +87,46 @@ def decode_job_message(value: bytes | None, encoding: Encoding, limits: Limits) 
     """
     data = check_size(value, limits.message_bytes_max, "job message")
     try:
-        fields = _DECODE[encoding](data)
+        fields = _MESSAGE[codec](data)
     except DECODE_ERRORS as error:
-        raise _decode_error(data, encoding, error, limits) from None
-    if not _has_each_key_once(data, encoding, fields):
-        raise decode_error(data, encoding, ValueError("a key appears twice"), "job message", limits.depth_max)
+        raise _decode_error(data, codec, error, limits) from None
+    if _repeats_key(data, codec, fields):
+        raise decode_error(data, codec, ValueError("a key appears twice"), "job message", limits.depth_max)
     try:
-        return _message(fields, encoding, limits)
+        return _message(fields, codec, limits)
     except InferenceError as error:
-        if fault := find_fault(data, encoding, limits.depth_max):
+        if fault := find_fault(data, codec, limits.depth_max):
             raise type(fault)(f"job message: {fault.message}") from None
         raise error from None
 
 
-def _decode_error(data: bytes, encoding: Encoding, error: Exception, limits: Limits) -> InferenceError:
-    rejected = decode_error(data, encoding, error, "job message", limits.depth_max)
-    if str(error).startswith(_RANGES) and find_fault(data, encoding, limits.depth_max) is None:
+def _decode_error(data: bytes, codec: Codec, error: Exception, limits: Limits) -> InferenceError:
+    rejected = decode_error(data, codec, error, "job message", limits.depth_max)
+    if str(error).startswith(_RANGES) and find_fault(data, codec, limits.depth_max) is None:
         return InvalidValueError(rejected.message)
     return rejected
 
 
-def _has_each_key_once(data: bytes, encoding: Encoding, fields: Any) -> bool:
-    names = type(fields).__struct_fields__
-    if encoding == "msgpack":
-        given = sum(getattr(fields, name) is not UNSET for name in names)
-        repeated = getattr(fields, "labels", UNSET) is not UNSET and _repeats_label(data)
-        return header(data)[1] == 1 + given and not repeated
-    raw = getattr(fields, "input_batch", None)
-    # Rows are most of the message. Their keys are checked when they are scored.
-    outer = data if raw is None else data.replace(bytes(raw), b"0", 1)
-    return not repeats_key(outer)
+def _repeats_key(data: bytes, codec: Codec, fields: Any) -> bool:
+    """Whether a key of the message or of its labels appears twice. Keys of rows are checked when they are scored."""
+    keys = 1 + sum(getattr(fields, name) is not UNSET for name in fields.__struct_fields__)
+    inner = [raw for raw in (getattr(fields, "input_batch", None),) if raw is not None]
+    if (labels := getattr(fields, "labels", UNSET)) is not UNSET:
+        inner.append(_FIELDS[codec](data)["labels"])
+        if codec.repeats_key(bytes(inner[-1]), len(labels), ()):
+            return True
+    return codec.repeats_key(data, keys, inner)
 
 
-def _message(fields: Any, encoding: Encoding, limits: Limits) -> JobMessage:
+def _message(fields: Any, codec: Codec, limits: Limits) -> JobMessage:
     match fields:
         case _Submit():
-            return SubmitJob(_open(fields, encoding, limits), row_batch(fields.input_batch, encoding, limits))
+            return SubmitJob(_open(fields, codec, limits), row_batch(fields.input_batch, codec, limits))
         case _Open():
-            return _open(fields, encoding, limits)
+            return _open(fields, codec, limits)
         case _Rows():
             _check_number("seq", fields.seq, limits.job_messages_max - 1)
-            return JobRows(fields.seq, row_batch(fields.input_batch, encoding, limits))
+            return JobRows(fields.seq, row_batch(fields.input_batch, codec, limits))
         case _Close():
             _check_number("message_count", fields.message_count, limits.job_messages_max)
             return CloseJob(fields.message_count)
@@ -151,7 +136,7 @@ def _message(fields: Any, encoding: Encoding, limits: Limits) -> JobMessage:
             return RetryJob()
 
 
-def _open(fields: _Open, encoding: Encoding, limits: Limits) -> OpenJob:
+def _open(fields: _Open, codec: Codec, limits: Limits) -> OpenJob:
     outputs = DEFAULT_OUTPUTS if fields.outputs is UNSET else check_outputs(fields.outputs)
     return OpenJob(
         model=parse_reference(fields.model_id),
@@ -160,7 +145,7 @@ def _open(fields: _Open, encoding: Encoding, limits: Limits) -> OpenJob:
         chunk_rows=None if fields.chunk_rows is UNSET else fields.chunk_rows,
         deadline_ms=None if fields.deadline is UNSET else fields.deadline,
         labels={} if fields.labels is UNSET else check_labels(fields.labels, limits),
-        encoding=encoding,
+        encoding=codec.name,
     )
 
 
@@ -184,17 +169,6 @@ def _check_number(what: str, number: int, number_max: int) -> None:
         raise TooLargeError(f"{what}: {number}; at most {number_max} is allowed: send more rows in each message")
 
 
-def _repeats_label(data: bytes) -> bool:
-    """Whether the map `labels` of a MessagePack message has a duplicate key."""
-    fields = _FIELDS(data)
-    raw = bytes(fields["labels"])
-    return header(raw)[1] != len(_LABELS(raw))
-
-
-_FIELDS = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
-_LABELS = msgspec.msgpack.Decoder(dict[str, str]).decode
-
-
 def encode_open(
     model_id: str,
     *,
@@ -203,14 +177,14 @@ def encode_open(
     chunk_rows: int | None = None,
     deadline_ms: int | None = None,
     labels: Mapping[str, str] | None = None,
-    encoding: Encoding = "msgpack",
+    codec: Codec = MSGPACK,
 ) -> bytes:
     """Encode a message that opens a job; fields that are None are omitted.
 
     `InvalidIdError` for the model_id, `InvalidValueError` for the outputs.
     """
     given = _header_fields(model_id, outputs, row_count, chunk_rows, deadline_ms, labels)
-    return _encode({"type": "open", **given}, encoding)
+    return _encode({"type": "open", **given}, codec)
 
 
 def encode_submit(
@@ -221,39 +195,39 @@ def encode_submit(
     chunk_rows: int | None = None,
     deadline_ms: int | None = None,
     labels: Mapping[str, str] | None = None,
-    encoding: Encoding = "msgpack",
+    codec: Codec = MSGPACK,
 ) -> bytes:
     """Encode a whole job as one message; `input_batch` as for `encode_rows`."""
     given = _header_fields(model_id, outputs, None, chunk_rows, deadline_ms, labels)
-    return _encode({"type": "submit", **given, "input_batch": wire_batch(input_batch, encoding)}, encoding)
+    return _encode({"type": "submit", **given, "input_batch": wire_batch(input_batch, codec)}, codec)
 
 
-def encode_rows(seq: int, input_batch: Any, encoding: Encoding = "msgpack") -> bytes:
+def encode_rows(seq: int, input_batch: Any, codec: Codec = MSGPACK) -> bytes:
     """Encode the `rows` message number `seq` of a job: rows, or a two-dimensional array; see `wire_input`.
 
     `InvalidValueError` for values that cannot be encoded, and for a single row that is not in a list.
     """
-    return _encode({"type": "rows", "seq": seq, "input_batch": wire_batch(input_batch, encoding)}, encoding)
+    return _encode({"type": "rows", "seq": seq, "input_batch": wire_batch(input_batch, codec)}, codec)
 
 
-def encode_close(message_count: int, encoding: Encoding = "msgpack") -> bytes:
+def encode_close(message_count: int, codec: Codec = MSGPACK) -> bytes:
     """Encode the message that states the number of `rows` messages."""
-    return _encode({"type": "close", "message_count": message_count}, encoding)
+    return _encode({"type": "close", "message_count": message_count}, codec)
 
 
-def encode_cancel(encoding: Encoding = "msgpack") -> bytes:
+def encode_cancel(codec: Codec = MSGPACK) -> bytes:
     """Encode a message that cancels a job."""
-    return _encode({"type": "cancel"}, encoding)
+    return _encode({"type": "cancel"}, codec)
 
 
-def encode_retry(encoding: Encoding = "msgpack") -> bytes:
+def encode_retry(codec: Codec = MSGPACK) -> bytes:
     """Encode a message that requests scoring of a job's failed rows again."""
-    return _encode({"type": "retry"}, encoding)
+    return _encode({"type": "retry"}, codec)
 
 
-def wire_batch(input_batch: Any, encoding: Encoding) -> Any:
+def wire_batch(input_batch: Any, codec: Codec) -> Any:
     """`input_batch` as rows or a tensor that can be encoded; `InvalidValueError` for anything else."""
-    data = wire_input(input_batch, encoding)
+    data = wire_input(input_batch, codec)
     tensor = isinstance(data, dict) and isinstance(data.get("shape"), list)
     if not tensor and not (isinstance(data, list) and all(isinstance(row, list | dict) for row in data)):
         raise InvalidValueError("input_batch: a single row; expected rows ([[n, …], …] or [{feature: value}, …])")
@@ -280,20 +254,20 @@ def _header_fields(
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _encode(fields: Mapping[str, Any], encoding: Encoding) -> bytes:
+def _encode(fields: Mapping[str, Any], codec: Codec) -> bytes:
     try:
-        value: bytes = _ENCODE[encoding](fields)
+        value = codec.encode(fields)
     except (OverflowError, ValueError, TypeError) as error:
-        raise InvalidValueError(f"{fields['type']} cannot be sent as {encoding}: {error}") from None
+        raise InvalidValueError(f"{fields['type']} cannot be sent as {codec.name}: {error}") from None
     # Rejects a message that no worker would accept.
-    decode_job_message(value, encoding, LARGEST_JOB_LIMITS)
+    decode_job_message(value, codec, LARGEST_JOB_LIMITS)
     return value
 
 
-def rows_of(value: bytes | None, encoding: Encoding, limits: Limits) -> RowBatch:
+def rows_of(value: bytes | None, codec: Codec, limits: Limits) -> RowBatch:
     """Decode the rows of the `rows` or `submit` message that a chunk refers to. Errors as `decode_job_message`, and
     `InvalidValueError` if the message has no rows."""
-    message = decode_job_message(value, encoding, limits)
+    message = decode_job_message(value, codec, limits)
     if not isinstance(message, JobRows | SubmitJob):
         raise InvalidValueError("the message that a chunk refers to has no rows")
     return message.batch

@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.errors import InvalidIdError, ModelServingError, error_of_code
-from inferd.schemas.headers import Encoding
 from inferd.schemas.jobs.rows import RowBatch
 from inferd.schemas.requests import (
     DEFAULT_OUTPUTS,
@@ -38,8 +38,8 @@ class OpenJob(msgspec.Struct, frozen=True):
     deadline_ms: int | None = None
     """Unix milliseconds by which all messages must have arrived."""
     labels: dict[str, str] = {}
-    encoding: Encoding = "msgpack"
-    """Encoding of this message, and of every status and result of the job."""
+    encoding: str = MSGPACK.name
+    """The name of the codec of this message, and of every status and result of the job."""
 
 
 class JobRows(msgspec.Struct, frozen=True):
@@ -165,11 +165,11 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True, tag="chunk", forbid_unkno
     partition: int
     """The job's partition in `jobs` and `job-results`."""
     outputs: tuple[Output, ...] = DEFAULT_OUTPUTS
-    encoding: Encoding = "msgpack"
-    """Encoding of the result."""
+    encoding: str = MSGPACK.name
+    """The name of the result's codec."""
     attempt: int = 0
     rows: bytes | None = None
-    rows_encoding: Encoding = "msgpack"
+    rows_encoding: str = MSGPACK.name
     source: Source | None = None
     previous: int | None = None
     """For a retry: offset of the chunk's latest result in `job-results`. Only rows that failed there are scored."""

@@ -6,88 +6,80 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from inferd.schemas.codecs import DECODE_ERRORS, MSGPACK, Codec, Decoders, check_size, decode_error, structural_fault
 from inferd.schemas.errors import (
     InferenceError,
     InvalidValueError,
     MalformedError,
     SchemaMismatchError,
 )
-from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.models.manifest_checks import check_alias, check_manifest
 from inferd.schemas.models.model import Alias, Manifest
 from inferd.schemas.requests import ListRows, decode_input_data
-from inferd.schemas.strict import (
-    DECODE_ERRORS,
-    check_size,
-    decode_error,
-    structural_fault,
-)
 
 ModelRecord = TypeVar("ModelRecord", Manifest, Alias)
 _DEPTH_MAX = DEFAULT_LIMITS.depth_max
+_DECODERS = {Manifest: Decoders(Manifest), Alias: Decoders(Alias)}
 
 
-def decode_manifest(value: bytes | None, limits: Limits = DEFAULT_LIMITS, encoding: Encoding = "msgpack") -> Manifest:
+def decode_manifest(value: bytes | None, limits: Limits = DEFAULT_LIMITS, codec: Codec = MSGPACK) -> Manifest:
     """Decode and check a manifest (see `check_manifest`); its warm-up rows are checked like those of a request.
 
     `TooLargeError`, `MalformedError` or `TooDeepError` if it is invalid.
     """
-    manifest = _decode(value, Manifest, "manifest", limits, encoding)
+    manifest = _decode(value, Manifest, "manifest", limits, codec)
     check_manifest(manifest, limits)
     if manifest.warmup is not None:
         _check_warmup(manifest.warmup, len(manifest.features), limits)
     return manifest
 
 
-def encode_manifest(manifest: Manifest, encoding: Encoding = "msgpack", limits: Limits = DEFAULT_LIMITS) -> bytes:
+def encode_manifest(manifest: Manifest, codec: Codec = MSGPACK, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """Encode a manifest; equal manifests give equal bytes. Errors as `decode_manifest`."""
-    value = _encode(manifest, encoding)
-    decode_manifest(value, limits, encoding)
+    value = _encode(manifest, codec)
+    decode_manifest(value, limits, codec)
     return value
 
 
-def decode_alias(value: bytes | None, limits: Limits = DEFAULT_LIMITS, encoding: Encoding = "msgpack") -> Alias:
+def decode_alias(value: bytes | None, limits: Limits = DEFAULT_LIMITS, codec: Codec = MSGPACK) -> Alias:
     """Decode and check an alias (see `check_alias`).
 
     `TooLargeError`, `MalformedError` or `TooDeepError` if it is invalid.
     """
-    return check_alias(_decode(value, Alias, "alias", limits, encoding))
+    return check_alias(_decode(value, Alias, "alias", limits, codec))
 
 
-def encode_alias(alias: Alias, encoding: Encoding = "msgpack", limits: Limits = DEFAULT_LIMITS) -> bytes:
+def encode_alias(alias: Alias, codec: Codec = MSGPACK, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """Encode an alias; equal aliases give equal bytes. Errors as `decode_alias`."""
-    value = _encode(alias, encoding)
-    decode_alias(value, limits, encoding)
+    value = _encode(alias, codec)
+    decode_alias(value, limits, codec)
     return value
 
 
-def _decode(
-    value: bytes | None, type_: type[ModelRecord], what: str, limits: Limits, encoding: Encoding
-) -> ModelRecord:
+def _decode(value: bytes | None, type_: type[ModelRecord], what: str, limits: Limits, codec: Codec) -> ModelRecord:
     data = check_size(value, limits.manifest_bytes_max, what)
     # These records are bounded by their bytes, not by the settings for requests.
-    if fault := structural_fault(data, encoding, _DEPTH_MAX, values_max=len(data)):
+    if fault := structural_fault(data, codec, _DEPTH_MAX, values_max=len(data)):
         raise type(fault)(f"{what}: {fault.message}")
-    decode = msgspec.msgpack.decode if encoding == "msgpack" else msgspec.json.decode
     try:
-        return decode(data, type=type_)
+        record: ModelRecord = _DECODERS[type_][codec](data)
     except DECODE_ERRORS as error:
-        raise decode_error(data, encoding, error, what, _DEPTH_MAX) from None
+        raise decode_error(data, codec, error, what, _DEPTH_MAX) from None
+    return record
 
 
-def _encode(record: msgspec.Struct, encoding: Encoding) -> bytes:
-    encode = msgspec.msgpack.encode if encoding == "msgpack" else msgspec.json.encode
+def _encode(record: msgspec.Struct, codec: Codec) -> bytes:
     try:
-        return encode(record, order="deterministic")
+        return codec.encode_sorted(record)
     except (OverflowError, ValueError, TypeError) as error:
-        raise InvalidValueError(f"{type(record).__name__.lower()} cannot be sent as {encoding}: {error}") from None
+        raise InvalidValueError(f"{type(record).__name__.lower()} cannot be sent as {codec.name}: {error}") from None
 
 
 def _check_warmup(rows: list[Any], n_features: int, limits: Limits) -> None:
     """Reject warm-up rows that are invalid as `input_data`. Scoring them checks their values against the features."""
     try:
-        decoded = decode_input_data(msgspec.msgpack.encode(rows), "msgpack", limits)
+        decoded = decode_input_data(MSGPACK.encode(rows), MSGPACK, limits)
     except (InferenceError, OverflowError) as error:
         raise MalformedError(f"warmup: {error}") from None
     if isinstance(decoded, ListRows):

@@ -7,9 +7,7 @@ from inferd.schemas.requests.envelope import (
     check_envelope,
     check_outputs,
     decode_envelope,
-    decode_json_envelope,
     decode_msgpack_envelope,
-    has_each_key_once,
     parse_reference,
 )
 from inferd.schemas.requests.frames import frame_blocks, frame_items, is_frame
@@ -60,7 +58,6 @@ __all__ = [
     "check_outputs",
     "decode_envelope",
     "decode_input_data",
-    "decode_json_envelope",
     "decode_msgpack_envelope",
     "decode_request",
     "decode_result",
@@ -70,7 +67,6 @@ __all__ = [
     "encode_result",
     "frame_blocks",
     "frame_items",
-    "has_each_key_once",
     "is_frame",
     "is_row",
     "json_input",

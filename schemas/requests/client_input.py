@@ -12,8 +12,8 @@ import sys
 from decimal import Decimal
 from typing import Any
 
+from inferd.schemas.codecs import JSON, Codec
 from inferd.schemas.errors import InvalidValueError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.requests.frames import frame_rows, is_frame, series_values
 from inferd.schemas.requests.request import (
     ListRows,
@@ -31,7 +31,7 @@ _MISSING_TYPES = frozenset(("NAType", "NaTType", "MaskedConstant"))
 _EXPECTED = "expected a row or rows (lists, tuples, dicts, arrays, data frames)"
 
 
-def wire_input(data: Any, encoding: Encoding) -> Any:
+def wire_input(data: Any, codec: Codec) -> Any:
     """`data` as lists, dicts and scalars that can be encoded.
 
     A row is a list, tuple, one-dimensional array, series or dict. Rows are a list or tuple of rows, or a data frame of
@@ -47,18 +47,18 @@ def wire_input(data: Any, encoding: Encoding) -> Any:
         data = TensorRows(data["dtype"], tuple(data["shape"]), data["data"])
     tensor = data if isinstance(data, TensorRows) else _tensor(data)
     if tensor is not None:
-        return _wire_tensor(tensor, encoding)
+        return _wire_tensor(tensor, codec)
     data = to_list(data)
     if not isinstance(data, list | tuple | dict):
         raise InvalidValueError(f"input_data of {type(data).__name__}: {_EXPECTED}")
     if isinstance(data, dict) or not data or not is_row(data[0]):
-        return _row(data, "", encoding)
-    return [_row(row, f"row {index}, ", encoding) for index, row in enumerate(data)]
+        return _row(data, "", codec)
+    return [_row(row, f"row {index}, ", codec) for index, row in enumerate(data)]
 
 
 def json_input(data: Any) -> Any:
     """`data` (see `wire_input`) as `input_data` or `input_batch` of a JSON request body, for any JSON library."""
-    return wire_input(data, "json")
+    return wire_input(data, JSON)
 
 
 def _tensor(data: Any) -> TensorRows | None:
@@ -77,8 +77,8 @@ def _tensor(data: Any) -> TensorRows | None:
     return TensorRows(dtype, (rows, features), view.tobytes(order="C"))
 
 
-def _wire_tensor(tensor: TensorRows, encoding: Encoding) -> dict[str, Any]:
-    data = tensor.data if encoding == "msgpack" else binascii.b2a_base64(tensor.data, newline=False).decode()
+def _wire_tensor(tensor: TensorRows, codec: Codec) -> dict[str, Any]:
+    data = tensor.data if codec.binary else binascii.b2a_base64(tensor.data, newline=False).decode()
     return {"dtype": tensor.dtype, "shape": list(tensor.shape), "data": data}
 
 
@@ -101,19 +101,19 @@ def to_list(data: Any) -> Any:
     return data.tolist() if hasattr(data, "tolist") else data
 
 
-def _row(row: Any, where: str, encoding: Encoding) -> list[Scalar] | dict[str, Scalar]:
+def _row(row: Any, where: str, codec: Codec) -> list[Scalar] | dict[str, Scalar]:
     row = to_list(row)
     if isinstance(row, dict):
         for name in row:
             if not isinstance(name, str):
                 raise InvalidValueError(f"input_data: {where}feature name {name!r} is not a string")
-        return {name: _scalar(value, where, name, encoding) for name, value in row.items()}
+        return {name: _scalar(value, where, name, codec) for name, value in row.items()}
     if not isinstance(row, list | tuple):
         raise InvalidValueError(f"input_data: {where}{type(row).__name__} among rows: {_EXPECTED}")
-    return [_scalar(value, where, feature, encoding) for feature, value in enumerate(row)]
+    return [_scalar(value, where, feature, codec) for feature, value in enumerate(row)]
 
 
-def _scalar(value: Any, where: str, feature: str | int, encoding: Encoding) -> Scalar:
+def _scalar(value: Any, where: str, feature: str | int, codec: Codec) -> Scalar:
     if type(value) not in _SCALARS:
         value = plain_scalar(value)
     if type(value) not in _SCALARS:
@@ -122,10 +122,10 @@ def _scalar(value: Any, where: str, feature: str | int, encoding: Encoding) -> S
         )
     if type(value) is str and not value.isascii():
         _check_unicode(value, where, feature)
-    if encoding == "json" and type(value) is float and not math.isfinite(value):
+    if type(value) is float and not codec.non_finite and not math.isfinite(value):
         if math.isnan(value):
             return None
-        raise InvalidValueError(f"input_data: {where}feature {feature!r}: JSON has no infinity")
+        raise InvalidValueError(f"input_data: {where}feature {feature!r}: {codec.title} has no infinity")
     return value  # type: ignore[no-any-return]  # one of the exact types above
 
 

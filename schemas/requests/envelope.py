@@ -6,20 +6,21 @@ which raises the exact error:
     try:
         envelope = decode_msgpack_envelope(value)
     except DECODE_ERRORS: …
-    if len(value) > limits.message_bytes_max or not has_each_key_once(value, envelope): …
+    if len(value) > limits.message_bytes_max or repeats_key(value, envelope, codec): …
     id, model, outputs = check_envelope(envelope, limits)
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from inferd.schemas.codecs import DECODE_ERRORS, MSGPACK, Codec, Decoders, check_size, decode_error
 from inferd.schemas.errors import InvalidIdError, InvalidValueError, TooDeepError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests.request import (
     DEFAULT_OUTPUTS,
@@ -28,7 +29,6 @@ from inferd.schemas.requests.request import (
     Output,
     check_id,
 )
-from inferd.schemas.strict import DECODE_ERRORS, check_size, decode_error, header, repeats_key
 
 # A list with more names than there are outputs has an unknown or a repeated name: it is rejected without decoding it.
 _OutputNames = Annotated[list[str], msgspec.Meta(max_length=len(OUTPUTS))]
@@ -44,8 +44,8 @@ class Envelope(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     outputs: _OutputNames | UnsetType = UNSET
 
 
-decode_msgpack_envelope = msgspec.msgpack.Decoder(Envelope).decode
-decode_json_envelope = msgspec.json.Decoder(Envelope).decode
+_ENVELOPE = Decoders(Envelope)
+decode_msgpack_envelope: Callable[[bytes], Envelope] = _ENVELOPE[MSGPACK]
 parse_reference = lru_cache(maxsize=4_096)(ModelReference.parse)
 """`ModelReference.parse`; valid references are cached."""
 
@@ -54,7 +54,7 @@ _TOO_MANY_OUTPUTS = "Expected `array` of length"
 """Start of msgspec's message for a list that is too long; `outputs` is the only one with a limit."""
 
 
-def decode_envelope(value: bytes | None, encoding: Encoding, limits: Limits) -> Envelope:
+def decode_envelope(value: bytes | None, codec: Codec, limits: Limits) -> Envelope:
     """Decode the fields of a request: each exactly once and of its type, no others.
 
     `TooLargeError`, `MalformedError` or `TooDeepError` if `value` is no such map; `InvalidValueError` for more outputs
@@ -63,46 +63,23 @@ def decode_envelope(value: bytes | None, encoding: Encoding, limits: Limits) -> 
     if not value or len(value) > limits.message_bytes_max:
         value = check_size(value, limits.message_bytes_max, "request")
     try:
-        if encoding == "msgpack":
-            envelope = decode_msgpack_envelope(value)
-            once = has_each_key_once(value, envelope)
-        else:
-            envelope = decode_json_envelope(value)
-            once = _has_each_json_key_once(value, envelope)
+        envelope: Envelope = _ENVELOPE[codec](value)
+        if repeats_key(value, envelope, codec):
+            raise ValueError("a key appears twice")
     except DECODE_ERRORS as error:
-        rejected = decode_error(value, encoding, error, "request", limits.depth_max)
+        rejected = decode_error(value, codec, error, "request", limits.depth_max)
         if str(error).startswith(_TOO_MANY_OUTPUTS) and not isinstance(rejected, TooDeepError):
             rejected = InvalidValueError(f"outputs: more names than outputs exist ({', '.join(OUTPUTS)})")
         raise rejected from None
-    if not once and (encoding == "msgpack" or repeats_key(value)):
-        raise decode_error(value, encoding, ValueError("a key appears twice"), "request", limits.depth_max)
     return envelope
 
 
-def has_each_key_once(value: bytes, envelope: Envelope) -> bool:
-    """Whether the MessagePack map `value` has as many keys as `envelope` has fields set.
-
-    The decoder keeps the last of duplicate keys silently and rejects unknown keys, so the counts differ only if a key
-    is duplicated.
-    """
+def repeats_key(value: bytes, envelope: Envelope, codec: Codec) -> bool:
+    """Whether a key of the decoded map `value` appears twice: the decoder rejects unknown keys, and keeps the last of
+    duplicate ones."""
     fields = 2 + (envelope.id is not UNSET) + (envelope.outputs is not UNSET)
-    return value[0] == 0x80 + fields or header(value)[1] == fields
-
-
-def _has_each_json_key_once(value: bytes, envelope: Envelope) -> bool:
-    """A fast check that no outermost key is duplicated. True is certain; False means that a full check is needed.
-
-    Without escapes, each key adds one colon, and so does each colon inside an id. Extra colons belong to a duplicate
-    key or to another string. If there are exactly as many as expected, no key is duplicated.
-    """
-    if b"\\" in value:
-        return False
-    colons = value.count(b":") - bytes(envelope.input_data).count(b":") - envelope.model_id.count(":")
-    fields = 2
-    if envelope.id is not UNSET:
-        fields += 1
-        colons -= envelope.id.count(":")
-    return colons == fields + (envelope.outputs is not UNSET)
+    texts = (envelope.model_id,) if envelope.id is UNSET else (envelope.model_id, envelope.id)
+    return codec.repeats_key(value, fields, (envelope.input_data, *texts))
 
 
 def check_envelope(envelope: Envelope, limits: Limits) -> tuple[str | None, ModelReference, tuple[Output, ...]]:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from inferd.schemas.codecs import DECODE_ERRORS, Codec, Layout, find_fault, printable
 from inferd.schemas.errors import InferenceError, InvalidValueError, MalformedError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests.request import Scalar
-from inferd.schemas.strict import DECODE_ERRORS, find_fault, header, printable
 
-Layout = Literal["row", "rows", "named_row", "named_rows"]
-
-_JSON_HEAD = re.compile(rb"[ \t\r\n]*+([\[{])[ \t\r\n]*+(.?)", re.DOTALL)
 _OUT_OF_RANGE = ("Number out of range", "Integer value out of range", "Expected `str` of length")
 """Starts of msgspec's messages for values that have the right type but are out of range."""
 
@@ -35,30 +30,22 @@ class RowDecoders(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def row_decoders(encoding: Encoding, string_chars_max: int) -> RowDecoders:
-    """The decoders of an encoding. Strings of more than `string_chars_max` characters are rejected.
+def row_decoders(codec: Codec, string_chars_max: int) -> RowDecoders:
+    """The decoders of a codec. Strings of more than `string_chars_max` characters are rejected.
 
     Keys are not limited here: that would disable msgspec's key cache.
     """
-    decoder: Any = msgspec.msgpack.Decoder if encoding == "msgpack" else msgspec.json.Decoder
     text: Any = Annotated[str, msgspec.Meta(max_length=string_chars_max)]
     scalar: Any = float | int | bool | text | None
     row: Any = list[scalar]
     named_row: Any = dict[str, scalar]
     types = (row, list[row], named_row, list[named_row], scalar, list[msgspec.Raw], dict[str, msgspec.Raw])
-    return RowDecoders(*[decoder(type_).decode for type_ in types])
+    return RowDecoders(*map(codec.decoder, types))
 
 
-def layout_of(data: bytes, encoding: Encoding) -> Layout:
+def layout_of(data: bytes, codec: Codec) -> Layout:
     """The layout of `data`, from its first bytes. An empty list is a row. `ValueError` if it is not a container."""
-    if encoding == "msgpack":
-        outer, count, body = header(data)
-        kind: str = outer
-        first: str = header(data, body)[0] if kind == "array" and count else ""
-    else:
-        head = _JSON_HEAD.match(data)
-        kinds = {b"[": "array", b"{": "map"}
-        kind, first = (kinds[head[1]], kinds.get(head[2], "")) if head else ("scalar", "")
+    kind, first = codec.kinds(data)
     if kind == "map":
         return "named_row"
     if kind != "array":
@@ -66,14 +53,14 @@ def layout_of(data: bytes, encoding: Encoding) -> Layout:
     return "rows" if first == "array" else "named_rows" if first == "map" else "row"
 
 
-def row_decode_error(data: bytes, encoding: Encoding, error: Exception, limits: Limits) -> InferenceError:
+def row_decode_error(data: bytes, codec: Codec, error: Exception, limits: Limits) -> InferenceError:
     """The typed error for `input_data` that a decoder rejected with `error`: its structural fault, else the row and
     feature of the first invalid value."""
-    if fault := find_fault(data, encoding, limits.depth_max, depth=1):
+    if fault := find_fault(data, codec, limits.depth_max, depth=1):
         return type(fault)(f"input_data: {fault.message}")
-    decoders = row_decoders(encoding, limits.string_chars_max)
+    decoders = row_decoders(codec, limits.string_chars_max)
     try:
-        where, cause = _misfit(data, layout_of(data, encoding), decoders)
+        where, cause = _misfit(data, layout_of(data, codec), decoders)
     except DECODE_ERRORS:
         where, cause = "", error
     message = printable(str(cause).partition(" - at `")[0])

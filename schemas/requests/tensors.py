@@ -8,11 +8,10 @@ from math import prod
 
 import msgspec
 
+from inferd.schemas.codecs import DECODE_ERRORS, Codec, Decoders, printable
 from inferd.schemas.errors import InvalidValueError, MalformedError, TooLargeError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests.request import TensorRows
-from inferd.schemas.strict import DECODE_ERRORS, header, printable
 
 ITEM_BYTES: dict[str, int] = {
     "<f4": 4,
@@ -30,29 +29,26 @@ ITEM_BYTES: dict[str, int] = {
 
 FIELDS = {"dtype", "shape", "data"}
 _SHAPE_BYTES_MAX = 256
-_DECODE_TEXT = {"msgpack": msgspec.msgpack.Decoder(str).decode, "json": msgspec.json.Decoder(str).decode}
-_DECODE_SHAPE = {"msgpack": msgspec.msgpack.Decoder(list[int]).decode, "json": msgspec.json.Decoder(list[int]).decode}
-_DECODE_BYTES = msgspec.msgpack.Decoder(bytes).decode
+_TEXT, _SHAPE, _BYTES = Decoders(str), Decoders(list[int]), Decoders(bytes)
 
 
-def is_tensor(fields: Mapping[str, msgspec.Raw], encoding: Encoding) -> bool:
+def is_tensor(fields: Mapping[str, msgspec.Raw], codec: Codec) -> bool:
     """Whether a map is a tensor and not a row: it has a tensor's fields, and `shape` is a list, unlike any feature."""
     if fields.keys() != FIELDS:
         return False
-    shape = bytes(fields["shape"])
-    return header(shape)[0] == "array" if encoding == "msgpack" else shape.lstrip().startswith(b"[")
+    return codec.kinds(bytes(fields["shape"]))[0] == "array"
 
 
-def decode_tensor(fields: Mapping[str, msgspec.Raw], encoding: Encoding, limits: Limits) -> TensorRows:
-    """Decode a tensor; in JSON `data` is base64.
+def decode_tensor(fields: Mapping[str, msgspec.Raw], codec: Codec, limits: Limits) -> TensorRows:
+    """Decode a tensor; `data` is base64 in a format without bytes.
 
     `MalformedError` for a wrong type or number of bytes, `InvalidValueError` for an unknown dtype or a shape that is
     not two-dimensional, `TooLargeError` for a shape over the limits. Checked in the order dtype, shape, data.
     """
-    dtype = _decode_dtype(fields["dtype"], encoding)
-    rows, features = _decode_shape(fields["shape"], encoding, limits)
+    dtype = _decode_dtype(fields["dtype"], codec)
+    rows, features = _decode_shape(fields["shape"], codec, limits)
     size = ITEM_BYTES[dtype] * rows * features
-    data = _decode_base64(fields["data"], size) if encoding == "json" else _decode_data(fields["data"])
+    data = (_decode_data if codec.binary else _decode_base64)(fields["data"], codec, size)
     if len(data) != size:
         raise MalformedError(f"tensor data: {len(data)} bytes, but {rows} x {features} of {dtype} take {size}")
     if dtype == "|b1" and data.translate(None, b"\x00\x01"):
@@ -60,9 +56,9 @@ def decode_tensor(fields: Mapping[str, msgspec.Raw], encoding: Encoding, limits:
     return TensorRows(dtype, (rows, features), data)
 
 
-def _decode_dtype(raw: msgspec.Raw, encoding: Encoding) -> str:
+def _decode_dtype(raw: msgspec.Raw, codec: Codec) -> str:
     try:
-        dtype = _DECODE_TEXT[encoding](raw)
+        dtype: str = _TEXT[codec](raw)
     except DECODE_ERRORS as error:
         raise MalformedError(f"tensor dtype: {printable(str(error))}") from None
     if dtype not in ITEM_BYTES:
@@ -70,11 +66,11 @@ def _decode_dtype(raw: msgspec.Raw, encoding: Encoding) -> str:
     return dtype
 
 
-def _decode_shape(raw: msgspec.Raw, encoding: Encoding, limits: Limits) -> tuple[int, int]:
+def _decode_shape(raw: msgspec.Raw, codec: Codec, limits: Limits) -> tuple[int, int]:
     if len(raw) > _SHAPE_BYTES_MAX:
         raise InvalidValueError(f"tensor shape: {len(raw)} bytes; expected [rows, features]")
     try:
-        shape = _DECODE_SHAPE[encoding](raw)
+        shape = _SHAPE[codec](raw)
     except DECODE_ERRORS as error:
         raise MalformedError(f"tensor shape: {printable(str(error))}") from None
     if len(shape) != 2 or min(shape) < 0:
@@ -90,17 +86,18 @@ def _decode_shape(raw: msgspec.Raw, encoding: Encoding, limits: Limits) -> tuple
     return rows, features
 
 
-def _decode_data(raw: msgspec.Raw) -> bytes:
+def _decode_data(raw: msgspec.Raw, codec: Codec, size: int) -> bytes:
     try:
-        return _DECODE_BYTES(raw)
+        data: bytes = _BYTES[codec](raw)
     except DECODE_ERRORS as error:
         raise MalformedError(f"tensor data: {printable(str(error))}") from None
+    return data
 
 
-def _decode_base64(raw: msgspec.Raw, size: int) -> bytes:
+def _decode_base64(raw: msgspec.Raw, codec: Codec, size: int) -> bytes:
     """Decode base64; text of a wrong length for `size` bytes is rejected before memory is allocated."""
     try:
-        text = _DECODE_TEXT["json"](raw)
+        text = _TEXT[codec](raw)
         if len(text) != (size + 2) // 3 * 4:
             raise MalformedError(f"tensor data: {len(text)} characters of base64 do not encode {size} bytes")
         return binascii.a2b_base64(text, strict_mode=True)

@@ -12,19 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.schemas.codec import encode_result
+from inferd.schemas.codecs import Codec
 from inferd.schemas.errors import (
     InternalError,
     InvalidValueError,
     ModelServingError,
     TooLargeError,
 )
-from inferd.schemas.headers import NO_HEADERS, Encoding, RequestHeaders
+from inferd.schemas.headers import NO_HEADERS, RequestHeaders
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import Failure, Output, Prediction, default_id
 from inferd.streams.inference.cache import Change, PredictionCache, RowLookup, distinct_rows
 from inferd.streams.inference.catalog import ServedModel
-from inferd.streams.inference.encoding import ResultTemplate
 from inferd.streams.inference.inputs import Inputs, Matrix, concatenate
+from inferd.streams.inference.result_template import ResultTemplate
 from inferd.streams.inference.row_errors import RowErrors
 from inferd.streams.inference.runtime import Arrays
 
@@ -54,7 +55,7 @@ CACHE_HIT: Final = 2
 
 @dataclass(slots=True)
 class Group:
-    """The requests of a micro-batch that one version answers with the same outputs, in the same encoding.
+    """The requests of a micro-batch that one version answers with the same outputs, in the same codec.
 
     Request i of the group is record `indexes[i]`, has `counts[i]` rows of the inputs, and answers with a bare value
     where `singles[i]`. Parallel lists, because an object a request costs more than the model takes for its row.
@@ -65,7 +66,7 @@ class Group:
 
     model: ServedModel
     outputs: tuple[Output, ...]
-    encoding: Encoding
+    codec: Codec
     indexes: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
@@ -173,7 +174,7 @@ class Group:
         """Each request as a group of its own, predicted."""
         groups = []
         for place, rows in enumerate(self.spans()):
-            group = Group(self.model, self.outputs, self.encoding)
+            group = Group(self.model, self.outputs, self.codec)
             group.add(self.indexes[place], self.ids[place], inputs[rows], single=self.singles[place])
             group.predict()
             groups.append(group)
@@ -250,9 +251,9 @@ class MicroBatch:
         """Rows of all groups."""
         return sum(group.rows for group in self.groups)
 
-    def group(self, model: ServedModel, outputs: tuple[Output, ...], encoding: Encoding) -> Group:
-        """The group of a version, outputs and encoding; a new one where there is none yet."""
-        return self.keyed((id(model), outputs, encoding), lambda: Group(model, outputs, encoding))
+    def group(self, model: ServedModel, outputs: tuple[Output, ...], codec: Codec) -> Group:
+        """The group of a version, outputs and codec; a new one where there is none yet."""
+        return self.keyed((id(model), outputs, codec), lambda: Group(model, outputs, codec))
 
     def keyed(self, key: Hashable, make: Callable[[], G]) -> G:
         """The group of a key, which `make` makes where there is none yet."""
@@ -277,7 +278,7 @@ class MicroBatch:
         self._failures[index] = error
         if model_id is not None:
             self._asked[index] = model_id
-        self._values[index] = encode_result(failure, self.headers_of(index).encoding)
+        self._values[index] = encode_result(failure, self.headers_of(index).codec)
 
     def has_failed(self, index: int) -> bool:
         return index in self._failures
@@ -368,7 +369,7 @@ class MicroBatch:
         if group.lookup is not None:
             self._fill(group.lookup, unfit)
         columns = group.model.postprocessor.columns(group.arrays, group.outputs)
-        template = ResultTemplate(group.model.manifest, group.outputs, group.encoding)
+        template = ResultTemplate(group.model.manifest, group.outputs, group.codec)
         if unfit is None and len(group.outputs) == 1 and group.rows == len(group.indexes) and all(group.singles):
             results = template.render_column(group.ids, columns[group.outputs[0]])
             for place, (index, result) in enumerate(zip(group.indexes, results, strict=True)):
@@ -408,7 +409,7 @@ class MicroBatch:
         columns, errors = self.row_errors[index].columns(outputs, parts, unfit)
         manifest = model.manifest
         prediction = Prediction(request_id, manifest.model_id, manifest.version, manifest.sha256, columns, errors)
-        result = self._values[index] = encode_result(prediction, self.headers_of(index).encoding)
+        result = self._values[index] = encode_result(prediction, self.headers_of(index).codec)
         if len(result) > self._limits.result_bytes_max:
             self.fail(index, self._too_large(len(result)), request_id, manifest.model_id)
 

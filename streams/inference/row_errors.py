@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from inferd.schemas.codecs import Codec
 from inferd.schemas.errors import (
     InferenceError,
     InvalidValueError,
@@ -15,7 +16,6 @@ from inferd.schemas.errors import (
     ModelServingError,
     SchemaMismatchError,
 )
-from inferd.schemas.headers import Encoding
 from inferd.schemas.jobs import row_batch
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import Output, RowError, decode_envelope
@@ -51,17 +51,17 @@ class RowErrors:
 
 
 def rows_apart(
-    value: bytes | None, encoding: Encoding, features: FeatureSchema, limits: Limits
+    value: bytes | None, codec: Codec, features: FeatureSchema, limits: Limits
 ) -> tuple[Inputs, RowErrors] | None:
     """The rows of a refused request that are fit, and the errors of the others; None where it is no list of rows, or
     too large."""
     try:
-        raw = bytes(decode_envelope(value, encoding, limits).input_data)
-        batch = row_batch(raw, encoding, limits)
+        raw = bytes(decode_envelope(value, codec, limits).input_data)
+        batch = row_batch(raw, codec, limits)
         within = batch.count <= limits.rows_max and batch.count * features.n_features <= limits.values_max
-        if not within or (batch.tensor is None and not any(is_row(row, encoding) for row in batch.rows())):
+        if not within or (batch.tensor is None and not any(is_row(row, codec) for row in batch.rows())):
             return None
-        rows = scorable_rows(raw, encoding, features, limits, range(batch.count))
+        rows = scorable_rows(raw, codec, features, limits, range(batch.count))
     except InferenceError:
         return None
     return rows.inputs, RowErrors(batch.count, rows.errors)

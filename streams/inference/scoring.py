@@ -23,6 +23,7 @@ from inferd.schemas.codec import (
     parse_reference,
     request_identity,
 )
+from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.dead_letters import check_dead_letter_size
 from inferd.schemas.errors import (
     DeadlineExceededError,
@@ -199,7 +200,7 @@ class Scorer:
             batch.headers[index] = msgspec.structs.replace(headers, reply_to=None) if headers.reply_to else headers
             self._refuse(batch, index, record, None, refusal)
             return False
-        return headers.encoding == "msgpack"
+        return headers.codec is MSGPACK
 
     def _too_large(self, record: Record) -> TooLargeError | None:
         try:
@@ -239,7 +240,7 @@ class Scorer:
             left = [i for i, fit in zip(bucket.indexes, fits, strict=True) if not fit]
         if indexes:
             asked = cast(tuple[Output, ...], outputs) or DEFAULT_OUTPUTS
-            batch.group(model, asked, "msgpack").add_singles(indexes, ids, matrix)
+            batch.group(model, asked, MSGPACK).add_singles(indexes, ids, matrix)
         return left
 
     def _usual_model(self, model_id: str, outputs: tuple[str, ...]) -> ServedModel | None:
@@ -259,22 +260,22 @@ class Scorer:
     def _prepare_one(self, batch: MicroBatch, index: int) -> None:
         """The typed path: every check one after the other, each error with its place."""
         record = batch.records[index]
-        encoding = batch.headers_of(index).encoding
+        codec = batch.headers_of(index).codec
         request: PredictionRequest | None = None
         try:
             _check_readable(record)
-            request = decode_request(record.value, encoding, self.limits)
+            request = decode_request(record.value, codec, self.limits)
             request_id = batch.id_of(index, request.id)
             model = self._catalog.resolve(request.model, record.key or request_id.encode())
             _check_outputs(model, request.outputs)
             if self._ask is not None:
                 _refuse_row_errors(batch.headers_of(index))
             if self._ask_rows is not None and request.outputs == DEFAULT_OUTPUTS:
-                group = group_of_rows(batch, self._ask_rows, model, request, encoding)
+                group = group_of_rows(batch, self._ask_rows, model, request, codec)
                 group.add_request(index, request_id, request.input_data)
                 return
             if self._ask is not None:
-                batch.groups.append(custom_group(self._ask, model, request, index, request_id, encoding))
+                batch.groups.append(custom_group(self._ask, model, request, index, request_id, codec))
                 return
             inputs = model.features.inputs(request.input_data)
             self._check_result_size(model, request.outputs, len(inputs))
@@ -288,7 +289,7 @@ class Scorer:
             single = getattr(request.input_data, "single", False)
             if batch.headers_of(index).row_errors and not single:
                 batch.row_errors[index] = RowErrors(len(inputs))
-            batch.group(model, request.outputs, encoding).add(index, request_id, inputs, single=single)
+            batch.group(model, request.outputs, codec).add(index, request_id, inputs, single=single)
 
     def _answer_rows_apart(self, batch: MicroBatch, index: int, record: Record) -> bool:
         """Whether a refused request has asked for an error of each bad row, and is answered so."""
@@ -296,12 +297,12 @@ class Scorer:
         if not headers.row_errors or self._ask is not None:
             return False
         try:
-            envelope = decode_envelope(record.value, headers.encoding, self.limits)
+            envelope = decode_envelope(record.value, headers.codec, self.limits)
             given_id, reference, outputs = check_envelope(envelope, self.limits)
             request_id = batch.id_of(index, given_id)
             model = self._catalog.resolve(reference, record.key or request_id.encode())
             _check_outputs(model, outputs)
-            found = rows_apart(record.value, headers.encoding, model.features, self.limits)
+            found = rows_apart(record.value, headers.codec, model.features, self.limits)
             if found is None:
                 return False
             self._check_result_size(model, outputs, found[1].count)
@@ -309,7 +310,7 @@ class Scorer:
             return False
         inputs, batch.row_errors[index] = found
         if len(inputs):
-            batch.group(model, outputs, headers.encoding).add(index, request_id, inputs, single=False)
+            batch.group(model, outputs, headers.codec).add(index, request_id, inputs, single=False)
         else:
             batch.put_rows(index, request_id, model, outputs, [[] for _ in outputs])
         return True
@@ -329,8 +330,8 @@ class Scorer:
         if request is not None:
             batch.fail(index, error, request.id, str(request.model))
         else:
-            encoding = batch.headers_of(index).encoding
-            batch.fail(index, error, *request_identity(record.value, encoding, self.limits))
+            codec = batch.headers_of(index).codec
+            batch.fail(index, error, *request_identity(record.value, codec, self.limits))
 
 
 @dataclass(slots=True)

@@ -9,18 +9,17 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 
+from inferd.schemas.codecs import MSGPACK, Codec, check_nesting
 from inferd.schemas.errors import InternalError, ModelServingError, TooDeepError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.requests import (
     InputData,
     Output,
     PredictionRequest,
     TensorRows,
 )
-from inferd.schemas.strict import check_nesting
 from inferd.streams.inference.catalog import ServedModel
-from inferd.streams.inference.encoding import ResultTemplate
 from inferd.streams.inference.micro_batch import Group, MicroBatch, internal_error
+from inferd.streams.inference.result_template import ResultTemplate
 
 
 class PinnedModelId(str):
@@ -56,12 +55,12 @@ def plain_input(rows: InputData) -> Any:
 def plain_value(value: object) -> Any:
     """`value` as results can carry it: numpy's arrays and scalars become lists and numbers.
 
-    `InternalError` for what neither MessagePack nor JSON has.
+    `InternalError` for what no codec has.
     """
     try:
         plain = msgspec.to_builtins(value, enc_hook=_of_numpy)
         if isinstance(plain, list | dict):
-            check_nesting(msgspec.msgpack.encode(plain), "msgpack", "the value")
+            check_nesting(MSGPACK.encode(plain), MSGPACK, "the value")
     except (TypeError, ValueError, RecursionError, OverflowError, TooDeepError) as error:
         raise InternalError(f"a custom predictor gave what no result can carry: {error}") from None
     return plain
@@ -107,7 +106,7 @@ class CustomGroup(Group):
         if self.error is not None:
             batch.fail_member(self, 0, self.error)
         else:
-            template = ResultTemplate(self.model.manifest, self.outputs, self.encoding)
+            template = ResultTemplate(self.model.manifest, self.outputs, self.codec)
             batch.put(self, 0, template.render(self.ids[0], self.values))
         return True
 
@@ -146,7 +145,7 @@ class CustomBatch(Group):
         if self.fault is not None:
             batch.fault(self.fault)
             self.values = [internal_error(self.fault)] * self.rows
-        template = ResultTemplate(self.model.manifest, self.outputs, self.encoding)
+        template = ResultTemplate(self.model.manifest, self.outputs, self.codec)
         for place, rows in enumerate(self.spans()):
             values = self.values[rows]
             error = next((value for value in values if isinstance(value, ModelServingError)), None)
@@ -159,20 +158,20 @@ class CustomBatch(Group):
 
 
 def group_of_rows(
-    batch: MicroBatch, ask_rows: AskRows, model: ServedModel, request: PredictionRequest, encoding: Encoding
+    batch: MicroBatch, ask_rows: AskRows, model: ServedModel, request: PredictionRequest, codec: Codec
 ) -> CustomBatch:
     """The group of the micro-batch whose rows go to `ask_rows` together with those of `request`."""
     reference = str(request.model)
     return batch.keyed(
-        (reference, id(model), encoding),
+        (reference, id(model), codec),
         lambda: CustomBatch(
-            model, request.outputs, encoding, ask_rows=ask_rows, model_id=PinnedModelId.of(reference, model)
+            model, request.outputs, codec, ask_rows=ask_rows, model_id=PinnedModelId.of(reference, model)
         ),
     )
 
 
 def custom_group(
-    ask: Ask, model: ServedModel, request: PredictionRequest, index: int, request_id: str, encoding: Encoding
+    ask: Ask, model: ServedModel, request: PredictionRequest, index: int, request_id: str, codec: Codec
 ) -> CustomGroup:
     """The group of record `index`, whose `request` is to be answered by `ask`; `model` is the version it leads to."""
     rows = request.input_data
@@ -180,7 +179,7 @@ def custom_group(
     return CustomGroup(
         model,
         request.outputs,
-        encoding,
+        codec,
         indexes=[index],
         ids=[request_id],
         rows=count,

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 import structlog
 from aiokafka import TopicPartition
 
+from inferd.schemas.codecs import MSGPACK, Codec, codec_named
 from inferd.schemas.errors import ModelServingError
 from inferd.schemas.headers import (
-    CONTENT_TYPE_HEADERS,
-    Encoding,
     parse_headers,
     salvage_headers,
 )
@@ -198,12 +197,12 @@ class ChunkProcessor:
 
     async def _work(self, chunk: Chunk) -> ChunkWork:
         """A chunk with what it refers to."""
-        source: tuple[bytes | None, Encoding] | None = None
+        source: tuple[bytes | None, Codec] | None = None
         previous: bytes | None = None
         if chunk.source is not None:
             record = await self._reader.read(self._tp("jobs", chunk), chunk.source.offset)
             if record is not None:
-                source = record.value, parse_headers(record.headers, self._limits).encoding
+                source = record.value, parse_headers(record.headers, self._limits).codec
         if chunk.previous is not None:
             record = await self._reader.read(self._tp("job-results", chunk), chunk.previous)
             previous = record.value if record is not None else None
@@ -248,11 +247,11 @@ class ChunkProcessor:
         if isinstance(read, Chunk):
             value = next(results)
             passed_on = salvage_headers(record.headers, self._limits).propagated
-            headers = [CONTENT_TYPE_HEADERS[read.encoding], *passed_on]
+            headers = [codec_named(read.encoding).header, *passed_on]
             run.outgoing.append((read.partition, self._accepted(read, (read.job_id.encode(), value, headers))))
         elif isinstance(read, Barrier):
             answer = encode_barrier_result(BarrierResult(read.job_id, read.barrier, tp.partition))
-            run.outgoing.append((read.partition, (read.job_id.encode(), answer, [CONTENT_TYPE_HEADERS["msgpack"]])))
+            run.outgoing.append((read.partition, (read.job_id.encode(), answer, [MSGPACK.header])))
         else:
             run.refused.append((record, refusal_of(record, read, self._limits)))
 

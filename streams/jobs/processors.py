@@ -15,11 +15,10 @@ from zlib import crc32
 import structlog
 from aiokafka import TopicPartition
 
+from inferd.schemas.codecs import Codec, codec_named
 from inferd.schemas.errors import ModelNotFoundError, ModelServingError, VersionNotFoundError
 from inferd.schemas.headers import (
-    CONTENT_TYPE_HEADERS,
     PROPAGATED_BYTES_MAX,
-    Encoding,
     parse_headers,
 )
 from inferd.schemas.jobs import (
@@ -108,7 +107,7 @@ class _Draft:
         if step.barrier is not None:
             self._add_barrier(step.barrier)
         if step.status is not None and step.state is not None:
-            self.tell(job_id, step.status, step.state.encoding)
+            self.tell(job_id, step.status, codec_named(step.state.encoding))
         if step.changed:
             if step.state is None:
                 self._add("job-status", self.number, (job_id.encode(), None, []))
@@ -126,9 +125,9 @@ class _Draft:
             if after.announced and not (before is not None and before.announced):
                 self.counted.ended[after.phase] += 1
 
-    def tell(self, job_id: str, status: JobStatus, encoding: Encoding) -> None:
-        value = encode_status(status, encoding)
-        self._add("job-status", self.number, (job_id.encode(), value, [CONTENT_TYPE_HEADERS[encoding]]))
+    def tell(self, job_id: str, status: JobStatus, codec: Codec) -> None:
+        value = encode_status(status, codec)
+        self._add("job-status", self.number, (job_id.encode(), value, [codec.header]))
 
     def finish(self) -> Effects:
         if self.changed:
@@ -265,7 +264,7 @@ class JobMessageProcessor(_JobProcessor):
             if getattr(record, "refusal", None) or self._owned.partitions[number].state(job_id) is not None:
                 return None
             limits = self._owned.limits
-            message = decode_job_message(record.value, parse_headers(record.headers, limits).encoding, limits)
+            message = decode_job_message(record.value, parse_headers(record.headers, limits).codec, limits)
         except ModelServingError:
             return None
         opening = message.open if isinstance(message, SubmitJob) else message
@@ -284,7 +283,7 @@ class JobMessageProcessor(_JobProcessor):
         limits = self._owned.limits
         job_id = parse_job_key(record.key)
         headers = parse_headers(record.headers, limits)
-        message = decode_job_message(record.value, headers.encoding, limits)
+        message = decode_job_message(record.value, headers.codec, limits)
         draft.passed_on = [*headers.propagated]
         before = draft.partition.state(job_id)
         terms = self._context.terms(draft.number, draft.partition)
@@ -329,7 +328,7 @@ class JobResultProcessor(_JobProcessor):
     def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
         limits = self._owned.limits
         job_id = parse_job_key(record.key)
-        outcome = decode_outcome(record.value, parse_headers(record.headers, limits).encoding, limits)
+        outcome = decode_outcome(record.value, parse_headers(record.headers, limits).codec, limits)
         if outcome.job_id != job_id:
             return None  # nobody here writes such a record, and no job is to believe it
         before = draft.partition.state(job_id)

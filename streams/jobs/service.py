@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.partitioner import murmur2
 from aiokafka.structs import RecordMetadata
 
+from inferd.schemas.codecs import JSON, MSGPACK, Codec, codec_named
 from inferd.schemas.errors import (
     InvalidValueError,
     JobClosedError,
@@ -27,7 +28,6 @@ from inferd.schemas.errors import (
     ModelServingError,
     TooLargeError,
 )
-from inferd.schemas.headers import CONTENT_TYPE_HEADERS, Encoding
 from inferd.schemas.jobs import (
     CancelJob,
     ChunkResult,
@@ -131,30 +131,30 @@ class JobService:
             raise RetryLaterError(f"the results cannot be read: {describe(error)}; ask again later") from error
         if record is None:
             raise JobExpiredError(f"results of job {state.job_id!r} are past the retention of {tp.topic}")
-        result = decode_chunk_result(record.value, state.encoding, self._settings.limits)
+        result = decode_chunk_result(record.value, codec_named(state.encoding), self._settings.limits)
         self._retrieved(started)
         return result
 
     # ------------------------------------------------------------------ messages
 
-    async def submit(self, tenant: str, job_id: str | None, message: bytes, encoding: Encoding) -> bytes:
+    async def submit(self, tenant: str, job_id: str | None, message: bytes, codec: Codec) -> bytes:
         """The status (JSON) once the owner has taken `message`: `submit`, or `open`, `rows`, `close` of a job."""
-        decoded = decode_job_message(message, encoding, self._settings.limits)
+        decoded = decode_job_message(message, codec, self._settings.limits)
         if isinstance(decoded, CancelJob | RetryJob):
             raise InvalidValueError("type: cancel and retry have routes of their own")
-        return await self._send(tenant, job_id or self._new_id(tenant), message, encoding)
+        return await self._send(tenant, job_id or self._new_id(tenant), message, codec)
 
     async def cancel(self, tenant: str, job_id: str) -> bytes:
         """The status (JSON) after the cancel was taken."""
         number, state = self._find(tenant, job_id)
         if state.ended and state.phase != "cancelled":
             raise JobClosedError(f"job {job_id!r} has ended: it is {state.phase}")
-        return await self._send(tenant, job_id, encode_cancel(), "msgpack", number)
+        return await self._send(tenant, job_id, encode_cancel(), MSGPACK, number)
 
     async def retry(self, tenant: str, job_id: str) -> bytes:
         """The status (JSON) after the retry was taken."""
         number, _ = self._find(tenant, job_id)
-        return await self._send(tenant, job_id, encode_retry(), "msgpack", number)
+        return await self._send(tenant, job_id, encode_retry(), MSGPACK, number)
 
     async def upload(self, tenant: str, job_id: str | None, opening: bytes, rows: AsyncIterator[bytes]) -> bytes:
         """The status (JSON) once the owner has taken `opening` (`open`, MessagePack), all `rows` (JSON) and a close.
@@ -163,13 +163,13 @@ class JobService:
         by `InvalidValueError` or `TooLargeError`, the job is cancelled, unless it has been whole before; and so it is
         where they end early, and no `job_id` was given by which they could be sent again.
         """
-        if not isinstance(decode_job_message(opening, "msgpack", self._settings.limits), OpenJob):
+        if not isinstance(decode_job_message(opening, MSGPACK, self._settings.limits), OpenJob):
             raise InvalidValueError("type: an upload begins with `open`")
         is_named = job_id is not None
         job_id = job_id or self._new_id(tenant)
         messages = self._messages(tenant, job_id)
         try:
-            await messages.send(opening, "msgpack")
+            await messages.send(opening, MSGPACK)
             await messages.all_taken()
             if self._find(tenant, job_id)[1].phase != "failed":
                 await self._send_rows(messages, rows)
@@ -189,27 +189,25 @@ class JobService:
     async def _send_rows(self, messages: JobMessageSender, rows: AsyncIterator[bytes]) -> None:
         count = 0
         async for value in rows:
-            await messages.send(value, "json")
+            await messages.send(value, JSON)
             count += 1
-        await messages.send(encode_close(count), "msgpack")
+        await messages.send(encode_close(count), MSGPACK)
         await messages.all_taken()
 
     async def _cancel_unfinished(self, tenant: str, job_id: str) -> None:
         _, state = self._find(tenant, job_id)
         if state.message_count is None and not state.ended:
-            await self._send(tenant, job_id, encode_cancel(), "msgpack")
+            await self._send(tenant, job_id, encode_cancel(), MSGPACK)
 
     def _why_closed(self, tenant: str, job_id: str, error: JobClosedError) -> ModelServingError:
         """Why a job has ended that refuses rows."""
         _, state = self._find(tenant, job_id)
         return state.error.error() if state.phase == "failed" and state.error is not None else error
 
-    async def _send(
-        self, tenant: str, job_id: str, value: bytes, encoding: Encoding, number: int | None = None
-    ) -> bytes:
+    async def _send(self, tenant: str, job_id: str, value: bytes, codec: Codec, number: int | None = None) -> bytes:
         messages = self._messages(tenant, job_id, number)
         try:
-            await messages.send(value, encoding)
+            await messages.send(value, codec)
             await messages.all_taken()
         finally:
             await messages.forget()
@@ -222,9 +220,9 @@ class JobService:
             raise self._elsewhere(tenant, number)
         topic = TenantTopics(self._settings.namespace, tenant).name("jobs")
 
-        async def produce(value: bytes, encoding: Encoding) -> asyncio.Future[RecordMetadata]:
+        async def produce(value: bytes, codec: Codec) -> asyncio.Future[RecordMetadata]:
             producer = await self._opened()
-            headers = [CONTENT_TYPE_HEADERS[encoding], *CALLER.get()]
+            headers = [codec.header, *CALLER.get()]
             sent: asyncio.Future[RecordMetadata] = await producer.send(
                 topic, value, job_id.encode(), number, headers=headers
             )
@@ -289,7 +287,7 @@ class JobService:
 
 
 def _status(state: JobState) -> bytes:
-    return encode_status(status_of(state), "json")
+    return encode_status(status_of(state), JSON)
 
 
 def _lines(result: ChunkResult, from_row: int) -> list[bytes]:

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 from aiokafka.structs import RecordMetadata
 
+from inferd.schemas.codecs import Codec
 from inferd.schemas.errors import ModelServingError
-from inferd.schemas.headers import Encoding
 from inferd.streams.jobs.errors import RetryLaterError
 from inferd.streams.jobs.job_store import MessageOutcomes, PartitionRevokedError
 from inferd.streams.lane import PUBLISH_ERRORS, describe
@@ -19,7 +19,7 @@ HANDLED_WITHIN_S = 20.0
 WINDOW = 32
 """Messages that the owner has not looked at yet: who sends more waits for it."""
 
-Produce = Callable[[bytes, Encoding], Awaitable[asyncio.Future[RecordMetadata]]]
+Produce = Callable[[bytes, Codec], Awaitable[asyncio.Future[RecordMetadata]]]
 """Hands a message to the producer, as soon as that has room for it."""
 
 
@@ -34,12 +34,12 @@ class JobMessageSender:
         self._produce = produce
         self._on_their_way: deque[asyncio.Task[ModelServingError | None]] = deque()
 
-    async def send(self, value: bytes, encoding: Encoding) -> None:
+    async def send(self, value: bytes, codec: Codec) -> None:
         """Sends a message; waits where too many are on their way."""
         while len(self._on_their_way) >= WINDOW or (self._on_their_way and self._on_their_way[0].done()):
             await self._first_taken()
         try:
-            sent = await self._produce(value, encoding)
+            sent = await self._produce(value, codec)
         except PUBLISH_ERRORS as error:
             raise _not_sent(error) from error
         self._on_their_way.append(asyncio.create_task(self._taken(sent)))

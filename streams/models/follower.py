@@ -213,15 +213,13 @@ class Deploys:
     def _apply_model(self, tenant: str, record: ModelRecord) -> None:
         key = parse_model_key(record.key)
         limits = self._settings.limits
-        encoding = parse_headers(record.headers, limits).encoding
+        codec = parse_headers(record.headers, limits).codec
         if isinstance(key, LeaseKey):
             return
         if isinstance(key, AliasKey):
-            self._apply_alias(
-                tenant, key, None if record.value is None else decode_alias(record.value, limits, encoding)
-            )
+            self._apply_alias(tenant, key, None if record.value is None else decode_alias(record.value, limits, codec))
             return
-        manifest = None if record.value is None else decode_manifest(record.value, limits, encoding)
+        manifest = None if record.value is None else decode_manifest(record.value, limits, codec)
         if manifest is not None:
             check_manifest_key(key, manifest)
         if isinstance(key, ClaimKey):

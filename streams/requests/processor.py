@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
+from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.errors import InferenceError, error_of_code
-from inferd.schemas.headers import CONTENT_TYPE_HEADERS, NO_HEADERS, RequestHeaders
+from inferd.schemas.headers import NO_HEADERS, RequestHeaders
 from inferd.schemas.requests import encode_failure_for
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.group import Records
@@ -212,7 +213,7 @@ class RequestProcessor:
         infer = ("inferd-infer-us", b"%d" % timing.infer_us)
         return {
             timestamp: [
-                CONTENT_TYPE_HEADERS["msgpack"],
+                MSGPACK.header,
                 self._worker,
                 ("inferd-queue-us", b"%d" % (max(0, timing.started_ms - timestamp) * 1000)),
                 infer,
@@ -266,8 +267,8 @@ class RequestProcessor:
             if (error := self._destinations.refusal(topic, results[place])) is None:
                 continue
             key, value, headers = results[place]
-            encoding = headers_of.get(span[place], NO_HEADERS).encoding
-            instead = encode_failure_for(value or b"", encoding, error)
+            codec = headers_of.get(span[place], NO_HEADERS).codec
+            instead = encode_failure_for(value or b"", codec, error)
             answer = (key, instead, [header for header in headers if header not in CACHE_HEADERS.values()])
             if place in replied or self._destinations.refusal(self._results, answer) is None:
                 results[place] = answer
@@ -291,7 +292,7 @@ class RequestProcessor:
                 continue
             key, value, (_, *usual) = results[place]
             results[place] = (
-                key, value, [CONTENT_TYPE_HEADERS[headers.encoding], *headers.propagated, *usual]
+                key, value, [headers.codec.header, *headers.propagated, *usual]
             )  # fmt: skip
             if headers.reply_to is not None:
                 replied[place] = headers.reply_to

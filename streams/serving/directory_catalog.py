@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from inferd.schemas.codec import decode_manifest
+from inferd.schemas.codecs import JSON
 from inferd.schemas.errors import (
     InferenceError,
     InternalError,
@@ -126,7 +127,7 @@ class DirectoryCatalog(ModelCatalog):
     def _read_version(self, name: str, number: int, known: Version | None) -> None:
         path = self.folder(name) / str(number) / MANIFEST_FILE
         try:
-            manifest = decode_manifest(path.read_bytes(), self._limits, "json")
+            manifest = decode_manifest(path.read_bytes(), self._limits, JSON)
             if (manifest.model_id, manifest.version) != (name, number):
                 raise MalformedError(f"this is the manifest of {manifest.model_id}:{manifest.version}")
         except (OSError, InferenceError) as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.errors import JobExpiredError, ModelServingError
 from inferd.schemas.jobs import (
     BarrierResult,
@@ -194,4 +195,4 @@ class LocalJob:
 
 def _counted(rows: int, digest: int) -> RowBatch:
     """A batch with a row count and digest but without the rows themselves."""
-    return RowBatch("msgpack", rows, digest, 0, b"", stride=1)
+    return RowBatch(MSGPACK, rows, digest, 0, b"", stride=1)

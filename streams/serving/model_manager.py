@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from inferd.schemas.codec import check_alias, decode_manifest, encode_manifest
+from inferd.schemas.codecs import JSON
 from inferd.schemas.errors import (
     InvalidIdError,
     InvalidValueError,
@@ -288,8 +289,8 @@ def _read(path: Path) -> bytes:
 
 def _manifest_bytes(manifest: Manifest, limits: Limits) -> bytes:
     """The content of the manifest file; raises the errors of reading it back."""
-    value = msgspec.json.format(encode_manifest(manifest, "json", limits))
-    decode_manifest(value, limits, "json")
+    value = msgspec.json.format(encode_manifest(manifest, JSON, limits))
+    decode_manifest(value, limits, JSON)
     return value
 
 

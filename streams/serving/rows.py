@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from inferd.schemas.codec import decode_request, encode_request
+from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.errors import InvalidValueError
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import InputData, Output
@@ -33,7 +34,7 @@ def model_of(models: LoadsModels, model_id: str, routing_key: bytes = b"") -> Se
 def checked_input(model_id: str, input_data: Any, outputs: tuple[Output, ...], limits: Limits) -> InputData:
     """Encode and decode `input_data` as a request, with the same checks and errors."""
     value = encode_request(input_data, str(model_id), outputs=outputs)
-    return decode_request(value, "msgpack", limits).input_data
+    return decode_request(value, MSGPACK, limits).input_data
 
 
 def are_rows(input_data: Any) -> bool:

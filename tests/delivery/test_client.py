@@ -26,7 +26,6 @@ from inferd.schemas.errors import (
     SchemaMismatchError,
     TooLargeError,
 )
-from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.requests.request import PredictionRequest, default_id
 from inferd.schemas.requests.result import Failure, Prediction, Result
@@ -66,7 +65,7 @@ async def client(kafka: str, topics: TenantTopics) -> AsyncIterator[Client]:
 
 @pytest.mark.parametrize("encoding", ["msgpack", "json"])
 async def test_rows_of_every_shape_are_answered(
-    kafka: str, topics: TenantTopics, worker: StandInWorker, encoding: Encoding
+    kafka: str, topics: TenantTopics, worker: StandInWorker, encoding: str
 ) -> None:
     async with Client(kafka, namespace=topics.namespace, encoding=encoding) as client:
         assert (await client.predict("m", [1.5, 2, None])).outputs == {"prediction": 3.5}

@@ -22,34 +22,37 @@ from inferd.schemas.codec import (
     encode_result,
     request_identity,
 )
+from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.dead_letters import DeadLetter
 from inferd.schemas.errors import ModelServingError
-from inferd.schemas.headers import Encoding, parse_headers, salvage_headers
+from inferd.schemas.headers import parse_headers, salvage_headers
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.models.model import parse_artifact_key, parse_model_key
 from inferd.streams.inference.formats.lightgbm.model_file import read_model_file
 from inferd.streams.kafka.record_batches import expand
-from tests.fixtures.poison import JSON, POISON
+from tests.fixtures import poison
+from tests.fixtures.poison import POISON
 from tests.fuzz.checks import FindingError, check_error
 from tests.fuzz.frames import Headers, pack_headers, pack_record, unpack_headers, unpack_record
+from tests.fuzz.mutators import SHAPES
 from tests.fuzz.target import Target
 from tests.unit.schemas import reference, sample_records
 from tests.unit.schemas.mutation import SMALL, request_bytes
 
-ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+CODECS: tuple[Codec, ...] = (MSGPACK, JSON)
 SEEDS = 300
 EXPANDED_BYTES_MAX = 1_048_576
 SHORT_BYTES = 4_096
 """Of what the reference reads, too: it allocates whatever it is told."""
 BATCH_HEADER_BYTES = 61
-CODECS = range(5)
+COMPRESSIONS = range(5)
 
 
 def targets() -> list[Target]:
     """Every decoder of the wire."""
     return [
-        *chain.from_iterable((_request(encoding), _request_twice(encoding)) for encoding in ENCODINGS),
-        *chain.from_iterable((_manifest(encoding), _alias(encoding), _result(encoding)) for encoding in ENCODINGS),
+        *chain.from_iterable((_request(codec), _request_twice(codec)) for codec in CODECS),
+        *chain.from_iterable((_manifest(codec), _alias(codec), _result(codec)) for codec in CODECS),
         Target("headers", "record", _parse_headers, _header_seeds, weight=2.0),
         Target("dead-letter", "record", _parse_dead_letter, _dead_letter_seeds),
         Target("record-key", "bytes", _parse_key, _key_seeds),
@@ -58,48 +61,48 @@ def targets() -> list[Target]:
     ]
 
 
-def _request(encoding: Encoding) -> Target:
+def _request(codec: Codec) -> Target:
     return Target(
-        f"request-{encoding}",
-        encoding,
-        partial(_decode_request, encoding=encoding),
-        partial(_request_seeds, encoding),
-        partial(request_bytes, encoding=encoding),
+        f"request-{codec}",
+        SHAPES[codec],
+        partial(_decode_request, codec=codec),
+        partial(_request_seeds, codec),
+        partial(request_bytes, codec=codec),
         weight=3.0,
     )
 
 
-def _decode_request(data: bytes, encoding: Encoding) -> None:
+def _decode_request(data: bytes, codec: Codec) -> None:
     """Decodes, and where that is refused asks for the identity, which no bytes may prevent."""
     try:
-        decode_request(data, encoding, DEFAULT_LIMITS)
+        decode_request(data, codec, DEFAULT_LIMITS)
     except ModelServingError as error:
-        identity = request_identity(data, encoding, DEFAULT_LIMITS)
+        identity = request_identity(data, codec, DEFAULT_LIMITS)
         if isinstance(error, UNREADABLE) and identity != (None, None):
             raise FindingError(f"an identity {identity} of what cannot be read") from error
         raise
 
 
-def _request_twice(encoding: Encoding) -> Target:
+def _request_twice(codec: Codec) -> Target:
     return Target(
-        f"request-reference-{encoding}",
-        encoding,
-        partial(_decode_twice, encoding=encoding),
-        lambda: [seed for seed in _request_seeds(encoding) if len(seed) <= SHORT_BYTES],
-        partial(request_bytes, encoding=encoding),
+        f"request-reference-{codec}",
+        SHAPES[codec],
+        partial(_decode_twice, codec=codec),
+        lambda: [seed for seed in _request_seeds(codec) if len(seed) <= SHORT_BYTES],
+        partial(request_bytes, codec=codec),
         weight=0.5,
     )
 
 
-def _decode_twice(data: bytes, encoding: Encoding) -> None:
+def _decode_twice(data: bytes, codec: Codec) -> None:
     """The decoder and an independent reading take and refuse the same bytes."""
     try:
-        reference.request(data, encoding, SMALL)
+        reference.request(data, codec, SMALL)
         readable = True
     except reference.RefusedError:
         readable = False
     try:
-        decode_request(data, encoding, SMALL)
+        decode_request(data, codec, SMALL)
     except ModelServingError as error:
         if readable:
             raise FindingError(f"refused: {error.message}; the reference takes it") from error
@@ -108,51 +111,51 @@ def _decode_twice(data: bytes, encoding: Encoding) -> None:
         raise FindingError("taken; the reference refuses it")
 
 
-def _request_seeds(encoding: Encoding) -> list[bytes]:
-    random = Random(encoding)
-    wanted = JSON if encoding == "json" else ()
+def _request_seeds(codec: Codec) -> list[bytes]:
+    random = Random(codec.name)
+    wanted = poison.JSON if codec is JSON else ()
     bad = [poison.value or b"" for poison in POISON if tuple(poison.headers) == wanted]
-    return bad + [request_bytes(random, encoding) for _ in range(SEEDS)]
+    return bad + [request_bytes(random, codec) for _ in range(SEEDS)]
 
 
-def _manifest(encoding: Encoding) -> Target:
-    good = partial(_both_ways, sample_records.MANIFEST, encode_manifest, encoding)
-    return Target(f"manifest-{encoding}", encoding, partial(_decode_with, decode_manifest, encoding), good, weight=0.5)
+def _manifest(codec: Codec) -> Target:
+    good = partial(_both_ways, sample_records.MANIFEST, encode_manifest, codec)
+    return Target(f"manifest-{codec}", SHAPES[codec], partial(_decode_with, decode_manifest, codec), good, weight=0.5)
 
 
-def _alias(encoding: Encoding) -> Target:
+def _alias(codec: Codec) -> Target:
     return Target(
-        f"alias-{encoding}", encoding, partial(_decode_with, decode_alias, encoding), partial(_alias_seeds, encoding)
+        f"alias-{codec}", SHAPES[codec], partial(_decode_with, decode_alias, codec), partial(_alias_seeds, codec)
     )
 
 
-def _decode_with(decode: Callable[..., object], encoding: Encoding, data: bytes) -> None:
-    decode(data, DEFAULT_LIMITS, encoding)
+def _decode_with(decode: Callable[..., object], codec: Codec, data: bytes) -> None:
+    decode(data, DEFAULT_LIMITS, codec)
 
 
-def _both_ways(record: Any, encode: Callable[[Any, Encoding], bytes], encoding: Encoding) -> list[bytes]:
+def _both_ways(record: Any, encode: Callable[[Any, Codec], bytes], codec: Codec) -> list[bytes]:
     """The record, and the record with each of its fields gone or wrong."""
     fields = msgspec.to_builtins(record)
-    dump = msgspec.msgpack.encode if encoding == "msgpack" else msgspec.json.encode
+    dump = msgspec.msgpack.encode if codec is MSGPACK else msgspec.json.encode
     wrong: tuple[Any, ...] = (None, -1, "x", [], {}, 1e300, [{}], "é" * 80)
     changed = [{**fields, name: value} for name, value in product(fields, wrong)]
     gone = [{key: value for key, value in fields.items() if key != name} for name in fields]
-    return [encode(record, encoding), *map(dump, changed), *map(dump, gone)]
+    return [encode(record, codec), *map(dump, changed), *map(dump, gone)]
 
 
-def _alias_seeds(encoding: Encoding) -> list[bytes]:
+def _alias_seeds(codec: Codec) -> list[bytes]:
     # What no writer of ours encodes: weights that add up to more than float64 holds.
     split = [{"version": 1, "weight": 1e308}, {"version": 2, "weight": 1e308}]
-    encode = msgspec.json.encode if encoding == "json" else msgspec.msgpack.encode
-    return [*_both_ways(sample_records.ALIAS, encode_alias, encoding), encode({"split": split})]
+    encode = msgspec.json.encode if codec is JSON else msgspec.msgpack.encode
+    return [*_both_ways(sample_records.ALIAS, encode_alias, codec), encode({"split": split})]
 
 
-def _result(encoding: Encoding) -> Target:
+def _result(codec: Codec) -> Target:
     return Target(
-        f"result-{encoding}",
-        encoding,
-        partial(decode_result, encoding=encoding),
-        lambda: [encode_result(result, encoding) for result in sample_records.RESULTS.values()],
+        f"result-{codec}",
+        SHAPES[codec],
+        partial(decode_result, codec=codec),
+        lambda: [encode_result(result, codec) for result in sample_records.RESULTS.values()],
     )
 
 
@@ -218,11 +221,13 @@ def _model_files() -> list[bytes]:
 
 
 def _batch_seeds() -> list[bytes]:
-    return [_batch(codec, value) for codec in CODECS for value in (b"", b"x" * 200, bytes(2 * EXPANDED_BYTES_MAX))]
+    return [
+        _batch(codec, value) for codec in COMPRESSIONS for value in (b"", b"x" * 200, bytes(2 * EXPANDED_BYTES_MAX))
+    ]
 
 
-def _batch(codec: int, value: bytes) -> bytes:
-    builder = DefaultRecordBatchBuilder(2, codec, 0, -1, -1, 0, 10_000_000)
+def _batch(compression: int, value: bytes) -> bytes:
+    builder = DefaultRecordBatchBuilder(2, compression, 0, -1, -1, 0, 10_000_000)
     builder.append(0, 1_000, b"k", value, [("h", b"1")])
     built = bytes(builder.build())
-    return built if codec else built[:1_000]
+    return built if compression else built[:1_000]

@@ -8,13 +8,14 @@ from typing import Any
 
 import msgspec
 
-from inferd.schemas.headers import Encoding
+from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.jobs.codec import decode_job_message
 from inferd.schemas.jobs.status_codec import decode_status
 from inferd.schemas.limits import DEFAULT_LIMITS
+from tests.fuzz.mutators import SHAPES
 from tests.fuzz.target import Target
 
-ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+CODECS: tuple[Codec, ...] = (MSGPACK, JSON)
 ROWS = ([[1.5, 2], [None, "AA"]], [{"a": 1.0, "b": True}], [1.0, 2.0], {"a": 1})
 OPEN = {"model_id": "m@champion", "outputs": ["raw"], "row_count": 4, "chunk_rows": 2, "deadline": 10**12, "labels": {}}
 GOOD: tuple[dict[str, Any], ...] = (
@@ -58,20 +59,20 @@ STATUS = {
 
 def targets() -> list[Target]:
     """Every decoder of jobs."""
-    return [target for encoding in ENCODINGS for target in (_message(encoding), _status(encoding))]
+    return [target for codec in CODECS for target in (_message(codec), _status(codec))]
 
 
-def _message(encoding: Encoding) -> Target:
+def _message(codec: Codec) -> Target:
     return Target(
-        f"job-message-{encoding}",
-        encoding,
-        partial(decode_job_message, encoding=encoding, limits=DEFAULT_LIMITS),
-        partial(_encoded, (*GOOD, *BAD), encoding),
+        f"job-message-{codec}",
+        SHAPES[codec],
+        partial(decode_job_message, codec=codec, limits=DEFAULT_LIMITS),
+        partial(_encoded, (*GOOD, *BAD), codec),
         weight=2.0,
     )
 
 
-def _status(encoding: Encoding) -> Target:
+def _status(codec: Codec) -> Target:
     wrong: tuple[dict[str, Any], ...] = (
         {**STATUS, "status": "odd"},
         {**STATUS, "processed": "4"},
@@ -79,12 +80,12 @@ def _status(encoding: Encoding) -> Target:
         {},
     )
     return Target(
-        f"job-status-{encoding}",
-        encoding,
-        partial(decode_status, encoding=encoding),
-        partial(_encoded, (STATUS, *wrong), encoding),
+        f"job-status-{codec}",
+        SHAPES[codec],
+        partial(decode_status, codec=codec),
+        partial(_encoded, (STATUS, *wrong), codec),
     )
 
 
-def _encoded(values: tuple[Any, ...], encoding: Encoding) -> list[bytes]:
-    return [msgspec.msgpack.encode(value) if encoding == "msgpack" else json.dumps(value).encode() for value in values]
+def _encoded(values: tuple[Any, ...], codec: Codec) -> list[bytes]:
+    return [msgspec.msgpack.encode(value) if codec is MSGPACK else json.dumps(value).encode() for value in values]

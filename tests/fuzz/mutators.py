@@ -7,12 +7,18 @@ from collections.abc import Callable
 from random import Random
 from typing import Literal
 
+from inferd.schemas.codecs import (
+    JSON,
+    MSGPACK,
+    Codec,
+)
+from inferd.schemas.codecs.msgpack import header
 from inferd.schemas.errors import MalformedError
-from inferd.schemas.strict.msgpack import header
 from tests.fuzz.frames import pack_record, unpack_record
 from tests.unit.schemas.mutation import JSON_PARTS, MSGPACK_PARTS, mutated
 
 Shape = Literal["msgpack", "json", "lines", "record", "bytes"]
+SHAPES: dict[Codec, Shape] = {MSGPACK: "msgpack", JSON: "json"}
 SPANS_MAX = 400
 LENGTH_MAX = 65_536
 NAMES: tuple[bytes, ...] = (
@@ -44,7 +50,7 @@ def _bytes(random: Random, data: bytes, other: Callable[[], bytes]) -> bytes:
         start, end = _cut(random, piece)
         at = random.randint(0, len(data))
         return data[:at] + piece[start : min(end, start + 400)] + data[at:]
-    return mutated(random, data, random.choice(("msgpack", "json")))
+    return mutated(random, data, random.choice((MSGPACK, JSON)))
 
 
 def _cut(random: Random, data: bytes) -> tuple[int, int]:
@@ -70,7 +76,7 @@ def _on_spans(
 ) -> bytes:
     """One span taken out, doubled, exchanged for a part, for a span of its own or of another input."""
     if not spans:
-        return mutated(random, data, "msgpack")
+        return mutated(random, data, MSGPACK)
     start, end = random.choice(spans)
     match random.randint(0, 4):
         case 0:
@@ -137,7 +143,7 @@ def _record(random: Random, data: bytes, other: Callable[[], bytes]) -> bytes:
         case 1 if headers:
             at = random.randrange(len(headers))
             name, content = headers[at]
-            headers[at] = (name, mutated(random, content or b"", "json"))
+            headers[at] = (name, mutated(random, content or b"", JSON))
         case 2:
             headers.append((random.choice(NAMES).decode(), random.choice((*NAMES, b"5", b"1000", None))))
         case 3 if headers:

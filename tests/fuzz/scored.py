@@ -10,6 +10,7 @@ import msgpack
 import msgspec
 
 from inferd.schemas.codec import decode_result
+from inferd.schemas.codecs import JSON, MSGPACK
 from inferd.schemas.requests.result import Failure
 from inferd.streams.inference.micro_batch import Outcome
 from inferd.streams.inference.scoring import Scorer
@@ -68,8 +69,8 @@ def _code(outcome: Outcome) -> str:
         raise FindingError(f"a neighbour was disturbed: {outcome.values}")
     if outcome.failures.keys() - {2}:
         raise FindingError(f"a neighbour failed: {outcome.failures}")
-    encoding = outcome.headers[2].encoding if 2 in outcome.headers else "msgpack"
-    result = decode_result(outcome.values[2], encoding)
+    codec = outcome.headers[2].codec if 2 in outcome.headers else MSGPACK
+    result = decode_result(outcome.values[2], codec)
     error = outcome.failures.get(2)
     if error is None or not isinstance(result, Failure):
         if error is not None or isinstance(result, Failure):
@@ -88,7 +89,7 @@ def _expected() -> list[bytes]:
 
 
 def seeds() -> list[bytes]:
-    """Good requests to either model in either encoding, and every row of the bad-input matrix."""
+    """Good requests to either model in either codec, and every row of the bad-input matrix."""
     good = []
     for model_id in ("plain", "ruled", "plain:1", "ruled@champion"):
         for rows in INPUTS:
@@ -104,7 +105,7 @@ def seeds() -> list[bytes]:
 def fresh(random: Random) -> bytes:
     """A request of any layout, now for one of the models that are there."""
     if random.random() < 0.4:
-        body = request_bytes(random, "json").replace(b'"m', b'"plain', 1)
+        body = request_bytes(random, JSON).replace(b'"m', b'"plain', 1)
         return pack_record(body, JSON_HEADER)
     name = random.choice((b"\xa5plain", b"\xa5ruled"))
-    return pack_record(request_bytes(random, "msgpack").replace(b"\xa1m", name, 1))
+    return pack_record(request_bytes(random, MSGPACK).replace(b"\xa1m", name, 1))

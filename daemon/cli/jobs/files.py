@@ -19,6 +19,7 @@ from inferd.jobs import (
     PackedRows,
     Packer,
 )
+from inferd.schemas.codecs import JSON
 from inferd.schemas.errors import InferenceError, TooLargeError
 from inferd.schemas.limits import DEFAULT_LIMITS
 
@@ -92,4 +93,4 @@ def json_messages(rows: Iterable[bytes], bytes_max: int = MESSAGE_BYTES_MAX) -> 
 
 
 def _json_message(rows: list[bytes]) -> PackedRows:
-    return PackedRows(len(rows), b"[" + b",".join(rows) + b"]", "json")
+    return PackedRows(len(rows), JSON.join(rows), JSON)

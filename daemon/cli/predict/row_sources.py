@@ -13,9 +13,14 @@ import click
 import msgspec
 
 from inferd.daemon.row_files import GZIP, FileOptions, Layout, open_row_file
+from inferd.schemas.codecs import (
+    DECODE_ERRORS,
+    JSON,
+    printable,
+    structural_fault,
+)
 from inferd.schemas.errors import InferenceError, MalformedError
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.schemas.strict import DECODE_ERRORS, printable, structural_fault
 
 Row = list[Any] | dict[str, Any]
 """Values in feature order, or by feature name."""
@@ -75,6 +80,6 @@ def _strict_json(data: bytes) -> Any:
         value = msgspec.json.decode(data)
     except DECODE_ERRORS as error:
         raise MalformedError(printable(str(error))) from None
-    if fault := structural_fault(data.strip(), "json", DEFAULT_LIMITS.depth_max):
+    if fault := structural_fault(data.strip(), JSON, DEFAULT_LIMITS.depth_max):
         raise fault
     return value

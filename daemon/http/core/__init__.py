@@ -3,7 +3,7 @@
 from inferd.daemon.http.core.access import ACCESS, TENANT_HEADER, Access, charged_tenant, tenant_of, token_tenant
 from inferd.daemon.http.core.admission import ADMISSION, Admission
 from inferd.daemon.http.core.application import LIMITS, AppLimits, create_app
-from inferd.daemon.http.core.bodies import BodyReader, content_coding, encoding_of, read_body
+from inferd.daemon.http.core.bodies import BodyReader, codec_of_request, content_coding, read_body
 from inferd.daemon.http.core.body_types import (
     REFERENCE_PATTERN,
     Form,
@@ -87,9 +87,9 @@ __all__ = [
     "add_peer",
     "allowed_hosts_of",
     "charged_tenant",
+    "codec_of_request",
     "content_coding",
     "create_app",
-    "encoding_of",
     "json_bytes",
     "json_response",
     "read_body",

@@ -17,13 +17,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 from inferd.daemon.http.core.errors import ClientClosedError, RequestTimeoutError, is_closed
 from inferd.daemon.http.core.expansion import CODINGS, IDENTITY, Expansion
 from inferd.daemon.printable import printable
+from inferd.schemas.codecs import Codec, codec_of, content_types
 from inferd.schemas.errors import (
     InvalidHeaderError,
     MalformedError,
     TooLargeError,
     UnsupportedContentTypeError,
 )
-from inferd.schemas.headers import CONTENT_TYPES, Encoding, parse_content_type
+from inferd.schemas.headers import parse_content_type
 
 T = TypeVar("T")
 BODY_ERRORS = (web.RequestPayloadError, HttpProcessingError, ClientError, OSError, RuntimeError, ValueError)
@@ -42,15 +43,14 @@ class BodyLimits:
     bytes_per_s_min: int = BYTES_PER_S_MIN
 
 
-def encoding_of(request: web.Request) -> Encoding:
-    """The encoding named by the content-type; raises `UnsupportedContentTypeError` if it is missing or unsupported."""
+def codec_of_request(request: web.Request) -> Codec:
+    """The codec named by the content-type; raises `UnsupportedContentTypeError` if it is missing or unsupported."""
     given = request.headers.getall(hdrs.CONTENT_TYPE, [])
     if len(given) > 1:
         raise InvalidHeaderError("header content-type: it is given more than once")
     if not given:
-        raise UnsupportedContentTypeError(f"header content-type is missing; supported: {', '.join(CONTENT_TYPES)}")
-    known = CONTENT_TYPES.get(given[0])
-    return known or parse_content_type(given[0].encode("utf-8", "surrogateescape"))
+        raise UnsupportedContentTypeError(f"header content-type is missing; supported: {', '.join(content_types())}")
+    return codec_of(given[0]) or parse_content_type(given[0].encode("utf-8", "surrogateescape"))
 
 
 def content_coding(request: web.Request) -> str:

@@ -20,8 +20,8 @@ from aiohttp import hdrs, web
 from inferd.daemon.http.core.errors import ForbiddenError
 from inferd.daemon.loopback import is_loopback
 from inferd.daemon.printable import printable
+from inferd.schemas.codecs import content_types
 from inferd.schemas.errors import UnsupportedContentTypeError
-from inferd.schemas.headers import CONTENT_TYPES
 
 REQUEST_HEADER = "inferd-request"
 SAFELISTED_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
@@ -95,7 +95,7 @@ def _refuse(request: web.Request) -> NoReturn:
     if request.can_read_body:
         given = printable(request.headers.get(hdrs.CONTENT_TYPE, ""), 80)
         raise UnsupportedContentTypeError(
-            f"header content-type: {given!r}; supported: {', '.join(CONTENT_TYPES)}. Another type needs the header"
+            f"header content-type: {given!r}; supported: {', '.join(content_types())}. Another type needs the header"
             f" {REQUEST_HEADER}: 1"
         )
     raise ForbiddenError(

@@ -11,14 +11,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from inferd.schemas.codecs import JSON, MSGPACK, Codec, Decoders
 from inferd.schemas.errors import InvalidValueError, JobConflictError, MalformedError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.jobs import JobRows, OpenJob, RowBatch, SubmitJob, decode_job_message, job_message_limits
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.requests import DEFAULT_OUTPUTS, TensorRows, decode_input_data
 from inferd.streams.jobs.state import opening_hash
 from inferd.streams.serving import BatchPredictor, JobSpec
 
+_ROWS = Decoders(list[Any])
 PIECE_ROWS = 1_000
 """Rows per piece of a streamed response."""
 
@@ -29,22 +30,22 @@ class LocalJobs:
     def __init__(self, predictor: BatchPredictor, limits: Limits = DEFAULT_LIMITS) -> None:
         self._predictor, self._limits = predictor, limits
 
-    async def submit(self, tenant: str, job_id: str | None, message: bytes, encoding: Encoding) -> bytes:
+    async def submit(self, tenant: str, job_id: str | None, message: bytes, codec: Codec) -> bytes:
         """See `Jobs`."""
-        return await asyncio.to_thread(self._submit, job_id, message, encoding)
+        return await asyncio.to_thread(self._submit, job_id, message, codec)
 
     async def upload(self, tenant: str, job_id: str | None, opening: bytes, rows: AsyncIterator[bytes]) -> bytes:
         """See `Jobs`."""
-        opened = decode_job_message(opening, "msgpack", self._limits)
+        opened = decode_job_message(opening, MSGPACK, self._limits)
         if not isinstance(opened, OpenJob):
             raise MalformedError("an upload must begin with an `open` message")
         held, digest = list[Any](), hashlib.blake2b(digest_size=8)
         async for value in rows:
-            message = decode_job_message(value, "json", self._limits)
+            message = decode_job_message(value, JSON, self._limits)
             assert isinstance(message, JobRows)
             held += _rows(message.batch, self._limits)
             digest.update(message.batch.digest.to_bytes(8, "big"))
-        whole = RowBatch("json", len(held), int.from_bytes(digest.digest(), "big"), 0, b"")
+        whole = RowBatch(JSON, len(held), int.from_bytes(digest.digest(), "big"), 0, b"")
         return await asyncio.to_thread(self._open, job_id, opened, whole, lambda: held)
 
     async def list_jobs(self, tenant: str, *, status: str | None, limit: int, after: str | None) -> Sequence[bytes]:
@@ -83,8 +84,8 @@ class LocalJobs:
         self._predictor.retry_batch(job_id)
         return await self.status(tenant, job_id)
 
-    def _submit(self, job_id: str | None, message: bytes, encoding: Encoding) -> bytes:
-        submitted = decode_job_message(message, encoding, self._limits)
+    def _submit(self, job_id: str | None, message: bytes, codec: Codec) -> bytes:
+        submitted = decode_job_message(message, codec, self._limits)
         if not isinstance(submitted, SubmitJob):
             raise MalformedError("body: expected model_id and input_batch")
         batch = submitted.batch
@@ -106,9 +107,9 @@ def _rows(batch: RowBatch, limits: Limits) -> list[Any]:
     """The rows of a message; their values are validated when they are scored."""
     data = batch.cut(0, batch.count)
     if batch.tensor is not None:
-        tensor = decode_input_data(data, "msgpack", job_message_limits(limits))
+        tensor = decode_input_data(data, batch.codec, job_message_limits(limits))
         assert isinstance(tensor, TensorRows)
         rows: list[Any] = np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape).tolist()
         return rows
-    decoded: list[Any] = (msgspec.msgpack if batch.encoding == "msgpack" else msgspec.json).decode(data)
+    decoded: list[Any] = _ROWS[batch.codec](data)
     return decoded

@@ -15,7 +15,7 @@ from inferd.daemon.http.core import (
     LIMITS,
     SAFE_HEADERS,
     Respond,
-    encoding_of,
+    codec_of_request,
     json_bytes,
     read_body,
     send_streamed,
@@ -45,12 +45,18 @@ from inferd.daemon.http.routes.jobs_upload import (
 )
 from inferd.daemon.http.routes.predictions import named_headers
 from inferd.daemon.http.routes.services import Jobs
+from inferd.schemas.codecs import (
+    DECODE_ERRORS,
+    Codec,
+    Decoders,
+    check_nesting,
+    repeats_key,
+)
 from inferd.schemas.errors import InvalidValueError, MalformedError, TooLargeError
-from inferd.schemas.headers import CORRELATION_HEADERS, DEADLINE_MS_MAX, Encoding
+from inferd.schemas.headers import CORRELATION_HEADERS, DEADLINE_MS_MAX
 from inferd.schemas.jobs import PHASES, encode_open
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.requests import check_job_id
-from inferd.schemas.strict import DECODE_ERRORS, check_nesting, header, repeats_key
 from inferd.streams.jobs.errors import NotOwnerError
 from inferd.streams.telemetry import CALLER
 
@@ -66,15 +72,7 @@ PROPAGATED_HEADERS = {name: name for name in CORRELATION_HEADERS}
 NUMBER_MAX = DEADLINE_MS_MAX
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 _LABELS = msgspec.json.Decoder(dict[str, str]).decode
-_FIELDS: dict[Encoding, Any] = {
-    "json": msgspec.json.Decoder(dict[str, msgspec.Raw]).decode,
-    "msgpack": msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode,
-}
-_TEXT: dict[Encoding, Any] = {
-    "json": msgspec.json.Decoder(str | None).decode,
-    "msgpack": msgspec.msgpack.Decoder(str | None).decode,
-}
-_ENCODE: dict[Encoding, Any] = {"json": msgspec.json.encode, "msgpack": msgspec.msgpack.encode}
+_FIELDS, _TEXT = Decoders(dict[str, msgspec.Raw]), Decoders(str | None)
 
 
 def add_jobs(
@@ -122,13 +120,13 @@ async def submit_job(request: web.Request) -> web.StreamResponse:
     tenant = tenant_of(request)
     if request.content_type == NDJSON:
         return await _upload(request, tenant)
-    encoding = encoding_of(request)
+    codec = codec_of_request(request)
     try:
         body = request[BODY] = await read_body(request, request.app[LIMITS].body)
     except TooLargeError as error:
         raise TooLargeError(f"{error.message}; send more rows as {NDJSON}, one per line") from None
-    job_id, message = submission(body, encoding)
-    return json_bytes(await request.app[JOBS].submit(tenant, job_id, message, encoding), 202)
+    job_id, message = submission(body, codec)
+    return json_bytes(await request.app[JOBS].submit(tenant, job_id, message, codec), 202)
 
 
 async def _upload(request: web.Request, tenant: str) -> web.StreamResponse:
@@ -225,26 +223,26 @@ async def retry_job(request: web.Request) -> web.StreamResponse:
     return json_bytes(await request.app[JOBS].retry(tenant, job_id), 202)
 
 
-def submission(body: bytes, encoding: Encoding) -> tuple[str | None, bytes]:
+def submission(body: bytes, codec: Codec) -> tuple[str | None, bytes]:
     """The job id, if the body has one, and the rest of the body as a `submit` message.
 
     Raises `MalformedError` if the body is not an object with unique fields, and `InvalidIdError` for the job id.
     """
     try:
-        fields: dict[str, msgspec.Raw] = _FIELDS[encoding](body)
+        fields: dict[str, msgspec.Raw] = _FIELDS[codec](body)
         given = fields.pop("job_id", None)
-        job_id = None if given is None else _TEXT[encoding](given)
+        job_id = None if given is None else _TEXT[codec](given)
     except DECODE_ERRORS as error:
-        check_nesting(body, encoding, "body", DEFAULT_LIMITS.depth_max)
+        check_nesting(body, codec, "body", DEFAULT_LIMITS.depth_max)
         raise MalformedError(
             f"body: expected an object with job_id (string) and the fields of a job: {error}"
         ) from None
     count = len(fields) + (given is not None)
-    if header(body)[1] != count if encoding == "msgpack" else repeats_key(body):
+    if codec.repeats_key(body, count, fields.values()):
         raise MalformedError("body: duplicate field")
     if "type" in fields:
         raise MalformedError("body: unknown field type")
-    message: bytes = _ENCODE[encoding]({"type": "submit", **fields})
+    message = codec.encode({"type": "submit", **fields})
     return None if job_id is None else check_job_id(job_id), message
 
 

@@ -11,6 +11,15 @@ import msgspec
 from aiohttp import web
 
 from inferd.daemon.http.core import LIMITS, BodyReader
+from inferd.schemas.codecs import (
+    BYTE_ORDER_MARK,
+    DECODE_ERRORS,
+    JSON,
+    NESTING_MAX,
+    check_nesting,
+    printable,
+    rows_of_line,
+)
 from inferd.schemas.errors import (
     InvalidValueError,
     MalformedError,
@@ -18,15 +27,6 @@ from inferd.schemas.errors import (
     TooLargeError,
 )
 from inferd.schemas.limits import Limits
-from inferd.schemas.strict import (
-    BYTE_ORDER_MARK,
-    DECODE_ERRORS,
-    NESTING_MAX,
-    check_nesting,
-    nested_deeper,
-    printable,
-    rows_of_line,
-)
 
 ROWS_BYTES_MAX = 900_000
 """Rows of one message: with the envelope it stays below Kafka's default `max.message.bytes`."""
@@ -132,14 +132,14 @@ def _check_lines(batch: bytes, lines: list[bytes], numbers: list[int]) -> None:
         valid = list(map(bytes, _rows(batch))) == lines
     except DECODE_ERRORS:
         valid = False
-    if valid and all(line[0] in b"[{" for line in lines) and not nested_deeper(batch, "json", NESTING_MAX):
+    if valid and all(line[0] in b"[{" for line in lines) and not JSON.nested_deeper(batch, NESTING_MAX):
         return
     for line, number in zip(lines, numbers, strict=True):
         _check_line(line, number)
 
 
 def _check_line(line: bytes, number: int) -> None:
-    check_nesting(line, "json", f"line {number}")
+    check_nesting(line, JSON, f"line {number}")
     try:
         _row(line)
     except DECODE_ERRORS as error:

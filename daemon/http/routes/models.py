@@ -9,7 +9,7 @@ from http import HTTPStatus
 from aiohttp import web
 from msgspec import Struct
 
-from inferd.daemon.http.core import LIMITS, Respond, encoding_of, json_response, read_body, tenant_of
+from inferd.daemon.http.core import LIMITS, Respond, codec_of_request, json_response, read_body, tenant_of
 from inferd.daemon.http.routes.services import ModelOverview, Models
 from inferd.daemon.http.routes.uploads import Uploads
 from inferd.schemas.errors import InvalidIdError, InvalidValueError
@@ -63,8 +63,8 @@ async def list_models(request: web.Request) -> web.StreamResponse:
 async def put_alias(request: web.Request) -> web.StreamResponse:
     """Points an alias at a version, or splits it between versions."""
     tenant, reference = tenant_of(request), _alias_reference(request)
-    encoding = encoding_of(request)
-    target = decode_alias(await read_body(request, request.app[LIMITS].body), DEFAULT_LIMITS, encoding)
+    codec = codec_of_request(request)
+    target = decode_alias(await read_body(request, request.app[LIMITS].body), DEFAULT_LIMITS, codec)
     alias = reference.alias or ""
     await request.app[MODELS].set_alias(tenant, reference.name, alias, target)
     return json_response(AliasAnswer(reference.name, alias, target))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,12 +15,14 @@ from inferd.daemon.http.routes.operations import (
     CSRF_HEADER,
     JSON,
     OPERATIONS,
+    RECORD,
     TENANT,
     Error,
     Operation,
     Parameter,
 )
 from inferd.daemon.version import inferd_version
+from inferd.schemas.codecs import content_types
 from inferd.schemas.errors import CODES
 
 PATH = "/openapi.json"
@@ -132,9 +134,14 @@ def _operation(operation: Operation, schema_of: dict[str, Any], *, with_token: b
     if operation.parameters:
         described["parameters"] = [_parameter(item, schema_of) for item in operation.parameters]
     if operation.body:
-        content = {media_type: {"schema": _body(type_, schema_of)} for media_type, type_ in operation.body.items()}
-        described["requestBody"] = {"required": True, "content": content}
+        content = {name: {"schema": _body(type_, schema_of)} for name, type_ in operation.body.items()}
+        described["requestBody"] = {"required": True, "content": _by_media_type(content)}
     return described
+
+
+def _by_media_type(contents: Mapping[str, Any]) -> dict[str, Any]:
+    expanded = [(content_types() if name == RECORD else (name,), content) for name, content in contents.items()]
+    return {media_type: content for media_types, content in expanded for media_type in media_types}
 
 
 def _body(type_: Any, schema_of: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +164,8 @@ def _answers(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any]:
     for status, answer in operation.answers.items():
         schemas = [schema_of[_key(type_)] for type_ in _alternatives(answer)]
         content = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}} if schemas else {}
-        described[str(status)] = {"description": "success", "content": dict.fromkeys(operation.media_types, content)}
+        contents = _by_media_type(dict.fromkeys(operation.media_types, content))
+        described[str(status)] = {"description": "success", "content": contents}
     return described
 
 

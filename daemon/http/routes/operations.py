@@ -59,7 +59,9 @@ from inferd.schemas.jobs import JobStatus, Phase
 from inferd.schemas.models import Alias, Manifest, VersionExistsError, VersionInUseError
 from inferd.schemas.requests import NAME_PATTERN
 
-JSON, MSGPACK, BYTES = "application/json", "application/msgpack", "application/octet-stream"
+JSON, BYTES = "application/json", "application/octet-stream"
+RECORD = "record"
+"""Stands for the content types of all codecs."""
 Error = type[ModelServingError]
 
 
@@ -83,7 +85,7 @@ class Operation:
     name: str
     summary: str
     body: Mapping[str, Any] = field(default_factory=dict)
-    """Body type by media type."""
+    """Body type by media type, or `RECORD`."""
     answers: Mapping[int, Any] = field(default_factory=dict)
     """Response type by status; a tuple means one of them; None means not JSON."""
     media_types: tuple[str, ...] = (JSON,)
@@ -162,9 +164,9 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/predict/{model_id}",
         name="predict",
         summary="Score a row, or rows. The response has the encoding of the body.",
-        body={JSON: PredictionBody, MSGPACK: PredictionBody},
+        body={RECORD: PredictionBody},
         answers={200: PredictionAnswer},
-        media_types=(JSON, MSGPACK),
+        media_types=(RECORD,),
         parameters=(MODEL, TENANT, ROW_ERRORS, DEADLINE, CORRELATION),
         errors=(*MODELS, *BODY, *VALUES, ModelNotReadyError, DeadlineExceededError),
     ),
@@ -247,7 +249,7 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/models/{model_id}/aliases/{alias}",
         name="set_alias",
         summary="Point an alias at a version, or split it between several.",
-        body={JSON: Alias, MSGPACK: Alias},
+        body={RECORD: Alias},
         answers={200: AliasAnswer},
         parameters=(NAME, ALIAS, TENANT),
         errors=(*MODELS, *BODY, InvalidValueError),
@@ -267,7 +269,7 @@ OPERATIONS: tuple[Operation, ...] = (
         name="submit_job",
         summary="Submit a batch job with all its rows, optionally as NDJSON with one row per line. Idempotent for a"
         " given job_id.",
-        body={JSON: JobBody, MSGPACK: JobBody, NDJSON: bytes},
+        body={RECORD: JobBody, NDJSON: bytes},
         answers={202: JobStatus},
         parameters=(*NDJSON_PARAMETERS, TENANT),
         errors=(*MODELS, *BODY, *VALUES, *JOB_ENDED, ModelNotReadyError, ChunkConflictError),

@@ -13,21 +13,18 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from inferd.daemon.http.core import LIMITS, SAFE_HEADERS, encoding_of, read_body, tenant_of, typed_response
+from inferd.daemon.http.core import LIMITS, SAFE_HEADERS, codec_of_request, read_body, tenant_of, typed_response
 from inferd.daemon.http.routes.services import Predictions
+from inferd.schemas.codecs import Codec
 from inferd.schemas.errors import DeadlineExceededError, InvalidHeaderError, ModelServingError
 from inferd.schemas.headers import (
-    CONTENT_TYPE,
-    CONTENT_TYPES,
     CORRELATION_HEADERS,
     DEADLINE,
     ROW_ERRORS,
-    Encoding,
 )
 from inferd.schemas.requests import ModelReference, request_of_body
 
 PREDICTIONS: web.AppKey[Predictions] = web.AppKey("predictions", Predictions)
-MEDIA_TYPES: dict[Encoding, str] = {encoding: media_type for media_type, encoding in CONTENT_TYPES.items()}
 RECORD_HEADERS = {name: name for name in (DEADLINE, *CORRELATION_HEADERS)} | {"ce-id": "ce_id"}
 """HTTP headers that are propagated with a request, and their names as record headers."""
 ECHOED = "correlation-id"
@@ -41,19 +38,19 @@ def add_predictions(app: web.Application, predictions: Predictions) -> None:
 
 
 async def predict(request: web.Request) -> web.StreamResponse:
-    """The prediction, in the encoding of the body, or the request's error."""
+    """The prediction, in the format of the body, or the request's error."""
     limits, model = request.app[LIMITS], request.match_info["model_id"]
     ModelReference.parse(model)
-    encoding = encoding_of(request)
+    codec = codec_of_request(request)
     body = await read_body(request, limits.body)
-    value = request_of_body(body, encoding, model, uuid.uuid4().hex)
-    headers, echoed = record_headers(request, encoding, limits.timeout_s), _echoed(request)
-    response = await _answer(request, value, headers, encoding)
+    value = request_of_body(body, codec, model, uuid.uuid4().hex)
+    headers, echoed = record_headers(request, codec, limits.timeout_s), _echoed(request)
+    response = await _answer(request, value, headers, codec)
     response.headers.update(echoed)
     return response
 
 
-async def _answer(request: web.Request, value: bytes, headers: Headers, encoding: Encoding) -> web.Response:
+async def _answer(request: web.Request, value: bytes, headers: Headers, codec: Codec) -> web.Response:
     predictions, timeout_s = request.app[PREDICTIONS], request.app[LIMITS].timeout_s
     try:
         async with asyncio.timeout(timeout_s):
@@ -64,12 +61,12 @@ async def _answer(request: web.Request, value: bytes, headers: Headers, encoding
         ) from None
     except ModelServingError as error:
         return typed_response(error)
-    return web.Response(body=result, headers={**SAFE_HEADERS, "Content-Type": MEDIA_TYPES[encoding]})
+    return web.Response(body=result, headers={**SAFE_HEADERS, "Content-Type": codec.content_type})
 
 
-def record_headers(request: web.Request, encoding: Encoding, timeout_s: float) -> Headers:
+def record_headers(request: web.Request, codec: Codec, timeout_s: float) -> Headers:
     """The record headers of a request; without a deadline of its own it gets that of the timeout."""
-    headers: Headers = [(CONTENT_TYPE, MEDIA_TYPES[encoding].encode())]
+    headers: Headers = [codec.header]
     headers += named_headers(request, RECORD_HEADERS)
     if (row_errors := request.query.get("row_errors")) is not None:
         headers.append((ROW_ERRORS, _bytes(row_errors)))

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from inferd.schemas.headers import Encoding
+from inferd.schemas.codecs import Codec
 from inferd.schemas.models import Alias, Manifest
 from inferd.schemas.requests import ModelReference
 from inferd.streams.telemetry import ModelState
@@ -24,7 +24,7 @@ class Predictions(Protocol):
     """Scores one request; `inferd.streams.app.Streams` does."""
 
     async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> bytes:
-        """The result of the request `value`, both encoded as on Kafka, with the encoding of the content-type.
+        """The result of the request `value`, both encoded as on Kafka, in the format of the content-type.
 
         `headers` are record headers (`content-type`, `deadline`, `correlation-id`, …). Raises an `InferenceError` if
         the request cannot be scored, and another `ModelServingError` if the service cannot score now: starting,
@@ -130,12 +130,12 @@ class Jobs(Protocol):
     with status 503 if the owner of a job cannot be reached.
     """
 
-    async def submit(self, tenant: str, job_id: str | None, message: bytes, encoding: Encoding) -> bytes:
+    async def submit(self, tenant: str, job_id: str | None, message: bytes, codec: Codec) -> bytes:
         """Opens a job; returns its status (JSON). An existing job with the same content is left as it is.
 
-        `message` is a `submit` message as on Kafka (`{"type": "submit", "model_id", "input_batch", …}`) in `encoding`,
-        checked only to be an object. With `job_id` None an id is generated. Raises `InferenceError` if the message is
-        invalid, `JobConflictError`, `QuotaExceededError`.
+        `message` is a `submit` message as on Kafka (`{"type": "submit", "model_id", "input_batch", …}`), encoded with
+        `codec` and checked only to be an object. With `job_id` None an id is generated. Raises `InferenceError` if the
+        message is invalid, `JobConflictError`, `QuotaExceededError`.
         """
 
     async def upload(self, tenant: str, job_id: str | None, opening: bytes, rows: AsyncIterator[bytes]) -> bytes:

@@ -19,6 +19,11 @@ from aiohttp import BodyPartReader, web
 
 from inferd.daemon.http.core import LIMITS, BodyReader, Shares, UnavailableError, charged_tenant
 from inferd.daemon.http.routes.services import Deploy
+from inferd.schemas.codecs import (
+    DECODE_ERRORS,
+    JSON,
+    structural_fault,
+)
 from inferd.schemas.errors import (
     InvalidIdError,
     MalformedError,
@@ -28,7 +33,6 @@ from inferd.schemas.errors import (
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.models import check_model_name
 from inferd.schemas.requests import ModelReference
-from inferd.schemas.strict import DECODE_ERRORS, structural_fault
 from inferd.streams.private_directory import private_directory
 
 FILE_TYPES = ("application/octet-stream", "text/plain")
@@ -179,7 +183,7 @@ def _known_part(part: object, seen: Collection[str]) -> BodyPartReader:
 
 
 def _manifest(content: bytes) -> dict[str, Any]:
-    if fault := structural_fault(content, "json", DEFAULT_LIMITS.depth_max, values_max=len(content)):
+    if fault := structural_fault(content, JSON, DEFAULT_LIMITS.depth_max, values_max=len(content)):
         raise type(fault)(f"manifest: {fault.message}")
     try:
         found: dict[str, Any] = _decode_manifest(content)

@@ -19,19 +19,24 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
-from inferd.daemon.http.core import IDENTITY, LIMITS, content_coding, encoding_of, read_body
+from inferd.daemon.http.core import IDENTITY, LIMITS, codec_of_request, content_coding, read_body
 from inferd.daemon.http.user_routes.return_values import response_of
 from inferd.daemon.printable import printable
+from inferd.schemas.codecs import (
+    DECODE_ERRORS,
+    Codec,
+    Decoders,
+    check_nesting,
+    decode_error,
+)
 from inferd.schemas.errors import InvalidValueError, MalformedError, ServerError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.schemas.strict import DECODE_ERRORS, check_nesting, decode_error, repeats_key
 
 Source = Literal["path", "query", "body", "request"]
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _PATH_NAMES = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::[^{}]*(?:\{[^{}]*\}[^{}]*)*)?\}")
 _PLACE = re.compile(r" - at `(?:key in )?\$(?P<place>[^`]*)`$")
-_DECODE: dict[Encoding, Callable[[bytes], Any]] = {"json": msgspec.json.decode, "msgpack": msgspec.msgpack.decode}
+_VALUE = Decoders(Any)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +153,7 @@ async def _of_body(parameters: list[Parameter], request: web.Request) -> dict[st
         return {only.name: body}
     if not body and all(not p.required for p in parameters):
         return {p.name: p.default for p in parameters}
-    value = _decoded(body, encoding_of(request))
+    value = _decoded(body, codec_of_request(request))
     if only is not None and not (isinstance(value, dict) and value.keys() == {only.name}):
         return {only.name: _whole(only, value)}
     if not isinstance(value, dict):
@@ -188,16 +193,16 @@ def _fields(
     return {p.name: convert(p, values[p.name]) if p.name in values else p.default for p in parameters}
 
 
-def _decoded(body: bytes, encoding: Encoding) -> Any:
+def _decoded(body: bytes, codec: Codec) -> Any:
     if not body:
-        raise MalformedError(f"body: it is empty; expected {encoding}")
-    check_nesting(body, encoding, "body")
+        raise MalformedError(f"body: it is empty; expected {codec.name}")
+    check_nesting(body, codec, "body")
     try:
-        value = _DECODE[encoding](body)
-        if encoding == "json" and body.count(b":") > 1 and repeats_key(body):
+        value = _VALUE[codec](body)
+        if codec.repeats_key(body, len(value) if isinstance(value, dict) else 0, ()):
             raise ValueError("duplicate key")
     except DECODE_ERRORS as error:
-        raise decode_error(body, encoding, error, "body", DEFAULT_LIMITS.depth_max) from None
+        raise decode_error(body, codec, error, "body", DEFAULT_LIMITS.depth_max) from None
     return value
 
 

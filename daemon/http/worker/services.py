@@ -7,7 +7,7 @@ from typing import Protocol
 
 from inferd.daemon.http.core import UnavailableError
 from inferd.daemon.http.routes import Jobs, Predictions
-from inferd.schemas.headers import Encoding
+from inferd.schemas.codecs import Codec
 
 STARTING = "the worker is starting: GET /readyz shows what it waits for"
 
@@ -64,9 +64,9 @@ class StreamsJobs:
         """Delegates to `streams` from now on."""
         self._streams = streams
 
-    async def submit(self, tenant: str, job_id: str | None, message: bytes, encoding: Encoding) -> bytes:
+    async def submit(self, tenant: str, job_id: str | None, message: bytes, codec: Codec) -> bytes:
         """See `Jobs`."""
-        return await self._jobs.submit(tenant, job_id, message, encoding)
+        return await self._jobs.submit(tenant, job_id, message, codec)
 
     async def upload(self, tenant: str, job_id: str | None, opening: bytes, rows: AsyncIterator[bytes]) -> bytes:
         """See `Jobs`."""

@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inferd.schemas.codecs import MSGPACK, Codec, header
 from inferd.schemas.errors import (
     InferenceError,
     InternalError,
     MalformedError,
     ModelServingError,
 )
-from inferd.schemas.headers import Encoding
-from inferd.schemas.jobs import RowBatch, encode_array, row_batch
+from inferd.schemas.jobs import RowBatch, row_batch
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import InputData, TensorRows, decode_input_data
-from inferd.schemas.strict import header
 from inferd.streams.inference.features.matrix import FeatureSchema
 from inferd.streams.inference.features.vectorised import gather, gather_strided
 from inferd.streams.inference.inputs import Inputs, Matrix, concatenate
@@ -43,22 +42,22 @@ class ScorableRows:
 
 
 def scorable_rows(
-    data: bytes, encoding: Encoding, features: FeatureSchema, limits: Limits, numbers: Sequence[int]
+    data: bytes, codec: Codec, features: FeatureSchema, limits: Limits, numbers: Sequence[int]
 ) -> ScorableRows:
     """The rows in `data` (an array of rows, or a tensor), row i of which has the number `numbers[i]` in messages.
 
     Whatever `row_batch` raises where they cannot be told apart, and `InternalError` for another number of rows.
     """
-    if encoding == "msgpack" and features.plain and (fast := _strided(data, features, len(numbers))) is not None:
+    if codec is MSGPACK and features.plain and (fast := _strided(data, features, len(numbers))) is not None:
         return fast
-    batch = row_batch(data, encoding, limits)
+    batch = row_batch(data, codec, limits)
     if batch.count != len(numbers):
         raise InternalError(f"{batch.count} rows where the chunk has {len(numbers)}")
     if batch.tensor is not None:
         return _of_tensor(data, batch, features, limits, numbers)
     rows = batch.rows()
-    if encoding == "json" or not features.plain:
-        return _typed(rows, range(len(rows)), encoding, features, limits, numbers)
+    if codec is not MSGPACK or not features.plain:
+        return _typed(rows, range(len(rows)), codec, features, limits, numbers)
     matrix, fits = gather(rows, features.n_features)  # type: ignore[arg-type]  # bytes are what it makes of them
     flagged = features.check(matrix) if len(matrix) else None
     if fits is None and flagged is None:
@@ -67,7 +66,7 @@ def scorable_rows(
     if flagged is not None:
         matrix, usual = matrix[~flagged], usual[~flagged]
     odd = np.setdiff1d(np.arange(len(rows)), usual)
-    others = _typed([rows[place] for place in odd], odd.tolist(), encoding, features, limits, numbers)
+    others = _typed([rows[place] for place in odd], odd.tolist(), codec, features, limits, numbers)
     return _merged(matrix, usual, others, odd)
 
 
@@ -85,15 +84,15 @@ def _strided(data: bytes, features: FeatureSchema, count: int) -> ScorableRows |
 def _typed(
     rows: Sequence[bytes],
     places: Sequence[int],
-    encoding: Encoding,
+    codec: Codec,
     features: FeatureSchema,
     limits: Limits,
     numbers: Sequence[int],
 ) -> ScorableRows:
     """Rows through the typed decoder; `places` says where they are among all."""
     try:
-        if rows and all(is_row(row, encoding) for row in rows):
-            return ScorableRows(features.inputs(decode_input_data(encode_array(rows, encoding), encoding, limits)))
+        if rows and all(is_row(row, codec) for row in rows):
+            return ScorableRows(features.inputs(decode_input_data(codec.join(rows), codec, limits)))
     except InferenceError:
         pass
     blocks: list[Inputs] = []
@@ -101,7 +100,7 @@ def _typed(
     errors: dict[int, ModelServingError] = {}
     for place, row in enumerate(rows):
         try:
-            blocks.append(features.inputs(one_row(row, encoding, limits)))
+            blocks.append(features.inputs(one_row(row, codec, limits)))
             good.append(place)
         except InferenceError as error:
             errors[place] = renumbered(error, numbers[places[place]])
@@ -122,7 +121,7 @@ def _merged(matrix: Matrix, usual: NDArray[np.intp], others: ScorableRows, odd: 
 def _of_tensor(
     data: bytes, batch: RowBatch, features: FeatureSchema, limits: Limits, numbers: Sequence[int]
 ) -> ScorableRows:
-    tensor = decode_input_data(data, "msgpack", limits)
+    tensor = decode_input_data(data, batch.codec, limits)
     try:
         return ScorableRows(features.inputs(tensor))
     except InferenceError:
@@ -132,7 +131,7 @@ def _of_tensor(
     errors: dict[int, ModelServingError] = {}
     for place, number in enumerate(numbers):
         try:
-            blocks.append(features.inputs(decode_input_data(batch.pick([place]), "msgpack", limits)))
+            blocks.append(features.inputs(decode_input_data(batch.pick([place]), batch.codec, limits)))
             good.append(place)
         except InferenceError as error:
             errors[place] = renumbered(error, number)
@@ -140,27 +139,27 @@ def _of_tensor(
     return ScorableRows(inputs, np.array(good, dtype=np.intp), errors)
 
 
-def one_row(row: bytes, encoding: Encoding, limits: Limits) -> InputData:
+def one_row(row: bytes, codec: Codec, limits: Limits) -> InputData:
     """A row by itself, decoded; what `decode_input_data` raises, and `MalformedError` where it is no row."""
-    if not is_row(row, encoding):
+    if not is_row(row, codec):
         raise MalformedError(f"row 0 is {_NO_ROW}")
-    return decode_input_data(encode_array([row], encoding), encoding, limits)
+    return decode_input_data(codec.join([row]), codec, limits)
 
 
 def plain_rows(
-    data: bytes, encoding: Encoding, limits: Limits, numbers: Sequence[int]
+    data: bytes, codec: Codec, limits: Limits, numbers: Sequence[int]
 ) -> tuple[list[Any], dict[int, ModelServingError]]:
     """The rows in `data` as lists and dicts, of those that can be read; and the errors of the others, by place."""
-    batch = row_batch(data, encoding, limits)
+    batch = row_batch(data, codec, limits)
     if batch.count != len(numbers):
         raise InternalError(f"{batch.count} rows where the chunk has {len(numbers)}")
     if batch.tensor is not None:
-        return _values(decode_input_data(data, "msgpack", limits)), {}
+        return _values(decode_input_data(data, batch.codec, limits)), {}
     rows: list[Any] = []
     errors: dict[int, ModelServingError] = {}
     for place, row in enumerate(batch.rows()):
         try:
-            rows += _values(one_row(row, encoding, limits))
+            rows += _values(one_row(row, codec, limits))
         except InferenceError as error:
             errors[place] = renumbered(error, numbers[place])
     return rows, errors
@@ -178,8 +177,6 @@ def renumbered(error: ModelServingError, number: int) -> ModelServingError:
     return type(error)(_ROW.sub(rf"\g<1>row {number}", error.message))
 
 
-def is_row(row: bytes, encoding: Encoding) -> bool:
+def is_row(row: bytes, codec: Codec) -> bool:
     """Whether an encoded value is an array or a map, which its scoring decides about further."""
-    if encoding == "json":
-        return row[:1] in (b"[", b"{")
-    return header(row)[0] in ("array", "map")
+    return codec.kinds(row)[0] != "scalar"

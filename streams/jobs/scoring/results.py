@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from inferd.schemas.codecs import codec_named
 from inferd.schemas.errors import InternalError, ModelServingError, TooLargeError
 from inferd.schemas.jobs import Chunk, ChunkResult, encode_chunk_result
 from inferd.schemas.limits import Limits
@@ -68,14 +69,14 @@ class ChunkDraft:
     def encode(self, limits: Limits) -> bytes:
         """The bytes of the result; where they would be too many, each row that was scored fails as `too_large`."""
         try:
-            encoded = encode_chunk_result(self._result(), self.chunk.encoding)
+            encoded = encode_chunk_result(self._result(), codec_named(self.chunk.encoding))
         except _UNSAYABLE as fault:
             self.faults.append(fault)
             self._refuse_unsayable()
-            encoded = encode_chunk_result(self._result(), self.chunk.encoding)
+            encoded = encode_chunk_result(self._result(), codec_named(self.chunk.encoding))
         if (size := len(encoded)) > limits.result_bytes_max:
             self.fail(TooLargeError(f"the chunk's result has {size} bytes, and {limits.result_bytes_max} are allowed"))
-            encoded = encode_chunk_result(self._result(), self.chunk.encoding)
+            encoded = encode_chunk_result(self._result(), codec_named(self.chunk.encoding))
         return encoded
 
     def _refuse_unsayable(self) -> None:

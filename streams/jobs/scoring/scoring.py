@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from inferd.schemas.codecs import MSGPACK, Codec, codec_named
 from inferd.schemas.errors import (
     InferenceError,
     InternalError,
@@ -22,7 +23,6 @@ from inferd.schemas.errors import (
     ModelServingError,
     TooLargeError,
 )
-from inferd.schemas.headers import Encoding
 from inferd.schemas.jobs import Chunk, ChunkResult, decode_chunk_result, job_message_limits, row_batch, rows_of
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import Output
@@ -63,7 +63,7 @@ class ChunkWork:
     chunk: Chunk
     rows: bytes
     """What the chunk carries, or `rows_of(…).cut(…)` of its source."""
-    encoding: Encoding = "msgpack"
+    codec: Codec = MSGPACK
     """Of `rows`."""
     previous: bytes | None = None
     """For a retry: the chunk's latest result. Without it, every row is scored again."""
@@ -72,22 +72,22 @@ class ChunkWork:
 
 
 def chunk_work(
-    chunk: Chunk, source: tuple[bytes | None, Encoding] | None, previous: bytes | None, limits: Limits
+    chunk: Chunk, source: tuple[bytes | None, Codec] | None, previous: bytes | None, limits: Limits
 ) -> ChunkWork:
     """The work of a chunk, given what it refers to.
 
-    `source`: value and encoding of the message that `chunk.source` names, None where it is no longer there; `previous`:
+    `source`: value and codec of the message that `chunk.source` names, None where it is no longer there; `previous`:
     value of the result that `chunk.previous` names, None likewise. Neither is looked at where the chunk names none.
     """
     if chunk.rows is not None:
-        return ChunkWork(chunk, chunk.rows, chunk.rows_encoding, previous)
+        return ChunkWork(chunk, chunk.rows, codec_named(chunk.rows_encoding), previous)
     try:
         if chunk.source is None or source is None:
             raise JobExpiredError("the message that had the row is past the retention of jobs")
         batch = rows_of(*source, limits)
-        return ChunkWork(chunk, batch.cut(chunk.source.start, chunk.source.stop), batch.encoding, previous)
+        return ChunkWork(chunk, batch.cut(chunk.source.start, chunk.source.stop), batch.codec, previous)
     except ModelServingError as error:
-        return ChunkWork(chunk, b"", "msgpack", previous, error)
+        return ChunkWork(chunk, b"", MSGPACK, previous, error)
 
 
 @dataclass(slots=True, eq=False)
@@ -273,8 +273,8 @@ class ChunkScorer:
             raise work.refusal
         rows = work.rows
         if draft.places is not None:
-            rows = row_batch(rows, work.encoding, self._row_limits).pick(draft.places)
-        # The rows of a tensor are a tensor, whatever the encoding of the message that brought them.
+            rows = row_batch(rows, work.codec, self._row_limits).pick(draft.places)
+        # The rows of a tensor are a tensor, whatever the codec of the message that brought them.
         model = model_of(self._catalog, work.chunk)
         own = model.runtime.process if isinstance(model.runtime, OwnRuntime) else None
         if (process := self._process_batch or own) is not None:
@@ -289,7 +289,7 @@ class ChunkScorer:
                 f"the result of the chunk would have {values} values, which do not fit into "
                 f"{self._limits.result_bytes_max} bytes: ask for fewer outputs or smaller chunks (chunk_rows)"
             )
-        scorable = scorable_rows(rows, work.encoding, model.features, self._row_limits, draft.numbers)
+        scorable = scorable_rows(rows, work.codec, model.features, self._row_limits, draft.numbers)
         draft.expect(len(scorable.inputs), scorable.places, scorable.errors)
         if len(scorable.inputs):
             _group(groups, model, work.chunk.outputs, values).add(draft, scorable.inputs)
@@ -306,7 +306,7 @@ class ChunkScorer:
         """The rows of a chunk for the user's own code, instead of a model."""
         if work.chunk.outputs != ("prediction",):
             raise InvalidValueError("outputs: a user's own code gives predictions alone")
-        rows, errors = plain_rows(data, work.encoding, self._row_limits, draft.numbers)
+        rows, errors = plain_rows(data, work.codec, self._row_limits, draft.numbers)
         places = [place for place in range(len(draft.numbers)) if place not in errors]
         draft.expect(len(rows), np.array(places, dtype=np.intp), errors)
         # The job's version answers, too, where the user's own code asks its model.
@@ -348,7 +348,7 @@ def _previous(work: ChunkWork, limits: Limits) -> ChunkResult | None:
     if work.previous is None:
         return None
     try:
-        previous = decode_chunk_result(work.previous, chunk.encoding, limits)
+        previous = decode_chunk_result(work.previous, codec_named(chunk.encoding), limits)
     except InferenceError:
         return None
     same = (previous.job_id, previous.chunk, previous.first_row, previous.digest, tuple(previous.outputs))

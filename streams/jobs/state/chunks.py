@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.jobs import Chunk, RowBatch, Source
 from inferd.schemas.limits import Limits
 from inferd.streams.jobs.state.state import CHUNK, JobState, Records
@@ -65,7 +66,7 @@ def chunk_records(
             encoding=state.encoding,
             attempt=int(chunk["attempt"]),
             rows=data,
-            rows_encoding=inline[1].encoding if inline is not None and data is not None else "msgpack",
+            rows_encoding=(inline[1].codec if inline is not None and data is not None else MSGPACK).name,
             source=None if data is not None else Source(int(state.messages[seq]["offset"]), start, start + rows),
             previous=int(chunk["result"]) if chunk["result"] >= 0 else None,
         )

@@ -13,10 +13,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from inferd.schemas.codecs import (
+    DECODE_ERRORS,
+    codec_named,
+)
 from inferd.schemas.errors import MalformedError
 from inferd.schemas.jobs import LABELS_BYTES_MAX, JobError, Missing
 from inferd.schemas.limits import Limits
-from inferd.schemas.strict import DECODE_ERRORS
 from inferd.streams.jobs.state.chunks import chunks_of
 from inferd.streams.jobs.state.state import (
     CHUNK,
@@ -85,6 +88,7 @@ def decode_state(value: bytes) -> JobState:
 
 
 def _state(plain: dict[str, Any], stored: _Stored, messages: Records) -> JobState:
+    codec_named(plain["encoding"])
     plain["outputs"] = tuple(plain["outputs"])
     plain["error"] = msgspec.convert(plain["error"], JobError | None)
     plain["missing"] = msgspec.convert(plain["missing"], Missing | None)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
+from inferd.schemas.codecs import codec_named
 from inferd.schemas.errors import (
     ChunkConflictError,
     InferenceError,
@@ -31,8 +32,6 @@ from inferd.streams.jobs.state.state import (
 )
 from inferd.streams.jobs.state.step import PinnedModel, Terms, finish
 
-_NUMBER_BYTES = {"msgpack": 9, "json": 25}
-"""What a float64 takes in a result at most, with its comma."""
 _ROW_BYTES = 16
 """What a row takes besides."""
 
@@ -249,7 +248,7 @@ def _chunk_rows(message: OpenJob, pinned: PinnedModel, limits: Limits) -> int:
     asked = min(message.chunk_rows or limits.job_chunk_rows, limits.job_chunk_rows_max)
     if pinned.values_per_row is None:
         return asked
-    row_bytes = _NUMBER_BYTES[message.encoding] * pinned.values_per_row + _ROW_BYTES
+    row_bytes = codec_named(message.encoding).number_bytes_max * pinned.values_per_row + _ROW_BYTES
     return max(1, min(asked, limits.result_bytes_max * 9 // 10 // row_bytes))
 
 

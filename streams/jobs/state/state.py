@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.schemas.headers import Encoding
+from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.jobs import (
     TERMINAL,
     JobError,
@@ -62,7 +62,7 @@ class JobState:
     phase: Phase = "queued"
     opened_with: int | None = None
     """Hash of what opened it; None before that, when only rows or a close have come."""
-    encoding: Encoding = "msgpack"
+    encoding: str = MSGPACK.name
     model_id: str | None = None
     version: int | None = None
     digest: str | None = None

@@ -1,4 +1,4 @@
-"""Any kind of feature, in any encoding, by any way to send rows: the model gets the same values, bit for bit."""
+"""Any kind of feature, in any codec, by any way to send rows: the model gets the same values, bit for bit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pyarrow import parquet
 
 from inferd.daemon.row_files import FileOptions, Layout, open_row_file
 from inferd.jobs.packing import Packer
-from inferd.schemas.headers import Encoding
+from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.requests import decode_request, encode_request, request_of_body
 from inferd.streams.inference import (
@@ -97,21 +97,21 @@ def named(model: ServedModel, rows: Rows) -> list[dict[str, Any]]:
     return [dict(zip(model.features.feature_names, row, strict=True)) for row in rows]
 
 
-def by_request(model: ServedModel, data: Any, encoding: Encoding) -> Inputs:
-    request = decode_request(encode_request(data, "m", encoding=encoding), encoding, DEFAULT_LIMITS)
+def by_request(model: ServedModel, data: Any, codec: Codec) -> Inputs:
+    request = decode_request(encode_request(data, "m", codec=codec), codec, DEFAULT_LIMITS)
     return model.features.inputs(request.input_data)
 
 
 def by_http(model: ServedModel, data: Any) -> Inputs:
     body = msgspec.json.encode({"input_data": data})
-    request = decode_request(request_of_body(body, "json", "m", "1"), "json", DEFAULT_LIMITS)
+    request = decode_request(request_of_body(body, JSON, "m", "1"), JSON, DEFAULT_LIMITS)
     return model.features.inputs(request.input_data)
 
 
-def by_job(model: ServedModel, data: Any, encoding: Encoding) -> Inputs:
-    packer = Packer(encoding)
+def by_job(model: ServedModel, data: Any, codec: Codec) -> Inputs:
+    packer = Packer(codec)
     (packed,) = [*packer.add(data), *packer.finish()]
-    rows = scorable_rows(packed.data, packed.encoding, model.features, DEFAULT_LIMITS, range(packed.count))
+    rows = scorable_rows(packed.data, packed.codec, model.features, DEFAULT_LIMITS, range(packed.count))
     assert not rows.errors
     return rows.inputs
 
@@ -120,7 +120,7 @@ def by_file(model: ServedModel, path: Path, *, by_position: bool) -> Inputs:
     layout = Layout("m", model.manifest, by_position)
     with open_row_file(str(path), FileOptions(), layout, io.BytesIO()) as file:
         rows = [row for block in file.blocks for row in block]
-    return by_request(model, rows, "msgpack")
+    return by_request(model, rows, MSGPACK)
 
 
 def write_csv(model: ServedModel, rows: Rows, path: Path) -> None:
@@ -158,18 +158,18 @@ def in_a_script(model: ServedModel, data: Any) -> tuple[Inputs, Inputs]:
 def test_rows_are_the_same_however_they_are_sent(given_: tuple[ServedModel, Rows]) -> None:
     model, rows = given_
     by_name = named(model, rows)
-    expected = rows_as_bytes(by_request(model, rows, "msgpack"))
+    expected = rows_as_bytes(by_request(model, rows, MSGPACK))
     received: dict[str, Inputs] = {
-        "msgpack by name": by_request(model, by_name, "msgpack"),
-        "json by position": by_request(model, rows, "json"),
-        "json by name": by_request(model, by_name, "json"),
+        "msgpack by name": by_request(model, by_name, MSGPACK),
+        "json by position": by_request(model, rows, JSON),
+        "json by name": by_request(model, by_name, JSON),
         "http by position": by_http(model, rows),
         "http by name": by_http(model, by_name),
-        "job by position": by_job(model, rows, "msgpack"),
-        "job by name": by_job(model, by_name, "msgpack"),
-        "json job by position": by_job(model, rows, "json"),
-        "json job by name": by_job(model, by_name, "json"),
-        "data frame": by_request(model, pd.DataFrame(by_name, dtype=object), "msgpack"),
+        "job by position": by_job(model, rows, MSGPACK),
+        "job by name": by_job(model, by_name, MSGPACK),
+        "json job by position": by_job(model, rows, JSON),
+        "json job by name": by_job(model, by_name, JSON),
+        "data frame": by_request(model, pd.DataFrame(by_name, dtype=object), MSGPACK),
     }
     received["script"], received["batch job in a script"] = in_a_script(model, rows)
     with TemporaryDirectory() as folder:
@@ -185,11 +185,11 @@ def test_rows_are_the_same_however_they_are_sent(given_: tuple[ServedModel, Rows
 @given(models_and_rows(("number", "narrow", "boolean")))
 def test_tensors_are_the_same_as_rows(given_: tuple[ServedModel, Rows]) -> None:
     model, rows = given_
-    expected = rows_as_bytes(by_request(model, rows, "msgpack"))
+    expected = rows_as_bytes(by_request(model, rows, MSGPACK))
     array = np.array([[math.nan if value is None else float(value) for value in row] for row in rows])
-    for encoding in ("msgpack", "json"):
-        assert rows_as_bytes(by_request(model, array, encoding)) == expected
-    assert rows_as_bytes(by_job(model, array, "msgpack")) == expected
+    for codec in (MSGPACK, JSON):
+        assert rows_as_bytes(by_request(model, array, codec)) == expected
+    assert rows_as_bytes(by_job(model, array, MSGPACK)) == expected
 
 
 @given(TEXT)
@@ -203,4 +203,4 @@ def test_text_of_a_csv_file_keeps_its_lines(text: str) -> None:
         table = Path(folder) / "rows.csv"
         write_csv(model, [[f"a\n{text}\r\nb"]], table)
         inputs = by_file(model, table, by_position=True)
-    assert rows_as_bytes(inputs) == rows_as_bytes(by_request(model, [[f"a\n{text}\r\nb"]], "msgpack"))
+    assert rows_as_bytes(inputs) == rows_as_bytes(by_request(model, [[f"a\n{text}\r\nb"]], MSGPACK))

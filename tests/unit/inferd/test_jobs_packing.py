@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.jobs.packing import Packer, packed_rows, rows_message
+from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.errors import InvalidValueError, TooLargeError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.jobs.codec import decode_job_message, encode_rows
 from inferd.schemas.jobs.job import JobRows
 from inferd.schemas.limits import DEFAULT_LIMITS
@@ -25,17 +25,15 @@ VALUES = st.one_of(
 ROW_LISTS = st.lists(st.lists(VALUES, min_size=1, max_size=4), max_size=40)
 
 
-def messages_of(
-    items: list[Any], encoding: Encoding = "msgpack", bytes_max: int = 200, block: int = 4
-) -> list[JobRows]:
-    packer = Packer(encoding, bytes_max, 16, block)
+def messages_of(items: list[Any], codec: Codec = MSGPACK, bytes_max: int = 200, block: int = 4) -> list[JobRows]:
+    packer = Packer(codec, bytes_max, 16, block)
     packed = [message for item in items for message in packer.add(item)]
     packed += packer.finish()
     decoded = []
     for seq, message in enumerate(packed):
         assert message.count <= 16
         assert len(message.data) <= bytes_max + 60
-        rows = decode_job_message(rows_message(seq, message), message.encoding, DEFAULT_LIMITS)
+        rows = decode_job_message(rows_message(seq, message), message.codec, DEFAULT_LIMITS)
         assert isinstance(rows, JobRows)
         assert (rows.seq, rows.batch.count) == (seq, message.count)
         decoded.append(rows)
@@ -45,7 +43,7 @@ def messages_of(
 def rows_in(messages: list[JobRows]) -> list[Any]:
     rows: list[Any] = []
     for message in messages:
-        decode = msgspec.msgpack.decode if message.batch.encoding == "msgpack" else msgspec.json.decode
+        decode = msgspec.msgpack.decode if message.batch.codec is MSGPACK else msgspec.json.decode
         value: Any = decode(message.batch.cut(0, message.batch.count))
         if isinstance(value, dict):
             rows += np.frombuffer(value["data"], value["dtype"]).reshape(value["shape"]).tolist()
@@ -54,12 +52,12 @@ def rows_in(messages: list[JobRows]) -> list[Any]:
     return rows
 
 
-@given(ROW_LISTS, st.integers(1, 40), st.sampled_from(["msgpack", "json"]))
-def test_messages_do_not_depend_on_how_rows_are_grouped(rows: list[list[Any]], step: int, encoding: Encoding) -> None:
-    together = messages_of([rows], encoding)
+@given(ROW_LISTS, st.integers(1, 40), st.sampled_from([MSGPACK, JSON]))
+def test_messages_do_not_depend_on_how_rows_are_grouped(rows: list[list[Any]], step: int, codec: Codec) -> None:
+    together = messages_of([rows], codec)
     assert rows_in(together) == rows
-    assert messages_of(rows, encoding) == together
-    assert messages_of([rows[start : start + step] for start in range(0, len(rows), step)], encoding) == together
+    assert messages_of(rows, codec) == together
+    assert messages_of([rows[start : start + step] for start in range(0, len(rows), step)], codec) == together
 
 
 @given(st.integers(0, 60), st.integers(1, 3), st.integers(1, 60), st.sampled_from(["<f8", "<f4", "<i4"]))
@@ -121,12 +119,12 @@ async def _batches() -> AsyncIterator[Any]:
     ],
 )
 async def test_rows_batches_and_iterables(rows: Any) -> None:
-    packed = [message async for message in packed_rows(rows, "msgpack")]
-    messages = [decode_job_message(rows_message(0, each), "msgpack", DEFAULT_LIMITS) for each in packed]
+    packed = [message async for message in packed_rows(rows, MSGPACK)]
+    messages = [decode_job_message(rows_message(0, each), MSGPACK, DEFAULT_LIMITS) for each in packed]
     assert rows_in([message for message in messages if isinstance(message, JobRows)]) == [[1.0, 2.0], [3.0, 4.0]]
 
 
 @pytest.mark.parametrize("rows", [5, "text", None, b"bytes"])
 async def test_values_that_are_not_rows(rows: Any) -> None:
     with pytest.raises(InvalidValueError, match="rows: "):
-        [message async for message in packed_rows(rows, "msgpack")]
+        [message async for message in packed_rows(rows, MSGPACK)]

@@ -18,6 +18,7 @@ from inferd.models.model_list import (
     check_unchanged,
     keys_to_remove,
 )
+from inferd.schemas.codecs import JSON
 from inferd.schemas.errors import (
     InvalidIdError,
     InvalidValueError,
@@ -70,7 +71,7 @@ def test_the_last_record_of_a_key_wins() -> None:
 
 def test_a_manifest_in_json_is_decoded() -> None:
     models = ModelList()
-    models.apply(b"churn/1", encode_manifest(manifest(), encoding="json"), "json")
+    models.apply(b"churn/1", encode_manifest(manifest(), codec=JSON), JSON)
     assert models.versions_of("churn") == [manifest()]
 
 

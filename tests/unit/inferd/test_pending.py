@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.predictions.pending import EARLY_FAILURES_MAX, PendingRequests
+from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.requests.request import check_id
 from inferd.schemas.requests.result import Failure, Prediction, Result
 from inferd.schemas.requests.result_codec import decode_result, encode_result
@@ -23,7 +24,7 @@ def failure(request_id: str) -> Failure:
 
 
 def take(pending: PendingRequests, result: Result) -> None:
-    pending.take(encode_result(result, "msgpack"), "msgpack")
+    pending.take(encode_result(result, MSGPACK), MSGPACK)
 
 
 async def test_a_result_completes_its_request() -> None:
@@ -59,8 +60,8 @@ def test_ids_are_valid_and_unique_per_client() -> None:
 async def test_invalid_results_are_ignored(value: bytes | None) -> None:
     pending = PendingRequests(decode_result)
     reply = pending.expect(request_id := pending.next_id())
-    pending.take(value, "msgpack")
-    pending.take(request_id.encode() + b" error", "msgpack")
+    pending.take(value, MSGPACK)
+    pending.take(request_id.encode() + b" error", MSGPACK)
     assert not reply.done()
 
 

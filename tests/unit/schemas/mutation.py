@@ -9,7 +9,7 @@ from typing import Any
 
 import msgpack
 
-from inferd.schemas.headers import Encoding
+from inferd.schemas.codecs import MSGPACK, Codec
 from inferd.schemas.limits import Limits
 from tests.unit.schemas.reference import DTYPES, OUTPUTS
 
@@ -60,11 +60,11 @@ JSON_PARTS = (
 )
 
 
-def request_bytes(random: Random, encoding: Encoding) -> bytes:
+def request_bytes(random: Random, codec: Codec) -> bytes:
     """A request of any layout; now and then with a repeated key, an id that is none, or too many rows."""
     fields: dict[str, Any] = {
         "model_id": random.choice(["m", "m:3", "m@champion"] * 8 + ["a/b"]),
-        "input_data": _input_data(random, encoding),
+        "input_data": _input_data(random, codec),
     }
     if random.random() < 0.5:
         fields["id"] = random.choice(["a:b-1", "x" * 64] * 12 + ["x" * 65, "é", ""])
@@ -72,15 +72,15 @@ def request_bytes(random: Random, encoding: Encoding) -> bytes:
         fields["outputs"] = random.sample(OUTPUTS, random.randint(1, 4))
     items = list(fields.items())
     random.shuffle(items)
-    if encoding == "msgpack":
+    if codec is MSGPACK:
         return _pack(random, dict(items), random.choice([0, 0, 0, 2, 4]))
     return _dump(random, dict(items), random.choice([",", ", ", " ,\n"])).encode()
 
 
-def mutated(random: Random, value: bytes, encoding: Encoding) -> bytes:
+def mutated(random: Random, value: bytes, codec: Codec) -> bytes:
     """`value` after none to two accidents."""
     data = bytearray(value)
-    parts = MSGPACK_PARTS if encoding == "msgpack" else JSON_PARTS
+    parts = MSGPACK_PARTS if codec is MSGPACK else JSON_PARTS
     for _ in range(random.choice([0, 0, 1, 1, 1, 2])):
         start = random.randint(0, len(data))
         end = min(len(data), start + random.randint(1, 8))
@@ -119,7 +119,7 @@ def _scalar(random: Random) -> Any:
             return float(random.randint(0, 9))
 
 
-def _input_data(random: Random, encoding: Encoding) -> Any:
+def _input_data(random: Random, codec: Codec) -> Any:
     width = random.randint(0, 6) if random.random() < 0.9 else random.randint(7, 45)
     height = random.choice([0, 1, 2, 3, 19, 25])
     match random.randint(0, 4):
@@ -133,7 +133,7 @@ def _input_data(random: Random, encoding: Encoding) -> Any:
         case 3:
             return [_named_row(random, random.randint(0, 10)) for _ in range(height)]
         case _:
-            return _tensor(random, encoding)
+            return _tensor(random, codec)
 
 
 def _named_row(random: Random, width: int) -> dict[str, Any]:
@@ -141,13 +141,13 @@ def _named_row(random: Random, width: int) -> dict[str, Any]:
     return {name: _scalar(random) for name in names}
 
 
-def _tensor(random: Random, encoding: Encoding) -> dict[str, Any]:
+def _tensor(random: Random, codec: Codec) -> dict[str, Any]:
     dtype = random.choice(list(DTYPES))
     rows, features = random.choice([(random.randint(0, 4), random.randint(0, 4)), (18, 11), (19, 11), (21, 1), (1, 41)])
     size = rows * features * DTYPES[dtype]
     data = bytes(random.choices([0, 1], k=size)) if dtype == "|b1" else random.randbytes(size)
     text = base64.b64encode(data).decode()
-    return {"dtype": dtype, "shape": [rows, features], "data": data if encoding == "msgpack" else text}
+    return {"dtype": dtype, "shape": [rows, features], "data": data if codec is MSGPACK else text}
 
 
 def _pairs(random: Random, fields: dict[str, Any]) -> list[tuple[str, Any]]:

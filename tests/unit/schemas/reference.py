@@ -10,7 +10,7 @@ from typing import Any
 
 import msgpack
 
-from inferd.schemas.headers import Encoding
+from inferd.schemas.codecs import JSON, Codec
 from inferd.schemas.limits import Limits
 
 SCALARS = (float, int, bool, str, type(None))
@@ -22,20 +22,20 @@ class RefusedError(Exception):
     """The reference does not take the bytes."""
 
 
-def loads(value: bytes, encoding: Encoding) -> Any:
+def loads(value: bytes, codec: Codec) -> Any:
     """What the reference package decodes, without what the wire refuses everywhere."""
     try:
-        if encoding == "json":
+        if codec is JSON:
             return json.loads(value.decode(), object_pairs_hook=_pairs, parse_constant=_constant)
         return msgpack.unpackb(value, raw=False, strict_map_key=True, object_pairs_hook=_pairs, ext_hook=_extension)
     except (ValueError, RecursionError, OverflowError, msgpack.UnpackException, TypeError) as error:
         raise RefusedError(str(error)) from error
 
 
-def request(value: bytes, encoding: Encoding, limits: Limits) -> dict[str, Any]:
+def request(value: bytes, codec: Codec, limits: Limits) -> dict[str, Any]:
     """The request in `value` as the reference reads it; `RefusedError` where it breaks a rule of the wire."""
     _need(0 < len(value) <= limits.message_bytes_max)
-    fields: dict[str, Any] = loads(value, encoding)
+    fields: dict[str, Any] = loads(value, codec)
     _need(isinstance(fields, dict))
     _need({"model_id", "input_data"} <= fields.keys() <= {"id", "model_id", "input_data", "outputs"})
     _need(isinstance(fields["model_id"], str))
@@ -46,7 +46,7 @@ def request(value: bytes, encoding: Encoding, limits: Limits) -> dict[str, Any]:
         outputs = fields["outputs"]
         _need(isinstance(outputs, list) and outputs)
         _need(all(isinstance(name, str) and name in OUTPUTS for name in outputs) and len(set(outputs)) == len(outputs))
-    _check_input(fields["input_data"], encoding, limits)
+    _check_input(fields["input_data"], codec, limits)
     return fields
 
 
@@ -85,40 +85,40 @@ def _need(condition: object) -> None:
         raise RefusedError
 
 
-def _check_input(data: Any, encoding: Encoding, limits: Limits) -> None:
+def _check_input(data: Any, codec: Codec, limits: Limits) -> None:
     if isinstance(data, dict):
         if data.keys() == {"dtype", "shape", "data"} and isinstance(data["shape"], list):
-            _check_tensor(data, encoding, limits)
+            _check_tensor(data, codec, limits)
         else:
-            _check_named(data, encoding, limits)
+            _check_named(data, codec, limits)
         return
     _need(isinstance(data, list))
     _need(len(data) <= (limits.rows_max if data and isinstance(data[0], list | dict) else limits.features_max))
     if data and isinstance(data[0], dict):
         for row in data:
-            _check_named(row, encoding, limits)
+            _check_named(row, codec, limits)
         _need(sum(map(len, data)) <= limits.values_max)
     elif data and isinstance(data[0], list):
         for row in data:
             _need(isinstance(row, list) and len(row) == len(data[0]) <= limits.features_max)
-            _check_scalars(row, encoding, limits)
+            _check_scalars(row, codec, limits)
         _need(sum(map(len, data)) <= limits.values_max)
     else:
-        _check_scalars(data, encoding, limits)
+        _check_scalars(data, codec, limits)
 
 
-def _check_named(row: Any, encoding: Encoding, limits: Limits) -> None:
+def _check_named(row: Any, codec: Codec, limits: Limits) -> None:
     _need(isinstance(row, dict) and len(row) <= limits.features_max)
     _need(all(_is_text(name) for name in row))
-    _check_scalars(list(row.values()), encoding, limits)
+    _check_scalars(list(row.values()), codec, limits)
 
 
-def _check_scalars(row: list[Any], encoding: Encoding, limits: Limits) -> None:
+def _check_scalars(row: list[Any], codec: Codec, limits: Limits) -> None:
     for value in row:
         _need(type(value) in SCALARS)
         if isinstance(value, str):
             _need(_is_text(value) and len(value) <= limits.string_chars_max)
-        if encoding == "json" and isinstance(value, float | int):
+        if codec is JSON and isinstance(value, float | int):
             try:
                 _need(math.isfinite(float(value)))
             except OverflowError:
@@ -129,12 +129,12 @@ def _is_text(text: str) -> bool:
     return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def _check_tensor(tensor: dict[str, Any], encoding: Encoding, limits: Limits) -> None:
+def _check_tensor(tensor: dict[str, Any], codec: Codec, limits: Limits) -> None:
     dtype, shape, data = tensor["dtype"], tensor["shape"], tensor["data"]
     _need(isinstance(dtype, str) and dtype in DTYPES)
     _need(len(shape) == 2 and all(type(count) is int and count >= 0 for count in shape))
     _need(shape[0] <= limits.rows_max and shape[1] <= limits.features_max and shape[0] * shape[1] <= limits.values_max)
-    if encoding == "json":
+    if codec is JSON:
         _need(isinstance(data, str) and len(data) == -(-shape[0] * shape[1] * DTYPES[dtype] // 3) * 4)
         try:
             data = base64.b64decode(data, validate=True)

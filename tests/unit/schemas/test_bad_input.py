@@ -9,8 +9,8 @@ import msgpack
 import pytest
 
 from inferd.schemas.codec import decode_request, request_identity
+from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.errors import InferenceError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.requests.request import NamedRows
 
@@ -27,14 +27,14 @@ def text(raw: str) -> bytes:
     return f'{{"model_id":"m","input_data":{raw}}}'.encode()
 
 
-def both(**fields: Any) -> list[tuple[bytes, Encoding]]:
+def both(**fields: Any) -> list[tuple[bytes, Codec]]:
     request = {"model_id": "m", "input_data": [1.5], **fields}
-    return [(msgpack.packb(request), "msgpack"), (json.dumps(request).encode(), "json")]
+    return [(msgpack.packb(request), MSGPACK), (json.dumps(request).encode(), JSON)]
 
 
-def refusal(value: bytes | None, encoding: Encoding, limits: Limits = DEFAULT_LIMITS) -> InferenceError:
+def refusal(value: bytes | None, codec: Codec, limits: Limits = DEFAULT_LIMITS) -> InferenceError:
     with pytest.raises(InferenceError) as caught:
-        decode_request(value, encoding, limits)
+        decode_request(value, codec, limits)
     return caught.value
 
 
@@ -83,9 +83,9 @@ MALFORMED_MSGPACK = {
 @pytest.mark.parametrize("name", MALFORMED_MSGPACK)
 def test_malformed_msgpack(name: str) -> None:
     value, says = MALFORMED_MSGPACK[name]
-    error = refusal(value, "msgpack")
+    error = refusal(value, MSGPACK)
     assert (error.code, says in error.message) == ("malformed", True), error.message
-    assert request_identity(value, "msgpack", DEFAULT_LIMITS) == (None, None)
+    assert request_identity(value, MSGPACK, DEFAULT_LIMITS) == (None, None)
 
 
 MALFORMED_JSON = {
@@ -127,9 +127,9 @@ MALFORMED_JSON = {
 @pytest.mark.parametrize("name", MALFORMED_JSON)
 def test_malformed_json(name: str) -> None:
     value, says = MALFORMED_JSON[name]
-    error = refusal(value, "json")
+    error = refusal(value, JSON)
     assert (error.code, says in error.message) == ("malformed", True), error.message
-    assert request_identity(value, "json", DEFAULT_LIMITS) == (None, None)
+    assert request_identity(value, JSON, DEFAULT_LIMITS) == (None, None)
 
 
 MALFORMED_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
@@ -159,8 +159,8 @@ MALFORMED_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", MALFORMED_FIELDS)
 def test_malformed_fields(name: str) -> None:
     fields, says = MALFORMED_FIELDS[name]
-    for value, encoding in both(**fields):
-        error = refusal(value, encoding)
+    for value, codec in both(**fields):
+        error = refusal(value, codec)
         assert (error.code, says in error.message) == ("malformed", True), error.message
 
 
@@ -168,8 +168,8 @@ def test_malformed_fields(name: str) -> None:
 def test_a_missing_field_is_named(missing: str) -> None:
     fields = {"model_id": "m", "input_data": [1]}
     del fields[missing]
-    assert missing in refusal(msgpack.packb(fields), "msgpack").message
-    assert missing in refusal(json.dumps(fields).encode(), "json").message
+    assert missing in refusal(msgpack.packb(fields), MSGPACK).message
+    assert missing in refusal(json.dumps(fields).encode(), JSON).message
 
 
 SMALL = Limits(
@@ -196,43 +196,43 @@ TOO_LARGE: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", TOO_LARGE)
 def test_too_large(name: str) -> None:
     fields, says = TOO_LARGE[name]
-    for value, encoding in both(id="a", **fields):
-        error = refusal(value, encoding, SMALL)
+    for value, codec in both(id="a", **fields):
+        error = refusal(value, codec, SMALL)
         assert (error.code, says in error.message) == ("too_large", True), error.message
-        assert request_identity(value, encoding, SMALL) == (None, None)
+        assert request_identity(value, codec, SMALL) == (None, None)
 
 
 def test_a_limit_itself_is_allowed() -> None:
     for data in ([[1] * 5] * 10, [1] * 20, ["x" * 30], {"x" * 30: 1}, [{"a": 1, "b": 2}] * 10):
-        for value, encoding in both(id="a" * 8, input_data=data):
-            decode_request(value, encoding, SMALL)
-            decode_request(value.ljust(4_096) if encoding == "json" else value, encoding, SMALL)
+        for value, codec in both(id="a" * 8, input_data=data):
+            decode_request(value, codec, SMALL)
+            decode_request(value.ljust(4_096) if codec is JSON else value, codec, SMALL)
 
 
 @pytest.mark.parametrize("depth", [17, 30, 900, 1_000, 100_000])
 def test_too_deep(depth: int) -> None:
     inner = depth - 1  # the request's own map is the first level
-    for value, encoding in (
-        (packed(b"\x91" * inner + b"\xc0"), "msgpack"),
-        (packed(b"\x81\xa1a" * inner + b"\xc0"), "msgpack"),
-        (text("[" * inner + "]" * inner), "json"),
-        (text('{"a":' * inner + "1" + "}" * inner), "json"),
+    for value, codec in (
+        (packed(b"\x91" * inner + b"\xc0"), MSGPACK),
+        (packed(b"\x81\xa1a" * inner + b"\xc0"), MSGPACK),
+        (text("[" * inner + "]" * inner), JSON),
+        (text('{"a":' * inner + "1" + "}" * inner), JSON),
     ):
-        error = refusal(value, encoding)  # type: ignore[arg-type]
+        error = refusal(value, codec)
         assert (error.code, "16 levels" in error.message) == ("too_deep", True), error.message
 
 
 def test_too_deep_behind_more_values_than_are_looked_at() -> None:
     wide = b"\xdd" + (60_001).to_bytes(4, "big") + b"\xc0" * 60_000 + b"\x91" * 5_000 + b"\xc0"
-    assert refusal(packed(wide), "msgpack").code == "too_deep"
+    assert refusal(packed(wide), MSGPACK).code == "too_deep"
     wide = b"\xdf" + (60_001).to_bytes(4, "big")
     wide += b"".join(b"\xa5%05d\x01" % n for n in range(60_000)) + b"\xa1a" + b"\x91" * 5_000 + b"\xc0"
-    assert refusal(packed(wide), "msgpack").code == "too_deep"
+    assert refusal(packed(wide), MSGPACK).code == "too_deep"
 
 
 def test_as_deep_as_allowed_is_malformed_where_it_is_no_row() -> None:
-    assert refusal(packed(b"\x91" * 15 + b"\xc0"), "msgpack").code == "malformed"
-    assert refusal(text("[" * 15 + "]" * 15), "json").code == "malformed"
+    assert refusal(packed(b"\x91" * 15 + b"\xc0"), MSGPACK).code == "malformed"
+    assert refusal(text("[" * 15 + "]" * 15), JSON).code == "malformed"
 
 
 BAD_IDS = [
@@ -253,23 +253,23 @@ BAD_IDS = [
 @pytest.mark.parametrize("name", BAD_IDS)
 def test_invalid_id(name: str) -> None:
     for fields in ({"id": name}, {"model_id": name}, {"model_id": f"m@{name}"}, {"model_id": f"m:{name}"}):
-        for value, encoding in both(**fields):
-            error = refusal(value, encoding)
+        for value, codec in both(**fields):
+            error = refusal(value, codec)
             assert error.code == "invalid_id"
             assert len(error.message) < 300
             assert error.message.isprintable()
-            assert request_identity(value, encoding, DEFAULT_LIMITS) == (None, None)
+            assert request_identity(value, codec, DEFAULT_LIMITS) == (None, None)
 
 
 @pytest.mark.parametrize("reference", ["m:0", "m:01", "m:-1", "m:1.0", "m:1@a", "m@a:1", "m:1234567890", "@a", ":1"])
 def test_invalid_model_reference(reference: str) -> None:
-    for value, encoding in both(model_id=reference):
-        assert refusal(value, encoding).code == "invalid_id"
+    for value, codec in both(model_id=reference):
+        assert refusal(value, codec).code == "invalid_id"
 
 
 def test_an_id_over_the_configured_limit() -> None:
-    for value, encoding in both(id="a" * 9):
-        assert refusal(value, encoding, SMALL).code == "invalid_id"
+    for value, codec in both(id="a" * 9):
+        assert refusal(value, codec, SMALL).code == "invalid_id"
 
 
 INVALID_VALUES: dict[str, tuple[dict[str, Any], str]] = {
@@ -291,16 +291,16 @@ INVALID_VALUES: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", INVALID_VALUES)
 def test_invalid_value(name: str) -> None:
     fields, says = INVALID_VALUES[name]
-    for value, encoding in both(id="a:1", **fields):
-        error = refusal(value, encoding)
+    for value, codec in both(id="a:1", **fields):
+        error = refusal(value, codec)
         assert (error.code, says in error.message) == ("invalid_value", True), error.message
-        assert request_identity(value, encoding, DEFAULT_LIMITS) == ("a:1", "m")
+        assert request_identity(value, codec, DEFAULT_LIMITS) == ("a:1", "m")
 
 
 def test_more_outputs_than_there_are() -> None:
-    for value, encoding in both(id="a", outputs=["raw"] * 100):
-        assert refusal(value, encoding).code == "invalid_value"
-        assert request_identity(value, encoding, DEFAULT_LIMITS) == (None, None)
+    for value, codec in both(id="a", outputs=["raw"] * 100):
+        assert refusal(value, codec).code == "invalid_value"
+        assert request_identity(value, codec, DEFAULT_LIMITS) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -309,9 +309,9 @@ def test_more_outputs_than_there_are() -> None:
 )
 def test_json_numbers_beyond_float64(number: str, says: str) -> None:
     for raw in (f"[1,{number}]", f"[[1,{number}]]"):
-        error = refusal(text(raw), "json")
+        error = refusal(text(raw), JSON)
         assert (error.code, says in error.message) == ("invalid_value", True), error.message
-    assert refusal(text(f'{{"x":{number}}}'), "json").code == "invalid_value"
+    assert refusal(text(f'{{"x":{number}}}'), JSON).code == "invalid_value"
 
 
 SCHEMA_MISMATCHES: dict[str, tuple[Any, str]] = {
@@ -323,10 +323,10 @@ SCHEMA_MISMATCHES: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("name", SCHEMA_MISMATCHES)
 def test_schema_mismatch(name: str) -> None:
     data, says = SCHEMA_MISMATCHES[name]
-    for value, encoding in both(id="a", model_id="m:7", input_data=data):
-        error = refusal(value, encoding)
+    for value, codec in both(id="a", model_id="m:7", input_data=data):
+        error = refusal(value, codec)
         assert (error.code, says in error.message) == ("schema_mismatch", True), error.message
-        assert request_identity(value, encoding, DEFAULT_LIMITS) == ("a", "m:7")
+        assert request_identity(value, codec, DEFAULT_LIMITS) == ("a", "m:7")
 
 
 def test_bad_tensor_bytes() -> None:
@@ -334,13 +334,13 @@ def test_bad_tensor_bytes() -> None:
         return {"dtype": "<f4", "shape": [1, 2], "data": data, **fields}
 
     for data, says in ((b"\x00" * 7, "7 bytes"), (b"\x00" * 9, "9 bytes"), ("AAAAAAAAAAA=", "got `str`")):
-        error = refusal(msgpack.packb({"model_id": "m", "input_data": tensor(data)}), "msgpack")
+        error = refusal(msgpack.packb({"model_id": "m", "input_data": tensor(data)}), MSGPACK)
         assert (error.code, says in error.message) == ("malformed", True), error.message
     for base64, says in (("AAAA", "4 char"), ("AAAAAAAAAA?=", "base64"), ("AAAAAAAAAAé=", "base64"), (1, "got")):
-        error = refusal(json.dumps({"model_id": "m", "input_data": tensor(base64)}).encode(), "json")
+        error = refusal(json.dumps({"model_id": "m", "input_data": tensor(base64)}).encode(), JSON)
         assert (error.code, says in error.message) == ("malformed", True), error.message
     booleans = tensor(b"\x00\x02", dtype="|b1")
-    assert refusal(msgpack.packb({"model_id": "m", "input_data": booleans}), "msgpack").code == "invalid_value"
+    assert refusal(msgpack.packb({"model_id": "m", "input_data": booleans}), MSGPACK).code == "invalid_value"
 
 
 def test_the_first_error_in_the_documented_order() -> None:
@@ -348,7 +348,7 @@ def test_the_first_error_in_the_documented_order() -> None:
     seen = []
     for right in ({}, {"id": "a"}, {"model_id": "m"}, {"outputs": ["raw"]}):
         fields |= right
-        errors = [refusal(value, encoding) for value, encoding in both(**fields)]
+        errors = [refusal(value, codec) for value, codec in both(**fields)]
         assert len({error.message for error in errors}) == 1
         seen.append((errors[0].code, errors[0].message.split()[0]))
     assert seen == [
@@ -361,11 +361,11 @@ def test_the_first_error_in_the_documented_order() -> None:
 
 def test_a_structural_fault_goes_before_a_bad_id() -> None:
     bad_id = b"\x83\xa2id\xa1/\xa8model_id\xa1m\xaainput_data"
-    assert refusal(bad_id + b"\x91\x01", "msgpack").code == "invalid_id"
-    assert refusal(bad_id + b"\x91" * 20 + b"\x01", "msgpack").code == "too_deep"
-    assert refusal(bad_id + b"\x91\xd4\x05\x00", "msgpack").code == "malformed"
+    assert refusal(bad_id + b"\x91\x01", MSGPACK).code == "invalid_id"
+    assert refusal(bad_id + b"\x91" * 20 + b"\x01", MSGPACK).code == "too_deep"
+    assert refusal(bad_id + b"\x91\xd4\x05\x00", MSGPACK).code == "malformed"
 
 
 def test_names_have_no_length_of_their_own() -> None:
-    for value, encoding in both(model_id="m", input_data={"x" * 5_000: 1}):
-        assert decode_request(value, encoding, DEFAULT_LIMITS).input_data == NamedRows([{"x" * 5_000: 1}], True)
+    for value, codec in both(model_id="m", input_data={"x" * 5_000: 1}):
+        assert decode_request(value, codec, DEFAULT_LIMITS).input_data == NamedRows([{"x" * 5_000: 1}], True)

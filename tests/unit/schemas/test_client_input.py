@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.jobs.packing import packed_rows
+from inferd.schemas.codecs import JSON, MSGPACK
 from inferd.schemas.errors import InvalidValueError
 from inferd.schemas.jobs.codec import decode_job_message, encode_rows
 from inferd.schemas.jobs.job import JobRows
@@ -34,14 +35,14 @@ PLAIN: list[Any] = ["pro", 1.5, 2**60, True, 1.25, None, None]
 @pytest.mark.parametrize("first", range(len(ROW)))
 def test_any_scalar_may_come_first_in_a_row(first: int) -> None:
     row, plain = ROW[first:] + ROW[:first], PLAIN[first:] + PLAIN[:first]
-    assert wire_input(row, "msgpack") == plain
-    assert wire_input([row, row], "msgpack") == [plain, plain]
-    assert [type(value) for value in wire_input(row, "msgpack")] == [type(value) for value in plain]
+    assert wire_input(row, MSGPACK) == plain
+    assert wire_input([row, row], MSGPACK) == [plain, plain]
+    assert [type(value) for value in wire_input(row, MSGPACK)] == [type(value) for value in plain]
     assert encode_request(row, "m") == encode_request(plain, "m")
 
 
-async def messages(rows: Any, encoding: Any = "msgpack") -> list[bytes]:
-    return [packed.data async for packed in packed_rows(rows, encoding)]
+async def messages(rows: Any, codec: Any = MSGPACK) -> list[bytes]:
+    return [packed.data async for packed in packed_rows(rows, codec)]
 
 
 async def test_rows_of_jobs_take_the_same_scalars() -> None:
@@ -53,17 +54,17 @@ async def test_rows_of_jobs_take_the_same_scalars() -> None:
 def test_a_time_is_no_number(value: Any) -> None:
     """numpy makes integers of nanoseconds without a word."""
     with pytest.raises(InvalidValueError, match="is not a number"):
-        wire_input([value], "msgpack")
+        wire_input([value], MSGPACK)
     for array in (np.array([value], "M8[ns]"), np.array([[value]], "M8[ns]")) if isinstance(value, date) else ():
         with pytest.raises(InvalidValueError, match="array of times"):
-            wire_input(array, "msgpack")
+            wire_input(array, MSGPACK)
 
 
 async def test_masked_values_are_missing() -> None:
     masked = np.ma.masked_array([[1.0, 2.0], [3.0, 4.0]], [[False, True], [False, False]])
-    assert wire_input(masked, "msgpack") == [[1.0, None], [3.0, 4.0]]
-    assert wire_input(masked[0], "msgpack") == [1.0, None]
-    assert wire_input([1.0, np.ma.masked], "msgpack") == [1.0, None]
+    assert wire_input(masked, MSGPACK) == [[1.0, None], [3.0, 4.0]]
+    assert wire_input(masked[0], MSGPACK) == [1.0, None]
+    assert wire_input([1.0, np.ma.masked], MSGPACK) == [1.0, None]
     assert await messages(masked) == await messages([[1.0, None], [3.0, 4.0]])
 
 
@@ -138,20 +139,20 @@ async def test_a_frame_is_its_rows_by_name(name: str) -> None:
     assert encode_request(frame, "m") == encode_request(rows, "m")
     assert (
         json.loads(json.dumps(json_input(frame), allow_nan=False))
-        == json.loads(encode_request(rows, "m", encoding="json"))["input_data"]
+        == json.loads(encode_request(rows, "m", codec=JSON))["input_data"]
     )
     assert await messages(frame) == await messages(rows)
     assert await messages([frame, frame]) == await messages([*rows, *rows]) == await messages(iter([frame, frame]))
-    assert await messages(frame, "json") == await messages(rows, "json")
+    assert await messages(frame, JSON) == await messages(rows, JSON)
     assert encode_rows(0, frame) == encode_rows(0, rows)
 
 
 def test_a_series_is_a_row() -> None:
     row = FRAME[["integers", "texts", "nullable"]].iloc[0]
-    assert wire_input(row, "msgpack") == {"integers": 2**53 + 1, "texts": "a", "nullable": 1}
-    assert wire_input([row, row], "msgpack") == [wire_input(row, "msgpack")] * 2
-    assert wire_input(pd.Series([1.5, 2.5]), "msgpack") == [1.5, 2.5]
-    assert wire_input(pa.array([1.5, None]), "msgpack") == [1.5, None]
+    assert wire_input(row, MSGPACK) == {"integers": 2**53 + 1, "texts": "a", "nullable": 1}
+    assert wire_input([row, row], MSGPACK) == [wire_input(row, MSGPACK)] * 2
+    assert wire_input(pd.Series([1.5, 2.5]), MSGPACK) == [1.5, 2.5]
+    assert wire_input(pa.array([1.5, None]), MSGPACK) == [1.5, None]
 
 
 async def test_series_among_the_rows_of_a_job_keep_their_names() -> None:
@@ -162,8 +163,8 @@ async def test_series_among_the_rows_of_a_job_keep_their_names() -> None:
 
 def test_columns_without_names_go_by_position() -> None:
     frame = pd.DataFrame([[1.5, 2.0], [3.5, 4.0]])
-    assert wire_input(frame, "msgpack") == [[1.5, 2.0], [3.5, 4.0]]
-    assert wire_input(frame[[1, 0]], "msgpack") == [{"1": 2.0, "0": 1.5}, {"1": 4.0, "0": 3.5}]
+    assert wire_input(frame, MSGPACK) == [[1.5, 2.0], [3.5, 4.0]]
+    assert wire_input(frame[[1, 0]], MSGPACK) == [{"1": 2.0, "0": 1.5}, {"1": 4.0, "0": 3.5}]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_columns_without_names_go_by_position() -> None:
 )
 def test_what_no_frame_may_have_is_named(frame: Any, message: str) -> None:
     with pytest.raises(InvalidValueError) as caught:
-        wire_input(frame, "msgpack")
+        wire_input(frame, MSGPACK)
     assert message in caught.value.message
 
 
@@ -206,6 +207,6 @@ def test_the_client_imports_neither_pandas_nor_pyarrow() -> None:
 
 
 def test_what_is_sent_is_decoded_as_rows() -> None:
-    message = decode_job_message(encode_rows(0, FRAME), "msgpack", DEFAULT_LIMITS)
+    message = decode_job_message(encode_rows(0, FRAME), MSGPACK, DEFAULT_LIMITS)
     assert isinstance(message, JobRows)
     assert message.batch.count == 3

@@ -8,8 +8,9 @@ import tracemalloc
 import pytest
 
 from inferd.schemas.codec import decode_manifest, decode_request, decode_result
+from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.errors import InferenceError
-from inferd.schemas.headers import Encoding, parse_headers
+from inferd.schemas.headers import parse_headers
 from inferd.schemas.limits import DEFAULT_LIMITS
 
 SIZE = DEFAULT_LIMITS.message_bytes_max - 100
@@ -28,56 +29,56 @@ def array(count: int) -> bytes:
 
 
 # A copy of the bytes, and for JSON a second one, are what a refusal may take.
-HOSTILE: dict[str, tuple[Encoding, bytes, str]] = {
-    "a million maps": ("msgpack", packed(array(SIZE) + b"\x80" * SIZE), "too_large"),
-    "a million arrays": ("msgpack", packed(array(SIZE) + b"\x90" * SIZE), "too_large"),
-    "a million maps in a row": ("msgpack", packed(b"\x91" + array(SIZE - 1) + b"\x80" * (SIZE - 1)), "too_large"),
-    "a million nils": ("msgpack", packed(array(SIZE) + b"\xc0" * SIZE), "too_large"),
-    "a million levels": ("msgpack", packed(b"\x91" * SIZE + b"\xc0"), "too_deep"),
-    "4G maps": ("msgpack", packed(array(2**32 - 1) + b"\x80" * SIZE), "malformed"),
-    "100 x 10,000 values": ("msgpack", packed(array(100) + (array(10_000) + b"\x00" * 10_000) * 100), "too_large"),
+HOSTILE: dict[str, tuple[Codec, bytes, str]] = {
+    "a million maps": (MSGPACK, packed(array(SIZE) + b"\x80" * SIZE), "too_large"),
+    "a million arrays": (MSGPACK, packed(array(SIZE) + b"\x90" * SIZE), "too_large"),
+    "a million maps in a row": (MSGPACK, packed(b"\x91" + array(SIZE - 1) + b"\x80" * (SIZE - 1)), "too_large"),
+    "a million nils": (MSGPACK, packed(array(SIZE) + b"\xc0" * SIZE), "too_large"),
+    "a million levels": (MSGPACK, packed(b"\x91" * SIZE + b"\xc0"), "too_deep"),
+    "4G maps": (MSGPACK, packed(array(2**32 - 1) + b"\x80" * SIZE), "malformed"),
+    "100 x 10,000 values": (MSGPACK, packed(array(100) + (array(10_000) + b"\x00" * 10_000) * 100), "too_large"),
     "maps behind a bad id": (
-        "msgpack",
+        MSGPACK,
         b"\x83\xa2id\xa1/\xa8model_id\xa1m\xaainput_data" + array(SIZE - 10) + b"\x80" * (SIZE - 10),
         "invalid_id",
     ),
     "an unknown field": (
-        "msgpack",
+        MSGPACK,
         b"\x83\xa1x" + array(SIZE) + b"\x80" * SIZE + b"\xa8model_id\xa1m\xaainput_data\x90",
         "malformed",
     ),
     "outputs": (
-        "msgpack",
+        MSGPACK,
         b"\x83\xa8model_id\xa1m\xaainput_data\x90\xa7outputs" + array(SIZE // 4) + b"\xa3abc" * (SIZE // 4),
         "invalid_value",
     ),
     "deep, then a million nils": (
-        "msgpack",
+        MSGPACK,
         packed(b"\x91" * 14 + array(SIZE - 20) + b"\xc0" * (SIZE - 20)),
         "malformed",
     ),
-    "a long id": ("msgpack", packed(b"\x90\xa2id\xdb" + SIZE.to_bytes(4, "big") + b"a" * SIZE), "malformed"),
-    "JSON objects": ("json", text(b"[" + b"{}," * (SIZE // 3 - 1) + b"{}]"), "too_large"),
-    "JSON arrays": ("json", text(b"[" + b"[]," * (SIZE // 3 - 1) + b"[]]"), "too_large"),
-    "JSON numbers": ("json", text(b"[" + b"0," * (SIZE // 2 - 1) + b"0]"), "too_large"),
-    "JSON levels": ("json", text(b"[" * (SIZE // 2) + b"]" * (SIZE // 2)), "too_deep"),
-    "JSON never closed": ("json", b"[" * SIZE, "too_deep"),
-    "JSON quotes": ("json", b'"' * SIZE, "malformed"),
-    "JSON escaped quotes": ("json", b'"\\' * (SIZE // 2), "malformed"),
-    "JSON key that never ends": ("json", b'{"a' + b'\\"' * (SIZE // 2), "malformed"),
-    "JSON space behind a key": ("json", b'{"a"' + b" " * SIZE, "malformed"),
-    "JSON digits": ("json", text(b"[1" + b"0" * (SIZE - 10) + b"]"), "invalid_value"),
+    "a long id": (MSGPACK, packed(b"\x90\xa2id\xdb" + SIZE.to_bytes(4, "big") + b"a" * SIZE), "malformed"),
+    "JSON objects": (JSON, text(b"[" + b"{}," * (SIZE // 3 - 1) + b"{}]"), "too_large"),
+    "JSON arrays": (JSON, text(b"[" + b"[]," * (SIZE // 3 - 1) + b"[]]"), "too_large"),
+    "JSON numbers": (JSON, text(b"[" + b"0," * (SIZE // 2 - 1) + b"0]"), "too_large"),
+    "JSON levels": (JSON, text(b"[" * (SIZE // 2) + b"]" * (SIZE // 2)), "too_deep"),
+    "JSON never closed": (JSON, b"[" * SIZE, "too_deep"),
+    "JSON quotes": (JSON, b'"' * SIZE, "malformed"),
+    "JSON escaped quotes": (JSON, b'"\\' * (SIZE // 2), "malformed"),
+    "JSON key that never ends": (JSON, b'{"a' + b'\\"' * (SIZE // 2), "malformed"),
+    "JSON space behind a key": (JSON, b'{"a"' + b" " * SIZE, "malformed"),
+    "JSON digits": (JSON, text(b"[1" + b"0" * (SIZE - 10) + b"]"), "invalid_value"),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_megabyte_costs_its_own_size(name: str) -> None:
-    encoding, value, code = HOSTILE[name]
+    codec, value, code = HOSTILE[name]
     value = value[: DEFAULT_LIMITS.message_bytes_max]
     tracemalloc.start()
     try:
         with pytest.raises(InferenceError) as caught:
-            decode_request(value, encoding, DEFAULT_LIMITS)
+            decode_request(value, codec, DEFAULT_LIMITS)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -87,23 +88,23 @@ def test_a_hostile_megabyte_costs_its_own_size(name: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_megabyte_is_refused_in_time(name: str) -> None:
-    encoding, value, _ = HOSTILE[name]
+    codec, value, _ = HOSTILE[name]
     began = time.process_time()
     with pytest.raises(InferenceError):
-        decode_request(value[: DEFAULT_LIMITS.message_bytes_max], encoding, DEFAULT_LIMITS)
+        decode_request(value[: DEFAULT_LIMITS.message_bytes_max], codec, DEFAULT_LIMITS)
     # 0.1 to 40 ms measured; a pass that is quadratic anywhere takes minutes.
     assert time.process_time() - began < 1.0
 
 
 def test_a_full_request_is_decoded() -> None:
     rows = array(10_000) + (b"\xdc\x00\x19" + b"\x01" * 25) * 10_000
-    request = decode_request(packed(rows), "msgpack", DEFAULT_LIMITS)
+    request = decode_request(packed(rows), MSGPACK, DEFAULT_LIMITS)
     assert len(request.input_data.rows) == 10_000  # type: ignore[union-attr]
 
 
 def test_other_records_are_measured_first() -> None:
     big = b"\x81" + b"\xc0" * 2_000_000
-    for decode in (decode_manifest, lambda value: decode_result(value, "msgpack")):
+    for decode in (decode_manifest, lambda value: decode_result(value, MSGPACK)):
         with pytest.raises(InferenceError) as caught:
             decode(big)
         assert caught.value.code == "too_large"

@@ -18,8 +18,8 @@ from inferd.schemas.codec import (
     encode_request,
     encode_result,
 )
+from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.dead_letters import DeadLetter
-from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.models.model import Alias, Feature, Manifest
 from inferd.schemas.requests.request import (
@@ -32,7 +32,7 @@ from inferd.schemas.requests.result import Prediction
 from tests.unit.schemas.sample_records import ALIAS, DEAD_LETTER, MANIFEST, RESULTS, SHA256
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire"
-ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+CODECS: tuple[Codec, ...] = (MSGPACK, JSON)
 
 INPUTS: dict[str, InputData] = {
     "row": ListRows([[1.5, 2, None, True, "JFK"]], single=True),
@@ -64,17 +64,17 @@ MANIFESTS = {
 ALIASES = {"split": ALIAS, "version": Alias(version=3)}
 
 
-def golden(kind: str, name: str, encoding: Encoding) -> bytes:
-    written = json.loads((GOLDEN / f"{kind}.json").read_text())[name][encoding]
-    return bytes.fromhex(written) if encoding == "msgpack" else written.encode()
+def golden(kind: str, name: str, codec: Codec) -> bytes:
+    written = json.loads((GOLDEN / f"{kind}.json").read_text())[name][codec.name]
+    return bytes.fromhex(written) if codec is MSGPACK else written.encode()
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("codec", CODECS, ids=str)
 @pytest.mark.parametrize("name", INPUTS)
-def test_requests(name: str, encoding: Encoding) -> None:
-    value = golden("requests", name, encoding)
-    assert encode_request(INPUTS[name], "flights:3", outputs=["raw"], id="r-1", encoding=encoding) == value
-    request = decode_request(value, encoding, DEFAULT_LIMITS)
+def test_requests(name: str, codec: Codec) -> None:
+    value = golden("requests", name, codec)
+    assert encode_request(INPUTS[name], "flights:3", outputs=["raw"], id="r-1", codec=codec) == value
+    request = decode_request(value, codec, DEFAULT_LIMITS)
     assert (request.input_data, str(request.model), request.outputs, request.id) == (
         INPUTS[name],
         "flights:3",
@@ -83,26 +83,26 @@ def test_requests(name: str, encoding: Encoding) -> None:
     )
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("codec", CODECS, ids=str)
 @pytest.mark.parametrize("name", [*RESULTS, *PREDICTIONS])
-def test_results(name: str, encoding: Encoding) -> None:
+def test_results(name: str, codec: Codec) -> None:
     result = {**RESULTS, **PREDICTIONS}[name]
-    assert encode_result(result, encoding) == golden("results", name, encoding)
-    assert decode_result(golden("results", name, encoding), encoding) == result
+    assert encode_result(result, codec) == golden("results", name, codec)
+    assert decode_result(golden("results", name, codec), codec) == result
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("codec", CODECS, ids=str)
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_manifests(name: str, encoding: Encoding) -> None:
-    assert encode_manifest(MANIFESTS[name], encoding) == golden("manifests", name, encoding)
-    assert decode_manifest(golden("manifests", name, encoding), encoding=encoding) == MANIFESTS[name]
+def test_manifests(name: str, codec: Codec) -> None:
+    assert encode_manifest(MANIFESTS[name], codec) == golden("manifests", name, codec)
+    assert decode_manifest(golden("manifests", name, codec), codec=codec) == MANIFESTS[name]
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("codec", CODECS, ids=str)
 @pytest.mark.parametrize("name", ALIASES)
-def test_aliases(name: str, encoding: Encoding) -> None:
-    assert encode_alias(ALIASES[name], encoding) == golden("aliases", name, encoding)
-    assert decode_alias(golden("aliases", name, encoding), encoding=encoding) == ALIASES[name]
+def test_aliases(name: str, codec: Codec) -> None:
+    assert encode_alias(ALIASES[name], codec) == golden("aliases", name, codec)
+    assert decode_alias(golden("aliases", name, codec), codec=codec) == ALIASES[name]
 
 
 def test_dead_letters() -> None:

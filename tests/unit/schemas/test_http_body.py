@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd.schemas.codecs import JSON, MSGPACK
 from inferd.schemas.errors import InferenceError
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.requests.codec import decode_request
@@ -18,17 +19,17 @@ INPUTS = st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | st.text(m
 BODIES = st.dictionaries(st.sampled_from(["input_data", "outputs", "id", "model_id", "x"]), INPUTS, max_size=4)
 
 
-def verdict(value: bytes, encoding: Any) -> Any:
+def verdict(value: bytes, codec: Any) -> Any:
     try:
-        return decode_request(value, encoding, DEFAULT_LIMITS)
+        return decode_request(value, codec, DEFAULT_LIMITS)
     except InferenceError as error:
         return error.code
 
 
-def outcome(body: bytes, encoding: Any) -> Any:
+def outcome(body: bytes, codec: Any) -> Any:
     """What comes of a body as the one of a request for `churn:12`."""
     try:
-        return verdict(request_of_body(body, encoding, "churn:12", "new"), encoding)
+        return verdict(request_of_body(body, codec, "churn:12", "new"), codec)
     except InferenceError as error:
         return error.code
 
@@ -36,15 +37,15 @@ def outcome(body: bytes, encoding: Any) -> Any:
 @given(body=BODIES, spaces=st.text(" \n\t\r", max_size=3))
 def test_the_request_of_a_body_is_the_one_that_was_meant(body: dict[str, Any], spaces: str) -> None:
     meant = {"id": "new", "model_id": "churn:12", **body}
-    for encoding, encode in (("json", msgspec.json.encode), ("msgpack", msgspec.msgpack.encode)):
-        around = spaces.encode() if encoding == "json" else b""
-        expected = "malformed" if "model_id" in body else verdict(encode(meant), encoding)
-        assert outcome(around + encode(body), encoding) == expected
+    for codec, encode in ((JSON, msgspec.json.encode), (MSGPACK, msgspec.msgpack.encode)):
+        around = spaces.encode() if codec is JSON else b""
+        expected = "malformed" if "model_id" in body else verdict(encode(meant), codec)
+        assert outcome(around + encode(body), codec) == expected
 
 
-@given(body=st.binary(max_size=40), encoding=st.sampled_from(["json", "msgpack"]))
-def test_any_bytes_become_a_request_or_are_refused(body: bytes, encoding: Any) -> None:
-    outcome(body, encoding)
+@given(body=st.binary(max_size=40), codec=st.sampled_from([JSON, MSGPACK]))
+def test_any_bytes_become_a_request_or_are_refused(body: bytes, codec: Any) -> None:
+    outcome(body, codec)
 
 
 @pytest.mark.parametrize(
@@ -52,5 +53,5 @@ def test_any_bytes_become_a_request_or_are_refused(body: bytes, encoding: Any) -
 )
 def test_values_are_the_same_bytes_in_the_request(body: bytes) -> None:
     (name, value), *_ = msgspec.json.decode(body, type=dict[str, msgspec.Raw]).items()
-    request = request_of_body(body, "json", "m", "new")
+    request = request_of_body(body, JSON, "m", "new")
     assert b'"%s":%s' % (name.encode(), bytes(value)) in request

@@ -26,8 +26,8 @@ from inferd.schemas.codec import (
     encode_status,
     encode_submit,
 )
+from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.errors import InferenceError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.jobs.job import (
     Barrier,
     BarrierResult,
@@ -43,7 +43,7 @@ from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.requests import RowError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire" / "jobs.json"
-ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+CODECS: tuple[Codec, ...] = (MSGPACK, JSON)
 DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 INLINE = Chunk(
@@ -72,76 +72,74 @@ STATUS = JobStatus(
 LEAST = JobStatus("j:1", "queued", "m", 3, DIGEST, 0, 0, 0, 0, 0, 0, 1_000, None, 1_000, None)
 
 
-def messages(encoding: Encoding) -> dict[str, bytes]:
+def messages(codec: Codec) -> dict[str, bytes]:
     return {
         "open": encode_open("m@champion", outputs=["raw"], row_count=5, chunk_rows=2, deadline_ms=9_999,
-                            labels={"team": "é"}, encoding=encoding),
-        "rows": encode_rows(3, [[1.5, None], [2, "JFK"]], encoding),
-        "close": encode_close(4, encoding),
-        "submit": encode_submit("m", [{"a": 1.5}], encoding=encoding),
-        "cancel": encode_cancel(encoding),
-        "retry": encode_retry(encoding),
+                            labels={"team": "é"}, codec=codec),
+        "rows": encode_rows(3, [[1.5, None], [2, "JFK"]], codec),
+        "close": encode_close(4, codec),
+        "submit": encode_submit("m", [{"a": 1.5}], codec=codec),
+        "cancel": encode_cancel(codec),
+        "retry": encode_retry(codec),
     }  # fmt: skip
 
 
-def written(encoding: Encoding) -> dict[str, bytes]:
+def written(codec: Codec) -> dict[str, bytes]:
     """Everything as it is written today."""
-    internal = {name: encode_chunk(work) for name, work in WORK.items()} if encoding == "msgpack" else {}
+    internal = {name: encode_chunk(work) for name, work in WORK.items()} if codec is MSGPACK else {}
     return {
-        **messages(encoding),
+        **messages(codec),
         **internal,
-        "chunk_result": encode_chunk_result(RESULT, encoding),
-        "barrier_result": encode_barrier_result(ANSWER, encoding),
-        "status": encode_status(STATUS, encoding),
-        "queued": encode_status(LEAST, encoding),
+        "chunk_result": encode_chunk_result(RESULT, codec),
+        "barrier_result": encode_barrier_result(ANSWER, codec),
+        "status": encode_status(STATUS, codec),
+        "queued": encode_status(LEAST, codec),
     }
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_golden_bytes(encoding: Encoding) -> None:
-    golden = json.loads(GOLDEN.read_text())[encoding]
-    shown = {
-        name: value.hex() if encoding == "msgpack" else value.decode() for name, value in written(encoding).items()
-    }
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+def test_golden_bytes(codec: Codec) -> None:
+    golden = json.loads(GOLDEN.read_text())[codec.name]
+    shown = {name: value.hex() if codec is MSGPACK else value.decode() for name, value in written(codec).items()}
     assert shown == golden
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_what_was_written_is_read(encoding: Encoding) -> None:
-    golden = json.loads(GOLDEN.read_text())[encoding]
-    value = {name: bytes.fromhex(text) if encoding == "msgpack" else text.encode() for name, text in golden.items()}
-    for name in messages(encoding):
-        decode_job_message(value[name], encoding, DEFAULT_LIMITS)
-    assert decode_chunk_result(value["chunk_result"], encoding) == RESULT
-    assert decode_outcome(value["chunk_result"], encoding) == ChunkOutcome("j:1", 7, 14, 1, DIGEST, 2, 1)
-    assert decode_outcome(value["barrier_result"], encoding) == ANSWER
-    assert decode_status(value["status"], encoding) == STATUS
-    assert decode_status(value["queued"], encoding) == LEAST
-    if encoding == "msgpack":
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+def test_what_was_written_is_read(codec: Codec) -> None:
+    golden = json.loads(GOLDEN.read_text())[codec.name]
+    value = {name: bytes.fromhex(text) if codec is MSGPACK else text.encode() for name, text in golden.items()}
+    for name in messages(codec):
+        decode_job_message(value[name], codec, DEFAULT_LIMITS)
+    assert decode_chunk_result(value["chunk_result"], codec) == RESULT
+    assert decode_outcome(value["chunk_result"], codec) == ChunkOutcome("j:1", 7, 14, 1, DIGEST, 2, 1)
+    assert decode_outcome(value["barrier_result"], codec) == ANSWER
+    assert decode_status(value["status"], codec) == STATUS
+    assert decode_status(value["queued"], codec) == LEAST
+    if codec is MSGPACK:
         assert {name: decode_chunk(value[name]) for name in WORK} == WORK
 
 
 def test_the_wire_says_predictions_and_leaves_out_what_is_not_there() -> None:
-    fields = json.loads(encode_chunk_result(RESULT, "json"))
+    fields = json.loads(encode_chunk_result(RESULT, JSON))
     assert list(fields) == [
         *("job_id", "chunk", "first_row", "attempt", "version", "digest", "predictions", "raw", "errors")
     ]
-    status = json.loads(encode_status(LEAST, "json"))
+    status = json.loads(encode_status(LEAST, JSON))
     assert set(status).isdisjoint({"error", "missing", "attempt", "labels"})
     assert status["started_at"] is None
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_fields_of_later_versions_are_let_through(encoding: Encoding) -> None:
-    module: Any = msgspec.msgpack if encoding == "msgpack" else msgspec.json
-    result = module.decode(encode_chunk_result(RESULT, encoding)) | {"new": 1}
-    assert decode_chunk_result(module.encode(result), encoding) == RESULT
-    assert decode_outcome(module.encode(result), encoding) == ChunkOutcome("j:1", 7, 14, 1, DIGEST, 2, 1)
-    status = module.decode(encode_status(STATUS, encoding)) | {"new": [1]}
-    assert decode_status(module.encode(status), encoding) == STATUS
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+def test_fields_of_later_versions_are_let_through(codec: Codec) -> None:
+    module: Any = msgspec.msgpack if codec is MSGPACK else msgspec.json
+    result = module.decode(encode_chunk_result(RESULT, codec)) | {"new": 1}
+    assert decode_chunk_result(module.encode(result), codec) == RESULT
+    assert decode_outcome(module.encode(result), codec) == ChunkOutcome("j:1", 7, 14, 1, DIGEST, 2, 1)
+    status = module.decode(encode_status(STATUS, codec)) | {"new": [1]}
+    assert decode_status(module.encode(status), codec) == STATUS
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("codec", CODECS, ids=str)
 @pytest.mark.parametrize(
     "change",
     [
@@ -150,17 +148,17 @@ def test_fields_of_later_versions_are_let_through(encoding: Encoding) -> None:
         {"errors": [{"row": 15, "code": "x", "message": ""}] * 2}, {"errors": [{"row": 15}]}, {"first_row": "0"},
     ],
 )  # fmt: skip
-def test_results_that_contradict_themselves_are_refused(change: dict[str, Any], encoding: Encoding) -> None:
-    module: Any = msgspec.msgpack if encoding == "msgpack" else msgspec.json
-    fields = module.decode(encode_chunk_result(RESULT, encoding))
+def test_results_that_contradict_themselves_are_refused(change: dict[str, Any], codec: Codec) -> None:
+    module: Any = msgspec.msgpack if codec is MSGPACK else msgspec.json
+    fields = module.decode(encode_chunk_result(RESULT, codec))
     with pytest.raises(InferenceError):
-        decode_chunk_result(module.encode(fields | change), encoding)
+        decode_chunk_result(module.encode(fields | change), codec)
     for name in ("predictions", "errors", "digest"):
         lacking = {key: value for key, value in fields.items() if key != name}
         with pytest.raises(InferenceError):
-            decode_chunk_result(module.encode(lacking), encoding)
+            decode_chunk_result(module.encode(lacking), codec)
         with pytest.raises(InferenceError):
-            decode_outcome(module.encode(lacking), encoding)
+            decode_outcome(module.encode(lacking), codec)
 
 
 @pytest.mark.parametrize(
@@ -176,25 +174,25 @@ def test_chunks_that_contradict_themselves_are_refused(change: dict[str, Any]) -
 
 
 def test_cut_bytes_are_refused_wherever_they_are_cut() -> None:
-    for encoding in ENCODINGS:
-        for name, value in written(encoding).items():
+    for codec in CODECS:
+        for name, value in written(codec).items():
             read: Any = {
                 **dict.fromkeys(WORK, lambda data, _: decode_chunk(data)),
                 **dict.fromkeys(("chunk_result",), decode_chunk_result),
                 **dict.fromkeys(("barrier_result",), decode_outcome),
                 **dict.fromkeys(("status", "queued"), decode_status),
-            }.get(name, lambda data, encoding: decode_job_message(data, encoding, DEFAULT_LIMITS))
+            }.get(name, lambda data, codec: decode_job_message(data, codec, DEFAULT_LIMITS))
             for end in range(0, len(value), 1 + len(value) // 60):
                 with pytest.raises(InferenceError):
-                    read(value[:end], encoding)
+                    read(value[:end], codec)
 
 
 def test_keys_that_come_twice_are_refused() -> None:
     value = encode_chunk(INLINE)
     with pytest.raises(InferenceError, match="appears twice"):
         decode_chunk(b"\xde\x00\x0b" + value[3:] + b"\xa5chunk\x01")
-    result = encode_chunk_result(RESULT, "json")
+    result = encode_chunk_result(RESULT, JSON)
     with pytest.raises(InferenceError, match="appears twice"):
-        decode_chunk_result(result[:-1] + b',"chunk":7}', "json")
+        decode_chunk_result(result[:-1] + b',"chunk":7}', JSON)
     with pytest.raises(InferenceError, match="appears twice"):
-        decode_status(encode_status(LEAST, "json")[:-1] + b',"failed":7}', "json")
+        decode_status(encode_status(LEAST, JSON)[:-1] + b',"failed":7}', JSON)

@@ -14,8 +14,8 @@ from inferd.schemas.codec import (
     encode_alias,
     encode_manifest,
 )
+from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.errors import InferenceError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.models.model import (
     Alias,
@@ -34,23 +34,23 @@ from inferd.schemas.models.model import (
 )
 from tests.unit.schemas.sample_records import ALIAS, MANIFEST
 
-ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+CODECS: tuple[Codec, ...] = (MSGPACK, JSON)
 
 
 def manifest_with(**fields: Any) -> bytes:
     return msgspec.msgpack.encode({**msgspec.to_builtins(MANIFEST), **fields})
 
 
-def refusal(value: bytes | None, limits: Limits = DEFAULT_LIMITS, encoding: Encoding = "msgpack") -> InferenceError:
+def refusal(value: bytes | None, limits: Limits = DEFAULT_LIMITS, codec: Codec = MSGPACK) -> InferenceError:
     with pytest.raises(InferenceError) as caught:
-        decode_manifest(value, limits, encoding)
+        decode_manifest(value, limits, codec)
     return caught.value
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_records_come_back(encoding: Encoding) -> None:
-    assert decode_manifest(encode_manifest(MANIFEST, encoding), encoding=encoding) == MANIFEST
-    assert decode_alias(encode_alias(ALIAS, encoding), encoding=encoding) == ALIAS
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+def test_records_come_back(codec: Codec) -> None:
+    assert decode_manifest(encode_manifest(MANIFEST, codec), codec=codec) == MANIFEST
+    assert decode_alias(encode_alias(ALIAS, codec), codec=codec) == ALIAS
 
 
 def test_equal_manifests_give_equal_bytes() -> None:
@@ -60,29 +60,29 @@ def test_equal_manifests_give_equal_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "encoding", "code", "says"),
+    ("value", "codec", "code", "says"),
     [
-        (None, "msgpack", "malformed", "no value"),
-        (b"", "msgpack", "malformed", "empty value"),
-        (b"\xc1", "msgpack", "malformed", "0xc1"),
-        (b"[]", "json", "malformed", "got `array`"),
-        (encode_manifest(MANIFEST) + b"\x00", "msgpack", "malformed", "trailing"),
-        (b'{"version":1,"version":1}', "json", "malformed", "'version' at byte 13 appears twice"),
-        (b"\x82\xa1a\x01\xa1a\x01", "msgpack", "malformed", "'a' at byte 4 appears twice"),
-        (b"\x81\xa1a" + b"\x91" * 20, "msgpack", "too_deep", "16 levels"),
-        (b'{"features":[{"name":"x","name":"y"}]}', "json", "malformed", "appears twice"),
-        (manifest_with(colour="red"), "msgpack", "malformed", "`colour`"),
-        (manifest_with(signature="ed25519:…"), "msgpack", "malformed", "`signature`"),
-        (manifest_with(runtime="Pickle"), "msgpack", "malformed", "$.runtime"),
-        (manifest_with(version="3"), "msgpack", "malformed", "$.version"),
-        (manifest_with(version=3.0), "msgpack", "malformed", "$.version"),
-        (manifest_with(features=[{"name": "x", "dtype": "float16"}]), "msgpack", "malformed", "dtype"),
-        (manifest_with(features=[{"name": "x", "unit": "m"}]), "msgpack", "malformed", "`unit`"),
-        (b" " * 1_000_001, "json", "too_large", "1000000 are allowed"),
+        (None, MSGPACK, "malformed", "no value"),
+        (b"", MSGPACK, "malformed", "empty value"),
+        (b"\xc1", MSGPACK, "malformed", "0xc1"),
+        (b"[]", JSON, "malformed", "got `array`"),
+        (encode_manifest(MANIFEST) + b"\x00", MSGPACK, "malformed", "trailing"),
+        (b'{"version":1,"version":1}', JSON, "malformed", "'version' at byte 13 appears twice"),
+        (b"\x82\xa1a\x01\xa1a\x01", MSGPACK, "malformed", "'a' at byte 4 appears twice"),
+        (b"\x81\xa1a" + b"\x91" * 20, MSGPACK, "too_deep", "16 levels"),
+        (b'{"features":[{"name":"x","name":"y"}]}', JSON, "malformed", "appears twice"),
+        (manifest_with(colour="red"), MSGPACK, "malformed", "`colour`"),
+        (manifest_with(signature="ed25519:…"), MSGPACK, "malformed", "`signature`"),
+        (manifest_with(runtime="Pickle"), MSGPACK, "malformed", "$.runtime"),
+        (manifest_with(version="3"), MSGPACK, "malformed", "$.version"),
+        (manifest_with(version=3.0), MSGPACK, "malformed", "$.version"),
+        (manifest_with(features=[{"name": "x", "dtype": "float16"}]), MSGPACK, "malformed", "dtype"),
+        (manifest_with(features=[{"name": "x", "unit": "m"}]), MSGPACK, "malformed", "`unit`"),
+        (b" " * 1_000_001, JSON, "too_large", "1000000 are allowed"),
     ],
 )
-def test_bytes_that_are_no_manifest(value: bytes | None, encoding: Encoding, code: str, says: str) -> None:
-    error = refusal(value, encoding=encoding)
+def test_bytes_that_are_no_manifest(value: bytes | None, codec: Codec, code: str, says: str) -> None:
+    error = refusal(value, codec=codec)
     assert (error.code, says in error.message) == (code, True), error.message
 
 
@@ -221,7 +221,7 @@ def test_aliases_that_make_no_sense(fields: dict[str, Any], code: str, says: str
 
 
 def test_an_alias_in_json() -> None:
-    assert decode_alias(json.dumps({"version": 3}).encode(), encoding="json").version == 3
+    assert decode_alias(json.dumps({"version": 3}).encode(), codec=JSON).version == 3
 
 
 @pytest.mark.parametrize(
@@ -278,12 +278,12 @@ WRITTEN: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("codec", CODECS, ids=str)
 @pytest.mark.parametrize("what", WRITTEN)
-def test_what_could_not_be_read_is_not_written(what: str, encoding: Encoding) -> None:
+def test_what_could_not_be_read_is_not_written(what: str, codec: Codec) -> None:
     least = Manifest("m", 1, "lightgbm", "0" * 64, 10, [Feature("x")])
     with pytest.raises(InferenceError):
-        encode_manifest(msgspec.structs.replace(least, **WRITTEN[what]), encoding)
+        encode_manifest(msgspec.structs.replace(least, **WRITTEN[what]), codec)
 
 
 def test_an_alias_that_could_not_be_read_is_not_written() -> None:

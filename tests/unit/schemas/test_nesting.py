@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from inferd.daemon.http.routes.jobs import submission
 from inferd.daemon.http.routes.jobs_upload import LinePacker
 from inferd.schemas.codec import decode_job_message, decode_request, decode_result
+from inferd.schemas.codecs import JSON, MSGPACK, NESTING_MAX, Codec
 from inferd.schemas.errors import InferenceError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.schemas.strict.nesting import NESTING_MAX, nested_deeper
 from inferd.streams.inference.user_code import plain_value
 
 # No Python raises RecursionError at the first of these, and each one does at the last.
@@ -25,29 +24,29 @@ WIDE = 50_001
 """More values than are looked at one by one."""
 
 
-def deep(depth: int, encoding: Encoding) -> bytes:
-    return b"\x91" * depth + b"\xc0" if encoding == "msgpack" else b"[" * depth + b"]" * depth
+def deep(depth: int, codec: Codec) -> bytes:
+    return b"\x91" * depth + b"\xc0" if codec is MSGPACK else b"[" * depth + b"]" * depth
 
 
-def wide(depth: int, encoding: Encoding) -> bytes:
+def wide(depth: int, codec: Codec) -> bytes:
     """An array of `WIDE` empty arrays, behind which `depth` more of them nest."""
-    if encoding == "msgpack":
-        return b"\xdd" + (WIDE + 1).to_bytes(4, "big") + b"\x90" * WIDE + deep(depth, encoding)
-    return b"[" + b"[]," * WIDE + deep(depth, encoding) + b"]"
+    if codec is MSGPACK:
+        return b"\xdd" + (WIDE + 1).to_bytes(4, "big") + b"\x90" * WIDE + deep(depth, codec)
+    return b"[" + b"[]," * WIDE + deep(depth, codec) + b"]"
 
 
-def whole(encoding: Encoding, **fields: Any) -> bytes:
+def whole(codec: Codec, **fields: Any) -> bytes:
     """A map of these fields; bytes are the value itself."""
     given = {name: msgspec.Raw(v) if isinstance(v, bytes) else v for name, v in fields.items()}
-    return msgspec.msgpack.encode(given) if encoding == "msgpack" else msgspec.json.encode(given)
+    return msgspec.msgpack.encode(given) if codec is MSGPACK else msgspec.json.encode(given)
 
 
-def request(encoding: Encoding, **fields: Any) -> bytes:
-    return whole(encoding, **{"model_id": "m", "input_data": [1.5], **fields})
+def request(codec: Codec, **fields: Any) -> bytes:
+    return whole(codec, **{"model_id": "m", "input_data": [1.5], **fields})
 
 
-def tensor(encoding: Encoding, **fields: Any) -> bytes:
-    return whole(encoding, **{"dtype": "<f4", "shape": [1, 1], "data": "AAAAAA==", **fields})
+def tensor(codec: Codec, **fields: Any) -> bytes:
+    return whole(codec, **{"dtype": "<f4", "shape": [1, 1], "data": "AAAAAA==", **fields})
 
 
 NAMED = {f"f{n}": 1 for n in range(WIDE)}
@@ -76,9 +75,9 @@ BEYOND_ALL: dict[str, Any] = {
     "rows of a job": lambda d, e: decode_job_message(
         whole(e, type="rows", seq=0, input_batch=wide(d, e)), e, DEFAULT_LIMITS
     ),
-    "lines over HTTP": lambda d, _: [*packer_of(deep(d, "json")).finish()],
+    "lines over HTTP": lambda d, _: [*packer_of(deep(d, JSON)).finish()],
 }
-ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+CODECS: tuple[Codec, ...] = (MSGPACK, JSON)
 
 
 def packer_of(line: bytes) -> LinePacker:
@@ -93,27 +92,27 @@ def code_of(decode: Any, *arguments: Any) -> str:
     return caught.value.code
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("codec", CODECS, ids=str)
 @pytest.mark.parametrize("name", REQUESTS)
-def test_a_request_is_too_deep_wherever_the_depth_is(name: str, encoding: Encoding) -> None:
-    values = [REQUESTS[name](depth, encoding) for depth in DEPTHS]
-    assert {code_of(decode_request, value, encoding, DEFAULT_LIMITS) for value in values} == {"too_deep"}
+def test_a_request_is_too_deep_wherever_the_depth_is(name: str, codec: Codec) -> None:
+    values = [REQUESTS[name](depth, codec) for depth in DEPTHS]
+    assert {code_of(decode_request, value, codec, DEFAULT_LIMITS) for value in values} == {"too_deep"}
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("codec", CODECS, ids=str)
 @pytest.mark.parametrize("name", OTHERS)
-def test_so_is_every_other_record(name: str, encoding: Encoding) -> None:
-    assert {code_of(OTHERS[name], depth, encoding) for depth in DEPTHS} == {"too_deep"}
+def test_so_is_every_other_record(name: str, codec: Codec) -> None:
+    assert {code_of(OTHERS[name], depth, codec) for depth in DEPTHS} == {"too_deep"}
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("codec", CODECS, ids=str)
 @pytest.mark.parametrize("name", BEYOND_ALL)
-def test_what_is_read_later_or_never_is_bounded_as_well(name: str, encoding: Encoding) -> None:
+def test_what_is_read_later_or_never_is_bounded_as_well(name: str, codec: Codec) -> None:
     for depth in DEPTHS:
         if depth <= NESTING_MAX:
-            BEYOND_ALL[name](depth, encoding)
+            BEYOND_ALL[name](depth, codec)
         else:
-            assert code_of(BEYOND_ALL[name], depth, encoding) == "too_deep", depth
+            assert code_of(BEYOND_ALL[name], depth, codec) == "too_deep", depth
 
 
 @pytest.mark.parametrize("depth", DEPTHS[:-1])
@@ -128,9 +127,9 @@ def test_a_predictors_value_is_bounded_alike(depth: int) -> None:
 
 
 def test_bytes_that_end_or_break_before_the_depth_are_malformed() -> None:
-    for raw in (b"\x93\xc0\xc1" + deep(5_000, "msgpack"), b"\x93\xc0\xdb\xff\xff\xff\xff" + deep(5_000, "msgpack")):
-        assert not nested_deeper(raw, "msgpack", 16)
-        assert code_of(decode_request, request("msgpack", input_data=raw), "msgpack", DEFAULT_LIMITS) == "malformed"
+    for raw in (b"\x93\xc0\xc1" + deep(5_000, MSGPACK), b"\x93\xc0\xdb\xff\xff\xff\xff" + deep(5_000, MSGPACK)):
+        assert not MSGPACK.nested_deeper(raw, 16)
+        assert code_of(decode_request, request(MSGPACK, input_data=raw), MSGPACK, DEFAULT_LIMITS) == "malformed"
 
 
 VALUES = st.recursive(
@@ -149,21 +148,21 @@ def depth_of(value: object) -> int:
 def test_depth_is_that_of_the_value(value: object) -> None:
     for levels in range(depth_of(value) + 2):
         deeper = depth_of(value) > levels
-        assert nested_deeper(msgspec.msgpack.encode(value), "msgpack", levels) == deeper
-        assert nested_deeper(msgspec.json.encode(value), "json", levels) == deeper
+        assert MSGPACK.nested_deeper(msgspec.msgpack.encode(value), levels) == deeper
+        assert JSON.nested_deeper(msgspec.json.encode(value), levels) == deeper
 
 
 @given(st.binary(max_size=64), st.integers(0, 20))
 def test_any_bytes_have_an_answer(data: bytes, levels: int) -> None:
-    assert nested_deeper(data, "msgpack", levels) in (True, False)
-    assert nested_deeper(data, "json", levels) in (True, False)
+    assert MSGPACK.nested_deeper(data, levels) in (True, False)
+    assert JSON.nested_deeper(data, levels) in (True, False)
 
 
 def test_msgpack_follows_as_many_levels_as_it_is_taken_to() -> None:
     # A constant of the package's C code: this fails when a version changes it.
     for depth, fits in ((1_024, True), (1_025, False)):
         unpacker = msgpack.Unpacker()
-        unpacker.feed(deep(depth, "msgpack"))
+        unpacker.feed(deep(depth, MSGPACK))
         if fits:
             unpacker.skip()
         else:

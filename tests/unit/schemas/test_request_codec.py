@@ -19,12 +19,12 @@ from inferd.schemas.codec import (
     decode_msgpack_envelope,
     decode_request,
     encode_request,
-    has_each_key_once,
     request_identity,
 )
+from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.errors import InferenceError, InvalidIdError, InvalidValueError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.requests.envelope import repeats_key
 from inferd.schemas.requests.request import (
     InputData,
     ListRows,
@@ -36,30 +36,30 @@ from inferd.schemas.requests.request import (
 from inferd.schemas.requests.tensors import ITEM_BYTES
 from tests.unit.schemas.reference import same
 
-ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+CODECS: tuple[Codec, ...] = (MSGPACK, JSON)
 
 
-def sent(data: Any, encoding: Encoding = "msgpack") -> InputData:
-    return decode_request(encode_request(data, "m", encoding=encoding), encoding, DEFAULT_LIMITS).input_data
+def sent(data: Any, codec: Codec = MSGPACK) -> InputData:
+    return decode_request(encode_request(data, "m", codec=codec), codec, DEFAULT_LIMITS).input_data
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_every_field(encoding: Encoding) -> None:
-    value = encode_request([1.5], "m@champion", id="a:1", outputs=["leaves", "prediction"], encoding=encoding)
-    assert decode_request(value, encoding, DEFAULT_LIMITS) == PredictionRequest(
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+def test_every_field(codec: Codec) -> None:
+    value = encode_request([1.5], "m@champion", id="a:1", outputs=["leaves", "prediction"], codec=codec)
+    assert decode_request(value, codec, DEFAULT_LIMITS) == PredictionRequest(
         ModelReference("m", alias="champion"), ListRows([[1.5]], single=True), ("leaves", "prediction"), "a:1"
     )
-    assert request_identity(value, encoding, DEFAULT_LIMITS) == ("a:1", "m@champion")
+    assert request_identity(value, codec, DEFAULT_LIMITS) == ("a:1", "m@champion")
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_what_is_left_out(encoding: Encoding) -> None:
-    request = decode_request(encode_request([1], "m", encoding=encoding), encoding, DEFAULT_LIMITS)
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+def test_what_is_left_out(codec: Codec) -> None:
+    request = decode_request(encode_request([1], "m", codec=codec), codec, DEFAULT_LIMITS)
     assert (request.id, request.outputs) == (None, ("prediction",))
-    assert request_identity(encode_request([1], "m"), "msgpack", DEFAULT_LIMITS) == (None, "m")
+    assert request_identity(encode_request([1], "m"), MSGPACK, DEFAULT_LIMITS) == (None, "m")
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("codec", CODECS, ids=str)
 @pytest.mark.parametrize(
     ("data", "decoded"),
     [
@@ -76,14 +76,14 @@ def test_what_is_left_out(encoding: Encoding) -> None:
         ([2**64 - 1, -(2**63)], ListRows([[2**64 - 1, -(2**63)]], single=True)),
     ],
 )
-def test_layouts(data: Any, decoded: InputData, encoding: Encoding) -> None:
-    assert sent(data, encoding) == decoded
-    assert sent(decoded, encoding) == decoded
+def test_layouts(data: Any, decoded: InputData, codec: Codec) -> None:
+    assert sent(data, codec) == decoded
+    assert sent(decoded, codec) == decoded
 
 
 def test_types_stay_what_they_are() -> None:
-    for encoding in ENCODINGS:
-        rows = sent([1, 1.0, True, "1", None], encoding)
+    for codec in CODECS:
+        rows = sent([1, 1.0, True, "1", None], codec)
         assert isinstance(rows, ListRows)
         assert same(rows.rows, [[1, 1.0, True, "1", None]])
 
@@ -91,40 +91,40 @@ def test_types_stay_what_they_are() -> None:
 def test_a_map_of_any_header_width() -> None:
     body = b"\xa8model_id\xa1m\xaainput_data\x91\x01"
     for header in (b"\x82", b"\xde\x00\x02", b"\xdf\x00\x00\x00\x02"):
-        assert decode_request(header + body, "msgpack", DEFAULT_LIMITS).input_data == ListRows([[1]], single=True)
+        assert decode_request(header + body, MSGPACK, DEFAULT_LIMITS).input_data == ListRows([[1]], single=True)
 
 
 def test_rows_of_any_header_width() -> None:
     for row in (b"\x91\x01", b"\xdc\x00\x01\x01", b"\xdd\x00\x00\x00\x01\x01"):
-        assert decode_input_data(row, "msgpack", DEFAULT_LIMITS) == ListRows([[1]], single=True)
-        assert decode_input_data(b"\x91" + row, "msgpack", DEFAULT_LIMITS) == ListRows([[1]], single=False)
+        assert decode_input_data(row, MSGPACK, DEFAULT_LIMITS) == ListRows([[1]], single=True)
+        assert decode_input_data(b"\x91" + row, MSGPACK, DEFAULT_LIMITS) == ListRows([[1]], single=False)
 
 
 def test_input_data_as_raw_and_as_bytes() -> None:
     for raw in (b"\x91\x01", msgspec.Raw(b"\x91\x01")):
-        assert decode_input_data(raw, "msgpack", DEFAULT_LIMITS) == ListRows([[1]], single=True)
+        assert decode_input_data(raw, MSGPACK, DEFAULT_LIMITS) == ListRows([[1]], single=True)
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x91", b"\x91\x01\x01", b"\xdd\xff\xff\xff\xff", b"\xc1", b"\xff"])
 def test_input_data_alone_is_checked_as_well(raw: bytes) -> None:
-    for encoding in ENCODINGS:
+    for codec in CODECS:
         with pytest.raises(InferenceError) as caught:
-            decode_input_data(raw, encoding, DEFAULT_LIMITS)
+            decode_input_data(raw, codec, DEFAULT_LIMITS)
         assert caught.value.code == "malformed"
 
 
 def test_json_integers_that_javascript_writes() -> None:
     value = b'{"model_id":"m","input_data":[100000000000000000000,-0,1E5]}'
-    rows = decode_request(value, "json", DEFAULT_LIMITS).input_data
+    rows = decode_request(value, JSON, DEFAULT_LIMITS).input_data
     assert isinstance(rows, ListRows)
     assert same(rows.rows, [[10**20, 0, 1e5]])
     longest = f'{{"model_id":"m","input_data":[{int(1.7e308)}]}}'.encode()
-    assert decode_request(longest, "json", DEFAULT_LIMITS).input_data == ListRows([[int(1.7e308)]], single=True)
+    assert decode_request(longest, JSON, DEFAULT_LIMITS).input_data == ListRows([[int(1.7e308)]], single=True)
 
 
 def test_json_with_escapes_and_colons_everywhere() -> None:
     value = rb'{"m\u006fdel_id":"m:3","id":"a:b:c","input_data":{"a:b":"c:d","\"":1,"\\":2,"{[,":3}}'
-    assert decode_request(value, "json", DEFAULT_LIMITS) == PredictionRequest(
+    assert decode_request(value, JSON, DEFAULT_LIMITS) == PredictionRequest(
         ModelReference("m", 3), NamedRows([{"a:b": "c:d", '"': 1, "\\": 2, "{[,": 3}], single=True), id="a:b:c"
     )
 
@@ -132,15 +132,15 @@ def test_json_with_escapes_and_colons_everywhere() -> None:
 class TestEnvelope:
     def test_is_cheap(self) -> None:
         value = encode_request([1.5], "m", id="a")
-        envelope = decode_envelope(value, "msgpack", DEFAULT_LIMITS)
+        envelope = decode_envelope(value, MSGPACK, DEFAULT_LIMITS)
         assert bytes(envelope.input_data) == msgpack.packb([1.5])
         assert check_envelope(envelope, DEFAULT_LIMITS) == ("a", ModelReference("m"), ("prediction",))
 
     def test_a_caller_that_loops_itself(self) -> None:
         for value in (encode_request([1.5], "m"), encode_request([1], "m", id="a", outputs=["raw"])):
-            assert has_each_key_once(value, decode_msgpack_envelope(value))
+            assert not repeats_key(value, decode_msgpack_envelope(value), MSGPACK)
         twice = b"\x83\xa8model_id\xa1m\xaainput_data\x91\x01\xa8model_id\xa1m"
-        assert not has_each_key_once(twice, decode_msgpack_envelope(twice))
+        assert repeats_key(twice, decode_msgpack_envelope(twice), MSGPACK)
 
     @pytest.mark.parametrize(
         "value",
@@ -167,27 +167,27 @@ class TestEnvelope:
 
 
 class TestTensors:
-    @pytest.mark.parametrize("encoding", ENCODINGS)
+    @pytest.mark.parametrize("codec", CODECS, ids=str)
     @pytest.mark.parametrize("dtype", ITEM_BYTES)
-    def test_every_dtype_comes_from_an_array(self, dtype: str, encoding: Encoding) -> None:
+    def test_every_dtype_comes_from_an_array(self, dtype: str, codec: Codec) -> None:
         matrix = np.arange(6).reshape(2, 3).astype(dtype)
-        tensor = sent(matrix, encoding)
+        tensor = sent(matrix, codec)
         assert isinstance(tensor, TensorRows)
         assert (tensor.dtype, tensor.shape) == (dtype, (2, 3))
         np.testing.assert_array_equal(np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape), matrix)
-        assert sent(tensor, encoding) == tensor
+        assert sent(tensor, codec) == tensor
 
     @pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0), (1, 1)])
     def test_shapes(self, shape: tuple[int, int]) -> None:
-        for encoding in ENCODINGS:
-            tensor = sent(np.zeros(shape), encoding)
+        for codec in CODECS:
+            tensor = sent(np.zeros(shape), codec)
             assert isinstance(tensor, TensorRows)
             assert tensor.shape == shape
 
     def test_as_a_map(self) -> None:
         fields = {"dtype": "<f8", "shape": [1, 1], "data": struct.pack("<d", 1.5)}
-        for encoding in ENCODINGS:
-            assert sent(fields, encoding) == TensorRows("<f8", (1, 1), struct.pack("<d", 1.5))
+        for codec in CODECS:
+            assert sent(fields, codec) == TensorRows("<f8", (1, 1), struct.pack("<d", 1.5))
 
     def test_column_order_is_made_row_order(self) -> None:
         matrix = np.asfortranarray(np.arange(6.0).reshape(2, 3))
@@ -215,11 +215,11 @@ class TestClientInput:
     )
     def test_what_python_programs_hold(self, data: Any, decoded: InputData | None) -> None:
         expected = decoded or ListRows([[1.5, 2, True, "a", 0.5]], single=True)
-        for encoding in ENCODINGS:
-            assert sent(data, encoding) == expected
+        for codec in CODECS:
+            assert sent(data, codec) == expected
 
     def test_missing_values(self) -> None:
-        assert sent([float("nan"), None], "json") == ListRows([[None, None]], single=True)
+        assert sent([float("nan"), None], JSON) == ListRows([[None, None]], single=True)
         rows = sent([float("nan"), None])
         assert isinstance(rows, ListRows)
         assert same(rows.rows, [[float("nan"), None]])
@@ -253,7 +253,7 @@ class TestClientInput:
 
     def test_infinity_is_no_json(self) -> None:
         with pytest.raises(InvalidValueError, match="row 1, feature 0: JSON has no infinity"):
-            encode_request([[1.0], [float("-inf")]], "m", encoding="json")
+            encode_request([[1.0], [float("-inf")]], "m", codec=JSON)
         assert sent([float("inf")]) == ListRows([[float("inf")]], single=True)
 
     def test_names_are_checked_before_they_are_sent(self) -> None:
@@ -265,5 +265,5 @@ class TestClientInput:
             encode_request([1], "m", outputs=["other"])  # type: ignore[list-item]
 
     def test_fields_are_in_the_order_of_the_wire(self) -> None:
-        value = encode_request([1], "m", outputs=["raw"], id="a", encoding="json")
+        value = encode_request([1], "m", outputs=["raw"], id="a", codec=JSON)
         assert list(json.loads(value)) == ["id", "model_id", "input_data", "outputs"]

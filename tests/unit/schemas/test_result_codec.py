@@ -7,12 +7,12 @@ import msgpack
 import pytest
 
 from inferd.schemas.codec import decode_result, encode_result
+from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.errors import InferenceError, SchemaMismatchError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests.result import Failure, Prediction
 
-ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+CODECS: tuple[Codec, ...] = (MSGPACK, JSON)
 PREDICTION: dict[str, Any] = {"id": "a", "model_id": "m", "version": 1, "digest": "d", "prediction": 1.5}
 FAILURE: dict[str, Any] = {
     "id": "a",
@@ -21,22 +21,22 @@ FAILURE: dict[str, Any] = {
 }
 
 
-def dump(fields: Any, encoding: Encoding) -> bytes:
-    return json.dumps(fields).encode() if encoding == "json" else bytes(msgpack.packb(fields))
+def dump(fields: Any, codec: Codec) -> bytes:
+    return json.dumps(fields).encode() if codec is JSON else bytes(msgpack.packb(fields))
 
 
-def refusal(value: bytes | None, encoding: Encoding, limits: Limits | None = None) -> InferenceError:
+def refusal(value: bytes | None, codec: Codec, limits: Limits | None = None) -> InferenceError:
     with pytest.raises(InferenceError) as caught:
-        decode_result(value, encoding, *([limits] if limits else []))
+        decode_result(value, codec, *([limits] if limits else []))
     return caught.value
 
 
 def test_fields_are_in_the_order_of_the_wire_and_outputs_in_their_own() -> None:
     result = Prediction("a", "m", 1, "d", {"raw": 0.5, "prediction": 1})
     value = b'{"id":"a","model_id":"m","version":1,"digest":"d","raw":0.5,"prediction":1}'
-    assert encode_result(result, "json") == value
-    assert list(msgpack.unpackb(encode_result(result, "msgpack"))) == list(json.loads(value))
-    decoded = decode_result(value, "json")
+    assert encode_result(result, JSON) == value
+    assert list(msgpack.unpackb(encode_result(result, MSGPACK))) == list(json.loads(value))
+    decoded = decode_result(value, JSON)
     assert isinstance(decoded, Prediction)
     assert list(decoded.outputs) == ["raw", "prediction"]
 
@@ -44,9 +44,9 @@ def test_fields_are_in_the_order_of_the_wire_and_outputs_in_their_own() -> None:
 def test_failures() -> None:
     failure = Failure.of(SchemaMismatchError("why"), "0-1", None)
     value = b'{"id":"0-1","model_id":null,"error":{"code":"schema_mismatch","message":"why","retryable":false}}'
-    assert encode_result(failure, "json") == value
-    for encoding in ENCODINGS:
-        decoded = decode_result(encode_result(failure, encoding), encoding)
+    assert encode_result(failure, JSON) == value
+    for codec in CODECS:
+        decoded = decode_result(encode_result(failure, codec), codec)
         assert decoded == failure
         assert isinstance(decoded, Failure)
         assert isinstance(decoded.error(), SchemaMismatchError)
@@ -54,35 +54,33 @@ def test_failures() -> None:
 
 def test_json_says_null_for_what_is_no_number() -> None:
     result = Prediction("a", "m", 1, "d", {"prediction": [float("nan"), float("inf"), -float("inf"), 1.0]})
-    assert b"[null,null,null,1.0]" in encode_result(result, "json")
-    assert b"\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00" in encode_result(result, "msgpack")
+    assert b"[null,null,null,1.0]" in encode_result(result, JSON)
+    assert b"\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00" in encode_result(result, MSGPACK)
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_unknown_fields_are_let_through(encoding: Encoding) -> None:
-    later = dump({**PREDICTION, "later": {"a": [1]}, "interval": [1, 2]}, encoding)
-    assert decode_result(later, encoding) == Prediction("a", "m", 1, "d", {"prediction": 1.5})
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+def test_unknown_fields_are_let_through(codec: Codec) -> None:
+    later = dump({**PREDICTION, "later": {"a": [1]}, "interval": [1, 2]}, codec)
+    assert decode_result(later, codec) == Prediction("a", "m", 1, "d", {"prediction": 1.5})
     error = {**FAILURE["error"], "details": [1]}
-    assert decode_result(dump({**FAILURE, "error": error}, encoding), encoding) == Failure(
-        "a", "m", "malformed", "why", True
-    )
+    assert decode_result(dump({**FAILURE, "error": error}, codec), codec) == Failure("a", "m", "malformed", "why", True)
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("codec", CODECS, ids=str)
 @pytest.mark.parametrize("missing", ["id", "model_id", "version", "digest"])
-def test_a_missing_field_is_named(missing: str, encoding: Encoding) -> None:
+def test_a_missing_field_is_named(missing: str, codec: Codec) -> None:
     fields = {name: value for name, value in PREDICTION.items() if name != missing}
-    error = refusal(dump(fields, encoding), encoding)
+    error = refusal(dump(fields, codec), codec)
     assert (error.code, missing in error.message) == ("malformed", True)
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("codec", CODECS, ids=str)
 @pytest.mark.parametrize(
     ("name", "value"),
     [("id", 1), ("version", "1"), ("version", 1.5), ("digest", None), ("error", "why"), ("error", {"code": "x"})],
 )
-def test_a_field_of_another_type_is_named(name: str, value: Any, encoding: Encoding) -> None:
-    error = refusal(dump({**PREDICTION, name: value}, encoding), encoding)
+def test_a_field_of_another_type_is_named(name: str, value: Any, codec: Codec) -> None:
+    error = refusal(dump({**PREDICTION, name: value}, codec), codec)
     assert (error.code, name in error.message) == ("malformed", True)
 
 
@@ -102,15 +100,15 @@ def test_a_field_of_another_type_is_named(name: str, value: Any, encoding: Encod
     ],
 )
 def test_what_is_no_result(value: bytes | None, code: str) -> None:
-    assert refusal(value, "msgpack").code == code
+    assert refusal(value, MSGPACK).code == code
 
 
 @pytest.mark.parametrize("value", [b"[1]", b'{"id":"a","id":"b"}', b'{"id":"a"', b"\xef\xbb\xbf{}", b"NaN"])
 def test_what_is_no_json_result(value: bytes) -> None:
-    assert refusal(value, "json").code == "malformed"
+    assert refusal(value, JSON).code == "malformed"
 
 
 def test_the_limit_of_results() -> None:
-    value = dump({**PREDICTION, "prediction": [1.5] * 100}, "msgpack")
-    assert refusal(value, "msgpack", Limits(result_bytes_max=len(value) - 1)).code == "too_large"
-    decode_result(value, "msgpack", Limits(result_bytes_max=len(value)))
+    value = dump({**PREDICTION, "prediction": [1.5] * 100}, MSGPACK)
+    assert refusal(value, MSGPACK, Limits(result_bytes_max=len(value) - 1)).code == "too_large"
+    decode_result(value, MSGPACK, Limits(result_bytes_max=len(value)))

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd.schemas.codecs import JSON
 from inferd.schemas.errors import InferenceError
 from inferd.schemas.headers import (
     NO_HEADERS,
@@ -44,7 +45,7 @@ def test_all_that_mean_something() -> None:
         ("Correlation-Id", b"\x9f\x86"),
         ("priority", None),
     ) == RequestHeaders(
-        encoding="json",
+        codec=JSON,
         propagated=(
             ("ce_relatedid", b"e-1"),
             ("x-other", b"\xff"),
@@ -70,7 +71,7 @@ def test_all_that_mean_something() -> None:
     ],
 )
 def test_spellings_of_a_content_type(value: bytes) -> None:
-    assert parse(("content-type", value)).encoding == "json"
+    assert parse(("content-type", value)).codec is JSON
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_invalid_values_name_the_header(name: str, value: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["content-type", "Content-Type", "CONTENT-TYPE"])
 def test_names_have_any_case(name: str) -> None:
-    assert parse((name, b"application/json")) == RequestHeaders(encoding="json")
+    assert parse((name, b"application/json")) == RequestHeaders(codec=JSON)
     assert refusal((name, b"text/plain")).code == "unsupported_content_type"
 
 
@@ -206,7 +207,7 @@ def test_what_can_be_read_of_refused_headers() -> None:
         ("x", b"a" * 10_000),
     ]
     carried = (("traceparent", b"\xff"), ("correlation-id", b"c"), ("tracestate", b"a"), ("tracestate", b"b"))
-    assert salvage_headers(headers, DEFAULT_LIMITS) == RequestHeaders(encoding="json", propagated=carried)
+    assert salvage_headers(headers, DEFAULT_LIMITS) == RequestHeaders(codec=JSON, propagated=carried)
     assert salvage_headers([("content-type", b"text/plain"), *headers[1:3]], DEFAULT_LIMITS) == NO_HEADERS
     both: list[tuple[str, bytes | None]] = [*headers[:1], ("content-type", b"application/msgpack")]
     assert salvage_headers(both, DEFAULT_LIMITS) == NO_HEADERS

@@ -26,8 +26,8 @@ from inferd.schemas.codec import (
     encode_result,
     request_identity,
 )
+from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.errors import InferenceError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.requests.request import InputData, PredictionRequest, TensorRows
 from inferd.schemas.requests.result import Prediction
@@ -35,7 +35,7 @@ from tests.unit.schemas import reference
 from tests.unit.schemas.mutation import JSON_PARTS, MSGPACK_PARTS, SMALL, mutated, request_bytes
 from tests.unit.schemas.sample_records import ALIAS, MANIFEST, RESULTS
 
-encodings = st.sampled_from(["msgpack", "json"])
+encodings = st.sampled_from([MSGPACK, JSON])
 UNREADABLE = {"malformed", "too_large", "too_deep", "invalid_id"}
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -51,39 +51,39 @@ inputs = st.one_of(
 )
 
 
-def as_sent(data: InputData, encoding: Encoding) -> Any:
+def as_sent(data: InputData, codec: Codec) -> Any:
     """What `input_data` was before it was decoded."""
     if isinstance(data, TensorRows):
-        content = data.data if encoding == "msgpack" else base64.b64encode(data.data).decode()
+        content = data.data if codec is MSGPACK else base64.b64encode(data.data).decode()
         return {"dtype": data.dtype, "shape": list(data.shape), "data": content}
     return data.rows[0] if data.single else data.rows
 
 
-def decoded(value: bytes, encoding: Encoding) -> PredictionRequest | InferenceError:
+def decoded(value: bytes, codec: Codec) -> PredictionRequest | InferenceError:
     try:
-        return decode_request(value, encoding, SMALL)
+        return decode_request(value, codec, SMALL)
     except InferenceError as error:
         return error
 
 
-def refused_by_reference(value: bytes, encoding: Encoding) -> bool:
+def refused_by_reference(value: bytes, codec: Codec) -> bool:
     try:
-        reference.request(value, encoding, SMALL)
+        reference.request(value, codec, SMALL)
     except reference.RefusedError:
         return True
     return False
 
 
-def check_against_reference(value: bytes, encoding: Encoding) -> None:
-    request = decoded(value, encoding)
+def check_against_reference(value: bytes, codec: Codec) -> None:
+    request = decoded(value, codec)
     if isinstance(request, InferenceError):
-        assert refused_by_reference(value, encoding), f"{value!r} was refused: {request.message}"
+        assert refused_by_reference(value, codec), f"{value!r} was refused: {request.message}"
         request.message.encode()
-        identity = request_identity(value, encoding, SMALL)
+        identity = request_identity(value, codec, SMALL)
         assert identity == (None, None) or request.code not in UNREADABLE
         return
-    fields = reference.request(value, encoding, SMALL)
-    sent = as_sent(request.input_data, encoding)
+    fields = reference.request(value, codec, SMALL)
+    sent = as_sent(request.input_data, codec)
     if isinstance(request.input_data, TensorRows):
         assert sent == fields["input_data"]
     else:
@@ -93,14 +93,14 @@ def check_against_reference(value: bytes, encoding: Encoding) -> None:
     assert list(request.outputs) == fields.get("outputs", ["prediction"])
 
 
-@pytest.mark.parametrize("encoding", ["msgpack", "json"])
-def test_mutated_requests_get_the_verdict_and_the_values_of_the_reference(encoding: Encoding) -> None:
+@pytest.mark.parametrize("codec", [MSGPACK, JSON], ids=str)
+def test_mutated_requests_get_the_verdict_and_the_values_of_the_reference(codec: Codec) -> None:
     random = Random(20260)
     verdicts = Counter[str]()
     for _ in range(8_000):
-        value = mutated(random, request_bytes(random, encoding), encoding)
-        check_against_reference(value, encoding)
-        request = decoded(value, encoding)
+        value = mutated(random, request_bytes(random, codec), codec)
+        check_against_reference(value, codec)
+        request = decoded(value, codec)
         verdicts[request.code if isinstance(request, InferenceError) else "ok"] += 1
     # The run means something only if it comes to every verdict often enough.
     assert verdicts["ok"] > 1_000
@@ -114,8 +114,8 @@ def test_mutated_requests_get_the_verdict_and_the_values_of_the_reference(encodi
 @example(b'"\\')
 @given(st.binary(max_size=200))
 def test_any_bytes_get_a_typed_error_or_a_request(value: bytes) -> None:
-    for encoding in ("msgpack", "json"):
-        check_against_reference(value, encoding)
+    for codec in (MSGPACK, JSON):
+        check_against_reference(value, codec)
 
 
 # What mutation found once.
@@ -129,41 +129,41 @@ def test_any_bytes_get_a_typed_error_or_a_request(value: bytes) -> None:
     ],
 )
 def test_found_by_mutation(value: bytes) -> None:
-    check_against_reference(value, "json")
+    check_against_reference(value, JSON)
 
 
 @settings(max_examples=200)
 @given(inputs)
 def test_what_packb_writes_is_decoded_to_the_same(data: Any) -> None:
     value = msgpack.packb({"model_id": "m", "input_data": data})
-    assert reference.same(as_sent(decode_request(value, "msgpack", DEFAULT_LIMITS).input_data, "msgpack"), data)
+    assert reference.same(as_sent(decode_request(value, MSGPACK, DEFAULT_LIMITS).input_data, MSGPACK), data)
 
 
 @settings(max_examples=200)
 @given(inputs, st.booleans(), st.sampled_from([None, 2]))
 def test_what_dumps_writes_is_decoded_to_the_same(data: Any, ascii_only: bool, indent: int | None) -> None:
     value = json.dumps({"model_id": "m", "input_data": data}, ensure_ascii=ascii_only, indent=indent).encode()
-    assert reference.same(as_sent(decode_request(value, "json", DEFAULT_LIMITS).input_data, "json"), data)
+    assert reference.same(as_sent(decode_request(value, JSON, DEFAULT_LIMITS).input_data, JSON), data)
 
 
 @settings(max_examples=200)
 @given(inputs, encodings)
-def test_what_encode_request_writes_the_reference_reads(data: Any, encoding: Encoding) -> None:
-    value = encode_request(data, "m:1", id="x", outputs=["raw", "leaves"], encoding=encoding)
+def test_what_encode_request_writes_the_reference_reads(data: Any, codec: Codec) -> None:
+    value = encode_request(data, "m:1", id="x", outputs=["raw", "leaves"], codec=codec)
     expected = {"id": "x", "model_id": "m:1", "input_data": data, "outputs": ["raw", "leaves"]}
-    assert reference.same(reference.loads(value, encoding), expected)
-    assert decode_request(value, encoding, DEFAULT_LIMITS).id == "x"
+    assert reference.same(reference.loads(value, codec), expected)
+    assert decode_request(value, codec, DEFAULT_LIMITS).id == "x"
 
 
 @settings(max_examples=200)
 @given(st.floats())
 def test_every_float64_survives(number: float) -> None:
     value = encode_request([number], "m")
-    row = as_sent(decode_request(value, "msgpack", DEFAULT_LIMITS).input_data, "msgpack")
+    row = as_sent(decode_request(value, MSGPACK, DEFAULT_LIMITS).input_data, MSGPACK)
     assert reference.same(row, [number])
     if math.isfinite(number):
-        value = encode_request([number], "m", encoding="json")
-        assert reference.same(as_sent(decode_request(value, "json", DEFAULT_LIMITS).input_data, "json"), [number])
+        value = encode_request([number], "m", codec=JSON)
+        assert reference.same(as_sent(decode_request(value, JSON, DEFAULT_LIMITS).input_data, JSON), [number])
 
 
 values = st.one_of(floats, st.integers(-(2**63), 2**63), texts, st.lists(floats), st.lists(st.lists(st.lists(floats))))
@@ -171,25 +171,22 @@ values = st.one_of(floats, st.integers(-(2**63), 2**63), texts, st.lists(floats)
 
 @settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from(reference.OUTPUTS), values), encodings)
-def test_results_come_back_and_the_reference_reads_them(outputs: dict[str, Any], encoding: Encoding) -> None:
+def test_results_come_back_and_the_reference_reads_them(outputs: dict[str, Any], codec: Codec) -> None:
     result = Prediction("0-1", "m", 3, "d" * 64, outputs)
-    value = encode_result(result, encoding)
-    assert decode_result(value, encoding) == result
+    value = encode_result(result, codec)
+    assert decode_result(value, codec) == result
     expected = {"id": "0-1", "model_id": "m", "version": 3, "digest": "d" * 64, **outputs}
-    assert reference.same(reference.loads(value, encoding), expected)
+    assert reference.same(reference.loads(value, codec), expected)
 
 
-@pytest.mark.parametrize("encoding", ["msgpack", "json"])
-def test_mutated_results_manifests_and_aliases_raise_typed_errors_only(encoding: Encoding) -> None:
+@pytest.mark.parametrize("codec", [MSGPACK, JSON], ids=str)
+def test_mutated_results_manifests_and_aliases_raise_typed_errors_only(codec: Codec) -> None:
     random = Random(7)
-    parts = [*(MSGPACK_PARTS if encoding == "msgpack" else JSON_PARTS), b""]
+    parts = [*(MSGPACK_PARTS if codec is MSGPACK else JSON_PARTS), b""]
     samples: list[tuple[Callable[[bytes], object], bytes]] = [
-        (lambda value: decode_manifest(value, encoding=encoding), encode_manifest(MANIFEST, encoding)),
-        (lambda value: decode_alias(value, encoding=encoding), encode_alias(ALIAS, encoding)),
-        *[
-            (lambda value: decode_result(value, encoding), encode_result(result, encoding))
-            for result in RESULTS.values()
-        ],
+        (lambda value: decode_manifest(value, codec=codec), encode_manifest(MANIFEST, codec)),
+        (lambda value: decode_alias(value, codec=codec), encode_alias(ALIAS, codec)),
+        *[(lambda value: decode_result(value, codec), encode_result(result, codec)) for result in RESULTS.values()],
     ]
     refused = 0
     for _ in range(4_000):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -56,7 +55,7 @@ def rows_of(path: Path | str, model: Manifest | None, stdin: bytes = b"", **opti
 
 
 def decoded(message: PackedRows) -> list[Any]:
-    value: Any = (msgspec.msgpack if message.encoding == "msgpack" else msgspec.json).decode(message.data)
+    value: Any = message.codec.decoder(Any)(message.data)
     if isinstance(value, dict):
         value = np.frombuffer(value["data"], value["dtype"]).reshape(value["shape"]).tolist()
     assert len(value) == message.count

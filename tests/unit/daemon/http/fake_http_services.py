@@ -33,6 +33,7 @@ from inferd.daemon.http.user_routes.routes import UserRoutes
 from inferd.daemon.settings.settings import Settings
 from inferd.daemon.telemetry.status import StatusBoard
 from inferd.schemas.codec import decode_request, encode_result
+from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.errors import (
     InvalidIdError,
     JobClosedError,
@@ -41,7 +42,7 @@ from inferd.schemas.errors import (
     ModelNotFoundError,
     VersionNotFoundError,
 )
-from inferd.schemas.headers import Encoding, parse_headers
+from inferd.schemas.headers import parse_headers
 from inferd.schemas.jobs.codec import decode_job_message
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.models.aliases import replace_version, version_in_use_error, versions_named
@@ -70,13 +71,13 @@ class FakePredictions:
         self.asked.append((tenant, value, dict(headers)))
         if self.gate is not None:
             await self.gate.wait()
-        encoding: Encoding = "json" if dict(headers).get("content-type") == b"application/json" else "msgpack"
+        codec: Codec = JSON if dict(headers).get("content-type") == b"application/json" else MSGPACK
         parse_headers(tuple(headers), DEFAULT_LIMITS)
-        request = decode_request(value, encoding, DEFAULT_LIMITS)
+        request = decode_request(value, codec, DEFAULT_LIMITS)
         if request.model.name == UNKNOWN:
             raise ModelNotFoundError(f"tenant {tenant} has no model {request.model.name!r}")
         outputs: dict[str, Any] = dict.fromkeys(map(str, request.outputs), 0.25)
-        return encode_result(Prediction(request.id or "0-0", request.model.name, 1, "ab" * 32, outputs), encoding)
+        return encode_result(Prediction(request.id or "0-0", request.model.name, 1, "ab" * 32, outputs), codec)
 
 
 class FakeModels:
@@ -164,17 +165,17 @@ class FakeJobs:
         self.messages: dict[tuple[str, str], bytes] = {}
         self.uploaded: list[bytes] = []
 
-    async def submit(self, tenant: str, job_id: str | None, message: bytes, encoding: Encoding) -> bytes:
-        decode_job_message(message, encoding, DEFAULT_LIMITS)
+    async def submit(self, tenant: str, job_id: str | None, message: bytes, codec: Codec) -> bytes:
+        decode_job_message(message, codec, DEFAULT_LIMITS)
         name = job_id or f"job-{len(self.messages)}"
         self.messages[tenant, name] = message
         return self._status(name)
 
     async def upload(self, tenant: str, job_id: str | None, opening: bytes, rows: AsyncIterator[bytes]) -> bytes:
-        decode_job_message(opening, "msgpack", DEFAULT_LIMITS)
+        decode_job_message(opening, MSGPACK, DEFAULT_LIMITS)
         self.uploaded = [opening]
         async for message in rows:
-            decode_job_message(message, "json", DEFAULT_LIMITS)
+            decode_job_message(message, JSON, DEFAULT_LIMITS)
             self.uploaded.append(message)
         name = job_id or f"job-{len(self.messages)}"
         self.messages[tenant, name] = b"".join(self.uploaded)

@@ -23,8 +23,11 @@ from inferd.daemon.http.core.server import HttpServer
 from inferd.daemon.http.routes.forwarding import PARTITIONS, Forwarding
 from inferd.daemon.http.routes.jobs import add_jobs
 from inferd.daemon.http.worker.services import StreamsJobs
+from inferd.schemas.codecs import (
+    JSON,
+    Codec,
+)
 from inferd.schemas.errors import JobExpiredError, ServerError
-from inferd.schemas.headers import Encoding
 from inferd.streams.jobs.errors import NotOwnerError
 from tests.unit.daemon.http.fake_http_services import FakeJobs, FakeWorker
 
@@ -47,9 +50,9 @@ class JobStore(FakeJobs):
             raise UnavailableError("starting")
         return self.owned
 
-    async def submit(self, tenant: str, job_id: str | None, message: bytes, encoding: Encoding) -> bytes:
+    async def submit(self, tenant: str, job_id: str | None, message: bytes, codec: Codec) -> bytes:
         self._check_mine()
-        return await super().submit(tenant, job_id, message, encoding)
+        return await super().submit(tenant, job_id, message, codec)
 
     async def upload(self, tenant: str, job_id: str | None, opening: bytes, rows: AsyncIterator[bytes]) -> bytes:
         self._check_mine()
@@ -227,7 +230,7 @@ async def test_an_aborted_response_is_visibly_incomplete(
         yield b'{"row":0,"prediction":1}\n'
         raise ServerError("the broker is gone")
 
-    await nodes[1].jobs.submit("default", "j1", b'{"type":"submit","model_id":"m","input_batch":[[1]]}', "json")
+    await nodes[1].jobs.submit("default", "j1", b'{"type":"submit","model_id":"m","input_batch":[[1]]}', JSON)
     monkeypatch.setattr(nodes[1].jobs, "results", broken)
     with pytest.raises(ClientPayloadError):
         await answer_of(session, "GET", f"{nodes[place].url}/jobs/j1/results")
@@ -241,7 +244,7 @@ async def test_an_error_before_the_first_row_has_its_status(
             raise JobExpiredError("past its retention")
         yield b""
 
-    await nodes[1].jobs.submit("default", "j1", b'{"type":"submit","model_id":"m","input_batch":[[1]]}', "json")
+    await nodes[1].jobs.submit("default", "j1", b'{"type":"submit","model_id":"m","input_batch":[[1]]}', JSON)
     monkeypatch.setattr(nodes[1].jobs, "results", expired)
     for node in nodes:
         for accept in ("text/csv", "application/vnd.apache.parquet", "*/*"):

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.daemon.http.routes.jobs_upload import ENVELOPE_BYTES, LinePacker, row_messages
+from inferd.schemas.codecs import JSON
 from inferd.schemas.errors import InvalidValueError, ModelServingError, TooLargeError
 from inferd.schemas.jobs.codec import decode_job_message
 from inferd.schemas.jobs.job import JobRows
@@ -42,7 +43,7 @@ def read(messages: Sequence[bytes]) -> list[Any]:
     """The rows of messages; checks their order and their limits."""
     rows: list[Any] = []
     for seq, message in enumerate(messages):
-        decoded = decode_job_message(message, "json", DEFAULT_LIMITS)
+        decoded = decode_job_message(message, JSON, DEFAULT_LIMITS)
         assert isinstance(decoded, JobRows)
         assert (decoded.seq, len(message) <= BYTES_MAX + ENVELOPE_BYTES) == (seq, True)
         assert 0 < decoded.batch.count <= LIMITS.job_message_rows_max

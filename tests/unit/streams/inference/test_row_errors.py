@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.schemas.codec import decode_result, encode_result
-from inferd.schemas.headers import Encoding
+from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests.result import Prediction
 from inferd.streams.inference.scoring import Scorer
@@ -29,12 +29,12 @@ def scorer(**limits: Any) -> Scorer:
     return Scorer(catalog_of(sum_model(1)), Limits(**limits))
 
 
-def answered(data: Any, encoding: Encoding = "msgpack", by: Scorer | None = None, **more: Any) -> dict[str, Any]:
+def answered(data: Any, codec: Codec = MSGPACK, by: Scorer | None = None, **more: Any) -> dict[str, Any]:
     request = {"id": "r", "model_id": "sum", "input_data": data, **more}
-    value = msgpack.packb(request) if encoding == "msgpack" else json.dumps(request).encode()
-    headers = (("content-type", f"application/{encoding}".encode()), *ASKING)
+    value = msgpack.packb(request) if codec is MSGPACK else json.dumps(request).encode()
+    headers = (("content-type", f"application/{codec}".encode()), *ASKING)
     (result,) = score(by or scorer(), [Fetched(value, headers=headers)]).values
-    decoded: dict[str, Any] = msgpack.unpackb(result) if encoding == "msgpack" else json.loads(result)
+    decoded: dict[str, Any] = msgpack.unpackb(result) if codec is MSGPACK else json.loads(result)
     return decoded
 
 
@@ -44,9 +44,9 @@ def alone(row: Any) -> dict[str, Any]:
     return decoded
 
 
-@given(st.lists(GOOD | BAD, min_size=1, max_size=8), st.sampled_from(["msgpack", "json"]))
-def test_each_row_has_the_outcome_that_it_has_alone(rows: list[Any], encoding: Encoding) -> None:
-    said = answered(rows, encoding, outputs=OUTPUTS)
+@given(st.lists(GOOD | BAD, min_size=1, max_size=8), st.sampled_from([MSGPACK, JSON]))
+def test_each_row_has_the_outcome_that_it_has_alone(rows: list[Any], codec: Codec) -> None:
+    said = answered(rows, codec, outputs=OUTPUTS)
     errors = {error["row"]: error for error in said["errors"]}
     assert [*errors] == sorted(errors)
     for number, row in enumerate(rows):
@@ -97,12 +97,12 @@ def test_a_row_whose_prediction_is_not_finite_fails_alone() -> None:
     assert [(error["row"], error["code"]) for error in said["errors"]] == [(0, "invalid_value")]
 
 
-@pytest.mark.parametrize("encoding", ["msgpack", "json"])
-def test_clients_read_the_errors(encoding: Encoding) -> None:
+@pytest.mark.parametrize("codec", [MSGPACK, JSON], ids=str)
+def test_clients_read_the_errors(codec: Codec) -> None:
     request = msgpack.packb({"model_id": "sum", "input_data": [[1.0], [1.0, 2.0]]})
     (value,) = score(scorer(), [Fetched(request, headers=ASKING)]).values
-    result = decode_result(value, "msgpack")
+    result = decode_result(value, MSGPACK)
     assert isinstance(result, Prediction)
     assert result.errors is not None
     assert (result.errors[0].row, result.errors[0].error().code) == (0, "schema_mismatch")
-    assert decode_result(encode_result(result, encoding), encoding) == result
+    assert decode_result(encode_result(result, codec), codec) == result

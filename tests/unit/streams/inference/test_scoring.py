@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from inferd.schemas.codec import encode_result
+from inferd.schemas.codecs import all_codecs
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests.result import Prediction
 from inferd.streams.inference.catalog import Version
-from inferd.streams.inference.encoding import ResultTemplate
 from inferd.streams.inference.micro_batch import halve
+from inferd.streams.inference.result_template import ResultTemplate
 from inferd.streams.inference.scoring import Scorer
 from tests.fixtures.lane import SumRuntime, sum_model
 from tests.fixtures.scoring import Fetched, catalog_of, score
@@ -136,13 +137,13 @@ def test_an_output_that_is_no_number_is_an_error_of_its_request_alone() -> None:
     assert "row 1" in answers[1]["error"]["message"]
 
 
-@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+@pytest.mark.parametrize("codec", all_codecs(), ids=str)
 @pytest.mark.parametrize("outputs", [("prediction",), ("raw", "prediction", "leaves")])
-def test_templates_give_the_bytes_of_the_codec(encoding: Any, outputs: Any) -> None:
+def test_templates_give_the_bytes_of_the_codec(codec: Any, outputs: Any) -> None:
     manifest = sum_model().manifest
     values = dict(zip(outputs, [1.5, [0.1, 2e300], [1, 2]], strict=False))
-    expected = encode_result(Prediction("r:1", "sum", 1, manifest.sha256, values), encoding)
-    template = ResultTemplate(manifest, outputs, encoding)
+    expected = encode_result(Prediction("r:1", "sum", 1, manifest.sha256, values), codec)
+    template = ResultTemplate(manifest, outputs, codec)
     assert template.render("r:1", values.values()) == expected
     if len(outputs) == 1:
         assert template.render_column(["r:1"] * 2, [1.5, 1.5]) == [expected] * 2

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from inferd.schemas.codecs import JSON, MSGPACK
 from inferd.schemas.errors import ModelNotFoundError
 from inferd.schemas.jobs.chunk_codec import (
     decode_chunk,
@@ -69,7 +70,7 @@ def batch_of(seq: int, rows: int, variant: int) -> RowBatch:
     key = (seq, rows, variant)
     if key not in _BATCHES:
         value = encode_rows(seq, [[seq, place, variant] for place in range(rows)])
-        message = decode_job_message(value, "msgpack", Limits())
+        message = decode_job_message(value, MSGPACK, Limits())
         assert isinstance(message, JobRows)
         _BATCHES[key] = message.batch
     return _BATCHES[key]
@@ -239,7 +240,7 @@ class World:
                 partition.append(self._sent(step.barrier))
         if step.status is not None:
             if self.codecs:
-                encode_status(step.status, "json")
+                encode_status(step.status, JSON)
             assert step.status.processed == step.status.succeeded + step.status.failed <= step.status.input_count
             assert 0 <= step.status.chunks_done <= step.status.chunks_total
             self.statuses.append(step.status)
@@ -261,7 +262,7 @@ class World:
             scorer.kept = scorer.position
             answer = BarrierResult(work.job_id, work.barrier, partition)
             if self.codecs:
-                answer = decode_outcome(encode_barrier_result(answer), "msgpack")  # type: ignore[assignment]
+                answer = decode_outcome(encode_barrier_result(answer), MSGPACK)  # type: ignore[assignment]
             self.results.append((answer, Answered(partition, work.barrier)))
         else:
             self._publish(work)
@@ -283,9 +284,9 @@ class World:
             rows = [RowError(chunk.first_row + place, "invalid_value", "no") for place in sorted(errors)]
             result = ChunkResult("j", chunk.chunk, chunk.first_row, chunk.attempt, 1, chunk.digest,
                                  {"prediction": values}, rows)  # fmt: skip
-            encoded = encode_chunk_result(result, "json")
-            assert decode_chunk_result(encoded, "json") == result
-            assert decode_outcome(encoded, "json") == outcome
+            encoded = encode_chunk_result(result, JSON)
+            assert decode_chunk_result(encoded, JSON) == result
+            assert decode_outcome(encoded, JSON) == outcome
         self.results.append((outcome, seen, values, errors))
         published = [status.status for status in self.statuses if status is not None]
         self.late_results += "cancelled" in published
@@ -346,5 +347,5 @@ class World:
         for status in self.statuses:
             if status is not None and status.status in TERMINAL:
                 attempt = status.attempt if isinstance(status.attempt, int) else 0
-                found.setdefault((attempt, status.status == "expired"), set()).add(encode_status(status, "msgpack"))
+                found.setdefault((attempt, status.status == "expired"), set()).add(encode_status(status, MSGPACK))
         return found

@@ -11,8 +11,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from inferd.schemas.codecs import (
+    JSON,
+    MSGPACK,
+    Codec,
+    codec_named,
+)
 from inferd.schemas.errors import InvalidValueError, ModelNotReadyError, VersionNotFoundError
-from inferd.schemas.headers import Encoding
 from inferd.schemas.jobs.chunk_codec import decode_chunk_result, encode_chunk_result
 from inferd.schemas.jobs.codec import encode_rows
 from inferd.schemas.jobs.job import Chunk, ChunkResult, Source
@@ -49,11 +54,12 @@ BAD_ROWS: list[tuple[Any, str]] = [
 ]
 
 
-def chunk_of(given: Any, *, encoding: Encoding = "msgpack", first_row: int = 0, **fields: Any) -> Chunk:
-    data = (msgspec.msgpack if encoding == "msgpack" else msgspec.json).encode(given)
+def chunk_of(given: Any, *, codec: Codec = MSGPACK, first_row: int = 0, **fields: Any) -> Chunk:
+    data = (msgspec.msgpack if codec is MSGPACK else msgspec.json).encode(given)
     defaults: dict[str, Any] = {
         "job_id": "j", "chunk": 0, "model_id": "sum", "version": 1, "digest": f"{1:064x}", "partition": 0,
-        "rows": data, "rows_encoding": encoding, "encoding": encoding, "row_count": len(given), "first_row": first_row,
+        "rows": data, "rows_encoding": codec.name, "encoding": codec.name,
+        "row_count": len(given), "first_row": first_row,
     }  # fmt: skip
     return Chunk(**(defaults | fields))
 
@@ -69,7 +75,10 @@ def results(
     for group in batch.groups:
         group.predict()
     encoded = batch.finish()
-    return [decode_chunk_result(value, work.chunk.encoding, limits) for value, work in zip(encoded, made, strict=True)]
+    return [
+        decode_chunk_result(value, codec_named(work.chunk.encoding), limits)
+        for value, work in zip(encoded, made, strict=True)
+    ]
 
 
 def codes(result: ChunkResult) -> dict[int, str]:
@@ -77,8 +86,8 @@ def codes(result: ChunkResult) -> dict[int, str]:
 
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "regression", "linear"])
-@pytest.mark.parametrize("encoding", ["msgpack", "json"])
-def test_predictions_are_those_of_the_booster(trained: Callable[[str], Trained], kind: str, encoding: Encoding) -> None:
+@pytest.mark.parametrize("codec", [MSGPACK, JSON], ids=str)
+def test_predictions_are_those_of_the_booster(trained: Callable[[str], Trained], kind: str, codec: Codec) -> None:
     it = trained(kind)
     manifest = manifest_of(it.text, "sum", 1)
     model = ServedModel(manifest, LightGBMRuntime(it.text), FeatureSchema(manifest), compile_postprocess(manifest))
@@ -86,7 +95,7 @@ def test_predictions_are_those_of_the_booster(trained: Callable[[str], Trained],
     rows[:, 3] = np.nan_to_num(rows[:, 3])
     outputs: tuple[Output, ...] = ("prediction", "raw", "leaves")
     works = [
-        chunk_of(rows[start : start + size].tolist(), encoding=encoding, first_row=start, chunk=start,
+        chunk_of(rows[start : start + size].tolist(), codec=codec, first_row=start, chunk=start,
                  digest=manifest.sha256, outputs=outputs)
         for start, size in ((0, 600), (600, 30), (630, 70))
     ]  # fmt: skip
@@ -109,13 +118,13 @@ def test_small_chunks_are_predicted_together_and_large_ones_as_they_are() -> Non
     assert runtime.calls == [800, 800, 800]
 
 
-@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+@pytest.mark.parametrize("codec", [MSGPACK, JSON], ids=str)
 @pytest.mark.parametrize(("bad", "code"), BAD_ROWS)
-def test_a_bad_row_has_its_error_and_its_neighbours_their_predictions(bad: Any, code: str, encoding: Encoding) -> None:
-    if encoding == "json" and bad == [1.0, math.inf]:
+def test_a_bad_row_has_its_error_and_its_neighbours_their_predictions(bad: Any, code: str, codec: Codec) -> None:
+    if codec is JSON and bad == [1.0, math.inf]:
         pytest.skip("JSON cannot say it")
     rows = [*ROWS[:3], bad, *ROWS[3:]]
-    (result,) = results(catalog_of(sum_model()), chunk_of(rows, encoding=encoding, first_row=100))
+    (result,) = results(catalog_of(sum_model()), chunk_of(rows, codec=codec, first_row=100))
     assert codes(result) == {103: code}
     assert result.outputs["prediction"] == [0.5, 1.5, 2.5, None, 3.5, 4.5, 5.5, 6.5, 7.5]
     assert "row 0" not in result.errors[0].message
@@ -129,16 +138,16 @@ def test_rows_of_every_kind_agree_with_each_one_alone() -> None:
         rows = [random.choice([*good, *good, *(row for row, _ in BAD_ROWS)]) for _ in range(random.randint(1, 12))]
         if not isinstance(rows[0], list | dict):
             continue
-        encoding: Encoding = random.choice(["msgpack", "json"])
-        if encoding == "json":
+        codec: Codec = random.choice([MSGPACK, JSON])
+        if codec is JSON:
             rows = [[None if value == math.inf else value for value in row] if isinstance(row, list) else row
                     for row in rows]  # fmt: skip
-        (together,) = results(catalog, chunk_of(rows, encoding=encoding))
+        (together,) = results(catalog, chunk_of(rows, codec=codec))
         for place, row in enumerate(rows):
             if not isinstance(row, list | dict):
                 assert codes(together)[place] == "malformed"
                 continue
-            (alone,) = results(catalog, chunk_of([row], encoding=encoding, first_row=place))
+            (alone,) = results(catalog, chunk_of([row], codec=codec, first_row=place))
             assert codes(alone).get(place) == codes(together).get(place)
             assert alone.outputs["prediction"][0] == together.outputs["prediction"][place]
             message = {error.row: error.message for error in together.errors}.get(place)
@@ -148,42 +157,42 @@ def test_rows_of_every_kind_agree_with_each_one_alone() -> None:
 def test_a_tensor_is_scored_and_its_bad_rows_alone_fail() -> None:
     values = np.array(ROWS)
     values[2, 1] = np.inf
-    source = encode_rows(0, values), "msgpack"
+    source = encode_rows(0, values), MSGPACK
     chunk = chunk_of([None] * 5, rows=None, source=Source(9, 1, 6), first_row=1)
-    (result,) = results(catalog_of(sum_model()), chunk_work(chunk, source, None, DEFAULT_LIMITS))  # type: ignore[arg-type]
+    (result,) = results(catalog_of(sum_model()), chunk_work(chunk, source, None, DEFAULT_LIMITS))
     assert codes(result) == {2: "invalid_value"}
     assert result.outputs["prediction"] == [1.5, None, 3.5, 4.5, 5.5]
 
 
 def test_rows_are_read_from_their_source_or_are_past_retention() -> None:
     chunk = chunk_of([None] * 3, rows=None, source=Source(9, 2, 5), first_row=2)
-    work = chunk_work(chunk, (encode_rows(0, ROWS, "json"), "json"), None, DEFAULT_LIMITS)
+    work = chunk_work(chunk, (encode_rows(0, ROWS, JSON), JSON), None, DEFAULT_LIMITS)
     (result,) = results(catalog_of(sum_model()), work)
     assert result.outputs["prediction"] == [2.5, 3.5, 4.5]
     (gone,) = results(catalog_of(sum_model()), chunk_work(chunk, None, None, DEFAULT_LIMITS))
     assert codes(gone) == dict.fromkeys((2, 3, 4), "job_expired")
-    other = chunk_work(chunk, (encode_rows(0, ROWS[:3]), "msgpack"), None, DEFAULT_LIMITS)
+    other = chunk_work(chunk, (encode_rows(0, ROWS[:3]), MSGPACK), None, DEFAULT_LIMITS)
     (short,) = results(catalog_of(sum_model()), other)
     assert len(short.errors) == 3
 
 
-@pytest.mark.parametrize("encoding", ["msgpack", "json"])
-def test_a_retry_scores_only_what_failed(encoding: Encoding) -> None:
+@pytest.mark.parametrize("codec", [MSGPACK, JSON], ids=str)
+def test_a_retry_scores_only_what_failed(codec: Codec) -> None:
     runtime = SumRuntime()
     catalog = catalog_of(sum_model(runtime=runtime))
     bad: list[Any] = [ROWS[0], [1.0], *ROWS[2:4], [math.inf, 1.0]]
-    before = chunk_of(bad, first_row=10, outputs=("prediction", "raw"), encoding=encoding)
+    before = chunk_of(bad, first_row=10, outputs=("prediction", "raw"), codec=codec)
     (first,) = results(catalog, before)
     assert codes(first) == {11: "schema_mismatch", 14: "invalid_value"}
     runtime.calls.clear()
-    again = chunk_of(ROWS[:5], first_row=10, outputs=("prediction", "raw"), encoding=encoding, attempt=1, previous=3)
-    work = chunk_work(again, None, encode_chunk_result(first, encoding), DEFAULT_LIMITS)
+    again = chunk_of(ROWS[:5], first_row=10, outputs=("prediction", "raw"), codec=codec, attempt=1, previous=3)
+    work = chunk_work(again, None, encode_chunk_result(first, codec), DEFAULT_LIMITS)
     (second,) = results(catalog, work)
     assert runtime.calls == [2]
     (whole,) = results(catalog, chunk_of(ROWS[:5], first_row=10, outputs=("prediction", "raw"), attempt=1))
     assert second == whole
     without = chunk_work(again, None, None, DEFAULT_LIMITS)
-    other = chunk_work(again, None, encode_chunk_result(msgspec.structs.replace(first, digest="x"), encoding),
+    other = chunk_work(again, None, encode_chunk_result(msgspec.structs.replace(first, digest="x"), codec),
                        DEFAULT_LIMITS)  # fmt: skip
     assert results(catalog, without, other) == [whole, whole]
 
@@ -242,7 +251,7 @@ def test_a_runtime_that_raises_for_a_row_spares_the_others() -> None:
     )
     for group in batch.groups:
         group.predict()
-    scored = [decode_chunk_result(value, "msgpack") for value in batch.finish()]
+    scored = [decode_chunk_result(value, MSGPACK) for value in batch.finish()]
     assert [codes(result) for result in scored] == [{8 * n + 5: "internal"} for n in range(3)]
     assert [result.outputs["prediction"] for result in scored] == [[0.5, 1.5, 2.5, 3.5, 4.5, None, 6.5, 7.5]] * 3
     assert len(batch.faults) == 3
@@ -257,7 +266,7 @@ def test_outputs_that_do_not_fit_or_do_not_exist_are_errors_of_their_rows() -> N
     for group in batch.groups:
         group.predict()
     (value,) = batch.finish()
-    assert set(codes(decode_chunk_result(value, "msgpack")).values()) == {"too_large"}
+    assert set(codes(decode_chunk_result(value, MSGPACK)).values()) == {"too_large"}
 
 
 def test_the_code_of_the_user_replaces_the_model() -> None:

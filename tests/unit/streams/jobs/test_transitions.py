@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.errors import (
     ChunkConflictError,
     InvalidValueError,
@@ -57,7 +58,7 @@ TERMS = Terms(LIMITS, partition=1, partitions=2, pin=pin, epoch=255)
 
 
 def rows(seq: int, *values: float) -> JobRows:
-    message = decode_job_message(encode_rows(seq, [[value] for value in values]), "msgpack", LIMITS)
+    message = decode_job_message(encode_rows(seq, [[value] for value in values]), MSGPACK, LIMITS)
     assert isinstance(message, JobRows)
     return message
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
 
+from inferd.schemas.codecs import JSON
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.errors import ChunkConflictError, JobConflictError, JobExpiredError
 from inferd.schemas.limits import DEFAULT_LIMITS
@@ -57,7 +58,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def send_all(log: Log, count: int) -> None:
     for number in range(count):
-        await log.out.send(b"%d" % number, "json")
+        await log.out.send(b"%d" % number, JSON)
     await log.out.all_taken()
 
 
@@ -77,12 +78,12 @@ async def test_so_many_messages_are_on_their_way_and_no_more() -> None:
 
 async def test_a_refusal_is_raised_before_more_is_sent() -> None:
     log = Log()
-    await log.out.send(b"0", "json")
+    await log.out.send(b"0", JSON)
     log.handled.refuse(0, ChunkConflictError("other bytes"))
     log.handled.up_to(1)
     await until(log.out._on_their_way[0].done)
     with pytest.raises(ChunkConflictError):
-        await log.out.send(b"1", "json")
+        await log.out.send(b"1", JSON)
     assert log.values == [b"0"]
     await log.out.forget()
 

@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaConnectionError
 from structlog.testing import capture_logs
 
 from inferd.schemas.codec import decode_manifest, encode_manifest
+from inferd.schemas.codecs import JSON
 from inferd.schemas.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
@@ -84,7 +85,7 @@ async def test_versions_may_share_an_artifact(followed: Followed) -> None:
 async def test_a_manifest_may_be_json(followed: Followed) -> None:
     await followed.start()
     followed.log.parts(A)
-    value = encode_manifest(manifest_for(A), "json")
+    value = encode_manifest(manifest_for(A), JSON)
     followed.log.write("models", b"m/1", value, headers=[("content-type", b"application/json")])
     await followed.until_state("ready")
 

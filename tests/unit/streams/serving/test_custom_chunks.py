@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.jobs.chunk_codec import decode_chunk_result
 from inferd.schemas.jobs.job import Chunk, ChunkResult
 from inferd.schemas.limits import DEFAULT_LIMITS
@@ -42,7 +43,7 @@ def scored(catalog: ModelCatalog, rows: list[list[float]]) -> ChunkResult:
     for group in batch.groups:
         group.predict()
     (result,) = batch.finish()
-    return decode_chunk_result(result, "msgpack", DEFAULT_LIMITS)
+    return decode_chunk_result(result, MSGPACK, DEFAULT_LIMITS)
 
 
 def test_the_version_of_the_job_answers() -> None:

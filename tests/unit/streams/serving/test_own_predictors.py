@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.errors import InvalidValueError, ServerError
 from inferd.schemas.jobs.chunk_codec import decode_chunk_result
 from inferd.schemas.jobs.job import Chunk
@@ -208,7 +209,7 @@ def test_jobs_of_an_own_name_are_scored_by_it(realtime: type[RealtimePredictor],
     (result,) = batch.finish()
     assert result is not None
     expected = [3, 7] if name == "total" else [{"rows": 2}] * 2
-    assert decode_chunk_result(result, "msgpack", DEFAULT_LIMITS).outputs["prediction"] == expected
+    assert decode_chunk_result(result, MSGPACK, DEFAULT_LIMITS).outputs["prediction"] == expected
 
 
 # ------------------------------------------------------------------------------------------------------------- time

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
+from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.errors import InvalidValueError, MalformedError
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.requests import Output, decode_input_data
@@ -46,7 +47,7 @@ def session(content: bytes) -> Any:
 
 
 def inputs_of(model: ServedModel, rows: list[Any]) -> Inputs:
-    return model.features.inputs(decode_input_data(msgspec.msgpack.encode(rows), "msgpack", DEFAULT_LIMITS))
+    return model.features.inputs(decode_input_data(msgspec.msgpack.encode(rows), MSGPACK, DEFAULT_LIMITS))
 
 
 def feed_of(content: bytes, rows: list[list[Any]]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
+from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.errors import InternalError, InvalidValueError, ModelNotReadyError
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.requests import Output, decode_input_data
@@ -70,7 +71,7 @@ def _plain(value: Any) -> Any:
 
 
 def inputs_of(model: ServedModel, rows: list[Any]) -> Inputs:
-    return model.features.inputs(decode_input_data(msgspec.msgpack.encode(rows), "msgpack", DEFAULT_LIMITS))
+    return model.features.inputs(decode_input_data(msgspec.msgpack.encode(rows), MSGPACK, DEFAULT_LIMITS))
 
 
 def outputs_of(model: ServedModel) -> tuple[Output, ...]:

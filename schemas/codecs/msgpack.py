@@ -1,19 +1,26 @@
-"""The structural check of MessagePack: one bounded pass over the bytes. Claimed lengths allocate nothing.
+"""MessagePack. Its structural check is one bounded pass over the bytes; claimed lengths allocate nothing.
 
-The typed decoders reject nearly every fault themselves; this pass then names the fault and its byte. It also finds
-duplicate keys, which the decoders accept.
+The typed decoders reject nearly every fault themselves; the structural check then names the fault and its byte. It also
+finds duplicate keys, which the decoders accept.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
+import msgpack
+import msgspec
+
+from inferd.schemas.codecs.codec import HOLE, Codec, Kind, Layout
+from inferd.schemas.codecs.sizes import check_count, check_sizes
 from inferd.schemas.errors import (
     InferenceError,
     MalformedError,
     TooDeepError,
     TooLargeError,
 )
+from inferd.schemas.limits import Limits
 
 ValueType = Literal["scalar", "str", "bin", "array", "map", "ext", "invalid"]
 HeaderFormat = tuple[ValueType, int, int]
@@ -39,6 +46,15 @@ HEADER_FORMATS = _formats()
 """By the first byte of a value, https://github.com/msgpack/msgpack/blob/master/spec.md#formats."""
 _SCALAR_BYTES = bytes(1 + length if kind == "scalar" else 0 for kind, _, length in HEADER_FORMATS)
 """Size of a scalar by its first byte; 0 for everything else."""
+_SKIPPER_LEVELS = 1_024
+"""Levels that msgpack's `Unpacker.skip` can descend: a constant in its C code."""
+_FLOAT64_MARKER = 0xCB
+_FLOAT64_BYTES = 9
+_FEATURES_A_ROW = 8
+"""Maximum features per row of the array for `row_stride`: with fewer, wider rows msgspec is faster."""
+_KIND_OF: dict[ValueType, Kind] = {"array": "array", "map": "map"}
+_encode = msgspec.msgpack.Encoder().encode
+_items = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 
 def header(data: bytes | memoryview, at: int = 0) -> tuple[ValueType, int, int]:
@@ -146,3 +162,125 @@ class _Scan:
             return self.data[body:end].decode()
         except UnicodeDecodeError as error:
             raise MalformedError(f"the string at byte {at} is not UTF-8: {error.reason}") from None
+
+
+def _nested_deeper(data: bytes, levels: int) -> bool:
+    # Wrapped in `surplus` arrays, data that is nested deeper than `levels` exceeds what `skip` can descend.
+    surplus = _SKIPPER_LEVELS - levels
+    unpacker = msgpack.Unpacker(max_buffer_size=surplus + len(data))
+    unpacker.feed(b"\x91" * surplus)
+    unpacker.feed(data)
+    try:
+        unpacker.skip()
+    except msgpack.StackError:
+        return True
+    except (msgpack.UnpackException, ValueError):
+        return False
+    return False
+
+
+def _kinds(data: bytes) -> tuple[Kind, Kind]:
+    kind, count, body = header(data)
+    first = header(data, body)[0] if kind == "array" and count else "scalar"
+    return _KIND_OF.get(kind, "scalar"), _KIND_OF.get(first, "scalar")
+
+
+def array_header(count: int) -> bytes:
+    """The shortest header of an array of `count` values."""
+    if count < 16:
+        return bytes([0x90 | count])
+    return b"\xdc" + count.to_bytes(2, "big") if count < 65_536 else b"\xdd" + count.to_bytes(4, "big")
+
+
+def _map_header(count: int) -> bytes:
+    return bytes([0x80 | count]) if count < 16 else b"\xde" + count.to_bytes(2, "big")
+
+
+def _array(count: int, items: bytes) -> bytes:
+    return array_header(count) + items
+
+
+def _claimed_length(data: bytes) -> int:
+    kind, count, _ = header(data)
+    if kind != "array":
+        raise ValueError(f"expected an array, got {kind}")
+    return count
+
+
+def _map_pieces(fields: Sequence[tuple[str, Any]]) -> list[bytes]:
+    pieces = [_map_header(len(fields))]
+    for key, value in fields:
+        pieces[-1] += _encode(key)
+        if value is HOLE:
+            pieces.append(b"")
+        else:
+            pieces[-1] += _encode(value)
+    return pieces
+
+
+def _repeats_key(data: bytes, keys: int, inner: Iterable[msgspec.Raw | str] = ()) -> bool:
+    """The header counts every key; the decoder keeps one of each."""
+    if data[0] == 0x80 + keys:
+        return False
+    kind, count, _ = header(data)
+    return kind == "map" and count != keys
+
+
+def _claimed_keys(data: bytes, layout: Layout, limits: Limits) -> Sequence[int] | None:
+    count = header(data)[1]
+    if layout in ("row", "named_row"):
+        check_count(count, limits.features_max, "features")
+        return None if layout == "row" else [count]
+    check_count(count, limits.rows_max, "rows")
+    if layout == "rows" and len(data) <= min(limits.features_max, limits.values_max):
+        return None
+    check_sizes(sizes := _claimed_sizes(data), limits)
+    return sizes if layout == "named_rows" else None
+
+
+def _claimed_sizes(data: bytes) -> list[int]:
+    """The number of values that each row claims; 0 for an item that is not a row, which the typed decoder rejects."""
+    headers = [header(memoryview(item)) for item in _items(data)]
+    return [length if kind in ("array", "map") else 0 for kind, length, _ in headers]
+
+
+def row_stride(data: bytes) -> int:
+    """Bytes per row of the array `data` if its rows are arrays of the same number of float64; else 0."""
+    _, count, body = header(data)
+    if not count:
+        return 0
+    kind, features, start = header(data, body)
+    lead = start - body
+    stride = lead + _FLOAT64_BYTES * features
+    if kind != "array" or len(data) - body != count * stride or features > _FEATURES_A_ROW * count:
+        return 0
+    marks = range(body + lead, body + stride, _FLOAT64_BYTES)
+    expected = bytes([_FLOAT64_MARKER]) * count
+    same_lead = all(bytes(data[at::stride]) == bytes([data[at]]) * count for at in range(body, start))
+    return stride if same_lead and all(bytes(data[at::stride]) == expected for at in marks) else 0
+
+
+MSGPACK = Codec(
+    name="msgpack",
+    title="MessagePack",
+    content_type="application/msgpack",
+    binary=True,
+    non_finite=True,
+    separator=b"",
+    number_bytes_max=9,
+    encode=_encode,
+    encode_sorted=msgspec.msgpack.Encoder(order="deterministic").encode,
+    decoder=lambda type_: msgspec.msgpack.Decoder(type_).decode,
+    kinds=_kinds,
+    array=_array,
+    claimed_length=_claimed_length,
+    map_pieces=_map_pieces,
+    fault=fault_in_msgpack,
+    nested_deeper=_nested_deeper,
+    repeats_key=_repeats_key,
+    claimed_keys=_claimed_keys,
+    check_numbers=lambda data, rows: None,
+    mentions=lambda data, key: key in data,
+    resembles=lambda data: 0x80 <= data[0] <= 0x8F,
+    row_stride=row_stride,
+)

@@ -6,9 +6,9 @@ import re
 
 import msgspec
 
+from inferd.schemas.codecs.decoding import DECODE_ERRORS, check_nesting, printable
+from inferd.schemas.codecs.json import JSON
 from inferd.schemas.errors import MalformedError
-from inferd.schemas.strict.decoding import DECODE_ERRORS, printable
-from inferd.schemas.strict.nesting import check_nesting
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SEVERAL = re.compile(rb"\[[ \t]*[\[{]")
@@ -22,7 +22,7 @@ def rows_of_line(line: bytes) -> list[bytes]:
     """
     if not _SEVERAL.match(line):
         return [line]
-    check_nesting(line, "json", "an array of rows")
+    check_nesting(line, JSON, "an array of rows")
     try:
         rows = [bytes(value).strip() for value in _values(line)]
     except DECODE_ERRORS as error:
