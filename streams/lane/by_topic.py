@@ -40,6 +40,9 @@ class ByTopic:
         for guarantee, part in self._split(partitions, lambda partition: partition.tp.topic):
             await guarantee.commit(consumer, part)
 
+    def contended_part(self, topic: str) -> int:
+        return self._both[topic in self._topics].contended_part(topic)
+
     def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
         return self._both[tp.topic in self._topics].start(tp, committed, acked)
 

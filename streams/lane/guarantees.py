@@ -68,6 +68,9 @@ class Guarantee(Protocol):
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
         """Commits the offsets of what is acknowledged, never more; a refusal raises nothing."""
 
+    def contended_part(self, topic: str) -> int:
+        """Which part of the usual size micro-batches of a topic are to have beside requests of other tenants."""
+
     @property
     def pause_s(self) -> float:
         """How long to wait after a failure before partitions that are still assigned are fenced again."""
@@ -208,6 +211,10 @@ class AtLeastOnce:
             for partition, offset in offsets.items():
                 partition.commit(offset)
 
+    def contended_part(self, topic: str) -> int:
+        """Small: short turns cost little here."""
+        return 8
+
     def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
         """Resumes at what is acknowledged, committed or not."""
         return max(committed, acked)
@@ -342,6 +349,10 @@ class ExactlyOnce:
 
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
         """Nothing: the transactions have committed the offsets."""
+
+    def contended_part(self, topic: str) -> int:
+        """Large: a transaction costs as much as some hundred rows, and a backlog would take several times as long."""
+        return 2
 
     def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
         """Resumes at the committed offset: results and offset share one transaction.

@@ -16,8 +16,6 @@ from inferd.streams.lane.publisher import Publisher
 from inferd.streams.lane.scheduling import may_take_more
 from inferd.streams.lane.turns import JobsShare, Share, Timed, Turns
 
-CONTENDED_PART = 10
-"""Beside requests of others, a worker takes micro-batches of this part of the usual size, for short turns."""
 Taken = list[tuple[Partition, Records]]
 
 
@@ -103,11 +101,16 @@ class Worker:
         self.blocked = not self._may_publish()
         if self.blocked or self._stopped(self.tenant):
             return []
-        part = CONTENDED_PART if self._turns.contended(self._share) else 1
-        taken = self._batches.take(own, self._busy_units(), part)
+        taken = self._batches.take(own, self._busy_units(), self._part())
         if taken:
             self._context.room.set()
         return taken
+
+    def _part(self) -> int:
+        """Which part of the usual size a micro-batch may have now: turns are short beside requests of others."""
+        if not self._turns.contended(self._share):
+            return 1
+        return min(map(self._publisher.guarantee.contended_part, self._stages))
 
     async def _process(self, taken: Taken) -> None:
         rewinds = {partition: partition.rewinds for partition, _ in taken}
