@@ -7,12 +7,13 @@ CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-cache test-unit fuzz model-mutants jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-jobs bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
+.PHONY: help demo test test-cache test-plain test-unit fuzz model-mutants jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(VENV)/.installed ## Run the demo: a broker, a worker, a model, real requests; it stops by itself.
+	@$(PY) -c '$(KERNELS_FAULT)'
 	@$(VENV)/bin/inferd demo
 
 test: $(VENV)/.installed-dev ## Run all tests, including the delivery tests with Apache Kafka.
@@ -20,6 +21,9 @@ test: $(VENV)/.installed-dev ## Run all tests, including the delivery tests with
 
 test-cache: export INFERD_TEST_CACHE := 1
 test-cache: test ## Run all tests, with the prediction cache enabled in the delivery tests.
+
+test-plain: export INFERD_TEST_PLAIN := 1
+test-plain: test ## The same without compiled kernels.
 
 test-unit: $(VENV)/.installed-dev ## Run the tests that need no broker.
 	@$(PY) -m pytest -m "not delivery"
@@ -66,6 +70,9 @@ bench: $(VENV)/.installed-dev ## Measure throughput and latency, compared with h
 bench-jobs: $(VENV)/.installed-dev ## Measure batch jobs, compared with Booster.predict alone.
 	@$(PY) -m bench.jobs
 
+bench-kernels: $(VENV)/.installed-dev ## Measure the compiled kernels, compared with Booster.predict.
+	@$(PY) -m bench.kernels
+
 bench-cache: $(VENV)/.installed-dev ## Measure the benefit, the restore and the eviction policies of the prediction cache.
 	@$(PY) -m bench.cache_gain
 	@$(PY) -m bench.cache_restore
@@ -101,13 +108,16 @@ $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "inferd needs Python 3.11 or later, this is " + sys.version.split()[0] + ": make PYTHON=python3.12")'
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/.installed: requirements.lock pyproject.toml | $(PY)
+KERNELS := hatch_build.py streams/inference/kernels/kernels.c
+KERNELS_FAULT := from inferd.streams.inference import kernels_fault as f; f() and print("without compiled kernels, slower and with the same results:", f())
+
+$(VENV)/.installed: requirements.lock pyproject.toml $(KERNELS) | $(PY)
 	@echo "installing the packages of requirements.lock, once"
 	@$(PY) -m pip install --quiet --require-hashes -r requirements.lock
 	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(PY)
+$(VENV)/.installed-dev: requirements-dev.lock pyproject.toml $(KERNELS) | $(PY)
 	@echo "installing the packages of requirements-dev.lock, once"
 	@$(PY) -m pip install --quiet --require-hashes -r requirements-dev.lock
 	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
@@ -123,11 +133,11 @@ lock: $(VENV)/.installed-dev ## Regenerate the lock files from pyproject.toml.
 	@$(LOCK) pyproject.toml $(UPGRADE) --all-extras -o requirements-dev.lock
 	@$(LOCK) pyproject.toml --extra broker --extra demo --extra build -c requirements-dev.lock -o requirements.lock
 	@$(LOCK) pyproject.toml --extra files --extra otel -c requirements-dev.lock -o deploy/requirements.lock
-	@echo hatchling | $(LOCK) - -c requirements-dev.lock -o deploy/build-requirements.lock
+	@printf '%s\n' hatchling ziglang | $(LOCK) - -c requirements-dev.lock -o deploy/build-requirements.lock
 
 lock-jars: $(VENV)/.installed ## Regenerate the lock file of the embedded Kafka's jars.
 	@$(PY) -m inferd.daemon.broker.lock_jars
 
-clean: ## Remove the environment and all caches in this directory.
-	rm -rf $(VENV) .venv-* .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+clean: ## Remove the environment, the compiled kernels and all caches in this directory.
+	rm -rf $(VENV) streams/inference/kernels/_kernels.* .venv-* .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,6 +13,7 @@ from inferd.streams.inference import DEFAULT_TRIAL_LIMITS, TrialLimits
 
 Guarantee = Literal["at_least_once", "exactly_once"]
 Store = Literal["memory", "rocksdb"]
+Kernels = Literal["auto", "off"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
 
@@ -112,6 +113,8 @@ class StreamSettings:
     reply_to_allowed: tuple[str, ...] = ()
     """Topics that a `reply-to` header may name."""
     predict_threads: int = 1
+    kernels: Kernels = "auto"
+    """`auto`: compiled kernels score the models that they cover; `off`: the libraries of the formats score all."""
     limits: Limits = DEFAULT_LIMITS
     lane: LaneSettings = field(default_factory=LaneSettings)
     group: GroupSettings = field(default_factory=GroupSettings)

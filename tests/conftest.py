@@ -12,6 +12,8 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from inferd.streams.inference import kernels_fault, use_kernels
+
 pytest_plugins = [
     "tests.fixtures.broker",
     "tests.fixtures.lane",
@@ -23,8 +25,18 @@ settings.register_profile("inferd", deadline=None, derandomize=True, suppress_he
 settings.load_profile("inferd")
 
 DELIVERY_DIR = Path(__file__).parent / "delivery"
+PLAIN = "INFERD_TEST_PLAIN"
+"""Set: no test uses compiled kernels."""
 REQUIRE_DELIVERY = "INFERD_TEST_REQUIRE_DELIVERY"
 delivery_outcomes = Counter[str]()
+
+
+def pytest_configure() -> None:
+    use_kernels(not os.environ.get(PLAIN))
+
+
+def pytest_report_header() -> str:
+    return f"compiled kernels: {kernels_fault() or 'used'}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,6 +14,7 @@ from inferd.daemon.broker.jvm import find_java
 from inferd.daemon.checks import Check
 from inferd.daemon.settings import Settings, SettingsError, check_worker, worker_warnings
 from inferd.schemas.errors import ModelServingError
+from inferd.streams.inference import kernels_fault
 
 if TYPE_CHECKING:
     from inferd.streams.inference import ModelFormat
@@ -61,6 +62,18 @@ def check_memory(settings: Settings, meminfo: Path = Path("/proc/meminfo")) -> l
         remedy = "provide more memory, or lower INFERD_BUFFER_BYTES_MAX and INFERD_IN_FLIGHT_BYTES_MAX"
         return [Check("memory", "warn", detail, remedy)]
     return [Check("memory", "ok", detail)]
+
+
+def check_kernels(settings: Settings) -> list[Check]:
+    """Whether compiled kernels score LightGBM models."""
+    if settings.kernels == "off":
+        return [Check("kernels", "skip", "switched off: INFERD_KERNELS is off, LightGBM's library scores all models")]
+    if (fault := kernels_fault()) is not None:
+        remedy = (
+            "install inferd again, with a C compiler or the package ziglang; results are the same without, but slower"
+        )
+        return [Check("kernels", "warn", f"LightGBM's library scores all models: {fault}", remedy)]
+    return [Check("kernels", "ok", "compiled kernels score LightGBM models")]
 
 
 def check_embedded_broker(settings: Settings) -> list[Check]:

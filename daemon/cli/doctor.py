@@ -53,6 +53,7 @@ async def all_checks(settings: Settings) -> AsyncIterator[Check]:
         machine.check_disk(settings.data_dir),
         machine.check_memory(settings),
         machine.check_model_formats(),
+        machine.check_kernels(settings),
         machine.check_embedded_broker(settings),
     ):
         for check in found:

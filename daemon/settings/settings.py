@@ -33,6 +33,7 @@ from inferd.streams.settings import (
     Compression,
     GroupSettings,
     Guarantee,
+    Kernels,
     LaneSettings,
     Store,
     StreamSettings,
@@ -190,6 +191,12 @@ class Settings:
         kind.integer(1, 256),
         1,
         "Threads of one prediction. More threads help a single worker with large requests, and cost CPU under load.",
+        "Processing",
+    )
+    kernels: Kernels = setting(
+        kind.choice(Kernels),
+        "auto",
+        "Compiled kernels score LightGBM models, with the library's bytes (auto), or the library scores all (off).",
         "Processing",
     )
     batch_rows_max: int = setting(
@@ -560,6 +567,7 @@ class Settings:
             compression=self.compression,
             reply_to_allowed=self.reply_to_allowed,
             predict_threads=self.predict_threads,
+            kernels=self.kernels,
             url=self.http_advertised_url or url or NO_URL,
             limits=self._limits(),
             lane=LaneSettings(

@@ -149,6 +149,12 @@ def _model_states(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
         yield (*_model_labels(model), model.state), 1
 
 
+def _model_kernels(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
+    for model in scrape.snapshot.models if scrape.snapshot else ():
+        if model.kernel is not None:
+            yield _model_labels(model), int(model.kernel)
+
+
 def _dangling_aliases(scrape: Scrape) -> Samples:
     if scrape.snapshot is None:
         return []
@@ -250,6 +256,13 @@ METRICS: tuple[MetricInfo, ...] = (
         ("tenant", "model", "version", "state"),
         "1 for the current state of the version: fetching, trying, ready or failed.",
         _model_states,
+    ),
+    MetricInfo(
+        "inferd_model_kernel",
+        "gauge",
+        ("tenant", "model", "version"),
+        "1 if a compiled kernel scores the version, 0 if the library of its format does (`kernel_fault` in `/status`).",
+        _model_kernels,
     ),
     MetricInfo(
         "inferd_dangling_aliases",

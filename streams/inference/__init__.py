@@ -4,6 +4,7 @@ from inferd.streams.inference.catalog import ModelCatalog, ServedModel, State, V
 from inferd.streams.inference.features import FileFeature
 from inferd.streams.inference.foreign_files import foreign_folder
 from inferd.streams.inference.inputs import Inputs, Matrix, Table, concatenate, rows_as_bytes
+from inferd.streams.inference.kernels import kernels_fault, kernels_in_use, use_kernels
 from inferd.streams.inference.loading import load_model
 from inferd.streams.inference.manifest_features import complete_file
 from inferd.streams.inference.manifests import manifest_of, reconcile
@@ -21,7 +22,7 @@ from inferd.streams.inference.model_format import ModelFile, ModelFormat
 from inferd.streams.inference.own_models import OwnRuntime, own_version
 from inferd.streams.inference.postprocess import compile_postprocess
 from inferd.streams.inference.registry import all_formats, format_named, read_model, register, unregister
-from inferd.streams.inference.runtime import Arrays, label_codes
+from inferd.streams.inference.runtime import Accelerated, Arrays, label_codes
 from inferd.streams.inference.scoring import UNDECODABLE, Scorer
 from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
 from inferd.streams.inference.user_code import Ask, AskRows, PinnedModelId, plain_value
@@ -31,6 +32,7 @@ __all__ = [
     "CACHE_MISS",
     "DEFAULT_TRIAL_LIMITS",
     "UNDECODABLE",
+    "Accelerated",
     "Arrays",
     "Ask",
     "AskRows",
@@ -60,6 +62,8 @@ __all__ = [
     "format_named",
     "halve",
     "internal_error",
+    "kernels_fault",
+    "kernels_in_use",
     "label_codes",
     "load_model",
     "manifest_of",
@@ -70,4 +74,5 @@ __all__ = [
     "register",
     "rows_as_bytes",
     "unregister",
+    "use_kernels",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,3 +65,12 @@ def label_codes(labels: Sequence[Any] | NDArray[Any], classes: Sequence[Any]) ->
     places = {label: place for place, label in enumerate(classes)}
     plain = labels.tolist() if isinstance(labels, np.ndarray) else labels
     return np.fromiter((places[label] for label in plain), np.int32, len(plain))
+
+
+@runtime_checkable
+class Accelerated(Protocol):
+    """A runtime that scores its models by a compiled kernel where it can."""
+
+    @property
+    def kernel_fault(self) -> str | None:
+        """Why the format's library scores this model; None if the kernel does."""

@@ -17,7 +17,7 @@ import structlog
 
 from inferd.schemas.errors import InferenceError, InternalError, ServerError
 from inferd.schemas.models import Manifest, VersionKey
-from inferd.streams.inference import ModelCatalog, State, Version, load_model
+from inferd.streams.inference import Accelerated, ModelCatalog, State, Version, load_model, use_kernels
 from inferd.streams.lane import describe
 from inferd.streams.models.artifact_store import ArtifactStore
 from inferd.streams.models.rejections import ModelRecord, Refused
@@ -68,6 +68,7 @@ class Rollout:
         self._limits = settings.limits
         self._trial = settings.trial.limits(settings.limits)
         self._predict_threads = settings.predict_threads
+        use_kernels(settings.kernels == "auto")
         self._catalogs, self._stores, self._refused, self._loaded = catalogs, stores, refused, loaded
         self._waiting: dict[tuple[str, str, int], _Waiting] = {}
         self._changed = asyncio.Event()
@@ -204,6 +205,10 @@ class Rollout:
             "model_ready", tenant=waiting.tenant, model=manifest.model_id, version=manifest.version,
             digest=manifest.sha256,
         )  # fmt: skip
+        if isinstance(served.runtime, Accelerated) and (unused := served.runtime.kernel_fault):
+            log.info(
+                "kernel_unused", tenant=waiting.tenant, model=manifest.model_id, version=manifest.version, reason=unused
+            )
 
     def _fail(self, waiting: _Waiting, error: InferenceError) -> None:
         if not self._is_wanted(waiting):

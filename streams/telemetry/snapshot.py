@@ -48,6 +48,10 @@ class ModelSnapshot(msgspec.Struct, frozen=True):
     requests: int
     rows: int
     predict_s: float
+    kernel: bool | None = None
+    """Whether a compiled kernel scores it; None where its format has none, or it is not loaded."""
+    kernel_fault: str | None = None
+    """Why the library scores it instead."""
 
 
 class DanglingAlias(msgspec.Struct, frozen=True):

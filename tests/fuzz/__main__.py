@@ -8,8 +8,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from inferd.streams.inference import kernels_fault
 from tests.fuzz.campaign import Bounds, run, table
 from tests.fuzz.targets import all_targets
+from tests.fuzz.tree_kernel import fuzz_tree_kernel
 
 UNBOUNDED = 10**12
 
@@ -29,9 +31,18 @@ def main() -> int:
         place = chosen.directory or Path(directory)
         accounts = run(targets, bounds, place, lambda text: print(text, file=sys.stderr, flush=True))
     print(table(accounts))
+    if not chosen.target:
+        print(_kernels(0.05 * bounds.seconds, chosen.seed, bounds.inputs))
     findings = [finding for account in accounts.values() for finding in account.findings]
     print(*findings, sep="\n\n")
     return 1 if findings else 0
+
+
+def _kernels(seconds: float, seed: int, rounds: int) -> str:
+    """An account of the kernels beside their twins; a difference is raised."""
+    if (fault := kernels_fault()) is not None:
+        return f"kernels: {fault}"
+    return fuzz_tree_kernel(seconds, seed, rounds)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from inferd.streams.inference import (
     manifest_of,
     read_model,
     reconcile,
+    use_kernels,
 )
 from inferd.streams.inference.features import FeatureSchema, sample_inputs
 from inferd.streams.models.trial.confinement import die_with, give_up_processes_and_network, step_back
@@ -70,12 +71,15 @@ class Plan(msgspec.Struct, frozen=True):
     """The process that waits for the verdicts: this one ends with it."""
     limits: TrialLimits
     cases: list[CaseFile]
+    kernels: bool = True
+    """Whether kernels score the models, as in the process that waits."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Works off the plan in the file that is named; gives the exit status."""
     plan = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Plan)
     die_with(plan.parent)
+    use_kernels(plan.kernels)
     out = _own_stdout()
     # Before memory is limited: a library that does not load is no model's fault.
     _load_libraries(plan.cases)

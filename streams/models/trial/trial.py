@@ -25,7 +25,7 @@ import msgspec
 
 from inferd.schemas.errors import ServerError
 from inferd.schemas.models import Manifest
-from inferd.streams.inference import DEFAULT_TRIAL_LIMITS, TrialLimits
+from inferd.streams.inference import DEFAULT_TRIAL_LIMITS, TrialLimits, kernels_in_use
 from inferd.streams.models.trial.process import (
     UNFINISHED_STATUS,
     CaseFile,
@@ -91,7 +91,7 @@ def _try_some(cases: Sequence[_Case], limits: TrialLimits, child: Sequence[str])
     """The verdicts of one process: on all cases, or up to and with the one that it did not survive."""
     verdicts: list[Verdict] = []
     count = len(cases)
-    plan = Plan(os.getpid(), limits, [case.file for case in cases])
+    plan = Plan(os.getpid(), limits, [case.file for case in cases], kernels_in_use())
     contents = [case.content for case in cases if case.content is not None]
     with _nameless_file(msgspec.json.encode(plan)) as plan_file, _Process([plan_file, *contents], child) as process:
         if process.line(limits.start_s) is None:

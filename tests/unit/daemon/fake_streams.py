@@ -42,6 +42,7 @@ def model(model_id: str = "churn", version: int = 1, **changes: Any) -> ModelSna
         "requests": 40,
         "rows": 50,
         "predict_s": 0.5,
+        "kernel": True,
     }
     return ModelSnapshot(model_id=model_id, version=version, **values | changes)
 

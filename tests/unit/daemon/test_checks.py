@@ -106,6 +106,15 @@ def test_an_unknown_memory_size_is_skipped(tmp_path: Path) -> None:
     assert machine.check_memory(settings(), tmp_path / "none")[0].state == "skip"
 
 
+def test_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine.check_kernels(settings(kernels="off"))[0].state == "skip"
+    monkeypatch.setattr(machine, "kernels_fault", lambda: None)
+    assert machine.check_kernels(settings())[0].state == "ok"
+    monkeypatch.setattr(machine, "kernels_fault", lambda: "they were not built when inferd was installed")
+    (check,) = machine.check_kernels(settings())
+    assert (check.state, "not built" in check.detail) == ("warn", True)
+
+
 def test_the_parts_of_the_embedded_broker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert machine.check_embedded_broker(settings(broker="kafka:9092"))[0].state == "skip"
     monkeypatch.setattr(machine, "find_java", lambda: (Path("java"), "25"))

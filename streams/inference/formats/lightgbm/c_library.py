@@ -45,7 +45,8 @@ class Library:
         self.functions.LGBM_GetLastError.restype = _text
         for name, argument_types in _SIGNATURES.items():
             getattr(self.functions, name).argtypes = argument_types
-        self._threads: int | None = None
+        self.threads: int | None = None
+        """Threads of one prediction; None before the first model is loaded."""
         self._lock = threading.Lock()
 
     def call(self, name: str, *arguments: object) -> None:
@@ -70,11 +71,9 @@ class Library:
         it starts the call's threads: runtimes that change it under each other write out of bounds.
         """
         with self._lock:
-            if self._threads not in (None, threads):
-                raise ServerError(
-                    f"LightGBM with {threads} threads: this process already predicts with {self._threads}"
-                )
-            self._threads = threads
+            if self.threads not in (None, threads):
+                raise ServerError(f"LightGBM with {threads} threads: this process already predicts with {self.threads}")
+            self.threads = threads
         return b"num_threads=%d verbosity=-1" % threads
 
     def silence(self, parameters: bytes) -> None:

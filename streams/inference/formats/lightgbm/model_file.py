@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from inferd.schemas.errors import MalformedError, TooLargeError
@@ -21,6 +21,7 @@ from inferd.streams.inference.formats.lightgbm import objectives
 from inferd.streams.inference.formats.lightgbm.model_tail import Tail, read_tail
 from inferd.streams.inference.formats.lightgbm.model_text import plain_text
 from inferd.streams.inference.formats.lightgbm.model_trees import Splits, check_trees, parse_tree
+from inferd.streams.inference.kernels import Trees
 from inferd.streams.inference.model_format import ModelFile
 
 NAME = "lightgbm"
@@ -48,6 +49,12 @@ class LightGBMFile(ModelFile):
     tree_count: int
     linear: bool
     """Whether any tree has linear leaves: such models have no contributions."""
+    objective_parameters: tuple[str, ...]
+    """What follows the objective's name, such as `sigmoid:1`."""
+    average_output: bool
+    """Whether trees are averaged (random forests), not added."""
+    trees: tuple[Trees, ...] = field(compare=False, repr=False)
+    """All trees, in parts."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -68,7 +75,7 @@ def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> LightGBM
     ends = _tree_ends(text, first_tree, header.tree_sizes)
     if (len(ends) - 1) % header.outputs_per_row:
         raise MalformedError(f"model file: {len(ends) - 1} trees are no multiple of {header.outputs_per_row} a round")
-    splits = _check_all_trees(text, ends, header)
+    splits, trees = _check_all_trees(text, ends, header)
     tail = read_tail(text, ends[-1])
     codes = splits.by_category | _columns(tail, header.feature_names)
     names = header.feature_names
@@ -81,6 +88,9 @@ def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> LightGBM
         features=tuple(_feature(name, is_code=column in codes) for column, name in enumerate(names)),
         tree_count=len(ends) - 1,
         linear=splits.linear or tail.linear,
+        objective_parameters=header.objective_parameters,
+        average_output=header.average_output,
+        trees=trees,
         category_lists=CategoryLists(tail.pandas_categorical, header.feature_infos, codes, splits.at_fractions),
     )
 
@@ -111,23 +121,27 @@ def _tree_ends(text: bytes, first_tree: int, sizes: tuple[int, ...] | None) -> l
     return [*starts, len(text) if end is None else end.start() + 1]
 
 
-def _check_all_trees(content: bytes, ends: list[int], header: _Header) -> Splits:
-    """How the trees use their columns. Takes a few MB of text at a time."""
-    splits = Splits()
+def _check_all_trees(content: bytes, ends: list[int], header: _Header) -> tuple[Splits, tuple[Trees, ...]]:
+    """How the trees use their columns, and their arrays. Takes a few MB of text at a time."""
+    splits, parts = Splits(), list[Trees]()
     first = 0
     while first < len(ends) - 1:
         last = first + 1
         while last < len(ends) - 1 and ends[last + 1] - ends[first] <= _TREES_TEXT_MAX:
             last += 1
         trees = [parse_tree(content[ends[i] : ends[i + 1]], i) for i in range(first, last)]
-        splits |= check_trees(trees, first, len(header.feature_names))
+        of_some, part = check_trees(trees, first, len(header.feature_names))
+        splits |= of_some
+        parts.append(part)
         first = last
-    return splits
+    return splits, tuple(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
     objective: str | None
+    objective_parameters: tuple[str, ...]
+    average_output: bool
     outputs_per_row: int
     feature_names: tuple[str, ...]
     feature_infos: tuple[str, ...]
@@ -146,7 +160,8 @@ class _Header:
         if "monotone_constraints" in fields:
             _per_feature(fields, "monotone_constraints", features)
         return cls(
-            _objective(fields.get("objective"), outputs),
+            *_objective(fields.get("objective"), outputs),
+            "average_output" in fields,
             outputs,
             names,
             _per_feature(fields, "feature_infos", features),
@@ -203,13 +218,14 @@ def _tree_sizes(fields: Mapping[str, str]) -> tuple[int, ...] | None:
     return tuple(_to_natural(size, "tree_sizes") for size in fields["tree_sizes"].split(" "))
 
 
-def _objective(text: str | None, outputs: int) -> str | None:
+def _objective(text: str | None, outputs: int) -> tuple[str | None, tuple[str, ...]]:
+    """Its name and its parameters."""
     if text is None:
-        return None
+        return None, ()
     # As the library does: an alias is known where no parameters follow it.
     name, *parameters = objectives.canonical(text).split(" ")
     if name == "custom":
-        return None
+        return None, ()
     if name not in objectives.BINARY | objectives.MULTICLASS | objectives.OTHER:
         raise MalformedError(f"model file: objective {name[:40]!r} is not one that LightGBM knows")
     if not all(map(_OBJECTIVE_PARAMETER.fullmatch, parameters)) or len(set(parameters)) < len(parameters):
@@ -220,7 +236,7 @@ def _objective(text: str | None, outputs: int) -> str | None:
             raise MalformedError(f"model file: objective {name!r} and num_class {outputs} disagree")
     elif outputs > 1:
         raise MalformedError(f"model file: objective {name!r} has one output a row, num_class says {outputs}")
-    return name
+    return name, tuple(parameters)
 
 
 def _columns(tail: Tail, names: tuple[str, ...]) -> frozenset[int]:

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NoReturn, TypeVar
 
 import msgspec
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.schemas.errors import MalformedError
+from inferd.streams.inference.kernels import Trees
 
 DEPTH_MAX = 1_024
 """Contributions recurse once a level, with memory that grows with the square of the depth."""
@@ -89,20 +91,27 @@ class Splits:
         )
 
 
-def check_trees(trees: list[Tree], first_index: int, features: int) -> Splits:
-    """How `trees` use their columns.
+def check_trees(trees: list[Tree], first_index: int, features: int) -> tuple[Splits, Trees]:
+    """How `trees` use their columns, and their arrays.
 
     `first_index` is the index in the file of the first of them. `MalformedError` where one is no tree over `features`
     columns.
     """
     fields = _Fields(trees, first_index)
     shape = _shape(fields)
-    splits = _check_splits(fields, shape, features)
-    _check_children(fields, shape)
-    _check_leaves(fields, shape)
+    column, kind, threshold = _splits(fields, shape, features)
+    sets = _category_sets(fields, shape, kind, threshold)
+    left, right = _children(fields, shape)
+    value = _leaf_values(fields, shape)
     _check_descriptive(fields, shape)
     _check_linear(fields, shape, features)
-    return splits
+    by_category = (kind & _BY_CATEGORY).astype(bool)
+    splits = Splits(
+        bool(shape.linear.any()),
+        frozenset(column[by_category].tolist()),
+        frozenset(column[_at_fractions(threshold, ~by_category)].tolist()),
+    )
+    return splits, Trees(shape.leaves, column, threshold, kind, left, right, value, sets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,45 +145,55 @@ def _shape(fields: _Fields) -> _Shape:
     return _Shape(leaves, splits, sets, linear, np.repeat(np.arange(len(leaves)), splits))
 
 
-def _check_splits(fields: _Fields, shape: _Shape, features: int) -> Splits:
-    """Every split is at a number of one column, or by a set of its categories."""
+def _splits(fields: _Fields, shape: _Shape, features: int) -> tuple[_Ints, _Ints, _Floats]:
+    """Column, decision type and threshold of every split."""
     column = fields.ints("split_feature", shape.splits)
     fields.refuse_at((column < 0) | (column >= features), shape.tree_of_split, "split_feature names no column")
     decision_type = fields.ints("decision_type", shape.splits)
     unknown = (decision_type < 0) | (decision_type >= _DECISION_TYPES)
     fields.refuse_at(unknown, shape.tree_of_split, "decision_type is out of range")
-    threshold = fields.floats("threshold", shape.splits, _parse_floats)
+    return column, decision_type, fields.floats("threshold", shape.splits, _parse_floats)
+
+
+def _at_fractions(threshold: _Floats, by_number: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which splits are at a number that lies between no two integers."""
+    twice = 2 * np.where(by_number & np.isfinite(threshold), threshold, 0.0)
+    fractional: NDArray[np.bool_] = np.abs(twice - np.rint(twice)) > _ROUNDING
+    return fractional
+
+
+def _category_sets(
+    fields: _Fields, shape: _Shape, decision_type: _Ints, threshold: _Floats
+) -> list[NDArray[np.uint32]]:
+    """The set of each split by category, whose threshold is the index of the set."""
     by_category = (decision_type & _BY_CATEGORY).astype(bool)
     found = np.bincount(shape.tree_of_split[by_category], minlength=len(fields.trees))
     fields.refuse(found != shape.category_sets, "decision_type and num_cat disagree")
-    # The threshold of such a split is the index of its set.
     index = threshold[by_category]
     tree = shape.tree_of_split[by_category]
     bad = (index < 0) | (index >= shape.category_sets[tree]) | (index != np.floor(index))
     fields.refuse_at(bad, tree, "threshold of a split by category is no index of a set")
-    _check_category_sets(fields, shape)
-    at_number = ~by_category & np.isfinite(threshold)
-    twice = 2 * np.where(at_number, threshold, 0.0)
-    fractional = np.abs(twice - np.rint(twice)) > _ROUNDING
-    return Splits(
-        bool(shape.linear.any()), frozenset(column[by_category].tolist()), frozenset(column[fractional].tolist())
-    )
+    sets = {place: _sets_of_tree(fields, shape, place) for place in np.flatnonzero(shape.category_sets).tolist()}
+    return [sets[place][int(number)] for place, number in zip(tree.tolist(), index.tolist(), strict=True)]
 
 
-def _check_category_sets(fields: _Fields, shape: _Shape) -> None:
+def _sets_of_tree(fields: _Fields, shape: _Shape, place: int) -> list[NDArray[np.uint32]]:
     """The sets are ranges of `cat_threshold`, whose words hold 32 categories each."""
-    for place in np.flatnonzero(shape.category_sets).tolist():
-        boundaries = fields.of_tree(place, "cat_boundaries", _parse_ints)
-        words = fields.of_tree(place, "cat_threshold", _parse_ints)
-        if len(boundaries) != shape.category_sets[place] + 1 or boundaries[0] != 0 or sorted(boundaries) != boundaries:
-            fields.fail(place, "cat_boundaries are no ranges")
-        if boundaries[-1] != len(words) or min(words, default=0) < 0 or max(words, default=0) >= 2**32:
-            fields.fail(place, "cat_threshold is not what cat_boundaries say")
+    boundaries = fields.of_tree(place, "cat_boundaries", _parse_ints)
+    words = fields.of_tree(place, "cat_threshold", _parse_ints)
+    if len(boundaries) != shape.category_sets[place] + 1 or boundaries[0] != 0 or sorted(boundaries) != boundaries:
+        fields.fail(place, "cat_boundaries are no ranges")
+    if boundaries[-1] != len(words) or min(words, default=0) < 0 or max(words, default=0) >= 2**32:
+        fields.fail(place, "cat_threshold is not what cat_boundaries say")
+    array = np.array(words, np.uint32)
+    return [array[first:last] for first, last in pairwise(boundaries)]
 
 
-def _check_children(fields: _Fields, shape: _Shape) -> None:
-    """Each split but a tree's first, and each leaf, is the child of one split, and all are reached from the first."""
-    children = np.concatenate((fields.ints("left_child", shape.splits), fields.ints("right_child", shape.splits)))
+def _children(fields: _Fields, shape: _Shape) -> tuple[_Ints, _Ints]:
+    """Left and right children of every split: each split but a tree's first, and each leaf, is the child of one split,
+    and all are reached from the first."""
+    left, right = fields.ints("left_child", shape.splits), fields.ints("right_child", shape.splits)
+    children = np.concatenate((left, right))
     tree = np.concatenate((shape.tree_of_split, shape.tree_of_split))
     bad = (children == 0) | (children >= shape.splits[tree]) | (children < -shape.leaves[tree])
     fields.refuse_at(bad, tree, "left_child or right_child is out of range")
@@ -188,6 +207,7 @@ def _check_children(fields: _Fields, shape: _Shape) -> None:
     owner = np.concatenate((shape.tree_of_split, np.repeat(np.arange(len(fields.trees)), shape.leaves)))
     fields.refuse_at(parents != 1, owner, "left_child and right_child are no tree")
     _check_reached(fields, shape, roots[shape.splits > 0], node.reshape(2, splits))
+    return left, right
 
 
 def _check_reached(fields: _Fields, shape: _Shape, roots: _Ints, children: _Ints) -> None:
@@ -203,9 +223,10 @@ def _check_reached(fields: _Fields, shape: _Shape, roots: _Ints, children: _Ints
     fields.fail(int(shape.tree_of_split[level[0]]), f"has more than {DEPTH_MAX} levels")
 
 
-def _check_leaves(fields: _Fields, shape: _Shape) -> None:
-    fields.floats("leaf_value", shape.leaves, _parse_floats)
+def _leaf_values(fields: _Fields, shape: _Shape) -> _Floats:
+    values = fields.floats("leaf_value", shape.leaves, _parse_floats)
     fields.floats("shrinkage", np.ones_like(shape.leaves), _parse_descriptive, b"1")
+    return values
 
 
 def _check_descriptive(fields: _Fields, shape: _Shape) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +28,12 @@ from inferd.streams.inference.formats.lightgbm.c_library import (
     Library,
     library,
 )
+from inferd.streams.inference.formats.lightgbm.kernel import Predict, compared_kernel
 from inferd.streams.inference.formats.lightgbm.model_file import LightGBMFile, read_model_file
 from inferd.streams.inference.formats.lightgbm.model_text import plain_text
 from inferd.streams.inference.formats.lightgbm.objectives import class_count
 from inferd.streams.inference.inputs import Inputs, Matrix, Table
+from inferd.streams.inference.kernels import TreeKernel, UnavailableError, UnsupportedError
 from inferd.streams.inference.runtime import Arrays
 
 _PREDICT_TYPE: dict[Output, int] = {
@@ -65,6 +68,13 @@ class LightGBMRuntime:
         self._contributions_ready = False
         if (loaded := self._booster.shape()) != self.file.shape:
             raise InternalError(f"LightGBM read features, outputs, trees as {loaded}, inferd as {self.file.shape}")
+        self._kernel: TreeKernel | None = None
+        self.kernel_fault: str | None = None
+        try:
+            self._kernel = compared_kernel(self.file, self._booster.predictions(self.outputs_per_row), _open_booster)
+        except (UnavailableError, UnsupportedError) as error:
+            self.kernel_fault = str(error)
+        self.file = replace(self.file, trees=())
 
     def supports(self, output: Output) -> bool:
         """As `ModelRuntime.supports`."""
@@ -98,7 +108,7 @@ class LightGBMRuntime:
     def close(self) -> None:
         """As `ModelRuntime.close`."""
         # Freed with the last reference: at once, or at the end of the calls that are running.
-        self._booster = None
+        self._booster = self._kernel = None
 
     def _checked(self, matrix: Inputs, outputs: tuple[Output, ...]) -> Matrix:
         if isinstance(matrix, Table):
@@ -118,6 +128,8 @@ class LightGBMRuntime:
         return "the model has linear trees"
 
     def _compute(self, booster: _Booster, matrix: Matrix, output: Output, predict_type: int) -> NDArray[np.float64]:
+        if (kernel := self._kernel) is not None and predict_type in (PREDICT_NORMAL, PREDICT_RAW):
+            return kernel.predict(matrix, raw=predict_type == PREDICT_RAW)
         if len(matrix) == 1 and predict_type == PREDICT_NORMAL:
             return booster.predict_one(matrix, self.outputs_per_row)
         values = len(matrix) * (self.outputs_per_row if predict_type == PREDICT_NORMAL else self.values_per_row(output))
@@ -189,6 +201,10 @@ class _Booster:
             raise self._lib.error("LGBM_BoosterPredictForMat")
         return out
 
+    def predictions(self, outputs: int) -> Predict:
+        """Its predictions and raw sums."""
+        return lambda rows, raw: self.predict(rows, PREDICT_RAW if raw else PREDICT_NORMAL, len(rows) * outputs)
+
     def predict_one(self, matrix: Matrix, values: int) -> NDArray[np.float64]:
         """float64 (values,) of PREDICT_NORMAL for the one row of matrix."""
         out, written = np.empty(values), ctypes.c_int64()
@@ -202,3 +218,9 @@ class _Booster:
             functions.LGBM_FastConfigFree(self._single_row)
         if self._handle.value:
             functions.LGBM_BoosterFree(self._handle)
+
+
+def _open_booster(model: bytes, n_features: int) -> Predict:
+    """The predictions of a model of one output, which this process' number of threads does not concern."""
+    lib = library()
+    return _Booster(lib, model, n_features, lib.threads or 1).predictions(1)

@@ -214,7 +214,7 @@ DAMAGE: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("linear", _edit(rb"^leaf_const=\S+ ", b"leaf_const="), "not one number a leaf"),
     ("linear", _edit(rb"^(leaf_features= *)\d+", rb"\g<1>6"), "names no column"),
     ("linear", _edit(rb"^(leaf_coeff= *)[-0-9]\S*", rb"\g<1>1e"), "damaged number"),
-    ("binary", _edit(rb"^\[objective: binary\]", b"[objective binary"), "no .name: value."),
+    ("binary", _edit(rb"^\[objective: binary\]", b"[objective binary"), "not .name: value."),
     ("binary", _edit(rb"^\[linear_tree: 0\]", b"[linear_tree: 31]"), "linear_tree is '31'"),
     ("binary", _edit(rb"^\[linear_tree: 0\]", b"[linear_tree: 0]\n[linear_tree: 0]"), "repeated"),
     ("binary", _edit(rb"^parameters:", b"parametres:"), "'parametres:' after the trees"),

@@ -160,7 +160,8 @@ def test_a_closed_model_is_freed_after_its_last_call(trained: Train, monkeypatch
 
     booster._predict = close_meanwhile  # type: ignore[assignment]
     del booster
-    assert same_bits(runtime.predict(model.rows, ("prediction",))["prediction"], model.expected())
+    contributions = runtime.predict(model.rows, ("contributions",))["contributions"]
+    assert same_bits(contributions, model.expected(pred_contrib=True))
     assert freed == [True]
     runtime.close()
     with pytest.raises(ModelNotReadyError):

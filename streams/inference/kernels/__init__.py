@@ -1,0 +1,30 @@
+"""Compiled kernels for scoring. Without them, or switched off, the libraries of the model formats do the same work."""
+
+from inferd.streams.inference.kernels.compiled import (
+    Library,
+    UnavailableError,
+    kernels_fault,
+    kernels_in_use,
+    library,
+    library_in,
+    use_kernels,
+)
+from inferd.streams.inference.kernels.forest import Forest, Trees, UnsupportedError, pack
+from inferd.streams.inference.kernels.trees import Ending, Transform, TreeKernel
+
+__all__ = [
+    "Ending",
+    "Forest",
+    "Library",
+    "Transform",
+    "TreeKernel",
+    "Trees",
+    "UnavailableError",
+    "UnsupportedError",
+    "kernels_fault",
+    "kernels_in_use",
+    "library",
+    "library_in",
+    "pack",
+    "use_kernels",
+]

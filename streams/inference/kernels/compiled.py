@@ -1,0 +1,80 @@
+"""The compiled kernels: a shared library that is built when inferd is installed, and lies beside this file."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from functools import cache
+from pathlib import Path
+
+SOURCE, LIBRARY, DIGESTS = "kernels.c", "_kernels.so", "_kernels.sha256"
+"""File names; the digests are those of the other two, as sha256sum writes them."""
+NOT_BUILT = "they were not built when inferd was installed"
+SWITCHED_OFF = "they are switched off"
+
+
+class UnavailableError(Exception):
+    """The kernels cannot be used on this machine; the message says why."""
+
+
+class _Switch:
+    on = True
+
+
+def use_kernels(on: bool) -> None:
+    """For the whole process: whether models that are loaded from now on are scored by kernels, where there are any."""
+    _Switch.on = on
+
+
+def kernels_in_use() -> bool:
+    """Whether kernels are switched on."""
+    return _Switch.on
+
+
+def kernels_fault() -> str | None:
+    """Why there are no kernels in this process; None if there are."""
+    try:
+        library()
+    except UnavailableError as error:
+        return str(error)
+    return None
+
+
+def library() -> Library:
+    """The kernels that were built with this installation; `UnavailableError` if they are not to be used or missing."""
+    if not _Switch.on:
+        raise UnavailableError(SWITCHED_OFF)
+    return library_in(Path(__file__).parent)
+
+
+class Library:
+    """The functions of kernels.c."""
+
+    def __init__(self, path: Path) -> None:
+        """`UnavailableError` if the library at `path` cannot be loaded."""
+        try:
+            functions = ctypes.CDLL(str(path))
+            self.predict = functions.inferd_tree_predict
+            self.version: int = functions.inferd_version()
+        except (OSError, AttributeError) as error:
+            raise UnavailableError(f"their library cannot be loaded: {error}") from None
+        pointer, count = ctypes.c_void_p, ctypes.c_int64
+        self.predict.argtypes = [pointer, pointer, pointer, count, pointer, ctypes.c_int32]
+
+
+@cache
+def library_in(folder: Path) -> Library:
+    """The library in `folder`, loaded on the first call; `UnavailableError` if it is missing, damaged or outdated."""
+    try:
+        lines = [line.split() for line in (folder / DIGESTS).read_text().splitlines()]
+        expected = {name: digest for digest, name in lines}
+        found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (SOURCE, LIBRARY)}
+    except FileNotFoundError:
+        raise UnavailableError(NOT_BUILT) from None
+    except (OSError, ValueError) as error:
+        raise UnavailableError(f"their files cannot be read: {error}") from None
+    if found[SOURCE] != expected.get(SOURCE):
+        raise UnavailableError("they were built from another version of the source")
+    if found[LIBRARY] != expected.get(LIBRARY):
+        raise UnavailableError("their library is damaged")
+    return Library(folder / LIBRARY)

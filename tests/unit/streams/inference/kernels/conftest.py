@@ -1,0 +1,13 @@
+"""Tests of the kernels need them."""
+
+from __future__ import annotations
+
+import pytest
+
+from inferd.streams.inference import kernels_fault
+
+
+@pytest.fixture
+def built() -> None:
+    if (fault := kernels_fault()) is not None:
+        pytest.skip(f"compiled kernels: {fault}")

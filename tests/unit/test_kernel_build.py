@@ -1,0 +1,40 @@
+"""The build of the kernels: with a compiler it makes a library, without one it says so."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hatchling")
+import hatch_build
+from inferd.streams.inference.kernels import library_in
+
+SOURCE = Path(__file__).parents[2] / "streams/inference/kernels/kernels.c"
+
+
+@pytest.mark.timeout(600)  # the compiler may take its time on a busy machine
+@pytest.mark.skipif(not hatch_build.compilers(), reason="there is no C compiler")
+def test_what_is_built_is_what_is_loaded(tmp_path: Path) -> None:
+    built, folder = tmp_path / "built", tmp_path / "folder"
+    built.mkdir()
+    folder.mkdir()
+    hatch_build.build(SOURCE, built)
+    shutil.copy(SOURCE, folder / SOURCE.name)
+    hatch_build.place(built, folder)
+    assert library_in(folder).version in (0, 1, 2)
+
+
+def test_without_a_compiler_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hatch_build, "compilers", list)
+    with pytest.raises(hatch_build.BuildError, match="no C compiler"):
+        hatch_build.build(SOURCE, tmp_path)
+
+
+def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = (sys.executable, "-c", "import sys; sys.exit('kernels.c:1: no such header')")
+    monkeypatch.setattr(hatch_build, "compilers", lambda: [failing, ("/no/such/cc",)])
+    with pytest.raises(hatch_build.BuildError, match=r"no such header; /no/such/cc"):
+        hatch_build.build(SOURCE, tmp_path)
