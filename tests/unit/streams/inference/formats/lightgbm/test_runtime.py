@@ -214,7 +214,10 @@ def test_the_library_is_where_the_package_loads_it_from() -> None:
 
 
 def test_no_package_but_numpy_is_needed() -> None:
-    code = "import sys, inferd.streams.inference.formats.lightgbm.runtime as m; m.library(); print(*sys.modules)"
+    code = (
+        "import sys, inferd.streams.openmp as o, inferd.streams.inference.formats.lightgbm.runtime as m;"
+        "o.load_openmp(); m.library(); print(*sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"lightgbm", "pandas", "scipy", "sklearn", "asyncio"} & set(run.stdout.split())
 
