@@ -1,4 +1,4 @@
-"""The records of a micro-batch on their way from bytes to results, grouped by what answers them."""
+"""The records of a micro-batch from bytes to results, grouped by model version and outputs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from inferd.streams.inference.runtime import Arrays
 
 
 class Record(Protocol):
-    """What scoring reads of a fetched record; one that could not be read in full has its `refusal` besides."""
+    """The fields of a fetched record that scoring uses; a record that was rejected while fetching has a `refusal`."""
 
     @property
     def offset(self) -> int: ...
@@ -46,7 +46,7 @@ class Record(Protocol):
 
 
 Work = Sequence[tuple[int, Sequence[Record]]]
-"""Records of a micro-batch: (partition number, records of it in order), …"""
+"""Records of a micro-batch: (partition number, its records in order), …"""
 
 CACHE_MISS: Final = 1
 CACHE_HIT: Final = 2
@@ -62,7 +62,7 @@ class Group:
     """
 
     in_thread: ClassVar[bool] = False
-    """Whether `predict` may take any time, and is called in a thread always."""
+    """Whether the duration of `predict` is unbounded, so that it always runs in a thread."""
 
     model: ServedModel
     outputs: tuple[Output, ...]
@@ -86,11 +86,11 @@ class Group:
     """Its requests one by one, where the model raised for all of them together."""
 
     def add(self, index: int, request_id: str, inputs: Inputs, *, single: bool) -> None:
-        """A request and its rows."""
+        """Adds a request and its rows."""
         self._extend([index], [request_id], [len(inputs)], [single], inputs)
 
     def add_singles(self, indexes: Sequence[int], ids: Sequence[str], matrix: Matrix) -> None:
-        """Requests of one bare row each."""
+        """Adds requests of one row each, not in a list."""
         self._extend(indexes, ids, [1] * len(indexes), [True] * len(indexes), matrix)
 
     def _extend(
@@ -120,12 +120,11 @@ class Group:
         return self.counts.count(1) == len(self.counts)
 
     def look_up(self, lookup: RowLookup) -> None:
-        """Uses what the cache has of the rows."""
+        """Looks up the rows in the cache."""
         self.lookup, self.looked_up, self.to_score = lookup, True, len(lookup.to_score)
 
     def predict(self) -> None:
-        """Runs the model over the rows that need it; what it raises is kept as the error of the requests that are to
-        blame."""
+        """Scores the rows that need it; an exception becomes the error of the requests that cause it."""
         inputs = self.inputs
         try:
             self.arrays = self._answer(inputs, self.model.postprocessor.needed(self.outputs))
@@ -141,7 +140,7 @@ class Group:
                 self.error, self.fault = internal_error(fault), fault
 
     def _answer(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
-        """The arrays of all rows, each of which is scored once at most."""
+        """The output arrays of all rows; equal rows are scored once."""
         predict, lookup = self.model.runtime.predict, self.lookup
         if lookup is not None:
             scored = predict(_rows(inputs, lookup.to_score), outputs) if self.to_score else {}
@@ -171,7 +170,7 @@ class Group:
                 self.error = of_request
 
     def _predict_alone(self, inputs: Inputs) -> list[Group]:
-        """Each request as a group of its own, predicted."""
+        """Each request as a group of its own, scored."""
         groups = []
         for place, rows in enumerate(self.spans()):
             group = Group(self.model, self.outputs, self.codec)
@@ -181,28 +180,28 @@ class Group:
         return groups
 
     def spans(self) -> Iterator[slice]:
-        """The rows of each request."""
+        """The row range of each request."""
         return (slice(stop - count, stop) for count, stop in zip(self.counts, accumulate(self.counts), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a scored micro-batch came to; `values[i]` answers record i."""
+    """The outcome of a micro-batch; `values[i]` is the result of record i."""
 
     values: list[bytes]
     headers: dict[int, RequestHeaders]
-    """Of the records that have any."""
+    """Parsed headers of the records that have some, by record index."""
     failures: dict[int, ModelServingError]
     rows: int
     faults: list[Exception]
     by_model: dict[tuple[str, int], tuple[int, int]]
     """(model id, version) -> (requests, rows)."""
     table_changes: dict[int, list[Change]] = field(default_factory=dict)
-    """What the cache's table gains and loses, by partition; no key twice."""
+    """Changes of the cache's table, by partition; keys are unique."""
     cache_marks: bytes = b""
-    """CACHE_MISS or CACHE_HIT of each record, 0 where it was not looked up; empty where none was."""
+    """CACHE_MISS or CACHE_HIT for each record, 0 without a lookup; empty if there were no lookups."""
     asked: dict[int, str] = field(default_factory=dict)
-    """The model that failed records asked for, as they name it, where that could be read."""
+    """The model reference of failed records, if it could be decoded."""
 
     def __add__(self, other: Outcome) -> Outcome:
         """The outcome of this micro-batch's records followed by those of `other`."""
@@ -228,14 +227,14 @@ G = TypeVar("G", bound=Group)
 
 
 class MicroBatch:
-    """Records on their way from bytes to results."""
+    """Records being scored, with their groups and results."""
 
     def __init__(self, work: Work, limits: Limits) -> None:
         self.records = [record for _, records in work for record in records]
         self.groups: list[Group] = []
         self.headers: dict[int, RequestHeaders] = {}
         self.row_errors: dict[int, RowErrors] = {}
-        """Of requests that ask for an error of each bad row."""
+        """Row errors of requests with the header `row-errors`."""
         self._limits = limits
         self._partitions = [partition for partition, _ in work]
         self._starts = list(accumulate((len(records) for _, records in work), initial=0))
@@ -248,15 +247,15 @@ class MicroBatch:
 
     @property
     def rows(self) -> int:
-        """Rows of all groups."""
+        """Number of rows of all groups."""
         return sum(group.rows for group in self.groups)
 
     def group(self, model: ServedModel, outputs: tuple[Output, ...], codec: Codec) -> Group:
-        """The group of a version, outputs and codec; a new one where there is none yet."""
+        """The group for a version, outputs and codec; created if absent."""
         return self.keyed((id(model), outputs, codec), lambda: Group(model, outputs, codec))
 
     def keyed(self, key: Hashable, make: Callable[[], G]) -> G:
-        """The group of a key, which `make` makes where there is none yet."""
+        """The group for a key; created by `make` if absent."""
         group = self._by_key.get(key)
         if group is None:
             group = self._by_key[key] = make()
@@ -273,7 +272,7 @@ class MicroBatch:
         return default_id(partition, self.records[index].offset)
 
     def fail(self, index: int, error: ModelServingError, request_id: str | None, model_id: str | None) -> None:
-        """Makes a typed error the result of record `index`."""
+        """Sets a typed error as the result of record `index`."""
         failure = Failure.of(error, self.id_of(index, request_id), model_id)
         self._failures[index] = error
         if model_id is not None:
@@ -284,11 +283,11 @@ class MicroBatch:
         return index in self._failures
 
     def fault(self, fault: Exception) -> None:
-        """Notes an exception that no record is to blame for."""
+        """Records an exception that no record caused."""
         self._faults.append(fault)
 
     def look_up(self, cache: PredictionCache, now_ms: int, fill_direct: int | None) -> None:
-        """Looks up the rows of every group whose version has a cache; a fault of the cache is none of the requests'."""
+        """Looks up the rows of all groups whose version has a cache; a fault of the cache fails no request."""
         for group in self.groups:
             if group.model.manifest.cache is None or group.in_thread:
                 continue
@@ -308,7 +307,7 @@ class MicroBatch:
         return numbers if group.one_row_each else np.repeat(numbers, group.counts)
 
     def finish(self) -> Outcome:
-        """One encoded result a record; every group must have been predicted."""
+        """One encoded result per record; all groups must have been scored."""
         for group in self.groups:
             if not group.finish(self):
                 self._finish_group(group)
@@ -324,7 +323,7 @@ class MicroBatch:
         )  # fmt: skip
 
     def _marks(self) -> bytes:
-        """As `Outcome.cache_marks`; errors have none, as none of them comes from the cache."""
+        """`Outcome.cache_marks`; errors have no mark, since they are never cached."""
         groups = [group for group in self.groups if group.looked_up]
         if not groups:
             return b""
@@ -348,7 +347,7 @@ class MicroBatch:
             self._changes.setdefault(number, {}).update(changed)
 
     def put(self, group: Group, place: int, result: bytes) -> None:
-        """Makes `result` that of request `place` of the group, unless it is too large."""
+        """Sets the result of request `place` of the group, unless it is too large."""
         self._values[group.indexes[place]] = result
         if len(result) > self._limits.result_bytes_max:
             self._refuse_size(group, place, len(result))
@@ -405,7 +404,7 @@ class MicroBatch:
         parts: Sequence[Sequence[Any]],
         unfit: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Makes the values of scored rows, and the errors of the others, the result of record `index`."""
+        """Sets the result of record `index`: values of scored rows, and errors of the others."""
         columns, errors = self.row_errors[index].columns(outputs, parts, unfit)
         manifest = model.manifest
         prediction = Prediction(request_id, manifest.model_id, manifest.version, manifest.sha256, columns, errors)
@@ -421,17 +420,17 @@ class MicroBatch:
         self.fail_member(group, place, self._too_large(size))
 
     def fail_member(self, group: Group, place: int, error: ModelServingError) -> None:
-        """Makes a typed error the result of request `place` of the group."""
+        """Sets a typed error as the result of request `place` of the group."""
         self.fail(group.indexes[place], error, group.ids[place], group.model.manifest.model_id)
 
 
 def _rows(inputs: Inputs, places: NDArray[np.intp]) -> Inputs:
-    """The rows at `places`, which is all of them where there are as many."""
+    """The rows at `places`; all rows if the numbers are equal."""
     return inputs if len(places) == len(inputs) else inputs[places]
 
 
 def _joined_changes(first: dict[int, list[Change]], then: dict[int, list[Change]]) -> dict[int, list[Change]]:
-    """The changes of both, where those that come later count."""
+    """The changes of both; later changes of a key win."""
     if not first or not then:
         return first or then
     return {
@@ -446,7 +445,7 @@ def _joined_marks(first: Outcome, then: Outcome) -> bytes:
 
 
 def halve(work: Work) -> tuple[Work, Work] | None:
-    """Two micro-batches of half the records each; None where there is only one record."""
+    """Two micro-batches of half the records each; None if there is only one record."""
     if len(work) > 1:
         return work[: len(work) // 2], work[len(work) // 2 :]
     ((partition, records),) = work
@@ -455,5 +454,5 @@ def halve(work: Work) -> tuple[Work, Work] | None:
 
 
 def internal_error(fault: Exception) -> InternalError:
-    """The error of requests whose scoring raised what nobody expected."""
+    """The error of requests whose scoring raised an unexpected exception."""
     return InternalError(f"{type(fault).__name__} while scoring; the worker's log has the traceback")

@@ -1,4 +1,4 @@
-"""A fetched record that was refused, as a dead letter."""
+"""Dead letters: copies of rejected records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inferd.streams.lane.output_batch import Effects
 
 
 def dead_letter_of(record: Record, tp: TopicPartition, error: ModelServingError, worker_id: str) -> DeadLetter:
-    """The record byte for byte, with its error, its place, and the worker that refused it."""
+    """The dead letter of a record: the record byte for byte, the error, its topic and offset, and the worker."""
     return DeadLetter(
         code=error.code,
         message=error.message,
@@ -31,13 +31,13 @@ def dead_letter_of(record: Record, tp: TopicPartition, error: ModelServingError,
 
 
 def outgoing_of(letter: DeadLetter, bytes_max: int) -> Outgoing:
-    """The record of a dead letter, without its largest parts where it would have more than `bytes_max`."""
+    """The record of a dead letter, without its largest parts if it would exceed `bytes_max`."""
     trimmed = letter.trimmed(bytes_max)
     return trimmed.key, trimmed.value, list(trimmed.headers())
 
 
 def refusal_of(record: Record, error: ModelServingError, limits: Limits) -> ModelServingError:
-    """The error that a refused record is answered with: `too_large` where its dead letter could not keep it whole."""
+    """The error for a rejected record: `too_large` if its dead letter must omit parts."""
     try:
         check_dead_letter_size(record.key, record.value, record.headers, limits)
     except TooLargeError as too_large:
@@ -47,14 +47,14 @@ def refusal_of(record: Record, error: ModelServingError, limits: Limits) -> Mode
 
 @dataclass(frozen=True, slots=True)
 class DeadLetters:
-    """The dead letters of one tenant."""
+    """Writes the dead letters of one tenant."""
 
     topic: str
     worker_id: str
     destinations: Destinations
 
     def add(self, effects: Effects, record: Record, tp: TopicPartition, error: ModelServingError) -> None:
-        """Adds a copy of a refused record, for the same partition number of the dead-letter topic."""
+        """Adds the dead letter of a rejected record to `effects`, for the same partition number."""
         letter = dead_letter_of(record, tp, error, self.worker_id)
         outgoing = outgoing_of(letter, self.destinations.bytes_max(self.topic))
         effects.tally.dead_letters += 1

@@ -1,4 +1,4 @@
-"""Runs an experiment: starts the system, brings about one fault after the other, settles, balances."""
+"""Runs an experiment: starts the system, injects one fault after the other, waits until idle, checks the ledger."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def run(
     settles_within_s: float = 90.0,
     report: Report = print,
 ) -> Outcome:
-    """What came of the steps, as many of them as begin within `until_s` seconds.
+    """Runs the steps that begin within `until_s` seconds; returns the outcome.
 
-    With a seeded bug the first problem ends it: there is nothing more to learn.
+    With a seeded bug the experiment ends at the first problem.
     """
     started = time.monotonic()
     system = System(kafka, experiment, directory)
@@ -52,7 +52,7 @@ def run(
                 break
         system.settle(settles_within_s)
     except (AssertionError, OSError, KafkaException) as error:
-        broken = f"the experiment broke off, so that what was pending counts as lost: {type(error).__name__}: {error}"
+        broken = f"the experiment was aborted, so pending requests count as lost: {type(error).__name__}: {error}"
     finally:
         system.close()
     return _outcome(system, injections, time.monotonic() - started, broken)
@@ -88,7 +88,7 @@ def _totals(system: System, injections: Sequence[Injection]) -> dict[str, int]:
 
 
 def inject(system: System, step: Step) -> Injection:
-    """Brings one fault about and waits until all is well again."""
+    """Injects one fault and waits for recovery."""
     fault = all_faults()[step.fault]
     system.run_on(step.pause_s)
     system.fleet.supervise()
@@ -137,7 +137,7 @@ def _kill_one(system: System, rng: random.Random) -> None:
 
 
 def rescue(system: System) -> None:
-    """Starts all workers anew after a fault that was not recovered from, so that the others can still be tried."""
+    """Restarts all workers after a fault without recovery, so that the remaining faults can still be injected."""
     system.proxy.heal()
     if not system.kafka.running:
         system.kafka.start()
@@ -149,7 +149,7 @@ def rescue(system: System) -> None:
 
 
 def describe(injection: Injection) -> str:
-    """One line."""
+    """One line about a step."""
     first = "-" if injection.first_result_s is None else f"{injection.first_result_s:.2f} s"
     recovered = "-" if injection.recovered_s is None else f"{injection.recovered_s:.1f} s"
     killed = " + kill" if injection.killed_too else ""

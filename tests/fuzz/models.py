@@ -1,4 +1,4 @@
-"""Small LightGBM models for the targets that need one: a plain one, and one with every rule a manifest may have."""
+"""Small LightGBM models for fuzz targets: a plain one, and one whose manifest uses every rule."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RULES: dict[str, Any] = {
 
 @cache
 def model_files() -> list[bytes]:
-    """The text of a model of each sort that the reader of model files tells apart, and of some that are none."""
+    """One model file of each kind that the reader distinguishes, and some invalid ones."""
     good = [_train({}), _train({"categorical_feature": [1]}), _train({"num_class": 3, "objective": "multiclass"})]
     good.append(_train({"linear_tree": True, "objective": "regression"}))
     return [*good, good[0][:400], good[0] + b"tail", b"tree\n", good[0].replace(b"num_leaves=5", b"num_leaves=500000")]
@@ -58,7 +58,7 @@ def _train(parameters: dict[str, Any]) -> bytes:
 
 @cache
 def served_models() -> ModelCatalog:
-    """Two versions that serve: `plain`, whose rows are floats, and `ruled`."""
+    """Two loaded models: `plain`, with float features, and `ruled`."""
     plain, coded, *_ = model_files()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.txt"

@@ -1,4 +1,4 @@
-"""Accidents that know what they happen to: values of MessagePack, tokens of JSON, lines of a model file."""
+"""Structure-aware mutations: values of MessagePack, tokens of JSON, lines of a model file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?")
 
 
 def mutate(random: Random, data: bytes, shape: Shape, other: Callable[[], bytes]) -> bytes:
-    """`data` after a few accidents; `other` gives another input to take a piece of."""
+    """`data` after a few mutations; `other` provides another input to splice in."""
     for _ in range(random.choice((1, 1, 1, 2, 3, 5))):
         data = _MUTATORS[shape](random, data, other) if random.random() < 0.7 else _bytes(random, data, other)
     return data[:LENGTH_MAX]
@@ -74,7 +74,7 @@ def _on_spans(
     spans_of: Callable[[bytes], list[tuple[int, int]]],
     parts: tuple[bytes, ...],
 ) -> bytes:
-    """One span taken out, doubled, exchanged for a part, for a span of its own or of another input."""
+    """Removes, duplicates, truncates or replaces one span, with a span of the same or of another input."""
     if not spans:
         return mutated(random, data, MSGPACK)
     start, end = random.choice(spans)
@@ -96,7 +96,7 @@ def _on_spans(
 
 
 def _msgpack_spans(data: bytes) -> list[tuple[int, int]]:
-    """Where values begin and end, containers by their header alone."""
+    """Start and end of each value; containers are represented by their header."""
     spans: list[tuple[int, int]] = []
     at = 0
     while at < len(data) and len(spans) < SPANS_MAX:

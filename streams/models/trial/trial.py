@@ -1,8 +1,8 @@
-"""Trying models in a disposable process, because a bad one makes its library abort, segfault, hang or eat all memory.
+"""Tests models in a disposable process, since a bad model can make its library abort, segfault, hang or exhaust memory.
 
-`try_models` runs `inferd.streams.models.trial.process` over many models, so that good ones share one start; where that
-process ends before its time, the model it was at has failed, and another process goes on with the rest. It blocks: call
-it in a thread.
+`try_models` runs `inferd.streams.models.trial.process` for many models, so that good ones share one start. If the
+process ends early, the current model has failed, and another process continues with the rest. It blocks: call it in a
+thread.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LINE_BYTES_MAX = 65_536
 
 @dataclass(frozen=True, slots=True)
 class TrialCase:
-    """A model (its bytes, or the file that holds them), and the manifest it must agree with, if there is one."""
+    """A model (bytes or a file), and the manifest it must match, if any."""
 
     model: bytes | Path
     manifest: Manifest | None = None
@@ -48,9 +48,9 @@ class TrialCase:
 def try_models(
     cases: Sequence[TrialCase], limits: TrialLimits = DEFAULT_TRIAL_LIMITS, *, child: Sequence[str] = _CHILD
 ) -> list[Verdict]:
-    """One verdict a case, in order. `child`: arguments of Python for another trial process.
+    """Tests the cases; returns one verdict per case, in order. `child`: Python arguments of another trial process.
 
-    `ServerError` where the process does not even start, which is no model's fault.
+    Raises `ServerError` if the process cannot start, which is not the fault of a model.
     """
     verdicts: list[Verdict] = []
     with ExitStack() as stack:
@@ -61,7 +61,7 @@ def try_models(
 
 
 def _case_file(case: TrialCase, stack: ExitStack) -> _Case:
-    """The model where the trial process finds it: bytes in a file without a name, of which nothing can be left."""
+    """The model as a file for the trial process; bytes are written to an unnamed file, which cannot be left behind."""
     if isinstance(case.model, Path):
         return _Case(CaseFile(str(case.model.resolve()), case.manifest))
     file = stack.enter_context(_nameless_file(case.model))
@@ -70,7 +70,7 @@ def _case_file(case: TrialCase, stack: ExitStack) -> _Case:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A case, and the open file that holds its model where no other does."""
+    """A case, and the open unnamed file of its model, if any."""
 
     file: CaseFile
     content: IO[bytes] | None = None
@@ -88,7 +88,7 @@ def _path_of(file: IO[bytes]) -> str:
 
 
 def _try_some(cases: Sequence[_Case], limits: TrialLimits, child: Sequence[str]) -> list[Verdict]:
-    """The verdicts of one process: on all cases, or up to and with the one that it did not survive."""
+    """The verdicts of one process: for all cases, or up to and including the one that ended it."""
     verdicts: list[Verdict] = []
     count = len(cases)
     plan = Plan(os.getpid(), limits, [case.file for case in cases], kernels_in_use())
@@ -99,7 +99,7 @@ def _try_some(cases: Sequence[_Case], limits: TrialLimits, child: Sequence[str])
         while len(verdicts) < count:
             line = process.line(limits.wall_s)
             if line is None:
-                # Where memory ran out over the model before, that model has its verdict.
+                # If the previous model exhausted the memory, it has its verdict already.
                 if not verdicts or process.status() != UNFINISHED_STATUS:
                     verdicts.append(Verdict(False, process.end(limits)))
                 break
@@ -108,13 +108,13 @@ def _try_some(cases: Sequence[_Case], limits: TrialLimits, child: Sequence[str])
 
 
 class _Process:
-    """A trial process: no environment, files or sockets of ours, and no way to outlive the `with`."""
+    """A trial process: it inherits no environment, files or sockets, and ends with the context."""
 
     def __init__(self, files: Sequence[IO[bytes]], child: Sequence[str]) -> None:
-        """`files` are what it may read: its plan first."""
+        """`files`: open files for it, the plan first."""
         for file in files:
             file.seek(0)
-        # Without `site`, and with the path of this process, the start takes half the time and finds the same packages.
+        # Without `site`, and with this process's path, it starts in half the time and finds the same packages.
         self._process = subprocess.Popen(
             [sys.executable, "-S", "-P", "-B", *child, _path_of(files[0])],
             stdin=subprocess.DEVNULL,
@@ -141,7 +141,7 @@ class _Process:
         self._output.close()
 
     def line(self, timeout_s: float) -> bytes | None:
-        """The next line it prints; None where it ends, is silent for `timeout_s`, or prints on and on."""
+        """The next line of its output; None if it ends, prints nothing for `timeout_s`, or prints too much."""
         deadline = time.monotonic() + timeout_s
         poll = select.poll()
         poll.register(self._output, select.POLLIN)
@@ -156,16 +156,16 @@ class _Process:
             self._buffer += part
         line, separator, self._buffer = self._buffer.partition(b"\n")
         if not separator:
-            self._fault = "printed what is no verdict"
+            self._fault = "printed an invalid verdict"
             return None
         return line
 
     def status(self) -> int | None:
-        """Its exit status; None where it did not end by itself."""
+        """Its exit status; None if it did not exit by itself."""
         return self._wait() if self._fault is None else None
 
     def end(self, limits: TrialLimits) -> str:
-        """Why there is no further line from it."""
+        """Why it printed no further line."""
         if self._fault is not None:
             return self._fault
         status = self._wait()
@@ -176,7 +176,7 @@ class _Process:
         return f"ended with exit status {status}"
 
     def _wait(self) -> int:
-        # Its output is closed; a process that goes on without one is not waited for.
+        # Its output is closed; do not wait for a process that continues without one.
         try:
             return self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -202,7 +202,7 @@ def _environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
-    # Where libraries of model formats may have to be found.
+    # Search paths for the libraries of model formats.
     if path := os.environ.get("LD_LIBRARY_PATH"):
         environment["LD_LIBRARY_PATH"] = path
     return environment

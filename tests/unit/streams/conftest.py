@@ -15,7 +15,7 @@ __all__ = ["followed"]
 
 @pytest.fixture(scope="session")
 def trained() -> Callable[[str], Trained]:
-    """Gives the model of a name in `KINDS`."""
+    """Returns the model with a name in `KINDS`."""
     return cache(train)
 
 

@@ -124,7 +124,7 @@ def test_the_cache_of_a_model() -> None:
     assert value(samples, "inferd_cache_lookup_seconds_total", **churn) == 0.25
     assert value(samples, "inferd_cache_saved_seconds", **churn) == 1.5
     saved = [dict(labels)["model"] for name, labels in samples if name == "inferd_cache_saved_seconds"]
-    assert saved == ["churn"], "what is not known is not told"
+    assert saved == ["churn"], "unknown values are omitted"
 
 
 def test_jobs_of_tenants() -> None:

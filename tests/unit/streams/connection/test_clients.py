@@ -1,4 +1,4 @@
-"""What every aiokafka client of ours does otherwise: lost connections, brokers that moved, attempts that fail."""
+"""Changes to aiokafka's clients: lost connections, moved brokers, failed attempts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Make = Callable[[], asyncio.AbstractEventLoop]
 
 @pytest.fixture(autouse=True)
 def stock() -> Iterator[None]:
-    """aiokafka as it was before, and no attempt that has failed."""
+    """Unpatched aiokafka, without failed attempts."""
     connections.install()
     for owner, name, function in REPLACED:
         setattr(owner, name, function)
@@ -50,7 +50,7 @@ REPLACED: list[tuple[Any, str, Any]] = [
 
 
 async def send_on_a_closed_transport() -> None:
-    """What a request does that comes between the reset and its notice."""
+    """Sends a request after the connection was reset and before this is noticed."""
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     connection: Any = AIOKafkaConnection("127.0.0.1", port, request_timeout_ms=100)
@@ -71,19 +71,19 @@ def run(make: Make, scenario: Callable[[], Any]) -> Any:
         return runner.run(scenario())
 
 
-def test_uvloop_raises_what_aiokafka_does_not_expect() -> None:
+def test_uvloop_raises_an_error_unknown_to_aiokafka() -> None:
     with pytest.raises(RuntimeError, match="closed"):
         run(uvloop.new_event_loop, send_on_a_closed_transport)
 
 
-def test_a_closed_connection_is_a_lost_one() -> None:
+def test_a_closed_connection_is_a_lost_connection() -> None:
     connections.install()
     connections.install()
     with pytest.raises(KafkaConnectionError, match="broken"):
         run(uvloop.new_event_loop, send_on_a_closed_transport)
 
 
-def test_other_faults_stay_what_they_are() -> None:
+def test_other_errors_are_unchanged() -> None:
     connections.install()
 
     async def send_nonsense() -> None:
@@ -104,7 +104,7 @@ def test_other_faults_stay_what_they_are() -> None:
 
 
 async def look_for_the_coordinator() -> Any:
-    """By a client whose broker has told of no node: it has just been started."""
+    """Looks up a coordinator with a client that knows no node, since its broker has just started."""
     client = AIOKafkaClient(bootstrap_servers="127.0.0.1:1")
     return await client.coordinator_lookup(CoordinationType.TRANSACTION, "id")
 
@@ -114,11 +114,11 @@ async def test_aiokafka_asserts_that_some_broker_is_known() -> None:
         await look_for_the_coordinator()
 
 
-async def test_without_a_known_broker_a_coordinator_is_looked_for_again() -> None:
+async def test_without_a_known_broker_the_coordinator_lookup_is_retried() -> None:
     connections.install()
     with pytest.raises(NodeNotReadyError, match="no broker yet"):
         await look_for_the_coordinator()
-    assert NodeNotReadyError.retriable, "which is what makes everybody ask again"
+    assert NodeNotReadyError.retriable, "which causes a retry"
 
 
 HOST = "127.0.0.1"
@@ -126,12 +126,12 @@ METADATA = 3
 
 
 class Broker:
-    """Answers ApiVersions and Metadata; it is the one node of its cluster, and advertises `advertised`."""
+    """A single-node cluster that responds to ApiVersions and Metadata, and advertises `advertised`."""
 
     def __init__(self, host: str = HOST) -> None:
         self.host, self.advertised, self.port = host, 0, 0
         self.name = host
-        """Under which it advertises itself."""
+        """Its advertised address."""
         self.accepted = 0
         self._writers: list[asyncio.StreamWriter] = []
 
@@ -168,7 +168,7 @@ def _api_versions(version: int) -> bytes:
 
 @asynccontextmanager
 async def connected(address: str) -> AsyncIterator[Any]:
-    """A client of ours that has bootstrapped."""
+    """A bootstrapped client."""
     client = AIOKafkaClient(**connections.client_options(KafkaConnection(address)))
     try:
         await client.bootstrap()
@@ -178,14 +178,14 @@ async def connected(address: str) -> AsyncIterator[Any]:
 
 
 async def until_connected(client: Any, broker: Broker) -> None:
-    """Returns once the client has a connection to a broker that it had none to."""
+    """Waits until the client is connected to a new broker."""
     before = broker.accepted
     async with asyncio.timeout(30):
         while not (await client.ready(1) and broker.accepted > before):
             await client.force_metadata_update()
 
 
-async def test_brokers_that_moved_are_found_by_the_bootstrap_servers() -> None:
+async def test_moved_brokers_are_found_through_the_bootstrap_servers() -> None:
     entrance, broker, moved = Broker(), Broker(), Broker()
     await broker.start()
     await moved.start()
@@ -202,8 +202,8 @@ async def test_brokers_that_moved_are_found_by_the_bootstrap_servers() -> None:
     await moved.stop()
 
 
-async def test_stock_clients_never_find_them() -> None:
-    """Why it is replaced: a bootstrap server is asked once."""
+async def test_unpatched_clients_never_find_moved_brokers() -> None:
+    """The reason for the patch: bootstrap servers are used only once."""
     entrance, broker = Broker(), Broker()
     await broker.start()
     entrance.advertised = broker.port
@@ -217,7 +217,7 @@ async def test_stock_clients_never_find_them() -> None:
     await entrance.stop()
 
 
-async def test_a_name_that_leads_to_another_address_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_changed_dns_name_is_resolved_again(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = Broker("127.0.0.1"), Broker("127.0.0.2")
     await first.start()
     await second.start(first.port)
@@ -232,7 +232,7 @@ async def test_a_name_that_leads_to_another_address_is_followed(monkeypatch: pyt
     await second.stop()
 
 
-async def test_all_clients_together_try_an_address_once_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_clients_share_the_attempts_to_connect_to_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "_attempts", ConnectionAttempts(clock=lambda: 0.0))
     monkeypatch.setattr(connections, "PACE_S", 0.001)
     broker = Broker()
@@ -250,11 +250,11 @@ async def test_all_clients_together_try_an_address_once_at_a_time(monkeypatch: p
         monkeypatch.setattr(connections, "_stock_connect", refuse)
         for _ in range(20):
             assert [await client.ready(1) for client in (one, other)] == [False, False]
-        # Both may have noticed the end of their connection at once, before the first attempt had failed.
+        # Both may have noticed the lost connection at the same time, before the first attempt failed.
         assert tried <= 2
 
 
-async def test_a_connection_has_a_deadline_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_connection_attempt_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "SETUP_TIMEOUT_S", 0.05)
     with socket.create_server((HOST, 0)) as silent:
         address = f"{HOST}:{silent.getsockname()[1]}"
@@ -265,7 +265,7 @@ async def test_a_connection_has_a_deadline_of_its_own(monkeypatch: pytest.Monkey
     assert connections.why_unreachable(connection) == (address, Reason("unreachable", "does not answer in time"))
 
 
-async def test_an_answer_that_is_none_is_a_failed_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_invalid_response_is_a_failed_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     async def strange(_connection: Any) -> None:
         raise ValueError("Server sent wrong signature!")
 
@@ -296,8 +296,8 @@ async def test_a_password_file_is_read_for_each_connection(tmp_path: Path, monke
     assert seen == ["old", "new"]
 
 
-def fetcher_that_waits_to_try_again() -> Any:
-    """Its broker is away: a fetch has failed, and sleeps."""
+def fetcher_in_backoff() -> Any:
+    """A fetcher whose broker is unreachable: a fetch has failed and sleeps."""
     fetcher: Any = Fetcher.__new__(Fetcher)
     fetcher._fetch_task = asyncio.ensure_future(asyncio.Event().wait())
     fetcher._pending_tasks = {asyncio.ensure_future(asyncio.sleep(60))}
@@ -305,22 +305,22 @@ def fetcher_that_waits_to_try_again() -> Any:
     return fetcher
 
 
-async def test_stock_fetchers_raise_the_cancellation_of_their_tasks() -> None:
-    fetcher = fetcher_that_waits_to_try_again()
+async def test_unpatched_fetchers_raise_the_cancellation_of_their_tasks() -> None:
+    fetcher = fetcher_in_backoff()
     with pytest.raises(asyncio.CancelledError):
         await fetcher.close()
 
 
-async def test_a_fetcher_closes_although_its_broker_is_away() -> None:
+async def test_a_fetcher_closes_while_its_broker_is_unreachable() -> None:
     connections.install()
-    fetcher = fetcher_that_waits_to_try_again()
+    fetcher = fetcher_in_backoff()
     tasks = {fetcher._fetch_task, *fetcher._pending_tasks}
     await fetcher.close()
     assert all(task.cancelled() for task in tasks)
 
 
-def test_every_client_of_ours_has_these_options() -> None:
-    """aiokafka's options alone would make a client that never finds brokers that moved."""
+def test_every_client_has_these_options() -> None:
+    """With aiokafka's options alone, a client would never find moved brokers."""
     root = Path(inferd.__file__).resolve().parents[1]
     sources = [path for name in ("daemon", "inferd", "streams") for path in (root / name).rglob("*.py")]
     users = {path.name for path in sources if ".aiokafka_options()" in path.read_text(encoding="utf-8")}

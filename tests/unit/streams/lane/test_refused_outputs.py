@@ -1,4 +1,4 @@
-"""What becomes of records that follow from a request and that their topic refuses for good, under both guarantees."""
+"""Outputs that their topic permanently rejects, with both guarantees."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = both
 
 
 async def describe(bench: Bench, *states: TopicState) -> None:
-    """From now on the broker describes these topics, and the lane has asked."""
+    """Sets the topics that the broker describes, and updates the lane's limits."""
 
     async def told() -> Sequence[TopicState]:
         return states
@@ -48,7 +48,7 @@ def acknowledge(bench: Bench, *topics: str) -> None:
 
 
 async def landed(bench: Bench, offset: int) -> None:
-    """Acknowledges whatever is sent until everything before `offset` is done."""
+    """Acknowledges all sent batches until all records before `offset` are done."""
 
     def done() -> bool:
         acknowledge(bench, RESULTS, REPLIES, DEAD_LETTERS)
@@ -71,7 +71,7 @@ def answers(bench: Bench, topic: str) -> list[tuple[str, str | None]]:
         (replies(cleanup_policy="compact"), "reply_to_refused"),
     ],
 )
-async def test_a_reply_that_its_topic_would_refuse_is_an_error_on_results(
+async def test_a_reply_beyond_its_topics_limits_is_an_error_on_results(
     bench: Bench, state: TopicState, code: str
 ) -> None:
     await describe(bench, state)
@@ -86,7 +86,7 @@ async def test_a_reply_that_its_topic_would_refuse_is_an_error_on_results(
     assert bench.broker.producers_opened == 1, "nothing had to be sent again"
 
 
-async def test_a_refusal_that_comes_from_the_broker_is_an_error_on_results(bench: Bench) -> None:
+async def test_a_reply_rejected_by_the_broker_is_an_error_on_results(bench: Bench) -> None:
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0), asking(1)])
     await bench.until(lambda: [sent for sent in bench.broker.sent if sent.topic == REPLIES])
@@ -100,7 +100,7 @@ async def test_a_refusal_that_comes_from_the_broker_is_an_error_on_results(bench
     assert answers(bench, REPLIES) == [("r0.1", None)], "not tried again at once"
 
 
-async def test_a_refused_reply_is_answered_before_the_requests_that_follow(bench: Bench) -> None:
+async def test_a_rejected_reply_keeps_the_order_of_results(bench: Bench) -> None:
     await bench.own(0)
     bench.lane.feed(tp(0), [asking(0), request(1)])
     await bench.until(lambda: answers(bench, REPLIES))
@@ -115,10 +115,8 @@ async def test_a_refused_reply_is_answered_before_the_requests_that_follow(bench
     assert answers(bench, RESULTS)[seen:] == [("r0.0", "reply_to_refused"), ("r0.1", None)]
 
 
-async def test_a_reply_that_is_never_acknowledged_is_given_up_once_its_topic_is_gone(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A producer sends to a topic that was deleted for ever."""
+async def test_a_reply_is_abandoned_once_its_topic_is_deleted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A producer retries for ever if the topic was deleted."""
     monkeypatch.setattr(watchers, "REPLY_LATE_S", 0.01)
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0), asking(1)])
@@ -131,7 +129,7 @@ async def test_a_reply_that_is_never_acknowledged_is_given_up_once_its_topic_is_
     await describe(bench, replies())
 
 
-async def test_a_result_that_its_topic_would_refuse_is_too_large(bench: Bench) -> None:
+async def test_a_result_beyond_its_topics_limits_is_too_large(bench: Bench) -> None:
     await describe(bench, TopicState(RESULTS, "results", 8, 1, {"max.message.bytes": "700"}))
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0), request(1, input_data=[[1.0, 2.0]] * 200), request(2)])
@@ -140,7 +138,7 @@ async def test_a_result_that_its_topic_would_refuse_is_too_large(bench: Bench) -
     assert [len(sent.records) for sent in bench.broker.sent if sent.topic == RESULTS] == [1, 1, 1], "no larger batches"
 
 
-async def test_where_not_even_the_error_fits_offsets_are_held(bench: Bench) -> None:
+async def test_offsets_are_held_if_even_the_error_does_not_fit(bench: Bench) -> None:
     await describe(bench, TopicState(RESULTS, "results", 8, 1, {"max.message.bytes": "100"}))
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0)])
@@ -153,7 +151,7 @@ async def test_where_not_even_the_error_fits_offsets_are_held(bench: Bench) -> N
     assert f"topic {RESULTS}: MessageSizeTooLargeError" in str(bench.lane.fault)
 
 
-async def test_a_dead_letter_that_does_not_fit_is_kept_as_what_can_be(bench: Bench) -> None:
+async def test_a_dead_letter_that_does_not_fit_omits_parts(bench: Bench) -> None:
     await describe(bench, TopicState(DEAD_LETTERS, "dead-letters", 8, 1, {"max.message.bytes": "2000"}))
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0, value=b"\xc1" * 5_000), request(1)])
@@ -168,7 +166,7 @@ async def test_a_dead_letter_that_does_not_fit_is_kept_as_what_can_be(bench: Ben
 
 
 @pytest.mark.parametrize("where", ["key", "value", "header"])
-async def test_a_record_that_no_dead_letter_keeps_whole_is_too_large(bench: Bench, where: str) -> None:
+async def test_a_record_whose_dead_letter_omits_parts_is_too_large(bench: Bench, where: str) -> None:
     big = bytes(5_000_000)
     poison = request(0, value=big if where == "value" else msgspec.msgpack.encode("good"))
     poison.key = big if where == "key" else b"k"

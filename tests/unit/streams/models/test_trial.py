@@ -190,7 +190,7 @@ def test_a_process_that_cannot_start_is_no_models_fault() -> None:
         try_models([TrialCase(b"good")], LIMITS, child=(*SCRIPTED, "broken"))
     with pytest.raises(ServerError, match=r"did not finish in 0\.2 s"):
         try_models([TrialCase(b"good")], TrialLimits(start_s=0.2), child=("-c", "import time; time.sleep(600)"))
-    with pytest.raises(ServerError, match="printed what is no verdict"):
+    with pytest.raises(ServerError, match="printed an invalid verdict"):
         try_models([TrialCase(b"good")], LIMITS, child=("-c", "print('x' * 200_000)"))
 
 

@@ -39,7 +39,7 @@ SaveModel = Callable[..., Path]
 
 @pytest.fixture
 def save_model(tmp_path: Path) -> SaveModel:
-    """Writes a model file: of one kind and number of rounds."""
+    """Writes a model file with the given objective and number of rounds."""
 
     def save(kind: str = "binary", rounds: int = 3) -> Path:
         path = tmp_path / f"{kind}-{rounds}.txt"
@@ -56,7 +56,7 @@ def manager(tmp_path: Path) -> ModelManager:
 
 @pytest.fixture
 def served(manager: ModelManager, save_model: SaveModel) -> ModelManager:
-    """A manager with `churn`, version 1, which is not tried first."""
+    """A manager with `churn`, version 1, without a trial."""
     manager.register("churn", save_model(), trial=False)
     manager._directory.passed_trial(manager.list()[0])
     return manager

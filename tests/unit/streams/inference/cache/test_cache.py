@@ -1,5 +1,4 @@
-"""The prediction cache behind the scorer: the same bytes with it and without, fewer calls of the model, nothing shared
-between those who must not share."""
+"""The prediction cache of the scorer: identical results with and without it, fewer model calls, and isolation."""
 
 from __future__ import annotations
 
@@ -55,7 +54,7 @@ def request(row: Any, model: str = "sum", encoding: str = "msgpack", **fields: A
 
 
 class Bench:
-    """A scorer with its cache, over tables that commit at once."""
+    """A scorer with its cache, and tables that commit immediately."""
 
     def __init__(self, *models: ServedModel, partitions: int = 2, limits: Limits = DEFAULT_LIMITS) -> None:
         self.scorer = Scorer(catalog_of(*models), limits)
@@ -85,7 +84,7 @@ def marks(outcome: Outcome) -> list[int]:
 # ---------------------------------------------------------------------- hits, misses, single flight
 
 
-def test_a_repeated_row_is_answered_without_the_model() -> None:
+def test_a_repeated_row_is_not_scored_again() -> None:
     runtime = SumRuntime()
     bench = Bench(cached_sum(runtime=runtime))
     first = bench.score(request([1.0, 2.0]), request([3.0, 4.0]))
@@ -97,7 +96,7 @@ def test_a_repeated_row_is_answered_without_the_model() -> None:
     assert (again.table_changes, again.rows, again.by_model) == ({}, 3, {("sum", 1): (3, 3)})
 
 
-def test_equal_rows_of_a_micro_batch_are_scored_once_cache_or_not() -> None:
+def test_equal_rows_of_a_micro_batch_are_scored_once_even_without_a_cache() -> None:
     for make in (sum_model, cached_sum):
         runtime = SumRuntime()
         bench = Bench(make(runtime=runtime))
@@ -117,13 +116,13 @@ def test_without_a_cache_in_the_manifest_nothing_is_looked_up() -> None:
 @pytest.mark.parametrize(
     "spec", [CacheSpec(0.0, 10), CacheSpec(-1.0, 10), CacheSpec(float("nan"), 10), CacheSpec(1.0, 0)]
 )
-def test_a_cache_that_can_hold_nothing_is_off(spec: CacheSpec) -> None:
+def test_a_cache_without_capacity_is_disabled(spec: CacheSpec) -> None:
     model = sum_model()
     bench = Bench(replace(model, manifest=msgspec.structs.replace(model.manifest, cache=spec)))
     assert bench.score(request([1.0, 2.0])).cache_marks == b""
 
 
-def test_each_partition_has_its_own_entries_and_what_is_not_open_is_a_miss() -> None:
+def test_partitions_have_separate_entries_and_closed_ones_miss() -> None:
     bench = Bench(cached_sum())
     bench.score(request([1.0, 2.0]), partition=0)
     assert marks(bench.score(request([1.0, 2.0]), partition=1)) == [CACHE_MISS]
@@ -143,7 +142,7 @@ def test_a_request_of_several_rows_is_a_hit_only_as_a_whole() -> None:
     assert msgspec.msgpack.decode(partly.values[0])["prediction"] == [3.0, 11.0, 11.0]
 
 
-def test_the_order_in_which_outputs_are_asked_for_makes_no_other_entries() -> None:
+def test_the_order_of_outputs_does_not_change_the_key() -> None:
     bench = Bench(cached_sum())
     bench.score(request([1.0, 2.0], outputs=["prediction", "raw"]))
     swapped = bench.score(request([1.0, 2.0], outputs=["raw", "prediction"]))
@@ -151,7 +150,7 @@ def test_the_order_in_which_outputs_are_asked_for_makes_no_other_entries() -> No
     assert list(msgspec.msgpack.decode(swapped.values[0]))[-2:] == ["raw", "prediction"]
 
 
-def test_direct_requests_look_everywhere_and_fill_where_they_are_told() -> None:
+def test_direct_requests_look_up_all_partitions_and_fill_the_given_one() -> None:
     bench = Bench(cached_sum())
     bench.score(request([1.0, 2.0]), partition=1)
     assert marks(bench.score(request([1.0, 2.0]), partition=HTTP_PARTITION)) == [CACHE_HIT]
@@ -162,7 +161,7 @@ def test_direct_requests_look_everywhere_and_fill_where_they_are_told() -> None:
     assert marks(bench.score(request([3.0, 4.0]), partition=1)) == [CACHE_HIT]
 
 
-def test_entries_expire_and_a_shorter_ttl_holds_for_those_that_are_there() -> None:
+def test_entries_expire_and_a_shorter_ttl_applies_to_existing_ones() -> None:
     bench = Bench(cached_sum(ttl_s=60.0))
     bench.score(request([1.0, 2.0]))
     assert marks(bench.score(request([1.0, 2.0]), now_ms=NOW + 59_999)) == [CACHE_HIT]
@@ -191,7 +190,7 @@ def test_errors_are_never_cached() -> None:
     assert len(bench.tables[0].committed) == 1
 
 
-def test_a_model_that_raises_for_one_request_answers_the_others_and_caches_nothing_of_it() -> None:
+def test_a_request_for_which_the_model_raises_is_not_cached() -> None:
     runtime = SumRuntime()
     runtime.raises = lambda matrix: RuntimeError("poison") if (matrix == 13.0).any() else None
     bench = Bench(cached_sum(runtime=runtime))
@@ -208,7 +207,7 @@ class BrokenTable(FakeTable):
         raise OSError("the disk is gone")
 
 
-def test_a_fault_of_the_table_is_no_fault_of_the_requests() -> None:
+def test_a_fault_of_the_table_fails_no_request() -> None:
     bench = Bench(cached_sum())
     bench.score(request([1.0, 2.0]))
     bench.cache.open(0, BrokenTable()).restore(bench.tables[0].items())
@@ -217,7 +216,7 @@ def test_a_fault_of_the_table_is_no_fault_of_the_requests() -> None:
     assert [str(fault) for fault in outcome.faults] == ["the disk is gone"]
 
 
-def test_a_fault_in_filling_loses_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_while_filling_loses_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ValueError("no room")
 
@@ -228,7 +227,7 @@ def test_a_fault_in_filling_loses_no_answer(monkeypatch: pytest.MonkeyPatch) -> 
     assert (outcome.table_changes, [str(fault) for fault in outcome.faults]) == ({}, ["no room"])
 
 
-def test_arrays_of_unpromised_shapes_are_answered_and_not_cached() -> None:
+def test_outputs_of_unexpected_shapes_are_not_cached() -> None:
     class Odd(SumRuntime):
         def predict(self, matrix: Any, outputs: Any) -> Any:
             return {output: values[:, None] for output, values in super().predict(matrix, outputs).items()}
@@ -239,7 +238,7 @@ def test_arrays_of_unpromised_shapes_are_answered_and_not_cached() -> None:
     assert (outcome.table_changes, marks(outcome)) == ({}, [CACHE_MISS] * 2)
 
 
-def test_what_is_found_corrupt_is_a_miss_and_mended() -> None:
+def test_a_corrupt_entry_is_a_miss_and_is_replaced() -> None:
     bench = Bench(cached_sum())
     bench.score(request([1.0, 2.0]), request([3.0, 4.0]))
     committed = bench.tables[0].committed
@@ -262,11 +261,11 @@ def test_outcomes_of_two_halves_are_joined() -> None:
     assert (plain + plain).cache_marks == b""
 
 
-# ---------------------------------------------------------------------- who must never meet
+# ---------------------------------------------------------------------- isolation
 
 
-def test_tenants_models_versions_and_outputs_never_meet() -> None:
-    """All of them fill one and the same table; the models differ in what they answer."""
+def test_entries_are_separate_by_tenant_model_version_and_outputs() -> None:
+    """All of them fill the same table; the models give different predictions."""
     table, runtimes = FakeTable(), list[SumRuntime]()
     for tenant, name, version, outputs in itertools.product("tu", ("sum", "other"), (1, 2), (["raw"], ["prediction"])):
         runtime = SumRuntime()
@@ -286,7 +285,7 @@ def test_tenants_models_versions_and_outputs_never_meet() -> None:
     assert all(runtime.calls == [1] for runtime in runtimes)
 
 
-def test_another_postprocess_of_the_same_version_finds_nothing(trained: Callable[[str], Trained]) -> None:
+def test_another_postprocess_does_not_share_entries(trained: Callable[[str], Trained]) -> None:
     binary = trained("binary")
     row = binary.rows[0].tolist()
     answers = []
@@ -304,7 +303,7 @@ def test_another_postprocess_of_the_same_version_finds_nothing(trained: Callable
     assert answers[1] in ("bad", "good")
 
 
-# ---------------------------------------------------------------------- the same bytes with it and without
+# ---------------------------------------------------------------------- identical results with and without the cache
 
 
 def real_model(trained: Trained, postprocess: Postprocess | None = None, max_entries: int = 40) -> ServedModel:
@@ -316,7 +315,7 @@ def real_model(trained: Trained, postprocess: Postprocess | None = None, max_ent
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "regression", "linear", "custom_multi", "zero_as_missing"])
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
-def test_results_are_the_same_bytes_with_the_cache_and_without(
+def test_results_are_identical_with_and_without_the_cache(
     trained: Callable[[str], Trained], kind: str, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
@@ -341,7 +340,7 @@ def test_results_are_the_same_bytes_with_the_cache_and_without(
 
 
 def workload(pool: np.ndarray, asked: Sequence[str], random: np.random.Generator) -> list[Fetched]:
-    """Some requests for rows of a pool: of one row or of several, in both encodings, for some outputs, some wrong."""
+    """Requests for rows of a pool: of one or several rows, in both encodings, for various outputs, some invalid."""
     records = []
     for _ in range(int(random.integers(0, 8))):
         places = random.integers(0, len(pool), int(random.integers(1, 4)))
