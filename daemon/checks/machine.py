@@ -13,11 +13,10 @@ from inferd.daemon.broker.jars import read_lock
 from inferd.daemon.broker.jvm import find_java
 from inferd.daemon.checks import Check
 from inferd.daemon.settings import Settings, SettingsError, check_worker, worker_warnings
-from inferd.schemas.errors import ModelServingError
 from inferd.streams.inference import kernels_fault
 
 if TYPE_CHECKING:
-    from inferd.streams.inference import ModelFormat
+    from inferd.streams.inference import FormatReport
 
 GIB = 1_024**3
 DISK_BYTES_MIN, DISK_BYTES_GOOD = GIB // 2, 2 * GIB
@@ -94,17 +93,25 @@ def check_embedded_broker(settings: Settings) -> list[Check]:
 
 
 def check_model_formats() -> list[Check]:
-    """The versions of the libraries of model formats; one that is not installed is no fault."""
-    from inferd.streams.inference import all_formats
+    """The versions of the libraries of model formats. A library that is not installed is no problem."""
+    from inferd.streams.inference import describe_formats
 
-    return [Check("model formats", "ok", ", ".join(_library(each) for each in all_formats()))]
+    name, found = "model formats", describe_formats(load=True)
+    usable = [each for each in found if each.package is None or each.problem is None]
+    broken = [each for each in found if each not in usable]
+    return [
+        Check(name, "ok", ", ".join(map(_library, usable))),
+        *(Check(name, "warn", _problem(each), f"correct or uninstall {each.package}") for each in broken),
+    ]
 
 
-def _library(model_format: ModelFormat) -> str:
-    try:
-        return f"{model_format.name} {model_format.library_version()}"
-    except ModelServingError:
-        return f"{model_format.name} not installed"
+def _library(report: FormatReport) -> str:
+    package = f" ({report.package})" if report.package is not None else ""
+    return f"{report.name} {report.version or 'not installed'}{package}"
+
+
+def _problem(report: FormatReport) -> str:
+    return f"{report.name!r} of {report.package} cannot be used: {report.problem}"
 
 
 def existing_ancestor(path: Path) -> Path:

@@ -18,6 +18,7 @@ import msgspec
 from inferd.daemon.settings import Settings
 from inferd.daemon.telemetry.latency import LatencyQuantiles, quantiles, since
 from inferd.daemon.version import inferd_version
+from inferd.streams.inference import FormatReport
 from inferd.streams.telemetry import (
     CacheSnapshot,
     DanglingAlias,
@@ -127,6 +128,8 @@ class Status(msgspec.Struct, frozen=True):
     partitions: tuple[PartitionSnapshot, ...] = ()
     models: tuple[ModelSnapshot, ...] = ()
     dangling_aliases: tuple[DanglingAlias, ...] = ()
+    model_formats: tuple[FormatReport, ...] = ()
+    """Filled in by the route: reading the metadata of all packages takes time."""
     batches: int = 0
     batch_rows_last: int = 0
     queued_bytes: int = 0

@@ -18,6 +18,7 @@ from inferd.schemas.models.errors import VersionExistsError, VersionInUseError
 from inferd.schemas.models.manifest_checks import check_alias, check_manifest, check_manifest_key
 from inferd.schemas.models.model import (
     NA_TEXTS,
+    RUNTIME_PATTERN,
     Alias,
     AliasKey,
     ArtifactKey,
@@ -43,6 +44,7 @@ from inferd.schemas.models.model import (
 __all__ = [
     "CHAMPION",
     "NA_TEXTS",
+    "RUNTIME_PATTERN",
     "Alias",
     "AliasKey",
     "ArtifactKey",

@@ -21,8 +21,17 @@ from inferd.streams.inference.micro_batch import (
 from inferd.streams.inference.model_format import ModelFile, ModelFormat
 from inferd.streams.inference.own_models import OwnRuntime, own_version
 from inferd.streams.inference.postprocess import compile_postprocess
-from inferd.streams.inference.registry import all_formats, format_named, read_model, register, unregister
-from inferd.streams.inference.runtime import Accelerated, Arrays, label_codes
+from inferd.streams.inference.registry import (
+    FormatReport,
+    all_formats,
+    describe_formats,
+    format_named,
+    read_model,
+    recognise,
+    register,
+    unregister,
+)
+from inferd.streams.inference.runtime import Accelerated, Arrays, ModelRuntime, label_codes
 from inferd.streams.inference.scoring import UNDECODABLE, Scorer
 from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
 from inferd.streams.inference.user_code import Ask, AskRows, PinnedModelId, plain_value
@@ -37,12 +46,14 @@ __all__ = [
     "Ask",
     "AskRows",
     "FileFeature",
+    "FormatReport",
     "Group",
     "Inputs",
     "Matrix",
     "ModelCatalog",
     "ModelFile",
     "ModelFormat",
+    "ModelRuntime",
     "Outcome",
     "OwnRuntime",
     "PinnedModelId",
@@ -58,6 +69,7 @@ __all__ = [
     "compile_postprocess",
     "complete_file",
     "concatenate",
+    "describe_formats",
     "foreign_folder",
     "format_named",
     "halve",
@@ -70,6 +82,7 @@ __all__ = [
     "own_version",
     "plain_value",
     "read_model",
+    "recognise",
     "reconcile",
     "register",
     "rows_as_bytes",

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from inferd.schemas.errors import MalformedError, TooLargeError
+from collections.abc import Iterator
+from functools import cache
+
+import msgspec
+
+from inferd.schemas.errors import InferenceError, MalformedError, ModelServingError, TooLargeError
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.streams.inference.foreign_files import foreign_file
 from inferd.streams.inference.formats.catboost import CATBOOST
@@ -11,8 +16,23 @@ from inferd.streams.inference.formats.onnx import ONNX
 from inferd.streams.inference.formats.sklearn import SKLEARN
 from inferd.streams.inference.formats.xgboost import XGBOOST
 from inferd.streams.inference.model_format import ModelFile, ModelFormat
+from inferd.streams.inference.third_party import ThirdParty, third_party_formats
 
-_FORMATS: dict[str, ModelFormat] = {}
+_BUILT_IN = (LIGHTGBM, XGBOOST, CATBOOST, ONNX, SKLEARN)
+_FORMATS: dict[str, ModelFormat] = {each.name: each for each in _BUILT_IN}
+_BUILT_IN_NAMES = frozenset(_FORMATS)
+
+
+class FormatReport(msgspec.Struct, frozen=True):
+    """A model format, as far as it is known."""
+
+    name: str
+    package: str | None
+    """The package of a third party, with its version; None for formats of inferd."""
+    version: str | None
+    """Of the library; None if it is not installed, or if no model has needed a third party's format yet."""
+    problem: str | None
+    """Why it cannot be used."""
 
 
 def register(model_format: ModelFormat) -> None:
@@ -26,17 +46,52 @@ def unregister(name: str) -> None:
     del _FORMATS[name]
 
 
-def all_formats() -> tuple[ModelFormat, ...]:
-    """All formats, in the order in which they are tried on a file."""
-    return tuple(_FORMATS.values())
+def all_formats() -> Iterator[ModelFormat]:
+    """All formats that can be used, in the order in which they are tried on a file. Imports those of other packages."""
+    yield from tuple(_FORMATS.values())
+    for each in _third_party():
+        if (found := each.load()) is not None:
+            yield found
 
 
 def format_named(name: str) -> ModelFormat:
-    """The format that manifests call `name`; `MalformedError` if there is none."""
+    """The format that manifests call `name`: `MalformedError` if unknown, `InternalError` if unusable."""
+    if (known := _FORMATS.get(name)) is not None:
+        return known
+    others = _third_party()
+    for each in others:
+        if each.name == name:
+            if (found := each.load()) is None:
+                raise each.error
+            return found
+    names = ", ".join(dict.fromkeys([*_FORMATS, *(each.name for each in others)]))
+    raise MalformedError(f"manifest: runtime is {name[:80]!r}; known are {names}")
+
+
+def describe_formats(*, load: bool = False) -> list[FormatReport]:
+    """All formats, also those that cannot be used. With `load`, formats of other packages are imported."""
+    reports = [_report(each, None) for each in tuple(_FORMATS.values())]
+    for other in third_party_formats(_BUILT_IN_NAMES):
+        if load:
+            other.load()
+        if other.format is not None:
+            reports.append(_report(other.format, other.package))
+        else:
+            reports.append(FormatReport(other.name, other.package, None, other.problem))
+    return reports
+
+
+@cache
+def _report(found: ModelFormat, package: str | None) -> FormatReport:
     try:
-        return _FORMATS[name]
-    except KeyError:
-        raise MalformedError(f"manifest: runtime is {name[:80]!r}; known are {', '.join(_FORMATS)}") from None
+        return FormatReport(found.name, package, found.library_version(), None)
+    except ModelServingError as error:
+        return FormatReport(found.name, package, None, error.message)
+
+
+def _third_party() -> tuple[ThirdParty, ...]:
+    """The formats of other packages that have a name of their own."""
+    return tuple(each for each in third_party_formats(_BUILT_IN_NAMES) if each.name not in _FORMATS)
 
 
 def read_model(content: bytes, limits: Limits = DEFAULT_LIMITS, runtime: str | None = None) -> ModelFile:
@@ -46,22 +101,22 @@ def read_model(content: bytes, limits: Limits = DEFAULT_LIMITS, runtime: str | N
     """
     if len(content) > limits.artifact_bytes_max:
         raise TooLargeError(f"model file of {len(content)} bytes: at most {limits.artifact_bytes_max} are allowed")
-    found = _sniffed(content) if runtime is None else format_named(runtime)
+    found = recognise(content) if runtime is None else format_named(runtime)
     return found.read(content, limits)
 
 
-def _sniffed(content: bytes) -> ModelFormat:
+def recognise(content: bytes) -> ModelFormat:
+    """The format of a file, from its first bytes. `MalformedError` saying what else the file is."""
+    failed = []
     for each in all_formats():
-        if each.sniff(content):
-            return each
+        try:
+            if each.sniff(content):
+                return each
+        except InferenceError:
+            failed.append(repr(each.name))
     if (foreign := foreign_file(content)) is not None:
         raise MalformedError(f"model file: {foreign}")
+    failed += [f"{each.name!r} of {each.package}" for each in _third_party() if each.problem is not None]
+    unusable = f"formats {', '.join(failed)} cannot be used (see inferd doctor); " if failed else ""
     expected = " or ".join(each.begins for each in all_formats())
-    raise MalformedError(f"model file: does not begin with {expected}; pickles are not accepted")
-
-
-register(LIGHTGBM)
-register(XGBOOST)
-register(CATBOOST)
-register(ONNX)
-register(SKLEARN)
+    raise MalformedError(f"model file: {unusable}does not begin with {expected}; pickles are not accepted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from functools import cache
 from importlib import resources
@@ -12,6 +13,7 @@ from aiohttp import web
 from inferd.daemon.http.core import SAFE_HEADERS, TRAFFIC, ForbiddenError, json_response, token_tenant
 from inferd.daemon.telemetry import Metrics, Status, StatusBoard
 from inferd.schemas.topics import tenant_of_topic
+from inferd.streams.inference import describe_formats
 
 BOARD = web.AppKey("board", StatusBoard)
 METRICS = web.AppKey("metrics", Metrics)
@@ -51,7 +53,9 @@ async def readyz(request: web.Request) -> web.Response:
 
 async def status(request: web.Request) -> web.Response:
     """The worker's status; with a tenant's token, only that tenant's part."""
-    found, tenant = request.app[BOARD].status(), token_tenant(request)
+    formats = await asyncio.to_thread(describe_formats)
+    found = msgspec.structs.replace(request.app[BOARD].status(), model_formats=tuple(formats))
+    tenant = token_tenant(request)
     return json_response(found if tenant is None else of_tenant(found, tenant))
 
 
@@ -67,6 +71,7 @@ def of_tenant(found: Status, tenant: str) -> Status:
         tenants=tuple(item for item in found.tenants if item.tenant == tenant),
         models=tuple(item for item in found.models if item.tenant == tenant),
         dangling_aliases=tuple(item for item in found.dangling_aliases if item.tenant == tenant),
+        model_formats=(),
         cache=tuple(item for item in found.cache if item.tenant == tenant),
         jobs=tuple(item for item in found.jobs if item.tenant == tenant),
         partitions=partitions,

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from inferd.schemas.errors import InferenceError, InvalidValueError, ModelServingError, TooLargeError
+from inferd.schemas.errors import InvalidValueError, ModelServingError, TooLargeError
 from inferd.schemas.limits import Limits
 from inferd.schemas.models import Manifest
 from inferd.schemas.requests import (
@@ -29,12 +29,12 @@ from inferd.streams.inference import (
     Inputs,
     ModelFile,
     TrialLimits,
-    all_formats,
     compile_postprocess,
     complete_file,
     format_named,
     manifest_of,
     read_model,
+    recognise,
     reconcile,
     use_kernels,
 )
@@ -134,14 +134,12 @@ def try_model(case: CaseFile, limits: Limits) -> int:
 
 
 def _load_libraries(cases: Sequence[CaseFile]) -> None:
-    """Loads the libraries of the formats in the plan. One that is not installed is the verdict on its models."""
+    """Loads the libraries of the formats in the plan. One that cannot be loaded fails its models in their trial."""
     load_openmp()
-    contents = [_sniffed(case) for case in cases if case.manifest is None]
-    named = {case.manifest.runtime for case in cases if case.manifest is not None}
-    for each in all_formats():
-        if each.name in named or any(map(each.sniff, contents)):
-            with suppress(InferenceError):
-                each.load_library()
+    for case in cases:
+        with suppress(ModelServingError):
+            named = case.manifest is not None and format_named(case.manifest.runtime)
+            (named or recognise(_sniffed(case))).load_library()
 
 
 def _sniffed(case: CaseFile) -> bytes:
