@@ -38,17 +38,20 @@ async def deploy_file(
     has fields of the manifest that are not derived from the file. The structure of the file is checked here. With
     `trial` it is also loaded and run in a disposable subprocess, as every worker does before it serves the version,
     within `trial_limits` (default: those of a worker). Raises `InferenceError` for an invalid file or manifest, and the
-    errors of `Client.deploy_model`; nothing is written then.
+    errors of `Client.deploy_model`; nothing is written then. A trial that finds other bits in a batch sets `batching`
+    of the manifest of a new version to False.
     """
     check_model_name(name)
     content = model if isinstance(model, bytes) else await asyncio.to_thread(_read, Path(model))
     asked = version or (manifest or {}).get("version")
+    batching = True
     while True:
-        complete = await _complete(client, content, name, asked, manifest or {})
+        complete = await _complete(client, content, name, asked, manifest or {}, batching=batching)
         if trial:
             limits = trial_limits or TrialLimits(sizes=client.limits)
-            await asyncio.to_thread(_try, content, complete, limits)
+            batching = await asyncio.to_thread(_try, content, complete, limits)
             trial = False
+            continue
         try:
             return await client.deploy_model(content, complete, alias=alias)
         except VersionExistsError:  # another client has claimed the number since
@@ -57,7 +60,7 @@ async def deploy_file(
 
 
 async def _complete(
-    client: Client, content: bytes, name: str, version: int | None, given: Mapping[str, Any]
+    client: Client, content: bytes, name: str, version: int | None, given: Mapping[str, Any], *, batching: bool
 ) -> Manifest:
     """The manifest of a version, or of the next free one; raises if it cannot be deployed."""
     models = await client.models()
@@ -65,6 +68,8 @@ async def _complete(
     present = models.content(key)
     created_at = present.created_at if present is not None else datetime.now(UTC).isoformat(timespec="seconds")
     fields = {"created_at": created_at, **given}
+    if not (batching if present is None else present.batching):
+        fields["batching"] = False
     complete = await asyncio.to_thread(manifest_of, content, name, key.version, fields, limits=client.limits)
     check_deployable(models, content, complete, client.limits)
     return complete
@@ -77,7 +82,9 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _try(content: bytes, manifest: Manifest, limits: TrialLimits) -> None:
+def _try(content: bytes, manifest: Manifest, limits: TrialLimits) -> bool:
+    """Whether rows have the same bits in a batch; raises if the model does not pass its trial."""
     (verdict,) = try_models([TrialCase(content, manifest)], limits)
     if not verdict.ok:
         raise InferenceError(f"the model did not pass its trial, and nothing was deployed: {verdict.reason}")
+    return verdict.batching

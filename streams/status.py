@@ -14,7 +14,7 @@ from inferd.schemas.models import alias_labels
 from inferd.streams.admission import Admission
 from inferd.streams.composition import TenantParts
 from inferd.streams.connection import setting_name, why_unreachable
-from inferd.streams.inference import Accelerated, Version
+from inferd.streams.inference import Accelerated, Version, scores_batches
 from inferd.streams.inference.cache import CacheSnapshot
 from inferd.streams.lane import Lane, Partition
 from inferd.streams.models.follower import Deploys
@@ -242,4 +242,5 @@ def _model(streams: StreamsView, tenant: str, version: Version) -> ModelSnapshot
         predict_s=counters.predict_s,
         kernel=None if accelerated is None else accelerated.kernel_fault is None,
         kernel_fault=None if accelerated is None else accelerated.kernel_fault,
+        batching=None if version.served is None else scores_batches(version.served.runtime),
     )

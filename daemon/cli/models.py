@@ -230,6 +230,8 @@ def _facts(manifest: Manifest, aliases: dict[str, Alias]) -> Iterator[tuple[str,
     yield "objective", manifest.objective
     yield "outputs", manifest.outputs
     yield "classes", _classes(manifest)
+    if not manifest.batching:
+        yield "batching", "no: rows are scored one by one, because a batch would give some of them other bits"
     yield "size", _size(manifest.size)
     yield "sha256", manifest.sha256
     yield "deployed", manifest.created_at

@@ -31,6 +31,7 @@ from inferd.streams.inference.registry import (
     register,
     unregister,
 )
+from inferd.streams.inference.row_by_row import is_equal_alone, scores_batches
 from inferd.streams.inference.runtime import Accelerated, Arrays, ModelRuntime, label_codes
 from inferd.streams.inference.scoring import UNDECODABLE, Scorer
 from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
@@ -74,6 +75,7 @@ __all__ = [
     "format_named",
     "halve",
     "internal_error",
+    "is_equal_alone",
     "kernels_fault",
     "kernels_in_use",
     "label_codes",
@@ -86,6 +88,7 @@ __all__ = [
     "reconcile",
     "register",
     "rows_as_bytes",
+    "scores_batches",
     "unregister",
     "use_kernels",
 ]

@@ -19,6 +19,9 @@ class ModelRuntime(Protocol):
 
     `predict` may be called from any thread and from several at once; it keeps nothing between calls. After `close` it
     raises `ModelNotReadyError`; calls that are running then end as they would have.
+
+    An attribute `batching = False` says that rows are scored one by one, because a batch would change bits. Without it,
+    the bits of rows alone and in a batch are compared before a version serves (`row_by_row.py`).
     """
 
     @property

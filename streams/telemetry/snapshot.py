@@ -52,6 +52,8 @@ class ModelSnapshot(msgspec.Struct, frozen=True):
     """Whether a compiled kernel scores it; None where its format has none, or it is not loaded."""
     kernel_fault: str | None = None
     """Why the library scores it instead."""
+    batching: bool | None = None
+    """False: its rows are scored one by one, because a batch would change bits. None if it is not loaded."""
 
 
 class DanglingAlias(msgspec.Struct, frozen=True):

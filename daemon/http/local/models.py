@@ -15,7 +15,7 @@ from inferd.daemon.http.routes import (
 from inferd.schemas.errors import InvalidValueError, ModelNotFoundError
 from inferd.schemas.models import Alias, VersionExistsError
 from inferd.schemas.requests import ModelReference
-from inferd.streams.inference import ModelCatalog, Version
+from inferd.streams.inference import ModelCatalog, Version, scores_batches
 from inferd.streams.serving import ModelManager
 
 
@@ -103,4 +103,5 @@ def _overview(catalog: ModelCatalog, version: Version) -> VersionOverview:
         aliases=list(catalog.aliases_of(manifest.model_id, manifest.version)),
         state=version.state,
         reason=version.reason,
+        batching=None if version.served is None else scores_batches(version.served.runtime),
     )

@@ -47,6 +47,8 @@ class VersionOverview(msgspec.Struct, frozen=True, kw_only=True):
     """Its state on this worker; None if the worker has not read it yet."""
     reason: str | None = None
     """Why it failed, or what it waits for."""
+    batching: bool | None = None
+    """False: this worker scores its rows one by one, because a batch would change bits. None if it is not loaded."""
 
 
 class ModelOverview(msgspec.Struct, frozen=True, kw_only=True):

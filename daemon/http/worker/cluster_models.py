@@ -194,4 +194,5 @@ def _version(manifest: Manifest, aliases: Mapping[str, Alias], states: States) -
         aliases=[name for name, alias in aliases.items() if manifest.version in versions_named(alias)],
         state=state.state if state is not None and known else None,
         reason=state.reason if state is not None and known else None,
+        batching=state.batching if state is not None and known else None,
     )

@@ -5,7 +5,7 @@ from inferd.streams.inference.features.file_feature import FileFeature, Values
 from inferd.streams.inference.features.job_rows import is_row, plain_rows, scorable_rows
 from inferd.streams.inference.features.matrix import FeatureSchema
 from inferd.streams.inference.features.rules import refuse_repeats, refuse_unknown
-from inferd.streams.inference.features.samples import sample_inputs
+from inferd.streams.inference.features.samples import sample_inputs, varied_inputs
 from inferd.streams.inference.features.vectorised import gather, valid_ids
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "sample_inputs",
     "scorable_rows",
     "valid_ids",
+    "varied_inputs",
 ]

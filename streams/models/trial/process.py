@@ -31,14 +31,17 @@ from inferd.streams.inference import (
     TrialLimits,
     compile_postprocess,
     complete_file,
+    concatenate,
     format_named,
+    is_equal_alone,
     manifest_of,
     read_model,
     recognise,
     reconcile,
+    scores_batches,
     use_kernels,
 )
-from inferd.streams.inference.features import FeatureSchema, sample_inputs
+from inferd.streams.inference.features import FeatureSchema, sample_inputs, varied_inputs
 from inferd.streams.models.trial.confinement import die_with, give_up_processes_and_network, step_back
 from inferd.streams.openmp import load_openmp
 
@@ -49,11 +52,13 @@ _SNIFFED_BYTES = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reason`: why a model failed. `values`: how many values its prediction for one row has."""
+    """`reason`: why a model failed. `values`: how many values its prediction for one row has. `batching`: whether rows
+    have the same bits alone and in a batch."""
 
     ok: bool
     reason: str | None = None
     values: int = 0
+    batching: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
 def judge(case: CaseFile, limits: TrialLimits) -> tuple[Verdict, bool]:
     """The verdict on a model, and whether memory ran out over it."""
     try:
-        return Verdict(True, None, try_model(case, limits.sizes)), False
+        return try_model(case, limits.sizes), False
     except MemoryError:
         out_of_memory, reason = True, ""
     except ModelServingError as error:
@@ -114,8 +119,8 @@ def judge(case: CaseFile, limits: TrialLimits) -> tuple[Verdict, bool]:
     return Verdict(False, reason), out_of_memory
 
 
-def try_model(case: CaseFile, limits: Limits) -> int:
-    """Reads, loads and runs a model; gives the number of values it predicts a row. Raises what is wrong with it."""
+def try_model(case: CaseFile, limits: Limits) -> Verdict:
+    """Reads, loads and runs a model; gives the verdict on it. Raises what is wrong with it."""
     path = Path(case.path)
     if (size := path.stat().st_size) > limits.artifact_bytes_max:
         raise TooLargeError(f"model file of {size} bytes: at most {limits.artifact_bytes_max} are allowed")
@@ -125,12 +130,15 @@ def try_model(case: CaseFile, limits: Limits) -> int:
     file = complete_file(file, manifest)
     runtime = format_named(file.runtime).load(model, file, 1)
     outputs = tuple(output for output in OUTPUTS if runtime.supports(output))
-    arrays = runtime.predict(_rows(manifest, file), outputs)
+    rows = _rows(manifest, file)
+    arrays = runtime.predict(rows, outputs)
     postprocessor = compile_postprocess(manifest)
     if postprocessor.check({"prediction": arrays["prediction"]}) is not None:
         raise InvalidValueError("predicts a value that is not finite")
     postprocessor.columns(arrays, outputs)
-    return arrays["prediction"].size // len(arrays["prediction"])
+    values = arrays["prediction"].size // len(arrays["prediction"])
+    varied = concatenate([varied_inputs(file.features), rows])
+    return Verdict(True, None, values, scores_batches(runtime) and is_equal_alone(runtime, varied, outputs))
 
 
 def _load_libraries(cases: Sequence[CaseFile]) -> None:

@@ -32,7 +32,7 @@ class OnnxRuntime:
         self._file = file
         self._library = library()
         self._session: Any = self._library.session(content, threads)
-        self._batchable = file.by_row and threads == 1
+        self.batching = file.by_row and threads == 1
         self.feature_names = file.feature_names
         self.n_features = len(self.feature_names)
         self.outputs_per_row = file.outputs_per_row
@@ -70,7 +70,7 @@ class OnnxRuntime:
 
     def _run(self, session: Any, names: list[str], feed: dict[str, NDArray[Any]], count: int) -> list[Any]:
         """The outputs of all rows: arrays, or lists of maps."""
-        if self._batchable or count == 1:
+        if self.batching or count == 1:
             try:
                 return self._library.run(session, names, feed)
             except InvalidValueError:

@@ -39,7 +39,7 @@ class SklearnRuntime:
         self._model = self._library.load(content, file.types, file.types_allowed)
         _make_sequential(self._model, self._library.base_estimator)
         self._library.limit_linear_algebra(threads)
-        self._batchable = is_batchable(self._model)
+        self.batching = is_batchable(self._model)
         self.feature_names = file.feature_names
         self.n_features = len(self.feature_names)
         self.outputs_per_row = file.outputs_per_row
@@ -92,7 +92,7 @@ class SklearnRuntime:
 
     def _called(self, method: Callable[[Any], Any], rows: Any, count: int) -> NDArray[Any]:
         """What a method of the estimator returns: for all rows at once where that gives the same bits."""
-        if self._batchable or count == 1:
+        if self.batching or count == 1:
             return np.asarray(method(rows))
         return np.concatenate([np.asarray(method(_part(rows, index))) for index in range(count)])
 

@@ -13,10 +13,10 @@ from inferd.streams.inference.formats.lightgbm.runtime import _Booster
 from inferd.streams.models.trial import process as trial_process
 
 
-def load_unchecked(case: trial_process.CaseFile, limits: Limits) -> int:
+def load_unchecked(case: trial_process.CaseFile, limits: Limits) -> trial_process.Verdict:
     booster = _Booster(library(), Path(case.path).read_bytes(), 6, 1)
     booster.predict(np.zeros((2, 6)), 0, 4_096)
-    return 1
+    return trial_process.Verdict(True, None, 1)
 
 
 if __name__ == "__main__":

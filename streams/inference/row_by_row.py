@@ -1,0 +1,72 @@
+"""Models that give a row other bits in a batch than alone: these are found before they serve, and scored row by row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.schemas.errors import InferenceError, InvalidValueError
+from inferd.schemas.requests import Output
+from inferd.streams.inference.inputs import Inputs
+from inferd.streams.inference.runtime import Arrays, ModelRuntime
+
+
+class RowByRow:
+    """A `ModelRuntime` that scores each row alone with another one."""
+
+    batching = False
+
+    def __init__(self, runtime: ModelRuntime) -> None:
+        self._runtime = runtime
+        self.n_features = runtime.n_features
+        self.feature_names = runtime.feature_names
+        self.outputs_per_row = runtime.outputs_per_row
+        self.objective = runtime.objective
+
+    def supports(self, output: Output) -> bool:
+        """As `ModelRuntime.supports`."""
+        return self._runtime.supports(output)
+
+    def values_per_row(self, output: Output) -> int:
+        """As `ModelRuntime.values_per_row`."""
+        return self._runtime.values_per_row(output)
+
+    def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
+        """As `ModelRuntime.predict`."""
+        if len(inputs) == 1:
+            return self._runtime.predict(inputs, outputs)
+        parts = [self._predict_row(inputs, row, outputs) for row in range(len(inputs))]
+        return {output: np.concatenate([part[output] for part in parts]) for output in outputs}
+
+    def close(self) -> None:
+        """As `ModelRuntime.close`."""
+        self._runtime.close()
+
+    def _predict_row(self, inputs: Inputs, row: int, outputs: tuple[Output, ...]) -> Arrays:
+        try:
+            return self._runtime.predict(inputs[row : row + 1], outputs)
+        except InvalidValueError as error:
+            raise InvalidValueError(f"row {row}: {error.message}") from None
+
+
+def scores_batches(runtime: ModelRuntime) -> bool:
+    """Whether rows are scored in batches; a runtime that scores them one by one says so by `batching = False`."""
+    return bool(getattr(runtime, "batching", True))
+
+
+def is_equal_alone(runtime: ModelRuntime, inputs: Inputs, outputs: tuple[Output, ...]) -> bool:
+    """Whether each row has the same bits alone as among all others; True if the model refuses one of the rows."""
+    if not scores_batches(runtime):
+        return True
+    try:
+        together = runtime.predict(inputs, outputs)
+        alone = RowByRow(runtime).predict(inputs, outputs)
+    except InferenceError:
+        return True
+    return all(_bits(together[output]) == _bits(alone[output]) for output in outputs)
+
+
+def _bits(values: NDArray[Any]) -> Any:
+    return values.tolist() if values.dtype == object else (values.dtype, values.shape, values.tobytes())
