@@ -124,7 +124,7 @@ def _print_version(ctx: click.Context, _option: click.Parameter, asked: bool) ->
 )
 @click.option("-v", "--verbose", count=True, help="Show logs of libraries on standard error; twice for more.")
 def main(verbose: int) -> None:
-    """Serve LightGBM models over Apache Kafka.
+    """Serve models of tabular data over Apache Kafka.
 
     Settings are environment variables INFERD_* (docs/settings.md); flags override them.
 
