@@ -87,10 +87,10 @@ def cause(error: BaseException) -> str:
     """The cause of an error for an operator: an unreachable broker, or the error's own message."""
     if isinstance(error, TopicRejectedError) and error.__cause__ is not None:
         return f"topic {error.topic}: {cause(error.__cause__)}"
-    if error.__cause__ is not None:  # the error of a producer that has ended does not say why
-        return cause(error.__cause__)
     if isinstance(error, NO_CONNECTION):
         return f"the broker cannot be reached ({type(error).__name__})"
+    if error.__cause__ is not None:  # the error of a producer that has ended does not say why
+        return cause(error.__cause__)
     if isinstance(error, TimeoutError | KafkaTimeoutError):
         return f"the broker has not answered in time ({type(error).__name__})"
     return describe(error)

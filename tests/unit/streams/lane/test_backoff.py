@@ -45,3 +45,10 @@ def test_what_an_error_came_of_is_what_counts() -> None:
     error = KafkaError("Unexpected error during batch delivery")
     error.__cause__ = KafkaConnectionError("[('::1', 1)]")
     assert cause(error) == "the broker cannot be reached (KafkaConnectionError)"
+
+
+def test_a_lost_connection_is_named_whatever_its_cause() -> None:
+    error = KafkaError("Unexpected error during batch delivery")
+    error.__cause__ = KafkaConnectionError("broken")
+    error.__cause__.__cause__ = RuntimeError("unable to perform operation on <TCPTransport>; the handler is closed")
+    assert cause(error) == "the broker cannot be reached (KafkaConnectionError)"
