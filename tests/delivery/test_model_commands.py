@@ -177,7 +177,7 @@ def test_what_is_no_model_is_refused_before_anything_is_sent(inferd: Inferd, tmp
     path.write_bytes(b"\x80\x04\x95 a pickle")
     done = inferd("models", "deploy", path, "--name", "evil")
     assert (done.returncode, done.stdout) == (EXIT_FAILED, "")
-    assert "inferd: model file: does not begin with the line 'tree'" in done.stderr
+    assert "inferd: model file: a pickle (or joblib, or cloudpickle), which can run any code" in done.stderr
     assert "evil" not in inferd("models", "list").stdout
 
 
