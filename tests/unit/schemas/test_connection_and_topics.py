@@ -63,6 +63,7 @@ def test_a_connection_with_password_and_tls() -> None:
     context = options.pop("ssl_context")
     assert isinstance(context, ssl.SSLContext)
     assert context.verify_mode is ssl.CERT_REQUIRED
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
     assert options == {
         "bootstrap_servers": "127.0.0.1:9092",
         "security_protocol": "SASL_SSL",
