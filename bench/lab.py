@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bench.cluster import Cluster, running_broker
+from bench.libraries import TEXT
 from bench.model import MODEL_VERSION, BenchModel, train_model
 from bench.peers import inferd_worker
 from bench.peers.task import PeerTask
-from bench.requests import MODEL_ID, Requests, make_requests
+from bench.requests import MODEL_ID, Requests, make_requests, make_text_requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Lab:
             model_id=MODEL_ID,
             version=MODEL_VERSION,
             digest=self.model.digest,
+            library=self.model.library,
             work_dir=str(self.work_dir),
         )
 
@@ -51,9 +53,10 @@ class Lab:
         if with_inferd:
             inferd_worker.deploy_model(task)
 
-    def requests(self, count: int, prefix: str) -> tuple[Requests, NDArray[np.float64]]:
-        """Requests whose ids begin with `prefix`, and their correct predictions, float64 (count,)."""
-        requests = make_requests(count, prefix)
+    def requests(self, count: int, prefix: str) -> tuple[Requests, NDArray[Any]]:
+        """Requests whose ids begin with `prefix`, and their correct predictions, (count,)."""
+        make = make_text_requests if self.model.library == TEXT else make_requests
+        requests = make(count, prefix)
         return requests, self.model.predict(requests.rows)
 
 

@@ -6,12 +6,14 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
+from bench.libraries import LIBRARIES, Predict
 from bench.requests import FEATURES
 
 MODEL_VERSION = 1
@@ -27,6 +29,8 @@ class BenchModel:
 
     path: Path
     digest: str
+    library: str = "lightgbm"
+    """A name of `LIBRARIES`."""
 
     @property
     def identity(self) -> tuple[int, str]:
@@ -34,12 +38,17 @@ class BenchModel:
         return MODEL_VERSION, self.digest
 
     @cached_property
-    def _booster(self) -> lightgbm.Booster:
-        return lightgbm.Booster(model_file=self.path)
+    def _predict(self) -> Predict:
+        return LIBRARIES[self.library](str(self.path))
 
-    def predict(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The predictions of `Booster.predict` for float64 (rows, 30): float64 (rows,)."""
-        return np.asarray(self._booster.predict(rows), dtype=np.float64)
+    def predict(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """The library's own predictions for (rows, columns): numbers or class labels (rows,)."""
+        return np.asarray(self._predict(rows))
+
+    @classmethod
+    def of(cls, path: Path, library: str = "lightgbm") -> BenchModel:
+        """The model in a file."""
+        return cls(path, hashlib.sha256(path.read_bytes()).hexdigest(), library)
 
 
 def train_model(directory: Path) -> BenchModel:
@@ -62,4 +71,4 @@ def train_model(directory: Path) -> BenchModel:
         raise BenchError(f"the model has {leaves} leaves, not {TREES} x {LEAVES}: training was not deterministic")
     path = directory / "model.txt"
     booster.save_model(path)
-    return BenchModel(path, hashlib.sha256(path.read_bytes()).hexdigest())
+    return BenchModel.of(path)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+_SYLLABLES = ("ba", "do", "fi", "ku", "le", "mor", "nas", "po", "ri", "sta", "tem", "ve")
 MODEL_ID = "bench"
 FEATURES = 30
 PARTITIONS = 4
+TEXT_WORDS = 12
+VOCABULARY = tuple(f"{first}{second}{third}" for first in _SYLLABLES for second in _SYLLABLES for third in _SYLLABLES)
+"""Words of texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +24,8 @@ class Requests:
     """Requests numbered from 0, one row each; all ids begin with `prefix`."""
 
     prefix: str
-    rows: NDArray[np.float64]
+    rows: NDArray[Any]
+    """(requests, columns)."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -51,3 +57,10 @@ def make_requests(count: int, prefix: str) -> Requests:
     """`count` requests with distinct rows; deterministic across processes."""
     random = np.random.default_rng(zlib.crc32(prefix.encode()))
     return Requests(prefix, random.normal(size=(count, FEATURES)))
+
+
+def make_text_requests(count: int, prefix: str) -> Requests:
+    """`count` requests with one text each, of about 70 characters; deterministic across processes."""
+    random = np.random.default_rng(zlib.crc32(prefix.encode()))
+    words = np.array(VOCABULARY)[random.zipf(1.3, size=(count, TEXT_WORDS)) % len(VOCABULARY)]
+    return Requests(prefix, np.array([[" ".join(row)] for row in words], dtype=object))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
 from bench.cluster import Cluster, Offsets, count_between
@@ -67,7 +67,7 @@ class _Backlogs:
         counts = {True: plan.count, False: plan.slow_count}
         tenants = {True: "backlog", False: "short"}
         self._tenants = {fast: tenants[fast] for fast in {peer.fast for peer in peers}}
-        self._requests: dict[bool, tuple[Requests, NDArray[np.float64]]] = {}
+        self._requests: dict[bool, tuple[Requests, NDArray[Any]]] = {}
         for fast, tenant in self._tenants.items():
             with_inferd = any(peer.module is None for peer in peers if peer.fast == fast)
             lab.prepare_tenant(tenant, with_inferd=with_inferd)

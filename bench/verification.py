@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -17,7 +18,7 @@ Numbers = NDArray[np.int64]
 
 
 def verify(
-    values: Iterable[bytes], requests: Requests, expected: NDArray[np.float64], model: tuple[int, str], peer: str
+    values: Iterable[bytes], requests: Requests, expected: NDArray[Any], model: tuple[int, str], peer: str
 ) -> Numbers:
     """The request number of each result in `values`, int64.
 
@@ -62,7 +63,7 @@ def _check_predictions(
     results: list[dict[str, object]],
     numbers: Numbers,
     requests: Requests,
-    expected: NDArray[np.float64],
+    expected: NDArray[Any],
     peer: str,
 ) -> None:
     predictions = [result["prediction"] for result in results]
@@ -70,6 +71,6 @@ def _check_predictions(
     if wrong:
         number, found = wrong[0]
         raise BenchError(
-            f"{peer}: {len(wrong)} predictions differ from Booster.predict, the first is that of"
-            f" {requests.request_id(int(number))}: {found!r} for {float(expected[number])!r}"
+            f"{peer}: {len(wrong)} predictions differ from the library's, the first is that of"
+            f" {requests.request_id(int(number))}: {found!r} for {expected[number].item()!r}"
         )

@@ -70,5 +70,6 @@ def running_peer(peer: Peer, task: PeerTask) -> Iterator[PeerProcess]:
         return
     task = msgspec.structs.replace(task, predict_threads=peer.predict_threads)
     command = [sys.executable, "-m", peer.module, task.to_argument()]
-    with running(peer.name, command, {}, work_dir) as process:
+    threads = {"OMP_NUM_THREADS": str(peer.predict_threads)} if peer.predict_threads else {}
+    with running(peer.name, command, threads, work_dir) as process:
         yield process

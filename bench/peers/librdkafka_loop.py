@@ -1,7 +1,7 @@
 """The librdkafka loop: consume waiting records, predict, produce, commit delivered ones.
 
-As a careful user of confluent-kafka would write it: plain LightGBM and msgpack, one predict per batch, an idempotent
-producer with acks=all and pipelined deliveries, and commits of delivered offsets only.
+As a careful user of confluent-kafka would write it: the library's own predict and msgpack, one predict per batch, an
+idempotent producer with acks=all and pipelined deliveries, and commits of delivered offsets only.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
-import lightgbm
 import msgpack
-import numpy as np
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
+from bench.libraries import LIBRARIES
 from bench.peers.task import PeerTask, collect_garbage_rarely, stop_signal, task_of_arguments
 
 BATCH_RECORDS_MAX = 512
@@ -28,7 +27,7 @@ class LibrdkafkaLoop:
 
     def __init__(self, task: PeerTask) -> None:
         self.task = task
-        self.booster = lightgbm.Booster(model_file=task.model_path)
+        self.predict = LIBRARIES[task.library](task.model_path)
         self.consumer = Consumer(
             {
                 "bootstrap.servers": task.bootstrap_servers,
@@ -78,8 +77,7 @@ class LibrdkafkaLoop:
 
     def score(self, records: list[Message]) -> dict[int, list[tuple[Message, bytes]]]:
         requests = [msgpack.unpackb(record.value()) for record in records]
-        matrix = np.array([request["input_data"] for request in requests])
-        predictions = self.booster.predict(matrix, num_threads=1).tolist()  # type: ignore[union-attr]
+        predictions = self.predict([request["input_data"] for request in requests])
         answers: dict[int, list[tuple[Message, bytes]]] = defaultdict(list)
         for record, request, prediction in zip(records, requests, predictions, strict=True):
             result = {

@@ -22,6 +22,8 @@ class PeerTask(msgspec.Struct, frozen=True):
     version: int
     digest: str
     work_dir: str
+    library: str = "lightgbm"
+    """A name of `bench.libraries.LIBRARIES`."""
     predict_threads: int = 1
     """Threads of `Booster.predict`; 0 is LightGBM's default."""
 

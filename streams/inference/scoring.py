@@ -227,7 +227,7 @@ class Scorer:
         if model is None or not valid_ids(bucket.ids, self.limits.id_chars_max):
             return bucket.indexes
         matrix, fits = gather(bucket.raws, model.features.n_features)
-        flagged = model.features.check(matrix) if len(matrix) else None
+        flagged = model.features.apply(matrix) if len(matrix) else None
         if flagged is not None:
             matrix = np.ascontiguousarray(matrix[~flagged])
             fits = np.ones(len(bucket.raws), dtype=np.bool_) if fits is None else fits

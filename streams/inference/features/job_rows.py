@@ -59,7 +59,7 @@ def scorable_rows(
     if codec is not MSGPACK or not features.plain:
         return _typed(rows, range(len(rows)), codec, features, limits, numbers)
     matrix, fits = gather(rows, features.n_features)  # type: ignore[arg-type]  # bytes are what it makes of them
-    flagged = features.check(matrix) if len(matrix) else None
+    flagged = features.apply(matrix) if len(matrix) else None
     if fits is None and flagged is None:
         return ScorableRows(matrix)
     usual = np.arange(len(rows)) if fits is None else np.flatnonzero(fits)
@@ -76,7 +76,7 @@ def _strided(data: bytes, features: FeatureSchema, count: int) -> ScorableRows |
     if kind != "array" or claimed != count:
         return None
     gathered = gather_strided(data[body:], count, features.n_features)
-    if gathered is None or gathered[1] is not None or features.check(gathered[0]) is not None:
+    if gathered is None or gathered[1] is not None or features.apply(gathered[0]) is not None:
         return None
     return ScorableRows(gathered[0])
 

@@ -71,7 +71,7 @@ class FeatureSchema:
         self._width = len(order)
         self._reorder = None if order == self.feature_names else self._compile_order(order)
         self.plain = not categorical and self._reorder is None and not self._has_values
-        """Whether a positional row of float64 is its row of the matrix as it stands, once `check` has passed it."""
+        """Whether a positional row of float64 is its row of the matrix, once `apply` has passed it."""
 
     def inputs(self, rows: InputData) -> Inputs:
         """float64 (rows, features), C-contiguous, a new array; a table if some features are no numbers.
@@ -89,13 +89,13 @@ class FeatureSchema:
         """No rows."""
         return self._of_rows([])
 
-    def check(self, matrix: Matrix) -> NDArray[np.bool_] | None:
-        """Of float64 rows (n, features): (n,) True for rows that `inputs` would refuse or change; None when there are
-        none.
+    def apply(self, matrix: Matrix) -> NDArray[np.bool_] | None:
+        """Makes of float64 rows (n, features) what `inputs` makes of them, in place.
 
-        Only for `plain` schemas. A flagged row goes through `inputs`, which raises its error or gives its values.
+        (n,) True for rows that `inputs` refuses, None if there are none: for its error, such a row goes through
+        `inputs` as it was given. Only for `plain` schemas.
         """
-        return self._rules.check(matrix)
+        return self._rules.apply(matrix)
 
     def _of_tensor(self, tensor: TensorRows) -> Inputs:
         values = np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape)

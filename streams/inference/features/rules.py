@@ -196,18 +196,6 @@ class ValueRules:
             self._bound(matrix, bad)
         return bad if bad.any() else None
 
-    def check(self, matrix: Matrix) -> NDArray[np.bool_] | None:
-        """(rows,) True for rows that `apply` would refuse or change, None if there are none; changes nothing."""
-        if self.only_finite:
-            return self.apply(matrix)
-        applied = matrix.copy()
-        bad = self.apply(applied)
-        changed = (applied != matrix) & ~np.isnan(applied)
-        rows = changed.any(axis=1)
-        if bad is not None:
-            rows |= bad
-        return rows if rows.any() else None
-
     def first_problem(self, row: NDArray[np.float64]) -> tuple[str, str]:
         """The name of the first feature of a refused row that breaks a rule, and how."""
         for column, value in zip(self._columns, row.tolist(), strict=True):
@@ -222,12 +210,15 @@ class ValueRules:
 
     def _round(self, matrix: Matrix, bad: NDArray[np.bool_]) -> None:
         if len(self._float32):
-            part = matrix[:, self._float32]
+            part = matrix if len(self._float32) == matrix.shape[1] else matrix[:, self._float32]
             with np.errstate(over="ignore"):
-                rounded = part.astype(np.float32).astype(np.float64)
+                rounded = part.astype(np.float32)
             beyond = np.isinf(rounded)
-            bad |= beyond.any(axis=1)
-            matrix[:, self._float32] = np.where(beyond, part, rounded)
+            if beyond.any():
+                bad |= beyond.any(axis=1)
+            np.copyto(part, rounded, where=~beyond)
+            if part is not matrix:
+                matrix[:, self._float32] = part
 
     def _check(self, matrix: Matrix, bad: NDArray[np.bool_]) -> None:
         if len(self._must):
