@@ -84,7 +84,7 @@ def beyond(results: list[Result]) -> None:
         (lose, "1 have no result and 0 have several; the first of them is test-00000003"),
         (repeat, "0 have no result and 1 have several"),
         (replace, "1 have no result and 1 have several"),
-        (nudge, "1 predictions differ from Booster.predict, the first is that of test-00000003"),
+        (nudge, "1 predictions differ from the library's, the first is that of test-00000003"),
         (fail, "model_not_ready"),
         (other_model, "another model"),
         (stranger, "a result without a request"),
