@@ -7,7 +7,7 @@ CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-cache test-plain test-unit fuzz model-mutants jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
+.PHONY: help demo test test-cache test-plain test-unit test-mlflow fuzz model-mutants jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-models bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,6 +58,9 @@ coverage: $(VENV)/.installed-dev ## Run all tests, and report code that they do 
 	@$(PY) -m coverage combine -q
 	@$(PY) -m coverage report
 
+test-mlflow: $(VENV)/.installed-dev ## Deploy from a real MLflow server, in an environment of its own (downloads MLflow once).
+	@$(PY) -m pytest tests/heavy/mlflow_server.py -s
+
 http-fuzz: $(VENV)/.installed-dev ## Send over ten thousand generated requests, and check responses against /openapi.json.
 	@$(PY) -m tests.fixtures.http_fuzz 800
 
@@ -66,6 +69,9 @@ jobs-million: $(VENV)/.installed-dev ## Run a job of a million rows while worker
 
 bench: $(VENV)/.installed-dev ## Measure throughput and latency, compared with hand-written loops.
 	@$(PY) -m bench
+
+bench-models: $(VENV)/.installed-dev ## Measure each model format, compared with a loop that calls its library.
+	@$(PY) -m bench.models
 
 bench-jobs: $(VENV)/.installed-dev ## Measure batch jobs, compared with Booster.predict alone.
 	@$(PY) -m bench.jobs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,16 @@ EXAMPLE_FEATURES_MAX = 20
 CLASSES_SHOWN = 20
 
 
+class ModelSource(click.Path):
+    """The path of a file, or a URI of MLflow (a string)."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A `Path`, or the URI."""
+        from inferd.mlflow import is_mlflow_uri
+
+        return value if isinstance(value, str) and is_mlflow_uri(value) else super().convert(value, param, ctx)
+
+
 @click.group(epilog="Example: inferd models deploy model.txt --name churn, and then: inferd models list")
 def models() -> None:
     """Deploy, list, show or remove the models of a tenant.
@@ -49,7 +60,7 @@ def models() -> None:
 
 
 @models.command(epilog="Example: inferd models deploy model.txt --name churn --alias champion")
-@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@click.argument("model", type=ModelSource(exists=True, path_type=Path))
 @click.option("--name", required=True, help="Name of the model.")
 @click.option("--version", type=click.IntRange(1), help="Version number.  [default: the next one]")
 @click.option("--alias", help="Also point NAME@ALIAS at it. A bare NAME means NAME@champion, if that alias exists.")
@@ -62,7 +73,7 @@ def models() -> None:
 @click.option("--trial/--no-trial", default=True, show_default=True, help="First load and run the model once here.")
 @broker_options
 def deploy(
-    model: Path,
+    model: Path | str,
     name: str,
     version: int | None,
     alias: str | None,
@@ -72,22 +83,31 @@ def deploy(
 ) -> None:
     """Deploy MODEL, a model file of LightGBM, XGBoost, CatBoost, scikit-learn or ONNX (docs/models.md).
 
+    MODEL may also be in MLflow: models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/PATH, on the tracking server
+    of MLFLOW_TRACKING_URI. Its alias and signature are taken over.
+
     Features, categories and objective are read from the file. The file is checked before it is sent. Each worker tests
     the new version before it serves it, and serves the previous one until then.
     """
     from inferd.deploy import deploy_file
+    from inferd.mlflow import TrackingServer, fetch_mlflow_model
 
     given = None if manifest_path is None else _manifest_json(manifest_path)
 
     async def run() -> tuple[Manifest, ModelList]:
+        content: bytes | str | Path = model
+        fields, pointed = given, alias
+        if isinstance(model, str):
+            fetched = await fetch_mlflow_model(model, TrackingServer.from_environment(os.environ), target.limits)
+            content, fields, pointed = fetched.content, fetched.manifest(given), alias or fetched.alias
         async with target.client() as client:
             deployed = await deploy_file(
                 client,
-                model,
+                content,
                 name,
                 version=version,
-                manifest=given,
-                alias=alias,
+                manifest=fields,
+                alias=pointed,
                 trial=trial,
                 trial_limits=target.trial.limits(target.limits),
             )
