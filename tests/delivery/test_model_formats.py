@@ -1,29 +1,34 @@
-"""Models of scikit-learn and ONNX: deployed by the command, scored over Kafka, equal to their own libraries."""
+"""Models of every format in one worker: deployed and asked in every way, equal to their own libraries bit for bit."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import onnxruntime
+import msgpack
 import pytest
+from click.testing import CliRunner
 
-from inferd import Client
-from tests.fixtures.workers import Cluster, Worker
-from tests.unit.streams.inference.formats.onnx.onnx_models import converted
-from tests.unit.streams.inference.formats.onnx.onnx_models import numbers as rows_of_numbers
-from tests.unit.streams.inference.formats.sklearn.sklearn_models import trained
+from inferd import SyncClient
+from inferd.daemon.cli import main
+from inferd.schemas.requests import Failure, Prediction
+from inferd.streams.inference import manifest_of
+from tests.fixtures.format_models import NAMES, FormatModel, format_model
+from tests.fixtures.http_client import Answer, ask
+from tests.fixtures.workers import Cluster, Worker, until
 
-COMMAND = (sys.executable, "-c", "from inferd.daemon.cli import main; main()")
-pytestmark = pytest.mark.timeout(500)
-ENCODINGS: tuple[Literal["msgpack", "json"], ...] = ("msgpack", "json")
+pytestmark = pytest.mark.timeout(900)
+Outputs = dict[str, Any]
+Inferd = Callable[..., str]
+WITHIN_S = 300.0
+"""Libraries take seconds to import, and far longer on a busy machine."""
+BY_COMMAND, OVER_HTTP = "xgb", "forest"
+JSON = {"Content_Type": "application/json"}
+FILES = ("csv", "ndjson", "parquet")
 
 
 @pytest.fixture(scope="module")
@@ -34,52 +39,209 @@ def place(kafka: str) -> Cluster:
 
 
 @pytest.fixture(scope="module")
-def worker(place: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    started = Worker(place.bootstrap, place.namespace, tmp_path_factory.mktemp("worker"), "w1")
-    yield started
-    started.kill()
+def inferd(place: Cluster) -> Inferd:
+    """The standard output of a command, which must succeed."""
+
+    def run(*arguments: object) -> str:
+        environment = {"INFERD_BROKER": place.bootstrap, "INFERD_NAMESPACE": place.namespace}
+        done = CliRunner().invoke(main, [str(each) for each in arguments], env=environment)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    return run
 
 
-def deploy(place: Cluster, path: Path, name: str) -> dict[str, Any]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("INFERD_")}
-    environment |= {"INFERD_BROKER": place.bootstrap, "INFERD_NAMESPACE": place.namespace}
-    command = [*COMMAND, "models", "deploy", str(path), "--name", name, "--output", "json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+@pytest.fixture(scope="module")
+def client(place: Cluster, worker: Worker) -> Iterator[SyncClient]:
+    with SyncClient(place.bootstrap, namespace=place.namespace) as connected:
+        yield connected
 
 
-async def outputs_of(
-    place: Cluster, name: str, rows: list[Any], encoding: Literal["msgpack", "json"]
-) -> dict[str, Any]:
-    async with Client(place.bootstrap, namespace=place.namespace, encoding=encoding) as client:
-        result = await client.predict(name, rows, outputs=["prediction", "probabilities"], timeout_s=200)
-    return dict(result.outputs)
+@pytest.fixture(scope="module")
+def worker(place: Cluster, inferd: Inferd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A worker that serves all models: one deployed by the command, one over HTTP, and the others by the client."""
+    directory = tmp_path_factory.mktemp("worker")
+    path = directory / f"model{format_model(BY_COMMAND).suffix}"
+    path.write_bytes(format_model(BY_COMMAND).content)
+    inferd("models", "deploy", path, "--name", BY_COMMAND)
+    with SyncClient(place.bootstrap, namespace=place.namespace) as connected:
+        for name in set(NAMES) - {BY_COMMAND, OVER_HTTP}:
+            content = format_model(name).content
+            connected.deploy_model(content, manifest_of(content, name, 1))
+    # The worker tries all that is there when it starts in one process, which imports the libraries once.
+    started = Worker(place.bootstrap, place.namespace, directory, "w1", http_timeout_s=WITHIN_S)
+    try:
+        started.wait_ready(WITHIN_S)
+        content, octets = format_model(OVER_HTTP).content, "application/octet-stream"
+        assert ask(started, "PUT", f"/models/{OVER_HTTP}", content, Content_Type=octets).status == 201
+        for name in NAMES:
+            until(partial(_serves, started, name), WITHIN_S, f"{name} serves")
+        yield started
+    finally:
+        started.kill()
 
 
-@pytest.mark.usefixtures("worker")
-async def test_a_ticket_classifier_of_scikit_learn(place: Cluster, tmp_path: Path) -> None:
-    model = trained("tfidf")
-    path = tmp_path / "tickets.skops"
-    path.write_bytes(model.content)
-    deploy(place, path, "tickets")
-    texts = [*model.rows[:5], "ünïcode 数据 🙂", ""]
-    for encoding in ENCODINGS:
-        got = await outputs_of(place, "tickets", [[text] for text in texts], encoding)
-        assert got["prediction"] == model.estimator.predict(texts).tolist()
-        assert got["probabilities"] == model.estimator.predict_proba(texts).tolist()
+def _serves(worker: Worker, name: str) -> bool:
+    status, model = worker.get(f"/models/{name}:1")
+    overview = model["overview"] if status == 200 else {}
+    assert overview.get("state") != "failed", overview
+    return overview.get("state") == "ready"
 
 
-@pytest.mark.usefixtures("worker")
-async def test_a_forest_of_onnx(place: Cluster, tmp_path: Path) -> None:
-    content = converted("forest", zipmap=False)
-    path = tmp_path / "forest.onnx"
-    path.write_bytes(content)
-    deploy(place, path, "forest")
-    rows = rows_of_numbers(3)[:6]
-    labels, scores = onnxruntime.InferenceSession(content).run(None, {"X": rows})
-    for encoding in ENCODINGS:
-        got = await outputs_of(place, "forest", np.asarray(rows, float).tolist(), encoding)
-        assert got["prediction"] == labels.tolist()
-        assert got["probabilities"] == scores.tolist()
+@pytest.fixture(params=NAMES)
+def model(request: pytest.FixtureRequest, worker: Worker) -> FormatModel:
+    return format_model(request.param)
+
+
+def columns(lines: list[dict[str, Any]], outputs: list[str]) -> Outputs:
+    """The values of rows that were printed or written one a line, by output."""
+    assert [line["row"] for line in lines] == list(range(len(lines)))
+    return {output: [line.get(output) for line in lines] for output in outputs}
+
+
+# ------------------------------------------------------------------------------------------------------ equal results
+
+
+def test_records_on_kafka(place: Cluster, worker: Worker) -> None:
+    """In both encodings: a request of all rows, and one of a single row, by name and by position."""
+    producer = place.producer()
+    asked: dict[bytes, Outputs] = {}
+    encoders: dict[str, Callable[[Any], Any]] = {"json": json.dumps, "msgpack": msgpack.packb}
+    for name in NAMES:
+        model = format_model(name)
+        for encoding, encode in encoders.items():
+            for how, data in (("rows", model.rows), ("row", list(model.rows[-1].values()))):
+                key = f"{name}.{encoding}.{how}"
+                body = {"id": key, "model_id": name, "input_data": data, "outputs": list(model.expected)}
+                headers: list[tuple[str, str | bytes | None]] = [("content-type", f"application/{encoding}")]
+                producer.produce(place.topics.name("requests"), encode(body), key, headers=headers)
+                rows = model.expected if how == "rows" else {o: values[-1] for o, values in model.expected.items()}
+                asked[key.encode()] = rows
+    assert producer.flush(60) == 0
+
+    def answered(records: list[Any]) -> bool:
+        return asked.keys() <= {record.key() for record in records}
+
+    results: dict[bytes, Any] = {}
+    for record in place.read("results", answered, WITHIN_S):
+        is_json = dict(record.headers())["content-type"] == b"application/json"
+        results[record.key()] = json.loads(record.value()) if is_json else msgpack.unpackb(record.value())
+    for asked_key, expected in asked.items():
+        result = results[asked_key]
+        assert {output: result.get(output) for output in expected} == expected, result
+
+
+def test_http(worker: Worker, model: FormatModel) -> None:
+    outputs = list(model.expected)
+    answer = http(worker, model.name, {"input_data": model.rows, "outputs": outputs})
+    assert {output: answer.json()[output] for output in outputs} == model.expected, answer.body
+    body = msgpack.packb({"input_data": model.rows[0], "outputs": outputs})
+    packed = ask(worker, "POST", f"/predict/{model.name}", body, Content_Type="application/msgpack")
+    said = msgpack.unpackb(packed.body)
+    assert {output: [said[output]] for output in outputs} == {o: v[:1] for o, v in model.expected.items()}
+
+
+def http(worker: Worker, name: str, body: dict[str, Any], query: str = "") -> Answer:
+    return ask(worker, "POST", f"/predict/{name}{query}", json.dumps(body).encode(), **JSON)
+
+
+def test_the_client(client: SyncClient, model: FormatModel) -> None:
+    """Rows by name, a data frame, and rows one by one; numbers travel as a tensor."""
+    outputs: Any = list(model.expected)
+    numbers = model.frame.select_dtypes("number").shape == model.frame.shape
+    for given in (model.rows, model.frame, *([model.frame.to_numpy(float)] if numbers else [])):
+        assert dict(client.predict(model.name, given, outputs=outputs, timeout_s=WITHIN_S).outputs) == model.expected
+    many = list(client.predict_many(model.name, model.rows, outputs=outputs, timeout_s=WITHIN_S))
+    assert columns([{"row": row, **getattr(each, "outputs", {})} for row, each in enumerate(many)], outputs) == (
+        model.expected
+    )
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_files_by_command(inferd: Inferd, model: FormatModel, tmp_path: Path, file: str) -> None:
+    """`inferd predict` and `inferd jobs`, with a file of each kind."""
+    path, written = write(model.frame, tmp_path / f"rows.{file}"), tmp_path / "out.ndjson"
+    outputs = [output for output in model.expected if output != "raw"]
+    expected = {output: model.expected[output] for output in outputs}
+    asked = ("--outputs", ",".join(outputs))
+    printed = inferd("predict", model.name, path, *asked, "--timeout-s", WITHIN_S, "--output", "json")
+    assert columns([json.loads(line) for line in printed.splitlines()], outputs) == expected
+    job = inferd("jobs", "submit", path, "--model", model.name, *asked, "--watch").strip()
+    inferd("jobs", "results", job, "-o", written)
+    assert columns([json.loads(line) for line in written.read_text().splitlines()], outputs) == expected
+
+
+def write(frame: Any, path: Path) -> Path:
+    if path.suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+    elif path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    else:
+        path.write_text(frame.to_json(orient="records", lines=True, double_precision=15, force_ascii=False))
+    return path
+
+
+def test_commands_show_features_and_classes(inferd: Inferd, model: FormatModel) -> None:
+    shown = inferd("models", "show", model.name)
+    assert all(name in shown for name in model.frame.columns)
+    if model.suffix != ".ubj":
+        assert all(label in shown for label in set(model.expected["prediction"]))
+
+
+# ----------------------------------------------------------------------------------------------------------- bad rows
+
+
+def rows_with_bad_ones(model: FormatModel) -> tuple[list[Any], dict[int, Any]]:
+    """The bad rows, with a good one before and after each; and the bad rows by number."""
+    good, bad = model.rows[0], model.bad_rows
+    rows = [good, *(row for each in bad for row in (each.row, good))]
+    return rows, {2 * place + 1: each for place, each in enumerate(bad)}
+
+
+def check_errors(errors: list[tuple[int, str, str]], bad: dict[int, Any]) -> None:
+    """`errors`: row, code and message."""
+    assert [row for row, _, _ in errors] == list(bad)
+    for row, code, message in errors:
+        assert code == bad[row].code, message
+        assert all(part in message for part in (f"row {row}", *bad[row].said)), message
+
+
+def test_bad_rows_fail_alone_in_a_request(worker: Worker, model: FormatModel) -> None:
+    """Rows are by name, or else by position, as a request may not mix them."""
+    rows, bad = rows_with_bad_ones(model)
+    for row, each in bad.items():
+        if isinstance(each.row, list):
+            continue
+        answer = http(worker, model.name, {"input_data": [rows[0], each.row]})
+        assert (answer.status, answer.code) == (422, each.code), answer.body
+        assert all(part in answer.json()["error"]["message"] for part in ("row 1", *each.said)), (row, answer.body)
+    answer = http(worker, model.name, {"input_data": rows}, "?row_errors=true")
+    said = answer.json()
+    assert answer.status == 200, answer.body
+    check_errors([(error["row"], error["code"], error["message"]) for error in said["errors"]], bad)
+    good = model.expected["prediction"][0]
+    assert said["prediction"] == [None if row in bad else good for row in range(len(rows))]
+
+
+def test_bad_rows_fail_alone_in_a_job(client: SyncClient, model: FormatModel) -> None:
+    rows, bad = rows_with_bad_ones(model)
+    job = client.submit_job(model.name, rows)
+    status = list(client.watch_job(job))[-1]
+    assert (status.status, status.failed) == ("completed_with_errors", len(bad))
+    results = list(client.job_results(job))
+    good = model.expected["prediction"][0]
+    assert [each.outputs.get("prediction") for each in results if each.row not in bad] == [good] * (len(bad) + 1)
+    check_errors([(each.row, each.error.code, each.error.message) for each in results if each.error], bad)
+
+
+def test_a_bad_record_does_not_affect_others(client: SyncClient, model: FormatModel) -> None:
+    rows, bad = rows_with_bad_ones(model)
+    results = list(client.predict_many(model.name, rows, timeout_s=WITHIN_S))
+    assert len(results) == len(rows)
+    for row, result in enumerate(results):
+        if row in bad:
+            assert isinstance(result, Failure), row
+            assert (result.code, all(part in result.message for part in bad[row].said)) == (bad[row].code, True), result
+        else:
+            assert isinstance(result, Prediction), result
+            assert result.outputs["prediction"] == model.expected["prediction"][0]
