@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from inferd.schemas.record_size import record_bytes
 from inferd.streams.connection import client_options
 from inferd.streams.kafka.outgoing import Outgoing
 from inferd.streams.settings import Compression, StreamSettings
-from inferd.streams.tasks import finished
+from inferd.streams.tasks import cancelled, finished
 
 BATCH_BYTES_MAX = 512 * 1024
 CLOSE_TIMEOUT_S = 2.0
@@ -78,7 +79,7 @@ def _failure(future: asyncio.Future[Any]) -> BaseException | None:
 
 
 async def close_producer(producer: AIOKafkaProducer) -> None:
-    """Stops a producer within `2 * CLOSE_TIMEOUT_S`, even if cancelled; drops what is undelivered."""
+    """Stops a producer within about `2 * CLOSE_TIMEOUT_S`, even if cancelled; drops what is undelivered."""
     await finished(_stop(producer))
 
 
@@ -91,11 +92,14 @@ async def _stop(producer: AIOKafkaProducer) -> None:
 
 
 async def _drop(producer: AIOKafkaProducer) -> None:
-    try:
+    """Closes the connections, ends the producer's own tasks, and fails what is undelivered."""
+    with contextlib.suppress(Exception):
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await producer.client.close()
-    except Exception:  # noqa: BLE001  # nothing more can be done for it
-        return
+    sender: asyncio.Task[None] | None = producer._sender.sender_task  # noqa: SLF001  (`stop` may have left it)
+    if sender is not None:
+        await cancelled([sender])
+    producer._message_accumulator.fail_all(KafkaError("the producer was closed"))  # noqa: SLF001  (`stop` waits for it)
 
 
 async def produce(

@@ -72,3 +72,16 @@ async def test_a_partition_refuses_every_batch_after_one_that_failed(monkeypatch
     assert isinstance(later[GIVEN_UP].future.exception(), KafkaError)
     assert later[TAKEN].future.exception() is None
     sender.producer._closed = True  # it was never started
+
+
+async def test_a_producer_that_cannot_deliver_leaves_no_task_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "CLOSE_TIMEOUT_S", 0.05)
+    producer: Any = AIOKafkaProducer(enable_idempotence=True)
+    producer._sender._sender_task = asyncio.create_task(asyncio.Event().wait())
+    undelivered = Batch()
+    producer._message_accumulator._batches[TAKEN].append(undelivered)
+    await publish.close_producer(producer)
+    assert isinstance(undelivered.future.exception(), KafkaError)
+    async with asyncio.timeout(20):
+        while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110  # tasks of the library, to which there is no reference
+            await asyncio.sleep(0)
