@@ -160,7 +160,7 @@ def test_the_client(client: SyncClient, model: FormatModel) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_files_by_command(inferd: Inferd, model: FormatModel, tmp_path: Path, file: str) -> None:
     """`inferd predict` and `inferd jobs`, with a file of each kind."""
-    path, written = write(model.frame, tmp_path / f"rows.{file}"), tmp_path / "out.ndjson"
+    path, written = write(model, tmp_path / f"rows.{file}"), tmp_path / "out.ndjson"
     outputs = [output for output in model.expected if output != "raw"]
     expected = {output: model.expected[output] for output in outputs}
     asked = ("--outputs", ",".join(outputs))
@@ -171,13 +171,13 @@ def test_files_by_command(inferd: Inferd, model: FormatModel, tmp_path: Path, fi
     assert columns([json.loads(line) for line in written.read_text().splitlines()], outputs) == expected
 
 
-def write(frame: Any, path: Path) -> Path:
+def write(model: FormatModel, path: Path) -> Path:
     if path.suffix == ".parquet":
-        frame.to_parquet(path, index=False)
+        model.frame.to_parquet(path, index=False)
     elif path.suffix == ".csv":
-        frame.to_csv(path, index=False)
+        model.frame.to_csv(path, index=False)
     else:
-        path.write_text(frame.to_json(orient="records", lines=True, double_precision=15, force_ascii=False))
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in model.rows))
     return path
 
 

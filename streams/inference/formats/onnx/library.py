@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -11,13 +12,17 @@ from inferd.streams.inference.libraries import installed_version, missing_librar
 
 EXTRA = "onnx"
 _FATAL = 4
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
 
 class Library:
     """ONNX Runtime's sessions."""
 
     def __init__(self) -> None:
+        # Its packages report usage to Microsoft, and keep a file `.ses` for that among the temporary files.
+        os.environ.setdefault(_NO_TELEMETRY, "1")
         self._runtime = import_module("onnxruntime")
+        self._runtime.disable_telemetry_events()
         state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
         self._refusals: tuple[type[Exception], ...] = (state.InvalidArgument, state.Fail, state.RuntimeException)
         self._runtime.set_default_logger_severity(_FATAL)
