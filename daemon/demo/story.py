@@ -21,6 +21,7 @@ from inferd.daemon.demo.job import check_job, run_job
 from inferd.daemon.demo.narration import Narrator
 from inferd.daemon.demo.quality import Latency
 from inferd.daemon.demo.raw_kafka import delete_topics, record_counts, send_garbage
+from inferd.daemon.demo.ticket_router import route_tickets
 from inferd.daemon.demo.traffic import (
     Burst,
     bad_requests,
@@ -165,6 +166,7 @@ async def _serve(demo: Demo, model: TrainedModel, flights: FlightSet) -> None:
         check_job(demo.narrator, job, model, flights)
         outcome.show_speed(demo.narrator, results, latency, demo.options.rate)
         outcome.show_rejections(demo.narrator, rejections)
+        await route_tickets(demo.narrator, client)
         status = await asyncio.to_thread(demo.worker.settled_status)
         outcome.show_status(demo.narrator, demo.worker.url, status)
         counts = await record_counts(demo.connection, demo.topics, ("requests", "results", "dead-letters"))

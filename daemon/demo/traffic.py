@@ -11,7 +11,7 @@ from typing import Any
 
 from inferd.client import Client
 from inferd.schemas.errors import ModelServingError
-from inferd.schemas.requests import Prediction, Result
+from inferd.schemas.requests import DEFAULT_OUTPUTS, Output, Prediction, Result
 
 WINDOW = 4_096
 
@@ -29,10 +29,10 @@ class Burst:
         return len(self.results) / self.seconds
 
 
-async def burst(client: Client, model: str, rows: Sequence[Any]) -> Burst:
+async def burst(client: Client, model: str, rows: Sequence[Any], outputs: Sequence[Output] = DEFAULT_OUTPUTS) -> Burst:
     """Sends one request per row, with up to `WINDOW` requests in flight."""
     started = time.perf_counter()
-    results = [result async for result in client.predict_many(model, rows, window=WINDOW)]
+    results = [result async for result in client.predict_many(model, rows, outputs=outputs, window=WINDOW)]
     return Burst(results, time.perf_counter() - started)
 
 
