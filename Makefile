@@ -33,10 +33,11 @@ fuzz: $(VENV)/.installed-dev ## Fuzz the decoders (FUZZ_MINUTES=5 FUZZ_INPUTS= F
 
 MUTANTS ?= 100
 
-model-mutants: $(VENV)/.installed-dev ## Try thousands of damaged model files in trial processes (MUTANTS=100 of each kind).
+model-mutants: $(VENV)/.installed-dev ## Try thousands of damaged model files in trial processes, and in a running worker (MUTANTS=100 of each kind).
 	@$(PY) -m tests.heavy.model_mutants $(MUTANTS)
 	@MUTANTS=$(MUTANTS)0 $(PY) -m pytest -q --timeout 7200 -k mutants tests/unit/streams/inference/formats/onnx \
 		tests/unit/streams/inference/formats/sklearn
+	@MUTANTS=$(MUTANTS) $(PY) -m pytest -q --timeout 7200 tests/delivery/test_damaged_models.py
 
 jobs-histories: $(VENV)/.installed-dev ## Compare 100,000 random histories of jobs with a reference model (2 to 3 minutes).
 	@$(PY) -m tests.unit.streams.jobs.job_histories
