@@ -48,13 +48,23 @@ _SCALAR_BYTES = bytes(1 + length if kind == "scalar" else 0 for kind, _, length 
 """Size of a scalar by its first byte; 0 for everything else."""
 _SKIPPER_LEVELS = 1_024
 """Levels that msgpack's `Unpacker.skip` can descend: a constant in its C code."""
+_MAP_16 = 0xDE
 _FLOAT64_MARKER = 0xCB
 _FLOAT64_BYTES = 9
 _FEATURES_A_ROW = 8
 """Maximum features per row of the array for `row_stride`: with fewer, wider rows msgspec is faster."""
 _KIND_OF: dict[ValueType, Kind] = {"array": "array", "map": "map"}
 _encode = msgspec.msgpack.Encoder().encode
+_encode_in_order = msgspec.msgpack.Encoder(order="deterministic").encode
 _items = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+
+
+def _encode_sorted(value: Any) -> bytes:
+    """With the shortest header: msgspec gives a struct of more than 15 fields one of 3 bytes, however few are set."""
+    data = _encode_in_order(value)
+    if data[0] == _MAP_16 and data[1] == 0 and data[2] < 16:
+        return bytes((0x80 | data[2],)) + data[3:]
+    return data
 
 
 def header(data: bytes | memoryview, at: int = 0) -> tuple[ValueType, int, int]:
@@ -269,7 +279,7 @@ MSGPACK = Codec(
     separator=b"",
     number_bytes_max=9,
     encode=_encode,
-    encode_sorted=msgspec.msgpack.Encoder(order="deterministic").encode,
+    encode_sorted=_encode_sorted,
     decoder=lambda type_: msgspec.msgpack.Decoder(type_).decode,
     kinds=_kinds,
     array=_array,

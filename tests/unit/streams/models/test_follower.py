@@ -25,7 +25,6 @@ from inferd.schemas.errors import (
 )
 from inferd.schemas.limits import Limits
 from inferd.schemas.models.model import Alias, ClaimKey, LeaseKey, SplitShare, VersionKey
-from inferd.schemas.requests.request import ModelReference
 from inferd.schemas.topics import Stream
 from inferd.streams.inference.loading import load_model
 from inferd.streams.models import follower as deploys_module
@@ -228,8 +227,9 @@ async def test_the_manifest_of_the_first_claim_stands(followed: Followed) -> Non
     followed.log.manifest(other)
     await followed.start()
     await followed.settled()
-    for deploys in followed.running:
-        assert deploys.catalogs["default"].resolve(ModelReference.parse("m:1")).manifest == claimed
+    catalogs = [deploys.catalogs["default"] for deploys in followed.running]
+    versions = [catalog.version("m", 1) for catalog in catalogs]
+    assert [version.manifest for version in versions if version] == [claimed, claimed]
 
 
 async def test_claims_of_a_topic_that_was_created_again_are_forgotten(followed: Followed) -> None:
