@@ -32,6 +32,8 @@ ABOUT = (
     'Predictions, models and batch jobs of one tenant. Every error is a JSON object `{"error": {"code", "message"}}`;'
     " the meaning of a code never changes."
 )
+TOO_LONG = "the request line or a header is too long (`too_large`)"
+"""The connection rejects such requests, whatever they ask for."""
 
 
 class Fault(Struct):
@@ -174,10 +176,11 @@ def _errors(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any]:
     for error in dict.fromkeys(operation.errors):
         by_status.setdefault(error.http_status, []).append(error)
     content = {JSON: {"schema": schema_of[_key(ErrorAnswer)]}}
-    return {
+    described = {
         str(status): {
             "description": "; ".join(f"`{error.code}`: {error.meaning}" for error in errors),
             "content": content,
         }
         for status, errors in sorted(by_status.items())
     }
+    return described | {"431": {"description": TOO_LONG, "content": content}}
