@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,11 +23,12 @@ def package_folder(package: str, name: str, extra: str) -> Path:
     raise missing_library(name, extra)
 
 
-def installed_version(*distributions: str) -> str | None:
-    """The version of the first of `distributions` that is installed; None if none is."""
+@cache
+def installed_version(name: str, extra: str, *distributions: str) -> str:
+    """The version of the first of `distributions` that is installed; `InternalError` naming `extra` if none is."""
     for distribution in distributions:
         try:
             return version(distribution)
         except PackageNotFoundError:
             continue
-    return None
+    raise missing_library(name, extra)

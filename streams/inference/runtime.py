@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inferd.schemas.errors import InvalidValueError
 from inferd.schemas.requests import Output
 from inferd.streams.inference.inputs import Inputs
 
@@ -61,6 +62,13 @@ class ModelRuntime(Protocol):
 
     def close(self) -> None:
         """Frees the model, at the end of the calls that are running; more than once is the same as once."""
+
+
+def check_outputs(runtime: ModelRuntime, outputs: Iterable[Output], why_not: Callable[[Output], str]) -> None:
+    """`InvalidValueError` if the runtime cannot compute one of the outputs; `why_not` says why."""
+    for output in outputs:
+        if not runtime.supports(output):
+            raise InvalidValueError(f"outputs: {output!r} is not available: {why_not(output)}")
 
 
 def label_codes(labels: Sequence[Any] | NDArray[Any], classes: Sequence[Any]) -> NDArray[np.int32]:

@@ -19,12 +19,11 @@ import pytest
 
 from inferd import SyncClient
 from inferd.schemas.codec import encode_manifest
-from inferd.schemas.errors import InferenceError
 from inferd.schemas.models import Manifest
 from inferd.streams.inference import manifest_of, read_model
 from tests.fixtures.workers import Cluster, TrainedModel, Worker, until
 from tests.unit.streams.inference.formats.catboost import catboost_models
-from tests.unit.streams.inference.formats.mutations import OF_BYTES
+from tests.unit.streams.inference.formats.mutations import OF_BYTES, is_read
 from tests.unit.streams.inference.formats.onnx import onnx_models
 from tests.unit.streams.inference.formats.sklearn import sklearn_models
 from tests.unit.streams.inference.formats.sklearn.test_sklearn_file import mutants as skops_mutants
@@ -56,16 +55,9 @@ def damaged_files(name: str, content: bytes) -> list[bytes]:
     drawn = [chance.choice(OF_BYTES)(content, chance) for _ in range(20 * MUTANTS)]
     if name == "sklearn":
         drawn += skops_mutants(content, 4 * MUTANTS, 5)
-    passing = [mutant for mutant in drawn if mutant != content and is_read(mutant)][: MUTANTS // 2]
-    return [*passing, *[mutant for mutant in drawn if mutant and not is_read(mutant)][: MUTANTS - len(passing)]]
-
-
-def is_read(content: bytes) -> bool:
-    try:
-        read_model(content)
-    except InferenceError:
-        return False
-    return True
+    passing = [mutant for mutant in drawn if mutant != content and is_read(read_model, mutant)][: MUTANTS // 2]
+    refused = [mutant for mutant in drawn if mutant and not is_read(read_model, mutant)]
+    return [*passing, *refused[: MUTANTS - len(passing)]]
 
 
 @pytest.fixture(scope="module")

@@ -12,24 +12,28 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from inferd.streams.inference.formats.catboost.model_file import read_model_file as read_catboost
+from inferd.streams.inference.formats.xgboost.model_file import read_model_file as read_xgboost
 from inferd.streams.inference.trial_limits import TrialLimits
 from inferd.streams.models.trial.trial import TrialCase, try_models
 from tests.unit.streams.inference.formats.catboost import test_catboost_mutants as of_catboost
+from tests.unit.streams.inference.formats.mutations import is_read
 from tests.unit.streams.inference.formats.xgboost import test_xgboost_mutants as of_xgboost
 
 LIMITS = TrialLimits(wall_s=60, cpu_s=10)
-Formats = dict[str, tuple[tuple[str, ...], Callable[[str, int], list[bytes]], Callable[[bytes], bool]]]
+Formats = dict[str, tuple[tuple[str, ...], Callable[[str, int], list[bytes]], Callable[[bytes], object]]]
+"""Names of models, how they are damaged, and how their files are checked."""
 FORMATS: Formats = {
-    "xgboost": (of_xgboost.NAMES, of_xgboost.mutants, of_xgboost.passes),
-    "catboost": (of_catboost.NAMES, of_catboost.mutants, of_catboost.passes),
+    "xgboost": (of_xgboost.NAMES, of_xgboost.mutants, read_xgboost),
+    "catboost": (of_catboost.NAMES, of_catboost.mutants, read_catboost),
 }
 
 
 def main(each: int) -> int:
     before = left_behind()
-    for name, (models, mutants, passes) in FORMATS.items():
+    for name, (models, mutants, read) in FORMATS.items():
         damaged = [mutant for model in models for mutant in mutants(model, each)]
-        passed = [mutant for mutant in damaged if passes(mutant)]
+        passed = [mutant for mutant in damaged if is_read(read, mutant)]
         verdicts = try_models([TrialCase(mutant) for mutant in passed], LIMITS)
         if len(verdicts) != len(passed):
             print(f"{name}: {len(passed) - len(verdicts)} verdicts are missing")

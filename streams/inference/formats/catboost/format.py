@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import partial
 from typing import cast
 
 from inferd.streams.inference.formats.catboost.library import EXTRA, library
 from inferd.streams.inference.formats.catboost.model_file import BEGINS, NAME, CatBoostFile, read_model_file, sniff
 from inferd.streams.inference.formats.catboost.runtime import CatBoostRuntime
-from inferd.streams.inference.libraries import installed_version, missing_library
+from inferd.streams.inference.libraries import installed_version
 from inferd.streams.inference.model_format import ModelFile, ModelFormat
-
-
-@cache
-def _library_version() -> str:
-    found = installed_version("catboost")
-    if found is None:
-        raise missing_library("CatBoost", EXTRA)
-    return found
 
 
 def _load(content: bytes, file: ModelFile, threads: int) -> CatBoostRuntime:
@@ -31,5 +23,5 @@ CATBOOST = ModelFormat(
     read=read_model_file,
     load=_load,
     load_library=library,
-    library_version=_library_version,
+    library_version=partial(installed_version, "CatBoost", EXTRA, "catboost"),
 )

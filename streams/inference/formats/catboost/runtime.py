@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.schemas.errors import InternalError, InvalidValueError, ModelNotReadyError, SchemaMismatchError
+from inferd.schemas.errors import InternalError, ModelNotReadyError, SchemaMismatchError
 from inferd.schemas.requests import Output
 from inferd.streams.inference.formats.catboost.library import library
 from inferd.streams.inference.formats.catboost.losses import (
@@ -21,7 +21,7 @@ from inferd.streams.inference.formats.catboost.losses import (
 )
 from inferd.streams.inference.formats.catboost.model_file import CatBoostFile
 from inferd.streams.inference.inputs import Inputs, Table
-from inferd.streams.inference.runtime import Arrays, label_codes
+from inferd.streams.inference.runtime import Arrays, check_outputs, label_codes
 
 
 class CatBoostRuntime:
@@ -68,9 +68,7 @@ class CatBoostRuntime:
         model = self._model
         if model is None:
             raise ModelNotReadyError("the model version was unloaded")
-        for output in outputs:
-            if not self.supports(output):
-                raise InvalidValueError(f"outputs: {output!r} is not available: {self._why_not(output)}")
+        check_outputs(self, outputs, self._why_not)
         pool = self._pool(inputs)
         return {output: _call(lambda: self._compute(model, pool, output)) for output in outputs}  # noqa: B023
 

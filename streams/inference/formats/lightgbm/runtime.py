@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from inferd.schemas.errors import (
     InternalError,
-    InvalidValueError,
     ModelNotReadyError,
     SchemaMismatchError,
 )
@@ -34,7 +33,7 @@ from inferd.streams.inference.formats.lightgbm.model_text import plain_text
 from inferd.streams.inference.formats.lightgbm.objectives import class_count
 from inferd.streams.inference.inputs import Inputs, Matrix, Table
 from inferd.streams.inference.kernels import TreeKernel, UnavailableError, UnsupportedError
-from inferd.streams.inference.runtime import Arrays
+from inferd.streams.inference.runtime import Arrays, check_outputs
 
 _PREDICT_TYPE: dict[Output, int] = {
     "prediction": PREDICT_NORMAL,
@@ -117,9 +116,7 @@ class LightGBMRuntime:
             raise SchemaMismatchError(f"a matrix of shape {matrix.shape}: expected (rows, {self.n_features})")
         if matrix.dtype != np.float64 or not matrix.flags.c_contiguous:
             raise InternalError(f"a matrix of {matrix.dtype}: expected float64 in C order")
-        for output in outputs:
-            if not self.supports(output):
-                raise InvalidValueError(f"outputs: {output!r} is not available: {self._why_not(output)}")
+        check_outputs(self, outputs, self._why_not)
         return matrix
 
     def _why_not(self, output: Output) -> str:
@@ -155,7 +152,7 @@ class LightGBMRuntime:
 
 
 class _Booster:
-    """Owns the library's booster; whoever calls it holds a reference, so that it is freed only when nobody does."""
+    """Owns the library's booster. Callers hold a reference: it is freed with the last one."""
 
     def __init__(self, lib: Library, model: bytes, n_features: int, num_threads: int) -> None:
         self._lib = lib

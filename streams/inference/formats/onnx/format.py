@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
-from inferd.streams.inference.formats.onnx.library import library, library_version
+from inferd.streams.inference.formats.onnx.library import EXTRA, library
 from inferd.streams.inference.formats.onnx.model_file import BEGINS, NAME, OnnxFile, read_model_file, sniff
 from inferd.streams.inference.formats.onnx.runtime import OnnxRuntime
+from inferd.streams.inference.libraries import installed_version
 from inferd.streams.inference.model_format import ModelFile, ModelFormat
 
 
@@ -21,5 +23,5 @@ ONNX = ModelFormat(
     read=read_model_file,
     load=_load,
     load_library=library,
-    library_version=library_version,
+    library_version=partial(installed_version, "ONNX Runtime", EXTRA, "onnxruntime", "onnxruntime-gpu"),
 )

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from inferd.schemas.errors import InternalError, InvalidValueError, MalformedError
-from inferd.streams.inference.libraries import installed_version, missing_library
+from inferd.streams.inference.libraries import missing_library
 
 EXTRA = "onnx"
 _FATAL = 4
@@ -61,12 +61,3 @@ def library() -> Library:
         return Library()
     except ImportError:
         raise missing_library("ONNX Runtime", EXTRA) from None
-
-
-@cache
-def library_version() -> str:
-    """The version of ONNX Runtime."""
-    found = installed_version("onnxruntime", "onnxruntime-gpu")
-    if found is None:
-        raise missing_library("ONNX Runtime", EXTRA)
-    return found

@@ -13,7 +13,7 @@ from inferd.streams.inference.formats.onnx.graph import BOOL, DOUBLE, FLOAT, INT
 from inferd.streams.inference.formats.onnx.library import library
 from inferd.streams.inference.formats.onnx.model_file import Input, OnnxFile
 from inferd.streams.inference.inputs import Inputs, Table
-from inferd.streams.inference.runtime import Arrays, label_codes
+from inferd.streams.inference.runtime import Arrays, check_outputs, label_codes
 
 _NUMPY: dict[int, Any] = {
     FLOAT: np.float32, DOUBLE: np.float64, INT32: np.int32, INT64: np.int64, BOOL: np.bool_, STRING: object
@@ -53,9 +53,7 @@ class OnnxRuntime:
         session = self._session
         if session is None:
             raise ModelNotReadyError("the model version was unloaded")
-        for output in outputs:
-            if not self.supports(output):
-                raise InvalidValueError(f"outputs: {output!r} is not available: the graph does not compute it")
+        check_outputs(self, outputs, lambda _output: "the graph does not compute it")
         names = [
             str(self._file.probabilities) if each == "probabilities" else self._file.prediction for each in outputs
         ]

@@ -12,7 +12,7 @@ from typing import Any
 from inferd.schemas.errors import InferenceError, MalformedError
 from inferd.streams.inference.libraries import installed_version, missing_library
 
-EXTRA = "sklearn"
+_NAME, EXTRA = "scikit-learn (with skops and pandas)", "sklearn"
 _HEAP_TYPE = 1 << 9
 """`Py_TPFLAGS_HEAPTYPE`: of classes that Python code defines."""
 _OWNERS = ("builtins", "collections", "functools", "numpy", "scipy", "sklearn")
@@ -91,14 +91,13 @@ def library() -> Library:
     try:
         return Library()
     except ImportError:
-        raise missing_library("scikit-learn (with skops and pandas)", EXTRA) from None
+        raise missing_library(_NAME, EXTRA) from None
 
 
 @cache
 def library_version() -> str:
     """The version of scikit-learn, and those of the other libraries that take part in a prediction."""
-    versions = {name: installed_version(name) for name in ("scikit-learn", "skops", "numpy", "scipy", "pandas")}
-    if None in versions.values():
-        raise missing_library("scikit-learn (with skops and pandas)", EXTRA)
-    others = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "scikit-learn")
-    return f"{versions['scikit-learn']} ({others})"
+    others = ", ".join(
+        f"{name} {installed_version(_NAME, EXTRA, name)}" for name in ("skops", "numpy", "scipy", "pandas")
+    )
+    return f"{installed_version(_NAME, EXTRA, 'scikit-learn')} ({others})"

@@ -14,7 +14,7 @@ from inferd.streams.inference.formats.sklearn.batching import is_batchable
 from inferd.streams.inference.formats.sklearn.library import library
 from inferd.streams.inference.formats.sklearn.model_file import SklearnFile
 from inferd.streams.inference.inputs import Inputs, Table
-from inferd.streams.inference.runtime import Arrays, label_codes
+from inferd.streams.inference.runtime import Arrays, check_outputs, label_codes
 
 _METHODS: dict[Output, str] = {
     "prediction": "predict",
@@ -69,9 +69,7 @@ class SklearnRuntime:
         model = self._model
         if model is None:
             raise ModelNotReadyError("the model version was unloaded")
-        for output in outputs:
-            if not self.supports(output):
-                raise InvalidValueError(f"outputs: {output!r} is not available: {self.objective} does not compute it")
+        check_outputs(self, outputs, lambda _output: f"{self.objective} does not compute it")
         rows = self._rows(inputs)
         with self._library.limited(self._threads):
             return {output: self._computed(model, output, rows, len(inputs)) for output in outputs}

@@ -17,7 +17,7 @@ from inferd.streams.inference.formats.xgboost.c_library import Library, Result, 
 from inferd.streams.inference.formats.xgboost.model_file import XGBoostFile
 from inferd.streams.inference.formats.xgboost.objectives import SOFTMAX, SOFTPROB, class_count
 from inferd.streams.inference.inputs import Inputs, Matrix
-from inferd.streams.inference.runtime import Arrays
+from inferd.streams.inference.runtime import Arrays, check_outputs
 
 VALUE, MARGIN, CONTRIBUTIONS, LEAVES = 0, 1, 2, 6
 _PREDICT_TYPE: dict[Output, int] = {
@@ -93,9 +93,7 @@ class XGBoostRuntime:
     def _check(self, matrix: Matrix, outputs: tuple[Output, ...]) -> None:
         if matrix.ndim != 2 or matrix.shape[1] != self.n_features:
             raise SchemaMismatchError(f"a matrix of shape {matrix.shape}: expected (rows, {self.n_features})")
-        for output in outputs:
-            if not self.supports(output):
-                raise InvalidValueError(f"outputs: {output!r} is not available: {self._why_not(output)}")
+        check_outputs(self, outputs, self._why_not)
 
     def _why_not(self, output: Output) -> str:
         if output == "probabilities":
@@ -136,7 +134,7 @@ def narrow(matrix: Matrix) -> _Floats:
 
 
 class _Booster:
-    """Owns the library's booster; whoever calls it holds a reference, so that it is freed only when nobody does."""
+    """Owns the library's booster. Callers hold a reference: it is freed with the last one."""
 
     def __init__(self, lib: Library, model: bytes, file: XGBoostFile, threads: int) -> None:
         self._lib = lib

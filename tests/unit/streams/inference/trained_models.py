@@ -31,25 +31,25 @@ class Trained:
         return predicted
 
 
-def _score(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def score_of(x: NDArray[np.float64]) -> NDArray[np.float64]:
     values: NDArray[np.float64] = np.nan_to_num(x[:, 0]) + np.nan_to_num(x[:, 1]) * np.nan_to_num(x[:, 2])
     return values
 
 
-def _binary(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (_score(x) > 0).astype(np.float64)
+def binary_of(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (score_of(x) > 0).astype(np.float64)
 
 
-def _classes(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.digitize(_score(x), [-0.7, 0.7]).astype(np.float64)
+def classes_of(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.digitize(score_of(x), [-0.7, 0.7]).astype(np.float64)
 
 
-def _positive(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.exp(_score(x) / 2)
+def positive_of(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.exp(score_of(x) / 2)
 
 
 def _share(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 1 / (1 + np.exp(-_score(x)))
+    return 1 / (1 + np.exp(-score_of(x)))
 
 
 def _squares(predicted: NDArray[np.float64], data: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -59,43 +59,43 @@ def _squares(predicted: NDArray[np.float64], data: Any) -> tuple[NDArray[np.floa
 
 
 KINDS: dict[str, tuple[dict[str, Any], Label]] = {
-    "binary": ({"objective": "binary"}, _binary),
-    "binary_sigmoid": ({"objective": "binary", "sigmoid": 2.5}, _binary),
-    "multiclass": ({"objective": "multiclass", "num_class": 3}, _classes),
-    "multiclassova": ({"objective": "multiclassova", "num_class": 3}, _classes),
-    "regression": ({"objective": "regression"}, _score),
-    "regression_sqrt": ({"objective": "regression", "reg_sqrt": True}, _score),
-    "regression_l1": ({"objective": "regression_l1"}, _score),
-    "huber": ({"objective": "huber"}, _score),
-    "fair": ({"objective": "fair"}, _score),
-    "poisson": ({"objective": "poisson"}, _positive),
-    "quantile": ({"objective": "quantile", "alpha": 0.8}, _score),
-    "mape": ({"objective": "mape"}, _positive),
-    "gamma": ({"objective": "gamma"}, _positive),
-    "tweedie": ({"objective": "tweedie", "tweedie_variance_power": 1.3}, _positive),
+    "binary": ({"objective": "binary"}, binary_of),
+    "binary_sigmoid": ({"objective": "binary", "sigmoid": 2.5}, binary_of),
+    "multiclass": ({"objective": "multiclass", "num_class": 3}, classes_of),
+    "multiclassova": ({"objective": "multiclassova", "num_class": 3}, classes_of),
+    "regression": ({"objective": "regression"}, score_of),
+    "regression_sqrt": ({"objective": "regression", "reg_sqrt": True}, score_of),
+    "regression_l1": ({"objective": "regression_l1"}, score_of),
+    "huber": ({"objective": "huber"}, score_of),
+    "fair": ({"objective": "fair"}, score_of),
+    "poisson": ({"objective": "poisson"}, positive_of),
+    "quantile": ({"objective": "quantile", "alpha": 0.8}, score_of),
+    "mape": ({"objective": "mape"}, positive_of),
+    "gamma": ({"objective": "gamma"}, positive_of),
+    "tweedie": ({"objective": "tweedie", "tweedie_variance_power": 1.3}, positive_of),
     "cross_entropy": ({"objective": "cross_entropy"}, _share),
     "cross_entropy_lambda": ({"objective": "cross_entropy_lambda"}, _share),
-    "lambdarank": ({"objective": "lambdarank"}, _classes),
-    "rank_xendcg": ({"objective": "rank_xendcg"}, _classes),
-    "custom": ({"objective": _squares}, _score),
-    "custom_multi": ({"objective": _squares, "num_class": 3}, _classes),
-    "linear": ({"objective": "regression", "linear_tree": True}, _score),
-    "linear_binary": ({"objective": "binary", "linear_tree": True, "linear_lambda": 0.01}, _binary),
-    "dart": ({"objective": "binary", "boosting": "dart", "drop_rate": 0.5}, _binary),
-    "goss": ({"objective": "regression", "data_sample_strategy": "goss"}, _score),
-    "rf": ({"objective": "binary", "boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.6}, _binary),
+    "lambdarank": ({"objective": "lambdarank"}, classes_of),
+    "rank_xendcg": ({"objective": "rank_xendcg"}, classes_of),
+    "custom": ({"objective": _squares}, score_of),
+    "custom_multi": ({"objective": _squares, "num_class": 3}, classes_of),
+    "linear": ({"objective": "regression", "linear_tree": True}, score_of),
+    "linear_binary": ({"objective": "binary", "linear_tree": True, "linear_lambda": 0.01}, binary_of),
+    "dart": ({"objective": "binary", "boosting": "dart", "drop_rate": 0.5}, binary_of),
+    "goss": ({"objective": "regression", "data_sample_strategy": "goss"}, score_of),
+    "rf": ({"objective": "binary", "boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.6}, binary_of),
     "rf_multiclass": (
         {"objective": "multiclass", "num_class": 3, "boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.6},
-        _classes,
+        classes_of,
     ),
     "one_leaf": ({"objective": "regression"}, lambda x: np.full(len(x), 2.5)),
-    "zero_as_missing": ({"objective": "regression", "zero_as_missing": True}, _score),
-    "monotone": ({"objective": "regression", "monotone_constraints": [1, 0, -1, 0, 0, 0]}, _score),
+    "zero_as_missing": ({"objective": "regression", "zero_as_missing": True}, score_of),
+    "monotone": ({"objective": "regression", "monotone_constraints": [1, 0, -1, 0, 0, 0]}, score_of),
     "missing_alone": ({"objective": "regression"}, lambda x: np.isnan(x[:, 3]).astype(np.float64)),
     "int_coded": ({"objective": "regression", "min_data_per_group": 5}, lambda x: (x[:, 4] % 3) + (x[:, 5] % 2)),
-    "stump": ({"objective": "binary", "num_leaves": 2}, _binary),
-    "deep": ({"objective": "regression", "num_leaves": 60, "min_data_in_leaf": 1}, _score),
-    "quantized": ({"objective": "binary", "use_quantized_grad": True}, _binary),
+    "stump": ({"objective": "binary", "num_leaves": 2}, binary_of),
+    "deep": ({"objective": "regression", "num_leaves": 60, "min_data_in_leaf": 1}, score_of),
+    "quantized": ({"objective": "binary", "use_quantized_grad": True}, binary_of),
 }
 
 

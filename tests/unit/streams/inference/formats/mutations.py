@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from inferd.schemas.errors import InferenceError
+
 Mutate = Callable[[bytes, random.Random], bytes]
 
 
@@ -39,3 +41,12 @@ def double_a_part(content: bytes, chance: random.Random) -> bytes:
 
 
 OF_BYTES: tuple[Mutate, ...] = (flip_a_bit, change_a_byte, cut_off, cut_out, double_a_part)
+
+
+def is_read(read: Callable[[bytes], object], content: bytes) -> bool:
+    """Whether the check of a file, which needs no library, lets it pass."""
+    try:
+        read(content)
+    except InferenceError:
+        return False
+    return True

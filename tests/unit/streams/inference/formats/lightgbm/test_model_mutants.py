@@ -13,10 +13,10 @@ from inferd.streams.inference.formats.lightgbm.model_file import read_model_file
 from inferd.streams.inference.manifests import manifest_of
 from inferd.streams.inference.trial_limits import TrialLimits
 from inferd.streams.models.trial.trial import TrialCase, try_models
+from tests.unit.streams.inference.formats.mutations import Mutate, cut_off, cut_out, double_a_part, flip_a_bit
 from tests.unit.streams.inference.trained_models import PandasTrained, Trained
 
 Train = Callable[[str], Trained]
-Mutate = Callable[[bytes, random.Random], bytes]
 
 SEEDS = range(12)
 NUMBERS = (
@@ -36,28 +36,9 @@ NUMBERS = (
 _NUMBER = re.compile(rb"(?<=[ =:\[])-?[0-9][0-9.e+-]*")
 
 
-def flip_a_bit(text: bytes, chance: random.Random) -> bytes:
-    place = chance.randrange(len(text))
-    return text[:place] + bytes([text[place] ^ 1 << chance.randrange(8)]) + text[place + 1 :]
-
-
 def change_a_byte(text: bytes, chance: random.Random) -> bytes:
     place = chance.randrange(len(text))
     return text[:place] + bytes([chance.choice(b"0123456789-.e =\n\t\x00,x")]) + text[place + 1 :]
-
-
-def cut_off(text: bytes, chance: random.Random) -> bytes:
-    return text[: chance.randrange(len(text))]
-
-
-def cut_out(text: bytes, chance: random.Random) -> bytes:
-    place = chance.randrange(len(text))
-    return text[:place] + text[place + chance.randrange(1, 200) :]
-
-
-def double_a_part(text: bytes, chance: random.Random) -> bytes:
-    place, length = chance.randrange(len(text)), chance.randrange(1, 200)
-    return text[: place + length] + text[place:]
 
 
 def delete_a_line(text: bytes, chance: random.Random) -> bytes:

@@ -7,11 +7,10 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from inferd.schemas.errors import InferenceError
 from inferd.streams.inference.formats.xgboost.model_file import read_model_file
 from inferd.streams.inference.trial_limits import TrialLimits
 from inferd.streams.models.trial.trial import TrialCase, try_models
-from tests.unit.streams.inference.formats.mutations import OF_BYTES, Mutate, change_a_byte
+from tests.unit.streams.inference.formats.mutations import OF_BYTES, Mutate, change_a_byte, is_read
 from tests.unit.streams.inference.formats.xgboost.xgboost_models import train
 
 NAMES = ("binary", "softprob", "categories", "vectors", "dart", "linear", "quantiles")
@@ -52,18 +51,10 @@ def mutants(name: str, each: int) -> list[bytes]:
     ]
 
 
-def passes(content: bytes) -> bool:
-    try:
-        read_model_file(content)
-    except InferenceError:
-        return False
-    return True
-
-
 def test_no_damaged_model_gets_through_or_takes_a_process_down() -> None:
     damaged = [mutant for name in NAMES for mutant in mutants(name, 12)]
     assert len(damaged) > 500
-    passed = [mutant for mutant in damaged if passes(mutant)]
+    passed = [mutant for mutant in damaged if is_read(read_model_file, mutant)]
     assert 0.05 < len(passed) / len(damaged) < 0.6
     verdicts = try_models([TrialCase(mutant) for mutant in passed], TrialLimits(wall_s=10, cpu_s=5))
     assert len(verdicts) == len(passed)

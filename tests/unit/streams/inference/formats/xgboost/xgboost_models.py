@@ -11,6 +11,8 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
+from tests.unit.streams.inference.trained_models import binary_of, classes_of, positive_of, score_of
+
 ROWS, FEATURES, ROUNDS = 200, 4, 4
 FAST: dict[str, Any] = {"max_depth": 3, "nthread": 1, "seed": 7, "verbosity": 0}
 Label = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -37,25 +39,8 @@ def matrix(seed: int = 0, rows: int = ROWS) -> NDArray[np.float64]:
     return x
 
 
-def _score(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = np.nan_to_num(x[:, 0]) + np.nan_to_num(x[:, 1]) * np.nan_to_num(x[:, 2])
-    return values
-
-
-def _binary(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (_score(x) > 0).astype(np.float64)
-
-
-def _classes(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.digitize(_score(x), [-0.7, 0.7]).astype(np.float64)
-
-
-def _positive(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.exp(_score(x) / 2)
-
-
 def _two(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.column_stack((_score(x), np.nan_to_num(x[:, 3])))
+    return np.column_stack((score_of(x), np.nan_to_num(x[:, 3])))
 
 
 def _two_binary(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -65,39 +50,39 @@ def _two_binary(x: NDArray[np.float64]) -> NDArray[np.float64]:
 _THREE: dict[str, Any] = {"objective": "multi:softprob", "num_class": 3}
 _VECTORS: dict[str, Any] = {"tree_method": "hist", "multi_strategy": "multi_output_tree"}
 KINDS: dict[str, tuple[dict[str, Any], Label]] = {
-    "binary": ({"objective": "binary:logistic"}, _binary),
-    "hinge": ({"objective": "binary:hinge"}, _binary),
-    "logitraw": ({"objective": "binary:logitraw"}, _binary),
-    "logistic": ({"objective": "reg:logistic"}, _binary),
-    "softmax": ({"objective": "multi:softmax", "num_class": 3}, _classes),
-    "softprob": (_THREE, _classes),
-    "regression": ({"objective": "reg:squarederror"}, _score),
-    "squaredlog": ({"objective": "reg:squaredlogerror"}, _positive),
-    "absolute": ({"objective": "reg:absoluteerror"}, _score),
-    "pseudohuber": ({"objective": "reg:pseudohubererror"}, _score),
-    "quantile": ({"objective": "reg:quantileerror", "quantile_alpha": 0.8}, _score),
-    "quantiles": ({"objective": "reg:quantileerror", "quantile_alpha": [0.1, 0.5, 0.9]}, _score),
-    "poisson": ({"objective": "count:poisson"}, _positive),
-    "gamma": ({"objective": "reg:gamma"}, _positive),
-    "tweedie": ({"objective": "reg:tweedie", "tweedie_variance_power": 1.3}, _positive),
-    "cox": ({"objective": "survival:cox"}, _score),
-    "aft": ({"objective": "survival:aft"}, _positive),
-    "ndcg": ({"objective": "rank:ndcg"}, _binary),
-    "pairwise": ({"objective": "rank:pairwise"}, _classes),
-    "map": ({"objective": "rank:map"}, _binary),
+    "binary": ({"objective": "binary:logistic"}, binary_of),
+    "hinge": ({"objective": "binary:hinge"}, binary_of),
+    "logitraw": ({"objective": "binary:logitraw"}, binary_of),
+    "logistic": ({"objective": "reg:logistic"}, binary_of),
+    "softmax": ({"objective": "multi:softmax", "num_class": 3}, classes_of),
+    "softprob": (_THREE, classes_of),
+    "regression": ({"objective": "reg:squarederror"}, score_of),
+    "squaredlog": ({"objective": "reg:squaredlogerror"}, positive_of),
+    "absolute": ({"objective": "reg:absoluteerror"}, score_of),
+    "pseudohuber": ({"objective": "reg:pseudohubererror"}, score_of),
+    "quantile": ({"objective": "reg:quantileerror", "quantile_alpha": 0.8}, score_of),
+    "quantiles": ({"objective": "reg:quantileerror", "quantile_alpha": [0.1, 0.5, 0.9]}, score_of),
+    "poisson": ({"objective": "count:poisson"}, positive_of),
+    "gamma": ({"objective": "reg:gamma"}, positive_of),
+    "tweedie": ({"objective": "reg:tweedie", "tweedie_variance_power": 1.3}, positive_of),
+    "cox": ({"objective": "survival:cox"}, score_of),
+    "aft": ({"objective": "survival:aft"}, positive_of),
+    "ndcg": ({"objective": "rank:ndcg"}, binary_of),
+    "pairwise": ({"objective": "rank:pairwise"}, classes_of),
+    "map": ({"objective": "rank:map"}, binary_of),
     "targets": ({"objective": "reg:squarederror"}, _two),
     "labels": ({"objective": "binary:logistic"}, _two_binary),
     "vectors": ({"objective": "reg:squarederror", **_VECTORS}, _two),
-    "vector_classes": ({**_THREE, **_VECTORS}, _classes),
-    "dart": ({**_THREE, "booster": "dart", "rate_drop": 0.5}, _classes),
-    "dart_binary": ({"objective": "binary:logistic", "booster": "dart", "rate_drop": 0.5}, _binary),
-    "forest": ({"objective": "reg:squarederror", "num_parallel_tree": 3, "subsample": 0.6}, _score),
-    "linear": ({"objective": "reg:squarederror", "booster": "gblinear"}, _score),
-    "linear_classes": ({**_THREE, "booster": "gblinear"}, _classes),
+    "vector_classes": ({**_THREE, **_VECTORS}, classes_of),
+    "dart": ({**_THREE, "booster": "dart", "rate_drop": 0.5}, classes_of),
+    "dart_binary": ({"objective": "binary:logistic", "booster": "dart", "rate_drop": 0.5}, binary_of),
+    "forest": ({"objective": "reg:squarederror", "num_parallel_tree": 3, "subsample": 0.6}, score_of),
+    "linear": ({"objective": "reg:squarederror", "booster": "gblinear"}, score_of),
+    "linear_classes": ({**_THREE, "booster": "gblinear"}, classes_of),
     "categories": ({"objective": "reg:squarederror", "max_cat_to_onehot": 1}, lambda x: np.nan_to_num(x[:, 3]) % 3),
     "onehot": ({"objective": "reg:squarederror", "max_cat_to_onehot": 9}, lambda x: np.nan_to_num(x[:, 3]) % 3),
     "constant": ({"objective": "reg:squarederror"}, lambda x: np.full(len(x), 2.5)),
-    "deep": ({"objective": "reg:squarederror", "max_depth": 9, "min_child_weight": 0}, _score),
+    "deep": ({"objective": "reg:squarederror", "max_depth": 9, "min_child_weight": 0}, score_of),
 }
 CATEGORICAL = ("categories", "onehot")
 
