@@ -112,7 +112,7 @@ def broker(port: int | None, host: str, data_dir: Path | None, heap_mb: int | No
 
 
 def run_until_stopped(kafka: EmbeddedKafka, signals: ForegroundSignals) -> None:
-    """Runs the broker until a stop signal. Raises `BrokerError` if it cannot start, or exits by itself."""
+    """Runs the broker until a stop signal. Raises `BrokerError` if it cannot start, or exits unexpectedly."""
     report(f"starting Apache Kafka {kafka.version}")
     with _log_of_failed_start(), kafka:
         signals.defer()

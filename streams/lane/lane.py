@@ -194,7 +194,7 @@ class Lane:
                 await self._context.room.wait()
 
     def feed(self, tp: TopicPartition, records: Records) -> None:
-        """Queues a fetched batch. What is not owned is dropped: whoever takes a partition over seeks before."""
+        """Queues a fetched batch. Those of partitions that are not owned are dropped: a takeover seeks first."""
         partition = self._partitions.get(tp)
         if partition is None or not partition.running or not records:
             return

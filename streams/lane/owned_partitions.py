@@ -1,4 +1,4 @@
-"""The partitions that a lane owns. Whoever forgets records of one also corrects the counters, tables and stage."""
+"""The partitions that a lane owns. Dropping records of one also corrects the counters, tables and stage."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class OwnedPartitions(Mapping[TopicPartition, Partition]):
         return withdrawn
 
     def close(self, partitions: Collection[Partition]) -> None:
-        """Forgets, for good, what is not acknowledged."""
+        """Drops what is not acknowledged, and closes the partitions."""
         self.rewind(partitions)
         for partition in partitions:
             partition.close()

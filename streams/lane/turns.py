@@ -1,4 +1,4 @@
-"""Turns of workers on the event loop: one micro-batch at a time, and whoever has had the least time comes first."""
+"""Turns of workers on the event loop: one micro-batch at a time; the worker that has had the least time is next."""
 
 from __future__ import annotations
 

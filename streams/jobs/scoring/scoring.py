@@ -136,7 +136,7 @@ class ChunkGroup:
                 self.faults += [fault] if len(self.faults) < _FAULTS_KEPT else []
 
     def _predicted_in_halves(self, inputs: Inputs, start: int) -> bool:
-        """Predicts each half of the rows by itself, so that only rows that are to blame fail; False for one row."""
+        """Predicts the two halves of the rows separately, so that only the invalid rows fail; False for one row."""
         if len(inputs) == 1:
             return False
         half = len(inputs) // 2

@@ -161,7 +161,7 @@ class _Process:
         return line
 
     def status(self) -> int | None:
-        """Its exit status; None if it did not exit by itself."""
+        """Its exit status; None if it was ended for a fault."""
         return self._wait() if self._fault is None else None
 
     def end(self, limits: TrialLimits) -> str:

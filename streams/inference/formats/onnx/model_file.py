@@ -59,7 +59,7 @@ class OnnxFile(ModelFile):
     labelled: bool
     """Whether `prediction` is a label."""
     by_row: bool
-    """Whether each operator computes each row by itself."""
+    """Whether each operator computes each row independently."""
 
 
 def sniff(content: bytes) -> bool:

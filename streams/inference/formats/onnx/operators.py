@@ -48,7 +48,7 @@ BY_ROW: Final = (
     | HAND_ON
     | TREES
 )  # fmt: skip
-"""Operators that compute each row by itself, whatever rows are beside it."""
+"""Operators that compute each row independently of the others."""
 
 
 def canonical_domain(domain: str) -> str:

@@ -1,7 +1,7 @@
 """Whether an estimator gives a row the same bits in any batch.
 
 Linear algebra on dense arrays does not: BLAS adds in another order for another number of rows. Trees, and linear models
-on sparse rows (text), add up each row by itself. What is not known here is scored row by row.
+on sparse rows (text), sum each row independently. What is not known here is scored row by row.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BY_VALUE = frozenset(
         "StandardScaler", "TargetEncoder",
     }
 )  # fmt: skip
-"""Transformers that compute each value by itself."""
+"""Transformers that compute each value independently."""
 
 
 def is_batchable(model: Any, *, sparse: bool = False) -> bool:
