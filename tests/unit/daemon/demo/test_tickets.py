@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from inferd.daemon.demo import tickets
+from inferd.daemon.demo import package_data, tickets
 from inferd.schemas.errors import ServerError
 
 
@@ -23,6 +23,6 @@ def test_each_language_has_enough_texts_and_none_is_held_out_and_trained_on() ->
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tickets, "find_spec", lambda _name: None)
+    monkeypatch.setattr(package_data, "find_spec", lambda _name: None)
     with pytest.raises(ServerError, match=r"inferd\[broker,demo\]"):
         tickets.load_tickets()
