@@ -1,10 +1,12 @@
 """Lanes: topics consumed in batches. Workers, partitions, processing guarantees, ownership and scheduling."""
 
+from inferd.streams.lane.at_least_once import AtLeastOnce
 from inferd.streams.lane.backoff import describe
 from inferd.streams.lane.by_topic import ByTopic
 from inferd.streams.lane.context import LaneContext
 from inferd.streams.lane.dead_letters import DeadLetters, dead_letter_of, outgoing_of, refusal_of
-from inferd.streams.lane.guarantees import PUBLISH_ERRORS, AtLeastOnce, ExactlyOnce, Failed, Guarantee, Landed
+from inferd.streams.lane.exactly_once import ExactlyOnce
+from inferd.streams.lane.guarantee import PUBLISH_ERRORS, Failed, Guarantee, Landed
 from inferd.streams.lane.lane import Lane
 from inferd.streams.lane.output_batch import Effects, timestamps_of
 from inferd.streams.lane.partition import Partition

@@ -17,7 +17,7 @@ from aiokafka import TopicPartition
 from inferd.streams.kafka import read_positions
 from inferd.streams.lane.backoff import Faults
 from inferd.streams.lane.context import LaneContext
-from inferd.streams.lane.guarantees import Guarantee
+from inferd.streams.lane.guarantee import Guarantee
 from inferd.streams.lane.partition import Partition, by_topic
 from inferd.streams.state import LaneTable, Restore, TablePartition
 

@@ -15,7 +15,7 @@ from aiokafka.errors import (
 )
 
 from inferd.streams.kafka import TopicRejectedError, is_denied
-from inferd.streams.lane.guarantees import PUBLISH_ERRORS
+from inferd.streams.lane.guarantee import PUBLISH_ERRORS
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from inferd.streams.lane.guarantees import Guarantee, Outputs
+from inferd.streams.lane.guarantee import Guarantee, Outputs
 from inferd.streams.lane.output_batch import Effects
 from inferd.streams.lane.partition import Partition
 from inferd.streams.tasks import all_of

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from aiokafka.errors import CommitFailedError
 
 from inferd.streams.lane.context import LaneContext
-from inferd.streams.lane.guarantees import PUBLISH_ERRORS, Failed, Guarantee, Landed
+from inferd.streams.lane.guarantee import PUBLISH_ERRORS, Failed, Guarantee, Landed
 from inferd.streams.lane.output_batch import Effects
 from inferd.streams.lane.partition import Flight, Partition
 from inferd.streams.lane.processor import Kind

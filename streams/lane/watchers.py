@@ -11,7 +11,7 @@ from aiokafka.errors import IllegalStateError
 
 from inferd.streams.kafka import Destinations, RetentionGaps, TopicRejectedError
 from inferd.streams.lane.context import Group, LaneContext
-from inferd.streams.lane.guarantees import PUBLISH_ERRORS, Failed
+from inferd.streams.lane.guarantee import PUBLISH_ERRORS, Failed
 from inferd.streams.lane.output_batch import Effects
 from inferd.streams.lane.owned_partitions import OwnedPartitions
 from inferd.streams.lane.partition import Partition

@@ -32,13 +32,14 @@ def install() -> None:
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
     from inferd.streams.inference.scoring import Scorer
-    from inferd.streams.lane import guarantees as commit
+    from inferd.streams.lane import at_least_once, exactly_once
     from inferd.streams.lane.publisher import Publisher
 
     signal.signal(signal.SIGUSR2, _read_switch)
     _wrap(Scorer, "prepare", after="after_decode")
     _wrap(Publisher, "publish", before="after_predict")
-    _wrap(commit, "produce", after="after_produce")
+    for guarantee in (at_least_once, exactly_once):
+        _wrap(guarantee, "produce", after="after_produce")
     for owner, name in ((AIOKafkaConsumer, "commit"), (AIOKafkaProducer, "commit_transaction")):
         _wrap(owner, name, before="before_commit", after="after_commit")
 

@@ -67,7 +67,8 @@ def _wrap_method(owner: type, name: str, around: Callable[..., Any]) -> None:
 
 def _change_effects(change: Callable[[dict[tuple[str, int], list[Any]]], None]) -> None:
     """What is published goes through `change` first, under either guarantee."""
-    from inferd.streams.lane.guarantees import AtLeastOnce, ExactlyOnce
+    from inferd.streams.lane.at_least_once import AtLeastOnce
+    from inferd.streams.lane.exactly_once import ExactlyOnce
 
     def publish(inner: Any, self: Any, partition: Any, effects: Any, *rest: Any) -> Any:
         change(effects.by_topic)
@@ -101,7 +102,7 @@ def _no_watchdog() -> None:
 @bug(AT_LEAST_ONCE, "lost", "results_unacknowledged_then_kill")
 def commit_before_acknowledgement() -> None:
     """Commits what was taken, though its results are not acknowledged."""
-    from inferd.streams.lane.guarantees import AtLeastOnce
+    from inferd.streams.lane.at_least_once import AtLeastOnce
 
     taken: dict[Any, int] = {}
 
@@ -149,7 +150,7 @@ def transaction_without_offsets() -> None:
 @bug(AT_LEAST_ONCE, "lost", "rebalance_while_unacknowledged")
 def dropped_on_revoke() -> None:
     """Commits, when partitions are given up, all that was fetched."""
-    from inferd.streams.lane.guarantees import AtLeastOnce
+    from inferd.streams.lane.at_least_once import AtLeastOnce
 
     def commit(inner: Any, self: Any, consumer: Any, partitions: Any) -> Any:
         for partition in partitions:
@@ -205,12 +206,12 @@ def gap_not_named() -> None:
 @bug(AT_LEAST_ONCE, "lost", "results_refused")
 def ignored_failed_send() -> None:
     """Takes a batch that the broker refused for acknowledged."""
-    from inferd.streams.lane import guarantees as commit
+    from inferd.streams.lane import at_least_once
 
     async def produce(inner: Any, *args: Any) -> list[asyncio.Future[Any]]:
         return [asyncio.ensure_future(_settled(future)) for future in await inner(*args)]
 
-    _wrap(commit, "produce", produce)
+    _wrap(at_least_once, "produce", produce)
 
 
 async def _settled(future: asyncio.Future[Any]) -> Any:
@@ -311,14 +312,14 @@ def read_uncommitted() -> None:
 @bug(EXACTLY_ONCE, "repeated", "zombie", "zombie")
 def no_fencing() -> None:
     """Gives producers transactional ids that nobody else has; and nothing watches for a frozen event loop."""
-    from inferd.streams.lane import guarantees as commit
+    from inferd.streams.lane import exactly_once
 
     def open_producer(inner: Any, *args: Any, **options: Any) -> Any:
         if "transactional_id" in options:
             options["transactional_id"] += f"-{random.getrandbits(64):x}"
         return inner(*args, **options)
 
-    _wrap(commit, "open_producer", open_producer)
+    _wrap(exactly_once, "open_producer", open_producer)
     _no_watchdog()
 
 
@@ -326,7 +327,7 @@ def no_fencing() -> None:
 def positions_read_before_fencing() -> None:
     """Reads positions, and fences the earlier owner some seconds later."""
     from inferd.streams.lane import assignment as takeover
-    from inferd.streams.lane.guarantees import ExactlyOnce
+    from inferd.streams.lane.exactly_once import ExactlyOnce
 
     pending: list[Callable[[], Any]] = []
 

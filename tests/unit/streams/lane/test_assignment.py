@@ -15,8 +15,9 @@ from structlog.testing import capture_logs
 from inferd.schemas.connection import KafkaConnection
 from inferd.streams.app import create_app
 from inferd.streams.kafka import producer as publish
-from inferd.streams.lane import guarantees as commit
-from inferd.streams.lane.guarantees import AtLeastOnce, ExactlyOnce
+from inferd.streams.lane import exactly_once
+from inferd.streams.lane.at_least_once import AtLeastOnce
+from inferd.streams.lane.exactly_once import ExactlyOnce
 from inferd.streams.settings import StreamSettings, TopicSettings
 from inferd.streams.state.stores import MemoryStore
 from inferd.streams.state.tables import LaneTable, make_table
@@ -181,7 +182,7 @@ async def test_a_fence_that_is_cancelled_leaves_no_producer_behind(
         await asyncio.sleep(0)
         return {}
 
-    monkeypatch.setattr(commit, "last_transaction_results", no_endings)
+    monkeypatch.setattr(exactly_once, "last_transaction_results", no_endings)
     settings = StreamSettings(KafkaConnection(), "w", tmp_path)
     under_test = make_guarantee(guarantee, settings, LaneMeasures())
     outputs = {tp(number): {TopicPartition(RESULTS, number)} for number in range(3)}

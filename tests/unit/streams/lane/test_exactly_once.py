@@ -8,7 +8,7 @@ import pytest
 from aiokafka.errors import LeaderNotAvailableError, ProducerFenced
 
 from inferd.streams.kafka.transactions import TransactionResult
-from inferd.streams.lane.guarantees import ExactlyOnce
+from inferd.streams.lane.exactly_once import ExactlyOnce
 from tests.fixtures.lane import DEAD_LETTERS, REQUESTS, RESULTS, Bench, request, tp
 
 pytestmark = pytest.mark.parametrize("bench", [ExactlyOnce], indirect=True, ids=["exactly_once"])

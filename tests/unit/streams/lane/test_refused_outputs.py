@@ -12,7 +12,8 @@ from aiokafka.errors import MessageSizeTooLargeError, TopicAuthorizationFailedEr
 from inferd.schemas.dead_letters import DeadLetter
 from inferd.streams.kafka.topic_checks import TopicState
 from inferd.streams.lane import watchers
-from inferd.streams.lane.guarantees import AtLeastOnce, ExactlyOnce
+from inferd.streams.lane.at_least_once import AtLeastOnce
+from inferd.streams.lane.exactly_once import ExactlyOnce
 from tests.fixtures.lane import DEAD_LETTERS, REPLIES, RESULTS, Bench, request, tp
 
 both = pytest.mark.parametrize(

@@ -24,9 +24,9 @@ from inferd.streams.inference.user_code import PinnedModelId
 from inferd.streams.jobs.chunk_processor import ChunkProcessor
 from inferd.streams.jobs.scoring import ChunkScorer
 from inferd.streams.kafka.destinations import UNCHECKED
-from inferd.streams.lane import guarantees
+from inferd.streams.lane.at_least_once import AtLeastOnce
 from inferd.streams.lane.context import LaneContext
-from inferd.streams.lane.guarantees import AtLeastOnce, ExactlyOnce
+from inferd.streams.lane.exactly_once import ExactlyOnce
 from inferd.streams.lane.lane import Lane
 from inferd.streams.lane.processor import Stage
 from inferd.streams.requests.batch_scoring import BatchScoring
@@ -41,6 +41,7 @@ from tests.fixtures.lane import (
     FakeTopics,
     lane_settings,
     make_guarantee,
+    replace_broker,
     sum_model,
 )
 
@@ -149,8 +150,7 @@ async def world(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> AsyncIterator[World]:
     made = World(tmp_path, getattr(request, "param", AtLeastOnce))
-    for name in ("open_producer", "last_transaction_results", "repeat_transaction_result"):
-        monkeypatch.setattr(guarantees, name, getattr(made.broker, name))
+    replace_broker(monkeypatch, made.broker)
     running = asyncio.create_task(made.lane.run())
     await made.lane.acquire(
         {TopicPartition(topic_of(t, stream), 0) for t in TENANTS for stream in ("requests", "job-chunks")}

@@ -1,0 +1,211 @@
+"""At least once: outputs are published first; an offset is committed once everything before it is acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+from functools import partial
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import CommitFailedError
+from aiokafka.structs import OffsetAndMetadata, RecordMetadata
+
+from inferd.schemas.topics import tenant_of_topic
+from inferd.streams.kafka import (
+    UNCHECKED,
+    Destinations,
+    as_rejection,
+    close_producer,
+    offset_metadata,
+    open_producer,
+    produce,
+    produce_changes,
+    producer_options,
+    raise_rejections,
+)
+from inferd.streams.lane.guarantee import PUBLISH_ERRORS, Failed, Landed, Outputs
+from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.partition import Flight, Partition
+from inferd.streams.settings import StreamSettings
+from inferd.streams.state import TablePartition
+from inferd.streams.tasks import Crashed, all_of, when_done
+from inferd.streams.telemetry import LaneMeasures
+
+log = structlog.get_logger(__name__)
+
+COMMIT_TIMEOUT_S = 5.0
+
+
+class AtLeastOnce:
+    """Publishes through one idempotent producer for each tenant; one that fails delays no other tenant.
+
+    A crash between publication and commit repeats results, byte for byte.
+    """
+
+    pause_s = 0.0
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        measures: LaneMeasures,
+        landed: Landed,
+        failed: Failed,
+        crashed: Crashed,
+        destinations: Destinations = UNCHECKED,
+    ) -> None:
+        """`crashed` is called with what a callback of an acknowledgement raised; `destinations`: what topics accept."""
+        self._options = producer_options(settings)
+        self._start_timeout_s = settings.group.request_timeout_s
+        self._measures = measures
+        self._landed = landed
+        self._failed = failed
+        self._crashed = crashed
+        self._bytes_max = destinations.bytes_max
+        self._producers: dict[str, AIOKafkaProducer] = {}
+        """By tenant."""
+        self._committing = asyncio.Lock()
+
+    async def fence(self, outputs: Outputs) -> None:
+        """Opens producers; results may repeat, so there is nothing to fence."""
+        await all_of(map(self._open, _tenants(outputs) - self._producers.keys()))
+
+    async def _open(self, tenant: str) -> None:
+        self._producers[tenant] = await open_producer(self._options, self._start_timeout_s)
+
+    async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
+        producer = self._producers.get(tenant_of_topic(partition.tp.topic))
+        if producer is None:
+            raise ConnectionError("there is no producer")
+        flight = partition.depart(effects)
+        replies = [place for place in effects.by_topic if place[0] in effects.replies]
+        # A refused reply is answered on results instead: nothing that follows may be there before that answer.
+        if sent := await self._send(producer, partition, flight, replies, timestamp_ms):
+            await _all_acknowledged(sent)
+        others = [place for place in effects.by_topic if place not in replies]
+        await self._send(producer, partition, flight, others, timestamp_ms)
+        effects.by_topic.clear()  # the producer has its own copy
+        for table, changes in effects.changes.items():
+            bytes_max = self._bytes_max(table.topic)
+            for future, count in await produce_changes(
+                producer, table.topic, table.number, changes, timestamp_ms, bytes_max
+            ):
+                flight.sent()
+                when_done(future, partial(self._written, partition, flight, table, count), self._crashed)
+        flight.published()
+        self._land(partition)
+
+    async def _send(
+        self,
+        producer: AIOKafkaProducer,
+        partition: Partition,
+        flight: Flight,
+        places: Collection[tuple[str, int]],
+        timestamp_ms: int,
+    ) -> list[asyncio.Future[RecordMetadata]]:
+        """Hands the records for `places` to the producer; a future a batch."""
+        futures = []
+        for topic, number in places:
+            acknowledged = partial(self._acknowledged, partition, flight, topic)
+            records = flight.effects.by_topic[topic, number]
+            with raise_rejections(topic):
+                sent = await produce(producer, topic, number, records, timestamp_ms, self._bytes_max(topic))
+            for future in sent:
+                flight.sent()
+                when_done(future, acknowledged, self._crashed)
+            futures += sent
+        return futures
+
+    def _written(
+        self,
+        partition: Partition,
+        flight: Flight,
+        table: TablePartition,
+        count: int,
+        future: asyncio.Future[RecordMetadata],
+    ) -> None:
+        if not future.cancelled() and future.exception() is None:
+            flight.wrote(table, future.result().offset + count - 1)
+        self._acknowledged(partition, flight, table.topic, future)
+
+    def _acknowledged(
+        self, partition: Partition, flight: Flight, topic: str, future: asyncio.Future[RecordMetadata]
+    ) -> None:
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if error is not None:
+            if partition.owns(flight):
+                self._failed(partition, as_rejection(topic, error))
+            return
+        flight.acknowledged()
+        self._land(partition)
+
+    def _land(self, partition: Partition) -> None:
+        partition.land(partial(self._landed, partition))
+
+    async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
+        """One commit at a time; after one that fails, the next owner repeats a few results."""
+        async with self._committing:
+            offsets = {p: p.acked for p in partitions if p.acked > p.committed}
+            if not offsets:
+                return
+            try:
+                # `wait_for` swallows a cancellation that comes as its inner task ends (Python 3.11).
+                async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                    await consumer.commit(_kafka_offsets(offsets))
+            except PUBLISH_ERRORS as error:
+                self._measures.commit_failures += 1
+                log.warning("commit_failed", reason=_reason(error))
+                return
+            self._measures.commits += 1
+            for partition, offset in offsets.items():
+                partition.commit(offset)
+
+    def contended_part(self, topic: str) -> int:
+        """Small: short turns cost little here."""
+        return 8
+
+    def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
+        """Resumes at what is acknowledged, committed or not."""
+        return max(committed, acked)
+
+    async def release(self, tps: Collection[TopicPartition]) -> None:
+        """A tenant's producer serves whatever partitions there are."""
+
+    async def discard(self, tps: Collection[TopicPartition]) -> None:
+        """A producer whose batch failed may refuse every later one: it is not used again."""
+        await self._close(_tenants(tps))
+
+    async def close(self) -> None:
+        """Closes every producer."""
+        await self._close({*self._producers})
+
+    async def _close(self, tenants: Collection[str]) -> None:
+        producers = [self._producers.pop(tenant) for tenant in tenants if tenant in self._producers]
+        await asyncio.gather(*map(close_producer, producers))
+
+
+def _tenants(tps: Iterable[TopicPartition]) -> set[str]:
+    return {tenant_of_topic(tp.topic) for tp in tps}
+
+
+async def _all_acknowledged(futures: Collection[asyncio.Future[RecordMetadata]]) -> None:
+    """Waits for all; raises the exception of one that failed. A cancelled wait does not cancel them."""
+    done, _ = await asyncio.wait(futures)
+    for future in done:
+        future.result()
+
+
+def _reason(error: BaseException) -> str:
+    """Why a commit failed, in one line."""
+    if isinstance(error, CommitFailedError):
+        return "the group has rebalanced, or has dropped this worker: the next owner of the partition repeats a little"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {COMMIT_TIMEOUT_S:g} s"
+    return f"{type(error).__name__}: {error}"[:300]
+
+
+def _kafka_offsets(offsets: dict[Partition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
+    return {
+        partition.tp: OffsetAndMetadata(offset, offset_metadata(partition.topic_id))
+        for partition, offset in offsets.items()
+    }
