@@ -30,8 +30,8 @@ from bench.machine import CpuLedger
 from bench.requests import PARTITIONS
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.topics import DEFAULT_TENANT
-from inferd.streams.app import create_app
 from inferd.streams.connection import client_options
+from inferd.streams.faust_app import create_app
 from inferd.streams.kafka import changelog_config, produce_changes
 from inferd.streams.settings import (
     CacheSettings,

@@ -10,17 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import faust
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from inferd.schemas.errors import DeadlineExceededError, ModelNotFoundError, ModelNotReadyError
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.admission import Admission
 from inferd.streams.composition import TenantParts, compose_tenants, guarantee_of
-from inferd.streams.connection import client_options
-from inferd.streams.group import LaneApp, LaneAssignor, LaneConsumer, instance_id_conflict, kafka_tps
+from inferd.streams.faust_app import FaustGroup, create_app, owner_urls
+from inferd.streams.group import LaneApp, LaneConsumer, instance_id_conflict, kafka_tps
 from inferd.streams.jobs.job_store import JobStore
 from inferd.streams.jobs.reader import RecordReader
 from inferd.streams.jobs.service import JobService
@@ -31,7 +30,6 @@ from inferd.streams.kafka import (
     TopicWatch,
     describe_topics,
     install_batch_checks,
-    job_partitions,
     missing_reason,
     topic_specs,
 )
@@ -40,7 +38,7 @@ from inferd.streams.models.follower import Deploys
 from inferd.streams.models.rejections import Refusals
 from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
-from inferd.streams.state import LaneTableManager, StateDirectory, claim_state_directory
+from inferd.streams.state import StateDirectory, claim_state_directory
 from inferd.streams.status import fault_of, take_snapshot
 from inferd.streams.tasks import cancelled
 from inferd.streams.telemetry import LaneMeasures, Phase, StallDetector, StreamsSnapshot, make_tracing
@@ -372,91 +370,3 @@ class Streams:
             # The partition is not assigned any more, or the consumer is not started.
             return None
         return end
-
-
-class FaustGroup:
-    """The lane's view of the consumer group, whose membership Faust manages."""
-
-    def __init__(self, app: LaneApp) -> None:
-        self._app = app
-
-    @property
-    def generation(self) -> int:
-        return cast(LaneConsumer, self._app.consumer).generation
-
-    @property
-    def consumer(self) -> AIOKafkaConsumer:
-        return cast(LaneConsumer, self._app.consumer).aiokafka
-
-    def refresh(self, partitions: Mapping[str, int]) -> None:
-        """Force a metadata update if a topic's number of partitions has changed; the group then rebalances.
-
-        aiokafka updates its metadata only every five minutes.
-        """
-        client: Any = self.consumer._client  # noqa: SLF001
-        known = client.cluster.partitions_for_topic
-        if any(len(known(topic) or ()) != number for topic, number in partitions.items()):
-            client.force_metadata_update()
-
-    async def seek(self, offsets: dict[TopicPartition, int]) -> None:
-        await self._app.consumer.seek_wait(cast(Any, offsets))
-
-
-def create_app(settings: StreamSettings) -> LaneApp:
-    """The Faust app of these settings: membership, tables and low-rate topics; no web server, no topics of Faust."""
-    connection, group = settings.connection, settings.group
-    app = LaneApp(
-        group.group_id,
-        broker=[f"kafka://{server.strip()}" for server in connection.bootstrap_servers.split(",")],
-        broker_credentials=_credentials(settings),
-        broker_client_id=f"inferd-{settings.worker_id}",
-        broker_session_timeout=group.session_timeout_s,
-        broker_heartbeat_interval=group.heartbeat_interval_s,
-        broker_rebalance_timeout=group.rebalance_timeout_s,
-        broker_request_timeout=group.request_timeout_s,
-        # One fetch returns at most one micro-batch; more records would only wait in the lane.
-        broker_max_poll_records=settings.lane.batch_rows_max,
-        consumer_group_instance_id=group.instance_id,
-        # Applies only if retention has removed the current position. The lane seeks to its start offsets itself.
-        consumer_auto_offset_reset="earliest",
-        datadir=str(settings.data_dir / "faust"),
-        store="memory://",
-        TableManager=LaneTableManager,
-        PartitionAssignor=LaneAssignor,
-        # Workers publish their HTTP URLs in the group metadata.
-        canonical_url=settings.url,
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        stream_wait_empty=False,
-        stream_recovery_delay=0.0,
-        web_enabled=False,
-        # Otherwise BROKER_URL, WEB_PORT and a hundred more environment variables override these arguments.
-        env={},
-        loop=asyncio.get_running_loop(),
-    )
-    app.partitions_max = job_partitions(settings)
-    return app
-
-
-def owner_urls(app: LaneApp) -> dict[TopicPartition, str]:
-    """URL of the owning worker by lane partition."""
-    metadata: Mapping[str, Any] = cast(Any, app.assignor).external_topics_metadata()
-    return {
-        TopicPartition(topic, number): url
-        for url, topics in metadata.items()
-        for topic, numbers in topics.items()
-        for number in numbers
-    }
-
-
-def _credentials(settings: StreamSettings) -> Any:
-    options = client_options(settings.connection)
-    context = options.get("ssl_context")
-    if "sasl_mechanism" in options:
-        return faust.SASLCredentials(
-            mechanism=options["sasl_mechanism"],
-            username=options["sasl_plain_username"],
-            password=options["sasl_plain_password"],
-            ssl_context=context,
-        )
-    return faust.SSLCredentials(context=context) if context is not None else None

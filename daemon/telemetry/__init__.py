@@ -1,7 +1,8 @@
 """What an operator sees of the process: logs, metrics and status."""
 
+from inferd.daemon.telemetry.exposition import Metrics
 from inferd.daemon.telemetry.logs import configure_for_command, configure_logs
-from inferd.daemon.telemetry.metrics import METRICS, STEPS, Metrics
+from inferd.daemon.telemetry.metrics import METRICS, STEPS
 from inferd.daemon.telemetry.status import Status, StatusBoard
 
 __all__ = [

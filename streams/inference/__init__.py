@@ -8,17 +8,9 @@ from inferd.streams.inference.kernels import kernels_fault, kernels_in_use, use_
 from inferd.streams.inference.loading import load_model
 from inferd.streams.inference.manifest_features import complete_file
 from inferd.streams.inference.manifests import manifest_of, reconcile
-from inferd.streams.inference.micro_batch import (
-    CACHE_HIT,
-    CACHE_MISS,
-    Group,
-    Outcome,
-    Record,
-    Work,
-    halve,
-    internal_error,
-)
+from inferd.streams.inference.micro_batch import Group, internal_error
 from inferd.streams.inference.model_format import ModelFile, ModelFormat
+from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Outcome
 from inferd.streams.inference.own_models import OwnRuntime, own_version
 from inferd.streams.inference.postprocess import compile_postprocess
 from inferd.streams.inference.registry import (
@@ -36,6 +28,7 @@ from inferd.streams.inference.runtime import Accelerated, Arrays, ModelRuntime, 
 from inferd.streams.inference.scoring import UNDECODABLE, Scorer
 from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
 from inferd.streams.inference.user_code import Ask, AskRows, PinnedModelId, plain_value
+from inferd.streams.inference.work import Record, Work, halve
 
 __all__ = [
     "CACHE_HIT",

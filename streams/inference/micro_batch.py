@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, ClassVar, Final, Protocol, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,35 +22,14 @@ from inferd.schemas.errors import (
 from inferd.schemas.headers import NO_HEADERS, RequestHeaders
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import Failure, Output, Prediction, default_id
-from inferd.streams.inference.cache import Change, PredictionCache, RowLookup, distinct_rows
+from inferd.streams.inference.cache import PredictionCache, RowLookup, distinct_rows
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.inputs import Inputs, Matrix, concatenate
+from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Outcome
 from inferd.streams.inference.result_template import ResultTemplate
 from inferd.streams.inference.row_errors import RowErrors
 from inferd.streams.inference.runtime import Arrays
-
-
-class Record(Protocol):
-    """The fields of a fetched record that scoring uses; a record that was rejected while fetching has a `refusal`."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
-
-
-Work = Sequence[tuple[int, Sequence[Record]]]
-"""Records of a micro-batch: (partition number, its records in order), …"""
-
-CACHE_MISS: Final = 1
-CACHE_HIT: Final = 2
-"""All rows of a record came from the cache."""
+from inferd.streams.inference.work import Work
 
 
 @dataclass(slots=True)
@@ -182,45 +161,6 @@ class Group:
     def spans(self) -> Iterator[slice]:
         """The row range of each request."""
         return (slice(stop - count, stop) for count, stop in zip(self.counts, accumulate(self.counts), strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The outcome of a micro-batch; `values[i]` is the result of record i."""
-
-    values: list[bytes]
-    headers: dict[int, RequestHeaders]
-    """Parsed headers of the records that have some, by record index."""
-    failures: dict[int, ModelServingError]
-    rows: int
-    faults: list[Exception]
-    by_model: dict[tuple[str, int], tuple[int, int]]
-    """(model id, version) -> (requests, rows)."""
-    table_changes: dict[int, list[Change]] = field(default_factory=dict)
-    """Changes of the cache's table, by partition; keys are unique."""
-    cache_marks: bytes = b""
-    """CACHE_MISS or CACHE_HIT for each record, 0 without a lookup; empty if there were no lookups."""
-    asked: dict[int, str] = field(default_factory=dict)
-    """The model reference of failed records, if it could be decoded."""
-
-    def __add__(self, other: Outcome) -> Outcome:
-        """The outcome of this micro-batch's records followed by those of `other`."""
-        shift = len(self.values)
-        counts = dict(self.by_model)
-        for model, (requests, rows) in other.by_model.items():
-            have = counts.get(model, (0, 0))
-            counts[model] = (have[0] + requests, have[1] + rows)
-        return Outcome(
-            self.values + other.values,
-            self.headers | {shift + index: headers for index, headers in other.headers.items()},
-            self.failures | {shift + index: error for index, error in other.failures.items()},
-            self.rows + other.rows,
-            self.faults + other.faults,
-            counts,
-            _joined_changes(self.table_changes, other.table_changes),
-            _joined_marks(self, other),
-            self.asked | {shift + index: model_id for index, model_id in other.asked.items()},
-        )
 
 
 G = TypeVar("G", bound=Group)
@@ -427,30 +367,6 @@ class MicroBatch:
 def _rows(inputs: Inputs, places: NDArray[np.intp]) -> Inputs:
     """The rows at `places`; all rows if the numbers are equal."""
     return inputs if len(places) == len(inputs) else inputs[places]
-
-
-def _joined_changes(first: dict[int, list[Change]], then: dict[int, list[Change]]) -> dict[int, list[Change]]:
-    """The changes of both; later changes of a key win."""
-    if not first or not then:
-        return first or then
-    return {
-        number: list(dict([*first.get(number, ()), *then.get(number, ())]).items()) for number in first.keys() | then
-    }
-
-
-def _joined_marks(first: Outcome, then: Outcome) -> bytes:
-    if not first.cache_marks and not then.cache_marks:
-        return b""
-    return b"".join(each.cache_marks or bytes(len(each.values)) for each in (first, then))
-
-
-def halve(work: Work) -> tuple[Work, Work] | None:
-    """Two micro-batches of half the records each; None if there is only one record."""
-    if len(work) > 1:
-        return work[: len(work) // 2], work[len(work) // 2 :]
-    ((partition, records),) = work
-    half = len(records) // 2
-    return ([(partition, records[:half])], [(partition, records[half:])]) if half else None
 
 
 def internal_error(fault: Exception) -> InternalError:

@@ -49,13 +49,8 @@ from inferd.schemas.requests import (
 from inferd.streams.inference.cache import PredictionCache
 from inferd.streams.inference.catalog import ModelCatalog, ServedModel
 from inferd.streams.inference.features import gather, valid_ids
-from inferd.streams.inference.micro_batch import (
-    MicroBatch,
-    Outcome,
-    Record,
-    Work,
-    internal_error,
-)
+from inferd.streams.inference.micro_batch import MicroBatch, internal_error
+from inferd.streams.inference.outcome import Outcome
 from inferd.streams.inference.row_errors import OF_ROWS, RowErrors, rows_apart
 from inferd.streams.inference.user_code import (
     Ask,
@@ -63,6 +58,7 @@ from inferd.streams.inference.user_code import (
     custom_group,
     group_of_rows,
 )
+from inferd.streams.inference.work import Record, Work
 
 UNDECODABLE: Final = (
     MalformedError,

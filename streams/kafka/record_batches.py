@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, ClassVar
 
-import cramjam
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
@@ -36,6 +35,7 @@ from inferd.schemas.errors import (
     TooLargeError,
 )
 from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.streams.kafka.compression import decompress
 
 CREATE_TIME = 0
 READ_COMMITTED = 1
@@ -52,12 +52,6 @@ REFUSED_MAX = 2**24
 HEADERS_READ_MAX = 16_384
 """A record with more headers is refused without them: of two bytes in a batch, a header takes some 100 in memory."""
 _SMALL_BYTES = 2**18
-_GZIP, _SNAPPY, _LZ4, _ZSTD = 1, 2, 3, 4
-_EXPANDERS: dict[int, Any] = {_GZIP: cramjam.gzip, _LZ4: cramjam.lz4, _ZSTD: cramjam.zstd}
-_USUAL_RATIO = 16
-_OUT_OF_ROOM = "failed to write whole buffer"
-_XERIAL_MAGIC = b"\x82SNAPPY\x00"
-_XERIAL_HEADER_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,58 +259,10 @@ def expand(raw: bytes, bytes_max: int) -> bytes:
     does not expand at all.
     """
     attributes = int.from_bytes(raw[_ATTRIBUTES], "big")
-    body = _expand_body(attributes & _CODEC_MASK, raw[_HEADER_BYTES:], bytes_max)
+    body = decompress(attributes & _CODEC_MASK, raw[_HEADER_BYTES:], bytes_max)
     plain = (attributes & ~_CODEC_MASK).to_bytes(2, "big")
     length = (_HEADER_BYTES - _PREFIX_BYTES + len(body)).to_bytes(4, "big")
     return b"".join((raw[:8], length, raw[12:21], plain, raw[23:_HEADER_BYTES], body))
-
-
-def _expand_body(codec: int, data: bytes, bytes_max: int) -> bytes:
-    if codec == _SNAPPY:
-        return _expand_snappy(data, bytes_max)
-    if codec not in _EXPANDERS:
-        raise MalformedError(f"record batch: compression codec {codec} is unknown")
-    room = min(bytes_max, max(65_536, _USUAL_RATIO * len(data)))
-    while True:
-        buffer = bytearray(room)
-        try:
-            size = _EXPANDERS[codec].decompress_into(data, buffer)
-        except cramjam.DecompressionError as error:
-            if _OUT_OF_ROOM not in str(error):
-                raise MalformedError(f"record batch: it does not decompress: {str(error)[:200]}") from None
-            if room == bytes_max:
-                raise _too_large(len(data), bytes_max) from None
-            room = min(bytes_max, _USUAL_RATIO * room)
-        else:
-            return bytes(memoryview(buffer)[:size])
-
-
-def _expand_snappy(data: bytes, bytes_max: int) -> bytes:
-    """Snappy says beforehand how large each of its blocks becomes."""
-    blocks = list(_snappy_blocks(data))
-    try:
-        if sum(map(cramjam.snappy.decompress_raw_len, blocks)) > bytes_max:
-            raise _too_large(len(data), bytes_max)
-        return b"".join(map(bytes, map(cramjam.snappy.decompress_raw, blocks)))
-    except (cramjam.DecompressionError, ValueError) as error:
-        raise MalformedError(f"record batch: it does not decompress: {str(error)[:200]}") from None
-
-
-def _snappy_blocks(data: bytes) -> Iterator[bytes]:
-    """The compressed blocks: one, or, in the framing of the Java library, as many as there are.
-
-    `MalformedError` where the last one, or its length, is cut off: aiokafka's own reader raises `struct.error` there.
-    """
-    if not data.startswith(_XERIAL_MAGIC):
-        yield data
-        return
-    at = _XERIAL_HEADER_BYTES
-    while at < len(data):
-        start = at + 4
-        at = start + int.from_bytes(data[at:start], "big")
-        if max(start, at) > len(data):
-            raise MalformedError(f"record batch: it does not decompress: a block ends at byte {at} of {len(data)}")
-        yield data[start:at]
 
 
 def read_tolerantly(raw: bytes, skipped: int = 0) -> Iterator[UnreadableRecord | Any]:
@@ -398,7 +344,3 @@ def _refused(raw: bytes, offsets: range, refusal: InferenceError) -> Iterator[Un
 
 def _too_many_headers(count: int) -> InferenceError:
     return TooLargeError(f"record: it has {count} headers, of which none is read beyond {HEADERS_READ_MAX}")
-
-
-def _too_large(size: int, bytes_max: int) -> TooLargeError:
-    return TooLargeError(f"record batch: its {size} bytes expand to more than the limit of {bytes_max}")

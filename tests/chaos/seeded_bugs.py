@@ -176,7 +176,7 @@ def dropped_on_rewind() -> None:
 @bug(AT_LEAST_ONCE, "lost", "results_refused")
 def gap_not_sought_back() -> None:
     """Takes what the next fetch brings after a failure, without seeking back."""
-    from inferd.streams.app import FaustGroup
+    from inferd.streams.faust_app import FaustGroup
     from inferd.streams.lane.partition import Partition
 
     async def seek(*_: object) -> None: ...

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaProducer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from inferd.schemas.connection import KafkaConnection
-from inferd.streams.app import create_app
+from inferd.streams.faust_app import create_app
 from inferd.streams.kafka.changelogs import changelog_config
 from inferd.streams.settings import (
     CacheSettings,

@@ -24,9 +24,9 @@ def available() -> bool:
 def instrument() -> None:
     """Imports the code under test so that its branches are counted."""
     atheris: Any = importlib.import_module("atheris")
-    with atheris.instrument_imports(
-        include=["schemas", "inferd.streams.inference", "inferd.streams.kafka.record_batches"]
-    ):
+    records = ("compression", "record_batches")
+    packages = ["inferd.schemas", "inferd.streams.inference", *(f"inferd.streams.kafka.{name}" for name in records)]
+    with atheris.instrument_imports(include=packages):
         importlib.import_module("inferd.schemas.codec")
         importlib.import_module("inferd.streams.inference.scoring")
         importlib.import_module("inferd.streams.kafka.record_batches")

@@ -12,7 +12,7 @@ import msgspec
 from inferd.schemas.codec import decode_result
 from inferd.schemas.codecs import JSON, MSGPACK
 from inferd.schemas.requests.result import Failure
-from inferd.streams.inference.micro_batch import Outcome
+from inferd.streams.inference.outcome import Outcome
 from inferd.streams.inference.scoring import Scorer
 from tests.fixtures.poison import POISON
 from tests.fixtures.scoring import Fetched, both, score

@@ -30,7 +30,7 @@ from faust.types import TP
 from mode.threads import QueueServiceThread, ServiceThread
 
 from inferd.schemas.connection import KafkaConnection
-from inferd.streams.app import create_app
+from inferd.streams.faust_app import create_app
 from inferd.streams.group import consumer as fetch_module
 from inferd.streams.group.consumer import (
     FETCH_MAX_WAIT_MS,
@@ -593,7 +593,7 @@ SHOW = """
 import asyncio
 from pathlib import Path
 from inferd.schemas.connection import KafkaConnection
-from inferd.streams.app import create_app
+from inferd.streams.faust_app import create_app
 from inferd.streams.settings import StreamSettings
 async def show():
     conf = create_app(StreamSettings(KafkaConnection(), "worker-1", Path("/tmp/ours"))).conf

@@ -14,9 +14,9 @@ from inferd.schemas.codecs import all_codecs
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests.result import Prediction
 from inferd.streams.inference.catalog import Version
-from inferd.streams.inference.micro_batch import halve
 from inferd.streams.inference.result_template import ResultTemplate
 from inferd.streams.inference.scoring import Scorer
+from inferd.streams.inference.work import halve
 from tests.fixtures.lane import SumRuntime, sum_model
 from tests.fixtures.scoring import Fetched, catalog_of, score
 

@@ -27,7 +27,7 @@ from inferd.schemas.jobs.codec import (
 )
 from inferd.schemas.jobs.job import Chunk, Source
 from inferd.schemas.topics import Stream
-from inferd.streams.app import create_app
+from inferd.streams.faust_app import create_app
 from inferd.streams.inference.catalog import ModelCatalog, State, Version
 from inferd.streams.jobs import chunk_processor as chunks_module
 from inferd.streams.jobs.composition import compose_jobs

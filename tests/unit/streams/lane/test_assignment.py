@@ -13,7 +13,7 @@ from aiokafka import TopicPartition
 from structlog.testing import capture_logs
 
 from inferd.schemas.connection import KafkaConnection
-from inferd.streams.app import create_app
+from inferd.streams.faust_app import create_app
 from inferd.streams.kafka import producer as publish
 from inferd.streams.lane import exactly_once
 from inferd.streams.lane.at_least_once import AtLeastOnce

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.schemas.connection import KafkaConnection
-from inferd.streams.app import create_app
+from inferd.streams.faust_app import create_app
 from inferd.streams.group.consumer import LaneConsumer
 from inferd.streams.kafka.changelogs import changelog_name
 from inferd.streams.settings import StreamSettings, TopicSettings

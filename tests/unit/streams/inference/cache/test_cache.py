@@ -22,14 +22,10 @@ from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.features.matrix import FeatureSchema
 from inferd.streams.inference.formats.lightgbm.runtime import LightGBMRuntime
 from inferd.streams.inference.manifests import manifest_of
-from inferd.streams.inference.micro_batch import (
-    CACHE_HIT,
-    CACHE_MISS,
-    Outcome,
-    Work,
-)
+from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Outcome
 from inferd.streams.inference.postprocess import compile_postprocess
 from inferd.streams.inference.scoring import Scorer
+from inferd.streams.inference.work import Work
 from tests.fixtures.lane import SumRuntime, sum_model
 from tests.fixtures.scoring import Fetched, catalog_of, finish
 from tests.unit.streams.inference.cache.cache_tables import FakeTable

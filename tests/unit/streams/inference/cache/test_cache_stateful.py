@@ -17,7 +17,7 @@ from inferd.streams.inference.cache.cache import PredictionCache
 from inferd.streams.inference.cache.keys import key_space, version_prefix
 from inferd.streams.inference.cache.values import expires_at_ms
 from inferd.streams.inference.catalog import ModelCatalog, ServedModel, Version
-from inferd.streams.inference.micro_batch import CACHE_HIT, CACHE_MISS
+from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS
 from inferd.streams.inference.scoring import Scorer
 from tests.fixtures.lane import SumRuntime, sum_model
 from tests.fixtures.scoring import Fetched, finish

@@ -1,0 +1,68 @@
+"""The outcome of a micro-batch: results, failures, counts and changes of the cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from inferd.schemas.errors import ModelServingError
+from inferd.schemas.headers import RequestHeaders
+from inferd.streams.inference.cache import Change
+
+CACHE_MISS: Final = 1
+CACHE_HIT: Final = 2
+"""All rows of a record came from the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The outcome of a micro-batch; `values[i]` is the result of record i."""
+
+    values: list[bytes]
+    headers: dict[int, RequestHeaders]
+    """Parsed headers of the records that have some, by record index."""
+    failures: dict[int, ModelServingError]
+    rows: int
+    faults: list[Exception]
+    by_model: dict[tuple[str, int], tuple[int, int]]
+    """(model id, version) -> (requests, rows)."""
+    table_changes: dict[int, list[Change]] = field(default_factory=dict)
+    """Changes of the cache's table, by partition; keys are unique."""
+    cache_marks: bytes = b""
+    """CACHE_MISS or CACHE_HIT for each record, 0 without a lookup; empty if there were no lookups."""
+    asked: dict[int, str] = field(default_factory=dict)
+    """The model reference of failed records, if it could be decoded."""
+
+    def __add__(self, other: Outcome) -> Outcome:
+        """The outcome of this micro-batch's records followed by those of `other`."""
+        shift = len(self.values)
+        counts = dict(self.by_model)
+        for model, (requests, rows) in other.by_model.items():
+            have = counts.get(model, (0, 0))
+            counts[model] = (have[0] + requests, have[1] + rows)
+        return Outcome(
+            self.values + other.values,
+            self.headers | {shift + index: headers for index, headers in other.headers.items()},
+            self.failures | {shift + index: error for index, error in other.failures.items()},
+            self.rows + other.rows,
+            self.faults + other.faults,
+            counts,
+            _joined_changes(self.table_changes, other.table_changes),
+            _joined_marks(self, other),
+            self.asked | {shift + index: model_id for index, model_id in other.asked.items()},
+        )
+
+
+def _joined_changes(first: dict[int, list[Change]], then: dict[int, list[Change]]) -> dict[int, list[Change]]:
+    """The changes of both; later changes of a key win."""
+    if not first or not then:
+        return first or then
+    return {
+        number: list(dict([*first.get(number, ()), *then.get(number, ())]).items()) for number in first.keys() | then
+    }
+
+
+def _joined_marks(first: Outcome, then: Outcome) -> bytes:
+    if not first.cache_marks and not then.cache_marks:
+        return b""
+    return b"".join(each.cache_marks or bytes(len(each.values)) for each in (first, then))

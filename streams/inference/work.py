@@ -1,0 +1,34 @@
+"""Records that are to be scored together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Record(Protocol):
+    """The fields of a fetched record that scoring uses; a record that was rejected while fetching has a `refusal`."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+
+
+Work = Sequence[tuple[int, Sequence[Record]]]
+"""Records of a micro-batch: (partition number, its records in order), …"""
+
+
+def halve(work: Work) -> tuple[Work, Work] | None:
+    """Two micro-batches of half the records each; None if there is only one record."""
+    if len(work) > 1:
+        return work[: len(work) // 2], work[len(work) // 2 :]
+    ((partition, records),) = work
+    half = len(records) // 2
+    return ([(partition, records[:half])], [(partition, records[half:])]) if half else None
