@@ -97,7 +97,8 @@ class Streams:
             refusals = Refusals(self.settings, leads=self._leads)
             loaded, denied = partial(self.measures.observe_step, "load"), self.admission.recheck
             deploys = self.deploys = Deploys(self.settings, refusals.refuse, self._crashed, loaded, denied)
-            self._user_code.follow(deploys.catalogs)
+            load = partial(deploys.on_demand.load_from_thread, asyncio.get_running_loop())
+            self._user_code.follow(deploys.catalogs, load)
             deploys.follow(self.admission.readable)
             await deploys.start()
             self._run(refusals.run(), "refusals")
@@ -126,6 +127,9 @@ class Streams:
         )  # fmt: skip
         lane = self.lane = Lane(context, guarantee)
         app.intake, app.denied = lane, recheck
+        deploys.on_demand.moved = self._look_again
+        for parts in self.tenants.values():
+            parts.requests.direct.wake = partial(lane.wake, parts.requests.topic)
         self.admission.admit(deploys)
         install_batch_checks(set(lane.topics), self.settings.limits.batch_expanded_bytes_max)
         app.on_rebalance_complete.connect(self._on_rebalance_complete)
@@ -137,6 +141,12 @@ class Streams:
         self._run(self._watch(app, lane), "watch")
         self._run(self._watch_topics(group, lane), "topics")
         self._run(self.admission.run(deploys), "admission")
+
+    def _look_again(self, tenant: str) -> None:
+        """Requests of a tenant that wait for a model may be scored now."""
+        if self.lane is not None:
+            self.tenants[tenant].requests.direct.resume()
+            self.lane.resume(tenant)
 
     def _claim_directory(self) -> Path | None:
         """The directory of local state stores; None if they are in memory."""

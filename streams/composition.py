@@ -72,10 +72,11 @@ def compose_tenants(
         names = TenantTopics(settings.namespace, tenant)
         scoring = BatchScoring(measures, BatchSizer(settings.lane), time.time)
         requests = RequestProcessor(names, scorer, settings.worker_id, destinations, scoring, predictions)
-        requests.tracing = measures.tracing
+        requests.tracing, requests.on_demand = measures.tracing, deploys.on_demand
         jobs_table = make_table(app, settings, tenant, "jobs", directory)
         process_batch = user_code.process_batch(tenant)
         jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, destinations, process_batch)
+        jobs.chunks.on_demand = deploys.on_demand
         parts[tenant] = TenantParts(requests, jobs)
     return parts
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from inferd.schemas.errors import ModelServingError, QuotaExceededError
+
+PUT_BACK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,18 +31,21 @@ class HttpRequests:
     def __init__(self, waiting_max: int) -> None:
         self._waiting: deque[HttpRequest] = deque()
         self._taken: list[HttpRequest] = []
+        self._put_back: list[HttpRequest] = []
+        self.wake: Callable[[], None] = lambda: None
+        """Called when requests that were put back may be taken again."""
         self._waiting_max = waiting_max
         self._asked = 0
 
     @property
     def unanswered(self) -> int:
-        """Requests that wait or are being scored."""
+        """Requests that wait or are being scored, without those that were put back."""
         return len(self._waiting) + sum(not request.answer.done() for request in self._taken)
 
     def ask(self, value: bytes, headers: Sequence[tuple[str, bytes | None]], now_ms: int) -> HttpRequest:
         """Queue a request; `QuotaExceededError` if the queue is full."""
-        if len(self._waiting) >= self._waiting_max:
-            raise QuotaExceededError(f"{len(self._waiting)} requests are waiting: retry later, or ask another worker")
+        if (waiting := len(self._waiting) + len(self._put_back)) >= self._waiting_max:
+            raise QuotaExceededError(f"{waiting} requests are waiting: retry later, or ask another worker")
         request = HttpRequest(self._asked, now_ms, value, headers)
         self._asked += 1
         self._waiting.append(request)
@@ -56,10 +61,24 @@ class HttpRequests:
         self._taken = taken
         return taken
 
+    def put_back(self, requests: Collection[HttpRequest]) -> None:
+        """Leaves requests that were taken last for later: they are taken again after `resume`, or in a while."""
+        if requests:
+            self._taken = [request for request in self._taken if request not in requests]
+            self._put_back += sorted(requests, key=lambda request: request.offset)
+            asyncio.get_running_loop().call_later(PUT_BACK_S, self.resume)
+
+    def resume(self) -> None:
+        """Requests that were put back may be taken again, before later ones."""
+        if self._put_back:
+            self._waiting.extendleft(reversed(self._put_back))
+            self._put_back = []
+            self.wake()
+
     def fail_all(self, error: ModelServingError) -> None:
         """Fail all requests, waiting or in a batch, with `error`."""
-        for request in (*self._taken, *self._waiting):
+        for request in (*self._taken, *self._put_back, *self._waiting):
             if not request.answer.done():
                 request.answer.set_exception(error)
-        self._taken = []
+        self._taken, self._put_back = [], []
         self._waiting.clear()

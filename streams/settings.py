@@ -78,6 +78,16 @@ class TrialSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """How much memory loaded models may take."""
+
+    bytes_max: int = 0
+    """Beyond it, versions are loaded when requests need them; 0 loads all."""
+    load_timeout_s: float = 30.0
+    """How long requests wait for a version to be loaded."""
+
+
+@dataclass(frozen=True, slots=True)
 class CacheSettings:
     """The prediction cache of models whose manifest enables it."""
 
@@ -120,4 +130,5 @@ class StreamSettings:
     group: GroupSettings = field(default_factory=GroupSettings)
     topics: TopicSettings = field(default_factory=TopicSettings)
     trial: TrialSettings = field(default_factory=TrialSettings)
+    models: ModelSettings = field(default_factory=ModelSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)

@@ -20,10 +20,12 @@ from inferd.streams.lane import Lane, Partition
 from inferd.streams.models.follower import Deploys
 from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry import (
+    NOTHING,
     DanglingAlias,
     JobsSnapshot,
     LaneMeasures,
     ModelCounters,
+    ModelMemorySnapshot,
     ModelSnapshot,
     PartitionSnapshot,
     Phase,
@@ -64,6 +66,7 @@ class StreamsView(Protocol):
 def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> StreamsSnapshot:
     """The current state of `streams`."""
     lane, measures = streams.lane, streams.measures
+    memory = streams.deploys.on_demand if streams.deploys is not None else None
     partitions = list(lane.partitions.values()) if lane is not None else []
     return StreamsSnapshot(
         phase=phase,
@@ -92,6 +95,8 @@ def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> Str
         direct=measures.direct.snapshot(),
         steps={step: histogram.snapshot() for step, histogram in measures.steps.items()},
         last_error=_last_error(streams),
+        model_memory=memory.snapshot() if memory is not None else ModelMemorySnapshot(),
+        model_wait=memory.waits.snapshot() if memory is not None else NOTHING,
         waiting=tuple(WaitSnapshot(tenant, reason) for tenant, reason in streams.admission.waits.items()),
     )
 
@@ -133,7 +138,7 @@ def _unready(streams: StreamsView, phase: Phase, partitions: Sequence[Partition]
         reasons.append(fault)
     reasons += streams.topic_problems()
     # A version whose replacement with the same number has failed is not "ready" but still serves.
-    if not any(version.served for _, version in _versions(streams)):
+    if not any(version.usable for _, version in _versions(streams)):
         reasons.append("no model is ready; deploy one with `inferd models deploy`")
     return reasons
 
@@ -163,7 +168,7 @@ def _tenants(streams: StreamsView) -> tuple[TenantSnapshot, ...]:
 
 def _jobs(tenant: str, parts: TenantParts) -> JobsSnapshot:
     jobs = parts.jobs
-    counters, in_use, scored = jobs.owned.counters, jobs.owned.in_use, jobs.scored
+    counters, in_use, scored = jobs.owned.counters, jobs.owned.in_use, jobs.chunks.scored
     return JobsSnapshot(
         tenant=tenant,
         open=in_use.jobs,

@@ -33,6 +33,7 @@ AT_MOST = (
     Bound("revoke_timeout_s", "transaction_timeout_s", "revoked partitions commit before the broker aborts"),
     Bound("revoke_timeout_s", "drain_timeout_s", "revoked partitions finish within a graceful stop"),
     Bound("rebalance_timeout_s", "stall_timeout_s", "a rebalance of that length is not a stall"),
+    Bound("model_load_timeout_s", "stall_timeout_s", "a request that waits for its model is not a stall"),
     Bound(
         "inline_ms_max",
         "heartbeat_interval_s",

@@ -35,6 +35,7 @@ from inferd.streams.settings import (
     Guarantee,
     Kernels,
     LaneSettings,
+    ModelSettings,
     Store,
     StreamSettings,
     TopicSettings,
@@ -52,7 +53,7 @@ SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 OffsetReset = Literal["earliest", "latest"]
 
 _LANE, _GROUP, _TOPICS, _TRIAL, _LIMITS = LaneSettings(), GroupSettings(), TopicSettings(), TrialSettings(), Limits()
-_CACHE = CacheSettings()
+_CACHE, _MODELS = CacheSettings(), ModelSettings()
 _CLASS_NAME = kind.text(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", "a class with its module, such as mypackage.MyServer")
 _GROUP_TEXT = kind.text(r"[A-Za-z0-9._-]{1,200}", "1 to 200 of A-Z a-z 0-9 . _ -")
 
@@ -365,6 +366,19 @@ class Settings:
         "Models",
     )
     trial_timeout_s: float = setting(kind.number(1, 3_600), _TRIAL.timeout_s, "Timeout of that process.", "Models")
+    models_bytes_max: int = setting(
+        kind.integer(0, 1_024 * GIB),
+        _MODELS.bytes_max,
+        "Bytes of memory that loaded models may take. Beyond it, a version is loaded when a request needs it, and the"
+        " least recently used is unloaded. 0: no bound, all versions are loaded.",
+        "Models",
+    )
+    model_load_timeout_s: float = setting(
+        kind.number(0.1, 3_600),
+        _MODELS.load_timeout_s,
+        "How long a request waits for its model to be loaded.",
+        "Models",
+    )
 
     http_host: str = setting(
         kind.text(r"[A-Za-z0-9._:-]{1,253}", "a host name or an IP address"),
@@ -597,6 +611,7 @@ class Settings:
                 replication=self.topic_replication,
                 retention_ms=self.topic_retention_ms,
             ),
+            models=ModelSettings(bytes_max=self.models_bytes_max, load_timeout_s=self.model_load_timeout_s),
             trial=TrialSettings(memory_bytes_max=self.trial_memory_bytes_max, timeout_s=self.trial_timeout_s),
             cache=CacheSettings(
                 store=self.cache_store,

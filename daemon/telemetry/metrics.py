@@ -17,6 +17,7 @@ from inferd.streams.telemetry import (
     CacheSnapshot,
     JobsSnapshot,
     LatencySnapshot,
+    ModelMemorySnapshot,
     ModelSnapshot,
     PartitionSnapshot,
     Phase,
@@ -60,6 +61,14 @@ def _of_streams(
         return [] if scrape.snapshot is None else [((), value(scrape.snapshot))]
 
     return MetricInfo(name, type_, (), meaning, read)
+
+
+def _of_budget(name: str, meaning: str, value: Callable[[ModelMemorySnapshot], int | None]) -> MetricInfo:
+    def read(scrape: Scrape) -> Samples:
+        known = value(scrape.snapshot.model_memory) if scrape.snapshot else None
+        return [] if known is None else [((), known)]
+
+    return MetricInfo(name, "gauge", (), meaning, read)
 
 
 def _of_tenants(name: str, type_: MetricType, meaning: str, value: Callable[[TenantSnapshot], float]) -> MetricInfo:
@@ -248,7 +257,7 @@ METRICS: tuple[MetricInfo, ...] = (
         "inferd_model_state",
         "gauge",
         ("tenant", "model", "version", "state"),
-        "1 for the current state of the version: fetching, trying, ready or failed.",
+        "1 for the current state of the version: fetching, trying, ready, unloaded or failed.",
         _model_states,
     ),
     MetricInfo(
@@ -264,6 +273,36 @@ METRICS: tuple[MetricInfo, ...] = (
         ("tenant",),
         "Aliases that point at a version that is not deployed: requests to them fail with `version_not_found`.",
         _dangling_aliases,
+    ),
+    _of_streams("inferd_models_loaded", "gauge", "Versions that are loaded.", lambda s: s.model_memory.loaded),
+    _of_streams(
+        "inferd_models_waited_for", "gauge", "Versions that requests wait for.", lambda s: s.model_memory.waiting
+    ),
+    _of_budget(
+        "inferd_models_loaded_bytes",
+        "Memory that loaded versions take, as measured in their trials; absent without `INFERD_MODELS_BYTES_MAX`.",
+        lambda memory: memory.bytes,
+    ),
+    _of_budget(
+        "inferd_models_bytes_max",
+        "`INFERD_MODELS_BYTES_MAX`; absent if it is 0.",
+        lambda memory: memory.bytes_max,
+    ),
+    _of_streams("inferd_model_loads_total", "counter", "Versions loaded.", lambda s: s.model_memory.loads),
+    _of_streams(
+        "inferd_model_unloads_total", "counter", "Versions unloaded for others.", lambda s: s.model_memory.unloads
+    ),
+    _of_streams(
+        "inferd_model_load_failures_total",
+        "counter",
+        "Loads for requests that failed or took longer than `INFERD_MODEL_LOAD_TIMEOUT_S`.",
+        lambda s: s.model_memory.load_failures,
+    ),
+    _of_streams(
+        "inferd_model_wait_seconds",
+        "histogram",
+        "From the first request that needs an unloaded version until it is loaded, or fails to be.",
+        lambda s: s.model_wait,
     ),
     _of_models("inferd_model_requests_total", "Requests answered by the version.", lambda m: m.requests),
     _of_models("inferd_model_rows_total", "Rows scored by the version.", lambda m: m.rows),

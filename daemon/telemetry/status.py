@@ -24,6 +24,7 @@ from inferd.streams.telemetry import (
     DanglingAlias,
     JobsSnapshot,
     LatencySnapshot,
+    ModelMemorySnapshot,
     ModelSnapshot,
     PartitionSnapshot,
     StreamsSnapshot,
@@ -35,7 +36,7 @@ Stage = Literal["starting", "waiting", "running", "draining", "stopped"]
 WINDOW_S = 10.0
 SAMPLE_EVERY_S = 0.9
 SAMPLES_MAX = 12
-LATENCIES = ("queue", "infer", "end_to_end", "direct")
+LATENCIES = ("queue", "infer", "end_to_end", "direct", "model_wait")
 COPIED = (
     "generation",
     "rebalances",
@@ -43,6 +44,7 @@ COPIED = (
     "partitions",
     "models",
     "dangling_aliases",
+    "model_memory",
     "batches",
     "batch_rows_last",
     "queued_bytes",
@@ -130,6 +132,7 @@ class Status(msgspec.Struct, frozen=True):
     dangling_aliases: tuple[DanglingAlias, ...] = ()
     model_formats: tuple[FormatReport, ...] = ()
     """Filled in by the route: reading the metadata of all packages takes time."""
+    model_memory: ModelMemorySnapshot = ModelMemorySnapshot()
     batches: int = 0
     batch_rows_last: int = 0
     queued_bytes: int = 0

@@ -10,6 +10,7 @@ from inferd.streams.inference.manifest_features import complete_file
 from inferd.streams.inference.manifests import manifest_of, reconcile
 from inferd.streams.inference.micro_batch import Group, internal_error
 from inferd.streams.inference.model_format import ModelFile, ModelFormat
+from inferd.streams.inference.needed_versions import NeededVersions
 from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Outcome
 from inferd.streams.inference.own_models import OwnRuntime, own_version
 from inferd.streams.inference.postprocess import compile_postprocess
@@ -48,6 +49,7 @@ __all__ = [
     "ModelFile",
     "ModelFormat",
     "ModelRuntime",
+    "NeededVersions",
     "Outcome",
     "OwnRuntime",
     "PinnedModelId",

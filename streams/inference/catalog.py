@@ -13,7 +13,8 @@ from inferd.streams.inference.features import FeatureSchema
 from inferd.streams.inference.postprocess import Postprocessor
 from inferd.streams.inference.runtime import ModelRuntime
 
-State = Literal["fetching", "trying", "ready", "failed"]
+State = Literal["fetching", "trying", "ready", "unloaded", "failed"]
+"""`unloaded`: a version that passed its trial, and is loaded when a request needs it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +35,13 @@ class Version:
     state: State
     reason: str | None = None
     served: ServedModel | None = None
+    loadable: Manifest | None = None
+    """What passed its trial, and may be unloaded and loaded again; None if it stays loaded."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it answers requests, perhaps after it was loaded."""
+        return self.served is not None or self.loadable is not None
 
 
 class ModelCatalog:
@@ -139,13 +147,21 @@ class ModelCatalog:
     def resolve(self, reference: ModelReference, routing_key: bytes = b"") -> ServedModel:
         """The version to score with; for a split, determined by `routing_key`.
 
-        A bare name means `name@champion`, or the newest loaded version without that alias. Raises
+        A bare name means `name@champion`, or the newest usable version without that alias. Raises
         `ModelNotFoundError`, `VersionNotFoundError`, or `ModelNotReadyError`.
         """
+        version = self.choose(reference, routing_key)
+        if version.served is None:
+            manifest = version.manifest
+            raise ModelNotReadyError(f"{manifest.model_id}:{manifest.version} is {version.state}{_because(version)}")
+        return version.served
+
+    def choose(self, reference: ModelReference, routing_key: bytes = b"") -> Version:
+        """The version that `resolve` returns, or would return if it were loaded; raises as `resolve` does."""
         candidates = self.candidates(reference, routing_key)
         for version in candidates:
-            if version.served is not None:
-                return version.served
+            if version.usable:
+                return version
         first = candidates[0]
         name, number = reference.name, first.manifest.version
         if len(candidates) == 1 and (reference.version or reference.alias or self._champion(name)):

@@ -50,6 +50,7 @@ from inferd.streams.inference.cache import PredictionCache
 from inferd.streams.inference.catalog import ModelCatalog, ServedModel
 from inferd.streams.inference.features import gather, valid_ids
 from inferd.streams.inference.micro_batch import MicroBatch, internal_error
+from inferd.streams.inference.needed_versions import NeededVersions
 from inferd.streams.inference.outcome import Outcome
 from inferd.streams.inference.row_errors import OF_ROWS, RowErrors, rows_apart
 from inferd.streams.inference.user_code import (
@@ -132,6 +133,10 @@ class Scorer:
         except InferenceError:
             return None
         return manifest.model_id, manifest.version
+
+    def needed_versions(self, now_ms: int) -> NeededVersions:
+        """What tells the version that each record of a micro-batch needs."""
+        return NeededVersions(self._catalog, self.limits, now_ms)
 
     def refuse(self, work: Work, error: ModelServingError) -> Outcome:
         """The outcome of records that cannot even be looked at without raising: `error`, each."""

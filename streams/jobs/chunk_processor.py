@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import structlog
@@ -28,6 +29,7 @@ from inferd.streams.jobs.scoring import (
 )
 from inferd.streams.kafka import UNCHECKED, Destinations, Outgoing
 from inferd.streams.lane import PUBLISH_ERRORS, DeadLetters, Effects, Kind, Work, describe, refusal_of, timestamps_of
+from inferd.streams.models.on_demand import OnDemand
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTable
 from inferd.streams.tasks import OwnThread
@@ -88,6 +90,8 @@ class ChunkProcessor:
         self._dead_letters = DeadLetters(topics.name("dead-letters"), settings.worker_id, destinations)
         self._clock = clock
         self._thread = OwnThread("inferd-chunks")
+        self.on_demand: OnDemand | None = None
+        """Loads models that are not loaded; None if all are."""
         self._waiting_since: dict[tuple[str, int, str], float] = {}
         """By name, number and digest of a version, when the first chunk came that waits for it."""
 
@@ -109,7 +113,8 @@ class ChunkProcessor:
         works: list[ChunkWork] = []
         parts = [(tp, await self._readable(records, works)) for tp, records in work]
         started = time.perf_counter()
-        results = iter(await self._score(works))
+        with self._pinned(works):
+            results = iter(await self._score(works))
         steps = [self._steps(tp, part, results) for tp, part in parts]
         self._trace([(tp, [record for record, _ in part]) for tp, part in parts], steps, started)
         return steps
@@ -166,8 +171,19 @@ class ChunkProcessor:
         if why is None:
             self._waiting_since.pop(version, None)
             return False
+        wait_s = MODEL_WAIT_S[why]
+        if self.on_demand is not None and (found := self._scorer.version_of(chunk)) is not None:
+            self.on_demand.waits_for(self.tenant, found)
+            wait_s = max(wait_s, self.on_demand.timeout_s)
         now = time.monotonic()
-        return now - self._waiting_since.setdefault(version, now) < MODEL_WAIT_S[why]
+        return now - self._waiting_since.setdefault(version, now) < wait_s
+
+    def _pinned(self, works: Sequence[ChunkWork]) -> AbstractContextManager[None]:
+        """Keeps the versions of chunks loaded."""
+        if self.on_demand is None:
+            return nullcontext()
+        found = [self._scorer.version_of(work.chunk) for work in works]
+        return self.on_demand.pinned(self.tenant, [version for version in found if version is not None])
 
     async def _score(self, works: Sequence[ChunkWork]) -> list[bytes]:
         """The result of each chunk."""

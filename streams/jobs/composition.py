@@ -16,7 +16,7 @@ from inferd.streams.kafka import UNCHECKED, Destinations
 from inferd.streams.lane import Stage
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTable
-from inferd.streams.telemetry import ChunkCounters, LaneMeasures
+from inferd.streams.telemetry import LaneMeasures
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class TenantJobs:
 
     owned: JobStore
     stages: Sequence[Stage]
-    scored: ChunkCounters
+    chunks: ChunkProcessor
 
 
 def compose_jobs(
@@ -46,4 +46,4 @@ def compose_jobs(
     )
     scorer = ChunkScorer(catalog, settings.limits, process_batch)
     chunks = ChunkProcessor(topics, scorer, reader, settings, measures, destinations)
-    return TenantJobs(owned, (JobMessageProcessor(context), JobResultProcessor(context), chunks), chunks.scored)
+    return TenantJobs(owned, (JobMessageProcessor(context), JobResultProcessor(context), chunks), chunks)

@@ -224,6 +224,12 @@ class Lane:
         """The stage of `topic` has work that was not fetched."""
         self._workers[topic].wake()
 
+    def resume(self, tenant: str) -> None:
+        """Records of a tenant that were put back may be processed now: their models have been loaded."""
+        for worker in self._workers.values():
+            if worker.tenant == tenant:
+                worker.resume()
+
     # ------------------------------------------------------------------
 
     def _stopped(self, tenant: str) -> bool:

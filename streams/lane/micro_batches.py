@@ -56,6 +56,11 @@ class MicroBatches:
             self._held.add(partition)
             asyncio.get_running_loop().call_later(HELD_S, self._let_go, partition)
 
+    def resume(self) -> None:
+        """Records that were put back may be taken again at once."""
+        self._held.clear()
+        self._wake()
+
     def _let_go(self, partition: Partition) -> None:
         self._held.discard(partition)
         self._wake()

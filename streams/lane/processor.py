@@ -40,7 +40,7 @@ class Stage(Protocol):
 
     @property
     def waits(self) -> bool:
-        """Whether there are requests that did not come from Kafka, waiting or being processed."""
+        """Whether there are requests that did not come from Kafka, to be processed or being processed."""
 
     async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
         """The effects of each part of `work`, in steps; no record makes it raise. `work` may be empty where the stage

@@ -52,6 +52,10 @@ class Worker:
         """There may be something to take."""
         self._work.set()
 
+    def resume(self) -> None:
+        """Takes records that were put back again at once."""
+        self._batches.resume()
+
     @property
     def waits(self) -> bool:
         """Whether a stage has work that was not fetched."""

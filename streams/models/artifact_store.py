@@ -91,6 +91,10 @@ class ArtifactStore:
             self._remove_parts(sha256)
         return path
 
+    def doubt(self, sha256: str) -> None:
+        """The file of an artifact may have been damaged since it was verified: `complete` verifies it again."""
+        self._verified.discard(sha256)
+
     def have_bytes(self, sha256: str) -> int:
         """How many bytes of an artifact have arrived, up to the first part that is missing."""
         return sum(map(_size, self._part_files(sha256)))

@@ -30,12 +30,14 @@ from inferd.schemas.models import (
     parse_artifact_key,
     parse_model_key,
     same_content,
+    shares,
 )
 from inferd.schemas.topics import TenantTopics, tenant_of_topic
 from inferd.streams.connection import client_options
 from inferd.streams.inference import ModelCatalog
 from inferd.streams.models.artifact_store import ArtifactStore
 from inferd.streams.models.loader import Rollout
+from inferd.streams.models.on_demand import OnDemand
 from inferd.streams.models.reader import ModelReader
 from inferd.streams.models.rejections import ModelRecord, Refused
 from inferd.streams.settings import StreamSettings
@@ -76,7 +78,8 @@ class Deploys:
             t: ArtifactStore(settings.data_dir / "artifacts" / t, settings.limits) for t in settings.tenants
         }
         self._claims: dict[str, dict[VersionKey, Manifest]] = {tenant: {} for tenant in settings.tenants}
-        self._rollout = Rollout(settings, self.catalogs, self._stores, refused, loaded)
+        self.on_demand = OnDemand(settings, self.catalogs, self._stores, crashed, self._fetch_again)
+        self._rollout = Rollout(settings, self.catalogs, self._stores, refused, self.on_demand, loaded)
         self._disk_fault: str | None = None
         self._consumer: AIOKafkaConsumer | None = None
         self._reader: ModelReader | None = None
@@ -119,6 +122,7 @@ class Deploys:
     async def stop(self) -> None:
         """Ends the following; a trial that is running is left to its own time limit."""
         await cancelled(self._tasks)
+        await self.on_demand.close()
         self._rollout.close()
         if self._consumer is not None:
             await self._consumer.stop()
@@ -129,6 +133,11 @@ class Deploys:
             if topic.endswith(".models"):
                 self._claims[tenant_of_topic(topic)].clear()
             self._reader.read_again(topic)
+
+    def _fetch_again(self, tenant: str) -> None:
+        """Reads the artifacts of a tenant from the beginning, as one is missing on disk."""
+        if self._reader is not None:
+            self._reader.read_again(self._topics[tenant].name("model-artifacts"))
 
     async def ping(self) -> bool:
         """Whether the broker answers a question of this connection in time."""
@@ -232,6 +241,9 @@ class Deploys:
 
     def _apply_alias(self, tenant: str, key: AliasKey, alias: Alias | None) -> None:
         self.catalogs[tenant].put_alias(key.model_id, key.alias, alias)
+        for number in shares(alias) if alias is not None else ():
+            if (version := self.catalogs[tenant].version(key.model_id, number)) is not None:
+                self.on_demand.prefer(tenant, version)
         if alias is None:
             log.info("alias_removed", tenant=tenant, alias=str(key))
         else:

@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 
 import structlog
 
-from inferd.schemas.errors import InferenceError, InternalError, ServerError
+from inferd.schemas.errors import InferenceError, InternalError, ServerError, TooLargeError
 from inferd.schemas.models import Manifest, VersionKey
 from inferd.streams.inference import Accelerated, ModelCatalog, State, Version, load_model, use_kernels
 from inferd.streams.lane import describe
 from inferd.streams.models.artifact_store import ArtifactStore
+from inferd.streams.models.on_demand import UNLOADED, OnDemand
 from inferd.streams.models.rejections import ModelRecord, Refused
-from inferd.streams.models.trial import TrialCase, try_models
+from inferd.streams.models.trial import TrialCase, Verdict, try_models
 from inferd.streams.openmp import load_openmp
 from inferd.streams.settings import StreamSettings
 
@@ -59,16 +60,19 @@ class Rollout:
         catalogs: Mapping[str, ModelCatalog],
         stores: Mapping[str, ArtifactStore],
         refused: Refused,
+        on_demand: OnDemand,
         loaded: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
-        """`refused` is called with the record of each version that does not pass; `loaded` is told how long the trial
-        and loading of one took."""
+        """`refused` is called with the record of each version that does not pass; `loaded` with the seconds that the
+        trial and loading of one took; versions that do not fit into memory are left to `on_demand`."""
         self.fault: str | None = None
         """What it waits for that is no model's fault, in words; None while all is well."""
         self._limits = settings.limits
+        self._bytes_max = settings.models.bytes_max
         self._trial = settings.trial.limits(settings.limits)
         self._predict_threads = settings.predict_threads
         use_kernels(settings.kernels == "auto")
+        self._on_demand = on_demand
         self._catalogs, self._stores, self._refused, self._loaded = catalogs, stores, refused, loaded
         self._waiting: dict[tuple[str, str, int], _Waiting] = {}
         self._changed = asyncio.Event()
@@ -81,8 +85,8 @@ class Rollout:
         earlier = catalog.version(manifest.model_id, manifest.version)
         if earlier is not None and earlier.manifest == manifest and earlier.state != "failed":
             return
-        served = earlier.served if earlier is not None else None
-        catalog.put(Version(manifest, "fetching", "its artifact is looked for", served))
+        served, loadable = (earlier.served, earlier.loadable) if earlier is not None else (None, None)
+        catalog.put(Version(manifest, "fetching", "its artifact is looked for", served, loadable))
         waiting = _Waiting(tenant, manifest, record)
         self._waiting[waiting.key] = waiting
         log.info(
@@ -92,6 +96,7 @@ class Rollout:
     def withdraw(self, tenant: str, key: VersionKey) -> None:
         """Forgets a version that was to serve."""
         self._waiting.pop((tenant, key.model_id, key.version), None)
+        self._on_demand.forget((tenant, key.model_id, key.version))
 
     def nudge(self) -> None:
         """Says that something has arrived which some version may have waited for."""
@@ -165,7 +170,7 @@ class Rollout:
         for waiting, _ in complete:
             self._note(waiting, "trying", "it is being tried in a subprocess")
         try:
-            reasons = await self.in_thread(self._try, [TrialCase(path, each.manifest) for each, path in complete])
+            verdicts = await self.in_thread(self._try, [TrialCase(path, each.manifest) for each, path in complete])
         except Exception as error:  # what is the matter with a model itself is a reason, and not raised
             if not isinstance(error, ServerError | OSError):
                 log.exception("rollout_fault")
@@ -174,16 +179,37 @@ class Rollout:
                 self._wait(waiting, "trying", error)
             return
         self.fault = None
-        for (waiting, path), reason in zip(complete, reasons, strict=True):
-            if reason is not None:
-                self._fail(waiting, InternalError(f"the model did not pass its trial: {reason}"))
-            elif self._is_wanted(waiting):
-                await self._serve(waiting, path)
+        passed = []
+        for (waiting, path), verdict in zip(complete, verdicts, strict=True):
+            if verdict.ok:
+                passed.append((waiting, path, verdict.resident_bytes))
+            else:
+                self._fail(waiting, InternalError(f"the model did not pass its trial: {verdict.reason or ''}"))
+        for waiting, path, n_bytes in sorted(passed, key=lambda each: not self._has_alias(each[0])):
+            if self._is_wanted(waiting):
+                await self._admit(waiting, path, n_bytes)
                 self._loaded(time.perf_counter() - started)
 
-    def _try(self, cases: Sequence[TrialCase]) -> list[str | None]:
-        """Why each case did not pass; None where it did."""
-        return [None if verdict.ok else verdict.reason or "" for verdict in try_models(cases, self._trial)]
+    def _try(self, cases: Sequence[TrialCase]) -> list[Verdict]:
+        return try_models(cases, self._trial, measure=self._on_demand.bounded)
+
+    def _has_alias(self, waiting: _Waiting) -> bool:
+        """Whether an alias points at a version: these are loaded first."""
+        manifest = waiting.manifest
+        return bool(self._catalogs[waiting.tenant].aliases_of(manifest.model_id, manifest.version))
+
+    async def _admit(self, waiting: _Waiting, path: Path, n_bytes: int) -> None:
+        """Loads a version if there is room; otherwise its first request does."""
+        if 0 < self._bytes_max < n_bytes:
+            message = f"it takes {n_bytes} bytes of memory, INFERD_MODELS_BYTES_MAX allows {self._bytes_max}"
+            self._fail(waiting, TooLargeError(message))
+        elif self._on_demand.admit(waiting.key, n_bytes, has_alias=self._has_alias(waiting)):
+            await self._serve(waiting, path)
+        else:
+            del self._waiting[waiting.key]
+            manifest = waiting.manifest
+            self._catalogs[waiting.tenant].put(Version(manifest, "unloaded", UNLOADED, None, manifest))
+            log.info("model_unloaded", tenant=waiting.tenant, model=manifest.model_id, version=manifest.version)
 
     async def _serve(self, waiting: _Waiting, path: Path) -> None:
         manifest = waiting.manifest
@@ -200,7 +226,9 @@ class Rollout:
         if not self._is_wanted(waiting):
             return
         del self._waiting[waiting.key]
-        self._catalogs[waiting.tenant].put(Version(manifest, "ready", None, served))
+        self._on_demand.loaded()
+        loadable = manifest if self._on_demand.bounded else None
+        self._catalogs[waiting.tenant].put(Version(manifest, "ready", None, served, loadable))
         log.info(
             "model_ready", tenant=waiting.tenant, model=manifest.model_id, version=manifest.version,
             digest=manifest.sha256,
@@ -215,8 +243,10 @@ class Rollout:
             return
         manifest = waiting.manifest
         version = self._catalogs[waiting.tenant].version(manifest.model_id, manifest.version)
-        served = version.served if version is not None else None
-        still = f"; digest {served.manifest.sha256} serves on" if served is not None else ""
+        former = _serving(version)
+        if former is None:
+            self._on_demand.forget(waiting.key)
+        still = f"; digest {former.sha256} serves on" if former is not None else ""
         self._note(waiting, "failed", error.message + still)
         del self._waiting[waiting.key]
         log.error(
@@ -244,6 +274,13 @@ class Rollout:
             log.error("rollout_hindered", reason=why)
         self.fault = why
         asyncio.get_running_loop().call_later(retry_s, self._changed.set)
+
+
+def _serving(version: Version | None) -> Manifest | None:
+    """What answers requests for a version, perhaps in place of its manifest."""
+    if version is None:
+        return None
+    return version.served.manifest if version.served is not None else version.loadable
 
 
 def _told(error: Exception) -> str:

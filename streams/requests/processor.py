@@ -26,6 +26,8 @@ from inferd.streams.inference import (
 from inferd.streams.inference.cache import HTTP_PARTITION
 from inferd.streams.kafka import Destinations, Outgoing, result_record_bytes_max
 from inferd.streams.lane import DeadLetters, Effects, Kind, Work, timestamps_of
+from inferd.streams.models.on_demand import OnDemand
+from inferd.streams.models.waiting import Waiting
 from inferd.streams.requests.batch_scoring import BatchScoring
 from inferd.streams.requests.cache_table import CacheTable
 from inferd.streams.state import LaneTable
@@ -72,6 +74,8 @@ class RequestProcessor:
         self.tables: Sequence[LaneTable] = (predictions.table,) if predictions is not None else ()
         self.predictions = predictions
         self.direct = HttpRequests(direct_max)
+        self.on_demand: OnDemand | None = None
+        """Loads models that are not loaded; None if all are."""
         self.tracing: Tracing | None = None
         """Creates spans; None without tracing."""
         self._scoring = scoring
@@ -100,9 +104,25 @@ class RequestProcessor:
         return self.direct.unanswered > 0
 
     async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
-        """Scores a micro-batch together with waiting direct requests, whose results are set here."""
-        started_ms, started = int(self._clock() * 1000), time.perf_counter()
+        """Scores a micro-batch together with waiting direct requests, whose results are set here.
+
+        Records that wait for their model are left for later, with those after them in their partition.
+        """
         asked = self.direct.take(self.records_max())
+        if self.on_demand is None or not self.on_demand.bounded:
+            return [[effects] for effects in await self._score(work, asked)]
+        waiting = Waiting(self.tenant, self.on_demand, self.scorer.needed_versions(int(self._clock() * 1000)))
+        ready = [(tp, waiting.ready(tp.partition, records)) for tp, records in work]
+        left = {request for request in asked if waiting.waits(HTTP_PARTITION, request)}
+        self.direct.put_back(left)
+        asked = [request for request in asked if request not in left]
+        with self.on_demand.pinned(self.tenant, waiting.versions.values()):
+            effects = iter(await self._score([part for part in ready if part[1]], asked))
+        return [[next(effects)] if records else [] for _, records in ready]
+
+    async def _score(self, work: Work, asked: Sequence[HttpRequest]) -> Sequence[Effects]:
+        """The effects of each part of `work`, none of which is empty."""
+        started_ms, started = int(self._clock() * 1000), time.perf_counter()
         parts: list[tuple[int, Sequence[Record]]] = [(tp.partition, records) for tp, records in work]
         if asked:
             parts.append((HTTP_PARTITION, asked))
@@ -123,7 +143,7 @@ class RequestProcessor:
             self._answer(asked, outcome, start)
         if self.tracing is not None and outcome.headers:
             self._add_spans(self.tracing.batch(self.topic, parts, outcome, step_timer), work, effects)
-        return [[part] for part in effects]
+        return effects
 
     def _add_spans(self, spans: dict[int, OpenSpans], work: Work, effects: Sequence[Effects]) -> None:
         """Attaches to each partition's effects the spans that they end; spans of direct requests end here."""

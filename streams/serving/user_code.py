@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 from inferd.schemas.errors import InvalidIdError, ModelNotReadyError, ServerError
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.models import Alias, Manifest, check_model_name
-from inferd.streams.inference import Ask, AskRows, ModelCatalog, own_version
+from inferd.schemas.requests import ModelReference
+from inferd.streams.inference import Ask, AskRows, ModelCatalog, ServedModel, own_version
 from inferd.streams.serving.batch_predictor import BatchPredictor
 from inferd.streams.serving.model_manager import ModelManager
 from inferd.streams.serving.realtime_predictor import RealtimePredictor
@@ -17,6 +18,8 @@ from inferd.streams.serving.row_outcomes import row_outcomes
 
 ProcessBatch = Callable[[str, Sequence[Any]], list[Any]]
 """(model id, rows) -> for each row its prediction or a `ModelServingError`."""
+Load = Callable[[str, ModelReference, bytes], None]
+"""(tenant, reference, routing key) -> nothing, once the version is loaded or cannot be."""
 VERSION_MAX = 999_999_999
 _READ_ONLY = "the models of a worker are deployed through Kafka: use `inferd models` or PUT /models/{name}"
 
@@ -36,6 +39,11 @@ class WorkerModels(ModelManager):
     def for_tenant(self, tenant_id: str) -> ModelManager:
         """The models of another tenant; `ServerError` if the worker does not serve it."""
         return self._user_code.models(tenant_id)
+
+    def load(self, model_id: str, *, routing_key: bytes = b"") -> ServedModel:
+        """As `ModelManager.load`; waits for a version that is not loaded (`INFERD_MODELS_BYTES_MAX`)."""
+        self._user_code.load(self.tenant_id, ModelReference.parse(model_id), routing_key)
+        return super().load(model_id, routing_key=routing_key)
 
     def register(
         self, model_id: str, path: str | Path | bytes, *, alias: str | None = None, trial: bool = True, **manifest: Any
@@ -67,15 +75,19 @@ class UserCode:
         `ServerError` for invalid names or versions in `own_models`.
         """
         self._catalogs: Mapping[str, ModelCatalog] = {}
+        self.load: Load = lambda *_: None
         self._models = {tenant: WorkerModels(tenant, self, limits) for tenant in tenants}
         self._realtime = {t: realtime(models, None, t) for t, models in self._models.items()} if realtime else {}
         for predictor in self._realtime.values():
             check_own_models(predictor.own_models)
         self._batch = {t: batch(models, t) for t, models in self._models.items()} if batch else {}
 
-    def follow(self, catalogs: Mapping[str, ModelCatalog]) -> None:
-        """Set the worker's catalogs by tenant, and add the models in `own_models` to them."""
-        self._catalogs = catalogs
+    def follow(self, catalogs: Mapping[str, ModelCatalog], load: Load = lambda *_: None) -> None:
+        """Set the worker's catalogs by tenant, and add the models in `own_models` to them.
+
+        `load` waits until the version that a tenant's reference resolves to is loaded.
+        """
+        self._catalogs, self.load = catalogs, load
         for tenant, predictor in self._realtime.items():
             add_own_models(catalogs[tenant], predictor)
 

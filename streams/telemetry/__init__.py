@@ -2,11 +2,13 @@
 
 from inferd.streams.inference.cache import CacheSnapshot
 from inferd.streams.telemetry.counters import ChunkCounters, JobCounters, ModelCounters, Tally, TenantCounters
-from inferd.streams.telemetry.measure import WAIT_MS_MAX, LaneMeasures
+from inferd.streams.telemetry.measure import WAIT_MS_MAX, LaneMeasures, LatencyHistogram
 from inferd.streams.telemetry.snapshot import (
+    NOTHING,
     DanglingAlias,
     JobsSnapshot,
     LatencySnapshot,
+    ModelMemorySnapshot,
     ModelSnapshot,
     ModelState,
     PartitionSnapshot,
@@ -24,6 +26,7 @@ __all__ = [
     "CALLER",
     "CHUNK_SPAN",
     "MESSAGE_SPAN",
+    "NOTHING",
     "WAIT_MS_MAX",
     "CacheSnapshot",
     "ChunkCounters",
@@ -31,8 +34,10 @@ __all__ = [
     "JobCounters",
     "JobsSnapshot",
     "LaneMeasures",
+    "LatencyHistogram",
     "LatencySnapshot",
     "ModelCounters",
+    "ModelMemorySnapshot",
     "ModelSnapshot",
     "ModelState",
     "OpenSpans",

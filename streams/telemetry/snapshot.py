@@ -9,7 +9,7 @@ import msgspec
 from inferd.streams.inference.cache import CacheSnapshot
 
 Phase = Literal["starting", "rebalancing", "recovering", "running", "draining", "stopped"]
-ModelState = Literal["fetching", "trying", "ready", "failed"]
+ModelState = Literal["fetching", "trying", "ready", "unloaded", "failed"]
 RequestStep = Literal["load", "receive", "validate", "preprocess", "lookup", "predict", "postprocess", "respond"]
 JobStep = Literal["queue", "chunk", "process", "store", "retrieve"]
 Step = Literal[RequestStep, JobStep]
@@ -75,6 +75,22 @@ class LatencySnapshot(msgspec.Struct, frozen=True):
 
 
 NOTHING = LatencySnapshot((), (0,), 0.0)
+
+
+class ModelMemorySnapshot(msgspec.Struct, frozen=True):
+    """Loaded model versions, and those that requests wait for."""
+
+    loaded: int = 0
+    bytes: int | None = None
+    """Memory that they take, as measured in their trials; None without a budget."""
+    bytes_max: int | None = None
+    """The budget (`INFERD_MODELS_BYTES_MAX`)."""
+    loads: int = 0
+    """Since the start, as are `unloads` and `load_failures`."""
+    unloads: int = 0
+    load_failures: int = 0
+    waiting: int = 0
+    """Versions that requests wait for now."""
 
 
 class ModelErrors(msgspec.Struct, frozen=True):
@@ -172,5 +188,8 @@ class StreamsSnapshot(msgspec.Struct, frozen=True):
     """Latency of requests over HTTP, inside the streams."""
     steps: dict[Step, LatencySnapshot] = {}
     """Duration of each step, one observation per micro-batch, model, message or chunk."""
+    model_memory: ModelMemorySnapshot = ModelMemorySnapshot()
+    model_wait: LatencySnapshot = NOTHING
+    """How long requests waited for a version to be loaded: one observation a load."""
     waiting: tuple[WaitSnapshot, ...] = ()
     """Tenants that wait for Kafka ACLs, or for their topics."""

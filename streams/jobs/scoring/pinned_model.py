@@ -27,12 +27,12 @@ def pin_model(
 ) -> PinnedModel:
     """The version that a job is scored with; of a split, always the same one for the same job id.
 
-    One that is still being loaded is pinned as well. `ModelNotFoundError`, `VersionNotFoundError`; `ModelNotReadyError`
-    where it failed to load; `InvalidValueError` for an output that it cannot give.
+    One that is not loaded, or not yet, is pinned as well. `ModelNotFoundError`, `VersionNotFoundError`;
+    `ModelNotReadyError` where it failed to load; `InvalidValueError` for an output that it cannot give.
     """
     candidates = catalog.candidates(reference, job_id.encode())
     # Of several, which are newest first: one that serves, or else one that may come to.
-    version = min(candidates, key=lambda each: (each.served is None, each.state == "failed"))
+    version = min(candidates, key=lambda each: (not each.usable, each.state == "failed"))
     manifest = version.manifest
     if version.served is None:
         if version.state == "failed":

@@ -33,6 +33,7 @@ from inferd.streams.inference import (
     OwnRuntime,
     PinnedModelId,
     ServedModel,
+    Version,
     concatenate,
     internal_error,
 )
@@ -257,6 +258,10 @@ class ChunkScorer:
                 draft.faults.append(fault)
                 draft.fail(internal_error(fault))
         return ChunkBatch(drafts, groups, self._limits)
+
+    def version_of(self, chunk: Chunk) -> Version | None:
+        """The version of a chunk, loaded or not; None if it is not here in the same bytes."""
+        return self._catalog.version(chunk.model_id, chunk.version) if is_known(self._catalog, chunk) else None
 
     def waiting_for(self, chunk: Chunk) -> Literal["unknown", "loading"] | None:
         """Why the version of a chunk does not serve, if it may come to; None where it does, or never will."""

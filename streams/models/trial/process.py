@@ -6,11 +6,12 @@ has ended with `UNFINISHED_STATUS`, and its plan goes on in another one.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from inferd.streams.inference import (
     concatenate,
     format_named,
     is_equal_alone,
+    load_model,
     manifest_of,
     read_model,
     recognise,
@@ -42,10 +44,13 @@ from inferd.streams.inference import (
     use_kernels,
 )
 from inferd.streams.inference.features import FeatureSchema, sample_inputs, varied_inputs
+from inferd.streams.models.memory import resident_bytes
 from inferd.streams.models.trial.confinement import die_with, give_up_processes_and_network, step_back
 from inferd.streams.openmp import load_openmp
 
 UNFINISHED_STATUS = 75
+COPIES = 2
+"""Of a model that are loaded at the same time to measure its memory."""
 _OPEN_FILES_MAX = 64
 _SNIFFED_BYTES = 4_096
 
@@ -59,6 +64,8 @@ class Verdict:
     reason: str | None = None
     values: int = 0
     batching: bool = True
+    resident_bytes: int = 0
+    """Memory that a loaded copy takes; 0 unless it was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,8 @@ class Plan(msgspec.Struct, frozen=True):
     cases: list[CaseFile]
     kernels: bool = True
     """Whether kernels score the models, as in the process that waits."""
+    measure: bool = False
+    """Whether to measure the memory that each model takes."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -88,13 +97,16 @@ def main(arguments: Sequence[str]) -> int:
     out = _own_stdout()
     # Before memory is limited: a library that does not load is no model's fault.
     _load_libraries(plan.cases)
+    gc.freeze()  # so that measuring collects the garbage of models alone
     step_back()
-    _confine(plan.limits, len(plan.cases))
+    _confine(plan)
     give_up_processes_and_network()
     os.write(out, b"{}\n")
     for case in plan.cases:
         _allow_cpu(plan.limits.cpu_s)
         verdict, out_of_memory = judge(case, plan.limits)
+        if verdict.ok and plan.measure:
+            verdict = _measured(verdict, case, plan.limits)
         os.write(out, msgspec.json.encode(verdict) + b"\n")
         if out_of_memory:
             return UNFINISHED_STATUS
@@ -117,6 +129,33 @@ def judge(case: CaseFile, limits: TrialLimits) -> tuple[Verdict, bool]:
     if out_of_memory:
         reason = f"needs more than {limits.memory_bytes / 2**30:.2g} GiB of memory"
     return Verdict(False, reason), out_of_memory
+
+
+def _measured(verdict: Verdict, case: CaseFile, limits: TrialLimits) -> Verdict:
+    """The verdict with the memory that the model takes; a failure if it cannot be loaded twice."""
+    _allow_cpu(limits.cpu_s)
+    _allow_memory(COPIES * limits.memory_bytes)
+    try:
+        return replace(verdict, resident_bytes=measure(case, limits.sizes))
+    except Exception as error:  # noqa: BLE001  # whatever a library raises is the verdict on its model
+        return Verdict(False, f"cannot be loaded a second time: {type(error).__name__}: {error}")
+    finally:
+        _allow_memory(limits.memory_bytes)
+
+
+def measure(case: CaseFile, limits: Limits) -> int:
+    """Bytes by which a loaded copy enlarges the process.
+
+    The copy is a second one. With the first come things that the library keeps for all models, and its memory stays in
+    use, so that the second one cannot take memory that was freed before.
+    """
+    assert case.manifest is not None
+    first = load_model(Path(case.path), case.manifest, 1, limits)
+    before = resident_bytes()
+    second = load_model(Path(case.path), case.manifest, 1, limits)
+    grown = resident_bytes() - before
+    del first, second
+    return max(1, grown)
 
 
 def try_model(case: CaseFile, limits: Limits) -> Verdict:
@@ -186,17 +225,24 @@ def _own_stdout() -> int:
     return out
 
 
-def _confine(limits: TrialLimits, cases: int) -> None:
+def _confine(plan: Plan) -> None:
     import resource
 
     # Each case may have a descriptor, which was open before.
-    files = _OPEN_FILES_MAX + cases
+    files = _OPEN_FILES_MAX + len(plan.cases)
+    memory = plan.limits.memory_bytes
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, COPIES * memory if plan.measure else memory))
+
+
+def _allow_memory(memory_bytes: int) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def _allow_cpu(cpu_s: float) -> None:

@@ -27,6 +27,7 @@ from inferd.schemas.errors import ServerError
 from inferd.schemas.models import Manifest
 from inferd.streams.inference import DEFAULT_TRIAL_LIMITS, TrialLimits, kernels_in_use
 from inferd.streams.models.trial.process import (
+    COPIES,
     UNFINISHED_STATUS,
     CaseFile,
     Plan,
@@ -46,9 +47,15 @@ class TrialCase:
 
 
 def try_models(
-    cases: Sequence[TrialCase], limits: TrialLimits = DEFAULT_TRIAL_LIMITS, *, child: Sequence[str] = _CHILD
+    cases: Sequence[TrialCase],
+    limits: TrialLimits = DEFAULT_TRIAL_LIMITS,
+    *,
+    measure: bool = False,
+    child: Sequence[str] = _CHILD,
 ) -> list[Verdict]:
     """Tests the cases; returns one verdict per case, in order. `child`: Python arguments of another trial process.
+
+    `measure`: also measure the memory that each model takes, which needs manifests.
 
     Raises `ServerError` if the process cannot start, which is not the fault of a model.
     """
@@ -56,7 +63,7 @@ def try_models(
     with ExitStack() as stack:
         files = [_case_file(case, stack) for case in cases]
         while len(verdicts) < len(files):
-            verdicts += _try_some(files[len(verdicts) :], limits, child)
+            verdicts += _try_some(files[len(verdicts) :], limits, child, measure=measure)
     return verdicts
 
 
@@ -87,17 +94,17 @@ def _path_of(file: IO[bytes]) -> str:
     return f"/dev/fd/{file.fileno()}"
 
 
-def _try_some(cases: Sequence[_Case], limits: TrialLimits, child: Sequence[str]) -> list[Verdict]:
+def _try_some(cases: Sequence[_Case], limits: TrialLimits, child: Sequence[str], *, measure: bool) -> list[Verdict]:
     """The verdicts of one process: for all cases, or up to and including the one that ended it."""
     verdicts: list[Verdict] = []
     count = len(cases)
-    plan = Plan(os.getpid(), limits, [case.file for case in cases], kernels_in_use())
+    plan = Plan(os.getpid(), limits, [case.file for case in cases], kernels_in_use(), measure)
     contents = [case.content for case in cases if case.content is not None]
     with _nameless_file(msgspec.json.encode(plan)) as plan_file, _Process([plan_file, *contents], child) as process:
         if process.line(limits.start_s) is None:
             raise ServerError(f"models cannot be tried: the trial process {process.end(limits)}")
         while len(verdicts) < count:
-            line = process.line(limits.wall_s)
+            line = process.line(limits.wall_s * (COPIES if measure else 1))
             if line is None:
                 # If the previous model exhausted the memory, it has its verdict already.
                 if not verdicts or process.status() != UNFINISHED_STATUS:

@@ -15,6 +15,7 @@ from inferd.daemon.telemetry.status import StatusBoard
 from inferd.streams.telemetry.snapshot import (
     DanglingAlias,
     ModelErrors,
+    ModelMemorySnapshot,
     Step,
     StreamsSnapshot,
 )
@@ -101,6 +102,17 @@ def test_models() -> None:
     assert value(samples, "inferd_model_predict_seconds_total", **churn) == 0.5
     assert value(samples, "inferd_model_state", state="ready", **churn) == 1
     assert value(samples, "inferd_model_state", tenant="default", model="flights", version="2", state="failed") == 1
+
+
+def test_the_memory_of_models() -> None:
+    memory = ModelMemorySnapshot(loaded=2, bytes=80, bytes_max=100, loads=9, unloads=7, load_failures=1, waiting=3)
+    samples = scrape(snapshot(model_memory=memory))
+    counted = {"models_loaded": 2, "models_loaded_bytes": 80, "models_bytes_max": 100, "models_waited_for": 3}
+    counted |= {"model_loads_total": 9, "model_unloads_total": 7, "model_load_failures_total": 1}
+    assert {name: value(samples, f"inferd_{name}") for name in counted} == counted
+    unbounded = {name for name, _ in scrape(snapshot())}
+    assert "inferd_models_loaded" in unbounded
+    assert not {"inferd_models_loaded_bytes", "inferd_models_bytes_max"} & unbounded
 
 
 def test_dangling_aliases_are_counted_by_tenant() -> None:

@@ -1,0 +1,53 @@
+"""Which version each record of a micro-batch is answered by: known before scoring, so that it can be loaded first."""
+
+from __future__ import annotations
+
+import msgspec
+
+from inferd.schemas.codec import DECODE_ERRORS, decode_envelope, decode_msgpack_envelope, parse_reference
+from inferd.schemas.errors import InferenceError
+from inferd.schemas.headers import NO_HEADERS, parse_headers
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests import ModelReference, default_id
+from inferd.streams.inference.catalog import ModelCatalog, Version
+from inferd.streams.inference.micro_batch import Record
+
+
+class NeededVersions:
+    """The versions that records of one micro-batch need."""
+
+    def __init__(self, catalog: ModelCatalog, limits: Limits, now_ms: int) -> None:
+        """`now_ms`: Unix milliseconds; a record whose deadline has passed needs no model."""
+        self._catalog, self._limits, self._now_ms = catalog, limits, now_ms
+        self._chosen: dict[str, Version | None] = {}
+        """By model as records name it, unless the version depends on the record."""
+
+    def of(self, partition: int, record: Record) -> Version | None:
+        """The version that answers a record, loaded or not; None if it is answered with an error."""
+        try:
+            return self._of(partition, record)
+        except (InferenceError, *DECODE_ERRORS):
+            return None
+
+    def _of(self, partition: int, record: Record) -> Version | None:
+        headers = parse_headers(record.headers, self._limits) if record.headers else NO_HEADERS
+        if headers.deadline_ms is not None and headers.deadline_ms < self._now_ms:
+            return None
+        if headers.encoding == "msgpack" and record.value is not None:
+            envelope = decode_msgpack_envelope(record.value)
+        else:
+            envelope = decode_envelope(record.value, headers.encoding, self._limits)
+        model_id = envelope.model_id
+        if model_id not in self._chosen:
+            reference = parse_reference(model_id)
+            if self._catalog.splits(reference):
+                given = default_id(partition, record.offset) if envelope.id is msgspec.UNSET else envelope.id
+                return self._catalog.choose(reference, record.key or given.encode())
+            self._chosen[model_id] = self._choose(reference)
+        return self._chosen[model_id]
+
+    def _choose(self, reference: ModelReference) -> Version | None:
+        try:
+            return self._catalog.choose(reference)
+        except InferenceError:
+            return None

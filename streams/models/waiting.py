@@ -1,0 +1,41 @@
+"""Splits a micro-batch into the records that can be scored now and those that wait for their version to be loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from inferd.streams.inference import NeededVersions, Record, Version
+from inferd.streams.models.on_demand import OnDemand
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(slots=True)
+class Waiting:
+    """One micro-batch of a tenant."""
+
+    tenant: str
+    on_demand: OnDemand
+    needed: NeededVersions
+    versions: dict[int, Version] = field(default_factory=dict)
+    """Those that the records of `ready` need, by identity."""
+
+    def ready(self, partition: int, records: Sequence[R]) -> Sequence[R]:
+        """The first of a partition's records, up to one that waits: what follows on it keeps its order."""
+        for count, record in enumerate(records):
+            if self.waits(partition, record):
+                return records[:count]
+        return records
+
+    def waits(self, partition: int, record: Record) -> bool:
+        """Whether a record waits for its version."""
+        version = self.needed.of(partition, record)
+        if version is None:
+            return False
+        if id(version) not in self.versions:
+            if self.on_demand.waits_for(self.tenant, version):
+                return True
+            self.versions[id(version)] = version
+        return False
