@@ -134,10 +134,9 @@ class Deploys:
                 self._claims[tenant_of_topic(topic)].clear()
             self._reader.read_again(topic)
 
-    def _fetch_again(self, tenant: str) -> None:
-        """Reads the artifacts of a tenant from the beginning, as one is missing on disk."""
+    async def _fetch_again(self, tenant: str) -> None:
         if self._reader is not None:
-            self._reader.read_again(self._topics[tenant].name("model-artifacts"))
+            await self._reader.fetch_again(tenant)
 
     async def ping(self) -> bool:
         """Whether the broker answers a question of this connection in time."""

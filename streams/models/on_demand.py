@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -61,7 +61,7 @@ class OnDemand:
         catalogs: Mapping[str, ModelCatalog],
         stores: Mapping[str, ArtifactStore],
         crashed: Crashed,
-        fetch_again: Callable[[str], None] = lambda _tenant: None,
+        fetch_again: Callable[[str], Awaitable[None]],
     ) -> None:
         """`fetch_again`: reads the artifacts of a tenant from Kafka again, as one is missing on disk."""
         self.moved: Moved = lambda _tenant: None
@@ -225,7 +225,7 @@ class OnDemand:
         try:
             served = await self._tenants[tenant].thread.call(lambda: self._load_file(tenant, manifest))
             if served is None:
-                self._fetch_again(tenant)
+                await self._fetch_again(tenant)
         except Exception as error:  # whatever a library or a disk raises, requests get it as their reason
             if not isinstance(error, ModelServingError | OSError):
                 log.exception("model_load_fault", tenant=tenant, model=model_id, version=number)

@@ -22,6 +22,8 @@ class ModelReader:
         """Those that are read now."""
         self._consumer, self._topics = consumer, topics
         self._positions: dict[TopicPartition, int] = {}
+        self._fetched_again: dict[TopicPartition, int] = {}
+        """Where partitions stood when they were last fetched again."""
         self._unread: dict[str, dict[TopicPartition, int]] = {}
         """By tenant: where its topics ended when it was chosen, as far as that was not reached yet."""
 
@@ -45,6 +47,14 @@ class ModelReader:
         tp = TopicPartition(topic, 0)
         self._positions.pop(tp, None)
         if tp in self._consumer.assignment():
+            self._consumer.seek(tp, 0)
+
+    async def fetch_again(self, tenant: str) -> None:
+        """Reads the artifacts of a tenant from the beginning, unless that is under way: one is missing on disk."""
+        tp = _partitions(self._topics[tenant])[0]
+        position = await self._consumer.position(tp)
+        if position >= self._fetched_again.get(tp, 0):
+            self._fetched_again[tp] = position
             self._consumer.seek(tp, 0)
 
     async def fetch(self) -> list[ModelRecord]:

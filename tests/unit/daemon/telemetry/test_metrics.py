@@ -196,8 +196,9 @@ def version_label(samples: Samples) -> str:
 
 def test_every_sample_is_a_documented_metric_with_its_labels() -> None:
     documented = {info.name: set(info.labels) for info in METRICS}
+    memory = ModelMemorySnapshot(bytes=80, bytes_max=100)
     found = set()
-    for name, labels in scrape(snapshot(queue=histogram(1, 0, 0, 0))):
+    for name, labels in scrape(snapshot(queue=histogram(1, 0, 0, 0), model_memory=memory)):
         if name.startswith("inferd_"):
             base = name
             for suffix in ("_bucket", "_count", "_sum"):

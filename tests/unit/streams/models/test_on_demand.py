@@ -239,7 +239,6 @@ async def test_a_file_that_is_missing_or_damaged_is_fetched_again(
     assert (await wait_for(followed, 2)).reason == (
         "its file is missing or damaged on disk, and is fetched again; a request after 5 s tries again"
     )
-    on_demand._failed_until.clear()
 
     def loaded() -> bool:
         on_demand._failed_until.clear()
