@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import structlog
@@ -111,9 +111,9 @@ class ChunkProcessor:
         timestamps = [record.timestamp for _, records in work for record in records]
         self._measures.observe_step_since("queue", timestamps, self._clock() * 1000)
         works: list[ChunkWork] = []
-        parts = [(tp, await self._readable(records, works)) for tp, records in work]
-        started = time.perf_counter()
-        with self._pinned(works):
+        with ExitStack() as pins:
+            parts = [(tp, await self._readable(records, works, pins)) for tp, records in work]
+            started = time.perf_counter()
             results = iter(await self._score(works))
         steps = [self._steps(tp, part, results) for tp, part in parts]
         self._trace([(tp, [record for record, _ in part]) for tp, part in parts], steps, started)
@@ -143,9 +143,11 @@ class ChunkProcessor:
     # ------------------------------------------------------------------ scoring
 
     async def _readable(
-        self, records: Sequence[Record], works: list[ChunkWork]
+        self, records: Sequence[Record], works: list[ChunkWork], pins: ExitStack
     ) -> list[tuple[Record, Read]]:  # fmt: skip
         """The first of `records` that can be processed now; adds the work of their chunks to `works`.
+
+        Their versions stay loaded until `pins` is closed.
 
         A chunk waits for its version, and what follows on it in its partition, but no other partition.
         """
@@ -155,6 +157,7 @@ class ChunkProcessor:
             if isinstance(read, Chunk):
                 if self._waits(read):
                     break
+                self._pin(read, pins)
                 try:
                     works.append(await self._work(read))
                 except PUBLISH_ERRORS as error:
@@ -178,12 +181,10 @@ class ChunkProcessor:
         now = time.monotonic()
         return now - self._waiting_since.setdefault(version, now) < wait_s
 
-    def _pinned(self, works: Sequence[ChunkWork]) -> AbstractContextManager[None]:
-        """Keeps the versions of chunks loaded."""
-        if self.on_demand is None:
-            return nullcontext()
-        found = [self._scorer.version_of(work.chunk) for work in works]
-        return self.on_demand.pinned(self.tenant, [version for version in found if version is not None])
+    def _pin(self, chunk: Chunk, pins: ExitStack) -> None:
+        """Keeps the version of a chunk loaded until `pins` is closed."""
+        if self.on_demand is not None and (version := self._scorer.version_of(chunk)) is not None:
+            pins.enter_context(self.on_demand.pinned(self.tenant, [version]))
 
     async def _score(self, works: Sequence[ChunkWork]) -> list[bytes]:
         """The result of each chunk."""
