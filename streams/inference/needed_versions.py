@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from inferd.schemas.codec import DECODE_ERRORS, decode_envelope, decode_msgpack_envelope, parse_reference
+from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.errors import InferenceError
 from inferd.schemas.headers import NO_HEADERS, parse_headers
 from inferd.schemas.limits import Limits
@@ -33,10 +34,10 @@ class NeededVersions:
         headers = parse_headers(record.headers, self._limits) if record.headers else NO_HEADERS
         if headers.deadline_ms is not None and headers.deadline_ms < self._now_ms:
             return None
-        if headers.encoding == "msgpack" and record.value is not None:
+        if headers.codec is MSGPACK and record.value is not None:
             envelope = decode_msgpack_envelope(record.value)
         else:
-            envelope = decode_envelope(record.value, headers.encoding, self._limits)
+            envelope = decode_envelope(record.value, headers.codec, self._limits)
         model_id = envelope.model_id
         if model_id not in self._chosen:
             reference = parse_reference(model_id)
