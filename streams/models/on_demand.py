@@ -245,15 +245,10 @@ class OnDemand:
         """In the tenant's thread: the loaded version; None if its file is missing or damaged."""
         return_freed_memory()
         load_openmp()
-        store = self._stores[tenant]
-        if (path := _intact(store, manifest)) is not None:
-            try:
-                return load_model(path, manifest, self._settings.predict_threads, self._settings.limits)
-            except Exception:
-                store.doubt(manifest.sha256)
-                if _intact(store, manifest) is not None:
-                    raise
-        return None
+        path = _intact(self._stores[tenant], manifest)
+        if path is None:
+            return None
+        return load_model(path, manifest, self._settings.predict_threads, self._settings.limits)
 
     def _serve(self, key: Key, version: Version, served: ServedModel) -> None:
         tenant, model_id, number = key
@@ -296,7 +291,8 @@ def _key(tenant: str, manifest: Manifest) -> Key:
 
 
 def _intact(store: ArtifactStore, manifest: Manifest) -> Path | None:
-    """The file of a version; None if it is missing or damaged."""
+    """The file of a version, whose digest was compared; None if it is missing or damaged, and removed then."""
+    store.doubt(manifest.sha256)
     try:
         return store.complete(manifest.sha256, manifest.size)
     except MalformedError:
