@@ -35,6 +35,15 @@ def tiny_model(seed: int) -> TrainedModel:
     return TrainedModel(booster, booster.model_to_string().encode(), 3)
 
 
+@pytest.fixture(scope="module")
+def large_model() -> TrainedModel:
+    """A model of more than a megabyte, whose memory is measured to a few percent."""
+    rows = np.random.default_rng(9).normal(size=(5_000, 10))
+    parameters = {"objective": "regression", "num_leaves": 63, "verbose": -1, "num_threads": 1, "deterministic": True}
+    booster = lightgbm.train(parameters, lightgbm.Dataset(rows, rows[:, 0] * rows[:, 1]), 200)
+    return TrainedModel(booster, booster.model_to_string().encode(), 10)
+
+
 def memory_of(*models: TrainedModel) -> int:
     """What a model takes in memory."""
     verdicts = try_models([TrialCase(model.data, model.manifest()) for model in models], measure=True)
@@ -104,8 +113,9 @@ def test_a_thousand_models_in_a_worker_that_may_hold_a_hundred(cluster: Cluster,
 
 @pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
 def test_a_request_that_waits_for_its_model_holds_up_nothing_else(
-    kafka: str, namespace: str, start_worker: StartWorker, model: TrainedModel, tmp_path: Path, guarantee: str
+    kafka: str, namespace: str, start_worker: StartWorker, large_model: TrainedModel, tmp_path: Path, guarantee: str
 ) -> None:
+    model = large_model
     own, other = Cluster(kafka, namespace), Cluster(kafka, namespace, "other")
     for cluster in (own, other):
         cluster.create_topics()
@@ -117,7 +127,7 @@ def test_a_request_that_waits_for_its_model_holds_up_nothing_else(
     own.deploy(model, "slow")
     gate = tmp_path / "gate"
     settings = {
-        "models_bytes_max": int(3.5 * memory_of(model)),
+        "models_bytes_max": int(3.5 * memory_of(model, model, model)),
         "tenants": "default,other",
         "processing_guarantee": guarantee,
         "command": GATED,
