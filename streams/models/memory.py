@@ -1,4 +1,4 @@
-"""Memory of this process, as far as the allocator has returned to the system what was freed."""
+"""Memory of this process: what is in use, and what the allocator keeps of what was freed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,17 @@ from pathlib import Path
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
+class _MallInfo2(ctypes.Structure):
+    """`struct mallinfo2` of glibc 2.33 and later (mallinfo(3))."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    )  # fmt: skip
+
+
 def return_freed_memory() -> None:
     """Returns freed memory to the system; glibc keeps it otherwise. No effect with other C libraries."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -17,9 +28,22 @@ def return_freed_memory() -> None:
         trim(0)
 
 
-def resident_bytes() -> int:
-    """Resident memory that is this process's own: without pages of files, such as libraries."""
+def used_bytes() -> tuple[int, int]:
+    """Bytes that were allocated by `malloc` and not freed (0 if the C library does not tell), and resident ones.
+
+    Objects of Python are among the former only with `PYTHONMALLOC=malloc`. Resident memory is without pages of files,
+    such as libraries; memory of allocators beside `malloc` is only among it.
+    """
     gc.collect()
     return_freed_memory()
     resident, shared = Path("/proc/self/statm").read_text().split()[1:3]
-    return (int(resident) - int(shared)) * _PAGE_BYTES
+    return _allocated_bytes(), (int(resident) - int(shared)) * _PAGE_BYTES
+
+
+def _allocated_bytes() -> int:
+    mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo2 is None:
+        return 0
+    mallinfo2.restype = _MallInfo2
+    info = mallinfo2()
+    return int(info.uordblks + info.hblkhd)

@@ -44,13 +44,13 @@ from inferd.streams.inference import (
     use_kernels,
 )
 from inferd.streams.inference.features import FeatureSchema, sample_inputs, varied_inputs
-from inferd.streams.models.memory import resident_bytes
+from inferd.streams.models.memory import used_bytes
 from inferd.streams.models.trial.confinement import die_with, give_up_processes_and_network, step_back
 from inferd.streams.openmp import load_openmp
 
 UNFINISHED_STATUS = 75
-COPIES = 2
-"""Of a model that are loaded at the same time to measure its memory."""
+LOADS = 2
+"""Of a model whose memory is measured: for its trial, and again."""
 _OPEN_FILES_MAX = 64
 _SNIFFED_BYTES = 4_096
 
@@ -132,30 +132,26 @@ def judge(case: CaseFile, limits: TrialLimits) -> tuple[Verdict, bool]:
 
 
 def _measured(verdict: Verdict, case: CaseFile, limits: TrialLimits) -> Verdict:
-    """The verdict with the memory that the model takes; a failure if it cannot be loaded twice."""
+    """The verdict with the memory that the model takes; a failure if it cannot be loaded again."""
     _allow_cpu(limits.cpu_s)
-    _allow_memory(COPIES * limits.memory_bytes)
     try:
         return replace(verdict, resident_bytes=measure(case, limits.sizes))
     except Exception as error:  # noqa: BLE001  # whatever a library raises is the verdict on its model
         return Verdict(False, f"cannot be loaded a second time: {type(error).__name__}: {error}")
-    finally:
-        _allow_memory(limits.memory_bytes)
 
 
 def measure(case: CaseFile, limits: Limits) -> int:
-    """Bytes by which a loaded copy enlarges the process.
+    """Bytes by which a loaded copy enlarges the process; what the library keeps for all models came with the trial.
 
-    The copy is a second one. With the first come things that the library keeps for all models, and its memory stays in
-    use, so that the second one cannot take memory that was freed before.
+    What is allocated is exact. What is resident may be less, as a copy takes freed memory first, but it is all there is
+    to see of a library with an allocator of its own.
     """
     assert case.manifest is not None
-    first = load_model(Path(case.path), case.manifest, 1, limits)
-    before = resident_bytes()
-    second = load_model(Path(case.path), case.manifest, 1, limits)
-    grown = resident_bytes() - before
-    del first, second
-    return max(1, grown)
+    before = used_bytes()
+    model = load_model(Path(case.path), case.manifest, 1, limits)
+    after = used_bytes()
+    del model
+    return max(1, *(now - then for now, then in zip(after, before, strict=True)))
 
 
 def try_model(case: CaseFile, limits: Limits) -> Verdict:
@@ -236,13 +232,7 @@ def _confine(plan: Plan) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory, COPIES * memory if plan.measure else memory))
-
-
-def _allow_memory(memory_bytes: int) -> None:
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
 def _allow_cpu(cpu_s: float) -> None:

@@ -27,7 +27,7 @@ from inferd.schemas.errors import ServerError
 from inferd.schemas.models import Manifest
 from inferd.streams.inference import DEFAULT_TRIAL_LIMITS, TrialLimits, kernels_in_use
 from inferd.streams.models.trial.process import (
-    COPIES,
+    LOADS,
     UNFINISHED_STATUS,
     CaseFile,
     Plan,
@@ -100,11 +100,14 @@ def _try_some(cases: Sequence[_Case], limits: TrialLimits, child: Sequence[str],
     count = len(cases)
     plan = Plan(os.getpid(), limits, [case.file for case in cases], kernels_in_use(), measure)
     contents = [case.content for case in cases if case.content is not None]
-    with _nameless_file(msgspec.json.encode(plan)) as plan_file, _Process([plan_file, *contents], child) as process:
+    with (
+        _nameless_file(msgspec.json.encode(plan)) as plan_file,
+        _Process([plan_file, *contents], child, measure=measure) as process,
+    ):
         if process.line(limits.start_s) is None:
             raise ServerError(f"models cannot be tried: the trial process {process.end(limits)}")
         while len(verdicts) < count:
-            line = process.line(limits.wall_s * (COPIES if measure else 1))
+            line = process.line(limits.wall_s * (LOADS if measure else 1))
             if line is None:
                 # If the previous model exhausted the memory, it has its verdict already.
                 if not verdicts or process.status() != UNFINISHED_STATUS:
@@ -117,7 +120,7 @@ def _try_some(cases: Sequence[_Case], limits: TrialLimits, child: Sequence[str],
 class _Process:
     """A trial process: it inherits no environment, files or sockets, and ends with the context."""
 
-    def __init__(self, files: Sequence[IO[bytes]], child: Sequence[str]) -> None:
+    def __init__(self, files: Sequence[IO[bytes]], child: Sequence[str], *, measure: bool) -> None:
         """`files`: open files for it, the plan first."""
         for file in files:
             file.seek(0)
@@ -128,7 +131,7 @@ class _Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd="/",
-            env=_environment(),
+            env=_environment(measure=measure),
             pass_fds=[file.fileno() for file in files],
             start_new_session=True,
         )
@@ -201,7 +204,7 @@ _SIGNALS: dict[int, str] = {
 }
 
 
-def _environment() -> dict[str, str]:
+def _environment(*, measure: bool) -> dict[str, str]:
     root = str(Path(__file__).absolute().parents[4])
     environment = {
         "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]),
@@ -209,6 +212,8 @@ def _environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
+    if measure:
+        environment["PYTHONMALLOC"] = "malloc"  # so that objects of Python are counted
     # Search paths for the libraries of model formats.
     if path := os.environ.get("LD_LIBRARY_PATH"):
         environment["LD_LIBRARY_PATH"] = path
