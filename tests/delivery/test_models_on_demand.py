@@ -20,7 +20,7 @@ from inferd.schemas.models.model import Alias
 from inferd.streams.models.trial.trial import TrialCase, try_models
 from tests.fixtures.workers import PARTITIONS, Cluster, StartWorker, TrainedModel, until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 GATED = (sys.executable, "-m", "tests.fixtures.gated_loads", "worker")
 ROOT = str(Path(__file__).parents[2])
 ROWS = 40
@@ -86,7 +86,7 @@ def test_a_thousand_models_in_a_worker_that_may_hold_a_hundred(cluster: Cluster,
     assert producer.flush(30) == 0
     bytes_max = 100 * memory_of(*models)
     worker = start_worker(cluster, models_bytes_max=bytes_max)
-    worker.wait_ready(120)
+    worker.wait_ready(400)
     status = worker.get("/status")[1]
     assert {version["state"] for version in status["models"]} == {"ready", "unloaded"}
     held = status["model_memory"]["loaded"]
@@ -134,7 +134,7 @@ def test_a_request_that_waits_for_its_model_holds_up_nothing_else(
         "environ": {"GATE": str(gate), "PYTHONPATH": ROOT},
     }
     worker = start_worker(own, **settings)
-    worker.wait_ready()
+    worker.wait_ready(120)
     states = {(m["tenant"], m["model_id"]): m["state"] for m in worker.get("/status")[1]["models"]}
     assert states == {
         ("default", "another"): "ready", ("default", "demo"): "ready", ("default", "slow"): "unloaded",
