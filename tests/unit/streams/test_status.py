@@ -20,8 +20,8 @@ from inferd.streams.lane.output_batch import Effects
 from inferd.streams.lane.partition import Partition
 from inferd.streams.status import UNREACHABLE_S, fault_of, take_snapshot
 from inferd.streams.telemetry.counters import ChunkCounters, JobCounters, Tally, TenantCounters
-from inferd.streams.telemetry.measure import STEPS, LaneMeasures
-from inferd.streams.telemetry.snapshot import Phase, StreamsSnapshot
+from inferd.streams.telemetry.measure import STEPS, LaneMeasures, LatencyHistogram
+from inferd.streams.telemetry.snapshot import ModelMemorySnapshot, Phase, StreamsSnapshot
 from tests.fixtures.lane import request, running, sum_model, tp
 
 NO_MODEL = "no model is ready; deploy one with `inferd models deploy`"
@@ -59,8 +59,12 @@ class FakeStreams:
         self.catalog = ModelCatalog()
         self.catalog.put(ready())
         self.lane: Lane | None = Lane({tp(0): running(tp(0), 100)})
+        on_demand = SimpleNamespace(snapshot=ModelMemorySnapshot, waits=LatencyHistogram())
         self.deploys: Any = SimpleNamespace(
-            catalogs={"default": self.catalog, "other": ModelCatalog()}, reachable_at=time.monotonic(), fault=None
+            on_demand=on_demand,
+            catalogs={"default": self.catalog, "other": ModelCatalog()},
+            reachable_at=time.monotonic(),
+            fault=None,
         )
         self.tenants: dict[str, Any] = {}
         self.generation, self.rebalances = 5, 2
@@ -242,7 +246,11 @@ def usage(**changes: Any) -> CacheSnapshot:
 
 def tenant_parts(*usages: CacheSnapshot, **jobs: Any) -> Any:
     cache = SimpleNamespace(usage=lambda: list(usages))
-    parts = {"owned": SimpleNamespace(counters=JobCounters(), in_use=Usage()), "stages": (), "scored": ChunkCounters()}
+    parts = {
+        "owned": SimpleNamespace(counters=JobCounters(), in_use=Usage()),
+        "stages": (),
+        "chunks": SimpleNamespace(scored=ChunkCounters()),
+    }
     return SimpleNamespace(
         requests=SimpleNamespace(predictions=SimpleNamespace(cache=cache)), jobs=SimpleNamespace(**parts | jobs)
     )
@@ -276,7 +284,9 @@ def test_jobs_are_told_by_tenant(streams: FakeStreams) -> None:
     messages.errors.update(job_closed=2, malformed=1)
     chunks.errors.update(malformed=4)
     stages = [SimpleNamespace(counters=messages), SimpleNamespace(counters=chunks)]
-    streams.tenants["default"] = tenant_parts(owned=owned, stages=stages, scored=ChunkCounters(7, 700, 1.5))
+    streams.tenants["default"] = tenant_parts(
+        owned=owned, stages=stages, chunks=SimpleNamespace(scored=ChunkCounters(7, 700, 1.5))
+    )
     (jobs,) = streams.snapshot().jobs
     assert (jobs.tenant, jobs.open, jobs.open_rows) == ("default", 3, 400)
     assert (jobs.rows_in, jobs.rows_succeeded, jobs.rows_failed, jobs.ended) == (50, 20, 10, {"completed": 2})

@@ -65,7 +65,7 @@ def test_the_memory_of_a_model_is_that_of_another_copy(trained: Train) -> None:
     cases = [TrialCase(text, manifest_of(text, "m", 1)) for _ in range(6)]
     sizes = [verdict.resident_bytes for verdict in try_models(cases, measure=True)]
     assert min(sizes[1:]) > 2**12, "also if the copy takes memory that was freed before"
-    assert max(sizes[1:]) < 1.2 * min(sizes[1:])
+    assert max(sizes[1:]) < 1.5 * min(sizes[1:])
     assert sizes[0] < 2**20, "without what the library takes for all models"
     assert try_models(cases[:1])[0].resident_bytes == 0
 
