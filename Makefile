@@ -7,7 +7,7 @@ CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-cache test-plain test-unit test-mlflow fuzz model-mutants jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-models bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
+.PHONY: help demo test test-cache test-plain test-unit test-mlflow fuzz model-mutants models-on-demand jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-models bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,11 @@ model-mutants: $(VENV)/.installed-dev ## Try thousands of damaged model files in
 	@MUTANTS=$(MUTANTS)0 $(PY) -m pytest -q --timeout 7200 -k mutants tests/unit/streams/inference/formats/onnx \
 		tests/unit/streams/inference/formats/sklearn
 	@MUTANTS=$(MUTANTS) $(PY) -m pytest -q --timeout 7200 tests/delivery/test_damaged_models.py
+
+models-on-demand: $(VENV)/.installed-dev ## Serve 1,000 models in a worker that may hold 100: small ones, and ones of 5 MB.
+	@for trees in 1 200; do \
+		MODELS=1000 MODEL_TREES=$$trees $(PY) -m pytest -q --timeout 3600 tests/delivery/test_models_on_demand.py -k many_models || exit 1; \
+	done
 
 jobs-histories: $(VENV)/.installed-dev ## Compare 100,000 random histories of jobs with a reference model (2 to 3 minutes).
 	@$(PY) -m tests.unit.streams.jobs.job_histories

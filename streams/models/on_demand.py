@@ -283,7 +283,8 @@ async def _wait(event: asyncio.Event) -> None:
     """Returns after the next `set`, or in a while."""
     event.clear()
     with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), LOOK_AGAIN_S)
+        async with asyncio.timeout(LOOK_AGAIN_S):
+            await event.wait()
 
 
 def _key(tenant: str, manifest: Manifest) -> Key:
