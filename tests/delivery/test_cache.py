@@ -9,13 +9,10 @@ import pytest
 from inferd.schemas.models.model import CacheSpec
 from tests.fixtures.workers import Cluster, Load, StartWorker, TrainedModel, Worker, until
 
-pytestmark = pytest.mark.timeout(180)
-
 ROWS = 1_000
 """Distinct rows of a `Load`; each goes to one partition only."""
 CACHE = CacheSpec(ttl_s=3_600, max_entries=10_000)
 both_guarantees = pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
-both_stores = pytest.mark.parametrize("store", ["memory", "rocksdb"])
 
 
 def marks(cluster: Cluster, count: int) -> list[bytes | None]:
@@ -32,8 +29,7 @@ def results_in(worker: Worker, count: int) -> None:
     until(done, 60, f"{count} results of {worker.name}")
 
 
-@both_guarantees
-@both_stores
+@pytest.mark.parametrize(("guarantee", "store"), [("at_least_once", "memory"), ("exactly_once", "rocksdb")])
 def test_the_cache_outlives_the_worker_that_filled_it(
     guarantee: str, store: str, cluster: Cluster, model: TrainedModel, start_worker: StartWorker
 ) -> None:

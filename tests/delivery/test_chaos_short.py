@@ -16,7 +16,6 @@ from tests.chaos.schedule import alone
 from tests.chaos.seeded_bugs import BUGS
 from tests.chaos.system import Experiment
 
-pytestmark = pytest.mark.timeout(240)
 SEED = 20_261
 FAULTS = {
     "at_least_once": ("kill_after_produce", "broker_kill", "lost_commit_reply", "results_refused"),

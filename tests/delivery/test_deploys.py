@@ -21,8 +21,6 @@ from inferd.schemas.dead_letters import DeadLetter
 from inferd.schemas.models.model import Alias, Manifest
 from tests.fixtures.workers import PART_BYTES, PARTITIONS, Cluster, StartWorker, TrainedModel, Worker, until
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def second_model() -> TrainedModel:

@@ -21,8 +21,6 @@ from tests.fixtures.http_client import TOKENS, Answer, ask, write_forwarding_sec
 from tests.fixtures.jobs import rows_of
 from tests.fixtures.workers import PARTITIONS, Cluster, TrainedModel, Worker, until
 
-pytestmark = pytest.mark.timeout(120)
-
 JSON, NDJSON = "application/json", "application/x-ndjson"
 ALONE: dict[str, Any] = {"inferd_forwarded": "1"}
 """Asks a worker for what it knows by itself."""

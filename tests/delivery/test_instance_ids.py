@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from inferd.daemon.broker import EmbeddedKafka
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, until
-
-pytestmark = pytest.mark.timeout(240)
 
 
 def test_the_second_worker_stays_and_stops_in_order_without_a_broker(

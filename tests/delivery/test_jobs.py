@@ -10,8 +10,6 @@ import pytest
 from tests.fixtures.jobs import JobLedger, JobOnTopics, Status, rows_of
 from tests.fixtures.workers import Cluster, Load, StartWorker, TrainedModel
 
-pytestmark = pytest.mark.timeout(240)
-
 both_guarantees = pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
 
 

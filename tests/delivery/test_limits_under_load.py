@@ -14,8 +14,6 @@ import pytest
 from inferd.daemon.broker import EmbeddedKafka
 from tests.fixtures.workers import PARTITIONS, Cluster, Load, StartWorker, TrainedModel, Worker, until
 
-pytestmark = pytest.mark.timeout(200)
-
 both_guarantees = pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
 MiB = 1_048_576
 BUFFERS = {"buffer_bytes_max": 4 * MiB, "in_flight_bytes_max": 4 * MiB}

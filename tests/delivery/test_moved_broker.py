@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from inferd import Client
 from inferd.daemon.broker import EmbeddedKafka
 from inferd.daemon.broker.probe import free_port
 from tests.chaos.proxy import HOST, Proxy
 from tests.fixtures.broker import broker_settings
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel
-
-pytestmark = pytest.mark.timeout(240)
 
 
 def port_of(broker: EmbeddedKafka) -> int:

@@ -24,8 +24,6 @@ from inferd.streams.settings import (
 from inferd.streams.state.restore import Restore
 from inferd.streams.state.tables import LaneTable, make_table
 
-pytestmark = pytest.mark.timeout(120)
-
 N = 2
 """Partitions."""
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import msgpack
-import pytest
 
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, Worker, until
 
 READY: list[str] = []
 IDLE = ["no partitions are assigned to this worker"]
-pytestmark = pytest.mark.timeout(120)
 
 
 def reasons(worker: Worker) -> list[str]:

@@ -24,8 +24,6 @@ from tests.fixtures.certificates import Pair
 from tests.fixtures.secure_broker import SecureBroker
 from tests.fixtures.workers import Cluster, StartWorker, until
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def wrong_connections(broker: SecureBroker) -> dict[str, KafkaConnection]:
     """Connections that the broker or the client rejects, by case."""

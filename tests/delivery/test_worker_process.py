@@ -32,7 +32,6 @@ from inferd.daemon.process import EXIT_SETTINGS
 from tests.fixtures.broker import broker_settings
 from tests.fixtures.workers import Cluster, Load, StartWorker, TrainedModel, until
 
-pytestmark = pytest.mark.timeout(240)
 INFERD = [sys.executable, "-m", "inferd.daemon.cli"]
 UP_WITHIN_S = 90.0
 SESSION_TIMEOUT_S = 10

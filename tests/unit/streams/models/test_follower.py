@@ -677,12 +677,13 @@ async def test_a_fault_of_looking_for_one_artifact_is_told_and_holds_up_no_other
 
 
 async def test_a_fault_of_trials_is_told_while_it_lasts(followed: Followed) -> None:
-    followed.trials.unavailable = [KeyError("bug")] * 3
+    followed.trials.unavailable = [KeyError("bug")] * 1_000_000
     followed.log.deploy(A)
     await followed.start()
     version = followed.version()
     assert (version.state, version.reason) == ("trying", "KeyError: 'bug'; it is tried again every 0.01 s")
     assert followed.deploys.fault == "KeyError: 'bug'"
+    followed.trials.unavailable.clear()
     await followed.until_state("ready")
 
 
