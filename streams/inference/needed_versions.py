@@ -11,7 +11,7 @@ from inferd.schemas.headers import NO_HEADERS, parse_headers
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import ModelReference, default_id
 from inferd.streams.inference.catalog import ModelCatalog, Version
-from inferd.streams.inference.micro_batch import Record
+from inferd.streams.inference.work import Record
 
 
 class NeededVersions:
