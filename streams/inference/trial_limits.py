@@ -9,7 +9,8 @@ from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 
 @dataclass(frozen=True, slots=True)
 class TrialLimits:
-    """Limits of one model; `start_s` is for the start of the process and the import of libraries."""
+    """Limits of one model; `start_s` is for the start of the process and the import of the library: in a worker each
+    format is tried in processes of its own."""
 
     memory_bytes: int = 4 * 2**30
     """Address space of the process: with Python's own, which is about 0.3 GB."""

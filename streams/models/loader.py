@@ -1,6 +1,7 @@
 """An announced version on its way to serving: its artifact is found, tried in a disposable subprocess, and loaded.
 
-Until it is through, and where it fails, what served before goes on serving.
+Until then, and if it fails, the version before it serves. Each format has trials of its own, so that a library that is
+slow to import delays the models of its format alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +19,15 @@ import structlog
 
 from inferd.schemas.errors import InferenceError, InternalError, ServerError, TooLargeError
 from inferd.schemas.models import Manifest, VersionKey
-from inferd.streams.inference import Accelerated, ModelCatalog, State, Version, load_model, use_kernels
+from inferd.streams.inference import (
+    Accelerated,
+    ModelCatalog,
+    State,
+    Version,
+    describe_formats,
+    load_model,
+    use_kernels,
+)
 from inferd.streams.lane import describe
 from inferd.streams.models.artifact_store import ArtifactStore
 from inferd.streams.models.on_demand import UNLOADED, OnDemand
@@ -31,6 +41,10 @@ log = structlog.get_logger(__name__)
 DISK_RETRY_S = 1.0
 TRIAL_RETRY_S = 5.0
 """How long to wait where it is not a model's fault that it cannot be tried."""
+_UNKNOWN, _FILES = "?", "/"
+"""In place of a format: all that are unknown here, whose versions fail together; and the files of models."""
+TRIAL_PROCESSES_MAX = 2
+"""At the same time: each takes the memory of a library."""
 Result = TypeVar("Result")
 
 
@@ -47,6 +61,7 @@ class _Waiting:
         return self.tenant, self.manifest.model_id, self.manifest.version
 
 
+_Found = tuple[_Waiting, Path]
 Found = Path | Exception | int
 """An artifact: its file, what is wrong with it or with looking for it, or how many bytes of it are here."""
 
@@ -65,8 +80,6 @@ class Rollout:
     ) -> None:
         """`refused` is called with the record of each version that does not pass; `loaded` with the seconds that the
         trial and loading of one took; versions that do not fit into memory are left to `on_demand`."""
-        self.fault: str | None = None
-        """What it waits for that is no model's fault, in words; None while all is well."""
         self._limits = settings.limits
         self._bytes_max = settings.models.bytes_max
         self._trial = settings.trial.limits(settings.limits)
@@ -77,7 +90,19 @@ class Rollout:
         self._waiting: dict[tuple[str, str, int], _Waiting] = {}
         self._changed = asyncio.Event()
         self._turn = asyncio.Lock()
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="inferd-models")
+        self._threads = _one_thread()
+        self._format_threads: dict[str, ThreadPoolExecutor] = {}
+        """Threads in which models of a format are tried and loaded."""
+        self._faults: dict[str, str] = {}
+        """What versions wait for that is no model's fault, in words, by format; `_FILES`: for their artifacts."""
+        self._slots = asyncio.Semaphore(TRIAL_PROCESSES_MAX)
+        self._trials: dict[str, asyncio.Task[None]] = {}
+        """The running trial of each format."""
+
+    @property
+    def fault(self) -> str | None:
+        """What it waits for that is no model's fault, in words; None while all is well."""
+        return next(iter(self._faults.values()), None)
 
     def announce(self, tenant: str, manifest: Manifest, record: ModelRecord) -> None:
         """Notes a version that is to serve; nothing to do where it is on its way already, or does."""
@@ -108,24 +133,55 @@ class Rollout:
             await self._changed.wait()
             self._changed.clear()
             try:
-                await self.advance()
+                await self._start_trials()
             except ServerError as error:
-                self._hinder(error.message, DISK_RETRY_S)
+                self._hinder(_FILES, error.message, DISK_RETRY_S)
 
     def close(self) -> None:
-        """A trial that is running is left to its own time limit."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """A trial process that is running is left to its own time limit."""
+        for trial in self._trials.values():
+            trial.cancel()
+        for threads in (self._threads, *self._format_threads.values()):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def advance(self) -> None:
-        """Takes every version as far as it can get now: all whose artifacts are complete are tried together.
+        """Takes every version as far as it can get now: those of a format whose artifacts are complete are tried
+        together.
 
-        `ServerError` where the disk does not do its part. Where trials cannot be held, they are tried again later; so
-        is whatever fails unexpectedly, and the versions concerned say why they wait.
+        `ServerError` if the disk fails. If trials cannot be held, they are tried again later; so is whatever fails
+        unexpectedly, and the versions concerned say why they wait.
         """
-        async with self._turn:
-            await self._advance()
+        await asyncio.gather(*self._trials.values())
+        await self._start_trials()
+        await asyncio.gather(*self._trials.values())
 
-    async def _advance(self) -> None:
+    async def _start_trials(self) -> None:
+        """Starts a trial of the versions of each format that has none running."""
+        async with self._turn:
+            complete = await self._complete()
+        by_format: dict[str, list[_Found]] = {}
+        for each, path in complete:
+            by_format.setdefault(_format_of(each), []).append((each, path))
+        self._faults = {name: fault for name, fault in self._faults.items() if name in (*by_format, _FILES)}
+        for name, found in by_format.items():
+            if name not in self._trials:
+                trial = self._trials[name] = asyncio.create_task(self._try_and_serve(name, found))
+                trial.add_done_callback(partial(self._end_trial, name, frozenset(each for each, _ in found)))
+
+    def _end_trial(self, name: str, tried: frozenset[_Waiting], trial: asyncio.Task[None]) -> None:
+        del self._trials[name]
+        if trial.cancelled():
+            return
+        if (fault := trial.exception()) is not None:
+            log.error("rollout_fault", exc_info=fault)
+            self._report(name, describe(fault))
+        if name in self._faults:
+            asyncio.get_running_loop().call_later(TRIAL_RETRY_S, self._changed.set)
+        if any(each not in tried and _format_of(each) == name for each in self._waiting.values()):
+            self._changed.set()
+
+    async def _complete(self) -> list[_Found]:
+        """The versions whose artifacts are complete; the others say what they wait for."""
         waiting = sorted(self._waiting.values(), key=lambda version: version.key)
         complete, faults = [], list[Exception]()
         for each, found in zip(waiting, await self.in_thread(self._find, waiting), strict=True):
@@ -138,16 +194,21 @@ class Rollout:
                 self._wait(each, "fetching", found)
             else:
                 self._note(each, "fetching", f"{found} of {each.manifest.size} bytes of its artifact are here")
-        if complete := [(each, path) for each, path in complete if self._is_wanted(each)]:
-            await self._try_and_serve(complete)
-        elif not faults:
-            self.fault = None
-        for fault in faults[:1]:
-            self._hinder(_told(fault), TRIAL_RETRY_S)
+        complete = [(each, path) for each, path in complete if self._is_wanted(each)]
+        if faults:
+            self._hinder(_FILES, _told(faults[0]), TRIAL_RETRY_S)
+        else:
+            self._faults.pop(_FILES, None)
+        return complete
 
     async def in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """What `function` gives, run in the one thread in which models and their files are worked on."""
+        """What `function` returns in the one thread that reads and writes model files."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    async def _in_thread_of(self, name: str, function: Callable[..., Result], *arguments: Any) -> Result:
+        """What `function` returns in the one thread that tries and loads models of a format."""
+        threads = self._format_threads.get(name) or self._format_threads.setdefault(name, _one_thread())
+        return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
 
     def _find(self, waiting: Sequence[_Waiting]) -> list[Found]:
         found: list[Found] = []
@@ -165,20 +226,22 @@ class Rollout:
                 found.append(store.have_bytes(manifest.sha256) if path is None else path)
         return found
 
-    async def _try_and_serve(self, complete: Sequence[tuple[_Waiting, Path]]) -> None:
+    async def _try_and_serve(self, name: str, complete: Sequence[_Found]) -> None:
         started = time.perf_counter()
         for waiting, _ in complete:
             self._note(waiting, "trying", "it is being tried in a subprocess")
         try:
-            verdicts = await self.in_thread(self._try, [TrialCase(path, each.manifest) for each, path in complete])
+            cases = [TrialCase(path, each.manifest) for each, path in complete]
+            async with self._slots:
+                verdicts = await self._in_thread_of(name, self._try, cases)
         except Exception as error:  # what is the matter with a model itself is a reason, and not raised
             if not isinstance(error, ServerError | OSError):
                 log.exception("rollout_fault")
-            self._hinder(_told(error), TRIAL_RETRY_S)
+            self._report(name, _told(error))
             for waiting, _ in complete:
                 self._wait(waiting, "trying", error)
             return
-        self.fault = None
+        self._faults.pop(name, None)
         passed = []
         for (waiting, path), verdict in zip(complete, verdicts, strict=True):
             if verdict.ok:
@@ -215,7 +278,9 @@ class Rollout:
         manifest = waiting.manifest
         try:
             await self.in_thread(load_openmp)
-            served = await self.in_thread(load_model, path, manifest, self._predict_threads, self._limits)
+            served = await self._in_thread_of(
+                manifest.runtime, load_model, path, manifest, self._predict_threads, self._limits
+            )
         except InferenceError as error:
             self._fail(waiting, error)
             return
@@ -269,11 +334,14 @@ class Rollout:
         """Whether the version has been neither replaced nor removed since it was announced."""
         return self._waiting.get(waiting.key) is waiting
 
-    def _hinder(self, why: str, retry_s: float) -> None:
-        if why != self.fault:
-            log.error("rollout_hindered", reason=why)
-        self.fault = why
+    def _hinder(self, name: str, why: str, retry_s: float) -> None:
+        self._report(name, why)
         asyncio.get_running_loop().call_later(retry_s, self._changed.set)
+
+    def _report(self, name: str, why: str) -> None:
+        if why != self._faults.get(name):
+            log.error("rollout_hindered", reason=why)
+        self._faults[name] = why
 
 
 def _serving(version: Version | None) -> Manifest | None:
@@ -281,6 +349,15 @@ def _serving(version: Version | None) -> Manifest | None:
     if version is None:
         return None
     return version.served.manifest if version.served is not None else version.loadable
+
+
+def _format_of(waiting: _Waiting) -> str:
+    runtime = waiting.manifest.runtime
+    return runtime if any(report.name == runtime for report in describe_formats()) else _UNKNOWN
+
+
+def _one_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="inferd-models")
 
 
 def _told(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,11 +27,13 @@ from inferd.schemas.errors import (
 from inferd.schemas.limits import Limits
 from inferd.schemas.models.model import Alias, ClaimKey, LeaseKey, SplitShare, VersionKey
 from inferd.schemas.topics import Stream
+from inferd.streams.inference import TrialLimits
 from inferd.streams.inference.loading import load_model
 from inferd.streams.models import follower as deploys_module
 from inferd.streams.models import loader as rollout
 from inferd.streams.models.artifact_store import ArtifactStore
-from inferd.streams.models.trial.trial import try_models
+from inferd.streams.models.trial.process import Verdict
+from inferd.streams.models.trial.trial import TrialCase, try_models
 from inferd.streams.settings import TrialSettings
 from tests.fixtures.models import Followed, digest_of, load_sum, manifest_for
 from tests.fixtures.workers import TrainedModel
@@ -491,6 +494,65 @@ async def test_real_trials_end_in_verdicts_whatever_a_model_does(
     assert reasons[1] == "the model did not pass its trial: did not finish in 3 s"
     assert reasons[2] == "the model did not pass its trial: aborted (SIGABRT)"
     assert followed.resolve().version == 1
+
+
+def of_sklearn(followed: Followed, data: bytes, version: int) -> None:
+    """Deploys a version of another format than `ModelLog.deploy` does."""
+    followed.log.parts(data)
+    followed.log.manifest(msgspec.structs.replace(manifest_for(data, version), runtime="sklearn"))
+
+
+async def test_a_slow_import_delays_the_models_of_its_format_alone(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported = threading.Event()
+
+    def slow(cases: Sequence[TrialCase], limits: TrialLimits, **more: Any) -> list[Verdict]:
+        if any(case.manifest is not None and case.manifest.runtime == "sklearn" for case in cases):
+            assert imported.wait(120)
+        return followed.trials.try_models(cases, limits, **more)
+
+    monkeypatch.setattr(rollout, "try_models", slow)
+    await followed.start()
+    of_sklearn(followed, b"slow", 1)
+    await followed.until_state("trying", 1)
+    try:
+        for number in (2, 3):
+            followed.log.deploy(b"model %d" % number, number)
+            await followed.until_state("ready", number)
+        of_sklearn(followed, b"slow too", 4)
+        await followed.until_state("fetching", 4)
+        assert followed.version(1).state == "trying"
+    finally:
+        imported.set()
+    for number in (1, 4):
+        await followed.until_state("ready", number)
+    assert followed.deploys.fault is None
+
+
+async def test_an_import_beyond_its_limit_fails_no_other_format(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = [True]
+
+    def failing(cases: Sequence[TrialCase], limits: TrialLimits, **more: Any) -> list[Verdict]:
+        if broken and any(case.manifest is not None and case.manifest.runtime == "sklearn" for case in cases):
+            raise ServerError("models cannot be tried: the trial process did not finish in 120 s")
+        return followed.trials.try_models(cases, limits, **more)
+
+    monkeypatch.setattr(rollout, "try_models", failing)
+    of_sklearn(followed, b"slow", 1)
+    followed.log.deploy(b"model", 2)
+    await followed.start()
+    assert followed.version(2).state == "ready"
+    assert "did not finish in 120 s; it is tried again" in (followed.version(1).reason or "")
+    followed.log.deploy(b"another", 3)
+    await followed.until_state("ready", 3)
+    assert "did not finish in 120 s" in (followed.deploys.fault or "")
+    broken.clear()
+    await followed.until_state("ready", 1)
+    assert followed.deploys.fault is None
+    assert followed.refused == []
 
 
 async def test_a_real_model_is_tried_loaded_and_predicts(
