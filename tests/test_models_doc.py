@@ -58,6 +58,22 @@ def test_the_manifest_on_the_page_works_as_described(tmp_path: Path) -> None:
     assert predictor.predict("churn", ["gold", 400, 9]) == "leaves", "an unknown category, and a clipped number"
 
 
+def test_the_example_of_saving_onnx_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    rows = np.random.default_rng(2).normal(size=(80, 3)).astype(np.float32)
+    classifier = LogisticRegression().fit(rows, np.where(rows[:, 0] > 0, "bug", "question"))
+    (program,) = [text for text in PROGRAMS if "skl2onnx" in text]
+    names: dict[str, Any] = {}
+    exec(program, names)
+    monkeypatch.chdir(tmp_path)
+    names["save_onnx"](classifier, 3)
+    manager = ModelManager(tmp_path / "models")
+    manager.register("tickets", "tickets.onnx")
+    answers = RealtimePredictor(manager).predict_outputs("tickets", rows[:9], ["prediction", "output_label"])
+    assert answers["prediction"] == answers["output_label"] == classifier.predict(rows[:9]).tolist()
+
+
 def test_the_example_for_class_names_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.random.default_rng(2).normal(size=(300, 3))
     classes, numbers = np.unique(np.array(["question", "bug", "praise"])[rows.argmax(axis=1)], return_inverse=True)

@@ -249,6 +249,7 @@ def _facts(manifest: Manifest, aliases: dict[str, Alias]) -> Iterator[tuple[str,
     yield "runtime", manifest.runtime
     yield "objective", manifest.objective
     yield "outputs", manifest.outputs
+    yield "own outputs", ", ".join(manifest.output_names or ()) or None
     yield "classes", _classes(manifest)
     if not manifest.batching:
         yield "batching", "no: rows are scored one by one, because a batch would give some of them other bits"

@@ -26,7 +26,7 @@ from inferd.schemas.jobs.job import (
     ChunkResult,
 )
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.requests import OUTPUTS, Output, RowError
+from inferd.schemas.requests import OUTPUTS, OWN_OUTPUTS, Output, RowError, output_fields
 
 PREDICTIONS = "predictions"
 """Wire name of the output `prediction` in the result of a chunk."""
@@ -63,6 +63,7 @@ _OUTCOME = Decoders(_Outcome)
 _BARRIER = Decoders(BarrierResult)
 _BARRIER_FIELD = Decoders(_BarrierField)
 _VALUES = Decoders(list[Any])
+_OWN_LISTS = Decoders(dict[str, list[Any]])
 _ERRORS = Decoders(list[RowError])
 _RAWS = Decoders(list[msgspec.Raw])
 
@@ -104,7 +105,7 @@ def encode_chunk_result(result: ChunkResult, codec: Codec) -> bytes:
 
     `TypeError`, `ValueError` or `OverflowError` for a value that the codec cannot represent.
     """
-    lists = {PREDICTIONS if output == "prediction" else output: values for output, values in result.outputs.items()}
+    lists = {PREDICTIONS if name == "prediction" else name: it for name, it in output_fields(result.outputs).items()}
     fields = {
         "job_id": result.job_id,
         "chunk": result.chunk,
@@ -134,6 +135,7 @@ def decode_chunk_result(value: bytes | None, codec: Codec, limits: Limits = DEFA
         fields: dict[str, msgspec.Raw] = _FIELDS[codec](data)
         head: _ResultHeader = _RESULT_HEADER[codec](data)
         outputs = {output: _values(fields, name, codec) for name, output in _LISTS.items() if name in fields}
+        own = _own_values(fields, codec)
         errors: list[RowError] = _ERRORS[codec](fields.get("errors", b""))
     except DECODE_ERRORS as error:
         raise decode_error(data, codec, error, "chunk result", limits.depth_max) from None
@@ -141,7 +143,7 @@ def decode_chunk_result(value: bytes | None, codec: Codec, limits: Limits = DEFA
         raise decode_error(data, codec, ValueError("a key appears twice"), "chunk result", limits.depth_max)
     # The order of the bytes is the requested order.
     ordered = {output: outputs[output] for name in fields if (output := _LISTS.get(name)) is not None}
-    result = ChunkResult(outputs=ordered, errors=errors, **msgspec.structs.asdict(head))
+    result = ChunkResult(outputs=ordered | own, errors=errors, **msgspec.structs.asdict(head))
     if problem := _result_problem(result):
         raise MalformedError(f"chunk result: {problem}")
     return result
@@ -153,6 +155,16 @@ _LISTS: dict[str, Output] = {PREDICTIONS if output == "prediction" else output: 
 def _values(fields: Mapping[str, msgspec.Raw], name: str, codec: Codec) -> list[Any]:
     values: list[Any] = _VALUES[codec](fields[name])
     return values
+
+
+def _own_values(fields: Mapping[str, msgspec.Raw], codec: Codec) -> dict[Output, list[Any]]:
+    """The lists of the model's own outputs."""
+    if (raw := fields.get(OWN_OUTPUTS)) is None:
+        return {}
+    own: dict[Output, list[Any]] = _OWN_LISTS[codec](raw)
+    if codec.repeats_key(bytes(raw), len(own), ()):
+        raise ValueError(f"field {OWN_OUTPUTS}: a key appears twice")
+    return own
 
 
 def _result_problem(result: ChunkResult) -> str | None:

@@ -24,10 +24,11 @@ from inferd.schemas.jobs.rows import RowBatch, row_batch
 from inferd.schemas.limits import LARGEST_JOB_LIMITS, Limits
 from inferd.schemas.requests import (
     DEFAULT_OUTPUTS,
-    OUTPUTS,
     ModelReference,
     Output,
+    OutputNames,
     check_outputs,
+    in_result_order,
     parse_reference,
     wire_input,
 )
@@ -38,12 +39,11 @@ LABELS_BYTES_MAX = 16_384
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 _Time = Annotated[int, msgspec.Meta(ge=0, le=DEADLINE_MS_MAX)]
-_OutputNames = Annotated[list[str], msgspec.Meta(max_length=len(OUTPUTS))]
 
 
 class _Open(msgspec.Struct, tag_field="type", tag="open", forbid_unknown_fields=True):
     model_id: str
-    outputs: _OutputNames | UnsetType = UNSET
+    outputs: OutputNames | UnsetType = UNSET
     row_count: _Count | UnsetType = UNSET
     chunk_rows: _Positive | UnsetType = UNSET
     deadline: _Time | UnsetType = UNSET
@@ -151,7 +151,7 @@ def _open(fields: _Open, codec: Codec, limits: Limits) -> OpenJob:
 
 def with_prediction(outputs: Sequence[Output]) -> tuple[Output, ...]:
     """`outputs` with `prediction` first: each row of a job ends as one prediction or one error."""
-    return ("prediction", *(output for output in outputs if output != "prediction"))
+    return ("prediction", *in_result_order(output for output in outputs if output != "prediction"))
 
 
 def check_labels(labels: Mapping[str, str], limits: Limits) -> dict[str, str]:

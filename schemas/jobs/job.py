@@ -198,7 +198,8 @@ class ChunkResult(msgspec.Struct, frozen=True):
     version: int
     digest: str
     outputs: dict[Output, list[Any]]
-    """`prediction` (`predictions` on the wire) first, then the others in the requested order."""
+    """`prediction` (`predictions` on the wire) first, then the others of `OUTPUTS`, then the model's own, each in the
+    requested order."""
     errors: list[RowError]
 
 

@@ -23,7 +23,7 @@ from inferd.schemas.models.model import (
     VersionKey,
     check_model_name,
 )
-from inferd.schemas.requests import Scalar
+from inferd.schemas.requests import OUTPUT_CHARS_MAX, RESERVED_NAMES, Scalar
 
 T = TypeVar("T")
 VERSION_MAX = 999_999_999
@@ -50,6 +50,8 @@ def check_manifest(manifest: Manifest, limits: Limits) -> Manifest:
     _check_features(manifest.features, limits)
     if manifest.outputs is not None and manifest.outputs < 1:
         raise InvalidValueError(f"outputs {manifest.outputs}: a model gives at least 1 value per row")
+    if manifest.output_names is not None:
+        _check_output_names(manifest.output_names)
     if manifest.classes is not None:
         _check_classes(manifest.classes)
     if manifest.preprocess is not None:
@@ -165,6 +167,17 @@ def _check_categories(feature: Feature, categories: Sequence[Scalar]) -> None:
         _check_encodable(value, where)
     if len(set(categories)) != len(categories):
         raise InvalidValueError(f"{where}: a value appears twice (1, 1.0 and true are the same value)")
+
+
+def _check_output_names(names: Sequence[str]) -> None:
+    if not names:
+        raise InvalidValueError("output_names: an empty list; omit it for a model without outputs of its own")
+    _check_unique(names, "output_names:")
+    for name in names:
+        if name in RESERVED_NAMES or not 1 <= len(name) <= OUTPUT_CHARS_MAX:
+            raise InvalidValueError(
+                f"output_names: {name[:80]!r} is reserved, empty, or longer than {OUTPUT_CHARS_MAX}"
+            )
 
 
 def _check_classes(classes: Sequence[ClassLabel]) -> None:

@@ -125,6 +125,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     objective: str | None = None
     outputs: int | None = None
     """Values per row of `raw`: 1, the number of classes, or the number of targets."""
+    output_names: list[str] | None = None
+    """The model's own outputs, which requests may ask for by name; None if it has none."""
     classes: list[ClassLabel] | None = None
     """The class labels of the model file, in the order of `probabilities`; None if it has none."""
     batching: bool = True

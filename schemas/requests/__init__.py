@@ -8,6 +8,7 @@ from inferd.schemas.requests.envelope import (
     check_outputs,
     decode_envelope,
     decode_msgpack_envelope,
+    in_result_order,
     parse_reference,
 )
 from inferd.schemas.requests.frames import frame_blocks, frame_items, is_frame
@@ -17,19 +18,23 @@ from inferd.schemas.requests.request import (
     DEFAULT_OUTPUTS,
     ID_PATTERN,
     NAME_PATTERN,
+    OUTPUT_CHARS_MAX,
     OUTPUTS,
+    OUTPUTS_MAX,
+    RESERVED_NAMES,
     InputData,
     ListRows,
     ModelReference,
     NamedRows,
     Output,
+    OutputNames,
     PredictionRequest,
     Scalar,
     TensorRows,
     check_job_id,
     default_id,
 )
-from inferd.schemas.requests.result import Failure, Prediction, Result, RowError
+from inferd.schemas.requests.result import OWN_OUTPUTS, Failure, Prediction, Result, RowError, output_fields
 from inferd.schemas.requests.result_codec import decode_result, encode_failure_for, encode_result
 from inferd.schemas.requests.tensors import ITEM_BYTES
 
@@ -39,6 +44,10 @@ __all__ = [
     "ITEM_BYTES",
     "NAME_PATTERN",
     "OUTPUTS",
+    "OUTPUTS_MAX",
+    "OUTPUT_CHARS_MAX",
+    "OWN_OUTPUTS",
+    "RESERVED_NAMES",
     "UNREADABLE",
     "Envelope",
     "Failure",
@@ -47,6 +56,7 @@ __all__ = [
     "ModelReference",
     "NamedRows",
     "Output",
+    "OutputNames",
     "Prediction",
     "PredictionRequest",
     "Result",
@@ -67,9 +77,11 @@ __all__ = [
     "encode_result",
     "frame_blocks",
     "frame_items",
+    "in_result_order",
     "is_frame",
     "is_row",
     "json_input",
+    "output_fields",
     "parse_reference",
     "plain_scalar",
     "request_identity",

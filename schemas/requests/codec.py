@@ -38,7 +38,7 @@ def decode_request(value: bytes | None, codec: Codec, limits: Limits) -> Predict
 
     1. `malformed` for no value, `too_large` for bytes over the limit;
     2. `malformed`, `too_deep` for bytes that are not a map of the request's fields, each once and of its type
-       (`invalid_value` for more outputs than exist);
+       (`invalid_value` for too many outputs);
     3. if the id, the model_id or the outputs are invalid: `malformed`, `too_deep` for a structural fault anywhere;
     4. `invalid_id` for the id, then for the model_id, `invalid_value` for the outputs;
     5. the errors of `decode_input_data`.
@@ -66,7 +66,7 @@ def request_identity(value: bytes | None, codec: Codec, limits: Limits) -> tuple
         pass
     try:
         envelope = decode_envelope(value, codec, limits)
-    except InvalidValueError:  # more outputs than exist: the envelope was not decoded to its end
+    except InvalidValueError:  # too many outputs: the envelope was not decoded to its end
         return None, None
     return None if envelope.id is UNSET else envelope.id, envelope.model_id
 

@@ -12,9 +12,8 @@ which raises the exact error:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -24,14 +23,14 @@ from inferd.schemas.errors import InvalidIdError, InvalidValueError, TooDeepErro
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests.request import (
     DEFAULT_OUTPUTS,
+    OUTPUT_CHARS_MAX,
     OUTPUTS,
+    OUTPUTS_MAX,
     ModelReference,
     Output,
+    OutputNames,
     check_id,
 )
-
-# A list with more names than there are outputs has an unknown or a repeated name: it is rejected without decoding it.
-_OutputNames = Annotated[list[str], msgspec.Meta(max_length=len(OUTPUTS))]
 
 
 class Envelope(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -41,7 +40,7 @@ class Envelope(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     input_data: msgspec.Raw
     """The encoded value, a view into the record's bytes."""
     id: str | UnsetType = UNSET
-    outputs: _OutputNames | UnsetType = UNSET
+    outputs: OutputNames | UnsetType = UNSET
 
 
 _ENVELOPE = Decoders(Envelope)
@@ -49,7 +48,6 @@ decode_msgpack_envelope: Callable[[bytes], Envelope] = _ENVELOPE[MSGPACK]
 parse_reference = lru_cache(maxsize=4_096)(ModelReference.parse)
 """`ModelReference.parse`; valid references are cached."""
 
-_OUTPUT_OF: dict[str, Output] = {output: output for output in OUTPUTS}
 _TOO_MANY_OUTPUTS = "Expected `array` of length"
 """Start of msgspec's message for a list that is too long; `outputs` is the only one with a limit."""
 
@@ -57,8 +55,8 @@ _TOO_MANY_OUTPUTS = "Expected `array` of length"
 def decode_envelope(value: bytes | None, codec: Codec, limits: Limits) -> Envelope:
     """Decode the fields of a request: each exactly once and of its type, no others.
 
-    `TooLargeError`, `MalformedError` or `TooDeepError` if `value` is no such map; `InvalidValueError` for more outputs
-    than exist.
+    `TooLargeError`, `MalformedError` or `TooDeepError` if `value` is no such map; `InvalidValueError` for too many
+    outputs.
     """
     if not value or len(value) > limits.message_bytes_max:
         value = check_size(value, limits.message_bytes_max, "request")
@@ -69,7 +67,7 @@ def decode_envelope(value: bytes | None, codec: Codec, limits: Limits) -> Envelo
     except DECODE_ERRORS as error:
         rejected = decode_error(value, codec, error, "request", limits.depth_max)
         if str(error).startswith(_TOO_MANY_OUTPUTS) and not isinstance(rejected, TooDeepError):
-            rejected = InvalidValueError(f"outputs: more names than outputs exist ({', '.join(OUTPUTS)})")
+            rejected = InvalidValueError(f"outputs: more than {OUTPUTS_MAX} names")
         raise rejected from None
     return envelope
 
@@ -97,12 +95,27 @@ def check_envelope(envelope: Envelope, limits: Limits) -> tuple[str | None, Mode
 
 
 def check_outputs(names: list[str]) -> tuple[Output, ...]:
-    """The outputs with these names, in this order; `InvalidValueError` for no name, an unknown or a repeated one."""
+    """The outputs with these names, in the order of results: those of `OUTPUTS`, then the model's own.
+
+    `InvalidValueError` for no name, too many, a repeated one, and one that no output can have. Whether the model gives
+    an output is known to the model alone (`ServedModel.check_outputs`).
+    """
     if not names:
         raise InvalidValueError(f"outputs: an empty list; omit the field, or name any of {', '.join(OUTPUTS)}")
-    for index, name in enumerate(names):
-        if name not in _OUTPUT_OF:
-            raise InvalidValueError(f"outputs: {name[:80]!r} is unknown; expected any of {', '.join(OUTPUTS)}")
-        if name in names[:index]:
+    if len(names) > OUTPUTS_MAX:
+        raise InvalidValueError(f"outputs: more than {OUTPUTS_MAX} names")
+    seen: set[str] = set()
+    for name in names:
+        if not 1 <= len(name) <= OUTPUT_CHARS_MAX:
+            raise InvalidValueError(
+                f"outputs: {name[:80]!r} has {len(name)} characters; 1 to {OUTPUT_CHARS_MAX} are allowed"
+            )
+        if name in seen:
             raise InvalidValueError(f"outputs: {name!r} is named twice")
-    return tuple([_OUTPUT_OF[name] for name in names])
+        seen.add(name)
+    return in_result_order(names)
+
+
+def in_result_order(names: Iterable[Output]) -> tuple[Output, ...]:
+    """`names` in the order of results: those of `OUTPUTS`, then the model's own, each in the given order."""
+    return tuple(sorted(names, key=lambda name: name not in OUTPUTS))

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, get_args
+from typing import Annotated
 
 import msgspec
 
 from inferd.schemas.errors import InvalidIdError
 
 Scalar = float | int | bool | str | None
-Output = Literal["prediction", "probabilities", "raw", "contributions", "leaves"]
-OUTPUTS: tuple[Output, ...] = get_args(Output)
+Output = str
+"""The name of an output: one of `OUTPUTS`, or one of the model's own (`Manifest.output_names`)."""
+OUTPUTS: tuple[Output, ...] = ("prediction", "probabilities", "raw", "contributions", "leaves")
+"""Outputs with the same meaning for every model."""
 DEFAULT_OUTPUTS: tuple[Output, ...] = ("prediction",)
+OUTPUTS_MAX = 100
+"""Names that a request may list."""
+OUTPUT_CHARS_MAX = 256
+RESERVED_NAMES = frozenset({*OUTPUTS, "row", "version", "error", "error_code", "error_message"})
+"""Names that a model's own outputs cannot have: rows of results have fields of these names."""
+OutputNames = Annotated[list[str], msgspec.Meta(max_length=OUTPUTS_MAX)]
+"""Not yet checked."""
 
 ID_PATTERN = r"[A-Za-z0-9._:-]{1,64}"
 NAME_PATTERN = r"(?!\.+(?![A-Za-z0-9._-]))[A-Za-z0-9._-]{1,64}"

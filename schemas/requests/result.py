@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from inferd.schemas.errors import ModelServingError, error_of_code
+from inferd.schemas.requests.request import OUTPUTS, Output
 
 
 class RowError(msgspec.Struct, frozen=True):
@@ -22,7 +24,8 @@ class RowError(msgspec.Struct, frozen=True):
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """The outputs of a model version for a request, in the requested order: one value each, or a list of values.
+    """The outputs of a model version for a request: one value each, or a list of values. First those of `OUTPUTS`, then
+    the model's own, each in the requested order.
 
     `errors` are present, in row order, if the request asked for them; the lists have None for those rows.
     """
@@ -55,3 +58,12 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 Result = Prediction | Failure
+OWN_OUTPUTS = "outputs"
+"""The field of a result that has the model's own outputs by name."""
+
+
+def output_fields(outputs: Mapping[Output, Any]) -> dict[str, Any]:
+    """The fields of a result for its outputs: a field for each of `OUTPUTS`, and one for all of the model's own."""
+    fields = {name: value for name, value in outputs.items() if name in OUTPUTS}
+    own = {name: value for name, value in outputs.items() if name not in OUTPUTS}
+    return fields | {OWN_OUTPUTS: own} if own else fields

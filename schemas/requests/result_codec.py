@@ -21,10 +21,12 @@ from inferd.schemas.errors import InferenceError, MalformedError, ModelServingEr
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.requests.request import OUTPUTS, Scalar
 from inferd.schemas.requests.result import (
+    OWN_OUTPUTS,
     Failure,
     Prediction,
     Result,
     RowError,
+    output_fields,
 )
 
 # Contributions are the deepest output: lists of rows, of classes, of features. `top_k` adds a map.
@@ -49,7 +51,7 @@ class _Identity(msgspec.Struct):
     model_id: str | None = None
 
 
-_KNOWN = frozenset({"id", "model_id", "version", "digest", "error", "errors", *OUTPUTS})
+_KNOWN = frozenset({"id", "model_id", "version", "digest", "error", "errors", *OUTPUTS, OWN_OUTPUTS})
 _FIELDS = Decoders(dict[str, msgspec.Raw])
 _TEXT = Decoders(str)
 _OPTIONAL_TEXT = Decoders(str | None)
@@ -61,14 +63,14 @@ _ROW_ERRORS = Decoders(list[RowError])
 
 
 def encode_result(result: Result, codec: Codec) -> bytes:
-    """Encode a result, with the fields in wire order and the outputs in the requested order.
+    """Encode a result, with the fields in wire order (`output_fields`) and the outputs in the requested order.
 
     Equal results give equal bytes. JSON has neither NaN nor infinity; both become null.
     """
     fields: dict[str, Any]
     if isinstance(result, Prediction):
         fields = {"id": result.id, "model_id": result.model_id, "version": result.version, "digest": result.digest}
-        fields.update(result.outputs)
+        fields.update(output_fields(result.outputs))
         if result.errors is not None:
             fields["errors"] = result.errors
     else:
@@ -107,14 +109,24 @@ def decode_result(value: bytes | None, codec: Codec, limits: Limits = DEFAULT_LI
 
 def _prediction(fields: Mapping[str, msgspec.Raw], codec: Codec, limits: Limits) -> Prediction:
     names = [name for name in fields if name in OUTPUTS]
+    outputs = {name: _field(fields, name, _VALUES, codec, limits) for name in names}
+    if OWN_OUTPUTS in fields:
+        outputs |= _own_outputs(fields, codec, limits)
     return Prediction(
         id=_field(fields, "id", _TEXT, codec, limits),
         model_id=_field(fields, "model_id", _TEXT, codec, limits),
         version=_field(fields, "version", _INTEGER, codec, limits),
         digest=_field(fields, "digest", _TEXT, codec, limits),
-        outputs={name: _field(fields, name, _VALUES, codec, limits) for name in names},
+        outputs=outputs,
         errors=_field(fields, "errors", _ROW_ERRORS, codec, limits) if "errors" in fields else None,
     )
+
+
+def _own_outputs(fields: Mapping[str, msgspec.Raw], codec: Codec, limits: Limits) -> dict[str, Any]:
+    own: dict[str, msgspec.Raw] = _field(fields, OWN_OUTPUTS, _FIELDS, codec, limits)
+    if codec.repeats_key(bytes(fields[OWN_OUTPUTS]), len(own), ()):
+        raise MalformedError(f"result, field {OWN_OUTPUTS}: a key appears twice")
+    return {name: _field(own, name, _VALUES, codec, limits) for name in own}
 
 
 def _failure(fields: Mapping[str, msgspec.Raw], codec: Codec, limits: Limits) -> Failure:

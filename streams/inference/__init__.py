@@ -5,7 +5,7 @@ from inferd.streams.inference.features import FileFeature
 from inferd.streams.inference.foreign_files import foreign_folder
 from inferd.streams.inference.inputs import Inputs, Matrix, Table, concatenate, rows_as_bytes
 from inferd.streams.inference.kernels import kernels_fault, kernels_in_use, use_kernels
-from inferd.streams.inference.loading import load_model
+from inferd.streams.inference.loading import load_model, load_runtime
 from inferd.streams.inference.manifest_features import complete_file
 from inferd.streams.inference.manifests import manifest_of, reconcile
 from inferd.streams.inference.micro_batch import Group, internal_error
@@ -75,6 +75,7 @@ __all__ = [
     "kernels_in_use",
     "label_codes",
     "load_model",
+    "load_runtime",
     "manifest_of",
     "own_version",
     "plain_value",

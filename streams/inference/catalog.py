@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from inferd.schemas.errors import ModelNotFoundError, ModelNotReadyError, VersionNotFoundError
+from inferd.schemas.errors import InvalidValueError, ModelNotFoundError, ModelNotReadyError, VersionNotFoundError
 from inferd.schemas.models import CHAMPION, Alias, Manifest, SplitShare, missing_versions, shares
-from inferd.schemas.requests import ModelReference
+from inferd.schemas.requests import OUTPUTS, ModelReference, Output
 from inferd.streams.inference.features import FeatureSchema
 from inferd.streams.inference.postprocess import Postprocessor
 from inferd.streams.inference.runtime import ModelRuntime
 
 State = Literal["fetching", "trying", "ready", "unloaded", "failed"]
 """`unloaded`: a version that passed its trial, and is loaded when a request needs it."""
+_SHOWN = 20
+"""Outputs that an error names."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +28,22 @@ class ServedModel:
     runtime: ModelRuntime
     features: FeatureSchema
     postprocessor: Postprocessor
+
+    def gives(self, output: Output) -> bool:
+        """Whether requests may ask for `output`."""
+        declared = output in OUTPUTS or output in (self.manifest.output_names or ())
+        return declared and self.runtime.supports(output)
+
+    def check_outputs(self, outputs: Iterable[Output]) -> None:
+        """`InvalidValueError` for an output that the model does not give; it names those that it gives."""
+        for output in outputs:
+            if not self.gives(output):
+                manifest = self.manifest
+                given = [name for name in (*OUTPUTS, *(manifest.output_names or ())) if self.gives(name)]
+                raise InvalidValueError(
+                    f"outputs: {manifest.model_id}:{manifest.version} (objective {manifest.objective}) gives no"
+                    f" {output[:80]!r}; it gives {_listed(given)}"
+                )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,6 +215,11 @@ class ModelCatalog:
         if version is None:
             raise VersionNotFoundError(f"model {name!r} has no version {number}")
         return version
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(name[:80] for name in names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
 def _identity(version: Version) -> tuple[str, int, str]:

@@ -21,6 +21,12 @@ _COMPARED: tuple[Output, ...] = ("prediction", "probabilities", "raw", "leaves")
 """Outputs that are compared before a version serves; the trial compares contributions, too, which take longer."""
 
 
+def load_runtime(model: bytes, file: ModelFile, threads: int) -> ModelRuntime:
+    """The runtime of a model file; it scores rows one by one if its format says that batches may have other bits."""
+    runtime = format_named(file.runtime).load(model, file, threads)
+    return runtime if scores_batches(runtime) else RowByRow(runtime)
+
+
 def load_model(path: Path, manifest: Manifest, threads: int = 1, limits: Limits = DEFAULT_LIMITS) -> ServedModel:
     """Loads a model that has passed its trial, and runs it once so that its first request does not pay for that.
 
@@ -33,7 +39,7 @@ def load_model(path: Path, manifest: Manifest, threads: int = 1, limits: Limits 
     complete = reconcile(manifest, file)
     file = complete_file(file, complete)
     features, postprocessor = FeatureSchema(complete, file.features), compile_postprocess(complete)
-    runtime = format_named(file.runtime).load(model, file, threads)
+    runtime = load_runtime(model, file, threads)
     runtime.predict(sample_inputs(file.features)[:1], postprocessor.needed(("prediction",)))
     if scores_batches(runtime) and not (complete.batching and _is_equal_alone(runtime, file)):
         runtime = RowByRow(runtime)
@@ -41,5 +47,5 @@ def load_model(path: Path, manifest: Manifest, threads: int = 1, limits: Limits 
 
 
 def _is_equal_alone(runtime: ModelRuntime, file: ModelFile) -> bool:
-    outputs = tuple(output for output in _COMPARED if runtime.supports(output))
+    outputs = tuple(output for output in (*_COMPARED, *file.output_names) if runtime.supports(output))
     return is_equal_alone(runtime, varied_inputs(file.features), outputs)

@@ -100,6 +100,7 @@ def _complete(manifest: Manifest, file: ModelFile, placed: Mapping[str, Values])
         "objective": file.objective,
         "outputs": file.outputs_per_row,
         "classes": list(file.classes) or None,
+        "output_names": list(file.output_names) or None,
     }
     for name, fact in facts.items():
         given = getattr(manifest, name)

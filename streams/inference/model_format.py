@@ -35,6 +35,8 @@ class ModelFile:
     """The class labels, if `prediction` is a label: the runtime predicts indexes into them. Empty if it is a number."""
     outputs_per_row: int = 1
     """Values a row of `raw`: 1, the number of classes, or the number of targets."""
+    output_names: tuple[str, ...] = ()
+    """The model's own outputs, for which requests may ask by name: none of `RESERVED_NAMES`."""
     objective: str | None = None
     """None for custom objectives, which are not in the file."""
     category_lists: CategoryLists = _NO_LISTS

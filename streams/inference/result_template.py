@@ -10,7 +10,7 @@ from typing import Any
 
 from inferd.schemas.codecs import HOLE, Codec
 from inferd.schemas.models import Manifest
-from inferd.schemas.requests import Output
+from inferd.schemas.requests import OUTPUTS, OWN_OUTPUTS, Output
 
 
 class ResultTemplate:
@@ -18,12 +18,14 @@ class ResultTemplate:
 
     def __init__(self, manifest: Manifest, outputs: Sequence[Output], codec: Codec) -> None:
         constants = {"model_id": manifest.model_id, "version": manifest.version, "digest": manifest.sha256}
-        fields = [("id", HOLE), *constants.items(), *[(output, HOLE) for output in outputs]]
-        self._head, *self._keys, self._tail = codec.map_pieces(fields)
+        fields = [("id", HOLE), *constants.items(), *[(output, HOLE) for output in outputs if output in OUTPUTS]]
+        own = [(output, HOLE) for output in outputs if output not in OUTPUTS]
+        pieces = _nested(fields, own, codec) if own else codec.map_pieces(fields)
+        self._head, *self._keys, self._tail = pieces
         self._encode = codec.encode
 
     def render(self, request_id: str, values: Iterable[Any]) -> bytes:
-        """The bytes of a result; `values` in the order of the outputs."""
+        """The bytes of a result; `values` in the order of the outputs, which is that of results."""
         encode = self._encode
         parts = [self._head, encode(request_id)]
         for key, value in zip(self._keys, values, strict=True):
@@ -36,3 +38,10 @@ class ResultTemplate:
         """The results of requests with one output: `render`, for a whole micro-batch."""
         encode, head, key, tail = self._encode, self._head, self._keys[0], self._tail
         return [head + encode(each) + key + encode(value) + tail for each, value in zip(ids, values, strict=True)]
+
+
+def _nested(fields: list[tuple[str, Any]], own: list[tuple[str, Any]], codec: Codec) -> list[bytes]:
+    """The pieces of a map whose last field is a map of the model's own outputs."""
+    *before, opening, closing = codec.map_pieces([*fields, (OWN_OUTPUTS, HOLE)])
+    first, *between, last = codec.map_pieces(own)
+    return [*before, opening + first, *between, last + closing]

@@ -1,7 +1,8 @@
-"""Models that give a row other bits in a batch than alone: these are found before they serve, and scored row by row."""
+"""Scores rows one by one: models whose batches have other bits than single rows, and batches that a model refuses."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from inferd.schemas.errors import InferenceError, InvalidValueError
 from inferd.schemas.requests import Output
 from inferd.streams.inference.inputs import Inputs
 from inferd.streams.inference.runtime import Arrays, ModelRuntime
+
+_ROW_OF_ONE = re.compile(r"row 0[:,] ")
+"""What a runtime may say of the only row of a batch."""
 
 
 class RowByRow:
@@ -48,7 +52,7 @@ class RowByRow:
         try:
             return self._runtime.predict(inputs[row : row + 1], outputs)
         except InvalidValueError as error:
-            raise InvalidValueError(f"row {row}: {error.message}") from None
+            raise InvalidValueError(f"row {row}: {_ROW_OF_ONE.sub('', error.message)}") from None
 
 
 def scores_batches(runtime: ModelRuntime) -> bool:

@@ -21,8 +21,8 @@ class ModelRuntime(Protocol):
     `predict` may be called from any thread and from several at once; it keeps nothing between calls. After `close` it
     raises `ModelNotReadyError`; calls that are running then end as they would have.
 
-    An attribute `batching = False` says that rows are scored one by one, because a batch would change bits. Without it,
-    the bits of rows alone and in a batch are compared before a version serves (`row_by_row.py`).
+    An attribute `batching = False` says that a batch may change bits: `predict` then gets one row at a time
+    (`row_by_row.py`). Without it, the bits of rows alone and in a batch are compared before a version serves.
     """
 
     @property
@@ -55,7 +55,8 @@ class ModelRuntime(Protocol):
         `prediction`: of a file with `classes` int32 (rows,), indexes into them (`label_codes`); otherwise float64
         (rows,) or (rows, values a row). `raw` float64 of the latter shapes; `probabilities` float64 (rows, classes), in
         the order of `classes`; `contributions` float64 (rows, features + 1) or (rows, outputs_per_row, features + 1),
-        the expected value last; `leaves` int32 (rows, trees).
+        the expected value last; `leaves` int32 (rows, trees). The model's own outputs: (rows, …) float64, or integers,
+        booleans or texts.
         `InvalidValueError` for an output that this model cannot give, `SchemaMismatchError` for another width than
         `n_features`, `ModelNotReadyError` after `close`, `InternalError` where the library fails.
         """

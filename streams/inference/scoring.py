@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
@@ -30,7 +30,6 @@ from inferd.schemas.errors import (
     InferenceError,
     InvalidHeaderError,
     InvalidIdError,
-    InvalidValueError,
     MalformedError,
     ModelServingError,
     ReplyToRefusedError,
@@ -42,9 +41,9 @@ from inferd.schemas.headers import RequestHeaders, parse_headers, salvage_header
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import (
     DEFAULT_OUTPUTS,
-    OUTPUTS,
     Output,
     PredictionRequest,
+    in_result_order,
 )
 from inferd.streams.inference.cache import PredictionCache
 from inferd.streams.inference.catalog import ModelCatalog, ServedModel
@@ -240,7 +239,7 @@ class Scorer:
             ids = [i for i, fit in zip(bucket.ids, fits, strict=True) if fit]
             left = [i for i, fit in zip(bucket.indexes, fits, strict=True) if not fit]
         if indexes:
-            asked = cast(tuple[Output, ...], outputs) or DEFAULT_OUTPUTS
+            asked = in_result_order(outputs) or DEFAULT_OUTPUTS
             batch.group(model, asked, MSGPACK).add_singles(indexes, ids, matrix)
         return left
 
@@ -255,7 +254,7 @@ class Scorer:
             model = self._catalog.resolve(reference)
         except InferenceError:
             return None
-        usual = len(set(outputs)) == len(outputs) and all(o in OUTPUTS and model.runtime.supports(o) for o in outputs)
+        usual = len(set(outputs)) == len(outputs) and all(map(model.gives, outputs))
         return model if usual and model.features.plain else None
 
     def _prepare_one(self, batch: MicroBatch, index: int) -> None:
@@ -268,7 +267,7 @@ class Scorer:
             request = decode_request(record.value, codec, self.limits)
             request_id = batch.id_of(index, request.id)
             model = self._catalog.resolve(request.model, record.key or request_id.encode())
-            _check_outputs(model, request.outputs)
+            model.check_outputs(request.outputs)
             if self._ask is not None:
                 _refuse_row_errors(batch.headers_of(index))
             if self._ask_rows is not None and request.outputs == DEFAULT_OUTPUTS:
@@ -302,7 +301,7 @@ class Scorer:
             given_id, reference, outputs = check_envelope(envelope, self.limits)
             request_id = batch.id_of(index, given_id)
             model = self._catalog.resolve(reference, record.key or request_id.encode())
-            _check_outputs(model, outputs)
+            model.check_outputs(outputs)
             found = rows_apart(record.value, headers.codec, model.features, self.limits)
             if found is None:
                 return False
@@ -353,15 +352,6 @@ def _check_readable(record: Record) -> None:
 def _refuse_row_errors(headers: RequestHeaders) -> None:
     if headers.row_errors:
         raise InvalidHeaderError("header row-errors: this worker's own predictor answers whole requests; leave it out")
-
-
-def _check_outputs(model: ServedModel, outputs: Sequence[Output]) -> None:
-    for output in outputs:
-        if not model.runtime.supports(output):
-            manifest = model.manifest
-            raise InvalidValueError(
-                f"outputs: {manifest.model_id}:{manifest.version} (objective {manifest.objective}) gives no {output!r}"
-            )
 
 
 def _too_late(deadline_ms: int) -> DeadlineExceededError:

@@ -44,6 +44,7 @@ def are_rows(input_data: Any) -> bool:
 
 def columns_of(model: ServedModel, inputs: Inputs, outputs: tuple[Output, ...]) -> dict[Output, list[Any]]:
     """For each of `outputs` one value per row of `inputs`; `InferenceError` if one is not finite or not available."""
+    model.check_outputs(outputs)
     arrays = model.runtime.predict(inputs, model.postprocessor.needed(outputs))
     unfit = model.postprocessor.check(arrays)
     if unfit is not None and unfit.any():

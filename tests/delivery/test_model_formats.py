@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -26,7 +27,9 @@ Outputs = dict[str, Any]
 Inferd = Callable[..., str]
 WITHIN_S = 300.0
 """Libraries take seconds to import, and far longer on a busy machine."""
-BY_COMMAND, OVER_HTTP = "xgb", "forest"
+BY_COMMAND, OVER_HTTP = "columns", "forest"
+ONE_BY_ONE = {"pipeline", "columns"}
+"""Models with dense linear algebra, whose rows are scored one by one."""
 JSON = {"Content_Type": "application/json"}
 FILES = ("csv", "ndjson", "parquet")
 
@@ -68,7 +71,7 @@ def worker(place: Cluster, inferd: Inferd, tmp_path_factory: pytest.TempPathFact
         for name in set(NAMES) - {BY_COMMAND, OVER_HTTP}:
             content = format_model(name).content
             connected.deploy_model(content, manifest_of(content, name, 1))
-    # The worker tries all that is there when it starts in one process, which imports the libraries once.
+    # The worker tries all that is there when it starts: a process for each format, which imports its library once.
     started = Worker(place.bootstrap, place.namespace, directory, "w1", http_timeout_s=WITHIN_S)
     try:
         started.wait_ready(WITHIN_S)
@@ -128,16 +131,21 @@ def test_records_on_kafka(place: Cluster, worker: Worker) -> None:
         results[record.key()] = json.loads(record.value()) if is_json else msgpack.unpackb(record.value())
     for asked_key, expected in asked.items():
         result = results[asked_key]
-        assert {output: result.get(output) for output in expected} == expected, result
+        assert {output: by_name(result).get(output) for output in expected} == expected, result
+
+
+def by_name(result: Outputs) -> Outputs:
+    """The fields of a result, with the model's own outputs beside the others."""
+    return {**result, **result.get("outputs", {})}
 
 
 def test_http(worker: Worker, model: FormatModel) -> None:
     outputs = list(model.expected)
     answer = http(worker, model.name, {"input_data": model.rows, "outputs": outputs})
-    assert {output: answer.json()[output] for output in outputs} == model.expected, answer.body
+    assert {output: by_name(answer.json())[output] for output in outputs} == model.expected, answer.body
     body = msgpack.packb({"input_data": model.rows[0], "outputs": outputs})
     packed = ask(worker, "POST", f"/predict/{model.name}", body, Content_Type="application/msgpack")
-    said = msgpack.unpackb(packed.body)
+    said = by_name(msgpack.unpackb(packed.body))
     assert {output: [said[output]] for output in outputs} == {o: v[:1] for o, v in model.expected.items()}
 
 
@@ -188,6 +196,19 @@ def test_commands_show_features_and_classes(inferd: Inferd, model: FormatModel) 
         assert all(label in shown for label in set(model.expected["prediction"]))
 
 
+def test_batching_shows(inferd: Inferd, worker: Worker) -> None:
+    """In what a deploy wrote, and in what the worker says of each version, over HTTP and in its status."""
+    assert "rows are scored one by one" in inferd("models", "show", BY_COMMAND)
+    assert worker.get(f"/models/{BY_COMMAND}:1")[1]["manifest"]["batching"] is False
+    batching = {name: worker.get(f"/models/{name}:1")[1]["overview"]["batching"] for name in NAMES}
+    assert batching == {name: name not in ONE_BY_ONE for name in NAMES}
+    assert {each["model_id"]: each["batching"] for each in worker.get("/status")[1]["models"]} == batching
+
+
+def test_commands_show_own_outputs(inferd: Inferd) -> None:
+    assert re.search(r"own outputs +label\n", inferd("models", "show", OVER_HTTP))
+
+
 # ----------------------------------------------------------------------------------------------------------- bad rows
 
 
@@ -215,6 +236,9 @@ def test_bad_rows_fail_alone_in_a_request(worker: Worker, model: FormatModel) ->
         answer = http(worker, model.name, {"input_data": [rows[0], each.row]})
         assert (answer.status, answer.code) == (422, each.code), answer.body
         assert all(part in answer.json()["error"]["message"] for part in ("row 1", *each.said)), (row, answer.body)
+    unknown = http(worker, model.name, {"input_data": rows[:1], "outputs": ["nope"]})
+    assert (unknown.status, unknown.code) == (422, "invalid_value")
+    assert all(each in unknown.json()["error"]["message"] for each in ("'nope'", *model.expected)), unknown.body
     answer = http(worker, model.name, {"input_data": rows}, "?row_errors=true")
     said = answer.json()
     assert answer.status == 200, answer.body

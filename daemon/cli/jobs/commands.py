@@ -30,14 +30,14 @@ from inferd.daemon.cli.output import (
     write_json,
     write_result,
 )
-from inferd.daemon.cli.predict.command import parse_outputs, parse_reference
+from inferd.daemon.cli.predict.command import OUTPUTS_HELP, parse_outputs, parse_reference
 from inferd.daemon.cli.predict.output import row_writer
 from inferd.daemon.cli.predict.row_batches import Outcome
 from inferd.daemon.cli.session import run_with_broker
 from inferd.daemon.row_files import FORMATS, Format, format_of
 from inferd.schemas.errors import InferenceError
 from inferd.schemas.jobs import ChunkResult, JobStatus, Phase
-from inferd.schemas.requests import OUTPUTS, check_job_id
+from inferd.schemas.requests import check_job_id
 
 if TYPE_CHECKING:
     from inferd.client import Client
@@ -78,7 +78,7 @@ Examples:
 @click.option("--model", required=True, callback=parse_reference, help="NAME, NAME:VERSION or NAME@ALIAS.")
 @click.option("--job-id", callback=_parse_job_id, help="Id of the job.  [default: a new one]")
 @file_options
-@click.option("--outputs", callback=parse_outputs, help=f"Comma-separated: {','.join(OUTPUTS)}.  [default: prediction]")
+@click.option("--outputs", callback=parse_outputs, help=OUTPUTS_HELP)
 @click.option("--chunk-rows", type=click.IntRange(1), help="Rows scored and published together.  [default: 1024]")
 @click.option("--deadline", callback=parse_deadline, metavar="30m|TIME",
               help="When all rows must have arrived: 90s, 30m, 2h, 1d from now, or 2026-12-24T18:00Z.")  # fmt: skip

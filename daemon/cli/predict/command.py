@@ -21,12 +21,13 @@ from inferd.daemon.cli.predict.row_sources import RowSource, open_rows
 from inferd.daemon.cli.read_ahead import read_ahead
 from inferd.daemon.cli.session import run_with_broker
 from inferd.daemon.row_files import FileOptions, Layout
-from inferd.schemas.errors import InferenceError, ServerError
+from inferd.schemas.errors import InferenceError, InvalidValueError, ServerError
 from inferd.schemas.requests import (
     DEFAULT_OUTPUTS,
     OUTPUTS,
     ModelReference,
     Output,
+    check_outputs,
 )
 
 if TYPE_CHECKING:
@@ -66,14 +67,20 @@ class Tally:
         return f"{rows:,} rows in {seconds:.1f} s ({rows / seconds:,.0f} rows/s), {self.failed:,} failed"
 
 
+OUTPUTS_HELP = f"Comma-separated: {','.join(OUTPUTS)}, or outputs of the model's own.  [default: prediction]"
+
+
 def parse_outputs(_ctx: click.Context, _option: click.Parameter, text: str | None) -> tuple[Output, ...]:
-    """Parses comma-separated outputs; returns them in the order of `OUTPUTS`."""
+    """Parses comma-separated outputs; returns them in the order of `OUTPUTS`, then the model's own."""
     if text is None:
         return DEFAULT_OUTPUTS
     names = [name.strip() for name in text.split(",")]
-    if unknown := [name for name in names if name not in OUTPUTS]:
-        raise click.BadParameter(f"unknown: {', '.join(unknown)}; expected some of {', '.join(OUTPUTS)}")
-    return tuple(output for output in OUTPUTS if output in names)
+    try:
+        return check_outputs(
+            [*(name for name in OUTPUTS if name in names), *dict.fromkeys(own for own in names if own not in OUTPUTS)]
+        )
+    except InvalidValueError as error:
+        raise click.BadParameter(error.message) from None
 
 
 def parse_reference(_ctx: click.Context, _argument: click.Parameter, text: str) -> str:
@@ -94,7 +101,7 @@ Examples:
 @click.argument("model", metavar="MODEL", callback=parse_reference)
 @click.argument("rows", metavar="ROW|FILE|-", default="-")
 @file_options
-@click.option("--outputs", callback=parse_outputs, help=f"Comma-separated: {','.join(OUTPUTS)}.  [default: prediction]")
+@click.option("--outputs", callback=parse_outputs, help=OUTPUTS_HELP)
 @click.option("--batch-rows", type=click.IntRange(1), default=1, show_default=True, help="Rows per request.")
 @click.option("--window", type=click.IntRange(1), default=512, show_default=True, help="Maximum requests in flight.")
 @click.option("--timeout-s", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,

@@ -11,12 +11,16 @@ from inferd.schemas.jobs import JobStatus
 from inferd.schemas.requests import (
     ID_PATTERN,
     NAME_PATTERN,
+    OUTPUT_CHARS_MAX,
+    OUTPUTS,
+    OUTPUTS_MAX,
     Output,
     RowError,
     Scalar,
 )
 from inferd.streams.telemetry import WaitSnapshot
 
+OUTPUT_DESCRIPTION = f"One of {', '.join(OUTPUTS)}, or an output of the model's own (output_names of its manifest)"
 REFERENCE_PATTERN = rf"^{NAME_PATTERN}(:[1-9][0-9]{{0,8}}|@{NAME_PATTERN})?$"
 
 
@@ -32,7 +36,8 @@ ROWS = (list[Scalar], list[list[Scalar]], dict[str, Scalar], list[dict[str, Scal
 """Forms of `input_data`: a row or rows, by position or by name, or a tensor."""
 Rows = Annotated[Any, Meta(extra_json_schema={"anyOf": [msgspec.json.schema(rows) for rows in ROWS[:4]]})]
 Id = Annotated[str, Meta(pattern=f"^{ID_PATTERN}$")]
-Outputs = Annotated[list[Output], Meta(min_length=1, max_length=5)]
+OutputName = Annotated[Output, Meta(min_length=1, max_length=OUTPUT_CHARS_MAX, description=OUTPUT_DESCRIPTION)]
+Outputs = Annotated[list[OutputName], Meta(min_length=1, max_length=OUTPUTS_MAX)]
 
 
 class PredictionBody(Struct, forbid_unknown_fields=True):
@@ -44,7 +49,8 @@ class PredictionBody(Struct, forbid_unknown_fields=True):
 
 
 class PredictionAnswer(Struct):
-    """The outputs, and the version that made them: a value or a vector for one row, a list of them for rows."""
+    """The outputs, and the version that made them: a value or a vector for one row, a list of them for rows. `outputs`
+    has the model's own outputs by name."""
 
     id: str
     model_id: str
@@ -55,6 +61,7 @@ class PredictionAnswer(Struct):
     raw: Any = UNSET
     contributions: Any = UNSET
     leaves: Any = UNSET
+    outputs: dict[str, Any] | UnsetType = UNSET
     errors: list[RowError] | UnsetType = UNSET
 
 

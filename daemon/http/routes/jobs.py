@@ -149,7 +149,7 @@ def _opening(request: web.Request, chunk_rows: int | None) -> bytes:
     outputs = query["outputs"].split(",") if "outputs" in query else None
     return encode_open(
         query["model"],
-        outputs=cast(Any, outputs),  # validated by encode_open
+        outputs=outputs,
         row_count=_optional_number(request, "row_count"),
         chunk_rows=chunk_rows,
         deadline_ms=_optional_number(request, "deadline"),

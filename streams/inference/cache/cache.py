@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.schemas.models import Manifest
-from inferd.schemas.requests import Output
+from inferd.schemas.requests import OUTPUTS, Output
 from inferd.streams.inference.cache.distinct import first_of_each
 from inferd.streams.inference.cache.keys import KeySpace, key_space, version_prefix
 from inferd.streams.inference.cache.partition import (
@@ -27,6 +27,7 @@ from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.inputs import Inputs
 from inferd.streams.inference.runtime import Arrays
 
+_CACHED: Final = frozenset(OUTPUTS)
 HTTP_PARTITION: Final = -1
 """Partition number of requests that come from no partition."""
 _TTL_MS_MAX: Final = 10 * 365 * 86_400_000
@@ -199,6 +200,9 @@ class PredictionCache:
             places = [place for place in places if values[place] is None] if number == HTTP_PARTITION else []
 
     def _plan(self, model: ServedModel, outputs: tuple[Output, ...]) -> _Plan | None:
+        """None if the version has no cache, and for a model's own outputs, whose shapes and types vary."""
+        if not _CACHED.issuperset(outputs):
+            return None
         manifest = model.manifest
         key = (manifest.model_id, manifest.version, outputs)
         plan = self._plans.get(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inferd.schemas.errors import InvalidValueError, ModelNotReadyError, VersionNotFoundError
+from inferd.schemas.errors import ModelNotReadyError, VersionNotFoundError
 from inferd.schemas.jobs import Chunk
 from inferd.schemas.requests import ModelReference, Output
 from inferd.streams.inference import ModelCatalog, ServedModel
@@ -38,19 +38,9 @@ def pin_model(
         if version.state == "failed":
             raise ModelNotReadyError(f"{manifest.model_id}:{manifest.version} failed to load: {version.reason}")
         return PinnedModel(manifest.model_id, manifest.version, manifest.sha256)
-    check_outputs(version.served, outputs)
+    version.served.check_outputs(outputs)
     values = sum(version.served.runtime.values_per_row(output) for output in outputs)
     return PinnedModel(manifest.model_id, manifest.version, manifest.sha256, values)
-
-
-def check_outputs(model: ServedModel, outputs: tuple[Output, ...]) -> None:
-    """`InvalidValueError` for an output that the model cannot give."""
-    for output in outputs:
-        if not model.runtime.supports(output):
-            manifest = model.manifest
-            raise InvalidValueError(
-                f"outputs: {manifest.model_id}:{manifest.version} (objective {manifest.objective}) gives no {output!r}"
-            )
 
 
 def model_of(catalog: ModelCatalog, chunk: Chunk) -> ServedModel:

@@ -39,7 +39,6 @@ from inferd.streams.inference import (
 )
 from inferd.streams.inference.features import plain_rows, scorable_rows
 from inferd.streams.jobs.scoring.pinned_model import (
-    check_outputs,
     is_final,
     is_known,
     model_of,
@@ -285,7 +284,7 @@ class ChunkScorer:
         if (process := self._process_batch or own) is not None:
             self._add_own(work, draft, rows, model, process, groups)
             return
-        check_outputs(model, work.chunk.outputs)
+        model.check_outputs(work.chunk.outputs)
         if not draft.numbers:
             return
         values = sum(model.runtime.values_per_row(output) for output in work.chunk.outputs) * len(draft.numbers)

@@ -36,6 +36,7 @@ from inferd.streams.inference import (
     format_named,
     is_equal_alone,
     load_model,
+    load_runtime,
     manifest_of,
     read_model,
     recognise,
@@ -163,8 +164,8 @@ def try_model(case: CaseFile, limits: Limits) -> Verdict:
     file = read_model(model, limits, case.manifest.runtime if case.manifest else None)
     manifest = reconcile(case.manifest or manifest_of(model, "trial", 1, file=file), file)
     file = complete_file(file, manifest)
-    runtime = format_named(file.runtime).load(model, file, 1)
-    outputs = tuple(output for output in OUTPUTS if runtime.supports(output))
+    runtime = load_runtime(model, file, 1)
+    outputs = tuple(output for output in (*OUTPUTS, *file.output_names) if runtime.supports(output))
     rows = _rows(manifest, file)
     arrays = runtime.predict(rows, outputs)
     postprocessor = compile_postprocess(manifest)

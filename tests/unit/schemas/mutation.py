@@ -69,7 +69,7 @@ def request_bytes(random: Random, codec: Codec) -> bytes:
     if random.random() < 0.5:
         fields["id"] = random.choice(["a:b-1", "x" * 64] * 12 + ["x" * 65, "é", ""])
     if random.random() < 0.4:
-        fields["outputs"] = random.sample(OUTPUTS, random.randint(1, 4))
+        fields["outputs"] = random.sample([*OUTPUTS, "embedding", "é:0"], random.randint(1, 4))
     items = list(fields.items())
     random.shuffle(items)
     if codec is MSGPACK:

@@ -45,7 +45,9 @@ def request(value: bytes, codec: Codec, limits: Limits) -> dict[str, Any]:
     if "outputs" in fields:
         outputs = fields["outputs"]
         _need(isinstance(outputs, list) and outputs)
-        _need(all(isinstance(name, str) and name in OUTPUTS for name in outputs) and len(set(outputs)) == len(outputs))
+        _need(all(isinstance(name, str) and 0 < len(name) <= 256 for name in outputs))
+        _need(not any("\ud800" <= character <= "\udfff" for name in outputs for character in name))
+        _need(len(set(outputs)) == len(outputs) <= 100)
     _check_input(fields["input_data"], codec, limits)
     return fields
 

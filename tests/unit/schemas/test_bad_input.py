@@ -273,7 +273,8 @@ def test_an_id_over_the_configured_limit() -> None:
 
 
 INVALID_VALUES: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown output": ({"outputs": ["predictions"]}, "'predictions'"),
+    "output without a name": ({"outputs": ["raw", ""]}, "'' has 0 characters; 1 to 256 are allowed"),
+    "long name of an output": ({"outputs": ["a" * 257]}, "has 257 characters"),
     "repeated output": ({"outputs": ["raw", "raw"]}, "'raw' is named twice"),
     "no output": ({"outputs": []}, "empty list"),
     "long string": ({"input_data": [[1, "a"], [1, "a" * 65_537]]}, "row 1, feature 1: "),
@@ -297,9 +298,12 @@ def test_invalid_value(name: str) -> None:
         assert request_identity(value, codec, DEFAULT_LIMITS) == ("a:1", "m")
 
 
-def test_more_outputs_than_there_are() -> None:
-    for value, codec in both(id="a", outputs=["raw"] * 100):
-        assert refusal(value, codec).code == "invalid_value"
+def test_too_many_outputs() -> None:
+    for value, codec in both(id="a", outputs=[f"output {n}" for n in range(101)]):
+        assert (refusal(value, codec).code, refusal(value, codec).message) == (
+            "invalid_value",
+            "outputs: more than 100 names",
+        )
         assert request_identity(value, codec, DEFAULT_LIMITS) == (None, None)
 
 

@@ -55,6 +55,7 @@ PREDICTIONS = {
             "leaves": [[3, 0], [1, 2]],
         },
     ),
+    "own_outputs": Prediction("r-1", "m", 2, SHA256, {"prediction": 0.5, "label": "é", "dense:0": [[1.5, -2.0]]}),
     "top_k": Prediction("a:b", "m", 12, SHA256, {"prediction": [{"label": "é", "probability": 0.5}]}),
 }
 MANIFESTS = {

@@ -65,7 +65,7 @@ def test_every_field_arrives(codec: Codec) -> None:
         codec=codec,
     )  # fmt: skip
     reference, outputs = ModelReference("m", alias="champion"), ("prediction", "raw", "leaves")
-    assert decode(value, codec) == OpenJob(reference, outputs, 5, 2, 7, {"a": "é"}, codec.name)  # type: ignore[arg-type]
+    assert decode(value, codec) == OpenJob(reference, outputs, 5, 2, 7, {"a": "é"}, codec.name)
     assert decode(encode_open("m", codec=codec), codec) == OpenJob(ModelReference("m"), encoding=codec.name)
     assert decode(encode_close(3, codec), codec) == CloseJob(3)
     assert decode(encode_cancel(codec), codec) == CancelJob()
@@ -168,7 +168,8 @@ BAD: list[tuple[Any, str]] = [
     ({"type": "open", "model_id": "../m"}, "invalid_id"),
     ({"type": "open", "model_id": "m", "outputs": []}, "invalid_value"),
     ({"type": "open", "model_id": "m", "outputs": ["raw", "raw"]}, "invalid_value"),
-    ({"type": "open", "model_id": "m", "outputs": ["odds"]}, "invalid_value"),
+    ({"type": "open", "model_id": "m", "outputs": [""]}, "invalid_value"),
+    ({"type": "open", "model_id": "m", "outputs": [str(n) for n in range(101)]}, "invalid_value"),
     ({"type": "open", "model_id": "m", "outputs": ["raw"] * 9}, "invalid_value"),
     ({"type": "open", "model_id": "m", "row_count": -1}, "invalid_value"),
     ({"type": "open", "model_id": "m", "chunk_rows": 0}, "invalid_value"),

@@ -262,7 +262,13 @@ class TestClientInput:
         with pytest.raises(InvalidIdError):
             encode_request([1], "m", id="")
         with pytest.raises(InvalidValueError):
-            encode_request([1], "m", outputs=["other"])  # type: ignore[list-item]
+            encode_request([1], "m", outputs=[""])
+        with pytest.raises(InvalidValueError, match="more than 100 names"):
+            encode_request([1], "m", outputs=[str(n) for n in range(101)])
+
+    def test_outputs_are_in_the_order_of_results(self) -> None:
+        value = encode_request([1], "m", outputs=["embedding", "raw", "a", "prediction"])
+        assert decode_request(value, MSGPACK, DEFAULT_LIMITS).outputs == ("raw", "prediction", "embedding", "a")
 
     def test_fields_are_in_the_order_of_the_wire(self) -> None:
         value = encode_request([1], "m", outputs=["raw"], id="a", codec=JSON)

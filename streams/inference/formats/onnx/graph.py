@@ -29,6 +29,8 @@ from inferd.streams.inference.formats.onnx.protobuf import (
 
 FLOAT, INT32, INT64, STRING, BOOL, DOUBLE = 1, 6, 7, 8, 9, 11
 _ITEM_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
+ITEM_KINDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13})
+"""Types of elements that results can have: numbers, booleans, texts."""
 _TYPED_DATA = {4: 4, 10: 8}
 """Field of a tensor -> bytes of a value, of packed float_data and double_data."""
 _EXTERNAL = 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from inferd.schemas.errors import MalformedError, TooLargeError
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.models import ClassLabel, DType
+from inferd.schemas.requests import OUTPUT_CHARS_MAX, RESERVED_NAMES
 from inferd.streams.inference.features import FileFeature
 from inferd.streams.inference.formats.onnx.graph import (
     BOOL,
@@ -16,6 +17,7 @@ from inferd.streams.inference.formats.onnx.graph import (
     FLOAT,
     INT32,
     INT64,
+    ITEM_KINDS,
     STRING,
     Graph,
     Operator,
@@ -32,6 +34,8 @@ _DTYPES: dict[int, DType] = {
     FLOAT: "float32", DOUBLE: "float64", INT64: "int64", INT32: "int64", BOOL: "bool", STRING: "text"
 }  # fmt: skip
 _INT32_MIN, _INT32_MAX = -(2.0**31), 2.0**31 - 1
+_ROW_DIMENSIONS_MAX = 3
+"""Of an output: what results can nest."""
 _SAME_COLUMNS = frozenset({"Cast", "Identity", "Imputer", "Scaler"})
 _LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 
@@ -52,6 +56,8 @@ class OnnxFile(ModelFile):
     """A model file that passed `read_model_file`."""
 
     inputs: tuple[Input, ...]
+    tensors: tuple[Value, ...]
+    """The outputs of the graph that requests may ask for by their names."""
     prediction: str
     """The output that is the prediction: labels if there are classes, numbers otherwise."""
     probabilities: str | None
@@ -77,6 +83,9 @@ def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> OnnxFile
     _check_trees(graph, {each.name: each.columns for each in inputs})
     labels, probabilities = _outputs(graph)
     classes = _classes(graph) if labels is not None else ()
+    probabilities = probabilities if classes else None
+    prediction = labels or next((value for value in graph.outputs if value.name == "prediction"), graph.outputs[0])
+    tensors = tuple(value for value in graph.outputs if value is probabilities or _has_fixed_rows(value))
     takes_missing = {value.name: _takes_missing(graph, value.name) for value in graph.inputs}
     features = tuple(
         _feature(name, each.kind, missing=takes_missing[each.name])
@@ -92,11 +101,13 @@ def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> OnnxFile
         features=features,
         named=len(inputs) > 1 or len(features) == 1,
         classes=classes,
-        outputs_per_row=_width(graph, labels),
+        outputs_per_row=1 if labels is not None else _width(prediction),
+        output_names=tuple(value.name for value in tensors if value.name not in RESERVED_NAMES),
         objective="classifier" if labels is not None else "regressor",
         inputs=inputs,
-        prediction=graph.outputs[0].name if labels is None else labels.name,
-        probabilities=probabilities.name if probabilities is not None and classes else None,
+        tensors=tensors,
+        prediction=prediction.name,
+        probabilities=None if probabilities is None else probabilities.name,
         labelled=labels is not None,
         by_row=all(operator.kind in BY_ROW for operator in graph.operators),
     )
@@ -162,10 +173,17 @@ def _last_classifiers(operators: list[Operator]) -> list[Operator]:
     return maps or [operator for operator in operators if operator.kind in CLASSIFIERS]
 
 
-def _width(graph: Graph, labels: Value | None) -> int:
+def _width(prediction: Value) -> int:
     """How many numbers a regressor predicts for a row."""
-    dims = graph.outputs[0].dims
-    return dims[1] or 1 if labels is None and len(dims) == 2 else 1
+    dims = prediction.dims
+    return dims[1] or 1 if len(dims) == 2 else 1
+
+
+def _has_fixed_rows(value: Value) -> bool:
+    """Whether an output is a tensor of any number of rows of a known shape, with a name that requests can give."""
+    rows, *shape = value.dims or (1,)
+    fits = rows in (None, 0) and len(shape) <= _ROW_DIMENSIONS_MAX and all(shape)
+    return fits and value.kind in ITEM_KINDS and 1 <= len(value.name) <= OUTPUT_CHARS_MAX
 
 
 def _check_trees(graph: Graph, columns: dict[str, int]) -> None:

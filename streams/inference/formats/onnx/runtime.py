@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from inferd.streams.inference.formats.onnx.graph import BOOL, DOUBLE, FLOAT, INT
 from inferd.streams.inference.formats.onnx.library import library
 from inferd.streams.inference.formats.onnx.model_file import Input, OnnxFile
 from inferd.streams.inference.inputs import Inputs, Table
+from inferd.streams.inference.row_by_row import RowByRow
 from inferd.streams.inference.runtime import Arrays, check_outputs, label_codes
 
 _NUMPY: dict[int, Any] = {
@@ -23,8 +25,8 @@ _NUMPY: dict[int, Any] = {
 class OnnxRuntime:
     """A `ModelRuntime`; equal bit for bit to `InferenceSession.run` over the same rows.
 
-    A session may run in several threads at once. Where an operator may add in another order for other numbers of rows,
-    or several threads share a row, rows are run one by one.
+    A session may run in several threads at once. It does not batch if an operator may add in another order for other
+    numbers of rows, or if several threads share a row.
     """
 
     def __init__(self, content: bytes, file: OnnxFile, threads: int) -> None:
@@ -37,51 +39,40 @@ class OnnxRuntime:
         self.n_features = len(self.feature_names)
         self.outputs_per_row = file.outputs_per_row
         self.objective = file.objective
+        self._shapes = {value.name: tuple(length or 0 for length in value.dims[1:]) for value in file.tensors}
+        self._names: dict[Output, str] = {value.name: value.name for value in file.tensors}
+        self._names["prediction"] = file.prediction
+        if file.probabilities is not None:
+            self._names["probabilities"] = file.probabilities
 
     def supports(self, output: Output) -> bool:
         """As `ModelRuntime.supports`."""
-        return output == "prediction" or (output == "probabilities" and self._file.probabilities is not None)
+        return output in self._names
 
     def values_per_row(self, output: Output) -> int:
         """As `ModelRuntime.values_per_row`."""
-        if output == "probabilities":
+        if self._names[output] == self._file.probabilities:
             return len(self._file.classes)
-        return 1 if self._file.labelled else self.outputs_per_row
+        return self.outputs_per_row if output == "prediction" else prod(self._shapes[output])
 
     def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
         """As `ModelRuntime.predict`."""
         session = self._session
         if session is None:
             raise ModelNotReadyError("the model version was unloaded")
-        check_outputs(self, outputs, lambda _output: "the graph does not compute it")
-        names = [
-            str(self._file.probabilities) if each == "probabilities" else self._file.prediction for each in outputs
-        ]
-        results = self._run(session, names, self._feed(inputs), len(inputs))
-        return {
-            output: self._shaped(output, result, len(inputs)) for output, result in zip(outputs, results, strict=True)
-        }
+        check_outputs(self, outputs, lambda _output: "the graph has no such output")
+        names = list(dict.fromkeys(self._names[output] for output in outputs))
+        try:
+            results = dict(zip(names, self._library.run(session, names, self._feed(inputs)), strict=True))
+        except InvalidValueError:
+            if len(inputs) == 1:
+                raise
+            return RowByRow(self).predict(inputs, outputs)
+        return {output: self._shaped(output, results[self._names[output]], len(inputs)) for output in outputs}
 
     def close(self) -> None:
         """As `ModelRuntime.close`."""
         self._session = None
-
-    def _run(self, session: Any, names: list[str], feed: dict[str, NDArray[Any]], count: int) -> list[Any]:
-        """The outputs of all rows: arrays, or lists of maps."""
-        if self.batching or count == 1:
-            try:
-                return self._library.run(session, names, feed)
-            except InvalidValueError:
-                if count == 1:
-                    raise
-        parts = [self._run_row(session, names, feed, row, alone=count == 1) for row in range(count)]
-        return [_joined([part[place] for part in parts]) for place in range(len(names))]
-
-    def _run_row(self, session: Any, names: list[str], feed: dict[str, NDArray[Any]], row: int, *, alone: bool) -> Any:
-        try:
-            return self._library.run(session, names, {name: values[row : row + 1] for name, values in feed.items()})
-        except InvalidValueError as error:
-            raise InvalidValueError(error.message if alone else f"row {row}: {error.message}") from None
 
     def _feed(self, inputs: Inputs) -> dict[str, NDArray[Any]]:
         """The inputs of the graph by name, in their types."""
@@ -94,8 +85,10 @@ class OnnxRuntime:
         return feed
 
     def _shaped(self, output: Output, result: Any, count: int) -> NDArray[Any]:
-        if output == "probabilities":
+        if self._names[output] == self._file.probabilities:
             return self._probabilities(result, count)
+        if output != "prediction":
+            return self._tensor(output, result, count)
         if not self._file.labelled:
             return self._numbers(result, count, self.outputs_per_row)
         labels = np.asarray(result).reshape(-1)
@@ -116,6 +109,15 @@ class OnnxRuntime:
                 raise InternalError("the graph maps other labels to probabilities than its class labels") from None
         return self._numbers(result, count, len(self._file.classes)).reshape(count, -1)
 
+    def _tensor(self, output: Output, result: Any, count: int) -> NDArray[Any]:
+        values = np.asarray(result)
+        shape = self._shapes[output]
+        if values.shape != (count, *shape):
+            raise InternalError(
+                f"the graph gives {output!r} of shape {values.shape} for {count} rows: expected {shape} a row"
+            )
+        return values.astype(np.float64) if values.dtype.kind == "f" else values
+
     def _numbers(self, result: Any, count: int, width: int) -> NDArray[np.float64]:
         values = np.asarray(result)
         if values.size != count * width or values.dtype.kind not in "fiub":
@@ -126,10 +128,3 @@ class OnnxRuntime:
 def _typed(each: Input, block: NDArray[Any]) -> NDArray[Any]:
     typed = block.astype(_NUMPY[each.kind])
     return typed.reshape(-1) if each.flat else np.ascontiguousarray(typed)
-
-
-def _joined(parts: list[Any]) -> Any:
-    """The results of single rows, as those of all rows."""
-    if isinstance(parts[0], list):
-        return [each for part in parts for each in part]
-    return np.concatenate(parts)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.schemas.errors import InferenceError, InternalError, InvalidValueError, MalformedError, ModelNotReadyError
+from inferd.schemas.errors import InternalError, InvalidValueError, MalformedError, ModelNotReadyError
 from inferd.schemas.requests import Output
 from inferd.streams.inference.formats.sklearn.batching import is_batchable
 from inferd.streams.inference.formats.sklearn.library import library
 from inferd.streams.inference.formats.sklearn.model_file import SklearnFile
 from inferd.streams.inference.inputs import Inputs, Table
+from inferd.streams.inference.row_by_row import RowByRow
 from inferd.streams.inference.runtime import Arrays, check_outputs, label_codes
 
 _METHODS: dict[Output, str] = {
@@ -71,28 +72,23 @@ class SklearnRuntime:
             raise ModelNotReadyError("the model version was unloaded")
         check_outputs(self, outputs, lambda _output: f"{self.objective} does not compute it")
         rows = self._rows(inputs)
-        with self._library.limited(self._threads):
-            return {output: self._computed(model, output, rows, len(inputs)) for output in outputs}
+        try:
+            with self._library.limited(self._threads):
+                return {output: self._computed(model, output, rows, len(inputs)) for output in outputs}
+        except ValueError as error:
+            if len(inputs) == 1:
+                raise InvalidValueError(_cause(error)) from None
+        return RowByRow(self).predict(inputs, outputs)
 
     def close(self) -> None:
         """As `ModelRuntime.close`."""
         self._model = None
 
     def _computed(self, model: Any, output: Output, rows: Any, count: int) -> NDArray[Any]:
-        method = getattr(model, self._methods[output])
-        try:
-            values = self._called(method, rows, count)
-        except ValueError as error:
-            raise _refusal(method, rows, count, error) from None
+        values = np.asarray(getattr(model, self._methods[output])(rows))
         if output == "prediction" and self._file.classes:
             return self._codes(values, count)
         return self._shaped(output, values, count)
-
-    def _called(self, method: Callable[[Any], Any], rows: Any, count: int) -> NDArray[Any]:
-        """What a method of the estimator returns: for all rows at once where that gives the same bits."""
-        if self.batching or count == 1:
-            return np.asarray(method(rows))
-        return np.concatenate([np.asarray(method(_part(rows, index))) for index in range(count)])
 
     def _codes(self, labels: NDArray[Any], count: int) -> NDArray[np.int32]:
         if labels.shape != (count,):
@@ -170,22 +166,8 @@ def _of_values(values: NDArray[Any], *, none: bool) -> NDArray[Any]:
     return values
 
 
-def _refusal(method: Callable[[Any], Any], rows: Any, count: int, error: ValueError) -> InferenceError:
-    """What the library refuses, and of which row. Its message may show values, so it is not repeated."""
-    for index in range(count) if count > 1 else ():
-        try:
-            method(_part(rows, index))
-        except ValueError as of_row:
-            return InvalidValueError(f"row {index}: {_cause(of_row)}")
-    return InvalidValueError(_cause(error)) if count == 1 else InternalError("scikit-learn refuses a batch of its rows")
-
-
-def _part(rows: Any, index: int) -> Any:
-    part = slice(index, index + 1)
-    return rows.iloc[part] if hasattr(rows, "iloc") else rows[part]
-
-
 def _cause(error: ValueError) -> str:
+    """What the library refuses; its message is not repeated, because it may show values."""
     text = str(error)
     if "NaN" in text:
         return "a step of the model takes no missing values, and gets one"

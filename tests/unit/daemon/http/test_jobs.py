@@ -319,7 +319,7 @@ async def test_a_body_too_large_for_json_is_accepted_as_ndjson(
         ("", 422, "invalid_value"),
         ("?model=a%20b", 400, "invalid_id"),
         ("?model=m&job_id=%20", 400, "invalid_id"),
-        ("?model=m&outputs=nothing", 422, "invalid_value"),
+        ("?model=m&outputs=raw,raw", 422, "invalid_value"),
         ("?model=m&chunk_rows=0", 422, "invalid_value"),
         ("?model=m&deadline=soon", 422, "invalid_value"),
         ("?model=m&labels=team", 422, "invalid_value"),

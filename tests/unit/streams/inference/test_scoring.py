@@ -80,6 +80,7 @@ def test_json_is_answered_in_json(scorer: Scorer) -> None:
         (pack([1.0, "x"]), "invalid_value"),
         (pack([1.0, 2.0], outputs=["leaves"]), "invalid_value"),
         (pack([1.0, 2.0], outputs=["nonsense"]), "invalid_value"),
+        (pack([1.0, 2.0], outputs=["prediction", "nonsense", "leaves"]), "invalid_value"),
         (pack([1.0, 2.0], "other"), "model_not_found"),
         (pack([1.0, 2.0], "sum:9"), "version_not_found"),
         (pack([1.0, 2.0], "sum@blue"), "version_not_found"),
@@ -138,7 +139,16 @@ def test_an_output_that_is_no_number_is_an_error_of_its_request_alone() -> None:
 
 
 @pytest.mark.parametrize("codec", all_codecs(), ids=str)
-@pytest.mark.parametrize("outputs", [("prediction",), ("raw", "prediction", "leaves")])
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        ("prediction",),
+        ("raw", "prediction", "leaves"),
+        ("embedding",),
+        ("raw", "é:0", "b"),
+        ("prediction", "raw", "own"),
+    ],
+)
 def test_templates_give_the_bytes_of_the_codec(codec: Any, outputs: Any) -> None:
     manifest = sum_model().manifest
     values = dict(zip(outputs, [1.5, [0.1, 2e300], [1, 2]], strict=False))

@@ -101,7 +101,7 @@ def test_predictions_are_those_of_the_booster(trained: Callable[[str], Trained],
     ]  # fmt: skip
     scored = results(catalog_of(model), *works)
     for output, how in (("prediction", {}), ("raw", {"raw_score": True}), ("leaves", {"pred_leaf": True})):
-        values = np.array([value for result in scored for value in result.outputs[output]])  # type: ignore[index]
+        values = np.array([value for result in scored for value in result.outputs[output]])
         expected = it.booster.predict(rows, num_threads=1, **how)
         assert values.astype(expected.dtype).tobytes() == expected.tobytes()
     assert not any(result.errors for result in scored)

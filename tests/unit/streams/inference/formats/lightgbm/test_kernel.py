@@ -54,7 +54,7 @@ def test_adversarial_rows_equal_booster_predict_in_batches_of_any_size(trained: 
         arrays = runtime.predict(rows[:size], ("prediction", "raw"))
         for output, raw in (("prediction", False), ("raw", True)):
             expected = model.booster.predict(rows[:size], raw_score=raw, num_threads=1)
-            assert arrays[output].tobytes() == expected.tobytes()  # type: ignore[index]
+            assert arrays[output].tobytes() == expected.tobytes()
 
 
 def test_every_threshold_is_tried_on_either_side(trained: Train) -> None:
