@@ -80,7 +80,7 @@ class Takeover:
 
     async def _look(self, order: Order) -> None:
         await self._topics.look()
-        order.partitions = {tp: Partition(tp) for tp in self.servable(order.tps)}
+        order.partitions = {tp: self._context.partitions.make(tp) for tp in self.servable(order.tps)}
 
     async def _fence(self, order: Order) -> None:
         await self._guarantee.fence({tp: self._outputs(tp) for tp in order.partitions})

@@ -62,6 +62,8 @@ class LaneContext:
     progress: Progress = field(init=False, default_factory=Progress)
     room: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     """Set when there may be room for more fetched records."""
+    blocked: set[asyncio.Event] = field(init=False, default_factory=set)
+    """Events of workers that wait until less is in flight."""
 
     def __post_init__(self) -> None:
         self.partitions = OwnedPartitions(self.stages)

@@ -244,7 +244,8 @@ class Lane:
 
     def _moved(self, partition: Partition | None) -> None:
         """Wakes the worker of a partition, and those that wait for less to be in flight; all workers for None."""
-        for topic, worker in self._workers.items():
-            if partition is None or topic == partition.tp.topic or worker.blocked:
-                worker.wake()
+        for worker in self._workers.values() if partition is None else (self._workers[partition.tp.topic],):
+            worker.wake()
+        while self._context.blocked:
+            self._context.blocked.pop().set()
         self._context.room.set()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from aiokafka import TopicPartition
 
 from inferd.streams.group import Records
 from inferd.streams.lane.output_batch import Effects
-from inferd.streams.lane.partition import Partition
+from inferd.streams.lane.partition import Partition, Usage
 from inferd.streams.lane.processor import Stage
 
 
@@ -20,6 +19,8 @@ class OwnedPartitions(Mapping[TopicPartition, Partition]):
         """`stages` by topic."""
         self.stages = stages
         self.tenants = frozenset(stage.tenant for stage in stages.values())
+        self.usage: Mapping[str, Usage] = {tenant: Usage() for tenant in self.tenants}
+        """By tenant, of its partitions that are not closed."""
         self._owned: dict[TopicPartition, Partition] = {}
         self._by_topic: dict[str, list[Partition]] = {}
 
@@ -42,12 +43,9 @@ class OwnedPartitions(Mapping[TopicPartition, Partition]):
     def of_tenant(self, tenant: str) -> list[Partition]:
         return self.of(topic for topic, stage in self.stages.items() if stage.tenant == tenant)
 
-    def by_tenant(self, bytes_of: Callable[[Partition], int]) -> Counter[str]:
-        """The sum of some bytes of partitions for each tenant."""
-        used = Counter[str]()
-        for topic, partitions in self._by_topic.items():
-            used[self.stages[topic].tenant] += sum(map(bytes_of, partitions))
-        return used
+    def make(self, tp: TopicPartition) -> Partition:
+        """A new partition, which is not owned before `replace`."""
+        return Partition(tp, self.usage[self.stages[tp.topic].tenant])
 
     def replace(self, partitions: Mapping[TopicPartition, Partition], topics: Collection[str]) -> None:
         """Owns `partitions` of `topics`, and closes those of them that were owned before."""

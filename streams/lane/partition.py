@@ -43,6 +43,14 @@ class PartitionError(RuntimeError):
 
 
 @dataclass(slots=True, eq=False)
+class Usage:
+    """Bytes that partitions hold together; each of them keeps it up to date."""
+
+    queued_bytes: int = 0
+    in_flight_bytes: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class Flight:
     """A taken range of records whose effects are in flight."""
 
@@ -81,8 +89,10 @@ class Flight:
 class Partition:
     """The offsets, queue and in-flight batches of one partition."""
 
-    def __init__(self, tp: TopicPartition) -> None:
+    def __init__(self, tp: TopicPartition, usage: Usage | None = None) -> None:
+        """`usage`: of all partitions of the tenant."""
         self.tp = tp
+        self._usage = usage or Usage()
         self.topic_ids = NO_IDS
         """Ids of its topic and of those that it writes to, as of the takeover."""
         self.state: State = "created"
@@ -172,7 +182,7 @@ class Partition:
         size = bytes_of(records)
         self._queue.append((records, size))
         self.queued += len(records)
-        self.queued_bytes += size
+        self._count_queued(size)
         self._check_offsets()
         return None
 
@@ -217,7 +227,7 @@ class Partition:
             bytes_max -= size
             self.queued -= len(records)
             self.taken += len(records)
-            self.queued_bytes -= size
+            self._count_queued(-size)
             self.next_take = records[-1].offset + 1
         self._check_offsets()
         return taken[0] if len(taken) == 1 else [record for records in taken for record in records]
@@ -241,7 +251,7 @@ class Partition:
         size = bytes_of(records)
         self._queue.appendleft((records, size))
         self.queued += len(records)
-        self.queued_bytes += size
+        self._count_queued(size)
         self.taken -= len(records)
         self.next_take = records[0].offset
         self._check_offsets()
@@ -261,7 +271,7 @@ class Partition:
         self.departed = effects.next_offset
         self.taken -= effects.records
         self.in_flight += effects.records
-        self.in_flight_bytes += flight.n_bytes
+        self._count_in_flight(flight.n_bytes)
         self._check_offsets()
         return flight
 
@@ -277,7 +287,7 @@ class Partition:
             self._flights.popleft()
             self.acked = first.effects.next_offset
             self.in_flight -= first.effects.records
-            self.in_flight_bytes -= first.n_bytes
+            self._count_in_flight(-first.n_bytes)
             self._check_offsets()
 
     def commit(self, offset: int) -> None:
@@ -303,7 +313,8 @@ class Partition:
         forgotten = self.pending
         self._drop_queue()
         self._flights.clear()
-        self.taken = self.in_flight = self.in_flight_bytes = 0
+        self._count_in_flight(-self.in_flight_bytes)
+        self.taken = self.in_flight = 0
         self.next_fetch = self.next_take = self.departed = self.acked
         self._check_offsets()
         self.doubt()
@@ -332,8 +343,17 @@ class Partition:
     def _drop_queue(self) -> int:
         dropped = self.queued
         self._queue.clear()
-        self.queued = self.queued_bytes = 0
+        self._count_queued(-self.queued_bytes)
+        self.queued = 0
         return dropped
+
+    def _count_queued(self, n_bytes: int) -> None:
+        self.queued_bytes += n_bytes
+        self._usage.queued_bytes += n_bytes
+
+    def _count_in_flight(self, n_bytes: int) -> None:
+        self.in_flight_bytes += n_bytes
+        self._usage.in_flight_bytes += n_bytes
 
     def _unseen(self, records: Records) -> Records:
         n = 0

@@ -49,21 +49,20 @@ def one_a_unit(partitions: Iterable[tuple[Partition, Hashable]], busy: Collectio
     return chosen
 
 
-def may_take_more(tenant: str, used: Mapping[str, int], bytes_max: int, tenants: int) -> bool:
-    """Whether a tenant may use more of what `tenants` of them share.
+def with_room(used: Mapping[str, int], bytes_max: int) -> set[str]:
+    """The tenants that may use more of `bytes_max`, which they share; `used` has the bytes of every tenant.
 
     Half of it is reserved in equal parts, one for each tenant; the other half is first come, first served.
     """
-    part = bytes_max // 2 // max(1, tenants)
+    part = bytes_max // 2 // max(1, len(used))
     beyond = sum(max(0, each - part) for each in used.values())
-    return used.get(tenant, 0) < part or beyond < bytes_max - part * tenants
+    some_left = beyond < bytes_max - part * len(used)
+    return {tenant for tenant, each in used.items() if some_left or each < part}
 
 
 def without_room(tps: Iterable[TopicPartition], partitions: OwnedPartitions, bytes_max: int) -> set[TopicPartition]:
     """Those of `tps` that are not open, or may not queue more."""
-    queued = partitions.by_tenant(lambda partition: partition.queued_bytes)
-    tenants = partitions.tenants
-    room = {tenant for tenant in tenants if may_take_more(tenant, queued, bytes_max, len(tenants))}
+    room = with_room({tenant: usage.queued_bytes for tenant, usage in partitions.usage.items()}, bytes_max)
     share = max(PARTITION_BYTES_MIN, bytes_max // max(1, len(partitions)))
     full = set()
     for tp in tps:

@@ -13,7 +13,7 @@ from inferd.streams.lane.micro_batches import MicroBatches
 from inferd.streams.lane.partition import Partition
 from inferd.streams.lane.processor import Stage
 from inferd.streams.lane.publisher import Publisher
-from inferd.streams.lane.scheduling import may_take_more
+from inferd.streams.lane.scheduling import with_room
 from inferd.streams.lane.turns import JobsShare, Share, Timed, Turns
 
 Taken = list[tuple[Partition, Records]]
@@ -37,8 +37,6 @@ class Worker:
         self._settings = context.settings.lane
         self._stages = {stage.topic: stage for stage in stages}
         self.topics = frozenset(self._stages)
-        self.blocked = False
-        """Whether it waits until less is in flight."""
         self._publisher = publisher
         self._turns = turns
         self._jobs_share = jobs_share
@@ -102,8 +100,10 @@ class Worker:
 
     def _take(self) -> Taken:
         own = self._partitions()
-        self.blocked = not self._may_publish()
-        if self.blocked or self._stopped(self.tenant):
+        if not self._may_publish():
+            self._context.blocked.add(self._work)
+            return []
+        if self._stopped(self.tenant):
             return []
         taken = self._batches.take(own, self._busy_units(), self._part())
         if taken:
@@ -141,9 +141,8 @@ class Worker:
 
     def _may_publish(self) -> bool:
         """Whether the tenant may have more in flight."""
-        partitions = self._context.partitions
-        used = partitions.by_tenant(lambda partition: partition.in_flight_bytes)
-        return may_take_more(self.tenant, used, self._settings.in_flight_bytes_max, len(partitions.tenants))
+        used = {tenant: usage.in_flight_bytes for tenant, usage in self._context.partitions.usage.items()}
+        return self.tenant in with_room(used, self._settings.in_flight_bytes_max)
 
     def _queued(self) -> int:
         return sum(partition.queued for partition in self._partitions())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from inferd.streams.lane.output_batch import Effects
-from inferd.streams.lane.partition import RECORD_OVERHEAD_BYTES, Flight
+from inferd.streams.lane.partition import RECORD_OVERHEAD_BYTES, Flight, Usage
 from inferd.streams.telemetry.counters import Tally
 from tests.fixtures.lane import running
 
@@ -39,7 +39,8 @@ class PartitionMachine(RuleBasedStateMachine):
         self.end = 0
         self.fetcher = 0
         """Offset that the fetcher asks for next."""
-        self.partition = running(TP)
+        self.usage = Usage()
+        self.partition = running(TP, usage=self.usage)
         self.acked: list[LogRecord] = []
         self.flights: list[tuple[Flight, list[LogRecord], int]] = []
         """With the records of each, and how many acknowledgements it lacks."""
@@ -174,7 +175,7 @@ class PartitionMachine(RuleBasedStateMachine):
             self.rewind(seeks=False)
         self._close()
         self.fetcher = self.partition.acked if same_worker else self.partition.committed
-        self.partition = running(TP, self.fetcher)
+        self.partition = running(TP, self.fetcher, self.usage)
         self.acked = [record for record in self.acked if record.offset < self.fetcher]
         self.committed = self.sent_commit = self.fetcher
 
@@ -206,6 +207,8 @@ class PartitionMachine(RuleBasedStateMachine):
         assert (p.queued, p.queued_bytes) == (len(self.queue), size_of(self.queue))
         assert (p.taken, p.in_flight, p.pending) == (len(self.taken), len(self._in_flight()), self._pending())
         assert p.in_flight_bytes == sum(flight.n_bytes for flight, *_ in self.flights)
+        used = self.usage.queued_bytes, self.usage.in_flight_bytes
+        assert used == (p.queued_bytes, p.in_flight_bytes), "partitions that are closed use nothing"
         assert p.flying == bool(self.flights)
 
     @invariant()

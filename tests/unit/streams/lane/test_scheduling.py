@@ -14,9 +14,9 @@ from inferd.streams.lane.owned_partitions import OwnedPartitions
 from inferd.streams.lane.partition import Partition, bytes_of
 from inferd.streams.lane.scheduling import (
     PARTITION_BYTES_MIN,
-    may_take_more,
     one_a_unit,
     share_out,
+    with_room,
     without_room,
 )
 from tests.fixtures.lane import running
@@ -24,9 +24,9 @@ from tests.fixtures.lane import running
 PLENTY = 1 << 40
 
 
-def partition(number: int, queued: int, size: int = 10, topic: str = "requests") -> Partition:
-    made = running(TopicPartition(topic, number))
-    made.offer([record(offset, size) for offset in range(queued)])
+def partition(number: int, queued: int) -> Partition:
+    made = running(TopicPartition("requests", number))
+    made.offer([record(offset, 10) for offset in range(queued)])
     return made
 
 
@@ -34,12 +34,15 @@ def record(offset: int, size: int) -> ConsumerRecord[Any, Any]:
     return ConsumerRecord("requests", 0, offset, 0, 0, None, b"x" * size, None, -1, size, ())
 
 
-def owning(*partitions: Partition) -> OwnedPartitions:
-    """A tenant for each topic, which is named like it."""
-    topics = {partition.tp.topic for partition in partitions}
-    stages: Any = {topic: SimpleNamespace(tenant=topic) for topic in topics}
+def owning(queued: dict[TopicPartition, int]) -> OwnedPartitions:
+    """Partitions with so many records; a tenant for each topic, which is named like it."""
+    stages: Any = {tp.topic: SimpleNamespace(tenant=tp.topic) for tp in queued}
     owned = OwnedPartitions(stages)
-    owned.replace({partition.tp: partition for partition in partitions}, topics)
+    owned.replace({tp: owned.make(tp) for tp in queued}, {tp.topic for tp in queued})
+    for tp, count in queued.items():
+        owned[tp].restore()
+        owned[tp].run(0)
+        owned[tp].offer([record(offset, PARTITION_BYTES_MIN // 20) for offset in range(count)])
     return owned
 
 
@@ -87,34 +90,32 @@ def test_of_each_unit_the_first_and_none_that_is_busy() -> None:
 
 
 def test_a_partition_has_no_room_once_it_has_its_share() -> None:
-    full, empty = partition(0, 30, PARTITION_BYTES_MIN // 20), partition(1, 0)
-    owned = owning(full, empty)
-    foreign = TopicPartition("requests", 9)
-    assert without_room([*owned, foreign], owned, 2 * PARTITION_BYTES_MIN) == {full.tp, foreign}
+    full, empty, foreign = (TopicPartition("requests", number) for number in (0, 1, 9))
+    owned = owning({full: 30, empty: 0})
+    assert without_room([*owned, foreign], owned, 2 * PARTITION_BYTES_MIN) == {full, foreign}
     assert without_room(owned, owned, 4 * PARTITION_BYTES_MIN) == set()
-    assert without_room(owned, owned, PARTITION_BYTES_MIN) == {full.tp, empty.tp}, "the buffer is full"
+    assert without_room(owned, owned, PARTITION_BYTES_MIN) == {full, empty}, "the buffer is full"
 
 
 @given(
-    used=st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 2_000)),
-    tenants=st.integers(6, 20),
+    used=st.dictionaries(st.integers(0, 19).map(str), st.just(0) | st.integers(0, 2_000), min_size=1),
     bytes_max=st.integers(100, 1_000),
 )
-def test_every_tenant_has_its_part_whatever_the_others_use(used: dict[str, int], tenants: int, bytes_max: int) -> None:
-    part = bytes_max // 2 // tenants
-    for tenant in "abcdef":
-        if used.get(tenant, 0) < part:
-            assert may_take_more(tenant, used, bytes_max, tenants)
+def test_every_tenant_has_its_part_whatever_the_others_use(used: dict[str, int], bytes_max: int) -> None:
+    part, room = bytes_max // 2 // len(used), with_room(used, bytes_max)
+    assert {tenant for tenant, each in used.items() if each < part} <= room
     if all(each >= part for each in used.values()) and sum(used.values()) >= bytes_max:
-        assert not any(may_take_more(tenant, used, bytes_max, tenants) for tenant in used)
+        assert room == set()
 
 
 def test_one_tenant_alone_has_everything() -> None:
-    assert may_take_more("a", {"a": 999}, 1_000, 1)
-    assert not may_take_more("a", {"a": 1_000}, 1_000, 1)
+    assert with_room({"a": 999}, 1_000) == {"a"}
+    assert with_room({"a": 1_000}, 1_000) == set()
 
 
 def test_a_tenant_with_a_backlog_leaves_the_others_room() -> None:
-    backlog, idle = partition(0, 30, PARTITION_BYTES_MIN // 20, "noisy"), partition(0, 0, topic="quiet")
-    owned = owning(backlog, idle)
-    assert without_room(owned, owned, PARTITION_BYTES_MIN) == {backlog.tp}
+    backlog, idle = TopicPartition("noisy", 0), TopicPartition("quiet", 0)
+    owned = owning({backlog: 30, idle: 0})
+    assert without_room(owned, owned, PARTITION_BYTES_MIN) == {backlog}
+    owned[backlog].close()
+    assert owned.usage["noisy"].queued_bytes == 0

@@ -200,7 +200,8 @@ async def test_what_a_tenant_has_in_flight_leaves_the_others_their_part(world: W
     for first in range(0, 400, 20):
         world.ask("missing", first)
         await asyncio.sleep(0)
-    await world.until(lambda: world.lane._workers[topic_of("missing", "requests")].blocked)
+    blocked = world.lane._workers[topic_of("missing", "requests")]._work
+    await world.until(lambda: blocked in world.lane._context.blocked)
     world.ask("healthy", 0, 1)
     await world.until(lambda: world.answers("healthy") == 1)
 
