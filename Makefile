@@ -120,7 +120,7 @@ $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "inferd needs Python 3.11 or later, this is " + sys.version.split()[0] + ": make PYTHON=python3.12")'
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-KERNELS := hatch_build.py streams/inference/kernels/kernels.c
+KERNELS := hatch_build.py $(wildcard streams/inference/kernels/*.c)
 KERNELS_FAULT := from inferd.streams.inference import kernels_fault as f; f() and print("without compiled kernels, slower and with the same results:", f())
 
 $(VENV)/.installed: requirements.lock pyproject.toml $(KERNELS) | $(PY)

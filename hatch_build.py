@@ -19,6 +19,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = "inferd/streams/inference/kernels"
 SOURCE, LIBRARY, DIGESTS = "kernels.c", "_kernels.so", "_kernels.sha256"
+"""File names; the source includes the other C files of its folder."""
 # No fast mathematics and no fused operations: results are held to those of other libraries bit for bit.
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-s")
 GLIBC = "2.17"
@@ -61,7 +62,8 @@ def build(source: Path, folder: Path) -> None:
     for compiler in compilers():
         fault = compile_with(compiler, source, folder / LIBRARY)
         if fault is None:
-            digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (source, folder / LIBRARY)}
+            files = (*sorted(source.parent.glob("*.c")), folder / LIBRARY)
+            digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
             (folder / DIGESTS).write_text("".join(f"{digest}  {name}\n" for name, digest in digests.items()))
             return
         faults.append(f"{' '.join(compiler)}: {fault}")

@@ -124,7 +124,7 @@ class StreamSettings:
     """Topics that a `reply-to` header may name."""
     predict_threads: int = 1
     kernels: Kernels = "auto"
-    """`auto`: compiled kernels score the models that they cover; `off`: the libraries of the formats score all."""
+    """`auto`: compiled kernels read rows and score models, as far as they cover them; `off`: they are not used."""
     limits: Limits = DEFAULT_LIMITS
     lane: LaneSettings = field(default_factory=LaneSettings)
     group: GroupSettings = field(default_factory=GroupSettings)

@@ -64,7 +64,7 @@ def check_memory(settings: Settings, meminfo: Path = Path("/proc/meminfo")) -> l
 
 
 def check_kernels(settings: Settings) -> list[Check]:
-    """Whether compiled kernels score LightGBM models."""
+    """Whether compiled kernels read rows and score LightGBM models."""
     if settings.kernels == "off":
         return [Check("kernels", "skip", "switched off: INFERD_KERNELS is off, LightGBM's library scores all models")]
     if (fault := kernels_fault()) is not None:
@@ -72,7 +72,7 @@ def check_kernels(settings: Settings) -> list[Check]:
             "install inferd again, with a C compiler or the package ziglang; results are the same without, but slower"
         )
         return [Check("kernels", "warn", f"LightGBM's library scores all models: {fault}", remedy)]
-    return [Check("kernels", "ok", "compiled kernels score LightGBM models")]
+    return [Check("kernels", "ok", "compiled kernels read rows and score LightGBM models")]
 
 
 def check_embedded_broker(settings: Settings) -> list[Check]:

@@ -197,7 +197,7 @@ class Settings:
     kernels: Kernels = setting(
         kind.choice(Kernels),
         "auto",
-        "Compiled kernels score LightGBM models, with the library's bytes (auto), or the library scores all (off).",
+        "Compiled kernels read rows and score LightGBM models (auto); without them (off) results are the same bytes.",
         "Processing",
     )
     batch_rows_max: int = setting(

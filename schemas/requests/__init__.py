@@ -3,13 +3,14 @@
 from inferd.schemas.requests.client_input import is_row, json_input, plain_scalar, to_list, wire_input
 from inferd.schemas.requests.codec import UNREADABLE, decode_request, encode_request, request_identity
 from inferd.schemas.requests.envelope import (
+    ENVELOPE_DECODERS,
     Envelope,
     check_envelope,
     check_outputs,
     decode_envelope,
-    decode_msgpack_envelope,
     in_result_order,
     parse_reference,
+    repeats_key,
 )
 from inferd.schemas.requests.frames import frame_blocks, frame_items, is_frame
 from inferd.schemas.requests.http_body import request_of_body
@@ -40,6 +41,7 @@ from inferd.schemas.requests.tensors import ITEM_BYTES
 
 __all__ = [
     "DEFAULT_OUTPUTS",
+    "ENVELOPE_DECODERS",
     "ID_PATTERN",
     "ITEM_BYTES",
     "NAME_PATTERN",
@@ -68,7 +70,6 @@ __all__ = [
     "check_outputs",
     "decode_envelope",
     "decode_input_data",
-    "decode_msgpack_envelope",
     "decode_request",
     "decode_result",
     "default_id",
@@ -84,6 +85,7 @@ __all__ = [
     "output_fields",
     "parse_reference",
     "plain_scalar",
+    "repeats_key",
     "request_identity",
     "request_of_body",
     "to_list",

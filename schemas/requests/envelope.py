@@ -4,7 +4,7 @@ A caller with thousands of records runs this loop itself and passes records that
 which raises the exact error:
 
     try:
-        envelope = decode_msgpack_envelope(value)
+        envelope = ENVELOPE_DECODERS[codec](value)
     except DECODE_ERRORS: …
     if len(value) > limits.message_bytes_max or repeats_key(value, envelope, codec): …
     id, model, outputs = check_envelope(envelope, limits)
@@ -12,13 +12,13 @@ which raises the exact error:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from inferd.schemas.codecs import DECODE_ERRORS, MSGPACK, Codec, Decoders, check_size, decode_error
+from inferd.schemas.codecs import DECODE_ERRORS, Codec, Decoders, check_size, decode_error
 from inferd.schemas.errors import InvalidIdError, InvalidValueError, TooDeepError
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests.request import (
@@ -43,8 +43,8 @@ class Envelope(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     outputs: OutputNames | UnsetType = UNSET
 
 
-_ENVELOPE = Decoders(Envelope)
-decode_msgpack_envelope: Callable[[bytes], Envelope] = _ENVELOPE[MSGPACK]
+ENVELOPE_DECODERS: Mapping[Codec, Callable[[bytes | None], Envelope]] = Decoders(Envelope)
+"""The decoder of each codec; it raises one of `DECODE_ERRORS`."""
 parse_reference = lru_cache(maxsize=4_096)(ModelReference.parse)
 """`ModelReference.parse`; valid references are cached."""
 
@@ -61,7 +61,7 @@ def decode_envelope(value: bytes | None, codec: Codec, limits: Limits) -> Envelo
     if not value or len(value) > limits.message_bytes_max:
         value = check_size(value, limits.message_bytes_max, "request")
     try:
-        envelope: Envelope = _ENVELOPE[codec](value)
+        envelope = ENVELOPE_DECODERS[codec](value)
         if repeats_key(value, envelope, codec):
             raise ValueError("a key appears twice")
     except DECODE_ERRORS as error:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from inferd.schemas.codec import DECODE_ERRORS, decode_envelope, decode_msgpack_envelope, parse_reference
-from inferd.schemas.codecs import MSGPACK
+from inferd.schemas.codec import DECODE_ERRORS, parse_reference
 from inferd.schemas.errors import InferenceError
 from inferd.schemas.headers import NO_HEADERS, parse_headers
 from inferd.schemas.limits import Limits
-from inferd.schemas.requests import ModelReference, default_id
+from inferd.schemas.requests import ENVELOPE_DECODERS, ModelReference, default_id
 from inferd.streams.inference.catalog import ModelCatalog, Version
 from inferd.streams.inference.work import Record
 
@@ -32,12 +31,9 @@ class NeededVersions:
 
     def _of(self, partition: int, record: Record) -> Version | None:
         headers = parse_headers(record.headers, self._limits) if record.headers else NO_HEADERS
-        if headers.deadline_ms is not None and headers.deadline_ms < self._now_ms:
+        if record.value is None or (headers.deadline_ms is not None and headers.deadline_ms < self._now_ms):
             return None
-        if headers.codec is MSGPACK and record.value is not None:
-            envelope = decode_msgpack_envelope(record.value)
-        else:
-            envelope = decode_envelope(record.value, headers.codec, self._limits)
+        envelope = ENVELOPE_DECODERS[headers.codec](record.value)
         model_id = envelope.model_id
         if model_id not in self._chosen:
             reference = parse_reference(model_id)

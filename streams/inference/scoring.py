@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Final, Literal
 
 import msgspec
-import numpy as np
 
 from inferd.schemas.codec import (
     DECODE_ERRORS,
     check_envelope,
     decode_envelope,
-    decode_msgpack_envelope,
     decode_request,
     parse_reference,
     request_identity,
 )
-from inferd.schemas.codecs import MSGPACK
+from inferd.schemas.codecs import MSGPACK, Codec
 from inferd.schemas.dead_letters import check_dead_letter_size
 from inferd.schemas.errors import (
     DeadlineExceededError,
@@ -41,13 +40,15 @@ from inferd.schemas.headers import RequestHeaders, parse_headers, salvage_header
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import (
     DEFAULT_OUTPUTS,
+    ENVELOPE_DECODERS,
     Output,
     PredictionRequest,
     in_result_order,
+    repeats_key,
 )
 from inferd.streams.inference.cache import PredictionCache
 from inferd.streams.inference.catalog import ModelCatalog, ServedModel
-from inferd.streams.inference.features import gather, valid_ids
+from inferd.streams.inference.features import valid_ids
 from inferd.streams.inference.micro_batch import MicroBatch, internal_error
 from inferd.streams.inference.needed_versions import NeededVersions
 from inferd.streams.inference.outcome import Outcome
@@ -71,6 +72,10 @@ UNDECODABLE: Final = (
 """Errors of records that could not be decoded: these are copied to the dead letters besides being answered."""
 Lap = Callable[[Literal["validate", "preprocess", "lookup"]], None]
 """Told of a step that has ended."""
+
+
+_Asked = tuple[Codec, str, tuple[str, ...]]
+"""Codec, model reference and outputs of a request."""
 
 
 class Scorer:
@@ -109,8 +114,8 @@ class Scorer:
         batch = MicroBatch(work, self.limits)
         odd, buckets = self._sort(batch, now_ms)
         lap("validate")
-        for (model_id, *outputs), bucket in buckets.items():
-            odd += self._gather_bucket(batch, model_id, tuple(outputs), bucket)
+        for (codec, model_id, outputs), bucket in buckets.items():
+            odd += self._gather_bucket(batch, codec, model_id, outputs, bucket)
         for index in odd:
             self._prepare_one(batch, index)
         lap("preprocess")
@@ -144,37 +149,35 @@ class Scorer:
             batch.fail(index, error, None, None)
         return batch.finish()
 
-    def _sort(self, batch: MicroBatch, now_ms: int) -> tuple[list[int], dict[tuple[str, ...], _Bucket]]:
-        """Which records need the typed decoder, and, by model and outputs, those that may do without it."""
-        decode, bytes_max, key_max = decode_msgpack_envelope, self.limits.message_bytes_max, self.limits.key_bytes_max
+    def _sort(self, batch: MicroBatch, now_ms: int) -> tuple[list[int], dict[_Asked, _Bucket]]:
+        """Which records need the typed decoder, and, by codec, model and outputs, those that may do without it."""
+        bytes_max, key_max = self.limits.message_bytes_max, self.limits.key_bytes_max
         odd: list[int] = []
-        buckets: dict[tuple[str, ...], _Bucket] = {}
+        buckets: dict[_Asked, _Bucket] = {}
         for index, record in enumerate(batch.records):
             if record.key is not None and len(record.key) > key_max:
                 self._refuse_key(batch, index, len(record.key))
                 continue
-            if record.headers and not self._usual_headers(batch, index, record, now_ms):
-                if not batch.has_failed(index):
-                    odd.append(index)
+            codec = self._codec_of(batch, index, record, now_ms) if record.headers else MSGPACK
+            if codec is None:
                 continue
             value = record.value
             try:
-                envelope = decode(value)  # type: ignore[arg-type]  # None raises TypeError: odd
-            except (*DECODE_ERRORS, TypeError):
+                envelope = ENVELOPE_DECODERS[codec](value)
+            except (*DECODE_ERRORS, TypeError):  # None raises TypeError
                 odd.append(index)
                 continue
-            given = (envelope.id is not msgspec.UNSET) + (envelope.outputs is not msgspec.UNSET)
-            # A one-byte map header that counts exactly the fields that are set: no field came twice.
-            if value[0] != 0x82 + given or len(value) > bytes_max or envelope.outputs == []:  # type: ignore[index,arg-type]
+            if len(value) > bytes_max or envelope.outputs == [] or repeats_key(value, envelope, codec):  # type: ignore[arg-type]
                 odd.append(index)
                 continue
-            key = (envelope.model_id,) if envelope.outputs is msgspec.UNSET else (envelope.model_id, *envelope.outputs)
+            outputs = () if envelope.outputs is msgspec.UNSET else tuple(envelope.outputs)
+            key = (codec, envelope.model_id, outputs)
             bucket = buckets.get(key)
             if bucket is None:
                 bucket = buckets[key] = _Bucket()
             bucket.indexes.append(index)
             bucket.ids.append(envelope.id if envelope.id is not msgspec.UNSET else batch.id_of(index, None))
-            bucket.raws.append(envelope.input_data)
+            bucket.rows.append(bytes(envelope.input_data))
         return odd, buckets
 
     def _refuse_key(self, batch: MicroBatch, index: int, size: int) -> None:
@@ -185,22 +188,22 @@ class Scorer:
         )
         batch.fail(index, error, None, None)
 
-    def _usual_headers(self, batch: MicroBatch, index: int, record: Record, now_ms: int) -> bool:
-        """Reads the headers; whether the record may still be decoded with the others."""
+    def _codec_of(self, batch: MicroBatch, index: int, record: Record, now_ms: int) -> Codec | None:
+        """Reads the headers; the codec, or None if the record is refused for them."""
         try:
             _check_readable(record)
             headers = parse_headers(record.headers, self.limits)
         except InferenceError as error:
             batch.headers[index] = salvage_headers(record.headers, self.limits)
             batch.fail(index, self._too_large(record) or error, None, None)
-            return False
+            return None
         batch.headers[index] = headers
         if (refusal := self._refusal(headers, now_ms)) is not None:
             # Not to the topic that was refused, and not with headers that would send it there.
             batch.headers[index] = msgspec.structs.replace(headers, reply_to=None) if headers.reply_to else headers
             self._refuse(batch, index, record, None, refusal)
-            return False
-        return headers.codec is MSGPACK
+            return None
+        return headers.codec
 
     def _too_large(self, record: Record) -> TooLargeError | None:
         try:
@@ -220,28 +223,17 @@ class Scorer:
         return None
 
     def _gather_bucket(
-        self, batch: MicroBatch, model_id: str, outputs: tuple[str, ...], bucket: _Bucket
+        self, batch: MicroBatch, codec: Codec, model_id: str, outputs: tuple[str, ...], bucket: _Bucket
     ) -> Sequence[int]:
         """Adds the requests that have the common layout to their group; gives the others back."""
         model = self._usual_model(model_id, outputs)
         if model is None or not valid_ids(bucket.ids, self.limits.id_chars_max):
             return bucket.indexes
-        matrix, fits = gather(bucket.raws, model.features.n_features)
-        flagged = model.features.apply(matrix) if len(matrix) else None
-        if flagged is not None:
-            matrix = np.ascontiguousarray(matrix[~flagged])
-            fits = np.ones(len(bucket.raws), dtype=np.bool_) if fits is None else fits
-            fits[fits] = ~flagged
-        if fits is None:
-            indexes, ids, left = bucket.indexes, bucket.ids, []
-        else:
-            indexes = [i for i, fit in zip(bucket.indexes, fits, strict=True) if fit]
-            ids = [i for i, fit in zip(bucket.ids, fits, strict=True) if fit]
-            left = [i for i, fit in zip(bucket.indexes, fits, strict=True) if not fit]
-        if indexes:
-            asked = in_result_order(outputs) or DEFAULT_OUTPUTS
-            batch.group(model, asked, MSGPACK).add_singles(indexes, ids, matrix)
-        return left
+        matrix, fits = model.features.gather(codec, bucket.rows, self.limits)
+        if len(matrix):
+            group = batch.group(model, in_result_order(outputs) or DEFAULT_OUTPUTS, codec)
+            group.add_singles(list(compress(bucket.indexes, fits)), list(compress(bucket.ids, fits)), matrix)
+        return list(compress(bucket.indexes, ~fits))
 
     def _usual_model(self, model_id: str, outputs: tuple[str, ...]) -> ServedModel | None:
         """The version that answers, if that is simple; None leaves it, and any error, to the typed path."""
@@ -255,7 +247,7 @@ class Scorer:
         except InferenceError:
             return None
         usual = len(set(outputs)) == len(outputs) and all(map(model.gives, outputs))
-        return model if usual and model.features.plain else None
+        return model if usual else None
 
     def _prepare_one(self, batch: MicroBatch, index: int) -> None:
         """The typed path: every check one after the other, each error with its place."""
@@ -340,7 +332,7 @@ class _Bucket:
 
     indexes: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
-    raws: list[msgspec.Raw] = field(default_factory=list)
+    rows: list[bytes] = field(default_factory=list)
 
 
 def _check_readable(record: Record) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from inferd.streams.inference import kernels_fault
 from tests.fuzz.campaign import Bounds, run, table
+from tests.fuzz.row_kernel import fuzz_row_kernel
 from tests.fuzz.targets import all_targets
 from tests.fuzz.tree_kernel import fuzz_tree_kernel
 
@@ -42,7 +43,7 @@ def _kernels(seconds: float, seed: int, rounds: int) -> str:
     """An account of the kernels beside their twins; a difference is raised."""
     if (fault := kernels_fault()) is not None:
         return f"kernels: {fault}"
-    return fuzz_tree_kernel(seconds, seed, rounds)
+    return "\n".join(fuzz(seconds / 2, seed, rounds) for fuzz in (fuzz_tree_kernel, fuzz_row_kernel))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ def test_what_is_built_is_what_is_loaded(tmp_path: Path) -> None:
     built.mkdir()
     folder.mkdir()
     hatch_build.build(SOURCE, built)
-    shutil.copy(SOURCE, folder / SOURCE.name)
+    for source in SOURCE.parent.glob("*.c"):
+        shutil.copy(source, folder / source.name)
     hatch_build.place(built, folder)
     assert library_in(folder).version in (0, 1, 2)
 

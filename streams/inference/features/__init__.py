@@ -6,14 +6,13 @@ from inferd.streams.inference.features.job_rows import is_row, plain_rows, scora
 from inferd.streams.inference.features.matrix import FeatureSchema
 from inferd.streams.inference.features.rules import refuse_repeats, refuse_unknown
 from inferd.streams.inference.features.samples import sample_inputs, varied_inputs
-from inferd.streams.inference.features.vectorised import gather, valid_ids
+from inferd.streams.inference.features.vectorised import valid_ids
 
 __all__ = [
     "CategoryLists",
     "FeatureSchema",
     "FileFeature",
     "Values",
-    "gather",
     "is_row",
     "plain_rows",
     "refuse_repeats",

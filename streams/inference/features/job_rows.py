@@ -1,7 +1,7 @@
 """The rows of a chunk -> the inputs of a model, and a typed error for each row that is not fit for it.
 
-The same checks as for requests: rows of float64 are gathered and checked at once, all others go through the typed
-decoder together, and one by one where that refuses them, so that each row that is at fault has its own error.
+The same checks as for requests: usual rows are gathered and checked at once, all others go through the typed decoder
+together, and one by one where that refuses them, so that each row that is at fault has its own error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from inferd.schemas.jobs import RowBatch, row_batch
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import InputData, TensorRows, decode_input_data
 from inferd.streams.inference.features.matrix import FeatureSchema
-from inferd.streams.inference.features.vectorised import gather, gather_strided
+from inferd.streams.inference.features.vectorised import gather_strided
 from inferd.streams.inference.inputs import Inputs, Matrix, concatenate
 
 _ROW = re.compile(r"\A((?:input_data: )?)row 0\b")
@@ -56,16 +56,12 @@ def scorable_rows(
     if batch.tensor is not None:
         return _of_tensor(data, batch, features, limits, numbers)
     rows = batch.rows()
-    if codec is not MSGPACK or not features.plain:
+    matrix, fits = features.gather(codec, rows, limits)
+    if not len(matrix):
         return _typed(rows, range(len(rows)), codec, features, limits, numbers)
-    matrix, fits = gather(rows, features.n_features)  # type: ignore[arg-type]  # bytes are what it makes of them
-    flagged = features.apply(matrix) if len(matrix) else None
-    if fits is None and flagged is None:
+    if len(matrix) == len(rows):
         return ScorableRows(matrix)
-    usual = np.arange(len(rows)) if fits is None else np.flatnonzero(fits)
-    if flagged is not None:
-        matrix, usual = matrix[~flagged], usual[~flagged]
-    odd = np.setdiff1d(np.arange(len(rows)), usual)
+    usual, odd = np.flatnonzero(fits), np.flatnonzero(~fits)
     others = _typed([rows[place] for place in odd], odd.tolist(), codec, features, limits, numbers)
     return _merged(matrix, usual, others, odd)
 

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.errors import InvalidValueError, SchemaMismatchError
+from inferd.schemas.limits import Limits
 from inferd.schemas.models import Category, Feature, Manifest, Preprocess
 from inferd.schemas.requests import (
     InputData,
@@ -30,10 +32,13 @@ from inferd.streams.inference.features.rules import (
     refuse_unknown,
 )
 from inferd.streams.inference.features.value_columns import UnfitValueError, ValueColumn, compile_value_column
+from inferd.streams.inference.features.vectorised import gather
 from inferd.streams.inference.inputs import Inputs, Matrix, Table
+from inferd.streams.inference.kernels import Encoding, RowKernel, RowSchema, UnavailableError, library
 
 _NAMES_SHOWN = 5
 _SUMMED_MAX = 256
+_ENCODINGS: dict[Codec, Encoding] = {MSGPACK: "msgpack", JSON: "json"}
 
 
 class FeatureSchema:
@@ -72,6 +77,8 @@ class FeatureSchema:
         self._reorder = None if order == self.feature_names else self._compile_order(order)
         self.plain = not categorical and self._reorder is None and not self._has_values
         """Whether a positional row of float64 is its row of the matrix, once `apply` has passed it."""
+        self.kernel = None if self._has_values else self._row_kernel(order)
+        """Reads rows of requests that are all numbers; None without compiled kernels."""
 
     def inputs(self, rows: InputData) -> Inputs:
         """float64 (rows, features), C-contiguous, a new array; a table if some features are no numbers.
@@ -85,6 +92,41 @@ class FeatureSchema:
             return self._of_rows([self._positional(row, index) for index, row in enumerate(rows.rows)])
         return self._of_rows([self._named(row, index) for index, row in enumerate(rows.rows)])
 
+    def gather(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Matrix, NDArray[np.bool_]]:
+        """Of encoded `input_data` of one row each, those that can be read all at once, as `inputs` reads them: float64
+        (how many, features), C-contiguous; and which they are: bool (rows,). Any error is left to `inputs`."""
+        matrix, fits = self._read(codec, rows, limits)
+        refused = self._rules.apply(matrix) if len(matrix) else None
+        if refused is not None:
+            matrix = np.ascontiguousarray(matrix[~refused])
+            fits[fits] = ~refused
+        return matrix, fits
+
+    def _read(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Matrix, NDArray[np.bool_]]:
+        kernel, encoding = self.kernel, _ENCODINGS.get(codec)
+        if self.n_features <= min(limits.features_max, limits.values_max):
+            if kernel is not None and encoding is not None and kernel.text_bytes_max <= limits.string_chars_max:
+                return kernel.read(encoding, rows)
+            if self.plain and codec is MSGPACK:
+                return gather(rows, self.n_features)
+        return np.empty((0, self.n_features)), np.zeros(len(rows), np.bool_)
+
+    def _row_kernel(self, order: tuple[str, ...]) -> RowKernel | None:
+        places = {name: place for place, name in enumerate(self.feature_names)}
+        try:
+            return RowKernel(
+                library(),
+                RowSchema(
+                    self.feature_names,
+                    [column.omissible for column in self._columns],
+                    {place: c.codes for place, c in enumerate(self._columns) if c.dtype == "category"},
+                    [places[name] for name in order],
+                    self._unknown_is_missing,
+                ),
+            )
+        except UnavailableError:
+            return None
+
     def no_inputs(self) -> Inputs:
         """No rows."""
         return self._of_rows([])
@@ -93,7 +135,7 @@ class FeatureSchema:
         """Makes of float64 rows (n, features) what `inputs` makes of them, in place.
 
         (n,) True for rows that `inputs` refuses, None if there are none: for its error, such a row goes through
-        `inputs` as it was given. Only for `plain` schemas.
+        `inputs` as it was given. Only for features that are all numbers.
         """
         return self._rules.apply(matrix)
 

@@ -10,8 +10,8 @@ messages that both agree.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,28 +30,21 @@ def row_header(n_features: int) -> bytes:
     return b"\xdd" + n_features.to_bytes(4, "big")
 
 
-def gather(raws: Sequence[msgspec.Raw], n_features: int) -> tuple[Matrix, NDArray[np.bool_] | None]:
-    """Rows of float64 out of the raw `input_data` of requests.
+def gather(values: Sequence[bytes], n_features: int) -> tuple[Matrix, NDArray[np.bool_]]:
+    """Rows of float64 out of the encoded `input_data` of requests.
 
     Gives the matrix float64 (rows, features) of those that are exactly one row of `n_features` float64, in order, and
-    which they are: bool (len(raws),), or None where that is all of them.
+    which they are: bool (len(values),).
     """
     header = row_header(n_features)
     length = len(header) + 9 * n_features
-    # Not as memoryviews: thousands of them would keep the garbage collector busier than the copy costs.
-    values = list(map(bytes, raws))
-    fits = [len(value) == length for value in values]
-    if all(fits):
-        mask = None
-        messages = _as_rows(values, length)
-    else:
-        mask = np.array(fits)
-        messages = _as_rows([value for value, fit in zip(values, fits, strict=True) if fit], length)
+    fits = np.fromiter(map(len, values), np.intp, len(values)) == length
+    messages = _as_rows(values if fits.all() else list(compress(values, fits)), length)
     plain = _is_plain(messages, header)
     if not plain.all():
         messages = messages[plain]
-        mask = _narrow(mask, plain)
-    return _floats(messages, len(header), n_features), mask
+        fits[fits] = plain
+    return _floats(messages, len(header), n_features), fits
 
 
 def gather_strided(body: bytes, count: int, n_features: int) -> tuple[Matrix, NDArray[np.bool_] | None] | None:
@@ -78,7 +71,7 @@ def valid_ids(ids: Sequence[str], chars_max: int) -> bool:
     return joined.isascii() and not joined.encode("ascii").translate(None, _ID_BYTES)
 
 
-def _as_rows(values: list[bytes], length: int) -> NDArray[np.uint8]:
+def _as_rows(values: Sequence[bytes], length: int) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(values), dtype=np.uint8).reshape(len(values), length)
 
 
@@ -87,15 +80,6 @@ def _is_plain(messages: NDArray[np.uint8], header: bytes) -> NDArray[np.bool_]:
     head = (messages[:, : len(header)] == np.frombuffer(header, dtype=np.uint8)).all(axis=1)
     marks = (messages[:, len(header) :: 9] == FLOAT64_MARKER).all(axis=1)
     return np.asarray(head & marks, dtype=np.bool_)
-
-
-def _narrow(mask: NDArray[np.bool_] | None, plain: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask over all requests, of which `plain` says more about those that it lets through."""
-    if mask is None:
-        return plain
-    narrowed = mask.copy()
-    narrowed[mask] = plain
-    return narrowed
 
 
 def _floats(messages: NDArray[np.uint8], skip: int, n_features: int) -> Matrix:

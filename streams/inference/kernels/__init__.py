@@ -1,4 +1,5 @@
-"""Compiled kernels for scoring. Without them, or switched off, the libraries of the model formats do the same work."""
+"""Compiled kernels, which read rows and score trees. Without them, or switched off, the typed decoder and the libraries
+of the model formats do the same work."""
 
 from inferd.streams.inference.kernels.compiled import (
     Library,
@@ -10,12 +11,16 @@ from inferd.streams.inference.kernels.compiled import (
     use_kernels,
 )
 from inferd.streams.inference.kernels.forest import Forest, Trees, UnsupportedError, pack
+from inferd.streams.inference.kernels.rows import Encoding, RowKernel, RowSchema
 from inferd.streams.inference.kernels.trees import Ending, Transform, TreeKernel
 
 __all__ = [
+    "Encoding",
     "Ending",
     "Forest",
     "Library",
+    "RowKernel",
+    "RowSchema",
     "Transform",
     "TreeKernel",
     "Trees",

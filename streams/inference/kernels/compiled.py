@@ -7,8 +7,8 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-SOURCE, LIBRARY, DIGESTS = "kernels.c", "_kernels.so", "_kernels.sha256"
-"""File names; the digests are those of the other two, as sha256sum writes them."""
+SOURCES, LIBRARY, DIGESTS = ("kernels.c", "rows.c", "trees.c"), "_kernels.so", "_kernels.sha256"
+"""File names; the digests are those of the others, as sha256sum writes them."""
 NOT_BUILT = "they were not built when inferd was installed"
 SWITCHED_OFF = "they are switched off"
 
@@ -48,7 +48,7 @@ def library() -> Library:
 
 
 class Library:
-    """The functions of kernels.c."""
+    """The functions of the kernels."""
 
     def __init__(self, path: Path) -> None:
         """`UnavailableError` if the library at `path` cannot be loaded."""
@@ -56,10 +56,15 @@ class Library:
             functions = ctypes.CDLL(str(path))
             self.predict = functions.inferd_tree_predict
             self.version: int = functions.inferd_version()
+            self.index_entries = functions.inferd_index_entries
+            self.read_rows = functions.inferd_read_rows
         except (OSError, AttributeError) as error:
             raise UnavailableError(f"their library cannot be loaded: {error}") from None
         pointer, count = ctypes.c_void_p, ctypes.c_int64
         self.predict.argtypes = [pointer, pointer, pointer, count, pointer, ctypes.c_int32]
+        self.index_entries.argtypes = [pointer, pointer]
+        self.read_rows.argtypes = [pointer, ctypes.c_int32, pointer, pointer, count, pointer, pointer]
+        self.index_entries.restype, self.read_rows.restype = None, count
 
 
 @cache
@@ -68,12 +73,12 @@ def library_in(folder: Path) -> Library:
     try:
         lines = [line.split() for line in (folder / DIGESTS).read_text().splitlines()]
         expected = {name: digest for digest, name in lines}
-        found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (SOURCE, LIBRARY)}
+        found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (*SOURCES, LIBRARY)}
     except FileNotFoundError:
         raise UnavailableError(NOT_BUILT) from None
     except (OSError, ValueError) as error:
         raise UnavailableError(f"their files cannot be read: {error}") from None
-    if found[SOURCE] != expected.get(SOURCE):
+    if any(found[name] != expected.get(name) for name in SOURCES):
         raise UnavailableError("they were built from another version of the source")
     if found[LIBRARY] != expected.get(LIBRARY):
         raise UnavailableError("their library is damaged")

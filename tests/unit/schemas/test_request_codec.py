@@ -16,7 +16,6 @@ from inferd.schemas.codec import (
     check_envelope,
     decode_envelope,
     decode_input_data,
-    decode_msgpack_envelope,
     decode_request,
     encode_request,
     request_identity,
@@ -24,7 +23,7 @@ from inferd.schemas.codec import (
 from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.errors import InferenceError, InvalidIdError, InvalidValueError
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.schemas.requests.envelope import repeats_key
+from inferd.schemas.requests.envelope import ENVELOPE_DECODERS, repeats_key
 from inferd.schemas.requests.request import (
     InputData,
     ListRows,
@@ -138,9 +137,9 @@ class TestEnvelope:
 
     def test_a_caller_that_loops_itself(self) -> None:
         for value in (encode_request([1.5], "m"), encode_request([1], "m", id="a", outputs=["raw"])):
-            assert not repeats_key(value, decode_msgpack_envelope(value), MSGPACK)
+            assert not repeats_key(value, ENVELOPE_DECODERS[MSGPACK](value), MSGPACK)
         twice = b"\x83\xa8model_id\xa1m\xaainput_data\x91\x01\xa8model_id\xa1m"
-        assert repeats_key(twice, decode_msgpack_envelope(twice), MSGPACK)
+        assert repeats_key(twice, ENVELOPE_DECODERS[MSGPACK](twice), MSGPACK)
 
     @pytest.mark.parametrize(
         "value",
@@ -154,7 +153,7 @@ class TestEnvelope:
     )
     def test_what_the_bare_decoder_raises(self, value: bytes) -> None:
         with pytest.raises(DECODE_ERRORS):
-            decode_msgpack_envelope(value)
+            ENVELOPE_DECODERS[MSGPACK](value)
 
     def test_errors_of_the_decoder_that_are_told_apart_by_their_words(self) -> None:
         """`row_decoders` and `envelope` know these by how msgspec words them."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
@@ -14,14 +16,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from inferd.schemas.requests.request import ID_PATTERN
+from inferd.streams.inference import kernels_fault
 from inferd.streams.inference.features.vectorised import gather, row_header, valid_ids
 from tests.fixtures.lane import SumRuntime, sum_model
-from tests.fixtures.scoring import both, catalog_of, score
+from tests.fixtures.scoring import Fetched, both, catalog_of, score
 
 scorers = both(catalog_of(sum_model()))
 
 
-def agree(messages: list[bytes]) -> list[bytes]:
+def agree(messages: Sequence[bytes | Fetched]) -> list[bytes]:
     fast, typed = (score(scorer, messages) for scorer in scorers)
     assert fast.values == typed.values
     assert {i: (e.code, e.message) for i, e in fast.failures.items()} == {
@@ -89,6 +92,48 @@ def test_both_decoders_agree_on_mutated_messages(data: st.DataObject) -> None:
         assert msgspec.msgpack.decode(values[n])["prediction"] == n + 1.0
 
 
+@settings(max_examples=300)
+@given(st.lists(requests, min_size=1, max_size=6))
+def test_both_decoders_agree_on_any_request_in_json(batch: list[Any]) -> None:
+    agree([in_json(json.dumps(request, default=str).encode()) for request in batch])
+
+
+def in_json(value: bytes) -> Fetched:
+    return Fetched(value, headers=(("content-type", b"application/json"), ("correlation-id", b"c")))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"model_id":"sum","model_id":"sum","input_data":{"a":1,"b":2}}',
+        b'{"model_id":"sum","input_data":{"a":1,"b":2},"input_data":{"a":1,"b":2}}',
+        b'{"model_id":"sum","input_data":{"a":1,"b":2},"id":"a:b","\\u0069d":"c"}',
+        b'{"model_\\u0069d":"sum","input_data":{"a":1,"b":2}}',
+        b'{"model_id":"sum","input_data":{"a":1,"b":2}} ',
+        b'{"model_id":"sum","input_data":{"a":1,"b":2}}x',
+        b'\xef\xbb\xbf{"model_id":"sum","input_data":{"a":1,"b":2}}',
+        b'{"model_id":"sum","input_data": {"a" :1 ,"b":2 } , "id" : "x"}',
+        b'{"id":"x:y","model_id":"sum:1","outputs":["raw"],"input_data":[1,2]}',
+    ],
+)
+def test_both_decoders_agree_on_unusual_json(value: bytes) -> None:
+    agree([in_json(value)])
+
+
+def test_usual_json_is_predicted_in_one_call() -> None:
+    if (fault := kernels_fault()) is not None:
+        pytest.skip(f"compiled kernels: {fault}")
+    runtime = SumRuntime()
+    fast, _ = both(catalog_of(sum_model(runtime=runtime)))
+    bodies: list[dict[str, Any]] = [
+        {"id": f"r:{n}", "model_id": "sum", "input_data": {"a": n, "b": 0.5}} for n in range(40)
+    ]
+    outcome = score(fast, [in_json(json.dumps(body).encode()) for body in bodies])
+    assert runtime.calls == [40]
+    assert [msgspec.json.decode(value)["prediction"] for value in outcome.values] == [n + 0.5 for n in range(40)]
+    assert all(headers.propagated == (("correlation-id", b"c"),) for headers in outcome.headers.values())
+
+
 def test_single_bytes_of_every_value_agree_at_every_place() -> None:
     message = msgpack.packb({"id": "r", "model_id": "sum", "input_data": [1.0, 2.0]})
     mutants = [message[:at] + bytes([byte]) + message[at + 1 :] for at in range(len(message)) for byte in range(256)]
@@ -98,31 +143,26 @@ def test_single_bytes_of_every_value_agree_at_every_place() -> None:
 @pytest.mark.parametrize("n_features", [1, 15, 16, 300])
 def test_gather_reads_what_struct_wrote(n_features: int) -> None:
     values = np.random.default_rng(0).normal(size=(7, n_features))
-    raws = [
-        msgspec.Raw(row_header(n_features) + b"".join(b"\xcb" + struct.pack(">d", v) for v in row)) for row in values
-    ]
-    matrix, fits = gather(raws, n_features)
-    assert fits is None
+    rows = [row_header(n_features) + b"".join(b"\xcb" + struct.pack(">d", v) for v in row) for row in values]
+    matrix, fits = gather(rows, n_features)
+    assert fits.all()
     assert matrix.tobytes() == values.tobytes()
 
 
 def test_gather_says_which_rows_it_left() -> None:
-    good = msgspec.Raw(msgpack.packb([1.0, 2.0]))
+    good = msgpack.packb([1.0, 2.0])
     odd = [msgpack.packb([1.0]), msgpack.packb([1, 2.0]), msgpack.packb([1.0, 2.0, 3.0]), msgpack.packb({"a": 1})]
     # Of the right length, but not two float64: the second marker is missing.
     odd.append(b"\x92\xcb" + b"\0" * 17)
-    raws = [good, *map(msgspec.Raw, odd), good]
-    matrix, fits = gather(raws, 2)
-    assert fits is not None
+    matrix, fits = gather([good, *odd, good], 2)
     assert fits.tolist() == [True, False, False, False, False, False, True]
     assert matrix.tolist() == [[1.0, 2.0]] * 2
 
 
 def test_values_that_align_over_message_borders_are_not_taken_for_rows() -> None:
-    short, long = msgspec.Raw(b"\x92\xcb" + b"\0" * 8 + b"\x01"), msgspec.Raw(b"\x92" + b"\xcb" + b"\1" * 26)
-    assert len(memoryview(short)) + len(memoryview(long)) == 2 * 19 + 1
+    short, long = b"\x92\xcb" + b"\0" * 8 + b"\x01", b"\x92" + b"\xcb" + b"\1" * 26
+    assert len(short) + len(long) == 2 * 19 + 1
     matrix, fits = gather([short, long], 2)
-    assert fits is not None
     assert not fits.any()
     assert matrix.shape == (0, 2)
 

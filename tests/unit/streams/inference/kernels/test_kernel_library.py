@@ -14,6 +14,7 @@ from inferd.streams.inference import kernels_fault, kernels_in_use, use_kernels
 from inferd.streams.inference.kernels import UnavailableError, library_in
 
 FOLDER = Path(package.__file__).parent
+SOURCES = ("kernels.c", "rows.c", "trees.c")
 
 
 @pytest.fixture(autouse=True)
@@ -24,13 +25,15 @@ def switch_restored() -> Iterator[None]:
 
 
 def copy_of(tmp_path: Path) -> Path:
-    for path in FOLDER.glob("*kernels.*"):
+    for path in (*FOLDER.glob("*.c"), *FOLDER.glob("_kernels.*")):
         shutil.copy(path, tmp_path / path.name)
     return tmp_path
 
 
 def sign(folder: Path) -> None:
-    names = ("kernels.c", "_kernels.so")
+    for name in SOURCES:
+        (folder / name).touch()
+    names = (*SOURCES, "_kernels.so")
     lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
     (folder / "_kernels.sha256").write_text("".join(lines))
 
@@ -50,23 +53,21 @@ def test_missing_kernels_say_so(tmp_path: Path) -> None:
     assert fault_of(tmp_path) == "they were not built when inferd was installed"
 
 
-def test_kernels_of_another_source_are_not_used(tmp_path: Path) -> None:
-    (tmp_path / "kernels.c").write_text("int f;")
+@pytest.mark.parametrize("changed", SOURCES)
+def test_kernels_of_another_source_are_not_used(tmp_path: Path, changed: str) -> None:
     (tmp_path / "_kernels.so").write_bytes(b"\x7fELF")
     sign(tmp_path)
-    (tmp_path / "kernels.c").write_text("int g;")
+    (tmp_path / changed).write_text("int g;")
     assert fault_of(tmp_path) == "they were built from another version of the source"
 
 
 def test_a_library_of_another_machine_is_not_used(tmp_path: Path) -> None:
-    (tmp_path / "kernels.c").write_text("int f;")
     (tmp_path / "_kernels.so").write_bytes(b"\x7fELF\x02\x01\x01" + bytes(57))
     sign(tmp_path)
     assert fault_of(tmp_path).startswith("their library cannot be loaded: ")
 
 
 def test_a_library_without_the_kernels_is_not_used(tmp_path: Path) -> None:
-    (tmp_path / "kernels.c").write_text("int f;")
     shutil.copy(next(Path("/lib").rglob("libm.so.6")), tmp_path / "_kernels.so")
     sign(tmp_path)
     assert "inferd_tree_predict" in fault_of(tmp_path)

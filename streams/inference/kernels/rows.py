@@ -1,0 +1,160 @@
+"""Reading the rows of requests by the compiled kernel: JSON and MessagePack, by name or by position."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.streams.inference.kernels.compiled import Library
+
+Encoding = Literal["msgpack", "json"]
+_ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+_TEXT, _NUMBER, _BOOLEAN, _NAME, _KINDS = 0, 1, 2, 3, 4
+_NAMES = -1
+_INTEGER_MAX = 2**53
+_POWERS = range(-342, 309)
+_ENTRY = np.dtype([("at", "i8"), ("length", "i8"), ("owner", "i8"), ("code", "f8")])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowSchema:
+    """What the rows of a model may be, if all of its features are numbers in the matrix."""
+
+    names: Sequence[str]
+    """Of the features, in the order of the matrix's columns."""
+    omissible: Sequence[bool]
+    """Whether a row by name may lack the feature."""
+    categories: Mapping[int, Mapping[Any, float]]
+    """By feature, the codes of its categories: text, numbers, booleans."""
+    order: Sequence[int]
+    """The feature of each value of a positional row; the features that it lacks are omissible."""
+    unknown_is_missing: bool
+    """Whether an unknown category is a missing value; else the row is not read."""
+
+
+class _Schema(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("features", "width", "entries", "slots", "text_max", "unknown")),
+        *((name, ctypes.c_void_p) for name in ("order", "omissible", "by_category", "entry", "slot", "bytes", "power")),
+    ]
+
+
+class RowKernel:
+    """The schema of one model. Calls may run in several threads at once: they only read what is kept here."""
+
+    def __init__(self, library: Library, schema: RowSchema) -> None:
+        features = range(len(schema.names))
+        refers_to = (*schema.order, *schema.categories)
+        if len(schema.omissible) != len(features) or not all(each in features for each in refers_to):
+            raise ValueError("the features of the schema disagree")
+        entries = _entries(schema)
+        self.text_bytes_max = max((len(each.content or b"") for each in entries if each.kind == _TEXT), default=0)
+        """Bytes of the longest text that is read; a row with a longer one is not."""
+        self._features, self._read = len(features), library.read_rows
+        table, content = _table(entries)
+        slots = np.full(1 << (2 * len(entries)).bit_length(), -1, np.int32)
+        by_category = np.array([feature in schema.categories for feature in features], np.uint8)
+        order, omissible = np.array(schema.order, np.int32), np.array(schema.omissible, np.uint8)
+        self._arrays = (order, omissible, by_category, table, slots, content, _powers())
+        counts = (len(features), len(order), len(table), len(slots), self.text_bytes_max, schema.unknown_is_missing)
+        self._structure = _Schema(*map(int, counts), *(array.ctypes.data for array in self._arrays))
+        self._schema_at = ctypes.addressof(self._structure)
+        library.index_entries(self._schema_at, slots.ctypes.data)
+
+    def read(self, encoding: Encoding, rows: Sequence[bytes]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """The rows that the kernel reads: float64 (how many, features), C-contiguous; and which they are: bool (rows,).
+
+        `MemoryError` if there is no room for the names of a row.
+        """
+        ends = np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))
+        matrix, fits = np.empty((len(rows), self._features)), np.empty(len(rows), np.bool_)
+        return matrix[: self.read_into(matrix, fits, encoding, b"".join(rows), ends)], fits
+
+    def read_into(
+        self,
+        matrix: NDArray[np.float64],
+        fits: NDArray[np.bool_],
+        encoding: Encoding,
+        content: bytes | int,
+        ends: NDArray[np.int64],
+    ) -> int:
+        """As `read`, for rows one after the other, in bytes or at an address, each up to its end; how many are read."""
+        places = (ends.ctypes.data, len(ends), matrix.ctypes.data, fits.ctypes.data)
+        read: int = self._read(self._schema_at, _ENCODINGS.index(encoding), content, *places)
+        if read < 0:
+            raise MemoryError(f"names of {self._features} features")
+        return read
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A text or number of the hash table, and what it stands for."""
+
+    owner: int
+    """`_NAMES`, or the feature whose category it is."""
+    kind: int
+    content: bytes | None
+    """None if it is never found."""
+    code: float
+
+    def columns(self, at: int) -> tuple[int, int, int, float]:
+        owner = self.owner if self.owner == _NAMES else _KINDS * self.owner + self.kind
+        return at, -1 if self.content is None else len(self.content), owner, self.code
+
+
+def _entries(schema: RowSchema) -> list[_Entry]:
+    """The names first, in order."""
+    names = [_Entry(_NAMES, _NAME, _plain_text(name), float(place)) for place, name in enumerate(schema.names)]
+    return names + [
+        _Entry(feature, *_key(category), code)
+        for feature, codes in schema.categories.items()
+        for category, code in codes.items()
+    ]
+
+
+def _table(entries: Sequence[_Entry]) -> tuple[NDArray[np.void], NDArray[np.uint8]]:
+    """The entries as rows.c has them, and the bytes that they refer to."""
+    starts = accumulate((len(entry.content or b"") for entry in entries), initial=0)
+    table = np.array([entry.columns(at) for entry, at in zip(entries, starts, strict=False)], _ENTRY)
+    return table, np.frombuffer(b"".join(entry.content or b"" for entry in entries) or b"\0", np.uint8)
+
+
+def _key(category: Any) -> tuple[int, bytes | None]:
+    """The kind and the bytes of a category; no bytes for one that is never found."""
+    if isinstance(category, str):
+        return _TEXT, _plain_text(category)
+    kind = _BOOLEAN if isinstance(category, bool) else _NUMBER
+    return kind, np.float64(category + 0.0).tobytes() if abs(category) <= _INTEGER_MAX else None
+
+
+def _plain_text(text: str) -> bytes | None:
+    """The bytes of a text as both encodings have it; None if JSON needs escapes, which the kernel does not read."""
+    if any(character < " " or character in '"\\' for character in text):
+        return None
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return None
+
+
+@cache
+def _powers() -> NDArray[np.uint64]:
+    """The leading 128 bits of powers of five, those below 1 rounded up: uint64 (powers, 2), the upper half first."""
+    table = np.zeros((len(_POWERS), 2), np.uint64)
+    for place, exponent in enumerate(_POWERS):
+        power: int = 5 ** abs(exponent)
+        if exponent >= 0:
+            bits = power << 127 >> (power.bit_length() - 1)
+        else:
+            size = (power - 1).bit_length()
+            bits = (1 << (size + 127 if exponent >= -27 else 2 * size + 128)) // power + 1
+            bits >>= max(0, bits.bit_length() - 128)
+        table[place] = bits >> 64, bits & (2**64 - 1)
+    return table
