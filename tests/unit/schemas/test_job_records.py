@@ -130,6 +130,30 @@ def test_the_wire_says_predictions_and_leaves_out_what_is_not_there() -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=str)
+def test_own_outputs_are_in_a_map_of_their_own(codec: Codec) -> None:
+    own = {"chunk": [[1.5], None], "é:0": ["a", None]}
+    result = msgspec.structs.replace(RESULT, outputs=RESULT.outputs | own)
+    encoded = encode_chunk_result(result, codec)
+    fields = json.loads(encoded) if codec is JSON else msgspec.msgpack.decode(encoded)
+    assert (fields["outputs"], fields["chunk"], list(fields)[-1]) == (own, 7, "errors")
+    assert decode_chunk_result(encoded, codec) == result
+    assert list(decode_chunk_result(encoded, codec).outputs) == ["prediction", "raw", "chunk", "é:0"]
+    two = msgspec.structs.replace(RESULT, outputs=RESULT.outputs | {"a": [1, 2], "b": [1, 2]})
+    same_name = encode_chunk_result(two, codec)
+    with pytest.raises(InferenceError, match="appears twice"):
+        decode_chunk_result(same_name.replace(b'"b"', b'"a"').replace(b"\xa1b\x92\x01", b"\xa1a\x92\x01"), codec)
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+@pytest.mark.parametrize("outputs", [{"a": [1]}, {"a": 1}, ["a"], None, {"a": [1, 2, 3]}])
+def test_own_outputs_that_contradict_themselves_are_refused(outputs: Any, codec: Codec) -> None:
+    module: Any = msgspec.msgpack if codec is MSGPACK else msgspec.json
+    fields = module.decode(encode_chunk_result(RESULT, codec))
+    with pytest.raises(InferenceError):
+        decode_chunk_result(module.encode(fields | {"outputs": outputs}), codec)
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=str)
 def test_fields_of_later_versions_are_let_through(codec: Codec) -> None:
     module: Any = msgspec.msgpack if codec is MSGPACK else msgspec.json
     result = module.decode(encode_chunk_result(RESULT, codec)) | {"new": 1}

@@ -59,6 +59,17 @@ def test_json_says_null_for_what_is_no_number() -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=str)
+def test_own_outputs(codec: Codec) -> None:
+    result = Prediction("a", "m", 1, "d", {"prediction": 1.5, "digest": "own", "b": [[0.5]]})
+    assert decode_result(encode_result(result, codec), codec) == result
+    for outputs in ([1], None, 1):
+        assert refusal(dump({**PREDICTION, "outputs": outputs}, codec), codec).code == "malformed"
+    twice = encode_result(Prediction("a", "m", 1, "d", {"prediction": 1.5, "a": 1, "c": 1}), codec)
+    with pytest.raises(InferenceError, match="appears twice"):
+        decode_result(twice.replace(b'"c"', b'"a"').replace(b"\xa1c\x01", b"\xa1a\x01"), codec)
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=str)
 def test_unknown_fields_are_let_through(codec: Codec) -> None:
     later = dump({**PREDICTION, "later": {"a": [1]}, "interval": [1, 2]}, codec)
     assert decode_result(later, codec) == Prediction("a", "m", 1, "d", {"prediction": 1.5})

@@ -94,6 +94,16 @@ def test_a_manifest_may_ask_for_it(tmp_path: Path) -> None:
     assert not scores_batches(load(tmp_path, toy_file(FEATURES), batching=False).runtime)
 
 
+def test_an_error_names_the_row_once() -> None:
+    class OneRow(Unequal):
+        def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
+            raise InvalidValueError("row 0, feature 'x' is too large")
+
+    rows = RowByRow(OneRow(TOY.read(toy_file(FEATURES[:3]), DEFAULT_LIMITS)))
+    with pytest.raises(InvalidValueError, match=r"^row 0: feature 'x' is too large$"):
+        rows.predict(np.zeros((2, 3)), ("prediction",))
+
+
 def test_an_error_names_the_row() -> None:
     rows = RowByRow(Unequal(TOY.read(toy_file(FEATURES[:3]), DEFAULT_LIMITS)))
     with pytest.raises(InvalidValueError, match=r"^row 1: too much$"):
