@@ -1,10 +1,8 @@
 """Asks the broker which rights (ACLs) this user has, without reading, writing or joining anything.
 
-For topics, the Metadata response lists the allowed operations (KIP-430). For groups and transactional ids it sends
-requests that have no effect, and that the broker rejects first if a right is missing: a lookup of the coordinator, a
-heartbeat of an unknown member, the end of a transaction of an unknown producer.
-
-aiokafka supports Metadata up to version 5; the allowed operations need version 8.
+For topics, the Metadata response lists the allowed operations. For groups and transactional ids it sends requests that
+have no effect, and that the broker rejects first if a right is missing: a lookup of the coordinator, a heartbeat of an
+unknown member, the end of a transaction of an unknown producer.
 """
 
 from __future__ import annotations
@@ -17,95 +15,26 @@ from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     IncompatibleBrokerVersion,
-    NodeNotReadyError,
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
     for_code,
 )
 from aiokafka.protocol.admin import DescribeConfigsRequest
-from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.protocol.transaction import EndTxnRequest
-from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
 from inferd.streams.kafka.rights import Operation, Right
+from inferd.streams.kafka.topic_metadata import UNKNOWN_OPERATIONS, TopicReport, any_node, read_reports
 
 DENIED = (GroupAuthorizationFailedError, TopicAuthorizationFailedError, TransactionalIdAuthorizationFailed)
 BITS: dict[Operation, int] = {"READ": 3, "WRITE": 4, "CREATE": 5, "DESCRIBE": 8, "DESCRIBE_CONFIGS": 10}
 """Kafka's code of each operation (`org.apache.kafka.common.acl.AclOperation`): its bit in the response."""
-UNKNOWN_OPERATIONS = -(2**31)
-"""The value from a broker that does not report the operations."""
 ALL_OPERATIONS = -1
 TOPIC = 2
 """Kafka's resource type code of topics in DescribeConfigs."""
 NO_MEMBER, NO_GENERATION = "inferd-rights", -1
 NO_PRODUCER_ID, NO_PRODUCER_EPOCH = -1, 0
-
-
-class _MetadataResponse(Response):
-    API_KEY = 3
-    API_VERSION = 8
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "brokers",
-            Array(
-                ("node_id", Int32),
-                ("host", String("utf-8")),
-                ("port", Int32),
-                ("rack", String("utf-8")),
-            ),
-        ),
-        ("cluster_id", String("utf-8")),
-        ("controller_id", Int32),
-        (
-            "topics",
-            Array(
-                ("error_code", Int16),
-                ("topic", String("utf-8")),
-                ("is_internal", Boolean),
-                (
-                    "partitions",
-                    Array(
-                        ("error_code", Int16),
-                        ("partition", Int32),
-                        ("leader", Int32),
-                        ("leader_epoch", Int32),
-                        ("replicas", Array(Int32)),
-                        ("isr", Array(Int32)),
-                        ("offline_replicas", Array(Int32)),
-                    ),
-                ),
-                ("authorized_operations", Int32),
-            ),
-        ),
-        ("cluster_authorized_operations", Int32),
-    )
-
-
-class _MetadataRequestV8(RequestStruct):
-    API_KEY = 3
-    API_VERSION = 8
-    RESPONSE_TYPE = _MetadataResponse
-    SCHEMA = Schema(
-        ("topics", Array(String("utf-8"))),
-        ("allow_auto_topic_creation", Boolean),
-        ("include_cluster_authorized_operations", Boolean),
-        ("include_topic_authorized_operations", Boolean),
-    )
-
-
-class OperationsRequest(Request[_MetadataRequestV8]):
-    """A Metadata request for topics and their allowed operations."""
-
-    API_KEY = 3
-
-    def __init__(self, topics: Sequence[str]) -> None:
-        self._topics = topics
-
-    def build(self, request_struct_class: type[_MetadataRequestV8]) -> _MetadataRequestV8:
-        return request_struct_class(list(self._topics), False, False, True)
 
 
 def is_denied(error: BaseException) -> bool:
@@ -114,13 +43,11 @@ def is_denied(error: BaseException) -> bool:
 
 
 async def missing_rights(client: AIOKafkaClient, rights: Collection[Right]) -> list[Right]:
-    """The `rights` that this user does not have; empty if the broker is too old to report them.
+    """The `rights` that this user does not have; those that the broker is too old to report count as given.
 
     Raises a `KafkaError` if the broker does not respond.
     """
-    node = client.get_random_node()
-    if node is None:
-        raise NodeNotReadyError("no broker of the cluster is known yet")
+    node = any_node(client)
     try:
         topics = await _missing_on_topics(client, node, [right for right in rights if right.resource == "topic"])
     except (IncompatibleBrokerVersion, NotImplementedError):
@@ -132,19 +59,19 @@ async def missing_rights(client: AIOKafkaClient, rights: Collection[Right]) -> l
 
 
 async def _missing_on_topics(client: AIOKafkaClient, node: int, rights: Sequence[Right]) -> list[Right]:
-    response: Any = await client.send(node, OperationsRequest(sorted({right.name for right in rights})))
-    allowed = {topic: _allowed(for_code(code), operations) for code, topic, _, _, operations in response.topics}
+    reports = await read_reports(client, {right.name for right in rights}, operations=True)
+    allowed = {report.name: _allowed(report) for report in reports}
     if hidden := [topic for topic, operations in allowed.items() if operations == 0]:
         described = await _with_configs(client, node, hidden)
         allowed |= dict.fromkeys(described, 1 << BITS["DESCRIBE_CONFIGS"])
     return [right for right in rights if not allowed.get(right.name, ALL_OPERATIONS) >> BITS[right.operation] & 1]
 
 
-def _allowed(error: type[BaseException], operations: int) -> int:
+def _allowed(report: TopicReport) -> int:
     """The allowed operations as bits; all of them if the broker does not report them."""
-    if error is TopicAuthorizationFailedError:
+    if report.error is TopicAuthorizationFailedError:
         return 0
-    return ALL_OPERATIONS if operations == UNKNOWN_OPERATIONS else operations
+    return ALL_OPERATIONS if report.operations == UNKNOWN_OPERATIONS else report.operations
 
 
 async def _with_configs(client: AIOKafkaClient, node: int, topics: Sequence[str]) -> list[str]:

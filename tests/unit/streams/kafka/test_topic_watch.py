@@ -8,15 +8,20 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, NoError, TopicAuthorizationFailedError
 from structlog.testing import capture_logs
 
 from inferd.schemas.connection import KafkaConnection
-from inferd.streams.kafka import topic_watch
+from inferd.streams.kafka import rights_check, topic_watch
+from inferd.streams.kafka.rights import Right
+from inferd.streams.kafka.rights_check import missing_rights
 from inferd.streams.kafka.topic_metadata import (
+    UNKNOWN_OPERATIONS,
     TopicMetadata,
+    TopicReport,
     TopicsRequest,
     read_topics,
+    reports_in,
     topics_in,
 )
 from inferd.streams.kafka.topic_watch import (
@@ -142,21 +147,58 @@ def test_what_is_said_names_topic_and_partitions() -> None:
 # On the wire
 
 
-def response(version: int, *topics: Any) -> Any:
-    return SimpleNamespace(API_VERSION=version, topics=topics)
+IN_SYNC: tuple[Any, ...] = [1], [1], []
+PARTITION: dict[int, tuple[Any, ...]] = {
+    5: (0, 0, 1, *IN_SYNC), 8: (0, 0, 1, 0, *IN_SYNC), 12: (0, 0, 1, 0, *IN_SYNC, {}),
+}  # fmt: skip
+END: dict[int, tuple[Any, ...]] = {5: (), 8: (0,), 12: ({},)}
 
 
-def test_topics_of_a_response_with_ids_and_of_one_without() -> None:
-    a = bytes.fromhex(A)
-    new = response(12, (0, "t", a, False, [1, 2], 0, {}), (3, "gone", bytes(16), False, [], 0, {}), (29, "no", a))
-    assert topics_in(new) == {"t": TopicMetadata(2, A), "gone": None}
-    assert topics_in(response(5, (0, "t", False, [1, 2]))) == {"t": TopicMetadata(2)}
+def reports(version: int, *topics: tuple[Any, ...]) -> list[TopicReport]:
+    """Topics as a broker of this version of Metadata sends them."""
+    response = TopicsRequest([]).prepare({3: (0, version)}).RESPONSE_TYPE
+    return reports_in(response.decode(BytesIO(response(0, [], "c", 1, list(topics), *END[version]).encode())))
+
+
+def test_topics_of_responses_with_and_without_ids_and_operations() -> None:
+    a, two, none = bytes.fromhex(A), [PARTITION[12]] * 2, bytes(16)
+    gone: tuple[Any, ...] = (3, "gone", none, False, [], 0, {})
+    denied: tuple[Any, ...] = (29, "denied", a, False, [], 0, {})
+    newest = reports(12, (0, "t", a, False, two, 1 << 3, {}), gone, denied)
+    assert newest[0] == TopicReport("t", NoError, 2, A, 1 << 3)
+    assert newest[2].error is TopicAuthorizationFailedError
+    assert topics_in(newest) == {"t": TopicMetadata(2, A), "gone": None}
+    assert reports(8, (0, "t", False, [PARTITION[8]], 1 << 4)) == [TopicReport("t", NoError, 1, "", 1 << 4)]
+    oldest = reports(5, (0, "t", False, [PARTITION[5]] * 2))
+    assert oldest == [TopicReport("t", NoError, 2, "", UNKNOWN_OPERATIONS)]
+    assert topics_in(oldest) == {"t": TopicMetadata(2)}
 
 
 def test_a_request_asks_by_name_and_creates_nothing() -> None:
     newest = TopicsRequest(["t"]).prepare({3: (0, 13)})
     assert newest.encode().hex() == "02" + bytes(16).hex() + "02" + b"t".hex() + "00" + "0000" + "00"
-    assert TopicsRequest(["t"]).prepare({3: (0, 11)}).encode().hex() == "00000001" + "0001" + b"t".hex() + "00"
+    names = "00000001" + "0001" + b"t".hex()
+    assert TopicsRequest(["t"]).prepare({3: (0, 11)}).encode().hex() == names + "00" + "00" + "00"
+    assert TopicsRequest(["t"]).prepare({3: (0, 7)}).encode().hex() == names + "00"
+    with_operations = TopicsRequest(["t"], operations=True)
+    assert with_operations.prepare({3: (0, 13)}).encode().hex().endswith("74" + "00" + "0001" + "00")
+    assert with_operations.prepare({3: (0, 11)}).encode().hex() == names + "00" + "00" + "01"
+
+
+@pytest.mark.parametrize("version", [5, 8, 12])
+async def test_missing_rights_on_topics(monkeypatch: pytest.MonkeyPatch, version: int) -> None:
+    def topic(code: int, name: str, operations: int) -> tuple[Any, ...]:
+        ids: tuple[Any, ...] = (bytes(16),) if version == 12 else ()
+        rest: tuple[Any, ...] = {5: (), 8: (operations,), 12: (operations, {})}[version]
+        return (code, name, *ids, False, [PARTITION[version]], *rest)
+
+    async def read_reports(*_: Any, **__: Any) -> list[TopicReport]:
+        return reports(version, topic(0, "r", 1 << 3 | 1 << 10), topic(0, "all", -1), topic(0, "unknown", -(2**31)))
+
+    monkeypatch.setattr(rights_check, "read_reports", read_reports)
+    rights = [Right(operation, "topic", name) for name in ("r", "all", "unknown") for operation in ("READ", "WRITE")]
+    missing = await missing_rights(SimpleNamespace(get_random_node=lambda: 1), rights)  # type: ignore[arg-type]
+    assert missing == ([] if version == 5 else [Right("WRITE", "topic", "r")])
 
 
 def test_the_golden_response_of_a_broker() -> None:
@@ -165,7 +207,7 @@ def test_the_golden_response_of_a_broker() -> None:
     topic += "02" + "0000" + "00000000" + "00000001" + "00000000" + "0200000001" + "0200000001" + "01" + "00"
     topic += "80000000" + "00" + "00"
     found = newest_response().decode(BytesIO(bytes.fromhex(topic)))
-    assert topics_in(found) == {"t": TopicMetadata(1, A)}
+    assert topics_in(reports_in(found)) == {"t": TopicMetadata(1, A)}
 
 
 def newest_response() -> Any:
