@@ -1,1 +1,1 @@
-"""Batch jobs on Kafka: what owns them, what scores their chunks, and what answers questions about them."""
+"""Batch jobs on Kafka: ownership of jobs, scoring of chunks, and queries from HTTP."""

@@ -38,14 +38,14 @@ from inferd.streams.telemetry import CHUNK_SPAN, ChunkCounters, LaneMeasures, Ta
 log = structlog.get_logger(__name__)
 
 RECORDS_MAX = 8
-"""Chunks of one micro-batch, over all partitions: requests wait for one of them at most."""
+"""Maximum chunks of one micro-batch, over all partitions: it bounds how long requests wait."""
 INLINE_ROWS_MAX = 256
-"""More rows are predicted in a thread, beside the requests."""
+"""More rows are predicted in a thread, concurrently with requests."""
 MODEL_WAIT_S = {"unknown": 5.0, "loading": 60.0}
-"""How long chunks wait for a version that this worker does not know yet, or has not loaded yet; together, not each."""
+"""How long chunks wait, together, for a version that this worker does not know or has not loaded yet."""
 
 Read = Chunk | Barrier | ModelServingError
-"""What a record of `job-chunks` holds, or why it holds nothing."""
+"""A decoded record of `job-chunks`, or the error that explains why it cannot be decoded."""
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class _Run:
 
 
 class ChunkProcessor:
-    """Scores chunks and publishes what they come to; a `Stage`."""
+    """Scores chunks and publishes their results; a `Stage`."""
 
     kind: Kind = "chunks"
     waits = False
@@ -93,13 +93,13 @@ class ChunkProcessor:
         self.on_demand: OnDemand | None = None
         """Loads models that are not loaded; None if all are."""
         self._waiting_since: dict[tuple[str, int, str], float] = {}
-        """By name, number and digest of a version, when the first chunk came that waits for it."""
+        """Name, number and digest of a version -> when the first chunk started to wait for it."""
 
     def unit(self, number: int) -> Hashable:
         return (self.topic, number)
 
     def outputs(self, number: int) -> Iterable[TopicPartition]:
-        """A chunk is answered on the partition that owns its job."""
+        """A chunk's result goes to the partition that owns its job."""
         yield TopicPartition(self._dead_letters.topic, number)
         for owner in range(self._partitions):
             yield TopicPartition(self._topics.name("job-results"), owner)
@@ -120,7 +120,7 @@ class ChunkProcessor:
         return steps
 
     def _trace(self, work: Work, steps: Sequence[Sequence[Effects]], started: float) -> None:
-        """Gives the last effects of each partition the spans that they end."""
+        """Attaches finished spans to the last effects of each partition."""
         tracing = self._measures.tracing
         if tracing is None:
             return
@@ -145,11 +145,10 @@ class ChunkProcessor:
     async def _readable(
         self, records: Sequence[Record], works: list[ChunkWork], pins: ExitStack
     ) -> list[tuple[Record, Read]]:  # fmt: skip
-        """The first of `records` that can be processed now; adds the work of their chunks to `works`.
+        """The leading `records` that can be processed now; adds their chunks to `works`.
 
-        Their versions stay loaded until `pins` is closed.
-
-        A chunk waits for its version, and what follows on it in its partition, but no other partition.
+        Their versions stay loaded until `pins` is closed. A chunk that waits for its version delays later records of
+        its partition, but no other partition.
         """
         readable: list[tuple[Record, Read]] = []
         for record in records:
@@ -161,7 +160,7 @@ class ChunkProcessor:
                 try:
                     works.append(await self._work(read))
                 except PUBLISH_ERRORS as error:
-                    # What it refers to cannot be read now; nothing could be published then either.
+                    # Its source cannot be read now; publishing would fail as well.
                     log.warning("chunk_source_unreadable", job=read.job_id, chunk=read.chunk, reason=describe(error))
                     break
             readable.append((record, read))
@@ -200,7 +199,7 @@ class ChunkProcessor:
         return results
 
     async def _results(self, works: Sequence[ChunkWork]) -> list[bytes]:
-        """The result of each chunk; where that raises, the chunk to blame is found, and its rows are `internal`."""
+        """The result of each chunk. If that raises, the chunk that causes it is found, and its rows get `internal`."""
         try:
             return await self._finished(works)
         except Exception as fault:
@@ -213,7 +212,7 @@ class ChunkProcessor:
             return [draft.encode(self._limits)]
 
     async def _work(self, chunk: Chunk) -> ChunkWork:
-        """A chunk with what it refers to."""
+        """A chunk with its rows and previous result."""
         source: tuple[bytes | None, Codec] | None = None
         previous: bytes | None = None
         if chunk.source is not None:
@@ -251,7 +250,8 @@ class ChunkProcessor:
     def _steps(
         self, tp: TopicPartition, part: Sequence[tuple[Record, Read]], results: Iterator[bytes]
     ) -> list[Effects]:
-        """Effects of the records up to each barrier, and of the barrier, which says that those are committed."""
+        """Effects of the records before each barrier, and of the barrier itself, which confirms that those are
+        committed."""
         runs = [_Run()]
         for record, read in part:
             if isinstance(read, Barrier) or runs[-1].barrier:
@@ -273,7 +273,7 @@ class ChunkProcessor:
             run.refused.append((record, refusal_of(record, read, self._limits)))
 
     def _accepted(self, chunk: Chunk, outgoing: Outgoing) -> Outgoing:
-        """The result of a chunk; where its topic would refuse that, each row of it has an error."""
+        """The result of a chunk; if its topic would reject it, every row gets an error instead."""
         if (refusal := self._destinations.refusal(self._topics.name("job-results"), outgoing)) is None:
             return outgoing
         draft = ChunkDraft(chunk, None)

@@ -1,4 +1,4 @@
-"""What the jobs of one tenant are made of."""
+"""Composes the stages and the store of one tenant's jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from inferd.streams.telemetry import LaneMeasures
 
 @dataclass(frozen=True, slots=True)
 class TenantJobs:
-    """The jobs of one tenant: those owned here, and the stages that move them."""
+    """The jobs of one tenant: the owned ones, and the stages that process them."""
 
     owned: JobStore
     stages: Sequence[Stage]
@@ -38,7 +38,7 @@ def compose_jobs(
     destinations: Destinations = UNCHECKED,
     process_batch: ProcessBatch | None = None,
 ) -> TenantJobs:
-    """`process_batch`: a user's own code that answers chunks instead of a model."""
+    """`process_batch`: user code that scores chunks instead of a model."""
     topics = TenantTopics(settings.namespace, tenant)
     owned = JobStore(tenant, table, settings.limits)
     context = JobContext(

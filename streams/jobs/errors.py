@@ -1,4 +1,4 @@
-"""Why this worker cannot answer for a job now, though another one may, or this one a little later."""
+"""Errors for a job that this worker cannot answer for now; another worker may, or this one later."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from inferd.schemas.errors import ServerError
 
 
 class RetryLaterError(ServerError):
-    """The broker or the group does not let this be done now; asking again later may do."""
+    """The broker or the group does not allow the operation now; a retry may succeed."""
 
     code = "unavailable"
     http_status = 503
@@ -14,7 +14,7 @@ class RetryLaterError(ServerError):
 
 
 class NotOwnerError(RetryLaterError):
-    """The job belongs to another worker; `url` is where that one answers, None while nobody does."""
+    """The job belongs to another worker; `url` is its URL, or None if it is unknown."""
 
     def __init__(self, url: str | None) -> None:
         where = "no worker has the job now: the group is rebalancing; ask again in a moment"

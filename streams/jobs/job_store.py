@@ -1,4 +1,4 @@
-"""The jobs whose partitions this worker owns: their states, when each wants attention, and what they take of quotas."""
+"""Jobs in the partitions owned by this worker: their states, when each is due, and their use of quotas."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from inferd.streams.telemetry import JobCounters
 log = structlog.get_logger(__name__)
 
 REFUSALS_MAX = 1_000
-"""How many refusals are remembered for those who ask."""
+"""Maximum number of rejections kept for senders."""
 
 
 class PartitionRevokedError(Exception):
@@ -44,13 +44,13 @@ class MessageOutcomes:
         self._refusals: OrderedDict[int, ModelServingError] = OrderedDict()
 
     def refuse(self, offset: int, refusal: ModelServingError) -> None:
-        """The message at an offset is about to be refused."""
+        """Records that the message at an offset is being rejected."""
         self._refusals[offset] = refusal
         if len(self._refusals) > REFUSALS_MAX:
             self._refusals.popitem(last=False)
 
     def up_to(self, next_offset: int) -> None:
-        """What follows from all messages below an offset is acknowledged."""
+        """The effects of all messages below an offset are acknowledged."""
         self._next = max(self._next, next_offset)
         for offset, future in self._waiting:
             if offset < self._next and not future.done():
@@ -58,14 +58,14 @@ class MessageOutcomes:
         self._waiting = [waiting for waiting in self._waiting if not waiting[1].done()]
 
     def give_up(self) -> None:
-        """The partition went elsewhere: nobody here will know."""
+        """The partition was revoked: waiting senders get `PartitionRevokedError`."""
         for _, future in self._waiting:
             if not future.done():
                 future.set_exception(PartitionRevokedError)
         self._waiting.clear()
 
     async def wait(self, offset: int) -> ModelServingError | None:
-        """Why the message at an offset was refused, None where it was taken; `PartitionRevokedError` if unknown."""
+        """Why the message at an offset was rejected; None if it was accepted. `PartitionRevokedError` if unknown."""
         if offset < self._next:
             return self._refusals.get(offset)
         future: asyncio.Future[ModelServingError | None] = asyncio.get_running_loop().create_future()
@@ -75,28 +75,28 @@ class MessageOutcomes:
 
 @dataclass(slots=True, eq=False)
 class JobsPartition:
-    """Jobs of one partition. States that may change soon are kept decoded, the others as the table has them."""
+    """Jobs of one partition. States that may change soon are kept decoded; the others are read from the table."""
 
     table: TablePartition
     limits: Limits
     epoch: int
-    """Another number whenever states are read anew: barriers of before count no more."""
+    """Changes whenever the states are read again; barriers sent before that are ignored."""
     handled: MessageOutcomes
     active: dict[str, JobState | None] = field(default_factory=dict)
-    """Jobs that have not ended, and what jobs have come to that the table has not acknowledged yet."""
+    """Open jobs, and new states that the table has not acknowledged yet."""
     in_use: Usage = NOTHING_USED
     _wakes: dict[str, int] = field(default_factory=dict)
     _queue: list[tuple[int, str]] = field(default_factory=list)
 
     def state(self, job_id: str) -> JobState | None:
-        """What is known of a job."""
+        """The state of a job; None if there is none."""
         if job_id in self.active:
             return self.active[job_id]
         value = self.table.get(job_id.encode())
         return decode_state(value) if value is not None else None
 
     def put(self, before: JobState | None, after: JobState | None, job_id: str) -> None:
-        """Another state of a job; None where nothing is known of it any longer."""
+        """Sets the state of a job; None removes it."""
         self.in_use = self.in_use - usage_of(before) + usage_of(after)
         self.active[job_id] = after
         if after is None:
@@ -105,14 +105,14 @@ class JobsPartition:
             self._wake_at(job_id, wakes_at(after, self.limits))
 
     def landed(self, job_ids: Iterable[str]) -> None:
-        """The table has what these jobs have come to."""
+        """The table has acknowledged the states of these jobs."""
         for job_id in job_ids:
             state = self.active.get(job_id)
             if state is None or state.ended:
                 self.active.pop(job_id, None)
 
     def due(self, now_ms: int, jobs_max: int) -> list[str]:
-        """Jobs that want attention by now; each comes once, until its state is put again."""
+        """Jobs that are due; each is returned once, until its state is set again."""
         due: list[str] = []
         while self._queue and self._queue[0][0] <= now_ms and len(due) < jobs_max:
             at, job_id = heapq.heappop(self._queue)
@@ -122,7 +122,7 @@ class JobsPartition:
         return due
 
     def job_ids(self) -> Iterator[str]:
-        """Every job that is in the table."""
+        """Every job in the table."""
         return (key.decode() for key, _ in self.table.store.items())
 
     def _wake_at(self, job_id: str, at: int) -> None:
@@ -142,7 +142,7 @@ class JobStore:
         self.partitions: dict[int, JobsPartition] = {}
 
     def open(self, number: int) -> None:
-        """Reads every state of a restored partition, anew where it was open."""
+        """Reads every state of a restored partition; again if it is open already."""
         table = self.table.partition(number)
         before = self.partitions.get(number)
         handled = before.handled if before is not None else MessageOutcomes()
@@ -150,7 +150,7 @@ class JobStore:
         for key, value in table.store.items():
             try:
                 partition.put(None, decode_state(value), key.decode())
-            except Exception:  # one state that cannot be read must not hold up all other jobs
+            except Exception:  # A state that cannot be read must not stop the other jobs.
                 log.exception("job_state_unreadable", tenant=self.tenant, partition=number, job=key[:80])
         partition.landed([*partition.active])
         self.partitions[number] = partition
@@ -163,11 +163,11 @@ class JobStore:
 
     @property
     def in_use(self) -> Usage:
-        """What the jobs take that have not ended."""
+        """Quota use of the open jobs."""
         return sum((partition.in_use for partition in self.partitions.values()), NOTHING_USED)
 
     def find(self, job_id: str) -> tuple[int, JobState] | None:
-        """The partition and state of a job, if it is one of ours."""
+        """The partition and state of a job, if this worker owns it."""
         for number, partition in self.partitions.items():
             if (state := partition.state(job_id)) is not None:
                 return number, state

@@ -1,8 +1,7 @@
-"""The stages of `jobs` and `job-results`: little more than the arithmetic of jobs, given records and taking effects.
+"""The stages of `jobs` and `job-results`: they apply records to job states and publish the effects.
 
-Both change the same table partition, so that they are never at work at the same time (`unit`), and both run under
-`exactly_once`, whatever the other topics do: a worker that thinks it still owns a job could otherwise overwrite what
-its successor wrote.
+Both write the same table partition, so they never run concurrently (`unit`). Both always run under `exactly_once`:
+otherwise a worker that still believes it owns a job could overwrite the state written by its successor.
 """
 
 from __future__ import annotations
@@ -48,12 +47,12 @@ from inferd.streams.telemetry import MESSAGE_SPAN, JobCounters, LaneMeasures, Ta
 log = structlog.get_logger(__name__)
 
 RECORDS_MAX = 64
-"""Of one micro-batch of `jobs`: each may have a megabyte of rows to look at."""
+"""Maximum records per micro-batch of `jobs`; each may carry a megabyte of rows."""
 OUTCOMES_MAX = 512
 CHUNK_OVERHEAD_BYTES = PROPAGATED_BYTES_MAX + 8_192
-"""Of a record of `job-chunks` beside the rows that it carries."""
+"""Size of a record of `job-chunks` without its rows."""
 DUE_MAX = 256
-"""Jobs that one look at the clock deals with."""
+"""Maximum jobs per tick."""
 NO_ROWS = JobState("", 0, 0)
 MODEL_KNOWN_WITHIN_S = 1.0
 
@@ -80,7 +79,7 @@ class JobContext:
         return Terms(self._limits(), number, self.partitions, self.pin, partition.epoch, partition.in_use)
 
     def _limits(self) -> Limits:
-        """The limits, with chunks that `job-chunks` accepts: of larger ones they say where to read the rows."""
+        """The limits, with chunks that fit `job-chunks`; larger ones refer to their rows instead of carrying them."""
         limits = self.owned.limits
         room = self.destinations.bytes_max(self.topics.name("job-chunks")) - CHUNK_OVERHEAD_BYTES
         return limits if room >= limits.job_chunk_bytes_max else replace(limits, job_chunk_bytes_max=max(0, room))
@@ -88,7 +87,7 @@ class JobContext:
 
 @dataclass(slots=True)
 class _Draft:
-    """Effects on their way, and the states that jobs have come to."""
+    """Effects being collected, and the new states of jobs."""
 
     context: JobContext
     number: int
@@ -97,10 +96,10 @@ class _Draft:
     changed: dict[str, JobState | None] = field(default_factory=dict)
     counted: JobCounters = field(default_factory=JobCounters)
     passed_on: list[tuple[str, bytes | None]] = field(default_factory=list)
-    """Headers that chunks have from the message that they are cut from."""
+    """Headers that chunks take over from their message."""
 
     def take(self, job_id: str, before: JobState | None, step: Step) -> None:
-        """Adds what follows from one step."""
+        """Adds the effects of one step."""
         for chunk in step.chunks:
             outgoing = (chunk_key(job_id, chunk.chunk), encode_chunk(chunk), self.passed_on)
             self._add("job-chunks", self._partition_of(chunk), outgoing)
@@ -116,7 +115,7 @@ class _Draft:
             self.partition.put(before, step.state, job_id)
 
     def _count(self, before: JobState | None, after: JobState | None) -> None:
-        """What a step adds; rows that are tried again count once more."""
+        """Counters of a step; retried rows are counted again."""
         if after is not None:
             had = before if before is not None else NO_ROWS
             self.counted.rows_in += max(0, after.input_count - had.input_count)
@@ -137,7 +136,7 @@ class _Draft:
         return self.effects
 
     def _partition_of(self, chunk: Chunk) -> int:
-        """In turn, so that every worker gets its part; not the same one first for all jobs."""
+        """Round robin, so that every worker gets a share; different jobs start at different partitions."""
         return (crc32(chunk.job_id.encode()) + chunk.chunk) % self.context.partitions
 
     def _add_barrier(self, barrier: Barrier) -> None:
@@ -150,7 +149,7 @@ class _Draft:
 
 
 class _JobProcessor:
-    """What the two stages have in common."""
+    """Shared by the two stages."""
 
     kind: Kind = "jobs"
     waits = False
@@ -188,7 +187,7 @@ class _JobProcessor:
                 refusal = getattr(record, "refusal", None) or self._take(draft, record, now_ms)
             except ModelServingError as error:
                 refusal = error
-            except Exception as fault:  # no record may stop its partition
+            except Exception as fault:  # No record may stop its partition.
                 log.exception("job_record_fault", tenant=self.tenant, topic=tp.topic, offset=record.offset)
                 refusal = internal_error(fault)
             if refusal is not None:
@@ -196,7 +195,7 @@ class _JobProcessor:
         return draft.finish()
 
     def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
-        """Adds what follows from a record; why it was refused, if it was."""
+        """Adds the effects of a record; returns the reason if it was rejected."""
         raise NotImplementedError
 
     def _refuse(self, effects: Effects, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
@@ -212,7 +211,7 @@ class _JobProcessor:
         self._owned.close(number)
 
     def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
-        """What is known of jobs is what the table has acknowledged, and nothing else."""
+        """Only acknowledged states are visible."""
         if number in self._owned.partitions and number in self._owned.table.owned:
             self._owned.open(number)
 
@@ -227,7 +226,7 @@ class _JobProcessor:
 
 
 class JobMessageProcessor(_JobProcessor):
-    """The stage of `jobs`: messages, and what jobs do as time passes."""
+    """The stage of `jobs`: messages, and changes that are due by time."""
 
     def __init__(self, context: JobContext) -> None:
         super().__init__(context, "jobs")
@@ -249,7 +248,7 @@ class JobMessageProcessor(_JobProcessor):
         return effects
 
     def _opened_by_now(self, tp: TopicPartition, records: Records) -> Records:
-        """The first of `records`, up to a job whose model may just have been deployed and not have got here yet."""
+        """The leading `records`, up to a job whose model may be deployed but is not known to this worker yet."""
         young_ms = self._context.now_ms() - MODEL_KNOWN_WITHIN_S * 1_000
         for place, record in enumerate(records):
             opening = self._opening(tp.partition, record) if record.timestamp > young_ms else None
@@ -258,7 +257,7 @@ class JobMessageProcessor(_JobProcessor):
         return records
 
     def _opening(self, number: int, record: Record) -> tuple[str, OpenJob] | None:
-        """What a record opens, if it is a job that nobody has heard of."""
+        """The opening message in a record, if its job is unknown."""
         try:
             job_id = parse_job_key(record.key)
             if getattr(record, "refusal", None) or self._owned.partitions[number].state(job_id) is not None:
@@ -317,7 +316,7 @@ class JobMessageProcessor(_JobProcessor):
 
 
 class JobResultProcessor(_JobProcessor):
-    """The stage of `job-results`: what chunks came to."""
+    """The stage of `job-results`: results of chunks."""
 
     def __init__(self, context: JobContext) -> None:
         super().__init__(context, "job-results")
@@ -330,7 +329,7 @@ class JobResultProcessor(_JobProcessor):
         job_id = parse_job_key(record.key)
         outcome = decode_outcome(record.value, parse_headers(record.headers, limits).codec, limits)
         if outcome.job_id != job_id:
-            return None  # nobody here writes such a record, and no job is to believe it
+            return None  # inferd never writes such a record; it must not affect a job.
         before = draft.partition.state(job_id)
         draft.take(job_id, before, count(before, outcome, record.offset, now_ms))
         return None

@@ -1,4 +1,4 @@
-"""Reading single records back, by topic, partition and offset: rows that a chunk refers to, results of chunks."""
+"""Reads single records by topic, partition and offset: rows that a chunk refers to, and results of chunks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from inferd.streams.connection import client_options
 from inferd.streams.settings import StreamSettings
 
 CACHED_BYTES_MAX = 64 * 1_048_576
-"""Of records that came with those that were asked for: what is read next is mostly among them."""
+"""Neighbouring records kept from each fetch: the next read is mostly among them."""
 FETCH_BYTES_MAX = 2 * 1_048_576
 READ_TIMEOUT_S = 20.0
 RECORD_OVERHEAD_BYTES = 300
 
 
 class RecordReader:
-    """Reads committed records at given offsets, one at a time; neighbours that were fetched with them are kept."""
+    """Reads committed records at given offsets, one at a time; neighbours from the same fetch are cached."""
 
     def __init__(self, settings: StreamSettings) -> None:
         self._settings = settings
@@ -29,7 +29,7 @@ class RecordReader:
         self._n_bytes = 0
 
     async def read(self, tp: TopicPartition, offset: int) -> Any | None:
-        """The record at an offset, None where there is none any longer; `KafkaError` or `TimeoutError` otherwise."""
+        """The record at an offset; None if it no longer exists. Raises `KafkaError` or `TimeoutError`."""
         async with self._lock:
             if (record := self._records.get((tp, offset))) is not None:
                 self._records.move_to_end((tp, offset))
@@ -42,12 +42,12 @@ class RecordReader:
                 raise
 
     def forget(self, topic: str) -> None:
-        """Drops what is kept of a topic: its offsets mean other records now."""
+        """Drops the cached records of a topic whose offsets have changed meaning."""
         for key in [key for key in self._records if key[0].topic == topic]:
             self._n_bytes -= _bytes_of(self._records.pop(key))
 
     async def close(self) -> None:
-        """Lets go of everything."""
+        """Closes the consumer and drops the cached records."""
         async with self._lock:
             await self._close()
             self._records.clear()

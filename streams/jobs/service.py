@@ -1,7 +1,7 @@
-"""What is asked about jobs, and told to them, by this worker's HTTP: statuses, results, messages.
+"""Jobs over HTTP in a worker: statuses, results and messages.
 
-A job is owned by the worker that has its partition of `jobs`; every other one answers `NotOwnerError`, which names the
-owner's URL as the workers tell it one another through the group.
+A job is owned by the worker that has its partition of `jobs`. Other workers raise `NotOwnerError` with the owner's URL,
+which workers publish in the group metadata.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from inferd.streams.telemetry import CALLER
 
 RECORD_OVERHEAD_BYTES = 4_096
 IDS_A_PARTITION = 64
-"""So many ids are tried, for each partition, until one belongs here."""
+"""Ids tried per partition when searching for one that belongs to this worker."""
 RESULTS_OF = frozenset(("completed", "completed_with_errors", "incomplete", "cancelled", "failed"))
 
 
@@ -61,7 +61,7 @@ OwnerUrl = Callable[[TopicPartition], str | None]
 
 
 class JobService:
-    """Jobs of every tenant of this worker, as the HTTP routes ask for them (`daemon/http/routes/services.py`)."""
+    """Jobs of every tenant of this worker; implements the interface of `daemon/http/routes/services.py`."""
 
     def __init__(
         self,
@@ -71,8 +71,8 @@ class JobService:
         owner_url: OwnerUrl,
         retrieved: Callable[[float], None] = lambda _began: None,
     ) -> None:
-        """`owned`: by tenant; `owner_url`: who has a partition of `jobs`; `retrieved` is told when (`perf_counter`)
-        the reading of a chunk's result began that has just ended."""
+        """`owned`: stores by tenant; `owner_url`: URL of the owner of a partition of `jobs`; `retrieved`: called with
+        the start time (`perf_counter`) after each read of a chunk's result."""
         self._settings = settings
         self._owned = owned
         self._reader = reader
@@ -82,7 +82,7 @@ class JobService:
         self._opening = asyncio.Lock()
 
     async def close(self) -> None:
-        """Lets go of the producer."""
+        """Closes the producer."""
         producer, self._producer = self._producer, None
         if producer is not None:
             await close_producer(producer)
@@ -90,7 +90,7 @@ class JobService:
     # ------------------------------------------------------------------ questions
 
     async def outputs(self, tenant: str, job_id: str) -> Sequence[str]:
-        """What each row of the job's results has, `prediction` first."""
+        """The outputs of the job's results, `prediction` first."""
         return self._find(tenant, job_id)[1].outputs
 
     async def status(self, tenant: str, job_id: str) -> bytes:
@@ -111,7 +111,7 @@ class JobService:
         return listed
 
     async def results(self, tenant: str, job_id: str, *, from_row: int = 0) -> AsyncIterator[bytes]:
-        """Lines of NDJSON, those of a chunk at a time, in row order from `from_row` on."""
+        """NDJSON lines in row order from `from_row` on, one chunk at a time."""
         number, state = self._find(tenant, job_id)
         if state.phase == "expired":
             raise JobExpiredError(f"the results of job {job_id!r} are past their retention")
@@ -138,30 +138,31 @@ class JobService:
     # ------------------------------------------------------------------ messages
 
     async def submit(self, tenant: str, job_id: str | None, message: bytes, codec: Codec) -> bytes:
-        """The status (JSON) once the owner has taken `message`: `submit`, or `open`, `rows`, `close` of a job."""
+        """The status (JSON) after the owner has accepted `message`: `submit`, or `open`, `rows`, `close` of a job."""
         decoded = decode_job_message(message, codec, self._settings.limits)
         if isinstance(decoded, CancelJob | RetryJob):
             raise InvalidValueError("type: cancel and retry have routes of their own")
         return await self._send(tenant, job_id or self._new_id(tenant), message, codec)
 
     async def cancel(self, tenant: str, job_id: str) -> bytes:
-        """The status (JSON) after the cancel was taken."""
+        """The status (JSON) after the cancellation was accepted."""
         number, state = self._find(tenant, job_id)
         if state.ended and state.phase != "cancelled":
             raise JobClosedError(f"job {job_id!r} has ended: it is {state.phase}")
         return await self._send(tenant, job_id, encode_cancel(), MSGPACK, number)
 
     async def retry(self, tenant: str, job_id: str) -> bytes:
-        """The status (JSON) after the retry was taken."""
+        """The status (JSON) after the retry was accepted."""
         number, _ = self._find(tenant, job_id)
         return await self._send(tenant, job_id, encode_retry(), MSGPACK, number)
 
     async def upload(self, tenant: str, job_id: str | None, opening: bytes, rows: AsyncIterator[bytes]) -> bytes:
-        """The status (JSON) once the owner has taken `opening` (`open`, MessagePack), all `rows` (JSON) and a close.
+        """The status (JSON) after the owner has accepted `opening` (`open`, MessagePack), all `rows` (JSON) and a
+        close.
 
-        Of `rows` nothing is read before it is known that the job belongs here. Where they are not fit, which they say
-        by `InvalidValueError` or `TooLargeError`, the job is cancelled, unless it has been whole before; and so it is
-        where they end early, and no `job_id` was given by which they could be sent again.
+        `rows` are read only once it is known that the job belongs to this worker. If they raise `InvalidValueError` or
+        `TooLargeError`, the job is cancelled unless it was complete before. If they end early, it is cancelled unless a
+        `job_id` was given, with which they can be sent again.
         """
         if not isinstance(decode_job_message(opening, MSGPACK, self._settings.limits), OpenJob):
             raise InvalidValueError("type: an upload begins with `open`")
@@ -200,7 +201,7 @@ class JobService:
             await self._send(tenant, job_id, encode_cancel(), MSGPACK)
 
     def _why_closed(self, tenant: str, job_id: str, error: JobClosedError) -> ModelServingError:
-        """Why a job has ended that refuses rows."""
+        """Why a job that rejects rows has ended."""
         _, state = self._find(tenant, job_id)
         return state.error.error() if state.phase == "failed" and state.error is not None else error
 
@@ -241,7 +242,7 @@ class JobService:
     # ------------------------------------------------------------------ whose
 
     def partition_of(self, job_id: str) -> int:
-        """Where Kafka's own producers put the messages of a job."""
+        """The partition that Kafka's default partitioner chooses for a job."""
         return int(murmur2(job_id.encode()) & 0x7FFFFFFF) % self.partitions
 
     def owned_partitions(self, tenant: str) -> frozenset[int]:
@@ -251,11 +252,11 @@ class JobService:
 
     @property
     def partitions(self) -> int:
-        """How many partitions a tenant's `jobs` have."""
+        """Number of partitions of a tenant's `jobs`."""
         return self._settings.topics.partitions
 
     def _new_id(self, tenant: str) -> str:
-        """An id that no job has: of a job that belongs here, unless nothing does."""
+        """An unused job id; it belongs to this worker if this worker owns a partition."""
         mine = self._jobs_of(tenant).partitions
         for _ in range(IDS_A_PARTITION * self.partitions):
             job_id = f"job-{secrets.token_hex(8)}"
@@ -282,7 +283,7 @@ class JobService:
     def _elsewhere(self, tenant: str, number: int) -> NotOwnerError:
         topic = TenantTopics(self._settings.namespace, tenant).name("jobs")
         url = self._owner_url(TopicPartition(topic, number))
-        # Its states may still be on their way to this worker.
+        # The states may not be restored yet.
         return NotOwnerError(None if url == self._settings.url else url)
 
 
@@ -291,7 +292,7 @@ def _status(state: JobState) -> bytes:
 
 
 def _lines(result: ChunkResult, from_row: int) -> list[bytes]:
-    """A line for each row of a chunk from `from_row` on."""
+    """One line per row of a chunk, from `from_row` on."""
     errors = {error.row: {"code": error.code, "message": error.message} for error in result.errors}
     names, columns = list(result.outputs), list(result.outputs.values())
     lines = []

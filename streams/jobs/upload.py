@@ -1,4 +1,4 @@
-"""Messages of one job on their way to its owner, which is this worker: many at once, and never too many."""
+"""Sends the messages of one job to its owner, this worker: many concurrently, within a limit."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from inferd.streams.jobs.job_store import MessageOutcomes, PartitionRevokedError
 from inferd.streams.lane import PUBLISH_ERRORS, describe
 
 HANDLED_WITHIN_S = 20.0
-"""How long the owner may take to look at a message, once the broker has it."""
+"""How long the owner may take to process a message that the broker has acknowledged."""
 WINDOW = 32
-"""Messages that the owner has not looked at yet: who sends more waits for it."""
+"""Maximum messages that the owner has not processed yet; further sends wait."""
 
 Produce = Callable[[bytes, Codec], Awaitable[asyncio.Future[RecordMetadata]]]
-"""Hands a message to the producer, as soon as that has room for it."""
+"""Passes a message to the producer once it has room."""
 
 
 class JobMessageSender:
-    """Sends messages one after the other, without waiting for each to be taken.
+    """Sends messages in order without waiting for each to be processed.
 
-    Raises the refusal of an earlier message as soon as it is known, and `RetryLaterError` where it will not be known.
+    Raises the rejection of an earlier message once it is known, or `RetryLaterError` if it cannot be known.
     """
 
     def __init__(self, handled: MessageOutcomes, produce: Produce) -> None:
@@ -35,7 +35,7 @@ class JobMessageSender:
         self._on_their_way: deque[asyncio.Task[ModelServingError | None]] = deque()
 
     async def send(self, value: bytes, codec: Codec) -> None:
-        """Sends a message; waits where too many are on their way."""
+        """Sends a message; waits while too many are unprocessed."""
         while len(self._on_their_way) >= WINDOW or (self._on_their_way and self._on_their_way[0].done()):
             await self._first_taken()
         try:
@@ -45,12 +45,12 @@ class JobMessageSender:
         self._on_their_way.append(asyncio.create_task(self._taken(sent)))
 
     async def all_taken(self) -> None:
-        """Waits until the owner has looked at everything that was sent."""
+        """Waits until the owner has processed every message that was sent."""
         while self._on_their_way:
             await self._first_taken()
 
     async def forget(self) -> None:
-        """Waits no longer for what is on its way."""
+        """Stops waiting for messages that are in flight."""
         left = [*self._on_their_way]
         self._on_their_way.clear()
         for task in left:
@@ -58,7 +58,7 @@ class JobMessageSender:
         await asyncio.gather(*left, return_exceptions=True)
 
     async def _first_taken(self) -> None:
-        # It stays in the queue until it is done, for `forget` to find it.
+        # It stays in the queue until it is done, so that `forget` finds it.
         refusal = await self._on_their_way[0]
         del self._on_their_way[0]
         if refusal is not None:

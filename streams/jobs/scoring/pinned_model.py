@@ -1,4 +1,4 @@
-"""Which version of a model a job is scored with: pinned when it is opened, found again by whoever scores a chunk."""
+"""The version of a model that scores a job: pinned when the job is opened, looked up for each chunk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from inferd.streams.jobs.state import Pin, PinnedModel
 
 
 class NotYetServedError(VersionNotFoundError):
-    """The version is not known here, or not in these bytes: it may be on its way to this worker, or be removed."""
+    """The version, or its content, is not known here: this worker may not have read it yet, or it was removed."""
 
 
 def pin_in(catalog: ModelCatalog) -> Pin:
@@ -25,13 +25,13 @@ def pin_in(catalog: ModelCatalog) -> Pin:
 def pin_model(
     catalog: ModelCatalog, reference: ModelReference, outputs: tuple[Output, ...], job_id: str
 ) -> PinnedModel:
-    """The version that a job is scored with; of a split, always the same one for the same job id.
+    """The version that scores a job; for a split alias, always the same one for the same job id.
 
-    One that is not loaded, or not yet, is pinned as well. `ModelNotFoundError`, `VersionNotFoundError`;
-    `ModelNotReadyError` where it failed to load; `InvalidValueError` for an output that it cannot give.
+    A version may be pinned before it is loaded. `ModelNotFoundError`, `VersionNotFoundError`; `ModelNotReadyError` if
+    it failed to load; `InvalidValueError` for an unsupported output.
     """
     candidates = catalog.candidates(reference, job_id.encode())
-    # Of several, which are newest first: one that serves, or else one that may come to.
+    # Versions are newest first: prefer one that serves, else one that may.
     version = min(candidates, key=lambda each: (not each.usable, each.state == "failed"))
     manifest = version.manifest
     if version.served is None:
@@ -44,10 +44,10 @@ def pin_model(
 
 
 def model_of(catalog: ModelCatalog, chunk: Chunk) -> ServedModel:
-    """The version that a chunk is to be scored with.
+    """The version that scores a chunk.
 
-    `NotYetServedError` (`version_not_found`) where it is not here, or has other bytes; `ModelNotReadyError` where it is
-    being loaded; both may pass. `ModelNotReadyError` also where it failed to load, which does not pass (`is_final`).
+    `NotYetServedError` (`version_not_found`) if it is unknown or has other content, and `ModelNotReadyError` while it
+    is loading: both are transient. `ModelNotReadyError` is final (`is_final`) if it failed to load.
     """
     version = catalog.version(chunk.model_id, chunk.version)
     name = f"{chunk.model_id}:{chunk.version}"
@@ -61,7 +61,7 @@ def model_of(catalog: ModelCatalog, chunk: Chunk) -> ServedModel:
 
 
 def is_final(catalog: ModelCatalog, chunk: Chunk) -> bool:
-    """Whether waiting for the version of a chunk is in vain: it failed to load, was removed, or was replaced."""
+    """Whether waiting for the version of a chunk is pointless: it failed to load, was removed, or was replaced."""
     if catalog.is_gone(chunk.model_id, chunk.version, chunk.digest):
         return True
     version = catalog.version(chunk.model_id, chunk.version)
@@ -69,6 +69,6 @@ def is_final(catalog: ModelCatalog, chunk: Chunk) -> bool:
 
 
 def is_known(catalog: ModelCatalog, chunk: Chunk) -> bool:
-    """Whether the version of a chunk is here in the same bytes, loaded or not."""
+    """Whether the version of a chunk is known with the same content, loaded or not."""
     version = catalog.version(chunk.model_id, chunk.version)
     return version is not None and version.manifest.sha256 == chunk.digest

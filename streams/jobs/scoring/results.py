@@ -1,4 +1,4 @@
-"""The result of a chunk while it is being made: rows come in from the model, errors from the checks before it."""
+"""Builds the result of a chunk from the model's values and from errors of earlier checks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from inferd.schemas.limits import Limits
 from inferd.schemas.requests import Output, RowError
 
 ROW_MESSAGE_CHARS_MAX = 200
-"""Of each error of a chunk, thousands of which must fit into one record."""
+"""Size limit of an error message: one record may hold thousands."""
 _UNSAYABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 
 class ChunkDraft:
-    """Collects what becomes of the rows of one chunk.
+    """Collects the outcomes of the rows of one chunk.
 
-    Rows are known by their place among those that are scored: all of the chunk, or those that failed before
-    (`places`, by their place in the chunk). `numbers` are their numbers in the job.
+    Rows are indexed among those that are scored: all rows of the chunk, or those that failed before (`places`, indexes
+    in the chunk). `numbers` are their numbers in the job.
     """
 
     def __init__(self, chunk: Chunk, previous: ChunkResult | None) -> None:
@@ -36,26 +36,26 @@ class ChunkDraft:
             self.places = [row - chunk.first_row for row in self.numbers]
         self.faults: list[Exception] = []
         self.expected = 0
-        """Rows that a model, or the user's code, is to give values for."""
+        """Number of rows that need values from the model or user code."""
         self._previous = previous
         self._scored: NDArray[np.intp] | None = None
         self._errors: dict[int, ModelServingError] = {}
         self._values: dict[Output, list[Any]] = {}
 
     def fail(self, error: ModelServingError) -> None:
-        """Makes `error` that of every row."""
+        """Sets `error` for every row."""
         self.expected = 0
         self._values = {}
         self._errors = dict.fromkeys(range(len(self.numbers)), error)
 
     def expect(self, rows: int, scored: NDArray[np.intp] | None, errors: Mapping[int, ModelServingError]) -> None:
-        """Values of so many rows are to come, those at the places `scored` (None: all); the others have failed."""
+        """Expects values for `rows` rows, at the indexes `scored` (None: all); the others have failed."""
         self.expected = rows
         self._scored = scored if rows < len(self.numbers) else None
         self._errors = dict(errors)
 
     def take(self, values: dict[Output, list[Any]], errors: Mapping[int, ModelServingError]) -> None:
-        """The values of the rows that were expected, in their order; of some, by their place among these, errors."""
+        """Sets the values of the expected rows, in order; `errors` by index among them."""
         scored = range(len(self.numbers)) if self._scored is None else self._scored
         self._errors.update({int(scored[place]): error for place, error in errors.items()})
         if self._scored is None:
@@ -67,7 +67,7 @@ class ChunkDraft:
                 self._values[output][place] = value
 
     def encode(self, limits: Limits) -> bytes:
-        """The bytes of the result; where they would be too many, each row that was scored fails as `too_large`."""
+        """The encoded result; if it is too large, each scored row gets `too_large`."""
         try:
             encoded = encode_chunk_result(self._result(), codec_named(self.chunk.encoding))
         except _UNSAYABLE as fault:
@@ -108,7 +108,7 @@ class ChunkDraft:
     def _merged(
         previous: ChunkResult, places: Sequence[int], columns: Mapping[Output, list[Any]]
     ) -> dict[Output, list[Any]]:
-        """The values of before, with those of the rows that were scored again."""
+        """The previous values, with those of the rows that were scored again."""
         merged = {output: list(values) for output, values in previous.outputs.items()}
         for output, values in columns.items():
             for place, value in zip(places, values, strict=True):

@@ -1,8 +1,8 @@
-"""Chunks of jobs -> their results: the same checks, models and postprocessing as for requests.
+"""Chunks of jobs -> their results, with the same checks, models and postprocessing as for requests.
 
 `ChunkScorer.prepare` reads the rows; each `ChunkGroup.predict` may be called inline or in a thread; `ChunkBatch.finish`
-gives one encoded result a chunk, in order. Small chunks that the same version scores are one matrix. A row that
-fails has a typed error in its chunk's result, and never disturbs another one.
+returns one encoded result per chunk, in order. Small chunks of the same version are scored as one matrix. A failed row
+has a typed error in its chunk's result and never affects other rows.
 """
 
 from __future__ import annotations
@@ -46,38 +46,38 @@ from inferd.streams.jobs.scoring.pinned_model import (
 from inferd.streams.jobs.scoring.results import ChunkDraft
 
 ProcessBatch = Callable[[str, list[Any]], Sequence[Any]]
-"""(model id, rows as lists or dicts) -> for each row its prediction, or an exception."""
+"""(model id, rows as lists or dicts) -> a prediction or an exception for each row."""
 
 GROUP_VALUES_MAX = 4_000_000
-"""Output values that one group computes at once, unless a single chunk has more: 32 MB of float64."""
+"""Maximum output values per group, unless a single chunk has more: 32 MB of float64."""
 _CALL_ROWS_MIN = 512
-"""Rows that are predicted in one call, if there are so many."""
+"""Minimum rows per predict call, if there are that many."""
 _FAULTS_KEPT = 8
-"""Of a model that raises for every row, more tell nothing."""
+"""Maximum errors kept of a model that raises for every row."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkWork:
-    """A chunk and what it takes to score it."""
+    """A chunk with everything needed to score it."""
 
     chunk: Chunk
     rows: bytes
-    """What the chunk carries, or `rows_of(…).cut(…)` of its source."""
+    """The rows carried by the chunk, or `rows_of(…).cut(…)` of its source."""
     codec: Codec = MSGPACK
     """Of `rows`."""
     previous: bytes | None = None
-    """For a retry: the chunk's latest result. Without it, every row is scored again."""
+    """For a retry: the latest result of the chunk. Without it, every row is scored again."""
     refusal: ModelServingError | None = None
-    """Why there are no rows, where their source can no longer be read: it is the error of each row."""
+    """The error of each row if the source can no longer be read."""
 
 
 def chunk_work(
     chunk: Chunk, source: tuple[bytes | None, Codec] | None, previous: bytes | None, limits: Limits
 ) -> ChunkWork:
-    """The work of a chunk, given what it refers to.
+    """The work of a chunk.
 
-    `source`: value and codec of the message that `chunk.source` names, None where it is no longer there; `previous`:
-    value of the result that `chunk.previous` names, None likewise. Neither is looked at where the chunk names none.
+    `source`: value and codec of the message that `chunk.source` names, None if it no longer exists; `previous`: value
+    of the result that `chunk.previous` names, likewise. Both are ignored if the chunk names none.
     """
     if chunk.rows is not None:
         return ChunkWork(chunk, chunk.rows, codec_named(chunk.rows_encoding), previous)
@@ -95,7 +95,7 @@ class ChunkGroup:
     """The rows of chunks that one version scores with the same outputs."""
 
     in_thread: ClassVar[bool] = False
-    """Whether `predict` may take any time, and is called in a thread always."""
+    """Whether the duration of `predict` is unbounded, so that it always runs in a thread."""
 
     model: ServedModel
     outputs: tuple[Output, ...]
@@ -103,9 +103,9 @@ class ChunkGroup:
     blocks: list[Inputs] = field(default_factory=list)
     rows: int = 0
     arrays: list[tuple[slice, Arrays]] = field(default_factory=list)
-    """What the model said of ranges of rows, in order."""
+    """Output arrays of consecutive ranges of rows."""
     errors: dict[int, ModelServingError] = field(default_factory=dict)
-    """Of rows that the model raised for."""
+    """Errors of rows for which the model raised."""
     faults: list[Exception] = field(default_factory=list)
 
     def add(self, draft: ChunkDraft, inputs: Inputs) -> None:
@@ -114,14 +114,14 @@ class ChunkGroup:
         self.rows += len(inputs)
 
     def predict(self) -> None:
-        """Runs the model over all rows; what it raises becomes the error of the rows that are to blame."""
+        """Runs the model over all rows; an exception becomes the error of the rows that cause it."""
         start = 0
         for inputs in _joined(self.blocks):
             self._predict(inputs, start)
             start += len(inputs)
 
     def _predict(self, inputs: Inputs, start: int) -> None:
-        """Predicts rows, the first of which is row `start` of the group."""
+        """Predicts rows; the first one is row `start` of the group."""
         try:
             arrays = self.model.runtime.predict(inputs, self.model.postprocessor.needed(self.outputs))
             self.arrays.append((slice(start, start + len(inputs)), arrays))
@@ -145,7 +145,7 @@ class ChunkGroup:
         return True
 
     def deliver(self) -> None:
-        """Gives each draft what became of its rows."""
+        """Passes each draft the outcomes of its rows."""
         columns = self._columns()
         start = 0
         for draft in self.drafts:
@@ -155,7 +155,7 @@ class ChunkGroup:
             start = stop
 
     def _columns(self) -> dict[Output, list[Any]]:
-        """A value a row for each output; None for rows that the model raised for."""
+        """The values of each output; None for rows for which the model raised."""
         if len(self.arrays) == 1 and not self.errors:
             return self._finite_columns(*self.arrays[0])
         columns: dict[Output, list[Any]] = {output: [None] * self.rows for output in self.outputs}
@@ -174,7 +174,7 @@ class ChunkGroup:
 
 @dataclass(slots=True, eq=False)
 class UserCodeChunk(ChunkGroup):
-    """The rows of one chunk that a user's own code answers."""
+    """The rows of one chunk that user code scores."""
 
     in_thread: ClassVar[bool] = True
 
@@ -184,7 +184,7 @@ class UserCodeChunk(ChunkGroup):
     outcomes: Sequence[Any] = ()
 
     def predict(self) -> None:
-        """Asks for all rows; what is raised is the outcome of each."""
+        """Calls the user code; an exception becomes the error of every row."""
         try:
             self.outcomes = list(self.process(self.model_id, self.plain)) if self.plain else []
             if len(self.outcomes) != self.rows:
@@ -208,12 +208,12 @@ class UserCodeChunk(ChunkGroup):
 
 
 class ChunkBatch:
-    """Chunks on their way from rows to results."""
+    """Chunks being scored."""
 
     def __init__(self, drafts: list[ChunkDraft], groups: list[ChunkGroup], limits: Limits) -> None:
         self.groups = groups
         self.faults: list[Exception] = []
-        """What was raised that no row is to blame for; the log wants its traceback. Complete after `finish`."""
+        """Unexpected exceptions, to be logged with their traceback. Complete after `finish`."""
         self._drafts = drafts
         self._limits = limits
 
@@ -243,7 +243,7 @@ class ChunkScorer:
         self._process_batch = process_batch
 
     def prepare(self, works: Sequence[ChunkWork]) -> ChunkBatch:
-        """Reads the rows of every chunk; those whose version does not serve have its typed error."""
+        """Reads the rows of every chunk; a chunk whose version does not serve gets its typed error."""
         groups: list[ChunkGroup] = []
         drafts: list[ChunkDraft] = []
         for work in works:
@@ -259,11 +259,11 @@ class ChunkScorer:
         return ChunkBatch(drafts, groups, self._limits)
 
     def version_of(self, chunk: Chunk) -> Version | None:
-        """The version of a chunk, loaded or not; None if it is not here in the same bytes."""
+        """The version of a chunk, loaded or not; None if it is not known with the same content."""
         return self._catalog.version(chunk.model_id, chunk.version) if is_known(self._catalog, chunk) else None
 
     def waiting_for(self, chunk: Chunk) -> Literal["unknown", "loading"] | None:
-        """Why the version of a chunk does not serve, if it may come to; None where it does, or never will."""
+        """Why the version of a chunk does not serve yet; None if it serves, or never will."""
         try:
             model_of(self._catalog, chunk)
         except InferenceError:
@@ -278,7 +278,7 @@ class ChunkScorer:
         rows = work.rows
         if draft.places is not None:
             rows = row_batch(rows, work.codec, self._row_limits).pick(draft.places)
-        # The rows of a tensor are a tensor, whatever the codec of the message that brought them.
+        # Rows of a tensor are a tensor, whatever the codec of their message.
         model = model_of(self._catalog, work.chunk)
         own = model.runtime.process if isinstance(model.runtime, OwnRuntime) else None
         if (process := self._process_batch or own) is not None:
@@ -307,13 +307,13 @@ class ChunkScorer:
         process: ProcessBatch,
         groups: list[ChunkGroup],
     ) -> None:
-        """The rows of a chunk for the user's own code, instead of a model."""
+        """The rows of a chunk for user code instead of a model."""
         if work.chunk.outputs != ("prediction",):
             raise InvalidValueError("outputs: a user's own code gives predictions alone")
         rows, errors = plain_rows(data, work.codec, self._row_limits, draft.numbers)
         places = [place for place in range(len(draft.numbers)) if place not in errors]
         draft.expect(len(rows), np.array(places, dtype=np.intp), errors)
-        # The job's version answers, too, where the user's own code asks its model.
+        # Calls of the model by user code use the version of the job.
         model_id = PinnedModelId.of(work.chunk.model_id, model)
         groups.append(
             UserCodeChunk(
@@ -323,7 +323,7 @@ class ChunkScorer:
 
 
 def _joined(blocks: Sequence[Inputs]) -> Iterator[Inputs]:
-    """The rows of `blocks`, small ones together: a copy costs less than one more call, but more than a large one."""
+    """`blocks` with small ones joined: copying them is cheaper than another call."""
     waiting: list[Inputs] = []
     for block in blocks:
         waiting.append(block)
@@ -335,7 +335,7 @@ def _joined(blocks: Sequence[Inputs]) -> Iterator[Inputs]:
 
 
 def _group(groups: list[ChunkGroup], model: ServedModel, outputs: tuple[Output, ...], values: int) -> ChunkGroup:
-    """The latest group of a version and outputs, if there is room in it for so many values more."""
+    """The latest group of a version and outputs, if it has room for more values."""
     per_row = sum(model.runtime.values_per_row(output) for output in outputs)
     for group in reversed(groups):
         if group.model is model and group.outputs == outputs:
@@ -347,7 +347,7 @@ def _group(groups: list[ChunkGroup], model: ServedModel, outputs: tuple[Output, 
 
 
 def _previous(work: ChunkWork, limits: Limits) -> ChunkResult | None:
-    """The result that a retry starts from, if it is that of the same rows by the same version."""
+    """The result that a retry starts from, if it has the same rows and version."""
     chunk = work.chunk
     if work.previous is None:
         return None
@@ -369,5 +369,5 @@ def _error(outcome: Exception, draft: ChunkDraft) -> ModelServingError:
 
 
 def _plain(value: Any) -> Any:
-    """A prediction of the user's code as what can be encoded: numpy's values as Python's."""
+    """A prediction of user code in a form that can be encoded: numpy values become Python values."""
     return value.tolist() if hasattr(value, "tolist") else value

@@ -13,12 +13,12 @@ from inferd.streams.jobs.state.state import CHUNK, JobState, Records
 
 
 def chunk_count(rows: int, chunk_rows: int) -> int:
-    """How many chunks a message of so many rows is cut into."""
+    """Number of chunks for a message of `rows` rows."""
     return -(-rows // chunk_rows)
 
 
 def chunks_of(messages: Records, chunk_rows: int, first_seq: int = 0, first_row: int = 0) -> Records:
-    """The chunks of consecutive messages, the first of which is `first_seq`, in the order of rows. None is done."""
+    """The chunks of consecutive messages from `first_seq` on, in row order; none is done."""
     rows = messages["rows"].astype(np.int64)
     counts = -(-rows // chunk_rows)
     message = np.repeat(np.arange(len(rows)), counts)
@@ -33,7 +33,7 @@ def chunks_of(messages: Records, chunk_rows: int, first_seq: int = 0, first_row:
 
 
 def arrived_until(state: JobState) -> int:
-    """The first message, from `next_seq` on, that is not there."""
+    """The first message from `next_seq` on that has not arrived."""
     absent = np.flatnonzero(state.messages["offset"][state.next_seq :] < 0)
     return state.next_seq + int(absent[0]) if len(absent) else len(state.messages)
 
@@ -45,8 +45,8 @@ def chunk_records(
     limits: Limits,
     inline: tuple[int, RowBatch] | None = None,
 ) -> Iterator[Chunk]:
-    """The records of chunks; those of the message `inline` (its `seq` and rows) carry their rows, if these are not too
-    many bytes, and the others say where to read them."""
+    """The records of chunks. Those of message `inline` (its `seq` and rows) carry their rows if these fit; the others
+    say where to read them."""
     for place in places:
         chunk = state.chunks[place]
         seq, start, rows = int(chunk["seq"]), int(chunk["start"]), int(chunk["rows"])

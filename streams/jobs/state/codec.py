@@ -1,7 +1,7 @@
-"""The state of a job to bytes, for the table `jobs`, and back.
+"""Encodes the state of a job for the table `jobs`: a version byte and one MessagePack array.
 
-A version byte and one MessagePack array. A column of numbers is its least one and the differences from it in as few
-bytes (0, 1, 2, 4 or 8) as they need: a column of equal numbers takes none.
+A column of numbers is stored as its minimum and the differences from it, in the fewest bytes that fit (0, 1, 2, 4 or
+8); equal numbers need none.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ VERSION = 1
 _MESSAGE_BYTES = 8 + 4 + 8
 _CHUNK_BYTES = 8 + 4 + 1 + 1
 _OTHER_BYTES = 24_576
-"""Header fields, an error, and ranges that are missing."""
+"""Header fields, an error, and ranges of missing messages."""
 _RECORDS = ("messages", "chunks")
 _PLAIN = tuple(item.name for item in fields(JobState) if item.name not in (*_RECORDS, "barriers_left"))
 _STORED_OF_CHUNK = ("result", "failed", "attempt", "done")
 
 Column = tuple[int, int, bytes]
-"""The least number, bytes of each difference, the differences."""
+"""The minimum, bytes per difference, the differences."""
 
 
 class _Stored(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -56,13 +56,13 @@ _decode = msgspec.msgpack.Decoder(_Stored).decode
 
 
 def state_bytes_max(limits: Limits) -> int:
-    """What no state of a job within `limits` exceeds."""
+    """Upper bound of the size of a state within `limits`."""
     records = _MESSAGE_BYTES * limits.job_messages_max + _CHUNK_BYTES * limits.job_chunks_max
     return records + LABELS_BYTES_MAX + _OTHER_BYTES
 
 
 def encode_state(state: JobState) -> bytes:
-    """The bytes of a state; equal states give equal bytes."""
+    """The encoded state; equal states give equal bytes."""
     stored = _Stored(
         [getattr(state, name) for name in _PLAIN],
         state.barriers_left.to_bytes((state.barriers_left.bit_length() + 7) // 8, "little"),
@@ -75,7 +75,7 @@ def encode_state(state: JobState) -> bytes:
 
 
 def decode_state(value: bytes) -> JobState:
-    """The state in `value`; `MalformedError` where it is none, or of a version that is not known here."""
+    """The decoded state; `MalformedError` if it is invalid or of an unknown version."""
     if value[:1] != bytes([VERSION]):
         raise MalformedError(f"state of a job: its version is {value[:1].hex() or 'missing'}, and {VERSION} is known")
     try:

@@ -1,4 +1,4 @@
-"""What each message of a job does to its state."""
+"""How each message of a job changes its state."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ from inferd.streams.jobs.state.state import (
 from inferd.streams.jobs.state.step import PinnedModel, Terms, finish
 
 _ROW_BYTES = 16
-"""What a row takes besides."""
+"""Memory per row besides its values."""
 
 
 class Unchanged(Exception):  # noqa: N818  # a verdict on a message, not a fault
-    """The message is a repeat: it changes nothing."""
+    """The message is a repeat and changes nothing."""
 
 
 def opening_hash(message: OpenJob, batch: RowBatch | None = None) -> int:
-    """64 bits of a hash of all that a job was opened with, whatever the encoding."""
+    """64-bit hash of the opening message, independent of its encoding."""
     plain = [str(message.model), message.outputs, message.row_count, message.chunk_rows, message.deadline_ms]
     content = [*plain, sorted(message.labels.items()), None if batch is None else batch.digest]
     return int.from_bytes(hashlib.blake2b(msgspec.msgpack.encode(content), digest_size=8).digest(), "big")
 
 
 def check_may_start(terms: Terms) -> None:
-    """`QuotaExceededError` where the tenant has as many jobs as it may have."""
+    """`QuotaExceededError` if the tenant has its maximum of open jobs."""
     if terms.in_use.jobs >= terms.limits.jobs_open_max:
         raise QuotaExceededError(
             f"{terms.in_use.jobs} jobs have not ended, and {terms.limits.jobs_open_max} are allowed: wait for one"
@@ -58,9 +58,10 @@ def check_may_start(terms: Terms) -> None:
 def opened(
     state: JobState | None, job_id: str, message: OpenJob, opened_with: int, now_ms: int, terms: Terms
 ) -> JobState:
-    """The job, opened; it failed at once where no model can be pinned or a quota is exceeded.
+    """The opened job; it has failed if no model can be pinned or a quota is exceeded.
 
-    `Unchanged` where it was opened with the same before; `JobConflictError`, `JobClosedError`, `JobExpiredError`.
+    `Unchanged` if it was opened with the same content before; else `JobConflictError`, `JobClosedError`,
+    `JobExpiredError`.
     """
     if state is not None and state.opened_with is not None:
         if state.opened_with == opened_with:
@@ -100,11 +101,11 @@ def opened(
 
 
 def with_rows(state: JobState, seq: int, batch: RowBatch, at: int, now_ms: int, terms: Terms) -> JobState:
-    """The job with another message of rows; it failed where they are more than it may have.
+    """The job with another message of rows; it has failed if it has too many.
 
-    `Unchanged` for a repeat; `ChunkConflictError`, `JobClosedError`, `JobExpiredError`, `InvalidValueError` for a
-    number that the close rules out. Rows that come after the deadline, but before it ended the job, are taken: what
-    becomes of a message does not depend on when it is read.
+    `Unchanged` for a repeat; `ChunkConflictError`, `JobClosedError`, `JobExpiredError`, or `InvalidValueError` for a
+    number that the close excludes. Rows after the deadline are accepted until the job has ended, so that the outcome
+    does not depend on when a message is read.
     """
     known = state.message_digest(seq)
     if known == batch.digest:
@@ -131,9 +132,9 @@ def with_rows(state: JobState, seq: int, batch: RowBatch, at: int, now_ms: int, 
 
 
 def closed(state: JobState, message_count: int) -> JobState:
-    """The job, of which it is known how many messages it has.
+    """The job with its number of messages.
 
-    `Unchanged` for a repeat; `InvalidValueError` where it contradicts an earlier close or the messages that are there;
+    `Unchanged` for a repeat; `InvalidValueError` if it contradicts an earlier close or existing messages;
     `JobClosedError`, `JobExpiredError`.
     """
     if state.message_count == message_count:
@@ -147,9 +148,9 @@ def closed(state: JobState, message_count: int) -> JobState:
 
 
 def cancelled(state: JobState, barrier: str, now_ms: int, terms: Terms) -> JobState:
-    """The job on its way to `cancelled`, or there where nothing was dispatched.
+    """The job being cancelled, or `cancelled` if nothing was dispatched.
 
-    `Unchanged` where it is already; `JobClosedError`, `JobExpiredError` where it ended otherwise.
+    `Unchanged` if it is cancelled already; `JobClosedError`, `JobExpiredError` if it ended otherwise.
     """
     if state.phase == "cancelled" or (state.barrier is not None and not state.ended):
         raise Unchanged
@@ -160,9 +161,9 @@ def cancelled(state: JobState, barrier: str, now_ms: int, terms: Terms) -> JobSt
 
 
 def retried(state: JobState, limits: Limits) -> JobState:
-    """The job, to be retried once it has ended with errors.
+    """The job, to be retried; it must have ended with errors.
 
-    `Unchanged` where that is known; `JobClosedError` where it ended otherwise, `QuotaExceededError` after too many.
+    `Unchanged` for a repeat; `JobClosedError` if it ended otherwise, `QuotaExceededError` after too many retries.
     """
     if state.retry_wanted:
         raise Unchanged
@@ -174,7 +175,7 @@ def retried(state: JobState, limits: Limits) -> JobState:
 
 
 def check_takes_messages(state: JobState) -> None:
-    """`JobExpiredError`, `JobClosedError` where the job has ended or is being cancelled."""
+    """Raises `JobExpiredError` or `JobClosedError` if the job has ended or is being cancelled."""
     if state.phase == "expired":
         raise JobExpiredError(f"job {state.job_id!r} is past its retention")
     if state.ended:
@@ -184,19 +185,19 @@ def check_takes_messages(state: JobState) -> None:
 
 
 def not_found(job_id: str) -> ModelServingError:
-    """Why a job that nothing is known of cannot be cancelled or retried."""
+    """The error of a cancellation or retry of an unknown job."""
     return JobNotFoundError(f"there is no job {job_id!r}: it was never opened, or is long past its retention")
 
 
 def submitted_late(state: JobState) -> ModelServingError:
-    """Why a whole job cannot be submitted under an id that has messages already."""
+    """The error of a complete submission under an id that has messages already."""
     return JobConflictError(
         f"job {state.job_id!r} has messages of its own: it is opened with `open`, not with `submit`"
     )
 
 
 def dispatched(state: JobState, now_ms: int) -> JobState:
-    """The job with chunks of every message that is there and follows on those that have been cut."""
+    """The job with chunks of every message that follows without a gap on those already cut."""
     if state.ended or state.opened_with is None or state.barrier is not None:
         return state
     until = arrived_until(state)
@@ -216,7 +217,7 @@ def dispatched(state: JobState, now_ms: int) -> JobState:
 
 
 def retry_started(state: JobState) -> tuple[JobState, list[int]]:
-    """The job running once more, and the chunks that are sent out again: those with rows that failed."""
+    """The job running again, and the chunks that are sent again: those with failed rows."""
     places = np.flatnonzero(state.chunks["failed"] > 0)
     chunks = state.chunks.copy()
     attempt = state.attempt + 1
@@ -244,7 +245,7 @@ def _placed(messages: Records, seq: int, record: tuple[int, int, int]) -> Record
 
 
 def _chunk_rows(message: OpenJob, pinned: PinnedModel, limits: Limits) -> int:
-    """Rows of a chunk: what the job asks for, if that is allowed and its results fit into a record."""
+    """Rows per chunk: the requested number, within the limits and such that results fit into a record."""
     asked = min(message.chunk_rows or limits.job_chunk_rows, limits.job_chunk_rows_max)
     if pinned.values_per_row is None:
         return asked

@@ -1,4 +1,4 @@
-"""What is published of a job: its status, and what it misses."""
+"""The published status of a job, with its missing ranges."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inferd.streams.jobs.state.state import JobState
 
 
 def status_of(state: JobState) -> JobStatus:
-    """The status of a job, as it is published."""
+    """The status of a job as it is published."""
     return JobStatus(
         job_id=state.job_id,
         status=state.phase,
@@ -56,6 +56,6 @@ def missing_of(state: JobState) -> Missing:
 
 
 def _ranges(flags: NDArray[np.bool_]) -> Ranges:
-    """First and last place of each run of True."""
+    """First and last index of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False]))))
     return [(int(start), int(stop) - 1) for start, stop in zip(edges[::2], edges[1::2], strict=True)]

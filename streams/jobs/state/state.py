@@ -1,7 +1,7 @@
-"""What is remembered of a job: one frozen value, without any of its rows.
+"""The state of a job: one frozen value without its rows.
 
-Messages and chunks are numpy records of a few bytes each, read-only: who changes one copies them first. `first_row`,
-`rows`, `seq` and `start` of a chunk follow from the messages, and are not part of the state's bytes.
+Messages and chunks are read-only numpy records of a few bytes each; copy them before changing one. `first_row`, `rows`,
+`seq` and `start` of a chunk are derived from the messages and are not encoded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from inferd.schemas.requests import DEFAULT_OUTPUTS, Output
 Records = NDArray[np.void]
 
 MESSAGE = np.dtype([("offset", "<i8"), ("rows", "<i4"), ("digest", "<u8")])
-"""By `seq`; `offset` in `jobs`, -1 for a message that is not there."""
+"""By `seq`; `offset` in `jobs`, -1 for a message that has not arrived."""
 CHUNK = np.dtype(
     [
         ("first_row", "<i8"),
@@ -37,12 +37,12 @@ CHUNK = np.dtype(
         ("done", "?"),
     ]
 )
-"""Rows `start`… of message `seq`; `result`: offset of the latest result in `job-results`, -1 before the first one;
-`failed`: rows that failed there; `done`: it is that of the attempt that was sent out last."""
+"""Rows from `start` on of message `seq`. `result`: offset of the latest result in `job-results`, -1 without one;
+`failed`: failed rows of that result; `done`: whether it belongs to the latest attempt."""
 
 
 def read_only(records: Any) -> Any:
-    """`records`, which nobody changes from now on."""
+    """Makes `records` read-only and returns them."""
     records.setflags(write=False)
     return records
 
@@ -53,15 +53,15 @@ NO_CHUNKS: Records = read_only(np.zeros(0, CHUNK))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JobState:
-    """A job as its owner remembers it. Times are Unix milliseconds."""
+    """The state of a job, kept by its owner. Times are Unix milliseconds."""
 
     job_id: str
     created_at: int
-    """When its first message was taken."""
+    """When its first message was accepted."""
     updated_at: int
     phase: Phase = "queued"
     opened_with: int | None = None
-    """Hash of what opened it; None before that, when only rows or a close have come."""
+    """Hash of its opening message; None while only rows or a close have arrived."""
     encoding: str = MSGPACK.name
     model_id: str | None = None
     version: int | None = None
@@ -72,22 +72,22 @@ class JobState:
     deadline_ms: int | None = None
     labels: dict[str, str] = field(default_factory=dict)
     message_count: int | None = None
-    """What the close said."""
+    """Number of messages according to the close."""
     messages: Records = field(default_factory=lambda: NO_MESSAGES)
     next_seq: int = 0
-    """All messages below are there and have been cut into `chunks`."""
+    """All messages below have arrived and are cut into `chunks`."""
     input_count: int = 0
     input_bytes: int = 0
     chunks: Records = field(default_factory=lambda: NO_CHUNKS)
     chunks_total: int = 0
-    """Of all messages that are there, dispatched or not."""
+    """Rows of all messages that have arrived, dispatched or not."""
     chunks_done: int = 0
     succeeded: int = 0
     failed: int = 0
     attempt: int = 0
     retry_wanted: bool = False
     barrier: str | None = None
-    """Its barrier, once it is being cancelled."""
+    """Number of its barrier while it is being cancelled."""
     barriers_left: int = 0
     """Bit p: partition p of `job-chunks` has not answered the barrier."""
     started_at: int | None = None
@@ -97,9 +97,9 @@ class JobState:
     announced: bool = False
     """The terminal status is published."""
     published_at: int = 0
-    """When the last status was."""
+    """When the last status was published."""
     unpublished: bool = False
-    """There is progress that no status has shown."""
+    """There is progress that no status shows yet."""
     applied_jobs: int = -1
     """Highest offset of `jobs` that changed it."""
     applied_results: int = -1
@@ -115,7 +115,7 @@ class JobState:
 
     @property
     def group_complete(self) -> bool:
-        """Whether all messages are there and cut."""
+        """Whether all messages have arrived and are cut."""
         return self.opened_with is not None and self.message_count is not None and self.next_seq >= self.message_count
 
     @property
@@ -126,7 +126,7 @@ class JobState:
         return int(last["first_row"]) + int(last["rows"])
 
     def message_digest(self, seq: int) -> int | None:
-        """Hash of the bytes that message `seq` came with; None where it is not there."""
+        """Hash of the bytes of message `seq`; None if it has not arrived."""
         if seq >= len(self.messages) or self.messages[seq]["offset"] < 0:
             return None
         return int(self.messages[seq]["digest"])
@@ -134,7 +134,7 @@ class JobState:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What jobs that have not ended take of their tenant's quotas."""
+    """Quota use of open jobs."""
 
     jobs: int = 0
     rows: int = 0
@@ -151,7 +151,7 @@ NOTHING_USED = Usage()
 
 
 def usage_of(state: JobState | None) -> Usage:
-    """What one job takes; nothing once it has ended."""
+    """Quota use of one job; zero once it has ended."""
     if state is None or state.ended:
         return NOTHING_USED
     return Usage(1, state.input_count, state.input_bytes)

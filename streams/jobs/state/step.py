@@ -1,4 +1,4 @@
-"""What follows from an input of a job: its next state, and what is to be published."""
+"""The result of one input of a job: its next state and the records to publish."""
 
 from __future__ import annotations
 
@@ -25,64 +25,64 @@ from inferd.streams.jobs.state.state import (
 )
 
 PROGRESS_INTERVAL_MS = 1_000
-"""Between two statuses that show progress alone."""
+"""Minimum time between two statuses that differ in progress alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class PinnedModel:
-    """The version that a job is scored with, whatever its aliases say later."""
+    """The version that scores a job, whatever its aliases are later."""
 
     model_id: str
     version: int
     digest: str
     values_per_row: int | None = None
-    """Of all outputs of the job together, if that is known."""
+    """Size of all outputs together, if known."""
 
 
 Pin = Callable[[ModelReference, tuple[Output, ...], str], PinnedModel]
-"""(model, outputs, job id) -> the version; raises `InferenceError` where there is none."""
+"""(model, outputs, job id) -> the version; raises `InferenceError` if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a job's arithmetic needs to know of its context."""
+    """The context of a transition."""
 
     limits: Limits
     partition: int
-    """Of the job in `jobs`, `job-results` and the table."""
+    """Partition of the job in `jobs`, `job-results` and the table."""
     partitions: int
-    """How many `job-chunks` has."""
+    """Number of partitions of `job-chunks`."""
     pin: Pin
     epoch: int
-    """A number that changes whenever states are read anew: after a crash, or with another owner."""
+    """Changes whenever states are read again: after a crash, or with another owner."""
     in_use: Usage = NOTHING_USED
-    """What jobs of the tenant take, as far as it is known here."""
+    """Quota use of the tenant's jobs, as far as this worker knows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What follows from one input.
+    """The result of one input.
 
-    A terminal status is not among it: it is published by the `tick` that follows on `due`, once this state is kept for
-    good, so that no replay in another order can publish another one.
+    It never contains a terminal status. The `tick` after `due` publishes that from a stored state, so that no replay in
+    another order publishes a different one.
     """
 
     state: JobState | None
-    """The next state; None where there is no job (any longer)."""
+    """The next state; None if there is no job (any longer)."""
     changed: bool = False
-    """Whether the state is another one than before; with None: the job and its status are to be removed."""
+    """Whether the state has changed; with state None, the job and its status are removed."""
     chunks: tuple[Chunk, ...] = ()
     barrier: Barrier | None = None
-    """To be sent to every partition of `job-chunks`, behind everything that was sent there before."""
+    """Sent to every partition of `job-chunks`, after all earlier records there."""
     status: JobStatus | None = None
     refusal: ModelServingError | None = None
-    """Why the message was refused; it changed nothing."""
+    """Why the message was rejected; it changed nothing."""
     due: bool = False
-    """`tick` has something to do as soon as `state` is kept for good."""
+    """`tick` has work as soon as `state` is stored."""
 
 
 def is_due(state: JobState) -> bool:
-    """Whether `tick` has something to do that no passing of time brings about."""
+    """Whether `tick` has work that does not depend on time."""
     return state.ended and (not state.announced or state.retry_wanted)
 
 
@@ -93,7 +93,7 @@ def step_to(
     chunks: Sequence[Chunk] = (),
     barrier: Barrier | None = None,
 ) -> Step:
-    """The step from one state to another, with a status if there is news, or progress and none for a while."""
+    """The step from one state to another, with a status if there is news, or progress and no recent status."""
     shown = before is not None and before.opened_with is not None
     news = after.phase != (before.phase if before else None) or not shown
     progress = now_ms - after.published_at >= PROGRESS_INTERVAL_MS
@@ -107,7 +107,7 @@ def step_to(
 
 
 def finish(state: JobState, phase: Phase, now_ms: int, error: ModelServingError | None = None) -> JobState:
-    """The job ended; whether it may be retried is all that is left of it to decide."""
+    """The ended job; it keeps only what decides whether it can be retried."""
     return replace(
         state,
         phase=phase,
@@ -120,7 +120,7 @@ def finish(state: JobState, phase: Phase, now_ms: int, error: ModelServingError 
 
 
 def expire(state: JobState, now_ms: int) -> JobState:
-    """The job's results can no longer be read: nothing but its figures is kept."""
+    """The job after its results have expired: only its counts are kept."""
     return replace(
         state,
         phase="expired",
@@ -135,7 +135,7 @@ def expire(state: JobState, now_ms: int) -> JobState:
 
 
 def settle(state: JobState, now_ms: int) -> JobState:
-    """The state, ended if nothing is left to wait for."""
+    """The state; ended if nothing is left to wait for."""
     if state.ended:
         return state
     if state.barrier is not None:

@@ -1,12 +1,12 @@
-"""The arithmetic of batch jobs: pure functions from a state and an input to the next state and what follows from it.
+"""The transitions of batch jobs: pure functions from a state and an input to the next state and the records to publish.
 
     advance   a message of `jobs`
     count     a record of `job-results`
-    tick      time that passed, or a state that is kept for good (`Step.due`)
+    tick      time, or a state that was stored (`Step.due`)
 
-Whoever calls them has everything that a step publishes acknowledged before its state is kept, and starts again from the
-state that was kept last. Inputs that are replayed then publish the same once more, or nothing; and a terminal status is
-published from a state that is kept, so that no replay, in whatever order, leads to another one.
+The caller stores the state of a step once everything that the step publishes is acknowledged, and after a failure
+resumes from the state stored last. A replayed input publishes the same records again, or none. Terminal statuses are
+published from stored states alone, so that no replay in another order leads to a different one.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from inferd.streams.jobs.state.step import (
 )
 
 _KEPT_FOR_RETENTIONS = 2
-"""After so many retentions nothing is known of a job any longer."""
+"""A job is forgotten after this many retention periods."""
 
 
 def advance(state: JobState | None, job_id: str, message: JobMessage, at: int, now_ms: int, terms: Terms) -> Step:
-    """What follows from `message`, at offset `at` of `jobs`, for the job (None: there is none of that id).
+    """The step for `message`, at offset `at` of `jobs`, of a job (None: unknown).
 
-    Nothing, for an offset that the state has behind it, and for a repeat. A `refusal` changes nothing.
+    Nothing changes for an offset that the state includes already, for a repeat, and with a `refusal`.
     """
     if state is not None and at <= state.applied_jobs:
         return Step(state, due=is_due(state))
@@ -69,7 +69,7 @@ def advance(state: JobState | None, job_id: str, message: JobMessage, at: int, n
 
 
 def _taken(state: JobState | None, job_id: str, message: JobMessage, at: int, now_ms: int, terms: Terms) -> JobState:
-    """The state with `message` taken in, before anything is dispatched."""
+    """The state with `message` applied, before anything is dispatched."""
     match message:
         case OpenJob():
             return messages.opened(state, job_id, message, messages.opening_hash(message), now_ms, terms)
@@ -88,7 +88,7 @@ def _taken(state: JobState | None, job_id: str, message: JobMessage, at: int, no
 
 
 def _begun(state: JobState | None, job_id: str, now_ms: int, terms: Terms) -> JobState:
-    """The job; a new one, not yet opened, where its first message is not the one that opens it."""
+    """The job; a new one that is not yet opened if its first message is not the opening one."""
     if state is not None:
         return state
     messages.check_may_start(terms)
@@ -111,7 +111,7 @@ def _barrier(at: int, terms: Terms) -> str:
 
 
 def _new_chunks(before: JobState, after: JobState, message: JobMessage, terms: Terms) -> list[Chunk]:
-    """Records of the chunks that were cut."""
+    """Records of the new chunks."""
     inline = None
     if isinstance(message, JobRows | SubmitJob):
         inline = (message.seq if isinstance(message, JobRows) else 0, message.batch)
@@ -120,10 +120,10 @@ def _new_chunks(before: JobState, after: JobState, message: JobMessage, terms: T
 
 
 def count(state: JobState | None, outcome: ChunkOutcome | BarrierResult, at: int, now_ms: int) -> Step:
-    """What follows from a record at offset `at` of `job-results`.
+    """The step for a record at offset `at` of `job-results`.
 
-    Nothing, for an offset that the state has behind it, a job that has ended, and a result that is a repeat, of an
-    older attempt, or of another version or other rows than the state knows.
+    Nothing changes for an offset that the state includes already, for a job that has ended, and for a result that is a
+    repeat, or is of an older attempt, another version or other rows.
     """
     if state is None or state.ended or at <= state.applied_results:
         return Step(state, due=state is not None and is_due(state))
@@ -164,10 +164,9 @@ def _counted(state: JobState, outcome: ChunkOutcome, at: int) -> JobState:
 
 
 def tick(state: JobState, now_ms: int, terms: Terms) -> Step:
-    """What follows from the time alone, and what a state that is kept for good is published as: one thing at a time,
-    `due` where another one follows at once.
+    """The step that is due by time, or after a state was stored: one change at a time, with `due` if another follows.
 
-    Only for a state that is kept for good: it is what publishes a terminal status.
+    Call it for a stored state only, since it publishes terminal statuses.
     """
     if state.ended:
         return _tick_ended(state, now_ms, terms)
@@ -197,7 +196,7 @@ def _tick_ended(state: JobState, now_ms: int, terms: Terms) -> Step:
 
 
 def expires_at(state: JobState, limits: Limits) -> int:
-    """When the results of a job can no longer be read, in Unix milliseconds."""
+    """When the results of a job expire, in Unix milliseconds."""
     return state.created_at + round(limits.job_retention_s * 1_000)
 
 
@@ -207,7 +206,7 @@ def removed_at(state: JobState, limits: Limits) -> int:
 
 
 def wakes_at(state: JobState, limits: Limits) -> int:
-    """When `tick` has something to do next if nothing else happens, in Unix milliseconds."""
+    """When `tick` next has work if nothing else happens, in Unix milliseconds."""
     if is_due(state):
         return 0
     if state.ended:
@@ -223,7 +222,7 @@ def wakes_at(state: JobState, limits: Limits) -> int:
 
 
 def _deadlines(state: JobState, limits: Limits) -> tuple[int, int]:
-    """When all messages must be there, and when all chunks must be done."""
+    """When all messages must have arrived, and when all chunks must be done."""
     open_until = state.created_at + round(limits.job_open_max_s * 1_000)
     if state.deadline_ms is None and state.group_complete:
         return expires_at(state, limits), expires_at(state, limits)
@@ -232,10 +231,9 @@ def _deadlines(state: JobState, limits: Limits) -> tuple[int, int]:
 
 
 def _is_overdue(state: JobState, now_ms: int, limits: Limits) -> bool:
-    """Whether messages are missing at the deadline and no chunk is on its way, or chunks are when its grace is over.
-
-    A retry has no deadline but the retention, and a job that is being cancelled waits for its barriers.
-    """
+    """Whether the job has expired: messages are missing at the deadline and no chunk is in flight, or chunks are still
+    in flight after the grace period. The deadline of a retry is the retention; a job that is being cancelled waits for
+    its barriers."""
     if state.attempt or state.barrier is not None:
         return False
     deadline, late = _deadlines(state, limits)
