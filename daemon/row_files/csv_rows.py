@@ -1,7 +1,7 @@
 """CSV -> blocks of rows.
 
-Fields are read by Python's csv module in its strict mode: text stays what it is, and a stray quote is an error. Numbers
-are exact: an integer that may be a category does not become a float64 first.
+Python's csv module reads the fields in strict mode: text is unchanged, and a stray quote is an error. Numbers are
+exact: an integer that may be a category is not converted to float64 first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SEPARATOR_LINE = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column that is read, and how."""
+    """A column that is read, and its type."""
 
     name: str
     place: int
@@ -40,7 +40,7 @@ class _Column:
 
     @property
     def is_text(self) -> bool:
-        """Whether fields are taken as they are."""
+        """Whether fields are used unchanged."""
         return self.kind in ("label", "text")
 
     def values(self, fields: Sequence[str]) -> list[Any]:
@@ -56,7 +56,7 @@ class _Column:
         return [self.value(field) for field in fields]
 
     def value(self, field: str) -> str | float | int | bool | None:
-        """What a field says."""
+        """The value of a field."""
         if field in self.na:
             return None
         if self.is_text:
@@ -72,17 +72,17 @@ class _Column:
 
 
 def _exact(text: str, value: float) -> float | int:
-    """An integer of 64 bits as it is written."""
+    """`value`, or the exact integer if `text` is one of 64 bits."""
     if len(text) > EXACT_DIGITS and _INTEGER.fullmatch(text) and -(2**63) <= (integer := int(text)) < 2**64:
         return integer
     return value
 
 
 class CsvRows:
-    """The rows of one file, whose header has been read and found to fit."""
+    """The rows of one file; its header has been read and fits the model."""
 
     def __init__(self, lines: Iterator[str], where: str, layout: Layout, options: FileOptions) -> None:
-        """`MalformedError` for what is no header, and what `Layout.check_columns` raises."""
+        """Raises `MalformedError` for an invalid header, and the errors of `Layout.check_columns`."""
         self._where, self._layout = where, layout
         first, blank, separator = _first_line(lines, where)
         delimiter = options.delimiter or separator or _delimiter(first, layout)
@@ -99,14 +99,14 @@ class CsvRows:
         ]
 
     def blocks(self, block_rows: int) -> Iterator[list[Any]]:
-        """At most `block_rows` lines each: rows, and an `InferenceError` for a line that is no row. Empty lines are
-        passed over."""
+        """Rows of at most `block_rows` lines per block, with an `InferenceError` for each invalid line. Empty lines are
+        skipped."""
         while (read := self._next(block_rows))[0]:
             if rows := self._rows(*read):
                 yield rows
 
     def _next(self, count: int) -> tuple[list[list[str]], Sequence[int]]:
-        """Records, and the line that each of them begins at."""
+        """Records, and the number of the first line of each."""
         before, records = self._table.line_num, list[list[str]]()
         try:
             records.extend(islice(self._table, count))
@@ -120,7 +120,7 @@ class CsvRows:
     def _broken(self, error: csv.Error, line: int) -> MalformedError:
         return MalformedError(
             f"{self._where}, lines {line} to {self._blank + self._table.line_num}: a quoted value is not closed, or"
-            f' goes on behind its quote ({error}); within quotes a quote is written twice: ""'
+            f' has text after its closing quote ({error}); inside quotes, write a quote twice: ""'
         )
 
     def _rows(self, records: Sequence[list[str]], numbers: Sequence[int]) -> list[Any]:
@@ -133,7 +133,7 @@ class CsvRows:
         return [problems.get(place) or next(rows) for place, fields in enumerate(records) if fields]
 
     def _problems(self, records: Sequence[list[str]], numbers: Sequence[int]) -> dict[int, InferenceError]:
-        """What is wrong with records, by their place."""
+        """Errors of records, by index."""
         problems: dict[int, InferenceError] = {}
         for place, fields in enumerate(records):
             if fields and len(fields) != self._width:
@@ -168,7 +168,8 @@ class CsvRows:
 
 
 def _begins(line: int, records: Sequence[list[str]]) -> list[int]:
-    """The line that each record begins at, where the first one begins at `line`, and that behind the last one."""
+    """The number of the first line of each record, and of the line after the last one; the first record begins at
+    `line`."""
     return list(accumulate((1 + sum(map(_breaks, fields)) for fields in records), initial=line))
 
 
@@ -177,18 +178,18 @@ def _breaks(field: str) -> int:
 
 
 def _first_line(lines: Iterator[str], where: str) -> tuple[str, int, str | None]:
-    """The header's line, how many lines are before it, and the delimiter that Excel's `sep=` names."""
+    """The header line, the number of lines before it, and the delimiter that Excel's `sep=` line names."""
     separator = None
     for blank, line in enumerate(lines):
         if match := _SEPARATOR_LINE.fullmatch(line):
             separator = match[1]
         elif line.strip():
             return line, blank, separator
-    raise MalformedError(f"{where} is empty: its first line must have the names of the columns")
+    raise MalformedError(f"{where} is empty: its first line must have the column names")
 
 
 def _delimiter(header: str, layout: Layout) -> str:
-    """That which gives the most features, and then the most names."""
+    """The delimiter that yields the most features; of several, the one that yields the most names."""
 
     def fit(delimiter: str) -> tuple[int, int]:
         try:

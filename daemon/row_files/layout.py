@@ -1,4 +1,4 @@
-"""The columns of a file beside the features of the model that is to score it."""
+"""Compares the columns of a file with the features of the model that scores it."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from inferd.schemas.errors import MalformedError, SchemaMismatchError
 from inferd.schemas.models import NA_TEXTS, Feature, Manifest
 
 Kind = Literal["number", "category", "label", "text"]
-"""Of a feature: numbers, categories of numbers or booleans, categories of text, text."""
+"""Type of a feature: number, category of numbers or booleans, category of text, text."""
 _INDEX_NAMES = re.compile(r"|Unnamed: \d+|__index_level_\d+__|index|rownames|row\.names", re.IGNORECASE)
 _BLANKS = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How rows are laid out for a model: by position where it is certain which version scores them."""
+    """How rows are sent: by position if it is certain which version scores them, else by name."""
 
     model: str
-    """What a job is opened with."""
+    """The model reference that a job is opened with."""
     manifest: Manifest | None = None
-    """None where the model's features are unknown."""
+    """None if the model's features are unknown."""
     by_position: bool = False
 
     def kind(self, name: str) -> Kind | None:
-        """What the values of a column are; None where that is unknown."""
+        """The type of a column; None if it is unknown."""
         feature = self._features.get(name)
         if feature is None:
             return None
@@ -38,8 +38,8 @@ class Layout:
         return "label" if _is_label(feature) else "category"
 
     def na_texts(self, name: str, given: Sequence[str] | None) -> frozenset[str]:
-        """Texts that are missing values in a column. By default none that may be one of its values: of text, and of
-        categories that the model file does not list, the empty field alone, unless a value is required."""
+        """Texts that mean missing in a column. By default they exclude possible values: for text, and for categories
+        that the model file does not list, only the empty field is missing (not even that if a text is required)."""
         feature = self._features.get(name)
         empty = () if feature is not None and feature.dtype == "text" and feature.required else ("",)
         if given is not None:
@@ -50,7 +50,7 @@ class Layout:
         return frozenset(NA_TEXTS).difference(() if described is None else described.na)
 
     def check_columns(self, where: str, names: Sequence[str]) -> None:
-        """`MalformedError` where a name comes twice, `SchemaMismatchError` where every row would be refused."""
+        """Raises `MalformedError` for a repeated name, and `SchemaMismatchError` if every row would be rejected."""
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise MalformedError(f"{where}: more than one column is named {_quoted(repeated)}")
         if self.manifest is None:
@@ -66,7 +66,7 @@ class Layout:
             )
 
     def rows(self, names: Sequence[str], columns: Sequence[Sequence[Any]], count: int) -> list[Any]:
-        """Rows of columns of `count` values each."""
+        """Rows from columns of `count` values each."""
         if self.manifest is None or not self.by_position:
             return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
         place_of = {name: place for place, name in enumerate(names)}
@@ -93,12 +93,12 @@ class Layout:
                     )
         if index := [name for name in unknown if _INDEX_NAMES.fullmatch(name)]:
             return (
-                f"Leave out {_quoted(index)}, which looks like the index of a data frame, with"
+                f"Skip {_quoted(index)}, which looks like the index of a data frame, with"
                 f" {_skipping(index)}, or write the file without it: index=False, row.names=FALSE"
             )
         if unknown and all(re.fullmatch(r"[0-9eE+.-]+", name) for name in unknown):
-            return "The first line must have the names of the columns"
-        return f"Leave out columns that are no features: {_skipping(unknown)}" if unknown else "Add what is missing"
+            return "The first line must have the column names"
+        return f"Skip columns that are not features: {_skipping(unknown)}" if unknown else "Add the missing columns"
 
 
 def _is_label(feature: Feature) -> bool:

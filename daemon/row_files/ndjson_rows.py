@@ -1,4 +1,4 @@
-"""NDJSON -> blocks of rows: a row a line, or an array of rows, as `df.to_json(orient="records")` writes them."""
+"""NDJSON -> blocks of rows. A line has one row, or an array of rows as `df.to_json(orient="records")` writes it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from inferd.schemas.errors import InferenceError, MalformedError
 from inferd.schemas.limits import DEFAULT_LIMITS
 
 _ROW = re.compile(rb"\{[ \t]*[^} \t]|\[[ \t]*[^\[{\] \t]")
-"""How a row begins that is not empty, and no array of rows."""
+"""The start of a row that is neither empty nor an array of rows."""
 _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _check = msgspec.json.Decoder(list[Any] | dict[str, Any]).decode
 
@@ -28,8 +28,8 @@ _check = msgspec.json.Decoder(list[Any] | dict[str, Any]).decode
 def ndjson_blocks(
     lines: Iterator[bytes], where: str, skip_columns: Sequence[str], block_rows: int, *, raw: bool
 ) -> Iterator[list[Any]]:
-    """At most `block_rows` lines each: rows as they are written where `raw`, and else decoded. An `InferenceError` for
-    a line, or a row of it, that is no row. Empty lines are passed over."""
+    """Rows of at most `block_rows` lines per block, decoded unless `raw`, with an `InferenceError` for each invalid
+    line or row. Empty lines are skipped."""
     read, first = _raw_row if raw else _row, 1
     while block := list(islice(lines, block_rows)):
         stripped = [line.strip() for line in block]
@@ -43,7 +43,7 @@ def ndjson_blocks(
 
 
 def _are_rows(lines: list[bytes]) -> bool:
-    """Whether all lines are seen at once to be one row each."""
+    """Whether every line is obviously one row."""
     try:
         cut = list(map(bytes, _values(b"[%b]" % b",".join(lines))))
     except DECODE_ERRORS:
@@ -53,7 +53,7 @@ def _are_rows(lines: list[bytes]) -> bool:
 
 def _rows(line: bytes, number: int, where: str, read: Any) -> Iterator[Any]:
     if number == 1 and line in (b"[", b"{"):
-        raise MalformedError(f"{where} is a JSON document of several lines: write a row a line, as `jq -c '.[]'` does")
+        raise MalformedError(f"{where} is one JSON document of several lines: write one row per line, as `jq -c '.[]'`")
     try:
         for row in rows_of_line(line) if line else ():
             yield read(row, number)
@@ -62,7 +62,7 @@ def _rows(line: bytes, number: int, where: str, read: Any) -> Iterator[Any]:
 
 
 def _raw_row(row: bytes, number: int) -> bytes | InferenceError:
-    """What is inside of it is looked at where it is scored."""
+    """The row as bytes; its values are checked when it is scored."""
     try:
         value = _check(row)
     except DECODE_ERRORS as error:

@@ -1,4 +1,4 @@
-"""How a file of rows is to be read, as far as it does not say so itself."""
+"""Options for reading a file of rows."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _SUFFIXES: dict[str, Format] = {
 
 @dataclass(frozen=True, slots=True)
 class FileOptions:
-    """None where the file decides."""
+    """None: detected from the file."""
 
     format: Format | None = None
     skip_columns: tuple[str, ...] = ()
     delimiter: str | None = None
     encoding: str | None = None
     na: tuple[str, ...] | None = None
-    """Texts that are missing values in every column, besides an empty field."""
+    """Texts that mean missing in every column, besides an empty field."""
     decimal: str = "."
 
 
 def format_of(path: Path) -> Format | None:
-    """The format that the suffix of a file names, compressed or not; None where it names none."""
+    """The format named by the suffix of a file, compressed or not; None for an unknown suffix."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [".gz"]:
         suffixes.pop()

@@ -1,4 +1,4 @@
-"""Parquet -> blocks of rows, with integers and decimals as they are where they may be categories."""
+"""Parquet -> blocks of rows. Integers and decimals stay exact if they may be categories."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class ParquetRows:
-    """The rows of one file, whose columns have been found to fit."""
+    """The rows of one file; its columns have been read and fit the model."""
 
     def __init__(self, path: Path, layout: Layout, options: FileOptions) -> None:
-        """`MalformedError` for what is no Parquet, `InvalidValueError` for a type that no feature has, and what
-        `Layout.check_columns` raises."""
+        """Raises `MalformedError` if the file is not Parquet, `InvalidValueError` for an unsupported column type, and
+        the errors of `Layout.check_columns`."""
         self._where, self._layout = str(path), layout
         with self._named():
             self._file = _parquet().ParquetFile(path)
@@ -41,7 +41,7 @@ class ParquetRows:
         self.count: int = self._file.metadata.num_rows
 
     def blocks(self, block_rows: int) -> Iterator[Any]:
-        """Rows, or an array (rows, features) of float64 where all of them are numbers in the model's order."""
+        """Rows, or a float64 array (rows, features) if all columns are numbers and sent by position."""
         with self._named():
             for batch in self._file.iter_batches(batch_size=block_rows, columns=self._names):
                 yield self._block(batch.select(self._names))
@@ -58,7 +58,7 @@ class ParquetRows:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """pyarrow's errors, of which most are `ValueError`s or `OSError`s, as one that says which file."""
+        """Converts exceptions of pyarrow to a `MalformedError` that names the file."""
         try:
             yield
         except (OSError, ValueError, NotImplementedError, KeyError) as error:
@@ -92,7 +92,7 @@ def _is_number(arrow_type: DataType) -> bool:
 
 
 def _matrix(batch: RecordBatch, features: Sequence[Feature]) -> Any:
-    """(rows, features) of float64, NaN where missing."""
+    """float64 (rows, features), NaN for missing values."""
     import numpy as np
 
     matrix = np.full((batch.num_rows, len(features)), np.nan)
@@ -103,7 +103,7 @@ def _matrix(batch: RecordBatch, features: Sequence[Feature]) -> Any:
 
 
 def _floats(column: Array) -> Any:
-    """float64, each the nearest to its value, as LightGBM makes them of a data frame."""
+    """The values as float64, each rounded to the nearest, as LightGBM converts data frames."""
     return column.cast("float64", safe=False).to_numpy(zero_copy_only=False)
 
 

@@ -1,4 +1,4 @@
-"""A file of rows, whatever its format, as blocks of rows."""
+"""A file of rows in any format, as blocks of rows."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ PARQUET_BLOCK_ROWS = 8_192
 
 @dataclass(frozen=True, slots=True)
 class RowFile:
-    """Rows, and how many there are where that is known."""
+    """Rows, and their number if it is known."""
 
     blocks: Iterator[Any]
-    """Lists of rows (lists, dicts, or the bytes of a JSON row), of which what cannot be read as a row is its
-    `InferenceError`; or arrays (rows, features)."""
+    """Each block is a list of rows (list, dict, or bytes of JSON), with an `InferenceError` for each invalid row, or an
+    array (rows, features)."""
     count: int | None = None
     is_json: bool = False
-    """Whether the rows are bytes of JSON."""
+    """Whether rows are bytes of JSON."""
 
 
 @contextmanager
 def open_row_file(
     given: str, options: FileOptions, layout: Layout, stdin: BinaryIO, *, raw_json: bool = False, live: bool = False
 ) -> Iterator[RowFile]:
-    """The file that `given` names, or standard input (`-`); with `live`, each row of that as soon as it is there.
+    """Opens a file, or standard input (`-`); with `live`, each row of standard input is available at once.
 
-    `click.UsageError` where there is no such file; what is wrong with a file as a whole raises an `InferenceError`,
-    here or among the blocks.
+    Raises `click.UsageError` if there is no such file. An error of the file as a whole is raised as an
+    `InferenceError`, here or while reading the blocks.
     """
     format_ = _format(given, options.format)
     if format_ == "parquet":
@@ -74,7 +74,7 @@ def open_row_file(
 
 def _format(given: str, chosen: Format | None) -> Format:
     if given != "-" and not Path(given).is_file():
-        raise click.UsageError(f"{given!r} is no file")
+        raise click.UsageError(f"{given!r} is not a file")
     format_ = chosen or ("ndjson" if given == "-" else format_of(Path(given)))
     if format_ is None:
         raise click.UsageError(f"{given}: say its format with --format {'|'.join(FORMATS)}")

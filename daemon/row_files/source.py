@@ -1,4 +1,4 @@
-"""A file or standard input as lines, expanded where it is gzip and decoded strictly: what cannot be read is named."""
+"""A file or standard input as lines: gzip is decompressed, and text is decoded strictly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inferd.schemas.errors import MalformedError, TooLargeError
 
 T = TypeVar("T")
 LINE_BYTES_MAX = 64 * 1_048_576
-"""Of a line, expanded: no file takes more memory, however well it is compressed."""
+"""Maximum size of a decompressed line: it bounds memory for any file."""
 GZIP = b"\x1f\x8b"
 _OTHERS = {b"PK\x03\x04": "a ZIP archive", b"BZh": "bzip2", b"\xfd7zX": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
@@ -26,10 +26,10 @@ _MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (cod
 
 @contextmanager
 def open_source(given: str, stdin: BinaryIO) -> Iterator[Any]:
-    """The bytes of a file, or of standard input (`-`), expanded where they are gzip; it has `peek` and `readline`."""
+    """The bytes of a file, or of standard input (`-`), decompressed if they are gzip; has `peek` and `readline`."""
     if given != "-":
         with named(given):
-            file = Path(given).open("rb")  # noqa: SIM115  # errors of what is done with it are not named
+            file = Path(given).open("rb")  # noqa: SIM115  # errors raised while using it are not converted
         with file:
             yield _expanded(file, given)
     elif isinstance(stdin, io.BufferedReader):
@@ -48,7 +48,7 @@ def _expanded(file: io.BufferedReader, where: str) -> Any:
 
 @contextmanager
 def named(where: str) -> Iterator[None]:
-    """What the libraries that read files raise, as `MalformedError` that says which file."""
+    """Converts exceptions raised while reading to a `MalformedError` that names the file."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -62,13 +62,13 @@ def named(where: str) -> Iterator[None]:
 
 
 def each_named(where: str, items: Iterable[T]) -> Iterator[T]:
-    """`items`, with their errors as those of `named`."""
+    """Yields `items`; converts exceptions as `named` does."""
     with named(where):
         yield from items
 
 
 def text_lines(source: Any, encoding: str | None, where: str) -> Iterator[str]:
-    """Lines with their ends. Without an `encoding` a byte order mark decides, or else it is UTF-8."""
+    """Lines with their ends. Without `encoding`, the byte order mark decides, or UTF-8."""
     chosen = encoding or _marked(source) or "utf-8"
     if "\n".encode(chosen).endswith(b"\n") and codecs.lookup(chosen).name not in ("utf-16-be", "utf-32-be"):
         return _decoded_lines(source, chosen, where)
@@ -76,7 +76,7 @@ def text_lines(source: Any, encoding: str | None, where: str) -> Iterator[str]:
 
 
 def utf8_lines(source: Any, encoding: str | None, where: str) -> Iterator[bytes]:
-    """As `text_lines`, in UTF-8; what is UTF-8 already is not decoded."""
+    """As `text_lines`, encoded as UTF-8; UTF-8 input is passed through."""
     chosen = encoding or _marked(source) or "utf-8"
     if codecs.lookup(chosen).name not in ("utf-8", "utf-8-sig"):
         return (line.encode() for line in text_lines(source, chosen, where))
@@ -112,11 +112,11 @@ def _decoded_lines(source: Any, encoding: str, where: str) -> Iterator[str]:
             text = line.decode("utf-8" if strip_mark else encoding)
         except UnicodeDecodeError as error:
             raise MalformedError(
-                f"{where}, line {number}: byte 0x{line[error.start]:02x} is no {encoding}; give the encoding of the"
+                f"{where}, line {number}: byte 0x{line[error.start]:02x} is not {encoding}; give the encoding of the"
                 " file with --encoding, such as cp1252 or utf-16"
             ) from None
         if "\0" in text:
-            raise MalformedError(f"{where}, line {number}: a zero byte; of UTF-16 say --encoding utf-16-le")
+            raise MalformedError(f"{where}, line {number}: a zero byte; for UTF-16 give --encoding utf-16-le")
         if "\r" in text[:-2]:
             yield from io.StringIO(text, newline="")
         else:
@@ -124,7 +124,7 @@ def _decoded_lines(source: Any, encoding: str, where: str) -> Iterator[str]:
 
 
 def _wide_lines(source: Any, encoding: str, where: str) -> Iterator[str]:
-    """Of encodings whose lines do not end with the one byte of a newline."""
+    """Lines in an encoding whose newline is not the single byte of `\\n`."""
     text = io.TextIOWrapper(source, encoding, newline="")
     try:
         number = 0
@@ -138,4 +138,4 @@ def _wide_lines(source: Any, encoding: str, where: str) -> Iterator[str]:
 
 
 def _too_long(where: str, number: int) -> TooLargeError:
-    return TooLargeError(f"{where}, line {number}: it has more than {LINE_BYTES_MAX:,} bytes; write a row a line")
+    return TooLargeError(f"{where}, line {number}: more than {LINE_BYTES_MAX:,} bytes; write one row per line")

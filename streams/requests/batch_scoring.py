@@ -1,4 +1,4 @@
-"""One micro-batch through the scorer of its tenant: inline or in a thread, measured, and never stopped by a record."""
+"""Scores one micro-batch of a tenant, inline or in a thread; measures it, and isolates records that raise."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class BatchScoring:
-    """Scores the micro-batches of one tenant, one after the other; their cost bounds the size of the next ones."""
+    """Scores the micro-batches of one tenant in order; their cost bounds the size of the next ones."""
 
     def __init__(self, measures: LaneMeasures, batch_sizer: BatchSizer, clock: Callable[[], float]) -> None:
         """`clock`: Unix seconds."""
@@ -34,11 +34,11 @@ class BatchScoring:
         self._thread = OwnThread("inferd-requests")
 
     def records_max(self) -> int:
-        """How many records the next micro-batch may have."""
+        """Maximum records of the next micro-batch."""
         return self._batch_sizer.records_max()
 
     def answered(self, timestamps_ms: Sequence[int]) -> None:
-        """Requests that did not come through Kafka, and when they came, have their answers."""
+        """Counts HTTP requests that have been answered, with their arrival times."""
         self._measures.direct.observe_since(timestamps_ms, self._clock() * 1000)
 
     async def score(
@@ -50,9 +50,10 @@ class BatchScoring:
         fill_direct: int | None,
         step_timer: StepTimer | None = None,
     ) -> Outcome:
-        """Scores a micro-batch; where that raises, the record to blame is found by halves and answered `internal`.
+        """Scores a micro-batch. If that raises, the record that causes it is found by bisection and answered with
+        `internal`.
 
-        `fill_direct`: the partition whose cache takes answers to direct requests; `step_timer` gets the steps.
+        `fill_direct`: partition whose cache stores answers to HTTP requests; `step_timer` gets the steps.
         """
         started = time.perf_counter()
         step_timer = step_timer or StepTimer()

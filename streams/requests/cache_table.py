@@ -1,4 +1,4 @@
-"""The table `predictions` of one tenant: what joins its partitions to the cache that the scorer looks into."""
+"""The table `predictions` of one tenant: connects its partitions to the cache that scoring uses."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from inferd.streams.state import Change, LaneTable, TablePartition
 
 SWEEP_INTERVAL_MS = 1_000
 SWEEP_ENTRIES = 2_000
-"""Looked at in one sweep: some milliseconds of the event loop."""
+"""Entries per sweep: some milliseconds of the event loop."""
 RESTORE_ENTRIES = 20_000
-"""Of one turn of the event loop."""
+"""Entries per iteration of the event loop during a restore."""
 LATE_MAX = 10_000
-"""Answers to direct requests that may wait for a partition's next effects."""
+"""Maximum cached answers of HTTP requests that wait for the next effects of a partition."""
 
 
 class CacheTable:
@@ -42,7 +42,7 @@ class CacheTable:
         self._late: dict[int, list[Change]] = {}
 
     async def open(self, number: int) -> None:
-        """A partition is restored: its entries can be found from now on."""
+        """Opens a restored partition: its entries are found from now on."""
         partition = self.table.partition(number)
         opened = self.cache.open(number, partition)
         items = iter(partition.store.items())
@@ -58,16 +58,16 @@ class CacheTable:
         self._late.pop(number, None)
 
     def forget(self, number: int, changes: Iterable[Change]) -> None:
-        """Changes that were never published; the table has forgotten them."""
+        """Discards changes that were never published."""
         self.cache.discard(number, changes)
 
     @property
     def open_number(self) -> int | None:
-        """A partition that can take what no partition asked for."""
+        """The partition that stores changes of HTTP requests; None without one."""
         return min(self._swept_ms, default=None)
 
     def keep(self, number: int, changes: list[Change]) -> None:
-        """Changes of direct requests, for the next effects of a partition."""
+        """Keeps changes of HTTP requests for the next effects of a partition."""
         late = self._late.setdefault(number, [])
         if len(late) + len(changes) > LATE_MAX:
             self.cache.discard(number, changes)
@@ -75,7 +75,7 @@ class CacheTable:
             late += changes
 
     def due(self, number: int, now_ms: int) -> list[Change]:
-        """What is to be written for other reasons than the records at hand: late answers, and what a sweep frees."""
+        """Changes unrelated to the current records: those of HTTP requests, and removals by a sweep."""
         if now_ms - self._swept_ms.get(number, now_ms) < SWEEP_INTERVAL_MS:
             return []
         self._swept_ms[number] = now_ms
@@ -85,7 +85,7 @@ class CacheTable:
         return self._late.pop(number, []) + self.cache.sweep(number, now_ms, SWEEP_ENTRIES)
 
     def writable(self, number: int, changes: list[Change]) -> list[Change]:
-        """Those of `changes` that the changelog accepts; answers that are too large for it are not cached."""
+        """The `changes` that fit the changelog; larger answers are not cached."""
         bytes_max = self._destinations.bytes_max(self.table.changelog)
         if not (refused := [(key, value) for key, value in changes if record_bytes(key, value, ()) > bytes_max]):
             return changes
@@ -93,5 +93,5 @@ class CacheTable:
         return [change for change in changes if change not in refused]
 
     def partition(self, number: int) -> TablePartition:
-        """The table's partition; `KeyError` where it is not owned."""
+        """The partition of the table; `KeyError` if it is not owned."""
         return self.table.partition(number)

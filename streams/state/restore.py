@@ -1,7 +1,7 @@
-"""Restoring table partitions from their changelogs, in bulk, exactly to what is committed.
+"""Restores table partitions from their changelogs, in bulk, exactly to the committed end.
 
-A partition is restored once the position that was read reaches the end that the broker told after the fence: positions
-pass transaction markers, aborted records and what compaction took, where counting records would wait for ever.
+A partition is restored when the position reaches the end offset that was read after the fence. Positions also pass
+transaction markers, aborted and compacted records, so counting records would never finish.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ log = structlog.get_logger(__name__)
 POLL_MS = 500
 FETCH_BYTES_MAX = 4 * 1_048_576
 RECORDS_MAX = 20_000
-"""Of one poll: about what the event loop may be held for."""
+"""Maximum records of one poll: it bounds how long the event loop is held."""
 
 Owned = Sequence[tuple[LaneTable, TablePartition]]
 
 
 class Restore:
-    """Brings table partitions up to the end of their changelogs; what a broken attempt has read is kept."""
+    """Restores table partitions to the end of their changelogs; a failed attempt keeps its progress."""
 
     def __init__(self, settings: StreamSettings, progressed: Callable[[], None]) -> None:
-        """`progressed` is called whenever something was read."""
+        """`progressed` is called after every read."""
         self._settings = settings
         self._progressed = progressed
         self._behind: dict[object, int] = {}
-        """Of each run, how many records are still to be read, about."""
+        """For each restore in progress, the approximate number of records still to be read."""
         self.records = 0
-        """How many were read since the start."""
+        """Records read since the start."""
 
     async def run(self, owned: Owned) -> None:
-        """Returns when all are restored; raises a `KafkaError` or `OSError` where the broker does not answer."""
+        """Returns when all are restored; raises a `KafkaError` or `OSError` if the broker does not answer."""
         started, run = time.monotonic(), object()
         self._behind[run] = 0
         consumer = AIOKafkaConsumer(
@@ -63,7 +63,7 @@ class Restore:
 
     @property
     def behind(self) -> int | None:
-        """Records that are still to be read, about; None while nothing is being restored."""
+        """Approximate number of records still to be read; None if nothing is being restored."""
         return sum(self._behind.values()) if self._behind else None
 
     async def _read(
@@ -88,7 +88,7 @@ class Restore:
     async def _seek(
         self, consumer: AIOKafkaConsumer, by_tp: dict[TopicPartition, tuple[LaneTable, TablePartition]]
     ) -> dict[TopicPartition, int]:
-        """Goes to where each store ends; gives the ends of those that lack something."""
+        """Seeks to the end of each store; returns the end offsets of partitions that lack records."""
         tps = list(by_tp)
         consumer.assign(tps)
         beginnings, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)

@@ -1,4 +1,5 @@
-"""One state directory per worker of a machine: the first unlocked one, so that a restart finds its own again."""
+"""One state directory per worker of a machine: the first unlocked one, so that a restarted worker finds its own
+again."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ class StateDirectory:
 
 
 def claim_state_directory(directory: Path) -> StateDirectory:
-    """The first of the directories 0, 1, … that is free; `ServerError` where the disk refuses."""
+    """Locks the first free directory of 0, 1, …; raises `ServerError` if the disk fails."""
     for number in itertools.count():
         path = directory / str(number)
         try:

@@ -1,4 +1,4 @@
-"""Where one partition of a table keeps its entries, as bytes, with the changelog offset up to which they stand."""
+"""Stores of one table partition: entries as bytes, with the changelog offset that they include."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 _FORMAT: Final = 1
 _META_KEY: Final = b""
-"""No entry has an empty key: job ids and the keys of predictions are longer."""
+"""Entries never have an empty key: job ids and keys of predictions are longer."""
 _WRITE_BUFFER_BYTES: Final = 4 * 1_048_576
 _WRITE_BUFFERS_BYTES: Final = 32 * 1_048_576
 """Of all partitions together."""
@@ -29,11 +29,11 @@ _BLOOM_BITS: Final = 10
 
 
 class ByteStore(Protocol):
-    """The entries of one partition. For one thread at a time; nothing of it may be used after `close`."""
+    """The entries of one partition. Use it from one thread at a time, and not after `close`."""
 
     @property
     def offset(self) -> int | None:
-        """The last changelog offset that is in it; None where the changelog must be read from its beginning."""
+        """The last changelog offset in the store; None if the changelog must be read from its beginning."""
 
     def get(self, key: bytes) -> bytes | None: ...
 
@@ -41,15 +41,15 @@ class ByteStore(Protocol):
         """The value of each key."""
 
     def write(self, changes: Iterable[Change], offset: int) -> None:
-        """Applies changes in order, and takes note of the offset; after a crash both are there, or neither."""
+        """Applies changes in order and stores the offset, atomically."""
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """All entries; there may be no `write` meanwhile."""
+        """All entries; must not be interleaved with `write`."""
 
     def __len__(self) -> int: ...
 
     def close(self) -> None:
-        """Lets go of memory and files; files stay, so that the partition is quickly there again if it comes back."""
+        """Releases memory and files. The files stay, so that the partition opens quickly if it returns."""
 
     def destroy(self) -> None:
         """Closes it, and deletes its files."""
@@ -59,11 +59,11 @@ class ByteStores(Protocol):
     """The stores of one table."""
 
     def open(self, partition: int) -> ByteStore:
-        """The store of a partition, with what an earlier life left in it; may take a while, and run in a thread."""
+        """Opens the store of a partition with its previous content; may take a while; may be called in a thread."""
 
 
 class MemoryStore:
-    """Entries in a dictionary, in the order in which their keys first came."""
+    """Entries in a dictionary, in order of first insertion."""
 
     def __init__(self) -> None:
         self.offset: int | None = None
@@ -104,7 +104,7 @@ class MemoryStore:
 
 
 class MemoryStores:
-    """Stores that begin empty."""
+    """Stores that start empty."""
 
     def open(self, partition: int) -> MemoryStore:
         """As `ByteStores.open`."""
@@ -112,14 +112,15 @@ class MemoryStores:
 
 
 class RocksStore:
-    """Entries in RocksDB, in the order of their keys.
+    """Entries in RocksDB, in key order.
 
-    Nothing is synced to the disk: a killed process loses nothing, and what a crashed machine loses is read from the
-    changelog again, because the offset is lost with it.
+    Writes are not synced to the disk. A killed process loses nothing; what a crashed machine loses is read from the
+    changelog again, since the offset is lost with it.
     """
 
     def __init__(self, path: Path, options: Any, identity: str) -> None:
-        """`ForeignStoreError` where the files are another store's; what RocksDB raises where they are corrupt."""
+        """Raises `ForeignStoreError` if the files belong to another store, and the exceptions of RocksDB if they are
+        corrupt."""
         import rocksdict
 
         self._path = path
@@ -134,7 +135,7 @@ class RocksStore:
             raise
 
     def _verify(self) -> int | None:
-        """Reads everything once, so that a broken block is found now; gives the offset."""
+        """Reads everything once to detect corrupt blocks; returns the offset."""
         newest: bytes | None = self._db.get(_META_KEY)
         entries = len(self)
         if newest is None:
@@ -178,11 +179,11 @@ class RocksStore:
         while at.valid():
             yield cast(bytes, at.key()), cast(bytes, at.value())
             at.next()
-        # Its own `items` ends without a word where a block is broken.
+        # Iteration by rocksdict ends silently at a corrupt block.
         at.status()
 
     def __len__(self) -> int:
-        """By counting: RocksDB does not know."""
+        """Counts: RocksDB does not know the number of entries."""
         at, entries = self._db.iter(), 0
         at.seek(_META_KEY + b"\0")
         while at.valid():
@@ -202,28 +203,28 @@ class RocksStore:
 
 
 class ForeignStoreError(Exception):
-    """Files that hold something else than what was to be opened."""
+    """The files belong to another store."""
 
 
 class RocksStores:
-    """RocksDB, one directory a partition; block cache and write buffers are bounded for all together.
+    """RocksDB with one directory per partition; block cache and write buffers are bounded over all of them.
 
-    A directory that is corrupt, or holds the entries of something else, is deleted and made anew.
+    A directory that is corrupt, or belongs to another store, is deleted and created again.
     """
 
     def __init__(self, directory: Path, cache_bytes: int = 32 * 1_048_576, identity: str = "") -> None:
-        """`identity`: of the changelog; the offsets of another one mean nothing here."""
+        """`identity`: of the changelog; offsets of another one are meaningless."""
         self._directory = directory
         self._identity = identity
         self._options = _options(cache_bytes)
 
     def open(self, partition: int) -> RocksStore:
-        """As `ByteStores.open`. `ServerError` where another process has it open, or the disk refuses."""
+        """As `ByteStores.open`. Raises `ServerError` if another process has it open, or the disk fails."""
         path = self._directory / str(partition)
         try:
             return RocksStore(path, self._options, self._identity)
         except Exception as error:
-            # rocksdict raises plain exceptions: the text alone tells a lock from damage.
+            # rocksdict raises plain exceptions: only the text distinguishes a lock from corruption.
             if "lock hold" in str(error) or "/LOCK" in str(error):
                 raise ServerError(
                     f"{path} is in use by another process: give each worker an INFERD_DATA_DIR of its own"
@@ -240,7 +241,7 @@ def _options(cache_bytes: int) -> Any:
     from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, WriteBufferManager
 
     blocks = BlockBasedOptions()
-    # Without a cache of its own, each database would take one of 2 GiB.
+    # Without a shared cache, each database would allocate one of 2 GiB.
     blocks.set_block_cache(Cache(cache_bytes))
     blocks.set_bloom_filter(_BLOOM_BITS, block_based=False)
     blocks.set_cache_index_and_filter_blocks(True)
@@ -251,7 +252,7 @@ def _options(cache_bytes: int) -> Any:
     options.set_write_buffer_manager(WriteBufferManager(_WRITE_BUFFERS_BYTES, allow_stall=False))
     options.set_max_total_wal_size(_WRITE_BUFFERS_BYTES)
     options.set_max_open_files(_OPEN_FILES_MAX)
-    # Keys are hashes and values floats: there is nothing to compress.
+    # Keys are hashes and values floats, which do not compress.
     options.set_compression_type(DBCompressionType.none())
     options.set_keep_log_file_num(1)
     return options

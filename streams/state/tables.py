@@ -36,14 +36,15 @@ from inferd.streams.tasks import all_of
 log = structlog.get_logger(__name__)
 
 OpenStore = Callable[[int], ByteStore]
-"""Number of a partition -> its store."""
+"""Partition number -> its store."""
 OPENED_AT_ONCE = 2
-"""Stores, of all tables together. Opening one reads all of it: more at once would hold the event loop up."""
+"""Number of stores opened at once, over all tables. Opening reads the whole store; more at once would delay the event
+loop."""
 _opening_threads = ThreadPoolExecutor(OPENED_AT_ONCE, thread_name_prefix="inferd-tables")
 
 
 class TablePartition:
-    """The entries of one owned partition: those that are acknowledged, and, before them, those on their way."""
+    """The entries of one owned partition: acknowledged ones, and an overlay of those in flight."""
 
     def __init__(self, topic: str, number: int, store: ByteStore) -> None:
         self.topic = topic
@@ -51,13 +52,13 @@ class TablePartition:
         self.number = number
         self.store = store
         self._pending: dict[bytes, tuple[bytes | None, int]] = {}
-        """Key -> newest value on its way, and how many are."""
+        """Key -> newest value in flight, and the number of changes in flight."""
 
     def __repr__(self) -> str:
         return f"<{self.topic}/{self.number}>"
 
     def get(self, key: bytes) -> bytes | None:
-        """The newest value, acknowledged or not; None where there is none."""
+        """The newest value, acknowledged or not; None if absent."""
         pending = self._pending.get(key)
         return pending[0] if pending is not None else self.store.get(key)
 
@@ -78,7 +79,7 @@ class TablePartition:
             pending[key] = (value, 1 if before is None else before[1] + 1)
 
     def apply(self, changes: Sequence[Change], offset: int) -> None:
-        """Changes are acknowledged; `offset` is the last one they have in the changelog."""
+        """Changes are acknowledged; `offset` is that of the last one in the changelog."""
         self.store.write(changes, offset)
         pending = self._pending
         for key, _ in changes:
@@ -89,21 +90,21 @@ class TablePartition:
                 del pending[key]
 
     def restore(self, changes: Sequence[Change], offset: int) -> None:
-        """Changes as the changelog has them, up to and with `offset`."""
+        """Applies changes read from the changelog, up to and including `offset`."""
         self.store.write(changes, offset)
 
     def discard(self) -> None:
-        """Nothing of what is on its way counts any more."""
+        """Discards the changes in flight."""
         self._pending.clear()
 
     @property
     def pending(self) -> int:
-        """How many keys are on their way."""
+        """Number of keys in flight."""
         return len(self._pending)
 
 
 class LaneStore(Store[bytes, bytes]):
-    """The entries of a table's owned partitions, to be read as one mapping; a lane alone writes."""
+    """A read-only mapping over the owned partitions of a table."""
 
     def __post_init__(self) -> None:
         self.partitions: dict[int, TablePartition] = {}
@@ -138,7 +139,7 @@ class LaneStore(Store[bytes, bytes]):
         raise TypeError("this table is restored in bulk, by its lane")
 
     def reset_state(self) -> None:
-        """Faust calls this when it starts anew; what is owned is decided by the lane."""
+        """Faust calls this when it restarts; the lane decides which partitions are owned."""
 
     _clear = reset_state
 
@@ -150,31 +151,31 @@ class LaneStore(Store[bytes, bytes]):
 
 
 class LaneTable(faust.Table):  # type: ignore[type-arg]
-    """A Faust table whose partitions come and go with the lane's."""
+    """A Faust table whose partitions are opened and closed by the lane."""
 
     open_store: OpenStore
     changelog: str
     """Name of the changelog topic; Faust names it so, too."""
     opening: dict[int, asyncio.Future[ByteStore]]
-    """Stores on their way. A takeover that is cancelled leaves them to the next: two cannot be open at once."""
+    """Stores being opened. A cancelled takeover leaves them to the next one: a store cannot be opened twice."""
 
     def _new_store(self) -> LaneStore:
         return LaneStore("memory://", self.app, self, table_name=self.name, loop=self.loop)
 
     @property
     def owned(self) -> dict[int, TablePartition]:
-        """By number, every partition that is there."""
+        """All open partitions, by number."""
         return cast(LaneStore, self.data).partitions
 
     def partition(self, number: int) -> TablePartition:
-        """An owned partition; `KeyError` where it is not."""
+        """An owned partition; `KeyError` if it is not owned."""
         return self.owned[number]
 
     async def retain(self, numbers: set[int]) -> list[TablePartition]:
-        """Drops every partition but those of `numbers`, opens those that are not there yet, and gives them all.
+        """Closes every partition not in `numbers`, opens the missing ones, and returns all.
 
-        One that stays keeps its entries: what another owner wrote meanwhile follows from the changelog. Stores are
-        opened in threads, while heartbeats go on.
+        One that stays keeps its entries: writes of another owner meanwhile are read from the changelog. Stores are
+        opened in threads, so that heartbeats continue.
         """
         for number in [number for number in self.owned if number not in numbers]:
             self.owned.pop(number).store.close()
@@ -183,7 +184,7 @@ class LaneTable(faust.Table):  # type: ignore[type-arg]
         return [self.owned[number] for number in sorted(numbers)]
 
     async def reopen(self, partition: TablePartition) -> None:
-        """Throws the entries of a partition away, to restore it from the beginning of its changelog."""
+        """Deletes the entries of a partition, to restore it from the beginning of its changelog."""
         number = partition.number
         del self.owned[number]
         self.opening[number] = _in_thread(self._replace, partition.store, number)
@@ -207,7 +208,7 @@ class LaneTable(faust.Table):  # type: ignore[type-arg]
         (await self._opened(number)).close()
 
     async def _opened(self, number: int) -> ByteStore:
-        """The store that is being opened; it stays on its way if the caller is cancelled."""
+        """The store being opened; the opening continues if the caller is cancelled."""
         try:
             store = await asyncio.shield(self.opening[number])
         except Exception:
@@ -224,10 +225,8 @@ def _in_thread(function: Callable[..., Any], *arguments: Any) -> asyncio.Future[
 def make_table(
     app: faust.App, settings: StreamSettings, tenant: str, table: TableName, directory: Path | None
 ) -> LaneTable:
-    """A table of the app, empty; its changelog is `changelog_name`.
-
-    `directory`: where its entries are kept beside the changelog; None keeps them in memory.
-    """
+    """An empty table of the app; its changelog is `changelog_name`. `directory`: for local stores; None keeps entries
+    in memory."""
     name = table_name(tenant, table)
     made = LaneTable(app, name=name, key_type=bytes, value_type=bytes, partitions=settings.topics.partitions)
     made.changelog = changelog_name(settings.group.group_id, tenant, table)
@@ -248,7 +247,8 @@ class LaneTableManager(TableManager):
     """Faust's tables without its recovery: changelogs are neither subscribed to nor read by the group's consumer."""
 
     def __bool__(self) -> bool:
-        """As if there were none: Faust then has nothing to recover after a rebalance, and no step of it can fail."""
+        """Pretends that there are none: Faust then has nothing to recover after a rebalance, and nothing in it can
+        fail."""
         return False
 
     def add(self, table: CollectionT) -> CollectionT:
@@ -256,7 +256,7 @@ class LaneTableManager(TableManager):
         return table
 
     async def on_start(self) -> None:
-        """Without the second that Faust waits for tables to be declared: they are."""
+        """Skips the second that Faust waits for tables to be declared: they are."""
         await self._update_channels()
         await self.recovery.start()
 

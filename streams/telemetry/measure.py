@@ -1,4 +1,4 @@
-"""What the lane as a whole did: plain numbers that a snapshot reads; nothing is computed for a scrape."""
+"""Measurements of the lane as a whole: plain numbers that a snapshot copies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inferd.streams.telemetry.step_timer import StepTimer
 from inferd.streams.telemetry.tracing import Tracing
 
 WAIT_MS_MAX = 3_600_000
-"""The longest time that a record counts as having waited."""
+"""Maximum waiting time of a record that is counted."""
 LATENCY_BOUNDS_S = (
     0.0005,
     0.001,
@@ -40,16 +40,16 @@ LATENCY_BOUNDS_S = (
     60.0,
 )
 STEP_BOUNDS_S = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, *LATENCY_BOUNDS_S)
-"""A step of a small micro-batch takes microseconds."""
+"""Steps of small micro-batches take microseconds."""
 STEPS: tuple[Step, ...] = get_args(Step)
 
 
 class LatencyHistogram:
-    """Observations in seconds, counted by bounds, which are seconds too."""
+    """A histogram of seconds."""
 
     def __init__(self, bounds: tuple[float, ...] = LATENCY_BOUNDS_S) -> None:
         self._bounds = bounds
-        # A list: adding one to an element of an array takes several times as long.
+        # A list: incrementing an element of an array takes several times as long.
         self._counts = [0] * (len(bounds) + 1)
         self._bounds_ms = np.array(bounds) * 1000
         self._total_s = 0.0
@@ -59,10 +59,10 @@ class LatencyHistogram:
         self._total_s += seconds
 
     def observe_since(self, timestamps_ms: Sequence[int], now_ms: float) -> float:
-        """One observation a timestamp; clocks that run ahead, and records without a timestamp, count as zero, and
-        `WAIT_MS_MAX` is the longest: a single record that its producer stamped wrongly would make up the mean.
+        """Adds one observation per timestamp; returns the longest in seconds.
 
-        Gives the longest, in seconds.
+        Future and missing timestamps count as zero. The maximum is `WAIT_MS_MAX`, so that a single wrong timestamp does
+        not dominate the mean.
         """
         stamps = np.array(timestamps_ms, dtype=np.float64)
         waits = np.where(stamps > 0, np.clip(now_ms - stamps, 0.0, WAIT_MS_MAX), 0.0)
@@ -76,10 +76,10 @@ class LatencyHistogram:
 
 
 class LaneMeasures:
-    """What the lane as a whole did."""
+    """Measurements of the lane as a whole."""
 
     def __init__(self, tracing: Tracing | None = None) -> None:
-        """`tracing`: what makes spans; None for none."""
+        """`tracing`: creates spans; None without tracing."""
         self.tracing = tracing
         self.queue = LatencyHistogram()
         self.infer = LatencyHistogram()
@@ -91,7 +91,7 @@ class LaneMeasures:
         self.commits = 0
         self.commit_failures = 0
         self.records_missing = 0
-        """Offsets that retention or deletion took away before they were read."""
+        """Offsets deleted by retention before they were read."""
         self.by_model: dict[tuple[str, str, int], ModelCounters] = {}
         """By tenant, model id and version."""
 
@@ -109,14 +109,14 @@ class LaneMeasures:
             self.steps[step].observe(ended - began)
 
     def count_models(self, tenant: str, by_model: Mapping[tuple[str, int], tuple[int, int]]) -> None:
-        """Adds the (requests, rows) that each (model id, version) of a tenant answered."""
+        """Adds the requests and rows that each (model id, version) of a tenant answered."""
         for (model_id, version), (requests, rows) in by_model.items():
             counters = self._model(tenant, model_id, version)
             counters.requests += requests
             counters.rows += rows
 
     def count_prediction(self, tenant: str, manifest: Manifest, seconds: float, rows: int = 0) -> None:
-        """Adds the time that one call of a model took for so many rows."""
+        """Adds the duration of one call of a model."""
         counters = self._model(tenant, manifest.model_id, manifest.version)
         counters.predict_s += seconds
         counters.scored_rows += rows

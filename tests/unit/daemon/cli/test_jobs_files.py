@@ -86,7 +86,7 @@ def test_text_that_looks_like_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("a\n1\n", "missing 'b'"), ("a,b,d\n1,2,3\n", "unknown 'd'. Leave out columns .* --skip-column 'd'")],
+    [("a\n1\n", "missing 'b'"), ("a,b,d\n1,2,3\n", "unknown 'd'. Skip columns .* --skip-column 'd'")],
 )
 def test_columns_that_are_not_features(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "rows.csv"

@@ -194,19 +194,19 @@ def test_missing_values_as_r_and_pandas_write_them() -> None:
         ("city,x\n" + "Paris,1\n" * 3 + '"Paris,2\n' + "Paris,3\n" * 20_000, "lines 5 to "),
         ('city,x\nParis,1\n"Paris,2\nParis,3\n"Paris",4\n', "lines 3 to 5: a quoted value"),
         ('city,x\n"Par"is,1\n', "lines 2 to 2: a quoted value"),
-        (b"city,x\nParis,1\nS\xe3o Paulo,2\n", "line 3: byte 0xe3 is no utf-8; give the encoding"),
-        ("city,x\nParis,1\n".encode("utf-16-le"), "line 1: a zero byte; of UTF-16 say --encoding utf-16-le"),
+        (b"city,x\nParis,1\nS\xe3o Paulo,2\n", "line 3: byte 0xe3 is not utf-8; give the encoding"),
+        ("city,x\nParis,1\n".encode("utf-16-le"), "line 1: a zero byte; for UTF-16 give --encoding utf-16-le"),
         ("city;x\nParis;1\nParis;0,5\n", "line 3: '0,5' in column 'x' has a comma: give --decimal , if it is"),
         ('city,x\nParis,"0,5"\n', "line 2: '0,5' in column 'x' has a comma"),
         ("", "is empty"),
         ("\n\n", "is empty"),
-        (",city,x\n0,Paris,1\n", "unknown ''. Leave out '', which looks like the index"),
+        (",city,x\n0,Paris,1\n", "unknown ''. Skip '', which looks like the index"),
         ("Unnamed: 0,city,x\n0,Paris,1\n", "--skip-column 'Unnamed: 0', or write the file without it: index=False"),
         ("city, x\nParis, 1\n", "missing 'x', unknown ' x'. Rename the column ' x' to 'x'"),
         ("Paris,1.5\n", "missing 'city', 'x', unknown 'Paris', '1.5'"),
-        ("1.5,2.5\n", "first line must have the names"),
-        ("city\nParis\n", "missing 'x'. Add what is missing"),
-        ("city,x,note\nParis,1,n\n", "unknown 'note'. Leave out columns that are no features: --skip-column 'note'"),
+        ("1.5,2.5\n", "first line must have the column names"),
+        ("city\nParis\n", "missing 'x'. Add the missing columns"),
+        ("city,x,note\nParis,1,n\n", "unknown 'note'. Skip columns that are not features: --skip-column 'note'"),
         (gzip.compress(b"city,x\nParis,1\n" * 1000, mtime=0)[:-9], "the gzip file is damaged or cut off"),
         (gzip.compress(b"city,x\nParis,1\n", mtime=0)[:-1] + b"x", "the gzip file is damaged or cut off"),
         (b"PK\x03\x04xxxx", "standard input is a ZIP archive"),
@@ -226,7 +226,7 @@ def test_spaces_in_names_that_lightgbm_replaces() -> None:
 
 def test_a_gzip_bomb_is_rejected_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "LINE_BYTES_MAX", 100_000)
-    assert "line 2: it has more than 100,000 bytes" in refusal(gzip.compress(b"city,x\n" + b"0" * 50_000_000))
+    assert "line 2: more than 100,000 bytes" in refusal(gzip.compress(b"city,x\n" + b"0" * 50_000_000))
     with pytest.raises(TooLargeError, match="line 1"):
         read("-", stdin=gzip.compress(b"[" * 50_000_000))
 
