@@ -19,7 +19,7 @@ from faust.assignor.client_assignment import ClientMetadata
 
 
 class _Cluster:
-    """Which partitions may be assigned."""
+    """The partitions that may be assigned."""
 
     def __init__(self, cluster: Any, most: Mapping[str, int]) -> None:
         self._cluster, self._most = cluster, most
@@ -31,7 +31,7 @@ class _Cluster:
 
 
 class LaneAssignor(PartitionAssignor):
-    """Assigns partitions that exist, and of some topics no more than `app.partitions_max` says."""
+    """Assigns existing partitions; of some topics at most `app.partitions_max`."""
 
     _now: Any = None
 
@@ -54,7 +54,7 @@ class LaneAssignor(PartitionAssignor):
             self.app.consumer.rejoin()  # type: ignore[attr-defined]
 
     def _get_client_metadata(self, metadata: Any) -> ClientMetadata:  # type: ignore[override]
-        """What a member had before, without partitions that are gone."""
+        """The previous assignment of a member, without deleted partitions."""
         client = super()._get_client_metadata(metadata)
         for assigned in (client.assignment.actives, client.assignment.standbys):
             for topic, numbers in assigned.items():

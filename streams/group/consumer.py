@@ -40,37 +40,37 @@ log = structlog.get_logger(__name__)
 
 FETCH_MAX_WAIT_MS = 100
 WAIT_WHILE_FULL_S = 0.05
-"""How long a fetch may wait while some lane partition has no room: room may come at any moment."""
+"""Maximum wait of a fetch while a lane partition has no room: room may appear at any moment."""
 DENIED_PAUSE_S = 0.2
-"""How long a fetch waits that the broker has refused for want of a right."""
+"""Wait after a fetch that the broker has denied."""
 
 Records = Sequence[Record]
 
 
 class Intake(Protocol):
-    """What a lane offers to the consumer."""
+    """The interface of a lane to the consumer."""
 
     @property
     def topics(self) -> frozenset[str]:
         """Topics whose records leave the fetch result here."""
 
     def full(self, tps: set[TopicPartition]) -> set[TopicPartition]:
-        """Of `tps`, those that may not be fetched now."""
+        """The partitions among `tps` that must not be fetched now."""
 
     async def wait_for_room(self, timeout_s: float) -> None:
-        """Returns when some partition has room again, or after `timeout_s`."""
+        """Returns when a partition has room again, or after `timeout_s`."""
 
     def feed(self, tp: TopicPartition, records: Records) -> None:
-        """Takes over a fetched batch, or drops what it does not own or has seen."""
+        """Queues a fetched batch; drops records that are not owned or were seen before."""
 
     def unreadable(self, tp: TopicPartition, reason: str) -> None:
         """The log of a partition cannot be read any further."""
 
     def suspect(self) -> None:
-        """A fetch was interrupted: records that it consumed may be missing from the next one."""
+        """A fetch was interrupted: records it consumed may be missing from the next one."""
 
     async def release(self, revoked: set[TopicPartition]) -> None:
-        """Partitions are being revoked: finish or drop what is in flight, commit what is acknowledged."""
+        """Partitions are being revoked: finish or drop in-flight records, and commit acknowledged ones."""
 
 
 class LoopConsumerThread(driver.AIOKafkaConsumerThread):
@@ -92,7 +92,7 @@ class LoopConsumerThread(driver.AIOKafkaConsumerThread):
         return await result if asyncio.iscoroutine(result) or asyncio.isfuture(result) else result
 
     async def stop(self) -> None:
-        """Stops aiokafka's consumer too, so that it leaves the group at once."""
+        """Also stops aiokafka's consumer, so that it leaves the group at once."""
         if self._stopped.is_set():
             return
         self._stopped.set()
@@ -105,14 +105,14 @@ class LoopConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         membership.install()
         consumer = super()._create_worker_consumer(transport)
-        # A producer's aborted transaction is no request; Faust reads uncommitted unless it is transactional itself.
+        # Faust reads uncommitted records unless it is transactional; requests of aborted transactions must be skipped.
         consumer._isolation_level = "read_committed"  # noqa: SLF001
         # Faust lets the broker hold a fetch for 1.5 s, and a node has one fetch at a time: a partition that is not
         # part of it, because its last records were not taken yet, would wait as long beside an idle one.
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001
         subscription: Any = consumer._subscription  # noqa: SLF001
         assign = subscription.assign_from_subscribed
-        # One partition that may not be read keeps aiokafka from reading any other of the same node.
+        # A single partition that may not be read would keep aiokafka from reading others of the same node.
         subscription.assign_from_subscribed = lambda tps: assign(self._allowed(tps))
         return consumer
 
@@ -141,14 +141,14 @@ class LaneConsumer(driver.Consumer):
 
     @property
     def generation(self) -> int:
-        """Generation of the membership as the coordinator has it: -1 once the group has dropped us."""
+        """Generation of the membership according to the coordinator; -1 after the group has removed this member."""
         coordinator: Any = self.aiokafka._coordinator  # noqa: SLF001
         return int(coordinator.generation)
 
     def bar(self, topics: frozenset[str]) -> None:
-        """Does not work on these topics from now on, but on all others: partitions are assigned anew where needed.
+        """Stops consuming these topics but continues with all others; partitions are reassigned as needed.
 
-        To be called regularly: an error of the group's coordination is over only once somebody has asked for it.
+        Call it regularly: an error of the coordinator persists until it is read.
         """
         app = cast(LaneApp, self.app)
         changed, app.barred = topics != app.barred, topics
@@ -158,19 +158,19 @@ class LaneConsumer(driver.Consumer):
                 self.rejoin()
 
     def rejoin(self) -> None:
-        """Takes note of what the coordination failed of, and joins the group again."""
+        """Reads the error of the coordinator, and joins the group again."""
         coordinator: Any = self.aiokafka._coordinator  # noqa: SLF001
         try:
             coordinator.check_errors()
         except KafkaError as error:
             log.info("group_rejoined", after=f"{type(error).__name__}: {error}"[:200])
-        # A topic that we may see again is not known until then.
+        # Topics that are readable again are unknown until then.
         self.aiokafka._client.force_metadata_update()  # noqa: SLF001
         coordinator.request_rejoin()
 
     @property
     def was_replaced(self) -> bool:
-        """Whether another member joined with our instance id after us."""
+        """Whether another member has joined with our instance id."""
         with contextlib.suppress(ConsumerNotStarted):
             coordinator = self.aiokafka._coordinator  # noqa: SLF001
             return coordinator is not None and membership.was_replaced(coordinator)
@@ -180,7 +180,7 @@ class LaneConsumer(driver.Consumer):
         return LoopConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:  # noqa: ASYNC109
-        # A copy, because Faust changes its set while we wait, and an empty set means *all* to aiokafka.
+        # A copy: Faust changes its set meanwhile, and aiokafka takes an empty set as *all*.
         active = {tp for tp in kafka_tps(active_partitions or ()) if tp.topic not in cast(LaneApp, self.app).barred}
         if full := self.intake.full(active):
             active -= full
@@ -216,15 +216,15 @@ class LaneConsumer(driver.Consumer):
         return rest
 
     async def perform_seek(self) -> None:
-        """Nothing: the lane has sought its partitions itself. Faust would ask the broker for committed offsets, and
-        where that fails, because the broker has just gone, its rebalance would never end."""
+        """Does nothing: the lane seeks its partitions itself. Faust would read committed offsets, and if the broker is
+        down, its rebalance would never finish."""
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await self.intake.release(kafka_tps(revoked))
         await super().on_partitions_revoked(revoked)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Lane topics have no stream whose progress Faust could watch; the lane's own watchdog does."""
+        """Does nothing: lane topics have no stream; the lane has its own stall detector."""
         if tp.topic not in self.intake.topics:
             super().verify_event_path(now, tp)
 
@@ -245,9 +245,9 @@ class LaneApp(faust.App):
 
     intake: Intake
     partitions_max: Mapping[str, int]
-    """By topic, how many of its partitions are assigned; all of a topic that is not here."""
+    """Maximum partitions assigned per topic; unlimited for other topics."""
     denied: Callable[[], None]
-    """Called where the broker refuses a fetch for want of a right."""
+    """Called when the broker denies a fetch."""
     barred: frozenset[str] = frozenset()
     """Topics that are neither assigned nor fetched."""
 

@@ -1,8 +1,8 @@
 """Static membership: an instance id belongs to one worker at a time.
 
-A worker that joins with an instance id replaces the member that had it, which is what a restart wants. A second worker
-with the same id does so, too; the first one would join again and replace the second, and so on for ever. So a worker
-that was replaced asks the group who has its id now, and stays out. Kafka names static members `<instance id>-<UUID>`.
+A worker that joins with an instance id replaces the member that had it, as a restart requires. A second running worker
+with the same id does so too; the first one would join again and replace the second, endlessly. A replaced worker
+therefore asks the group who has its id, and stays out. Kafka names static members `<instance id>-<UUID>`.
 
 Private names used, each covered by `tests/unit/streams/group/test_membership.py`: `GroupCoordinator._do_rejoin_group`
 (replaced), `_group_instance_id` and `_send_req`.
@@ -24,24 +24,24 @@ UUID_CHARS = 36
 PAUSE_S = 1.0
 _stock_rejoin: Any = GroupCoordinator._do_rejoin_group  # noqa: SLF001
 _joined: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Coordinators that have been members."""
+"""Coordinators that have joined."""
 _replaced: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Coordinators whose instance id another member has."""
+"""Coordinators whose instance id now belongs to another member."""
 
 
 def install() -> None:
-    """For every consumer of this process; twice is the same as once."""
+    """Applies to every consumer of this process; repeated calls have no effect."""
     coordinator: Any = GroupCoordinator
     coordinator._do_rejoin_group = _rejoin  # noqa: SLF001
 
 
 def was_replaced(coordinator: Any) -> bool:
-    """Whether another member joined with our instance id after us."""
+    """Whether another member has joined with our instance id."""
     return coordinator in _replaced
 
 
 def instance_id_conflict(group: GroupSettings) -> str:
-    """Why a worker that was replaced ends. Who replaced it is not known: the group keeps what the first one said."""
+    """Why a replaced worker ends. The other worker is unknown: the group keeps the metadata of the first one."""
     return (
         f"INFERD_INSTANCE_ID={group.instance_id} is used twice in group {group.group_id}: another worker joined with it"
         " after this one, and goes on. Give each worker a name of its own"
@@ -70,7 +70,7 @@ async def _is_replaced(coordinator: Any) -> bool:
     try:
         response = await coordinator._send_req(DescribeGroupsRequest([coordinator.group_id]))  # noqa: SLF001
     except KafkaError:
-        return False  # joining again will tell
+        return False  # Joining again reveals it.
     holders = {member[0] for member in response.groups[0][5] if member[0][: -UUID_CHARS - 1] == instance_id}
     if not holders - {coordinator.member_id}:
         return False

@@ -1,4 +1,4 @@
-"""The tables of a tenant and their changelog topics: names, and how they are created."""
+"""Changelog topics of a tenant's tables: names and configuration."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ TableName = Literal["predictions", "jobs"]
 TABLE_NAMES: tuple[TableName, ...] = get_args(TableName)
 
 SEGMENT_MS = 3_600_000
-"""Compaction and deletion skip the active segment: without this limit, the log of a quiet table would only grow."""
+"""Compaction and deletion skip the active segment: without this limit, the log of an idle table would never shrink."""
 
 
 def table_name(tenant: str, table: TableName) -> str:
-    """A table's name in the Faust app: each tenant has its own."""
+    """Name of a table in the Faust app, unique per tenant."""
     return f"{tenant}.{table}"
 
 
 def changelog_name(group_id: str, tenant: str, table: TableName) -> str:
-    """The topic that Faust gives such a table."""
+    """Changelog topic of a table, as Faust names it."""
     return f"{group_id}-{table_name(tenant, table)}-changelog"
 
 

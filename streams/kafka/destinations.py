@@ -1,8 +1,8 @@
-"""What the topics that a lane writes to accept: partition count, maximum batch size, and whether a key is required.
+"""Limits of the topics that a lane writes to: partition count, maximum batch size, and whether a key is required.
 
-A broker refuses a whole batch for good where one of its records is too large or has no key, or where the topic is gone
-or forbidden; sent again, it is refused again. So a record is held against its topic before it is sent, and one that
-would be refused becomes a typed error.
+A broker rejects a whole batch permanently if one of its records is too large or lacks a key, or if the topic is missing
+or forbidden. Each record is therefore checked against its topic before it is sent; one that would be rejected becomes a
+typed error.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ log = structlog.get_logger(__name__)
 Describe = Callable[[], Awaitable[Sequence[TopicState]]]
 UNBOUNDED = 2**31 - 1
 LOOK_AGAIN_S, LOOK_SOON_S = 60.0, 5.0
-"""How old what is known may become: usually, and while some topic cannot be replied to."""
+"""Maximum age of the descriptions: usually, and while a reply topic is unusable."""
 SMALL_BYTES = 512 * 1024
-"""Less than a producer's batches have."""
+"""Below the batch size of a producer."""
 AVOIDED_S = 30.0
-"""How long a reply-to topic is not tried that refused a record for a reason which its description does not show."""
+"""How long a reply topic is avoided that rejected a record for an unknown reason."""
 DESCRIBE_TIMEOUT_S = 10.0
 
 
 class InvalidRecordError(BrokerResponseError):
-    """A compacted topic refuses a record without a key; aiokafka does not know the code."""
+    """A compacted topic rejects a record without a key; aiokafka does not know the code."""
 
     errno = 87
     message = "INVALID_RECORD"
@@ -68,7 +68,7 @@ class TopicRejectedError(KafkaError):
 
 
 def as_rejection(topic: str, error: BaseException) -> BaseException:
-    """`TopicRejectedError` naming the topic for an error that a retry does not mend; any other error unchanged."""
+    """`TopicRejectedError` with the topic for an error that a retry cannot fix; any other error unchanged."""
     if not isinstance(error, PERMANENT_ERRORS):
         return error
     refused = TopicRejectedError(topic)
@@ -78,7 +78,7 @@ def as_rejection(topic: str, error: BaseException) -> BaseException:
 
 @contextmanager
 def raise_rejections(topic: str) -> Iterator[None]:
-    """Raises what is raised in the block as `as_rejection` has it."""
+    """Converts exceptions in the block as `as_rejection` does."""
     try:
         yield
     except PERMANENT_ERRORS as error:
@@ -87,12 +87,12 @@ def raise_rejections(topic: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """What one topic accepts."""
+    """Limits of one topic."""
 
     partitions: int
     """0 if it does not exist or DESCRIBE is denied."""
     bytes_max: int = UNBOUNDED
-    """Of a batch, and so of a record."""
+    """Maximum size of a batch, and so of a record."""
     keyed: bool = False
     """Compacted: every record needs a key."""
 
@@ -103,11 +103,11 @@ class Destination:
 
 
 ANYTHING = Destination(UNBOUNDED)
-"""A topic that was not described: no limits."""
+"""Limits of an unknown topic: none."""
 
 
 class Destinations:
-    """The topics of one worker: those of its tenants, and `reply_to`, the users' own that results may be sent to."""
+    """The topics of one worker: those of its tenants, and `reply_to`, user topics for replies."""
 
     def __init__(
         self,
@@ -116,24 +116,24 @@ class Destinations:
         describe: Describe | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`states`: the topics as they are now; `describe` asks for them again; `clock`: seconds."""
+        """`states`: the topics as they are now; `describe` reads them again; `clock`: seconds."""
         self.reply_to = frozenset(reply_to)
         self._describe = describe
         self._clock = clock
         self._destinations: Mapping[str, Destination] = {state.name: Destination.of(state) for state in states}
         self._looked_at = clock()
         self._avoided: dict[str, tuple[str, float]] = {}
-        """Reply-to topic -> why it is avoided, and until when."""
+        """Reply topic -> why it is avoided, and until when."""
 
     def __getitem__(self, topic: str) -> Destination:
         return self._destinations.get(topic, ANYTHING)
 
     def bytes_max(self, topic: str) -> int:
-        """Bytes of a batch that the topic accepts."""
+        """Maximum batch size of a topic."""
         return self[topic].bytes_max
 
     def refusal(self, topic: str, outgoing: Outgoing) -> InferenceError | None:
-        """Why the topic would not accept a record, None if it will."""
+        """Why the topic would reject a record; None if it would not."""
         if topic in self.reply_to and (why := self._unusable(topic) or self._lacks_key(topic, outgoing)):
             return ReplyToRefusedError(f"header reply-to: {why}; the answer is on the results topic")
         size, allowed = record_bytes(*outgoing), self.bytes_max(topic)
@@ -145,7 +145,7 @@ class Destinations:
         )
 
     def unusable(self, topics: Collection[str]) -> str | None:
-        """The first of these reply-to topics that nothing can be sent to."""
+        """The first unusable topic among these reply topics; None if all are usable."""
         return next((topic for topic in sorted(topics) if self._unusable(topic)), None)
 
     def _unusable(self, topic: str) -> str | None:
@@ -163,7 +163,7 @@ class Destinations:
 
     @property
     def outdated(self) -> bool:
-        """Whether it is time to ask again: soon where a topic refuses replies, or makes all batches small."""
+        """Whether to describe the topics again: soon if a reply topic is unusable, or if batches are small."""
         small = any(
             each.bytes_max < SMALL_BYTES and name not in self.reply_to for name, each in self._destinations.items()
         )
@@ -171,7 +171,7 @@ class Destinations:
         return (small or bool(self.reply_to)) and self._clock() - self._looked_at > most
 
     async def look(self) -> None:
-        """Asks what the topics accept now; what was known stays where no broker answers in time."""
+        """Describes the topics again; keeps the previous descriptions if no broker answers in time."""
         if self._describe is None:
             return
         self._looked_at = self._clock()
@@ -181,7 +181,7 @@ class Destinations:
             self._destinations = {**self._destinations, **{state.name: Destination.of(state) for state in states}}
 
     async def learn(self, error: BaseException, replied_to: Collection[str]) -> None:
-        """What a failure to publish says of the topics; `replied_to`: the reply-to topics among those written to."""
+        """Updates the descriptions after a failed publication; `replied_to`: reply topics that were written to."""
         if not replied_to and not isinstance(error, TopicRejectedError):
             return
         before = self._destinations
@@ -196,4 +196,4 @@ class Destinations:
 
 
 UNCHECKED = Destinations()
-"""No topic is known: every record is accepted."""
+"""No limits are known: every record is accepted."""

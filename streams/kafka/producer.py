@@ -37,7 +37,7 @@ def producer_options(settings: StreamSettings) -> dict[str, Any]:
 
 
 async def open_producer(options: dict[str, Any], timeout_s: float, **more: Any) -> AIOKafkaProducer:
-    """A started producer; `TimeoutError` or a `KafkaError` where the broker does not let it start in time."""
+    """A started producer; raises `TimeoutError` or a `KafkaError` if it cannot start in time."""
     producer = AIOKafkaProducer(**options, **more)
     try:
         async with asyncio.timeout(timeout_s):
@@ -50,9 +50,9 @@ async def open_producer(options: dict[str, Any], timeout_s: float, **more: Any) 
 
 
 def _refuse_after_a_failure(producer: AIOKafkaProducer) -> None:
-    """Fails every batch of a partition after one that failed, so that records are never written out of order.
+    """Fails every batch of a partition that follows a failed one, so that records are never written out of order.
 
-    The failure makes the owner of the records rewind and replace the producer; the new one sends them again in order.
+    After the failure the owner rewinds and replaces the producer; the new one sends the records again in order.
     """
     sender = producer._sender  # noqa: SLF001  (aiokafka would send the next batch)
     send: Callable[..., Awaitable[None]] = sender._send_produce_req  # noqa: SLF001
@@ -79,7 +79,7 @@ def _failure(future: asyncio.Future[Any]) -> BaseException | None:
 
 
 async def close_producer(producer: AIOKafkaProducer) -> None:
-    """Stops a producer within about `2 * CLOSE_TIMEOUT_S`, even if cancelled; drops what is undelivered."""
+    """Stops a producer within about `2 * CLOSE_TIMEOUT_S`, even if cancelled; drops undelivered records."""
     await finished(_stop(producer))
 
 
@@ -87,12 +87,12 @@ async def _stop(producer: AIOKafkaProducer) -> None:
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await producer.stop()
-    except Exception:  # noqa: BLE001  # it may be broken in any way; it is given up
+    except Exception:  # noqa: BLE001  # The producer may be broken in any way.
         await _drop(producer)
 
 
 async def _drop(producer: AIOKafkaProducer) -> None:
-    """Closes the connections, ends the producer's own tasks, and fails what is undelivered."""
+    """Closes the connections, ends the producer's tasks, and fails undelivered batches."""
     with contextlib.suppress(Exception):
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await producer.client.close()
@@ -110,12 +110,10 @@ async def produce(
     timestamp_ms: int,
     bytes_max: int = BATCH_BYTES_MAX,
 ) -> list[asyncio.Future[RecordMetadata]]:
-    """Hands records to the producer in as few batches as hold them; gives a future a batch.
+    """Passes records to the producer in as few batches as possible; returns one future per batch.
 
-    `bytes_max`: of a batch of several records; the topic refuses larger ones.
-
-    Waits while an earlier batch of the partition has not been sent yet. Raises `KafkaTimeoutError` and other
-    `KafkaError`s; batches handed over before that may still be delivered.
+    `bytes_max`: maximum size of a batch of several records. Waits while an earlier batch of the partition is unsent.
+    Raises `KafkaTimeoutError` and other `KafkaError`s; earlier batches may still be delivered.
     """
     return [future for future, _ in await _send(producer, topic, partition, records, timestamp_ms, bytes_max)]
 
@@ -128,7 +126,7 @@ async def produce_changes(
     timestamp_ms: int,
     bytes_max: int = BATCH_BYTES_MAX,
 ) -> list[tuple[asyncio.Future[RecordMetadata], int]]:
-    """As `produce`, to a changelog; with each future, how many records its batch has."""
+    """As `produce`, to a changelog; each future comes with the number of records in its batch."""
     records: list[Outgoing] = [(key, value, []) for key, value in changes]
     return await _send(producer, topic, partition, records, timestamp_ms, bytes_max)
 
@@ -145,7 +143,7 @@ async def _send(
     start = 0
     while start < len(records):
         batch = producer.create_batch()
-        # The producer's own bound is enough for topics that take more.
+        # The producer's own limit applies to topics with larger ones.
         fitting = records if bytes_max >= BATCH_BYTES_MAX else records[: _fitting(records, start, bytes_max)]
         end = _fill(batch.append, fitting, start, timestamp_ms)
         batch.close()
@@ -155,7 +153,7 @@ async def _send(
 
 
 def _fitting(records: Sequence[Outgoing], start: int, bytes_max: int) -> int:
-    """Index of the first record that finds no room in a batch of `bytes_max` from `start` on; one always does."""
+    """Index of the first record from `start` on that does not fit into a batch of `bytes_max`; at least one does."""
     size = 0
     for index in range(start, len(records)):
         size += record_bytes(*records[index])
@@ -167,12 +165,12 @@ def _fitting(records: Sequence[Outgoing], start: int, bytes_max: int) -> int:
 async def _send_batch(
     producer: AIOKafkaProducer, batch: Any, topic: str, partition: int
 ) -> asyncio.Future[RecordMetadata]:
-    """As `send_batch`; `UnknownTopicOrPartitionError` for a partition that does not exist, where aiokafka asserts."""
+    """As `send_batch`, but raises `UnknownTopicOrPartitionError` for a missing partition instead of asserting."""
     future: asyncio.Future[RecordMetadata]
     try:
         future = await producer.send_batch(batch, topic, partition=partition)
     except AssertionError:
-        await producer.client.force_metadata_update()  # it may have been added since the producer asked
+        await producer.client.force_metadata_update()  # It may have been added since the last metadata update.
         try:
             future = await producer.send_batch(batch, topic, partition=partition)
         except AssertionError:
@@ -181,7 +179,7 @@ async def _send_batch(
 
 
 def _fill(append: Any, records: Sequence[Outgoing], start: int, timestamp_ms: int) -> int:
-    """Appends records until the batch is full; gives the index of the first one that found no room."""
+    """Appends records until the batch is full; returns the index of the first one that did not fit."""
     for index in range(start, len(records)):
         key, value, headers = records[index]
         if append(timestamp=timestamp_ms, key=key, value=value, headers=headers) is None:

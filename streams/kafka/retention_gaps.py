@@ -1,7 +1,7 @@
-"""Offsets that a fetch skipped: transaction markers and what compaction took, or records that retention deleted unread.
+"""Offset gaps in fetches: transaction markers and compaction, or records that retention deleted before they were read.
 
-aiokafka goes on at the beginning of a log by itself where retention has overtaken its position, and says nothing. So
-each gap is held against where its log begins now: what lies below that was deleted before anybody read it.
+If retention has passed its position, aiokafka silently continues at the beginning of the log. Each gap is therefore
+compared with the current beginning of the log: what lies below it was deleted unread.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 log = structlog.get_logger(__name__)
 
 GAPS_MAX = 1_000
-"""Of one partition, between two checks: under transactions, every one leaves a gap."""
+"""Maximum gaps per partition between two checks: every transaction leaves one."""
 
 
 def log_missing_records(tp: TopicPartition, first: int, count: int) -> None:
-    """Logs that retention deleted `count` records from offset `first` on before they were read."""
+    """Logs that retention deleted `count` unread records from offset `first` on."""
     log.error(
         "records_missing", topic=tp.topic, partition=tp.partition, first=first, count=count,
         cause="retention deleted records before they were read; raise the topic's retention.ms",
@@ -33,7 +33,7 @@ class RetentionGaps:
         """Records a gap: offset `expected` was due, and `got` was fetched."""
         noted = self._noted.setdefault(tp, [])
         if len(noted) >= GAPS_MAX:
-            # Those of one partition follow on each other: as one, they hide nothing that retention deleted.
+            # Merge consecutive gaps of a partition: that hides no deleted records.
             noted[-1] = (noted[-1][0], got)
         else:
             noted.append((expected, got))
@@ -44,9 +44,9 @@ class RetentionGaps:
         return any(self._noted.values())
 
     async def check(self, consumer: AIOKafkaConsumer) -> int:
-        """Names what retention deleted unread in the log, partition by partition; gives the number of records.
+        """Logs the records that retention deleted unread, by partition; returns their number.
 
-        `KafkaError` where the broker does not answer; the gaps are kept then.
+        Raises `KafkaError` if the broker does not answer; the gaps are kept then.
         """
         noted = {tp: list(gaps) for tp, gaps in self._noted.items() if gaps}
         if not noted:

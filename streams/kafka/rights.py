@@ -1,4 +1,4 @@
-"""The rights (ACLs) on Kafka that a worker needs, and which of its topics it cannot work on without each.
+"""The rights (ACLs) that a worker needs on Kafka, and the topics that it cannot process without each.
 
 `docs/operations.md` lists the same rights; a test compares both.
 """
@@ -19,7 +19,7 @@ from inferd.streams.settings import Guarantee, StreamSettings
 
 Operation = Literal["READ", "WRITE", "CREATE", "DESCRIBE", "DESCRIBE_CONFIGS"]
 Resource = Literal["topic", "group", "transactional-id"]
-"""As `kafka-acls` names them in its flags."""
+"""Resource types, named as in the flags of `kafka-acls`."""
 
 REQUESTS: tuple[Stream, ...] = ("requests",)
 JOBS: tuple[Stream, ...] = ("jobs", "job-chunks", "job-results")
@@ -35,15 +35,15 @@ READ_AND_WRITTEN: dict[Stream, tuple[tuple[Operation, ...], tuple[Stream, ...]]]
     "models": (("READ",), ()),
     "model-artifacts": (("READ",), ()),
 }
-"""By topic: what a worker does with it, and which of the tenant's topics it cannot work on otherwise."""
+"""By topic: the operations of a worker, and the tenant's topics that it cannot process without them."""
 CHANGELOGS: dict[TableName, tuple[Stream, ...]] = {"predictions": REQUESTS, "jobs": JOBS}
 CHANGELOG_OPERATIONS: tuple[Operation, ...] = ("DESCRIBE", "READ", "WRITE")
 TRANSACTIONAL: dict[Guarantee, tuple[Stream, ...]] = {"at_least_once": JOBS[:1], "exactly_once": (*REQUESTS, JOBS[0])}
-"""Whose records are worked on in transactions; what has to do with jobs shares the transactional ids of `jobs`."""
+"""Topics processed in transactions; all topics of jobs share the transactional ids of `jobs`."""
 OVER_HTTP: tuple[Stream, ...] = ("jobs", "models", "model-artifacts")
-"""What is written for callers over HTTP: jobs that they submit, models that they deploy."""
+"""Topics written for HTTP callers: submitted jobs and deployed models."""
 NAMED_MAX, COMMANDS_MAX = 6, 3
-"""Resources and commands that one message names."""
+"""Maximum resources and commands in one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,9 @@ class Right:
     resource: Resource
     name: str
     tenant: str | None = field(default=None, compare=False)
-    """None for what all tenants need."""
+    """None if all tenants need it."""
     stops: frozenset[str] = field(default=frozenset(), compare=False)
-    """Topics whose records a worker cannot work on without it."""
+    """Topics that a worker cannot process without it."""
 
     def __str__(self) -> str:
         return f"{self.operation} on {self.resource} {self.name}"
@@ -65,7 +65,7 @@ class Right:
 def worker_rights(settings: StreamSettings, partitions: int | None = None) -> list[Right]:
     """Every right that a worker needs to serve its tenants; those of the group first.
 
-    `partitions`: how many partitions' transactional ids are named; None for all.
+    `partitions`: number of partitions whose transactional ids are listed; None for all.
     """
     numbers = range(settings.topics.partitions if partitions is None else partitions)
     names = [TenantTopics(settings.namespace, tenant) for tenant in settings.tenants]
@@ -98,13 +98,13 @@ def _tenant_rights(settings: StreamSettings, topics: TenantTopics, numbers: rang
 
 
 def http_rights(settings: StreamSettings) -> list[Right]:
-    """Rights by which a worker submits jobs and deploys models for callers over HTTP."""
+    """Rights that a worker needs to submit jobs and deploy models for HTTP callers."""
     names = [TenantTopics(settings.namespace, tenant) for tenant in settings.tenants]
     return [Right("WRITE", "topic", topics.name(s), topics.tenant) for topics in names for s in OVER_HTTP]
 
 
 def describe_missing(missing: Collection[Right], connection: KafkaConnection) -> str:
-    """Names the rights that are missing, and the commands of Kafka by which an administrator grants them."""
+    """Lists the missing rights, and the commands with which an administrator grants them."""
     names, commands = describe_rights(missing), grant_commands(missing, connection)
     told = names[:NAMED_MAX]
     if len(names) > NAMED_MAX:
@@ -113,17 +113,17 @@ def describe_missing(missing: Collection[Right], connection: KafkaConnection) ->
 
 
 def describe_rights(rights: Collection[Right]) -> list[str]:
-    """The rights in words, one text for each resource."""
+    """The rights in words, one text per resource."""
     return [f"{', '.join(operations)} on {resource} {name}" for resource, name, operations in _by_resource(rights)]
 
 
 def grant_commands(rights: Collection[Right], connection: KafkaConnection) -> list[str]:
-    """The commands of Kafka that grant the rights, one for each resource."""
+    """The `kafka-acls` commands that grant the rights, one per resource."""
     return [_grant(connection, *each) for each in _by_resource(rights)]
 
 
 def _by_resource(rights: Collection[Right]) -> Iterator[tuple[Resource, str, list[Operation]]]:
-    """Rights by resource; transactional ids, of which each partition has one, by what their names have in common."""
+    """Rights by resource; transactional ids, one per partition, are grouped by prefix."""
     grouped: dict[tuple[Resource, str], list[Operation]] = {}
     for right in rights:
         name = right.name

@@ -1,4 +1,4 @@
-"""Start offsets of the partitions that a group was assigned."""
+"""Start offsets of assigned partitions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PastTheEndError(KafkaError):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The offset to start from, and how many offsets after the committed one retention has deleted."""
+    """The start offset, and the number of offsets after the committed one that retention has deleted."""
 
     start: int
     end: int
@@ -44,11 +44,11 @@ def is_from_deleted_topic(note: str, topic_id: str) -> bool:
 
 
 def position_of(committed: int | None, beginning: int, end: int, reset: Reset) -> Position:
-    """Goes on at the committed offset where the log still has it.
+    """Starts at the committed offset if it is still in the log; without one, at the beginning or end according to
+    `reset`.
 
-    Without one, at the beginning or the end as `reset` says. Retention that overtook it leaves a gap, which is named.
-    Raises `PastTheEndError` for an offset past the end: a new leader may tell a shorter log for a moment, and starting
-    anew then would repeat all of it.
+    Offsets deleted by retention are reported as missing. Raises `PastTheEndError` for an offset past the end: a new
+    leader may briefly report a shorter log, and starting over would repeat all of it.
     """
     if committed is None:
         return Position(beginning if reset == "earliest" else end, end)
@@ -62,14 +62,14 @@ def position_of(committed: int | None, beginning: int, end: int, reset: Reset) -
 async def read_positions(
     consumer: AIOKafkaConsumer, tps: Collection[TopicPartition], reset: Reset, topics: KnownTopics
 ) -> dict[TopicPartition, Position]:
-    """Positions of `tps`; asked of the broker now, so that they are read after whatever was fenced before.
+    """Start positions of `tps`, read from the broker now, after the fence.
 
-    An offset that was committed for an earlier topic of the same name means nothing, and `reset` is for logs that were
-    there when the worker started: what is in a new one was never read. `PastTheEndError` naming the partition and what
-    to do; other `KafkaError`s where the broker does not answer.
+    An offset committed for a deleted topic of the same name is ignored. `reset` applies to logs that existed when the
+    worker started; newer logs are read from their beginning. Raises `PastTheEndError` with partition and remedy, and
+    other `KafkaError`s if the broker does not answer.
     """
     asked = list(tps)
-    # `consumer.committed` gives the offset without what was committed with it.
+    # `consumer.committed` returns the offset without its metadata.
     coordinator: Any = consumer._coordinator  # noqa: SLF001
     committed = await coordinator.fetch_committed_offsets(asked)
     beginnings, ends = await asyncio.gather(consumer.beginning_offsets(asked), consumer.end_offsets(asked))

@@ -1,4 +1,4 @@
-"""What a topic must look like, what one that is there looks like, and what is to be changed where they differ."""
+"""Required configuration of topics, their actual state, and how to fix differences."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from inferd.streams.kafka.changelogs import TABLE_NAMES, changelog_config, chang
 from inferd.streams.settings import StreamSettings, TopicSettings
 
 Role = Stream | Literal["changelog", "reply-to"]
-"""A tenant's stream, the changelog of one of its tables, or a topic of the user's own that results may be sent to."""
+"""A tenant's stream, the changelog of one of its tables, or a user topic for replies."""
 JOB_STREAMS: tuple[Stream, ...] = ("jobs", "job-chunks", "job-results")
 SINGLE: frozenset[Role] = frozenset({"models", "model-artifacts"})
-"""Read in full, in order, by every worker."""
+"""Read completely and in order by every worker."""
 COMPACTED: frozenset[Role] = frozenset({"models", "model-artifacts", "job-status"})
 BYTES_MAX_DEFAULT = 1_048_588
 """Kafka's own default of `max.message.bytes`."""
 OTHER_BYTES = 8_192
-"""Of a record beside what the limits bound: inferd's own headers, ids, and the batch around it."""
+"""Size of a record besides what the limits bound: inferd's headers, ids, and the batch around it."""
 HEADER_LENGTHS_BYTES = 10
-"""Lengths of the name and the value of one header."""
+"""Lengths of the name and value of one header."""
 OWN_HEADERS_BYTES = 1_024
-"""Headers that inferd adds to a result, and the batch around it."""
+"""Size of the headers that inferd adds to a result, and of the batch around it."""
 STATUS_BYTES_MAX = 24_576
-"""A job's status beside its labels."""
+"""Size of a job's status besides its labels."""
 RETENTION_MS_MIN = 60_000
 PARTITIONS_MAX, REPLICATION_MAX = 10_000, 32
-"""The values that settings may have."""
+"""Allowed values of topic settings."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """How a topic is created, and which of it an existing one must agree with."""
+    """How a topic is created, and what an existing one must match."""
 
     name: str
     stream: Role
@@ -46,14 +46,14 @@ class TopicSpec:
     replication: int
     config: Mapping[str, str] = field(default_factory=dict)
     follows: str = ""
-    """Name of the topic than which it may not have fewer partitions: what follows from partition n goes to its n."""
+    """Name of a topic with at most as many partitions: effects of its partition n go to partition n of this one."""
     bytes_max: int = 0
-    """What its largest record may have, by the limits."""
+    """Size of its largest record according to the limits."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """A topic as the broker describes it; `partitions` is 0 where it does not exist."""
+    """A topic as the broker describes it; `partitions` is 0 if it does not exist."""
 
     name: str
     stream: Role
@@ -61,16 +61,16 @@ class TopicState:
     replication: int
     config: Mapping[str, str] = field(default_factory=dict)
     problem: str | None = None
-    """What is wrong with it and what to change; no worker starts with it."""
+    """Problems with remedies; workers do not start with them."""
     note: str | None = None
-    """What is not as it should be, though workers serve with it."""
+    """Warnings with remedies; workers serve nevertheless."""
 
 
 class TopicsError(ServerError):
-    """Topics do not fit, or cannot be made: `problems` has one text for each; `message` is all of them, uncut."""
+    """Topics do not match, or cannot be created: `problems` has one text each; `message` has all of them, uncut."""
 
     def __init__(self, problems: Iterable[str], *, lasting: bool = False) -> None:
-        """`lasting`: they stay until somebody changes settings or topics, however often it is tried."""
+        """`lasting`: a retry fails until settings or topics are changed."""
         super().__init__("")
         self.lasting = lasting
         self.problems = tuple(problems)
@@ -79,7 +79,7 @@ class TopicsError(ServerError):
 
 
 def topic_specs(settings: StreamSettings) -> list[TopicSpec]:
-    """Every topic of every tenant that the settings name, and the changelogs of its tables."""
+    """Every topic of every tenant in the settings, and the changelogs of its tables."""
     return [spec for tenant in settings.tenants for spec in _tenant_specs(tenant, settings)]
 
 
@@ -91,19 +91,19 @@ def _tenant_specs(tenant: str, settings: StreamSettings) -> Iterable[TopicSpec]:
         name = changelog_name(settings.group.group_id, tenant, table)
         config = changelog_config(table, settings.cache.ttl_max_s)
         follows = TenantTopics(settings.namespace, tenant).name("requests") if table == "predictions" else ""
-        # An answer that is too large for its changelog is not cached; a job cannot do without its state.
+        # A cache entry that is too large for its changelog is skipped; the state of a job must fit.
         bytes_max = state_bytes_max(settings.limits) + OTHER_BYTES if table == "jobs" else 0
         yield TopicSpec(name, "changelog", topics.partitions, topics.replication, config, follows, bytes_max)
 
 
 def job_partitions(settings: StreamSettings) -> dict[str, int]:
-    """By topic that moves jobs, how many partitions jobs are spread over."""
+    """Number of partitions used for jobs, by topic of jobs."""
     tenants = (TenantTopics(settings.namespace, tenant) for tenant in settings.tenants)
     return {topics.name(stream): settings.topics.partitions for topics in tenants for stream in JOB_STREAMS}
 
 
 def reply_specs(settings: StreamSettings) -> list[TopicSpec]:
-    """The topics of the user's own that results may be sent to; they are never created."""
+    """User topics for replies; they are never created."""
     own = {spec.name for spec in topic_specs(settings)}
     return [TopicSpec(name, "reply-to", 0, 0) for name in dict.fromkeys(settings.reply_to_allowed) if name not in own]
 
@@ -121,13 +121,13 @@ def _spec(topics: TenantTopics, stream: Stream, settings: TopicSettings, limits:
 
 
 def result_record_bytes_max(limits: Limits) -> int:
-    """Bytes of the largest record of `results` and `job-results`, with its key and headers."""
+    """Size of the largest record of `results` and `job-results`, with its key and headers."""
     headers = PROPAGATED_BYTES_MAX + HEADER_LENGTHS_BYTES * min(limits.headers_max, PROPAGATED_BYTES_MAX)
     return limits.result_bytes_max + limits.key_bytes_max + headers + OWN_HEADERS_BYTES
 
 
 _BYTES_MAX: Mapping[Stream, Callable[[Limits], int]] = {
-    # Senders see to it that key and headers find room beside the value.
+    # Senders ensure that key and headers fit besides the value.
     "requests": lambda limits: limits.message_bytes_max,
     "jobs": lambda limits: limits.message_bytes_max,
     "results": result_record_bytes_max,
@@ -147,11 +147,11 @@ _SETTINGS: Mapping[Role, str] = {
     "job-chunks": "INFERD_JOB_CHUNK_BYTES_MAX",
     "changelog": "INFERD_JOB_MESSAGES_MAX and INFERD_JOB_CHUNKS_MAX",
 }
-"""The setting that says how large records may become."""
+"""The setting that limits the size of records."""
 
 
 def checked(specs: Sequence[TopicSpec], states: Sequence[TopicState]) -> list[TopicState]:
-    """The states of the topics of `specs`, in the same order, each with what is wrong with it."""
+    """The states of the topics of `specs`, in the same order, with their problems."""
     there = [(spec, state) for spec, state in zip(specs, states, strict=True) if state.partitions]
     common = _Common(
         counts={state.name: state.partitions for _, state in there},
@@ -167,10 +167,10 @@ def checked(specs: Sequence[TopicSpec], states: Sequence[TopicState]) -> list[To
 
 @dataclass(frozen=True, slots=True)
 class _Common:
-    """What all topics that are there have in common, so that changing the setting is enough; None where they differ."""
+    """The partition count shared by all existing topics, so that changing the setting suffices; None if they differ."""
 
     counts: Mapping[str, int]
-    """By topic, how many partitions it has."""
+    """Partition count by topic."""
     partitions: int | None
     replication: int | None
     retention_ms: int | None
@@ -198,9 +198,10 @@ def _missing(spec: TopicSpec) -> str:
 
 
 def _wrong_partitions(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[str]:
-    """Too few partitions, or not one. More than one needs are left alone, and so are topics that only differ in that.
+    """Problems of too few partitions.
 
-    What is advised never loses a record: partitions are added where nobody finds anything by the hash of a key.
+    Additional partitions are ignored. The remedy never loses a record: partitions are only added to topics that are not
+    looked up by the hash of a key.
     """
     have, name = state.partitions, state.name
     wanted = max(spec.partitions, common.counts.get(spec.follows, 0))
@@ -260,12 +261,12 @@ def _wrong_policy(spec: TopicSpec, state: TopicState) -> Iterable[str]:
 
 
 def _quoted(value: str) -> str:
-    """A value for `--add-config`, which takes commas for its own."""
+    """A value for `--add-config`, in which commas are escaped."""
     return f"[{value}]" if "," in value else value
 
 
 def _loss(spec: TopicSpec) -> str:
-    """What another cleanup policy than the one asked for would do."""
+    """The consequence of a wrong cleanup policy."""
     if spec.config["cleanup.policy"] == "delete":
         return "records with equal keys are lost"
     if spec.stream == "changelog":

@@ -26,24 +26,24 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class Order:
-    """What is to be taken over, and for whom."""
+    """A takeover: the partitions, and when it is cancelled."""
 
     topics: Collection[str]
-    """Topics whose partitions are concerned: all of some tenants."""
+    """All topics of the tenants concerned."""
     tps: set[TopicPartition]
     faults: Faults
-    """What this takeover waits for."""
+    """Faults that delay this takeover."""
     before: Mapping[TopicPartition, Partition]
-    """Partitions that are owned until then."""
+    """Partitions owned until then."""
     generation: int
-    """Of the membership that assigned them."""
+    """Generation of the membership that assigned them."""
     ours: Callable[[], bool]
     """Whether `tps` are still assigned to this worker."""
     opened: Callable[[dict[TopicPartition, Partition]], None]
     after_failure: bool
     started: float = field(default_factory=time.monotonic)
     partitions: dict[TopicPartition, Partition] = field(default_factory=dict)
-    """Those that can be served: every partition that they need exists."""
+    """Partitions that can be served: everything that they need exists."""
 
 
 class Takeover:
@@ -51,7 +51,7 @@ class Takeover:
 
     def __init__(self, context: LaneContext, guarantee: Guarantee, restore: Restore) -> None:
         self.opened: set[TopicPartition] = set()
-        """Partitions that are open in their stage, or were about to be when a takeover ended early."""
+        """Partitions that are open in their stage, or were being opened when a takeover was cancelled."""
         self._context = context
         self._stages = context.stages
         self._topics = context.topics
@@ -123,16 +123,16 @@ class Takeover:
         self.opened.difference_update(tps)
 
     def servable(self, tps: Collection[TopicPartition]) -> set[TopicPartition]:
-        """Those of `tps` whose topics have every partition that they need, and that come with all of their unit."""
+        """The partitions among `tps` whose topics have all partitions that they need, with all of their unit."""
         complete = {tp for tp in tps if not self.lacking(tp)}
         return {tp for tp in complete if self._unit_of(tp) <= complete}
 
     def lacking(self, tp: TopicPartition) -> set[TopicPartition]:
-        """Partitions that do not exist, of those that are read or written with a partition."""
+        """Missing partitions among those that a partition reads or writes."""
         return {each for each in self._needs(tp) if self._topics.lacks(each)}
 
     def outdated(self, partition: Partition) -> bool:
-        """Whether a topic that a partition is read from or writes to was created again since the takeover."""
+        """Whether a topic that a partition reads or writes was recreated since the takeover."""
         return self._topic_ids(partition.tp) != partition.topic_ids
 
     def _needs(self, tp: TopicPartition) -> set[TopicPartition]:
@@ -142,7 +142,7 @@ class Takeover:
         return {topic: self._topics.id_of(topic) for topic in {each.topic for each in self._needs(tp)}}
 
     def _unit_of(self, tp: TopicPartition) -> set[TopicPartition]:
-        """The partitions that share state with one, which must be with the same worker."""
+        """Partitions that share state with this one and must be owned by the same worker."""
         return {TopicPartition(topic, tp.partition) for topic in self._units[tp.topic]}
 
     @cached_property
@@ -156,7 +156,7 @@ class Takeover:
         return {*stage.outputs(tp.partition), *changelogs}
 
     async def _restore_tables(self, order: Order) -> None:
-        """Drops table partitions that are not owned any more, and restores the others."""
+        """Closes table partitions that are no longer owned, and restores the others."""
         for partition in order.partitions.values():
             partition.restore()
         numbers: dict[LaneTable, set[int]] = {}

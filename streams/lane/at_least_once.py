@@ -79,12 +79,12 @@ class AtLeastOnce:
             raise ConnectionError("there is no producer")
         flight = partition.depart(effects)
         replies = [place for place in effects.by_topic if place[0] in effects.replies]
-        # A refused reply is answered on results instead: nothing that follows may be there before that answer.
+        # A refused reply is replaced by an error on results: nothing later may be there before that.
         if sent := await self._send(producer, partition, flight, replies, timestamp_ms):
             await _all_acknowledged(sent)
         others = [place for place in effects.by_topic if place not in replies]
         await self._send(producer, partition, flight, others, timestamp_ms)
-        effects.by_topic.clear()  # the producer has its own copy
+        effects.by_topic.clear()  # The producer has copied the records.
         for table, changes in effects.changes.items():
             bytes_max = self._bytes_max(table.topic)
             for future, count in await produce_changes(
@@ -103,7 +103,7 @@ class AtLeastOnce:
         places: Collection[tuple[str, int]],
         timestamp_ms: int,
     ) -> list[asyncio.Future[RecordMetadata]]:
-        """Hands the records for `places` to the producer; a future a batch."""
+        """Passes the records for `places` to the producer; returns one future per batch."""
         futures = []
         for topic, number in places:
             acknowledged = partial(self._acknowledged, partition, flight, topic)
@@ -143,7 +143,7 @@ class AtLeastOnce:
         partition.land(partial(self._landed, partition))
 
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
-        """One commit at a time; after one that fails, the next owner repeats a few results."""
+        """One commit at a time; after a failed one, the next owner repeats some results."""
         async with self._committing:
             offsets = {p: p.acked for p in partitions if p.acked > p.committed}
             if not offsets:
@@ -161,18 +161,18 @@ class AtLeastOnce:
                 partition.commit(offset)
 
     def contended_part(self, topic: str) -> int:
-        """Small: short turns cost little here."""
+        """Large divisor: short turns cost little here."""
         return 8
 
     def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
-        """Resumes at what is acknowledged, committed or not."""
+        """Resumes at the acknowledged offset, committed or not."""
         return max(committed, acked)
 
     async def release(self, tps: Collection[TopicPartition]) -> None:
-        """A tenant's producer serves whatever partitions there are."""
+        """Does nothing: a producer serves the whole tenant."""
 
     async def discard(self, tps: Collection[TopicPartition]) -> None:
-        """A producer whose batch failed may refuse every later one: it is not used again."""
+        """Closes the producers: after a failed batch, one may refuse every later batch."""
         await self._close(_tenants(tps))
 
     async def close(self) -> None:

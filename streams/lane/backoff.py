@@ -27,7 +27,7 @@ class Faults:
     """The current fault, if any."""
 
     def __init__(self, attempt_timeout_s: float, denied: Callable[[], None] = lambda: None) -> None:
-        """`denied` is called where the broker refuses something for want of a right."""
+        """`denied` is called when the broker denies a request."""
         self.current: str | None = None
         """Its description; None if there is none."""
         self.retry_s = RETRY_S_MIN
@@ -45,7 +45,7 @@ class Faults:
             self._denied()
 
     def clear(self) -> None:
-        """Something succeeded: there is no fault any more."""
+        """Something succeeded: clears the fault."""
         self.retry_s = RETRY_S_MIN
         if self.current is not None:
             log.info("lane_fault_over", fault=self.current)
@@ -64,9 +64,9 @@ class Faults:
         *,
         bounded: bool = True,
     ) -> None:
-        """Repeats `attempt`, with backoff, until it succeeds or is not wanted any more.
+        """Repeats `attempt` with backoff until it succeeds or is no longer wanted.
 
-        A `bounded` attempt may take as long as a request; any other reports its own progress.
+        A `bounded` attempt has the request timeout; any other reports its own progress.
         """
         delay_s = RETRY_S_MIN
         while wanted():
@@ -89,7 +89,7 @@ def cause(error: BaseException) -> str:
         return f"topic {error.topic}: {cause(error.__cause__)}"
     if isinstance(error, NO_CONNECTION):
         return f"the broker cannot be reached ({type(error).__name__})"
-    if error.__cause__ is not None:  # the error of a producer that has ended does not say why
+    if error.__cause__ is not None:  # The error of a producer that has ended does not give the reason.
         return cause(error.__cause__)
     if isinstance(error, TimeoutError | KafkaTimeoutError):
         return f"the broker has not answered in time ({type(error).__name__})"
@@ -99,6 +99,6 @@ def cause(error: BaseException) -> str:
 def describe(error: BaseException) -> str:
     """An error in one line: its type and message."""
     name, text = type(error).__name__, str(error).strip()[:400]
-    if text.startswith(name):  # aiokafka's errors name themselves
+    if text.startswith(name):  # Errors of aiokafka include their name.
         return text
     return f"{name}: {text}" if text else name

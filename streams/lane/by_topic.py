@@ -1,4 +1,4 @@
-"""Some topics under another processing guarantee than the others."""
+"""Uses a different processing guarantee for some topics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class ByTopic:
-    """Two guarantees: one for some topics, one for all others."""
+    """Combines two guarantees: one for some topics, one for all others."""
 
     def __init__(self, usual: Guarantee, other: Guarantee, topics: Collection[str]) -> None:
         """`other` is for `topics`."""
@@ -30,7 +30,7 @@ class ByTopic:
 
     async def fence(self, outputs: Outputs) -> None:
         parts = self._split(outputs, lambda tp: tp.topic)
-        # Not one is left running when another fails, or the caller is cancelled.
+        # If one fails or the caller is cancelled, none is left running.
         await all_of(guarantee.fence({tp: outputs[tp] for tp in part}) for guarantee, part in parts)
 
     async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:

@@ -1,4 +1,4 @@
-"""What the parts of one lane share."""
+"""State and dependencies shared by the parts of one lane."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ALL_TENANTS = ""
 
 
 class Group(Protocol):
-    """The consumer group as far as a lane sees it."""
+    """The lane's view of the consumer group."""
 
     @property
     def generation(self) -> int:
@@ -34,12 +34,12 @@ class Group(Protocol):
         """aiokafka's consumer."""
 
     async def seek(self, offsets: dict[TopicPartition, int]) -> None:
-        """Moves the fetch positions; raises what aiokafka raises where a partition is not assigned."""
+        """Moves the fetch positions; raises the errors of aiokafka if a partition is not assigned."""
 
 
 @dataclass(slots=True, kw_only=True)
 class LaneContext:
-    """Settings and surroundings of a lane, and the state that its parts share."""
+    """Settings, dependencies, and shared state of a lane."""
 
     settings: StreamSettings
     stages: Mapping[str, Stage]
@@ -50,15 +50,15 @@ class LaneContext:
     crashed: Crashed
     """Called with an unexpected exception of a task."""
     destinations: Destinations = UNCHECKED
-    """What the topics that are written to accept."""
+    """Limits of the topics that are written to."""
     denied: Callable[[], None] = lambda: None
-    """Called where the broker refuses something for want of a right."""
+    """Called when the broker denies a request."""
     clock: Callable[[], float] = time.time
     """Unix seconds."""
     partitions: OwnedPartitions = field(init=False)
     tasks: BackgroundTasks = field(init=False)
     faults: Mapping[str, Faults] = field(init=False)
-    """By tenant; under an empty name, those of all tenants."""
+    """By tenant; the empty name has those that concern all tenants."""
     progress: Progress = field(init=False, default_factory=Progress)
     room: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     """Set when there may be room for more fetched records."""

@@ -76,7 +76,7 @@ class ExactlyOnce:
         self.pause_s = 2 * settings.group.heartbeat_interval_s
 
     async def fence(self, outputs: Outputs) -> None:
-        """One new producer a unit; older ones are closed."""
+        """Opens one new producer per unit, and closes older ones."""
         await self.release(outputs)
         units: dict[str, set[TopicPartition]] = {}
         for tp, written in outputs.items():
@@ -149,10 +149,10 @@ class ExactlyOnce:
         self._measures.commits += 1
 
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
-        """Nothing: the transactions have committed the offsets."""
+        """Does nothing: the transactions have committed the offsets."""
 
     def contended_part(self, topic: str) -> int:
-        """Large: a transaction costs as much as some hundred rows, and a backlog would take several times as long."""
+        """Small divisor: a transaction costs as much as some hundred rows, so short turns would multiply the time."""
         return 2
 
     def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
@@ -180,6 +180,6 @@ class ExactlyOnce:
 
 
 async def _acknowledgement(topic: str, future: asyncio.Future[RecordMetadata]) -> None:
-    """Waits for the acknowledgement of a batch; `TopicRejectedError` where the topic refuses it."""
+    """Waits for the acknowledgement of a batch; `TopicRejectedError` if the topic refuses it."""
     with raise_rejections(topic):
         await future

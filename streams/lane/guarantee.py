@@ -16,10 +16,10 @@ from inferd.streams.lane.output_batch import Effects
 from inferd.streams.lane.partition import Flight, Partition
 
 PUBLISH_ERRORS = (KafkaError, OSError, TimeoutError, asyncio.TimeoutError)
-"""Raised where the broker cannot be reached, or refuses. After each of them: rewind and publish again."""
+"""Raised if the broker is unreachable or refuses. The partition is then rewound and published again."""
 
 Outputs = Mapping[TopicPartition, Collection[TopicPartition]]
-"""Partitions that are taken over, each with the partitions that its effects may be written to."""
+"""Partitions being taken over, each with the partitions that its effects may be written to."""
 Landed = Callable[[Partition, Flight], None]
 Failed = Callable[[Partition, BaseException], None]
 
@@ -28,29 +28,29 @@ class Guarantee(Protocol):
     """How effects and offsets reach Kafka."""
 
     async def fence(self, outputs: Outputs) -> None:
-        """To be called before positions are read: afterwards no earlier owner can publish or commit."""
+        """Called before positions are read: afterwards no earlier owner can publish or commit."""
 
     async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
-        """Publishes effects; returns once more of the same partition may follow. Raises `PUBLISH_ERRORS`."""
+        """Publishes effects; returns when more of the same partition may follow. Raises `PUBLISH_ERRORS`."""
 
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
-        """Commits the offsets of what is acknowledged, never more; a refusal raises nothing."""
+        """Commits acknowledged offsets, never more; a refused commit raises nothing."""
 
     def contended_part(self, topic: str) -> int:
-        """Which part of the usual size micro-batches of a topic are to have beside requests of other tenants."""
+        """Divisor of the usual micro-batch size of a topic while other tenants have requests."""
 
     @property
     def pause_s(self) -> float:
-        """How long to wait after a failure before partitions that are still assigned are fenced again."""
+        """Wait after a failure before partitions that are still assigned are fenced again."""
 
     def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
         """Offset to resume from after a failure; `acked`: what the broker had acknowledged before it."""
 
     async def release(self, tps: Collection[TopicPartition]) -> None:
-        """Partitions went elsewhere: closes producers that served them alone."""
+        """Partitions were revoked: closes producers that served only them."""
 
     async def discard(self, tps: Collection[TopicPartition]) -> None:
         """After a failure: closes every producer that serves one of `tps`; the next `fence` opens new ones."""
 
     async def close(self) -> None:
-        """At the end: closes all producers."""
+        """Closes all producers at the end."""

@@ -34,11 +34,11 @@ from inferd.streams.telemetry import TenantSnapshot
 log = structlog.get_logger(__name__)
 
 UNREADABLE_S = 5.0
-"""After how long a log that could not be read is tried again."""
+"""Retry interval for a log that could not be read."""
 
 
 class Lane:
-    """Takes the records of every stage of one worker, partition by partition in order, in micro-batches."""
+    """Processes the records of every stage of a worker in micro-batches, in order within each partition."""
 
     def __init__(self, context: LaneContext, make_guarantee: MakeGuarantee) -> None:
         self.measures = context.measures
@@ -56,7 +56,7 @@ class Lane:
         self._progress.listen(self._moved)
         self._gaps = RetentionGaps()
         self._unreadable: dict[TopicPartition, tuple[str, float]] = {}
-        """Partitions whose log cannot be read further: why, and when that is tried again."""
+        """Partitions whose log cannot be read further: the reason, and when to retry."""
         self._draining = False
 
     def _make_workers(self) -> Mapping[str, Worker]:
@@ -74,7 +74,7 @@ class Lane:
     # ------------------------------------------------------------------ lifecycle
 
     async def run(self) -> None:
-        """Works until cancelled; never ends by itself."""
+        """Runs until cancelled."""
         idle = IdleWatcher(self._context, self._publisher, self._gaps, self._at_rest)
         running = [
             commit_regularly(self._partitions, self._publisher, self._settings.commit_interval_s),
@@ -86,17 +86,17 @@ class Lane:
         await asyncio.wait([self._context.tasks.start(task) for task in running], return_when=asyncio.FIRST_COMPLETED)
 
     async def acquire(self, tps: Iterable[TopicPartition]) -> None:
-        """Takes over assigned partitions; returns when they are open, or when that takes long."""
+        """Takes over assigned partitions; returns when they are open, or after a timeout."""
         await self._ownership.acquire({*tps})
 
     async def release(self, revoked: set[TopicPartition]) -> None:
-        """Gives revoked partitions up: finishes what is in flight within a deadline, and commits."""
+        """Releases revoked partitions: waits for in-flight records within a deadline, and commits."""
         self._unreadable = {tp: why for tp, why in self._unreadable.items() if tp not in revoked}
         await self._ownership.release(revoked)
 
     async def drain(self) -> None:
-        """Takes nothing more, waits until what is in flight is acknowledged and what was asked directly is answered,
-        and commits; has no deadline itself."""
+        """Stops taking records, waits until in-flight records are acknowledged and HTTP requests are answered, and
+        commits. There is no deadline here."""
         self._draining = True
         partitions = list(self._partitions.values())
         self._partitions.drain(partitions)
@@ -105,7 +105,7 @@ class Lane:
         await self._publisher.commit(partitions)
 
     async def close(self) -> None:
-        """Ends every task and closes the producers; nothing is committed any more."""
+        """Cancels all tasks and closes the producers; commits nothing."""
         self._draining = True
         await self._ownership.end_takeovers()
         await self._context.tasks.close()
@@ -120,28 +120,28 @@ class Lane:
 
     @property
     def assigned(self) -> frozenset[TopicPartition]:
-        """Lane partitions that the group has given to this worker, served or not."""
+        """Lane partitions assigned to this worker, served or not."""
         return self._ownership.assigned
 
     @property
     def unserved(self) -> list[str]:
-        """Why partitions that are assigned here are not served: what they need does not exist."""
+        """Why assigned partitions are not served: topics or partitions that they need do not exist."""
         return self._ownership.unserved
 
     @property
     def settled(self) -> bool:
-        """Whether the last assignment has been taken over."""
+        """Whether the takeover of the last assignment is complete."""
         return self._ownership.settled
 
     @property
     def fault(self) -> str | None:
-        """What work waits for, in words; None while all is well."""
+        """What processing waits for; None if there is no fault."""
         of_tenants = [faults.current for faults in self._context.faults.values() if faults.current is not None]
         return next(iter([*of_tenants, *(reason for reason, _ in self._unreadable.values())]), None)
 
     @property
     def restoring(self) -> int | None:
-        """How many changelog records are still to be read before partitions are open; None while none are restored."""
+        """Changelog records still to be read before partitions open; None if nothing is being restored."""
         return self._restore.behind
 
     @property
@@ -151,7 +151,7 @@ class Lane:
 
     @property
     def progress(self) -> int:
-        """Grows with everything that moves; a lane with work whose progress stands still is stalled."""
+        """Grows with every change; a lane that has work but no progress is stalled."""
         return self._progress.count
 
     @property
@@ -160,7 +160,7 @@ class Lane:
         return any(p.pending for p in self._partitions.values()) or bool(self._publisher.publishing)
 
     def tenant_snapshots(self) -> tuple[TenantSnapshot, ...]:
-        """Counters of every tenant, with what its partitions hold."""
+        """Counters of every tenant, with its pending records."""
         pending = Counter[str]()
         for tp, partition in self._partitions.items():
             pending[tp.topic] += partition.pending
@@ -169,7 +169,7 @@ class Lane:
         )
 
     def look_at_topics(self) -> None:
-        """Takes partitions over anew where their topics have changed."""
+        """Takes partitions over again if their topics have changed."""
         if not self._draining:
             self._ownership.look_at_topics()
 
@@ -180,7 +180,7 @@ class Lane:
         return frozenset(self._stages)
 
     def full(self, tps: set[TopicPartition]) -> set[TopicPartition]:
-        """Lane partitions that may not be fetched now: not owned, or with enough waiting."""
+        """Lane partitions that must not be fetched now: not owned, or without room."""
         ours = {tp for tp in tps if tp.topic in self._stages}
         now = time.monotonic()
         stopped = {tp for tp in ours if self._stopped(self._stages[tp.topic].tenant)}
@@ -194,7 +194,7 @@ class Lane:
                 await self._context.room.wait()
 
     def feed(self, tp: TopicPartition, records: Records) -> None:
-        """Queues a fetched batch. Those of partitions that are not owned are dropped: a takeover seeks first."""
+        """Queues a fetched batch. Batches of partitions that are not owned are dropped: a takeover seeks first."""
         partition = self._partitions.get(tp)
         if partition is None or not partition.running or not records:
             return
@@ -211,7 +211,7 @@ class Lane:
             self._progress.advance(partition)
 
     def unreadable(self, tp: TopicPartition, reason: str) -> None:
-        """The log of a partition cannot be read further: says so, and reads the others; this one is tried again."""
+        """The log of a partition cannot be read further: logs it, and retries later; the others are still read."""
         if tp not in self._unreadable:
             log.error("log_unreadable", reason=reason)
         self._unreadable[tp] = reason, time.monotonic() + UNREADABLE_S
@@ -221,7 +221,7 @@ class Lane:
             partition.doubt()
 
     def wake(self, topic: str) -> None:
-        """The stage of `topic` has work that was not fetched."""
+        """The stage of `topic` has requests that did not come from Kafka."""
         self._workers[topic].wake()
 
     def resume(self, tenant: str) -> None:
@@ -233,7 +233,7 @@ class Lane:
     # ------------------------------------------------------------------
 
     def _stopped(self, tenant: str) -> bool:
-        """Whether nothing of a tenant is fetched or taken now."""
+        """Whether fetching and processing are paused for a tenant."""
         return self._draining or self._ownership.paused(tenant)
 
     def _at_rest(self, partition: Partition) -> bool:
@@ -243,7 +243,7 @@ class Lane:
         self._ownership.failed(partition, error)
 
     def _moved(self, partition: Partition | None) -> None:
-        """Wakes the worker of a partition, and those that wait for less to be in flight; all workers for None."""
+        """Wakes the worker of a partition (None: all workers), and those that wait for in-flight bytes."""
         for worker in self._workers.values() if partition is None else (self._workers[partition.tp.topic],):
             worker.wake()
         while self._context.blocked:

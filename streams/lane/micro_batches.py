@@ -1,4 +1,4 @@
-"""Which records come into the next micro-batch: everything that waits, within bounds, partition after partition."""
+"""Forms micro-batches: all waiting records, within bounds, partition by partition."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inferd.streams.lane.scheduling import one_a_unit, share_out
 from inferd.streams.settings import LaneSettings
 
 HELD_S = 0.2
-"""How long a partition rests whose next record cannot be processed yet."""
+"""How long a partition rests if its next record cannot be processed yet."""
 
 
 class MicroBatches:
@@ -38,7 +38,7 @@ class MicroBatches:
         return share_out(ready, max(1, rows // part), self._settings.batch_bytes_max // part)
 
     def _ready(self, partitions: Sequence[Partition], busy: Collection[Hashable]) -> list[Partition]:
-        """Partitions with something to take, another one first each time."""
+        """Partitions with records to take, starting with a different one each time."""
         queued = [(p, self.unit(p)) for p in partitions if p.queued and p not in self._held]
         if not queued:
             return []
@@ -50,7 +50,7 @@ class MicroBatches:
         return self._stages[partition.tp.topic].unit(partition.tp.partition)
 
     def put_back(self, partition: Partition, records: Records) -> None:
-        """Takes records that their stage has left again in a while; other partitions are not held up."""
+        """Queues records again that their stage has left; other partitions are not delayed."""
         if records:
             partition.put_back(records)
             self._held.add(partition)

@@ -18,9 +18,9 @@ OUTGOING_OVERHEAD_BYTES = 64
 
 
 def timestamps_of(records: Sequence[Record], now_ms: int) -> list[int]:
-    """Unix milliseconds of records; `now_ms` for a record without a timestamp.
+    """Timestamps of records in Unix milliseconds; `now_ms` if a record has none.
 
-    Timestamps before `WAIT_MS_MAX` are cut off: a producer may write any time into a record.
+    Timestamps older than `WAIT_MS_MAX` are raised to that: producers may set any timestamp.
     """
     earliest = now_ms - WAIT_MS_MAX
     return [max(record.timestamp, earliest) if record.timestamp > 0 else now_ms for record in records]
@@ -38,13 +38,13 @@ class Effects:
     by_topic: dict[tuple[str, int], list[Outgoing]] = field(default_factory=dict)
     """(topic, partition) -> records to produce there, in order: results, replies, dead letters, chunks."""
     published_at: float = 0.0
-    """When it was handed to the producer: seconds of `time.perf_counter`."""
+    """When it was passed to the producer (`time.perf_counter`)."""
     replies: set[str] = field(default_factory=set)
-    """Reply-to topics among those of `by_topic`."""
+    """Reply-to topics in `by_topic`."""
     after_commit: bool = False
-    """To be published only once everything before it is committed."""
+    """Publish only after everything before it is committed."""
     spans: OpenSpans | None = None
-    """Of the requests that are traced."""
+    """Spans of traced requests."""
     jobs: JobCounters | None = None
     """Added to the counters of jobs."""
     changes: dict[TablePartition, list[Change]] = field(default_factory=dict)
@@ -55,6 +55,6 @@ class Effects:
 
     @property
     def n_bytes(self) -> int:
-        """Approximate memory that it holds until it is acknowledged."""
+        """Approximate memory held until it is acknowledged."""
         outgoing = sum(map(len, self.by_topic.values())) + sum(map(len, self.changes.values()))
         return self.tally.bytes_out + OUTGOING_OVERHEAD_BYTES * outgoing

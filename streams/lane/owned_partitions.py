@@ -1,4 +1,4 @@
-"""The partitions that a lane owns. Dropping records of one also corrects the counters, tables and stage."""
+"""The partitions that a lane owns. Dropping records also corrects counters, tables and stages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inferd.streams.lane.processor import Stage
 
 
 class OwnedPartitions(Mapping[TopicPartition, Partition]):
-    """Partitions by topic and number; records that are forgotten count as never received."""
+    """Owned partitions; dropped records count as never received."""
 
     def __init__(self, stages: Mapping[str, Stage]) -> None:
         """`stages` by topic."""
@@ -37,7 +37,7 @@ class OwnedPartitions(Mapping[TopicPartition, Partition]):
         return self.stages[partition.tp.topic]
 
     def of(self, topics: Iterable[str]) -> list[Partition]:
-        """Those of some topics."""
+        """The partitions of some topics."""
         return [partition for topic in topics for partition in self._by_topic.get(topic, ())]
 
     def of_tenant(self, tenant: str) -> list[Partition]:
@@ -59,7 +59,7 @@ class OwnedPartitions(Mapping[TopicPartition, Partition]):
             self._by_topic.setdefault(tp.topic, []).append(partition)
 
     def withdraw(self, revoked: Collection[TopicPartition]) -> list[Partition]:
-        """Gives up those of `revoked`, and drains them; they are still to be closed."""
+        """Gives up `revoked` partitions and drains them; the caller closes them later."""
         withdrawn = [partition for tp, partition in self._owned.items() if tp in revoked]
         self._own({tp: partition for tp, partition in self._owned.items() if tp not in revoked})
         self.drain(withdrawn)
@@ -72,24 +72,24 @@ class OwnedPartitions(Mapping[TopicPartition, Partition]):
             partition.close()
 
     def queue(self, partition: Partition, records: Records) -> int | None:
-        """Queues fetched records; the offset to seek back to, if some are missing before them."""
+        """Queues fetched records; returns the offset to seek back to if records before them are missing."""
         before = partition.queued
         back_to = partition.offer(records)
         self.stage(partition).counters.requests_in += partition.queued - before
         return back_to
 
     def drain(self, partitions: Collection[Partition]) -> None:
-        """Takes nothing more from `partitions`, and drops what is queued."""
+        """Stops taking from `partitions`, and drops queued records."""
         for partition in partitions:
             self._uncount(partition, partition.drain())
 
     def put_aside(self, partition: Partition, records: Records) -> None:
-        """Forgets records that were taken before the partition was drained."""
+        """Drops records that were taken before the partition was drained."""
         partition.put_aside(records)
         self._uncount(partition, len(records))
 
     def rewind(self, partitions: Collection[Partition]) -> None:
-        """Forgets what is not acknowledged: records, and what they changed in tables."""
+        """Drops unacknowledged records and their table changes."""
         for partition in partitions:
             dropped = partition.in_the_air()
             self._uncount(partition, partition.rewind())

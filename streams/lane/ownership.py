@@ -1,7 +1,7 @@
-"""Ownership of partitions: they are assigned, revoked, and taken over again after a failure or a change of topics.
+"""Ownership of partitions: assignment, revocation, and takeover after a failure or a change of topics.
 
-A failure concerns one tenant, which recovers while the others work. Assignments and revocations begin a new epoch,
-which ends every takeover of an earlier one.
+A failure affects one tenant, which recovers while the others continue. Assignments and revocations begin a new epoch,
+which cancels every takeover of an earlier one.
 """
 
 from __future__ import annotations
@@ -45,29 +45,29 @@ class Ownership:
         """By tenant."""
 
     def paused(self, tenant: str) -> bool:
-        """Whether nothing of a tenant is fetched or taken now."""
+        """Whether fetching and processing are paused for a tenant."""
         return tenant in self._paused
 
     @property
     def settled(self) -> bool:
-        """Whether the last assignment has been taken over."""
+        """Whether the takeover of the last assignment is complete."""
         return self._acquisition is not None and self._acquisition.done() and not self._acquisition.cancelled()
 
     @property
     def assigned(self) -> frozenset[TopicPartition]:
-        """Lane partitions that the group has given to this worker, served or not."""
+        """Lane partitions assigned to this worker, served or not."""
         return frozenset(self._assigned)
 
     @property
     def unserved(self) -> list[str]:
-        """Why partitions that are assigned here are not served: what they need does not exist."""
+        """Why assigned partitions are not served: topics or partitions that they need do not exist."""
         servable = self._takeover.servable(self._assigned)
         return unserved_reasons(self._assigned - servable, self._takeover.lacking)
 
     # ------------------------------------------------------------------ assigned and revoked
 
     async def acquire(self, tps: Collection[TopicPartition]) -> None:
-        """Takes over assigned lane partitions: fence, read positions, seek, open; tries again while they are ours."""
+        """Takes over assigned lane partitions (fence, read positions, seek, open); retries while they are assigned."""
         await self.end_takeovers()
         self._assigned = {tp for tp in tps if tp.topic in self._partitions.stages}
         self._generation = self._context.group.generation
@@ -76,7 +76,7 @@ class Ownership:
         await asyncio.wait({self._acquisition}, timeout=self._settings.group.request_timeout_s)
 
     async def release(self, revoked: set[TopicPartition]) -> None:
-        """Gives partitions up: drops what waits, finishes what is in flight within a deadline, commits, and no more."""
+        """Releases partitions: drops queued records, waits for in-flight ones within a deadline, commits, closes."""
         await self.end_takeovers()
         self._assigned -= revoked
         released = self._partitions.withdraw(revoked)
@@ -100,7 +100,7 @@ class Ownership:
         log.info("partitions_released", partitions=by_topic(tps), ms=round((time.monotonic() - started) * 1000))
 
     async def end_takeovers(self) -> None:
-        """Cancels what takes partitions over, and waits for its end: the next one must not meet it half done."""
+        """Cancels all takeovers and waits until they have ended, so that the next one does not overlap them."""
         self._epoch += 1
         await cancelled([task for task in (self._acquisition, *self._recoveries.values()) if task is not None])
 
@@ -129,7 +129,7 @@ class Ownership:
     # ------------------------------------------------------------------ failed
 
     def failed(self, partition: Partition, error: BaseException) -> None:
-        """Something could not be published: everything unacknowledged of the tenant is fetched and done again."""
+        """A publication failed: all unacknowledged records of the tenant are fetched and processed again."""
         tenant = self._partitions.stage(partition).tenant
         if partition.state == "draining":
             self._partitions.rewind([partition])
@@ -147,12 +147,12 @@ class Ownership:
         replies = {topic for partition in partitions for topic in partition.late_replies(0.0)}
         await self._context.destinations.learn(error, replies)
         await self._start_over(partitions)
-        # A topic that refuses writes lets a new producer start all the same: without acknowledgements, ever slower.
+        # A new producer starts even if a topic refuses writes, so back off until something is acknowledged.
         await faults.pause(self._publisher.guarantee.pause_s)
         await self._take_over(epoch, {tenant}, faults, after_failure=True)
 
     async def _start_over(self, partitions: Collection[Partition]) -> None:
-        """Forgets what is not acknowledged, and closes the producers concerned."""
+        """Drops what is not acknowledged, and closes the producers concerned."""
         self._publisher.cancel(partitions)
         self._partitions.rewind(partitions)
         await self._publisher.guarantee.discard([partition.tp for partition in partitions])
@@ -160,7 +160,7 @@ class Ownership:
     # ------------------------------------------------------------------ topics changed
 
     def look_at_topics(self) -> None:
-        """Takes over anew where topics of a tenant were deleted, created again or grown since the last takeover."""
+        """Takes the partitions of a tenant over again if its topics were deleted, recreated or grown."""
         if not self.settled:
             return
         servable = self._takeover.servable(self._assigned)

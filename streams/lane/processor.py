@@ -16,7 +16,7 @@ Kind = Literal["requests", "jobs", "chunks"]
 """Each tenant has a worker for each kind."""
 
 Work = Sequence[tuple[TopicPartition, Records]]
-"""Records of a micro-batch: (partition, records of it in order), …, all of one topic."""
+"""Records of a micro-batch, all of one topic: (partition, its records in order), …"""
 
 
 class Stage(Protocol):
@@ -30,33 +30,36 @@ class Stage(Protocol):
     """Tables whose partition n holds what belongs to partition n of the topic."""
 
     def unit(self, number: int) -> Hashable:
-        """Partitions of one unit share state: they are never processed at the same time."""
+        """Partitions of the same unit share state: they are never processed concurrently."""
 
     def outputs(self, number: int) -> Iterable[TopicPartition]:
         """Partitions that effects of a partition may be written to, except the changelogs of its tables."""
 
     def records_max(self) -> int:
-        """How many records the next micro-batch may have."""
+        """Maximum records of the next micro-batch."""
 
     @property
     def waits(self) -> bool:
-        """Whether there are requests that did not come from Kafka, to be processed or being processed."""
+        """Whether requests that did not come from Kafka are waiting or being processed."""
 
     async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
-        """The effects of each part of `work`, in steps; no record makes it raise. `work` may be empty where the stage
-        `waits`. Records at the end of a part that are in no step are processed again later."""
+        """The effects of each part of `work`, in steps; never raises because of a record.
+
+        `work` may be empty if the stage `waits`. Trailing records of a part that are in no step are processed again
+        later.
+        """
 
     async def opened(self, number: int) -> None:
-        """A partition is owned, and its tables are restored; its records come after this."""
+        """A partition is owned and its tables are restored; its records follow."""
 
     def closed(self, number: int) -> None:
-        """A partition is not owned any more."""
+        """A partition is no longer owned."""
 
     def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
-        """Effects that were not acknowledged are dropped, from the tables, too; their records will come again."""
+        """Effects that were not acknowledged are dropped, also from the tables; their records are fetched again."""
 
     def landed(self, number: int, effects: Effects) -> None:
-        """Effects are acknowledged, and in the tables."""
+        """Effects are acknowledged and applied to the tables."""
 
     def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
-        """Effects of time alone; called regularly while nothing of the partition is being published."""
+        """Effects that are due by time; called regularly while nothing of the partition is being published."""

@@ -1,4 +1,4 @@
-"""Progress of a lane: counted for the stall detector, and awaited by those whose next step depends on it."""
+"""Progress of a lane: counted for the stall detector, and awaited by coroutines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Progress:
         self._changed = asyncio.Event()
 
     def listen(self, listener: Callable[[Partition | None], None]) -> None:
-        """Has `listener` called whenever a partition advances; with None for any or all of them."""
+        """Calls `listener` whenever a partition advances; with None if it may be any of them."""
         self._listeners.append(listener)
 
     def advance(self, partition: Partition | None = None) -> None:
@@ -28,11 +28,11 @@ class Progress:
         self._changed.set()
 
     def recheck(self) -> None:
-        """Has conditions looked at again, without counting as progress."""
+        """Wakes the waiting coroutines without counting progress."""
         self._changed.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Waits until `condition` holds; it is looked at after every change."""
+        """Waits until `condition` holds; it is checked after every change."""
         while not condition():
             self._changed.clear()
             await self._changed.wait()

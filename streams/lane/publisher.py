@@ -1,4 +1,4 @@
-"""Publishes what follows from records: a task for each partition at work, and what an acknowledgement brings about."""
+"""Publishes effects, with one task per partition, and handles their acknowledgements."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from inferd.streams.telemetry import Step
 
 STEP_OF_PUBLISHING: dict[Kind, Step] = {"requests": "respond", "chunks": "store"}
 MakeGuarantee = Callable[[Landed, Failed, Crashed], Guarantee]
-"""Makes a guarantee, given what to call when effects are acknowledged, are not, or when such a call raises."""
+"""Makes a guarantee from callbacks: effects acknowledged, publication failed, callback raised."""
 
 
 class Publisher:
-    """Hands effects to the guarantee, partition by partition in order."""
+    """Passes effects to the guarantee, in order within each partition."""
 
     def __init__(self, context: LaneContext, make_guarantee: MakeGuarantee, failed: Failed) -> None:
         """`failed` is called with a partition whose effects could not be published."""
         self.guarantee = make_guarantee(self._landed, failed, context.crashed)
         self.job_landed = asyncio.Event()
-        """Set when effects of a job are acknowledged: more may follow from time alone."""
+        """Set when effects of a job are acknowledged: the job may have more that is due by time."""
         self._context = context
         self._failed = failed
         self._publishing: dict[Partition, asyncio.Task[None]] = {}
@@ -39,7 +39,7 @@ class Publisher:
         return self._publishing.keys()
 
     def publish(self, partition: Partition, steps: Sequence[Effects]) -> None:
-        """Publishes the effects of a taken range, one step after the other."""
+        """Publishes the effects of a range of records, step by step."""
         if not steps:
             return
         for effects in steps:
@@ -63,7 +63,7 @@ class Publisher:
                 self._failed(partition, error)
 
     async def _commit_all_before(self, partition: Partition) -> None:
-        """Waits until everything in flight is acknowledged, and commits it; `KafkaError` where that is refused."""
+        """Waits until everything in flight is acknowledged, then commits it; `KafkaError` if the commit is refused."""
         await self._context.progress.until(lambda: not partition.flying)
         await self.commit([partition])
         if partition.committed < partition.acked:
@@ -74,7 +74,7 @@ class Publisher:
         self._context.progress.advance(partition)
 
     def _landed(self, partition: Partition, flight: Flight) -> None:
-        """Everything of a taken range is acknowledged."""
+        """All effects of a range of records are acknowledged."""
         stage, effects = self._context.partitions.stage(partition), flight.effects
         self._context.faults[stage.tenant].clear()
         for table, changes in effects.changes.items():
@@ -90,8 +90,8 @@ class Publisher:
         self._context.progress.advance(partition)
 
     async def commit(self, partitions: Collection[Partition]) -> None:
-        """Commits what is acknowledged of `partitions`."""
-        if partitions:  # without any, there may be no consumer yet
+        """Commits the acknowledged offsets of `partitions`."""
+        if partitions:  # The consumer may not exist yet.
             await self.guarantee.commit(self._context.group.consumer, partitions)
 
     async def settle(self, partitions: Collection[Partition]) -> None:
@@ -99,7 +99,7 @@ class Publisher:
         await self._context.progress.until(lambda: not any(p.flying or p in self._publishing for p in partitions))
 
     def cancel(self, partitions: Collection[Partition]) -> None:
-        """Publishes nothing more of `partitions`."""
+        """Stops publishing effects of `partitions`."""
         for partition in partitions:
             if (task := self._publishing.get(partition)) is not None:
                 task.cancel()

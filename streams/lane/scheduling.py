@@ -11,7 +11,7 @@ from inferd.streams.lane.owned_partitions import OwnedPartitions
 from inferd.streams.lane.partition import Partition
 
 PARTITION_BYTES_MIN = 1_048_576
-"""Bytes that one partition may always queue, whatever the number of partitions."""
+"""Bytes that every partition may queue, whatever the number of partitions."""
 
 
 def share_out(ready: Sequence[Partition], rows: int, size: int) -> list[tuple[Partition, Records]]:
@@ -61,7 +61,7 @@ def with_room(used: Mapping[str, int], bytes_max: int) -> set[str]:
 
 
 def without_room(tps: Iterable[TopicPartition], partitions: OwnedPartitions, bytes_max: int) -> set[TopicPartition]:
-    """Those of `tps` that are not open, or may not queue more."""
+    """The partitions among `tps` that are not open, or may not queue more."""
     room = with_room({tenant: usage.queued_bytes for tenant, usage in partitions.usage.items()}, bytes_max)
     share = max(PARTITION_BYTES_MIN, bytes_max // max(1, len(partitions)))
     full = set()

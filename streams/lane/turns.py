@@ -1,4 +1,4 @@
-"""Turns of workers on the event loop: one micro-batch at a time; the worker that has had the least time is next."""
+"""Turns of workers on the event loop: one micro-batch at a time; the worker that has used the least time is next."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from inferd.streams.lane.processor import Kind
 
 T = TypeVar("T")
 CONTENDED_S = 1.0
-"""How long after its last turn an urgent worker counts as one that others share the loop with."""
+"""An urgent worker counts as competing for this long after its last turn."""
 PAUSE_S_MAX = 1.0
 
 
 @dataclass(slots=True, eq=False)
 class Share:
-    """What one worker has had of the event loop."""
+    """The event loop time of one worker."""
 
     weight: float = 1.0
-    """Of two that always wait, one with twice the weight gets twice the time."""
+    """A worker with twice the weight gets twice the time."""
     urgent: bool = False
-    """Whether somebody waits for its results: others keep their turns short."""
+    """Whether a caller waits for its results: other workers then take short turns."""
     used_s: float = 0.0
     """Seconds, divided by the weight."""
 
 
 class Turns:
-    """Grants turns. The loop looks at sockets and timers between two of them."""
+    """Grants turns. The event loop runs sockets and timers between two turns."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[float, int, Share, asyncio.Future[None]]] = []
         self._numbers = count()
         self._least_s = 0.0
-        """What the worker of the last turn had used: one that was idle may not claim what it left unused."""
+        """Time used by the worker of the last turn: an idle worker cannot save up time below it."""
         self._last_turn: dict[Share, float] = {}
         self._granted = False
-        """Whether somebody has the turn now."""
+        """Whether a turn has been granted in this iteration."""
 
     async def take(self, share: Share) -> None:
         """Returns when it is the turn of this share."""
@@ -54,7 +54,7 @@ class Turns:
         await turn
 
     def contended(self, share: Share) -> bool:
-        """Whether other urgent shares have had a turn lately."""
+        """Whether other urgent workers have had a turn recently."""
         now = time.monotonic()
         return any(now - at < CONTENDED_S for each, at in self._last_turn.items() if each is not share)
 
@@ -63,7 +63,7 @@ class Turns:
         self._least_s = max(self._least_s, share.used_s)
         if share.urgent:
             self._last_turn[share] = time.monotonic()
-        # An iteration after the worker's step: until then it may wait again, and compete for the next turn.
+        # One iteration after the worker's step: until then it may wait again and compete for the next turn.
         loop = asyncio.get_running_loop()
         loop.call_soon(loop.call_soon, self._next)
 
@@ -77,19 +77,19 @@ class Turns:
 
 
 class JobsShare:
-    """Keeps the chunks of all tenants' jobs together to their share of the time, while there are requests."""
+    """Limits the chunks of all jobs together to their share of time while there are requests."""
 
     def __init__(self, share: float) -> None:
         self.share = share
         self._at_work = 0
         self._requests = 0
-        """Micro-batches of requests that were processed."""
+        """Number of processed micro-batches of requests."""
         self._requests_seen: dict[Share, int] = {}
-        """How many there were after the last chunks of a worker."""
+        """That number after the last chunks of each worker."""
 
     @contextlib.contextmanager
     def at_work(self, kind: Kind) -> Iterator[None]:
-        """While a worker of this kind has records to process."""
+        """Marks a worker of this kind as having records to process."""
         self._at_work += kind == "chunks"
         try:
             yield
@@ -97,7 +97,7 @@ class JobsShare:
             self._at_work -= kind == "chunks"
 
     def pause_s(self, kind: Kind, share: Share, worked_s: float) -> float:
-        """How long a worker is to pause that has worked so long."""
+        """How long a worker must pause after working for `worked_s`."""
         self._requests += kind == "requests"
         if kind != "chunks" or self._requests_seen.get(share, 0) == self._requests:
             return 0.0
@@ -107,7 +107,7 @@ class JobsShare:
 
 @dataclass(slots=True)
 class Timed(Generic[T]):
-    """Awaits a coroutine, and charges a share for the time that it holds the event loop: waiting costs nothing."""
+    """Awaits a coroutine and charges the time that it holds the event loop to a share; waiting is free."""
 
     coroutine: Coroutine[Any, Any, T]
     share: Share
@@ -127,5 +127,5 @@ class Timed(Generic[T]):
             try:
                 argument = yield waits_for
                 step = steps.send
-            except BaseException as error:  # noqa: BLE001  # a cancellation, too, is the coroutine's to handle
+            except BaseException as error:  # noqa: BLE001  # Cancellations are passed on, too.
                 step, argument = steps.throw, error

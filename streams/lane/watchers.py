@@ -1,4 +1,4 @@
-"""What a lane does regularly: commit, publish what follows from time alone, and look at gaps and reply topics."""
+"""Periodic work of a lane: commits, effects that are due by time, retention gaps and reply topics."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from inferd.streams.telemetry import LaneMeasures
 
 INTERVAL_S = 1.0
 REPLY_LATE_S = 2.0
-"""A reply that is not acknowledged for so long has its topic looked at."""
+"""A reply topic is described again if a reply is not acknowledged within this time."""
 POSITION_TIMEOUT_S = 0.1
 
 
 async def commit_regularly(partitions: OwnedPartitions, publisher: Publisher, interval_s: float) -> None:
-    """Commits what is acknowledged."""
+    """Commits acknowledged offsets."""
     while True:
         await asyncio.sleep(interval_s)
         await publisher.commit(list(partitions.values()))
 
 
 async def watch_gaps(gaps: RetentionGaps, group: Group, measures: LaneMeasures) -> None:
-    """Counts and names what retention deleted while it was being read."""
+    """Counts and logs records that retention deleted before they were read."""
     while True:
         await asyncio.sleep(INTERVAL_S)
-        if not gaps.noted:  # before the first fetch there may be no consumer to ask
+        if not gaps.noted:  # Before the first fetch there may be no consumer.
             continue
-        with contextlib.suppress(*PUBLISH_ERRORS):  # they are looked at when the broker answers again
+        with contextlib.suppress(*PUBLISH_ERRORS):  # Retried when the broker answers again.
             measures.records_missing += await gaps.check(group.consumer)
 
 
 async def watch_destinations(destinations: Destinations, partitions: OwnedPartitions, failed: Failed) -> None:
-    """Gives up replies whose topic is gone: producers would send them again for ever."""
+    """Fails replies whose topic does not exist: producers would retry forever."""
     while True:
         await asyncio.sleep(INTERVAL_S)
         late = [(p, topics) for p in partitions.values() if (topics := p.late_replies(REPLY_LATE_S))]
@@ -55,13 +55,13 @@ async def watch_destinations(destinations: Destinations, partitions: OwnedPartit
 
 @dataclass(frozen=True, slots=True)
 class IdleWatcher:
-    """Publishes what follows from time alone, and commits past offsets that are no records."""
+    """Publishes effects that are due by time, and commits past offsets without records."""
 
     context: LaneContext
     publisher: Publisher
     gaps: RetentionGaps
     at_rest: Callable[[Partition], bool]
-    """Whether nothing of a partition is being processed or published, and something may be."""
+    """Whether a partition is idle and may publish."""
 
     async def run(self) -> None:
         while True:
@@ -75,7 +75,7 @@ class IdleWatcher:
                     self.publisher.publish(partition, [effects])
 
     async def _position(self, partition: Partition) -> int | None:
-        """Where the fetcher stands; None if that is not known."""
+        """The position of the fetcher; None if unknown."""
         with contextlib.suppress(IllegalStateError, *PUBLISH_ERRORS):
             async with asyncio.timeout(POSITION_TIMEOUT_S):
                 position: int = await self.context.group.consumer.position(partition.tp)
@@ -90,7 +90,7 @@ class IdleWatcher:
         return effects
 
     def _pass_by(self, partition: Partition, position: int) -> Effects | None:
-        """Effects that only commit past what is no record, so that a group that has nothing to do has no lag."""
+        """Effects that only commit past offsets without records, so that an idle group has no lag."""
         expected = partition.next_fetch
         if (back_to := partition.pass_by(position)) is not None:
             self.context.group.consumer.seek(partition.tp, back_to)

@@ -1,4 +1,4 @@
-"""A worker task: the micro-batches of one tenant and one kind of record, one after the other."""
+"""A worker task: processes the micro-batches of one tenant and kind of record, one at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Taken = list[tuple[Partition, Records]]
 
 
 class Worker:
-    """Takes, processes and publishes; it waits for its own threads, reads and models, and no other worker does."""
+    """Takes, processes and publishes. Its threads, reads and models delay no other worker."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Worker:
         jobs_share: JobsShare,
         stopped: Callable[[str], bool],
     ) -> None:
-        """`stages`: of one tenant and kind; `stopped`: whether nothing may be taken of a tenant now."""
+        """`stages`: of one tenant and kind; `stopped`: whether processing is paused for a tenant."""
         self.tenant, self.kind = stages[0].tenant, stages[0].kind
         self._context = context
         self._settings = context.settings.lane
@@ -56,11 +56,11 @@ class Worker:
 
     @property
     def waits(self) -> bool:
-        """Whether a stage has work that was not fetched."""
+        """Whether a stage has requests that did not come from Kafka."""
         return any(stage.waits for stage in self._stages.values())
 
     def at_rest(self, partition: Partition) -> bool:
-        """Whether nothing of a partition is being processed or published, and something may be."""
+        """Whether a partition is idle and may publish."""
         if self._stopped(self.tenant) or not partition.running:
             return False
         return self._batches.unit(partition) not in self._busy_units()
@@ -89,7 +89,7 @@ class Worker:
         return True
 
     async def _wait_to_fill(self) -> None:
-        """Gives a micro-batch the time to fill that the settings allow; by default none."""
+        """Lets a micro-batch fill for as long as the settings allow; by default not at all."""
         if not self._settings.batch_wait_ms or self.kind != "requests" or not self._queued():
             return
         with contextlib.suppress(TimeoutError):
@@ -111,7 +111,7 @@ class Worker:
         return taken
 
     def _part(self) -> int:
-        """Which part of the usual size a micro-batch may have now: turns are short beside requests of others."""
+        """Divisor of the usual micro-batch size: turns are short while other tenants have requests."""
         if not self._turns.contended(self._share):
             return 1
         return min(map(self._publisher.guarantee.contended_part, self._stages))
@@ -121,7 +121,7 @@ class Worker:
         for stage, work in self._by_stage(taken):
             effects_of = await stage.process([(partition.tp, part) for partition, part in work])
             for (partition, part), steps in zip(work, effects_of, strict=True):
-                # Rewound or lost while it was scored: its records are done again, here or by their next owner.
+                # It was rewound or revoked meanwhile: its records are processed again, here or by the next owner.
                 if partition.rewinds != rewinds[partition]:
                     stage.rewound(partition.tp.partition, steps)
                 elif not partition.running:
@@ -148,6 +148,6 @@ class Worker:
         return sum(partition.queued for partition in self._partitions())
 
     def _busy_units(self) -> set[Hashable]:
-        """Units at work: their records are being processed, or their effects handed to the producer."""
+        """Units whose records are being processed, or whose effects are being passed to the producer."""
         publishing = self._publisher.publishing
         return {self._batches.unit(p) for p in self._partitions() if p.taken or p in publishing}
