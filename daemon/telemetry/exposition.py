@@ -10,7 +10,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from inferd.daemon.telemetry.latency import cumulative
-from inferd.daemon.telemetry.metrics import METRICS, MetricInfo, Samples, Scrape
+from inferd.daemon.telemetry.metric_readers import MetricInfo, Samples, Scrape
+from inferd.daemon.telemetry.metrics import METRICS
 from inferd.daemon.telemetry.status import StatusBoard
 
 

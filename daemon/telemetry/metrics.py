@@ -1,174 +1,28 @@
-"""`METRICS`: the table of all Prometheus metrics, and how each is read from a snapshot.
-
-Label values come from configuration and deployed models (tenants, topics, models) and from fixed sets (codes, phases),
-never from a request.
-"""
+"""`METRICS`: the table of all Prometheus metrics."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
-
-from inferd.daemon.telemetry.status import Stage, StatusBoard, TrafficSource
-from inferd.daemon.version import inferd_version
-from inferd.streams.telemetry import (
-    CacheSnapshot,
-    JobsSnapshot,
-    LatencySnapshot,
-    ModelMemorySnapshot,
-    ModelSnapshot,
-    PartitionSnapshot,
-    Phase,
-    Step,
-    StreamsSnapshot,
-    TenantSnapshot,
+from inferd.daemon.telemetry.metric_readers import (
+    MetricInfo,
+    by_route,
+    counted_jobs,
+    dangling_aliases,
+    errors,
+    model_kernels,
+    model_states,
+    of_budget,
+    of_caches,
+    of_jobs,
+    of_models,
+    of_partitions,
+    of_process,
+    of_streams,
+    of_tenants,
+    phases,
+    steps,
 )
-
-MetricType = Literal["counter", "gauge", "histogram"]
-Samples = Iterable[tuple[tuple[str, ...], Any]]
-PHASES = tuple(dict.fromkeys((*get_args(Stage), *get_args(Phase))))
-
-
-@dataclass(frozen=True, slots=True)
-class Scrape:
-    """The input of one scrape."""
-
-    board: StatusBoard
-    snapshot: StreamsSnapshot | None
-
-
-@dataclass(frozen=True, slots=True)
-class MetricInfo:
-    """One metric. `read` returns its samples as (label values, value)."""
-
-    name: str
-    type: MetricType
-    labels: tuple[str, ...]
-    meaning: str
-    read: Callable[[Scrape], Samples]
-
-
-def _of_process(name: str, meaning: str, read: Callable[[Scrape], Samples], labels: tuple[str, ...] = ()) -> MetricInfo:
-    return MetricInfo(name, "gauge", labels, meaning, read)
-
-
-def _of_streams(
-    name: str, type_: MetricType, meaning: str, value: Callable[[StreamsSnapshot], float | LatencySnapshot]
-) -> MetricInfo:
-    def read(scrape: Scrape) -> Samples:
-        return [] if scrape.snapshot is None else [((), value(scrape.snapshot))]
-
-    return MetricInfo(name, type_, (), meaning, read)
-
-
-def _of_budget(name: str, meaning: str, value: Callable[[ModelMemorySnapshot], int | None]) -> MetricInfo:
-    def read(scrape: Scrape) -> Samples:
-        known = value(scrape.snapshot.model_memory) if scrape.snapshot else None
-        return [] if known is None else [((), known)]
-
-    return MetricInfo(name, "gauge", (), meaning, read)
-
-
-def _of_tenants(name: str, type_: MetricType, meaning: str, value: Callable[[TenantSnapshot], float]) -> MetricInfo:
-    def read(scrape: Scrape) -> Samples:
-        return [((item.tenant,), value(item)) for item in scrape.snapshot.tenants] if scrape.snapshot else []
-
-    return MetricInfo(name, type_, ("tenant",), meaning, read)
-
-
-def _of_partitions(name: str, meaning: str, value: Callable[[PartitionSnapshot], int | None]) -> MetricInfo:
-    def read(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
-        for item in scrape.snapshot.partitions if scrape.snapshot else ():
-            if (known := value(item)) is not None:
-                yield (item.topic, str(item.partition)), known
-
-    return MetricInfo(name, "gauge", ("topic", "partition"), meaning, read)
-
-
-def _of_models(name: str, meaning: str, value: Callable[[ModelSnapshot], float]) -> MetricInfo:
-    def read(scrape: Scrape) -> Samples:
-        return [(_model_labels(item), value(item)) for item in scrape.snapshot.models] if scrape.snapshot else []
-
-    return MetricInfo(name, "counter", ("tenant", "model", "version"), meaning, read)
-
-
-def _of_caches(
-    name: str, type_: MetricType, meaning: str, value: Callable[[CacheSnapshot], float | None]
-) -> MetricInfo:
-    def read(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], float]]:
-        for item in scrape.snapshot.cache if scrape.snapshot else ():
-            if (known := value(item)) is not None:
-                yield _model_labels(item), known
-
-    return MetricInfo(name, type_, ("tenant", "model", "version"), meaning, read)
-
-
-def _of_jobs(name: str, type_: MetricType, meaning: str, value: Callable[[JobsSnapshot], float]) -> MetricInfo:
-    def read(scrape: Scrape) -> Samples:
-        return [((item.tenant,), value(item)) for item in scrape.snapshot.jobs] if scrape.snapshot else []
-
-    return MetricInfo(name, type_, ("tenant",), meaning, read)
-
-
-def _counted_jobs(
-    name: str, label: str, meaning: str, counts: Callable[[JobsSnapshot], Mapping[str, int]]
-) -> MetricInfo:
-    def read(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
-        for item in scrape.snapshot.jobs if scrape.snapshot else ():
-            for key, count in sorted(counts(item).items()):
-                yield (item.tenant, key), count
-
-    return MetricInfo(name, "counter", ("tenant", label), meaning, read)
-
-
-def _steps(scrape: Scrape) -> Samples:
-    return [((step,), histogram) for step, histogram in scrape.snapshot.steps.items()] if scrape.snapshot else []
-
-
-def _model_labels(model: ModelSnapshot | CacheSnapshot) -> tuple[str, str, str]:
-    return model.tenant, model.model_id, str(model.version)
-
-
-def _by_route(traffic: TrafficSource) -> Samples:
-    return [((route,), latency) for route, latency in sorted(traffic.latencies().items())]
-
-
-def _errors(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Errors by deployed model and version; the rest with empty labels."""
-    for tenant in scrape.snapshot.tenants if scrape.snapshot else ():
-        left = dict(tenant.errors)
-        for each in tenant.model_errors:
-            yield (tenant.tenant, each.model_id, str(each.version), each.code), each.count
-            left[each.code] -= each.count
-        for code, count in sorted(left.items()):
-            if count:
-                yield (tenant.tenant, "", "", code), count
-
-
-def _model_states(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
-    for model in scrape.snapshot.models if scrape.snapshot else ():
-        yield (*_model_labels(model), model.state), 1
-
-
-def _model_kernels(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
-    for model in scrape.snapshot.models if scrape.snapshot else ():
-        if model.kernel is not None:
-            yield _model_labels(model), int(model.kernel)
-
-
-def _dangling_aliases(scrape: Scrape) -> Samples:
-    if scrape.snapshot is None:
-        return []
-    by_tenant = Counter(item.tenant for item in scrape.snapshot.dangling_aliases)
-    return [((tenant,), by_tenant[tenant]) for tenant in scrape.board.settings.tenants]
-
-
-def _phases(scrape: Scrape) -> Samples:
-    phase, _ = scrape.board.phase(scrape.snapshot)
-    return [((name,), int(name == phase)) for name in PHASES]
-
+from inferd.daemon.version import inferd_version
+from inferd.streams.telemetry import Step
 
 STEPS: dict[Step, str] = {
     "load": "A model version is tried in a disposable process and loaded.",
@@ -188,45 +42,45 @@ STEPS: dict[Step, str] = {
 """Meaning of each step of `inferd_step_seconds`: steps of requests, then steps of jobs."""
 
 METRICS: tuple[MetricInfo, ...] = (
-    _of_process(
+    of_process(
         "inferd_build_info",
         "Always 1; version and worker are labels.",
         lambda scrape: [((inferd_version(), scrape.board.settings.worker_id), 1)],
         ("version", "worker"),
     ),
-    _of_process(
+    of_process(
         "inferd_uptime_seconds", "Seconds since the process started.", lambda scrape: [((), scrape.board.uptime_s)]
     ),
-    _of_process(
+    of_process(
         "inferd_ready",
         "1 if `/readyz` answers 200, else 0.",
         lambda scrape: [((), int(not scrape.board.unready(scrape.snapshot)))],
     ),
-    _of_process("inferd_phase", "1 for the current phase of the worker, 0 for the others.", _phases, ("phase",)),
-    _of_process(
+    of_process("inferd_phase", "1 for the current phase of the worker, 0 for the others.", phases, ("phase",)),
+    of_process(
         "inferd_phase_seconds",
         "Time in the current phase.",
         lambda scrape: [((), scrape.board.phase(scrape.snapshot)[1])],
     ),
-    _of_process(
+    of_process(
         "inferd_event_loop_lag_seconds",
         "Delay of the event loop's last timer.",
         lambda scrape: [((), scrape.board.event_loop_lag_s)],
     ),
-    _of_streams("inferd_group_generation", "gauge", "Generation of the consumer group.", lambda s: s.generation),
-    _of_streams(
+    of_streams("inferd_group_generation", "gauge", "Generation of the consumer group.", lambda s: s.generation),
+    of_streams(
         "inferd_rebalances_total", "counter", "Rebalances that this worker took part in.", lambda s: s.rebalances
     ),
-    _of_tenants(
+    of_tenants(
         "inferd_requests_total", "counter", "Requests taken, from Kafka and over HTTP.", lambda t: t.requests_in
     ),
-    _of_tenants(
+    of_tenants(
         "inferd_direct_requests_total",
         "counter",
         "Requests taken over HTTP, included in `inferd_requests_total`.",
         lambda t: t.direct,
     ),
-    _of_tenants(
+    of_tenants(
         "inferd_results_total",
         "counter",
         "Predictions acknowledged by the broker or returned over HTTP.",
@@ -238,17 +92,17 @@ METRICS: tuple[MetricInfo, ...] = (
         ("tenant", "model", "version", "code"),
         "Error results acknowledged by the broker or returned over HTTP; `model` and `version` are the deployed ones"
         " that the request named, else empty.",
-        _errors,
+        errors,
     ),
-    _of_tenants("inferd_dead_letters_total", "counter", "Records copied to dead-letters.", lambda t: t.dead_letters),
-    _of_tenants("inferd_pending_requests", "gauge", "Requests taken and not yet answered.", lambda t: t.pending),
-    _of_tenants("inferd_published_bytes_total", "counter", "Bytes of results and dead letters.", lambda t: t.bytes_out),
-    _of_partitions("inferd_partition_position", "Offset of the next record to take.", lambda p: p.position),
-    _of_partitions("inferd_partition_committed_offset", "Committed offset.", lambda p: p.committed),
-    _of_partitions("inferd_partition_end_offset", "Last known end offset.", lambda p: p.end),
-    _of_partitions("inferd_partition_lag_records", "End offset minus committed offset.", lambda p: p.lag),
-    _of_partitions("inferd_partition_queued_records", "Records fetched and not yet scored.", lambda p: p.queued),
-    _of_partitions(
+    of_tenants("inferd_dead_letters_total", "counter", "Records copied to dead-letters.", lambda t: t.dead_letters),
+    of_tenants("inferd_pending_requests", "gauge", "Requests taken and not yet answered.", lambda t: t.pending),
+    of_tenants("inferd_published_bytes_total", "counter", "Bytes of results and dead letters.", lambda t: t.bytes_out),
+    of_partitions("inferd_partition_position", "Offset of the next record to take.", lambda p: p.position),
+    of_partitions("inferd_partition_committed_offset", "Committed offset.", lambda p: p.committed),
+    of_partitions("inferd_partition_end_offset", "Last known end offset.", lambda p: p.end),
+    of_partitions("inferd_partition_lag_records", "End offset minus committed offset.", lambda p: p.lag),
+    of_partitions("inferd_partition_queued_records", "Records fetched and not yet scored.", lambda p: p.queued),
+    of_partitions(
         "inferd_partition_in_flight_records",
         "Records published and not yet acknowledged.",
         lambda p: p.in_flight,
@@ -258,55 +112,55 @@ METRICS: tuple[MetricInfo, ...] = (
         "gauge",
         ("tenant", "model", "version", "state"),
         "1 for the current state of the version: fetching, trying, ready, unloaded or failed.",
-        _model_states,
+        model_states,
     ),
     MetricInfo(
         "inferd_model_kernel",
         "gauge",
         ("tenant", "model", "version"),
         "1 if a compiled kernel scores the version, 0 if the library of its format does (`kernel_fault` in `/status`).",
-        _model_kernels,
+        model_kernels,
     ),
     MetricInfo(
         "inferd_dangling_aliases",
         "gauge",
         ("tenant",),
         "Aliases that point at a version that is not deployed: requests to them fail with `version_not_found`.",
-        _dangling_aliases,
+        dangling_aliases,
     ),
-    _of_streams("inferd_models_loaded", "gauge", "Versions that are loaded.", lambda s: s.model_memory.loaded),
-    _of_streams(
+    of_streams("inferd_models_loaded", "gauge", "Versions that are loaded.", lambda s: s.model_memory.loaded),
+    of_streams(
         "inferd_models_waited_for", "gauge", "Versions that requests wait for.", lambda s: s.model_memory.waiting
     ),
-    _of_budget(
+    of_budget(
         "inferd_models_loaded_bytes",
         "Memory that loaded versions take, as measured in their trials; absent without `INFERD_MODELS_BYTES_MAX`.",
         lambda memory: memory.bytes,
     ),
-    _of_budget(
+    of_budget(
         "inferd_models_bytes_max",
         "`INFERD_MODELS_BYTES_MAX`; absent if it is 0.",
         lambda memory: memory.bytes_max,
     ),
-    _of_streams("inferd_model_loads_total", "counter", "Versions loaded.", lambda s: s.model_memory.loads),
-    _of_streams(
+    of_streams("inferd_model_loads_total", "counter", "Versions loaded.", lambda s: s.model_memory.loads),
+    of_streams(
         "inferd_model_unloads_total", "counter", "Versions unloaded for others.", lambda s: s.model_memory.unloads
     ),
-    _of_streams(
+    of_streams(
         "inferd_model_load_failures_total",
         "counter",
         "Loads for requests that failed or took longer than `INFERD_MODEL_LOAD_TIMEOUT_S`.",
         lambda s: s.model_memory.load_failures,
     ),
-    _of_streams(
+    of_streams(
         "inferd_model_wait_seconds",
         "histogram",
         "From the first request that needs an unloaded version until it is loaded, or fails to be.",
         lambda s: s.model_wait,
     ),
-    _of_models("inferd_model_requests_total", "Requests answered by the version.", lambda m: m.requests),
-    _of_models("inferd_model_rows_total", "Rows scored by the version.", lambda m: m.rows),
-    _of_models("inferd_model_predict_seconds_total", "Time spent predicting with the version.", lambda m: m.predict_s),
+    of_models("inferd_model_requests_total", "Requests answered by the version.", lambda m: m.requests),
+    of_models("inferd_model_rows_total", "Rows scored by the version.", lambda m: m.rows),
+    of_models("inferd_model_predict_seconds_total", "Time spent predicting with the version.", lambda m: m.predict_s),
     MetricInfo(
         "inferd_http_requests_total",
         "counter",
@@ -319,24 +173,24 @@ METRICS: tuple[MetricInfo, ...] = (
         "histogram",
         ("route",),
         "From the headers of an HTTP request to its response.",
-        lambda scrape: [] if scrape.board.traffic is None else _by_route(scrape.board.traffic),
+        lambda scrape: [] if scrape.board.traffic is None else by_route(scrape.board.traffic),
     ),
-    _of_streams("inferd_batches_total", "counter", "Micro-batches scored.", lambda s: s.batches),
-    _of_streams("inferd_batch_rows_last", "gauge", "Requests of the last micro-batch.", lambda s: s.batch_rows_last),
-    _of_streams(
+    of_streams("inferd_batches_total", "counter", "Micro-batches scored.", lambda s: s.batches),
+    of_streams("inferd_batch_rows_last", "gauge", "Requests of the last micro-batch.", lambda s: s.batch_rows_last),
+    of_streams(
         "inferd_queue_seconds",
         "histogram",
         "From a record's timestamp to the start of its scoring; at most an hour.",
         lambda s: s.queue,
     ),
-    _of_streams("inferd_infer_seconds", "histogram", "Time to score a micro-batch.", lambda s: s.infer),
-    _of_streams(
+    of_streams("inferd_infer_seconds", "histogram", "Time to score a micro-batch.", lambda s: s.infer),
+    of_streams(
         "inferd_end_to_end_seconds",
         "histogram",
         "From a record's timestamp to the broker's acknowledgement of its result; at most an hour.",
         lambda s: s.end_to_end,
     ),
-    _of_streams(
+    of_streams(
         "inferd_direct_seconds",
         "histogram",
         "From a prediction request over HTTP to the lane's result.",
@@ -347,18 +201,18 @@ METRICS: tuple[MetricInfo, ...] = (
         "histogram",
         ("step",),
         "Duration of each step, once per micro-batch, model version, message or chunk; steps are listed below.",
-        _steps,
+        steps,
     ),
-    _of_caches("inferd_cache_hits_total", "counter", "Rows found in the prediction cache.", lambda c: c.hits),
-    _of_caches("inferd_cache_misses_total", "counter", "Rows looked up and not found.", lambda c: c.misses),
-    _of_caches("inferd_cache_fills_total", "counter", "Entries added from new predictions.", lambda c: c.fills),
-    _of_caches("inferd_cache_evictions_total", "counter", "Entries evicted for newer ones.", lambda c: c.evictions),
-    _of_caches("inferd_cache_expirations_total", "counter", "Entries expired.", lambda c: c.expirations),
-    _of_caches("inferd_cache_entries", "gauge", "Entries in partitions owned by this worker.", lambda c: c.entries),
-    _of_caches("inferd_cache_bytes", "gauge", "Size of keys and values of these entries.", lambda c: c.n_bytes),
-    _of_caches("inferd_cache_lookup_seconds_total", "counter", "Time spent on lookups.", lambda c: c.lookup_s),
-    _of_caches("inferd_cache_fill_seconds_total", "counter", "Time spent on adding entries.", lambda c: c.fill_s),
-    _of_caches(
+    of_caches("inferd_cache_hits_total", "counter", "Rows found in the prediction cache.", lambda c: c.hits),
+    of_caches("inferd_cache_misses_total", "counter", "Rows looked up and not found.", lambda c: c.misses),
+    of_caches("inferd_cache_fills_total", "counter", "Entries added from new predictions.", lambda c: c.fills),
+    of_caches("inferd_cache_evictions_total", "counter", "Entries evicted for newer ones.", lambda c: c.evictions),
+    of_caches("inferd_cache_expirations_total", "counter", "Entries expired.", lambda c: c.expirations),
+    of_caches("inferd_cache_entries", "gauge", "Entries in partitions owned by this worker.", lambda c: c.entries),
+    of_caches("inferd_cache_bytes", "gauge", "Size of keys and values of these entries.", lambda c: c.n_bytes),
+    of_caches("inferd_cache_lookup_seconds_total", "counter", "Time spent on lookups.", lambda c: c.lookup_s),
+    of_caches("inferd_cache_fill_seconds_total", "counter", "Time spent on adding entries.", lambda c: c.fill_s),
+    of_caches(
         "inferd_cache_saved_seconds",
         "gauge",
         "Time that the model would have needed for the hits, at its mean cost per row, minus the time of lookups and"
@@ -366,59 +220,57 @@ METRICS: tuple[MetricInfo, ...] = (
         " predicted.",
         lambda c: c.saved_s,
     ),
-    _of_jobs("inferd_jobs_open", "gauge", "Open jobs owned by this worker.", lambda j: j.open),
-    _of_jobs("inferd_jobs_open_rows", "gauge", "Rows of these open jobs.", lambda j: j.open_rows),
-    _of_jobs("inferd_job_rows_total", "counter", "Rows received for jobs owned by this worker.", lambda j: j.rows_in),
-    _of_jobs(
+    of_jobs("inferd_jobs_open", "gauge", "Open jobs owned by this worker.", lambda j: j.open),
+    of_jobs("inferd_jobs_open_rows", "gauge", "Rows of these open jobs.", lambda j: j.open_rows),
+    of_jobs("inferd_job_rows_total", "counter", "Rows received for jobs owned by this worker.", lambda j: j.rows_in),
+    of_jobs(
         "inferd_job_rows_succeeded_total",
         "counter",
         "Rows of jobs owned by this worker that succeeded.",
         lambda j: j.rows_succeeded,
     ),
-    _of_jobs(
+    of_jobs(
         "inferd_job_rows_failed_total",
         "counter",
         "Rows of jobs owned by this worker that failed; rows that fail again in a retry are counted again.",
         lambda j: j.rows_failed,
     ),
-    _counted_jobs(
+    counted_jobs(
         "inferd_jobs_ended_total", "status", "Jobs owned by this worker that ended, by status.", lambda j: j.ended
     ),
-    _counted_jobs(
+    counted_jobs(
         "inferd_job_messages_refused_total",
         "code",
         "Job messages rejected; each is copied to dead-letters.",
         lambda j: j.refused,
     ),
-    _of_jobs(
+    of_jobs(
         "inferd_job_chunks_total", "counter", "Chunks scored by this worker, of jobs of any worker.", lambda j: j.chunks
     ),
-    _of_jobs("inferd_job_chunk_rows_total", "counter", "Rows scored in these chunks.", lambda j: j.chunk_rows),
-    _of_jobs("inferd_job_chunk_seconds_total", "counter", "Time spent scoring these chunks.", lambda j: j.chunk_s),
-    _of_streams(
+    of_jobs("inferd_job_chunk_rows_total", "counter", "Rows scored in these chunks.", lambda j: j.chunk_rows),
+    of_jobs("inferd_job_chunk_seconds_total", "counter", "Time spent scoring these chunks.", lambda j: j.chunk_s),
+    of_streams(
         "inferd_restore_behind_records",
         "gauge",
         "Changelog records still to be read before partitions open; 0 if no table is being restored.",
         lambda s: s.restoring or 0,
     ),
-    _of_streams(
+    of_streams(
         "inferd_restored_records_total",
         "counter",
         "Changelog records read during restores.",
         lambda s: s.restored_records,
     ),
-    _of_streams(
-        "inferd_queued_bytes", "gauge", "Size of records fetched and not yet scored.", lambda s: s.queued_bytes
-    ),
-    _of_streams(
+    of_streams("inferd_queued_bytes", "gauge", "Size of records fetched and not yet scored.", lambda s: s.queued_bytes),
+    of_streams(
         "inferd_in_flight_bytes",
         "gauge",
         "Size of results published and not yet acknowledged.",
         lambda s: s.in_flight_bytes,
     ),
-    _of_streams("inferd_commits_total", "counter", "Successful offset commits.", lambda s: s.commits),
-    _of_streams("inferd_commit_failures_total", "counter", "Failed offset commits.", lambda s: s.commit_failures),
-    _of_streams(
+    of_streams("inferd_commits_total", "counter", "Successful offset commits.", lambda s: s.commits),
+    of_streams("inferd_commit_failures_total", "counter", "Failed offset commits.", lambda s: s.commit_failures),
+    of_streams(
         "inferd_records_missing_total",
         "counter",
         "Requests deleted by retention before they were read.",

@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from inferd.daemon.http.core.traffic import Traffic
 from inferd.daemon.settings.settings import Settings
 from inferd.daemon.telemetry.exposition import Metrics
-from inferd.daemon.telemetry.metrics import METRICS, PHASES, STEPS
+from inferd.daemon.telemetry.metric_readers import PHASES
+from inferd.daemon.telemetry.metrics import METRICS, STEPS
 from inferd.daemon.telemetry.status import StatusBoard
 from inferd.streams.telemetry.snapshot import (
     DanglingAlias,
