@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,6 +29,10 @@ PROPAGATED_BYTES_MAX = 16_384
 """Names and values of propagated headers. With key and value the result stays below Kafka's default
 `max.message.bytes`."""
 
+_FITTING_BYTES = PROPAGATED_BYTES_MAX // 3
+"""Headers of no more bytes are all propagated: `ce_relatedid` has 7 bytes more than `ce_id`, and others as many."""
+_CACHED_NAME_MAX = 64
+
 DEADLINE_MS_MAX = 253_402_300_799_999
 """The last millisecond of the year 9999."""
 _DEADLINE = re.compile(r"[0-9]{1,15}", re.ASCII)
@@ -50,6 +55,28 @@ class RequestHeaders(msgspec.Struct, frozen=True):
 NO_HEADERS = RequestHeaders()
 
 
+class _Use(NamedTuple):
+    """What is done with a header of this name."""
+
+    name_bytes: int
+    propagated_as: str | None
+    """Its name in the result; None if it is not propagated."""
+    field: str = ""
+    parse: Callable[[bytes], Any] | None = None
+    """If it is interpreted: the field of `RequestHeaders`, and its parser."""
+
+
+@lru_cache(maxsize=1_024)
+def _use_of(name: str) -> _Use:
+    lower = name.lower()
+    size = _size(name, None)
+    if (parser := _PARSED.get(lower)) is not None:
+        return _Use(size, None, *parser)
+    if lower == CLOUD_EVENT_ID:
+        return _Use(size, RELATED_CLOUD_EVENT_ID)
+    return _Use(size, None if lower.startswith(RESERVED_PREFIXES) else name)
+
+
 def parse_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -> RequestHeaders:
     """Parse the headers of a request and select those that are propagated to its result.
 
@@ -63,16 +90,27 @@ def parse_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -
     if len(headers) > limits.headers_max:
         raise InvalidHeaderError(f"headers: {len(headers)}; at most {limits.headers_max} are allowed")
     fields: dict[str, Any] = {}
-    for name, value in headers:
-        _check_size(name, value, limits)
-        parser = _PARSED.get(name.lower())
-        if parser is None or value is None:
+    propagated: list[tuple[str, bytes | None]] = []
+    size = 0
+    for header in headers:
+        name, value = header
+        use = _use_of(name) if len(name) <= _CACHED_NAME_MAX else _use_of.__wrapped__(name)
+        header_size = use.name_bytes + len(value or b"")
+        if header_size > limits.header_bytes_max:
+            raise _too_large(name, header_size, limits)
+        size += header_size
+        if use.propagated_as == name:
+            propagated.append(header)
+        elif value is None:
             continue
-        field, parse = parser
-        parsed = parse(value)
-        if fields.setdefault(field, parsed) != parsed:
-            raise InvalidHeaderError(f"header {name}: it appears twice with different values")
-    return RequestHeaders(propagated=_propagated(headers), **fields)
+        elif use.propagated_as is not None:
+            propagated.append((use.propagated_as, value))
+        elif use.parse is not None:
+            parsed = use.parse(value)
+            if fields.setdefault(use.field, parsed) != parsed:
+                raise InvalidHeaderError(f"header {name}: it appears twice with different values")
+    fit = size <= _FITTING_BYTES
+    return RequestHeaders(propagated=tuple(propagated) if fit else _propagated(headers), **fields)
 
 
 def salvage_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -> RequestHeaders:
@@ -89,6 +127,8 @@ def parse_content_type(value: bytes) -> Codec:
 
     `InvalidHeaderError` if it is not UTF-8, `UnsupportedContentTypeError` if there is no such codec.
     """
+    if (codec := codec_of(_text(CONTENT_TYPE, value))) is not None:
+        return codec
     media_type, *parameters = (part.strip().lower() for part in _text(CONTENT_TYPE, value).split(";"))
     charsets = [part.removeprefix("charset=").strip('"') for part in parameters if part.startswith("charset=")]
     codec = codec_of(media_type)
@@ -107,12 +147,10 @@ def _codec_or_none(value: bytes) -> Codec | None:
         return None
 
 
-def _check_size(name: str, value: bytes | None, limits: Limits) -> None:
-    size = _size(name, value)
-    if size > limits.header_bytes_max:
-        raise InvalidHeaderError(
-            f"header {name[:80]!r}: {size} bytes of name and value; at most {limits.header_bytes_max} are allowed"
-        )
+def _too_large(name: str, size: int, limits: Limits) -> InvalidHeaderError:
+    return InvalidHeaderError(
+        f"header {name[:80]!r}: {size} bytes of name and value; at most {limits.header_bytes_max} are allowed"
+    )
 
 
 def _size(name: str, value: bytes | None) -> int:
@@ -136,10 +174,10 @@ def _propagated(headers: Sequence[tuple[str, bytes | None]]) -> PropagatedHeader
 
 def _propagated_header(name: str, value: bytes | None) -> tuple[str, bytes | None] | None:
     """The header of the result for a header of the request; None if it is not propagated."""
-    lower = name.lower()
-    if lower == CLOUD_EVENT_ID and value is not None:
-        return RELATED_CLOUD_EVENT_ID, value
-    return None if lower in _PARSED or lower.startswith(RESERVED_PREFIXES) else (name, value)
+    use = _use_of.__wrapped__(name)
+    return (
+        (use.propagated_as, value) if use.propagated_as == name or (use.propagated_as and value is not None) else None
+    )
 
 
 def _text(name: str, value: bytes) -> str:
