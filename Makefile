@@ -82,8 +82,9 @@ bench-models: $(VENV)/.installed-dev ## Measure each model format, compared with
 bench-jobs: $(VENV)/.installed-dev ## Measure batch jobs, compared with Booster.predict alone.
 	@$(PY) -m bench.jobs
 
-bench-kernels: $(VENV)/.installed-dev ## Measure the compiled kernels, compared with Booster.predict.
+bench-kernels: $(VENV)/.installed-dev ## Measure the compiled kernels, compared with Booster.predict and a loop by hand.
 	@$(PY) -m bench.kernels
+	@$(PY) -m bench.rows
 
 bench-cache: $(VENV)/.installed-dev ## Measure the benefit, the restore and the eviction policies of the prediction cache.
 	@$(PY) -m bench.cache_gain

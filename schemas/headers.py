@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from inferd.schemas.codecs import CONTENT_TYPE, MSGPACK, Codec, codec_of, content_types
+from inferd.schemas.codecs import CONTENT_TYPE, MSGPACK, Codec, all_codecs, codec_of, content_types
 from inferd.schemas.errors import InferenceError, InvalidHeaderError, UnsupportedContentTypeError
 from inferd.schemas.limits import Limits
 
@@ -89,6 +89,8 @@ def parse_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -
         return NO_HEADERS
     if len(headers) > limits.headers_max:
         raise InvalidHeaderError(f"headers: {len(headers)}; at most {limits.headers_max} are allowed")
+    if len(headers) == 1 and (codec := _codec_alone(headers[0], limits)) is not None:
+        return RequestHeaders(codec)
     fields: dict[str, Any] = {}
     propagated: list[tuple[str, bytes | None]] = []
     size = 0
@@ -106,11 +108,22 @@ def parse_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -
         elif use.propagated_as is not None:
             propagated.append((use.propagated_as, value))
         elif use.parse is not None:
-            parsed = use.parse(value)
-            if fields.setdefault(use.field, parsed) != parsed:
-                raise InvalidHeaderError(f"header {name}: it appears twice with different values")
+            _interpret(fields, name, use.field, use.parse(value))
     fit = size <= _FITTING_BYTES
     return RequestHeaders(propagated=tuple(propagated) if fit else _propagated(headers), **fields)
+
+
+def _interpret(fields: dict[str, Any], name: str, field: str, parsed: Any) -> None:
+    if fields.setdefault(field, parsed) != parsed:
+        raise InvalidHeaderError(f"header {name}: it appears twice with different values")
+
+
+def _codec_alone(header: tuple[str, bytes | None], limits: Limits) -> Codec | None:
+    """The codec whose header this is, as producers write it that send no other header."""
+    for codec in all_codecs():
+        if header == codec.header:
+            return codec if _size(*header) <= limits.header_bytes_max else None
+    return None
 
 
 def salvage_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -> RequestHeaders:

@@ -18,7 +18,7 @@ from functools import lru_cache
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from inferd.schemas.codecs import DECODE_ERRORS, Codec, Decoders, check_size, decode_error
+from inferd.schemas.codecs import DECODE_ERRORS, JSON, Codec, Decoders, check_size, decode_error
 from inferd.schemas.errors import InvalidIdError, InvalidValueError, TooDeepError
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests.request import (
@@ -47,6 +47,8 @@ ENVELOPE_DECODERS: Mapping[Codec, Callable[[bytes | None], Envelope]] = Decoders
 """The decoder of each codec; it raises one of `DECODE_ERRORS`."""
 parse_reference = lru_cache(maxsize=4_096)(ModelReference.parse)
 """`ModelReference.parse`; valid references are cached."""
+_JSON_REQUEST, _JSON_ID = '{"model_id":"","input_data":}', '"id":"",'
+"""The shortest request, and the shortest other field."""
 
 _TOO_MANY_OUTPUTS = "Expected `array` of length"
 """Start of msgspec's message for a list that is too long; `outputs` is the only one with a limit."""
@@ -75,9 +77,17 @@ def decode_envelope(value: bytes | None, codec: Codec, limits: Limits) -> Envelo
 def repeats_key(value: bytes, envelope: Envelope, codec: Codec) -> bool:
     """Whether a key of the decoded map `value` appears twice: the decoder rejects unknown keys, and keeps the last of
     duplicate ones."""
+    if codec is JSON and envelope.outputs is UNSET and len(value) < _json_bytes(envelope) + len(_JSON_ID):
+        return False  # no room for another key
     fields = 2 + (envelope.id is not UNSET) + (envelope.outputs is not UNSET)
     texts = (envelope.model_id,) if envelope.id is UNSET else (envelope.model_id, envelope.id)
     return codec.repeats_key(value, fields, (envelope.input_data, *texts))
+
+
+def _json_bytes(envelope: Envelope) -> int:
+    """The bytes that a request without outputs takes at least."""
+    size = len(_JSON_REQUEST) + len(envelope.model_id) + len(envelope.input_data)
+    return size if envelope.id is UNSET else size + len(_JSON_ID) + len(envelope.id)
 
 
 def check_envelope(envelope: Envelope, limits: Limits) -> tuple[str | None, ModelReference, tuple[Output, ...]]:

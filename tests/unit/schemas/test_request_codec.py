@@ -141,6 +141,24 @@ class TestEnvelope:
         twice = b"\x83\xa8model_id\xa1m\xaainput_data\x91\x01\xa8model_id\xa1m"
         assert repeats_key(twice, ENVELOPE_DECODERS[MSGPACK](twice), MSGPACK)
 
+    @pytest.mark.parametrize("spaces", [b"", b" ", b"\n\t"])
+    @pytest.mark.parametrize(
+        ("field", "repeats"),
+        [
+            (b"", False),
+            (b'"id":"",', True),
+            (b'"id":"ab",', True),
+            (b'"input_data":0,', True),
+            (b'"model_id":"",', True),
+        ],
+    )
+    def test_a_repeated_key_is_found_however_short_the_request_is(
+        self, field: bytes, repeats: bool, spaces: bytes
+    ) -> None:
+        for rest in (b'"id":"","model_id":"","input_data":[]}', b'"model_id":"m","input_data":{":":1},"id":"a"}'):
+            value = (b"{" + field + rest).replace(b",", b"," + spaces)
+            assert repeats_key(value, ENVELOPE_DECODERS[JSON](value), JSON) is repeats
+
     @pytest.mark.parametrize(
         "value",
         [

@@ -213,3 +213,18 @@ def test_what_can_be_read_of_refused_headers() -> None:
     assert salvage_headers(both, DEFAULT_LIMITS) == NO_HEADERS
     assert len(salvage_headers([("x", b"")] * 1_000, DEFAULT_LIMITS).propagated) == 64
     assert salvage_headers((), DEFAULT_LIMITS) == NO_HEADERS
+
+
+names = st.sampled_from(
+    ["ce_id", "CE_ID", "ce_type", "traceparent", "Correlation-Id", "inferd-x", "x" * 70, "Content-Length", "é"]
+)
+
+
+@given(st.lists(st.tuples(names, st.none() | st.binary(max_size=2_000)), max_size=12))
+def test_accepted_and_rejected_headers_are_propagated_alike(headers: list[tuple[str, bytes | None]]) -> None:
+    assert parse_headers(headers, DEFAULT_LIMITS).propagated == salvage_headers(headers, DEFAULT_LIMITS).propagated
+
+
+def test_a_content_type_alone_has_the_bounds_of_every_header() -> None:
+    assert refusal(JSON.header, limits=Limits(header_bytes_max=20)).code == "invalid_header"
+    assert refusal(JSON.header, limits=Limits(headers_max=0)).code == "invalid_header"
