@@ -1,6 +1,14 @@
 """What every HTTP server needs, whatever its routes: sockets, request bodies, authentication, admission and errors."""
 
-from inferd.daemon.http.core.access import ACCESS, TENANT_HEADER, Access, charged_tenant, tenant_of, token_tenant
+from inferd.daemon.http.core.access import (
+    ACCESS,
+    TENANT_HEADER,
+    Access,
+    charged_tenant,
+    check_tenant,
+    tenant_of,
+    token_tenant,
+)
 from inferd.daemon.http.core.admission import ADMISSION, Admission
 from inferd.daemon.http.core.application import LIMITS, AppLimits, create_app
 from inferd.daemon.http.core.bodies import BodyReader, codec_of_request, content_coding, read_body
@@ -87,6 +95,7 @@ __all__ = [
     "add_peer",
     "allowed_hosts_of",
     "charged_tenant",
+    "check_tenant",
     "codec_of_request",
     "content_coding",
     "create_app",

@@ -106,6 +106,17 @@ def tenant_of(request: web.Request) -> str:
     return access.tenants[0]
 
 
+def check_tenant(request: web.Request, tenant: str) -> None:
+    """Raises `ForbiddenError` unless the caller may use `tenant`, and what `tenant_of` raises.
+
+    A request without a token needs no header here; public paths are open to everybody.
+    """
+    if request.path in PUBLIC_PATHS or (request[CALLER] == ANONYMOUS and TENANT_HEADER not in request.headers):
+        return
+    if tenant_of(request) != tenant:
+        raise ForbiddenError(f"this route belongs to tenant {tenant!r}; the request is of another tenant")
+
+
 def charged_tenant(request: web.Request) -> str:
     """The tenant whose quota the request counts against: the first one if it names no served tenant."""
     tenants = request.app[ACCESS].tenants

@@ -80,7 +80,7 @@ class ModelServer:
         self._hosts = allowed_hosts_of(host, allowed_hosts)
         self.realtime_predictor = realtime_predictor or RealtimePredictor(self.model_manager)
         self.batch_predictor = batch_predictor or BatchPredictor(self.model_manager)
-        self.app = UserRoutes()
+        self.app = UserRoutes(self.tenant_id)
         self._state = threading.Lock()
         self._running: _RunningServer | None = None
         self._setup_routes()

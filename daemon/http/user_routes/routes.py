@@ -7,14 +7,18 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from inferd.daemon.http.core import Respond, check_tenant
 from inferd.daemon.http.user_routes.binding import BoundFunction, bind
 from inferd.schemas.errors import ServerError
+from inferd.schemas.topics import DEFAULT_TENANT
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class UserRoutes:
-    """User routes. A later route replaces an earlier one with the same path and method.
+    """User routes of one tenant. A later route replaces an earlier one with the same path and method.
+
+    They are closed to operators and to the tokens of other tenants, as the built-in routes are.
 
     >>> routes = UserRoutes()
     >>> @routes.get("/hello/{name}")
@@ -24,7 +28,8 @@ class UserRoutes:
     ['GET /hello/{name}']
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tenant: str = DEFAULT_TENANT) -> None:
+        self._tenant = tenant
         self._routes: dict[tuple[str, str], BoundFunction] = {}
         self._closed = False
 
@@ -72,10 +77,18 @@ class UserRoutes:
         self._closed = True
         for (method, path), bound in self._routes.items():
             resource = _resource(path)
-            resource.add_route(method, bound.__call__)
+            answer = self._of_tenant(bound)
+            resource.add_route(method, answer)
             if method == "GET" and ("HEAD", path) not in self._routes:
-                resource.add_route("HEAD", bound.__call__)
+                resource.add_route("HEAD", answer)
             app.router.register_resource(resource)
+
+    def _of_tenant(self, bound: BoundFunction) -> Respond:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            check_tenant(request, self._tenant)
+            return await bound(request)
+
+        return answer
 
 
 def _resource(path: str) -> web.Resource:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -18,6 +19,7 @@ from inferd.daemon.http.core.tokens import (
     owner_of,
     read_tokens,
 )
+from inferd.daemon.http.user_routes.routes import UserRoutes
 from inferd.daemon.settings.checks import check_worker
 from inferd.daemon.settings.settings import Settings
 from inferd.daemon.settings.table import SettingsError
@@ -123,6 +125,55 @@ async def test_a_token_is_forbidden_for_other_tenants(client: Client, token: str
     headers = bearer(token) | ({"inferd-tenant": named} if named else {})
     answer = await client.get("/models", headers=headers)
     assert (answer.status, (await answer.json())["error"]["code"]) == (403, "forbidden")
+
+
+@pytest.fixture
+async def client_of_own_routes(tmp_path: Path) -> AsyncIterator[Callable[[TokensFile | None], Awaitable[Client]]]:
+    """Clients of workers of two tenants, with user routes of the first one."""
+    clients: list[Client] = []
+
+    async def made(file: TokensFile | None) -> Client:
+        own = UserRoutes("acme")
+        own.get("/mine")(lambda: "mine")
+        own.get("/health")(lambda: "well")
+        worker = FakeWorker(tmp_path / "uploads", access=Access(("acme", "beta"), file), own=own)
+        clients.append(TestClient(TestServer(worker.app)))
+        await clients[-1].start_server()
+        return clients[-1]
+
+    yield made
+    for client in clients:
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    ("token", "named", "status"),
+    [
+        ("a-token", None, 200),
+        ("a-token", "acme", 200),
+        ("a-token", "beta", 403),
+        ("b-token", None, 403),
+        ("b-token", "acme", 403),
+        ("o-token", None, 403),
+        ("g-token", None, 403),
+    ],
+)
+async def test_user_routes_are_closed_to_other_tenants(
+    client_of_own_routes: Any, tokens: Path, token: str, named: str | None, status: int
+) -> None:
+    client = await client_of_own_routes(TokensFile(tokens))
+    headers = bearer(token) | ({"inferd-tenant": named} if named else {})
+    for method in ("GET", "HEAD"):
+        assert (await client.request(method, "/mine", headers=headers)).status == status
+    assert (await client.get("/health")).status == 200
+
+
+@pytest.mark.parametrize(("named", "status"), [(None, 200), ("acme", 200), ("beta", 403), ("gamma", 400)])
+async def test_user_routes_without_tokens_need_no_tenant(
+    client_of_own_routes: Any, named: str | None, status: int
+) -> None:
+    client = await client_of_own_routes(None)
+    assert (await client.get("/mine", headers={"inferd-tenant": named} if named else {})).status == status
 
 
 async def test_a_tenant_sees_only_its_part_of_the_status(client: Client) -> None:
