@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ from typing import Any
 from inferd.daemon.cli.predict.row_sources import Row
 from inferd.schemas.errors import InferenceError, ModelServingError
 from inferd.schemas.requests import Failure, Result
+
+_ROW_NUMBER = re.compile(r"""(?<!\w)'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|\brow (\d+)\b""")
+"""`row 3` in a message, but not in a quoted name or value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,9 @@ class RowBatch:
         bad = {} if isinstance(result, Failure) else {each.row: each.error() for each in result.errors or ()}
         for place in range(len(self.rows)):
             if isinstance(result, Failure):
-                yield Outcome(self.first + place, {}, error=result.error())
+                yield Outcome(self.first + place, {}, error=_numbered_in_file(result.error(), self.first))
             elif place in bad:
-                yield Outcome(self.first + place, {}, error=bad[place])
+                yield Outcome(self.first + place, {}, error=_numbered_in_file(bad[place], self.first))
             else:
                 yield Outcome(self.first + place, self._values(result.outputs, place), result.version)
 
@@ -50,6 +54,15 @@ class RowBatch:
         if len(self.rows) == 1:
             return outputs
         return {output: values[place] for output, values in outputs.items()}
+
+
+def _numbered_in_file(error: ModelServingError, first: int) -> ModelServingError:
+    """The error with its row numbers counted in the file, where the request begins at row `first`."""
+
+    def shifted(match: re.Match[str]) -> str:
+        return match[0] if match[1] is None else f"row {int(match[1]) + first}"
+
+    return type(error)(_ROW_NUMBER.sub(shifted, error.message)) if first else error
 
 
 async def outcomes_in_order(

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.daemon.cli.predict.row_batches import Outcome, batches, outcomes_in_order
-from inferd.schemas.errors import InferenceError, MalformedError
-from inferd.schemas.requests.result import Failure, Prediction, Result
+from inferd.schemas.errors import InferenceError, MalformedError, SchemaMismatchError
+from inferd.schemas.requests.result import Failure, Prediction, Result, RowError
 
 UNREADABLE = MalformedError("line 3: no row")
 
@@ -67,6 +67,28 @@ async def test_rows_are_batched() -> None:
 async def test_a_bad_row_fails_only_its_request() -> None:
     got, _ = await outcomes([[1], [2], [-3], [4], [5]], 2)
     assert [told(outcome) for outcome in got] == [2, 4, "invalid_value", "invalid_value", 10]
+
+
+async def _failing(requests: AsyncIterator[Any]) -> AsyncIterator[Result]:
+    async for rows in requests:
+        if len(rows) == 3:
+            errors = [RowError(1, "schema_mismatch", "input_data: row 1, feature 'row 1' is no number")]
+            yield Prediction("1", "m", 3, "0" * 64, {"prediction": [1, None, 1]}, errors)
+        else:
+            yield Failure("1", "m", "schema_mismatch", "row 1 has 2 features, and row 0 has 3; it's row 1", False)
+
+
+async def test_messages_number_the_rows_as_the_file_does() -> None:
+    rows = [[number] for number in range(8)]
+    got = [outcome async for outcome in outcomes_in_order(_failing, stream(rows), 3)]
+    messages = {outcome.row: outcome.error.message for outcome in got if outcome.error is not None}
+    assert messages == {
+        1: "input_data: row 1, feature 'row 1' is no number",
+        4: "input_data: row 4, feature 'row 1' is no number",
+        6: "row 7 has 2 features, and row 6 has 3; it's row 7",
+        7: "row 7 has 2 features, and row 6 has 3; it's row 7",
+    }
+    assert {type(outcome.error) for outcome in got if outcome.error is not None} == {SchemaMismatchError}
 
 
 async def test_no_rows() -> None:
