@@ -18,6 +18,9 @@ from inferd.daemon.row_files.options import FileOptions
 from inferd.schemas.errors import InferenceError, MalformedError, SchemaMismatchError
 
 DELIMITERS = ",;\t|"
+ROW_NAMES_HINT = (
+    ". If the file is from R: write.table writes row names without a name in the header; write it with row.names=FALSE"
+)
 EXACT_DIGITS = 15
 """Integers of so many digits are the same as float64."""
 _NUMBERS = re.compile(r"[0-9eE+.\-]*", re.ASCII)
@@ -89,10 +92,12 @@ class CsvRows:
         self._blank = blank
         self._table = csv.reader(chain((first,), lines), delimiter=delimiter, strict=True)
         header = self._next(1)[0][0]
-        kept = [(place, name) for place, name in enumerate(header) if name not in options.skip_columns]
+        kept = [(place, header[place]) for place in layout.kept(where, header, options.skip_columns)]
         names = [name for _, name in kept]
         layout.check_columns(where, names)
         self._names, self._width, self._semicolons = names, len(header), delimiter == ";"
+        self._first_width: int | None = None
+        """Number of fields of the first row."""
         self._columns = [
             _Column(name, place, layout.kind(name), layout.na_texts(name, options.na), options.decimal)
             for place, name in kept
@@ -135,10 +140,13 @@ class CsvRows:
     def _problems(self, records: Sequence[list[str]], numbers: Sequence[int]) -> dict[int, InferenceError]:
         """Errors of records, by index."""
         problems: dict[int, InferenceError] = {}
+        if self._first_width is None:
+            self._first_width = next((len(fields) for fields in records if fields), None)
+        hint = ROW_NAMES_HINT if self._first_width == self._width + 1 else ""
         for place, fields in enumerate(records):
             if fields and len(fields) != self._width:
                 problems[place] = SchemaMismatchError(
-                    f"line {numbers[place]}: {len(fields)} fields, and the header has {self._width} names"
+                    f"line {numbers[place]}: {len(fields)} fields, and the header has {self._width} names{hint}"
                 )
         if not isinstance(numbers, range):
             problems |= self._several_lines(records, numbers, problems)

@@ -14,6 +14,7 @@ Kind = Literal["number", "category", "label", "text"]
 """Type of a feature: number, category of numbers or booleans, category of text, text."""
 _INDEX_NAMES = re.compile(r"|Unnamed: \d+|__index_level_\d+__|index|rownames|row\.names", re.IGNORECASE)
 _BLANKS = re.compile(r"\s+")
+SHOWN_COLUMNS_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,16 @@ class Layout:
                 f" {', '.join(parts)}. {self._hint(unknown, missing)}"
             )
 
+    @staticmethod
+    def kept(where: str, names: Sequence[str], skipped: Sequence[str]) -> list[int]:
+        """Places of the columns that are not skipped; `SchemaMismatchError` if a skipped one does not exist."""
+        if unknown := [name for name in skipped if name not in names]:
+            raise SchemaMismatchError(
+                f"{where} has no column {_quoted(unknown)}, which --skip-column names; its columns are"
+                f" {_quoted(names, SHOWN_COLUMNS_MAX)}"
+            )
+        return [place for place, name in enumerate(names) if name not in skipped]
+
     def rows(self, names: Sequence[str], columns: Sequence[Sequence[Any]], count: int) -> list[Any]:
         """Rows from columns of `count` values each."""
         if self.manifest is None or not self.by_position:
@@ -111,9 +122,9 @@ def _takes_any_text(feature: Feature) -> bool:
     return feature.dtype == "text" or (described is not None and described.kind == "any")
 
 
-def _quoted(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(repr(name[:80]) for name in names[:5]) + more
+def _quoted(names: Sequence[str], names_max: int = 5) -> str:
+    more = f" and {len(names) - names_max} more" if len(names) > names_max else ""
+    return ", ".join(repr(name[:80]) for name in names[:names_max]) + more
 
 
 def _skipping(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from inferd.daemon.row_files.layout import Layout
 from inferd.schemas.codecs import (
     DECODE_ERRORS,
     JSON,
@@ -38,8 +39,16 @@ def ndjson_blocks(
         else:
             numbered = enumerate(stripped, first)
             rows = [row for number, line in numbered for row in _rows(line, number, where, read)]
+        if skip_columns and first == 1 and block_rows > 1:
+            _check_skipped(rows, where, skip_columns)
         first += len(block)
         yield [_without(row, skip_columns) for row in rows] if skip_columns else rows
+
+
+def _check_skipped(rows: list[Any], where: str, skip_columns: Sequence[str]) -> None:
+    """`SchemaMismatchError` if none of `rows` has one of the columns."""
+    if names := list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row)):
+        Layout.kept(where, names, skip_columns)
 
 
 def _are_rows(lines: list[bytes]) -> bool:

@@ -30,7 +30,7 @@ class ParquetRows:
         with self._named():
             self._file = _parquet().ParquetFile(path)
             schema = self._file.schema_arrow
-        self._names = [name for name in schema.names if name not in options.skip_columns]
+        self._names = [schema.names[place] for place in layout.kept(self._where, schema.names, options.skip_columns)]
         layout.check_columns(self._where, self._names)
         types = {name: schema.field(name).type for name in self._names}
         for name, arrow_type in types.items():

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import click
 
 from inferd.daemon.row_files.csv_rows import CsvRows
+from inferd.daemon.row_files.foreign import START_BYTES, describe_foreign
 from inferd.daemon.row_files.layout import Layout
 from inferd.daemon.row_files.ndjson_rows import ndjson_blocks
 from inferd.daemon.row_files.options import (
@@ -77,7 +78,15 @@ def _format(given: str, chosen: Format | None) -> Format:
         raise click.UsageError(f"{given!r} is not a file")
     format_ = chosen or ("ndjson" if given == "-" else format_of(Path(given)))
     if format_ is None:
-        raise click.UsageError(f"{given}: say its format with --format {'|'.join(FORMATS)}")
+        raise click.UsageError(_unknown(given))
     if format_ == "parquet" and given == "-":
         raise click.UsageError("Parquet cannot be read from standard input: name the file")
     return format_
+
+
+def _unknown(given: str) -> str:
+    with named(given), Path(given).open("rb") as file:
+        foreign = describe_foreign(file.read(START_BYTES))
+    if foreign is not None:
+        return f"{given} is {foreign}"
+    return f"{given}: its suffix names no format; give --format {'|'.join(FORMATS)}, or convert the file"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from inferd.daemon.row_files.foreign import START_BYTES, describe_foreign
 from inferd.schemas.codecs import BYTE_ORDER_MARK, printable
 from inferd.schemas.errors import MalformedError, TooLargeError
 
@@ -19,7 +20,6 @@ T = TypeVar("T")
 LINE_BYTES_MAX = 64 * 1_048_576
 """Maximum size of a decompressed line: it bounds memory for any file."""
 GZIP = b"\x1f\x8b"
-_OTHERS = {b"PK\x03\x04": "a ZIP archive", b"BZh": "bzip2", b"\xfd7zX": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
           (codecs.BOM_UTF16_BE, "utf-16"), (BYTE_ORDER_MARK, "utf-8"))  # fmt: skip
 
@@ -39,10 +39,9 @@ def open_source(given: str, stdin: BinaryIO) -> Iterator[Any]:
 
 
 def _expanded(file: io.BufferedReader, where: str) -> Any:
-    start = file.peek(4)[:4]
-    for mark, name in _OTHERS.items():
-        if start.startswith(mark):
-            raise MalformedError(f"{where} is {name}; of compressed files, gzip is read: unpack it first")
+    start = file.peek(START_BYTES)[:START_BYTES]
+    if (foreign := describe_foreign(start)) is not None:
+        raise MalformedError(f"{where} is {foreign}")
     return gzip.GzipFile(fileobj=file) if start.startswith(GZIP) else file
 
 

@@ -86,6 +86,56 @@ def test_a_missing_file_is_wrong_usage(tmp_path: Path) -> None:
     assert read(tmp_path / "rows.txt", "csv") == [{"a": 1.0}]
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "said"),
+    [
+        ("rows.xlsx", b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml", "an Excel workbook: save"),
+        ("rows.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel workbook (.xls): save"),
+        ("rows.zip", b"PK\x03\x04" + bytes(26) + b"rows.csv", "a ZIP archive: unpack it first: unzip"),
+        ("rows.csv.bz2", b"BZh91AY&SY", "compressed with bzip2: unpack"),
+        ("rows.csv.zst", b"\x28\xb5\x2f\xfd", "compressed with zstd: unpack"),
+        ("rows.feather", b"ARROW1\0\0", "an Arrow (Feather) file: convert"),
+        ("rows", b"PAR1\x15", "a Parquet file: give --format parquet"),
+    ],
+)
+def test_a_file_of_another_format_is_named_with_its_conversion(
+    tmp_path: Path, name: str, start: bytes, said: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(start)
+    for format_, error in ((None, click.UsageError), ("csv", MalformedError), ("ndjson", MalformedError)):
+        with pytest.raises(error) as caught:
+            read(path, format_)  # type: ignore[arg-type]
+        assert str(caught.value).startswith(f"{path} is {said}")
+
+
+def test_a_file_without_a_known_suffix_needs_a_format(tmp_path: Path) -> None:
+    (tmp_path / "rows.rds").write_bytes(b"RDX3")
+    with pytest.raises(click.UsageError, match=r"its suffix names no format; give --format csv.*or convert"):
+        read(tmp_path / "rows.rds")
+
+
+def test_a_skipped_column_has_to_exist(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pa.table({"a": [1], "id": [2]}), path)
+    said = r"has no column 'idd', which --skip-column names; its columns are 'a', 'id'"
+    with pytest.raises(SchemaMismatchError, match=said):
+        read(path, skip_columns=("idd",))
+    with pytest.raises(SchemaMismatchError, match=said):
+        csv_of("a,id\n1,2\n", skip_columns=("id", "idd"))
+    (tmp_path / "rows.ndjson").write_text('{"a": 1}\n{"a": 1, "id": 2}\n')
+    with pytest.raises(SchemaMismatchError, match=said):
+        read(tmp_path / "rows.ndjson", skip_columns=("idd",))
+    assert read(tmp_path / "rows.ndjson", skip_columns=("id",)) == [{"a": 1}, {"a": 1}], "a row may lack it"
+
+
+@pytest.mark.parametrize(("rows", "hint"), [('"1",1,2\n"2",3,4\n', True), ("1,2\n1,3,4\n", False), ("1\n2\n", False)])
+def test_the_header_of_write_table_is_explained(rows: str, hint: bool) -> None:
+    errors = [row.message for row in csv_of(f'"a","b"\n{rows}') if isinstance(row, InferenceError)]
+    assert errors
+    assert all(("write it with row.names=FALSE" in message) == hint for message in errors)
+
+
 # ----------------------------------------------------------------------------------------------------------------- CSV
 
 CITY, X, ID = Feature("city", "category", ["Paris", "São Paulo", "7"]), Feature("x"), Feature("id", "category", [1, 2])
@@ -157,7 +207,7 @@ def test_text_comes_back_as_the_csv_module_wrote_it(
         ("city\tx\rParis\t1.5\r", {}),
         ("city#x\nParis# 1.5 \n", {"delimiter": "#"}),
         ('"city","x"\r\n"Paris","1.5"\r\n', {}),
-        ("city,x,x\nParis,1.5,2\n", {"skip_columns": ("nothing",), "wrong": "more than one column is named 'x'"}),
+        ("city,x,x\nParis,1.5,2\n", {"wrong": "more than one column is named 'x'"}),
     ],
 )
 def test_common_csv_dialects(text: str, options: dict[str, Any]) -> None:
