@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import triton_to_np_dtype
 
 from inferd import SyncClient
 from inferd.daemon.cli import main
@@ -137,6 +141,35 @@ def test_records_on_kafka(place: Cluster, worker: Worker) -> None:
 def by_name(result: Outputs) -> Outputs:
     """The fields of a result, with the model's own outputs beside the others."""
     return {**result, **result.get("outputs", {})}
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_open_inference_protocol(worker: Worker, model: FormatModel, binary: bool) -> None:
+    """A public client: a tensor for each feature, in both encodings. In JSON it can send no missing value."""
+    places = [place for place, row in enumerate(model.rows) if binary or None not in row.values()]
+    with InferenceServerClient(worker.url.removeprefix("http://"), network_timeout=WITHIN_S) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready(model.name, "1")
+        metadata = client.get_model_metadata(model.name)
+        assert (metadata["name"], metadata["versions"]) == (model.name, ["1"])
+        inputs = [
+            protocol_input(each, [model.rows[place][each["name"]] for place in places], binary)
+            for each in metadata["inputs"]
+        ]
+        asked = [InferRequestedOutput(name, binary_data=binary) for name in model.expected]
+        result = client.infer(model.name, inputs, outputs=asked, headers={"content-type": "application/json"})
+    for name, expected in model.expected.items():
+        found = [item.decode() if isinstance(item, bytes) else item for item in result.as_numpy(name).tolist()]
+        assert found == [expected[place] for place in places], name
+
+
+def protocol_input(metadata: dict[str, Any], values: list[Any], binary: bool) -> InferInput:
+    """A tensor of one feature; a missing value is NaN."""
+    made = InferInput(metadata["name"], [len(values)], metadata["datatype"])
+    dtype = triton_to_np_dtype(metadata["datatype"])
+    array = np.array([math.nan if value is None and dtype is not np.object_ else value for value in values], dtype)
+    return made.set_data_from_numpy(array, binary_data=binary)
 
 
 def test_http(worker: Worker, model: FormatModel) -> None:

@@ -23,7 +23,7 @@ from inferd.daemon.http.core.body_types import (
     PredictionAnswer,
     PredictionBody,
 )
-from inferd.daemon.http.core.browsers import REQUEST_HEADER, allowed_hosts_of
+from inferd.daemon.http.core.browsers import JSON_LENGTH, REQUEST_HEADER, allowed_hosts_of
 from inferd.daemon.http.core.errors import (
     HTTP_CODES,
     SAFE_HEADERS,
@@ -33,6 +33,7 @@ from inferd.daemon.http.core.errors import (
     Respond,
     UnauthorizedError,
     UnavailableError,
+    error_response,
     json_bytes,
     json_response,
     typed_response,
@@ -61,6 +62,7 @@ __all__ = [
     "FORWARDED",
     "HTTP_CODES",
     "IDENTITY",
+    "JSON_LENGTH",
     "LIMITS",
     "PEERS",
     "PEER_PATH",
@@ -99,6 +101,7 @@ __all__ = [
     "codec_of_request",
     "content_coding",
     "create_app",
+    "error_response",
     "json_bytes",
     "json_response",
     "read_body",

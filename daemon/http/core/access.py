@@ -15,7 +15,8 @@ from inferd.schemas.errors import InvalidHeaderError, InvalidIdError
 from inferd.schemas.topics import DEFAULT_TENANT, check_topic_part
 
 TENANT_HEADER = "inferd-tenant"
-PUBLIC_PATHS = frozenset({"/", "/livez", "/readyz", "/health", PEER_PATH})
+PROBE_PATHS = frozenset({"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready"})
+PUBLIC_PATHS = PROBE_PATHS | {"/", PEER_PATH}
 """Paths that need no token: the probes, the page (it asks for the token itself), and the challenge between workers."""
 TOKEN_CHARS_MAX = 1_024
 

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
-from inferd.daemon.http.core.access import charged_tenant
+from inferd.daemon.http.core.access import PUBLIC_PATHS, charged_tenant
 from inferd.daemon.http.core.errors import DrainingError, Respond
-from inferd.daemon.http.core.peers import PEER_PATH
 from inferd.daemon.http.core.shares import Shares
 
-UNLIMITED_PATHS = frozenset({"/", "/livez", "/readyz", "/health", "/status", "/metrics", "/openapi.json", PEER_PATH})
+UNLIMITED_PATHS = PUBLIC_PATHS | {"/status", "/metrics", "/openapi.json"}
 """Routes that are answered under any load, and while the worker drains."""
 FULL = (
     "this tenant has used its share of INFERD_HTTP_CONCURRENCY_MAX concurrent HTTP requests; retry in a moment, or"

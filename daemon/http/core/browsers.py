@@ -24,6 +24,9 @@ from inferd.schemas.codecs import content_types
 from inferd.schemas.errors import UnsupportedContentTypeError
 
 REQUEST_HEADER = "inferd-request"
+JSON_LENGTH = "inference-header-content-length"
+"""Length of the JSON of a body that binary tensors follow (Open Inference Protocol); HTTP clients of Triton send it
+without a content-type."""
 SAFELISTED_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 """Media types that browsers send to any origin without a preflight request."""
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5})?)?", re.ASCII)
@@ -106,7 +109,7 @@ def _refuse(request: web.Request) -> NoReturn:
 
 def _needs_preflight(request: web.Request) -> bool:
     """Whether a browser would send this request to another origin only after a preflight request."""
-    if REQUEST_HEADER in request.headers:
+    if any(name in request.headers for name in (REQUEST_HEADER, JSON_LENGTH)):
         return True
     types = [given.partition(";")[0].strip().lower() for given in request.headers.getall(hdrs.CONTENT_TYPE, [])]
     return any(_MEDIA_TYPE.fullmatch(each) and each not in SAFELISTED_TYPES for each in types)

@@ -32,7 +32,14 @@ from inferd.daemon.http.local.jobs import LocalJobs
 from inferd.daemon.http.local.models import LocalModels
 from inferd.daemon.http.local.predictions import LocalPredictions
 from inferd.daemon.http.local.script_server import ScriptServer, check_address
-from inferd.daemon.http.routes import Uploads, add_jobs, add_models, add_openapi, add_predictions
+from inferd.daemon.http.routes import (
+    Uploads,
+    add_jobs,
+    add_models,
+    add_open_inference,
+    add_openapi,
+    add_predictions,
+)
 from inferd.daemon.http.user_routes import UserRoutes
 from inferd.schemas.errors import ServerError
 from inferd.schemas.limits import DEFAULT_LIMITS
@@ -184,6 +191,7 @@ class ModelServer:
         add_models(app, LocalModels(self.model_manager), Uploads(self.model_manager.store / UPLOADS))
         add_jobs(app, LocalJobs(self.batch_predictor), limits=replace(DEFAULT_LIMITS, jobs_bytes_max=JOB_BYTES_MAX))
         app.add_routes([web.get(path, _healthy) for path in ("/health", "/livez", "/readyz")])
+        add_open_inference(app, _healthy, DEFAULT_LIMITS)
         add_openapi(app)
         return app
 

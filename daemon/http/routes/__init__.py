@@ -3,7 +3,8 @@
 from inferd.daemon.http.routes.forwarding import Forwarding
 from inferd.daemon.http.routes.jobs import add_jobs
 from inferd.daemon.http.routes.models import add_models
-from inferd.daemon.http.routes.observation import add_observation
+from inferd.daemon.http.routes.observation import add_observation, readyz
+from inferd.daemon.http.routes.open_inference import add_open_inference
 from inferd.daemon.http.routes.openapi import add_openapi
 from inferd.daemon.http.routes.predictions import add_predictions
 from inferd.daemon.http.routes.services import (
@@ -32,6 +33,8 @@ __all__ = [
     "add_jobs",
     "add_models",
     "add_observation",
+    "add_open_inference",
     "add_openapi",
     "add_predictions",
+    "readyz",
 ]

@@ -8,16 +8,18 @@ from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
-from msgspec import Struct
 
 from inferd.daemon.http.core import ACCESS, HTTP_CODES, Access, json_bytes
+from inferd.daemon.http.routes.open_inference_operations import OPEN_INFERENCE
 from inferd.daemon.http.routes.operations import (
+    BYTES,
     CSRF_HEADER,
     JSON,
     OPERATIONS,
     RECORD,
     TENANT,
     Error,
+    ErrorAnswer,
     Operation,
     Parameter,
 )
@@ -26,6 +28,7 @@ from inferd.schemas.codecs import content_types
 from inferd.schemas.errors import CODES
 
 PATH = "/openapi.json"
+ALL_OPERATIONS = (*OPERATIONS, *OPEN_INFERENCE)
 REF = "#/components/schemas/{name}"
 DESCRIPTION = web.AppKey("openapi", dict[str, bytes])
 ABOUT = (
@@ -34,19 +37,6 @@ ABOUT = (
 )
 TOO_LONG = "the request line or a header is too long (`too_large`)"
 """The connection rejects such requests, whatever they ask for."""
-
-
-class Fault(Struct):
-    """A stable code, and a message for people."""
-
-    code: str
-    message: str
-
-
-class ErrorAnswer(Struct):
-    """The body of every error response."""
-
-    error: Fault
 
 
 def add_openapi(app: web.Application) -> None:
@@ -59,7 +49,7 @@ async def openapi(request: web.Request) -> web.Response:
     """The OpenAPI 3.1 document, generated once."""
     document = request.app[DESCRIPTION]
     if not document:
-        operations = operations_of(request.app, OPERATIONS)
+        operations = operations_of(request.app, ALL_OPERATIONS)
         document["json"] = msgspec.json.encode(describe(operations, request.app[ACCESS]))
     return json_bytes(document["json"])
 
@@ -110,7 +100,8 @@ def _types(operations: Sequence[Operation]) -> list[Any]:
     found: dict[str, Any] = {_key(ErrorAnswer): ErrorAnswer}
     for operation in operations:
         answers = [type_ for answer in operation.answers.values() for type_ in _alternatives(answer)]
-        types = [*operation.body.values(), *answers, *(item.type for item in operation.parameters)]
+        parameters = [item.type for item in operation.parameters]
+        types = [*operation.body.values(), *answers, operation.error_body, *parameters]
         found |= {_key(type_): type_ for type_ in types}
     return list(found.values())
 
@@ -166,7 +157,7 @@ def _answers(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any]:
     for status, answer in operation.answers.items():
         schemas = [schema_of[_key(type_)] for type_ in _alternatives(answer)]
         content = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}} if schemas else {}
-        contents = _by_media_type(dict.fromkeys(operation.media_types, content))
+        contents = _by_media_type({name: {} if name == BYTES else content for name in operation.media_types})
         described[str(status)] = {"description": "success", "content": contents}
     return described
 
@@ -175,7 +166,7 @@ def _errors(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any]:
     by_status: dict[int, list[Error]] = {}
     for error in dict.fromkeys(operation.errors):
         by_status.setdefault(error.http_status, []).append(error)
-    content = {JSON: {"schema": schema_of[_key(ErrorAnswer)]}}
+    content = {JSON: {"schema": schema_of[_key(operation.error_body)]}}
     described = {
         str(status): {
             "description": "; ".join(f"`{error.code}`: {error.meaning}" for error in errors),
@@ -183,4 +174,5 @@ def _errors(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any]:
         }
         for status, errors in sorted(by_status.items())
     }
-    return described | {"431": {"description": TOO_LONG, "content": content}}
+    too_long = {JSON: {"schema": schema_of[_key(ErrorAnswer)]}}
+    return described | {"431": {"description": TOO_LONG, "content": too_long}}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from inferd.daemon.http.core import (
     CHALLENGE_CHARS_MAX,
@@ -65,6 +65,19 @@ RECORD = "record"
 Error = type[ModelServingError]
 
 
+class Fault(Struct):
+    """A stable code, and a message for people."""
+
+    code: str
+    message: str
+
+
+class ErrorAnswer(Struct):
+    """The body of every error response, but for those of the Open Inference Protocol."""
+
+    error: Fault
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """A query, header or path parameter."""
@@ -92,6 +105,8 @@ class Operation:
     """Media types of successful responses."""
     parameters: tuple[Parameter, ...] = ()
     errors: tuple[Error, ...] = ()
+    error_body: Any = ErrorAnswer
+    """Type of the body of error responses."""
     public: bool = False
     """Whether the route needs no token."""
 

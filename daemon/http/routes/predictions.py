@@ -45,31 +45,37 @@ async def predict(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, limits.body)
     value = request_of_body(body, codec, model, uuid.uuid4().hex)
     headers, echoed = record_headers(request, codec, limits.timeout_s), _echoed(request)
+    if (row_errors := request.query.get("row_errors")) is not None:
+        headers.append((ROW_ERRORS, _bytes(row_errors)))
     response = await _answer(request, value, headers, codec)
     response.headers.update(echoed)
     return response
 
 
 async def _answer(request: web.Request, value: bytes, headers: Headers, codec: Codec) -> web.Response:
+    try:
+        result = await result_within_timeout(request, value, headers)
+    except ModelServingError as error:
+        return typed_response(error)
+    return web.Response(body=result, headers={**SAFE_HEADERS, "Content-Type": codec.content_type})
+
+
+async def result_within_timeout(request: web.Request, value: bytes, headers: Headers) -> bytes:
+    """The result of the request `value`; raises its error, and `DeadlineExceededError` after the server's timeout."""
     predictions, timeout_s = request.app[PREDICTIONS], request.app[LIMITS].timeout_s
     try:
         async with asyncio.timeout(timeout_s):
-            result = await predictions.predict(tenant_of(request), value, headers)
+            return await predictions.predict(tenant_of(request), value, headers)
     except TimeoutError:
         raise DeadlineExceededError(
             f"no result within INFERD_HTTP_TIMEOUT_S={timeout_s:g}; the request may still be scored"
         ) from None
-    except ModelServingError as error:
-        return typed_response(error)
-    return web.Response(body=result, headers={**SAFE_HEADERS, "Content-Type": codec.content_type})
 
 
 def record_headers(request: web.Request, codec: Codec, timeout_s: float) -> Headers:
     """The record headers of a request; without a deadline of its own it gets that of the timeout."""
     headers: Headers = [codec.header]
     headers += named_headers(request, RECORD_HEADERS)
-    if (row_errors := request.query.get("row_errors")) is not None:
-        headers.append((ROW_ERRORS, _bytes(row_errors)))
     if DEADLINE not in request.headers:
         headers.append((DEADLINE, b"%d" % ((time.time() + timeout_s) * 1_000)))
     return headers

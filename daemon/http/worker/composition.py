@@ -26,8 +26,10 @@ from inferd.daemon.http.routes import (
     add_jobs,
     add_models,
     add_observation,
+    add_open_inference,
     add_openapi,
     add_predictions,
+    readyz,
 )
 from inferd.daemon.http.user_routes import UserRoutes
 from inferd.daemon.http.worker.services import StreamsJobs
@@ -59,6 +61,7 @@ def worker_app(
     add_predictions(app, predictions)
     add_models(app, models, Uploads(settings.data_dir / "uploads", len(settings.tenants)))
     add_jobs(app, jobs, Forwarding(jobs), settings.streams().limits)
+    add_open_inference(app, readyz, settings.streams().limits)
     add_peer(app)
     add_openapi(app)
     return app

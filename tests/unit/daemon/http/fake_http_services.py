@@ -18,7 +18,8 @@ from inferd.daemon.http.core.application import AppLimits, create_app
 from inferd.daemon.http.core.peers import add_peer
 from inferd.daemon.http.routes.jobs import add_jobs
 from inferd.daemon.http.routes.models import add_models
-from inferd.daemon.http.routes.observation import add_observation
+from inferd.daemon.http.routes.observation import add_observation, readyz
+from inferd.daemon.http.routes.open_inference import add_open_inference
 from inferd.daemon.http.routes.openapi import add_openapi
 from inferd.daemon.http.routes.predictions import add_predictions
 from inferd.daemon.http.routes.services import (
@@ -53,7 +54,7 @@ from inferd.schemas.models.model import (
     Feature,
     Manifest,
 )
-from inferd.schemas.requests.request import ModelReference
+from inferd.schemas.requests.request import InputData, ModelReference, TensorRows
 from inferd.schemas.requests.result import Prediction
 from tests.unit.daemon.fake_streams import FakeStreams
 
@@ -76,8 +77,14 @@ class FakePredictions:
         request = decode_request(value, codec, DEFAULT_LIMITS)
         if request.model.name == UNKNOWN:
             raise ModelNotFoundError(f"tenant {tenant} has no model {request.model.name!r}")
-        outputs: dict[str, Any] = dict.fromkeys(map(str, request.outputs), 0.25)
+        outputs: dict[str, Any] = dict.fromkeys(map(str, request.outputs), _predicted(request.input_data))
         return encode_result(Prediction(request.id or "0-0", request.model.name, 1, "ab" * 32, outputs), codec)
+
+
+def _predicted(data: InputData) -> float | list[float]:
+    if isinstance(data, TensorRows):
+        return [0.25] * data.shape[0]
+    return 0.25 if data.single else [0.25] * len(data.rows)
 
 
 class FakeModels:
@@ -245,6 +252,7 @@ class FakeWorker:
         add_models(app, self.models, Uploads(directory, len(app[ACCESS].tenants)))
         add_jobs(app, self.jobs)
         add_peer(app)
+        add_open_inference(app, readyz, DEFAULT_LIMITS)
         add_openapi(app)
 
 

@@ -13,8 +13,7 @@ from openapi_spec_validator import validate
 from inferd.daemon.http.core.access import Access
 from inferd.daemon.http.core.application import create_app
 from inferd.daemon.http.core.errors import HTTP_CODES
-from inferd.daemon.http.routes.openapi import add_openapi, describe
-from inferd.daemon.http.routes.operations import OPERATIONS
+from inferd.daemon.http.routes.openapi import ALL_OPERATIONS, add_openapi, describe
 from inferd.daemon.http.routes.predictions import add_predictions
 from inferd.schemas.errors import CODES
 from tests.fixtures.http_fuzz import fuzz_fake
@@ -47,7 +46,7 @@ def test_it_describes_every_route(described: dict[str, Any], tmp_path: Path) -> 
         for route in FakeWorker(tmp_path).app.router.routes()
         if route.resource is not None and route.method.lower() in METHODS
     }
-    assert set(operations_of(described)) == served == {(item.method, item.path) for item in OPERATIONS}
+    assert set(operations_of(described)) == served == {(item.method, item.path) for item in ALL_OPERATIONS}
 
 
 async def test_it_describes_only_existing_routes() -> None:
@@ -75,7 +74,7 @@ def test_http_codes_differ_from_those_of_the_wire() -> None:
 
 def test_the_tenant_is_a_parameter_if_it_is_required() -> None:
     for access, expected in ((Access(("a", "b")), ["inferd-tenant"]), (Access(("a",)), [])):
-        listing = describe(OPERATIONS, access)["paths"]["/models"]["get"]
+        listing = describe(ALL_OPERATIONS, access)["paths"]["/models"]["get"]
         assert [item["name"] for item in listing.get("parameters", [])] == expected
 
 
