@@ -24,7 +24,7 @@ from inferd.schemas.limits import Limits
 from inferd.schemas.requests import Failure, Output, Prediction, default_id
 from inferd.streams.inference.cache import PredictionCache, RowLookup, distinct_rows
 from inferd.streams.inference.catalog import ServedModel
-from inferd.streams.inference.inputs import Inputs, Matrix, concatenate
+from inferd.streams.inference.inputs import Inputs, concatenate
 from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Outcome
 from inferd.streams.inference.result_template import ResultTemplate
 from inferd.streams.inference.row_errors import RowErrors
@@ -68,9 +68,9 @@ class Group:
         """Adds a request and its rows."""
         self._extend([index], [request_id], [len(inputs)], [single], inputs)
 
-    def add_singles(self, indexes: Sequence[int], ids: Sequence[str], matrix: Matrix) -> None:
+    def add_singles(self, indexes: Sequence[int], ids: Sequence[str], inputs: Inputs) -> None:
         """Adds requests of one row each, not in a list."""
-        self._extend(indexes, ids, [1] * len(indexes), [True] * len(indexes), matrix)
+        self._extend(indexes, ids, [1] * len(indexes), [True] * len(indexes), inputs)
 
     def _extend(
         self, indexes: Sequence[int], ids: Sequence[str], counts: list[int], singles: list[bool], inputs: Inputs

@@ -229,10 +229,10 @@ class Scorer:
         model = self._usual_model(model_id, outputs)
         if model is None or not valid_ids(bucket.ids, self.limits.id_chars_max):
             return bucket.indexes
-        matrix, fits = model.features.gather(codec, bucket.rows, self.limits)
-        if len(matrix):
+        inputs, fits = model.features.gather(codec, bucket.rows, self.limits)
+        if len(inputs):
             group = batch.group(model, in_result_order(outputs) or DEFAULT_OUTPUTS, codec)
-            group.add_singles(list(compress(bucket.indexes, fits)), list(compress(bucket.ids, fits)), matrix)
+            group.add_singles(list(compress(bucket.indexes, fits)), list(compress(bucket.ids, fits)), inputs)
         return list(compress(bucket.indexes, ~fits))
 
     def _usual_model(self, model_id: str, outputs: tuple[str, ...]) -> ServedModel | None:
@@ -247,7 +247,9 @@ class Scorer:
         except InferenceError:
             return None
         usual = len(set(outputs)) == len(outputs) and all(map(model.gives, outputs))
-        return model if usual else None
+        if not usual or _result_values(model, outputs or DEFAULT_OUTPUTS, 1) > self.limits.result_bytes_max:
+            return None
+        return model
 
     def _prepare_one(self, batch: MicroBatch, index: int) -> None:
         """The typed path: every check one after the other, each error with its place."""
@@ -309,7 +311,7 @@ class Scorer:
 
     def _check_result_size(self, model: ServedModel, outputs: Sequence[Output], rows: int) -> None:
         """Before anything is allocated for it: a value takes a byte at least."""
-        values = rows * sum(model.runtime.values_per_row(output) for output in outputs)
+        values = _result_values(model, outputs, rows)
         if values > self.limits.result_bytes_max:
             raise TooLargeError(
                 f"the result would have {values} values, which do not fit into {self.limits.result_bytes_max} bytes: "
@@ -333,6 +335,10 @@ class _Bucket:
     indexes: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     rows: list[bytes] = field(default_factory=list)
+
+
+def _result_values(model: ServedModel, outputs: Sequence[Output], rows: int) -> int:
+    return rows * sum(model.runtime.values_per_row(output) for output in outputs)
 
 
 def _check_readable(record: Record) -> None:

@@ -26,7 +26,7 @@ from inferd.schemas.limits import Limits
 from inferd.schemas.requests import InputData, TensorRows, decode_input_data
 from inferd.streams.inference.features.matrix import FeatureSchema
 from inferd.streams.inference.features.vectorised import gather_strided
-from inferd.streams.inference.inputs import Inputs, Matrix, concatenate
+from inferd.streams.inference.inputs import Inputs, concatenate
 
 _ROW = re.compile(r"\A((?:input_data: )?)row 0\b")
 _NO_ROW = "neither a list nor a map of values"
@@ -56,14 +56,12 @@ def scorable_rows(
     if batch.tensor is not None:
         return _of_tensor(data, batch, features, limits, numbers)
     rows = batch.rows()
-    matrix, fits = features.gather(codec, rows, limits)
-    if not len(matrix):
-        return _typed(rows, range(len(rows)), codec, features, limits, numbers)
-    if len(matrix) == len(rows):
-        return ScorableRows(matrix)
+    inputs, fits = features.gather(codec, rows, limits)
+    if len(inputs) == len(rows):
+        return ScorableRows(inputs)
     usual, odd = np.flatnonzero(fits), np.flatnonzero(~fits)
     others = _typed([rows[place] for place in odd], odd.tolist(), codec, features, limits, numbers)
-    return _merged(matrix, usual, others, odd)
+    return _merged(inputs, usual, others, odd)
 
 
 def _strided(data: bytes, features: FeatureSchema, count: int) -> ScorableRows | None:
@@ -104,13 +102,13 @@ def _typed(
     return ScorableRows(inputs, np.array(good, dtype=np.intp), errors)
 
 
-def _merged(matrix: Matrix, usual: NDArray[np.intp], others: ScorableRows, odd: NDArray[np.intp]) -> ScorableRows:
-    """The rows of `matrix`, at the places `usual`, and the others, of those at `odd`, in the order of rows."""
+def _merged(inputs: Inputs, usual: NDArray[np.intp], others: ScorableRows, odd: NDArray[np.intp]) -> ScorableRows:
+    """The rows of `inputs`, at the places `usual`, and the others, of those at `odd`, in the order of rows."""
     good = odd if others.places is None else odd[others.places]
     places = np.concatenate((usual, good))
     order = np.argsort(places, kind="stable")
     errors = {int(odd[place]): error for place, error in others.errors.items()}
-    together = concatenate([matrix, others.inputs])[order]
+    together = concatenate([inputs, others.inputs])[order]
     return ScorableRows(together, places[order] if errors else None, errors)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.schemas.codecs import JSON, MSGPACK, Codec
-from inferd.schemas.errors import InvalidValueError, SchemaMismatchError
+from inferd.schemas.errors import InferenceError, InvalidValueError, SchemaMismatchError
 from inferd.schemas.limits import Limits
 from inferd.schemas.models import Category, Feature, Manifest, Preprocess
 from inferd.schemas.requests import (
@@ -21,6 +21,7 @@ from inferd.schemas.requests import (
     ListRows,
     Scalar,
     TensorRows,
+    decode_input_data,
 )
 from inferd.streams.inference.features.file_feature import FileFeature
 from inferd.streams.inference.features.rules import (
@@ -33,11 +34,12 @@ from inferd.streams.inference.features.rules import (
 )
 from inferd.streams.inference.features.value_columns import UnfitValueError, ValueColumn, compile_value_column
 from inferd.streams.inference.features.vectorised import gather
-from inferd.streams.inference.inputs import Inputs, Matrix, Table
+from inferd.streams.inference.inputs import Inputs, Matrix, Table, concatenate
 from inferd.streams.inference.kernels import Encoding, RowKernel, RowSchema, UnavailableError, library
 
 _NAMES_SHOWN = 5
 _SUMMED_MAX = 256
+_ROWS_TOGETHER = 64
 _ENCODINGS: dict[Codec, Encoding] = {MSGPACK: "msgpack", JSON: "json"}
 
 
@@ -92,9 +94,31 @@ class FeatureSchema:
             return self._of_rows([self._positional(row, index) for index, row in enumerate(rows.rows)])
         return self._of_rows([self._named(row, index) for index, row in enumerate(rows.rows)])
 
-    def gather(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Matrix, NDArray[np.bool_]]:
-        """Of encoded `input_data` of one row each, those that can be read all at once, as `inputs` reads them: float64
-        (how many, features), C-contiguous; and which they are: bool (rows,). Any error is left to `inputs`."""
+    def gather(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Inputs, NDArray[np.bool_]]:
+        """Of encoded `input_data` of one row each, those that can be read together, as `inputs` reads them; and which
+        they are: bool (rows,). Any error is left to `inputs`."""
+        return self._tables(codec, rows, limits) if self._has_values else self._matrix(codec, rows, limits)
+
+    def _tables(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Inputs, NDArray[np.bool_]]:
+        """A few rows at a time: the typed decoder refuses those together that have one at fault among them."""
+        found, fits = [self.no_inputs()], np.zeros(len(rows), np.bool_)
+        for first in range(0, len(rows), _ROWS_TOGETHER):
+            part = slice(first, first + _ROWS_TOGETHER)
+            table = self._together(codec, rows[part], limits)
+            if table is not None:
+                found.append(table)
+                fits[part] = True
+        return concatenate(found), fits
+
+    def _together(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> Inputs | None:
+        try:
+            given = decode_input_data(codec.join(rows), codec, limits)
+            # Scalars, one after the other, would be one row.
+            return None if isinstance(given, TensorRows) or given.single else self.inputs(given)
+        except InferenceError:
+            return None
+
+    def _matrix(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Matrix, NDArray[np.bool_]]:
         matrix, fits = self._read(codec, rows, limits)
         refused = self._rules.apply(matrix) if len(matrix) else None
         if refused is not None:

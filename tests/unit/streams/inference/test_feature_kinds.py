@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 
+from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.errors import InferenceError, InvalidValueError, SchemaMismatchError
+from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.models import Feature
 from inferd.schemas.requests import ListRows, NamedRows
 from inferd.streams.inference import (
     DEFAULT_TRIAL_LIMITS,
     FileFeature,
+    ModelCatalog,
     ServedModel,
     Table,
     label_codes,
@@ -27,6 +32,7 @@ from inferd.streams.inference import (
     unregister,
 )
 from inferd.streams.models.trial.process import CaseFile, Verdict, judge
+from tests.fixtures.scoring import Fetched, both, catalog_of, score
 from tests.fixtures.toy_format import TOY, numbers_of, toy_file
 
 BODY = FileFeature(name="body", dtype="text", missing=False)
@@ -225,3 +231,48 @@ def test_rows_that_lack_a_column_or_have_another_one_are_refused(tmp_path: Path)
     for row, problem in rows:
         with pytest.raises(InferenceError, match=problem):
             table_of(model, row)
+
+
+def catalog_of_texts(tmp_path: Path) -> ModelCatalog:
+    models = []
+    for name, features in (("tickets", ALL), ("texts", (BODY,))):
+        content = toy_file(features, LABELS)
+        (tmp_path / name).write_bytes(content)
+        models.append(load_model(tmp_path / name, manifest_of(content, name, 1, {})))
+    return catalog_of(*models)
+
+
+def in_json(model_id: str, row: Any) -> Fetched:
+    body = {"id": "r", "model_id": model_id, "input_data": row}
+    return Fetched(json.dumps(body).encode(), headers=(("content-type", b"application/json"),))
+
+
+def in_msgpack(model_id: str, row: Any) -> Fetched:
+    return Fetched(msgpack.packb({"id": "r", "model_id": model_id, "input_data": row}))
+
+
+NAMED_ROW: dict[str, Any] = dict(zip([feature.name for feature in ALL], ROW, strict=True))
+ODD_ROWS: tuple[tuple[str, Any], ...] = (
+    ("tickets", {**NAMED_ROW, "plan": "gold"}), ("tickets", {**NAMED_ROW, "count": 300}), ("tickets", {"body": "x"}),
+    ("tickets", {**NAMED_ROW, "other": 1}), ("tickets", {**NAMED_ROW, "body": ["x"]}), ("tickets", [ROW, ROW]),
+    ("tickets", [NAMED_ROW]), ("tickets", []), ("tickets", [[]]), ("texts", "x"), ("texts", ["x"]), ("texts", [["x"]]),
+    ("texts", {"body": 'a: "b"'}), ("texts", {"body": 1}), ("texts", None), ("texts", {}), ("texts", {"body": {}}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("write", [in_json, in_msgpack])
+def test_rows_with_text_are_read_together_as_one_by_one(tmp_path: Path, write: Callable[[str, Any], Fetched]) -> None:
+    fast, typed = both(catalog_of_texts(tmp_path))
+    usual = [write("tickets", {**NAMED_ROW, "body": f"text: {n}"}) for n in range(100)]
+    assert fast.prepare([(0, usual)], 0).groups[0].counts == [1] * 100
+    odd = [write(name, row) for name, row in ODD_ROWS]
+    for batch in (usual, odd, usual[:70] + odd + usual[70:], *([one] for one in odd), [odd[9]] * 3, [odd[10]] * 3):
+        assert score(fast, batch).values == score(typed, batch).values
+
+
+def test_rows_with_text_are_decoded_a_few_at_a_time(tmp_path: Path) -> None:
+    features = catalog_of_texts(tmp_path).versions()[-1].served.features  # type: ignore[union-attr]
+    rows = [msgpack.packb(NAMED_ROW)] * 200
+    table, fits = features.gather(MSGPACK, [*rows, msgpack.packb({})], DEFAULT_LIMITS)
+    assert fits.tolist() == [True] * 192 + [False] * 9
+    assert len(table) == 192

@@ -147,6 +147,7 @@ def test_features_read_the_same_rows_with_and_without_kernels(kernels: bool) -> 
     rows = [msgpack.packb([float(n)] * 9) for n in range(5)] + [msgpack.packb([float("inf")] * 9), b"\x90"]
     matrix, fits = features.gather(MSGPACK, rows, DEFAULT_LIMITS)
     assert fits.tolist() == [True] * 5 + [False] * 2
+    assert isinstance(matrix, np.ndarray)
     assert matrix.tolist() == [[float(n)] * 9 for n in range(5)]
     assert not features.gather(MSGPACK, rows, Limits(features_max=8))[1].any()
 
