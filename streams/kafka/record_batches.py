@@ -40,23 +40,23 @@ from inferd.streams.kafka.compression import decompress
 CREATE_TIME = 0
 READ_COMMITTED = 1
 _PREFIX_BYTES = 12
-"""Base offset and length, which every batch begins with."""
+"""Base offset and length at the beginning of every batch."""
 _HEADER_BYTES = 61
 _ATTRIBUTES = slice(21, 23)
 _CODEC_MASK = 0x07
 _MAGIC_AT, _MAGIC = 16, 2
 _RECORD_BYTES_MIN = 7
-"""Of a record without key, value and headers."""
+"""Size of a record without key, value and headers."""
 REFUSED_MAX = 2**24
-"""Records of one batch that are refused one by one; a batch that claims more is refused as one record."""
+"""Maximum records of a batch rejected one by one; a batch that claims more is rejected as one record."""
 HEADERS_READ_MAX = 16_384
-"""A record with more headers is refused without them: of two bytes in a batch, a header takes some 100 in memory."""
+"""A record with more headers is rejected unread: a header of two bytes takes some 100 bytes in memory."""
 _SMALL_BYTES = 2**18
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRecord:
-    """A record that is there but cannot be read in full; `refusal` says why."""
+    """A record that cannot be read completely; `refusal` is the error."""
 
     offset: int
     timestamp: int
@@ -77,22 +77,22 @@ class UnreadableLogError(CorruptRecordException):
 
 
 class RecordBatches:
-    """The batches of one partition in a fetch response; takes the place of aiokafka's `MemoryRecords`."""
+    """The batches of one partition in a fetch response; replaces aiokafka's `MemoryRecords`."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
 
     def size_in_bytes(self) -> int:
-        """All that is there, whole batches or not."""
+        """Size of the response, including an incomplete last batch."""
         return len(self._data)
 
     def has_next(self) -> bool:
-        """Whether a batch follows; the last one of a response may be cut off, but never the first one."""
+        """Whether a batch follows. The last batch of a response may be cut off, the first one never is."""
         return self._at < len(self._data) and (self._at == 0 or self._end() <= len(self._data))
 
     def next_batch(self) -> bytes:
-        """The next batch, header and all; `CorruptRecordException` where its length cannot be right."""
+        """The next batch with its header; `CorruptRecordException` if its length is invalid."""
         start, end = self._at, self._end()
         if not start + _HEADER_BYTES <= end <= len(self._data):
             offset = int.from_bytes(self._data[start : start + 8], "big", signed=True)
@@ -113,7 +113,7 @@ class PartitionRecords(fetcher.PartitionRecords):
     """aiokafka's iterator over the records of a fetch, with a reader that no record can stop."""
 
     lane_topics: ClassVar[set[str]] = set()
-    """Topics whose records are handed on as they are, not as `ConsumerRecord`."""
+    """Topics whose records are returned as read, not as `ConsumerRecord`."""
     expanded_bytes_max: ClassVar[int] = DEFAULT_LIMITS.batch_expanded_bytes_max
 
     def _unpack_records(self) -> Iterator[Any]:
@@ -129,11 +129,11 @@ class PartitionRecords(fetcher.PartitionRecords):
                 if record.offset >= self.next_fetch_offset:
                     self.next_fetch_offset = record.offset + 1
                     yield record if as_they_are else stock._consumer_record(self._tp, record)  # noqa: SLF001
-            # Compaction keeps the last offset of a batch: going by it, an emptied batch is not fetched again and again.
+            # Compaction keeps the last offset of a batch: it advances past a batch that has become empty.
             self.next_fetch_offset = max(self.next_fetch_offset, _end_of(raw))
 
     def _read(self, raw: bytes) -> Iterator[Any]:
-        """The records of a batch; `CorruptRecordException` where nothing that it says can be trusted."""
+        """The records of a batch; `CorruptRecordException` if the whole batch is invalid."""
         if raw[_MAGIC_AT] != _MAGIC:
             return _all_refused(raw, MalformedError(f"record batch: version {raw[_MAGIC_AT]} of its format is unknown"))
         batch = _read_batch(raw)
@@ -142,7 +142,7 @@ class PartitionRecords(fetcher.PartitionRecords):
         return iter(()) if self._is_skipped(batch) else self._records_of(raw, batch)
 
     def _is_skipped(self, batch: Any) -> bool:
-        """Whether a batch holds a transaction marker, or records of a transaction that was aborted."""
+        """Whether a batch is a transaction marker, or belongs to an aborted transaction."""
         stock: Any = self
         if self._isolation_level == READ_COMMITTED and batch.producer_id is not None:
             stock._consume_aborted_up_to(batch.base_offset)  # noqa: SLF001
@@ -184,9 +184,10 @@ class PartitionRecords(fetcher.PartitionRecords):
 
 
 def _tolerantly(batch: Any, raw: bytes) -> Iterator[Any]:
-    """The records of an uncompressed batch: those of the fast reader, until a header name, or too many, stop it."""
+    """The records of an uncompressed batch, by the fast reader; from the first record that it cannot read, by the
+    tolerant one."""
     read = 0
-    # As many headers as fit into a small batch do no harm.
+    # In a small batch, any number of headers is harmless.
     readable: Iterable[Any] = _readable(bytearray(raw)) if len(raw) > _SMALL_BYTES else repeat(None)
     with suppress(UnicodeDecodeError):
         for _, record in zip(readable, batch, strict=False):
@@ -197,7 +198,7 @@ def _tolerantly(batch: Any, raw: bytes) -> Iterator[Any]:
 
 
 def _readable(data: bytearray) -> Iterator[None]:
-    """Something for each record of an uncompressed batch, until one has more headers than are read; and for its end."""
+    """Yields once per record of an uncompressed batch, and at its end; stops at a record with too many headers."""
     at = _HEADER_BYTES
     for _ in range(_count_of(data)):
         length, at = decode_varint(data, at)
@@ -223,15 +224,15 @@ def _first_of(raw: bytes) -> int:
 
 
 def _end_of(raw: bytes) -> int:
-    """The offset behind a batch; at least one behind its first, whatever it claims."""
+    """The offset after a batch; at least one after its first, whatever it claims."""
     last_delta = _last_delta_of(raw) if raw[_MAGIC_AT] == _MAGIC else 0
     return _first_of(raw) + max(0, last_delta) + 1
 
 
 def _check_claims(raw: bytes) -> None:
-    """`MalformedError` for an uncompressed batch that cannot have as many records as it claims.
+    """Raises `MalformedError` for an uncompressed batch that cannot hold the records it claims.
 
-    Compaction takes records away and leaves the last offset, so there may be fewer than offsets.
+    Compaction removes records and keeps the last offset, so there may be fewer records than offsets.
     """
     count, last_delta = _count_of(raw), _last_delta_of(raw)
     if not 0 <= count <= last_delta + 1 or count * _RECORD_BYTES_MIN > len(raw) - _HEADER_BYTES:
@@ -245,7 +246,7 @@ def _read_batch(raw: bytes) -> Any:
 
 
 def install_batch_checks(lane_topics: set[str], expanded_bytes_max: int) -> None:
-    """Puts the reader into aiokafka's fetcher, for every consumer of this process; twice is the same as once."""
+    """Installs the reader in aiokafka's fetcher, for every consumer of this process; repeated calls have no effect."""
     PartitionRecords.lane_topics = lane_topics
     PartitionRecords.expanded_bytes_max = expanded_bytes_max
     for name, replacement in (("PartitionRecords", PartitionRecords), ("MemoryRecords", RecordBatches)):
@@ -255,8 +256,8 @@ def install_batch_checks(lane_topics: set[str], expanded_bytes_max: int) -> None
 def expand(raw: bytes, bytes_max: int) -> bytes:
     """A compressed batch as an uncompressed one.
 
-    `TooLargeError` where it would become larger than `bytes_max`, before that is allocated; `MalformedError` where it
-    does not expand at all.
+    `TooLargeError` if it would exceed `bytes_max`, before that much is allocated; `MalformedError` if it does not
+    decompress.
     """
     attributes = int.from_bytes(raw[_ATTRIBUTES], "big")
     body = decompress(attributes & _CODEC_MASK, raw[_HEADER_BYTES:], bytes_max)
@@ -266,9 +267,9 @@ def expand(raw: bytes, bytes_max: int) -> bytes:
 
 
 def read_tolerantly(raw: bytes, skipped: int = 0) -> Iterator[UnreadableRecord | Any]:
-    """The records of an uncompressed batch behind its first `skipped` ones.
+    """The records of an uncompressed batch after the first `skipped` ones.
 
-    Those with a header name that is not UTF-8, or with too many headers, carry a refusal.
+    Those with a header name that is not UTF-8, or with too many headers, carry a `refusal`.
     """
     data, at = bytearray(raw), _HEADER_BYTES
     first_offset, first_timestamp = _first_of(raw), int.from_bytes(raw[27:35], "big", signed=True)
@@ -281,7 +282,7 @@ def read_tolerantly(raw: bytes, skipped: int = 0) -> Iterator[UnreadableRecord |
 
 @dataclass(frozen=True, slots=True)
 class _PlainRecord:
-    """A record that can be read, in a batch where another one cannot."""
+    """A readable record in a batch with an unreadable one."""
 
     offset: int
     timestamp: int
@@ -316,7 +317,7 @@ def _read_record(raw: bytearray, at: int, first_offset: int, first_timestamp: in
 
 
 def _read_head(raw: bytearray, at: int) -> tuple[int, int, bytes | None, bytes | None, int]:
-    """Deltas of timestamp and offset, key and value of a record, and where its headers begin."""
+    """Timestamp delta, offset delta, key and value of a record, and the position of its headers."""
     at += 1  # attributes: none are in use
     timestamp_delta, at = decode_varint(raw, at)
     offset_delta, at = decode_varint(raw, at)
@@ -331,7 +332,7 @@ def _read_bytes(raw: bytearray, at: int) -> tuple[bytes | None, int]:
 
 
 def _all_refused(raw: bytes, refusal: InferenceError) -> Iterator[UnreadableRecord]:
-    """Every record that the batch says it has, though none of them can be read; one where that cannot be true."""
+    """One rejected record for each record that the batch claims; a single one if the claim is implausible."""
     first, offsets = _first_of(raw), _end_of(raw) - _first_of(raw)
     plausible = raw[_MAGIC_AT] == _MAGIC and 0 < _count_of(raw) <= offsets <= REFUSED_MAX
     return _refused(raw, range(first, first + offsets if plausible else first + 1), refusal)

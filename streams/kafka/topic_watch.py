@@ -1,6 +1,7 @@
-"""Watches the topics that a worker reads and writes: one that is deleted, created again or grown is noticed in seconds.
+"""Watches the topics that a worker reads and writes: deleted, recreated and grown topics are noticed within seconds.
 
-Kafka tells a consumer or producer none of this. A name that leads to another log is known by its topic id alone.
+Kafka notifies consumers and producers of none of this. Only the topic id shows that a topic was recreated under the
+same name.
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ LOOK_TIMEOUT_S = 5.0
 
 
 class KnownTopics(Protocol):
-    """What a lane asks about topics."""
+    """The lane's view of topics."""
 
     async def look(self) -> None:
         """Asks the broker now; `KafkaError` or `TimeoutError` if it does not answer."""
 
     def lacks(self, tp: TopicPartition) -> bool:
-        """Whether the broker says that a partition does not exist; topics that are not watched lack nothing."""
+        """Whether the broker reports that a partition does not exist; False for unwatched topics."""
 
     def id_of(self, topic: str) -> str:
-        """The topic id that was last seen; empty if the broker tells none."""
+        """The topic id seen last; empty if the broker reports none."""
 
     def is_new(self, tp: TopicPartition) -> bool:
-        """Whether a partition was created after it was first looked at its topic."""
+        """Whether a partition was created after its topic was first seen."""
 
 
 class TopicWatch:
-    """The topics of a worker as the broker last described them."""
+    """The topics of a worker as the broker described them last."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class TopicWatch:
         names: Collection[str],
         created_again: Callable[[str], None] = lambda _topic: None,
     ) -> None:
-        """`created_again` is called with a topic whose name leads to another log now."""
+        """`created_again` is called with the name of a recreated topic."""
         self._created_again = created_again
         self._connection, self._client_id, self._names = connection, client_id, frozenset(names)
         self._client: AIOKafkaClient | None = None
@@ -59,7 +60,7 @@ class TopicWatch:
         self._topics: dict[str, TopicMetadata | None] = {}
         self._ids: dict[str, str] = {}
         self._first: dict[str, int] = {}
-        """By topic, how many partitions it had at first; 0 once it was deleted."""
+        """Initial partition count by topic; 0 once it was deleted."""
 
     async def look(self) -> None:
         """As `KnownTopics.look`."""
@@ -74,7 +75,7 @@ class TopicWatch:
             self._note(name, now)
 
     async def close(self) -> None:
-        """Closes the connection; the next `look` opens another."""
+        """Closes the connection; the next `look` opens a new one."""
         client, self._client = self._client, None
         if client is not None:
             await finished(client.close())
@@ -96,7 +97,7 @@ class TopicWatch:
 
     @property
     def partitions(self) -> Mapping[str, int]:
-        """How many partitions each topic has; 0 if it does not exist."""
+        """Partition count by topic; 0 if it does not exist."""
         return {name: 0 if now is None else now.partitions for name, now in self._topics.items()}
 
     @property
@@ -107,12 +108,12 @@ class TopicWatch:
     def unowned_reasons(
         self, topics: Collection[str], assigned: Collection[TopicPartition], partitions_max: Mapping[str, int]
     ) -> list[str]:
-        """Why partitions of `topics` that exist belong to no worker."""
+        """Why existing partitions of `topics` are assigned to no worker."""
         reasons = []
         for topic in sorted(topics):
             tps = {TopicPartition(topic, number) for number in range(self.partitions.get(topic, 0))}
             most = partitions_max.get(topic, len(tps))
-            if topic.endswith(".jobs"):  # nobody writes to more partitions of the others
+            if topic.endswith(".jobs"):  # Additional partitions of other topics are never written.
                 reasons += surplus_reasons({tp for tp in tps if tp.partition >= most}, most)
             reasons += unassigned_reasons({tp for tp in tps.difference(assigned) if tp.partition < most})
         return reasons
@@ -149,14 +150,14 @@ def missing_reason(topic: str) -> str:
 
 
 def unassigned_reasons(tps: Collection[TopicPartition]) -> list[str]:
-    """Why a worker is not ready where partitions of one topic belong to nobody."""
+    """Why a worker is not ready if partitions of a topic are assigned to no worker."""
     if not tps:
         return []
     return [f"{_told(tps)} assigned to no worker"]
 
 
 def surplus_reasons(tps: Collection[TopicPartition], most: int) -> list[str]:
-    """Why partitions of one topic of jobs are left alone, and what to do about it."""
+    """Why additional partitions of a topic of jobs are not served, with the remedy."""
     if not tps:
         return []
     return [
@@ -168,10 +169,8 @@ def surplus_reasons(tps: Collection[TopicPartition], most: int) -> list[str]:
 def unserved_reasons(
     unserved: Collection[TopicPartition], lacking: Callable[[TopicPartition], Collection[TopicPartition]]
 ) -> list[str]:
-    """Why partitions that are assigned here are not served, in one text for each topic.
-
-    `lacking`: what a partition needs and the broker does not have.
-    """
+    """Why assigned partitions are not served, one text per topic. `lacking`: the missing partitions that a partition
+    needs."""
     reasons = []
     for _, group in groupby(sorted(unserved), lambda tp: tp.topic):
         tps = list(group)

@@ -1,4 +1,4 @@
-"""The topics of the tenants on the broker: creating those that are missing, and checking those that are there."""
+"""Topics of the tenants on the broker: creates missing ones, and checks existing ones."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ log = structlog.get_logger(__name__)
 
 CHECKED_CONFIGS = ("cleanup.policy", "retention.ms", "max.message.bytes")
 VISIBLE_WITHIN_S = 5.0
-"""How long it may take until every broker knows of a topic that was created just now, by us or by others."""
+"""Maximum time until every broker knows a new topic."""
 LOOK_AGAIN_S = 0.1
 
 
 async def describe_topics(settings: StreamSettings) -> list[TopicState]:
-    """Every topic of the settings as it is, and what is wrong with it: the tenants', then those replies may go to.
+    """The state of every topic of the settings, with its problems: tenants' topics first, then reply topics.
 
-    `KafkaError` where the broker does not answer.
+    Raises `KafkaError` if the broker does not answer.
     """
     async with _Admin(settings.connection) as admin:
         return await _states(admin, [*topic_specs(settings), *reply_specs(settings)])
 
 
 async def ensure_topics(settings: StreamSettings) -> list[TopicState]:
-    """Creates what is missing, where the settings allow it, and verifies the rest; all topics, as `describe_topics`.
+    """Creates missing topics if the settings allow it, and verifies the others; returns all, as `describe_topics`.
 
-    `TopicsError` naming each topic that does not fit and what to change; `KafkaError` where the broker does not answer.
+    Raises `TopicsError` with each mismatch and its remedy; `KafkaError` if the broker does not answer.
     """
     wanted = topic_specs(settings)
     specs = [*wanted, *reply_specs(settings)]
@@ -60,7 +60,7 @@ async def ensure_topics(settings: StreamSettings) -> list[TopicState]:
         before = await _states(admin, specs)
         missing = {state.name for state in before if state.partitions == 0}
         if settings.topics.create and (new := [spec for spec in wanted if spec.name in missing]):
-            # What is there decides: topics made beside it, as wrong settings ask, would have to be deleted again.
+            # Check existing topics first: topics created with wrong settings would have to be deleted again.
             _refuse(state for state in before if state.partitions)
             await _create(admin, new, await _bytes_max_default(admin))
         states = await _visible_states(admin, specs)
@@ -73,13 +73,13 @@ async def ensure_topics(settings: StreamSettings) -> list[TopicState]:
 
 def _refuse(states: Iterable[TopicState]) -> None:
     if refused := [state for state in states if state.problem]:
-        # A topic that is missing may be created, and the right to read settings granted; settings do not change.
+        # Missing topics and rights may appear; wrong settings do not change by themselves.
         lasting = any(state.partitions and state.config for state in refused)
         raise TopicsError([state.problem or "" for state in refused], lasting=lasting)
 
 
 async def _bytes_max_default(admin: AIOKafkaAdminClient) -> int:
-    """What topics accept that say nothing about it; Kafka's own default where the broker may not be asked."""
+    """The broker's default limit of record sizes; Kafka's own default if the broker denies the request."""
     try:
         cluster: Any = await admin.describe_cluster()
         nodes = [str(broker["node_id"]) for broker in cluster["brokers"]][:1]
@@ -93,7 +93,7 @@ async def _bytes_max_default(admin: AIOKafkaAdminClient) -> int:
 
 def _new_topic(spec: TopicSpec, bytes_max_default: int) -> NewTopic:
     config = dict(spec.config)
-    # One that says nothing follows the broker's setting.
+    # Without a value, the topic uses the broker's setting.
     if spec.bytes_max > bytes_max_default:
         config["max.message.bytes"] = str(spec.bytes_max)
     return NewTopic(spec.name, spec.partitions, spec.replication, topic_configs=config)
@@ -105,7 +105,7 @@ async def _create(admin: AIOKafkaAdminClient, specs: Iterable[TopicSpec], bytes_
     problems = []
     for name, code, *rest in response.topic_errors:
         error = for_code(code)
-        # It is there already where another worker was quicker, and may be soon where the answer came too late.
+        # Another worker may have created it, or the response may have come too late.
         if code and error is not TopicAlreadyExistsError and not error.retriable:
             detail = rest[0] if rest and rest[0] else error.__name__
             if error is TopicAuthorizationFailedError:
@@ -116,7 +116,7 @@ async def _create(admin: AIOKafkaAdminClient, specs: Iterable[TopicSpec], bytes_
 
 
 async def _visible_states(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> list[TopicState]:
-    """The states, once all topics can be seen or the time for that is over: what a broker tells may lag behind."""
+    """The states once all topics are visible or the time is over: metadata may lag behind."""
     deadline = time.monotonic() + VISIBLE_WITHIN_S
     while True:
         states = await _states(admin, specs)
@@ -126,12 +126,12 @@ async def _visible_states(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]
 
 
 async def _states(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> list[TopicState]:
-    # All topics are asked for: a broker that creates topics by itself makes those that are asked for by name.
+    # Request all topics: a broker with automatic topic creation would create topics requested by name.
     described = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
     configs = await _configs(admin, [spec.name for spec in specs if described.get(spec.name)])
     states = []
     for spec in specs:
-        # One that was deleted since it was described has no settings.
+        # A topic deleted since it was described has no settings.
         partitions = described.get(spec.name, []) if spec.name in configs else []
         replication = min((len(partition["replicas"]) for partition in partitions), default=0)
         config = configs.get(spec.name)
@@ -149,7 +149,7 @@ def _unreadable(state: TopicState, why: str) -> str:
 
 
 async def _configs(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, dict[str, str] | str]:
-    """By topic: its settings, or why they cannot be read; nothing of a topic that is not there."""
+    """By topic: its settings, or why they cannot be read; missing topics are omitted."""
     configs: dict[str, dict[str, str] | str] = {}
     if not names:
         return configs
@@ -166,7 +166,7 @@ async def _configs(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str
 
 
 class _Admin:
-    """An admin client for the time of a `with`."""
+    """An admin client, closed after the `with` block."""
 
     def __init__(self, connection: KafkaConnection) -> None:
         self._admin = AIOKafkaAdminClient(**client_options(connection))
