@@ -158,6 +158,9 @@ class Scorer:
             if record.key is not None and len(record.key) > key_max:
                 self._refuse_key(batch, index, len(record.key))
                 continue
+            if not record.headers and getattr(record, "refusal", None) is not None:
+                odd.append(index)
+                continue
             codec = self._codec_of(batch, index, record, now_ms) if record.headers else MSGPACK
             if codec is None:
                 continue
@@ -227,8 +230,11 @@ class Scorer:
     ) -> Sequence[int]:
         """Adds the requests that have the common layout to their group; gives the others back."""
         model = self._usual_model(model_id, outputs)
-        if model is None or not valid_ids(bucket.ids, self.limits.id_chars_max):
+        if model is None:
             return bucket.indexes
+        if not valid_ids(bucket.ids, self.limits.id_chars_max):
+            bucket, others = bucket.split([valid_ids([each], self.limits.id_chars_max) for each in bucket.ids])
+            return [*others.indexes, *self._gather_bucket(batch, codec, model_id, outputs, bucket)]
         inputs, fits = model.features.gather(codec, bucket.rows, self.limits)
         if len(inputs):
             group = batch.group(model, in_result_order(outputs) or DEFAULT_OUTPUTS, codec)
@@ -335,6 +341,12 @@ class _Bucket:
     indexes: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     rows: list[bytes] = field(default_factory=list)
+
+    def split(self, chosen: Sequence[bool]) -> tuple[_Bucket, _Bucket]:
+        """The chosen requests, and the others."""
+        columns, others = (self.indexes, self.ids, self.rows), [not each for each in chosen]
+        first, second = ([list(compress(column, which)) for column in columns] for which in (chosen, others))
+        return _Bucket(*first), _Bucket(*second)  # type: ignore[arg-type]
 
 
 def _result_values(model: ServedModel, outputs: Sequence[Output], rows: int) -> int:

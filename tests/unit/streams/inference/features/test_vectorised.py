@@ -6,6 +6,7 @@ import json
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from inferd.schemas.errors import InferenceError, TooLargeError
 from inferd.schemas.requests.request import ID_PATTERN
 from inferd.streams.inference import kernels_fault
 from inferd.streams.inference.features.vectorised import gather, row_header, valid_ids
@@ -118,6 +120,27 @@ def in_json(value: bytes) -> Fetched:
 )
 def test_both_decoders_agree_on_unusual_json(value: bytes) -> None:
     agree([in_json(value)])
+
+
+@dataclass
+class Rejected(Fetched):
+    refusal: InferenceError | None = None
+
+
+def test_a_record_that_was_rejected_while_fetching_is_not_scored() -> None:
+    value = msgpack.packb({"id": "r", "model_id": "sum", "input_data": [1.0, 2.0]})
+    (answer,) = agree([Rejected(value, refusal=TooLargeError("record: it has too many headers"))])
+    assert msgspec.msgpack.decode(answer)["error"]["code"] == "too_large"
+
+
+def test_an_invalid_id_does_not_hold_up_other_requests() -> None:
+    runtime = SumRuntime()
+    fast, _ = both(catalog_of(sum_model(runtime=runtime)))
+    ids = ["a", "b", "not an id", "", "x" * 65, "c"]
+    values = [msgpack.packb({"id": each, "model_id": "sum", "input_data": [n, 2.0]}) for n, each in enumerate(ids)]
+    assert sorted(score(fast, values).failures) == [2, 3, 4]
+    assert runtime.calls == [3]
+    agree(values)
 
 
 def test_usual_json_is_predicted_in_one_call() -> None:
