@@ -1,17 +1,20 @@
-"""Faust's assignor for topics that are deleted, created again or grown while workers run.
+"""Faust's assignor for topics that are deleted, created again or grown while workers run, and for workers that join.
+
+Faust lets each member keep up to the rounded-up share of the partitions, so that a fourth member beside three that have
+two of six each would get none. Here as many members keep that share as must; the others give up one partition.
 
 The topics of a tenant's jobs are assigned as one group of `INFERD_TOPIC_PARTITIONS` partitions, however many somebody
 adds to one of them: a worker that owns partition n of `jobs` owns partition n of `job-results` too, and a job is found
 by its id among these partitions alone.
 
-Private names used, each covered by `tests/unit/streams/group/test_assignor.py`:
-`PartitionAssignor._get_client_metadata` (overridden: Faust asserts that what a member had before still exists),
-`_decompress` and `_url`.
+Private names used, each covered by `tests/unit/streams/group/test_assignor.py`: `PartitionAssignor._perform_assignment`
+and `_get_client_metadata` (overridden: Faust asserts that what a member had before still exists), `_decompress` and
+`_url`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 from faust.assignor import PartitionAssignor
@@ -30,10 +33,27 @@ class _Cluster:
         return found if found is None or most is None else {number for number in found if number < most}
 
 
+def keep_fair_shares(before: Sequence[MutableMapping[str, list[int]]], counts: Mapping[str, int]) -> None:
+    """Removes from previous assignments, one for each member, what exceeds a fair share of a topic's partitions.
+
+    `counts`: number of partitions by topic. The shares of two members differ by at most one partition, and no member
+    gives up more than it must. Topics with the same numbers before have the same ones afterwards.
+    """
+    for topic, count in counts.items():
+        share, more = divmod(count, len(before))
+        largest_first = sorted(before, key=lambda assigned: -len(assigned.get(topic, ())))
+        for place, assigned in enumerate(largest_first):
+            kept = sorted(assigned.get(topic, ()))[: share + (place < more)]
+            if topic in assigned:
+                assigned[topic] = kept
+
+
 class LaneAssignor(PartitionAssignor):
     """Assigns existing partitions; of some topics at most `app.partitions_max`."""
 
     _now: Any = None
+    _before: Mapping[int, ClientMetadata] = {}
+    """The previous assignments, by the id of a member's metadata."""
 
     def assign(self, cluster: Any, member_metadata: Any) -> Any:  # type: ignore[override]
         """As Faust's own."""
@@ -53,10 +73,24 @@ class LaneAssignor(PartitionAssignor):
                 raise
             self.app.consumer.rejoin()  # type: ignore[attr-defined]
 
+    def _perform_assignment(self, cluster: Any, member_metadata: Any) -> Any:
+        """As Faust's own, from previous assignments without deleted partitions and without more than a fair share."""
+        self._before = {id(metadata): self._existing(metadata) for metadata in member_metadata.values()}
+        before = [client.assignment.actives for client in self._before.values()]
+        topics = {topic for assigned in before for topic in assigned}
+        keep_fair_shares(before, {topic: len(self._now.partitions_for_topic(topic) or ()) for topic in topics})
+        return super()._perform_assignment(cluster, member_metadata)
+
     def _get_client_metadata(self, metadata: Any) -> ClientMetadata:  # type: ignore[override]
-        """The previous assignment of a member, without deleted partitions."""
+        return self._before[id(metadata)]
+
+    def _existing(self, metadata: Any) -> ClientMetadata:
+        """The previous assignment of a member, without deleted partitions. Standbys, which the lane has no use for, are
+        left out: Faust would prefer them to members that have less."""
         client = super()._get_client_metadata(metadata)
-        for assigned in (client.assignment.actives, client.assignment.standbys):
-            for topic, numbers in assigned.items():
-                assigned[topic] = [n for n in numbers if n in (self._now.partitions_for_topic(topic) or ())]
+        client.assignment.standbys = {}
+        for topic, numbers in client.assignment.actives.items():
+            client.assignment.actives[topic] = [
+                n for n in numbers if n in (self._now.partitions_for_topic(topic) or ())
+            ]
         return client

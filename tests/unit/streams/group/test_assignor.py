@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,8 @@ from inferd.streams.settings import StreamSettings, TopicSettings
 JOBS = [f"inferd.default.{stream}" for stream in ("jobs", "job-results", "job-chunks")]
 TOPICS = ["inferd.default.requests", *JOBS]
 MEMBERS = ["m0", "m1", "m2"]
+REPLICAS = 1
+"""As in the app: Faust's default."""
 COUNTS = st.fixed_dictionaries({topic: st.integers(0, 7) for topic in TOPICS})
 
 
@@ -33,7 +36,9 @@ def member(name: str, before: dict[str, list[int]]) -> ConsumerProtocolMemberMet
     return ConsumerProtocolMemberMetadata(4, TOPICS, metadata.dumps())
 
 
-def assigned(settings: StreamSettings, counts: dict[str, int], before: dict[str, Any]) -> dict[str, Any]:
+def assigned(
+    settings: StreamSettings, counts: dict[str, int], before: dict[str, Any], members: Sequence[str] = MEMBERS
+) -> dict[str, Any]:
     """By member and topic, the partitions that a leader without an app of its own gives."""
     app: Any = SimpleNamespace(
         tables=SimpleNamespace(data={}, changelog_topics=set()), tracer=None,
@@ -42,7 +47,8 @@ def assigned(settings: StreamSettings, counts: dict[str, int], before: dict[str,
     )  # fmt: skip
     app.sensors.on_assignment_error = lambda *_: None
     cluster = SimpleNamespace(partitions_for_topic=lambda topic: {*range(counts[topic])} or None)
-    given = LaneAssignor(app).assign(cluster, {name: member(name, before.get(name, {})) for name in MEMBERS})
+    found = {name: member(name, before.get(name, {})) for name in members}
+    given = LaneAssignor(app, REPLICAS).assign(cluster, found)
     return {name: dict(one.assignment) for name, one in given.items()}
 
 
@@ -72,9 +78,29 @@ def test_topics_of_jobs_stay_together_however_many_partitions_are_added(after: d
         assert len({tuple(sorted(member[topic])) for topic in JOBS}) == 1
 
 
+@given(COUNTS, st.lists(st.sets(st.sampled_from([f"m{n}" for n in range(9)]), min_size=1), min_size=1, max_size=6))
+def test_members_that_join_and_leave_share_fairly_and_move_no_more_than_they_must(
+    counts: dict[str, int], groups: list[set[str]]
+) -> None:
+    settings = StreamSettings(KafkaConnection(), "w", Path(), topics=TopicSettings(partitions=9))
+    before: dict[str, Any] = {}
+    for members in groups:
+        now = assigned(settings, counts, before, sorted(members))
+        for topic, count in counts.items():
+            sizes = sorted(len(now[name].get(topic, ())) for name in members)
+            assert sum(sizes) == count
+            assert sizes[-1] - sizes[0] <= 1, f"{topic}: {sizes}"
+            kept = sum(len({*now[name].get(topic, ())} & {*before.get(name, {}).get(topic, ())}) for name in members)
+            had = sorted((len(before.get(name, {}).get(topic, ())) for name in members), reverse=True)
+            share, more = divmod(count, len(members))
+            assert kept >= sum(min(size, share + (place < more)) for place, size in enumerate(had))
+        before = now
+
+
 async def test_the_app_assigns_so(tmp_path: Path) -> None:
     app = create_app(StreamSettings(KafkaConnection(), "w", tmp_path, "ns", topics=TopicSettings(partitions=3)))
     assert type(app.assignor).__name__ == "LaneAssignor"
+    assert app.assignor.replicas == REPLICAS
     assert app.partitions_max == {f"ns.default.{stream}": 3 for stream in ("jobs", "job-results", "job-chunks")}
 
 
