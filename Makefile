@@ -16,8 +16,11 @@ demo: $(VENV)/.installed ## Run the demo: a broker, a worker, a model, real requ
 	@$(PY) -c '$(KERNELS_FAULT)'
 	@$(VENV)/bin/inferd demo
 
+# Delivery tests wait for Kafka more than they compute, so that three processes suit two cores.
+TEST_PROCESSES ?= 3
+
 test: $(VENV)/.installed-dev ## Run all tests, including the delivery tests with Apache Kafka.
-	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-cache: export INFERD_TEST_CACHE := 1
 test-cache: test ## Run all tests, with the prediction cache enabled in the delivery tests.
