@@ -11,18 +11,8 @@ from aiohttp import web
 
 from inferd.daemon.http.core import ACCESS, HTTP_CODES, Access, json_bytes
 from inferd.daemon.http.routes.open_inference_operations import OPEN_INFERENCE
-from inferd.daemon.http.routes.operations import (
-    BYTES,
-    CSRF_HEADER,
-    JSON,
-    OPERATIONS,
-    RECORD,
-    TENANT,
-    Error,
-    ErrorAnswer,
-    Operation,
-    Parameter,
-)
+from inferd.daemon.http.routes.operation import BYTES, JSON, RECORD, Error, ErrorAnswer, Operation, Parameter
+from inferd.daemon.http.routes.operations import CSRF_HEADER, OPERATIONS, TENANT
 from inferd.daemon.version import inferd_version
 from inferd.schemas.codecs import content_types
 from inferd.schemas.errors import CODES

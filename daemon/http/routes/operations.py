@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from inferd.daemon.http.core import (
     CHALLENGE_CHARS_MAX,
@@ -30,6 +28,7 @@ from inferd.daemon.http.core import (
 )
 from inferd.daemon.http.routes.jobs_formats import CSV, NDJSON, PARQUET
 from inferd.daemon.http.routes.models import AliasAnswer, ModelsAnswer, RemovedAnswer
+from inferd.daemon.http.routes.operation import BYTES, RECORD, Error, Operation, Parameter
 from inferd.daemon.http.routes.services import ModelOverview, ModelVersion
 from inferd.daemon.telemetry import Status
 from inferd.schemas.errors import (
@@ -46,7 +45,6 @@ from inferd.schemas.errors import (
     MalformedError,
     ModelNotFoundError,
     ModelNotReadyError,
-    ModelServingError,
     QuotaExceededError,
     SchemaMismatchError,
     TooDeepError,
@@ -58,58 +56,6 @@ from inferd.schemas.headers import DEADLINE_MS_MAX
 from inferd.schemas.jobs import JobStatus, Phase
 from inferd.schemas.models import Alias, Manifest, VersionExistsError, VersionInUseError
 from inferd.schemas.requests import NAME_PATTERN
-
-JSON, BYTES = "application/json", "application/octet-stream"
-RECORD = "record"
-"""Stands for the content types of all codecs."""
-Error = type[ModelServingError]
-
-
-class Fault(Struct):
-    """A stable code, and a message for people."""
-
-    code: str
-    message: str
-
-
-class ErrorAnswer(Struct):
-    """The body of every error response, but for those of the Open Inference Protocol."""
-
-    error: Fault
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A query, header or path parameter."""
-
-    name: str
-    place: Literal["path", "query", "header"]
-    type: Any
-    meaning: str
-    required: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """One method of one path."""
-
-    method: str
-    path: str
-    name: str
-    summary: str
-    body: Mapping[str, Any] = field(default_factory=dict)
-    """Body type by media type, or `RECORD`."""
-    answers: Mapping[int, Any] = field(default_factory=dict)
-    """Response type by status; a tuple means one of them; None means not JSON."""
-    media_types: tuple[str, ...] = (JSON,)
-    """Media types of successful responses."""
-    parameters: tuple[Parameter, ...] = ()
-    errors: tuple[Error, ...] = ()
-    error_body: Any = ErrorAnswer
-    """Type of the body of error responses."""
-    public: bool = False
-    """Whether the route needs no token."""
-
 
 MODEL = Parameter("model_id", "path", Annotated[str, Meta(pattern=REFERENCE_PATTERN)], "name, name:version, name@alias")
 NAME = Parameter("model_id", "path", Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")], "model name")
