@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cache_policies import zipf
-from bench.requests import FEATURES
+from bench.layouts import FEATURES
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.streams.inference import (
     ModelCatalog,

@@ -15,18 +15,19 @@ from rich.console import Console
 from bench.errors import BenchError
 from bench.lab import Lab, open_lab
 from bench.latency import measure_latencies
+from bench.layouts import DEFAULT as DEFAULT_LAYOUT
+from bench.layouts import LAYOUTS
 from bench.machine import CpuLedger, machine_facts
 from bench.model import LEAVES, TREES
 from bench.peers.catalog import PEERS, Peer, peers_named
 from bench.plan import DEFAULT, QUICK, Plan
 from bench.profiling import profile_worker
 from bench.report import Report, from_json, show, to_json
-from bench.requests import FEATURES, PARTITIONS
+from bench.requests import PARTITIONS
 from bench.throughput import measure_backlogs
 
 DEFAULT_PEERS = ",".join(peer.name for peer in PEERS)
 SETTINGS = {
-    "requests": f"one row of {FEATURES} float64, msgpack, about 320 bytes; {PARTITIONS} partitions",
     "model": f"LightGBM, {TREES} trees x {LEAVES} leaves, one thread",
     "everywhere": "one process, acks=all, commit after acknowledgement, idempotent producer (Faust cannot)",
 }
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.what == "show":
             show(from_json(options.json.read_bytes()), _console())
             return 0
-        with open_lab(options.broker) as lab:
+        with open_lab(options.broker, options.layout) as lab:
             say.print(f"broker: {lab.cluster.description}")
             if options.what == "profile":
                 profile_worker(lab, options.messages, _console())
@@ -72,7 +73,7 @@ def _measure(lab: Lab, options: argparse.Namespace, say: Console) -> None:
         duration_s=round(time.monotonic() - begin_s, 1),
         broker=lab.cluster.description,
         machine={**machine, "others' load": ledger.verdict()},
-        settings=SETTINGS,
+        settings={"requests": f"{LAYOUTS[options.layout].title}; {PARTITIONS} partitions", **SETTINGS},
         plan=plan,
         backlogs=backlogs,
         latencies=latencies,
@@ -116,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter repeats: about two minutes")
     parser.add_argument("--broker", metavar="HOST:PORT", help="a running Kafka; default: an embedded one, started here")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all measurements to this file")
+    parser.add_argument("--layout", choices=LAYOUTS, default=DEFAULT_LAYOUT, help="of requests and results")
     parser.add_argument("--repeats", type=_positive, help="measurements per peer")
     parser.add_argument("--rates", type=_rates, metavar="N,N,…", help="offered rates of the latency measurement")
     parser.add_argument("--messages", type=_positive, default=600_000, help="backlog of `profile` (default: 600,000)")

@@ -130,11 +130,12 @@ class Cluster:
     def append(self, topic: str, requests: Requests) -> None:
         """Appends all requests, distributed evenly over the partitions; returns once they are acknowledged."""
         producer = Producer({"bootstrap.servers": self.bootstrap_servers, "acks": "all", "linger.ms": 20})
+        headers = list(requests.layout.headers)
         for number in range(len(requests)):
             key, value = requests.key(number), requests.encode(number)
             while True:
                 try:
-                    producer.produce(topic, value, key, partition=requests.partition(number))
+                    producer.produce(topic, value, key, requests.partition(number), headers=headers)
                     break
                 except BufferError:
                     producer.poll(0.1)

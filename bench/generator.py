@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from confluent_kafka import Producer
 
+from bench.layouts import Headers
 from bench.load import READY, LoadTask, Sent, say, task_of_arguments
 from bench.requests import make_requests
 
@@ -23,7 +24,7 @@ FLUSH_TIMEOUT_S = 30.0
 
 def main() -> None:
     task = task_of_arguments()
-    requests = make_requests(task.count, task.prefix)
+    requests = make_requests(task.count, task.prefix, task.layout)
     records = [(requests.encode(n), requests.key(n), requests.partition(n)) for n in range(task.count)]
     producer = Producer(
         {
@@ -40,10 +41,10 @@ def main() -> None:
     gc.disable()
     say(READY)
     sys.stdin.readline()
-    say(msgspec.json.encode(send(task, records, producer)).decode())
+    say(msgspec.json.encode(send(task, records, producer, requests.layout.headers)).decode())
 
 
-def send(task: LoadTask, records: list[tuple[bytes, bytes, int]], producer: Producer) -> Sent:
+def send(task: LoadTask, records: list[tuple[bytes, bytes, int]], producer: Producer, headers: Headers) -> Sent:
     """Passes the records to the producer, each at its scheduled time."""
     late_s = np.empty(len(records))
     begin_s = time.monotonic() + HEAD_START_S
@@ -51,7 +52,7 @@ def send(task: LoadTask, records: list[tuple[bytes, bytes, int]], producer: Prod
         due_s = begin_s + number / task.rate
         if (wait_s := due_s - time.monotonic()) > 0:
             time.sleep(wait_s)
-        producer.produce(task.requests, value, key, partition)
+        producer.produce(task.requests, value, key, partition, headers=list(headers))
         late_s[number] = time.monotonic() - due_s
     if left := producer.flush(FLUSH_TIMEOUT_S):
         raise RuntimeError(f"{left} of {task.count} requests were not acknowledged")

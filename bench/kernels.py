@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from bench.layouts import FEATURES
 from bench.machine import CpuLedger
-from bench.requests import FEATURES
 from inferd.streams.inference import format_named, kernels_fault, read_model, use_kernels
 from inferd.streams.inference.runtime import ModelRuntime
 

@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from bench.cluster import Cluster, running_broker
+from bench.layouts import DEFAULT
 from bench.libraries import TEXT
 from bench.model import MODEL_VERSION, BenchModel, train_model
 from bench.peers import inferd_worker
@@ -28,6 +29,8 @@ class Lab:
     model: BenchModel
     work_dir: Path
     namespace: str
+    layout: str = DEFAULT
+    """A name of `LAYOUTS`."""
 
     def task(self, tenant: str, group: str) -> PeerTask:
         """The task of a peer, with a consumer group of this run."""
@@ -41,6 +44,7 @@ class Lab:
             version=MODEL_VERSION,
             digest=self.model.digest,
             library=self.model.library,
+            layout=self.layout,
             work_dir=str(self.work_dir),
         )
 
@@ -55,19 +59,21 @@ class Lab:
 
     def requests(self, count: int, prefix: str) -> tuple[Requests, NDArray[Any]]:
         """Requests whose ids begin with `prefix`, and their correct predictions, (count,)."""
-        make = make_text_requests if self.model.library == TEXT else make_requests
-        requests = make(count, prefix)
+        if self.model.library == TEXT:
+            requests = make_text_requests(count, prefix)
+        else:
+            requests = make_requests(count, prefix, self.layout)
         return requests, self.model.predict(requests.rows)
 
 
 @contextmanager
-def open_lab(broker: str | None) -> Iterator[Lab]:
+def open_lab(broker: str | None, layout: str = DEFAULT) -> Iterator[Lab]:
     """A broker (given or embedded), a trained model, and a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="inferd-bench-") as directory:
         work_dir = Path(directory)
         with running_broker(broker, work_dir) as (bootstrap_servers, description):
             cluster = Cluster.connect(bootstrap_servers, description)
             try:
-                yield Lab(cluster, train_model(work_dir), work_dir, f"bench-{secrets.token_hex(3)}")
+                yield Lab(cluster, train_model(work_dir), work_dir, f"bench-{secrets.token_hex(3)}", layout)
             finally:
                 cluster.close()

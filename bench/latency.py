@@ -161,6 +161,7 @@ class Load:
             prefix=prefix,
             count=count,
             rate=rate,
+            layout=self._lab.layout,
             silence_s=SILENCE_S,
         )
         requests, expected = self._lab.requests(count, prefix)

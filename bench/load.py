@@ -21,6 +21,8 @@ class LoadTask(msgspec.Struct, frozen=True):
     prefix: str
     count: int
     rate: float
+    layout: str
+    """A name of `bench.layouts.LAYOUTS`."""
     silence_s: float
     """The reader stops after this time without a result."""
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
+from bench.layouts import FEATURES
 from bench.libraries import LIBRARIES, Predict
-from bench.requests import FEATURES
 
 MODEL_VERSION = 1
 TREES = 100

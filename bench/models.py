@@ -19,13 +19,14 @@ from rich.table import Table
 
 from bench.errors import BenchError
 from bench.lab import Lab, open_lab
+from bench.layouts import FEATURES
 from bench.libraries import LIBRARIES
 from bench.machine import CpuLedger
 from bench.measures import Spread, paired_ratios, spread
 from bench.model import LEAVES, SEED, TRAINING_ROWS, TREES, BenchModel
 from bench.peers.catalog import INFERD, peers_named
 from bench.plan import BacklogPlan
-from bench.requests import FEATURES, make_text_requests
+from bench.requests import make_text_requests
 from bench.throughput import BacklogMeasure, measure_backlogs
 
 LOOP = "librdkafka"

@@ -1,4 +1,4 @@
-"""The requests for all peers: numbered, with 30 float64 features, in inferd's format. Does not import LightGBM."""
+"""The requests for all peers: numbered, with 30 float64 features, in a layout. Does not import LightGBM."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.layouts import DEFAULT, FEATURES, LAYOUTS, Layout
+
 _SYLLABLES = ("ba", "do", "fi", "ku", "le", "mor", "nas", "po", "ri", "sta", "tem", "ve")
 MODEL_ID = "bench"
-FEATURES = 30
 PARTITIONS = 4
 TEXT_WORDS = 12
 VOCABULARY = tuple(f"{first}{second}{third}" for first in _SYLLABLES for second in _SYLLABLES for third in _SYLLABLES)
@@ -26,6 +26,7 @@ class Requests:
     prefix: str
     rows: NDArray[Any]
     """(requests, columns)."""
+    layout: Layout = LAYOUTS[DEFAULT]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -47,16 +48,15 @@ class Requests:
         return b"%08d" % number
 
     def encode(self, number: int) -> bytes:
-        """The request in msgpack, about 320 bytes."""
-        request = {"id": self.request_id(number), "model_id": MODEL_ID, "input_data": self.rows[number].tolist()}
-        encoded: bytes = msgpack.packb(request)
-        return encoded
+        """The request in its layout."""
+        data = self.layout.input_data(self.rows[number].tolist())
+        return self.layout.write({"id": self.request_id(number), "model_id": MODEL_ID, "input_data": data})
 
 
-def make_requests(count: int, prefix: str) -> Requests:
+def make_requests(count: int, prefix: str, layout: str = DEFAULT) -> Requests:
     """`count` requests with distinct rows; deterministic across processes."""
     random = np.random.default_rng(zlib.crc32(prefix.encode()))
-    return Requests(prefix, random.normal(size=(count, FEATURES)))
+    return Requests(prefix, random.normal(size=(count, FEATURES)), LAYOUTS[layout])
 
 
 def make_text_requests(count: int, prefix: str) -> Requests:

@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.kernels import train
+from bench.layouts import FEATURES
 from bench.machine import CpuLedger
-from bench.requests import FEATURES
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.streams.inference import (
     ModelCatalog,

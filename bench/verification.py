@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,15 +24,14 @@ def verify(
     Raises BenchError with the first problem, unless every request has exactly one result, from the `model` with this
     (version, digest), equal to `expected` bit for bit.
     """
-    results = [_decode(value, model, peer) for value in values]
+    results = [_checked(requests.layout.decode(value), model, peer) for value in values]
     numbers = _numbers(results, requests, peer)
     _check_counts(numbers, requests, peer)
     _check_predictions(results, numbers, requests, expected, peer)
     return numbers
 
 
-def _decode(value: bytes, model: tuple[int, str], peer: str) -> dict[str, object]:
-    result: dict[str, object] = msgpack.unpackb(value)
+def _checked(result: dict[str, object], model: tuple[int, str], peer: str) -> dict[str, object]:
     if result.keys() != RESULT_FIELDS:
         raise BenchError(f"{peer}: a result with the fields {', '.join(sorted(result))}: {str(result)[:300]}")
     if (result["model_id"], result["version"], result["digest"]) != (MODEL_ID, *model):

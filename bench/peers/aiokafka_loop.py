@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import lightgbm
-import msgpack
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import ConsumerRecord
 
+from bench.layouts import LAYOUTS
 from bench.peers.task import PeerTask, collect_garbage_rarely, task_of_arguments
 
 BATCH_RECORDS_MAX = 1_024
@@ -35,7 +35,7 @@ class AiokafkaLoop:
     """One consumer, one producer, one model, one event loop."""
 
     def __init__(self, task: PeerTask) -> None:
-        self.task = task
+        self.task, self.layout = task, LAYOUTS[task.layout]
         self.booster = lightgbm.Booster(model_file=task.model_path)
         self.consumer = AIOKafkaConsumer(
             task.requests,
@@ -80,8 +80,9 @@ class AiokafkaLoop:
             await self.producer.stop()
 
     def score(self, records: list[Record]) -> Scored:
-        requests = [msgpack.unpackb(record.value) for record in records]
-        matrix = np.array([request["input_data"] for request in requests])
+        layout = self.layout
+        requests = [layout.decode(record.value) for record in records]
+        matrix = np.array([layout.values(request["input_data"]) for request in requests])
         predictions = self.booster.predict(matrix, num_threads=1).tolist()  # type: ignore[union-attr]
         scored: Scored = defaultdict(list)
         for record, request, prediction in zip(records, requests, predictions, strict=True):
@@ -92,7 +93,7 @@ class AiokafkaLoop:
                 "digest": self.task.digest,
                 "prediction": prediction,
             }
-            scored[record.partition].append((record.key, msgpack.packb(result)))
+            scored[record.partition].append((record.key, layout.encode(result)))
         return scored
 
     async def publish(self, fetched: dict[TopicPartition, list[Record]], scored: Scored) -> None:

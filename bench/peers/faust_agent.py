@@ -7,15 +7,15 @@ from typing import Any
 
 import faust
 import lightgbm
-import msgpack
 import numpy as np
 
+from bench.layouts import LAYOUTS
 from bench.peers.task import PeerTask, task_of_arguments
 
 
 def compose_app(task: PeerTask) -> faust.App:
     """An app with one agent: decode, predict one row, send."""
-    booster = lightgbm.Booster(model_file=task.model_path)
+    booster, layout = lightgbm.Booster(model_file=task.model_path), LAYOUTS[task.layout]
     app = faust.App(
         task.group,
         broker=f"kafka://{task.bootstrap_servers}",
@@ -31,8 +31,8 @@ def compose_app(task: PeerTask) -> faust.App:
     @app.agent(requests)
     async def score(stream: Any) -> None:
         async for key, value in stream.items():
-            request = msgpack.unpackb(value)
-            matrix = np.array([request["input_data"]])
+            request = layout.decode(value)
+            matrix = np.array([layout.values(request["input_data"])])
             prediction = float(booster.predict(matrix, num_threads=task.predict_threads)[0])
             result = {
                 "id": request["id"],
@@ -41,7 +41,7 @@ def compose_app(task: PeerTask) -> faust.App:
                 "digest": task.digest,
                 "prediction": prediction,
             }
-            await results.send(key=key, value=msgpack.packb(result))  # type: ignore[unused-awaitable]
+            await results.send(key=key, value=layout.encode(result))  # type: ignore[unused-awaitable]
 
     return app
 

@@ -10,9 +10,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
-import msgpack
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
+from bench.layouts import LAYOUTS
 from bench.libraries import LIBRARIES
 from bench.peers.task import PeerTask, collect_garbage_rarely, stop_signal, task_of_arguments
 
@@ -26,7 +26,7 @@ class LibrdkafkaLoop:
     """One consumer, one producer, one model."""
 
     def __init__(self, task: PeerTask) -> None:
-        self.task = task
+        self.task, self.layout = task, LAYOUTS[task.layout]
         self.predict = LIBRARIES[task.library](task.model_path)
         self.consumer = Consumer(
             {
@@ -76,8 +76,9 @@ class LibrdkafkaLoop:
         return [record for record in records if record.error() is None]
 
     def score(self, records: list[Message]) -> dict[int, list[tuple[Message, bytes]]]:
-        requests = [msgpack.unpackb(record.value()) for record in records]
-        predictions = self.predict([request["input_data"] for request in requests])
+        layout = self.layout
+        requests = [layout.decode(record.value()) for record in records]
+        predictions = self.predict([layout.values(request["input_data"]) for request in requests])
         answers: dict[int, list[tuple[Message, bytes]]] = defaultdict(list)
         for record, request, prediction in zip(records, requests, predictions, strict=True):
             result = {
@@ -88,7 +89,7 @@ class LibrdkafkaLoop:
                 "prediction": prediction,
             }
             # A consumed record always has a partition and an offset, although the types are optional.
-            answers[record.partition()].append((record, msgpack.packb(result)))  # type: ignore[index]
+            answers[record.partition()].append((record, layout.encode(result)))  # type: ignore[index]
         return answers
 
     def publish(self, answers: dict[int, list[tuple[Message, bytes]]]) -> None:

@@ -9,6 +9,8 @@ import threading
 
 import msgspec
 
+from bench.layouts import DEFAULT
+
 
 class PeerTask(msgspec.Struct, frozen=True):
     """Topics, model and directory of a peer; the argument of its process, as JSON."""
@@ -24,6 +26,8 @@ class PeerTask(msgspec.Struct, frozen=True):
     work_dir: str
     library: str = "lightgbm"
     """A name of `bench.libraries.LIBRARIES`."""
+    layout: str = DEFAULT
+    """A name of `bench.layouts.LAYOUTS`."""
     predict_threads: int = 1
     """Threads of `Booster.predict`; 0 is LightGBM's default."""
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from bench.errors import BenchError
-from bench.requests import FEATURES, Requests, make_requests
+from bench.layouts import FEATURES
+from bench.requests import Requests, make_requests
 from bench.verification import verify
 
 COUNT = 20
