@@ -16,8 +16,7 @@ demo: $(VENV)/.installed ## Run the demo: a broker, a worker, a model, real requ
 	@$(PY) -c '$(KERNELS_FAULT)'
 	@$(VENV)/bin/inferd demo
 
-# Delivery tests wait for Kafka more than they compute, so that three processes suit two cores.
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 2
 
 test: $(VENV)/.installed-dev ## Run all tests, including the delivery tests with Apache Kafka.
 	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
