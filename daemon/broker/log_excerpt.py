@@ -24,10 +24,12 @@ def log_tail_of(text: str) -> str:
 
 
 def likely_cause(text: str) -> str:
-    """The line that most likely names the cause: the first exception, else the first error, else the last line."""
+    """The line that most likely names the cause: the first exception, else the first error, else the last line that is
+    no warning of Java."""
     found = re.search(r"^(?:Exception in thread \S+ )?(\S+(?:Exception|Error): .*)", text, re.MULTILINE) or re.search(
         r"^.*? ERROR (.*)", text, re.MULTILINE
     )
     if found is not None:
         return found[1].strip()
-    return text.strip().rpartition("\n")[2] or "no output"
+    lines = [line for line in text.strip().splitlines() if not line.startswith("WARNING: ")]
+    return lines[-1] if lines else "no output"

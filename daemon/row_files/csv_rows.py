@@ -90,12 +90,13 @@ class CsvRows:
         first, blank, separator = _first_line(lines, where)
         delimiter = options.delimiter or separator or _delimiter(first, layout)
         self._blank = blank
+        self._delimiter = delimiter
         self._table = csv.reader(chain((first,), lines), delimiter=delimiter, strict=True)
         header = self._next(1)[0][0]
         kept = [(place, header[place]) for place in layout.kept(where, header, options.skip_columns)]
         names = [name for _, name in kept]
         layout.check_columns(where, names)
-        self._names, self._width, self._semicolons = names, len(header), delimiter == ";"
+        self._names, self._width = names, len(header)
         self._first_width: int | None = None
         """Number of fields of the first row."""
         self._columns = [
@@ -125,7 +126,8 @@ class CsvRows:
     def _broken(self, error: csv.Error, line: int) -> MalformedError:
         return MalformedError(
             f"{self._where}, lines {line} to {self._blank + self._table.line_num}: a quoted value is not closed, or"
-            f' has text after its closing quote ({error}); inside quotes, write a quote twice: ""'
+            f' has text after its closing quote ({error}); inside quotes, write a quote twice: "". If the values are'
+            f" not separated by {self._delimiter!r}, say by what: --delimiter ' '"
         )
 
     def _rows(self, records: Sequence[list[str]], numbers: Sequence[int]) -> list[Any]:
@@ -165,7 +167,7 @@ class CsvRows:
 
     def _refuse_decimal_commas(self, columns: Sequence[Sequence[Any]], numbers: Sequence[int]) -> None:
         for column, values in zip(self._columns, columns, strict=True):
-            if column.is_text or not (column.kind == "number" or self._semicolons):
+            if column.is_text or not (column.kind == "number" or self._delimiter == ";"):
                 continue
             for value, number in zip(values, numbers, strict=True):
                 if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()):

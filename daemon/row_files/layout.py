@@ -13,6 +13,7 @@ from inferd.schemas.models import NA_TEXTS, Feature, Manifest
 Kind = Literal["number", "category", "label", "text"]
 """Type of a feature: number, category of numbers or booleans, category of text, text."""
 _INDEX_NAMES = re.compile(r"|Unnamed: \d+|__index_level_\d+__|index|rownames|row\.names", re.IGNORECASE)
+_SEPARATORS = (" ", "\t", ";", "|", ":")
 _BLANKS = re.compile(r"\s+")
 SHOWN_COLUMNS_MAX = 20
 
@@ -102,6 +103,10 @@ class Layout:
                     return f"Rename the column {name!r} to {other!r}" + (
                         "" if name.strip() == other else ": LightGBM writes _ for blanks in names"
                     )
+        for separator in _SEPARATORS:
+            parts = {part.strip('"') for name in unknown for part in name.split(separator)}
+            if len(missing) > 1 and parts.issuperset(missing):
+                return f"The names look separated by {separator!r}: --delimiter {separator!r}"
         if index := [name for name in unknown if _INDEX_NAMES.fullmatch(name)]:
             return (
                 f"Skip {_quoted(index)}, which looks like the index of a data frame, with"

@@ -292,7 +292,7 @@ def test_a_model_that_nobody_deployed(inferd: Inferd, deployed: Done) -> None:
         ("predict", "no such/name", "[1]"),
         ("predict", "churn", "missing.csv"),
         ("predict", "churn", "[1"),
-        ("predict", "churn", "[1]", "--outputs", "shap"),
+        ("predict", "churn", "[1]", "--outputs", "raw,,"),
         ("predict", "churn", "[1]", "--batch-rows", "0"),
         ("models", "deploy", "missing.txt", "--name", "m"),
         ("models", "deploy"),

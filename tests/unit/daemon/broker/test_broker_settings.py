@@ -132,6 +132,7 @@ def test_java_options_of_the_environment_are_dropped() -> None:
     [
         ("", "no output"),
         ("one\ntwo\n", "two"),
+        ("one\nWARNING: sun.misc.Unsafe::invokeCleaner will be removed in a future release\n", "one"),
         ("a INFO b\nx ERROR Server: broken\nx ERROR later", "Server: broken"),
         ("x ERROR Fatal\nk.KafkaException: the cause\n\tat x\nCaused by: other", "k.KafkaException: the cause"),
         ('Exception in thread "main" j.ConfigException: bad\n\tat x', "j.ConfigException: bad"),

@@ -250,6 +250,8 @@ def test_missing_values_as_r_and_pandas_write_them() -> None:
         ('city,x\nParis,"0,5"\n', "line 2: '0,5' in column 'x' has a comma"),
         ("", "is empty"),
         ("\n\n", "is empty"),
+        ("city x\nParis 1\n", "unknown 'city x'. The names look separated by ' ': --delimiter ' '"),
+        ('"city" "x"\n"Paris" 1\n', "If the values are not separated by ',', say by what: --delimiter ' '"),
         (",city,x\n0,Paris,1\n", "unknown ''. Skip '', which looks like the index"),
         ("Unnamed: 0,city,x\n0,Paris,1\n", "--skip-column 'Unnamed: 0', or write the file without it: index=False"),
         ("city, x\nParis, 1\n", "missing 'x', unknown ' x'. Rename the column ' x' to 'x'"),
