@@ -1,19 +1,19 @@
-"""Faust's transport, with two changes: fetched batches of lane topics go straight to their lane, and the consumer
-runs on the app's own event loop.
+"""Faust's transport, with two changes: fetched batches of lane topics go straight to their lane, and the consumer runs
+on the app's own event loop.
 
-Faust moves one message at a time through tasks and queues; a lane wants what the broker hands out: batches. So
-records of lane topics leave the fetch result here, before Faust's conductor and streams; everything else flows on.
-Faust keeps aiokafka's consumer in a thread with a loop of its own; threads that hold the interpreter lock take turns
-of 5 ms, so here its calls simply run on the app's loop.
+Faust passes single messages through tasks and queues. A lane processes batches, as the broker returns them. So records
+of lane topics are taken from the fetch result here, before Faust's conductor and streams; all other records take
+Faust's path. Faust runs aiokafka's consumer in a thread with its own loop. Threads that contend for the interpreter
+lock (GIL) switch every 5 ms, so here the consumer's calls run on the app's loop.
 
 Private names used, each covered by `tests/unit/streams/group/test_consumer.py`, which fails when a library changes it:
 `Consumer._getmany`, `Consumer._new_consumer_thread`, `ConsumerThread._create_worker_consumer` (the hooks themselves),
 `ServiceThread._thread_started`, `Service._stopped`, `Service._default_start`, `Service._default_stop_*` (a service
-thread without a thread), `AIOKafkaConsumerThread._consumer` (to reach aiokafka's consumer), and that one's
-`_isolation_level`, `_fetch_max_wait_ms`, `_client` (to refresh what it knows of topics), `_coordinator` (nobody else
-knows the generation at once), `_coordinator._pending_exception` (an error that the coordinator waits to be asked for:
-Faust never asks), `_fetcher._fetch_task` (whose end nobody is told) and `_subscription.assign_from_subscribed` (for
-barred topics).
+thread without a thread), `AIOKafkaConsumerThread._consumer` (to reach aiokafka's consumer), and of that consumer
+`_isolation_level`, `_fetch_max_wait_ms`, `_client` (to refresh its topic metadata), `_coordinator` (the only immediate
+source of the generation), `_coordinator._pending_exception` (an error that the coordinator keeps until it is read:
+Faust never reads it), `_fetcher._fetch_task` (no callback reports its end) and `_subscription.assign_from_subscribed`
+(for barred topics).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scoring, pure and synchronous: no asyncio, no clock, no environment; the disposable trial process is the one edge."""
+"""Scoring, pure and synchronous: no asyncio, no clock, no environment. The only I/O is the disposable trial process."""
 
 from inferd.streams.inference.catalog import ModelCatalog, ServedModel, State, Version
 from inferd.streams.inference.features import FileFeature

@@ -30,12 +30,13 @@ class ServedModel:
     postprocessor: Postprocessor
 
     def gives(self, output: Output) -> bool:
-        """Whether requests may ask for `output`."""
+        """Whether the version has `output`, so that requests may name it."""
         declared = output in OUTPUTS or output in (self.manifest.output_names or ())
         return declared and self.runtime.supports(output)
 
     def check_outputs(self, outputs: Iterable[Output]) -> None:
-        """`InvalidValueError` for an output that the model does not give; it names those that it gives."""
+        """Raises `InvalidValueError` for an output that the model does not have; the message lists those that it
+        has."""
         for output in outputs:
             if not self.gives(output):
                 manifest = self.manifest
@@ -48,7 +49,7 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Version:
-    """A deployed version; `served` is set once it is loaded, `reason` tells what it waits for or why it failed."""
+    """A deployed version. `served` is set once it is loaded; `reason` says what it waits for, or why it failed."""
 
     manifest: Manifest
     state: State
@@ -59,12 +60,12 @@ class Version:
 
     @property
     def usable(self) -> bool:
-        """Whether it answers requests, perhaps after it was loaded."""
+        """Whether it can answer requests, if necessary after it is loaded."""
         return self.served is not None or self.loadable is not None
 
 
 class ModelCatalog:
-    """The versions and aliases of one tenant; updated by deploys, read by the lane."""
+    """The versions and aliases of one tenant. Deploys write it, the lane reads it."""
 
     def __init__(self) -> None:
         self._versions: dict[str, dict[int, Version]] = {}
@@ -81,7 +82,7 @@ class ModelCatalog:
         return [*self._own.values(), *deployed]
 
     def put_own(self, version: Version) -> None:
-        """Adds a version served by user code; it takes precedence over deployed models with its name."""
+        """Adds a version served by user code. It takes precedence over deployed models of the same name."""
         self._own[version.manifest.model_id] = version
         self.revision += 1
 
@@ -96,7 +97,7 @@ class ModelCatalog:
         return self._versions.get(name, {}).get(number)
 
     def aliases_of(self, name: str, number: int) -> tuple[str, ...]:
-        """Aliases that point at a version, alone or as part of a split."""
+        """Aliases that point at a version, alone or in a split."""
         aliases = self._aliases.get(name, {})
         return tuple(sorted(a for a, alias in aliases.items() if number in shares(alias)))
 
@@ -105,7 +106,7 @@ class ModelCatalog:
         return dict(self._aliases.get(name, {}))
 
     def dangling_aliases(self) -> dict[tuple[str, str], list[int]]:
-        """The aliases of versions that are not deployed, as (model, alias), with these versions."""
+        """Aliases that point at versions that are not deployed: these versions by (model, alias)."""
         found = {
             (name, alias): missing_versions(target, self._versions.get(name, {}))
             for name, aliases in sorted(self._aliases.items())
@@ -114,7 +115,7 @@ class ModelCatalog:
         return {key: missing for key, missing in found.items() if missing}
 
     def put(self, version: Version) -> Version | None:
-        """Adds a version, or replaces the one with the same name and number; returns the replaced one."""
+        """Adds a version, or replaces the one with the same name and number. Returns the replaced one."""
         manifest = version.manifest
         versions = self._versions.setdefault(manifest.model_id, {})
         previous = versions.get(manifest.version)
@@ -126,7 +127,7 @@ class ModelCatalog:
         return previous
 
     def set_state(self, version: Version, state: State, reason: str | None = None) -> Version:
-        """Replaces the version by one in another state; returns it."""
+        """Replaces the version by a copy in another state; returns the copy."""
         changed = replace(version, state=state, reason=reason)
         self.put(changed)
         return changed
@@ -157,17 +158,17 @@ class ModelCatalog:
         self.revision += 1
 
     def splits(self, reference: ModelReference) -> bool:
-        """Whether the reference is an alias with a split, so that the version depends on the request."""
+        """Whether the reference is an alias with a split. The version then depends on the request's routing key."""
         if reference.version is not None or self.owns(reference.name):
             return False
         alias = self._aliases.get(reference.name, {}).get(reference.alias or CHAMPION)
         return alias is not None and alias.split is not None
 
     def resolve(self, reference: ModelReference, routing_key: bytes = b"") -> ServedModel:
-        """The version to score with; for a split, determined by `routing_key`.
+        """The version to score with. For a split, `routing_key` determines it.
 
-        A bare name means `name@champion`, or the newest usable version without that alias. Raises
-        `ModelNotFoundError`, `VersionNotFoundError`, or `ModelNotReadyError`.
+        A bare name means `name@champion`; without that alias, the newest usable version. Raises `ModelNotFoundError`,
+        `VersionNotFoundError`, or `ModelNotReadyError`.
         """
         version = self.choose(reference, routing_key)
         if version.served is None:
@@ -176,7 +177,7 @@ class ModelCatalog:
         return version.served
 
     def choose(self, reference: ModelReference, routing_key: bytes = b"") -> Version:
-        """The version that `resolve` returns, or would return if it were loaded; raises as `resolve` does."""
+        """The version that `resolve` returns, whether or not it is loaded; raises as `resolve` does."""
         candidates = self.candidates(reference, routing_key)
         for version in candidates:
             if version.usable:
@@ -188,7 +189,7 @@ class ModelCatalog:
         raise ModelNotReadyError(f"no version of {name!r} is ready; {number} is {first.state}{_because(first)}")
 
     def candidates(self, reference: ModelReference, routing_key: bytes = b"") -> list[Version]:
-        """The versions that the reference may resolve to, in order of preference: several only for a bare name.
+        """The versions that the reference may resolve to, in order of preference. Only a bare name can have several.
 
         Raises `ModelNotFoundError` or `VersionNotFoundError`.
         """

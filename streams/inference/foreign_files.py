@@ -1,4 +1,4 @@
-"""Files that people take for models and inferd cannot serve: what each is, and how to save the model instead."""
+"""Recognises files that inferd cannot serve as models, and says for each kind how to save the model instead."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WRITERS = ((b"lightgbm", SAVE_LIGHTGBM), (b"xgboost", SAVE_XGBOOST), (b"catboos
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """A kind of file. `remedy`: how to save the model instead, given the file's first bytes."""
+    """A kind of file. `remedy` returns how to save the model instead, given the file's first bytes."""
 
     what: str
     matches: Callable[[bytes], bool]
@@ -36,7 +36,7 @@ class Foreign:
 
 
 def foreign_file(content: bytes) -> str | None:
-    """What `content` is, and what to do instead, as the end of a sentence; None if it is nothing known."""
+    """Describes `content` and the remedy, as the end of a sentence; None if the kind of file is unknown."""
     head = content[:_HEAD_BYTES]
     if head.startswith(b"PK\x03\x04"):
         return _of_names("a zip archive", _zip_names(content), _ZIPS)
@@ -47,7 +47,7 @@ def foreign_file(content: bytes) -> str | None:
 
 
 def foreign_folder(names: Iterable[str]) -> str:
-    """What a folder that holds files of these names is, and what to do instead."""
+    """Describes a folder that contains files of these names, and the remedy."""
     return _of_names("a folder", list(names), _FOLDERS)
 
 
@@ -75,7 +75,7 @@ def _like(pattern: re.Pattern[bytes]) -> Callable[[bytes], bool]:
 
 
 def _has(*words: bytes) -> Callable[[bytes], bool]:
-    """JSON or YAML that has all the words among its first."""
+    """Matches JSON or YAML whose first bytes contain all the words."""
     return lambda head: all(word in head[:_TEXT_BYTES] for word in words)
 
 
@@ -84,7 +84,7 @@ def _is_zlib(head: bytes) -> bool:
 
 
 def _save_unpickled(head: bytes) -> str:
-    """The line that saves what a pickle holds, by the modules that it names."""
+    """A line of Python that saves the object in a pickle, chosen by the modules that the pickle names."""
     for module, remedy in _WRITERS:
         if module in head:
             return f"load it where it was made, and save it with {remedy}"

@@ -1,4 +1,4 @@
-"""The rows that a runtime scores: a float64 matrix, or a table of columns for models that take text."""
+"""The rows that a runtime scores: a float64 matrix, or a table of columns for models with text features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """Rows of a model with features that are no numbers; text is never in a matrix."""
+    """Rows of a model with features that are not numbers. Text is never in a matrix."""
 
     numbers: Matrix
     """float64 (rows, numeric features), C-contiguous, in the order of features; NaN where missing."""
@@ -30,7 +30,7 @@ class Table:
         return len(self.numbers)
 
     def __getitem__(self, rows: slice | NDArray[Any]) -> Table:
-        """Some of the rows, by a slice, a mask or indexes."""
+        """Selects rows by a slice, a mask or indexes."""
         return Table(np.ascontiguousarray(self.numbers[rows]), self.values[rows], self.is_number)
 
     def columns(self) -> Iterator[NDArray[Any]]:
@@ -43,7 +43,7 @@ Inputs = Matrix | Table
 
 
 def concatenate(blocks: Sequence[Inputs]) -> Inputs:
-    """The rows of all blocks, which belong to one model."""
+    """The rows of all blocks, which must be of one model."""
     if isinstance(blocks[0], Table):
         tables = cast(Sequence[Table], blocks)
         numbers = np.concatenate([table.numbers for table in tables])
@@ -52,8 +52,7 @@ def concatenate(blocks: Sequence[Inputs]) -> Inputs:
 
 
 def rows_as_bytes(inputs: Inputs) -> list[bytes]:
-    """Bytes of each row; two rows of a model have the same bytes only if all of their values are the same, bit for
-    bit."""
+    """The bytes of each row. Rows of a model have equal bytes only if all of their values are equal bit for bit."""
     if isinstance(inputs, Table):
         numbers = [row.tobytes() for row in inputs.numbers]
         return [_encode(row) for row in zip(numbers, inputs.values.tolist(), strict=True)]

@@ -1,4 +1,4 @@
-"""Libraries of model formats that are extras of the package."""
+"""Libraries of model formats, installed as extras of the package."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from inferd.schemas.errors import InternalError
 
 
 def missing_library(name: str, extra: str) -> InternalError:
-    """The error of a format whose library is not installed; it names the extra that installs it."""
+    """The error for a format whose library is not installed. It names the extra that installs it."""
     return InternalError(f"{name} is not installed here: pip install 'inferd[{extra}]'")
 
 
 def package_folder(package: str, name: str, extra: str) -> Path:
-    """The folder of an installed package, which is not imported; `InternalError` naming `extra` if there is none."""
+    """The folder of an installed package, without importing it. `InternalError` naming `extra` if it is not
+    installed."""
     spec = find_spec(package)
     for place in (spec and spec.submodule_search_locations) or ():
         return Path(place)
@@ -25,7 +26,8 @@ def package_folder(package: str, name: str, extra: str) -> Path:
 
 @cache
 def installed_version(name: str, extra: str, *distributions: str) -> str:
-    """The version of the first of `distributions` that is installed; `InternalError` naming `extra` if none is."""
+    """The version of the first installed one of `distributions`. `InternalError` naming `extra` if none is
+    installed."""
     for distribution in distributions:
         try:
             return version(distribution)

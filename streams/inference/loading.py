@@ -1,4 +1,4 @@
-"""A manifest and the bytes it names -> a version that may serve."""
+"""Loads a version from its manifest and the bytes of its model file."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ _COMPARED: tuple[Output, ...] = ("prediction", "probabilities", "raw", "leaves")
 
 
 def load_runtime(model: bytes, file: ModelFile, threads: int) -> ModelRuntime:
-    """The runtime of a model file; it scores rows one by one if its format says that batches may have other bits."""
+    """The runtime of a model file. It scores row by row if a row may have other bits in a batch than alone."""
     runtime = format_named(file.runtime).load(model, file, threads)
     return runtime if scores_batches(runtime) else RowByRow(runtime)
 
 
 def load_model(path: Path, manifest: Manifest, threads: int = 1, limits: Limits = DEFAULT_LIMITS) -> ServedModel:
-    """Loads a model that has passed its trial, and runs it once so that its first request does not pay for that.
+    """Loads a model that has passed its trial, and runs it once, so that its first request is not slowed down.
 
-    A model whose rows have other bits in a batch than alone is scored row by row.
-
-    `InferenceError` saying why where manifest and model do not go together.
+    A model whose rows have other bits in a batch than alone is scored row by row. Raises `InferenceError` if manifest
+    and model file contradict each other.
     """
     model = path.read_bytes()
     file = read_model(model, limits, manifest.runtime)

@@ -1,4 +1,5 @@
-"""The features of a manifest against those of its model file: which is right, and what the other one leaves open."""
+"""Reconciles the features of a manifest with those of its model file: fills in what one lacks, reports
+contradictions."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ _ANY = FileCategories("any", 0)
 
 
 def complete_file(file: ModelFile, manifest: Manifest) -> ModelFile:
-    """`file` with the names and kinds that a reconciled manifest gives to the features that it leaves open."""
+    """`file` with names and kinds from a reconciled manifest for the features that lack them."""
     file = name_features(file, manifest.features)
     features = tuple(
         _completed(in_file, given) for in_file, given in zip(file.features, manifest.features, strict=True)
@@ -25,7 +26,7 @@ def complete_file(file: ModelFile, manifest: Manifest) -> ModelFile:
 
 
 def name_features(file: ModelFile, given: Sequence[Feature]) -> ModelFile:
-    """`file` with the names that a manifest gives to the features of a file without names."""
+    """`file`, which has no feature names, with those of a manifest."""
     if file.named or not given:
         _refuse_nameless(file)
         return file
@@ -40,9 +41,10 @@ def name_features(file: ModelFile, given: Sequence[Feature]) -> ModelFile:
 def merged_features(
     given: Sequence[Feature], file: ModelFile, placed: Mapping[str, Values], defaults: Mapping[str, object]
 ) -> list[Feature]:
-    """All features of the file, with what the manifest says about them.
+    """All features of the file, with the settings of the manifest.
 
-    `placed`: the categories of the file by feature. `SchemaMismatchError` where the two contradict each other.
+    `placed`: the categories in the file, by feature. Raises `SchemaMismatchError` if manifest and file contradict each
+    other.
     """
     names = [feature.name for feature in given]
     refuse_repeats("features", names)
@@ -60,7 +62,7 @@ def merged_features(
 
 
 def same_categories(first: Sequence[Category], second: Sequence[Category]) -> bool:
-    """Whether values are equal, and both booleans or neither, one by one."""
+    """Whether the values are equal in pairs. A boolean equals only a boolean."""
     return _typed(first) == _typed(second)
 
 
@@ -93,8 +95,8 @@ def _merged(in_file: FileFeature, given: Feature | None, categories: Values | No
 
 
 def _agreed_dtype(in_file: FileFeature, given: Feature) -> DType:
-    """The file's dtype; the manifest's if it is a number, too, and allows less."""
-    if given.dtype in (in_file.dtype, "float64"):  # a manifest that names no dtype has float64
+    """The file's dtype, or the manifest's if it is also numeric and allows fewer values."""
+    if given.dtype in (in_file.dtype, "float64"):  # a manifest without a dtype means float64
         return in_file.dtype
     if in_file.dtype == "float64" and given.dtype in ("float32", "int64", "bool"):
         return given.dtype
@@ -114,7 +116,7 @@ def _with_categories(given: Feature, categories: Values) -> Feature:
 
 
 def _required(given: Feature, in_file: FileFeature, *, has_default: bool) -> Feature:
-    """With `required` set if the model takes no missing value, and there is no default instead."""
+    """The feature with `required` set if the model takes no missing values and the feature has no default."""
     if in_file.missing or has_default:
         return given
     if given.required is False:
@@ -126,7 +128,7 @@ def _required(given: Feature, in_file: FileFeature, *, has_default: bool) -> Fea
 
 
 def _bounded(given: Feature, in_file: FileFeature) -> Feature:
-    """With the range that both allow."""
+    """The feature with the range that both manifest and file allow."""
     lows = [low for low in (given.min, in_file.min) if low is not None]
     highs = [high for high in (given.max, in_file.max) if high is not None]
     return msgspec.structs.replace(given, min=max(lows, default=None), max=min(highs, default=None))

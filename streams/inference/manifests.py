@@ -1,4 +1,4 @@
-"""Manifests against model files: what a manifest leaves out is filled in, what it contradicts is refused."""
+"""Manifests and model files: fills in what a manifest leaves out, and rejects contradictions."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ def manifest_of(
     limits: Limits = DEFAULT_LIMITS,
     file: ModelFile | None = None,
 ) -> Manifest:
-    """The manifest of a model file, with what the user's own manifest (`overrides`, as from JSON) says about it.
+    """The manifest of a model file, with the settings of the user's own manifest (`overrides`, decoded JSON).
 
-    Features have the names and dtypes of the file, and the manifest's where it names none; categories of the file are
-    described, and their values stay in the file. `overrides` may name some features
-    only, or all in the model's order; a feature without a dtype keeps the file's. Raises what `read_model` does;
-    `MalformedError` where `overrides` is no manifest; `SchemaMismatchError` where it contradicts the file or the
-    arguments, and where neither shows which features are categories; what `FeatureSchema` and `compile_postprocess` do
-    about manifests.
+    Features have the names and dtypes of the file; the manifest supplies those that the file lacks. The manifest
+    describes categories of the file, and their values stay in the file. `overrides` may name some features only, or all
+    in the model's order; a feature without a dtype keeps the file's.
+
+    Raises what `read_model` raises; `MalformedError` if `overrides` is not a manifest; `SchemaMismatchError` if it
+    contradicts the file or the arguments, or if neither shows which features are categories; and the errors of
+    `FeatureSchema` and `compile_postprocess`.
     """
     file = file or read_model(model, limits)
     facts = {
@@ -67,23 +68,23 @@ def manifest_of(
 
 
 def _dtypes(features: list[dict[str, Any]]) -> dict[str, str]:
-    """The dtypes of those features of a user's manifest that name one, or categories."""
+    """The dtypes in a user's manifest, for the features that have a dtype or categories."""
     return {each["name"]: each.get("dtype", "float64") for each in features if {"dtype", "categories"} & each.keys()}
 
 
 def _with_dtype(feature: Feature, placed: Mapping[str, Values], in_file: Mapping[str, DType]) -> Feature:
-    """`feature`, which names no dtype, with the file's."""
+    """`feature`, which has no dtype, with the dtype of the file."""
     if feature.name in placed:
         return msgspec.structs.replace(feature, dtype="category")
     return msgspec.structs.replace(feature, dtype=in_file.get(feature.name, feature.dtype))
 
 
 def reconcile(manifest: Manifest, file: ModelFile) -> Manifest:
-    """`manifest` with all features, their categories, objective and outputs of its model file; its bytes must be those
-    of the manifest.
+    """`manifest`, completed with features, categories, objective and outputs of its model file. The file must have the
+    manifest's digest.
 
-    Raises `SchemaMismatchError` where the two contradict each other, and what `FeatureSchema` and `compile_postprocess`
-    do.
+    Raises `SchemaMismatchError` if the two contradict each other, and the errors of `FeatureSchema` and
+    `compile_postprocess`.
     """
     file = name_features(file, manifest.features)
     return _complete(manifest, file, _categories(manifest.features, file))
@@ -115,9 +116,9 @@ def _complete(manifest: Manifest, file: ModelFile, placed: Mapping[str, Values])
 
 
 def _categories(given: list[Feature], file: ModelFile, others: Sequence[str] = ()) -> Mapping[str, Values]:
-    """The file's categories by feature: as the manifest says, or else as the file shows.
+    """The file's categories by feature: as assigned in the manifest, or derived from the file.
 
-    `others` are features that the manifest says are no categories.
+    `others` are features that have no categories according to the manifest.
     """
     lists = file.category_lists.lists
     if not lists:
@@ -161,7 +162,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _described(feature: Feature, in_file: Values | None) -> Feature:
-    """`feature` as it is deployed: the file keeps the categories that it has."""
+    """`feature` as deployed: without the values of categories that are in the file."""
     if in_file is None or feature.dtype != "category":
         return feature
     return msgspec.structs.replace(feature, categories=None, file_categories=FileCategories.of(in_file))

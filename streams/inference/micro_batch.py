@@ -1,4 +1,4 @@
-"""The records of a micro-batch from bytes to results, grouped by model version and outputs."""
+"""Micro-batches: turns bytes of records into results, grouped by model version and outputs."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from inferd.streams.inference.work import Work
 
 @dataclass(slots=True)
 class Group:
-    """The requests of a micro-batch that one version answers with the same outputs, in the same codec.
+    """The requests of a micro-batch for the same version, outputs and codec.
 
-    Request i of the group is record `indexes[i]`, has `counts[i]` rows of the inputs, and answers with a bare value
-    where `singles[i]`. Parallel lists, because an object a request costs more than the model takes for its row.
+    Request i of the group is record `indexes[i]` with `counts[i]` rows; its result is a single value if `singles[i]`,
+    else a list. The lists are parallel, because one object per request would take longer than scoring its row.
     """
 
     in_thread: ClassVar[bool] = False
@@ -84,7 +84,8 @@ class Group:
         self.to_score = self.rows
 
     def finish(self, _batch: MicroBatch) -> bool:
-        """Puts its results into the batch where it makes them itself: it does not."""
+        """Writes the group's results into the batch, if the group encodes its own. This class does not, and returns
+        False."""
         return False
 
     @property
@@ -103,7 +104,7 @@ class Group:
         self.lookup, self.looked_up, self.to_score = lookup, True, len(lookup.to_score)
 
     def predict(self) -> None:
-        """Scores the rows that need it; an exception becomes the error of the requests that cause it."""
+        """Scores the rows that are not cached. An exception becomes the error of the requests that caused it."""
         inputs = self.inputs
         try:
             self.arrays = self._answer(inputs, self.model.postprocessor.needed(self.outputs))
@@ -119,7 +120,7 @@ class Group:
                 self.error, self.fault = internal_error(fault), fault
 
     def _answer(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
-        """The output arrays of all rows; equal rows are scored once."""
+        """The output arrays of all rows. Equal rows are scored once."""
         predict, lookup = self.model.runtime.predict, self.lookup
         if lookup is not None:
             scored = predict(_rows(inputs, lookup.to_score), outputs) if self.to_score else {}
@@ -135,21 +136,21 @@ class Group:
         return {name: rows[inverse] for name, rows in predict(_rows(inputs, places), outputs).items()}
 
     def _refuse(self, inputs: Inputs, error: InvalidValueError) -> None:
-        """The model refuses a row: its request gets the error, the others are predicted without it."""
+        """Handles a row that the model rejects: its request gets the error; the others are scored without it."""
         self.lookup = None
         if len(self.indexes) > 1:
             self.alone = self._predict_alone(inputs)
             return
         self.error = error
         if len(inputs) > 1:
-            # Equal rows were scored once: over all of them, the error names the row of the request.
+            # Only distinct rows were scored. Score all of them, so that the error has the row number in the request.
             try:
                 self.model.runtime.predict(inputs, self.model.postprocessor.needed(self.outputs))
             except ModelServingError as of_request:
                 self.error = of_request
 
     def _predict_alone(self, inputs: Inputs) -> list[Group]:
-        """Each request as a group of its own, scored."""
+        """Scores each request in its own group."""
         groups = []
         for place, rows in enumerate(self.spans()):
             group = Group(self.model, self.outputs, self.codec)
@@ -195,7 +196,7 @@ class MicroBatch:
         return self.keyed((id(model), outputs, codec), lambda: Group(model, outputs, codec))
 
     def keyed(self, key: Hashable, make: Callable[[], G]) -> G:
-        """The group for a key; created by `make` if absent."""
+        """The group with a key; created with `make` if absent."""
         group = self._by_key.get(key)
         if group is None:
             group = self._by_key[key] = make()
@@ -223,11 +224,11 @@ class MicroBatch:
         return index in self._failures
 
     def fault(self, fault: Exception) -> None:
-        """Records an exception that no record caused."""
+        """Records an exception that was not caused by a record."""
         self._faults.append(fault)
 
     def look_up(self, cache: PredictionCache, now_ms: int, fill_direct: int | None) -> None:
-        """Looks up the rows of all groups whose version has a cache; a fault of the cache fails no request."""
+        """Looks up the rows of all groups whose version has a cache. An exception of the cache fails no request."""
         for group in self.groups:
             if group.model.manifest.cache is None or group.in_thread:
                 continue
@@ -247,7 +248,7 @@ class MicroBatch:
         return numbers if group.one_row_each else np.repeat(numbers, group.counts)
 
     def finish(self) -> Outcome:
-        """One encoded result per record; all groups must have been scored."""
+        """The outcome, with one encoded result per record. All groups must have been scored."""
         for group in self.groups:
             if not group.finish(self):
                 self._finish_group(group)
@@ -263,7 +264,7 @@ class MicroBatch:
         )  # fmt: skip
 
     def _marks(self) -> bytes:
-        """`Outcome.cache_marks`; errors have no mark, since they are never cached."""
+        """The value of `Outcome.cache_marks`. Errors have no mark, because they are never cached."""
         groups = [group for group in self.groups if group.looked_up]
         if not groups:
             return b""
@@ -287,7 +288,7 @@ class MicroBatch:
             self._changes.setdefault(number, {}).update(changed)
 
     def put(self, group: Group, place: int, result: bytes) -> None:
-        """Sets the result of request `place` of the group, unless it is too large."""
+        """Sets the result of request `place` of the group; an error instead if the result is too large."""
         self._values[group.indexes[place]] = result
         if len(result) > self._limits.result_bytes_max:
             self._refuse_size(group, place, len(result))
@@ -344,7 +345,7 @@ class MicroBatch:
         parts: Sequence[Sequence[Any]],
         unfit: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Sets the result of record `index`: values of scored rows, and errors of the others."""
+        """Sets the result of record `index`: the values of scored rows, and the errors of the others."""
         columns, errors = self.row_errors[index].columns(outputs, parts, unfit)
         manifest = model.manifest
         prediction = Prediction(request_id, manifest.model_id, manifest.version, manifest.sha256, columns, errors)
@@ -365,7 +366,7 @@ class MicroBatch:
 
 
 def _rows(inputs: Inputs, places: NDArray[np.intp]) -> Inputs:
-    """The rows at `places`; all rows if the numbers are equal."""
+    """The rows at `places`; all rows if there are as many places as rows."""
     return inputs if len(places) == len(inputs) else inputs[places]
 
 

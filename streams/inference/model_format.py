@@ -1,7 +1,7 @@
-"""The interface of a model format: how its files are recognised, checked and loaded.
+"""The interface of a model format: recognises, checks and loads its files.
 
-`read` says what a file takes (`ModelFile.features`) and gives (`classes`, `outputs_per_row`, `objective`), without the
-library. The manifest fills in what the file leaves open. `load` gets the completed `ModelFile` and returns a
+`read` derives the inputs of a file (`ModelFile.features`) and its outputs (`classes`, `outputs_per_row`, `objective`)
+without the library. The manifest adds facts that the file lacks. `load` gets the completed `ModelFile` and returns a
 `ModelRuntime`, which scores a float64 matrix if all features are numbers, and a `Table` otherwise.
 """
 
@@ -21,7 +21,7 @@ _NO_LISTS = CategoryLists((), (), frozenset())
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFile:
-    """A model file whose structure was checked. A format may subclass it to keep more for its `load`."""
+    """The facts of a model file whose structure was checked. A format may subclass it to pass more to its `load`."""
 
     runtime: str
     """The name of the format."""
@@ -53,7 +53,7 @@ class ModelFile:
         return self.placed_categories(())
 
     def placed_categories(self, others: Iterable[str]) -> Mapping[str, Values] | None:
-        """Like `categories`, if the features `others` are known to have no categories."""
+        """As `categories`, if the features `others` are known to have no categories."""
         own = {feature.name: feature.categories for feature in self.features if feature.categories is not None}
         columns = {name: column for column, name in enumerate(self.feature_names)}
         placed = self.category_lists.place(frozenset(columns[name] for name in others if name in columns))

@@ -1,4 +1,4 @@
-"""Which version each record of a micro-batch is answered by: known before scoring, so that it can be loaded first."""
+"""Determines the version for each record of a micro-batch before scoring, so that it can be loaded first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inferd.streams.inference.work import Record
 
 
 class NeededVersions:
-    """The versions that records of one micro-batch need."""
+    """The versions for the records of one micro-batch."""
 
     def __init__(self, catalog: ModelCatalog, limits: Limits, now_ms: int) -> None:
         """`now_ms`: Unix milliseconds; a record whose deadline has passed needs no model."""
@@ -23,7 +23,7 @@ class NeededVersions:
         """By model as records name it, unless the version depends on the record."""
 
     def of(self, partition: int, record: Record) -> Version | None:
-        """The version that answers a record, loaded or not; None if it is answered with an error."""
+        """The version that will score a record, loaded or not; None if the result is an error."""
         try:
             return self._of(partition, record)
         except (InferenceError, *DECODE_ERRORS):

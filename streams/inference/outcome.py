@@ -54,7 +54,7 @@ class Outcome:
 
 
 def _joined_changes(first: dict[int, list[Change]], then: dict[int, list[Change]]) -> dict[int, list[Change]]:
-    """The changes of both; later changes of a key win."""
+    """The changes of both. For a key in both, the later change is kept."""
     if not first or not then:
         return first or then
     return {

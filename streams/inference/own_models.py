@@ -1,4 +1,4 @@
-"""Model names that a user's own code answers, without a model file: versions of a catalog like any other."""
+"""Model names that user code answers without a model file. They are versions in the catalog like any other."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ ProcessRows = Callable[[str, Sequence[Any]], Sequence[Any]]
 
 
 def own_digest(name: str, version: int) -> str:
-    """The digest in results of an own name: it follows from name and version alone, on every worker.
+    """The digest of such a version in results. It depends only on name and version, so it is the same on every worker.
 
-    A result is a function of request and digest. So code whose answers change gives another version.
+    A result must be a function of request and digest. If the code's predictions change, use another version.
     """
     return hashlib.sha256(f"inferd own model\n{name}\n{version}".encode()).hexdigest()
 
 
 def own_version(name: str, version: int, process: ProcessRows) -> Version:
-    """A version that serves, whose rows go to `process`."""
+    """A ready version that passes its rows to `process`."""
     manifest = Manifest(
         model_id=name,
         version=version,
-        runtime=cast(Any, "own"),  # never on the wire: no manifest can name it
+        runtime=cast(Any, "own"),  # never on the wire: manifests cannot name it
         sha256=own_digest(name, version),
         size=0,
-        features=[Feature("row")],  # whatever a row has, the code looks at it
+        features=[Feature("row")],  # the code takes any row
     )
     served = ServedModel(manifest, OwnRuntime(process), FeatureSchema(manifest), compile_postprocess(manifest))
     return Version(manifest, "ready", None, served)
@@ -44,7 +44,7 @@ def own_version(name: str, version: int, process: ProcessRows) -> Version:
 
 @dataclass(frozen=True, slots=True)
 class OwnRuntime:
-    """Stands where a loaded model does: `process` answers rows as they are, and there is no matrix of them."""
+    """Stands in for a loaded model: `process` gets the rows as sent, without a feature matrix."""
 
     process: ProcessRows
     n_features: int = 0
@@ -53,15 +53,15 @@ class OwnRuntime:
     objective: str | None = None
 
     def supports(self, output: Output) -> bool:
-        """Own code gives predictions alone."""
+        """Only `prediction` is supported."""
         return output == "prediction"
 
     def values_per_row(self, output: Output) -> int:
-        """One, of whatever kind it is."""
+        """One value, of any type."""
         return 1
 
     def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
-        """`InternalError`: rows do not come this way."""
+        """Raises `InternalError`: there is no feature matrix to score."""
         raise InternalError("an own model has no matrix of features")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Arrays of a runtime -> the values of a result, as the manifest's `postprocess` says."""
+"""Converts a runtime's arrays to the values of a result, following the manifest's `postprocess`."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ Predictions = Callable[[NDArray[Any]], list[Any]]
 
 
 class Postprocessor:
-    """What one model version does with what its runtime computed; immutable, for any thread.
+    """The postprocessing of one model version. Immutable and thread-safe.
 
-    Only `prediction` is changed by labels, threshold and top-k; numbers are floats of the exact float64, and leaves are
+    Labels, threshold and top-k only change `prediction`. Numbers are Python floats equal to the float64; leaves are
     ints.
     """
 
     def __init__(self, predictions: Predictions, source: Output = "prediction") -> None:
-        """`source`: the array that `predictions` takes."""
+        """`source`: the runtime's array from which `predictions` makes `prediction`."""
         self._predictions = predictions
         self._source = source
 
     def needed(self, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
-        """What the runtime must compute so that `outputs` can be given: no more, as labels follow from `prediction`."""
+        """The arrays that the runtime must compute for `outputs`. Labels, for example, are derived from
+        `prediction`."""
         return tuple(dict.fromkeys(self._source if output == "prediction" else output for output in outputs))
 
     def check(self, arrays: Arrays) -> NDArray[np.bool_] | None:
-        """(rows,) True for rows with a value that is not finite, which no result may carry; None if there are none."""
+        """bool (rows,): True for rows with a value that is not finite and so not allowed in a result; None if there are
+        none."""
         numbers = [values for values in arrays.values() if values.dtype.kind == "f"]
         finite = [mask for values in numbers if not (mask := np.isfinite(values)).all()]
         if not finite:
@@ -45,24 +47,24 @@ class Postprocessor:
         return rows
 
     def columns(self, arrays: Arrays, outputs: tuple[Output, ...]) -> dict[Output, list[Any]]:
-        """For each of `outputs`, in that order, one JSON-able value a row: `columns[output][row]`."""
+        """`columns[output][row]`: for each of `outputs`, in order, one JSON-serializable value per row."""
         return {
             output: self._predictions(arrays[self._source]) if output == "prediction" else arrays[output].tolist()
             for output in outputs
         }
 
     def values(self, arrays: Arrays, outputs: tuple[Output, ...], rows: slice, *, single: bool) -> dict[str, Any]:
-        """What `Prediction.outputs` is for one request that had `rows` of the batch: a value, or a list where not
-        `single`."""
+        """The values of `Prediction.outputs` for one request, the given `rows` of the batch: one value if `single`,
+        else a list."""
         columns = self.columns({output: values[rows] for output, values in arrays.items()}, outputs)
         return {output: column[0] if single else column for output, column in columns.items()}
 
 
 def compile_postprocess(manifest: Manifest) -> Postprocessor:
-    """The postprocessor of a version, whose manifest names objective and outputs.
+    """The postprocessor of a version whose manifest is complete, with objective and outputs.
 
-    `InvalidValueError` for what its objective does not allow, `SchemaMismatchError` for labels of another number than
-    classes.
+    Raises `InvalidValueError` for settings that the objective does not allow, `SchemaMismatchError` if the number of
+    labels is not the number of classes.
     """
     spec = manifest.postprocess or Postprocess()
     if manifest.classes is not None:
@@ -80,7 +82,8 @@ def compile_postprocess(manifest: Manifest) -> Postprocessor:
 
 
 def _of_classes(spec: Postprocess, classes: Sequence[ClassLabel]) -> Postprocessor:
-    """Of a model that predicts indexes of its class labels; threshold and top-k need its probabilities."""
+    """The postprocessor of a model that predicts indexes of class labels. Threshold and top-k need its
+    probabilities."""
     if spec != Postprocess():
         _check(spec, len(classes), None)
     labels: list[Any] = list(classes if spec.labels is None else spec.labels)
@@ -145,7 +148,7 @@ def _likeliest(labels: list[Any]) -> Predictions:
 
 
 def _top_k(k: int, labels: list[Any]) -> Predictions:
-    """The likeliest first; of equally likely classes the one of the lower index."""
+    """The most probable classes first; ties are ordered by index."""
 
     def predictions(prediction: NDArray[np.float64]) -> list[Any]:
         probabilities = prediction if prediction.ndim == 2 else np.column_stack((1.0 - prediction, prediction))

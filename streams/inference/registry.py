@@ -24,7 +24,7 @@ _BUILT_IN_NAMES = frozenset(_FORMATS)
 
 
 class FormatReport(msgspec.Struct, frozen=True):
-    """A model format, as far as it is known."""
+    """A model format, with whatever could be determined about it."""
 
     name: str
     package: str | None
@@ -47,7 +47,7 @@ def unregister(name: str) -> None:
 
 
 def all_formats() -> Iterator[ModelFormat]:
-    """All formats that can be used, in the order in which they are tried on a file. Imports those of other packages."""
+    """All usable formats, in the order in which they are tried on a file. Imports formats of other packages."""
     yield from tuple(_FORMATS.values())
     for each in _third_party():
         if (found := each.load()) is not None:
@@ -55,7 +55,7 @@ def all_formats() -> Iterator[ModelFormat]:
 
 
 def format_named(name: str) -> ModelFormat:
-    """The format that manifests call `name`: `MalformedError` if unknown, `InternalError` if unusable."""
+    """The format with a name. `MalformedError` if it is unknown, `InternalError` if it cannot be used."""
     if (known := _FORMATS.get(name)) is not None:
         return known
     others = _third_party()
@@ -69,7 +69,7 @@ def format_named(name: str) -> ModelFormat:
 
 
 def describe_formats(*, load: bool = False) -> list[FormatReport]:
-    """All formats, also those that cannot be used. With `load`, formats of other packages are imported."""
+    """All formats, including those that cannot be used. With `load`, formats of other packages are imported."""
     reports = [_report(each, None) for each in tuple(_FORMATS.values())]
     for other in third_party_formats(_BUILT_IN_NAMES):
         if load:
@@ -90,14 +90,14 @@ def _report(found: ModelFormat, package: str | None) -> FormatReport:
 
 
 def _third_party() -> tuple[ThirdParty, ...]:
-    """The formats of other packages that have a name of their own."""
+    """The formats of other packages whose names are not taken."""
     return tuple(each for each in third_party_formats(_BUILT_IN_NAMES) if each.name not in _FORMATS)
 
 
 def read_model(content: bytes, limits: Limits = DEFAULT_LIMITS, runtime: str | None = None) -> ModelFile:
-    """Checks a model file and reads its facts. Without `runtime`, its first bytes name its format.
+    """Checks a model file and reads its facts. Without `runtime`, the format is recognised by the first bytes.
 
-    `TooLargeError` or `MalformedError`: what is wrong with it, and where.
+    `TooLargeError` or `MalformedError` say what is wrong and where.
     """
     if len(content) > limits.artifact_bytes_max:
         raise TooLargeError(f"model file of {len(content)} bytes: at most {limits.artifact_bytes_max} are allowed")
@@ -106,7 +106,7 @@ def read_model(content: bytes, limits: Limits = DEFAULT_LIMITS, runtime: str | N
 
 
 def recognise(content: bytes) -> ModelFormat:
-    """The format of a file, from its first bytes. `MalformedError` saying what else the file is."""
+    """Recognises the format of a file by its first bytes. `MalformedError` names the kind of file if it is known."""
     failed = []
     for each in all_formats():
         try:

@@ -1,6 +1,6 @@
-"""Results of one model version as bytes: the parts that are the same for every request are encoded once.
+"""Encodes results of one model version; the bytes that all results have in common are encoded once.
 
-Gives the same bytes as `inferd.schemas.codec.encode_result`; a test holds the two together.
+The bytes equal those of `inferd.schemas.codec.encode_result`, which a test verifies.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ResultTemplate:
         self._encode = codec.encode
 
     def render(self, request_id: str, values: Iterable[Any]) -> bytes:
-        """The bytes of a result; `values` in the order of the outputs, which is that of results."""
+        """The bytes of a result. `values` are in the order of the outputs in a result."""
         encode = self._encode
         parts = [self._head, encode(request_id)]
         for key, value in zip(self._keys, values, strict=True):
@@ -35,13 +35,13 @@ class ResultTemplate:
         return b"".join(parts)
 
     def render_column(self, ids: Sequence[str], values: Sequence[Any]) -> list[bytes]:
-        """The results of requests with one output: `render`, for a whole micro-batch."""
+        """The results of requests with one output: as `render`, for a whole micro-batch."""
         encode, head, key, tail = self._encode, self._head, self._keys[0], self._tail
         return [head + encode(each) + key + encode(value) + tail for each, value in zip(ids, values, strict=True)]
 
 
 def _nested(fields: list[tuple[str, Any]], own: list[tuple[str, Any]], codec: Codec) -> list[bytes]:
-    """The pieces of a map whose last field is a map of the model's own outputs."""
+    """The constant parts of a map whose last field is a map of the model's own outputs."""
     *before, opening, closing = codec.map_pieces([*fields, (OWN_OUTPUTS, HOLE)])
     first, *between, last = codec.map_pieces(own)
     return [*before, opening + first, *between, last + closing]

@@ -1,4 +1,5 @@
-"""Scores rows one by one: models whose batches have other bits than single rows, and batches that a model refuses."""
+"""Scores rows one by one, for models whose rows have other bits in a batch than alone, and for batches that a model
+rejects."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ _ROW_OF_ONE = re.compile(r"row 0[:,] ")
 
 
 class RowByRow:
-    """A `ModelRuntime` that scores each row alone with another one."""
+    """A `ModelRuntime` that passes rows to another one one at a time."""
 
     batching = False
 
@@ -56,12 +57,12 @@ class RowByRow:
 
 
 def scores_batches(runtime: ModelRuntime) -> bool:
-    """Whether rows are scored in batches; a runtime that scores them one by one says so by `batching = False`."""
+    """Whether rows are scored in batches. A runtime that scores them one by one has `batching = False`."""
     return bool(getattr(runtime, "batching", True))
 
 
 def is_equal_alone(runtime: ModelRuntime, inputs: Inputs, outputs: tuple[Output, ...]) -> bool:
-    """Whether each row has the same bits alone as among all others; True if the model refuses one of the rows."""
+    """Whether each row has the same bits alone and in the batch. True if the model rejects one of the rows."""
     if not scores_batches(runtime):
         return True
     try:

@@ -1,4 +1,4 @@
-"""Requests of rows that ask for an error of each bad row: the others are scored, as in jobs."""
+"""Requests with the header `row-errors`: each invalid row gets an error, and the others are scored, as in jobs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OF_ROWS = (InvalidValueError, MalformedError, SchemaMismatchError)
 
 @dataclass(frozen=True, slots=True)
 class RowErrors:
-    """Of a request of `count` rows, those that are not scored."""
+    """The invalid rows of a request of `count` rows, by row number."""
 
     count: int
     errors: dict[int, ModelServingError] = field(default_factory=dict)
@@ -36,8 +36,11 @@ class RowErrors:
     def columns(
         self, outputs: Sequence[Output], parts: Sequence[Sequence[Any]], unfit: NDArray[Any] | None
     ) -> tuple[dict[str, Any], list[RowError]]:
-        """Lists of `count` values, None for rows without, and the errors of these; `parts` are those of scored rows,
-        and `unfit` says which of these the model gave no finite number for."""
+        """For each output a list of `count` values with None for invalid rows, and the errors of these.
+
+        `parts` are the values of the scored rows. `unfit`: bool (scored rows,), True if the model's output is not
+        finite.
+        """
         scored = [row for row in range(self.count) if row not in self.errors]
         errors = dict(self.errors)
         for place, row in enumerate(scored):
@@ -53,8 +56,8 @@ class RowErrors:
 def rows_apart(
     value: bytes | None, codec: Codec, features: FeatureSchema, limits: Limits
 ) -> tuple[Inputs, RowErrors] | None:
-    """The rows of a refused request that are fit, and the errors of the others; None where it is no list of rows, or
-    too large."""
+    """The valid rows of a rejected request, and the errors of the others. None if it has no list of rows, or too
+    many."""
     try:
         raw = bytes(decode_envelope(value, codec, limits).input_data)
         batch = row_batch(raw, codec, limits)

@@ -1,8 +1,8 @@
-"""A micro-batch of requests -> one outcome each: decode, group by model, predict, encode.
+"""Scores a micro-batch of requests: decode, group by model, predict, encode.
 
-`Scorer.prepare` decodes and checks; each `Group.predict` may be called inline or in a thread; `MicroBatch.finish`
-gives one encoded result a record, in order. A record that fails has a typed error as its result and never disturbs
-another one.
+`Scorer.prepare` decodes and checks. Each `Group.predict` may be called inline or in a thread. `MicroBatch.finish`
+returns one encoded result per record, in order. A record that fails has a typed error as its result, and does not
+affect the others.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class Scorer:
         ask: Ask | None = None,
         ask_rows: AskRows | None = None,
     ) -> None:
-        """A user's own code: `ask` answers every request in place of the model, `ask_rows` the rows of all those of a
-        micro-batch that ask for predictions alone."""
+        """User code, if configured: `ask` answers every request instead of the model; `ask_rows` answers the rows of
+        all requests of a micro-batch that ask only for `prediction`."""
         self._catalog = catalog
         self.limits = limits
         self._reply_to_allowed = frozenset(reply_to_allowed)
@@ -104,12 +104,12 @@ class Scorer:
         fill_direct: int | None = None,
         lap: Lap = lambda _step: None,
     ) -> MicroBatch:
-        """Decodes and checks every record, and looks up its rows; `now_ms` (Unix milliseconds) decides about deadlines
-        and expiry.
+        """Decodes and checks every record, and looks up its rows in the cache. `now_ms` (Unix milliseconds) is the time
+        for deadlines and cache expiry.
 
-        Rows of partition -1 are those of direct requests: `fill_direct` is the partition whose cache takes their
-        answers. `lap` is called at the end of each step: `validate` (headers, deadlines, envelopes), `preprocess` (rows
-        checked against features, and made matrices), `lookup`.
+        Rows of partition -1 belong to HTTP requests; their answers are stored in the cache of partition `fill_direct`.
+        `lap` is called at the end of each step: `validate` (headers, deadlines, envelopes), `preprocess` (rows checked
+        against the features and converted to matrices), `lookup`.
         """
         batch = MicroBatch(work, self.limits)
         odd, buckets = self._sort(batch, now_ms)
@@ -125,9 +125,9 @@ class Scorer:
         return batch
 
     def version_of(self, reference: str | None, key: bytes | None) -> tuple[str, int] | None:
-        """Model id and version that a request asked for; None unless it is deployed.
+        """Model id and version that a request refers to; None if they are not deployed.
 
-        `key`: of its record; without one, it is not known which version of a split it was.
+        `key`: the record key. Without it the version of a split cannot be determined: None.
         """
         try:
             asked = parse_reference(reference or "")
@@ -139,18 +139,19 @@ class Scorer:
         return manifest.model_id, manifest.version
 
     def needed_versions(self, now_ms: int) -> NeededVersions:
-        """What tells the version that each record of a micro-batch needs."""
+        """Determines the version for each record of a micro-batch."""
         return NeededVersions(self._catalog, self.limits, now_ms)
 
     def refuse(self, work: Work, error: ModelServingError) -> Outcome:
-        """The outcome of records that cannot even be looked at without raising: `error`, each."""
+        """The outcome if scoring fails even for single records: `error` for each."""
         batch = MicroBatch(work, self.limits)
         for index in range(len(batch.records)):
             batch.fail(index, error, None, None)
         return batch.finish()
 
     def _sort(self, batch: MicroBatch, now_ms: int) -> tuple[list[int], dict[_Asked, _Bucket]]:
-        """Which records need the typed decoder, and, by codec, model and outputs, those that may do without it."""
+        """Splits the records into those for the typed decoder, and buckets by codec, model and outputs for the fast
+        path."""
         bytes_max, key_max = self.limits.message_bytes_max, self.limits.key_bytes_max
         odd: list[int] = []
         buckets: dict[_Asked, _Bucket] = {}
@@ -184,7 +185,7 @@ class Scorer:
         return odd, buckets
 
     def _refuse_key(self, batch: MicroBatch, index: int, size: int) -> None:
-        """No result could carry this key: the answer has none."""
+        """Rejects a key that is too long for a result; the answer has no key."""
         batch.headers[index] = salvage_headers(batch.records[index].headers, self.limits)
         error = TooLargeError(
             f"key: {size} bytes, and {self.limits.key_bytes_max} are allowed; the answer carries none"
@@ -192,7 +193,7 @@ class Scorer:
         batch.fail(index, error, None, None)
 
     def _codec_of(self, batch: MicroBatch, index: int, record: Record, now_ms: int) -> Codec | None:
-        """Reads the headers; the codec, or None if the record is refused for them."""
+        """Reads the headers. Returns the codec, or None if the record was rejected because of its headers."""
         try:
             _check_readable(record)
             headers = parse_headers(record.headers, self.limits)
@@ -202,7 +203,7 @@ class Scorer:
             return None
         batch.headers[index] = headers
         if (refusal := self._refusal(headers, now_ms)) is not None:
-            # Not to the topic that was refused, and not with headers that would send it there.
+            # The error must not go to the topic that was rejected: remove `reply-to` from the headers.
             batch.headers[index] = msgspec.structs.replace(headers, reply_to=None) if headers.reply_to else headers
             self._refuse(batch, index, record, None, refusal)
             return None
@@ -216,7 +217,7 @@ class Scorer:
         return None
 
     def _refusal(self, headers: RequestHeaders, now_ms: int) -> InferenceError | None:
-        """What the headers alone already rule out."""
+        """The error that follows from the headers alone; None if there is none."""
         if headers.reply_to is not None and headers.reply_to not in self._reply_to_allowed:
             return ReplyToRefusedError(
                 f"header reply-to: {headers.reply_to!r} is not on the list of allowed topics (INFERD_REPLY_TO_ALLOWED)"
@@ -228,7 +229,7 @@ class Scorer:
     def _gather_bucket(
         self, batch: MicroBatch, codec: Codec, model_id: str, outputs: tuple[str, ...], bucket: _Bucket
     ) -> Sequence[int]:
-        """Adds the requests that have the common layout to their group; gives the others back."""
+        """Adds the requests in the common layout to their group; returns the indexes of the others."""
         model = self._usual_model(model_id, outputs)
         if model is None:
             return bucket.indexes
@@ -242,7 +243,7 @@ class Scorer:
         return list(compress(bucket.indexes, ~fits))
 
     def _usual_model(self, model_id: str, outputs: tuple[str, ...]) -> ServedModel | None:
-        """The version that answers, if that is simple; None leaves it, and any error, to the typed path."""
+        """The version for the fast path. None if it needs the typed path, which also raises any error."""
         if self._ask is not None:
             return None
         try:
@@ -258,7 +259,7 @@ class Scorer:
         return model
 
     def _prepare_one(self, batch: MicroBatch, index: int) -> None:
-        """The typed path: every check one after the other, each error with its place."""
+        """The typed path: all checks in sequence, with the location in each error."""
         record = batch.records[index]
         codec = batch.headers_of(index).codec
         request: PredictionRequest | None = None
@@ -292,7 +293,8 @@ class Scorer:
             batch.group(model, request.outputs, codec).add(index, request_id, inputs, single=single)
 
     def _answer_rows_apart(self, batch: MicroBatch, index: int, record: Record) -> bool:
-        """Whether a refused request has asked for an error of each bad row, and is answered so."""
+        """Handles a rejected request with the header `row-errors`: only its invalid rows get errors. False if not
+        applicable."""
         headers = batch.headers_of(index)
         if not headers.row_errors or self._ask is not None:
             return False
@@ -316,7 +318,7 @@ class Scorer:
         return True
 
     def _check_result_size(self, model: ServedModel, outputs: Sequence[Output], rows: int) -> None:
-        """Before anything is allocated for it: a value takes a byte at least."""
+        """Checks the size before memory is allocated: each value takes at least one byte."""
         values = _result_values(model, outputs, rows)
         if values > self.limits.result_bytes_max:
             raise TooLargeError(
@@ -336,7 +338,7 @@ class Scorer:
 
 @dataclass(slots=True)
 class _Bucket:
-    """Requests to one model with the same outputs, not yet decoded further than their envelope."""
+    """Requests to one model with the same outputs. Only their envelopes have been decoded."""
 
     indexes: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
@@ -365,5 +367,5 @@ def _refuse_row_errors(headers: RequestHeaders) -> None:
 
 
 def _too_late(deadline_ms: int) -> DeadlineExceededError:
-    # Not by how much: a repeat after a crash must have the same bytes.
+    # The message does not say by how much: after a crash, a repeated answer must have the same bytes.
     return DeadlineExceededError(f"the deadline, {deadline_ms} ms since 1970, passed before the request was scored")

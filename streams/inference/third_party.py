@@ -1,7 +1,7 @@
 """Model formats of other packages, found by the entry-point group `inferd.model_formats`.
 
-An entry point is named as its format, and leads to a `ModelFormat`. Its module is imported when a model or a file needs
-it. A format that cannot be used is reported by name, and affects no other.
+An entry point has the name of its format and refers to a `ModelFormat`. Its module is imported when a model or a file
+needs it. A format that cannot be used is reported by name, and does not affect the others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FUNCTIONS = tuple(each.name for each in fields(ModelFormat) if each.name not in
 
 @dataclass(slots=True)
 class ThirdParty:
-    """A format of another package: not imported yet, in use (`format`), or unusable (`problem`)."""
+    """A format of another package: not yet imported, loaded (`format`), or unusable (`problem`)."""
 
     name: str
     package: str
@@ -35,7 +35,7 @@ class ThirdParty:
     format: ModelFormat | None = None
 
     def load(self) -> ModelFormat | None:
-        """The format, which the first call imports; None if it has a `problem`."""
+        """The format, imported by the first call; None if it has a `problem`."""
         if self.format is None and self.problem is None:
             try:
                 self.format = self._loaded()
@@ -61,7 +61,7 @@ class ThirdParty:
         return self._guarded(found)
 
     def _guarded(self, found: ModelFormat) -> ModelFormat:
-        """`found` with functions that raise inferd's errors alone, and with files that are checked."""
+        """`found`, with its functions wrapped: they only raise inferd's errors, and their results are checked."""
         guarded: dict[str, Any] = {name: self._guard(getattr(found, name), InternalError) for name in _FUNCTIONS}
         guarded["read"] = self._guard(self._checking(found.read), MalformedError)
         return replace(found, **guarded)
@@ -95,7 +95,8 @@ def _of(error: BaseException) -> str:
 
 @cache
 def third_party_formats(taken: frozenset[str]) -> tuple[ThirdParty, ...]:
-    """The formats of all installed packages, by name and package; `taken` are names of inferd's. Imports none."""
+    """The formats of all installed packages, by name and package. `taken`: names of built-in formats. Imports no
+    format."""
     found = sorted(_found(), key=lambda each: (each.name, each.package))
     owners = dict.fromkeys(taken, "inferd")
     for each in found:
@@ -112,7 +113,7 @@ def _found() -> Iterator[ThirdParty]:
 
 
 def _found_one_by_one() -> Iterator[ThirdParty]:
-    """The formats of packages whose metadata can be read; of the others those that name the group."""
+    """The entry points of packages with readable metadata; of the others, those that name the group are reported."""
     for distribution in distributions():
         try:
             yield from map(_of_entry, distribution.entry_points.select(group=GROUP))

@@ -1,4 +1,4 @@
-"""What a model may take in its trial, and how large it may be."""
+"""Resource limits for the trial of a model, and for its size."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 
 @dataclass(frozen=True, slots=True)
 class TrialLimits:
-    """Limits of one model; `start_s` is for the start of the process and the import of the library: in a worker each
-    format is tried in processes of its own."""
+    """Limits for one model. `start_s` covers starting the process and importing the library: in a worker each format
+    has its own trial processes."""
 
     memory_bytes: int = 4 * 2**30
     """Address space of the process: with Python's own, which is about 0.3 GB."""

@@ -1,4 +1,4 @@
-"""Requests that a user's own code answers: what it is given, and what becomes of what it gives back or raises."""
+"""Requests that user code answers: converts its inputs, results and exceptions."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from inferd.streams.inference.result_template import ResultTemplate
 
 
 class PinnedModelId(str):
-    """A model reference as a user spelled it, which remembers the version it led to.
+    """A model reference as sent in the request, together with the version that it resolved to.
 
-    Code that hands it on is answered by just that version, though an alias may have moved meanwhile.
+    User code that passes it on gets this version, even if the alias was moved since.
     """
 
     __slots__ = ("model",)
@@ -33,7 +33,7 @@ class PinnedModelId(str):
 
     @classmethod
     def of(cls, reference: str, model: ServedModel) -> PinnedModelId:
-        """`reference`, which led to `model`."""
+        """Pins `reference` to `model`, the version that it resolved to."""
         pinned = cls(reference)
         pinned.model = model
         return pinned
@@ -46,16 +46,16 @@ AskRows = Callable[[PinnedModelId, list[Any]], Sequence[Any]]
 
 
 def plain_input(rows: InputData) -> Any:
-    """`input_data` as a program would hold it: a list or dict, several of them, or an array (rows, features)."""
+    """`input_data` as Python objects: one row (list or dict), a list of rows, or an array (rows, features)."""
     if isinstance(rows, TensorRows):
         return np.frombuffer(rows.data, rows.dtype).reshape(rows.shape)
     return rows.rows[0] if rows.single and rows.rows else rows.rows
 
 
 def plain_value(value: object) -> Any:
-    """`value` as results can carry it: numpy's arrays and scalars become lists and numbers.
+    """`value` as encoded in results: numpy arrays and scalars become lists and numbers.
 
-    `InternalError` for what no codec has.
+    `InternalError` for types that cannot be encoded.
     """
     try:
         plain = msgspec.to_builtins(value, enc_hook=_of_numpy)
@@ -76,7 +76,7 @@ def _of_numpy(value: Any) -> Any:
 
 @dataclass(slots=True)
 class CustomGroup(Group):
-    """One request that a user's own code answers."""
+    """One request that user code answers."""
 
     in_thread: ClassVar[bool] = True
 
@@ -87,7 +87,7 @@ class CustomGroup(Group):
     """One for each output."""
 
     def predict(self) -> None:
-        """Asks; whatever is raised is the outcome of this request alone."""
+        """Calls user code. An exception fails only this request."""
         try:
             given = self.ask(self.model_id, self.input_data, self.outputs)
             self.values = [plain_value(given[output]) for output in self.outputs]
@@ -99,7 +99,7 @@ class CustomGroup(Group):
             self.fault = fault
 
     def finish(self, batch: MicroBatch) -> bool:
-        """Puts the answer into the batch, or the fault that the log wants the traceback of."""
+        """Writes the result into the batch; an unexpected exception is passed on for the log."""
         if self.fault is not None:
             batch.fault(self.fault)
             self.error = internal_error(self.fault)
@@ -113,7 +113,7 @@ class CustomGroup(Group):
 
 @dataclass(slots=True)
 class CustomBatch(Group):
-    """The requests of a micro-batch for predictions of one model, whose rows a user's own code answers in one call."""
+    """The requests of a micro-batch for predictions of one model. User code answers their rows in one call."""
 
     in_thread: ClassVar[bool] = True
 
@@ -124,7 +124,7 @@ class CustomBatch(Group):
     """One for each row."""
 
     def add_request(self, index: int, request_id: str, rows: InputData) -> None:
-        """Record `index`, and its rows."""
+        """Adds record `index` and its rows."""
         given = list(plain_input(rows)) if isinstance(rows, TensorRows) else rows.rows
         self.indexes.append(index)
         self.ids.append(request_id)
@@ -134,14 +134,14 @@ class CustomBatch(Group):
         self.rows = self.to_score = len(self.input_rows)
 
     def predict(self) -> None:
-        """Asks for all rows at once; what is raised for all of them is the outcome of each request."""
+        """Calls user code for all rows at once. An exception fails all requests of the group."""
         try:
             self.values = self.ask_rows(self.model_id, self.input_rows) if self.input_rows else ()
         except Exception as fault:  # noqa: BLE001  # users' code may raise anything
             self.fault = fault
 
     def finish(self, batch: MicroBatch) -> bool:
-        """Puts the answers into the batch; a request of which a row failed fails with the error of the first."""
+        """Writes the results into the batch. A request with failed rows gets the error of the first one."""
         if self.fault is not None:
             batch.fault(self.fault)
             self.values = [internal_error(self.fault)] * self.rows
@@ -160,7 +160,7 @@ class CustomBatch(Group):
 def group_of_rows(
     batch: MicroBatch, ask_rows: AskRows, model: ServedModel, request: PredictionRequest, codec: Codec
 ) -> CustomBatch:
-    """The group of the micro-batch whose rows go to `ask_rows` together with those of `request`."""
+    """The group whose rows are passed to `ask_rows` together with those of `request`; created if absent."""
     reference = str(request.model)
     return batch.keyed(
         (reference, id(model), codec),
@@ -173,7 +173,7 @@ def group_of_rows(
 def custom_group(
     ask: Ask, model: ServedModel, request: PredictionRequest, index: int, request_id: str, codec: Codec
 ) -> CustomGroup:
-    """The group of record `index`, whose `request` is to be answered by `ask`; `model` is the version it leads to."""
+    """The group for record `index`, which `ask` answers. `model` is the version that the `request` resolves to."""
     rows = request.input_data
     count = rows.shape[0] if isinstance(rows, TensorRows) else len(rows.rows)
     return CustomGroup(

@@ -1,4 +1,4 @@
-"""Records that are to be scored together."""
+"""Records to be scored together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Record(Protocol):
-    """The fields of a fetched record that scoring uses; a record that was rejected while fetching has a `refusal`."""
+    """The fields of a fetched record that scoring uses. A record that was rejected while fetching has a `refusal`."""
 
     @property
     def offset(self) -> int: ...

@@ -1,10 +1,10 @@
-"""Record batches as the broker sends them -> records, whatever producers put into them.
+"""Reads the record batches of a fetch response. No content of a batch can stop the consumer.
 
-aiokafka's own reader raises out of the fetch loop, for ever, at a header name that is not UTF-8, and expands a
-compressed batch of a megabyte to whatever it claims; its C code trusts every number in a batch. Here nothing harms its
-neighbours: what cannot be read becomes a record with a `refusal`, at its own offset. Where not even the next batch can
-be found, `UnreadableLogError` says where. Records of lane topics are handed on as aiokafka's C code made them (a
-`ConsumerRecord` costs as much as the model takes for a row).
+aiokafka's own reader raises out of the fetch loop, again at every attempt, for a header name that is not UTF-8. It
+decompresses a batch of a megabyte to whatever size it claims, and its C code trusts every number in a batch. Here an
+invalid record does not affect its neighbours: it becomes a record with a `refusal`, at its own offset. If the start of
+the next batch cannot be found, `UnreadableLogError` says where. Records of lane topics are passed on as aiokafka's C
+code made them, because creating a `ConsumerRecord` takes as long as scoring a row.
 
 Follows the record batch format v2, https://kafka.apache.org/documentation/#recordbatch.
 

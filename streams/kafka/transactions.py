@@ -1,11 +1,12 @@
-"""The result of the last transaction of a transactional id, and writing its missing markers.
+"""Finds the outcome of the last transaction of a transactional id, and writes its missing markers.
 
-A coordinator writes a marker of the end into each partition of a transaction, but leaves out those that have no leader
-just then, and does not come back to them (seen with Kafka 4.4: a broker that thaws after a minute, a broker that
-stops). Such a partition stays open, and ends as the next transaction of the same producer does: what was given up would
-come true, or the other way round. A transaction without records that ends as the last one did closes all of them.
+At the end of a transaction the coordinator writes a marker into each of its partitions. It leaves out partitions that
+have no leader at that moment, and does not retry (seen with Kafka 4.4: a broker that thaws after a minute, a broker
+that stops). The transaction stays open on such a partition until the next transaction of the same producer ends, and
+then gets the outcome of that one: aborted records could be committed, or committed ones aborted. A transaction without
+records, with the outcome of the last one, closes all of them.
 
-Kafka's DescribeTransactions (KIP-664) is not in aiokafka; nor is adding partitions to a transaction without sending
+aiokafka has neither DescribeTransactions (KIP-664) nor a way to add partitions to a transaction without sending
 records, hence the private names of its producer.
 """
 
@@ -54,14 +55,16 @@ ENDINGS: dict[str, TransactionResult] = {
     "PrepareEpochFence": "abort",
     "Ongoing": "abort",
 }
-"""By state of a transactional id, as Kafka names it, how its transaction ends; the fence ends one that goes on."""
+"""How the transaction of a transactional id ends, by the state's name in Kafka. Fencing the id aborts an ongoing
+one."""
 NO_LEADER = -1
 NOT_YET = (CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError)
 ASK_AGAIN_S = 0.01
 
 
 def unit_of(tp: TopicPartition) -> str:
-    """What shares a transactional producer: each takes as long to open as the next, and jobs are seldom in a hurry."""
+    """The unit that shares a transactional producer. The job topics of a partition share one: opening a producer takes
+    time, and jobs are rarely urgent."""
     topic, _, stream = tp.topic.rpartition(".")
     return f"{topic}.{'jobs' if stream.startswith('job') else stream}-{tp.partition}"
 
@@ -103,7 +106,7 @@ class _DescribeTransactionsRequestV0(RequestStruct):
 
 
 class DescribeTransactionsRequest(Request[_DescribeTransactionsRequestV0]):
-    """Asks the coordinator of one transactional id for its state."""
+    """Asks the coordinator of a transactional id for its state."""
 
     API_KEY = 65
 
@@ -117,10 +120,10 @@ class DescribeTransactionsRequest(Request[_DescribeTransactionsRequestV0]):
 async def last_transaction_results(
     connection: KafkaConnection, transactional_ids: Collection[str], timeout_s: float
 ) -> dict[str, TransactionResult]:
-    """By transactional id, how its last transaction ended, or will once the id is fenced.
+    """The outcome of the last transaction of each transactional id: how it ended, or will end once the id is fenced.
 
-    Nothing of ids that have had none since they were fenced, or where the broker does not know the question.
-    `TimeoutError` or a `KafkaError` where it does not answer.
+    Ids without a transaction since they were fenced are left out; the result is empty if the broker does not support
+    the request. Raises `TimeoutError` or a `KafkaError` if the broker does not answer.
     """
     client = AIOKafkaClient(**client_options(connection))
     try:
@@ -138,29 +141,30 @@ async def last_transaction_results(
 async def repeat_transaction_result(
     producer: AIOKafkaProducer, ending: TransactionResult, group_id: str, outputs: Iterable[TopicPartition]
 ) -> None:
-    """Ends a transaction without records in every log of `outputs` that is there, and in that of the group's offsets.
+    """Ends a transaction without records on all existing partitions of `outputs`, and on the partition of the group's
+    offsets.
 
-    Returns when the markers are written. `KafkaError` where that cannot be done: `LeaderNotAvailableError` where a
-    marker would be left out again, `ProducerFenced`, …
+    Returns when the markers are written. Raises `LeaderNotAvailableError` if a marker would be left out again,
+    `ProducerFenced`, or another `KafkaError`.
     """
     manager: Any = producer._txn_manager  # noqa: SLF001
     logs = await _logs(producer.client, outputs)
     await producer.begin_transaction()
     while not await producer._sender._do_add_offsets_to_txn(group_id):  # noqa: SLF001
-        pass  # it has waited
+        pass  # the call itself has waited
     for tp in logs:
         manager.maybe_add_partition_to_txn(tp)
     await (producer.commit_transaction() if ending == "commit" else producer.abort_transaction())
-    # Kafka tells of it when asked, and not otherwise.
+    # Kafka does not notify the producer: poll until the markers are written.
     while not (await _state(producer.client, manager.transactional_id)).startswith("Complete"):  # noqa: ASYNC110
         await asyncio.sleep(ASK_AGAIN_S)
 
 
 @contextmanager
 def transaction_failures(producer: AIOKafkaProducer) -> Iterator[None]:
-    """Raises in the block why a transaction has failed, where aiokafka only says that there is none.
+    """Raises the cause of a failed transaction; aiokafka only says that there is no transaction.
 
-    `TopicRejectedError` names the topic for which a right is missing.
+    `TopicRejectedError` names the topic for which an ACL is missing.
     """
     try:
         yield
@@ -178,7 +182,7 @@ def _failure(producer: AIOKafkaProducer) -> BaseException | None:
 
 
 async def _logs(client: AIOKafkaClient, tps: Iterable[TopicPartition]) -> list[TopicPartition]:
-    """Those of `tps` that the brokers know of; `LeaderNotAvailableError` where one of them has no leader."""
+    """Those of `tps` that exist; `LeaderNotAvailableError` if one of them has no leader."""
     wanted = list(tps)
     await client.set_topics({tp.topic for tp in wanted})
     leaders = {tp: client.cluster.leader_for_partition(tp) for tp in wanted}
@@ -188,7 +192,8 @@ async def _logs(client: AIOKafkaClient, tps: Iterable[TopicPartition]) -> list[T
 
 
 async def _state(client: AIOKafkaClient, transactional_id: str) -> str:
-    """What the coordinator calls the state of an id, once it knows; empty where it has never heard of it."""
+    """The state of a transactional id, by Kafka's name, as soon as the coordinator has it; empty if the id is
+    unknown."""
     while True:
         try:
             node = await client.coordinator_lookup(CoordinationType.TRANSACTION, transactional_id)

@@ -1,1 +1,1 @@
-"""Models of a worker: following model records, fetching artifacts, trying and loading versions."""
+"""Models of a worker: reads model records, collects artifacts, tests and loads versions."""

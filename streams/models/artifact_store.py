@@ -1,7 +1,7 @@
-"""Model bytes on disk, by digest: collected from the parts that `model-artifacts` brings.
+"""Model artifacts on disk, by SHA-256 digest, assembled from the parts on `model-artifacts`.
 
-Names of files are made of checked digests and part numbers only. Files are written aside and renamed, so that workers
-that share the directory never see half a file; what one of them has put together, all of them use.
+File names consist of checked digests and part numbers only. Files are written under a temporary name and then renamed,
+so that workers that share the directory never see an incomplete file. All of them use a file that one has assembled.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _READ_BYTES = 1_048_576
 
 
 class ArtifactStore:
-    """The artifacts that one machine has, and the parts of those that are not complete yet.
+    """The complete artifacts on this machine, and the parts of incomplete ones.
 
-    Every method raises `ServerError`, saying which directory and why, where the disk does not do its part.
+    Every method raises `ServerError` with the directory and the cause if the disk fails.
     """
 
     def __init__(self, directory: Path, limits: Limits) -> None:
@@ -38,7 +38,7 @@ class ArtifactStore:
         """Digests of whole files that are known to be what their names say."""
 
     def open(self) -> None:
-        """Makes the directory, sees that it can be written, and forgets what a crash or a bad disk left behind."""
+        """Creates the directory, checks that it is writable, and removes files that a crash left behind."""
         with self._disk():
             private_directory(self._directory)
             with tempfile.TemporaryFile(dir=self._directory) as file:
@@ -49,11 +49,11 @@ class ArtifactStore:
                     self._verify(path)
 
     def path(self, sha256: str) -> Path:
-        """Where the whole artifact is, or will be."""
+        """The path of the complete artifact, whether or not it exists."""
         return self._directory / f"{sha256}.model"
 
     def put(self, key: ArtifactKey, part: bytes) -> None:
-        """Keeps a part; `TooLargeError` over the limits. Nothing to do where the artifact is already whole."""
+        """Stores a part; `TooLargeError` beyond the limits. No effect if the artifact is already complete."""
         if len(part) > self._limits.artifact_part_bytes_max:
             raise TooLargeError(
                 f"part {key.part} of artifact {key.sha256} has {len(part)} bytes, "
@@ -67,20 +67,20 @@ class ArtifactStore:
                 _write(self._part(key.sha256, key.part), [part])
 
     def remove(self, sha256: str) -> None:
-        """Forgets an artifact and its parts."""
+        """Deletes an artifact and its parts."""
         self._verified.discard(sha256)
         with self._disk():
             self.path(sha256).unlink(missing_ok=True)
             self._remove_parts(sha256)
 
     def complete(self, sha256: str, size: int) -> Path | None:
-        """The file of a whole artifact whose bytes are what digest and size say; None while parts are missing.
+        """The file of the complete artifact, with this digest and `size` in bytes; None while parts are missing.
 
-        `MalformedError` where what has arrived cannot become that.
+        `MalformedError` if digest or size of the bytes that have arrived do not match.
         """
         path = self.path(sha256)
         with self._disk():
-            # Another worker may be quicker at any step, and takes the parts away once it has put them together.
+            # At any step another worker may be faster; it removes the parts once it has assembled them.
             if not (path.exists() or self._assemble(sha256, size) or path.exists()):
                 return None
             try:
@@ -92,7 +92,8 @@ class ArtifactStore:
         return path
 
     def doubt(self, sha256: str) -> None:
-        """The file of an artifact may have been damaged since it was verified: `complete` verifies it again."""
+        """Forgets that an artifact was verified, because its file may have been damaged since: `complete` verifies it
+        again."""
         self._verified.discard(sha256)
 
     def have_bytes(self, sha256: str) -> int:
@@ -113,7 +114,8 @@ class ArtifactStore:
         return True
 
     def _verify(self, path: Path) -> None:
-        """Reads a whole file once: another worker made it, or nobody has looked at it yet."""
+        """Verifies the digest of a file that is not known to be good; deletes it and raises `MalformedError` if it is
+        wrong."""
         if path.stem in self._verified:
             return
         if _digest(path) != path.stem:
@@ -122,7 +124,7 @@ class ArtifactStore:
         self._verified.add(path.stem)
 
     def _check_size(self, sha256: str, have: int, size: int) -> None:
-        # It may be the manifest that is wrong, and another one right: what is here stays.
+        # The parts are kept: the manifest may be wrong, and a later one right.
         if have != size:
             raise MalformedError(
                 f"artifact {sha256}: the manifest says {size} bytes, and {have} have arrived; deploy the model again"
@@ -160,7 +162,7 @@ class ArtifactStore:
 
 
 def _write(path: Path, blocks: Iterable[bytes]) -> None:
-    """Writes a file aside and puts it in place; leaves nothing where `blocks` or the disk fail."""
+    """Writes a file under a temporary name, then renames it; leaves nothing behind if `blocks` or the disk fail."""
     handle, name = tempfile.mkstemp(prefix=ASIDE, dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -173,7 +175,7 @@ def _write(path: Path, blocks: Iterable[bytes]) -> None:
 
 
 def _blocks(parts: Iterable[Path], sha256: str) -> Iterator[bytes]:
-    """The bytes of parts; `MalformedError` at their end where they do not have that digest."""
+    """The bytes of the parts; raises `MalformedError` at the end if their digest is wrong."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(block := part.read_bytes())

@@ -1,7 +1,7 @@
-"""Deploying is producing a record: every worker reads `models` and `model-artifacts` in full, and follows them after.
+"""Follows the model topics: every worker reads `models` and `model-artifacts` from the beginning, then new records.
 
-A version serves once its artifact is whole, its digest right, and it has been loaded and run in a disposable
-subprocess; until then, and where that fails, what served before goes on serving.
+A deploy is a record. A version serves once its artifact is complete, its digest is right, and it has been loaded and
+run in a disposable subprocess. Until then, or if that fails, the previous version continues to serve.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class Deploys:
         loaded: Callable[[float], None] = lambda _seconds: None,
         denied: Callable[[], None] = lambda: None,
     ) -> None:
-        """`refused` is called with each record that is none, or names a model that does not pass; `crashed` with what
-        ended the following and nobody expected; `loaded` with the seconds that the trial and loading of a version
-        took; `denied` where the broker refuses a fetch for want of a right."""
+        """`refused` is called with each invalid record, and with the record of each model that fails its trial;
+        `crashed` with the unexpected exception that ended a background task; `loaded` with the seconds that trial and
+        loading of a version took; `denied` if reading from the broker fails."""
         self.catalogs = {tenant: ModelCatalog() for tenant in settings.tenants}
         self.reachable_at: float | None = None
         """When the broker last answered, on the monotonic clock."""
@@ -87,18 +87,18 @@ class Deploys:
 
     @property
     def fault(self) -> str | None:
-        """What deploys wait for that is no model's fault, in words; None while all is well."""
+        """Why deploys are held up, if the cause is not a model, such as a full disk; None otherwise."""
         return self._disk_fault or self._rollout.fault
 
     def follow(self, tenants: frozenset[str]) -> None:
-        """Reads the records of these tenants, and of no others, from now on."""
+        """Sets the tenants whose records are read."""
         self._wanted = tenants
 
     async def start(self) -> None:
-        """Reads everything up to now, tries and loads what is complete; then goes on in the background.
+        """Reads all existing records, and tests and loads the complete versions; then starts to follow new records.
 
-        Raises `KafkaError` or `TimeoutError` where the broker does not answer, `ServerError` where the data directory
-        does not serve.
+        Raises `KafkaError` or `TimeoutError` if the broker does not answer, `ServerError` if the data directory cannot
+        be used.
         """
         for store in self._stores.values():
             await self._rollout.in_thread(store.open)
@@ -120,7 +120,7 @@ class Deploys:
         self._tasks = [self._start(self._read(reader)), self._start(self._rollout.run())]
 
     async def stop(self) -> None:
-        """Ends the following; a trial that is running is left to its own time limit."""
+        """Stops following. A running trial ends by its own time limit."""
         await cancelled(self._tasks)
         await self.on_demand.close()
         self._rollout.close()
@@ -128,7 +128,7 @@ class Deploys:
             await self._consumer.stop()
 
     def read_again(self, topic: str) -> None:
-        """Reads a topic of models from its beginning: it was created again. What serves goes on serving."""
+        """Reads a model topic from its beginning, because it was created again. Loaded versions continue to serve."""
         if self._reader is not None:
             if topic.endswith(".models"):
                 self._claims[tenant_of_topic(topic)].clear()
@@ -139,7 +139,7 @@ class Deploys:
             await self._reader.fetch_again(tenant)
 
     async def ping(self) -> bool:
-        """Whether the broker answers a question of this connection in time."""
+        """Whether the broker answers a request on this connection within `PING_TIMEOUT_S`."""
         if self._reader is None:
             return False
         try:
@@ -164,19 +164,20 @@ class Deploys:
                 await asyncio.sleep(RETRY_S)
 
     async def _load(self, read: frozenset[str], *, new: bool) -> None:
-        """Has new records looked at; those of a tenant that was just read for the first time, before it is served."""
+        """Wakes the rollout for new records. Marks tenants as loaded once their complete versions were tested and
+        loaded."""
         if new:
             self._rollout.nudge()
         if not read <= self.loaded:
             try:
                 await self._rollout.advance()
             except ServerError:
-                self._rollout.nudge()  # it says what it waits for, and tries again
+                self._rollout.nudge()  # retried in the background; `fault` has the reason
             else:
                 self.loaded |= read
 
     async def _apply_at_last(self, record: ModelRecord) -> None:
-        """Applies a record, as often as it takes: one that is passed over would be missing until the next start."""
+        """Applies a record, and retries until it succeeds: a skipped record would be missing until the next start."""
         while True:
             try:
                 self._apply(record)
@@ -190,7 +191,8 @@ class Deploys:
                 return
 
     def _apply(self, record: ModelRecord) -> None:
-        """Raises `ServerError` where this machine cannot keep what the record brings; nothing for the record's sake."""
+        """Applies a record. `ServerError` if the content cannot be stored on this machine; an invalid record is
+        rejected."""
         try:
             if record.topic.endswith("model-artifacts"):
                 self._apply_part(tenant_of_topic(record.topic), record)
@@ -200,7 +202,7 @@ class Deploys:
             self._refuse(record, error)
         except ServerError:
             raise
-        except Exception as fault:  # whatever a record holds, it must not end the following
+        except Exception as fault:  # no record may stop the follower
             log.exception("model_record_fault", topic=record.topic, offset=record.offset)
             self._refuse(record, InternalError(f"{type(fault).__name__} while it was read"))
 
@@ -254,7 +256,7 @@ class Deploys:
             log.info("model_removed", tenant=tenant, model=key.model_id, version=key.version)
 
     def _announce(self, tenant: str, key: VersionKey, manifest: Manifest, record: ModelRecord) -> None:
-        """Announce a version with the manifest that was claimed for it; a record with another one is refused."""
+        """Announces a version with the manifest of its claim; rejects a record with another manifest."""
         claimed = self._claims[tenant].get(key, manifest)
         self._rollout.announce(tenant, claimed, record)
         if not same_content(claimed, manifest):

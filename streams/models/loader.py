@@ -1,7 +1,7 @@
-"""An announced version on its way to serving: its artifact is found, tried in a disposable subprocess, and loaded.
+"""Brings announced versions into service: waits for the artifact, tests it in a disposable subprocess, and loads it.
 
-Until then, and if it fails, the version before it serves. Each format has trials of its own, so that a library that is
-slow to import delays the models of its format alone.
+Until then, or if that fails, the previous version serves. Each format has its own trials, so that a library that is
+slow to import only delays the models of its format.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
-    """A version that has to be found, tried and loaded, and the record that announced it."""
+    """A version that is not yet loaded, and the record that announced it."""
 
     tenant: str
     manifest: Manifest
@@ -67,7 +67,7 @@ Found = Path | Exception | int
 
 
 class Rollout:
-    """The versions of all tenants that do not serve yet."""
+    """The announced versions of all tenants that do not serve yet."""
 
     def __init__(
         self,
@@ -78,8 +78,8 @@ class Rollout:
         on_demand: OnDemand,
         loaded: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
-        """`refused` is called with the record of each version that does not pass; `loaded` with the seconds that the
-        trial and loading of one took; versions that do not fit into memory are left to `on_demand`."""
+        """`refused` is called with the record of each version that fails its trial, `loaded` with the seconds that
+        trial and loading of a version took. Versions that do not fit into memory are passed to `on_demand`."""
         self._limits = settings.limits
         self._bytes_max = settings.models.bytes_max
         self._trial = settings.trial.limits(settings.limits)
@@ -101,11 +101,11 @@ class Rollout:
 
     @property
     def fault(self) -> str | None:
-        """What it waits for that is no model's fault, in words; None while all is well."""
+        """Why versions are held up, if the cause is not a model; None otherwise."""
         return next(iter(self._faults.values()), None)
 
     def announce(self, tenant: str, manifest: Manifest, record: ModelRecord) -> None:
-        """Notes a version that is to serve; nothing to do where it is on its way already, or does."""
+        """Adds a version that is to serve. No effect if it is already known."""
         catalog = self._catalogs[tenant]
         earlier = catalog.version(manifest.model_id, manifest.version)
         if earlier is not None and earlier.manifest == manifest and earlier.state != "failed":
@@ -119,16 +119,16 @@ class Rollout:
         )
 
     def withdraw(self, tenant: str, key: VersionKey) -> None:
-        """Forgets a version that was to serve."""
+        """Removes a version that was to serve."""
         self._waiting.pop((tenant, key.model_id, key.version), None)
         self._on_demand.forget((tenant, key.model_id, key.version))
 
     def nudge(self) -> None:
-        """Says that something has arrived which some version may have waited for."""
+        """Wakes `run`: a part or record has arrived that a version may be waiting for."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Advances whenever something has arrived, until cancelled."""
+        """Calls `advance` after each wake-up, until cancelled."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -138,25 +138,24 @@ class Rollout:
                 self._hinder(_FILES, error.message, DISK_RETRY_S)
 
     def close(self) -> None:
-        """A trial process that is running is left to its own time limit."""
+        """Shuts down without waiting for a running trial process, which ends by its own time limit."""
         for trial in self._trials.values():
             trial.cancel()
         for threads in (self._threads, *self._format_threads.values()):
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def advance(self) -> None:
-        """Takes every version as far as it can get now: those of a format whose artifacts are complete are tried
-        together.
+        """Advances every version as far as possible: complete versions of the same format are tested together.
 
-        `ServerError` if the disk fails. If trials cannot be held, they are tried again later; so is whatever fails
-        unexpectedly, and the versions concerned say why they wait.
+        `ServerError` if the disk fails. Trials that cannot run, and versions that fail unexpectedly, are retried later;
+        the reason is shown with the versions.
         """
         await asyncio.gather(*self._trials.values())
         await self._start_trials()
         await asyncio.gather(*self._trials.values())
 
     async def _start_trials(self) -> None:
-        """Starts a trial of the versions of each format that has none running."""
+        """Starts a trial for each format that has none running."""
         async with self._turn:
             complete = await self._complete()
         by_format: dict[str, list[_Found]] = {}
@@ -181,7 +180,7 @@ class Rollout:
             self._changed.set()
 
     async def _complete(self) -> list[_Found]:
-        """The versions whose artifacts are complete; the others say what they wait for."""
+        """The versions whose artifacts are complete; the reason to wait is recorded for the others."""
         waiting = sorted(self._waiting.values(), key=lambda version: version.key)
         complete, faults = [], list[Exception]()
         for each, found in zip(waiting, await self.in_thread(self._find, waiting), strict=True):
@@ -202,11 +201,11 @@ class Rollout:
         return complete
 
     async def in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """What `function` returns in the one thread that reads and writes model files."""
+        """Runs `function` in the thread that reads and writes model files; returns its result."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     async def _in_thread_of(self, name: str, function: Callable[..., Result], *arguments: Any) -> Result:
-        """What `function` returns in the one thread that tries and loads models of a format."""
+        """Runs `function` in the thread that tests and loads models of a format; returns its result."""
         threads = self._format_threads.get(name) or self._format_threads.setdefault(name, _one_thread())
         return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
 
@@ -218,7 +217,7 @@ class Rollout:
                 path = store.complete(manifest.sha256, manifest.size)
             except ServerError:
                 raise
-            except Exception as error:  # whatever is the matter with one version, it must not hold up others
+            except Exception as error:  # a failure of one version must not hold up the others
                 if not isinstance(error, InferenceError):
                     log.exception("rollout_fault", tenant=each.tenant, model=manifest.model_id)
                 found.append(error)
@@ -234,7 +233,7 @@ class Rollout:
             cases = [TrialCase(path, each.manifest) for each, path in complete]
             async with self._slots:
                 verdicts = await self._in_thread_of(name, self._try, cases)
-        except Exception as error:  # what is the matter with a model itself is a reason, and not raised
+        except Exception as error:  # a fault of a model is in its verdict, not an exception
             if not isinstance(error, ServerError | OSError):
                 log.exception("rollout_fault")
             self._report(name, _told(error))
@@ -324,7 +323,7 @@ class Rollout:
         self._note(waiting, state, f"{_told(error)}; it is tried again every {TRIAL_RETRY_S:g} s")
 
     def _note(self, waiting: _Waiting, state: State, reason: str) -> None:
-        """Shows in the catalog what becomes of a version that is still wanted."""
+        """Records the state and reason of a version in the catalog, if the version is still wanted."""
         catalog, manifest = self._catalogs[waiting.tenant], waiting.manifest
         version = catalog.version(manifest.model_id, manifest.version)
         if self._is_wanted(waiting) and version is not None and (version.state, version.reason) != (state, reason):
@@ -345,7 +344,7 @@ class Rollout:
 
 
 def _serving(version: Version | None) -> Manifest | None:
-    """What answers requests for a version, perhaps in place of its manifest."""
+    """The manifest that requests for a version are scored with: of the loaded model, or of one that can be loaded."""
     if version is None:
         return None
     return version.served.manifest if version.served is not None else version.loadable
@@ -361,5 +360,6 @@ def _one_thread() -> ThreadPoolExecutor:
 
 
 def _told(error: Exception) -> str:
-    """Why a version waits: what this machine says of itself, or what nobody expected."""
+    """The reason why a version waits: the error message of this machine, or a description of an unexpected
+    exception."""
     return str(error) if isinstance(error, ServerError | OSError) else describe(error)

@@ -1,4 +1,4 @@
-"""Memory of this process: what is in use, and what the allocator keeps of what was freed."""
+"""Memory of this process: bytes in use, and freed bytes that the allocator keeps."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def return_freed_memory() -> None:
 
 
 def used_bytes() -> tuple[int, int]:
-    """Bytes that were allocated by `malloc` and not freed (0 if the C library does not tell), and resident ones.
+    """Bytes allocated by `malloc` and not freed (0 if the C library does not report them), and resident bytes.
 
-    Objects of Python are among the former only with `PYTHONMALLOC=malloc`. Resident memory is without pages of files,
-    such as libraries; memory of allocators beside `malloc` is only among it.
+    The former include Python objects only with `PYTHONMALLOC=malloc`. Resident bytes exclude file pages, such as
+    libraries; memory of other allocators is counted only there.
     """
     gc.collect()
     return_freed_memory()

@@ -1,9 +1,9 @@
-"""Which model versions fit into memory: what is loaded, and what is unloaded for another version. Pure bookkeeping.
+"""Decides which model versions fit into memory, and which are unloaded for another one. Pure bookkeeping.
 
-Tenants share the budget. For a new version those tenants give way first that use more than an equal part of it, and of
-their versions the one that was used least recently. A version is never unloaded while it is pinned, or before the
-first request that it was loaded for was scored (`CLAIM_S` at most): otherwise two versions that are requested in turn
-could displace each other forever without an answer to either.
+Tenants share the budget. To make room, versions of tenants above an equal share are unloaded first, and among these the
+least recently used. A version is never unloaded while it is pinned, nor before the first request that it was loaded for
+is scored (at most `CLAIM_S`): otherwise two versions requested in turn could displace each other forever without an
+answer to either.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Loaded:
 
 
 class MemoryBudget:
-    """The versions that may be loaded, and those that are."""
+    """The versions that may be loaded with their sizes, and those that are loaded."""
 
     def __init__(self, bytes_max: int, tenants: int) -> None:
         self.bytes_max = bytes_max
@@ -48,12 +48,12 @@ class MemoryBudget:
         return key in self._loaded
 
     def add(self, key: Key, n_bytes: int) -> None:
-        """A version may be loaded, and takes so much memory. One with the same key is forgotten."""
+        """Registers a version with its size in bytes, in place of one with the same key."""
         self.remove(key)
         self._sizes[key] = n_bytes
 
     def remove(self, key: Key) -> None:
-        """Forgets a version."""
+        """Removes a version."""
         self.release(key)
         self._sizes.pop(key, None)
 
@@ -62,10 +62,10 @@ class MemoryBudget:
         return self.used_bytes + self._sizes[key] <= self.bytes_max
 
     def reserve(self, key: Key, now: float, *, claim: bool = True) -> list[Key] | None:
-        """Counts a version as loaded; the versions to unload for it, which count as unloaded from now on.
+        """Counts a version as loaded; returns the versions to unload for it, which no longer count as loaded.
 
-        None, and nothing changes, if there is no room now. With `claim` a request waits for the version, which is kept
-        until it was used once; without, it is among the first to be unloaded until it is used.
+        Returns None and changes nothing if there is no room now. With `claim` a request waits for the version, which is
+        kept until its first use. Without `claim` it is among the first to be unloaded until it is used.
         """
         if key in self._loaded:
             return []
@@ -79,18 +79,18 @@ class MemoryBudget:
         return victims
 
     def release(self, key: Key) -> None:
-        """A version is not loaded any more."""
+        """Counts a version as unloaded."""
         if (loaded := self._loaded.pop(key, None)) is not None:
             self.used_bytes -= loaded.n_bytes
 
     def use(self, keys: Iterable[Key]) -> None:
-        """Requests are scored with these versions: they are unloaded later than all others, the last one last."""
+        """Marks versions as the most recently used, in this order."""
         for key in keys:
             if (loaded := self._loaded.get(key)) is not None:
                 loaded.used, loaded.claimed_until = next(self._uses), 0.0
 
     def pin(self, keys: Iterable[Key]) -> None:
-        """Keeps versions loaded until `unpin`, which takes the same keys."""
+        """Keeps versions loaded until `unpin` is called with the same keys."""
         for key in keys:
             if (loaded := self._loaded.get(key)) is not None:
                 loaded.pins += 1
@@ -101,7 +101,7 @@ class MemoryBudget:
                 loaded.pins = max(0, loaded.pins - 1)
 
     def _victims(self, key: Key, now: float) -> list[Key] | None:
-        """Versions whose memory is enough for another one; None if those that may be unloaded are too few."""
+        """The versions to unload to make room for another one; None if those that may be unloaded are not enough."""
         missing = self.used_bytes + self._sizes[key] - self.bytes_max
         used = Counter({key[0]: self._sizes[key]})
         for each, loaded in self._loaded.items():

@@ -1,8 +1,8 @@
-"""Loads versions when requests need them, and unloads those that were used least recently, within a memory budget.
+"""Loads versions when requests need them, and unloads the least recently used ones, within a memory budget.
 
-A request that needs an unloaded version calls `waits_for` until it returns False: the version is loaded then, or could
-not be loaded. Each tenant has a task and a thread that load one version after the other, so that a tenant waits for
-models of its own alone. The bytes come from the artifact store on disk, which compares their digest.
+A request that needs an unloaded version calls `waits_for` until it returns False: then the version is loaded, or could
+not be loaded. Each tenant has a task and a thread that load one version at a time, so that a tenant only waits for its
+own models. The bytes are read from the artifact store on disk, which verifies their digest.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class OnDemand:
         crashed: Crashed,
         fetch_again: Callable[[str], Awaitable[None]],
     ) -> None:
-        """`fetch_again`: reads the artifacts of a tenant from Kafka again, as one is missing on disk."""
+        """`fetch_again` reads the artifacts of a tenant from Kafka again, because one is missing on disk."""
         self.moved: Moved = lambda _tenant: None
         self.timeout_s = settings.models.load_timeout_s
         self.waits = LatencyHistogram()
@@ -80,7 +80,7 @@ class OnDemand:
 
     @property
     def bounded(self) -> bool:
-        """Whether there is a memory budget; without one every version is loaded and stays so."""
+        """Whether there is a memory budget; without one, all versions are loaded and stay loaded."""
         return self._budget.bytes_max > 0
 
     def snapshot(self) -> ModelMemorySnapshot:
@@ -100,9 +100,9 @@ class OnDemand:
     # ------------------------------------------------------------------ deploys
 
     def admit(self, key: Key, n_bytes: int, *, has_alias: bool) -> bool:
-        """Adds a version that passed its trial; whether it is to be loaded now, as there is room for it.
+        """Adds a version that passed its trial; returns whether there is room to load it now.
 
-        Of those that are loaded ahead of any request, versions without an alias are unloaded first.
+        Among versions loaded ahead of their first request, those without an alias are unloaded first.
         """
         if not self.bounded:
             return True
@@ -120,11 +120,11 @@ class OnDemand:
             self.waits_for(tenant, version)
 
     def loaded(self) -> None:
-        """A version was loaded at its deploy."""
+        """Records that a version was loaded at its deploy."""
         self._loads += 1
 
     def forget(self, key: Key) -> None:
-        """A version is gone, or failed."""
+        """Forgets a version that was removed or has failed."""
         self._budget.remove(key)
         self._wanted_since.pop(key, None)
         self._failed_until.pop(key, None)
@@ -133,9 +133,9 @@ class OnDemand:
     # ------------------------------------------------------------------ requests
 
     def waits_for(self, tenant: str, version: Version) -> bool:
-        """Whether a request is to wait for a version, which is loaded as soon as there is room.
+        """Whether a request must wait for a version, which is loaded as soon as there is room.
 
-        False if it is loaded, cannot be loaded, or was waited for too long; then its reason says so.
+        False if it is loaded, cannot be loaded, or waiting took too long; in these cases its reason says why.
         """
         if version.served is not None or version.loadable is None:
             return False
@@ -152,7 +152,8 @@ class OnDemand:
     def load_from_thread(
         self, loop: asyncio.AbstractEventLoop, tenant: str, reference: ModelReference, routing_key: bytes
     ) -> None:
-        """Waits for the version that users' code asks for; not in the thread of the event loop, which would stand."""
+        """Waits for a version that user code needs. Never call it from the event loop's thread, which it would
+        block."""
         if self.bounded and threading.current_thread() is not threading.main_thread():
             asyncio.run_coroutine_threadsafe(self._until_loaded(tenant, reference, routing_key), loop).result()
 
@@ -197,7 +198,7 @@ class OnDemand:
                 await _wait(self._room)
 
     def _make_room(self, key: Key) -> bool:
-        """Unloads what has to make way for a version, and reserves its memory; False if there is no room now."""
+        """Unloads versions to make room, and reserves memory; False if there is no room now."""
         victims = self._budget.reserve(key, time.monotonic())
         if victims is None:
             return False
@@ -226,14 +227,14 @@ class OnDemand:
             served = await self._tenants[tenant].thread.call(lambda: self._load_file(tenant, manifest))
             if served is None:
                 await self._fetch_again(tenant)
-        except Exception as error:  # whatever a library or a disk raises, requests get it as their reason
+        except Exception as error:  # whatever a library or the disk raises becomes the reason in the requests' errors
             if not isinstance(error, ModelServingError | OSError):
                 log.exception("model_load_fault", tenant=tenant, model=model_id, version=number)
             why = f"it could not be loaded ({_told(error)})"
         finally:
             self._budget.unpin([key])
         version = self._catalogs[tenant].version(model_id, number)
-        if version is None or version.loadable is not manifest:  # removed or replaced meanwhile
+        if version is None or version.loadable is not manifest:  # removed or replaced during loading
             self._wanted_since.pop(key, None)
         elif served is not None:
             self._serve(key, version, served)
@@ -242,7 +243,7 @@ class OnDemand:
             self._fail(key, why)
 
     def _load_file(self, tenant: str, manifest: Manifest) -> ServedModel | None:
-        """In the tenant's thread: the loaded version; None if its file is missing or damaged."""
+        """Runs in the tenant's thread: the loaded version; None if its file is missing or damaged."""
         return_freed_memory()
         load_openmp()
         path = _intact(self._stores[tenant], manifest)
@@ -261,7 +262,7 @@ class OnDemand:
         log.info("model_loaded", tenant=tenant, model=model_id, version=number, digest=served.manifest.sha256)
 
     def _fail(self, key: Key, why: str) -> None:
-        """Requests for a version are answered with the reason, until another attempt is made."""
+        """Records why a version cannot be loaded; requests fail with this reason until the next attempt."""
         tenant, model_id, number = key
         self._failures += 1
         self._failed_until[key] = time.monotonic() + RETRY_S
@@ -273,14 +274,14 @@ class OnDemand:
             self._put(tenant, version, f"{why}; a request after {RETRY_S:g} s tries again")
 
     def _put(self, tenant: str, version: Version, reason: str | None) -> None:
-        """Shows whether a version is loaded; one that waits for its replacement shows that instead."""
+        """Records in the catalog whether a version is loaded, or that its replacement is being prepared."""
         if version.loadable is version.manifest:
             version = replace(version, state="ready" if version.served else "unloaded", reason=reason)
         self._catalogs[tenant].put(version)
 
 
 async def _wait(event: asyncio.Event) -> None:
-    """Returns after the next `set`, or in a while."""
+    """Returns after the next `set`, or after a timeout."""
     event.clear()
     with suppress(TimeoutError):
         async with asyncio.timeout(LOOK_AGAIN_S):
@@ -292,7 +293,8 @@ def _key(tenant: str, manifest: Manifest) -> Key:
 
 
 def _intact(store: ArtifactStore, manifest: Manifest) -> Path | None:
-    """The file of a version, whose digest was compared; None if it is missing or damaged, and removed then."""
+    """The file of a version with the right digest; None if it is missing or was damaged, in which case it is
+    deleted."""
     store.doubt(manifest.sha256)
     try:
         return store.complete(manifest.sha256, manifest.size)

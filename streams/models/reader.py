@@ -1,4 +1,4 @@
-"""Reads the model records of those tenants whose topics may be read; which those are may change at any time."""
+"""Reads the model records of a set of tenants that may change at any time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ModelReader:
     """A consumer of `models` and `model-artifacts` of some tenants, each read from its beginning."""
 
     def __init__(self, consumer: AIOKafkaConsumer, topics: Mapping[str, TenantTopics]) -> None:
-        """`topics`: of every tenant that may ever be read."""
+        """`topics`: the topics of every tenant that may be read."""
         self.tenants: frozenset[str] = frozenset()
         """Those that are read now."""
         self._consumer, self._topics = consumer, topics
@@ -28,7 +28,7 @@ class ModelReader:
         """By tenant: where its topics ended when it was chosen, as far as that was not reached yet."""
 
     async def choose(self, tenants: frozenset[str]) -> None:
-        """Reads these tenants from now on: new ones from the beginning, others where they stood."""
+        """Sets the tenants to read: new ones are read from the beginning, others from their current position."""
         if tenants == self.tenants:
             return
         for tp in self._consumer.assignment():
@@ -43,14 +43,15 @@ class ModelReader:
         self.tenants = tenants
 
     def read_again(self, topic: str) -> None:
-        """Reads a topic from its beginning: it was created again."""
+        """Reads a topic from its beginning, because it was created again."""
         tp = TopicPartition(topic, 0)
         self._positions.pop(tp, None)
         if tp in self._consumer.assignment():
             self._consumer.seek(tp, 0)
 
     async def fetch_again(self, tenant: str) -> None:
-        """Reads the artifacts of a tenant from the beginning, unless that is under way: one is missing on disk."""
+        """Reads the artifacts of a tenant from the beginning, because one is missing; no effect while that is in
+        progress."""
         tp = _partitions(self._topics[tenant])[0]
         position = await self._consumer.position(tp)
         if position >= self._fetched_again.get(tp, 0):
@@ -58,15 +59,15 @@ class ModelReader:
             self._consumer.seek(tp, 0)
 
     async def fetch(self) -> list[ModelRecord]:
-        """What has come since. Parts are before manifests: what one poll brings of both belongs together."""
-        if not self.tenants:  # aiokafka would wait for an assignment, for ever
+        """New records. In one result, artifact parts come before manifests."""
+        if not self.tenants:  # without an assignment aiokafka would wait forever
             await asyncio.sleep(POLL_MS / 1000)
             return []
         fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
         return list(_in_order(fetched))
 
     async def read_to_end(self) -> frozenset[str]:
-        """Tenants whose records have been fetched up to where they ended when they were chosen."""
+        """Tenants whose records were read up to the end offsets at the time when they were chosen."""
         for tenant, ends in list(self._unread.items()):
             left = {tp: end for tp, end in ends.items() if await self._consumer.position(tp) < end}
             if left:
@@ -76,7 +77,7 @@ class ModelReader:
         return self.tenants - self._unread.keys()
 
     async def ask(self) -> None:
-        """Returns when the broker has answered. Raises a `KafkaError` otherwise."""
+        """Returns when the broker has answered a request; raises a `KafkaError` if it does not."""
         if self.tenants:
             await self._consumer.end_offsets([TopicPartition(self._topics[min(self.tenants)].name("models"), 0)])
         else:

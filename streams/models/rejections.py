@@ -1,4 +1,4 @@
-"""Model records that were refused, copied to the dead letters by the one worker that speaks for the group."""
+"""Publishes rejected model records as dead letters, once per consumer group."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ RETRY_S = 2.0
 
 
 class Refusals:
-    """Every worker reads the model records and refuses the same ones; only the leader's copies are published.
+    """Rejected records to publish. Every worker rejects the same records; only the leader publishes them.
 
-    A worker that joins reads them all again: what is older than its start was refused before, and is not copied twice.
+    A worker that joins reads all records again. Those before its start were rejected earlier, and are not published
+    again.
     """
 
     def __init__(self, settings: StreamSettings, leads: Callable[[str], bool]) -> None:
-        """`leads`: whether this worker speaks for the group about a tenant now."""
+        """`leads`: whether this worker is the group's leader for a tenant now."""
         self._settings = settings
         self._leads = leads
         self._waiting: deque[tuple[ModelRecord, ModelServingError]] = deque()
@@ -45,7 +46,7 @@ class Refusals:
         self._live = False
 
     def refuse(self, record: ModelRecord, error: ModelServingError) -> None:
-        """Keeps a refused record for publication, where it arrived after the start and this worker leads."""
+        """Queues a rejected record for publication, if it arrived after the start and this worker is the leader."""
         if not (self._live and self._leads(tenant_of_topic(record.topic))):
             return
         if len(self._waiting) >= WAITING_MAX:
@@ -55,7 +56,7 @@ class Refusals:
         self._arrived.set()
 
     async def run(self) -> None:
-        """Publishes what is refused from now on, until cancelled."""
+        """Publishes records that are rejected after this call, until cancelled."""
         self._live = True
         while True:
             await self._arrived.wait()
@@ -82,11 +83,12 @@ class Refusals:
         letter = dead_letter_of(record, TopicPartition(record.topic, record.partition), error, self._settings.worker_id)
         topic = TenantTopics(self._settings.namespace, tenant_of_topic(record.topic)).name("dead-letters")
         outgoing = outgoing_of(letter, self._settings.limits.dead_letter_bytes_max)
-        # As a batch: the producer itself sends nothing without key and value, and no more than a megabyte.
+        # Sent as a batch: the producer's `send` refuses a record without key and value, and limits records to a
+        # megabyte.
         for future in await produce(producer, topic, record.partition, [outgoing], int(time.time() * 1000)):
             await future
 
     def _drop_first(self, failure: BrokerResponseError) -> None:
-        """A record that the broker will never take must not keep those behind it waiting."""
+        """Drops the first record: the broker will never accept it, and it must not block those behind it."""
         record, _ = self._waiting.popleft()
         log.error("refusal_dropped", topic=record.topic, offset=record.offset, reason=type(failure).__name__)

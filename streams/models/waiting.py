@@ -23,7 +23,8 @@ class Waiting:
     """Those that the records of `ready` need, by identity."""
 
     def ready(self, partition: int, records: Sequence[R]) -> Sequence[R]:
-        """The first of a partition's records, up to one that waits: what follows on it keeps its order."""
+        """The records of a partition before the first one that waits; later ones wait too, so that their order is
+        kept."""
         for count, record in enumerate(records):
             if self.waits(partition, record):
                 return records[:count]

@@ -1,4 +1,4 @@
-"""Tells a waiting worker from a stalled one."""
+"""Distinguishes a worker that waits from one that is stalled."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class StallDetector:
         self._moved_at = clock()
 
     def look(self, phase: Phase, progress: int, *, busy: bool, fault: str | None) -> str | None:
-        """To be called now and then: why the process must end, or None.
+        """The reason to end the process, or None. Call it at regular intervals.
 
-        `progress` changes with everything that moves; `busy`: whether a running lane has work; `fault`: what is waited
-        for, where that is known: whoever waits for a broker is not stuck.
+        `progress` changes with any progress of the worker. `busy`: whether a running lane has work. `fault`: a known
+        cause for waiting, such as an unreachable broker; a worker that waits for it is not stalled.
         """
         now = self._clock()
         waits = fault is not None or phase in RESTING or (phase == "running" and not busy)

@@ -1,8 +1,8 @@
-"""What a trial process gives up before it looks at a model: programs, processes, the network, and its place in queues.
+"""What a trial process gives up before it reads a model: starting processes or programs, the network, and priority.
 
-Linux filters system calls on x86-64 and arm64 (`seccomp(2)`), for any user. Elsewhere `RLIMIT_NPROC` keeps users other
-than root from making processes, and a network namespace of its own, where the kernel grants one, keeps it from the
-network.
+Linux filters system calls on x86-64 and arm64 (`seccomp(2)`), for any user. On other systems `RLIMIT_NPROC` prevents
+new processes for users other than root, and a separate network namespace, if the kernel permits one, prevents network
+access.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Instruction = tuple[int, int, int, int]
 
 
 def die_with(parent: int) -> None:
-    """Has the kernel end this process with `parent`, or ends it where that is gone already."""
+    """Asks the kernel to kill this process when `parent` ends; exits now if `parent` has already ended."""
     if sys.platform == "linux":
         _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != parent:
@@ -49,20 +49,20 @@ def die_with(parent: int) -> None:
 
 
 def step_back() -> None:
-    """Lowers the priority of this process, and offers it first where memory runs out."""
+    """Lowers the priority of this process, and makes it the first candidate of the out-of-memory killer."""
     os.nice(NICENESS)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
 def give_up_processes_and_network() -> None:
-    """No process, program or socket from here on; threads are left."""
+    """Forbids new processes, programs and sockets from here on; threads remain possible."""
     if not _filter_calls():
         _leave_network()
 
 
 def _filter_calls() -> bool:
-    """Whether the kernel now refuses the calls."""
+    """Whether the kernel has installed the filter."""
     if sys.platform != "linux" or (calls := _CALLS.get(platform.machine())) is None:
         return False
     program = _program(*calls)
@@ -77,7 +77,8 @@ def _filter_calls() -> bool:
 
 
 def _program(architecture: int, clone: int, refused: tuple[int, ...]) -> list[Instruction]:
-    """EPERM for `refused` and for `clone` without CLONE_THREAD; ENOSYS for clone3, in place of which libc has clone."""
+    """The filter: EPERM for `refused` and for `clone` without CLONE_THREAD; ENOSYS for clone3, so that libc falls back
+    to clone."""
     refuse = (_RETURN, 0, 0, _REFUSE | errno.EPERM)
     program = [
         (_LOAD, 0, 0, _AT_ARCHITECTURE),

@@ -1,7 +1,7 @@
-"""The disposable process of `trial.py`: loads each model of a plan, runs it once, prints a verdict a line.
+"""The process started by `trial.py`: loads each model of a plan, runs it once, and prints one verdict per line.
 
-A first line says that it has started. Its limits hold for each model anew, but for memory: a process that ran out of it
-has ended with `UNFINISHED_STATUS`, and its plan goes on in another one.
+A first line says that it has started. The limits apply to each model separately, except for memory: a process that runs
+out of memory ends with `UNFINISHED_STATUS`, and another one continues with the plan.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _SNIFFED_BYTES = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reason`: why a model failed. `values`: how many values its prediction for one row has. `batching`: whether rows
+    """`reason`: why a model failed. `values`: number of values in the prediction for one row. `batching`: whether rows
     have the same bits alone and in a batch."""
 
     ok: bool
@@ -78,7 +78,7 @@ class CaseFile:
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a trial process is given, as JSON."""
+    """The plan for a trial process, as JSON."""
 
     parent: int
     """The process that waits for the verdicts: this one ends with it."""
@@ -91,14 +91,14 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Works off the plan in the file that is named; gives the exit status."""
+    """Runs the plan in the file named on the command line; returns the exit status."""
     plan = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Plan)
     die_with(plan.parent)
     use_kernels(plan.kernels)
     out = _own_stdout()
-    # Before memory is limited: a library that does not load is no model's fault.
+    # Before memory is limited: a library that fails to load is not the fault of a model.
     _load_libraries(plan.cases)
-    gc.freeze()  # so that measuring collects the garbage of models alone
+    gc.freeze()  # so that measuring only collects garbage of models
     step_back()
     _confine(plan)
     give_up_processes_and_network()
@@ -115,13 +115,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def judge(case: CaseFile, limits: TrialLimits) -> tuple[Verdict, bool]:
-    """The verdict on a model, and whether memory ran out over it."""
+    """The verdict on a model, and whether its trial ran out of memory."""
     try:
         return try_model(case, limits.sizes), False
     except MemoryError:
         out_of_memory, reason = True, ""
     except ModelServingError as error:
-        # What the library catches of its own.
+        # The library may catch std::bad_alloc itself, and report it in its message.
         out_of_memory, reason = "bad_alloc" in error.message, error.message
     except OSError as error:
         out_of_memory, reason = False, f"cannot be read: {error.strerror or error}"
@@ -133,7 +133,7 @@ def judge(case: CaseFile, limits: TrialLimits) -> tuple[Verdict, bool]:
 
 
 def _measured(verdict: Verdict, case: CaseFile, limits: TrialLimits) -> Verdict:
-    """The verdict with the memory that the model takes; a failure if it cannot be loaded again."""
+    """The verdict with the memory that the model needs; a failed verdict if it cannot be loaded again."""
     _allow_cpu(limits.cpu_s)
     try:
         return replace(verdict, resident_bytes=measure(case, limits.sizes))
@@ -142,10 +142,11 @@ def _measured(verdict: Verdict, case: CaseFile, limits: TrialLimits) -> Verdict:
 
 
 def measure(case: CaseFile, limits: Limits) -> int:
-    """Bytes by which a loaded copy enlarges the process; what the library keeps for all models came with the trial.
+    """The bytes by which a second loaded copy grows the process; memory shared by all models was allocated in the
+    trial.
 
-    What is allocated is exact. What is resident may be less, as a copy takes freed memory first, but it is all there is
-    to see of a library with an allocator of its own.
+    Allocated bytes are exact. Resident bytes may be too low, because a copy reuses freed memory first, but for a
+    library with its own allocator there is no other measure.
     """
     assert case.manifest is not None
     before = used_bytes()
@@ -156,7 +157,7 @@ def measure(case: CaseFile, limits: Limits) -> int:
 
 
 def try_model(case: CaseFile, limits: Limits) -> Verdict:
-    """Reads, loads and runs a model; gives the verdict on it. Raises what is wrong with it."""
+    """Reads, loads and runs a model; returns its verdict, or raises its error."""
     path = Path(case.path)
     if (size := path.stat().st_size) > limits.artifact_bytes_max:
         raise TooLargeError(f"model file of {size} bytes: at most {limits.artifact_bytes_max} are allowed")
@@ -187,7 +188,7 @@ def _load_libraries(cases: Sequence[CaseFile]) -> None:
 
 
 def _sniffed(case: CaseFile) -> bytes:
-    """The first and the last bytes of a file: some formats show at its end."""
+    """The first and last bytes of a file: some formats are recognised by their end."""
     with suppress(OSError), Path(case.path).open("rb") as file:
         head = file.read(_SNIFFED_BYTES)
         file.seek(max(0, file.seek(0, os.SEEK_END) - _SNIFFED_BYTES))
@@ -196,14 +197,14 @@ def _sniffed(case: CaseFile) -> bytes:
 
 
 def _rows(manifest: Manifest, file: ModelFile) -> Inputs:
-    """The manifest's warm-up rows, or else a row where all is missing and a row of zeros."""
+    """The manifest's warm-up rows; without them, a row of missing values and a row of zeros."""
     if manifest.warmup:
         return FeatureSchema(manifest, file.features).inputs(warmup_rows(manifest.warmup))
     return sample_inputs(file.features)
 
 
 def warmup_rows(warmup: Sequence[Any]) -> InputData:
-    """The warm-up rows of a manifest as those of a request: all of them lists, or all of them maps."""
+    """Decodes the warm-up rows of a manifest like those of a request: all are lists, or all are maps."""
     for kind in (list[list[float | int | bool | str | None]], list[dict[str, float | int | bool | str | None]]):
         try:
             rows: Any = msgspec.convert(warmup, kind)
@@ -216,7 +217,7 @@ def warmup_rows(warmup: Sequence[Any]) -> InputData:
 
 
 def _own_stdout() -> int:
-    """The standard output for verdicts alone; what the library prints goes where its errors go."""
+    """Reserves standard output for verdicts; what the library prints goes to standard error."""
     out = os.dup(1)
     os.dup2(2, 1)
     return out
@@ -240,7 +241,7 @@ def _allow_cpu(cpu_s: float) -> None:
     import resource
 
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    # Whole seconds: the limit is reached within one after what was asked for.
+    # Whole seconds, rounded up: the limit takes effect at most one second late.
     soft = int(usage.ru_utime + usage.ru_stime + cpu_s) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
