@@ -84,7 +84,7 @@ def _is_zlib(head: bytes) -> bool:
 
 
 def _save_unpickled(head: bytes) -> str:
-    """A line of Python that saves the object in a pickle, chosen by the modules that the pickle names."""
+    """How to save the object in a pickle, chosen by the modules that the pickle names."""
     for module, remedy in _WRITERS:
         if module in head:
             return f"load it where it was made, and save it with {remedy}"

@@ -32,8 +32,7 @@ class Postprocessor:
         self._source = source
 
     def needed(self, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
-        """The arrays that the runtime must compute for `outputs`. Labels, for example, are derived from
-        `prediction`."""
+        """The arrays that the runtime must compute for `outputs`: `prediction` is derived from the source array."""
         return tuple(dict.fromkeys(self._source if output == "prediction" else output for output in outputs))
 
     def check(self, arrays: Arrays) -> NDArray[np.bool_] | None:

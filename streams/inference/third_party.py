@@ -113,7 +113,7 @@ def _found() -> Iterator[ThirdParty]:
 
 
 def _found_one_by_one() -> Iterator[ThirdParty]:
-    """The entry points of packages with readable metadata; of the others, those that name the group are reported."""
+    """Reads package by package, because one has damaged metadata. Reports such packages if they name the group."""
     for distribution in distributions():
         try:
             yield from map(_of_entry, distribution.entry_points.select(group=GROUP))

@@ -1,4 +1,4 @@
-"""The prediction cache of one tenant: keys, values, eviction, and the changes that its tables need."""
+"""The prediction cache of one tenant: keys, values, eviction, and the changes to its tables."""
 
 from inferd.streams.inference.cache.cache import HTTP_PARTITION, CacheSnapshot, PredictionCache, RowLookup
 from inferd.streams.inference.cache.distinct import distinct_rows

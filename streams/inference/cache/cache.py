@@ -1,4 +1,4 @@
-"""The prediction cache of one tenant: looks up the rows of a group, and says what tables gain from fresh answers."""
+"""The prediction cache of one tenant: looks up the rows of a group, and produces the table changes for new answers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Places = NDArray[np.intp]
 
 
 class CacheSnapshot(msgspec.Struct, frozen=True):
-    """The prediction cache of one model version: what happened since the start, and what open partitions hold."""
+    """The prediction cache of one model version: counters since the start, and the contents of the open partitions."""
 
     tenant: str
     model_id: str
@@ -64,7 +64,7 @@ class CacheSnapshot(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is the same for all rows of a version with certain outputs."""
+    """Precomputed values for a version with certain outputs."""
 
     manifest: Manifest
     keys: KeySpace
@@ -75,14 +75,14 @@ class _Plan:
 
 
 class PredictionCache:
-    """The entries of one tenant's model versions, by partition of `requests`.
+    """The cached entries of one tenant's model versions, by partition of `requests`.
 
-    Off for versions whose manifest has no `cache`. For one thread: the one that runs the lane.
+    Versions whose manifest has no `cache` are not cached. Not thread-safe: only the lane's thread may use it.
     """
 
     def __init__(self, tenant: str, timer: Callable[[], float] = lambda: 0.0, ttl_max_s: float = math.inf) -> None:
-        """`timer`: seconds, of whatever beginning; what the cache costs is measured with it. `ttl_max_s`: no entry is
-        served longer, whatever a manifest says."""
+        """`timer`: a clock in seconds with any origin, to measure the cost of the cache. `ttl_max_s`: upper bound for
+        the time to live in manifests."""
         self._tenant = tenant
         self._ttl_max_s = ttl_max_s
         self._timer = timer
@@ -93,21 +93,21 @@ class PredictionCache:
         self._kept: set[bytes] | None = None
 
     def open(self, partition: int, entries: Entries) -> PartitionCache:
-        """Uses an assigned partition of the table from now on; tell `restore` of what it gives what it has already."""
+        """Starts to use an assigned partition. Pass the existing entries to `restore` of the returned value."""
         opened = self._partitions[partition] = PartitionCache(entries, self._counters_of)
         return opened
 
     def close(self, partition: int) -> None:
-        """Forgets a revoked partition."""
+        """Stops using a revoked partition."""
         self._partitions.pop(partition, None)
 
     def discard(self, partition: int, changes: Iterable[Change]) -> None:
-        """Takes back changes that were never published; first the table must have forgotten them."""
+        """Reverts changes that were not published. The table must have discarded them first."""
         if (opened := self._partitions.get(partition)) is not None:
             opened.discard(changes)
 
     def sweep(self, partition: int, now_ms: int, budget: int) -> list[Change]:
-        """Tombstones of what has expired or belongs to no version any more, after a look at `budget` entries."""
+        """Tombstones of entries that have expired or whose version is gone; inspects at most `budget` entries."""
         if (opened := self._partitions.get(partition)) is None:
             return []
         if self._kept is not None:
@@ -115,7 +115,7 @@ class PredictionCache:
         return opened.sweep(now_ms, budget)
 
     def keep_only(self, manifests: Iterable[Manifest]) -> None:
-        """The versions that there are; `sweep` frees the entries of all others, and of those without a `cache`."""
+        """Sets the existing versions. `sweep` removes the entries of all others, and of versions without a `cache`."""
         kept = [manifest for manifest in manifests if manifest.cache is not None]
         self._names = {version_prefix(self._tenant, each): (each.model_id, each.version) for each in kept}
         self._kept = set(self._names)
@@ -124,7 +124,8 @@ class PredictionCache:
         self._plans = {key: plan for key, plan in self._plans.items() if key[:2] in names}
 
     def usage(self) -> list[CacheSnapshot]:
-        """Of every version that was looked up or is to be kept, by name and number; what it saves is not known here."""
+        """Snapshots of all versions that were looked up or set by `keep_only`, by name and number. The time saved is
+        not known here."""
         names = sorted(self._names.items(), key=lambda item: item[1])
         return [self._usage(prefix, *name) for prefix, name in names]
 
@@ -158,10 +159,9 @@ class PredictionCache:
         now_ms: int,
         fill_direct: int | None = None,
     ) -> RowLookup | None:
-        """Looks up the rows of a model, of the partitions intp (rows,); None where the version has no
-        cache.
+        """Looks up the rows of a model. `partitions`: intp (rows,). None if the version has no cache.
 
-        Rows of HTTP_PARTITION are looked up in all partitions; `fill_direct` is the one that takes their answers.
+        Rows of HTTP_PARTITION are looked up in all partitions; their answers are stored in `fill_direct`.
         """
         plan = self._plan(model, outputs)
         if plan is None:
@@ -182,7 +182,7 @@ class PredictionCache:
 
     @contextmanager
     def timed_fill(self, plan: _Plan) -> Iterator[None]:
-        """Adds the time that is spent inside to what the fills of a version took."""
+        """Adds the duration of the block to the fill time of a version."""
         started = self._timer()
         yield
         plan.counters.fill_s += self._timer() - started
@@ -190,7 +190,7 @@ class PredictionCache:
     def _look_in(
         self, number: int, prefix: bytes, keys: list[bytes], places: list[int], values: list[bytes | None]
     ) -> None:
-        """Puts into `values` what there is at `places` of `keys`."""
+        """Writes the entries for `places` of `keys` into `values`."""
         searched = list(self._partitions) if number == HTTP_PARTITION else [number]
         for partition in map(self._partitions.get, searched):
             if partition is None or not places:
@@ -200,7 +200,7 @@ class PredictionCache:
             places = [place for place in places if values[place] is None] if number == HTTP_PARTITION else []
 
     def _plan(self, model: ServedModel, outputs: tuple[Output, ...]) -> _Plan | None:
-        """None if the version has no cache, and for a model's own outputs, whose shapes and types vary."""
+        """None if the version has no cache, or for the model's own outputs, whose shapes and types vary."""
         if not _CACHED.issuperset(outputs):
             return None
         manifest = model.manifest
@@ -214,7 +214,7 @@ class PredictionCache:
         manifest, spec = model.manifest, model.manifest.cache
         if spec is None or not spec.ttl_s > 0 or spec.max_entries < 1:
             return None
-        # The same arrays, whatever the order in which they were asked for.
+        # Sorted, so that the arrays do not depend on the order of the outputs in the request.
         needed = tuple(sorted(model.postprocessor.needed(outputs)))
         keys = key_space(self._tenant, manifest, needed)
         self._names[keys.prefix] = (manifest.model_id, manifest.version)
@@ -228,13 +228,13 @@ class PredictionCache:
         return self._counters.setdefault(prefix, CacheCounters())
 
     def fill(self, plan: _Plan, number: int, values: dict[bytes, bytes]) -> list[Change]:
-        """What changes in a partition where it gets these entries; nothing where it is not open any more."""
+        """The changes that add entries to a partition; empty if it is no longer open."""
         partition = self._partitions.get(number)
         return [] if partition is None else partition.fill(plan.keys.prefix, plan.entries_max, values)
 
 
 class RowLookup:
-    """What the cache has of the rows of a group, and which the model must score: each of the others once."""
+    """The cached rows of a group, and the rows that the model must score, without duplicates."""
 
     def __init__(
         self,
@@ -264,8 +264,10 @@ class RowLookup:
         self._scored: Arrays | None = None
 
     def merge(self, scored: Arrays) -> Arrays | None:
-        """The arrays of all rows, from those of the rows `to_score` (no array at all where there are none); None where
-        they are not of the shapes that the runtime's protocol promises."""
+        """The arrays of all rows, given those of the rows `to_score` (empty if there are none).
+
+        None if their shapes do not follow the runtime's protocol.
+        """
         if not len(self.to_score):
             return self._found_arrays
         if not self._plan.layout.fits(scored):
@@ -281,7 +283,7 @@ class RowLookup:
         return arrays
 
     def changes(self, unfit: NDArray[np.bool_] | None) -> dict[int, list[Change]]:
-        """What the tables gain from the rows that were merged, by partition; nothing from rows that are `unfit`."""
+        """The table changes for the merged rows, by partition. Rows that are `unfit` are not stored."""
         if self._scored is None:
             return {}
         with self._cache.timed_fill(self._plan):

@@ -1,4 +1,4 @@
-"""Equal rows of a micro-batch, so that each is scored once."""
+"""Finds equal rows in a micro-batch, so that each is scored once."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 def distinct_rows(inputs: Inputs) -> tuple[NDArray[np.intp], NDArray[np.intp]] | None:
-    """Of the rows of a model: which rows to score, intp (distinct,), and for every row its place
-    among those, intp (rows,); None where no two rows are the same, bit for bit.
+    """The places of the distinct rows, intp (distinct,), and for each row its index among them, intp (rows,).
+
+    None if no two rows are equal bit for bit.
     """
     if len(inputs) < 2:
         return None
@@ -27,7 +28,7 @@ def distinct_rows(inputs: Inputs) -> tuple[NDArray[np.intp], NDArray[np.intp]] |
 
 
 def first_of_each(keys: list[bytes]) -> tuple[NDArray[np.intp], NDArray[np.intp]] | None:
-    """As `distinct_rows`, of rows that are given by keys."""
+    """As `distinct_rows`, for rows given by their keys."""
     if len(set(keys)) == len(keys):
         return None
     numbers: dict[bytes, int] = {}
@@ -35,17 +36,19 @@ def first_of_each(keys: list[bytes]) -> tuple[NDArray[np.intp], NDArray[np.intp]
     inverse = [number_of(key, len(numbers)) for key in keys]
     places = np.empty(len(numbers), dtype=np.intp)
     inverted = np.array(inverse, dtype=np.intp)
-    # Written back to front, so that the first of equal rows stays.
+    # Assigned in reverse order, so that the first of several equal rows remains.
     places[inverted[::-1]] = np.arange(len(keys) - 1, -1, -1)
     return places, inverted
 
 
 def _all_differ(matrix: Matrix) -> bool:
-    """False where two rows may be the same. Equal rows have equal sums, so that distinct sums settle it at 0.04 µs a
-    row; where others have equal sums, too, the dictionary finds out.
+    """Whether all rows differ; False also if that is uncertain.
+
+    Equal rows have equal check sums, so distinct sums are sufficient, at 0.04 µs a row. If two sums are equal, the
+    caller compares the rows in a dictionary.
     """
     words = matrix.view(np.uint64)
-    # Small integers have all their bits at the top of a float64, where multiplying alone would push them out.
+    # Small integers only use the high bits of a float64; a multiplication alone would shift them out.
     mixed = words >> _SHIFT
     mixed ^= words
     sums = mixed @ _multipliers(matrix.shape[1])

@@ -1,4 +1,4 @@
-"""Keys of the prediction cache: what determines an answer, hashed so that no two answers share a key."""
+"""Keys of the prediction cache: a hash of everything that determines an answer, so that no two answers share a key."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _FORMAT: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class KeySpace:
-    """The keys of one version's answers with certain outputs.
+    """The keys for one version with certain outputs.
 
-    A key is a prefix that is the same for the whole version, so that its entries can be found and freed, and a hash of
-    the row under a secret-less key of its own: everything that determines an answer beside the row. The hash is
-    cryptographic (BLAKE2b, 184 bits), because whoever may send requests chooses the rows, and two rows made to collide
-    would get each other's answers; it costs 0.4 µs a row of 30 features, xxh3_128 0.04 µs.
+    A key starts with a prefix per version, by which entries are found and freed. The rest is a hash of the row, keyed
+    with everything else that determines an answer; that key is not secret. The hash is cryptographic (BLAKE2b, 184
+    bits): clients choose the rows, and two colliding rows would get each other's answers. It takes 0.4 µs for a row of
+    30 features, xxh3_128 would take 0.04 µs.
     """
 
     prefix: bytes
@@ -49,19 +49,19 @@ class KeySpace:
 
 
 def _canonical_inputs(inputs: Inputs, *, equal_zeros: bool) -> Inputs:
-    """With canonical numbers; other values of a table have one form each."""
+    """Makes numbers canonical; other values of a table have only one form."""
     if isinstance(inputs, Table):
         return replace(inputs, numbers=canonical(inputs.numbers, equal_zeros=equal_zeros))
     return canonical(inputs, equal_zeros=equal_zeros)
 
 
 def canonical(matrix: Matrix, *, equal_zeros: bool = True) -> Matrix:
-    """The matrix with one bit pattern for each value: the usual NaN for every other one, and 0.0 for -0.0.
+    """The matrix with one bit pattern per value: the same NaN for all NaNs, and 0.0 for -0.0.
 
-    LightGBM does not tell zeros apart: it compares with thresholds, truncates categories to integers, asks `isnan`, and
-    adds what linear leaves compute to a sum that begins with 0.0.
+    LightGBM does not distinguish the two zeros: it compares with thresholds, truncates categories to integers, calls
+    `isnan`, and adds the terms of linear leaves to a sum that starts with 0.0.
     """
-    with np.errstate(invalid="ignore"):  # a signalling NaN is none the worse for it
+    with np.errstate(invalid="ignore"):  # signalling NaNs are handled correctly too
         clean = matrix + 0.0 if equal_zeros else matrix.copy()
     missing = np.isnan(clean)
     if missing.any():
@@ -70,15 +70,16 @@ def canonical(matrix: Matrix, *, equal_zeros: bool = True) -> Matrix:
 
 
 def version_prefix(tenant: str, manifest: Manifest) -> bytes:
-    """What all keys of a version begin with; needs only what every manifest says of its version."""
+    """The prefix of all keys of a version. It only depends on fields that every manifest has."""
     identity = [_FORMAT, tenant, manifest.model_id, manifest.version, manifest.sha256]
     return hashlib.blake2b(msgspec.msgpack.encode(identity), digest_size=PREFIX_BYTES).digest()
 
 
 def key_space(tenant: str, manifest: Manifest, outputs: tuple[Output, ...]) -> KeySpace:
-    """The keys of a version, whose manifest is complete, with `outputs`.
+    """The keys for a version, whose manifest is complete, with `outputs`.
 
-    What does not change an answer is left out of the manifest, so that a longer `ttl_s` does not empty the cache.
+    Fields of the manifest that do not change answers are excluded, so that a longer `ttl_s`, for example, does not
+    empty the cache.
     """
     answering = msgspec.structs.replace(manifest, cache=None, warmup=None, labels=None, created_at=None)
     model_format = format_named(manifest.runtime)

@@ -1,4 +1,5 @@
-"""The prediction cache of one partition: which entries it has, which it evicts, and what changes in its table."""
+"""The prediction cache of one partition: tracks entries, chooses those to evict, and produces the changes to its
+table."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ _UNBOUNDED: Final = sys.maxsize
 
 
 class Entries(Protocol):
-    """One partition of a table as the cache reads it: with the changes that are not committed yet."""
+    """One partition of a table as the cache reads it, including changes that are not committed yet."""
 
     def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         """The value of each key."""
@@ -27,7 +28,7 @@ class Entries(Protocol):
 
 @dataclass(slots=True)
 class CacheCounters:
-    """What happened to the rows and entries of one version since the process began."""
+    """Counters for the rows and entries of one version since the process began."""
 
     hits: int = 0
     misses: int = 0
@@ -50,14 +51,14 @@ class VersionEntries:
 
 
 class PartitionCache:
-    """Entries are in the table, and nowhere else; here is what must be known to bound and to free them.
+    """The index of a partition's entries. The entries themselves are only in the table.
 
-    What the table does not have is a miss, whatever is known here, so that no failure can make an answer wrong.
-    Everything that gives changes expects that the table shows them from then on, or `discard` if that failed.
+    A key that the table lacks is a miss, whatever the index says, so no failure can produce a wrong answer. Callers
+    must write the changes that a method returns to the table, or call `discard` if that fails.
     """
 
     def __init__(self, entries: Entries, counters: Callable[[bytes], CacheCounters]) -> None:
-        """`counters`: those of the version whose keys have a prefix."""
+        """`counters`: returns the counters of the version with a key prefix."""
         self._entries = entries
         self._counters = counters
         self._versions: dict[bytes, VersionEntries] = {}
@@ -68,8 +69,8 @@ class PartitionCache:
         return sum(len(version.policy) for version in (*self._versions.values(), *self._dropped.values()))
 
     def restore(self, items: Iterable[tuple[bytes, bytes]]) -> None:
-        """Takes note of entries that the table has already, the oldest first; may be called for one part after the
-        other."""
+        """Adds entries that are in the table already, oldest first. May be called repeatedly, with one part at a
+        time."""
         restored: dict[bytes, dict[bytes, int]] = {}
         for key, value in items:
             prefix = key[:PREFIX_BYTES]
@@ -82,7 +83,7 @@ class PartitionCache:
             version.n_bytes += sum(sizes.values())
 
     def lookup(self, prefix: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The value of each of a version's keys; whether it has expired is for the reader to see."""
+        """The value of each of a version's keys. The caller checks whether it has expired."""
         version = self._versions.get(prefix)
         found: list[bytes | None] = [None] * len(keys)
         if version is None:
@@ -97,7 +98,7 @@ class PartitionCache:
         return found
 
     def fill(self, prefix: bytes, entries_max: int, values: dict[bytes, bytes]) -> list[Change]:
-        """What changes where the version gets these entries: they, and tombstones of those that leave for them."""
+        """The changes that add entries to a version: these entries, and tombstones of those evicted for them."""
         version = self._version(prefix)
         policy = version.policy
         if policy.capacity != entries_max:
@@ -111,7 +112,7 @@ class PartitionCache:
                     evicted += 1
                     if (fresh := changes.get(gone)) is None:
                         left.append(gone)
-                    else:  # it came with this very call
+                    else:  # added by this call
                         version.n_bytes -= len(gone) + len(fresh)
                     changes[gone] = None
                 version.n_bytes += len(key) + len(value)
@@ -123,8 +124,10 @@ class PartitionCache:
         return list(changes.items())
 
     def sweep(self, now_ms: int, budget: int) -> list[Change]:
-        """Tombstones of entries that have expired, of versions that were dropped, and of what is over a lower bound,
-        after a look at `budget` entries at most; the next call goes on from there."""
+        """Tombstones of expired entries, of entries of dropped versions, and of entries above a reduced capacity.
+
+        Inspects at most `budget` entries; the next call continues after them.
+        """
         gone: list[bytes] = []
         while self._dropped and len(gone) < budget:
             gone += self._sweep_dropped(budget - len(gone))
@@ -137,12 +140,12 @@ class PartitionCache:
         return [(key, None) for key in gone]
 
     def keep_only(self, prefixes: Collection[bytes]) -> None:
-        """Lets go of the entries of all versions but these; `sweep` frees them."""
+        """Drops the entries of all other versions; `sweep` then returns their tombstones."""
         for prefix in [prefix for prefix in self._versions if prefix not in prefixes]:
             self._dropped[prefix] = self._versions.pop(prefix)
 
     def discard(self, changes: Iterable[Change]) -> None:
-        """Takes back what was never published; the table must not show these changes any more."""
+        """Reverts changes that were not published. The table must have discarded them first."""
         changed = dict(changes)
         for (key, failed), value in zip(changed.items(), self._entries.get_many(list(changed)), strict=True):
             version = self._version(key[:PREFIX_BYTES])
@@ -153,19 +156,19 @@ class PartitionCache:
                 version.n_bytes -= len(key) + len(failed or b"")
 
     def versions(self) -> dict[bytes, VersionEntries]:
-        """What there is of each version, by the prefix of its keys."""
+        """The entries of each version, by key prefix."""
         return self._versions
 
     def _version(self, prefix: bytes) -> VersionEntries:
         version = self._versions.get(prefix)
         if version is None:
-            # A version that comes back before it was swept finds its entries again.
+            # A version that returns before it was swept gets its entries back.
             version = self._dropped.pop(prefix) if prefix in self._dropped else VersionEntries()
             self._versions[prefix] = version
         return version
 
     def _subtract(self, version: VersionEntries, keys: list[bytes]) -> None:
-        """Takes off the bytes of entries that leave, which the table still shows."""
+        """Subtracts the bytes of evicted entries, which are still in the table."""
         if keys:
             values = self._entries.get_many(keys)
             version.n_bytes -= sum(map(len, keys)) + sum(len(value) for value in values if value is not None)
@@ -187,7 +190,7 @@ class PartitionCache:
         gone = []
         for key, value in zip(keys, self._entries.get_many(keys), strict=True):
             version = self._versions.get(key[:PREFIX_BYTES])
-            # What the table does not show may be on its way there.
+            # An entry that is not in the table may be in flight to it.
             if version is None or value is None or expires_at_ms(value) > now_ms:
                 continue
             if version.policy.discard(key):

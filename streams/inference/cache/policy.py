@@ -1,7 +1,7 @@
-"""Which entries a cache of bounded size keeps: S3-FIFO (Yang et al., SOSP 2023).
+"""Eviction policy of a cache of bounded size: S3-FIFO (Yang et al., SOSP 2023).
 
-Chosen by measurement against LRU, CLOCK, SIEVE and W-TinyLFU (`python -m bench.cache_policies`): the best or nearly the
-best hit ratio on every trace, skewed, scanned or drifting, and a hit costs no more than a mark.
+Chosen by measurement against LRU, CLOCK, SIEVE and W-TinyLFU (`python -m bench.cache_policies`): it has the best or
+nearly the best hit ratio on every trace (skewed, with scans, drifting), and a hit only increments a counter.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ _TRIAL_SHARE: Final = 0.1
 
 
 class S3Fifo:
-    """The keys of a bounded cache; keys are hashes of at least 16 bytes.
+    """The keys of a bounded cache. Keys are hashes of at least 16 bytes.
 
-    A new key is on trial in a small queue. If it is asked for before its turn comes it moves to the main queue, else it
-    leaves and is remembered for a while: should it come back meanwhile, it goes to the main queue at once. In the main
-    queue a key that was asked for goes round again, once for each time. So a scan passes through the small queue alone.
+    A new key enters a small queue. If it is requested before it reaches the end, it moves to the main queue. Otherwise
+    it is evicted, and remembered for a while as a ghost: if it is added again in that time, it enters the main queue
+    directly. A key at the end of the main queue that was requested is requeued, once for each request. So the keys of a
+    scan only pass through the small queue.
 
-    What is remembered of keys that left are 32 bits in a table as long as the cache, where a later one takes the place
-    of an earlier one: 4 bytes an entry instead of another queue.
+    Ghosts are 32 bits of their key, in a table as long as the cache in which a newer ghost overwrites an older one.
+    That takes 4 bytes per entry instead of another queue.
     """
 
     __slots__ = ("_asked", "_capacity", "_ghosts", "_gone", "_main", "_trial", "_trial_max")
@@ -49,7 +50,7 @@ class S3Fifo:
 
     @property
     def capacity(self) -> int:
-        """How many keys stay; what a lower one leaves over goes with the next calls of `add` and `shrink`."""
+        """Maximum number of keys. After a reduction, later calls of `add` and `shrink` evict the excess."""
         return self._capacity
 
     @capacity.setter
@@ -59,29 +60,29 @@ class S3Fifo:
         self._ghosts = array("I", bytes(4))
 
     def restore(self, keys: Iterable[bytes]) -> None:
-        """Takes in keys of an earlier life, the oldest first; evicts nothing yet."""
+        """Adds keys that were in the cache before a restart, oldest first; evicts none."""
         missing = dict.fromkeys(key for key in keys if key not in self)
         self._gone -= sum(key in self._asked for key in missing) if self._gone else 0
         self._main.extend(key for key in missing if key not in self._asked)
         self._asked.update(dict.fromkeys(missing, 0))
 
     def touch(self, key: bytes) -> None:
-        """A key that is there was asked for."""
+        """Counts a request for a known key."""
         asked = self._asked[key]
         if asked < _ASKED_MAX:
             self._asked[key] = asked + 1
 
     def places_of_known(self, keys: Sequence[bytes]) -> list[int]:
-        """Places in `keys` of those that are there."""
+        """The places in `keys` of known keys."""
         asked_of = self._asked.get
         return [place for place, key in enumerate(keys) if asked_of(key, _GONE) != _GONE]
 
     def add(self, key: bytes) -> list[bytes]:
-        """Takes in a key; gives those that leave for it: two at most, so that no call takes long after `restore`."""
+        """Adds a key; returns the evicted keys. These are at most two, so that no call takes long after `restore`."""
         if key in self:
             return []
         evicted = self.shrink(self.capacity - 1, at_most=2) if len(self) >= self.capacity else []
-        if key in self._asked:  # its old place in a queue is still there
+        if key in self._asked:  # its old place in a queue still exists
             self._gone -= 1
         else:
             (self._main if self._is_ghost(key) else self._trial).append(key)
@@ -89,18 +90,18 @@ class S3Fifo:
         return evicted
 
     def discard(self, key: bytes) -> bool:
-        """Removes a key; whether it was there."""
+        """Removes a key; returns whether it was known."""
         if key not in self:
             return False
         self._asked[key] = _GONE
         self._gone += 1
-        # Amortised: as many were removed since the last time as are looked through now.
+        # Amortised cost: the scan visits about as many keys as were removed since the last one.
         if self._gone > len(self) + _GONE_MIN:
             self._forget_gone()
         return True
 
     def shrink(self, entries_max: int, at_most: int) -> list[bytes]:
-        """Evicts until no more than `entries_max` are left, and no more than `at_most` keys; gives what left."""
+        """Evicts keys until `entries_max` are left, but at most `at_most` keys; returns the evicted keys."""
         evicted: list[bytes] = []
         while len(self) > entries_max and len(evicted) < at_most:
             key = self._evict_on_trial() if len(self._trial) >= self._trial_max or not self._main else None
@@ -108,7 +109,7 @@ class S3Fifo:
         return evicted
 
     def _evict_on_trial(self) -> bytes | None:
-        """None where every key on trial has earned its place in the main queue."""
+        """Evicts a key from the small queue. None if all of its keys were requested, and moved to the main queue."""
         asked_of, trial = self._asked, self._trial
         while trial:
             key = trial.popleft()

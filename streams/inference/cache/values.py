@@ -1,8 +1,8 @@
-"""Values of the prediction cache: what a runtime computed for one row, exactly, and until when it may be given out.
+"""Values of the prediction cache: the exact arrays that a runtime computed for one row, and their expiry.
 
-A value is a row of little-endian 64-bit words: Unix milliseconds at which it expires, the arrays of its outputs one
-after the other (each filled up to a whole word), and a check sum over these and its key. Results are then made from the
-arrays in the same way as from fresh ones, and are the same bytes.
+A value is a row of little-endian 64-bit words: the Unix milliseconds at which it expires, the arrays of its outputs
+(each padded to whole words), and a check sum over these and its key. Results are made from cached arrays in the same
+way as from computed ones, and have the same bytes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Words = NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """Where the array of one output lies in a value."""
+    """The position of an output's array in a value."""
 
     output: Output
     dtype: np.dtype[np.float64] | np.dtype[np.int32]
@@ -41,10 +41,10 @@ class _Column:
 
 
 class ValueLayout:
-    """Where the arrays of a version's outputs lie in a value."""
+    """The positions of a version's output arrays in a value."""
 
     def __init__(self, runtime: ModelRuntime, outputs: Sequence[Output], *, are_labels: bool = False) -> None:
-        """`are_labels`: predictions are indexes of class labels."""
+        """`are_labels`: `prediction` has indexes of class labels."""
         columns, start = [], 1
         for output in outputs:
             shape = _row_shape(runtime, output)
@@ -58,7 +58,7 @@ class ValueLayout:
         self.n_bytes = self._words * _WORD
 
     def encode(self, keys: Sequence[bytes], arrays: Arrays, expires_at_ms: int) -> list[bytes]:
-        """The values of rows; `arrays`, which must fit (`fits`), has one row a key."""
+        """The values of rows. Each of `arrays`, which must fit (`fits`), has one row per key."""
         words = np.zeros((len(keys), self._words), dtype="<u8")
         words[:, 0] = expires_at_ms
         for column in self._columns:
@@ -73,11 +73,11 @@ class ValueLayout:
     def decode(
         self, keys: Sequence[bytes], values: Sequence[bytes | None], now_ms: int, ttl_ms: int
     ) -> tuple[NDArray[np.intp], Arrays, int]:
-        """Places of the values that may be given out at `now_ms`, their arrays in this order, and how many others have
-        expired.
+        """The places of the values that are valid at `now_ms`, their arrays in this order, and the number of expired
+        values.
 
-        What is no value of this key and layout is none. What would live longer than `ttl_ms` from now on has expired,
-        too: the manifest asks for less than it did, or a clock was wrong.
+        Anything that is not a value of this key and layout is ignored. A value that would expire later than `ttl_ms`
+        from now counts as expired: the manifest's `ttl_s` was reduced, or a clock was wrong.
         """
         n_bytes = self.n_bytes
         places = [place for place, value in enumerate(values) if value is not None and len(value) == n_bytes]
@@ -95,19 +95,19 @@ class ValueLayout:
         return chosen, {column.output: _rows(words, column) for column in self._columns}, expired
 
     def fits(self, arrays: Arrays) -> bool:
-        """Whether a runtime's arrays are what its protocol says."""
+        """Whether a runtime's arrays have the shapes and types of the protocol."""
         return all(
             arrays[column.output].dtype == column.dtype and arrays[column.output].shape[1:] == column.shape
             for column in self._columns
         )
 
     def empty(self, rows: int) -> Arrays:
-        """Arrays for so many rows, with nothing in them yet."""
+        """Uninitialized arrays for this number of rows."""
         return {column.output: np.empty((rows, *column.shape), dtype=column.dtype) for column in self._columns}
 
 
 def expires_at_ms(value: bytes) -> int:
-    """When a value of any layout expires; 0 for what is none."""
+    """When a value of any layout expires, in Unix milliseconds; 0 for an invalid value."""
     return int.from_bytes(value[_EXPIRY_BYTES], "little") if len(value) >= 2 * _WORD else 0
 
 
@@ -118,7 +118,7 @@ def _rows(words: Words, column: _Column) -> NDArray[np.float64] | NDArray[np.int
 
 
 def _row_shape(runtime: ModelRuntime, output: Output) -> tuple[int, ...]:
-    """Of one row of an output, as `ModelRuntime.predict` says."""
+    """The shape of one row of an output, as in `ModelRuntime.predict`."""
     per_row, values = runtime.outputs_per_row, runtime.values_per_row(output)
     if output in ("probabilities", "leaves"):
         return (values,)
@@ -128,9 +128,10 @@ def _row_shape(runtime: ModelRuntime, output: Output) -> tuple[int, ...]:
 
 
 def _check_sums(words: Words, keys: Sequence[bytes]) -> Words:
-    """uint64 (rows,), over all words but the last, and the end of the key: a value under another key is none.
+    """uint64 (rows,), over all words but the last, and the end of the key, so that a value under another key is
+    invalid.
 
-    Each word counts with an odd factor, so that no change of a single word goes unnoticed.
+    Each word is multiplied by an odd factor, so that any change of a single word is detected.
     """
     ends = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), KEY_BYTES)[:, -_WORD:]
     sums = words[:, :-1] @ _factors(words.shape[1] - 1)

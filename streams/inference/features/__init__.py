@@ -1,4 +1,4 @@
-"""Rows to matrices and tables: layout, types, ranges and categories of features, checked."""
+"""Converts rows to matrices and tables; checks layout, types, ranges and categories of features."""
 
 from inferd.streams.inference.features.categories import CategoryLists
 from inferd.streams.inference.features.file_feature import FileFeature, Values

@@ -1,10 +1,10 @@
-"""Which columns pandas' categories belong to: a model file lists the values of each, in column order, but names no
-columns.
+"""Finds the columns of pandas categories: a model file has a list of values per categorical column, in column order,
+but not the names of these columns.
 
-Training leaves the codes of every category column to LightGBM. By default it splits the columns with unordered
-categories by category, and ordered ones as numbers. `categorical_feature=[…]` replaces that default: the columns in it
-are split by category whether or not they were pandas', and all others, pandas' too, as numbers. A file does not say
-which of the two was the case, so a column is a candidate for every list whose codes it can have had.
+In training LightGBM gets the codes of each categorical column. By default it makes categorical splits on unordered
+categories, and numeric splits on ordered ones. `categorical_feature=[…]` replaces this default: the columns in it get
+categorical splits, whether or not they are pandas categories, and all others get numeric splits. The file does not say
+which case applies, so a column is a candidate for every list whose codes are consistent with it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CODES = re.compile(r"-?[0-9]+(?::-?[0-9]+)*")
 
 @dataclass(frozen=True, slots=True)
 class CategoryLists:
-    """The lists of a file, and what it shows of its columns."""
+    """The lists of values in a file, and what the file shows about its columns."""
 
     lists: tuple[Values, ...]
     infos: tuple[str, ...]
@@ -32,12 +32,14 @@ class CategoryLists:
     """Columns that are split at numbers which lie between no two integers."""
 
     def place(self, others: frozenset[int] = frozenset()) -> dict[int, Values] | None:
-        """The column of each list, or None where the file leaves that open. `others` are columns that have none.
+        """The list of values by column; None if the file does not determine it. `others` are columns known to have
+        none.
 
-        Text and booleans at the wrong column would be refused with every row, numbers would be scored. So a list of
-        numbers is placed only where no other assignment agrees with the codes that training saw. For others it is
-        enough that each column is split by category, or has filled exactly the codes of its list; where several
-        assignments remain, that to the columns split by category, unless another one needs none of them.
+        A list of text or booleans at a wrong column would reject every row, but a list of numbers would give wrong
+        scores. So a list of numbers is placed only if no other assignment agrees with the codes seen in training. For
+        other lists it is enough that each column has categorical splits, or has exactly the codes of its list. If
+        several assignments remain, the columns with categorical splits are chosen, unless an assignment without any of
+        these columns is also possible.
         """
         seen = [_seen(info) for info in self.infos]
         candidates = [c for c in range(len(seen)) if c not in others and c not in self.fractional]
@@ -52,7 +54,7 @@ class CategoryLists:
         return self._only(candidates, likely) or self._only(candidates, agrees)
 
     def agree(self, columns: Sequence[int]) -> bool:
-        """Whether the lists can belong to just these columns, in this order."""
+        """Whether the lists can belong to exactly these columns, in this order."""
         return all(_seen(self.infos[c]).highest < len(v) for c, v in zip(columns, self.lists, strict=True))
 
     def _only(self, candidates: list[int], allowed: Callable[[Values, int], bool]) -> dict[int, Values] | None:
@@ -74,7 +76,7 @@ class CategoryLists:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """The codes that training saw in a column."""
+    """The codes of a column in the training data."""
 
     highest: float
     """-1 where it saw none, infinity where the values are no codes."""
@@ -96,16 +98,17 @@ def _seen(info: str) -> _Seen:
 
 
 def _is_refused_elsewhere(values: Values) -> bool:
-    """Whether no value could be taken for one of another column."""
+    """Whether rows are rejected if this list is assigned to a wrong column, because no value is a number."""
     return all(isinstance(value, str | bool) for value in values)
 
 
 def _greedy(
     lists: Sequence[Values], columns: Sequence[int], allowed: Callable[[Values, int], bool]
 ) -> list[int] | None:
-    """The first of `columns` for each list, each after the one before; None where they do not suffice.
+    """Assigns to each list the first possible column after that of the previous list; None if the columns do not
+    suffice.
 
-    An assignment is the only one where this is the same from either end.
+    If this gives the same assignment from both ends, there is no other one.
     """
     left = iter(columns)
     chosen = [next((column for column in left if allowed(values, column)), -1) for values in lists]

@@ -1,4 +1,4 @@
-"""What a model file says about one input column."""
+"""The description of one input column in a model file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The rows of a chunk -> the inputs of a model, and a typed error for each row that is not fit for it.
+"""Converts the rows of a chunk to the inputs of a model, with a typed error for each invalid row.
 
-The same checks as for requests: usual rows are gathered and checked at once, all others go through the typed decoder
-together, and one by one where that refuses them, so that each row that is at fault has its own error.
+The checks are those of requests. Rows in the common layout are read and checked at once. All others are decoded
+together by the typed decoder; if it rejects them, they are decoded one by one, so that each invalid row has its own
+error.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ _NO_ROW = "neither a list nor a map of values"
 
 @dataclass(slots=True)
 class ScorableRows:
-    """Row i of `inputs` is row `places[i]` of what was given, row i where that is None; the others have `errors`."""
+    """The valid rows of a chunk, and the errors of the others.
+
+    Row i of `inputs` is row `places[i]` of the chunk; row i if `places` is None.
+    """
 
     inputs: Inputs
     places: NDArray[np.intp] | None = None
@@ -44,9 +48,10 @@ class ScorableRows:
 def scorable_rows(
     data: bytes, codec: Codec, features: FeatureSchema, limits: Limits, numbers: Sequence[int]
 ) -> ScorableRows:
-    """The rows in `data` (an array of rows, or a tensor), row i of which has the number `numbers[i]` in messages.
+    """The valid rows in `data` (an array of rows, or a tensor). Messages give row i the number `numbers[i]`.
 
-    Whatever `row_batch` raises where they cannot be told apart, and `InternalError` for another number of rows.
+    Raises the errors of `row_batch` if `data` cannot be split into rows, and `InternalError` for an unexpected number
+    of rows.
     """
     if codec is MSGPACK and features.plain and (fast := _strided(data, features, len(numbers))) is not None:
         return fast
@@ -65,7 +70,7 @@ def scorable_rows(
 
 
 def _strided(data: bytes, features: FeatureSchema, count: int) -> ScorableRows | None:
-    """The rows if all are float64 and nothing about them is unusual."""
+    """The fast path: all rows, if they are valid float64 rows; None otherwise."""
     kind, claimed, body = header(data)
     if kind != "array" or claimed != count:
         return None
@@ -83,7 +88,7 @@ def _typed(
     limits: Limits,
     numbers: Sequence[int],
 ) -> ScorableRows:
-    """Rows through the typed decoder; `places` says where they are among all."""
+    """Decodes rows with the typed decoder. `places` are their positions in the chunk."""
     try:
         if rows and all(is_row(row, codec) for row in rows):
             return ScorableRows(features.inputs(decode_input_data(codec.join(rows), codec, limits)))
@@ -103,7 +108,8 @@ def _typed(
 
 
 def _merged(inputs: Inputs, usual: NDArray[np.intp], others: ScorableRows, odd: NDArray[np.intp]) -> ScorableRows:
-    """The rows of `inputs`, at the places `usual`, and the others, of those at `odd`, in the order of rows."""
+    """Merges the rows of `inputs`, at positions `usual`, with those of `others`, at positions `odd`, in the order of
+    the chunk."""
     good = odd if others.places is None else odd[others.places]
     places = np.concatenate((usual, good))
     order = np.argsort(places, kind="stable")
@@ -134,7 +140,7 @@ def _of_tensor(
 
 
 def one_row(row: bytes, codec: Codec, limits: Limits) -> InputData:
-    """A row by itself, decoded; what `decode_input_data` raises, and `MalformedError` where it is no row."""
+    """Decodes a single row; raises the errors of `decode_input_data`, and `MalformedError` if it is not a row."""
     if not is_row(row, codec):
         raise MalformedError(f"row 0 is {_NO_ROW}")
     return decode_input_data(codec.join([row]), codec, limits)
@@ -143,7 +149,7 @@ def one_row(row: bytes, codec: Codec, limits: Limits) -> InputData:
 def plain_rows(
     data: bytes, codec: Codec, limits: Limits, numbers: Sequence[int]
 ) -> tuple[list[Any], dict[int, ModelServingError]]:
-    """The rows in `data` as lists and dicts, of those that can be read; and the errors of the others, by place."""
+    """The readable rows in `data` as lists and dicts, and the errors of the others by position."""
     batch = row_batch(data, codec, limits)
     if batch.count != len(numbers):
         raise InternalError(f"{batch.count} rows where the chunk has {len(numbers)}")
@@ -167,10 +173,10 @@ def _values(rows: InputData) -> list[Any]:
 
 
 def renumbered(error: ModelServingError, number: int) -> ModelServingError:
-    """The error of a row that was looked at alone, and so was its row 0, with its number in the job."""
+    """The error of a row that was decoded alone, as row 0, with its number in the job."""
     return type(error)(_ROW.sub(rf"\g<1>row {number}", error.message))
 
 
 def is_row(row: bytes, codec: Codec) -> bool:
-    """Whether an encoded value is an array or a map, which its scoring decides about further."""
+    """Whether an encoded value is an array or a map. Whether it is a valid row is checked later."""
     return codec.kinds(row)[0] != "scalar"

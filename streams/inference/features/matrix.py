@@ -1,4 +1,4 @@
-"""Rows of a request -> the matrix or table that a runtime takes."""
+"""Converts the rows of a request to the matrix or table that a runtime takes."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ _ENCODINGS: dict[Codec, Encoding] = {MSGPACK: "msgpack", JSON: "json"}
 
 
 class FeatureSchema:
-    """The features of one model version, compiled once from its manifest; immutable, for any thread.
+    """The features of one model version, compiled once from its manifest. Immutable and thread-safe.
 
-    Missing is None or NaN: it becomes the feature's default where it has one, is refused where `required` is true, and
-    is NaN else. Booleans count as 1 and 0. float32 features are rounded to float32, as their training data was; int64
-    features take integers of magnitude below 2**53; categories become their codes. Infinite values are always refused.
-    Text, and categories that the model takes as they are, are in a table beside the numbers.
+    None and NaN are missing values. They are replaced by the feature's default if it has one, rejected if `required` is
+    true, and NaN otherwise. Booleans are 1 and 0. float32 features are rounded to float32, like their training data.
+    int64 features take integers of magnitude below 2**53. Categories are converted to their codes. Infinite values are
+    always rejected. Text, and categories that the model takes unencoded, are in a table beside the numbers.
     """
 
     def __init__(self, manifest: Manifest, in_file: Sequence[FileFeature] = ()) -> None:
         """`in_file`: the features of the model file, in the order of the manifest's; without them, all are numeric.
 
-        `SchemaMismatchError` where the manifest contradicts itself.
+        Raises `SchemaMismatchError` if the manifest contradicts itself.
         """
         preprocess = manifest.preprocess or Preprocess()
         check_names(manifest)
@@ -69,7 +69,7 @@ class FeatureSchema:
         self._is_number = tuple(isinstance(column, Column) for column in self._all)
         self._has_values = not all(self._is_number)
         categorical = [place for place, column in enumerate(self._columns) if column.dtype == "category"]
-        # Among text alone no value can be taken for another one, so that a look-up is enough.
+        # If all categories are text, no two of them are equal as dictionary keys, so that a look-up suffices.
         text = {place for place in categorical if all(isinstance(c, str) for c in self._columns[place].codes)}
         self._text_categories = [(place, self._columns[place].codes) for place in categorical if place in text]
         self._other_categories = [place for place in categorical if place not in text]
@@ -83,10 +83,10 @@ class FeatureSchema:
         """Reads rows of requests that are all numbers; None without compiled kernels."""
 
     def inputs(self, rows: InputData) -> Inputs:
-        """float64 (rows, features), C-contiguous, a new array; a table if some features are no numbers.
+        """A new array, float64 (rows, features), C-contiguous; a table if some features are not numbers.
 
-        `SchemaMismatchError` for features of the wrong number, unknown or missing, `InvalidValueError` for a value;
-        both name row and feature, and show no value.
+        Raises `SchemaMismatchError` for a wrong number of values, and unknown or missing features; `InvalidValueError`
+        for an invalid value. Messages name row and feature, and do not reveal the value.
         """
         if isinstance(rows, TensorRows):
             return self._of_tensor(rows)
@@ -95,12 +95,13 @@ class FeatureSchema:
         return self._of_rows([self._named(row, index) for index, row in enumerate(rows.rows)])
 
     def gather(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Inputs, NDArray[np.bool_]]:
-        """Of encoded `input_data` of one row each, those that can be read together, as `inputs` reads them; and which
-        they are: bool (rows,). Any error is left to `inputs`."""
+        """Converts encoded `input_data` of one row each on the fast path: the inputs, equal to those of `inputs`, and
+        bool (rows,), which rows these are. The other rows, and all errors, are left to `inputs`."""
         return self._tables(codec, rows, limits) if self._has_values else self._matrix(codec, rows, limits)
 
     def _tables(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Inputs, NDArray[np.bool_]]:
-        """A few rows at a time: the typed decoder refuses those together that have one at fault among them."""
+        """Decodes a few rows at a time: if one of them is invalid, the typed decoder rejects all that are decoded
+        together."""
         found, fits = [self.no_inputs()], np.zeros(len(rows), np.bool_)
         for first in range(0, len(rows), _ROWS_TOGETHER):
             part = slice(first, first + _ROWS_TOGETHER)
@@ -113,7 +114,7 @@ class FeatureSchema:
     def _together(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> Inputs | None:
         try:
             given = decode_input_data(codec.join(rows), codec, limits)
-            # Scalars, one after the other, would be one row.
+            # If the values are scalars, joining them would make them one row.
             return None if isinstance(given, TensorRows) or given.single else self.inputs(given)
         except InferenceError:
             return None
@@ -152,14 +153,15 @@ class FeatureSchema:
             return None
 
     def no_inputs(self) -> Inputs:
-        """No rows."""
+        """Inputs without rows."""
         return self._of_rows([])
 
     def apply(self, matrix: Matrix) -> NDArray[np.bool_] | None:
-        """Makes of float64 rows (n, features) what `inputs` makes of them, in place.
+        """Applies the rules to float64 rows (n, features) in place, as `inputs` does. Only for features that are all
+        numbers.
 
-        (n,) True for rows that `inputs` refuses, None if there are none: for its error, such a row goes through
-        `inputs` as it was given. Only for features that are all numbers.
+        Returns bool (n,), True for rows that `inputs` rejects; None if there are none. To get its error, pass the
+        original row to `inputs`.
         """
         return self._rules.apply(matrix)
 
@@ -172,7 +174,7 @@ class FeatureSchema:
         return self._ruled(values.astype(np.float64))
 
     def _of_rows(self, rows: Sequence[list[Any]]) -> Inputs:
-        """The matrix or table of rows in the model's order, whose lists may be changed where there are categories."""
+        """The matrix or table of rows in the model's order. Modifies the lists if there are categories."""
         if not self._has_values:
             return self._of_values(rows)
         numbers = self._of_values([list(compress(row, self._is_number)) for row in rows])
@@ -184,7 +186,7 @@ class FeatureSchema:
         return Table(numbers, values, self._is_number)
 
     def _of_values(self, rows: Sequence[list[Any]]) -> Matrix:
-        """The matrix of the numeric values of rows, whose lists may be changed where there are categories."""
+        """The matrix of the numeric values of rows. Modifies the lists if there are categories."""
         buffer = array("d")
         for index, values in enumerate(rows):
             for place, codes in self._text_categories:
@@ -197,7 +199,7 @@ class FeatureSchema:
             except (TypeError, OverflowError):
                 self._append(buffer, [math.nan if value is None else value for value in values], index)
         matrix = np.frombuffer(buffer, np.float64).reshape(len(rows), len(self._columns))
-        # For a row or two Python is sooner done than numpy; and a finite sum has finite terms.
+        # For one or two rows Python is faster than numpy. If the sum is finite, so are all values.
         few = self._rules.only_finite and len(buffer) <= _SUMMED_MAX
         if few and (math.isfinite(sum(buffer)) or not any(map(math.isinf, buffer))):
             return matrix
@@ -261,7 +263,8 @@ class FeatureSchema:
             raise
 
     def _compile_order(self, order: tuple[str, ...]) -> Callable[[list[Scalar]], Sequence[Scalar]]:
-        """Picks the model's columns out of a positional row with None at its end, for those that `order` leaves out."""
+        """Selects the model's columns from a positional row with None appended, which stands for columns not in
+        `order`."""
         refuse_repeats("preprocess.order", order)
         refuse_unknown("preprocess.order", order, self.feature_names)
         places = {name: place for place, name in enumerate(order)}
@@ -294,7 +297,7 @@ def _value(column: ValueColumn, given: Scalar, index: int) -> Category | None:
 
 
 def _getter(keys: Sequence[Any]) -> Callable[[Any], Sequence[Any]]:
-    """The values of `keys`, always as a sequence."""
+    """A getter for the values of `keys` that always returns a sequence."""
     if len(keys) > 1:
         return itemgetter(*keys)
     key = keys[0]

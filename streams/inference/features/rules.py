@@ -1,4 +1,4 @@
-"""What values the features of a model may have, compiled from a manifest: for one value, and for a matrix at once."""
+"""Rules for the values of features, compiled from a manifest: for a single value, and for a whole matrix."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """One feature: the rules for its values in the matrix, where missing is NaN and a category is its code."""
+    """The rules for one feature's values in the matrix, where missing is NaN and a category is its code."""
 
     name: str
     dtype: DType
@@ -52,7 +52,7 @@ class Column:
 
 
 def check_names(manifest: Manifest) -> None:
-    """`SchemaMismatchError` for no feature, a repeated one, or a default of an unknown one."""
+    """Raises `SchemaMismatchError` if there is no feature, a repeated one, or a default for an unknown one."""
     names = [feature.name for feature in manifest.features]
     if not names:
         raise SchemaMismatchError("manifest: no features")
@@ -62,21 +62,21 @@ def check_names(manifest: Manifest) -> None:
 
 
 def refuse_repeats(what: str, names: Sequence[str]) -> None:
-    """`SchemaMismatchError` where a name comes twice in `what` of a manifest."""
+    """Raises `SchemaMismatchError` if a name is repeated in `what` of a manifest."""
     if len(set(names)) < len(names):
         repeated = Counter(names).most_common(1)[0][0]
         raise SchemaMismatchError(f"manifest: {what} names {repeated[:80]!r} twice")
 
 
 def refuse_unknown(what: str, given: Sequence[str] | dict[str, Scalar], names: Sequence[str]) -> None:
-    """`SchemaMismatchError` where `what` of a manifest names something that is no feature."""
+    """Raises `SchemaMismatchError` if `what` of a manifest names an unknown feature."""
     known = frozenset(names)
     if unknown := [name for name in given if name not in known]:
         raise SchemaMismatchError(f"manifest: {what} names {unknown[0][:80]!r}, which is no feature")
 
 
 def compile_column(feature: Feature, defaults: dict[str, Scalar]) -> Column:
-    """The column of a numeric feature; `SchemaMismatchError` where the manifest contradicts itself."""
+    """The column of a numeric feature; `SchemaMismatchError` if the manifest contradicts itself."""
     low, high = _bounds(feature)
     codes, bools = _codes(feature)
     has_default = feature.name in defaults
@@ -144,7 +144,7 @@ def _as_float32(value: float) -> float:
 
 
 def problem_of(column: Column, value: float) -> str | None:
-    """What is wrong with a value of the matrix, in words that do not show it; None where nothing is."""
+    """The rule that a value of the matrix breaks, in words that do not reveal the value; None if it is valid."""
     if math.isnan(value):
         return "is missing, and required" if column.must else None
     if math.isinf(value):
@@ -161,10 +161,10 @@ def problem_of(column: Column, value: float) -> str | None:
 
 
 class ValueRules:
-    """The rules of all columns, for whole matrices."""
+    """The rules of all columns, applied to whole matrices."""
 
     def __init__(self, columns: Sequence[Column], *, clip: bool) -> None:
-        # A number that is clipped is no problem to name.
+        # With `clip`, a value out of range is not an error.
         self._columns = [replace(c, low=-math.inf, high=math.inf) for c in columns] if clip else columns
         self._must = _indexes(columns, [c.must for c in columns])
         self._defaults = _indexes(columns, [not math.isnan(c.default) for c in columns])
@@ -181,7 +181,8 @@ class ValueRules:
         """Whether infinite values are all that is refused, and nothing is changed."""
 
     def apply(self, matrix: Matrix) -> NDArray[np.bool_] | None:
-        """Fills in defaults, rounds and clips in place; (rows,) True for rows that break a rule, None if none does."""
+        """Fills in defaults, rounds and clips in place. Returns bool (rows,), True for rows that break a rule; None if
+        none does."""
         finite = np.isfinite(matrix)
         all_finite = bool(finite.all())
         if self.only_finite and all_finite:
@@ -197,7 +198,7 @@ class ValueRules:
         return bad if bad.any() else None
 
     def first_problem(self, row: NDArray[np.float64]) -> tuple[str, str]:
-        """The name of the first feature of a refused row that breaks a rule, and how."""
+        """The name of the first feature of an invalid row that breaks a rule, and the problem."""
         for column, value in zip(self._columns, row.tolist(), strict=True):
             if problem := problem_of(column, value):
                 return column.name, problem
@@ -237,7 +238,7 @@ class ValueRules:
         if not self._clip:
             bad |= ((part < self._low) | (part > self._high)).any(axis=1)
             return
-        # What is refused for another reason stays for the error to find.
+        # Invalid rows are not clipped, so that the error can describe the original value.
         matrix[:, self._bounded] = np.where(bad[:, None], part, np.clip(part, self._low, self._high))
 
 

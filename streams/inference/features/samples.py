@@ -1,4 +1,4 @@
-"""Rows that every model takes, to run it before it serves."""
+"""Sample rows that every model accepts, to run it before it serves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORDS = ("the", "order", "is", "late", "refund", "please", "ünïcode", "数据
 
 
 def sample_inputs(features: Sequence[FileFeature]) -> Inputs:
-    """Two rows: one where all is missing that may be missing, and one without missing values."""
+    """Two rows: one with missing values wherever they are allowed, and one without missing values."""
     matrix = np.zeros((2, sum(feature.is_number for feature in features)))
     for place, feature in enumerate(feature for feature in features if feature.is_number):
         matrix[:, place] = _numbers(feature)
@@ -30,7 +30,7 @@ def sample_inputs(features: Sequence[FileFeature]) -> Inputs:
 
 
 def varied_inputs(features: Sequence[FileFeature], rows: int = 17) -> Inputs:
-    """Rows of different values, the same in every process. A model may refuse some of them."""
+    """Rows of varied values, the same in every process. A model may reject some of them."""
     chance = np.random.default_rng(7)
     numbers = [feature for feature in features if feature.is_number]
     matrix = np.empty((rows, len(numbers)))

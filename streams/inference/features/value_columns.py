@@ -1,4 +1,4 @@
-"""Columns that are no numbers: text, and categories that the model takes as they are."""
+"""Columns that are not numbers: text, and categories that the model takes unencoded."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _INTEGER_BITS_MAX: Final = 64
 
 
 class UnfitValueError(ValueError):
-    """What is wrong with a value, in words that do not show it."""
+    """The value is invalid; the message says why, and does not reveal the value."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ValueColumn:
-    """One feature: what its values may be. In the table text is str, a category is itself, and missing is None."""
+    """The rules for one feature's values. In the table, text is a str, a category is itself, and missing is None."""
 
     name: str
     must: bool
@@ -37,7 +37,7 @@ class ValueColumn:
     unknown_is_missing: bool
 
     def value(self, given: Scalar) -> Category | None:
-        """The value in the table; `UnfitValueError` for what the column does not take."""
+        """The value in the table; `UnfitValueError` if the column does not accept it."""
         if given is not None and not (isinstance(given, float) and math.isnan(given)):
             value = self._text(given) if self.is_text else self._category(given)
             if value is not None:
@@ -52,7 +52,7 @@ class ValueColumn:
         raise UnfitValueError(f"is a {'boolean' if isinstance(given, bool) else 'number'} where text is expected")
 
     def _category(self, given: Category) -> Category | None:
-        """The category, as the model names it; None if it is unknown, and unknown ones are missing."""
+        """The category as the model knows it; None if it is unknown and unknown categories count as missing."""
         if self.known is None:
             return _any_category(given)
         found = self.known.get((isinstance(given, bool), given))
@@ -68,7 +68,7 @@ class ValueColumn:
 def compile_value_column(
     feature: Feature, in_file: FileFeature, defaults: dict[str, Scalar], *, unknown_is_missing: bool
 ) -> ValueColumn:
-    """The column of a feature that is no number; `SchemaMismatchError` where the manifest contradicts itself."""
+    """The column of a feature that is not a number; `SchemaMismatchError` if the manifest contradicts itself."""
     known = None
     if feature.categories is not None:
         known = {(isinstance(value, bool), value): value for value in feature.categories}
@@ -107,7 +107,7 @@ def _any_category(given: Category) -> str:
 
 
 def _unknown_category(given: Category, known: Sequence[Category]) -> Category:
-    """A category that is not among `known`, of the type that they have: 7.0 is 7 among integers."""
+    """A category that is not in `known`, converted to their type: 7.0 becomes 7 among integers."""
     kinds = {type(value) for value in known}
     if isinstance(given, bool | str):
         if type(given) in kinds:

@@ -1,10 +1,9 @@
-"""The common layout of a request, decoded for a whole micro-batch at once.
+"""Decodes the common layout of requests, for a whole micro-batch at once.
 
-A msgpack request whose `input_data` is one row of float64 is most of what producers send. msgspec checks the message
-and hands the row over as raw bytes; a raw value of `array header + 9 n` bytes with the float64 marker at every ninth
-byte *is* n float64, so numpy gathers the rows of all requests in a few passes. Whatever looks different in any way is
-left to the typed decoder, which decides alone what is an error. `test_vectorised.py` shows over mutated
-messages that both agree.
+Most producers send msgpack requests whose `input_data` is one row of float64. msgspec checks the message and returns
+the row as raw bytes. If these have `array header + 9 n` bytes, with the float64 marker at every ninth byte, they are
+exactly n float64, so numpy reads the rows of all requests in a few passes. All other requests are left to the typed
+decoder, which alone raises errors. `test_vectorised.py` shows with mutated messages that both agree.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _ID_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-
 
 
 def row_header(n_features: int) -> bytes:
-    """The msgpack header of an array of so many values, in its shortest form."""
+    """The msgpack header of an array of this length, in its shortest form."""
     if n_features < 16:
         return bytes([0x90 | n_features])
     if n_features < 65_536:
@@ -31,10 +30,10 @@ def row_header(n_features: int) -> bytes:
 
 
 def gather(values: Sequence[bytes], n_features: int) -> tuple[Matrix, NDArray[np.bool_]]:
-    """Rows of float64 out of the encoded `input_data` of requests.
+    """Reads rows of float64 from the encoded `input_data` of requests.
 
-    Gives the matrix float64 (rows, features) of those that are exactly one row of `n_features` float64, in order, and
-    which they are: bool (len(values),).
+    Returns float64 (matching rows, features), for the values that are exactly one row of `n_features` float64, and bool
+    (len(values),), which values these are.
     """
     header = row_header(n_features)
     length = len(header) + 9 * n_features
@@ -48,7 +47,7 @@ def gather(values: Sequence[bytes], n_features: int) -> tuple[Matrix, NDArray[np
 
 
 def gather_strided(body: bytes, count: int, n_features: int) -> tuple[Matrix, NDArray[np.bool_] | None] | None:
-    """As `gather`, of `count` values one after the other in `body`; None where they cannot all be of that length."""
+    """As `gather`, for `count` concatenated values in `body`; None if they cannot all have the expected length."""
     header = row_header(n_features)
     length = len(header) + 9 * n_features
     if not count or len(body) != count * length:
@@ -62,7 +61,7 @@ def gather_strided(body: bytes, count: int, n_features: int) -> tuple[Matrix, ND
 
 
 def valid_ids(ids: Sequence[str], chars_max: int) -> bool:
-    """Whether every one of `ids` follows the grammar of ids (`ID_PATTERN`), and none is too long."""
+    """Whether all of `ids` match `ID_PATTERN` and none is too long."""
     if not ids:
         return True
     if not (min(map(len, ids)) >= 1 and max(map(len, ids)) <= chars_max):
@@ -76,14 +75,14 @@ def _as_rows(values: Sequence[bytes], length: int) -> NDArray[np.uint8]:
 
 
 def _is_plain(messages: NDArray[np.uint8], header: bytes) -> NDArray[np.bool_]:
-    """Which rows begin with `header` and have the float64 marker before every value."""
+    """Which rows start with `header` and have the float64 marker before every value."""
     head = (messages[:, : len(header)] == np.frombuffer(header, dtype=np.uint8)).all(axis=1)
     marks = (messages[:, len(header) :: 9] == FLOAT64_MARKER).all(axis=1)
     return np.asarray(head & marks, dtype=np.bool_)
 
 
 def _floats(messages: NDArray[np.uint8], skip: int, n_features: int) -> Matrix:
-    """Of contiguous `messages`, the numbers behind the markers: read in place, in one pass."""
+    """The numbers behind the markers in contiguous `messages`, read in place and in one pass."""
     if not len(messages):
         return np.empty((0, n_features))
     shape, strides = (len(messages), n_features), (messages.shape[1], 9)

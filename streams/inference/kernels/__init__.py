@@ -1,4 +1,4 @@
-"""Compiled kernels, which read rows and score trees. Without them, or switched off, the typed decoder and the libraries
+"""Compiled kernels that read rows and score trees. If they are missing or disabled, the typed decoder and the libraries
 of the model formats do the same work."""
 
 from inferd.streams.inference.kernels.compiled import (

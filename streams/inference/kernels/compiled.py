@@ -1,4 +1,4 @@
-"""The compiled kernels: a shared library that is built when inferd is installed, and lies beside this file."""
+"""Loads the compiled kernels: a shared library that is built at installation, next to this file."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class _Switch:
 
 
 def use_kernels(on: bool) -> None:
-    """For the whole process: whether models that are loaded from now on are scored by kernels, where there are any."""
+    """Sets for the whole process whether models loaded later are scored by kernels, if available."""
     _Switch.on = on
 
 
 def kernels_in_use() -> bool:
-    """Whether kernels are switched on."""
+    """Whether kernels are enabled."""
     return _Switch.on
 
 
 def kernels_fault() -> str | None:
-    """Why there are no kernels in this process; None if there are."""
+    """Why kernels are unavailable in this process; None if they are available."""
     try:
         library()
     except UnavailableError as error:
@@ -41,7 +41,7 @@ def kernels_fault() -> str | None:
 
 
 def library() -> Library:
-    """The kernels that were built with this installation; `UnavailableError` if they are not to be used or missing."""
+    """The kernels of this installation; `UnavailableError` if they are disabled or missing."""
     if not _Switch.on:
         raise UnavailableError(SWITCHED_OFF)
     return library_in(Path(__file__).parent)

@@ -1,4 +1,4 @@
-"""Trees as model files have them, and the arrays that the compiled kernel reads (the structures of kernels.c)."""
+"""Trees as stored in model files, and the arrays that the compiled kernel reads (the structures in kernels.c)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _TREE = np.dtype([("node", "i8"), ("split", "i8"), ("leaf", "i8"), ("splits", "i
 
 
 class UnsupportedError(ValueError):
-    """The kernel does not cover these trees; the message says why."""
+    """The kernel does not support these trees; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trees:
-    """Trees in the terms of LightGBM's text format; all splits of all trees, one after the other, and all leaves."""
+    """Trees in the terms of LightGBM's text format: concatenated arrays over all splits, or over all leaves."""
 
     leaves: _Ints
     """Number of leaves of each tree; a tree has one split less."""
@@ -48,7 +48,7 @@ class Trees:
 
     @classmethod
     def joined(cls, parts: Sequence[Trees]) -> Trees:
-        """All trees of `parts`, one after the other."""
+        """All trees of `parts`, concatenated."""
         names = ("leaves", "feature", "threshold", "kind", "left", "right", "value")
         columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         return cls(**columns, sets=[each for part in parts for each in part.sets])
@@ -56,7 +56,7 @@ class Trees:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Forest:
-    """The arrays of one model. Every index in them is valid: `pack` has made and checked them."""
+    """The arrays of one model. `pack` has computed them and checked every index."""
 
     features: int
     outputs: int
@@ -72,9 +72,9 @@ class Forest:
 
 
 def pack(trees: Trees, features: int, outputs: int) -> Forest:
-    """The arrays of `trees` over `features` columns, which sum up to `outputs` values a row, in turns.
+    """Packs `trees` over `features` columns. Tree i adds to output i modulo `outputs`.
 
-    `UnsupportedError` if the kernel does not cover them, `ValueError` if they are no trees.
+    Raises `UnsupportedError` if the kernel does not support them, `ValueError` if they are not valid trees.
     """
     _check(trees, features)
     if len(trees.leaves) % outputs:
@@ -111,7 +111,8 @@ def _check(trees: Trees, features: int) -> None:
 
 
 class _Planes:
-    """The planes of ranks: their table, what it refers to, and the plane and limit of each split."""
+    """The planes of ranks: their table, the thresholds and sets that they refer to, and the plane and limit of each
+    split."""
 
     def __init__(self, trees: Trees) -> None:
         splits = len(trees.kind)
@@ -124,7 +125,7 @@ class _Planes:
             raise UnsupportedError(f"it has more than {PLANES_MAX:,} sets of categories, or of {CUTS_MAX} thresholds")
 
     def _numeric(self, trees: Trees, splits: _Ints) -> tuple[list[tuple[int, ...]], NDArray[np.float64]]:
-        """The planes of splits by threshold: one for each feature, way to treat missing values, and 255 thresholds."""
+        """The planes of numeric splits: one per feature, treatment of missing values, and up to 255 thresholds."""
         kind = _missing_kind(trees.kind[splits])
         key, threshold = trees.feature[splits] * 8 + kind, trees.threshold[splits]
         order = np.lexsort((threshold, key))
@@ -150,7 +151,7 @@ class _Planes:
     def _categorical(
         self, trees: Trees, splits: _Ints, first_plane: int
     ) -> tuple[list[tuple[int, ...]], NDArray[np.uint32]]:
-        """The planes of splits by category: one for each feature and set."""
+        """The planes of categorical splits: one per feature and set."""
         places: dict[tuple[int, bytes], int] = {}
         features = trees.feature[splits].tolist()
         for split, feature, members in zip(splits.tolist(), features, trees.sets, strict=True):
@@ -158,7 +159,7 @@ class _Planes:
             self.plane[split] = places.setdefault(key, first_plane + len(places))
         table, words = list[tuple[int, ...]](), bytearray()
         for feature, content in places:
-            # One word of zeros after each: the kernel looks up bit `size` for what is in no set.
+            # One zero word after each set: the kernel reads bit `size` for categories in no set.
             table.append((len(words) // 4, feature, 8 * len(content), 0, _CATEGORICAL))
             words += content + bytes(4)
         return table, np.frombuffer(bytes(words), np.uint32)
@@ -172,13 +173,13 @@ def _changes(values: NDArray[np.generic]) -> NDArray[np.bool_]:
 
 
 def _missing_kind(kind: _Ints) -> _Ints:
-    """0 if nothing is missing; else 2 (zeros and what is no number) or 4 (what is no number), + 1 if that goes left."""
+    """0 if no value is missing; 2 (zero and NaN are missing) or 4 (NaN is missing), + 1 if missing values go left."""
     missing = (kind >> 2) & 3
     return np.where(missing > 0, 2 * missing + ((kind & _DEFAULT_LEFT) != 0), 0)
 
 
 class _Layout:
-    """Where nodes lie in preorder. `ValueError` where the children of a tree are no tree."""
+    """The positions of nodes in preorder. `ValueError` if the child pointers of a tree do not form a tree."""
 
     def __init__(self, trees: Trees) -> None:
         count = len(trees.leaves)
@@ -226,7 +227,7 @@ class _Layout:
         return below
 
     def _places(self, levels: Sequence[_Ints]) -> tuple[_Ints, _Ints]:
-        """Of each node: its place among the nodes of its tree, and the number of the leftmost leaf below it."""
+        """For each node: its position among the nodes of its tree, and the number of the leftmost leaf below it."""
         place, first = np.zeros(len(self._owner), np.int64), np.zeros(len(self._owner), np.int64)
         for level in levels:
             inner = level[level < self._split_count]
@@ -237,7 +238,7 @@ class _Layout:
         return place, first
 
     def nodes(self, planes: _Planes) -> NDArray[np.void]:
-        """Of single rows: splits and leaves."""
+        """The node table for scoring single rows, with splits and leaves."""
         table = np.zeros(len(self._owner), _NODE)
         count = self._split_count
         at = self._first_node[self._owner] + self._place
@@ -249,9 +250,9 @@ class _Layout:
         return table
 
     def splits(self, planes: _Planes) -> NDArray[np.void]:
-        """Of blocks of rows: splits alone. Numbers of leaves that are no bytes are cut off: see `in_blocks`."""
+        """The split table for scoring blocks of rows. Leaf numbers are truncated to a byte: see `in_blocks`."""
         table = np.zeros(self._split_count, _SPLIT)
-        # The splits before one in preorder are the nodes before it without the leaves to its left.
+        # The number of splits before a node in preorder is the number of nodes before it, minus the leaves to its left.
         inner = slice(self._split_count)
         at = self._first_split[self._owner[inner]] + self._place[inner] - self._first[inner]
         table["plane"][at], table["limit"][at] = planes.plane, planes.limit + _LOWEST

@@ -1,4 +1,4 @@
-"""Reading the rows of requests by the compiled kernel: JSON and MessagePack, by name or by position."""
+"""Reads rows of requests with the compiled kernel: JSON and MessagePack, by name or by position."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ENTRY = np.dtype([("at", "i8"), ("length", "i8"), ("owner", "i8"), ("code", "f8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowSchema:
-    """What the rows of a model may be, if all of its features are numbers in the matrix."""
+    """The valid rows of a model whose features are all in the numeric matrix."""
 
     names: Sequence[str]
     """Of the features, in the order of the matrix's columns."""
@@ -47,7 +47,7 @@ class _Schema(ctypes.Structure):
 
 
 class RowKernel:
-    """The schema of one model. Calls may run in several threads at once: they only read what is kept here."""
+    """The compiled schema of one model. Thread-safe: calls only read it."""
 
     def __init__(self, library: Library, schema: RowSchema) -> None:
         features = range(len(schema.names))
@@ -69,9 +69,10 @@ class RowKernel:
         library.index_entries(self._schema_at, slots.ctypes.data)
 
     def read(self, encoding: Encoding, rows: Sequence[bytes]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """The rows that the kernel reads: float64 (how many, features), C-contiguous; and which they are: bool (rows,).
+        """The rows that the kernel can read, float64 (readable rows, features), C-contiguous; and which these are, bool
+        (rows,).
 
-        `MemoryError` if there is no room for the names of a row.
+        `MemoryError` if there is no memory for the names of a row.
         """
         ends = np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))
         matrix, fits = np.empty((len(rows), self._features)), np.empty(len(rows), np.bool_)
@@ -85,7 +86,8 @@ class RowKernel:
         content: bytes | int,
         ends: NDArray[np.int64],
     ) -> int:
-        """As `read`, for rows one after the other, in bytes or at an address, each up to its end; how many are read."""
+        """As `read`, for concatenated rows in bytes or at an address, given the end of each; returns the number of rows
+        read."""
         places = (ends.ctypes.data, len(ends), matrix.ctypes.data, fits.ctypes.data)
         read: int = self._read(self._schema_at, _ENCODINGS.index(encoding), content, *places)
         if read < 0:
@@ -95,7 +97,7 @@ class RowKernel:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A text or number of the hash table, and what it stands for."""
+    """A text or number in the hash table, and its meaning."""
 
     owner: int
     """`_NAMES`, or the feature whose category it is."""
@@ -110,7 +112,7 @@ class _Entry:
 
 
 def _entries(schema: RowSchema) -> list[_Entry]:
-    """The names first, in order."""
+    """The entries of the schema: first the feature names, in order."""
     names = [_Entry(_NAMES, _NAME, _plain_text(name), float(place)) for place, name in enumerate(schema.names)]
     return names + [
         _Entry(feature, *_key(category), code)
@@ -120,14 +122,14 @@ def _entries(schema: RowSchema) -> list[_Entry]:
 
 
 def _table(entries: Sequence[_Entry]) -> tuple[NDArray[np.void], NDArray[np.uint8]]:
-    """The entries as rows.c has them, and the bytes that they refer to."""
+    """The entries in the layout of rows.c, and the bytes that they refer to."""
     starts = accumulate((len(entry.content or b"") for entry in entries), initial=0)
     table = np.array([entry.columns(at) for entry, at in zip(entries, starts, strict=False)], _ENTRY)
     return table, np.frombuffer(b"".join(entry.content or b"" for entry in entries) or b"\0", np.uint8)
 
 
 def _key(category: Any) -> tuple[int, bytes | None]:
-    """The kind and the bytes of a category; no bytes for one that is never found."""
+    """The kind and bytes of a category; None instead of bytes if a request cannot contain it."""
     if isinstance(category, str):
         return _TEXT, _plain_text(category)
     kind = _BOOLEAN if isinstance(category, bool) else _NUMBER
@@ -135,7 +137,7 @@ def _key(category: Any) -> tuple[int, bytes | None]:
 
 
 def _plain_text(text: str) -> bytes | None:
-    """The bytes of a text as both encodings have it; None if JSON needs escapes, which the kernel does not read."""
+    """The bytes of a text, equal in both encodings; None if JSON needs escapes, which the kernel does not read."""
     if any(character < " " or character in '"\\' for character in text):
         return None
     try:
@@ -146,7 +148,8 @@ def _plain_text(text: str) -> bytes | None:
 
 @cache
 def _powers() -> NDArray[np.uint64]:
-    """The leading 128 bits of powers of five, those below 1 rounded up: uint64 (powers, 2), the upper half first."""
+    """The leading 128 bits of powers of five, rounded up for negative exponents: uint64 (powers, 2), upper half
+    first."""
     table = np.zeros((len(_POWERS), 2), np.uint64)
     for place, exponent in enumerate(_POWERS):
         power: int = 5 ** abs(exponent)

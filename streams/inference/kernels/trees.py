@@ -1,4 +1,4 @@
-"""Scoring with trees: sums of leaves and their transform, by the compiled kernel."""
+"""Scores trees with the compiled kernel: sums of leaf values and their transform."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BLOCKS_FROM = 8
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """From the sums of a row to its prediction."""
+    """How the sums of a row become its prediction."""
 
     transform: Transform = "identity"
     scale: float = 1.0
@@ -47,14 +47,14 @@ class _Ending(ctypes.Structure):
 
 
 class TreeKernel:
-    """The trees of one model. Calls may run in several threads at once: they only read what is kept here."""
+    """The trees of one model. Thread-safe: calls only read them."""
 
     def __init__(
         self, library: Library, forest: Forest, ending: Ending, math: ctypes.CDLL, blocks_from: int = _BLOCKS_FROM
     ) -> None:
-        """`math` is, or was linked with, the C library whose `exp` and `log1p` are used."""
+        """`math`: the C library with `exp` and `log1p`, or a library linked with it."""
         self._library, self._predict = library, library.predict
-        self._forest = forest  # owns the memory that the structure points to
+        self._forest = forest  # keeps the memory that the structure points to alive
         self._features, self._outputs = forest.features, forest.outputs
         arrays = (forest.plane, forest.tree, forest.node, forest.split, forest.cuts, forest.values, forest.words)
         counts = (forest.features, len(forest.plane), len(forest.tree), forest.outputs)
@@ -64,14 +64,14 @@ class TreeKernel:
         self._forest_at, self._ending_at = ctypes.addressof(self._structure), ctypes.addressof(self._ending)
 
     def predict(self, matrix: NDArray[np.float64], *, raw: bool = False) -> NDArray[np.float64]:
-        """float64 (rows * outputs,) for matrix: float64 (rows, features), C-contiguous; the sums alone if `raw`.
+        """float64 (rows * outputs,) for `matrix`, float64 (rows, features), C-contiguous; untransformed sums if `raw`.
 
-        `MemoryError` if there is no room for the ranks of a block.
+        `MemoryError` if there is no memory for the ranks of a block.
         """
         return self.predict_into(np.empty(len(matrix) * self._outputs), matrix, raw=raw)
 
     def predict_into(self, out: NDArray[np.float64], matrix: NDArray[np.float64], *, raw: bool) -> NDArray[np.float64]:
-        """As `predict`, in `out`: float64 (rows * outputs,)."""
+        """As `predict`, written to `out`: float64 (rows * outputs,)."""
         rows, features = matrix.shape
         if features != self._features or matrix.dtype != np.float64 or not matrix.flags.c_contiguous:
             raise ValueError(f"a matrix of {matrix.dtype} {matrix.shape}: expected {self._features} columns of float64")
