@@ -42,7 +42,7 @@ class CacheTable:
         self._late: dict[int, list[Change]] = {}
 
     async def open(self, number: int) -> None:
-        """Opens a restored partition: its entries are found from now on."""
+        """Makes the entries of a restored partition available to the cache."""
         partition = self.table.partition(number)
         opened = self.cache.open(number, partition)
         items = iter(partition.store.items())
@@ -67,7 +67,7 @@ class CacheTable:
         return min(self._swept_ms, default=None)
 
     def keep(self, number: int, changes: list[Change]) -> None:
-        """Keeps changes of HTTP requests for the next effects of a partition."""
+        """Keeps changes of HTTP requests for the next output batch of a partition."""
         late = self._late.setdefault(number, [])
         if len(late) + len(changes) > LATE_MAX:
             self.cache.discard(number, changes)

@@ -104,9 +104,9 @@ class RequestProcessor:
         return self.direct.unanswered > 0
 
     async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
-        """Scores a micro-batch together with waiting direct requests, whose results are set here.
+        """Scores a micro-batch together with waiting HTTP requests, whose results are set here.
 
-        Records that wait for their model are left for later, with those after them in their partition.
+        Records that wait for their model, and those after them in their partition, are left for a later call.
         """
         asked = self.direct.take(self.records_max())
         if self.on_demand is None or not self.on_demand.bounded:
@@ -121,7 +121,7 @@ class RequestProcessor:
         return [[next(effects)] if records else [] for _, records in ready]
 
     async def _score(self, work: Work, asked: Sequence[HttpRequest]) -> Sequence[Effects]:
-        """The effects of each part of `work`, none of which is empty."""
+        """Scores each part of `work`, none of which is empty; returns their output batches."""
         started_ms, started = int(self._clock() * 1000), time.perf_counter()
         parts: list[tuple[int, Sequence[Record]]] = [(tp.partition, records) for tp, records in work]
         if asked:
@@ -276,7 +276,8 @@ class RequestProcessor:
     ) -> dict[int, InferenceError]:
         """Replaces each result that its topic would reject by an error; returns these errors by record index.
 
-        If the error would be rejected, too, the result stays: the topic rejects everything, and offsets are held.
+        If the topic would also reject the error, the result stays. In that case the topic rejects everything, and the
+        partition's offsets are held.
         """
         refused = {}
         suspects = (

@@ -1,4 +1,4 @@
-"""Measurements of the lane as a whole: plain numbers that a snapshot copies."""
+"""Measurements of the lane: plain numbers, which a snapshot copies."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class LaneMeasures:
         self.steps[step].observe(seconds)
 
     def observe_step_since(self, step: Step, timestamps_ms: Sequence[int], now_ms: float) -> None:
-        """Adds one observation a timestamp."""
+        """Adds one observation per timestamp."""
         self.steps[step].observe_since(timestamps_ms, now_ms)
 
     def observe_steps(self, step_timer: StepTimer) -> None:

@@ -9,7 +9,7 @@ from inferd.streams.telemetry.snapshot import Step
 
 
 class StepTimer:
-    """When each step of one micro-batch began and ended, on the clock that measures durations, in seconds."""
+    """Start and end of each step of one micro-batch, in seconds of the performance clock."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.steps: list[tuple[Step, float, float]] = []

@@ -71,7 +71,7 @@ def make_tracing(settings: StreamSettings) -> Tracing | None:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A request to trace."""
+    """A request that is traced."""
 
     index: int
     number: int
@@ -88,12 +88,12 @@ class OpenSpans:
         self._wholes = wholes
 
     def landed(self) -> None:
-        """Ends the spans: the results are acknowledged."""
+        """Ends the spans, because the results are acknowledged."""
         for span in (*self._steps, *self._wholes):
             span.end()
 
     def dropped(self) -> None:
-        """Ends the spans: the results were not acknowledged; the repeated work gets new spans."""
+        """Ends the spans, because the results were not acknowledged; the repeated work gets new spans."""
         for step in self._steps:
             step.add_event("dropped", {"reason": "not acknowledged; repeated"})
         self.landed()

@@ -1,1 +1,1 @@
-"""Model formats: each is a package that reads, checks, loads and scores files of its kind."""
+"""Model formats. Each is a package that reads, checks, loads and scores its files."""

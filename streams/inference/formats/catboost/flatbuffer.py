@@ -1,7 +1,7 @@
-"""Tables of a FlatBuffer, read with bounds (https://flatbuffers.dev/internals/).
+"""Reads tables of a FlatBuffer with bounds checks (https://flatbuffers.dev/internals/).
 
-A table begins with the distance to its vtable, which has the place of each field; strings, vectors and tables are
-reached by offsets. Every place is checked against the buffer before it is read.
+A table starts with the distance to its vtable, which has the position of each field. Strings, vectors and tables are
+referenced by offsets. Every position is checked against the buffer before it is read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _UINT16, _INT32, _UINT32 = (struct.Struct(code) for code in ("<H", "<i", "<I"))
 
 
 def root_table(buffer: bytes) -> FlatTable:
-    """The table that a buffer begins with; `MalformedError` if it is damaged."""
+    """The root table of a buffer; `MalformedError` if it is damaged."""
     reader = _Reader(buffer)
     return FlatTable(reader, reader.offset(0))
 

@@ -1,4 +1,4 @@
-"""CatBoost's package. It is imported when the first model needs it, and brings pandas and scipy."""
+"""CatBoost's package. It is imported when the first model needs it, and imports pandas and scipy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What CatBoost's loss functions mean for outputs."""
+"""Which outputs CatBoost's loss functions have."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RAW, PROBABILITY, CLASS = "RawFormulaVal", "Probability", "Class"
 
 
 def prediction_type(loss: str | None) -> str:
-    """The type that `predict` of CatBoost's classifiers, regressors and rankers has by default."""
+    """The default prediction type of `predict` of CatBoost's classifiers, regressors and rankers."""
     if loss in CLASSIFICATION | MULTILABEL:
         return CLASS
     return _PREDICTION_TYPE.get(loss or "", RAW)

@@ -1,7 +1,7 @@
-"""What a CatBoost model file says about itself, read without the library.
+"""Reads and checks CatBoost model files without the library.
 
 The format is that of `OutputModel` in CatBoost's `model.cpp`: `CBM1`, the length of a FlatBuffer, the FlatBuffer
-(`TModelCore` in `model.fbs`), and parts for categories and text, which are left to the library.
+(`TModelCore` in `model.fbs`), and parts for categories and text, which only the library reads.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class CatBoostFile(ModelFile):
 
 
 def sniff(content: bytes) -> bool:
-    """Whether `content` is a CatBoost model, from its first bytes."""
+    """Whether `content` is a CatBoost model, by its first bytes."""
     return content.startswith(_MAGIC)
 
 
 def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> CatBoostFile:
-    """What `content` says; `MalformedError` or `TooLargeError` say what is wrong and where.
+    """Reads and checks a model file; `MalformedError` or `TooLargeError` say what is wrong and where.
 
     `InvalidValueError` for embedding features, which rows of a request cannot have.
     """
@@ -82,7 +82,7 @@ def _core(content: bytes) -> bytes:
 
 
 def _features(trees: FlatTable, limits: Limits) -> tuple[tuple[FileFeature, ...], bool]:
-    """The features in the order of a row, and whether the file names any. Columns without a feature are numbers."""
+    """The features in the order of a row, and whether the file names any. Columns without a feature are numeric."""
     if embeddings := [each.text(2) or str(each.integer(1, -1)) for each in trees.tables(_EMBEDDINGS)]:
         raise InvalidValueError(f"model file: embedding features ({', '.join(embeddings)[:200]}) are not supported")
     found: dict[int, tuple[str, DType]] = {}
@@ -111,7 +111,8 @@ def _check_count(count: int, limits: Limits) -> None:
 
 
 def _feature(column: int, name: str, dtype: DType) -> FileFeature:
-    """Numbers are float32 to the library; it takes no missing value where it hashes texts."""
+    """A feature. The library rounds numbers to float32. Texts and categories may not be missing, because the library
+    hashes them."""
     return FileFeature(name=name or str(column), dtype=dtype, missing=dtype == "float32")
 
 

@@ -1,4 +1,5 @@
-"""The trees of a CatBoost model: counts, indexes and shapes, as `TModelTrees` in CatBoost's `model.cpp` relies on."""
+"""Checks the trees of a CatBoost model: the counts, indexes and shapes that `TModelTrees` in CatBoost's `model.cpp`
+relies on."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ _BORDERS = ((FLOAT_FEATURES, 3), (ONE_HOT_FEATURES, 1), (CTR_FEATURES, 1), (ESTI
 
 
 def check_trees(trees: FlatTable) -> tuple[int, int]:
-    """Checks the trees; gives the values of a leaf, and the number of trees."""
+    """Checks the trees; returns the number of values per leaf, and the number of trees."""
     dimension = trees.integer(DIMENSION, 0)
     splits, sizes, starts = (trees.array(field, "<i4").astype(np.int64) for field in (SPLITS, SIZES, STARTS))
     if dimension < 1 or not len(sizes):
@@ -49,7 +50,7 @@ def _check_oblivious(trees: FlatTable, sizes: np.ndarray[tuple[int], np.dtype[np
 
 
 def _check_steps(trees: FlatTable, sizes: np.ndarray[tuple[int], np.dtype[np.int64]], dimension: int) -> None:
-    """Steps lead forward and stay in their tree, so that a walk ends; and where it ends there is a leaf."""
+    """Checks that steps lead forward within their tree, so that every path ends, and that it ends at a leaf."""
     steps = trees.array(_STEPS, "<u4")
     leaf_ids = trees.array(_LEAF_IDS, "<u4").astype(np.int64)
     count = int(sizes.sum())

@@ -1,4 +1,4 @@
-"""The CatBoost runtime: model files scored by CatBoost's own package."""
+"""The CatBoost runtime: scores model files with CatBoost's own package."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from inferd.streams.inference.runtime import Arrays, check_outputs, label_codes
 class CatBoostRuntime:
     """A `ModelRuntime`; equal bit for bit to CatBoost's own `predict` over the same rows.
 
-    `prediction` is what `CatBoostClassifier`, `CatBoostRegressor` and `CatBoostRanker` predict by default. Concurrent
-    `predict` calls share the model, which the library only reads.
+    `prediction` is the default result of `predict` of `CatBoostClassifier`, `CatBoostRegressor` and `CatBoostRanker`.
+    Concurrent `predict` calls share the model, which the library only reads.
     """
 
     def __init__(self, content: bytes, file: CatBoostFile, threads: int = 1) -> None:
@@ -82,7 +82,7 @@ class CatBoostRuntime:
         return "the model was saved without the weights of its leaves"
 
     def _pool(self, inputs: Inputs) -> Any:
-        """CatBoost's own container of rows. Numbers are narrowed to float32, as it does itself."""
+        """The rows as a CatBoost `Pool`. Numbers are rounded to float32, as CatBoost does."""
         return _call(
             lambda: library().Pool(
                 self._rows(inputs),
@@ -116,7 +116,7 @@ class CatBoostRuntime:
         return np.asarray(model.predict(pool, prediction_type=kinds[output], thread_count=self._threads), np.float64)
 
     def _check_facts(self) -> None:
-        """What was read of the file against what the library says."""
+        """Compares the facts read from the file with those of the library."""
         model = self._model
         read = (self.file.tree_count, list(self.feature_names) if self.file.named else None, list(self.file.classes))
         names = list(model.feature_names_) if self.file.named else None
@@ -126,7 +126,7 @@ class CatBoostRuntime:
 
 
 def _call(function: Callable[[], Any]) -> Any:
-    """What `function` gives; `InternalError` with the library's message where it fails."""
+    """Calls `function`; `InternalError` with the library's message if it fails."""
     try:
         return function()
     except library().CatBoostError as error:

@@ -1,7 +1,7 @@
-"""LightGBM's C library by ctypes, through the C API that LightGBM documents (`c_api.h`).
+"""LightGBM's C library through ctypes, by its documented C API (`c_api.h`).
 
-It is loaded straight from the installed package: importing the package pulls in scikit-learn, pandas and scipy (3 s),
-and `Booster.predict` adds 8 µs a call. What is not documented is where in the package the library file lies.
+The library file is loaded directly: importing the package also imports scikit-learn, pandas and scipy (3 s), and
+`Booster.predict` adds 8 µs per call. The location of the library file in the package is not documented.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _SIGNATURES: dict[str, list[type]] = {
 
 
 class Library:
-    """The C functions; safe from any thread, as their own locks are."""
+    """The C functions. Thread-safe, by the library's own locks."""
 
     def __init__(self, path: Path) -> None:
-        # An object of our own: argument types set here do not reach the lightgbm package's.
+        # A separate object: argument types set here do not affect the lightgbm package's.
         self.functions = _load(path)
         self.functions.LGBM_GetLastError.restype = _text
         for name, argument_types in _SIGNATURES.items():
@@ -50,25 +50,25 @@ class Library:
         self._lock = threading.Lock()
 
     def call(self, name: str, *arguments: object) -> None:
-        """Calls `name`; `InternalError` with the library's own words where it fails."""
+        """Calls `name`; `InternalError` with the library's message if it fails."""
         if getattr(self.functions, name)(*arguments):
             raise self.error(name)
 
     def error(self, name: str) -> InferenceError:
-        """What the library says about the last call of this thread that failed."""
+        """The library's message for the last failed call of this thread."""
         return InternalError(f"{name}: {self.functions.LGBM_GetLastError().decode('utf-8', 'replace')}")
 
     def integer(self, name: str, booster: ctypes.c_void_p) -> int:
-        """What a function that answers with one int says about a booster."""
+        """The result of a function that returns one int about a booster."""
         value = _int()
         self.call(name, booster, ctypes.byref(value))
         return value.value
 
     def parameters(self, threads: int) -> bytes:
-        """The parameters of every predict call; `ServerError` for another number of threads than is in use.
+        """The parameters of every predict call; `ServerError` if another number of threads is already in use.
 
-        The library keeps its number of threads in one variable of the process, and sizes a call's buffers by it before
-        it starts the call's threads: runtimes that change it under each other write out of bounds.
+        The library keeps its number of threads in one variable per process, and allocates a call's buffers by it before
+        it starts the call's threads. Concurrent changes would make it write out of bounds.
         """
         with self._lock:
             if self.threads not in (None, threads):
@@ -77,17 +77,17 @@ class Library:
         return b"num_threads=%d verbosity=-1" % threads
 
     def silence(self, parameters: bytes) -> None:
-        """Stops the library from printing to stdout in this thread (its log level is a variable of the thread)."""
+        """Stops the library from printing to stdout in this thread (its log level is thread-local)."""
         ignored = _int()
         self.call("LGBM_GetSampleCount", 1, parameters, ctypes.byref(ignored))
 
     def cap_threads(self, threads: int) -> None:
-        """For the whole process, also for training in it: no call of LightGBM uses more threads than this."""
+        """Limits the threads of any call of LightGBM, for the whole process, including training."""
         self.call("LGBM_SetMaxThreads", threads)
 
 
 def _load(path: Path) -> ctypes.CDLL:
-    """The library at `path`; `ServerError` with a remedy where it, or one that it needs, cannot be loaded."""
+    """Loads the library at `path`; `ServerError` with a remedy if it, or a library that it needs, cannot be loaded."""
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
@@ -96,7 +96,7 @@ def _load(path: Path) -> ctypes.CDLL:
 
 
 def library_path() -> Path:
-    """Where the installed lightgbm package keeps its C library; `ServerError` where it cannot be found."""
+    """The path of the C library in the installed lightgbm package; `ServerError` if it is not found."""
     spec = find_spec("lightgbm")
     for place in (spec and spec.submodule_search_locations) or ():
         for path in (Path(place) / "lib" / _FILE_NAME, Path(place) / "bin" / _FILE_NAME):
@@ -107,7 +107,7 @@ def library_path() -> Path:
 
 @cache
 def library() -> Library:
-    """The one `Library` of this process, loaded on the first call."""
+    """The single `Library` of this process, loaded by the first call."""
     return Library(library_path())
 
 

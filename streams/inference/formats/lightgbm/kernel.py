@@ -1,4 +1,4 @@
-"""LightGBM's models in the compiled tree kernel, compared with the library before they serve.
+"""Scores LightGBM models with the compiled tree kernel, after comparing it with the library.
 
 The kernel must equal `GBDT::Predict` in LightGBM's `gbdt_prediction.cpp`, and `ConvertOutput` of each objective.
 """
@@ -54,9 +54,9 @@ _PROBE_LEAVES = 1_024
 
 
 def compared_kernel(file: LightGBMFile, predict: Predict, open_booster: OpenBooster) -> TreeKernel:
-    """The kernel of a model, after it gave what `predict` gives for rows around each of its thresholds.
+    """The kernel of a model, after its results equalled those of `predict` for rows around each threshold.
 
-    `UnavailableError` or `UnsupportedError`: why the library serves the model.
+    Raises `UnavailableError` or `UnsupportedError` with the reason if the library must score the model.
     """
     _check_functions(open_booster)
     return _compared(file, predict)
@@ -90,7 +90,7 @@ def _ending(file: LightGBMFile) -> Ending:
 
 
 def _number(text: str) -> float:
-    """As `Common::Atof` reads it, which rounds more than once."""
+    """Parses a number like `Common::Atof`, which rounds more than once."""
     mantissa, _, exponent = text.lower().partition("e")
     whole, _, fraction = mantissa.partition(".")
     value = float(whole or 0) + float(fraction or 0) / 10.0 ** len(fraction)
@@ -99,7 +99,7 @@ def _number(text: str) -> float:
 
 
 def _math() -> ctypes.CDLL:
-    """The library itself: names of what it was linked with, such as `exp`, are found through it."""
+    """The LightGBM library: symbols of the libraries that it is linked with, such as `exp`, are resolved through it."""
     from inferd.streams.inference.formats.lightgbm.c_library import library as lightgbm
 
     return lightgbm().functions
@@ -109,16 +109,16 @@ def _same(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
     return np.array_equal(a.view(np.uint64), b.view(np.uint64))
 
 
-# ---- rows at which mistakes would show
+# ---- rows that reveal errors
 
 
 def adversarial_rows(trees: Trees, features: int) -> Iterator[NDArray[np.float64]]:
-    """float64 (rows, features), in parts: every feature takes every threshold of its splits and the next number
-    above it, codes of its sets, and what is missing, zero, tiny or huge. Always the same rows for the same trees."""
+    """float64 (rows, features), in parts: each feature takes each threshold of its splits and the next float64 above
+    it, the codes of its sets, and missing, zero, tiny and huge values. The rows depend only on the trees."""
     pools = _pools(trees)
     longest = max(map(len, pools.values()), default=len(_ODD_VALUES))
     count = min(longest, max(_ROWS_MIN, _TREE_ROWS_MAX // max(len(trees.leaves), 1)))
-    # Orders without a pattern, so that features do not take their extremes together.
+    # Irregular orders, so that features do not take their extremes in the same rows.
     mixed = np.random.default_rng(0)
     picks = {feature: mixed.permutation(np.arange(count) % len(pool)) for feature, pool in pools.items()}
     step = max(1, _CHUNK_VALUES // features)
@@ -130,7 +130,7 @@ def adversarial_rows(trees: Trees, features: int) -> Iterator[NDArray[np.float64
 
 
 def _pools(trees: Trees) -> dict[int, NDArray[np.float64]]:
-    """The values that each feature of a split takes, in no order that matters."""
+    """The values for each feature that has splits, in arbitrary order."""
     by_category = (trees.kind & 1).astype(bool)
     ends: dict[int, int] = {}
     for feature, members in zip(trees.feature[by_category].tolist(), trees.sets, strict=True):
@@ -144,11 +144,11 @@ def _pools(trees: Trees) -> dict[int, NDArray[np.float64]]:
     return pools
 
 
-# ---- the functions of the transforms, once a process
+# ---- the functions of the transforms, checked once per process
 
 
 def _check_functions(open_booster: OpenBooster) -> None:
-    """`UnavailableError` if `exp` or `log1p` differ from what the library computes with."""
+    """`UnavailableError` if `exp` or `log1p` differ from those that the library uses."""
     if (reason := _functions_differ(open_booster)) is not None:
         raise UnavailableError(reason)
 

@@ -1,9 +1,9 @@
-"""What a LightGBM text model says about itself, read without the library.
+"""Reads and checks LightGBM text models without the library.
 
-The library reads a damaged file by writing out of bounds, aborting or never returning. So every count, index and shape
-that it relies on is checked here first; a file that passes is one that it can load and walk. The format is that of
-`SaveModelToString` in LightGBM's `gbdt_model_text.cpp` and `Tree::ToString` in `tree.cpp`: a header, one block a tree,
-and a tail.
+On a damaged file the library writes out of bounds, aborts, or never returns. So every count, index and shape that it
+relies on is checked here first; it can load and traverse any file that passes. The format is that of
+`SaveModelToString` in LightGBM's `gbdt_model_text.cpp` and `Tree::ToString` in `tree.cpp`: a header, one block per
+tree, and a tail.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class LightGBMFile(ModelFile):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Numbers of features, of values a row, and of trees."""
+        """Numbers of features, of outputs per row, and of trees."""
         return len(self.feature_names), self.outputs_per_row, self.tree_count
 
 
@@ -68,7 +68,7 @@ def sniff(content: bytes) -> bool:
 
 
 def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> LightGBMFile:
-    """What `content`, a LightGBM text model, says; `MalformedError` or `TooLargeError` say what is wrong and where."""
+    """Reads and checks a LightGBM text model; `MalformedError` or `TooLargeError` say what is wrong and where."""
     text = plain_text(content)
     first_tree = _first_tree(text)
     header = _Header.parse(text[:first_tree], limits)
@@ -96,14 +96,14 @@ def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> LightGBM
 
 
 def _feature(name: str, *, is_code: bool) -> FileFeature:
-    """A column, which is a number to the model; a manifest may say otherwise."""
+    """A column. The model treats it as numeric; a manifest may override that."""
     return FileFeature(name=name, dtype="int64" if is_code else "float64", fixed=False, coded=True)
 
 
 def _first_tree(content: bytes) -> int:
     if not content.startswith(_FIRST_LINE):
         raise MalformedError(f"model file: does not begin with {BEGINS}; pickles are not accepted")
-    # The library takes the file as a C string, and would read less than what was checked.
+    # The library takes the file as a C string, and would stop reading at a zero byte.
     if b"\0" in content:
         raise MalformedError(f"model file: NUL byte at {content.index(0)}")
     place = content.find(b"\nTree=")
@@ -113,7 +113,7 @@ def _first_tree(content: bytes) -> int:
 
 
 def _tree_ends(text: bytes, first_tree: int, sizes: tuple[int, ...] | None) -> list[int]:
-    """Where the trees begin, and where the last one ends. Versions before 2.0.12 wrote no sizes."""
+    """The position of the first tree and the end of the last one. Versions before 2.0.12 wrote no sizes."""
     if sizes is not None:
         return list(accumulate(sizes, initial=first_tree))
     starts = [match.start() + 1 for match in _TREE_START.finditer(text, first_tree - 1)]
@@ -122,7 +122,7 @@ def _tree_ends(text: bytes, first_tree: int, sizes: tuple[int, ...] | None) -> l
 
 
 def _check_all_trees(content: bytes, ends: list[int], header: _Header) -> tuple[Splits, tuple[Trees, ...]]:
-    """How the trees use their columns, and their arrays. Takes a few MB of text at a time."""
+    """Checks all trees, a few MB of text at a time; returns how they split on columns, and their arrays."""
     splits, parts = Splits(), list[Trees]()
     first = 0
     while first < len(ends) - 1:
@@ -206,7 +206,7 @@ def _check_header(fields: dict[str, str]) -> None:
 
 def _outputs(fields: dict[str, str]) -> int:
     classes = _natural(fields, "num_class")
-    # The library sizes results by one of the two and fills them by the other.
+    # The library allocates results by one of the two, and writes as many values as the other says.
     if classes < 1 or _natural({"num_tree_per_iteration": str(classes), **fields}, "num_tree_per_iteration") != classes:
         raise MalformedError("model file: num_class and num_tree_per_iteration differ or are 0")
     return classes
@@ -219,10 +219,10 @@ def _tree_sizes(fields: Mapping[str, str]) -> tuple[int, ...] | None:
 
 
 def _objective(text: str | None, outputs: int) -> tuple[str | None, tuple[str, ...]]:
-    """Its name and its parameters."""
+    """The objective's name and parameters."""
     if text is None:
         return None, ()
-    # As the library does: an alias is known where no parameters follow it.
+    # As in the library, an alias is recognised only without parameters.
     name, *parameters = objectives.canonical(text).split(" ")
     if name == "custom":
         return None, ()
@@ -230,7 +230,7 @@ def _objective(text: str | None, outputs: int) -> tuple[str | None, tuple[str, .
         raise MalformedError(f"model file: objective {name[:40]!r} is not one that LightGBM knows")
     if not all(map(_OBJECTIVE_PARAMETER.fullmatch, parameters)) or len(set(parameters)) < len(parameters):
         raise MalformedError(f"model file: objective {name!r} has damaged parameters")
-    # Softmax writes as many values as the objective has classes, into room for num_class.
+    # Softmax writes as many values as the objective has classes, into a buffer for num_class values.
     if name in objectives.MULTICLASS:
         if outputs < 2 or [p for p in parameters if p.startswith("num_class")] != [f"num_class:{outputs}"]:
             raise MalformedError(f"model file: objective {name!r} and num_class {outputs} disagree")

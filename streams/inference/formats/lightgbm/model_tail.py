@@ -1,4 +1,4 @@
-"""What follows the trees of a LightGBM text model: importances, training parameters, and pandas' categories."""
+"""Parses the sections after the trees of a LightGBM text model: importances, training parameters, pandas categories."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _decode_categories = msgspec.json.Decoder(list[list[str | int | float | bool]] |
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """`pandas_categorical`: the values of each feature that was a pandas category, in feature order."""
+    """`pandas_categorical`: the values of each pandas category column, in feature order."""
 
     pandas_categorical: tuple[Values, ...]
     categorical_columns: frozenset[int]
@@ -59,7 +59,7 @@ def _lines(content: bytes, start: int) -> list[str]:
         lines = lines[1:]
     else:
         raise MalformedError("model file: 'end of trees' does not follow the last tree (is the file cut off?)")
-    # The title and its value are on one line: split them.
+    # Title and value are on the same line: split them.
     if lines and lines[-1].startswith(_CATEGORIES):
         lines[-1:] = [_CATEGORIES, lines[-1].removeprefix(_CATEGORIES)]
     return lines
@@ -75,7 +75,7 @@ def _with_end_of_parameters(lines: list[str]) -> list[str]:
 
 
 def _section(title: str, lines: list[str]) -> list[str]:
-    """Takes the lines of the section `title` from the front of `lines`."""
+    """Removes the lines of the section `title` from the front of `lines`, and returns them."""
     if title in _IMPORTANCES:
         count = 0
         while count < len(lines) and _IMPORTANCE.fullmatch(lines[count]):
@@ -108,7 +108,8 @@ def _parameters(lines: list[str]) -> dict[str, str]:
 
 
 def _columns(value: str) -> frozenset[int]:
-    """Column numbers. Names, which LightGBM's command line also accepts, are ignored: the splits show such columns."""
+    """Column numbers. Names, which LightGBM's command line also accepts, are ignored: the splits identify such
+    columns."""
     return frozenset(map(int, value.split(","))) if _COLUMNS.fullmatch(value) else frozenset()
 
 

@@ -1,8 +1,8 @@
-"""The tree blocks of a LightGBM text model: are they trees, of the shape they claim?
+"""Checks the tree blocks of a LightGBM text model: whether they are valid trees of the declared shape.
 
-Trees are checked many at a time: each field of all of them is parsed by one call, and the checks are numpy operations
-over all nodes, so that a model of 100 trees takes a few milliseconds. `_Ints` and `_Floats` hold the values of all
-trees, one after the other.
+Many trees are checked at a time: each field is parsed for all of them by one call, and the checks are numpy operations
+over all nodes, so that a model of 100 trees takes a few milliseconds. `_Ints` and `_Floats` are the concatenated values
+of all trees.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
 _Number = TypeVar("_Number", int, float)
 
-_LINES_MAX = 22  # The library stops there, and takes what follows for something else.
+_LINES_MAX = 22  # The library ends the tree there, and misinterprets the rest.
 _INT32_MAX = 2**31 - 1
 _BY_CATEGORY = 1  # a bit of decision_type; the others: missing values go left, and two bits of which values are missing
 _DECISION_TYPES = 12
@@ -56,7 +56,7 @@ _decode_floats = msgspec.json.Decoder(list[float]).decode
 
 
 def parse_tree(block: bytes, index: int) -> Tree:
-    """The fields of one tree block; `MalformedError` where its lines are not those of a tree."""
+    """The fields of one tree block; `MalformedError` if its lines are not those of a tree."""
     lines = block.split(b"\n")
     if lines[0] != b"Tree=%d" % index:
         _refuse(index, "tree_sizes does not lead to its first line (was the file edited or re-encoded?)")
@@ -75,7 +75,7 @@ def parse_tree(block: bytes, index: int) -> Tree:
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """How some trees use their columns."""
+    """How trees split on their columns."""
 
     linear: bool = False
     """Whether any tree has linear leaves."""
@@ -92,9 +92,9 @@ class Splits:
 
 
 def check_trees(trees: list[Tree], first_index: int, features: int) -> tuple[Splits, Trees]:
-    """How `trees` use their columns, and their arrays.
+    """Checks `trees`; returns how they split on columns, and their arrays.
 
-    `first_index` is the index in the file of the first of them. `MalformedError` where one is no tree over `features`
+    `first_index`: index of the first tree in the file. `MalformedError` if one is not a valid tree over `features`
     columns.
     """
     fields = _Fields(trees, first_index)
@@ -116,7 +116,7 @@ def check_trees(trees: list[Tree], first_index: int, features: int) -> tuple[Spl
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """One entry a tree; `tree_of_split` one a split."""
+    """One entry per tree; `tree_of_split` has one per split."""
 
     leaves: _Ints
     splits: _Ints
@@ -127,7 +127,7 @@ class _Shape:
 
 def _shape(fields: _Fields) -> _Shape:
     leaves, sets, linear = fields.scalar("num_leaves"), fields.scalar("num_cat"), fields.scalar("is_linear", b"0")
-    # Compared before anything is made as large as num_leaves says.
+    # Checked before memory is allocated for num_leaves.
     fields.refuse(leaves != fields.counts("leaf_value"), "num_leaves and leaf_value disagree")
     splits = leaves - 1
     fields.refuse((linear != 0) & (linear != 1), "is_linear is neither 0 nor 1")
@@ -146,7 +146,7 @@ def _shape(fields: _Fields) -> _Shape:
 
 
 def _splits(fields: _Fields, shape: _Shape, features: int) -> tuple[_Ints, _Ints, _Floats]:
-    """Column, decision type and threshold of every split."""
+    """Column, decision type and threshold of each split."""
     column = fields.ints("split_feature", shape.splits)
     fields.refuse_at((column < 0) | (column >= features), shape.tree_of_split, "split_feature names no column")
     decision_type = fields.ints("decision_type", shape.splits)
@@ -156,7 +156,7 @@ def _splits(fields: _Fields, shape: _Shape, features: int) -> tuple[_Ints, _Ints
 
 
 def _at_fractions(threshold: _Floats, by_number: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which splits are at a number that lies between no two integers."""
+    """Which numeric splits separate no two integers, so that the column has fractional values."""
     twice = 2 * np.where(by_number & np.isfinite(threshold), threshold, 0.0)
     fractional: NDArray[np.bool_] = np.abs(twice - np.rint(twice)) > _ROUNDING
     return fractional
@@ -165,7 +165,7 @@ def _at_fractions(threshold: _Floats, by_number: NDArray[np.bool_]) -> NDArray[n
 def _category_sets(
     fields: _Fields, shape: _Shape, decision_type: _Ints, threshold: _Floats
 ) -> list[NDArray[np.uint32]]:
-    """The set of each split by category, whose threshold is the index of the set."""
+    """The set of each categorical split, whose threshold is the index of the set."""
     by_category = (decision_type & _BY_CATEGORY).astype(bool)
     found = np.bincount(shape.tree_of_split[by_category], minlength=len(fields.trees))
     fields.refuse(found != shape.category_sets, "decision_type and num_cat disagree")
@@ -178,7 +178,7 @@ def _category_sets(
 
 
 def _sets_of_tree(fields: _Fields, shape: _Shape, place: int) -> list[NDArray[np.uint32]]:
-    """The sets are ranges of `cat_threshold`, whose words hold 32 categories each."""
+    """The sets of a tree: ranges of `cat_threshold`, with 32 categories per word."""
     boundaries = fields.of_tree(place, "cat_boundaries", _parse_ints)
     words = fields.of_tree(place, "cat_threshold", _parse_ints)
     if len(boundaries) != shape.category_sets[place] + 1 or boundaries[0] != 0 or sorted(boundaries) != boundaries:
@@ -190,14 +190,14 @@ def _sets_of_tree(fields: _Fields, shape: _Shape, place: int) -> list[NDArray[np
 
 
 def _children(fields: _Fields, shape: _Shape) -> tuple[_Ints, _Ints]:
-    """Left and right children of every split: each split but a tree's first, and each leaf, is the child of one split,
-    and all are reached from the first."""
+    """Left and right children of each split. Every node but the root is the child of exactly one split, and reachable
+    from the root."""
     left, right = fields.ints("left_child", shape.splits), fields.ints("right_child", shape.splits)
     children = np.concatenate((left, right))
     tree = np.concatenate((shape.tree_of_split, shape.tree_of_split))
     bad = (children == 0) | (children >= shape.splits[tree]) | (children < -shape.leaves[tree])
     fields.refuse_at(bad, tree, "left_child or right_child is out of range")
-    # Number the nodes of all trees: first all splits, then all leaves.
+    # Number the nodes of all trees: first the splits, then the leaves.
     splits = int(shape.splits.sum())
     first_split = np.cumsum(shape.splits) - shape.splits
     first_leaf = np.cumsum(shape.leaves) - shape.leaves + splits
@@ -233,7 +233,7 @@ def _check_descriptive(fields: _Fields, shape: _Shape) -> None:
     for name in sorted(_DESCRIPTIVE):
         full = shape.leaves if name.startswith("leaf_") else shape.splits
         found = fields.counts(name)
-        # Trees of one leaf have an empty leaf_weight.
+        # A tree with one leaf has an empty leaf_weight.
         absent = np.array([name not in tree for tree in fields.trees]) | ((shape.leaves == 1) & (found == 0))
         counts = np.where(absent, 0, full)
         if name.endswith("_count"):
@@ -245,7 +245,7 @@ def _check_descriptive(fields: _Fields, shape: _Shape) -> None:
 
 
 def _check_linear(fields: _Fields, shape: _Shape, features: int) -> None:
-    """Each leaf has a constant, and a factor for each of its columns."""
+    """Each leaf has a constant, and one coefficient per column."""
     for place in np.flatnonzero(shape.linear).tolist():
         counts = fields.of_tree(place, "num_features", _parse_ints)
         constants = fields.of_tree(place, "leaf_const", _parse_floats)
@@ -260,14 +260,14 @@ def _check_linear(fields: _Fields, shape: _Shape, features: int) -> None:
 
 
 class _Fields:
-    """The fields of some trees that follow each other in a file."""
+    """The fields of consecutive trees in a file."""
 
     def __init__(self, trees: list[Tree], first_index: int) -> None:
         self.trees = trees
         self._first_index = first_index
 
     def counts(self, name: str) -> _Ints:
-        """How many values each tree has for `name`."""
+        """The number of values of each tree for `name`."""
         return np.array([_count(tree.get(name, b"")) for tree in self.trees], np.int64)
 
     def scalar(self, name: str, default: bytes = b"") -> _Ints:
@@ -284,7 +284,7 @@ class _Fields:
         return np.array(self._parsed(name, counts, parse, default), np.float64)
 
     def of_tree(self, place: int, name: str, parse: Callable[[bytes], list[_Number]]) -> list[_Number]:
-        """One tree's values, however many; this format separates those of different leaves by more spaces."""
+        """The values of one tree. In this field several spaces separate the values of different leaves."""
         try:
             return parse(b" ".join(self.trees[place][name].split()))
         except ValueError:
@@ -305,12 +305,12 @@ class _Fields:
         _refuse(self._first_index + place, what)
 
     def refuse(self, bad: NDArray[np.bool_], what: str) -> None:
-        """Fails for the first of `bad`, which has one entry a tree."""
+        """Raises the error for the first True in `bad`, which has one entry per tree."""
         if bad.any():
             self.fail(int(np.argmax(bad)), what)
 
     def refuse_at(self, bad: NDArray[np.bool_], tree: _Ints, what: str) -> None:
-        """Fails for the first of `bad`, whose entries belong to the trees that `tree` says."""
+        """Raises the error for the first True in `bad`; `tree` has the tree of each entry."""
         if bad.any():
             self.fail(int(tree[np.argmax(bad)]), what)
 
@@ -337,7 +337,7 @@ def _parse_ints(text: bytes) -> list[int]:
 
 
 def _parse_floats(text: bytes) -> list[float]:
-    """Of leaves and thresholds, which the library reads by `strtod`."""
+    """Parses values of leaves and thresholds, which the library reads with `strtod`."""
     return _parse_spelled(text, _BY_STRTOD)
 
 
@@ -362,7 +362,8 @@ def _spelled(token: bytes, spelling: re.Pattern[bytes]) -> float:
 
 
 def _parse(text: bytes, characters: bytes, decode: Callable[[bytes], list[_Number]]) -> list[_Number]:
-    """Numbers with one space between them. JSON's grammar is stricter than the library's, and its decoder fast."""
+    """Parses numbers separated by single spaces, with a JSON decoder: its grammar is stricter than the library's, and
+    it is fast."""
     if text.translate(None, characters):
         raise ValueError("other characters than those of numbers")
     try:

@@ -1,4 +1,4 @@
-"""What LightGBM's objectives mean for outputs."""
+"""Which outputs LightGBM's objectives have."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _CANONICAL = {alias: name for name, aliases in _ALIASES.items() for alias in ali
 
 
 def canonical(objective: str) -> str:
-    """The name that LightGBM itself uses for `objective`, which may be one of its aliases."""
+    """The canonical name of `objective`, which may be one of LightGBM's aliases."""
     return _CANONICAL.get(objective, objective)
 
 
 def class_count(objective: str | None, outputs_per_row: int) -> int:
-    """Number of classes that a model tells apart; 0 where its outputs are no probabilities."""
+    """The number of classes; 0 if the outputs are not probabilities."""
     if objective in BINARY:
         return 2
     return outputs_per_row if objective in MULTICLASS else 0

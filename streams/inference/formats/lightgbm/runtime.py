@@ -1,4 +1,4 @@
-"""The LightGBM runtime: text model files, scored by LightGBM's own library."""
+"""The LightGBM runtime: scores text model files with LightGBM's own library."""
 
 from __future__ import annotations
 
@@ -47,14 +47,15 @@ _PREDICT_TYPE: dict[Output, int] = {
 class LightGBMRuntime:
     """A `ModelRuntime`; equal bit for bit to `lightgbm.Booster.predict` over the same matrix.
 
-    Concurrent `predict` calls share the booster, which the library only reads; all else is made for each call. The one
-    exception is what the library works out in the first call for contributions: that one is made alone.
+    Concurrent `predict` calls share the booster, which the library only reads; everything else is allocated per call.
+    The one exception: the first call for contributions initialises data in the booster, so it runs alone.
     """
 
     def __init__(self, model: bytes, *, file: LightGBMFile | None = None, num_threads: int = 1) -> None:
-        """`file` is what `read_model_file(model)` gave, where that was done before: the library crashes on bad bytes.
+        """`file`: the result of `read_model_file(model)`, if it is already available. The check is required, because
+        the library crashes on invalid bytes.
 
-        Raises what `read_model_file` raises, and `InternalError` where the library will not load the model.
+        Raises the errors of `read_model_file`, and `InternalError` if the library cannot load the model.
         """
         self.file = file or read_model_file(model)
         self.n_features = len(self.file.feature_names)
@@ -106,7 +107,7 @@ class LightGBMRuntime:
 
     def close(self) -> None:
         """As `ModelRuntime.close`."""
-        # Freed with the last reference: at once, or at the end of the calls that are running.
+        # Freed with the last reference: now, or at the end of running calls.
         self._booster = self._kernel = None
 
     def _checked(self, matrix: Inputs, outputs: tuple[Output, ...]) -> Matrix:
@@ -152,7 +153,7 @@ class LightGBMRuntime:
 
 
 class _Booster:
-    """Owns the library's booster. Callers hold a reference: it is freed with the last one."""
+    """Owns the library's booster. Callers hold a reference; the booster is freed with the last one."""
 
     def __init__(self, lib: Library, model: bytes, n_features: int, num_threads: int) -> None:
         self._lib = lib
@@ -168,8 +169,8 @@ class _Booster:
         lib, ignored = self._lib, ctypes.c_int()
         lib.silence(self._parameters)
         lib.call("LGBM_BoosterLoadModelFromString", model, ctypes.byref(ignored), ctypes.byref(self._handle))
-        # Parameters are parsed once for single rows, which halves the cost of such a call; the library guards the
-        # buffer that it then reuses with a lock.
+        # Parameters for single rows are parsed once, which halves the cost of such a call. The library then reuses a
+        # buffer, which it protects with a lock.
         init = (PREDICT_NORMAL, FIRST_ITERATION, ALL_ITERATIONS, FLOAT64, self._n_features, self._parameters)
         lib.call("LGBM_BoosterPredictForMatSingleRowFastInit", self._handle, *init, ctypes.byref(self._single_row))
 
@@ -179,7 +180,7 @@ class _Booster:
         return features, outputs, trees
 
     def predict(self, matrix: Matrix, predict_type: int, values: int) -> NDArray[np.float64]:
-        """float64 (values,)."""
+        """Calls the library; returns float64 (values,)."""
         out, written = np.empty(values), ctypes.c_int64()
         if self._predict(
             self._handle,
@@ -199,11 +200,11 @@ class _Booster:
         return out
 
     def predictions(self, outputs: int) -> Predict:
-        """Its predictions and raw sums."""
+        """A function that returns predictions or raw sums."""
         return lambda rows, raw: self.predict(rows, PREDICT_RAW if raw else PREDICT_NORMAL, len(rows) * outputs)
 
     def predict_one(self, matrix: Matrix, values: int) -> NDArray[np.float64]:
-        """float64 (values,) of PREDICT_NORMAL for the one row of matrix."""
+        """float64 (values,) of PREDICT_NORMAL for the single row of `matrix`."""
         out, written = np.empty(values), ctypes.c_int64()
         if self._predict_one(self._single_row, matrix.ctypes.data, ctypes.byref(written), out.ctypes.data):
             raise self._lib.error("LGBM_BoosterPredictForMatSingleRowFast")
@@ -218,6 +219,6 @@ class _Booster:
 
 
 def _open_booster(model: bytes, n_features: int) -> Predict:
-    """The predictions of a model of one output, which this process' number of threads does not concern."""
+    """The predict function of a model with one output; it does not depend on the process' number of threads."""
     lib = library()
     return _Booster(lib, model, n_features, lib.threads or 1).predictions(1)

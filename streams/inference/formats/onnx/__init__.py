@@ -1,4 +1,4 @@
-"""ONNX models: read and checked without ONNX Runtime, run by its sessions."""
+"""ONNX models: read and checked without ONNX Runtime, scored by its sessions."""
 
 from inferd.streams.inference.formats.onnx.format import ONNX
 

@@ -1,7 +1,7 @@
-"""An ONNX model as it is in its file: graph, operators, tensors and types, checked while they are read.
+"""Reads an ONNX model: graph, operators, tensors and types, checked while they are read.
 
-The messages are those of `onnx.proto` of the ONNX specification. Sizes that a file claims are compared with the bytes
-that it has, so that nothing is allocated for a claim alone.
+The messages are those of `onnx.proto` of the ONNX specification. Declared sizes are compared with the bytes in the file
+before memory is allocated.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """An input or an output. `kind`: the type of its elements, 0 for other things than tensors."""
+    """An input or an output. `kind`: the element type; 0 if it is not a tensor."""
 
     name: str
     kind: int
@@ -67,7 +67,7 @@ class Value:
 
 @dataclass(slots=True)
 class Operator:
-    """A node of the graph, with the attributes that say something about the model."""
+    """A node of the graph, with the attributes that describe the model."""
 
     kind: str = ""
     domain: str = ""
@@ -88,7 +88,7 @@ class Graph:
 
 
 def read_graph(content: bytes) -> Graph:
-    """The graph of an ONNX model; `MalformedError`, `TooDeepError` or `TooLargeError`: what is wrong with it."""
+    """Reads the graph of an ONNX model; `MalformedError`, `TooDeepError` or `TooLargeError` say what is wrong."""
     graph: Graph | None = None
     opsets: dict[str, int] = {}
     ir_version = 0
@@ -117,7 +117,7 @@ def _read_opset(message: memoryview, opsets: dict[str, int]) -> None:
         elif each.number == 2:
             version = each.integer
     domain = canonical_domain(domain)
-    # Converters import a domain twice, in the same version or another: the greatest counts.
+    # Converters may import a domain twice, in different versions: the highest counts.
     opsets[domain] = max(version, opsets.get(domain, 0))
 
 
@@ -159,7 +159,7 @@ def _read_main(message: memoryview) -> Graph:
                 _refuse(f"graph has an unknown field {each.number}")
         if len(graph.inputs) > _NAMES_MAX * 10 or len(graph.outputs) > _NAMES_MAX:
             raise TooLargeError("model file: too many inputs or outputs")
-    # Files of old versions list constants among the inputs.
+    # In files of old versions, constants are also listed as inputs.
     graph.inputs = [value for value in graph.inputs if value.name not in graph.constants]
     return graph
 
@@ -186,7 +186,7 @@ def _read_operator(message: memoryview) -> Operator:
 
 
 def _read_attribute(message: memoryview, operator: Operator) -> None:
-    """Keeps lists of texts and integers, such as class labels; checks tensors, and refuses graphs within."""
+    """Keeps lists of texts and integers, such as class labels; checks tensors, and rejects subgraphs."""
     name, strings, integers = "", list[str](), list[int]()
     for each in fields(message):
         if each.number == 1:
@@ -208,7 +208,7 @@ def _read_attribute(message: memoryview, operator: Operator) -> None:
 
 
 def _integers(each: Field) -> list[int]:
-    """One integer, or several."""
+    """Reads one integer, or several packed ones."""
     if each.wire == INTEGERS:
         return list(np.frombuffer(each.content, np.int64).tolist())
     if each.wire == BYTES:
@@ -220,7 +220,7 @@ def _integers(each: Field) -> list[int]:
 
 @dataclass(slots=True)
 class _TensorParts:
-    """What was read of a tensor: facts, and how much data."""
+    """The fields of a tensor read so far, and the size of its data."""
 
     name: str = ""
     kind: int = 0
@@ -268,7 +268,7 @@ def _read_tensor(message: memoryview) -> Tensor:
 
 
 def _check_size(tensor: Tensor, size: int, values: int) -> None:
-    """`size` bytes of raw data, or else `values` values, are what the shape claims."""
+    """Checks that the shape matches `size` bytes of raw data, or `values` values."""
     claimed = 1
     for length in tensor.dims:
         claimed *= max(length, 0) if length >= 0 else _TENSOR_VALUES_MAX
@@ -293,7 +293,7 @@ def _read_value(message: memoryview) -> Value:
 
 
 def _read_type(message: memoryview) -> tuple[int, tuple[int | None, ...], bool]:
-    """Type of elements, dimensions, and whether it is a sequence of maps."""
+    """The element type, the dimensions, and whether it is a sequence of maps."""
     for each in _of_bytes(message, "type"):
         if each.number == 1:
             return (*_read_tensor_type(each.content), False)
@@ -313,7 +313,7 @@ def _read_tensor_type(message: memoryview) -> tuple[int, tuple[int | None, ...]]
 
 
 def _read_dimension(message: memoryview) -> int | None:
-    """Its length; None if it may be any."""
+    """The length of a dimension; None if it is not fixed."""
     for each in fields(message):
         if (each.number, each.wire) == (1, VARINT):
             return signed(each.integer) if signed(each.integer) >= 0 else None

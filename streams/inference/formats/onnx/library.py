@@ -19,7 +19,7 @@ class Library:
     """ONNX Runtime's sessions."""
 
     def __init__(self) -> None:
-        # Its packages report usage to Microsoft, and keep a file `.ses` for that among the temporary files.
+        # Its packages send usage data to Microsoft, and keep a file `.ses` for that in the temporary directory.
         os.environ.setdefault(_NO_TELEMETRY, "1")
         self._runtime = import_module("onnxruntime")
         self._runtime.disable_telemetry_events()
@@ -28,14 +28,14 @@ class Library:
         self._runtime.set_default_logger_severity(_FATAL)
 
     def session(self, content: bytes, threads: int) -> Any:
-        """A session on the processor, deterministic; `MalformedError` with the library's words if it is refused."""
+        """A deterministic session on the CPU; `MalformedError` with the library's message if the model is rejected."""
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = self._runtime.ExecutionMode.ORT_SEQUENTIAL
         options.use_deterministic_compute = True
         options.log_severity_level = _FATAL
-        # Its threads wait for work without using the processor.
+        # Its threads wait for work without spinning.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             return self._runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -45,7 +45,7 @@ class Library:
             raise MalformedError(f"model file: ONNX Runtime refuses it: {error}") from None
 
     def run(self, session: Any, names: list[str], feed: dict[str, Any]) -> list[Any]:
-        """The outputs of these names. `InvalidValueError` if the graph refuses the rows."""
+        """The outputs with these names; `InvalidValueError` if the graph rejects the rows."""
         try:
             return list(session.run(names, feed))
         except self._refusals as error:

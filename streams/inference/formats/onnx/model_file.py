@@ -1,4 +1,4 @@
-"""What an ONNX model says about itself: its input columns, class labels and outputs, read without ONNX Runtime."""
+"""Reads the facts of an ONNX model without ONNX Runtime: input columns, class labels and outputs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An input of the graph: its columns are one after the other in the features."""
+    """An input of the graph; its columns are consecutive features."""
 
     name: str
     kind: int
@@ -69,13 +69,13 @@ class OnnxFile(ModelFile):
 
 
 def sniff(content: bytes) -> bool:
-    """Whether `content` begins as the protocol buffer of an ONNX model does: with its `ir_version`."""
+    """Whether `content` starts like the protocol buffer of an ONNX model, with `ir_version`."""
     head = content[:3]
     return len(head) == 3 and head[0] == _IR_TAG and head[1] in _IR_VERSIONS and head[2] in _NEXT_TAGS
 
 
 def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> OnnxFile:
-    """What an ONNX model says; `MalformedError`, `TooDeepError` or `TooLargeError`: what is wrong with it."""
+    """Reads and checks an ONNX model; `MalformedError`, `TooDeepError` or `TooLargeError` say what is wrong."""
     if not sniff(content):
         raise MalformedError(f"model file: does not begin with {BEGINS}; pickles are not accepted")
     graph = read_graph(content)
@@ -148,7 +148,7 @@ def _feature(name: str, kind: int, *, missing: bool) -> FileFeature:
 
 
 def _outputs(graph: Graph) -> tuple[Value | None, Value | None]:
-    """The output of labels and that of probabilities, if it is a classifier."""
+    """The outputs with labels and with probabilities, for a classifier."""
     classifies = any(operator.kind in CLASSIFIERS for operator in graph.operators)
     labels = next((value for value in graph.outputs if value.kind in (INT64, STRING)), None)
     if labels is None or not (classifies or labels.kind == STRING or len(graph.outputs) == 2):
@@ -158,7 +158,7 @@ def _outputs(graph: Graph) -> tuple[Value | None, Value | None]:
 
 
 def _classes(graph: Graph) -> tuple[ClassLabel, ...]:
-    """The class labels, which classifiers and ZipMap name; empty if no operator does, or they differ."""
+    """The class labels, which classifiers and ZipMap have; empty if no operator has them, or they differ."""
     found: set[tuple[ClassLabel, ...]] = set()
     for operator in _last_classifiers(graph.operators):
         for name in _LABELS:
@@ -174,20 +174,20 @@ def _last_classifiers(operators: list[Operator]) -> list[Operator]:
 
 
 def _width(prediction: Value) -> int:
-    """How many numbers a regressor predicts for a row."""
+    """The number of values that a regressor predicts per row."""
     dims = prediction.dims
     return dims[1] or 1 if len(dims) == 2 else 1
 
 
 def _has_fixed_rows(value: Value) -> bool:
-    """Whether an output is a tensor of any number of rows of a known shape, with a name that requests can give."""
+    """Whether an output is a tensor with any number of rows of a fixed shape, and a name that requests can contain."""
     rows, *shape = value.dims or (1,)
     fits = rows in (None, 0) and len(shape) <= _ROW_DIMENSIONS_MAX and all(shape)
     return fits and value.kind in ITEM_KINDS and 1 <= len(value.name) <= OUTPUT_CHARS_MAX
 
 
 def _check_trees(graph: Graph, columns: dict[str, int]) -> None:
-    """`MalformedError` where trees read a column that is not there: ONNX Runtime reads on past the row."""
+    """`MalformedError` if trees use a column that does not exist: ONNX Runtime would read beyond the row."""
     made = {output: operator for operator in graph.operators for output in operator.outputs}
     for operator in graph.operators:
         indexes = operator.integers.get("nodes_featureids", []) if operator.kind in TREES else []
@@ -197,7 +197,7 @@ def _check_trees(graph: Graph, columns: dict[str, int]) -> None:
 
 
 def _columns_of(name: str, columns: dict[str, int], made: dict[str, Operator]) -> int | None:
-    """How many columns a value has; None if operators before it may change that."""
+    """The number of columns of a value; None if an earlier operator may change it."""
     for _ in range(len(made) + 1):
         if name in columns:
             return columns[name]
@@ -209,7 +209,7 @@ def _columns_of(name: str, columns: dict[str, int], made: dict[str, Operator]) -
 
 
 def _takes_missing(graph: Graph, name: str) -> bool:
-    """Whether every operator that a missing value reaches takes it."""
+    """Whether every operator that a missing value can reach accepts it."""
     reached, waiting = {name}, [name]
     while waiting:
         current = waiting.pop()

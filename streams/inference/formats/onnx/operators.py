@@ -1,4 +1,4 @@
-"""The operators that a graph may have: deterministic, and without outputs whose size follows from values of a row."""
+"""The allowed operators: deterministic ones whose output sizes do not depend on values in a row."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ML = """
 OPERATORS: Final = {
     "": frozenset(_STANDARD.split()),
     "ai.onnx.ml": frozenset(_ML.split()),
-    # Contributed operators that ONNX Runtime itself has, and that converters of scikit-learn use for text.
+    # Contributed operators that are part of ONNX Runtime, and that scikit-learn converters use for text.
     "com.microsoft": frozenset({"CDist", "Tokenizer"}),
 }
 TREES: Final = frozenset({"TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"})
@@ -52,5 +52,5 @@ BY_ROW: Final = (
 
 
 def canonical_domain(domain: str) -> str:
-    """`ai.onnx` is the other name of the standard domain."""
+    """The domain's canonical name: `ai.onnx` is an alias of the standard domain."""
     return "" if domain == "ai.onnx" else domain

@@ -1,6 +1,7 @@
-"""Messages in the wire format of protocol buffers, read without a library: bounded by the bytes that are there.
+"""Reads messages in the wire format of protocol buffers, without a library and without reading out of bounds.
 
-The format is that of the specification "Encoding" of protocol buffers: a tag (field number and wire type), and a value.
+The format is that of the specification "Encoding" of protocol buffers: a tag (field number and wire type), then a
+value.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _SIGN, _RANGE = 1 << 63, 1 << 64
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a message: a number for VARINT, bytes otherwise; for INTEGERS those of an array of int64."""
+    """A field of a message: a number for VARINT, bytes otherwise; for INTEGERS the bytes of an array of int64."""
 
     number: int
     wire: int
@@ -34,9 +35,9 @@ class Field:
 
 
 def fields(message: memoryview) -> Iterator[Field]:
-    """The fields of a message in order; `MalformedError` where it is damaged.
+    """The fields of a message in order; `MalformedError` if it is damaged.
 
-    Lists of numbers that are not packed, a field each, are most of the file of a forest. Long ones come in few fields:
+    Unpacked repeated numbers, one field each, are most of the file of a forest. Long runs are returned in few fields:
     integers as INTEGERS, and floats as the bytes of several.
     """
     place, end, nothing = 0, len(message), message[:0]
@@ -70,7 +71,7 @@ def fields(message: memoryview) -> Iterator[Field]:
 
 
 def _run(message: memoryview, tag: int, wire: int) -> tuple[memoryview, int]:
-    """The values of as many fields of a one-byte tag as there are, and the number of bytes that they take."""
+    """The values of a run of fields with the same one-byte tag, and the number of bytes that they take."""
     data = np.frombuffer(message, np.uint8)
     if wire == FIXED32:
         count = _leading(data[: len(data) // 5 * 5 : 5] == tag)
@@ -86,12 +87,12 @@ def _run(message: memoryview, tag: int, wire: int) -> tuple[memoryview, int]:
 
 
 def _leading(true: NDArray[np.bool_]) -> int:
-    """How many values are true before the first that is not."""
+    """The number of leading True values."""
     return int(np.argmin(true)) if len(true) and not true.all() else len(true)
 
 
 def _decoded(data: NDArray[np.uint8], starts: NDArray[np.intp], ends: NDArray[np.intp]) -> NDArray[np.int64]:
-    """The numbers of varints, whose first and last bytes are given."""
+    """The numbers of varints, given their first and last bytes."""
     sizes = ends - starts + 1
     if len(sizes) and sizes.max() > _VARINT_BYTES_MAX:
         raise MalformedError("model file: protocol buffer with a damaged number")
@@ -113,7 +114,7 @@ def _varint(message: memoryview, place: int) -> tuple[int, int]:
 
 
 def signed(value: int) -> int:
-    """An int64 from its varint."""
+    """The int64 that a varint encodes."""
     return value - _RANGE if value >= _SIGN else value
 
 

@@ -1,4 +1,4 @@
-"""The ONNX runtime: graphs, run by ONNX Runtime on the processor."""
+"""The ONNX runtime: scores graphs with ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _NUMPY: dict[int, Any] = {
 class OnnxRuntime:
     """A `ModelRuntime`; equal bit for bit to `InferenceSession.run` over the same rows.
 
-    A session may run in several threads at once. It does not batch if an operator may add in another order for other
-    numbers of rows, or if several threads share a row.
+    Sessions are thread-safe. Rows are not batched if an operator may sum in another order depending on the number of
+    rows, or if several threads share a row.
     """
 
     def __init__(self, content: bytes, file: OnnxFile, threads: int) -> None:
-        """`MalformedError` if ONNX Runtime refuses the graph."""
+        """`MalformedError` if ONNX Runtime rejects the graph."""
         self._file = file
         self._library = library()
         self._session: Any = self._library.session(content, threads)

@@ -1,4 +1,4 @@
-"""scikit-learn models of `.skops` files: checked without the library, scored by the estimators' own methods."""
+"""scikit-learn models in `.skops` files: checked without the library, scored by the estimators' own methods."""
 
 from inferd.streams.inference.formats.sklearn.format import SKLEARN
 

@@ -1,4 +1,4 @@
-"""The zip archive of a `.skops` file: its members within bounds, and the numpy arrays in it."""
+"""The zip archive of a `.skops` file: its members with size limits, and the numpy arrays in it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _ENCRYPTED = 0x1
 
 
 class Archive:
-    """The members of a zip file. Their sizes together are checked before any of them is decompressed."""
+    """The members of a zip file. Their total size is checked before any of them is decompressed."""
 
     def __init__(self, content: bytes, bytes_max: int, name: str = "model file") -> None:
-        """`MalformedError` if it is no zip file, `TooLargeError` beyond `bytes_max` of decompressed content."""
+        """`MalformedError` if it is not a zip file, `TooLargeError` above `bytes_max` of decompressed content."""
         self._name = name
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(content))
@@ -48,7 +48,7 @@ class Archive:
         return names
 
     def read(self, member: str) -> bytes:
-        """A member's bytes, whose checksum was verified."""
+        """The bytes of a member, with its checksum verified."""
         if member not in self.names:
             raise MalformedError(f"{self._name}: has no member {member[:80]!r}")
         try:
@@ -66,7 +66,7 @@ class Archive:
 
 
 def read_array(content: bytes, name: str) -> NDArray[Any]:
-    """The array in the bytes of a `.npy` file, which are checked to hold what the header claims."""
+    """Reads the bytes of a `.npy` file; checks that their number matches the header."""
     file = io.BytesIO(content)
     try:
         version = np.lib.format.read_magic(file)

@@ -1,7 +1,7 @@
-"""The arrays that compiled code indexes without looking: nodes of trees, and sparse matrices.
+"""Checks arrays that compiled code indexes without bounds checks: nodes of trees, and sparse matrices.
 
-scikit-learn walks the nodes of a tree, and scipy the indexes of a sparse matrix, without a check of bounds: a file with
-others crashes the process at some later row.
+scikit-learn traverses the nodes of a tree, and scipy the indexes of a sparse matrix, without bounds checks: with
+invalid arrays some later row crashes the process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HIST_FIELDS = frozenset({"left", "right", "feature_idx", "is_leaf", "is_categor
 
 
 def check_arrays(root: Node, archive: Archive) -> None:
-    """`MalformedError` where an array of a model would have compiled code read out of bounds."""
+    """`MalformedError` if an array of a model would make compiled code read out of bounds."""
     reader = Reader(archive)
     waiting: list[tuple[Node, int | None, bool]] = [(root, None, False)]
     while waiting:
@@ -59,7 +59,7 @@ def _children(node: Node) -> Iterator[Node]:
 
 
 def _columns_of(found: Object, reader: Reader, columns: int | None, *, same: bool) -> tuple[int | None, bool]:
-    """The number of columns of the estimator around a tree, and whether all trees within it have as many."""
+    """The number of columns of the estimator that contains a tree, and whether all its trees have as many."""
     own = reader.value(found.get("n_features_in_"))
     if type(own) is not int:
         return columns, same
@@ -103,7 +103,7 @@ def _has(nodes: NDArray[Any], fields: frozenset[str]) -> bool:
 
 
 def _check_children(inner: NDArray[np.bool_], left: NDArray[Any], right: NDArray[Any]) -> None:
-    """Children come after their parent, so that no walk is endless."""
+    """Checks that children come after their parent, so that every path ends."""
     places = np.arange(len(inner))
     for children in (left, right):
         if (inner & ((children <= places) | (children >= len(inner)))).any():
@@ -116,7 +116,7 @@ def _check_below(indexes: NDArray[Any], limit: int, what: str) -> None:
 
 
 def _check_sparse(matrix: Archive) -> None:
-    """A matrix in compressed rows or columns, as `scipy.sparse.save_npz` writes it."""
+    """Checks a matrix in compressed rows or columns, as written by `scipy.sparse.save_npz`."""
     arrays = {name.removesuffix(".npy"): matrix.array(name) for name in matrix.names}
     if not {"format", "shape", "data"} <= arrays.keys() or arrays["shape"].shape != (2,):
         _refuse("a sparse matrix has no format, shape or data")

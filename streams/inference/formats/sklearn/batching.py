@@ -1,7 +1,7 @@
-"""Whether an estimator gives a row the same bits in any batch.
+"""Decides whether a row of an estimator has the same bits in any batch.
 
-Linear algebra on dense arrays does not: BLAS adds in another order for another number of rows. Trees, and linear models
-on sparse rows (text), sum each row independently. What is not known here is scored row by row.
+With linear algebra on dense arrays it may not: BLAS sums in another order for another number of rows. Trees, and linear
+models on sparse rows (text), sum each row independently. Unknown estimators are scored row by row.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _BY_VALUE = frozenset(
 
 
 def is_batchable(model: Any, *, sparse: bool = False) -> bool:
-    """Whether `predict` and its like give each row the same bits, whatever rows are beside it; `sparse`: of input."""
+    """Whether the results for a row do not depend on the other rows in a batch. `sparse`: whether its input is
+    sparse."""
     kind = type(model).__name__
     if kind == "Pipeline":
         *before, last = [step for _, step in model.steps if step is not None and step != "passthrough"]
@@ -55,7 +56,7 @@ def _transforms_alone(transformer: Any) -> bool:
 
 
 def _is_text(transformer: Any) -> bool:
-    """Whether it gives sparse rows."""
+    """Whether its output is sparse."""
     kind = type(transformer).__name__
     if kind == "FeatureUnion":
         return all(_is_text(each) for _, each in transformer.transformer_list)

@@ -1,8 +1,8 @@
-"""What kind of value each input column of a fitted estimator takes, from the attributes that its file has.
+"""Derives the kind of value of each input column of a fitted estimator, from the attributes in its file.
 
-A file names no dtypes of columns. What it shows is who reads a column: an encoder has the categories of its columns, a
-vectorizer reads text, and everything else reads numbers. Whether missing values are taken depends on all steps that a
-column passes: an imputer takes and removes them, a scaler hands them on, a linear model refuses them.
+The file does not contain dtypes of columns. They follow from the estimators that read a column: an encoder has the
+categories of its columns, a vectorizer reads text, and all others read numbers. Whether missing values are allowed
+depends on all steps that a column passes: an imputer replaces them, a scaler keeps them, a linear model rejects them.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ WRAPPED = {
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What one column has to be."""
+    """The requirements for one column."""
 
     dtype: DType = "float64"
     fixed: bool = False
@@ -93,7 +93,7 @@ class Use:
         )
 
     def __and__(self, other: Use) -> Use:
-        """A column that two estimators read."""
+        """The requirements for a column that two estimators read."""
         kind, plain = (self, other) if self.fixed or self.dtype != "float64" else (other, self)
         return replace(
             kind,
@@ -108,13 +108,13 @@ _TEXT = Use("text", fixed=True)
 
 
 class ColumnUses:
-    """Reads the uses of columns."""
+    """Derives the requirements for columns."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
     def of(self, found: Object | None, columns: int, then: Use = UNUSED) -> list[Use]:
-        """The uses of `columns` columns by an estimator; `then`: of what it hands on."""
+        """The requirements of an estimator for `columns` columns; `then`: those of the next step for its output."""
         if found is None:
             return [then] * columns
         if found.name in _VECTORIZERS:
@@ -133,17 +133,17 @@ class ColumnUses:
         return [_final_use(found)] * columns
 
     def steps(self, pipeline: Object) -> list[Object | None]:
-        """The steps of a pipeline; None for those that do nothing."""
+        """The steps of a pipeline; None for a step without effect."""
         pairs = [self._reader.value(step) for step in self._reader.value(pipeline.get("steps")) or ()]
         return [self._reader.object(pair[1]) for pair in pairs if isinstance(pair, list) and len(pair) == 2]
 
     def wrapped(self, found: Object) -> list[Object]:
-        """The estimators that get the columns of `found` as they are."""
+        """The nested estimators that get the columns of `found` unchanged."""
         place = WRAPPED.get(found.name)
         return [] if place is None else self.objects(found.get(place))
 
     def objects(self, node: Node | None) -> list[Object]:
-        """The estimators in an attribute: one, a list of them, or of pairs of name and estimator."""
+        """The estimators in an attribute: a single one, a list, or a list of (name, estimator) pairs."""
         value = self._reader.value(node)
         if isinstance(value, Object):
             return [value]
@@ -155,7 +155,7 @@ class ColumnUses:
         return found
 
     def _refuse_files(self, vectorizer: Object) -> None:
-        """A vectorizer of file names would open whatever file a request names."""
+        """Rejects a vectorizer that reads files: it would open any file that a request names."""
         if (kind := self._reader.value(vectorizer.get("input"))) != "content":
             raise MalformedError(f"model file: {vectorizer.name} reads files (input={kind!r:.20}): use input='content'")
 
@@ -170,7 +170,7 @@ class ColumnUses:
         return self.of(first, columns, self._pipeline(rest, 1, then)[0] if rest else then)
 
     def _imputed(self, imputer: Object, place: int, use: Use) -> Use:
-        """A column that an imputer fills in; one of text shows in what it fills in."""
+        """A column of an imputer. Its fill value shows whether the column is text."""
         filled = self._reader.values(imputer.get("statistics_"))
         if place < len(filled) and isinstance(filled[place], str) and use.dtype == "float64":
             use = Use("category", unknown=True)
@@ -201,7 +201,7 @@ class ColumnUses:
         return found if len(found) == columns else [Use()] * columns
 
     def _hist(self, found: Object, columns: int) -> list[Use]:
-        """Histogram gradient boosting: its preprocessor encodes the columns that are categorical."""
+        """The columns of histogram gradient boosting, whose preprocessor encodes categorical ones."""
         number = Use(missing=True)
         preprocessor = self._reader.object(found.get("_preprocessor"))
         if preprocessor is None:
@@ -222,7 +222,8 @@ def _final_use(found: Object) -> Use:
 
 
 def _of_categories(values: Sequence[Any], *, unknown: bool) -> Use:
-    """A column of an encoder. Numbers where any number is taken are numbers; all else is a category."""
+    """A column of an encoder: numeric if the categories are numbers and unknown ones are allowed, otherwise a
+    category."""
     missing = any(_is_missing(value) for value in values)
     known = tuple(value for value in values if not _is_missing(value))
     kinds = {type(value) for value in known}

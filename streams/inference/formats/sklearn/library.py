@@ -35,7 +35,8 @@ class Library:
         self._linear_algebra, self._openmp = (controller.select(user_api=kind) for kind in ("blas", "openmp"))
 
     def load(self, content: bytes, types: Collection[str], more: Collection[str]) -> Any:
-        """The estimator in a `.skops` file whose types were checked by name. `MalformedError` if skops refuses it.
+        """Loads the estimator in a `.skops` file whose types were checked by name. `MalformedError` if skops rejects
+        it.
 
         `more`: types that the operator allows, besides those of the libraries.
         """
@@ -50,17 +51,17 @@ class Library:
                 raise MalformedError(f"model file: skops cannot load it: {type(error).__name__}: {error}") from None
 
     def limit_linear_algebra(self, threads: int) -> None:
-        """For the whole process: BLAS uses so many threads."""
+        """Sets the number of BLAS threads for the whole process."""
         self._linear_algebra.limit(limits=threads)
 
     def limited(self, threads: int) -> Any:
-        """A context in which OpenMP uses so many threads for calls of this thread."""
+        """A context that sets the number of OpenMP threads for calls of this thread."""
         return self._openmp.limit(limits=threads)
 
 
 def _check_type(name: str, more: Collection[str]) -> None:
-    """Whether a name leads to what it says: a type or function of its own library, and no compiled class that takes
-    its state on trust."""
+    """Checks that a name refers to a type or function of its own library, and not to a compiled class that does not
+    validate its state."""
     module, _, attribute = name.rpartition(".")
     try:
         found = getattr(import_module(module), attribute)
@@ -79,7 +80,7 @@ def _check_type(name: str, more: Collection[str]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the libraries' warnings, such as that a model was saved by another version."""
+    """Suppresses the libraries' warnings, such as that a model was saved by another version."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -96,7 +97,7 @@ def library() -> Library:
 
 @cache
 def library_version() -> str:
-    """The version of scikit-learn, and those of the other libraries that take part in a prediction."""
+    """The version of scikit-learn, and of the other libraries that affect predictions."""
     others = ", ".join(
         f"{name} {installed_version(_NAME, EXTRA, name)}" for name in ("skops", "numpy", "scipy", "pandas")
     )

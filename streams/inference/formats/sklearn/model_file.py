@@ -1,8 +1,8 @@
-"""What a `.skops` file says about itself, read without scikit-learn.
+"""Reads and checks `.skops` files without scikit-learn.
 
-The format is that of `skops.io.dump`: a zip archive of `schema.json`, which describes the objects, and of numpy arrays.
-The library imports whatever types a file names, recurses as deep as it is nested, and decompresses as much as it
-claims; compiled code then trusts the arrays. All of this is checked here first.
+The format is that of `skops.io.dump`: a zip archive with `schema.json`, which describes the objects, and numpy arrays.
+The library imports any types that a file names, recurses to any depth, and decompresses any size; compiled code then
+trusts the arrays. All of this is checked here first.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class SklearnFile(ModelFile):
 
 
 def sniff(content: bytes) -> bool:
-    """Whether `content` is a zip archive with the description that skops writes last."""
+    """Whether `content` is a zip archive that ends with the schema, which skops writes last."""
     return content.startswith(_MAGIC) and _LAST_MEMBER in content[-_TAIL_BYTES:]
 
 
 def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> SklearnFile:
-    """What a `.skops` file says; `MalformedError`, `TooDeepError` or `TooLargeError`: what is wrong with it."""
+    """Reads and checks a `.skops` file; `MalformedError`, `TooDeepError` or `TooLargeError` say what is wrong."""
     if not content.startswith(_MAGIC):
         raise MalformedError(f"model file: does not begin with {BEGINS}; pickles are not accepted")
     archive = Archive(content, limits.artifact_bytes_max)
@@ -116,7 +116,7 @@ def _default_names(uses: list[Any]) -> list[str]:
 
 
 class _Facts:
-    """What a fitted estimator has in its attributes, or in those of the estimators that it wraps."""
+    """Facts from the attributes of a fitted estimator, or of the estimators that it contains."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -135,7 +135,7 @@ class _Facts:
         return [str(name) for name in names]
 
     def first(self, model: Object) -> Object | None:
-        """The estimator that reads the features, and knows their number; None if it reads text."""
+        """The estimator that reads the features and knows their number; None if it reads text."""
         found: Object | None = model
         for _ in range(100):
             if found is None or found.get("n_features_in_") is not None:
@@ -181,7 +181,7 @@ class _Facts:
         return tuple(labels)
 
     def targets(self, model: Object) -> int:
-        """How many numbers `predict` returns for a row."""
+        """The number of values that `predict` returns per row."""
         last = self.last(model)
         outputs = self._reader.value(last.get("n_outputs_"))
         if type(outputs) is int:

@@ -1,7 +1,7 @@
-"""The tree of nodes in a `.skops` file's `schema.json`: checked, and read as plain values.
+"""The node tree in the `schema.json` of a `.skops` file: checked, and read as plain values.
 
-Each node names its kind (`__loader__`), a type (`__module__`, `__class__`), and what is in it. skops walks the tree by
-recursion and imports the types, so depth and types are checked first.
+Each node has a kind (`__loader__`), a type (`__module__`, `__class__`), and content. skops walks the tree recursively
+and imports the types, so depth and types are checked first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOADER = "__loader__"
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """An object of a class, by its attributes."""
+    """An object of a class, with its attributes."""
 
     name: str
     """Its class, without the module."""
@@ -41,7 +41,7 @@ class Object:
 def read_schema(archive: Archive, limits: Limits) -> tuple[Node, frozenset[str]]:
     """The root node, and the full names of all types in the tree.
 
-    `MalformedError`, `TooDeepError` or `TooLargeError`: what is wrong. A type that is not allowed is named.
+    `MalformedError`, `TooDeepError` or `TooLargeError` say what is wrong, and name a type that is not allowed.
     """
     content = archive.read(SCHEMA)
     if len(content) > SCHEMA_BYTES_MAX:
@@ -72,12 +72,12 @@ def _checked_types(root: Node, more: tuple[str, ...]) -> Iterator[str]:
 
 
 def _check_node(node: Node) -> tuple[str, str]:
-    """Its kind, and the type that it names."""
+    """The kind of a node and its type."""
     loader, module, name = node[_LOADER], node.get("__module__"), node.get("__class__")
     if not (isinstance(loader, str) and isinstance(module, str) and isinstance(name, str)):
         raise MalformedError(f"model file: {SCHEMA} has a node without a type")
     if loader == "JsonNode":
-        # Its type means nothing: the value is JSON.
+        # The type is irrelevant: the value is JSON.
         return loader, "builtins.str"
     return loader, f"{module}.{name}"
 
@@ -92,7 +92,8 @@ def _allowed(loader: str, name: str, more: tuple[str, ...]) -> str:
 
 
 class Reader:
-    """Reads nodes as plain values. What is not of the expected kind is None: the library decides about it at load."""
+    """Reads nodes as plain values. The result is None for unexpected kinds: whether they are valid is left to the
+    library."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
@@ -113,26 +114,26 @@ class Reader:
         return None
 
     def object(self, node: Node | None) -> Object | None:
-        """The object of a node; None if it is none."""
+        """The object of a node; None if it is not an object."""
         if node is None or node[_LOADER] != "ObjectNode":
             return None
         return Object(node["__class__"], node["__module__"], self.mapping(node.get("content")))
 
     def mapping(self, node: Node | None) -> Mapping[str, Node]:
-        """The nodes of a dictionary by key; empty if it is none."""
+        """The nodes of a dictionary by key; empty if it is not a dictionary."""
         if node is None or node[_LOADER] != "DictNode" or not isinstance(node["content"], dict):
             return {}
         return {key: each for key, each in node["content"].items() if isinstance(each, dict) and _LOADER in each}
 
     def values(self, node: Node | None) -> list[Any]:
-        """The values of a list or of an array in one dimension; empty if it is neither."""
+        """The values of a list or a one-dimensional array; empty if it is neither."""
         found = self.value(node)
         if isinstance(found, np.ndarray):
             return list(found.tolist()) if found.ndim == 1 else []
         return [self.value(each) for each in found] if isinstance(found, list) else []
 
     def length(self, node: Node | None) -> int:
-        """How many values a list has; 0 if it is none."""
+        """The length of a list; 0 if it is not a list."""
         found = self.value(node)
         return len(found) if isinstance(found, list) else 0
 
@@ -152,5 +153,5 @@ def _json(content: Any) -> Any:
     try:
         return msgspec.json.decode(content)
     except (msgspec.DecodeError, TypeError, RecursionError, ValueError):
-        # JSON of Python has NaN and infinities besides.
+        # Python's JSON also has NaN and infinities.
         return {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}.get(str(content))

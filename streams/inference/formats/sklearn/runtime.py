@@ -1,4 +1,4 @@
-"""The scikit-learn runtime: estimators of `.skops` files, scored by their own methods."""
+"""The scikit-learn runtime: scores estimators of `.skops` files with their own methods."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _NUMPY_DTYPES = {"float32": np.float32, "int64": np.int64, "bool": np.bool_}
 class SklearnRuntime:
     """A `ModelRuntime`; equal bit for bit to the estimator's own methods over the same rows.
 
-    Numbers are handed on as float64 and in the order of columns; a model that was fitted on a data frame gets one, with
-    the dtypes of its features. Concurrent calls share the estimator, which predicting does not change.
+    Numbers are passed as float64 in column order. A model that was fitted on a data frame gets one, with the dtypes of
+    its features. Concurrent calls share the estimator, which prediction does not modify.
     """
 
     def __init__(self, content: bytes, file: SklearnFile, threads: int) -> None:
-        """`MalformedError` if the file cannot be loaded, or is not what it says about itself."""
+        """`MalformedError` if the file cannot be loaded, or the estimator differs from the file's facts."""
         self._file = file
         self._library = library()
         self._threads = threads
@@ -103,11 +103,11 @@ class SklearnRuntime:
         if values.size != count * width or len(values) != count:
             raise InternalError(f"{self.objective} gives {output} of shape {values.shape}: expected {width} a row")
         shaped = values.reshape(count if width == 1 and output != "probabilities" else (count, width))
-        # Labels of several outputs are given as they are.
+        # Labels of several outputs are returned unchanged.
         return shaped.astype(np.float64) if shaped.dtype.kind == "f" else shaped
 
     def _rows(self, inputs: Inputs) -> Any:
-        """The rows as the estimator was fitted on: a data frame, an array, or a list of texts."""
+        """The rows in the form that the estimator was fitted on: a data frame, an array, or a list of texts."""
         if self._file.reads_text:
             assert isinstance(inputs, Table)
             return inputs.values[:, 0].tolist()
@@ -131,11 +131,11 @@ class SklearnRuntime:
         if values.dtype == object:
             return _of_values(values, none=place in self._file.none)
         dtype = _NUMPY_DTYPES.get(self._file.features[place].dtype)
-        # A column of integers with missing values is one of float64, in pandas as here.
+        # As in pandas, an integer column with missing values becomes float64.
         return values if dtype is None or (dtype != np.float32 and np.isnan(values).any()) else values.astype(dtype)
 
     def _check_facts(self) -> None:
-        """`MalformedError` if the estimator is another one than the file describes."""
+        """`MalformedError` if the estimator differs from the facts read from the file."""
         if "prediction" not in self._methods:
             raise MalformedError(f"model file: {self.objective} has no predict: save the whole pipeline")
         labels = getattr(self._model, "classes_", None)
@@ -146,7 +146,7 @@ class SklearnRuntime:
 
 
 def _last(model: Any) -> Any:
-    """The estimator that predicts."""
+    """The final estimator, which predicts."""
     for _ in range(100):
         if hasattr(model, "steps"):
             model = model.steps[-1][1]
@@ -156,7 +156,8 @@ def _last(model: Any) -> Any:
 
 
 def _of_values(values: NDArray[Any], *, none: bool) -> NDArray[Any]:
-    """Texts and categories, missing ones as the estimator knows them; numbers alone as an array of numbers."""
+    """An array of texts and categories, with missing values in the estimator's form; numeric if all values are
+    numbers."""
     missing = np.array([value is None for value in values.tolist()], bool)
     if missing.any() and not none:
         values = values.copy()
@@ -167,7 +168,7 @@ def _of_values(values: NDArray[Any], *, none: bool) -> NDArray[Any]:
 
 
 def _cause(error: ValueError) -> str:
-    """What the library refuses; its message is not repeated, because it may show values."""
+    """The cause of an exception of the library, without its message, which may reveal values."""
     text = str(error)
     if "NaN" in text:
         return "a step of the model takes no missing values, and gets one"
@@ -179,9 +180,9 @@ def _cause(error: ValueError) -> str:
 
 
 def _make_sequential(model: Any, base_estimator: type[Any]) -> None:
-    """Has all estimators within a model compute in the calling thread, and print nothing.
+    """Makes all nested estimators compute in the calling thread, and print nothing.
 
-    Threads of a forest add up its trees in the order in which they finish, so that bits would vary.
+    The threads of a forest add its trees in the order in which they finish, so that bits would vary.
     """
     for estimator in _estimators(model, base_estimator):
         for name, value in (("n_jobs", None), ("verbose", 0)):
@@ -208,5 +209,5 @@ def _estimators(model: Any, base_estimator: type[Any]) -> Iterator[Any]:
 
 
 def _is_private_estimator(value: Any) -> bool:
-    """Such as `_CalibratedClassifier`, which is no `BaseEstimator` and holds one."""
+    """Whether it is an object like `_CalibratedClassifier`, which is not a `BaseEstimator` but contains one."""
     return type(value).__module__.startswith("sklearn.") and hasattr(value, "__dict__") and not isinstance(value, type)

@@ -1,7 +1,7 @@
-"""The types that a `.skops` file may name: those of numpy, scipy and scikit-learn, by the kind of node that names them.
+"""The allowed types in a `.skops` file: those of numpy, scipy and scikit-learn, by the kind of the node.
 
-skops asks for the types to trust. It imports what a file names, so each kind of node is allowed just the types that are
-safe for it: a node that calls its type is allowed fewer than one that restores the attributes of an object.
+skops takes a list of trusted types and imports the types that a file names. So each kind of node is allowed only types
+that are safe for it: a node that calls its type has fewer than one that restores the attributes of an object.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _NOT_ESTIMATORS = ("sklearn.datasets.", "sklearn.externals.")
 
 
 def is_allowed(loader: str, name: str, more: Collection[str]) -> bool:
-    """Whether a node of this kind may name a type. `more`: types that the operator allows."""
+    """Whether a node of this kind may have this type. `more`: types that the operator allows."""
     if name in more or name in _BY_LOADER.get(loader, ()):
         return True
     if loader == "FunctionNode":

@@ -1,7 +1,7 @@
-"""XGBoost's C library by ctypes, through the C API that XGBoost documents (`c_api.h`).
+"""XGBoost's C library through ctypes, by its documented C API (`c_api.h`).
 
-It is loaded straight from the installed package: importing the package pulls in scipy, pandas and scikit-learn. What is
-not documented is where in the package the library file lies.
+The library file is loaded directly: importing the package also imports scipy, pandas and scikit-learn. The location of
+the library file in the package is not documented.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SIGNATURES: dict[str, list[type]] = {
 
 
 class Library:
-    """The C functions; safe from any thread."""
+    """The C functions. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -60,12 +60,12 @@ class Library:
         return InternalError(f"{name}: {_SOURCE.sub('', message.partition(_STACK)[0]).strip()}")
 
     def silence(self) -> None:
-        """Stops the library from logging in this thread; its verbosity is a variable of the thread."""
+        """Stops the library from logging in this thread; its verbosity is thread-local."""
         self.call("XGBSetGlobalConfig", b'{"verbosity": 0}')
 
 
 class Result:
-    """Where the library says how a prediction is shaped and where its values are."""
+    """Pointers through which the library returns the shape and values of a prediction."""
 
     def __init__(self) -> None:
         self._shape = ctypes.POINTER(_long)()
@@ -76,14 +76,14 @@ class Result:
         )  # fmt: skip
 
     def copied(self) -> NDArray[np.float32]:
-        """The values: the library overwrites its own at the next call of this thread."""
+        """A copy of the values: the library overwrites its own in the next call of this thread."""
         shape = tuple(self._shape[axis] for axis in range(self._dimensions.value))
         return np.ctypeslib.as_array(self._values, shape).copy()
 
 
 @cache
 def library() -> Library:
-    """The one `Library` of this process, loaded on the first call; `InternalError` if XGBoost is not installed."""
+    """The single `Library` of this process, loaded by the first call; `InternalError` if XGBoost is not installed."""
     path = package_folder(PACKAGE, "XGBoost", EXTRA) / "lib" / _FILE_NAME
     if not path.is_file():
         raise missing_library("XGBoost", EXTRA)

@@ -1,4 +1,4 @@
-"""The values of categorical features, which files since XGBoost 3.1 keep of data frames (`CatContainer::Save`)."""
+"""The values of categorical features, which files since XGBoost 3.1 contain for data frames (`CatContainer::Save`)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def read_categories(part: Part, features: int) -> Categories:
 
 
 def _values(encoder: Part) -> Values | None:
-    """The values, or None if the file does not have them in full: then a category is given as its code.
+    """The values; None if the file does not have them completely. Requests then contain their codes.
 
-    XGBoost's Python package cuts texts at the number of characters, not of bytes, so that texts beyond ASCII are
+    XGBoost's Python package truncates texts at the number of characters, not of bytes, so texts beyond ASCII are
     damaged in the file (`npstr_to_arrow_strarr` in its `_data_utils.py`).
     """
     found = _texts(encoder) if encoder.has("offsets") else tuple(encoder["values"].numbers())
@@ -31,7 +31,7 @@ def _values(encoder: Part) -> Values | None:
 
 
 def _texts(encoder: Part) -> tuple[Category, ...]:
-    """Texts one after the other, cut at the offsets; empty if they are not all ASCII."""
+    """Splits concatenated texts at the offsets; empty if they are not all ASCII."""
     offsets = encoder["offsets"].ints().tolist()
     values = encoder["values"].ints()
     if offsets and (offsets[0] != 0 or offsets != sorted(offsets) or offsets[-1] != len(values)):

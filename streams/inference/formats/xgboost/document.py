@@ -1,4 +1,4 @@
-"""The JSON or UBJSON document of an XGBoost model, and typed access to its parts. Each error names the part."""
+"""The JSON or UBJSON document of an XGBoost model, with typed access to its parts. Each error names the part."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Ints = NDArray[np.int64]
 
 
 def first_key(content: bytes) -> bytes | None:
-    """The first key of a document of XGBoost's, from its first bytes; None if it is none."""
+    """The first key of an XGBoost document, read from its first bytes; None for other content."""
     match = _FIRST_KEY.match(content)
     return match["key"] if match else None
 
@@ -46,7 +46,7 @@ def _decode_json(content: bytes) -> Any:
 
 
 class Part:
-    """A value of the document, and where it is."""
+    """A value in the document, and its path."""
 
     def __init__(self, value: Any, where: str) -> None:
         self.value = value
@@ -79,7 +79,7 @@ class Part:
         return tuple(part.text() for part in self.items())
 
     def natural(self) -> int:
-        """A whole number, which XGBoost writes as text."""
+        """A non-negative integer, which XGBoost writes as text."""
         value = self.value
         if isinstance(value, str) and _NATURAL.fullmatch(value):
             return int(value)
@@ -99,7 +99,7 @@ class Part:
         return self._numbers().astype(np.float64)
 
     def numbers(self) -> list[int | float]:
-        """An array of numbers, each as it is written."""
+        """An array of numbers, as integers or floats as in the document."""
         values: list[int | float] = self._numbers().tolist()
         return values
 

@@ -1,7 +1,7 @@
-"""What an XGBoost model file says about itself, read without the library.
+"""Reads and checks XGBoost model files without the library.
 
 The format is that of `Learner::SaveModel` in XGBoost's `learner.cc`, `GBTreeModel::SaveModel` in `gbtree_model.cc` and
-`RegTree::SaveModel` in `tree_model.cc`, as JSON or UBJSON; files since version 1.0 have it.
+`RegTree::SaveModel` in `tree_model.cc`, as JSON or UBJSON. XGBoost writes it since version 1.0.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class XGBoostFile(ModelFile):
 
 
 def sniff(content: bytes) -> bool:
-    """Whether `content` is a JSON or UBJSON document of XGBoost's, from its first key."""
+    """Whether `content` is a JSON or UBJSON document of XGBoost, by its first key."""
     return first_key(content[:_SNIFFED_BYTES]) is not None
 
 
 def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> XGBoostFile:
-    """What `content` says; `MalformedError` or `TooLargeError` say what is wrong and where.
+    """Reads and checks a model file; `MalformedError` or `TooLargeError` say what is wrong and where.
 
-    `InvalidValueError` for a snapshot of a training that is not finished.
+    `InvalidValueError` for a snapshot of unfinished training.
     """
     if first_key(content[:_SNIFFED_BYTES]) in _SNAPSHOT:
         raise InvalidValueError("model file: a snapshot of an XGBoost booster (a pickle's content): use save_model")
@@ -101,7 +101,7 @@ def _names(learner: Part) -> tuple[str, ...]:
 
 
 def _features(learner: Part, count: int, categories: Categories) -> tuple[FileFeature, ...]:
-    """The features, with XGBoost's own names if the file has none."""
+    """The features, with XGBoost's default names if the file has none."""
     names = _names(learner) or tuple(f"f{column}" for column in range(count))
     if len(names) != count or len(set(names)) < count:
         learner["feature_names"].fail(f"has {len(set(names))} names for {count} features")
@@ -115,7 +115,8 @@ def _features(learner: Part, count: int, categories: Categories) -> tuple[FileFe
 
 
 def _feature(name: str, kind: str, categories: Values | None) -> FileFeature:
-    """Numbers are float32 to the library. A category whose values the file does not have is given as its code."""
+    """A feature. The library rounds numbers to float32. A category whose values are not in the file is given by its
+    code."""
     if kind == _CATEGORY and categories is not None:
         return FileFeature(name=name, dtype="category", categories=categories, coded=True)
     return FileFeature(name=name, dtype=_DTYPES.get(kind, "float32"))
@@ -144,7 +145,7 @@ def _read_booster(learner: Part, features: int, objective: str) -> _Trees:
 
 
 def _outputs(learner: Part, objective: str) -> int:
-    """Values a row of raw scores: of the classes, or of the targets."""
+    """Number of raw scores per row: one per class or target."""
     param = learner["learner_model_param"]
     classes = param["num_class"].natural()
     targets = param["num_target"].natural() if param.has("num_target") else 1
@@ -180,7 +181,7 @@ def _read_trees(model: Part, learner: Part, features: int, outputs: int, drop: P
 
 
 def _round_ends(model: Part, count: int, groups: int) -> list[int]:
-    """How many trees there are after each round; files before version 2.0 leave it to be derived."""
+    """The number of trees after each round; derived for files before version 2.0, which do not contain it."""
     if model.has("iteration_indptr"):
         ends = model["iteration_indptr"].ints()
         if len(ends) < 2 or ends[0] != 0 or ends[-1] != count or (np.diff(ends) < 1).any():
@@ -193,7 +194,7 @@ def _round_ends(model: Part, count: int, groups: int) -> list[int]:
 
 
 def _best_rounds(learner: Part, rounds: int) -> int:
-    """The rounds that `XGBModel.predict` uses: a file of the scikit-learn wrapper is of one, and not of a `Booster`."""
+    """The number of rounds that `XGBModel.predict` uses; 0 if the file is of a `Booster`, or has no best iteration."""
     attributes = learner["attributes"]
     if not (attributes.has("scikit_learn") and attributes.has("best_iteration")):
         return 0

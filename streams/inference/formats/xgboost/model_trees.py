@@ -1,4 +1,4 @@
-"""The trees of an XGBoost model: every count, index and shape that the library relies on."""
+"""Checks the trees of an XGBoost model: every count, index and shape that the library relies on."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _OF_NODES = (
 
 @dataclass(frozen=True, slots=True)
 class TreeShape:
-    """What trees must agree with."""
+    """Shapes that the trees must have."""
 
     features: int
     outputs: int
 
 
 def check_tree(tree: Part, shape: TreeShape) -> bool:
-    """Checks one tree; whether it has vectors as leaves."""
+    """Checks one tree; returns whether its leaves are vectors."""
     param = tree["tree_param"]
     nodes, vector = param["num_nodes"].natural(), param["size_leaf_vector"].natural()
     if not nodes:
@@ -56,7 +56,7 @@ def _of_length(part: Part, length: int) -> None:
 
 
 def _check_children(tree: Part, left: Ints, right: Ints, inner: NDArray[np.bool_], nodes: int) -> None:
-    """Each node but the root has at most one parent: a walk from the root ends."""
+    """Checks that no node has two parents, and the root has none, so that every path from the root ends."""
     children = np.concatenate((left[inner], right[inner]))
     if ((children < 1) | (children >= nodes)).any() or (left[~inner] != -1).any():
         tree.fail("has a child that is no node")

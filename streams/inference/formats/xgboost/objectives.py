@@ -1,4 +1,4 @@
-"""What XGBoost's objectives mean for outputs."""
+"""Which outputs XGBoost's objectives have."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KNOWN = BINARY | MULTICLASS | OTHER
 
 
 def class_count(objective: str | None, outputs_per_row: int) -> int:
-    """Number of classes that a model tells apart; 0 if its outputs are no probabilities of one class each."""
+    """The number of classes; 0 if the outputs are not one probability per class."""
     if objective in BINARY:
         return 2 if outputs_per_row == 1 else 0
     return outputs_per_row if objective in MULTICLASS else 0

@@ -1,4 +1,4 @@
-"""The XGBoost runtime: model files scored by XGBoost's own library."""
+"""The XGBoost runtime: scores model files with XGBoost's own library."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class XGBoostRuntime:
     """A `ModelRuntime`; equal bit for bit to `xgboost.Booster.predict` over the same matrix.
 
     For a file of the scikit-learn wrapper with early stopping it uses the trees up to the best iteration, as
-    `XGBModel.predict` does. Values are narrowed to float32 as the library does. Concurrent `predict` calls share the
-    booster: prediction with trees is thread-safe, which XGBoost documents; with a linear booster it is not.
+    `XGBModel.predict` does. Values are rounded to float32 as in the library. Concurrent `predict` calls share the
+    booster: XGBoost documents that prediction with trees is thread-safe, and with a linear booster it is not.
     """
 
     def __init__(self, model: bytes, file: XGBoostFile, threads: int = 1) -> None:
@@ -81,11 +81,11 @@ class XGBoostRuntime:
 
     def close(self) -> None:
         """As `ModelRuntime.close`."""
-        # Freed with the last reference: at once, or at the end of the calls that are running.
+        # Freed with the last reference: now, or at the end of running calls.
         self._booster = None
 
     def _needed(self, output: Output) -> tuple[int, ...]:
-        """What the library computes for an output."""
+        """The type of prediction that an output needs from the library."""
         if output == "prediction" and self.objective == SOFTMAX:
             return (MARGIN,)
         return (_PREDICT_TYPE[output],)
@@ -105,15 +105,15 @@ class XGBoostRuntime:
         if output == "leaves":
             return values.reshape(rows, -1).astype(np.int32)
         if output == "prediction" and self.objective == SOFTMAX:
-            # The library's own choice: the first of the classes with the highest margin.
+            # As in the library: the first of the classes with the highest margin.
             return np.asarray(values.reshape(rows, -1).argmax(axis=1), np.int32)
         if output == "probabilities" and self.outputs_per_row == 1:
-            # In float32, as `XGBClassifier.predict_proba` does.
+            # In float32, like `XGBClassifier.predict_proba`.
             values = np.column_stack((np.float32(1.0) - values, values))
         return values.astype(np.float64)
 
     def _check_shapes(self) -> None:
-        """One row, so that the library is configured before threads share it, and that its shapes are those read."""
+        """Scores one row, to configure the library before threads share it, and to compare its shapes with the file."""
         outputs: tuple[Output, ...] = tuple(o for o in _PREDICT_TYPE if o != "contributions" and self.supports(o))
         arrays = self.predict(np.zeros((1, self.n_features)), outputs)
         for output, values in arrays.items():
@@ -124,7 +124,7 @@ class XGBoostRuntime:
 
 
 def narrow(matrix: Matrix) -> _Floats:
-    """float32 (rows, features), rounded as the library rounds; `InvalidValueError` for a number beyond float32."""
+    """float32 (rows, features), rounded like the library does; `InvalidValueError` for a number beyond float32."""
     with np.errstate(over="ignore"):
         narrowed = np.ascontiguousarray(matrix, dtype=np.float32)
     if np.isinf(narrowed).any():
@@ -134,12 +134,12 @@ def narrow(matrix: Matrix) -> _Floats:
 
 
 class _Booster:
-    """Owns the library's booster. Callers hold a reference: it is freed with the last one."""
+    """Owns the library's booster. Callers hold a reference; the booster is freed with the last one."""
 
     def __init__(self, lib: Library, model: bytes, file: XGBoostFile, threads: int) -> None:
         self._lib = lib
         self._handle = ctypes.c_void_p()
-        # With dart it adds up in another order than `Booster.predict` does, and with gblinear it is not there.
+        # With dart it sums in another order than `Booster.predict`, and gblinear does not support it.
         self._in_place_is_equal = file.booster == "gbtree"
         self._lock: AbstractContextManager[object] = threading.Lock() if file.booster == "gblinear" else nullcontext()
         self._matrix_config = b'{"missing": NaN, "nthread": %d}' % threads
@@ -151,7 +151,7 @@ class _Booster:
             lib.call("XGBoosterSetParam", self._handle, name, value)
 
     def predict(self, matrix: _Floats, kind: int) -> _Floats:
-        """float32, shaped as `Booster.predict` shapes it; the matrix is float32 in C order."""
+        """float32 in the shape of `Booster.predict`; the matrix is float32 in C order."""
         with self._lock:
             in_place = self._in_place_is_equal and kind in (VALUE, MARGIN)
             return self._in_place(matrix, kind) if in_place else self._of_matrix(matrix, kind)
@@ -178,7 +178,7 @@ class _Booster:
 
 def _parameters(file: XGBoostFile, threads: int) -> list[tuple[bytes, bytes]]:
     parameters = [(b"nthread", b"%d" % threads), (b"verbosity", b"0"), (b"device", b"cpu")]
-    # Softmax gives the class alone; its probabilities are those of softprob over the same margins.
+    # Softmax returns only the class; its probabilities are those of softprob for the same margins.
     return [*parameters, (b"objective", SOFTPROB.encode())] if file.objective == SOFTMAX else parameters
 
 

@@ -1,8 +1,8 @@
-"""Universal Binary JSON as XGBoost writes it (`UBJWriter` and `UBJReader` in its `json.cc`).
+"""Decodes Universal Binary JSON as XGBoost writes it (`UBJWriter` and `UBJReader` in its `json.cc`).
 
-Numbers are big-endian. Lengths are always int64 (`L`). An array of numbers has its type and length up front and
-becomes a numpy array over the same bytes. Every length is checked against the bytes that are left, so that what is
-allocated is bounded by the size of the file.
+Numbers are big-endian. Lengths are always int64 (`L`). An array of numbers starts with its type and length, and becomes
+a numpy array over the same bytes. Every length is checked against the remaining bytes, so that allocated memory is
+bounded by the file size.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class _Reader:
         return values
 
     def _numbers(self) -> Any:
-        """An array whose values have one type."""
+        """An array of values of one type."""
         number = _NUMBERS.get(self._byte())
         if number is None:
             self.fail("is no type of numbers")
