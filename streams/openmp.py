@@ -44,7 +44,7 @@ def _carried() -> list[Path]:
 
 
 def _loads_renamed(path: Path) -> bool:
-    """Whether the library at `path` was loaded under the name that the linker is asked for."""
+    """Whether the library at `path` was loaded under the name that the linker looks for."""
     library, renamed = _RENAMED.subn(_own_name, path.read_bytes())
     if renamed != 1:
         return False

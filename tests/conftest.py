@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> None:
-    """Refuses parameters with a time stamp: each process of pytest-xdist would collect different test ids."""
+    """Rejects parameters with a time stamp: each process of pytest-xdist would collect different test ids."""
     if isinstance(val, bytes) and val.startswith(b"\x1f\x8b") and val[4:8] != bytes(4):
         raise pytest.UsageError(f"{argname}: gzip writes the time of day into its output: compress with mtime=0")
 

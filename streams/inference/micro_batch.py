@@ -53,7 +53,7 @@ class Group:
     blocks: list[Inputs] = field(default_factory=list)
     rows: int = 0
     to_score: int = 0
-    """Rows that the model has to score: not those that the cache has, and equal ones once, as far as is known yet."""
+    """Number of rows that the model must score, as known so far: without cached rows, and without duplicates."""
     looked_up: bool = False
     """Whether the version has a cache, and was looked up there."""
     lookup: RowLookup | None = None

@@ -92,6 +92,7 @@ class ModelFormat:
     """(objective, outputs per row) -> number of classes of a file without `classes`; 0 if the outputs are no
     probabilities."""
     equal_zeros: bool = False
-    """Whether every model gives 0.0 and -0.0 the same answer, so that they share an entry of the prediction cache."""
+    """Whether the answers of every model for 0.0 and -0.0 are the same, so that they share an entry of the prediction
+    cache."""
     canonical_objective: Callable[[str], str] = _no_alias
     """The library's own name of an objective, which may be given by an alias."""

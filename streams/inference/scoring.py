@@ -71,7 +71,7 @@ UNDECODABLE: Final = (
 )
 """Errors of records that could not be decoded: these are copied to the dead letters besides being answered."""
 Lap = Callable[[Literal["validate", "preprocess", "lookup"]], None]
-"""Told of a step that has ended."""
+"""Called at the end of a step, with its name."""
 
 
 _Asked = tuple[Codec, str, tuple[str, ...]]

@@ -40,9 +40,11 @@ class PinnedModelId(str):
 
 
 Ask = Callable[[PinnedModelId, Any, tuple[Output, ...]], Mapping[Output, object]]
-"""`ask(model_id, input_data, outputs)` gives a value for each of `outputs`: of one row a bare one, of rows a list."""
+"""`ask(model_id, input_data, outputs)` returns a value for each of `outputs`: a single value for one row, a list for
+rows."""
 AskRows = Callable[[PinnedModelId, list[Any]], Sequence[Any]]
-"""`ask_rows(model_id, rows)` gives for each row its prediction, which results can carry, or a `ModelServingError`."""
+"""`ask_rows(model_id, rows)` returns for each row a prediction that can be encoded in a result, or a
+`ModelServingError`."""
 
 
 def plain_input(rows: InputData) -> Any:

@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 
 DISK_RETRY_S = 1.0
 TRIAL_RETRY_S = 5.0
-"""How long to wait where it is not a model's fault that it cannot be tried."""
+"""Delay before a trial is retried that could not run, for a cause other than the model."""
 _UNKNOWN, _FILES = "?", "/"
 """In place of a format: all that are unknown here, whose versions fail together; and the files of models."""
 TRIAL_PROCESSES_MAX = 2
@@ -94,7 +94,8 @@ class Rollout:
         self._format_threads: dict[str, ThreadPoolExecutor] = {}
         """Threads in which models of a format are tried and loaded."""
         self._faults: dict[str, str] = {}
-        """What versions wait for that is no model's fault, in words, by format; `_FILES`: for their artifacts."""
+        """Why versions are held up, if the cause is not a model, by format; `_FILES`: a cause that concerns their
+        artifacts."""
         self._slots = asyncio.Semaphore(TRIAL_PROCESSES_MAX)
         self._trials: dict[str, asyncio.Task[None]] = {}
         """The running trial of each format."""

@@ -16,7 +16,8 @@ from itertools import count
 Key = tuple[str, str, int]
 """Tenant, model id and version."""
 CLAIM_S = 10.0
-"""Longer, the requests that a version was loaded for do not keep it: they may have gone to another worker."""
+"""After this time a version is no longer kept for the requests that it was loaded for: another worker may score
+them."""
 
 
 @dataclass(slots=True)

@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 RETRY_S = 5.0
 """How long requests for a version that could not be loaded are answered with the reason, without another attempt."""
 LOOK_AGAIN_S = 0.2
-"""How often a load that has no room looks for room, if nothing has told it before."""
+"""Interval at which a load without room checks for room, if it is not notified before."""
 UNLOADED = "the next request loads it"
 Moved = Callable[[str], None]
 """Called with a tenant when its requests may look at their versions again."""

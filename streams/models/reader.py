@@ -25,7 +25,7 @@ class ModelReader:
         self._fetched_again: dict[TopicPartition, int] = {}
         """Where partitions stood when they were last fetched again."""
         self._unread: dict[str, dict[TopicPartition, int]] = {}
-        """By tenant: where its topics ended when it was chosen, as far as that was not reached yet."""
+        """By tenant: the end offsets of its topics when it was chosen, without those that were reached."""
 
     async def choose(self, tenants: frozenset[str]) -> None:
         """Sets the tenants to read: new ones are read from the beginning, others from their current position."""

@@ -42,7 +42,7 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs what is asked for; 0 where everything held, or every bug was caught."""
+    """Runs the requested battery; returns 0 if every check held, or every seeded bug was caught."""
     chosen = parser(os.environ).parse_args(arguments)
     seed = random.SystemRandom().getrandbits(31) if chosen.seed is None else int(chosen.seed)
     options = Options(

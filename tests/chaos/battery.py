@@ -89,7 +89,7 @@ def run_battery(kafka: ProxiedKafka, options: Options, directory: Path, report: 
 
 
 def steps_of(options: Options, *, lengthy: bool) -> Iterable[Any]:
-    """The schedule: the faults that are named; or each alone, for its share of the time, and then mixed for ever."""
+    """The schedule: the named faults; or each fault alone, for its share of the time, and then mixed without end."""
     faults = all_faults()
     if options.faults:
         return in_order([faults[name] for name in options.faults], options.seed)

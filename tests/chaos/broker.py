@@ -18,7 +18,7 @@ EXTRA = {
 
 
 class ProxiedKafka(EmbeddedKafka):
-    """A broker that clients of `proxy` reach through it alone, whatever they ask."""
+    """A broker that clients of `proxy` only reach through the proxy: its advertised addresses are rewritten."""
 
     def __init__(self, data_dir: Path) -> None:
         super().__init__(broker_settings(data_dir, extra=EXTRA))

@@ -1,4 +1,4 @@
-"""Faults of what is kept: topics that refuse, records that retention took, state on disk that is gone or wrong."""
+"""Faults of stored data: topics that reject records, records deleted by retention, lost or damaged state on disk."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TO_THE_END = -1
 
 
 def configure(system: System, stream: str, name: str, value: str | None) -> None:
-    """Sets, or takes away, a topic's setting for every tenant."""
+    """Sets or removes a topic's setting for every tenant."""
     operation = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
     entries = [ConfigEntry(name, value or "", incremental_operation=operation)]
     resources = [
@@ -54,11 +54,11 @@ def results_unacknowledged(system: System) -> Iterator[None]:
 
 @fault("results refused", recovers_within_s=90.0)
 def results_refused(system: System, rng: random.Random) -> None:
-    """The result topics refuse what is sent: offsets are held, `/status` says why."""
+    """The result topics reject records: offsets are held, and `/status` says why."""
     configure(system, "results", "max.message.bytes", UNSENDABLE_BYTES)
     try:
         system.fault_said(("published", "size", "large"), SAID_WITHIN_S)
-        # What was acknowledged before may still be committed, and not every topic refuses from the same moment on.
+        # Offsets acknowledged earlier may still be committed, and the topics do not start to reject at the same time.
         until(lambda: _stands_still(system), HELD_WITHIN_S, "offsets are held")
         held = system.committed()
         system.run_on(1 if system.brief else rng.uniform(2, 8))
@@ -90,7 +90,8 @@ def results_unacknowledged_then_kill(system: System, _rng: random.Random) -> Non
 
 @fault("retention", recovers_within_s=90.0)
 def retention(system: System, rng: random.Random) -> None:
-    """Retention overtook the committed offsets while nobody read: workers say what is missing, and how much."""
+    """Retention passes the committed offsets while no worker runs: workers report which records are missing, and how
+    many."""
     for worker in system.fleet.slots:
         system.fleet.kill(worker)
     system.run_on(1)
@@ -110,7 +111,7 @@ def retention(system: System, rng: random.Random) -> None:
 
 @fault("retention", recovers_within_s=90.0)
 def retention_while_reading(system: System, rng: random.Random) -> None:
-    """Retention overtook the position of a worker that goes on reading: it says how much is missing."""
+    """Retention passes the position of a running worker: it reports how many records are missing."""
     slot = rng.randrange(len(system.fleet.slots))
     worker = system.fleet.slots[slot]
     places, before = system.fleet.places(worker), _named_missing(system)
@@ -140,7 +141,7 @@ def _count_gaps(system: System, gaps: Mapping[Place, range]) -> None:
 
 
 def _delete(system: System, befores: Mapping[Place, int]) -> dict[Place, int]:
-    """Deletes the records before these offsets; gives where the logs begin then."""
+    """Deletes the records before these offsets; returns the new start offsets of the logs."""
     asked = [_partition(system, place, before) for place, before in befores.items()]
     admin = system.admin
     deleted = admin.delete_records(asked, request_timeout=20)

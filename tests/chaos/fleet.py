@@ -49,7 +49,7 @@ class FleetSettings:
 
 
 class Fleet:
-    """The slots. `exits` counts the ends by cause and code; `unexpected` tells of those that nothing here caused."""
+    """The worker slots. `exits` counts exits by cause and code; `unexpected` lists those that no fault caused."""
 
     def __init__(self, settings: FleetSettings) -> None:
         self.settings = settings
@@ -57,7 +57,7 @@ class Fleet:
         self.unexpected: list[str] = []
         self.slots: list[Worker] = []
         self.lock = threading.RLock()
-        """Whoever ends and starts workers holds it."""
+        """Held by any thread that starts or ends workers."""
         self._names = itertools.count(1)
         self._expected: set[Worker] = set()
 
@@ -99,7 +99,7 @@ class Fleet:
         self.exits["kill -9: -9"] += 1
 
     def ended(self, worker: Worker, cause: str, code: int, within_s: float = ENDS_WITHIN_S) -> None:
-        """Waits until a worker has ended as it should; fails where it does not, or with another code."""
+        """Waits until a worker has exited; fails after the deadline, or for an unexpected exit code."""
         self._expected.add(worker)
         try:
             found = worker.process.wait(within_s)
@@ -153,7 +153,7 @@ class Fleet:
 
 
 def status(worker: Worker) -> dict[str, Any]:
-    """What a worker says of itself; empty where it does not."""
+    """A worker's `/status`; empty if it does not answer."""
     if "http://127.0.0.1:" not in worker.text():
         return {}
     return worker.get("/status")[1] or {}

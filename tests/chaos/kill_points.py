@@ -1,6 +1,6 @@
-"""Points in a micro-batch's way at which a worker can be told, from outside, to kill itself with SIGKILL.
+"""Points in the processing of a micro-batch at which a worker kills itself with SIGKILL, on request.
 
-In the worker: `install` wraps the places, and SIGUSR2 reads `CHAOS_SWITCH`, a file that says `<point> <passages>`.
+In the worker: `install` wraps the functions, and SIGUSR2 reads `CHAOS_SWITCH`, a file that says `<point> <passages>`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _armed: dict[str, int] = {}
 
 
 def arm(pid: int, switch: Path, point: str, passages: int) -> None:
-    """Tells a running worker to kill itself when it has passed `point` so many times."""
+    """Makes a running worker kill itself after passing `point` this many times."""
     assert point in POINTS
     unfinished = switch.with_suffix(".unfinished")
     unfinished.write_text(f"{point} {passages}")

@@ -83,7 +83,7 @@ class Balance:
 
 
 class Ledger:
-    """Written by the load and by the reader, each in a thread of its own."""
+    """Written by the load thread and the reader thread."""
 
     def __init__(self) -> None:
         self.inputs: dict[bytes, Input] = {}

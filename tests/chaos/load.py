@@ -62,7 +62,7 @@ class Load:
             raise self._failed
 
     def give_up(self) -> None:
-        """Ends the load, whatever is left of it."""
+        """Stops the load, whether or not it is complete."""
         self._stop.set()
         for thread in self._threads:
             thread.join(FLUSH_S + 30)
@@ -153,7 +153,7 @@ class Load:
             raise
 
     def _abort(self, producer: Producer, keys: Sequence[bytes]) -> None:
-        """Where that is refused, the commit before it may have come through, and only its reply been lost."""
+        """If the commit is rejected, an earlier attempt may have succeeded, with only its response lost."""
         try:
             self._retried(lambda: producer.abort_transaction(5))
         except KafkaException:

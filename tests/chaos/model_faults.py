@@ -30,7 +30,7 @@ def model_swapped(system: System, _rng: random.Random) -> None:
 
 @fault("models")
 def model_corrupt(system: System, rng: random.Random) -> None:
-    """A new version that LightGBM cannot load: it fails its trial, and the version before goes on serving."""
+    """A new version that LightGBM cannot load: it fails its trial, and the previous version continues to serve."""
     system.versions += 1
     good = system.models[0]
     data = bytearray(good.data)
@@ -64,7 +64,7 @@ def _deploy_as(system: System, cluster: Any, good: TrainedModel, broken: Trained
 
 @fault("models")
 def model_removed(system: System, rng: random.Random) -> None:
-    """A model is taken away, and brought back: its requests get typed errors meanwhile."""
+    """A model is removed and deployed again; in between, its requests get typed errors."""
     _remove(system, "side", 1)
     until(lambda: all(_states(w, "side", 1) == [] for w in system.fleet.slots), KNOWN_WITHIN_S, "the model gone")
     system.run_on(rng.uniform(0.2, 1))

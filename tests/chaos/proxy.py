@@ -21,7 +21,8 @@ _SIZE, _REQUEST, _CORRELATION = struct.Struct(">i"), struct.Struct(">hhi"), stru
 
 
 class Proxy:
-    """Relays connections to a port of this machine, in a thread with a loop of its own; its faults are attributes."""
+    """Relays connections to a port of this machine, in a thread with its own event loop. Faults are set through
+    attributes."""
 
     def __init__(self, port: int, target_port: int) -> None:
         self.port, self.target_port = port, target_port
@@ -61,7 +62,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(self.flows.clear)
 
     def heal(self) -> None:
-        """All is well again; connections in which something vanished are gone."""
+        """Ends all faults, and closes the connections in which bytes were dropped."""
         self.latency_s, self.swallows = 0.0, False
         self.swallowed_requests = self.held_requests = frozenset()
         self._to_lose.clear()
@@ -166,7 +167,7 @@ class _Link:
         queue: Queue,
         passes: Callable[[bytes], bool | None],
     ) -> None:
-        """`passes` says whether a frame goes on (True), vanishes (None), or ends the connection (False)."""
+        """`passes` says whether a frame is relayed (True), dropped (None), or closes the connection (False)."""
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError, EOFError):
             while True:

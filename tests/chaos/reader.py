@@ -25,7 +25,7 @@ class Watch:
     """Unix seconds."""
     places: frozenset[Place]
     affected: frozenset[Place]
-    """Those whose first result tells how long the fault was felt."""
+    """Requests whose first result shows how long the fault had an effect."""
     first: dict[Place, float] = field(default_factory=dict)
 
     @property
@@ -81,7 +81,7 @@ class Reader:
         return watch
 
     def _listening(self) -> Consumer:
-        """A consumer that goes on where the last one ended."""
+        """A consumer that resumes at the position of the last one."""
         consumer = Consumer(self._options)
         consumer.assign([TopicPartition(topic, n, offset) for (topic, n), offset in self._next.items()])
         return consumer
@@ -125,6 +125,6 @@ class Reader:
 
 
 def _is_of_model(message: Message) -> bool:
-    """Whether it is a refused model record, which has nothing to do with the load."""
+    """Whether it is a rejected model record, which is unrelated to the load."""
     headers = dict(message.headers() or [])
     return str(headers.get("inferd-error-topic", b"")).rstrip("'").endswith(("models", "model-artifacts"))

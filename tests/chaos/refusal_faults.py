@@ -1,4 +1,4 @@
-"""Faults of single records: some that are too large to be kept, and some whose answers their topic refuses for good."""
+"""Faults of single records: records that are too large, and records whose results the topic always rejects."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _rows(count: int, *headers: tuple[str, str]) -> Request:
 
 
 def send(system: System, kind: Kind, rng: random.Random) -> list[bytes]:
-    """One request to every partition of every tenant, compressed; gives their keys once the broker has them."""
+    """Sends one compressed request to every partition of every tenant; returns the keys once the broker has them."""
     keys: list[bytes] = []
     for cluster in system.clusters:
         producer = cluster.producer(**{"compression.type": "zstd", "message.max.bytes": 20_000_000, "linger.ms": 0})
@@ -90,7 +90,7 @@ def poison_oversized(system: System, rng: random.Random) -> None:
 
 @fault("records refused", recovers_within_s=90.0)
 def outputs_refused(system: System, rng: random.Random) -> None:
-    """Results larger than their topic takes, and replies to topics that are too small, or gone."""
+    """Results larger than their topic accepts, and replies to topics that accept less, or do not exist."""
     large, small, gone = (
         _rows(ROWS),
         _rows(1, ("reply-to", system.reply_small)),
@@ -98,7 +98,7 @@ def outputs_refused(system: System, rng: random.Random) -> None:
     )
     configure(system, "results", "max.message.bytes", RESULT_BYTES_MAX)
     try:
-        system.run_on(1)  # not every topic refuses from the same moment on
+        system.run_on(1)  # the topics do not start to reject at the same time
         answered(system, send(system, Refused({0: (large, "too_large", large), 1: (small, "too_large", small)}), rng))
     finally:
         configure(system, "results", "max.message.bytes", None)

@@ -1,4 +1,4 @@
-"""Which fault comes when: drawn from the seed alone, so that the same seed gives the same schedule."""
+"""Draws the schedule of faults from the seed alone, so that the same seed gives the same schedule."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def in_order(faults: Sequence[Fault], seed: int, *, pause_s: float | None = None
 
 
 def mixed(faults: Sequence[Fault], seed: int) -> Iterator[Step]:
-    """Faults without end; now and then a worker is killed while another fault lasts."""
+    """Faults without end; occasionally a worker is killed while another fault lasts."""
     rng = random.Random(f"mixed {seed}")
     for _ in itertools.count():
         fault = rng.choice(faults)

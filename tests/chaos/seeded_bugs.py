@@ -149,7 +149,7 @@ def transaction_without_offsets() -> None:
 
 @bug(AT_LEAST_ONCE, "lost", "rebalance_while_unacknowledged")
 def dropped_on_revoke() -> None:
-    """Commits, when partitions are given up, all that was fetched."""
+    """On revocation, commits everything that was fetched."""
     from inferd.streams.lane.at_least_once import AtLeastOnce
 
     def commit(inner: Any, self: Any, consumer: Any, partitions: Any) -> Any:
@@ -163,7 +163,7 @@ def dropped_on_revoke() -> None:
 
 @bug(AT_LEAST_ONCE, "lost", "results_refused")
 def dropped_on_rewind() -> None:
-    """Goes on behind what was in flight when publishing failed."""
+    """After a failed publish, continues after the in-flight records."""
     from inferd.streams.lane.partition import Partition
 
     def rewind(inner: Any, self: Any) -> Any:
@@ -175,7 +175,7 @@ def dropped_on_rewind() -> None:
 
 @bug(AT_LEAST_ONCE, "lost", "results_refused")
 def gap_not_sought_back() -> None:
-    """Takes what the next fetch brings after a failure, without seeking back."""
+    """After a failure, processes the next fetch without seeking back."""
     from inferd.streams.faust_app import FaustGroup
     from inferd.streams.lane.partition import Partition
 
@@ -205,7 +205,7 @@ def gap_not_named() -> None:
 
 @bug(AT_LEAST_ONCE, "lost", "results_refused")
 def ignored_failed_send() -> None:
-    """Takes a batch that the broker refused for acknowledged."""
+    """Treats a batch that the broker rejected as acknowledged."""
     from inferd.streams.lane import at_least_once
 
     async def produce(inner: Any, *args: Any) -> list[asyncio.Future[Any]]:
@@ -311,7 +311,7 @@ def read_uncommitted() -> None:
 
 @bug(EXACTLY_ONCE, "repeated", "zombie", "zombie")
 def no_fencing() -> None:
-    """Gives producers transactional ids that nobody else has; and nothing watches for a frozen event loop."""
+    """Gives each producer a unique transactional id, and disables the detection of a frozen event loop."""
     from inferd.streams.lane import exactly_once
 
     def open_producer(inner: Any, *args: Any, **options: Any) -> Any:

@@ -26,7 +26,7 @@ MODEL_SEEDS = (1, 2)
 SETTLED_WITHIN_S = 90.0
 QUIET_S = 1.5
 ENDED_MAX = 20
-"""Workers that ended by themselves, after which there is no use in starting more."""
+"""Number of unexpected exits of workers after which no more are started."""
 
 
 CACHE = CacheSpec(ttl_s=60, max_entries=100)
@@ -53,7 +53,7 @@ class Experiment:
 
 
 class System:
-    """Runs on a broker that others may have used before, in a namespace of its own."""
+    """Runs in its own namespace, on a broker that may be shared."""
 
     def __init__(self, kafka: ProxiedKafka, experiment: Experiment, directory: Path) -> None:
         self.kafka, self.proxy, self.experiment = kafka, kafka.proxy, experiment
@@ -89,7 +89,7 @@ class System:
 
     @property
     def admin(self) -> AdminClient:
-        """A client of its own for each question: librdkafka's may wait for ever once a broker was killed."""
+        """A new client for each request: after a broker was killed, an existing librdkafka client may wait forever."""
         return AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers, "log_level": 0})
 
     @property
@@ -137,7 +137,7 @@ class System:
         self.fleet.stop_all()
 
     def close(self) -> None:
-        """Whatever still runs ends."""
+        """Ends all processes that still run."""
         self.proxy.heal()
         if not self.kafka.running:
             self.kafka.start()
@@ -197,7 +197,7 @@ class System:
         asked = [TopicPartition(topic, n) for topic in self.topics("requests") for n in range(PARTITIONS)]
         request = ConsumerGroupTopicPartitions(self.namespace, asked)
         admin = self.admin
-        # Those of a transaction that is still open do not count; asked for stable ones, the broker would tell none.
+        # Records of an open transaction do not count; with read_committed the broker would report none.
         (answer,) = admin.list_consumer_group_offsets([request], require_stable=False).values()
         return {Place(tp.topic.split(".")[1], tp.partition): tp.offset for tp in answer.result(20).topic_partitions}
 

@@ -1,4 +1,4 @@
-"""The proxy passes frames on, and does to them what it is told."""
+"""The proxy relays frames, and applies the faults that are set."""
 
 from __future__ import annotations
 

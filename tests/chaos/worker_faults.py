@@ -93,7 +93,7 @@ def _others_have(system: System, worker: Worker, places: Collection[Place]) -> b
 
 @fault("zombie")
 def short_freeze(system: System, rng: random.Random) -> None:
-    """SIGSTOP for less than the session: the worker goes on as if nothing had been."""
+    """SIGSTOP for less than the session timeout: the worker resumes normally."""
     _, worker, places = victim(system, rng)
     freeze(worker)
     try:

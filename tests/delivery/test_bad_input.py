@@ -149,7 +149,7 @@ def test_headers_of_other_software_are_propagated(
 
 
 def test_the_largest_result_with_the_largest_key_and_headers_fits(cluster: Cluster, worker: Worker) -> None:
-    """A result must fit for every accepted request: else its partition would be blocked for ever."""
+    """A result must fit for every accepted request; otherwise its partition would be blocked forever."""
     topic = cluster.topics.name("requests")
     producer = cluster.producer(**{"message.max.bytes": 2_000_000})
     names = ("correlation-id", "traceparent", "tracestate", "ce_id")

@@ -102,7 +102,7 @@ def assert_nothing_lost(load: Load, guarantee: str) -> None:
 
 
 def assert_said_once(lines: list[dict[str, Any]]) -> None:
-    """The log tells the story in few lines, none of them an error, and no line comes again and again."""
+    """The log describes the outage in few lines, none of them an error, and does not repeat a line."""
     told = json.dumps(lines, indent=0)
     events = [line["event"] for line in lines]
     assert len(lines) <= LINES_MAX, told

@@ -1,4 +1,4 @@
-"""The prediction cache on a real Kafka: repeats are found, whoever was killed, and no answer changes."""
+"""The prediction cache with a real Kafka: repeated rows are hits, also after a kill, and answers do not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`inferd.Client` over a real Kafka, with a stand-in for the worker."""
+"""`inferd.Client` with a real Kafka, and a fake worker."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Models:
         return until(answer, 20, f"an answer to {asked}")
 
     def version(self, number: int) -> Any:
-        """What /status says of a version; None where it does not know it."""
+        """A version's entry in /status; None if it is not listed."""
         assert self.worker is not None
         status = self.worker.get("/status")[1]
         return next((model for model in status["models"] if model["version"] == number), None) if status else None
@@ -94,7 +94,7 @@ class Models:
         return [DeadLetter.parse(record.key(), record.value(), record.headers()) for record in records]
 
     def errors(self) -> list[Any]:
-        """What the worker's log tells as an error."""
+        """The errors in the worker's log."""
         assert self.worker is not None
         lines = [json.loads(line) for line in self.worker.text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["level"] in ("error", "critical")]

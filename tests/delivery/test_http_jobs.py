@@ -49,7 +49,7 @@ class Pair:
         return ask(worker, "POST", f"/jobs?{asked}", pieces(lines), Content_Type=NDJSON)
 
     def ended(self, job_id: str, attempt: int = 0) -> Any:
-        """The status of a job that has ended, as the worker tells it that does not own it."""
+        """The status of a job that has ended, from a worker that does not own it."""
 
         def status() -> Any:
             said = ask(self.other(job_id), "GET", f"/jobs/{job_id}").json()

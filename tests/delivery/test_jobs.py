@@ -1,4 +1,5 @@
-"""Batch jobs on a real Kafka: one outcome a row and one end, whoever is killed, and however the messages come."""
+"""Batch jobs with a real Kafka: one outcome per row and one terminal status, whichever process is killed, and in
+whatever order messages arrive."""
 
 from __future__ import annotations
 

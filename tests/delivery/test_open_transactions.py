@@ -1,4 +1,5 @@
-"""A transaction that a broker has ended without saying so in every log ends alike everywhere, whoever writes next."""
+"""A transaction for which the broker wrote only some of the markers has the same outcome on all partitions, whichever
+worker writes next."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ EARLIER = b"of an earlier owner"
 
 @pytest.fixture
 def trusting_cluster(tmp_path: Path, namespace: str) -> Iterator[Cluster]:
-    """On a broker that does not ask whether a record belongs to a transaction that its coordinator knows of."""
+    """With a broker that does not verify with the coordinator that a record belongs to an ongoing transaction."""
     extra = {**FAST_GROUPS, "transaction.partition.verification.enable": "false"}
     with EmbeddedKafka(broker_settings(tmp_path / "kafka", extra=extra)) as broker:
         cluster = Cluster(broker.bootstrap_servers, namespace)

@@ -1,4 +1,5 @@
-"""Tables are restored from their changelogs exactly to what is committed, whatever the changelog ends with."""
+"""Tables are restored from their changelogs exactly to the committed state, whatever records the changelog ends
+with."""
 
 from __future__ import annotations
 

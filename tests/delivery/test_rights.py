@@ -57,7 +57,7 @@ def settings(secured: SecuredKafka, user: str, namespace: str, **more: str) -> S
 
 
 class Tenancy:
-    """Two tenants on a secured broker, whose users have what the documentation gives them."""
+    """Two tenants on a secured broker, whose users have the ACLs from the documentation."""
 
     def __init__(self, secured: SecuredKafka, namespace: str) -> None:
         self.kafka, self.namespace = secured, namespace

@@ -1,4 +1,4 @@
-"""More workers than partitions: those without one say so, hinder nobody, and take over."""
+"""More workers than partitions: idle workers report that they have none, do not disturb others, and take over."""
 
 from __future__ import annotations
 

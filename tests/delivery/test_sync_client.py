@@ -1,4 +1,4 @@
-"""`inferd.SyncClient` over a real Kafka, with a stand-in for the worker in a thread of its own."""
+"""`inferd.SyncClient` with a real Kafka, and a fake worker in another thread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.fixtures.stand_in_worker import Answer, Seen, create_topics, stand_in
 
 
 class Workplace:
-    """A stand-in worker in a thread; `answer` may be replaced."""
+    """A fake worker in a thread; `answer` may be replaced."""
 
     def __init__(self, kafka: str, topics: TenantTopics) -> None:
         self.answer: Answer = sums

@@ -53,7 +53,8 @@ async def alter(admin: AIOKafkaAdminClient, topic: str, **config: str) -> None:
 
 
 async def until_problems(settings: StreamSettings, *parts: str) -> None:
-    """Waits until the broker tells of these alone: the controller answers before the broker has heard of a change."""
+    """Waits until the broker lists exactly these topics: the controller answers before the broker has applied a
+    change."""
     async with asyncio.timeout(30):
         while True:
             problems = [state.problem for state in await describe_topics(settings) if state.problem]

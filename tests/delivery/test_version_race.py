@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @dataclass
 class Ledger:
-    """What callers were told. Deploys are version keys with the digest of the content."""
+    """The results that callers got: deploys, as version keys with the digest of the content."""
 
     deployed: list[tuple[str, str]] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)

@@ -48,7 +48,7 @@ class Step:
 
 @dataclass
 class Account:
-    """What a target, or all of them, came to."""
+    """The outcome for a target, or for all of them."""
 
     inputs: Counter[str] = field(default_factory=Counter)
     """By the way they were made."""

@@ -1,4 +1,4 @@
-"""What must hold for every input: no crash, no hang, no error without a type, bounded time, memory and words."""
+"""Checks for every input: no crash, no hang, no untyped error; bounded time, memory and message lengths."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FindingError(Exception):
 
 
 def judge(target: Target, data: bytes) -> str:
-    """`accepted`, or the code with which the target refused `data`; raises whatever it should not have."""
+    """`accepted`, or the error code with which the target rejected `data`; raises any other exception."""
     try:
         said = target.run(data)
     except ModelServingError as error:

@@ -34,7 +34,7 @@ SMALL_BYTES = 2_048
 
 
 class LastInput:
-    """A file that always holds the input that is being looked at."""
+    """A file that always contains the current input."""
 
     def __init__(self, path: Path) -> None:
         path.write_bytes(bytes(8 + INPUT_BYTES_MAX))
@@ -114,7 +114,7 @@ class Pool:
         return mutate(random, random.choice(self._inputs), target.shape, lambda: random.choice(self._inputs))
 
     def consider(self, data: bytes, said: str) -> None:
-        """Keeps an input now and then, unless the first look at it was the last."""
+        """Occasionally keeps an input that is small, and neither malformed nor too deep."""
         if said in {"malformed", "too_deep"} or len(data) > SMALL_BYTES or self._random.random() > FRESH_SHARE:
             return
         if len(self._inputs) < self._n_seeds + POOL_MAX:
@@ -124,7 +124,7 @@ class Pool:
 
 
 def mutate_all(target: Target, run: Run, seeds: list[bytes], random: Random) -> None:
-    """The seeds, and mutants for ever."""
+    """The seeds, followed by mutants without end."""
     pool = Pool(target, seeds, random)
     for data in chain(seeds, iter(pool.next, None)):
         if run.over():

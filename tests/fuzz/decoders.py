@@ -73,7 +73,7 @@ def _request(codec: Codec) -> Target:
 
 
 def _decode_request(data: bytes, codec: Codec) -> None:
-    """Decodes, and where that is refused asks for the identity, which no bytes may prevent."""
+    """Decodes; if that fails, reads the identity, which must succeed for any bytes."""
     try:
         decode_request(data, codec, DEFAULT_LIMITS)
     except ModelServingError as error:
@@ -95,7 +95,7 @@ def _request_twice(codec: Codec) -> Target:
 
 
 def _decode_twice(data: bytes, codec: Codec) -> None:
-    """The decoder and an independent reading take and refuse the same bytes."""
+    """The decoder and an independent one accept and reject the same bytes."""
     try:
         reference.request(data, codec, SMALL)
         readable = True
@@ -134,7 +134,7 @@ def _decode_with(decode: Callable[..., object], codec: Codec, data: bytes) -> No
 
 
 def _both_ways(record: Any, encode: Callable[[Any, Codec], bytes], codec: Codec) -> list[bytes]:
-    """The record, and the record with each of its fields gone or wrong."""
+    """The record, and copies of it with each field missing or wrong."""
     fields = msgspec.to_builtins(record)
     dump = msgspec.msgpack.encode if codec is MSGPACK else msgspec.json.encode
     wrong: tuple[Any, ...] = (None, -1, "x", [], {}, 1e300, [{}], "é" * 80)
@@ -160,7 +160,7 @@ def _result(codec: Codec) -> Target:
 
 
 def _parse_headers(data: bytes) -> None:
-    """Reads the headers, and where that is refused what is usable of them, which no bytes may prevent."""
+    """Reads the headers; if that fails, reads the usable ones, which must succeed for any bytes."""
     headers, _ = unpack_headers(data)
     try:
         parse_headers(headers, DEFAULT_LIMITS)

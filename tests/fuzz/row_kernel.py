@@ -171,7 +171,7 @@ def encoded(rng: random.Random, codec: Codec, features: list[Feature], order: li
 
 
 def typed(features: FeatureSchema, codec: Codec, data: bytes) -> bytes | None:
-    """The row as the typed decoder reads it; None if it is refused, or is not one row."""
+    """The row as the typed decoder reads it; None if it is rejected, or is not one row."""
     try:
         rows = decode_input_data(data, codec, DEFAULT_LIMITS)
         if not getattr(rows, "single", False):

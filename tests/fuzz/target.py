@@ -11,10 +11,10 @@ from tests.fuzz.mutators import Shape
 
 @dataclass(frozen=True)
 class Target:
-    """One decoder, or one way through several.
+    """One decoder, or a path through several.
 
-    `run` raises a `ModelServingError` where it refuses its input, and anything else where something is wrong; what it
-    returns names the outcome if it is a text. Of `seeds` some are good and some are bad.
+    `run` raises a `ModelServingError` if it rejects its input, and any other exception for a fault. If it returns a
+    text, that names the outcome. `seeds` contains valid and invalid inputs.
     """
 
     name: str

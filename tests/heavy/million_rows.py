@@ -39,7 +39,7 @@ def test_every_row_counts_once_whatever_is_killed(
     sending.start()
     started, kills, broker_kills = time.monotonic(), 0, 0
     while not _ended(job):
-        time.sleep(rng.uniform(2, 4))  # the load goes on; this is the fault's own rhythm
+        time.sleep(rng.uniform(2, 4))  # the load continues; this is the interval of the fault
         if time.monotonic() - started > 8 and not broker_kills:
             spare_broker.kill()
             spare_broker.start()

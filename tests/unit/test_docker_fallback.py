@@ -37,7 +37,7 @@ def without_sense(_: str) -> tuple[int, object]:
 
 
 class Engine(ThreadingHTTPServer):
-    """Answers that it is there, and else what `answer` gives for a path."""
+    """Answers pings, and other paths with `answer`."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(("127.0.0.1", 0), EngineHandler)

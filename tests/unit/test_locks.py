@@ -1,4 +1,4 @@
-"""The locks install with the pip that a fresh environment has, whatever was published since they were made."""
+"""The lock files install with the pip of a fresh environment, independent of later releases."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ SUBJECTS = ("throughput", "lag", "latency", "errors", "models", "cache", "jobs",
 
 
 def known_labels() -> dict[str, set[str]]:
-    """The labels of each series that a scrape of a worker gives."""
+    """The labels of each series in a worker's `/metrics`."""
     known = dict(OF_PROMETHEUS | OF_THE_CLIENT)
     for info in METRICS:
         names = {info.name: set(info.labels)}
@@ -45,7 +45,7 @@ def parts_of(expression: Any) -> Iterator[Any]:
 
 
 def unknown_names(query: str) -> list[str]:
-    """Metrics, and labels of them, that no worker tells of."""
+    """Metrics, and labels of them, that no worker exports."""
     # Grafana puts its variables in before Prometheus sees them.
     query = query.replace("$__rate_interval", "5m").replace("$tenant", ".*")
     known, wrong = known_labels(), []

@@ -35,7 +35,7 @@ class KeySpace:
     seed: bytes
     """32 bytes."""
     equal_zeros: bool = True
-    """Whether the model gives 0.0 and -0.0 the same answer."""
+    """Whether the model's answers for 0.0 and -0.0 are the same."""
 
     def keys(self, inputs: Inputs) -> list[bytes]:
         """The key of each row."""

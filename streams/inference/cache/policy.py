@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 _GONE: Final = -1
-"""Removed by other means than eviction; its place in the queue is given up when its turn comes."""
+"""State of a key that was removed other than by eviction; its queue entry is dropped when it reaches the end."""
 _GONE_MIN: Final = 1_024
 _ASKED_MAX: Final = 3
 _TRIAL_SHARE: Final = 0.1

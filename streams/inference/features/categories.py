@@ -79,7 +79,7 @@ class _Seen:
     """The codes of a column in the training data."""
 
     highest: float
-    """-1 where it saw none, infinity where the values are no codes."""
+    """-1 if there were no codes, infinity if the values are not codes."""
     filled: int = -1
     """How many categories there are where it saw the codes of all."""
 

@@ -15,8 +15,8 @@ class FileFeature:
 
     name: str
     dtype: DType = "float64"
-    """Its kind: `float64` (a number), `float32` (a number that is rounded to float32, and refused beyond it), `int64`,
-    `bool`, `category`, or `text`."""
+    """Its kind: `float64` (a number), `float32` (a number that is rounded to float32, and rejected beyond its range),
+    `int64`, `bool`, `category`, or `text`."""
     fixed: bool = True
     """Whether the file decides the dtype. Otherwise `dtype` is the default, and a manifest may name another one."""
     categories: Values | None = None
@@ -27,7 +27,7 @@ class FileFeature:
     unknown: bool = False
     """Whether the model takes categories that are not among `categories`."""
     missing: bool = True
-    """Whether the model takes missing values. If not, they are refused unless the manifest has a default."""
+    """Whether the model takes missing values. If not, they are rejected unless the manifest has a default."""
     min: float | None = None
     """The least number that the model takes, such as that of a narrower integer."""
     max: float | None = None

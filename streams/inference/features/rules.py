@@ -33,11 +33,11 @@ class Column:
     low: float
     high: float
     must: bool
-    """Missing values are refused."""
+    """Missing values are rejected."""
     default: float
     """What a missing value becomes; NaN where it stays missing."""
     omissible: bool
-    """Named rows, and positional rows of another order, may leave it out."""
+    """The feature may be absent from named rows, and from positional rows in another order."""
     codes: dict[Scalar, float]
     """Codes of the categories."""
     bools: frozenset[float]
@@ -178,7 +178,7 @@ class ValueRules:
         self._clip = clip
         groups = (self._must, self._defaults, self._float32, self._int64, self._bool, self._bounded)
         self.only_finite = not any(len(group) for group in groups)
-        """Whether infinite values are all that is refused, and nothing is changed."""
+        """Whether only infinite values are rejected, and no value is changed."""
 
     def apply(self, matrix: Matrix) -> NDArray[np.bool_] | None:
         """Fills in defaults, rounds and clips in place. Returns bool (rows,), True for rows that break a rule; None if

@@ -25,9 +25,9 @@ class ValueColumn:
 
     name: str
     must: bool
-    """Missing values are refused."""
+    """Missing values are rejected."""
     omissible: bool
-    """Named rows, and positional rows of another order, may leave it out."""
+    """The feature may be absent from named rows, and from positional rows in another order."""
     default: Category | None
     """The value of missing ones; None if they stay missing."""
     is_text: bool

@@ -37,7 +37,7 @@ _CALLS: dict[str, tuple[int, int, tuple[int, ...]]] = {
 }
 
 Instruction = tuple[int, int, int, int]
-"""Code, how many to skip where the test holds, how many where it does not, and the value."""
+"""Code, instructions to skip if the test is true, instructions to skip if it is false, and the operand."""
 
 
 def die_with(parent: int) -> None:

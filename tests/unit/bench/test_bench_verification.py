@@ -1,4 +1,4 @@
-"""A measurement of wrong work is void: what the verification lets pass and what it refuses."""
+"""A benchmark with wrong results is void: what the verification accepts and what it rejects."""
 
 from __future__ import annotations
 

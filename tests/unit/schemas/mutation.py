@@ -61,7 +61,7 @@ JSON_PARTS = (
 
 
 def request_bytes(random: Random, codec: Codec) -> bytes:
-    """A request of any layout; now and then with a repeated key, an id that is none, or too many rows."""
+    """A request of any layout; occasionally with a repeated key, an invalid id, or too many rows."""
     fields: dict[str, Any] = {
         "model_id": random.choice(["m", "m:3", "m@champion"] * 8 + ["a/b"]),
         "input_data": _input_data(random, codec),

@@ -23,7 +23,7 @@ class RefusedError(Exception):
 
 
 def loads(value: bytes, codec: Codec) -> Any:
-    """What the reference package decodes, without what the wire refuses everywhere."""
+    """The reference package's decoding, without values that the wire format never allows."""
     try:
         if codec is JSON:
             return json.loads(value.decode(), object_pairs_hook=_pairs, parse_constant=_constant)
@@ -33,7 +33,7 @@ def loads(value: bytes, codec: Codec) -> Any:
 
 
 def request(value: bytes, codec: Codec, limits: Limits) -> dict[str, Any]:
-    """The request in `value` as the reference reads it; `RefusedError` where it breaks a rule of the wire."""
+    """The request in `value` as the reference reads it; `RefusedError` if it breaks a rule of the wire format."""
     _need(0 < len(value) <= limits.message_bytes_max)
     fields: dict[str, Any] = loads(value, codec)
     _need(isinstance(fields, dict))

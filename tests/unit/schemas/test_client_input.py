@@ -90,7 +90,7 @@ ROWS = [{name: plain[row] for name, (_, plain) in COLUMNS.items()} for row in ra
 
 
 class Polars:
-    """What a frame of polars is asked for."""
+    """The part of polars' data frame that the client uses."""
 
     def __init__(self, columns: dict[str, list[Any]]) -> None:
         self._columns = columns

@@ -28,7 +28,7 @@ def array(count: int) -> bytes:
     return b"\xdd" + count.to_bytes(4, "big")
 
 
-# A copy of the bytes, and for JSON a second one, are what a refusal may take.
+# A rejected message may take one copy of the bytes, and for JSON a second one.
 HOSTILE: dict[str, tuple[Codec, bytes, str]] = {
     "a million maps": (MSGPACK, packed(array(SIZE) + b"\x80" * SIZE), "too_large"),
     "a million arrays": (MSGPACK, packed(array(SIZE) + b"\x90" * SIZE), "too_large"),

@@ -1,4 +1,4 @@
-"""The bytes of the wire, kept in `tests/golden/wire`: what was written once must be written, and read, for ever."""
+"""Golden bytes of the wire format in `tests/golden/wire`: they must be written and read unchanged forever."""
 
 from __future__ import annotations
 

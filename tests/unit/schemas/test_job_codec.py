@@ -1,4 +1,4 @@
-"""The messages of jobs: every field, every refusal, and rows that are cut without being read."""
+"""Messages of jobs: every field, every error, and splitting rows without decoding them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Chunks, their results and statuses of jobs: what is written once is read for ever, and nothing else is."""
+"""Chunks, results of chunks and statuses of jobs: written records stay readable forever, and nothing else is
+accepted."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from inferd.streams.inference.user_code import plain_value
 # No Python raises RecursionError at the first of these, and each one does at the last.
 DEPTHS = (100, 1_500, 12_000)
 WIDE = 50_001
-"""More values than are looked at one by one."""
+"""More values than are checked one by one."""
 
 
 def deep(depth: int, codec: Codec) -> bytes:

@@ -103,7 +103,7 @@ def test_mutated_requests_get_the_verdict_and_the_values_of_the_reference(codec:
         check_against_reference(value, codec)
         request = decoded(value, codec)
         verdicts[request.code if isinstance(request, InferenceError) else "ok"] += 1
-    # The run means something only if it comes to every verdict often enough.
+    # The run is only meaningful if it reaches every verdict often enough.
     assert verdicts["ok"] > 1_000
     assert verdicts["malformed"] > 1_000
     for code in ("too_large", "invalid_id", "invalid_value", "schema_mismatch", "too_deep"):

@@ -42,12 +42,12 @@ class FakeModels:
 
 @dataclass
 class World:
-    """A broker's rights and topics, and the admission that looks at them."""
+    """A broker's ACLs and topics, and the admission that checks them."""
 
     admission: Admission
     models: FakeModels = field(default_factory=FakeModels)
     missing: list[str] = field(default_factory=list)
-    """Rights that the broker refuses, in words."""
+    """Missing ACLs, in words."""
     unfit: dict[str, str] = field(default_factory=dict)
     away: bool = False
     barred: list[frozenset[str]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Requests that did not come through Kafka: whoever asked gets an answer, also from a worker that stops."""
+"""Requests over HTTP: each caller gets an answer, also from a worker that stops."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def test_each_request_that_cannot_be_scored_raises_an_error_of_its_own(ben
 
 
 class StuckLane:
-    """One that comes to no end, and takes what waits with it."""
+    """A lane that never drains, so that its waiting requests are never answered."""
 
     async def drain(self) -> None:
         await asyncio.Event().wait()

@@ -19,7 +19,7 @@ def _library_version() -> str:
 
 
 def _load(content: bytes, file: ModelFile, threads: int) -> LightGBMRuntime:
-    # LightGBM keeps one thread count for the process, and starts a thread a core unless told otherwise.
+    # LightGBM has one thread count per process, and by default starts a thread per core.
     library().cap_threads(threads)
     return LightGBMRuntime(content, file=cast(LightGBMFile, file), num_threads=threads)
 

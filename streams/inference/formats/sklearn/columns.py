@@ -72,7 +72,7 @@ class Use:
     fixed: bool = False
     missing: bool = False
     narrow: bool = False
-    """Whether a number beyond float32 is refused."""
+    """Whether a number beyond float32 is rejected."""
     categories: Values | None = None
     unknown: bool = False
     none: bool = False

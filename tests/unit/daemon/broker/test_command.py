@@ -17,7 +17,7 @@ from inferd.daemon.cli.broker import ForegroundSignals
 
 
 class Started(Exception):  # noqa: N818  (it ends the command where the broker would start)
-    """The broker was asked to start."""
+    """The broker was started."""
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def bomb() -> bytes:
 
 
 class Decompressors:
-    """Stands in for `zlib`; notes the threads that decompress, whoever makes them (aiohttp can decompress, too)."""
+    """Replaces `zlib`; records the threads that decompress, including those of aiohttp."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.threads: set[str] = set()

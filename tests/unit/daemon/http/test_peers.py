@@ -291,7 +291,7 @@ Answer = Callable[[web.Request], Any]
 
 @asynccontextmanager
 async def rogue(answer: Answer) -> AsyncIterator[tuple[str, list[tuple[str, bytes]]]]:
-    """A rogue member of the group with an address of its own; yields its URL and the headers it received."""
+    """A malicious member of the group with its own address; yields its URL and the headers that it received."""
     sent: list[tuple[str, bytes]] = []
 
     async def respond(request: web.Request) -> web.StreamResponse:

@@ -39,7 +39,7 @@ def member(name: str, before: dict[str, list[int]]) -> ConsumerProtocolMemberMet
 def assigned(
     settings: StreamSettings, counts: dict[str, int], before: dict[str, Any], members: Sequence[str] = MEMBERS
 ) -> dict[str, Any]:
-    """By member and topic, the partitions that a leader without an app of its own gives."""
+    """By member and topic, the partitions that a leader without its own app assigns."""
     app: Any = SimpleNamespace(
         tables=SimpleNamespace(data={}, changelog_topics=set()), tracer=None,
         sensors=SimpleNamespace(on_assignment_start=lambda *_: None, on_assignment_completed=lambda *_: None),

@@ -87,7 +87,7 @@ class FakeIntake:
 
 
 class FakeFetcher:
-    """aiokafka's fetcher: gives what is laid ready, and keeps what it was asked."""
+    """A fake of aiokafka's fetcher: returns prepared records, and records the calls."""
 
     def __init__(self) -> None:
         self.ready: list[dict[TP, list[Any]] | BaseException] = []
@@ -415,7 +415,7 @@ async def test_lane_topics_have_no_stream_that_faust_could_miss(
 
 
 class FakeCoordinator:
-    """aiokafka's coordinator of the group, whose errors wait to be asked for."""
+    """A fake of aiokafka's group coordinator, which keeps errors until they are read."""
 
     def __init__(self, error: KafkaError | None = None) -> None:
         self._pending_exception = error
@@ -548,7 +548,7 @@ async def test_the_app_is_what_the_settings_say(tmp_path: Path) -> None:
     )  # fmt: skip
     settings = replace(stream_settings(tmp_path), group=group, lane=LaneSettings(batch_rows_max=77))
     conf = create_app(settings).conf
-    # Where to begin, the lane says; a position that retention overtook goes on where the log begins.
+    # The lane sets the start position; a position that retention has passed moves to the start of the log.
     assert (conf.id, conf.consumer_group_instance_id, conf.consumer_auto_offset_reset) == ("g", "i", "earliest")
     assert (conf.broker_session_timeout, conf.broker_heartbeat_interval) == (7, 0.5)
     assert (conf.broker_rebalance_timeout, conf.broker_request_timeout, conf.broker_max_poll_records) == (11, 13, 77)

@@ -1,4 +1,4 @@
-"""Files that are no models of a known format: each is named, with what to do instead."""
+"""Files that are not models of a known format: each is named, with a remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifests and model files: filled in, agreed, or refused."""
+"""Manifests against model files: completed, consistent, or rejected."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ BOTH: tuple[Output, ...] = ("prediction", "probabilities")
 
 
 class Unequal(ToyRuntime):
-    """Adds a rounding error in batches; refuses rows whose first number is above 100."""
+    """Adds a rounding error in batches; rejects rows whose first number is above 100."""
 
     def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
         columns = inputs.T if isinstance(inputs, np.ndarray) else inputs.numbers.T

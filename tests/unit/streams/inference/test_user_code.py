@@ -1,4 +1,4 @@
-"""Requests that a user's own code answers: what it is given, and what becomes of what it does."""
+"""Requests that user code answers: its inputs, results and exceptions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Asked = tuple[str, Any, tuple[Output, ...]]
 
 
 class Own:
-    """Answers as it is told, and notes what it was asked."""
+    """Returns prepared answers, and records the calls."""
 
     def __init__(self, answer: Any = None) -> None:
         self.asked: list[Asked] = []

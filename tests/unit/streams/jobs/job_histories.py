@@ -157,7 +157,7 @@ _ACTS = [act for _, act in ACTIONS.values()]
 
 
 def check(world: World) -> None:
-    """The state is what the reference says; and what was published agrees with it, whatever crashed."""
+    """The state equals the reference, and the published records agree with it, whatever crashed."""
     job, state = expected(world.inputs, world.rules), world.state
     assert (job is None) == (state is None)
     assert world.late_results == 0, "a result after the cancel was acknowledged"
@@ -223,7 +223,7 @@ def _check_missing(world: World, job: Job) -> None:
 
 
 def run_slice(first: int, count: int) -> dict[str, int]:
-    """How often `count` histories from seed `first` on came to each phase before it expired."""
+    """How often `count` histories, from seed `first`, reached each phase before expiry."""
     ends: dict[str, int] = {}
     for seed in range(first, first + count):
         try:
@@ -237,7 +237,7 @@ def run_slice(first: int, count: int) -> dict[str, int]:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs so many histories on two cores; 1 where one of them fails."""
+    """Runs this many histories on two cores; returns 1 if one fails."""
     count, first = (int(a) for a in (*arguments, *(str(COUNT), "0")[len(arguments) :]))
     started = time.monotonic()
     total: dict[str, int] = {}

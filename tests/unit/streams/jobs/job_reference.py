@@ -1,7 +1,7 @@
-"""What a job comes to, said as simply as can be: a dict of rows, and rules one after the other.
+"""A reference model of jobs, as simple as possible: a dict of rows, and rules that are applied in order.
 
-`expected` runs over the inputs that counted (those that no crash undid), in their order. It knows nothing of chunks,
-offsets and columns.
+`expected` runs over the inputs that were committed (not undone by a crash), in order. It has no chunks, offsets or
+columns.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TERMINAL = ("completed", "completed_with_errors", "failed", "cancelled", "incomp
 
 @dataclass(frozen=True)
 class Scored:
-    """A result came in which these rows, all of one chunk, were scored: by (seq, place), True where the row failed."""
+    """A result that scored these rows, all of one chunk: by (seq, place), True for failed rows."""
 
     chunk: int
     first: tuple[int, int]
@@ -222,7 +222,7 @@ def _settle(job: Job, rules: Rules) -> None:
 
 
 def _pass(job: Job | None, now_ms: int, rules: Rules) -> Job | None:  # noqa: C901
-    """One thing at a time, as the clock is looked at again while there is something to do."""
+    """One action at a time, because the clock is read again before each."""
     if job is None:
         return None
     if job.status in TERMINAL:

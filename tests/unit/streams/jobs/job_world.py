@@ -137,7 +137,7 @@ class World:
         return Terms(self.limits, 0, PARTITIONS, self._pin, self.epoch, usage_of(self.state))
 
     def _pin(self, reference: ModelReference, outputs: tuple[Output, ...], job_id: str) -> PinnedModel:
-        """Another version now and then, as if an alias had moved between two readings of the same message."""
+        """Occasionally another version, as if an alias had moved between two readings of the same message."""
         if self.pin_fails:
             self.pinned = ModelNotFoundError("there is no such model")
             raise self.pinned
@@ -181,7 +181,7 @@ class World:
         return True
 
     def look_at_clock(self) -> bool:
-        """The owner keeps what it has, and looks at what is due; False where nothing was."""
+        """The owner keeps its state and processes what is due; False if nothing was."""
         self.keep()
         if self.state is None:
             return False
@@ -210,7 +210,7 @@ class World:
         self.jobs_read, self.results_read = self.kept.jobs, self.kept.results
         del self.inputs[self.kept.inputs :]
         self.epoch += 1
-        # Whoever goes on may have been given other settings.
+        # The next owner may have other settings.
         self.limits = replace(self.limits, job_chunk_rows=self.random.choice([2, 2, 2, 4]))
         self._replay_what_is_kept()
 

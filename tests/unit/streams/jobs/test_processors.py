@@ -1,4 +1,4 @@
-"""The stages of jobs over a log in memory: a job comes to its end, and nothing goes where its stage has not said."""
+"""The processors of jobs over an in-memory log: every job ends, and nothing is published that a step did not emit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages of a job on their way to its owner: how many at once, and what becomes of a refusal."""
+"""Sending the messages of a job to its owner: how many are in flight, and how rejections are handled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from inferd.streams.settings import StreamSettings
 
 
 class Log:
-    """A partition of `jobs` that acknowledges at once, unless it is told to fail."""
+    """A partition of `jobs` that acknowledges immediately, unless it is set to fail."""
 
     def __init__(self) -> None:
         self.values: list[bytes] = []

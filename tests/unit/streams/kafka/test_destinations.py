@@ -1,4 +1,4 @@
-"""What topics accept: what is refused before it is sent, and what is learned from a refusal."""
+"""What topics accept: records that are rejected before they are sent, and limits learned from a rejection."""
 
 from __future__ import annotations
 

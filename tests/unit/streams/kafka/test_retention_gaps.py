@@ -28,7 +28,7 @@ class FakeConsumer:
 
 
 async def check(gaps: RetentionGaps, consumer: FakeConsumer) -> tuple[int, list[tuple[int, int]]]:
-    """How many records were deleted, and the first offset and the number that the log tells."""
+    """The number of deleted records, and the first offset and number in the log message."""
     with capture_logs() as logs:
         count = await gaps.check(consumer)  # type: ignore[arg-type]
     assert all(entry["event"] == "records_missing" and entry["log_level"] == "error" for entry in logs)

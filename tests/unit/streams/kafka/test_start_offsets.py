@@ -1,4 +1,5 @@
-"""Where a group goes on: at what it committed, where the log still has that, and else somewhere that is told."""
+"""Where a group resumes: at its committed offset if the log still has it, otherwise at another position that is
+logged."""
 
 from __future__ import annotations
 
@@ -103,7 +104,8 @@ async def test_no_partitions_are_no_questions() -> None:
 
 
 class Asked(ShortLogs):
-    """Notes the order of the questions; the group committed 7, which is the end by the time that is asked for."""
+    """Records the order of requests; the group has committed 7, which is the end of the log when the end is
+    requested."""
 
     def __init__(self) -> None:
         super().__init__()

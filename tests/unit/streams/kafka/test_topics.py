@@ -1,4 +1,4 @@
-"""Topics on a broker that tests make up: what is created, what is refused, and what is said about it."""
+"""Topics on a fake broker: which are created, which are rejected, and the messages about them."""
 
 from __future__ import annotations
 

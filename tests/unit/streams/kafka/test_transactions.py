@@ -1,4 +1,4 @@
-"""What a coordinator is asked about the last transaction of an id, and what follows from its answers."""
+"""Requests to a coordinator about the last transaction of an id, and the handling of its answers."""
 
 from __future__ import annotations
 

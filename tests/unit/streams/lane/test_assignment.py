@@ -196,7 +196,7 @@ async def test_a_fence_that_is_cancelled_leaves_no_producer_behind(
 
 
 class GatedStore(MemoryStore):
-    """Opens when the gate does; two that are open at once are told."""
+    """Opens when the gate opens; reports when two are open at once."""
 
     def __init__(self, opened: set[int], number: int) -> None:
         super().__init__()
@@ -270,7 +270,7 @@ async def test_a_store_that_cannot_be_opened_is_tried_anew(table: LaneTable) -> 
 
 
 async def until_open(bench: Bench, *numbers: int) -> None:
-    """Looks at topics, as the app does every second, until these partitions and no others are open."""
+    """Checks topics, as the app does every second, until exactly these partitions are open."""
 
     def looked() -> bool:
         bench.lane.look_at_topics()

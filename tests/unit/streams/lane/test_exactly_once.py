@@ -1,4 +1,4 @@
-"""Exactly once: the order of steps of a transaction, and what becomes of one that fails."""
+"""Exactly once: the order of steps in a transaction, and the handling of a failed one."""
 
 from __future__ import annotations
 

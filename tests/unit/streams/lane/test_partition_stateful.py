@@ -1,5 +1,5 @@
-"""A partition against plain lists: whatever is fetched, taken, published, acknowledged, rewound and closed, in any
-order, each record of the log is done once and in order, and is counted as what it is."""
+"""A stateful property test of a partition against plain lists: with any order of fetch, take, publish, acknowledge,
+rewind and close, each record of the log is processed once, in order, and counted correctly."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class PartitionMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self._pending() and not self.flights)
     @rule(batches=BATCHES)
     def idle(self, batches: int) -> None:
-        """Effects that no record asked for; where the fetcher is at the end of the log, they commit past markers."""
+        """Output batches without a record; if the fetcher is at the end of the log, they commit past markers."""
         if not self._from(self.fetcher):
             self.fetcher, expected = self.end, self.partition.next_fetch
             if (seek := self.partition.pass_by(self.end)) is not None:

@@ -117,7 +117,7 @@ async def test_a_rejected_reply_keeps_the_order_of_results(bench: Bench) -> None
 
 
 async def test_a_reply_is_abandoned_once_its_topic_is_deleted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A producer retries for ever if the topic was deleted."""
+    """A producer retries forever if the topic was deleted."""
     monkeypatch.setattr(watchers, "REPLY_LATE_S", 0.01)
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0), asking(1)])

@@ -17,7 +17,7 @@ from tests.fixtures.lane import Bench, request, sum_model, tp
 
 
 class Loads:
-    """Stands in for `OnDemand`: nothing is loaded before the test does it."""
+    """A fake of `OnDemand`: a version is loaded only when the test does it."""
 
     bounded = True
 

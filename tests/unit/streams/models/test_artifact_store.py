@@ -1,4 +1,4 @@
-"""Artifacts on disk: whole ones appear whatever the order of their parts, and nothing else does."""
+"""Artifacts on disk: only complete ones appear, in whatever order the parts arrive."""
 
 from __future__ import annotations
 

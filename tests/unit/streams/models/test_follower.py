@@ -1,4 +1,5 @@
-"""Deploys over a log of model records: what serves, what is refused, and what never disturbs what serves."""
+"""Deploys over a log of model records: versions that serve, rejected records, and faults that do not disturb served
+versions."""
 
 from __future__ import annotations
 
@@ -291,7 +292,7 @@ async def test_a_verdict_on_a_model_that_was_replaced_meanwhile_is_not_put_on_it
     assert followed.refused == []
 
 
-# What is refused
+# Rejected records
 
 BAD_MODELS: dict[str, tuple[Stream, bytes | None, bytes | None, str]] = {
     "no key": ("models", None, b"x", "malformed"),

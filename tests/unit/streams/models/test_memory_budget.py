@@ -1,4 +1,4 @@
-"""The memory budget against a plain model: what is loaded, what gives way, and in which order."""
+"""The memory budget against a simple model: what is loaded, what is unloaded, and in which order."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def states(followed: Followed, tenant: str = "default") -> list[str]:
 
 
 async def wait_for(followed: Followed, number: int, tenant: str = "default") -> Version:
-    """A request that looks at its version again until it need not wait."""
+    """A request that polls its version until it need not wait."""
     on_demand = followed.deploys.on_demand
     await followed.until(lambda: not on_demand.waits_for(tenant, followed.version(number, tenant)))
     with on_demand.pinned(tenant, [followed.version(number, tenant)]):

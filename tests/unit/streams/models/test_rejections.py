@@ -1,4 +1,4 @@
-"""Refused model records on their way to the dead letters: whose, which, and what stands in their way."""
+"""Publishing rejected model records as dead letters: by which worker, which records, and failures on the way."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def refused(offset: int = 0, tenant: str = "default", key: bytes | None = b"m/1"
 
 @dataclass
 class Desk:
-    """Refusals that run, whether they lead, and the broker that they publish to."""
+    """Running `Refusals`, whether the worker is the leader, and the fake broker."""
 
     broker: FakeBroker
     refusals: Refusals

@@ -1,4 +1,4 @@
-"""Trying models in a disposable process: whatever a model does there, each case ends in one verdict."""
+"""Trials in a disposable process: each case gets one verdict, whatever the model does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models in a directory: what is registered is served, what is broken harms nothing, what is named badly is refused."""
+"""Models in a directory: registered models are served, broken files do no harm, and invalid names are rejected."""
 
 from __future__ import annotations
 

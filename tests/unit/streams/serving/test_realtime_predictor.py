@@ -56,7 +56,7 @@ class Broken(dict[str, str]):
 
 
 class Own(MutableMapping[str, str]):
-    """A mapping that is no dict."""
+    """A mapping that is not a dict."""
 
     def __init__(self) -> None:
         self.kept: dict[str, str] = {}

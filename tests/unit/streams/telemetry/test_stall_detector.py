@@ -187,7 +187,7 @@ class FakeApp:
 
 
 class FakeDeploys:
-    """Deploys whose broker answers, unless told otherwise."""
+    """Deploys whose broker answers, unless set otherwise."""
 
     def __init__(self, *_: Any) -> None:
         self.catalogs = {"default": ModelCatalog()}
@@ -234,7 +234,7 @@ async def no_rights_missing(*_: Any) -> list[Right]:
 
 @dataclass
 class Run:
-    """Streams over fakes, and what they told to end the process."""
+    """Streams over fakes, and the reasons they gave for ending the process."""
 
     streams: Streams
     app: FakeApp

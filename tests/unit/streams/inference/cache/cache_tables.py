@@ -41,7 +41,7 @@ class FakeTable:
                 self.committed[key] = value
 
     def rewind(self) -> list[Change]:
-        """Drops everything in flight, which it gives back."""
+        """Discards all changes in flight, and returns them."""
         lost = [change for changes in self.in_flight for change in changes]
         self.in_flight.clear()
         return lost

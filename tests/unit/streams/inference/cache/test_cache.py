@@ -178,7 +178,7 @@ def test_errors_are_never_cached() -> None:
     runtime = SumRuntime()
     bench = Bench(cached_sum(runtime=runtime))
     for _ in range(2):
-        # The first value is missing, so that the sum is no number and the result an error.
+        # The first value is missing, so that the sum is NaN and the result an error.
         outcome = bench.score(request([None, 2.0]), request([1.0, 2.0]))
         assert list(outcome.failures) == [0]
         assert marks(outcome)[0] == 0

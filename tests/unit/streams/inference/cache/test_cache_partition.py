@@ -1,4 +1,4 @@
-"""One partition of the cache: its bounds, and what it gives back after a failure."""
+"""One partition of the cache: its bounds, and what it reverts after a failure."""
 
 from __future__ import annotations
 

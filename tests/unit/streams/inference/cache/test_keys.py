@@ -1,4 +1,4 @@
-"""Keys: the same for rows that no model tells apart, and never the same for what may have another answer."""
+"""Cache keys: equal for rows that no model distinguishes, and different if the answers may differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""S3-FIFO: bounded whatever happens, and no worse than LRU where it was chosen over it."""
+"""S3-FIFO: always bounded, and no worse than LRU on the traces for which it was chosen."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def rows_of(frame: Any) -> list[dict[str, Any]]:
 
 
 def scored(text: bytes, frame: Any, overrides: Mapping[str, Any] | None = None) -> Any:
-    """The predictions; raises what a deploy, or a row, is refused with."""
+    """The predictions; raises the error with which the deploy, or a row, is rejected."""
     file = read_model_file(text)
     manifest = reconcile(manifest_of(text, "m", 1, overrides), file)
     matrix = FeatureSchema(manifest).inputs(NamedRows(rows_of(frame), False))
@@ -135,7 +135,7 @@ def test_predictions_are_lightgbms_or_the_layout_is_refused(
         event("left open")
         assert "pandas categories of" in error.message  # noqa: PT017
     except InvalidValueError:
-        # A list of texts at the wrong column refuses each row.
+        # A list of texts at the wrong column rejects every row.
         event("refused by row")
         assert any(isinstance(value, str | bool) for column in categories.values() for value in column.values)
 

@@ -356,7 +356,7 @@ def test_contradictions(features: list[Feature], preprocess: dict[str, Any], mes
         FeatureSchema(manifest(features, **preprocess))
 
 
-# `check`, of which the vectorised path relies on: exactly the rows that `matrix` would refuse or change
+# `check`, which the vectorised path relies on: exactly the rows that `matrix` would reject or change
 
 VALUES = st.sampled_from(
     [0.0, -0.0, 1.0, 2.0, 0.5, 0.1, -1.0, 3.0, 4.0, NAN, math.inf, -math.inf, 1e300, 2.0**53, 2.0**53 - 1, 5e-324]

@@ -1,4 +1,4 @@
-"""The vectorised decoder and the typed one agree on every message, whatever it is."""
+"""The vectorised decoder and the typed decoder agree on every message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hundreds of damaged CatBoost files: each ends in a verdict within bounded time, whatever the library does with it."""
+"""Hundreds of damaged CatBoost files: each gets a verdict within bounded time, whatever the library does."""
 
 from __future__ import annotations
 

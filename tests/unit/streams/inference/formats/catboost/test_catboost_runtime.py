@@ -66,7 +66,7 @@ def table_of(data: Any) -> Table:
 
 
 def theirs(model: Trained, rows: Any, output: Output) -> Any:
-    """What CatBoost gives for an output."""
+    """CatBoost's own result for an output."""
     if output == "prediction":
         return model.model.predict(rows)
     if output == "probabilities":

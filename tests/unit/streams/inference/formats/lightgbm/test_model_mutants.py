@@ -1,4 +1,4 @@
-"""Hundreds of damaged model files: each is refused with a typed error, or loads and predicts; none ends a process."""
+"""Hundreds of damaged model files: each is rejected with a typed error, or loads and predicts; none ends a process."""
 
 from __future__ import annotations
 

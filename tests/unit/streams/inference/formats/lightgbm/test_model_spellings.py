@@ -39,7 +39,7 @@ def edited(text: bytes, pattern: bytes, replacement: bytes) -> bytes:
 
 
 def served(text: bytes) -> Any:
-    """The predictions, after all that is looked at before."""
+    """The predictions, after all earlier checks."""
     manifest_of(text, "m", 1)
     return LightGBMRuntime(text).predict(ROWS, ("prediction",))["prediction"]
 

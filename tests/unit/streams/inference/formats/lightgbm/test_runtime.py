@@ -1,4 +1,4 @@
-"""The LightGBM runtime: bit for bit what `Booster.predict` gives, from any thread."""
+"""The LightGBM runtime: equal bit for bit to `Booster.predict`, from any thread."""
 
 from __future__ import annotations
 

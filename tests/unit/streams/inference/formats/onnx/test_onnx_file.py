@@ -1,4 +1,4 @@
-"""ONNX files that are damaged or hostile: refused before ONNX Runtime sees them, or in the trial."""
+"""Damaged or malicious ONNX files: rejected before ONNX Runtime reads them, or in the trial."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def feed_of(content: bytes, rows: list[list[Any]]) -> dict[str, Any]:
 
 
 def check_equal(content: bytes, rows: list[list[Any]], folder: Path) -> None:
-    """Each row of a batch has the bits that the library gives it alone."""
+    """Each row of a batch has the same bits as when the library scores it alone."""
     model = served(content, folder)
     outputs: tuple[Output, ...] = tuple(o for o in ("prediction", "probabilities") if model.runtime.supports(o))
     columns = model.postprocessor.columns(model.runtime.predict(inputs_of(model, rows), outputs), outputs)

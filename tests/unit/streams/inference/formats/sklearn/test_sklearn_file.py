@@ -1,4 +1,4 @@
-"""`.skops` files that are damaged or hostile: refused before the library sees them."""
+"""Damaged or malicious `.skops` files: rejected before the library reads them."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def part(rows: Any, index: int) -> Any:
 
 
 def check_equal(name: str, rows: Any, model: ServedModel, estimator: Any) -> None:
-    """Each row of a batch has the bits that the library gives it alone."""
+    """Each row of a batch has the same bits as when the library scores it alone."""
     outputs = outputs_of(model)
     arrays = model.runtime.predict(inputs_of(model, as_rows(rows)), model.postprocessor.needed(outputs))
     columns = model.postprocessor.columns(arrays, outputs)

@@ -1,4 +1,4 @@
-"""What is read from an XGBoost file without the library, and what is refused."""
+"""The facts read from an XGBoost file without the library, and the files that are rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Hundreds of damaged XGBoost files: each is refused with a typed error, or loads and predicts; none ends a process."""
+"""Hundreds of damaged XGBoost files: each is rejected with a typed error, or loads and predicts; none ends a
+process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The XGBoost runtime: bit for bit what `Booster.predict` gives, alone, in any batch, from any thread."""
+"""The XGBoost runtime: equal bit for bit to `Booster.predict`, alone, in any batch, from any thread."""
 
 from __future__ import annotations
 
