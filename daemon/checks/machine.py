@@ -93,7 +93,7 @@ def check_embedded_broker(settings: Settings) -> list[Check]:
 
 
 def check_model_formats() -> list[Check]:
-    """The versions of the libraries of model formats. A library that is not installed is no problem."""
+    """The versions of the libraries of model formats. A library that is not installed is not a problem."""
     from inferd.streams.inference import describe_formats
 
     name, found = "model formats", describe_formats(load=True)

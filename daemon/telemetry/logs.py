@@ -141,7 +141,8 @@ def _level_of(record: logging.LogRecord) -> int:
 
 
 def _tries_again(record: logging.LogRecord) -> bool:
-    """Whether aiokafka failed in a task or callback of its own: it retries, or raises the error to the caller."""
+    """Whether the failure was in one of aiokafka's own tasks or callbacks: it retries, or raises the error to the
+    caller."""
     error = record.exc_info[1] if record.exc_info else None
     if error is None or not (record.name == "asyncio" or record.name.startswith("aiokafka")):
         return False

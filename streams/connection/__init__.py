@@ -1,4 +1,4 @@
-"""How every process connects to brokers: options, TLS, back-off, and why a broker cannot be reached. aiokafka alone."""
+"""Connections to brokers: options, TLS, back-off, and why a broker cannot be reached. Only for aiokafka."""
 
 from inferd.streams.connection.clients import client_options, why_unreachable
 from inferd.streams.connection.unreachable import Kind, reason_of, setting_name

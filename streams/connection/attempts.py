@@ -1,8 +1,8 @@
-"""ConnectionAttempts to connect to brokers that failed: when to try again, and why they failed.
+"""Attempts to connect to brokers that failed: when to retry, and why they failed.
 
-The pause after a failure doubles from `PAUSE_S_MIN` to `PAUSE_S_MAX`, as with Kafka's own clients
-(`reconnect.backoff.ms`, `reconnect.backoff.max.ms`), with jitter. All clients of the process share it: however many
-producers and consumers lose a broker, it sees about one attempt a second.
+The delay after a failure doubles from `PAUSE_S_MIN` to `PAUSE_S_MAX`, as in Kafka's own clients
+(`reconnect.backoff.ms`, `reconnect.backoff.max.ms`), with jitter. All clients of the process share it: a broker gets
+about one attempt per second, however many producers and consumers have lost it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Servers = tuple[tuple[str, int], ...]
 
 
 class BrokerTarget(NamedTuple):
-    """An address, the cluster it belongs to, and how we introduce ourselves: other credentials may be accepted."""
+    """An address, its cluster, and our credentials: other credentials may be accepted."""
 
     host: str
     port: int
@@ -48,7 +48,7 @@ class Failure:
 
 
 class ConnectionAttempts:
-    """Failures by target. Time is that of `clock`; `chance` gives 0 to 1."""
+    """Failures by target. `clock` returns the time, `chance` a random number from 0 to 1."""
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random
@@ -68,11 +68,11 @@ class ConnectionAttempts:
         return 0.0
 
     def failed(self, target: BrokerTarget, error: BaseException) -> bool:
-        """Notes a failure; whether it is the first one in a row."""
+        """Records a failure; returns whether it is the first of consecutive ones."""
         previous, now = self.failure(target), self._clock()
         pause_s = PAUSE_S_MIN
         if previous is not None:
-            # ConnectionAttempts that began together fail together: they count as one.
+            # Attempts that started together fail together: they count as one.
             together = now - previous.at < previous.pause_s
             pause_s = previous.pause_s if together else min(2 * previous.pause_s, PAUSE_S_MAX)
         self._failures.pop(target, None)
@@ -82,16 +82,16 @@ class ConnectionAttempts:
         return previous is None
 
     def succeeded(self, target: BrokerTarget) -> bool:
-        """Forgets the failures of a target; whether there were any."""
+        """Clears the failures of a target; returns whether there were any."""
         return self._failures.pop(target, None) is not None
 
     def failure(self, target: BrokerTarget) -> Failure | None:
-        """The last failure of a target that has not been reached since."""
+        """The last failure of a target since it was last reached."""
         failure = self._failures.get(target)
         return None if failure is None or self._clock() - failure.at > FORGET_S else failure
 
     def latest(self, fits: Callable[[BrokerTarget], bool]) -> tuple[BrokerTarget, Failure] | None:
-        """The latest failure of all targets that fit."""
+        """The latest failure of all matching targets."""
         found = [
             (target, failure) for target in list(self._failures) if fits(target) and (failure := self.failure(target))
         ]

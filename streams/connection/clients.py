@@ -1,24 +1,24 @@
 # ruff: noqa: SLF001  (those that the docstring names)
-"""Connections to brokers: what every aiokafka client of this process does otherwise than aiokafka's own.
+"""Connections to brokers: how aiokafka's clients are changed in this process.
 
-- A client that reaches none of the brokers it knows asks its bootstrap servers again (KIP-899): the brokers may have
-  come back under other addresses.
-- ConnectionAttempts to connect back off, for all clients together (`streams/connection/attempts.py`), and take
-  `SETUP_TIMEOUT_S` at most.
-- Password files are read before each connection; so are TLS files that have changed (`streams/connection/tls.py`).
-- A connection that was reset has a closed transport some moments before its reader notices. asyncio's transport drops
-  what is written to it then, and uvloop's raises RuntimeError, where aiokafka expects OSError alone: it would end the
-  fetcher's task, and the consumer would never fetch again.
-- A broker that has just been started may answer that the cluster has no broker yet. aiokafka's client accepts that
-  answer, and asserts otherwise when it looks for a coordinator.
-- A consumer that stops awaits the requests that it has cancelled, and raises their CancelledError where one of them was
-  waiting to try again: whoever stops it would seem to be cancelled.
+- A client that reaches none of its known brokers asks its bootstrap servers again (KIP-899): the brokers may have new
+  addresses.
+- Attempts to connect back off, for all clients together (`streams/connection/attempts.py`), and take at most
+  `SETUP_TIMEOUT_S`.
+- Password files are read before each connection, and TLS files that have changed (`streams/connection/tls.py`).
+- After a reset, the transport of a connection is closed some moments before its reader notices. In that time asyncio's
+  transport drops what is written, and uvloop's raises RuntimeError. aiokafka only expects OSError: the exception would
+  end the fetcher's task, and the consumer would never fetch again.
+- A broker that has just started may answer that the cluster has no broker yet. aiokafka's client accepts that answer,
+  but fails an assertion when it looks up a coordinator.
+- A consumer that stops awaits the requests that it has cancelled, and raises the CancelledError of one that was waiting
+  to retry: its caller would seem to be cancelled.
 
 Private names used, each covered by `tests/unit/streams/connection/test_clients.py`: `AIOKafkaConnection.send` and
 `connect`, `AIOKafkaClient.bootstrap`, `coordinator_lookup`, `_get_conn` and `_metadata_update`, `Fetcher.close`
-(replaced), which all clients use; `Fetcher._fetch_task` and `_pending_tasks`;
-`AIOKafkaConnection._writer` and `_sasl_plain_password`; `_security_protocol`, `_sasl_plain_username` and `_ssl_context`
-of both; `AIOKafkaClient._conns` and `_bootstrap_servers`; `ClusterMetadata._bootstrap_brokers`.
+(replaced), which all clients use; `Fetcher._fetch_task` and `_pending_tasks`; `AIOKafkaConnection._writer` and
+`_sasl_plain_password`; `_security_protocol`, `_sasl_plain_username` and `_ssl_context` of both; `AIOKafkaClient._conns`
+and `_bootstrap_servers`; `ClusterMetadata._bootstrap_brokers`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class PasswordFile(str):
 
 
 def client_options(connection: KafkaConnection) -> dict[str, Any]:
-    """Keyword arguments that aiokafka's clients share, for every client of ours."""
+    """The keyword arguments that all aiokafka clients of this process share."""
     install()
     if connection.sasl_password_file is not None:
         password = PasswordFile(connection.sasl_password_file)
@@ -81,7 +81,7 @@ def client_options(connection: KafkaConnection) -> dict[str, Any]:
 
 
 def install() -> None:
-    """For every client and connection of this process; twice is the same as once."""
+    """Installs the changes for all clients and connections of this process. Repeated calls have no effect."""
     connection: Any = AIOKafkaConnection
     connection.send, connection.connect = _send, _connect
     client: Any = AIOKafkaClient
@@ -92,7 +92,7 @@ def install() -> None:
 
 
 def why_unreachable(connection: KafkaConnection) -> tuple[str, Reason] | None:
-    """Address of the broker that could not be reached last, and why; None where all could."""
+    """Address of the last broker that could not be reached, and why; None if all were reached."""
 
     protocol = connection.security_protocol
     username = connection.sasl_username if protocol.startswith("SASL") else None
@@ -107,7 +107,7 @@ def why_unreachable(connection: KafkaConnection) -> tuple[str, Reason] | None:
 
 
 def _send(connection: Any, request: Any, expect_response: bool = True) -> Any:
-    """As aiokafka's own; raises `KafkaConnectionError` for every connection that is closed."""
+    """As aiokafka's own; raises `KafkaConnectionError` for every closed connection."""
     writer = connection._writer
     try:
         return _stock_send(connection, request, expect_response)
@@ -119,7 +119,8 @@ def _send(connection: Any, request: Any, expect_response: bool = True) -> Any:
 
 
 async def _connect(connection: Any) -> Any:
-    """As aiokafka's own, within `SETUP_TIMEOUT_S`; notes the outcome. Every failure is an `OSError` or `KafkaError`."""
+    """As aiokafka's own, within `SETUP_TIMEOUT_S`. Records the outcome; every failure is an `OSError` or
+    `KafkaError`."""
     target = _target(connection, connection.host, connection.port, _bootstrap_servers.get())
     try:
         if isinstance(connection._sasl_plain_password, PasswordFile):
@@ -131,7 +132,7 @@ async def _connect(connection: Any) -> Any:
             log.warning("cannot connect to %s:%s: %r", target.host, target.port, error)
         if isinstance(error, OSError | KafkaError):
             raise
-        # A server that is no broker may answer anything.
+        # A server that is not a broker may send any answer.
         raise KafkaConnectionError(f"{target.host}:{target.port} answers strangely: {error!r}") from error
     if _attempts.succeeded(target):
         log.info("connected to %s:%s again", target.host, target.port)
@@ -141,7 +142,7 @@ async def _connect(connection: Any) -> Any:
 async def _get_conn(
     client: Any, node_id: Any, *, group: ConnectionGroup = ConnectionGroup.DEFAULT, no_hint: bool = False
 ) -> AIOKafkaConnection | None:
-    """As aiokafka's own; None, after a moment, where a connection failed too short a time ago to be tried again."""
+    """As aiokafka's own; None, after a moment, if the last attempt failed too recently to retry."""
     node, connected = client.cluster.broker_metadata(node_id), client._conns.get((node_id, group))
     if node is not None and (connected is None or not connected.connected()):
         servers = _servers(client._bootstrap_servers)
@@ -156,7 +157,7 @@ async def _get_conn(
 
 
 async def _bootstrap(client: Any) -> None:
-    """As aiokafka's own, once one of the servers may be tried; its error has the last failure as its cause."""
+    """As aiokafka's own, as soon as one of the servers may be tried. Its error has the last failure as its cause."""
     servers = _servers(client._bootstrap_servers)
     _bootstrap_servers.set(servers)
     targets = [_target(client, host, port, servers) for host, port in servers]
@@ -170,7 +171,7 @@ async def _bootstrap(client: Any) -> None:
 
 
 async def _metadata_update(client: Any, metadata: ClusterMetadata, topics: Any) -> bool:
-    """As aiokafka's own, and of the bootstrap servers where no known broker answers."""
+    """As aiokafka's own; asks the bootstrap servers if no known broker answers."""
     if await _stock_metadata_update(client, metadata, topics):
         return True
     request = MetadataRequest(list(topics) if topics else None)
@@ -213,7 +214,7 @@ def _bootstrap_nodes(client: Any) -> list[str]:
 
 
 async def _coordinator_lookup(client: Any, coordinator_type: Any, coordinator_key: Any) -> Any:
-    """As aiokafka's own; raises `NodeNotReadyError`, after which everybody asks again, where no broker is known yet."""
+    """As aiokafka's own; raises `NodeNotReadyError`, which callers retry, if no broker is known yet."""
     if client.get_random_node() is None:
         raise NodeNotReadyError("the cluster has told of no broker yet")
     return await _stock_lookup(client, coordinator_type, coordinator_key)
@@ -225,7 +226,7 @@ def _servers(servers: str | list[str]) -> Servers:
 
 
 def _target(owner: Any, host: str, port: int, bootstrap: Servers) -> BrokerTarget:
-    """Where a client or connection of aiokafka's connects to, and how."""
+    """The address that a client or connection of aiokafka connects to, and its cluster and credentials."""
     context = owner._ssl_context
     files = context.files if isinstance(context, RenewingContext) else ()
     return BrokerTarget(host, port, bootstrap, owner._security_protocol, owner._sasl_plain_username, files)

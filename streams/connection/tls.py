@@ -1,4 +1,4 @@
-"""A TLS context that reads its files again when they change, so that renewed certificates need no restart."""
+"""A TLS context that reloads its files when they change, so that renewed certificates need no restart."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ CONTEXTS_MAX = 64
 
 
 class RenewingContext(ssl.SSLContext):
-    """The TLS context of a connection, made again when one of its files has changed, before the next handshake.
+    """The TLS context of connections. It is recreated before a handshake if one of its files has changed.
 
-    Event loops call `wrap_bio` for each connection. Files that cannot be used, as in the middle of a renewal, are
-    logged and read again at the next handshake; until then what was read before is used.
+    Event loops call `wrap_bio` for each connection. Files that cannot be used, for example during a renewal, are logged
+    and read again at the next handshake; until then the previous content is used.
     """
 
     def __new__(cls, connection: KafkaConnection) -> Self:
         return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
 
     def __init__(self, connection: KafkaConnection) -> None:
-        """Raises `OSError` or `ssl.SSLError` where a file cannot be used."""
+        """Raises `OSError` or `ssl.SSLError` if a file cannot be used."""
         self._connection = connection
         self._stamp, self._current = _load(connection)
 
     @property
     def files(self) -> Files:
-        """Its authority, certificate and key."""
+        """The files of the certificate authority, certificate and key."""
         return files_of(self._connection)
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
@@ -56,23 +56,24 @@ class RenewingContext(ssl.SSLContext):
 
 @lru_cache(maxsize=CONTEXTS_MAX)
 def tls_context(connection: KafkaConnection) -> RenewingContext:
-    """The context of a connection that uses TLS, one for all its clients. `OSError` or `ssl.SSLError` as there."""
+    """The TLS context of a connection, shared by all its clients. Raises `OSError` or `ssl.SSLError` if a file cannot
+    be used."""
     return RenewingContext(connection)
 
 
 def files_of(connection: KafkaConnection) -> Files:
-    """The files of authority, certificate and key."""
+    """The files of the certificate authority, certificate and key."""
     return (connection.ssl_cafile, connection.ssl_certfile, connection.ssl_keyfile)
 
 
 def _load(connection: KafkaConnection) -> tuple[Stamp, ssl.SSLContext]:
-    # The stamp first: a change while the files are read is another change.
+    # Read the stamp first, so that a change while the files are read counts as another change.
     stamp, context = _stamp_of(connection), connection.ssl_context()
     assert context is not None
     return stamp, context
 
 
 def _stamp_of(connection: KafkaConnection) -> Stamp:
-    """Changes with the files. Raises `OSError` where one is missing."""
+    """A value that changes with the files. Raises `OSError` if one is missing."""
     states = [Path(name).stat() for name in files_of(connection) if name]
     return tuple((state.st_mtime_ns, state.st_ino, state.st_size) for state in states)

@@ -1,4 +1,4 @@
-"""Why a broker could not be reached: what each exception of sockets, TLS, SASL and aiokafka means to whoever connects.
+"""Explains why a broker could not be reached, from exceptions of sockets, TLS, SASL and aiokafka.
 
 The alerts are those of Java's TLS, which Kafka uses, and the verification codes those of OpenSSL (`x509_vfy.h`).
 """
@@ -45,7 +45,7 @@ class Reason:
     """Fields of `KafkaConnection` to check."""
 
     def text(self, name: Callable[[str], str]) -> str:
-        """The words, and what to check, with the names that the reader knows the options by."""
+        """The text, and what to check, with the option names that the reader knows."""
         return f"{self.words}: check {' and '.join(map(name, self.options))}" if self.options else self.words
 
 
@@ -55,7 +55,8 @@ def setting_name(option: str) -> str:
 
 
 def reason_of(error: BaseException, connection: KafkaConnection) -> Reason | None:
-    """What an exception says, or the first of its causes that says anything; None where it is about something else."""
+    """The reason in an exception, or in the first of its causes that has one; None if it does not concern a
+    connection."""
     found = list(causes(error))
     reasons = [_reason(each, connection) for each in found]
     reasons += [_vague_reason(each, connection) for each in reversed(found)]
@@ -63,7 +64,7 @@ def reason_of(error: BaseException, connection: KafkaConnection) -> Reason | Non
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception, what caused it, and so on."""
+    """An exception and the chain of its causes."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -125,7 +126,7 @@ def _sasl_reason(error: BaseException, connection: KafkaConnection) -> Reason | 
 
 
 def _vague_reason(error: BaseException, connection: KafkaConnection) -> Reason | None:
-    """What an exception says where none of its causes says more."""
+    """The reason in an exception if none of its causes is more specific."""
     if isinstance(error, ConnectionResetError) and "SSL" in connection.security_protocol.split("_"):
         return _no_tls()
     if isinstance(error, NO_ANSWER):

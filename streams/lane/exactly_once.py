@@ -72,7 +72,7 @@ class ExactlyOnce:
         self._producers: dict[str, _Transactions] = {}
         self._unrepeated: dict[str, TransactionResult] = {}
         """By transactional id, results of transactions that the fence has removed from the broker, to be repeated."""
-        # After two heartbeats it is known whether this worker is still a member: if not, another owner has fenced it.
+        # After two heartbeats the worker knows whether it is still a member: if not, another owner has fenced it.
         self.pause_s = 2 * settings.group.heartbeat_interval_s
 
     async def fence(self, outputs: Outputs) -> None:

@@ -1,6 +1,6 @@
 """A processing guarantee: how outputs, state changes and the next offset of a partition are committed together.
 
-A lane turns taken records into `Effects`; what happens to them is one `Guarantee`: `AtLeastOnce` or `ExactlyOnce`.
+A lane turns taken records into `Effects`, and passes them to a `Guarantee`: `AtLeastOnce` or `ExactlyOnce`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Guarantee(Protocol):
         """Publishes effects; returns when more of the same partition may follow. Raises `PUBLISH_ERRORS`."""
 
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
-        """Commits acknowledged offsets, never more; a refused commit raises nothing."""
+        """Commits acknowledged offsets only; does not raise if the broker rejects the commit."""
 
     def contended_part(self, topic: str) -> int:
         """Divisor of the usual micro-batch size of a topic while other tenants have requests."""

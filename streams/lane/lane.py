@@ -1,8 +1,8 @@
-"""The batch lane: take what waits, score it, publish, acknowledge, commit.
+"""The batch lane: takes records in batches, scores them, publishes results, acknowledges and commits.
 
 The life of a batch: `Lane.feed` (fetched) → `Worker._take` → `Worker._process` (scored) → `Publisher.publish` →
-`Publisher._landed` (acknowledged) → `commit_regularly`. Each tenant and kind of record has a worker of its own.
-`Ownership` acquires and releases the partitions.
+`Publisher._landed` (acknowledged) → `commit_regularly`. Each tenant and kind of record has its own worker. `Ownership`
+acquires and releases the partitions.
 """
 
 from __future__ import annotations

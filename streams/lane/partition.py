@@ -39,12 +39,12 @@ HEADER_OVERHEAD_BYTES = 100
 
 
 class PartitionError(RuntimeError):
-    """A bug: a partition was used in a way that its state does not allow, or its offsets are out of order."""
+    """A bug: a method is not allowed in the partition's state, or its offsets are out of order."""
 
 
 @dataclass(slots=True, eq=False)
 class Usage:
-    """Bytes that partitions hold together; each of them keeps it up to date."""
+    """Total bytes of all partitions that share this object; each partition updates it."""
 
     queued_bytes: int = 0
     in_flight_bytes: int = 0
@@ -65,11 +65,11 @@ class Flight:
     """Whether all its batches have been handed to the producer."""
 
     def sent(self) -> None:
-        """One more batch was handed to the producer."""
+        """One more batch was passed to the producer."""
         self._unacknowledged += 1
 
     def acknowledged(self) -> None:
-        """One of its batches was acknowledged."""
+        """One of the batches was acknowledged."""
         self._unacknowledged -= 1
 
     def published(self) -> None:
@@ -82,7 +82,7 @@ class Flight:
 
     @property
     def done(self) -> bool:
-        """Whether everything that follows from the range is acknowledged."""
+        """Whether all batches of the range are acknowledged."""
         return self._published and self._unacknowledged == 0
 
 
@@ -90,7 +90,7 @@ class Partition:
     """The offsets, queue and in-flight batches of one partition."""
 
     def __init__(self, tp: TopicPartition, usage: Usage | None = None) -> None:
-        """`usage`: of all partitions of the tenant."""
+        """`usage`: shared by all partitions of the tenant."""
         self.tp = tp
         self._usage = usage or Usage()
         self.topic_ids = NO_IDS
@@ -114,17 +114,17 @@ class Partition:
     # ------------------------------------------------------------------ life
 
     def restore(self) -> None:
-        """Earlier owners are fenced; its tables are restored next."""
+        """Enters `restoring`, after the previous owners are fenced."""
         self._enter("restoring")
 
     def run(self, start: int, topic_ids: Mapping[str, str] = NO_IDS) -> None:
-        """Records are accepted from offset `start` on."""
+        """Enters `running`: accepts records from offset `start`."""
         self._enter("running")
         self.topic_ids = topic_ids
         self.next_fetch = self.next_take = self.departed = self.acked = self.committed = start
 
     def drain(self) -> int:
-        """Accepts nothing more and drops what is queued; what is in flight may still be acknowledged.
+        """Stops accepting records and drops the queued ones. Records in flight may still be acknowledged.
 
         Returns the number of records dropped.
         """
@@ -132,7 +132,7 @@ class Partition:
         return self._drop_queue()
 
     def close(self) -> int:
-        """Drops everything that is not acknowledged, finally; returns the number of records dropped."""
+        """Drops all unacknowledged records for good; returns their number."""
         self._enter("closed")
         return self._forget()
 
@@ -163,11 +163,11 @@ class Partition:
     # ------------------------------------------------------------------ fetched and taken
 
     def offer(self, records: Records) -> int | None:
-        """Queues what is new of a fetched batch.
+        """Queues the new records of a fetched batch.
 
-        Records below the expected offset were seen before and are dropped. A gap in a suspect fetch is not taken:
-        the offset to seek back to is returned. Any other gap, and the same gap once more after such a seek, is real
-        (transaction markers, compaction, retention).
+        Records below the expected offset are repeats and are dropped. After an interrupted fetch a gap is not accepted:
+        the offset to seek back to is returned. Any other gap, and the same gap after such a seek, is real (transaction
+        markers, compaction, retention).
         """
         self._require("running")
         records = self._unseen(records)
@@ -187,17 +187,17 @@ class Partition:
         return None
 
     def doubt(self) -> None:
-        """A fetch was interrupted: its records may be missing from the next one."""
+        """Marks the next fetch as suspect: a fetch was interrupted, so records may be missing from it."""
         self.suspect, self._gap_at, self._fetched_again = True, None, False
 
     def _trust(self) -> None:
         self.suspect, self._gap_at, self._fetched_again = False, None, False
 
     def pass_by(self, position: int) -> int | None:
-        """Advances to `position`, the fetcher's, past offsets that are no records.
+        """Advances to `position`, the fetcher's position, past offsets without records.
 
-        Those are transaction markers, aborted or compacted records. Nothing may be pending. After a suspect fetch,
-        records may be missing: the offset to seek back to is returned, once.
+        Those are transaction markers, and aborted or compacted records. No record may be pending. After an interrupted
+        fetch, records may be missing: then the offset to seek back to is returned, once.
         """
         self._require("running")
         if self.pending:
@@ -213,7 +213,8 @@ class Partition:
         return None
 
     def take(self, rows_max: int, bytes_max: int) -> Records:
-        """The oldest queued records, at most so many and so many bytes, but at least one where any is queued."""
+        """Takes the oldest queued records, within these numbers of records and bytes, but at least one if any is
+        queued."""
         self._require("running")
         taken: list[Records] = []
         while self._queue and rows_max > 0 and bytes_max > 0:
@@ -233,7 +234,7 @@ class Partition:
         return taken[0] if len(taken) == 1 else [record for records in taken for record in records]
 
     def _split(self, records: Records, rows_max: int, bytes_max: int, *, at_least: bool) -> tuple[Records, int]:
-        """The first of `records` that fit, and their bytes; the rest is queued again, first."""
+        """The first of `records` that fit, and their bytes; the others return to the front of the queue."""
         n = size = 0
         for record in records[:rows_max]:
             record_bytes = bytes_of((record,))
@@ -246,7 +247,7 @@ class Partition:
         return records[:n], size
 
     def put_back(self, records: Records) -> None:
-        """Queues records that were taken last again, first."""
+        """Returns the records that were taken last to the front of the queue."""
         self._require("running")
         size = bytes_of(records)
         self._queue.appendleft((records, size))
@@ -264,7 +265,7 @@ class Partition:
     # ------------------------------------------------------------------ published, acknowledged, committed
 
     def depart(self, effects: Effects) -> Flight:
-        """Notes that the effects of a taken range are about to be published; flights depart in order."""
+        """Records that the effects of a taken range are about to be published. Ranges must be published in order."""
         self._require("running", "draining")
         flight = Flight(effects, effects.n_bytes)
         self._flights.append(flight)
@@ -276,10 +277,10 @@ class Partition:
         return flight
 
     def land(self, landed: Callable[[Flight], None]) -> None:
-        """Called after an acknowledgement; calls `landed` for each flight that is done, in order.
+        """Called after an acknowledgement; calls `landed` for each range that is complete, in order.
 
-        Only a contiguous range of finished flights moves `acked`: a later one that is done first has to wait. Where
-        `landed` raises, `acked` stays before that flight, so its offset is never committed.
+        `acked` only advances over consecutive complete ranges; a later range that completes first has to wait. If
+        `landed` raises, `acked` stays before that range, so its offset is never committed.
         """
         while self._flights and self._flights[0].done:
             first = self._flights[0]
@@ -291,7 +292,7 @@ class Partition:
             self._check_offsets()
 
     def commit(self, offset: int) -> None:
-        """Notes that the group has committed `offset`: what is below it is acknowledged."""
+        """Records that the group has committed `offset`."""
         self.committed = max(self.committed, offset)
         self._check_offsets()
 
@@ -300,12 +301,12 @@ class Partition:
         return [flight.effects for flight in self._flights]
 
     def late_replies(self, seconds: float) -> set[str]:
-        """Reply-to topics of effects that are not acknowledged after this time."""
+        """Reply-to topics of effects that are still unacknowledged at this time."""
         before = time.perf_counter() - seconds
         return {topic for each in self.in_the_air() if each.published_at <= before for topic in each.replies}
 
     def rewind(self) -> int:
-        """Drops what is not acknowledged, to fetch it again from `acked` on; returns the number of records dropped."""
+        """Drops unacknowledged records, which are fetched again from `acked`; returns their number."""
         self._require("running", "draining")
         return self._forget()
 
@@ -328,16 +329,16 @@ class Partition:
 
     @property
     def pending(self) -> int:
-        """Records that are fetched and neither acknowledged nor dropped."""
+        """Number of records that are fetched, and neither acknowledged nor dropped."""
         return self.queued + self.taken + self.in_flight
 
     @property
     def flying(self) -> bool:
-        """Whether anything is in flight, including effects of no records."""
+        """Whether anything is in flight, including effects without records."""
         return bool(self._flights)
 
     def owns(self, flight: Flight) -> bool:
-        """Whether a flight is still in flight; a rewind drops earlier ones."""
+        """Whether a range is still in flight; it is not after a rewind."""
         return flight in self._flights
 
     def _drop_queue(self) -> int:
@@ -363,7 +364,7 @@ class Partition:
 
 
 def by_topic(tps: Iterable[TopicPartition]) -> dict[str, list[int]]:
-    """Numbers of partitions by topic, as logs name them."""
+    """Partition numbers by topic, for logs."""
     named: dict[str, list[int]] = {}
     for tp in sorted(tps):
         named.setdefault(tp.topic, []).append(tp.partition)
@@ -371,7 +372,7 @@ def by_topic(tps: Iterable[TopicPartition]) -> dict[str, list[int]]:
 
 
 def bytes_of(records: Records) -> int:
-    """Approximate memory that fetched records hold."""
+    """Approximate memory that fetched records take."""
     payload = sum([len(record.value or b"") + len(record.key or b"") for record in records])
     headers = sum([_header_bytes(record) for record in records if record.headers])
     return payload + headers + RECORD_OVERHEAD_BYTES * len(records)

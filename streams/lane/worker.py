@@ -20,7 +20,8 @@ Taken = list[tuple[Partition, Records]]
 
 
 class Worker:
-    """Takes, processes and publishes. Its threads, reads and models delay no other worker."""
+    """Takes, processes and publishes micro-batches. Threads, reads and slow models of one worker do not delay the
+    others."""
 
     def __init__(
         self,
@@ -47,11 +48,11 @@ class Worker:
         self._batches = MicroBatches(self._settings, self._stages, self.wake)
 
     def wake(self) -> None:
-        """There may be something to take."""
+        """Notifies the worker that there may be records to take."""
         self._work.set()
 
     def resume(self) -> None:
-        """Takes records that were put back again at once."""
+        """Makes records that were put back available again."""
         self._batches.resume()
 
     @property
@@ -121,7 +122,8 @@ class Worker:
         for stage, work in self._by_stage(taken):
             effects_of = await stage.process([(partition.tp, part) for partition, part in work])
             for (partition, part), steps in zip(work, effects_of, strict=True):
-                # It was rewound or revoked meanwhile: its records are processed again, here or by the next owner.
+                # The partition was rewound or revoked in the meantime: its records are processed again, here or by the
+                # next owner.
                 if partition.rewinds != rewinds[partition]:
                     stage.rewound(partition.tp.partition, steps)
                 elif not partition.running:

@@ -1,4 +1,4 @@
-"""What every HTTP server needs, whatever its routes: sockets, request bodies, authentication, admission and errors."""
+"""The parts that all HTTP servers share: sockets, request bodies, authentication, admission and errors."""
 
 from inferd.daemon.http.core.access import (
     ACCESS,

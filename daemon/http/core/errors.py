@@ -160,7 +160,7 @@ def typed_response(error: ModelServingError) -> web.Response:
 
 @web.middleware
 async def errors_as_json(request: web.Request, handler: Respond) -> web.StreamResponse:
-    """Turns whatever a route raises into a JSON error; an unexpected exception is logged and becomes `internal`."""
+    """Converts any exception of a route into a JSON error; an unexpected one is logged and becomes `internal`."""
     try:
         return await handler(request)
     except web.HTTPException as error:

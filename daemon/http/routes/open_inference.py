@@ -128,7 +128,7 @@ async def load(request: web.Request) -> web.Response:
 
 
 async def unload(request: web.Request) -> web.Response:
-    """Is refused: one worker alone cannot unload a model."""
+    """Rejects the request: a single worker cannot unload a model."""
     reference = _reference(request)
     await request.app[MODELS].show_model(tenant_of(request), reference.name)
     raise InvalidValueError(

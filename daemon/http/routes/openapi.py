@@ -26,7 +26,7 @@ ABOUT = (
     " the meaning of a code never changes."
 )
 TOO_LONG = "the request line or a header is too long (`too_large`)"
-"""The connection rejects such requests, whatever they ask for."""
+"""The connection itself rejects such requests, on any route."""
 
 
 def add_openapi(app: web.Application) -> None:

@@ -73,7 +73,7 @@ async def result_within_timeout(request: web.Request, value: bytes, headers: Hea
 
 
 def record_headers(request: web.Request, codec: Codec, timeout_s: float) -> Headers:
-    """The record headers of a request; without a deadline of its own it gets that of the timeout."""
+    """The record headers of a request. Without a deadline, it gets that of the timeout."""
     headers: Headers = [codec.header]
     headers += named_headers(request, RECORD_HEADERS)
     if DEADLINE not in request.headers:
