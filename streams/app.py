@@ -143,7 +143,7 @@ class Streams:
         self._run(self.admission.run(deploys), "admission")
 
     def _look_again(self, tenant: str) -> None:
-        """Requests of a tenant that wait for a model may be scored now."""
+        """Resumes requests of a tenant that wait for a model."""
         if self.lane is not None:
             self.tenants[tenant].requests.direct.resume()
             self.lane.resume(tenant)

@@ -62,14 +62,15 @@ class HttpRequests:
         return taken
 
     def put_back(self, requests: Collection[HttpRequest]) -> None:
-        """Leaves requests that were taken last for later: they are taken again after `resume`, or in a while."""
+        """Returns the requests that were taken last to the queue: they are taken again after `resume`, or after a
+        delay."""
         if requests:
             self._taken = [request for request in self._taken if request not in requests]
             self._put_back += sorted(requests, key=lambda request: request.offset)
             asyncio.get_running_loop().call_later(PUT_BACK_S, self.resume)
 
     def resume(self) -> None:
-        """Requests that were put back may be taken again, before later ones."""
+        """Makes requests that were put back available again, ahead of later ones."""
         if self._put_back:
             self._waiting.extendleft(reversed(self._put_back))
             self._put_back = []

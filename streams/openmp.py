@@ -1,8 +1,8 @@
-"""OpenMP's runtime, which libraries of model formats are linked to and which minimal Linux systems do not have.
+"""Loads OpenMP's runtime, which libraries of model formats are linked to, and which minimal Linux systems lack.
 
-The system's is used where there is one, and else the copy in treelite's wheel. Wheels rename the libraries they carry;
-the name that the dynamic linker is asked for is put back in memory. Needs Linux with glibc; elsewhere nothing is done.
-Call `load_openmp` before a model is loaded: it reads files, which `streams/inference` does not.
+The system's runtime is used if there is one, otherwise the copy in treelite's wheel. Wheels rename their bundled
+libraries; the name that the dynamic linker looks for is restored in memory. Needs Linux with glibc; has no effect on
+other systems. Call `load_openmp` before a model is loaded: it reads files, which `streams/inference` does not.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _loads(path: str) -> bool:
 
 
 def _carried() -> list[Path]:
-    """The copies in the carrier's wheel."""
+    """The copies of the runtime in the wheel that bundles it."""
     spec = find_spec(_CARRIER)
     places = (spec and spec.submodule_search_locations) or ()
     return [path for place in places for path in sorted(Path(place).parent.glob(f"{_CARRIER}.libs/libgomp-*"))]

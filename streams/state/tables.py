@@ -72,14 +72,14 @@ class TablePartition:
         return values
 
     def stage(self, changes: Iterable[Change]) -> None:
-        """Changes are about to be published."""
+        """Adds changes that are about to be published."""
         pending = self._pending
         for key, value in changes:
             before = pending.get(key)
             pending[key] = (value, 1 if before is None else before[1] + 1)
 
     def apply(self, changes: Sequence[Change], offset: int) -> None:
-        """Changes are acknowledged; `offset` is that of the last one in the changelog."""
+        """Applies acknowledged changes; `offset` is that of the last one in the changelog."""
         self.store.write(changes, offset)
         pending = self._pending
         for key, _ in changes:
@@ -247,8 +247,8 @@ class LaneTableManager(TableManager):
     """Faust's tables without its recovery: changelogs are neither subscribed to nor read by the group's consumer."""
 
     def __bool__(self) -> bool:
-        """Pretends that there are none: Faust then has nothing to recover after a rebalance, and nothing in it can
-        fail."""
+        """False, although there are tables: Faust then has nothing to recover after a rebalance, and its recovery
+        cannot fail."""
         return False
 
     def add(self, table: CollectionT) -> CollectionT:
@@ -256,7 +256,7 @@ class LaneTableManager(TableManager):
         return table
 
     async def on_start(self) -> None:
-        """Skips the second that Faust waits for tables to be declared: they are."""
+        """Skips the second that Faust waits for tables to be declared, because they are declared already."""
         await self._update_channels()
         await self.recovery.start()
 

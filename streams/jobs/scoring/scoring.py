@@ -1,4 +1,4 @@
-"""Chunks of jobs -> their results, with the same checks, models and postprocessing as for requests.
+"""Scores chunks of jobs, with the same checks, models and postprocessing as for requests.
 
 `ChunkScorer.prepare` reads the rows; each `ChunkGroup.predict` may be called inline or in a thread; `ChunkBatch.finish`
 returns one encoded result per chunk, in order. Small chunks of the same version are scored as one matrix. A failed row
