@@ -60,7 +60,7 @@ class Balance:
     """Never read, because retention deleted them: and a worker said so."""
     repeated: int
     different: int
-    """Repeats by the same model version with other bytes."""
+    """Repeated answers of the same model version with different bytes."""
     out_of_order: int
     wrong: int
     uninvited: int
@@ -70,7 +70,7 @@ class Balance:
     uncertain: int
     """Neither acknowledged nor found in the topic."""
     sent_twice: int
-    """More records of an input than one, which the load's producer wrote."""
+    """Duplicates of an input record, which the load's producer wrote."""
     samples: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def violations(self, guarantee: str) -> list[str]:
@@ -89,7 +89,7 @@ class Ledger:
         self.inputs: dict[bytes, Input] = {}
         self.answered = 0
         self._firsts: defaultdict[Place, list[Input]] = defaultdict(list)
-        """First answers in the order in which they were published."""
+        """First answers in the order of publication."""
         self._gaps: defaultdict[Place, list[range]] = defaultdict(list)
         self._counts: Counter[str] = Counter()
         self._samples: defaultdict[str, list[str]] = defaultdict(list)

@@ -15,7 +15,7 @@ KNOWN_WITHIN_S = 40.0
 
 @fault("models")
 def model_swapped(system: System, _rng: random.Random) -> None:
-    """A new version of the model that most requests name: each answer names its digest, and fits it."""
+    """A new version of the model that most requests name: each answer has its digest, and the matching prediction."""
     system.versions += 1
     system.mark()
     model = system.models[system.versions % len(system.models)]
@@ -47,7 +47,7 @@ def model_corrupt(system: System, rng: random.Random) -> None:
 
 
 def _deploy_as(system: System, cluster: Any, good: TrainedModel, broken: TrainedModel) -> None:
-    """The broken bytes under a manifest that fits the good ones but for digest and size."""
+    """The broken bytes, with the manifest of the valid model except for digest and size."""
     import hashlib
 
     import msgspec
@@ -91,7 +91,7 @@ def _wait_for(system: System, name: str, version: int, state: str) -> None:
 
 
 def _states(worker: Any, name: str, version: int) -> list[str] | None:
-    """The states of a version, one for each tenant that has it; None where the worker says nothing."""
+    """The states of a version, one per tenant that has it; None if the worker does not report it."""
     said = status(worker)
     if not said:
         return None

@@ -14,7 +14,7 @@ REPLY_LOST_WITHIN_S = 20.0
 
 @fault("network", bears_kills=True)
 def latency(system: System, rng: random.Random) -> None:
-    """Each frame arrives later."""
+    """Delays each frame."""
     system.proxy.latency_s = rng.uniform(0.05, 0.25)
     try:
         system.run_on(2 if system.brief else rng.uniform(4, 10))
@@ -34,7 +34,7 @@ def reset(system: System, rng: random.Random) -> None:
 
 @fault("network", recovers_within_s=90.0)
 def half_open(system: System, rng: random.Random) -> None:
-    """What is sent vanishes, while connections stay open."""
+    """Drops all sent bytes, while connections stay open."""
     system.proxy.swallows = True
     try:
         system.run_on(3 if system.brief else rng.uniform(4, 25))

@@ -20,7 +20,7 @@ class Injection:
     """Requests without an answer at that moment: there was work that could be lost."""
     killed_too: bool
     first_result_s: float | None
-    """From the fault (or, where it lasts, its end) to the first result of a partition that it had touched."""
+    """From the fault (or its end, if it lasts) to the first result of an affected partition."""
     recovered_s: float | None
     """The same to results from every partition, with every worker ready."""
     problem: str | None

@@ -1,4 +1,5 @@
-"""A TCP proxy that knows where Kafka's frames begin, between workers and a broker: late, silent, cut off, forgetful."""
+"""A TCP proxy between workers and a broker that parses Kafka's frames: it can delay, drop and truncate them, and close
+connections."""
 
 from __future__ import annotations
 
@@ -31,9 +32,10 @@ class Proxy:
         self.swallows = False
         """Whether frames vanish while connections stay open."""
         self.swallowed_requests: frozenset[int] = frozenset()
-        """API keys of requests that vanish, with all that follows on the connection: replies come in order."""
+        """API keys of requests that are dropped, with everything that follows on the connection, because replies are in
+        order."""
         self.held_requests: frozenset[int] = frozenset()
-        """API keys of requests that are under way until `heal`, even if whoever sent them has left meanwhile."""
+        """API keys of requests that are held until `heal`, even if their client has disconnected in the meantime."""
         self.lost_replies: Counter[int] = Counter()
         """By API key, how many replies were lost since the start."""
         self.resets = 0
@@ -139,7 +141,7 @@ class _Link:
         self._requests: Queue = Queue()
         self._proxy, self._reader, self._writers = proxy, reader, [writer]
         self._asked: dict[int, int] = {}
-        """Correlation id -> API key."""
+        """API key by correlation id."""
 
     async def relay(self) -> None:
         """Until either side ends, or a fault does."""

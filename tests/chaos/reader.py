@@ -75,7 +75,7 @@ class Reader:
             raise self._failed
 
     def watch(self, affected: Collection[Place] | None = None) -> Watch:
-        """Times the results that are produced from now on."""
+        """Measures the latency of results that are produced after this call."""
         watch = Watch(time.time(), self.places, frozenset(affected or self.places))
         self._watches = [*[w for w in self._watches if not w.complete], watch]
         return watch

@@ -1,7 +1,7 @@
-"""Wrong behaviours, one at a time, put into a worker's process from outside: the battery has to catch each of them.
+"""Seeded bugs: each is patched into a worker's process, one at a time, and the battery must detect it.
 
-Each bug patches as few names as it can, and says which faults bring it to light. When tables exist, "lost tombstone"
-and "changes applied before they are committed" belong here.
+Each bug patches as few names as possible, and lists the faults that reveal it. When tables exist, "lost tombstone" and
+"changes applied before they are committed" belong here.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def bug(guarantee: str, shows_as: str, *faults: str) -> Callable[[Callable[[], N
 
 
 def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
-    """Replaces `owner.name` by a function that gets the original one first."""
+    """Replaces `owner.name` by a function whose first argument is the original one."""
     inner = getattr(owner, name)
     setattr(owner, name, functools.wraps(inner)(functools.partial(around, inner)))
 
@@ -66,7 +66,7 @@ def _wrap_method(owner: type, name: str, around: Callable[..., Any]) -> None:
 
 
 def _change_effects(change: Callable[[dict[tuple[str, int], list[Any]]], None]) -> None:
-    """What is published goes through `change` first, under either guarantee."""
+    """Passes everything that is published to `change` first, under either guarantee."""
     from inferd.streams.lane.at_least_once import AtLeastOnce
     from inferd.streams.lane.exactly_once import ExactlyOnce
 

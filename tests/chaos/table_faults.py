@@ -59,7 +59,7 @@ def _changelogs(system: System) -> list[str]:
 
 
 def _compact(system: System) -> None:
-    """Has segments end, and be compacted, every few seconds."""
+    """Rolls and compacts segments every few seconds."""
     entries = [
         ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in COMPACTING.items()
     ]

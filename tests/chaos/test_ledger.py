@@ -16,7 +16,7 @@ ROWS: Kind = Rows("demo", {"d1": [0.1, 0.2, 0.3], "d2": [1.1, 1.2, 1.3]}, [[1.0]
 
 
 class Letters:
-    """Requests whose answer is an error, with a copy among the dead letters."""
+    """Requests whose answer is an error, with a dead letter for each."""
 
     share = 1.0
 

@@ -79,7 +79,7 @@ def test_an_outage_is_said_once_and_recovered_from_unaided(
 
 
 def is_well(worker: Worker) -> bool:
-    """A broker that is just back may have partitions without a leader for a moment more."""
+    """A broker that has just returned may have partitions without a leader for a moment."""
     ready, status = worker.get("/readyz"), worker.get("/status")
     return ready == (200, {"status": "healthy"}) and status[1]["last_error"] is None
 

@@ -51,7 +51,7 @@ def test_memory_is_flat_at_twice_the_capacity(
 
 
 def send_wide(cluster: Cluster, model: TrainedModel) -> None:
-    """Sends requests of so many rows each."""
+    """Sends requests with this number of rows each."""
     rows = np.random.default_rng(2).normal(size=(WIDE_ROWS, model.n_features)).tolist()
     value = msgpack.packb({"model_id": "demo", "input_data": rows})
     assert WIDE_REQUESTS * len(value) > 2 * GROWTH_BYTES_MAX

@@ -60,7 +60,7 @@ def large_model() -> TrainedModel:
 
 
 def memory_of(*models: TrainedModel) -> int:
-    """What a model takes in memory."""
+    """The memory of a model."""
     verdicts = try_models([TrialCase(model.data, model.manifest()) for model in models], measure=True)
     return int(median(verdict.resident_bytes for verdict in verdicts))
 

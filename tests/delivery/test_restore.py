@@ -51,7 +51,7 @@ class Changelog:
         self.progress = 0
 
     def new_table(self, directory: Path) -> LaneTable:
-        """The table as another process would make it."""
+        """The table as opened by another process."""
         kept = directory if self.settings.cache.store == "rocksdb" else None
         return make_table(create_app(self.settings), self.settings, "default", "predictions", kept)
 

@@ -1,4 +1,4 @@
-"""One target, fuzzed in one way, in a process of its own: whatever happens to it, its last input is on disk.
+"""Fuzzes one target in one way, in a separate process whose last input is always on disk, even after a crash.
 
 Runs as `python -m tests.fuzz.child TARGET WAY --inputs N --seconds S --seed K --directory DIR`.
 """
@@ -98,7 +98,7 @@ class Run:
 
 
 class Pool:
-    """The seeds, and mutants of them that came further than most; mutants are made of these."""
+    """The seeds, and mutants of them that reached more code than most; new mutants are made of these."""
 
     def __init__(self, target: Target, seeds: list[bytes], random: Random) -> None:
         self._target, self._random = target, random

@@ -184,7 +184,7 @@ def typed(features: FeatureSchema, codec: Codec, data: bytes) -> bytes | None:
 
 
 def compare_once(rng: random.Random, guarded: Guarded, place: int, kernel: RowKernel | None = None) -> tuple[int, int]:
-    """Rows of one schema; how many were compared, and how many the kernel read."""
+    """Compares the rows of one schema; returns how many were compared, and how many the kernel read."""
     features, (columns, preprocess) = schemas()[place], SCHEMAS[place]
     order = preprocess.get("order") or [feature.name for feature in columns]
     codec = rng.choice((JSON, MSGPACK))

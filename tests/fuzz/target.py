@@ -22,6 +22,6 @@ class Target:
     run: Callable[[bytes], object]
     seeds: Callable[[], Sequence[bytes]]
     fresh: Callable[[Random], bytes] | None = None
-    """Makes up another seed."""
+    """Generates another seed."""
     weight: float = 1.0
     """Its share of the inputs, against others: less for what is slow."""

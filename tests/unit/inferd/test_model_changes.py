@@ -222,7 +222,7 @@ def step(
 
 
 def pass_a_day(broker: Broker, clients: dict[int, Change]) -> None:
-    """Clients pause for a day anywhere but between a check of the time and the record that follows it."""
+    """Clients pause for a day anywhere except between a check of the time and the next record."""
     for client, change in list(clients.items()):
         while client in clients and change.pending.follows_a_check_of_time:
             if change.advance():

@@ -42,7 +42,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
 
 
 async def shown_to_the_server(fleet: Fleet, context: ssl.SSLContext) -> str:
-    """The common name of the certificate that a connection with `context` shows."""
+    """The common name of the certificate that a connection with `context` presents."""
     shown: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def note(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

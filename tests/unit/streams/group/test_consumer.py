@@ -1,4 +1,4 @@
-"""What is relied on of Faust and aiokafka where fetched batches leave them; fails when a library changes it."""
+"""The behaviour of Faust and aiokafka that the consumer relies on; fails when a library changes it."""
 
 from __future__ import annotations
 

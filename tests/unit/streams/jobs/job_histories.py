@@ -110,7 +110,7 @@ def settle(world: World) -> None:
 
 
 def _happen(world: World, messages: list[Any]) -> None:
-    """Everything at random until the messages are there and a while longer."""
+    """Random actions until all messages have arrived, and for a while longer."""
     random = world.random
     left = messages[::-1]
     for act in random.choices(_ACTS, weights=_WEIGHTS, k=2 * len(messages) + random.randint(4, 20)):

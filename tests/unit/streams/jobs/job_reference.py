@@ -38,7 +38,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Answered:
-    """The barrier came back from a partition."""
+    """The barrier returned from a partition."""
 
     partition: int
     barrier: str
@@ -94,7 +94,7 @@ class Job:
 
     @property
     def sent(self) -> set[int]:
-        """Messages that scorers have: those with nothing missing before them."""
+        """Messages that scorers have got: those without a gap before them."""
         seq = 0
         while seq in self.messages:
             seq += 1

@@ -330,7 +330,7 @@ class World:
     # ---- what must hold
 
     def settle(self) -> None:
-        """Nothing goes wrong any more: everything that can happen without time passing happens."""
+        """No more faults: everything happens that can happen without time passing."""
         busy = True
         while busy:
             busy = self.read_jobs() | self.read_results() | self._score_once()

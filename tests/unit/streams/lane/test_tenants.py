@@ -1,4 +1,4 @@
-"""Tenants side by side: one that waits for a model, for its own code, for a huge job or for Kafka holds up no other."""
+"""Isolation of tenants: one that waits for a model, its own code, a huge job or Kafka does not hold up the others."""
 
 from __future__ import annotations
 

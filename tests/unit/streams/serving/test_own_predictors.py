@@ -67,7 +67,7 @@ class OneByOne(RealtimePredictor):
 
 
 class Wrapped(RealtimePredictor):
-    """Ten times what the model says, of a whole micro-batch."""
+    """Ten times the model's predictions, for a whole micro-batch."""
 
     def predict_batch(self, model_id: str, input_batch: Sequence[Any]) -> list[Any]:
         calls.append((model_id, list(input_batch)))

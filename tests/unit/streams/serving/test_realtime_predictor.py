@@ -33,7 +33,7 @@ ROW = [1, 2, 3, 4, 5]
 
 
 class GetAndSet:
-    """A client of a server of text, as a cache: bytes come back."""
+    """A client of a text server as a cache: it returns bytes."""
 
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}

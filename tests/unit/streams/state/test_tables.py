@@ -36,7 +36,8 @@ async def table(tmp_path: Path) -> LaneTable:
 def test_what_is_on_its_way_is_read_and_what_is_discarded_is_not(
     flights: list[tuple[list[tuple[bytes, bytes | None]], bool]], discarded: bool
 ) -> None:
-    """Flights are staged in order and acknowledged in order; `True` says that the oldest lands after this one."""
+    """In-flight batches are staged in order and acknowledged in order; `True` means that the oldest is acknowledged
+    after this one."""
     partition = TablePartition("changelog", 0, MemoryStores().open(0))
     newest: dict[bytes, bytes | None] = {}
     landed: dict[bytes, bytes | None] = {}

@@ -1,4 +1,4 @@
-"""Callbacks of futures: what they raise has a receiver."""
+"""Callbacks of futures: their exceptions are passed to a receiver."""
 
 from __future__ import annotations
 

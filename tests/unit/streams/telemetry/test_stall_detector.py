@@ -131,7 +131,7 @@ class FakeLane:
         await asyncio.Event().wait()
 
     def look_at_topics(self) -> None:
-        """Topics are what they were."""
+        """Topics have not changed."""
 
     def on_denied(self, denied: Callable[[], None]) -> None:
         """Nothing is refused."""

@@ -1,4 +1,4 @@
-"""When the library of the kernels is used, and what is said when it is not."""
+"""When the library of the kernels is used, and the messages when it is not."""
 
 from __future__ import annotations
 
