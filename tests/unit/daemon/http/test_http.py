@@ -95,7 +95,7 @@ async def test_status_has_the_snapshot_of_the_streams(client: Client) -> None:
     assert said["partitions"][0]["topic"] == "inferd.default.requests"
     assert said["models"][0]["model_id"] == "churn"
     assert said["tenants"][0]["errors"] == {"malformed": 3, "model_not_found": 1}
-    assert set(said["latency"]) == {"queue", "infer", "end_to_end", "direct"}
+    assert set(said["latency"]) == {"queue", "infer", "end_to_end", "direct", "model_wait"}
     versions = {each["name"]: each["version"] for each in said["model_formats"]}
     assert all(versions[name] for name in ("lightgbm", "xgboost", "catboost", "onnx", "sklearn"))
 
