@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -165,16 +164,18 @@ class Rollout:
         self._faults = {name: fault for name, fault in self._faults.items() if name in (*by_format, _FILES)}
         for name, found in by_format.items():
             if name not in self._trials:
-                trial = self._trials[name] = asyncio.create_task(self._try_and_serve(name, found))
-                trial.add_done_callback(partial(self._end_trial, name, frozenset(each for each, _ in found)))
+                self._trials[name] = asyncio.create_task(self._run_trial(name, found))
 
-    def _end_trial(self, name: str, tried: frozenset[_Waiting], trial: asyncio.Task[None]) -> None:
-        del self._trials[name]
-        if trial.cancelled():
-            return
-        if (fault := trial.exception()) is not None:
-            log.error("rollout_fault", exc_info=fault)
+    async def _run_trial(self, name: str, found: list[_Found]) -> None:
+        """The trial of a format; a fault is reported, and tried again later."""
+        try:
+            await self._try_and_serve(name, found)
+        except Exception as fault:
+            log.exception("rollout_fault")
             self._report(name, describe(fault))
+        finally:
+            del self._trials[name]
+        tried = {each for each, _ in found}
         if name in self._faults:
             asyncio.get_running_loop().call_later(TRIAL_RETRY_S, self._changed.set)
         if any(each not in tried and _format_of(each) == name for each in self._waiting.values()):

@@ -58,7 +58,7 @@ def test_the_demo_succeeds_and_leaves_nothing_behind(kafka: str, tmp_path: Path)
 def test_a_demo_that_is_interrupted_stops_its_worker(kafka: str, tmp_path: Path) -> None:
     before = demo_topics(kafka)
     with subprocess.Popen(
-        [*COMMAND, "--latency-s", "60"],
+        [*COMMAND, "--flights", "1500", "--latency-s", "60"],
         env=environment(tmp_path, INFERD_BROKER=kafka),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

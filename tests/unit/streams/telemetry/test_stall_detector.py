@@ -24,6 +24,7 @@ from inferd.streams.kafka.rights import Right
 from inferd.streams.kafka.topic_checks import TopicState
 from inferd.streams.kafka.topic_watch import TopicWatch
 from inferd.streams.settings import GroupSettings, StreamSettings
+from inferd.streams.telemetry import LatencyHistogram, ModelMemorySnapshot
 from inferd.streams.telemetry.snapshot import Phase
 from inferd.streams.telemetry.stall_detector import StallDetector
 
@@ -125,6 +126,9 @@ class FakeLane:
     acquired: list[Any] = field(default_factory=list)
     run_raises: Exception | None = None
 
+    def wake(self, topic: str) -> None:
+        """Nothing: it processes nothing."""
+
     async def run(self) -> None:
         if self.run_raises:
             raise self.run_raises
@@ -198,6 +202,9 @@ class FakeDeploys:
         self.start_raises: BaseException | None = None
         self.calls: list[str] = []
         self.loaded = frozenset({"default"})
+        self.on_demand = SimpleNamespace(
+            moved=None, load_from_thread=lambda *_: None, snapshot=ModelMemorySnapshot, waits=LatencyHistogram()
+        )
 
     def follow(self, tenants: frozenset[str]) -> None:
         """Nothing: its catalogs are what they are."""
