@@ -84,7 +84,6 @@ def test_the_documentation_lists_the_http_codes() -> None:
     assert page.partition("<!-- http codes -->")[2].partition("<!-- end -->")[0].splitlines()[3:] == rows
 
 
-@pytest.mark.timeout(90)
 async def test_generated_requests_conform_to_openapi(capfd: pytest.CaptureFixture[str]) -> None:
     """`make http-fuzz` runs ten thousand requests."""
-    assert await fuzz_fake(15, "examples,fuzzing") == 0, capfd.readouterr().out
+    assert await fuzz_fake(10, "examples,fuzzing") == 0, capfd.readouterr().out
