@@ -109,8 +109,7 @@ def parse_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -
             propagated.append((use.propagated_as, value))
         elif use.parse is not None:
             _interpret(fields, name, use.field, use.parse(value))
-    fit = size <= _FITTING_BYTES
-    return RequestHeaders(propagated=tuple(propagated) if fit else _propagated(headers), **fields)
+    return RequestHeaders(propagated=tuple(propagated if size <= _FITTING_BYTES else _fitting(propagated)), **fields)
 
 
 def _interpret(fields: dict[str, Any], name: str, field: str, parsed: Any) -> None:
@@ -171,26 +170,30 @@ def _size(name: str, value: bytes | None) -> int:
 
 
 def _propagated(headers: Sequence[tuple[str, bytes | None]]) -> PropagatedHeaders:
-    """The propagated headers in their order. Headers that do not fit in `PROPAGATED_BYTES_MAX` are dropped, those of
-    `CORRELATION_HEADERS` and the CloudEvent id last."""
-    propagated = [found for name, value in headers if (found := _propagated_header(name, value)) is not None]
+    found = [_propagated_header(name, value) for name, value in headers]
+    return tuple(_fitting([header for header in found if header is not None]))
+
+
+def _propagated_header(name: str, value: bytes | None) -> tuple[str, bytes | None] | None:
+    """The header of the result for a header of the request; None if it is not propagated."""
+    propagated_as = _use_of.__wrapped__(name).propagated_as
+    if propagated_as is None or (value is None and propagated_as != name):
+        return None
+    return propagated_as, value
+
+
+def _fitting(propagated: Sequence[tuple[str, bytes | None]]) -> Sequence[tuple[str, bytes | None]]:
+    """The propagated headers that fit in `PROPAGATED_BYTES_MAX`, in their order; those of `CORRELATION_HEADERS` and the
+    CloudEvent id are dropped last."""
     sizes = [_size(name, value) for name, value in propagated]
     if sum(sizes) <= PROPAGATED_BYTES_MAX:
-        return tuple(propagated)
+        return propagated
     left, kept = PROPAGATED_BYTES_MAX, set[int]()
     for index in sorted(range(len(propagated)), key=lambda index: propagated[index][0].lower() not in _FIRST):
         if sizes[index] <= left:
             left -= sizes[index]
             kept.add(index)
-    return tuple(header for index, header in enumerate(propagated) if index in kept)
-
-
-def _propagated_header(name: str, value: bytes | None) -> tuple[str, bytes | None] | None:
-    """The header of the result for a header of the request; None if it is not propagated."""
-    use = _use_of.__wrapped__(name)
-    return (
-        (use.propagated_as, value) if use.propagated_as == name or (use.propagated_as and value is not None) else None
-    )
+    return [header for index, header in enumerate(propagated) if index in kept]
 
 
 def _text(name: str, value: bytes) -> str:
