@@ -123,23 +123,21 @@ def _refused(name: str, datatype: str, place: int, value: Any) -> InvalidValueEr
 
 
 def _texts(name: str, data: bytes, count: int) -> list[Scalar]:
-    texts: list[Scalar] = [text.decode() for text in _pieces(name, data)]
+    texts: list[Scalar] = list(_pieces(name, data))
     if len(texts) != count:
         raise MalformedError(f"tensor {name!r}: {len(texts)} strings, but its shape has {count} items")
     return texts
 
 
-def _pieces(name: str, data: bytes) -> Iterator[bytes]:
+def _pieces(name: str, data: bytes) -> Iterator[str]:
     start = 0
     while start < len(data):
         end = start + _LENGTH.size
         end += _LENGTH.unpack_from(data, start)[0] if end <= len(data) else 0
         if not start + _LENGTH.size <= end <= len(data):
             raise MalformedError(f"tensor {name!r}: it ends within a string")
-        piece = data[start + _LENGTH.size : end]
         try:
-            piece.decode()
+            yield data[start + _LENGTH.size : end].decode()
         except UnicodeDecodeError as error:
             raise InvalidValueError(f"tensor {name!r}: a string is not UTF-8 ({error.reason})") from None
-        yield piece
         start = end

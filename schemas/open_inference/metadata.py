@@ -10,6 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from inferd.schemas.models import Feature, Manifest
 from inferd.schemas.open_inference.datatypes import TEXT, datatype_of
 
+RepositoryState = Literal["READY", "LOADING", "UNAVAILABLE"]
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 _DATATYPES = {"float64": "FP64", "float32": "FP32", "int64": "INT64", "bool": "BOOL", "text": TEXT}
 _CATEGORIES = {"boolean": "BOOL", "integer": "INT64", "number": "FP64"}
@@ -71,7 +72,7 @@ class RepositoryModel(Struct, frozen=True, kw_only=True):
 
     name: str
     version: str
-    state: Literal["READY", "LOADING", "UNAVAILABLE"]
+    state: RepositoryState
     reason: str | UnsetType = UNSET
 
 

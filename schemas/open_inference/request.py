@@ -58,14 +58,11 @@ class InferenceRequest(Struct, frozen=True, kw_only=True):
     parameters: Parameters = {}
     outputs: list[RequestedOutput] = []
 
-    @property
-    def binary_outputs(self) -> frozenset[str] | None:
-        """The outputs to return in binary; None: all."""
-        named = {output.name: output.parameters.get(BINARY) for output in self.outputs}
-        if self.parameters.get(BINARY_OUTPUT) and not any(binary is False for binary in named.values()):
-            return None
-        everything = bool(self.parameters.get(BINARY_OUTPUT))
-        return frozenset(name for name, binary in named.items() if (everything if binary is None else binary))
+    def wants_binary(self, output: str) -> bool:
+        """Whether to return an output in binary: as its own parameter says, else as that of the request does."""
+        of_all = self.parameters.get(BINARY_OUTPUT, False)
+        named = {each.name: each.parameters.get(BINARY, of_all) for each in self.outputs}
+        return bool(named.get(output, of_all))
 
 
 _REQUEST = Decoders(InferenceRequest)
@@ -76,12 +73,11 @@ def decode_request(body: bytes, json_bytes: int | None, limits: Limits) -> tuple
 
     `MalformedError`, `TooDeepError` or `TooLargeError` if it is invalid.
     """
-    check_size(body, max(len(body), 1), "body")
     if json_bytes is not None and json_bytes > len(body):
         raise MalformedError(f"body: the JSON has {json_bytes} bytes by its header, the body {len(body)}")
     text, binary = (body, b"") if json_bytes is None else (body[:json_bytes], body[json_bytes:])
     try:
-        request: InferenceRequest = _REQUEST[JSON](check_size(text, len(body), "body"))
+        request: InferenceRequest = _REQUEST[JSON](check_size(text, len(text), "body"))
     except DECODE_ERRORS as error:
         raise decode_error(text, JSON, error, "body", limits.depth_max) from None
     check_nesting(text, JSON, "body")

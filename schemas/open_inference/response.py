@@ -41,8 +41,7 @@ def encode_response(prediction: Prediction, request: InferenceRequest) -> tuple[
     """
     tensors, parts = [], []
     for name, rows in prediction.outputs.items():
-        binary = request.binary_outputs is None or name in request.binary_outputs
-        tensor, part = _tensor(name, rows, binary=binary)
+        tensor, part = _tensor(name, rows, binary=request.wants_binary(name))
         tensors.append(tensor)
         parts.append(part)
     response = InferenceResponse(

@@ -36,6 +36,7 @@ from inferd.schemas.open_inference import (
     ModelReady,
     ProtocolError,
     RepositoryModel,
+    RepositoryState,
     ServerMetadata,
     decode_request,
     encode_response,
@@ -46,9 +47,11 @@ from inferd.schemas.requests import ModelReference, Prediction, decode_result
 
 PREFIX = "/v2"
 RECORD_LIMITS: web.AppKey[Limits] = web.AppKey("record_limits", Limits)
-SERVES = ("ready", "unloaded")
-"""States of versions that answer requests."""
-STATES = {"ready": "READY", "unloaded": "READY", "fetching": "LOADING", "trying": "LOADING"}
+STATES: dict[str | None, RepositoryState] = {
+    "ready": "READY", "unloaded": "READY", None: "LOADING", "fetching": "LOADING", "trying": "LOADING",
+    "failed": "UNAVAILABLE",
+}  # fmt: skip
+"""By state of a version; None: this worker has not read it yet."""
 MODEL = "/v2/models/{model_id}"
 VERSION = MODEL + "/versions/{version}"
 
@@ -150,7 +153,7 @@ def _reference(request: web.Request) -> ModelReference:
 
 def _check_ready(found: ModelVersion) -> None:
     overview = found.overview
-    if overview.state not in SERVES:
+    if STATES[overview.state] != "READY":
         why = f" ({overview.reason})" if overview.reason else ""
         name = f"{found.manifest.model_id}:{overview.version}"
         raise ModelNotReadyError(f"{name} is {overview.state or 'not read yet'}{why}")
@@ -160,7 +163,7 @@ def _indexed(model: ModelOverview, version: VersionOverview) -> RepositoryModel:
     return RepositoryModel(
         name=model.model_id,
         version=str(version.version),
-        state=STATES.get(version.state or "fetching", "UNAVAILABLE"),  # type: ignore[arg-type]
+        state=STATES[version.state],
         reason=version.reason or msgspec.UNSET,
     )
 
