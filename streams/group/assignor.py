@@ -43,9 +43,8 @@ def keep_fair_shares(before: Sequence[MutableMapping[str, list[int]]], counts: M
         share, more = divmod(count, len(before))
         largest_first = sorted(before, key=lambda assigned: -len(assigned.get(topic, ())))
         for place, assigned in enumerate(largest_first):
-            kept = sorted(assigned.get(topic, ()))[: share + (place < more)]
             if topic in assigned:
-                assigned[topic] = kept
+                assigned[topic] = sorted(assigned[topic])[: share + (place < more)]
 
 
 class LaneAssignor(PartitionAssignor):

@@ -132,7 +132,7 @@ class Partition:
         return self._drop_queue()
 
     def close(self) -> int:
-        """Drops all unacknowledged records for good; returns their number."""
+        """Discards all unacknowledged records permanently; returns their number."""
         self._enter("closed")
         return self._forget()
 
