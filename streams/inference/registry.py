@@ -54,6 +54,11 @@ def all_formats() -> Iterator[ModelFormat]:
             yield found
 
 
+def is_format(name: str) -> bool:
+    """Whether there is a format with this name, even if it cannot be used."""
+    return name in _FORMATS or any(each.name == name for each in _third_party())
+
+
 def format_named(name: str) -> ModelFormat:
     """The format with a name. `MalformedError` if it is unknown, `InternalError` if it cannot be used."""
     if (known := _FORMATS.get(name)) is not None:

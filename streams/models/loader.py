@@ -23,7 +23,7 @@ from inferd.streams.inference import (
     ModelCatalog,
     State,
     Version,
-    describe_formats,
+    is_format,
     load_model,
     use_kernels,
 )
@@ -354,7 +354,7 @@ def _serving(version: Version | None) -> Manifest | None:
 
 def _format_of(waiting: _Waiting) -> str:
     runtime = waiting.manifest.runtime
-    return runtime if any(report.name == runtime for report in describe_formats()) else _UNKNOWN
+    return runtime if is_format(runtime) else _UNKNOWN
 
 
 def _one_thread() -> ThreadPoolExecutor:
