@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.kernels import train
-from bench.layouts import FEATURES
+from bench.layouts import FEATURES, NAMES
 from bench.machine import CpuLedger
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.streams.inference import (
@@ -43,7 +43,6 @@ from inferd.streams.inference import (
 SIZES = (1, 64, 1_024)
 ROWS = 2_048
 SEED = 20_240_229
-NAMES = tuple(f"Column_{place}" for place in range(FEATURES))
 CARRIERS = [f"carrier {number}" for number in range(20)]
 CATEGORY = FEATURES - 1
 JSON_HEADER = ("content-type", b"application/json")
