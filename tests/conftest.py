@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,13 +51,13 @@ def pytest_make_parametrize_id(val: object, argname: str) -> None:
 
 
 @pytest.fixture(autouse=True)
-def plain_logs() -> Iterator[None]:
-    """A command that runs in a test says where logs go, and from which level on; the tests after it inherit neither."""
+def plain_logs() -> None:
+    """Logs as pytest sets them up. A command that ran in this process, in a former test or in a fixture of the module,
+    has configured them for itself."""
     root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
-    yield
-    root.setLevel(level)
-    root.handlers[:] = handlers
+    root.setLevel(logging.WARNING)
+    root.handlers[:] = [handler for handler in root.handlers if type(handler).__module__.startswith("_pytest.")]
+    logging.captureWarnings(False)
     structlog.reset_defaults()
 
 

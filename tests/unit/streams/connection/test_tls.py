@@ -36,9 +36,9 @@ class Fleet:
         return context
 
 
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    return Fleet(tmp_path_factory.mktemp("tls"))
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return Fleet(tmp_path)
 
 
 async def shown_to_the_server(fleet: Fleet, context: ssl.SSLContext) -> str:
