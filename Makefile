@@ -19,6 +19,7 @@ demo: $(VENV)/.installed ## Run the demo: a broker, a worker, a model, real requ
 TEST_PROCESSES ?= 2
 
 test: $(VENV)/.installed-dev ## Run all tests, including the delivery tests with Apache Kafka.
+	@$(PY) -m compileall -q $(CODE) # the tests start hundreds of processes, also where Python is told to write no bytecode
 	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-cache: export INFERD_TEST_CACHE := 1
