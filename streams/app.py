@@ -123,7 +123,7 @@ class Streams:
         recheck = self.admission.recheck
         context = LaneContext(
             settings=self.settings, stages={stage.topic: stage for stage in stages}, group=group, topics=self.topics,
-            measures=self.measures, crashed=self._crashed, destinations=destinations, denied=recheck,
+            measures=self.measures, on_crash=self._crashed, destinations=destinations, denied=recheck,
         )  # fmt: skip
         lane = self.lane = Lane(context, guarantee)
         app.intake, app.denied = lane, recheck

@@ -17,10 +17,10 @@ from inferd.streams.lane import (
     AtLeastOnce,
     ByTopic,
     ExactlyOnce,
-    Failed,
     Guarantee,
-    Landed,
     MakeGuarantee,
+    OnAcked,
+    OnFailed,
     Stage,
 )
 from inferd.streams.models.follower import Deploys
@@ -28,7 +28,7 @@ from inferd.streams.requests import BatchScoring, BatchSizer, CacheTable, Reques
 from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTable, make_table
-from inferd.streams.tasks import Crashed
+from inferd.streams.tasks import OnCrash
 from inferd.streams.telemetry import LaneMeasures
 
 JOB_OWNER_STREAMS: tuple[Stream, ...] = ("jobs", "job-results")
@@ -84,11 +84,11 @@ def compose_tenants(
 def guarantee_of(settings: StreamSettings, measures: LaneMeasures, destinations: Destinations) -> MakeGuarantee:
     """A factory of a lane's guarantee: that of the settings, and always `exactly_once` for topics that own jobs."""
 
-    def make(landed: Landed, failed: Failed, crashed: Crashed) -> Guarantee:
-        once = ExactlyOnce(settings, measures, landed, unit_of, destinations)
+    def make(on_acked: OnAcked, on_failed: OnFailed, on_crash: OnCrash) -> Guarantee:
+        once = ExactlyOnce(settings, measures, on_acked, unit_of, destinations)
         if settings.processing_guarantee == "exactly_once":
             return once
-        usual = AtLeastOnce(settings, measures, landed, failed, crashed, destinations)
+        usual = AtLeastOnce(settings, measures, on_acked, on_failed, on_crash, destinations)
         owners = [
             TenantTopics(settings.namespace, tenant).name(stream)
             for tenant in settings.tenants

@@ -308,9 +308,9 @@ class ChunkProcessor:
             if effects.spans is not None:
                 effects.spans.dropped()
 
-    def landed(self, number: int, effects: Effects) -> None:
+    def acked(self, number: int, effects: Effects) -> None:
         if effects.spans is not None:
-            effects.spans.landed()
+            effects.spans.acked()
 
     def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
         return None

@@ -104,7 +104,7 @@ class JobsPartition:
         else:
             self._wake_at(job_id, wakes_at(after, self.limits))
 
-    def landed(self, job_ids: Iterable[str]) -> None:
+    def acked(self, job_ids: Iterable[str]) -> None:
         """The table has acknowledged the states of these jobs."""
         for job_id in job_ids:
             state = self.active.get(job_id)
@@ -152,7 +152,7 @@ class JobStore:
                 partition.put(None, decode_state(value), key.decode())
             except Exception:  # A state that cannot be read must not stop the other jobs.
                 log.exception("job_state_unreadable", tenant=self.tenant, partition=number, job=key[:80])
-        partition.landed([*partition.active])
+        partition.acked([*partition.active])
         self.partitions[number] = partition
 
     def close(self, number: int) -> None:

@@ -215,9 +215,9 @@ class _JobProcessor:
         if number in self._owned.partitions and number in self._owned.table.owned:
             self._owned.open(number)
 
-    def landed(self, number: int, effects: Effects) -> None:
+    def acked(self, number: int, effects: Effects) -> None:
         if (partition := self._owned.partitions.get(number)) is not None:
-            partition.landed(key.decode() for changes in effects.changes.values() for key, _ in changes)
+            partition.acked(key.decode() for changes in effects.changes.values() for key, _ in changes)
         if effects.jobs is not None:
             self._owned.counters.add(effects.jobs)
 
@@ -294,8 +294,8 @@ class JobMessageProcessor(_JobProcessor):
         super()._refuse(effects, tp, record, error)
         self._owned.partitions[tp.partition].handled.refuse(record.offset, error)
 
-    def landed(self, number: int, effects: Effects) -> None:
-        super().landed(number, effects)
+    def acked(self, number: int, effects: Effects) -> None:
+        super().acked(number, effects)
         if (partition := self._owned.partitions.get(number)) is not None:
             partition.handled.up_to(effects.next_offset)
 

@@ -6,7 +6,7 @@ from inferd.streams.lane.by_topic import ByTopic
 from inferd.streams.lane.context import LaneContext
 from inferd.streams.lane.dead_letters import DeadLetters, dead_letter_of, outgoing_of, refusal_of
 from inferd.streams.lane.exactly_once import ExactlyOnce
-from inferd.streams.lane.guarantee import PUBLISH_ERRORS, Failed, Guarantee, Landed
+from inferd.streams.lane.guarantee import PUBLISH_ERRORS, Guarantee, OnAcked, OnFailed
 from inferd.streams.lane.lane import Lane
 from inferd.streams.lane.output_batch import Effects, timestamps_of
 from inferd.streams.lane.partition import Partition
@@ -20,13 +20,13 @@ __all__ = [
     "DeadLetters",
     "Effects",
     "ExactlyOnce",
-    "Failed",
     "Guarantee",
     "Kind",
-    "Landed",
     "Lane",
     "LaneContext",
     "MakeGuarantee",
+    "OnAcked",
+    "OnFailed",
     "Partition",
     "Stage",
     "Work",

@@ -24,12 +24,12 @@ from inferd.streams.kafka import (
     producer_options,
     raise_rejections,
 )
-from inferd.streams.lane.guarantee import PUBLISH_ERRORS, Failed, Landed, Outputs
+from inferd.streams.lane.guarantee import PUBLISH_ERRORS, OnAcked, OnFailed, Outputs
 from inferd.streams.lane.output_batch import Effects
-from inferd.streams.lane.partition import Flight, Partition
+from inferd.streams.lane.partition import InFlightBatch, Partition
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import TablePartition
-from inferd.streams.tasks import Crashed, all_of, when_done
+from inferd.streams.tasks import OnCrash, all_of, when_done
 from inferd.streams.telemetry import LaneMeasures
 
 log = structlog.get_logger(__name__)
@@ -49,18 +49,18 @@ class AtLeastOnce:
         self,
         settings: StreamSettings,
         measures: LaneMeasures,
-        landed: Landed,
-        failed: Failed,
-        crashed: Crashed,
+        on_acked: OnAcked,
+        on_failed: OnFailed,
+        on_crash: OnCrash,
         destinations: Destinations = UNCHECKED,
     ) -> None:
-        """`crashed` is called with what a callback of an acknowledgement raised; `destinations`: what topics accept."""
+        """`on_crash` is called with exceptions of acknowledgement callbacks; `destinations`: what topics accept."""
         self._options = producer_options(settings)
         self._start_timeout_s = settings.group.request_timeout_s
         self._measures = measures
-        self._landed = landed
-        self._failed = failed
-        self._crashed = crashed
+        self._on_acked = on_acked
+        self._on_failed = on_failed
+        self._on_crash = on_crash
         self._bytes_max = destinations.bytes_max
         self._producers: dict[str, AIOKafkaProducer] = {}
         """By tenant."""
@@ -77,70 +77,70 @@ class AtLeastOnce:
         producer = self._producers.get(tenant_of_topic(partition.tp.topic))
         if producer is None:
             raise ConnectionError("there is no producer")
-        flight = partition.depart(effects)
+        batch = partition.start_publishing(effects)
         replies = [place for place in effects.by_topic if place[0] in effects.replies]
         # A refused reply is replaced by an error on results: nothing later may be there before that.
-        if sent := await self._send(producer, partition, flight, replies, timestamp_ms):
+        if sent := await self._send(producer, partition, batch, replies, timestamp_ms):
             await _all_acknowledged(sent)
         others = [place for place in effects.by_topic if place not in replies]
-        await self._send(producer, partition, flight, others, timestamp_ms)
+        await self._send(producer, partition, batch, others, timestamp_ms)
         effects.by_topic.clear()  # The producer has copied the records.
         for table, changes in effects.changes.items():
             bytes_max = self._bytes_max(table.topic)
             for future, count in await produce_changes(
                 producer, table.topic, table.number, changes, timestamp_ms, bytes_max
             ):
-                flight.sent()
-                when_done(future, partial(self._written, partition, flight, table, count), self._crashed)
-        flight.published()
+                batch.sent()
+                when_done(future, partial(self._written, partition, batch, table, count), self._on_crash)
+        batch.published()
         self._land(partition)
 
     async def _send(
         self,
         producer: AIOKafkaProducer,
         partition: Partition,
-        flight: Flight,
+        batch: InFlightBatch,
         places: Collection[tuple[str, int]],
         timestamp_ms: int,
     ) -> list[asyncio.Future[RecordMetadata]]:
         """Passes the records for `places` to the producer; returns one future per batch."""
         futures = []
         for topic, number in places:
-            acknowledged = partial(self._acknowledged, partition, flight, topic)
-            records = flight.effects.by_topic[topic, number]
+            acknowledged = partial(self._acknowledged, partition, batch, topic)
+            records = batch.effects.by_topic[topic, number]
             with raise_rejections(topic):
                 sent = await produce(producer, topic, number, records, timestamp_ms, self._bytes_max(topic))
             for future in sent:
-                flight.sent()
-                when_done(future, acknowledged, self._crashed)
+                batch.sent()
+                when_done(future, acknowledged, self._on_crash)
             futures += sent
         return futures
 
     def _written(
         self,
         partition: Partition,
-        flight: Flight,
+        batch: InFlightBatch,
         table: TablePartition,
         count: int,
         future: asyncio.Future[RecordMetadata],
     ) -> None:
         if not future.cancelled() and future.exception() is None:
-            flight.wrote(table, future.result().offset + count - 1)
-        self._acknowledged(partition, flight, table.topic, future)
+            batch.wrote(table, future.result().offset + count - 1)
+        self._acknowledged(partition, batch, table.topic, future)
 
     def _acknowledged(
-        self, partition: Partition, flight: Flight, topic: str, future: asyncio.Future[RecordMetadata]
+        self, partition: Partition, batch: InFlightBatch, topic: str, future: asyncio.Future[RecordMetadata]
     ) -> None:
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is not None:
-            if partition.owns(flight):
-                self._failed(partition, as_rejection(topic, error))
+            if partition.owns(batch):
+                self._on_failed(partition, as_rejection(topic, error))
             return
-        flight.acknowledged()
+        batch.acknowledged()
         self._land(partition)
 
     def _land(self, partition: Partition) -> None:
-        partition.land(partial(self._landed, partition))
+        partition.complete_batches(partial(self._on_acked, partition))
 
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
         """One commit at a time; after a failed one, the next owner repeats some results."""

@@ -16,7 +16,7 @@ from inferd.streams.lane.owned_partitions import OwnedPartitions
 from inferd.streams.lane.processor import Stage
 from inferd.streams.lane.progress import Progress
 from inferd.streams.settings import StreamSettings
-from inferd.streams.tasks import BackgroundTasks, Crashed
+from inferd.streams.tasks import BackgroundTasks, OnCrash
 from inferd.streams.telemetry import LaneMeasures
 
 ALL_TENANTS = ""
@@ -47,7 +47,7 @@ class LaneContext:
     group: Group
     topics: KnownTopics
     measures: LaneMeasures
-    crashed: Crashed
+    on_crash: OnCrash
     """Called with an unexpected exception of a task."""
     destinations: Destinations = UNCHECKED
     """Limits of the topics that are written to."""
@@ -67,7 +67,7 @@ class LaneContext:
 
     def __post_init__(self) -> None:
         self.partitions = OwnedPartitions(self.stages)
-        self.tasks = BackgroundTasks(self.crashed)
+        self.tasks = BackgroundTasks(self.on_crash)
         self.faults = {
             tenant: Faults(self.settings.group.request_timeout_s, self.denied)
             for tenant in (ALL_TENANTS, *self.partitions.tenants)

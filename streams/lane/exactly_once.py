@@ -26,9 +26,9 @@ from inferd.streams.kafka import (
     repeat_transaction_result,
     transaction_failures,
 )
-from inferd.streams.lane.guarantee import Landed, Outputs
+from inferd.streams.lane.guarantee import OnAcked, Outputs
 from inferd.streams.lane.output_batch import Effects
-from inferd.streams.lane.partition import Flight, Partition
+from inferd.streams.lane.partition import InFlightBatch, Partition
 from inferd.streams.settings import StreamSettings
 from inferd.streams.tasks import all_of
 from inferd.streams.telemetry import LaneMeasures
@@ -56,7 +56,7 @@ class ExactlyOnce:
         self,
         settings: StreamSettings,
         measures: LaneMeasures,
-        landed: Landed,
+        on_acked: OnAcked,
         unit_of: Callable[[TopicPartition], str] = lambda tp: f"{tp.topic}-{tp.partition}",
         destinations: Destinations = UNCHECKED,
     ) -> None:
@@ -65,7 +65,7 @@ class ExactlyOnce:
         self._start_timeout_s = settings.group.request_timeout_s
         self._transaction_timeout_ms = int(settings.transaction_timeout_s * 1000)
         self._measures = measures
-        self._landed = landed
+        self._on_acked = on_acked
         self._unit_of = unit_of
         self._bytes_max = destinations.bytes_max
         self._connection = settings.connection
@@ -112,19 +112,19 @@ class ExactlyOnce:
         transactions = self._producers.get(self._unit_of(partition.tp))
         if transactions is None:
             raise ConnectionError("there is no producer")
-        flight = partition.depart(effects)
+        batch = partition.start_publishing(effects)
         async with transactions.turn:
             with transaction_failures(transactions.producer):
-                await self._publish(transactions.producer, partition, flight, timestamp_ms)
-        flight.published()
-        partition.land(partial(self._landed, partition))
+                await self._publish(transactions.producer, partition, batch, timestamp_ms)
+        batch.published()
+        partition.complete_batches(partial(self._on_acked, partition))
         partition.commit(partition.acked)
 
     async def _publish(
-        self, producer: AIOKafkaProducer, partition: Partition, flight: Flight, timestamp_ms: int
+        self, producer: AIOKafkaProducer, partition: Partition, batch: InFlightBatch, timestamp_ms: int
     ) -> None:
         """One transaction."""
-        effects = flight.effects
+        effects = batch.effects
         await producer.begin_transaction()
         sent: list[tuple[str, asyncio.Future[RecordMetadata]]] = []
         for (topic, number), records in effects.by_topic.items():
@@ -144,7 +144,7 @@ class ExactlyOnce:
         # A batch that expires does not fail the commit: each acknowledgement has to be awaited.
         await asyncio.gather(*starmap(_acknowledgement, sent))
         for table, future, count in written:
-            flight.wrote(table, (await future).offset + count - 1)
+            batch.wrote(table, (await future).offset + count - 1)
         await producer.commit_transaction()
         self._measures.commits += 1
 

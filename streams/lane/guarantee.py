@@ -13,15 +13,15 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from inferd.streams.lane.output_batch import Effects
-from inferd.streams.lane.partition import Flight, Partition
+from inferd.streams.lane.partition import InFlightBatch, Partition
 
 PUBLISH_ERRORS = (KafkaError, OSError, TimeoutError, asyncio.TimeoutError)
 """Raised if the broker is unreachable or refuses. The partition is then rewound and published again."""
 
 Outputs = Mapping[TopicPartition, Collection[TopicPartition]]
 """Partitions being taken over, each with the partitions that its effects may be written to."""
-Landed = Callable[[Partition, Flight], None]
-Failed = Callable[[Partition, BaseException], None]
+OnAcked = Callable[[Partition, InFlightBatch], None]
+OnFailed = Callable[[Partition, BaseException], None]
 
 
 class Guarantee(Protocol):

@@ -1,7 +1,7 @@
 """The batch lane: takes records in batches, scores them, publishes results, acknowledges and commits.
 
 The life of a batch: `Lane.feed` (fetched) → `Worker._take` → `Worker._process` (scored) → `Publisher.publish` →
-`Publisher._landed` (acknowledged) → `commit_regularly`. Each tenant and kind of record has its own worker. `Ownership`
+`Publisher._acked` (acknowledged) → `commit_regularly`. Each tenant and kind of record has its own worker. `Ownership`
 acquires and releases the partitions.
 """
 
@@ -218,7 +218,7 @@ class Lane:
 
     def suspect(self) -> None:
         for partition in self._partitions.values():
-            partition.doubt()
+            partition.mark_suspect()
 
     def wake(self, topic: str) -> None:
         """The stage of `topic` has requests that did not come from Kafka."""

@@ -83,15 +83,15 @@ class OwnedPartitions(Mapping[TopicPartition, Partition]):
         for partition in partitions:
             self._uncount(partition, partition.drain())
 
-    def put_aside(self, partition: Partition, records: Records) -> None:
+    def drop_taken(self, partition: Partition, records: Records) -> None:
         """Drops records that were taken before the partition was drained."""
-        partition.put_aside(records)
+        partition.drop_taken(records)
         self._uncount(partition, len(records))
 
     def rewind(self, partitions: Collection[Partition]) -> None:
         """Drops unacknowledged records and their table changes."""
         for partition in partitions:
-            dropped = partition.in_the_air()
+            dropped = partition.in_flight_outputs()
             self._uncount(partition, partition.rewind())
             self._discard(partition, dropped)
 

@@ -3,8 +3,8 @@
     created -> restoring -> running -> draining -> closed
 
 Any state may become `closed`, and `draining` and `closed` may be entered again. A partition that is to be taken over
-once more is a new `Partition`. Pure bookkeeping over offsets, without I/O. Others read its fields, and change them
-through its methods alone: each one leaves `next_fetch >= next_take >= departed >= acked >= committed`.
+once more is a new `Partition`. Pure bookkeeping over offsets, without I/O. Other modules read its fields, and change
+them only through its methods, each of which maintains `next_fetch >= next_take >= next_publish >= acked >= committed`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ NEXT_STATES: Mapping[State, tuple[State, ...]] = {
 }
 NO_IDS: Mapping[str, str] = MappingProxyType({})
 RECORD_OVERHEAD_BYTES = 200
-"""What a fetched record costs in memory beside its key, value and headers."""
+"""Memory that a fetched record takes in addition to its key, value and headers."""
 HEADER_OVERHEAD_BYTES = 100
-"""What each header costs beside its name and value."""
+"""Memory that a header takes in addition to its name and value."""
 
 
 class PartitionError(RuntimeError):
@@ -51,8 +51,8 @@ class Usage:
 
 
 @dataclass(slots=True, eq=False)
-class Flight:
-    """A taken range of records whose effects are in flight."""
+class InFlightBatch:
+    """An output batch that is in flight: published, and not yet acknowledged completely."""
 
     effects: Effects
     n_bytes: int
@@ -60,29 +60,29 @@ class Flight:
     written: dict[TablePartition, int] = field(default_factory=dict)
     """Last offset in the changelog of each table partition that it changes."""
     _unacknowledged: int = 0
-    """Produced batches that the broker has not acknowledged yet."""
+    """Record batches that were passed to the producer and are not acknowledged yet."""
     _published: bool = False
-    """Whether all its batches have been handed to the producer."""
+    """Whether all its record batches have been passed to the producer."""
 
     def sent(self) -> None:
-        """One more batch was passed to the producer."""
+        """One more record batch was passed to the producer."""
         self._unacknowledged += 1
 
     def acknowledged(self) -> None:
-        """One of the batches was acknowledged."""
+        """The broker acknowledged one of its record batches."""
         self._unacknowledged -= 1
 
     def published(self) -> None:
-        """No more batches follow."""
+        """All its record batches have been passed to the producer."""
         self._published = True
 
     def wrote(self, table: TablePartition, offset: int) -> None:
-        """A batch of changes to `table` was acknowledged; `offset` is its last one in the changelog."""
+        """A record batch of changes to `table` was acknowledged; `offset` is its last one in the changelog."""
         self.written[table] = max(offset, self.written.get(table, -1))
 
     @property
     def done(self) -> bool:
-        """Whether all batches of the range are acknowledged."""
+        """Whether all its record batches are acknowledged."""
         return self._published and self._unacknowledged == 0
 
 
@@ -96,20 +96,20 @@ class Partition:
         self.topic_ids = NO_IDS
         """Ids of its topic and of those that it writes to, as of the takeover."""
         self.state: State = "created"
-        self.next_fetch = self.next_take = self.departed = self.acked = self.committed = 0
+        self.next_fetch = self.next_take = self.next_publish = self.acked = self.committed = 0
         self.rewinds = 0
-        """Grows with every rewind: what was taken before one must not be published after it."""
+        """Incremented by every rewind: records taken before one must not be published after it."""
         self.queued = self.queued_bytes = 0
         self.taken = 0
-        """Records taken that have neither departed nor been put aside."""
+        """Records taken whose output is not being published yet."""
         self.in_flight = self.in_flight_bytes = 0
         self.suspect = True
         """The next fetch may lack records: it is the first one, or an earlier one was cut short."""
         self._gap_at: int | None = None
         self._fetched_again = False
-        """Whether a suspect fetch that brought nothing was made again."""
+        """Whether a suspect fetch without records has been repeated."""
         self._queue: deque[tuple[Records, int]] = deque()
-        self._flights: deque[Flight] = deque()
+        self._in_flight_batches: deque[InFlightBatch] = deque()
 
     # ------------------------------------------------------------------ life
 
@@ -121,7 +121,7 @@ class Partition:
         """Enters `running`: accepts records from offset `start`."""
         self._enter("running")
         self.topic_ids = topic_ids
-        self.next_fetch = self.next_take = self.departed = self.acked = self.committed = start
+        self.next_fetch = self.next_take = self.next_publish = self.acked = self.committed = start
 
     def drain(self) -> int:
         """Stops accepting records and drops the queued ones. Records in flight may still be acknowledged.
@@ -150,10 +150,10 @@ class Partition:
             raise PartitionError(f"{self._name}: is {self.state}, and has to be {' or '.join(states)}")
 
     def _check_offsets(self) -> None:
-        if not self.next_fetch >= self.next_take >= self.departed >= self.acked >= self.committed:
+        if not self.next_fetch >= self.next_take >= self.next_publish >= self.acked >= self.committed:
             raise PartitionError(
                 f"{self._name}: offsets are out of order: next_fetch={self.next_fetch} next_take={self.next_take}"
-                f" departed={self.departed} acked={self.acked} committed={self.committed}"
+                f" next_publish={self.next_publish} acked={self.acked} committed={self.committed}"
             )
 
     @property
@@ -177,7 +177,7 @@ class Partition:
         if self.suspect and first > self.next_fetch and first != self._gap_at:
             self._gap_at = first
             return self.next_fetch
-        self._trust()
+        self._clear_suspect()
         self.next_fetch = records[-1].offset + 1
         size = bytes_of(records)
         self._queue.append((records, size))
@@ -186,14 +186,14 @@ class Partition:
         self._check_offsets()
         return None
 
-    def doubt(self) -> None:
+    def mark_suspect(self) -> None:
         """Marks the next fetch as suspect: a fetch was interrupted, so records may be missing from it."""
         self.suspect, self._gap_at, self._fetched_again = True, None, False
 
-    def _trust(self) -> None:
+    def _clear_suspect(self) -> None:
         self.suspect, self._gap_at, self._fetched_again = False, None, False
 
-    def pass_by(self, position: int) -> int | None:
+    def skip_to(self, position: int) -> int | None:
         """Advances to `position`, the fetcher's position, past offsets without records.
 
         Those are transaction markers, and aborted or compacted records. No record may be pending. After an interrupted
@@ -207,7 +207,7 @@ class Partition:
         if self.suspect and not self._fetched_again:
             self._fetched_again = True
             return self.next_fetch
-        self._trust()
+        self._clear_suspect()
         self.next_fetch = self.next_take = position
         self._check_offsets()
         return None
@@ -257,35 +257,36 @@ class Partition:
         self.next_take = records[0].offset
         self._check_offsets()
 
-    def put_aside(self, records: Records) -> None:
+    def drop_taken(self, records: Records) -> None:
         """Drops records that were taken before the partition was drained: another owner fetches them."""
         self._require("draining")
         self.taken -= len(records)
 
     # ------------------------------------------------------------------ published, acknowledged, committed
 
-    def depart(self, effects: Effects) -> Flight:
-        """Records that the effects of a taken range are about to be published. Ranges must be published in order."""
+    def start_publishing(self, effects: Effects) -> InFlightBatch:
+        """Adds the effects of a taken range to those in flight. Must be called in the order of offsets, before they are
+        published."""
         self._require("running", "draining")
-        flight = Flight(effects, effects.n_bytes)
-        self._flights.append(flight)
-        self.departed = effects.next_offset
+        batch = InFlightBatch(effects, effects.n_bytes)
+        self._in_flight_batches.append(batch)
+        self.next_publish = effects.next_offset
         self.taken -= effects.records
         self.in_flight += effects.records
-        self._count_in_flight(flight.n_bytes)
+        self._count_in_flight(batch.n_bytes)
         self._check_offsets()
-        return flight
+        return batch
 
-    def land(self, landed: Callable[[Flight], None]) -> None:
-        """Called after an acknowledgement; calls `landed` for each range that is complete, in order.
+    def complete_batches(self, on_acked: Callable[[InFlightBatch], None]) -> None:
+        """Called after an acknowledgement; calls `on_acked` for each batch that is complete, in order.
 
-        `acked` only advances over consecutive complete ranges; a later range that completes first has to wait. If
-        `landed` raises, `acked` stays before that range, so its offset is never committed.
+        `acked` only advances over consecutive complete batches; a later batch that completes first has to wait. If
+        `on_acked` raises, `acked` stays before that batch, so its offset is never committed.
         """
-        while self._flights and self._flights[0].done:
-            first = self._flights[0]
-            landed(first)
-            self._flights.popleft()
+        while self._in_flight_batches and self._in_flight_batches[0].done:
+            first = self._in_flight_batches[0]
+            on_acked(first)
+            self._in_flight_batches.popleft()
             self.acked = first.effects.next_offset
             self.in_flight -= first.effects.records
             self._count_in_flight(-first.n_bytes)
@@ -296,14 +297,14 @@ class Partition:
         self.committed = max(self.committed, offset)
         self._check_offsets()
 
-    def in_the_air(self) -> list[Effects]:
+    def in_flight_outputs(self) -> list[Effects]:
         """Effects that are in flight."""
-        return [flight.effects for flight in self._flights]
+        return [batch.effects for batch in self._in_flight_batches]
 
     def late_replies(self, seconds: float) -> set[str]:
         """Reply-to topics of effects that are still unacknowledged at this time."""
         before = time.perf_counter() - seconds
-        return {topic for each in self.in_the_air() if each.published_at <= before for topic in each.replies}
+        return {topic for each in self.in_flight_outputs() if each.published_at <= before for topic in each.replies}
 
     def rewind(self) -> int:
         """Drops unacknowledged records, which are fetched again from `acked`; returns their number."""
@@ -313,12 +314,12 @@ class Partition:
     def _forget(self) -> int:
         forgotten = self.pending
         self._drop_queue()
-        self._flights.clear()
+        self._in_flight_batches.clear()
         self._count_in_flight(-self.in_flight_bytes)
         self.taken = self.in_flight = 0
-        self.next_fetch = self.next_take = self.departed = self.acked
+        self.next_fetch = self.next_take = self.next_publish = self.acked
         self._check_offsets()
-        self.doubt()
+        self.mark_suspect()
         self.rewinds += 1
         return forgotten
 
@@ -333,13 +334,13 @@ class Partition:
         return self.queued + self.taken + self.in_flight
 
     @property
-    def flying(self) -> bool:
+    def has_in_flight(self) -> bool:
         """Whether anything is in flight, including effects without records."""
-        return bool(self._flights)
+        return bool(self._in_flight_batches)
 
-    def owns(self, flight: Flight) -> bool:
-        """Whether a range is still in flight; it is not after a rewind."""
-        return flight in self._flights
+    def owns(self, batch: InFlightBatch) -> bool:
+        """Whether a batch is still in flight; it is not after a rewind."""
+        return batch in self._in_flight_batches
 
     def _drop_queue(self) -> int:
         dropped = self.queued

@@ -58,7 +58,7 @@ class Stage(Protocol):
     def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
         """Effects that were not acknowledged are dropped, also from the tables; their records are fetched again."""
 
-    def landed(self, number: int, effects: Effects) -> None:
+    def acked(self, number: int, effects: Effects) -> None:
         """Effects are acknowledged and applied to the tables."""
 
     def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:

@@ -9,28 +9,28 @@ from collections.abc import Callable, Collection, Sequence
 from aiokafka.errors import CommitFailedError
 
 from inferd.streams.lane.context import LaneContext
-from inferd.streams.lane.guarantee import PUBLISH_ERRORS, Failed, Guarantee, Landed
+from inferd.streams.lane.guarantee import PUBLISH_ERRORS, Guarantee, OnAcked, OnFailed
 from inferd.streams.lane.output_batch import Effects
-from inferd.streams.lane.partition import Flight, Partition
+from inferd.streams.lane.partition import InFlightBatch, Partition
 from inferd.streams.lane.processor import Kind
-from inferd.streams.tasks import Crashed, when_done
+from inferd.streams.tasks import OnCrash, when_done
 from inferd.streams.telemetry import Step
 
 STEP_OF_PUBLISHING: dict[Kind, Step] = {"requests": "respond", "chunks": "store"}
-MakeGuarantee = Callable[[Landed, Failed, Crashed], Guarantee]
+MakeGuarantee = Callable[[OnAcked, OnFailed, OnCrash], Guarantee]
 """Makes a guarantee from callbacks: effects acknowledged, publication failed, callback raised."""
 
 
 class Publisher:
     """Passes effects to the guarantee, in order within each partition."""
 
-    def __init__(self, context: LaneContext, make_guarantee: MakeGuarantee, failed: Failed) -> None:
-        """`failed` is called with a partition whose effects could not be published."""
-        self.guarantee = make_guarantee(self._landed, failed, context.crashed)
-        self.job_landed = asyncio.Event()
+    def __init__(self, context: LaneContext, make_guarantee: MakeGuarantee, on_failed: OnFailed) -> None:
+        """`on_failed` is called with a partition whose effects could not be published."""
+        self.guarantee = make_guarantee(self._acked, on_failed, context.on_crash)
+        self.job_acked = asyncio.Event()
         """Set when effects of a job are acknowledged: the job may have more that is due by time."""
         self._context = context
-        self._failed = failed
+        self._on_failed = on_failed
         self._publishing: dict[Partition, asyncio.Task[None]] = {}
 
     @property
@@ -46,7 +46,7 @@ class Publisher:
             for table, changes in effects.changes.items():
                 table.stage(changes)
         task = self._publishing[partition] = self._context.tasks.start(self._publish(partition, steps))
-        when_done(task, lambda _: self._published(partition), self._context.crashed)
+        when_done(task, lambda _: self._published(partition), self._context.on_crash)
 
     async def _publish(self, partition: Partition, steps: Sequence[Effects]) -> None:
         rewinds = partition.rewinds
@@ -60,11 +60,11 @@ class Publisher:
                 await self.guarantee.publish(partition, effects, self._context.now_ms())
         except PUBLISH_ERRORS as error:
             if partition.rewinds == rewinds:
-                self._failed(partition, error)
+                self._on_failed(partition, error)
 
     async def _commit_all_before(self, partition: Partition) -> None:
         """Waits until everything in flight is acknowledged, then commits it; `KafkaError` if the commit is refused."""
-        await self._context.progress.until(lambda: not partition.flying)
+        await self._context.progress.until(lambda: not partition.has_in_flight)
         await self.commit([partition])
         if partition.committed < partition.acked:
             raise CommitFailedError("what comes before cannot be committed")
@@ -73,20 +73,20 @@ class Publisher:
         self._publishing.pop(partition, None)
         self._context.progress.advance(partition)
 
-    def _landed(self, partition: Partition, flight: Flight) -> None:
+    def _acked(self, partition: Partition, batch: InFlightBatch) -> None:
         """All effects of a range of records are acknowledged."""
-        stage, effects = self._context.partitions.stage(partition), flight.effects
+        stage, effects = self._context.partitions.stage(partition), batch.effects
         self._context.faults[stage.tenant].clear()
         for table, changes in effects.changes.items():
-            table.apply(changes, flight.written[table])
+            table.apply(changes, batch.written[table])
         if stage.kind == "requests":
             self._context.measures.end_to_end.observe_since(effects.timestamps, self._context.now_ms())
         if effects.records and (step := STEP_OF_PUBLISHING.get(stage.kind)) is not None:
             self._context.measures.observe_step(step, time.perf_counter() - effects.published_at)
         stage.counters.add(effects.tally)
-        stage.landed(partition.tp.partition, effects)
+        stage.acked(partition.tp.partition, effects)
         if stage.kind == "jobs":
-            self.job_landed.set()
+            self.job_acked.set()
         self._context.progress.advance(partition)
 
     async def commit(self, partitions: Collection[Partition]) -> None:
@@ -96,7 +96,9 @@ class Publisher:
 
     async def settle(self, partitions: Collection[Partition]) -> None:
         """Waits until nothing of `partitions` is being published or in flight."""
-        await self._context.progress.until(lambda: not any(p.flying or p in self._publishing for p in partitions))
+        await self._context.progress.until(
+            lambda: not any(p.has_in_flight or p in self._publishing for p in partitions)
+        )
 
     def cancel(self, partitions: Collection[Partition]) -> None:
         """Stops publishing effects of `partitions`."""

@@ -11,7 +11,7 @@ from aiokafka.errors import IllegalStateError
 
 from inferd.streams.kafka import Destinations, RetentionGaps, TopicRejectedError
 from inferd.streams.lane.context import Group, LaneContext
-from inferd.streams.lane.guarantee import PUBLISH_ERRORS, Failed
+from inferd.streams.lane.guarantee import PUBLISH_ERRORS, OnFailed
 from inferd.streams.lane.output_batch import Effects
 from inferd.streams.lane.owned_partitions import OwnedPartitions
 from inferd.streams.lane.partition import Partition
@@ -41,7 +41,7 @@ async def watch_gaps(gaps: RetentionGaps, group: Group, measures: LaneMeasures) 
             measures.records_missing += await gaps.check(group.consumer)
 
 
-async def watch_destinations(destinations: Destinations, partitions: OwnedPartitions, failed: Failed) -> None:
+async def watch_destinations(destinations: Destinations, partitions: OwnedPartitions, on_failed: OnFailed) -> None:
     """Fails replies whose topic does not exist: producers would retry forever."""
     while True:
         await asyncio.sleep(INTERVAL_S)
@@ -50,7 +50,7 @@ async def watch_destinations(destinations: Destinations, partitions: OwnedPartit
             await destinations.look()
         for partition, topics in late:
             if (topic := destinations.unusable(topics)) is not None:
-                failed(partition, TopicRejectedError(topic))
+                on_failed(partition, TopicRejectedError(topic))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ class IdleWatcher:
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL_S):
-                    await self.publisher.job_landed.wait()
-            self.publisher.job_landed.clear()
+                    await self.publisher.job_acked.wait()
+            self.publisher.job_acked.clear()
             for partition in list(self.context.partitions.values()):
                 position = await self._position(partition)
                 if self.at_rest(partition) and (effects := self._effects(partition, position)) is not None:
@@ -84,15 +84,15 @@ class IdleWatcher:
 
     def _effects(self, partition: Partition, position: int | None) -> Effects | None:
         stage, now_ms = self.context.partitions.stage(partition), self.context.now_ms()
-        effects = stage.idle_effects(partition.tp, partition.departed, now_ms)
-        if effects is None and position is not None and not (partition.pending or partition.flying):
-            return self._pass_by(partition, position)
+        effects = stage.idle_effects(partition.tp, partition.next_publish, now_ms)
+        if effects is None and position is not None and not (partition.pending or partition.has_in_flight):
+            return self._skip_to(partition, position)
         return effects
 
-    def _pass_by(self, partition: Partition, position: int) -> Effects | None:
+    def _skip_to(self, partition: Partition, position: int) -> Effects | None:
         """Effects that only commit past offsets without records, so that an idle group has no lag."""
         expected = partition.next_fetch
-        if (back_to := partition.pass_by(position)) is not None:
+        if (back_to := partition.skip_to(position)) is not None:
             self.context.group.consumer.seek(partition.tp, back_to)
         if partition.next_fetch == expected:
             return None

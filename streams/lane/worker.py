@@ -127,7 +127,7 @@ class Worker:
                 if partition.rewinds != rewinds[partition]:
                     stage.rewound(partition.tp.partition, steps)
                 elif not partition.running:
-                    self._context.partitions.put_aside(partition, part)
+                    self._context.partitions.drop_taken(partition, part)
                 else:
                     self._batches.put_back(partition, part[sum(effects.records for effects in steps) :])
                     self._publisher.publish(partition, steps)

@@ -56,19 +56,19 @@ class Deploys:
         self,
         settings: StreamSettings,
         refused: Refused,
-        crashed: Callable[[BaseException], None] = lambda error: None,
+        on_crash: Callable[[BaseException], None] = lambda error: None,
         loaded: Callable[[float], None] = lambda _seconds: None,
         denied: Callable[[], None] = lambda: None,
     ) -> None:
         """`refused` is called with each invalid record, and with the record of each model that fails its trial;
-        `crashed` with the unexpected exception that ended a background task; `loaded` with the seconds that trial and
+        `on_crash` with the unexpected exception that ended a background task; `loaded` with the seconds that trial and
         loading of a version took; `denied` if reading from the broker fails."""
         self.catalogs = {tenant: ModelCatalog() for tenant in settings.tenants}
         self.reachable_at: float | None = None
         """When the broker last answered, on the monotonic clock."""
         self._settings = settings
         self._refused = refused
-        self._crashed = crashed
+        self._on_crash = on_crash
         self._denied = denied
         self._wanted = frozenset(settings.tenants)
         self.loaded: frozenset[str] = frozenset()
@@ -78,7 +78,7 @@ class Deploys:
             t: ArtifactStore(settings.data_dir / "artifacts" / t, settings.limits) for t in settings.tenants
         }
         self._claims: dict[str, dict[VersionKey, Manifest]] = {tenant: {} for tenant in settings.tenants}
-        self.on_demand = OnDemand(settings, self.catalogs, self._stores, crashed, self._fetch_again)
+        self.on_demand = OnDemand(settings, self.catalogs, self._stores, on_crash, self._fetch_again)
         self._rollout = Rollout(settings, self.catalogs, self._stores, refused, self.on_demand, loaded)
         self._disk_fault: str | None = None
         self._consumer: AIOKafkaConsumer | None = None
@@ -266,9 +266,9 @@ class Deploys:
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
-        when_done(task, self._ended, self._crashed)
+        when_done(task, self._ended, self._on_crash)
         return task
 
     def _ended(self, task: asyncio.Future[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._crashed(error)
+            self._on_crash(error)

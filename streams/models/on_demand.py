@@ -28,7 +28,7 @@ from inferd.streams.models.memory import return_freed_memory
 from inferd.streams.models.memory_budget import Key, MemoryBudget
 from inferd.streams.openmp import load_openmp
 from inferd.streams.settings import StreamSettings
-from inferd.streams.tasks import BackgroundTasks, Crashed, OwnThread
+from inferd.streams.tasks import BackgroundTasks, OnCrash, OwnThread
 from inferd.streams.telemetry import LatencyHistogram, ModelMemorySnapshot
 
 log = structlog.get_logger(__name__)
@@ -60,7 +60,7 @@ class OnDemand:
         settings: StreamSettings,
         catalogs: Mapping[str, ModelCatalog],
         stores: Mapping[str, ArtifactStore],
-        crashed: Crashed,
+        on_crash: OnCrash,
         fetch_again: Callable[[str], Awaitable[None]],
     ) -> None:
         """`fetch_again` reads the artifacts of a tenant from Kafka again, because one is missing on disk."""
@@ -75,7 +75,7 @@ class OnDemand:
         self._wanted_since: dict[Key, float] = {}
         self._failed_until: dict[Key, float] = {}
         self._room, self._loaded = asyncio.Event(), asyncio.Event()
-        self._tasks = BackgroundTasks(crashed)
+        self._tasks = BackgroundTasks(on_crash)
         self._loads = self._unloads = self._failures = 0
 
     @property

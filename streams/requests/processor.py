@@ -148,7 +148,7 @@ class RequestProcessor:
     def _add_spans(self, spans: dict[int, OpenSpans], work: Work, effects: Sequence[Effects]) -> None:
         """Attaches to each partition's effects the spans that they end; spans of direct requests end here."""
         if (direct := spans.get(HTTP_PARTITION)) is not None:
-            direct.landed()
+            direct.acked()
         for (tp, _), part in zip(work, effects, strict=True):
             part.spans = spans.get(tp.partition)
 
@@ -199,9 +199,9 @@ class RequestProcessor:
                 for changes in effects.changes.values():
                     self.predictions.forget(number, changes)
 
-    def landed(self, number: int, effects: Effects) -> None:
+    def acked(self, number: int, effects: Effects) -> None:
         if effects.spans is not None:
-            effects.spans.landed()
+            effects.spans.acked()
 
     def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
         if self.predictions is None:

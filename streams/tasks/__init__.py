@@ -1,8 +1,8 @@
 """Tasks of asyncio: in the background, ending several at once, and exceptions in callbacks."""
 
 from inferd.streams.tasks.background import BackgroundTasks
-from inferd.streams.tasks.callbacks import Crashed, when_done
+from inferd.streams.tasks.callbacks import OnCrash, when_done
 from inferd.streams.tasks.cancel_all import all_of, cancelled, finished
 from inferd.streams.tasks.own_thread import OwnThread
 
-__all__ = ["BackgroundTasks", "Crashed", "OwnThread", "all_of", "cancelled", "finished", "when_done"]
+__all__ = ["BackgroundTasks", "OnCrash", "OwnThread", "all_of", "cancelled", "finished", "when_done"]

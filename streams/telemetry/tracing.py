@@ -87,7 +87,7 @@ class OpenSpans:
         self._steps = steps
         self._wholes = wholes
 
-    def landed(self) -> None:
+    def acked(self) -> None:
         """Ends the spans, because the results are acknowledged."""
         for span in (*self._steps, *self._wholes):
             span.end()
@@ -96,7 +96,7 @@ class OpenSpans:
         """Ends the spans, because the results were not acknowledged; the repeated work gets new spans."""
         for step in self._steps:
             step.add_event("dropped", {"reason": "not acknowledged; repeated"})
-        self.landed()
+        self.acked()
 
 
 class Tracing:

@@ -155,7 +155,7 @@ def dropped_on_revoke() -> None:
     def commit(inner: Any, self: Any, consumer: Any, partitions: Any) -> Any:
         for partition in partitions:
             if not partition.running:
-                partition.next_take = partition.departed = partition.acked = partition.next_fetch
+                partition.next_take = partition.next_publish = partition.acked = partition.next_fetch
         return inner(self, consumer, partitions)
 
     _wrap_method(AtLeastOnce, "commit", commit)

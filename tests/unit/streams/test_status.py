@@ -191,7 +191,7 @@ def test_sums_over_partitions_and_what_the_lane_measured(streams: FakeStreams) -
     for number in range(3):
         streams.lane.partitions[tp(number)] = partition = running(tp(number))
         partition.offer([request(n, number) for n in range(number + 1)])
-        partition.depart(Effects(0, 0, [], Tally(bytes_out=10 * number)))
+        partition.start_publishing(Effects(0, 0, [], Tally(bytes_out=10 * number)))
     measures = streams.measures
     measures.batches, measures.batch_rows_last, measures.commits, measures.commit_failures = 4, 5, 6, 7
     measures.queue.observe(0.1)
@@ -314,7 +314,7 @@ def test_what_is_acknowledged_and_not_committed_is_lag(streams: FakeStreams) -> 
     streams.ends[tp(0)] = 102
     partition.offer([request(100)])
     partition.take(1, 10**6)
-    partition.depart(Effects(101, 1, [])).published()
-    partition.land(lambda _: None)
+    partition.start_publishing(Effects(101, 1, [])).published()
+    partition.complete_batches(lambda _: None)
     assert partition.acked == 101
     assert streams.snapshot().partitions[0].lag == 2

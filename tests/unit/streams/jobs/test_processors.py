@@ -98,7 +98,7 @@ class Log:
             assert (table.topic, table.number) == (stage.tables[0].changelog, tp.partition)
             table.apply(changes, (table.store.offset or 0) + len(changes))
         self.next_offsets[tp] = effects.next_offset
-        stage.landed(tp.partition, effects)
+        stage.acked(tp.partition, effects)
 
     def written(self, stream: Stream) -> list[ConsumerRecord[Any, Any]]:
         return [record for n in range(PARTITIONS) for record in self.records[TopicPartition(TOPICS.name(stream), n)]]

@@ -414,10 +414,10 @@ async def test_a_landing_that_raises_ends_the_worker_and_commits_nothing(
     """A full disk, say: asyncio alone would only log it, and the offset would be committed without the table."""
     disk_full = OSError("no space left on device")
 
-    def landed(number: int, effects: Any) -> None:
+    def acked(number: int, effects: Any) -> None:
         raise disk_full
 
-    monkeypatch.setattr(bench.tenant, "landed", landed)
+    monkeypatch.setattr(bench.tenant, "acked", acked)
     bench.expected_crashes.append(disk_full)
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0)])

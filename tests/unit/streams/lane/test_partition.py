@@ -13,7 +13,7 @@ from inferd.streams.lane.output_batch import Effects
 from inferd.streams.lane.partition import (
     HEADER_OVERHEAD_BYTES,
     NEXT_STATES,
-    Flight,
+    InFlightBatch,
     Partition,
     PartitionError,
     State,
@@ -37,14 +37,14 @@ def offsets(taken: Any) -> list[int]:
     return [r.offset for r in taken]
 
 
-def flight(partition: Partition, taken: Any) -> Flight:
-    return partition.depart(Effects(taken[-1].offset + 1, len(taken), ()))
+def start_batch(partition: Partition, taken: Any) -> InFlightBatch:
+    return partition.start_publishing(Effects(taken[-1].offset + 1, len(taken), ()))
 
 
-def landed(partition: Partition) -> list[Flight]:
-    """The flights that are done."""
-    done: list[Flight] = []
-    partition.land(done.append)
+def acked_batches(partition: Partition) -> list[InFlightBatch]:
+    """The batches that are complete."""
+    done: list[InFlightBatch] = []
+    partition.complete_batches(done.append)
     return done
 
 
@@ -58,7 +58,7 @@ def test_takes_in_order_across_fetches_and_splits_by_rows() -> None:
     assert (partition.queued, partition.queued_bytes, partition.next_take) == (0, 0, 10)
 
 
-def test_bytes_bound_what_is_taken_but_one_record_always_goes() -> None:
+def test_bytes_limit_what_is_taken_but_one_record_is_always_taken() -> None:
     partition = running(REQUESTS)
     partition.offer([record(0, 10), record(1, 5_000), record(2, 10)])
     two = bytes_of(records(0)) + 10
@@ -69,7 +69,7 @@ def test_bytes_bound_what_is_taken_but_one_record_always_goes() -> None:
 
 @pytest.mark.parametrize("behind", [0, 1])
 def test_a_record_beyond_the_bound_is_taken_alone_and_leaves_nothing_behind(behind: int) -> None:
-    """It once left an empty batch in the queue, and the next take raised."""
+    """Regression: an empty batch was left in the queue, and the next `take` raised."""
     partition = running(REQUESTS)
     partition.offer([record(0, 5_000), *records(*range(1, 1 + behind))])
     assert offsets(partition.take(10, 1_000)) == [0]
@@ -83,18 +83,18 @@ def test_headers_count_as_bytes() -> None:
     assert bytes_of((with_headers,)) == bytes_of((plain,)) + len("name") + 1_000 + HEADER_OVERHEAD_BYTES
 
 
-def test_a_flight_whose_landing_raises_is_not_acknowledged() -> None:
+def test_a_batch_whose_callback_raises_is_not_acknowledged() -> None:
     partition = running(REQUESTS)
     partition.offer(records(0, 1))
-    first, second = flight(partition, partition.take(1, 10_000)), flight(partition, partition.take(1, 10_000))
+    first, second = start_batch(partition, partition.take(1, 10_000)), start_batch(partition, partition.take(1, 10_000))
     first.published()
     second.published()
 
-    def disk_full(_: Flight) -> None:
+    def disk_full(_: InFlightBatch) -> None:
         raise OSError("no space left on device")
 
     with pytest.raises(OSError, match="no space"):
-        partition.land(disk_full)
+        partition.complete_batches(disk_full)
     assert (partition.acked, partition.in_flight) == (0, 2)
 
 
@@ -123,15 +123,15 @@ def test_a_gap_after_a_whole_fetch_is_real_at_once() -> None:
 def test_only_a_contiguous_range_is_acknowledged() -> None:
     partition = running(REQUESTS)
     partition.offer(records(0, 1, 2, 3))
-    first, second = flight(partition, partition.take(2, 10_000)), flight(partition, partition.take(2, 10_000))
+    first, second = start_batch(partition, partition.take(2, 10_000)), start_batch(partition, partition.take(2, 10_000))
     second.published()
-    assert landed(partition) == []
+    assert acked_batches(partition) == []
     assert partition.acked == 0
     first.sent()
     first.published()
-    assert landed(partition) == []
+    assert acked_batches(partition) == []
     first.acknowledged()
-    assert landed(partition) == [first, second]
+    assert acked_batches(partition) == [first, second]
     assert partition.acked == 4
     assert (partition.in_flight, partition.in_flight_bytes) == (0, 0)
 
@@ -139,13 +139,13 @@ def test_only_a_contiguous_range_is_acknowledged() -> None:
 def test_a_rewind_forgets_what_is_not_acknowledged() -> None:
     partition = running(REQUESTS)
     partition.offer(records(0, 1, 2, 3, 4))
-    flown = flight(partition, partition.take(2, 10_000))
+    batch = start_batch(partition, partition.take(2, 10_000))
     partition.take(1, 10_000)
     assert partition.rewind() == 5
-    flown.published()
-    assert landed(partition) == []
+    batch.published()
+    assert acked_batches(partition) == []
     assert (partition.acked, partition.next_fetch, partition.pending) == (0, 0, 0)
-    assert not partition.owns(flown)
+    assert not partition.owns(batch)
     partition.offer(records(0, 1))
     assert offsets(partition.take(9, 10_000)) == [0, 1]
 
@@ -155,26 +155,26 @@ def test_logs_name_partitions_by_topic() -> None:
     assert by_topic(tps) == {"a": [2], "b": [0, 1]}
 
 
-def test_markers_are_passed_by_at_once_where_no_record_can_be_missing() -> None:
+def test_markers_are_skipped_at_once_if_no_record_can_be_missing() -> None:
     partition = running(REQUESTS, 5)
     partition.offer(records(5))
     partition.take(1, 10_000)
-    flight(partition, records(5)).published()
-    assert len(landed(partition)) == 1
-    assert partition.pass_by(6) is None, "the fetcher stands where it should"
+    start_batch(partition, records(5)).published()
+    assert len(acked_batches(partition)) == 1
+    assert partition.skip_to(6) is None, "the position is the expected offset"
     assert partition.next_fetch == 6
-    assert partition.pass_by(9) is None
+    assert partition.skip_to(9) is None
     assert (partition.next_fetch, partition.next_take, partition.acked) == (9, 9, 6)
 
 
-@pytest.mark.parametrize("doubted", [False, True])
-def test_what_a_cut_fetch_has_lost_is_never_taken_for_markers(doubted: bool) -> None:
+@pytest.mark.parametrize("suspect", [False, True])
+def test_records_lost_by_an_interrupted_fetch_are_not_mistaken_for_markers(suspect: bool) -> None:
     partition = running(REQUESTS, 5)
     assert partition.suspect, "the first fetch may have come before the partition was open"
-    assert partition.pass_by(8) == 5
-    if doubted:
-        partition.doubt()
-        assert partition.pass_by(8) == 5, "what was fetched again may be lost as well"
+    assert partition.skip_to(8) == 5
+    if suspect:
+        partition.mark_suspect()
+        assert partition.skip_to(8) == 5, "records of the second fetch may be lost as well"
     assert partition.offer(records(5, 6, 7)) is None
     assert offsets(partition.take(9, 10_000)) == [5, 6, 7]
 
@@ -206,7 +206,7 @@ def in_state(state: State) -> Partition:
 
 @pytest.mark.parametrize("after", ENTER)
 @pytest.mark.parametrize("before", get_args(State))
-def test_states_follow_each_other_as_they_may(before: State, after: State) -> None:
+def test_only_allowed_transitions_are_made(before: State, after: State) -> None:
     partition = in_state(before)
     if after in NEXT_STATES[before]:
         ENTER[after](partition)
@@ -221,16 +221,16 @@ USES: dict[str, tuple[Callable[[Partition], object], set[State]]] = {
     "offer": (lambda partition: partition.offer(records(0)), {"running"}),
     "take": (lambda partition: partition.take(1, 1), {"running"}),
     "put_back": (lambda partition: partition.put_back(records(0)), {"running"}),
-    "pass_by": (lambda partition: partition.pass_by(9), {"running"}),
-    "put_aside": (lambda partition: partition.put_aside([]), {"draining"}),
-    "depart": (lambda partition: partition.depart(Effects(0, 0, ())), {"running", "draining"}),
+    "skip_to": (lambda partition: partition.skip_to(9), {"running"}),
+    "drop_taken": (lambda partition: partition.drop_taken([]), {"draining"}),
+    "start_publishing": (lambda partition: partition.start_publishing(Effects(0, 0, ())), {"running", "draining"}),
     "rewind": (Partition.rewind, {"running", "draining"}),
 }
 
 
 @pytest.mark.parametrize("state", get_args(State))
 @pytest.mark.parametrize("use", USES)
-def test_a_state_refuses_what_it_does_not_allow(use: str, state: State) -> None:
+def test_methods_raise_in_states_that_do_not_allow_them(use: str, state: State) -> None:
     call, allowed = USES[use]
     partition = in_state(state)
     if state in allowed:
@@ -238,25 +238,25 @@ def test_a_state_refuses_what_it_does_not_allow(use: str, state: State) -> None:
     else:
         with pytest.raises(PartitionError, match=f"is {state}, and has to be"):
             call(partition)
-        assert (partition.pending, partition.next_fetch, partition.flying) == (0, 0, False)
+        assert (partition.pending, partition.next_fetch, partition.has_in_flight) == (0, 0, False)
 
 
 def test_a_close_forgets_everything_once_and_ignores_late_acknowledgements() -> None:
     partition = running(REQUESTS)
     partition.offer(records(0, 1, 2, 3, 4))
-    first, second = flight(partition, partition.take(1, 10_000)), flight(partition, partition.take(2, 10_000))
+    first, second = start_batch(partition, partition.take(1, 10_000)), start_batch(partition, partition.take(2, 10_000))
     first.published()
     second.published()
     second.sent()
     partition.take(1, 10_000)
-    assert landed(partition) == [first]
+    assert acked_batches(partition) == [first]
     assert partition.close() == 4
     assert partition.close() == 0
     second.acknowledged()
-    assert landed(partition) == []
+    assert acked_batches(partition) == []
     partition.commit(1)
     assert (partition.acked, partition.committed, partition.pending, partition.queued_bytes) == (1, 1, 0, 0)
-    assert (partition.in_flight_bytes, partition.flying) == (0, False)
+    assert (partition.in_flight_bytes, partition.has_in_flight) == (0, False)
 
 
 @pytest.mark.parametrize("offset", [1, 5])
@@ -267,25 +267,25 @@ def test_an_offset_that_is_not_acknowledged_is_never_committed(offset: int) -> N
         partition.commit(offset)
 
 
-def test_effects_of_what_was_not_taken_are_refused() -> None:
+def test_output_of_records_that_were_not_taken_is_rejected() -> None:
     partition = running(REQUESTS)
     partition.offer(records(0, 1))
-    with pytest.raises(PartitionError, match=r"offsets are out of order: .* next_take=0 departed=2"):
-        flight(partition, records(0, 1))
+    with pytest.raises(PartitionError, match=r"offsets are out of order: .* next_take=0 next_publish=2"):
+        start_batch(partition, records(0, 1))
 
 
-def test_markers_are_not_passed_by_while_records_are_pending() -> None:
+def test_markers_are_not_skipped_while_records_are_pending() -> None:
     partition = running(REQUESTS)
     partition.offer(records(0))
     with pytest.raises(PartitionError, match="cannot move to offset 5: 1 records are pending"):
-        partition.pass_by(5)
+        partition.skip_to(5)
 
 
 def test_a_commit_never_goes_back() -> None:
     partition = running(REQUESTS)
     partition.offer(records(0, 1))
-    flight(partition, partition.take(2, 10_000)).published()
-    landed(partition)
+    start_batch(partition, partition.take(2, 10_000)).published()
+    acked_batches(partition)
     partition.commit(2)
     partition.commit(1)
     assert partition.committed == 2

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from inferd.streams.lane.output_batch import Effects
-from inferd.streams.lane.partition import RECORD_OVERHEAD_BYTES, Flight, Usage
+from inferd.streams.lane.partition import RECORD_OVERHEAD_BYTES, InFlightBatch, Usage
 from inferd.streams.telemetry.counters import Tally
 from tests.fixtures.lane import running
 
@@ -38,29 +38,29 @@ class PartitionMachine(RuleBasedStateMachine):
         self.log: list[LogRecord] = []
         self.end = 0
         self.fetcher = 0
-        """Offset that the fetcher asks for next."""
+        """Offset that the fetcher requests next."""
         self.usage = Usage()
         self.partition = running(TP, usage=self.usage)
         self.acked: list[LogRecord] = []
-        self.flights: list[tuple[Flight, list[LogRecord], int]] = []
-        """With the records of each, and how many acknowledgements it lacks."""
+        self.in_flight_batches: list[tuple[InFlightBatch, list[LogRecord], int]] = []
+        """(batch, its records, number of missing acknowledgements)"""
         self.taken: list[LogRecord] = []
         self.queue: list[LogRecord] = []
         self.committed = self.sent_commit = 0
-        self.late: list[Flight] = []
-        """Flights that are forgotten, once for each acknowledgement that they lack."""
+        self.late: list[InFlightBatch] = []
+        """Batches dropped by a rewind, once per missing acknowledgement."""
 
     # ------------------------------------------------------------------ log and fetcher
 
     @rule(gap=st.sampled_from([0, 0, 2]), sizes=st.lists(SIZES, max_size=4), n=st.integers(1, 6), back=BACK, lost=LOST)
     def fetch(self, gap: int, sizes: list[int], n: int, back: int, lost: bool) -> None:
-        """The log has grown, and is read; the fetcher is past what a fetch that was cut short has read and lost."""
+        """Appends to the log and fetches; an interrupted fetch loses the records that it has read."""
         self._append(gap, sizes)
         if not (fetched := self._from(self.fetcher - back)[:n]):
             return
         expected, self.fetcher = self.partition.next_fetch, fetched[-1].offset + 1
         if lost:
-            self.partition.doubt()
+            self.partition.mark_suspect()
         elif (seek := self.partition.offer(fetched)) is not None:
             assert seek == expected
             self.fetcher = seek
@@ -73,16 +73,16 @@ class PartitionMachine(RuleBasedStateMachine):
             self.log.append(ConsumerRecord(TP.topic, 0, self.end, 0, 0, None, b"x" * size, None, -1, size, ()))
             self.end += 1
 
-    @precondition(lambda self: not self._pending() and not self.flights)
+    @precondition(lambda self: not self._pending() and not self.in_flight_batches)
     @rule(batches=BATCHES)
     def idle(self, batches: int) -> None:
         """Output batches without a record; if the fetcher is at the end of the log, they commit past markers."""
         if not self._from(self.fetcher):
             self.fetcher, expected = self.end, self.partition.next_fetch
-            if (seek := self.partition.pass_by(self.end)) is not None:
+            if (seek := self.partition.skip_to(self.end)) is not None:
                 assert seek == expected
                 self.fetcher = seek
-        self._depart(Effects(self.partition.next_take, 0, ()), [], batches)
+        self._publish(Effects(self.partition.next_take, 0, ()), [], batches)
 
     def _from(self, offset: int) -> list[LogRecord]:
         return [record for record in self.log if record.offset >= offset]
@@ -92,15 +92,15 @@ class PartitionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.queue or self.taken)
     @rule(data=st.data(), more_rows=AROUND, more_bytes=AROUND, batches=BATCHES, n_bytes=st.integers(0, 100))
     def score(self, data: st.DataObject, more_rows: int, more_bytes: int, batches: int, n_bytes: int) -> None:
-        """Takes a micro-batch, puts some of it back, and publishes some, unless it publishes more of the last one."""
+        """Publishes more of the last micro-batch, or takes one, puts some of it back, and publishes some."""
         if not self.taken:
             self._take(data, more_rows, more_bytes)
         if n := data.draw(st.integers(0, len(self.taken))):
             done, self.taken = self.taken[:n], self.taken[n:]
-            self._depart(Effects(done[-1].offset + 1, n, (), Tally(bytes_out=n_bytes)), done, batches)
+            self._publish(Effects(done[-1].offset + 1, n, (), Tally(bytes_out=n_bytes)), done, batches)
 
     def _take(self, data: st.DataObject, more_rows: int, more_bytes: int) -> None:
-        """Bounds are at most one off what some part of the queue has."""
+        """The limits differ by at most one from the size of some part of the queue."""
         places = st.integers(1, len(self.queue))
         rows_max = data.draw(places) + more_rows
         bytes_max = size_of(self.queue[: data.draw(places)]) + more_bytes
@@ -117,37 +117,37 @@ class PartitionMachine(RuleBasedStateMachine):
         ends = accumulate(size_of([record]) for record in self.queue[:rows_max])
         return self.queue[: max(1, len([end for end in ends if end <= bytes_max]))]
 
-    def _depart(self, effects: Effects, done: list[LogRecord], batches: int) -> None:
-        flight = self.partition.depart(effects)
-        self.flights.append((flight, done, batches))
+    def _publish(self, effects: Effects, done: list[LogRecord], batches: int) -> None:
+        batch = self.partition.start_publishing(effects)
+        self.in_flight_batches.append((batch, done, batches))
         for _ in range(batches):
-            flight.sent()
-        flight.published()
-        self._land()
+            batch.sent()
+        batch.published()
+        self._complete_batches()
 
     # ------------------------------------------------------------------ acknowledged and committed
 
-    @precondition(lambda self: any(lacking for *_, lacking in self.flights))
+    @precondition(lambda self: any(lacking for *_, lacking in self.in_flight_batches))
     @rule(data=st.data())
     def acknowledge(self, data: st.DataObject) -> None:
-        n = data.draw(st.sampled_from([n for n, (*_, lacking) in enumerate(self.flights) if lacking]))
-        flight, done, lacking = self.flights[n]
-        self.flights[n] = flight, done, lacking - 1
-        flight.acknowledged()
-        self._land()
+        n = data.draw(st.sampled_from([n for n, (*_, lacking) in enumerate(self.in_flight_batches) if lacking]))
+        batch, done, lacking = self.in_flight_batches[n]
+        self.in_flight_batches[n] = batch, done, lacking - 1
+        batch.acknowledged()
+        self._complete_batches()
 
-    def _land(self) -> None:
-        landed: list[Flight] = []
-        self.partition.land(landed.append)
-        for flight in landed:
-            expected, done, lacking = self.flights.pop(0)
-            assert (flight, lacking) == (expected, 0)
+    def _complete_batches(self) -> None:
+        completed: list[InFlightBatch] = []
+        self.partition.complete_batches(completed.append)
+        for batch in completed:
+            expected, done, lacking = self.in_flight_batches.pop(0)
+            assert (batch, lacking) == (expected, 0)
             self.acked += done
-        assert not (self.flights and self.flights[0][2] == 0), "it has every acknowledgement and comes first"
+        assert not (self.in_flight_batches and self.in_flight_batches[0][2] == 0), "the first batch is complete"
 
     @rule()
     def commit(self) -> None:
-        """A commit that was sent some time ago is answered, and the next one is sent."""
+        """The commit that was sent last is answered, and the next one is sent."""
         self.partition.commit(self.sent_commit)
         self.committed, self.sent_commit = max(self.committed, self.sent_commit), self.partition.acked
 
@@ -164,12 +164,12 @@ class PartitionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._pending())
     @rule(data=st.data(), fails=st.booleans(), waits=st.integers(0, 4), same_worker=st.booleans())
     def revoke_and_take_over(self, data: st.DataObject, fails: bool, waits: int, same_worker: bool) -> None:
-        """What is acknowledged is not done again by the same worker, committed or not."""
+        """The same worker does not repeat acknowledged records, committed or not."""
         assert (self.partition.drain(), self.partition.drain()) == (len(self.queue), 0)
         self.queue = []
-        self.partition.put_aside(self.taken)
+        self.partition.drop_taken(self.taken)
         self.taken = []
-        for _ in range(min(waits, sum(lacking for *_, lacking in self.flights))):
+        for _ in range(min(waits, sum(lacking for *_, lacking in self.in_flight_batches))):
             self.acknowledge(data)
         if fails:
             self.rewind(seeks=False)
@@ -182,48 +182,48 @@ class PartitionMachine(RuleBasedStateMachine):
     def _close(self) -> None:
         assert (self.partition.close(), self.partition.close()) == (self._pending(), 0)
         self._forget()
-        for flight in self.late:
-            flight.acknowledged()
-            self._land()
+        for batch in self.late:
+            batch.acknowledged()
+            self._complete_batches()
 
     def _pending(self) -> int:
-        return len(self.queue) + len(self.taken) + sum(len(done) for _, done, _ in self.flights)
+        return len(self.queue) + len(self.taken) + sum(len(done) for _, done, _ in self.in_flight_batches)
 
     def _forget(self) -> None:
-        self.late += [flight for flight, _, lacking in self.flights for _ in range(lacking)]
-        self.queue, self.taken, self.flights = [], [], []
+        self.late += [batch for batch, _, lacking in self.in_flight_batches for _ in range(lacking)]
+        self.queue, self.taken, self.in_flight_batches = [], [], []
 
     # ------------------------------------------------------------------ always
 
     @invariant()
-    def records_are_done_once_and_in_order_and_none_is_skipped(self) -> None:
+    def records_are_processed_once_in_order_without_gaps(self) -> None:
         held = self.acked + self._in_flight() + self.taken + self.queue
         assert held == self.log[: len(held)]
         assert len(held) == len([record for record in self.log if record.offset < self.partition.next_fetch])
 
     @invariant()
-    def they_are_counted_as_what_they_are(self) -> None:
+    def counters_are_right(self) -> None:
         p = self.partition
         assert (p.queued, p.queued_bytes) == (len(self.queue), size_of(self.queue))
         assert (p.taken, p.in_flight, p.pending) == (len(self.taken), len(self._in_flight()), self._pending())
-        assert p.in_flight_bytes == sum(flight.n_bytes for flight, *_ in self.flights)
+        assert p.in_flight_bytes == sum(batch.n_bytes for batch, *_ in self.in_flight_batches)
         used = self.usage.queued_bytes, self.usage.in_flight_bytes
         assert used == (p.queued_bytes, p.in_flight_bytes), "partitions that are closed use nothing"
-        assert p.flying == bool(self.flights)
+        assert p.has_in_flight == bool(self.in_flight_batches)
 
     @invariant()
-    def offsets_lie_between_the_records_that_they_part(self) -> None:
+    def offsets_separate_the_records(self) -> None:
         p = self.partition
-        assert self.committed == p.committed <= p.acked <= p.departed <= p.next_take <= p.next_fetch <= self.end
+        assert self.committed == p.committed <= p.acked <= p.next_publish <= p.next_take <= p.next_fetch <= self.end
         held = [self.acked, self._in_flight(), self.taken, self.queue]
-        parting = [p.acked, p.departed, p.next_take, p.next_fetch]
-        for offset, before in zip(parting, held, strict=True):
+        boundaries = [p.acked, p.next_publish, p.next_take, p.next_fetch]
+        for offset, before in zip(boundaries, held, strict=True):
             assert all(record.offset < offset for record in before)
-        for offset, after in zip(parting[:-1], held[1:], strict=True):
+        for offset, after in zip(boundaries[:-1], held[1:], strict=True):
             assert all(record.offset >= offset for record in after)
 
     def _in_flight(self) -> list[LogRecord]:
-        return [record for _, done, _ in self.flights for record in done]
+        return [record for _, done, _ in self.in_flight_batches for record in done]
 
 
 TestPartitionMachine = PartitionMachine.TestCase

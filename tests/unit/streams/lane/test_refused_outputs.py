@@ -48,7 +48,7 @@ def acknowledge(bench: Bench, *topics: str) -> None:
             sent.acknowledge()
 
 
-async def landed(bench: Bench, offset: int) -> None:
+async def acknowledge_until(bench: Bench, offset: int) -> None:
     """Acknowledges all sent batches until all records before `offset` are done."""
 
     def done() -> bool:
@@ -80,7 +80,7 @@ async def test_a_reply_beyond_its_topics_limits_is_an_error_on_results(
     asked = asking(1)
     asked.key = None
     bench.lane.feed(tp(0), [request(0), asked, request(2)])
-    await landed(bench, 3)
+    await acknowledge_until(bench, 3)
     assert answers(bench, RESULTS) == [("r0.0", None), ("r0.1", code), ("r0.2", None)]
     assert answers(bench, REPLIES) == []
     assert bench.tenant.counters.errors == {code: 1}
@@ -96,7 +96,7 @@ async def test_a_reply_rejected_by_the_broker_is_an_error_on_results(bench: Benc
     reply.fail(TopicAuthorizationFailedError(REPLIES))
     await bench.until(lambda: bench.group.seeks[1:])
     bench.lane.feed(tp(0), [request(0), asking(1), asking(2)])
-    await landed(bench, 3)
+    await acknowledge_until(bench, 3)
     assert answers(bench, RESULTS)[-3:] == [("r0.0", None), ("r0.1", "reply_to_refused"), ("r0.2", "reply_to_refused")]
     assert answers(bench, REPLIES) == [("r0.1", None)], "not tried again at once"
 
@@ -112,7 +112,7 @@ async def test_a_rejected_reply_keeps_the_order_of_results(bench: Bench) -> None
     await bench.until(lambda: bench.group.seeks[1:])
     seen = len(answers(bench, RESULTS))
     bench.lane.feed(tp(0), [asking(0), request(1)])
-    await landed(bench, 2)
+    await acknowledge_until(bench, 2)
     assert answers(bench, RESULTS)[seen:] == [("r0.0", "reply_to_refused"), ("r0.1", None)]
 
 
@@ -125,7 +125,7 @@ async def test_a_reply_is_abandoned_once_its_topic_is_deleted(bench: Bench, monk
     await describe(bench, replies(partitions=0))
     await bench.until(lambda: bench.group.seeks[1:])
     bench.lane.feed(tp(0), [request(0), asking(1)])
-    await landed(bench, 2)
+    await acknowledge_until(bench, 2)
     assert answers(bench, RESULTS)[-2:] == [("r0.0", None), ("r0.1", "reply_to_refused")]
     await describe(bench, replies())
 
@@ -134,7 +134,7 @@ async def test_a_result_beyond_its_topics_limits_is_too_large(bench: Bench) -> N
     await describe(bench, TopicState(RESULTS, "results", 8, 1, {"max.message.bytes": "700"}))
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0), request(1, input_data=[[1.0, 2.0]] * 200), request(2)])
-    await landed(bench, 3)
+    await acknowledge_until(bench, 3)
     assert answers(bench, RESULTS) == [("r0.0", None), ("r0.1", "too_large"), ("r0.2", None)]
     assert [len(sent.records) for sent in bench.broker.sent if sent.topic == RESULTS] == [1, 1, 1], "no larger batches"
 
@@ -156,7 +156,7 @@ async def test_a_dead_letter_that_does_not_fit_omits_parts(bench: Bench) -> None
     await describe(bench, TopicState(DEAD_LETTERS, "dead-letters", 8, 1, {"max.message.bytes": "2000"}))
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0, value=b"\xc1" * 5_000), request(1)])
-    await landed(bench, 2)
+    await acknowledge_until(bench, 2)
     ((key, value, headers),) = [
         record for sent in bench.broker.sent if sent.topic == DEAD_LETTERS for record in sent.records
     ]
@@ -175,7 +175,7 @@ async def test_a_record_whose_dead_letter_omits_parts_is_too_large(bench: Bench,
     await describe(bench, TopicState(DEAD_LETTERS, "dead-letters", 8, 1, {"max.message.bytes": "2162688"}))
     await bench.own(0)
     bench.lane.feed(tp(0), [poison, request(1)])
-    await landed(bench, 2)
+    await acknowledge_until(bench, 2)
     assert answers(bench, RESULTS) == [("0-0", "too_large"), ("r0.1", None)]
     ((key, value, headers),) = [
         record for sent in bench.broker.sent if sent.topic == DEAD_LETTERS for record in sent.records

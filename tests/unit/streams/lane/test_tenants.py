@@ -83,7 +83,7 @@ class World:
         stages = {stage.topic: stage for tenant in TENANTS for stage in self._stages(tenant)}
         context = LaneContext(
             settings=self.settings, stages=stages, group=self.group, topics=FakeTopics(), measures=LaneMeasures(),
-            crashed=self.crashes.append,
+            on_crash=self.crashes.append,
         )  # fmt: skip
         self.lane = Lane(context, lambda *calls: make_guarantee(guarantee, self.settings, LaneMeasures(), *calls))
 

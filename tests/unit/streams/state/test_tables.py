@@ -34,31 +34,31 @@ async def table(tmp_path: Path) -> LaneTable:
 
 @given(st.lists(st.tuples(CHANGES, st.booleans()), max_size=8), st.booleans())
 def test_what_is_on_its_way_is_read_and_what_is_discarded_is_not(
-    flights: list[tuple[list[tuple[bytes, bytes | None]], bool]], discarded: bool
+    batches: list[tuple[list[tuple[bytes, bytes | None]], bool]], discarded: bool
 ) -> None:
     """In-flight batches are staged in order and acknowledged in order; `True` means that the oldest is acknowledged
     after this one."""
     partition = TablePartition("changelog", 0, MemoryStores().open(0))
     newest: dict[bytes, bytes | None] = {}
-    landed: dict[bytes, bytes | None] = {}
+    acked: dict[bytes, bytes | None] = {}
     waiting: list[list[tuple[bytes, bytes | None]]] = []
     offset = 0
-    for changes, lands in flights:
+    for changes, is_acked in batches:
         partition.stage(changes)
         waiting.append(changes)
         newest.update(changes)
-        if lands:
+        if is_acked:
             oldest = waiting.pop(0)
             offset += len(oldest)
             partition.apply(oldest, offset)
-            landed.update(oldest)
+            acked.update(oldest)
         keys = [b"a", b"b", b"c"]
         assert partition.get_many(keys) == [partition.get(key) for key in keys] == [newest.get(key) for key in keys]
     if discarded:
         partition.discard()
         assert partition.pending == 0
-        assert [partition.get(key) for key in (b"a", b"b", b"c")] == [landed.get(key) for key in (b"a", b"b", b"c")]
-    assert dict(partition.store.items()) == {key: value for key, value in landed.items() if value is not None}
+        assert [partition.get(key) for key in (b"a", b"b", b"c")] == [acked.get(key) for key in (b"a", b"b", b"c")]
+    assert dict(partition.store.items()) == {key: value for key, value in acked.items() if value is not None}
 
 
 def test_changes_that_land_after_they_were_discarded_are_still_those_of_the_changelog() -> None:

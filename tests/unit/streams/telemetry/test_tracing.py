@@ -228,7 +228,7 @@ def test_records_of_jobs_wait_and_take_part_in_a_step(tracing: Tracing, exporter
 def test_with_a_last_step_they_end_when_that_is_acknowledged(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
     spans = step_spans(tracing, traced(1, 7), traced(2, 8), last="store")
     assert finished(exporter, CHUNK_SPAN) == []
-    spans[3].landed()
+    spans[3].acked()
     assert len(finished(exporter, "store")) == len(finished(exporter, CHUNK_SPAN)) == 2
 
 
