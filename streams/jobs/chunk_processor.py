@@ -28,7 +28,16 @@ from inferd.streams.jobs.scoring import (
     chunk_work,
 )
 from inferd.streams.kafka import UNCHECKED, Destinations, Outgoing
-from inferd.streams.lane import PUBLISH_ERRORS, DeadLetters, Effects, Kind, Work, describe, refusal_of, timestamps_of
+from inferd.streams.lane import (
+    PUBLISH_ERRORS,
+    DeadLetters,
+    Kind,
+    OutputBatch,
+    Work,
+    describe,
+    refusal_of,
+    timestamps_of,
+)
 from inferd.streams.models.on_demand import OnDemand
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTable
@@ -50,7 +59,7 @@ Read = Chunk | Barrier | ModelServingError
 
 @dataclass(slots=True)
 class _Run:
-    """Consecutive records of a partition whose effects are one step."""
+    """Consecutive records of a partition that are published in one step."""
 
     records: list[Record] = field(default_factory=list)
     outgoing: list[tuple[int, Outgoing]] = field(default_factory=list)
@@ -107,7 +116,7 @@ class ChunkProcessor:
     def records_max(self) -> int:
         return RECORDS_MAX
 
-    async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
+    async def process(self, work: Work) -> Sequence[Sequence[OutputBatch]]:
         timestamps = [record.timestamp for _, records in work for record in records]
         self._measures.observe_step_since("queue", timestamps, self._clock() * 1000)
         works: list[ChunkWork] = []
@@ -119,17 +128,17 @@ class ChunkProcessor:
         self._trace([(tp, [record for record, _ in part]) for tp, part in parts], steps, started)
         return steps
 
-    def _trace(self, work: Work, steps: Sequence[Sequence[Effects]], started: float) -> None:
-        """Attaches finished spans to the last effects of each partition."""
+    def _trace(self, work: Work, steps: Sequence[Sequence[OutputBatch]], started: float) -> None:
+        """Attaches finished spans to the last output batch of each partition."""
         tracing = self._measures.tracing
         if tracing is None:
             return
         parts = [(tp.partition, records) for tp, records in work]
         ended = time.perf_counter()
         spans = tracing.step_spans(CHUNK_SPAN, self.topic, parts, "process", started, ended, last="store")
-        for (tp, _), effects in zip(work, steps, strict=True):
-            if effects:
-                effects[-1].spans = spans.get(tp.partition)
+        for (tp, _), outputs in zip(work, steps, strict=True):
+            if outputs:
+                outputs[-1].spans = spans.get(tp.partition)
 
     def _read(self, record: Record) -> Read:
         refusal: ModelServingError | None = getattr(record, "refusal", None)
@@ -245,19 +254,19 @@ class ChunkProcessor:
             self._measures.count_models(self.tenant, counted)
         return batch
 
-    # ------------------------------------------------------------------ effects
+    # ------------------------------------------------------------------ output
 
     def _steps(
         self, tp: TopicPartition, part: Sequence[tuple[Record, Read]], results: Iterator[bytes]
-    ) -> list[Effects]:
-        """Effects of the records before each barrier, and of the barrier itself, which confirms that those are
+    ) -> list[OutputBatch]:
+        """Output batches of the records before each barrier, and of the barrier itself, which confirms that those are
         committed."""
         runs = [_Run()]
         for record, read in part:
             if isinstance(read, Barrier) or runs[-1].barrier:
                 runs.append(_Run(barrier=isinstance(read, Barrier)))
             self._add(runs[-1], tp, record, read, results)
-        return [self._effects(tp, run) for run in runs if run.records]
+        return [self._output(tp, run) for run in runs if run.records]
 
     def _add(self, run: _Run, tp: TopicPartition, record: Record, read: Read, results: Iterator[bytes]) -> None:
         run.records.append(record)
@@ -280,19 +289,19 @@ class ChunkProcessor:
         draft.fail(refusal)
         return outgoing[0], draft.encode(self._limits), outgoing[2]
 
-    def _effects(self, tp: TopicPartition, run: _Run) -> Effects:
+    def _output(self, tp: TopicPartition, run: _Run) -> OutputBatch:
         now_ms = int(self._clock() * 1000)
         timestamps = timestamps_of(run.records, now_ms)
         tally = Tally(results=len(run.records) - len(run.refused))
-        effects = Effects(run.records[-1].offset + 1, len(run.records), timestamps, tally, after_commit=run.barrier)
+        output = OutputBatch(run.records[-1].offset + 1, len(run.records), timestamps, tally, after_commit=run.barrier)
         topic = self._topics.name("job-results")
         for number, outgoing in run.outgoing:
             tally.bytes_out += len(outgoing[1] or b"")
-            effects.add(topic, number, outgoing)
+            output.add(topic, number, outgoing)
         for record, error in run.refused:
             tally.errors[error.code] += 1
-            self._dead_letters.add(effects, record, tp, error)
-        return effects
+            self._dead_letters.add(output, record, tp, error)
+        return output
 
     def _tp(self, stream: Stream, chunk: Chunk) -> TopicPartition:
         return TopicPartition(self._topics.name(stream), chunk.partition)
@@ -303,14 +312,14 @@ class ChunkProcessor:
 
     def closed(self, number: int) -> None: ...
 
-    def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
-        for effects in dropped:
-            if effects.spans is not None:
-                effects.spans.dropped()
+    def rewound(self, number: int, dropped: Sequence[OutputBatch]) -> None:
+        for output in dropped:
+            if output.spans is not None:
+                output.spans.dropped()
 
-    def acked(self, number: int, effects: Effects) -> None:
-        if effects.spans is not None:
-            effects.spans.acked()
+    def acked(self, number: int, output: OutputBatch) -> None:
+        if output.spans is not None:
+            output.spans.acked()
 
-    def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
+    def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
         return None

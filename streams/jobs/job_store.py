@@ -50,7 +50,7 @@ class MessageOutcomes:
             self._refusals.popitem(last=False)
 
     def up_to(self, next_offset: int) -> None:
-        """The effects of all messages below an offset are acknowledged."""
+        """The output of all messages below an offset is acknowledged."""
         self._next = max(self._next, next_offset)
         for offset, future in self._waiting:
             if offset < self._next and not future.done():

@@ -1,4 +1,4 @@
-"""The stages of `jobs` and `job-results`: they apply records to job states and publish the effects.
+"""The stages of `jobs` and `job-results`: they apply records to job states and publish the output.
 
 Both write the same table partition, so they never run concurrently (`unit`). Both always run under `exactly_once`:
 otherwise a worker that still believes it owns a job could overwrite the state written by its successor.
@@ -40,7 +40,7 @@ from inferd.streams.inference import Record, internal_error
 from inferd.streams.jobs.job_store import JobsPartition, JobStore, change_of
 from inferd.streams.jobs.state import JobState, Pin, Step, Terms, advance, count, tick
 from inferd.streams.kafka import UNCHECKED, Destinations, Outgoing
-from inferd.streams.lane import DeadLetters, Effects, Kind, Work, refusal_of, timestamps_of
+from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, refusal_of, timestamps_of
 from inferd.streams.state import LaneTable
 from inferd.streams.telemetry import MESSAGE_SPAN, JobCounters, LaneMeasures, Tally, TenantCounters
 
@@ -87,19 +87,19 @@ class JobContext:
 
 @dataclass(slots=True)
 class _Draft:
-    """Effects being collected, and the new states of jobs."""
+    """An output batch being collected, and the new states of jobs."""
 
     context: JobContext
     number: int
     partition: JobsPartition
-    effects: Effects
+    output: OutputBatch
     changed: dict[str, JobState | None] = field(default_factory=dict)
     counted: JobCounters = field(default_factory=JobCounters)
     passed_on: list[tuple[str, bytes | None]] = field(default_factory=list)
     """Headers that chunks take over from their message."""
 
     def take(self, job_id: str, before: JobState | None, step: Step) -> None:
-        """Adds the effects of one step."""
+        """Adds the output of one step."""
         for chunk in step.chunks:
             outgoing = (chunk_key(job_id, chunk.chunk), encode_chunk(chunk), self.passed_on)
             self._add("job-chunks", self._partition_of(chunk), outgoing)
@@ -128,12 +128,12 @@ class _Draft:
         value = encode_status(status, codec)
         self._add("job-status", self.number, (job_id.encode(), value, [codec.header]))
 
-    def finish(self) -> Effects:
+    def finish(self) -> OutputBatch:
         if self.changed:
             changes = [change_of(job_id, state) for job_id, state in self.changed.items()]
-            self.effects.changes[self.partition.table] = changes
-            self.effects.jobs = self.counted
-        return self.effects
+            self.output.changes[self.partition.table] = changes
+            self.output.jobs = self.counted
+        return self.output
 
     def _partition_of(self, chunk: Chunk) -> int:
         """Round robin, so that every worker gets a share; different jobs start at different partitions."""
@@ -144,8 +144,8 @@ class _Draft:
             self._add("job-chunks", number, (barrier.job_id.encode(), encode_chunk(barrier), []))
 
     def _add(self, stream: Stream, number: int, outgoing: Outgoing) -> None:
-        self.effects.tally.bytes_out += len(outgoing[1] or b"")
-        self.effects.add(self.context.topics.name(stream), number, outgoing)
+        self.output.tally.bytes_out += len(outgoing[1] or b"")
+        self.output.add(self.context.topics.name(stream), number, outgoing)
 
 
 class _JobProcessor:
@@ -174,14 +174,14 @@ class _JobProcessor:
         for each in range(self._context.partitions):
             yield TopicPartition(topics.name("job-chunks"), each)
 
-    async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
-        return [[self._effects(tp, records)] if records else [] for tp, records in work]
+    async def process(self, work: Work) -> Sequence[Sequence[OutputBatch]]:
+        return [[self._output(tp, records)] if records else [] for tp, records in work]
 
-    def _effects(self, tp: TopicPartition, records: Records) -> Effects:
+    def _output(self, tp: TopicPartition, records: Records) -> OutputBatch:
         now_ms = self._context.now_ms()
         timestamps = timestamps_of(records, now_ms)
-        effects = Effects(records[-1].offset + 1, len(records), timestamps, Tally(results=len(records)))
-        draft = _Draft(self._context, tp.partition, self._owned.partitions[tp.partition], effects)
+        output = OutputBatch(records[-1].offset + 1, len(records), timestamps, Tally(results=len(records)))
+        draft = _Draft(self._context, tp.partition, self._owned.partitions[tp.partition], output)
         for record in records:
             try:
                 refusal = getattr(record, "refusal", None) or self._take(draft, record, now_ms)
@@ -191,18 +191,18 @@ class _JobProcessor:
                 log.exception("job_record_fault", tenant=self.tenant, topic=tp.topic, offset=record.offset)
                 refusal = internal_error(fault)
             if refusal is not None:
-                self._refuse(effects, tp, record, refusal_of(record, refusal, self._owned.limits))
+                self._refuse(output, tp, record, refusal_of(record, refusal, self._owned.limits))
         return draft.finish()
 
     def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
-        """Adds the effects of a record; returns the reason if it was rejected."""
+        """Adds the output of a record; returns the reason if it was rejected."""
         raise NotImplementedError
 
-    def _refuse(self, effects: Effects, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
+    def _refuse(self, output: OutputBatch, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
         """Sends the message to the dead-letter topic; the job's state is unchanged."""
-        effects.tally.results -= 1
-        effects.tally.errors[error.code] += 1
-        self._dead_letters.add(effects, record, tp, error)
+        output.tally.results -= 1
+        output.tally.errors[error.code] += 1
+        self._dead_letters.add(output, record, tp, error)
 
     async def opened(self, number: int) -> None:
         self._owned.open(number)
@@ -210,18 +210,18 @@ class _JobProcessor:
     def closed(self, number: int) -> None:
         self._owned.close(number)
 
-    def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
+    def rewound(self, number: int, dropped: Sequence[OutputBatch]) -> None:
         """Only acknowledged states are visible."""
         if number in self._owned.partitions and number in self._owned.table.owned:
             self._owned.open(number)
 
-    def acked(self, number: int, effects: Effects) -> None:
+    def acked(self, number: int, output: OutputBatch) -> None:
         if (partition := self._owned.partitions.get(number)) is not None:
-            partition.acked(key.decode() for changes in effects.changes.values() for key, _ in changes)
-        if effects.jobs is not None:
-            self._owned.counters.add(effects.jobs)
+            partition.acked(key.decode() for changes in output.changes.values() for key, _ in changes)
+        if output.jobs is not None:
+            self._owned.counters.add(output.jobs)
 
-    def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
+    def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
         return None
 
 
@@ -234,18 +234,18 @@ class JobMessageProcessor(_JobProcessor):
     def records_max(self) -> int:
         return RECORDS_MAX
 
-    async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
+    async def process(self, work: Work) -> Sequence[Sequence[OutputBatch]]:
         measures, started = self._context.measures, time.perf_counter()
         timestamps = [record.timestamp for _, records in work for record in records]
         measures.observe_step_since("queue", timestamps, self._context.now_ms())
         work = [(tp, self._opened_by_now(tp, records)) for tp, records in work]
-        effects = await super().process(work)
+        outputs = await super().process(work)
         ended = time.perf_counter()
         measures.observe_step("chunk", ended - started)
         if (tracing := measures.tracing) is not None:
             parts = [(tp.partition, records) for tp, records in work]
             tracing.step_spans(MESSAGE_SPAN, self.topic, parts, "chunk", started, ended)
-        return effects
+        return outputs
 
     def _opened_by_now(self, tp: TopicPartition, records: Records) -> Records:
         """The leading `records`, up to a job whose model may be deployed but is not known to this worker yet."""
@@ -290,20 +290,20 @@ class JobMessageProcessor(_JobProcessor):
         draft.take(job_id, before, step)
         return step.refusal
 
-    def _refuse(self, effects: Effects, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
-        super()._refuse(effects, tp, record, error)
+    def _refuse(self, output: OutputBatch, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
+        super()._refuse(output, tp, record, error)
         self._owned.partitions[tp.partition].handled.refuse(record.offset, error)
 
-    def acked(self, number: int, effects: Effects) -> None:
-        super().acked(number, effects)
+    def acked(self, number: int, output: OutputBatch) -> None:
+        super().acked(number, output)
         if (partition := self._owned.partitions.get(number)) is not None:
-            partition.handled.up_to(effects.next_offset)
+            partition.handled.up_to(output.next_offset)
 
-    def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
+    def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
         partition = self._owned.partitions.get(tp.partition)
         if partition is None or not (due := partition.due(now_ms, DUE_MAX)):
             return None
-        draft = _Draft(self._context, tp.partition, partition, Effects(next_offset, 0, []))
+        draft = _Draft(self._context, tp.partition, partition, OutputBatch(next_offset, 0, []))
         for job_id in due:
             before = partition.state(job_id)
             if before is not None:
@@ -311,8 +311,8 @@ class JobMessageProcessor(_JobProcessor):
                 draft.take(job_id, before, step)
                 if not step.changed:
                     partition.put(before, before, job_id)
-        effects = draft.finish()
-        return effects if effects.by_topic or effects.changes else None
+        output = draft.finish()
+        return output if output.by_topic or output.changes else None
 
 
 class JobResultProcessor(_JobProcessor):

@@ -46,7 +46,7 @@ class TopicSpec:
     replication: int
     config: Mapping[str, str] = field(default_factory=dict)
     follows: str = ""
-    """Name of a topic with at most as many partitions: effects of its partition n go to partition n of this one."""
+    """Name of a topic with at most as many partitions: output of its partition n goes to partition n of this one."""
     bytes_max: int = 0
     """Size of its largest record according to the limits."""
 

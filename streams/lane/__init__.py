@@ -8,7 +8,7 @@ from inferd.streams.lane.dead_letters import DeadLetters, dead_letter_of, outgoi
 from inferd.streams.lane.exactly_once import ExactlyOnce
 from inferd.streams.lane.guarantee import PUBLISH_ERRORS, Guarantee, OnAcked, OnFailed
 from inferd.streams.lane.lane import Lane
-from inferd.streams.lane.output_batch import Effects, timestamps_of
+from inferd.streams.lane.output_batch import OutputBatch, timestamps_of
 from inferd.streams.lane.partition import Partition
 from inferd.streams.lane.processor import Kind, Stage, Work
 from inferd.streams.lane.publisher import MakeGuarantee
@@ -18,7 +18,6 @@ __all__ = [
     "AtLeastOnce",
     "ByTopic",
     "DeadLetters",
-    "Effects",
     "ExactlyOnce",
     "Guarantee",
     "Kind",
@@ -27,6 +26,7 @@ __all__ = [
     "MakeGuarantee",
     "OnAcked",
     "OnFailed",
+    "OutputBatch",
     "Partition",
     "Stage",
     "Work",

@@ -25,7 +25,7 @@ from inferd.streams.kafka import (
     raise_rejections,
 )
 from inferd.streams.lane.guarantee import PUBLISH_ERRORS, OnAcked, OnFailed, Outputs
-from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.lane.partition import InFlightBatch, Partition
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import TablePartition
@@ -73,19 +73,19 @@ class AtLeastOnce:
     async def _open(self, tenant: str) -> None:
         self._producers[tenant] = await open_producer(self._options, self._start_timeout_s)
 
-    async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
+    async def publish(self, partition: Partition, output: OutputBatch, timestamp_ms: int) -> None:
         producer = self._producers.get(tenant_of_topic(partition.tp.topic))
         if producer is None:
             raise ConnectionError("there is no producer")
-        batch = partition.start_publishing(effects)
-        replies = [place for place in effects.by_topic if place[0] in effects.replies]
+        batch = partition.start_publishing(output)
+        replies = [place for place in output.by_topic if place[0] in output.replies]
         # A refused reply is replaced by an error on results: nothing later may be there before that.
         if sent := await self._send(producer, partition, batch, replies, timestamp_ms):
             await _all_acknowledged(sent)
-        others = [place for place in effects.by_topic if place not in replies]
+        others = [place for place in output.by_topic if place not in replies]
         await self._send(producer, partition, batch, others, timestamp_ms)
-        effects.by_topic.clear()  # The producer has copied the records.
-        for table, changes in effects.changes.items():
+        output.by_topic.clear()  # The producer has copied the records.
+        for table, changes in output.changes.items():
             bytes_max = self._bytes_max(table.topic)
             for future, count in await produce_changes(
                 producer, table.topic, table.number, changes, timestamp_ms, bytes_max
@@ -107,7 +107,7 @@ class AtLeastOnce:
         futures = []
         for topic, number in places:
             acknowledged = partial(self._acknowledged, partition, batch, topic)
-            records = batch.effects.by_topic[topic, number]
+            records = batch.output.by_topic[topic, number]
             with raise_rejections(topic):
                 sent = await produce(producer, topic, number, records, timestamp_ms, self._bytes_max(topic))
             for future in sent:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from inferd.streams.lane.guarantee import Guarantee, Outputs
-from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.lane.partition import Partition
 from inferd.streams.tasks import all_of
 
@@ -33,8 +33,8 @@ class ByTopic:
         # If one fails or the caller is cancelled, none is left running.
         await all_of(guarantee.fence({tp: outputs[tp] for tp in part}) for guarantee, part in parts)
 
-    async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
-        await self._both[partition.tp.topic in self._topics].publish(partition, effects, timestamp_ms)
+    async def publish(self, partition: Partition, output: OutputBatch, timestamp_ms: int) -> None:
+        await self._both[partition.tp.topic in self._topics].publish(partition, output, timestamp_ms)
 
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
         for guarantee, part in self._split(partitions, lambda partition: partition.tp.topic):

@@ -11,7 +11,7 @@ from inferd.schemas.errors import ModelServingError, TooLargeError
 from inferd.schemas.limits import Limits
 from inferd.streams.inference import Record
 from inferd.streams.kafka import Destinations, Outgoing
-from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.output_batch import OutputBatch
 
 
 def dead_letter_of(record: Record, tp: TopicPartition, error: ModelServingError, worker_id: str) -> DeadLetter:
@@ -53,10 +53,10 @@ class DeadLetters:
     worker_id: str
     destinations: Destinations
 
-    def add(self, effects: Effects, record: Record, tp: TopicPartition, error: ModelServingError) -> None:
-        """Adds the dead letter of a rejected record to `effects`, for the same partition number."""
+    def add(self, output: OutputBatch, record: Record, tp: TopicPartition, error: ModelServingError) -> None:
+        """Adds the dead letter of a rejected record to `output`, for the same partition number."""
         letter = dead_letter_of(record, tp, error, self.worker_id)
         outgoing = outgoing_of(letter, self.destinations.bytes_max(self.topic))
-        effects.tally.dead_letters += 1
-        effects.tally.bytes_out += len(outgoing[1] or b"")
-        effects.add(self.topic, tp.partition, outgoing)
+        output.tally.dead_letters += 1
+        output.tally.bytes_out += len(outgoing[1] or b"")
+        output.add(self.topic, tp.partition, outgoing)

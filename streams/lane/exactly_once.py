@@ -27,7 +27,7 @@ from inferd.streams.kafka import (
     transaction_failures,
 )
 from inferd.streams.lane.guarantee import OnAcked, Outputs
-from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.lane.partition import InFlightBatch, Partition
 from inferd.streams.settings import StreamSettings
 from inferd.streams.tasks import all_of
@@ -104,7 +104,7 @@ class ExactlyOnce:
                 await repeat_transaction_result(producer, ending, self._group_id, outputs)
             del self._unrepeated[transactional_id]
 
-    async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
+    async def publish(self, partition: Partition, output: OutputBatch, timestamp_ms: int) -> None:
         """Returns when the transaction is committed.
 
         One that fails is left open: the next fence ends it, or the broker's timeout.
@@ -112,7 +112,7 @@ class ExactlyOnce:
         transactions = self._producers.get(self._unit_of(partition.tp))
         if transactions is None:
             raise ConnectionError("there is no producer")
-        batch = partition.start_publishing(effects)
+        batch = partition.start_publishing(output)
         async with transactions.turn:
             with transaction_failures(transactions.producer):
                 await self._publish(transactions.producer, partition, batch, timestamp_ms)
@@ -124,22 +124,22 @@ class ExactlyOnce:
         self, producer: AIOKafkaProducer, partition: Partition, batch: InFlightBatch, timestamp_ms: int
     ) -> None:
         """One transaction."""
-        effects = batch.effects
+        output = batch.output
         await producer.begin_transaction()
         sent: list[tuple[str, asyncio.Future[RecordMetadata]]] = []
-        for (topic, number), records in effects.by_topic.items():
+        for (topic, number), records in output.by_topic.items():
             with raise_rejections(topic):
                 futures = await produce(producer, topic, number, records, timestamp_ms, self._bytes_max(topic))
             sent += [(topic, future) for future in futures]
-        effects.by_topic.clear()
+        output.by_topic.clear()
         written = [
             (table, future, count)
-            for table, changes in effects.changes.items()
+            for table, changes in output.changes.items()
             for future, count in await produce_changes(
                 producer, table.topic, table.number, changes, timestamp_ms, self._bytes_max(table.topic)
             )
         ]
-        offset = {partition.tp: OffsetAndMetadata(effects.next_offset, offset_metadata(partition.topic_id))}
+        offset = {partition.tp: OffsetAndMetadata(output.next_offset, offset_metadata(partition.topic_id))}
         await producer.send_offsets_to_transaction(offset, self._group_id)
         # A batch that expires does not fail the commit: each acknowledgement has to be awaited.
         await asyncio.gather(*starmap(_acknowledgement, sent))

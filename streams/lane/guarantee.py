@@ -1,6 +1,6 @@
 """A processing guarantee: how outputs, state changes and the next offset of a partition are committed together.
 
-A lane turns taken records into `Effects`, and passes them to a `Guarantee`: `AtLeastOnce` or `ExactlyOnce`.
+A lane turns taken records into `OutputBatch`, and passes them to a `Guarantee`: `AtLeastOnce` or `ExactlyOnce`.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from typing import Protocol
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.lane.partition import InFlightBatch, Partition
 
 PUBLISH_ERRORS = (KafkaError, OSError, TimeoutError, asyncio.TimeoutError)
 """Raised if the broker is unreachable or refuses. The partition is then rewound and published again."""
 
 Outputs = Mapping[TopicPartition, Collection[TopicPartition]]
-"""Partitions being taken over, each with the partitions that its effects may be written to."""
+"""Partitions being taken over, each with the partitions that its output may be written to."""
 OnAcked = Callable[[Partition, InFlightBatch], None]
 OnFailed = Callable[[Partition, BaseException], None]
 
 
 class Guarantee(Protocol):
-    """How effects and offsets reach Kafka."""
+    """How output batches and offsets reach Kafka."""
 
     async def fence(self, outputs: Outputs) -> None:
         """Called before positions are read: afterwards no earlier owner can publish or commit."""
 
-    async def publish(self, partition: Partition, effects: Effects, timestamp_ms: int) -> None:
-        """Publishes effects; returns when more of the same partition may follow. Raises `PUBLISH_ERRORS`."""
+    async def publish(self, partition: Partition, output: OutputBatch, timestamp_ms: int) -> None:
+        """Publishes an output batch; returns when the next one of the partition may follow. Raises `PUBLISH_ERRORS`."""
 
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
         """Commits acknowledged offsets only; does not raise if the broker rejects the commit."""

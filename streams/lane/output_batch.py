@@ -1,4 +1,4 @@
-"""The effects of a range of records: outputs, table changes, and the offset that is committed with them."""
+"""Output batches: what processing a range of records produces, and the offset that is committed with it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def timestamps_of(records: Sequence[Record], now_ms: int) -> list[int]:
 
 
 @dataclass(slots=True)
-class Effects:
-    """The effects of a range of records of one partition; committed together with `next_offset`."""
+class OutputBatch:
+    """Records to publish and table changes for a range of records of one partition; committed with `next_offset`."""
 
     next_offset: int
     records: int

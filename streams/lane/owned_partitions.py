@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from aiokafka import TopicPartition
 
 from inferd.streams.group import Records
-from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.lane.partition import Partition, Usage
 from inferd.streams.lane.processor import Stage
 
@@ -95,7 +95,7 @@ class OwnedPartitions(Mapping[TopicPartition, Partition]):
             self._uncount(partition, partition.rewind())
             self._discard(partition, dropped)
 
-    def _discard(self, partition: Partition, dropped: Sequence[Effects]) -> None:
+    def _discard(self, partition: Partition, dropped: Sequence[OutputBatch]) -> None:
         stage, number = self.stage(partition), partition.tp.partition
         for table in stage.tables:
             if number in table.owned:

@@ -20,7 +20,7 @@ from aiokafka import TopicPartition
 
 from inferd.streams.group import Records
 from inferd.streams.inference import Record
-from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.state import TablePartition
 
 State = Literal["created", "restoring", "running", "draining", "closed"]
@@ -54,7 +54,7 @@ class Usage:
 class InFlightBatch:
     """An output batch that is in flight: published, and not yet acknowledged completely."""
 
-    effects: Effects
+    output: OutputBatch
     n_bytes: int
     """Approximate memory that it holds."""
     written: dict[TablePartition, int] = field(default_factory=dict)
@@ -264,15 +264,17 @@ class Partition:
 
     # ------------------------------------------------------------------ published, acknowledged, committed
 
-    def start_publishing(self, effects: Effects) -> InFlightBatch:
-        """Adds the effects of a taken range to those in flight. Must be called in the order of offsets, before they are
-        published."""
+    def start_publishing(self, output: OutputBatch) -> InFlightBatch:
+        """Adds the output of a taken range to the batches in flight.
+
+        Must be called in the order of offsets, before the output is published.
+        """
         self._require("running", "draining")
-        batch = InFlightBatch(effects, effects.n_bytes)
+        batch = InFlightBatch(output, output.n_bytes)
         self._in_flight_batches.append(batch)
-        self.next_publish = effects.next_offset
-        self.taken -= effects.records
-        self.in_flight += effects.records
+        self.next_publish = output.next_offset
+        self.taken -= output.records
+        self.in_flight += output.records
         self._count_in_flight(batch.n_bytes)
         self._check_offsets()
         return batch
@@ -287,8 +289,8 @@ class Partition:
             first = self._in_flight_batches[0]
             on_acked(first)
             self._in_flight_batches.popleft()
-            self.acked = first.effects.next_offset
-            self.in_flight -= first.effects.records
+            self.acked = first.output.next_offset
+            self.in_flight -= first.output.records
             self._count_in_flight(-first.n_bytes)
             self._check_offsets()
 
@@ -297,12 +299,12 @@ class Partition:
         self.committed = max(self.committed, offset)
         self._check_offsets()
 
-    def in_flight_outputs(self) -> list[Effects]:
-        """Effects that are in flight."""
-        return [batch.effects for batch in self._in_flight_batches]
+    def in_flight_outputs(self) -> list[OutputBatch]:
+        """Output batches that are in flight."""
+        return [batch.output for batch in self._in_flight_batches]
 
     def late_replies(self, seconds: float) -> set[str]:
-        """Reply-to topics of effects that are still unacknowledged at this time."""
+        """Reply-to topics of output published at least `seconds` ago and still unacknowledged."""
         before = time.perf_counter() - seconds
         return {topic for each in self.in_flight_outputs() if each.published_at <= before for topic in each.replies}
 
@@ -335,7 +337,7 @@ class Partition:
 
     @property
     def has_in_flight(self) -> bool:
-        """Whether anything is in flight, including effects without records."""
+        """Whether anything is in flight, including output batches without records."""
         return bool(self._in_flight_batches)
 
     def owns(self, batch: InFlightBatch) -> bool:

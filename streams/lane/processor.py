@@ -1,4 +1,4 @@
-"""The interface of a lane topic's processor: it turns fetched records into effects."""
+"""The interface of a lane topic's processor: it turns fetched records into output batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 from aiokafka import TopicPartition
 
 from inferd.streams.group import Records
-from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.state import LaneTable
 from inferd.streams.telemetry import TenantCounters
 
@@ -33,7 +33,7 @@ class Stage(Protocol):
         """Partitions of the same unit share state: they are never processed concurrently."""
 
     def outputs(self, number: int) -> Iterable[TopicPartition]:
-        """Partitions that effects of a partition may be written to, except the changelogs of its tables."""
+        """Partitions that output of a partition may be written to, except the changelogs of its tables."""
 
     def records_max(self) -> int:
         """Maximum records of the next micro-batch."""
@@ -42,8 +42,8 @@ class Stage(Protocol):
     def waits(self) -> bool:
         """Whether requests that did not come from Kafka are waiting or being processed."""
 
-    async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
-        """The effects of each part of `work`, in steps; never raises because of a record.
+    async def process(self, work: Work) -> Sequence[Sequence[OutputBatch]]:
+        """The output of each part of `work`, in steps; never raises because of a record.
 
         `work` may be empty if the stage `waits`. Trailing records of a part that are in no step are processed again
         later.
@@ -55,11 +55,11 @@ class Stage(Protocol):
     def closed(self, number: int) -> None:
         """A partition is no longer owned."""
 
-    def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
-        """Effects that were not acknowledged are dropped, also from the tables; their records are fetched again."""
+    def rewound(self, number: int, dropped: Sequence[OutputBatch]) -> None:
+        """Output that was not acknowledged is dropped, also from the tables; its records are fetched again."""
 
-    def acked(self, number: int, effects: Effects) -> None:
-        """Effects are acknowledged and applied to the tables."""
+    def acked(self, number: int, output: OutputBatch) -> None:
+        """An output batch is acknowledged and applied to the tables."""
 
-    def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
-        """Effects that are due by time; called regularly while nothing of the partition is being published."""
+    def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
+        """Output that is due by time; called regularly while nothing of the partition is being published."""

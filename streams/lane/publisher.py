@@ -1,4 +1,4 @@
-"""Publishes effects, with one task per partition, and handles their acknowledgements."""
+"""Publishes output batches, with one task per partition, and handles their acknowledgements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aiokafka.errors import CommitFailedError
 
 from inferd.streams.lane.context import LaneContext
 from inferd.streams.lane.guarantee import PUBLISH_ERRORS, Guarantee, OnAcked, OnFailed
-from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.lane.partition import InFlightBatch, Partition
 from inferd.streams.lane.processor import Kind
 from inferd.streams.tasks import OnCrash, when_done
@@ -18,46 +18,46 @@ from inferd.streams.telemetry import Step
 
 STEP_OF_PUBLISHING: dict[Kind, Step] = {"requests": "respond", "chunks": "store"}
 MakeGuarantee = Callable[[OnAcked, OnFailed, OnCrash], Guarantee]
-"""Makes a guarantee from callbacks: effects acknowledged, publication failed, callback raised."""
+"""Makes a guarantee from callbacks: output acknowledged, publication failed, callback raised."""
 
 
 class Publisher:
-    """Passes effects to the guarantee, in order within each partition."""
+    """Passes output batches to the guarantee, in order within each partition."""
 
     def __init__(self, context: LaneContext, make_guarantee: MakeGuarantee, on_failed: OnFailed) -> None:
-        """`on_failed` is called with a partition whose effects could not be published."""
+        """`on_failed` is called with a partition whose output could not be published."""
         self.guarantee = make_guarantee(self._acked, on_failed, context.on_crash)
         self.job_acked = asyncio.Event()
-        """Set when effects of a job are acknowledged: the job may have more that is due by time."""
+        """Set when output of a job is acknowledged: the job may have more output that is due by time."""
         self._context = context
         self._on_failed = on_failed
         self._publishing: dict[Partition, asyncio.Task[None]] = {}
 
     @property
     def publishing(self) -> Collection[Partition]:
-        """Partitions whose effects are being handed to the producer."""
+        """Partitions whose output is being passed to the producer."""
         return self._publishing.keys()
 
-    def publish(self, partition: Partition, steps: Sequence[Effects]) -> None:
-        """Publishes the effects of a range of records, step by step."""
+    def publish(self, partition: Partition, steps: Sequence[OutputBatch]) -> None:
+        """Publishes the output of a range of records, step by step."""
         if not steps:
             return
-        for effects in steps:
-            for table, changes in effects.changes.items():
+        for output in steps:
+            for table, changes in output.changes.items():
                 table.stage(changes)
         task = self._publishing[partition] = self._context.tasks.start(self._publish(partition, steps))
         when_done(task, lambda _: self._published(partition), self._context.on_crash)
 
-    async def _publish(self, partition: Partition, steps: Sequence[Effects]) -> None:
+    async def _publish(self, partition: Partition, steps: Sequence[OutputBatch]) -> None:
         rewinds = partition.rewinds
         try:
-            for effects in steps:
-                if effects.after_commit:
+            for output in steps:
+                if output.after_commit:
                     await self._commit_all_before(partition)
                 if partition.rewinds != rewinds:
                     return
-                effects.published_at = time.perf_counter()
-                await self.guarantee.publish(partition, effects, self._context.now_ms())
+                output.published_at = time.perf_counter()
+                await self.guarantee.publish(partition, output, self._context.now_ms())
         except PUBLISH_ERRORS as error:
             if partition.rewinds == rewinds:
                 self._on_failed(partition, error)
@@ -67,24 +67,24 @@ class Publisher:
         await self._context.progress.until(lambda: not partition.has_in_flight)
         await self.commit([partition])
         if partition.committed < partition.acked:
-            raise CommitFailedError("what comes before cannot be committed")
+            raise CommitFailedError("earlier records cannot be committed")
 
     def _published(self, partition: Partition) -> None:
         self._publishing.pop(partition, None)
         self._context.progress.advance(partition)
 
     def _acked(self, partition: Partition, batch: InFlightBatch) -> None:
-        """All effects of a range of records are acknowledged."""
-        stage, effects = self._context.partitions.stage(partition), batch.effects
+        """All output of a range of records is acknowledged."""
+        stage, output = self._context.partitions.stage(partition), batch.output
         self._context.faults[stage.tenant].clear()
-        for table, changes in effects.changes.items():
+        for table, changes in output.changes.items():
             table.apply(changes, batch.written[table])
         if stage.kind == "requests":
-            self._context.measures.end_to_end.observe_since(effects.timestamps, self._context.now_ms())
-        if effects.records and (step := STEP_OF_PUBLISHING.get(stage.kind)) is not None:
-            self._context.measures.observe_step(step, time.perf_counter() - effects.published_at)
-        stage.counters.add(effects.tally)
-        stage.acked(partition.tp.partition, effects)
+            self._context.measures.end_to_end.observe_since(output.timestamps, self._context.now_ms())
+        if output.records and (step := STEP_OF_PUBLISHING.get(stage.kind)) is not None:
+            self._context.measures.observe_step(step, time.perf_counter() - output.published_at)
+        stage.counters.add(output.tally)
+        stage.acked(partition.tp.partition, output)
         if stage.kind == "jobs":
             self.job_acked.set()
         self._context.progress.advance(partition)
@@ -101,7 +101,7 @@ class Publisher:
         )
 
     def cancel(self, partitions: Collection[Partition]) -> None:
-        """Stops publishing effects of `partitions`."""
+        """Stops publishing output of `partitions`."""
         for partition in partitions:
             if (task := self._publishing.get(partition)) is not None:
                 task.cancel()

@@ -1,4 +1,4 @@
-"""Periodic work of a lane: commits, effects that are due by time, retention gaps and reply topics."""
+"""Periodic work of a lane: commits, output that is due by time, retention gaps and reply topics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiokafka.errors import IllegalStateError
 from inferd.streams.kafka import Destinations, RetentionGaps, TopicRejectedError
 from inferd.streams.lane.context import Group, LaneContext
 from inferd.streams.lane.guarantee import PUBLISH_ERRORS, OnFailed
-from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.lane.owned_partitions import OwnedPartitions
 from inferd.streams.lane.partition import Partition
 from inferd.streams.lane.publisher import Publisher
@@ -55,7 +55,7 @@ async def watch_destinations(destinations: Destinations, partitions: OwnedPartit
 
 @dataclass(frozen=True, slots=True)
 class IdleWatcher:
-    """Publishes effects that are due by time, and commits past offsets without records."""
+    """Publishes output that is due by time, and commits past offsets without records."""
 
     context: LaneContext
     publisher: Publisher
@@ -71,8 +71,8 @@ class IdleWatcher:
             self.publisher.job_acked.clear()
             for partition in list(self.context.partitions.values()):
                 position = await self._position(partition)
-                if self.at_rest(partition) and (effects := self._effects(partition, position)) is not None:
-                    self.publisher.publish(partition, [effects])
+                if self.at_rest(partition) and (output := self._output(partition, position)) is not None:
+                    self.publisher.publish(partition, [output])
 
     async def _position(self, partition: Partition) -> int | None:
         """The position of the fetcher; None if unknown."""
@@ -82,19 +82,19 @@ class IdleWatcher:
                 return position
         return None
 
-    def _effects(self, partition: Partition, position: int | None) -> Effects | None:
+    def _output(self, partition: Partition, position: int | None) -> OutputBatch | None:
         stage, now_ms = self.context.partitions.stage(partition), self.context.now_ms()
-        effects = stage.idle_effects(partition.tp, partition.next_publish, now_ms)
-        if effects is None and position is not None and not (partition.pending or partition.has_in_flight):
+        output = stage.idle_output(partition.tp, partition.next_publish, now_ms)
+        if output is None and position is not None and not (partition.pending or partition.has_in_flight):
             return self._skip_to(partition, position)
-        return effects
+        return output
 
-    def _skip_to(self, partition: Partition, position: int) -> Effects | None:
-        """Effects that only commit past offsets without records, so that an idle group has no lag."""
+    def _skip_to(self, partition: Partition, position: int) -> OutputBatch | None:
+        """An output batch that only commits past offsets without records, so that an idle group has no lag."""
         expected = partition.next_fetch
         if (back_to := partition.skip_to(position)) is not None:
             self.context.group.consumer.seek(partition.tp, back_to)
         if partition.next_fetch == expected:
             return None
         self.gaps.note(partition.tp, expected, position)
-        return Effects(position, 0, [])
+        return OutputBatch(position, 0, [])

@@ -129,7 +129,7 @@ class Worker:
                 elif not partition.running:
                     self._context.partitions.drop_taken(partition, part)
                 else:
-                    self._batches.put_back(partition, part[sum(effects.records for effects in steps) :])
+                    self._batches.put_back(partition, part[sum(output.records for output in steps) :])
                     self._publisher.publish(partition, steps)
 
     def _by_stage(self, taken: Taken) -> list[tuple[Stage, Taken]]:
@@ -150,6 +150,6 @@ class Worker:
         return sum(partition.queued for partition in self._partitions())
 
     def _busy_units(self) -> set[Hashable]:
-        """Units whose records are being processed, or whose effects are being passed to the producer."""
+        """Units whose records are being processed, or whose output is being passed to the producer."""
         publishing = self._publisher.publishing
         return {self._batches.unit(p) for p in self._partitions() if p.taken or p in publishing}

@@ -19,7 +19,7 @@ SWEEP_ENTRIES = 2_000
 RESTORE_ENTRIES = 20_000
 """Entries per iteration of the event loop during a restore."""
 LATE_MAX = 10_000
-"""Maximum cached answers of HTTP requests that wait for the next effects of a partition."""
+"""Maximum cached answers of HTTP requests that wait for the next output batch of a partition."""
 
 
 class CacheTable:

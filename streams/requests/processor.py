@@ -25,7 +25,7 @@ from inferd.streams.inference import (
 )
 from inferd.streams.inference.cache import HTTP_PARTITION
 from inferd.streams.kafka import Destinations, Outgoing, result_record_bytes_max
-from inferd.streams.lane import DeadLetters, Effects, Kind, Work, timestamps_of
+from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, timestamps_of
 from inferd.streams.models.on_demand import OnDemand
 from inferd.streams.models.waiting import Waiting
 from inferd.streams.requests.batch_scoring import BatchScoring
@@ -103,24 +103,24 @@ class RequestProcessor:
     def waits(self) -> bool:
         return self.direct.unanswered > 0
 
-    async def process(self, work: Work) -> Sequence[Sequence[Effects]]:
+    async def process(self, work: Work) -> Sequence[Sequence[OutputBatch]]:
         """Scores a micro-batch together with waiting HTTP requests, whose results are set here.
 
         Records that wait for their model, and those after them in their partition, are left for a later call.
         """
         asked = self.direct.take(self.records_max())
         if self.on_demand is None or not self.on_demand.bounded:
-            return [[effects] for effects in await self._score(work, asked)]
+            return [[output] for output in await self._score(work, asked)]
         waiting = Waiting(self.tenant, self.on_demand, self.scorer.needed_versions(int(self._clock() * 1000)))
         ready = [(tp, waiting.ready(tp.partition, records)) for tp, records in work]
         left = {request for request in asked if waiting.waits(HTTP_PARTITION, request)}
         self.direct.put_back(left)
         asked = [request for request in asked if request not in left]
         with self.on_demand.pinned(self.tenant, waiting.versions.values()):
-            effects = iter(await self._score([part for part in ready if part[1]], asked))
-        return [[next(effects)] if records else [] for _, records in ready]
+            outputs = iter(await self._score([part for part in ready if part[1]], asked))
+        return [[next(outputs)] if records else [] for _, records in ready]
 
-    async def _score(self, work: Work, asked: Sequence[HttpRequest]) -> Sequence[Effects]:
+    async def _score(self, work: Work, asked: Sequence[HttpRequest]) -> Sequence[OutputBatch]:
         """Scores each part of `work`, none of which is empty; returns their output batches."""
         started_ms, started = int(self._clock() * 1000), time.perf_counter()
         parts: list[tuple[int, Sequence[Record]]] = [(tp.partition, records) for tp, records in work]
@@ -134,22 +134,22 @@ class RequestProcessor:
         step_timer = StepTimer()
         outcome = await self._scoring.score(self.tenant, self.scorer, parts, cache, fill_direct, step_timer)
         timing = Timing(started_ms, int((time.perf_counter() - started) * 1e6))
-        effects, start = [], 0
+        outputs, start = [], 0
         for tp, records in work:
             span = range(start, start := start + len(records))
-            effects.append(self.effects(tp, records, outcome, span, timing))
-        self._add_changes(work, effects, outcome, started_ms)
+            outputs.append(self.output(tp, records, outcome, span, timing))
+        self._add_changes(work, outputs, outcome, started_ms)
         if asked:
             self._answer(asked, outcome, start)
         if self.tracing is not None and outcome.headers:
-            self._add_spans(self.tracing.batch(self.topic, parts, outcome, step_timer), work, effects)
-        return effects
+            self._add_spans(self.tracing.batch(self.topic, parts, outcome, step_timer), work, outputs)
+        return outputs
 
-    def _add_spans(self, spans: dict[int, OpenSpans], work: Work, effects: Sequence[Effects]) -> None:
-        """Attaches to each partition's effects the spans that they end; spans of direct requests end here."""
+    def _add_spans(self, spans: dict[int, OpenSpans], work: Work, outputs: Sequence[OutputBatch]) -> None:
+        """Attaches to each partition's output the spans that end with it; spans of HTTP requests end here."""
         if (direct := spans.get(HTTP_PARTITION)) is not None:
             direct.acked()
-        for (tp, _), part in zip(work, effects, strict=True):
+        for (tp, _), part in zip(work, outputs, strict=True):
             part.spans = spans.get(tp.partition)
 
     def _answer(self, asked: Sequence[HttpRequest], outcome: Outcome, start: int) -> None:
@@ -170,12 +170,12 @@ class RequestProcessor:
         self.counters.add(tally)
         self._scoring.answered([request.timestamp for request in asked])
 
-    def _add_changes(self, work: Work, effects: Sequence[Effects], outcome: Outcome, now_ms: int) -> None:
-        """Adds the changes of the cache table to each partition's effects."""
+    def _add_changes(self, work: Work, outputs: Sequence[OutputBatch], outcome: Outcome, now_ms: int) -> None:
+        """Adds the changes of the cache table to each partition's output."""
         if self.predictions is None:
             return
         changes_of = dict(outcome.table_changes)
-        for (tp, _), part in zip(work, effects, strict=True):
+        for (tp, _), part in zip(work, outputs, strict=True):
             changes = changes_of.pop(tp.partition, []) + self.predictions.due(tp.partition, now_ms)
             if changes := self.predictions.writable(tp.partition, changes):
                 part.changes[self.predictions.partition(tp.partition)] = changes
@@ -190,33 +190,35 @@ class RequestProcessor:
         if self.predictions is not None:
             self.predictions.close(number)
 
-    def rewound(self, number: int, dropped: Sequence[Effects]) -> None:
-        for effects in dropped:
-            if effects.spans is not None:
-                effects.spans.dropped()
+    def rewound(self, number: int, dropped: Sequence[OutputBatch]) -> None:
+        for output in dropped:
+            if output.spans is not None:
+                output.spans.dropped()
         if self.predictions is not None:
-            for effects in dropped:
-                for changes in effects.changes.values():
+            for output in dropped:
+                for changes in output.changes.values():
                     self.predictions.forget(number, changes)
 
-    def acked(self, number: int, effects: Effects) -> None:
-        if effects.spans is not None:
-            effects.spans.acked()
+    def acked(self, number: int, output: OutputBatch) -> None:
+        if output.spans is not None:
+            output.spans.acked()
 
-    def idle_effects(self, tp: TopicPartition, next_offset: int, now_ms: int) -> Effects | None:
+    def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
         if self.predictions is None:
             return None
         changes = self.predictions.writable(tp.partition, self.predictions.due(tp.partition, now_ms))
         if not changes:
             return None
-        return Effects(next_offset, 0, [], changes={self.predictions.partition(tp.partition): changes})
+        return OutputBatch(next_offset, 0, [], changes={self.predictions.partition(tp.partition): changes})
 
-    def effects(self, tp: TopicPartition, records: Records, outcome: Outcome, span: range, timing: Timing) -> Effects:
-        """The effects of `records` of partition `tp`, in order; `span` is their range in `outcome`."""
+    def output(
+        self, tp: TopicPartition, records: Records, outcome: Outcome, span: range, timing: Timing
+    ) -> OutputBatch:
+        """The output of `records` of partition `tp`, in order; `span` is their range in `outcome`."""
         timestamps = timestamps_of(records, timing.started_ms)
         values = outcome.values[span.start : span.stop]
         tally = Tally(results=len(records), bytes_out=sum(map(len, values)))
-        effects = Effects(records[-1].offset + 1, len(records), timestamps, tally)
+        output = OutputBatch(records[-1].offset + 1, len(records), timestamps, tally)
         headers = self._usual_headers(timestamps, timing)
         results: list[Outgoing] = [
             (record.key, value, headers[timestamp])
@@ -224,9 +226,9 @@ class RequestProcessor:
         ]
         if outcome.cache_marks:
             self._mark(results, outcome.cache_marks[span.start : span.stop])
-        effects.by_topic[self._results, tp.partition] = results
-        self._add_unusual(effects, tp, results, records, outcome, span)
-        return effects
+        output.by_topic[self._results, tp.partition] = results
+        self._add_unusual(output, tp, results, records, outcome, span)
+        return output
 
     def _usual_headers(self, timestamps: Sequence[int], timing: Timing) -> dict[int, list[tuple[str, bytes | None]]]:
         """Headers of a result by the timestamp of its request: many requests share one. The content-type is first."""
@@ -250,7 +252,7 @@ class RequestProcessor:
 
     def _add_unusual(
         self,
-        effects: Effects,
+        output: OutputBatch,
         tp: TopicPartition,
         results: list[Outgoing],
         records: Records,
@@ -266,10 +268,10 @@ class RequestProcessor:
         for index in sorted(failures):
             error = failures[index]
             key = records[index - span.start].key
-            effects.tally.fail(error.code, self.scorer.version_of(outcome.asked.get(index), key))
+            output.tally.fail(error.code, self.scorer.version_of(outcome.asked.get(index), key))
             if isinstance(error, UNDECODABLE):
-                self._dead_letters.add(effects, records[index - span.start], tp, error)
-        self._send_elsewhere(effects, tp, results, replied)
+                self._dead_letters.add(output, records[index - span.start], tp, error)
+        self._send_elsewhere(output, tp, results, replied)
 
     def _refuse(
         self, results: list[Outgoing], headers_of: dict[int, RequestHeaders], replied: dict[int, str], span: range
@@ -320,11 +322,11 @@ class RequestProcessor:
         return replied
 
     def _send_elsewhere(
-        self, effects: Effects, tp: TopicPartition, results: list[Outgoing], replied: dict[int, str]
+        self, output: OutputBatch, tp: TopicPartition, results: list[Outgoing], replied: dict[int, str]
     ) -> None:
         """Moves results with a `reply-to` topic to that topic."""
         for place, topic in replied.items():
-            effects.add(topic, tp.partition % self._destinations[topic].partitions, results[place])
-            effects.replies.add(topic)
+            output.add(topic, tp.partition % self._destinations[topic].partitions, results[place])
+            output.replies.add(topic)
         for place in sorted(replied, reverse=True):
             del results[place]

@@ -130,10 +130,10 @@ class LaneStore(Store[bytes, bytes]):
         return sum(len(partition.store) for partition in self.partitions.values())
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
-        raise TypeError("a lane writes this table, through the effects of its records")
+        raise TypeError("only a lane writes this table, with its output batches")
 
     def __delitem__(self, key: bytes) -> None:
-        raise TypeError("a lane writes this table, through the effects of its records")
+        raise TypeError("only a lane writes this table, with its output batches")
 
     def apply_changelog_batch(self, *_: Any, **__: Any) -> None:
         raise TypeError("this table is restored in bulk, by its lane")

@@ -65,14 +65,14 @@ def _wrap_method(owner: type, name: str, around: Callable[..., Any]) -> None:
     setattr(owner, name, method)
 
 
-def _change_effects(change: Callable[[dict[tuple[str, int], list[Any]]], None]) -> None:
+def _change_output(change: Callable[[dict[tuple[str, int], list[Any]]], None]) -> None:
     """Passes everything that is published to `change` first, under either guarantee."""
     from inferd.streams.lane.at_least_once import AtLeastOnce
     from inferd.streams.lane.exactly_once import ExactlyOnce
 
-    def publish(inner: Any, self: Any, partition: Any, effects: Any, *rest: Any) -> Any:
-        change(effects.by_topic)
-        return inner(self, partition, effects, *rest)
+    def publish(inner: Any, self: Any, partition: Any, output: Any, *rest: Any) -> Any:
+        change(output.by_topic)
+        return inner(self, partition, output, *rest)
 
     for guarantee in (AtLeastOnce, ExactlyOnce):
         _wrap_method(guarantee, "publish", publish)
@@ -243,7 +243,7 @@ def out_of_order() -> None:
         for records in by_topic.values():
             records.reverse()
 
-    _change_effects(reverse)
+    _change_output(reverse)
 
 
 @bug(EXACTLY_ONCE, "repeated")
@@ -254,7 +254,7 @@ def published_twice() -> None:
         for records in by_topic.values():
             records.extend([*records])
 
-    _change_effects(double)
+    _change_output(double)
 
 
 @bug(AT_LEAST_ONCE, "wrong")
@@ -266,7 +266,7 @@ def mixed_up_keys() -> None:
             keys = [key for key, *_ in records]
             records[:] = [(key, *rest) for key, (_, *rest) in zip(keys[1:] + keys[:1], records, strict=True)]
 
-    _change_effects(mix)
+    _change_output(mix)
 
 
 @bug(AT_LEAST_ONCE, "lost")
@@ -279,7 +279,7 @@ def poison_swallows_its_neighbour() -> None:
                 if topic.endswith("results"):
                     records.pop()
 
-    _change_effects(swallow)
+    _change_output(swallow)
 
 
 @bug(AT_LEAST_ONCE, "letters_lost")
@@ -290,7 +290,7 @@ def no_dead_letter() -> None:
         for place in [place for place in by_topic if place[0].endswith("dead-letters")]:
             del by_topic[place]
 
-    _change_effects(drop)
+    _change_output(drop)
 
 
 # ---------------------------------------------------------------------- isolation

@@ -16,7 +16,7 @@ from inferd.schemas.models.model import Alias, SplitShare
 from inferd.streams.inference.cache.cache import CacheSnapshot
 from inferd.streams.inference.catalog import ModelCatalog, Version
 from inferd.streams.jobs.state.state import Usage
-from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.lane.partition import Partition
 from inferd.streams.status import UNREACHABLE_S, fault_of, take_snapshot
 from inferd.streams.telemetry.counters import ChunkCounters, JobCounters, Tally, TenantCounters
@@ -191,7 +191,7 @@ def test_sums_over_partitions_and_what_the_lane_measured(streams: FakeStreams) -
     for number in range(3):
         streams.lane.partitions[tp(number)] = partition = running(tp(number))
         partition.offer([request(n, number) for n in range(number + 1)])
-        partition.start_publishing(Effects(0, 0, [], Tally(bytes_out=10 * number)))
+        partition.start_publishing(OutputBatch(0, 0, [], Tally(bytes_out=10 * number)))
     measures = streams.measures
     measures.batches, measures.batch_rows_last, measures.commits, measures.commit_failures = 4, 5, 6, 7
     measures.queue.observe(0.1)
@@ -314,7 +314,7 @@ def test_what_is_acknowledged_and_not_committed_is_lag(streams: FakeStreams) -> 
     streams.ends[tp(0)] = 102
     partition.offer([request(100)])
     partition.take(1, 10**6)
-    partition.start_publishing(Effects(101, 1, [])).published()
+    partition.start_publishing(OutputBatch(101, 1, [])).published()
     partition.complete_batches(lambda _: None)
     assert partition.acked == 101
     assert streams.snapshot().partitions[0].lag == 2

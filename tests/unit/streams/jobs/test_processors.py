@@ -32,7 +32,7 @@ from inferd.streams.inference.catalog import ModelCatalog, State, Version
 from inferd.streams.jobs import chunk_processor as chunks_module
 from inferd.streams.jobs.composition import compose_jobs
 from inferd.streams.jobs.reader import RecordReader
-from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.lane.processor import Stage
 from inferd.streams.settings import StreamSettings, TopicSettings
 from inferd.streams.state.tables import make_table
@@ -80,25 +80,25 @@ class Log:
         if waiting := self.records[tp][self.next_offsets[tp] :]:
             [steps] = await stage.process([(tp, waiting)])
         else:
-            idle = stage.idle_effects(tp, self.next_offsets[tp], now_ms)
+            idle = stage.idle_output(tp, self.next_offsets[tp], now_ms)
             steps = [idle] if idle is not None else []
-        for effects in steps:
-            self._publish(stage, tp, effects)
+        for output in steps:
+            self._publish(stage, tp, output)
         await asyncio.sleep(0)
         return bool(steps or waiting)
 
-    def _publish(self, stage: Stage, tp: TopicPartition, effects: Effects) -> None:
+    def _publish(self, stage: Stage, tp: TopicPartition, output: OutputBatch) -> None:
         declared = {*stage.outputs(tp.partition)}
-        for (topic, number), outgoing in effects.by_topic.items():
+        for (topic, number), outgoing in output.by_topic.items():
             if TopicPartition(topic, number) not in declared:
                 self.undeclared.add((stage.topic, TopicPartition(topic, number)))
             for key, value, headers in outgoing:
                 self.append(cast(Stream, topic.removeprefix("ns.default.")), number, key, value, headers)
-        for table, changes in effects.changes.items():
+        for table, changes in output.changes.items():
             assert (table.topic, table.number) == (stage.tables[0].changelog, tp.partition)
             table.apply(changes, (table.store.offset or 0) + len(changes))
-        self.next_offsets[tp] = effects.next_offset
-        stage.acked(tp.partition, effects)
+        self.next_offsets[tp] = output.next_offset
+        stage.acked(tp.partition, output)
 
     def written(self, stream: Stream) -> list[ConsumerRecord[Any, Any]]:
         return [record for n in range(PARTITIONS) for record in self.records[TopicPartition(TOPICS.name(stream), n)]]

@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 from faust.exceptions import ConsumerNotStarted
 
 from inferd.streams.kafka import RetentionGaps
-from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.lane.processor import Work
 from inferd.streams.lane.watchers import watch_gaps
 from inferd.streams.telemetry import LaneMeasures
@@ -414,7 +414,7 @@ async def test_a_landing_that_raises_ends_the_worker_and_commits_nothing(
     """A full disk, say: asyncio alone would only log it, and the offset would be committed without the table."""
     disk_full = OSError("no space left on device")
 
-    def acked(number: int, effects: Any) -> None:
+    def acked(number: int, output: Any) -> None:
         raise disk_full
 
     monkeypatch.setattr(bench.tenant, "acked", acked)
@@ -433,7 +433,7 @@ async def test_records_that_their_stage_leaves_come_again_and_hold_up_no_other_p
     bench.broker.acknowledges = True
     process, ready = bench.tenant.process, False
 
-    async def leaves(work: Work) -> Sequence[Sequence[Effects]]:
+    async def leaves(work: Work) -> Sequence[Sequence[OutputBatch]]:
         parts = [(tp, records if ready or tp.partition else records[:1]) for tp, records in work]
         done = iter(await process([(tp, records) for tp, records in parts if records]))
         return [next(done) if records else [] for _, records in parts]

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
-from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.lane.partition import (
     HEADER_OVERHEAD_BYTES,
     NEXT_STATES,
@@ -38,7 +38,7 @@ def offsets(taken: Any) -> list[int]:
 
 
 def start_batch(partition: Partition, taken: Any) -> InFlightBatch:
-    return partition.start_publishing(Effects(taken[-1].offset + 1, len(taken), ()))
+    return partition.start_publishing(OutputBatch(taken[-1].offset + 1, len(taken), ()))
 
 
 def acked_batches(partition: Partition) -> list[InFlightBatch]:
@@ -223,7 +223,7 @@ USES: dict[str, tuple[Callable[[Partition], object], set[State]]] = {
     "put_back": (lambda partition: partition.put_back(records(0)), {"running"}),
     "skip_to": (lambda partition: partition.skip_to(9), {"running"}),
     "drop_taken": (lambda partition: partition.drop_taken([]), {"draining"}),
-    "start_publishing": (lambda partition: partition.start_publishing(Effects(0, 0, ())), {"running", "draining"}),
+    "start_publishing": (lambda partition: partition.start_publishing(OutputBatch(0, 0, ())), {"running", "draining"}),
     "rewind": (Partition.rewind, {"running", "draining"}),
 }
 

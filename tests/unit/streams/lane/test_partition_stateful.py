@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from inferd.streams.lane.output_batch import Effects
+from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.lane.partition import RECORD_OVERHEAD_BYTES, InFlightBatch, Usage
 from inferd.streams.telemetry.counters import Tally
 from tests.fixtures.lane import running
@@ -82,7 +82,7 @@ class PartitionMachine(RuleBasedStateMachine):
             if (seek := self.partition.skip_to(self.end)) is not None:
                 assert seek == expected
                 self.fetcher = seek
-        self._publish(Effects(self.partition.next_take, 0, ()), [], batches)
+        self._publish(OutputBatch(self.partition.next_take, 0, ()), [], batches)
 
     def _from(self, offset: int) -> list[LogRecord]:
         return [record for record in self.log if record.offset >= offset]
@@ -97,7 +97,7 @@ class PartitionMachine(RuleBasedStateMachine):
             self._take(data, more_rows, more_bytes)
         if n := data.draw(st.integers(0, len(self.taken))):
             done, self.taken = self.taken[:n], self.taken[n:]
-            self._publish(Effects(done[-1].offset + 1, n, (), Tally(bytes_out=n_bytes)), done, batches)
+            self._publish(OutputBatch(done[-1].offset + 1, n, (), Tally(bytes_out=n_bytes)), done, batches)
 
     def _take(self, data: st.DataObject, more_rows: int, more_bytes: int) -> None:
         """The limits differ by at most one from the size of some part of the queue."""
@@ -117,8 +117,8 @@ class PartitionMachine(RuleBasedStateMachine):
         ends = accumulate(size_of([record]) for record in self.queue[:rows_max])
         return self.queue[: max(1, len([end for end in ends if end <= bytes_max]))]
 
-    def _publish(self, effects: Effects, done: list[LogRecord], batches: int) -> None:
-        batch = self.partition.start_publishing(effects)
+    def _publish(self, output: OutputBatch, done: list[LogRecord], batches: int) -> None:
+        batch = self.partition.start_publishing(output)
         self.in_flight_batches.append((batch, done, batches))
         for _ in range(batches):
             batch.sent()
