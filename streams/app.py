@@ -118,12 +118,12 @@ class Streams:
         self.tenants = compose_tenants(
             app, self.settings, deploys, self.measures, self._reader, directory, self._user_code, destinations
         )
-        stages = [stage for tenant in self.tenants.values() for stage in tenant.stages]
+        processors = {each.topic: each for tenant in self.tenants.values() for each in tenant.processors}
         guarantee = guarantee_of(self.settings, self.measures, destinations)
         recheck = self.admission.recheck
         context = LaneContext(
-            settings=self.settings, stages={stage.topic: stage for stage in stages}, group=group, topics=self.topics,
-            measures=self.measures, on_crash=self._crashed, destinations=destinations, denied=recheck,
+            settings=self.settings, processors=processors, group=group, topics=self.topics, measures=self.measures,
+            on_crash=self._crashed, destinations=destinations, denied=recheck,
         )  # fmt: skip
         lane = self.lane = Lane(context, guarantee)
         app.intake, app.denied = lane, recheck

@@ -21,7 +21,7 @@ from inferd.streams.lane import (
     MakeGuarantee,
     OnAcked,
     OnFailed,
-    Stage,
+    Processor,
 )
 from inferd.streams.models.follower import Deploys
 from inferd.streams.requests import BatchScoring, BatchSizer, CacheTable, RequestProcessor
@@ -36,14 +36,14 @@ JOB_OWNER_STREAMS: tuple[Stream, ...] = ("jobs", "job-results")
 
 @dataclass(frozen=True, slots=True)
 class TenantParts:
-    """The stages of one tenant in the lane."""
+    """The lane processors of one tenant."""
 
     requests: RequestProcessor
     jobs: TenantJobs
 
     @property
-    def stages(self) -> Sequence[Stage]:
-        return (self.requests, *self.jobs.stages)
+    def processors(self) -> Sequence[Processor]:
+        return (self.requests, *self.jobs.processors)
 
     @property
     def tables(self) -> Sequence[LaneTable]:

@@ -177,7 +177,7 @@ def _jobs(tenant: str, parts: TenantParts) -> JobsSnapshot:
         rows_succeeded=counters.rows_succeeded,
         rows_failed=counters.rows_failed,
         ended=dict(counters.ended),
-        refused=dict(sum((stage.counters.errors for stage in jobs.stages), Counter[str]())),
+        refused=dict(sum((processor.counters.errors for processor in jobs.processors), Counter[str]())),
         chunks=scored.chunks,
         chunk_rows=scored.rows,
         chunk_s=scored.seconds,

@@ -1,4 +1,4 @@
-"""The stage of `job-chunks`: any worker scores the chunks of any job, in the order of their partition."""
+"""The processor of `job-chunks`: any worker scores the chunks of any job, in the order of their partition."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class _Run:
 
 
 class ChunkProcessor:
-    """Scores chunks and publishes their results; a `Stage`."""
+    """Scores chunks and publishes their results; a `Processor`."""
 
     kind: Kind = "chunks"
     waits = False
@@ -306,7 +306,7 @@ class ChunkProcessor:
     def _tp(self, stream: Stream, chunk: Chunk) -> TopicPartition:
         return TopicPartition(self._topics.name(stream), chunk.partition)
 
-    # ------------------------------------------------------------------ a stage
+    # ------------------------------------------------------------------ the interface of a processor
 
     async def opened(self, number: int) -> None: ...
 

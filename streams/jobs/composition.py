@@ -1,4 +1,4 @@
-"""Composes the stages and the store of one tenant's jobs."""
+"""Composes the processors and the store of one tenant's jobs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inferd.streams.jobs.processors import JobContext, JobMessageProcessor, JobR
 from inferd.streams.jobs.reader import RecordReader
 from inferd.streams.jobs.scoring import ChunkScorer, ProcessBatch, pin_in
 from inferd.streams.kafka import UNCHECKED, Destinations
-from inferd.streams.lane import Stage
+from inferd.streams.lane import Processor
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTable
 from inferd.streams.telemetry import LaneMeasures
@@ -21,10 +21,10 @@ from inferd.streams.telemetry import LaneMeasures
 
 @dataclass(frozen=True, slots=True)
 class TenantJobs:
-    """The jobs of one tenant: the owned ones, and the stages that process them."""
+    """The jobs of one tenant: the owned ones, and the processors of their topics."""
 
     owned: JobStore
-    stages: Sequence[Stage]
+    processors: Sequence[Processor]
     chunks: ChunkProcessor
 
 

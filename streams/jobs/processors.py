@@ -1,4 +1,4 @@
-"""The stages of `jobs` and `job-results`: they apply records to job states and publish the output.
+"""The processors of `jobs` and `job-results`: they apply records to job states and publish the output.
 
 Both write the same table partition, so they never run concurrently (`unit`). Both always run under `exactly_once`:
 otherwise a worker that still believes it owns a job could overwrite the state written by its successor.
@@ -59,7 +59,7 @@ MODEL_KNOWN_WITHIN_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """What both stages of a tenant's jobs share."""
+    """Shared by the processors of a tenant's jobs."""
 
     topics: TenantTopics
     owned: JobStore
@@ -149,7 +149,7 @@ class _Draft:
 
 
 class _JobProcessor:
-    """Shared by the two stages."""
+    """Shared by the two processors."""
 
     kind: Kind = "jobs"
     waits = False
@@ -226,7 +226,7 @@ class _JobProcessor:
 
 
 class JobMessageProcessor(_JobProcessor):
-    """The stage of `jobs`: messages, and changes that are due by time."""
+    """The processor of `jobs`: messages, and changes that are due by time."""
 
     def __init__(self, context: JobContext) -> None:
         super().__init__(context, "jobs")
@@ -316,7 +316,7 @@ class JobMessageProcessor(_JobProcessor):
 
 
 class JobResultProcessor(_JobProcessor):
-    """The stage of `job-results`: results of chunks."""
+    """The processor of `job-results`: results of chunks."""
 
     def __init__(self, context: JobContext) -> None:
         super().__init__(context, "job-results")

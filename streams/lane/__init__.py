@@ -10,7 +10,7 @@ from inferd.streams.lane.guarantee import PUBLISH_ERRORS, Guarantee, OnAcked, On
 from inferd.streams.lane.lane import Lane
 from inferd.streams.lane.output_batch import OutputBatch, timestamps_of
 from inferd.streams.lane.partition import Partition
-from inferd.streams.lane.processor import Kind, Stage, Work
+from inferd.streams.lane.processor import Kind, Processor, Work
 from inferd.streams.lane.publisher import MakeGuarantee
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "OnFailed",
     "OutputBatch",
     "Partition",
-    "Stage",
+    "Processor",
     "Work",
     "dead_letter_of",
     "describe",

@@ -51,9 +51,9 @@ class Takeover:
 
     def __init__(self, context: LaneContext, guarantee: Guarantee, restore: Restore) -> None:
         self.opened: set[TopicPartition] = set()
-        """Partitions that are open in their stage, or were being opened when a takeover was cancelled."""
+        """Partitions that are open in their processor, or were being opened when a takeover was cancelled."""
         self._context = context
-        self._stages = context.stages
+        self._processors = context.processors
         self._topics = context.topics
         self._guarantee = guarantee
         self._restore = restore
@@ -62,7 +62,7 @@ class Takeover:
         """Calls `order.opened` with those of `order.tps` that can be served, ready to be fetched.
 
         It may be cancelled at any await: it closes the partitions that it has not opened; those that are open in their
-        stages are closed by the next takeover, or by `close`.
+        processors are closed by the next takeover, or by `close`.
         """
         what, ours = "partitions cannot be taken over", order.ours
         try:
@@ -97,7 +97,7 @@ class Takeover:
         if order.ours():
             await self._context.group.seek(starts)
         if order.ours():
-            await self._open_stages(order)
+            await self._open_processors(order)
             for tp, partition in order.partitions.items():
                 partition.run(starts[tp], ids[tp])
             order.opened(order.partitions)
@@ -110,16 +110,16 @@ class Takeover:
         if not order.after_failure or all(start >= positions[tp].end for tp, start in starts.items()):
             order.faults.clear()
 
-    async def _open_stages(self, order: Order) -> None:
+    async def _open_processors(self, order: Order) -> None:
         self.close({tp for tp in self.opened.difference(order.partitions) if tp.topic in order.topics})
         for tp in order.partitions:
             self.opened.add(tp)
-            await self._stages[tp.topic].opened(tp.partition)
+            await self._processors[tp.topic].opened(tp.partition)
 
     def close(self, tps: Collection[TopicPartition]) -> None:
-        """Closes partitions in their stages, if they are open there."""
+        """Closes partitions in their processors, if they are open there."""
         for tp in self.opened.intersection(tps):
-            self._stages[tp.topic].closed(tp.partition)
+            self._processors[tp.topic].closed(tp.partition)
         self.opened.difference_update(tps)
 
     def servable(self, tps: Collection[TopicPartition]) -> set[TopicPartition]:
@@ -147,13 +147,13 @@ class Takeover:
 
     @cached_property
     def _units(self) -> Mapping[str, list[str]]:
-        units = {topic: stage.unit(0) for topic, stage in self._stages.items()}
+        units = {topic: processor.unit(0) for topic, processor in self._processors.items()}
         return {topic: [other for other in units if units[other] == unit] for topic, unit in units.items()}
 
     def _outputs(self, tp: TopicPartition) -> set[TopicPartition]:
-        stage = self._stages[tp.topic]
-        changelogs = {TopicPartition(table.changelog, tp.partition) for table in stage.tables}
-        return {*stage.outputs(tp.partition), *changelogs}
+        processor = self._processors[tp.topic]
+        changelogs = {TopicPartition(table.changelog, tp.partition) for table in processor.tables}
+        return {*processor.outputs(tp.partition), *changelogs}
 
     async def _restore_tables(self, order: Order) -> None:
         """Closes table partitions that are no longer owned, and restores the others."""
@@ -161,7 +161,7 @@ class Takeover:
             partition.restore()
         numbers: dict[LaneTable, set[int]] = {}
         for topic in order.topics:
-            for table in self._stages[topic].tables:
+            for table in self._processors[topic].tables:
                 numbers.setdefault(table, set()).update(tp.partition for tp in order.partitions if tp.topic == topic)
         owned: list[tuple[LaneTable, TablePartition]] = []
         for table, owned_here in numbers.items():

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from inferd.streams.kafka import UNCHECKED, Destinations, KnownTopics
 from inferd.streams.lane.backoff import Faults
 from inferd.streams.lane.owned_partitions import OwnedPartitions
-from inferd.streams.lane.processor import Stage
+from inferd.streams.lane.processor import Processor
 from inferd.streams.lane.progress import Progress
 from inferd.streams.settings import StreamSettings
 from inferd.streams.tasks import BackgroundTasks, OnCrash
@@ -42,7 +42,7 @@ class LaneContext:
     """Settings, dependencies, and shared state of a lane."""
 
     settings: StreamSettings
-    stages: Mapping[str, Stage]
+    processors: Mapping[str, Processor]
     """By topic."""
     group: Group
     topics: KnownTopics
@@ -66,7 +66,7 @@ class LaneContext:
     """Events of workers that wait until less is in flight."""
 
     def __post_init__(self) -> None:
-        self.partitions = OwnedPartitions(self.stages)
+        self.partitions = OwnedPartitions(self.processors)
         self.tasks = BackgroundTasks(self.on_crash)
         self.faults = {
             tenant: Faults(self.settings.group.request_timeout_s, self.denied)

@@ -22,7 +22,7 @@ from inferd.streams.lane.assignment import Takeover
 from inferd.streams.lane.context import LaneContext
 from inferd.streams.lane.ownership import Ownership
 from inferd.streams.lane.partition import Partition
-from inferd.streams.lane.processor import Kind, Stage
+from inferd.streams.lane.processor import Kind, Processor
 from inferd.streams.lane.publisher import MakeGuarantee, Publisher
 from inferd.streams.lane.scheduling import without_room
 from inferd.streams.lane.turns import JobsShare, Turns
@@ -38,13 +38,13 @@ UNREADABLE_S = 5.0
 
 
 class Lane:
-    """Processes the records of every stage of a worker in micro-batches, in order within each partition."""
+    """Processes the records of all processors of a worker in micro-batches, in order within each partition."""
 
     def __init__(self, context: LaneContext, make_guarantee: MakeGuarantee) -> None:
         self.measures = context.measures
         self._context = context
         self._settings = context.settings.lane
-        self._stages = context.stages
+        self._processors = context.processors
         self._partitions = context.partitions
         self._progress = context.progress
         self._restore = Restore(context.settings, self._progress.advance)
@@ -62,12 +62,12 @@ class Lane:
     def _make_workers(self) -> Mapping[str, Worker]:
         """A worker for the topics of each tenant and kind."""
         turns, jobs_share = Turns(), JobsShare(self._settings.jobs_share)
-        by_key: dict[tuple[str, Kind], list[Stage]] = {}
-        for stage in self._stages.values():
-            by_key.setdefault((stage.tenant, stage.kind), []).append(stage)
+        by_key: dict[tuple[str, Kind], list[Processor]] = {}
+        for processor in self._processors.values():
+            by_key.setdefault((processor.tenant, processor.kind), []).append(processor)
         workers = [
-            Worker(self._context, stages, self._publisher, turns, jobs_share, self._stopped)
-            for stages in by_key.values()
+            Worker(self._context, processors, self._publisher, turns, jobs_share, self._stopped)
+            for processors in by_key.values()
         ]  # fmt: skip
         return {topic: worker for worker in workers for topic in worker.topics}
 
@@ -165,7 +165,9 @@ class Lane:
         for tp, partition in self._partitions.items():
             pending[tp.topic] += partition.pending
         return tuple(
-            stage.counters.snapshot(pending[topic]) for topic, stage in self._stages.items() if stage.kind == "requests"
+            processor.counters.snapshot(pending[topic])
+            for topic, processor in self._processors.items()
+            if processor.kind == "requests"
         )
 
     def look_at_topics(self) -> None:
@@ -177,13 +179,13 @@ class Lane:
 
     @property
     def topics(self) -> frozenset[str]:
-        return frozenset(self._stages)
+        return frozenset(self._processors)
 
     def full(self, tps: set[TopicPartition]) -> set[TopicPartition]:
         """Lane partitions that must not be fetched now: not owned, or without room."""
-        ours = {tp for tp in tps if tp.topic in self._stages}
+        ours = {tp for tp in tps if tp.topic in self._processors}
         now = time.monotonic()
-        stopped = {tp for tp in ours if self._stopped(self._stages[tp.topic].tenant)}
+        stopped = {tp for tp in ours if self._stopped(self._processors[tp.topic].tenant)}
         unreadable = {tp for tp in ours if now < self._unreadable.get(tp, ("", 0.0))[1]}
         return stopped | unreadable | without_room(ours, self._partitions, self._settings.buffer_bytes_max)
 
@@ -198,7 +200,7 @@ class Lane:
         partition = self._partitions.get(tp)
         if partition is None or not partition.running or not records:
             return
-        if self._ownership.paused(self._stages[tp.topic].tenant):
+        if self._ownership.paused(self._processors[tp.topic].tenant):
             return
         self._unreadable.pop(tp, None)
         expected = partition.next_fetch
@@ -221,7 +223,7 @@ class Lane:
             partition.mark_suspect()
 
     def wake(self, topic: str) -> None:
-        """The stage of `topic` has requests that did not come from Kafka."""
+        """The processor of `topic` has requests that came over HTTP."""
         self._workers[topic].wake()
 
     def resume(self, tenant: str) -> None:

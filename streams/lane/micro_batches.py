@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
 from inferd.streams.group import Records
 from inferd.streams.lane.partition import Partition
-from inferd.streams.lane.processor import Stage
+from inferd.streams.lane.processor import Processor
 from inferd.streams.lane.scheduling import one_a_unit, share_out
 from inferd.streams.settings import LaneSettings
 
@@ -18,10 +18,10 @@ HELD_S = 0.2
 class MicroBatches:
     """Takes micro-batches from the partitions of one worker."""
 
-    def __init__(self, settings: LaneSettings, stages: Mapping[str, Stage], wake: Callable[[], None]) -> None:
-        """`stages` by topic; `wake` is called when records that were put back may be taken again."""
+    def __init__(self, settings: LaneSettings, processors: Mapping[str, Processor], wake: Callable[[], None]) -> None:
+        """`processors` by topic; `wake` is called when records that were put back may be taken again."""
         self._settings = settings
-        self._stages = stages
+        self._processors = processors
         self._wake = wake
         self._turn = 0
         self._held: set[Partition] = set()
@@ -34,7 +34,7 @@ class MicroBatches:
         ready = self._ready(partitions, busy)
         if not ready:
             return []
-        rows = min(self._stages[p.tp.topic].records_max() for p in ready)
+        rows = min(self._processors[p.tp.topic].records_max() for p in ready)
         return share_out(ready, max(1, rows // part), self._settings.batch_bytes_max // part)
 
     def _ready(self, partitions: Sequence[Partition], busy: Collection[Hashable]) -> list[Partition]:
@@ -47,10 +47,10 @@ class MicroBatches:
         return one_a_unit(queued[turn:] + queued[:turn], busy)
 
     def unit(self, partition: Partition) -> Hashable:
-        return self._stages[partition.tp.topic].unit(partition.tp.partition)
+        return self._processors[partition.tp.topic].unit(partition.tp.partition)
 
     def put_back(self, partition: Partition, records: Records) -> None:
-        """Queues records again that their stage has left; other partitions are not delayed."""
+        """Queues records again that their processor has left; other partitions are not delayed."""
         if records:
             partition.put_back(records)
             self._held.add(partition)

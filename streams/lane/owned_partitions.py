@@ -1,4 +1,4 @@
-"""The partitions that a lane owns. Dropping records also corrects counters, tables and stages."""
+"""The partitions that a lane owns. Dropping records also corrects counters, tables and processors."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from aiokafka import TopicPartition
 from inferd.streams.group import Records
 from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.lane.partition import Partition, Usage
-from inferd.streams.lane.processor import Stage
+from inferd.streams.lane.processor import Processor
 
 
 class OwnedPartitions(Mapping[TopicPartition, Partition]):
     """Owned partitions; dropped records count as never received."""
 
-    def __init__(self, stages: Mapping[str, Stage]) -> None:
-        """`stages` by topic."""
-        self.stages = stages
-        self.tenants = frozenset(stage.tenant for stage in stages.values())
+    def __init__(self, processors: Mapping[str, Processor]) -> None:
+        """`processors` by topic."""
+        self.processors = processors
+        self.tenants = frozenset(processor.tenant for processor in processors.values())
         self.usage: Mapping[str, Usage] = {tenant: Usage() for tenant in self.tenants}
         """By tenant, of its partitions that are not closed."""
         self._owned: dict[TopicPartition, Partition] = {}
@@ -33,19 +33,19 @@ class OwnedPartitions(Mapping[TopicPartition, Partition]):
     def __len__(self) -> int:
         return len(self._owned)
 
-    def stage(self, partition: Partition) -> Stage:
-        return self.stages[partition.tp.topic]
+    def processor(self, partition: Partition) -> Processor:
+        return self.processors[partition.tp.topic]
 
     def of(self, topics: Iterable[str]) -> list[Partition]:
         """The partitions of some topics."""
         return [partition for topic in topics for partition in self._by_topic.get(topic, ())]
 
     def of_tenant(self, tenant: str) -> list[Partition]:
-        return self.of(topic for topic, stage in self.stages.items() if stage.tenant == tenant)
+        return self.of(topic for topic, processor in self.processors.items() if processor.tenant == tenant)
 
     def make(self, tp: TopicPartition) -> Partition:
         """A new partition, which is not owned before `replace`."""
-        return Partition(tp, self.usage[self.stages[tp.topic].tenant])
+        return Partition(tp, self.usage[self.processors[tp.topic].tenant])
 
     def replace(self, partitions: Mapping[TopicPartition, Partition], topics: Collection[str]) -> None:
         """Owns `partitions` of `topics`, and closes those of them that were owned before."""
@@ -75,7 +75,7 @@ class OwnedPartitions(Mapping[TopicPartition, Partition]):
         """Queues fetched records; returns the offset to seek back to if records before them are missing."""
         before = partition.queued
         back_to = partition.offer(records)
-        self.stage(partition).counters.requests_in += partition.queued - before
+        self.processor(partition).counters.requests_in += partition.queued - before
         return back_to
 
     def drain(self, partitions: Collection[Partition]) -> None:
@@ -96,11 +96,11 @@ class OwnedPartitions(Mapping[TopicPartition, Partition]):
             self._discard(partition, dropped)
 
     def _discard(self, partition: Partition, dropped: Sequence[OutputBatch]) -> None:
-        stage, number = self.stage(partition), partition.tp.partition
-        for table in stage.tables:
+        processor, number = self.processor(partition), partition.tp.partition
+        for table in processor.tables:
             if number in table.owned:
                 table.partition(number).discard()
-        stage.rewound(number, dropped)
+        processor.rewound(number, dropped)
 
     def _uncount(self, partition: Partition, records: int) -> None:
-        self.stage(partition).counters.requests_in -= records
+        self.processor(partition).counters.requests_in -= records

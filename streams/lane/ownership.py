@@ -69,7 +69,7 @@ class Ownership:
     async def acquire(self, tps: Collection[TopicPartition]) -> None:
         """Takes over assigned lane partitions (fence, read positions, seek, open); retries while they are assigned."""
         await self.end_takeovers()
-        self._assigned = {tp for tp in tps if tp.topic in self._partitions.stages}
+        self._assigned = {tp for tp in tps if tp.topic in self._partitions.processors}
         self._generation = self._context.group.generation
         takeover = self._take_over(self._epoch, self._partitions.tenants, self._context.faults[ALL_TENANTS])
         self._acquisition = self._context.tasks.start(takeover)
@@ -83,7 +83,7 @@ class Ownership:
         if released:
             await self._finish(released)
         self._takeover.close(revoked)
-        lane_tps = [tp for tp in revoked if tp.topic in self._partitions.stages]
+        lane_tps = [tp for tp in revoked if tp.topic in self._partitions.processors]
         _ = self._context.tasks.start(self._publisher.guarantee.release(lane_tps))
 
     async def _finish(self, released: Collection[Partition]) -> None:
@@ -108,7 +108,7 @@ class Ownership:
         self, epoch: int, tenants: Collection[str], faults: Faults, *, after_failure: bool = False
     ) -> None:
         generation = self._generation
-        topics = {topic for topic, stage in self._partitions.stages.items() if stage.tenant in tenants}
+        topics = {topic for topic, processor in self._partitions.processors.items() if processor.tenant in tenants}
 
         def ours() -> bool:
             return self._epoch == epoch and self._context.group.generation == generation
@@ -130,7 +130,7 @@ class Ownership:
 
     def failed(self, partition: Partition, error: BaseException) -> None:
         """A publication failed: all unacknowledged records of the tenant are fetched and processed again."""
-        tenant = self._partitions.stage(partition).tenant
+        tenant = self._partitions.processor(partition).tenant
         if partition.state == "draining":
             self._partitions.rewind([partition])
             self._context.progress.advance()
@@ -170,8 +170,8 @@ class Ownership:
 
     def _has_changed(self, tenant: str, servable: set[TopicPartition]) -> bool:
         owned = self._partitions.of_tenant(tenant)
-        stages = self._partitions.stages
-        served = {tp for tp in servable if stages[tp.topic].tenant == tenant}
+        processors = self._partitions.processors
+        served = {tp for tp in servable if processors[tp.topic].tenant == tenant}
         return served != {partition.tp for partition in owned} or any(map(self._takeover.outdated, owned))
 
     async def _follow_topics(self, tenant: str, epoch: int) -> None:

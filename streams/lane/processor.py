@@ -19,7 +19,7 @@ Work = Sequence[tuple[TopicPartition, Records]]
 """Records of a micro-batch, all of one topic: (partition, its records in order), …"""
 
 
-class Stage(Protocol):
+class Processor(Protocol):
     """One lane topic of one tenant."""
 
     tenant: str
@@ -40,12 +40,12 @@ class Stage(Protocol):
 
     @property
     def waits(self) -> bool:
-        """Whether requests that did not come from Kafka are waiting or being processed."""
+        """Whether HTTP requests are waiting or being processed."""
 
     async def process(self, work: Work) -> Sequence[Sequence[OutputBatch]]:
         """The output of each part of `work`, in steps; never raises because of a record.
 
-        `work` may be empty if the stage `waits`. Trailing records of a part that are in no step are processed again
+        `work` may be empty if the processor `waits`. Trailing records of a part that are in no step are processed again
         later.
         """
 

@@ -75,17 +75,17 @@ class Publisher:
 
     def _acked(self, partition: Partition, batch: InFlightBatch) -> None:
         """All output of a range of records is acknowledged."""
-        stage, output = self._context.partitions.stage(partition), batch.output
-        self._context.faults[stage.tenant].clear()
+        processor, output = self._context.partitions.processor(partition), batch.output
+        self._context.faults[processor.tenant].clear()
         for table, changes in output.changes.items():
             table.apply(changes, batch.written[table])
-        if stage.kind == "requests":
+        if processor.kind == "requests":
             self._context.measures.end_to_end.observe_since(output.timestamps, self._context.now_ms())
-        if output.records and (step := STEP_OF_PUBLISHING.get(stage.kind)) is not None:
+        if output.records and (step := STEP_OF_PUBLISHING.get(processor.kind)) is not None:
             self._context.measures.observe_step(step, time.perf_counter() - output.published_at)
-        stage.counters.add(output.tally)
-        stage.acked(partition.tp.partition, output)
-        if stage.kind == "jobs":
+        processor.counters.add(output.tally)
+        processor.acked(partition.tp.partition, output)
+        if processor.kind == "jobs":
             self.job_acked.set()
         self._context.progress.advance(partition)
 

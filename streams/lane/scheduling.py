@@ -71,7 +71,7 @@ def without_room(tps: Iterable[TopicPartition], partitions: OwnedPartitions, byt
             partition is None
             or not partition.running
             or partition.queued_bytes >= share
-            or partitions.stage(partition).tenant not in room
+            or partitions.processor(partition).tenant not in room
         ):
             full.add(tp)
     return full

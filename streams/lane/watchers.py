@@ -83,8 +83,8 @@ class IdleWatcher:
         return None
 
     def _output(self, partition: Partition, position: int | None) -> OutputBatch | None:
-        stage, now_ms = self.context.partitions.stage(partition), self.context.now_ms()
-        output = stage.idle_output(partition.tp, partition.next_publish, now_ms)
+        processor, now_ms = self.context.partitions.processor(partition), self.context.now_ms()
+        output = processor.idle_output(partition.tp, partition.next_publish, now_ms)
         if output is None and position is not None and not (partition.pending or partition.has_in_flight):
             return self._skip_to(partition, position)
         return output

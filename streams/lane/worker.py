@@ -11,7 +11,7 @@ from inferd.streams.group import Records
 from inferd.streams.lane.context import LaneContext
 from inferd.streams.lane.micro_batches import MicroBatches
 from inferd.streams.lane.partition import Partition
-from inferd.streams.lane.processor import Stage
+from inferd.streams.lane.processor import Processor
 from inferd.streams.lane.publisher import Publisher
 from inferd.streams.lane.scheduling import with_room
 from inferd.streams.lane.turns import JobsShare, Share, Timed, Turns
@@ -26,18 +26,18 @@ class Worker:
     def __init__(
         self,
         context: LaneContext,
-        stages: Sequence[Stage],
+        processors: Sequence[Processor],
         publisher: Publisher,
         turns: Turns,
         jobs_share: JobsShare,
         stopped: Callable[[str], bool],
     ) -> None:
-        """`stages`: of one tenant and kind; `stopped`: whether processing is paused for a tenant."""
-        self.tenant, self.kind = stages[0].tenant, stages[0].kind
+        """`processors`: of one tenant and kind; `stopped`: whether processing is paused for a tenant."""
+        self.tenant, self.kind = processors[0].tenant, processors[0].kind
         self._context = context
         self._settings = context.settings.lane
-        self._stages = {stage.topic: stage for stage in stages}
-        self.topics = frozenset(self._stages)
+        self._processors = {processor.topic: processor for processor in processors}
+        self.topics = frozenset(self._processors)
         self._publisher = publisher
         self._turns = turns
         self._jobs_share = jobs_share
@@ -45,7 +45,7 @@ class Worker:
         self._share = Share(weight, urgent=self.kind == "requests")
         self._stopped = stopped
         self._work = asyncio.Event()
-        self._batches = MicroBatches(self._settings, self._stages, self.wake)
+        self._batches = MicroBatches(self._settings, self._processors, self.wake)
 
     def wake(self) -> None:
         """Notifies the worker that there may be records to take."""
@@ -57,8 +57,8 @@ class Worker:
 
     @property
     def waits(self) -> bool:
-        """Whether a stage has requests that did not come from Kafka."""
-        return any(stage.waits for stage in self._stages.values())
+        """Whether HTTP requests are waiting or being processed."""
+        return any(processor.waits for processor in self._processors.values())
 
     def at_rest(self, partition: Partition) -> bool:
         """Whether a partition is idle and may publish."""
@@ -115,31 +115,31 @@ class Worker:
         """Divisor of the usual micro-batch size: turns are short while other tenants have requests."""
         if not self._turns.contended(self._share):
             return 1
-        return min(map(self._publisher.guarantee.contended_part, self._stages))
+        return min(map(self._publisher.guarantee.contended_part, self._processors))
 
     async def _process(self, taken: Taken) -> None:
         rewinds = {partition: partition.rewinds for partition, _ in taken}
-        for stage, work in self._by_stage(taken):
-            effects_of = await stage.process([(partition.tp, part) for partition, part in work])
+        for processor, work in self._by_processor(taken):
+            effects_of = await processor.process([(partition.tp, part) for partition, part in work])
             for (partition, part), steps in zip(work, effects_of, strict=True):
                 # The partition was rewound or revoked in the meantime: its records are processed again, here or by the
                 # next owner.
                 if partition.rewinds != rewinds[partition]:
-                    stage.rewound(partition.tp.partition, steps)
+                    processor.rewound(partition.tp.partition, steps)
                 elif not partition.running:
                     self._context.partitions.drop_taken(partition, part)
                 else:
                     self._batches.put_back(partition, part[sum(output.records for output in steps) :])
                     self._publisher.publish(partition, steps)
 
-    def _by_stage(self, taken: Taken) -> list[tuple[Stage, Taken]]:
-        by_topic: dict[str, Taken] = {topic: [] for topic, stage in self._stages.items() if stage.waits}
+    def _by_processor(self, taken: Taken) -> list[tuple[Processor, Taken]]:
+        by_topic: dict[str, Taken] = {topic: [] for topic, processor in self._processors.items() if processor.waits}
         for partition, records in taken:
             by_topic.setdefault(partition.tp.topic, []).append((partition, records))
-        return [(self._stages[topic], work) for topic, work in by_topic.items()]
+        return [(self._processors[topic], work) for topic, work in by_topic.items()]
 
     def _partitions(self) -> list[Partition]:
-        return self._context.partitions.of(self._stages)
+        return self._context.partitions.of(self._processors)
 
     def _may_publish(self) -> bool:
         """Whether the tenant may have more in flight."""

@@ -248,7 +248,7 @@ def tenant_parts(*usages: CacheSnapshot, **jobs: Any) -> Any:
     cache = SimpleNamespace(usage=lambda: list(usages))
     parts = {
         "owned": SimpleNamespace(counters=JobCounters(), in_use=Usage()),
-        "stages": (),
+        "processors": (),
         "chunks": SimpleNamespace(scored=ChunkCounters()),
     }
     return SimpleNamespace(
@@ -283,9 +283,9 @@ def test_jobs_are_told_by_tenant(streams: FakeStreams) -> None:
     messages, chunks = TenantCounters("default"), TenantCounters("default")
     messages.errors.update(job_closed=2, malformed=1)
     chunks.errors.update(malformed=4)
-    stages = [SimpleNamespace(counters=messages), SimpleNamespace(counters=chunks)]
+    processors = [SimpleNamespace(counters=messages), SimpleNamespace(counters=chunks)]
     streams.tenants["default"] = tenant_parts(
-        owned=owned, stages=stages, chunks=SimpleNamespace(scored=ChunkCounters(7, 700, 1.5))
+        owned=owned, processors=processors, chunks=SimpleNamespace(scored=ChunkCounters(7, 700, 1.5))
     )
     (jobs,) = streams.snapshot().jobs
     assert (jobs.tenant, jobs.open, jobs.open_rows) == ("default", 3, 400)

@@ -33,7 +33,7 @@ from inferd.streams.jobs import chunk_processor as chunks_module
 from inferd.streams.jobs.composition import compose_jobs
 from inferd.streams.jobs.reader import RecordReader
 from inferd.streams.lane.output_batch import OutputBatch
-from inferd.streams.lane.processor import Stage
+from inferd.streams.lane.processor import Processor
 from inferd.streams.settings import StreamSettings, TopicSettings
 from inferd.streams.state.tables import make_table
 from inferd.streams.telemetry.measure import LaneMeasures
@@ -47,16 +47,16 @@ BAD_ROW = ["no number", 1.0]
 
 @dataclass
 class Log:
-    """The topics of a tenant, and stages that take from them what is there."""
+    """An in-memory log: the topics of a tenant, and the processors that read from them."""
 
-    stages: Sequence[Stage] = ()
+    processors: Sequence[Processor] = ()
     catalog: ModelCatalog = field(default_factory=ModelCatalog)
     timestamp: int = 1_000
     """Of what is appended, in Unix milliseconds."""
     records: dict[TopicPartition, list[ConsumerRecord[Any, Any]]] = field(default_factory=lambda: defaultdict(list))
     next_offsets: dict[TopicPartition, int] = field(default_factory=lambda: defaultdict(int))
     undeclared: set[tuple[str, TopicPartition]] = field(default_factory=set)
-    """(topic of the stage, where it wrote though it had not said so)."""
+    """(topic of the processor, partition that it wrote to without declaring it)."""
 
     async def read(self, tp: TopicPartition, offset: int) -> Any:
         """As `RecordReader` does it."""
@@ -69,36 +69,38 @@ class Log:
         self.records[tp].append(record)
 
     async def settle(self, after_days: int = 0) -> None:
-        """Lets every stage do what there is to do, until nothing is left."""
+        """Lets every processor process its records, until none is left."""
         now_ms = int((time.time() + after_days * 86_400) * 1_000)
-        while any([await self._advance(stage, n, now_ms) for stage in self.stages for n in range(PARTITIONS)]):
+        while any(
+            [await self._advance(processor, n, now_ms) for processor in self.processors for n in range(PARTITIONS)]
+        ):
             pass
 
-    async def _advance(self, stage: Stage, number: int, now_ms: int) -> bool:
+    async def _advance(self, processor: Processor, number: int, now_ms: int) -> bool:
         """Takes the records of a partition, or does what is due there; whether there was anything."""
-        tp = TopicPartition(stage.topic, number)
+        tp = TopicPartition(processor.topic, number)
         if waiting := self.records[tp][self.next_offsets[tp] :]:
-            [steps] = await stage.process([(tp, waiting)])
+            [steps] = await processor.process([(tp, waiting)])
         else:
-            idle = stage.idle_output(tp, self.next_offsets[tp], now_ms)
+            idle = processor.idle_output(tp, self.next_offsets[tp], now_ms)
             steps = [idle] if idle is not None else []
         for output in steps:
-            self._publish(stage, tp, output)
+            self._publish(processor, tp, output)
         await asyncio.sleep(0)
         return bool(steps or waiting)
 
-    def _publish(self, stage: Stage, tp: TopicPartition, output: OutputBatch) -> None:
-        declared = {*stage.outputs(tp.partition)}
+    def _publish(self, processor: Processor, tp: TopicPartition, output: OutputBatch) -> None:
+        declared = {*processor.outputs(tp.partition)}
         for (topic, number), outgoing in output.by_topic.items():
             if TopicPartition(topic, number) not in declared:
-                self.undeclared.add((stage.topic, TopicPartition(topic, number)))
+                self.undeclared.add((processor.topic, TopicPartition(topic, number)))
             for key, value, headers in outgoing:
                 self.append(cast(Stream, topic.removeprefix("ns.default.")), number, key, value, headers)
         for table, changes in output.changes.items():
-            assert (table.topic, table.number) == (stage.tables[0].changelog, tp.partition)
+            assert (table.topic, table.number) == (processor.tables[0].changelog, tp.partition)
             table.apply(changes, (table.store.offset or 0) + len(changes))
         self.next_offsets[tp] = output.next_offset
-        stage.acked(tp.partition, output)
+        processor.acked(tp.partition, output)
 
     def written(self, stream: Stream) -> list[ConsumerRecord[Any, Any]]:
         return [record for n in range(PARTITIONS) for record in self.records[TopicPartition(TOPICS.name(stream), n)]]
@@ -118,10 +120,10 @@ async def log(tmp_path: Path) -> Log:
     table = make_table(create_app(settings), settings, "default", "jobs", None)
     await table.retain({*range(PARTITIONS)})
     reader = cast(RecordReader, log)
-    log.stages = compose_jobs(settings, "default", table, log.catalog, reader, LaneMeasures()).stages
-    for stage in log.stages:
+    log.processors = compose_jobs(settings, "default", table, log.catalog, reader, LaneMeasures()).processors
+    for processor in log.processors:
         for number in range(PARTITIONS):
-            await stage.opened(number)
+            await processor.opened(number)
     return log
 
 
@@ -142,7 +144,7 @@ async def test_a_job_in_messages_ends_with_each_row_counted(log: Log) -> None:
 
 
 async def test_whatever_happens_to_jobs_goes_where_their_stages_say(log: Log) -> None:
-    """What a stage does not declare, a takeover leaves with the transactions of its former owner open."""
+    """A takeover ends open transactions of the former owner only in declared partitions."""
     log.append("jobs", 0, b"whole", encode_submit("sum", [*GOOD_ROWS, BAD_ROW], chunk_rows=3))
     log.append("jobs", 0, b"garbage", b"\xc1")
     log.append("jobs", 2, b"cancelled", encode_open("sum", chunk_rows=1))
@@ -187,14 +189,14 @@ async def test_a_job_whose_model_nobody_deploys_fails_after_a_while(log: Log) ->
 async def chunks_of(log: Log, job_id: bytes, model: str, rows: int = 6) -> None:
     """Opens a job and lets it be cut into chunks of one row, on all partitions of `job-chunks`; none is scored yet."""
     log.append("jobs", 0, job_id, encode_submit(model, GOOD_ROWS[:rows], chunk_rows=1))
-    messages = next(stage for stage in log.stages if stage.topic.endswith(".jobs"))
+    messages = next(processor for processor in log.processors if processor.topic.endswith(".jobs"))
     while await log._advance(messages, 0, 0):
         pass
 
 
 async def score(log: Log) -> list[int]:
     """Lets chunks be scored once; how many were, by partition."""
-    chunks = next(stage for stage in log.stages if stage.topic.endswith(".job-chunks"))
+    chunks = next(processor for processor in log.processors if processor.topic.endswith(".job-chunks"))
     before = [log.next_offsets[TopicPartition(chunks.topic, n)] for n in range(PARTITIONS)]
     for number in range(PARTITIONS):
         await log._advance(chunks, number, 0)

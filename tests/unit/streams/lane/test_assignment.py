@@ -66,8 +66,8 @@ def steps_of(bench: Bench, k: int) -> Steps:
     return steps
 
 
-class OpenStages:
-    """Which partitions of the stage are open."""
+class OpenPartitions:
+    """The partitions that are open in the processor."""
 
     def __init__(self, bench: Bench) -> None:
         self.numbers: set[int] = set()
@@ -90,7 +90,7 @@ STEPS = range(1, 40)
 @pytest.mark.parametrize("bench", [AtLeastOnce, ExactlyOnce], indirect=True)
 @pytest.mark.parametrize("k", STEPS)
 async def test_a_takeover_that_a_revocation_cuts_short_leaves_nothing_open(bench: Bench, k: int) -> None:
-    stages, steps = OpenStages(bench), steps_of(bench, k)
+    processors, steps = OpenPartitions(bench), steps_of(bench, k)
     release = asyncio.Event()
     steps.cancel = release.set
     acquiring = asyncio.create_task(bench.own(0, 1, 2))
@@ -100,10 +100,10 @@ async def test_a_takeover_that_a_revocation_cuts_short_leaves_nothing_open(bench
     bench.group.generation += 1
     await bench.lane.release({tp(0), tp(1), tp(2)})
     await acquiring
-    assert (stages.numbers, bench.lane.partitions) == (set(), {})
+    assert (processors.numbers, bench.lane.partitions) == (set(), {})
     await bench.own(1)
     await bench.until(lambda: bench.lane.settled)
-    assert (stages.numbers, set(bench.lane.partitions)) == ({1}, {tp(1)})
+    assert (processors.numbers, set(bench.lane.partitions)) == ({1}, {tp(1)})
     await bench.lane.close()
     await bench.until(lambda: bench.broker.producers_closed == bench.broker.producers_opened)
 
@@ -297,17 +297,17 @@ async def test_partitions_whose_results_would_have_no_partition_are_named_and_th
 
 
 async def test_a_topic_that_is_deleted_closes_what_needs_it_until_it_is_there_again(bench: Bench) -> None:
-    stages = OpenStages(bench)
+    processors = OpenPartitions(bench)
     await bench.own(0)
     bench.topics.partitions = {RESULTS: 0}
     await until_open(bench)
-    assert stages.numbers == set()
+    assert processors.numbers == set()
     assert bench.lane.unserved == [
         f"partition 0 of {REQUESTS} is not served: they need partitions of {RESULTS} that do not exist"
     ]
     bench.topics.partitions = {}
     await until_open(bench, 0)
-    assert stages.numbers == {0}
+    assert processors.numbers == {0}
 
 
 @pytest.mark.parametrize("bench", [AtLeastOnce, ExactlyOnce], indirect=True)

@@ -36,8 +36,8 @@ def record(offset: int, size: int) -> ConsumerRecord[Any, Any]:
 
 def owning(queued: dict[TopicPartition, int]) -> OwnedPartitions:
     """Partitions with so many records; a tenant for each topic, which is named like it."""
-    stages: Any = {tp.topic: SimpleNamespace(tenant=tp.topic) for tp in queued}
-    owned = OwnedPartitions(stages)
+    processors: Any = {tp.topic: SimpleNamespace(tenant=tp.topic) for tp in queued}
+    owned = OwnedPartitions(processors)
     owned.replace({tp: owned.make(tp) for tp in queued}, {tp.topic for tp in queued})
     for tp, count in queued.items():
         owned[tp].restore()

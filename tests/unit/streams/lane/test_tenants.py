@@ -28,7 +28,7 @@ from inferd.streams.lane.at_least_once import AtLeastOnce
 from inferd.streams.lane.context import LaneContext
 from inferd.streams.lane.exactly_once import ExactlyOnce
 from inferd.streams.lane.lane import Lane
-from inferd.streams.lane.processor import Stage
+from inferd.streams.lane.processor import Processor
 from inferd.streams.requests.batch_scoring import BatchScoring
 from inferd.streams.requests.batch_sizing import BatchSizer
 from inferd.streams.requests.processor import RequestProcessor
@@ -69,7 +69,7 @@ class Code:
 
 
 class World:
-    """A lane with a stage of requests and one of chunks for each tenant, over fakes."""
+    """A lane with a processor of requests and one of chunks for each tenant, over fakes."""
 
     def __init__(self, tmp_path: Path, guarantee: type) -> None:
         self.settings = StreamSettings(
@@ -80,14 +80,14 @@ class World:
         self.broker.acknowledges = True
         self.group, self.crashes = FakeGroup(self.consumer), list[BaseException]()
         self.requests_code, self.chunks_code = Code(), Code()
-        stages = {stage.topic: stage for tenant in TENANTS for stage in self._stages(tenant)}
+        processors = {processor.topic: processor for tenant in TENANTS for processor in self._processors(tenant)}
         context = LaneContext(
-            settings=self.settings, stages=stages, group=self.group, topics=FakeTopics(), measures=LaneMeasures(),
-            on_crash=self.crashes.append,
+            settings=self.settings, processors=processors, group=self.group, topics=FakeTopics(),
+            measures=LaneMeasures(), on_crash=self.crashes.append,
         )  # fmt: skip
         self.lane = Lane(context, lambda *calls: make_guarantee(guarantee, self.settings, LaneMeasures(), *calls))
 
-    def _stages(self, tenant: str) -> list[Stage]:
+    def _processors(self, tenant: str) -> list[Processor]:
         catalog, topics, measures = ModelCatalog(), TenantTopics("ns", tenant), LaneMeasures()
         if tenant != "missing":
             served = sum_model()

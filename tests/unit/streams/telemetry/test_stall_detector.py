@@ -464,7 +464,7 @@ async def test_the_lane_knows_the_topics_that_replies_may_go_to(run: Run, monkey
     monkeypatch.setattr(admission_module, "missing_rights", no_rights_missing)
     monkeypatch.setattr(admission_module, "AIOKafkaClient", FakeClient)
     monkeypatch.setattr(composition, "RequestProcessor", request_processor)
-    lane: Callable[..., Any] = lambda context, *_: (list(context.stages), run.lane)[1]  # noqa: E731
+    lane: Callable[..., Any] = lambda context, *_: (list(context.processors), run.lane)[1]  # noqa: E731
     monkeypatch.setattr(app_module, "Lane", lane)
     run.streams.settings = replace(run.streams.settings, reply_to_allowed=("mine",))
     await run.streams.start()
