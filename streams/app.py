@@ -34,8 +34,8 @@ from inferd.streams.kafka import (
     topic_specs,
 )
 from inferd.streams.lane import PUBLISH_ERRORS, Lane, LaneContext, describe
-from inferd.streams.models.follower import Deploys
-from inferd.streams.models.rejections import Refusals
+from inferd.streams.models.follower import ModelFollower
+from inferd.streams.models.rejections import Rejections
 from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import StateDirectory, claim_state_directory
@@ -64,7 +64,7 @@ class Streams:
         self._user_code = user_code or UserCode()
         self.settings = settings
         self.measures = LaneMeasures(make_tracing(settings))
-        self.deploys: Deploys | None = None
+        self.follower: ModelFollower | None = None
         self.lane: Lane | None = None
         self.admission = Admission(settings, self._bar)
         self._on_fatal = on_fatal
@@ -94,43 +94,43 @@ class Streams:
         """
         try:
             topics = await self.admission.open()
-            refusals = Refusals(self.settings, leads=self._leads)
+            rejections = Rejections(self.settings, leads=self._leads)
             loaded, denied = partial(self.measures.observe_step, "load"), self.admission.recheck
-            deploys = self.deploys = Deploys(self.settings, refusals.refuse, self._crashed, loaded, denied)
-            load = partial(deploys.on_demand.load_from_thread, asyncio.get_running_loop())
-            self._user_code.follow(deploys.catalogs, load)
-            deploys.follow(self.admission.readable)
-            await deploys.start()
-            self._run(refusals.run(), "refusals")
-            self._run(self._ping(deploys), "ping")
-            await self._join(topics, deploys)
+            follower = self.follower = ModelFollower(self.settings, rejections.reject, self._crashed, loaded, denied)
+            load = partial(follower.on_demand.load_from_thread, asyncio.get_running_loop())
+            self._user_code.follow(follower.catalogs, load)
+            follower.follow(self.admission.readable)
+            await follower.start()
+            self._run(rejections.run(), "rejections")
+            self._run(self._ping(follower), "ping")
+            await self._join(topics, follower)
         except BaseException:
             await self.stop(0)
-            self._lifecycle, self.deploys, self.lane, self._app = "starting", None, None, None
+            self._lifecycle, self.follower, self.lane, self._app = "starting", None, None, None
             raise
 
-    async def _join(self, topics: list[TopicState], deploys: Deploys) -> None:
+    async def _join(self, topics: list[TopicState], follower: ModelFollower) -> None:
         describe = partial(describe_topics, self.settings)
         destinations = Destinations(topics, self.settings.reply_to_allowed, describe)
         self._app = app = create_app(self.settings)
         group = FaustGroup(app)
         directory = self._claim_directory()
         self.tenants = compose_tenants(
-            app, self.settings, deploys, self.measures, self._reader, directory, self._user_code, destinations
+            app, self.settings, follower, self.measures, self._reader, directory, self._user_code, destinations
         )
         processors = {each.topic: each for tenant in self.tenants.values() for each in tenant.processors}
         guarantee = guarantee_of(self.settings, self.measures, destinations)
         recheck = self.admission.recheck
         context = LaneContext(
             settings=self.settings, processors=processors, group=group, topics=self.topics, measures=self.measures,
-            on_crash=self._crashed, destinations=destinations, denied=recheck,
+            on_crash=self._crashed, destinations=destinations, on_denied=recheck,
         )  # fmt: skip
         lane = self.lane = Lane(context, guarantee)
         app.intake, app.denied = lane, recheck
-        deploys.on_demand.moved = self._look_again
+        follower.on_demand.on_change = self._look_again
         for parts in self.tenants.values():
             parts.requests.direct.wake = partial(lane.wake, parts.requests.topic)
-        self.admission.admit(deploys)
+        self.admission.admit(follower)
         install_batch_checks(set(lane.topics), self.settings.limits.batch_expanded_bytes_max)
         app.on_rebalance_complete.connect(self._on_rebalance_complete)
         for topic in sorted(lane.topics):
@@ -140,7 +140,7 @@ class Streams:
         self._run(self._run_app(app), "faust")
         self._run(self._watch(app, lane), "watch")
         self._run(self._watch_topics(group, lane), "topics")
-        self._run(self.admission.run(deploys), "admission")
+        self._run(self.admission.run(follower), "admission")
 
     def _look_again(self, tenant: str) -> None:
         """Resumes requests of a tenant that wait for a model."""
@@ -178,8 +178,8 @@ class Streams:
             self._state_directory.close()
             self._state_directory = None
         await self.admission.close()
-        if self.deploys is not None:
-            await self.deploys.stop()
+        if self.follower is not None:
+            await self.follower.stop()
         if self.measures.tracing is not None:
             await asyncio.to_thread(self.measures.tracing.close)
         self._lifecycle = "stopped"
@@ -328,8 +328,8 @@ class Streams:
 
     def _read_again(self, topic: str) -> None:
         self._reader.forget(topic)
-        if self.deploys is not None:
-            self.deploys.read_again(topic)
+        if self.follower is not None:
+            self.follower.read_again(topic)
 
     def topic_problems(self) -> list[str]:
         """Problems of topics and their partitions, each with its remedy."""
@@ -340,9 +340,9 @@ class Streams:
         problems += self.topics.unowned_reasons(self._readable(self.lane), assigned, self._app.partitions_max)
         return problems + self.lane.unserved
 
-    async def _ping(self, deploys: Deploys) -> None:
+    async def _ping(self, follower: ModelFollower) -> None:
         while True:
-            await deploys.ping()
+            await follower.ping()
             await asyncio.sleep(WATCH_INTERVAL_S)
 
     def _observe_phase(self) -> Phase:

@@ -23,7 +23,7 @@ from inferd.streams.lane import (
     OnFailed,
     Processor,
 )
-from inferd.streams.models.follower import Deploys
+from inferd.streams.models.follower import ModelFollower
 from inferd.streams.requests import BatchScoring, BatchSizer, CacheTable, RequestProcessor
 from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
@@ -53,7 +53,7 @@ class TenantParts:
 def compose_tenants(
     app: Any,
     settings: StreamSettings,
-    deploys: Deploys,
+    follower: ModelFollower,
     measures: LaneMeasures,
     reader: RecordReader,
     directory: Path | None,
@@ -63,7 +63,7 @@ def compose_tenants(
     """The parts of each tenant, by name. Their tables are declared in the app; `directory` holds local state stores."""
     parts = {}
     for tenant in settings.tenants:
-        catalog = deploys.catalogs[tenant]
+        catalog = follower.catalogs[tenant]
         table = make_table(app, settings, tenant, "predictions", directory)
         predictions = CacheTable(tenant, table, catalog, settings.cache.ttl_max_s, destinations)
         scorer = Scorer(
@@ -72,11 +72,11 @@ def compose_tenants(
         names = TenantTopics(settings.namespace, tenant)
         scoring = BatchScoring(measures, BatchSizer(settings.lane), time.time)
         requests = RequestProcessor(names, scorer, settings.worker_id, destinations, scoring, predictions)
-        requests.tracing, requests.on_demand = measures.tracing, deploys.on_demand
+        requests.tracing, requests.on_demand = measures.tracing, follower.on_demand
         jobs_table = make_table(app, settings, tenant, "jobs", directory)
         process_batch = user_code.process_batch(tenant)
         jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, destinations, process_batch)
-        jobs.chunks.on_demand = deploys.on_demand
+        jobs.chunks.on_demand = follower.on_demand
         parts[tenant] = TenantParts(requests, jobs)
     return parts
 

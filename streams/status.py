@@ -17,7 +17,7 @@ from inferd.streams.connection import setting_name, why_unreachable
 from inferd.streams.inference import Accelerated, Version, scores_batches
 from inferd.streams.inference.cache import CacheSnapshot
 from inferd.streams.lane import Lane, Partition
-from inferd.streams.models.follower import Deploys
+from inferd.streams.models.follower import ModelFollower
 from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry import (
     NOTHING,
@@ -46,7 +46,7 @@ class StreamsView(Protocol):
     settings: StreamSettings
     measures: LaneMeasures
     admission: Admission
-    deploys: Deploys | None
+    follower: ModelFollower | None
     lane: Lane | None
     tenants: Mapping[str, TenantParts]
 
@@ -66,7 +66,7 @@ class StreamsView(Protocol):
 def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> StreamsSnapshot:
     """The current state of `streams`."""
     lane, measures = streams.lane, streams.measures
-    memory = streams.deploys.on_demand if streams.deploys is not None else None
+    memory = streams.follower.on_demand if streams.follower is not None else None
     partitions = list(lane.partitions.values()) if lane is not None else []
     return StreamsSnapshot(
         phase=phase,
@@ -104,7 +104,7 @@ def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> Str
 def _last_error(streams: StreamsView) -> str | None:
     of_tenants = [f"tenant {tenant} waits: {reason}" for tenant, reason in streams.admission.waits.items()]
     of_topics = next(iter(streams.topic_problems()), None)
-    of_models = streams.deploys.fault if streams.deploys is not None else None
+    of_models = streams.follower.fault if streams.follower is not None else None
     return fault_of(streams) or "; ".join(of_tenants) or of_topics or of_models
 
 
@@ -124,7 +124,7 @@ def fault_of(streams: StreamsView) -> str | None:
 
 def _silent_s(streams: StreamsView) -> float:
     """Seconds since the broker last answered."""
-    reachable_at = streams.deploys.reachable_at if streams.deploys is not None else None
+    reachable_at = streams.follower.reachable_at if streams.follower is not None else None
     return 0.0 if reachable_at is None else time.monotonic() - reachable_at
 
 
@@ -209,7 +209,7 @@ def saved_s(usage: CacheSnapshot, counters: ModelCounters) -> float | None:
 
 def _versions(streams: StreamsView) -> list[tuple[str, Version]]:
     """All model versions, each with its tenant."""
-    catalogs = streams.deploys.catalogs if streams.deploys is not None else {}
+    catalogs = streams.follower.catalogs if streams.follower is not None else {}
     return [(tenant, version) for tenant, catalog in catalogs.items() for version in catalog.versions()]
 
 
@@ -218,7 +218,7 @@ def _models(streams: StreamsView) -> tuple[ModelSnapshot, ...]:
 
 
 def _dangling_aliases(streams: StreamsView) -> tuple[DanglingAlias, ...]:
-    catalogs = streams.deploys.catalogs if streams.deploys is not None else {}
+    catalogs = streams.follower.catalogs if streams.follower is not None else {}
     return tuple(
         DanglingAlias(tenant, model_id, alias, tuple(missing))
         for tenant, catalog in catalogs.items()
@@ -227,11 +227,11 @@ def _dangling_aliases(streams: StreamsView) -> tuple[DanglingAlias, ...]:
 
 
 def _model(streams: StreamsView, tenant: str, version: Version) -> ModelSnapshot:
-    assert streams.deploys is not None
+    assert streams.follower is not None
     manifest = version.manifest
     key = (tenant, manifest.model_id, manifest.version)
     counters = streams.measures.by_model.get(key, ModelCounters())
-    aliases = streams.deploys.catalogs[tenant].aliases(manifest.model_id)
+    aliases = streams.follower.catalogs[tenant].aliases(manifest.model_id)
     runtime: object = version.served.runtime if version.served is not None else None
     accelerated = runtime if isinstance(runtime, Accelerated) else None
     return ModelSnapshot(

@@ -13,7 +13,7 @@ from inferd.daemon.settings import Settings
 from inferd.schemas.models import AliasKey, dangling_alias_message
 from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.inference import ModelCatalog, Version
-from inferd.streams.models.follower import Deploys
+from inferd.streams.models.follower import ModelFollower
 
 STREAMS: tuple[Stream, ...] = ("models", "model-artifacts")
 REMEDY_NONE = "inferd models deploy MODEL --name NAME"
@@ -28,12 +28,12 @@ async def check_models(settings: Settings) -> list[Check]:
     with TemporaryDirectory(prefix="inferd-doctor-") as folder:
         # A separate directory: a worker on this machine may be using its own.
         wanted = replace(settings.streams(), data_dir=Path(folder), worker_id=f"{settings.worker_id}-doctor")
-        deploys = Deploys(wanted, lambda record, error: problems.append(f"{record.topic}: {error.message}"))
+        follower = ModelFollower(wanted, lambda record, error: problems.append(f"{record.topic}: {error.message}"))
         try:
-            await deploys.start()
-            return model_checks(deploys.catalogs, problems)
+            await follower.start()
+            return model_checks(follower.catalogs, problems)
         finally:
-            await deploys.stop()
+            await follower.stop()
 
 
 def model_checks(catalogs: Mapping[str, ModelCatalog], problems: list[str]) -> list[Check]:

@@ -135,7 +135,7 @@ class CsvRows:
         good = [place for place, fields in enumerate(records) if fields and place not in problems]
         fields_of = list(zip(*(records[place] for place in good), strict=True)) or [()] * self._width
         columns = [column.values(fields_of[column.place]) for column in self._columns]
-        self._refuse_decimal_commas(columns, [numbers[place] for place in good])
+        self._reject_decimal_commas(columns, [numbers[place] for place in good])
         rows = iter(self._layout.rows(self._names, columns, len(good)))
         return [problems.get(place) or next(rows) for place, fields in enumerate(records) if fields]
 
@@ -165,7 +165,7 @@ class CsvRows:
             if fields and place not in others and _breaks(fields[column.place])
         }
 
-    def _refuse_decimal_commas(self, columns: Sequence[Sequence[Any]], numbers: Sequence[int]) -> None:
+    def _reject_decimal_commas(self, columns: Sequence[Sequence[Any]], numbers: Sequence[int]) -> None:
         for column, values in zip(self._columns, columns, strict=True):
             if column.is_text or not (column.kind == "number" or self._delimiter == ";"):
                 continue

@@ -61,7 +61,7 @@ def parse_description(text: bytes) -> Description:
         )
     facts = _typed(flavours[flavour], dict[str, Any], f"flavors.{flavour}")
     path = _typed(facts.get(_DATA[flavour]), str, f"flavors.{flavour}.{_DATA[flavour]}")
-    _refuse_pickles(flavour, path, facts)
+    _reject_pickles(flavour, path, facts)
     library = facts.get(f"{_VERSION[flavour]}_version") if flavour in _VERSION else None
     return Description(flavour, path, library if isinstance(library, str) else None, _columns(signature))
 
@@ -122,7 +122,7 @@ def _sections(text: bytes) -> tuple[Mapping[Any, Any], Any]:
     return _typed(content.get("flavors"), dict[Any, Any], "flavors"), content.get("signature")
 
 
-def _refuse_pickles(flavour: str, path: str, facts: Mapping[str, Any]) -> None:
+def _reject_pickles(flavour: str, path: str, facts: Mapping[str, Any]) -> None:
     saved = facts.get("serialization_format", "cloudpickle" if path.endswith(".pkl") else None)
     if flavour in _PICKLES and (path.endswith(".pkl") or (flavour == "sklearn" and saved != "skops")):
         what = f"saved with {saved or 'pickle'}, which can run any code"

@@ -90,7 +90,7 @@ class Session:
             return body
         if status == 404 or _code(body) in _ABSENT:
             raise ModelNotFoundError(f"MLflow has no file {found.folder + path} of this model")
-        raise self._refusal(status, body, f"cannot read {found.folder + path}")
+        raise self._rejection(status, body, f"cannot read {found.folder + path}")
 
     async def _registered(self, reference: RegisteredVersion | RegisteredAlias) -> Found:
         if isinstance(reference, RegisteredAlias):
@@ -133,7 +133,7 @@ class Session:
         missing_alias = route == "registered-models/alias" and _code(body) == "INVALID_PARAMETER_VALUE"
         if _code(body) in _ABSENT or missing_alias:
             return None
-        raise self._refusal(status, body, f"refuses {route}")
+        raise self._rejection(status, body, f"refuses {route}")
 
     async def _fetch(self, route: str, parameters: dict[str, str], bytes_max: int) -> tuple[int, bytes]:
         try:
@@ -148,7 +148,7 @@ class Session:
             why = str(error) or type(error).__name__
             raise MlflowUnreachableError(f"the MLflow server {self._shown} does not answer: {why}") from error
 
-    def _refusal(self, status: int, body: bytes, what: str) -> ServerError:
+    def _rejection(self, status: int, body: bytes, what: str) -> ServerError:
         if status in (401, 403):
             remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             return ServerError(f"the MLflow server {self._shown} {what} with status {status}: {remedy}")

@@ -10,7 +10,7 @@ import msgspec
 
 from inferd.schemas.errors import SchemaMismatchError
 from inferd.schemas.models import Category, DType, Feature, FileCategories, Manifest
-from inferd.streams.inference.features import FileFeature, Values, refuse_repeats, refuse_unknown
+from inferd.streams.inference.features import FileFeature, Values, reject_repeats, reject_unknown
 from inferd.streams.inference.model_format import ModelFile
 
 _ANY = FileCategories("any", 0)
@@ -28,7 +28,7 @@ def complete_file(file: ModelFile, manifest: Manifest) -> ModelFile:
 def name_features(file: ModelFile, given: Sequence[Feature]) -> ModelFile:
     """`file`, which has no feature names, with those of a manifest."""
     if file.named or not given:
-        _refuse_nameless(file)
+        _reject_nameless(file)
         return file
     if not file.features:
         return replace(file, features=tuple(FileFeature(name=feature.name, fixed=False) for feature in given))
@@ -47,8 +47,8 @@ def merged_features(
     other.
     """
     names = [feature.name for feature in given]
-    refuse_repeats("features", names)
-    refuse_unknown("features", names, file.feature_names)
+    reject_repeats("features", names)
+    reject_unknown("features", names, file.feature_names)
     if len(names) == len(file.feature_names) and tuple(names) != file.feature_names:
         raise SchemaMismatchError(
             "manifest: features are all there, in another order than in the model file: keep its order, "
@@ -73,7 +73,7 @@ def _completed(in_file: FileFeature, given: Feature) -> FileFeature:
     return replace(in_file, dtype=given.dtype, categories=categories)
 
 
-def _refuse_nameless(file: ModelFile) -> None:
+def _reject_nameless(file: ModelFile) -> None:
     if not file.features:
         raise SchemaMismatchError(
             "model file: does not say which features it takes: list all of them in a manifest (--manifest): "

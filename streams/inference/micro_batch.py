@@ -109,7 +109,7 @@ class Group:
         try:
             self.arrays = self._answer(inputs, self.model.postprocessor.needed(self.outputs))
         except InvalidValueError as error:
-            self._refuse(inputs, error)
+            self._reject(inputs, error)
         except ModelServingError as error:
             self.error, self.lookup = error, None
         except Exception as fault:  # noqa: BLE001  # whatever a runtime raises is the outcome of its own requests
@@ -135,7 +135,7 @@ class Group:
         self.to_score = len(places)
         return {name: rows[inverse] for name, rows in predict(_rows(inputs, places), outputs).items()}
 
-    def _refuse(self, inputs: Inputs, error: InvalidValueError) -> None:
+    def _reject(self, inputs: Inputs, error: InvalidValueError) -> None:
         """Handles a row that the model rejects: its request gets the error; the others are scored without it."""
         self.lookup = None
         if len(self.indexes) > 1:
@@ -291,7 +291,7 @@ class MicroBatch:
         """Sets the result of request `place` of the group; an error instead if the result is too large."""
         self._values[group.indexes[place]] = result
         if len(result) > self._limits.result_bytes_max:
-            self._refuse_size(group, place, len(result))
+            self._check_batch_size(group, place, len(result))
 
     def _finish_group(self, group: Group) -> None:
         for single in group.alone:
@@ -315,7 +315,7 @@ class MicroBatch:
             for place, (index, result) in enumerate(zip(group.indexes, results, strict=True)):
                 self._values[index] = result
                 if len(result) > self._limits.result_bytes_max:
-                    self._refuse_size(group, place, len(result))
+                    self._check_batch_size(group, place, len(result))
         else:
             self._place(group, template, columns, unfit)
 
@@ -357,7 +357,7 @@ class MicroBatch:
         limit = self._limits.result_bytes_max
         return TooLargeError(f"the result has {size} bytes, the limit is {limit}: ask for fewer rows or outputs")
 
-    def _refuse_size(self, group: Group, place: int, size: int) -> None:
+    def _check_batch_size(self, group: Group, place: int, size: int) -> None:
         self.fail_member(group, place, self._too_large(size))
 
     def fail_member(self, group: Group, place: int, error: ModelServingError) -> None:

@@ -142,7 +142,7 @@ class Scorer:
         """Determines the version for each record of a micro-batch."""
         return NeededVersions(self._catalog, self.limits, now_ms)
 
-    def refuse(self, work: Work, error: ModelServingError) -> Outcome:
+    def reject(self, work: Work, error: ModelServingError) -> Outcome:
         """The outcome if scoring fails even for single records: `error` for each."""
         batch = MicroBatch(work, self.limits)
         for index in range(len(batch.records)):
@@ -157,9 +157,9 @@ class Scorer:
         buckets: dict[_Asked, _Bucket] = {}
         for index, record in enumerate(batch.records):
             if record.key is not None and len(record.key) > key_max:
-                self._refuse_key(batch, index, len(record.key))
+                self._reject_key(batch, index, len(record.key))
                 continue
-            if not record.headers and getattr(record, "refusal", None) is not None:
+            if not record.headers and getattr(record, "rejection", None) is not None:
                 odd.append(index)
                 continue
             codec = self._codec_of(batch, index, record, now_ms) if record.headers else MSGPACK
@@ -184,7 +184,7 @@ class Scorer:
             bucket.rows.append(bytes(envelope.input_data))
         return odd, buckets
 
-    def _refuse_key(self, batch: MicroBatch, index: int, size: int) -> None:
+    def _reject_key(self, batch: MicroBatch, index: int, size: int) -> None:
         """Rejects a key that is too long for a result; the answer has no key."""
         batch.headers[index] = salvage_headers(batch.records[index].headers, self.limits)
         error = TooLargeError(
@@ -202,10 +202,10 @@ class Scorer:
             batch.fail(index, self._too_large(record) or error, None, None)
             return None
         batch.headers[index] = headers
-        if (refusal := self._refusal(headers, now_ms)) is not None:
+        if (rejection := self._rejection(headers, now_ms)) is not None:
             # The error must not go to the topic that was rejected: remove `reply-to` from the headers.
             batch.headers[index] = msgspec.structs.replace(headers, reply_to=None) if headers.reply_to else headers
-            self._refuse(batch, index, record, None, refusal)
+            self._reject(batch, index, record, None, rejection)
             return None
         return headers.codec
 
@@ -216,7 +216,7 @@ class Scorer:
             return error
         return None
 
-    def _refusal(self, headers: RequestHeaders, now_ms: int) -> InferenceError | None:
+    def _rejection(self, headers: RequestHeaders, now_ms: int) -> InferenceError | None:
         """The error that follows from the headers alone; None if there is none."""
         if headers.reply_to is not None and headers.reply_to not in self._reply_to_allowed:
             return ReplyToRefusedError(
@@ -270,7 +270,7 @@ class Scorer:
             model = self._catalog.resolve(request.model, record.key or request_id.encode())
             model.check_outputs(request.outputs)
             if self._ask is not None:
-                _refuse_row_errors(batch.headers_of(index))
+                _reject_row_errors(batch.headers_of(index))
             if self._ask_rows is not None and request.outputs == DEFAULT_OUTPUTS:
                 group = group_of_rows(batch, self._ask_rows, model, request, codec)
                 group.add_request(index, request_id, request.input_data)
@@ -282,10 +282,10 @@ class Scorer:
             self._check_result_size(model, request.outputs, len(inputs))
         except InferenceError as error:
             if not (isinstance(error, OF_ROWS) and self._answer_rows_apart(batch, index, record)):
-                self._refuse(batch, index, record, request, error)
+                self._reject(batch, index, record, request, error)
         except Exception as fault:  # noqa: BLE001  # no record may stop its partition
             batch.fault(fault)
-            self._refuse(batch, index, record, request, internal_error(fault))
+            self._reject(batch, index, record, request, internal_error(fault))
         else:
             single = getattr(request.input_data, "single", False)
             if batch.headers_of(index).row_errors and not single:
@@ -326,7 +326,7 @@ class Scorer:
                 "ask for fewer rows or outputs"
             )
 
-    def _refuse(
+    def _reject(
         self, batch: MicroBatch, index: int, record: Record, request: PredictionRequest | None, error: InferenceError
     ) -> None:
         if request is not None:
@@ -356,12 +356,12 @@ def _result_values(model: ServedModel, outputs: Sequence[Output], rows: int) -> 
 
 
 def _check_readable(record: Record) -> None:
-    refusal: InferenceError | None = getattr(record, "refusal", None)
-    if refusal is not None:
-        raise refusal
+    rejection: InferenceError | None = getattr(record, "rejection", None)
+    if rejection is not None:
+        raise rejection
 
 
-def _refuse_row_errors(headers: RequestHeaders) -> None:
+def _reject_row_errors(headers: RequestHeaders) -> None:
     if headers.row_errors:
         raise InvalidHeaderError("header row-errors: this worker's own predictor answers whole requests; leave it out")
 

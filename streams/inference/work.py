@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Record(Protocol):
-    """The fields of a fetched record that scoring uses. A record that was rejected while fetching has a `refusal`."""
+    """The fields of a fetched record that scoring uses. A record that was rejected while fetching has a `rejection`."""
 
     @property
     def offset(self) -> int: ...

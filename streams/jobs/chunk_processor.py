@@ -35,10 +35,10 @@ from inferd.streams.lane import (
     OutputBatch,
     Work,
     describe,
-    refusal_of,
+    rejection_of,
     timestamps_of,
 )
-from inferd.streams.models.on_demand import OnDemand
+from inferd.streams.models.on_demand import OnDemandLoader
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTable
 from inferd.streams.tasks import OwnThread
@@ -99,7 +99,7 @@ class ChunkProcessor:
         self._dead_letters = DeadLetters(topics.name("dead-letters"), settings.worker_id, destinations)
         self._clock = clock
         self._thread = OwnThread("inferd-chunks")
-        self.on_demand: OnDemand | None = None
+        self.on_demand: OnDemandLoader | None = None
         """Loads models that are not loaded; None if all are."""
         self._waiting_since: dict[tuple[str, int, str], float] = {}
         """Name, number and digest of a version -> when the first chunk started to wait for it."""
@@ -141,9 +141,9 @@ class ChunkProcessor:
                 outputs[-1].spans = spans.get(tp.partition)
 
     def _read(self, record: Record) -> Read:
-        refusal: ModelServingError | None = getattr(record, "refusal", None)
-        if refusal is not None:
-            return refusal
+        rejection: ModelServingError | None = getattr(record, "rejection", None)
+        if rejection is not None:
+            return rejection
         try:
             return decode_chunk(record.value, self._limits)
         except ModelServingError as error:
@@ -279,14 +279,14 @@ class ChunkProcessor:
             answer = encode_barrier_result(BarrierResult(read.job_id, read.barrier, tp.partition))
             run.outgoing.append((read.partition, (read.job_id.encode(), answer, [MSGPACK.header])))
         else:
-            run.refused.append((record, refusal_of(record, read, self._limits)))
+            run.refused.append((record, rejection_of(record, read, self._limits)))
 
     def _accepted(self, chunk: Chunk, outgoing: Outgoing) -> Outgoing:
         """The result of a chunk; if its topic would reject it, every row gets an error instead."""
-        if (refusal := self._destinations.refusal(self._topics.name("job-results"), outgoing)) is None:
+        if (rejection := self._destinations.rejection(self._topics.name("job-results"), outgoing)) is None:
             return outgoing
         draft = ChunkDraft(chunk, None)
-        draft.fail(refusal)
+        draft.fail(rejection)
         return outgoing[0], draft.encode(self._limits), outgoing[2]
 
     def _output(self, tp: TopicPartition, run: _Run) -> OutputBatch:

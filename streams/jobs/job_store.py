@@ -27,7 +27,7 @@ from inferd.streams.telemetry import JobCounters
 
 log = structlog.get_logger(__name__)
 
-REFUSALS_MAX = 1_000
+REJECTIONS_MAX = 1_000
 """Maximum number of rejections kept for senders."""
 
 
@@ -41,20 +41,20 @@ class MessageOutcomes:
     def __init__(self) -> None:
         self._next = -1
         self._waiting: list[tuple[int, asyncio.Future[ModelServingError | None]]] = []
-        self._refusals: OrderedDict[int, ModelServingError] = OrderedDict()
+        self._rejections: OrderedDict[int, ModelServingError] = OrderedDict()
 
-    def refuse(self, offset: int, refusal: ModelServingError) -> None:
+    def reject(self, offset: int, rejection: ModelServingError) -> None:
         """Records that the message at an offset is being rejected."""
-        self._refusals[offset] = refusal
-        if len(self._refusals) > REFUSALS_MAX:
-            self._refusals.popitem(last=False)
+        self._rejections[offset] = rejection
+        if len(self._rejections) > REJECTIONS_MAX:
+            self._rejections.popitem(last=False)
 
     def up_to(self, next_offset: int) -> None:
         """The output of all messages below an offset is acknowledged."""
         self._next = max(self._next, next_offset)
         for offset, future in self._waiting:
             if offset < self._next and not future.done():
-                future.set_result(self._refusals.get(offset))
+                future.set_result(self._rejections.get(offset))
         self._waiting = [waiting for waiting in self._waiting if not waiting[1].done()]
 
     def give_up(self) -> None:
@@ -67,7 +67,7 @@ class MessageOutcomes:
     async def wait(self, offset: int) -> ModelServingError | None:
         """Why the message at an offset was rejected; None if it was accepted. `PartitionRevokedError` if unknown."""
         if offset < self._next:
-            return self._refusals.get(offset)
+            return self._rejections.get(offset)
         future: asyncio.Future[ModelServingError | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((offset, future))
         return await future

@@ -40,7 +40,7 @@ from inferd.streams.inference import Record, internal_error
 from inferd.streams.jobs.job_store import JobsPartition, JobStore, change_of
 from inferd.streams.jobs.state import JobState, Pin, Step, Terms, advance, count, tick
 from inferd.streams.kafka import UNCHECKED, Destinations, Outgoing
-from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, refusal_of, timestamps_of
+from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, rejection_of, timestamps_of
 from inferd.streams.state import LaneTable
 from inferd.streams.telemetry import MESSAGE_SPAN, JobCounters, LaneMeasures, Tally, TenantCounters
 
@@ -184,21 +184,21 @@ class _JobProcessor:
         draft = _Draft(self._context, tp.partition, self._owned.partitions[tp.partition], output)
         for record in records:
             try:
-                refusal = getattr(record, "refusal", None) or self._take(draft, record, now_ms)
+                rejection = getattr(record, "rejection", None) or self._take(draft, record, now_ms)
             except ModelServingError as error:
-                refusal = error
+                rejection = error
             except Exception as fault:  # No record may stop its partition.
                 log.exception("job_record_fault", tenant=self.tenant, topic=tp.topic, offset=record.offset)
-                refusal = internal_error(fault)
-            if refusal is not None:
-                self._refuse(output, tp, record, refusal_of(record, refusal, self._owned.limits))
+                rejection = internal_error(fault)
+            if rejection is not None:
+                self._reject(output, tp, record, rejection_of(record, rejection, self._owned.limits))
         return draft.finish()
 
     def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
         """Adds the output of a record; returns the reason if it was rejected."""
         raise NotImplementedError
 
-    def _refuse(self, output: OutputBatch, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
+    def _reject(self, output: OutputBatch, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
         """Sends the message to the dead-letter topic; the job's state is unchanged."""
         output.tally.results -= 1
         output.tally.errors[error.code] += 1
@@ -260,7 +260,7 @@ class JobMessageProcessor(_JobProcessor):
         """The opening message in a record, if its job is unknown."""
         try:
             job_id = parse_job_key(record.key)
-            if getattr(record, "refusal", None) or self._owned.partitions[number].state(job_id) is not None:
+            if getattr(record, "rejection", None) or self._owned.partitions[number].state(job_id) is not None:
                 return None
             limits = self._owned.limits
             message = decode_job_message(record.value, parse_headers(record.headers, limits).codec, limits)
@@ -288,11 +288,11 @@ class JobMessageProcessor(_JobProcessor):
         terms = self._context.terms(draft.number, draft.partition)
         step = advance(before, job_id, message, record.offset, now_ms, terms)
         draft.take(job_id, before, step)
-        return step.refusal
+        return step.rejection
 
-    def _refuse(self, output: OutputBatch, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
-        super()._refuse(output, tp, record, error)
-        self._owned.partitions[tp.partition].handled.refuse(record.offset, error)
+    def _reject(self, output: OutputBatch, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
+        super()._reject(output, tp, record, error)
+        self._owned.partitions[tp.partition].handled.reject(record.offset, error)
 
     def acked(self, number: int, output: OutputBatch) -> None:
         super().acked(number, output)

@@ -59,10 +59,10 @@ class JobMessageSender:
 
     async def _first_taken(self) -> None:
         # It stays in the queue until it is done, so that `forget` finds it.
-        refusal = await self._on_their_way[0]
+        rejection = await self._on_their_way[0]
         del self._on_their_way[0]
-        if refusal is not None:
-            raise refusal
+        if rejection is not None:
+            raise rejection
 
     async def _taken(self, sent: asyncio.Future[RecordMetadata]) -> ModelServingError | None:
         try:

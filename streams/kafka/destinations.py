@@ -132,7 +132,7 @@ class Destinations:
         """Maximum batch size of a topic."""
         return self[topic].bytes_max
 
-    def refusal(self, topic: str, outgoing: Outgoing) -> InferenceError | None:
+    def rejection(self, topic: str, outgoing: Outgoing) -> InferenceError | None:
         """Why the topic would reject a record; None if it would not."""
         if topic in self.reply_to and (why := self._unusable(topic) or self._lacks_key(topic, outgoing)):
             return ReplyToRefusedError(f"header reply-to: {why}; the answer is on the results topic")

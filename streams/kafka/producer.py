@@ -42,14 +42,14 @@ async def open_producer(options: dict[str, Any], timeout_s: float, **more: Any) 
     try:
         async with asyncio.timeout(timeout_s):
             await producer.start()
-        _refuse_after_a_failure(producer)
+        _fail_after_a_failure(producer)
     except BaseException:
         await close_producer(producer)
         raise
     return producer
 
 
-def _refuse_after_a_failure(producer: AIOKafkaProducer) -> None:
+def _fail_after_a_failure(producer: AIOKafkaProducer) -> None:
     """Fails every batch of a partition that follows a failed one, so that records are never written out of order.
 
     After the failure the owner rewinds and replaces the producer; the new one sends the records again in order.

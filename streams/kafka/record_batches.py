@@ -2,8 +2,8 @@
 
 aiokafka's own reader raises out of the fetch loop, again at every attempt, for a header name that is not UTF-8. It
 decompresses a batch of a megabyte to whatever size it claims, and its C code trusts every number in a batch. Here an
-invalid record does not affect its neighbours: it becomes a record with a `refusal`, at its own offset. If the start of
-the next batch cannot be found, `UnreadableLogError` says where. Records of lane topics are passed on as aiokafka's C
+invalid record does not affect its neighbours: it becomes a record with a `rejection`, at its own offset. If the start
+of the next batch cannot be found, `UnreadableLogError` says where. Records of lane topics are passed on as aiokafka's C
 code made them, because creating a `ConsumerRecord` takes as long as scoring a row.
 
 Follows the record batch format v2, https://kafka.apache.org/documentation/#recordbatch.
@@ -47,7 +47,7 @@ _CODEC_MASK = 0x07
 _MAGIC_AT, _MAGIC = 16, 2
 _RECORD_BYTES_MIN = 7
 """Size of a record without key, value and headers."""
-REFUSED_MAX = 2**24
+REJECTED_MAX = 2**24
 """Maximum records of a batch rejected one by one; a batch that claims more is rejected as one record."""
 HEADERS_READ_MAX = 16_384
 """A record with more headers is rejected unread: a header of two bytes takes some 100 bytes in memory."""
@@ -56,14 +56,14 @@ _SMALL_BYTES = 2**18
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRecord:
-    """A record that cannot be read completely; `refusal` is the error."""
+    """A record that cannot be read completely; `rejection` is the error."""
 
     offset: int
     timestamp: int
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
-    refusal: InferenceError
+    rejection: InferenceError
     timestamp_type: int = CREATE_TIME
     checksum: None = None
 
@@ -135,7 +135,9 @@ class PartitionRecords(fetcher.PartitionRecords):
     def _read(self, raw: bytes) -> Iterator[Any]:
         """The records of a batch; `CorruptRecordException` if the whole batch is invalid."""
         if raw[_MAGIC_AT] != _MAGIC:
-            return _all_refused(raw, MalformedError(f"record batch: version {raw[_MAGIC_AT]} of its format is unknown"))
+            return _all_rejected(
+                raw, MalformedError(f"record batch: version {raw[_MAGIC_AT]} of its format is unknown")
+            )
         batch = _read_batch(raw)
         if self._check_crcs and not batch.validate_crc():
             raise CorruptRecordException(f"the checksum of the record batch at offset {batch.base_offset} is wrong")
@@ -167,8 +169,8 @@ class PartitionRecords(fetcher.PartitionRecords):
                 raw = expand(raw, self.expanded_bytes_max)
                 batch = _read_batch(raw)
             _check_claims(raw)
-        except InferenceError as refusal:
-            yield from _all_refused(raw, refusal)
+        except InferenceError as rejection:
+            yield from _all_rejected(raw, rejection)
             return
         due, end, read = batch.base_offset, _end_of(raw), 0
         try:
@@ -269,7 +271,7 @@ def expand(raw: bytes, bytes_max: int) -> bytes:
 def read_tolerantly(raw: bytes, skipped: int = 0) -> Iterator[UnreadableRecord | Any]:
     """The records of an uncompressed batch after the first `skipped` ones.
 
-    Those with a header name that is not UTF-8, or with too many headers, carry a `refusal`.
+    Those with a header name that is not UTF-8, or with too many headers, carry a `rejection`.
     """
     data, at = bytearray(raw), _HEADER_BYTES
     first_offset, first_timestamp = _first_of(raw), int.from_bytes(raw[27:35], "big", signed=True)
@@ -312,8 +314,8 @@ def _read_record(raw: bytearray, at: int, first_offset: int, first_timestamp: in
         headers.append((text, content))
     if not wrong:
         return _PlainRecord(*place, key, value, headers)
-    refusal = InvalidHeaderError(f"header '{wrong[0][:80]}': its name is not UTF-8")
-    return UnreadableRecord(*place, key, value, headers, refusal)
+    rejection = InvalidHeaderError(f"header '{wrong[0][:80]}': its name is not UTF-8")
+    return UnreadableRecord(*place, key, value, headers, rejection)
 
 
 def _read_head(raw: bytearray, at: int) -> tuple[int, int, bytes | None, bytes | None, int]:
@@ -331,16 +333,16 @@ def _read_bytes(raw: bytearray, at: int) -> tuple[bytes | None, int]:
     return (None, at) if length < 0 else (bytes(raw[at : at + length]), at + length)
 
 
-def _all_refused(raw: bytes, refusal: InferenceError) -> Iterator[UnreadableRecord]:
+def _all_rejected(raw: bytes, rejection: InferenceError) -> Iterator[UnreadableRecord]:
     """One rejected record for each record that the batch claims; a single one if the claim is implausible."""
     first, offsets = _first_of(raw), _end_of(raw) - _first_of(raw)
-    plausible = raw[_MAGIC_AT] == _MAGIC and 0 < _count_of(raw) <= offsets <= REFUSED_MAX
-    return _refused(raw, range(first, first + offsets if plausible else first + 1), refusal)
+    plausible = raw[_MAGIC_AT] == _MAGIC and 0 < _count_of(raw) <= offsets <= REJECTED_MAX
+    return _refused(raw, range(first, first + offsets if plausible else first + 1), rejection)
 
 
-def _refused(raw: bytes, offsets: range, refusal: InferenceError) -> Iterator[UnreadableRecord]:
+def _refused(raw: bytes, offsets: range, rejection: InferenceError) -> Iterator[UnreadableRecord]:
     timestamp = int.from_bytes(raw[27:35], "big", signed=True)
-    return (UnreadableRecord(offset, timestamp, None, None, (), refusal) for offset in offsets)
+    return (UnreadableRecord(offset, timestamp, None, None, (), rejection) for offset in offsets)
 
 
 def _too_many_headers(count: int) -> InferenceError:

@@ -153,7 +153,7 @@ def unassigned_reasons(tps: Collection[TopicPartition]) -> list[str]:
     """Why a worker is not ready if partitions of a topic are assigned to no worker."""
     if not tps:
         return []
-    return [f"{_told(tps)} assigned to no worker"]
+    return [f"{_subject(tps)} assigned to no worker"]
 
 
 def surplus_reasons(tps: Collection[TopicPartition], most: int) -> list[str]:
@@ -161,7 +161,7 @@ def surplus_reasons(tps: Collection[TopicPartition], most: int) -> list[str]:
     if not tps:
         return []
     return [
-        f"{_told(tps)} not served: INFERD_TOPIC_PARTITIONS is {most}, and jobs are found by their id among so many;"
+        f"{_subject(tps)} not served: INFERD_TOPIC_PARTITIONS is {most}, and jobs are found by their id among so many;"
         " leave the setting and the other topics of jobs as they are (docs/operations.md#topics-that-change)"
     ]
 
@@ -177,11 +177,11 @@ def unserved_reasons(
         because = "the group has split what belongs together"
         if lacks := sorted({each.topic for tp in tps for each in lacking(tp)}):
             because = f"they need partitions of {' and '.join(lacks)} that do not exist"
-        reasons.append(f"{_told(tps)} not served: {because}")
+        reasons.append(f"{_subject(tps)} not served: {because}")
     return reasons
 
 
-def _told(tps: Collection[TopicPartition]) -> str:
+def _subject(tps: Collection[TopicPartition]) -> str:
     """`partition 4 of jobs is`, or `partitions 4, 5 and 7 of jobs are`."""
     numbers, topic = [str(tp.partition) for tp in sorted(tps)], next(iter(tps)).topic
     if len(numbers) == 1:

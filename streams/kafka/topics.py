@@ -61,17 +61,17 @@ async def ensure_topics(settings: StreamSettings) -> list[TopicState]:
         missing = {state.name for state in before if state.partitions == 0}
         if settings.topics.create and (new := [spec for spec in wanted if spec.name in missing]):
             # Check existing topics first: topics created with wrong settings would have to be deleted again.
-            _refuse(state for state in before if state.partitions)
+            _reject(state for state in before if state.partitions)
             await _create(admin, new, await _bytes_max_default(admin))
         states = await _visible_states(admin, specs)
-    _refuse(states)
+    _reject(states)
     for state in states:
         if state.note is not None:
             log.warning("topic_differs", topic=state.name, note=state.note)
     return states
 
 
-def _refuse(states: Iterable[TopicState]) -> None:
+def _reject(states: Iterable[TopicState]) -> None:
     if refused := [state for state in states if state.problem]:
         # Missing topics and rights may appear; wrong settings do not change by themselves.
         lasting = any(state.partitions and state.config for state in refused)

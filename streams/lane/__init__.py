@@ -4,7 +4,7 @@ from inferd.streams.lane.at_least_once import AtLeastOnce
 from inferd.streams.lane.backoff import describe
 from inferd.streams.lane.by_topic import ByTopic
 from inferd.streams.lane.context import LaneContext
-from inferd.streams.lane.dead_letters import DeadLetters, dead_letter_of, outgoing_of, refusal_of
+from inferd.streams.lane.dead_letters import DeadLetters, dead_letter_of, outgoing_of, rejection_of
 from inferd.streams.lane.exactly_once import ExactlyOnce
 from inferd.streams.lane.guarantee import PUBLISH_ERRORS, Guarantee, OnAcked, OnFailed
 from inferd.streams.lane.lane import Lane
@@ -33,6 +33,6 @@ __all__ = [
     "dead_letter_of",
     "describe",
     "outgoing_of",
-    "refusal_of",
+    "rejection_of",
     "timestamps_of",
 ]

@@ -26,14 +26,14 @@ RETRY_S_MIN, RETRY_S_MAX = 0.1, 5.0
 class Faults:
     """The current fault, if any."""
 
-    def __init__(self, attempt_timeout_s: float, denied: Callable[[], None] = lambda: None) -> None:
-        """`denied` is called when the broker denies a request."""
+    def __init__(self, attempt_timeout_s: float, on_denied: Callable[[], None] = lambda: None) -> None:
+        """`on_denied` is called when the broker denies a request."""
         self.current: str | None = None
         """Its description; None if there is none."""
         self.retry_s = RETRY_S_MIN
         """Pause before the next attempt."""
         self._attempt_timeout_s = attempt_timeout_s
-        self._denied = denied
+        self._denied = on_denied
 
     def note(self, what: str, error: BaseException) -> None:
         """Sets the current fault; only the first one is logged."""

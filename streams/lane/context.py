@@ -51,7 +51,7 @@ class LaneContext:
     """Called with an unexpected exception of a task."""
     destinations: Destinations = UNCHECKED
     """Limits of the topics that are written to."""
-    denied: Callable[[], None] = lambda: None
+    on_denied: Callable[[], None] = lambda: None
     """Called when the broker denies a request."""
     clock: Callable[[], float] = time.time
     """Unix seconds."""
@@ -69,7 +69,7 @@ class LaneContext:
         self.partitions = OwnedPartitions(self.processors)
         self.tasks = BackgroundTasks(self.on_crash)
         self.faults = {
-            tenant: Faults(self.settings.group.request_timeout_s, self.denied)
+            tenant: Faults(self.settings.group.request_timeout_s, self.on_denied)
             for tenant in (ALL_TENANTS, *self.partitions.tenants)
         }
 

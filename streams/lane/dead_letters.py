@@ -36,7 +36,7 @@ def outgoing_of(letter: DeadLetter, bytes_max: int) -> Outgoing:
     return trimmed.key, trimmed.value, list(trimmed.headers())
 
 
-def refusal_of(record: Record, error: ModelServingError, limits: Limits) -> ModelServingError:
+def rejection_of(record: Record, error: ModelServingError, limits: Limits) -> ModelServingError:
     """The error for a rejected record: `too_large` if its dead letter must omit parts."""
     try:
         check_dead_letter_size(record.key, record.value, record.headers, limits)

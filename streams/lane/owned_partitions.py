@@ -58,7 +58,7 @@ class OwnedPartitions(Mapping[TopicPartition, Partition]):
         for tp, partition in partitions.items():
             self._by_topic.setdefault(tp.topic, []).append(partition)
 
-    def withdraw(self, revoked: Collection[TopicPartition]) -> list[Partition]:
+    def revoke(self, revoked: Collection[TopicPartition]) -> list[Partition]:
         """Gives up `revoked` partitions and drains them; the caller closes them later."""
         withdrawn = [partition for tp, partition in self._owned.items() if tp in revoked]
         self._own({tp: partition for tp, partition in self._owned.items() if tp not in revoked})

@@ -79,7 +79,7 @@ class Ownership:
         """Releases partitions: drops queued records, waits for in-flight ones within a deadline, commits, closes."""
         await self.end_takeovers()
         self._assigned -= revoked
-        released = self._partitions.withdraw(revoked)
+        released = self._partitions.revoke(revoked)
         if released:
             await self._finish(released)
         self._takeover.close(revoked)

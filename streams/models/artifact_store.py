@@ -91,12 +91,12 @@ class ArtifactStore:
             self._remove_parts(sha256)
         return path
 
-    def doubt(self, sha256: str) -> None:
+    def forget_verified(self, sha256: str) -> None:
         """Forgets that an artifact was verified, because its file may have been damaged since: `complete` verifies it
         again."""
         self._verified.discard(sha256)
 
-    def have_bytes(self, sha256: str) -> int:
+    def bytes_present(self, sha256: str) -> int:
         """How many bytes of an artifact have arrived, up to the first part that is missing."""
         return sum(map(_size, self._part_files(sha256)))
 

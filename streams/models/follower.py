@@ -36,10 +36,10 @@ from inferd.schemas.topics import TenantTopics, tenant_of_topic
 from inferd.streams.connection import client_options
 from inferd.streams.inference import ModelCatalog
 from inferd.streams.models.artifact_store import ArtifactStore
-from inferd.streams.models.loader import Rollout
-from inferd.streams.models.on_demand import OnDemand
+from inferd.streams.models.loader import ModelLoader
+from inferd.streams.models.on_demand import OnDemandLoader
 from inferd.streams.models.reader import ModelReader
-from inferd.streams.models.rejections import ModelRecord, Refused
+from inferd.streams.models.rejections import ModelRecord, OnRejected
 from inferd.streams.settings import StreamSettings
 from inferd.streams.tasks import cancelled, when_done
 
@@ -49,27 +49,27 @@ PING_TIMEOUT_S = 5.0
 RETRY_S = 1.0
 
 
-class Deploys:
+class ModelFollower:
     """Follows the model records of all tenants and keeps their catalogs."""
 
     def __init__(
         self,
         settings: StreamSettings,
-        refused: Refused,
+        on_rejected: OnRejected,
         on_crash: Callable[[BaseException], None] = lambda error: None,
-        loaded: Callable[[float], None] = lambda _seconds: None,
-        denied: Callable[[], None] = lambda: None,
+        on_loaded: Callable[[float], None] = lambda _seconds: None,
+        on_denied: Callable[[], None] = lambda: None,
     ) -> None:
-        """`refused` is called with each invalid record, and with the record of each model that fails its trial;
-        `on_crash` with the unexpected exception that ended a background task; `loaded` with the seconds that trial and
-        loading of a version took; `denied` if reading from the broker fails."""
+        """`on_rejected` is called with each invalid record, and with the record of each model that fails its trial;
+        `on_crash` with the unexpected exception that ended a background task; `on_loaded` with the seconds that trial
+        and loading of a version took; `on_denied` if reading from the broker fails."""
         self.catalogs = {tenant: ModelCatalog() for tenant in settings.tenants}
         self.reachable_at: float | None = None
         """When the broker last answered, on the monotonic clock."""
         self._settings = settings
-        self._refused = refused
+        self._on_rejected = on_rejected
         self._on_crash = on_crash
-        self._denied = denied
+        self._on_denied = on_denied
         self._wanted = frozenset(settings.tenants)
         self.loaded: frozenset[str] = frozenset()
         """Tenants whose records were read to their end, and whose models were loaded."""
@@ -78,8 +78,8 @@ class Deploys:
             t: ArtifactStore(settings.data_dir / "artifacts" / t, settings.limits) for t in settings.tenants
         }
         self._claims: dict[str, dict[VersionKey, Manifest]] = {tenant: {} for tenant in settings.tenants}
-        self.on_demand = OnDemand(settings, self.catalogs, self._stores, on_crash, self._fetch_again)
-        self._rollout = Rollout(settings, self.catalogs, self._stores, refused, self.on_demand, loaded)
+        self.on_demand = OnDemandLoader(settings, self.catalogs, self._stores, on_crash, self._fetch_again)
+        self._loader = ModelLoader(settings, self.catalogs, self._stores, on_rejected, self.on_demand, on_loaded)
         self._disk_fault: str | None = None
         self._consumer: AIOKafkaConsumer | None = None
         self._reader: ModelReader | None = None
@@ -88,7 +88,7 @@ class Deploys:
     @property
     def fault(self) -> str | None:
         """Why deploys are held up, if the cause is not a model, such as a full disk; None otherwise."""
-        return self._disk_fault or self._rollout.fault
+        return self._disk_fault or self._loader.fault
 
     def follow(self, tenants: frozenset[str]) -> None:
         """Sets the tenants whose records are read."""
@@ -101,7 +101,7 @@ class Deploys:
         be used.
         """
         for store in self._stores.values():
-            await self._rollout.in_thread(store.open)
+            await self._loader.in_thread(store.open)
         consumer = self._consumer = AIOKafkaConsumer(
             **client_options(self._settings.connection),
             client_id=f"inferd-{self._settings.worker_id}-models",
@@ -115,15 +115,15 @@ class Deploys:
         while await reader.read_to_end() != self._wanted:
             for record in await reader.fetch():
                 self._apply(record)
-        await self._rollout.advance()
+        await self._loader.advance()
         self.loaded = self._wanted
-        self._tasks = [self._start(self._read(reader)), self._start(self._rollout.run())]
+        self._tasks = [self._start(self._read(reader)), self._start(self._loader.run())]
 
     async def stop(self) -> None:
         """Stops following. A running trial ends by its own time limit."""
         await cancelled(self._tasks)
         await self.on_demand.close()
-        self._rollout.close()
+        self._loader.close()
         if self._consumer is not None:
             await self._consumer.stop()
 
@@ -160,19 +160,19 @@ class Deploys:
                 await self._load(await reader.read_to_end(), new=bool(fetched))
             except (KafkaError, OSError) as error:
                 log.warning("models_unreadable", error=type(error).__name__, detail=str(error)[:200])
-                self._denied()
+                self._on_denied()
                 await asyncio.sleep(RETRY_S)
 
     async def _load(self, read: frozenset[str], *, new: bool) -> None:
-        """Wakes the rollout for new records. Marks tenants as loaded once their complete versions were tested and
+        """Wakes the loader for new records. Marks tenants as loaded once their complete versions were tested and
         loaded."""
         if new:
-            self._rollout.nudge()
+            self._loader.wake()
         if not read <= self.loaded:
             try:
-                await self._rollout.advance()
+                await self._loader.advance()
             except ServerError:
-                self._rollout.nudge()  # retried in the background; `fault` has the reason
+                self._loader.wake()  # retried in the background; `fault` has the reason
             else:
                 self.loaded |= read
 
@@ -199,19 +199,19 @@ class Deploys:
             else:
                 self._apply_model(tenant_of_topic(record.topic), record)
         except (InferenceError, VersionExistsError) as error:
-            self._refuse(record, error)
+            self._reject(record, error)
         except ServerError:
             raise
         except Exception as fault:  # no record may stop the follower
             log.exception("model_record_fault", topic=record.topic, offset=record.offset)
-            self._refuse(record, InternalError(f"{type(fault).__name__} while it was read"))
+            self._reject(record, InternalError(f"{type(fault).__name__} while it was read"))
 
-    def _refuse(self, record: ModelRecord, error: ModelServingError) -> None:
+    def _reject(self, record: ModelRecord, error: ModelServingError) -> None:
         log.error(
             "model_record_refused", tenant=tenant_of_topic(record.topic), topic=record.topic, offset=record.offset,
             code=error.code, reason=error.message,
         )  # fmt: skip
-        self._refused(record, error)
+        self._on_rejected(record, error)
 
     def _apply_part(self, tenant: str, record: ModelRecord) -> None:
         key = parse_artifact_key(record.key)
@@ -251,14 +251,14 @@ class Deploys:
             log.info("alias_set", tenant=tenant, alias=str(key), **msgspec.to_builtins(alias))
 
     def _remove(self, tenant: str, key: VersionKey) -> None:
-        self._rollout.withdraw(tenant, key)
+        self._loader.remove(tenant, key)
         if self.catalogs[tenant].remove(key.model_id, key.version) is not None:
             log.info("model_removed", tenant=tenant, model=key.model_id, version=key.version)
 
     def _announce(self, tenant: str, key: VersionKey, manifest: Manifest, record: ModelRecord) -> None:
         """Announces a version with the manifest of its claim; rejects a record with another manifest."""
         claimed = self._claims[tenant].get(key, manifest)
-        self._rollout.announce(tenant, claimed, record)
+        self._loader.add(tenant, claimed, record)
         if not same_content(claimed, manifest):
             raise VersionExistsError(
                 f"{key} was claimed by a deploy of another manifest, which stands: use another version"

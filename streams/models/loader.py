@@ -29,8 +29,8 @@ from inferd.streams.inference import (
 )
 from inferd.streams.lane import describe
 from inferd.streams.models.artifact_store import ArtifactStore
-from inferd.streams.models.on_demand import UNLOADED, OnDemand
-from inferd.streams.models.rejections import ModelRecord, Refused
+from inferd.streams.models.on_demand import UNLOADED, OnDemandLoader
+from inferd.streams.models.rejections import ModelRecord, OnRejected
 from inferd.streams.models.trial import TrialCase, Verdict, try_models
 from inferd.streams.openmp import load_openmp
 from inferd.streams.settings import StreamSettings
@@ -65,27 +65,27 @@ Found = Path | Exception | int
 """An artifact: its file, what is wrong with it or with looking for it, or how many bytes of it are here."""
 
 
-class Rollout:
-    """The announced versions of all tenants that do not serve yet."""
+class ModelLoader:
+    """Tests and loads the announced versions of all tenants that do not serve yet."""
 
     def __init__(
         self,
         settings: StreamSettings,
         catalogs: Mapping[str, ModelCatalog],
         stores: Mapping[str, ArtifactStore],
-        refused: Refused,
-        on_demand: OnDemand,
-        loaded: Callable[[float], None] = lambda _seconds: None,
+        on_rejected: OnRejected,
+        on_demand: OnDemandLoader,
+        on_loaded: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
-        """`refused` is called with the record of each version that fails its trial, `loaded` with the seconds that
-        trial and loading of a version took. Versions that do not fit into memory are passed to `on_demand`."""
+        """`on_rejected` is called with the record of each version that fails its trial, `on_loaded` with the seconds
+        that trial and loading of a version took. Versions that do not fit into memory are passed to `on_demand`."""
         self._limits = settings.limits
         self._bytes_max = settings.models.bytes_max
         self._trial = settings.trial.limits(settings.limits)
         self._predict_threads = settings.predict_threads
         use_kernels(settings.kernels == "auto")
         self._on_demand = on_demand
-        self._catalogs, self._stores, self._refused, self._loaded = catalogs, stores, refused, loaded
+        self._catalogs, self._stores, self._on_rejected, self._on_loaded = catalogs, stores, on_rejected, on_loaded
         self._waiting: dict[tuple[str, str, int], _Waiting] = {}
         self._changed = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -104,7 +104,7 @@ class Rollout:
         """Why versions are held up, if the cause is not a model; None otherwise."""
         return next(iter(self._faults.values()), None)
 
-    def announce(self, tenant: str, manifest: Manifest, record: ModelRecord) -> None:
+    def add(self, tenant: str, manifest: Manifest, record: ModelRecord) -> None:
         """Adds a version that is to serve. No effect if it is already known."""
         catalog = self._catalogs[tenant]
         earlier = catalog.version(manifest.model_id, manifest.version)
@@ -118,12 +118,12 @@ class Rollout:
             "model_announced", tenant=tenant, model=manifest.model_id, version=manifest.version, digest=manifest.sha256
         )
 
-    def withdraw(self, tenant: str, key: VersionKey) -> None:
+    def remove(self, tenant: str, key: VersionKey) -> None:
         """Removes a version that was to serve."""
         self._waiting.pop((tenant, key.model_id, key.version), None)
         self._on_demand.forget((tenant, key.model_id, key.version))
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Wakes `run`: a part or record has arrived that a version may be waiting for."""
         self._changed.set()
 
@@ -135,7 +135,7 @@ class Rollout:
             try:
                 await self._start_trials()
             except ServerError as error:
-                self._hinder(_FILES, error.message, DISK_RETRY_S)
+                self._retry_later(_FILES, error.message, DISK_RETRY_S)
 
     def close(self) -> None:
         """Shuts down without waiting for a running trial process, which ends by its own time limit."""
@@ -197,7 +197,7 @@ class Rollout:
                 self._note(each, "fetching", f"{found} of {each.manifest.size} bytes of its artifact are here")
         complete = [(each, path) for each, path in complete if self._is_wanted(each)]
         if faults:
-            self._hinder(_FILES, _told(faults[0]), TRIAL_RETRY_S)
+            self._retry_later(_FILES, _reason(faults[0]), TRIAL_RETRY_S)
         else:
             self._faults.pop(_FILES, None)
         return complete
@@ -224,7 +224,7 @@ class Rollout:
                     log.exception("rollout_fault", tenant=each.tenant, model=manifest.model_id)
                 found.append(error)
             else:
-                found.append(store.have_bytes(manifest.sha256) if path is None else path)
+                found.append(store.bytes_present(manifest.sha256) if path is None else path)
         return found
 
     async def _try_and_serve(self, name: str, complete: Sequence[_Found]) -> None:
@@ -238,7 +238,7 @@ class Rollout:
         except Exception as error:  # a fault of a model is in its verdict, not an exception
             if not isinstance(error, ServerError | OSError):
                 log.exception("rollout_fault")
-            self._report(name, _told(error))
+            self._report(name, _reason(error))
             for waiting, _ in complete:
                 self._wait(waiting, "trying", error)
             return
@@ -252,7 +252,7 @@ class Rollout:
         for waiting, path, n_bytes in sorted(passed, key=lambda each: not self._has_alias(each[0])):
             if self._is_wanted(waiting):
                 await self._admit(waiting, path, n_bytes)
-                self._loaded(time.perf_counter() - started)
+                self._on_loaded(time.perf_counter() - started)
 
     def _try(self, cases: Sequence[TrialCase]) -> list[Verdict]:
         return try_models(cases, self._trial, measure=self._on_demand.bounded)
@@ -319,10 +319,10 @@ class Rollout:
             "model_failed", tenant=waiting.tenant, model=manifest.model_id, version=manifest.version,
             code=error.code, reason=error.message,
         )  # fmt: skip
-        self._refused(waiting.record, error)
+        self._on_rejected(waiting.record, error)
 
     def _wait(self, waiting: _Waiting, state: State, error: Exception) -> None:
-        self._note(waiting, state, f"{_told(error)}; it is tried again every {TRIAL_RETRY_S:g} s")
+        self._note(waiting, state, f"{_reason(error)}; it is tried again every {TRIAL_RETRY_S:g} s")
 
     def _note(self, waiting: _Waiting, state: State, reason: str) -> None:
         """Records the state and reason of a version in the catalog, if the version is still wanted."""
@@ -335,7 +335,7 @@ class Rollout:
         """Whether the version has been neither replaced nor removed since it was announced."""
         return self._waiting.get(waiting.key) is waiting
 
-    def _hinder(self, name: str, why: str, retry_s: float) -> None:
+    def _retry_later(self, name: str, why: str, retry_s: float) -> None:
         self._report(name, why)
         asyncio.get_running_loop().call_later(retry_s, self._changed.set)
 
@@ -361,7 +361,7 @@ def _one_thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="inferd-models")
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """The reason why a version waits: the error message of this machine, or a description of an unexpected
     exception."""
     return str(error) if isinstance(error, ServerError | OSError) else describe(error)

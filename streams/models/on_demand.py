@@ -38,7 +38,7 @@ RETRY_S = 5.0
 LOOK_AGAIN_S = 0.2
 """Interval at which a load without room checks for room, if it is not notified before."""
 UNLOADED = "the next request loads it"
-Moved = Callable[[str], None]
+OnChange = Callable[[str], None]
 """Called with a tenant when its requests may look at their versions again."""
 
 
@@ -52,7 +52,7 @@ class _Tenant:
     """Loads them; ends when none is left."""
 
 
-class OnDemand:
+class OnDemandLoader:
     """The loaded versions of all tenants."""
 
     def __init__(
@@ -64,7 +64,7 @@ class OnDemand:
         fetch_again: Callable[[str], Awaitable[None]],
     ) -> None:
         """`fetch_again` reads the artifacts of a tenant from Kafka again, because one is missing on disk."""
-        self.moved: Moved = lambda _tenant: None
+        self.on_change: OnChange = lambda _tenant: None
         self.timeout_s = settings.models.load_timeout_s
         self.waits = LatencyHistogram()
         """How long versions were waited for."""
@@ -193,7 +193,7 @@ class OnDemand:
                 await self._load(key)
                 wanted.popleft()
                 self._loaded.set()
-                self.moved(name)
+                self.on_change(name)
             else:
                 await _wait(self._room)
 
@@ -230,7 +230,7 @@ class OnDemand:
         except Exception as error:  # whatever a library or the disk raises becomes the reason in the requests' errors
             if not isinstance(error, ModelServingError | OSError):
                 log.exception("model_load_fault", tenant=tenant, model=model_id, version=number)
-            why = f"it could not be loaded ({_told(error)})"
+            why = f"it could not be loaded ({_reason(error)})"
         finally:
             self._budget.unpin([key])
         version = self._catalogs[tenant].version(model_id, number)
@@ -295,12 +295,12 @@ def _key(tenant: str, manifest: Manifest) -> Key:
 def _intact(store: ArtifactStore, manifest: Manifest) -> Path | None:
     """The file of a version with the right digest; None if it is missing or was damaged, in which case it is
     deleted."""
-    store.doubt(manifest.sha256)
+    store.forget_verified(manifest.sha256)
     try:
         return store.complete(manifest.sha256, manifest.size)
     except MalformedError:
         return None
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return error.message if isinstance(error, InferenceError | ServerError) else describe(error)

@@ -25,12 +25,12 @@ from inferd.streams.settings import StreamSettings
 log = structlog.get_logger(__name__)
 
 ModelRecord = ConsumerRecord[bytes | None, bytes | None]
-Refused = Callable[[ModelRecord, ModelServingError], None]
+OnRejected = Callable[[ModelRecord, ModelServingError], None]
 WAITING_MAX = 1_000
 RETRY_S = 2.0
 
 
-class Refusals:
+class Rejections:
     """Rejected records to publish. Every worker rejects the same records; only the leader publishes them.
 
     A worker that joins reads all records again. Those before its start were rejected earlier, and are not published
@@ -45,7 +45,7 @@ class Refusals:
         self._arrived = asyncio.Event()
         self._live = False
 
-    def refuse(self, record: ModelRecord, error: ModelServingError) -> None:
+    def reject(self, record: ModelRecord, error: ModelServingError) -> None:
         """Queues a rejected record for publication, if it arrived after the start and this worker is the leader."""
         if not (self._live and self._leads(tenant_of_topic(record.topic))):
             return

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from inferd.streams.inference import NeededVersions, Record, Version
-from inferd.streams.models.on_demand import OnDemand
+from inferd.streams.models.on_demand import OnDemandLoader
 
 R = TypeVar("R", bound=Record)
 
@@ -17,7 +17,7 @@ class Waiting:
     """One micro-batch of a tenant."""
 
     tenant: str
-    on_demand: OnDemand
+    on_demand: OnDemandLoader
     needed: NeededVersions
     versions: dict[int, Version] = field(default_factory=dict)
     """Those that the records of `ready` need, by identity."""

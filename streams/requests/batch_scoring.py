@@ -63,7 +63,7 @@ class BatchScoring:
             halves = halve(work)
             if halves is None:
                 log.exception("scoring_failed", tenant=tenant, partition=work[0][0], offset=work[0][1][0].offset)
-                return scorer.refuse(work, InternalError(f"{type(fault).__name__} while scoring"))
+                return scorer.reject(work, InternalError(f"{type(fault).__name__} while scoring"))
             first, then = [await self.score(tenant, scorer, half, cache, fill_direct) for half in halves]
             return first + then
         for noted in outcome.faults:

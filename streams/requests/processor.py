@@ -26,7 +26,7 @@ from inferd.streams.inference import (
 from inferd.streams.inference.cache import HTTP_PARTITION
 from inferd.streams.kafka import Destinations, Outgoing, result_record_bytes_max
 from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, timestamps_of
-from inferd.streams.models.on_demand import OnDemand
+from inferd.streams.models.on_demand import OnDemandLoader
 from inferd.streams.models.waiting import Waiting
 from inferd.streams.requests.batch_scoring import BatchScoring
 from inferd.streams.requests.cache_table import CacheTable
@@ -74,7 +74,7 @@ class RequestProcessor:
         self.tables: Sequence[LaneTable] = (predictions.table,) if predictions is not None else ()
         self.predictions = predictions
         self.direct = HttpRequests(direct_max)
-        self.on_demand: OnDemand | None = None
+        self.on_demand: OnDemandLoader | None = None
         """Loads models that are not loaded; None if all are."""
         self.tracing: Tracing | None = None
         """Creates spans; None without tracing."""
@@ -263,7 +263,7 @@ class RequestProcessor:
         for place in self._too_long_keys(records, outcome, span):
             results[place] = (None, *results[place][1:])
         replied = self._apply_headers(results, outcome.headers, span) if outcome.headers else {}
-        refused = self._refuse(results, outcome.headers, replied, span)
+        refused = self._reject(results, outcome.headers, replied, span)
         failures = {index: error for index, error in outcome.failures.items() if index in span} | refused
         for index in sorted(failures):
             error = failures[index]
@@ -273,7 +273,7 @@ class RequestProcessor:
                 self._dead_letters.add(output, records[index - span.start], tp, error)
         self._send_elsewhere(output, tp, results, replied)
 
-    def _refuse(
+    def _reject(
         self, results: list[Outgoing], headers_of: dict[int, RequestHeaders], replied: dict[int, str], span: range
     ) -> dict[int, InferenceError]:
         """Replaces each result that its topic would reject by an error; returns these errors by record index.
@@ -287,13 +287,13 @@ class RequestProcessor:
         )
         for place in list(suspects):
             topic = replied.get(place, self._results)
-            if (error := self._destinations.refusal(topic, results[place])) is None:
+            if (error := self._destinations.rejection(topic, results[place])) is None:
                 continue
             key, value, headers = results[place]
             codec = headers_of.get(span[place], NO_HEADERS).codec
             instead = encode_failure_for(value or b"", codec, error)
             answer = (key, instead, [header for header in headers if header not in CACHE_HEADERS.values()])
-            if place in replied or self._destinations.refusal(self._results, answer) is None:
+            if place in replied or self._destinations.rejection(self._results, answer) is None:
                 results[place] = answer
                 refused[span[place]] = error
                 replied.pop(place, None)

@@ -175,8 +175,8 @@ class LocalJob:
             self._state = replace(self._state, announced=True)
 
     def _apply(self, step: Step) -> None:
-        if step.refusal is not None:
-            raise step.refusal
+        if step.rejection is not None:
+            raise step.rejection
         assert step.state is not None
         self._state = step.state
         if self._state.ended and not self._state.retry_wanted:

@@ -26,7 +26,7 @@ _numbers = itertools.count()
 
 
 @dataclass(frozen=True)
-class Refused:
+class Rejected:
     """Requests that are answered with an error each: by its name, the request, the error code and what is kept."""
 
     requests: Mapping[int, tuple[Request, str, Request | None]]
@@ -76,7 +76,7 @@ def answered(system: System, keys: list[bytes]) -> None:
 def poison_oversized(system: System, rng: random.Random) -> None:
     """Compressed records of megabytes, whose dead letters cannot be kept whole, between all others."""
     value, header = bytes(5_000_000), [("big", "x" * 3_500_000)]
-    kind = Refused(
+    kind = Rejected(
         {
             0: (Request(value, []), "too_large", Request(None, [])),
             1: (Request(b"x", header), "too_large", Request(b"x", [])),  # type: ignore[arg-type]
@@ -99,14 +99,14 @@ def outputs_refused(system: System, rng: random.Random) -> None:
     configure(system, "results", "max.message.bytes", RESULT_BYTES_MAX)
     try:
         system.run_on(1)  # the topics do not start to reject at the same time
-        answered(system, send(system, Refused({0: (large, "too_large", large), 1: (small, "too_large", small)}), rng))
+        answered(system, send(system, Rejected({0: (large, "too_large", large), 1: (small, "too_large", small)}), rng))
     finally:
         configure(system, "results", "max.message.bytes", None)
     admin = system.admin
     admin.delete_topics([system.reply_gone])[system.reply_gone].result(30)
     until(lambda: system.reply_gone not in system.admin.list_topics(timeout=10).topics, 30, "the topic is gone")
     try:
-        answered(system, send(system, Refused({0: (gone, "reply_to_refused", None)}), rng))
+        answered(system, send(system, Rejected({0: (gone, "reply_to_refused", None)}), rng))
     finally:
         admin.create_topics([NewTopic(system.reply_gone, 1, 1)])[system.reply_gone].result(30)
         system.mark()

@@ -90,10 +90,10 @@ def check_browser(request: web.Request, hosts: Hosts | None) -> None:
         if not _is_own(origin, authority):
             raise ForbiddenError(f"header origin: requests from another site ({printable(origin, 100)!r}) are refused")
     if request.method == hdrs.METH_POST and not _needs_preflight(request):
-        _refuse(request)
+        _reject(request)
 
 
-def _refuse(request: web.Request) -> NoReturn:
+def _reject(request: web.Request) -> NoReturn:
     """A body of the wrong type gets `unsupported_content_type`, whether or not its route reads a body."""
     if request.can_read_body:
         given = printable(request.headers.get(hdrs.CONTENT_TYPE, ""), 80)

@@ -4,7 +4,7 @@ from inferd.streams.inference.features.categories import CategoryLists
 from inferd.streams.inference.features.file_feature import FileFeature, Values
 from inferd.streams.inference.features.job_rows import is_row, plain_rows, scorable_rows
 from inferd.streams.inference.features.matrix import FeatureSchema
-from inferd.streams.inference.features.rules import refuse_repeats, refuse_unknown
+from inferd.streams.inference.features.rules import reject_repeats, reject_unknown
 from inferd.streams.inference.features.samples import sample_inputs, varied_inputs
 from inferd.streams.inference.features.vectorised import valid_ids
 
@@ -15,8 +15,8 @@ __all__ = [
     "Values",
     "is_row",
     "plain_rows",
-    "refuse_repeats",
-    "refuse_unknown",
+    "reject_repeats",
+    "reject_unknown",
     "sample_inputs",
     "scorable_rows",
     "valid_ids",

@@ -48,7 +48,7 @@ class CategoryLists:
             return seen[column].highest < len(values)
 
         def likely(values: Values, column: int) -> bool:
-            known = not _is_refused_elsewhere(values) or column in self.coded or seen[column].filled == len(values)
+            known = not _is_rejected_elsewhere(values) or column in self.coded or seen[column].filled == len(values)
             return known and agrees(values, column)
 
         return self._only(candidates, likely) or self._only(candidates, agrees)
@@ -66,7 +66,7 @@ class CategoryLists:
         if not open_lists:
             return dict(zip(earliest, self.lists, strict=True))
         coded = sorted(self.coded)
-        if len(coded) != len(self.lists) or not all(map(_is_refused_elsewhere, open_lists)):
+        if len(coded) != len(self.lists) or not all(map(_is_rejected_elsewhere, open_lists)):
             return None
         others = [column for column in candidates if column not in self.coded]
         if _greedy(self.lists, coded, allowed) != coded or _greedy(self.lists, others, allowed) is not None:
@@ -97,7 +97,7 @@ def _seen(info: str) -> _Seen:
     return _Seen(float("inf"))
 
 
-def _is_refused_elsewhere(values: Values) -> bool:
+def _is_rejected_elsewhere(values: Values) -> bool:
     """Whether rows are rejected if this list is assigned to a wrong column, because no value is a number."""
     return all(isinstance(value, str | bool) for value in values)
 

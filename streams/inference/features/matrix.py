@@ -29,8 +29,8 @@ from inferd.streams.inference.features.rules import (
     ValueRules,
     check_names,
     compile_column,
-    refuse_repeats,
-    refuse_unknown,
+    reject_repeats,
+    reject_unknown,
 )
 from inferd.streams.inference.features.value_columns import UnfitValueError, ValueColumn, compile_value_column
 from inferd.streams.inference.features.vectorised import gather
@@ -265,8 +265,8 @@ class FeatureSchema:
     def _compile_order(self, order: tuple[str, ...]) -> Callable[[list[Scalar]], Sequence[Scalar]]:
         """Selects the model's columns from a positional row with None appended, which stands for columns not in
         `order`."""
-        refuse_repeats("preprocess.order", order)
-        refuse_unknown("preprocess.order", order, self.feature_names)
+        reject_repeats("preprocess.order", order)
+        reject_unknown("preprocess.order", order, self.feature_names)
         places = {name: place for place, name in enumerate(order)}
         if left_out := [c.name for c in self._all if c.name not in places and not c.omissible]:
             raise SchemaMismatchError(

@@ -56,19 +56,19 @@ def check_names(manifest: Manifest) -> None:
     names = [feature.name for feature in manifest.features]
     if not names:
         raise SchemaMismatchError("manifest: no features")
-    refuse_repeats("features", names)
+    reject_repeats("features", names)
     if manifest.preprocess is not None:
-        refuse_unknown("preprocess.defaults", manifest.preprocess.defaults, names)
+        reject_unknown("preprocess.defaults", manifest.preprocess.defaults, names)
 
 
-def refuse_repeats(what: str, names: Sequence[str]) -> None:
+def reject_repeats(what: str, names: Sequence[str]) -> None:
     """Raises `SchemaMismatchError` if a name is repeated in `what` of a manifest."""
     if len(set(names)) < len(names):
         repeated = Counter(names).most_common(1)[0][0]
         raise SchemaMismatchError(f"manifest: {what} names {repeated[:80]!r} twice")
 
 
-def refuse_unknown(what: str, given: Sequence[str] | dict[str, Scalar], names: Sequence[str]) -> None:
+def reject_unknown(what: str, given: Sequence[str] | dict[str, Scalar], names: Sequence[str]) -> None:
     """Raises `SchemaMismatchError` if `what` of a manifest names an unknown feature."""
     known = frozenset(names)
     if unknown := [name for name in given if name not in known]:

@@ -72,14 +72,14 @@ class ChunkDraft:
             encoded = encode_chunk_result(self._result(), codec_named(self.chunk.encoding))
         except _UNSAYABLE as fault:
             self.faults.append(fault)
-            self._refuse_unsayable()
+            self._reject_unencodable()
             encoded = encode_chunk_result(self._result(), codec_named(self.chunk.encoding))
         if (size := len(encoded)) > limits.result_bytes_max:
             self.fail(TooLargeError(f"the chunk's result has {size} bytes, and {limits.result_bytes_max} are allowed"))
             encoded = encode_chunk_result(self._result(), codec_named(self.chunk.encoding))
         return encoded
 
-    def _refuse_unsayable(self) -> None:
+    def _reject_unencodable(self) -> None:
         for place, value in enumerate(self._values["prediction"]):
             try:
                 msgspec.msgpack.encode(value)

@@ -67,7 +67,7 @@ class ChunkWork:
     """Of `rows`."""
     previous: bytes | None = None
     """For a retry: the latest result of the chunk. Without it, every row is scored again."""
-    refusal: ModelServingError | None = None
+    rejection: ModelServingError | None = None
     """The error of each row if the source can no longer be read."""
 
 
@@ -273,8 +273,8 @@ class ChunkScorer:
         return None
 
     def _prepare(self, work: ChunkWork, draft: ChunkDraft, groups: list[ChunkGroup]) -> None:
-        if work.refusal is not None:
-            raise work.refusal
+        if work.rejection is not None:
+            raise work.rejection
         rows = work.rows
         if draft.places is not None:
             rows = row_batch(rows, work.codec, self._row_limits).pick(draft.places)

@@ -75,7 +75,7 @@ class Step:
     barrier: Barrier | None = None
     """Sent to every partition of `job-chunks`, after all earlier records there."""
     status: JobStatus | None = None
-    refusal: ModelServingError | None = None
+    rejection: ModelServingError | None = None
     """Why the message was rejected; it changed nothing."""
     due: bool = False
     """`tick` has work as soon as `state` is stored."""

@@ -50,7 +50,7 @@ _KEPT_FOR_RETENTIONS = 2
 def advance(state: JobState | None, job_id: str, message: JobMessage, at: int, now_ms: int, terms: Terms) -> Step:
     """The step for `message`, at offset `at` of `jobs`, of a job (None: unknown).
 
-    Nothing changes for an offset that the state includes already, for a repeat, and with a `refusal`.
+    Nothing changes for an offset that the state includes already, for a repeat, and with a `rejection`.
     """
     if state is not None and at <= state.applied_jobs:
         return Step(state, due=is_due(state))
@@ -58,8 +58,8 @@ def advance(state: JobState | None, job_id: str, message: JobMessage, at: int, n
         after = _taken(state, job_id, message, at, now_ms, terms)
     except Unchanged:
         return Step(state, due=state is not None and is_due(state))
-    except ModelServingError as refusal:
-        return Step(state, refusal=refusal, due=state is not None and is_due(state))
+    except ModelServingError as rejection:
+        return Step(state, rejection=rejection, due=state is not None and is_due(state))
     cut = replace(settle(messages.dispatched(after, now_ms), now_ms), applied_jobs=at)
     if cut.ended:
         return step_to(state, cut, now_ms)

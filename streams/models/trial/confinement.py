@@ -79,17 +79,17 @@ def _filter_calls() -> bool:
 def _program(architecture: int, clone: int, refused: tuple[int, ...]) -> list[Instruction]:
     """The filter: EPERM for `refused` and for `clone` without CLONE_THREAD; ENOSYS for clone3, so that libc falls back
     to clone."""
-    refuse = (_RETURN, 0, 0, _REFUSE | errno.EPERM)
+    reject = (_RETURN, 0, 0, _REFUSE | errno.EPERM)
     program = [
         (_LOAD, 0, 0, _AT_ARCHITECTURE),
         (_IF_EQUAL, 1, 0, architecture),
-        refuse,
+        reject,
         (_LOAD, 0, 0, _AT_NUMBER),
         (_IF_AT_LEAST, 0, 1, _FOREIGN_NUMBERS),
-        refuse,
+        reject,
     ]
     for number in (*refused, _IO_URING_SETUP):
-        program += [(_IF_EQUAL, 0, 1, number), refuse]
+        program += [(_IF_EQUAL, 0, 1, number), reject]
     return [
         *program,
         (_IF_EQUAL, 0, 1, _CLONE3),
@@ -97,7 +97,7 @@ def _program(architecture: int, clone: int, refused: tuple[int, ...]) -> list[In
         (_IF_EQUAL, 0, 3, clone),
         (_LOAD, 0, 0, _AT_FIRST_ARGUMENT),
         (_IF_ANY_BIT, 1, 0, _IS_THREAD),
-        refuse,
+        reject,
         (_RETURN, 0, 0, _ALLOW),
     ]
 

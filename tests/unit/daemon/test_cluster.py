@@ -70,7 +70,7 @@ def closed_port() -> str:
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
-async def refusal(servers: str, timeout_s: float = 2.0, **options: str) -> str:
+async def rejection(servers: str, timeout_s: float = 2.0, **options: str) -> str:
     with pytest.raises(BrokerUnreachableError) as refused:
         await reach(KafkaConnection(servers, **options), timeout_s)  # type: ignore[arg-type]
     return refused.value.message
@@ -91,36 +91,36 @@ async def test_one_reachable_broker_is_sufficient() -> None:
 
 async def test_a_closed_port() -> None:
     address = closed_port()
-    assert await refusal(address) == f"no Kafka broker answers: {address} refuses connections: nothing listens there"
+    assert await rejection(address) == f"no Kafka broker answers: {address} refuses connections: nothing listens there"
 
 
 async def test_each_server_has_its_reason() -> None:
     one, two = closed_port(), closed_port()
-    message = await refusal(f"{one},{two}")
+    message = await rejection(f"{one},{two}")
     assert one in message
     assert two in message
 
 
 async def test_an_unknown_host_name() -> None:
-    assert "nowhere.invalid:9092 cannot be reached" in await refusal("nowhere.invalid:9092")
+    assert "nowhere.invalid:9092 cannot be reached" in await rejection("nowhere.invalid:9092")
 
 
 @pytest.mark.parametrize("serve", [hang_up, speak_http])
 async def test_a_server_that_is_not_kafka(serve: Serve) -> None:
     async with serving(serve) as address:
-        message = await refusal(address)
+        message = await rejection(address)
     assert "it may be no Kafka listener" in message
     assert "INFERD_KAFKA_SECURITY_PROTOCOL" in message
 
 
 async def test_a_server_that_does_not_respond() -> None:
     async with serving(say_nothing) as address:
-        assert "does not answer within 0.2 s" in await refusal(address, 0.2)
+        assert "does not answer within 0.2 s" in await rejection(address, 0.2)
 
 
 async def test_a_server_without_tls() -> None:
     async with serving(speak_http) as address:
-        message = await refusal(address, security_protocol="SSL")
+        message = await rejection(address, security_protocol="SSL")
     assert "INFERD_KAFKA_S" in message
 
 

@@ -139,7 +139,7 @@ class Change:
         except StopIteration as end:
             self.check_success(end.value)
         except VersionExistsError:
-            self.check_refusal()
+            self.check_rejection()
         except (ModelNotFoundError, VersionNotFoundError, ServerError):
             pass
         else:
@@ -150,7 +150,7 @@ class Change:
         if isinstance(outcome, Manifest):
             assert self.contents() == {outcome.sha256} == {manifest(self.content or b"").sha256}
 
-    def check_refusal(self) -> None:
+    def check_rejection(self) -> None:
         models = ModelList(limits=LIMITS)
         for _, key, value, _ in self.broker.logs["models"].records:
             models.apply(key.encode(), value)

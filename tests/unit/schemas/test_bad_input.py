@@ -32,7 +32,7 @@ def both(**fields: Any) -> list[tuple[bytes, Codec]]:
     return [(msgpack.packb(request), MSGPACK), (json.dumps(request).encode(), JSON)]
 
 
-def refusal(value: bytes | None, codec: Codec, limits: Limits = DEFAULT_LIMITS) -> InferenceError:
+def rejection(value: bytes | None, codec: Codec, limits: Limits = DEFAULT_LIMITS) -> InferenceError:
     with pytest.raises(InferenceError) as caught:
         decode_request(value, codec, limits)
     return caught.value
@@ -83,7 +83,7 @@ MALFORMED_MSGPACK = {
 @pytest.mark.parametrize("name", MALFORMED_MSGPACK)
 def test_malformed_msgpack(name: str) -> None:
     value, says = MALFORMED_MSGPACK[name]
-    error = refusal(value, MSGPACK)
+    error = rejection(value, MSGPACK)
     assert (error.code, says in error.message) == ("malformed", True), error.message
     assert request_identity(value, MSGPACK, DEFAULT_LIMITS) == (None, None)
 
@@ -127,7 +127,7 @@ MALFORMED_JSON = {
 @pytest.mark.parametrize("name", MALFORMED_JSON)
 def test_malformed_json(name: str) -> None:
     value, says = MALFORMED_JSON[name]
-    error = refusal(value, JSON)
+    error = rejection(value, JSON)
     assert (error.code, says in error.message) == ("malformed", True), error.message
     assert request_identity(value, JSON, DEFAULT_LIMITS) == (None, None)
 
@@ -160,7 +160,7 @@ MALFORMED_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
 def test_malformed_fields(name: str) -> None:
     fields, says = MALFORMED_FIELDS[name]
     for value, codec in both(**fields):
-        error = refusal(value, codec)
+        error = rejection(value, codec)
         assert (error.code, says in error.message) == ("malformed", True), error.message
 
 
@@ -168,8 +168,8 @@ def test_malformed_fields(name: str) -> None:
 def test_a_missing_field_is_named(missing: str) -> None:
     fields = {"model_id": "m", "input_data": [1]}
     del fields[missing]
-    assert missing in refusal(msgpack.packb(fields), MSGPACK).message
-    assert missing in refusal(json.dumps(fields).encode(), JSON).message
+    assert missing in rejection(msgpack.packb(fields), MSGPACK).message
+    assert missing in rejection(json.dumps(fields).encode(), JSON).message
 
 
 SMALL = Limits(
@@ -197,7 +197,7 @@ TOO_LARGE: dict[str, tuple[dict[str, Any], str]] = {
 def test_too_large(name: str) -> None:
     fields, says = TOO_LARGE[name]
     for value, codec in both(id="a", **fields):
-        error = refusal(value, codec, SMALL)
+        error = rejection(value, codec, SMALL)
         assert (error.code, says in error.message) == ("too_large", True), error.message
         assert request_identity(value, codec, SMALL) == (None, None)
 
@@ -218,21 +218,21 @@ def test_too_deep(depth: int) -> None:
         (text("[" * inner + "]" * inner), JSON),
         (text('{"a":' * inner + "1" + "}" * inner), JSON),
     ):
-        error = refusal(value, codec)
+        error = rejection(value, codec)
         assert (error.code, "16 levels" in error.message) == ("too_deep", True), error.message
 
 
 def test_too_deep_behind_more_values_than_are_looked_at() -> None:
     wide = b"\xdd" + (60_001).to_bytes(4, "big") + b"\xc0" * 60_000 + b"\x91" * 5_000 + b"\xc0"
-    assert refusal(packed(wide), MSGPACK).code == "too_deep"
+    assert rejection(packed(wide), MSGPACK).code == "too_deep"
     wide = b"\xdf" + (60_001).to_bytes(4, "big")
     wide += b"".join(b"\xa5%05d\x01" % n for n in range(60_000)) + b"\xa1a" + b"\x91" * 5_000 + b"\xc0"
-    assert refusal(packed(wide), MSGPACK).code == "too_deep"
+    assert rejection(packed(wide), MSGPACK).code == "too_deep"
 
 
 def test_as_deep_as_allowed_is_malformed_where_it_is_no_row() -> None:
-    assert refusal(packed(b"\x91" * 15 + b"\xc0"), MSGPACK).code == "malformed"
-    assert refusal(text("[" * 15 + "]" * 15), JSON).code == "malformed"
+    assert rejection(packed(b"\x91" * 15 + b"\xc0"), MSGPACK).code == "malformed"
+    assert rejection(text("[" * 15 + "]" * 15), JSON).code == "malformed"
 
 
 BAD_IDS = [
@@ -254,7 +254,7 @@ BAD_IDS = [
 def test_invalid_id(name: str) -> None:
     for fields in ({"id": name}, {"model_id": name}, {"model_id": f"m@{name}"}, {"model_id": f"m:{name}"}):
         for value, codec in both(**fields):
-            error = refusal(value, codec)
+            error = rejection(value, codec)
             assert error.code == "invalid_id"
             assert len(error.message) < 300
             assert error.message.isprintable()
@@ -264,12 +264,12 @@ def test_invalid_id(name: str) -> None:
 @pytest.mark.parametrize("reference", ["m:0", "m:01", "m:-1", "m:1.0", "m:1@a", "m@a:1", "m:1234567890", "@a", ":1"])
 def test_invalid_model_reference(reference: str) -> None:
     for value, codec in both(model_id=reference):
-        assert refusal(value, codec).code == "invalid_id"
+        assert rejection(value, codec).code == "invalid_id"
 
 
 def test_an_id_over_the_configured_limit() -> None:
     for value, codec in both(id="a" * 9):
-        assert refusal(value, codec, SMALL).code == "invalid_id"
+        assert rejection(value, codec, SMALL).code == "invalid_id"
 
 
 INVALID_VALUES: dict[str, tuple[dict[str, Any], str]] = {
@@ -293,14 +293,14 @@ INVALID_VALUES: dict[str, tuple[dict[str, Any], str]] = {
 def test_invalid_value(name: str) -> None:
     fields, says = INVALID_VALUES[name]
     for value, codec in both(id="a:1", **fields):
-        error = refusal(value, codec)
+        error = rejection(value, codec)
         assert (error.code, says in error.message) == ("invalid_value", True), error.message
         assert request_identity(value, codec, DEFAULT_LIMITS) == ("a:1", "m")
 
 
 def test_too_many_outputs() -> None:
     for value, codec in both(id="a", outputs=[f"output {n}" for n in range(101)]):
-        assert (refusal(value, codec).code, refusal(value, codec).message) == (
+        assert (rejection(value, codec).code, rejection(value, codec).message) == (
             "invalid_value",
             "outputs: more than 100 names",
         )
@@ -313,9 +313,9 @@ def test_too_many_outputs() -> None:
 )
 def test_json_numbers_beyond_float64(number: str, says: str) -> None:
     for raw in (f"[1,{number}]", f"[[1,{number}]]"):
-        error = refusal(text(raw), JSON)
+        error = rejection(text(raw), JSON)
         assert (error.code, says in error.message) == ("invalid_value", True), error.message
-    assert refusal(text(f'{{"x":{number}}}'), JSON).code == "invalid_value"
+    assert rejection(text(f'{{"x":{number}}}'), JSON).code == "invalid_value"
 
 
 SCHEMA_MISMATCHES: dict[str, tuple[Any, str]] = {
@@ -328,7 +328,7 @@ SCHEMA_MISMATCHES: dict[str, tuple[Any, str]] = {
 def test_schema_mismatch(name: str) -> None:
     data, says = SCHEMA_MISMATCHES[name]
     for value, codec in both(id="a", model_id="m:7", input_data=data):
-        error = refusal(value, codec)
+        error = rejection(value, codec)
         assert (error.code, says in error.message) == ("schema_mismatch", True), error.message
         assert request_identity(value, codec, DEFAULT_LIMITS) == ("a", "m:7")
 
@@ -338,13 +338,13 @@ def test_bad_tensor_bytes() -> None:
         return {"dtype": "<f4", "shape": [1, 2], "data": data, **fields}
 
     for data, says in ((b"\x00" * 7, "7 bytes"), (b"\x00" * 9, "9 bytes"), ("AAAAAAAAAAA=", "got `str`")):
-        error = refusal(msgpack.packb({"model_id": "m", "input_data": tensor(data)}), MSGPACK)
+        error = rejection(msgpack.packb({"model_id": "m", "input_data": tensor(data)}), MSGPACK)
         assert (error.code, says in error.message) == ("malformed", True), error.message
     for base64, says in (("AAAA", "4 char"), ("AAAAAAAAAA?=", "base64"), ("AAAAAAAAAAé=", "base64"), (1, "got")):
-        error = refusal(json.dumps({"model_id": "m", "input_data": tensor(base64)}).encode(), JSON)
+        error = rejection(json.dumps({"model_id": "m", "input_data": tensor(base64)}).encode(), JSON)
         assert (error.code, says in error.message) == ("malformed", True), error.message
     booleans = tensor(b"\x00\x02", dtype="|b1")
-    assert refusal(msgpack.packb({"model_id": "m", "input_data": booleans}), MSGPACK).code == "invalid_value"
+    assert rejection(msgpack.packb({"model_id": "m", "input_data": booleans}), MSGPACK).code == "invalid_value"
 
 
 def test_the_first_error_in_the_documented_order() -> None:
@@ -352,7 +352,7 @@ def test_the_first_error_in_the_documented_order() -> None:
     seen = []
     for right in ({}, {"id": "a"}, {"model_id": "m"}, {"outputs": ["raw"]}):
         fields |= right
-        errors = [refusal(value, codec) for value, codec in both(**fields)]
+        errors = [rejection(value, codec) for value, codec in both(**fields)]
         assert len({error.message for error in errors}) == 1
         seen.append((errors[0].code, errors[0].message.split()[0]))
     assert seen == [
@@ -365,9 +365,9 @@ def test_the_first_error_in_the_documented_order() -> None:
 
 def test_a_structural_fault_goes_before_a_bad_id() -> None:
     bad_id = b"\x83\xa2id\xa1/\xa8model_id\xa1m\xaainput_data"
-    assert refusal(bad_id + b"\x91\x01", MSGPACK).code == "invalid_id"
-    assert refusal(bad_id + b"\x91" * 20 + b"\x01", MSGPACK).code == "too_deep"
-    assert refusal(bad_id + b"\x91\xd4\x05\x00", MSGPACK).code == "malformed"
+    assert rejection(bad_id + b"\x91\x01", MSGPACK).code == "invalid_id"
+    assert rejection(bad_id + b"\x91" * 20 + b"\x01", MSGPACK).code == "too_deep"
+    assert rejection(bad_id + b"\x91\xd4\x05\x00", MSGPACK).code == "malformed"
 
 
 def test_names_have_no_length_of_their_own() -> None:

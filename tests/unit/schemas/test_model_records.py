@@ -41,7 +41,7 @@ def manifest_with(**fields: Any) -> bytes:
     return msgspec.msgpack.encode({**msgspec.to_builtins(MANIFEST), **fields})
 
 
-def refusal(value: bytes | None, limits: Limits = DEFAULT_LIMITS, codec: Codec = MSGPACK) -> InferenceError:
+def rejection(value: bytes | None, limits: Limits = DEFAULT_LIMITS, codec: Codec = MSGPACK) -> InferenceError:
     with pytest.raises(InferenceError) as caught:
         decode_manifest(value, limits, codec)
     return caught.value
@@ -82,7 +82,7 @@ def test_equal_manifests_give_equal_bytes() -> None:
     ],
 )
 def test_bytes_that_are_no_manifest(value: bytes | None, codec: Codec, code: str, says: str) -> None:
-    error = refusal(value, codec=codec)
+    error = rejection(value, codec=codec)
     assert (error.code, says in error.message) == (code, True), error.message
 
 
@@ -164,7 +164,7 @@ X = {"name": "x"}
 )
 def test_manifests_that_make_no_sense(fields: dict[str, Any], code: str, says: str) -> None:
     keep = {} if "features" not in fields else {"preprocess": None, "warmup": None}
-    error = refusal(manifest_with(**keep, **fields))
+    error = rejection(manifest_with(**keep, **fields))
     assert (error.code, says in error.message) == (code, True), error.message
 
 

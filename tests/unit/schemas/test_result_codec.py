@@ -25,7 +25,7 @@ def dump(fields: Any, codec: Codec) -> bytes:
     return json.dumps(fields).encode() if codec is JSON else bytes(msgpack.packb(fields))
 
 
-def refusal(value: bytes | None, codec: Codec, limits: Limits | None = None) -> InferenceError:
+def rejection(value: bytes | None, codec: Codec, limits: Limits | None = None) -> InferenceError:
     with pytest.raises(InferenceError) as caught:
         decode_result(value, codec, *([limits] if limits else []))
     return caught.value
@@ -63,7 +63,7 @@ def test_own_outputs(codec: Codec) -> None:
     result = Prediction("a", "m", 1, "d", {"prediction": 1.5, "digest": "own", "b": [[0.5]]})
     assert decode_result(encode_result(result, codec), codec) == result
     for outputs in ([1], None, 1):
-        assert refusal(dump({**PREDICTION, "outputs": outputs}, codec), codec).code == "malformed"
+        assert rejection(dump({**PREDICTION, "outputs": outputs}, codec), codec).code == "malformed"
     twice = encode_result(Prediction("a", "m", 1, "d", {"prediction": 1.5, "a": 1, "c": 1}), codec)
     with pytest.raises(InferenceError, match="appears twice"):
         decode_result(twice.replace(b'"c"', b'"a"').replace(b"\xa1c\x01", b"\xa1a\x01"), codec)
@@ -81,7 +81,7 @@ def test_unknown_fields_are_let_through(codec: Codec) -> None:
 @pytest.mark.parametrize("missing", ["id", "model_id", "version", "digest"])
 def test_a_missing_field_is_named(missing: str, codec: Codec) -> None:
     fields = {name: value for name, value in PREDICTION.items() if name != missing}
-    error = refusal(dump(fields, codec), codec)
+    error = rejection(dump(fields, codec), codec)
     assert (error.code, missing in error.message) == ("malformed", True)
 
 
@@ -91,7 +91,7 @@ def test_a_missing_field_is_named(missing: str, codec: Codec) -> None:
     [("id", 1), ("version", "1"), ("version", 1.5), ("digest", None), ("error", "why"), ("error", {"code": "x"})],
 )
 def test_a_field_of_another_type_is_named(name: str, value: Any, codec: Codec) -> None:
-    error = refusal(dump({**PREDICTION, name: value}, codec), codec)
+    error = rejection(dump({**PREDICTION, name: value}, codec), codec)
     assert (error.code, name in error.message) == ("malformed", True)
 
 
@@ -111,15 +111,15 @@ def test_a_field_of_another_type_is_named(name: str, value: Any, codec: Codec) -
     ],
 )
 def test_what_is_no_result(value: bytes | None, code: str) -> None:
-    assert refusal(value, MSGPACK).code == code
+    assert rejection(value, MSGPACK).code == code
 
 
 @pytest.mark.parametrize("value", [b"[1]", b'{"id":"a","id":"b"}', b'{"id":"a"', b"\xef\xbb\xbf{}", b"NaN"])
 def test_what_is_no_json_result(value: bytes) -> None:
-    assert refusal(value, JSON).code == "malformed"
+    assert rejection(value, JSON).code == "malformed"
 
 
 def test_the_limit_of_results() -> None:
     value = dump({**PREDICTION, "prediction": [1.5] * 100}, MSGPACK)
-    assert refusal(value, MSGPACK, Limits(result_bytes_max=len(value) - 1)).code == "too_large"
+    assert rejection(value, MSGPACK, Limits(result_bytes_max=len(value) - 1)).code == "too_large"
     decode_result(value, MSGPACK, Limits(result_bytes_max=len(value)))

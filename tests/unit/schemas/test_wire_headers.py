@@ -22,7 +22,7 @@ def parse(*headers: tuple[str, bytes | None]) -> RequestHeaders:
     return parse_headers(headers, DEFAULT_LIMITS)
 
 
-def refusal(*headers: tuple[str, bytes | None], limits: Limits = DEFAULT_LIMITS) -> InferenceError:
+def rejection(*headers: tuple[str, bytes | None], limits: Limits = DEFAULT_LIMITS) -> InferenceError:
     with pytest.raises(InferenceError) as caught:
         parse_headers(headers, limits)
     return caught.value
@@ -86,7 +86,7 @@ def test_spellings_of_a_content_type(value: bytes) -> None:
     ],
 )
 def test_unsupported_content_types(value: bytes) -> None:
-    error = refusal(("content-type", value))
+    error = rejection(("content-type", value))
     assert error.code == "unsupported_content_type"
     assert "application/msgpack" in error.message
 
@@ -114,14 +114,14 @@ def test_unsupported_content_types(value: bytes) -> None:
     ],
 )
 def test_invalid_values_name_the_header(name: str, value: bytes) -> None:
-    error = refusal((name, value))
+    error = rejection((name, value))
     assert (error.code, f"header {name.lower()}: " in error.message) == ("invalid_header", True), error.message
 
 
 @pytest.mark.parametrize("name", ["content-type", "Content-Type", "CONTENT-TYPE"])
 def test_names_have_any_case(name: str) -> None:
     assert parse((name, b"application/json")) == RequestHeaders(codec=JSON)
-    assert refusal((name, b"text/plain")).code == "unsupported_content_type"
+    assert rejection((name, b"text/plain")).code == "unsupported_content_type"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_names_have_any_case(name: str) -> None:
     ],
 )
 def test_a_repeated_header_is_refused_where_its_values_differ(name: str, first: bytes, second: bytes) -> None:
-    error = refusal((name, first), (name.lower(), second))
+    error = rejection((name, first), (name.lower(), second))
     assert (error.code, name.lower() in error.message) == ("invalid_header", True)
     assert parse((name, first), (name, None), (name.lower(), first)) == parse((name, first))
 
@@ -155,7 +155,7 @@ def test_meaningful_headers_without_a_value_say_nothing() -> None:
 def test_bounds_hold_for_every_header() -> None:
     assert len(parse(*[("x", b"")] * 64).propagated) == 64
     for headers in ([("x", b"")] * 65, [("x", b"a" * 4_096)], [("x" * 4_097, None)], [("ä" * 2_049, b"")]):
-        assert refusal(*headers).code == "invalid_header"
+        assert rejection(*headers).code == "invalid_header"
 
 
 HEADERS = st.lists(
@@ -226,5 +226,5 @@ def test_accepted_and_rejected_headers_are_propagated_alike(headers: list[tuple[
 
 
 def test_a_content_type_alone_has_the_bounds_of_every_header() -> None:
-    assert refusal(JSON.header, limits=Limits(header_bytes_max=20)).code == "invalid_header"
-    assert refusal(JSON.header, limits=Limits(headers_max=0)).code == "invalid_header"
+    assert rejection(JSON.header, limits=Limits(header_bytes_max=20)).code == "invalid_header"
+    assert rejection(JSON.header, limits=Limits(headers_max=0)).code == "invalid_header"

@@ -60,7 +60,7 @@ class FakeStreams:
         self.catalog.put(ready())
         self.lane: Lane | None = Lane({tp(0): running(tp(0), 100)})
         on_demand = SimpleNamespace(snapshot=ModelMemorySnapshot, waits=LatencyHistogram())
-        self.deploys: Any = SimpleNamespace(
+        self.follower: Any = SimpleNamespace(
             on_demand=on_demand,
             catalogs={"default": self.catalog, "other": ModelCatalog()},
             reachable_at=time.monotonic(),
@@ -116,12 +116,12 @@ def test_a_lane_that_waits_is_not_ready_and_says_for_what(streams: FakeStreams) 
 
 
 def test_a_broker_that_is_silent_makes_unready(streams: FakeStreams) -> None:
-    streams.deploys.reachable_at -= UNREACHABLE_S - 1
+    streams.follower.reachable_at -= UNREACHABLE_S - 1
     assert streams.unready() == ()
-    streams.deploys.reachable_at -= 10
+    streams.follower.reachable_at -= 10
     assert streams.unready() == ("the broker has not answered for 15 s",)
     assert streams.snapshot().last_error == streams.unready()[0]
-    streams.deploys.reachable_at = None
+    streams.follower.reachable_at = None
     assert streams.unready() == (), "before the first answer the start itself is what is waited for"
 
 
@@ -130,7 +130,7 @@ def test_no_model_makes_unready(streams: FakeStreams) -> None:
     assert streams.unready() == (NO_MODEL,)
     streams.catalog.put(failed(2))
     assert streams.unready() == (NO_MODEL,)
-    streams.deploys.catalogs["other"].put(ready(3))
+    streams.follower.catalogs["other"].put(ready(3))
     assert streams.unready() == (), "a model of any tenant"
 
 
@@ -142,9 +142,9 @@ def test_a_model_that_serves_while_its_successor_failed_is_a_model(streams: Fake
 
 
 def test_deploys_that_have_to_wait_do_not_make_unready(streams: FakeStreams) -> None:
-    streams.deploys.fault = "models cannot be kept in /data: No space left on device"
+    streams.follower.fault = "models cannot be kept in /data: No space left on device"
     assert streams.unready() == ()
-    assert streams.snapshot().last_error == streams.deploys.fault
+    assert streams.snapshot().last_error == streams.follower.fault
     assert fault_of(streams) is None  # type: ignore[arg-type]
 
 
@@ -156,7 +156,7 @@ def test_every_reason_is_told(streams: FakeStreams) -> None:
 
 
 def test_before_anything_was_started_there_is_nothing(streams: FakeStreams) -> None:
-    streams.lane = streams.deploys = None
+    streams.lane = streams.follower = None
     snapshot = streams.snapshot("starting")
     assert snapshot.unready == ("the streams are starting", NO_MODEL)
     assert (snapshot.partitions, snapshot.tenants, snapshot.models, snapshot.queued_bytes) == ((), (), (), 0)
@@ -211,7 +211,7 @@ def test_models_with_their_aliases_and_counters(streams: FakeStreams) -> None:
     streams.catalog.put(failed(2))
     streams.catalog.put_alias("sum", "champion", Alias(1))
     streams.catalog.put_alias("sum", "canary", Alias(split=[SplitShare(1, 9.0), SplitShare(2, 1.0)]))
-    streams.deploys.catalogs["other"].put(ready(1))
+    streams.follower.catalogs["other"].put(ready(1))
     streams.measures.count_models("default", {("sum", 1): (3, 30)})
     streams.measures.count_prediction("default", sum_model(1).manifest, 0.5)
     models = streams.snapshot().models
@@ -227,7 +227,7 @@ def test_models_with_their_aliases_and_counters(streams: FakeStreams) -> None:
 def test_aliases_that_lead_nowhere_are_named(streams: FakeStreams) -> None:
     streams.catalog.put_alias("sum", "champion", Alias(1))
     streams.catalog.put_alias("sum", "next", Alias(split=[SplitShare(1, 1.0), SplitShare(7, 1.0)]))
-    streams.deploys.catalogs["other"].put_alias("gone", "champion", Alias(3))
+    streams.follower.catalogs["other"].put_alias("gone", "champion", Alias(3))
     assert [(a.tenant, a.model_id, a.alias, a.missing) for a in streams.snapshot().dangling_aliases] == [
         ("default", "sum", "next", (7,)),
         ("other", "gone", "champion", (3,)),

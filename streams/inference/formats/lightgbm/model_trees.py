@@ -59,16 +59,16 @@ def parse_tree(block: bytes, index: int) -> Tree:
     """The fields of one tree block; `MalformedError` if its lines are not those of a tree."""
     lines = block.split(b"\n")
     if lines[0] != b"Tree=%d" % index:
-        _refuse(index, "tree_sizes does not lead to its first line (was the file edited or re-encoded?)")
+        _reject(index, "tree_sizes does not lead to its first line (was the file edited or re-encoded?)")
     end = lines.index(b"") if b"" in lines else len(lines)
     if any(lines[end:]) or len(lines) - end < 2 or not 1 < end <= _LINES_MAX:
-        _refuse(index, "does not end with an empty line after its fields")
+        _reject(index, "does not end with an empty line after its fields")
     tree: Tree = {}
     for line in lines[1:end]:
         raw_name, separator, value = line.partition(b"=")
         name = raw_name.decode("ascii", "backslashreplace")
         if not separator or name not in _KNOWN or name in tree:
-            _refuse(index, f"line {name[:40]!r} is unknown or repeated")
+            _reject(index, f"line {name[:40]!r} is unknown or repeated")
         tree[name] = value
     return tree
 
@@ -128,10 +128,10 @@ class _Shape:
 def _shape(fields: _Fields) -> _Shape:
     leaves, sets, linear = fields.scalar("num_leaves"), fields.scalar("num_cat"), fields.scalar("is_linear", b"0")
     # Checked before memory is allocated for num_leaves.
-    fields.refuse(leaves != fields.counts("leaf_value"), "num_leaves and leaf_value disagree")
+    fields.reject(leaves != fields.counts("leaf_value"), "num_leaves and leaf_value disagree")
     splits = leaves - 1
-    fields.refuse((linear != 0) & (linear != 1), "is_linear is neither 0 nor 1")
-    fields.refuse((sets < 0) | (sets > splits), "num_cat is out of range")
+    fields.reject((linear != 0) & (linear != 1), "is_linear is neither 0 nor 1")
+    fields.reject((sets < 0) | (sets > splits), "num_cat is out of range")
     for place, tree in enumerate(fields.trees):
         wanted = _REQUIRED
         if leaves[place] > 1 or linear[place]:
@@ -148,10 +148,10 @@ def _shape(fields: _Fields) -> _Shape:
 def _splits(fields: _Fields, shape: _Shape, features: int) -> tuple[_Ints, _Ints, _Floats]:
     """Column, decision type and threshold of each split."""
     column = fields.ints("split_feature", shape.splits)
-    fields.refuse_at((column < 0) | (column >= features), shape.tree_of_split, "split_feature names no column")
+    fields.reject_at((column < 0) | (column >= features), shape.tree_of_split, "split_feature names no column")
     decision_type = fields.ints("decision_type", shape.splits)
     unknown = (decision_type < 0) | (decision_type >= _DECISION_TYPES)
-    fields.refuse_at(unknown, shape.tree_of_split, "decision_type is out of range")
+    fields.reject_at(unknown, shape.tree_of_split, "decision_type is out of range")
     return column, decision_type, fields.floats("threshold", shape.splits, _parse_floats)
 
 
@@ -168,11 +168,11 @@ def _category_sets(
     """The set of each categorical split, whose threshold is the index of the set."""
     by_category = (decision_type & _BY_CATEGORY).astype(bool)
     found = np.bincount(shape.tree_of_split[by_category], minlength=len(fields.trees))
-    fields.refuse(found != shape.category_sets, "decision_type and num_cat disagree")
+    fields.reject(found != shape.category_sets, "decision_type and num_cat disagree")
     index = threshold[by_category]
     tree = shape.tree_of_split[by_category]
     bad = (index < 0) | (index >= shape.category_sets[tree]) | (index != np.floor(index))
-    fields.refuse_at(bad, tree, "threshold of a split by category is no index of a set")
+    fields.reject_at(bad, tree, "threshold of a split by category is no index of a set")
     sets = {place: _sets_of_tree(fields, shape, place) for place in np.flatnonzero(shape.category_sets).tolist()}
     return [sets[place][int(number)] for place, number in zip(tree.tolist(), index.tolist(), strict=True)]
 
@@ -196,7 +196,7 @@ def _children(fields: _Fields, shape: _Shape) -> tuple[_Ints, _Ints]:
     children = np.concatenate((left, right))
     tree = np.concatenate((shape.tree_of_split, shape.tree_of_split))
     bad = (children == 0) | (children >= shape.splits[tree]) | (children < -shape.leaves[tree])
-    fields.refuse_at(bad, tree, "left_child or right_child is out of range")
+    fields.reject_at(bad, tree, "left_child or right_child is out of range")
     # Number the nodes of all trees: first the splits, then the leaves.
     splits = int(shape.splits.sum())
     first_split = np.cumsum(shape.splits) - shape.splits
@@ -205,7 +205,7 @@ def _children(fields: _Fields, shape: _Shape) -> tuple[_Ints, _Ints]:
     roots = np.where(shape.splits > 0, first_split, first_leaf)
     parents = np.bincount(np.concatenate((node, roots)), minlength=splits + int(shape.leaves.sum()))
     owner = np.concatenate((shape.tree_of_split, np.repeat(np.arange(len(fields.trees)), shape.leaves)))
-    fields.refuse_at(parents != 1, owner, "left_child and right_child are no tree")
+    fields.reject_at(parents != 1, owner, "left_child and right_child are no tree")
     _check_reached(fields, shape, roots[shape.splits > 0], node.reshape(2, splits))
     return left, right
 
@@ -218,7 +218,7 @@ def _check_reached(fields: _Fields, shape: _Shape, roots: _Ints, children: _Ints
         below = children[:, level].ravel()
         level = below[below < len(reached)]
         if not len(level):
-            fields.refuse_at(~reached, shape.tree_of_split, "left_child and right_child have a cycle")
+            fields.reject_at(~reached, shape.tree_of_split, "left_child and right_child have a cycle")
             return
     fields.fail(int(shape.tree_of_split[level[0]]), f"has more than {DEPTH_MAX} levels")
 
@@ -239,7 +239,7 @@ def _check_descriptive(fields: _Fields, shape: _Shape) -> None:
         if name.endswith("_count"):
             values = fields.ints(name, counts)
             tree = np.repeat(np.arange(len(counts)), counts)
-            fields.refuse_at((values < 0) | (values > _INT32_MAX), tree, f"{name} is out of range")
+            fields.reject_at((values < 0) | (values > _INT32_MAX), tree, f"{name} is out of range")
         else:
             fields.floats(name, counts, _parse_floats if name == "leaf_weight" else _parse_descriptive)
 
@@ -294,7 +294,7 @@ class _Fields:
         self, name: str, counts: _Ints, parse: Callable[[bytes], list[_Number]], default: bytes
     ) -> list[_Number]:
         texts = [tree.get(name, default) for tree in self.trees]
-        self.refuse(np.array([_count(text) for text in texts]) != counts, f"{name} has the wrong number of values")
+        self.reject(np.array([_count(text) for text in texts]) != counts, f"{name} has the wrong number of values")
         try:
             values = parse(b" ".join(filter(None, texts)))
         except ValueError:
@@ -302,20 +302,20 @@ class _Fields:
         return values
 
     def fail(self, place: int, what: str) -> NoReturn:
-        _refuse(self._first_index + place, what)
+        _reject(self._first_index + place, what)
 
-    def refuse(self, bad: NDArray[np.bool_], what: str) -> None:
+    def reject(self, bad: NDArray[np.bool_], what: str) -> None:
         """Raises the error for the first True in `bad`, which has one entry per tree."""
         if bad.any():
             self.fail(int(np.argmax(bad)), what)
 
-    def refuse_at(self, bad: NDArray[np.bool_], tree: _Ints, what: str) -> None:
+    def reject_at(self, bad: NDArray[np.bool_], tree: _Ints, what: str) -> None:
         """Raises the error for the first True in `bad`; `tree` has the tree of each entry."""
         if bad.any():
             self.fail(int(tree[np.argmax(bad)]), what)
 
 
-def _refuse(index: int, what: str) -> NoReturn:
+def _reject(index: int, what: str) -> NoReturn:
     raise MalformedError(f"model file: tree {index} {what}")
 
 

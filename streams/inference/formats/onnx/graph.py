@@ -100,11 +100,11 @@ def read_graph(content: bytes) -> Graph:
         elif (each.number, each.wire) == (_GRAPH, BYTES) and graph is None:
             graph = _read_main(each.content)
         elif each.number not in _DESCRIPTIONS:
-            _refuse(_WHOLE_MODEL.get(each.number, f"has an unknown or repeated field {each.number}"))
+            _reject(_WHOLE_MODEL.get(each.number, f"has an unknown or repeated field {each.number}"))
     if ir_version not in _IR_VERSIONS:
-        _refuse(f"ir_version is {ir_version}: known are {_IR_VERSIONS[0]} to {_IR_VERSIONS[-1]}")
+        _reject(f"ir_version is {ir_version}: known are {_IR_VERSIONS[0]} to {_IR_VERSIONS[-1]}")
     if graph is None or not graph.inputs or not graph.outputs:
-        _refuse("has no graph with inputs and outputs")
+        _reject("has no graph with inputs and outputs")
     _check_operators(graph, opsets)
     return graph
 
@@ -125,15 +125,15 @@ def _check_operators(graph: Graph, opsets: dict[str, int]) -> None:
     for operator in graph.operators:
         known = OPERATORS.get(operator.domain)
         if known is None:
-            _refuse(f"operator {operator.kind[:80]!r} is of the custom domain {operator.domain[:80]!r}")
+            _reject(f"operator {operator.kind[:80]!r} is of the custom domain {operator.domain[:80]!r}")
         if operator.kind not in known:
-            _refuse(f"operator {operator.kind[:80]!r} is not supported: docs/models.md lists those that are")
+            _reject(f"operator {operator.kind[:80]!r} is not supported: docs/models.md lists those that are")
         if operator.domain not in opsets:
-            _refuse(f"does not import the operators of domain {operator.domain!r}")
+            _reject(f"does not import the operators of domain {operator.domain!r}")
         low, high = OPSETS[operator.domain]
         if not low <= opsets[operator.domain] <= high:
             version = opsets[operator.domain]
-            _refuse(f"opset {version} of domain {operator.domain or 'ai.onnx'!r}: {low} to {high} are supported")
+            _reject(f"opset {version} of domain {operator.domain or 'ai.onnx'!r}: {low} to {high} are supported")
 
 
 def _read_main(message: memoryview) -> Graph:
@@ -154,9 +154,9 @@ def _read_main(message: memoryview) -> Graph:
             case 2 | 10 | 13 | 14 | 16:
                 pass
             case 15:
-                _refuse("has sparse constants")
+                _reject("has sparse constants")
             case _:
-                _refuse(f"graph has an unknown field {each.number}")
+                _reject(f"graph has an unknown field {each.number}")
         if len(graph.inputs) > _NAMES_MAX * 10 or len(graph.outputs) > _NAMES_MAX:
             raise TooLargeError("model file: too many inputs or outputs")
     # In files of old versions, constants are also listed as inputs.
@@ -181,7 +181,7 @@ def _read_operator(message: memoryview) -> Operator:
             case 3 | 6 | 9:
                 pass
             case _:
-                _refuse(f"operator has an unknown field {each.number}")
+                _reject(f"operator has an unknown field {each.number}")
     return operator
 
 
@@ -200,7 +200,7 @@ def _read_attribute(message: memoryview, operator: Operator) -> None:
         elif each.number == _INTEGERS:
             integers += _integers(each)
         elif each.number not in _OTHER_ATTRIBUTES:
-            _refuse(f"attribute {name[:80]!r} has an unsupported field {each.number}")
+            _reject(f"attribute {name[:80]!r} has an unsupported field {each.number}")
     if strings:
         operator.strings[name] = strings
     if integers:
@@ -214,7 +214,7 @@ def _integers(each: Field) -> list[int]:
     if each.wire == BYTES:
         return list(packed_integers(each.content).tolist())
     if each.wire != VARINT:
-        _refuse(f"field {each.number} is no integer")
+        _reject(f"field {each.number} is no integer")
     return [signed(each.integer)]
 
 
@@ -245,7 +245,7 @@ class _TensorParts:
 
     def take_data(self, each: Field) -> None:
         if each.number == _EXTERNAL_DATA or (each.number == _DATA_LOCATION and each.integer == _EXTERNAL):
-            _refuse("keeps data in another file (external data): save it as one file")
+            _reject("keeps data in another file (external data): save it as one file")
         if each.number == _RAW and each.wire == BYTES:
             self.raw_bytes += len(each.content)
         elif each.number == _TEXTS and each.wire == BYTES:
@@ -255,7 +255,7 @@ class _TensorParts:
         elif each.number in _PACKED_INTEGERS:
             self.values += len(_integers(each))
         elif each.number != _DATA_LOCATION:
-            _refuse(f"constant {self.name[:80]!r} has an unsupported field {each.number}")
+            _reject(f"constant {self.name[:80]!r} has an unsupported field {each.number}")
 
 
 def _read_tensor(message: memoryview) -> Tensor:
@@ -275,10 +275,10 @@ def _check_size(tensor: Tensor, size: int, values: int) -> None:
         if claimed > _TENSOR_VALUES_MAX:
             raise TooLargeError(f"model file: constant {tensor.name[:80]!r} claims the shape {tensor.dims!r:.80}")
     if tensor.kind != STRING and tensor.kind not in _ITEM_BYTES:
-        _refuse(f"constant {tensor.name[:80]!r} is of the unsupported type {tensor.kind}")
+        _reject(f"constant {tensor.name[:80]!r} is of the unsupported type {tensor.kind}")
     has = size // _ITEM_BYTES[tensor.kind] if size and tensor.kind != STRING else values
     if has != claimed or (size and tensor.kind != STRING and size % _ITEM_BYTES[tensor.kind]):
-        _refuse(f"constant {tensor.name[:80]!r} has {has} values, and claims the shape {tensor.dims!r:.80}")
+        _reject(f"constant {tensor.name[:80]!r} has {has} values, and claims the shape {tensor.dims!r:.80}")
 
 
 def _read_value(message: memoryview) -> Value:
@@ -323,9 +323,9 @@ def _read_dimension(message: memoryview) -> int | None:
 def _of_bytes(message: memoryview, what: str) -> Iterator[Field]:
     for each in fields(message):
         if each.wire != BYTES:
-            _refuse(f"{what} has a number in field {each.number}")
+            _reject(f"{what} has a number in field {each.number}")
         yield each
 
 
-def _refuse(what: str) -> NoReturn:
+def _reject(what: str) -> NoReturn:
     raise MalformedError(f"model file: {what}")

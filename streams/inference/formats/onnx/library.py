@@ -24,7 +24,7 @@ class Library:
         self._runtime = import_module("onnxruntime")
         self._runtime.disable_telemetry_events()
         state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-        self._refusals: tuple[type[Exception], ...] = (state.InvalidArgument, state.Fail, state.RuntimeException)
+        self._rejections: tuple[type[Exception], ...] = (state.InvalidArgument, state.Fail, state.RuntimeException)
         self._runtime.set_default_logger_severity(_FATAL)
 
     def session(self, content: bytes, threads: int) -> Any:
@@ -48,7 +48,7 @@ class Library:
         """The outputs with these names; `InvalidValueError` if the graph rejects the rows."""
         try:
             return list(session.run(names, feed))
-        except self._refusals as error:
+        except self._rejections as error:
             if "bad_alloc" in str(error) or "Failed to allocate" in str(error):
                 raise InternalError(f"ONNX Runtime: bad_alloc: {error}") from None
             raise InvalidValueError("an operator of the graph refuses its values") from None

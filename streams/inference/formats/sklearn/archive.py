@@ -82,11 +82,11 @@ def read_array(content: bytes, name: str) -> NDArray[Any]:
     if prod(shape) * dtype.itemsize != len(data):
         raise MalformedError(f"{name} has {len(data)} bytes, and claims the shape {shape!r:.80} of {dtype}")
     if not dtype.itemsize:
-        return np.zeros(shape, dtype) if prod(shape) <= len(content) else _refuse_empty(name)
+        return np.zeros(shape, dtype) if prod(shape) <= len(content) else _reject_empty(name)
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _refuse_empty(name: str) -> NDArray[Any]:
+def _reject_empty(name: str) -> NDArray[Any]:
     raise MalformedError(f"{name} has more values than bytes")
 
 

@@ -64,7 +64,7 @@ def _columns_of(found: Object, reader: Reader, columns: int | None, *, same: boo
     if type(own) is not int:
         return columns, same
     if same and own != columns:
-        _refuse(f"a {found.name} has {own} features, its ensemble {columns}")
+        _reject(f"a {found.name} has {own} features, its ensemble {columns}")
     return own, found.module in _OF_ALL_COLUMNS
 
 
@@ -74,11 +74,11 @@ def _check_tree(node: Node, reader: Reader, columns: int | None) -> None:
     attributes = reader.mapping(node.get("content"))
     nodes, count = reader.value(attributes.get("nodes")), reader.value(attributes.get("node_count"))
     if not isinstance(nodes, np.ndarray) or nodes.ndim != 1 or not _has(nodes, _NODE_FIELDS):
-        _refuse("a tree has no nodes")
+        _reject("a tree has no nodes")
     if type(features) is not int or features != columns:
-        _refuse(f"a tree has {features!r:.20} features, its estimator {columns}")
+        _reject(f"a tree has {features!r:.20} features, its estimator {columns}")
     if count != len(nodes) or not count:
-        _refuse(f"a tree has {len(nodes)} nodes, and claims {count!r:.20}")
+        _reject(f"a tree has {len(nodes)} nodes, and claims {count!r:.20}")
     inner = nodes["left_child"] != _LEAF
     _check_children(inner, nodes["left_child"], nodes["right_child"])
     _check_below(nodes["feature"][inner], features, "feature")
@@ -87,13 +87,13 @@ def _check_tree(node: Node, reader: Reader, columns: int | None) -> None:
 def _check_hist_tree(found: Object, reader: Reader, columns: int | None) -> None:
     nodes, bitsets = reader.value(found.get("nodes")), reader.value(found.get("raw_left_cat_bitsets"))
     if not isinstance(nodes, np.ndarray) or nodes.ndim != 1 or not _has(nodes, _HIST_FIELDS) or not len(nodes):
-        _refuse("a tree has no nodes")
+        _reject("a tree has no nodes")
     inner = nodes["is_leaf"] == 0
     _check_children(inner, nodes["left"].astype(np.int64), nodes["right"].astype(np.int64))
     _check_below(nodes["feature_idx"][inner].astype(np.int64), columns or 0, "feature")
     categorical = inner & (nodes["is_categorical"] != 0)
     if categorical.any() and (not isinstance(bitsets, np.ndarray) or bitsets.ndim != 2 or bitsets.shape[1] != 8):
-        _refuse("a tree has no sets of categories")
+        _reject("a tree has no sets of categories")
     if categorical.any():
         _check_below(nodes["bitset_idx"][categorical].astype(np.int64), len(bitsets), "set of categories")
 
@@ -107,32 +107,32 @@ def _check_children(inner: NDArray[np.bool_], left: NDArray[Any], right: NDArray
     places = np.arange(len(inner))
     for children in (left, right):
         if (inner & ((children <= places) | (children >= len(inner)))).any():
-            _refuse("a tree has a child that is none of its later nodes")
+            _reject("a tree has a child that is none of its later nodes")
 
 
 def _check_below(indexes: NDArray[Any], limit: int, what: str) -> None:
     if len(indexes) and not (indexes.min() >= 0 and indexes.max() < limit):
-        _refuse(f"a tree has a {what} that is none of {limit}")
+        _reject(f"a tree has a {what} that is none of {limit}")
 
 
 def _check_sparse(matrix: Archive) -> None:
     """Checks a matrix in compressed rows or columns, as written by `scipy.sparse.save_npz`."""
     arrays = {name.removesuffix(".npy"): matrix.array(name) for name in matrix.names}
     if not {"format", "shape", "data"} <= arrays.keys() or arrays["shape"].shape != (2,):
-        _refuse("a sparse matrix has no format, shape or data")
+        _reject("a sparse matrix has no format, shape or data")
     rows, columns = map(int, arrays["shape"])
     values, kind = len(np.atleast_1d(arrays["data"])), arrays["format"].item()
     kind = kind.decode("ascii", "replace") if isinstance(kind, bytes) else str(kind)
     if kind not in ("csr", "csc") or not {"indices", "indptr"} <= arrays.keys():
-        _refuse(f"a sparse matrix has the format {kind[:20]!r}: csr or csc is expected")
+        _reject(f"a sparse matrix has the format {kind[:20]!r}: csr or csc is expected")
     major, minor = (rows, columns) if kind == "csr" else (columns, rows)
     indices, starts = arrays["indices"], arrays["indptr"]
     whole = all(each.ndim == 1 and each.dtype.kind == "i" for each in (indices, starts)) and len(starts) == major + 1
     if not whole or starts[0] != 0 or starts[-1] != values or len(indices) != values or (np.diff(starts) < 0).any():
-        _refuse("a sparse matrix has indexes that do not fit its values")
+        _reject("a sparse matrix has indexes that do not fit its values")
     if values and not (indices.min() >= 0 and indices.max() < minor):
-        _refuse("a sparse matrix has an index out of its shape")
+        _reject("a sparse matrix has an index out of its shape")
 
 
-def _refuse(what: str) -> NoReturn:
+def _reject(what: str) -> NoReturn:
     raise MalformedError(f"model file: {what}")

@@ -118,7 +118,7 @@ class ColumnUses:
         if found is None:
             return [then] * columns
         if found.name in _VECTORIZERS:
-            self._refuse_files(found)
+            self._reject_files(found)
             return [_TEXT] * columns
         if found.name in _ENCODERS:
             return self._encoded(found, columns)
@@ -154,7 +154,7 @@ class ColumnUses:
             found += [last] if isinstance(last, Object) else []
         return found
 
-    def _refuse_files(self, vectorizer: Object) -> None:
+    def _reject_files(self, vectorizer: Object) -> None:
         """Rejects a vectorizer that reads files: it would open any file that a request names."""
         if (kind := self._reader.value(vectorizer.get("input"))) != "content":
             raise MalformedError(f"model file: {vectorizer.name} reads files (input={kind!r:.20}): use input='content'")

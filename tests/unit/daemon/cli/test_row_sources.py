@@ -51,7 +51,7 @@ def csv_of(text: str | bytes, **options: Any) -> list[Any]:
     return read("-", "csv", stdin=text.encode() if isinstance(text, str) else text, **options)
 
 
-def refusal(text: str | bytes, **options: Any) -> str:
+def rejection(text: str | bytes, **options: Any) -> str:
     with pytest.raises(InferenceError) as caught:
         csv_of(text, **options)
     return caught.value.message
@@ -213,7 +213,7 @@ def test_text_comes_back_as_the_csv_module_wrote_it(
 def test_common_csv_dialects(text: str, options: dict[str, Any]) -> None:
     options = dict(options)
     if wrong := options.pop("wrong", None):
-        assert wrong in refusal(text, features=(CITY, X), **options)
+        assert wrong in rejection(text, features=(CITY, X), **options)
     else:
         assert csv_of(text, features=(CITY, X), **options) == [{"city": "Paris", "x": 1.5}]
 
@@ -266,11 +266,11 @@ def test_missing_values_as_r_and_pandas_write_them() -> None:
     ],
 )
 def test_an_unreadable_file_names_the_reason_and_the_line(text: str | bytes, said: str) -> None:
-    assert said in refusal(text, features=(CITY, X))
+    assert said in rejection(text, features=(CITY, X))
 
 
 def test_spaces_in_names_that_lightgbm_replaces() -> None:
-    said = refusal("body mass index\n1\n", features=(Feature("body_mass_index"),))
+    said = rejection("body mass index\n1\n", features=(Feature("body_mass_index"),))
     assert said.endswith(
         "Rename the column 'body mass index' to 'body_mass_index': LightGBM writes _ for blanks in names"
     )
@@ -278,7 +278,7 @@ def test_spaces_in_names_that_lightgbm_replaces() -> None:
 
 def test_a_gzip_bomb_is_rejected_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "LINE_BYTES_MAX", 100_000)
-    assert "line 2: more than 100,000 bytes" in refusal(gzip.compress(b"city,x\n" + b"0" * 50_000_000))
+    assert "line 2: more than 100,000 bytes" in rejection(gzip.compress(b"city,x\n" + b"0" * 50_000_000))
     with pytest.raises(TooLargeError, match="line 1"):
         read("-", stdin=gzip.compress(b"[" * 50_000_000))
 

@@ -159,9 +159,9 @@ async def test_a_timeout_is_deadline_exceeded(client: Client, worker: FakeWorker
 
 
 async def test_retryable_errors_have_retry_after(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(*_: Any) -> bytes:
+    async def reject(*_: Any) -> bytes:
         raise ModelNotReadyError("not yet")
 
-    monkeypatch.setattr("tests.unit.daemon.http.fake_http_services.FakePredictions.predict", refuse)
+    monkeypatch.setattr("tests.unit.daemon.http.fake_http_services.FakePredictions.predict", reject)
     answer = await client.post("/predict/churn", json={"input_data": [1, 2]})
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")

@@ -242,12 +242,12 @@ async def test_clients_share_the_attempts_to_connect_to_an_address(monkeypatch: 
         await broker.stop()
         tried = 0
 
-        async def refuse(_connection: Any) -> None:
+        async def reject(_connection: Any) -> None:
             nonlocal tried
             tried += 1
             raise ConnectionRefusedError
 
-        monkeypatch.setattr(connections, "_stock_connect", refuse)
+        monkeypatch.setattr(connections, "_stock_connect", reject)
         for _ in range(20):
             assert [await client.ready(1) for client in (one, other)] == [False, False]
         # Both may have noticed the lost connection at the same time, before the first attempt failed.

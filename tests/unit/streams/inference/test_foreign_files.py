@@ -145,11 +145,11 @@ FILES: dict[str, tuple[Callable[[], bytes], str, str]] = {
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_file_is_named_and_how_to_save_it_instead(name: str) -> None:
     make, what, remedy = FILES[name]
-    with pytest.raises(MalformedError) as refusal:
+    with pytest.raises(MalformedError) as rejection:
         read_model(make())
-    assert refusal.value.message.startswith("model file: ")
-    assert what in refusal.value.message
-    assert remedy in refusal.value.message
+    assert rejection.value.message.startswith("model file: ")
+    assert what in rejection.value.message
+    assert remedy in rejection.value.message
 
 
 def test_something_unknown_is_told_what_model_files_begin_with() -> None:

@@ -165,7 +165,7 @@ class World:
             opening = message.open if isinstance(message, SubmitJob) else message
             extra = [(self.pinned, opening.chunk_rows or self.limits.job_chunk_rows)]
         self.inputs.append((message, self.now_ms, *extra))
-        assert step.refusal is None or not step.changed
+        assert step.rejection is None or not step.changed
         self._follow(step)
         return True
 

@@ -170,9 +170,9 @@ def test_rows_that_are_too_many_bytes_to_carry_are_referred_to() -> None:
 def test_what_is_refused_changes_nothing(messages: list[Any], error: type[Exception]) -> None:
     job = Job()
     for message in messages[:-1]:
-        assert job.take(message).refusal is None
+        assert job.take(message).rejection is None
     step = job.take(messages[-1])
-    assert isinstance(step.refusal, error)
+    assert isinstance(step.rejection, error)
     assert (step.changed, step.chunks, step.barrier, step.status) == (False, (), None, None)
 
 
@@ -187,7 +187,7 @@ def test_a_repeat_does_nothing(messages: list[Any]) -> None:
         job.take(message)
     state = job.state
     step = job.take(messages[-1])
-    assert (step.changed, step.refusal, step.chunks, step.barrier, step.status) == (False, None, (), None, None)
+    assert (step.changed, step.rejection, step.chunks, step.barrier, step.status) == (False, None, (), None, None)
     assert state is not None
     assert job.state is not None
     assert encode_state(job.state) == encode_state(state)
@@ -195,14 +195,14 @@ def test_a_repeat_does_nothing(messages: list[Any]) -> None:
 
 def test_a_repeat_does_nothing_after_the_end_either() -> None:
     job = completed(False)
-    assert job.take(SubmitJob(OPEN, rows(0, 1.0, 2.0).batch)).refusal is None
-    assert isinstance(job.take(rows(1, 1.0)).refusal, JobClosedError)
+    assert job.take(SubmitJob(OPEN, rows(0, 1.0, 2.0).batch)).rejection is None
+    assert isinstance(job.take(rows(1, 1.0)).rejection, JobClosedError)
 
 
 def test_a_model_that_cannot_be_pinned_fails_the_job() -> None:
     job = Job()
     step = job.take(OpenJob(ModelReference("other")))
-    assert (step.status, step.refusal, step.due) == (None, None, True)
+    assert (step.status, step.rejection, step.due) == (None, None, True)
     status = job.tick().status
     assert status is not None
     assert status.status == "failed"
@@ -231,7 +231,7 @@ def test_a_job_over_a_quota_fails(limits: dict[str, Any], in_use: Usage, code: s
 
 def test_rows_of_a_job_that_is_one_too_many_are_refused() -> None:
     step = Job(replace(TERMS, in_use=Usage(LIMITS.jobs_open_max))).take(rows(0, 1.0))
-    assert isinstance(step.refusal, QuotaExceededError)
+    assert isinstance(step.rejection, QuotaExceededError)
     assert step.state is None
 
 
@@ -302,7 +302,7 @@ def test_a_retry_sends_out_again_what_failed() -> None:
     last = job.tick().status
     assert last is not None
     assert (last.status, last.succeeded, last.attempt) == ("completed", 4, 1)
-    assert isinstance(job.take(RetryJob()).refusal, JobClosedError)
+    assert isinstance(job.take(RetryJob()).rejection, JobClosedError)
 
 
 def test_what_is_published_of_the_end_is_not_changed_by_a_retry_that_waits() -> None:
@@ -320,7 +320,7 @@ def test_retries_have_a_limit() -> None:
     job = Job(replace(TERMS, limits=replace(LIMITS, job_attempts_max=0)))
     (chunk,) = job.take(SubmitJob(OPEN, rows(0, 1.0).batch)).chunks
     job.score(chunk, True)
-    assert isinstance(job.take(RetryJob()).refusal, QuotaExceededError)
+    assert isinstance(job.take(RetryJob()).rejection, QuotaExceededError)
 
 
 def test_progress_is_published_once_a_second() -> None:
@@ -383,8 +383,8 @@ def test_a_job_expires_and_is_forgotten() -> None:
     status = job.tick().status
     assert status is not None
     assert (status.status, status.input_count, status.failed, status.chunks_done) == ("expired", 2, 1, 1)
-    assert isinstance(job.take(RetryJob()).refusal, JobExpiredError)
-    assert isinstance(job.take(rows(0, 1.0, 2.0)).refusal, JobExpiredError)
+    assert isinstance(job.take(RetryJob()).rejection, JobExpiredError)
+    assert isinstance(job.take(rows(0, 1.0, 2.0)).rejection, JobExpiredError)
     forgotten = job.tick(100_000)
     assert (forgotten.state, forgotten.changed) == (None, True)
 

@@ -79,7 +79,7 @@ async def test_so_many_messages_are_on_their_way_and_no_more() -> None:
 async def test_a_refusal_is_raised_before_more_is_sent() -> None:
     log = Log()
     await log.out.send(b"0", JSON)
-    log.handled.refuse(0, ChunkConflictError("other bytes"))
+    log.handled.reject(0, ChunkConflictError("other bytes"))
     log.handled.up_to(1)
     await until(log.out._on_their_way[0].done)
     with pytest.raises(ChunkConflictError):

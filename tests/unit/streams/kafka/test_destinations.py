@@ -62,34 +62,34 @@ def test_a_record_is_refused_from_the_first_byte_too_many_on(extra: int) -> None
     most = str(record_bytes(*outgoing) - extra)
     destinations = Desk(topic(max_message_bytes=most), topic(RESULTS, max_message_bytes=most)).destinations
     for name in (REPLIES, RESULTS):
-        refusal = destinations.refusal(name, outgoing)
-        assert (refusal.code if refusal else None) == ("too_large" if extra else None)
+        rejection = destinations.rejection(name, outgoing)
+        assert (rejection.code if rejection else None) == ("too_large" if extra else None)
 
 
 def test_a_compacted_reply_topic_takes_no_record_without_a_key() -> None:
     destinations = Desk(topic(cleanup_policy="delete,compact")).destinations
-    assert destinations.refusal(REPLIES, (b"", b"v", [])) is None
-    refusal = destinations.refusal(REPLIES, (None, b"v", []))
-    assert refusal is not None
-    assert (refusal.code, "without a key" in refusal.message) == ("reply_to_refused", True)
+    assert destinations.rejection(REPLIES, (b"", b"v", [])) is None
+    rejection = destinations.rejection(REPLIES, (None, b"v", []))
+    assert rejection is not None
+    assert (rejection.code, "without a key" in rejection.message) == ("reply_to_refused", True)
 
 
 def test_topics_that_are_not_known_accept_anything() -> None:
-    assert Destinations().refusal("any", (None, b"v" * 10_000_000, [])) is None
+    assert Destinations().rejection("any", (None, b"v" * 10_000_000, [])) is None
 
 
 async def test_a_reply_topic_that_is_gone_is_refused_until_it_is_back() -> None:
     desk = Desk(topic())
     desk.states = [topic(partitions=0)]
     await desk.destinations.learn(KafkaConnectionError("reset"), {REPLIES})
-    refusal = desk.destinations.refusal(REPLIES, (None, b"v", []))
-    assert refusal is not None
-    assert (refusal.code, desk.destinations.unusable([REPLIES])) == ("reply_to_refused", REPLIES)
+    rejection = desk.destinations.rejection(REPLIES, (None, b"v", []))
+    assert rejection is not None
+    assert (rejection.code, desk.destinations.unusable([REPLIES])) == ("reply_to_refused", REPLIES)
     desk.now = 6
     assert desk.destinations.outdated
     desk.states = [topic(partitions=1)]
     await desk.destinations.look()
-    assert desk.destinations.refusal(REPLIES, (None, b"v", [])) is None
+    assert desk.destinations.rejection(REPLIES, (None, b"v", [])) is None
     assert desk.destinations[REPLIES].partitions == 1
     assert not desk.destinations.outdated
 
@@ -97,25 +97,25 @@ async def test_a_reply_topic_that_is_gone_is_refused_until_it_is_back() -> None:
 async def test_a_refusal_that_nothing_explains_avoids_the_reply_topic_for_a_while() -> None:
     desk = Desk(topic())
     await desk.destinations.learn(refused(TopicAuthorizationFailedError(REPLIES)), {REPLIES})
-    refusal = desk.destinations.refusal(REPLIES, (b"k", b"v", []))
-    assert refusal is not None
-    assert (refusal.code, "TopicAuthorizationFailed" in refusal.message) == ("reply_to_refused", True)
+    rejection = desk.destinations.rejection(REPLIES, (b"k", b"v", []))
+    assert rejection is not None
+    assert (rejection.code, "TopicAuthorizationFailed" in rejection.message) == ("reply_to_refused", True)
     desk.now = int(AVOIDED_S) + 1
-    assert desk.destinations.refusal(REPLIES, (b"k", b"v", [])) is None
+    assert desk.destinations.rejection(REPLIES, (b"k", b"v", [])) is None
 
 
 async def test_a_refusal_that_the_settings_explain_avoids_only_what_does_not_fit() -> None:
     desk = Desk(topic())
     desk.states = [topic(max_message_bytes="200")]
     await desk.destinations.learn(refused(MessageSizeTooLargeError()), {REPLIES})
-    assert desk.destinations.refusal(REPLIES, (b"k", b"v", [])) is None
-    assert desk.destinations.refusal(REPLIES, (b"k", b"v" * 200, [])) is not None
+    assert desk.destinations.rejection(REPLIES, (b"k", b"v", [])) is None
+    assert desk.destinations.rejection(REPLIES, (b"k", b"v" * 200, [])) is not None
 
 
 async def test_own_topics_are_never_avoided() -> None:
     desk = Desk(topic(RESULTS))
     await desk.destinations.learn(TopicRejectedError(RESULTS), set())
-    assert desk.destinations.refusal(RESULTS, (b"k", b"v", [])) is None
+    assert desk.destinations.rejection(RESULTS, (b"k", b"v", [])) is None
     assert desk.asked == 1
 
 

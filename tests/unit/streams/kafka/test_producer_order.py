@@ -31,7 +31,7 @@ class Sender:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.producer: Any = AIOKafkaProducer(enable_idempotence=True)
-        publish._refuse_after_a_failure(self.producer)
+        publish._fail_after_a_failure(self.producer)
         self.to_broker: list[set[TopicPartition]] = []
         self.monkeypatch = monkeypatch
 

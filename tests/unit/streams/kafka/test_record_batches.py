@@ -106,8 +106,8 @@ def test_a_header_name_that_is_no_text_spares_the_neighbours(place: int, codec: 
     assert [r.value for r in records] == [m[1] for m in messages]
     refused = [r for r in records if isinstance(r, UnreadableRecord)]
     assert [r.offset for r in refused] == [place]
-    assert isinstance(refused[0].refusal, InvalidHeaderError)
-    assert "\\xff\\xfe" in refused[0].refusal.message
+    assert isinstance(refused[0].rejection, InvalidHeaderError)
+    assert "\\xff\\xfe" in refused[0].rejection.message
 
 
 def test_the_tolerant_reader_agrees_with_the_fast_one() -> None:
@@ -124,9 +124,11 @@ def test_a_record_with_too_many_headers_is_refused_without_reading_them(codec: i
     records = read(raw)
     assert [r.offset for r in records] == list(range(7, 16))
     assert plain(records) == [*MESSAGES, (b"k", b"v", []), most, *MESSAGES, (b"k", b"v", [])]
-    refusals = {r.offset: r.refusal for r in records if isinstance(r, UnreadableRecord)}
-    assert sorted(refusals) == [10, 15]
-    assert all(isinstance(refusal, TooLargeError) and "400000 headers" in str(refusal) for refusal in refusals.values())
+    rejections = {r.offset: r.rejection for r in records if isinstance(r, UnreadableRecord)}
+    assert sorted(rejections) == [10, 15]
+    assert all(
+        isinstance(rejection, TooLargeError) and "400000 headers" in str(rejection) for rejection in rejections.values()
+    )
 
 
 @pytest.mark.parametrize("codec", [GZIP, SNAPPY, LZ4, ZSTD])
@@ -135,7 +137,7 @@ def test_a_batch_that_expands_too_far_is_refused_record_by_record(codec: int, mo
     bomb = batch_of([(b"k", bytes(700_000), []) for _ in range(2)], codec)
     records = read(bomb, batch_of(MESSAGES, first=2))
     assert [r.offset for r in records] == [0, 1, 2, 3, 4]
-    assert [type(r.refusal) for r in records[:2]] == [TooLargeError] * 2
+    assert [type(r.rejection) for r in records[:2]] == [TooLargeError] * 2
     assert plain(records[2:]) == MESSAGES
 
 
@@ -148,7 +150,7 @@ def test_a_batch_that_expands_far_but_within_the_limit_is_read(codec: int) -> No
 def test_a_batch_that_does_not_expand_is_malformed(codec: int) -> None:
     raw = batch_of(MESSAGES)
     raw[22] = codec
-    assert [type(r.refusal) for r in read(raw)] == [MalformedError] * 3
+    assert [type(r.rejection) for r in read(raw)] == [MalformedError] * 3
 
 
 def test_expanding_keeps_all_but_codec_and_length() -> None:
@@ -244,7 +246,7 @@ def test_a_batch_of_another_version_is_one_refused_record(magic: int) -> None:
     raw[16] = magic
     records = read(raw, batch_of(MESSAGES, first=3))
     assert [r.offset for r in records] == [0, 3, 4, 5]
-    assert isinstance(records[0].refusal, MalformedError)
+    assert isinstance(records[0].rejection, MalformedError)
 
 
 @pytest.mark.parametrize("codec", [NONE, ZSTD])
@@ -272,7 +274,7 @@ def test_claims_that_cannot_be_right_are_refused_and_the_partition_continues(
     refused = [r for r in records[:-3] if isinstance(r, UnreadableRecord)]
     if codec == NONE or count != 1_000:
         assert [r.offset for r in records[:-3]][: len(offsets)] == offsets
-    assert all(isinstance(r.refusal, MalformedError) for r in refused)
+    assert all(isinstance(r.rejection, MalformedError) for r in refused)
 
 
 def test_records_behind_one_that_cannot_be_read_are_refused_at_their_offsets() -> None:
@@ -281,7 +283,7 @@ def test_records_behind_one_that_cannot_be_read_are_refused_at_their_offsets() -
     records = read(raw, batch_of(MESSAGES, first=3))
     assert [r.offset for r in records] == [0, 1, 2, 3, 4, 5]
     assert plain(records[:2]) == MESSAGES[:2]
-    assert isinstance(records[2].refusal, MalformedError)
+    assert isinstance(records[2].rejection, MalformedError)
 
 
 def test_an_offset_outside_of_its_batch_is_refused() -> None:
@@ -291,7 +293,7 @@ def test_an_offset_outside_of_its_batch_is_refused() -> None:
     raw[at] = 0x7E
     records = read(raw)
     assert [r.offset for r in records] == [0, 1]
-    assert "offset 63" in records[1].refusal.message
+    assert "offset 63" in records[1].rejection.message
 
 
 def test_a_marker_that_cannot_be_read_is_a_named_fault() -> None:

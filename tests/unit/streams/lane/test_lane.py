@@ -185,11 +185,11 @@ async def test_a_failed_batch_is_done_again_from_the_last_acknowledged_offset(be
 
 async def test_a_send_that_is_refused_is_neither_lost_nor_committed(bench: Bench) -> None:
     await bench.own(0)
-    bench.broker.refusal = KafkaTimeoutError()
+    bench.broker.rejection = KafkaTimeoutError()
     bench.lane.feed(tp(0), [request(0)])
     await bench.until(lambda: bench.group.seeks[-1:] == [{tp(0): 0}])
     assert bench.consumer.commits == []
-    bench.broker.refusal = None
+    bench.broker.rejection = None
     await bench.until(lambda: not bench.paused)
     bench.lane.feed(tp(0), [request(0)])
     await bench.until(lambda: ids(bench.results()) == ["r0.0"])
@@ -197,7 +197,7 @@ async def test_a_send_that_is_refused_is_neither_lost_nor_committed(bench: Bench
 
 async def test_a_topic_that_goes_on_refusing_is_tried_ever_slower(bench: Bench) -> None:
     await bench.own(0)
-    bench.broker.refusal = TopicAuthorizationFailedError()
+    bench.broker.rejection = TopicAuthorizationFailedError()
     pauses = []
     for _ in range(4):
         pauses.append(bench.lane._context.faults["default"].retry_s)
@@ -247,10 +247,10 @@ async def test_partitions_that_stay_are_not_touched_by_a_release(bench: Bench) -
 async def test_a_commit_that_fails_is_tried_again(bench: Bench) -> None:
     bench.broker.acknowledges = True
     await bench.own(0)
-    bench.consumer.refuses_commits = True
+    bench.consumer.rejects_commits = True
     bench.lane.feed(tp(0), [request(0)])
     await bench.until(lambda: bench.lane.measures.commit_failures >= 2)
-    bench.consumer.refuses_commits = False
+    bench.consumer.rejects_commits = False
     await bench.until(lambda: bench.consumer.commits == [{tp(0): 1}])
 
 

@@ -210,8 +210,8 @@ async def test_what_a_tenant_has_in_flight_leaves_the_others_their_part(world: W
 async def test_a_tenant_whose_results_are_refused_recovers_alone(world: World) -> None:
     partition = world.lane.partitions[TopicPartition(topic_of("healthy", "requests"), 0)]
     opened = world.broker.producers_opened
-    world.broker.refusal = TopicAuthorizationFailedError()
-    world.broker.refused_topics = {topic_of("missing", "results")}
+    world.broker.rejection = TopicAuthorizationFailedError()
+    world.broker.rejected_topics = {topic_of("missing", "results")}
     for first in range(0, 100, 20):
         world.ask("missing", 0)
         await world.until(lambda: world.lane.fault)
@@ -221,7 +221,7 @@ async def test_a_tenant_whose_results_are_refused_recovers_alone(world: World) -
     assert (partition.rewinds, world.lane.partitions[partition.tp]) == (0, partition), "not taken over again"
     sought = {tp.topic for seeks in world.group.seeks[1:] for tp in seeks}
     assert sought <= {topic_of("missing", stream) for stream in ("requests", "job-chunks")}
-    world.broker.refusal = None
+    world.broker.rejection = None
     refused = TopicPartition(topic_of("missing", "requests"), 0)
 
     def done() -> bool:

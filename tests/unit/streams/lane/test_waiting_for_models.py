@@ -12,12 +12,12 @@ import pytest
 from inferd.schemas.models.model import Alias, SplitShare
 from inferd.streams.inference.catalog import ServedModel, Version
 from inferd.streams.inference.needed_versions import NeededVersions
-from inferd.streams.models.on_demand import OnDemand
+from inferd.streams.models.on_demand import OnDemandLoader
 from tests.fixtures.lane import Bench, request, sum_model, tp
 
 
 class Loads:
-    """A fake of `OnDemand`: a version is loaded only when the test does it."""
+    """A fake of `OnDemandLoader`: a version is loaded only when the test does it."""
 
     bounded = True
 
@@ -49,7 +49,7 @@ def value_of(number: int, model_id: str) -> bytes:
 @pytest.fixture
 def loads(bench: Bench) -> Loads:
     made = Loads()
-    bench.tenant.on_demand = cast(OnDemand, made)
+    bench.tenant.on_demand = cast(OnDemandLoader, made)
     bench.broker.acknowledges = True
     slow(bench)
     return made

@@ -64,11 +64,11 @@ def test_parts_come_in_any_order_and_more_than_once(order: list[int], tmp_path_f
 
 
 def test_how_much_has_arrived_is_counted_up_to_the_first_part_that_is_missing(store: ArtifactStore) -> None:
-    assert store.have_bytes(SHA) == 0
+    assert store.bytes_present(SHA) == 0
     put(store, 0, 2)
-    assert store.have_bytes(SHA) == 100
+    assert store.bytes_present(SHA) == 100
     put(store, 1)
-    assert store.have_bytes(SHA) == len(DATA)
+    assert store.bytes_present(SHA) == len(DATA)
 
 
 @pytest.mark.parametrize("missing", [0, 1, 2])

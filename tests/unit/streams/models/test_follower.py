@@ -30,8 +30,8 @@ from inferd.schemas.models.model import Alias, ClaimKey, LeaseKey, SplitShare, V
 from inferd.schemas.topics import Stream
 from inferd.streams.inference import TrialLimits
 from inferd.streams.inference.loading import load_model
-from inferd.streams.models import follower as deploys_module
-from inferd.streams.models import loader as rollout
+from inferd.streams.models import follower as follower_module
+from inferd.streams.models import loader
 from inferd.streams.models.artifact_store import ArtifactStore
 from inferd.streams.models.trial.process import Verdict
 from inferd.streams.models.trial.trial import TrialCase, try_models
@@ -49,7 +49,7 @@ async def test_what_was_deployed_before_the_start_serves_after_it(followed: Foll
     followed.log.deploy(A, 1)
     followed.log.deploy(B, 2)
     await followed.start()
-    assert [v.state for v in followed.deploys.catalogs["default"].versions()] == ["ready", "ready"]
+    assert [v.state for v in followed.follower.catalogs["default"].versions()] == ["ready", "ready"]
     assert followed.resolve().version == 2
     assert followed.resolve("m:1").sha256 == digest_of(A)
     assert followed.trials.tried == [[A, B]], "all are tried together, once"
@@ -96,13 +96,13 @@ async def test_a_manifest_may_be_json(followed: Followed) -> None:
 async def test_the_same_manifest_again_changes_nothing(followed: Followed) -> None:
     followed.log.deploy(A)
     await followed.start()
-    revision = followed.deploys.catalogs["default"].revision
+    revision = followed.follower.catalogs["default"].revision
     followed.log.deploy(A)
     await followed.settled()
     assert [A] in followed.trials.tried
     assert sum(tried.count(A) for tried in followed.trials.tried) == 1
     assert followed.version().state == "ready"
-    assert revision < followed.deploys.catalogs["default"].revision, "the marker alone"
+    assert revision < followed.follower.catalogs["default"].revision, "the marker alone"
 
 
 async def test_aliases_are_followed(followed: Followed) -> None:
@@ -167,7 +167,7 @@ async def test_a_removed_artifact_serves_on_and_is_gone_after_a_restart(followed
 
 async def test_a_version_that_is_removed_while_it_is_tried_never_serves(followed: Followed) -> None:
     await followed.start()
-    catalog, tried = followed.deploys.catalogs["default"], asyncio.Event()
+    catalog, tried = followed.follower.catalogs["default"], asyncio.Event()
     loop, go_on = asyncio.get_running_loop(), threading.Event()
     followed.trials.during = lambda: (loop.call_soon_threadsafe(tried.set), go_on.wait(10))
     followed.log.deploy(A)
@@ -185,7 +185,7 @@ async def test_a_model_that_is_replaced_while_it_is_loaded_never_serves(
     followed: Followed, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     await followed.start()
-    catalog = followed.deploys.catalogs["default"]
+    catalog = followed.follower.catalogs["default"]
     loop, loading, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     def load_slowly(*arguments: Any) -> Any:
@@ -193,7 +193,7 @@ async def test_a_model_that_is_replaced_while_it_is_loaded_never_serves(
         go_on.wait(10)
         return load_sum(*arguments)
 
-    monkeypatch.setattr(rollout, "load_model", load_slowly)
+    monkeypatch.setattr(loader, "load_model", load_slowly)
     followed.log.deploy(A)
     await loading.wait()
     if by == "nothing":
@@ -231,7 +231,7 @@ async def test_the_manifest_of_the_first_claim_stands(followed: Followed) -> Non
     followed.log.manifest(other)
     await followed.start()
     await followed.settled()
-    catalogs = [deploys.catalogs["default"] for deploys in followed.running]
+    catalogs = [follower.catalogs["default"] for follower in followed.running]
     versions = [catalog.version("m", 1) for catalog in catalogs]
     assert [version.manifest for version in versions if version] == [claimed, claimed]
 
@@ -241,7 +241,7 @@ async def test_claims_of_a_topic_that_was_created_again_are_forgotten(followed: 
     await followed.start()
     followed.log.records.clear()
     for stream in ("model-artifacts", "models"):
-        followed.deploys.read_again(f"ns.default.{stream}")
+        followed.follower.read_again(f"ns.default.{stream}")
     followed.log.deploy(B)
     await followed.until_state("ready")
     assert followed.resolve().sha256 == digest_of(B)
@@ -373,7 +373,7 @@ async def test_a_record_that_brings_a_bug_to_light_does_not_end_the_following(
             raise RecursionError
         return decode_manifest(value, *rest)
 
-    monkeypatch.setattr(deploys_module, "decode_manifest", buggy)
+    monkeypatch.setattr(follower_module, "decode_manifest", buggy)
     followed.log.write("models", b"m/1", b"poison")
     await followed.start()
     followed.log.write("models", b"m/1", b"poison")
@@ -441,9 +441,9 @@ async def test_trials_that_cannot_be_held_are_no_models_fault(followed: Followed
         await followed.start()
         version = followed.version()
         assert (version.state, version.reason) == ("trying", f"{why}; it is tried again every 0.01 s")
-        assert followed.deploys.fault == str(why)
+        assert followed.follower.fault == str(why)
         await followed.until_state("ready")
-    assert [deploys.fault for deploys in followed.running] == [None]
+    assert [follower.fault for follower in followed.running] == [None]
     assert followed.refused == []
     assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["rollout_hindered"], "said once"
 
@@ -475,7 +475,7 @@ async def test_a_model_that_cannot_be_loaded_fails(
     def broken(*_: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(rollout, "load_model", broken)
+    monkeypatch.setattr(loader, "load_model", broken)
     followed.log.deploy(A)
     await followed.start()
     assert (followed.version().state, followed.version().reason) == ("failed", reason)
@@ -486,11 +486,11 @@ async def test_real_trials_end_in_verdicts_whatever_a_model_does(
     followed: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted = partial(try_models, child=("-m", "tests.unit.streams.models.scripted_trial"))
-    monkeypatch.setattr(rollout, "try_models", scripted)
+    monkeypatch.setattr(loader, "try_models", scripted)
     for number, command in enumerate((b"good", b"hang", b"abort", b"good too?"), 1):
         followed.log.deploy(command, number)
     await followed.start(replace(followed.settings, trial=TrialSettings(timeout_s=3)))
-    reasons = [v.reason for v in followed.deploys.catalogs["default"].versions()]
+    reasons = [v.reason for v in followed.follower.catalogs["default"].versions()]
     assert reasons[0] is None
     assert reasons[1] == "the model did not pass its trial: did not finish in 3 s"
     assert reasons[2] == "the model did not pass its trial: aborted (SIGABRT)"
@@ -513,7 +513,7 @@ async def test_a_slow_import_delays_the_models_of_its_format_alone(
             assert imported.wait(120)
         return followed.trials.try_models(cases, limits, **more)
 
-    monkeypatch.setattr(rollout, "try_models", slow)
+    monkeypatch.setattr(loader, "try_models", slow)
     await followed.start()
     of_sklearn(followed, b"slow", 1)
     await followed.until_state("trying", 1)
@@ -528,7 +528,7 @@ async def test_a_slow_import_delays_the_models_of_its_format_alone(
         imported.set()
     for number in (1, 4):
         await followed.until_state("ready", number)
-    assert followed.deploys.fault is None
+    assert followed.follower.fault is None
 
 
 async def test_an_import_beyond_its_limit_fails_no_other_format(
@@ -541,7 +541,7 @@ async def test_an_import_beyond_its_limit_fails_no_other_format(
             raise ServerError("models cannot be tried: the trial process did not finish in 120 s")
         return followed.trials.try_models(cases, limits, **more)
 
-    monkeypatch.setattr(rollout, "try_models", failing)
+    monkeypatch.setattr(loader, "try_models", failing)
     of_sklearn(followed, b"slow", 1)
     followed.log.deploy(b"model", 2)
     await followed.start()
@@ -549,18 +549,18 @@ async def test_an_import_beyond_its_limit_fails_no_other_format(
     assert "did not finish in 120 s; it is tried again" in (followed.version(1).reason or "")
     followed.log.deploy(b"another", 3)
     await followed.until_state("ready", 3)
-    assert "did not finish in 120 s" in (followed.deploys.fault or "")
+    assert "did not finish in 120 s" in (followed.follower.fault or "")
     broken.clear()
     await followed.until_state("ready", 1)
-    assert followed.deploys.fault is None
+    assert followed.follower.fault is None
     assert followed.refused == []
 
 
 async def test_a_real_model_is_tried_loaded_and_predicts(
     followed: Followed, model: TrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollout, "try_models", try_models)
-    monkeypatch.setattr(rollout, "load_model", load_model)
+    monkeypatch.setattr(loader, "try_models", try_models)
+    monkeypatch.setattr(loader, "load_model", load_model)
     damaged = model.data.replace(b"left_child=", b"left_child=2000000000 ")
     for number, data in enumerate((model.data, damaged), 1):
         sha256 = digest_of(data)
@@ -593,7 +593,8 @@ async def test_a_restart_reads_everything_again(followed: Followed, tmp_path: Pa
     settings = followed.settings if same_directory else replace(followed.settings, data_dir=tmp_path / "new")
     second = await followed.start(settings)
     states = [
-        [(v.manifest, v.state, v.reason) for v in deploys.catalogs["default"].versions()] for deploys in (first, second)
+        [(v.manifest, v.state, v.reason) for v in follower.catalogs["default"].versions()]
+        for follower in (first, second)
     ]
     assert states[0] == states[1]
     assert [v.manifest.version for v in second.catalogs["default"].versions()] == [1, 2]
@@ -605,8 +606,8 @@ async def test_workers_that_share_a_data_directory_serve_the_same(followed: Foll
     for number in range(1, 6):
         followed.log.manifest(manifest_for(b"model %d, and some more bytes" % number, number))
         followed.log.parts(b"model %d, and some more bytes" % number)
-    for deploys in (first, second):
-        await followed.until(lambda: sum(v.state == "ready" for v in deploys.catalogs["default"].versions()) == 5)  # noqa: B023
+    for follower in (first, second):
+        await followed.until(lambda: sum(v.state == "ready" for v in follower.catalogs["default"].versions()) == 5)  # noqa: B023
     assert followed.refused == []
 
 
@@ -634,12 +635,12 @@ async def test_a_disk_that_fills_up_later_loses_no_record(followed: Followed, fu
     await followed.start()
     full_disk.append(True)
     followed.log.parts(B)
-    await followed.until(lambda: "No space left on device" in (followed.deploys.fault or ""))
+    await followed.until(lambda: "No space left on device" in (followed.follower.fault or ""))
     assert followed.resolve().version == 1, "what serves, serves on"
     full_disk.clear()
     followed.log.manifest(manifest_for(B, 2))
     await followed.until_state("ready", 2)
-    assert followed.deploys.fault is None
+    assert followed.follower.fault is None
 
 
 async def test_a_disk_that_fills_up_while_an_artifact_is_put_together(
@@ -650,10 +651,10 @@ async def test_a_disk_that_fills_up_while_an_artifact_is_put_together(
     await followed.settled()
     full_disk.append(True)
     followed.log.manifest(manifest_for(A))
-    await followed.until(lambda: "No space left on device" in (followed.deploys.fault or ""))
+    await followed.until(lambda: "No space left on device" in (followed.follower.fault or ""))
     full_disk.clear()
     await followed.until_state("ready")
-    assert followed.deploys.fault is None
+    assert followed.follower.fault is None
 
 
 @pytest.fixture
@@ -690,29 +691,29 @@ async def test_what_nobody_expected_is_told(followed: Followed) -> None:
 
 
 async def test_a_ping_tells_whether_the_broker_answers(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deploys_module, "PING_TIMEOUT_S", 0.01)
-    deploys = await followed.start()
-    assert deploys.reachable_at is None
-    assert await deploys.ping()
-    answered_at = deploys.reachable_at
+    monkeypatch.setattr(follower_module, "PING_TIMEOUT_S", 0.01)
+    follower = await followed.start()
+    assert follower.reachable_at is None
+    assert await follower.ping()
+    answered_at = follower.reachable_at
     followed.log.consumers[0].answers = False
-    assert not await deploys.ping()
-    assert deploys.reachable_at == answered_at
+    assert not await follower.ping()
+    assert follower.reachable_at == answered_at
 
 
 async def test_before_the_start_there_is_nobody_to_ping(followed: Followed) -> None:
-    deploys = deploys_module.Deploys(followed.settings, lambda record, error: None)
-    assert not await deploys.ping()
-    await deploys.stop()
+    follower = follower_module.ModelFollower(followed.settings, lambda record, error: None)
+    assert not await follower.ping()
+    await follower.stop()
 
 
 async def test_a_stop_ends_everything(followed: Followed) -> None:
-    deploys = await followed.start()
-    await deploys.stop()
+    follower = await followed.start()
+    await follower.stop()
     followed.log.deploy(A)
     assert followed.log.consumers[0].stopped
     assert followed.crashes == []
-    assert deploys.catalogs["default"].versions() == []
+    assert follower.catalogs["default"].versions() == []
 
 
 async def test_a_fault_of_looking_for_one_artifact_is_told_and_holds_up_no_other(
@@ -733,10 +734,10 @@ async def test_a_fault_of_looking_for_one_artifact_is_told_and_holds_up_no_other
     version = followed.version(1)
     assert version.state == "fetching"
     assert "Permission denied; it is tried again every" in (version.reason or "")
-    assert "Permission denied" in (followed.deploys.fault or "")
+    assert "Permission denied" in (followed.follower.fault or "")
     broken = False
     await followed.until_state("ready", 1)
-    assert followed.deploys.fault is None
+    assert followed.follower.fault is None
 
 
 async def test_a_fault_of_trials_is_told_while_it_lasts(followed: Followed) -> None:
@@ -745,7 +746,7 @@ async def test_a_fault_of_trials_is_told_while_it_lasts(followed: Followed) -> N
     await followed.start()
     version = followed.version()
     assert (version.state, version.reason) == ("trying", "KeyError: 'bug'; it is tried again every 0.01 s")
-    assert followed.deploys.fault == "KeyError: 'bug'"
+    assert followed.follower.fault == "KeyError: 'bug'"
     followed.trials.unavailable.clear()
     await followed.until_state("ready")
 
@@ -755,7 +756,7 @@ async def test_the_log_says_where_an_alias_leads(followed: Followed) -> None:
     with capture_logs() as logs:
         followed.log.alias("champion", Alias(version=2))
         followed.log.alias("canary", Alias(split=[SplitShare(1, 0.9), SplitShare(2, 0.1)]))
-        await followed.until(lambda: len(followed.deploys.catalogs["default"].aliases("m")) == 2)
+        await followed.until(lambda: len(followed.follower.catalogs["default"].aliases("m")) == 2)
     told = {entry["alias"]: entry for entry in logs if entry["event"] == "alias_set"}
     assert told["m@champion"]["version"] == 2
     assert told["m@canary"]["split"] == [{"version": 1, "weight": 0.9}, {"version": 2, "weight": 0.1}]

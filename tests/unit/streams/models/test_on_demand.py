@@ -18,7 +18,7 @@ from inferd.schemas.requests.request import ModelReference
 from inferd.streams.inference.catalog import ServedModel, Version
 from inferd.streams.models import on_demand as on_demand_module
 from inferd.streams.models.memory_budget import Key
-from inferd.streams.models.on_demand import OnDemand
+from inferd.streams.models.on_demand import OnDemandLoader
 from inferd.streams.settings import ModelSettings
 from tests.fixtures.models import Followed, digest_of, load_sum
 
@@ -33,19 +33,19 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[Load], None]:
     return lambda function: monkeypatch.setattr(on_demand_module, "load_model", function)
 
 
-async def start(followed: Followed, room_for: int = 1, **changes: Any) -> OnDemand:
+async def start(followed: Followed, room_for: int = 1, **changes: Any) -> OnDemandLoader:
     """Follows with room for some models, each of which takes 100 bytes."""
     models = ModelSettings(bytes_max=100 * room_for, **changes)
     return (await followed.start(replace(followed.settings, models=models))).on_demand
 
 
 def states(followed: Followed, tenant: str = "default") -> list[str]:
-    return [version.state for version in followed.deploys.catalogs[tenant].versions()]
+    return [version.state for version in followed.follower.catalogs[tenant].versions()]
 
 
 async def wait_for(followed: Followed, number: int, tenant: str = "default") -> Version:
     """A request that polls its version until it need not wait."""
-    on_demand = followed.deploys.on_demand
+    on_demand = followed.follower.on_demand
     await followed.until(lambda: not on_demand.waits_for(tenant, followed.version(number, tenant)))
     with on_demand.pinned(tenant, [followed.version(number, tenant)]):
         pass  # it is scored

@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 from inferd.schemas.dead_letters import DeadLetter
 from inferd.schemas.errors import MalformedError
 from inferd.schemas.topics import TenantTopics
-from inferd.streams.models import rejections as refusals_module
-from inferd.streams.models.rejections import Refusals
+from inferd.streams.models import rejections as rejections_module
+from inferd.streams.models.rejections import Rejections
 from tests.fixtures.lane import FakeBroker
 from tests.fixtures.models import follow_settings
 
@@ -31,10 +31,10 @@ def refused(offset: int = 0, tenant: str = "default", key: bytes | None = b"m/1"
 
 @dataclass
 class Desk:
-    """Running `Refusals`, whether the worker is the leader, and the fake broker."""
+    """Running `Rejections`, whether the worker is the leader, and the fake broker."""
 
     broker: FakeBroker
-    refusals: Refusals
+    rejections: Rejections
     leading: list[bool]
     opening_fails: list[Exception] = field(default_factory=list)
 
@@ -51,17 +51,17 @@ class Desk:
 async def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Desk]:
     broker, leading = FakeBroker(), [True]
     broker.acknowledges = True
-    desk = Desk(broker, Refusals(follow_settings(tmp_path), lambda _tenant: leading[0]), leading)
+    desk = Desk(broker, Rejections(follow_settings(tmp_path), lambda _tenant: leading[0]), leading)
 
     async def open_producer(*_: Any) -> Any:
         if desk.opening_fails:
             raise desk.opening_fails.pop(0)
         return await broker.open_producer()
 
-    monkeypatch.setattr(refusals_module, "open_producer", open_producer)
-    monkeypatch.setattr(refusals_module, "RETRY_S", 0.01)
-    desk.refusals.refuse(refused(99), ERROR)
-    running = asyncio.create_task(desk.refusals.run())
+    monkeypatch.setattr(rejections_module, "open_producer", open_producer)
+    monkeypatch.setattr(rejections_module, "RETRY_S", 0.01)
+    desk.rejections.reject(refused(99), ERROR)
+    running = asyncio.create_task(desk.rejections.run())
     await asyncio.sleep(0)
     yield desk
     assert not running.done(), running
@@ -70,7 +70,7 @@ async def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator
 
 async def test_a_refused_record_is_copied_byte_for_byte_and_says_why(desk: Desk) -> None:
     record = refused(7)
-    desk.refusals.refuse(record, ERROR)
+    desk.rejections.reject(record, ERROR)
     await desk.until(lambda: desk.broker.producers_closed == 1)
     (sent,) = desk.broker.sent
     assert (sent.topic, sent.partition) == ("ns.default.dead-letters", 0)
@@ -83,29 +83,29 @@ async def test_a_refused_record_is_copied_byte_for_byte_and_says_why(desk: Desk)
 
 
 async def test_it_goes_to_the_dead_letters_of_its_own_tenant(desk: Desk) -> None:
-    desk.refusals.refuse(refused(tenant="other"), ERROR)
+    desk.rejections.reject(refused(tenant="other"), ERROR)
     await desk.until(lambda: desk.broker.sent)
     assert desk.broker.sent[0].topic == "ns.other.dead-letters"
 
 
 async def test_only_the_worker_that_leads_copies(desk: Desk) -> None:
     desk.leading[0] = False
-    desk.refusals.refuse(refused(1, key=b"m/1"), ERROR)
+    desk.rejections.reject(refused(1, key=b"m/1"), ERROR)
     desk.leading[0] = True
-    desk.refusals.refuse(refused(2, key=b"m/2"), ERROR)
+    desk.rejections.reject(refused(2, key=b"m/2"), ERROR)
     await desk.until(desk.published)
     assert desk.published() == [(b"m/2", b"x")]
 
 
 async def test_what_was_refused_before_the_start_is_not_copied_again(desk: Desk) -> None:
-    desk.refusals.refuse(refused(1, key=b"new"), ERROR)
+    desk.rejections.reject(refused(1, key=b"new"), ERROR)
     await desk.until(desk.published)
     assert desk.published() == [(b"new", b"x")], "not the one that the fixture refused before the start"
 
 
 @pytest.mark.parametrize(("key", "value"), [(None, None), (b"m/1", None), (None, b"x"), (b"m/1", b"x" * 1_100_000)])
 async def test_records_of_any_shape_are_copied(desk: Desk, key: bytes | None, value: bytes | None) -> None:
-    desk.refusals.refuse(refused(1, key=key, value=value), ERROR)
+    desk.rejections.reject(refused(1, key=key, value=value), ERROR)
     await desk.until(desk.published)
     assert desk.published() == [(key, value)]
 
@@ -115,11 +115,11 @@ async def test_a_broker_that_fails_is_tried_again_and_nothing_is_lost_or_turned_
     desk: Desk, failure: Exception
 ) -> None:
     desk.opening_fails += [failure, failure]
-    desk.broker.refusal = failure
+    desk.broker.rejection = failure
     for n in range(3):
-        desk.refusals.refuse(refused(n, key=b"%d" % n), ERROR)
+        desk.rejections.reject(refused(n, key=b"%d" % n), ERROR)
     await desk.until(lambda: desk.broker.producers_closed >= 2)
-    desk.broker.refusal = None
+    desk.broker.rejection = None
     await desk.until(lambda: len(desk.published()) == 3)
     assert [key for key, _ in desk.published()] == [b"0", b"1", b"2"]
     await desk.until(lambda: desk.broker.producers_closed == desk.broker.producers_opened)
@@ -128,8 +128,8 @@ async def test_a_broker_that_fails_is_tried_again_and_nothing_is_lost_or_turned_
 async def test_a_record_that_the_broker_never_takes_does_not_hold_up_the_others(desk: Desk) -> None:
     desk.broker.acknowledges = False
     with capture_logs() as logs:
-        desk.refusals.refuse(refused(5, key=b"huge"), ERROR)
-        desk.refusals.refuse(refused(6, key=b"next"), ERROR)
+        desk.rejections.reject(refused(5, key=b"huge"), ERROR)
+        desk.rejections.reject(refused(6, key=b"next"), ERROR)
         await desk.until(lambda: len(desk.broker.sent) == 1)
         desk.broker.sent[0].fail(MessageSizeTooLargeError())
         desk.broker.acknowledges = True
@@ -140,12 +140,12 @@ async def test_a_record_that_the_broker_never_takes_does_not_hold_up_the_others(
 
 
 async def test_only_so_many_wait(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refusals_module, "WAITING_MAX", 3)
-    desk.broker.refusal = KafkaTimeoutError()
+    monkeypatch.setattr(rejections_module, "WAITING_MAX", 3)
+    desk.broker.rejection = KafkaTimeoutError()
     with capture_logs() as logs:
         for n in range(5):
-            desk.refusals.refuse(refused(n, key=b"%d" % n), ERROR)
+            desk.rejections.reject(refused(n, key=b"%d" % n), ERROR)
     assert [entry["offset"] for entry in logs if entry["event"] == "refusal_dropped"] == [3, 4]
-    desk.broker.refusal = None
+    desk.broker.rejection = None
     await desk.until(lambda: len(desk.published()) == 3)
     assert [key for key, _ in desk.published()] == [b"0", b"1", b"2"]

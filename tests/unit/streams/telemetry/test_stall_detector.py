@@ -137,9 +137,6 @@ class FakeLane:
     def look_at_topics(self) -> None:
         """Topics have not changed."""
 
-    def on_denied(self, denied: Callable[[], None]) -> None:
-        """Nothing is refused."""
-
     async def drain(self) -> None:
         self.calls.append("drain")
         await asyncio.sleep(self.drains_for_s)
@@ -190,7 +187,7 @@ class FakeApp:
         await asyncio.sleep(self.stops_for_s)
 
 
-class FakeDeploys:
+class FakeModelFollower:
     """Deploys whose broker answers, unless set otherwise."""
 
     def __init__(self, *_: Any) -> None:
@@ -203,7 +200,7 @@ class FakeDeploys:
         self.calls: list[str] = []
         self.loaded = frozenset({"default"})
         self.on_demand = SimpleNamespace(
-            moved=None, load_from_thread=lambda *_: None, snapshot=ModelMemorySnapshot, waits=LatencyHistogram()
+            on_change=None, load_from_thread=lambda *_: None, snapshot=ModelMemorySnapshot, waits=LatencyHistogram()
         )
 
     def follow(self, tenants: frozenset[str]) -> None:
@@ -246,7 +243,7 @@ class Run:
     streams: Streams
     app: FakeApp
     lane: FakeLane
-    deploys: FakeDeploys
+    follower: FakeModelFollower
     fatal: list[tuple[str, int]]
 
     async def until_fatal(self) -> tuple[str, int]:
@@ -263,7 +260,7 @@ class Run:
 
 @pytest.fixture
 async def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    app, lane, deploys, fatal = FakeApp(), FakeLane(), FakeDeploys(), list[tuple[str, int]]()
+    app, lane, follower, fatal = FakeApp(), FakeLane(), FakeModelFollower(), list[tuple[str, int]]()
 
     async def topics(_: Any) -> list[TopicState]:
         return []
@@ -274,7 +271,7 @@ async def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(admission_module, "ensure_topics", topics)
     monkeypatch.setattr(admission_module, "missing_rights", no_rights_missing)
     monkeypatch.setattr(admission_module, "AIOKafkaClient", FakeClient)
-    monkeypatch.setattr(app_module, "Deploys", lambda *_: deploys)
+    monkeypatch.setattr(app_module, "ModelFollower", lambda *_: follower)
     monkeypatch.setattr(app_module, "Lane", lambda *_: lane)
     monkeypatch.setattr(app_module, "create_app", lambda _: app)
     monkeypatch.setattr(TopicWatch, "look", nothing)
@@ -285,7 +282,7 @@ async def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         KafkaConnection(), "worker-1", tmp_path, group=GroupSettings(stall_timeout_s=0.15), namespace="ns"
     )
     streams = Streams(settings, lambda reason, code: fatal.append((reason, code)))
-    run = Run(streams, app, lane, deploys, fatal)
+    run = Run(streams, app, lane, follower, fatal)
     yield run
     lane.drains_for_s = app.stops_for_s = 0.0
     await streams.stop(1.0)
@@ -333,11 +330,11 @@ async def test_a_broker_that_is_silent_in_a_rebalance_is_waited_for(run: Run, mo
     monkeypatch.setattr("inferd.streams.status.UNREACHABLE_S", 0.02)
     await run.streams.start()
     await run.looks(2)
-    run.deploys.answers = False
+    run.follower.answers = False
     run.app.rebalancing = True
     await run.looks(30)
     assert run.fatal == []
-    run.deploys.answers = True
+    run.follower.answers = True
     assert (await run.until_fatal())[1] == 71, "once it answers again, the rebalance has to go on"
 
 
@@ -366,7 +363,7 @@ async def test_a_crash_of_the_lane_ends_the_process(run: Run) -> None:
 
 
 async def test_a_ping_that_fails_in_a_way_nobody_expected_ends_the_process(run: Run) -> None:
-    run.deploys.ping_raises = AttributeError("a bug")
+    run.follower.ping_raises = AttributeError("a bug")
     await run.streams.start()
     assert await run.until_fatal() == ("the streams failed: AttributeError: a bug", 1)
 
@@ -399,7 +396,7 @@ async def test_a_stop_finishes_commits_and_leaves_in_this_order(run: Run) -> Non
     await run.streams.start()
     await run.looks(1)
     story: list[str] = []
-    run.lane.calls = run.app.calls = run.deploys.calls = story
+    run.lane.calls = run.app.calls = run.follower.calls = story
     assert await run.streams.stop(5.0)
     assert story == ["drain", "commit", "close", "stop", "stop"]
     assert run.fatal == []
@@ -426,13 +423,13 @@ async def test_a_group_that_cannot_be_left_in_time_is_not_in_time(run: Run, monk
 
 async def test_a_start_that_fails_leaves_nothing_running(run: Run) -> None:
     before = asyncio.all_tasks()
-    run.deploys.start_raises = ConnectionError("nobody there")
+    run.follower.start_raises = ConnectionError("nobody there")
     with pytest.raises(ConnectionError):
         await run.streams.start()
     assert asyncio.all_tasks() == before
-    assert run.deploys.calls == ["start", "stop"]
+    assert run.follower.calls == ["start", "stop"]
     assert run.streams.snapshot().phase == "starting"
-    run.deploys.start_raises = None
+    run.follower.start_raises = None
     await run.streams.start()
     assert run.streams.snapshot().phase == "running"
 

@@ -124,12 +124,12 @@ def test_both_decoders_agree_on_unusual_json(value: bytes) -> None:
 
 @dataclass
 class Rejected(Fetched):
-    refusal: InferenceError | None = None
+    rejection: InferenceError | None = None
 
 
 def test_a_record_that_was_rejected_while_fetching_is_not_scored() -> None:
     value = msgpack.packb({"id": "r", "model_id": "sum", "input_data": [1.0, 2.0]})
-    (answer,) = agree([Rejected(value, refusal=TooLargeError("record: it has too many headers"))])
+    (answer,) = agree([Rejected(value, rejection=TooLargeError("record: it has too many headers"))])
     assert msgspec.msgpack.decode(answer)["error"]["code"] == "too_large"
 
 

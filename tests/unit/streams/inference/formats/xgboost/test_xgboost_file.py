@@ -94,10 +94,10 @@ def _tree(document: Any) -> Any:
 def test_damage_is_named(what: str) -> None:
     document = json.loads(train("binary", "json").content)
     CHANGES[what](document)
-    with pytest.raises(MalformedError) as refusal:
+    with pytest.raises(MalformedError) as rejection:
         read_model_file(json.dumps(document).encode())
     named = {"num_class": "3 classes", "num_trees": "4 trees", "left_children": "a child", "num_nodes": "num_nodes"}
-    assert named.get(what, what) in refusal.value.message
+    assert named.get(what, what) in rejection.value.message
 
 
 def test_limits_and_depth() -> None:
