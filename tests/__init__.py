@@ -1,4 +1,4 @@
-"""The tests, and what they share."""
+"""The tests and their shared modules."""
 
 from inferd.streams.openmp import load_openmp
 

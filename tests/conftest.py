@@ -1,4 +1,4 @@
-"""What every test gets: the broker's fixtures, the `delivery` mark, deterministic property tests."""
+"""Shared by all tests: the broker's fixtures, the `delivery` mark, deterministic property tests."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def free_port() -> int:
 
 @contextmanager
 def serving(script: Path, port: int) -> Iterator[None]:
-    """A program that serves, for as long as this takes."""
+    """A program that runs a server, while this block lasts."""
     command, environment = [sys.executable, str(script)], {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=script.parent, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -41,16 +41,17 @@ def serving(script: Path, port: int) -> Iterator[None]:
 
 
 class Reader:
-    """Tries one program after the other, as a reader in a notebook does; programs with a name go to files."""
+    """Runs the programs one after the other, as a reader in a notebook does; programs with a file name are written to
+    files."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.told: list[list[str]] = []
-        """What each program printed, by line."""
+        """The output of each program, by line."""
         self._names: dict[str, Any] = {}
 
     def read(self, programs: list[str]) -> None:
-        """Runs all of them; one that serves is there for the next one."""
+        """Runs all programs; a server keeps running for the next one."""
         port = free_port()
         for number, program in enumerate(programs):
             text = program.replace("8000", str(port))

@@ -1,4 +1,4 @@
-"""Who may import whom: the contracts in pyproject.toml, and what is really loaded at run time."""
+"""Allowed imports: the contracts in pyproject.toml, and the modules that are loaded at run time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def test_the_contracts_hold() -> None:
 
 
 def loaded_by(statement: str) -> set[str]:
-    """Packages that are loaded once `statement` has run in a new interpreter: others' top level, and ours below it."""
+    """Packages loaded by `statement` in a new interpreter: the top level of other distributions, and the modules of
+    inferd."""
     script = f"{statement}; import sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

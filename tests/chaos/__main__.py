@@ -24,7 +24,7 @@ SHOWN_STEPS = 40
 
 
 def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
-    """The flags; their defaults come from the variables CHAOS_*."""
+    """The command-line options; their defaults come from the variables CHAOS_*."""
     made = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     add = made.add_argument
     add("--minutes", type=float, default=float(environ.get("CHAOS_MINUTES") or 10), help="for all guarantees together")
@@ -42,7 +42,7 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the requested battery; returns 0 if every check held, or every seeded bug was caught."""
+    """Runs the requested battery; returns 0 if every check passed, or every seeded bug was detected."""
     chosen = parser(os.environ).parse_args(arguments)
     seed = random.SystemRandom().getrandbits(31) if chosen.seed is None else int(chosen.seed)
     options = Options(
@@ -108,7 +108,7 @@ def _write(path: Path | None, outcomes: Sequence[Outcome]) -> None:
 
 
 def _end(code: int) -> NoReturn:
-    """Ends without unloading librdkafka, whose threads may still run then and end the process by a signal."""
+    """Exits without unloading librdkafka, whose threads may still run and crash the process during unloading."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

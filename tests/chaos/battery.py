@@ -35,20 +35,20 @@ QUICK_SETTINGS: Mapping[str, Any] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Options:
-    """What a run of the battery does."""
+    """The options of a run of the battery."""
 
     seed: int
     seconds: float
     """For all guarantees together."""
     guarantees: Sequence[str] = GUARANTEES
     faults: Sequence[str] = ()
-    """Only these, in this order, once each; empty: all, alone and then mixed."""
+    """The faults to run, in this order, once each; empty: all, first one by one and then mixed."""
     slots: int = 3
     per_second: int = 1_000
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the workers by name."""
     cached: bool = False
-    """Whether the model that most requests name has a prediction cache."""
+    """Whether the model of most requests has a prediction cache."""
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def broker(directory: Path) -> Iterator[ProxiedKafka]:
 
 @contextmanager
 def kept_if_wanted() -> Iterator[Path]:
-    """A directory that is removed after a run in which all held; the caller raises where it is to be kept."""
+    """A temporary directory. It is removed after a successful run; an exception in the block keeps it."""
     directory = Path(tempfile.mkdtemp(prefix="inferd-chaos-"))
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
@@ -89,7 +89,8 @@ def run_battery(kafka: ProxiedKafka, options: Options, directory: Path, report: 
 
 
 def steps_of(options: Options, *, lengthy: bool) -> Iterable[Any]:
-    """The schedule: the named faults; or each fault alone, for its share of the time, and then mixed without end."""
+    """The schedule: the named faults once; or each fault one by one, for its share of the time, and then mixed without
+    end."""
     faults = all_faults()
     if options.faults:
         return in_order([faults[name] for name in options.faults], options.seed)
@@ -112,7 +113,7 @@ def run_bugs(kafka: ProxiedKafka, names: Sequence[str], seed: int, directory: Pa
 
 
 def run_bug(kafka: ProxiedKafka, bug: Bug, seed: int, directory: Path, report: Report) -> Outcome:
-    """The ledger must count what the bug shows as: see `caught`."""
+    """Checks that the ledger counts the failure that the bug is expected to cause: see `caught`."""
     faults = all_faults()
     name = f"bug-{bug.name.replace('_', '-')}"
     experiment = Experiment(
@@ -126,10 +127,8 @@ def run_bug(kafka: ProxiedKafka, bug: Bug, seed: int, directory: Path, report: R
 
 
 def caught(outcome: Outcome) -> str | None:
-    """What the ledger says of a seeded bug, and the faults that brought it about; None where it noticed nothing.
-
-    That something went wrong is not enough: a machine under load is slow to recover without any bug.
-    """
+    """The failure that the ledger counted for a seeded bug, and the faults before it; None if there was none. Other
+    problems do not count: a machine under load recovers slowly without any bug."""
     bug = BUGS[outcome.bug or ""]
     count = getattr(outcome.balance, bug.shows_as)
     return f"{count} {bug.shows_as} after {', '.join(bug.faults) or 'nothing but load'}" if count else None

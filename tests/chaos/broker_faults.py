@@ -1,4 +1,4 @@
-"""Faults of the broker: killed, stopped, frozen, not there yet."""
+"""Faults of the broker: killed, stopped, frozen, started late."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _freeze(70, "broker_freeze_70_s", lengthy=True)
 
 @fault("broker absent at start", recovers_within_s=90.0)
 def broker_absent_at_start(system: System, _rng: random.Random) -> None:
-    """Workers that start before there is a broker say that they wait for it, and then work."""
+    """Workers that start before the broker report that they wait for it, and work once it is there."""
     for worker in system.fleet.slots:
         system.fleet.kill(worker)
     with system.broker_absent(kill=True):

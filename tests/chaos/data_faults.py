@@ -44,7 +44,8 @@ def configure(system: System, stream: str, name: str, value: str | None) -> None
 
 @contextmanager
 def results_unacknowledged(system: System) -> Iterator[None]:
-    """In this block nothing is heard of what workers behind the proxy produce; other connections are not touched."""
+    """In this block responses to produce requests of workers behind the proxy are held; other connections are not
+    affected."""
     system.proxy.swallowed_requests = frozenset({PRODUCE})
     try:
         yield
@@ -125,7 +126,7 @@ def retention_while_reading(system: System, rng: random.Random) -> None:
     system.mark(places)
     system.run_on(1)
     gaps = {place: range(positions[place], start) for place, start in starts.items()}
-    # What had been fetched before is answered all the same.
+    # Records that were already fetched are answered.
     until(
         lambda: 0 < _named_missing(system) - before >= system.ledger.unanswered(gaps),
         SAID_WITHIN_S,

@@ -32,10 +32,8 @@ def run(
     settles_within_s: float = 90.0,
     report: Report = print,
 ) -> Outcome:
-    """Runs the steps that begin within `until_s` seconds; returns the outcome.
-
-    With a seeded bug the experiment ends at the first problem.
-    """
+    """Runs the steps that start within `until_s` seconds; returns the outcome. With a seeded bug the experiment ends at
+    the first problem."""
     started = time.monotonic()
     system = System(kafka, experiment, directory)
     injections: list[Injection] = []

@@ -36,7 +36,7 @@ class Fault:
     lengthy: bool
     """Whether it is injected in long runs only."""
     bears_kills: bool
-    """Whether workers may be killed while it lasts."""
+    """Whether workers may be killed during the fault."""
 
     @property
     def what(self) -> str:

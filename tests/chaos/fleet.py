@@ -36,7 +36,7 @@ ENDS_WITHIN_S = 30.0
 
 @dataclass(frozen=True)
 class FleetSettings:
-    """How many workers there are, and how each is started."""
+    """The number of workers, and how each is started."""
 
     bootstraps: tuple[str, ...]
     """Slot n reaches the broker at address n modulo their number."""
@@ -57,7 +57,7 @@ class Fleet:
         self.unexpected: list[str] = []
         self.slots: list[Worker] = []
         self.lock = threading.RLock()
-        """Held by any thread that starts or ends workers."""
+        """Acquired by any thread that starts or stops workers."""
         self._names = itertools.count(1)
         self._expected: set[Worker] = set()
 
@@ -67,7 +67,7 @@ class Fleet:
 
     @property
     def proxied_slots(self) -> list[int]:
-        """Those whose workers reach the broker through the first address, which is the proxy's."""
+        """Slots whose workers connect through the first address, which is the proxy's."""
         return list(range(0, self.settings.slots, len(self.settings.bootstraps)))
 
     def start_all(self) -> None:
@@ -82,7 +82,7 @@ class Fleet:
         return Worker(bootstrap, chosen.namespace, chosen.directory, name, command=COMMAND, environ=environ, **settings)
 
     def restart(self, slot: int) -> Worker:
-        """A new worker in the slot, whose worker has ended."""
+        """Starts a new worker in a slot whose worker has exited."""
         with self.lock:
             self.slots[slot] = self.launch(slot)
             return self.slots[slot]
@@ -128,7 +128,7 @@ class Fleet:
                 self.slots[slot] = self.launch(slot)
 
     def stop_all(self) -> None:
-        """Ends every worker, in order where that works."""
+        """Stops every worker, gracefully if possible."""
         for worker in self.slots:
             if worker.process.poll() is None:
                 worker.process.send_signal(signal.SIGTERM)

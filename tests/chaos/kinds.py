@@ -49,7 +49,7 @@ class Kind(Protocol):
 
 @dataclass(frozen=True)
 class Rows:
-    """A row for a model: expects the prediction of the version named in the result."""
+    """A row for a model: expects the prediction of the version that the result names."""
 
     model: str
     expected: Mapping[str, Sequence[float]]

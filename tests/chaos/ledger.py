@@ -1,4 +1,4 @@
-"""The ledger: every acknowledged input against what a reader of committed records sees."""
+"""The ledger: compares every acknowledged input with the committed records that a reader sees."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.chaos.kinds import Kind, decoded
 State = Literal["sent", "acknowledged", "aborted", "uncertain"]
 SAMPLES_MAX = 5
 PARTITIONS = 6
-"""Of each topic; Faust gives two workers three each, and three workers two."""
+"""Partitions of each topic; Faust assigns three each to two workers, and two each to three workers."""
 
 
 class Place(NamedTuple):
@@ -25,16 +25,16 @@ class Place(NamedTuple):
 
 @dataclass(slots=True)
 class Input:
-    """One request, and what came of it."""
+    """One request and its answers."""
 
     place: Place
     kind: Kind
     choice: int
     state: State = "sent"
     offset: int | None = None
-    """Where the broker has it first; None where it is not known."""
+    """Its first offset in the topic; None if unknown."""
     held: set[int] = field(default_factory=set)
-    """Offsets at which a reader of the topic found it: more than one where the load's producer wrote it twice."""
+    """Offsets at which a reader of the topic found it: several if the load's producer wrote it more than once."""
     seen: int = 0
     letters: int = 0
     values: dict[str, int] | None = None
@@ -51,20 +51,20 @@ class Input:
 
 @dataclass(frozen=True)
 class Balance:
-    """What the ledger says; `samples` has a few of each thing that is wrong."""
+    """The totals of the ledger; `samples` has a few examples of each failure."""
 
     acknowledged: int
     answered: int
     lost: int
     in_named_gaps: int
-    """Never read, because retention deleted them: and a worker said so."""
+    """Never read, because retention deleted them, and reported by a worker."""
     repeated: int
     different: int
     """Repeated answers of the same model version with different bytes."""
     out_of_order: int
     wrong: int
     uninvited: int
-    """Answers to aborted inputs, or to nothing."""
+    """Answers to aborted or unknown inputs."""
     letters_lost: int
     letters_repeated: int
     uncertain: int
@@ -74,7 +74,7 @@ class Balance:
     samples: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def violations(self, guarantee: str) -> list[str]:
-        """What the guarantee does not allow, in words."""
+        """Violations of the guarantee, in words."""
         never = ["lost", "different", "out_of_order", "wrong", "uninvited", "letters_lost"]
         if guarantee == "exactly_once":
             never += ["repeated", "letters_repeated"]
@@ -104,7 +104,7 @@ class Ledger:
         self.inputs[key] = made
 
     def acknowledged(self, key: bytes, offset: int | None) -> None:
-        """`offset` is None where the broker says that it has had it before, and not where."""
+        """Records an acknowledgement; `offset` is None if the broker reports a duplicate without its offset."""
         made = self.inputs[key]
         if offset is not None:
             made.found_at(offset)
@@ -112,7 +112,7 @@ class Ledger:
             made.state = "acknowledged"
 
     def uncertain(self, key: bytes) -> None:
-        """The broker never answered: it may or may not be there."""
+        """The broker never acknowledged it: it may or may not be in the topic."""
         made = self.inputs[key]
         if made.state != "aborted":
             made.state = "uncertain"
@@ -122,11 +122,11 @@ class Ledger:
             self.inputs[key].state = "aborted"
 
     def gap(self, place: Place, offsets: range) -> None:
-        """Retention deleted these before they were read, and a worker has said so."""
+        """Retention deleted these before they were read, and a worker reported it."""
         self._gaps[place].append(offsets)
 
     def unanswered(self, gaps: Mapping[Place, range]) -> int:
-        """Acknowledged inputs of these offsets that have no answer yet; it may be asked under load."""
+        """The acknowledged inputs at these offsets that have no answer yet; may be called under load."""
         return sum(_is_unanswered(made) and made.offset in gaps.get(made.place, ()) for made in [*self.inputs.values()])
 
     # ------------------------------------------------------------------ what the topics have
@@ -134,8 +134,8 @@ class Ledger:
     def request(self, key: bytes | None, offset: int) -> None:
         """A committed record of the requests topic.
 
-        librdkafka's idempotent producer may write a record twice where a broker stopped for long: it starts a new
-        epoch, and the broker no longer knows the sequence numbers of the old one. Each record is owed an answer then.
+        librdkafka's idempotent producer may write a record twice if a broker stopped for long: it starts a new epoch,
+        and the broker no longer knows the sequence numbers of the old one. Each record then requires an answer.
         """
         made = self.inputs.get(key or b"")
         if made is None:
@@ -184,7 +184,7 @@ class Ledger:
     # ------------------------------------------------------------------ the balance
 
     def missing(self) -> list[bytes]:
-        """Keys of acknowledged inputs without an answer, or without their dead letter, that no gap explains."""
+        """Keys of acknowledged inputs that lack their answer or dead letter, and that no reported gap explains."""
         return [key for key, made in self.inputs.items() if self._is_lost(made) or self._lacks_letter(made)]
 
     def _is_lost(self, made: Input) -> bool:
@@ -197,7 +197,7 @@ class Ledger:
         return any(made.offset in offsets for offsets in self._gaps[made.place])
 
     def balance(self) -> Balance:
-        """Everything counted; call it when nothing more comes."""
+        """Computes the totals; call it when no more records arrive."""
         inputs = list(self.inputs.items())
         for key, made in inputs:
             for what, is_so in (
@@ -228,7 +228,7 @@ def _is_unanswered(made: Input) -> bool:
 
 
 def _descents(answered: Sequence[Input]) -> int:
-    """How often an answer came after one to a later input."""
+    """Number of answers that came after an answer to a later input."""
     latest, descents = -1, 0
     for made in answered:
         if made.offset is None:

@@ -20,7 +20,7 @@ TRANSACTION_ROWS, TRANSACTION_PAUSE_S = 10, 0.25
 ABORTED_SHARE = 0.2
 FLUSH_S = 120.0
 STUCK_S = 110.0
-"""Longer than any fault keeps a broker from acknowledging."""
+"""Longer than any fault delays an acknowledgement."""
 PRODUCER = {"message.timeout.ms": 900_000, "log_level": 0}
 TRANSACTIONS = {"message.timeout.ms": 9_000, "transaction.timeout.ms": 10_000, "log_level": 0}
 
@@ -57,7 +57,7 @@ class Load:
         self.check()
 
     def check(self) -> None:
-        """Raises what ended a thread of it."""
+        """Raises the exception that ended one of its threads."""
         if self._failed is not None:
             raise self._failed
 
@@ -103,7 +103,8 @@ class Load:
                 return key
 
     def _another(self, stuck: Producer) -> Producer:
-        """librdkafka's idempotent producer may stop for good after a broker was frozen; what it held is uncertain."""
+        """librdkafka's idempotent producer may stop permanently after a broker was frozen; the state of its queued
+        records is unknown."""
         stuck.purge()
         stuck.flush(10)
         self._delivered_at = time.monotonic()
@@ -131,7 +132,7 @@ class Load:
                 while not self._stop.wait(TRANSACTION_PAUSE_S):
                     self._transaction(producer, rng)
             except KafkaException:
-                continue  # fenced, timed out: the next producer ends what this one had begun
+                continue  # fenced or timed out: the next producer ends the transaction of this one
 
     def _transaction(self, producer: Producer, rng: random.Random) -> None:
         producer.begin_transaction()
@@ -153,7 +154,7 @@ class Load:
             raise
 
     def _abort(self, producer: Producer, keys: Sequence[bytes]) -> None:
-        """If the commit is rejected, an earlier attempt may have succeeded, with only its response lost."""
+        """If the commit is rejected, an earlier attempt may have succeeded and only its response been lost."""
         try:
             self._retried(lambda: producer.abort_transaction(5))
         except KafkaException:

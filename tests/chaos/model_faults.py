@@ -1,4 +1,4 @@
-"""Models that come, go, or are broken while requests are answered."""
+"""Models that are deployed, removed or corrupt while requests are answered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KNOWN_WITHIN_S = 40.0
 
 @fault("models")
 def model_swapped(system: System, _rng: random.Random) -> None:
-    """A new version of the model that most requests name: each answer has its digest, and the matching prediction."""
+    """Deploys a new version of the model of most requests: each answer has its digest and the matching prediction."""
     system.versions += 1
     system.mark()
     model = system.models[system.versions % len(system.models)]

@@ -45,7 +45,7 @@ def half_open(system: System, rng: random.Random) -> None:
 
 @fault("network", recovers_within_s=90.0)
 def partition(system: System, rng: random.Random) -> None:
-    """The network is parted; what was sent arrives when it is whole again."""
+    """Partitions the network; bytes that were sent are delivered when it heals."""
     system.proxy.hold()
     try:
         system.run_on(3 if system.brief else rng.uniform(4, 25))

@@ -1,4 +1,4 @@
-"""What an experiment found, as values; and as JSON."""
+"""The outcome of an experiment, as values and as JSON."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.chaos.ledger import Balance
 
 @dataclass(frozen=True)
 class Injection:
-    """One fault that was brought about."""
+    """One injected fault."""
 
     fault: str
     seed: int
     pending: int
-    """Requests without an answer at that moment: there was work that could be lost."""
+    """Number of requests without an answer when the fault was injected: there was work that could be lost."""
     killed_too: bool
     first_result_s: float | None
     """From the fault (or its end, if it lasts) to the first result of an affected partition."""
@@ -28,7 +28,7 @@ class Injection:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One experiment: its faults, its ledger, and what else was seen."""
+    """One experiment: its faults, its ledger, and its other observations."""
 
     guarantee: str
     seed: int
@@ -46,7 +46,7 @@ class Outcome:
 
     @property
     def violations(self) -> list[str]:
-        """Everything that should not have been; empty where all held."""
+        """All problems; empty if every check passed."""
         found = self.balance.violations(self.guarantee)
         found += [f"{i.fault} (seed {i.seed}): {i.problem}" for i in self.injections if i.problem]
         found += (

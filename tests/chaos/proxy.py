@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 
 OFFSET_COMMIT, END_TXN, TXN_OFFSET_COMMIT, PRODUCE = 8, 26, 28, 0
 COMMITS = (OFFSET_COMMIT, END_TXN, TXN_OFFSET_COMMIT)
-"""Requests whose reply says that something was committed, by Kafka's API key."""
+"""API keys of Kafka requests whose response confirms a commit."""
 HOST = "127.0.0.1"
 HELD_POLL_S, HELD_S_MAX = 0.02, 60.0
 Queue = asyncio.Queue[tuple[float, bytes]]
@@ -37,7 +37,7 @@ class Proxy:
         self.held_requests: frozenset[int] = frozenset()
         """API keys of requests that are held until `heal`, even if their client has disconnected in the meantime."""
         self.lost_replies: Counter[int] = Counter()
-        """By API key, how many replies were lost since the start."""
+        """Number of lost responses since the start, by API key."""
         self.resets = 0
         self.links: set[_Link] = set()
         self.flows = asyncio.Event()
@@ -60,7 +60,7 @@ class Proxy:
         self._thread.join(10)
 
     def hold(self) -> None:
-        """Nothing arrives any more, as when a network is parted; what was sent arrives after `heal`."""
+        """Holds all bytes, as in a network partition; `heal` delivers those that were sent."""
         self._loop.call_soon_threadsafe(self.flows.clear)
 
     def heal(self) -> None:
@@ -77,7 +77,8 @@ class Proxy:
         self._call(lambda: _reset(self.links))
 
     def lose_replies(self, api_keys: Collection[int], count: int) -> None:
-        """The next `count` replies to each of these requests are lost, with their connections: the broker has acted."""
+        """Drops the next `count` responses to each of these requests, and closes their connections: the broker has
+        processed them."""
         self._to_lose = Counter(dict.fromkeys(api_keys, count))
 
     def loses(self, api_key: int) -> bool:

@@ -1,4 +1,4 @@
-"""A reader of committed records, which writes the ledger as they come, and times the first results after a fault."""
+"""A reader of committed records: writes the ledger as they arrive, and times the first results after a fault."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ DEAF_S = 15.0
 
 @dataclass
 class Watch:
-    """When the first result of each place was seen that was produced after a moment."""
+    """For each partition, when the first result was read that was produced after a given time."""
 
     since: float
     """Unix seconds."""
     places: frozenset[Place]
     affected: frozenset[Place]
-    """Requests whose first result shows how long the fault had an effect."""
+    """Number of requests by whose first results the duration of the fault's effect is measured."""
     first: dict[Place, float] = field(default_factory=dict)
 
     @property
@@ -70,7 +70,7 @@ class Reader:
         self.check()
 
     def check(self) -> None:
-        """Raises what ended the thread."""
+        """Raises the exception that ended the thread."""
         if self._failed is not None:
             raise self._failed
 
@@ -95,7 +95,7 @@ class Reader:
                         heard_at = time.monotonic()
                         self._read(message)
                 if time.monotonic() - heard_at > DEAF_S:
-                    # librdkafka's may hear nothing more after a broker was restarted, while others do.
+                    # librdkafka's consumer may receive nothing more after a broker restart, while other clients do.
                     self._consumer.close()
                     self._consumer, heard_at = self._listening(), time.monotonic()
         except BaseException as error:  # noqa: BLE001

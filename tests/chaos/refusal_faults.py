@@ -27,7 +27,8 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Rejected:
-    """Requests that are answered with an error each: by its name, the request, the error code and what is kept."""
+    """Requests that are each answered with an error: by key, the request, the error code, and the copy in the dead
+    letter."""
 
     requests: Mapping[int, tuple[Request, str, Request | None]]
     share: float = 0.0
@@ -63,7 +64,7 @@ def send(system: System, kind: Kind, rng: random.Random) -> list[bytes]:
             options: dict[str, Any] = {"partition": number, "headers": request.headers, "on_delivery": done}
             producer.produce(cluster.topics.name("requests"), request.value, key, **options)
             keys.append(key)
-            # One batch each: what the others hold would not compress so well.
+            # One batch per record: records of other partitions would not compress as well.
             assert producer.flush(30) == 0
     return keys
 
@@ -74,7 +75,7 @@ def answered(system: System, keys: list[bytes]) -> None:
 
 @fault("records refused", recovers_within_s=60.0)
 def poison_oversized(system: System, rng: random.Random) -> None:
-    """Compressed records of megabytes, whose dead letters cannot be kept whole, between all others."""
+    """Sends compressed records of megabytes, whose dead letters must be shortened, among the other records."""
     value, header = bytes(5_000_000), [("big", "x" * 3_500_000)]
     kind = Rejected(
         {
@@ -90,7 +91,7 @@ def poison_oversized(system: System, rng: random.Random) -> None:
 
 @fault("records refused", recovers_within_s=90.0)
 def outputs_refused(system: System, rng: random.Random) -> None:
-    """Results larger than their topic accepts, and replies to topics that accept less, or do not exist."""
+    """Causes results that exceed their topic's limit, and replies to topics with lower limits or that do not exist."""
     large, small, gone = (
         _rows(ROWS),
         _rows(1, ("reply-to", system.reply_small)),

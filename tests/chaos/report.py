@@ -18,7 +18,7 @@ BALANCE = (
 
 
 def as_text(outcome: Outcome, width: int = 120) -> str:
-    """Tables of the faults and of the ledger, and what was violated."""
+    """Tables of the faults and of the ledger, and the violations."""
     out = io.StringIO()
     console = Console(file=out, width=width)
     bug = f", bug {outcome.bug}" if outcome.bug else ""
@@ -57,7 +57,7 @@ def _seconds(seconds: float | None) -> str:
 
 
 def bugs_as_text(outcomes: Sequence[Outcome], width: int = 160) -> str:
-    """Which bug was caught by what."""
+    """Which bug was detected by which check."""
     out = io.StringIO()
     table = Table("seeded bug", "guarantee", "seconds", "caught by", "further violations")
     for outcome in outcomes:

@@ -16,7 +16,7 @@ KILLED_TOO = 0.3
 
 @dataclass(frozen=True)
 class Step:
-    """One fault to come; what it draws by chance follows from `seed`."""
+    """One scheduled fault; its random choices depend only on `seed`."""
 
     fault: str
     seed: int
@@ -25,7 +25,7 @@ class Step:
 
 
 def alone(faults: Sequence[Fault], seed: int, *, pause_s: float | None = None) -> list[Step]:
-    """Each fault once, in an order drawn by chance."""
+    """Each fault once, in random order."""
     rng = random.Random(f"alone {seed}")
     return [_step(rng, fault, pause_s) for fault in rng.sample(faults, len(faults))]
 

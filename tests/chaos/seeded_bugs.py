@@ -22,14 +22,14 @@ FENCE_DELAY_S = 4.0
 
 @dataclass(frozen=True)
 class Bug:
-    """A wrong behaviour, the guarantee that it breaks, and what reveals it."""
+    """A wrong behaviour, the guarantee that it breaks, and the faults that reveal it."""
 
     name: str
     guarantee: str
     shows_as: str
-    """What the ledger must count: a field of `Balance`."""
+    """The failure that the ledger must count: a field of `Balance`."""
     faults: tuple[str, ...]
-    """Run one after the other; none where the load alone is enough."""
+    """Run one after the other; empty if the load alone reveals it."""
     apply: Callable[[], None]
 
     @property
@@ -66,7 +66,7 @@ def _wrap_method(owner: type, name: str, around: Callable[..., Any]) -> None:
 
 
 def _change_output(change: Callable[[dict[tuple[str, int], list[Any]]], None]) -> None:
-    """Passes everything that is published to `change` first, under either guarantee."""
+    """Passes all published records to `change` first, under either guarantee."""
     from inferd.streams.lane.at_least_once import AtLeastOnce
     from inferd.streams.lane.exactly_once import ExactlyOnce
 
@@ -101,7 +101,7 @@ def _no_watchdog() -> None:
 
 @bug(AT_LEAST_ONCE, "lost", "results_unacknowledged_then_kill")
 def commit_before_acknowledgement() -> None:
-    """Commits what was taken, though its results are not acknowledged."""
+    """Commits the offsets of taken records, although their results are not acknowledged."""
     from inferd.streams.lane.at_least_once import AtLeastOnce
 
     taken: dict[Any, int] = {}
@@ -149,7 +149,7 @@ def transaction_without_offsets() -> None:
 
 @bug(AT_LEAST_ONCE, "lost", "rebalance_while_unacknowledged")
 def dropped_on_revoke() -> None:
-    """On revocation, commits everything that was fetched."""
+    """On revocation, commits the offsets of all fetched records."""
     from inferd.streams.lane.at_least_once import AtLeastOnce
 
     def commit(inner: Any, self: Any, consumer: Any, partitions: Any) -> Any:
@@ -191,7 +191,7 @@ def gap_not_sought_back() -> None:
 
 @bug(AT_LEAST_ONCE, "lost", "retention")
 def gap_not_named() -> None:
-    """Says nothing of records that retention deleted."""
+    """Does not report records that retention deleted."""
     from inferd.streams.lane import assignment as takeover
 
     async def read(inner: Any, *args: Any) -> Any:
@@ -223,7 +223,7 @@ async def _settled(future: asyncio.Future[Any]) -> Any:
 
 @bug(AT_LEAST_ONCE, "lost", "broker_freeze")
 def full_batch_ignored() -> None:
-    """Loses the records that find no room in a batch."""
+    """Loses the records that do not fit into a batch."""
     from inferd.streams.kafka import producer as publish
 
     def fill(_: Any, append: Any, records: Any, __: int, timestamp_ms: int) -> int:
@@ -259,7 +259,7 @@ def published_twice() -> None:
 
 @bug(AT_LEAST_ONCE, "wrong")
 def mixed_up_keys() -> None:
-    """Answers a request with the result of its neighbour."""
+    """Answers a request with the result of another record of its micro-batch."""
 
     def mix(by_topic: dict[tuple[str, int], list[Any]]) -> None:
         for records in by_topic.values():
@@ -284,7 +284,7 @@ def poison_swallows_its_neighbour() -> None:
 
 @bug(AT_LEAST_ONCE, "letters_lost")
 def no_dead_letter() -> None:
-    """Answers poison records without keeping a copy of them."""
+    """Answers poison records without writing their dead letters."""
 
     def drop(by_topic: dict[tuple[str, int], list[Any]]) -> None:
         for place in [place for place in by_topic if place[0].endswith("dead-letters")]:
@@ -298,7 +298,7 @@ def no_dead_letter() -> None:
 
 @bug(AT_LEAST_ONCE, "uninvited")
 def read_uncommitted() -> None:
-    """Answers requests of transactions that are aborted."""
+    """Answers requests of aborted transactions."""
     from inferd.streams.group.consumer import LoopConsumerThread
 
     def create(inner: Any, self: Any, transport: Any) -> Any:

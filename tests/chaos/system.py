@@ -34,7 +34,7 @@ CACHE = CacheSpec(ttl_s=60, max_entries=100)
 
 @dataclass(frozen=True)
 class Experiment:
-    """What an experiment runs with; everything that is drawn by chance follows from `seed`."""
+    """The options of an experiment; its random choices depend only on `seed`."""
 
     guarantee: str
     seed: int
@@ -42,11 +42,11 @@ class Experiment:
     slots: int = 2
     per_second: int = 1_000
     brief: bool = False
-    """Whether faults take the shorter of their times."""
+    """Whether faults use their shorter durations."""
     lengthy: bool = False
     """Whether faults of half a minute and more are drawn."""
     cached: bool = False
-    """Whether the model that most requests name has a prediction cache, too small for all of their rows."""
+    """Whether the model of most requests has a prediction cache, too small for all of their rows."""
     bug: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the workers by name."""
@@ -70,9 +70,9 @@ class System:
         self.ledger = Ledger()
         self.watches: list[Watch] = []
         self.totals: dict[str, int] = {}
-        """What was done, beside the faults themselves: restarts of the broker, lost replies, …"""
+        """Counts of other actions: restarts of the broker, lost replies, …"""
         self.reply_small, self.reply_gone = f"{self.namespace}.replies-small", f"{self.namespace}.replies-gone"
-        """Topics that replies may go to: one takes none of them, the other is deleted at times."""
+        """Topics for replies: one rejects all of them, the other is deleted at times."""
         self.fleet = Fleet(
             FleetSettings(
                 (kafka.proxy.address, kafka.bootstrap_servers), self.namespace, directory, experiment.slots,
@@ -119,18 +119,18 @@ class System:
         self.recover(self.mark(), SETTLED_WITHIN_S)
 
     def check(self) -> None:
-        """Raises what ended the load or the reader: without them a fault shows nothing."""
+        """Raises the exception that ended the load or the reader: without them a fault reveals nothing."""
         self.load.check()
         self.reader.check()
 
     def settle(self, within_s: float = SETTLED_WITHIN_S) -> None:
-        """Ends the load and waits until everything is answered, or nothing more comes."""
+        """Stops the load and waits until everything is answered, or no more answers arrive."""
         self.load.stop()
         deadline = time.monotonic() + within_s
         while self.ledger.missing() and time.monotonic() < deadline:
             self.fleet.supervise()
             time.sleep(0.2)
-        time.sleep(QUIET_S)  # for what should not come any more
+        time.sleep(QUIET_S)  # also reads records that must not arrive
         self.rebalances()
         peaks = [status(worker).get("memory", {}).get("peak_bytes", 0) for worker in self.fleet.slots]
         self.count("peak resident MB of a worker", max(peaks) // 1_000_000)
@@ -175,7 +175,7 @@ class System:
             time.sleep(0.1)
 
     def run_on(self, seconds: float) -> None:
-        """Lets everything go on for so long."""
+        """Lets the system run for this time."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             time.sleep(min(0.1, max(0.0, deadline - time.monotonic())))
@@ -197,7 +197,7 @@ class System:
         asked = [TopicPartition(topic, n) for topic in self.topics("requests") for n in range(PARTITIONS)]
         request = ConsumerGroupTopicPartitions(self.namespace, asked)
         admin = self.admin
-        # Records of an open transaction do not count; with read_committed the broker would report none.
+        # Records of an open transaction do not count; with read_committed the broker would not report them.
         (answer,) = admin.list_consumer_group_offsets([request], require_stable=False).values()
         return {Place(tp.topic.split(".")[1], tp.partition): tp.offset for tp in answer.result(20).topic_partitions}
 
@@ -225,11 +225,11 @@ class System:
             self.count("broker restarts")
         now = until(self._committed_if_told, 60, "the broker tells committed offsets")
         older = {place: f"{offset} before, {now[place]} now" for place, offset in before.items() if now[place] < offset}
-        # No worker can make good for that, so whoever reads of repeated results should read this first.
+        # No worker can prevent these: check this first if results were repeated.
         assert not older, f"Kafka itself came back with older committed offsets: {older}"
 
     def _committed_if_told(self) -> dict[Place, int] | None:
-        # Not by an `AdminClient`, which may end the process where the broker has just been started.
+        # Not with an `AdminClient`, which may abort the process if the broker was started just before.
         client = Consumer(
             {
                 "bootstrap.servers": self.kafka.bootstrap_servers,

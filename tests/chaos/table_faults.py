@@ -1,7 +1,7 @@
-"""Faults of tables: changelogs that are compacted, or have lost their records, while workers come and go.
+"""Faults of tables: changelogs are compacted or have lost records while workers start and stop.
 
-They do something where the model that most requests name has a prediction cache (`--cache`): its entries must be
-restored exactly, or not at all, and no answer may change.
+They have an effect only if the model of most requests has a prediction cache (`--cache`): its entries must be restored
+exactly or not at all, and no answer may change.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ TO_THE_END = -1
 
 @fault("state lost")
 def changelog_compacted(system: System, rng: random.Random) -> None:
-    """Changelogs are compacted from now on, tombstones and all, and a worker is killed: what is left restores it."""
+    """Compacts changelogs from now on, including tombstones, and kills a worker: its state is restored from the
+    remaining records."""
     _compact(system)
     time.sleep(COMPACTS_WITHIN_S)
     _kill_one(system, rng)

@@ -50,14 +50,14 @@ def ledger_of(count: int = 3, kind: Kind = ROWS) -> Ledger:
 
 
 def counts(balance: Balance) -> dict[str, int]:
-    """What is not as it should be."""
+    """The names of all failures."""
     names = ("lost", "repeated", "different", "out_of_order", "wrong", "uninvited", "letters_lost", "letters_repeated")
     return {name: count for name in names if (count := getattr(balance, name))}
 
 
 @pytest.mark.parametrize("answered", [(0, 2, 1), ()])
 def test_an_input_of_unknown_offset_counts_like_any_other(answered: Sequence[int]) -> None:
-    """The broker may say of one that was sent again only that it has had it before."""
+    """For a record that was sent again, the broker may only report a duplicate."""
     ledger = ledger_of(2)
     ledger.sent(b"r2", Input(PLACE, ROWS, 2))
     ledger.acknowledged(b"r2", None)

@@ -1,4 +1,4 @@
-"""The proxy relays frames, and applies the faults that are set."""
+"""The proxy relays frames and applies the configured faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIMEOUT_S = 20.0
 
 
 class Echo:
-    """Answers each request with its correlation id and what follows it."""
+    """Answers each request with its correlation id and the bytes after it."""
 
     def __init__(self) -> None:
         self.port = free_port(HOST)
@@ -42,7 +42,7 @@ class Echo:
                 connection.sendall(struct.pack(">i", len(frame) - 4) + frame[4:])
 
     def close(self) -> None:
-        # A thread that waits in accept keeps the socket until it wakes.
+        # A thread that waits in `accept` keeps the socket open until it wakes.
         self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
 

@@ -1,4 +1,4 @@
-"""The schedule follows from the seed, and holds every fault."""
+"""The schedule depends only on the seed, and contains every fault."""
 
 from __future__ import annotations
 

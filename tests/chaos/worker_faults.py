@@ -23,7 +23,7 @@ EXIT_ZOMBIE, EXIT_SECOND_SIGNAL = 72, 128 + signal.SIGTERM
 
 
 def victim(system: System, rng: random.Random, slots: Sequence[int] = ()) -> tuple[int, Worker, frozenset[Place]]:
-    """A worker drawn by chance, of these slots or of all: its slot, and what it has."""
+    """A random worker of these slots, or of all: its slot, and its partitions."""
     slot = rng.choice(slots or range(len(system.fleet.slots)))
     worker = system.fleet.slots[slot]
     return slot, worker, system.fleet.places(worker)
@@ -75,7 +75,7 @@ def zombie(system: System, rng: random.Random) -> None:
 
 
 def _leave(system: System, slot: int, worker: Worker) -> None:
-    """The zombie ends by itself, unless it has the bug that it does not; another one takes its slot."""
+    """The zombie exits by itself, unless the seeded bug prevents it; another worker takes its slot."""
     try:
         if system.experiment.bug is None or worker.process.poll() is not None:
             system.fleet.ended(worker, "SIGCONT of a zombie", EXIT_ZOMBIE, LEAVES_WITHIN_S)
@@ -124,7 +124,7 @@ def rebalance_storm(system: System, rng: random.Random) -> None:
 
 @fault("rebalance storm", recovers_within_s=90.0)
 def rebalance_while_unacknowledged(system: System, _rng: random.Random) -> None:
-    """A worker joins while results are not acknowledged: what is revoked cannot be finished in time."""
+    """A worker joins while results are not acknowledged: revoked partitions cannot be finished in time."""
     direct = len(system.fleet.slots) | 1
     with results_unacknowledged(system):
         system.run_on(1)
@@ -174,7 +174,7 @@ def sigterm(system: System, rng: random.Random) -> None:
 
 @fault("SIGTERM")
 def sigterm_twice(system: System, rng: random.Random) -> None:
-    """A stop that cannot finish, and a second SIGTERM: the worker ends at once, with nothing unfinished committed."""
+    """A stop that cannot finish, and a second SIGTERM: the worker exits at once and commits nothing unfinished."""
     slot, worker, places = victim(system, rng, system.fleet.proxied_slots)
     try:
         with results_unacknowledged(system):

@@ -1,4 +1,4 @@
-"""A broker that dies, stops or freezes, from a user's seat: what readiness, status and log say, and who recovers it."""
+"""A broker that dies, stops or freezes, as users see it: readiness, status, log, and recovery."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(300)
 
 PER_SECOND = 500
 SAYS_SO_WITHIN_S = 12.0
-"""It is said after 6 s without an answer; the rest is what a busy machine needs."""
+"""Reported after 6 s without an answer; the rest is allowed for a busy machine."""
 OUTAGE_S = 10.0
 BACK_WITHIN_S = 60.0
 LINES_MAX = 40
@@ -26,7 +26,7 @@ LINES_MAX = 40
 
 
 class Outage:
-    """A way to take the broker away, and to give it back."""
+    """A way to make the broker unavailable, and to restore it."""
 
     def __init__(self, broker: EmbeddedKafka, take: Callable[[], Any], give_back: Callable[[], Any]) -> None:
         self.broker, self.take, self.give_back = broker, take, give_back
@@ -40,7 +40,7 @@ def outage_of(broker: EmbeddedKafka, how: str) -> Outage:
     return Outage(broker, getattr(broker, how), broker.start)
 
 
-# Not every pair: each takes half a minute, and `make chaos` has them all.
+# Not every combination: each takes half a minute, and `make chaos` covers all.
 @pytest.mark.parametrize(
     ("how", "guarantee"),
     [("kill", "at_least_once"), ("stop", "exactly_once"), ("freeze", "at_least_once")],
@@ -67,7 +67,7 @@ def test_an_outage_is_said_once_and_recovered_from_unaided(
     outage.take()
     assert_says_what_is_wrong(worker)
     until(lambda: time.monotonic() > taken_at + OUTAGE_S, OUTAGE_S + 5, "the outage to last")
-    assert worker.get("/livez")[0] == 200, "waiting is no reason to be restarted"
+    assert worker.get("/livez")[0] == 200, "an unavailable broker is no reason to restart the worker"
     outage.give_back()
     worker.wait_ready(BACK_WITHIN_S)
     until(lambda: "worker_ready" in events_of(worker)[lines_before:], 10, "the log to say that it is over")
@@ -85,7 +85,7 @@ def is_well(worker: Worker) -> bool:
 
 
 def assert_says_what_is_wrong(worker: Worker) -> None:
-    """`/readyz` and `/status` name the broker while it is away."""
+    """`/readyz` and `/status` name the broker while it is unavailable."""
     until(lambda: worker.get("/readyz")[0] == 503, SAYS_SO_WITHIN_S, "unready without a broker")
     reasons = worker.get("/readyz")[1]["reasons"]
     assert any("broker" in reason for reason in reasons), reasons
@@ -112,7 +112,7 @@ def assert_said_once(lines: list[dict[str, Any]]) -> None:
     assert 1 <= len(unready) <= 2, told
     assert "worker_ready" in events[events.index("worker_unready") :], told
     assert not [line for line in lines if line["level"] in {"error", "critical"}], told
-    # A rebalance goes through several phases, each of them a line of level info.
+    # A rebalance has several phases, each logged at level info.
     warnings = [line["event"] for line in lines if line["level"] == "warning" and line["event"] != "repeated"]
     assert all(warnings.count(event) <= 5 for event in warnings), told
     assert not any("exception" in line for line in lines), told

@@ -51,7 +51,7 @@ def test_the_cache_outlives_the_worker_that_filled_it(
     ledger = load.ledger()
     assert (ledger.lost, ledger.wrong, ledger.different_repeats) == ([], 0, 0)
     found = marks(cluster, 3 * ROWS)
-    # What was published and not committed before the kill may come again.
+    # Results that were published and not committed before the kill may be repeated.
     assert found.count(b"hit") >= 2 * ROWS
     assert worker.stop() == 0
 

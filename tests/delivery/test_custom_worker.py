@@ -1,4 +1,5 @@
-"""A team's own classes in a real worker on a real broker: routes, requests and jobs, and a bug that stops nothing."""
+"""User-defined classes in a real worker on a real broker: routes, requests and jobs, and exceptions that do not stop
+the worker."""
 
 from __future__ import annotations
 

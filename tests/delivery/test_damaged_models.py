@@ -1,6 +1,6 @@
-"""Damaged files of every format on the models topic of a running worker, which serves the versions before them on.
+"""Damaged files of every format on the models topic of a running worker, whose earlier versions continue to serve.
 
-`make model-mutants` puts thousands there; `make test` a few (`MUTANTS` of each format).
+`make model-mutants` deploys thousands; `make test` a few (`MUTANTS` per format).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def worker(
 
 
 def announce(place: Cluster, good: Manifest, number: int, content: bytes) -> None:
-    """Writes the records of a version as another program might: nothing checks the file before."""
+    """Writes the records of a version as another program might: without checking the file first."""
     producer = place.producer()
     digest = hashlib.sha256(content).hexdigest()
     manifest = msgspec.structs.replace(good, version=number, sha256=digest, size=len(content))
@@ -102,7 +102,7 @@ def announce(place: Cluster, good: Manifest, number: int, content: bytes) -> Non
 
 
 def wait_decided(worker: Worker, versions: dict[str, int]) -> dict[str, dict[int, str]]:
-    """The state of each version up to the number of its model, once all are decided."""
+    """The state of each version up to the given number, once none is pending."""
 
     def decided() -> dict[str, dict[int, str]] | None:
         assert worker.process.poll() is None, worker.text()[-3_000:]
@@ -117,7 +117,7 @@ def wait_decided(worker: Worker, versions: dict[str, int]) -> dict[str, dict[int
 
 
 def answers(client: SyncClient, rows: dict[str, list[float]]) -> dict[str, Any]:
-    """What version 1 of each model says."""
+    """The predictions of version 1 of each model."""
     return {
         name: client.predict(f"{name}:1", row, outputs=["prediction", "probabilities"], timeout_s=WITHIN_S).outputs
         for name, row in rows.items()

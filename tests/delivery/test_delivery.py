@@ -1,4 +1,4 @@
-"""Nothing is lost: a ledger of requests against results, on a real Kafka, while workers and brokers come and go."""
+"""No request is lost: a ledger of requests and results, on a real Kafka, while workers and brokers fail."""
 
 from __future__ import annotations
 

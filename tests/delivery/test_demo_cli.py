@@ -1,4 +1,4 @@
-"""`inferd demo` from beginning to end, and what it leaves behind."""
+"""`inferd demo` from start to end, and the files that it leaves."""
 
 from __future__ import annotations
 

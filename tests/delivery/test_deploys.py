@@ -33,7 +33,7 @@ def second_model() -> TrainedModel:
 
 @dataclass
 class Models:
-    """What a deployer does, and what a client and an operator see."""
+    """The topics as a deployer, a client and an operator use them."""
 
     cluster: Cluster
     consumer: Consumer
@@ -167,7 +167,7 @@ def test_bad_deploys_leave_everything_as_it_was(models: Models, model: TrainedMo
 
     models.write("models", "demo/4", b"\xc1 garbage")
     models.write("models", "demo", b"\xc1 garbage")
-    # As large as a record can be: with its headers, its dead letter is larger than what a producer sends by default.
+    # A record of the maximum size: with its headers, its dead letter exceeds the producer's default limit.
     huge = b"x" * 1_048_400
     models.write("model-artifacts", f"{'0' * 64}/0", huge, **{"message.max.bytes": 3_000_000})
 

@@ -60,7 +60,7 @@ async def write(address: str, topic: str, values: list[bytes], codec: str | None
 
 
 async def read(address: str, topic: str, count: int, isolation_level: str = "read_uncommitted") -> list[bytes]:
-    """The first `count` values, or fewer if no more come within a few seconds."""
+    """The first `count` values, or fewer if no more arrive within a few seconds."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=address, auto_offset_reset="earliest", isolation_level=isolation_level
     )

@@ -1,4 +1,4 @@
-"""Jobs over HTTP, asked of two real workers: whichever owns a job, both answer the same."""
+"""Jobs over HTTP with two real workers: both give the same response, whichever owns the job."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tests.fixtures.workers import PARTITIONS, Cluster, TrainedModel, Worker, un
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
 ALONE: dict[str, Any] = {"inferd_forwarded": "1"}
-"""Asks a worker for what it knows by itself."""
+"""Requests a worker's own answer, without forwarding."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two workers that own some partitions of jobs each, and a model that both serve."""
+    """Two workers that each own some partitions of jobs, and a model that both serve."""
 
     owned: dict[Worker, frozenset[int]]
     model: TrainedModel
@@ -84,7 +84,7 @@ def pair(kafka: str, model: TrainedModel, tmp_path_factory: pytest.TempPathFacto
 
 
 def owned_by(workers: list[Worker]) -> dict[Worker, frozenset[int]] | None:
-    """By worker, once all partitions have one and each worker lists the jobs of all."""
+    """By worker, once every partition has an owner and each worker lists all jobs."""
     answers = {worker: ask(worker, "GET", "/jobs", **ALONE) for worker in workers}
     told = {worker: answer.headers.get("inferd-job-partitions", "") for worker, answer in answers.items()}
     owned = {worker: frozenset(map(int, numbers.split(","))) for worker, numbers in told.items() if numbers}
@@ -114,7 +114,7 @@ def new_id(request: pytest.FixtureRequest, pair: Pair) -> Callable[[str], str]:
 
 
 def same(pair: Pair, job_id: str, method: str, path: str, **headers: Any) -> Answer:
-    """The answer of the worker that does not own the job, which is the owner's, too."""
+    """The response of the worker that does not own the job; it equals the owner's."""
     theirs = ask(pair.other(job_id), method, path, **headers)
     own = ask(pair.owner(job_id), method, path, **headers)
     assert (theirs.status, theirs.body) == (own.status, own.body)
@@ -154,7 +154,7 @@ def test_every_job_is_listed_by_every_worker(pair: Pair) -> None:
 
 
 def test_rows_come_as_ndjson_and_results_go_in_three_formats(pair: Pair) -> None:
-    """20,000 rows, two of them poison, given to the worker that does not own the job."""
+    """20,000 rows, two of them poison, sent to the worker that does not own the job."""
     job_id, rows, poison = id_of(pair, next(iter(pair.owned)), "upload"), rows_of(20_000, 10), {7, 19_999}
     good = [row for row in range(len(rows)) if row not in poison]
     lines = ndjson(["x", *values[1:]] if row in poison else values for row, values in enumerate(rows.tolist()))

@@ -196,13 +196,13 @@ def test_predictions_that_run_are_answered_before_the_worker_ends(
         until(lambda: len(outcomes) > 50, 30, "predictions run")
         signalled = time.monotonic()
         assert worker.stop() == 0
-        assert time.monotonic() - signalled < 20, "a request that nobody answers holds a stop up until its deadline"
+        assert time.monotonic() - signalled < 20, "an unanswered request delays the stop until its deadline"
         stopping.set()
         for thread in threads:
             thread.join(30)
         answers = [outcome for _, outcome in outcomes if isinstance(outcome, Answer)]
         assert {answer.status for answer in answers} <= {200, 503}
-        # Connections fail only for those who come once the worker is on its way out.
+        # Connections fail only if they are opened after the worker began to stop.
         assert [outcome for started, outcome in outcomes if started < signalled and isinstance(outcome, OSError)] == []
     finally:
         worker.kill()

@@ -1,4 +1,5 @@
-"""Two workers with one instance id: the first one ends and says why; and a stop while the broker is away."""
+"""Two workers with the same instance id: the first one exits and says why. Also, stopping while the broker is
+unreachable."""
 
 from __future__ import annotations
 

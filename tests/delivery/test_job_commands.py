@@ -70,7 +70,7 @@ def inferd(environment: dict[str, str]) -> Inferd:
 
 @pytest.fixture(scope="module")
 def churn() -> TrainedModel:
-    """A model of numbers and of a category whose values are strings, one of them made of digits."""
+    """A model of numbers and of a category with string values, one of which consists of digits."""
     table = customers(600, seed=3)
     late = (table.age > 50) ^ (table.plan == "7")
     booster = lightgbm.train(
@@ -83,7 +83,7 @@ def churn() -> TrainedModel:
 def workers(
     place: Cluster, model: TrainedModel, churn: TrainedModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[Worker]]:
-    """Two of them, and two models: `demo`, all of whose features are numbers, and `churn`."""
+    """Two workers and two models: `demo` with numbers only, and `churn`."""
     place.deploy(model)
     place.deploy(churn, "churn")
     names = ("w1", "w2")

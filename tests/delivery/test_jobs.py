@@ -1,5 +1,5 @@
-"""Batch jobs with a real Kafka: one outcome per row and one terminal status, whichever process is killed, and in
-whatever order messages arrive."""
+"""Batch jobs with a real Kafka: one outcome per row and one terminal status, whichever process is killed and whatever
+the order of messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ both_guarantees = pytest.mark.parametrize("guarantee", ["at_least_once", "exactl
 
 
 def assert_whole(job: JobOnTopics, status: Status, ledger: JobLedger) -> None:
-    """Every row has one outcome, and the right one."""
+    """Checks that every row has exactly one outcome, and the right one."""
     n = len(job.rows)
     good = [row for row in range(n) if row not in job.poison]
     assert (status["input_count"], status["processed"], status["failed"]) == (n, n, len(job.poison))

@@ -1,4 +1,4 @@
-"""A group that has nothing to do has no lag, by the tools of others: markers of transactions are committed past."""
+"""An idle group has no lag according to Kafka's tools: offsets of transaction markers are committed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_markers_and_aborted_requests_are_committed_past_and_no_request_is(
     cluster: Cluster, model: TrainedModel, start_worker: StartWorker, guarantee: str
 ) -> None:
     cluster.deploy(model)
-    # Before the worker is there, after it, and records behind markers.
+    # Before the worker starts, after that, and then records behind markers.
     in_transaction(cluster, 0, lambda producer: producer.commit_transaction(30), range(3))
     in_transaction(cluster, 1, lambda producer: producer.abort_transaction(30), range(100, 104))
     worker = start_worker(cluster, processing_guarantee=guarantee)

@@ -1,4 +1,5 @@
-"""Memory stays flat when more comes in than can be scored, and when nothing can go out; and two signals under load."""
+"""Memory stays bounded when more arrives than can be scored, and when nothing can be published; also, two signals under
+load."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ BUFFERS = {"buffer_bytes_max": 4 * MiB, "in_flight_bytes_max": 4 * MiB}
 SMALL_BATCHES = {"batch_rows_max": 256, "batch_bytes_max": 2 * MiB, "inline_ms_max": 20}
 GROWTH_BYTES_MAX = 60 * MiB
 WIDE_REQUESTS, WIDE_ROWS = 14_000, 100
-"""More than 120 MiB, of which the buffers hold a small part, and the growth that is allowed half."""
+"""More than 120 MiB: many times what the buffers hold, and twice the allowed growth."""
 FROZEN_FOR_S = 8.0
 DRAIN_TIMEOUT_S = 20
 
@@ -37,7 +38,7 @@ def test_memory_is_flat_at_twice_the_capacity(
     until(lambda: done(worker) == 2_000, 40, "the steady state")
     steady = resident(worker)
     load.stop()
-    # The producer sends as fast as it can: several times of what small micro-batches let the worker score.
+    # The producer sends as fast as it can: several times the rate that the worker can score with small micro-batches.
     produced = threading.Thread(target=send_wide, args=(cluster, model))
     produced.start()
     peak = peak_until(worker, lambda: done(worker) == 2_000 + WIDE_REQUESTS, 90)
@@ -127,7 +128,7 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(
     until(lambda: done(worker) > 2_000, 40, "work before the stop")
     pid = spare_broker.pid
     assert pid is not None
-    # Nothing is acknowledged any more: the ordered stop has something to wait for.
+    # Nothing is acknowledged from now on, so the graceful stop has to wait.
     os.kill(pid, signal.SIGSTOP)
     try:
         worker.process.send_signal(signal.SIGTERM)
@@ -146,7 +147,7 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(
 
 
 def end_with_another_signal(worker: Worker) -> int:
-    """Signals close together count as one, so SIGINT is sent until it is heard; then the process ends at once."""
+    """Signals in quick succession count as one, so SIGINT is repeated until the process exits."""
 
     def ended() -> bool:
         worker.process.send_signal(signal.SIGINT)

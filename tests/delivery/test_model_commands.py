@@ -59,7 +59,7 @@ def worker(place: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def churn() -> TrainedModel:
-    """A model with a category whose values are strings, one of them made of digits."""
+    """A model with a category with string values, one of which consists of digits."""
     rng = np.random.default_rng(3)
     rows = pd.DataFrame({"age": rng.integers(18, 90, 500), "plan": rng.choice(["basic", "pro", "7"], 500)})
     rows = rows.astype({"age": float, "plan": "category"})
@@ -70,7 +70,7 @@ def churn() -> TrainedModel:
 
 @pytest.fixture(scope="module")
 def expected(churn: TrainedModel) -> Callable[[list[tuple[float | None, str]]], list[float]]:
-    """What LightGBM itself says."""
+    """LightGBM's own predictions."""
 
     def predict(rows: list[tuple[float | None, str]]) -> list[float]:
         table = pd.DataFrame(rows, columns=["age", "plan"])

@@ -1,4 +1,5 @@
-"""Models of every format in one worker: deployed and asked in every way, equal to their own libraries bit for bit."""
+"""Models of every format in one worker: deployed and requested in every way, equal to their libraries' predictions bit
+for bit."""
 
 from __future__ import annotations
 
@@ -75,7 +76,7 @@ def worker(place: Cluster, inferd: Inferd, tmp_path_factory: pytest.TempPathFact
         for name in set(NAMES) - {BY_COMMAND, OVER_HTTP}:
             content = format_model(name).content
             connected.deploy_model(content, manifest_of(content, name, 1))
-    # The worker tries all that is there when it starts: a process for each format, which imports its library once.
+    # The worker tests all models when it starts: one process per format, which imports its library once.
     started = Worker(place.bootstrap, place.namespace, directory, "w1", http_timeout_s=WITHIN_S)
     try:
         started.wait_ready(WITHIN_S)
@@ -139,7 +140,7 @@ def test_records_on_kafka(place: Cluster, worker: Worker) -> None:
 
 
 def by_name(result: Outputs) -> Outputs:
-    """The fields of a result, with the model's own outputs beside the others."""
+    """The fields of a result, including the model's own outputs."""
     return {**result, **result.get("outputs", {})}
 
 
@@ -230,7 +231,8 @@ def test_commands_show_features_and_classes(inferd: Inferd, model: FormatModel) 
 
 
 def test_batching_shows(inferd: Inferd, worker: Worker) -> None:
-    """In what a deploy wrote, and in what the worker says of each version, over HTTP and in its status."""
+    """The facts in the record of a deploy, and in what the worker reports of each version over HTTP and in its
+    status."""
     assert "rows are scored one by one" in inferd("models", "show", BY_COMMAND)
     assert worker.get(f"/models/{BY_COMMAND}:1")[1]["manifest"]["batching"] is False
     batching = {name: worker.get(f"/models/{name}:1")[1]["overview"]["batching"] for name in NAMES}
@@ -261,7 +263,7 @@ def check_errors(errors: list[tuple[int, str, str]], bad: dict[int, Any]) -> Non
 
 
 def test_bad_rows_fail_alone_in_a_request(worker: Worker, model: FormatModel) -> None:
-    """Rows are by name, or else by position, as a request may not mix them."""
+    """All rows of a request are by name, or all by position."""
     rows, bad = rows_with_bad_ones(model)
     for row, each in bad.items():
         if isinstance(each.row, list):

@@ -1,4 +1,5 @@
-"""More models than a worker may hold: loaded for their requests, unloaded for others, and nothing else waits."""
+"""More models than a worker may hold in memory: loaded for their requests and unloaded for others; other requests do
+not wait."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ WITHIN_S = 60.0 + 2 * MODELS
 JOBS = 3
 TREES = int(os.environ.get("MODEL_TREES", "1"))
 WORKER_BYTES_MAX = 500_000_000
-"""What a worker takes beside its models."""
+"""Memory of a worker without its models."""
 Results = dict[int, list[dict[str, Any]]]
 
 

@@ -1,4 +1,5 @@
-"""A broker that comes back under another advertised address, behind a bootstrap address that stays, as pods do."""
+"""A broker that returns with another advertised address, while its bootstrap address stays the same, as in
+Kubernetes."""
 
 from __future__ import annotations
 

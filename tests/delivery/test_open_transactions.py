@@ -19,7 +19,7 @@ EARLIER = b"of an earlier owner"
 
 @pytest.fixture
 def trusting_cluster(tmp_path: Path, namespace: str) -> Iterator[Cluster]:
-    """With a broker that does not verify with the coordinator that a record belongs to an ongoing transaction."""
+    """On a broker that does not verify with the coordinator that a record belongs to an ongoing transaction."""
     extra = {**FAST_GROUPS, "transaction.partition.verification.enable": "false"}
     with EmbeddedKafka(broker_settings(tmp_path / "kafka", extra=extra)) as broker:
         cluster = Cluster(broker.bootstrap_servers, namespace)
@@ -28,7 +28,8 @@ def trusting_cluster(tmp_path: Path, namespace: str) -> Iterator[Cluster]:
 
 
 async def end_without_markers(cluster: Cluster, number: int, ending: TransactionResult) -> None:
-    """An earlier owner answers the first request of a partition; no marker says how that ended, but the coordinator."""
+    """An earlier owner answers the first request of a partition; the coordinator knows the outcome of its transaction,
+    but the log has no marker."""
     group = cluster.namespace
     requests, results, dead_letters = (
         TopicPartition(cluster.topics.name(stream), number) for stream in ("requests", "results", "dead-letters")
@@ -63,6 +64,6 @@ async def test_results_and_offset_share_their_fate_where_markers_are_missing(
     load.send(200)
     load.stop()
     results = cluster.read("results", lambda records: len(records) >= load.n, 60)
-    assert len(results) == load.n, "one of each, whoever answered it"
+    assert len(results) == load.n, "one result each, whichever worker published it"
     assert [record.value() for record in results].count(EARLIER) == (PARTITIONS if ending == "commit" else 0)
     assert worker.stop() == 0

@@ -1,4 +1,4 @@
-"""The programs of docs/operations.md do what it says."""
+"""The programs in docs/operations.md work as described."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROGRAMS: list[str] = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.
 
 
 def run(name: str, *arguments: str) -> str:
-    """Standard output of the program that calls itself `name`."""
+    """Standard output of the program with this name."""
     (program,) = [program for program in PROGRAMS if program.startswith(f'"""{name}')]
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60, check=False

@@ -60,7 +60,7 @@ def test_every_program_runs(cluster: Cluster, start_worker: StartWorker, tmp_pat
     assert told[-2:] == ["completed 10000 of 10000 rows", "10000 predictions"]
     served = program("ModelServer").replace("port=8000", "port=0")
     assert re.fullmatch(r"0\.9\d+\n", run(served, cluster, tmp_path))
-    compile(program("TlsError"), "clients.md", "exec")  # it connects to a cluster of the reader's own
+    compile(program("TlsError"), "clients.md", "exec")  # connects to the reader's own cluster
     assert [len(programs) for programs in PROGRAMS.values()] == [2, 6, 1]
 
 

@@ -1,5 +1,5 @@
-"""Tables are restored from their changelogs exactly to the committed state, whatever records the changelog ends
-with."""
+"""Tables are restored from their changelogs exactly to the committed state, whatever the last records of the changelog
+are."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ N = 2
 
 
 class Changelog:
-    """A table, and what is written to its changelog."""
+    """A table, and the records written to its changelog."""
 
     def __init__(self, kafka: str, namespace: str, directory: Path, store: Store = "memory") -> None:
         self.kafka = kafka

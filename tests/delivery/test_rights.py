@@ -1,4 +1,4 @@
-"""Rights on Kafka under an authorizer: the documented ones suffice, and each one that is missing is named."""
+"""Kafka ACLs: the documented rights suffice, and every missing right is named."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROWS = [[float(n)] * 10 for n in range(50)]
 
 
 def documented(who: str, namespace: str, tenants: tuple[str, ...] = TENANTS) -> list[Right]:
-    """The rights of the table in docs/operations.md whose first column begins with `who`."""
+    """The rights in the table in docs/operations.md for the principal `who`."""
     rights = []
     for user, resource, pattern, operations in ROW.findall(PAGE):
         if user.strip("`").startswith(who):
@@ -79,7 +79,7 @@ class Tenancy:
         return SyncClient(connection(self.kafka, "client"), namespace=self.namespace, tenant=tenant)
 
     def rights(self, *texts: str) -> list[Right]:
-        """Those of the worker that are told so: `READ on <namespace>.a.jobs`."""
+        """The rights of the worker that are marked for this case: `READ on <namespace>.a.jobs`."""
         found = [right for right in self.worker_rights if f"{right.operation} on {right.name}" in texts]
         assert found, texts
         return found
@@ -92,7 +92,7 @@ class Tenancy:
         assert producer.flush(30) == 0
 
     def answer(self, tenant: str, request_id: str) -> dict[str, Any] | None:
-        """On `results`, as soon as it is there; None if it is not within `NOTICED_S`."""
+        """The result on `results`; None if it does not arrive within `NOTICED_S`."""
 
         def found(records: list[Any]) -> dict[str, Any] | None:
             answers = (msgpack.unpackb(record.value()) for record in records)
@@ -114,7 +114,7 @@ def tenancy(secured: SecuredKafka) -> Iterator[Tenancy]:
 
 
 def waiting(worker: Worker) -> dict[str, str]:
-    """What each tenant waits for, as `/status` says it; the worker must be alive."""
+    """The rights that each tenant waits for, from `/status`; the worker must be alive."""
     assert worker.process.poll() is None, worker.text()[-3_000:]
     _, status = worker.get("/status")
     return {wait["tenant"]: wait["reason"] for wait in (status or {}).get("waiting", [])}
@@ -170,7 +170,7 @@ async def test_the_doctor_names_each_right_that_is_missing(tenancy: Tenancy) -> 
             checks = await check_access(wanted)
             return any(check.state != "ok" and named.search(check.detail) for check in checks)
 
-        async with asyncio.timeout(20):  # a broker has not forgotten a rule at once
+        async with asyncio.timeout(20):  # the broker applies a removed rule with a delay
             while not await names():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         tenancy.kafka.grant("worker", [right])
@@ -193,7 +193,7 @@ def test_a_right_that_is_revoked_makes_its_tenant_wait_until_it_is_back(
         status, ready = worker.get("/readyz")
         assert named in str(ready)
         if "b" in waiting(worker):
-            assert status == 503, "there is no other tenant that is served"
+            assert status == 503, "there is no other tenant to serve"
         else:
             tenancy.ask("b", f"b{number}")
             assert tenancy.is_answered("b", f"b{number}")
@@ -201,7 +201,7 @@ def test_a_right_that_is_revoked_makes_its_tenant_wait_until_it_is_back(
         tenancy.kafka.grant("worker", rights)
         until(lambda: not waiting(worker), NOTICED_S, "the end of the wait")
         assert tenancy.is_answered("a", f"a{number}")
-    assert worker.text().count('"tenant_waits","tenant":"a"') == len(LOST), "each is said once"
+    assert worker.text().count('"tenant_waits","tenant":"a"') == len(LOST), "each is logged once"
     assert worker.stop() == 0
 
 

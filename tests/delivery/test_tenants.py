@@ -1,4 +1,4 @@
-"""Tenants of one worker on a real broker: those in trouble hold up no other."""
+"""Tenants of one worker on a real broker: a tenant with a problem does not delay others."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class Batch(BatchPredictor):
 def test_tenants_in_trouble_hold_up_no_other(
     kafka: str, namespace: str, start_worker: StartWorker, model: TrainedModel, tmp_path: Path
 ) -> None:
-    """One asks for a model that is missing; the code of another does not return, nor does the job of a third."""
+    """The first requests a missing model, the code of the second never returns, and the third has a job that never
+    ends."""
     (tmp_path / "own_tenants.py").write_text(MODULE)
     gate = tmp_path / "gate"
     clusters = {tenant: Cluster(kafka, namespace, tenant) for tenant in TENANTS}

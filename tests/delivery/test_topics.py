@@ -1,4 +1,4 @@
-"""Topics on a real Kafka: created as specified, verified, and mended as the errors say."""
+"""Topics on a real Kafka: created as specified, verified, and corrected as the errors advise."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def alter(admin: AIOKafkaAdminClient, topic: str, **config: str) -> None:
 
 
 async def until_problems(settings: StreamSettings, *parts: str) -> None:
-    """Waits until the broker lists exactly these topics: the controller answers before the broker has applied a
+    """Waits until the broker lists exactly these topics: the controller responds before the broker has applied a
     change."""
     async with asyncio.timeout(30):
         while True:

@@ -20,7 +20,7 @@ CALLER: dict[str, Any] = {"Traceparent": f"00-{0xABC:032x}-{0xDEF:016x}-01"}
 
 
 class Collector(ThreadingHTTPServer):
-    """Takes spans over HTTP and keeps them."""
+    """Receives spans over HTTP and stores them."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

@@ -79,7 +79,7 @@ def test_topics_are_created_once_and_listed(commands: Commands, namespace: str) 
     assert partitions[f"{namespace}.acme.requests"] == 3
     assert partitions[f"{namespace}.acme.models"] == 1
     problems = [topic["problem"] for topic in commands.answer("topics", "list") if topic["problem"]]
-    assert problems, "they have 3 partitions, the settings say 4"
+    assert problems, "they have 3 partitions, the setting says 4"
     assert all("INFERD_TOPIC_PARTITIONS" in problem for problem in problems)
 
 
@@ -149,7 +149,7 @@ def test_the_doctor_finds_rights_that_lack_and_writes_nothing(tmp_path: Path, na
 
 
 def allow_describing(bootstrap: str, topics: list[str]) -> None:
-    """Rules that allow to describe these topics, and so nothing else."""
+    """ACLs that allow only DESCRIBE of these topics."""
     allowed = [
         AclBinding(
             ResourceType.TOPIC,
@@ -214,7 +214,7 @@ def test_a_zombie_leaves_and_loses_nothing(cluster: Cluster, model: TrainedModel
 
 
 class Up:
-    """`inferd up`, whose output is read as it comes."""
+    """`inferd up`, whose output is read while it runs."""
 
     def __init__(self, directory: Path, *arguments: str) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("INFERD_")}

@@ -1,4 +1,4 @@
-"""`make fuzz`: bounded by FUZZ_MINUTES (5) and FUZZ_INPUTS (no bound); exit code 1 where something was found."""
+"""`make fuzz`: limited by FUZZ_MINUTES (5) and FUZZ_INPUTS (no limit); exit code 1 if it found a failure."""
 
 from __future__ import annotations
 

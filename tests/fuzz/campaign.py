@@ -1,4 +1,4 @@
-"""A bounded run over all targets in every way there is, and its account."""
+"""A run over all targets with every method of generating inputs, within limits, and its outcome."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SHARES = {"drawn": 0.01, "guided": 0.09, "mutated": 0.9}
 SHARES_UNGUIDED = {"drawn": 0.01, "mutated": 0.99}
 START_S, SECONDS_MIN = 1.0, 1.0
 SHORT_S = 4.0
-"""With less time for each step, all of it goes to the way that needs no start."""
+"""With less time per step, all of it is spent on the method without start-up time."""
 GRACE_S = 60.0
 TAIL_CHARS = 3_000
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """When to stop: after so many inputs or so much time, whichever comes first."""
+    """The limits of a run: number of inputs or time, whichever is reached first."""
 
     inputs: int
     seconds: float
@@ -60,7 +60,7 @@ class Account:
 
 
 def run(targets: list[Target], bounds: Bounds, directory: Path, say: Callable[[str], None]) -> dict[str, Account]:
-    """Fuzzes each target in each way, one after the other or as many at once as there are workers."""
+    """Fuzzes each target with each method, sequentially or with several workers."""
     accounts = {target.name: Account() for target in targets}
     steps = list(_steps(targets, bounds))
     deadline = time.monotonic() + bounds.seconds
@@ -71,7 +71,7 @@ def run(targets: list[Target], bounds: Bounds, directory: Path, say: Callable[[s
         if time.monotonic() > deadline:
             say(f"{step.target.name} {step.way}: no time is left")
             return
-        # What one step leaves of its time, the others may use; starting its process takes some of it.
+        # Unused time of a step goes to the others; starting its process takes some of it.
         seconds = (deadline - time.monotonic()) / max(1, left) * bounds.workers - START_S
         left -= 1
         _run_step(step, max(seconds, SECONDS_MIN), bounds.seed, directory, accounts[step.target.name])
@@ -131,7 +131,7 @@ def _count(path: Path, way: str, account: Account) -> None:
 
 
 def _keep_finding(step: Step, place: Path, end: str, account: Account) -> None:
-    """The input goes to the corpus, where `make test` replays it from now on."""
+    """Adds the input to the corpus, which `make test` replays."""
     finding = place / FINDING
     reason = finding.read_text() if finding.exists() else end
     last = place / LAST_INPUT

@@ -12,7 +12,7 @@ from inferd.schemas.errors import CODES, MESSAGE_CHARS_MAX, ModelServingError
 from tests.fuzz.target import Target
 
 CPU_S_MAX = 1.0
-"""Of one input of at most 64 KiB; a pass that is quadratic anywhere takes longer."""
+"""For one input of at most 64 KiB; quadratic code anywhere takes longer."""
 MEMORY_SAMPLE_EVERY = 4_096
 MEMORY_BYTES_MAX = 4 * 1_048_576
 MEMORY_PER_BYTE_MAX = 64
@@ -22,7 +22,7 @@ ACCEPTED = "accepted"
 
 
 class FindingError(Exception):
-    """An input for which something does not hold."""
+    """An input that fails a check."""
 
 
 def judge(target: Target, data: bytes) -> str:
@@ -36,7 +36,7 @@ def judge(target: Target, data: bytes) -> str:
 
 
 def check_error(error: ModelServingError) -> None:
-    """The error is one of the wire's, and says something short that prints."""
+    """Checks that the error has a code of the wire format and a short printable message."""
     if CODES.get(error.code) is not type(error) or error.code == "internal":
         raise FindingError(f"{type(error).__name__} with code {error.code}") from error
     if not 0 < len(error.message) <= MESSAGE_CHARS_MAX:
@@ -46,7 +46,7 @@ def check_error(error: ModelServingError) -> None:
 
 
 def check_memory(target: Target, data: bytes) -> None:
-    """What the input makes Python allocate is bounded by its size."""
+    """Checks that the memory allocated by Python for the input is bounded by its size."""
     tracemalloc.start()
     try:
         judge(target, data)
@@ -58,7 +58,7 @@ def check_memory(target: Target, data: bytes) -> None:
 
 
 def check_time(target: Target, data: bytes) -> None:
-    """The input does not take long; of three tries the fastest counts, as others use the machine, too."""
+    """Checks the time for the input; the fastest of three attempts counts, because the machine is shared."""
     fastest = min(_cpu_s(target, data) for _ in range(3))
     if fastest > CPU_S_MAX:
         raise FindingError(f"{fastest:.2f} s for {len(data)} bytes")
@@ -87,7 +87,7 @@ class Meter:
     grown_bytes: int = 0
 
     def __call__(self, data: bytes) -> str:
-        """What the target said; raises for an input that shows something wrong."""
+        """The outcome of the target; raises if the input fails a check."""
         began = time.perf_counter()
         said = judge(self.target, data)
         self.said[said] += 1

@@ -1,4 +1,4 @@
-"""Fuzzes one target in one way, in a separate process whose last input is always on disk, even after a crash.
+"""Fuzzes one target with one method, in a separate process whose last input is always on disk, even after a crash.
 
 Runs as `python -m tests.fuzz.child TARGET WAY --inputs N --seconds S --seed K --directory DIR`.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, NoReturn
 
-if TYPE_CHECKING:  # a guided run instruments what it imports, and has to be first
+if TYPE_CHECKING:  # a guided run instruments its imports, and has to be first
     from tests.fuzz.checks import Meter
     from tests.fuzz.target import Target
 
@@ -46,7 +46,7 @@ class LastInput:
 
 
 def read_last_input(path: Path) -> bytes:
-    """What a process noted before it ended."""
+    """The records that a process left before it ended."""
     raw = path.read_bytes()
     return raw[8 : 8 + int.from_bytes(raw[:8], "big")]
 
@@ -73,7 +73,7 @@ class Run:
             self.finish(EXIT_FOUND)
 
     def over(self) -> bool:
-        """Whether it is enough; also what notices a hang."""
+        """Whether a limit is reached; also detects hangs."""
         if self.meter.inputs >= self._inputs:
             return True
         if self.meter.inputs - self._looked_at >= LOOK_EVERY or self.meter.inputs == 0:
@@ -98,7 +98,7 @@ class Run:
 
 
 class Pool:
-    """The seeds, and mutants of them that reached more code than most; new mutants are made of these."""
+    """The seeds, and mutants of them that reached more code than most; new mutants are derived from these."""
 
     def __init__(self, target: Target, seeds: list[bytes], random: Random) -> None:
         self._target, self._random = target, random
@@ -114,7 +114,7 @@ class Pool:
         return mutate(random, random.choice(self._inputs), target.shape, lambda: random.choice(self._inputs))
 
     def consider(self, data: bytes, said: str) -> None:
-        """Occasionally keeps an input that is small, and neither malformed nor too deep."""
+        """Occasionally keeps an input that is small, well-formed and not nested too deeply."""
         if said in {"malformed", "too_deep"} or len(data) > SMALL_BYTES or self._random.random() > FRESH_SHARE:
             return
         if len(self._inputs) < self._n_seeds + POOL_MAX:
@@ -140,7 +140,7 @@ def draw_all(target: Target, run: Run, seeds: list[bytes], random: Random) -> No
 
 
 def guide_all(target: Target, run: Run, seeds: list[bytes], random: Random) -> None:
-    """Inputs that coverage leads to."""
+    """Inputs guided by coverage."""
     from tests.fuzz.guided import guide
 
     guide(target, run, seeds, random)

@@ -1,4 +1,4 @@
-"""Inputs that are kept: of each target a text file, an input a line, written as Python writes bytes."""
+"""Stored inputs: one text file per target, one input per line, written as Python bytes literals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CORPUS = Path(__file__).parent / "corpus"
 
 
 def kept(target: str, directory: Path = CORPUS) -> list[bytes]:
-    """The inputs kept for a target; lines that begin with # say where they come from."""
+    """The stored inputs of a target; lines that begin with # name their origin."""
     path = directory / f"{target}.txt"
     if not path.exists():
         return []
@@ -19,7 +19,7 @@ def kept(target: str, directory: Path = CORPUS) -> list[bytes]:
 
 
 def keep(target: str, inputs: Iterable[bytes], why: str, directory: Path = CORPUS) -> None:
-    """Adds inputs that are not there yet, behind a line that says why."""
+    """Adds new inputs, below a line that states the reason."""
     have = set(kept(target, directory))
     new = [data for data in dict.fromkeys(inputs) if data not in have]
     if new:

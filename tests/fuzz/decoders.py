@@ -43,7 +43,7 @@ CODECS: tuple[Codec, ...] = (MSGPACK, JSON)
 SEEDS = 300
 EXPANDED_BYTES_MAX = 1_048_576
 SHORT_BYTES = 4_096
-"""Of what the reference reads, too: it allocates whatever it is told."""
+"""Limit for inputs of the reference decoder, which allocates any claimed size."""
 BATCH_HEADER_BYTES = 61
 COMPRESSIONS = range(5)
 
@@ -144,7 +144,7 @@ def _both_ways(record: Any, encode: Callable[[Any, Codec], bytes], codec: Codec)
 
 
 def _alias_seeds(codec: Codec) -> list[bytes]:
-    # What no writer of ours encodes: weights that add up to more than float64 holds.
+    # Encoders of inferd never write this: weights whose sum exceeds float64.
     split = [{"version": 1, "weight": 1e308}, {"version": 2, "weight": 1e308}]
     encode = msgspec.json.encode if codec is JSON else msgspec.msgpack.encode
     return [*_both_ways(sample_records.ALIAS, encode_alias, codec), encode({"split": split})]
@@ -193,7 +193,7 @@ def _dead_letter_seeds() -> list[bytes]:
 
 
 def _parse_key(data: bytes) -> None:
-    """Reads a key as that of a model record and as that of an artifact: at most one of them takes it."""
+    """Parses a key as that of a model record and as that of an artifact: at most one accepts it."""
     try:
         parse_model_key(data)
     except ModelServingError as error:
@@ -215,7 +215,7 @@ def _expand(data: bytes) -> None:
 
 
 def _model_files() -> list[bytes]:
-    from tests.fuzz.models import model_files  # importing LightGBM takes seconds, and others need none
+    from tests.fuzz.models import model_files  # importing LightGBM takes seconds, and other targets do not need it
 
     return model_files()
 

@@ -1,4 +1,4 @@
-"""Inputs drawn by hypothesis: values of every sort, under the names that the wire knows, and plain bytes."""
+"""Inputs drawn by hypothesis: values of every type, under the field names of the wire format, and plain bytes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ headers = st.lists(st.tuples(st.sampled_from(("content-type", "deadline", "x")),
 def _json(value: Any) -> bytes:
     try:
         return msgspec.json.encode(value)
-    except ValueError:  # an integer that JSON's writer does not take
+    except ValueError:  # an integer that the JSON encoder rejects
         return b"null"
 
 

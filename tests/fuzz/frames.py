@@ -9,7 +9,7 @@ NONE = 0xFFFF
 
 
 def pack_headers(headers: Headers) -> bytes:
-    """A byte for the number of headers, then of each its name and value behind their lengths."""
+    """Encodes a byte with the number of headers, then name and value of each, prefixed by their lengths."""
     parts = [bytes([min(len(headers), 255)])]
     for name, value in headers[:255]:
         raw = name.encode("utf-8", "surrogateescape")[:255]
@@ -19,7 +19,7 @@ def pack_headers(headers: Headers) -> bytes:
 
 
 def unpack_headers(data: bytes, at: int = 0) -> tuple[list[tuple[str, bytes | None]], int]:
-    """The headers at `at` and where they end; whatever is cut off is as short as it is."""
+    """The headers at `at`, and the offset of their end; truncated values are as short as the input."""
     headers: list[tuple[str, bytes | None]] = []
     count, at = (data[at] if at < len(data) else 0), at + 1
     for _ in range(count):
@@ -34,7 +34,7 @@ def unpack_headers(data: bytes, at: int = 0) -> tuple[list[tuple[str, bytes | No
 
 
 def pack_record(value: bytes, headers: Headers = (), key: bytes | None = None) -> bytes:
-    """Key behind its length (255: none), headers, and the value up to the end."""
+    """The key with its length prefix (255: none), headers, and the remaining bytes as value."""
     short = b"\xff" if key is None else bytes([min(len(key), 254)]) + key[:254]
     return short + pack_headers(headers) + value
 

@@ -17,7 +17,7 @@ RESIDENT_MB_MAX = 2_048
 
 
 def available() -> bool:
-    """Whether there is an atheris for this Python."""
+    """Whether atheris is available for this Python."""
     return importlib.util.find_spec("atheris") is not None
 
 

@@ -1,6 +1,6 @@
-"""Random and damaged rows through the row kernel and the typed decoder, which is its twin in Python.
+"""Random and damaged rows through the row kernel and the typed decoder, its equivalent in Python.
 
-The rows and all that the kernel writes end at a page that may not be touched: a step out of bounds kills the process.
+The rows and the kernel's output end at an inaccessible page: an access out of bounds kills the process.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def made(place: int) -> FeatureSchema:
 
 
 def usual_value(rng: random.Random, feature: Feature) -> Any:
-    """What a producer sends, without escapes in JSON."""
+    """JSON as producers send it, without escapes."""
     if feature.categories is not None:
         return rng.choice([None if feature.required is None else feature.categories[0], *feature.categories[:3]])
     if feature.dtype == "int64":
@@ -109,7 +109,7 @@ def odd_value(rng: random.Random) -> Any:
 
 
 def number_text(rng: random.Random) -> str:
-    """A JSON number that is hard to round: many digits, any exponent, and what lies exactly between two floats."""
+    """A JSON number that is hard to round: many digits, any exponent, or exactly between two floats."""
     digits = rng.choice(
         (rng.randrange(10**19), rng.randrange(2**53, 2**54) | 1, rng.randrange(10 ** rng.randrange(1, 19)))
     )
@@ -171,7 +171,7 @@ def encoded(rng: random.Random, codec: Codec, features: list[Feature], order: li
 
 
 def typed(features: FeatureSchema, codec: Codec, data: bytes) -> bytes | None:
-    """The row as the typed decoder reads it; None if it is rejected, or is not one row."""
+    """The row according to the typed decoder; None if it is rejected, or is not one row."""
     try:
         rows = decode_input_data(data, codec, DEFAULT_LIMITS)
         if not getattr(rows, "single", False):

@@ -46,13 +46,14 @@ def target() -> Target:
 
 @cache
 def scorers() -> tuple[Scorer, Scorer]:
-    from tests.fuzz.models import served_models  # importing LightGBM takes seconds, and others need none
+    from tests.fuzz.models import served_models  # importing LightGBM takes seconds, and other targets do not need it
 
     return both(served_models())
 
 
 def run(data: bytes) -> str:
-    """Scores the record between good ones, vectorised and typed: one answer, of a known sort, and no neighbour's."""
+    """Scores the record between valid ones, vectorised and typed: it gets one answer of a known type, and the
+    neighbours' answers do not change."""
     value, headers, key = unpack_record(data)
     record = Fetched(value, offset=OFFSET, key=key, headers=tuple(headers))
     batch = [*NEIGHBOURS[:2], record, *NEIGHBOURS[2:]]
@@ -84,7 +85,7 @@ def _code(outcome: Outcome) -> str:
 
 @cache
 def _expected() -> list[bytes]:
-    """The answers of the neighbours when nobody is between them."""
+    """The answers of the neighbours without a record between them."""
     return score(scorers()[1], NEIGHBOURS, now_ms=NOW_MS).values
 
 
@@ -103,7 +104,7 @@ def seeds() -> list[bytes]:
 
 
 def fresh(random: Random) -> bytes:
-    """A request of any layout, now for one of the models that are there."""
+    """A request of any layout, redirected to one of the existing models."""
     if random.random() < 0.4:
         body = request_bytes(random, JSON).replace(b'"m', b'"plain', 1)
         return pack_record(body, JSON_HEADER)

@@ -1,4 +1,4 @@
-"""What can be fuzzed."""
+"""The interface of a fuzz target."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ class Target:
     fresh: Callable[[Random], bytes] | None = None
     """Generates another seed."""
     weight: float = 1.0
-    """Its share of the inputs, against others: less for what is slow."""
+    """Its share of the inputs relative to other targets: smaller for slow ones."""

@@ -7,5 +7,5 @@ from tests.fuzz.target import Target
 
 
 def all_targets() -> dict[str, Target]:
-    """Every target by its name."""
+    """All targets by name."""
     return {target.name: target for target in (*decoders.targets(), *job_decoders.targets(), scored.target())}

@@ -1,4 +1,4 @@
-"""Every input that a run of the fuzzers kept, and every seed, holds what must hold."""
+"""Every stored input of the corpus, and every seed, passes the checks."""
 
 from __future__ import annotations
 

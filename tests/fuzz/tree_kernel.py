@@ -1,6 +1,6 @@
-"""Random trees and rows through the kernel and its twin.
+"""Random trees and rows through the kernel and its equivalent in Python.
 
-All that the kernel reads and writes ends at a page that may not be touched: a step out of bounds kills the process.
+The kernel's input and output end at an inaccessible page: an access out of bounds kills the process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ODD = (
 
 
 class Guarded:
-    """Arrays whose last byte is the last before a page without access."""
+    """Arrays that end directly before an inaccessible page."""
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -70,7 +70,7 @@ class Guarded:
 
 
 def random_trees(rng: random.Random, features: int, outputs: int) -> Trees:
-    """Trees of any shape, over few thresholds or many, with splits by category and every missing type."""
+    """Trees of any shape, with few or many thresholds, categorical splits and every missing type."""
     pool = [
         rng.choice((rng.gauss(0, 1), float(rng.randrange(-3, 4)), np.inf, 1e-35))
         for _ in range(rng.choice((3, 40, 900)))
@@ -100,7 +100,7 @@ def random_trees(rng: random.Random, features: int, outputs: int) -> Trees:
 
 
 def random_shape(rng: random.Random, leaves: int) -> tuple[list[int], list[int]]:
-    """Children as LightGBM numbers them: a split takes the place of a leaf, which becomes its left child."""
+    """Children numbered as in LightGBM: a split replaces a leaf, which becomes its left child."""
     left, right = list[int](), list[int]()
     parent = {0: (-1, 0)}
     for split in range(leaves - 1):
@@ -115,7 +115,7 @@ def random_shape(rng: random.Random, leaves: int) -> tuple[list[int], list[int]]
 
 
 def random_rows(rng: random.Random, trees: Trees, count: int, features: int) -> NDArray[np.float64]:
-    """Values at and beside thresholds, codes of categories, and odd ones."""
+    """Values at and next to thresholds, category codes, and special values."""
     cuts = trees.threshold.tolist() or [0.0]
 
     def value() -> float:
@@ -159,7 +159,8 @@ def assert_same(found: NDArray[np.float64], expected: list[list[float]], trees: 
 
 
 def fuzz_tree_kernel(seconds: float, seed: int, rounds: int = 10**9) -> str:
-    """An account of a run of so many rounds or seconds; every version of the kernel that runs here has its turn."""
+    """Runs for a number of rounds or seconds, alternating all versions of the kernel that this CPU supports; returns a
+    summary."""
     rng, guarded, lib = random.Random(seed), Guarded(), library()
     best, done, rows, end = lib.version, 0, 0, time.monotonic() + seconds
     try:

@@ -1,4 +1,4 @@
-"""What the tree kernel must equal, in plain Python: one row, one tree, one split at a time, as in LightGBM's tree.h."""
+"""The reference of the tree kernel in plain Python: one row, one tree, one split at a time, as in LightGBM's tree.h."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""A job of a million rows on two workers, one of which is killed every few seconds, and a broker that is killed, too.
+"""A job of a million rows on two workers, one of which is killed every few seconds, and a broker that is killed as
+well.
 
-`make jobs-million` runs it; `make test` has the same on a smaller scale (tests/delivery/test_jobs.py).
+`make jobs-million` runs it; tests/delivery/test_jobs.py has a smaller version.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _send(job: JobOnTopics, seqs: list[int]) -> None:
 
 
 def _disturbed(messages: int, rng: random.Random) -> list[int]:
-    """Every message; some twice, and some before those that come before them."""
+    """Sends every message; some twice, and some out of order."""
     seqs = [*range(messages), *rng.sample(range(messages), messages // 20)]
     for at in range(0, len(seqs) - 10, 10):
         part = seqs[at : at + 10]

@@ -1,7 +1,7 @@
 """Thousands of damaged XGBoost and CatBoost files in trial processes (`make model-mutants MUTANTS=100`).
 
-Prints how each format's mutants end. A library may crash on one: then that is the verdict on it, and the next one is
-tried in another process. Fails if a verdict is missing, or if a process or file is left behind.
+Prints the verdicts by format. If a library crashes on a mutant, that is its verdict, and the next mutant is tested in
+another process. Fails if a verdict is missing, or if a process or file is left behind.
 """
 
 from __future__ import annotations

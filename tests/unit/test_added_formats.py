@@ -1,4 +1,4 @@
-"""A codec and a model format that are defined here alone: added with one registry line each, they serve everywhere."""
+"""A codec and a model format that only this test defines: registered with one line each, they work everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files below deploy/ say what the code says."""
+"""The files in deploy/ agree with the code."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def pods_of(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def container_environment(container: dict[str, Any], config: dict[str, str], fields: dict[str, str]) -> dict[str, str]:
-    """What a container finds in its environment, secrets left out."""
+    """The environment of a container, without secrets."""
     environment = dict(config) if any("configMapRef" in each for each in container["envFrom"]) else {}
     for each in container.get("env", []):
         source = each.get("valueFrom", {})
@@ -143,7 +143,7 @@ def test_pods_set_what_the_settings_allow(manifests: list[dict[str, Any]], tmp_p
         (container,) = pod["containers"]
         fields = {"metadata.name": "inferd-worker-1", "status.podIP": POD_IP}
         environment = container_environment(container, config, fields)
-        assert environment.items() >= config.items(), "topics and workers mean the same cluster"
+        assert environment.items() >= config.items(), "topics and workers use the same cluster"
         for variable in secrets.keys() & environment.keys():
             (mount,) = (each for each in container["volumeMounts"] if each["name"] == secrets[variable])
             assert Path(environment[variable]).parent == Path(mount["mountPath"])
@@ -168,7 +168,7 @@ def test_pods_run_without_rights(manifests: list[dict[str, Any]]) -> None:
         assert pod["securityContext"]["runAsNonRoot"]
         assert f"--uid {pod['securityContext']['runAsUser']} " in (ROOT / "deploy/Dockerfile").read_text()
         assert not pod["automountServiceAccountToken"]
-        assert not pod["enableServiceLinks"], "variables made of the Service's name would be unknown settings"
+        assert not pod["enableServiceLinks"], "Service variables would be unknown settings"
         for container in pod["containers"]:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
@@ -178,7 +178,7 @@ def test_pods_run_without_rights(manifests: list[dict[str, Any]]) -> None:
             assert container["resources"]["requests"].keys() >= {"cpu", "memory"}
             assert "memory" in container["resources"]["limits"]
             mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
-            assert mounted >= {"/var/lib/inferd", "/tmp"}, "what is written to"
+            assert mounted >= {"/var/lib/inferd", "/tmp"}, "the writable directories"
 
 
 def test_a_pod_is_probed_and_drained(deployment: dict[str, Any]) -> None:
@@ -209,7 +209,7 @@ def test_the_network_policy_lets_workers_do_their_work(manifests: list[dict[str,
         assert pod["metadata"]["labels"].items() >= policy["podSelector"]["matchLabels"].items()
     port = Settings().http_port
     (ingress,) = policy["ingress"]
-    assert {"podSelector": policy["podSelector"]} in ingress["from"], "workers ask one another about jobs"
+    assert {"podSelector": policy["podSelector"]} in ingress["from"], "workers forward requests for jobs"
     assert [each["port"] for each in ingress["ports"]] == [port]
     egress = {each["port"] for rule in policy["egress"] for each in rule["ports"]}
     (config,) = (each["data"] for each in manifests if each["kind"] == "ConfigMap")

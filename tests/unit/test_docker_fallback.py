@@ -1,4 +1,4 @@
-"""Where a Docker engine answers but runs no Kafka, the tests use the embedded one, and say so."""
+"""If a Docker engine responds but cannot run Kafka, the tests use the embedded broker, and say so."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def without_sense(_: str) -> tuple[int, object]:
 
 
 class Engine(ThreadingHTTPServer):
-    """Answers pings, and other paths with `answer`."""
+    """Responds to pings, and to other paths with `answer`."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(("127.0.0.1", 0), EngineHandler)

@@ -1,4 +1,4 @@
-"""The build of the kernels: with a compiler it makes a library, without one it says so."""
+"""The build of the kernels: with a compiler it creates a library, without one it reports that."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inferd.streams.inference.kernels import library_in
 SOURCE = Path(__file__).parents[2] / "streams/inference/kernels/kernels.c"
 
 
-@pytest.mark.timeout(600)  # the compiler may take its time on a busy machine
+@pytest.mark.timeout(600)  # the compiler is slow on a busy machine
 @pytest.mark.skipif(not hatch_build.compilers(), reason="there is no C compiler")
 def test_what_is_built_is_what_is_loaded(tmp_path: Path) -> None:
     built, folder = tmp_path / "built", tmp_path / "folder"

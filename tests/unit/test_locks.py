@@ -30,7 +30,7 @@ def pins_of(lock: str) -> set[Pin]:
 
 
 def asked_for_by(pin: Pin) -> Iterator[Requirement]:
-    """What an installed package requires of others, with the extras it is pinned with."""
+    """The requirements of an installed package, with its pinned extras."""
     name, extras = pin
     for requirement in map(Requirement, metadata.requires(name) or ()):
         if requirement.marker is None or any(requirement.marker.evaluate({"extra": e}) for e in ("", *extras)):
@@ -39,7 +39,7 @@ def asked_for_by(pin: Pin) -> Iterator[Requirement]:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_whatever_a_pin_asks_for_is_pinned_with_the_same_extras(lock: str) -> None:
-    # pip 23 looks for the newest `coverage[toml]` where a lock has `coverage`, and then misses its hash.
+    # pip 23 requires the newest `coverage[toml]` if a lock has `coverage`, and then lacks its hash.
     pins = pins_of(lock)
     asked = {(canonicalize_name(r.name), frozenset(r.extras)) for pin in pins for r in asked_for_by(pin)}
     bare = {(name, frozenset[str]()) for name, _ in pins}
@@ -61,7 +61,7 @@ def add_wheel(folder: Path, name: str, version: str, *requires: str) -> None:
 
 
 def lock_command(options: str) -> list[str]:
-    """What `make lock` runs for the lock of developers."""
+    """The command of `make lock` for the developers' lock."""
     make = ["make", "--dry-run", "--always-make", "lock", f"VENV={sys.prefix}", f"UPGRADE={options}"]
     printed = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     (command,) = [line for line in printed.replace("\\\n", "").splitlines() if "-o requirements-dev.lock" in line]

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts below deploy/ ask for metrics and labels that exist, and each alert is explained."""
+"""The dashboard and the alerts in deploy/ use existing metrics and labels, and each alert is documented."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def known_labels() -> dict[str, set[str]]:
 
 
 def parts_of(expression: Any) -> Iterator[Any]:
-    """The expression and everything it is made of."""
+    """The expression and all its subexpressions."""
     yield expression
     for name in ("expr", "lhs", "rhs", "param", "vector_selector"):
         if (part := getattr(expression, name, None)) is not None:
@@ -167,7 +167,7 @@ def test_variables_of_the_dashboard_are_defined(dashboard: dict[str, Any]) -> No
     assert set(re.findall(r"\$\{?(\w+)", text)) <= defined
 
 
-# What operators are told
+# Texts for operators
 
 
 def test_what_the_page_links_to_is_there() -> None:

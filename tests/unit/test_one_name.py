@@ -1,4 +1,4 @@
-"""What is installed: one name, `inferd`, that meets no module of the user's."""
+"""Installed, inferd is one top-level package, `inferd`, which conflicts with no module of the user's."""
 
 from __future__ import annotations
 

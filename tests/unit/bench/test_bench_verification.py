@@ -1,4 +1,4 @@
-"""A benchmark with wrong results is void: what the verification accepts and what it rejects."""
+"""The verification of a benchmark: which results it accepts and which it rejects."""
 
 from __future__ import annotations
 

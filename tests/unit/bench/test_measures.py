@@ -1,4 +1,4 @@
-"""The arithmetic of the bench, on figures whose answers are known."""
+"""The arithmetic of the benchmark, with known results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sampling profiler finds the function that burns the time."""
+"""The sampling profiler finds the function that uses the CPU time."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def write_parquet(model: ServedModel, rows: Rows, path: Path) -> None:
 
 
 def in_a_script(model: ServedModel, data: Any) -> tuple[Inputs, Inputs]:
-    """What a predictor and a batch job give to the model."""
+    """The values that a predictor and a batch job pass to the model."""
     runtime = cast(ToyRuntime, model.runtime)
     manager = ModelManager("unused")
     reference = PinnedModelId.of("m", model)

@@ -71,7 +71,7 @@ def test_every_field_of_the_streams_is_a_setting_of_its_own() -> None:
         "connection",  # built from the INFERD_BROKER and INFERD_KAFKA settings
         "id_chars_max",  # part of the grammar of ids
         "artifact_part_bytes_max",  # part of the wire contract
-        "manifest_bytes_max",  # bounded by Kafka's own record size
+        "manifest_bytes_max",  # limited by Kafka's maximum record size
         "key_bytes_max",  # the rest of a record with the largest result
     }
     given: dict[str, Any] = {item.name: object() for item in fields(Settings)}

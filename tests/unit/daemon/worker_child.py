@@ -26,7 +26,7 @@ from tests.unit.daemon.fake_streams import FakeStreams
 
 
 class ScriptedStreams(FakeStreams):
-    """Behaves as the first argument says."""
+    """Streams that behave as the first argument says."""
 
     def __init__(
         self, settings: StreamSettings, on_fatal: Callable[[str, int], None], _custom: UserCode | None

@@ -1,4 +1,4 @@
-"""Models of MLflow: a server that answers as MLflow does, and descriptions that MLflow 3.17 wrote."""
+"""MLflow models: a fake MLflow server, and descriptions written by MLflow 3.17."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Changes of models by clients that meet at every step, die, and pause, on a log that is compacted at any moment."""
+"""Concurrent changes of models by clients that interleave at every step, die, and pause, on a log that may be compacted
+at any time."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def manifest(content: bytes, version: int = 1, created_at: str | None = None) ->
 
 @dataclass
 class Step:
-    """A point where other clients may act: before a record is written (if there is one), or while reading."""
+    """A point where other clients may run: before a record is written (if there is one), or while reading."""
 
     stream: Stream | None = None
     key: object = None
@@ -69,17 +70,17 @@ class Log:
 
 @dataclass
 class Broker:
-    """The topics of a tenant as its clients see them; a read takes two steps or more."""
+    """The topics of a tenant as its clients see them; a read takes at least two steps."""
 
     logs: dict[Stream, Log] = field(default_factory=lambda: defaultdict(Log))
     now_s: float = 1_000_000.0
     written: dict[str, set[bytes]] = field(default_factory=lambda: defaultdict(set))
-    """Everything that was ever written as a version."""
+    """Every version that was ever written."""
 
     async def read(self, timeout_s: float) -> ModelList:
         log, models, position = self.logs["models"], ModelList(limits=LIMITS), 0
         while position < (end := log.end):
-            for fetched in (position + (end - position) // 2, end):  # others may act in the middle, and at the end
+            for fetched in (position + (end - position) // 2, end):  # others may run in between
                 for offset, key, value, at_ms in log.records:
                     if position <= offset < fetched:
                         models.apply(key.encode(), value, written_ms=at_ms)
@@ -96,7 +97,7 @@ class Broker:
         await Step()
 
     def missing(self) -> set[str]:
-        """Parts of live versions that are not there."""
+        """Missing parts of live versions."""
         live = self.logs["models"].live()
         versions = [decode_manifest(live[key]) for key in self.written if key in live]
         return {part for version in versions for part in parts(version)} - self.logs["model-artifacts"].live().keys()
@@ -133,7 +134,7 @@ class Change:
             self.coroutine = client.deploy(self.content, wanted, None, TIMEOUT_S)
 
     def advance(self) -> bool:
-        """Take a step; whether it was the last."""
+        """Runs the next step; returns whether it was the last."""
         try:
             self.pending = self.coroutine.send(None)
         except StopIteration as end:
@@ -162,7 +163,7 @@ class Change:
         return {decode_manifest(value).sha256 for value in self.broker.written[f"m/{self.version}"]}
 
     def die(self) -> None:
-        """Stop for good; one that paused for a day comes to its check of the time first."""
+        """Stops the client permanently; one that paused for a day checks the time first."""
         if self.has_paused:
             self.finish()
         self.coroutine.close()
@@ -233,7 +234,7 @@ def pass_a_day(broker: Broker, clients: dict[int, Change]) -> None:
 
 
 def collected(broker: Broker) -> set[str]:
-    """What is left of artifacts that no version needs once a client changes something after the grace period."""
+    """Artifacts that no version needs and that remain after a client's change after the grace period."""
     broker.now_s += GRACE_MS / 1_000 + 1
     Change(broker, b"another", 9).finish()
     return broker.needless()

@@ -1,4 +1,4 @@
-"""Requests as producers write them, and bytes that went wrong on the way: everything drawn from one `Random`."""
+"""Requests as producers write them, and corrupted ones: everything is drawn from one `Random`."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def request_bytes(random: Random, codec: Codec) -> bytes:
 
 
 def mutated(random: Random, value: bytes, codec: Codec) -> bytes:
-    """`value` after none to two accidents."""
+    """`value` with zero to two random corruptions."""
     data = bytearray(value)
     parts = MSGPACK_PARTS if codec is MSGPACK else JSON_PARTS
     for _ in range(random.choice([0, 0, 1, 1, 1, 2])):
@@ -178,7 +178,7 @@ def _header(count: int, width: int, short: int, long: int) -> bytes:
 
 
 def _dump(random: Random, value: Any, comma: str) -> str:
-    """JSON with white space, and strings escaped here and there."""
+    """JSON with white space, and strings with random escapes."""
     if isinstance(value, dict):
         pairs = _pairs(random, value)
         return (

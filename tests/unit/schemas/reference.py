@@ -1,4 +1,5 @@
-"""An independent reading of requests: the `msgpack` and `json` packages, and the rules of the wire once more."""
+"""An independent decoder of requests: the packages `msgpack` and `json`, and a second implementation of the wire
+format's rules."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ DTYPES = {"<f4": 4, "<f8": 8, "<i4": 4, "<i8": 8, "|b1": 1, "|i1": 1, "|u1": 1, 
 
 
 class RefusedError(Exception):
-    """The reference does not take the bytes."""
+    """The reference rejects the bytes."""
 
 
 def loads(value: bytes, codec: Codec) -> Any:

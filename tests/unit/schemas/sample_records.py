@@ -1,4 +1,4 @@
-"""Records that use every field there is."""
+"""Records that use every field."""
 
 from __future__ import annotations
 

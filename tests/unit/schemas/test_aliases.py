@@ -1,4 +1,4 @@
-"""What an alias means for the versions of its model."""
+"""How an alias resolves to the versions of its model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bad-input matrix, one row after the other: which code, and what the message names."""
+"""The bad-input matrix, row by row: the code, and the content of the message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Python programs hold -> `input_data`: scalars, arrays, series and data frames, each value as it was."""
+"""Conversion of Python values to `input_data`: scalars, arrays, series and data frames, without loss."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def without_objects() -> list[dict[str, Any]]:
 
 
 class Exported:
-    """What knows Arrow's stream and nothing else."""
+    """An object that supports only Arrow's stream interface."""
 
     columns = ("a",)
 

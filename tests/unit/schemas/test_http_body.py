@@ -1,4 +1,4 @@
-"""Bodies of predictions over HTTP become the requests that they would be on Kafka."""
+"""HTTP bodies of predictions become the same requests as on Kafka."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def verdict(value: bytes, codec: Any) -> Any:
 
 
 def outcome(body: bytes, codec: Any) -> Any:
-    """What comes of a body as the one of a request for `churn:12`."""
+    """The request of a body for `churn:12`, or its error."""
     try:
         return verdict(request_of_body(body, codec, "churn:12", "new"), codec)
     except InferenceError as error:

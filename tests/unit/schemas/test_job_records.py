@@ -1,5 +1,4 @@
-"""Chunks, results of chunks and statuses of jobs: written records stay readable forever, and nothing else is
-accepted."""
+"""Chunks, results of chunks and statuses of jobs: all written versions stay readable, and nothing else is accepted."""
 
 from __future__ import annotations
 
@@ -86,7 +85,7 @@ def messages(codec: Codec) -> dict[str, bytes]:
 
 
 def written(codec: Codec) -> dict[str, bytes]:
-    """Everything as it is written today."""
+    """All records in today's encoding."""
     internal = {name: encode_chunk(work) for name, work in WORK.items()} if codec is MSGPACK else {}
     return {
         **messages(codec),

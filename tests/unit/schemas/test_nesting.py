@@ -1,4 +1,5 @@
-"""Depth decides a code by the bytes alone: not by the recursion that a Python allows, nor by where the depth lies."""
+"""The error code for nesting depends only on the bytes: not on Python's recursion limit, nor on the position of the
+nesting."""
 
 from __future__ import annotations
 

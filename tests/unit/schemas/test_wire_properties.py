@@ -52,7 +52,7 @@ inputs = st.one_of(
 
 
 def as_sent(data: InputData, codec: Codec) -> Any:
-    """What `input_data` was before it was decoded."""
+    """`input_data` before decoding."""
     if isinstance(data, TensorRows):
         content = data.data if codec is MSGPACK else base64.b64encode(data.data).decode()
         return {"dtype": data.dtype, "shape": list(data.shape), "data": content}
@@ -119,7 +119,7 @@ def test_any_bytes_get_a_typed_error_or_a_request(value: bytes) -> None:
         check_against_reference(value, codec)
 
 
-# What mutation found once.
+# Regression: found by mutation.
 @pytest.mark.parametrize(
     "value",
     [

@@ -1,4 +1,4 @@
-"""Fixtures for the tests of streams; models are trained once a session."""
+"""Fixtures for the tests of streams; models are trained once per session."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ B_TOPICS = {topic.replace(".a.", ".b.") for topic in A_TOPICS}
 
 @dataclass
 class FakeModels:
-    """Models of tenants that are read as soon as they may be, unless `held`."""
+    """Models of tenants that are read once the rights exist, unless `held`."""
 
     followed: frozenset[str] = frozenset()
     read: frozenset[str] = frozenset()
@@ -53,7 +53,7 @@ class World:
     barred: list[frozenset[str]] = field(default_factory=list)
     looks: int = 0
     asked: list[int] = field(default_factory=list)
-    """How many rights each look asked about."""
+    """Number of rights that each check requested."""
 
     async def missing_rights(self, _client: Any, rights: Sequence[Right]) -> list[Right]:
         self.looks += 1
@@ -230,7 +230,7 @@ async def test_a_refusal_is_looked_into_at_once_and_all_rights_with_it(world: Wo
     await world.start()
     running = asyncio.create_task(world.admission.run(world.models))
     await world.until(lambda: len(world.asked) == 2)
-    assert world.asked[1] < world.asked[0], "while all is well, one partition stands for the others"
+    assert world.asked[1] < world.asked[0], "while no right is missing, one partition is checked for all"
     world.missing = ["WRITE on transactional-id inferd-ns.b.jobs-3"]
     world.admission.recheck()
     await world.until(lambda: world.admission.waits)

@@ -1,4 +1,4 @@
-"""Requests over HTTP: each caller gets an answer, also from a worker that stops."""
+"""Requests over HTTP: each caller gets a response, also from a stopping worker."""
 
 from __future__ import annotations
 

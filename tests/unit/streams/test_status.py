@@ -1,4 +1,4 @@
-"""The snapshot of the streams: what makes them unready, and whether its figures add up."""
+"""The snapshot of the streams: reasons for unreadiness, and consistency of its figures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def failed(version: int = 1, former: Version | None = None) -> Version:
 
 @dataclass
 class Lane:
-    """What a snapshot reads of a lane."""
+    """The attributes of a lane that a snapshot reads."""
 
     partitions: dict[TopicPartition, Partition] = field(default_factory=dict)
     fault: str | None = None
@@ -122,7 +122,7 @@ def test_a_broker_that_is_silent_makes_unready(streams: FakeStreams) -> None:
     assert streams.unready() == ("the broker has not answered for 15 s",)
     assert streams.snapshot().last_error == streams.unready()[0]
     streams.follower.reachable_at = None
-    assert streams.unready() == (), "before the first answer the start itself is what is waited for"
+    assert streams.unready() == (), "before the first response, the time counts from the start"
 
 
 def test_no_model_makes_unready(streams: FakeStreams) -> None:

@@ -101,7 +101,7 @@ def comes_at(moment: int) -> bool:
         waiting = threading.Thread(target=wait, daemon=True)
         waiting.start()
         waiting.join(30)
-        assert not waiting.is_alive(), "the handler and `wait` hold each other up"
+        assert not waiting.is_alive(), "deadlock between the signal handler and `wait`"
     arrived = seen > moment
     assert ended[-1] == arrived
     return arrived

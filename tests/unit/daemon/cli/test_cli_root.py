@@ -95,7 +95,7 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy, _, took_s = done.stderr.strip().rpartition(" ")
     assert heavy == "[]"
-    assert float(took_s) < 3  # of CPU, ten times what it takes
+    assert float(took_s) < 3  # of CPU, ten times the usual
     assert all(name in done.stdout for name in COMMANDS if name not in ("probe", "sweep"))
 
 

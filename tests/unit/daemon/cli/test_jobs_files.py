@@ -194,7 +194,7 @@ def test_rows_are_sent_by_position_if_the_version_is_known() -> None:
         models.highest["m"] = version
     name = ModelReference.parse("m")
     assert layout_for(models, name, None).model == "m:2"
-    assert layout_for(models, name, status(1)).model == "m:1", "a job that goes on keeps its version"
+    assert layout_for(models, name, status(1)).model == "m:1", "a continued job keeps its version"
     models.aliases[AliasKey("m", "champion")] = Alias(split=[SplitShare(1, 50), SplitShare(2, 50)])
     split = layout_for(models, name, None)
     assert (split.model, split.by_position) == ("m", False)

@@ -126,7 +126,7 @@ def test_a_skipped_column_has_to_exist(tmp_path: Path) -> None:
     (tmp_path / "rows.ndjson").write_text('{"a": 1}\n{"a": 1, "id": 2}\n')
     with pytest.raises(SchemaMismatchError, match=said):
         read(tmp_path / "rows.ndjson", skip_columns=("idd",))
-    assert read(tmp_path / "rows.ndjson", skip_columns=("id",)) == [{"a": 1}, {"a": 1}], "a row may lack it"
+    assert read(tmp_path / "rows.ndjson", skip_columns=("id",)) == [{"a": 1}, {"a": 1}], "the feature is optional"
 
 
 @pytest.mark.parametrize(("rows", "hint"), [('"1",1,2\n"2",3,4\n', True), ("1,2\n1,3,4\n", False), ("1\n2\n", False)])
@@ -234,7 +234,7 @@ def test_missing_values_as_r_and_pandas_write_them() -> None:
     assert csv_of("city,x\n,1\n", features=(filled, X), na=("-",)) == [{"city": None, "x": 1.0}]
     mixed = Feature("city", "category", ["", 7])
     assert csv_of("city,x\n,1\n7,1\n", features=(mixed, X)) == [{"city": "", "x": 1.0}, {"city": 7.0, "x": 1.0}]
-    assert csv_of("city\nNA\n") == [{"city": "NA"}], "whose features are unknown may be a category"
+    assert csv_of("city\nNA\n") == [{"city": "NA"}], "a file with unknown features may be for a model with categories"
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_standard_input_is_read_line_by_line() -> None:
     with os.fdopen(reading, "rb") as pipe, os.fdopen(writing, "wb", buffering=0) as out:
         out.write(b"a\n1\n")
         with open_rows("-", FileOptions("csv"), Layout("m"), pipe) as opened:
-            assert next(opened.rows) == {"a": 1.0}, "before the next line is there"
+            assert next(opened.rows) == {"a": 1.0}, "before the next line arrives"
             out.write(b"2\n")
             assert (next(opened.rows), opened.waits) == ({"a": 2.0}, True)
     with pytest.raises(click.UsageError, match="name the file"):

@@ -88,7 +88,7 @@ def _predicted(data: InputData) -> float | list[float]:
 
 
 class FakeModels:
-    """Models in memory: every file is a model with one feature, unless it starts with `none`."""
+    """In-memory models: every file is a model with one feature, unless it starts with `none`."""
 
     def __init__(self) -> None:
         self.versions: defaultdict[str, dict[tuple[str, int], Manifest]] = defaultdict(dict)

@@ -64,9 +64,7 @@ class Server:
     def connect(self, head: bytes, body: bytes = b"") -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", self.http.port), DEADLINE_S)
         connection.sendall(head)
-        with suppress(
-            ConnectionError
-        ):  # a rejected body may get its response, and the connection end, before all is sent
+        with suppress(ConnectionError):  # the server may respond and close the connection before the whole body is sent
             connection.sendall(body)
         return connection
 

@@ -104,7 +104,7 @@ async def test_slow_clients_do_not_delay_others(server: Served) -> None:
 
 
 async def test_a_large_body_at_a_steady_rate_has_time(tmp_path: Path) -> None:
-    """It takes four times the timeout, and is large enough to be allowed that time."""
+    """The transfer takes four times the timeout; the body is large enough to be allowed that time."""
 
     async def body() -> AsyncIterator[bytes]:
         for _ in range(8):

@@ -170,7 +170,7 @@ async def test_a_compressed_body_is_forwarded_decompressed(nodes: tuple[Node, No
 
 @pytest.mark.parametrize("place", [0, 1])
 async def test_an_upload_is_forwarded_as_a_stream(nodes: tuple[Node, Node], session: ClientSession, place: int) -> None:
-    """It takes longer than the read timeout, and is larger than the limit of a body."""
+    """The transfer takes longer than the read timeout and exceeds the limit of a body."""
 
     async def body() -> AsyncIterator[bytes]:
         for _ in range(5):

@@ -1,4 +1,4 @@
-"""When a broker that could not be reached is tried again, on a clock of the test's own."""
+"""When an unreachable broker is tried again, with a fake clock."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tests.fixtures.certificates import Authority, Pair
 
 
 class Fleet:
-    """A server that wants a certificate of its clients, and a client's files."""
+    """A server that requires a client certificate, and a client's files."""
 
     def __init__(self, directory: Path) -> None:
         self.authority = Authority(directory)
@@ -91,7 +91,7 @@ def test_files_that_cannot_be_used_leave_the_former_ones(fleet: Fleet, caplog: p
 
 
 def test_the_authority_is_renewed_too(fleet: Fleet, tmp_path: Path) -> None:
-    """A context only ever adds authorities: what was trusted before would stay trusted."""
+    """A context only ever adds authorities: earlier ones would stay trusted."""
     trusted = tmp_path / "ca.pem"
     trusted.write_bytes(fleet.authority.cert.read_bytes())
     context = RenewingContext(KafkaConnection(security_protocol="SSL", ssl_cafile=str(trusted)))

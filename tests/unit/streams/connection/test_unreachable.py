@@ -1,4 +1,4 @@
-"""What each exception says about the way to a broker. tests/delivery/test_tls.py has those of a real one."""
+"""The explanation of each exception of a connection attempt. tests/delivery/test_tls.py has those of a real broker."""
 
 from __future__ import annotations
 

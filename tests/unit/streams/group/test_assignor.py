@@ -1,4 +1,5 @@
-"""Assignments of topics whose numbers of partitions change: nothing asserts, and what belongs together stays so."""
+"""Assignments of topics whose numbers of partitions change: no assertion fails, and partitions that share state stay
+together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The behaviour of Faust and aiokafka that the consumer relies on; fails when a library changes it."""
+"""The behaviour of Faust and aiokafka that the consumer relies on; fails if a library changes it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def records(tp: TP, *offsets: int) -> list[Any]:
 
 @dataclass
 class FakeIntake:
-    """A lane that keeps what it is fed."""
+    """A lane that stores the records that it is fed."""
 
     calls: list[str] = field(default_factory=list)
     fed: list[tuple[TopicPartition, list[int]]] = field(default_factory=list)
@@ -134,7 +134,7 @@ class FakeKafkaConsumer:
 
 @dataclass
 class Transport:
-    """A Faust app whose consumer talks to fakes."""
+    """A Faust app whose consumer uses fakes."""
 
     app: LaneApp
     intake: FakeIntake
@@ -274,7 +274,7 @@ async def test_a_stop_stops_aiokafkas_consumer_and_ends_what_waits_for_the_threa
     assert transport.kafka.calls == ["start", "stop"], "once"
     assert not transport.thread._futures
     await asyncio.sleep(0)
-    assert asyncio.all_tasks() == before, "no task outlives it"
+    assert asyncio.all_tasks() == before, "no task is left"
 
 
 async def test_a_crash_of_the_consumer_is_the_apps(transport: Transport) -> None:
@@ -411,11 +411,11 @@ async def test_lane_topics_have_no_stream_that_faust_could_miss(
     assert verified == [OTHER_TP]
 
 
-# Topics that may not be read
+# Topics without READ rights
 
 
 class FakeCoordinator:
-    """A fake of aiokafka's group coordinator, which keeps errors until they are read."""
+    """A fake of aiokafka's group coordinator, which stores errors until they are read."""
 
     def __init__(self, error: KafkaError | None = None) -> None:
         self._pending_exception = error
@@ -452,7 +452,7 @@ async def test_other_barred_topics_are_a_new_assignment(transport: Transport) ->
         transport.consumer.bar(topics)
         joins.append(coordinator.joins)
     assert joins == [1, 1, 2]
-    assert len(refreshed) == 2, "topics may be seen that were hidden before"
+    assert len(refreshed) == 2, "topics that were hidden may be visible now"
 
 
 async def test_an_error_of_the_coordination_is_asked_for_and_the_group_joined_again(transport: Transport) -> None:
@@ -505,7 +505,7 @@ async def test_the_consumer_reads_what_is_committed_with_fausts_own_assignor(
     class Captured(AIOKafkaConsumer):
         def __init__(self, **options: Any) -> None:
             made.update(options)
-            self._closed = True  # nothing to warn of: it is never started
+            self._closed = True  # no warning: the coroutine is never started
             self._subscription: Any = SimpleNamespace(assign_from_subscribed=assigned.append)
 
     monkeypatch.setattr(aiokafka, "AIOKafkaConsumer", Captured)
@@ -519,7 +519,7 @@ async def test_the_consumer_reads_what_is_committed_with_fausts_own_assignor(
     assert made["bootstrap_servers"] == ["broker-1:9092", "broker-2:9093"]
     app.barred = frozenset({OTHER_TOPIC})
     cast(Any, consumer)._subscription.assign_from_subscribed([kafka_tp(LANE_TP), kafka_tp(OTHER_TP)])
-    assert assigned == [[kafka_tp(LANE_TP)]], "a topic that may not be read is not assigned"
+    assert assigned == [[kafka_tp(LANE_TP)]], "an unreadable topic is not assigned"
 
 
 def test_the_fetcher_is_made_with_what_was_set_on_the_consumer() -> None:

@@ -17,7 +17,7 @@ OURS, OTHERS, RESTARTED = (f"one-{uuid.UUID(int=number)}" for number in range(3)
 
 
 class Coordinator:
-    """What `_rejoin` uses of aiokafka's; joins succeed unless `fails` is set."""
+    """The attributes of aiokafka that `_rejoin` uses; joins succeed unless `fails` is set."""
 
     def __init__(self, instance_id: str | None = "one") -> None:
         self._group_instance_id, self.group_id, self.member_id = instance_id, "inferd", ""

@@ -1,4 +1,4 @@
-"""The catalog of one tenant: which version a reference leads to, and what is said where it leads nowhere."""
+"""The catalog of one tenant: the version that a reference resolves to, and the errors of references without one."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def split(**weights: float) -> Alias:
     return Alias(split=[SplitShare(int(name[1:]), weight) for name, weight in weights.items()])
 
 
-# What a reference leads to
+# Resolved references
 
 
 def test_a_bare_name_is_the_newest_version() -> None:
@@ -99,7 +99,7 @@ def test_the_champion_is_found_again_once_its_alias_is_gone() -> None:
     assert number(catalog, "m") == 2
 
 
-# What leads nowhere
+# Unresolved references
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_whether_the_request_decides_over_the_version() -> None:
     assert catalog.splits(ModelReference("m"))
 
 
-# What there is
+# Listing
 
 
 def test_versions_are_listed_by_name_and_number() -> None:

@@ -1,4 +1,4 @@
-"""Models whose features are not all numbers, and whose predictions are labels: from a file to results."""
+"""Models with non-numeric features and with labels as predictions: from a file to results."""
 
 from __future__ import annotations
 

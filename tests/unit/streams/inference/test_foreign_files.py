@@ -1,4 +1,4 @@
-"""Files that are not models of a known format: each is named, with a remedy."""
+"""Files that are not models of a known format: each is recognised, and the error has a remedy."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def lightgbm_model() -> Any:
 
 
 def written(write: Callable[[str], object]) -> bytes:
-    """What `write` writes to a file."""
+    """The bytes that `write` writes to a file."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:

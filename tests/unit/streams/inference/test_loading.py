@@ -1,4 +1,4 @@
-"""From a manifest and a file to a version that may serve."""
+"""From a manifest and a file to a loaded version."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_loaded_model_predicts_as_it_was_trained_and_knows_all_of_itself(train
     complete = manifest_of(model.text, "m", 3)
     bare = msgspec.structs.replace(complete, features=[], objective=None, outputs=None)
     served = load_model(path, bare)
-    assert served.manifest == complete, "what the manifest leaves out is in the file"
+    assert served.manifest == complete, "omitted fields of the manifest are read from the file"
     assert served.features.n_features == 6
     predicted = served.runtime.predict(model.rows, ("probabilities",))["probabilities"]
     assert predicted.tolist() == model.expected().tolist()

@@ -1,4 +1,4 @@
-"""From arrays to the values of results: labels, threshold, top-k, and plain numbers to the bit."""
+"""Conversion of arrays to the values of results: labels, threshold, top-k, and exact numbers."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_a_registered_format_is_deployed_tried_loaded_and_predicts(tmp_path: Pat
 @pytest.mark.usefixtures("toy_format")
 def test_a_registered_format_serves_in_a_script(tmp_path: Path) -> None:
     manager = ModelManager(tmp_path)
-    # The trial's subprocess knows the formats of the package alone.
+    # The trial's subprocess only has the formats of the package.
     assert manager.register("m", MODEL, trial=False).runtime == "toy"
     manager.catalog.passed_trial(manager.list()[0])  # type: ignore[attr-defined]
     answer = RealtimePredictor(model_manager=manager).predict(model_id="m", input_data={"a": 1, "b": 2, "c": 4})

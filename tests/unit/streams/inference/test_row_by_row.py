@@ -1,4 +1,5 @@
-"""Models that give a row other bits in a batch are found by the trial and by the load, and scored row by row."""
+"""Models whose predictions for a row differ in a batch are detected by the trial and by the load, and scored row by
+row."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ class Unequal(ToyRuntime):
 
 @pytest.fixture(params=[True, False], ids=["unequal", "equal"])
 def unequal(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """Whether the format that is registered has models whose batches differ."""
+    """Whether the registered format declares that batches may differ."""
     runtime = Unequal if request.param else ToyRuntime
     register(replace(TOY, load=lambda _content, file, _threads: runtime(file)))
     yield request.param

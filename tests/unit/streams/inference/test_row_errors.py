@@ -1,4 +1,5 @@
-"""A request that asks for it has an error of each bad row; its other rows are scored as in a request of their own."""
+"""A request with `row_errors` gets an error for each invalid row; its other rows are scored as in a request of their
+own."""
 
 from __future__ import annotations
 

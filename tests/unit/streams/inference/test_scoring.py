@@ -1,4 +1,4 @@
-"""A micro-batch of requests: one outcome each, grouped, exact, and in order."""
+"""A micro-batch of requests: one exact outcome per request, in order, with requests of the same version grouped."""
 
 from __future__ import annotations
 

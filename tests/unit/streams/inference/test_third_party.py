@@ -1,4 +1,4 @@
-"""Formats of other packages: found by their entry points, imported when they are needed, named if they are unusable."""
+"""Formats of other packages: found by their entry points, imported when needed, reported if they are unusable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Install = Callable[..., None]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Installs a package, of one module, whose metadata has these entry points; the module is called as the package."""
+    """Installs a package of one module of the same name, whose metadata has these entry points."""
     installed = []
 
     def write(package: str, entry_points: str, source: str = "") -> None:

@@ -19,7 +19,7 @@ Label = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Trained:
-    """A model file, LightGBM's own booster of it, and rows to score."""
+    """A model file, its LightGBM booster, and rows to score."""
 
     name: str
     text: bytes

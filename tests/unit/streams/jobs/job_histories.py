@@ -73,7 +73,7 @@ def _contradiction(random: Random, sizes: list[int]) -> Any:
 
 
 def run(seed: int, *, codecs: bool = False) -> World:
-    """One history, checked; `AssertionError` where something does not hold."""
+    """Runs and checks one history; `AssertionError` if a check fails."""
     random = Random(seed)
     world = World(random, codecs)
     world.pin_fails = random.random() < 0.03
@@ -100,11 +100,11 @@ def _finish(world: World) -> None:
     assert world.state.phase == "expired"
     world.now_ms += 60_000
     settle(world)
-    assert world.statuses[-1] is None, "nothing is left of it"
+    assert world.statuses[-1] is None, "no state is left"
 
 
 def settle(world: World) -> None:
-    """Everything that can happen does, and is checked."""
+    """Runs until no more events are possible, and checks the result."""
     world.settle()
     check(world)
 
@@ -151,13 +151,13 @@ ACTIONS: dict[str, tuple[int, Callable[[World, list[Any], int], object]]] = {
     "crash a scorer": (1, lambda world, _, partition: world.crash_scorer(partition)),
     "wait": (1, lambda world, *_: _wait(world)),
 }
-"""What happens, and how often."""
+"""Events and their frequencies."""
 _WEIGHTS = [weight for weight, _ in ACTIONS.values()]
 _ACTS = [act for _, act in ACTIONS.values()]
 
 
 def check(world: World) -> None:
-    """The state equals the reference, and the published records agree with it, whatever crashed."""
+    """The state equals the reference, and the published records agree with it, whichever process crashed."""
     job, state = expected(world.inputs, world.rules), world.state
     assert (job is None) == (state is None)
     assert world.late_results == 0, "a result after the cancel was acknowledged"
@@ -179,7 +179,7 @@ def check(world: World) -> None:
 
 
 def _check_results(world: World, job: Job) -> None:
-    """Read by the offsets that the state has, each row of each chunk has one outcome, in the order of rows."""
+    """Results read by the offsets in the state have one outcome for each row of each chunk, in the order of rows."""
     state = world.state
     assert state is not None
     read: list[tuple[int, int]] = []

@@ -24,7 +24,7 @@ TERMINAL = ("completed", "completed_with_errors", "failed", "cancelled", "incomp
 
 @dataclass(frozen=True)
 class Scored:
-    """A result that scored these rows, all of one chunk: by (seq, place), True for failed rows."""
+    """A result for these rows, all of one chunk: by (seq, place), True for failed rows."""
 
     chunk: int
     first: tuple[int, int]
@@ -46,7 +46,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Passed:
-    """A look at the clock."""
+    """A timer event."""
 
     now_ms: int
 
@@ -65,7 +65,7 @@ class Rules:
 
 @dataclass
 class Job:
-    """A job in the making; `rows[seq, i]` is None until it is decided, and then whether it failed."""
+    """A job under construction; `rows[seq, i]` is None while undecided, then whether the row failed."""
 
     created_at: int
     status: str = "queued"
@@ -114,7 +114,8 @@ class Job:
 
 
 def expected(inputs: list[tuple[Any, ...]], rules: Rules) -> Job | None:
-    """The job after all of `inputs`: (what, when, and for an opening the digest or error that the pin gave)."""
+    """The job after all of `inputs`: (input, time, and for an opening message the digest or error of pinning its
+    model)."""
     job: Job | None = None
     for what, now_ms, *pinned in inputs:
         match what:
@@ -191,7 +192,7 @@ def _score(job: Job | None, scored: Scored) -> None:
 
 
 def _is_chunk(job: Job, scored: Scored) -> bool:
-    """Whether the rows are what this job has as the chunk of that number: an earlier reading may have cut otherwise."""
+    """Whether the rows are the chunk with that number: an earlier read may have split rows differently."""
     chunks = []
     for seq in sorted(job.sent):
         size = sum(1 for place in job.rows if place[0] == seq)
@@ -251,5 +252,5 @@ def _pass(job: Job | None, now_ms: int, rules: Rules) -> Job | None:  # noqa: C9
 
 
 def _again(job: Job) -> set[tuple[int, int]]:
-    """Rows that are scored again: those that failed. (A chunk's others keep their outcome, and count as decided.)"""
+    """Rows that are scored again: failed ones. (The other rows of a chunk keep their outcome, and count as decided.)"""
     return {place for place, failed in job.rows.items() if failed}

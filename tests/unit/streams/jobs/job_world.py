@@ -1,7 +1,7 @@
-"""One job among an owner, scorers and a log, all of which may crash: everything drawn from one `Random`.
+"""One job with its owner, scorers and a log, all of which may crash: everything is drawn from one `Random`.
 
-The owner keeps its state as bytes, and starts again from the bytes that it kept last; what it published by then stays
-published. So it is with the scorers. `inputs` are those that no crash undid.
+The owner saves its state as bytes, and restarts from the last saved bytes; what it published before a crash remains
+published. The same applies to scorers. `inputs` are those that no crash undid.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ LIMITS = [
 
 
 def batch_of(seq: int, rows: int, variant: int) -> RowBatch:
-    """Rows that say where they belong: [seq, place, variant]."""
+    """Rows that contain their position: [seq, place, variant]."""
     key = (seq, rows, variant)
     if key not in _BATCHES:
         value = encode_rows(seq, [[seq, place, variant] for place in range(rows)])
@@ -103,10 +103,10 @@ class World:
 
     random: Random
     codecs: bool = False
-    """Whether everything that is published goes through its codec."""
+    """Whether all published records are encoded and decoded."""
     now_ms: int = 1_000
     jobs: list[Any] = field(default_factory=list)
-    """Of `jobs`: messages, None where an offset is another job's."""
+    """Messages on `jobs`; None for offsets of other jobs."""
     results: list[Any] = field(default_factory=list)
     chunks: list[list[Chunk | Barrier]] = field(default_factory=lambda: [[] for _ in range(PARTITIONS)])
     statuses: list[JobStatus | None] = field(default_factory=list)
@@ -147,7 +147,7 @@ class World:
     # ---- the owner
 
     def read_jobs(self) -> bool:
-        """The owner takes the next record of `jobs`."""
+        """The owner reads the next record of `jobs`."""
         if self.jobs_read >= len(self.jobs):
             return False
         at, message = self.jobs_read, self.jobs[self.jobs_read]
@@ -170,7 +170,7 @@ class World:
         return True
 
     def read_results(self) -> bool:
-        """The owner takes the next record of `job-results`."""
+        """The owner reads the next record of `job-results`."""
         if self.results_read >= len(self.results):
             return False
         at, result = self.results_read, self.results[self.results_read]
@@ -181,13 +181,13 @@ class World:
         return True
 
     def look_at_clock(self) -> bool:
-        """The owner keeps its state and processes what is due; False if nothing was."""
+        """The owner saves its state and processes what is due; False if nothing was."""
         self.keep()
         if self.state is None:
             return False
         step = tick(self.state, self.now_ms, self.terms)
         due = wakes_at(self.state, self.limits) <= self.now_ms
-        assert due or not step.changed, "a tick that nobody would have called"
+        assert due or not step.changed, "a tick that the owner would not have run"
         if not step.changed:
             return False
         self.inputs.append((Passed(self.now_ms), self.now_ms))
@@ -195,7 +195,7 @@ class World:
         return True
 
     def keep(self) -> None:
-        """What was read so far is not read again."""
+        """Records read before are not read again."""
         value = None
         if self.state is not None:
             value = encode_state(self.state)
@@ -205,17 +205,17 @@ class World:
         self.kept = Kept(value, self.jobs_read, self.results_read, len(self.inputs))
 
     def crash(self) -> None:
-        """The owner starts again from what it kept."""
+        """The owner restarts from the saved state."""
         self.state = None if self.kept.state is None else decode_state(self.kept.state)
         self.jobs_read, self.results_read = self.kept.jobs, self.kept.results
         del self.inputs[self.kept.inputs :]
         self.epoch += 1
-        # The next owner may have other settings.
+        # The next owner may have different settings.
         self.limits = replace(self.limits, job_chunk_rows=self.random.choice([2, 2, 2, 4]))
         self._replay_what_is_kept()
 
     def _replay_what_is_kept(self) -> None:
-        """Inputs that the state has behind it change nothing."""
+        """Inputs that the state already contains change nothing."""
         state = self.state
         if state is None:
             return
@@ -253,7 +253,7 @@ class World:
     # ---- the scorers
 
     def score(self, partition: int) -> bool:
-        """A scorer takes the next record of its partition."""
+        """A scorer reads the next record of its partition."""
         scorer = self.scorers[partition]
         if scorer.position >= len(self.chunks[partition]):
             return False
@@ -292,7 +292,7 @@ class World:
         self.late_results += "cancelled" in published
 
     def _scored(self, chunk: Chunk) -> tuple[list[Any], set[int], Scored]:
-        """A prediction that says which row it is of, or an error; rows heal by the attempt."""
+        """A prediction that contains its row's position, or an error; failed rows succeed at a later attempt."""
         rows = self._rows(chunk)
         values: list[Any] = [None] * len(rows)
         errors: set[int] = set()
@@ -330,14 +330,14 @@ class World:
     # ---- what must hold
 
     def settle(self) -> None:
-        """No more faults: everything happens that can happen without time passing."""
+        """Without further faults, runs all events that can happen without time passing."""
         busy = True
         while busy:
             busy = self.read_jobs() | self.read_results() | self._score_once()
             busy |= self.look_at_clock()
 
     def _score_once(self) -> bool:
-        """Every scorer takes a record."""
+        """Every scorer reads a record."""
         scored = [self.score(partition) for partition in range(PARTITIONS)]
         return True in scored
 

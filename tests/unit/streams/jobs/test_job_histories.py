@@ -1,5 +1,5 @@
-"""Jobs through repeats, reordering, loss, cancels, retries and crashes: a slice of `make jobs-histories`, and histories
-that Hypothesis looks for, and makes small."""
+"""Jobs with repeated, reordered and lost messages, cancels, retries and crashes: some histories of `make
+jobs-histories`, and histories that Hypothesis searches for and shrinks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_histories_come_to_every_end() -> None:
 
 
 class Histories(RuleBasedStateMachine):
-    """The same world; what happens in which order is Hypothesis's choice."""
+    """The same world; Hypothesis chooses the order of events."""
 
     @initialize(seed=st.integers(0, 2**32))
     def begin(self, seed: int) -> None:

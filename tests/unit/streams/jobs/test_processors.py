@@ -1,4 +1,4 @@
-"""The processors of jobs over an in-memory log: every job ends, and nothing is published that a step did not emit."""
+"""The processors of jobs over an in-memory log: every job ends, and they publish exactly the output of each step."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Log:
     processors: Sequence[Processor] = ()
     catalog: ModelCatalog = field(default_factory=ModelCatalog)
     timestamp: int = 1_000
-    """Of what is appended, in Unix milliseconds."""
+    """Timestamp of appended records in Unix milliseconds."""
     records: dict[TopicPartition, list[ConsumerRecord[Any, Any]]] = field(default_factory=lambda: defaultdict(list))
     next_offsets: dict[TopicPartition, int] = field(default_factory=lambda: defaultdict(int))
     undeclared: set[tuple[str, TopicPartition]] = field(default_factory=set)
@@ -77,7 +77,7 @@ class Log:
             pass
 
     async def _advance(self, processor: Processor, number: int, now_ms: int) -> bool:
-        """Takes the records of a partition, or does what is due there; whether there was anything."""
+        """Processes the records of a partition, or what is due there; returns whether there was anything."""
         tp = TopicPartition(processor.topic, number)
         if waiting := self.records[tp][self.next_offsets[tp] :]:
             [steps] = await processor.process([(tp, waiting)])
@@ -187,7 +187,7 @@ async def test_a_job_whose_model_nobody_deploys_fails_after_a_while(log: Log) ->
 
 
 async def chunks_of(log: Log, job_id: bytes, model: str, rows: int = 6) -> None:
-    """Opens a job and lets it be cut into chunks of one row, on all partitions of `job-chunks`; none is scored yet."""
+    """Opens a job that is split into chunks of one row, on all partitions of `job-chunks`; none is scored yet."""
     log.append("jobs", 0, job_id, encode_submit(model, GOOD_ROWS[:rows], chunk_rows=1))
     messages = next(processor for processor in log.processors if processor.topic.endswith(".jobs"))
     while await log._advance(messages, 0, 0):
@@ -195,7 +195,7 @@ async def chunks_of(log: Log, job_id: bytes, model: str, rows: int = 6) -> None:
 
 
 async def score(log: Log) -> list[int]:
-    """Lets chunks be scored once; how many were, by partition."""
+    """Scores chunks once; returns their number by partition."""
     chunks = next(processor for processor in log.processors if processor.topic.endswith(".job-chunks"))
     before = [log.next_offsets[TopicPartition(chunks.topic, n)] for n in range(PARTITIONS)]
     for number in range(PARTITIONS):
@@ -216,7 +216,7 @@ async def test_chunks_of_a_version_that_was_removed_fail_at_once_and_others_are_
     await chunks_of(log, b"orphan", "gone")
     await chunks_of(log, b"fine", "sum")
     log.catalog.remove("gone", 1)
-    assert await score(log) == [4, 4, 4], "nothing waits"
+    assert await score(log) == [4, 4, 4], "no record waits"
     await log.settle()
     assert (log.status("fine")["status"], log.status("fine")["succeeded"]) == ("completed", 6)
     assert (log.status("orphan")["status"], log.status("orphan")["failed"]) == ("completed_with_errors", 6)
@@ -229,7 +229,7 @@ async def test_chunks_wait_for_a_version_in_their_partition_and_in_no_other(log:
     log.catalog.set_state(replace(version, served=None), "trying", "a moment")
     held = [record.partition for record in log.written("job-chunks") if (record.key or b"").startswith(b"waits")]
     scored = await score(log)
-    assert sum(scored) == 2, "what comes before it, and what is elsewhere"
+    assert sum(scored) == 2, "the records before it, and those of other partitions"
     assert await score(log) == [0, 0, 0]
     log.catalog.put(version)
     assert [number for number, count in enumerate(await score(log)) if count] == held
@@ -264,7 +264,7 @@ async def test_a_chunk_whose_source_cannot_be_read_now_is_left_and_scored_later(
 
     with monkeypatch.context() as away:
         away.setattr(log, "read", denied)
-        assert sum(await score(log)) == 1, "another partition goes on"
+        assert sum(await score(log)) == 1, "another partition continues"
     assert sum(await score(log)) == 1
     await log.settle()
     assert log.status("j")["succeeded"] == 1

@@ -234,7 +234,7 @@ def test_a_version_that_was_removed_or_replaced_is_not_waited_for() -> None:
     other = msgspec.structs.replace(model.manifest, sha256="f" * 64)
     catalog.put(Version(other, "fetching"))
     assert scorer.waiting_for(chunk) is None
-    assert scorer.waiting_for(chunk_of(ROWS, digest="e" * 64)) == "unknown", "it may be on its way"
+    assert scorer.waiting_for(chunk_of(ROWS, digest="e" * 64)) == "unknown", "the version may still arrive"
     catalog.put(Version(model.manifest, "ready", None, model))
     assert codes(results(catalog, chunk)[0]) == {}, "deployed again, it serves"
 

@@ -1,4 +1,4 @@
-"""The arithmetic of jobs, step by step: what each message is answered with, and what is published."""
+"""The transitions of jobs, step by step: the response to each message, and the published records."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def rows(seq: int, *values: float) -> JobRows:
 
 
 class Job:
-    """A job whose every state goes through its bytes, at ever new offsets."""
+    """A job whose states are all encoded and decoded, at increasing offsets."""
 
     def __init__(self, terms: Terms = TERMS, now_ms: int = 1_000) -> None:
         self.state: JobState | None = None
@@ -114,7 +114,7 @@ def test_a_job_from_open_to_completed() -> None:
     assert first.status.status == "running"
     assert [(c.chunk, c.first_row, c.row_count, c.partition) for c in first.chunks] == [(0, 0, 2, 1), (1, 2, 1, 1)]
     assert msgspec.msgpack.decode(first.chunks[0].rows or b"") == [[1.0], [2.0]]
-    assert job.take(CloseJob(1)).status is None, "nothing new, and a status was published just now"
+    assert job.take(CloseJob(1)).status is None, "no progress, and a status was published recently"
     job.score(first.chunks[1])
     last = job.score(first.chunks[0])
     assert (last.status, last.due) == (None, True)
@@ -285,7 +285,7 @@ def test_a_retry_sends_out_again_what_failed() -> None:
     chunks = job.take(SubmitJob(OPEN, rows(0, 1.0, 2.0, 3.0, 4.0).batch)).chunks
     job.score(chunks[0], True)
     job.score(chunks[1])
-    assert job.take(RetryJob()).due, "a retry may be asked for before the end is published"
+    assert job.take(RetryJob()).due, "a retry may be requested before the terminal status is published"
     first = job.tick()
     assert first.status is not None
     assert first.status.status == "completed_with_errors"

@@ -148,7 +148,7 @@ def test_batches_of_a_small_topic_hold_what_it_accepts() -> None:
     while start < len(records):
         start = _fitting(records, start, two)
         ends.append(start)
-    assert ends == [2, 3, 4], "one beyond the bound is sent alone"
+    assert ends == [2, 3, 4], "one beyond the limit is sent alone"
 
 
 async def test_a_description_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

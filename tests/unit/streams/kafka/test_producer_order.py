@@ -17,7 +17,7 @@ NODE = 1
 
 
 class Batch:
-    """What aiokafka's sender holds of a batch."""
+    """The attributes of a batch that aiokafka's sender uses."""
 
     def __init__(self) -> None:
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -27,7 +27,7 @@ class Batch:
 
 
 class Sender:
-    """Sends batches through aiokafka's sender; `answer` plays the broker."""
+    """Sends batches through aiokafka's sender; `answer` plays the broker's part."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.producer: Any = AIOKafkaProducer(enable_idempotence=True)
@@ -46,7 +46,7 @@ class Sender:
         sender._muted_partitions.update(batches)
         await sender._send_produce_req(NODE, batches)
         assert not sender._in_flight
-        assert not sender._muted_partitions, "no partition waits for ever"
+        assert not sender._muted_partitions, "no partition waits forever"
 
 
 async def test_a_partition_refuses_every_batch_after_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def plain(records: list[Any]) -> list[Message]:
 
 
 def with_bad_header_name(raw: bytearray) -> bytearray:
-    """The batch, with the two bytes of the header name `ü` no UTF-8 any more."""
+    """The batch, with two bytes that are not UTF-8 in place of the header name `ü`."""
     at = raw.index("ü".encode())
     raw[at : at + 2] = b"\xff\xfe"
     return raw
@@ -211,7 +211,7 @@ def claiming(count: int | None = None, last_delta: int | None = None, codec: int
 
 @pytest.mark.parametrize("length", [*range(10), 48, -1, -2_147_483_648, 2_147_483_647, 10_000])
 def test_a_length_that_cannot_be_right_is_a_named_fault(length: int) -> None:
-    """aiokafka's C code reads beyond the end of what it is given: of 0 to 8 bytes the process crashed."""
+    """aiokafka's C code reads beyond the end of its input: with 0 to 8 bytes the process crashed."""
     raw = batch_of(MESSAGES, first=41)
     raw[8:12] = length.to_bytes(4, "big", signed=True)
     with pytest.raises(

@@ -13,7 +13,7 @@ TP = TopicPartition("requests", 0)
 
 
 class FakeConsumer:
-    """A broker whose log begins somewhere."""
+    """A broker whose log has a start offset."""
 
     def __init__(self, beginning: int) -> None:
         self.beginning = beginning
@@ -46,7 +46,7 @@ async def test_what_lies_below_the_beginning_of_the_log_was_deleted(beginning: i
     gaps = RetentionGaps()
     gaps.note(TP, 10, 50)
     assert await check(gaps, FakeConsumer(beginning)) == (deleted, [(10, deleted)] if deleted else [])
-    assert await check(gaps, FakeConsumer(beginning)) == (0, []), "each gap is told once"
+    assert await check(gaps, FakeConsumer(beginning)) == (0, []), "each gap is reported once"
 
 
 async def test_a_gap_is_kept_while_the_broker_does_not_answer() -> None:

@@ -1,4 +1,4 @@
-"""What is noticed of topics that are deleted, created again or grown, and what is said of it."""
+"""Detection of topics that are deleted, recreated or extended, and its log events."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
 
 
 async def looked(watch: TopicWatch, broker: Broker, now: TopicMetadata | None, topic: str = "t") -> list[str]:
-    """The events that the log has of a look at a topic that is `now` so."""
+    """The log events of a check that finds a topic in the state `now`."""
     broker.topics[topic] = now
     with capture_logs() as logs:
         await watch.look()
@@ -82,7 +82,7 @@ async def test_a_topic_that_is_deleted_and_created_again_is_another_log(broker: 
     assert (watch.id_of("t"), watch.missing, watch.partitions) == (A, [], {"t": 2})
     assert [watch.is_new(tp) for tp in tps("t", 0, 1, 2)] == [False, False, True]
     assert await looked(watch, broker, None) == ["topic_deleted"]
-    assert await looked(watch, broker, None) == [], "it is said once"
+    assert await looked(watch, broker, None) == [], "it is logged once"
     assert (watch.id_of("t"), watch.missing, watch.partitions, again) == (A, ["t"], {"t": 0}, [])
     assert await looked(watch, broker, TopicMetadata(2, B)) == ["topic_created_again"]
     assert (watch.id_of("t"), watch.missing, again) == (B, [], ["t"])

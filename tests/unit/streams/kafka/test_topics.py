@@ -50,12 +50,12 @@ class Topic:
 
 @dataclass
 class FakeCluster:
-    """The topics of a cluster, and what its admin client does."""
+    """The topics of a cluster, and the calls of its admin client."""
 
     topics: dict[str, Topic] = field(default_factory=dict)
     knows: set[str] = field(default_factory=lambda: {*DEFAULTS, "segment.ms"})
     refuses: dict[str, tuple[int, str | None]] = field(default_factory=dict)
-    """What creating a topic answers instead."""
+    """The response to creating a topic."""
     lag: int = 0
     """How often it is looked before a new topic can be seen."""
     hidden: dict[str, Topic] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class FakeCluster:
     closed: int = 0
     start_error: Exception | None = None
     bytes_max_default: int | None = 1_048_588
-    """Of the broker; None where its settings may not be read."""
+    """The broker's settings; None if they may not be read."""
 
     async def start(self) -> None:
         if self.start_error:
@@ -209,7 +209,7 @@ async def test_missing_topics_are_created_as_specified_and_then_fit(cluster: Fak
     ("default", "explicit"), [(1_048_588, True), (None, True), (16_000_000, False), (500_000, True)]
 )
 async def test_topics_take_what_the_limits_allow(cluster: FakeCluster, default: int | None, explicit: bool) -> None:
-    """Where the broker's setting is enough, a topic says nothing and follows it."""
+    """If the broker's setting is sufficient, a topic has no setting of its own and inherits it."""
     cluster.bytes_max_default = default
     settings = replace(settings_of(), limits=Limits(message_bytes_max=3_000_000, result_bytes_max=4_000_000))
     await ensure_topics(settings) if explicit else await _ensure_with_default(cluster, settings, 16_000_000)
@@ -450,7 +450,7 @@ async def test_a_setting_is_not_proposed_that_is_not_allowed(cluster: FakeCluste
     assert not any("set INFERD" in problem for problem in problems)
 
 
-# Advice loses nothing
+# Advice that loses no records
 
 MANY = [stream for stream in STREAMS if stream not in ("models", "model-artifacts")]
 GROWN = st.dictionaries(st.sampled_from(MANY), st.integers(1, 9))
@@ -474,7 +474,7 @@ def test_no_advice_loses_records_and_what_is_advised_is_enough(counts: dict[str,
         setting = re.search(r"set INFERD_TOPIC_PARTITIONS=(\d+)", said[0])
         if alter:
             stream, wanted = alter[1].removeprefix("ns.default."), int(alter[2])
-            assert stream != "jobs", "whose partitions hash jobs"
+            assert stream != "jobs", "whose partitions are hashes of jobs"
             assert wanted > now[alter[1]]
             counts = {**{name.removeprefix("ns.default."): n for name, n in now.items()}, stream: wanted}
         else:
@@ -570,7 +570,7 @@ def test_too_few_replicas_are_told() -> None:
     assert "has 2 replicas, INFERD_TOPIC_REPLICATION is 3: set INFERD_TOPIC_REPLICATION=2" in (state.problem or "")
 
 
-# Topics that replies may go to
+# Reply-to topics
 
 
 async def test_topics_for_replies_are_described_with_their_partitions(cluster: FakeCluster) -> None:

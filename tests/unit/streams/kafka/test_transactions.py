@@ -1,4 +1,4 @@
-"""Requests to a coordinator about the last transaction of an id, and the handling of its answers."""
+"""Requests to a coordinator about the last transaction of an id, and the handling of its responses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DESCRIBE = {DescribeTransactionsRequest.API_KEY: (0, 0)}
 
 
 class FakeClient:
-    """Answers by transactional id, each answer once but the last."""
+    """Responds by transactional id, with each response once and the last one from then on."""
 
     def __init__(self, answers: dict[str, list[Any]]) -> None:
         self.answers = answers

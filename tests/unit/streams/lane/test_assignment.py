@@ -1,4 +1,5 @@
-"""Takeovers that are cancelled at any moment, and those of topics that change: nothing stays open that is not owned."""
+"""Takeovers that are cancelled at any await, and takeovers of topics that change: no partition stays open that is not
+owned."""
 
 from __future__ import annotations
 
@@ -118,7 +119,7 @@ async def test_the_steps_reach_past_the_end_of_a_takeover(bench: Bench) -> None:
 
 
 class SlowProducer:
-    """A producer of aiokafka's whose every await may be the one that is cancelled."""
+    """A fake aiokafka producer, each of whose awaits may be cancelled."""
 
     made: ClassVar[list[SlowProducer]] = []
 
@@ -128,7 +129,7 @@ class SlowProducer:
         SlowProducer.made.append(self)
 
     async def _send_produce_req(self, *_: Any) -> None:
-        """Nothing is sent."""
+        """Sends nothing."""
 
     async def start(self) -> None:
         for _ in range(3):
@@ -149,7 +150,7 @@ def producers(monkeypatch: pytest.MonkeyPatch) -> list[SlowProducer]:
 
 
 async def cancelled_after(turns: int, task: asyncio.Task[Any]) -> None:
-    """Cancels a task after so many turns of the loop, and again at each of the next."""
+    """Cancels a task after this many iterations of the loop, and again in each of the next."""
     for turn in range(turns + 3):
         await asyncio.sleep(0)
         if turn >= turns:
@@ -196,11 +197,11 @@ async def test_a_fence_that_is_cancelled_leaves_no_producer_behind(
 
 
 class GatedStore(MemoryStore):
-    """Opens when the gate opens; reports when two are open at once."""
+    """Opens when the gate opens; reports if two are open at once."""
 
     def __init__(self, opened: set[int], number: int) -> None:
         super().__init__()
-        assert number not in opened, "as RocksDB's lock says"
+        assert number not in opened, "the message of RocksDB's lock"
         opened.add(number)
         self._opened, self._number = opened, number
 
@@ -225,7 +226,7 @@ async def test_stores_are_opened_beside_the_event_loop(table: LaneTable) -> None
     table.open_store = open_store
     opening = asyncio.create_task(table.retain({0, 1, 2, 3}))
     await asyncio.sleep(0)
-    assert not opening.done(), "and the loop turns meanwhile"
+    assert not opening.done(), "and the event loop continues meanwhile"
     gate.set()
     assert [partition.number for partition in await opening] == [0, 1, 2, 3]
 

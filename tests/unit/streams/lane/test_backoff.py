@@ -1,4 +1,4 @@
-"""Errors in one line, and what they mean to an operator."""
+"""Descriptions of errors in one line, for operators."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ async def test_the_last_transaction_ends_alike_wherever_it_may_have_written(
 
 
 async def test_an_ending_that_could_not_be_repeated_is_not_forgotten(bench: Bench) -> None:
-    """The broker forgets it with the fence."""
+    """The broker removes it when it fences the producer."""
     bench.broker.endings[f"inferd-{REQUESTS}-1"] = "commit"
     bench.broker.repeat_error = LeaderNotAvailableError("no leader of x/1")
     owning = asyncio.create_task(bench.own(1))
@@ -79,7 +79,7 @@ async def test_a_transaction_commits_after_every_output_is_acknowledged(bench: B
         "0: offsets [2] of inferd",
         "0: commit",
     ]
-    assert bench.consumer.commits == [], "offsets travel in the transaction alone"
+    assert bench.consumer.commits == [], "offsets are committed only in the transaction"
 
 
 async def test_partitions_have_transactions_of_their_own_and_do_not_wait_for_each_other(bench: Bench) -> None:
@@ -103,7 +103,7 @@ async def test_the_next_transaction_waits_for_the_one_before(bench: Bench) -> No
     assert len(bench.broker.sent) == 1
     first.acknowledge()
     _, second = await bench.sent(2)
-    assert len(second.records) == 2, "what had to wait goes together"
+    assert len(second.records) == 2, "records that had to wait are sent together"
 
 
 async def test_a_fenced_producer_gives_up_and_is_fenced_back_while_still_a_member(bench: Bench) -> None:
@@ -134,7 +134,7 @@ async def test_a_fenced_producer_whose_generation_is_over_stays_out(bench: Bench
 
 
 async def test_a_commit_whose_reply_was_lost_is_not_done_again(bench: Bench) -> None:
-    """The fence ends the transaction one way or the other; the position read after it says which."""
+    """Fencing ends the transaction with a commit or an abort; the position that is read afterwards tells which."""
     bench.broker.acknowledges = True
     await bench.own(0)
     bench.broker.commit_error = TimeoutError()
@@ -161,7 +161,7 @@ async def test_a_release_cuts_off_a_transaction_that_does_not_end_in_time(bench:
 
 
 async def test_after_a_failure_it_goes_on_where_the_broker_says_and_not_where_it_was_told_before(bench: Bench) -> None:
-    """A broker that stops may report a commit whose markers it leaves out, and which is undone then."""
+    """A stopping broker may report a commit without writing all its markers; the transaction is then undone."""
     bench.broker.acknowledges = True
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0)])
@@ -173,5 +173,5 @@ async def test_after_a_failure_it_goes_on_where_the_broker_says_and_not_where_it
     bench.broker.commit_error = None
     await bench.until(lambda: not bench.paused)
     assert bench.lane.partitions[tp(0)].next_fetch == 0, (
-        "the first request is answered once more: nobody saw its result"
+        "the first request is answered again: its result was never visible"
     )

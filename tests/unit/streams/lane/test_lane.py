@@ -1,4 +1,4 @@
-"""The lane against fakes: exactly what is published, acknowledged and committed, in which order."""
+"""The lane with fakes: exactly which records are published, acknowledged and committed, and in which order."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ async def test_poison_records_are_answered_and_kept_and_do_not_harm_their_neighb
     assert [r.get("prediction", r.get("error", {}).get("code")) for r in results] == [
         1.0, "malformed", 3.0, "malformed", "schema_mismatch", 6.0,
     ]  # fmt: skip
-    assert results[1]["id"] == "0-1", "a record that cannot be read is named by its place"
-    assert results[4]["id"] == "r0.4", "one that can be read keeps its id"
+    assert results[1]["id"] == "0-1", "an unreadable record is named by its position"
+    assert results[4]["id"] == "r0.4", "a readable record keeps its id"
     (dead,) = [s for s in bench.broker.sent if s.topic == DEAD_LETTERS]
     assert [value for _, value, _ in dead.records] == [b"\xc1", b""]
     headers = dict(dead.records[0][2])
@@ -177,7 +177,7 @@ async def test_a_failed_batch_is_done_again_from_the_last_acknowledged_offset(be
     bench.lane.feed(tp(0), [request(1), request(2)])
     _, _, again = await bench.sent(3)
     assert again.records[0][:2] == second.records[0][:2], "a repeat has the same bytes"
-    assert bench.lane.fault is not None, "until something comes through"
+    assert bench.lane.fault is not None, "until a batch succeeds"
     again.acknowledge()
     await bench.until(lambda: bench.consumer.committed_offsets.get(tp(0)) == 3)
     assert bench.lane.fault is None
@@ -369,7 +369,7 @@ async def test_a_model_that_raises_fails_only_its_own_requests(bench: Bench) -> 
     codes = [r.get("error", {}).get("code") for r in bench.results()]
     assert codes[1] == "model_not_found"
     assert codes[2] == "internal"
-    assert codes[0] is None, "the good neighbour is scored again alone"
+    assert codes[0] is None, "only the good neighbour is scored again"
 
 
 async def test_the_accounts_hold_at_every_step(bench: Bench) -> None:
@@ -411,7 +411,7 @@ async def test_a_generation_that_ends_during_the_takeover_opens_nothing(
 async def test_a_landing_that_raises_ends_the_worker_and_commits_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk, say: asyncio alone would only log it, and the offset would be committed without the table."""
+    """For example a full disk: asyncio would only log it, and the offset would be committed without the table."""
     disk_full = OSError("no space left on device")
 
     def acked(number: int, output: Any) -> None:
@@ -463,7 +463,7 @@ async def test_a_log_that_cannot_be_read_further_is_a_named_fault_and_leaves_the
     (sent,) = await bench.sent(1)
     sent.acknowledge()
     await bench.until(lambda: bench.consumer.commits)
-    assert bench.lane.fault is not None, "what is well elsewhere does not end it"
+    assert bench.lane.fault is not None, "successes of other tenants do not end it"
     monkeypatch.setattr("inferd.streams.lane.lane.UNREADABLE_S", 0.0)
     bench.lane.unreadable(tp(0), "still")
     assert bench.lane.full({tp(0), tp(1)}) == set(), "it is tried again"

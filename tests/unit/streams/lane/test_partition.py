@@ -170,7 +170,7 @@ def test_markers_are_skipped_at_once_if_no_record_can_be_missing() -> None:
 @pytest.mark.parametrize("suspect", [False, True])
 def test_records_lost_by_an_interrupted_fetch_are_not_mistaken_for_markers(suspect: bool) -> None:
     partition = running(REQUESTS, 5)
-    assert partition.suspect, "the first fetch may have come before the partition was open"
+    assert partition.suspect, "the first fetch may have been made before the partition was open"
     assert partition.skip_to(8) == 5
     if suspect:
         partition.mark_suspect()

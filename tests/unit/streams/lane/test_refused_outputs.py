@@ -84,7 +84,7 @@ async def test_a_reply_beyond_its_topics_limits_is_an_error_on_results(
     assert answers(bench, RESULTS) == [("r0.0", None), ("r0.1", code), ("r0.2", None)]
     assert answers(bench, REPLIES) == []
     assert bench.tenant.counters.errors == {code: 1}
-    assert bench.broker.producers_opened == 1, "nothing had to be sent again"
+    assert bench.broker.producers_opened == 1, "no record had to be sent again"
 
 
 async def test_a_reply_rejected_by_the_broker_is_an_error_on_results(bench: Bench) -> None:
@@ -98,7 +98,7 @@ async def test_a_reply_rejected_by_the_broker_is_an_error_on_results(bench: Benc
     bench.lane.feed(tp(0), [request(0), asking(1), asking(2)])
     await acknowledge_until(bench, 3)
     assert answers(bench, RESULTS)[-3:] == [("r0.0", None), ("r0.1", "reply_to_refused"), ("r0.2", "reply_to_refused")]
-    assert answers(bench, REPLIES) == [("r0.1", None)], "not tried again at once"
+    assert answers(bench, REPLIES) == [("r0.1", None)], "not retried at once"
 
 
 async def test_a_rejected_reply_keeps_the_order_of_results(bench: Bench) -> None:
@@ -107,7 +107,7 @@ async def test_a_rejected_reply_keeps_the_order_of_results(bench: Bench) -> None
     await bench.until(lambda: answers(bench, REPLIES))
     (reply,) = [sent for sent in bench.broker.sent if sent.topic == REPLIES]
     if isinstance(bench.guarantee, AtLeastOnce):
-        assert answers(bench, RESULTS) == [], "what is sent without a transaction cannot be taken back"
+        assert answers(bench, RESULTS) == [], "records sent without a transaction cannot be undone"
     reply.fail(TopicAuthorizationFailedError(REPLIES))
     await bench.until(lambda: bench.group.seeks[1:])
     seen = len(answers(bench, RESULTS))

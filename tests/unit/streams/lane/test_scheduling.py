@@ -1,4 +1,4 @@
-"""How partitions share a micro-batch, and the memory for what waits."""
+"""How partitions share a micro-batch, and the memory for queued records."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def record(offset: int, size: int) -> ConsumerRecord[Any, Any]:
 
 
 def owning(queued: dict[TopicPartition, int]) -> OwnedPartitions:
-    """Partitions with so many records; a tenant for each topic, which is named like it."""
+    """Partitions with this many records; each topic has a tenant of the same name."""
     processors: Any = {tp.topic: SimpleNamespace(tenant=tp.topic) for tp in queued}
     owned = OwnedPartitions(processors)
     owned.replace({tp: owned.make(tp) for tp in queued}, {tp.topic for tp in queued})
@@ -70,7 +70,7 @@ def test_bytes_bound_it_like_rows() -> None:
     size = bytes_of([record(0, 10)])
     assert shares([10, 10], 1_000, 4 * size) == {0: 4}
     assert shares([10, 2], 1_000, 4 * size) == {1: 2, 0: 2}
-    assert shares([10, 10], 1_000, 1) == {0: 1}, "one that is larger than the bound goes alone"
+    assert shares([10, 10], 1_000, 1) == {0: 1}, "one that exceeds the limit is taken alone"
 
 
 @given(queued=st.lists(st.integers(1, 30), min_size=1, max_size=8), rows=st.integers(1, 60))

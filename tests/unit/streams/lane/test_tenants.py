@@ -1,4 +1,4 @@
-"""Isolation of tenants: one that waits for a model, its own code, a huge job or Kafka does not hold up the others."""
+"""Isolation of tenants: a tenant that waits for a model, its own code, a huge job or Kafka does not delay others."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ TENANTS = ("healthy", "missing", "slow", "huge")
 
 
 class Code:
-    """A user's own code, which returns once the test lets it."""
+    """User code that returns once the test releases it."""
 
     def __init__(self) -> None:
         self.called, self.may_return = threading.Event(), threading.Event()
@@ -164,7 +164,8 @@ async def world(
 
 
 async def test_a_tenant_that_waits_holds_up_no_other(world: World) -> None:
-    """Its own code does not return, its chunks wait for a model, and its job is at work: the others are answered."""
+    """The tenant's code does not return, its chunks wait for a model, and its job is being processed: the other tenants
+    are answered."""
     world.ask("slow", 0)
     world.open_chunks("huge", 0, rows=1_000)
     world.open_chunks("missing", 0)
@@ -176,7 +177,7 @@ async def test_a_tenant_that_waits_holds_up_no_other(world: World) -> None:
         await world.until(lambda: world.answers("healthy") == first + 20)  # noqa: B023
         world.open_chunks("healthy", first // 20)
         await world.until(lambda: world.answers("healthy", "job-results") == first // 20 + 1)  # noqa: B023
-    assert world.answers("missing") == 20, "a request for a model that is missing is an error at once"
+    assert world.answers("missing") == 20, "a request for a missing model is an error at once"
     waiting = [world.answers("slow"), world.answers("huge", "job-results"), world.answers("missing", "job-results")]
     assert waiting == [0, 0, 0]
     world.requests_code.may_return.set()

@@ -144,7 +144,7 @@ def test_chunks_of_jobs_leave_requests_their_share_of_the_time(share: float, pau
     assert jobs.pause_s("requests", requests, 0.2) == 0.0
     with jobs.at_work("chunks"):
         assert jobs.pause_s("chunks", chunks, 0.2) == pytest.approx(pause_s)
-    assert jobs.pause_s("chunks", chunks, 0.2) == 0.0, "there were none since"
+    assert jobs.pause_s("chunks", chunks, 0.2) == 0.0, "there were none in the meantime"
     assert jobs.pause_s("jobs", Share(), 0.2) == 0.0
 
 
@@ -153,4 +153,4 @@ def test_chunks_of_several_tenants_share_their_share() -> None:
     jobs.pause_s("requests", Share(), 0.1)
     with jobs.at_work("chunks"), jobs.at_work("chunks"), jobs.at_work("requests"):
         assert jobs.pause_s("chunks", first, 0.1) == pytest.approx(0.3)
-        assert jobs.pause_s("chunks", second, 0.1) == pytest.approx(0.3), "requests came for each of them"
+        assert jobs.pause_s("chunks", second, 0.1) == pytest.approx(0.3), "requests arrived for each of them"

@@ -1,4 +1,4 @@
-"""Requests whose model is not loaded: they wait in their partition, in order, and nothing else waits."""
+"""Requests for an unloaded model wait in their partition, in order; other requests do not wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trial process whose "models" are commands, for what a bad model can do to its process."""
+"""A trial process whose "models" are commands, which do to the process what a bad model could do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_a_file() -> None:
 
 
 def show_surroundings() -> None:
-    """Fails with what the process can see, in place of a reason."""
+    """Fails with the process's environment in place of a reason."""
     descriptors = [int(path.name) for path in Path("/proc/self/fd").iterdir() if not is_library(path)]
     limits = [line for line in Path("/proc/self/limits").read_text().splitlines() if "core" in line]
     stdin = str(Path("/proc/self/fd/0").readlink())
@@ -36,7 +36,7 @@ def show_surroundings() -> None:
 
 
 def is_library(descriptor: Path) -> bool:
-    """libffi keeps its own file open (static trampolines), where ctypes uses the one of the system."""
+    """libffi keeps its own file open (static trampolines) if ctypes uses the system's libffi."""
     return ".so" in os.path.realpath(descriptor)
 
 
@@ -49,7 +49,7 @@ HANGING_NAME = "hanging"
 
 
 def say_who_and_hang() -> None:
-    # Not to a file: a trial can write none.
+    # Not with a file: a trial cannot write any.
     ctypes.CDLL(None).prctl(15, HANGING_NAME.encode())
     time.sleep(600)
 

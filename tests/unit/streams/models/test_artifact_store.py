@@ -1,4 +1,4 @@
-"""Artifacts on disk: only complete ones appear, in whatever order the parts arrive."""
+"""Artifacts on disk: only complete ones are visible, whatever the order of their parts."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_parts_of_another_artifact_do_not_mix(store: ArtifactStore) -> None:
     assert whole(store) is None
 
 
-# What is wrong
+# Errors
 
 
 def test_bytes_of_another_digest_are_refused_and_right_ones_later_are_taken(store: ArtifactStore) -> None:
@@ -105,7 +105,7 @@ def test_bytes_of_another_digest_are_refused_and_right_ones_later_are_taken(stor
     for _ in range(2):
         with pytest.raises(MalformedError, match=r"have another digest, [0-9a-f]{64}; deploy the model again"):
             whole(store)
-    assert not store.path(SHA).exists(), "nothing wrong is shown to others"
+    assert not store.path(SHA).exists(), "a wrong artifact is never visible"
     put(store, 1)
     assert whole(store) == DATA
 

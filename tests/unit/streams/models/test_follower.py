@@ -42,7 +42,7 @@ from tests.fixtures.workers import TrainedModel
 A, B = b"model a, of some twenty bytes", b"model b, of some more than twenty bytes"
 
 
-# What serves
+# Deployed versions
 
 
 async def test_what_was_deployed_before_the_start_serves_after_it(followed: Followed) -> None:
@@ -52,7 +52,7 @@ async def test_what_was_deployed_before_the_start_serves_after_it(followed: Foll
     assert [v.state for v in followed.follower.catalogs["default"].versions()] == ["ready", "ready"]
     assert followed.resolve().version == 2
     assert followed.resolve("m:1").sha256 == digest_of(A)
-    assert followed.trials.tried == [[A, B]], "all are tried together, once"
+    assert followed.trials.tried == [[A, B]], "all are tested together, once"
 
 
 async def test_what_is_deployed_after_the_start_is_followed(followed: Followed) -> None:
@@ -102,7 +102,7 @@ async def test_the_same_manifest_again_changes_nothing(followed: Followed) -> No
     assert [A] in followed.trials.tried
     assert sum(tried.count(A) for tried in followed.trials.tried) == 1
     assert followed.version().state == "ready"
-    assert revision < followed.follower.catalogs["default"].revision, "the marker alone"
+    assert revision < followed.follower.catalogs["default"].revision, "only the marker"
 
 
 async def test_aliases_are_followed(followed: Followed) -> None:
@@ -445,7 +445,7 @@ async def test_trials_that_cannot_be_held_are_no_models_fault(followed: Followed
         await followed.until_state("ready")
     assert [follower.fault for follower in followed.running] == [None]
     assert followed.refused == []
-    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["rollout_hindered"], "said once"
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["rollout_hindered"], "logged once"
 
 
 async def test_a_bug_of_the_rollout_does_not_end_the_following(followed: Followed) -> None:
@@ -636,7 +636,7 @@ async def test_a_disk_that_fills_up_later_loses_no_record(followed: Followed, fu
     full_disk.append(True)
     followed.log.parts(B)
     await followed.until(lambda: "No space left on device" in (followed.follower.fault or ""))
-    assert followed.resolve().version == 1, "what serves, serves on"
+    assert followed.resolve().version == 1, "the earlier version continues to serve"
     full_disk.clear()
     followed.log.manifest(manifest_for(B, 2))
     await followed.until_state("ready", 2)

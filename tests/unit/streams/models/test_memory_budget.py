@@ -1,4 +1,4 @@
-"""The memory budget against a simple model: what is loaded, what is unloaded, and in which order."""
+"""The memory budget against a simple model: which versions are loaded and unloaded, and in which order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Plain:
 
 @dataclass
 class World:
-    """Everything as lists and sums."""
+    """The expected state of the budget, as plain lists."""
 
     sizes: dict[Key, int] = field(default_factory=dict)
     loaded: dict[Key, Plain] = field(default_factory=dict)
@@ -109,12 +109,12 @@ class Budget(RuleBasedStateMachine):
             return
         assert fits == (used + n_bytes <= BYTES_MAX)
         if victims is None:
-            assert used - sum(world.loaded[k].n_bytes for k in free) + n_bytes > BYTES_MAX, "there was room to make"
+            assert used - sum(world.loaded[k].n_bytes for k in free) + n_bytes > BYTES_MAX, "there was room"
             return
         needed = used + n_bytes - BYTES_MAX
         for victim in victims:
             assert needed > 0, "no more than necessary is unloaded"
-            assert victim in free, "neither pinned nor claimed versions give way"
+            assert victim in free, "neither pinned nor claimed versions are unloaded"
             use = {t: world.of_tenant(t) + (n_bytes if t == key[0] else 0) for t in TENANTS}
             greedy = [k for k in free if use[k[0]] > SHARE]
             assert victim == (greedy or free)[0], "the least recently used of tenants beyond their share"
@@ -165,4 +165,4 @@ def test_two_versions_that_fit_one_at_a_time_take_turns() -> None:
     assert budget.reserve(second, 1.0) is None, "a request still waits for the first"
     budget.use([first])
     assert budget.reserve(second, 1.0) == [first]
-    assert budget.reserve(first, 1.0 + CLAIM_S) == [second], "a request that never came keeps nothing"
+    assert budget.reserve(first, 1.0 + CLAIM_S) == [second], "a claim expires if its request never comes"

@@ -1,4 +1,4 @@
-"""Versions beyond the memory budget: loaded for requests, unloaded for others, and what happens when a load fails."""
+"""Versions beyond the memory budget: loaded for requests, unloaded for others, and the handling of failed loads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[Load], None]:
 
 
 async def start(followed: Followed, room_for: int = 1, **changes: Any) -> OnDemandLoader:
-    """Follows with room for some models, each of which takes 100 bytes."""
+    """A follower with memory for some models, each of which takes 100 bytes."""
     models = ModelSettings(bytes_max=100 * room_for, **changes)
     return (await followed.start(replace(followed.settings, models=models))).on_demand
 
@@ -164,7 +164,7 @@ async def test_a_failed_load_is_the_reason_of_its_requests_and_is_tried_again(
     assert (version.state, version.served) == ("unloaded", None)
     with pytest.raises(ModelNotReadyError, match=r"it could not be loaded \(KeyError: 'bug'\); a request after 5 s"):
         followed.resolve("m:2")
-    assert not on_demand.waits_for("default", version), "answered at once, for a while"
+    assert not on_demand.waits_for("default", version), "answered with the error at once, for some time"
     assert on_demand.snapshot().load_failures == 1
     load(load_sum)
     on_demand._failed_until.clear()

@@ -100,7 +100,7 @@ async def test_only_the_worker_that_leads_copies(desk: Desk) -> None:
 async def test_what_was_refused_before_the_start_is_not_copied_again(desk: Desk) -> None:
     desk.rejections.reject(refused(1, key=b"new"), ERROR)
     await desk.until(desk.published)
-    assert desk.published() == [(b"new", b"x")], "not the one that the fixture refused before the start"
+    assert desk.published() == [(b"new", b"x")], "only the record that was rejected after the start"
 
 
 @pytest.mark.parametrize(("key", "value"), [(None, None), (b"m/1", None), (None, b"x"), (b"m/1", b"x" * 1_100_000)])

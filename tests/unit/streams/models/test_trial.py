@@ -64,9 +64,9 @@ def test_the_memory_of_a_model_is_that_of_another_copy(trained: Train) -> None:
     text = trained("binary").text
     cases = [TrialCase(text, manifest_of(text, "m", 1)) for _ in range(6)]
     sizes = [verdict.resident_bytes for verdict in try_models(cases, measure=True)]
-    assert min(sizes[1:]) > 2**12, "also if the copy takes memory that was freed before"
+    assert min(sizes[1:]) > 2**12, "also if the copy reuses memory that was freed before"
     assert max(sizes[1:]) < 1.5 * min(sizes[1:])
-    assert sizes[0] < 2**20, "without what the library takes for all models"
+    assert sizes[0] < 2**20, "without the library's memory that all models share"
     assert try_models(cases[:1])[0].resident_bytes == 0
 
 
@@ -177,7 +177,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _name_of(pid: int) -> str | None:
-    """Its name; None where it has ended."""
+    """The name of the process; None if it has ended."""
     try:
         return (
             None
@@ -204,7 +204,7 @@ def test_a_process_that_cannot_start_is_no_models_fault() -> None:
         try_models([TrialCase(b"good")], LIMITS, child=("-c", "print('x' * 200_000)"))
 
 
-# What a trial says about a model
+# Verdicts
 
 
 def judge(model: bytes | Path, folder: Path, manifest: Any = None, limits: TrialLimits = LIMITS) -> Verdict:

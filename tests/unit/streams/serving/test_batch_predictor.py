@@ -1,4 +1,4 @@
-"""Batch jobs in a plain script: one outcome a row, the wire's statuses, and nothing lost to a user's own bug."""
+"""Batch jobs in a plain script: one outcome per row, the statuses of the wire format, and exceptions in user code."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def predictor(served: ModelManager) -> Iterator[BatchPredictor]:
 
 
 class Held(BatchPredictor):
-    """Scores a chunk only once it may."""
+    """Scores a chunk only after the test releases it."""
 
     go: threading.Event
     reached: threading.Event

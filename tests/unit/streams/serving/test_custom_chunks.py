@@ -1,4 +1,4 @@
-"""Chunks of jobs that a team's own class scores: the job's version answers, and a row that is to blame fails alone."""
+"""Chunks that a user-defined class scores: the job's model version answers, and an invalid row fails alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.fixtures.scoring import catalog_of
 
 
 class Named(BatchPredictor):
-    """Says which version its model is."""
+    """Returns the version of its model."""
 
     def process_batch(self, model_id: str, input_batch: Sequence[Any]) -> list[Any]:
         if [7, 7] in input_batch:

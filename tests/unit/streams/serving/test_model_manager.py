@@ -1,4 +1,5 @@
-"""Models in a directory: registered models are served, broken files do no harm, and invalid names are rejected."""
+"""Models in a directory: registered models are served, damaged files do not affect others, and invalid names are
+rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A user's own predictor in a worker: micro-batches in one call, names without a model file, and its time on record."""
+"""User-defined predictors in a worker: micro-batches in one call, names without a model file, and metrics of their
+time."""
 
 from __future__ import annotations
 

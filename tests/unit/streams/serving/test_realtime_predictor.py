@@ -1,4 +1,4 @@
-"""Predictions in a plain script: LightGBM's own numbers, the wire's errors, and the same with any cache."""
+"""Predictions in a plain script: LightGBM's own numbers, the errors of the wire format, and the same with any cache."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_a_split_sends_calls_to_both(served: ModelManager, save_model: SaveModel
 
 
 def test_data_frames_are_predicted_as_lightgbm_predicts_them(manager: ModelManager, tmp_path: Path) -> None:
-    """By name and with categories, whatever the index; rows, a row of them, and rows of a job alike."""
+    """By name and with categories, whatever the index; as rows, a single row, and rows of a job."""
     trained = train_on_frame()
     path = tmp_path / "frame.txt"
     path.write_bytes(trained.text)

@@ -1,4 +1,4 @@
-"""Byte stores against a dictionary, and RocksDB directories that are not what they should be."""
+"""Byte stores against a dictionary, and damaged or foreign RocksDB directories."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _fill(stores: RocksStores) -> Path:
     store = stores.open(0)
     store.write([(b"key%05d" % n, b"value" * 20) for n in range(20_000)], 77)
     store.close()
-    # Opened once more, what was in the log is in a table file.
+    # When it is opened again, entries of the log are in a table file.
     stores.open(0).close()
     return stores._directory / "0"
 

@@ -1,4 +1,4 @@
-"""Tables of a lane: what is on its way is read before what is acknowledged; Faust neither reads nor recovers them."""
+"""Tables of a lane: changes in flight are read before acknowledged ones; Faust neither reads nor recovers them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def test_the_mapping_reads_all_owned_partitions_and_cannot_be_written(tabl
 
 
 async def test_faust_has_nothing_to_recover_or_seek(table: LaneTable) -> None:
-    """What is overridden is there in Faust, and does what makes it necessary to override it."""
+    """The overridden methods exist in Faust, and behave in the way that makes overriding them necessary."""
     manager = table.app.tables
     assert not manager
     assert manager.changelog_topics == set(), "or the group's consumer would read changelogs"

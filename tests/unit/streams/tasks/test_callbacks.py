@@ -36,7 +36,7 @@ async def test_a_callback_that_returns_passes_nothing_on() -> None:
 
 @pytest.mark.parametrize("package", ["streams", "daemon", "schemas"])
 def test_no_other_module_of_the_worker_adds_callbacks(package: str) -> None:
-    """asyncio only logs what a plain callback raises."""
+    """asyncio only logs exceptions of a plain callback."""
     root = Path(inferd.__file__).parent / package
     adding = [
         path.relative_to(root.parent).as_posix()

@@ -1,4 +1,4 @@
-"""Tasks that are to end do end, though their first cancellation is lost."""
+"""Tasks end even if their first cancellation is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watchdog of the streams, and their stop: what ends the process, with which code, and what does not."""
+"""The watchdog of the streams, and their stop: which conditions end the process, and with which exit code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from inferd.streams.telemetry import LatencyHistogram, ModelMemorySnapshot
 from inferd.streams.telemetry.snapshot import Phase
 from inferd.streams.telemetry.stall_detector import StallDetector
 
-# What counts as standing still
+# Conditions that count as a stall
 
 
 @dataclass
@@ -89,7 +89,7 @@ def test_a_fault_that_is_known_is_none(phase: Phase) -> None:
     watched = Watched()
     assert [watched.after(6, phase, fault="the broker is down") for _ in range(5)] == [None] * 5
     assert watched.after(6, phase) is None
-    assert watched.after(6, phase) is not None, "what goes on standing still afterwards is one"
+    assert watched.after(6, phase) is not None, "no progress afterwards is a stall"
 
 
 @pytest.mark.parametrize("phase", ["draining", "stopped"])
@@ -127,7 +127,7 @@ class FakeLane:
     run_raises: Exception | None = None
 
     def wake(self, topic: str) -> None:
-        """Nothing: it processes nothing."""
+        """Does nothing."""
 
     async def run(self) -> None:
         if self.run_raises:
@@ -188,7 +188,7 @@ class FakeApp:
 
 
 class FakeModelFollower:
-    """Deploys whose broker answers, unless set otherwise."""
+    """A follower whose broker responds, unless set otherwise."""
 
     def __init__(self, *_: Any) -> None:
         self.catalogs = {"default": ModelCatalog()}
@@ -204,7 +204,7 @@ class FakeModelFollower:
         )
 
     def follow(self, tenants: frozenset[str]) -> None:
-        """Nothing: its catalogs are what they are."""
+        """Does nothing: its catalogs do not change."""
 
     async def start(self) -> None:
         self.calls.append("start")
@@ -223,7 +223,7 @@ class FakeModelFollower:
 
 
 class FakeClient:
-    """A connection to a broker that is there."""
+    """A connection to an available broker."""
 
     def __init__(self, **_: Any) -> None: ...
 
@@ -335,7 +335,7 @@ async def test_a_broker_that_is_silent_in_a_rebalance_is_waited_for(run: Run, mo
     await run.looks(30)
     assert run.fatal == []
     run.follower.answers = True
-    assert (await run.until_fatal())[1] == 71, "once it answers again, the rebalance has to go on"
+    assert (await run.until_fatal())[1] == 71, "once the broker responds, the rebalance has to progress"
 
 
 async def test_a_crash_of_faust_ends_the_process(run: Run) -> None:

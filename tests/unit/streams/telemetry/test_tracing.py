@@ -1,4 +1,4 @@
-"""Traces: a request with a sampled `traceparent` yields linked spans, named by the steps; nothing else does."""
+"""Traces: only a request with a sampled `traceparent` yields spans, which are linked and named by the steps."""
 
 from __future__ import annotations
 

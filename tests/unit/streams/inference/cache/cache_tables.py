@@ -1,4 +1,4 @@
-"""A table partition without Kafka: what is committed, and over it what is on its way."""
+"""A table partition without Kafka: the committed entries, and the changes in flight."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from inferd.streams.inference.cache.partition import Change
 
 
 class FakeTable:
-    """Commits and rewinds when a test says so."""
+    """Commits and rewinds when a test calls for it."""
 
     def __init__(self) -> None:
         self.committed: dict[bytes, bytes] = {}

@@ -261,7 +261,7 @@ def test_outcomes_of_two_halves_are_joined() -> None:
 
 
 def test_entries_are_separate_by_tenant_model_version_and_outputs() -> None:
-    """All of them fill the same table; the models give different predictions."""
+    """All workers fill the same table; the models give different predictions."""
     table, runtimes = FakeTable(), list[SumRuntime]()
     for tenant, name, version, outputs in itertools.product("tu", ("sum", "other"), (1, 2), (["raw"], ["prediction"])):
         runtime = SumRuntime()

@@ -1,4 +1,4 @@
-"""One partition of the cache: its bounds, and what it reverts after a failure."""
+"""One partition of the cache: its limits, and rollback after a failure."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_entries_over_a_lower_bound_leave_with_the_sweeps() -> None:
     bench.fill(*range(10), entries_max=10)
     bench.commit()
     bench.fill(10, entries_max=3)
-    assert len(bench.cache) == 9, "a fill takes two away at most, however many are over"
+    assert len(bench.cache) == 9, "a fill evicts at most two, however many exceed the limit"
     bench.table.stage(bench.cache.sweep(1_000, 4))
     assert len(bench.cache) == 5
     bench.table.stage(bench.cache.sweep(1_000, 100))

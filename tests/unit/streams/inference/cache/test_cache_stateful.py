@@ -54,7 +54,7 @@ def key_of(manifest: Manifest, output: Any, row: int) -> bytes:
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """Two partitions and two versions; what the table shows is what the cache must find, and nothing else."""
+    """Two partitions and two versions; the cache must find exactly the entries of the table."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(number=PARTITIONS, version=VERSIONS, output=OUTPUTS, rows=ROWS)
     def score(self, number: int, version: int, output: str, rows: list[int]) -> None:
-        """Scores rows of a partition, and looks whether each was found exactly if it had to be."""
+        """Scores rows of a partition, and checks which of them were found."""
         if self.catalog.version("sum", version) is None:
             return
         model = self.models[version]
@@ -100,7 +100,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(number=PARTITIONS)
     def fail_to_publish(self, number: int) -> None:
-        """Everything in flight is taken back."""
+        """Discards all changes in flight."""
         self.cache.discard(number, self.tables[number].rewind())
 
     @rule(ms=st.integers(1, TTL_MS))
@@ -118,7 +118,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(number=PARTITIONS)
     def rebalance(self, number: int) -> None:
-        """The partition goes, and comes back with what was committed."""
+        """The partition is closed, and reopened with the committed entries."""
         self.cache.close(number)
         table = self.tables[number]
         table.rewind()
@@ -140,7 +140,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(number=PARTITIONS, data=st.data())
     def corrupt(self, number: int, data: st.DataObject) -> None:
-        """Somebody writes something else under a key."""
+        """Another writer writes a different value under a key."""
         committed = self.tables[number].committed
         if committed:
             key = data.draw(st.sampled_from(sorted(committed)))
@@ -148,11 +148,11 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(number=PARTITIONS)
     def settle(self, number: int) -> None:
-        """Once nothing is in flight and all was swept, only what may be there is there."""
+        """Once nothing is in flight and all entries were swept, only valid entries are left."""
         table = self.tables[number]
         while table.in_flight:
             table.commit()
-        for _ in range(3):  # over the rest of a round, a whole round, and what that one left over
+        for _ in range(3):  # the rest of a round, a whole round, and the part that the former left
             table.stage(self.cache.sweep(number, self.now_ms, 1_000))
             table.commit()
         kept = {version_prefix("t", each.manifest) for each in self.catalog.versions()}

@@ -1,4 +1,4 @@
-"""Equal rows are found, and only those."""
+"""Equal rows are found, and no others."""
 
 from __future__ import annotations
 

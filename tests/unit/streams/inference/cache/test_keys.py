@@ -1,4 +1,4 @@
-"""Cache keys: equal for rows that no model distinguishes, and different if the answers may differ."""
+"""Cache keys: equal for rows that no model distinguishes, and different if the predictions may differ."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_row_is_hashed_as_a_whole_and_by_itself() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_model_tells_apart_what_shares_a_key(trained: Callable[[str], Trained], kind: str) -> None:
-    """Zeros of both signs and NaN of any payload: the same bytes come out."""
+    """Zeros of both signs, and NaN of any payload, give the same bytes."""
     model = trained(kind)
     runtime = LightGBMRuntime(model.text)
     random = np.random.default_rng(5)

@@ -1,4 +1,4 @@
-"""Values of the cache: exactly what was computed, or nothing."""
+"""Cache values: decoded exactly as they were encoded, or not at all."""
 
 from __future__ import annotations
 

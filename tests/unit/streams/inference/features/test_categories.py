@@ -1,4 +1,4 @@
-"""Which columns the categories of a file belong to: as LightGBM's own predictions show, or left open."""
+"""Which columns the categories of a file belong to: verified with LightGBM's own predictions, or left open."""
 
 from __future__ import annotations
 

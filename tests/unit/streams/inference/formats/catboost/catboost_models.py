@@ -1,4 +1,4 @@
-"""Small CatBoost models of every kind, trained once a session."""
+"""Small CatBoost models of every kind, trained once per session."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ OF_FRAMES: dict[str, tuple[str, dict[str, Any], Label]] = {
 
 @cache
 def train(name: str) -> Trained:
-    """The model of a name in `KINDS` or `OF_FRAMES`."""
+    """The model with a name in `KINDS` or `OF_FRAMES`."""
     import catboost
 
     kind, parameters, label = (KINDS | OF_FRAMES)[name]

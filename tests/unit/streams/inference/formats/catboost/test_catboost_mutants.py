@@ -1,4 +1,4 @@
-"""Hundreds of damaged CatBoost files: each gets a verdict within bounded time, whatever the library does."""
+"""Hundreds of damaged CatBoost files: each gets a verdict within limited time, whatever the library does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = ("logloss", "text_labels", "targets", "lossguide", "mixed")
 
 
 def mutants(name: str, each: int) -> list[bytes]:
-    """Damaged files of the model `name`, `each` of a kind."""
+    """Damaged files of the model `name`, `each` of every kind of damage."""
     content = train(name).content
     return [
         mutate(content, random.Random(f"{name} {mutate.__name__} {seed}"))

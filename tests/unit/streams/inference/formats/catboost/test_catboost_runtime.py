@@ -1,4 +1,4 @@
-"""The CatBoost runtime: bit for bit what the estimators give, alone, in any batch, from any thread."""
+"""The CatBoost runtime: bit for bit equal to the estimators' predictions, alone, in any batch, from any thread."""
 
 from __future__ import annotations
 

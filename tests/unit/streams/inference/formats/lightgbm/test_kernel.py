@@ -78,7 +78,7 @@ def test_a_wrong_transform_leaves_the_model_to_the_library(
     trained: Train, monkeypatch: pytest.MonkeyPatch, attribute: str, wrong: Any, reason: str
 ) -> None:
     model = trained("binary")
-    fault_of(model.text)  # the functions are compared once a process
+    fault_of(model.text)  # the functions are compared once per process
     monkeypatch.setattr(kernel, attribute, wrong)
     runtime = LightGBMRuntime(model.text)
     assert reason in (runtime.kernel_fault or "")

@@ -1,4 +1,4 @@
-"""The structural reader: takes every real model, and says what is wrong with a damaged one."""
+"""The structural reader: accepts every real model, and describes the fault of a damaged one."""
 
 from __future__ import annotations
 
@@ -107,14 +107,14 @@ def test_pandas_categories_belong_to_their_columns(pandas_trained: PandasTrained
     assert {each.name for each in file.features if each.dtype == "int64"} == {"carrier", "gate", "night", "factor"}
 
 
-# Damage: each of these made LightGBM 4.7 crash, hang or answer with rubbish, or might.
+# Damage: each of these makes LightGBM 4.7 crash, hang or predict nonsense, or may do so.
 
 
 def _edit(pattern: bytes, replacement: bytes) -> Callable[[bytes], bytes]:
     def edit(text: bytes) -> bytes:
         edited, count = re.subn(pattern, replacement, text, count=1, flags=re.MULTILINE)
         assert count == 1, pattern
-        # As someone would who repairs the sizes, so that the damage itself is found.
+        # The sizes are corrected, so that the damage itself is detected.
         sizes = [len(block) for block in re.findall(rb"Tree=\d+\n.*?\n\n\n", edited, re.DOTALL)]
         return re.sub(
             rb"^tree_sizes=.*", b"tree_sizes=" + b" ".join(b"%d" % s for s in sizes), edited, flags=re.MULTILINE

@@ -87,14 +87,14 @@ MUTATIONS: tuple[Mutate, ...] = (
 
 
 def with_true_sizes(text: bytes) -> bytes:
-    """Makes `tree_sizes` true again, so that damage is not found by it alone."""
+    """Corrects `tree_sizes`, so that damage is not detected by it alone."""
     blocks = re.findall(rb"Tree=\d+\n.*?\n\n\n", text, re.DOTALL)
     sizes = b"tree_sizes=" + b" ".join(b"%d" % len(block) for block in blocks)
     return re.sub(rb"^tree_sizes=.*", sizes, text, count=1, flags=re.MULTILINE)
 
 
 def mutants(text: bytes, name: str) -> list[bytes]:
-    """Half of them with sizes that agree with what is left of their trees."""
+    """Half of them with corrected sizes."""
     damaged = [
         mutate(text, random.Random(f"{name} {mutate.__name__} {seed}")) for mutate in MUTATIONS for seed in SEEDS
     ]
@@ -115,7 +115,7 @@ def test_no_damaged_model_gets_through_or_takes_a_process_down(trained: Train, p
     damaged = [mutant for name, text in texts.items() for mutant in mutants(text, name) if mutant != text]
     assert len(damaged) > 1_500
     passed = [mutant for mutant in damaged if passes(mutant)]
-    # Most damage is found; what is not is a number, a name or a parameter that could as well have been so.
+    # Most damage is detected; the rest changes a number, a name or a parameter to another valid one.
     assert 0.05 < len(passed) / len(damaged) < 0.35
     verdicts = try_models([TrialCase(mutant) for mutant in passed], TrialLimits(wall_s=5, cpu_s=5))
     assert len(verdicts) == len(passed)

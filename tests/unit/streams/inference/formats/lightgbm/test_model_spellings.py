@@ -1,4 +1,4 @@
-"""Files that LightGBM loads though it does not write them so today: each is served, with LightGBM's own predictions."""
+"""Files that LightGBM loads but no longer writes in this form: each is served with LightGBM's own predictions."""
 
 from __future__ import annotations
 

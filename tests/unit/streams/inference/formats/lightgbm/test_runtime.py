@@ -209,7 +209,7 @@ def test_the_library_prints_nothing(trained: Train, capfd: pytest.CaptureFixture
 
 
 def test_the_library_is_where_the_package_loads_it_from() -> None:
-    # The place of the file is not documented: this fails when a version of lightgbm moves it.
+    # The location of the file is not documented: this test fails if a version of lightgbm moves it.
     assert Path(lightgbm.libpath._LIB._name).samefile(library_path())
 
 

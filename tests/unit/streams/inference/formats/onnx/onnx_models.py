@@ -1,4 +1,4 @@
-"""Small ONNX models: graphs of every kind of input, and scikit-learn models that skl2onnx converts."""
+"""Small ONNX models: graphs with every type of input, and scikit-learn models that skl2onnx converts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs of a graph by their names: which are offered, and that each equals ONNX Runtime's own."""
+"""Outputs of a graph by name: which are offered, and that each equals ONNX Runtime's own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def cast(output: str, kind: int) -> Any:
 
 
 def several(*, first: str = "score", extra: Any = ()) -> bytes:
-    """Outputs of every type and shape, none of them named as inferd's default."""
+    """Outputs of every type and shape, none of them with the name of inferd's default output."""
     axes = helper.make_tensor("axes", INT64, [1], [2])
     index = helper.make_tensor("index", INT64, [1], [0])
     zero = helper.make_tensor("zero", FLOAT, [1], [0.0])
@@ -80,7 +80,7 @@ def theirs(content: bytes, output: str, rows: list[list[float]]) -> Any:
 
 
 def asked(model: ServedModel, codec: Codec, **fields: Any) -> Any:
-    """The decoded answer to one request for the model `m`."""
+    """The decoded result of one request for the model `m`."""
     scorer = Scorer(catalog_of(model), DEFAULT_LIMITS)
     value = codec.encode({"id": "r", "model_id": "m", **fields})
     (answer,) = score(scorer, [Fetched(value, headers=[codec.header])]).values
@@ -126,7 +126,7 @@ def test_the_default_is_the_output_named_prediction_or_the_first(tmp_path: Path)
     named = several(extra=[tensor("prediction", FLOAT, 3)])
     assert asked(served(named, tmp_path), JSON, input_data=ROWS[0]).outputs["prediction"] == pytest.approx(ROWS[0])
     assert read_model(named).outputs_per_row == 3
-    assert read_model(named).output_names == tuple(OWN), "prediction is asked for as that"
+    assert read_model(named).output_names == tuple(OWN), "prediction is requested under that name"
     assert asked(served(several(), tmp_path), JSON, input_data=ROWS[0]).outputs == {"prediction": np.float32(0.1)}
 
 

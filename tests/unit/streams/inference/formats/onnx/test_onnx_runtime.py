@@ -51,7 +51,7 @@ def inputs_of(model: ServedModel, rows: list[Any]) -> Inputs:
 
 
 def feed_of(content: bytes, rows: list[list[Any]]) -> dict[str, Any]:
-    """The rows as ONNX Runtime takes them."""
+    """The rows in the form of ONNX Runtime's input."""
     types = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
     feed, first = {}, 0
     for each in session(content).get_inputs():

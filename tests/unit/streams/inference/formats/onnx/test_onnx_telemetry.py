@@ -1,4 +1,4 @@
-"""ONNX Runtime reports nothing to anybody, and leaves no file for that."""
+"""ONNX Runtime sends no telemetry, and leaves no file for it."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ WORDS = ("refund", "invoice", "crash", "login", "slow", "thanks", "ünïcode", "
 
 @dataclass(frozen=True)
 class Trained:
-    """An estimator, its file, and rows like those that it was fitted on."""
+    """An estimator, its file, and rows from the distribution that it was fitted on."""
 
     estimator: Any
     content: bytes

@@ -19,7 +19,7 @@ NUMBERS: tuple[Any, ...] = (0, -1, 1, 2, 31, 2**31 - 1, 2**31, 2**40, -(2**31), 
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
-    """Where each value inside a JSON document is: its container, and its key there."""
+    """The location of each value in a JSON document: its container, and its key there."""
     keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     return [found for key in keys for found in ((value, key), *places(value[key]))]
 
@@ -42,7 +42,7 @@ OF_JSON: tuple[Mutate, ...] = (change_a_value, remove_a_value, change_a_byte)
 
 
 def mutants(name: str, each: int) -> list[bytes]:
-    """Damaged UBJSON and JSON files of the model `name`, `each` of a kind."""
+    """Damaged UBJSON and JSON files of the model `name`, `each` of every kind of damage."""
     binary, text = train(name).content, train(name, "json").content
     kinds = [(binary, mutate) for mutate in OF_BYTES] + [(text, mutate) for mutate in OF_JSON]
     return [

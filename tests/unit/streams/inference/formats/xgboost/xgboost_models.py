@@ -1,4 +1,4 @@
-"""Small XGBoost models of every kind, trained once a session."""
+"""Small XGBoost models of every kind, trained once per session."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ CATEGORICAL = ("categories", "onehot")
 
 @cache
 def train(name: str, file_format: str = "ubj") -> Trained:
-    """The model of a name in `KINDS`."""
+    """The model with a name in `KINDS`."""
     parameters, label = KINDS[name]
     x = matrix()
     types = ["float", "float", "float", "c"] if name in CATEGORICAL else None
