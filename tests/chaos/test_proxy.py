@@ -118,7 +118,7 @@ def test_a_lost_reply_was_acted_on(proxy: Proxy, client: socket.socket, echo: Ec
     assert (echo.requests, proxy.lost_replies) == (2, {OFFSET_COMMIT: 1})
 
 
-def test_what_is_held_arrives_after_healing(proxy: Proxy, client: socket.socket, echo: Echo) -> None:
+def test_held_frames_arrive_after_healing(proxy: Proxy, client: socket.socket, echo: Echo) -> None:
     ask(client, PRODUCE, 1)
     assert received(client) == reply(1)
     proxy.hold()
@@ -131,7 +131,7 @@ def test_what_is_held_arrives_after_healing(proxy: Proxy, client: socket.socket,
     assert received(client) == reply(2)
 
 
-def test_what_is_swallowed_is_gone_and_so_is_its_connection(proxy: Proxy, client: socket.socket, echo: Echo) -> None:
+def test_dropped_requests_are_lost_with_their_connection(proxy: Proxy, client: socket.socket, echo: Echo) -> None:
     ask(client, PRODUCE, 1)
     assert received(client) == reply(1)
     proxy.swallows = True
@@ -142,9 +142,7 @@ def test_what_is_swallowed_is_gone_and_so_is_its_connection(proxy: Proxy, client
     assert echo.requests == 1
 
 
-def test_nothing_is_answered_behind_a_request_that_is_swallowed(
-    proxy: Proxy, client: socket.socket, echo: Echo
-) -> None:
+def test_requests_behind_a_dropped_request_are_not_answered(proxy: Proxy, client: socket.socket, echo: Echo) -> None:
     proxy.swallowed_requests = frozenset({PRODUCE})
     for n, api_key in enumerate((OFFSET_COMMIT, PRODUCE, OFFSET_COMMIT)):
         ask(client, api_key, n)
@@ -166,7 +164,7 @@ def test_without_a_broker_connections_end(proxy: Proxy, echo: Echo) -> None:
         assert received(link) is None
 
 
-def test_what_is_held_arrives_though_its_sender_has_left(proxy: Proxy, echo: Echo) -> None:
+def test_held_frames_arrive_even_if_their_sender_has_disconnected(proxy: Proxy, echo: Echo) -> None:
     proxy.held_requests = frozenset({OFFSET_COMMIT})
     with socket.create_connection((HOST, proxy.port), TIMEOUT_S) as connection:
         ask(connection, OFFSET_COMMIT, 1)

@@ -16,7 +16,7 @@ def test_the_same_seed_gives_the_same_schedule() -> None:
     assert list(islice(mixed(FAULTS, 7), 200)) != list(islice(mixed(FAULTS, 8), 200))
 
 
-def test_each_fault_comes_once_alone() -> None:
+def test_each_fault_is_scheduled_once_alone() -> None:
     assert sorted(step.fault for step in alone(FAULTS, 3)) == sorted(all_faults())
 
 

@@ -63,7 +63,7 @@ def test_every_bad_input_has_its_code_and_affects_no_other(cluster: Cluster, wor
     assert worker.stop() == 0
 
 
-def test_an_undecodable_header_name_blocks_nothing(cluster: Cluster, worker: Worker) -> None:
+def test_an_undecodable_header_name_does_not_block_the_partition(cluster: Cluster, worker: Worker) -> None:
     topic = cluster.topics.name("requests")
     asyncio.run(send_bad_header_name(cluster.bootstrap, topic, 0, pack(id="h")))
     producer = cluster.producer()

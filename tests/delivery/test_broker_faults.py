@@ -45,7 +45,7 @@ def outage_of(broker: EmbeddedKafka, how: str) -> Outage:
     ("how", "guarantee"),
     [("kill", "at_least_once"), ("stop", "exactly_once"), ("freeze", "at_least_once")],
 )
-def test_an_outage_is_said_once_and_recovered_from_unaided(
+def test_an_outage_is_logged_once_and_recovery_is_automatic(
     how: str,
     guarantee: str,
     spare_broker: EmbeddedKafka,

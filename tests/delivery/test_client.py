@@ -84,7 +84,7 @@ async def test_a_data_frame_is_predicted_as_rows_in_one_request_or_in_many(
     ]  # fmt: skip
 
 
-async def test_a_request_carries_what_was_asked_for(client: Client, worker: StandInWorker) -> None:
+async def test_a_request_has_the_requested_options(client: Client, worker: StandInWorker) -> None:
     await client.predict("m:3", [1], outputs=["raw"], key="customer-7", headers={"correlation-id": "abc"})
     (seen,) = worker.seen
     assert seen.key == b"customer-7"
@@ -115,7 +115,7 @@ async def test_a_failure_is_raised_as_its_typed_error(client: Client, worker: St
         await client.predict("m", [1, 2, 3])
 
 
-async def test_a_failure_that_names_only_the_requests_place_finds_it(client: Client, worker: StandInWorker) -> None:
+async def test_a_failure_is_matched_by_the_offset_of_its_request(client: Client, worker: StandInWorker) -> None:
     def refuse_unread(_: PredictionRequest, seen: Seen) -> Result:
         return Failure(default_id(seen.partition, seen.offset), None, "too_large", "over this worker's limit", False)
 
@@ -142,7 +142,7 @@ async def test_no_result_in_time_is_an_error_that_names_the_request(client: Clie
     assert (await client.predict("m", [2])).outputs == {"prediction": 2.0}
 
 
-async def test_results_from_before_a_client_came_are_not_its_own(
+async def test_a_client_ignores_results_from_before_its_start(
     kafka: str, topics: TenantTopics, worker: StandInWorker, client: Client
 ) -> None:
     await client.predict("m", [1])
@@ -159,7 +159,7 @@ async def test_a_client_that_chooses_partitions_uses_no_others(
     assert {seen.partition for seen in worker.seen} == {1}
 
 
-async def test_a_partition_that_is_not_there_is_refused(kafka: str, topics: TenantTopics) -> None:
+async def test_an_unknown_partition_is_rejected(kafka: str, topics: TenantTopics) -> None:
     async with Client(kafka, namespace=topics.namespace, partitions=[0, PARTITIONS]) as client:
         with pytest.raises(InvalidValueError, match=rf"partitions \[{PARTITIONS}\]"):
             await client.predict("m", [1])
@@ -173,7 +173,7 @@ async def test_a_partition_that_is_not_there_is_refused(kafka: str, topics: Tena
         ("m", [float(n) for n in range(DEFAULT_LIMITS.message_bytes_max // 8)], TooLargeError),
     ],
 )
-async def test_what_cannot_be_sent_is_refused_at_once(
+async def test_invalid_requests_are_rejected_before_they_are_sent(
     client: Client, worker: StandInWorker, model_id: str, input_data: object, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
@@ -184,7 +184,7 @@ async def test_what_cannot_be_sent_is_refused_at_once(
 # --------------------------------------------------------------------------------------------------- sending again
 
 
-async def test_a_model_that_is_not_ready_yet_is_asked_again(client: Client, worker: StandInWorker) -> None:
+async def test_a_request_for_an_unready_model_is_retried(client: Client, worker: StandInWorker) -> None:
     def ready_later(request: PredictionRequest, seen: Seen) -> Result:
         if len(worker.seen) < 3:
             return Failure(request.id or "", "m", "model_not_ready", "loading", True)
@@ -202,7 +202,7 @@ async def test_the_last_failure_is_raised_when_the_time_is_over(client: Client, 
     assert len(worker.seen) > 1
 
 
-async def test_an_unknown_model_is_not_asked_for_again(client: Client, worker: StandInWorker) -> None:
+async def test_a_request_for_an_unknown_model_is_not_retried(client: Client, worker: StandInWorker) -> None:
     worker.answer = lambda request, _: Failure(request.id or "", "m", "model_not_found", "no model", False)
     with pytest.raises(ModelNotFoundError):
         await client.predict("m", [1])
@@ -216,13 +216,13 @@ async def collected(results: AsyncIterator[Result]) -> list[Result]:
     return [result async for result in results]
 
 
-async def test_many_rows_come_back_in_their_order(client: Client, worker: StandInWorker) -> None:
+async def test_results_of_many_rows_are_in_order(client: Client, worker: StandInWorker) -> None:
     results = await collected(client.predict_many("m", ([n] for n in range(3_000))))
     assert [result.outputs["prediction"] for result in results if isinstance(result, Prediction)] == list(range(3_000))
     assert {seen.partition for seen in worker.seen} == set(range(PARTITIONS))
 
 
-async def test_failures_come_as_values_among_the_results(client: Client, worker: StandInWorker) -> None:
+async def test_failures_are_yielded_among_the_results(client: Client, worker: StandInWorker) -> None:
     def refuse_odd(request: PredictionRequest, seen: Seen) -> Result:
         result = sums(request, seen)
         assert isinstance(result, Prediction)
@@ -241,7 +241,7 @@ async def test_failures_come_as_values_among_the_results(client: Client, worker:
     ]
 
 
-async def test_results_come_while_the_rows_still_do(client: Client, worker: StandInWorker) -> None:
+async def test_results_arrive_while_rows_are_still_sent(client: Client, worker: StandInWorker) -> None:
     answered: asyncio.Queue[Result] = asyncio.Queue()
 
     async def one_row_an_answer() -> AsyncIterator[list[int]]:
@@ -276,7 +276,7 @@ async def test_no_more_than_the_window_is_on_its_way(client: Client, worker: Sta
     assert yielded == 100
 
 
-async def test_stopping_early_leaves_nothing_behind(client: Client, worker: StandInWorker) -> None:
+async def test_stopping_early_leaves_no_task_running(client: Client, worker: StandInWorker) -> None:
     async with aclosing(client.predict_many("m", ([n] for n in range(10_000)))) as results:
         first = await anext(results)
     assert isinstance(first, Prediction)
@@ -284,7 +284,7 @@ async def test_stopping_early_leaves_nothing_behind(client: Client, worker: Stan
     assert len(worker.seen) < 10_000
 
 
-async def test_many_that_are_not_ready_are_asked_again_together(client: Client, worker: StandInWorker) -> None:
+async def test_requests_for_an_unready_model_are_retried_together(client: Client, worker: StandInWorker) -> None:
     ready_at = time.monotonic() + 0.5
 
     def ready_later(request: PredictionRequest, seen: Seen) -> Result:
@@ -299,7 +299,7 @@ async def test_many_that_are_not_ready_are_asked_again_together(client: Client, 
     assert time.monotonic() - started < 10
 
 
-async def test_an_error_of_the_rows_comes_after_the_results_before_it(client: Client, worker: StandInWorker) -> None:
+async def test_an_error_of_the_input_is_raised_after_earlier_results(client: Client, worker: StandInWorker) -> None:
     def rows() -> AsyncIterator[list[int]]:
         async def generate() -> AsyncIterator[list[int]]:
             yield [1]
@@ -316,7 +316,7 @@ async def test_an_error_of_the_rows_comes_after_the_results_before_it(client: Cl
 # ------------------------------------------------------------------------------------------------------- the cluster
 
 
-async def test_a_client_outlives_a_broker_that_comes_back(spare_broker: EmbeddedKafka, namespace: str) -> None:
+async def test_a_client_survives_a_broker_restart(spare_broker: EmbeddedKafka, namespace: str) -> None:
     address = spare_broker.bootstrap_servers
     topics = TenantTopics(namespace, "default")
     await create_topics(address, topics)
@@ -330,14 +330,14 @@ async def test_a_client_outlives_a_broker_that_comes_back(spare_broker: Embedded
             assert (await waiting).outputs == {"prediction": 2.0}
 
 
-async def test_no_broker_is_said_at_once() -> None:
+async def test_an_unreachable_broker_is_reported_at_once() -> None:
     client = Client("127.0.0.1:1", connect_timeout_s=5)
     with pytest.raises(BrokerUnreachableError, match=r"127\.0\.0\.1:1") as unreachable:
         await client.start()
     assert isinstance(unreachable.value, ConnectionError)
 
 
-async def test_topics_that_are_not_there_are_named_and_not_created(kafka: str, namespace: str) -> None:
+async def test_missing_topics_are_named_and_not_created(kafka: str, namespace: str) -> None:
     async with Client(kafka, namespace=namespace, tenant="acme") as client:
         with pytest.raises(TopicNotFoundError, match=rf"{namespace}\.acme\.requests.*inferd topics create"):
             await client.predict("m", [1])
@@ -356,7 +356,7 @@ async def test_closing_ends_the_waiting(kafka: str, topics: TenantTopics) -> Non
         await waiting
 
 
-async def test_a_client_that_was_not_started_says_so(kafka: str) -> None:
+async def test_an_unstarted_client_raises(kafka: str) -> None:
     with pytest.raises(ClientClosedError, match="async with"):
         await Client(kafka).predict("m", [1])
 

@@ -124,7 +124,7 @@ def answers(client: SyncClient, rows: dict[str, list[float]]) -> dict[str, Any]:
     }
 
 
-def test_no_damaged_file_ends_a_worker_or_leaves_anything_behind(
+def test_no_damaged_file_ends_a_worker_or_leaves_files_behind(
     place: Cluster, worker: Worker, files: dict[str, bytes], temporary: Path
 ) -> None:
     goods = {name: manifest_of(content, name, 1) for name, content in files.items()}

@@ -39,7 +39,7 @@ def test_a_hundred_thousand_requests_get_one_result_each(
 
 
 @both_guarantees
-def test_a_worker_that_is_killed_under_load_loses_nothing(
+def test_no_request_is_lost_if_a_worker_is_killed_under_load(
     guarantee: str, cluster: Cluster, model: TrainedModel, start_worker: StartWorker
 ) -> None:
     cluster.deploy(model)
@@ -59,7 +59,7 @@ def test_a_worker_that_is_killed_under_load_loses_nothing(
 
 
 @both_guarantees
-def test_workers_that_join_and_leave_lose_nothing(
+def test_no_request_is_lost_while_workers_join_and_leave(
     guarantee: str, cluster: Cluster, model: TrainedModel, start_worker: StartWorker
 ) -> None:
     cluster.deploy(model)
@@ -79,7 +79,7 @@ def test_workers_that_join_and_leave_lose_nothing(
     assert third.stop() == 0
 
 
-def test_a_broker_that_is_killed_and_comes_back_is_waited_for(
+def test_a_worker_waits_for_a_killed_broker(
     spare_broker: EmbeddedKafka, namespace: str, model: TrainedModel, start_worker: StartWorker
 ) -> None:
     cluster = Cluster(spare_broker.bootstrap_servers, namespace)
@@ -103,7 +103,7 @@ def test_a_broker_that_is_killed_and_comes_back_is_waited_for(
     assert worker.stop() == 0
 
 
-def test_a_broker_that_is_not_there_yet_is_waited_for(
+def test_a_worker_waits_for_a_broker_that_starts_late(
     spare_broker: EmbeddedKafka, namespace: str, model: TrainedModel, start_worker: StartWorker
 ) -> None:
     cluster = Cluster(spare_broker.bootstrap_servers, namespace)
@@ -121,7 +121,7 @@ def test_a_broker_that_is_not_there_yet_is_waited_for(
     assert_whole(load.ledger())
 
 
-def test_a_stop_under_load_repeats_nothing(cluster: Cluster, model: TrainedModel, start_worker: StartWorker) -> None:
+def test_a_stop_under_load_repeats_no_result(cluster: Cluster, model: TrainedModel, start_worker: StartWorker) -> None:
     cluster.deploy(model)
     worker = start_worker(cluster)
     worker.wait_ready()

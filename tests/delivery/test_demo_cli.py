@@ -31,7 +31,7 @@ def demo_topics(kafka: str) -> set[str]:
     return {name for name in topics if re.match(r"demo-[0-9a-f]{8}\.", name)}
 
 
-def test_the_demo_succeeds_and_leaves_nothing_behind(kafka: str, tmp_path: Path) -> None:
+def test_the_demo_succeeds_and_leaves_no_files_or_processes_behind(kafka: str, tmp_path: Path) -> None:
     before = demo_topics(kafka)
     done = subprocess.run(
         [*COMMAND, *FAST],
@@ -78,7 +78,7 @@ def test_a_demo_that_is_interrupted_stops_its_worker(kafka: str, tmp_path: Path)
     assert demo_topics(kafka) <= before
 
 
-def test_a_broker_that_does_not_answer_is_told(tmp_path: Path) -> None:
+def test_an_unreachable_broker_is_reported(tmp_path: Path) -> None:
     started = time.monotonic()
     done = subprocess.run(
         [*COMMAND, *FAST],

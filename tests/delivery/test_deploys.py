@@ -146,7 +146,7 @@ def test_the_life_of_a_model(
     assert worker.stop() == 0
 
 
-def test_bad_deploys_leave_everything_as_it_was(models: Models, model: TrainedModel, start_worker: StartWorker) -> None:
+def test_bad_deploys_change_nothing(models: Models, model: TrainedModel, start_worker: StartWorker) -> None:
     true = models.cluster.deploy(model, version=1)
     models.worker = worker = start_worker(models.cluster)
     other = start_worker(models.cluster)
@@ -193,9 +193,7 @@ def test_bad_deploys_leave_everything_as_it_was(models: Models, model: TrainedMo
     assert (worker.stop(), other.stop()) == (0, 0)
 
 
-def test_a_data_directory_that_cannot_be_used_is_told(
-    models: Models, start_worker: StartWorker, tmp_path: Path
-) -> None:
+def test_an_unusable_data_directory_is_reported(models: Models, start_worker: StartWorker, tmp_path: Path) -> None:
     (tmp_path / "occupied").mkdir()
     (tmp_path / "occupied" / "artifacts").write_text("in the way")
     models.worker = worker = start_worker(models.cluster, data_dir=tmp_path / "occupied")
@@ -204,7 +202,7 @@ def test_a_data_directory_that_cannot_be_used_is_told(
     assert "set INFERD_DATA_DIR to a directory that this user may write" in told["reason"]
 
 
-def test_what_a_transaction_did_not_commit_is_no_deploy(
+def test_records_of_an_aborted_transaction_are_not_deployed(
     models: Models, model: TrainedModel, start_worker: StartWorker
 ) -> None:
     models.cluster.deploy(model, version=1)

@@ -77,7 +77,7 @@ async def read(address: str, topic: str, count: int, isolation_level: str = "rea
         await consumer.stop()
 
 
-async def test_stopped_or_killed_and_started_again_it_has_its_records(
+async def test_records_survive_a_stop_and_a_kill(
     spare_broker: EmbeddedKafka, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = spare_broker.bootstrap_servers
@@ -138,7 +138,7 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
     assert not broker.running
 
 
-def test_a_second_broker_on_the_same_data_is_refused(
+def test_a_second_broker_on_the_same_data_is_rejected(
     spare_broker: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("inferd.daemon.broker.data_dir.LOCK_WAIT_S", 0.2)
@@ -149,7 +149,7 @@ def test_a_second_broker_on_the_same_data_is_refused(
     assert spare_broker.running
 
 
-def test_data_of_a_later_version_is_refused_untouched(tmp_path: Path) -> None:
+def test_data_of_a_later_version_is_rejected_and_not_changed(tmp_path: Path) -> None:
     data_dir = tmp_path / "kafka"
     later = DataDir(data_dir)
     later.acquire("99.1.0")
@@ -171,9 +171,7 @@ def test_a_broker_that_ends_at_once_shows_the_end_of_its_log(tmp_path: Path) -> 
     assert not broker.running
 
 
-def test_a_controller_port_that_was_taken_meanwhile_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_controller_port_that_is_already_in_use_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         choices = [free_port("127.0.0.1"), free_port("127.0.0.1"), other.getsockname()[1]]
         monkeypatch.setattr(
@@ -214,7 +212,7 @@ def test_a_startup_cache_that_crashes_java_is_removed(tmp_path: Path, monkeypatc
     assert not damaged.exists()
 
 
-def test_the_thread_that_started_it_may_end(tmp_path: Path) -> None:
+def test_it_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
     broker = EmbeddedKafka(broker_settings(tmp_path / "kafka"))
     thread = threading.Thread(target=broker.start)
     thread.start()

@@ -122,7 +122,7 @@ def same(pair: Pair, job_id: str, method: str, path: str, **headers: Any) -> Ans
     return theirs
 
 
-def test_both_workers_answer_alike(pair: Pair, new_id: Callable[[str], str]) -> None:
+def test_both_workers_give_the_same_response(pair: Pair, new_id: Callable[[str], str]) -> None:
     job_id, rows = new_id("alike"), rows_of(300, 10)
     opened = pair.submit(pair.other(job_id), job_id, rows.tolist(), labels={"a": "b"})
     assert (opened.status, opened.json()["job_id"]) == (202, job_id), opened.body
@@ -153,7 +153,7 @@ def test_every_job_is_listed_by_every_worker(pair: Pair) -> None:
         assert [job["job_id"] for job in page] == ids[1:3]
 
 
-def test_rows_come_as_ndjson_and_results_go_in_three_formats(pair: Pair) -> None:
+def test_rows_are_sent_as_ndjson_and_results_are_read_in_three_formats(pair: Pair) -> None:
     """20,000 rows, two of them poison, sent to the worker that does not own the job."""
     job_id, rows, poison = id_of(pair, next(iter(pair.owned)), "upload"), rows_of(20_000, 10), {7, 19_999}
     good = [row for row in range(len(rows)) if row not in poison]
@@ -198,7 +198,7 @@ def columns_of_parquet(pair: Pair, job_id: str) -> Columns:
     return table["row"], table["prediction"], table["error_code"]
 
 
-def test_a_line_that_is_no_row_cancels_the_job(pair: Pair, new_id: Callable[[str], str]) -> None:
+def test_an_invalid_line_cancels_the_job(pair: Pair, new_id: Callable[[str], str]) -> None:
     job_id = new_id("malformed")
     answer = pair.upload(pair.other(job_id), job_id, b"[1]\n" * 5_000 + b"[1\n" + b"[1]\n" * 5_000)
     assert (answer.status, answer.code) == (422, "invalid_value")
@@ -253,7 +253,7 @@ def test_a_job_can_be_cancelled_while_its_rows_come(pair: Pair, new_id: Callable
     assert pair.ended(job_id)["status"] == "cancelled"
 
 
-def test_what_is_not_there_is_told_by_both(pair: Pair, new_id: Callable[[str], str]) -> None:
+def test_both_workers_report_a_missing_job(pair: Pair, new_id: Callable[[str], str]) -> None:
     nobody, theirs = new_id("nobody"), new_id("theirs")
     for method, path in (("GET", ""), ("GET", "/results"), ("POST", "/cancel"), ("POST", "/retry")):
         answer = same(pair, nobody, method, f"/jobs/{nobody}{path}")

@@ -117,7 +117,7 @@ def test_a_late_request_is_not_scored(deployed: Answer, workers: tuple[Worker, W
     assert (answer.status, answer.code) == (504, "deadline_exceeded")
 
 
-def test_the_same_deploy_again_changes_nothing(
+def test_a_repeated_deploy_changes_nothing(
     deployed: Answer, workers: tuple[Worker, Worker], model: TrainedModel
 ) -> None:
     for path in ("/models/demo", "/models/demo:1", "/models/demo/versions/1"):
@@ -127,7 +127,7 @@ def test_the_same_deploy_again_changes_nothing(
     assert (changed.status, changed.code) == (409, "version_exists")
 
 
-def test_versions_and_aliases_come_and_go(
+def test_versions_and_aliases_are_deployed_and_removed(
     deployed: Answer, workers: tuple[Worker, Worker], model: TrainedModel
 ) -> None:
     one, two = workers
@@ -150,7 +150,7 @@ def test_versions_and_aliases_come_and_go(
     assert ask(two, "GET", "/models/brief").code == "model_not_found"
 
 
-def test_a_file_that_is_no_model_is_refused(deployed: Answer, workers: tuple[Worker, Worker]) -> None:
+def test_a_file_that_is_not_a_model_is_rejected(deployed: Answer, workers: tuple[Worker, Worker]) -> None:
     for content in (b"none", b"tree\nversion=v4\n" + os.urandom(1_000)):
         answer = put(workers[0], "/models/broken", content)
         assert 400 <= answer.status < 500, answer.body

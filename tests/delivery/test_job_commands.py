@@ -164,7 +164,7 @@ def test_columns_of_numbers_travel_as_an_array(inferd: Inferd, model: TrainedMod
     assert (status["status"], status["processed"], status["version"]) == ("completed", ROWS, 1)
 
 
-def test_a_submission_that_is_killed_goes_on(
+def test_a_killed_submission_can_be_continued(
     inferd: Inferd, environment: dict[str, str], churn: TrainedModel, tmp_path: Path
 ) -> None:
     rows = customers(ROWS)
@@ -247,7 +247,7 @@ def test_rows_that_fail_keep_their_numbers_and_can_be_tried_again(
             assert (status["attempt"], status["failed"], status["succeeded"]) == (1, 2, 498)
 
 
-def test_what_is_refused_is_typed(environment: dict[str, str]) -> None:
+def test_rejections_are_typed_errors(environment: dict[str, str]) -> None:
     rows = customers(50).assign(plan="pro", age=30.0).to_dict("records")
     with client(environment) as asked:
         job = asked.submit_job("churn", rows, job_id="taken")

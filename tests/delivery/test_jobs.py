@@ -29,7 +29,7 @@ def assert_whole(job: JobOnTopics, status: Status, ledger: JobLedger) -> None:
 
 
 @both_guarantees
-def test_a_job_gets_one_outcome_a_row(
+def test_a_job_has_one_outcome_per_row(
     guarantee: str, cluster: Cluster, model: TrainedModel, start_worker: StartWorker
 ) -> None:
     cluster.deploy(model)
@@ -46,7 +46,7 @@ def test_a_job_gets_one_outcome_a_row(
     assert worker.stop() == 0
 
 
-def test_messages_may_come_twice_and_in_any_order(
+def test_messages_may_be_repeated_and_in_any_order(
     cluster: Cluster, model: TrainedModel, start_worker: StartWorker
 ) -> None:
     cluster.deploy(model)
@@ -99,7 +99,7 @@ def test_a_job_outlives_the_workers_that_are_killed(
     assert_whole(job, status, job.ledger())
 
 
-def test_a_cancelled_job_gets_no_result_after_it_says_so(
+def test_a_job_has_no_results_after_its_status_is_cancelled(
     cluster: Cluster, model: TrainedModel, start_worker: StartWorker
 ) -> None:
     cluster.deploy(model)
@@ -138,7 +138,7 @@ def test_a_retry_scores_the_failed_rows_alone(cluster: Cluster, model: TrainedMo
     assert_whole(job, status, ledger)
 
 
-def test_what_a_job_does_not_take_is_a_dead_letter(
+def test_rejected_messages_of_a_job_are_dead_letters(
     cluster: Cluster, model: TrainedModel, start_worker: StartWorker
 ) -> None:
     cluster.deploy(model)

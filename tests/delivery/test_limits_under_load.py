@@ -27,7 +27,7 @@ DRAIN_TIMEOUT_S = 20
 
 
 @both_guarantees
-def test_memory_is_flat_at_twice_the_capacity(
+def test_memory_is_bounded_at_twice_the_capacity(
     guarantee: str, cluster: Cluster, model: TrainedModel, start_worker: StartWorker
 ) -> None:
     cluster.deploy(model)
@@ -115,7 +115,7 @@ def test_a_stop_under_load_drains_within_its_deadline(
 
 
 @both_guarantees
-def test_a_second_signal_ends_it_at_once_and_loses_nothing(
+def test_a_second_signal_ends_it_at_once_without_loss(
     guarantee: str, spare_broker: EmbeddedKafka, namespace: str, model: TrainedModel, start_worker: StartWorker
 ) -> None:
     cluster = Cluster(spare_broker.bootstrap_servers, namespace)

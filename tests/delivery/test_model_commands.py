@@ -111,7 +111,9 @@ def test_a_deploy_fills_the_manifest_in_from_the_model_file(deployed: Done) -> N
     assert "inferd predict churn" in deployed.stderr
 
 
-def test_models_come_and_go(inferd: Inferd, place: Cluster, churn: TrainedModel, tmp_path: Path) -> None:
+def test_models_are_deployed_listed_and_removed(
+    inferd: Inferd, place: Cluster, churn: TrainedModel, tmp_path: Path
+) -> None:
     path, manifest = tmp_path / "m.txt", tmp_path / "manifest.json"
     path.write_bytes(churn.data)
     manifest.write_text('{"features": [{"name": "age", "min": 0}], "labels": {"team": "growth"}}')
@@ -172,7 +174,7 @@ async def test_splits_and_aliases_that_lead_nowhere_are_listed(
     assert inferd("models", "remove", "split", "--all").returncode == 0
 
 
-def test_what_is_no_model_is_refused_before_anything_is_sent(inferd: Inferd, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_rejected_before_anything_is_sent(inferd: Inferd, tmp_path: Path) -> None:
     path = tmp_path / "model.txt"
     path.write_bytes(b"\x80\x04\x95 a pickle")
     done = inferd("models", "deploy", path, "--name", "evil")
@@ -190,7 +192,7 @@ def test_what_is_no_model_is_refused_before_anything_is_sent(inferd: Inferd, tmp
         ('{"featuers": []}', "featuers"),
     ],
 )
-def test_a_manifest_that_does_not_fit_is_refused(
+def test_a_manifest_of_another_model_is_rejected(
     inferd: Inferd, churn: TrainedModel, tmp_path: Path, manifest: str, said: str
 ) -> None:
     path, manifest_path = tmp_path / "m.txt", tmp_path / "manifest.json"
@@ -210,7 +212,7 @@ def test_a_version_is_never_replaced(inferd: Inferd, deployed: Done, tmp_path: P
     assert "churn:1 is deployed already" in done.stderr
 
 
-def test_a_model_that_is_not_there(inferd: Inferd) -> None:
+def test_a_missing_model(inferd: Inferd) -> None:
     done = inferd("models", "show", "nothing")
     assert (done.returncode, "there is no model 'nothing'" in done.stderr) == (EXIT_FAILED, True)
 
@@ -249,7 +251,7 @@ def test_a_parquet_file_in_batches(inferd: Inferd, deployed: Done, expected: Any
     assert {tuple(line) for line in lines(done)} == {("row", "prediction", "raw", "version")}
 
 
-def test_rows_that_fail_are_told_and_disturb_no_other(inferd: Inferd, deployed: Done, expected: Any) -> None:
+def test_failed_rows_are_reported_and_do_not_affect_others(inferd: Inferd, deployed: Done, expected: Any) -> None:
     stdin = '[41, "pro"]\n[41, "gold"]\nno json\n{"age": 41}\n[50, "pro"]\n'
     done = inferd("predict", "churn", "-", "--output", "json", stdin=stdin)
     assert done.returncode == EXIT_FAILED
@@ -265,7 +267,7 @@ def test_rows_that_fail_are_told_and_disturb_no_other(inferd: Inferd, deployed: 
     assert "'gold'" not in table, "values are not repeated in errors"
 
 
-def test_rows_on_standard_input_are_answered_as_they_come(place: Cluster, inferd: Inferd, deployed: Done) -> None:
+def test_rows_on_standard_input_are_answered_as_they_arrive(place: Cluster, inferd: Inferd, deployed: Done) -> None:
     environment = {**os.environ, "INFERD_BROKER": place.bootstrap, "INFERD_NAMESPACE": place.namespace}
     arguments = [*COMMAND, "predict", "churn", "--output", "json"]
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
@@ -280,7 +282,7 @@ def test_rows_on_standard_input_are_answered_as_they_come(place: Cluster, inferd
         assert process.wait(20) == 0
 
 
-def test_a_model_that_nobody_deployed(inferd: Inferd, deployed: Done) -> None:
+def test_a_model_that_is_not_deployed(inferd: Inferd, deployed: Done) -> None:
     done = inferd("predict", "nothing", "[1]", "--output", "json")
     assert (done.returncode, lines(done)[0]["error"]["code"]) == (EXIT_FAILED, "model_not_found")
 
@@ -312,7 +314,7 @@ def test_no_broker(inferd: Inferd, arguments: tuple[str, ...]) -> None:
     assert "127.0.0.1:1" in done.stderr
 
 
-def test_topics_that_are_not_there(inferd: Inferd) -> None:
+def test_missing_topics(inferd: Inferd) -> None:
     done = inferd("models", "list", "--tenant", "nobody")
     assert done.returncode == EXIT_FAILED
     assert "inferd topics create --tenant nobody" in done.stderr

@@ -145,7 +145,7 @@ def check_job(cluster: Cluster, manifest: Manifest, models: Sequence[TrainedMode
 
 
 @pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
-def test_a_request_that_waits_for_its_model_holds_up_nothing_else(
+def test_a_request_that_waits_for_its_model_does_not_delay_others(
     kafka: str, namespace: str, start_worker: StartWorker, large_model: TrainedModel, tmp_path: Path, guarantee: str
 ) -> None:
     model = large_model

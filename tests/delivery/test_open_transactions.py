@@ -50,7 +50,7 @@ async def end_without_markers(cluster: Cluster, number: int, ending: Transaction
 
 
 @pytest.mark.parametrize("ending", ["commit", "abort"])
-async def test_results_and_offset_share_their_fate_where_markers_are_missing(
+async def test_results_and_offset_have_the_same_outcome_if_markers_are_missing(
     trusting_cluster: Cluster, model: TrainedModel, start_worker: StartWorker, ending: TransactionResult
 ) -> None:
     cluster = trusting_cluster

@@ -65,5 +65,5 @@ def test_every_program_runs(cluster: Cluster, start_worker: StartWorker, tmp_pat
 
 
 @pytest.mark.parametrize(("page", "path"), LINKS)
-def test_what_is_linked_to_is_there(page: Path, path: str) -> None:
+def test_linked_files_exist(page: Path, path: str) -> None:
     assert (page.parent / path).exists()

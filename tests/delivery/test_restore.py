@@ -88,7 +88,7 @@ async def test_an_empty_changelog_is_restored_at_once(changelog: Changelog) -> N
     assert await changelog.restore(changelog.table, 0, 1) == {}
 
 
-async def test_what_is_committed_is_restored_and_nothing_else(changelog: Changelog) -> None:
+async def test_exactly_the_committed_records_are_restored(changelog: Changelog) -> None:
     await changelog.write(0, (b"a", b"1"), (b"b", b"2"))
     await changelog.write(0, (b"a", b"3"), (b"b", None), (b"c", b"4"))
     await changelog.write(1, (b"d", b"5"))
@@ -102,7 +102,7 @@ async def test_a_changelog_that_ends_in_aborted_records_and_markers_does_not_han
     assert await changelog.restore(changelog.table, 0, 1) == {}
 
 
-async def test_a_partition_that_stays_reads_only_what_is_new(changelog: Changelog) -> None:
+async def test_a_partition_that_stays_assigned_reads_only_new_records(changelog: Changelog) -> None:
     await changelog.write(0, (b"a", b"1"))
     await changelog.write(1, (b"b", b"1"))
     await changelog.restore(changelog.table, 0, 1)
@@ -112,7 +112,7 @@ async def test_a_partition_that_stays_reads_only_what_is_new(changelog: Changelo
     assert changelog.progress == read_before + 1
 
 
-async def test_a_store_that_is_behind_what_the_log_still_has_is_built_anew(changelog: Changelog) -> None:
+async def test_a_store_older_than_the_start_of_the_log_is_rebuilt(changelog: Changelog) -> None:
     await changelog.write(0, (b"a", b"1"))
     await changelog.restore(changelog.table, 0)
     partition = changelog.table.partition(0)
@@ -120,7 +120,7 @@ async def test_a_store_that_is_behind_what_the_log_still_has_is_built_anew(chang
     assert await changelog.restore(changelog.table, 0) == {b"a": b"1"}
 
 
-async def test_what_rocksdb_has_is_not_read_again(kafka: str, namespace: str, tmp_path: Path) -> None:
+async def test_records_in_rocksdb_are_not_read_again(kafka: str, namespace: str, tmp_path: Path) -> None:
     changelog = Changelog(kafka, namespace, tmp_path, "rocksdb")
     await changelog.write(0, (b"a", b"1"))
     await changelog.restore(changelog.table, 0)

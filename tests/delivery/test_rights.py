@@ -176,7 +176,7 @@ async def test_the_doctor_names_each_right_that_is_missing(tenancy: Tenancy) -> 
         tenancy.kafka.grant("worker", [right])
 
 
-def test_a_right_that_is_revoked_makes_its_tenant_wait_until_it_is_back(
+def test_a_tenant_waits_while_one_of_its_rights_is_revoked(
     tenancy: Tenancy, model: TrainedModel, start_worker: StartWorker
 ) -> None:
     tenancy.kafka.grant("worker", tenancy.worker_rights)
@@ -228,7 +228,7 @@ def test_a_tenant_without_rights_at_the_start_waits_and_the_other_is_served(
 
 
 @pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
-def test_a_reply_topic_that_becomes_forbidden_refuses_its_requests_alone(
+def test_a_forbidden_reply_topic_only_fails_its_own_requests(
     tenancy: Tenancy, model: TrainedModel, start_worker: StartWorker, guarantee: str
 ) -> None:
     mine = Right("WRITE", "TOPIC", f"{tenancy.namespace}.mine")

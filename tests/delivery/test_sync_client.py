@@ -99,7 +99,7 @@ def test_models_are_listed(client: SyncClient) -> None:
     assert client.models().versions == {}
 
 
-def test_a_closed_client_says_so(kafka: str, client: SyncClient) -> None:
+def test_a_closed_client_raises(kafka: str, client: SyncClient) -> None:
     client.stop()
     client.stop()
     with pytest.raises(ClientClosedError):

@@ -39,7 +39,7 @@ class Batch(BatchPredictor):
 """
 
 
-def test_tenants_in_trouble_hold_up_no_other(
+def test_tenants_with_problems_do_not_delay_others(
     kafka: str, namespace: str, start_worker: StartWorker, model: TrainedModel, tmp_path: Path
 ) -> None:
     """The first requests a missing model, the code of the second never returns, and the third has a job that never

@@ -82,7 +82,7 @@ async def test_workers_that_start_together_create_them_once(kafka: str, namespac
     assert not any(state.problem for state in all_states[0])
 
 
-async def test_what_does_not_fit_is_told_at_once_and_fits_when_it_is_done(
+async def test_wrong_topics_are_reported_at_once_and_the_advice_corrects_them(
     kafka: str, namespace: str, admin: AIOKafkaAdminClient
 ) -> None:
     settings = settings_of(kafka, namespace)
@@ -132,13 +132,13 @@ async def test_topics_for_replies(
     assert (states[-1].name, states[-1].stream, states[-1].partitions) == (f"{namespace}.mine", "reply-to", 7)
 
 
-def test_a_worker_whose_topics_do_not_fit_says_so_and_ends(cluster: Cluster, start_worker: StartWorker) -> None:
+def test_a_worker_with_wrong_topics_reports_them_and_exits(cluster: Cluster, start_worker: StartWorker) -> None:
     worker = start_worker(cluster, topic_partitions=PARTITIONS + 1)
     assert worker.process.wait(30) == 2
     assert f"INFERD_TOPIC_PARTITIONS is {PARTITIONS + 1}: set INFERD_TOPIC_PARTITIONS={PARTITIONS};" in worker.text()
 
 
-async def test_a_reply_goes_to_a_topic_of_the_users_own(
+async def test_a_reply_goes_to_a_user_defined_topic(
     cluster: Cluster, model: TrainedModel, start_worker: StartWorker, admin: AIOKafkaAdminClient
 ) -> None:
     mine = f"{cluster.namespace}.mine"

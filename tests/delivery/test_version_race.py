@@ -124,7 +124,7 @@ def ready_versions(worker: Worker) -> dict[str, str]:
     return {f"{m['model_id']}/{m['version']}": m["digest"] for m in models if m["state"] == "ready"}
 
 
-async def test_a_version_has_one_content_for_ever_whoever_deploys_and_removes(
+async def test_a_version_never_changes_its_content(
     cluster: Cluster, clients: list[Client], contents: list[bytes], start_worker: StartWorker
 ) -> None:
     worker = start_worker(cluster)

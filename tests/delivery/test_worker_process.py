@@ -100,7 +100,7 @@ def test_topics_that_do_not_fit_are_named_by_command_worker_and_doctor(
     assert states(commands.answer("doctor"))["topics"] == "fail"
 
 
-def test_the_doctor_finds_all_well_beside_a_worker(
+def test_the_doctor_finds_no_problem_while_a_worker_runs(
     cluster: Cluster, model: TrainedModel, start_worker: StartWorker, commands: Commands
 ) -> None:
     cluster.deploy(model)
@@ -127,7 +127,7 @@ def test_the_doctor_finds_a_model_that_does_not_load(
     assert "demo:1" in check["detail"]
 
 
-def test_the_doctor_finds_rights_that_lack_and_writes_nothing(tmp_path: Path, namespace: str) -> None:
+def test_the_doctor_finds_missing_rights_and_writes_nothing(tmp_path: Path, namespace: str) -> None:
     authorizer = {
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "allow.everyone.if.no.acl.found": "true",
@@ -168,7 +168,7 @@ def allow_describing(bootstrap: str, topics: list[str]) -> None:
         made.result(30)
 
 
-def test_refused_records_are_listed_and_shown(
+def test_dead_letters_are_listed_and_shown(
     cluster: Cluster, start_worker: StartWorker, commands: Commands, model: TrainedModel
 ) -> None:
     cluster.deploy(model)
@@ -192,7 +192,7 @@ def test_refused_records_are_listed_and_shown(
     assert worker.stop() == 0
 
 
-def test_a_zombie_leaves_and_loses_nothing(cluster: Cluster, model: TrainedModel, start_worker: StartWorker) -> None:
+def test_a_zombie_exits_without_loss(cluster: Cluster, model: TrainedModel, start_worker: StartWorker) -> None:
     cluster.deploy(model)
     zombie, other = (start_worker(cluster, session_timeout_s=SESSION_TIMEOUT_S) for _ in range(2))
     zombie.wait_ready()

@@ -94,7 +94,7 @@ def test_frames_are_read_as_they_were_written() -> None:
         unpack_record(pack_record(b"value", headers, b"key")[:end])
 
 
-def test_what_is_kept_is_read_again_and_kept_once(tmp_path: Path) -> None:
+def test_stored_inputs_are_read_and_stored_once(tmp_path: Path) -> None:
     inputs = [b"\x00\xff\n'\"", b"#", b""]
     keep("x", inputs, "found:\na reason", tmp_path)
     keep("x", inputs, "again", tmp_path)

@@ -24,7 +24,7 @@ SEED = 11
 
 
 @pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
-def test_every_row_counts_once_whatever_is_killed(
+def test_every_row_counts_once_whichever_process_is_killed(
     guarantee: str, spare_broker: EmbeddedKafka, namespace: str, model: TrainedModel, start_worker: StartWorker
 ) -> None:
     rng = random.Random(SEED)

@@ -149,7 +149,7 @@ def test_every_flavour_by_version_alias_and_run(cluster: Cluster, server: str, l
 
 
 @pytest.mark.usefixtures("logged")
-def test_what_is_refused(cluster: Cluster, server: str) -> None:
+def test_rejected_models(cluster: Cluster, server: str) -> None:
     for uri, message in (
         ("models:/pickled/1", "serialization_format='skops'"),
         ("models:/absent/1", "no registered model 'absent'"),

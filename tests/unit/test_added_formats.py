@@ -223,7 +223,7 @@ def manager(tmp_path: Path) -> ModelManager:
 
 
 # ------------------------------------------------------------------------------------------------------------ the tests
-async def test_a_request_goes_through_the_lane(bench: Bench, tmp_path: Path) -> None:
+async def test_a_request_passes_through_the_lane(bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "model"
     path.write_bytes(MODEL)
     manifest = manifest_of(MODEL, "total", 1)

@@ -37,7 +37,7 @@ def environment_of(service: dict[str, Any]) -> dict[str, str]:
     return {name: value for name, value in service["environment"].items() if name.startswith("INFERD_")}
 
 
-def test_the_topic_list_is_what_the_workers_expect() -> None:
+def test_the_topic_list_matches_the_workers_topics() -> None:
     lines = (ROOT / "deploy/topics.txt").read_text().splitlines()
     listed = [line.split() for line in lines if line and not line.startswith("#")]
 
@@ -54,7 +54,7 @@ def test_compose_runs_the_kafka_of_the_embedded_broker(services: dict[str, Any])
 
 
 @pytest.mark.parametrize("name", ["topics", "worker-1", "worker-2"])
-def test_compose_sets_what_the_settings_allow(services: dict[str, Any], name: str) -> None:
+def test_compose_sets_valid_settings(services: dict[str, Any], name: str) -> None:
     environment = environment_of(services[name])
     assert all(isinstance(value, str) for value in environment.values())
     secret = environment.pop("INFERD_HTTP_FORWARDING_SECRET_FILE", None)
@@ -62,7 +62,7 @@ def test_compose_sets_what_the_settings_allow(services: dict[str, Any], name: st
     assert Settings.from_environment(environment).broker == "kafka:19092"
 
 
-def test_compose_makes_the_secret_that_the_workers_share(services: dict[str, Any], tmp_path: Path) -> None:
+def test_compose_creates_the_shared_secret(services: dict[str, Any], tmp_path: Path) -> None:
     maker = services["forwarding-secret"]
     (volume,) = maker["volumes"]
     source, place = volume.split(":")
@@ -81,7 +81,7 @@ def test_compose_makes_the_secret_that_the_workers_share(services: dict[str, Any
 
 
 @pytest.mark.parametrize("name", ["worker-1", "worker-2"])
-def test_compose_tells_each_worker_where_the_other_reaches_it(services: dict[str, Any], name: str) -> None:
+def test_compose_sets_the_advertised_url_of_each_worker(services: dict[str, Any], name: str) -> None:
     environment = environment_of(services[name])
     del environment["INFERD_HTTP_FORWARDING_SECRET_FILE"]
     settings = Settings.from_environment(environment)
@@ -89,7 +89,7 @@ def test_compose_tells_each_worker_where_the_other_reaches_it(services: dict[str
     assert worker_warnings(settings) == ()
 
 
-def test_a_container_is_given_longer_to_stop_than_a_worker_takes(services: dict[str, Any]) -> None:
+def test_the_stop_grace_period_of_a_container_exceeds_the_drain_timeout(services: dict[str, Any]) -> None:
     assert float(services["worker-1"]["stop_grace_period"].removesuffix("s")) > Settings().drain_timeout_s
 
 
@@ -135,7 +135,7 @@ def test_manifests_follow_the_schemas_of_kubernetes(manifests: list[dict[str, An
         kubernetes_validate.validate(each, KUBERNETES, strict=True)
 
 
-def test_pods_set_what_the_settings_allow(manifests: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_pods_set_valid_settings(manifests: list[dict[str, Any]], tmp_path: Path) -> None:
     (config,) = (each["data"] for each in manifests if each["kind"] == "ConfigMap")
     secrets = {"INFERD_HTTP_TOKENS_FILE": "http-tokens", "INFERD_HTTP_FORWARDING_SECRET_FILE": "http-forwarding"}
     (there := tmp_path / "secret").touch()
@@ -153,7 +153,7 @@ def test_pods_set_what_the_settings_allow(manifests: list[dict[str, Any]], tmp_p
         assert Settings.from_environment(ours).broker == "kafka:9092"
 
 
-def test_a_worker_tells_the_others_its_own_address(manifests: list[dict[str, Any]], deployment: dict[str, Any]) -> None:
+def test_a_pod_advertises_its_own_address(manifests: list[dict[str, Any]], deployment: dict[str, Any]) -> None:
     (config,) = (each["data"] for each in manifests if each["kind"] == "ConfigMap")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     environment = container_environment(container, config, {"metadata.name": "w", "status.podIP": POD_IP})
@@ -162,7 +162,7 @@ def test_a_worker_tells_the_others_its_own_address(manifests: list[dict[str, Any
     assert environment["INFERD_HTTP_HOST"] == "0.0.0.0", "the address in the pod is not the loopback"
 
 
-def test_pods_run_without_rights(manifests: list[dict[str, Any]]) -> None:
+def test_pods_run_without_privileges(manifests: list[dict[str, Any]]) -> None:
     assert len(pods_of(manifests)) == 2
     for pod in pods_of(manifests):
         assert pod["securityContext"]["runAsNonRoot"]
@@ -190,7 +190,7 @@ def test_a_pod_is_probed_and_drained(deployment: dict[str, Any]) -> None:
     assert pod["terminationGracePeriodSeconds"] > until_term_s + Settings().drain_timeout_s
 
 
-def test_every_pod_finds_the_authority_that_the_example_names(manifests: list[dict[str, Any]]) -> None:
+def test_every_pod_mounts_the_certificate_authority_of_the_example(manifests: list[dict[str, Any]]) -> None:
     text = (ROOT / "deploy/kubernetes.yaml").read_text()
     (example,) = re.findall(r"# +INFERD_KAFKA_SSL_CAFILE: (\S+)", text)
     for pod in pods_of(manifests):
@@ -202,7 +202,7 @@ def test_every_pod_finds_the_authority_that_the_example_names(manifests: list[di
         assert f"{volume['secret']['secretName']} --from-file={Path(example).name}" in text
 
 
-def test_the_network_policy_lets_workers_do_their_work(manifests: list[dict[str, Any]]) -> None:
+def test_the_network_policy_allows_the_workers_connections(manifests: list[dict[str, Any]]) -> None:
     (policy,) = (each["spec"] for each in manifests if each["kind"] == "NetworkPolicy")
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     for pod in (each["spec"]["template"] for each in manifests if "template" in each.get("spec", {})):
@@ -261,19 +261,19 @@ def test_systemd_starts_a_worker_with_settings_that_exist(unit: dict[str, list[s
     assert (settings.http_port, settings.worker_id) == (8081, "machine-8081")
 
 
-def test_systemd_restarts_what_a_restart_can_help(unit: dict[str, list[str]]) -> None:
+def test_systemd_restarts_unless_the_settings_are_wrong(unit: dict[str, list[str]]) -> None:
     assert unit["Restart"] == ["always"]
     prevented = {int(code) for code in unit["RestartPreventExitStatus"]}
     assert prevented == {EXIT_SETTINGS}
     assert not prevented & {EXIT_FAILED, EXIT_DRAIN_TIMEOUT, EXIT_STALLED, EXIT_ZOMBIE}
 
 
-def test_systemd_gives_a_worker_longer_to_stop_than_it_takes(unit: dict[str, list[str]]) -> None:
+def test_the_stop_timeout_of_systemd_exceeds_the_drain_timeout(unit: dict[str, list[str]]) -> None:
     assert unit["KillSignal"] == ["SIGTERM"]
     assert float(unit["TimeoutStopSec"][0].removesuffix("s")) > Settings().drain_timeout_s
 
 
-def test_systemd_takes_rights_away(unit: dict[str, list[str]]) -> None:
+def test_systemd_removes_privileges(unit: dict[str, list[str]]) -> None:
     wanted = ("NoNewPrivileges", "ProtectHome", "PrivateTmp", "PrivateDevices", "ProtectKernelTunables")
     assert {name: unit[name] for name in wanted} == {name: ["yes"] for name in wanted}
     assert unit["ProtectSystem"] == ["strict"]
@@ -316,7 +316,7 @@ def test_every_pin_has_hashes_and_no_lock_names_an_index(lock: str) -> None:
     assert not re.search(r"--(extra-)?index-url|--find-links|://", "\n".join(entries))
 
 
-def test_the_locks_hold_what_the_project_asks_for() -> None:
+def test_the_locks_contain_the_projects_dependencies() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = {re.split(r"[^a-z0-9-]", requirement)[0] for requirement in project["dependencies"]}
     for lock in LOCKS:

@@ -87,7 +87,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 @pytest.mark.parametrize("ryuk_disabled", [True, False])
 @pytest.mark.parametrize("engine", [without_registry, without_network, without_sense], indirect=True)
-def test_an_engine_that_runs_nothing_is_told_and_passed_over(
+def test_an_engine_that_cannot_run_containers_is_reported_and_skipped(
     engine: Engine, ryuk_disabled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(testcontainers_config, "ryuk_disabled", ryuk_disabled)
@@ -100,7 +100,7 @@ def test_an_engine_that_runs_nothing_is_told_and_passed_over(
     assert told[0].startswith("Docker answers, but runs no Kafka; the tests use an embedded one (")
 
 
-def test_without_an_engine_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_engine_there_is_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     with ExitStack() as stack:
         assert broker.kafka_in_container(stack, pytest.fail) is None

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parents[2] / "streams/inference/kernels/kernels.c"
 
 @pytest.mark.timeout(600)  # the compiler is slow on a busy machine
 @pytest.mark.skipif(not hatch_build.compilers(), reason="there is no C compiler")
-def test_what_is_built_is_what_is_loaded(tmp_path: Path) -> None:
+def test_the_built_library_is_loaded(tmp_path: Path) -> None:
     built, folder = tmp_path / "built", tmp_path / "folder"
     built.mkdir()
     folder.mkdir()
@@ -28,7 +28,7 @@ def test_what_is_built_is_what_is_loaded(tmp_path: Path) -> None:
     assert library_in(folder).version in (0, 1, 2)
 
 
-def test_without_a_compiler_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hatch_build, "compilers", list)
     with pytest.raises(hatch_build.BuildError, match="no C compiler"):
         hatch_build.build(SOURCE, tmp_path)

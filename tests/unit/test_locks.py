@@ -38,7 +38,7 @@ def asked_for_by(pin: Pin) -> Iterator[Requirement]:
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_whatever_a_pin_asks_for_is_pinned_with_the_same_extras(lock: str) -> None:
+def test_requirements_of_a_pin_are_pinned_with_the_same_extras(lock: str) -> None:
     # pip 23 requires the newest `coverage[toml]` if a lock has `coverage`, and then lacks its hash.
     pins = pins_of(lock)
     asked = {(canonicalize_name(r.name), frozenset(r.extras)) for pin in pins for r in asked_for_by(pin)}

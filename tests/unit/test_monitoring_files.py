@@ -87,7 +87,7 @@ def test_the_test_finds_names_that_do_not_exist() -> None:
 # Alerts
 
 
-def test_alerts_ask_for_what_exists(alerts: list[dict[str, Any]]) -> None:
+def test_alerts_use_existing_metrics(alerts: list[dict[str, Any]]) -> None:
     assert {rule["alert"]: found for rule in alerts if (found := unknown_names(rule["expr"]))} == {}
 
 
@@ -129,7 +129,7 @@ def targets(dashboard: dict[str, Any]) -> list[tuple[str, str]]:
     return [(panel["title"], target["expr"]) for panel in dashboard["panels"] for target in panel.get("targets", ())]
 
 
-def test_panels_ask_for_what_exists(dashboard: dict[str, Any]) -> None:
+def test_panels_use_existing_metrics(dashboard: dict[str, Any]) -> None:
     asked = targets(dashboard)
     assert len(asked) > 50
     assert {title: found for title, query in asked if (found := unknown_names(query))} == {}
@@ -170,7 +170,7 @@ def test_variables_of_the_dashboard_are_defined(dashboard: dict[str, Any]) -> No
 # Texts for operators
 
 
-def test_what_the_page_links_to_is_there() -> None:
+def test_links_of_the_page_exist() -> None:
     page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
     anchors = {
         re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")

@@ -92,7 +92,7 @@ def beyond(results: list[Result]) -> None:
         (beyond, "a result without a request"),
     ],
 )
-def test_wrong_results_are_refused(
+def test_wrong_results_are_rejected(
     spoil: Callable[[list[Result]], None], message: str, results: list[Result], requests: Requests
 ) -> None:
     spoil(results)

@@ -37,7 +37,7 @@ def test_a_span_without_warm_up_begins_with_the_first_result() -> None:
 
 
 @pytest.mark.parametrize(("timestamps", "warm"), [([], 0), ([5], 0), ([5, 5], 1), ([5, 6], 2), ([5, 6], 3)])
-def test_nothing_left_to_time_is_an_error(timestamps: list[int], warm: int) -> None:
+def test_an_empty_measurement_is_an_error(timestamps: list[int], warm: int) -> None:
     with pytest.raises(ValueError, match="nothing is left to time"):
         timed_span(timestamps, warm)
 
@@ -63,7 +63,7 @@ def test_ratios_are_taken_repeat_by_repeat() -> None:
     assert paired_ratios([100.0, 50.0, 90.0], [50.0, 25.0, 30.0]) == (2.0, 2.0, 3.0)
 
 
-def test_ratios_of_unequal_repeats_are_refused() -> None:
+def test_ratios_of_unequal_repeats_are_rejected() -> None:
     with pytest.raises(ValueError, match="zip"):
         paired_ratios([1.0], [1.0, 2.0])
 

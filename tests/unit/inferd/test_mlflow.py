@@ -132,12 +132,12 @@ def test_uris(uri: str, reference: object) -> None:
 @pytest.mark.parametrize(
     "uri", ["models:/churn", "models:/churn/Production", "models:/churn/0", "models:/@a", f"runs:/{RUN}", "runs:///m"]
 )
-def test_other_uris_are_refused(uri: str) -> None:
+def test_other_uris_are_rejected(uri: str) -> None:
     with pytest.raises(InvalidIdError, match="expected models:/NAME@ALIAS"):
         parse_reference(uri)
 
 
-def test_paths_are_no_uris() -> None:
+def test_paths_are_not_uris() -> None:
     assert not any(map(is_mlflow_uri, ["model.txt", "models/churn", "./models:/x", "runs.txt"]))
 
 
@@ -172,7 +172,7 @@ async def test_a_model_is_found_with_its_origin(
         ("runs:/ffff/model", ModelNotFoundError, "no run 'ffff'"),
     ],
 )
-async def test_what_is_not_there_is_named(mlflow: FakeMlflow, uri: str, error: type[Exception], message: str) -> None:
+async def test_missing_models_are_named(mlflow: FakeMlflow, uri: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         await fetch_mlflow_model(uri, server_of(mlflow))
 
@@ -188,14 +188,14 @@ async def test_a_file_beyond_the_limit_is_not_read(mlflow: FakeMlflow) -> None:
         await fetch_mlflow_model("models:/churn/3", server_of(mlflow), replace(Limits(), artifact_bytes_max=100))
 
 
-async def test_a_server_that_is_away() -> None:
+async def test_an_unreachable_server() -> None:
     server = TrackingServer(uri="http://user:secret@127.0.0.1:1")
     with pytest.raises(MlflowUnreachableError, match=r"http://127\.0\.0\.1:1 does not answer") as caught:
         await fetch_mlflow_model("models:/churn/3", server)
     assert "secret" not in str(caught.value)
 
 
-async def test_signing_in(mlflow: FakeMlflow) -> None:
+async def test_authentication(mlflow: FakeMlflow) -> None:
     mlflow.wanted = "Bearer abc"
     with pytest.raises(ServerError, match="status 401: set MLFLOW_TRACKING_USERNAME"):
         await fetch_mlflow_model("models:/churn/3", server_of(mlflow))
@@ -240,7 +240,7 @@ def test_descriptions_that_mlflow_wrote(name: str, path: str) -> None:
         ("lightgbm-skops", r"LGBMClassifier: log its booster"),
     ],
 )
-def test_what_cannot_be_served_says_how_to_save_it(name: str, message: str) -> None:
+def test_errors_of_unsupported_models_say_how_to_save_them(name: str, message: str) -> None:
     with pytest.raises(MalformedError, match=message):
         parse_description(description_of(name))
 

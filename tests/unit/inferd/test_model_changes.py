@@ -187,7 +187,7 @@ def check(broker: Broker) -> None:
 
 
 @given(st.lists(actions, max_size=100))
-def test_a_version_has_one_content_and_its_artifact_whatever_happens_in_between(
+def test_a_version_has_one_content_and_its_artifact_under_any_interleaving(
     history: list[tuple[int, bytes | None, int, str]],
 ) -> None:
     broker, clients = Broker(), dict[int, Change]()
@@ -240,7 +240,7 @@ def collected(broker: Broker) -> set[str]:
     return broker.needless()
 
 
-def test_a_removed_version_may_come_back_as_it_was_but_not_changed() -> None:
+def test_a_removed_version_may_be_deployed_again_unchanged_only() -> None:
     broker = Broker()
     with patch("inferd.models.changes.asyncio.sleep", lambda _: Step()):
         Change(broker, b"a", 1).finish()

@@ -58,7 +58,7 @@ def test_how_aliases_are_listed_beside_a_version() -> None:
     assert main_version(SPLIT) == 1
 
 
-def test_shadow_versions_are_not_accepted_for_nothing() -> None:
+def test_shadow_versions_are_rejected_if_unsupported() -> None:
     check_no_shadow(SPLIT)
     with pytest.raises(InvalidValueError, match="shadow"):
         check_no_shadow(Alias(version=1, shadow=[2]))

@@ -222,7 +222,7 @@ def test_too_deep(depth: int) -> None:
         assert (error.code, "16 levels" in error.message) == ("too_deep", True), error.message
 
 
-def test_too_deep_behind_more_values_than_are_looked_at() -> None:
+def test_too_deep_behind_more_values_than_are_checked() -> None:
     wide = b"\xdd" + (60_001).to_bytes(4, "big") + b"\xc0" * 60_000 + b"\x91" * 5_000 + b"\xc0"
     assert rejection(packed(wide), MSGPACK).code == "too_deep"
     wide = b"\xdf" + (60_001).to_bytes(4, "big")
@@ -230,7 +230,7 @@ def test_too_deep_behind_more_values_than_are_looked_at() -> None:
     assert rejection(packed(wide), MSGPACK).code == "too_deep"
 
 
-def test_as_deep_as_allowed_is_malformed_where_it_is_no_row() -> None:
+def test_the_maximum_depth_is_malformed_if_it_is_not_a_row() -> None:
     assert rejection(packed(b"\x91" * 15 + b"\xc0"), MSGPACK).code == "malformed"
     assert rejection(text("[" * 15 + "]" * 15), JSON).code == "malformed"
 
@@ -363,7 +363,7 @@ def test_the_first_error_in_the_documented_order() -> None:
     ]
 
 
-def test_a_structural_fault_goes_before_a_bad_id() -> None:
+def test_a_structural_fault_takes_precedence_over_a_bad_id() -> None:
     bad_id = b"\x83\xa2id\xa1/\xa8model_id\xa1m\xaainput_data"
     assert rejection(bad_id + b"\x91\x01", MSGPACK).code == "invalid_id"
     assert rejection(bad_id + b"\x91" * 20 + b"\x01", MSGPACK).code == "too_deep"

@@ -33,7 +33,7 @@ PLAIN: list[Any] = ["pro", 1.5, 2**60, True, 1.25, None, None]
 
 
 @pytest.mark.parametrize("first", range(len(ROW)))
-def test_any_scalar_may_come_first_in_a_row(first: int) -> None:
+def test_any_scalar_may_be_first_in_a_row(first: int) -> None:
     row, plain = ROW[first:] + ROW[:first], PLAIN[first:] + PLAIN[:first]
     assert wire_input(row, MSGPACK) == plain
     assert wire_input([row, row], MSGPACK) == [plain, plain]
@@ -51,7 +51,7 @@ async def test_rows_of_jobs_take_the_same_scalars() -> None:
 
 
 @pytest.mark.parametrize("value", [np.datetime64("2024-01-01", "ns"), np.timedelta64(1, "ns"), date(2024, 1, 1)])
-def test_a_time_is_no_number(value: Any) -> None:
+def test_a_timestamp_is_not_a_number(value: Any) -> None:
     """numpy makes integers of nanoseconds without a word."""
     with pytest.raises(InvalidValueError, match="is not a number"):
         wire_input([value], MSGPACK)
@@ -179,7 +179,7 @@ def test_columns_without_names_go_by_position() -> None:
         (pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["x", "x"]), "more than one column named 'x'"),
     ],
 )
-def test_what_no_frame_may_have_is_named(frame: Any, message: str) -> None:
+def test_unsupported_columns_of_a_frame_are_named(frame: Any, message: str) -> None:
     with pytest.raises(InvalidValueError) as caught:
         wire_input(frame, MSGPACK)
     assert message in caught.value.message
@@ -206,7 +206,7 @@ def test_the_client_imports_neither_pandas_nor_pyarrow() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_what_is_sent_is_decoded_as_rows() -> None:
+def test_sent_input_is_decoded_as_rows() -> None:
     message = decode_job_message(encode_rows(0, FRAME), MSGPACK, DEFAULT_LIMITS)
     assert isinstance(message, JobRows)
     assert message.batch.count == 3

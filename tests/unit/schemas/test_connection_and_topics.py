@@ -44,7 +44,7 @@ def test_a_reference_spells_itself(text: str) -> None:
     assert str(ModelReference.parse(text)) == text
 
 
-def test_the_default_id_is_the_place_in_the_log() -> None:
+def test_the_default_id_is_partition_and_offset() -> None:
     assert default_id(2, 17) == "2-17"
 
 
@@ -73,7 +73,7 @@ def test_a_connection_with_password_and_tls() -> None:
     }
 
 
-def test_a_certificate_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_certificate(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         KafkaConnection(security_protocol="SSL", ssl_cafile=str(tmp_path / "ca.pem")).ssl_context()
     with pytest.raises(FileNotFoundError):

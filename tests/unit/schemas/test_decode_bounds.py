@@ -87,7 +87,7 @@ def test_a_hostile_megabyte_costs_its_own_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_megabyte_is_refused_in_time(name: str) -> None:
+def test_a_hostile_megabyte_is_rejected_in_time(name: str) -> None:
     codec, value, _ = HOSTILE[name]
     began = time.process_time()
     with pytest.raises(InferenceError):

@@ -58,7 +58,7 @@ def test_every_class_of_the_contract_has_one_code() -> None:
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_an_error_comes_back_from_its_code(code: str) -> None:
+def test_an_error_is_recreated_from_its_code(code: str) -> None:
     error = error_of_code(code, "why")
     assert (type(error), error.code, error.message, str(error)) == (CODES[code], code, "why", "why")
 

@@ -35,7 +35,7 @@ def outcome(body: bytes, codec: Any) -> Any:
 
 
 @given(body=BODIES, spaces=st.text(" \n\t\r", max_size=3))
-def test_the_request_of_a_body_is_the_one_that_was_meant(body: dict[str, Any], spaces: str) -> None:
+def test_a_body_becomes_the_same_request_as_on_kafka(body: dict[str, Any], spaces: str) -> None:
     meant = {"id": "new", "model_id": "churn:12", **body}
     for codec, encode in ((JSON, msgspec.json.encode), (MSGPACK, msgspec.msgpack.encode)):
         around = spaces.encode() if codec is JSON else b""
@@ -44,7 +44,7 @@ def test_the_request_of_a_body_is_the_one_that_was_meant(body: dict[str, Any], s
 
 
 @given(body=st.binary(max_size=40), codec=st.sampled_from([JSON, MSGPACK]))
-def test_any_bytes_become_a_request_or_are_refused(body: bytes, codec: Any) -> None:
+def test_any_bytes_become_a_request_or_are_rejected(body: bytes, codec: Any) -> None:
     outcome(body, codec)
 
 

@@ -91,7 +91,7 @@ rows = st.one_of(
 
 
 @given(st.sampled_from(CODECS), rows, st.data())
-def test_rows_are_cut_where_they_end(codec: Codec, given_rows: list[Any], data: st.DataObject) -> None:
+def test_rows_are_split_at_their_ends(codec: Codec, given_rows: list[Any], data: st.DataObject) -> None:
     raw = (msgspec.msgpack if codec is MSGPACK else msgspec.json).encode(given_rows)
     batch = row_batch(raw, codec, DEFAULT_LIMITS)
     start = data.draw(st.integers(0, len(given_rows)))
@@ -105,7 +105,7 @@ def test_rows_are_cut_where_they_end(codec: Codec, given_rows: list[Any], data: 
 
 
 @given(st.integers(0, 20), st.integers(1, 9), st.data())
-def test_rows_are_of_equal_length_only_where_every_one_is_float64(
+def test_rows_have_a_fixed_stride_only_if_all_values_are_float64(
     features: int, count: int, data: st.DataObject
 ) -> None:
     body = b"".join(msgpack.packb([float(i) for i in range(features)]) for _ in range(count))
@@ -137,7 +137,7 @@ def test_a_tensor_is_cut_by_its_rows(codec: Codec) -> None:
         assert fields["data"] == expected.tobytes()
 
 
-def test_white_space_between_rows_is_none_of_theirs() -> None:
+def test_white_space_between_rows_is_not_part_of_them() -> None:
     batch = decode(b'{"type":"rows","seq":0,"input_batch": [ [1 ] ,\n[2],  {"a":3}] }', JSON).batch
     assert unpacked(batch.cut(0, 3), JSON) == [[1], [2], {"a": 3}]
     assert unpacked(batch.cut(1, 2), JSON) == [[2]]
@@ -203,7 +203,7 @@ def test_each_fault_has_its_code(fields: Any, code: str, codec: Codec) -> None:
         b'{"type":"open","model_id":"m","labels":{"a":"b","a":"c"}}',
     ],
 )
-def test_a_key_that_comes_twice_is_refused_in_json(value: bytes) -> None:
+def test_a_repeated_key_is_rejected_in_json(value: bytes) -> None:
     with pytest.raises(InferenceError, match="appears twice"):
         decode(value, JSON)
 
@@ -216,13 +216,13 @@ def test_a_key_that_comes_twice_is_refused_in_json(value: bytes) -> None:
         [("type", "rows"), ("seq", 1), ("input_batch", [[1]]), ("input_batch", [[1]])],
     ],
 )
-def test_a_key_that_comes_twice_is_refused_in_msgpack(pairs: list[tuple[str, Any]]) -> None:
+def test_a_repeated_key_is_rejected_in_msgpack(pairs: list[tuple[str, Any]]) -> None:
     body = b"".join(msgpack.packb(key) + msgpack.packb(value) for key, value in pairs)
     with pytest.raises(InferenceError, match="appears twice"):
         decode(bytes([0x80 | len(pairs)]) + body)
 
 
-def test_a_label_that_comes_twice_is_refused() -> None:
+def test_a_repeated_label_is_rejected() -> None:
     labels = b"\x82\xa1a\xa1b\xa1a\xa1c"
     value = b"\x83" + b"".join(map(msgpack.packb, ["type", "open", "model_id", "m", "labels"])) + labels
     with pytest.raises(InferenceError, match="appears twice"):
@@ -230,7 +230,7 @@ def test_a_label_that_comes_twice_is_refused() -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=str)
-def test_bytes_that_are_no_message_have_a_typed_error(codec: Codec) -> None:
+def test_bytes_that_are_not_a_message_raise_a_typed_error(codec: Codec) -> None:
     for value in (
         None,
         b"",
@@ -248,13 +248,13 @@ def test_bytes_that_are_no_message_have_a_typed_error(codec: Codec) -> None:
         decode(b" " * 2_000_000, codec)
 
 
-def test_claimed_rows_are_refused_before_anything_is_allocated() -> None:
+def test_claimed_rows_are_rejected_before_allocation() -> None:
     value = b"\x83" + b"".join(map(msgpack.packb, ["type", "rows", "seq", 0, "input_batch"])) + b"\xdd\xff\xff\xff\xff"
     with pytest.raises(InferenceError):
         decode(value)
 
 
-def test_mutated_messages_are_read_or_refused_with_a_typed_error() -> None:
+def test_mutated_messages_are_decoded_or_rejected_with_a_typed_error() -> None:
     random = Random(7)
     read = 0
     for _ in range(4_000):
@@ -280,7 +280,7 @@ def test_mutated_messages_are_read_or_refused_with_a_typed_error() -> None:
     assert read > 500
 
 
-def test_a_producer_is_told_what_cannot_be_sent() -> None:
+def test_a_producer_gets_an_error_for_an_invalid_message() -> None:
     with pytest.raises(InvalidValueError, match="a single row"):
         encode_rows(0, [1.0, 2.0])
     with pytest.raises(InvalidValueError, match="a single row"):
@@ -319,7 +319,7 @@ UNREADABLE_OPTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("codec", [MSGPACK, JSON], ids=str)
 @pytest.mark.parametrize("options", UNREADABLE_OPTIONS)
-def test_what_no_worker_could_read_is_not_written(options: dict[str, Any], codec: Codec) -> None:
+def test_messages_that_no_worker_could_decode_are_not_encoded(options: dict[str, Any], codec: Codec) -> None:
     with pytest.raises(InferenceError):
         encode_open("m", **options, codec=codec)
     with pytest.raises(InferenceError):

@@ -105,7 +105,7 @@ def test_golden_bytes(codec: Codec) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=str)
-def test_what_was_written_is_read(codec: Codec) -> None:
+def test_written_records_can_be_read(codec: Codec) -> None:
     golden = json.loads(GOLDEN.read_text())[codec.name]
     value = {name: bytes.fromhex(text) if codec is MSGPACK else text.encode() for name, text in golden.items()}
     for name in messages(codec):
@@ -119,7 +119,7 @@ def test_what_was_written_is_read(codec: Codec) -> None:
         assert {name: decode_chunk(value[name]) for name in WORK} == WORK
 
 
-def test_the_wire_says_predictions_and_leaves_out_what_is_not_there() -> None:
+def test_absent_fields_are_omitted_from_the_encoding() -> None:
     fields = json.loads(encode_chunk_result(RESULT, JSON))
     assert list(fields) == [
         *("job_id", "chunk", "first_row", "attempt", "version", "digest", "predictions", "raw", "errors")
@@ -146,7 +146,7 @@ def test_own_outputs_are_in_a_map_of_their_own(codec: Codec) -> None:
 
 @pytest.mark.parametrize("codec", CODECS, ids=str)
 @pytest.mark.parametrize("outputs", [{"a": [1]}, {"a": 1}, ["a"], None, {"a": [1, 2, 3]}])
-def test_own_outputs_that_contradict_themselves_are_refused(outputs: Any, codec: Codec) -> None:
+def test_contradictory_user_outputs_are_rejected(outputs: Any, codec: Codec) -> None:
     module: Any = msgspec.msgpack if codec is MSGPACK else msgspec.json
     fields = module.decode(encode_chunk_result(RESULT, codec))
     with pytest.raises(InferenceError):
@@ -154,7 +154,7 @@ def test_own_outputs_that_contradict_themselves_are_refused(outputs: Any, codec:
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=str)
-def test_fields_of_later_versions_are_let_through(codec: Codec) -> None:
+def test_fields_of_later_versions_are_ignored(codec: Codec) -> None:
     module: Any = msgspec.msgpack if codec is MSGPACK else msgspec.json
     result = module.decode(encode_chunk_result(RESULT, codec)) | {"new": 1}
     assert decode_chunk_result(module.encode(result), codec) == RESULT
@@ -172,7 +172,7 @@ def test_fields_of_later_versions_are_let_through(codec: Codec) -> None:
         {"errors": [{"row": 15, "code": "x", "message": ""}] * 2}, {"errors": [{"row": 15}]}, {"first_row": "0"},
     ],
 )  # fmt: skip
-def test_results_that_contradict_themselves_are_refused(change: dict[str, Any], codec: Codec) -> None:
+def test_contradictory_results_are_rejected(change: dict[str, Any], codec: Codec) -> None:
     module: Any = msgspec.msgpack if codec is MSGPACK else msgspec.json
     fields = module.decode(encode_chunk_result(RESULT, codec))
     with pytest.raises(InferenceError):
@@ -192,12 +192,12 @@ def test_results_that_contradict_themselves_are_refused(change: dict[str, Any], 
         {"rows": None, "source": Source(1, 0, 3)}, {"rows": None, "source": Source(1, -1, 1)},
     ],
 )  # fmt: skip
-def test_chunks_that_contradict_themselves_are_refused(change: dict[str, Any]) -> None:
+def test_contradictory_chunks_are_rejected(change: dict[str, Any]) -> None:
     with pytest.raises(InferenceError):
         decode_chunk(encode_chunk(msgspec.structs.replace(INLINE, **change)))
 
 
-def test_cut_bytes_are_refused_wherever_they_are_cut() -> None:
+def test_truncated_bytes_are_rejected_at_every_length() -> None:
     for codec in CODECS:
         for name, value in written(codec).items():
             read: Any = {
@@ -211,7 +211,7 @@ def test_cut_bytes_are_refused_wherever_they_are_cut() -> None:
                     read(value[:end], codec)
 
 
-def test_keys_that_come_twice_are_refused() -> None:
+def test_repeated_keys_are_rejected() -> None:
     value = encode_chunk(INLINE)
     with pytest.raises(InferenceError, match="appears twice"):
         decode_chunk(b"\xde\x00\x0b" + value[3:] + b"\xa5chunk\x01")

@@ -48,7 +48,7 @@ def rejection(value: bytes | None, limits: Limits = DEFAULT_LIMITS, codec: Codec
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=str)
-def test_records_come_back(codec: Codec) -> None:
+def test_records_round_trip(codec: Codec) -> None:
     assert decode_manifest(encode_manifest(MANIFEST, codec), codec=codec) == MANIFEST
     assert decode_alias(encode_alias(ALIAS, codec), codec=codec) == ALIAS
 
@@ -81,7 +81,7 @@ def test_equal_manifests_give_equal_bytes() -> None:
         (b" " * 1_000_001, JSON, "too_large", "1000000 are allowed"),
     ],
 )
-def test_bytes_that_are_no_manifest(value: bytes | None, codec: Codec, code: str, says: str) -> None:
+def test_bytes_that_are_not_a_manifest(value: bytes | None, codec: Codec, code: str, says: str) -> None:
     error = rejection(value, codec=codec)
     assert (error.code, says in error.message) == (code, True), error.message
 
@@ -240,7 +240,7 @@ def test_an_alias_in_json() -> None:
         LeaseKey("a" * 64, "b" * 32, collecting=True),
     ],
 )
-def test_keys_come_back(key: ModelKey) -> None:
+def test_keys_round_trip(key: ModelKey) -> None:
     assert parse_model_key(str(key).encode()) == key
     assert parse_artifact_key(str(ArtifactKey("a" * 64, 12)).encode()) == ArtifactKey("a" * 64, 12)
 
@@ -267,7 +267,7 @@ def test_keys_come_back(key: ModelKey) -> None:
         b"a" * 64 + b"#1",
     ],
 )
-def test_keys_that_are_none(key: bytes | None) -> None:
+def test_invalid_keys(key: bytes | None) -> None:
     for parse in (parse_model_key, parse_artifact_key):
         with pytest.raises(InferenceError) as caught:
             parse(key)
@@ -285,7 +285,7 @@ WRITTEN: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("codec", CODECS, ids=str)
 @pytest.mark.parametrize("what", WRITTEN)
-def test_what_could_not_be_read_is_not_written(what: str, codec: Codec) -> None:
+def test_undecodable_manifests_are_not_encoded(what: str, codec: Codec) -> None:
     least = Manifest("m", 1, "lightgbm", "0" * 64, 10, [Feature("x")])
     with pytest.raises(InferenceError):
         encode_manifest(msgspec.structs.replace(least, **WRITTEN[what]), codec)

@@ -108,7 +108,7 @@ def test_so_is_every_other_record(name: str, codec: Codec) -> None:
 
 @pytest.mark.parametrize("codec", CODECS, ids=str)
 @pytest.mark.parametrize("name", BEYOND_ALL)
-def test_what_is_read_later_or_never_is_bounded_as_well(name: str, codec: Codec) -> None:
+def test_fields_that_are_decoded_later_or_never_are_bounded_as_well(name: str, codec: Codec) -> None:
     for depth in DEPTHS:
         if depth <= NESTING_MAX:
             BEYOND_ALL[name](depth, codec)
@@ -117,7 +117,7 @@ def test_what_is_read_later_or_never_is_bounded_as_well(name: str, codec: Codec)
 
 
 @pytest.mark.parametrize("depth", DEPTHS[:-1])
-def test_a_predictors_value_is_bounded_alike(depth: int) -> None:
+def test_the_value_of_a_predictor_has_the_same_bounds(depth: int) -> None:
     value: list[Any] = []
     for _ in range(depth - 1):
         value = [value]
@@ -159,7 +159,7 @@ def test_any_bytes_have_an_answer(data: bytes, levels: int) -> None:
     assert JSON.nested_deeper(data, levels) in (True, False)
 
 
-def test_msgpack_follows_as_many_levels_as_it_is_taken_to() -> None:
+def test_msgpack_checks_nesting_to_the_given_depth() -> None:
     # A constant of the package's C code: this fails when a version changes it.
     for depth, fits in ((1_024, True), (1_025, False)):
         unpacker = msgpack.Unpacker()

@@ -67,7 +67,7 @@ def test_strings_are_those_of_triton(texts: list[str]) -> None:
         ("INT64", 1.0), ("INT64", True), ("INT64", 2**63), ("INT8", 128), ("UINT8", -1), ("BOOL", 1), ("BYTES", 1),
     ],
 )  # fmt: skip
-def test_a_value_of_another_datatype_is_refused_by_its_place(datatype: str, value: Any) -> None:
+def test_a_value_of_a_wrong_datatype_is_rejected_with_its_index(datatype: str, value: Any) -> None:
     good = {"BYTES": "a", "BOOL": True}.get(datatype, 1)
     with pytest.raises(InferenceError) as caught:
         values_of_json("age", datatype, [None, good, value])
@@ -106,7 +106,7 @@ def test_a_matrix_becomes_rows_by_position(data: Any) -> None:
     assert wired({"inputs": [tensor(shape=(2, 2), data=data)]})["input_data"] == [[1.0, 2.0], [3.0, 4.0]]
 
 
-def test_a_matrix_of_one_column_says_so_by_its_content_type() -> None:
+def test_a_matrix_of_one_column_is_marked_by_its_content_type() -> None:
     as_matrix = tensor(shape=(2, 1), data=[1, 2], parameters={"content_type": "np"})
     assert wired({"inputs": [as_matrix]})["input_data"] == [[1.0], [2.0]]
     assert wired({"inputs": [tensor(shape=(2, 1), data=[1, 2])]})["input_data"] == [{"x": 1.0}, {"x": 2.0}]
@@ -166,14 +166,14 @@ BAD: dict[str, tuple[Any, bytes, str, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_request_is_refused(name: str) -> None:
+def test_a_bad_request_is_rejected(name: str) -> None:
     request, binary, code, said = BAD[name]
     with pytest.raises(InferenceError) as caught:
         wired(request, binary)
     assert (caught.value.code, said in caught.value.message) == (code, True), caught.value.message
 
 
-def test_a_request_nested_too_deep_is_refused() -> None:
+def test_a_request_nested_too_deep_is_rejected() -> None:
     with pytest.raises(InferenceError) as caught:
         decode_request(b'{"inputs":' + b"[" * 100_000, None, DEFAULT_LIMITS)
     assert caught.value.code == "too_deep"
@@ -207,7 +207,7 @@ def test_a_result_becomes_tensors() -> None:
     ("everything", "single", "binary"),
     [(None, True, True), (True, None, True), (True, False, False), (None, None, False), (False, True, True)],
 )
-def test_outputs_are_binary_where_asked(everything: bool | None, single: bool | None, binary: bool) -> None:
+def test_outputs_are_binary_if_requested(everything: bool | None, single: bool | None, binary: bool) -> None:
     request = InferenceRequest(
         inputs=[],
         parameters={} if everything is None else {"binary_data_output": everything},

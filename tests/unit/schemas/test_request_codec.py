@@ -52,7 +52,7 @@ def test_every_field(codec: Codec) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=str)
-def test_what_is_left_out(codec: Codec) -> None:
+def test_omitted_fields(codec: Codec) -> None:
     request = decode_request(encode_request([1], "m", codec=codec), codec, DEFAULT_LIMITS)
     assert (request.id, request.outputs) == (None, ("prediction",))
     assert request_identity(encode_request([1], "m"), MSGPACK, DEFAULT_LIMITS) == (None, "m")
@@ -80,7 +80,7 @@ def test_layouts(data: Any, decoded: InputData, codec: Codec) -> None:
     assert sent(decoded, codec) == decoded
 
 
-def test_types_stay_what_they_are() -> None:
+def test_types_are_preserved() -> None:
     for codec in CODECS:
         rows = sent([1, 1.0, True, "1", None], codec)
         assert isinstance(rows, ListRows)
@@ -105,7 +105,7 @@ def test_input_data_as_raw_and_as_bytes() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x91", b"\x91\x01\x01", b"\xdd\xff\xff\xff\xff", b"\xc1", b"\xff"])
-def test_input_data_alone_is_checked_as_well(raw: bytes) -> None:
+def test_input_data_is_also_checked_separately(raw: bytes) -> None:
     for codec in CODECS:
         with pytest.raises(InferenceError) as caught:
             decode_input_data(raw, codec, DEFAULT_LIMITS)
@@ -169,11 +169,11 @@ class TestEnvelope:
             b"\x82\xa8model_id\xc7\x0c\xff" + b"\xff" * 12,
         ],
     )
-    def test_what_the_bare_decoder_raises(self, value: bytes) -> None:
+    def test_exceptions_of_the_underlying_decoder(self, value: bytes) -> None:
         with pytest.raises(DECODE_ERRORS):
             ENVELOPE_DECODERS[MSGPACK](value)
 
-    def test_errors_of_the_decoder_that_are_told_apart_by_their_words(self) -> None:
+    def test_decoder_errors_that_are_distinguished_by_their_messages(self) -> None:
         """`row_decoders` and `envelope` know these by how msgspec words them."""
         for type_, raw, words in (
             (list[float | int], b"[1e400]", "Number out of range"),
@@ -186,7 +186,7 @@ class TestEnvelope:
 class TestTensors:
     @pytest.mark.parametrize("codec", CODECS, ids=str)
     @pytest.mark.parametrize("dtype", ITEM_BYTES)
-    def test_every_dtype_comes_from_an_array(self, dtype: str, codec: Codec) -> None:
+    def test_every_dtype_is_taken_from_an_array(self, dtype: str, codec: Codec) -> None:
         matrix = np.arange(6).reshape(2, 3).astype(dtype)
         tensor = sent(matrix, codec)
         assert isinstance(tensor, TensorRows)
@@ -212,7 +212,7 @@ class TestTensors:
         assert sent(matrix[:, ::2]) == sent(matrix[:, ::2].copy())
 
     @pytest.mark.parametrize("dtype", [">f8", "<u8", "<f2"])
-    def test_dtypes_the_wire_has_not_become_rows(self, dtype: str) -> None:
+    def test_dtypes_unknown_to_the_wire_format_become_rows(self, dtype: str) -> None:
         assert sent(np.array([[1, 2], [3, 4]], dtype=dtype)) == ListRows([[1, 2], [3, 4]], single=False)
 
 
@@ -230,7 +230,7 @@ class TestClientInput:
             (array.array("d", [1.5]), ListRows([[1.5]], single=True)),
         ],
     )
-    def test_what_python_programs_hold(self, data: Any, decoded: InputData | None) -> None:
+    def test_python_values(self, data: Any, decoded: InputData | None) -> None:
         expected = decoded or ListRows([[1.5, 2, True, "a", 0.5]], single=True)
         for codec in CODECS:
             assert sent(data, codec) == expected
@@ -264,11 +264,11 @@ class TestClientInput:
             (np.float64(1.5), "float"),
         ],
     )
-    def test_what_cannot_be_sent(self, data: Any, says: str) -> None:
+    def test_values_that_cannot_be_sent(self, data: Any, says: str) -> None:
         with pytest.raises(InvalidValueError, match=says):
             encode_request(data, "m")
 
-    def test_infinity_is_no_json(self) -> None:
+    def test_infinity_is_not_json(self) -> None:
         with pytest.raises(InvalidValueError, match="row 1, feature 0: JSON has no infinity"):
             encode_request([[1.0], [float("-inf")]], "m", codec=JSON)
         assert sent([float("inf")]) == ListRows([[float("inf")]], single=True)

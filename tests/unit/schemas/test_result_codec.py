@@ -52,7 +52,7 @@ def test_failures() -> None:
         assert isinstance(decoded.error(), SchemaMismatchError)
 
 
-def test_json_says_null_for_what_is_no_number() -> None:
+def test_json_has_null_for_nan() -> None:
     result = Prediction("a", "m", 1, "d", {"prediction": [float("nan"), float("inf"), -float("inf"), 1.0]})
     assert b"[null,null,null,1.0]" in encode_result(result, JSON)
     assert b"\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00" in encode_result(result, MSGPACK)
@@ -70,7 +70,7 @@ def test_own_outputs(codec: Codec) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=str)
-def test_unknown_fields_are_let_through(codec: Codec) -> None:
+def test_unknown_fields_are_ignored(codec: Codec) -> None:
     later = dump({**PREDICTION, "later": {"a": [1]}, "interval": [1, 2]}, codec)
     assert decode_result(later, codec) == Prediction("a", "m", 1, "d", {"prediction": 1.5})
     error = {**FAILURE["error"], "details": [1]}
@@ -110,12 +110,12 @@ def test_a_field_of_another_type_is_named(name: str, value: Any, codec: Codec) -
         (msgpack.packb(PREDICTION)[:-9] + b"\xdd\xff\xff\xff\xff", "malformed"),
     ],
 )
-def test_what_is_no_result(value: bytes | None, code: str) -> None:
+def test_bytes_that_are_not_a_result(value: bytes | None, code: str) -> None:
     assert rejection(value, MSGPACK).code == code
 
 
 @pytest.mark.parametrize("value", [b"[1]", b'{"id":"a","id":"b"}', b'{"id":"a"', b"\xef\xbb\xbf{}", b"NaN"])
-def test_what_is_no_json_result(value: bytes) -> None:
+def test_json_that_is_not_a_result(value: bytes) -> None:
     assert rejection(value, JSON).code == "malformed"
 
 

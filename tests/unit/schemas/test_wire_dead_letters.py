@@ -44,12 +44,12 @@ def test_headers_are_the_original_ones_and_the_error() -> None:
 
 
 @given(originals)
-def test_original_headers_come_back_byte_for_byte(headers: tuple[tuple[str, bytes | None], ...]) -> None:
+def test_original_headers_round_trip_byte_for_byte(headers: tuple[tuple[str, bytes | None], ...]) -> None:
     letter = DeadLetter("malformed", "why", "t", 0, 5, -1, "w", b"k", None, headers)
     assert DeadLetter.parse(b"k", None, letter.headers()) == letter
 
 
-def test_a_dead_letter_that_was_redriven_and_refused_again() -> None:
+def test_a_dead_letter_that_was_redriven_and_rejected_again() -> None:
     again = DeadLetter("too_deep", "why", "t", 1, 2, 3, "w", DEAD_LETTER.key, DEAD_LETTER.value, DEAD_LETTER.headers())
     parsed = DeadLetter.parse(again.key, again.value, again.headers())
     assert parsed == again
@@ -73,7 +73,7 @@ def test_a_missing_header_is_named(field: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("offset", b"x"), ("partition", b""), ("timestamp", b"1.5"), ("code", b"\xff")]
 )
-def test_a_header_that_is_not_what_it_must_be_is_named(field: str, value: bytes) -> None:
+def test_an_invalid_header_is_named(field: str, value: bytes) -> None:
     letter = DeadLetter("malformed", "why", "t", 1, 2, 3, "w")
     headers = [(name, value if name == PREFIX + field else old) for name, old in letter.headers()]
     with pytest.raises(MalformedError, match=PREFIX + field):
@@ -118,7 +118,7 @@ def test_the_largest_part_is_omitted_with_its_size_and_digest(changes: dict[str,
     assert DeadLetter.parse(kept.key, kept.value, kept.headers()) == kept
 
 
-def test_what_fits_is_kept_whole() -> None:
+def test_records_that_fit_are_copied_completely() -> None:
     assert DEAD_LETTER.trimmed(size_of(DEAD_LETTER)) == DEAD_LETTER
     assert DEAD_LETTER.trimmed(size_of(DEAD_LETTER) - 1) != DEAD_LETTER
 
@@ -128,7 +128,7 @@ def test_what_fits_is_kept_whole() -> None:
     st.one_of(st.none(), st.binary(max_size=3_000)),
     st.lists(st.tuples(st.text(max_size=100), st.one_of(st.none(), st.binary(max_size=1_000))), max_size=40),
 )
-def test_any_record_fits_and_says_what_is_missing(
+def test_any_record_fits_and_its_missing_parts_are_listed(
     key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]
 ) -> None:
     letter = DeadLetter("malformed", "why", "t", 0, 5, -1, "w", key, value, tuple(headers)).trimmed(8_000)
@@ -147,7 +147,7 @@ def test_very_many_headers_are_omitted_together() -> None:
     assert (letter.value, letter.key, letter.original_headers) == (DEAD_LETTER.value, DEAD_LETTER.key, ())
 
 
-def test_headers_without_content_are_omitted_where_nothing_else_is_left() -> None:
+def test_empty_headers_are_omitted_last() -> None:
     letter = DeadLetter("malformed", "why", "t", 1, 2, 3, "w", original_headers=(("", None),) * 5_000).trimmed(4_000)
     assert [(part.part, part.bytes) for part in letter.omitted] == [("headers", 0)]
     assert letter.original_headers == ()
@@ -167,7 +167,7 @@ def test_very_many_headers_are_joined_no_more_than_twice(monkeypatch: pytest.Mon
     assert sum(counted) <= 2 * len(headers)
 
 
-def test_a_letter_that_lacked_something_and_was_redriven_and_refused_again() -> None:
+def test_a_shortened_letter_that_was_redriven_and_rejected_again() -> None:
     first = replace(DEAD_LETTER, value=BIG).trimmed(4_000)
     again = DeadLetter("too_deep", "why", "t", 1, 2, 3, "w", first.key, None, first.headers())
     parsed = DeadLetter.parse(again.key, again.value, again.headers())
@@ -175,13 +175,13 @@ def test_a_letter_that_lacked_something_and_was_redriven_and_refused_again() -> 
     assert parsed.omitted == ()
 
 
-def test_a_list_of_missing_parts_that_is_none_is_named() -> None:
+def test_an_invalid_list_of_missing_parts_is_named() -> None:
     with pytest.raises(MalformedError, match=OMITTED):
         DeadLetter.parse(None, None, [*DEAD_LETTER.headers(), (OMITTED, b"[1]")])
 
 
 @pytest.mark.parametrize("what", ["key", "value", "header"])
-def test_a_record_beyond_twice_the_limit_is_too_large_wherever_its_bytes_are(what: str) -> None:
+def test_a_record_beyond_twice_the_limit_is_too_large_whichever_part_is_large(what: str) -> None:
     limits = Limits(message_bytes_max=10_000)
 
     def check(size: int) -> None:
@@ -207,7 +207,7 @@ def test_a_keepable_record_fits_the_topic_whole(headers: tuple[tuple[str, bytes 
     assert letter.trimmed(limits.dead_letter_bytes_max) == letter
 
 
-def test_the_size_of_a_record_is_what_aiokafka_makes_of_it_at_most() -> None:
+def test_the_size_of_a_record_is_at_most_aiokafkas() -> None:
     for key, value, headers in [
         (None, None, []), (b"k", b"v" * 1_000, [("name", b"x"), ("é" * 50, None)]), (b"k" * 70_000, b"", []),
     ]:  # fmt: skip

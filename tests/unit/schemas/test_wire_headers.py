@@ -33,7 +33,7 @@ def test_none() -> None:
     assert parse_headers([], DEFAULT_LIMITS) is NO_HEADERS
 
 
-def test_all_that_mean_something() -> None:
+def test_all_known_headers() -> None:
     assert parse(
         ("ce_id", b"e-1"),
         ("content-type", b"application/json"),
@@ -132,23 +132,23 @@ def test_names_have_any_case(name: str) -> None:
         ("reply-to", b"a", b"b"),
     ],
 )
-def test_a_repeated_header_is_refused_where_its_values_differ(name: str, first: bytes, second: bytes) -> None:
+def test_a_repeated_header_is_rejected_if_its_values_differ(name: str, first: bytes, second: bytes) -> None:
     error = rejection((name, first), (name.lower(), second))
     assert (error.code, name.lower() in error.message) == ("invalid_header", True)
     assert parse((name, first), (name, None), (name.lower(), first)) == parse((name, first))
 
 
-def test_a_repeated_trace_is_carried_as_it_came() -> None:
+def test_repeated_trace_headers_are_propagated_unchanged() -> None:
     twice = (("traceparent", b"00-a-b-01"), ("x", b"1"), ("traceparent", b"00-a-c-01"), ("correlation-id", b""))
     assert parse(*twice) == RequestHeaders(propagated=twice)
 
 
-def test_what_describes_the_request_or_is_written_by_inferd_is_not_carried() -> None:
+def test_headers_of_the_request_or_of_inferd_are_not_propagated() -> None:
     reserved = ("Content-Encoding", "content-length", "ce_type", "CE_Source", "ce_relatedid", "inferd-worker")
     assert parse(*[(name, b"x") for name in reserved], ("ce_id", None), ("Inferd-Cache", None)) == NO_HEADERS
 
 
-def test_meaningful_headers_without_a_value_say_nothing() -> None:
+def test_known_headers_without_a_value_are_ignored() -> None:
     assert parse(("deadline", None), ("content-type", None), ("reply-to", None)) == NO_HEADERS
 
 
@@ -168,7 +168,7 @@ HEADERS = st.lists(
 
 
 @given(HEADERS)
-def test_a_result_carries_no_more_than_it_has_room_for_and_the_named_ones_first(headers: list[Any]) -> None:
+def test_propagated_headers_are_limited_and_known_ones_come_first(headers: list[Any]) -> None:
     carried = salvage_headers(headers, DEFAULT_LIMITS).propagated
     expected = [
         ("ce_relatedid" if name == "ce_id" else name, value)
@@ -195,7 +195,7 @@ def test_deadlines_from_the_epoch_to_the_year_9999() -> None:
     assert parse(("deadline", b"253402300799999")).deadline_ms == 253_402_300_799_999
 
 
-def test_what_can_be_read_of_refused_headers() -> None:
+def test_rejected_headers_are_read_as_far_as_possible() -> None:
     headers: list[tuple[str, bytes | None]] = [
         ("Content-Type", b"application/json"),
         ("deadline", b"soon"),
@@ -221,7 +221,7 @@ names = st.sampled_from(
 
 
 @given(st.lists(st.tuples(names, st.none() | st.binary(max_size=2_000)), max_size=12))
-def test_accepted_and_rejected_headers_are_propagated_alike(headers: list[tuple[str, bytes | None]]) -> None:
+def test_accepted_and_rejected_headers_are_propagated_equally(headers: list[tuple[str, bytes | None]]) -> None:
     assert parse_headers(headers, DEFAULT_LIMITS).propagated == salvage_headers(headers, DEFAULT_LIMITS).propagated
 
 

@@ -135,21 +135,21 @@ def test_found_by_mutation(value: bytes) -> None:
 
 @settings(max_examples=200)
 @given(inputs)
-def test_what_packb_writes_is_decoded_to_the_same(data: Any) -> None:
+def test_output_of_packb_is_decoded_to_equal_values(data: Any) -> None:
     value = msgpack.packb({"model_id": "m", "input_data": data})
     assert reference.same(as_sent(decode_request(value, MSGPACK, DEFAULT_LIMITS).input_data, MSGPACK), data)
 
 
 @settings(max_examples=200)
 @given(inputs, st.booleans(), st.sampled_from([None, 2]))
-def test_what_dumps_writes_is_decoded_to_the_same(data: Any, ascii_only: bool, indent: int | None) -> None:
+def test_output_of_dumps_is_decoded_to_equal_values(data: Any, ascii_only: bool, indent: int | None) -> None:
     value = json.dumps({"model_id": "m", "input_data": data}, ensure_ascii=ascii_only, indent=indent).encode()
     assert reference.same(as_sent(decode_request(value, JSON, DEFAULT_LIMITS).input_data, JSON), data)
 
 
 @settings(max_examples=200)
 @given(inputs, encodings)
-def test_what_encode_request_writes_the_reference_reads(data: Any, codec: Codec) -> None:
+def test_the_reference_reads_encoded_requests(data: Any, codec: Codec) -> None:
     value = encode_request(data, "m:1", id="x", outputs=["raw", "leaves"], codec=codec)
     expected = {"id": "x", "model_id": "m:1", "input_data": data, "outputs": ["raw", "leaves"]}
     assert reference.same(reference.loads(value, codec), expected)
@@ -176,7 +176,7 @@ values = st.one_of(floats, st.integers(-(2**63), 2**63), texts, st.lists(floats)
     st.dictionaries(texts.filter(lambda name: name not in reference.OUTPUTS), values, max_size=3),
     encodings,
 )
-def test_results_come_back_and_the_reference_reads_them(
+def test_results_round_trip_and_the_reference_reads_them(
     outputs: dict[str, Any], own: dict[str, Any], codec: Codec
 ) -> None:
     result = Prediction("0-1", "m", 3, "d" * 64, outputs | own)

@@ -121,7 +121,7 @@ async def test_with_all_rights_every_tenant_is_served(world: World) -> None:
         "WRITE on topic inferd-a.predictions-changelog",
     ],
 )
-async def test_a_tenant_that_lacks_a_right_at_the_start_waits_alone_until_it_has_it(world: World, right: str) -> None:
+async def test_a_tenant_without_a_right_at_the_start_waits_alone_for_it(world: World, right: str) -> None:
     world.missing = [right]
     await world.start()
     named = right.replace("jobs-2", "jobs-*")
@@ -149,9 +149,7 @@ async def test_a_tenant_that_lacks_a_right_at_the_start_waits_alone_until_it_has
         ("READ on group inferd", A_TOPICS | B_TOPICS),
     ],
 )
-async def test_a_right_that_is_lost_stops_what_needs_it_and_nothing_else(
-    world: World, right: str, stopped: set[str]
-) -> None:
+async def test_a_lost_right_stops_only_what_needs_it(world: World, right: str, stopped: set[str]) -> None:
     await world.start()
     world.missing = [right]
     await world.look()
@@ -163,7 +161,7 @@ async def test_a_right_that_is_lost_stops_what_needs_it_and_nothing_else(
     assert (world.admission.waits, world.barred[-1]) == ({}, frozenset())
 
 
-async def test_what_all_tenants_wait_for_is_the_fault_of_the_worker(world: World) -> None:
+async def test_if_all_tenants_wait_the_worker_has_a_fault(world: World) -> None:
     await world.start()
     world.missing = ["READ on group inferd"]
     await world.look()
@@ -172,7 +170,7 @@ async def test_what_all_tenants_wait_for_is_the_fault_of_the_worker(world: World
     assert "READ on group inferd" in world.admission.fault
 
 
-async def test_model_records_of_a_tenant_are_left_alone_while_they_may_not_be_read(world: World) -> None:
+async def test_model_records_of_a_tenant_are_not_read_without_the_right(world: World) -> None:
     await world.start()
     world.missing = ["READ on topic ns.a.model-artifacts"]
     await world.look()
@@ -194,7 +192,7 @@ async def test_a_tenant_is_served_only_once_its_models_are_loaded(world: World) 
     assert (world.admission.waits, world.barred[-1]) == ({}, frozenset())
 
 
-async def test_topics_that_do_not_fit_make_a_tenant_wait_that_comes_later(world: World) -> None:
+async def test_wrong_topics_make_a_later_tenant_wait(world: World) -> None:
     world.missing, world.unfit = ["READ on topic ns.a.jobs"], {"a": "topic ns.a.jobs has 7 partitions"}
     await world.start()
     world.missing = []
@@ -205,13 +203,13 @@ async def test_topics_that_do_not_fit_make_a_tenant_wait_that_comes_later(world:
     assert world.admission.waits == {}
 
 
-async def test_at_the_start_they_are_an_error(world: World) -> None:
+async def test_wrong_topics_at_the_start_are_an_error(world: World) -> None:
     world.unfit = {"a": "topic ns.a.jobs has 7 partitions"}
     with pytest.raises(TopicsError, match="7 partitions"):
         await world.start()
 
 
-async def test_nothing_changes_while_the_broker_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_changes_while_the_broker_does_not_respond(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission_module, "CHECK_INTERVAL_WAITING_S", 0.001)
     await world.start()
     world.missing = ["READ on topic ns.a.jobs"]
@@ -226,7 +224,7 @@ async def test_nothing_changes_while_the_broker_does_not_answer(world: World, mo
     running.cancel()
 
 
-async def test_a_refusal_is_looked_into_at_once_and_all_rights_with_it(world: World) -> None:
+async def test_a_denial_triggers_a_check_of_all_rights_at_once(world: World) -> None:
     await world.start()
     running = asyncio.create_task(world.admission.run(world.models))
     await world.until(lambda: len(world.asked) == 2)
@@ -238,7 +236,7 @@ async def test_a_refusal_is_looked_into_at_once_and_all_rights_with_it(world: Wo
     running.cancel()
 
 
-async def test_what_a_tenant_waits_for_is_said_once(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_reason_of_a_waiting_tenant_is_logged_once(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     await world.start()
     world.missing = ["READ on topic ns.a.jobs"]
     for _ in range(3):
@@ -256,7 +254,7 @@ def test_exactly_once_needs_transactional_ids_for_requests_too(tmp_path: Path) -
     assert {right.name for right in more} == {f"inferd-ns.default.requests-{n}" for n in range(4)}
 
 
-def test_what_is_missing_is_named_with_the_commands_that_grant_it() -> None:
+def test_missing_rights_are_named_with_the_commands_that_grant_them() -> None:
     missing = [
         *(Right("WRITE", "transactional-id", f"g-ns.a.jobs-{n}") for n in range(12)),
         Right("READ", "topic", "t"),

@@ -26,14 +26,14 @@ def ask(bench: Bench) -> HttpRequest:
     return direct
 
 
-async def test_too_many_that_wait_are_refused() -> None:
+async def test_too_many_waiting_requests_are_rejected() -> None:
     direct = HttpRequests(1)
     direct.ask(VALUE, (), 1_000)
     with pytest.raises(QuotaExceededError, match="1 requests are waiting"):
         direct.ask(VALUE, (), 1_000)
 
 
-async def test_a_request_is_unanswered_until_it_has_its_answer_or_nobody_wants_it() -> None:
+async def test_a_request_is_unanswered_until_it_is_answered_or_cancelled() -> None:
     direct = HttpRequests(9)
     first, second, third = (direct.ask(VALUE, (), 1_000) for _ in range(3))
     assert direct.unanswered == 3
@@ -45,13 +45,13 @@ async def test_a_request_is_unanswered_until_it_has_its_answer_or_nobody_wants_i
     assert direct.unanswered == 0
 
 
-async def test_a_drain_answers_what_waits(bench: Bench) -> None:
+async def test_a_drain_answers_waiting_requests(bench: Bench) -> None:
     asked = ask(bench)
     await bench.lane.drain()
     assert msgspec.msgpack.decode(asked.answer.result())["prediction"] == 1.0
 
 
-async def test_a_drain_answers_what_is_being_scored(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_drain_answers_requests_that_are_being_scored(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     score, scoring, going_on = bench.tenant._scoring.score, asyncio.Event(), asyncio.Event()
 
     async def slow_score(*args: Any) -> Any:
@@ -90,7 +90,7 @@ class StuckLane:
     def wake(self, topic: str) -> None: ...
 
 
-async def test_what_a_worker_that_stops_does_not_come_to_is_refused(tmp_path: Path) -> None:
+async def test_requests_left_at_the_end_of_a_stop_are_rejected(tmp_path: Path) -> None:
     direct = HttpRequests(9)
     streams = Streams(StreamSettings(KafkaConnection(), "w1", tmp_path), lambda *_: None)
     streams.lane, streams._lifecycle = cast(Any, StuckLane()), "running"

@@ -108,7 +108,7 @@ def test_a_worker_without_partitions_is_not_ready(streams: FakeStreams) -> None:
     assert streams.unready() == ("no partitions are assigned to this worker",)
 
 
-def test_a_lane_that_waits_is_not_ready_and_says_for_what(streams: FakeStreams) -> None:
+def test_a_waiting_lane_is_not_ready_and_has_a_reason(streams: FakeStreams) -> None:
     assert streams.lane is not None
     streams.lane.fault = "results cannot be published: KafkaConnectionError"
     assert streams.unready() == (streams.lane.fault,)
@@ -148,14 +148,14 @@ def test_deploys_that_have_to_wait_do_not_make_unready(streams: FakeStreams) -> 
     assert fault_of(streams) is None  # type: ignore[arg-type]
 
 
-def test_every_reason_is_told(streams: FakeStreams) -> None:
+def test_every_reason_is_reported(streams: FakeStreams) -> None:
     assert streams.lane is not None
     streams.catalog.remove("sum", 1)
     streams.lane.fault = "a fault"
     assert streams.snapshot("rebalancing").unready == ("the streams are rebalancing", "a fault", NO_MODEL)
 
 
-def test_before_anything_was_started_there_is_nothing(streams: FakeStreams) -> None:
+def test_before_the_start_the_snapshot_is_empty(streams: FakeStreams) -> None:
     streams.lane = streams.follower = None
     snapshot = streams.snapshot("starting")
     assert snapshot.unready == ("the streams are starting", NO_MODEL)
@@ -165,7 +165,7 @@ def test_before_anything_was_started_there_is_nothing(streams: FakeStreams) -> N
 # Figures
 
 
-def test_what_a_partition_holds(streams: FakeStreams) -> None:
+def test_counts_of_a_partition(streams: FakeStreams) -> None:
     assert streams.lane is not None
     partition = streams.lane.partitions[tp(0)]
     partition.offer([request(n) for n in range(100, 110)])
@@ -186,7 +186,7 @@ def test_a_lag_is_never_negative_and_may_be_unknown(streams: FakeStreams) -> Non
     assert (shown.end, shown.lag) == (None, None)
 
 
-def test_sums_over_partitions_and_what_the_lane_measured(streams: FakeStreams) -> None:
+def test_sums_over_partitions_and_measures_of_the_lane(streams: FakeStreams) -> None:
     assert streams.lane is not None
     for number in range(3):
         streams.lane.partitions[tp(number)] = partition = running(tp(number))
@@ -259,7 +259,7 @@ def tenant_parts(*usages: CacheSnapshot, **jobs: Any) -> Any:
 @pytest.mark.parametrize(
     ("predict_s", "saved_s", "pays"), [(1.0, 1.0, True), (0.2, -0.2, False)], ids=["dear model", "cheap model"]
 )
-def test_a_cache_pays_where_hits_save_more_than_it_takes(
+def test_a_cache_pays_if_hits_save_more_time_than_lookups_take(
     streams: FakeStreams, predict_s: float, saved_s: float, pays: bool
 ) -> None:
     streams.tenants["default"] = tenant_parts(usage(misses=1_000, entries=5, n_bytes=500))
@@ -271,14 +271,14 @@ def test_a_cache_pays_where_hits_save_more_than_it_takes(
 
 
 @pytest.mark.parametrize(("looked_up", "scored"), [(999, 5_000), (5_000, 999)])
-def test_too_few_rows_say_nothing_of_a_cache(streams: FakeStreams, looked_up: int, scored: int) -> None:
+def test_too_few_rows_do_not_judge_a_cache(streams: FakeStreams, looked_up: int, scored: int) -> None:
     streams.tenants["default"] = tenant_parts(usage(hits=looked_up))
     streams.measures.count_prediction("default", sum_model(1).manifest, 1.0, scored)
     (cache,) = streams.snapshot().cache
     assert (cache.saved_s, cache.pays) == (None, None)
 
 
-def test_jobs_are_told_by_tenant(streams: FakeStreams) -> None:
+def test_jobs_are_reported_by_tenant(streams: FakeStreams) -> None:
     owned = SimpleNamespace(counters=JobCounters(50, 20, 10, Counter(completed=2)), in_use=Usage(3, 400, 9_000))
     messages, chunks = TenantCounters("default"), TenantCounters("default")
     messages.errors.update(job_closed=2, malformed=1)
@@ -294,7 +294,7 @@ def test_jobs_are_told_by_tenant(streams: FakeStreams) -> None:
     assert (jobs.chunks, jobs.chunk_rows, jobs.chunk_s) == (7, 700, 1.5)
 
 
-def test_a_restore_is_told_with_what_is_left_of_it(streams: FakeStreams) -> None:
+def test_a_restore_is_reported_with_its_remaining_records(streams: FakeStreams) -> None:
     assert isinstance(streams.lane, Lane)
     streams.lane.restoring, streams.lane.restored_records = 1_234, 99
     snapshot = streams.snapshot("recovering")
@@ -308,7 +308,7 @@ def test_every_step_is_in_the_snapshot(streams: FakeStreams) -> None:
     assert {step: histogram.total_s for step, histogram in steps.items() if histogram.total_s} == {"retrieve": 0.25}
 
 
-def test_what_is_acknowledged_and_not_committed_is_lag(streams: FakeStreams) -> None:
+def test_acknowledged_but_uncommitted_records_are_lag(streams: FakeStreams) -> None:
     assert streams.lane is not None
     partition = streams.lane.partitions[tp(0)]
     streams.ends[tp(0)] = 102

@@ -20,6 +20,6 @@ def test_outputs_are_in_the_order_of_results() -> None:
 
 
 @pytest.mark.parametrize(("text", "says"), [("", "'' has 0 characters"), ("raw,,", "'' has"), ("x" * 257, "257 char")])
-def test_names_that_no_output_has_are_refused(text: str, says: str) -> None:
+def test_unknown_output_names_are_rejected(text: str, says: str) -> None:
     with pytest.raises(click.BadParameter, match=says):
         parsed(text)

@@ -99,7 +99,7 @@ async def test_no_rows() -> None:
     st.lists(st.integers(-3, 100).map(lambda n: [n]) | st.just(UNREADABLE), max_size=30),
     st.integers(1, 5),
 )
-async def test_every_row_has_one_outcome_in_its_place(rows: list[Any], batch_rows: int) -> None:
+async def test_every_row_has_one_outcome_at_its_index(rows: list[Any], batch_rows: int) -> None:
     got, _ = await outcomes(rows, batch_rows)
     assert [outcome.row for outcome in got] == list(range(len(rows)))
     for row, outcome in zip(rows, got, strict=True):

@@ -185,7 +185,7 @@ def test_text_that_python_might_take_for_a_number_stays_text(field: str) -> None
     st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "gb18030"]),
     st.booleans(),
 )
-def test_text_comes_back_as_the_csv_module_wrote_it(
+def test_text_written_by_the_csv_module_is_read_unchanged(
     rows: list[list[str]], delimiter: str, encoding: str, packed: bool
 ) -> None:
     out = io.StringIO()

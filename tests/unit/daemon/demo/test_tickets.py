@@ -10,7 +10,7 @@ from inferd.daemon.demo import package_data, tickets
 from inferd.schemas.errors import ServerError
 
 
-def test_each_language_has_enough_texts_and_none_is_held_out_and_trained_on() -> None:
+def test_each_language_has_enough_texts_and_the_sets_are_disjoint() -> None:
     pytest.importorskip("chatterbot_corpus")
     train, held_out = tickets.load_tickets()
     counts = Counter(train.languages) + Counter(held_out.languages)

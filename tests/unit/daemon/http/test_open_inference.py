@@ -91,7 +91,7 @@ async def test_errors(client: Client, method: str, path: str, body: Any, status:
 
 
 @pytest.mark.parametrize("length", ["-1", "1.0", "x", "9" * 20, "100000"])
-async def test_a_wrong_length_of_the_json_is_refused(client: Client, length: str) -> None:
+async def test_a_wrong_length_of_the_json_is_rejected(client: Client, length: str) -> None:
     headers = {"Inference-Header-Content-Length": length} | OCTETS
     answer = await client.post("/v2/models/churn/infer", data=b"{}", headers=headers)
     assert answer.status == 400

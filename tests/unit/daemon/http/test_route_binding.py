@@ -174,7 +174,7 @@ async def test_an_invalid_body_names_the_field(client: Client, path: str, body: 
     assert words.startswith(expected[1])
 
 
-async def test_a_body_of_another_type_or_size_is_refused(client: Client) -> None:
+async def test_a_body_of_a_wrong_type_or_size_is_rejected(client: Client) -> None:
     assert (await refused(client, "POST", "/predict_batch/m", b"[]", "text/plain"))[0] == 415
     assert (await refused(client, "POST", "/predict_batch/m", b" " * 9_000 + b"[]"))[0] == 413
 
@@ -195,12 +195,12 @@ async def test_a_struct_is_the_body_or_a_field(client: Client) -> None:
     assert "unknown field `colour`" in (await refused(client, "PUT", "/order", {"name": "x", "colour": 1}))[1]
 
 
-async def test_a_parameter_without_a_type_takes_anything(client: Client) -> None:
+async def test_a_parameter_without_a_type_accepts_any_value(client: Client) -> None:
     for body in ([1, {"a": None}], {"b": 1}, "x", 7):
         assert await asked(client, "PATCH", "/any", body) == (200, body) if not isinstance(body, str) else (200, b"x")
 
 
-async def test_bytes_are_the_body_as_it_came(client: Client) -> None:
+async def test_bytes_are_the_unchanged_body(client: Client) -> None:
     assert await asked(client, "POST", "/raw", b"abc", "text/csv") == (200, b"cba")
 
 
@@ -248,7 +248,7 @@ async def test_an_invalid_query_names_the_field(client: Client, query: str, word
         ("response", (418, b"own")),
     ],
 )
-async def test_what_is_returned_is_the_response(client: Client, kind: str, expected: tuple[int, Any]) -> None:
+async def test_the_return_value_is_the_response(client: Client, kind: str, expected: tuple[int, Any]) -> None:
     assert await asked(client, "GET", f"/value/{kind}") == expected
 
 

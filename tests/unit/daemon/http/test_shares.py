@@ -29,7 +29,7 @@ TENANTS = ("default", "other")
 
 
 @given(slots=st.integers(1, 40), tenants=st.integers(1, 12), asked=st.lists(st.integers(0, 11), max_size=120))
-def test_a_tenant_gets_its_share_whatever_others_hold(slots: int, tenants: int, asked: list[int]) -> None:
+def test_a_tenant_gets_its_share_whatever_others_use(slots: int, tenants: int, asked: list[int]) -> None:
     """The worst case: no slot is ever released."""
     shares = Shares(slots, tenants)
     held = [0] * tenants

@@ -32,7 +32,9 @@ class Clock:
 @given(
     callers=st.integers(1, 60), each_s=st.floats(0.005, 0.5), takes_s=st.sampled_from([0.0, 0.003]), seed=st.integers()
 )
-def test_however_many_ask_attempts_are_few(callers: int, each_s: float, takes_s: float, seed: int) -> None:
+def test_attempts_are_limited_however_many_clients_connect(
+    callers: int, each_s: float, takes_s: float, seed: int
+) -> None:
     clock, made = Clock(), []
     attempts = ConnectionAttempts(clock, random.Random(seed).random)
     attempts.failed(HERE, REFUSED)
@@ -63,7 +65,7 @@ def test_attempts_that_fail_together_count_once() -> None:
     assert failure.pause_s == PAUSE_S_MIN
 
 
-def test_a_success_forgets_and_other_credentials_are_another_target() -> None:
+def test_a_success_resets_the_delay_and_other_credentials_are_another_target() -> None:
     attempts = ConnectionAttempts(Clock())
     attempts.failed(HERE, REFUSED)
     assert attempts.claim(HERE) > 0
@@ -73,7 +75,7 @@ def test_a_success_forgets_and_other_credentials_are_another_target() -> None:
     assert attempts.claim(HERE) == 0
 
 
-def test_the_latest_failure_is_told_until_it_is_old() -> None:
+def test_the_latest_failure_is_reported_until_it_is_old() -> None:
     clock = Clock()
     attempts = ConnectionAttempts(clock)
     there = HERE._replace(host="elsewhere")

@@ -89,7 +89,7 @@ def test_the_reason(error: BaseException, connection: KafkaConnection, kind: str
 
 
 @pytest.mark.parametrize("error", [TopicAuthorizationFailedError("t"), NodeNotReadyError(), ValueError()])
-def test_what_says_nothing_about_connecting_has_no_reason(error: BaseException) -> None:
+def test_exceptions_that_do_not_concern_connecting_have_no_reason(error: BaseException) -> None:
     assert reason_of(error, PLAIN) is None
 
 

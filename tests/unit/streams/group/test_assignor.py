@@ -80,9 +80,7 @@ def test_topics_of_jobs_stay_together_however_many_partitions_are_added(after: d
 
 
 @given(COUNTS, st.lists(st.sets(st.sampled_from([f"m{n}" for n in range(9)]), min_size=1), min_size=1, max_size=6))
-def test_members_that_join_and_leave_share_fairly_and_move_no_more_than_they_must(
-    counts: dict[str, int], groups: list[set[str]]
-) -> None:
+def test_assignments_are_balanced_and_sticky(counts: dict[str, int], groups: list[set[str]]) -> None:
     settings = StreamSettings(KafkaConnection(), "w", Path(), topics=TopicSettings(partitions=9))
     before: dict[str, Any] = {}
     for members in groups:
@@ -105,7 +103,7 @@ async def test_the_app_assigns_so(tmp_path: Path) -> None:
     assert app.partitions_max == {f"ns.default.{stream}": 3 for stream in ("jobs", "job-results", "job-chunks")}
 
 
-def test_faust_asks_through_what_is_overridden() -> None:
+def test_faust_calls_the_overridden_methods() -> None:
     source = inspect.getsource(PartitionAssignor)
     assert "self._get_client_metadata(metadata)" in source
     assert source.count("cluster.partitions_for_topic(topic)") == 1

@@ -198,7 +198,7 @@ async def transport(tmp_path: Path) -> Transport:
         (faust.App, "_new_transport", ["self"]),
     ],
 )  # fmt: skip
-def test_a_hook_is_what_it_was(owner: type, name: str, parameters: list[str]) -> None:
+def test_hooked_methods_have_not_changed(owner: type, name: str, parameters: list[str]) -> None:
     assert list(inspect.signature(getattr(owner, name)).parameters) == parameters
 
 
@@ -261,7 +261,7 @@ async def test_a_call_to_the_thread_is_a_call(transport: Transport) -> None:
         await transport.thread.call_thread(cast(Any, lambda: 1 / 0))
 
 
-async def test_a_stop_stops_aiokafkas_consumer_and_ends_what_waits_for_the_thread(
+async def test_a_stop_stops_aiokafkas_consumer_and_fails_pending_calls(
     transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport.thread, "_create_consumer", lambda loop: transport.kafka)
@@ -296,7 +296,7 @@ async def test_lane_topics_leave_the_result_and_others_flow_on(transport: Transp
     assert all(type(tp) is TopicPartition for tp in asked)
 
 
-async def test_what_is_fetched_for_a_lane_never_becomes_a_message(transport: Transport) -> None:
+async def test_records_of_a_lane_never_become_faust_messages(transport: Transport) -> None:
     transport.consumer._set_active_tps({LANE_TP, OTHER_TP})
     transport.consumer.resume_flow()
     transport.fetcher.ready = [{LANE_TP: records(LANE_TP, 1)}]
@@ -306,7 +306,7 @@ async def test_what_is_fetched_for_a_lane_never_becomes_a_message(transport: Tra
     assert not transport.consumer.unacked
 
 
-async def test_a_full_partition_is_not_asked_for(transport: Transport) -> None:
+async def test_a_full_partition_is_not_fetched(transport: Transport) -> None:
     transport.intake.full_tps = {kafka_tp(LANE_TP)}
     transport.fetcher.ready = [{}]
     await transport.fetch(LANE_TP, OTHER_TP)
@@ -316,7 +316,7 @@ async def test_a_full_partition_is_not_asked_for(transport: Transport) -> None:
 
 
 @pytest.mark.parametrize("active", [set(), {LANE_TP}])
-async def test_no_partition_to_ask_for_never_means_all(transport: Transport, active: set[TP]) -> None:
+async def test_an_empty_set_of_partitions_never_means_all(transport: Transport, active: set[TP]) -> None:
     transport.intake.full_tps = {kafka_tp(LANE_TP)}
     assert await transport.fetch(*active) == {}
     assert transport.fetcher.asked == []
@@ -327,7 +327,7 @@ def test_to_aiokafka_an_empty_set_means_all() -> None:
     assert "if partitions and tp not in partitions" in inspect.getsource(Fetcher.fetched_records)
 
 
-async def test_the_partitions_that_are_asked_for_do_not_change_meanwhile(transport: Transport) -> None:
+async def test_the_fetched_partitions_do_not_change_during_a_fetch(transport: Transport) -> None:
     transport.consumer._set_active_tps({LANE_TP, OTHER_TP})
     active = transport.consumer._get_active_partitions()
     transport.fetcher.during = active.clear
@@ -355,7 +355,7 @@ async def test_so_may_one_that_fails(transport: Transport) -> None:
     assert transport.intake.calls == ["suspect"]
 
 
-async def test_what_arrives_after_the_flow_was_stopped_is_not_fed_but_missed(transport: Transport) -> None:
+async def test_records_that_arrive_after_the_flow_was_stopped_are_marked_as_missed(transport: Transport) -> None:
     other = records(OTHER_TP, 5)
     transport.fetcher.ready = [{LANE_TP: records(LANE_TP, 1, 2), OTHER_TP: other}]
     transport.fetcher.during = transport.consumer.stop_flow
@@ -438,7 +438,7 @@ def with_coordinator(transport: Transport, error: KafkaError | None = None) -> t
     return coordinator, refreshed
 
 
-def test_a_coordinator_keeps_an_error_until_it_is_asked() -> None:
+def test_a_coordinator_keeps_an_error_until_it_is_read() -> None:
     assert "self._pending_exception = None" in inspect.getsource(GroupCoordinator.check_errors)
     assert "self._pending_exception = exc" in inspect.getsource(GroupCoordinator._push_error_to_user)
     assert "self._subscription.assign_from_subscribed(" in inspect.getsource(GroupCoordinator._on_join_complete)
@@ -455,19 +455,19 @@ async def test_other_barred_topics_are_a_new_assignment(transport: Transport) ->
     assert len(refreshed) == 2, "topics that were hidden may be visible now"
 
 
-async def test_an_error_of_the_coordination_is_asked_for_and_the_group_joined_again(transport: Transport) -> None:
+async def test_a_coordination_error_is_read_and_the_group_rejoined(transport: Transport) -> None:
     coordinator, _ = with_coordinator(transport, GroupAuthorizationFailedError("inferd"))
     transport.consumer.bar(frozenset())
     assert (coordinator.joins, coordinator._pending_exception) == (1, None)
 
 
-async def test_topics_can_be_barred_before_the_consumer_is_there(transport: Transport) -> None:
+async def test_topics_can_be_barred_before_the_consumer_exists(transport: Transport) -> None:
     transport.thread._consumer = None
     transport.consumer.bar(frozenset({OTHER_TOPIC}))
     assert transport.app.barred == {OTHER_TOPIC}
 
 
-async def test_barred_topics_are_not_asked_for(transport: Transport) -> None:
+async def test_barred_topics_are_not_fetched(transport: Transport) -> None:
     transport.app.barred = frozenset({OTHER_TOPIC})
     transport.fetcher.ready = [{}]
     await transport.fetch(LANE_TP, OTHER_TP)
@@ -475,7 +475,7 @@ async def test_barred_topics_are_not_asked_for(transport: Transport) -> None:
 
 
 @pytest.mark.parametrize("error", [TopicAuthorizationFailedError(LANE_TOPIC), GroupAuthorizationFailedError("inferd")])
-async def test_a_fetch_without_the_right_crashes_nothing(
+async def test_a_fetch_without_the_right_does_not_crash(
     transport: Transport, monkeypatch: pytest.MonkeyPatch, error: KafkaError
 ) -> None:
     monkeypatch.setattr(fetch_module, "DENIED_PAUSE_S", 0.0)
@@ -487,7 +487,7 @@ async def test_a_fetch_without_the_right_crashes_nothing(
     assert transport.intake.calls == ["suspect"]
 
 
-async def test_a_log_that_cannot_be_read_is_named_and_ends_nothing(transport: Transport) -> None:
+async def test_an_unreadable_log_is_reported_and_does_not_end_the_process(transport: Transport) -> None:
     transport.fetcher.ready = [UnreadableLogError(kafka_tp(LANE_TP), "the checksum is wrong")]
     assert await transport.fetch(LANE_TP, OTHER_TP) == {}
     told = f"topic {LANE_TOPIC}, partition 0: the checksum is wrong"
@@ -497,7 +497,7 @@ async def test_a_log_that_cannot_be_read_is_named_and_ends_nothing(transport: Tr
 # The app
 
 
-async def test_the_consumer_reads_what_is_committed_with_fausts_own_assignor(
+async def test_the_consumer_uses_read_committed_and_fausts_assignor(
     transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app, made, assigned = transport.app, {}, list[Any]()
@@ -522,13 +522,13 @@ async def test_the_consumer_reads_what_is_committed_with_fausts_own_assignor(
     assert assigned == [[kafka_tp(LANE_TP)]], "an unreadable topic is not assigned"
 
 
-def test_the_fetcher_is_made_with_what_was_set_on_the_consumer() -> None:
+def test_the_fetcher_gets_the_settings_of_the_consumer() -> None:
     made = inspect.getsource(AIOKafkaConsumer.start)
     assert "isolation_level=self._isolation_level" in made
     assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in made
 
 
-async def test_the_app_serves_nothing_and_creates_nothing(transport: Transport) -> None:
+async def test_the_app_has_no_web_server_and_creates_no_topics(transport: Transport) -> None:
     conf = transport.app.conf
     assert (conf.web_enabled, conf.topic_allow_declare, conf.topic_disable_leader) == (False, False, True)
     services = list(transport.app.boot_strategy.server())
@@ -536,12 +536,12 @@ async def test_the_app_serves_nothing_and_creates_nothing(transport: Transport) 
     assert transport.app.consumer is not None
 
 
-async def test_a_faust_app_would_serve_and_create_unless_told_otherwise() -> None:
+async def test_a_faust_app_has_a_web_server_and_creates_topics_by_default() -> None:
     conf = faust.App("other", loop=asyncio.get_running_loop()).conf
     assert (conf.web_enabled, conf.topic_allow_declare) == (True, True)
 
 
-async def test_the_app_is_what_the_settings_say(tmp_path: Path) -> None:
+async def test_the_app_follows_the_settings(tmp_path: Path) -> None:
     group = GroupSettings(
         group_id="g", instance_id="i", session_timeout_s=7, heartbeat_interval_s=0.5, rebalance_timeout_s=11,
         request_timeout_s=13, offset_reset="latest",
@@ -610,7 +610,7 @@ def shown(environment: dict[str, str]) -> list[str]:
     return output.stdout.decode().splitlines()
 
 
-def test_the_environment_changes_nothing() -> None:
+def test_the_environment_does_not_change_the_app() -> None:
     quiet = shown({})
     assert "web_enabled False" in quiet
     assert "table_standby_replicas 1" in quiet

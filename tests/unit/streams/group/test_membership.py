@@ -83,7 +83,7 @@ async def test_a_restart_replaces_its_former_self() -> None:
     assert await coordinator.rejoin()
 
 
-async def test_without_an_instance_id_nothing_is_asked() -> None:
+async def test_without_an_instance_id_no_request_is_sent() -> None:
     coordinator = Coordinator(instance_id=None)
     await coordinator.dropped()
     coordinator.members = [OTHERS]

@@ -67,7 +67,7 @@ def test_a_bare_name_is_the_newest_version() -> None:
     assert number(catalog_of(ready(2), ready(10), ready(9)), "m") == 10
 
 
-def test_a_bare_name_is_the_champion_where_there_is_one() -> None:
+def test_a_bare_name_is_the_champion_if_there_is_one() -> None:
     assert number(catalog_of(ready(1), ready(2), champion=Alias(1)), "m") == 1
 
 
@@ -83,7 +83,7 @@ def test_an_alias_that_is_named() -> None:
     assert number(catalog_of(ready(1), ready(2), canary=Alias(1)), "m@canary") == 1
 
 
-def test_what_served_under_a_number_serves_on_while_another_model_is_prepared_for_it() -> None:
+def test_a_version_continues_to_serve_while_its_replacement_is_prepared() -> None:
     old, catalog = ready(1), ModelCatalog()
     catalog.put(old)
     new = msgspec.structs.replace(old.manifest, sha256="f" * 64)
@@ -93,7 +93,7 @@ def test_what_served_under_a_number_serves_on_while_another_model_is_prepared_fo
         assert catalog.resolve(ModelReference("m")) is old.served
 
 
-def test_the_champion_is_found_again_once_its_alias_is_gone() -> None:
+def test_the_champion_is_chosen_again_after_its_alias_is_removed() -> None:
     catalog = catalog_of(ready(1), ready(2), champion=Alias(1))
     catalog.put_alias("m", "champion", None)
     assert number(catalog, "m") == 2
@@ -128,7 +128,7 @@ def test_references_that_lead_nowhere(reference: str, error: type[InferenceError
     assert caught.value.message.startswith(text)
 
 
-def test_a_model_of_which_nothing_serves_says_what_becomes_of_its_newest_version() -> None:
+def test_the_error_of_an_unready_model_has_the_state_of_its_newest_version() -> None:
     with pytest.raises(ModelNotReadyError, match="no version of 'm' is ready; 2 is trying: a moment"):
         number(catalog_of(waiting(1, "failed", "bad"), waiting(2, "trying", "a moment")), "m")
 
@@ -188,13 +188,13 @@ def test_versions_are_listed_by_name_and_number() -> None:
     assert [(v.manifest.model_id, v.manifest.version) for v in catalog.versions()] == [("b", 9), ("b", 10), ("z", 2)]
 
 
-def test_a_put_gives_back_what_it_replaces() -> None:
+def test_a_put_returns_the_replaced_version() -> None:
     catalog, first = ModelCatalog(), ready(1)
     assert catalog.put(first) is None
     assert catalog.put(ready(1)) is first
 
 
-def test_another_state_keeps_what_serves() -> None:
+def test_another_state_keeps_the_served_model() -> None:
     catalog = catalog_of(version := ready(1))
     changed = catalog.set_state(version, "failed", "its successor is bad")
     assert (changed.state, changed.reason, changed.served) == ("failed", "its successor is bad", version.served)
@@ -313,7 +313,7 @@ def change_both(catalog: ModelCatalog, plain: Plain, change: Any) -> None:
 
 
 @given(CHANGES)
-def test_it_resolves_as_a_plain_search_does(changes: list[Any]) -> None:
+def test_it_resolves_like_a_plain_search(changes: list[Any]) -> None:
     catalog, plain = ModelCatalog(), Plain()
     for change in changes:
         change_both(catalog, plain, change)

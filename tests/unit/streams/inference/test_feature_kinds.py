@@ -119,7 +119,7 @@ def test_labels_threshold_and_top_k_of_a_model_with_labels(tmp_path: Path) -> No
         served(tmp_path, postprocess={"labels": ["a", "b"]})
 
 
-def test_labels_that_a_library_predicts_become_their_places() -> None:
+def test_labels_that_a_library_predicts_become_their_indexes() -> None:
     assert label_codes(np.array(["b", "a"], dtype=object), ("a", "b")).tolist() == [1, 0]
     assert label_codes([2, 1], (1, 2)).dtype == np.int32
 
@@ -146,14 +146,14 @@ def test_labels_that_a_library_predicts_become_their_places() -> None:
         (6, "L", "feature 'size' is none of its 2 categories"),
     ],
 )
-def test_a_value_that_does_not_fit_is_named(tmp_path: Path, place: int, value: Any, problem: str) -> None:
+def test_an_invalid_value_is_named(tmp_path: Path, place: int, value: Any, problem: str) -> None:
     row = [*ROW[:place], value, *ROW[place + 1 :]]
     with pytest.raises(InvalidValueError) as caught:
         table_of(served(tmp_path), ROW, row)
     assert caught.value.message.startswith(f"row 1, {problem}")
 
 
-def test_a_category_becomes_what_the_model_calls_it(tmp_path: Path) -> None:
+def test_a_category_becomes_the_models_category(tmp_path: Path) -> None:
     model = served(tmp_path)
     columns = columns_of(model, [*ROW[:3], 47, "pro", 2.0, "M"], [*ROW[:3], "47", "pro", 9.0, "M"])
     assert columns[3] == ["47", "47"]
@@ -182,7 +182,7 @@ def test_unknown_and_missing_values_as_the_manifest_says(tmp_path: Path) -> None
         ({"classes": ["x"]}, "classes is"),
     ],
 )
-def test_a_manifest_that_contradicts_its_file_is_refused(given: dict[str, Any], problem: str) -> None:
+def test_a_manifest_that_contradicts_its_file_is_rejected(given: dict[str, Any], problem: str) -> None:
     with pytest.raises(SchemaMismatchError, match=problem):
         manifest_of(toy_file(ALL, LABELS), "tickets", 1, given)
 
@@ -213,14 +213,14 @@ def test_a_file_without_features_takes_them_from_the_manifest(tmp_path: Path) ->
     assert columns_of(model, [1, "text", "Oslo"]) == [[1.0], ["text"], ["Oslo"]]
 
 
-def test_a_model_of_numbers_takes_a_matrix_whatever_its_format(tmp_path: Path) -> None:
+def test_a_model_of_numbers_accepts_a_matrix_whatever_its_format(tmp_path: Path) -> None:
     model = served(tmp_path, (AGE, SIZE), ())
     matrix = model.features.inputs(ListRows([[1, "M"]], True))
     assert isinstance(matrix, np.ndarray)
     assert matrix.tolist() == [[1.0, 1.0]]
 
 
-def test_rows_that_lack_a_column_or_have_another_one_are_refused(tmp_path: Path) -> None:
+def test_rows_with_missing_or_unknown_columns_are_rejected(tmp_path: Path) -> None:
     model = served(tmp_path)
     named = dict(zip([feature.name for feature in ALL], ROW, strict=True))
     rows: list[tuple[Any, str]] = [

@@ -143,7 +143,7 @@ FILES: dict[str, tuple[Callable[[], bytes], str, str]] = {
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_file_is_named_and_how_to_save_it_instead(name: str) -> None:
+def test_a_foreign_file_is_recognised_with_a_remedy(name: str) -> None:
     make, what, remedy = FILES[name]
     with pytest.raises(MalformedError) as rejection:
         read_model(make())
@@ -152,7 +152,7 @@ def test_a_file_is_named_and_how_to_save_it_instead(name: str) -> None:
     assert remedy in rejection.value.message
 
 
-def test_something_unknown_is_told_what_model_files_begin_with() -> None:
+def test_the_error_of_an_unknown_file_describes_model_files() -> None:
     with pytest.raises(MalformedError, match=r"'tree' of a LightGBM.*XGBoost.*CBM1"):
         read_model(b"age,city\n41,Oslo\n")
 

@@ -29,7 +29,7 @@ def path(trained: Train, tmp_path: Path) -> Path:
     return file
 
 
-def test_a_loaded_model_predicts_as_it_was_trained_and_knows_all_of_itself(trained: Train, path: Path) -> None:
+def test_a_loaded_model_predicts_like_the_trained_one_and_has_its_metadata(trained: Train, path: Path) -> None:
     model = trained("multiclass")
     complete = manifest_of(model.text, "m", 3)
     bare = msgspec.structs.replace(complete, features=[], objective=None, outputs=None)
@@ -40,9 +40,7 @@ def test_a_loaded_model_predicts_as_it_was_trained_and_knows_all_of_itself(train
     assert predicted.tolist() == model.expected().tolist()
 
 
-def test_it_is_run_once_so_that_the_first_request_does_not_pay_for_that(
-    trained: Train, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_warmed_up_before_the_first_request(trained: Train, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
 
     class Counting(LightGBMRuntime):
@@ -55,18 +53,18 @@ def test_it_is_run_once_so_that_the_first_request_does_not_pay_for_that(
     assert rows[0] == 1
 
 
-def test_a_manifest_of_another_model_is_refused(trained: Train, path: Path) -> None:
+def test_a_manifest_of_another_model_is_rejectd(trained: Train, path: Path) -> None:
     with pytest.raises(SchemaMismatchError, match="sha256"):
         load_model(path, manifest_of(trained("binary").text, "m", 1))
 
 
-def test_a_manifest_that_contradicts_its_model_is_refused(trained: Train, path: Path) -> None:
+def test_a_manifest_that_contradicts_its_model_is_rejectd(trained: Train, path: Path) -> None:
     manifest = manifest_of(trained("multiclass").text, "m", 1)
     with pytest.raises(SchemaMismatchError, match="'other'"):
         load_model(path, msgspec.structs.replace(manifest, features=[Feature("other")]))
 
 
-def test_a_file_that_is_no_model_is_refused(trained: Train, path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_rejected(trained: Train, path: Path) -> None:
     manifest = manifest_of(trained("multiclass").text, "m", 1)
     path.write_bytes(b"tree\nnothing")
     with pytest.raises(InferenceError):

@@ -59,7 +59,7 @@ def test_custom_objectives(trained: Train) -> None:
     assert (manifest.objective, manifest.outputs) == (None, 3)
 
 
-def test_what_the_user_says_wins(pandas_trained: PandasTrained, trained: Train) -> None:
+def test_the_users_manifest_takes_precedence(pandas_trained: PandasTrained, trained: Train) -> None:
     overrides = {
         "features": [
             {"name": "delay", "min": 0, "required": True},
@@ -138,27 +138,27 @@ def test_a_manifest_is_completed_by_its_file(pandas_trained: PandasTrained) -> N
         ({"preprocess": {"unknown": 1}}, MalformedError, "preprocess"),
     ],
 )
-def test_contradictions_are_refused(
+def test_contradictions_are_rejectd(
     trained: Train, overrides: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         manifest_of(trained("binary").text, "m", 1, overrides)
 
 
-def test_other_categories_than_the_files_are_refused(pandas_trained: PandasTrained) -> None:
+def test_other_categories_than_the_files_are_rejectd(pandas_trained: PandasTrained) -> None:
     for name, categories in (("carrier", ["AA"]), ("night", [0, 1]), ("gate", [5, 3, 90])):
         given = {"features": [{"name": name, "dtype": "category", "categories": categories}]}
         with pytest.raises(SchemaMismatchError, match=f"'{name}' has other categories"):
             manifest_of(pandas_trained.text, "m", 1, given)
 
 
-def test_another_description_than_the_files_is_refused(pandas_trained: PandasTrained) -> None:
+def test_another_description_than_the_files_is_rejectd(pandas_trained: PandasTrained) -> None:
     feature = {"name": "gate", "dtype": "category", "file_categories": {"kind": "integer", "count": 4}}
     with pytest.raises(SchemaMismatchError, match="'gate' describes other categories"):
         manifest_of(pandas_trained.text, "m", 1, {"features": [feature]})
 
 
-def test_the_manifest_says_which_features_have_the_files_categories() -> None:
+def test_the_manifest_names_the_features_that_have_the_files_categories() -> None:
     data = frame()[["distance", "gate"]].assign(size=np.resize([0, 1, 2], 300), age=np.resize([1, 2], 300))
     data["gate"] = data.gate.cat.as_ordered()
     booster = lightgbm.train({**FAST, "objective": "regression"}, lightgbm.Dataset(data, data.distance), 2)

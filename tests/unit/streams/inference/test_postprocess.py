@@ -51,7 +51,7 @@ def test_numbers_are_python_values_of_the_same_bits(trained: Train, name: str) -
     assert several == {outputs[0]: columns[outputs[0]][2:5]}
 
 
-def test_only_what_is_asked_for_is_needed() -> None:
+def test_only_requested_outputs_are_needed() -> None:
     assert post("binary", labels=["no", "yes"]).needed(("prediction",)) == ("prediction",)
     assert post("binary", top_k=2).needed(("prediction", "leaves")) == ("prediction", "leaves")
 
@@ -87,7 +87,7 @@ def test_top_k_breaks_ties_by_class() -> None:
     ]
 
 
-def test_the_other_outputs_stay_as_they_are(trained: Train) -> None:
+def test_other_outputs_are_unchanged(trained: Train) -> None:
     model = trained("multiclass")
     arrays = LightGBMRuntime(model.text).predict(model.rows, ("prediction", "probabilities", "raw"))
     columns = post("multiclass", 3, labels=["a", "b", "c"]).columns(arrays, ("raw", "probabilities", "prediction"))
@@ -128,7 +128,7 @@ def test_rows_that_are_not_finite_are_found() -> None:
         ("binary", 1, {"top_k": 3}, InvalidValueError, "between 1 and the 2"),
     ],
 )
-def test_what_an_objective_does_not_allow(
+def test_outputs_that_an_objective_does_not_allow(
     objective: str | None, outputs: int, postprocess: dict[str, Any], error: type[InferenceError], message: str
 ) -> None:
     with pytest.raises(error, match=message):

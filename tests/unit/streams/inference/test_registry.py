@@ -69,7 +69,7 @@ def test_the_file_names_its_format(trained: Callable[[str], Trained]) -> None:
 
 
 @pytest.mark.usefixtures("toy_format")
-def test_a_manifest_of_another_format_than_its_file_is_refused(tmp_path: Path) -> None:
+def test_a_manifest_of_another_format_than_its_file_is_rejectd(tmp_path: Path) -> None:
     path = tmp_path / "model"
     path.write_bytes(MODEL)
     manifest = manifest_of(MODEL, "m", 1)
@@ -80,18 +80,18 @@ def test_a_manifest_of_another_format_than_its_file_is_refused(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["pickle", "toy", "", "LightGBM"])
-def test_an_unknown_format_is_refused_by_name(name: str) -> None:
+def test_an_unknown_format_is_rejectd_by_name(name: str) -> None:
     with pytest.raises(MalformedError, match=rf"runtime is '{name}'; known are lightgbm"):
         format_named(name)
 
 
 @pytest.mark.parametrize("content", [b"TOY a", b"tre"])
-def test_a_file_of_no_known_format_is_refused(content: bytes) -> None:
+def test_a_file_of_no_known_format_is_rejectd(content: bytes) -> None:
     with pytest.raises(MalformedError, match=r"does not begin with the line 'tree'.*pickles are not accepted"):
         read_model(content)
 
 
-def test_the_size_of_a_file_is_bounded_before_it_is_read() -> None:
+def test_the_size_of_a_file_is_checked_before_it_is_read() -> None:
     with pytest.raises(TooLargeError, match="at most 10"):
         read_model(b"x" * 11, Limits(artifact_bytes_max=10))
 
@@ -112,7 +112,7 @@ def test_a_name_is_registered_once() -> None:
         register(ModelFormat(**{**{name: getattr(TOY, name) for name in TOY.__slots__}, "begins": "other"}))
 
 
-def test_every_format_recognises_what_it_reads(trained: Callable[[str], Trained]) -> None:
+def test_every_format_recognises_its_files(trained: Callable[[str], Trained]) -> None:
     text = trained("binary").text
     for variant in (text, b"\xef\xbb\xbf" + text, text.replace(b"\n", b"\r\n")):
         assert read_model(variant, DEFAULT_LIMITS).runtime == "lightgbm"

@@ -79,7 +79,7 @@ def test_the_trial_and_the_load_find_it(unequal: bool, features: tuple[FileFeatu
     assert (verdict.ok, verdict.batching) == (True, not unequal)
 
 
-def test_each_row_has_the_bits_that_it_has_alone(unequal: bool, tmp_path: Path) -> None:
+def test_each_row_has_the_same_bits_as_alone(unequal: bool, tmp_path: Path) -> None:
     served = load(tmp_path, toy_file(FEATURES))
     inputs = varied_inputs(FEATURES, 9)
     together = served.runtime.predict(inputs, ("prediction",))["prediction"]
@@ -91,7 +91,7 @@ def test_each_row_has_the_bits_that_it_has_alone(unequal: bool, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("unequal")
-def test_a_manifest_may_ask_for_it(tmp_path: Path) -> None:
+def test_a_manifest_may_require_it(tmp_path: Path) -> None:
     assert not scores_batches(load(tmp_path, toy_file(FEATURES), batching=False).runtime)
 
 
@@ -126,7 +126,7 @@ def test_outputs_other_than_predictions_and_labels_count() -> None:
     assert not is_equal_alone(OtherProbabilities(file), varied_inputs(FEATURES), BOTH)
 
 
-def test_a_refused_row_says_nothing_about_batches() -> None:
+def test_a_rejected_row_does_not_count_as_a_difference() -> None:
     runtime = Unequal(TOY.read(toy_file(FEATURES[:3]), DEFAULT_LIMITS))
     assert is_equal_alone(runtime, np.array([[1e7, 0.0, 0.0], [0.0, 0.0, 0.0]]), ("prediction",))
 

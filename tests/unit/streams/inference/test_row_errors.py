@@ -46,7 +46,7 @@ def alone(row: Any) -> dict[str, Any]:
 
 
 @given(st.lists(GOOD | BAD, min_size=1, max_size=8), st.sampled_from([MSGPACK, JSON]))
-def test_each_row_has_the_outcome_that_it_has_alone(rows: list[Any], codec: Codec) -> None:
+def test_each_row_has_the_same_outcome_as_alone(rows: list[Any], codec: Codec) -> None:
     said = answered(rows, codec, outputs=OUTPUTS)
     errors = {error["row"]: error for error in said["errors"]}
     assert [*errors] == sorted(errors)
@@ -74,7 +74,7 @@ def test_rows_of_a_tensor() -> None:
     ("data", "code"),
     [([1.0, "x"], "invalid_value"), ({"a": 1.0}, "schema_mismatch"), ("rows", "malformed")],
 )
-def test_what_is_no_list_of_rows_fails_as_a_whole(data: Any, code: str) -> None:
+def test_input_that_is_not_a_list_of_rows_fails_as_a_whole(data: Any, code: str) -> None:
     said = answered(data)
     assert "errors" not in said
     assert said["error"]["code"] in (code, "schema_mismatch")

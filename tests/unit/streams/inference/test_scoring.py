@@ -49,7 +49,7 @@ def test_one_row_gives_a_scalar_and_rows_give_a_list(scorer: Scorer) -> None:
     assert predictions(scorer, *map(pack, rows)) == [3.0, [3.0], [3.0, 7.0], 3.0, [3.0], [3.0, 7.0]]
 
 
-def test_outputs_come_in_the_order_asked_for(scorer: Scorer) -> None:
+def test_outputs_are_in_the_requested_order(scorer: Scorer) -> None:
     (answer,) = score(scorer, [pack([1.0, 2.0], outputs=["raw", "prediction"])]).values
     assert list(msgpack.unpackb(answer)) == ["id", "model_id", "version", "digest", "raw", "prediction"]
 
@@ -128,7 +128,7 @@ def test_a_result_over_the_limit_becomes_an_error() -> None:
     assert msgpack.unpackb(values[1])["prediction"] == [3.0, 3.0]
 
 
-def test_an_output_that_is_no_number_is_an_error_of_its_request_alone() -> None:
+def test_a_non_finite_output_is_an_error_of_its_request_alone() -> None:
     runtime = SumRuntime()
     runtime.predict = lambda matrix, outputs: {o: np.where(matrix[:, 0] > 5, np.inf, 1.0) for o in outputs}  # type: ignore[method-assign]
     scorer = Scorer(catalog_of(sum_model(runtime=runtime)), Limits())
@@ -149,7 +149,7 @@ def test_an_output_that_is_no_number_is_an_error_of_its_request_alone() -> None:
         ("prediction", "raw", "own"),
     ],
 )
-def test_templates_give_the_bytes_of_the_codec(codec: Any, outputs: Any) -> None:
+def test_templates_produce_the_bytes_of_the_codec(codec: Any, outputs: Any) -> None:
     manifest = sum_model().manifest
     values = dict(zip(outputs, [1.5, [0.1, 2e300], [1, 2]], strict=False))
     expected = encode_result(Prediction("r:1", "sum", 1, manifest.sha256, values), codec)
@@ -192,7 +192,7 @@ def test_halving_ends_at_single_records() -> None:
     assert singles == [(0, 0), (0, 1), (0, 2), (1, 3), (1, 4)]
 
 
-def test_a_result_that_cannot_fit_is_refused_before_it_is_computed() -> None:
+def test_a_result_that_cannot_fit_is_rejected_before_it_is_computed() -> None:
     runtime = SumRuntime()
     runtime.values_per_row = lambda output: 1_000_000  # type: ignore[method-assign]
     scorer = Scorer(catalog_of(sum_model(runtime=runtime)), Limits())

@@ -58,7 +58,7 @@ def test_a_format_serves_in_a_script_after_a_trial_in_another_process(install: I
     assert predictor.predict("hashes", [1, "x"]) != predictor.predict("hashes", [1, "y"])
 
 
-def test_a_format_is_imported_when_it_is_needed(install: Install, trained: Callable[[str], Trained]) -> None:
+def test_a_format_is_imported_when_needed(install: Install, trained: Callable[[str], Trained]) -> None:
     install("toy_package", f"[{GROUP}]\ntoy = toy_package:TOY\n", TOY)
     read_model(trained("binary").text)
     format_named("lightgbm")
@@ -68,7 +68,7 @@ def test_a_format_is_imported_when_it_is_needed(install: Install, trained: Calla
     assert report("toy", "toy_package", load=False) == FormatReport("toy", "toy_package 1.0", "1", None)
 
 
-def test_formats_of_inferd_come_first(install: Install, trained: Callable[[str], Trained]) -> None:
+def test_formats_of_inferd_take_precedence(install: Install, trained: Callable[[str], Trained]) -> None:
     install("greedy", f"[{GROUP}]\ntoy = greedy:G\n", TOY + "G = replace(TOY, sniff=lambda content: True)")
     assert recognise(trained("binary").text).name == "lightgbm"
     assert recognise(b"anything else").name == "toy"
@@ -141,13 +141,13 @@ def test_damaged_metadata_hides_no_other_package(install: Install, damage: str) 
         ("sniff=lambda content: 1 / 0", "formats 'toy' cannot be used .*; does not begin with"),
     ],
 )
-def test_what_a_format_raises_is_an_error_about_the_file(install: Install, change: str, error: str) -> None:
+def test_exceptions_of_a_format_become_errors_of_the_file(install: Install, change: str, error: str) -> None:
     install("bad_package", f"[{GROUP}]\ntoy = bad_package:BAD\n", TOY + f"BAD = replace(TOY, {change})")
     with pytest.raises(MalformedError, match=error):
         read_model(b'TOY {"features": [{"name": "a"}]}')
 
 
-def test_what_a_format_raises_when_it_loads_names_it(install: Install, tmp_path: Path) -> None:
+def test_exceptions_of_loading_name_the_format(install: Install, tmp_path: Path) -> None:
     install("bad_package", f"[{GROUP}]\ntoy = bad_package:BAD\n", TOY + "BAD = replace(TOY, load=lambda *_: 1 / 0)")
     (tmp_path / "model").write_bytes(b'TOY {"features": [{"name": "a"}]}')
     manager = ModelManager(tmp_path / "models")

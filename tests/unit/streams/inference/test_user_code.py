@@ -49,7 +49,7 @@ def told(value: bytes) -> dict[str, Any]:
     return decoded
 
 
-def test_it_gets_each_request_as_a_program_would_hold_it() -> None:
+def test_it_gets_requests_as_python_values() -> None:
     own = Own("yes")
     tensor = {"dtype": "<f4", "shape": [2, 2], "data": np.arange(4, dtype="<f4").tobytes()}
     inputs = [[1.0, 2], [[1, 2], [3, 4]], {"a": 1, "b": None}, [{"a": 1}], "nonsense", tensor, [], ["any", "text"]]
@@ -84,7 +84,7 @@ def test_the_answer_is_in_the_request_s_encoding() -> None:
     assert own.asked[0][2] == ("raw", "prediction")
 
 
-def test_what_the_model_store_or_the_deadline_refuse_is_never_asked() -> None:
+def test_user_code_is_not_called_for_unknown_models_or_late_requests() -> None:
     own = Own(1)
     late = Fetched(request([1, 2]), headers=[("deadline", b"1")])
     outcome = score(scorer_of(own), [request([1], "nobody"), request([1], "sum:7"), late], now_ms=1_000)
@@ -126,7 +126,7 @@ def test_an_answer_is_bounded() -> None:
     assert told(outcome.values[0])["error"]["code"] == "too_large"
 
 
-def test_it_runs_in_a_thread_always() -> None:
+def test_it_always_runs_in_a_thread() -> None:
     batch = scorer_of(Own(1)).prepare([(0, [Fetched(request([1, 2]))])], 0)
     assert [group.in_thread for group in batch.groups] == [True]
     assert told(finish(batch).values[0])["prediction"] == 1

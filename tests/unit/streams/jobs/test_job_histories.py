@@ -22,7 +22,7 @@ def test_histories(first: int) -> None:
         run(seed, codecs=seed % 20 == 0)
 
 
-def test_histories_come_to_every_end() -> None:
+def test_histories_reach_every_terminal_status() -> None:
     ends = {status.status for seed in range(200) for status in run(seed).statuses if status is not None}
     assert ends == {
         *("queued", "running", "completed", "completed_with_errors", "failed", "cancelled", "incomplete", "expired")

@@ -143,7 +143,7 @@ async def test_a_job_in_messages_ends_with_each_row_counted(log: Log) -> None:
     assert log.undeclared == set()
 
 
-async def test_whatever_happens_to_jobs_goes_where_their_stages_say(log: Log) -> None:
+async def test_processors_write_only_to_declared_partitions(log: Log) -> None:
     """A takeover ends open transactions of the former owner only in declared partitions."""
     log.append("jobs", 0, b"whole", encode_submit("sum", [*GOOD_ROWS, BAD_ROW], chunk_rows=3))
     log.append("jobs", 0, b"garbage", b"\xc1")
@@ -179,7 +179,7 @@ async def test_a_job_that_was_opened_just_now_waits_for_its_model(log: Log) -> N
     assert log.status("early")["status"] == "completed"
 
 
-async def test_a_job_whose_model_nobody_deploys_fails_after_a_while(log: Log) -> None:
+async def test_a_job_whose_model_is_never_deployed_fails_after_a_timeout(log: Log) -> None:
     log.timestamp = int(time.time() * 1_000)
     log.append("jobs", 0, b"early", encode_submit("nobody", GOOD_ROWS))
     await log.settle()
@@ -248,9 +248,7 @@ async def test_versions_are_waited_for_once_and_not_by_each_chunk(log: Log, monk
     assert log.status("waits")["failed"] == 6
 
 
-async def test_a_chunk_whose_source_cannot_be_read_now_is_left_and_scored_later(
-    log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_chunk_whose_rows_cannot_be_read_now_is_scored_later(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     await chunks_of(log, b"j", "sum", rows=1)
     (inline,) = log.written("job-chunks")
     chunk = cast(Chunk, decode_chunk(inline.value))

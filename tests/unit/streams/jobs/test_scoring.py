@@ -107,7 +107,7 @@ def test_predictions_are_those_of_the_booster(trained: Callable[[str], Trained],
     assert not any(result.errors for result in scored)
 
 
-def test_small_chunks_are_predicted_together_and_large_ones_as_they_are() -> None:
+def test_small_chunks_are_predicted_together_and_large_ones_separately() -> None:
     runtime = SumRuntime()
     catalog = catalog_of(sum_model(runtime=runtime))
     small = [chunk_of(ROWS, chunk=n) for n in range(10)]
@@ -177,7 +177,7 @@ def test_rows_are_read_from_their_source_or_are_past_retention() -> None:
 
 
 @pytest.mark.parametrize("codec", [MSGPACK, JSON], ids=str)
-def test_a_retry_scores_only_what_failed(codec: Codec) -> None:
+def test_a_retry_scores_only_failed_rows(codec: Codec) -> None:
     runtime = SumRuntime()
     catalog = catalog_of(sum_model(runtime=runtime))
     bad: list[Any] = [ROWS[0], [1.0], *ROWS[2:4], [math.inf, 1.0]]
@@ -197,7 +197,7 @@ def test_a_retry_scores_only_what_failed(codec: Codec) -> None:
     assert results(catalog, without, other) == [whole, whole]
 
 
-def test_the_same_chunk_gives_the_same_bytes() -> None:
+def test_the_same_chunk_has_the_same_result_bytes() -> None:
     scorer = ChunkScorer(catalog_of(sum_model()), DEFAULT_LIMITS)
     made = []
     for neighbours in ([], [chunk_of(ROWS * 3, chunk=1)]):
@@ -208,7 +208,7 @@ def test_the_same_chunk_gives_the_same_bytes() -> None:
     assert made[0] == made[1]
 
 
-def test_chunks_may_wait_for_a_version_that_may_come_and_for_no_other() -> None:
+def test_chunks_wait_only_for_versions_that_may_still_be_loaded() -> None:
     model, catalog, chunk = sum_model(), ModelCatalog(), chunk_of(ROWS)
     scorer = ChunkScorer(catalog, DEFAULT_LIMITS)
     assert scorer.waiting_for(chunk) == "unknown"
@@ -290,7 +290,7 @@ def test_the_code_of_the_user_replaces_the_model() -> None:
         lambda model_id, rows: [2**70 for _ in rows],
     ],
 )
-def test_what_the_code_of_the_user_does_wrong_is_internal_for_its_rows(process_batch: ProcessBatch) -> None:
+def test_errors_of_user_code_are_internal_errors_of_its_rows(process_batch: ProcessBatch) -> None:
     (result,) = results(catalog_of(sum_model()), chunk_of(ROWS), process_batch=process_batch)
     assert codes(result) == dict.fromkeys(range(8), "internal")
 

@@ -34,7 +34,7 @@ def state_of(offsets: list[int], rows: list[int], digests: list[int], seed: int 
 
 
 @given(st.lists(st.tuples(I64, st.integers(0, 20), U64), max_size=30), st.integers(0, 99))
-def test_a_state_comes_back_as_it_was(messages: list[tuple[int, int, int]], seed: int) -> None:
+def test_a_state_round_trips(messages: list[tuple[int, int, int]], seed: int) -> None:
     state = state_of([m[0] for m in messages], [m[1] for m in messages], [m[2] for m in messages], seed)
     value = encode_state(state)
     again = decode_state(value)
@@ -79,12 +79,12 @@ def test_states_cannot_be_changed_in_place() -> None:
 @pytest.mark.parametrize(
     "value", [b"", b"\x02", b"\x01", b"\x01\xc1", b"\x01\x90", b"\x01\x96\x90\xc4\x00\x00\x90\x00\x90"]
 )
-def test_bytes_that_are_no_state_are_refused(value: bytes) -> None:
+def test_bytes_that_are_not_a_state_are_rejected(value: bytes) -> None:
     with pytest.raises(MalformedError):
         decode_state(value)
 
 
-def test_a_cut_state_is_refused_wherever_it_is_cut() -> None:
+def test_a_truncated_state_is_rejected_at_every_length() -> None:
     value = encode_state(state_of([1, 2], [5, 6], [7, 8]))
     for end in range(len(value)):
         with pytest.raises(MalformedError):

@@ -126,7 +126,7 @@ def test_a_job_from_open_to_completed() -> None:
     assert not job.tick().changed
 
 
-def test_messages_in_any_order_are_dispatched_once_their_place_is_known() -> None:
+def test_messages_in_any_order_are_dispatched_once_all_earlier_ones_arrived() -> None:
     job = Job()
     assert not job.take(rows(1, 3.0)).chunks
     assert not job.take(CloseJob(2)).chunks
@@ -140,7 +140,7 @@ def test_messages_in_any_order_are_dispatched_once_their_place_is_known() -> Non
     assert (dispatched[1].source.offset, dispatched[1].source.start, dispatched[1].source.stop) == (1, 0, 1)
 
 
-def test_rows_that_are_too_many_bytes_to_carry_are_referred_to() -> None:
+def test_rows_that_are_too_large_to_copy_are_referenced() -> None:
     job = Job(replace(TERMS, limits=replace(LIMITS, job_chunk_bytes_max=10)))
     (chunk,) = job.take(SubmitJob(OPEN, rows(0, 1.0, 2.0).batch)).chunks
     assert chunk.rows is None
@@ -167,7 +167,7 @@ def test_rows_that_are_too_many_bytes_to_carry_are_referred_to() -> None:
         ([SubmitJob(OPEN, rows(0).batch), CancelJob()], JobClosedError),
     ],
 )
-def test_what_is_refused_changes_nothing(messages: list[Any], error: type[Exception]) -> None:
+def test_rejected_messages_change_nothing(messages: list[Any], error: type[Exception]) -> None:
     job = Job()
     for message in messages[:-1]:
         assert job.take(message).rejection is None
@@ -181,7 +181,7 @@ def test_what_is_refused_changes_nothing(messages: list[Any], error: type[Except
                  [OPEN, CancelJob(), CancelJob()], [OPEN, rows(0, 1.0), CancelJob(), CancelJob()],
                  [SubmitJob(OPEN, rows(0, 1.0).batch)] * 2],
 )  # fmt: skip
-def test_a_repeat_does_nothing(messages: list[Any]) -> None:
+def test_a_repeat_has_no_effect(messages: list[Any]) -> None:
     job = Job()
     for message in messages[:-1]:
         job.take(message)
@@ -193,7 +193,7 @@ def test_a_repeat_does_nothing(messages: list[Any]) -> None:
     assert encode_state(job.state) == encode_state(state)
 
 
-def test_a_repeat_does_nothing_after_the_end_either() -> None:
+def test_a_repeat_has_no_effect_after_the_end() -> None:
     job = completed(False)
     assert job.take(SubmitJob(OPEN, rows(0, 1.0, 2.0).batch)).rejection is None
     assert isinstance(job.take(rows(1, 1.0)).rejection, JobClosedError)
@@ -229,7 +229,7 @@ def test_a_job_over_a_quota_fails(limits: dict[str, Any], in_use: Usage, code: s
     assert usage_of(job.state) == Usage()
 
 
-def test_rows_of_a_job_that_is_one_too_many_are_refused() -> None:
+def test_rows_of_a_job_beyond_the_quota_are_rejected() -> None:
     step = Job(replace(TERMS, in_use=Usage(LIMITS.jobs_open_max))).take(rows(0, 1.0))
     assert isinstance(step.rejection, QuotaExceededError)
     assert step.state is None
@@ -280,7 +280,7 @@ def test_another_epoch_names_another_barrier() -> None:
     assert len(names) == 2
 
 
-def test_a_retry_sends_out_again_what_failed() -> None:
+def test_a_retry_dispatches_failed_rows_again() -> None:
     job = Job()
     chunks = job.take(SubmitJob(OPEN, rows(0, 1.0, 2.0, 3.0, 4.0).batch)).chunks
     job.score(chunks[0], True)
@@ -305,7 +305,7 @@ def test_a_retry_sends_out_again_what_failed() -> None:
     assert isinstance(job.take(RetryJob()).rejection, JobClosedError)
 
 
-def test_what_is_published_of_the_end_is_not_changed_by_a_retry_that_waits() -> None:
+def test_a_waiting_retry_does_not_change_the_published_end() -> None:
     job = Job()
     (chunk,) = job.take(SubmitJob(OPEN, rows(0, 1.0).batch)).chunks
     job.score(chunk, True)
@@ -376,7 +376,7 @@ def test_a_job_that_is_never_closed_or_opened_ends(messages: list[Any]) -> None:
     assert missing.get("open", False) == bool(messages)
 
 
-def test_a_job_expires_and_is_forgotten() -> None:
+def test_a_job_expires_and_is_removed() -> None:
     job = completed(True, False)
     assert job.tick(99_999).status is None
     assert job.tick(1).due

@@ -76,7 +76,7 @@ async def test_so_many_messages_are_on_their_way_and_no_more() -> None:
     assert log.values == [b"%d" % number for number in range(WINDOW + 10)]
 
 
-async def test_a_refusal_is_raised_before_more_is_sent() -> None:
+async def test_a_rejection_is_raised_before_more_is_sent() -> None:
     log = Log()
     await log.out.send(b"0", JSON)
     log.handled.reject(0, ChunkConflictError("other bytes"))
@@ -88,7 +88,7 @@ async def test_a_refusal_is_raised_before_more_is_sent() -> None:
     await log.out.forget()
 
 
-async def test_what_cannot_be_known_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unknown_outcome_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload, "HANDLED_WITHIN_S", 0.01)
     log = Log()
     with pytest.raises(RetryLaterError, match="taken"):
@@ -104,7 +104,7 @@ async def test_what_cannot_be_known_is_told_so(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("error", [KafkaTimeoutError(), MessageSizeTooLargeError(), OSError("gone")])
-async def test_a_broker_that_does_not_take_it_is_not_the_callers_fault(error: Exception, late: bool) -> None:
+async def test_a_rejection_by_the_broker_is_not_an_error_of_the_caller(error: Exception, late: bool) -> None:
     log = Log()
     log.late_error, log.error = (error, None) if late else (None, error)
     with pytest.raises(RetryLaterError, match="cannot be sent"):
@@ -131,14 +131,14 @@ def service(states: dict[str, JobState], partitions: set[int], url: str | None =
 @pytest.mark.parametrize(
     ("phase", "error"), [("expired", JobExpiredError), ("running", JobConflictError), ("queued", JobConflictError)]
 )
-async def test_results_that_are_not_there_say_why(phase: Any, error: type[Exception]) -> None:
+async def test_missing_results_are_explained(phase: Any, error: type[Exception]) -> None:
     jobs = service({"j": JobState("j", 0, 0, phase)}, {0})
     with pytest.raises(error):
         await anext(jobs.results("default", "j"))
 
 
 @pytest.mark.parametrize(("told", "expected"), [("http://there", "http://there"), ("http://here", None), (None, None)])
-async def test_of_other_workers_jobs_it_is_said_where_they_are(told: str | None, expected: str | None) -> None:
+async def test_errors_for_other_workers_jobs_name_the_owner(told: str | None, expected: str | None) -> None:
     for question in (service({}, set(), told).status, service({}, set(), told).outputs, service({}, set(), told).retry):
         with pytest.raises(NotOwnerError) as raised:
             await question("default", "j")

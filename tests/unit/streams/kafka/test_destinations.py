@@ -57,7 +57,7 @@ def refused(error: Exception) -> TopicRejectedError:
 
 
 @pytest.mark.parametrize("extra", [0, 1])
-def test_a_record_is_refused_from_the_first_byte_too_many_on(extra: int) -> None:
+def test_a_record_is_rejected_from_the_first_byte_over_the_limit(extra: int) -> None:
     outgoing: Outgoing = (b"key", b"x" * 1_000, [("h", b"1")])
     most = str(record_bytes(*outgoing) - extra)
     destinations = Desk(topic(max_message_bytes=most), topic(RESULTS, max_message_bytes=most)).destinations
@@ -74,11 +74,11 @@ def test_a_compacted_reply_topic_takes_no_record_without_a_key() -> None:
     assert (rejection.code, "without a key" in rejection.message) == ("reply_to_refused", True)
 
 
-def test_topics_that_are_not_known_accept_anything() -> None:
+def test_unknown_topics_accept_anything() -> None:
     assert Destinations().rejection("any", (None, b"v" * 10_000_000, [])) is None
 
 
-async def test_a_reply_topic_that_is_gone_is_refused_until_it_is_back() -> None:
+async def test_a_deleted_reply_topic_is_rejected_until_it_is_recreated() -> None:
     desk = Desk(topic())
     desk.states = [topic(partitions=0)]
     await desk.destinations.learn(KafkaConnectionError("reset"), {REPLIES})
@@ -94,7 +94,7 @@ async def test_a_reply_topic_that_is_gone_is_refused_until_it_is_back() -> None:
     assert not desk.destinations.outdated
 
 
-async def test_a_refusal_that_nothing_explains_avoids_the_reply_topic_for_a_while() -> None:
+async def test_an_unexplained_rejection_avoids_the_reply_topic_for_some_time() -> None:
     desk = Desk(topic())
     await desk.destinations.learn(refused(TopicAuthorizationFailedError(REPLIES)), {REPLIES})
     rejection = desk.destinations.rejection(REPLIES, (b"k", b"v", []))
@@ -104,7 +104,7 @@ async def test_a_refusal_that_nothing_explains_avoids_the_reply_topic_for_a_whil
     assert desk.destinations.rejection(REPLIES, (b"k", b"v", [])) is None
 
 
-async def test_a_refusal_that_the_settings_explain_avoids_only_what_does_not_fit() -> None:
+async def test_a_rejection_explained_by_the_settings_avoids_only_records_that_do_not_fit() -> None:
     desk = Desk(topic())
     desk.states = [topic(max_message_bytes="200")]
     await desk.destinations.learn(refused(MessageSizeTooLargeError()), {REPLIES})
@@ -119,20 +119,20 @@ async def test_own_topics_are_never_avoided() -> None:
     assert desk.asked == 1
 
 
-async def test_what_is_known_stays_where_the_broker_does_not_answer() -> None:
+async def test_descriptions_are_kept_if_the_broker_does_not_respond() -> None:
     desk = Desk(topic(max_message_bytes="200"))
     desk.error = KafkaConnectionError("away")
     await desk.destinations.look()
     assert desk.destinations.bytes_max(REPLIES) == 200
 
 
-async def test_a_failure_without_replies_asks_nothing() -> None:
+async def test_a_failure_without_replies_sends_no_request() -> None:
     desk = Desk(topic())
     await desk.destinations.learn(KafkaConnectionError("reset"), set())
     assert desk.asked == 0
 
 
-def test_errors_name_their_topic_where_they_are_final() -> None:
+def test_final_errors_name_their_topic() -> None:
     error = KafkaConnectionError("reset")
     assert as_rejection("t", error) is error
     with pytest.raises(TopicRejectedError) as caught, raise_rejections("t"):
@@ -141,7 +141,7 @@ def test_errors_name_their_topic_where_they_are_final() -> None:
     assert for_code(87) is InvalidRecordError, "aiokafka does not know the code"
 
 
-def test_batches_of_a_small_topic_hold_what_it_accepts() -> None:
+def test_batches_fit_the_limit_of_their_topic() -> None:
     records: list[Any] = [(b"k", b"v" * size, []) for size in (10, 10, 5_000, 10)]
     two = record_bytes(*records[0]) * 2
     ends, start = [], 0

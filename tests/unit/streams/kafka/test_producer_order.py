@@ -49,7 +49,7 @@ class Sender:
         assert not sender._muted_partitions, "no partition waits forever"
 
 
-async def test_a_partition_refuses_every_batch_after_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_partition_fails_every_batch_after_a_failed_one(monkeypatch: pytest.MonkeyPatch) -> None:
     sender = Sender(monkeypatch)
     refused = MessageSizeTooLargeError()
 
@@ -74,7 +74,7 @@ async def test_a_partition_refuses_every_batch_after_one_that_failed(monkeypatch
     sender.producer._closed = True  # it was never started
 
 
-async def test_a_producer_that_cannot_deliver_leaves_no_task_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_producer_that_cannot_deliver_leaves_no_task_running(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publish, "CLOSE_TIMEOUT_S", 0.05)
     producer: Any = AIOKafkaProducer(enable_idempotence=True)
     producer._sender._sender_task = asyncio.create_task(asyncio.Event().wait())

@@ -93,7 +93,7 @@ def test_a_batch_that_is_cut_off_is_left_for_the_next_fetch() -> None:
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("codec", [NONE, ZSTD])
-def test_a_header_name_that_is_no_text_spares_the_neighbours(place: int, codec: int) -> None:
+def test_an_undecodable_header_name_does_not_affect_the_neighbours(place: int, codec: int) -> None:
     messages: list[Message] = [(b"k", b"v%d" % n, [("ok", b"1")]) for n in range(3)]
     messages[place] = (b"k", b"bad", [("ok", b"1"), ("ü", b"2")])
     raw = with_bad_header_name(batch_of(messages))
@@ -117,7 +117,7 @@ def test_the_tolerant_reader_agrees_with_the_fast_one() -> None:
 
 
 @pytest.mark.parametrize("codec", [NONE, ZSTD])
-def test_a_record_with_too_many_headers_is_refused_without_reading_them(codec: int) -> None:
+def test_a_record_with_too_many_headers_is_rejected_without_reading_them(codec: int) -> None:
     many: Message = (b"k", b"v", [("", None)] * 400_000)
     most: Message = (b"k", b"v", [("", b"x" * 20)] * HEADERS_READ_MAX)
     raw = batch_of([*MESSAGES, many, most, *MESSAGES, many], codec, first=7)
@@ -132,7 +132,7 @@ def test_a_record_with_too_many_headers_is_refused_without_reading_them(codec: i
 
 
 @pytest.mark.parametrize("codec", [GZIP, SNAPPY, LZ4, ZSTD])
-def test_a_batch_that_expands_too_far_is_refused_record_by_record(codec: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_expands_too_far_is_rejected_record_by_record(codec: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PartitionRecords, "expanded_bytes_max", 1_000_000)
     bomb = batch_of([(b"k", bytes(700_000), []) for _ in range(2)], codec)
     records = read(bomb, batch_of(MESSAGES, first=2))
@@ -221,7 +221,7 @@ def test_a_length_that_cannot_be_right_is_a_named_fault(length: int) -> None:
     assert caught.value.tp == LANE
 
 
-def test_a_wrong_length_behind_good_batches_takes_nothing_from_them() -> None:
+def test_a_wrong_length_behind_valid_batches_does_not_affect_them() -> None:
     raw = batch_of(MESSAGES, first=3)
     raw[8:12] = (7).to_bytes(4, "big")
     make: Any = PartitionRecords
@@ -241,7 +241,7 @@ def test_a_wrong_checksum_is_a_named_fault() -> None:
 
 
 @pytest.mark.parametrize("magic", [0, 1, 3, 255])
-def test_a_batch_of_another_version_is_one_refused_record(magic: int) -> None:
+def test_a_batch_of_another_version_is_one_rejected_record(magic: int) -> None:
     raw = batch_of(MESSAGES)
     raw[16] = magic
     records = read(raw, batch_of(MESSAGES, first=3))
@@ -263,7 +263,7 @@ def test_a_batch_of_another_version_is_one_refused_record(magic: int) -> None:
         (1_000, 999, [0]),
     ],
 )
-def test_claims_that_cannot_be_right_are_refused_and_the_partition_continues(
+def test_impossible_claims_are_rejected_and_the_partition_continues(
     count: int | None, last_delta: int | None, offsets: list[int], codec: int
 ) -> None:
     raw = claiming(count, last_delta, codec)
@@ -277,7 +277,7 @@ def test_claims_that_cannot_be_right_are_refused_and_the_partition_continues(
     assert all(isinstance(r.rejection, MalformedError) for r in refused)
 
 
-def test_records_behind_one_that_cannot_be_read_are_refused_at_their_offsets() -> None:
+def test_records_behind_an_unreadable_one_are_rejected_at_their_offsets() -> None:
     raw = batch_of(MESSAGES)
     raw[raw.index(b"k2") - 1] = 0xFF  # the length of the third record's key
     records = read(raw, batch_of(MESSAGES, first=3))
@@ -286,7 +286,7 @@ def test_records_behind_one_that_cannot_be_read_are_refused_at_their_offsets() -
     assert isinstance(records[2].rejection, MalformedError)
 
 
-def test_an_offset_outside_of_its_batch_is_refused() -> None:
+def test_an_offset_outside_of_its_batch_is_rejected() -> None:
     raw = batch_of([(b"a", b"1", []), (b"b", b"2", [])])
     at = raw.index(b"b", 61) - 2  # the offset of the second record, which follows its timestamp
     assert raw[at] == 2
@@ -309,7 +309,7 @@ def test_a_marker_that_cannot_be_read_is_a_named_fault() -> None:
     st.sampled_from([NONE, ZSTD]), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=6)
 )
 @settings(max_examples=300)
-def test_whatever_the_bytes_offsets_only_grow_and_errors_are_named(codec: int, changes: list[tuple[int, int]]) -> None:
+def test_with_any_bytes_offsets_increase_and_errors_are_typed(codec: int, changes: list[tuple[int, int]]) -> None:
     raw = batch_of(MESSAGES, codec, first=5)
     for at, byte in changes:
         if 8 <= at < len(raw):  # the broker itself writes the first offset

@@ -35,14 +35,14 @@ async def check(gaps: RetentionGaps, consumer: FakeConsumer) -> tuple[int, list[
     return count, [(entry["first"], entry["count"]) for entry in logs]
 
 
-async def test_nothing_is_asked_without_a_gap() -> None:
+async def test_without_a_gap_no_request_is_sent() -> None:
     consumer = FakeConsumer(5)
     assert await check(RetentionGaps(), consumer) == (0, [])
     assert consumer.asked == 0
 
 
 @pytest.mark.parametrize(("beginning", "deleted"), [(0, 0), (10, 0), (11, 1), (40, 30), (90, 40)])
-async def test_what_lies_below_the_beginning_of_the_log_was_deleted(beginning: int, deleted: int) -> None:
+async def test_records_before_the_start_of_the_log_were_deleted(beginning: int, deleted: int) -> None:
     gaps = RetentionGaps()
     gaps.note(TP, 10, 50)
     assert await check(gaps, FakeConsumer(beginning)) == (deleted, [(10, deleted)] if deleted else [])
@@ -59,7 +59,7 @@ async def test_a_gap_is_kept_while_the_broker_does_not_answer() -> None:
     assert await check(gaps, consumer) == (30, [(10, 30)])
 
 
-async def test_many_gaps_are_bounded_and_hide_nothing() -> None:
+async def test_many_gaps_are_bounded_and_all_are_counted() -> None:
     gaps = RetentionGaps()
     for n in range(2 * GAPS_MAX):
         gaps.note(TP, 10 * n, 10 * n + 1)

@@ -38,7 +38,7 @@ LOG = st.tuples(st.integers(0, 1_000), st.integers(0, 1_000)).map(sorted)
         (3, "earliest", Position(10, 100, missing=7)),
     ],
 )
-def test_where_a_group_goes_on_in_a_log_from_10_to_100(committed: int | None, reset: Reset, position: Position) -> None:
+def test_where_a_group_resumes_in_a_log_from_10_to_100(committed: int | None, reset: Reset, position: Position) -> None:
     assert position_of(committed, 10, 100, reset) == position
 
 
@@ -48,7 +48,7 @@ def test_an_offset_past_the_end_is_never_taken_for_a_new_log() -> None:
 
 
 @given(st.none() | st.integers(0, 1_200), LOG, RESETS)
-def test_it_is_always_in_the_log_and_passes_over_nothing_that_is_there(
+def test_it_is_always_in_the_log_and_skips_no_existing_record(
     committed: int | None, log: list[int], reset: Reset
 ) -> None:
     beginning, end = log
@@ -92,14 +92,14 @@ async def test_each_partition_has_its_own() -> None:
     assert (await read(consumer, 3, reset="latest")) == {3: Position(35, 35)}
 
 
-async def test_an_offset_past_the_end_names_its_partition_and_what_to_do() -> None:
+async def test_the_error_of_an_offset_past_the_end_has_partition_and_remedy() -> None:
     consumer = ShortLogs()
     consumer.committed_offsets = {tps(2)[0]: 30}
     with pytest.raises(PastTheEndError, match=r"t/2: offset 30 is committed.*ends at 25; .*INFERD_GROUP_ID"):
         await read(consumer, 0, 2)
 
 
-async def test_no_partitions_are_no_questions() -> None:
+async def test_without_partitions_no_request_is_sent() -> None:
     assert await read(ShortLogs()) == {}
 
 

@@ -105,21 +105,21 @@ async def test_partitions_that_are_added_are_new(broker: Broker) -> None:
     assert [(watch.lacks(tp), watch.is_new(tp)) for tp in tps("t", 1, 2)] == [(False, False), (False, True)]
 
 
-async def test_a_broker_without_ids_is_asked_for_names_alone(broker: Broker) -> None:
+async def test_a_broker_without_topic_ids_is_queried_by_name(broker: Broker) -> None:
     watch = TopicWatch(KafkaConnection(), "me", ["t"])
     await looked(watch, broker, TopicMetadata(2))
     assert await looked(watch, broker, TopicMetadata(2)) == []
     assert watch.id_of("t") == ""
 
 
-async def test_what_is_not_told_of_lacks_nothing(broker: Broker) -> None:
+async def test_unknown_topics_do_not_count_as_missing(broker: Broker) -> None:
     watch = TopicWatch(KafkaConnection(), "me", ["t", "u"])
     await looked(watch, broker, TopicMetadata(1, A))
     assert not any(map(watch.lacks, tps("u", 0, 5) + tps("somebody's", 9)))
     assert not watch.is_new(tps("u", 0)[0])
 
 
-async def test_a_look_that_fails_changes_nothing_and_connects_anew(broker: Broker) -> None:
+async def test_a_failed_check_changes_nothing_and_reconnects(broker: Broker) -> None:
     watch = TopicWatch(KafkaConnection(), "me", ["t"])
     await looked(watch, broker, TopicMetadata(1, A))
     broker.error = KafkaConnectionError("gone")
@@ -132,7 +132,7 @@ async def test_a_look_that_fails_changes_nothing_and_connects_anew(broker: Broke
     assert (broker.opened, broker.closed) == (2, 2)
 
 
-def test_what_is_said_names_topic_and_partitions() -> None:
+def test_reasons_name_topic_and_partitions() -> None:
     assert missing_reason("t").startswith("topic t does not exist: ")
     assert unassigned_reasons(tps("t", 5)) == ["partition 5 of t is assigned to no worker"]
     assert unassigned_reasons([]) == surplus_reasons([], 4) == []
@@ -174,7 +174,7 @@ def test_topics_of_responses_with_and_without_ids_and_operations() -> None:
     assert topics_in(oldest) == {"t": TopicMetadata(2)}
 
 
-def test_a_request_asks_by_name_and_creates_nothing() -> None:
+def test_a_request_is_by_name_and_creates_no_topic() -> None:
     newest = TopicsRequest(["t"]).prepare({3: (0, 13)})
     assert newest.encode().hex() == "02" + bytes(16).hex() + "02" + b"t".hex() + "00" + "0000" + "00"
     names = "00000001" + "0001" + b"t".hex()
@@ -214,6 +214,6 @@ def newest_response() -> Any:
     return TopicsRequest(["t"]).prepare({3: (0, 13)}).RESPONSE_TYPE
 
 
-async def test_without_a_broker_nothing_can_be_asked() -> None:
+async def test_without_a_broker_the_check_fails() -> None:
     with pytest.raises(NodeNotReadyError):
         await read_topics(SimpleNamespace(get_random_node=lambda: None), ["t"])  # type: ignore[arg-type]

@@ -154,7 +154,7 @@ def test_every_stream_of_every_tenant_has_a_topic() -> None:
     ]
 
 
-def test_what_topics_are_created_with() -> None:
+def test_settings_of_created_topics() -> None:
     settings = replace(
         settings_of(partitions=6, replication=3, retention_ms=90_000), limits=Limits(message_bytes_max=500)
     )
@@ -168,7 +168,7 @@ def test_what_topics_are_created_with() -> None:
     assert specs["dead-letters"].config["max.message.bytes"] == str(2 * 500 + 65_536)
 
 
-def test_a_changelog_keeps_entries_as_long_as_they_may_be_served_and_jobs_for_ever() -> None:
+def test_a_changelog_keeps_entries_as_long_as_they_are_valid_and_jobs_forever() -> None:
     settings = replace(settings_of(partitions=6), cache=CacheSettings(ttl_max_s=120))
     predictions, jobs = (spec for spec in topic_specs(settings) if spec.stream == "changelog")
     assert (predictions.config["cleanup.policy"], predictions.config["retention.ms"]) == ("compact,delete", "120000")
@@ -186,7 +186,7 @@ def test_a_changelog_keeps_entries_as_long_as_they_may_be_served_and_jobs_for_ev
         ({"cleanup.policy": "delete,compact"}, None),
     ],
 )
-def test_a_changelog_that_does_not_fit_is_named(have: dict[str, str], problem: str | None) -> None:
+def test_a_changelog_with_wrong_settings_is_named(have: dict[str, str], problem: str | None) -> None:
     settings = replace(settings_of(), cache=CacheSettings(ttl_max_s=120))
     spec = next(spec for spec in topic_specs(settings) if "predictions" in spec.name)
     state = TopicState(spec.name, "changelog", spec.partitions, spec.replication, {**spec.config, **have})
@@ -208,7 +208,9 @@ async def test_missing_topics_are_created_as_specified_and_then_fit(cluster: Fak
 @pytest.mark.parametrize(
     ("default", "explicit"), [(1_048_588, True), (None, True), (16_000_000, False), (500_000, True)]
 )
-async def test_topics_take_what_the_limits_allow(cluster: FakeCluster, default: int | None, explicit: bool) -> None:
+async def test_topics_accept_records_within_the_limits(
+    cluster: FakeCluster, default: int | None, explicit: bool
+) -> None:
     """If the broker's setting is sufficient, a topic has no setting of its own and inherits it."""
     cluster.bytes_max_default = default
     settings = replace(settings_of(), limits=Limits(message_bytes_max=3_000_000, result_bytes_max=4_000_000))
@@ -266,7 +268,7 @@ async def test_only_what_is_missing_is_created(cluster: FakeCluster) -> None:
     assert cluster.created == [*(f"ns.b.{stream}" for stream in STREAMS), *changelogs]
 
 
-async def test_a_setting_that_the_broker_refuses_is_told(cluster: FakeCluster) -> None:
+async def test_a_setting_that_the_broker_rejects_is_reported(cluster: FakeCluster) -> None:
     cluster.knows.remove("max.message.bytes")
     assert await problems_of(settings_of()) == [
         "topic ns.default.dead-letters could not be created: Unknown topic config name: max.message.bytes"
@@ -294,14 +296,14 @@ async def test_a_worker_with_other_settings_that_was_quicker_is_noticed(cluster:
     assert all("has 8 partitions, INFERD_TOPIC_PARTITIONS is 4: set INFERD_TOPIC_PARTITIONS=8;" in p for p in problems)
 
 
-async def test_new_topics_are_waited_for_until_they_can_be_seen(cluster: FakeCluster) -> None:
+async def test_creation_waits_until_new_topics_are_listed(cluster: FakeCluster) -> None:
     cluster.lag = 4
     states = await ensure_topics(settings_of())
     assert [state.problem for state in states] == [None] * 11
     assert cluster.looked >= 4
 
 
-async def test_new_topics_that_never_show_are_told_in_the_end(cluster: FakeCluster) -> None:
+async def test_new_topics_that_are_never_listed_are_reported(cluster: FakeCluster) -> None:
     cluster.lag = 1_000_000
     problems = await problems_of(settings_of())
     assert len(problems) == 11
@@ -320,14 +322,14 @@ async def test_every_topic_that_cannot_be_created_is_named(cluster: FakeCluster)
     ]
 
 
-async def test_an_answer_that_came_too_late_is_no_failure(cluster: FakeCluster) -> None:
+async def test_a_late_response_is_not_a_failure(cluster: FakeCluster) -> None:
     cluster.refuses = {"ns.default.requests": (TIMED_OUT, "timed out")}
     cluster.hidden, cluster.lag = {"ns.default.requests": Topic(4)}, 1
     states = await ensure_topics(settings_of())
     assert [state.problem for state in states] == [None] * 11
 
 
-async def test_without_leave_to_create_what_is_missing_is_an_error(cluster: FakeCluster) -> None:
+async def test_missing_topics_are_an_error_if_they_may_not_be_created(cluster: FakeCluster) -> None:
     problems = await problems_of(settings_of(create=False))
     assert cluster.created == []
     assert len(problems) == 11
@@ -336,7 +338,7 @@ async def test_without_leave_to_create_what_is_missing_is_an_error(cluster: Fake
     )
 
 
-async def test_what_is_described_is_not_changed(cluster: FakeCluster) -> None:
+async def test_describing_changes_nothing(cluster: FakeCluster) -> None:
     states = await describe_topics(settings_of("a", "b"))
     assert [state.partitions for state in states] == [0] * 22
     assert cluster.created == []
@@ -406,7 +408,7 @@ MISMATCHES: dict[str, tuple[str, Topic, str]] = {
 
 
 @pytest.mark.parametrize("what", MISMATCHES)
-async def test_a_topic_that_does_not_fit_is_named_with_what_to_change(cluster: FakeCluster, what: str) -> None:
+async def test_a_topic_with_wrong_settings_is_named_with_a_remedy(cluster: FakeCluster, what: str) -> None:
     stream, topic, text = MISMATCHES[what]
     await ensure_topics(settings_of())
     cluster.topics[f"ns.default.{stream}"] = topic
@@ -424,7 +426,7 @@ async def test_a_topic_that_does_not_fit_is_named_with_what_to_change(cluster: F
         ({"retention_ms": 70_000}, "set INFERD_TOPIC_RETENTION_MS=70000, or kafka-configs --alter"),
     ],
 )
-async def test_where_all_topics_agree_it_may_be_the_setting_that_is_wrong(
+async def test_if_all_topics_agree_the_setting_may_be_wrong(
     cluster: FakeCluster, made: dict[str, Any], text: str
 ) -> None:
     await ensure_topics(settings_of("a", "b", **made))
@@ -434,7 +436,7 @@ async def test_where_all_topics_agree_it_may_be_the_setting_that_is_wrong(
 
 
 @pytest.mark.parametrize("retention_ms", ["-1", str(RETENTION + 1)])
-async def test_records_may_be_kept_for_longer_than_asked(cluster: FakeCluster, retention_ms: str) -> None:
+async def test_a_longer_retention_is_accepted(cluster: FakeCluster, retention_ms: str) -> None:
     await ensure_topics(settings_of())
     for topic in cluster.topics.values():
         topic.config["retention.ms"] = retention_ms
@@ -458,7 +460,7 @@ LOSES = re.compile(r"(?<!do not )delete|reset-offsets|(?<!not )remove|create it 
 
 
 @given(GROWN)
-def test_no_advice_loses_records_and_what_is_advised_is_enough(counts: dict[str, int]) -> None:
+def test_advice_loses_no_records_and_is_sufficient(counts: dict[str, int]) -> None:
     partitions = 4
     for _ in range(20):
         settings = settings_of(partitions=partitions)
@@ -493,7 +495,7 @@ async def test_jobs_with_more_partitions_than_the_setting_are_served_in_part_and
     assert "has 6 partitions, INFERD_TOPIC_PARTITIONS is 4: the others are not served" in (noted.note or "")
 
 
-async def test_requests_that_were_grown_want_the_topics_that_follow_to_grow(cluster: FakeCluster) -> None:
+async def test_if_requests_was_extended_dependent_topics_must_be_extended(cluster: FakeCluster) -> None:
     await ensure_topics(settings_of())
     cluster.topics["ns.default.requests"].partitions = 8
     problems = await problems_of(settings_of())
@@ -512,7 +514,7 @@ async def test_requests_that_were_grown_want_the_topics_that_follow_to_grow(clus
     ],
     ids=["does not fit", "is missing", "cannot be read"],
 )
-async def test_what_a_restart_cannot_mend_is_told_from_what_may_pass(
+async def test_permanent_problems_are_distinguished_from_transient_ones(
     cluster: FakeCluster, change: Callable[[FakeCluster], Any], lasting: bool
 ) -> None:
     await ensure_topics(settings_of())
@@ -548,7 +550,7 @@ async def test_every_setting_that_is_named_is_one(cluster: FakeCluster) -> None:
     assert {"INFERD_TOPICS_CREATE", "INFERD_REPLY_TO_ALLOWED", "INFERD_TOPIC_REPLICATION"} <= named
 
 
-async def test_settings_of_a_topic_that_may_not_be_read_are_no_wrong_settings(cluster: FakeCluster) -> None:
+async def test_unreadable_settings_of_a_topic_are_not_wrong_settings(cluster: FakeCluster) -> None:
     await ensure_topics(settings_of())
     cluster.unreadable = {"ns.default.requests": DENIED}
     assert await problems_of(settings_of()) == [
@@ -564,7 +566,7 @@ async def test_a_topic_that_is_deleted_while_it_is_described_is_missing(cluster:
     assert (state.name, state.partitions) == ("ns.default.requests", 0)
 
 
-def test_too_few_replicas_are_told() -> None:
+def test_too_few_replicas_are_reported() -> None:
     spec = topic_specs(settings_of(replication=3))[0]
     (state,) = checked([spec], [TopicState(spec.name, spec.stream, 4, 2, dict(spec.config))])
     assert "has 2 replicas, INFERD_TOPIC_REPLICATION is 3: set INFERD_TOPIC_REPLICATION=2" in (state.problem or "")

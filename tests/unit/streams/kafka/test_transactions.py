@@ -73,16 +73,16 @@ async def test_an_id_without_a_transaction_has_no_ending(monkeypatch: pytest.Mon
     assert await endings_of(monkeypatch, **states, last=[(0, "CompleteCommit")]) == {"last": "commit"}
 
 
-async def test_a_coordinator_that_does_not_know_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_coordinator_without_an_outcome_yet_is_queried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     loading, moved = (14, ""), NotCoordinatorError()
     assert await endings_of(monkeypatch, x=[loading, moved, (0, "CompleteAbort")]) == {"x": "abort"}
 
 
-async def test_a_broker_without_the_question_is_not_held_against(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_broker_without_the_api_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await endings_of(monkeypatch, x=[IncompatibleBrokerVersion("unknown API")]) == {}
 
 
-async def test_a_log_without_a_leader_is_named_and_one_that_is_gone_left_out() -> None:
+async def test_a_partition_without_a_leader_is_named_and_a_deleted_one_is_skipped() -> None:
     here, gone, leaderless = (TopicPartition(name, 0) for name in ("here", "gone", "leaderless"))
     leaders = {here: 1, gone: None, leaderless: -1}
 

@@ -90,7 +90,7 @@ STEPS = range(1, 40)
 
 @pytest.mark.parametrize("bench", [AtLeastOnce, ExactlyOnce], indirect=True)
 @pytest.mark.parametrize("k", STEPS)
-async def test_a_takeover_that_a_revocation_cuts_short_leaves_nothing_open(bench: Bench, k: int) -> None:
+async def test_a_takeover_cancelled_by_a_revocation_leaves_no_partition_open(bench: Bench, k: int) -> None:
     processors, steps = OpenPartitions(bench), steps_of(bench, k)
     release = asyncio.Event()
     steps.cancel = release.set
@@ -281,7 +281,7 @@ async def until_open(bench: Bench, *numbers: int) -> None:
 
 
 @pytest.mark.parametrize("bench", [AtLeastOnce, ExactlyOnce], indirect=True)
-async def test_partitions_whose_results_would_have_no_partition_are_named_and_the_others_served(bench: Bench) -> None:
+async def test_partitions_without_an_output_partition_are_named_and_the_others_served(bench: Bench) -> None:
     bench.topics.partitions = {REQUESTS: 4, RESULTS: 2, DEAD_LETTERS: 3}
     await bench.own(0, 1, 2, 3)
     await until_open(bench, 0, 1)
@@ -297,7 +297,7 @@ async def test_partitions_whose_results_would_have_no_partition_are_named_and_th
     assert bench.lane.unserved == []
 
 
-async def test_a_topic_that_is_deleted_closes_what_needs_it_until_it_is_there_again(bench: Bench) -> None:
+async def test_a_deleted_topic_closes_dependent_partitions_until_it_is_recreated(bench: Bench) -> None:
     processors = OpenPartitions(bench)
     await bench.own(0)
     bench.topics.partitions = {RESULTS: 0}
@@ -329,7 +329,7 @@ async def test_requests_that_were_created_again_are_read_from_their_beginning(be
     await bench.until(lambda: len(bench.results()) == 6)
 
 
-async def test_an_output_that_was_created_again_gets_new_producers_and_repeats_nothing(bench: Bench) -> None:
+async def test_a_recreated_output_topic_gets_new_producers_and_no_repeats(bench: Bench) -> None:
     bench.topics.ids, bench.broker.acknowledges = {RESULTS: "old"}, True
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0)])

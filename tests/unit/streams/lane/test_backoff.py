@@ -19,7 +19,7 @@ from inferd.streams.lane.backoff import cause, describe
         (TimeoutError(), "TimeoutError"),
     ],
 )
-def test_an_error_is_its_type_once_and_what_it_says(error: BaseException, line: str) -> None:
+def test_an_error_is_described_by_its_type_and_message(error: BaseException, line: str) -> None:
     assert describe(error) == line
 
 
@@ -37,11 +37,11 @@ def test_an_error_is_its_type_once_and_what_it_says(error: BaseException, line: 
         (TopicAuthorizationFailedError("results"), describe(TopicAuthorizationFailedError("results"))),
     ],
 )
-def test_a_broker_that_is_away_is_called_so(error: BaseException, line: str) -> None:
+def test_an_unreachable_broker_is_described(error: BaseException, line: str) -> None:
     assert cause(error) == line
 
 
-def test_what_an_error_came_of_is_what_counts() -> None:
+def test_the_cause_of_an_error_counts() -> None:
     error = KafkaError("Unexpected error during batch delivery")
     error.__cause__ = KafkaConnectionError("[('::1', 1)]")
     assert cause(error) == "the broker cannot be reached (KafkaConnectionError)"

@@ -30,9 +30,7 @@ async def test_partitions_are_fenced_before_their_positions_are_read(
 
 
 @pytest.mark.parametrize("ending", ["commit", "abort"])
-async def test_the_last_transaction_ends_alike_wherever_it_may_have_written(
-    bench: Bench, ending: TransactionResult
-) -> None:
+async def test_the_last_transaction_has_one_outcome_on_all_partitions(bench: Bench, ending: TransactionResult) -> None:
     bench.broker.endings[f"inferd-{REQUESTS}-1"] = ending
     await bench.own(0, 1)
     logs = f"{DEAD_LETTERS}/1, ns.default.replies/1, {RESULTS}/1"
@@ -43,7 +41,7 @@ async def test_the_last_transaction_ends_alike_wherever_it_may_have_written(
     assert [told for told in bench.broker.told if told.startswith("0")] == ["0: open"]
 
 
-async def test_an_ending_that_could_not_be_repeated_is_not_forgotten(bench: Bench) -> None:
+async def test_an_outcome_that_could_not_be_repeated_is_retried(bench: Bench) -> None:
     """The broker removes it when it fences the producer."""
     bench.broker.endings[f"inferd-{REQUESTS}-1"] = "commit"
     bench.broker.repeat_error = LeaderNotAvailableError("no leader of x/1")
@@ -106,7 +104,7 @@ async def test_the_next_transaction_waits_for_the_one_before(bench: Bench) -> No
     assert len(second.records) == 2, "records that had to wait are sent together"
 
 
-async def test_a_fenced_producer_gives_up_and_is_fenced_back_while_still_a_member(bench: Bench) -> None:
+async def test_a_fenced_producer_rewinds_and_fences_the_other_while_still_a_member(bench: Bench) -> None:
     bench.broker.acknowledges = True
     await bench.own(0)
     bench.broker.commit_error = ProducerFenced()
@@ -122,7 +120,7 @@ async def test_a_fenced_producer_gives_up_and_is_fenced_back_while_still_a_membe
     assert bench.lane.fault is None
 
 
-async def test_a_fenced_producer_whose_generation_is_over_stays_out(bench: Bench) -> None:
+async def test_a_fenced_producer_of_an_old_generation_stays_closed(bench: Bench) -> None:
     bench.broker.acknowledges = True
     await bench.own(0)
     bench.broker.commit_error = ProducerFenced()
@@ -133,7 +131,7 @@ async def test_a_fenced_producer_whose_generation_is_over_stays_out(bench: Bench
     assert bench.broker.told.count("0: open") == 1
 
 
-async def test_a_commit_whose_reply_was_lost_is_not_done_again(bench: Bench) -> None:
+async def test_a_commit_whose_response_was_lost_is_not_repeated(bench: Bench) -> None:
     """Fencing ends the transaction with a commit or an abort; the position that is read afterwards tells which."""
     bench.broker.acknowledges = True
     await bench.own(0)
@@ -160,7 +158,7 @@ async def test_a_release_cuts_off_a_transaction_that_does_not_end_in_time(bench:
     assert "0: commit" not in bench.broker.told
 
 
-async def test_after_a_failure_it_goes_on_where_the_broker_says_and_not_where_it_was_told_before(bench: Bench) -> None:
+async def test_after_a_failure_it_resumes_at_the_brokers_committed_offset(bench: Bench) -> None:
     """A stopping broker may report a commit without writing all its markers; the transaction is then undone."""
     bench.broker.acknowledges = True
     await bench.own(0)

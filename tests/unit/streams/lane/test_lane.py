@@ -67,7 +67,7 @@ async def test_acknowledgements_out_of_order_commit_only_the_contiguous_range(be
     assert bench.consumer.commits == [{tp(0): 2}]
 
 
-async def test_a_batch_that_is_full_goes_on_in_the_next_one(bench: Bench) -> None:
+async def test_records_beyond_a_full_batch_are_sent_in_the_next(bench: Bench) -> None:
     bench.broker.batch_room = 3
     await bench.own(0)
     bench.lane.feed(tp(0), [request(n) for n in range(8)])
@@ -101,7 +101,7 @@ async def test_poison_records_are_answered_and_kept_and_do_not_harm_their_neighb
     assert (headers["inferd-error-topic"], headers["inferd-error-offset"]) == (REQUESTS.encode(), b"1")
 
 
-async def test_a_key_that_no_result_can_carry_is_refused_without_it(bench: Bench) -> None:
+async def test_a_request_with_a_too_long_key_is_rejected_without_the_key(bench: Bench) -> None:
     await bench.own(0)
     long = request(0)
     long.key = b"k" * 30_000
@@ -135,7 +135,7 @@ async def test_the_offset_waits_for_the_dead_letter_too(bench: Bench) -> None:
     await bench.until(lambda: bench.consumer.commits)
 
 
-async def test_everything_that_waits_is_one_micro_batch_over_all_partitions(bench: Bench) -> None:
+async def test_all_queued_records_of_all_partitions_are_one_micro_batch(bench: Bench) -> None:
     await bench.own(0, 1, 2)
     for partition in range(3):
         bench.lane.feed(
@@ -145,7 +145,7 @@ async def test_everything_that_waits_is_one_micro_batch_over_all_partitions(benc
     assert bench.runtime.calls == [30]
 
 
-async def test_a_micro_batch_waits_to_fill_only_where_the_settings_say_so(bench: Bench) -> None:
+async def test_a_micro_batch_waits_to_fill_only_if_configured(bench: Bench) -> None:
     bench.worker._settings = replace(bench.worker._settings, batch_wait_ms=60_000.0, batch_rows_max=3)
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0)])
@@ -183,7 +183,7 @@ async def test_a_failed_batch_is_done_again_from_the_last_acknowledged_offset(be
     assert bench.lane.fault is None
 
 
-async def test_a_send_that_is_refused_is_neither_lost_nor_committed(bench: Bench) -> None:
+async def test_a_rejected_record_is_neither_lost_nor_committed(bench: Bench) -> None:
     await bench.own(0)
     bench.broker.rejection = KafkaTimeoutError()
     bench.lane.feed(tp(0), [request(0)])
@@ -195,7 +195,7 @@ async def test_a_send_that_is_refused_is_neither_lost_nor_committed(bench: Bench
     await bench.until(lambda: ids(bench.results()) == ["r0.0"])
 
 
-async def test_a_topic_that_goes_on_refusing_is_tried_ever_slower(bench: Bench) -> None:
+async def test_a_topic_that_keeps_rejecting_is_retried_with_backoff(bench: Bench) -> None:
     await bench.own(0)
     bench.broker.rejection = TopicAuthorizationFailedError()
     pauses = []
@@ -209,7 +209,7 @@ async def test_a_topic_that_goes_on_refusing_is_tried_ever_slower(bench: Bench) 
     assert bench.consumer.commits == []
 
 
-async def test_a_release_commits_what_is_acknowledged_and_drops_what_waits(bench: Bench) -> None:
+async def test_a_release_commits_acknowledged_records_and_drops_queued_ones(bench: Bench) -> None:
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0)])
     (first,) = await bench.sent(1)
@@ -224,7 +224,7 @@ async def test_a_release_commits_what_is_acknowledged_and_drops_what_waits(bench
     assert bench.consumer.committed_offsets == {tp(0): 1}, "an acknowledgement after the release commits nothing"
 
 
-async def test_a_release_waits_for_what_is_in_flight(bench: Bench) -> None:
+async def test_a_release_waits_for_in_flight_records(bench: Bench) -> None:
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0)])
     (sent,) = await bench.sent(1)
@@ -254,7 +254,7 @@ async def test_a_commit_that_fails_is_tried_again(bench: Bench) -> None:
     await bench.until(lambda: bench.consumer.commits == [{tp(0): 1}])
 
 
-async def test_it_goes_on_where_the_group_committed(bench: Bench) -> None:
+async def test_it_resumes_at_the_committed_offset(bench: Bench) -> None:
     bench.consumer.committed_offsets[tp(0)] = 7
     await bench.own(0)
     assert bench.group.seeks == [{tp(0): 7}]
@@ -291,7 +291,7 @@ async def test_backpressure_stops_taking_while_too_much_is_in_flight(bench: Benc
     await bench.sent(2)
 
 
-async def test_a_drain_finishes_what_is_in_flight_and_takes_nothing_more(bench: Bench) -> None:
+async def test_a_drain_finishes_in_flight_records_and_takes_no_more(bench: Bench) -> None:
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0)])
     (sent,) = await bench.sent(1)
@@ -319,7 +319,7 @@ async def test_a_reply_to_topic_gets_the_result_instead(bench: Bench) -> None:
     assert dict(sent.records[0][2])["correlation-id"] == b"c-1"
 
 
-async def test_a_reply_to_topic_that_is_not_allowed_is_refused_on_results(bench: Bench) -> None:
+async def test_a_reply_to_topic_that_is_not_allowed_is_an_error_on_results(bench: Bench) -> None:
     await bench.own(0)
     asked = request(0)
     asked.headers = (("reply-to", b"other.topic"),)
@@ -397,7 +397,7 @@ async def test_the_accounts_hold_at_every_step(bench: Bench) -> None:
     assert (tenant.results, dict(tenant.errors), tenant.dead_letters) == (2, {"malformed": 1}, 1)
 
 
-async def test_a_generation_that_ends_during_the_takeover_opens_nothing(
+async def test_a_generation_that_ends_during_the_takeover_opens_no_partition(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def seek(offsets: Any) -> None:
@@ -408,7 +408,7 @@ async def test_a_generation_that_ends_during_the_takeover_opens_nothing(
     assert bench.lane.partitions == {}
 
 
-async def test_a_landing_that_raises_ends_the_worker_and_commits_nothing(
+async def test_an_exception_of_an_ack_callback_ends_the_worker_and_commits_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For example a full disk: asyncio would only log it, and the offset would be committed without the table."""
@@ -429,7 +429,7 @@ async def test_a_landing_that_raises_ends_the_worker_and_commits_nothing(
     assert bench.consumer.commits == []
 
 
-async def test_records_that_their_stage_leaves_come_again_and_hold_up_no_other_partition(bench: Bench) -> None:
+async def test_records_left_by_their_processor_are_retried_and_do_not_delay_other_partitions(bench: Bench) -> None:
     bench.broker.acknowledges = True
     process, ready = bench.tenant.process, False
 

@@ -68,7 +68,7 @@ def test_bytes_limit_what_is_taken_but_one_record_is_always_taken() -> None:
 
 
 @pytest.mark.parametrize("behind", [0, 1])
-def test_a_record_beyond_the_bound_is_taken_alone_and_leaves_nothing_behind(behind: int) -> None:
+def test_a_record_beyond_the_limit_is_taken_alone_and_leaves_no_empty_batch(behind: int) -> None:
     """Regression: an empty batch was left in the queue, and the next `take` raised."""
     partition = running(REQUESTS)
     partition.offer([record(0, 5_000), *records(*range(1, 1 + behind))])
@@ -136,7 +136,7 @@ def test_only_a_contiguous_range_is_acknowledged() -> None:
     assert (partition.in_flight, partition.in_flight_bytes) == (0, 0)
 
 
-def test_a_rewind_forgets_what_is_not_acknowledged() -> None:
+def test_a_rewind_drops_unacknowledged_records() -> None:
     partition = running(REQUESTS)
     partition.offer(records(0, 1, 2, 3, 4))
     batch = start_batch(partition, partition.take(2, 10_000))
@@ -241,7 +241,7 @@ def test_methods_raise_in_states_that_do_not_allow_them(use: str, state: State) 
         assert (partition.pending, partition.next_fetch, partition.has_in_flight) == (0, 0, False)
 
 
-def test_a_close_forgets_everything_once_and_ignores_late_acknowledgements() -> None:
+def test_a_close_drops_everything_once_and_ignores_late_acknowledgements() -> None:
     partition = running(REQUESTS)
     partition.offer(records(0, 1, 2, 3, 4))
     first, second = start_batch(partition, partition.take(1, 10_000)), start_batch(partition, partition.take(2, 10_000))

@@ -66,7 +66,7 @@ def test_long_ranges_of_few_and_all_that_small_ones_have(queued: list[int], expe
     assert shares(queued, 12) == expected
 
 
-def test_bytes_bound_it_like_rows() -> None:
+def test_bytes_limit_it_like_rows() -> None:
     size = bytes_of([record(0, 10)])
     assert shares([10, 10], 1_000, 4 * size) == {0: 4}
     assert shares([10, 2], 1_000, 4 * size) == {1: 2, 0: 2}
@@ -74,7 +74,7 @@ def test_bytes_bound_it_like_rows() -> None:
 
 
 @given(queued=st.lists(st.integers(1, 30), min_size=1, max_size=8), rows=st.integers(1, 60))
-def test_no_room_is_wasted_and_whoever_comes_first_gets_something(queued: list[int], rows: int) -> None:
+def test_the_limits_are_used_fully_and_the_first_partition_gets_records(queued: list[int], rows: int) -> None:
     ready = [partition(number, count) for number, count in enumerate(queued)]
     taken = share_out(ready, rows, PLENTY)
     assert sum(len(records) for _, records in taken) == min(rows, sum(queued))
@@ -83,13 +83,13 @@ def test_no_room_is_wasted_and_whoever_comes_first_gets_something(queued: list[i
     assert not any(each.queued for each in even), "small ones are never put off"
 
 
-def test_of_each_unit_the_first_and_none_that_is_busy() -> None:
+def test_one_partition_per_unit_and_no_busy_unit() -> None:
     a, b, c = (partition(number, 1) for number in range(3))
     assert one_a_unit([(a, "x"), (b, "y"), (c, "x")], ()) == [a, b]
     assert one_a_unit([(a, "x"), (b, "y"), (c, "x")], {"x"}) == [b]
 
 
-def test_a_partition_has_no_room_once_it_has_its_share() -> None:
+def test_a_partition_has_no_room_once_its_share_is_used() -> None:
     full, empty, foreign = (TopicPartition("requests", number) for number in (0, 1, 9))
     owned = owning({full: 30, empty: 0})
     assert without_room([*owned, foreign], owned, 2 * PARTITION_BYTES_MIN) == {full, foreign}
@@ -101,7 +101,7 @@ def test_a_partition_has_no_room_once_it_has_its_share() -> None:
     used=st.dictionaries(st.integers(0, 19).map(str), st.just(0) | st.integers(0, 2_000), min_size=1),
     bytes_max=st.integers(100, 1_000),
 )
-def test_every_tenant_has_its_part_whatever_the_others_use(used: dict[str, int], bytes_max: int) -> None:
+def test_every_tenant_has_its_share_whatever_the_others_use(used: dict[str, int], bytes_max: int) -> None:
     part, room = bytes_max // 2 // len(used), with_room(used, bytes_max)
     assert {tenant for tenant, each in used.items() if each < part} <= room
     if all(each >= part for each in used.values()) and sum(used.values()) >= bytes_max:

@@ -194,7 +194,7 @@ async def test_a_tenant_with_a_backlog_takes_turns_with_the_others(world: World)
     await world.until(lambda: world.answers("missing") == 20_000)
 
 
-async def test_what_a_tenant_has_in_flight_leaves_the_others_their_part(world: World) -> None:
+async def test_in_flight_records_of_a_tenant_leave_the_others_their_share(world: World) -> None:
     world.broker.acknowledges = False
     for worker in {*world.lane._workers.values()}:
         worker._settings = lane_settings(in_flight_bytes_max=2_000)
@@ -208,7 +208,7 @@ async def test_what_a_tenant_has_in_flight_leaves_the_others_their_part(world: W
 
 
 @pytest.mark.parametrize("world", [AtLeastOnce, ExactlyOnce], indirect=True, ids=["at_least_once", "exactly_once"])
-async def test_a_tenant_whose_results_are_refused_recovers_alone(world: World) -> None:
+async def test_a_tenant_whose_results_are_rejected_recovers_alone(world: World) -> None:
     partition = world.lane.partitions[TopicPartition(topic_of("healthy", "requests"), 0)]
     opened = world.broker.producers_opened
     world.broker.rejection = TopicAuthorizationFailedError()

@@ -37,7 +37,7 @@ async def shares_of(rounds: int, **workers: tuple[float, float]) -> Counter[str]
     return Counter(had)
 
 
-async def test_whoever_has_had_the_least_time_comes_first() -> None:
+async def test_the_worker_with_the_least_time_is_next() -> None:
     had = await shares_of(1_100, cheap=(1.0, 0.001), dear=(1.0, 0.010))
     assert had["cheap"] == pytest.approx(10 * had["dear"], abs=20)
 
@@ -71,7 +71,7 @@ async def test_the_loop_runs_once_between_two_turns() -> None:
         task.cancel()
 
 
-async def test_a_worker_that_is_cancelled_while_it_waits_holds_up_nobody() -> None:
+async def test_a_worker_cancelled_while_it_waits_does_not_delay_others() -> None:
     turns, had = Turns(), list[str]()
     first, gone = asyncio.create_task(work(turns, Share(), 0.001, "first", had)), Share(urgent=True)
     waiting = [asyncio.create_task(turns.take(gone)) for _ in range(3)]
@@ -82,7 +82,7 @@ async def test_a_worker_that_is_cancelled_while_it_waits_holds_up_nobody() -> No
     first.cancel()
 
 
-async def test_turns_are_shared_with_whoever_is_urgent_and_had_one_lately(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_turns_are_shared_with_urgent_workers_that_had_one_recently(monkeypatch: pytest.MonkeyPatch) -> None:
     turns, requests, chunks = Turns(), Share(urgent=True), Share()
     await turns.take(chunks)
     assert not turns.contended(requests), "chunks are in no hurry"
@@ -92,7 +92,7 @@ async def test_turns_are_shared_with_whoever_is_urgent_and_had_one_lately(monkey
     assert not turns.contended(chunks)
 
 
-async def test_only_what_holds_the_loop_is_charged() -> None:
+async def test_only_time_that_blocks_the_loop_is_charged() -> None:
     share, released = Share(weight=0.5), asyncio.Event()
 
     async def waits() -> str:
@@ -124,7 +124,7 @@ async def test_a_cancellation_reaches_the_coroutine() -> None:
     assert len(caught) == 1
 
 
-async def test_an_exception_comes_out_as_it_was_raised() -> None:
+async def test_an_exception_is_passed_on_unchanged() -> None:
     async def raises() -> None:
         await asyncio.sleep(0)
         raise LookupError("a bug")

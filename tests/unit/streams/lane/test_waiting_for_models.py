@@ -72,7 +72,7 @@ async def test_they_wait_in_their_partition_in_order(bench: Bench, loads: Loads)
     await bench.until(lambda: bench.consumer.committed_offsets.get(tp(0)) == 4)
 
 
-async def test_they_look_again_by_themselves(bench: Bench, loads: Loads) -> None:
+async def test_they_retry_without_a_notification(bench: Bench, loads: Loads) -> None:
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0, model_id="slow")])
     await bench.until(lambda: bench.lane.partitions[tp(0)].queued == 1)

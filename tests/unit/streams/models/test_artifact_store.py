@@ -55,7 +55,7 @@ def files(store: ArtifactStore) -> list[str]:
 
 
 @given(order=st.permutations([0, 1, 2, 0, 1, 2]))
-def test_parts_come_in_any_order_and_more_than_once(order: list[int], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_parts_arrive_in_any_order_and_repeatedly(order: list[int], tmp_path_factory: pytest.TempPathFactory) -> None:
     store = opened(tmp_path_factory.mktemp("artifacts"))
     for seen, number in enumerate(order, 1):
         put(store, number)
@@ -79,13 +79,13 @@ def test_a_missing_part_is_waited_for(store: ArtifactStore, missing: int) -> Non
     assert whole(store) == DATA
 
 
-def test_a_part_that_is_too_large_is_refused(store: ArtifactStore) -> None:
+def test_a_part_that_is_too_large_is_rejected(store: ArtifactStore) -> None:
     with pytest.raises(TooLargeError, match=rf"part 0 of artifact {SHA} has 101 bytes, the limit is 100"):
         store.put(ArtifactKey(SHA, 0), b"x" * 101)
     assert whole(store) is None
 
 
-def test_parts_beyond_any_artifact_are_refused(store: ArtifactStore) -> None:
+def test_parts_beyond_any_artifact_are_rejected(store: ArtifactStore) -> None:
     store.put(ArtifactKey(SHA, 19), b"x")
     with pytest.raises(TooLargeError, match="there are too many parts"):
         store.put(ArtifactKey(SHA, 20), b"x")
@@ -100,7 +100,7 @@ def test_parts_of_another_artifact_do_not_mix(store: ArtifactStore) -> None:
 # Errors
 
 
-def test_bytes_of_another_digest_are_refused_and_right_ones_later_are_taken(store: ArtifactStore) -> None:
+def test_bytes_of_another_digest_are_rejected_and_later_right_ones_accepted(store: ArtifactStore) -> None:
     put(store, 0, 1, 2, parts=[PARTS[0], PARTS[0], PARTS[2]])
     for _ in range(2):
         with pytest.raises(MalformedError, match=r"have another digest, [0-9a-f]{64}; deploy the model again"):
@@ -129,7 +129,7 @@ def test_a_manifest_with_a_wrong_size_does_not_stop_parts_that_are_on_their_way(
     assert whole(store) == DATA
 
 
-def test_a_manifest_that_says_more_than_there_is_waits(store: ArtifactStore) -> None:
+def test_an_artifact_smaller_than_its_manifest_says_is_awaited(store: ArtifactStore) -> None:
     put(store, 0, 1, 2)
     assert whole(store, len(DATA) + 1) is None
 
@@ -137,7 +137,7 @@ def test_a_manifest_that_says_more_than_there_is_waits(store: ArtifactStore) -> 
 # Removal
 
 
-def test_a_removed_artifact_is_gone_and_can_come_back(store: ArtifactStore) -> None:
+def test_a_removed_artifact_can_be_deployed_again(store: ArtifactStore) -> None:
     put(store, 0, 1, 2)
     assert whole(store) == DATA
     store.remove(SHA)
@@ -164,7 +164,7 @@ def test_a_restart_finds_whole_artifacts_and_needs_no_parts_again(store: Artifac
     assert whole(again) == DATA
 
 
-def test_a_restart_goes_on_with_the_parts_that_are_there(store: ArtifactStore) -> None:
+def test_a_restart_continues_with_the_stored_parts(store: ArtifactStore) -> None:
     put(store, 0, 1)
     again = opened(store.path(SHA).parent)
     put(again, 2)
@@ -190,7 +190,7 @@ def test_a_damaged_file_of_another_worker_is_not_used(store: ArtifactStore) -> N
     assert files(store) == []
 
 
-def test_what_another_worker_has_put_together_is_used(store: ArtifactStore) -> None:
+def test_an_artifact_assembled_by_another_worker_is_used(store: ArtifactStore) -> None:
     other = opened(store.path(SHA).parent)
     put(store, 0, 1, 2)
     put(other, 0)
@@ -200,7 +200,7 @@ def test_what_another_worker_has_put_together_is_used(store: ArtifactStore) -> N
     assert whole(other) == DATA
 
 
-def test_workers_that_share_a_directory_never_hinder_each_other(tmp_path: Path) -> None:
+def test_workers_that_share_a_directory_do_not_interfere(tmp_path: Path) -> None:
     failures: list[BaseException] = []
     barrier = threading.Barrier(4)
 
@@ -230,7 +230,7 @@ def test_workers_that_share_a_directory_never_hinder_each_other(tmp_path: Path) 
     assert failures == []
 
 
-def test_what_a_killed_worker_left_half_written_is_swept_up_after_a_while(store: ArtifactStore) -> None:
+def test_partial_files_of_a_killed_worker_are_removed_later(store: ArtifactStore) -> None:
     directory = store.path(SHA).parent
     old, new = directory / ".aside-old", directory / ".aside-new"
     for path in (old, new):
@@ -261,7 +261,7 @@ def test_a_directory_that_cannot_be_written_is_found_at_the_start(
         opened(tmp_path)
 
 
-def test_a_disk_that_is_full_leaves_nothing_half_done(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_partial_file(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
     put(store, 0, 1)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", full)

@@ -45,7 +45,7 @@ A, B = b"model a, of some twenty bytes", b"model b, of some more than twenty byt
 # Deployed versions
 
 
-async def test_what_was_deployed_before_the_start_serves_after_it(followed: Followed) -> None:
+async def test_versions_deployed_before_the_start_are_served(followed: Followed) -> None:
     followed.log.deploy(A, 1)
     followed.log.deploy(B, 2)
     await followed.start()
@@ -55,7 +55,7 @@ async def test_what_was_deployed_before_the_start_serves_after_it(followed: Foll
     assert followed.trials.tried == [[A, B]], "all are tested together, once"
 
 
-async def test_what_is_deployed_after_the_start_is_followed(followed: Followed) -> None:
+async def test_versions_deployed_after_the_start_are_followed(followed: Followed) -> None:
     await followed.start()
     with pytest.raises(ModelNotFoundError):
         followed.resolve()
@@ -66,7 +66,7 @@ async def test_what_is_deployed_after_the_start_is_followed(followed: Followed) 
     assert (followed.resolve().version, followed.resolve("m:1").version) == (2, 1)
 
 
-async def test_a_manifest_may_come_before_its_parts(followed: Followed) -> None:
+async def test_a_manifest_may_arrive_before_its_parts(followed: Followed) -> None:
     await followed.start()
     followed.log.manifest(manifest_for(A))
     followed.log.parts(A, 2, 0)
@@ -93,7 +93,7 @@ async def test_a_manifest_may_be_json(followed: Followed) -> None:
     await followed.until_state("ready")
 
 
-async def test_the_same_manifest_again_changes_nothing(followed: Followed) -> None:
+async def test_a_repeated_manifest_changes_nothing(followed: Followed) -> None:
     followed.log.deploy(A)
     await followed.start()
     revision = followed.follower.catalogs["default"].revision
@@ -153,7 +153,7 @@ async def test_a_tombstone_removes_a_version(followed: Followed) -> None:
     await followed.until(lambda: followed.resolve().version == 2)
 
 
-async def test_a_removed_artifact_serves_on_and_is_gone_after_a_restart(followed: Followed) -> None:
+async def test_a_version_with_a_removed_artifact_serves_until_a_restart(followed: Followed) -> None:
     followed.log.deploy(A)
     await followed.start()
     followed.log.write("model-artifacts", f"{digest_of(A)}/0".encode(), None)
@@ -165,7 +165,7 @@ async def test_a_removed_artifact_serves_on_and_is_gone_after_a_restart(followed
     assert (version.state, version.served) == ("fetching", None)
 
 
-async def test_a_version_that_is_removed_while_it_is_tried_never_serves(followed: Followed) -> None:
+async def test_a_version_that_is_removed_during_its_trial_never_serves(followed: Followed) -> None:
     await followed.start()
     catalog, tried = followed.follower.catalogs["default"], asyncio.Event()
     loop, go_on = asyncio.get_running_loop(), threading.Event()
@@ -236,7 +236,7 @@ async def test_the_manifest_of_the_first_claim_stands(followed: Followed) -> Non
     assert [version.manifest for version in versions if version] == [claimed, claimed]
 
 
-async def test_claims_of_a_topic_that_was_created_again_are_forgotten(followed: Followed) -> None:
+async def test_claims_of_a_recreated_topic_are_dropped(followed: Followed) -> None:
     followed.log.write("models", str(ClaimKey.new(VersionKey("m", 1))).encode(), encode_manifest(manifest_for(A)))
     await followed.start()
     followed.log.records.clear()
@@ -260,7 +260,7 @@ async def test_the_old_model_serves_until_the_new_one_of_its_number_is_ready(fol
 
 
 @pytest.mark.parametrize("wrong", ["trial", "bytes"])
-async def test_the_old_model_serves_on_where_the_new_one_of_its_number_fails(followed: Followed, wrong: str) -> None:
+async def test_the_old_model_continues_to_serve_if_its_replacement_fails(followed: Followed, wrong: str) -> None:
     followed.log.deploy(A)
     await followed.start()
     if wrong == "trial":
@@ -277,7 +277,7 @@ async def test_the_old_model_serves_on_where_the_new_one_of_its_number_fails(fol
     assert followed.resolve().sha256 == digest_of(A)
 
 
-async def test_a_verdict_on_a_model_that_was_replaced_meanwhile_is_not_put_on_its_successor(followed: Followed) -> None:
+async def test_a_verdict_does_not_apply_to_a_model_that_replaced_the_tested_one(followed: Followed) -> None:
     await followed.start()
     loop, tried, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
     followed.trials.during = lambda: (loop.call_soon_threadsafe(tried.set), go_on.wait(10))
@@ -334,7 +334,7 @@ BAD_MODELS: dict[str, tuple[Stream, bytes | None, bytes | None, str]] = {
 
 
 @pytest.mark.parametrize("what", BAD_MODELS)
-async def test_a_bad_record_is_refused_once_and_disturbs_nothing(followed: Followed, what: str) -> None:
+async def test_a_bad_record_is_rejected_once_and_does_not_affect_others(followed: Followed, what: str) -> None:
     stream, key, value, code = BAD_MODELS[what]
     limits = Limits(artifact_bytes_max=10_000, artifact_part_bytes_max=200, manifest_bytes_max=2_000)
     followed.log.deploy(A, 1)
@@ -358,14 +358,14 @@ async def test_a_bad_record_is_refused_once_and_disturbs_nothing(followed: Follo
         ([("x", b"y" * 5_000)], "invalid_header"),
     ],
 )
-async def test_a_record_with_bad_headers_is_refused(followed: Followed, headers: Any, code: str) -> None:
+async def test_a_record_with_bad_headers_is_rejected(followed: Followed, headers: Any, code: str) -> None:
     followed.log.parts(A)
     followed.log.write("models", b"m/1", encode_manifest(manifest_for(A)), headers=headers)
     await followed.start()
     assert followed.codes() == [code]
 
 
-async def test_a_record_that_brings_a_bug_to_light_does_not_end_the_following(
+async def test_an_unexpected_exception_does_not_end_the_follower(
     followed: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def buggy(value: bytes | None, *rest: Any) -> Any:
@@ -401,7 +401,7 @@ async def test_bytes_of_another_digest_fail_until_they_are_deployed_again(follow
 # Trials
 
 
-async def test_a_model_that_fails_its_trial_is_refused_and_its_neighbours_serve(followed: Followed) -> None:
+async def test_a_model_that_fails_its_trial_is_rejected_and_others_serve(followed: Followed) -> None:
     followed.trials.reasons[A] = "aborted (SIGABRT)"
     followed.log.deploy(A, 1)
     followed.log.deploy(B, 2)
@@ -425,7 +425,7 @@ async def test_a_failed_version_is_tried_again_when_it_is_deployed_again(followe
     await followed.until_state("ready")
 
 
-async def test_what_arrives_during_a_trial_has_its_turn_after_it(followed: Followed) -> None:
+async def test_versions_that_arrive_during_a_trial_are_tested_after_it(followed: Followed) -> None:
     await followed.start()
     followed.trials.during = lambda: followed.log.deploy(B, 2) if len(followed.trials.tried) == 1 else None
     followed.log.deploy(A, 1)
@@ -434,7 +434,7 @@ async def test_what_arrives_during_a_trial_has_its_turn_after_it(followed: Follo
 
 
 @pytest.mark.parametrize("why", [ServerError("models cannot be tried: it did not start"), OSError("no more processes")])
-async def test_trials_that_cannot_be_held_are_no_models_fault(followed: Followed, why: Exception) -> None:
+async def test_a_trial_that_cannot_run_is_not_the_models_fault(followed: Followed, why: Exception) -> None:
     followed.trials.unavailable = [why] * 3
     followed.log.deploy(A)
     with capture_logs() as logs:
@@ -674,14 +674,14 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 # The broker
 
 
-async def test_a_broker_that_fails_is_asked_again(followed: Followed) -> None:
+async def test_a_failed_fetch_is_retried(followed: Followed) -> None:
     await followed.start()
     followed.log.consumers[0].raises = [KafkaConnectionError("gone"), OSError("reset"), KafkaConnectionError("gone")]
     followed.log.deploy(A)
     await followed.until_state("ready")
 
 
-async def test_what_nobody_expected_is_told(followed: Followed) -> None:
+async def test_an_unexpected_exception_is_reported(followed: Followed) -> None:
     await followed.start()
     followed.log.consumers[0].raises = [RuntimeError("a bug")]
     followed.log.consumers[0].arrived.set()
@@ -690,7 +690,7 @@ async def test_what_nobody_expected_is_told(followed: Followed) -> None:
     followed.crashes.clear()
 
 
-async def test_a_ping_tells_whether_the_broker_answers(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_ping_reports_whether_the_broker_responds(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower_module, "PING_TIMEOUT_S", 0.01)
     follower = await followed.start()
     assert follower.reachable_at is None
@@ -701,7 +701,7 @@ async def test_a_ping_tells_whether_the_broker_answers(followed: Followed, monke
     assert follower.reachable_at == answered_at
 
 
-async def test_before_the_start_there_is_nobody_to_ping(followed: Followed) -> None:
+async def test_a_ping_before_the_start_fails(followed: Followed) -> None:
     follower = follower_module.ModelFollower(followed.settings, lambda record, error: None)
     assert not await follower.ping()
     await follower.stop()
@@ -716,7 +716,7 @@ async def test_a_stop_ends_everything(followed: Followed) -> None:
     assert follower.catalogs["default"].versions() == []
 
 
-async def test_a_fault_of_looking_for_one_artifact_is_told_and_holds_up_no_other(
+async def test_a_failed_check_of_one_artifact_is_reported_and_does_not_delay_others(
     followed: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     complete, broken = ArtifactStore.complete, True
@@ -740,7 +740,7 @@ async def test_a_fault_of_looking_for_one_artifact_is_told_and_holds_up_no_other
     assert followed.follower.fault is None
 
 
-async def test_a_fault_of_trials_is_told_while_it_lasts(followed: Followed) -> None:
+async def test_a_fault_of_trials_is_reported_while_it_lasts(followed: Followed) -> None:
     followed.trials.unavailable = [KeyError("bug")] * 1_000_000
     followed.log.deploy(A)
     await followed.start()
@@ -751,7 +751,7 @@ async def test_a_fault_of_trials_is_told_while_it_lasts(followed: Followed) -> N
     await followed.until_state("ready")
 
 
-async def test_the_log_says_where_an_alias_leads(followed: Followed) -> None:
+async def test_the_log_names_the_target_of_an_alias(followed: Followed) -> None:
     await followed.start()
     with capture_logs() as logs:
         followed.log.alias("champion", Alias(version=2))

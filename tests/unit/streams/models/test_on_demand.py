@@ -249,7 +249,7 @@ async def test_a_file_that_is_missing_or_damaged_is_fetched_again(
 
 
 @pytest.mark.usefixtures("load")
-async def test_a_model_that_never_fits_is_refused(followed: Followed) -> None:
+async def test_a_model_that_never_fits_is_rejected(followed: Followed) -> None:
     followed.trials.resident_bytes = 101
     followed.log.deploy(A, 1)
     await start(followed)

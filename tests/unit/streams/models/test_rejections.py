@@ -68,7 +68,7 @@ async def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator
     running.cancel()
 
 
-async def test_a_refused_record_is_copied_byte_for_byte_and_says_why(desk: Desk) -> None:
+async def test_a_rejected_record_is_copied_byte_for_byte_with_the_reason(desk: Desk) -> None:
     record = refused(7)
     desk.rejections.reject(record, ERROR)
     await desk.until(lambda: desk.broker.producers_closed == 1)
@@ -97,7 +97,7 @@ async def test_only_the_worker_that_leads_copies(desk: Desk) -> None:
     assert desk.published() == [(b"m/2", b"x")]
 
 
-async def test_what_was_refused_before_the_start_is_not_copied_again(desk: Desk) -> None:
+async def test_records_rejected_before_the_start_are_not_copied_again(desk: Desk) -> None:
     desk.rejections.reject(refused(1, key=b"new"), ERROR)
     await desk.until(desk.published)
     assert desk.published() == [(b"new", b"x")], "only the record that was rejected after the start"
@@ -111,9 +111,7 @@ async def test_records_of_any_shape_are_copied(desk: Desk, key: bytes | None, va
 
 
 @pytest.mark.parametrize("failure", [KafkaConnectionError("gone"), KafkaTimeoutError(), OSError("reset")])
-async def test_a_broker_that_fails_is_tried_again_and_nothing_is_lost_or_turned_round(
-    desk: Desk, failure: Exception
-) -> None:
+async def test_a_failed_publication_is_retried_without_loss_or_reordering(desk: Desk, failure: Exception) -> None:
     desk.opening_fails += [failure, failure]
     desk.broker.rejection = failure
     for n in range(3):

@@ -106,7 +106,7 @@ def test_memory_may_run_out_at_last() -> None:
     assert [verdict.ok for verdict in obey("good", "allocate")] == [True, False]
 
 
-def test_what_the_library_prints_is_no_verdict() -> None:
+def test_output_of_the_library_is_not_a_verdict() -> None:
     assert obey("print", "good") == [GOOD, GOOD]
 
 
@@ -116,7 +116,7 @@ def test_a_trial_can_write_no_file() -> None:
     assert "File too large" in (verdict.reason or "")
 
 
-def test_a_trial_has_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_inherits_no_environment_or_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFERD_SASL_PASSWORD", "secret")
     reading, writing = os.pipe()
     os.set_inheritable(reading, True)
@@ -139,11 +139,11 @@ def test_a_trial_has_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "command", ["fork", "start a program", "become a program", "open a socket", "open a pair of sockets"]
 )
-def test_a_trial_starts_nothing_and_reaches_nothing(command: str) -> None:
+def test_a_trial_cannot_start_processes_or_open_sockets(command: str) -> None:
     assert obey(command) == [Verdict(False, "cannot be read: Operation not permitted")]
 
 
-def test_a_trial_stands_back(starts: list[Any]) -> None:
+def test_a_trial_has_a_low_priority(starts: list[Any]) -> None:
     niceness, oom_score = json.loads((obey("show standing")[0].reason or "").removeprefix("cannot be read: "))
     assert (niceness, oom_score) == (min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, 19), OOM_SCORE)
 
@@ -155,7 +155,7 @@ try_models([TrialCase(b"say who and hang")], child=("-m", "tests.unit.streams.mo
 """
 
 
-def test_nothing_is_left_of_a_worker_that_is_killed(tmp_path: Path) -> None:
+def test_a_killed_worker_leaves_no_trial_process(tmp_path: Path) -> None:
     (temporary := tmp_path / "temporary").mkdir()
     environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(Path.cwd())}
     worker = subprocess.Popen([sys.executable, "-c", WORKER], env=environment)
@@ -195,7 +195,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_process_that_cannot_start_is_no_models_fault() -> None:
+def test_a_process_that_cannot_start_is_not_the_models_fault() -> None:
     with pytest.raises(ServerError, match="trial process ended with exit status 1"):
         try_models([TrialCase(b"good")], LIMITS, child=(*SCRIPTED, "broken"))
     with pytest.raises(ServerError, match=r"did not finish in 0\.2 s"):
@@ -214,7 +214,7 @@ def judge(model: bytes | Path, folder: Path, manifest: Any = None, limits: Trial
     return trial_process.judge(CaseFile(str(path), manifest), limits)[0]
 
 
-def test_a_damaged_model_is_refused_with_its_reason(trained: Train, tmp_path: Path) -> None:
+def test_a_damaged_model_is_rejected_with_a_reason(trained: Train, tmp_path: Path) -> None:
     verdict = judge(trained("binary").text.replace(b"left_child", b"left_chi1d"), tmp_path)
     assert not verdict.ok
     assert "'left_chi1d' is unknown" in (verdict.reason or "")

@@ -37,7 +37,7 @@ def test_slow_records_make_micro_batches_smaller_and_quick_ones_larger_again() -
     assert learnt.records_max() == 2_048
 
 
-def test_one_odd_micro_batch_changes_little() -> None:
+def test_an_outlier_changes_little() -> None:
     learnt = batch_sizer()
     learnt.batch_took(0.04, records=1_000)
     assert learnt.records_max() >= 2_000
@@ -77,7 +77,7 @@ def test_no_time_at_all_sends_every_prediction_to_a_thread() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 10), st.integers(1, 5_000)), max_size=30), st.integers(1, 5_000))
-def test_it_is_always_at_least_one_and_at_most_the_bound(took: list[tuple[float, int]], batch_rows_max: int) -> None:
+def test_it_is_at_least_one_and_at_most_the_limit(took: list[tuple[float, int]], batch_rows_max: int) -> None:
     learnt = batch_sizer(batch_rows_max=batch_rows_max)
     for seconds, records in took:
         learnt.batch_took(seconds, records)

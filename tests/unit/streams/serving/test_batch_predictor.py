@@ -82,7 +82,7 @@ def test_a_job_gives_a_prediction_for_every_row(predictor: BatchPredictor) -> No
 
 
 @pytest.mark.parametrize("batch", [matrix(3), tuple(map(tuple, matrix(3))), list(matrix(3))])
-def test_rows_come_in_many_forms(predictor: BatchPredictor, batch: Any) -> None:
+def test_rows_may_have_many_types(predictor: BatchPredictor, batch: Any) -> None:
     assert [line["prediction"] for line in predictor.get_batch_results(predictor.submit_batch("churn", batch))] == (
         expected(np.asarray(batch))
     )
@@ -129,7 +129,7 @@ def test_an_id_is_used_once(held: Held) -> None:
         held.submit_batch("churn", [ROW], "mine")
 
 
-def test_what_is_not_known_is_not_found(predictor: BatchPredictor) -> None:
+def test_unknown_jobs_are_not_found(predictor: BatchPredictor) -> None:
     calls = (
         predictor.get_batch_status,
         predictor.get_batch_results,
@@ -171,7 +171,7 @@ class Mended(BatchPredictor):
         return super().process_batch(model_id, input_batch)
 
 
-def test_a_retry_scores_what_failed_and_no_more(served: ModelManager) -> None:
+def test_a_retry_scores_only_the_failed_rows(served: ModelManager) -> None:
     with Mended(served, limits=Limits(job_chunk_rows=3)) as predictor:
         job_id = predictor.submit_batch("churn", [ROW] * 5)
         results = predictor.get_batch_results(job_id, DEADLINE_S)
@@ -198,7 +198,7 @@ class Percent(BatchPredictor):
         return np.asarray(super().process_batch(model_id, input_batch)) * 100
 
 
-def test_an_override_needs_to_know_nothing_of_errors(served: ModelManager, save_model: SaveModel) -> None:
+def test_an_override_needs_no_error_handling(served: ModelManager, save_model: SaveModel) -> None:
     with Percent(served) as predictor:
         results = predictor.get_batch_results(predictor.submit_batch("churn", [ROW, [1], ROW]), DEADLINE_S)
         assert [line.get("prediction") for line in results] == [
@@ -226,14 +226,14 @@ def test_a_job_keeps_the_version_that_it_was_opened_with(held: Held, save_model:
         (lambda rows: [object() for _ in rows], "what no result can carry"),
     ],
 )
-def test_what_an_override_gets_wrong_is_internal(wrong: Any, words: str) -> None:
+def test_errors_of_an_override_are_internal(wrong: Any, words: str) -> None:
     outcomes = row_outcomes(wrong, [ROW, ROW])
     assert [error.code for error in outcomes] == ["internal", "internal"]
     assert all(words in error.message for error in outcomes)
 
 
 @given(st.lists(st.sampled_from(["good", "bad", "told"]), max_size=40))
-def test_rows_that_are_to_blame_are_found_whatever_their_places(kinds: list[str]) -> None:
+def test_failing_rows_are_found_at_any_index(kinds: list[str]) -> None:
     def process(rows: Sequence[str]) -> list[Any]:
         if "bad" in rows:
             raise InvalidValueError("one of them is bad")
@@ -245,12 +245,12 @@ def test_rows_that_are_to_blame_are_found_whatever_their_places(kinds: list[str]
 
 
 @pytest.mark.parametrize("batch", ["rows", {"a": 1}, 7, None, ROW, [1.0], [None]])
-def test_what_is_no_rows_is_refused_at_once(predictor: BatchPredictor, batch: Any) -> None:
+def test_invalid_input_is_rejected_at_once(predictor: BatchPredictor, batch: Any) -> None:
     with pytest.raises(InvalidValueError, match="expected rows"):
         predictor.submit_batch("churn", batch)
 
 
-def test_a_model_or_an_id_that_does_not_serve_is_refused_at_once(predictor: BatchPredictor) -> None:
+def test_an_unknown_model_or_invalid_id_is_rejected_at_once(predictor: BatchPredictor) -> None:
     with pytest.raises(ModelNotFoundError):
         predictor.submit_batch("fraud", [ROW])
     with pytest.raises(InvalidIdError):
@@ -289,7 +289,7 @@ def test_results_make_room_for_later_ones(served: ModelManager) -> None:
         assert len(predictor.get_batch_results("last")) == 1
 
 
-def test_expired_results_say_so(served: ModelManager) -> None:
+def test_expired_results_are_reported(served: ModelManager) -> None:
     with BatchPredictor(served, kept=Kept(rows_max=1)) as predictor:
         for name in ("a", "b"):
             predictor.submit_batch("churn", [ROW] * 3, name)

@@ -76,7 +76,7 @@ def test_references_resolve_as_on_the_wire(served: ModelManager, save_model: Sav
         served.set_alias("churn", "champion", 9)
 
 
-def test_what_is_not_there_is_named_with_what_is(served: ModelManager) -> None:
+def test_errors_for_missing_versions_list_the_existing_ones(served: ModelManager) -> None:
     with pytest.raises(ModelNotFoundError, match=r"has no model 'fraud' \(it has churn\): register it"):
         served.load("fraud")
     with pytest.raises(ModelNotFoundError, match="it has none yet"):
@@ -138,7 +138,7 @@ def test_a_version_that_an_alias_leads_to_is_removed_with_its_alias_moved(
     assert served.load("churn").manifest.version == 1
 
 
-def test_a_file_that_is_no_model_is_refused_when_it_is_registered(manager: ModelManager, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_rejected_at_registration(manager: ModelManager, tmp_path: Path) -> None:
     (path := tmp_path / "model.txt").write_text("hello")
     with pytest.raises(MalformedError, match="does not begin with the line 'tree'"):
         manager.register("churn", path)
@@ -147,7 +147,7 @@ def test_a_file_that_is_no_model_is_refused_when_it_is_registered(manager: Model
     assert manager.list() == []
 
 
-def test_what_the_manifest_says_is_checked(manager: ModelManager, save_model: SaveModel) -> None:
+def test_the_content_of_the_manifest_is_checked(manager: ModelManager, save_model: SaveModel) -> None:
     for fields, error in (
         ({"postprocess": {"labels": ["one"]}}, SchemaMismatchError),
         ({"objective": "regression"}, SchemaMismatchError),
@@ -198,7 +198,7 @@ def test_a_damaged_manifest_hides_its_version_alone(served: ModelManager, conten
     assert served.load("churn").manifest.version == 1
 
 
-def test_a_store_that_is_a_file_is_refused(tmp_path: Path, save_model: SaveModel) -> None:
+def test_a_store_that_is_a_file_is_rejected(tmp_path: Path, save_model: SaveModel) -> None:
     (path := tmp_path / "store").write_text("")
     with pytest.raises(ServerError, match="expected a directory for models"):
         ModelManager(path)
@@ -241,7 +241,7 @@ def test_many_processes_register_versions_of_their_own(manager: ModelManager, sa
     assert len({manifest.sha256 for manifest in manager.list()}) == 4
 
 
-def test_a_manifest_that_could_not_be_read_leaves_nothing(tmp_path: Path, save_model: SaveModel) -> None:
+def test_an_invalid_manifest_leaves_no_files(tmp_path: Path, save_model: SaveModel) -> None:
     manager = ModelManager(tmp_path / "store", limits=Limits(manifest_bytes_max=200))
     with pytest.raises(TooLargeError, match="200 are allowed"):
         manager.register("churn", save_model())

@@ -95,7 +95,7 @@ def told(values: Sequence[bytes]) -> list[Any]:
 # ------------------------------------------------------------------------------------------------------ micro-batches
 
 
-def test_the_rows_of_a_micro_batch_come_in_one_call() -> None:
+def test_the_rows_of_a_micro_batch_are_passed_in_one_call() -> None:
     tensor = {"dtype": "<f4", "shape": [2, 2], "data": np.arange(1, 5, dtype="<f4").tobytes()}
     inputs = [[1, 2], [[3, 4], [5, 6]], tensor, [7], [[8]]]
     outcome = score(scorer_of(Totals), [request(each) for each in inputs])
@@ -122,7 +122,7 @@ def test_a_call_that_gives_too_few_predictions_fails_its_requests() -> None:
     assert told(score(scorer_of(Short), [request([1]), request([2])]).values) == ["internal", "internal"]
 
 
-def test_a_call_that_asks_the_process_to_end_fails_its_requests() -> None:
+def test_a_call_that_raises_system_exit_fails_its_requests() -> None:
     class Ends(Totals):
         def predict_batch(self, model_id: str, input_batch: Sequence[Any]) -> list[Any]:
             raise SystemExit(3)
@@ -169,7 +169,7 @@ def test_a_digest_follows_from_name_and_version_alone() -> None:
     assert len({own_digest(*each) for each in (("total", 3), ("total", 4), ("totals", 3))}) == 3
 
 
-def test_an_own_name_goes_before_a_model_that_is_deployed_under_it() -> None:
+def test_a_user_defined_name_takes_precedence_over_a_deployed_model() -> None:
     class Sum(Totals):
         own_models: ClassVar[dict[str, int]] = {"sum": 1}
 
@@ -179,12 +179,12 @@ def test_an_own_name_goes_before_a_model_that_is_deployed_under_it() -> None:
     assert catalog.resolve(ModelReference.parse("sum")).manifest.sha256 == own_digest("sum", 1)
 
 
-def test_other_outputs_of_an_own_name_are_refused() -> None:
+def test_other_outputs_of_a_user_defined_name_are_rejected() -> None:
     assert told(score(scorer_of(Totals), [request([1], outputs=["raw"])]).values) == ["invalid_value"]
 
 
 @pytest.mark.parametrize("own", [{"a/b": 1}, {"": 1}, {"a": 0}, {"a": True}, {"a": "1"}, {"a": 10**9}])
-def test_names_and_versions_that_are_none_end_the_start(own: dict[str, Any]) -> None:
+def test_invalid_names_and_versions_fail_the_start(own: dict[str, Any]) -> None:
     class Wrong(Totals):
         own_models = own
 

@@ -100,7 +100,7 @@ def test_one_row_gives_a_value_and_rows_a_list(predictor: RealtimePredictor) -> 
         )
 
 
-def test_other_outputs_are_told_by_name(predictor: RealtimePredictor) -> None:
+def test_other_outputs_are_named_in_the_error(predictor: RealtimePredictor) -> None:
     for _ in range(2):
         told = predictor.predict_outputs("churn", ROW, ["probabilities", "prediction", "leaves"])
         probability = expected([ROW])[0]
@@ -160,7 +160,7 @@ def test_a_row_is_scored_once_for_each_model_version_and_tenant(
     assert all(isinstance(value, str) for value in cache.values())
 
 
-def test_what_was_never_put_into_a_cache_is_a_miss(served: ModelManager) -> None:
+def test_a_row_that_was_never_cached_is_a_miss(served: ModelManager) -> None:
     cache: dict[str, Any] = {}
     predictor = RealtimePredictor(served, cache)
     predictor.predict("churn", ROW)
@@ -169,7 +169,7 @@ def test_what_was_never_put_into_a_cache_is_a_miss(served: ModelManager) -> None
         assert predictor.predict("churn", ROW) == expected([ROW])[0]
 
 
-def test_a_time_to_live_goes_to_the_cache(served: ModelManager, save_model: SaveModel) -> None:
+def test_a_time_to_live_is_passed_to_the_cache(served: ModelManager, save_model: SaveModel) -> None:
     cache = GetAndSet()
     served.register("churn", save_model(), trial=False, cache={"ttl_s": 60.0, "max_entries": 10})
     predictor = RealtimePredictor(served, cache)
@@ -179,12 +179,12 @@ def test_a_time_to_live_goes_to_the_cache(served: ModelManager, save_model: Save
 
 
 @pytest.mark.parametrize("cache", [[], (), "text", object()])
-def test_what_is_no_cache_is_refused(served: ModelManager, cache: Any) -> None:
+def test_objects_that_are_not_a_cache_are_rejected(served: ModelManager, cache: Any) -> None:
     with pytest.raises(ServerError, match=r"get\(key\) and set\(key, value\)"):
         RealtimePredictor(served, cache)
 
 
-def test_what_is_no_manager_is_refused() -> None:
+def test_objects_that_are_not_a_manager_are_rejected() -> None:
     with pytest.raises(ServerError, match="expected a ModelManager"):
         RealtimePredictor("models")  # type: ignore[arg-type]
 
@@ -194,7 +194,7 @@ class Halved(RealtimePredictor):
         return super().predict(model_id, input_data) / 2
 
 
-def test_a_subclass_gives_the_prediction_and_the_model_the_rest(served: ModelManager) -> None:
+def test_a_subclass_overrides_the_prediction_only(served: ModelManager) -> None:
     model = served.load("churn")
     pinned = PinnedModelId.of("churn", model)
     predictor = Halved(served)
@@ -206,7 +206,7 @@ def test_a_subclass_gives_the_prediction_and_the_model_the_rest(served: ModelMan
     }
 
 
-def test_a_pinned_reference_leads_where_it_did(served: ModelManager, save_model: SaveModel) -> None:
+def test_a_pinned_reference_resolves_to_the_same_version(served: ModelManager, save_model: SaveModel) -> None:
     pinned = PinnedModelId.of("churn", served.load("churn"))
     served.register("churn", save_model(rounds=5), trial=False)
     predictor = RealtimePredictor(served)

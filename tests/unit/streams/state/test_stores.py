@@ -77,7 +77,7 @@ def test_memory_that_was_closed_begins_anew() -> None:
     assert (len(store), store.offset) == (0, None)
 
 
-def test_rocksdb_is_there_again_after_closing_and_gone_after_destroying(tmp_path: Path) -> None:
+def test_rocksdb_persists_after_closing_and_is_removed_by_destroying(tmp_path: Path) -> None:
     stores = RocksStores(tmp_path / "tables")
     store = stores.open(7)
     store.write([(b"a", b"1"), (b"b", b"2"), (b"a", None)], 41)
@@ -192,7 +192,7 @@ def test_a_directory_in_use_is_left_alone(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_place_where_nothing_can_be_made_is_named(tmp_path: Path) -> None:
+def test_an_unusable_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ServerError, match="no store can be made"):
         RocksStores(tmp_path / "file").open(0)

@@ -33,7 +33,7 @@ async def table(tmp_path: Path) -> LaneTable:
 
 
 @given(st.lists(st.tuples(CHANGES, st.booleans()), max_size=8), st.booleans())
-def test_what_is_on_its_way_is_read_and_what_is_discarded_is_not(
+def test_changes_in_flight_are_read_and_discarded_ones_are_not(
     batches: list[tuple[list[tuple[bytes, bytes | None]], bool]], discarded: bool
 ) -> None:
     """In-flight batches are staged in order and acknowledged in order; `True` means that the oldest is acknowledged
@@ -61,7 +61,7 @@ def test_what_is_on_its_way_is_read_and_what_is_discarded_is_not(
     assert dict(partition.store.items()) == {key: value for key, value in acked.items() if value is not None}
 
 
-def test_changes_that_land_after_they_were_discarded_are_still_those_of_the_changelog() -> None:
+def test_discarded_changes_that_are_acknowledged_later_remain_in_the_changelog() -> None:
     partition = TablePartition("changelog", 0, MemoryStores().open(0))
     partition.stage([(b"a", b"1")])
     partition.discard()
@@ -75,7 +75,7 @@ async def test_a_table_is_fausts_by_name_and_changelog(table: LaneTable) -> None
     assert table.app.tables[table.name] is table
 
 
-async def test_partitions_come_and_go_and_those_that_stay_keep_their_entries(table: LaneTable) -> None:
+async def test_partitions_that_stay_assigned_keep_their_entries(table: LaneTable) -> None:
     first, second = await table.retain({0, 1})
     second.restore([(b"a", b"1")], 3)
     (kept, new) = await table.retain({1, 2})
@@ -106,7 +106,7 @@ async def test_the_mapping_reads_all_owned_partitions_and_cannot_be_written(tabl
         del store[b"a"]
 
 
-async def test_faust_has_nothing_to_recover_or_seek(table: LaneTable) -> None:
+async def test_faust_recovers_and_seeks_nothing(table: LaneTable) -> None:
     """The overridden methods exist in Faust, and behave in the way that makes overriding them necessary."""
     manager = table.app.tables
     assert not manager

@@ -12,7 +12,7 @@ import inferd
 from inferd.streams.tasks.callbacks import when_done
 
 
-async def test_what_a_callback_raises_is_passed_on() -> None:
+async def test_exceptions_of_a_callback_are_passed_on() -> None:
     future, crashes, error = asyncio.get_running_loop().create_future(), list[BaseException](), KeyError("x")
 
     def callback(done: asyncio.Future[int]) -> None:
@@ -25,7 +25,7 @@ async def test_what_a_callback_raises_is_passed_on() -> None:
     assert crashes == [error]
 
 
-async def test_a_callback_that_returns_passes_nothing_on() -> None:
+async def test_a_callback_that_returns_reports_nothing() -> None:
     future, crashes, called = asyncio.get_running_loop().create_future(), list[BaseException](), list[bool]()
     when_done(future, lambda done: called.append(done.cancelled()), crashes.append)
     future.cancel()

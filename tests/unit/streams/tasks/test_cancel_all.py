@@ -8,7 +8,7 @@ import contextlib
 from inferd.streams.tasks.cancel_all import cancelled
 
 
-async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:
+async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
     lost = 0
 
     async def stubborn() -> None:
@@ -34,5 +34,5 @@ async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:
     assert all(task.done() for task in tasks)
 
 
-async def test_nothing_to_end_is_done_at_once() -> None:
+async def test_without_tasks_it_returns_at_once() -> None:
     await cancelled([])

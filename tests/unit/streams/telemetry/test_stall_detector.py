@@ -63,14 +63,14 @@ def test_no_progress_for_too_long_is_a_stall(phase: Phase) -> None:
 
 
 @pytest.mark.parametrize("phase", ["starting", "rebalancing", "recovering", "running"])
-def test_progress_is_none(phase: Phase) -> None:
+def test_progress_is_not_a_stall(phase: Phase) -> None:
     watched = Watched()
     assert [watched.after(6, phase, progress) for progress in range(5)] == [None] * 5
     assert watched.after(6, phase, 4) is None
     assert watched.after(6, phase, 4) is not None, "the time since the last progress counts"
 
 
-def test_nothing_to_do_is_none() -> None:
+def test_an_idle_lane_is_not_a_stall() -> None:
     watched = Watched()
     assert [watched.after(6, busy=False) for _ in range(5)] == [None] * 5
     assert watched.after(6, busy=True) is None
@@ -85,7 +85,7 @@ def test_having_no_work_excuses_only_a_lane_that_runs(phase: Phase) -> None:
 
 
 @pytest.mark.parametrize("phase", ["starting", "rebalancing", "recovering", "running"])
-def test_a_fault_that_is_known_is_none(phase: Phase) -> None:
+def test_a_known_fault_is_not_a_stall(phase: Phase) -> None:
     watched = Watched()
     assert [watched.after(6, phase, fault="the broker is down") for _ in range(5)] == [None] * 5
     assert watched.after(6, phase) is None
@@ -93,12 +93,12 @@ def test_a_fault_that_is_known_is_none(phase: Phase) -> None:
 
 
 @pytest.mark.parametrize("phase", ["draining", "stopped"])
-def test_a_stop_has_a_deadline_of_its_own(phase: Phase) -> None:
+def test_a_stop_has_its_own_deadline(phase: Phase) -> None:
     watched = Watched()
     assert [watched.after(60, phase) for _ in range(3)] == [None] * 3
 
 
-def test_phases_that_take_turns_are_no_progress() -> None:
+def test_alternating_phases_are_not_progress() -> None:
     watched = Watched()
     phases: list[Phase] = ["rebalancing", "starting"]
     assert [watched.after(4, phases[n % 2]) for n in range(4)][-1] is not None
@@ -310,7 +310,7 @@ async def test_a_takeover_that_never_ends_ends_the_process(run: Run) -> None:
     assert (reason.split(" for ")[0], code) == ("starting without progress", 71)
 
 
-async def test_work_that_moves_goes_on(run: Run) -> None:
+async def test_a_worker_with_progress_continues(run: Run) -> None:
     await run.streams.start()
     run.lane.busy = True
     for _ in range(30):
@@ -319,7 +319,7 @@ async def test_work_that_moves_goes_on(run: Run) -> None:
     assert run.fatal == []
 
 
-async def test_a_lane_that_waits_for_its_broker_goes_on(run: Run) -> None:
+async def test_a_lane_that_waits_for_its_broker_continues(run: Run) -> None:
     await run.streams.start()
     run.lane.busy, run.lane.fault = True, "results cannot be published: KafkaConnectionError"
     await run.looks(30)
@@ -362,7 +362,7 @@ async def test_a_crash_of_the_lane_ends_the_process(run: Run) -> None:
     assert await run.until_fatal() == ("the streams failed: ZeroDivisionError: a bug", 1)
 
 
-async def test_a_ping_that_fails_in_a_way_nobody_expected_ends_the_process(run: Run) -> None:
+async def test_an_unexpected_exception_of_a_ping_ends_the_process(run: Run) -> None:
     run.follower.ping_raises = AttributeError("a bug")
     await run.streams.start()
     assert await run.until_fatal() == ("the streams failed: AttributeError: a bug", 1)
@@ -402,7 +402,7 @@ async def test_a_stop_finishes_commits_and_leaves_in_this_order(run: Run) -> Non
     assert run.fatal == []
 
 
-async def test_a_stop_past_its_deadline_commits_nothing_and_says_so(run: Run) -> None:
+async def test_a_stop_past_its_deadline_commits_nothing_and_is_reported(run: Run) -> None:
     await run.streams.start()
     run.lane.drains_for_s = 60.0
     began = time.monotonic()
@@ -421,7 +421,7 @@ async def test_a_group_that_cannot_be_left_in_time_is_not_in_time(run: Run, monk
     assert run.lane.calls == ["drain", "commit", "close"]
 
 
-async def test_a_start_that_fails_leaves_nothing_running(run: Run) -> None:
+async def test_a_failed_start_leaves_no_task_running(run: Run) -> None:
     before = asyncio.all_tasks()
     run.follower.start_raises = ConnectionError("nobody there")
     with pytest.raises(ConnectionError):
@@ -446,7 +446,7 @@ async def test_who_owns_the_first_partition_speaks_for_the_group(run: Run, owned
     assert run.streams._leads("default") is leads
 
 
-async def test_the_lane_knows_the_topics_that_replies_may_go_to(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_lane_gets_the_allowed_reply_topics(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     made: dict[str, int] = {}
 
     async def topics(_: Any) -> list[TopicState]:

@@ -120,13 +120,13 @@ async def test_results_that_are_not_acknowledged_are_answered_in_spans_of_their_
     assert [event.name for event in respond.events] == ["dropped"]
 
 
-async def test_a_failure_is_told_by_its_code(bench: Bench, exporter: InMemorySpanExporter) -> None:
+async def test_a_failure_has_its_error_code(bench: Bench, exporter: InMemorySpanExporter) -> None:
     await answered(bench, traced(0, 7, model_id="nothing"))
     (span,) = finished(exporter, REQUEST_SPAN)
     assert (span.status.is_ok, span.status.description) == (False, "model_not_found")
 
 
-async def test_requests_that_are_not_sampled_yield_nothing(bench: Bench, exporter: InMemorySpanExporter) -> None:
+async def test_requests_that_are_not_sampled_yield_no_spans(bench: Bench, exporter: InMemorySpanExporter) -> None:
     unsampled, other = request(0), request(1)
     unsampled.headers = (traceparent(5, sampled=False),)
     other.headers = (("correlation-id", b"x"),)
@@ -134,7 +134,7 @@ async def test_requests_that_are_not_sampled_yield_nothing(bench: Bench, exporte
     assert exporter.get_finished_spans() == ()
 
 
-async def test_what_is_asked_over_http_is_traced_too(bench: Bench, exporter: InMemorySpanExporter) -> None:
+async def test_http_requests_are_traced(bench: Bench, exporter: InMemorySpanExporter) -> None:
     asked = request(0)
     assert asked.value is not None
     direct = bench.tenant.direct.ask(asked.value, (traceparent(9),), 1_000)
@@ -150,7 +150,7 @@ async def test_the_spans_of_one_micro_batch_are_bounded(bench: Bench, exporter: 
     assert len(finished(exporter, REQUEST_SPAN)) == REQUESTS_MAX
 
 
-async def test_a_fault_of_tracing_is_none_of_the_requests(
+async def test_a_fault_of_tracing_does_not_affect_requests(
     bench: Bench, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracing_module, "_attributes", lambda *_: 1 / 0)
@@ -165,7 +165,7 @@ async def test_a_fault_of_tracing_is_none_of_the_requests(
 @example(b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-zz")
 @example(b"00-" + b"1" * 32 + b"-" + b"2" * 16)
 @example(b"")
-def test_whatever_is_no_traceparent_is_not_sampled(value: bytes) -> None:
+def test_an_invalid_traceparent_is_not_sampled(value: bytes) -> None:
     assert not is_sampled(value)
 
 
@@ -177,12 +177,12 @@ def test_the_flag_of_a_traceparent(flags: bytes, *, sampled: bool) -> None:
 # How it is switched on
 
 
-def test_without_an_endpoint_nothing_of_opentelemetry_is_imported() -> None:
+def test_without_an_endpoint_opentelemetry_is_not_imported() -> None:
     code = "import sys, inferd.streams.app; sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
-def test_without_the_extra_an_endpoint_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_the_extra_an_endpoint_is_rejected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with pytest.raises(ServerError, match=r"pip install 'inferd\[otel\]'"):
         make_tracing(StreamSettings(KafkaConnection(), "w1", tmp_path, otel_endpoint="http://127.0.0.1:4318"))
@@ -225,14 +225,16 @@ def test_records_of_jobs_wait_and_take_part_in_a_step(tracing: Tracing, exporter
         assert process.end_time == whole.end_time
 
 
-def test_with_a_last_step_they_end_when_that_is_acknowledged(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
+def test_with_a_publishing_step_spans_end_when_it_is_acknowledged(
+    tracing: Tracing, exporter: InMemorySpanExporter
+) -> None:
     spans = step_spans(tracing, traced(1, 7), traced(2, 8), last="store")
     assert finished(exporter, CHUNK_SPAN) == []
     spans[3].acked()
     assert len(finished(exporter, "store")) == len(finished(exporter, CHUNK_SPAN)) == 2
 
 
-def test_what_is_dropped_says_so(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
+def test_dropped_spans_have_an_event(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
     step_spans(tracing, traced(1, 7), last="store")[3].dropped()
     (store,) = finished(exporter, "store")
     assert [event.name for event in store.events] == ["dropped"]

@@ -102,7 +102,7 @@ def test_equal_rows_of_a_micro_batch_are_scored_once_even_without_a_cache() -> N
         assert [msgspec.msgpack.decode(value)["prediction"] for value in outcome.values] == [sum(row) for row in rows]
 
 
-def test_without_a_cache_in_the_manifest_nothing_is_looked_up() -> None:
+def test_without_a_cache_in_the_manifest_there_are_no_lookups() -> None:
     bench = Bench(sum_model())
     outcome = bench.score(request([1.0, 2.0]))
     assert (outcome.table_changes, outcome.cache_marks) == ({}, b"")

@@ -42,7 +42,7 @@ class Bench:
         return {each for version in self.cache.versions().values() for each in version.policy}
 
 
-def test_what_was_evicted_for_entries_that_were_never_published_is_there_again() -> None:
+def test_entries_evicted_for_unpublished_ones_are_restored() -> None:
     bench = Bench()
     bench.fill(1, 2, 3)
     bench.commit()
@@ -68,7 +68,7 @@ def test_entries_over_a_lower_bound_leave_with_the_sweeps() -> None:
     assert bench.counters[PREFIX].evictions == 8
 
 
-def test_sweeps_go_on_where_the_last_one_ended() -> None:
+def test_sweeps_continue_where_the_last_one_ended() -> None:
     bench = Bench()
     bench.fill(*range(100), entries_max=200, value=SOON)
     bench.fill(*range(100, 200), entries_max=200)
@@ -81,7 +81,7 @@ def test_sweeps_go_on_where_the_last_one_ended() -> None:
     assert bench.counters[PREFIX].expirations == 100
 
 
-def test_what_is_on_its_way_to_the_table_is_not_swept() -> None:
+def test_changes_in_flight_are_not_swept() -> None:
     bench = Bench()
     late = bench.cache.fill(PREFIX, 3, {key(1): LATE})
     for _ in range(3):

@@ -16,7 +16,7 @@ VALUES = st.one_of(SMALL_INTEGERS, st.floats(allow_nan=True), st.sampled_from([0
 
 
 @given(npst.arrays(np.float64, st.tuples(st.integers(1, 80), st.integers(1, 3)), elements=VALUES))
-def test_each_row_has_a_place_and_equal_rows_the_same(matrix: np.ndarray) -> None:
+def test_equal_rows_have_the_same_index(matrix: np.ndarray) -> None:
     rows = [row.tobytes() for row in matrix]
     found = distinct_rows(matrix)
     if found is None:
@@ -37,18 +37,18 @@ def test_one_pair_among_many_is_found(count: int) -> None:
     assert (places.tolist(), inverse.tolist()) == (list(range(count)), [*range(count), 0])
 
 
-def test_integers_do_not_look_alike() -> None:
+def test_different_integers_are_distinct() -> None:
     """Their bits are all at the top of a float64: a sum that loses these would find equal rows in every batch."""
     counts = np.random.default_rng(3).integers(0, 1_000, size=(2_048, 6)).astype(np.float64)
     unique = np.unique(counts, axis=0)
     assert distinct._all_differ(np.ascontiguousarray(unique))
 
 
-def test_rows_that_differ_in_the_last_bits_do_not_look_alike() -> None:
+def test_rows_that_differ_in_the_last_bits_are_distinct() -> None:
     close = np.nextafter(np.full((100, 2), 1.0), 2.0) + np.arange(100)[:, None] * np.finfo(np.float64).eps
     assert distinct._all_differ(np.ascontiguousarray(close))
 
 
-def test_keys_that_differ_have_no_places() -> None:
+def test_different_keys_have_no_common_index() -> None:
     assert first_of_each([b"a", b"b"]) is None
     assert first_of_each([]) is None

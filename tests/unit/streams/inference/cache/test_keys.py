@@ -64,7 +64,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def test_whatever_may_change_an_answer_changes_the_key() -> None:
+def test_everything_that_may_change_a_prediction_changes_the_key() -> None:
     all_keys = [keys(ROW), *(keys(ROW, *other) for other in OTHERS.values())]
     for one, other in itertools.combinations(all_keys, 2):
         assert one != other
@@ -77,7 +77,7 @@ def test_the_library_that_sums_is_part_of_the_key(monkeypatch: pytest.MonkeyPatc
     assert keys(ROW) != before
 
 
-def test_what_changes_no_answer_changes_no_key() -> None:
+def test_what_does_not_change_a_prediction_does_not_change_the_key() -> None:
     other = changed(cache=CacheSpec(60.0, 10), warmup=[[1, 2]], labels={"team": "x"}, created_at="2026-01-01T00:00:00Z")
     assert keys(ROW, other) == keys(ROW)
 
@@ -98,13 +98,13 @@ VALUES = st.one_of(st.floats(), st.sampled_from([0.0, -0.0, float("nan"), -float
 
 
 @given(st.tuples(VALUES, VALUES), st.tuples(VALUES, VALUES))
-def test_rows_have_the_same_key_where_their_values_are_equal(one: tuple[float, ...], other: tuple[float, ...]) -> None:
+def test_rows_have_the_same_key_if_their_values_are_equal(one: tuple[float, ...], other: tuple[float, ...]) -> None:
     same = all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in zip(one, other, strict=True))
     first, second = keys(np.array([one, other]))
     assert (first == second) == same
 
 
-def test_zeros_share_a_key_only_in_formats_that_do_not_tell_them_apart() -> None:
+def test_zeros_share_a_key_only_in_formats_that_do_not_distinguish_them() -> None:
     zeros = np.array([[0.0], [-0.0]])
     shared, apart = (KeySpace(b"p" * 8, b"s" * 32, equal_zeros) for equal_zeros in (True, False))
     assert len(set(shared.keys(zeros))) == 1
@@ -112,7 +112,7 @@ def test_zeros_share_a_key_only_in_formats_that_do_not_tell_them_apart() -> None
     assert len(set(apart.keys(np.array([[np.nan], [-np.nan]])))) == 1
 
 
-def test_every_nan_is_the_same_and_rows_are_left_as_they_are() -> None:
+def test_every_nan_has_the_same_key_and_rows_are_not_changed() -> None:
     payloads = [[0x7FF8000000000000], [0xFFF8000000000000], [0x7FF8000000000123], [0x7FF0000000000001]]
     matrix = np.array(payloads, dtype=np.uint64).view(np.float64)
     before = matrix.tobytes()
@@ -132,7 +132,7 @@ def test_a_row_is_hashed_as_a_whole_and_by_itself() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_model_tells_apart_what_shares_a_key(trained: Callable[[str], Trained], kind: str) -> None:
+def test_no_model_distinguishes_rows_that_share_a_key(trained: Callable[[str], Trained], kind: str) -> None:
     """Zeros of both signs, and NaN of any payload, give the same bytes."""
     model = trained(kind)
     runtime = LightGBMRuntime(model.text)

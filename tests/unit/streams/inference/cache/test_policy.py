@@ -23,7 +23,7 @@ ACTIONS = st.lists(
 
 
 @given(capacity=st.integers(1, 8), actions=ACTIONS)
-def test_it_knows_what_is_there_and_bounds_it(capacity: int, actions: list[tuple[str, int]]) -> None:
+def test_its_keys_are_those_of_the_cache_and_bounded(capacity: int, actions: list[tuple[str, int]]) -> None:
     policy, model = S3Fifo(capacity), set[bytes]()
     for action, number in actions:
         name = key(number)
@@ -52,7 +52,7 @@ def test_it_knows_what_is_there_and_bounds_it(capacity: int, actions: list[tuple
         assert policy.places_of_known([key(n) for n in range(13)]) == [n for n in range(13) if key(n) in model]
 
 
-def test_shrinking_to_nothing_leaves_nothing() -> None:
+def test_shrinking_to_zero_removes_everything() -> None:
     policy = S3Fifo(10)
     policy.restore(key(n) for n in range(10))
     for n in range(5):
@@ -60,7 +60,7 @@ def test_shrinking_to_nothing_leaves_nothing() -> None:
     assert set(policy.shrink(0, at_most=10)) == {key(n) for n in range(10)}
 
 
-def test_what_was_removed_gives_its_memory_back() -> None:
+def test_removed_entries_free_their_memory() -> None:
     policy = S3Fifo(1_000_000)
     for number in range(20_000):
         policy.add(key(number))
@@ -69,7 +69,7 @@ def test_what_was_removed_gives_its_memory_back() -> None:
     assert len(policy._asked) + len(policy._trial) + len(policy._main) < 5_000
 
 
-def test_a_scan_does_not_evict_what_is_asked_for() -> None:
+def test_a_scan_does_not_evict_requested_entries() -> None:
     policy, popular = S3Fifo(100), [key(n) for n in range(50)]
     for name in popular:
         policy.add(name)

@@ -30,7 +30,7 @@ def one_value(key: bytes = keys_of(1)[0], expires_at: int = NOW + TTL) -> bytes:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_arrays_of_every_model_come_back_exactly(trained: Callable[[str], Trained], kind: str) -> None:
+def test_the_arrays_of_every_model_round_trip_exactly(trained: Callable[[str], Trained], kind: str) -> None:
     model = trained(kind)
     runtime = LightGBMRuntime(model.text)
     asked: tuple[Output, ...] = tuple(output for output in OUTPUTS if runtime.supports(output))
@@ -57,16 +57,14 @@ def test_the_arrays_of_every_model_come_back_exactly(trained: Callable[[str], Tr
     ("expires_at", "found", "expired"),
     [(NOW - 1, 0, 1), (NOW, 0, 1), (NOW + 1, 1, 0), (NOW + TTL, 1, 0), (NOW + TTL + 1, 0, 1)],
 )
-def test_a_value_is_given_out_until_it_expires_and_never_longer_than_asked(
-    expires_at: int, found: int, expired: int
-) -> None:
+def test_a_value_is_returned_until_it_expires_or_the_given_age(expires_at: int, found: int, expired: int) -> None:
     value = one_value(expires_at=expires_at)
     places, _, gone = SUM.decode(keys_of(1), [value], NOW, TTL)
     assert (len(places), gone) == (found, expired)
     assert expires_at_ms(value) == expires_at
 
 
-def test_a_value_under_another_key_is_none() -> None:
+def test_a_value_under_another_key_is_not_returned() -> None:
     first, second = keys_of(2)
     assert len(SUM.decode([second], [one_value(first)], NOW, TTL)[0]) == 0
     assert SUM.decode([first, second], [one_value(first), one_value(first)], NOW, TTL)[0].tolist() == [0]
@@ -80,13 +78,13 @@ def test_no_flipped_bit_goes_unnoticed(place: int) -> None:
 
 
 @given(st.one_of(st.binary(max_size=64), st.binary(min_size=SUM.n_bytes, max_size=SUM.n_bytes)))
-def test_foreign_bytes_are_no_value(foreign: bytes) -> None:
+def test_foreign_bytes_are_not_a_value(foreign: bytes) -> None:
     places, arrays, expired = SUM.decode(keys_of(2), [foreign, one_value(keys_of(2)[1])], NOW, TTL)
     assert (places.tolist(), arrays["prediction"].tolist(), expired) == ([1], [1.5], 0)
     assert expires_at_ms(foreign) >= 0
 
 
-def test_nothing_of_nothing() -> None:
+def test_no_values_of_no_rows() -> None:
     places, arrays, expired = SUM.decode([], [], NOW, TTL)
     assert (len(places), arrays["prediction"].shape, expired) == (0, (0,), 0)
     assert SUM.encode([], {"prediction": np.empty(0)}, NOW) == []

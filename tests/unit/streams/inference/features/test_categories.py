@@ -119,7 +119,7 @@ def scored(text: bytes, frame: Any, overrides: Mapping[str, Any] | None = None) 
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
 )
-def test_predictions_are_lightgbms_or_the_layout_is_refused(
+def test_predictions_equal_lightgbms_or_the_layout_is_rejected(
     layout: tuple[list[Column], list[int] | None],
 ) -> None:
     drawn, listed = layout
@@ -189,7 +189,7 @@ def test_one_word_about_another_column_is_enough() -> None:
     assert reconcile(manifest, read_model_file(text)).features[0].categories == [1, 2, 3, 4, 5]
 
 
-def test_a_column_that_cannot_have_the_categories_is_refused() -> None:
+def test_a_column_that_cannot_have_the_categories_is_rejectd() -> None:
     text = trained([GRADE, ORDINARY], None)
     with pytest.raises(SchemaMismatchError, match="are not those of 'f1'"):
         manifest_of(text, "m", 1, {"features": [{"name": "f1", "dtype": "category"}]})

@@ -175,7 +175,7 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf])
-def test_infinite_values_are_refused(value: float) -> None:
+def test_infinite_values_are_rejectd(value: float) -> None:
     for clip in ("error", "clip"):
         s = schema(Feature("a", min=0, max=9), Feature("b"), out_of_range=clip)
         for rows in (ListRows([[1, 2], [value, 2]], False), tensor([[1, 2], [value, 2]], "<f8")):
@@ -192,7 +192,7 @@ def test_numbers_are_not_text() -> None:
                 one(schema(*AB), row)  # type: ignore[arg-type]
 
 
-def test_integers_beyond_float64_are_refused() -> None:
+def test_integers_beyond_float64_are_rejectd() -> None:
     with pytest.raises(InvalidValueError, match="row 0, feature 'b' is beyond float64"):
         one(schema(*AB), [1, -(10**400)])
     assert one(schema(*AB), [1, 10**300]) == [1.0, 1e300]
@@ -377,7 +377,7 @@ FEATURES = st.builds(
 
 @settings(max_examples=400)
 @given(st.data())
-def test_apply_gives_the_values_of_inputs_and_flags_what_they_refuse(data: st.DataObject) -> None:
+def test_apply_returns_the_values_of_inputs_and_flags_rejected_rows(data: st.DataObject) -> None:
     specs = data.draw(st.lists(FEATURES, min_size=1, max_size=4))
     features = [Feature(f"f{place}", **spec) for place, spec in enumerate(specs)]
     free = [feature.name for feature in features if feature.required is not True]

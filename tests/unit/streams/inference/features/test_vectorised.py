@@ -157,7 +157,7 @@ def test_usual_json_is_predicted_in_one_call() -> None:
     assert all(headers.propagated == (("correlation-id", b"c"),) for headers in outcome.headers.values())
 
 
-def test_single_bytes_of_every_value_agree_at_every_place() -> None:
+def test_single_bytes_of_every_value_agree_at_every_offset() -> None:
     message = msgpack.packb({"id": "r", "model_id": "sum", "input_data": [1.0, 2.0]})
     mutants = [message[:at] + bytes([byte]) + message[at + 1 :] for at in range(len(message)) for byte in range(256)]
     agree(mutants)
@@ -172,7 +172,7 @@ def test_gather_reads_what_struct_wrote(n_features: int) -> None:
     assert matrix.tobytes() == values.tobytes()
 
 
-def test_gather_says_which_rows_it_left() -> None:
+def test_gather_reports_the_rows_that_it_skipped() -> None:
     good = msgpack.packb([1.0, 2.0])
     odd = [msgpack.packb([1.0]), msgpack.packb([1, 2.0]), msgpack.packb([1.0, 2.0, 3.0]), msgpack.packb({"a": 1})]
     # Of the right length, but not two float64: the second marker is missing.

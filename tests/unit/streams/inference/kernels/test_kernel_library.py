@@ -44,12 +44,12 @@ def fault_of(folder: Path) -> str:
     return str(caught.value)
 
 
-def test_switched_off_kernels_say_so() -> None:
+def test_disabled_kernels_are_reported() -> None:
     use_kernels(False)
     assert kernels_fault() == "they are switched off"
 
 
-def test_missing_kernels_say_so(tmp_path: Path) -> None:
+def test_missing_kernels_are_reported(tmp_path: Path) -> None:
     assert fault_of(tmp_path) == "they were not built when inferd was installed"
 
 

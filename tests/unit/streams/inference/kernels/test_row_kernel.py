@@ -102,7 +102,7 @@ def test_white_space_is_skipped(spaces: str) -> None:
 
 
 @pytest.mark.usefixtures("built")
-def test_unknown_categories_are_missing_where_the_manifest_says_so() -> None:
+def test_unknown_categories_are_missing_if_the_manifest_says_so() -> None:
     for category in ("ZZ", 5, True):
         np.testing.assert_array_equal(read({"a": 1, "carrier": category}, unknown_is_missing=True), [1, np.nan, np.nan])
     assert read({"a": 1, "carrier": "longer"}, unknown_is_missing=True) is None
@@ -111,7 +111,7 @@ def test_unknown_categories_are_missing_where_the_manifest_says_so() -> None:
 
 @pytest.mark.parametrize("wrong", [{"omissible": [True]}, {"order": [0, 3]}, {"order": [-1]}, {"categories": {3: {}}}])
 @pytest.mark.usefixtures("built")
-def test_a_schema_that_contradicts_itself_is_refused(wrong: dict[str, Any]) -> None:
+def test_a_contradictory_schema_is_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="disagree"):
         kernel_of(**wrong)
 
@@ -153,7 +153,7 @@ def test_features_read_the_same_rows_with_and_without_kernels(kernels: bool) -> 
 
 
 @pytest.mark.usefixtures("built")
-def test_texts_are_left_to_the_typed_decoder_where_it_allows_fewer_characters() -> None:
+def test_texts_are_left_to_the_typed_decoder_if_it_allows_fewer_characters() -> None:
     row = [b'{"delay":1,"distance":2,"number":3,"carrier":"AA"}']
     features = row_kernel.schemas()[2]
     assert features.gather(JSON, row, DEFAULT_LIMITS)[1].all()

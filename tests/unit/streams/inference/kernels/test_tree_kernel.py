@@ -39,7 +39,7 @@ def test_planted_mistakes_in_the_arrays_are_found() -> None:
 
 
 @pytest.mark.usefixtures("built")
-def test_room_of_another_size_is_refused() -> None:
+def test_an_output_buffer_of_a_wrong_size_is_rejected() -> None:
     kernel = TreeKernel(library(), pack(STUMP, 1, 1), Ending(), MATH)
     for wrong in (np.zeros(1), np.zeros(2, np.float32), np.zeros(4)[::2]):
         with pytest.raises(ValueError, match="expected 2 of float64"):
@@ -47,7 +47,7 @@ def test_room_of_another_size_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("built")
-def test_a_matrix_of_another_shape_is_refused() -> None:
+def test_a_matrix_of_another_shape_is_rejectd() -> None:
     kernel = TreeKernel(library(), pack(STUMP, 1, 1), Ending(), MATH)
     assert kernel.predict(np.array([[0.5], [0.6]])).tolist() == [1.0, 2.0]
     for wrong in (np.zeros((1, 2)), np.zeros((4, 1), np.float32), np.zeros((4, 2))[:, :1]):
@@ -69,13 +69,13 @@ def test_a_matrix_of_another_shape_is_refused() -> None:
         ({"sets": [np.zeros(1, np.uint32)]}, "numbers of leaves"),
     ],
 )
-def test_what_is_no_tree_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_invalid_trees_are_rejected(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pack(dataclasses.replace(STUMP, **changes), 1, 1)
 
 
 @pytest.mark.parametrize("changes", [{"threshold": np.array([np.nan])}, {"value": np.array([1.0, np.nan])}])
-def test_what_the_kernel_does_not_cover_is_named(changes: dict[str, Any]) -> None:
+def test_features_that_the_kernel_does_not_cover_are_named(changes: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedError, match="not a number"):
         pack(dataclasses.replace(STUMP, **changes), 1, 1)
 

@@ -23,7 +23,7 @@ def mutants(name: str, each: int) -> list[bytes]:
     ]
 
 
-def test_damaged_models_of_numbers_are_refused_or_predict() -> None:
+def test_damaged_models_of_numbers_are_rejected_or_predict() -> None:
     damaged = [mutant for name in NAMES[:-1] for mutant in mutants(name, 21)]
     assert len(damaged) > 500
     passed = [mutant for mutant in damaged if is_read(read_model_file, mutant)]

@@ -149,7 +149,7 @@ def test_rows_with_any_text_and_unknown_categories(predictor: RealtimePredictor,
         ({"x": 1e39}, "'x' is beyond float32"),
     ],
 )
-def test_what_a_row_may_not_have(predictor: RealtimePredictor, change: dict[str, Any], problem: str) -> None:
+def test_invalid_values_of_rows(predictor: RealtimePredictor, change: dict[str, Any], problem: str) -> None:
     good = {"x": None, "town": "new", "y z": 1, "gate": 4, "body": "words"}
     assert predictor.predict("mixed", good) in ("no", "yes")
     with pytest.raises(InvalidValueError, match=problem):
@@ -171,7 +171,7 @@ def test_threads_share_a_model_and_any_number_of_them_gives_the_same() -> None:
         assert all(pool.map(scored, range(24)))
 
 
-def test_what_a_call_refuses() -> None:
+def test_rejected_input() -> None:
     runtime = runtime_of(train("rmse"))
     with pytest.raises(SchemaMismatchError, match="expected 3"):
         runtime.predict(np.zeros((1, 4)), ("prediction",))

@@ -168,7 +168,7 @@ def test_a_closed_model_is_freed_after_its_last_call(trained: Train, monkeypatch
         runtime.predict(model.rows, ("prediction",))
 
 
-def test_a_wrong_matrix_is_refused_before_the_library_reads_it(trained: Train) -> None:
+def test_a_wrong_matrix_is_rejectd_before_the_library_reads_it(trained: Train) -> None:
     runtime = LightGBMRuntime(trained("binary").text)
     with pytest.raises(SchemaMismatchError, match=r"\(2, 5\).*\(rows, 6\)"):
         runtime.predict(np.zeros((2, 5)), ("prediction",))
@@ -180,7 +180,7 @@ def test_a_wrong_matrix_is_refused_before_the_library_reads_it(trained: Train) -
         runtime.predict(np.zeros((6, 2)).T, ("prediction",))
 
 
-def test_what_the_library_says_is_the_error(trained: Train) -> None:
+def test_the_error_has_the_librarys_message(trained: Train) -> None:
     booster = LightGBMRuntime(trained("binary").text)._booster
     assert booster is not None
     booster._n_features = 5
@@ -188,7 +188,7 @@ def test_what_the_library_says_is_the_error(trained: Train) -> None:
         booster.predict(np.zeros((2, 5)), 0, 2)
 
 
-def test_a_file_that_is_read_differently_is_refused(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_read_differently_is_rejectd(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inferd.streams.inference.formats.lightgbm.runtime._Booster.shape", lambda _: (6, 1, 5))
     with pytest.raises(InternalError, match="LightGBM read"):
         LightGBMRuntime(trained("binary").text)
@@ -208,7 +208,7 @@ def test_the_library_prints_nothing(trained: Train, capfd: pytest.CaptureFixture
     assert (captured.out, captured.err) == ("", "")
 
 
-def test_the_library_is_where_the_package_loads_it_from() -> None:
+def test_the_library_is_at_the_path_that_the_package_loads() -> None:
     # The location of the file is not documented: this test fails if a version of lightgbm moves it.
     assert Path(lightgbm.libpath._LIB._name).samefile(library_path())
 

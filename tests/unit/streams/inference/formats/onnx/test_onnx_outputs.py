@@ -112,7 +112,7 @@ def test_each_output_equals_the_librarys(codec: Codec, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", [MSGPACK, JSON], ids=str)
-def test_an_unknown_output_names_those_that_there_are(codec: Codec, tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_output_lists_the_known_ones(codec: Codec, tmp_path: Path) -> None:
     model = served(several(), tmp_path)
     for name in ("nope", "row", "unknown width", "one row", "leaves", "Score"):
         failure = asked(model, codec, input_data=ROWS[0], outputs=["score", name])
@@ -149,12 +149,12 @@ def test_a_version_with_a_cache_gives_its_own_outputs_uncached(tmp_path: Path) -
     assert asked(model, JSON, input_data=ROWS[0], outputs=["wide"]).outputs["wide"] == pytest.approx(ROWS[0])
 
 
-def test_a_manifest_that_names_other_outputs_is_refused() -> None:
+def test_a_manifest_that_names_other_outputs_is_rejectd() -> None:
     with pytest.raises(SchemaMismatchError, match=r"output_names is .'other'., in the model file it is"):
         manifest_of(several(), "m", 1, {"output_names": ["other"]})
 
 
-def test_an_output_of_another_shape_than_it_says_fails_the_trial() -> None:
+def test_an_output_of_an_undeclared_shape_fails_the_trial() -> None:
     bounds = [helper.make_tensor(name, INT64, [1], [value]) for name, value in (("from", 0), ("to", 1), ("axis", 0))]
     nodes = [
         helper.make_node("Identity", ["x"], ["y"]),

@@ -124,7 +124,7 @@ def test_facts_of_files() -> None:
 @pytest.mark.parametrize(
     ("name", "missing"), [("imputed", True), ("logistic", False), ("linear", False), ("forest", True)]
 )
-def test_missing_values_only_where_the_graph_takes_them(name: str, missing: bool, folder: Path) -> None:
+def test_missing_values_are_accepted_only_if_the_graph_accepts_them(name: str, missing: bool, folder: Path) -> None:
     rows = [rows_of(name)[0], [1.0, None, 1.0, 1.0]]
     if missing:
         model = served(converted(name), folder)
@@ -145,7 +145,7 @@ def test_missing_values_only_where_the_graph_takes_them(name: str, missing: bool
         (TensorProto.INT64, None, "is missing"),
     ],
 )
-def test_a_value_of_another_type_is_refused(kind: int, value: Any, problem: str, folder: Path) -> None:
+def test_a_value_of_another_type_is_rejectd(kind: int, value: Any, problem: str, folder: Path) -> None:
     with pytest.raises(InvalidValueError, match=f"row 0, feature 'x' {problem}"):
         inputs_of(served(typed(kind), folder), [[value]])
 
@@ -176,7 +176,7 @@ def test_models_pass_their_trial() -> None:
     assert [verdict.reason for verdict in verdicts] == [None] * 3
 
 
-def test_a_graph_that_the_library_refuses_fails(tmp_path: Path) -> None:
+def test_a_graph_that_the_library_rejects_fails(tmp_path: Path) -> None:
     content = doubled().replace(b"Add", b"And")
     path = tmp_path / "m"
     path.write_bytes(content)

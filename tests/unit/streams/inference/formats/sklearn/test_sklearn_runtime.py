@@ -168,7 +168,7 @@ def test_batches_that_may_differ_are_scored_row_by_row(folder: Path) -> None:
         ("tfidf", [1.0], "row 1, feature 'text' is a number where text is expected"),
     ],
 )
-def test_what_a_model_does_not_take_is_refused_by_row_and_feature(
+def test_invalid_values_are_rejected_with_row_and_feature(
     name: str, row: list[Any], problem: str, folder: Path
 ) -> None:
     model = served(name, folder)
@@ -176,7 +176,7 @@ def test_what_a_model_does_not_take_is_refused_by_row_and_feature(
         inputs_of(model, [*as_rows(trained(name).rows[:1]), row])
 
 
-def test_an_unknown_category_is_refused_where_the_encoder_takes_none(folder: Path) -> None:
+def test_an_unknown_category_is_rejected_if_the_encoder_rejects_it(folder: Path) -> None:
     model = served("frame_logistic", folder)
     row = as_rows(trained("frame_logistic").rows[:1])[0]
     inputs_of(model, [row | {"plan": "unheard of"}])
@@ -185,7 +185,7 @@ def test_an_unknown_category_is_refused_where_the_encoder_takes_none(folder: Pat
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_value_that_a_later_step_refuses_names_its_row(folder: Path) -> None:
+def test_a_value_that_a_later_step_rejects_is_reported_with_its_row(folder: Path) -> None:
     model = served("logistic_three", folder)
     rows = np.array([numbers()[0], [1e308, 1e308, 1e308, 1e308]])
     inputs = inputs_of(model, as_rows(rows))
@@ -202,7 +202,7 @@ def test_labels_probabilities_and_facts(folder: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_closed_model_answers_nothing(tmp_path: Path) -> None:
+def test_a_closed_model_does_not_predict(tmp_path: Path) -> None:
     path = tmp_path / "m"
     path.write_bytes(trained("logistic").content)
     model = load_model(path, manifest_of(trained("logistic").content, "m", 1))
@@ -216,7 +216,7 @@ def test_models_pass_their_trial() -> None:
     assert [verdict.reason for verdict in trial.try_models(cases, TrialLimits(start_s=600))] == [None] * 4
 
 
-def test_nothing_of_the_library_is_imported_before_a_model_needs_it() -> None:
+def test_the_library_is_not_imported_before_a_model_needs_it() -> None:
     libraries = ("sklearn", "skops", "pandas", "scipy", "onnxruntime")
     code = f"import sys; import inferd.streams.inference; print([m for m in {libraries} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -244,7 +244,7 @@ def test_nothing_of_the_library_is_imported_before_a_model_needs_it() -> None:
         RandomForestClassifier(2, max_depth=2),
     ],
 )
-def test_missing_values_are_taken_where_the_estimator_takes_them(estimator: Any) -> None:
+def test_missing_values_are_accepted_if_the_estimator_accepts_them(estimator: Any) -> None:
     estimator.fit(numbers(), labels())
     row = numbers()[:1].copy()
     row[0, 1] = np.nan

@@ -27,7 +27,7 @@ from tests.unit.streams.inference.formats.xgboost.xgboost_models import FAST, FE
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_both_encodings_say_the_same(name: str) -> None:
+def test_both_encodings_are_equivalent(name: str) -> None:
     binary, text = (read_model_file(train(name, encoding).content) for encoding in ("ubj", "json"))
     assert binary == replace(text, sha256=binary.sha256, size=binary.size)
     booster = train(name).booster
@@ -59,7 +59,7 @@ def test_a_file_is_recognised_by_its_first_key() -> None:
     assert not any(map(sniff, (b"", b"{", b"tree\n", b'{"oblivious_trees": []}', b"\x80\x04", b"CBM1")))
 
 
-def test_a_snapshot_of_a_booster_is_refused_by_name() -> None:
+def test_a_snapshot_of_a_booster_is_rejectd_by_name() -> None:
     with pytest.raises(InvalidValueError, match="use save_model"):
         read_model(bytes(train("binary").booster.__getstate__()["handle"]))
 

@@ -92,7 +92,7 @@ def test_values_at_the_edges_in_batches_of_any_composition(name: str, rows: list
 
 
 @pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 130])
-def test_a_row_is_the_same_at_any_place_of_a_batch(rows: int) -> None:
+def test_a_row_has_the_same_prediction_anywhere_in_a_batch(rows: int) -> None:
     model = train("dart")
     runtime = runtime_of(model)
     many = matrix(3, rows)
@@ -148,7 +148,7 @@ def test_threads_share_a_model_and_any_number_of_them_gives_the_same() -> None:
             assert all(pool.map(score, range(48)))
 
 
-def test_what_a_call_refuses() -> None:
+def test_rejected_input() -> None:
     runtime = runtime_of(train("binary"))
     with pytest.raises(SchemaMismatchError, match="expected"):
         runtime.predict(np.zeros((1, FEATURES + 1)), ("prediction",))
@@ -162,7 +162,7 @@ def test_what_a_call_refuses() -> None:
         runtime.predict(matrix(1, 1), ("prediction",))
 
 
-def test_neither_the_package_nor_what_it_imports_is_loaded(tmp_path: Path) -> None:
+def test_neither_the_package_nor_its_imports_are_loaded(tmp_path: Path) -> None:
     (tmp_path / "model.ubj").write_bytes(train("binary").content)
     script = """
 import sys
