@@ -49,6 +49,6 @@ def test_rows_that_differ_in_the_last_bits_are_distinct() -> None:
     assert distinct._all_differ(np.ascontiguousarray(close))
 
 
-def test_different_keys_have_no_common_index() -> None:
+def test_without_equal_keys_there_are_no_indexes() -> None:
     assert first_of_each([b"a", b"b"]) is None
     assert first_of_each([]) is None
