@@ -1,7 +1,8 @@
-"""The compiled kernels beside bare `Booster.predict` and LightGBM's C API: µs of CPU a row, and what a kernel costs.
+"""The compiled kernels compared with bare `Booster.predict` and LightGBM's C API: µs of CPU per row, and the cost of a
+kernel.
 
-`python -m bench.kernels`: contenders take turns in one process, on one thread, over rows that are all different;
-medians of the turns. Loading is measured with kernels and without, in turns.
+`python -m bench.kernels`: contenders alternate in one process, on one thread, over rows that are all different; medians
+of all turns. Loading is measured with and without kernels, alternately.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The latency of one tenant beside others that are in trouble, as a multiple of its latency alone.
+"""The latency of one tenant while other tenants have problems, as a multiple of its latency alone.
 
-`python -m bench.tenants`: one worker serves four tenants. The requests of `healthy` come at a fixed rate, in turn with
-the others silent and with the others at work: `missing` asks for a model that is not there, the own code of `slow`
-sleeps in each call, and `huge` has one job after the other. About a minute.
+`python -m bench.tenants`: one worker serves four tenants. The requests of `healthy` arrive at a fixed rate, alternately
+while the others are silent and while they are active: `missing` requests a model that does not exist, the user code of
+`slow` sleeps in each call, and `huge` submits one job after the other. Takes about a minute.
 """
 
 from __future__ import annotations

@@ -62,5 +62,5 @@ class KafkaConnection:
 
 
 def read_password(path: str) -> str:
-    """The first line of a password file; `OSError` where it cannot be read."""
+    """The first line of a password file; `OSError` if it cannot be read."""
     return Path(path).read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")

@@ -20,7 +20,7 @@ Stream = Literal[
     "model-artifacts",
 ]
 DEFAULT_TENANT = "default"
-"""The one tenant where none is named."""
+"""The tenant of settings and clients that name none."""
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 
 # A dot would let a tenant match another tenant's prefix. Kafka limits the whole name to 249 characters.
@@ -51,7 +51,7 @@ class TenantTopics:
 
 
 def tenant_of_topic(topic: str) -> str:
-    """The tenant in the name of one of its topics; `InvalidIdError` where the name has another form."""
+    """The tenant in the name of one of its topics; `InvalidIdError` if the name has another form."""
     match topic.split("."):
         case [_, tenant, _]:
             return tenant

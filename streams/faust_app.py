@@ -1,4 +1,4 @@
-"""The Faust app of a worker: its settings, and what the lane and the status read of it."""
+"""The Faust app of a worker: its settings, and the parts that the lane and the status use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The second act of the demo: a text classifier of scikit-learn, behind the same broker and worker."""
+"""The second part of the demo: a text classifier of scikit-learn, on the same broker and worker."""
 
 from __future__ import annotations
 

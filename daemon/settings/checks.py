@@ -50,7 +50,7 @@ AT_MOST = (
 )
 """Upper bounds of settings by other settings."""
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound)
-"""Hosts that stand for every address of the machine; the loopback is advertised in their place."""
+"""Hosts that mean every address of the machine; the loopback address is advertised instead."""
 _INFO = {info.field: info for info in settings_table()}
 
 

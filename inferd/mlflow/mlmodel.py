@@ -1,4 +1,4 @@
-"""The description of a model of MLflow (its file `MLmodel`): what can be served of it, and how. Pure."""
+"""The description of an MLflow model (its file `MLmodel`): which file can be served, and its signature. No I/O."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 _DATA = {"lightgbm": "data", "xgboost": "data", "catboost": "data", "onnx": "data", "sklearn": "pickled_model"}
 """The flavours that can be served (the names of their formats), and their field with the path of the model file."""
 _VERSION = {"lightgbm": "lgb", "xgboost": "xgb", "catboost": "catboost", "sklearn": "sklearn"}
-"""The flavours whose version of the library matters: their field is `<this>_version`."""
+"""The flavours for which the library's version matters: their field is `<this>_version`."""
 _PICKLES = {
     "lightgbm": "log its booster: mlflow.lightgbm.log_model(model.booster_, …)",
     "sklearn": "log it with mlflow.sklearn.log_model(model, …, serialization_format='skops')",
@@ -33,17 +33,17 @@ class Column(msgspec.Struct, frozen=True):
     name: str | None = None
     required: bool = True
     optional: bool = False
-    """As `required`, in MLflow before 2.6."""
+    """Like `required`, in MLflow before 2.6."""
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What `MLmodel` says of a model that can be served."""
+    """The description of a model that can be served."""
 
     flavour: str
     """Also the name of its format in inferd."""
     path: str
-    """Of the model file, within the model's folder."""
+    """Path of the model file within the model's folder."""
     library: str | None
     """The version of the library that saved it."""
     columns: tuple[Column, ...]
@@ -51,7 +51,7 @@ class Description:
 
 
 def parse_description(text: bytes) -> Description:
-    """What the content of `MLmodel` says. `MalformedError` if it is damaged, or if no flavour can be served."""
+    """Parses the content of `MLmodel`. `MalformedError` if it is damaged, or if no flavour can be served."""
     flavours, signature = _sections(text)
     flavour = next((name for name in _DATA if name in flavours), None)
     if flavour is None:
@@ -67,13 +67,14 @@ def parse_description(text: bytes) -> Description:
 
 
 def check_library(description: Description) -> None:
-    """`InternalError` if the installed library is none that predicts as the one that saved the model."""
+    """`InternalError` if predictions of the installed library may differ from those of the library that saved the
+    model."""
     saved = _release(description.library)
     text = format_named(description.flavour).library_version()
     installed = _release(text)
     if saved is None or installed is None or saved == installed:
         return
-    # Other libraries read files of their earlier versions; scikit-learn promises nothing for another version.
+    # Other libraries read files of their earlier versions; scikit-learn does not promise that.
     if description.flavour == "sklearn" or saved > installed:
         raise InternalError(
             f"model of MLflow: saved by {description.flavour} {description.library}, and {text.split(' ')[0]} is "
@@ -82,8 +83,8 @@ def check_library(description: Description) -> None:
 
 
 def features_of(columns: Sequence[Column], file: ModelFile) -> list[dict[str, Any]]:
-    """The features of a manifest that take over a signature: names where the file has none, dtypes that it leaves open,
-    and what may be left out.
+    """Features of a manifest from a signature: names if the file has none, dtypes if the file leaves them open, and
+    which features are optional.
 
     `SchemaMismatchError` if the signature has another number of columns than a file without names.
     """
@@ -117,7 +118,7 @@ def _sections(text: bytes) -> tuple[Mapping[Any, Any], Any]:
     try:
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise MalformedError(f"MLmodel: is no YAML: {' '.join(str(error).split())[:200]}") from None
+        raise MalformedError(f"MLmodel: is not YAML: {' '.join(str(error).split())[:200]}") from None
     content = _typed(content, dict[Any, Any], "the file")
     return _typed(content.get("flavors"), dict[Any, Any], "flavors"), content.get("signature")
 

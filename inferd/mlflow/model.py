@@ -1,4 +1,4 @@
-"""A model of MLflow, ready to be deployed: its file, its signature, its alias, and where it comes from."""
+"""An MLflow model, ready to be deployed: its file, its signature, its alias, and its origin."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class MlflowModel:
     content: bytes
     """Its file."""
     features: list[dict[str, Any]]
-    """What its signature says about features, as fields of a manifest."""
+    """The features in its signature, as fields of a manifest."""
     labels: dict[str, str]
-    """`mlflow_model`, `mlflow_version`, `mlflow_model_id` and `mlflow_run_id`, as far as it has them."""
+    """Those of `mlflow_model`, `mlflow_version`, `mlflow_model_id` and `mlflow_run_id` that it has."""
     alias: str | None
     """The alias by which it was found."""
 

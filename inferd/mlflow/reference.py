@@ -50,12 +50,12 @@ Reference = RegisteredVersion | RegisteredAlias | LoggedModel | RunModel
 
 
 def is_mlflow_uri(text: str) -> bool:
-    """Whether `text` names a model of MLflow, and no file."""
+    """Whether `text` names an MLflow model rather than a file."""
     return text.startswith(("models:/", "runs:/"))
 
 
 def parse_reference(uri: str) -> Reference:
-    """What a URI names; `InvalidIdError` if it is none of the known kinds."""
+    """Parses a URI; `InvalidIdError` if it has none of the known forms."""
     text = unquote(uri)
     if match := _VERSION.fullmatch(text):
         return RegisteredVersion(match["name"], int(match["version"]))

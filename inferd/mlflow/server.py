@@ -1,7 +1,7 @@
-"""An MLflow tracking server over its REST API: which model a URI names, and the files of that model.
+"""The REST API of an MLflow tracking server: finds the model that a URI names, and reads its files.
 
-The server itself reads the files from where it stores them, as it does for its own pages. So neither MLflow nor access
-to its store is needed here.
+The server reads the files from its artifact store, as for its own pages. So neither MLflow nor access to the store is
+needed here.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
 
 class MlflowUnreachableError(ServerError, ConnectionError):
-    """The tracking server does not answer."""
+    """The tracking server does not respond."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackingServer:
-    """The address of a server, and how to sign in."""
+    """The address of a server, and the credentials."""
 
     uri: str
     username: str | None = None
@@ -42,7 +42,7 @@ class TrackingServer:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> TrackingServer:
-        """As MLflow's own variables say; `ServerError` if they name no server."""
+        """Reads MLflow's own environment variables; `ServerError` if they name no server."""
         uri = environ.get("MLFLOW_TRACKING_URI", "")
         if urlsplit(uri).scheme not in ("http", "https"):
             given = f"is {uri[:100]!r}" if uri else "is not set"
@@ -56,7 +56,7 @@ class TrackingServer:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A model on the server: the route and parameters that read its files, and what is kept of it as labels."""
+    """A model on the server: the route and parameters for its files, and labels that record its origin."""
 
     route: str
     parameters: dict[str, str]
@@ -83,7 +83,7 @@ class Session:
         return await self._registered(reference)
 
     async def read(self, found: Found, path: str, bytes_max: int) -> bytes:
-        """A file of a model. `ModelNotFoundError` if it is not there, `TooLargeError` beyond `bytes_max`."""
+        """A file of a model. `ModelNotFoundError` if it does not exist, `TooLargeError` beyond `bytes_max`."""
         parameters = {**found.parameters, found.path_parameter: found.folder + path}
         status, body = await self._fetch(found.route, parameters, bytes_max)
         if status == 200:
@@ -113,7 +113,7 @@ class Session:
         answer = await self._get("runs/get", {"run_id": reference.run})
         if answer is None:
             raise ModelNotFoundError(f"MLflow has no run {reference.run!r}")
-        # MLflow 3 keeps the models that a run logs beside its artifacts.
+        # MLflow 3 stores the models that a run logs next to its artifacts.
         for output in (answer["run"].get("outputs") or {}).get("model_outputs", ()):
             model = await self._get(f"logged-models/{output['model_id']}", {})
             if model is not None and model["model"]["info"].get("name") == reference.path:
@@ -122,13 +122,13 @@ class Session:
         return Found(_FILES_OF_RUN, {"run_uuid": reference.run}, "path", labels, f"{reference.path}/")
 
     async def _get(self, route: str, parameters: dict[str, str]) -> Any:
-        """The JSON of a route of the API; None if the server has no such thing."""
+        """The JSON of a route of the API; None if the requested object does not exist."""
         status, body = await self._fetch(_API + route, parameters, _JSON_BYTES_MAX)
         if status == 200:
             try:
                 return msgspec.json.decode(body)
             except msgspec.DecodeError:
-                raise ServerError(f"{self._shown} is no MLflow server: its answer is no JSON") from None
+                raise ServerError(f"{self._shown} is not an MLflow server: its answer is not JSON") from None
         # A missing alias is INVALID_PARAMETER_VALUE.
         missing_alias = route == "registered-models/alias" and _code(body) == "INVALID_PARAMETER_VALUE"
         if _code(body) in _ABSENT or missing_alias:

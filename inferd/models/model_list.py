@@ -1,4 +1,4 @@
-"""The models of a tenant, as its `models` topic tells them, and what may be done to them. No I/O."""
+"""The models of a tenant according to its `models` topic, and the changes that are allowed. No I/O."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from inferd.schemas.requests import ModelReference
 GRACE_MS = 24 * 3_600_000
 """Age of a lease after which an artifact without a version is collected. No deploy takes that long."""
 COLLECTING_MS = 300_000
-"""Age after which a client that was collecting an artifact is taken for dead."""
+"""Age after which a client that was collecting an artifact is considered dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +59,12 @@ class Lease:
 
 @dataclass(slots=True)
 class ModelList:
-    """What the compacted `models` topic of a tenant says."""
+    """The content of a tenant's compacted `models` topic."""
 
     versions: dict[VersionKey, Manifest] = field(default_factory=dict)
     aliases: dict[AliasKey, Alias] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
-    """Keys of records that are no manifest and no alias, and why."""
+    """Keys of records that are neither a manifest nor an alias, with the reason."""
     highest: dict[str, int] = field(default_factory=dict)
     """The highest version number that was ever claimed or deployed, by model."""
     claims: dict[VersionKey, Manifest] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class ModelList:
         return {key.alias: alias for key, alias in sorted(self.aliases.items(), key=str) if key.model_id == model_id}
 
     def dangling(self) -> dict[AliasKey, list[int]]:
-        """Aliases that lead to versions that are not deployed, with these versions."""
+        """Aliases that point at versions that are not deployed, with these versions."""
         found = {
             key: missing_versions(alias, [manifest.version for manifest in self.versions_of(key.model_id)])
             for key, alias in sorted(self.aliases.items(), key=str)
@@ -92,7 +92,7 @@ class ModelList:
         return {key: missing for key, missing in found.items() if missing}
 
     def next_version(self, model_id: str) -> int:
-        """A number that no version of the model has or had."""
+        """One more than the highest version number that was ever claimed or deployed."""
         return self.highest.get(model_id, 0) + 1
 
     def content(self, key: VersionKey) -> Manifest | None:
@@ -113,7 +113,7 @@ class ModelList:
         return any(key.collecting and now_ms - lease.written_ms < COLLECTING_MS for key, lease in leases.items())
 
     def has(self, reference: ModelReference) -> bool:
-        """Whether a worker that follows the topic can come to serve the reference."""
+        """Whether the version, alias or model that a reference names exists."""
         if reference.version is not None:
             return VersionKey(reference.name, reference.version) in self.versions
         if reference.alias is not None:
@@ -163,9 +163,10 @@ class ModelList:
 
 
 def manifest_behind(models: ModelList, reference: ModelReference) -> Manifest:
-    """The manifest that a reference leads to; a bare name means `champion` where there is such an alias, or the newest.
+    """The manifest that a reference resolves to; a bare name means `champion` if there is such an alias, else the
+    newest version.
 
-    `ModelNotFoundError` or `VersionNotFoundError` where it leads nowhere.
+    `ModelNotFoundError` or `VersionNotFoundError` if there is none.
     """
     versions = {manifest.version: manifest for manifest in models.versions_of(reference.name)}
     if not versions:
@@ -182,7 +183,7 @@ def manifest_behind(models: ModelList, reference: ModelReference) -> Manifest:
 
 
 def check_alias_target(models: ModelList, key: AliasKey, target: Alias) -> None:
-    """`ModelNotFoundError` or `VersionNotFoundError` where the alias would lead to what is not there."""
+    """Raises `ModelNotFoundError` or `VersionNotFoundError` if the alias would point at a missing version."""
     check_no_shadow(target)
     versions = {manifest.version for manifest in models.versions_of(key.model_id)}
     if not versions:
@@ -225,9 +226,10 @@ def check_unchanged(models: ModelList, manifest: Manifest) -> Manifest:
 
 
 def keys_to_remove(models: ModelList, reference: ModelReference, *, everything: bool) -> list[VersionKey | AliasKey]:
-    """What a reference names: a version, an alias, or, where `everything` is asked for, all of a model.
+    """The keys that a reference names: a version, an alias, or, with `everything`, all of a model.
 
-    `ModelNotFoundError` or `VersionNotFoundError` where it names nothing, `InvalidIdError` where it names too much.
+    `ModelNotFoundError` or `VersionNotFoundError` if there is none, `InvalidIdError` if it names a whole model without
+    `everything`.
     """
     keys: list[VersionKey | AliasKey] = [*models.aliases, *models.versions]
     of_model = [key for key in keys if key.model_id == reference.name]
@@ -248,10 +250,10 @@ def keys_to_remove(models: ModelList, reference: ModelReference, *, everything: 
 def aliases_to_move(
     models: ModelList, removed: Sequence[VersionKey | AliasKey], to: int | None
 ) -> dict[AliasKey, Alias]:
-    """The aliases that lead to a removed version and remain, each with version `to` in its place.
+    """The aliases that point at a removed version and remain, each with version `to` in its place.
 
-    `VersionInUseError` where there is one and `to` is None; `VersionNotFoundError` where `to` is not deployed, or is
-    removed itself; `InvalidValueError` where `to` is given and it is not just one version that is removed.
+    `VersionInUseError` if there is one and `to` is None; `VersionNotFoundError` if `to` is not deployed, or is removed
+    itself; `InvalidValueError` if `to` is given and more than one version is removed.
     """
     versions = [key for key in removed if isinstance(key, VersionKey)]
     if to is not None and (len(removed) != 1 or not versions):

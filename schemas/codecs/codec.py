@@ -1,4 +1,4 @@
-"""What a codec is: a wire format of records, and what strict decoding needs to know of it."""
+"""The interface of a codec: a wire format of records, and its strict decoding."""
 
 from __future__ import annotations
 
@@ -27,16 +27,13 @@ def _no_stride(data: bytes) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Codec:
-    """A wire format.
-
-    Its encoded values nest: inside an array or a map a value has the same bytes as alone. So records are cut, joined
-    and completed without decoding what is in them.
-    """
+    """A wire format. Its encoded values nest: inside an array or a map a value has the same bytes as alone. So records
+    are split, joined and completed without decoding their content."""
 
     name: str
     """Identifies it in stored state and in settings; never changes."""
     title: str
-    """In error messages."""
+    """The name of the format in error messages."""
     content_type: str
     """The media type, without parameters."""
     binary: bool
@@ -46,12 +43,12 @@ class Codec:
     separator: bytes
     """Bytes between the items of an array."""
     number_bytes_max: int
-    """The most bytes of a float64 and a separator."""
+    """Maximum bytes of a float64 and a separator."""
 
     encode: Callable[[Any], bytes]
     """Encodes what msgspec encodes; `ValueError`, `TypeError` or `OverflowError` for what it cannot represent."""
     encode_sorted: Callable[[Any], bytes]
-    """As `encode`, with the keys of maps sorted."""
+    """Like `encode`, with the keys of maps sorted."""
     decoder: Callable[[Any], Decode]
     """The strict decoder of a type; it raises one of `DECODE_ERRORS`. A `msgspec.Raw` is the encoded value."""
     kinds: Callable[[bytes], tuple[Kind, Kind]]
@@ -60,7 +57,7 @@ class Codec:
     """(number of items, the encoded items with separators) -> the encoded array."""
     claimed_length: Callable[[bytes], int | None]
     """The number of items that an encoded array claims to have; None for a format whose arrays claim no number.
-    `ValueError` or `MalformedError` if it is no array."""
+    `ValueError` or `MalformedError` if it is not an array."""
     map_pieces: Callable[[Sequence[tuple[str, Any]]], list[bytes]]
     """The pieces between the holes of an encoded map: (key, value or `HOLE`), … -> one piece more than holes."""
     fault: Callable[[bytes, int, int, int], InferenceError | None]
@@ -69,12 +66,13 @@ class Codec:
     `depth` is the number of containers around `data`. `TooLargeError` if the first `values_max` values have no fault
     and more follow."""
     nested_deeper: Callable[[bytes, int], bool]
-    """Whether a container in the data is inside so many others; bytes after the first fault are ignored."""
+    """Whether a container in the data is inside this many others; bytes after the first fault are ignored."""
     repeats_key: Callable[[bytes, int, Iterable[msgspec.Raw | str]], bool]
     """(data, keys, inner) -> whether a key of a decoded map appears twice, for decoders that keep the last one.
 
-    `keys` is the number of decoded keys (0 if the data is no map), `inner` are values of the map (encoded values, and
-    strings) whose own keys do not count."""
+    `keys` is the number of decoded keys (0 if the data is not a map), `inner` are values of the map (encoded values and
+    strings) whose own keys do not count.
+    """
     claimed_keys: Callable[[bytes, Layout, Limits], Sequence[int] | None]
     """Checks the size of `input_data` before it is decoded, and returns the number of keys that each of its maps claims
     to have; None for a format whose maps claim no number. `TooLargeError`."""
@@ -85,7 +83,7 @@ class Codec:
     resembles: Callable[[bytes], bool]
     """Whether a record's first bytes look like this format: a hint in the error about a record of another one."""
     row_stride: Callable[[bytes], int] = _no_stride
-    """The bytes of each row of an array, if all are known to have as many, else 0. Only for speed."""
+    """Bytes of each row of an array, if all have the same length, else 0. An optimisation."""
 
     header: tuple[str, bytes] = field(init=False)
     """The content-type header of a record."""

@@ -147,8 +147,8 @@ def _map_pieces(fields: Sequence[tuple[str, Any]]) -> list[bytes]:
 
 
 def _repeats_key(data: bytes, keys: int, inner: Iterable[msgspec.Raw | str] = ()) -> bool:
-    """Without escapes, each key brings one colon. As many colons as keys, beside those in `inner`, are certain; other
-    counts are worth a full check."""
+    """Without escapes, each key has one colon. If there are as many colons as keys, in addition to those in `inner`, no
+    key is repeated; other counts need a full check."""
     colons = data.count(b":")
     for value in inner:
         colons -= value.count(":") if isinstance(value, str) else bytes(value).count(b":")

@@ -178,8 +178,8 @@ class AliasKey(msgspec.Struct, frozen=True):
 class ClaimKey(msgspec.Struct, frozen=True):
     """`<model id>/<version>#<id>` on `models`: claims the version for the manifest in the value.
 
-    The first claim in the log decides the content of the version for ever. As each claim has its own key, compaction
-    keeps the first one. A client deletes its claim only if an earlier one has won.
+    The first claim in the log determines the content of the version permanently. As each claim has its own key,
+    compaction keeps the first one. A client deletes its claim only if an earlier one has won.
     """
 
     model_id: str

@@ -13,10 +13,10 @@ _DEPTH_MAX = DEFAULT_LIMITS.depth_max
 
 
 def request_of_body(body: bytes, codec: Codec, model_id: str, default_id: str) -> bytes:
-    """The request that `body` is for the model `model_id`; its id is `default_id` unless the body has one.
+    """The request in `body` for the model `model_id`; its id is `default_id` unless the body has one.
 
-    The values of the fields are not looked at: they are the same bytes in the request. `MalformedError` or
-    `TooDeepError` where the body is no map, has a key twice, or names a model itself.
+    The values of the fields are not decoded: their bytes are the same in the request. `MalformedError` or
+    `TooDeepError` if the body is not a map, has a repeated key, or has a field `model_id`.
     """
     try:
         fields: dict[str, msgspec.Raw] = _FIELDS[codec](check_size(body, len(body), "body"))

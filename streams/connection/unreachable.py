@@ -132,7 +132,7 @@ def _vague_reason(error: BaseException, connection: KafkaConnection) -> Reason |
     if isinstance(error, NO_ANSWER):
         return Reason("unreachable", "does not answer in time")
     if isinstance(error, CLOSED):
-        words = "closes the connection; it may be no Kafka listener, or one with another security protocol"
+        words = "closes the connection; it may not be a Kafka listener, or one with another security protocol"
         return Reason("unreachable", words, ("security_protocol",))
     if isinstance(error, OSError):
         return Reason("unreachable", f"cannot be reached ({error.strerror or str(error) or type(error).__name__})")

@@ -34,10 +34,10 @@ class _Cluster:
 
 
 def keep_fair_shares(before: Sequence[MutableMapping[str, list[int]]], counts: Mapping[str, int]) -> None:
-    """Removes from previous assignments, one for each member, what exceeds a fair share of a topic's partitions.
+    """Removes from previous assignments, one for each member, partitions beyond a fair share of each topic.
 
     `counts`: number of partitions by topic. The shares of two members differ by at most one partition, and no member
-    gives up more than it must. Topics with the same numbers before have the same ones afterwards.
+    loses more partitions than necessary. Topics with the same numbers before have the same ones afterwards.
     """
     for topic, count in counts.items():
         share, more = divmod(count, len(before))

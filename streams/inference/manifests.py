@@ -129,7 +129,7 @@ def _categories(given: list[Feature], file: ModelFile, others: Sequence[str] = (
         if not file.category_lists.agree(in_order):
             raise SchemaMismatchError(
                 f"manifest: the categories of the model file are not those of {_listed(named)}: "
-                "training saw values there that are no codes of them"
+                "training saw values there that are not codes of them"
             )
         return {file.feature_names[c]: values for c, values in zip(in_order, lists, strict=True)}
     placed = file.categories

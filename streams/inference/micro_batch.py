@@ -62,7 +62,7 @@ class Group:
     fault: Exception | None = None
     """What was raised that is not the requests' fault; the log wants its traceback."""
     alone: list[Group] = field(default_factory=list)
-    """Its requests one by one, where the model raised for all of them together."""
+    """Its requests one by one, if the model raised for all of them together."""
 
     def add(self, index: int, request_id: str, inputs: Inputs, *, single: bool) -> None:
         """Adds a request and its rows."""

@@ -73,7 +73,7 @@ def _of_numpy(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, str):  # a pinned reference
         return str(value)
-    raise TypeError(f"{type(value).__name__} is no number, text, list or mapping")
+    raise TypeError(f"{type(value).__name__} is not a number, text, list or mapping")
 
 
 @dataclass(slots=True)

@@ -54,9 +54,9 @@ def _decompress_snappy(data: bytes, bytes_max: int) -> bytes:
 
 
 def _snappy_blocks(data: bytes) -> Iterator[bytes]:
-    """The compressed blocks: one, or, in the framing of the Java library, as many as there are.
+    """The compressed blocks: one, or several in the framing of the Java library.
 
-    `MalformedError` where the last one, or its length, is cut off: aiokafka's own reader raises `struct.error` there.
+    `MalformedError` if the last one, or its length, is truncated: aiokafka's own reader raises `struct.error` there.
     """
     if not data.startswith(_XERIAL_MAGIC):
         yield data

@@ -47,9 +47,9 @@ class _Transactions:
 class ExactlyOnce:
     """Publishes outputs and the next offset in one transaction: a reader of committed records sees each result once.
 
-    Each partition has a producer with a transactional id of its own; partitions of the same `unit` share one, and take
-    turns. Opening it fences the earlier owner and ends its transaction, so positions that are read afterwards are
-    final. Where the broker has not written all markers of the last transaction, they are written before anything new.
+    Each partition has a producer with its own transactional id; partitions of the same `unit` share one, and use it
+    alternately. Opening it fences the earlier owner and ends its transaction, so positions that are read afterwards are
+    final. If the broker has not written all markers of the last transaction, they are written before anything new.
     """
 
     def __init__(

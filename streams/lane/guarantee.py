@@ -44,7 +44,7 @@ class Guarantee(Protocol):
         """Wait after a failure before partitions that are still assigned are fenced again."""
 
     def start(self, tp: TopicPartition, committed: int, acked: int) -> int:
-        """Offset to resume from after a failure; `acked`: what the broker had acknowledged before it."""
+        """Offset to resume from after a failure; `acked`: the offset that was acknowledged before it."""
 
     async def release(self, tps: Collection[TopicPartition]) -> None:
         """Partitions were revoked: closes producers that served only them."""

@@ -35,7 +35,7 @@ class ArtifactStore:
         self._directory = directory
         self._limits = limits
         self._verified: set[str] = set()
-        """Digests of whole files that are known to be what their names say."""
+        """Digests of the complete files that were verified."""
 
     def open(self) -> None:
         """Creates the directory, checks that it is writable, and removes files that a crash left behind."""

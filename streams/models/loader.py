@@ -62,7 +62,7 @@ class _Waiting:
 
 _Found = tuple[_Waiting, Path]
 Found = Path | Exception | int
-"""An artifact: its file, what is wrong with it or with looking for it, or how many bytes of it are here."""
+"""An artifact: its file, the error of the file or of checking it, or the number of its bytes that have arrived."""
 
 
 class ModelLoader:

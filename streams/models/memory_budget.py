@@ -1,9 +1,9 @@
 """Decides which model versions fit into memory, and which are unloaded for another one. Pure bookkeeping.
 
 Tenants share the budget. To make room, versions of tenants above an equal share are unloaded first, and among these the
-least recently used. A version is never unloaded while it is pinned, nor before the first request that it was loaded for
-is scored (at most `CLAIM_S`): otherwise two versions requested in turn could displace each other forever without an
-answer to either.
+least recently used. A version is never unloaded while it is pinned, nor (for at most `CLAIM_S`) before the first
+request that it was loaded for is scored: otherwise two versions that are requested alternately could displace each
+other forever, and no request would be answered.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ LOOK_AGAIN_S = 0.2
 """Interval at which a load without room checks for room, if it is not notified before."""
 UNLOADED = "the next request loads it"
 OnChange = Callable[[str], None]
-"""Called with a tenant when its requests may look at their versions again."""
+"""Called with a tenant when its waiting requests should check their versions again."""
 
 
 @dataclass(slots=True)

@@ -49,7 +49,7 @@ class ModelSnapshot(msgspec.Struct, frozen=True):
     rows: int
     predict_s: float
     kernel: bool | None = None
-    """Whether a compiled kernel scores it; None where its format has none, or it is not loaded."""
+    """Whether a compiled kernel scores it; None if its format has none, or if it is not loaded."""
     kernel_fault: str | None = None
     """Why the library scores it instead."""
     batching: bool | None = None

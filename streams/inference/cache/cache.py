@@ -49,15 +49,16 @@ class CacheSnapshot(msgspec.Struct, frozen=True):
     expirations: int
     entries: int
     n_bytes: int
-    """Of keys and values."""
+    """Size of keys and values."""
     hit_ratio: float | None
-    """None before the first look-up."""
+    """None before the first lookup."""
     lookup_s: float
-    """Spent on looking rows up."""
+    """Time for looking up rows."""
     fill_s: float
-    """Spent on making entries of fresh answers; writing them to the changelog is not part of it."""
+    """Time for creating entries of new answers, without writing them to the changelog."""
     saved_s: float | None = None
-    """What the model would have taken for the hits, less what the cache itself took; None where too little is known."""
+    """Time that the model would have taken for the hits, less the time of the cache itself; None if too little is
+    known."""
     pays: bool | None = None
     """Whether it saves time."""
 

@@ -21,7 +21,7 @@ _CODES = re.compile(r"-?[0-9]+(?::-?[0-9]+)*")
 
 @dataclass(frozen=True, slots=True)
 class CategoryLists:
-    """The lists of values in a file, and what the file shows about its columns."""
+    """The lists of values in a file, and the evidence in the file about their columns."""
 
     lists: tuple[Values, ...]
     infos: tuple[str, ...]
@@ -29,7 +29,7 @@ class CategoryLists:
     coded: frozenset[int]
     """Columns that are split by category, or that the training parameters name as such."""
     fractional: frozenset[int] = frozenset()
-    """Columns that are split at numbers which lie between no two integers."""
+    """Columns that are split at a number between two adjacent integers."""
 
     def place(self, others: frozenset[int] = frozenset()) -> dict[int, Values] | None:
         """The list of values by column; None if the file does not determine it. `others` are columns known to have

@@ -20,7 +20,7 @@ from inferd.schemas.requests import Scalar
 from inferd.streams.inference.inputs import Matrix
 
 INTEGER_MAX = 2**53 - 1
-"""Integers of greater magnitude have no float64 of their own."""
+"""Integers of greater magnitude are not all representable in float64."""
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -35,7 +35,7 @@ class Column:
     must: bool
     """Missing values are rejected."""
     default: float
-    """What a missing value becomes; NaN where it stays missing."""
+    """The replacement of a missing value; NaN if it stays missing."""
     omissible: bool
     """The feature may be absent from named rows, and from positional rows in another order."""
     codes: dict[Scalar, float]
@@ -72,7 +72,7 @@ def reject_unknown(what: str, given: Sequence[str] | dict[str, Scalar], names: S
     """Raises `SchemaMismatchError` if `what` of a manifest names an unknown feature."""
     known = frozenset(names)
     if unknown := [name for name in given if name not in known]:
-        raise SchemaMismatchError(f"manifest: {what} names {unknown[0][:80]!r}, which is no feature")
+        raise SchemaMismatchError(f"manifest: {what} names {unknown[0][:80]!r}, which is not a feature")
 
 
 def compile_column(feature: Feature, defaults: dict[str, Scalar]) -> Column:
@@ -130,7 +130,7 @@ def _bounds(feature: Feature) -> tuple[float, float]:
     if not all(map(math.isfinite, given)) or low > high:
         raise _contradiction(feature, "has a min or max that is not finite, or a min above its max")
     if feature.dtype == "int64" and not all(bound == math.floor(bound) for bound in given):
-        raise _contradiction(feature, "is int64, and has a min or max that is no integer")
+        raise _contradiction(feature, "is int64, and has a min or max that is not an integer")
     return (_as_float32(low), _as_float32(high)) if feature.dtype == "float32" else (low, high)
 
 

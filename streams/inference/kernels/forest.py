@@ -211,7 +211,7 @@ class _Layout:
         while len(inner := levels[-1][levels[-1] < self._split_count]):
             levels.append(np.concatenate((self._left[inner], self._right[inner])))
             if levels[-1].min() < 0 or levels[-1].max() >= len(self._owner):
-                raise ValueError("a child is no node")
+                raise ValueError("a child is not a node")
             seen += len(levels[-1])
             if seen > len(self._owner):
                 raise ValueError("a node has two parents")

@@ -53,7 +53,7 @@ GROUP_VALUES_MAX = 4_000_000
 _CALL_ROWS_MIN = 512
 """Minimum rows per predict call, if there are that many."""
 _FAULTS_KEPT = 8
-"""Maximum errors kept of a model that raises for every row."""
+"""Maximum number of errors kept if a model raises for every row."""
 
 
 @dataclass(frozen=True, slots=True)

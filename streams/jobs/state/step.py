@@ -56,7 +56,7 @@ class Terms:
     epoch: int
     """Changes whenever states are read again: after a crash, or with another owner."""
     in_use: Usage = NOTHING_USED
-    """Quota use of the tenant's jobs, as far as this worker knows."""
+    """Quota use of the tenant's jobs that are known to this worker."""
 
 
 @dataclass(frozen=True, slots=True)

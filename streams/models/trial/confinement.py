@@ -1,4 +1,4 @@
-"""What a trial process gives up before it reads a model: starting processes or programs, the network, and priority.
+"""Restrictions of a trial process before it reads a model: no processes, no programs, no network, and a low priority.
 
 Linux filters system calls on x86-64 and arm64 (`seccomp(2)`), for any user. On other systems `RLIMIT_NPROC` prevents
 new processes for users other than root, and a separate network namespace, if the kernel permits one, prevents network

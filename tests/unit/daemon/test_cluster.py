@@ -109,7 +109,7 @@ async def test_an_unknown_host_name() -> None:
 async def test_a_server_that_is_not_kafka(serve: Serve) -> None:
     async with serving(serve) as address:
         message = await rejection(address)
-    assert "it may be no Kafka listener" in message
+    assert "it may not be a Kafka listener" in message
     assert "INFERD_KAFKA_SECURITY_PROTOCOL" in message
 
 

@@ -253,13 +253,13 @@ def test_errors_of_unsupported_models_say_how_to_save_them(name: str, message: s
             "flavours pytorch, python_function; inferd serves lightgbm",
         ),
         (b"flavors: {}\n", "flavours none"),
-        (b"flavors: [", "is no YAML"),
+        (b"flavors: [", "is not YAML"),
         (b"\xff\xfe\x00", "MLmodel: "),
         (b"a", "MLmodel: the file"),
         (b"flavors:\n  sklearn: 1\n", r"flavors\.sklearn: Expected"),
         (b"flavors:\n  xgboost: {}\n", r"flavors\.xgboost\.data: Expected `str`"),
         (b"flavors:\n  sklearn: {pickled_model: model.pkl, serialization_format: pickle}\n", "saved with pickle"),
-        (b"flavors: !!python/object/apply:os.system ['true']\n", "is no YAML"),
+        (b"flavors: !!python/object/apply:os.system ['true']\n", "is not YAML"),
     ],
 )
 def test_damaged_and_foreign_descriptions(text: bytes, message: str) -> None:

@@ -74,7 +74,9 @@ def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> LightGBM
     header = _Header.parse(text[:first_tree], limits)
     ends = _tree_ends(text, first_tree, header.tree_sizes)
     if (len(ends) - 1) % header.outputs_per_row:
-        raise MalformedError(f"model file: {len(ends) - 1} trees are no multiple of {header.outputs_per_row} a round")
+        raise MalformedError(
+            f"model file: {len(ends) - 1} trees are not a multiple of {header.outputs_per_row} a round"
+        )
     splits, trees = _check_all_trees(text, ends, header)
     tail = read_tail(text, ends[-1])
     codes = splits.by_category | _columns(tail, header.feature_names)

@@ -81,7 +81,7 @@ class Splits:
     """Whether any tree has linear leaves."""
     by_category: frozenset[int] = frozenset()
     at_fractions: frozenset[int] = frozenset()
-    """Columns that are split at numbers which lie between no two integers."""
+    """Columns that are split at a number between two adjacent integers."""
 
     def __or__(self, other: Splits) -> Splits:
         return Splits(
@@ -172,7 +172,7 @@ def _category_sets(
     index = threshold[by_category]
     tree = shape.tree_of_split[by_category]
     bad = (index < 0) | (index >= shape.category_sets[tree]) | (index != np.floor(index))
-    fields.reject_at(bad, tree, "threshold of a split by category is no index of a set")
+    fields.reject_at(bad, tree, "threshold of a split by category is not an index of a set")
     sets = {place: _sets_of_tree(fields, shape, place) for place in np.flatnonzero(shape.category_sets).tolist()}
     return [sets[place][int(number)] for place, number in zip(tree.tolist(), index.tolist(), strict=True)]
 
@@ -182,7 +182,7 @@ def _sets_of_tree(fields: _Fields, shape: _Shape, place: int) -> list[NDArray[np
     boundaries = fields.of_tree(place, "cat_boundaries", _parse_ints)
     words = fields.of_tree(place, "cat_threshold", _parse_ints)
     if len(boundaries) != shape.category_sets[place] + 1 or boundaries[0] != 0 or sorted(boundaries) != boundaries:
-        fields.fail(place, "cat_boundaries are no ranges")
+        fields.fail(place, "cat_boundaries are not ranges")
     if boundaries[-1] != len(words) or min(words, default=0) < 0 or max(words, default=0) >= 2**32:
         fields.fail(place, "cat_threshold is not what cat_boundaries say")
     array = np.array(words, np.uint32)
@@ -205,7 +205,7 @@ def _children(fields: _Fields, shape: _Shape) -> tuple[_Ints, _Ints]:
     roots = np.where(shape.splits > 0, first_split, first_leaf)
     parents = np.bincount(np.concatenate((node, roots)), minlength=splits + int(shape.leaves.sum()))
     owner = np.concatenate((shape.tree_of_split, np.repeat(np.arange(len(fields.trees)), shape.leaves)))
-    fields.reject_at(parents != 1, owner, "left_child and right_child are no tree")
+    fields.reject_at(parents != 1, owner, "left_child and right_child are not a tree")
     _check_reached(fields, shape, roots[shape.splits > 0], node.reshape(2, splits))
     return left, right
 

@@ -214,7 +214,7 @@ def _integers(each: Field) -> list[int]:
     if each.wire == BYTES:
         return list(packed_integers(each.content).tolist())
     if each.wire != VARINT:
-        _reject(f"field {each.number} is no integer")
+        _reject(f"field {each.number} is not an integer")
     return [signed(each.integer)]
 
 

@@ -30,7 +30,7 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(content))
         except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
-            raise MalformedError(f"{name}: is no zip file: {error}") from None
+            raise MalformedError(f"{name}: is not a zip file: {error}") from None
         self._bytes_max = bytes_max
         self.names = self._checked(self._zip.infolist())
 

@@ -49,7 +49,7 @@ def read_schema(archive: Archive, limits: Limits) -> tuple[Node, frozenset[str]]
     try:
         root = msgspec.json.decode(content)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise MalformedError(f"model file: {SCHEMA} is no JSON: {error}") from None
+        raise MalformedError(f"model file: {SCHEMA} is not JSON: {error}") from None
     if not isinstance(root, dict) or type(root.get("protocol")) is not int or _LOADER not in root:
         raise MalformedError(f"model file: {SCHEMA} is not that of skops (save a model with skops.io.dump)")
     return root, frozenset(_checked_types(root, limits.types_allowed))

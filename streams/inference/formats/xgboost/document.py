@@ -67,12 +67,12 @@ class Part:
     def items(self) -> list[Part]:
         """The parts of an array."""
         if not isinstance(self.value, list | np.ndarray):
-            self.fail("is no array")
+            self.fail("is not an array")
         return [Part(value, f"{self.where}[{place}]") for place, value in enumerate(self.value)]
 
     def text(self) -> str:
         if not isinstance(self.value, str):
-            self.fail("is no text")
+            self.fail("is not text")
         return str(self.value)
 
     def texts(self) -> tuple[str, ...]:
@@ -91,7 +91,7 @@ class Part:
         """An array of integers or booleans."""
         values = self._numbers()
         if values.dtype.kind not in "iub" and len(values):
-            self.fail("has numbers that are no integers")
+            self.fail("has numbers that are not integers")
         return values.astype(np.int64)
 
     def floats(self) -> NDArray[np.float64]:
@@ -105,11 +105,11 @@ class Part:
 
     def _numbers(self) -> NDArray[Any]:
         if not isinstance(self.value, list | np.ndarray):
-            self.fail("is no array")
+            self.fail("is not an array")
         try:
             values = np.asarray(self.value)
         except (ValueError, OverflowError):
-            self.fail("is no array of numbers")
+            self.fail("is not an array of numbers")
         if values.ndim != 1 or (len(values) and values.dtype.kind not in "iubf"):
-            self.fail("is no array of numbers")
+            self.fail("is not an array of numbers")
         return values

@@ -189,7 +189,7 @@ def _round_ends(model: Part, count: int, groups: int) -> list[int]:
         return [int(end) for end in ends[1:]]
     a_round = model["gbtree_model_param"]["num_parallel_tree"].natural() * groups
     if not a_round or count % a_round:
-        model.fail(f"has {count} trees, which are no multiple of {a_round} a round")
+        model.fail(f"has {count} trees, which are not a multiple of {a_round} a round")
     return list(range(a_round, count + 1, a_round))
 
 

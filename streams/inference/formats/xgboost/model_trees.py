@@ -59,7 +59,7 @@ def _check_children(tree: Part, left: Ints, right: Ints, inner: NDArray[np.bool_
     """Checks that no node has two parents, and the root has none, so that every path from the root ends."""
     children = np.concatenate((left[inner], right[inner]))
     if ((children < 1) | (children >= nodes)).any() or (left[~inner] != -1).any():
-        tree.fail("has a child that is no node")
+        tree.fail("has a child that is not a node")
     if len(np.unique(children)) < len(children):
         tree.fail("has a node with two parents")
     places = np.flatnonzero(inner)

@@ -97,7 +97,7 @@ class _Reader:
         """An array of values of one type."""
         number = _NUMBERS.get(self._byte())
         if number is None:
-            self.fail("is no type of numbers")
+            self.fail("is not a type of numbers")
         count, dtype = self._count(), number[1]
         return np.frombuffer(self._take(count * dtype.itemsize), dtype)
 

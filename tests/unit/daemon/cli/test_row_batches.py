@@ -72,7 +72,7 @@ async def test_a_bad_row_fails_only_its_request() -> None:
 async def _failing(requests: AsyncIterator[Any]) -> AsyncIterator[Result]:
     async for rows in requests:
         if len(rows) == 3:
-            errors = [RowError(1, "schema_mismatch", "input_data: row 1, feature 'row 1' is no number")]
+            errors = [RowError(1, "schema_mismatch", "input_data: row 1, feature 'row 1' is not a number")]
             yield Prediction("1", "m", 3, "0" * 64, {"prediction": [1, None, 1]}, errors)
         else:
             yield Failure("1", "m", "schema_mismatch", "row 1 has 2 features, and row 0 has 3; it's row 1", False)
@@ -83,8 +83,8 @@ async def test_messages_number_the_rows_as_the_file_does() -> None:
     got = [outcome async for outcome in outcomes_in_order(_failing, stream(rows), 3)]
     messages = {outcome.row: outcome.error.message for outcome in got if outcome.error is not None}
     assert messages == {
-        1: "input_data: row 1, feature 'row 1' is no number",
-        4: "input_data: row 4, feature 'row 1' is no number",
+        1: "input_data: row 1, feature 'row 1' is not a number",
+        4: "input_data: row 4, feature 'row 1' is not a number",
         6: "row 7 has 2 features, and row 6 has 3; it's row 7",
         7: "row 7 has 2 features, and row 6 has 3; it's row 7",
     }

@@ -66,7 +66,7 @@ def closed(cause: BaseException | None = None) -> KafkaConnectionError:
         (ConnectionResetError(), TLS, "tls", "does not answer the TLS handshake"),
         (ConnectionResetError(), PLAIN, "unreachable", "closes the connection"),
         (closed(IncompleteReadError(b"\2\2P", 0x15030300)), PLAIN, "tls", "speaks TLS, and we do not"),
-        (closed(IncompleteReadError(b"", 4)), PLAIN, "unreachable", "it may be no Kafka listener"),
+        (closed(IncompleteReadError(b"", 4)), PLAIN, "unreachable", "it may not be a Kafka listener"),
         (closed(), PLAIN, "unreachable", "check INFERD_KAFKA_SECURITY_PROTOCOL"),
         (
             SaslAuthenticationFailed("no"),

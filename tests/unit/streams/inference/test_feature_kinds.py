@@ -198,7 +198,7 @@ def test_a_file_without_names_takes_them_from_the_manifest(tmp_path: Path) -> No
     path.write_bytes(content)
     assert load_model(path, manifest).runtime.feature_names == ("age", "body")
     assert reconcile(manifest, read_model(content)) == manifest
-    with pytest.raises(SchemaMismatchError, match="'age', which is no feature"):
+    with pytest.raises(SchemaMismatchError, match="'age', which is not a feature"):
         manifest_of(content, "m", 1, {"features": [{"name": "age"}]})
 
 

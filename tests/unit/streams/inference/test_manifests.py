@@ -114,7 +114,7 @@ def test_a_manifest_is_completed_by_its_file(pandas_trained: PandasTrained) -> N
 @pytest.mark.parametrize(
     ("overrides", "error", "message"),
     [
-        ({"features": [{"name": "other"}]}, SchemaMismatchError, "features names 'other', which is no feature"),
+        ({"features": [{"name": "other"}]}, SchemaMismatchError, "features names 'other', which is not a feature"),
         ({"features": [{"name": "Column_0"}] * 2}, SchemaMismatchError, "names 'Column_0' twice"),
         ({"features": [{"name": f"Column_{i}"} for i in range(7)]}, SchemaMismatchError, "'Column_6'"),
         ({"features": [{"name": f"Column_{5 - i}"} for i in range(6)]}, SchemaMismatchError, "another order"),

@@ -110,7 +110,7 @@ def test_its_errors_are_those_of_one_request_each() -> None:
         "internal", "internal", "quota_exceeded", "internal", None,
     ]  # fmt: skip
     assert "ZeroDivisionError" in results[0]["error"]["message"]
-    assert "object is no number" in results[3]["error"]["message"]
+    assert "object is not a number" in results[3]["error"]["message"]
     assert results[4]["prediction"] == "fine"
     assert [type(fault) for fault in outcome.faults] == [ZeroDivisionError, RuntimeError]
     assert outcome.faults[0].__traceback__ is not None

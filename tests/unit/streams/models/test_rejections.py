@@ -21,7 +21,7 @@ from inferd.streams.models.rejections import Rejections
 from tests.fixtures.lane import FakeBroker
 from tests.fixtures.models import follow_settings
 
-ERROR = MalformedError("it is no manifest")
+ERROR = MalformedError("it is not a manifest")
 
 
 def refused(offset: int = 0, tenant: str = "default", key: bytes | None = b"m/1", value: bytes | None = b"x") -> Any:
@@ -77,7 +77,7 @@ async def test_a_rejected_record_is_copied_byte_for_byte_with_the_reason(desk: D
     ((key, value, headers),) = sent.records
     letter = DeadLetter.parse(key, value, headers)
     assert (letter.key, letter.value, letter.original_headers) == (b"m/1", b"x", (("trace", b"t"),))
-    assert (letter.code, letter.message) == ("malformed", "it is no manifest")
+    assert (letter.code, letter.message) == ("malformed", "it is not a manifest")
     assert (letter.topic, letter.partition, letter.offset, letter.timestamp) == ("ns.default.models", 0, 7, 1_234)
     assert letter.worker == "worker-1"
 
