@@ -127,7 +127,7 @@ class Streams:
         )  # fmt: skip
         lane = self.lane = Lane(context, guarantee)
         app.intake, app.denied = lane, recheck
-        follower.on_demand.on_change = self._look_again
+        follower.on_demand.on_change = self._resume_requests
         for parts in self.tenants.values():
             parts.requests.direct.wake = partial(lane.wake, parts.requests.topic)
         self.admission.admit(follower)
@@ -142,7 +142,7 @@ class Streams:
         self._run(self._watch_topics(group, lane), "topics")
         self._run(self.admission.run(follower), "admission")
 
-    def _look_again(self, tenant: str) -> None:
+    def _resume_requests(self, tenant: str) -> None:
         """Resumes requests of a tenant that wait for a model."""
         if self.lane is not None:
             self.tenants[tenant].requests.direct.resume()
@@ -308,7 +308,7 @@ class Streams:
                 return
             if self._phase == "running" and not self._consumer().fetching:
                 raise RuntimeError("aiokafka's fetcher has ended")
-            stuck = stall.look(self._phase, lane.progress, busy=lane.busy, fault=fault_of(self))
+            stuck = stall.check(self._phase, lane.progress, busy=lane.busy, fault=fault_of(self))
             if stuck is not None:
                 self._on_fatal(stuck, EXIT_STALLED)
                 return
@@ -317,10 +317,10 @@ class Streams:
         while True:
             await asyncio.sleep(REFRESH_INTERVAL_S)
             with contextlib.suppress(*PUBLISH_ERRORS):  # `_ping` reports an unreachable broker
-                await self.topics.look()
+                await self.topics.refresh()
                 if lane.settled:
                     group.refresh({t: n for t, n in self.topics.partitions.items() if t in self._readable(lane)})
-                lane.look_at_topics()
+                lane.check_topics()
 
     def _readable(self, lane: Lane) -> frozenset[str]:
         """Topics of the lane that are not barred."""

@@ -23,7 +23,7 @@ def load_openmp() -> None:
     """Loads OpenMP's runtime, so that libraries linked to it can be loaded. No effect if repeated or not needed."""
     if sys.platform != "linux" or _loads(_NAME):
         return
-    for path in _carried():
+    for path in _bundled_copies():
         if _loads_renamed(path):
             return
 
@@ -36,7 +36,7 @@ def _loads(path: str) -> bool:
     return True
 
 
-def _carried() -> list[Path]:
+def _bundled_copies() -> list[Path]:
     """The copies of the runtime in the wheel that bundles it."""
     spec = find_spec(_CARRIER)
     places = (spec and spec.submodule_search_locations) or ()

@@ -109,7 +109,7 @@ class _ToStructlog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message, exc_info = record.getMessage(), record.exc_info
-            if exc_info and exc_info[1] is not None and _tries_again(record):
+            if exc_info and exc_info[1] is not None and _is_retried(record):
                 message, exc_info = (
                     f"{message}: {exc_info[1]!r:.200}",
                     None,
@@ -133,14 +133,14 @@ def _is_abandoned(record: logging.LogRecord) -> bool:
 def _level_of(record: logging.LogRecord) -> int:
     if _is_abandoned(record) or _waits_for_a_marker(record):
         return logging.DEBUG
-    if record.name.startswith("aiokafka") or _tries_again(record):
+    if record.name.startswith("aiokafka") or _is_retried(record):
         # aiokafka logs failures that it retries as errors, and raises those that it does not retry.
         return min(record.levelno, logging.WARNING)
     known = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO)
     return next((level for level in known if record.levelno >= level), logging.DEBUG)
 
 
-def _tries_again(record: logging.LogRecord) -> bool:
+def _is_retried(record: logging.LogRecord) -> bool:
     """Whether the failure was in one of aiokafka's own tasks or callbacks: it retries, or raises the error to the
     caller."""
     error = record.exc_info[1] if record.exc_info else None

@@ -60,7 +60,7 @@ def row_decode_error(data: bytes, codec: Codec, error: Exception, limits: Limits
         return type(fault)(f"input_data: {fault.message}")
     decoders = row_decoders(codec, limits.string_chars_max)
     try:
-        where, cause = _misfit(data, layout_of(data, codec), decoders)
+        where, cause = _mismatch(data, layout_of(data, codec), decoders)
     except DECODE_ERRORS:
         where, cause = "", error
     message = printable(str(cause).partition(" - at `")[0])
@@ -68,10 +68,10 @@ def row_decode_error(data: bytes, codec: Codec, error: Exception, limits: Limits
     return error_type(f"input_data: {where}{message}")
 
 
-def _misfit(data: bytes, layout: Layout, decoders: RowDecoders) -> tuple[str, Exception]:
+def _mismatch(data: bytes, layout: Layout, decoders: RowDecoders) -> tuple[str, Exception]:
     """Row and feature of the first value that does not fit the layout, and its error; `ValueError` if all fit."""
     if layout in ("row", "named_row"):
-        return _misfit_in_row(data, layout, decoders)
+        return _mismatch_in_row(data, layout, decoders)
     row_layout: Layout = "row" if layout == "rows" else "named_row"
     decode: Callable[[Any], object] = getattr(decoders, row_layout)
     for index, row in enumerate(decoders.items(data)):
@@ -79,14 +79,14 @@ def _misfit(data: bytes, layout: Layout, decoders: RowDecoders) -> tuple[str, Ex
             decode(row)
         except DECODE_ERRORS as error:
             try:
-                where, cause = _misfit_in_row(bytes(row), row_layout, decoders)
+                where, cause = _mismatch_in_row(bytes(row), row_layout, decoders)
             except DECODE_ERRORS:
                 where, cause = "", error
             return f"row {index}{', ' if where else ': '}{where}", cause
     raise ValueError("every row fits")
 
 
-def _misfit_in_row(data: bytes, layout: Layout, decoders: RowDecoders) -> tuple[str, Exception]:
+def _mismatch_in_row(data: bytes, layout: Layout, decoders: RowDecoders) -> tuple[str, Exception]:
     values: Iterable[tuple[object, msgspec.Raw]] = (
         enumerate(decoders.items(data)) if layout == "row" else decoders.fields(data).items()
     )

@@ -29,7 +29,7 @@ class ServedModel:
     features: FeatureSchema
     postprocessor: Postprocessor
 
-    def gives(self, output: Output) -> bool:
+    def has_output(self, output: Output) -> bool:
         """Whether the version has `output`, so that requests may name it."""
         declared = output in OUTPUTS or output in (self.manifest.output_names or ())
         return declared and self.runtime.supports(output)
@@ -38,9 +38,9 @@ class ServedModel:
         """Raises `InvalidValueError` for an output that the model does not have; the message lists those that it
         has."""
         for output in outputs:
-            if not self.gives(output):
+            if not self.has_output(output):
                 manifest = self.manifest
-                given = [name for name in (*OUTPUTS, *(manifest.output_names or ())) if self.gives(name)]
+                given = [name for name in (*OUTPUTS, *(manifest.output_names or ())) if self.has_output(name)]
                 raise InvalidValueError(
                     f"outputs: {manifest.model_id}:{manifest.version} (objective {manifest.objective}) gives no"
                     f" {output[:80]!r}; it gives {_listed(given)}"
@@ -173,7 +173,9 @@ class ModelCatalog:
         version = self.choose(reference, routing_key)
         if version.served is None:
             manifest = version.manifest
-            raise ModelNotReadyError(f"{manifest.model_id}:{manifest.version} is {version.state}{_because(version)}")
+            raise ModelNotReadyError(
+                f"{manifest.model_id}:{manifest.version} is {version.state}{_unavailable_reason(version)}"
+            )
         return version.served
 
     def choose(self, reference: ModelReference, routing_key: bytes = b"") -> Version:
@@ -185,8 +187,10 @@ class ModelCatalog:
         first = candidates[0]
         name, number = reference.name, first.manifest.version
         if len(candidates) == 1 and (reference.version or reference.alias or self._champion(name)):
-            raise ModelNotReadyError(f"{name}:{number} is {first.state}{_because(first)}")
-        raise ModelNotReadyError(f"no version of {name!r} is ready; {number} is {first.state}{_because(first)}")
+            raise ModelNotReadyError(f"{name}:{number} is {first.state}{_unavailable_reason(first)}")
+        raise ModelNotReadyError(
+            f"no version of {name!r} is ready; {number} is {first.state}{_unavailable_reason(first)}"
+        )
 
     def candidates(self, reference: ModelReference, routing_key: bytes = b"") -> list[Version]:
         """The versions that the reference may resolve to, in order of preference. Only a bare name can have several.
@@ -235,7 +239,7 @@ def _of_own(reference: ModelReference, own: Version) -> Version:
     return own
 
 
-def _because(version: Version) -> str:
+def _unavailable_reason(version: Version) -> str:
     return f": {version.reason}" if version.reason else ""
 
 

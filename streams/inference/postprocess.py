@@ -77,7 +77,7 @@ def compile_postprocess(manifest: Manifest) -> Postprocessor:
         return Postprocessor(_top_k(spec.top_k, labels))
     if classes == 2 and (manifest.outputs or 1) == 1:
         return Postprocessor(_by_threshold(_threshold(spec), labels))
-    return Postprocessor(_likeliest(labels))
+    return Postprocessor(_most_likely(labels))
 
 
 def _of_classes(spec: Postprocess, classes: Sequence[ClassLabel]) -> Postprocessor:
@@ -139,7 +139,7 @@ def _by_threshold(threshold: float, labels: list[Any]) -> Predictions:
     return predictions
 
 
-def _likeliest(labels: list[Any]) -> Predictions:
+def _most_likely(labels: list[Any]) -> Predictions:
     def predictions(prediction: NDArray[np.float64]) -> list[Any]:
         return [labels[place] for place in prediction.argmax(axis=1).tolist()]
 

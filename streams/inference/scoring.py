@@ -253,7 +253,7 @@ class Scorer:
             model = self._catalog.resolve(reference)
         except InferenceError:
             return None
-        usual = len(set(outputs)) == len(outputs) and all(map(model.gives, outputs))
+        usual = len(set(outputs)) == len(outputs) and all(map(model.has_output, outputs))
         if not usual or _result_values(model, outputs or DEFAULT_OUTPUTS, 1) > self.limits.result_bytes_max:
             return None
         return model

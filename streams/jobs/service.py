@@ -218,7 +218,7 @@ class JobService:
         owned = self._jobs_of(tenant)
         number = self.partition_of(job_id) if number is None else number
         if number not in owned.partitions:
-            raise self._elsewhere(tenant, number)
+            raise self._not_owner(tenant, number)
         topic = TenantTopics(self._settings.namespace, tenant).name("jobs")
 
         async def produce(value: bytes, codec: Codec) -> asyncio.Future[RecordMetadata]:
@@ -277,10 +277,10 @@ class JobService:
             return found
         number = self.partition_of(job_id)
         if number not in owned.partitions:
-            raise self._elsewhere(tenant, number)
+            raise self._not_owner(tenant, number)
         raise JobNotFoundError(f"there is no job {job_id!r}")
 
-    def _elsewhere(self, tenant: str, number: int) -> NotOwnerError:
+    def _not_owner(self, tenant: str, number: int) -> NotOwnerError:
         topic = TenantTopics(self._settings.namespace, tenant).name("jobs")
         url = self._owner_url(TopicPartition(topic, number))
         # The states may not be restored yet.

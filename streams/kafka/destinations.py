@@ -170,7 +170,7 @@ class Destinations:
         most = LOOK_SOON_S if small or self.unusable(self.reply_to) else LOOK_AGAIN_S
         return (small or bool(self.reply_to)) and self._clock() - self._looked_at > most
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Describes the topics again; keeps the previous descriptions if no broker answers in time."""
         if self._describe is None:
             return
@@ -185,7 +185,7 @@ class Destinations:
         if not replied_to and not isinstance(error, TopicRejectedError):
             return
         before = self._destinations
-        await self.look()
+        await self.refresh()
         if not isinstance(error, TopicRejectedError) or error.topic not in replied_to:
             return
         if self._destinations.get(error.topic) == before.get(error.topic) and not self._unusable(error.topic):

@@ -29,7 +29,7 @@ LOOK_TIMEOUT_S = 5.0
 class KnownTopics(Protocol):
     """The lane's view of topics."""
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Asks the broker now; `KafkaError` or `TimeoutError` if it does not answer."""
 
     def lacks(self, tp: TopicPartition) -> bool:
@@ -62,8 +62,8 @@ class TopicWatch:
         self._first: dict[str, int] = {}
         """Initial partition count by topic; 0 once it was deleted."""
 
-    async def look(self) -> None:
-        """As `KnownTopics.look`."""
+    async def refresh(self) -> None:
+        """As `KnownTopics.refresh`."""
         async with self._turn:
             try:
                 async with asyncio.timeout(LOOK_TIMEOUT_S):
@@ -75,7 +75,7 @@ class TopicWatch:
             self._note(name, now)
 
     async def close(self) -> None:
-        """Closes the connection; the next `look` opens a new one."""
+        """Closes the connection; the next `refresh` opens a new one."""
         client, self._client = self._client, None
         if client is not None:
             await finished(client.close())

@@ -25,8 +25,8 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
-class Order:
-    """A takeover: the partitions, and when it is cancelled."""
+class TakeoverPlan:
+    """One takeover: its partitions, its callbacks, and whether the partitions are still assigned."""
 
     topics: Collection[str]
     """All topics of the tenants concerned."""
@@ -37,7 +37,7 @@ class Order:
     """Partitions owned until then."""
     generation: int
     """Generation of the membership that assigned them."""
-    ours: Callable[[], bool]
+    still_assigned: Callable[[], bool]
     """Whether `tps` are still assigned to this worker."""
     opened: Callable[[dict[TopicPartition, Partition]], None]
     after_failure: bool
@@ -58,61 +58,61 @@ class Takeover:
         self._guarantee = guarantee
         self._restore = restore
 
-    async def run(self, order: Order) -> None:
-        """Calls `order.opened` with those of `order.tps` that can be served, ready to be fetched.
+    async def run(self, plan: TakeoverPlan) -> None:
+        """Calls `plan.opened` with those of `plan.tps` that can be served, ready to be fetched.
 
         It may be cancelled at any await: it closes the partitions that it has not opened; those that are open in their
         processors are closed by the next takeover, or by `close`.
         """
-        what, ours = "partitions cannot be taken over", order.ours
+        what, still_assigned = "partitions cannot be taken over", plan.still_assigned
         try:
-            if order.tps:
-                await order.faults.until_done(what, partial(self._look, order), ours)
-                await order.faults.until_done(what, partial(self._fence, order), ours)
-            if ours():
-                await self._restore_tables(order)
-            if order.tps:
-                await order.faults.until_done(what, partial(self._open, order), ours)
+            if plan.tps:
+                await plan.faults.until_done(what, partial(self._check_topics, plan), still_assigned)
+                await plan.faults.until_done(what, partial(self._fence, plan), still_assigned)
+            if still_assigned():
+                await self._restore_tables(plan)
+            if plan.tps:
+                await plan.faults.until_done(what, partial(self._open, plan), still_assigned)
         finally:
-            for partition in order.partitions.values():
+            for partition in plan.partitions.values():
                 if not partition.running:
                     partition.close()
 
-    async def _look(self, order: Order) -> None:
-        await self._topics.look()
-        order.partitions = {tp: self._context.partitions.make(tp) for tp in self.servable(order.tps)}
+    async def _check_topics(self, plan: TakeoverPlan) -> None:
+        await self._topics.refresh()
+        plan.partitions = {tp: self._context.partitions.make(tp) for tp in self.servable(plan.tps)}
 
-    async def _fence(self, order: Order) -> None:
-        await self._guarantee.fence({tp: self._outputs(tp) for tp in order.partitions})
+    async def _fence(self, plan: TakeoverPlan) -> None:
+        await self._guarantee.fence({tp: self._outputs(tp) for tp in plan.partitions})
 
-    async def _open(self, order: Order) -> None:
+    async def _open(self, plan: TakeoverPlan) -> None:
         positions = await read_positions(
-            self._context.group.consumer, order.partitions, self._context.settings.group.offset_reset, self._topics
+            self._context.group.consumer, plan.partitions, self._context.settings.group.offset_reset, self._topics
         )  # fmt: skip
-        ids = {tp: self._topic_ids(tp) for tp in order.partitions}
+        ids = {tp: self._topic_ids(tp) for tp in plan.partitions}
         starts = {
-            tp: self._guarantee.start(tp, position.start, _acked(order.before.get(tp), ids[tp]))
+            tp: self._guarantee.start(tp, position.start, _acked(plan.before.get(tp), ids[tp]))
             for tp, position in positions.items()
         }
-        if order.ours():
+        if plan.still_assigned():
             await self._context.group.seek(starts)
-        if order.ours():
-            await self._open_processors(order)
-            for tp, partition in order.partitions.items():
+        if plan.still_assigned():
+            await self._open_processors(plan)
+            for tp, partition in plan.partitions.items():
                 partition.run(starts[tp], ids[tp])
-            order.opened(order.partitions)
+            plan.opened(plan.partitions)
             self._context.measures.records_missing += sum(position.missing for position in positions.values())
             log.info(
-                "partitions_acquired", generation=order.generation, partitions=by_topic(starts),
-                ms=round((time.monotonic() - order.started) * 1000),
+                "partitions_acquired", generation=plan.generation, partitions=by_topic(starts),
+                ms=round((time.monotonic() - plan.started) * 1000),
             )  # fmt: skip
         # After a failure the fault ends only when the remaining records have been processed.
-        if not order.after_failure or all(start >= positions[tp].end for tp, start in starts.items()):
-            order.faults.clear()
+        if not plan.after_failure or all(start >= positions[tp].end for tp, start in starts.items()):
+            plan.faults.clear()
 
-    async def _open_processors(self, order: Order) -> None:
-        self.close({tp for tp in self.opened.difference(order.partitions) if tp.topic in order.topics})
-        for tp in order.partitions:
+    async def _open_processors(self, plan: TakeoverPlan) -> None:
+        self.close({tp for tp in self.opened.difference(plan.partitions) if tp.topic in plan.topics})
+        for tp in plan.partitions:
             self.opened.add(tp)
             await self._processors[tp.topic].opened(tp.partition)
 
@@ -155,20 +155,20 @@ class Takeover:
         changelogs = {TopicPartition(table.changelog, tp.partition) for table in processor.tables}
         return {*processor.outputs(tp.partition), *changelogs}
 
-    async def _restore_tables(self, order: Order) -> None:
+    async def _restore_tables(self, plan: TakeoverPlan) -> None:
         """Closes table partitions that are no longer owned, and restores the others."""
-        for partition in order.partitions.values():
+        for partition in plan.partitions.values():
             partition.restore()
         numbers: dict[LaneTable, set[int]] = {}
-        for topic in order.topics:
+        for topic in plan.topics:
             for table in self._processors[topic].tables:
-                numbers.setdefault(table, set()).update(tp.partition for tp in order.partitions if tp.topic == topic)
+                numbers.setdefault(table, set()).update(tp.partition for tp in plan.partitions if tp.topic == topic)
         owned: list[tuple[LaneTable, TablePartition]] = []
         for table, owned_here in numbers.items():
             owned += [(table, partition) for partition in await table.retain(owned_here)]
         if owned:
             restore = partial(self._restore.run, owned)
-            await order.faults.until_done("tables cannot be restored", restore, order.ours, bounded=False)
+            await plan.faults.until_done("tables cannot be restored", restore, plan.still_assigned, bounded=False)
 
 
 def _acked(before: Partition | None, topic_ids: Mapping[str, str]) -> int:

@@ -53,7 +53,7 @@ class Lane:
         self._ownership = Ownership(context, self._publisher, takeover)
         self._workers = self._make_workers()
         """By topic."""
-        self._progress.listen(self._moved)
+        self._progress.listen(self._on_progress)
         self._gaps = RetentionGaps()
         self._unreadable: dict[TopicPartition, tuple[str, float]] = {}
         """Partitions whose log cannot be read further: the reason, and when to retry."""
@@ -75,7 +75,7 @@ class Lane:
 
     async def run(self) -> None:
         """Runs until cancelled."""
-        idle = IdleWatcher(self._context, self._publisher, self._gaps, self._at_rest)
+        idle = IdleWatcher(self._context, self._publisher, self._gaps, self._is_idle)
         running = [
             commit_regularly(self._partitions, self._publisher, self._settings.commit_interval_s),
             watch_gaps(self._gaps, self._context.group, self.measures),
@@ -170,10 +170,10 @@ class Lane:
             if processor.kind == "requests"
         )
 
-    def look_at_topics(self) -> None:
+    def check_topics(self) -> None:
         """Takes partitions over again if their topics have changed."""
         if not self._draining:
-            self._ownership.look_at_topics()
+            self._ownership.check_topics()
 
     # ------------------------------------------------------------------ fetched
 
@@ -238,13 +238,13 @@ class Lane:
         """Whether fetching and processing are paused for a tenant."""
         return self._draining or self._ownership.paused(tenant)
 
-    def _at_rest(self, partition: Partition) -> bool:
-        return self._workers[partition.tp.topic].at_rest(partition)
+    def _is_idle(self, partition: Partition) -> bool:
+        return self._workers[partition.tp.topic].is_idle(partition)
 
     def _failed(self, partition: Partition, error: BaseException) -> None:
         self._ownership.failed(partition, error)
 
-    def _moved(self, partition: Partition | None) -> None:
+    def _on_progress(self, partition: Partition | None) -> None:
         """Wakes the worker of a partition (None: all workers), and those that wait for in-flight bytes."""
         for worker in self._workers.values() if partition is None else (self._workers[partition.tp.topic],):
             worker.wake()

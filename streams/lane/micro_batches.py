@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from inferd.streams.group import Records
 from inferd.streams.lane.partition import Partition
 from inferd.streams.lane.processor import Processor
-from inferd.streams.lane.scheduling import one_a_unit, share_out
+from inferd.streams.lane.scheduling import first_per_unit, share_out
 from inferd.streams.settings import LaneSettings
 
 HELD_S = 0.2
@@ -44,7 +44,7 @@ class MicroBatches:
             return []
         self._turn += 1
         turn = self._turn % len(queued)
-        return one_a_unit(queued[turn:] + queued[:turn], busy)
+        return first_per_unit(queued[turn:] + queued[:turn], busy)
 
     def unit(self, partition: Partition) -> Hashable:
         return self._processors[partition.tp.topic].unit(partition.tp.partition)
@@ -54,13 +54,13 @@ class MicroBatches:
         if records:
             partition.put_back(records)
             self._held.add(partition)
-            asyncio.get_running_loop().call_later(HELD_S, self._let_go, partition)
+            asyncio.get_running_loop().call_later(HELD_S, self._release, partition)
 
     def resume(self) -> None:
         """Records that were put back may be taken again at once."""
         self._held.clear()
         self._wake()
 
-    def _let_go(self, partition: Partition) -> None:
+    def _release(self, partition: Partition) -> None:
         self._held.discard(partition)
         self._wake()

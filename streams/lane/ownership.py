@@ -15,7 +15,7 @@ import structlog
 from aiokafka import TopicPartition
 
 from inferd.streams.kafka import unserved_reasons
-from inferd.streams.lane.assignment import Order, Takeover
+from inferd.streams.lane.assignment import Takeover, TakeoverPlan
 from inferd.streams.lane.backoff import Faults
 from inferd.streams.lane.context import ALL_TENANTS, LaneContext
 from inferd.streams.lane.partition import Partition, by_topic
@@ -110,7 +110,7 @@ class Ownership:
         generation = self._generation
         topics = {topic for topic, processor in self._partitions.processors.items() if processor.tenant in tenants}
 
-        def ours() -> bool:
+        def still_assigned() -> bool:
             return self._epoch == epoch and self._context.group.generation == generation
 
         def opened(partitions: Mapping[TopicPartition, Partition]) -> None:
@@ -118,11 +118,12 @@ class Ownership:
             for tenant in () if after_failure else tenants:
                 self._context.faults[tenant].clear()
 
-        order = Order(
+        plan = TakeoverPlan(
             topics=topics, tps={tp for tp in self._assigned if tp.topic in topics}, faults=faults,
-            before=self._partitions, generation=generation, ours=ours, opened=opened, after_failure=after_failure,
+            before=self._partitions, generation=generation, still_assigned=still_assigned, opened=opened,
+            after_failure=after_failure,
         )  # fmt: skip
-        await self._takeover.run(order)
+        await self._takeover.run(plan)
         self._paused.difference_update(tenants)
         self._context.progress.advance()
 
@@ -159,7 +160,7 @@ class Ownership:
 
     # ------------------------------------------------------------------ topics changed
 
-    def look_at_topics(self) -> None:
+    def check_topics(self) -> None:
         """Takes the partitions of a tenant over again if its topics were deleted, recreated or grown."""
         if not self.settled:
             return

@@ -38,7 +38,7 @@ def _within(partition: Partition, rows: int, size: int) -> bool:
     return partition.queued <= rows and partition.queued_bytes <= size
 
 
-def one_a_unit(partitions: Iterable[tuple[Partition, Hashable]], busy: Collection[Hashable]) -> list[Partition]:
+def first_per_unit(partitions: Iterable[tuple[Partition, Hashable]], busy: Collection[Hashable]) -> list[Partition]:
     """The first partition of each unit that is not busy."""
     seen = set(busy)
     chosen = []

@@ -47,7 +47,7 @@ async def watch_destinations(destinations: Destinations, partitions: OwnedPartit
         await asyncio.sleep(INTERVAL_S)
         late = [(p, topics) for p in partitions.values() if (topics := p.late_replies(REPLY_LATE_S))]
         if late or destinations.outdated:
-            await destinations.look()
+            await destinations.refresh()
         for partition, topics in late:
             if (topic := destinations.unusable(topics)) is not None:
                 on_failed(partition, TopicRejectedError(topic))
@@ -60,7 +60,7 @@ class IdleWatcher:
     context: LaneContext
     publisher: Publisher
     gaps: RetentionGaps
-    at_rest: Callable[[Partition], bool]
+    is_idle: Callable[[Partition], bool]
     """Whether a partition is idle and may publish."""
 
     async def run(self) -> None:
@@ -71,7 +71,7 @@ class IdleWatcher:
             self.publisher.job_acked.clear()
             for partition in list(self.context.partitions.values()):
                 position = await self._position(partition)
-                if self.at_rest(partition) and (output := self._output(partition, position)) is not None:
+                if self.is_idle(partition) and (output := self._output(partition, position)) is not None:
                     self.publisher.publish(partition, [output])
 
     async def _position(self, partition: Partition) -> int | None:

@@ -60,7 +60,7 @@ class Worker:
         """Whether HTTP requests are waiting or being processed."""
         return any(processor.waits for processor in self._processors.values())
 
-    def at_rest(self, partition: Partition) -> bool:
+    def is_idle(self, partition: Partition) -> bool:
         """Whether a partition is idle and may publish."""
         if self._stopped(self.tenant) or not partition.running:
             return False

@@ -156,7 +156,7 @@ class ModelFollower:
                 await reader.choose(self._wanted)
                 fetched = await reader.fetch()
                 for record in fetched:
-                    await self._apply_at_last(record)
+                    await self._apply_with_retries(record)
                 await self._load(await reader.read_to_end(), new=bool(fetched))
             except (KafkaError, OSError) as error:
                 log.warning("models_unreadable", error=type(error).__name__, detail=str(error)[:200])
@@ -176,7 +176,7 @@ class ModelFollower:
             else:
                 self.loaded |= read
 
-    async def _apply_at_last(self, record: ModelRecord) -> None:
+    async def _apply_with_retries(self, record: ModelRecord) -> None:
         """Applies a record, and retries until it succeeds: a skipped record would be missing until the next start."""
         while True:
             try:

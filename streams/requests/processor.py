@@ -271,7 +271,7 @@ class RequestProcessor:
             output.tally.fail(error.code, self.scorer.version_of(outcome.asked.get(index), key))
             if isinstance(error, UNDECODABLE):
                 self._dead_letters.add(output, records[index - span.start], tp, error)
-        self._send_elsewhere(output, tp, results, replied)
+        self._move_replies(output, tp, results, replied)
 
     def _reject(
         self, results: list[Outgoing], headers_of: dict[int, RequestHeaders], replied: dict[int, str], span: range
@@ -321,7 +321,7 @@ class RequestProcessor:
                 replied[place] = headers.reply_to
         return replied
 
-    def _send_elsewhere(
+    def _move_replies(
         self, output: OutputBatch, tp: TopicPartition, results: list[Outgoing], replied: dict[int, str]
     ) -> None:
         """Moves results with a `reply-to` topic to that topic."""

@@ -81,7 +81,7 @@ class RealtimePredictor:
         return type(self).predict_batch is not RealtimePredictor.predict_batch
 
     @property
-    def answers_itself(self) -> bool:
+    def handles_requests(self) -> bool:
         """Whether requests must go through this object: a method is overridden, or there is a cache."""
         own = type(self).predict is not RealtimePredictor.predict or self.takes_batches
         return own or self._cache is not None

@@ -63,7 +63,7 @@ class RowCache:
             found = self._get(key)
             values = None if found is None else msgspec.json.decode(found, type=list[Any])
         except Exception as error:  # noqa: BLE001  # any fault of a user's cache is a miss
-            self._complain("get", error)
+            self._warn("get", error)
             return None
         return values if values is not None and len(values) == size else None
 
@@ -76,9 +76,9 @@ class RowCache:
             else:
                 self._set(key, text)
         except Exception as error:  # noqa: BLE001  # as above
-            self._complain("set", error)
+            self._warn("set", error)
 
-    def _complain(self, what: str, error: Exception) -> None:
+    def _warn(self, what: str, error: Exception) -> None:
         if not self._complained:
             log.warning("cache_failed", call=what, reason=f"{type(error).__name__}: {error}", again="logged once only")
         self._complained = True

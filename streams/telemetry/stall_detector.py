@@ -18,9 +18,9 @@ class StallDetector:
         self._timeout_s = timeout_s
         self._clock = clock
         self._progress = -1
-        self._moved_at = clock()
+        self._progressed_at = clock()
 
-    def look(self, phase: Phase, progress: int, *, busy: bool, fault: str | None) -> str | None:
+    def check(self, phase: Phase, progress: int, *, busy: bool, fault: str | None) -> str | None:
         """The reason to end the process, or None. Call it at regular intervals.
 
         `progress` changes with any progress of the worker. `busy`: whether a running lane has work. `fault`: a known
@@ -29,6 +29,6 @@ class StallDetector:
         now = self._clock()
         waits = fault is not None or phase in RESTING or (phase == "running" and not busy)
         if waits or progress != self._progress:
-            self._moved_at, self._progress = now, progress
-        stood_s = now - self._moved_at
-        return f"{phase} without progress for {stood_s:.0f} s" if stood_s > self._timeout_s else None
+            self._progressed_at, self._progress = now, progress
+        stalled_s = now - self._progressed_at
+        return f"{phase} without progress for {stalled_s:.0f} s" if stalled_s > self._timeout_s else None

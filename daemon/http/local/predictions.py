@@ -36,7 +36,7 @@ class LocalPredictions:
     """Implements `inferd.daemon.http.routes.services.Predictions` with a `RealtimePredictor`."""
 
     def __init__(self, predictor: RealtimePredictor, limits: Limits = DEFAULT_LIMITS) -> None:
-        ask = predictor.answer if predictor.answers_itself else None
+        ask = predictor.answer if predictor.handles_requests else None
         ask_rows = predictor.rows_answered if predictor.takes_batches else None
         catalog = ManagedCatalog(predictor.model_manager)
         add_own_models(catalog, predictor)

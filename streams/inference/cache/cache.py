@@ -171,7 +171,7 @@ class PredictionCache:
         keys = plan.keys.keys(inputs)
         values: list[bytes | None] = [None] * len(keys)
         for number in np.unique(partitions).tolist():
-            self._look_in(number, plan.keys.prefix, keys, np.flatnonzero(partitions == number).tolist(), values)
+            self._look_up(number, plan.keys.prefix, keys, np.flatnonzero(partitions == number).tolist(), values)
         found, arrays, expired = plan.layout.decode(keys, values, now_ms, plan.ttl_ms)
         plan.counters.hits += len(found)
         plan.counters.misses += len(keys) - len(found)
@@ -188,7 +188,7 @@ class PredictionCache:
         yield
         plan.counters.fill_s += self._timer() - started
 
-    def _look_in(
+    def _look_up(
         self, number: int, prefix: bytes, keys: list[bytes], places: list[int], values: list[bytes | None]
     ) -> None:
         """Writes the entries for `places` of `keys` into `values`."""

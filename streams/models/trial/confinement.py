@@ -48,7 +48,7 @@ def die_with(parent: int) -> None:
         sys.exit(1)
 
 
-def step_back() -> None:
+def lower_priority() -> None:
     """Lowers the priority of this process, and makes it the first candidate of the out-of-memory killer."""
     os.nice(NICENESS)
     with suppress(OSError):

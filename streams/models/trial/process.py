@@ -46,7 +46,7 @@ from inferd.streams.inference import (
 )
 from inferd.streams.inference.features import FeatureSchema, sample_inputs, varied_inputs
 from inferd.streams.models.memory import used_bytes
-from inferd.streams.models.trial.confinement import die_with, give_up_processes_and_network, step_back
+from inferd.streams.models.trial.confinement import die_with, give_up_processes_and_network, lower_priority
 from inferd.streams.openmp import load_openmp
 
 UNFINISHED_STATUS = 75
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
     # Before memory is limited: a library that fails to load is not the fault of a model.
     _load_libraries(plan.cases)
     gc.freeze()  # so that measuring only collects garbage of models
-    step_back()
+    lower_priority()
     _confine(plan)
     give_up_processes_and_network()
     os.write(out, b"{}\n")

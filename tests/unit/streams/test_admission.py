@@ -51,12 +51,12 @@ class World:
     unfit: dict[str, str] = field(default_factory=dict)
     away: bool = False
     barred: list[frozenset[str]] = field(default_factory=list)
-    looks: int = 0
+    checks: int = 0
     asked: list[int] = field(default_factory=list)
     """Number of rights that each check requested."""
 
     async def missing_rights(self, _client: Any, rights: Sequence[Right]) -> list[Right]:
-        self.looks += 1
+        self.checks += 1
         if self.away:
             raise KafkaConnectionError("nobody there")
         self.asked.append(len(rights))
@@ -73,7 +73,7 @@ class World:
         self.admission.admit(self.models)
         return topics
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         await self.admission._step(self.models)
 
     async def until(self, condition: Callable[[], Any]) -> None:
@@ -133,7 +133,7 @@ async def test_a_tenant_without_a_right_at_the_start_waits_alone_for_it(world: W
     assert world.admission.unserved_reason("a") == world.admission.waits["a"]
     assert world.admission.fault is None, "the other tenant is served"
     world.missing = []
-    await world.look()
+    await world.check()
     assert (world.admission.waits, world.barred[-1]) == ({}, frozenset())
 
 
@@ -152,19 +152,19 @@ async def test_a_tenant_without_a_right_at_the_start_waits_alone_for_it(world: W
 async def test_a_lost_right_stops_only_what_needs_it(world: World, right: str, stopped: set[str]) -> None:
     await world.start()
     world.missing = [right]
-    await world.look()
+    await world.check()
     assert right.replace("jobs-0", "jobs-*") in world.admission.waits["a"]
     assert world.barred[-1] == stopped
     assert world.admission.unserved_reason("a") is None, "its models are loaded: over HTTP it is served"
     world.missing = []
-    await world.look()
+    await world.check()
     assert (world.admission.waits, world.barred[-1]) == ({}, frozenset())
 
 
 async def test_if_all_tenants_wait_the_worker_has_a_fault(world: World) -> None:
     await world.start()
     world.missing = ["READ on group inferd"]
-    await world.look()
+    await world.check()
     assert world.admission.fault is not None
     assert "tenant a waits: " in world.admission.fault
     assert "READ on group inferd" in world.admission.fault
@@ -173,10 +173,10 @@ async def test_if_all_tenants_wait_the_worker_has_a_fault(world: World) -> None:
 async def test_model_records_of_a_tenant_are_not_read_without_the_right(world: World) -> None:
     await world.start()
     world.missing = ["READ on topic ns.a.model-artifacts"]
-    await world.look()
+    await world.check()
     assert world.models.followed == {"b"}
     world.missing = []
-    await world.look()
+    await world.check()
     assert world.models.followed == {"a", "b"}
 
 
@@ -184,11 +184,11 @@ async def test_a_tenant_is_served_only_once_its_models_are_loaded(world: World) 
     world.missing = ["READ on topic ns.a.models"]
     await world.start()
     world.models.held, world.missing = True, []
-    await world.look()
+    await world.check()
     assert world.admission.waits["a"] == MODELS_UNREAD
     assert world.barred[-1] == A_TOPICS
     world.models.read |= {"a"}
-    await world.look()
+    await world.check()
     assert (world.admission.waits, world.barred[-1]) == ({}, frozenset())
 
 
@@ -196,10 +196,10 @@ async def test_wrong_topics_make_a_later_tenant_wait(world: World) -> None:
     world.missing, world.unfit = ["READ on topic ns.a.jobs"], {"a": "topic ns.a.jobs has 7 partitions"}
     await world.start()
     world.missing = []
-    await world.look()
+    await world.check()
     assert world.admission.waits["a"] == "topic ns.a.jobs has 7 partitions"
     world.unfit = {}
-    await world.look()
+    await world.check()
     assert world.admission.waits == {}
 
 
@@ -213,11 +213,11 @@ async def test_nothing_changes_while_the_broker_does_not_respond(world: World, m
     monkeypatch.setattr(admission_module, "CHECK_INTERVAL_WAITING_S", 0.001)
     await world.start()
     world.missing = ["READ on topic ns.a.jobs"]
-    await world.look()
+    await world.check()
     world.away, world.missing = True, []
     running = asyncio.create_task(world.admission.run(world.models))
-    looks = world.looks
-    await world.until(lambda: world.looks > looks + 2)
+    checks = world.checks
+    await world.until(lambda: world.checks > checks + 2)
     assert world.admission.waits.keys() == {"a"}
     world.away = False
     await world.until(lambda: not world.admission.waits)
@@ -240,9 +240,9 @@ async def test_the_reason_of_a_waiting_tenant_is_logged_once(world: World, capsy
     await world.start()
     world.missing = ["READ on topic ns.a.jobs"]
     for _ in range(3):
-        await world.look()
+        await world.check()
     world.missing = []
-    await world.look()
+    await world.check()
     out = capsys.readouterr().out
     assert (out.count("tenant_waits"), out.count("tenant_served")) == (1, 1)
 

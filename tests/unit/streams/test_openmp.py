@@ -43,13 +43,13 @@ def test_lightgbm_uses_the_bundled_copy(trained: object, tmp_path: Path) -> None
 
 def test_the_systems_library_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openmp, "_loads", lambda path: path == "libgomp.so.1")
-    monkeypatch.setattr(openmp, "_carried", lambda: pytest.fail("looked for a copy"))
+    monkeypatch.setattr(openmp, "_bundled_copies", lambda: pytest.fail("looked for a copy"))
     openmp.load_openmp()
 
 
 def test_one_copy_is_bundled() -> None:
     # Its file name depends on the package's build: this test fails if a version uses another name.
-    (path,) = openmp._carried()
+    (path,) = openmp._bundled_copies()
     assert openmp._RENAMED.subn(openmp._own_name, path.read_bytes())[1] == 1
 
 

@@ -68,7 +68,7 @@ class CatBoostRuntime:
         model = self._model
         if model is None:
             raise ModelNotReadyError("the model version was unloaded")
-        check_outputs(self, outputs, self._why_not)
+        check_outputs(self, outputs, self._unsupported_reason)
         pool = self._pool(inputs)
         return {output: _call(lambda: self._compute(model, pool, output)) for output in outputs}  # noqa: B023
 
@@ -76,7 +76,7 @@ class CatBoostRuntime:
         """As `ModelRuntime.close`."""
         self._model = None
 
-    def _why_not(self, output: Output) -> str:
+    def _unsupported_reason(self, output: Output) -> str:
         if output == "probabilities":
             return f"loss function {self.objective or 'of your own'} has no classes"
         return "the model was saved without the weights of its leaves"

@@ -117,10 +117,10 @@ class LightGBMRuntime:
             raise SchemaMismatchError(f"a matrix of shape {matrix.shape}: expected (rows, {self.n_features})")
         if matrix.dtype != np.float64 or not matrix.flags.c_contiguous:
             raise InternalError(f"a matrix of {matrix.dtype}: expected float64 in C order")
-        check_outputs(self, outputs, self._why_not)
+        check_outputs(self, outputs, self._unsupported_reason)
         return matrix
 
-    def _why_not(self, output: Output) -> str:
+    def _unsupported_reason(self, output: Output) -> str:
         if output == "probabilities":
             return f"objective {self.objective or 'none (custom)'} has no classes"
         return "the model has linear trees"

@@ -93,9 +93,9 @@ class XGBoostRuntime:
     def _check(self, matrix: Matrix, outputs: tuple[Output, ...]) -> None:
         if matrix.ndim != 2 or matrix.shape[1] != self.n_features:
             raise SchemaMismatchError(f"a matrix of shape {matrix.shape}: expected (rows, {self.n_features})")
-        check_outputs(self, outputs, self._why_not)
+        check_outputs(self, outputs, self._unsupported_reason)
 
-    def _why_not(self, output: Output) -> str:
+    def _unsupported_reason(self, output: Output) -> str:
         if output == "probabilities":
             return f"objective {self.objective} has no classes"
         return "the booster is linear" if output == "leaves" else "the trees have vectors as leaves"

@@ -88,7 +88,7 @@ async def test_a_deleted_reply_topic_is_rejected_until_it_is_recreated() -> None
     desk.now = 6
     assert desk.destinations.outdated
     desk.states = [topic(partitions=1)]
-    await desk.destinations.look()
+    await desk.destinations.refresh()
     assert desk.destinations.rejection(REPLIES, (None, b"v", [])) is None
     assert desk.destinations[REPLIES].partitions == 1
     assert not desk.destinations.outdated
@@ -122,7 +122,7 @@ async def test_own_topics_are_never_avoided() -> None:
 async def test_descriptions_are_kept_if_the_broker_does_not_respond() -> None:
     desk = Desk(topic(max_message_bytes="200"))
     desk.error = KafkaConnectionError("away")
-    await desk.destinations.look()
+    await desk.destinations.refresh()
     assert desk.destinations.bytes_max(REPLIES) == 200
 
 
@@ -157,4 +157,4 @@ async def test_a_description_that_takes_too_long_is_given_up(monkeypatch: pytest
         return []
 
     monkeypatch.setattr("inferd.streams.kafka.destinations.DESCRIBE_TIMEOUT_S", 0.01)
-    await Destinations([topic()], [REPLIES], never).look()
+    await Destinations([topic()], [REPLIES], never).refresh()

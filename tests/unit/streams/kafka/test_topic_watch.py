@@ -67,24 +67,24 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     return broker
 
 
-async def looked(watch: TopicWatch, broker: Broker, now: TopicMetadata | None, topic: str = "t") -> list[str]:
+async def events_after(watch: TopicWatch, broker: Broker, now: TopicMetadata | None, topic: str = "t") -> list[str]:
     """The log events of a check that finds a topic in the state `now`."""
     broker.topics[topic] = now
     with capture_logs() as logs:
-        await watch.look()
+        await watch.refresh()
     return [entry["event"] for entry in logs]
 
 
 async def test_a_topic_that_is_deleted_and_created_again_is_another_log(broker: Broker) -> None:
     again: list[str] = []
     watch = TopicWatch(KafkaConnection(), "me", ["t"], again.append)
-    assert await looked(watch, broker, TopicMetadata(2, A)) == []
+    assert await events_after(watch, broker, TopicMetadata(2, A)) == []
     assert (watch.id_of("t"), watch.missing, watch.partitions) == (A, [], {"t": 2})
     assert [watch.is_new(tp) for tp in tps("t", 0, 1, 2)] == [False, False, True]
-    assert await looked(watch, broker, None) == ["topic_deleted"]
-    assert await looked(watch, broker, None) == [], "it is logged once"
+    assert await events_after(watch, broker, None) == ["topic_deleted"]
+    assert await events_after(watch, broker, None) == [], "it is logged once"
     assert (watch.id_of("t"), watch.missing, watch.partitions, again) == (A, ["t"], {"t": 0}, [])
-    assert await looked(watch, broker, TopicMetadata(2, B)) == ["topic_created_again"]
+    assert await events_after(watch, broker, TopicMetadata(2, B)) == ["topic_created_again"]
     assert (watch.id_of("t"), watch.missing, again) == (B, [], ["t"])
     assert all(map(watch.is_new, tps("t", 0, 1)))
 
@@ -92,42 +92,42 @@ async def test_a_topic_that_is_deleted_and_created_again_is_another_log(broker: 
 async def test_a_topic_that_was_created_again_between_two_looks_is_noticed_by_its_id(broker: Broker) -> None:
     again: list[str] = []
     watch = TopicWatch(KafkaConnection(), "me", ["t"], again.append)
-    await looked(watch, broker, TopicMetadata(2, A))
-    assert await looked(watch, broker, TopicMetadata(2, B)) == ["topic_created_again"]
+    await events_after(watch, broker, TopicMetadata(2, A))
+    assert await events_after(watch, broker, TopicMetadata(2, B)) == ["topic_created_again"]
     assert (again, watch.is_new(tps("t", 0)[0])) == (["t"], True)
 
 
 async def test_partitions_that_are_added_are_new(broker: Broker) -> None:
     watch = TopicWatch(KafkaConnection(), "me", ["t"])
-    await looked(watch, broker, TopicMetadata(2, A))
+    await events_after(watch, broker, TopicMetadata(2, A))
     assert [watch.lacks(tp) for tp in tps("t", 1, 2)] == [False, True]
-    assert await looked(watch, broker, TopicMetadata(3, A)) == ["topic_partitions_changed"]
+    assert await events_after(watch, broker, TopicMetadata(3, A)) == ["topic_partitions_changed"]
     assert [(watch.lacks(tp), watch.is_new(tp)) for tp in tps("t", 1, 2)] == [(False, False), (False, True)]
 
 
 async def test_a_broker_without_topic_ids_is_queried_by_name(broker: Broker) -> None:
     watch = TopicWatch(KafkaConnection(), "me", ["t"])
-    await looked(watch, broker, TopicMetadata(2))
-    assert await looked(watch, broker, TopicMetadata(2)) == []
+    await events_after(watch, broker, TopicMetadata(2))
+    assert await events_after(watch, broker, TopicMetadata(2)) == []
     assert watch.id_of("t") == ""
 
 
 async def test_unknown_topics_do_not_count_as_missing(broker: Broker) -> None:
     watch = TopicWatch(KafkaConnection(), "me", ["t", "u"])
-    await looked(watch, broker, TopicMetadata(1, A))
+    await events_after(watch, broker, TopicMetadata(1, A))
     assert not any(map(watch.lacks, tps("u", 0, 5) + tps("somebody's", 9)))
     assert not watch.is_new(tps("u", 0)[0])
 
 
 async def test_a_failed_check_changes_nothing_and_reconnects(broker: Broker) -> None:
     watch = TopicWatch(KafkaConnection(), "me", ["t"])
-    await looked(watch, broker, TopicMetadata(1, A))
+    await events_after(watch, broker, TopicMetadata(1, A))
     broker.error = KafkaConnectionError("gone")
     with pytest.raises(KafkaConnectionError):
-        await watch.look()
+        await watch.refresh()
     assert (watch.id_of("t"), watch.missing, broker.closed) == (A, [], 1)
     broker.error = None
-    await watch.look()
+    await watch.refresh()
     await watch.close()
     assert (broker.opened, broker.closed) == (2, 2)
 

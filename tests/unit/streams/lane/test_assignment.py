@@ -62,7 +62,7 @@ def steps_of(bench: Bench, k: int) -> Steps:
     consumer = bench.consumer
     for name in ("committed", "beginning_offsets", "end_offsets"):
         steps.through(consumer, name)
-    for target, name in ((bench.topics, "look"), (bench.group, "seek"), (bench.tenant, "opened")):
+    for target, name in ((bench.topics, "refresh"), (bench.group, "seek"), (bench.tenant, "opened")):
         steps.through(target, name)
     return steps
 
@@ -274,7 +274,7 @@ async def until_open(bench: Bench, *numbers: int) -> None:
     """Checks topics, as the app does every second, until exactly these partitions are open."""
 
     def looked() -> bool:
-        bench.lane.look_at_topics()
+        bench.lane.check_topics()
         return bench.lane.settled and set(bench.lane.partitions) == {tp(number) for number in numbers}
 
     await bench.until(looked)
@@ -321,7 +321,7 @@ async def test_requests_that_were_created_again_are_read_from_their_beginning(be
     bench.consumer.committed_offsets, bench.consumer.notes = {tp(0): 5}, {tp(0): "topic-id=old"}
     bench.topics.ids, bench.consumer.end = {REQUESTS: "new"}, 3
     with capture_logs() as logs:
-        bench.lane.look_at_topics()
+        bench.lane.check_topics()
         await bench.until(lambda: bench.lane.partitions[tp(0)].topic_id == "new")
     assert bench.group.seeks[-1] == {tp(0): 0}
     assert "offset_of_a_deleted_topic" in [entry["event"] for entry in logs]
@@ -335,7 +335,7 @@ async def test_a_recreated_output_topic_gets_new_producers_and_no_repeats(bench:
     bench.lane.feed(tp(0), [request(0)])
     await bench.until(lambda: bench.lane.partitions[tp(0)].acked == 1)
     bench.topics.ids = {RESULTS: "new"}
-    bench.lane.look_at_topics()
+    bench.lane.check_topics()
     await bench.until(lambda: bench.lane.partitions[tp(0)].topic_ids[RESULTS] == "new")
     assert (bench.broker.producers_opened, bench.group.seeks[-1]) == (2, {tp(0): 1})
 

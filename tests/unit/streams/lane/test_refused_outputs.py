@@ -29,7 +29,7 @@ async def describe(bench: Bench, *states: TopicState) -> None:
         return states
 
     bench.destinations._describe = told
-    await bench.destinations.look()
+    await bench.destinations.refresh()
 
 
 def replies(partitions: int = 3, **config: str) -> TopicState:

@@ -14,7 +14,7 @@ from inferd.streams.lane.owned_partitions import OwnedPartitions
 from inferd.streams.lane.partition import Partition, bytes_of
 from inferd.streams.lane.scheduling import (
     PARTITION_BYTES_MIN,
-    one_a_unit,
+    first_per_unit,
     share_out,
     with_room,
     without_room,
@@ -85,8 +85,8 @@ def test_the_limits_are_used_fully_and_the_first_partition_gets_records(queued: 
 
 def test_one_partition_per_unit_and_no_busy_unit() -> None:
     a, b, c = (partition(number, 1) for number in range(3))
-    assert one_a_unit([(a, "x"), (b, "y"), (c, "x")], ()) == [a, b]
-    assert one_a_unit([(a, "x"), (b, "y"), (c, "x")], {"x"}) == [b]
+    assert first_per_unit([(a, "x"), (b, "y"), (c, "x")], ()) == [a, b]
+    assert first_per_unit([(a, "x"), (b, "y"), (c, "x")], {"x"}) == [b]
 
 
 def test_a_partition_has_no_room_once_its_share_is_used() -> None:

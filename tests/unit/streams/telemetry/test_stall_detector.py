@@ -51,7 +51,7 @@ class Watched:
         fault: str | None = None,
     ) -> str | None:
         self.now += seconds
-        return self.watch.look(phase, progress, busy=busy, fault=fault)
+        return self.watch.check(phase, progress, busy=busy, fault=fault)
 
 
 @pytest.mark.parametrize("phase", ["starting", "rebalancing", "recovering", "running"])
@@ -134,7 +134,7 @@ class FakeLane:
             raise self.run_raises
         await asyncio.Event().wait()
 
-    def look_at_topics(self) -> None:
+    def check_topics(self) -> None:
         """Topics have not changed."""
 
     async def drain(self) -> None:
@@ -252,7 +252,7 @@ class Run:
                 await asyncio.sleep(0.001)
         return self.fatal[0]
 
-    async def looks(self, times: int = 5) -> None:
+    async def run_checks(self, times: int = 5) -> None:
         """Lets the watch look so often."""
         for _ in range(times):
             await asyncio.sleep(app_module.WATCH_INTERVAL_S)
@@ -274,7 +274,7 @@ async def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(app_module, "ModelFollower", lambda *_: follower)
     monkeypatch.setattr(app_module, "Lane", lambda *_: lane)
     monkeypatch.setattr(app_module, "create_app", lambda _: app)
-    monkeypatch.setattr(TopicWatch, "look", nothing)
+    monkeypatch.setattr(TopicWatch, "refresh", nothing)
     table = SimpleNamespace(close=nothing, owned={})
     monkeypatch.setattr(composition, "make_table", lambda *_: table)
     monkeypatch.setattr(app_module, "install_batch_checks", lambda *_: None)
@@ -315,24 +315,24 @@ async def test_a_worker_with_progress_continues(run: Run) -> None:
     run.lane.busy = True
     for _ in range(30):
         run.lane.progress += 1
-        await run.looks(1)
+        await run.run_checks(1)
     assert run.fatal == []
 
 
 async def test_a_lane_that_waits_for_its_broker_continues(run: Run) -> None:
     await run.streams.start()
     run.lane.busy, run.lane.fault = True, "results cannot be published: KafkaConnectionError"
-    await run.looks(30)
+    await run.run_checks(30)
     assert run.fatal == []
 
 
 async def test_a_broker_that_is_silent_in_a_rebalance_is_waited_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inferd.streams.status.UNREACHABLE_S", 0.02)
     await run.streams.start()
-    await run.looks(2)
+    await run.run_checks(2)
     run.follower.answers = False
     run.app.rebalancing = True
-    await run.looks(30)
+    await run.run_checks(30)
     assert run.fatal == []
     run.follower.answers = True
     assert (await run.until_fatal())[1] == 71, "once the broker responds, the rebalance has to progress"
@@ -394,7 +394,7 @@ async def test_phases_follow_faust_and_the_lane(run: Run) -> None:
 
 async def test_a_stop_finishes_commits_and_leaves_in_this_order(run: Run) -> None:
     await run.streams.start()
-    await run.looks(1)
+    await run.run_checks(1)
     story: list[str] = []
     run.lane.calls = run.app.calls = run.follower.calls = story
     assert await run.streams.stop(5.0)
