@@ -46,7 +46,7 @@ class Reader:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.told: list[list[str]] = []
+        self.printed: list[list[str]] = []
         """The output of each program, by line."""
         self._names: dict[str, Any] = {}
 
@@ -68,7 +68,7 @@ class Reader:
         with redirect_stdout(io.StringIO()) as printed:
             exec(compile(program, "customise.md", "exec"), self._names)
         if program:
-            self.told.append(printed.getvalue().splitlines())
+            self.printed.append(printed.getvalue().splitlines())
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
 
 def test_every_program_runs_and_prints_the_documented_output(reader: Reader) -> None:
     reader.read([*PROGRAMS])
-    (_, models, predictions, cache, batch, override, client, routes, errors) = reader.told
+    (_, models, predictions, cache, batch, override, client, routes, errors) = reader.printed
     assert models[0].startswith("ticket_classifier 1 ['Column_0', ")
     assert models[1:] == ["ticket_classifier:1", "ticket_classifier:2"]
     assert 0 < float(predictions[0]) < 1

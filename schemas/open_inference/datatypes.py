@@ -48,14 +48,14 @@ def values_of_json(name: str, datatype: str, values: Sequence[Any]) -> list[Scal
     allowed = _types(datatype)
     if not allowed.issuperset(map(type, present)):
         place, wrong = next((place, each) for place, each in enumerate(values) if not _is_of(each, allowed))
-        raise _refused(name, datatype, place, wrong)
+        raise _invalid(name, datatype, place, wrong)
     if datatype in (TEXT, "BOOL"):
         return list(values)
     try:
         rounded = _rounded(FORMATS[datatype], present)
     except (struct.error, OverflowError):
         place = next(place for place, each in enumerate(values) if not _fits(FORMATS[datatype], each))
-        raise _refused(name, datatype, place, values[place]) from None
+        raise _invalid(name, datatype, place, values[place]) from None
     if len(present) == len(values):
         return rounded
     following = iter(rounded)
@@ -118,7 +118,7 @@ def _fits(form: str, value: Any) -> bool:
         return False
 
 
-def _refused(name: str, datatype: str, place: int, value: Any) -> InvalidValueError:
+def _invalid(name: str, datatype: str, place: int, value: Any) -> InvalidValueError:
     return InvalidValueError(f"tensor {name!r}, item {place}: {repr(value)[:80]} is no {datatype}")
 
 

@@ -70,7 +70,7 @@ UNDECODABLE: Final = (
     InvalidHeaderError,
 )
 """Errors of records that could not be decoded: these are copied to the dead letters besides being answered."""
-Lap = Callable[[Literal["validate", "preprocess", "lookup"]], None]
+OnStep = Callable[[Literal["validate", "preprocess", "lookup"]], None]
 """Called at the end of a step, with its name."""
 
 
@@ -102,26 +102,26 @@ class Scorer:
         now_ms: int,
         cache: PredictionCache | None = None,
         fill_direct: int | None = None,
-        lap: Lap = lambda _step: None,
+        on_step: OnStep = lambda _step: None,
     ) -> MicroBatch:
         """Decodes and checks every record, and looks up its rows in the cache. `now_ms` (Unix milliseconds) is the time
         for deadlines and cache expiry.
 
         Rows of partition -1 belong to HTTP requests; their answers are stored in the cache of partition `fill_direct`.
-        `lap` is called at the end of each step: `validate` (headers, deadlines, envelopes), `preprocess` (rows checked
+        `on_step` is called at the end of each step: `validate` (headers, deadlines, envelopes), `preprocess` (rows checked
         against the features and converted to matrices), `lookup`.
         """
         batch = MicroBatch(work, self.limits)
-        odd, buckets = self._sort(batch, now_ms)
-        lap("validate")
+        others, buckets = self._sort(batch, now_ms)
+        on_step("validate")
         for (codec, model_id, outputs), bucket in buckets.items():
-            odd += self._gather_bucket(batch, codec, model_id, outputs, bucket)
-        for index in odd:
+            others += self._gather_bucket(batch, codec, model_id, outputs, bucket)
+        for index in others:
             self._prepare_one(batch, index)
-        lap("preprocess")
+        on_step("preprocess")
         if cache is not None:
             batch.look_up(cache, now_ms, fill_direct)
-            lap("lookup")
+            on_step("lookup")
         return batch
 
     def version_of(self, reference: str | None, key: bytes | None) -> tuple[str, int] | None:
@@ -153,14 +153,14 @@ class Scorer:
         """Splits the records into those for the typed decoder, and buckets by codec, model and outputs for the fast
         path."""
         bytes_max, key_max = self.limits.message_bytes_max, self.limits.key_bytes_max
-        odd: list[int] = []
+        others: list[int] = []
         buckets: dict[_Asked, _Bucket] = {}
         for index, record in enumerate(batch.records):
             if record.key is not None and len(record.key) > key_max:
                 self._reject_key(batch, index, len(record.key))
                 continue
             if not record.headers and getattr(record, "rejection", None) is not None:
-                odd.append(index)
+                others.append(index)
                 continue
             codec = self._codec_of(batch, index, record, now_ms) if record.headers else MSGPACK
             if codec is None:
@@ -169,10 +169,10 @@ class Scorer:
             try:
                 envelope = ENVELOPE_DECODERS[codec](value)
             except (*DECODE_ERRORS, TypeError):  # None raises TypeError
-                odd.append(index)
+                others.append(index)
                 continue
             if len(value) > bytes_max or envelope.outputs == [] or repeats_key(value, envelope, codec):  # type: ignore[arg-type]
-                odd.append(index)
+                others.append(index)
                 continue
             outputs = () if envelope.outputs is msgspec.UNSET else tuple(envelope.outputs)
             key = (codec, envelope.model_id, outputs)
@@ -182,7 +182,7 @@ class Scorer:
             bucket.indexes.append(index)
             bucket.ids.append(envelope.id if envelope.id is not msgspec.UNSET else batch.id_of(index, None))
             bucket.rows.append(bytes(envelope.input_data))
-        return odd, buckets
+        return others, buckets
 
     def _reject_key(self, batch: MicroBatch, index: int, size: int) -> None:
         """Rejects a key that is too long for a result; the answer has no key."""

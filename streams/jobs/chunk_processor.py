@@ -64,7 +64,7 @@ class _Run:
     records: list[Record] = field(default_factory=list)
     outgoing: list[tuple[int, Outgoing]] = field(default_factory=list)
     """(partition of `job-results`, record)."""
-    refused: list[tuple[Record, ModelServingError]] = field(default_factory=list)
+    rejected: list[tuple[Record, ModelServingError]] = field(default_factory=list)
     barrier: bool = False
 
 
@@ -279,7 +279,7 @@ class ChunkProcessor:
             answer = encode_barrier_result(BarrierResult(read.job_id, read.barrier, tp.partition))
             run.outgoing.append((read.partition, (read.job_id.encode(), answer, [MSGPACK.header])))
         else:
-            run.refused.append((record, rejection_of(record, read, self._limits)))
+            run.rejected.append((record, rejection_of(record, read, self._limits)))
 
     def _accepted(self, chunk: Chunk, outgoing: Outgoing) -> Outgoing:
         """The result of a chunk; if its topic would reject it, every row gets an error instead."""
@@ -292,13 +292,13 @@ class ChunkProcessor:
     def _output(self, tp: TopicPartition, run: _Run) -> OutputBatch:
         now_ms = int(self._clock() * 1000)
         timestamps = timestamps_of(run.records, now_ms)
-        tally = Tally(results=len(run.records) - len(run.refused))
+        tally = Tally(results=len(run.records) - len(run.rejected))
         output = OutputBatch(run.records[-1].offset + 1, len(run.records), timestamps, tally, after_commit=run.barrier)
         topic = self._topics.name("job-results")
         for number, outgoing in run.outgoing:
             tally.bytes_out += len(outgoing[1] or b"")
             output.add(topic, number, outgoing)
-        for record, error in run.refused:
+        for record, error in run.rejected:
             tally.errors[error.code] += 1
             self._dead_letters.add(output, record, tp, error)
         return output

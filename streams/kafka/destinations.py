@@ -71,9 +71,9 @@ def as_rejection(topic: str, error: BaseException) -> BaseException:
     """`TopicRejectedError` with the topic for an error that a retry cannot fix; any other error unchanged."""
     if not isinstance(error, PERMANENT_ERRORS):
         return error
-    refused = TopicRejectedError(topic)
-    refused.__cause__ = error
-    return refused
+    rejected = TopicRejectedError(topic)
+    rejected.__cause__ = error
+    return rejected
 
 
 @contextmanager

@@ -182,7 +182,7 @@ class PartitionRecords(fetcher.PartitionRecords):
         except Exception as fault:  # noqa: BLE001  # whatever the bytes make the reader raise
             reason = f"{type(fault).__name__}: {fault}"[:200]
             unread = MalformedError(f"record batch: it cannot be read beyond its first {read} records: {reason}")
-            yield from _refused(raw, range(due, min(end, due + max(1, _count_of(raw) - read))), unread)
+            yield from _rejected(raw, range(due, min(end, due + max(1, _count_of(raw) - read))), unread)
 
 
 def _tolerantly(batch: Any, raw: bytes) -> Iterator[Any]:
@@ -337,10 +337,10 @@ def _all_rejected(raw: bytes, rejection: InferenceError) -> Iterator[UnreadableR
     """One rejected record for each record that the batch claims; a single one if the claim is implausible."""
     first, offsets = _first_of(raw), _end_of(raw) - _first_of(raw)
     plausible = raw[_MAGIC_AT] == _MAGIC and 0 < _count_of(raw) <= offsets <= REJECTED_MAX
-    return _refused(raw, range(first, first + offsets if plausible else first + 1), rejection)
+    return _rejected(raw, range(first, first + offsets if plausible else first + 1), rejection)
 
 
-def _refused(raw: bytes, offsets: range, rejection: InferenceError) -> Iterator[UnreadableRecord]:
+def _rejected(raw: bytes, offsets: range, rejection: InferenceError) -> Iterator[UnreadableRecord]:
     timestamp = int.from_bytes(raw[27:35], "big", signed=True)
     return (UnreadableRecord(offset, timestamp, None, None, (), rejection) for offset in offsets)
 

@@ -72,10 +72,10 @@ async def ensure_topics(settings: StreamSettings) -> list[TopicState]:
 
 
 def _reject(states: Iterable[TopicState]) -> None:
-    if refused := [state for state in states if state.problem]:
+    if rejected := [state for state in states if state.problem]:
         # Missing topics and rights may appear; wrong settings do not change by themselves.
-        lasting = any(state.partitions and state.config for state in refused)
-        raise TopicsError([state.problem or "" for state in refused], lasting=lasting)
+        lasting = any(state.partitions and state.config for state in rejected)
+        raise TopicsError([state.problem or "" for state in rejected], lasting=lasting)
 
 
 async def _bytes_max_default(admin: AIOKafkaAdminClient) -> int:

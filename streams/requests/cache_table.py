@@ -87,10 +87,10 @@ class CacheTable:
     def writable(self, number: int, changes: list[Change]) -> list[Change]:
         """The `changes` that fit the changelog; larger answers are not cached."""
         bytes_max = self._destinations.bytes_max(self.table.changelog)
-        if not (refused := [(key, value) for key, value in changes if record_bytes(key, value, ()) > bytes_max]):
+        if not (rejected := [(key, value) for key, value in changes if record_bytes(key, value, ()) > bytes_max]):
             return changes
-        self.cache.discard(number, refused)
-        return [change for change in changes if change not in refused]
+        self.cache.discard(number, rejected)
+        return [change for change in changes if change not in rejected]
 
     def partition(self, number: int) -> TablePartition:
         """The partition of the table; `KeyError` if it is not owned."""

@@ -263,8 +263,8 @@ class RequestProcessor:
         for place in self._too_long_keys(records, outcome, span):
             results[place] = (None, *results[place][1:])
         replied = self._apply_headers(results, outcome.headers, span) if outcome.headers else {}
-        refused = self._reject(results, outcome.headers, replied, span)
-        failures = {index: error for index, error in outcome.failures.items() if index in span} | refused
+        rejected = self._reject(results, outcome.headers, replied, span)
+        failures = {index: error for index, error in outcome.failures.items() if index in span} | rejected
         for index in sorted(failures):
             error = failures[index]
             key = records[index - span.start].key
@@ -281,7 +281,7 @@ class RequestProcessor:
         If the topic would also reject the error, the result stays. In that case the topic rejects everything, and the
         partition's offsets are held.
         """
-        refused = {}
+        rejected = {}
         suspects = (
             range(len(results)) if self._destinations.bytes_max(self._results) < self._result_bytes_max else replied
         )
@@ -295,9 +295,9 @@ class RequestProcessor:
             answer = (key, instead, [header for header in headers if header not in CACHE_HEADERS.values()])
             if place in replied or self._destinations.rejection(self._results, answer) is None:
                 results[place] = answer
-                refused[span[place]] = error
+                rejected[span[place]] = error
                 replied.pop(place, None)
-        return refused
+        return rejected
 
     def _too_long_keys(self, records: Records, outcome: Outcome, span: range) -> list[int]:
         """Indexes of failed records whose key is too long for a result."""

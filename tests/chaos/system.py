@@ -213,7 +213,7 @@ class System:
     @contextmanager
     def broker_absent(self, *, kill: bool) -> Iterator[None]:
         """No broker in this block; a new one, with the same data, after it."""
-        before = until(self._committed_if_told, 60, "the broker tells committed offsets")
+        before = until(self._committed_if_known, 60, "the broker knows the committed offsets")
         if kill:
             self.kafka.kill()
         else:
@@ -223,12 +223,12 @@ class System:
         finally:
             self.kafka.start()
             self.count("broker restarts")
-        now = until(self._committed_if_told, 60, "the broker tells committed offsets")
+        now = until(self._committed_if_known, 60, "the broker knows the committed offsets")
         older = {place: f"{offset} before, {now[place]} now" for place, offset in before.items() if now[place] < offset}
         # No worker can prevent these: check this first if results were repeated.
         assert not older, f"Kafka itself came back with older committed offsets: {older}"
 
-    def _committed_if_told(self) -> dict[Place, int] | None:
+    def _committed_if_known(self) -> dict[Place, int] | None:
         # Not with an `AdminClient`, which may abort the process if the broker was started just before.
         client = Consumer(
             {
@@ -240,9 +240,9 @@ class System:
         )
         try:
             asked = [TopicPartition(topic, n) for topic in self.topics("requests") for n in range(PARTITIONS)]
-            told = client.committed(asked, timeout=5)
+            committed = client.committed(asked, timeout=5)
         except KafkaException:
             return None
         finally:
             client.close()
-        return {Place(tp.topic.split(".")[1], tp.partition): tp.offset for tp in told}
+        return {Place(tp.topic.split(".")[1], tp.partition): tp.offset for tp in committed}

@@ -103,19 +103,19 @@ def assert_nothing_lost(load: Load, guarantee: str) -> None:
 
 def assert_said_once(lines: list[dict[str, Any]]) -> None:
     """The log describes the outage in few lines, none of them an error, and does not repeat a line."""
-    told = json.dumps(lines, indent=0)
+    text = json.dumps(lines, indent=0)
     events = [line["event"] for line in lines]
-    assert len(lines) <= LINES_MAX, told
+    assert len(lines) <= LINES_MAX, text
     unready = [line for line in lines if line["event"] == "worker_unready"]
-    assert sum(any("broker" in reason for reason in line["reasons"]) for line in unready) <= 1, told
+    assert sum(any("broker" in reason for reason in line["reasons"]) for line in unready) <= 1, text
     # The outage outlasts the session, so a rebalance follows. On a slow machine it is long enough to be logged too.
-    assert 1 <= len(unready) <= 2, told
-    assert "worker_ready" in events[events.index("worker_unready") :], told
-    assert not [line for line in lines if line["level"] in {"error", "critical"}], told
+    assert 1 <= len(unready) <= 2, text
+    assert "worker_ready" in events[events.index("worker_unready") :], text
+    assert not [line for line in lines if line["level"] in {"error", "critical"}], text
     # A rebalance has several phases, each logged at level info.
     warnings = [line["event"] for line in lines if line["level"] == "warning" and line["event"] != "repeated"]
-    assert all(warnings.count(event) <= 5 for event in warnings), told
-    assert not any("exception" in line for line in lines), told
+    assert all(warnings.count(event) <= 5 for event in warnings), text
+    assert not any("exception" in line for line in lines), text
 
 
 def events_of(worker: Worker) -> list[str]:

@@ -86,8 +86,8 @@ def pair(kafka: str, model: TrainedModel, tmp_path_factory: pytest.TempPathFacto
 def owned_by(workers: list[Worker]) -> dict[Worker, frozenset[int]] | None:
     """By worker, once every partition has an owner and each worker lists all jobs."""
     answers = {worker: ask(worker, "GET", "/jobs", **ALONE) for worker in workers}
-    told = {worker: answer.headers.get("inferd-job-partitions", "") for worker, answer in answers.items()}
-    owned = {worker: frozenset(map(int, numbers.split(","))) for worker, numbers in told.items() if numbers}
+    headers = {worker: answer.headers.get("inferd-job-partitions", "") for worker, answer in answers.items()}
+    owned = {worker: frozenset(map(int, numbers.split(","))) for worker, numbers in headers.items() if numbers}
     whole = len(owned) == len(workers) and sum(map(len, owned.values())) == PARTITIONS
     return owned if whole and all(ask(worker, "GET", "/jobs").status == 200 for worker in workers) else None
 

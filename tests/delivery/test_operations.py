@@ -52,8 +52,8 @@ def test_offsets_are_reset_and_dead_letters_sent_again(
     assert result_ids(cluster, 5)[4:] == ["0-4"]
     assert worker.stop() == 0
 
-    told = run("reset_offsets.py", kafka, namespace, requests, "earliest").splitlines()
-    assert told[0] == f"{requests} 0: 0"
+    output = run("reset_offsets.py", kafka, namespace, requests, "earliest").splitlines()
+    assert output[0] == f"{requests} 0: 0"
     again = start_worker(cluster)
     again.wait_ready()
     assert result_ids(cluster, 10)[5:] == ["q0", "q1", "q2", "0-3", "0-4"]

@@ -47,17 +47,17 @@ def test_every_program_runs(cluster: Cluster, start_worker: StartWorker, tmp_pat
     run(program("save_model"), cluster, tmp_path)
     assert (tmp_path / "churn.txt").stat().st_size > 1_000
     assert re.fullmatch(r"churn 1 [0-9a-f]{64}\n", run(program("deploy_file"), cluster, tmp_path))
-    told = run(PROGRAMS[README][1], cluster, tmp_path).splitlines()
-    assert re.fullmatch(r"0\.9\d+ by version 1", told[0])
-    assert told[1].startswith("invalid_value ")
-    told = run(program("client.predict_many"), cluster, tmp_path).splitlines()
-    assert re.fullmatch(r"0\.9\d+ by version 1", told[0])
-    assert len(told) == 1 + 72 + 1
-    assert told[-1].startswith("invalid_value ")
+    output = run(PROGRAMS[README][1], cluster, tmp_path).splitlines()
+    assert re.fullmatch(r"0\.9\d+ by version 1", output[0])
+    assert output[1].startswith("invalid_value ")
+    output = run(program("client.predict_many"), cluster, tmp_path).splitlines()
+    assert re.fullmatch(r"0\.9\d+ by version 1", output[0])
+    assert len(output) == 1 + 72 + 1
+    assert output[-1].startswith("invalid_value ")
     assert run(program("SyncClient"), cluster, tmp_path).splitlines()[1] == "['churn:1']"
     assert "b'customer-7' {'id': 'r-1', 'model_id': 'churn'" in run(program("msgpack"), cluster, tmp_path)
-    told = run(program("client.submit_job"), cluster, tmp_path).splitlines()
-    assert told[-2:] == ["completed 10000 of 10000 rows", "10000 predictions"]
+    output = run(program("client.submit_job"), cluster, tmp_path).splitlines()
+    assert output[-2:] == ["completed 10000 of 10000 rows", "10000 predictions"]
     served = program("ModelServer").replace("port=8000", "port=0")
     assert re.fullmatch(r"0\.9\d+\n", run(served, cluster, tmp_path))
     compile(program("TlsError"), "clients.md", "exec")  # connects to the reader's own cluster

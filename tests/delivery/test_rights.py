@@ -129,11 +129,13 @@ def test_the_table_has_the_rights_that_the_code_needs(secured: SecuredKafka) -> 
     needed = {(r.operation, r.resource, r.name) for r in worker_rights(streams) if r.operation != "DESCRIBE"}
     rows = [right for right in documented("worker", "ns") if right not in documented("worker, for", "ns")]
     rows += [right for right in documented("worker", "ns") if right.operation == "WRITE" and right.prefixed]
-    told = {(right.operation, right.resource.lower().replace("_", "-"), right.name, right.prefixed) for right in rows}
+    granted = {
+        (right.operation, right.resource.lower().replace("_", "-"), right.name, right.prefixed) for right in rows
+    }
     for right in needed:
-        prefixes = {each for op, kind, each, prefixed in told if (op, kind, prefixed) == (*right[:2], True)}
-        assert (*right, False) in told or any(map(right[2].startswith, prefixes)), right
-    assert {row[:3] for row in told if not row[3]} <= needed, "no row is superfluous"
+        prefixes = {each for op, kind, each, prefixed in granted if (op, kind, prefixed) == (*right[:2], True)}
+        assert (*right, False) in granted or any(map(right[2].startswith, prefixes)), right
+    assert {row[:3] for row in granted if not row[3]} <= needed, "no row is superfluous"
 
 
 @pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])

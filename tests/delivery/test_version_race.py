@@ -30,7 +30,7 @@ class Ledger:
     """The results that callers got: deploys, as version keys with the digest of the content."""
 
     deployed: list[tuple[str, str]] = field(default_factory=list)
-    refused: list[tuple[str, str]] = field(default_factory=list)
+    rejected: list[tuple[str, str]] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
 
@@ -57,7 +57,7 @@ class Race:
             await client.deploy_model(content, manifest)
             self.ledger.deployed.append(deploy)
         except VersionExistsError:
-            self.ledger.refused.append(deploy)
+            self.ledger.rejected.append(deploy)
         except ModelServingError as error:
             self.ledger.others.append(repr(error))
 
@@ -75,9 +75,9 @@ class Race:
             headers = {"content-type": "application/octet-stream"}
             async with http.put(f"{url}/models/race:{version}", data=content, headers=headers) as answer:
                 code = (await answer.json()).get("error", {}).get("code")
-            told = {None: self.ledger.deployed, "version_exists": self.ledger.refused}
-            if code in told:
-                told[code].append((f"race/{version}", manifest.sha256))
+            ledger = {None: self.ledger.deployed, "version_exists": self.ledger.rejected}
+            if code in ledger:
+                ledger[code].append((f"race/{version}", manifest.sha256))
             else:
                 self.ledger.others.append(code)
             async with http.delete(f"{url}/models/race:{version}") as answer:
@@ -136,21 +136,21 @@ async def test_a_version_never_changes_its_content(
             *(race.by_client(client, random.Random(seed.random())) for client in clients for _ in range(CALLERS)),
             *(race.over_http(http, worker.url, random.Random(seed.random())) for _ in range(HTTP_CALLERS)),
         )
-    told, log = race.ledger, await asyncio.to_thread(cluster.read_all, "models")
+    ledger, log = race.ledger, await asyncio.to_thread(cluster.read_all, "models")
     written = manifests_by_version(log)
     content = {key: decode_manifest(next(iter(values))).sha256 for key, values in written.items()}
     versions = {key: decode_manifest(value) for key, value in live(log, lambda key: "#" not in key).items()}
     parts = live(await asyncio.to_thread(cluster.read_all, "model-artifacts"))
     problems = {
-        "other errors": told.others,
+        "other errors": ledger.others,
         "versions of two contents": [key for key, values in written.items() if len(values) > 1],
-        "deployed, but not there": [deploy for deploy in told.deployed if content.get(deploy[0]) != deploy[1]],
-        "refused, but not taken": [deploy for deploy in told.refused if content.get(deploy[0]) == deploy[1]],
+        "deployed, but missing": [deploy for deploy in ledger.deployed if content.get(deploy[0]) != deploy[1]],
+        "rejected, but not deployed": [deploy for deploy in ledger.rejected if content.get(deploy[0]) == deploy[1]],
         "missing artifacts": missing_artifacts(list(versions.values()), parts),
     }
     assert {what: found for what, found in problems.items() if found} == {}
-    assert len(told.deployed) + len(told.refused) + len(told.removed) > 200, "it was a race"
-    assert min(len(told.deployed), len(told.refused), len(told.removed)) > 20, "it was a race"
+    assert len(ledger.deployed) + len(ledger.rejected) + len(ledger.removed) > 200, "it was a race"
+    assert min(len(ledger.deployed), len(ledger.rejected), len(ledger.removed)) > 20, "it was a race"
     expected = {key: manifest.sha256 for key, manifest in versions.items()}
     await asyncio.to_thread(until, lambda: ready_versions(worker) == expected, 120, "the worker serves what won")
     assert await asyncio.to_thread(cluster.read_all, "dead-letters") == []

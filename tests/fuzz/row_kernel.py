@@ -197,8 +197,8 @@ def compare_once(rng: random.Random, guarded: Guarded, place: int, kernel: RowKe
     assert kernel is not None
     read = kernel.read_into(matrix, fits, codec.name, content.ctypes.data, ends)  # type: ignore[arg-type]
     assert read == fits.sum()
-    refused = features.apply(matrix[:read])
-    check(features, codec, made, matrix[:read], fits, np.zeros(read, np.bool_) if refused is None else refused)
+    rejected = features.apply(matrix[:read])
+    check(features, codec, made, matrix[:read], fits, np.zeros(read, np.bool_) if rejected is None else rejected)
     guarded.release()
     return len(rows), read
 
@@ -210,9 +210,9 @@ def check(
     for (data, must), fit in zip(made, fits.tolist(), strict=True):
         assert fit or not must, f"not read: {data!r}"
         if fit:
-            row, refused = next(found)
+            row, rejected = next(found)
             expected = typed(features, codec, data)
-            assert expected == (None if refused else row.tobytes()), f"{data!r}: {row}, refused: {refused}"
+            assert expected == (None if rejected else row.tobytes()), f"{data!r}: {row}, rejected: {rejected}"
 
 
 def fuzz_row_kernel(seconds: float, seed: int, rounds: int = 10**9) -> str:

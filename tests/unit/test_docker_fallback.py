@@ -92,12 +92,12 @@ def test_an_engine_that_cannot_run_containers_is_reported_and_skipped(
 ) -> None:
     monkeypatch.setattr(testcontainers_config, "ryuk_disabled", ryuk_disabled)
     monkeypatch.setattr(Reaper, "_instance", None)
-    told: list[str] = []
+    reported: list[str] = []
     with ExitStack() as stack:
         assert broker.docker_answers()
-        assert broker.kafka_in_container(stack, told.append) is None
-    assert len(told) == 1
-    assert told[0].startswith("Docker answers, but runs no Kafka; the tests use an embedded one (")
+        assert broker.kafka_in_container(stack, reported.append) is None
+    assert len(reported) == 1
+    assert reported[0].startswith("Docker answers, but runs no Kafka; the tests use an embedded one (")
 
 
 def test_without_an_engine_there_is_no_message(monkeypatch: pytest.MonkeyPatch) -> None:

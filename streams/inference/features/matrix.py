@@ -121,10 +121,10 @@ class FeatureSchema:
 
     def _matrix(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Matrix, NDArray[np.bool_]]:
         matrix, fits = self._read(codec, rows, limits)
-        refused = self._rules.apply(matrix) if len(matrix) else None
-        if refused is not None:
-            matrix = np.ascontiguousarray(matrix[~refused])
-            fits[fits] = ~refused
+        rejected = self._rules.apply(matrix) if len(matrix) else None
+        if rejected is not None:
+            matrix = np.ascontiguousarray(matrix[~rejected])
+            fits[fits] = ~rejected
         return matrix, fits
 
     def _read(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Matrix, NDArray[np.bool_]]:

@@ -76,8 +76,8 @@ def _filter_calls() -> bool:
     return True
 
 
-def _program(architecture: int, clone: int, refused: tuple[int, ...]) -> list[Instruction]:
-    """The filter: EPERM for `refused` and for `clone` without CLONE_THREAD; ENOSYS for clone3, so that libc falls back
+def _program(architecture: int, clone: int, rejected: tuple[int, ...]) -> list[Instruction]:
+    """The filter: EPERM for `rejected` and for `clone` without CLONE_THREAD; ENOSYS for clone3, so that libc falls back
     to clone."""
     reject = (_RETURN, 0, 0, _REFUSE | errno.EPERM)
     program = [
@@ -88,7 +88,7 @@ def _program(architecture: int, clone: int, refused: tuple[int, ...]) -> list[In
         (_IF_AT_LEAST, 0, 1, _FOREIGN_NUMBERS),
         reject,
     ]
-    for number in (*refused, _IO_URING_SETUP):
+    for number in (*rejected, _IO_URING_SETUP):
         program += [(_IF_EQUAL, 0, 1, number), reject]
     return [
         *program,

@@ -32,10 +32,10 @@ def settings(**flags: str) -> Settings:
 
 
 async def test_an_exception_is_a_failed_check() -> None:
-    async def refuses() -> list[Check]:
+    async def rejects() -> list[Check]:
         raise BrokerUnreachableError("nobody answers")
 
-    (check,) = await attempt("broker", refuses)
+    (check,) = await attempt("broker", rejects)
     assert (check.state, check.detail) == ("fail", "nobody answers")
     assert check.remedy
 
@@ -185,10 +185,10 @@ async def test_topics(
 
 
 def test_the_doctor_fails_if_a_check_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    async def refuses(_connection: object) -> list[Check]:
+    async def rejects(_connection: object) -> list[Check]:
         raise BrokerUnreachableError("nobody answers")
 
-    monkeypatch.setattr(kafka, "check_broker", refuses)
+    monkeypatch.setattr(kafka, "check_broker", rejects)
     done = CliRunner().invoke(main, ["doctor", "--output", "json"], env={"INFERD_DATA_DIR": str(tmp_path)})
     assert done.exit_code == 1
     states = {check["name"]: check["state"] for check in json.loads(done.stdout)}

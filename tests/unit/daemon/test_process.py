@@ -198,10 +198,10 @@ async def test_a_failed_start_exits(bench: Bench, error: Exception, code: int) -
 
 
 async def test_settings_rejected_by_the_streams_are_invalid_settings(bench: Bench) -> None:
-    def refuses(_streams: FakeStreams) -> None:
+    def rejects(_streams: FakeStreams) -> None:
         raise ServerError("INFERD_PROCESSING_GUARANTEE=thrice is not available")
 
-    bench.prepare = refuses
+    bench.prepare = rejects
     bench.run()
     assert await bench.code() == 2
 

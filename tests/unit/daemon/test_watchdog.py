@@ -26,7 +26,7 @@ class Clock:
         return self.now
 
 
-class Told:
+class Calls:
     """Records the notifications of the watchdog."""
 
     def __init__(self) -> None:
@@ -40,8 +40,8 @@ class Told:
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def calls() -> Calls:
+    return Calls()
 
 
 @pytest.fixture
@@ -50,77 +50,77 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def watchdog(told: Told, clock: Clock) -> Iterator[Watchdog]:
-    watchdog = Watchdog(10.0, told.on_zombie, told.lags_s.append, clock=clock)
+def watchdog(calls: Calls, clock: Clock) -> Iterator[Watchdog]:
+    watchdog = Watchdog(10.0, calls.on_zombie, calls.lags_s.append, clock=clock)
     yield watchdog
     watchdog.stop()
 
 
-async def test_a_running_loop_is_left_alone(watchdog: Watchdog, told: Told, clock: Clock) -> None:
+async def test_a_running_loop_is_left_alone(watchdog: Watchdog, calls: Calls, clock: Clock) -> None:
     watchdog.start()
     watchdog.arm()
     for _ in range(100):
         clock.now += 9.9
         watchdog.beat()
-    assert told.blocked_s == []
+    assert calls.blocked_s == []
 
 
-async def test_a_stopped_process_exits_when_it_resumes(watchdog: Watchdog, told: Told, clock: Clock) -> None:
+async def test_a_stopped_process_exits_when_it_resumes(watchdog: Watchdog, calls: Calls, clock: Clock) -> None:
     watchdog.start()
     watchdog.arm()
     clock.now += 10.1
     watchdog.beat()
-    assert told.blocked_s[0] == pytest.approx(10.1)
+    assert calls.blocked_s[0] == pytest.approx(10.1)
 
 
-async def test_it_is_inactive_until_the_group_is_joined(watchdog: Watchdog, told: Told, clock: Clock) -> None:
+async def test_it_is_inactive_until_the_group_is_joined(watchdog: Watchdog, calls: Calls, clock: Clock) -> None:
     watchdog.start()
     clock.now += 60
     watchdog.beat()
-    assert told.blocked_s == []
+    assert calls.blocked_s == []
     watchdog.arm()
     watchdog.arm()
     clock.now += 9
     watchdog.beat()
-    assert told.blocked_s == []
+    assert calls.blocked_s == []
 
 
-async def test_the_lag_is_the_delay_of_a_heartbeat(watchdog: Watchdog, told: Told, clock: Clock) -> None:
+async def test_the_lag_is_the_delay_of_a_heartbeat(watchdog: Watchdog, calls: Calls, clock: Clock) -> None:
     watchdog.start()
     clock.now += 1.0
     watchdog.beat()
     clock.now += 1.25
     watchdog.beat()
-    assert told.lags_s == pytest.approx([0.0, 0.25])
+    assert calls.lags_s == pytest.approx([0.0, 0.25])
 
 
-async def test_the_thread_detects_a_blocked_loop(told: Told) -> None:
-    watchdog = Watchdog(0.2, told.on_zombie)
+async def test_the_thread_detects_a_blocked_loop(calls: Calls) -> None:
+    watchdog = Watchdog(0.2, calls.on_zombie)
     watchdog.start()
     watchdog.arm()
     try:
         # A blocking wait: the event loop is blocked.
-        hangs = told.zombie.wait
+        hangs = calls.zombie.wait
         assert hangs(DEADLINE_S)
     finally:
         watchdog.stop()
-    assert told.blocked_s[0] > 0.2
+    assert calls.blocked_s[0] > 0.2
 
 
-async def test_heartbeats_are_scheduled(told: Told) -> None:
+async def test_heartbeats_are_scheduled(calls: Calls) -> None:
     beaten = asyncio.Event()
-    watchdog = Watchdog(0.5, told.on_zombie, lambda _seconds: beaten.set())
+    watchdog = Watchdog(0.5, calls.on_zombie, lambda _seconds: beaten.set())
     watchdog.start()
     await asyncio.wait_for(beaten.wait(), DEADLINE_S)
     watchdog.stop()
 
 
-class Ends(list[int]):
+class ExitCodes(list[int]):
     """Collects exit codes instead of ending the process."""
 
 
 async def test_the_first_signal_requests_a_stop_and_the_second_exits() -> None:
-    ends, clock = Ends(), Clock()
+    ends, clock = ExitCodes(), Clock()
     signals = StopSignals(ends.append, clock)
     waiting = asyncio.create_task(signals.wait())
     await asyncio.sleep(0)
@@ -134,7 +134,7 @@ async def test_the_first_signal_requests_a_stop_and_the_second_exits() -> None:
 
 
 async def test_signals_in_quick_succession_are_one_request() -> None:
-    ends, clock = Ends(), Clock()
+    ends, clock = ExitCodes(), Clock()
     signals = StopSignals(ends.append, clock)
     signals.receive(signal.SIGINT)
     clock.now += 0.1
@@ -145,7 +145,7 @@ async def test_signals_in_quick_succession_are_one_request() -> None:
 
 async def test_a_real_signal_arrives_while_the_loop_waits() -> None:
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    with StopSignals(Ends().append) as signals:
+    with StopSignals(ExitCodes().append) as signals:
         asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGTERM)
         assert await asyncio.wait_for(signals.wait(), DEADLINE_S) == "SIGTERM"
     assert {number: signal.getsignal(number) for number in SIGNALS} == before
@@ -154,7 +154,7 @@ async def test_a_real_signal_arrives_while_the_loop_waits() -> None:
 def test_a_hangup_stays_ignored_under_nohup(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with StopSignals(Ends().append):
+        with StopSignals(ExitCodes().append):
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)

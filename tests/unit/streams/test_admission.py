@@ -260,8 +260,8 @@ def test_missing_rights_are_named_with_the_commands_that_grant_them() -> None:
         Right("READ", "topic", "t"),
         Right("DESCRIBE_CONFIGS", "topic", "t"),
     ]
-    told = describe_missing(missing, KafkaConnection(sasl_username="ann"))
-    assert told == (
+    described = describe_missing(missing, KafkaConnection(sasl_username="ann"))
+    assert described == (
         "the broker does not allow WRITE on transactional-id g-ns.a.jobs-*; READ, DESCRIBE_CONFIGS on topic t."
         " Grant it: kafka-acls --add --allow-principal User:ann --operation WRITE --transactional-id g-ns.a.jobs-"
         " --resource-pattern-type prefixed;"

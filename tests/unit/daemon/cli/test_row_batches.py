@@ -44,14 +44,14 @@ async def outcomes(rows: list[Any], batch_rows: int) -> tuple[list[Outcome], lis
     return got, model.requests
 
 
-def told(outcome: Outcome) -> object:
+def value_or_code(outcome: Outcome) -> object:
     return outcome.error.code if outcome.error else outcome.values["prediction"]
 
 
 async def test_each_row_is_one_request() -> None:
     got, requests = await outcomes([[1], [-2], [3]], 1)
     assert requests == [[1], [-2], [3]]
-    assert [(outcome.row, told(outcome), outcome.version) for outcome in got] == [
+    assert [(outcome.row, value_or_code(outcome), outcome.version) for outcome in got] == [
         (0, 2, 3),
         (1, "invalid_value", None),
         (2, 6, 3),
@@ -61,12 +61,12 @@ async def test_each_row_is_one_request() -> None:
 async def test_rows_are_batched() -> None:
     got, requests = await outcomes([[1], [2], [3], [4], [5]], 2)
     assert requests == [[[1], [2]], [[3], [4]], [5]]
-    assert [told(outcome) for outcome in got] == [2, 4, 6, 8, 10]
+    assert [value_or_code(outcome) for outcome in got] == [2, 4, 6, 8, 10]
 
 
 async def test_a_bad_row_fails_only_its_request() -> None:
     got, _ = await outcomes([[1], [2], [-3], [4], [5]], 2)
-    assert [told(outcome) for outcome in got] == [2, 4, "invalid_value", "invalid_value", 10]
+    assert [value_or_code(outcome) for outcome in got] == [2, 4, "invalid_value", "invalid_value", 10]
 
 
 async def _failing(requests: AsyncIterator[Any]) -> AsyncIterator[Result]:

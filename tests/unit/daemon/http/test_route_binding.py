@@ -226,9 +226,9 @@ async def test_a_query_is_bound_by_name_and_type(client: Client, query: str, exp
     ],
 )
 async def test_an_invalid_query_names_the_field(client: Client, query: str, words: str) -> None:
-    status, told = await refused(client, "GET", f"/search?{query}")
+    status, error = await refused(client, "GET", f"/search?{query}")
     assert status == 422
-    assert told.startswith(f"invalid_value: {words}")
+    assert error.startswith(f"invalid_value: {words}")
 
 
 @pytest.mark.parametrize(

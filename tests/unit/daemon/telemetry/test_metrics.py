@@ -79,8 +79,8 @@ def test_errors_are_counted_by_deployed_version() -> None:
     errors = {"invalid_value": 8, "model_not_found": 4}
     samples = scrape(snapshot(tenants=(tenant("acme", errors=errors, model_errors=of_models),)))
     found = {labels: count for (name, labels), count in samples.items() if name == "inferd_errors_total"}
-    told = {(dict(labels)["model"], dict(labels)["version"], dict(labels)["code"]): n for labels, n in found.items()}
-    assert told == {
+    counts = {(dict(labels)["model"], dict(labels)["version"], dict(labels)["code"]): n for labels, n in found.items()}
+    assert counts == {
         ("churn", "2", "invalid_value"): 5,
         ("churn", "3", "invalid_value"): 1,
         ("", "", "invalid_value"): 2,

@@ -490,8 +490,8 @@ async def test_a_fetch_without_the_right_does_not_crash(
 async def test_an_unreadable_log_is_reported_and_does_not_end_the_process(transport: Transport) -> None:
     transport.fetcher.ready = [UnreadableLogError(kafka_tp(LANE_TP), "the checksum is wrong")]
     assert await transport.fetch(LANE_TP, OTHER_TP) == {}
-    told = f"topic {LANE_TOPIC}, partition 0: the checksum is wrong"
-    assert transport.intake.calls == ["suspect", f"unreadable {LANE_TOPIC}/0: {told}"]
+    reason = f"topic {LANE_TOPIC}, partition 0: the checksum is wrong"
+    assert transport.intake.calls == ["suspect", f"unreadable {LANE_TOPIC}/0: {reason}"]
 
 
 # The app

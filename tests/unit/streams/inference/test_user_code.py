@@ -44,7 +44,7 @@ def request(input_data: Any, model_id: str = "sum", **fields: Any) -> bytes:
     return msgspec.msgpack.encode({"model_id": model_id, "input_data": input_data, **fields})
 
 
-def told(value: bytes) -> dict[str, Any]:
+def decoded(value: bytes) -> dict[str, Any]:
     decoded: dict[str, Any] = msgspec.msgpack.decode(value)
     return decoded
 
@@ -68,7 +68,7 @@ def test_it_gets_requests_as_python_values() -> None:
     ]
     assert own.asked[4][1].tolist() == [[0, 1], [2, 3]]
     assert {asked[0] for asked in own.asked} == {"sum:1"}
-    results = [told(value) for value in outcome.values]
+    results = [decoded(value) for value in outcome.values]
     assert results[0].keys() == {"id", "model_id", "version", "digest", "prediction"}
     assert [result.get("prediction") for result in results] == ["yes"] * 4 + [None] + ["yes"] * 3
     assert results[4]["error"]["code"] == "malformed"
@@ -88,7 +88,7 @@ def test_user_code_is_not_called_for_unknown_models_or_late_requests() -> None:
     own = Own(1)
     late = Fetched(request([1, 2]), headers=[("deadline", b"1")])
     outcome = score(scorer_of(own), [request([1], "nobody"), request([1], "sum:7"), late], now_ms=1_000)
-    codes = [told(value)["error"]["code"] for value in outcome.values]
+    codes = [decoded(value)["error"]["code"] for value in outcome.values]
     assert codes == ["model_not_found", "version_not_found", "deadline_exceeded"]
     assert own.asked == []
 
@@ -105,7 +105,7 @@ def test_its_errors_are_those_of_one_request_each() -> None:
         return answers[row[0]]()
 
     outcome = score(scorer_of(Own(answer)), [request([n]) for n in range(1, 6)])
-    results = [told(value) for value in outcome.values]
+    results = [decoded(value) for value in outcome.values]
     assert [result.get("error", {}).get("code") for result in results] == [
         "internal", "internal", "quota_exceeded", "internal", None,
     ]  # fmt: skip
@@ -118,18 +118,18 @@ def test_its_errors_are_those_of_one_request_each() -> None:
 
 def test_an_answer_that_lacks_an_output_is_internal() -> None:
     scorer = Scorer(catalog_of(sum_model()), DEFAULT_LIMITS, ask=lambda *_: {})
-    assert told(score(scorer, [request([1, 2])]).values[0])["error"]["code"] == "internal"
+    assert decoded(score(scorer, [request([1, 2])]).values[0])["error"]["code"] == "internal"
 
 
 def test_an_answer_is_bounded() -> None:
     outcome = score(scorer_of(Own("x" * 2_000), Limits(result_bytes_max=1_000)), [request([1, 2])])
-    assert told(outcome.values[0])["error"]["code"] == "too_large"
+    assert decoded(outcome.values[0])["error"]["code"] == "too_large"
 
 
 def test_it_always_runs_in_a_thread() -> None:
     batch = scorer_of(Own(1)).prepare([(0, [Fetched(request([1, 2]))])], 0)
     assert [group.in_thread for group in batch.groups] == [True]
-    assert told(finish(batch).values[0])["prediction"] == 1
+    assert decoded(finish(batch).values[0])["prediction"] == 1
     plain = Scorer(catalog_of(sum_model()), DEFAULT_LIMITS).prepare([(0, [Fetched(request([1, 2]))])], 0)
     assert [group.in_thread for group in plain.groups] == [False]
 

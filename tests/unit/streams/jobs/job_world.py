@@ -80,7 +80,7 @@ _BATCHES: dict[tuple[int, int, int], RowBatch] = {}
 
 
 @dataclass
-class Kept:
+class Saved:
     """Where a process starts again."""
 
     state: bytes | None = None
@@ -94,7 +94,7 @@ class Scorer:
     """Reads one partition of `job-chunks`."""
 
     position: int = 0
-    kept: int = 0
+    saved: int = 0
 
 
 @dataclass
@@ -112,7 +112,7 @@ class World:
     statuses: list[JobStatus | None] = field(default_factory=list)
     inputs: list[tuple[Any, ...]] = field(default_factory=list)
     state: JobState | None = None
-    kept: Kept = field(default_factory=Kept)
+    saved: Saved = field(default_factory=Saved)
     scorers: list[Scorer] = field(default_factory=lambda: [Scorer() for _ in range(PARTITIONS)])
     jobs_read: int = 0
     results_read: int = 0
@@ -125,7 +125,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.limits = self.random.choice(LIMITS)
-        self.heals: dict[tuple[int, int], int] = {}
+        self.succeeds_from: dict[tuple[int, int], int] = {}
         self.failing: float = self.random.choice([0.0, 0.0, 0.1, 0.5])
 
     @property
@@ -156,7 +156,7 @@ class World:
             return True
         before, self.pinned = self.state, None
         if before is not None and at > 0 and before.applied_jobs >= at:
-            raise AssertionError("positions and state are kept together")
+            raise AssertionError("positions and state are saved together")
         step = advance(before, "j", message, at, self.now_ms, self.terms)
         extra: list[Any] = [self.pinned]
         if isinstance(message, CancelJob):
@@ -180,9 +180,9 @@ class World:
         self._follow(count(self.state, outcome, at, self.now_ms))
         return True
 
-    def look_at_clock(self) -> bool:
+    def tick_clock(self) -> bool:
         """The owner saves its state and processes what is due; False if nothing was."""
-        self.keep()
+        self.save()
         if self.state is None:
             return False
         step = tick(self.state, self.now_ms, self.terms)
@@ -194,7 +194,7 @@ class World:
         self._follow(step)
         return True
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Records read before are not read again."""
         value = None
         if self.state is not None:
@@ -202,19 +202,19 @@ class World:
             assert len(value) <= state_bytes_max(self.limits)
             self.state = decode_state(value)
             assert encode_state(self.state) == value
-        self.kept = Kept(value, self.jobs_read, self.results_read, len(self.inputs))
+        self.saved = Saved(value, self.jobs_read, self.results_read, len(self.inputs))
 
     def crash(self) -> None:
         """The owner restarts from the saved state."""
-        self.state = None if self.kept.state is None else decode_state(self.kept.state)
-        self.jobs_read, self.results_read = self.kept.jobs, self.kept.results
-        del self.inputs[self.kept.inputs :]
+        self.state = None if self.saved.state is None else decode_state(self.saved.state)
+        self.jobs_read, self.results_read = self.saved.jobs, self.saved.results
+        del self.inputs[self.saved.inputs :]
         self.epoch += 1
         # The next owner may have different settings.
         self.limits = replace(self.limits, job_chunk_rows=self.random.choice([2, 2, 2, 4]))
-        self._replay_what_is_kept()
+        self._replay_saved()
 
-    def _replay_what_is_kept(self) -> None:
+    def _replay_saved(self) -> None:
         """Inputs that the state already contains change nothing."""
         state = self.state
         if state is None:
@@ -259,7 +259,7 @@ class World:
             return False
         work = self.chunks[partition][scorer.position]
         if isinstance(work, Barrier):
-            scorer.kept = scorer.position
+            scorer.saved = scorer.position
             answer = BarrierResult(work.job_id, work.barrier, partition)
             if self.codecs:
                 answer = decode_outcome(encode_barrier_result(answer), MSGPACK)  # type: ignore[assignment]
@@ -269,11 +269,11 @@ class World:
         scorer.position += 1
         return True
 
-    def keep_scored(self, partition: int) -> None:
-        self.scorers[partition].kept = self.scorers[partition].position
+    def save_scored(self, partition: int) -> None:
+        self.scorers[partition].saved = self.scorers[partition].position
 
     def crash_scorer(self, partition: int) -> None:
-        self.scorers[partition].position = self.scorers[partition].kept
+        self.scorers[partition].position = self.scorers[partition].saved
 
     def _publish(self, chunk: Chunk) -> None:
         values, errors, seen = self._scored(chunk)
@@ -323,9 +323,9 @@ class World:
         return rows
 
     def _fails(self, row: tuple[int, int], attempt: int) -> bool:
-        if row not in self.heals:
-            self.heals[row] = self.random.randint(1, 4) if self.random.random() < self.failing else 0
-        return attempt < self.heals[row]
+        if row not in self.succeeds_from:
+            self.succeeds_from[row] = self.random.randint(1, 4) if self.random.random() < self.failing else 0
+        return attempt < self.succeeds_from[row]
 
     # ---- what must hold
 
@@ -334,7 +334,7 @@ class World:
         busy = True
         while busy:
             busy = self.read_jobs() | self.read_results() | self._score_once()
-            busy |= self.look_at_clock()
+            busy |= self.tick_clock()
 
     def _score_once(self) -> bool:
         """Every scorer reads a record."""

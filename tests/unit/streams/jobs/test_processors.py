@@ -107,8 +107,8 @@ class Log:
 
     def status(self, job_id: str) -> dict[str, Any]:
         """The last one that was published."""
-        told = [(record.key, record.value) for record in self.written("job-status")]
-        mine = [value for key, value in told if key == job_id.encode() and value is not None]
+        statuses = [(record.key, record.value) for record in self.written("job-status")]
+        mine = [value for key, value in statuses if key == job_id.encode() and value is not None]
         status: dict[str, Any] = msgspec.msgpack.decode(mine[-1])
         return status
 

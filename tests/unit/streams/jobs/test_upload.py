@@ -137,9 +137,13 @@ async def test_missing_results_are_explained(phase: Any, error: type[Exception])
         await anext(jobs.results("default", "j"))
 
 
-@pytest.mark.parametrize(("told", "expected"), [("http://there", "http://there"), ("http://here", None), (None, None)])
-async def test_errors_for_other_workers_jobs_name_the_owner(told: str | None, expected: str | None) -> None:
-    for question in (service({}, set(), told).status, service({}, set(), told).outputs, service({}, set(), told).retry):
+@pytest.mark.parametrize(("url", "expected"), [("http://there", "http://there"), ("http://here", None), (None, None)])
+async def test_errors_for_other_workers_jobs_name_the_owner(url: str | None, expected: str | None) -> None:
+    for question in (
+        service({}, set(), url).status,
+        service({}, set(), url).outputs,
+        service({}, set(), url).retry,
+    ):
         with pytest.raises(NotOwnerError) as raised:
             await question("default", "j")
         assert raised.value.url == expected

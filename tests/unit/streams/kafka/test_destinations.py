@@ -34,7 +34,7 @@ def topic(name: str = REPLIES, partitions: int = 3, **config: str) -> TopicState
     return TopicState(name, "reply-to", partitions, 1, {key.replace("_", "."): value for key, value in config.items()})
 
 
-class Desk:
+class Case:
     """Destinations with topics that a test changes, and a clock that it turns."""
 
     def __init__(self, *states: TopicState) -> None:
@@ -60,14 +60,14 @@ def refused(error: Exception) -> TopicRejectedError:
 def test_a_record_is_rejected_from_the_first_byte_over_the_limit(extra: int) -> None:
     outgoing: Outgoing = (b"key", b"x" * 1_000, [("h", b"1")])
     most = str(record_bytes(*outgoing) - extra)
-    destinations = Desk(topic(max_message_bytes=most), topic(RESULTS, max_message_bytes=most)).destinations
+    destinations = Case(topic(max_message_bytes=most), topic(RESULTS, max_message_bytes=most)).destinations
     for name in (REPLIES, RESULTS):
         rejection = destinations.rejection(name, outgoing)
         assert (rejection.code if rejection else None) == ("too_large" if extra else None)
 
 
 def test_a_compacted_reply_topic_takes_no_record_without_a_key() -> None:
-    destinations = Desk(topic(cleanup_policy="delete,compact")).destinations
+    destinations = Case(topic(cleanup_policy="delete,compact")).destinations
     assert destinations.rejection(REPLIES, (b"", b"v", [])) is None
     rejection = destinations.rejection(REPLIES, (None, b"v", []))
     assert rejection is not None
@@ -79,57 +79,57 @@ def test_unknown_topics_accept_anything() -> None:
 
 
 async def test_a_deleted_reply_topic_is_rejected_until_it_is_recreated() -> None:
-    desk = Desk(topic())
-    desk.states = [topic(partitions=0)]
-    await desk.destinations.learn(KafkaConnectionError("reset"), {REPLIES})
-    rejection = desk.destinations.rejection(REPLIES, (None, b"v", []))
+    case = Case(topic())
+    case.states = [topic(partitions=0)]
+    await case.destinations.learn(KafkaConnectionError("reset"), {REPLIES})
+    rejection = case.destinations.rejection(REPLIES, (None, b"v", []))
     assert rejection is not None
-    assert (rejection.code, desk.destinations.unusable([REPLIES])) == ("reply_to_refused", REPLIES)
-    desk.now = 6
-    assert desk.destinations.outdated
-    desk.states = [topic(partitions=1)]
-    await desk.destinations.refresh()
-    assert desk.destinations.rejection(REPLIES, (None, b"v", [])) is None
-    assert desk.destinations[REPLIES].partitions == 1
-    assert not desk.destinations.outdated
+    assert (rejection.code, case.destinations.unusable([REPLIES])) == ("reply_to_refused", REPLIES)
+    case.now = 6
+    assert case.destinations.outdated
+    case.states = [topic(partitions=1)]
+    await case.destinations.refresh()
+    assert case.destinations.rejection(REPLIES, (None, b"v", [])) is None
+    assert case.destinations[REPLIES].partitions == 1
+    assert not case.destinations.outdated
 
 
 async def test_an_unexplained_rejection_avoids_the_reply_topic_for_some_time() -> None:
-    desk = Desk(topic())
-    await desk.destinations.learn(refused(TopicAuthorizationFailedError(REPLIES)), {REPLIES})
-    rejection = desk.destinations.rejection(REPLIES, (b"k", b"v", []))
+    case = Case(topic())
+    await case.destinations.learn(refused(TopicAuthorizationFailedError(REPLIES)), {REPLIES})
+    rejection = case.destinations.rejection(REPLIES, (b"k", b"v", []))
     assert rejection is not None
     assert (rejection.code, "TopicAuthorizationFailed" in rejection.message) == ("reply_to_refused", True)
-    desk.now = int(AVOIDED_S) + 1
-    assert desk.destinations.rejection(REPLIES, (b"k", b"v", [])) is None
+    case.now = int(AVOIDED_S) + 1
+    assert case.destinations.rejection(REPLIES, (b"k", b"v", [])) is None
 
 
 async def test_a_rejection_explained_by_the_settings_avoids_only_records_that_do_not_fit() -> None:
-    desk = Desk(topic())
-    desk.states = [topic(max_message_bytes="200")]
-    await desk.destinations.learn(refused(MessageSizeTooLargeError()), {REPLIES})
-    assert desk.destinations.rejection(REPLIES, (b"k", b"v", [])) is None
-    assert desk.destinations.rejection(REPLIES, (b"k", b"v" * 200, [])) is not None
+    case = Case(topic())
+    case.states = [topic(max_message_bytes="200")]
+    await case.destinations.learn(refused(MessageSizeTooLargeError()), {REPLIES})
+    assert case.destinations.rejection(REPLIES, (b"k", b"v", [])) is None
+    assert case.destinations.rejection(REPLIES, (b"k", b"v" * 200, [])) is not None
 
 
 async def test_own_topics_are_never_avoided() -> None:
-    desk = Desk(topic(RESULTS))
-    await desk.destinations.learn(TopicRejectedError(RESULTS), set())
-    assert desk.destinations.rejection(RESULTS, (b"k", b"v", [])) is None
-    assert desk.asked == 1
+    case = Case(topic(RESULTS))
+    await case.destinations.learn(TopicRejectedError(RESULTS), set())
+    assert case.destinations.rejection(RESULTS, (b"k", b"v", [])) is None
+    assert case.asked == 1
 
 
 async def test_descriptions_are_kept_if_the_broker_does_not_respond() -> None:
-    desk = Desk(topic(max_message_bytes="200"))
-    desk.error = KafkaConnectionError("away")
-    await desk.destinations.refresh()
-    assert desk.destinations.bytes_max(REPLIES) == 200
+    case = Case(topic(max_message_bytes="200"))
+    case.error = KafkaConnectionError("away")
+    await case.destinations.refresh()
+    assert case.destinations.bytes_max(REPLIES) == 200
 
 
 async def test_a_failure_without_replies_sends_no_request() -> None:
-    desk = Desk(topic())
-    await desk.destinations.learn(KafkaConnectionError("reset"), set())
-    assert desk.asked == 0
+    case = Case(topic())
+    await case.destinations.learn(KafkaConnectionError("reset"), set())
+    assert case.asked == 0
 
 
 def test_final_errors_name_their_topic() -> None:

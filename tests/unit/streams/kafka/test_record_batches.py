@@ -104,10 +104,10 @@ def test_an_undecodable_header_name_does_not_affect_the_neighbours(place: int, c
     records = read(raw)
     assert [r.offset for r in records] == [0, 1, 2]
     assert [r.value for r in records] == [m[1] for m in messages]
-    refused = [r for r in records if isinstance(r, UnreadableRecord)]
-    assert [r.offset for r in refused] == [place]
-    assert isinstance(refused[0].rejection, InvalidHeaderError)
-    assert "\\xff\\xfe" in refused[0].rejection.message
+    rejected = [r for r in records if isinstance(r, UnreadableRecord)]
+    assert [r.offset for r in rejected] == [place]
+    assert isinstance(rejected[0].rejection, InvalidHeaderError)
+    assert "\\xff\\xfe" in rejected[0].rejection.message
 
 
 def test_the_tolerant_reader_agrees_with_the_fast_one() -> None:
@@ -271,10 +271,10 @@ def test_impossible_claims_are_rejected_and_the_partition_continues(
     records = read(raw, batch_of(MESSAGES, first=after))
     assert [r.offset for r in records[-3:]] == [after, after + 1, after + 2]
     assert plain(records[-3:]) == MESSAGES
-    refused = [r for r in records[:-3] if isinstance(r, UnreadableRecord)]
+    rejected = [r for r in records[:-3] if isinstance(r, UnreadableRecord)]
     if codec == NONE or count != 1_000:
         assert [r.offset for r in records[:-3]][: len(offsets)] == offsets
-    assert all(isinstance(r.rejection, MalformedError) for r in refused)
+    assert all(isinstance(r.rejection, MalformedError) for r in rejected)
 
 
 def test_records_behind_an_unreadable_one_are_rejected_at_their_offsets() -> None:

@@ -54,7 +54,7 @@ class FakeCluster:
 
     topics: dict[str, Topic] = field(default_factory=dict)
     knows: set[str] = field(default_factory=lambda: {*DEFAULTS, "segment.ms"})
-    refuses: dict[str, tuple[int, str | None]] = field(default_factory=dict)
+    rejects: dict[str, tuple[int, str | None]] = field(default_factory=dict)
     """The response to creating a topic."""
     lag: int = 0
     """How often it is looked before a new topic can be seen."""
@@ -114,8 +114,8 @@ class FakeCluster:
             return EXISTS, f"Topic '{new.name}' already exists."
         if unknown := set(new.topic_configs) - self.knows:
             return CONFIG, f"Unknown topic config name: {unknown.pop()}"
-        if new.name in self.refuses:
-            return self.refuses[new.name]
+        if new.name in self.rejects:
+            return self.rejects[new.name]
         self.created.append(new.name)
         place = self.hidden if self.lag else self.topics
         place[new.name] = Topic(new.num_partitions, new.replication_factor, dict(new.topic_configs))
@@ -190,8 +190,8 @@ def test_a_changelog_with_wrong_settings_is_named(have: dict[str, str], problem:
     settings = replace(settings_of(), cache=CacheSettings(ttl_max_s=120))
     spec = next(spec for spec in topic_specs(settings) if "predictions" in spec.name)
     state = TopicState(spec.name, "changelog", spec.partitions, spec.replication, {**spec.config, **have})
-    (told,) = [state.problem for state in checked([spec], [state])]
-    assert (told is None) if problem is None else (told is not None and problem in told)
+    (reported,) = [state.problem for state in checked([spec], [state])]
+    assert (reported is None) if problem is None else (reported is not None and problem in reported)
 
 
 # Creation
@@ -247,10 +247,10 @@ def test_a_topic_that_takes_less_than_the_limits_allow_is_named(stream: Stream, 
         return state.problem
 
     assert problem(Limits()) is None
-    told = problem(limits)
-    assert told is not None
-    assert f"has max.message.bytes=1048588, and by {setting} a record may have" in told
-    assert "lower that, or kafka-configs --alter" in told
+    reported = problem(limits)
+    assert reported is not None
+    assert f"has max.message.bytes=1048588, and by {setting} a record may have" in reported
+    assert "lower that, or kafka-configs --alter" in reported
 
 
 async def test_nothing_is_created_twice(cluster: FakeCluster) -> None:
@@ -311,7 +311,7 @@ async def test_new_topics_that_are_never_listed_are_reported(cluster: FakeCluste
 
 
 async def test_every_topic_that_cannot_be_created_is_named(cluster: FakeCluster) -> None:
-    cluster.refuses = {
+    cluster.rejects = {
         "ns.default.requests": (REPLICATION, "only 1 broker(s) are registered"),
         "ns.default.models": (DENIED, None),
     }
@@ -323,7 +323,7 @@ async def test_every_topic_that_cannot_be_created_is_named(cluster: FakeCluster)
 
 
 async def test_a_late_response_is_not_a_failure(cluster: FakeCluster) -> None:
-    cluster.refuses = {"ns.default.requests": (TIMED_OUT, "timed out")}
+    cluster.rejects = {"ns.default.requests": (TIMED_OUT, "timed out")}
     cluster.hidden, cluster.lag = {"ns.default.requests": Topic(4)}, 1
     states = await ensure_topics(settings_of())
     assert [state.problem for state in states] == [None] * 11

@@ -25,10 +25,10 @@ pytestmark = both
 async def describe(bench: Bench, *states: TopicState) -> None:
     """Sets the topics that the broker describes, and updates the lane's limits."""
 
-    async def told() -> Sequence[TopicState]:
+    async def described() -> Sequence[TopicState]:
         return states
 
-    bench.destinations._describe = told
+    bench.destinations._describe = described
     await bench.destinations.refresh()
 
 

@@ -223,11 +223,11 @@ async def test_a_tenant_whose_results_are_rejected_recovers_alone(world: World) 
     sought = {tp.topic for seeks in world.group.seeks[1:] for tp in seeks}
     assert sought <= {topic_of("missing", stream) for stream in ("requests", "job-chunks")}
     world.broker.rejection = None
-    refused = TopicPartition(topic_of("missing", "requests"), 0)
+    rejected = TopicPartition(topic_of("missing", "requests"), 0)
 
     def done() -> bool:
         world.ask("missing", 0)
-        return world.lane.partitions[refused].acked == 20
+        return world.lane.partitions[rejected].acked == 20
 
     await world.until(done)
     await world.until(lambda: world.lane.fault is None)

@@ -27,7 +27,7 @@ def write_a_file() -> None:
     Path("file").write_text("x")
 
 
-def show_surroundings() -> None:
+def show_environment() -> None:
     """Fails with the process's environment in place of a reason."""
     descriptors = [int(path.name) for path in Path("/proc/self/fd").iterdir() if not is_library(path)]
     limits = [line for line in Path("/proc/self/limits").read_text().splitlines() if "core" in line]
@@ -40,7 +40,7 @@ def is_library(descriptor: Path) -> bool:
     return ".so" in os.path.realpath(descriptor)
 
 
-def show_standing() -> None:
+def show_priority() -> None:
     standing = [os.getpriority(os.PRIO_PROCESS, 0), int(Path("/proc/self/oom_score_adj").read_text())]
     raise OSError(0, json.dumps(standing))
 
@@ -48,7 +48,7 @@ def show_standing() -> None:
 HANGING_NAME = "hanging"
 
 
-def say_who_and_hang() -> None:
+def set_name_and_hang() -> None:
     # Not with a file: a trial cannot write any.
     ctypes.CDLL(None).prctl(15, HANGING_NAME.encode())
     time.sleep(600)
@@ -71,19 +71,19 @@ COMMANDS: dict[str, Callable[[], object]] = {
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "print": lambda: os.write(1, b"[LightGBM] [Warning] not a verdict\n"),
     "write a file": write_a_file,
-    "show surroundings": show_surroundings,
-    "show standing": show_standing,
+    "show environment": show_environment,
+    "show priority": show_priority,
     "fork": os.fork,
     "start a program": lambda: os.posix_spawn("/bin/true", ["true"], {}),
-    "become a program": lambda: os.execv("/bin/true", ["true"]),
+    "exec a program": lambda: os.execv("/bin/true", ["true"]),
     "open a socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM),
     "open a pair of sockets": socket.socketpair,
     "start a thread": start_thread,
-    "say who and hang": say_who_and_hang,
+    "set name and hang": set_name_and_hang,
 }
 
 
-def obey(case: trial_process.CaseFile, limits: Limits) -> trial_process.Verdict:
+def run_command(case: trial_process.CaseFile, limits: Limits) -> trial_process.Verdict:
     COMMANDS[Path(case.path).read_text()]()
     return trial_process.Verdict(True, None, 7)
 
@@ -91,5 +91,5 @@ def obey(case: trial_process.CaseFile, limits: Limits) -> trial_process.Verdict:
 if __name__ == "__main__":
     if sys.argv[1] == "broken":
         sys.exit("cannot start")
-    trial_process.try_model = obey
+    trial_process.try_model = run_command
     sys.exit(trial_process.main(sys.argv[1:]))

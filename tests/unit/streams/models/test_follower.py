@@ -75,7 +75,7 @@ async def test_a_manifest_may_arrive_before_its_parts(followed: Followed) -> Non
         followed.resolve()
     followed.log.parts(A, 1)
     assert (await followed.until_state("ready")).reason is None
-    assert followed.refused == []
+    assert followed.rejected == []
 
 
 async def test_versions_may_share_an_artifact(followed: Followed) -> None:
@@ -177,7 +177,7 @@ async def test_a_version_that_is_removed_during_its_trial_never_serves(followed:
     go_on.set()
     await followed.settled()
     assert catalog.version("m", 1) is None
-    assert followed.refused == []
+    assert followed.rejected == []
 
 
 @pytest.mark.parametrize("by", ["nothing", "another"])
@@ -289,7 +289,7 @@ async def test_a_verdict_does_not_apply_to_a_model_that_replaced_the_tested_one(
     go_on.set()
     await followed.until_state("ready")
     assert followed.resolve().sha256 == digest_of(B)
-    assert followed.refused == []
+    assert followed.rejected == []
 
 
 # Rejected records
@@ -343,10 +343,10 @@ async def test_a_bad_record_is_rejected_once_and_does_not_affect_others(followed
         followed.log.write(stream, key, value)
         followed.log.deploy(B, 2)
         await followed.until_state("ready", 2)
-    assert [(record.key, record.value) for record, _ in followed.refused] == [(key, value)]
+    assert [(record.key, record.value) for record, _ in followed.rejected] == [(key, value)]
     assert followed.codes() == [code]
-    (told,) = [entry for entry in logs if entry["log_level"] == "error"]
-    assert (told["event"], told["code"]) == ("model_record_refused", code)
+    (entries,) = [entry for entry in logs if entry["log_level"] == "error"]
+    assert (entries["event"], entries["code"]) == ("model_record_refused", code)
     assert followed.resolve("m:1").version == 1
 
 
@@ -379,7 +379,7 @@ async def test_an_unexpected_exception_does_not_end_the_follower(
     followed.log.write("models", b"m/1", b"poison")
     followed.log.deploy(B, 2)
     await followed.until_state("ready", 2)
-    assert [(error.code, error.message) for _, error in followed.refused] == [
+    assert [(error.code, error.message) for _, error in followed.rejected] == [
         ("internal", "RecursionError while it was read")
     ] * 2
 
@@ -395,7 +395,7 @@ async def test_bytes_of_another_digest_fail_until_they_are_deployed_again(follow
     assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["model_failed"]
     followed.log.deploy(A)
     await followed.until_state("ready")
-    assert len(followed.refused) == 1
+    assert len(followed.rejected) == 1
 
 
 # Trials
@@ -411,7 +411,7 @@ async def test_a_model_that_fails_its_trial_is_rejected_and_others_serve(followe
     assert followed.version().reason == "the model did not pass its trial: aborted (SIGABRT)"
     with pytest.raises(ModelNotReadyError, match="m:1 is failed: the model did not pass its trial"):
         followed.resolve("m:1")
-    ((record, error),) = followed.refused
+    ((record, error),) = followed.rejected
     assert (record.key, error.code) == (b"m/1", "internal")
     assert len([entry for entry in logs if entry["log_level"] == "error"]) == 1
 
@@ -444,7 +444,7 @@ async def test_a_trial_that_cannot_run_is_not_the_models_fault(followed: Followe
         assert followed.follower.fault == str(why)
         await followed.until_state("ready")
     assert [follower.fault for follower in followed.running] == [None]
-    assert followed.refused == []
+    assert followed.rejected == []
     assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["rollout_hindered"], "logged once"
 
 
@@ -553,7 +553,7 @@ async def test_an_import_beyond_its_limit_fails_no_other_format(
     broken.clear()
     await followed.until_state("ready", 1)
     assert followed.follower.fault is None
-    assert followed.refused == []
+    assert followed.rejected == []
 
 
 async def test_a_real_model_is_tried_loaded_and_predicts(
@@ -608,7 +608,7 @@ async def test_workers_that_share_a_data_directory_serve_the_same(followed: Foll
         followed.log.parts(b"model %d, and some more bytes" % number)
     for follower in (first, second):
         await followed.until(lambda: sum(v.state == "ready" for v in follower.catalogs["default"].versions()) == 5)  # noqa: B023
-    assert followed.refused == []
+    assert followed.rejected == []
 
 
 # The disk
@@ -757,6 +757,6 @@ async def test_the_log_names_the_target_of_an_alias(followed: Followed) -> None:
         followed.log.alias("champion", Alias(version=2))
         followed.log.alias("canary", Alias(split=[SplitShare(1, 0.9), SplitShare(2, 0.1)]))
         await followed.until(lambda: len(followed.follower.catalogs["default"].aliases("m")) == 2)
-    told = {entry["alias"]: entry for entry in logs if entry["event"] == "alias_set"}
-    assert told["m@champion"]["version"] == 2
-    assert told["m@canary"]["split"] == [{"version": 1, "weight": 0.9}, {"version": 2, "weight": 0.1}]
+    entries = {entry["alias"]: entry for entry in logs if entry["event"] == "alias_set"}
+    assert entries["m@champion"]["version"] == 2
+    assert entries["m@canary"]["split"] == [{"version": 1, "weight": 0.9}, {"version": 2, "weight": 0.1}]

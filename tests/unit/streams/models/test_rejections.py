@@ -24,13 +24,13 @@ from tests.fixtures.models import follow_settings
 ERROR = MalformedError("it is not a manifest")
 
 
-def refused(offset: int = 0, tenant: str = "default", key: bytes | None = b"m/1", value: bytes | None = b"x") -> Any:
+def rejected(offset: int = 0, tenant: str = "default", key: bytes | None = b"m/1", value: bytes | None = b"x") -> Any:
     topic = TenantTopics("ns", tenant).name("models")
     return ConsumerRecord(topic, 0, offset, 1_234, 0, key, value, None, 3, 1, (("trace", b"t"),))
 
 
 @dataclass
-class Desk:
+class Case:
     """Running `Rejections`, whether the worker is the leader, and the fake broker."""
 
     broker: FakeBroker
@@ -48,31 +48,31 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Desk]:
+async def case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Case]:
     broker, leading = FakeBroker(), [True]
     broker.acknowledges = True
-    desk = Desk(broker, Rejections(follow_settings(tmp_path), lambda _tenant: leading[0]), leading)
+    case = Case(broker, Rejections(follow_settings(tmp_path), lambda _tenant: leading[0]), leading)
 
     async def open_producer(*_: Any) -> Any:
-        if desk.opening_fails:
-            raise desk.opening_fails.pop(0)
+        if case.opening_fails:
+            raise case.opening_fails.pop(0)
         return await broker.open_producer()
 
     monkeypatch.setattr(rejections_module, "open_producer", open_producer)
     monkeypatch.setattr(rejections_module, "RETRY_S", 0.01)
-    desk.rejections.reject(refused(99), ERROR)
-    running = asyncio.create_task(desk.rejections.run())
+    case.rejections.reject(rejected(99), ERROR)
+    running = asyncio.create_task(case.rejections.run())
     await asyncio.sleep(0)
-    yield desk
+    yield case
     assert not running.done(), running
     running.cancel()
 
 
-async def test_a_rejected_record_is_copied_byte_for_byte_with_the_reason(desk: Desk) -> None:
-    record = refused(7)
-    desk.rejections.reject(record, ERROR)
-    await desk.until(lambda: desk.broker.producers_closed == 1)
-    (sent,) = desk.broker.sent
+async def test_a_rejected_record_is_copied_byte_for_byte_with_the_reason(case: Case) -> None:
+    record = rejected(7)
+    case.rejections.reject(record, ERROR)
+    await case.until(lambda: case.broker.producers_closed == 1)
+    (sent,) = case.broker.sent
     assert (sent.topic, sent.partition) == ("ns.default.dead-letters", 0)
     ((key, value, headers),) = sent.records
     letter = DeadLetter.parse(key, value, headers)
@@ -82,68 +82,68 @@ async def test_a_rejected_record_is_copied_byte_for_byte_with_the_reason(desk: D
     assert letter.worker == "worker-1"
 
 
-async def test_it_goes_to_the_dead_letters_of_its_own_tenant(desk: Desk) -> None:
-    desk.rejections.reject(refused(tenant="other"), ERROR)
-    await desk.until(lambda: desk.broker.sent)
-    assert desk.broker.sent[0].topic == "ns.other.dead-letters"
+async def test_it_goes_to_the_dead_letters_of_its_own_tenant(case: Case) -> None:
+    case.rejections.reject(rejected(tenant="other"), ERROR)
+    await case.until(lambda: case.broker.sent)
+    assert case.broker.sent[0].topic == "ns.other.dead-letters"
 
 
-async def test_only_the_worker_that_leads_copies(desk: Desk) -> None:
-    desk.leading[0] = False
-    desk.rejections.reject(refused(1, key=b"m/1"), ERROR)
-    desk.leading[0] = True
-    desk.rejections.reject(refused(2, key=b"m/2"), ERROR)
-    await desk.until(desk.published)
-    assert desk.published() == [(b"m/2", b"x")]
+async def test_only_the_worker_that_leads_copies(case: Case) -> None:
+    case.leading[0] = False
+    case.rejections.reject(rejected(1, key=b"m/1"), ERROR)
+    case.leading[0] = True
+    case.rejections.reject(rejected(2, key=b"m/2"), ERROR)
+    await case.until(case.published)
+    assert case.published() == [(b"m/2", b"x")]
 
 
-async def test_records_rejected_before_the_start_are_not_copied_again(desk: Desk) -> None:
-    desk.rejections.reject(refused(1, key=b"new"), ERROR)
-    await desk.until(desk.published)
-    assert desk.published() == [(b"new", b"x")], "only the record that was rejected after the start"
+async def test_records_rejected_before_the_start_are_not_copied_again(case: Case) -> None:
+    case.rejections.reject(rejected(1, key=b"new"), ERROR)
+    await case.until(case.published)
+    assert case.published() == [(b"new", b"x")], "only the record that was rejected after the start"
 
 
 @pytest.mark.parametrize(("key", "value"), [(None, None), (b"m/1", None), (None, b"x"), (b"m/1", b"x" * 1_100_000)])
-async def test_records_of_any_shape_are_copied(desk: Desk, key: bytes | None, value: bytes | None) -> None:
-    desk.rejections.reject(refused(1, key=key, value=value), ERROR)
-    await desk.until(desk.published)
-    assert desk.published() == [(key, value)]
+async def test_records_of_any_shape_are_copied(case: Case, key: bytes | None, value: bytes | None) -> None:
+    case.rejections.reject(rejected(1, key=key, value=value), ERROR)
+    await case.until(case.published)
+    assert case.published() == [(key, value)]
 
 
 @pytest.mark.parametrize("failure", [KafkaConnectionError("gone"), KafkaTimeoutError(), OSError("reset")])
-async def test_a_failed_publication_is_retried_without_loss_or_reordering(desk: Desk, failure: Exception) -> None:
-    desk.opening_fails += [failure, failure]
-    desk.broker.rejection = failure
+async def test_a_failed_publication_is_retried_without_loss_or_reordering(case: Case, failure: Exception) -> None:
+    case.opening_fails += [failure, failure]
+    case.broker.rejection = failure
     for n in range(3):
-        desk.rejections.reject(refused(n, key=b"%d" % n), ERROR)
-    await desk.until(lambda: desk.broker.producers_closed >= 2)
-    desk.broker.rejection = None
-    await desk.until(lambda: len(desk.published()) == 3)
-    assert [key for key, _ in desk.published()] == [b"0", b"1", b"2"]
-    await desk.until(lambda: desk.broker.producers_closed == desk.broker.producers_opened)
+        case.rejections.reject(rejected(n, key=b"%d" % n), ERROR)
+    await case.until(lambda: case.broker.producers_closed >= 2)
+    case.broker.rejection = None
+    await case.until(lambda: len(case.published()) == 3)
+    assert [key for key, _ in case.published()] == [b"0", b"1", b"2"]
+    await case.until(lambda: case.broker.producers_closed == case.broker.producers_opened)
 
 
-async def test_a_record_that_the_broker_never_takes_does_not_hold_up_the_others(desk: Desk) -> None:
-    desk.broker.acknowledges = False
+async def test_a_record_that_the_broker_never_takes_does_not_hold_up_the_others(case: Case) -> None:
+    case.broker.acknowledges = False
     with capture_logs() as logs:
-        desk.rejections.reject(refused(5, key=b"huge"), ERROR)
-        desk.rejections.reject(refused(6, key=b"next"), ERROR)
-        await desk.until(lambda: len(desk.broker.sent) == 1)
-        desk.broker.sent[0].fail(MessageSizeTooLargeError())
-        desk.broker.acknowledges = True
-        await desk.until(lambda: len(desk.broker.sent) == 2)
-    assert desk.published()[1][0] == b"next"
-    (told,) = [entry for entry in logs if entry["event"] == "refusal_dropped"]
-    assert (told["offset"], told["reason"]) == (5, "MessageSizeTooLargeError")
+        case.rejections.reject(rejected(5, key=b"huge"), ERROR)
+        case.rejections.reject(rejected(6, key=b"next"), ERROR)
+        await case.until(lambda: len(case.broker.sent) == 1)
+        case.broker.sent[0].fail(MessageSizeTooLargeError())
+        case.broker.acknowledges = True
+        await case.until(lambda: len(case.broker.sent) == 2)
+    assert case.published()[1][0] == b"next"
+    (entry,) = [entry for entry in logs if entry["event"] == "refusal_dropped"]
+    assert (entry["offset"], entry["reason"]) == (5, "MessageSizeTooLargeError")
 
 
-async def test_only_so_many_wait(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_so_many_wait(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rejections_module, "WAITING_MAX", 3)
-    desk.broker.rejection = KafkaTimeoutError()
+    case.broker.rejection = KafkaTimeoutError()
     with capture_logs() as logs:
         for n in range(5):
-            desk.rejections.reject(refused(n, key=b"%d" % n), ERROR)
+            case.rejections.reject(rejected(n, key=b"%d" % n), ERROR)
     assert [entry["offset"] for entry in logs if entry["event"] == "refusal_dropped"] == [3, 4]
-    desk.broker.rejection = None
-    await desk.until(lambda: len(desk.published()) == 3)
-    assert [key for key, _ in desk.published()] == [b"0", b"1", b"2"]
+    case.broker.rejection = None
+    await case.until(lambda: len(case.published()) == 3)
+    assert [key for key, _ in case.published()] == [b"0", b"1", b"2"]

@@ -47,7 +47,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return started
 
 
-def obey(*commands: str, limits: TrialLimits = LIMITS) -> list[Verdict]:
+def run_command(*commands: str, limits: TrialLimits = LIMITS) -> list[Verdict]:
     return try_models([TrialCase(command.encode()) for command in commands], limits, child=SCRIPTED)
 
 
@@ -86,32 +86,32 @@ def test_no_models() -> None:
     ],
 )
 def test_a_death_is_the_verdict_on_one_model(command: str, reason: str, starts: list[Any]) -> None:
-    assert obey("good", command, "good", "good") == [GOOD, Verdict(False, reason), GOOD, GOOD]
+    assert run_command("good", command, "good", "good") == [GOOD, Verdict(False, reason), GOOD, GOOD]
     assert len(starts) == 2
 
 
 def test_a_model_that_hangs_is_given_up() -> None:
     limits = TrialLimits(wall_s=0.3)
-    assert obey("good", "hang", "good", limits=limits) == [GOOD, Verdict(False, "did not finish in 0.3 s"), GOOD]
+    assert run_command("good", "hang", "good", limits=limits) == [GOOD, Verdict(False, "did not finish in 0.3 s"), GOOD]
 
 
 def test_every_model_is_bad(starts: list[Any]) -> None:
     commands = ["abort", "segfault", "exit"]
-    assert [verdict.ok for verdict in obey(*commands)] == [False] * 3
+    assert [verdict.ok for verdict in run_command(*commands)] == [False] * 3
     assert len(starts) == 3
     assert all(process.returncode is not None for process in starts)
 
 
 def test_memory_may_run_out_at_last() -> None:
-    assert [verdict.ok for verdict in obey("good", "allocate")] == [True, False]
+    assert [verdict.ok for verdict in run_command("good", "allocate")] == [True, False]
 
 
 def test_output_of_the_library_is_not_a_verdict() -> None:
-    assert obey("print", "good") == [GOOD, GOOD]
+    assert run_command("print", "good") == [GOOD, GOOD]
 
 
 def test_a_trial_can_write_no_file() -> None:
-    verdict = obey("write a file")[0]
+    verdict = run_command("write a file")[0]
     assert not verdict.ok
     assert "File too large" in (verdict.reason or "")
 
@@ -121,7 +121,7 @@ def test_a_trial_inherits_no_environment_or_files(monkeypatch: pytest.MonkeyPatc
     reading, writing = os.pipe()
     os.set_inheritable(reading, True)
     try:
-        reason = obey("show surroundings")[0].reason or ""
+        reason = run_command("show environment")[0].reason or ""
     finally:
         os.close(reading)
         os.close(writing)
@@ -137,21 +137,21 @@ def test_a_trial_inherits_no_environment_or_files(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "command", ["fork", "start a program", "become a program", "open a socket", "open a pair of sockets"]
+    "command", ["fork", "start a program", "exec a program", "open a socket", "open a pair of sockets"]
 )
 def test_a_trial_cannot_start_processes_or_open_sockets(command: str) -> None:
-    assert obey(command) == [Verdict(False, "cannot be read: Operation not permitted")]
+    assert run_command(command) == [Verdict(False, "cannot be read: Operation not permitted")]
 
 
 def test_a_trial_has_a_low_priority(starts: list[Any]) -> None:
-    niceness, oom_score = json.loads((obey("show standing")[0].reason or "").removeprefix("cannot be read: "))
+    niceness, oom_score = json.loads((run_command("show priority")[0].reason or "").removeprefix("cannot be read: "))
     assert (niceness, oom_score) == (min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, 19), OOM_SCORE)
 
 
 WORKER = """
 import sys
 from inferd.streams.models.trial.trial import TrialCase, try_models
-try_models([TrialCase(b"say who and hang")], child=("-m", "tests.unit.streams.models.scripted_trial"))
+try_models([TrialCase(b"set name and hang")], child=("-m", "tests.unit.streams.models.scripted_trial"))
 """
 
 

@@ -232,15 +232,15 @@ def test_errors_of_an_override_are_internal(wrong: Any, words: str) -> None:
     assert all(words in error.message for error in outcomes)
 
 
-@given(st.lists(st.sampled_from(["good", "bad", "told"]), max_size=40))
+@given(st.lists(st.sampled_from(["good", "bad", "outputs"]), max_size=40))
 def test_failing_rows_are_found_at_any_index(kinds: list[str]) -> None:
     def process(rows: Sequence[str]) -> list[Any]:
         if "bad" in rows:
             raise InvalidValueError("one of them is bad")
-        return [TooLargeError("this one") if row == "told" else 1 for row in rows]
+        return [TooLargeError("this one") if row == "outputs" else 1 for row in rows]
 
     outcomes = row_outcomes(process, kinds)
-    codes = {"good": None, "bad": "invalid_value", "told": "too_large"}
+    codes = {"good": None, "bad": "invalid_value", "outputs": "too_large"}
     assert [getattr(outcome, "code", None) for outcome in outcomes] == [codes[kind] for kind in kinds]
 
 

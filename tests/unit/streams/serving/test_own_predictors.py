@@ -86,7 +86,7 @@ def request(input_data: Any, model_id: str = "total", **fields: Any) -> bytes:
     return msgspec.msgpack.encode({"model_id": model_id, "input_data": input_data, **fields})
 
 
-def told(values: Sequence[bytes]) -> list[Any]:
+def values_or_codes(values: Sequence[bytes]) -> list[Any]:
     """The prediction of each result, or the code of its error."""
     results = [msgspec.msgpack.decode(value) for value in values]
     return [result["error"]["code"] if "error" in result else result["prediction"] for result in results]
@@ -99,7 +99,7 @@ def test_the_rows_of_a_micro_batch_are_passed_in_one_call() -> None:
     tensor = {"dtype": "<f4", "shape": [2, 2], "data": np.arange(1, 5, dtype="<f4").tobytes()}
     inputs = [[1, 2], [[3, 4], [5, 6]], tensor, [7], [[8]]]
     outcome = score(scorer_of(Totals), [request(each) for each in inputs])
-    assert told(outcome.values) == [3, [7, 11], [3, 7], 7, [8]]
+    assert values_or_codes(outcome.values) == [3, [7, 11], [3, 7], 7, [8]]
     assert len(calls) == 1
     assert [np.array(row).tolist() for row in calls[0][1]] == [[1, 2], [3, 4], [5, 6], [1, 2], [3, 4], [7], [8]]
     assert outcome.by_model == {("total", 3): (5, 7)}
@@ -108,7 +108,7 @@ def test_the_rows_of_a_micro_batch_are_passed_in_one_call() -> None:
 def test_no_row_disturbs_another_request() -> None:
     inputs: list[Any] = [[1], ["bug"], [2, 2], [-1], [0], [[3], [-1]], [[4], ["bug"]], [5]]
     outcome = score(scorer_of(Totals), [request(each) for each in inputs])
-    assert told(outcome.values) == [
+    assert values_or_codes(outcome.values) == [
         *(1, "internal", 4, "invalid_value", "invalid_value", "invalid_value", "internal", 5),
     ]
     assert b"4711" not in b"".join(outcome.values)
@@ -119,7 +119,7 @@ def test_a_call_that_gives_too_few_predictions_fails_its_requests() -> None:
         def predict_batch(self, model_id: str, input_batch: Sequence[Any]) -> list[Any]:
             return []
 
-    assert told(score(scorer_of(Short), [request([1]), request([2])]).values) == ["internal", "internal"]
+    assert values_or_codes(score(scorer_of(Short), [request([1]), request([2])]).values) == ["internal", "internal"]
 
 
 def test_a_call_that_raises_system_exit_fails_its_requests() -> None:
@@ -127,7 +127,7 @@ def test_a_call_that_raises_system_exit_fails_its_requests() -> None:
         def predict_batch(self, model_id: str, input_batch: Sequence[Any]) -> list[Any]:
             raise SystemExit(3)
 
-    assert told(score(scorer_of(Ends), [request([1])]).values) == ["internal"]
+    assert values_or_codes(score(scorer_of(Ends), [request([1])]).values) == ["internal"]
 
 
 def test_references_and_encodings_are_calls_of_their_own() -> None:
@@ -143,7 +143,7 @@ def test_super_answers_with_the_model_of_the_request() -> None:
     catalog = catalog_of(sum_model(1), sum_model(2))
     asked = [request([1, 2], "sum:1"), request([[1, 2], [3, 4]], "sum:1"), request([1], "sum:1")]
     outcome = score(scorer_of(Wrapped, catalog), asked)
-    assert told(outcome.values) == [30.0, [30.0, 70.0], "schema_mismatch"]
+    assert values_or_codes(outcome.values) == [30.0, [30.0, 70.0], "schema_mismatch"]
     raw = score(scorer_of(Wrapped, catalog), [request([1, 2], "sum:1", outputs=["raw", "prediction"])])
     result = msgspec.msgpack.decode(raw.values[0])
     assert (result["raw"], result["prediction"]) == (3.0, 30.0)
@@ -160,7 +160,7 @@ def test_an_own_name_needs_no_model(realtime: type[RealtimePredictor], name: str
         assert (result["model_id"], result["version"]) == (name, version)
         assert result["digest"] == own_digest(name, version)
     wrong = [request([1], f"{name}:{version + 1}"), request([1], f"{name}@champion"), request([1], "other")]
-    codes = told(score(scorer_of(realtime), wrong).values)
+    codes = values_or_codes(score(scorer_of(realtime), wrong).values)
     assert codes == ["version_not_found", "version_not_found", "model_not_found"]
 
 
@@ -175,12 +175,12 @@ def test_a_user_defined_name_takes_precedence_over_a_deployed_model() -> None:
 
     catalog = catalog_of(sum_model(1), sum_model(2))
     outcome = score(scorer_of(Sum, catalog), [request([1, 2, 3], "sum"), request([1, 2], "sum:2")])
-    assert told(outcome.values) == [6, "version_not_found"]
+    assert values_or_codes(outcome.values) == [6, "version_not_found"]
     assert catalog.resolve(ModelReference.parse("sum")).manifest.sha256 == own_digest("sum", 1)
 
 
 def test_other_outputs_of_a_user_defined_name_are_rejected() -> None:
-    assert told(score(scorer_of(Totals), [request([1], outputs=["raw"])]).values) == ["invalid_value"]
+    assert values_or_codes(score(scorer_of(Totals), [request([1], outputs=["raw"])]).values) == ["invalid_value"]
 
 
 @pytest.mark.parametrize("own", [{"a/b": 1}, {"": 1}, {"a": 0}, {"a": True}, {"a": "1"}, {"a": 10**9}])

@@ -102,12 +102,12 @@ def test_one_row_gives_a_value_and_rows_a_list(predictor: RealtimePredictor) -> 
 
 def test_other_outputs_are_named_in_the_error(predictor: RealtimePredictor) -> None:
     for _ in range(2):
-        told = predictor.predict_outputs("churn", ROW, ["probabilities", "prediction", "leaves"])
+        outputs = predictor.predict_outputs("churn", ROW, ["probabilities", "prediction", "leaves"])
         probability = expected([ROW])[0]
-        assert list(told) == ["probabilities", "prediction", "leaves"]
-        assert told["prediction"] == probability
-        assert told["probabilities"] == [1 - probability, probability]
-        assert all(isinstance(leaf, int) for leaf in told["leaves"])
+        assert list(outputs) == ["probabilities", "prediction", "leaves"]
+        assert outputs["prediction"] == probability
+        assert outputs["probabilities"] == [1 - probability, probability]
+        assert all(isinstance(leaf, int) for leaf in outputs["leaves"])
     assert predictor.predict_outputs("churn", [ROW], ["raw"])["raw"] != [expected([ROW])[0]]
 
 
@@ -199,8 +199,8 @@ def test_a_subclass_overrides_the_prediction_only(served: ModelManager) -> None:
     pinned = PinnedModelId.of("churn", model)
     predictor = Halved(served)
     assert predictor.answer(pinned, ROW, ("prediction",)) == {"prediction": expected([ROW])[0] / 2}
-    told = predictor.answer(pinned, ROW, ("raw", "prediction"))
-    assert told == {
+    outputs = predictor.answer(pinned, ROW, ("raw", "prediction"))
+    assert outputs == {
         "raw": predictor.predict_outputs("churn", ROW, ["raw"])["raw"],
         "prediction": expected([ROW])[0] / 2,
     }
