@@ -108,7 +108,7 @@ class Scorer:
         for deadlines and cache expiry.
 
         Rows of partition -1 belong to HTTP requests; their answers are stored in the cache of partition `fill_direct`.
-        `on_step` is called at the end of each step: `validate` (headers, deadlines, envelopes), `preprocess` (rows checked
+        `on_step` is called after each step: `validate` (headers, deadlines, envelopes), `preprocess` (rows checked
         against the features and converted to matrices), `lookup`.
         """
         batch = MicroBatch(work, self.limits)
