@@ -96,7 +96,8 @@ class Part:
 
     def floats(self) -> NDArray[np.float64]:
         """An array of numbers."""
-        return self._numbers().astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+            return self._numbers().astype(np.float64)
 
     def numbers(self) -> list[int | float]:
         """An array of numbers, as integers or floats as in the document."""

@@ -19,6 +19,7 @@ from inferd.schemas.errors import InternalError, InvalidValueError, MalformedErr
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.streams.inference import manifest_of, read_model
 from inferd.streams.inference.formats.xgboost import c_library
+from inferd.streams.inference.formats.xgboost.document import Part
 from inferd.streams.inference.formats.xgboost.model_file import read_model_file, sniff
 from inferd.streams.inference.formats.xgboost.ubjson import DEPTH_MAX, decode_ubjson
 from inferd.streams.models.trial import TrialCase, try_models
@@ -46,6 +47,12 @@ def test_names_and_types_come_from_the_file() -> None:
     assert (file.feature_names, file.named) == (tuple(names), True)
     dtypes = [feature.dtype for feature in manifest_of(content, "m", 1).features]
     assert dtypes == ["float32", "bool", "int64", "int64"]
+
+
+def test_a_signalling_nan_is_a_nan() -> None:
+    """Converting one raises a floating-point flag, of which NumPy warns."""
+    array = np.frombuffer(struct.pack(">I", 0x7F800001), ">f4")
+    assert np.isnan(Part(array, "weights").floats()).all()
 
 
 def test_a_file_is_recognised_by_its_first_key() -> None:
