@@ -3,11 +3,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
+MLSERVER := .venv-mlserver
 CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-cache test-plain test-unit test-mlflow fuzz model-mutants models-on-demand jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-models bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
+.PHONY: help demo test test-cache test-plain test-unit test-mlflow test-mlserver fuzz model-mutants models-on-demand jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-models bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -70,6 +71,9 @@ coverage: $(VENV)/.installed-dev ## Run all tests, and report code that they do 
 test-mlflow: $(VENV)/.installed-dev ## Deploy from a real MLflow server, in an environment of its own (downloads MLflow once).
 	@$(PY) -m pytest tests/heavy/mlflow_server.py -s
 
+test-mlserver: $(VENV)/.installed-dev $(MLSERVER)/.installed ## Send requests that MLServer's codecs encode (3 minutes; downloads MLServer once).
+	@$(PY) -m pytest tests/heavy/mlserver_codecs.py
+
 http-fuzz: $(VENV)/.installed-dev ## Send over ten thousand generated requests, and check responses against /openapi.json.
 	@$(PY) -m tests.fixtures.http_fuzz 800
 
@@ -79,7 +83,7 @@ jobs-million: $(VENV)/.installed-dev ## Run a job of a million rows while worker
 bench: $(VENV)/.installed-dev ## Measure throughput and latency, compared with hand-written loops.
 	@$(PY) -m bench
 
-bench-models: $(VENV)/.installed-dev ## Measure each model format, compared with a loop that calls its library.
+bench-models: $(VENV)/.installed-dev $(MLSERVER)/.installed ## Measure each model format, compared with a loop by hand and with MLServer (15 to 45 minutes).
 	@$(PY) -m bench.models
 
 bench-jobs: $(VENV)/.installed-dev ## Measure batch jobs, compared with Booster.predict alone.
@@ -139,6 +143,16 @@ $(VENV)/.installed-dev: requirements-dev.lock pyproject.toml $(KERNELS) | $(PY)
 	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.installed
 
+# MLServer has an environment of its own, since its packages and ours exclude each other. Its packages for XGBoost and for
+# CatBoost want ones that bring NVIDIA's libraries; the lock has others in their place, hence --no-deps.
+$(MLSERVER)/.installed: bench/mlserver.lock
+	@rm -rf $(MLSERVER) && mkdir $(MLSERVER)
+	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then \
+		echo "installing the packages of bench/mlserver.lock in $(MLSERVER), once"; \
+		$(PYTHON) -m venv $(MLSERVER) && $(MLSERVER)/bin/python -m pip install --quiet --require-hashes --no-deps -r $<; \
+	else echo "MLServer needs Python 3.12 or earlier (make PYTHON=python3.12)"; fi
+	@touch $@
+
 # ---- the lock files; `make lock UPGRADE=--upgrade` takes newer versions
 
 UPGRADE ?=
@@ -149,6 +163,9 @@ lock: $(VENV)/.installed-dev ## Regenerate the lock files from pyproject.toml.
 	@$(LOCK) pyproject.toml $(UPGRADE) --all-extras -o requirements-dev.lock
 	@$(LOCK) pyproject.toml --extra broker --extra demo --extra build -c requirements-dev.lock -o requirements.lock
 	@$(LOCK) pyproject.toml --extra files --extra otel -c requirements-dev.lock -o deploy/requirements.lock
+	@{ printf '%s\n' mlserver $(addprefix mlserver-,lightgbm xgboost sklearn catboost); \
+		sed -nE 's/^((lightgbm|xgboost-cpu|catboost|scikit-learn|scipy|numpy)==.*) \\$$/\1/p' requirements-dev.lock; } \
+		| $(LOCK) - $(addprefix --no-emit-package=,xgboost nvidia-nccl-cu12 nvidia-nccl-cu13) -o bench/mlserver.lock
 	@printf '%s\n' hatchling ziglang | $(LOCK) - -c requirements-dev.lock -o deploy/build-requirements.lock
 
 lock-jars: $(VENV)/.installed ## Regenerate the lock file of the embedded Kafka's jars.

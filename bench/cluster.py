@@ -25,7 +25,8 @@ from inferd.daemon.broker import BrokerError, EmbeddedKafka, EmbeddedKafkaSettin
 
 RETENTION_MS = 7 * 24 * 3_600_000
 READ_RECORDS = 10_000
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
 POLL_S = 0.05
 
 Offsets = tuple[int, ...]
@@ -45,7 +46,9 @@ def running_broker(given: str | None, directory: Path) -> Iterator[tuple[str, st
     if given:
         yield given, f"given: {given}"
         return
-    settings = EmbeddedKafkaSettings(data_dir=directory / "kafka", port=0, partitions_default=PARTITIONS)
+    settings = EmbeddedKafkaSettings(
+        data_dir=directory / "kafka", port=0, partitions_default=PARTITIONS, start_timeout_s=START_TIMEOUT_S
+    )
     try:
         with EmbeddedKafka(settings) as kafka:
             yield (

@@ -21,10 +21,9 @@ from rich.table import Table
 
 from bench.errors import BenchError
 from bench.lab import Lab, open_lab
-from bench.layouts import FEATURES
+from bench.layouts import FEATURES, MODEL_ID
 from bench.machine import CpuLedger
 from bench.peers.inferd_worker import running_worker
-from bench.requests import MODEL_ID
 from inferd import SyncClient
 
 TIMEOUT_S = 600.0

@@ -13,12 +13,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from bench.cluster import Cluster, running_broker
-from bench.layouts import DEFAULT
+from bench.layouts import DEFAULT, MODEL_ID
 from bench.libraries import TEXT
 from bench.model import MODEL_VERSION, BenchModel, train_model
 from bench.peers import inferd_worker
 from bench.peers.task import PeerTask
-from bench.requests import MODEL_ID, Requests, make_requests, make_text_requests
+from bench.requests import Requests, make_requests, make_text_requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Lab:
     def requests(self, count: int, prefix: str) -> tuple[Requests, NDArray[Any]]:
         """Requests whose ids begin with `prefix`, and their correct predictions, (count,)."""
         if self.model.library == TEXT:
-            requests = make_text_requests(count, prefix)
+            requests = make_text_requests(count, prefix, self.layout)
         else:
             requests = make_requests(count, prefix, self.layout)
         return requests, self.model.predict(requests.rows)

@@ -14,6 +14,9 @@ import msgspec
 FEATURES: Final = 30
 NAMES: Final = tuple(f"Column_{number}" for number in range(FEATURES))
 """LightGBM's own names of the features."""
+MODEL_ID: Final = "bench"
+DEFAULT: Final = "list-msgpack"
+OPEN_INFERENCE: Final = "open-inference"
 Headers = tuple[tuple[str, str | bytes | None], ...]
 _BY_NAME = itemgetter(*NAMES)
 
@@ -35,6 +38,54 @@ class Layout:
     decode: Callable[[Any], Any]
     encode: Callable[[Any], bytes]
     """Encodes a result."""
+    read: Callable[[bytes], Any]
+    """A result again, from its bytes."""
+    id_is_key: bool = False
+    """Whether the key of a record is the id of its request."""
+
+
+def _tensor(row: Sequence[Any]) -> list[dict[str, Any]]:
+    """A row as the only input of the Open Inference Protocol."""
+    datatype, content_type = ("BYTES", "str") if isinstance(row[0], str) else ("FP64", "np")
+    parameters = {"content_type": content_type}
+    return [{"name": "row", "shape": [1, len(row)], "datatype": datatype, "parameters": parameters, "data": row}]
+
+
+def _decode_inference(value: bytes) -> dict[str, Any]:
+    request = msgspec.json.decode(value)
+    return {"id": request["id"], "model_id": MODEL_ID, "input_data": request["inputs"]}
+
+
+def _encode_inference(result: dict[str, Any]) -> bytes:
+    prediction = result["prediction"]
+    datatype = {float: "FP64", int: "INT64", str: "BYTES"}[type(prediction)]
+    return msgspec.json.encode(
+        {
+            "id": result["id"],
+            "model_name": result["model_id"],
+            "model_version": version_name(result["version"], result["digest"]),
+            "outputs": [{"name": "prediction", "shape": [1], "datatype": datatype, "data": [prediction]}],
+        }
+    )
+
+
+def _read_inference(value: bytes) -> dict[str, Any]:
+    response = msgspec.json.decode(value)
+    version, _, digest = response["model_version"].partition(".")
+    (prediction,) = response["outputs"][0]["data"]
+    model_id = response["model_name"]
+    return {
+        "id": response["id"],
+        "model_id": model_id,
+        "version": int(version),
+        "digest": digest,
+        "prediction": prediction,
+    }
+
+
+def version_name(version: int, digest: str) -> str:
+    """`model_version` of responses of the Open Inference Protocol, which have no field for the digest."""
+    return f"{version}.{digest}"
 
 
 LAYOUTS: Final = {
@@ -49,6 +100,7 @@ LAYOUTS: Final = {
             write=msgpack.packb,
             decode=msgpack.unpackb,
             encode=msgpack.packb,
+            read=msgpack.unpackb,
         ),
         Layout(
             name="named-json",
@@ -59,7 +111,30 @@ LAYOUTS: Final = {
             write=lambda request: json.dumps(request).encode(),
             decode=msgspec.json.decode,
             encode=msgspec.json.encode,
+            read=msgspec.json.decode,
+        ),
+        Layout(
+            name="list-json",
+            title="a list of 30 float64, JSON as json.dumps writes it, about 660 bytes",
+            headers=(("content-type", b"application/json"),),
+            input_data=list,
+            values=lambda data: data,
+            write=lambda request: json.dumps(request).encode(),
+            decode=msgspec.json.decode,
+            encode=msgspec.json.encode,
+            read=msgspec.json.decode,
+        ),
+        Layout(
+            name=OPEN_INFERENCE,
+            title="a tensor of 30 FP64, JSON of the Open Inference Protocol, about 720 bytes",
+            headers=(("mlserver-model", MODEL_ID.encode()),),
+            input_data=_tensor,
+            values=lambda inputs: inputs[0]["data"],
+            write=lambda request: json.dumps({"id": request["id"], "inputs": request["input_data"]}).encode(),
+            decode=_decode_inference,
+            encode=_encode_inference,
+            read=_read_inference,
+            id_is_key=True,  # MLServer takes the key for the id
         ),
     )
 }
-DEFAULT: Final = "list-msgpack"

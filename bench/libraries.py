@@ -45,7 +45,8 @@ def _onnx(path: str) -> Predict:
     return lambda rows: session.run(["label"], {"X": np.asarray(rows, np.float32)})[0].tolist()
 
 
-def _estimator(path: str) -> Any:
+def load_estimator(path: str) -> Any:
+    """The estimator in a file of skops."""
     import skops.io
 
     content = Path(path).read_bytes()
@@ -53,12 +54,12 @@ def _estimator(path: str) -> Any:
 
 
 def _sklearn(path: str) -> Predict:
-    estimator = _estimator(path)
+    estimator = load_estimator(path)
     return lambda rows: estimator.predict(np.asarray(rows)).tolist()
 
 
 def _sklearn_text(path: str) -> Predict:
-    estimator = _estimator(path)
+    estimator = load_estimator(path)
     return lambda rows: estimator.predict([row[0] for row in rows]).tolist()
 
 

@@ -63,6 +63,7 @@ def train_model(directory: Path) -> BenchModel:
         "deterministic": True,
         "force_row_wise": True,
         "seed": SEED,
+        "num_threads": 1,  # several threads wait for each other on a busy machine
         "verbosity": -1,
     }
     booster = lightgbm.train(parameters, lightgbm.Dataset(rows, labels), num_boost_round=TREES)

@@ -15,11 +15,12 @@ from pathlib import Path
 import msgpack
 
 from bench.cache_gain import NOW_MS, Request
+from bench.layouts import MODEL_ID
 from bench.libraries import LIBRARIES, TEXT
 from bench.measures import paired_ratios, spread
 from bench.model import BenchModel, train_model
 from bench.models import train
-from bench.requests import MODEL_ID, make_requests, make_text_requests
+from bench.requests import make_requests, make_text_requests
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.streams.inference import ModelCatalog, Scorer, Version, load_model, manifest_of
 

@@ -1,7 +1,10 @@
-"""Each model format in a worker, compared with a librdkafka loop that calls the library's own predict.
+"""Each model format in a worker, compared with a librdkafka loop that calls the library's own predict, and MLServer.
 
-`python -m bench.models`: for each kind of model both process the same backlog of single-row requests, in turn. The loop
-takes up to 512 at once. All predictions are compared with the library's, bit for bit.
+`python -m bench.models`: for each kind of model all process the same rows as single-row requests, in turn. The loop
+takes up to 512 at once. The first table has requests in MessagePack. The others have JSON: inferd's own for the worker,
+and the Open Inference Protocol's for the loop and for MLServer, which gets 6,000 requests. All predictions are compared
+with the library's, bit for bit. Takes 15 minutes, on a busy machine three times as long; --count and --formats shorten
+it.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +27,14 @@ from bench.libraries import LIBRARIES
 from bench.machine import CpuLedger
 from bench.measures import Spread, paired_ratios, spread
 from bench.model import LEAVES, SEED, TRAINING_ROWS, TREES, BenchModel
-from bench.peers.catalog import INFERD, peers_named
+from bench.peers import mlserver
+from bench.peers.catalog import FORMAT_PEERS, INFERD, JSON_INFERD, JSON_LOOP, LOOP, MLSERVER
 from bench.plan import BacklogPlan
 from bench.requests import make_text_requests
 from bench.throughput import BacklogMeasure, measure_backlogs
 
-LOOP = "librdkafka"
 TARGET = 1.0
+TITLES = {LOOP: "loop", JSON_LOOP: "loop", MLSERVER: "MLServer"}
 DEPTH = 5
 Rows = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -43,8 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=100_000, help="requests of a backlog; a fifth of them is warm-up")
     parser.add_argument("--broker", metavar="HOST:PORT", help="a running Kafka; default: an embedded one")
     options = parser.parse_args(arguments)
+    if not mlserver.PYTHON.exists():
+        print("without MLServer, which `make bench-models` installs", file=sys.stderr)
     console, ledger = Console(width=None if sys.stdout.isatty() else 140), CpuLedger()
-    plan = BacklogPlan(repeats=options.repeats, count=options.count, warm=options.count // 5)
+    plan = BacklogPlan(
+        options.repeats, options.count, options.count // 5, slow_count=min(6_000, options.count), slow_warm=1_000
+    )
     try:
         with open_lab(options.broker) as lab:
             figures = {name: _measure(lab, name, plan, console) for name in options.formats}
@@ -62,7 +70,9 @@ def _measure(lab: Lab, name: str, plan: BacklogPlan, console: Console) -> list[B
 
     model = lab.model if name == lab.model.library else train(name, lab.work_dir)
     lab = dataclasses.replace(lab, model=model, namespace=f"{lab.namespace}-{name}")
-    return measure_backlogs(lab, peers_named(f"{LOOP},{INFERD}"), plan, report)
+    has_mlserver = mlserver.PYTHON.exists() and name in mlserver.RUNTIMES
+    peers = [peer for peer in FORMAT_PEERS if peer.name != MLSERVER or has_mlserver]
+    return measure_backlogs(lab, peers, plan, report)
 
 
 def train(name: str, directory: Path) -> BenchModel:
@@ -78,7 +88,7 @@ def train(name: str, directory: Path) -> BenchModel:
 def _xgboost(rows: Rows, labels: Rows, path: str) -> None:
     import xgboost
 
-    parameters = {"objective": "binary:logistic", "max_depth": DEPTH, "seed": SEED}
+    parameters = {"objective": "binary:logistic", "max_depth": DEPTH, "seed": SEED, "nthread": 1}
     xgboost.train(parameters, xgboost.DMatrix(rows, labels), TREES).save_model(path)
 
 
@@ -86,7 +96,12 @@ def _catboost(rows: Rows, labels: Rows, path: str) -> None:
     from catboost import CatBoostClassifier
 
     model = CatBoostClassifier(
-        iterations=TREES, depth=DEPTH, random_seed=SEED, allow_writing_files=False, logging_level="Silent"
+        iterations=TREES,
+        depth=DEPTH,
+        random_seed=SEED,
+        allow_writing_files=False,
+        logging_level="Silent",
+        thread_count=1,
     )
     model.fit(rows, labels).save_model(path)
 
@@ -131,24 +146,37 @@ _TRAINERS: dict[str, tuple[str, Callable[[Any, Any, str], None]]] = {
 """The name of the file, and how it is trained and saved."""
 
 
-def _show(console: Console, figures: dict[str, list[BacklogMeasure]]) -> None:
-    table = Table(title="A backlog of single-row requests: median (range) over repeats", title_justify="left")
-    rate, cost = "messages/s", "CPU µs per message"
-    for heading in ("", f"loop, {rate}", f"inferd, {rate}", "inferd / loop", f"loop, {cost}", f"inferd, {cost}", "CPU"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for name, measures in figures.items():
-        loop, ours = ([each for each in measures if each.peer == peer] for peer in (LOOP, INFERD))
-        rates = [[each.messages_per_s for each in peer] for peer in (loop, ours)]
-        costs = [[each.cpu_us_per_message for each in peer] for peer in (loop, ours)]
-        table.add_row(
-            name,
-            *(_shown(spread(rate), ",.0f") for rate in rates),
-            _shown(paired_ratios(rates[1], rates[0]), ".2f"),
-            *(_shown(spread(cost), ".1f") for cost in costs),
-            _shown(paired_ratios(costs[1], costs[0]), ".2f"),
-        )
-    console.print(table)
+def _show(console: Console, figures: Mapping[str, Sequence[BacklogMeasure]]) -> None:
+    console.print(_comparison(figures, "msgpack", INFERD, LOOP))
     console.print(f"target of inferd / loop: {TARGET:g} or more")
+    console.print(_comparison(figures, "JSON", JSON_INFERD, JSON_LOOP))
+    console.print(_comparison(figures, "JSON, beside MLServer", JSON_INFERD, MLSERVER))
+
+
+def _comparison(figures: Mapping[str, Sequence[BacklogMeasure]], title: str, ours: str, theirs: str) -> Table:
+    """inferd beside another peer, a row for each kind of model."""
+    table = Table(title=f"Single-row requests, {title}: median (range) over repeats", title_justify="left")
+    other, rate, cost = TITLES[theirs], "messages/s", "CPU µs per message"
+    ratio = f"inferd / {other}"
+    headings = (f"{other}, {rate}", f"inferd, {rate}", ratio, f"{other}, {cost}", f"inferd, {cost}", f"CPU, {ratio}")
+    table.add_column("")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for name, measures in figures.items():
+        found = [[each for each in measures if each.peer == peer] for peer in (theirs, ours)]
+        table.add_row(name, *(_row(*found) if all(found) else ["none"]))
+    return table
+
+
+def _row(theirs: Sequence[BacklogMeasure], ours: Sequence[BacklogMeasure]) -> list[str]:
+    rates = [[each.messages_per_s for each in peer] for peer in (theirs, ours)]
+    costs = [[each.cpu_us_per_message for each in peer] for peer in (theirs, ours)]
+    return [
+        *(_shown(spread(rate), ",.0f") for rate in rates),
+        _shown(paired_ratios(rates[1], rates[0]), ".2f"),
+        *(_shown(spread(cost), ".1f") for cost in costs),
+        _shown(paired_ratios(costs[1], costs[0]), ".2f"),
+    ]
 
 
 def _shown(found: Spread, spec: str) -> str:

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.layouts import DEFAULT, FEATURES, LAYOUTS, Layout
+from bench.layouts import DEFAULT, FEATURES, LAYOUTS, MODEL_ID, Layout
 
 _SYLLABLES = ("ba", "do", "fi", "ku", "le", "mor", "nas", "po", "ri", "sta", "tem", "ve")
-MODEL_ID = "bench"
 PARTITIONS = 4
 TEXT_WORDS = 12
 VOCABULARY = tuple(f"{first}{second}{third}" for first in _SYLLABLES for second in _SYLLABLES for third in _SYLLABLES)
@@ -45,7 +44,7 @@ class Requests:
         return number % PARTITIONS
 
     def key(self, number: int) -> bytes:
-        return b"%08d" % number
+        return self.request_id(number).encode() if self.layout.id_is_key else b"%08d" % number
 
     def encode(self, number: int) -> bytes:
         """The request in its layout."""
@@ -59,8 +58,8 @@ def make_requests(count: int, prefix: str, layout: str = DEFAULT) -> Requests:
     return Requests(prefix, random.normal(size=(count, FEATURES)), LAYOUTS[layout])
 
 
-def make_text_requests(count: int, prefix: str) -> Requests:
+def make_text_requests(count: int, prefix: str, layout: str = DEFAULT) -> Requests:
     """`count` requests with one text each, of about 70 characters; deterministic across processes."""
     random = np.random.default_rng(zlib.crc32(prefix.encode()))
     words = np.array(VOCABULARY)[random.zipf(1.3, size=(count, TEXT_WORDS)) % len(VOCABULARY)]
-    return Requests(prefix, np.array([[" ".join(row)] for row in words], dtype=object))
+    return Requests(prefix, np.array([[" ".join(row)] for row in words], dtype=object), LAYOUTS[layout])

@@ -24,12 +24,11 @@ from rich.table import Table
 from bench.errors import BenchError
 from bench.lab import Lab, open_lab
 from bench.latency import Load
-from bench.layouts import FEATURES
+from bench.layouts import FEATURES, MODEL_ID
 from bench.machine import CpuLedger
 from bench.measures import Quantiles, latency_quantiles, paired_ratios
 from bench.peers.catalog import INFERD, peers_named
 from bench.peers.inferd_worker import running_worker
-from bench.requests import MODEL_ID
 from bench.slow_code import CALL_S, SLOW_TENANT
 from inferd import SyncClient
 

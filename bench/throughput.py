@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 import msgspec
 from numpy.typing import NDArray
@@ -14,14 +16,17 @@ from bench.errors import BenchError
 from bench.lab import Lab
 from bench.measures import cpu_between, timed_span
 from bench.peers.catalog import Peer, running_peer
+from bench.peers.task import PeerTask
 from bench.plan import BacklogPlan
 from bench.processes import CpuSampler, PeerProcess, peak_memory_mb
-from bench.requests import Requests
+from bench.requests import PARTITIONS, Requests
 from bench.verification import verify
 
 POLL_S = 0.1
-DRAIN_TIMEOUT_S = 180.0
-COMMIT_TIMEOUT_S = 15.0
+DRAIN_TIMEOUT_S = 300.0
+COMMIT_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 300.0
+PROBE_S = 2.0
 
 
 class BacklogMeasure(msgspec.Struct, frozen=True):
@@ -41,15 +46,15 @@ def measure_backlogs(
     lab: Lab, peers: Sequence[Peer], plan: BacklogPlan, report: Callable[[str], None]
 ) -> list[BacklogMeasure]:
     """Measures all peers on the same backlog, interleaved in repeats; the first run is a warm-up."""
-    backlogs = _Backlogs(lab, peers, plan)
     peers = tuple(peers)
-    report(f"backlogs: {plan.count:,} requests, {plan.slow_count:,} for the naive agent")
+    backlogs = _prepare(lab, peers, plan)
+    report(f"backlogs: {plan.count:,} requests, {plan.slow_count:,} for slow peers")
     warmer = next((peer for peer in peers if peer.fast), peers[0])
-    backlogs.measure(warmer, repeat=-1)
+    backlogs[warmer.name].measure(warmer, repeat=-1)
     measures = []
     for repeat in range(plan.repeats):
         for peer in peers[repeat % len(peers) :] + peers[: repeat % len(peers)]:
-            measure = backlogs.measure(peer, repeat)
+            measure = backlogs[peer.name].measure(peer, repeat)
             report(
                 f"  {repeat + 1}/{plan.repeats} {peer.title}: {measure.messages_per_s:,.0f}/s,"
                 f" {measure.cpu_us_per_message:.1f} µs CPU per message"
@@ -58,38 +63,63 @@ def measure_backlogs(
     return measures
 
 
-class _Backlogs:
-    """The long and the short backlog, appended once and processed by one consumer group after another."""
+def _prepare(lab: Lab, peers: Sequence[Peer], plan: BacklogPlan) -> dict[str, _Backlog]:
+    """The backlog of each peer, by its name; peers of one layout and speed share one."""
 
-    def __init__(self, lab: Lab, peers: Sequence[Peer], plan: BacklogPlan) -> None:
-        self._lab = lab
-        self._warm = {True: plan.warm, False: plan.slow_warm}
-        counts = {True: plan.count, False: plan.slow_count}
-        tenants = {True: "backlog", False: "short"}
-        self._tenants = {fast: tenants[fast] for fast in {peer.fast for peer in peers}}
-        self._requests: dict[bool, tuple[Requests, NDArray[Any]]] = {}
-        for fast, tenant in self._tenants.items():
-            with_inferd = any(peer.module is None for peer in peers if peer.fast == fast)
-            lab.prepare_tenant(tenant, with_inferd=with_inferd)
-            self._requests[fast] = lab.requests(counts[fast], f"{tenant}-")
-            lab.cluster.append(lab.task(tenant, "").requests, self._requests[fast][0])
+    def kind(peer: Peer) -> tuple[str, bool]:
+        return peer.layout or lab.layout, peer.fast
+
+    backlogs: dict[str, _Backlog] = {}
+    for layout, fast in {kind(peer) for peer in peers}:
+        alike = [peer for peer in peers if kind(peer) == (layout, fast)]
+        backlog = _Backlog.prepare(dataclasses.replace(lab, layout=layout), alike, plan)
+        backlogs |= {peer.name: backlog for peer in alike}
+    return backlogs
+
+
+class _Backlog(NamedTuple):
+    """Requests in one layout, long or short, for one peer after another."""
+
+    lab: Lab
+    tenant: str
+    warm: int
+    requests: Requests
+    expected: NDArray[Any]
+
+    @classmethod
+    def prepare(cls, lab: Lab, peers: Sequence[Peer], plan: BacklogPlan) -> _Backlog:
+        """The backlog of peers of one layout, appended if they commit offsets."""
+        length, many, warm = "long", plan.count, plan.warm
+        if not peers[0].fast:
+            length, many, warm = "short", plan.slow_count, plan.slow_warm
+        tenant = f"{length}-{lab.layout}"
+        lab.prepare_tenant(tenant, with_inferd=any(peer.module is None for peer in peers))
+        backlog = cls(lab, tenant, warm, *lab.requests(many, f"{length}-"))
+        if any(peer.commits for peer in peers):
+            backlog.append()
+        return backlog
+
+    def append(self) -> None:
+        self.lab.cluster.append(self.lab.task(self.tenant, "").requests, self.requests)
 
     def measure(self, peer: Peer, repeat: int) -> BacklogMeasure:
-        (requests, expected), tenant = self._requests[peer.fast], self._tenants[peer.fast]
-        task = self._lab.task(tenant, f"{peer.name}-{repeat}")
-        cluster = self._lab.cluster
+        task, cluster, title = self.lab.task(self.tenant, f"{peer.name}-{repeat}"), self.lab.cluster, peer.title
         begin = cluster.ends(task.results)
         with running_peer(peer, task) as process, CpuSampler(process.pid) as cpu:
+            if not peer.commits:
+                await_reading(self.lab, process, task)
+                begin = cluster.ends(task.results)
+                self.append()
             if not peer.transactional:
-                await_results(cluster, process, task.results, begin, len(requests))
-            # With transactions, offsets are committed together with the results.
-            await_commit(
-                cluster, process, task.group, task.requests, DRAIN_TIMEOUT_S if peer.transactional else COMMIT_TIMEOUT_S
-            )
+                await_results(cluster, process, task.results, begin, len(self.requests))
+            if peer.commits:
+                # With transactions, offsets are committed together with the results.
+                within_s = DRAIN_TIMEOUT_S if peer.transactional else COMMIT_TIMEOUT_S
+                await_commit(cluster, process, task.group, task.requests, within_s)
             memory_mb = peak_memory_mb(process.pid)
         appended = list(cluster.read(task.results, begin, cluster.ends(task.results)))
-        verify((each.value for each in appended), requests, expected, self._lab.model.identity, peer.title)
-        span = timed_span([each.timestamp_ms for each in appended], self._warm[peer.fast])
+        verify((each.value for each in appended), self.requests, self.expected, self.lab.model.identity, title)
+        span = timed_span([each.timestamp_ms for each in appended], self.warm)
         used_s = cpu_between(cpu.samples, span.begin_s, span.end_s)
         return BacklogMeasure(
             peer=peer.name,
@@ -100,6 +130,35 @@ class _Backlogs:
             cpu_us_per_message=used_s / span.messages * 1e6,
             peak_memory_mb=memory_mb,
         )
+
+
+def await_reading(lab: Lab, process: PeerProcess, task: PeerTask) -> None:
+    """Sends a request to each partition, again and again, until those of one attempt have results.
+
+    A peer that commits no offsets starts at the end of the topic, and does not say when it has found it.
+    """
+    deadline = time.monotonic() + START_TIMEOUT_S
+    begin = lab.cluster.ends(task.results)
+    for attempt in count():
+        probes, _ = lab.requests(PARTITIONS, f"{task.group}-{attempt}-")
+        lab.cluster.append(task.requests, probes)
+        if _has_results(lab.cluster, task.results, begin, probes):
+            return
+        process.check_alive()
+        if time.monotonic() > deadline:
+            raise BenchError(f"{process.name} reads nothing within {START_TIMEOUT_S:.0f} s:\n{process.log_tail()}")
+
+
+def _has_results(cluster: Cluster, topic: str, begin: Offsets, requests: Requests) -> bool:
+    """Whether all requests have results within a while."""
+    wanted = {requests.request_id(number) for number in range(len(requests))}
+    deadline = time.monotonic() + PROBE_S
+    while time.monotonic() < deadline:
+        found = cluster.read(topic, begin, cluster.ends(topic))
+        if wanted <= {requests.layout.read(each.value)["id"] for each in found}:
+            return True
+        time.sleep(POLL_S)
+    return False
 
 
 def await_results(cluster: Cluster, process: PeerProcess, topic: str, begin: Offsets, count: int) -> None:

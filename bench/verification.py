@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.requests import MODEL_ID, Requests
+from bench.layouts import MODEL_ID
+from bench.requests import Requests
 
 RESULT_FIELDS = frozenset({"id", "model_id", "version", "digest", "prediction"})
 
@@ -24,7 +25,7 @@ def verify(
     Raises BenchError with the first problem, unless every request has exactly one result, from the `model` with this
     (version, digest), equal to `expected` bit for bit.
     """
-    results = [_checked(requests.layout.decode(value), model, peer) for value in values]
+    results = [_checked(requests.layout.read(value), model, peer) for value in values]
     numbers = _numbers(results, requests, peer)
     _check_counts(numbers, requests, peer)
     _check_predictions(results, numbers, requests, expected, peer)

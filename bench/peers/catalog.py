@@ -10,11 +10,12 @@ from pathlib import Path
 
 import msgspec
 
+from bench.layouts import OPEN_INFERENCE
 from bench.peers import inferd_worker
 from bench.peers.task import PeerTask
 from bench.processes import PeerProcess, running
 
-INFERD = "inferd"
+LOOP, INFERD = "librdkafka", "inferd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,10 @@ class Peer:
     """0 is LightGBM's default."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Settings of inferd that differ from the defaults."""
+    layout: str | None = None
+    """A name of `LAYOUTS`, if it always has the same one."""
+    commits: bool = True
+    """Whether it commits offsets; if not, it reads only what is appended while it runs."""
 
     @property
     def transactional(self) -> bool:
@@ -38,7 +43,7 @@ class Peer:
 
 
 PEERS = (
-    Peer("librdkafka", "librdkafka loop", "bench.peers.librdkafka_loop"),
+    Peer(LOOP, "librdkafka loop", "bench.peers.librdkafka_loop"),
     Peer("aiokafka", "aiokafka loop, pipelined", "bench.peers.aiokafka_loop"),
     Peer("faust", "Faust agent, naive", "bench.peers.faust_agent", fast=False, predict_threads=0),
     Peer("faust-tuned", "Faust agent, one thread", "bench.peers.faust_agent", fast=False),
@@ -50,6 +55,15 @@ PEERS = (
     ),
     Peer(INFERD, "inferd worker", None),
 )
+"""Those of `python -m bench`."""
+JSON_LOOP, JSON_INFERD, MLSERVER = "librdkafka-v2", "inferd-json", "mlserver"
+FORMAT_PEERS = (
+    *(peer for peer in PEERS if peer.name in (LOOP, INFERD)),
+    Peer(JSON_LOOP, "librdkafka loop, V2 JSON", "bench.peers.librdkafka_loop", layout=OPEN_INFERENCE),
+    Peer(JSON_INFERD, "inferd worker, JSON", None, layout="list-json"),
+    Peer(MLSERVER, "MLServer, V2 JSON", "bench.peers.mlserver", fast=False, layout=OPEN_INFERENCE, commits=False),
+)
+"""Those of `python -m bench.models`."""
 
 
 def peers_named(names: str) -> tuple[Peer, ...]:

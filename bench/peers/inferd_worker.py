@@ -21,7 +21,7 @@ from inferd.daemon.broker.probe import free_port
 
 CLI = (sys.executable, str(Path(sysconfig.get_path("scripts")) / "inferd"))
 HOST = "127.0.0.1"
-COMMAND_TIMEOUT_S = 60.0
+COMMAND_TIMEOUT_S = 300.0
 READY_TIMEOUT_S = 300.0
 POLL_S = 0.05
 

@@ -1,0 +1,93 @@
+"""MLServer's codecs as clients of a running worker, for models of every format. `make test-mlserver`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from inferd import SyncClient
+from inferd.streams.inference import manifest_of
+from tests.fixtures.format_models import NAMES, FormatModel, format_model
+from tests.fixtures.workers import Cluster, TrainedModel, Worker, until
+
+PYTHON = Path(__file__).parents[2] / ".venv-mlserver" / "bin" / "python"
+CLIENT = Path(__file__).with_name("mlserver_client.py")
+WITHIN_S = 600.0
+LIGHTGBM = "lgb"
+pytestmark = pytest.mark.timeout(1_800)
+
+
+@pytest.fixture(scope="module")
+def models(model: TrainedModel) -> dict[str, FormatModel]:
+    """A model of each format, by name."""
+    rows = pd.DataFrame(np.random.default_rng(2).normal(size=(9, model.n_features)))
+    rows.columns = pd.Index([feature.name for feature in model.manifest().features])
+    rows.iloc[3, 4] = np.nan
+    expected = {"prediction": model.booster.predict(rows.to_numpy(), num_threads=1).tolist()}
+    return {name: format_model(name) for name in NAMES} | {
+        LIGHTGBM: FormatModel(LIGHTGBM, ".txt", model.data, rows, expected, ())
+    }
+
+
+@pytest.fixture(scope="module")
+def worker(kafka: str, models: dict[str, FormatModel], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A worker that serves them."""
+    place = Cluster(kafka, "mlserver-codecs")
+    place.create_topics()
+    with SyncClient(place.bootstrap, namespace=place.namespace) as client:
+        for name, model in models.items():
+            client.deploy_model(model.content, manifest_of(model.content, name, 1))
+    started = Worker(place.bootstrap, place.namespace, tmp_path_factory.mktemp("worker"), "w1", http_timeout_s=WITHIN_S)
+    try:
+        started.wait_ready(WITHIN_S)
+        for name in models:
+            until(partial(is_served, started, name), WITHIN_S, f"{name} is served")
+        yield started
+    finally:
+        started.kill()
+
+
+def is_served(worker: Worker, name: str) -> bool:
+    return worker.get(f"/v2/models/{name}/ready")[0] == 200
+
+
+def columns_of(model: FormatModel) -> dict[str, dict[str, Any]]:
+    """The columns of a model's rows as pandas takes them; MLServer encodes texts in columns of objects only."""
+    return {
+        name: {"dtype": str(dtype) if dtype.kind in "fib" else "object", "data": [row[name] for row in model.rows]}
+        for name, dtype in model.frame.dtypes.items()
+    }
+
+
+def codecs_of(model: FormatModel) -> tuple[str, ...]:
+    """Columns one by one, as a data frame, and as a matrix if all are floats."""
+    floats = all(dtype.kind == "f" for dtype in model.frame.dtypes)
+    return ("columns", "frame", *(["matrix"] if floats else []))
+
+
+def test_every_codec_and_format(worker: Worker, models: dict[str, FormatModel]) -> None:
+    asked = [(model, codec) for model in models.values() for codec in codecs_of(model)]
+    assert sum(codec == "matrix" for _, codec in asked) == 2
+    requests = [
+        {
+            "url": f"{worker.url}/v2/models/{model.name}/infer",
+            "codec": codec,
+            "columns": columns_of(model),
+            "outputs": list(model.expected),
+        }
+        for model, codec in asked
+    ]
+    lines = "".join(json.dumps(request) + "\n" for request in requests)
+    command = [str(PYTHON), str(CLIENT)]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=WITHIN_S, check=False)
+    assert done.returncode == 0, done.stderr
+    for (model, codec), line in zip(asked, done.stdout.splitlines(), strict=True):
+        assert json.loads(line) == model.expected, (model.name, codec)
