@@ -308,10 +308,15 @@ class Streams:
                 return
             if self._phase == "running" and not self._consumer().fetching:
                 raise RuntimeError("aiokafka's fetcher has ended")
-            stuck = stall.check(self._phase, lane.progress, busy=lane.busy, fault=fault_of(self))
+            stuck = stall.check(self._phase, self._progress(lane), busy=lane.busy, fault=fault_of(self))
             if stuck is not None:
                 self._on_fatal(stuck, EXIT_STALLED)
                 return
+
+    def _progress(self, lane: Lane) -> int:
+        """Changes with all progress, also within a prediction that takes minutes."""
+        catalogs = self.follower.catalogs.values() if self.follower is not None else ()
+        return lane.progress + sum(catalog.rows_scored_alone() for catalog in catalogs)
 
     async def _watch_topics(self, group: FaustGroup, lane: Lane) -> None:
         while True:

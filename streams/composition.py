@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inferd.schemas.topics import Stream, TenantTopics
-from inferd.streams.inference import Scorer
+from inferd.streams.inference import PredictionCosts, Scorer
 from inferd.streams.jobs.composition import TenantJobs, compose_jobs
 from inferd.streams.jobs.reader import RecordReader
 from inferd.streams.kafka import Destinations, unit_of
@@ -70,7 +70,9 @@ def compose_tenants(
             catalog, settings.limits, settings.reply_to_allowed, user_code.ask(tenant), user_code.ask_rows(tenant)
         )
         names = TenantTopics(settings.namespace, tenant)
-        scoring = BatchScoring(measures, BatchSizer(settings.lane), time.time)
+        scoring = BatchScoring(
+            measures, BatchSizer(settings.lane), PredictionCosts(settings.lane.inline_ms_max), time.time
+        )
         requests = RequestProcessor(names, scorer, settings.worker_id, destinations, scoring, predictions)
         requests.tracing, requests.on_demand = measures.tracing, follower.on_demand
         jobs_table = make_table(app, settings, tenant, "jobs", directory)

@@ -14,6 +14,7 @@ from inferd.streams.inference.needed_versions import NeededVersions
 from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Outcome
 from inferd.streams.inference.own_models import OwnRuntime, own_version
 from inferd.streams.inference.postprocess import compile_postprocess
+from inferd.streams.inference.prediction_costs import PredictionCosts
 from inferd.streams.inference.registry import (
     FormatReport,
     all_formats,
@@ -54,6 +55,7 @@ __all__ = [
     "Outcome",
     "OwnRuntime",
     "PinnedModelId",
+    "PredictionCosts",
     "Record",
     "Scorer",
     "ServedModel",

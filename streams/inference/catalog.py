@@ -12,6 +12,7 @@ from inferd.schemas.models import CHAMPION, Alias, Manifest, SplitShare, missing
 from inferd.schemas.requests import OUTPUTS, ModelReference, Output
 from inferd.streams.inference.features import FeatureSchema
 from inferd.streams.inference.postprocess import Postprocessor
+from inferd.streams.inference.row_by_row import RowByRow
 from inferd.streams.inference.runtime import ModelRuntime
 
 State = Literal["fetching", "trying", "ready", "unloaded", "failed"]
@@ -211,6 +212,14 @@ class ModelCatalog:
         if reference.alias is not None:
             raise VersionNotFoundError(f"model {name!r} has no alias {reference.alias!r}")
         return [versions[number] for number in sorted(versions, reverse=True)]
+
+    def rows_scored_alone(self) -> int:
+        """Rows of versions that score them one by one. It grows while such a version scores a micro-batch."""
+        return sum(
+            version.served.runtime.rows_scored
+            for version in self.versions()
+            if version.served is not None and isinstance(version.served.runtime, RowByRow)
+        )
 
     def _champion(self, name: str) -> Alias | None:
         return self._aliases.get(name, {}).get(CHAMPION)

@@ -29,6 +29,8 @@ class RowByRow:
         self.feature_names = runtime.feature_names
         self.outputs_per_row = runtime.outputs_per_row
         self.objective = runtime.objective
+        self.rows_scored = 0
+        """Rows passed on so far: a long prediction makes progress as long as it grows."""
 
     def supports(self, output: Output) -> bool:
         """As `ModelRuntime.supports`."""
@@ -50,6 +52,7 @@ class RowByRow:
         self._runtime.close()
 
     def _predict_row(self, inputs: Inputs, row: int, outputs: tuple[Output, ...]) -> Arrays:
+        self.rows_scored += 1
         try:
             return self._runtime.predict(inputs[row : row + 1], outputs)
         except InvalidValueError as error:

@@ -11,6 +11,7 @@ from inferd.schemas.errors import InternalError
 from inferd.streams.inference import (
     Group,
     Outcome,
+    PredictionCosts,
     Scorer,
     Work,
     halve,
@@ -26,10 +27,13 @@ log = structlog.get_logger(__name__)
 class BatchScoring:
     """Scores the micro-batches of one tenant in order; their cost bounds the size of the next ones."""
 
-    def __init__(self, measures: LaneMeasures, batch_sizer: BatchSizer, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, measures: LaneMeasures, batch_sizer: BatchSizer, costs: PredictionCosts, clock: Callable[[], float]
+    ) -> None:
         """`clock`: Unix seconds."""
         self._measures = measures
         self._batch_sizer = batch_sizer
+        self._costs = costs
         self._clock = clock
         self._thread = OwnThread("inferd-requests")
 
@@ -101,11 +105,11 @@ class BatchScoring:
         if not group.to_score:
             group.predict()
             return
-        started = time.perf_counter()
-        if group.in_thread or self._batch_sizer.is_long(group):
+        manifest, rows, started = group.model.manifest, group.to_score, time.perf_counter()
+        if group.in_thread or self._costs.is_long(manifest, group.outputs, rows):
             await self._thread.call(group.predict)
         else:
             group.predict()
         elapsed = time.perf_counter() - started
-        self._batch_sizer.group_took(group, elapsed)
-        self._measures.count_prediction(tenant, group.model.manifest, elapsed, group.to_score)
+        self._costs.took(manifest, group.outputs, rows, elapsed)
+        self._measures.count_prediction(tenant, manifest, elapsed, rows)

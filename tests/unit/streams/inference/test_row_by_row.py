@@ -20,7 +20,9 @@ from inferd.streams.inference import (
     Arrays,
     FileFeature,
     Inputs,
+    ModelCatalog,
     ServedModel,
+    Version,
     load_model,
     manifest_of,
     register,
@@ -30,6 +32,7 @@ from inferd.streams.inference import (
 from inferd.streams.inference.features import sample_inputs, varied_inputs
 from inferd.streams.inference.row_by_row import RowByRow, is_equal_alone
 from inferd.streams.models.trial.process import CaseFile, judge
+from tests.fixtures.lane import sum_model
 from tests.fixtures.toy_format import TOY, ToyRuntime, numbers_of, toy_file
 
 FEATURES = (
@@ -93,6 +96,21 @@ def test_each_row_has_the_same_bits_as_alone(unequal: bool, tmp_path: Path) -> N
 @pytest.mark.usefixtures("unequal")
 def test_a_manifest_may_require_it(tmp_path: Path) -> None:
     assert not scores_batches(load(tmp_path, toy_file(FEATURES), batching=False).runtime)
+
+
+def test_a_long_prediction_makes_progress_with_each_row() -> None:
+    catalog, seen = ModelCatalog(), list[int]()
+
+    class Watched(Unequal):
+        def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
+            seen.append(catalog.rows_scored_alone())
+            return super().predict(inputs, outputs)
+
+    rows = RowByRow(Watched(TOY.read(toy_file(FEATURES[:3]), DEFAULT_LIMITS)))
+    served = replace(sum_model(), runtime=rows)
+    catalog.put(Version(served.manifest, "ready", served=served))
+    rows.predict(np.zeros((3, 3)), ("prediction",))
+    assert seen == [1, 2, 3]
 
 
 def test_an_error_names_the_row_once() -> None:

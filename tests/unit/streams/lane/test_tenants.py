@@ -19,6 +19,7 @@ from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.requests import Output
 from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.inference.catalog import ModelCatalog, Version
+from inferd.streams.inference.prediction_costs import PredictionCosts
 from inferd.streams.inference.scoring import Scorer
 from inferd.streams.inference.user_code import PinnedModelId
 from inferd.streams.jobs.chunk_processor import ChunkProcessor
@@ -39,6 +40,7 @@ from tests.fixtures.lane import (
     FakeConsumer,
     FakeGroup,
     FakeTopics,
+    SumRuntime,
     lane_settings,
     make_guarantee,
     replace_broker,
@@ -94,7 +96,7 @@ class World:
             catalog.put(Version(served.manifest, "ready", None, served))
         ask = self.requests_code.ask if tenant == "slow" else None
         process_batch = self.chunks_code.process_batch if tenant in ("slow", "huge") else None
-        scoring = BatchScoring(measures, BatchSizer(self.settings.lane), lambda: 2.0)
+        scoring = BatchScoring(measures, BatchSizer(self.settings.lane), PredictionCosts(50.0), lambda: 2.0)
         scorer = Scorer(catalog, DEFAULT_LIMITS, (), ask)
         reader: Any = None
         return [
@@ -161,6 +163,24 @@ async def world(
     running.cancel()
     await made.lane.close()
     assert made.crashes == []
+
+
+async def test_a_model_that_has_not_been_measured_never_blocks_the_event_loop(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, predict = list[int](), SumRuntime.predict
+
+    def watched(self: SumRuntime, *args: Any) -> Any:
+        threads.append(threading.get_ident())
+        return predict(self, *args)
+
+    monkeypatch.setattr(SumRuntime, "predict", watched)
+    world.ask("healthy", 0, count=1)
+    await world.until(lambda: world.answers("healthy") == 1)
+    world.open_chunks("healthy", 0, rows=1)
+    await world.until(lambda: world.answers("healthy", "job-results") == 1)
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
 
 
 async def test_a_tenant_that_waits_holds_up_no_other(world: World) -> None:

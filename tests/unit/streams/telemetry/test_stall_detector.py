@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -316,6 +317,15 @@ async def test_a_worker_with_progress_continues(run: Run) -> None:
     for _ in range(30):
         run.lane.progress += 1
         await run.run_checks(1)
+    assert run.fatal == []
+
+
+async def test_a_prediction_of_minutes_that_scores_rows_is_no_stall(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = itertools.count()
+    monkeypatch.setattr(run.follower.catalogs["default"], "rows_scored_alone", lambda: next(scored), raising=True)
+    await run.streams.start()
+    run.lane.busy = True
+    await run.run_checks(30)
     assert run.fatal == []
 
 
