@@ -95,10 +95,16 @@ def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> Str
         direct=measures.direct.snapshot(),
         steps={step: histogram.snapshot() for step, histogram in measures.steps.items()},
         last_error=_last_error(streams),
-        model_memory=memory.snapshot() if memory is not None else ModelMemorySnapshot(),
+        model_memory=_model_memory(streams),
         model_wait=memory.waits.snapshot() if memory is not None else NOTHING,
         waiting=tuple(WaitSnapshot(tenant, reason) for tenant, reason in streams.admission.waits.items()),
     )
+
+
+def _model_memory(streams: StreamsView) -> ModelMemorySnapshot:
+    if streams.deploys is None:
+        return ModelMemorySnapshot.empty(streams.settings.models.bytes_max)
+    return streams.deploys.on_demand.snapshot()
 
 
 def _last_error(streams: StreamsView) -> str | None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -236,8 +236,13 @@ class StatusBoard:
             throughput=_throughput(before, (self._clock(), snapshot)) if before and snapshot else None,
             latency=_latencies(before[1] if before else None, snapshot) if snapshot else {},
             steps=_steps(before[1] if before else None, snapshot) if snapshot else {},
-            **({name: getattr(snapshot, name) for name in COPIED} if snapshot else {}),
+            **self._of_streams(snapshot),
         )
+
+    def _of_streams(self, snapshot: StreamsSnapshot | None) -> dict[str, Any]:
+        if snapshot is None:
+            return {"model_memory": ModelMemorySnapshot.empty(self.settings.models_bytes_max)}
+        return {name: getattr(snapshot, name) for name in COPIED}
 
     def _before(self, snapshot: StreamsSnapshot | None) -> tuple[float, StreamsSnapshot] | None:
         """The oldest sample in the window."""

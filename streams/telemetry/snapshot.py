@@ -92,6 +92,11 @@ class ModelMemorySnapshot(msgspec.Struct, frozen=True):
     waiting: int = 0
     """Versions that requests wait for now."""
 
+    @classmethod
+    def empty(cls, bytes_max: int) -> ModelMemorySnapshot:
+        """Before any version is read; `bytes_max` is the budget, 0 without one."""
+        return cls(bytes=0, bytes_max=bytes_max) if bytes_max else cls()
+
 
 class ModelErrors(msgspec.Struct, frozen=True):
     """Number of requests to a deployed version that failed with an error code."""

@@ -54,7 +54,9 @@ class FakeStreams:
     """Streams that are all right: a partition, a model, a broker that has just answered."""
 
     def __init__(self) -> None:
-        self.settings: Any = SimpleNamespace(connection=KafkaConnection("kafka.test:9092"))
+        self.settings: Any = SimpleNamespace(
+            connection=KafkaConnection("kafka.test:9092"), models=SimpleNamespace(bytes_max=500)
+        )
         self.measures = LaneMeasures()
         self.catalog = ModelCatalog()
         self.catalog.put(ready())
@@ -113,6 +115,13 @@ def test_a_waiting_lane_is_not_ready_and_has_a_reason(streams: FakeStreams) -> N
     streams.lane.fault = "results cannot be published: KafkaConnectionError"
     assert streams.unready() == (streams.lane.fault,)
     assert streams.snapshot().last_error == streams.lane.fault
+
+
+def test_before_models_are_followed_the_memory_budget_is_the_configured_one(streams: FakeStreams) -> None:
+    streams.deploys = None
+    assert streams.snapshot().model_memory == ModelMemorySnapshot(bytes=0, bytes_max=500)
+    streams.settings.models.bytes_max = 0
+    assert streams.snapshot().model_memory == ModelMemorySnapshot()
 
 
 def test_a_broker_that_is_silent_makes_unready(streams: FakeStreams) -> None:

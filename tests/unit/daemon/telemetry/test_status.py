@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from inferd.daemon.settings.settings import Settings
 from inferd.daemon.telemetry.latency import quantiles, since
 from inferd.daemon.telemetry.status import StatusBoard, peak_bytes, resident_bytes
-from inferd.streams.telemetry.snapshot import LatencySnapshot, StreamsSnapshot
+from inferd.streams.telemetry.snapshot import LatencySnapshot, ModelMemorySnapshot, StreamsSnapshot
 from tests.unit.daemon.fake_streams import BOUNDS_S, histogram, model, partition, snapshot, tenant
 
 
@@ -49,6 +49,18 @@ def test_before_the_streams_it_reports_what_it_waits_for(board: StatusBoard, clo
     assert (status.ready, status.unready) == (False, ("waiting for the broker",))
     assert (status.phase, status.phase_for_s, status.uptime_s) == ("waiting", 3.0, 3.0)
     assert (status.lag, status.throughput, status.latency, status.partitions) == (None, None, {}, ())
+
+
+@pytest.mark.parametrize(
+    ("bytes_max", "expected"),
+    [("500", ModelMemorySnapshot(bytes=0, bytes_max=500)), ("0", ModelMemorySnapshot())],
+    ids=["budget", "no budget"],
+)
+def test_before_the_streams_the_memory_budget_is_the_configured_one(
+    bytes_max: str, expected: ModelMemorySnapshot
+) -> None:
+    board = StatusBoard(Settings.from_environment({"INFERD_MODELS_BYTES_MAX": bytes_max}))
+    assert board.status().model_memory == expected
 
 
 def test_a_new_reason_does_not_restart_the_phase(board: StatusBoard, clock: Clock) -> None:
