@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -76,12 +76,14 @@ class Codec:
     claimed_keys: Callable[[bytes, Layout, Limits], Sequence[int] | None]
     """Checks the size of `input_data` before it is decoded, and returns the number of keys that each of its maps claims
     to have; None for a format whose maps claim no number. `TooLargeError`."""
-    check_numbers: Callable[[bytes, Iterable[Iterable[Any]]], None]
+    check_numbers: Callable[[bytes, Iterable[Sequence[Any] | Mapping[str, Any]]], None]
     """(`input_data`, its decoded rows): rejects numbers beyond float64; `InvalidValueError`."""
     mentions: Callable[[bytes, bytes], bool]
     """Whether a key (UTF-8) may be in the data; False is certain."""
     resembles: Callable[[bytes], bool]
     """Whether a record's first bytes look like this format: a hint in the error about a record of another one."""
+    wide_integers: bool = True
+    """Whether it has integers of more than 64 bits."""
     row_stride: Callable[[bytes], int] = _no_stride
     """Bytes of each row of an array, if all have the same length, else 0. An optimisation."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -181,16 +181,15 @@ def _excess(data: bytes, layout: Layout, limits: Limits) -> str | None:
     return None
 
 
-def _check_numbers(data: bytes, rows: Iterable[Iterable[Any]]) -> None:
+def _check_numbers(data: bytes, rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> None:
     """MessagePack cannot represent integers beyond the range of float64; JSON can."""
     if len(data) <= _DIGITS_MAX:
         return
     for index, row in enumerate(rows):
-        for value in row:
+        for feature, value in row.items() if isinstance(row, Mapping) else enumerate(row):
             if type(value) is int and abs(value) > _INTEGER_MAX:
-                raise InvalidValueError(
-                    f"input_data: row {index}: an integer of {value.bit_length()} bits is beyond float64"
-                )
+                shown = repr(feature[:80]) if isinstance(feature, str) else feature
+                raise InvalidValueError(f"input_data: row {index}, feature {shown} is beyond float64")
 
 
 JSON = Codec(

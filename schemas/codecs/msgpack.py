@@ -290,6 +290,7 @@ MSGPACK = Codec(
     repeats_key=_repeats_key,
     claimed_keys=_claimed_keys,
     check_numbers=lambda data, rows: None,
+    wide_integers=False,
     mentions=lambda data, key: key in data,
     resembles=lambda data: 0x80 <= data[0] <= 0x8F,
     row_stride=row_stride,

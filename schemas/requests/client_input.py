@@ -52,7 +52,7 @@ def wire_input(data: Any, codec: Codec) -> Any:
     if not isinstance(data, list | tuple | dict):
         raise InvalidValueError(f"input_data of {type(data).__name__}: {_EXPECTED}")
     if isinstance(data, dict) or not data or not is_row(data[0]):
-        return _row(data, "", codec)
+        return _row(data, "row 0, ", codec)
     return [_row(row, f"row {index}, ", codec) for index, row in enumerate(data)]
 
 
@@ -122,11 +122,21 @@ def _scalar(value: Any, where: str, feature: str | int, codec: Codec) -> Scalar:
         )
     if type(value) is str and not value.isascii():
         _check_unicode(value, where, feature)
+    if type(value) is int and not codec.wide_integers and not -(2**63) <= value < 2**64:
+        return _as_float(value, where, feature)
     if type(value) is float and not codec.non_finite and not math.isfinite(value):
         if math.isnan(value):
             return None
         raise InvalidValueError(f"input_data: {where}feature {feature!r}: {codec.title} has no infinity")
     return value  # type: ignore[no-any-return]  # one of the exact types above
+
+
+def _as_float(value: int, where: str, feature: str | int) -> float:
+    """An integer as the nearest float64, as a number of a row is scored."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidValueError(f"input_data: {where}feature {feature!r} is beyond float64") from None
 
 
 def _check_unicode(text: str, where: str, feature: str | int) -> None:

@@ -73,7 +73,7 @@ def _decode(data: bytes, layout: Layout, codec: Codec, decoders: RowDecoders, li
         raise ValueError(_TWICE)
     if claimed is None:
         check_sizes(sizes, limits)
-    codec.check_numbers(data, map(dict.values, named))
+    codec.check_numbers(data, named)
     return NamedRows(named, single)
 
 

@@ -13,7 +13,8 @@ from inferd.schemas.errors import InferenceError, InvalidValueError, MalformedEr
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests.request import Scalar
 
-_OUT_OF_RANGE = ("Number out of range", "Integer value out of range", "Expected `str` of length")
+_TOO_LONG = "Expected `str` of length"
+_OUT_OF_RANGE = ("Number out of range", "Integer value out of range", _TOO_LONG)
 """Starts of msgspec's messages for values that have the right type but are out of range."""
 
 
@@ -65,13 +66,16 @@ def row_decode_error(data: bytes, codec: Codec, error: Exception, limits: Limits
         where, cause = "", error
     message = printable(str(cause).partition(" - at `")[0])
     error_type = InvalidValueError if message.startswith(_OUT_OF_RANGE) else MalformedError
+    if message.startswith(_TOO_LONG):
+        message = f"a string of more than {limits.string_chars_max} characters"
     return error_type(f"input_data: {where}{message}")
 
 
 def _mismatch(data: bytes, layout: Layout, decoders: RowDecoders) -> tuple[str, Exception]:
     """Row and feature of the first value that does not fit the layout, and its error; `ValueError` if all fit."""
     if layout in ("row", "named_row"):
-        return _mismatch_in_row(data, layout, decoders)
+        where, cause = _mismatch_in_row(data, layout, decoders)
+        return f"row 0, {where}", cause
     row_layout: Layout = "row" if layout == "rows" else "named_row"
     decode: Callable[[Any], object] = getattr(decoders, row_layout)
     for index, row in enumerate(decoders.items(data)):

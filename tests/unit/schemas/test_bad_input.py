@@ -164,6 +164,34 @@ def test_malformed_fields(name: str) -> None:
         assert (error.code, says in error.message) == ("malformed", True), error.message
 
 
+LONG_TEXTS: dict[str, tuple[Any, str]] = {
+    "a long text in a row": ([1, "x" * 65_537], "row 0, feature 1: a string of more than 65536 characters"),
+    "a long text in a named row": ({"a": "x" * 65_537}, "row 0, feature 'a': a string of more than 65536 characters"),
+    "a long text in the second row": ([["x"], ["x" * 65_537]], "row 1, feature 0: a string of more than"),
+}
+
+
+@pytest.mark.parametrize("name", LONG_TEXTS)
+def test_a_long_text_names_row_and_feature(name: str) -> None:
+    data, says = LONG_TEXTS[name]
+    for value, codec in both(input_data=data):
+        error = refusal(value, codec)
+        assert (error.code, error.message.startswith(f"input_data: {says}")) == ("invalid_value", True), error.message
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ([1, 2**1024], "row 0, feature 1 is beyond float64"),
+        ({"a": -(2**1024)}, "row 0, feature 'a' is beyond float64"),
+        ([{"a": 1, "b": 2}, {"a": 2, "b": 2**1024}], "row 1, feature 'b' is beyond float64"),
+    ],
+)
+def test_integers_beyond_float64_name_row_and_feature(data: Any, says: str) -> None:
+    error = refusal(text(json.dumps(data)), JSON)
+    assert (error.code, error.message) == ("invalid_value", f"input_data: {says}")
+
+
 @pytest.mark.parametrize("missing", ["model_id", "input_data"])
 def test_a_missing_field_is_named(missing: str) -> None:
     fields = {"model_id": "m", "input_data": [1]}

@@ -249,14 +249,15 @@ class TestClientInput:
             (1.5, "float"),
             (None, "NoneType"),
             ({1, 2}, "set"),
-            ([1, 2j], "feature 1: complex"),
+            ([1, 2j], "row 0, feature 1: complex"),
             ([1, datetime.date(2026, 1, 1)], "feature 1: date"),
             ([[1], [b"x"]], "row 1, feature 0: bytes"),
             ([[1], 2], "row 1, int among rows"),
             ([[1], [[2]]], "row 1, feature 0: list"),
             ({"a": [1]}, "feature 'a': list"),
             ({1: 1}, "1 is not a string"),
-            ([2**64], "msgpack"),
+            ([2**1024], "row 0, feature 0 is beyond float64"),
+            ({"a": -(2**1024)}, "row 0, feature 'a' is beyond float64"),
             (["\ud800"], "feature 0: a lone surrogate at character 0"),
             ([{"a": "x\udc00"}], "row 0, feature 'a': a lone surrogate at character 1"),
             (np.zeros((1, 1, 1)), "list"),
@@ -267,6 +268,12 @@ class TestClientInput:
     def test_values_that_cannot_be_sent(self, data: Any, says: str) -> None:
         with pytest.raises(InvalidValueError, match=says):
             encode_request(data, "m")
+
+    @pytest.mark.parametrize("value", [2**64 - 1, -(2**63), 2**64, -(2**63) - 1, 2**1023, 10**30 + 1])
+    def test_integers_beyond_64_bits_become_numbers_where_the_codec_has_none(self, value: int) -> None:
+        exact = -(2**63) <= value < 2**64
+        assert sent({"a": value}, MSGPACK) == NamedRows([{"a": value if exact else float(value)}], single=True)
+        assert sent({"a": value}, JSON) == NamedRows([{"a": value}], single=True)
 
     def test_infinity_is_not_json(self) -> None:
         with pytest.raises(InvalidValueError, match="row 1, feature 0: JSON has no infinity"):
