@@ -102,9 +102,9 @@ def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> Str
 
 
 def _model_memory(streams: StreamsView) -> ModelMemorySnapshot:
-    if streams.deploys is None:
+    if streams.follower is None:
         return ModelMemorySnapshot.empty(streams.settings.models.bytes_max)
-    return streams.deploys.on_demand.snapshot()
+    return streams.follower.on_demand.snapshot()
 
 
 def _last_error(streams: StreamsView) -> str | None:

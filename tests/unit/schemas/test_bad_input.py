@@ -175,7 +175,7 @@ LONG_TEXTS: dict[str, tuple[Any, str]] = {
 def test_a_long_text_names_row_and_feature(name: str) -> None:
     data, says = LONG_TEXTS[name]
     for value, codec in both(input_data=data):
-        error = refusal(value, codec)
+        error = rejection(value, codec)
         assert (error.code, error.message.startswith(f"input_data: {says}")) == ("invalid_value", True), error.message
 
 
@@ -188,7 +188,7 @@ def test_a_long_text_names_row_and_feature(name: str) -> None:
     ],
 )
 def test_integers_beyond_float64_name_row_and_feature(data: Any, says: str) -> None:
-    error = refusal(text(json.dumps(data)), JSON)
+    error = rejection(text(json.dumps(data)), JSON)
     assert (error.code, error.message) == ("invalid_value", f"input_data: {says}")
 
 

@@ -118,7 +118,7 @@ def test_a_waiting_lane_is_not_ready_and_has_a_reason(streams: FakeStreams) -> N
 
 
 def test_before_models_are_followed_the_memory_budget_is_the_configured_one(streams: FakeStreams) -> None:
-    streams.deploys = None
+    streams.follower = None
     assert streams.snapshot().model_memory == ModelMemorySnapshot(bytes=0, bytes_max=500)
     streams.settings.models.bytes_max = 0
     assert streams.snapshot().model_memory == ModelMemorySnapshot()
