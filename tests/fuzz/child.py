@@ -74,13 +74,10 @@ class Run:
 
     def over(self) -> bool:
         """Whether a limit is reached; also detects hangs."""
-        if self.meter.inputs >= self._inputs:
-            return True
         if self.meter.inputs - self._looked_at >= LOOK_EVERY or self.meter.inputs == 0:
             self._looked_at = self.meter.inputs
             faulthandler.dump_traceback_later(HANG_S, exit=True)
-            return time.monotonic() > self._until
-        return False
+        return self.meter.inputs >= self._inputs or time.monotonic() > self._until
 
     def finish(self, code: int = 0) -> NoReturn:
         """Writes the counts and ends the process."""
