@@ -56,7 +56,7 @@ def counts(balance: Balance) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("answered", [(0, 2, 1), ()])
-def test_an_input_of_unknown_offset_counts_like_any_other(answered: Sequence[int]) -> None:
+def test_an_input_of_unknown_offset_is_counted(answered: Sequence[int]) -> None:
     """For a record that was sent again, the broker may only report a duplicate."""
     ledger = ledger_of(2)
     ledger.sent(b"r2", Input(PLACE, ROWS, 2))
@@ -98,7 +98,7 @@ def test_repeats_are_allowed_at_least_once_and_with_the_same_bytes() -> None:
 
 
 @pytest.mark.parametrize(("answers", "repeated"), [(1, 0), (2, 0), (3, 1)])
-def test_a_request_that_its_producer_wrote_twice_is_answered_twice(answers: int, repeated: int) -> None:
+def test_a_request_that_its_producer_wrote_twice_requires_two_answers(answers: int, repeated: int) -> None:
     ledger = ledger_of(2)
     for key, offset in ((b"r0", 0), (b"r0", 0), (b"r1", 10), (b"r0", 20)):
         ledger.request(key, offset)

@@ -33,7 +33,7 @@ def worker(cluster: Cluster, model: TrainedModel, start_worker: StartWorker) -> 
     return worker
 
 
-def test_every_bad_input_has_its_code_and_affects_no_other(cluster: Cluster, worker: Worker) -> None:
+def test_every_bad_input_has_its_code_and_does_not_affect_others(cluster: Cluster, worker: Worker) -> None:
     producer = cluster.producer(**{"message.max.bytes": 2_000_000})
     topic = cluster.topics.name("requests")
     for n, poison in enumerate(POISON):

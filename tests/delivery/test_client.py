@@ -92,7 +92,7 @@ async def test_a_request_has_the_requested_options(client: Client, worker: Stand
     assert (str(seen.request.model), seen.request.outputs) == ("m:3", ("raw",))
 
 
-async def test_concurrent_requests_get_each_their_own_result(client: Client, worker: StandInWorker) -> None:
+async def test_concurrent_requests_each_get_their_own_result(client: Client, worker: StandInWorker) -> None:
     results = await asyncio.gather(*[client.predict("m", [n]) for n in range(200)])
     assert [result.outputs["prediction"] for result in results] == [float(n) for n in range(200)]
 
@@ -361,7 +361,7 @@ async def test_an_unstarted_client_raises(kafka: str) -> None:
         await Client(kafka).predict("m", [1])
 
 
-async def test_prediction_of_the_stand_in_is_typed(client: Client, worker: StandInWorker) -> None:
+async def test_the_prediction_of_a_fake_worker_is_typed(client: Client, worker: StandInWorker) -> None:
     worker.answer = lambda request, _: prediction(request, [0.25, 0.75])
     result = await client.predict("m", [1])
     assert (result.version, result.digest, result.outputs) == (1, "0" * 64, {"prediction": [0.25, 0.75]})

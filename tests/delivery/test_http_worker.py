@@ -157,7 +157,7 @@ def test_a_file_that_is_not_a_model_is_rejected(deployed: Answer, workers: tuple
     assert ask(workers[0], "GET", "/models/broken").code == "model_not_found"
 
 
-def test_tenants_do_not_meet(deployed: Answer, workers: tuple[Worker, Worker]) -> None:
+def test_tenants_are_isolated(deployed: Answer, workers: tuple[Worker, Worker]) -> None:
     other = {"Authorization": f"Bearer {TOKENS['other']}"}
     assert predict(workers[0], "demo", [0.0] * 10, **other).code == "model_not_found"
     assert ask(workers[0], "GET", "/models", None, **other).json() == {"models": []}

@@ -7,7 +7,7 @@ from inferd.daemon.broker import EmbeddedKafka
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, until
 
 
-def test_the_second_worker_stays_and_stops_in_order_without_a_broker(
+def test_the_second_worker_stays_and_stops_gracefully_without_a_broker(
     spare_broker: EmbeddedKafka, namespace: str, model: TrainedModel, start_worker: StartWorker
 ) -> None:
     cluster = Cluster(spare_broker.bootstrap_servers, namespace)

@@ -134,7 +134,7 @@ def submitted(done: Done) -> str:
 
 
 @pytest.mark.parametrize(("given", "asked"), [("parquet", "csv"), ("csv", "ndjson"), ("ndjson", "parquet")])
-def test_a_file_becomes_predictions_in_row_order(
+def test_predictions_of_a_file_are_in_row_order(
     inferd: Inferd, churn: TrainedModel, tmp_path: Path, given: str, asked: str
 ) -> None:
     rows = customers(ROWS)

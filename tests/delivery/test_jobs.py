@@ -122,7 +122,7 @@ def test_a_job_has_no_results_after_its_status_is_cancelled(
     assert len(job.ledger().terminal) == 1
 
 
-def test_a_retry_scores_the_failed_rows_alone(cluster: Cluster, model: TrainedModel, start_worker: StartWorker) -> None:
+def test_a_retry_scores_only_the_failed_rows(cluster: Cluster, model: TrainedModel, start_worker: StartWorker) -> None:
     cluster.deploy(model)
     start_worker(cluster)
     job = JobOnTopics(cluster, model, "retried", rows_of(5_000, 10), poison=frozenset({0, 2_500}))

@@ -135,7 +135,7 @@ def test_models_are_deployed_listed_and_removed(
     assert "lifecycle" not in inferd("models", "list").stdout
 
 
-def test_no_alias_is_left_without_its_version(inferd: Inferd, churn: TrainedModel, tmp_path: Path) -> None:
+def test_removing_a_version_leaves_no_dangling_alias(inferd: Inferd, churn: TrainedModel, tmp_path: Path) -> None:
     path = tmp_path / "m.txt"
     path.write_bytes(churn.data)
     assert inferd("models", "deploy", path, "--name", "led", "--alias", "champion").returncode == 0

@@ -132,7 +132,7 @@ async def test_records_in_rocksdb_are_not_read_again(kafka: str, namespace: str,
     await again.close()
 
 
-async def test_a_corrupted_directory_is_built_anew(kafka: str, namespace: str, tmp_path: Path) -> None:
+async def test_a_corrupted_directory_is_rebuilt(kafka: str, namespace: str, tmp_path: Path) -> None:
     changelog = Changelog(kafka, namespace, tmp_path, "rocksdb")
     await changelog.write(0, *((b"k%d" % n, b"v" * 100) for n in range(200)))
     expected: Any = await changelog.restore(changelog.table, 0)

@@ -70,7 +70,7 @@ def test_many_predictions_in_order(client: SyncClient) -> None:
     assert [r.outputs["prediction"] for r in results if isinstance(r, Prediction)] == list(range(2_000))
 
 
-def test_results_may_be_left(client: SyncClient) -> None:
+def test_results_may_be_abandoned(client: SyncClient) -> None:
     for result in client.predict_many("m", ([n] for n in range(100_000))):
         assert isinstance(result, Prediction)
         break

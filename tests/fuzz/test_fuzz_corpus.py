@@ -20,7 +20,7 @@ MUTANTS = 1_500
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_kept_inputs_and_seeds_hold(name: str) -> None:
+def test_stored_inputs_and_seeds_pass_the_checks(name: str) -> None:
     target = TARGETS[name]
     for data in kept(name):
         judge(target, data)

@@ -246,7 +246,7 @@ async def test_a_request_passes_through_the_lane(bench: Bench, tmp_path: Path) -
     assert dead[1] == fetched[-1].value
 
 
-def test_a_request_goes_over_http(manager: ModelManager) -> None:
+def test_a_request_is_answered_over_http(manager: ModelManager) -> None:
     with ModelServer(manager, port=0) as server:
         url, headers = f"{server.url}/predict/total", {"Content-Type": "application/x-toy"}
         answer = requests.post(url, data=encode({"input_data": [1.5, 2]}), headers=headers, timeout=20)
@@ -263,7 +263,7 @@ def test_a_request_goes_over_http(manager: ModelManager) -> None:
     assert list(described["requestBody"]["content"]) == list(described["responses"]["200"]["content"]) == known
 
 
-def test_a_job_goes_over_http(manager: ModelManager) -> None:
+def test_a_job_is_processed_over_http(manager: ModelManager) -> None:
     batches = BatchPredictor(manager)
     with ModelServer(manager, port=0, batch_predictor=batches) as server:
         body = {"model_id": "total", "input_batch": [[1, 2], {"a": 2, "b": 3}, [1]], "job_id": "j"}
@@ -290,7 +290,7 @@ def test_rows_of_a_job_are_cut_without_decoding_them() -> None:
     ],
     ids=["prediction", "failure"],
 )
-def test_results_come_back(result: Any) -> None:
+def test_results_round_trip(result: Any) -> None:
     assert decode_result(encode_result(result, TOY), TOY) == result
 
 

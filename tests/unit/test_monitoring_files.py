@@ -149,7 +149,7 @@ def test_the_dashboard_shows_every_subject(dashboard: dict[str, Any]) -> None:
     assert [subject for subject in SUBJECTS if subject not in titles] == []
 
 
-def test_panels_have_ids_of_their_own_and_do_not_overlap(dashboard: dict[str, Any]) -> None:
+def test_panels_have_unique_ids_and_do_not_overlap(dashboard: dict[str, Any]) -> None:
     panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     taken: set[tuple[int, int]] = set()

@@ -78,7 +78,7 @@ def test_quantiles_are_observed_values() -> None:
     assert quantiles.count == 1_000
 
 
-def test_one_slow_result_in_a_hundred_is_beyond_p99_alone() -> None:
+def test_one_slow_result_in_a_hundred_is_only_beyond_p99() -> None:
     latencies = np.full(100, 1.0)
     latencies[7] = 500.0
     quantiles = latency_quantiles(latencies)

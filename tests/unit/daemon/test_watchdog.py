@@ -56,7 +56,7 @@ def watchdog(calls: Calls, clock: Clock) -> Iterator[Watchdog]:
     watchdog.stop()
 
 
-async def test_a_running_loop_is_left_alone(watchdog: Watchdog, calls: Calls, clock: Clock) -> None:
+async def test_a_running_loop_is_not_reported(watchdog: Watchdog, calls: Calls, clock: Clock) -> None:
     watchdog.start()
     watchdog.arm()
     for _ in range(100):
@@ -151,7 +151,7 @@ async def test_a_real_signal_arrives_while_the_loop_waits() -> None:
     assert {number: signal.getsignal(number) for number in SIGNALS} == before
 
 
-def test_a_hangup_stays_ignored_under_nohup(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hangup_is_ignored_under_nohup(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with StopSignals(ExitCodes().append):
@@ -207,7 +207,7 @@ def test_a_broker_that_cannot_be_restarted_is_lost() -> None:
     assert lost == ["the broker ended while it was starting"]
 
 
-def test_a_broker_that_keeps_exiting_is_lost() -> None:
+def test_a_broker_that_keeps_exiting_is_given_up() -> None:
     broker, lost = FakeBroker(deaths=10**6), list[str]()
     with SupervisedBroker(broker, lost.append, poll_s=0.001):
         wait_until(lambda: lost)

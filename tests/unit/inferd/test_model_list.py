@@ -93,7 +93,7 @@ def test_an_undecodable_record_is_named_and_affects_no_other(key: bytes | None, 
     assert reason
 
 
-def test_a_replaced_undecodable_record_is_forgotten() -> None:
+def test_a_replaced_undecodable_record_has_no_effect() -> None:
     models = ModelList()
     models.apply(b"churn/1", b"\xc1")
     models.apply(b"churn/1", encode_manifest(manifest()))

@@ -98,7 +98,7 @@ async def test_failures_of_other_clients_are_bounded() -> None:
     assert not reply.done()
 
 
-async def test_a_forgotten_request_ignores_its_result() -> None:
+async def test_the_result_of_an_abandoned_request_is_ignored() -> None:
     pending = PendingRequests(decode_result)
     reply = pending.expect(request_id := pending.next_id())
     pending.note_place(request_id, 0, 1)

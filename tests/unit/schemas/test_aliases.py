@@ -49,7 +49,7 @@ def test_versions_that_are_missing_are_those_that_answer_and_are_not_deployed(al
     assert missing_versions(alias, there) == sorted(number for number in shares(alias) if number not in there)
 
 
-def test_how_aliases_are_listed_beside_a_version() -> None:
+def test_labels_of_aliases_in_the_list_of_versions() -> None:
     aliases = {"best": Alias(version=2), "champion": SPLIT, "next": Alias(version=1, shadow=[2])}
     assert alias_labels(aliases, 1) == ["champion (90 %)", "next"]
     assert alias_labels(aliases, 2) == ["best", "champion (10 %)", "next (shadow)"]

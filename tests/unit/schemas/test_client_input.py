@@ -161,7 +161,7 @@ async def test_series_among_the_rows_of_a_job_keep_their_names() -> None:
     assert await messages(iter([row])) == await messages([{"integers": 2**53 + 1, "texts": "a"}])
 
 
-def test_columns_without_names_go_by_position() -> None:
+def test_columns_without_names_are_sent_by_position() -> None:
     frame = pd.DataFrame([[1.5, 2.0], [3.5, 4.0]])
     assert wire_input(frame, MSGPACK) == [[1.5, 2.0], [3.5, 4.0]]
     assert wire_input(frame[[1, 0]], MSGPACK) == [{"1": 2.0, "0": 1.5}, {"1": 4.0, "0": 3.5}]

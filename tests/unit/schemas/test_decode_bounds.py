@@ -72,7 +72,7 @@ HOSTILE: dict[str, tuple[Codec, bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_megabyte_costs_its_own_size(name: str) -> None:
+def test_decoding_a_hostile_megabyte_allocates_at_most_its_size(name: str) -> None:
     codec, value, code = HOSTILE[name]
     value = value[: DEFAULT_LIMITS.message_bytes_max]
     tracemalloc.start()

@@ -130,7 +130,7 @@ def test_absent_fields_are_omitted_from_the_encoding() -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=str)
-def test_own_outputs_are_in_a_map_of_their_own(codec: Codec) -> None:
+def test_user_defined_outputs_are_in_a_separate_map(codec: Codec) -> None:
     own = {"chunk": [[1.5], None], "é:0": ["a", None]}
     result = msgspec.structs.replace(RESULT, outputs=RESULT.outputs | own)
     encoded = encode_chunk_result(result, codec)

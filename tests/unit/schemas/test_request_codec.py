@@ -99,7 +99,7 @@ def test_rows_of_any_header_width() -> None:
         assert decode_input_data(b"\x91" + row, MSGPACK, DEFAULT_LIMITS) == ListRows([[1]], single=False)
 
 
-def test_input_data_as_raw_and_as_bytes() -> None:
+def test_input_data_is_accepted_as_raw_and_as_bytes() -> None:
     for raw in (b"\x91\x01", msgspec.Raw(b"\x91\x01")):
         assert decode_input_data(raw, MSGPACK, DEFAULT_LIMITS) == ListRows([[1]], single=True)
 

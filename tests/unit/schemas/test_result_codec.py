@@ -31,7 +31,7 @@ def rejection(value: bytes | None, codec: Codec, limits: Limits | None = None) -
     return caught.value
 
 
-def test_fields_are_in_the_order_of_the_wire_and_outputs_in_their_own() -> None:
+def test_fields_are_in_wire_order_and_outputs_in_requested_order() -> None:
     result = Prediction("a", "m", 1, "d", {"raw": 0.5, "prediction": 1})
     value = b'{"id":"a","model_id":"m","version":1,"digest":"d","raw":0.5,"prediction":1}'
     assert encode_result(result, JSON) == value

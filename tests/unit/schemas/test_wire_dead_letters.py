@@ -56,7 +56,7 @@ def test_a_dead_letter_that_was_redriven_and_rejected_again() -> None:
     assert DeadLetter.parse(parsed.key, parsed.value, parsed.original_headers) == DEAD_LETTER
 
 
-def test_headers_that_a_proxy_added_behind_are_original() -> None:
+def test_headers_appended_by_a_proxy_are_original() -> None:
     parsed = DeadLetter.parse(None, b"v", [*DEAD_LETTER.headers(), ("added", b"1")])
     assert parsed.original_headers == (*DEAD_LETTER.original_headers, ("added", b"1"))
     assert parsed.code == "malformed"
@@ -153,7 +153,7 @@ def test_empty_headers_are_omitted_last() -> None:
     assert letter.original_headers == ()
 
 
-def test_very_many_headers_are_joined_no_more_than_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_headers_are_concatenated_at_most_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[int] = []
     joined = dead_letters._joined
 

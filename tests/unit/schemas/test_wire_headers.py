@@ -225,6 +225,6 @@ def test_accepted_and_rejected_headers_are_propagated_equally(headers: list[tupl
     assert parse_headers(headers, DEFAULT_LIMITS).propagated == salvage_headers(headers, DEFAULT_LIMITS).propagated
 
 
-def test_a_content_type_alone_has_the_bounds_of_every_header() -> None:
+def test_a_content_type_has_the_limits_of_other_headers() -> None:
     assert rejection(JSON.header, limits=Limits(header_bytes_max=20)).code == "invalid_header"
     assert rejection(JSON.header, limits=Limits(headers_max=0)).code == "invalid_header"

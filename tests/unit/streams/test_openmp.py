@@ -64,6 +64,6 @@ def test_without_any_copy_the_error_names_packages_to_install(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("content", [b"", b"no library", b"\0libgomp-01234567.so.1.0.0\0" * 2])
-def test_another_file_is_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_another_file_is_not_changed(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "libgomp-x").write_bytes(content)
     assert not openmp._loads_renamed(tmp_path / "libgomp-x")

@@ -90,7 +90,7 @@ def test_a_damaged_marker_is_rejected(tmp_path: Path, text: str) -> None:
         made_by(VERSION, tmp_path)
 
 
-def test_a_directory_with_other_files_is_left_alone(tmp_path: Path) -> None:
+def test_a_directory_with_other_files_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
 
     with pytest.raises(DataDirUnusableError, match=r"contains files of something else \(thesis\.txt, …\)"):

@@ -91,7 +91,7 @@ def test_the_child_ends_with_its_parent_however_the_parent_ends(tmp_path: Path, 
         assert ends(pid)
 
 
-def test_java_comes_with_the_package() -> None:
+def test_java_is_part_of_the_package() -> None:
     executable, version = find_java()
     shown = subprocess.run([executable, "-version"], capture_output=True, text=True, check=True).stderr
     assert version.split(".")[0] in shown

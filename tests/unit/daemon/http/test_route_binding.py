@@ -135,7 +135,7 @@ async def test_one_parameter_is_the_body_or_its_field(client: Client, body: Any)
     )
 
 
-async def test_message_pack_is_read_too(client: Client) -> None:
+async def test_message_pack_is_accepted(client: Client) -> None:
     body = msgspec.msgpack.encode({"input_batch": [1, 2, 3]})
     assert (await asked(client, "POST", "/predict_batch/m", body, "application/msgpack"))[1]["count"] == 3
 
@@ -261,7 +261,7 @@ async def test_a_bug_is_internal_and_shows_nothing(client: Client) -> None:
     assert await refused(client, "GET", "/value/typed") == (404, "model_not_found: there is no model 'x'")
 
 
-async def test_built_in_routes_stay_beside_them(client: Client) -> None:
+async def test_built_in_routes_remain(client: Client) -> None:
     assert await asked(client, "POST", "/order", {}) == (200, b"built in")
     assert await asked(client, "DELETE", "/things/abc") == (204, b"")
     assert (await refused(client, "DELETE", "/things/ABC"))[0] == 404

@@ -90,7 +90,7 @@ def test_files_that_cannot_be_used_leave_the_former_ones(fleet: Fleet, caplog: p
     assert asyncio.run(shown_to_the_server(fleet, context)) == "after"
 
 
-def test_the_authority_is_renewed_too(fleet: Fleet, tmp_path: Path) -> None:
+def test_the_authority_is_renewed_as_well(fleet: Fleet, tmp_path: Path) -> None:
     """A context only ever adds authorities: earlier ones would stay trusted."""
     trusted = tmp_path / "ca.pem"
     trusted.write_bytes(fleet.authority.cert.read_bytes())

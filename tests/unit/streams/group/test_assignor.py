@@ -109,7 +109,7 @@ def test_faust_calls_the_overridden_methods() -> None:
     assert source.count("cluster.partitions_for_topic(topic)") == 1
 
 
-def test_the_assignment_of_a_former_worker_with_our_instance_id_is_taken_and_made_anew() -> None:
+def test_a_former_assignment_of_our_instance_id_is_replaced() -> None:
     rejoined: list[bool] = []
     app: Any = SimpleNamespace(
         tables=SimpleNamespace(data={}, changelog_topics=set()), tracer=None,

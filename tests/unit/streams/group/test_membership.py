@@ -52,7 +52,7 @@ def stock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(membership, "PAUSE_S", 0)
 
 
-async def test_who_was_replaced_stays_out() -> None:
+async def test_a_replaced_member_does_not_rejoin() -> None:
     coordinator = Coordinator()
     await coordinator.dropped()
     coordinator.members = ["stranger-" + OTHERS, OTHERS]
@@ -90,7 +90,7 @@ async def test_without_an_instance_id_no_request_is_sent() -> None:
     assert await coordinator.rejoin()
 
 
-async def test_who_is_fenced_while_joining_stays_out() -> None:
+async def test_a_member_fenced_while_joining_does_not_rejoin() -> None:
     coordinator = Coordinator()
     coordinator.fails = True
     with pytest.raises(KafkaError, match="fenced"):

@@ -161,7 +161,7 @@ def test_shares_of_any_size_lead_somewhere(weights: dict[str, float]) -> None:
     assert {number(catalog, "m", b"%d" % k) for k in range(100)} <= {1, 2}
 
 
-def test_a_share_that_is_not_ready_is_an_error_for_its_own_keys_alone() -> None:
+def test_an_unready_share_is_an_error_only_for_its_own_keys() -> None:
     catalog = catalog_of(ready(1), waiting(2), champion=split(v1=1, v2=1))
     ends = Counter[str]()
     for k in range(200):
@@ -246,7 +246,7 @@ def test_every_change_is_a_revision() -> None:
     assert seen == sorted(set(seen))
 
 
-def test_catalogs_of_two_tenants_never_meet() -> None:
+def test_catalogs_of_two_tenants_are_independent() -> None:
     ours, theirs = catalog_of(ready(1), champion=Alias(1)), ModelCatalog()
     with pytest.raises(ModelNotFoundError):
         number(theirs, "m")

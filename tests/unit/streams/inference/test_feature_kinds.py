@@ -161,7 +161,7 @@ def test_a_category_becomes_the_models_category(tmp_path: Path) -> None:
     assert {type(value) for value in columns[5]} == {int}
 
 
-def test_unknown_and_missing_values_as_the_manifest_says(tmp_path: Path) -> None:
+def test_unknown_and_missing_values_follow_the_manifest(tmp_path: Path) -> None:
     preprocess = {"unknown_category": "missing", "defaults": {"plan": "basic", "body": "-", "count": 1}}
     model = served(tmp_path, preprocess=preprocess)
     columns = columns_of(model, [None, None, None, "x", "gold", 9, "L"])

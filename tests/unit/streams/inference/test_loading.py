@@ -53,12 +53,12 @@ def test_it_is_warmed_up_before_the_first_request(trained: Train, path: Path, mo
     assert rows[0] == 1
 
 
-def test_a_manifest_of_another_model_is_rejectd(trained: Train, path: Path) -> None:
+def test_a_manifest_of_another_model_is_rejected(trained: Train, path: Path) -> None:
     with pytest.raises(SchemaMismatchError, match="sha256"):
         load_model(path, manifest_of(trained("binary").text, "m", 1))
 
 
-def test_a_manifest_that_contradicts_its_model_is_rejectd(trained: Train, path: Path) -> None:
+def test_a_manifest_that_contradicts_its_model_is_rejected(trained: Train, path: Path) -> None:
     manifest = manifest_of(trained("multiclass").text, "m", 1)
     with pytest.raises(SchemaMismatchError, match="'other'"):
         load_model(path, msgspec.structs.replace(manifest, features=[Feature("other")]))

@@ -138,21 +138,21 @@ def test_a_manifest_is_completed_by_its_file(pandas_trained: PandasTrained) -> N
         ({"preprocess": {"unknown": 1}}, MalformedError, "preprocess"),
     ],
 )
-def test_contradictions_are_rejectd(
+def test_contradictions_are_rejected(
     trained: Train, overrides: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         manifest_of(trained("binary").text, "m", 1, overrides)
 
 
-def test_other_categories_than_the_files_are_rejectd(pandas_trained: PandasTrained) -> None:
+def test_other_categories_than_the_files_are_rejected(pandas_trained: PandasTrained) -> None:
     for name, categories in (("carrier", ["AA"]), ("night", [0, 1]), ("gate", [5, 3, 90])):
         given = {"features": [{"name": name, "dtype": "category", "categories": categories}]}
         with pytest.raises(SchemaMismatchError, match=f"'{name}' has other categories"):
             manifest_of(pandas_trained.text, "m", 1, given)
 
 
-def test_another_description_than_the_files_is_rejectd(pandas_trained: PandasTrained) -> None:
+def test_another_description_than_the_files_is_rejected(pandas_trained: PandasTrained) -> None:
     feature = {"name": "gate", "dtype": "category", "file_categories": {"kind": "integer", "count": 4}}
     with pytest.raises(SchemaMismatchError, match="'gate' describes other categories"):
         manifest_of(pandas_trained.text, "m", 1, {"features": [feature]})

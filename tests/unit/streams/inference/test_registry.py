@@ -69,7 +69,7 @@ def test_the_file_names_its_format(trained: Callable[[str], Trained]) -> None:
 
 
 @pytest.mark.usefixtures("toy_format")
-def test_a_manifest_of_another_format_than_its_file_is_rejectd(tmp_path: Path) -> None:
+def test_a_manifest_of_another_format_than_its_file_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "model"
     path.write_bytes(MODEL)
     manifest = manifest_of(MODEL, "m", 1)
@@ -80,13 +80,13 @@ def test_a_manifest_of_another_format_than_its_file_is_rejectd(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["pickle", "toy", "", "LightGBM"])
-def test_an_unknown_format_is_rejectd_by_name(name: str) -> None:
+def test_an_unknown_format_is_rejected_by_name(name: str) -> None:
     with pytest.raises(MalformedError, match=rf"runtime is '{name}'; known are lightgbm"):
         format_named(name)
 
 
 @pytest.mark.parametrize("content", [b"TOY a", b"tre"])
-def test_a_file_of_no_known_format_is_rejectd(content: bytes) -> None:
+def test_a_file_of_no_known_format_is_rejected(content: bytes) -> None:
     with pytest.raises(MalformedError, match=r"does not begin with the line 'tree'.*pickles are not accepted"):
         read_model(content)
 

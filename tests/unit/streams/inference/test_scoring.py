@@ -95,7 +95,9 @@ def test_json_is_answered_in_json(scorer: Scorer) -> None:
         (Fetched(pack([1.0, 2.0]), headers=(("deadline", b"1"),)), "deadline_exceeded"),
     ],
 )
-def test_each_bad_request_has_its_code_and_spares_its_neighbours(scorer: Scorer, value: Any, code: str) -> None:
+def test_each_bad_request_has_its_code_and_does_not_affect_its_neighbours(
+    scorer: Scorer, value: Any, code: str
+) -> None:
     assert code_of(scorer, value, now_ms=10) == code
     good = pack([1.0, 2.0])
     outcome = score(scorer, [good, value, good], now_ms=10)

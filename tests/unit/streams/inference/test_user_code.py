@@ -116,7 +116,7 @@ def test_its_errors_are_those_of_one_request_each() -> None:
     assert outcome.faults[0].__traceback__ is not None
 
 
-def test_an_answer_that_lacks_an_output_is_internal() -> None:
+def test_an_answer_without_a_requested_output_is_internal() -> None:
     scorer = Scorer(catalog_of(sum_model()), DEFAULT_LIMITS, ask=lambda *_: {})
     assert decoded(score(scorer, [request([1, 2])]).values[0])["error"]["code"] == "internal"
 

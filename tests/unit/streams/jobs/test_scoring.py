@@ -154,7 +154,7 @@ def test_rows_of_every_kind_agree_with_each_one_alone() -> None:
             assert message == (alone.errors[0].message if alone.errors else None)
 
 
-def test_a_tensor_is_scored_and_its_bad_rows_alone_fail() -> None:
+def test_only_the_bad_rows_of_a_tensor_fail() -> None:
     values = np.array(ROWS)
     values[2, 1] = np.inf
     source = encode_rows(0, values), MSGPACK
@@ -239,7 +239,7 @@ def test_a_version_that_was_removed_or_replaced_is_not_waited_for() -> None:
     assert codes(results(catalog, chunk)[0]) == {}, "deployed again, it serves"
 
 
-def test_a_runtime_that_raises_for_a_row_spares_the_others() -> None:
+def test_an_exception_for_one_row_does_not_affect_the_others() -> None:
     class Raises(SumRuntime):
         def predict(self, matrix: Any, outputs: Any) -> Any:
             if (matrix[:, 0] == 5.0).any():

@@ -112,7 +112,7 @@ async def test_a_rejection_explained_by_the_settings_avoids_only_records_that_do
     assert case.destinations.rejection(REPLIES, (b"k", b"v" * 200, [])) is not None
 
 
-async def test_own_topics_are_never_avoided() -> None:
+async def test_inferds_own_topics_are_never_avoided() -> None:
     case = Case(topic(RESULTS))
     await case.destinations.learn(TopicRejectedError(RESULTS), set())
     assert case.destinations.rejection(RESULTS, (b"k", b"v", [])) is None

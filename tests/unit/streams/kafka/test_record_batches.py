@@ -83,11 +83,11 @@ def test_other_topics_get_consumer_records() -> None:
     assert (record.topic, record.partition, record.serialized_value_size) == ("other", 7, 2)
 
 
-def test_records_before_the_position_are_left_out() -> None:
+def test_records_before_the_position_are_skipped() -> None:
     assert [r.offset for r in read(batch_of(MESSAGES), fetch_offset=2)] == [2]
 
 
-def test_a_batch_that_is_cut_off_is_left_for_the_next_fetch() -> None:
+def test_a_truncated_batch_is_left_for_the_next_fetch() -> None:
     assert len(read(batch_of(MESSAGES), batch_of(MESSAGES, first=3)[:-1])) == 3
 
 
@@ -153,7 +153,7 @@ def test_a_batch_that_does_not_expand_is_malformed(codec: int) -> None:
     assert [type(r.rejection) for r in read(raw)] == [MalformedError] * 3
 
 
-def test_expanding_keeps_all_but_codec_and_length() -> None:
+def test_decompression_only_changes_codec_and_length() -> None:
     raw = bytes(batch_of(MESSAGES, GZIP))
     expanded = expand(raw, 1_000)
     assert expanded[:8] == raw[:8]
@@ -162,7 +162,7 @@ def test_expanding_keeps_all_but_codec_and_length() -> None:
     assert expanded[61:] == bytes(batch_of(MESSAGES))[61:]
 
 
-def test_install_puts_the_reader_into_aiokafka(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_install_replaces_aiokafkas_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails when aiokafka's fetcher no longer makes its readers by these names."""
     for name in ("PartitionRecords", "MemoryRecords"):
         assert name in fetcher.Fetcher._proc_fetch_request.__code__.co_names
@@ -179,7 +179,7 @@ def test_install_puts_the_reader_into_aiokafka(monkeypatch: pytest.MonkeyPatch) 
     assert fetcher.READ_COMMITTED == record_batches.READ_COMMITTED
 
 
-def test_aborted_transactions_and_markers_are_left_out() -> None:
+def test_aborted_transactions_and_markers_are_skipped() -> None:
     def transactional(first: int, producer_id: int, control: bytes | None = None) -> bytearray:
         messages: list[Message] = [(control, b"\0" * 6, [])] if control else [(b"k", b"v%d" % first, [])]
         raw = batch_of(messages, first=first)

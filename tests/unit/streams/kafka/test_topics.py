@@ -344,7 +344,7 @@ async def test_describing_changes_nothing(cluster: FakeCluster) -> None:
     assert cluster.created == []
 
 
-async def test_a_broker_that_does_not_answer_is_left_alone(cluster: FakeCluster) -> None:
+async def test_no_topic_is_created_if_the_broker_does_not_respond(cluster: FakeCluster) -> None:
     cluster.start_error = KafkaConnectionError("nobody")
     with pytest.raises(KafkaConnectionError):
         await ensure_topics(settings_of())

@@ -61,7 +61,7 @@ async def endings_of(monkeypatch: pytest.MonkeyPatch, **answers: list[Any]) -> d
         ("CompleteCommit", "commit"),
     ],
 )
-async def test_the_state_of_an_id_says_how_its_last_transaction_ends(
+async def test_the_state_of_an_id_determines_the_outcome_of_its_last_transaction(
     monkeypatch: pytest.MonkeyPatch, state: str, expected: str
 ) -> None:
     assert await endings_of(monkeypatch, x=[(0, state)]) == {"x": expected}

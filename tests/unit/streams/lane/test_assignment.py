@@ -176,7 +176,7 @@ async def test_a_producer_whose_start_is_cancelled_is_closed(producers: list[Slo
 
 @pytest.mark.parametrize("turns", range(0, 24, 2))
 @pytest.mark.parametrize("guarantee", [AtLeastOnce, ExactlyOnce])
-async def test_a_fence_that_is_cancelled_leaves_no_producer_behind(
+async def test_a_cancelled_fence_leaves_no_producer_open(
     producers: list[SlowProducer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, turns: int, guarantee: Any
 ) -> None:
     async def no_endings(*_: Any) -> dict[str, Any]:
@@ -215,7 +215,7 @@ async def table(tmp_path: Path) -> LaneTable:
     return make_table(create_app(settings), settings, "default", "predictions", None)
 
 
-async def test_stores_are_opened_beside_the_event_loop(table: LaneTable) -> None:
+async def test_stores_are_opened_without_blocking_the_event_loop(table: LaneTable) -> None:
     loop, gate = threading.get_ident(), threading.Event()
 
     def open_store(_: int) -> MemoryStore:
@@ -252,7 +252,7 @@ async def test_a_takeover_that_is_cancelled_leaves_stores_to_the_next_one(table:
     assert opened == set()
 
 
-async def test_a_store_that_cannot_be_opened_is_tried_anew(table: LaneTable) -> None:
+async def test_opening_a_store_is_retried(table: LaneTable) -> None:
     tries: list[int] = []
 
     def open_store(number: int) -> MemoryStore:

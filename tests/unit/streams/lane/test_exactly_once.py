@@ -80,7 +80,7 @@ async def test_a_transaction_commits_after_every_output_is_acknowledged(bench: B
     assert bench.consumer.commits == [], "offsets are committed only in the transaction"
 
 
-async def test_partitions_have_transactions_of_their_own_and_do_not_wait_for_each_other(bench: Bench) -> None:
+async def test_partitions_have_separate_transactions_and_do_not_wait_for_each_other(bench: Bench) -> None:
     await bench.own(0, 1)
     bench.lane.feed(tp(0), [request(0, 0)])
     bench.lane.feed(tp(1), [request(0, 1)])

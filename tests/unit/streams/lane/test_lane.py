@@ -83,7 +83,7 @@ async def test_records_beyond_a_full_batch_are_sent_in_the_next(bench: Bench) ->
     assert bench.consumer.commits == [{tp(0): 8}]
 
 
-async def test_poison_records_are_answered_and_kept_and_do_not_harm_their_neighbours(bench: Bench) -> None:
+async def test_poison_records_are_answered_and_dead_lettered_without_affecting_their_neighbours(bench: Bench) -> None:
     await bench.own(0)
     poison = [request(1, value=b"\xc1"), request(3, value=b""), request(4, input_data=[1.0])]
     bench.lane.feed(tp(0), [request(0), poison[0], request(2), poison[1], poison[2], request(5)])
@@ -124,7 +124,7 @@ async def test_dead_letters_keep_the_order_of_their_records(bench: Bench) -> Non
     assert [key for key, _, _ in dead.records] == [b"k0", b"k1", b"k2"]
 
 
-async def test_the_offset_waits_for_the_dead_letter_too(bench: Bench) -> None:
+async def test_the_offset_also_waits_for_the_dead_letter(bench: Bench) -> None:
     await bench.own(0)
     bench.lane.feed(tp(0), [request(0, value=b"\xc1")])
     result, dead = await bench.sent(2)
@@ -452,7 +452,7 @@ async def test_records_left_by_their_processor_are_retried_and_do_not_delay_othe
     assert (snapshot.requests_in, snapshot.results, snapshot.pending) == (7, 7, 0)
 
 
-async def test_a_log_that_cannot_be_read_further_is_a_named_fault_and_leaves_the_others_alone(
+async def test_an_unreadable_log_is_a_named_fault_and_does_not_affect_others(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await bench.own(0, 1)

@@ -281,7 +281,7 @@ def test_markers_are_not_skipped_while_records_are_pending() -> None:
         partition.skip_to(5)
 
 
-def test_a_commit_never_goes_back() -> None:
+def test_a_committed_offset_never_decreases() -> None:
     partition = running(REQUESTS)
     partition.offer(records(0, 1))
     start_batch(partition, partition.take(2, 10_000)).published()

@@ -183,7 +183,7 @@ async def test_a_model_that_has_not_been_measured_never_blocks_the_event_loop(
     assert threading.get_ident() not in threads
 
 
-async def test_a_tenant_that_waits_holds_up_no_other(world: World) -> None:
+async def test_a_waiting_tenant_does_not_delay_others(world: World) -> None:
     """The tenant's code does not return, its chunks wait for a model, and its job is being processed: the other tenants
     are answered."""
     world.ask("slow", 0)

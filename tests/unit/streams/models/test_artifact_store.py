@@ -111,7 +111,7 @@ def test_bytes_of_another_digest_are_rejected_and_later_right_ones_accepted(stor
 
 
 @pytest.mark.parametrize("size", [100, 200, len(DATA) - 1])
-def test_a_manifest_with_a_wrong_size_harms_no_right_one(store: ArtifactStore, size: int) -> None:
+def test_a_manifest_with_a_wrong_size_does_not_affect_a_right_one(store: ArtifactStore, size: int) -> None:
     put(store, 0, 1, 2)
     with pytest.raises(MalformedError, match=rf"the manifest says {size} bytes, and {len(DATA)} have arrived"):
         whole(store, size)

@@ -214,7 +214,7 @@ async def test_a_model_that_is_replaced_while_it_is_loaded_never_serves(
 # Another model under a number that serves
 
 
-async def test_the_manifest_of_the_first_claim_stands(followed: Followed) -> None:
+async def test_the_manifest_of_the_first_claim_wins(followed: Followed) -> None:
     claimed, other = manifest_for(A), manifest_for(B)
     followed.log.parts(A)
     for manifest in (claimed, other):
@@ -482,7 +482,7 @@ async def test_a_model_that_cannot_be_loaded_fails(
     assert followed.codes() == [code]
 
 
-async def test_real_trials_end_in_verdicts_whatever_a_model_does(
+async def test_real_trials_return_verdicts_whatever_a_model_does(
     followed: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted = partial(try_models, child=("-m", "tests.unit.streams.models.scripted_trial"))
@@ -503,7 +503,7 @@ def of_sklearn(followed: Followed, data: bytes, version: int) -> None:
     followed.log.manifest(msgspec.structs.replace(manifest_for(data, version), runtime="sklearn"))
 
 
-async def test_a_slow_import_delays_the_models_of_its_format_alone(
+async def test_a_slow_import_delays_only_models_of_its_format(
     followed: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imported = threading.Event()
@@ -643,9 +643,7 @@ async def test_a_disk_that_fills_up_later_loses_no_record(followed: Followed, fu
     assert followed.follower.fault is None
 
 
-async def test_a_disk_that_fills_up_while_an_artifact_is_put_together(
-    followed: Followed, full_disk: list[bool]
-) -> None:
+async def test_a_full_disk_while_an_artifact_is_assembled(followed: Followed, full_disk: list[bool]) -> None:
     await followed.start()
     followed.log.parts(A)
     await followed.settled()

@@ -124,7 +124,9 @@ async def test_many_requests_load_a_version_once_and_off_the_event_loop(
     assert threads[0] is not threading.current_thread()
 
 
-async def test_a_load_of_one_tenant_holds_up_no_other_tenant(followed: Followed, load: Callable[[Load], None]) -> None:
+async def test_a_load_of_one_tenant_does_not_delay_other_tenants(
+    followed: Followed, load: Callable[[Load], None]
+) -> None:
     finish = threading.Event()
 
     def stuck_for_m2(path: Path, manifest: Manifest, n: int, limits: Limits) -> ServedModel:

@@ -82,13 +82,13 @@ async def test_a_rejected_record_is_copied_byte_for_byte_with_the_reason(case: C
     assert letter.worker == "worker-1"
 
 
-async def test_it_goes_to_the_dead_letters_of_its_own_tenant(case: Case) -> None:
+async def test_it_is_written_to_the_dead_letters_of_its_own_tenant(case: Case) -> None:
     case.rejections.reject(rejected(tenant="other"), ERROR)
     await case.until(lambda: case.broker.sent)
     assert case.broker.sent[0].topic == "ns.other.dead-letters"
 
 
-async def test_only_the_worker_that_leads_copies(case: Case) -> None:
+async def test_only_the_leader_publishes_rejections(case: Case) -> None:
     case.leading[0] = False
     case.rejections.reject(rejected(1, key=b"m/1"), ERROR)
     case.leading[0] = True
@@ -123,7 +123,7 @@ async def test_a_failed_publication_is_retried_without_loss_or_reordering(case: 
     await case.until(lambda: case.broker.producers_closed == case.broker.producers_opened)
 
 
-async def test_a_record_that_the_broker_never_takes_does_not_hold_up_the_others(case: Case) -> None:
+async def test_a_record_that_the_broker_rejects_does_not_delay_others(case: Case) -> None:
     case.broker.acknowledges = False
     with capture_logs() as logs:
         case.rejections.reject(rejected(5, key=b"huge"), ERROR)
@@ -137,7 +137,7 @@ async def test_a_record_that_the_broker_never_takes_does_not_hold_up_the_others(
     assert (entry["offset"], entry["reason"]) == (5, "MessageSizeTooLargeError")
 
 
-async def test_only_so_many_wait(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_waiting_records_is_limited(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rejections_module, "WAITING_MAX", 3)
     case.broker.rejection = KafkaTimeoutError()
     with capture_logs() as logs:

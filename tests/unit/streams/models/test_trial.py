@@ -102,7 +102,7 @@ def test_every_model_is_bad(starts: list[Any]) -> None:
     assert all(process.returncode is not None for process in starts)
 
 
-def test_memory_may_run_out_at_last() -> None:
+def test_running_out_of_memory_is_a_verdict() -> None:
     assert [verdict.ok for verdict in run_command("good", "allocate")] == [True, False]
 
 

@@ -100,7 +100,7 @@ def test_a_bad_row_fails_alone(predictor: BatchPredictor) -> None:
     assert (status["status"], status["succeeded"], status["failed"]) == ("completed_with_errors", 98, 2)
 
 
-def test_no_rows_are_a_job_too(predictor: BatchPredictor) -> None:
+def test_a_job_may_have_no_rows(predictor: BatchPredictor) -> None:
     job_id = predictor.submit_batch("churn", [])
     assert predictor.get_batch_results(job_id, DEADLINE_S) == []
     assert predictor.get_batch_status(job_id)["status"] == "completed"

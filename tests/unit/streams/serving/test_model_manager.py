@@ -190,7 +190,7 @@ def test_other_bytes_than_the_manifest_s_do_not_serve(served: ModelManager, save
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"model_id": "other"}', b"\xff"])
-def test_a_damaged_manifest_hides_its_version_alone(served: ModelManager, content: bytes) -> None:
+def test_a_damaged_manifest_only_hides_its_own_version(served: ModelManager, content: bytes) -> None:
     (folder := served.store / "default" / "churn" / "2").mkdir()
     (folder / "manifest.json").write_bytes(content)
     (served.store / "default" / "churn" / "aliases.json").write_bytes(content)
@@ -248,7 +248,7 @@ def test_an_invalid_manifest_leaves_no_files(tmp_path: Path, save_model: SaveMod
     assert not (tmp_path / "store").exists()
 
 
-def test_directories_are_for_the_user_alone(tmp_path: Path, save_model: SaveModel) -> None:
+def test_directories_are_private(tmp_path: Path, save_model: SaveModel) -> None:
     manager = ModelManager(tmp_path / "store")
     manager.register("churn", save_model(), trial=False)
     assert [path.stat().st_mode & 0o777 for path in (manager.store, manager.store / "default")] == [0o700] * 2

@@ -154,7 +154,7 @@ def test_super_answers_with_the_model_of_the_request() -> None:
 
 
 @pytest.mark.parametrize(("realtime", "name", "version"), [(Totals, "total", 3), (OneByOne, "one", 1)])
-def test_an_own_name_needs_no_model(realtime: type[RealtimePredictor], name: str, version: int) -> None:
+def test_a_user_defined_name_needs_no_model(realtime: type[RealtimePredictor], name: str, version: int) -> None:
     outcome = score(scorer_of(realtime), [request([1, 2], reference) for reference in (name, f"{name}:{version}")])
     for value in outcome.values:
         result = msgspec.msgpack.decode(value)
@@ -165,7 +165,7 @@ def test_an_own_name_needs_no_model(realtime: type[RealtimePredictor], name: str
     assert codes == ["version_not_found", "version_not_found", "model_not_found"]
 
 
-def test_a_digest_follows_from_name_and_version_alone() -> None:
+def test_a_digest_depends_only_on_name_and_version() -> None:
     assert own_digest("total", 3) == hashlib.sha256(b"inferd own model\ntotal\n3").hexdigest()
     assert len({own_digest(*each) for each in (("total", 3), ("total", 4), ("totals", 3))}) == 3
 
@@ -194,7 +194,7 @@ def test_invalid_names_and_versions_fail_the_start(own: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("realtime", "name"), [(Totals, "total"), (OneByOne, "one")])
-def test_jobs_of_an_own_name_are_scored_by_it(realtime: type[RealtimePredictor], name: str) -> None:
+def test_jobs_of_a_user_defined_name_are_scored_by_its_predictor(realtime: type[RealtimePredictor], name: str) -> None:
     catalog = ModelCatalog()
     custom = UserCode(("default",), realtime)
     custom.follow({"default": catalog})

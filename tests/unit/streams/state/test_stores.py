@@ -70,7 +70,7 @@ def test_partitions_are_apart(make: Callable[[Path], ByteStores], tmp_path: Path
     two.close()
 
 
-def test_memory_that_was_closed_begins_anew() -> None:
+def test_a_closed_memory_store_is_empty_when_opened_again() -> None:
     store = MemoryStores().open(0)
     store.write([(b"k", b"v")], 9)
     store.close()
@@ -160,7 +160,7 @@ def _have_other_meta(path: Path) -> None:
     "damage",
     [_damage_a_block, _cut_the_manifest, _name_no_manifest, _be_a_file, _belong_to_somebody_else, _have_other_meta],
 )
-def test_a_directory_that_is_broken_or_foreign_is_made_anew(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_a_broken_or_foreign_directory_is_recreated(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     path = _fill(RocksStores(tmp_path))
     damage(path)
     with capture_logs() as logs:
@@ -183,7 +183,7 @@ def test_the_entries_of_another_changelog_are_not_taken_over(tmp_path: Path) -> 
     other.close()
 
 
-def test_a_directory_in_use_is_left_alone(tmp_path: Path) -> None:
+def test_a_directory_in_use_is_not_touched(tmp_path: Path) -> None:
     store = RocksStores(tmp_path).open(0)
     store.write([(b"k", b"v")], 1)
     with pytest.raises(ServerError, match="INFERD_DATA_DIR"):

@@ -423,7 +423,7 @@ async def test_a_stop_past_its_deadline_commits_nothing_and_is_reported(run: Run
     assert run.fatal == []
 
 
-async def test_a_group_that_cannot_be_left_in_time_is_not_in_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stop_that_cannot_leave_the_group_in_time_is_late(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app_module, "LEAVE_S_MIN", 0.05)
     await run.streams.start()
     run.app.stops_for_s = 60.0

@@ -71,7 +71,7 @@ def test_a_value_under_another_key_is_not_returned() -> None:
 
 
 @given(place=st.integers(0, len(one_value()) * 8 - 1))
-def test_no_flipped_bit_goes_unnoticed(place: int) -> None:
+def test_every_flipped_bit_is_detected(place: int) -> None:
     value = bytearray(one_value())
     value[place // 8] ^= 1 << place % 8
     assert len(SUM.decode(keys_of(1), [bytes(value)], NOW, TTL)[0]) == 0

@@ -170,7 +170,7 @@ ZONE = Column("whole", (1, 2, 3, 4))
 
 
 @pytest.mark.parametrize("kind", ["integer", "float", "text"])
-def test_a_listed_column_beside_a_category_is_never_guessed(kind: str) -> None:
+def test_a_listed_column_next_to_a_category_is_never_guessed(kind: str) -> None:
     grade = Column(kind, tuple(VALUES[kind][:5]), tuple(VALUES[kind][:5]))
     text = trained([grade, ZONE, ORDINARY], [1])
     with pytest.raises(SchemaMismatchError, match=r"pandas categories of 1 features.*--manifest"):
@@ -189,7 +189,7 @@ def test_one_word_about_another_column_is_enough() -> None:
     assert reconcile(manifest, read_model_file(text)).features[0].categories == [1, 2, 3, 4, 5]
 
 
-def test_a_column_that_cannot_have_the_categories_is_rejectd() -> None:
+def test_a_column_that_cannot_have_the_categories_is_rejected() -> None:
     text = trained([GRADE, ORDINARY], None)
     with pytest.raises(SchemaMismatchError, match="are not those of 'f1'"):
         manifest_of(text, "m", 1, {"features": [{"name": "f1", "dtype": "category"}]})

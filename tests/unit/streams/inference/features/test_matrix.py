@@ -175,7 +175,7 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf])
-def test_infinite_values_are_rejectd(value: float) -> None:
+def test_infinite_values_are_rejected(value: float) -> None:
     for clip in ("error", "clip"):
         s = schema(Feature("a", min=0, max=9), Feature("b"), out_of_range=clip)
         for rows in (ListRows([[1, 2], [value, 2]], False), tensor([[1, 2], [value, 2]], "<f8")):
@@ -192,7 +192,7 @@ def test_numbers_are_not_text() -> None:
                 one(schema(*AB), row)  # type: ignore[arg-type]
 
 
-def test_integers_beyond_float64_are_rejectd() -> None:
+def test_integers_beyond_float64_are_rejected() -> None:
     with pytest.raises(InvalidValueError, match="row 0, feature 'b' is beyond float64"):
         one(schema(*AB), [1, -(10**400)])
     assert one(schema(*AB), [1, 10**300]) == [1.0, 1e300]

@@ -39,7 +39,7 @@ def read(row: Any, codec: Codec = JSON, **changes: Any) -> list[float] | None:
 
 
 @pytest.mark.usefixtures("built")
-def test_the_kernel_equals_the_typed_decoder_up_to_the_page_behind_its_arrays() -> None:
+def test_the_kernel_equals_the_typed_decoder_without_access_out_of_bounds() -> None:
     assert row_kernel.fuzz_row_kernel(60, seed=1, rounds=120).startswith("row kernel: ")
 
 
@@ -127,7 +127,7 @@ def compare_often(place: int, kernel: RowKernel) -> None:
 
 @pytest.mark.parametrize("place", range(len(row_kernel.SCHEMAS)))
 @pytest.mark.usefixtures("built")
-def test_planted_mistakes_are_found(place: int) -> None:
+def test_seeded_mistakes_are_found(place: int) -> None:
     features, (columns, _) = row_kernel.schemas()[place], row_kernel.SCHEMAS[place]
     codes = {n: {c: code + 1.0 for code, c in enumerate(f.categories)} for n, f in enumerate(columns) if f.categories}
     order = list(range(len(columns)))

@@ -19,7 +19,7 @@ STUMP = Trees(
 
 
 @pytest.mark.usefixtures("built")
-def test_the_kernel_equals_its_twin_up_to_the_page_behind_its_arrays() -> None:
+def test_the_kernel_equals_the_reference_without_access_out_of_bounds() -> None:
     assert fuzz_tree_kernel(60, seed=1, rounds=90).startswith("tree kernel: 90 models")
 
 
@@ -47,7 +47,7 @@ def test_an_output_buffer_of_a_wrong_size_is_rejected() -> None:
 
 
 @pytest.mark.usefixtures("built")
-def test_a_matrix_of_another_shape_is_rejectd() -> None:
+def test_a_matrix_of_another_shape_is_rejected() -> None:
     kernel = TreeKernel(library(), pack(STUMP, 1, 1), Ending(), MATH)
     assert kernel.predict(np.array([[0.5], [0.6]])).tolist() == [1.0, 2.0]
     for wrong in (np.zeros((1, 2)), np.zeros((4, 1), np.float32), np.zeros((4, 2))[:, :1]):

@@ -156,7 +156,7 @@ def test_invalid_values_of_rows(predictor: RealtimePredictor, change: dict[str, 
         predictor.predict("mixed", good | change)
 
 
-def test_threads_share_a_model_and_any_number_of_them_gives_the_same() -> None:
+def test_threads_share_a_model_and_predictions_do_not_depend_on_their_number() -> None:
     model = train("multiclass")
     runtimes = [runtime_of(model, threads) for threads in (1, 3)]
     rows = numbers(4, 300)

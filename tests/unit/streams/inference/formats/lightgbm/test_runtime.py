@@ -101,7 +101,7 @@ def test_linear_trees_have_no_contributions(trained: Train) -> None:
         runtime.predict(matrix(rows=2), ("contributions",))
 
 
-def test_a_file_holds_the_best_iterations() -> None:
+def test_a_file_has_the_best_iterations() -> None:
     x = matrix()
     booster = lightgbm.train({**FAST, "objective": "regression"}, lightgbm.Dataset(x, x[:, 1]), 6)
     booster.best_iteration = 4
@@ -168,7 +168,7 @@ def test_a_closed_model_is_freed_after_its_last_call(trained: Train, monkeypatch
         runtime.predict(model.rows, ("prediction",))
 
 
-def test_a_wrong_matrix_is_rejectd_before_the_library_reads_it(trained: Train) -> None:
+def test_a_wrong_matrix_is_rejected_before_the_library_reads_it(trained: Train) -> None:
     runtime = LightGBMRuntime(trained("binary").text)
     with pytest.raises(SchemaMismatchError, match=r"\(2, 5\).*\(rows, 6\)"):
         runtime.predict(np.zeros((2, 5)), ("prediction",))
@@ -188,7 +188,7 @@ def test_the_error_has_the_librarys_message(trained: Train) -> None:
         booster.predict(np.zeros((2, 5)), 0, 2)
 
 
-def test_a_file_that_is_read_differently_is_rejectd(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_read_differently_is_rejected(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inferd.streams.inference.formats.lightgbm.runtime._Booster.shape", lambda _: (6, 1, 5))
     with pytest.raises(InternalError, match="LightGBM read"):
         LightGBMRuntime(trained("binary").text)

@@ -91,7 +91,7 @@ def of_opset(version: int) -> bytes:
     ],
     ids=["domain", "random", "loop", "external", "huge", "claimed", "nested", "new", "old", "cut", "varint"],
 )
-def test_a_hostile_graph_is_rejectd(content: bytes, error: type[InferenceError], problem: str) -> None:
+def test_a_hostile_graph_is_rejected(content: bytes, error: type[InferenceError], problem: str) -> None:
     with pytest.raises(error, match=problem):
         read_model(content, runtime="onnx")
 
@@ -102,7 +102,7 @@ def test_the_number_of_features_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x05", b"\x08\x01\x12\x00", b"PK\x03\x04"])
-def test_other_files_are_rejectd(content: bytes) -> None:
+def test_other_files_are_rejected(content: bytes) -> None:
     with pytest.raises(MalformedError, match="does not begin with the protocol buffer of an ONNX model"):
         read_model(content, runtime="onnx")
 

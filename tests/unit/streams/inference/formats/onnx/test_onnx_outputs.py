@@ -131,7 +131,7 @@ def test_the_default_is_the_output_named_prediction_or_the_first(tmp_path: Path)
 
 
 @pytest.mark.parametrize("zipmap", [True, False])
-def test_a_classifiers_outputs_by_their_names(zipmap: bool, tmp_path: Path) -> None:
+def test_outputs_of_a_classifier_by_name(zipmap: bool, tmp_path: Path) -> None:
     content = converted("forest", zipmap=zipmap)
     model = served(content, tmp_path)
     label, probabilities = ("output_label", "output_probability") if zipmap else ("label", "probabilities")
@@ -144,12 +144,12 @@ def test_a_classifiers_outputs_by_their_names(zipmap: bool, tmp_path: Path) -> N
     assert array["probabilities"].shape == (2, 2)
 
 
-def test_a_version_with_a_cache_gives_its_own_outputs_uncached(tmp_path: Path) -> None:
+def test_own_outputs_of_a_version_with_a_cache_are_not_cached(tmp_path: Path) -> None:
     model = served(several(), tmp_path, cache={"ttl_s": 60.0, "max_entries": 100})
     assert asked(model, JSON, input_data=ROWS[0], outputs=["wide"]).outputs["wide"] == pytest.approx(ROWS[0])
 
 
-def test_a_manifest_that_names_other_outputs_is_rejectd() -> None:
+def test_a_manifest_that_names_other_outputs_is_rejected() -> None:
     with pytest.raises(SchemaMismatchError, match=r"output_names is .'other'., in the model file it is"):
         manifest_of(several(), "m", 1, {"output_names": ["other"]})
 

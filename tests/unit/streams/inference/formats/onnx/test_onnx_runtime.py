@@ -145,7 +145,7 @@ def test_missing_values_are_accepted_only_if_the_graph_accepts_them(name: str, m
         (TensorProto.INT64, None, "is missing"),
     ],
 )
-def test_a_value_of_another_type_is_rejectd(kind: int, value: Any, problem: str, folder: Path) -> None:
+def test_a_value_of_another_type_is_rejected(kind: int, value: Any, problem: str, folder: Path) -> None:
     with pytest.raises(InvalidValueError, match=f"row 0, feature 'x' {problem}"):
         inputs_of(served(typed(kind), folder), [[value]])
 

@@ -19,7 +19,7 @@ assert library().run(session, ["y"], {"x": np.ones((1, 1), np.float32)})[0] == [
 """
 
 
-def test_no_file_is_left_among_the_temporary_ones(tmp_path: Path) -> None:
+def test_no_temporary_file_is_left(tmp_path: Path) -> None:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 1]) for name in "xy")
     graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "g", [x], [y])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -63,7 +63,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_type_that_is_not_allowed_is_rejectd_by_name(name: str) -> None:
+def test_a_type_that_is_not_allowed_is_rejected_by_name(name: str) -> None:
     content = rewritten(trained("logistic").content, lambda schema, _: attributes(schema).update(x=HOSTILE[name]))
     with pytest.raises(MalformedError, match=f"names '{name}'.*INFERD_MODEL_TYPES_ALLOWED"):
         read_model(content)
@@ -75,7 +75,7 @@ def test_an_operator_may_allow_a_type() -> None:
     assert read_model(content, Limits(types_allowed=("lightgbm.sklearn.LGBMClassifier",))).runtime == "sklearn"
 
 
-def test_a_vectorizer_that_reads_files_is_rejectd() -> None:
+def test_a_vectorizer_that_reads_files_is_rejected() -> None:
     def reads_files(schema: Schema, _: dict[str, bytes]) -> None:
         steps = attributes(schema)["steps"]["content"]
         attributes(steps[0]["content"][1])["input"]["content"] = '"filename"'
@@ -84,7 +84,7 @@ def test_a_vectorizer_that_reads_files_is_rejectd() -> None:
         read_model(rewritten(trained("tfidf").content, reads_files))
 
 
-def test_a_bomb_is_rejectd_before_it_is_decompressed() -> None:
+def test_a_bomb_is_rejected_before_it_is_decompressed() -> None:
     def bomb(_: Schema, members: dict[str, bytes]) -> None:
         members["zeros.npy"] = bytes(50_000_000)
 
@@ -94,7 +94,7 @@ def test_a_bomb_is_rejectd_before_it_is_decompressed() -> None:
         read_model(content, Limits(artifact_bytes_max=10_000_000))
 
 
-def test_a_deep_description_is_rejectd() -> None:
+def test_a_deep_description_is_rejected() -> None:
     def deep(schema: Schema, _: dict[str, bytes]) -> None:
         inner: Schema = node("JsonNode", "builtins", "str", content="1")
         for _level in range(400):
@@ -115,7 +115,7 @@ def test_an_array_that_claims_more_than_its_size_is_rejected(shape: tuple[int, .
         read_array(out.getvalue() + bytes(8), "an array")
 
 
-def test_an_array_of_objects_is_rejectd() -> None:
+def test_an_array_of_objects_is_rejected() -> None:
     out = io.BytesIO()
     np.save(out, np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(MalformedError, match="Python objects, which only a pickle can hold"):
@@ -159,7 +159,7 @@ def test_a_histogram_tree_with_invalid_children_is_rejected(field: str, value: i
 
 
 @pytest.mark.parametrize("content", [pickle.dumps({}), b"PK\x03\x04", b"PK\x05\x06" + bytes(18)])
-def test_other_files_are_rejectd(content: bytes) -> None:
+def test_other_files_are_rejected(content: bytes) -> None:
     with pytest.raises(InferenceError):
         read_model(content, DEFAULT_LIMITS, "sklearn")
 

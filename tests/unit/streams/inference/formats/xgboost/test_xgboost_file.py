@@ -66,7 +66,7 @@ def test_a_file_is_recognised_by_its_first_key() -> None:
     assert not any(map(sniff, (b"", b"{", b"tree\n", b'{"oblivious_trees": []}', b"\x80\x04", b"CBM1")))
 
 
-def test_a_snapshot_of_a_booster_is_rejectd_by_name() -> None:
+def test_a_snapshot_of_a_booster_is_rejected_by_name() -> None:
     with pytest.raises(InvalidValueError, match="use save_model"):
         read_model(bytes(train("binary").booster.__getstate__()["handle"]))
 
@@ -154,7 +154,7 @@ def test_models_of_versions_before_2_have_no_rounds_in_the_file() -> None:
     assert try_models([TrialCase(content)])[0].ok
 
 
-def test_a_missing_library_is_the_verdict_on_its_models_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_only_fails_its_own_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(c_library, "PACKAGE", "xgboost_that_is_not_there")
     c_library.library.cache_clear()
     content = train("binary").content

@@ -52,7 +52,7 @@ def mutants(name: str, each: int) -> list[bytes]:
     ]
 
 
-def test_no_damaged_model_gets_through_or_takes_a_process_down() -> None:
+def test_no_damaged_model_is_accepted_or_ends_the_process() -> None:
     damaged = [mutant for name in NAMES for mutant in mutants(name, 12)]
     assert len(damaged) > 500
     passed = [mutant for mutant in damaged if is_read(read_model_file, mutant)]

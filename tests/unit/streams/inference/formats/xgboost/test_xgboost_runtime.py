@@ -132,7 +132,7 @@ def test_the_wrapper_predicts_with_its_best_iteration_and_a_booster_with_all() -
     assert same(runtime_of(whole).predict(x, ("prediction",))["prediction"], whole.expected(x))
 
 
-def test_threads_share_a_model_and_any_number_of_them_gives_the_same() -> None:
+def test_threads_share_a_model_and_predictions_do_not_depend_on_their_number() -> None:
     for name in ("softprob", "linear"):
         model = train(name)
         runtimes = [runtime_of(model, threads) for threads in (1, 3)]
