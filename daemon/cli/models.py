@@ -70,7 +70,9 @@ def models() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="JSON file with fields that the model file does not have: preprocess, postprocess, warmup, labels…",
 )
-@click.option("--trial/--no-trial", default=True, show_default=True, help="First load and run the model once here.")
+@click.option(
+    "--trial/--no-trial", default=True, show_default=True, help="First load and run the model once on this machine."
+)
 @broker_options
 def deploy(
     model: Path | str,
@@ -252,7 +254,7 @@ def _facts(manifest: Manifest, aliases: dict[str, Alias]) -> Iterator[tuple[str,
     yield "own outputs", ", ".join(manifest.output_names or ()) or None
     yield "classes", _classes(manifest)
     if not manifest.batching:
-        yield "batching", "no: rows are scored one by one, because a batch would give some of them other bits"
+        yield "batching", "no: rows are scored one by one, because a batch would change the bits of some predictions"
     yield "size", _size(manifest.size)
     yield "sha256", manifest.sha256
     yield "deployed", manifest.created_at

@@ -257,7 +257,7 @@ def aliases_to_move(
     """
     versions = [key for key in removed if isinstance(key, VersionKey)]
     if to is not None and (len(removed) != 1 or not versions):
-        raise InvalidValueError("aliases are moved where one version is removed: name it as name:version")
+        raise InvalidValueError("aliases can be moved only if one version is removed: name it as name:version")
     moved = {}
     for key, alias in models.aliases.items():
         used = [v for v in versions if v.model_id == key.model_id and v.version in versions_named(alias)]

@@ -49,7 +49,7 @@ def check_manifest(manifest: Manifest, limits: Limits) -> Manifest:
         raise TooLargeError(f"size {manifest.size}: at most {limits.artifact_bytes_max} bytes are allowed")
     _check_features(manifest.features, limits)
     if manifest.outputs is not None and manifest.outputs < 1:
-        raise InvalidValueError(f"outputs {manifest.outputs}: a model gives at least 1 value per row")
+        raise InvalidValueError(f"outputs {manifest.outputs}: a model predicts at least 1 value per row")
     if manifest.output_names is not None:
         _check_output_names(manifest.output_names)
     if manifest.classes is not None:
@@ -86,7 +86,7 @@ def check_alias(alias: Alias) -> Alias:
                 raise InvalidValueError(f"split: version {share.version} has the weight {share.weight}; it must be > 0")
         _check_unique([share.version for share in alias.split], "split: version")
         if not math.isfinite(sum(share.weight for share in alias.split)):
-            raise InvalidValueError("split: the weights add up to more than float64 holds")
+            raise InvalidValueError("split: the sum of the weights exceeds float64")
     for version in alias.shadow or ():
         _check_version(version, "shadow")
     _check_unique(alias.shadow or (), "shadow: version")
@@ -171,7 +171,7 @@ def _check_categories(feature: Feature, categories: Sequence[Scalar]) -> None:
 
 def _check_output_names(names: Sequence[str]) -> None:
     if not names:
-        raise InvalidValueError("output_names: an empty list; omit it for a model without outputs of its own")
+        raise InvalidValueError("output_names: an empty list; omit it for a model without own outputs")
     _check_unique(names, "output_names:")
     for name in names:
         if name in RESERVED_NAMES or not 1 <= len(name) <= OUTPUT_CHARS_MAX:

@@ -130,7 +130,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     classes: list[ClassLabel] | None = None
     """The class labels of the model file, in the order of `probabilities`; None if it has none."""
     batching: bool = True
-    """False: rows are scored one by one, because a batch would give some of them other bits."""
+    """False: rows are scored one by one, because a batch would change the bits of some predictions."""
     preprocess: Preprocess | None = None
     postprocess: Postprocess | None = None
     cache: CacheSpec | None = None

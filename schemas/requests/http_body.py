@@ -23,7 +23,7 @@ def request_of_body(body: bytes, codec: Codec, model_id: str, default_id: str) -
     except DECODE_ERRORS as error:
         raise decode_error(body, codec, error, "body", _DEPTH_MAX) from None
     if codec.repeats_key(body, len(fields), (*fields, *fields.values())):
-        raise decode_error(body, codec, ValueError("a key comes twice"), "body", _DEPTH_MAX)
+        raise decode_error(body, codec, ValueError("a key appears twice"), "body", _DEPTH_MAX)
     if "model_id" in fields:
         raise MalformedError("body: the path names the model: leave model_id out")
     return codec.encode({"id": default_id, "model_id": model_id, **fields})

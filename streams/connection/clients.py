@@ -178,7 +178,7 @@ async def _metadata_update(client: Any, metadata: ClusterMetadata, topics: Any) 
     for node_id in _bootstrap_nodes(client):
         connection = await client._get_conn(node_id)
         if connection is not None and await _update_from(connection, request, metadata):
-            log.info("the brokers were asked for again: %s", metadata)
+            log.info("the bootstrap servers were queried again: %s", metadata)
             return True
     return False
 
@@ -216,7 +216,7 @@ def _bootstrap_nodes(client: Any) -> list[str]:
 async def _coordinator_lookup(client: Any, coordinator_type: Any, coordinator_key: Any) -> Any:
     """As aiokafka's own; raises `NodeNotReadyError`, which callers retry, if no broker is known yet."""
     if client.get_random_node() is None:
-        raise NodeNotReadyError("the cluster has told of no broker yet")
+        raise NodeNotReadyError("the cluster lists no broker yet")
     return await _stock_lookup(client, coordinator_type, coordinator_key)
 
 

@@ -44,7 +44,7 @@ def instance_id_conflict(group: GroupSettings) -> str:
     """Why a replaced worker ends. The other worker is unknown: the group keeps the metadata of the first one."""
     return (
         f"INFERD_INSTANCE_ID={group.instance_id} is used twice in group {group.group_id}: another worker joined with it"
-        " after this one, and goes on. Give each worker a name of its own"
+        " after this one, and keeps it. Give each worker its own name"
     )
 
 

@@ -51,8 +51,8 @@ def merged_features(
     reject_unknown("features", names, file.feature_names)
     if len(names) == len(file.feature_names) and tuple(names) != file.feature_names:
         raise SchemaMismatchError(
-            "manifest: features are all there, in another order than in the model file: keep its order, "
-            "and name the order of positional rows in preprocess.order"
+            "manifest: the features are in another order than in the model file: use its order, "
+            "and set the order of positional rows in preprocess.order"
         )
     by_name = {feature.name: feature for feature in given}
     return [

@@ -62,7 +62,7 @@ class OwnRuntime:
 
     def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
         """Raises `InternalError`: there is no feature matrix to score."""
-        raise InternalError("an own model has no matrix of features")
+        raise InternalError("a user-defined model has no feature matrix")
 
     def close(self) -> None:
         """Nothing to free."""

@@ -108,7 +108,9 @@ def _check(spec: Postprocess, classes: int, objective: str | None) -> None:
     if spec.labels is not None and len(set(spec.labels)) < classes:
         raise InvalidValueError("manifest: postprocess.labels has the same label twice")
     if spec.threshold is not None and (classes != 2 or spec.top_k is not None):
-        raise InvalidValueError("manifest: postprocess.threshold is for binary models, and not beside top_k")
+        raise InvalidValueError(
+            "manifest: postprocess.threshold is for binary models, and cannot be combined with top_k"
+        )
     if spec.threshold is not None and not 0.0 <= spec.threshold <= 1.0:
         raise InvalidValueError("manifest: postprocess.threshold is not between 0 and 1")
     if spec.top_k is not None and not 1 <= spec.top_k <= classes:

@@ -187,9 +187,7 @@ class Scorer:
     def _reject_key(self, batch: MicroBatch, index: int, size: int) -> None:
         """Rejects a key that is too long for a result; the answer has no key."""
         batch.headers[index] = salvage_headers(batch.records[index].headers, self.limits)
-        error = TooLargeError(
-            f"key: {size} bytes, and {self.limits.key_bytes_max} are allowed; the answer carries none"
-        )
+        error = TooLargeError(f"key: {size} bytes, and {self.limits.key_bytes_max} are allowed; the result has no key")
         batch.fail(index, error, None, None)
 
     def _codec_of(self, batch: MicroBatch, index: int, record: Record, now_ms: int) -> Codec | None:
@@ -363,7 +361,9 @@ def _check_readable(record: Record) -> None:
 
 def _reject_row_errors(headers: RequestHeaders) -> None:
     if headers.row_errors:
-        raise InvalidHeaderError("header row-errors: this worker's own predictor answers whole requests; leave it out")
+        raise InvalidHeaderError(
+            "header row-errors: the user-defined predictor of this worker answers whole requests; omit it"
+        )
 
 
 def _too_late(deadline_ms: int) -> DeadlineExceededError:

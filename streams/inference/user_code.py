@@ -64,7 +64,7 @@ def plain_value(value: object) -> Any:
         if isinstance(plain, list | dict):
             check_nesting(MSGPACK.encode(plain), MSGPACK, "the value")
     except (TypeError, ValueError, RecursionError, OverflowError, TooDeepError) as error:
-        raise InternalError(f"a custom predictor gave what no result can carry: {error}") from None
+        raise InternalError(f"a custom predictor returned a value that cannot be encoded: {error}") from None
     return plain
 
 
@@ -96,7 +96,7 @@ class CustomGroup(Group):
         except ModelServingError as error:
             self.error = error
         except SystemExit:
-            self.fault = RuntimeError("a custom predictor asked the process to end")
+            self.fault = RuntimeError("a custom predictor raised SystemExit")
         except Exception as fault:  # noqa: BLE001  # users' code may raise anything
             self.fault = fault
 

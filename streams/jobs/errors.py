@@ -17,6 +17,6 @@ class NotOwnerError(RetryLaterError):
     """The job belongs to another worker; `url` is its URL, or None if it is unknown."""
 
     def __init__(self, url: str | None) -> None:
-        where = "no worker has the job now: the group is rebalancing; ask again in a moment"
+        where = "no worker owns the job now: the group is rebalancing; retry in a moment"
         super().__init__(where if url is None else f"the job belongs to the worker at {url}: ask there")
         self.url = url

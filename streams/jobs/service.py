@@ -128,7 +128,7 @@ class JobService:
         try:
             record = await self._reader.read(tp, offset)
         except PUBLISH_ERRORS as error:
-            raise RetryLaterError(f"the results cannot be read: {describe(error)}; ask again later") from error
+            raise RetryLaterError(f"the results cannot be read: {describe(error)}; retry later") from error
         if record is None:
             raise JobExpiredError(f"results of job {state.job_id!r} are past the retention of {tp.topic}")
         result = decode_chunk_result(record.value, codec_named(state.encoding), self._settings.limits)
@@ -141,7 +141,7 @@ class JobService:
         """The status (JSON) after the owner has accepted `message`: `submit`, or `open`, `rows`, `close` of a job."""
         decoded = decode_job_message(message, codec, self._settings.limits)
         if isinstance(decoded, CancelJob | RetryJob):
-            raise InvalidValueError("type: cancel and retry have routes of their own")
+            raise InvalidValueError("type: cancel and retry have their own routes")
         return await self._send(tenant, job_id or self._new_id(tenant), message, codec)
 
     async def cancel(self, tenant: str, job_id: str) -> bytes:

@@ -72,10 +72,10 @@ class JobMessageSender:
         try:
             return await asyncio.wait_for(self._handled.wait(offset), HANDLED_WITHIN_S)
         except PartitionRevokedError:
-            raise RetryLaterError("the job went to another worker meanwhile: send the same again") from None
+            raise RetryLaterError("the job has moved to another worker: send the same messages again") from None
         except TimeoutError:
-            raise RetryLaterError("no worker has taken the message yet; ask for the job's status") from None
+            raise RetryLaterError("no worker has processed the message yet; check the job's status") from None
 
 
 def _not_sent(error: BaseException) -> RetryLaterError:
-    return RetryLaterError(f"the message cannot be sent: {describe(error)}; ask again later")
+    return RetryLaterError(f"the message cannot be sent: {describe(error)}; retry later")

@@ -63,7 +63,7 @@ class TopicRejectedError(KafkaError):
     """A broker permanently rejects writes to `topic`; `__cause__` is the broker's error."""
 
     def __init__(self, topic: str) -> None:
-        super().__init__(f"topic {topic} refuses what is sent to it")
+        super().__init__(f"topic {topic} rejects records")
         self.topic = topic
 
 
@@ -156,7 +156,7 @@ class Destinations:
 
     def _lacks_key(self, topic: str, outgoing: Outgoing) -> str | None:
         if outgoing[0] is None and self[topic].keyed:
-            return f"topic {topic} is compacted and takes no record without a key"
+            return f"topic {topic} is compacted and rejects records without a key"
         return None
 
     # ------------------------------------------------------------------ asked again
@@ -191,7 +191,7 @@ class Destinations:
         if self._destinations.get(error.topic) == before.get(error.topic) and not self._unusable(error.topic):
             reason = str(error.__cause__ or error).strip()[:200]
             log.warning("reply_to_avoided", topic=error.topic, reason=reason, seconds=AVOIDED_S)
-            why = f"topic {error.topic} refuses what is sent to it: {reason}"
+            why = f"topic {error.topic} rejects records: {reason}"
             self._avoided[error.topic] = why, self._clock() + AVOIDED_S
 
 

@@ -74,7 +74,7 @@ def _fail_after_a_failure(producer: AIOKafkaProducer) -> None:
 
 def _failure(future: asyncio.Future[Any]) -> BaseException | None:
     if future.cancelled():
-        return KafkaError("an earlier batch of the partition was given up")
+        return KafkaError("an earlier batch of the partition failed")
     return future.exception() if future.done() else None
 
 

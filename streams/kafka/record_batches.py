@@ -176,7 +176,7 @@ class PartitionRecords(fetcher.PartitionRecords):
         try:
             for record in _tolerantly(batch, raw):
                 if not due <= record.offset < end:
-                    raise ValueError(f"offset {record.offset}, where one from {due} to {end - 1} is due")
+                    raise ValueError(f"offset {record.offset}, expected {due} to {end - 1}")
                 due, read = record.offset + 1, read + 1
                 yield record
         except Exception as fault:  # noqa: BLE001  # whatever the bytes make the reader raise
@@ -346,4 +346,4 @@ def _rejected(raw: bytes, offsets: range, rejection: InferenceError) -> Iterator
 
 
 def _too_many_headers(count: int) -> InferenceError:
-    return TooLargeError(f"record: it has {count} headers, of which none is read beyond {HEADERS_READ_MAX}")
+    return TooLargeError(f"record: it has {count} headers, more than the limit of {HEADERS_READ_MAX}")

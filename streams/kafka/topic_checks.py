@@ -280,7 +280,7 @@ def _wrong_retention(spec: TopicSpec, state: TopicState, common: _Common) -> Ite
     if spec.stream == "changelog":
         if wanted is not None and 0 <= have < int(wanted):
             yield (
-                f"topic {state.name} has retention.ms={have}, less than INFERD_CACHE_TTL_MAX_S asks for ({wanted}): "
+                f"topic {state.name} has retention.ms={have}, less than INFERD_CACHE_TTL_MAX_S requires ({wanted}): "
                 f"lower that, or {_alter(state, 'retention.ms', wanted)}"
             )
     elif wanted is not None and 0 <= have < int(wanted):

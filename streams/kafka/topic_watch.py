@@ -174,7 +174,7 @@ def unserved_reasons(
     reasons = []
     for _, group in groupby(sorted(unserved), lambda tp: tp.topic):
         tps = list(group)
-        because = "the group has split what belongs together"
+        because = "partitions that share state are assigned to different workers"
         if lacks := sorted({each.topic for tp in tps for each in lacking(tp)}):
             because = f"they need partitions of {' and '.join(lacks)} that do not exist"
         reasons.append(f"{_subject(tps)} not served: {because}")

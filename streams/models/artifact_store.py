@@ -156,7 +156,7 @@ class ArtifactStore:
             yield
         except OSError as error:
             raise ServerError(
-                f"models cannot be kept in {self._directory}: {error.strerror or error}; "
+                f"models cannot be stored in {self._directory}: {error.strerror or error}; "
                 "make room there, or set INFERD_DATA_DIR to a directory that this user may write"
             ) from error
 

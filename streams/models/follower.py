@@ -183,7 +183,7 @@ class ModelFollower:
                 self._apply(record)
             except ServerError as error:
                 if self._disk_fault is None:
-                    log.warning("model_record_kept_waiting", topic=record.topic, reason=error.message)
+                    log.warning("model_record_waiting", topic=record.topic, reason=error.message)
                 self._disk_fault = error.message
                 await asyncio.sleep(RETRY_S)
             else:
@@ -208,7 +208,7 @@ class ModelFollower:
 
     def _reject(self, record: ModelRecord, error: ModelServingError) -> None:
         log.error(
-            "model_record_refused", tenant=tenant_of_topic(record.topic), topic=record.topic, offset=record.offset,
+            "model_record_rejected", tenant=tenant_of_topic(record.topic), topic=record.topic, offset=record.offset,
             code=error.code, reason=error.message,
         )  # fmt: skip
         self._on_rejected(record, error)
@@ -260,9 +260,7 @@ class ModelFollower:
         claimed = self._claims[tenant].get(key, manifest)
         self._loader.add(tenant, claimed, record)
         if not same_content(claimed, manifest):
-            raise VersionExistsError(
-                f"{key} was claimed by a deploy of another manifest, which stands: use another version"
-            )
+            raise VersionExistsError(f"{key} was already claimed by a deploy of another manifest: use another version")
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -111,7 +111,7 @@ class ModelLoader:
         if earlier is not None and earlier.manifest == manifest and earlier.state != "failed":
             return
         served, loadable = (earlier.served, earlier.loadable) if earlier is not None else (None, None)
-        catalog.put(Version(manifest, "fetching", "its artifact is looked for", served, loadable))
+        catalog.put(Version(manifest, "fetching", "its artifact is being looked up", served, loadable))
         waiting = _Waiting(tenant, manifest, record)
         self._waiting[waiting.key] = waiting
         log.info(
@@ -171,7 +171,7 @@ class ModelLoader:
         try:
             await self._try_and_serve(name, found)
         except Exception as fault:
-            log.exception("rollout_fault")
+            log.exception("model_loader_fault")
             self._report(name, describe(fault))
         finally:
             del self._trials[name]
@@ -194,7 +194,7 @@ class ModelLoader:
                 faults.append(found)
                 self._wait(each, "fetching", found)
             else:
-                self._note(each, "fetching", f"{found} of {each.manifest.size} bytes of its artifact are here")
+                self._note(each, "fetching", f"{found} of {each.manifest.size} bytes of its artifact have arrived")
         complete = [(each, path) for each, path in complete if self._is_wanted(each)]
         if faults:
             self._retry_later(_FILES, _reason(faults[0]), TRIAL_RETRY_S)
@@ -221,7 +221,7 @@ class ModelLoader:
                 raise
             except Exception as error:  # a failure of one version must not hold up the others
                 if not isinstance(error, InferenceError):
-                    log.exception("rollout_fault", tenant=each.tenant, model=manifest.model_id)
+                    log.exception("model_loader_fault", tenant=each.tenant, model=manifest.model_id)
                 found.append(error)
             else:
                 found.append(store.bytes_present(manifest.sha256) if path is None else path)
@@ -230,14 +230,14 @@ class ModelLoader:
     async def _try_and_serve(self, name: str, complete: Sequence[_Found]) -> None:
         started = time.perf_counter()
         for waiting, _ in complete:
-            self._note(waiting, "trying", "it is being tried in a subprocess")
+            self._note(waiting, "trying", "it is being tested in a subprocess")
         try:
             cases = [TrialCase(path, each.manifest) for each, path in complete]
             async with self._slots:
                 verdicts = await self._in_thread_of(name, self._try, cases)
         except Exception as error:  # a fault of a model is in its verdict, not an exception
             if not isinstance(error, ServerError | OSError):
-                log.exception("rollout_fault")
+                log.exception("model_loader_fault")
             self._report(name, _reason(error))
             for waiting, _ in complete:
                 self._wait(waiting, "trying", error)
@@ -312,7 +312,7 @@ class ModelLoader:
         former = _serving(version)
         if former is None:
             self._on_demand.forget(waiting.key)
-        still = f"; digest {former.sha256} serves on" if former is not None else ""
+        still = f"; digest {former.sha256} continues to serve" if former is not None else ""
         self._note(waiting, "failed", error.message + still)
         del self._waiting[waiting.key]
         log.error(
@@ -322,7 +322,7 @@ class ModelLoader:
         self._on_rejected(waiting.record, error)
 
     def _wait(self, waiting: _Waiting, state: State, error: Exception) -> None:
-        self._note(waiting, state, f"{_reason(error)}; it is tried again every {TRIAL_RETRY_S:g} s")
+        self._note(waiting, state, f"{_reason(error)}; it is retried every {TRIAL_RETRY_S:g} s")
 
     def _note(self, waiting: _Waiting, state: State, reason: str) -> None:
         """Records the state and reason of a version in the catalog, if the version is still wanted."""
@@ -341,7 +341,7 @@ class ModelLoader:
 
     def _report(self, name: str, why: str) -> None:
         if why != self._faults.get(name):
-            log.error("rollout_hindered", reason=why)
+            log.error("model_loader_blocked", reason=why)
         self._faults[name] = why
 
 

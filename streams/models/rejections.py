@@ -50,7 +50,7 @@ class Rejections:
         if not (self._live and self._leads(tenant_of_topic(record.topic))):
             return
         if len(self._waiting) >= WAITING_MAX:
-            log.error("refusal_dropped", topic=record.topic, offset=record.offset, reason="too many wait")
+            log.error("rejection_dropped", topic=record.topic, offset=record.offset, reason="too many wait")
             return
         self._waiting.append((record, error))
         self._arrived.set()
@@ -66,7 +66,7 @@ class Rejections:
                 if isinstance(failure, BrokerResponseError) and not failure.retriable:
                     self._drop_first(failure)
                     continue
-                log.warning("refusals_unpublished", waiting=len(self._waiting), error=type(failure).__name__)
+                log.warning("rejections_unpublished", waiting=len(self._waiting), error=type(failure).__name__)
                 await asyncio.sleep(RETRY_S)
 
     async def _publish_all(self) -> None:
@@ -91,4 +91,4 @@ class Rejections:
     def _drop_first(self, failure: BrokerResponseError) -> None:
         """Drops the first record: the broker will never accept it, and it must not block those behind it."""
         record, _ = self._waiting.popleft()
-        log.error("refusal_dropped", topic=record.topic, offset=record.offset, reason=type(failure).__name__)
+        log.error("rejection_dropped", topic=record.topic, offset=record.offset, reason=type(failure).__name__)

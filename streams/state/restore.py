@@ -98,7 +98,7 @@ class Restore:
                 log.warning(
                     "table_rebuilt", table=table.name, partition=tp.partition, offset=offset,
                     beginning=beginnings[tp], end=ends[tp],
-                    cause="the changelog no longer holds what follows on what is stored here",
+                    cause="the changelog no longer has the records that follow the local state",
                 )  # fmt: skip
                 await table.reopen(partition)
                 offset = None

@@ -34,7 +34,9 @@ def claim_state_directory(directory: Path) -> StateDirectory:
             private_directory(path)
             lock = (path / LOCK_NAME).open("wb")
         except OSError as error:
-            raise ServerError(f"{path}: no tables can be kept there: {error.strerror}; see INFERD_DATA_DIR") from error
+            raise ServerError(
+                f"{path}: tables cannot be stored there: {error.strerror}; see INFERD_DATA_DIR"
+            ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -140,12 +140,12 @@ class RocksStore:
         entries = len(self)
         if newest is None:
             if entries:
-                raise ForeignStoreError(f"{self._path}: a RocksDB that is none of ours")
+                raise ForeignStoreError(f"{self._path}: a RocksDB that is not one of ours")
             return None
         try:
             written, identity, offset = msgspec.msgpack.decode(newest, type=tuple[int, str, int])
         except msgspec.MsgspecError:
-            raise ForeignStoreError(f"{self._path}: a RocksDB that is none of ours") from None
+            raise ForeignStoreError(f"{self._path}: a RocksDB that is not one of ours") from None
         if (written, identity) != (_FORMAT, self._identity):
             raise ForeignStoreError(f"{self._path}: the entries of another changelog, or in another format")
         return offset
@@ -227,14 +227,14 @@ class RocksStores:
             # rocksdict raises plain exceptions: only the text distinguishes a lock from corruption.
             if "lock hold" in str(error) or "/LOCK" in str(error):
                 raise ServerError(
-                    f"{path} is in use by another process: give each worker an INFERD_DATA_DIR of its own"
+                    f"{path} is in use by another process: give each worker its own INFERD_DATA_DIR"
                 ) from error
             log.warning("store_rebuilt", path=str(path), reason=str(error))
         try:
             _delete(path)
             return RocksStore(path, self._options, self._identity)
         except Exception as error:
-            raise ServerError(f"{path}: no store can be made there: {error}") from error
+            raise ServerError(f"{path}: a store cannot be created there: {error}") from error
 
 
 def _options(cache_bytes: int) -> Any:

@@ -162,7 +162,7 @@ def test_bad_deploys_change_nothing(models: Models, model: TrainedModel, start_w
     truncated = models.deploy_bytes(model.data[: len(model.data) // 2], true)
     reason = models.until_state(1, "failed", truncated.sha256)["reason"]
     assert "did not pass its trial" in reason
-    assert reason.endswith(f"; digest {true.sha256} serves on")
+    assert reason.endswith(f"; digest {true.sha256} continues to serve")
     assert worker.get("/readyz")[0] == 200
 
     models.write("models", "demo/4", b"\xc1 garbage")
@@ -189,7 +189,7 @@ def test_bad_deploys_change_nothing(models: Models, model: TrainedModel, start_w
     assert (result["version"], result["digest"]) == (1, true.sha256)
     assert result["prediction"] == model.booster.predict([models.row])[0]
     said = [error["event"] for error in models.errors()]
-    assert sorted(said) == ["model_failed", "model_failed", *["model_record_refused"] * 3]
+    assert sorted(said) == ["model_failed", "model_failed", *["model_record_rejected"] * 3]
     assert (worker.stop(), other.stop()) == (0, 0)
 
 

@@ -245,7 +245,7 @@ class FeatureSchema:
             return math.nan
         column = self._columns[place]
         raise InvalidValueError(
-            f"row {index}, feature {_shown(column.name)} is none of its {len(column.codes)} categories"
+            f"row {index}, feature {_shown(column.name)} is not one of its {len(column.codes)} categories"
         )
 
     def _append(self, buffer: array[float], values: list[Any], index: int) -> None:

@@ -188,7 +188,7 @@ class UserCodeChunk(ChunkGroup):
         try:
             self.outcomes = list(self.process(self.model_id, self.plain)) if self.plain else []
             if len(self.outcomes) != self.rows:
-                raise InternalError(f"process_batch gave {len(self.outcomes)} outcomes for {self.rows} rows")
+                raise InternalError(f"process_batch returned {len(self.outcomes)} outcomes for {self.rows} rows")
         except ModelServingError as error:
             self.outcomes = [error] * self.rows
         except Exception as fault:  # noqa: BLE001  # users' code may raise anything
@@ -309,7 +309,7 @@ class ChunkScorer:
     ) -> None:
         """The rows of a chunk for user code instead of a model."""
         if work.chunk.outputs != ("prediction",):
-            raise InvalidValueError("outputs: a user's own code gives predictions alone")
+            raise InvalidValueError("outputs: user-defined code returns only predictions")
         rows, errors = plain_rows(data, work.codec, self._row_limits, draft.numbers)
         places = [place for place in range(len(draft.numbers)) if place not in errors]
         draft.expect(len(rows), np.array(places, dtype=np.intp), errors)

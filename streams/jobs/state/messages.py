@@ -66,7 +66,7 @@ def opened(
     if state is not None and state.opened_with is not None:
         if state.opened_with == opened_with:
             raise Unchanged
-        raise JobConflictError(f"job {job_id!r} was opened before, with other content: it goes on as it was")
+        raise JobConflictError(f"job {job_id!r} was already opened with other content, which stays in effect")
     if state is not None:
         check_takes_messages(state)
     new = JobState(job_id, now_ms, now_ms) if state is None else state
@@ -111,7 +111,7 @@ def with_rows(state: JobState, seq: int, batch: RowBatch, at: int, now_ms: int, 
     if known == batch.digest:
         raise Unchanged
     if known is not None:
-        raise ChunkConflictError(f"rows {seq} came before, with other bytes: these are not taken")
+        raise ChunkConflictError(f"rows {seq} was already received with other bytes: these are rejected")
     check_takes_messages(state)
     if state.message_count is not None and seq >= state.message_count:
         raise InvalidValueError(f"seq: {seq}, and the job was closed with {state.message_count} messages")
@@ -170,7 +170,7 @@ def retried(state: JobState, limits: Limits) -> JobState:
     if state.phase != "completed_with_errors":
         check_takes_messages(state)
     if state.attempt >= limits.job_attempts_max:
-        raise QuotaExceededError(f"job {state.job_id!r} was retried {state.attempt} times, which is what is allowed")
+        raise QuotaExceededError(f"job {state.job_id!r} was retried {state.attempt} times, which is the limit")
     return replace(state, retry_wanted=True)
 
 

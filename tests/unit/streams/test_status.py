@@ -151,7 +151,7 @@ def test_a_model_that_serves_while_its_successor_failed_is_a_model(streams: Fake
 
 
 def test_deploys_that_have_to_wait_do_not_make_unready(streams: FakeStreams) -> None:
-    streams.follower.fault = "models cannot be kept in /data: No space left on device"
+    streams.follower.fault = "models cannot be stored in /data: No space left on device"
     assert streams.unready() == ()
     assert streams.snapshot().last_error == streams.follower.fault
     assert fault_of(streams) is None  # type: ignore[arg-type]

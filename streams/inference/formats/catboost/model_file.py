@@ -93,7 +93,7 @@ def _features(trees: FlatTable, limits: Limits) -> tuple[tuple[FileFeature, ...]
         for each in trees.tables(vector):
             column = each.integer(place_field, -1)
             if column < 0 or column in found:
-                raise MalformedError(f"model file: column {column} has no feature of its own")
+                raise MalformedError(f"model file: column {column} is missing, or belongs to more than one feature")
             found[column] = each.text(name_field), dtype
     count = max(found, default=-1) + 1
     _check_count(count, limits)
@@ -135,7 +135,7 @@ def _classes(info: Mapping[str, FlatTable], objective: str | None, dimension: in
     try:
         return tuple(kind(name) for name in names)
     except (TypeError, ValueError):
-        raise MalformedError("model file: class_params has labels of another type than it says") from None
+        raise MalformedError("model file: class_params has labels that do not have the declared type") from None
 
 
 def _json(info: Mapping[str, FlatTable], key: str) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def _sets_of_tree(fields: _Fields, shape: _Shape, place: int) -> list[NDArray[np
     if len(boundaries) != shape.category_sets[place] + 1 or boundaries[0] != 0 or sorted(boundaries) != boundaries:
         fields.fail(place, "cat_boundaries are not ranges")
     if boundaries[-1] != len(words) or min(words, default=0) < 0 or max(words, default=0) >= 2**32:
-        fields.fail(place, "cat_threshold is not what cat_boundaries say")
+        fields.fail(place, "cat_threshold does not match cat_boundaries")
     array = np.array(words, np.uint32)
     return [array[first:last] for first, last in pairwise(boundaries)]
 
@@ -254,7 +254,7 @@ def _check_linear(fields: _Fields, shape: _Shape, features: int) -> None:
         if not len(counts) == len(constants) == shape.leaves[place] or min(counts) < 0:
             fields.fail(place, "num_features or leaf_const is not one number a leaf")
         if not len(columns) == len(factors) == sum(counts):
-            fields.fail(place, "leaf_features or leaf_coeff is not what num_features says")
+            fields.fail(place, "leaf_features or leaf_coeff does not match num_features")
         if columns and not 0 <= min(columns) <= max(columns) < features:
             fields.fail(place, "leaf_features names no column")
 

@@ -39,7 +39,7 @@ _IR_VERSIONS = range(3, 15)
 _IR_VERSION, _GRAPH, _OPSET, _DESCRIPTIONS = 1, 7, 8, frozenset({2, 3, 4, 5, 6, 14})
 _WHOLE_MODEL = {
     20: "is for training: export it for inference",
-    25: "has functions of its own: convert it without them",
+    25: "has local functions: convert it without them",
 }
 _STRINGS, _INTEGERS, _TENSORS, _GRAPHS, _OTHER_ATTRIBUTES = 9, 8, (5, 10), (6, 11), frozenset({2, 3, 4, 7, 13, 20})
 _TEXTS, _RAW, _PACKED_INTEGERS, _EXTERNAL_DATA, _DATA_LOCATION = 6, 9, (5, 7), 13, 14

@@ -42,7 +42,7 @@ class Library:
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever it raises, the file is to blame
-            raise MalformedError(f"model file: ONNX Runtime refuses it: {error}") from None
+            raise MalformedError(f"model file: ONNX Runtime rejects it: {error}") from None
 
     def run(self, session: Any, names: list[str], feed: dict[str, Any]) -> list[Any]:
         """The outputs with these names; `InvalidValueError` if the graph rejects the rows."""
@@ -51,7 +51,7 @@ class Library:
         except self._rejections as error:
             if "bad_alloc" in str(error) or "Failed to allocate" in str(error):
                 raise InternalError(f"ONNX Runtime: bad_alloc: {error}") from None
-            raise InvalidValueError("an operator of the graph refuses its values") from None
+            raise InvalidValueError("an operator of the graph rejects its values") from None
 
 
 @cache

@@ -99,7 +99,7 @@ class OnnxRuntime:
         try:
             return label_codes(labels, self._file.classes)
         except KeyError:
-            raise InternalError("the graph predicts a label that is none of its class labels") from None
+            raise InternalError("the graph predicts a label that is not one of its class labels") from None
 
     def _probabilities(self, result: Any, count: int) -> NDArray[np.float64]:
         if isinstance(result, list):

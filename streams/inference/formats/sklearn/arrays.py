@@ -107,12 +107,12 @@ def _check_children(inner: NDArray[np.bool_], left: NDArray[Any], right: NDArray
     places = np.arange(len(inner))
     for children in (left, right):
         if (inner & ((children <= places) | (children >= len(inner)))).any():
-            _reject("a tree has a child that is none of its later nodes")
+            _reject("a tree has a child that is not one of its later nodes")
 
 
 def _check_below(indexes: NDArray[Any], limit: int, what: str) -> None:
     if len(indexes) and not (indexes.min() >= 0 and indexes.max() < limit):
-        _reject(f"a tree has a {what} that is none of {limit}")
+        _reject(f"a tree has a {what} that is not one of {limit}")
 
 
 def _check_sparse(matrix: Archive) -> None:

@@ -73,8 +73,8 @@ def _check_type(name: str, more: Collection[str]) -> None:
     compiled = isinstance(found, type) and not found.__flags__ & _HEAP_TYPE
     if owner not in _OWNERS or (compiled and name not in _COMPILED and not name.startswith(_COMPILED_MODULES)):
         raise MalformedError(
-            f"model file: names {name[:120]!r}, which is compiled code that does not check what it is given: allow it "
-            "by INFERD_MODEL_TYPES_ALLOWED if you trust where the file comes from"
+            f"model file: names {name[:120]!r}, which is compiled code that does not validate its input: allow it "
+            "with INFERD_MODEL_TYPES_ALLOWED if you trust where the file comes from"
         )
 
 

@@ -79,7 +79,7 @@ def read_model_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> SklearnF
 def _described(content: bytes, root: Node, types: frozenset[str], reader: Reader, limits: Limits) -> SklearnFile:
     model = reader.object(root)
     if model is None:
-        raise MalformedError(f"model file: holds a {root['__class__']!s:.80}: a fitted estimator is expected")
+        raise MalformedError(f"model file: contains a {root['__class__']!s:.80}: a fitted estimator is expected")
     facts = _Facts(reader)
     uses, names = facts.uses(model), facts.names(model)
     if not uses:

@@ -96,7 +96,7 @@ class SklearnRuntime:
         try:
             return label_codes(labels, self._file.classes)
         except KeyError:
-            raise InternalError(f"{self.objective} predicts a label that is none of classes_") from None
+            raise InternalError(f"{self.objective} predicts a label that is not in classes_") from None
 
     def _shaped(self, output: Output, values: NDArray[Any], count: int) -> NDArray[Any]:
         width = self.values_per_row(output)
@@ -171,12 +171,12 @@ def _cause(error: ValueError) -> str:
     """The cause of an exception of the library, without its message, which may reveal values."""
     text = str(error)
     if "NaN" in text:
-        return "a step of the model takes no missing values, and gets one"
+        return "a step of the model does not accept missing values, and a value is missing"
     if "infinity" in text or "too large" in text:
         return "a value is too large for a step of the model"
     if "unknown" in text.lower():
         return "a category is unknown to a step of the model"
-    return "a step of the model refuses its values"
+    return "a step of the model rejects its values"
 
 
 def _make_sequential(model: Any, base_estimator: type[Any]) -> None:

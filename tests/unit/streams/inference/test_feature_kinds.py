@@ -137,13 +137,13 @@ def test_labels_that_a_library_predicts_become_their_indexes() -> None:
         (2, 256, "feature 'count' is above its maximum of 255"),
         (3, 1.5, "feature 'city' is neither text nor an integer"),
         (3, True, "feature 'city' is neither text nor an integer"),
-        (4, "gold", "feature 'plan' is none of its 2 categories"),
-        (4, 1, "feature 'plan' is none of its 2 categories"),
+        (4, "gold", "feature 'plan' is not one of its 2 categories"),
+        (4, 1, "feature 'plan' is not one of its 2 categories"),
         (5, "2", "feature 'grade' is of another type than its categories"),
         (5, True, "feature 'grade' is of another type than its categories"),
         (5, 1.5, "feature 'grade' is of another type than its categories"),
         (5, math.inf, "feature 'grade' is of another type than its categories"),
-        (6, "L", "feature 'size' is none of its 2 categories"),
+        (6, "L", "feature 'size' is not one of its 2 categories"),
     ],
 )
 def test_an_invalid_value_is_named(tmp_path: Path, place: int, value: Any, problem: str) -> None:
@@ -178,7 +178,7 @@ def test_unknown_and_missing_values_follow_the_manifest(tmp_path: Path) -> None:
         ({"features": [{"name": "plan", "dtype": "category", "categories": ["a"]}]}, "has other categories"),
         ({"features": [{"name": "count", "required": False}]}, "takes no missing value"),
         ({"preprocess": {"defaults": {"body": 3}}}, "has a default that is a number where text is expected"),
-        ({"preprocess": {"defaults": {"plan": "gold"}}}, "has a default that is none of its 2 categories"),
+        ({"preprocess": {"defaults": {"plan": "gold"}}}, "has a default that is not one of its 2 categories"),
         ({"classes": ["x"]}, "classes is"),
     ],
 )

@@ -113,7 +113,7 @@ FILES: dict[str, tuple[Callable[[], bytes], str, str]] = {
         "a CatBoost model in JSON",
         "save_model('model.cbm')",
     ),
-    "mlmodel": (lambda: b"artifact_path: model\nflavors:\n  python_function:\n", "an MLflow MLmodel", "beside it"),
+    "mlmodel": (lambda: b"artifact_path: model\nflavors:\n  python_function:\n", "an MLflow MLmodel", "next to it"),
     "pmml": (lambda: b'<?xml version="1.0"?>\n<PMML version="4.4" xmlns="http://x"/>', "PMML", "ONNX"),
     "html": (lambda: b"\n<!DOCTYPE html>\n<html><title>Sign in</title></html>", "an HTML page", "download it again"),
     "lfs": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "a Git LFS pointer", "git lfs pull"),

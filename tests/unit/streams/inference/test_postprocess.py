@@ -118,7 +118,7 @@ def test_rows_that_are_not_finite_are_found() -> None:
         (None, 3, {"labels": ["a", "b", "c"]}, InvalidValueError, "custom has none"),
         ("lambdarank", 1, {"top_k": 1}, InvalidValueError, "lambdarank"),
         ("multiclass", 3, {"threshold": 0.5}, InvalidValueError, "for binary models"),
-        ("binary", 1, {"threshold": 0.5, "top_k": 1}, InvalidValueError, "not beside top_k"),
+        ("binary", 1, {"threshold": 0.5, "top_k": 1}, InvalidValueError, "cannot be combined with top_k"),
         ("binary", 1, {"threshold": 1.5}, InvalidValueError, "between 0 and 1"),
         ("binary", 1, {"threshold": float("nan")}, InvalidValueError, "between 0 and 1"),
         ("binary", 1, {"labels": ["a"]}, SchemaMismatchError, "1 labels for 2 classes"),

@@ -179,7 +179,7 @@ def test_a_changelog_keeps_entries_as_long_as_they_are_valid_and_jobs_forever() 
 @pytest.mark.parametrize(
     ("have", "problem"),
     [
-        ({"retention.ms": "119999"}, "less than INFERD_CACHE_TTL_MAX_S asks for (120000)"),
+        ({"retention.ms": "119999"}, "less than INFERD_CACHE_TTL_MAX_S requires (120000)"),
         ({"cleanup.policy": "delete"}, "cleanup.policy=[compact,delete]"),
         ({"retention.ms": "999999"}, None),
         ({"retention.ms": "-1"}, None),

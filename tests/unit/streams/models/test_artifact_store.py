@@ -245,7 +245,7 @@ def test_partial_files_of_a_killed_worker_are_removed_later(store: ArtifactStore
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ServerError, match=rf"kept in {tmp_path}/file/x: Not a directory; .*set INFERD_DATA_DIR"):
+    with pytest.raises(ServerError, match=rf"stored in {tmp_path}/file/x: Not a directory; .*set INFERD_DATA_DIR"):
         opened(tmp_path / "file" / "x")
 
 
@@ -257,7 +257,7 @@ def test_a_directory_that_cannot_be_written_is_found_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    with pytest.raises(ServerError, match="No space left on device; make room there, or set INFERD_DATA_DIR"):
+    with pytest.raises(ServerError, match="No space left on device; free some space, or set INFERD_DATA_DIR"):
         opened(tmp_path)
 
 

@@ -70,7 +70,7 @@ async def test_a_manifest_may_arrive_before_its_parts(followed: Followed) -> Non
     await followed.start()
     followed.log.manifest(manifest_for(A))
     followed.log.parts(A, 2, 0)
-    await followed.until_reason("10 of 29 bytes of its artifact are here")
+    await followed.until_reason("10 of 29 bytes of its artifact have arrived")
     with pytest.raises(ModelNotReadyError, match="10 of 29 bytes"):
         followed.resolve()
     followed.log.parts(A, 1)
@@ -136,7 +136,7 @@ async def test_an_artifact_of_another_tenant_is_not_found(followed: Followed) ->
     followed.log.parts(A, tenant="other")
     followed.log.manifest(manifest_for(A))
     await followed.start()
-    assert followed.version().reason == f"0 of {len(A)} bytes of its artifact are here"
+    assert followed.version().reason == f"0 of {len(A)} bytes of its artifact have arrived"
 
 
 # Removal
@@ -270,7 +270,7 @@ async def test_the_old_model_continues_to_serve_if_its_replacement_fails(followe
         followed.log.parts(B[::-1], sha256=digest_of(B))
         followed.log.manifest(manifest_for(B))
     failed = await followed.until_state("failed")
-    assert (failed.reason or "").endswith(f"; digest {digest_of(A)} serves on")
+    assert (failed.reason or "").endswith(f"; digest {digest_of(A)} continues to serve")
     assert followed.resolve().sha256 == followed.resolve("m:1").sha256 == digest_of(A)
     followed.log.manifest(manifest_for(A))
     await followed.until_state("ready")
@@ -346,7 +346,7 @@ async def test_a_bad_record_is_rejected_once_and_does_not_affect_others(followed
     assert [(record.key, record.value) for record, _ in followed.rejected] == [(key, value)]
     assert followed.codes() == [code]
     (entries,) = [entry for entry in logs if entry["log_level"] == "error"]
-    assert (entries["event"], entries["code"]) == ("model_record_refused", code)
+    assert (entries["event"], entries["code"]) == ("model_record_rejected", code)
     assert followed.resolve("m:1").version == 1
 
 
@@ -440,12 +440,14 @@ async def test_a_trial_that_cannot_run_is_not_the_models_fault(followed: Followe
     with capture_logs() as logs:
         await followed.start()
         version = followed.version()
-        assert (version.state, version.reason) == ("trying", f"{why}; it is tried again every 0.01 s")
+        assert (version.state, version.reason) == ("trying", f"{why}; it is retried every 0.01 s")
         assert followed.follower.fault == str(why)
         await followed.until_state("ready")
     assert [follower.fault for follower in followed.running] == [None]
     assert followed.rejected == []
-    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["rollout_hindered"], "logged once"
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["model_loader_blocked"], (
+        "logged once"
+    )
 
 
 async def test_a_bug_of_the_rollout_does_not_end_the_following(followed: Followed) -> None:
@@ -546,7 +548,7 @@ async def test_an_import_beyond_its_limit_fails_no_other_format(
     followed.log.deploy(b"model", 2)
     await followed.start()
     assert followed.version(2).state == "ready"
-    assert "did not finish in 120 s; it is tried again" in (followed.version(1).reason or "")
+    assert "did not finish in 120 s; it is retried" in (followed.version(1).reason or "")
     followed.log.deploy(b"another", 3)
     await followed.until_state("ready", 3)
     assert "did not finish in 120 s" in (followed.follower.fault or "")
@@ -619,14 +621,14 @@ async def test_a_data_directory_that_cannot_be_used_is_an_error_at_the_start(fol
     path = followed.settings.data_dir.parent / occupied
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("in the way")
-    with pytest.raises(ServerError, match=r"models cannot be kept in .*set INFERD_DATA_DIR to a directory"):
+    with pytest.raises(ServerError, match=r"models cannot be stored in .*set INFERD_DATA_DIR to a directory"):
         await followed.start()
 
 
 async def test_a_disk_that_is_full_at_the_start_is_an_error(followed: Followed, full_disk: list[bool]) -> None:
     followed.log.deploy(A)
     full_disk.append(True)
-    with pytest.raises(ServerError, match="No space left on device; make room there"):
+    with pytest.raises(ServerError, match="No space left on device; free some space"):
         await followed.start()
 
 
@@ -731,7 +733,7 @@ async def test_a_failed_check_of_one_artifact_is_reported_and_does_not_delay_oth
     await followed.until_state("ready", 2)
     version = followed.version(1)
     assert version.state == "fetching"
-    assert "Permission denied; it is tried again every" in (version.reason or "")
+    assert "Permission denied; it is retried every" in (version.reason or "")
     assert "Permission denied" in (followed.follower.fault or "")
     broken = False
     await followed.until_state("ready", 1)
@@ -743,7 +745,7 @@ async def test_a_fault_of_trials_is_reported_while_it_lasts(followed: Followed) 
     followed.log.deploy(A)
     await followed.start()
     version = followed.version()
-    assert (version.state, version.reason) == ("trying", "KeyError: 'bug'; it is tried again every 0.01 s")
+    assert (version.state, version.reason) == ("trying", "KeyError: 'bug'; it is retried every 0.01 s")
     assert followed.follower.fault == "KeyError: 'bug'"
     followed.trials.unavailable.clear()
     await followed.until_state("ready")

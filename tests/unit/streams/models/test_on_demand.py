@@ -270,7 +270,7 @@ async def test_removed_versions_make_room_and_replaced_ones_serve_on(followed: F
     followed.trials.reasons[C] = "it aborts"
     followed.log.deploy(C, 2)
     version = await followed.until_state("failed", 2)
-    assert version.reason == f"the model did not pass its trial: it aborts; digest {digest_of(B)} serves on"
+    assert version.reason == f"the model did not pass its trial: it aborts; digest {digest_of(B)} continues to serve"
     await wait_for(followed, 2)
     assert (followed.version(2).state, followed.resolve("m:2").sha256) == ("failed", digest_of(B))
 

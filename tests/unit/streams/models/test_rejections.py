@@ -133,7 +133,7 @@ async def test_a_record_that_the_broker_rejects_does_not_delay_others(case: Case
         case.broker.acknowledges = True
         await case.until(lambda: len(case.broker.sent) == 2)
     assert case.published()[1][0] == b"next"
-    (entry,) = [entry for entry in logs if entry["event"] == "refusal_dropped"]
+    (entry,) = [entry for entry in logs if entry["event"] == "rejection_dropped"]
     assert (entry["offset"], entry["reason"]) == (5, "MessageSizeTooLargeError")
 
 
@@ -143,7 +143,7 @@ async def test_the_number_of_waiting_records_is_limited(case: Case, monkeypatch:
     with capture_logs() as logs:
         for n in range(5):
             case.rejections.reject(rejected(n, key=b"%d" % n), ERROR)
-    assert [entry["offset"] for entry in logs if entry["event"] == "refusal_dropped"] == [3, 4]
+    assert [entry["offset"] for entry in logs if entry["event"] == "rejection_dropped"] == [3, 4]
     case.broker.rejection = None
     await case.until(lambda: len(case.published()) == 3)
     assert [key for key, _ in case.published()] == [b"0", b"1", b"2"]

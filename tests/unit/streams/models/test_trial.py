@@ -227,7 +227,7 @@ def test_the_manifest_is_tried_with_the_model(pandas_trained: PandasTrained, tmp
     assert judge(pandas_trained.text, tmp_path, manifest) == Verdict(True, None, 1)
     rows[0]["carrier"] = "XX"
     verdict = judge(pandas_trained.text, tmp_path, msgspec.structs.replace(manifest, warmup=rows))
-    assert verdict.reason == "row 0, feature 'carrier' is none of its 5 categories"
+    assert verdict.reason == "row 0, feature 'carrier' is not one of its 5 categories"
     assert judge(
         pandas_trained.text, tmp_path, msgspec.structs.replace(manifest, warmup=[[1, "B6", 3, None, 0.5, 2]])
     ).ok

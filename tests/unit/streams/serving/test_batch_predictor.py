@@ -223,7 +223,7 @@ def test_a_job_keeps_the_version_that_it_was_opened_with(held: Held, save_model:
     [
         (lambda _: [1.0], "1 predictions for 2 rows"),
         (lambda _: None, "TypeError in process_batch"),
-        (lambda rows: [object() for _ in rows], "what no result can carry"),
+        (lambda rows: [object() for _ in rows], "returned a value that cannot be encoded"),
     ],
 )
 def test_errors_of_an_override_are_internal(wrong: Any, words: str) -> None:

@@ -265,5 +265,5 @@ def test_a_column_without_any_value_is_always_missing() -> None:
     manifest = manifest_of(text, "m", 1)
     assert manifest.features[1] == Feature("promo", "category", file_categories=FileCategories("text", 0))
     assert np.array_equal(scored(text, frame), lightgbm.Booster(model_str=text.decode()).predict(frame, num_threads=1))
-    with pytest.raises(InvalidValueError, match="none of its 0 categories"):
+    with pytest.raises(InvalidValueError, match="not one of its 0 categories"):
         scored(text, pd.DataFrame({"x": [1.0], "promo": ["a"], "plan": ["a"]}))

@@ -263,7 +263,7 @@ def test_string_categories() -> None:
     assert math.isnan(one(s, [1, None])[1])
     assert math.isnan(one(s, [1, NAN])[1])
     for unknown in ("blue", "Red", "", 0, 1.0, True):
-        with pytest.raises(InvalidValueError, match=r"^row 0, feature 'colour' is none of its 2 categories$"):
+        with pytest.raises(InvalidValueError, match=r"^row 0, feature 'colour' is not one of its 2 categories$"):
             one(s, [1, unknown])
     with pytest.raises(InvalidValueError, match="row 0, feature 'colour' is none"):
         matrix_of(s, tensor([[1, 1]], "<f8"))
@@ -304,7 +304,7 @@ def test_numbers_and_booleans_as_categories() -> None:
 def test_a_feature_whose_training_had_no_category() -> None:
     s = schema(Feature("c", "category", categories=[]))
     assert math.isnan(one(s, [None])[0])
-    with pytest.raises(InvalidValueError, match="none of its 0 categories"):
+    with pytest.raises(InvalidValueError, match="not one of its 0 categories"):
         one(s, ["x"])
 
 

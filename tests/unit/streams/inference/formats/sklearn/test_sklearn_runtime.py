@@ -180,7 +180,7 @@ def test_an_unknown_category_is_rejected_if_the_encoder_rejects_it(folder: Path)
     model = served("frame_logistic", folder)
     row = as_rows(trained("frame_logistic").rows[:1])[0]
     inputs_of(model, [row | {"plan": "unheard of"}])
-    with pytest.raises(InvalidValueError, match="row 0, feature 'region' is none of its 3 categories"):
+    with pytest.raises(InvalidValueError, match="row 0, feature 'region' is not one of its 3 categories"):
         inputs_of(model, [row | {"region": 9}])
 
 
