@@ -171,7 +171,7 @@ def _download_one(jar: Jar, staging: Path, jar_dir: Path, fetch: Fetch) -> None:
     found = sha256_of(path)
     if found != jar.sha256:
         raise JarsRejectedError(
-            f"{jar.coordinate} was refused: its SHA-256 is {found}, expected {jar.sha256}."
+            f"{jar.coordinate} was rejected: its SHA-256 is {found}, expected {jar.sha256}."
             " Check the Maven repository or proxy"
         )
     path.replace(jar_dir / jar.file_name)

@@ -116,7 +116,7 @@ async def check_access(settings: Settings) -> list[Check]:
     if lacking := [right for right in needed if right in missing]:
         checks.append(_access("fail", "not allowed: ", lacking, connection))
     if lacking := [right for right in over_http if right in missing]:
-        what = "job or model requests over HTTP will be refused, not allowed: "
+        what = "job or model requests over HTTP will be rejected, not allowed: "
         checks.append(_access("warn", what, lacking, connection))
     return checks or [Check("access", "ok", f"has all {len({*needed, *over_http})} permissions that a worker needs")]
 

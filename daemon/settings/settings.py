@@ -412,7 +412,7 @@ class Settings:
         kind.hosts(),
         (),
         "Host names, besides those of loopback, that an HTTP server without tokens accepts in the header `Host`; others"
-        " are refused. A server that listens beyond loopback accepts every name unless this is set.",
+        " are rejected. A server that listens beyond loopback accepts every name unless this is set.",
         "HTTP",
     )
     http_timeout_s: float = setting(
@@ -437,7 +437,7 @@ class Settings:
         "HTTP",
     )
     http_concurrency_max: int = setting(
-        kind.integer(1, 100_000), 256, "Concurrent requests; more are refused with 429.", "HTTP"
+        kind.integer(1, 100_000), 256, "Concurrent requests; more are rejected with 429.", "HTTP"
     )
     insecure_http: bool = setting(
         kind.switch(),

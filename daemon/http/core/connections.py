@@ -42,7 +42,7 @@ class Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Sends a response; an error that aiohttp made before any middleware ran is turned into JSON."""
         if isinstance(resp, web.HTTPException) and resp.status >= 400:
-            resp = error_response(resp.status, "malformed", f"the request was refused: {_first_line(resp.text)}")
+            resp = error_response(resp.status, "malformed", f"the request was rejected: {_first_line(resp.text)}")
         return await super().finish_response(request, resp, start_time)
 
     def handle_error(

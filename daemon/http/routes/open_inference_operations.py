@@ -128,7 +128,7 @@ OPEN_INFERENCE: tuple[Operation, ...] = (
         "post",
         "/repository/models/{model_id}/unload",
         "unload",
-        "Is refused: workers unload models by themselves.",
+        "Is rejected: workers unload models by themselves.",
         {},
         parameters=(MODEL, CSRF_HEADER, TENANT),
         errors=(*MODELS, *VALUES, InternalError),

@@ -91,7 +91,7 @@ def test_only_a_damaged_jar_is_downloaded_again(tmp_path: Path, report: Callable
 def test_a_jar_that_does_not_match_the_lock_is_rejected(tmp_path: Path, report: Callable[[str], None]) -> None:
     repository = Repository({**CONTENTS, "a.b:c:1": b"something else"})
 
-    with pytest.raises(JarsRejectedError, match=r"a\.b:c:1 was refused: its SHA-256 is [0-9a-f]{64}, expected"):
+    with pytest.raises(JarsRejectedError, match=r"a\.b:c:1 was rejected: its SHA-256 is [0-9a-f]{64}, expected"):
         ensure_jars(LOCK, tmp_path, report, repository.fetch)
 
     assert not list(tmp_path.rglob("c-1.jar"))
