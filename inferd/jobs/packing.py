@@ -51,7 +51,7 @@ class Packer:
     """Packs items of rows into messages.
 
     An item is a row (list, tuple, dict, one-dimensional array), a list of rows, a two-dimensional array, which is sent
-    as a tensor, or `PackedRows`, which become a message of their own.
+    as a tensor, or `PackedRows`, which become a separate message.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Pipelining: sends items while the results of earlier ones are pending. No I/O of its own."""
+"""Pipelining: sends items while the results of earlier ones are pending. It does no I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls user code with a batch of rows; each row gets a value or an error of its own."""
+"""Calls user code with a batch of rows; each row gets its own value or error."""
 
 from __future__ import annotations
 

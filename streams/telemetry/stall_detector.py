@@ -8,7 +8,7 @@ from collections.abc import Callable
 from inferd.streams.telemetry.snapshot import Phase
 
 RESTING: frozenset[Phase] = frozenset({"draining", "stopped"})
-"""Phases that have deadlines of their own."""
+"""Phases with their own deadlines."""
 
 
 class StallDetector:

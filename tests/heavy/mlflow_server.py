@@ -1,6 +1,6 @@
 """Models of every flavour, logged to a real MLflow server and deployed from it by the command. `make test-mlflow`.
 
-MLflow and the libraries are installed into an environment of their own: that of `INFERD_TEST_MLFLOW`, or a temporary
+MLflow and the libraries are installed into a separate environment: that of `INFERD_TEST_MLFLOW`, or a temporary
 one.
 """
 

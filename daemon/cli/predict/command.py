@@ -67,7 +67,7 @@ class Tally:
         return f"{rows:,} rows in {seconds:.1f} s ({rows / seconds:,.0f} rows/s), {self.failed:,} failed"
 
 
-OUTPUTS_HELP = f"Comma-separated: {','.join(OUTPUTS)}, or outputs of the model's own.  [default: prediction]"
+OUTPUTS_HELP = f"Comma-separated: {','.join(OUTPUTS)}, or the model's own outputs.  [default: prediction]"
 
 
 def parse_outputs(_ctx: click.Context, _option: click.Parameter, text: str | None) -> tuple[Output, ...]:

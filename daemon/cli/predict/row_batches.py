@@ -89,7 +89,7 @@ async def outcomes_in_order(
 
 
 async def batches(rows: AsyncIterator[Row | InferenceError], batch_rows: int) -> AsyncIterator[RowBatch]:
-    """Batches of at most `batch_rows` rows; a row that cannot be parsed is a batch of its own."""
+    """Batches of at most `batch_rows` rows; a row that cannot be parsed is a separate batch."""
     batch, number = RowBatch(0), 0
     async for row in rows:
         number += 1

@@ -20,7 +20,7 @@ from inferd.schemas.requests import (
 )
 from inferd.streams.telemetry import WaitSnapshot
 
-OUTPUT_DESCRIPTION = f"One of {', '.join(OUTPUTS)}, or an output of the model's own (output_names of its manifest)"
+OUTPUT_DESCRIPTION = f"One of {', '.join(OUTPUTS)}, or one of the model's own outputs (output_names of its manifest)"
 REFERENCE_PATTERN = rf"^{NAME_PATTERN}(:[1-9][0-9]{{0,8}}|@{NAME_PATTERN})?$"
 
 

@@ -1,6 +1,6 @@
 """Protects servers without tokens from web pages of other sites (cross-site request forgery, DNS rebinding).
 
-A web page can send requests to any address that the visitor's browser reaches, including loopback. Three checks refuse
+A web page can send requests to any address that the visitor's browser reaches, including loopback. Three checks reject
 them: `Host` must name this server, which stops DNS rebinding; `Origin` must be the server's own; and a POST needs a
 header, or a media type, that browsers send to another origin only after a preflight request, which no route here
 allows (Fetch standard, "CORS-safelisted request-header").
@@ -75,7 +75,7 @@ def allowed_hosts_of(listens_on: str, allowed: Sequence[str], advertised: str | 
 
 
 def check_browser(request: web.Request, hosts: Hosts | None) -> None:
-    """Refuses requests that a web page of another site may have sent; `hosts` None accepts any `Host`.
+    """Rejects requests that a web page of another site may have sent; `hosts` None accepts any `Host`.
 
     Raises `ForbiddenError`, or `UnsupportedContentTypeError` for a body of a type that needs no preflight request.
     """
@@ -88,7 +88,7 @@ def check_browser(request: web.Request, hosts: Hosts | None) -> None:
         )
     for origin in request.headers.getall(hdrs.ORIGIN, []):
         if not _is_own(origin, authority):
-            raise ForbiddenError(f"header origin: requests from another site ({printable(origin, 100)!r}) are refused")
+            raise ForbiddenError(f"header origin: requests from another site ({printable(origin, 100)!r}) are rejected")
     if request.method == hdrs.METH_POST and not _needs_preflight(request):
         _reject(request)
 

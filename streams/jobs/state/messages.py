@@ -192,7 +192,7 @@ def not_found(job_id: str) -> ModelServingError:
 def submitted_late(state: JobState) -> ModelServingError:
     """The error of a complete submission under an id that has messages already."""
     return JobConflictError(
-        f"job {state.job_id!r} has messages of its own: it is opened with `open`, not with `submit`"
+        f"job {state.job_id!r} receives separate messages: it was opened with `open`, not with `submit`"
     )
 
 

@@ -78,7 +78,7 @@ class CatBoostRuntime:
 
     def _unsupported_reason(self, output: Output) -> str:
         if output == "probabilities":
-            return f"loss function {self.objective or 'of your own'} has no classes"
+            return f"loss function {self.objective or '(custom)'} has no classes"
         return "the model was saved without the weights of its leaves"
 
     def _pool(self, inputs: Inputs) -> Any:

@@ -211,7 +211,7 @@ async def test_missing_topics_are_created_as_specified_and_then_fit(cluster: Fak
 async def test_topics_accept_records_within_the_limits(
     cluster: FakeCluster, default: int | None, explicit: bool
 ) -> None:
-    """If the broker's setting is sufficient, a topic has no setting of its own and inherits it."""
+    """If the broker's setting is sufficient, a topic sets nothing and inherits it."""
     cluster.bytes_max_default = default
     settings = replace(settings_of(), limits=Limits(message_bytes_max=3_000_000, result_bytes_max=4_000_000))
     await ensure_topics(settings) if explicit else await _ensure_with_default(cluster, settings, 16_000_000)

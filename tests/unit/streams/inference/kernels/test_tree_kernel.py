@@ -1,4 +1,4 @@
-"""The tree kernel beside its twin in plain Python."""
+"""The tree kernel compared with its reference in plain Python."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_kernel_equals_the_reference_without_access_out_of_bounds() -> None:
 
 
 @pytest.mark.usefixtures("built")
-def test_planted_mistakes_in_the_arrays_are_found() -> None:
+def test_seeded_mistakes_in_the_arrays_are_found() -> None:
     rng, found = random.Random(3), 0
     for _ in range(20):
         trees = random_trees(rng, 3, 1)
