@@ -43,7 +43,7 @@ class ServedModel:
                 manifest = self.manifest
                 given = [name for name in (*OUTPUTS, *(manifest.output_names or ())) if self.has_output(name)]
                 raise InvalidValueError(
-                    f"outputs: {manifest.model_id}:{manifest.version} (objective {manifest.objective})has no output"
+                    f"outputs: {manifest.model_id}:{manifest.version} (objective {manifest.objective}) has no output"
                     f" {output[:80]!r}; it has {_listed(given)}"
                 )
 

@@ -116,9 +116,9 @@ def test_the_error_for_an_unknown_output_lists_the_known_ones(codec: Codec, tmp_
     model = served(several(), tmp_path)
     for name in ("nope", "row", "unknown width", "one row", "leaves", "Score"):
         failure = asked(model, codec, input_data=ROWS[0], outputs=["score", name])
-        said = f"outputs: m:1 (objective regressor) gives no {name!r}; it gives prediction, raw, {', '.join(OWN)}"
+        said = f"outputs: m:1 (objective regressor) has no output {name!r}; it has prediction, raw, {', '.join(OWN)}"
         assert (failure.code, failure.message) == ("invalid_value", said)
-        with pytest.raises(InvalidValueError, match="it gives prediction"):
+        with pytest.raises(InvalidValueError, match="it has prediction"):
             model.check_outputs([name])
 
 
