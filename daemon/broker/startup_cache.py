@@ -43,7 +43,7 @@ class StartupCache:
         return [f"-XX:AOTCacheOutput={self._recording}"]
 
     def remove(self) -> bool:
-        """Remove the cache; whether it existed."""
+        """Removes the cache; returns whether it existed."""
         was_there = self._path.exists()
         self._path.unlink(missing_ok=True)
         return was_there

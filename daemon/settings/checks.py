@@ -101,9 +101,9 @@ def _connection_problems(settings: Settings) -> Iterator[str]:
     if protocol.startswith("SASL"):
         yield from _sasl_problems(settings)
     else:
-        yield from _useless(settings, credentials, "SASL_PLAINTEXT or SASL_SSL")
+        yield from _unused(settings, credentials, "SASL_PLAINTEXT or SASL_SSL")
     if "SSL" not in protocol.split("_"):
-        yield from _useless(settings, certificates, "SSL or SASL_SSL")
+        yield from _unused(settings, certificates, "SSL or SASL_SSL")
         return
     if settings.kafka_ssl_keyfile and not settings.kafka_ssl_certfile:
         yield from _missing(settings, ("kafka_ssl_certfile",), f"{_shown(settings, 'kafka_ssl_keyfile')} needs it")
@@ -165,7 +165,7 @@ def _missing(settings: Settings, names: tuple[str, ...], reason: str) -> Iterato
             yield f"{_INFO[name].variable} is not set: {reason}"
 
 
-def _useless(settings: Settings, names: tuple[str, ...], protocols: str) -> Iterator[str]:
+def _unused(settings: Settings, names: tuple[str, ...], protocols: str) -> Iterator[str]:
     for name in names:
         if getattr(settings, name):
             yield (

@@ -113,7 +113,7 @@ class _ToStructlog(logging.Handler):
                 message, exc_info = (
                     f"{message}: {exc_info[1]!r:.200}",
                     None,
-                )  # omit the stack, which lies in the library
+                )  # omit the stack, which is in the library
             structlog.get_logger(record.name).log(
                 _level_of(record),
                 message,

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol V2: its requests as ours, and our results as its responses.
+"""The Open Inference Protocol V2: conversion of its requests to inferd's, and of inferd's results to its responses.
 
 Source: https://github.com/kserve/open-inference-protocol, and for binary tensors the Triton Inference Server's
 `protocol/extension_binary_data.md`.

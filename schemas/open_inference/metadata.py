@@ -1,4 +1,4 @@
-"""What a server and its models are."""
+"""Metadata of a server and of its models."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class ModelCatalog:
     def __init__(self) -> None:
         self._versions: dict[str, dict[int, Version]] = {}
         self._aliases: dict[str, dict[str, Alias]] = {}
-        self._gone: set[tuple[str, int, str]] = set()
+        self._removed: set[tuple[str, int, str]] = set()
         """Name, version number and digest of versions that were removed, or replaced by other bytes."""
         self._own: dict[str, Version] = {}
         self.revision = 0
@@ -122,8 +122,8 @@ class ModelCatalog:
         previous = versions.get(manifest.version)
         versions[manifest.version] = version
         if previous is not None:
-            self._gone.add(_identity(previous))
-        self._gone.discard(_identity(version))
+            self._removed.add(_identity(previous))
+        self._removed.discard(_identity(version))
         self.revision += 1
         return previous
 
@@ -138,15 +138,15 @@ class ModelCatalog:
         versions = self._versions.get(name, {})
         removed = versions.pop(number, None)
         if removed is not None:
-            self._gone.add(_identity(removed))
+            self._removed.add(_identity(removed))
         if not versions:
             self._versions.pop(name, None)
         self.revision += 1
         return removed
 
-    def is_gone(self, name: str, number: int, digest: str) -> bool:
+    def was_removed(self, name: str, number: int, digest: str) -> bool:
         """Whether a version with this digest existed and was removed or replaced."""
-        return (name, number, digest) in self._gone
+        return (name, number, digest) in self._removed
 
     def put_alias(self, name: str, alias: str, target: Alias | None) -> None:
         """Sets an alias; removes it if `target` is None."""

@@ -60,7 +60,7 @@ class Group:
     arrays: Arrays | None = None
     error: ModelServingError | None = None
     fault: Exception | None = None
-    """What was raised that is not the requests' fault; the log wants its traceback."""
+    """An unexpected exception, which is logged with its traceback."""
     alone: list[Group] = field(default_factory=list)
     """Its requests one by one, if the model raised for all of them together."""
 

@@ -106,10 +106,10 @@ def http_rights(settings: StreamSettings) -> list[Right]:
 def describe_missing(missing: Collection[Right], connection: KafkaConnection) -> str:
     """Lists the missing rights, and the commands with which an administrator grants them."""
     names, commands = describe_rights(missing), grant_commands(missing, connection)
-    told = names[:NAMED_MAX]
+    shown = names[:NAMED_MAX]
     if len(names) > NAMED_MAX:
-        told.append(f"and more on {len(names) - NAMED_MAX} others (inferd doctor names all)")
-    return f"the broker does not allow {'; '.join(told)}. Grant it: {'; '.join(commands[:COMMANDS_MAX])}"
+        shown.append(f"and more on {len(names) - NAMED_MAX} others (inferd doctor names all)")
+    return f"the broker does not allow {'; '.join(shown)}. Grant it: {'; '.join(commands[:COMMANDS_MAX])}"
 
 
 def describe_rights(rights: Collection[Right]) -> list[str]:

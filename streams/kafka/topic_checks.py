@@ -205,21 +205,21 @@ def _wrong_partitions(spec: TopicSpec, state: TopicState, common: _Common) -> It
     """
     have, name = state.partitions, state.name
     wanted = max(spec.partitions, common.counts.get(spec.follows, 0))
-    told = f"topic {name} has {have} partitions"
+    facts = f"topic {name} has {have} partitions"
     if spec.stream in SINGLE:
         if have != 1:
             yield (
-                f"{told} and must have 1, and Kafka cannot take partitions away: set INFERD_NAMESPACE to another name,"
+                f"{facts} and must have 1, and Kafka cannot take partitions away: set INFERD_NAMESPACE to another name,"
                 " whose topics are created, and deploy the models there; do not delete this topic, it holds models"
             )
     elif common.partitions == have != spec.partitions:
-        yield f"{told}, INFERD_TOPIC_PARTITIONS is {spec.partitions}: {_setting(have)}; do not change the topic"
+        yield f"{facts}, INFERD_TOPIC_PARTITIONS is {spec.partitions}: {_setting(have)}; do not change the topic"
     elif spec.stream == "jobs" and have < wanted:
-        yield f"{told}, INFERD_TOPIC_PARTITIONS is {wanted}: {_setting(have)}; {_KEYED}"
+        yield f"{facts}, INFERD_TOPIC_PARTITIONS is {wanted}: {_setting(have)}; {_KEYED}"
     elif have < wanted:
         because = f"{spec.follows} has {wanted}" if wanted > spec.partitions else f"INFERD_TOPIC_PARTITIONS is {wanted}"
         yield (
-            f"{told}, {because}: kafka-topics --alter --topic {name} --partitions {wanted}, which loses nothing;"
+            f"{facts}, {because}: kafka-topics --alter --topic {name} --partitions {wanted}, which loses nothing;"
             " do not delete it"
         )
 

@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 POLL_MS = 500
 FETCH_BYTES_MAX = 4 * 1_048_576
 RECORDS_MAX = 20_000
-"""Maximum records of one poll: it bounds how long the event loop is held."""
+"""Maximum records of one poll: it limits how long the event loop is blocked."""
 
 Owned = Sequence[tuple[LaneTable, TablePartition]]
 
@@ -29,10 +29,10 @@ Owned = Sequence[tuple[LaneTable, TablePartition]]
 class Restore:
     """Restores table partitions to the end of their changelogs; a failed attempt keeps its progress."""
 
-    def __init__(self, settings: StreamSettings, progressed: Callable[[], None]) -> None:
-        """`progressed` is called after every read."""
+    def __init__(self, settings: StreamSettings, on_progress: Callable[[], None]) -> None:
+        """`on_progress` is called after every read."""
         self._settings = settings
-        self._progressed = progressed
+        self._on_progress = on_progress
         self._behind: dict[object, int] = {}
         """For each restore in progress, the approximate number of records still to be read."""
         self.records = 0
@@ -83,7 +83,7 @@ class Restore:
                 by_tp[tp][1].restore(changes, records[-1].offset)
                 read += len(records)
                 self.records += len(records)
-                self._progressed()
+                self._on_progress()
 
     async def _seek(
         self, consumer: AIOKafkaConsumer, by_tp: dict[TopicPartition, tuple[LaneTable, TablePartition]]

@@ -1,4 +1,4 @@
-"""A thread for calls that may take any time, so that they hold up neither the event loop nor calls of others."""
+"""A thread for calls that may take any time, so that they delay neither the event loop nor other calls."""
 
 from __future__ import annotations
 

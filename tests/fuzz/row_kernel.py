@@ -216,7 +216,7 @@ def check(
 
 
 def fuzz_row_kernel(seconds: float, seed: int, rounds: int = 10**9) -> str:
-    """An account of a run of so many rounds or seconds."""
+    """Runs for a number of rounds or seconds; returns a summary."""
     rng, guarded = random.Random(seed), Guarded()
     done = rows = read = 0
     end = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""A command that runs in a test configures the logs of the process. The tests after it must not notice."""
+"""A command that runs in a test configures the logs of the process, which must not affect later tests."""
 
 from __future__ import annotations
 

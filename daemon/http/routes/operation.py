@@ -1,4 +1,4 @@
-"""What describes an operation of the HTTP API: its path, parameters, bodies, responses and errors as Python types."""
+"""Description of an operation of the HTTP API: its path, parameters, bodies, responses and errors as Python types."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Fault(Struct):
 
 
 class ErrorAnswer(Struct):
-    """The body of every error response, but for those of the Open Inference Protocol."""
+    """The body of every error response, except those of the Open Inference Protocol."""
 
     error: Fault
 

@@ -62,7 +62,7 @@ def model_of(catalog: ModelCatalog, chunk: Chunk) -> ServedModel:
 
 def is_final(catalog: ModelCatalog, chunk: Chunk) -> bool:
     """Whether waiting for the version of a chunk is pointless: it failed to load, was removed, or was replaced."""
-    if catalog.is_gone(chunk.model_id, chunk.version, chunk.digest):
+    if catalog.was_removed(chunk.model_id, chunk.version, chunk.digest):
         return True
     version = catalog.version(chunk.model_id, chunk.version)
     return version is not None and version.state == "failed" and is_known(catalog, chunk)

@@ -32,7 +32,7 @@ class Fleet:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self.authority.cert))
         context.load_cert_chain(self.server.cert, self.server.key)
         context.verify_mode = ssl.CERT_REQUIRED
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # the certificates are as plain as home-made ones are
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # the certificates lack extensions, like most self-made ones
         return context
 
 

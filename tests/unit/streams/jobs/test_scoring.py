@@ -1,4 +1,4 @@
-"""Chunks of jobs: exact predictions, one typed error for each bad row, retries of what failed, waiting for models."""
+"""Chunks of jobs: exact predictions, one typed error for each bad row, retries of failed rows, waiting for models."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_small_chunks_are_predicted_together_and_large_ones_separately() -> None
 @pytest.mark.parametrize(("bad", "code"), BAD_ROWS)
 def test_a_bad_row_has_its_error_and_its_neighbours_their_predictions(bad: Any, code: str, codec: Codec) -> None:
     if codec is JSON and bad == [1.0, math.inf]:
-        pytest.skip("JSON cannot say it")
+        pytest.skip("JSON has no such value")
     rows = [*ROWS[:3], bad, *ROWS[3:]]
     (result,) = results(catalog_of(sum_model()), chunk_of(rows, codec=codec, first_row=100))
     assert codes(result) == {103: code}
@@ -212,7 +212,7 @@ def test_chunks_wait_only_for_versions_that_may_still_be_loaded() -> None:
     model, catalog, chunk = sum_model(), ModelCatalog(), chunk_of(ROWS)
     scorer = ChunkScorer(catalog, DEFAULT_LIMITS)
     assert scorer.waiting_for(chunk) == "unknown"
-    assert codes(results(catalog, chunk)[0])[0] == "version_not_found", "where it is not waited for"
+    assert codes(results(catalog, chunk)[0])[0] == "version_not_found", "if it is not awaited"
     trying = Version(model.manifest, "trying", "loading")
     catalog.put(trying)
     assert scorer.waiting_for(chunk) == "loading"
@@ -236,7 +236,7 @@ def test_a_version_that_was_removed_or_replaced_is_not_waited_for() -> None:
     assert scorer.waiting_for(chunk) is None
     assert scorer.waiting_for(chunk_of(ROWS, digest="e" * 64)) == "unknown", "the version may still arrive"
     catalog.put(Version(model.manifest, "ready", None, model))
-    assert codes(results(catalog, chunk)[0]) == {}, "deployed again, it serves"
+    assert codes(results(catalog, chunk)[0]) == {}, "it serves after it is deployed again"
 
 
 def test_an_exception_for_one_row_does_not_affect_the_others() -> None:

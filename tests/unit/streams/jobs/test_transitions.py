@@ -70,29 +70,29 @@ class Job:
         self.state: JobState | None = None
         self.terms, self.now_ms, self.at = terms, now_ms, 0
 
-    def _kept(self, step: Step) -> Step:
+    def _saved(self, step: Step) -> Step:
         self.state = None if step.state is None else decode_state(encode_state(step.state))
         return step
 
     def take(self, message: Any) -> Step:
         self.at += 1
-        return self._kept(advance(self.state, "j", message, self.at, self.now_ms, self.terms))
+        return self._saved(advance(self.state, "j", message, self.at, self.now_ms, self.terms))
 
     def score(self, chunk: Any, *failed: bool) -> Step:
         self.at += 1
         outcome = ChunkOutcome(
             "j", chunk.chunk, chunk.first_row, chunk.attempt, chunk.digest, chunk.row_count, sum(failed)
         )
-        return self._kept(count(self.state, outcome, self.at, self.now_ms))
+        return self._saved(count(self.state, outcome, self.at, self.now_ms))
 
     def answer(self, barrier: str, partition: int) -> Step:
         self.at += 1
-        return self._kept(count(self.state, BarrierResult("j", barrier, partition), self.at, self.now_ms))
+        return self._saved(count(self.state, BarrierResult("j", barrier, partition), self.at, self.now_ms))
 
     def tick(self, later_ms: int = 0) -> Step:
         self.now_ms += later_ms
         assert self.state is not None
-        return self._kept(tick(self.state, self.now_ms, self.terms))
+        return self._saved(tick(self.state, self.now_ms, self.terms))
 
 
 def completed(*failed: bool) -> Job:
@@ -343,7 +343,7 @@ def test_missing_rows_at_the_deadline_are_named() -> None:
     (chunk,) = job.take(rows(0, 1.0)).chunks
     job.take(rows(3, 1.0))
     job.take(CloseJob(6))
-    assert not job.tick(4_001).due, "a chunk is on its way"
+    assert not job.tick(4_001).due, "a chunk is in flight"
     job.score(chunk)
     assert job.tick().due
     status = job.tick().status
@@ -352,7 +352,7 @@ def test_missing_rows_at_the_deadline_are_named() -> None:
     assert msgspec.to_builtins(status.missing) == {"messages": [(1, 2), (4, 5)]}
 
 
-def test_chunks_on_their_way_have_a_grace_beyond_the_deadline() -> None:
+def test_chunks_in_flight_have_a_grace_after_the_deadline() -> None:
     job = Job()
     job.take(SubmitJob(msgspec.structs.replace(OPEN, deadline_ms=5_000), rows(0, 1.0, 2.0, 3.0).batch))
     assert not job.tick(5_000).due

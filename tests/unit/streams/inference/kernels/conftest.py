@@ -1,4 +1,4 @@
-"""Tests of the kernels need them."""
+"""Skips the tests of the kernels if they are not built."""
 
 from __future__ import annotations
 
