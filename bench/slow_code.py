@@ -1,4 +1,4 @@
-"""A team's own code that takes its time for one tenant, and asks the model for the others."""
+"""User code that is slow for one tenant, and uses the model for the others."""
 
 from __future__ import annotations
 

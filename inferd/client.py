@@ -220,7 +220,7 @@ class Client:
                     yield row
 
     async def job_result_chunks(self, job_id: str, from_row: int = 0) -> AsyncGenerator[ChunkResult, None]:
-        """As `job_results`, but one item per chunk, with lists of values. The first chunk contains `from_row`."""
+        """Like `job_results`, but one item per chunk, with lists of values. The first chunk contains `from_row`."""
         async with aclosing(self._jobs.result_chunks(job_id, from_row)) as chunks:
             async for chunk in chunks:
                 yield chunk

@@ -154,7 +154,7 @@ class Cluster:
                 await consumer.stop()
 
     async def open_consumer(self, stream: Stream, partitions: Sequence[int], *, fetch_wait_ms: int) -> AIOKafkaConsumer:
-        """As `consumer`, but raises the exceptions of aiokafka, and the caller stops the consumer."""
+        """Like `consumer`, but raises the exceptions of aiokafka, and the caller stops the consumer."""
         consumer = AIOKafkaConsumer(**self._consumer_options(), fetch_max_wait_ms=fetch_wait_ms)
         try:
             async with asyncio.timeout(self._connect_timeout_s):

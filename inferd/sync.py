@@ -82,7 +82,7 @@ class SyncClient:
         row_errors: bool = False,
         timeout_s: float = TIMEOUT_S,
     ) -> Prediction:
-        """As `Client.predict`."""
+        """Like `Client.predict`."""
         return self._wait(
             self._client.predict(
                 model_id,
@@ -106,7 +106,7 @@ class SyncClient:
         timeout_s: float = TIMEOUT_S,
         window: int = WINDOW,
     ) -> Iterator[Result]:
-        """As `Client.predict_many`; `rows` is iterated in the background thread."""
+        """Like `Client.predict_many`; `rows` is iterated in the background thread."""
         results = self._client.predict_many(
             model_id,
             rows,
@@ -133,7 +133,7 @@ class SyncClient:
         on_progress: OnProgress | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> str:
-        """As `Client.submit_job`; `rows` is iterated and `on_progress` called in the background thread."""
+        """Like `Client.submit_job`; `rows` is iterated and `on_progress` called in the background thread."""
         return self._wait(
             self._client.submit_job(
                 model_id,
@@ -151,41 +151,41 @@ class SyncClient:
         )
 
     def job_status(self, job_id: str) -> JobStatus:
-        """As `Client.job_status`."""
+        """Like `Client.job_status`."""
         return self._wait(self._client.job_status(job_id))
 
     def list_jobs(self) -> list[JobStatus]:
-        """As `Client.list_jobs`."""
+        """Like `Client.list_jobs`."""
         return self._wait(self._client.list_jobs())
 
     def watch_job(self, job_id: str) -> Iterator[JobStatus]:
-        """As `Client.watch_job`."""
+        """Like `Client.watch_job`."""
         return self._iterate(self._client.watch_job(job_id))
 
     def job_results(self, job_id: str, from_row: int = 0) -> Iterator[JobRow]:
-        """As `Client.job_results`."""
+        """Like `Client.job_results`."""
         return self._iterate(self._client.job_results(job_id, from_row))
 
     def job_result_chunks(self, job_id: str, from_row: int = 0) -> Iterator[ChunkResult]:
-        """As `Client.job_result_chunks`."""
+        """Like `Client.job_result_chunks`."""
         return self._iterate(self._client.job_result_chunks(job_id, from_row))
 
     def cancel_job(self, job_id: str, *, timeout_s: float = TIMEOUT_S) -> JobStatus:
-        """As `Client.cancel_job`."""
+        """Like `Client.cancel_job`."""
         return self._wait(self._client.cancel_job(job_id, timeout_s=timeout_s))
 
     def retry_job(self, job_id: str, *, timeout_s: float = TIMEOUT_S) -> JobStatus:
-        """As `Client.retry_job`."""
+        """Like `Client.retry_job`."""
         return self._wait(self._client.retry_job(job_id, timeout_s=timeout_s))
 
     def deploy_model(
         self, model: bytes | str | Path, manifest: Manifest, *, alias: str | None = None, timeout_s: float = TIMEOUT_S
     ) -> Manifest:
-        """As `Client.deploy_model`."""
+        """Like `Client.deploy_model`."""
         return self._wait(self._client.deploy_model(model, manifest, alias=alias, timeout_s=timeout_s))
 
     def set_alias(self, model_id: str, alias: str, target: Alias, *, timeout_s: float = TIMEOUT_S) -> None:
-        """As `Client.set_alias`."""
+        """Like `Client.set_alias`."""
         self._wait(self._client.set_alias(model_id, alias, target, timeout_s=timeout_s))
 
     def remove_model(
@@ -196,18 +196,18 @@ class SyncClient:
         move_aliases_to: int | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> list[str]:
-        """As `Client.remove_model`."""
+        """Like `Client.remove_model`."""
         removal = self._client.remove_model(
             reference, everything=everything, move_aliases_to=move_aliases_to, timeout_s=timeout_s
         )
         return self._wait(removal)
 
     def list_models(self, *, timeout_s: float = TIMEOUT_S) -> list[Manifest]:
-        """As `Client.list_models`."""
+        """Like `Client.list_models`."""
         return self._wait(self._client.list_models(timeout_s=timeout_s))
 
     def models(self, *, timeout_s: float = TIMEOUT_S) -> ModelList:
-        """As `Client.models`."""
+        """Like `Client.models`."""
         return self._wait(self._client.models(timeout_s=timeout_s))
 
     def _iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:

@@ -75,7 +75,7 @@ def text_lines(source: Any, encoding: str | None, where: str) -> Iterator[str]:
 
 
 def utf8_lines(source: Any, encoding: str | None, where: str) -> Iterator[bytes]:
-    """As `text_lines`, encoded as UTF-8; UTF-8 input is passed through."""
+    """Like `text_lines`, encoded as UTF-8; UTF-8 input is passed through."""
     chosen = encoding or _marked(source) or "utf-8"
     if codecs.lookup(chosen).name not in ("utf-8", "utf-8-sig"):
         return (line.encode() for line in text_lines(source, chosen, where))

@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 SETUP_TIMEOUT_S = 10.0
 """From the TCP connection to the last answer of the SASL handshake."""
 PACE_S = 0.2
-"""How long who asks for a connection waits at most while it may not be tried."""
+"""Maximum wait of a caller that needs a connection which may not be tried yet."""
 
 _stock_send: Any = AIOKafkaConnection.send
 _stock_connect: Any = AIOKafkaConnection.connect
@@ -59,7 +59,7 @@ _stock_metadata_update: Any = AIOKafkaClient._metadata_update
 _stock_close_fetcher: Any = Fetcher.close
 _attempts = ConnectionAttempts()
 _bootstrap_servers: ContextVar[Servers] = ContextVar("bootstrap_servers", default=())
-"""Of the client that connects; its connections do not know them."""
+"""Bootstrap servers of the client that connects; its connections do not have them."""
 
 
 class PasswordFile(str):
@@ -107,7 +107,7 @@ def why_unreachable(connection: KafkaConnection) -> tuple[str, Reason] | None:
 
 
 def _send(connection: Any, request: Any, expect_response: bool = True) -> Any:
-    """As aiokafka's own; raises `KafkaConnectionError` for every closed connection."""
+    """Like aiokafka's own; raises `KafkaConnectionError` for every closed connection."""
     writer = connection._writer
     try:
         return _stock_send(connection, request, expect_response)
@@ -119,7 +119,7 @@ def _send(connection: Any, request: Any, expect_response: bool = True) -> Any:
 
 
 async def _connect(connection: Any) -> Any:
-    """As aiokafka's own, within `SETUP_TIMEOUT_S`. Records the outcome; every failure is an `OSError` or
+    """Like aiokafka's own, within `SETUP_TIMEOUT_S`. Records the outcome; every failure is an `OSError` or
     `KafkaError`."""
     target = _target(connection, connection.host, connection.port, _bootstrap_servers.get())
     try:
@@ -133,7 +133,7 @@ async def _connect(connection: Any) -> Any:
         if isinstance(error, OSError | KafkaError):
             raise
         # A server that is not a broker may send any answer.
-        raise KafkaConnectionError(f"{target.host}:{target.port} answers strangely: {error!r}") from error
+        raise KafkaConnectionError(f"{target.host}:{target.port} sent an invalid response: {error!r}") from error
     if _attempts.succeeded(target):
         log.info("connected to %s:%s again", target.host, target.port)
     return connected
@@ -142,7 +142,7 @@ async def _connect(connection: Any) -> Any:
 async def _get_conn(
     client: Any, node_id: Any, *, group: ConnectionGroup = ConnectionGroup.DEFAULT, no_hint: bool = False
 ) -> AIOKafkaConnection | None:
-    """As aiokafka's own; None, after a moment, if the last attempt failed too recently to retry."""
+    """Like aiokafka's own; None, after a moment, if the last attempt failed too recently to retry."""
     node, connected = client.cluster.broker_metadata(node_id), client._conns.get((node_id, group))
     if node is not None and (connected is None or not connected.connected()):
         servers = _servers(client._bootstrap_servers)
@@ -157,7 +157,7 @@ async def _get_conn(
 
 
 async def _bootstrap(client: Any) -> None:
-    """As aiokafka's own, as soon as one of the servers may be tried. Its error has the last failure as its cause."""
+    """Like aiokafka's own, as soon as one of the servers may be tried. Its error has the last failure as its cause."""
     servers = _servers(client._bootstrap_servers)
     _bootstrap_servers.set(servers)
     targets = [_target(client, host, port, servers) for host, port in servers]
@@ -171,7 +171,7 @@ async def _bootstrap(client: Any) -> None:
 
 
 async def _metadata_update(client: Any, metadata: ClusterMetadata, topics: Any) -> bool:
-    """As aiokafka's own; asks the bootstrap servers if no known broker answers."""
+    """Like aiokafka's own; asks the bootstrap servers if no known broker answers."""
     if await _stock_metadata_update(client, metadata, topics):
         return True
     request = MetadataRequest(list(topics) if topics else None)
@@ -197,7 +197,7 @@ async def _update_from(connection: AIOKafkaConnection, request: MetadataRequest,
 
 
 async def _close_fetcher(fetcher: Any) -> None:
-    """As aiokafka's own, once its tasks have ended."""
+    """Like aiokafka's own, once its tasks have ended."""
     await cancelled({fetcher._fetch_task})
     await cancelled(fetcher._pending_tasks)
     fetcher._pending_tasks.clear()
@@ -214,7 +214,7 @@ def _bootstrap_nodes(client: Any) -> list[str]:
 
 
 async def _coordinator_lookup(client: Any, coordinator_type: Any, coordinator_key: Any) -> Any:
-    """As aiokafka's own; raises `NodeNotReadyError`, which callers retry, if no broker is known yet."""
+    """Like aiokafka's own; raises `NodeNotReadyError`, which callers retry, if no broker is known yet."""
     if client.get_random_node() is None:
         raise NodeNotReadyError("the cluster lists no broker yet")
     return await _stock_lookup(client, coordinator_type, coordinator_key)

@@ -55,12 +55,12 @@ class LaneAssignor(PartitionAssignor):
     """The previous assignments, by the id of a member's metadata."""
 
     def assign(self, cluster: Any, member_metadata: Any) -> Any:  # type: ignore[override]
-        """As Faust's own."""
+        """Like Faust's own."""
         self._now = _Cluster(cluster, self.app.partitions_max)  # type: ignore[attr-defined]
         return super().assign(self._now, member_metadata)
 
     def on_assignment(self, assignment: Any) -> None:  # type: ignore[override]
-        """As Faust's own, which asserts that the assignment was made for our URL.
+        """Like Faust's own, which asserts that the assignment was made for our URL.
 
         A worker that joins with an instance id gets the assignment of the member that had it, which may have answered
         at another URL: it joins again, so that the others learn ours.
@@ -73,7 +73,7 @@ class LaneAssignor(PartitionAssignor):
             self.app.consumer.rejoin()  # type: ignore[attr-defined]
 
     def _perform_assignment(self, cluster: Any, member_metadata: Any) -> Any:
-        """As Faust's own, from previous assignments without deleted partitions and without more than a fair share."""
+        """Like Faust's own, from previous assignments without deleted partitions and without more than a fair share."""
         self._before = {id(metadata): self._existing(metadata) for metadata in member_metadata.values()}
         before = [client.assignment.actives for client in self._before.values()]
         topics = {topic for assigned in before for topic in assigned}

@@ -49,7 +49,7 @@ def instance_id_conflict(group: GroupSettings) -> str:
 
 
 async def _rejoin(coordinator: Any, subscription: Any) -> bool:
-    """As aiokafka's own, unless another member has our instance id."""
+    """Like aiokafka's own, unless another member has our instance id."""
     if coordinator in _joined and await _is_replaced(coordinator):
         return False
     try:

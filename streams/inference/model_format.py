@@ -53,7 +53,7 @@ class ModelFile:
         return self.placed_categories(())
 
     def placed_categories(self, others: Iterable[str]) -> Mapping[str, Values] | None:
-        """As `categories`, if the features `others` are known to have no categories."""
+        """Like `categories`, if the features `others` are known to have no categories."""
         own = {feature.name: feature.categories for feature in self.features if feature.categories is not None}
         columns = {name: column for column, name in enumerate(self.feature_names)}
         placed = self.category_lists.place(frozenset(columns[name] for name in others if name in columns))

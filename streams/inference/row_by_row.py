@@ -33,22 +33,22 @@ class RowByRow:
         """Rows passed on so far: a long prediction makes progress as long as it grows."""
 
     def supports(self, output: Output) -> bool:
-        """As `ModelRuntime.supports`."""
+        """Like `ModelRuntime.supports`."""
         return self._runtime.supports(output)
 
     def values_per_row(self, output: Output) -> int:
-        """As `ModelRuntime.values_per_row`."""
+        """Like `ModelRuntime.values_per_row`."""
         return self._runtime.values_per_row(output)
 
     def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
-        """As `ModelRuntime.predict`."""
+        """Like `ModelRuntime.predict`."""
         if len(inputs) == 1:
             return self._runtime.predict(inputs, outputs)
         parts = [self._predict_row(inputs, row, outputs) for row in range(len(inputs))]
         return {output: np.concatenate([part[output] for part in parts]) for output in outputs}
 
     def close(self) -> None:
-        """As `ModelRuntime.close`."""
+        """Like `ModelRuntime.close`."""
         self._runtime.close()
 
     def _predict_row(self, inputs: Inputs, row: int, outputs: tuple[Output, ...]) -> Arrays:

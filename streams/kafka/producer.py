@@ -126,7 +126,7 @@ async def produce_changes(
     timestamp_ms: int,
     bytes_max: int = BATCH_BYTES_MAX,
 ) -> list[tuple[asyncio.Future[RecordMetadata], int]]:
-    """As `produce`, to a changelog; each future comes with the number of records in its batch."""
+    """Like `produce`, to a changelog; each future comes with the number of records in its batch."""
     records: list[Outgoing] = [(key, value, []) for key, value in changes]
     return await _send(producer, topic, partition, records, timestamp_ms, bytes_max)
 
@@ -165,7 +165,7 @@ def _fitting(records: Sequence[Outgoing], start: int, bytes_max: int) -> int:
 async def _send_batch(
     producer: AIOKafkaProducer, batch: Any, topic: str, partition: int
 ) -> asyncio.Future[RecordMetadata]:
-    """As `send_batch`, but raises `UnknownTopicOrPartitionError` for a missing partition instead of asserting."""
+    """Like `send_batch`, but raises `UnknownTopicOrPartitionError` for a missing partition instead of asserting."""
     future: asyncio.Future[RecordMetadata]
     try:
         future = await producer.send_batch(batch, topic, partition=partition)

@@ -63,7 +63,7 @@ class TopicWatch:
         """Initial partition count by topic; 0 once it was deleted."""
 
     async def refresh(self) -> None:
-        """As `KnownTopics.refresh`."""
+        """Like `KnownTopics.refresh`."""
         async with self._turn:
             try:
                 async with asyncio.timeout(LOOK_TIMEOUT_S):
@@ -81,18 +81,18 @@ class TopicWatch:
             await finished(client.close())
 
     def lacks(self, tp: TopicPartition) -> bool:
-        """As `KnownTopics.lacks`."""
+        """Like `KnownTopics.lacks`."""
         if tp.topic not in self._topics:
             return False
         now = self._topics[tp.topic]
         return now is None or tp.partition >= now.partitions
 
     def id_of(self, topic: str) -> str:
-        """As `KnownTopics.id_of`."""
+        """Like `KnownTopics.id_of`."""
         return self._ids.get(topic, "")
 
     def is_new(self, tp: TopicPartition) -> bool:
-        """As `KnownTopics.is_new`."""
+        """Like `KnownTopics.is_new`."""
         return tp.partition >= self._first.get(tp.topic, tp.partition + 1)
 
     @property

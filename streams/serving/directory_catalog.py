@@ -71,7 +71,7 @@ class DirectoryCatalog(ModelCatalog):
         return super().splits(reference)
 
     def resolve(self, reference: ModelReference, routing_key: bytes = b"") -> ServedModel:
-        """As `ModelCatalog.resolve`, but loads the version if necessary; raises the reason if it cannot be loaded."""
+        """Like `ModelCatalog.resolve`, but loads the version if necessary; raises the reason if it cannot be loaded."""
         self.refresh(reference.name)
         with self._lock:
             candidates = self.candidates(reference, routing_key)

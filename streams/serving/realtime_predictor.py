@@ -56,8 +56,8 @@ class RealtimePredictor:
     def predict_outputs(
         self, model_id: str, input_data: Any, outputs: Sequence[Output] = DEFAULT_OUTPUTS
     ) -> dict[Output, Any]:
-        """As `predict`, for any of `prediction`, `probabilities`, `raw`, `contributions`, `leaves` and the model's own
-        outputs, by name."""
+        """Like `predict`, for any of `prediction`, `probabilities`, `raw`, `contributions`, `leaves` and the model's
+        own outputs, by name."""
         requested = check_outputs(list(outputs))
         model = model_of(self.model_manager, model_id, b"%d" % next(self._calls))
         rows = checked_input(model_id, input_data, requested, UNBOUNDED)

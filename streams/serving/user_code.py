@@ -41,7 +41,7 @@ class WorkerModels(ModelManager):
         return self._user_code.models(tenant_id)
 
     def load(self, model_id: str, *, routing_key: bytes = b"") -> ServedModel:
-        """As `ModelManager.load`; waits for a version that is not loaded (`INFERD_MODELS_BYTES_MAX`)."""
+        """Like `ModelManager.load`; waits for a version that is not loaded (`INFERD_MODELS_BYTES_MAX`)."""
         self._user_code.load(self.tenant_id, ModelReference.parse(model_id), routing_key)
         return super().load(model_id, routing_key=routing_key)
 

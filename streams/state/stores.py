@@ -70,15 +70,15 @@ class MemoryStore:
         self._entries: dict[bytes, bytes] = {}
 
     def get(self, key: bytes) -> bytes | None:
-        """As `ByteStore.get`."""
+        """Like `ByteStore.get`."""
         return self._entries.get(key)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """As `ByteStore.get_many`."""
+        """Like `ByteStore.get_many`."""
         return list(map(self._entries.get, keys))
 
     def write(self, changes: Iterable[Change], offset: int) -> None:
-        """As `ByteStore.write`."""
+        """Like `ByteStore.write`."""
         entries = self._entries
         for key, value in changes:
             if value is None:
@@ -88,18 +88,18 @@ class MemoryStore:
         self.offset = offset
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """As `ByteStore.items`."""
+        """Like `ByteStore.items`."""
         return iter(self._entries.items())
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def close(self) -> None:
-        """As `ByteStore.close`."""
+        """Like `ByteStore.close`."""
         self._entries, self.offset = {}, None
 
     def destroy(self) -> None:
-        """As `ByteStore.destroy`."""
+        """Like `ByteStore.destroy`."""
         self.close()
 
 
@@ -107,7 +107,7 @@ class MemoryStores:
     """Stores that start empty."""
 
     def open(self, partition: int) -> MemoryStore:
-        """As `ByteStores.open`."""
+        """Like `ByteStores.open`."""
         return MemoryStore()
 
 
@@ -151,16 +151,16 @@ class RocksStore:
         return offset
 
     def get(self, key: bytes) -> bytes | None:
-        """As `ByteStore.get`."""
+        """Like `ByteStore.get`."""
         value: bytes | None = self._db.get(key)
         return value
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """As `ByteStore.get_many`."""
+        """Like `ByteStore.get_many`."""
         return cast(list[bytes | None], self._db.get(list(keys))) if keys else []
 
     def write(self, changes: Iterable[Change], offset: int) -> None:
-        """As `ByteStore.write`."""
+        """Like `ByteStore.write`."""
         batch = self._new_batch(raw_mode=True)
         put, delete = batch.put, batch.delete
         for key, value in changes:
@@ -173,7 +173,7 @@ class RocksStore:
         self.offset = offset
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """As `ByteStore.items`."""
+        """Like `ByteStore.items`."""
         at = self._db.iter()
         at.seek(_META_KEY + b"\0")
         while at.valid():
@@ -193,11 +193,11 @@ class RocksStore:
         return entries
 
     def close(self) -> None:
-        """As `ByteStore.close`."""
+        """Like `ByteStore.close`."""
         self._db.close()
 
     def destroy(self) -> None:
-        """As `ByteStore.destroy`."""
+        """Like `ByteStore.destroy`."""
         self._db.close()
         _delete(self._path)
 
@@ -219,7 +219,7 @@ class RocksStores:
         self._options = _options(cache_bytes)
 
     def open(self, partition: int) -> RocksStore:
-        """As `ByteStores.open`. Raises `ServerError` if another process has it open, or the disk fails."""
+        """Like `ByteStores.open`. Raises `ServerError` if another process has it open, or the disk fails."""
         path = self._directory / str(partition)
         try:
             return RocksStore(path, self._options, self._identity)

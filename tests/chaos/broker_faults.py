@@ -12,7 +12,7 @@ from tests.chaos.system import System
 from tests.fixtures.workers import until
 
 UNREADY_AFTER_S = 12.0
-"""An outage of so long must have made every worker unready."""
+"""After an outage of this duration every worker must be unready."""
 
 
 @fault("broker", recovers_within_s=90.0, bears_kills=True)
@@ -26,7 +26,7 @@ def broker_kill(system: System, rng: random.Random) -> None:
 
 @fault("broker", recovers_within_s=90.0, bears_kills=True)
 def broker_sigterm(system: System, rng: random.Random) -> None:
-    """An ordered stop, and a new broker on the same data after a while."""
+    """A graceful stop, and a new broker on the same data after a while."""
     with system.broker_absent(kill=False):
         system.run_on(rng.uniform(0, 2 if system.brief else 6))
         _all_live(system)

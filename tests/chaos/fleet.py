@@ -1,4 +1,4 @@
-"""The workers of an experiment: real processes, each in a slot, ended and started again; every end is accounted for."""
+"""The workers of an experiment: real processes, each in a slot, stopped and restarted, with the cause of each exit."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Fleet:
         self.slots = [self.launch(slot) for slot in range(self.settings.slots)]
 
     def launch(self, slot: int) -> Worker:
-        """A new worker as slot `slot` has them; not in the slot."""
+        """A new worker with the settings of a slot, which is not put into the slot."""
         chosen, name = self.settings, f"w{next(self._names)}"
         environ = {kill_points.SWITCH: str(self.switch(name))} | ({BUG: chosen.bug} if chosen.bug else {})
         settings = {"data_dir": chosen.directory / f"data{slot}", **SETTINGS, **chosen.settings}
@@ -116,7 +116,7 @@ class Fleet:
         self.ended(worker, "SIGTERM", 0, within_s)
 
     def supervise(self) -> None:
-        """Starts workers again that ended by themselves, and remembers it."""
+        """Restarts workers that exited by themselves, and records the exits."""
         with self.lock:
             for slot, worker in enumerate(self.slots):
                 code = worker.process.poll()
@@ -140,7 +140,7 @@ class Fleet:
                 self.unexpected.append(f"{worker.name} did not end at the end")
                 worker.kill()
 
-    # ------------------------------------------------------------------ what they say
+    # ------------------------------------------------------------------ status of workers
 
     def ready(self) -> bool:
         """Whether every slot's worker is ready."""

@@ -132,7 +132,7 @@ def test_a_second_signal_ends_it_at_once_without_loss(
     os.kill(pid, signal.SIGSTOP)
     try:
         worker.process.send_signal(signal.SIGTERM)
-        until(lambda: "worker_draining" in worker.text(), 10, "the ordered stop")
+        until(lambda: "worker_draining" in worker.text(), 10, "the graceful stop")
         code = end_with_another_signal(worker)
     finally:
         os.kill(pid, signal.SIGCONT)

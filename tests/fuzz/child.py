@@ -52,7 +52,7 @@ def read_last_input(path: Path) -> bytes:
 
 
 class Run:
-    """A meter with an end: after so many inputs or seconds, or at the first finding."""
+    """The limits of a run: a number of inputs or seconds, or the first finding."""
 
     def __init__(self, meter: Meter, directory: Path, inputs: int, seconds: float) -> None:
         self.meter = meter
@@ -63,7 +63,7 @@ class Run:
         self._looked_at = 0
 
     def __call__(self, data: bytes) -> str:
-        """Judges one input; ends the process at a finding."""
+        """Checks one input; ends the process at a finding."""
         data = data[:INPUT_BYTES_MAX]
         self._last.note(data)
         try:

@@ -46,7 +46,7 @@ def parts_of(expression: Any) -> Iterator[Any]:
 
 def unknown_names(query: str) -> list[str]:
     """Metrics, and labels of them, that no worker exports."""
-    # Grafana puts its variables in before Prometheus sees them.
+    # Grafana substitutes its variables before it queries Prometheus.
     query = query.replace("$__rate_interval", "5m").replace("$tenant", ".*")
     known, wrong = known_labels(), []
     labels: set[str] = set()

@@ -28,7 +28,7 @@ def distinct_rows(inputs: Inputs) -> tuple[NDArray[np.intp], NDArray[np.intp]] |
 
 
 def first_of_each(keys: list[bytes]) -> tuple[NDArray[np.intp], NDArray[np.intp]] | None:
-    """As `distinct_rows`, for rows given by their keys."""
+    """Like `distinct_rows`, for rows given by their keys."""
     if len(set(keys)) == len(keys):
         return None
     numbers: dict[bytes, int] = {}

@@ -47,7 +47,7 @@ def gather(values: Sequence[bytes], n_features: int) -> tuple[Matrix, NDArray[np
 
 
 def gather_strided(body: bytes, count: int, n_features: int) -> tuple[Matrix, NDArray[np.bool_] | None] | None:
-    """As `gather`, for `count` concatenated values in `body`; None if they cannot all have the expected length."""
+    """Like `gather`, for `count` concatenated values in `body`; None if they cannot all have the expected length."""
     header = row_header(n_features)
     length = len(header) + 9 * n_features
     if not count or len(body) != count * length:

@@ -86,8 +86,8 @@ class RowKernel:
         content: bytes | int,
         ends: NDArray[np.int64],
     ) -> int:
-        """As `read`, for concatenated rows in bytes or at an address, given the end of each; returns the number of rows
-        read."""
+        """Like `read`, for concatenated rows in bytes or at an address, given the end of each; returns the number of
+        rows read."""
         places = (ends.ctypes.data, len(ends), matrix.ctypes.data, fits.ctypes.data)
         read: int = self._read(self._schema_at, _ENCODINGS.index(encoding), content, *places)
         if read < 0:

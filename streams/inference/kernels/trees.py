@@ -71,7 +71,7 @@ class TreeKernel:
         return self.predict_into(np.empty(len(matrix) * self._outputs), matrix, raw=raw)
 
     def predict_into(self, out: NDArray[np.float64], matrix: NDArray[np.float64], *, raw: bool) -> NDArray[np.float64]:
-        """As `predict`, written to `out`: float64 (rows * outputs,)."""
+        """Like `predict`, written to `out`: float64 (rows * outputs,)."""
         rows, features = matrix.shape
         if features != self._features or matrix.dtype != np.float64 or not matrix.flags.c_contiguous:
             raise ValueError(f"a matrix of {matrix.dtype} {matrix.shape}: expected {self._features} columns of float64")

@@ -47,13 +47,13 @@ class CatBoostRuntime:
         self._check_facts()
 
     def supports(self, output: Output) -> bool:
-        """As `ModelRuntime.supports`."""
+        """Like `ModelRuntime.supports`."""
         if output == "probabilities":
             return self.objective in CLASSIFICATION | MULTILABEL
         return output != "contributions" or self.file.weighted
 
     def values_per_row(self, output: Output) -> int:
-        """As `ModelRuntime.values_per_row`."""
+        """Like `ModelRuntime.values_per_row`."""
         if output == "leaves":
             return self.file.tree_count
         if output == "contributions":
@@ -64,7 +64,7 @@ class CatBoostRuntime:
         return len(self.file.classes) if output == "probabilities" else 1
 
     def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
-        """As `ModelRuntime.predict`."""
+        """Like `ModelRuntime.predict`."""
         model = self._model
         if model is None:
             raise ModelNotReadyError("the model version was unloaded")
@@ -73,7 +73,7 @@ class CatBoostRuntime:
         return {output: _call(lambda: self._compute(model, pool, output)) for output in outputs}  # noqa: B023
 
     def close(self) -> None:
-        """As `ModelRuntime.close`."""
+        """Like `ModelRuntime.close`."""
         self._model = None
 
     def _unsupported_reason(self, output: Output) -> str:

@@ -77,13 +77,13 @@ class LightGBMRuntime:
         self.file = replace(self.file, trees=())
 
     def supports(self, output: Output) -> bool:
-        """As `ModelRuntime.supports`."""
+        """Like `ModelRuntime.supports`."""
         if output == "probabilities":
             return self._classes > 0
         return output != "contributions" or not self.file.linear
 
     def values_per_row(self, output: Output) -> int:
-        """As `ModelRuntime.values_per_row`."""
+        """Like `ModelRuntime.values_per_row`."""
         if output == "probabilities":
             return self._classes
         if output == "contributions":
@@ -91,7 +91,7 @@ class LightGBMRuntime:
         return self.file.tree_count if output == "leaves" else self.outputs_per_row
 
     def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
-        """As `ModelRuntime.predict`."""
+        """Like `ModelRuntime.predict`."""
         booster = self._booster
         if booster is None:
             raise ModelNotReadyError("the model version was unloaded")
@@ -106,7 +106,7 @@ class LightGBMRuntime:
         return arrays
 
     def close(self) -> None:
-        """As `ModelRuntime.close`."""
+        """Like `ModelRuntime.close`."""
         # Freed with the last reference: now, or at the end of running calls.
         self._booster = self._kernel = None
 

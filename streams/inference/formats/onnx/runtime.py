@@ -46,17 +46,17 @@ class OnnxRuntime:
             self._names["probabilities"] = file.probabilities
 
     def supports(self, output: Output) -> bool:
-        """As `ModelRuntime.supports`."""
+        """Like `ModelRuntime.supports`."""
         return output in self._names
 
     def values_per_row(self, output: Output) -> int:
-        """As `ModelRuntime.values_per_row`."""
+        """Like `ModelRuntime.values_per_row`."""
         if self._names[output] == self._file.probabilities:
             return len(self._file.classes)
         return self.outputs_per_row if output == "prediction" else prod(self._shapes[output])
 
     def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
-        """As `ModelRuntime.predict`."""
+        """Like `ModelRuntime.predict`."""
         session = self._session
         if session is None:
             raise ModelNotReadyError("the model version was unloaded")
@@ -71,7 +71,7 @@ class OnnxRuntime:
         return {output: self._shaped(output, results[self._names[output]], len(inputs)) for output in outputs}
 
     def close(self) -> None:
-        """As `ModelRuntime.close`."""
+        """Like `ModelRuntime.close`."""
         self._session = None
 
     def _feed(self, inputs: Inputs) -> dict[str, NDArray[Any]]:

@@ -51,13 +51,13 @@ class SklearnRuntime:
         self._check_facts()
 
     def supports(self, output: Output) -> bool:
-        """As `ModelRuntime.supports`."""
+        """Like `ModelRuntime.supports`."""
         if output == "probabilities" and not self._file.classes:
             return False
         return output in self._methods
 
     def values_per_row(self, output: Output) -> int:
-        """As `ModelRuntime.values_per_row`."""
+        """Like `ModelRuntime.values_per_row`."""
         if output == "probabilities":
             return len(self._file.classes)
         if output == "raw":
@@ -66,7 +66,7 @@ class SklearnRuntime:
         return 1 if self._file.classes else self.outputs_per_row
 
     def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
-        """As `ModelRuntime.predict`."""
+        """Like `ModelRuntime.predict`."""
         model = self._model
         if model is None:
             raise ModelNotReadyError("the model version was unloaded")
@@ -81,7 +81,7 @@ class SklearnRuntime:
         return RowByRow(self).predict(inputs, outputs)
 
     def close(self) -> None:
-        """As `ModelRuntime.close`."""
+        """Like `ModelRuntime.close`."""
         self._model = None
 
     def _computed(self, model: Any, output: Output, rows: Any, count: int) -> NDArray[Any]:

@@ -49,7 +49,7 @@ class XGBoostRuntime:
         self._check_shapes()
 
     def supports(self, output: Output) -> bool:
-        """As `ModelRuntime.supports`."""
+        """Like `ModelRuntime.supports`."""
         if output == "probabilities":
             return self._classes > 0
         if output == "leaves":
@@ -57,7 +57,7 @@ class XGBoostRuntime:
         return output != "contributions" or not self.file.vector_leaves
 
     def values_per_row(self, output: Output) -> int:
-        """As `ModelRuntime.values_per_row`."""
+        """Like `ModelRuntime.values_per_row`."""
         if output == "probabilities":
             return self._classes
         if output == "contributions":
@@ -67,7 +67,7 @@ class XGBoostRuntime:
         return 1 if output == "prediction" and self.file.classes else self.outputs_per_row
 
     def predict(self, inputs: Inputs, outputs: tuple[Output, ...]) -> Arrays:
-        """As `ModelRuntime.predict`."""
+        """Like `ModelRuntime.predict`."""
         matrix = cast(Matrix, inputs)
         booster = self._booster
         if booster is None:
@@ -80,7 +80,7 @@ class XGBoostRuntime:
         return {output: self._shaped(output, computed, len(matrix)) for output in outputs}
 
     def close(self) -> None:
-        """As `ModelRuntime.close`."""
+        """Like `ModelRuntime.close`."""
         # Freed with the last reference: now, or at the end of running calls.
         self._booster = None
 

@@ -1,6 +1,6 @@
 """Random histories of one job: `python -m tests.unit.streams.jobs.job_histories [COUNT] [FIRST SEED]` runs many.
 
-Each is drawn from its seed alone, so that a seed that is reported fails again.
+Each depends only on its seed, so that a reported seed fails again.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def check(world: World) -> None:
     assert (job is None) == (state is None)
     assert world.late_results == 0, "a result after the cancel was acknowledged"
     terminal = world.terminal_statuses()
-    assert all(len(values) == 1 for values in terminal.values()), "two different ends"
+    assert all(len(values) == 1 for values in terminal.values()), "two different terminal statuses"
     if job is None or state is None:
         return
     assert (state.phase, state.attempt) == (job.status, job.attempt)

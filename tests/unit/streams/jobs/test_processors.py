@@ -59,7 +59,7 @@ class Log:
     """(topic of the processor, partition that it wrote to without declaring it)."""
 
     async def read(self, tp: TopicPartition, offset: int) -> Any:
-        """As `RecordReader` does it."""
+        """Like `RecordReader` does it."""
         return self.records[tp][offset]
 
     def append(self, stream: Stream, number: int, key: bytes | None, value: bytes | None, headers: Any = ()) -> None:
