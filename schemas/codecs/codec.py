@@ -17,7 +17,7 @@ HOLE: Final = object()
 
 Kind = Literal["array", "map", "scalar"]
 Layout = Literal["row", "rows", "named_row", "named_rows"]
-"""Of an `input_data`."""
+"""The kinds of an encoded `input_data`."""
 Decode = Callable[[Any], Any]
 
 

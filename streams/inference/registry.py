@@ -24,7 +24,7 @@ _BUILT_IN_NAMES = frozenset(_FORMATS)
 
 
 class FormatReport(msgspec.Struct, frozen=True):
-    """A model format, with whatever could be determined about it."""
+    """A model format and the known facts about it."""
 
     name: str
     package: str | None

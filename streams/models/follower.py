@@ -87,7 +87,7 @@ class ModelFollower:
 
     @property
     def fault(self) -> str | None:
-        """Why deploys are held up, if the cause is not a model, such as a full disk; None otherwise."""
+        """Why deploys are delayed, if the cause is not a model, such as a full disk; None otherwise."""
         return self._disk_fault or self._loader.fault
 
     def follow(self, tenants: frozenset[str]) -> None:

@@ -41,9 +41,9 @@ DISK_RETRY_S = 1.0
 TRIAL_RETRY_S = 5.0
 """Delay before a trial is retried that could not run, for a cause other than the model."""
 _UNKNOWN, _FILES = "?", "/"
-"""In place of a format: all that are unknown here, whose versions fail together; and the files of models."""
+"""Keys of faults that do not belong to a format: versions of unknown formats, and the files of models."""
 TRIAL_PROCESSES_MAX = 2
-"""At the same time: each takes the memory of a library."""
+"""Maximum number of concurrent trials: each takes the memory of a library."""
 Result = TypeVar("Result")
 
 
@@ -93,7 +93,7 @@ class ModelLoader:
         self._format_threads: dict[str, ThreadPoolExecutor] = {}
         """Threads in which models of a format are tried and loaded."""
         self._faults: dict[str, str] = {}
-        """Why versions are held up, if the cause is not a model, by format; `_FILES`: a cause that concerns their
+        """Why versions are delayed, if the cause is not a model, by format; `_FILES`: a cause that concerns their
         artifacts."""
         self._slots = asyncio.Semaphore(TRIAL_PROCESSES_MAX)
         self._trials: dict[str, asyncio.Task[None]] = {}
@@ -101,7 +101,7 @@ class ModelLoader:
 
     @property
     def fault(self) -> str | None:
-        """Why versions are held up, if the cause is not a model; None otherwise."""
+        """Why versions are delayed, if the cause is not a model; None otherwise."""
         return next(iter(self._faults.values()), None)
 
     def add(self, tenant: str, manifest: Manifest, record: ModelRecord) -> None:
@@ -167,7 +167,7 @@ class ModelLoader:
                 self._trials[name] = asyncio.create_task(self._run_trial(name, found))
 
     async def _run_trial(self, name: str, found: list[_Found]) -> None:
-        """The trial of a format; a fault is reported, and tried again later."""
+        """Runs the trial of a format; a trial that fails unexpectedly is reported and retried."""
         try:
             await self._try_and_serve(name, found)
         except Exception as fault:
@@ -219,7 +219,7 @@ class ModelLoader:
                 path = store.complete(manifest.sha256, manifest.size)
             except ServerError:
                 raise
-            except Exception as error:  # a failure of one version must not hold up the others
+            except Exception as error:  # a failure of one version must not delay the others
                 if not isinstance(error, InferenceError):
                     log.exception("model_loader_fault", tenant=each.tenant, model=manifest.model_id)
                 found.append(error)

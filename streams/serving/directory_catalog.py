@@ -167,7 +167,7 @@ class DirectoryCatalog(ModelCatalog):
         return served
 
     def _fail(self, manifest: Manifest, fault: InferenceError | OSError) -> InferenceError:
-        """Record why a version cannot be loaded; it is not tried again until its files change."""
+        """Record why a version cannot be loaded; it is not retried until its files change."""
         name = f"{manifest.model_id}:{manifest.version}"
         reason = fault.message if isinstance(fault, InferenceError) else str(fault)
         error_type = type(fault) if isinstance(fault, InferenceError) else InternalError

@@ -26,7 +26,7 @@ TRANSACTIONS = {"message.timeout.ms": 9_000, "transaction.timeout.ms": 10_000, "
 
 
 class Load:
-    """Sends `per_second` requests, and transactions beside them, until it is stopped."""
+    """Sends `per_second` requests, and in addition transactions, until it is stopped."""
 
     def __init__(
         self, clusters: Sequence[Cluster], kinds: Sequence[Kind], ledger: Ledger, per_second: int, seed: int

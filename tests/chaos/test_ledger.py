@@ -1,4 +1,4 @@
-"""The ledger notices each way in which inputs and outputs can differ."""
+"""The ledger detects every kind of difference between inputs and outputs."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_input_of_unknown_offset_is_counted(answered: Sequence[int]) -> None:
     assert counts(ledger.balance()) == ({} if answered else {"lost": 3})
 
 
-def test_one_right_answer_each_is_in_balance() -> None:
+def test_one_right_answer_per_request_is_balanced() -> None:
     ledger = ledger_of()
     assert ledger.pending == 3
     for n in range(3):
@@ -111,7 +111,7 @@ def test_a_request_that_its_producer_wrote_twice_requires_two_answers(answers: i
     assert balance.sent_twice == 1
 
 
-def test_an_unacknowledged_request_in_the_topic_is_owed_an_answer() -> None:
+def test_an_unacknowledged_request_in_the_topic_requires_an_answer() -> None:
     ledger = ledger_of(1)
     ledger.result(PLACE, b"r0", answer(0))
     for key in (b"held", b"unknown"):
@@ -142,7 +142,7 @@ def test_the_order_of_first_answers_is_that_of_the_inputs() -> None:
     ("place", "value"),
     [(PLACE, answer(1)), (ELSEWHERE, answer(0)), (PLACE, ERROR), (PLACE, answer(0).replace(b"d1", b"d3"))],
 )
-def test_wrong_answers_are_wrong(place: Place, value: bytes) -> None:
+def test_wrong_answers_are_counted(place: Place, value: bytes) -> None:
     ledger = ledger_of(1)
     ledger.result(place, b"r0", value)
     assert counts(ledger.balance()) == {"wrong": 1}

@@ -26,7 +26,7 @@ LINKS = [
 
 
 def run(program: str, cluster: Cluster, directory: Path) -> str:
-    """Standard output of a program of these pages that talks to this cluster instead."""
+    """Standard output of a documented program, run against this cluster."""
     program = program.replace('Client("127.0.0.1:9092")', f'Client("127.0.0.1:9092", namespace="{cluster.namespace}")')
     program = program.replace("127.0.0.1:9092", cluster.bootstrap).replace('"inferd.', f'"{cluster.namespace}.')
     done = subprocess.run(
@@ -37,7 +37,7 @@ def run(program: str, cluster: Cluster, directory: Path) -> str:
 
 
 def program(mark: str) -> str:
-    """The one program that has this in it."""
+    """The only program that contains this text."""
     (found,) = [program for programs in PROGRAMS.values() for program in programs if mark in program]
     return found
 

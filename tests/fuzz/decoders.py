@@ -209,7 +209,7 @@ def _key_seeds() -> list[bytes]:
 
 
 def _expand(data: bytes) -> None:
-    """Expands a record batch; shorter ones are never handed out as a batch."""
+    """Expands a record batch; shorter ones are never returned as a batch."""
     if len(data) >= BATCH_HEADER_BYTES and len(expand(data, EXPANDED_BYTES_MAX)) > EXPANDED_BYTES_MAX + len(data):
         raise FindingError("a batch expanded beyond its limit")
 

@@ -35,9 +35,9 @@ HAND_ON: Final = frozenset(
         "Scaler", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Sub", "Div", "Mul", "Add",
     }
 )  # fmt: skip
-"""Operators that hand missing values on."""
+"""Operators that pass missing values on."""
 TAKE_MISSING: Final = frozenset({"Imputer", "IsNaN"})
-"""Operators that take missing values, and whose outputs have none."""
+"""Operators that accept missing values, and whose outputs have none."""
 BY_ROW: Final = (
     frozenset(
         {

@@ -1,4 +1,4 @@
-"""When an unreachable broker is tried again, with a fake clock."""
+"""When a connection to an unreachable broker is retried, with a fake clock."""
 
 from __future__ import annotations
 

@@ -466,7 +466,7 @@ async def test_an_unreadable_log_is_a_named_fault_and_does_not_affect_others(
     assert bench.lane.fault is not None, "successes of other tenants do not end it"
     monkeypatch.setattr("inferd.streams.lane.lane.UNREADABLE_S", 0.0)
     bench.lane.unreadable(tp(0), "still")
-    assert bench.lane.full({tp(0), tp(1)}) == set(), "it is tried again"
+    assert bench.lane.full({tp(0), tp(1)}) == set(), "it is retried"
     bench.lane.feed(tp(0), [request(0)])
     assert bench.lane.fault is None
 

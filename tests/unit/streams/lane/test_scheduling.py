@@ -80,7 +80,7 @@ def test_the_limits_are_used_fully_and_the_first_partition_gets_records(queued: 
     assert sum(len(records) for _, records in taken) == min(rows, sum(queued))
     assert ready[0] in [each for each, _ in taken]
     even = [each for each, count in zip(ready, queued, strict=True) if count <= rows // len(ready)]
-    assert not any(each.queued for each in even), "small ones are never put off"
+    assert not any(each.queued for each in even), "small ones are never delayed"
 
 
 def test_one_partition_per_unit_and_no_busy_unit() -> None:

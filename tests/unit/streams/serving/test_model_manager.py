@@ -172,7 +172,7 @@ def test_a_broken_version_leaves_the_one_before_serving(
     assert served.load("churn").manifest.version == 1
     with pytest.raises(MalformedError, match=r"churn:2 cannot be loaded: .*register another version"):
         served.load("churn:2")
-    monkeypatch.setattr(directory_catalog, "try_model", lambda *_: pytest.fail("it is not tried again"))
+    monkeypatch.setattr(directory_catalog, "try_model", lambda *_: pytest.fail("it must not be retried"))
     with pytest.raises(MalformedError):
         served.load("churn:2")
     assert served.load("churn").manifest.version == 1

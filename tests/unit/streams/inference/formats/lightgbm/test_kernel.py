@@ -1,4 +1,4 @@
-"""LightGBM's models in the tree kernel: which it scores, and that a difference is noticed before a model serves."""
+"""LightGBM's models in the tree kernel: which it scores, and that a difference is detected before a model is served."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_another_exp_leaves_all_models_to_the_library(trained: Train, monkeypatc
 
 
 @pytest.mark.usefixtures("switched_on")
-def test_switched_off_the_library_scores_with_the_same_bytes(trained: Train) -> None:
+def test_without_kernels_the_library_scores_with_the_same_bytes(trained: Train) -> None:
     model = trained("multiclass")
     on = LightGBMRuntime(model.text)
     use_kernels(False)
