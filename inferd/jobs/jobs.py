@@ -199,7 +199,7 @@ class Jobs:
     async def send(
         self, job_id: str, value: bytes, codec: Codec = MSGPACK, headers: RawHeaders = ()
     ) -> asyncio.Future[RecordMetadata]:
-        """Hand a message of a job to the producer."""
+        """Pass a message of a job to the producer."""
         headers = (codec.header, *headers)
         partition = await partition_of(self._cluster, job_id)
         return await self._cluster.send(

@@ -250,7 +250,7 @@ def _kind_of(values: Sequence[Category]) -> CategoryKind:
 
 
 def parse_model_key(key: bytes | None) -> ModelKey:
-    """Parse the key of a `models` record; `MalformedError` if it is none of `ModelKey`."""
+    """Parse the key of a `models` record; `MalformedError` if it is not a `ModelKey`."""
     text = _text(key)
     if match := _VERSION_KEY.fullmatch(text):
         return VersionKey(match["name"], int(match["version"]))

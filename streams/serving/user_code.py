@@ -19,7 +19,7 @@ from inferd.streams.serving.row_outcomes import row_outcomes
 ProcessBatch = Callable[[str, Sequence[Any]], list[Any]]
 """(model id, rows) -> for each row its prediction or a `ModelServingError`."""
 Load = Callable[[str, ModelReference, bytes], None]
-"""(tenant, reference, routing key) -> nothing, once the version is loaded or cannot be."""
+"""(tenant, reference, routing key): returns once the version is loaded, or cannot be loaded."""
 VERSION_MAX = 999_999_999
 _READ_ONLY = "the models of a worker are deployed through Kafka: use `inferd models` or PUT /models/{name}"
 

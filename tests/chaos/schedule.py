@@ -11,7 +11,7 @@ from tests.chaos.faults import Fault
 
 PAUSE_S = (0.5, 3.0)
 KILLED_TOO = 0.3
-"""Share of the faults that bear it, in the mixed part, during which a worker is killed as well."""
+"""Share of the faults in the mixed part during which a worker is killed as well, if the fault allows it."""
 
 
 @dataclass(frozen=True)

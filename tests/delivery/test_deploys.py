@@ -1,4 +1,4 @@
-"""The life of a model on a real Kafka, as workers see it: deployed, replaced, aliased, removed, bad in many ways."""
+"""Models on a real Kafka, as workers see them: deployed, replaced, aliased, removed, and rejected."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Models:
         assert producer.flush(30) == 0
 
     def deploy_bytes(self, data: bytes, manifest: Manifest) -> Manifest:
-        """Deploys bytes under a manifest that is true of them but for the bytes being a model."""
+        """Deploys bytes that are not a model, with an otherwise valid manifest."""
         announced = msgspec.structs.replace(manifest, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
         for part, start in enumerate(range(0, len(data), PART_BYTES)):
             self.write("model-artifacts", f"{announced.sha256}/{part}", data[start : start + PART_BYTES])

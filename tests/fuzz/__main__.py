@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def _kernels(seconds: float, seed: int, rounds: int) -> str:
-    """An account of the kernels beside their twins; a difference is raised."""
+    """Compares the kernels with their references; returns a summary, and raises on a difference."""
     if (fault := kernels_fault()) is not None:
         return f"kernels: {fault}"
     return "\n".join(fuzz(seconds / 2, seed, rounds) for fuzz in (fuzz_tree_kernel, fuzz_row_kernel))

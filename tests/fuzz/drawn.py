@@ -56,7 +56,7 @@ STRATEGIES: dict[str, Any] = {
 
 
 def draw(target: Target, run: Run, random: Random) -> None:
-    """Rounds of examples until the run is over."""
+    """Draws examples in rounds until the run is over."""
     while not run.over():
         _round(target, run, random.getrandbits(32))
 

@@ -77,10 +77,10 @@ class JobState:
     next_seq: int = 0
     """All messages below have arrived and are cut into `chunks`."""
     input_count: int = 0
+    """Rows of all messages that have arrived, dispatched or not."""
     input_bytes: int = 0
     chunks: Records = field(default_factory=lambda: NO_CHUNKS)
     chunks_total: int = 0
-    """Rows of all messages that have arrived, dispatched or not."""
     chunks_done: int = 0
     succeeded: int = 0
     failed: int = 0

@@ -19,7 +19,7 @@ from inferd.schemas.errors import InferenceError
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.streams.inference.user_code import plain_value
 
-# No Python raises RecursionError at the first of these, and each one does at the last.
+# No version of Python raises RecursionError at the first of these depths, and every version does at the last.
 DEPTHS = (100, 1_500, 12_000)
 WIDE = 50_001
 """More values than are checked one by one."""
@@ -102,7 +102,7 @@ def test_a_request_is_too_deep_wherever_the_depth_is(name: str, codec: Codec) ->
 
 @pytest.mark.parametrize("codec", CODECS, ids=str)
 @pytest.mark.parametrize("name", OTHERS)
-def test_so_is_every_other_record(name: str, codec: Codec) -> None:
+def test_every_other_record_is_too_deep_as_well(name: str, codec: Codec) -> None:
     assert {code_of(OTHERS[name], depth, codec) for depth in DEPTHS} == {"too_deep"}
 
 

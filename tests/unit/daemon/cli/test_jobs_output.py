@@ -107,4 +107,4 @@ def test_rates_and_the_time_left() -> None:
     assert describe(status(), rate).endswith("50 rows/s, 30 s left")
     assert "left" not in describe(status("completed"), rate)
     rate.add(20.0, 0)
-    assert rate.per_s == 0, "a retry starts again below"
+    assert rate.per_s == 0, "after a retry the count is lower"

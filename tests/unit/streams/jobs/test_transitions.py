@@ -235,7 +235,7 @@ def test_rows_of_a_job_beyond_the_quota_are_rejected() -> None:
     assert step.state is None
 
 
-def test_rows_that_were_announced_in_another_number_fail_the_job() -> None:
+def test_a_wrong_announced_number_of_rows_fails_the_job() -> None:
     job = Job()
     job.take(msgspec.structs.replace(OPEN, row_count=3))
     assert job.take(rows(0, 1.0, 2.0)).chunks
