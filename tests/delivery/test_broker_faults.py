@@ -17,19 +17,19 @@ from tests.fixtures.workers import Cluster, Load, StartWorker, TrainedModel, Wor
 pytestmark = pytest.mark.timeout(300)
 
 PER_SECOND = 500
-SAYS_SO_WITHIN_S = 12.0
+REPORTED_WITHIN_S = 12.0
 """Reported after 6 s without an answer; the rest is allowed for a busy machine."""
 OUTAGE_S = 10.0
-BACK_WITHIN_S = 60.0
+RECOVERED_WITHIN_S = 60.0
 LINES_MAX = 40
-"""Of log over an outage and the recovery from it, while the clients try thousands of times."""
+"""Lines of log over an outage and the recovery from it, while the clients retry thousands of times."""
 
 
 class Outage:
     """A way to make the broker unavailable, and to restore it."""
 
-    def __init__(self, broker: EmbeddedKafka, take: Callable[[], Any], give_back: Callable[[], Any]) -> None:
-        self.broker, self.take, self.give_back = broker, take, give_back
+    def __init__(self, broker: EmbeddedKafka, begin: Callable[[], Any], end: Callable[[], Any]) -> None:
+        self.broker, self.begin, self.end = broker, begin, end
 
 
 def outage_of(broker: EmbeddedKafka, how: str) -> Outage:
@@ -63,30 +63,30 @@ def test_an_outage_is_logged_once_and_recovery_is_automatic(
     load.start(PER_SECOND)
     until(lambda: done(worker) > PER_SECOND, 40, "work before the outage")
     lines_before = len(log_of(worker))
-    taken_at = time.monotonic()
-    outage.take()
-    assert_says_what_is_wrong(worker)
-    until(lambda: time.monotonic() > taken_at + OUTAGE_S, OUTAGE_S + 5, "the outage to last")
+    began_at = time.monotonic()
+    outage.begin()
+    assert_outage_is_reported(worker)
+    until(lambda: time.monotonic() > began_at + OUTAGE_S, OUTAGE_S + 5, "the outage to last")
     assert worker.get("/livez")[0] == 200, "an unavailable broker is no reason to restart the worker"
-    outage.give_back()
-    worker.wait_ready(BACK_WITHIN_S)
+    outage.end()
+    worker.wait_ready(RECOVERED_WITHIN_S)
     until(lambda: "worker_ready" in events_of(worker)[lines_before:], 10, "the log to say that it is over")
-    until(lambda: is_well(worker), BACK_WITHIN_S, "the worker to be ready, without a fault")
+    until(lambda: is_healthy(worker), RECOVERED_WITHIN_S, "the worker to be ready, without a fault")
     load.stop()
     assert_nothing_lost(load, guarantee)
     assert worker.stop() == 0
-    assert_said_once(log_of(worker)[lines_before:])
+    assert_outage_is_logged_once(log_of(worker)[lines_before:])
 
 
-def is_well(worker: Worker) -> bool:
+def is_healthy(worker: Worker) -> bool:
     """A broker that has just returned may have partitions without a leader for a moment."""
     ready, status = worker.get("/readyz"), worker.get("/status")
     return ready == (200, {"status": "healthy"}) and status[1]["last_error"] is None
 
 
-def assert_says_what_is_wrong(worker: Worker) -> None:
+def assert_outage_is_reported(worker: Worker) -> None:
     """`/readyz` and `/status` name the broker while it is unavailable."""
-    until(lambda: worker.get("/readyz")[0] == 503, SAYS_SO_WITHIN_S, "unready without a broker")
+    until(lambda: worker.get("/readyz")[0] == 503, REPORTED_WITHIN_S, "unready without a broker")
     reasons = worker.get("/readyz")[1]["reasons"]
     assert any("broker" in reason for reason in reasons), reasons
     status = worker.get("/status")[1]
@@ -101,7 +101,7 @@ def assert_nothing_lost(load: Load, guarantee: str) -> None:
     assert ledger.repeated == 0 or guarantee == "at_least_once"
 
 
-def assert_said_once(lines: list[dict[str, Any]]) -> None:
+def assert_outage_is_logged_once(lines: list[dict[str, Any]]) -> None:
     """The log describes the outage in few lines, none of them an error, and does not repeat a line."""
     text = json.dumps(lines, indent=0)
     events = [line["event"] for line in lines]
@@ -123,7 +123,7 @@ def events_of(worker: Worker) -> list[str]:
 
 
 def log_of(worker: Worker) -> list[dict[str, Any]]:
-    """The log of a worker, a line an item."""
+    """The log of a worker, one item per line."""
     return [json.loads(line) for line in worker.text().splitlines() if line.startswith("{")]
 
 

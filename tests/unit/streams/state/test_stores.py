@@ -61,7 +61,7 @@ def test_a_store_is_a_dictionary_with_an_offset(
     store.close()
 
 
-def test_partitions_are_apart(make: Callable[[Path], ByteStores], tmp_path: Path) -> None:
+def test_partitions_are_separate(make: Callable[[Path], ByteStores], tmp_path: Path) -> None:
     stores = make(tmp_path)
     one, two = stores.open(1), stores.open(2)
     one.write([(b"k", b"1")], 5)
@@ -122,23 +122,23 @@ def _damage_a_block(path: Path) -> None:
     largest.write_bytes(bytes(data))
 
 
-def _cut_the_manifest(path: Path) -> None:
+def _truncate_the_manifest(path: Path) -> None:
     manifest = next(path.glob("MANIFEST-*"))
     manifest.write_bytes(manifest.read_bytes()[: manifest.stat().st_size // 2])
 
 
-def _name_no_manifest(path: Path) -> None:
+def _name_a_missing_manifest(path: Path) -> None:
     (path / "CURRENT").write_bytes(b"MANIFEST-999999\n")
 
 
-def _be_a_file(path: Path) -> None:
+def _replace_by_a_file(path: Path) -> None:
     for each in path.iterdir():
         each.unlink()
     path.rmdir()
     path.write_bytes(b"not a directory")
 
 
-def _belong_to_somebody_else(path: Path) -> None:
+def _replace_by_a_foreign_database(path: Path) -> None:
     import rocksdict
 
     for each in path.iterdir():
@@ -148,7 +148,7 @@ def _belong_to_somebody_else(path: Path) -> None:
     database.close()
 
 
-def _have_other_meta(path: Path) -> None:
+def _damage_the_metadata(path: Path) -> None:
     import rocksdict
 
     database = rocksdict.Rdict(str(path), rocksdict.Options(raw_mode=True))
@@ -158,7 +158,14 @@ def _have_other_meta(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [_damage_a_block, _cut_the_manifest, _name_no_manifest, _be_a_file, _belong_to_somebody_else, _have_other_meta],
+    [
+        _damage_a_block,
+        _truncate_the_manifest,
+        _name_a_missing_manifest,
+        _replace_by_a_file,
+        _replace_by_a_foreign_database,
+        _damage_the_metadata,
+    ],
 )
 def test_a_broken_or_foreign_directory_is_recreated(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     path = _fill(RocksStores(tmp_path))
