@@ -36,7 +36,7 @@ Predict = Callable[[Rows], object]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Medians of one model and batch size, µs of CPU a row."""
+    """Medians of one model and batch size, µs of CPU per row."""
 
     model: str
     size: int
@@ -102,7 +102,7 @@ def measure(name: str, text: bytes, turns: int) -> tuple[list[Line], dict[bool, 
 
 
 def check(contenders: Sequence[Predict], matrix: Rows, runtime: ModelRuntime) -> None:
-    """All give the same bytes, and the last one by the kernel."""
+    """Check that all return the same bytes, and that the last one uses the kernel."""
     assert getattr(runtime, "kernel_fault", "none") is None
     expected = np.asarray(contenders[0](matrix))
     for contender in contenders[1:]:
@@ -112,7 +112,7 @@ def check(contenders: Sequence[Predict], matrix: Rows, runtime: ModelRuntime) ->
 
 
 def turn_by_turn(contenders: Sequence[Predict], matrix: Rows, size: int, turns: int) -> list[float]:
-    """Median µs a row of each."""
+    """Median µs per row of each."""
     batches = [matrix[first : first + size] for first in range(0, ROWS, size)]
     batches = batches[: max(4, 1_024 // size)]
     taken: list[list[float]] = [[] for _ in contenders]
@@ -127,7 +127,7 @@ def turn_by_turn(contenders: Sequence[Predict], matrix: Rows, size: int, turns: 
 
 
 def show(console: Console, lines: Sequence[Line]) -> None:
-    """One table a model."""
+    """One table per model."""
     table = Table(
         "model", "rows a call", "Booster.predict", "C API", "kernel", "Booster.predict / kernel", "C API / kernel"
     )

@@ -1,7 +1,7 @@
 """Changelog-backed tables that a lane writes in batches. They are restored in bulk after the previous owner is fenced.
 
 Name, changelog and registration in the app are those of a Faust table. Faust's own recovery is not used: it takes 200
-µs a record, misreads transactions, and runs before the previous owner is fenced. Entries are raw bytes by partition.
+µs per record, misreads transactions, and runs before the previous owner is fenced. Entries are raw bytes by partition.
 Changes in flight to the changelog are read from an overlay, and applied to the store once they are acknowledged.
 
 Of Faust's, `TableManager.add`, `__bool__`, `_update_channels` and `on_start`, and of `Table` `_new_store` are

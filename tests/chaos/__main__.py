@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: faults against a real Kafka and real workers, under a load, and a ledger that decides."""
+"""`python -m tests.chaos`: faults against a real Kafka and real workers, under load; a ledger verifies the results."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def first_of_each(keys: list[bytes]) -> tuple[NDArray[np.intp], NDArray[np.intp]
 def _all_differ(matrix: Matrix) -> bool:
     """Whether all rows differ; False also if that is uncertain.
 
-    Equal rows have equal check sums, so distinct sums are sufficient, at 0.04 µs a row. If two sums are equal, the
+    Equal rows have equal check sums, so distinct sums are sufficient, at 0.04 µs per row. If two sums are equal, the
     caller compares the rows in a dictionary.
     """
     words = matrix.view(np.uint64)

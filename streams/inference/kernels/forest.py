@@ -44,7 +44,7 @@ class Trees:
     right: _Ints
     value: NDArray[np.float64]
     sets: Sequence[NDArray[np.uint32]]
-    """Of each split by category, in order: the categories that go left, a bit each."""
+    """For each split by category, in order: the categories that go left, one bit each."""
 
     @classmethod
     def joined(cls, parts: Sequence[Trees]) -> Trees:
@@ -103,7 +103,7 @@ def _check(trees: Trees, features: int) -> None:
     if any(len(a) != splits for a in (trees.feature, trees.threshold, trees.kind, trees.left, trees.right)):
         raise ValueError("the numbers of splits disagree")
     if splits and not 0 <= trees.feature.min() <= trees.feature.max() < features:
-        raise ValueError("a split is by no feature")
+        raise ValueError("a split is not by a feature of the model")
     if trees.leaves.max(initial=1) > LEAVES_MAX:
         raise UnsupportedError(f"a tree has more than {LEAVES_MAX:,} leaves")
     if np.isnan(trees.threshold[~by_category]).any() or np.isnan(trees.value).any():

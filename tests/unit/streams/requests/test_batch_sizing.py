@@ -22,7 +22,7 @@ def test_slow_records_make_micro_batches_smaller_and_quick_ones_larger_again() -
     learnt = batch_sizer()
     for _ in range(50):
         learnt.batch_took(0.2, records=1_000)
-    assert learnt.records_max() == pytest.approx(250, abs=3), "at 0.2 ms a record, 50 ms are enough for 250"
+    assert learnt.records_max() == pytest.approx(250, abs=3), "at 0.2 ms per record, 50 ms are enough for 250"
     for _ in range(100):
         learnt.batch_took(0.01, records=1_000)
     assert learnt.records_max() == 2_048

@@ -34,7 +34,7 @@ class FakeTable:
         self.in_flight.append(list(changes))
 
     def commit(self) -> None:
-        """Makes the oldest changes in flight lasting."""
+        """Makes the oldest changes in flight permanent."""
         for key, value in self.in_flight.pop(0) if self.in_flight else []:
             self.committed.pop(key, None)
             if value is not None:

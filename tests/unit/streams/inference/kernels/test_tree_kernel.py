@@ -60,8 +60,8 @@ def test_a_matrix_of_another_shape_is_rejected() -> None:
     [
         ({"leaves": np.array([3])}, "numbers of leaves"),
         ({"left": np.array([-1, -1])}, "numbers of splits"),
-        ({"feature": np.array([1])}, "by no feature"),
-        ({"feature": np.array([-1])}, "by no feature"),
+        ({"feature": np.array([1])}, "not by a feature"),
+        ({"feature": np.array([-1])}, "not by a feature"),
         ({"left": np.array([5])}, "no node"),
         ({"right": np.array([-9])}, "no node"),
         ({"left": np.array([0])}, "two parents"),
