@@ -36,7 +36,7 @@ def decode_manifest(value: bytes | None, limits: Limits = DEFAULT_LIMITS, codec:
 
 
 def encode_manifest(manifest: Manifest, codec: Codec = MSGPACK, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """Encode a manifest; equal manifests give equal bytes. Errors as `decode_manifest`."""
+    """Encode a manifest; equal manifests give equal bytes. Raises the errors of `decode_manifest`."""
     value = _encode(manifest, codec)
     decode_manifest(value, limits, codec)
     return value
@@ -51,7 +51,7 @@ def decode_alias(value: bytes | None, limits: Limits = DEFAULT_LIMITS, codec: Co
 
 
 def encode_alias(alias: Alias, codec: Codec = MSGPACK, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """Encode an alias; equal aliases give equal bytes. Errors as `decode_alias`."""
+    """Encode an alias; equal aliases give equal bytes. Raises the errors of `decode_alias`."""
     value = _encode(alias, codec)
     decode_alias(value, limits, codec)
     return value

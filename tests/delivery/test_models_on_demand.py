@@ -41,7 +41,7 @@ Results = dict[int, list[dict[str, Any]]]
 
 
 def model_of(seed: int) -> TrainedModel:
-    """A model of TREES trees: of a few leaves alone, of 255 leaves each and 26,000 bytes among many."""
+    """A model of TREES trees: one tree of up to 4 leaves, or several of up to 255 leaves and 26,000 bytes each."""
     rows = np.random.default_rng(seed).normal(size=(200 if TREES == 1 else 5_000, 3))
     parameters = {
         "objective": "regression", "num_leaves": 4 if TREES == 1 else 255, "min_data_in_leaf": 5, "verbose": -1,

@@ -1,4 +1,4 @@
-"""States as bytes: small, bounded, and the same again."""
+"""States as bytes: small, bounded, and unchanged by a round trip."""
 
 from __future__ import annotations
 

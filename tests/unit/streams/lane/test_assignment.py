@@ -273,11 +273,11 @@ async def test_opening_a_store_is_retried(table: LaneTable) -> None:
 async def until_open(bench: Bench, *numbers: int) -> None:
     """Checks topics, as the app does every second, until exactly these partitions are open."""
 
-    def looked() -> bool:
+    def checked() -> bool:
         bench.lane.check_topics()
         return bench.lane.settled and set(bench.lane.partitions) == {tp(number) for number in numbers}
 
-    await bench.until(looked)
+    await bench.until(checked)
 
 
 @pytest.mark.parametrize("bench", [AtLeastOnce, ExactlyOnce], indirect=True)

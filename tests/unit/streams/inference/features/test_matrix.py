@@ -265,7 +265,7 @@ def test_string_categories() -> None:
     for unknown in ("blue", "Red", "", 0, 1.0, True):
         with pytest.raises(InvalidValueError, match=r"^row 0, feature 'colour' is not one of its 2 categories$"):
             one(s, [1, unknown])
-    with pytest.raises(InvalidValueError, match="row 0, feature 'colour' is none"):
+    with pytest.raises(InvalidValueError, match="row 0, feature 'colour' is not one of its 2 categories"):
         matrix_of(s, tensor([[1, 1]], "<f8"))
 
 
@@ -337,7 +337,7 @@ def test_data_frames_and_rows_score_the_same(pandas_trained: PandasTrained) -> N
         ([Feature("a", min=2, max=1)], {}, "min above its max"),
         ([Feature("a", min=NAN)], {}, "not finite"),
         ([Feature("a", max=math.inf)], {}, "not finite"),
-        ([Feature("a", "int64", min=0.5)], {}, "no integer"),
+        ([Feature("a", "int64", min=0.5)], {}, "not an integer"),
         ([Feature("a")], {"defaults": {"b": 1}}, "defaults names 'b'"),
         ([Feature("a", required=True)], {"defaults": {"a": 1}}, "is required, and has a default"),
         ([Feature("a", max=1)], {"defaults": {"a": 2}}, "default that it does not allow"),
