@@ -119,7 +119,7 @@ def _fits(form: str, value: Any) -> bool:
 
 
 def _invalid(name: str, datatype: str, place: int, value: Any) -> InvalidValueError:
-    return InvalidValueError(f"tensor {name!r}, item {place}: {repr(value)[:80]} is no {datatype}")
+    return InvalidValueError(f"tensor {name!r}, item {place}: {repr(value)[:80]} is not of type {datatype}")
 
 
 def _texts(name: str, data: bytes, count: int) -> list[Scalar]:

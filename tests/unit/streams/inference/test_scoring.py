@@ -114,11 +114,11 @@ def test_a_late_request_gets_the_same_bytes_whenever_it_is_answered(scorer: Scor
 def test_a_version_that_is_not_ready_is_retryable() -> None:
     catalog = catalog_of()
     manifest = sum_model().manifest
-    catalog.put(Version(manifest, "trying", "it is being tried"))
+    catalog.put(Version(manifest, "trying", "it is being tested"))
     (answer,) = score(Scorer(catalog, Limits()), [pack([1.0, 2.0])]).values
     assert msgpack.unpackb(answer)["error"] == {
         "code": "model_not_ready",
-        "message": "no version of 'sum' is ready; 1 is trying: it is being tried",
+        "message": "no version of 'sum' is ready; 1 is trying: it is being tested",
         "retryable": True,
     }
 

@@ -201,5 +201,5 @@ def test_a_directory_in_use_is_not_touched(tmp_path: Path) -> None:
 
 def test_an_unusable_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ServerError, match="no store can be made"):
+    with pytest.raises(ServerError, match="a store cannot be created there"):
         RocksStores(tmp_path / "file").open(0)

@@ -180,5 +180,5 @@ def test_a_graph_that_the_library_rejects_fails(tmp_path: Path) -> None:
     content = doubled().replace(b"Add", b"And")
     path = tmp_path / "m"
     path.write_bytes(content)
-    with pytest.raises(MalformedError, match="ONNX Runtime refuses it"):
+    with pytest.raises(MalformedError, match="ONNX Runtime rejects it"):
         load_model(path, manifest_of(content, "m", 1))

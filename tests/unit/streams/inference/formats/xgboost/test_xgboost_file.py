@@ -127,7 +127,7 @@ def test_limits_and_depth() -> None:
         (b"SL" + struct.pack(">q", -1), "a length of"),
         (b"SL" + struct.pack(">q", 1) + b"\xff", "UTF-8"),
         (b"[$l#L" + struct.pack(">q", 3) + b"\0" * 11, "too early"),
-        (b"[$q#L", "no type"),
+        (b"[$q#L", "not a type"),
         (b"[$l]", "without its length"),
         (b"Zx", "bytes follow"),
         (b"{L" + (struct.pack(">q", 1) + b"aZL") * 2, "twice"),
