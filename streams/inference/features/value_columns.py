@@ -62,7 +62,7 @@ class ValueColumn:
             return None
         if self.takes_unknown:
             return _unknown_category(given, list(self.known.values()))
-        raise UnfitValueError(f"is none of its {len(self.known)} categories")
+        raise UnfitValueError(f"is not one of its {len(self.known)} categories")
 
 
 def compile_value_column(
