@@ -202,7 +202,7 @@ class ValueRules:
         for column, value in zip(self._columns, row.tolist(), strict=True):
             if problem := problem_of(column, value):
                 return column.name, problem
-        raise AssertionError("no feature of the refused row breaks a rule")
+        raise AssertionError("no feature of the rejected row breaks a rule")
 
     def _fill(self, matrix: Matrix) -> None:
         if len(self._defaults):
@@ -238,8 +238,10 @@ class ValueRules:
         if not self._clip:
             bad |= ((part < self._low) | (part > self._high)).any(axis=1)
             return
-        # Invalid rows are not clipped, so that the error can describe the original value.
-        matrix[:, self._bounded] = np.where(bad[:, None], part, np.clip(part, self._low, self._high))
+        # Invalid rows are not clipped, so that the error can describe the original value. Not by `np.clip`: whether it
+        # replaces -0.0 by a bound of 0.0 depends on the number of rows.
+        clipped = np.where(part < self._low, self._low, np.where(part > self._high, self._high, part))
+        matrix[:, self._bounded] = np.where(bad[:, None], part, clipped)
 
 
 def _indexes(columns: Sequence[Column], chosen: list[bool]) -> NDArray[np.intp]:

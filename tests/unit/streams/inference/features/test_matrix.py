@@ -240,6 +240,13 @@ def test_ranges() -> None:
     assert math.isnan(one(clipping, [None, 1])[0])
 
 
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_a_negative_zero_at_a_bound_is_not_clipped_in_any_batch(rows: int) -> None:
+    s = schema(Feature("a", min=0), Feature("b", max=-0.0), out_of_range="clip")
+    matrix = matrix_of(s, ListRows([[-0.0, 0.0]] * rows, True))
+    assert np.signbit(matrix).tolist() == [[True, False]] * rows
+
+
 def test_a_number_that_is_clipped_is_not_the_problem_that_is_named() -> None:
     s = schema(Feature("a", min=0, max=10), Feature("b", required=True), out_of_range="clip")
     with pytest.raises(InvalidValueError, match="'b' is missing, and required"):
