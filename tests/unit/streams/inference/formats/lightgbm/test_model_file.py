@@ -174,7 +174,7 @@ DAMAGE: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("binary", _edit(rb"^left_child=\S+", b"left_child=2x"), "damaged number"),
     ("binary", _edit(rb"^left_child=(\S+) ", rb"left_child=\1\t"), "wrong number"),
     ("binary", _edit(rb"^left_child=", b"left_child=\t"), "damaged number"),
-    ("binary", _edit(rb"^left_child=(\S+) (\S+)", rb"left_child=\1 \1"), "no tree"),
+    ("binary", _edit(rb"^left_child=(\S+) (\S+)", rb"left_child=\1 \1"), "not a tree"),
     ("binary", _edit(rb"^split_feature=\S+", b"split_feature=6"), "names no column"),
     ("binary", _edit(rb"^split_feature=\S+", b"split_feature=-1"), "names no column"),
     ("binary", _edit(rb"^split_feature=\S+", b"split_feature=1.5"), "damaged number"),
