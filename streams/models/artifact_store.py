@@ -157,7 +157,7 @@ class ArtifactStore:
         except OSError as error:
             raise ServerError(
                 f"models cannot be stored in {self._directory}: {error.strerror or error}; "
-                "make room there, or set INFERD_DATA_DIR to a directory that this user may write"
+                "free some space, or set INFERD_DATA_DIR to a directory that this user may write"
             ) from error
 
 

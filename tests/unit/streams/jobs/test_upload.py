@@ -91,7 +91,7 @@ async def test_a_rejection_is_raised_before_more_is_sent() -> None:
 async def test_an_unknown_outcome_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload, "HANDLED_WITHIN_S", 0.01)
     log = Log()
-    with pytest.raises(RetryLaterError, match="taken"):
+    with pytest.raises(RetryLaterError, match="no worker has processed the message"):
         await send_all(log, 1)
     await log.out.forget()
     moved = Log()
