@@ -6,6 +6,7 @@ transaction markers, aborted and compacted records, so counting records would ne
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 
@@ -20,8 +21,8 @@ log = structlog.get_logger(__name__)
 
 POLL_MS = 500
 FETCH_BYTES_MAX = 4 * 1_048_576
-RECORDS_MAX = 20_000
-"""Maximum records of one poll: it limits how long the event loop is blocked."""
+RECORDS_MAX = 5_000
+"""Maximum records of one poll. The event loop runs between polls, so this limits how long it is blocked."""
 
 Owned = Sequence[tuple[LaneTable, TablePartition]]
 
@@ -84,6 +85,7 @@ class Restore:
                 read += len(records)
                 self.records += len(records)
                 self._on_progress()
+            await asyncio.sleep(0)  # aiokafka does not suspend while it has records: megabytes for each partition
 
     async def _seek(
         self, consumer: AIOKafkaConsumer, by_tp: dict[TopicPartition, tuple[LaneTable, TablePartition]]
