@@ -165,8 +165,9 @@ def _comparison(figures: Mapping[str, Sequence[BacklogMeasure]], title: str, our
     for heading in headings:
         table.add_column(heading, justify="right")
     for name, measures in figures.items():
-        found = [[each for each in measures if each.peer == peer] for peer in (theirs, ours)]
-        table.add_row(name, *(_row(*found) if all(found) else ["none"]))
+        other_measures = {each.repeat: each for each in measures if each.peer == theirs}
+        our_measures = [each for each in measures if each.peer == ours and each.repeat in other_measures]
+        table.add_row(name, *(_row([*other_measures.values()], our_measures) if other_measures else ["none"]))
     return table
 
 

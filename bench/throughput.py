@@ -24,6 +24,7 @@ from bench.verification import verify
 
 POLL_S = 0.1
 DRAIN_TIMEOUT_S = 300.0
+LIVE_TIMEOUT_S = 120.0
 COMMIT_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 300.0
 PROBE_S = 2.0
@@ -45,7 +46,10 @@ class BacklogMeasure(msgspec.Struct, frozen=True):
 def measure_backlogs(
     lab: Lab, peers: Sequence[Peer], plan: BacklogPlan, report: Callable[[str], None]
 ) -> list[BacklogMeasure]:
-    """Measures all peers on the same backlog, interleaved in repeats; the first run is a warm-up."""
+    """Measures all peers on the same backlog, interleaved in repeats; the first run is a warm-up.
+
+    A run of a peer that commits nothing, and so may lose results, is left out if it is invalid.
+    """
     peers = tuple(peers)
     backlogs = _prepare(lab, peers, plan)
     report(f"backlogs: {plan.count:,} requests, {plan.slow_count:,} for slow peers")
@@ -54,7 +58,13 @@ def measure_backlogs(
     measures = []
     for repeat in range(plan.repeats):
         for peer in peers[repeat % len(peers) :] + peers[: repeat % len(peers)]:
-            measure = backlogs[peer.name].measure(peer, repeat)
+            try:
+                measure = backlogs[peer.name].measure(peer, repeat)
+            except BenchError as error:
+                if peer.commits:
+                    raise
+                report(f"  {repeat + 1}/{plan.repeats} {peer.title}: invalid: {error.message}")
+                continue
             report(
                 f"  {repeat + 1}/{plan.repeats} {peer.title}: {measure.messages_per_s:,.0f}/s,"
                 f" {measure.cpu_us_per_message:.1f} µs CPU per message"
@@ -111,7 +121,8 @@ class _Backlog(NamedTuple):
                 begin = cluster.ends(task.results)
                 self.append()
             if not peer.transactional:
-                await_results(cluster, process, task.results, begin, len(self.requests))
+                within_s = DRAIN_TIMEOUT_S if peer.commits else LIVE_TIMEOUT_S
+                await_results(cluster, process, task.results, begin, len(self.requests), within_s)
             if peer.commits:
                 # With transactions, offsets are committed together with the results.
                 within_s = DRAIN_TIMEOUT_S if peer.transactional else COMMIT_TIMEOUT_S
@@ -161,12 +172,14 @@ def _has_results(cluster: Cluster, topic: str, begin: Offsets, requests: Request
     return False
 
 
-def await_results(cluster: Cluster, process: PeerProcess, topic: str, begin: Offsets, count: int) -> None:
-    deadline = time.monotonic() + DRAIN_TIMEOUT_S
+def await_results(
+    cluster: Cluster, process: PeerProcess, topic: str, begin: Offsets, count: int, within_s: float = DRAIN_TIMEOUT_S
+) -> None:
+    deadline = time.monotonic() + within_s
     while (done := count_between(begin, cluster.ends(topic))) < count:
         process.check_alive()
         if time.monotonic() > deadline:
-            raise BenchError(f"{process.name}: {done} of {count} results after {DRAIN_TIMEOUT_S:.0f} s")
+            raise BenchError(f"{process.name}: {done} of {count} results after {within_s:.0f} s")
         time.sleep(POLL_S)
 
 
