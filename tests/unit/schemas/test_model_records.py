@@ -210,7 +210,11 @@ def test_a_manifest_and_its_key() -> None:
         ({"split": [{"version": 1, "weight": 0}]}, "invalid_value", "weight 0.0"),
         ({"split": [{"version": 1, "weight": -1}]}, "invalid_value", "weight -1.0"),
         ({"split": [{"version": 1, "weight": float("nan")}]}, "invalid_value", "weight nan"),
-        ({"split": [{"version": 1, "weight": 1e308}, {"version": 2, "weight": 1e308}]}, "invalid_value", "add up"),
+        (
+            {"split": [{"version": 1, "weight": 1e308}, {"version": 2, "weight": 1e308}]},
+            "invalid_value",
+            "the sum of the weights",
+        ),
         ({"split": [{"version": 0, "weight": 1}]}, "invalid_value", "split: version 0"),
         ({"split": [{"version": 1, "weight": 1}] * 2}, "invalid_value", "'1' is named twice"),
         ({"version": 1, "shadow": [0]}, "invalid_value", "shadow: version 0"),
