@@ -1,4 +1,4 @@
-"""Takes partitions over: fence earlier owners, restore tables, read positions, seek, open.
+"""Takes partitions over: fence earlier owners, restore tables, open processors, read positions, seek.
 
 The order matters: after the fence no earlier owner can write anything, so tables and positions that are read then are
 final.
@@ -72,7 +72,9 @@ class Takeover:
             if still_assigned():
                 await self._restore_tables(plan)
             if plan.tps:
-                await plan.faults.until_done(what, partial(self._open, plan), still_assigned)
+                # Processors read their tables, which takes as long as these are large.
+                await plan.faults.until_done(what, partial(self._open, plan), still_assigned, bounded=False)
+                await plan.faults.until_done(what, partial(self._start, plan), still_assigned)
         finally:
             for partition in plan.partitions.values():
                 if not partition.running:
@@ -85,7 +87,7 @@ class Takeover:
     async def _fence(self, plan: TakeoverPlan) -> None:
         await self._guarantee.fence({tp: self._outputs(tp) for tp in plan.partitions})
 
-    async def _open(self, plan: TakeoverPlan) -> None:
+    async def _start(self, plan: TakeoverPlan) -> None:
         positions = await read_positions(
             self._context.group.consumer, plan.partitions, self._context.settings.group.offset_reset, self._topics
         )  # fmt: skip
@@ -97,7 +99,6 @@ class Takeover:
         if plan.still_assigned():
             await self._context.group.seek(starts)
         if plan.still_assigned():
-            await self._open_processors(plan)
             for tp, partition in plan.partitions.items():
                 partition.run(starts[tp], ids[tp])
             plan.opened(plan.partitions)
@@ -110,7 +111,7 @@ class Takeover:
         if not plan.after_failure or all(start >= positions[tp].end for tp, start in starts.items()):
             plan.faults.clear()
 
-    async def _open_processors(self, plan: TakeoverPlan) -> None:
+    async def _open(self, plan: TakeoverPlan) -> None:
         self.close({tp for tp in self.opened.difference(plan.partitions) if tp.topic in plan.topics})
         for tp in plan.partitions:
             self.opened.add(tp)

@@ -115,6 +115,26 @@ async def test_the_steps_reach_past_the_end_of_a_takeover(bench: Bench) -> None:
     assert steps.left > 0, "or the last step is never cancelled"
 
 
+async def test_a_processor_may_take_longer_to_open_than_an_attempt(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads a table, which may have millions of entries: each attempt would start again."""
+    for faults in bench.lane._context.faults.values():
+        monkeypatch.setattr(faults, "_attempt_timeout_s", 0.1)
+    read, opened = asyncio.Event(), list[int]()
+
+    async def open_slowly(number: int) -> None:
+        opened.append(number)
+        await read.wait()
+
+    bench.tenant.opened = open_slowly  # type: ignore[method-assign]
+    acquiring = asyncio.create_task(bench.own(0))
+    asyncio.get_running_loop().call_later(0.4, read.set)
+    await acquiring
+    await bench.until(lambda: bench.lane.settled)
+    assert (opened, set(bench.lane.partitions)) == ([0], {tp(0)})
+
+
 # Producers
 
 
