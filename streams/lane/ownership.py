@@ -67,7 +67,7 @@ class Ownership:
     # ------------------------------------------------------------------ assigned and revoked
 
     async def acquire(self, tps: Collection[TopicPartition]) -> None:
-        """Takes over assigned lane partitions (fence, restore, open, read positions, seek); retries while they are assigned."""
+        """Takes assigned lane partitions over (fence, restore, open, read positions, seek); retries while assigned."""
         await self.end_takeovers()
         self._assigned = {tp for tp in tps if tp.topic in self._partitions.processors}
         self._generation = self._context.group.generation
