@@ -67,7 +67,8 @@ class FeatureSchema:
         self._names = frozenset(self.feature_names)
         self._by_name = _getter(self.feature_names)
         self._is_number = tuple(isinstance(column, Column) for column in self._all)
-        self._has_values = not all(self._is_number)
+        self._value_columns = [(place, c) for place, c in enumerate(self._all) if isinstance(c, ValueColumn)]
+        self._has_values = bool(self._value_columns)
         categorical = [place for place, column in enumerate(self._columns) if column.dtype == "category"]
         # If all categories are text, no two of them are equal as dictionary keys, so that a look-up suffices.
         text = {place for place in categorical if all(isinstance(c, str) for c in self._columns[place].codes)}
@@ -178,12 +179,22 @@ class FeatureSchema:
         if not self._has_values:
             return self._of_values(rows)
         numbers = self._of_values([list(compress(row, self._is_number)) for row in rows])
-        columns = [column for column in self._all if isinstance(column, ValueColumn)]
-        places = [place for place, column in enumerate(self._all) if isinstance(column, ValueColumn)]
-        values = np.empty((len(rows), len(columns)), dtype=object)
-        for index, row in enumerate(rows):
-            values[index] = [_value(column, row[place], index) for column, place in zip(columns, places, strict=True)]
-        return Table(numbers, values, self._is_number)
+        return Table(numbers, self._other_values(rows), self._is_number)
+
+    def _other_values(self, rows: Sequence[list[Any]]) -> NDArray[np.object_]:
+        """The values of rows that are not numbers. A column of texts alone needs no check of each value."""
+        values = np.empty((len(rows), len(self._value_columns)), dtype=object)
+        checked = []
+        for target, (place, column) in enumerate(self._value_columns):
+            given = [row[place] for row in rows]
+            if column.is_text and set(map(type, given)) == {str}:
+                values[:, target] = np.fromiter(given, object, len(given))
+            else:
+                checked.append((target, place, column))
+        for index, row in enumerate(rows if checked else ()):
+            for target, place, column in checked:
+                values[index, target] = _value(column, row[place], index)
+        return values
 
     def _of_values(self, rows: Sequence[list[Any]]) -> Matrix:
         """The matrix of the numeric values of rows. Modifies the lists if there are categories."""
