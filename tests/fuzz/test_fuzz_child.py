@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import faulthandler
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from tests.fuzz.child import COUNTS
-
-WITHIN_S = 60
+from tests.fuzz.child import LOOK_EVERY, Run
 
 
-@pytest.mark.parametrize("way", ["drawn", "mutated"])
-def test_time_ends_it(way: str, tmp_path: Path) -> None:
-    options = ["--inputs", f"{10**12}", "--seconds", "3", "--seed", "0", "--directory", str(tmp_path)]
-    command = [sys.executable, "-m", "tests.fuzz.child", "request-json", way, *options]
-    subprocess.run(command, check=True, timeout=WITHIN_S)
-    assert json.loads((tmp_path / COUNTS).read_text())["inputs"] > 0
+def test_a_run_stays_over_when_its_time_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs that hypothesis draws go on for the rest of a round."""
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *_args, **_options: None)
+    meter: Any = SimpleNamespace(inputs=0)
+    run = Run(meter, tmp_path, inputs=10**12, seconds=-1)
+    for meter.inputs in range(3 * LOOK_EVERY):
+        assert run.over()
