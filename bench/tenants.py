@@ -11,7 +11,7 @@ import argparse
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 
@@ -31,6 +31,7 @@ from bench.peers.catalog import INFERD, peers_named
 from bench.peers.inferd_worker import running_worker
 from bench.slow_code import CALL_S, SLOW_TENANT
 from inferd import SyncClient
+from inferd.schemas.errors import JobClosedError
 
 HEALTHY, MISSING, HUGE = "healthy", "missing", "huge"
 TENANTS = (HEALTHY, MISSING, SLOW_TENANT, HUGE)
@@ -133,7 +134,8 @@ def _run_jobs(lab: Lab, job_rows: int, over: threading.Event) -> None:
             job_id = client.submit_job(MODEL_ID, rows)
             for _ in client.watch_job(job_id):
                 if over.is_set():
-                    client.cancel_job(job_id)
+                    with suppress(JobClosedError):
+                        client.cancel_job(job_id)
                     break
 
 
