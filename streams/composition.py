@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inferd.schemas.topics import Stream, TenantTopics
-from inferd.streams.inference import PredictionCosts, Scorer
+from inferd.streams.inference import Scorer
 from inferd.streams.jobs.composition import TenantJobs, compose_jobs
 from inferd.streams.jobs.reader import RecordReader
 from inferd.streams.kafka import Destinations, unit_of
@@ -24,6 +24,7 @@ from inferd.streams.lane import (
     Processor,
 )
 from inferd.streams.models.follower import ModelFollower
+from inferd.streams.prediction_runner import PredictionRunner
 from inferd.streams.requests import BatchScoring, BatchSizer, CacheTable, RequestProcessor
 from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
@@ -70,9 +71,8 @@ def compose_tenants(
             catalog, settings.limits, settings.reply_to_allowed, user_code.ask(tenant), user_code.ask_rows(tenant)
         )
         names = TenantTopics(settings.namespace, tenant)
-        scoring = BatchScoring(
-            measures, BatchSizer(settings.lane), PredictionCosts(settings.lane.inline_ms_max), time.time
-        )
+        runner = PredictionRunner("inferd-requests", measures, settings.lane.inline_ms_max)
+        scoring = BatchScoring(measures, BatchSizer(settings.lane), runner, time.time)
         requests = RequestProcessor(names, scorer, settings.worker_id, destinations, scoring, predictions)
         requests.tracing, requests.on_demand = measures.tracing, follower.on_demand
         jobs_table = make_table(app, settings, tenant, "jobs", directory)

@@ -18,12 +18,11 @@ from inferd.schemas.headers import (
 )
 from inferd.schemas.jobs import Barrier, BarrierResult, Chunk, decode_chunk, encode_barrier_result
 from inferd.schemas.topics import Stream, TenantTopics
-from inferd.streams.inference import PredictionCosts, Record, internal_error
+from inferd.streams.inference import Record, internal_error
 from inferd.streams.jobs.reader import RecordReader
 from inferd.streams.jobs.scoring import (
     ChunkBatch,
     ChunkDraft,
-    ChunkGroup,
     ChunkScorer,
     ChunkWork,
     chunk_work,
@@ -40,9 +39,9 @@ from inferd.streams.lane import (
     timestamps_of,
 )
 from inferd.streams.models.on_demand import OnDemandLoader
+from inferd.streams.prediction_runner import PredictionRunner
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTable
-from inferd.streams.tasks import OwnThread
 from inferd.streams.telemetry import CHUNK_SPAN, ChunkCounters, LaneMeasures, Tally, TenantCounters
 
 log = structlog.get_logger(__name__)
@@ -99,8 +98,7 @@ class ChunkProcessor:
         self._destinations = destinations
         self._dead_letters = DeadLetters(topics.name("dead-letters"), settings.worker_id, destinations)
         self._clock = clock
-        self._thread = OwnThread("inferd-chunks")
-        self._costs = PredictionCosts(settings.lane.inline_ms_max)
+        self._runner = PredictionRunner("inferd-chunks", measures, settings.lane.inline_ms_max, INLINE_ROWS_MAX)
         self.on_demand: OnDemandLoader | None = None
         """Loads models that are not loaded; None if all are."""
         self._waiting_since: dict[tuple[str, int, str], float] = {}
@@ -245,21 +243,11 @@ class ChunkProcessor:
     async def _predicted(self, works: Sequence[ChunkWork]) -> ChunkBatch:
         batch = self._scorer.prepare(works)
         for group in batch.groups:
-            await self._predict(group)
+            await self._runner.run(self.tenant, group, group.rows)
+            manifest = group.model.manifest
+            counted = {(manifest.model_id, manifest.version): (len(group.drafts), group.rows)}
+            self._measures.count_models(self.tenant, counted)
         return batch
-
-    async def _predict(self, group: ChunkGroup) -> None:
-        manifest, rows, started = group.model.manifest, group.rows, time.perf_counter()
-        if group.in_thread or rows > INLINE_ROWS_MAX or self._costs.is_long(manifest, group.outputs, rows):
-            await self._thread.call(group.predict)
-        else:
-            group.predict()
-        elapsed = time.perf_counter() - started
-        if rows:
-            self._costs.took(manifest, group.outputs, rows, elapsed)
-        self._measures.count_prediction(self.tenant, manifest, elapsed, rows)
-        counted = {(manifest.model_id, manifest.version): (len(group.drafts), rows)}
-        self._measures.count_models(self.tenant, counted)
 
     # ------------------------------------------------------------------ output
 

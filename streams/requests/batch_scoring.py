@@ -9,16 +9,14 @@ import structlog
 
 from inferd.schemas.errors import InternalError
 from inferd.streams.inference import (
-    Group,
     Outcome,
-    PredictionCosts,
     Scorer,
     Work,
     halve,
 )
 from inferd.streams.inference.cache import PredictionCache
+from inferd.streams.prediction_runner import PredictionRunner
 from inferd.streams.requests.batch_sizing import BatchSizer
-from inferd.streams.tasks import OwnThread
 from inferd.streams.telemetry import LaneMeasures, StepTimer
 
 log = structlog.get_logger(__name__)
@@ -28,14 +26,13 @@ class BatchScoring:
     """Scores the micro-batches of one tenant in order; their cost bounds the size of the next ones."""
 
     def __init__(
-        self, measures: LaneMeasures, batch_sizer: BatchSizer, costs: PredictionCosts, clock: Callable[[], float]
+        self, measures: LaneMeasures, batch_sizer: BatchSizer, runner: PredictionRunner, clock: Callable[[], float]
     ) -> None:
         """`clock`: Unix seconds."""
         self._measures = measures
         self._batch_sizer = batch_sizer
-        self._costs = costs
+        self._runner = runner
         self._clock = clock
-        self._thread = OwnThread("inferd-requests")
 
     def records_max(self) -> int:
         """Maximum records of the next micro-batch."""
@@ -95,21 +92,11 @@ class BatchScoring:
         self._measures.observe_step("receive", self._measures.queue.observe_since(timestamps, now_ms))
         batch = scorer.prepare(work, now_ms, cache, fill_direct, step_timer.finish)
         for group in batch.groups:
-            await self._predict(tenant, group)
+            if group.to_score:
+                await self._runner.run(tenant, group, group.to_score)
+            else:
+                group.predict()
         step_timer.finish("predict")
         outcome = batch.finish()
         step_timer.finish("postprocess")
         return outcome
-
-    async def _predict(self, tenant: str, group: Group) -> None:
-        if not group.to_score:
-            group.predict()
-            return
-        manifest, rows, started = group.model.manifest, group.to_score, time.perf_counter()
-        if group.in_thread or self._costs.is_long(manifest, group.outputs, rows):
-            await self._thread.call(group.predict)
-        else:
-            group.predict()
-        elapsed = time.perf_counter() - started
-        self._costs.took(manifest, group.outputs, rows, elapsed)
-        self._measures.count_prediction(tenant, manifest, elapsed, rows)

@@ -19,7 +19,6 @@ from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.requests import Output
 from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.inference.catalog import ModelCatalog, Version
-from inferd.streams.inference.prediction_costs import PredictionCosts
 from inferd.streams.inference.scoring import Scorer
 from inferd.streams.inference.user_code import PinnedModelId
 from inferd.streams.jobs.chunk_processor import ChunkProcessor
@@ -30,6 +29,7 @@ from inferd.streams.lane.context import LaneContext
 from inferd.streams.lane.exactly_once import ExactlyOnce
 from inferd.streams.lane.lane import Lane
 from inferd.streams.lane.processor import Processor
+from inferd.streams.prediction_runner import PredictionRunner
 from inferd.streams.requests.batch_scoring import BatchScoring
 from inferd.streams.requests.batch_sizing import BatchSizer
 from inferd.streams.requests.processor import RequestProcessor
@@ -96,7 +96,9 @@ class World:
             catalog.put(Version(served.manifest, "ready", None, served))
         ask = self.requests_code.ask if tenant == "slow" else None
         process_batch = self.chunks_code.process_batch if tenant in ("slow", "huge") else None
-        scoring = BatchScoring(measures, BatchSizer(self.settings.lane), PredictionCosts(50.0), lambda: 2.0)
+        scoring = BatchScoring(
+            measures, BatchSizer(self.settings.lane), PredictionRunner("test", measures, 50.0), lambda: 2.0
+        )
         scorer = Scorer(catalog, DEFAULT_LIMITS, (), ask)
         reader: Any = None
         return [

@@ -22,10 +22,10 @@ from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.requests.request import ModelReference
 from inferd.streams.inference.catalog import ModelCatalog
 from inferd.streams.inference.own_models import own_digest
-from inferd.streams.inference.prediction_costs import PredictionCosts
 from inferd.streams.inference.scoring import Scorer
 from inferd.streams.jobs.scoring.pinned_model import pin_model
 from inferd.streams.jobs.scoring.scoring import ChunkScorer, ChunkWork
+from inferd.streams.prediction_runner import PredictionRunner
 from inferd.streams.requests.batch_scoring import BatchScoring
 from inferd.streams.requests.batch_sizing import BatchSizer
 from inferd.streams.serving.realtime_predictor import RealtimePredictor
@@ -224,7 +224,7 @@ async def test_its_time_and_rows_are_the_model_s_and_the_loop_does_not_wait(
     realtime: type[RealtimePredictor], name: str, version: int
 ) -> None:
     measures = LaneMeasures()
-    scoring = BatchScoring(measures, BatchSizer(LaneSettings()), PredictionCosts(50.0), time.time)
+    scoring = BatchScoring(measures, BatchSizer(LaneSettings()), PredictionRunner("test", measures, 50.0), time.time)
     records = [Fetched(request([[1, 2], [3, 4]], name), offset=number) for number in range(3)]
     await scoring.score("default", scorer_of(realtime, catalog_of(sum_model(1))), [(0, records)], None, None)
     counters = measures.by_model["default", name, version]
