@@ -19,8 +19,9 @@ demo: $(VENV)/.installed ## Run the demo: a broker, a worker, a model, real requ
 
 TEST_PROCESSES ?= 2
 
+# The tests start hundreds of processes: compile the code once, even if Python is told to write no bytecode.
 test: $(VENV)/.installed-dev ## Run all tests, including the delivery tests with Apache Kafka.
-	@$(PY) -m compileall -q $(CODE) # the tests start hundreds of processes, also where Python is told to write no bytecode
+	@$(PY) -m compileall -q $(CODE)
 	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-cache: export INFERD_TEST_CACHE := 1

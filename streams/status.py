@@ -67,6 +67,7 @@ def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> Str
     """The current state of `streams`."""
     lane, measures = streams.lane, streams.measures
     memory = streams.follower.on_demand if streams.follower is not None else None
+    bytes_max = streams.settings.models.bytes_max
     partitions = list(lane.partitions.values()) if lane is not None else []
     return StreamsSnapshot(
         phase=phase,
@@ -95,16 +96,10 @@ def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> Str
         direct=measures.direct.snapshot(),
         steps={step: histogram.snapshot() for step, histogram in measures.steps.items()},
         last_error=_last_error(streams),
-        model_memory=_model_memory(streams),
+        model_memory=memory.snapshot() if memory is not None else ModelMemorySnapshot.empty(bytes_max),
         model_wait=memory.waits.snapshot() if memory is not None else NOTHING,
         waiting=tuple(WaitSnapshot(tenant, reason) for tenant, reason in streams.admission.waits.items()),
     )
-
-
-def _model_memory(streams: StreamsView) -> ModelMemorySnapshot:
-    if streams.follower is None:
-        return ModelMemorySnapshot.empty(streams.settings.models.bytes_max)
-    return streams.follower.on_demand.snapshot()
 
 
 def _last_error(streams: StreamsView) -> str | None:

@@ -1,8 +1,8 @@
 """MLServer with its Kafka server, for the formats that it has: writes its settings, then becomes its process.
 
 It runs in an environment of its own, which `make bench-models` installs: its packages and ours exclude each other.
-Settings that differ from the defaults: the model in the server's process, adaptive batching, and no log
-line for each message.
+Settings that differ from the defaults: the model in the server's process, adaptive batching, and no log line for each
+message.
 """
 
 from __future__ import annotations

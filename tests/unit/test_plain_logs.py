@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -12,9 +11,7 @@ from inferd.daemon.telemetry import configure_for_command
 
 
 @pytest.fixture(scope="module", autouse=True)
-def a_command_ran() -> Iterator[None]:
-    configure_for_command(0)
-    yield
+def a_command_ran() -> None:
     configure_for_command(0)
 
 

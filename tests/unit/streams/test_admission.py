@@ -58,7 +58,7 @@ class World:
     async def missing_rights(self, _client: Any, rights: Sequence[Right]) -> list[Right]:
         self.checks += 1
         if self.away:
-            raise KafkaConnectionError("nobody there")
+            raise KafkaConnectionError("connection refused")
         self.asked.append(len(rights))
         return [right for right in rights if str(right) in self.missing]
 

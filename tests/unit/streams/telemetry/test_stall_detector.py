@@ -433,7 +433,7 @@ async def test_a_stop_that_cannot_leave_the_group_in_time_is_late(run: Run, monk
 
 async def test_a_failed_start_leaves_no_task_running(run: Run) -> None:
     before = asyncio.all_tasks()
-    run.follower.start_raises = ConnectionError("nobody there")
+    run.follower.start_raises = ConnectionError("connection refused")
     with pytest.raises(ConnectionError):
         await run.streams.start()
     assert asyncio.all_tasks() == before
