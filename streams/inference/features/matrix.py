@@ -92,7 +92,7 @@ class FeatureSchema:
         if isinstance(rows, TensorRows):
             return self._of_tensor(rows)
         if isinstance(rows, ListRows):
-            return self._of_rows([self._positional(row, index) for index, row in enumerate(rows.rows)])
+            return self._of_rows(self._positional(rows.rows))
         return self._of_rows([self._named(row, index) for index, row in enumerate(rows.rows)])
 
     def gather(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Inputs, NDArray[np.bool_]]:
@@ -169,7 +169,7 @@ class FeatureSchema:
     def _of_tensor(self, tensor: TensorRows) -> Inputs:
         values = np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape)
         if not self.plain:
-            return self._of_rows([self._positional(row, index) for index, row in enumerate(values.tolist())])
+            return self._of_rows(self._positional(values.tolist()))
         if values.shape[1] != self._width:
             raise _wrong_width(0, values.shape[1], self._width)
         return self._ruled(values.astype(np.float64))
@@ -178,7 +178,10 @@ class FeatureSchema:
         """The matrix or table of rows in the model's order. Modifies the lists if there are categories."""
         if not self._has_values:
             return self._of_values(rows)
-        numbers = self._of_values([list(compress(row, self._is_number)) for row in rows])
+        if self._columns:
+            numbers = self._of_values([list(compress(row, self._is_number)) for row in rows])
+        else:
+            numbers = np.empty((len(rows), 0))
         return Table(numbers, self._other_values(rows), self._is_number)
 
     def _other_values(self, rows: Sequence[list[Any]]) -> NDArray[np.object_]:
@@ -224,12 +227,14 @@ class FeatureSchema:
         name, problem = self._rules.first_problem(matrix[index])
         raise InvalidValueError(f"row {index}, feature {_shown(name)} {problem}")
 
-    def _positional(self, row: list[Scalar], index: int) -> list[Scalar]:
-        if len(row) != self._width:
-            raise _wrong_width(index, len(row), self._width)
+    def _positional(self, rows: Sequence[list[Scalar]]) -> Sequence[list[Scalar]]:
+        """The values of rows without names, in the order of the features."""
+        for index, row in enumerate(rows):
+            if len(row) != self._width:
+                raise _wrong_width(index, len(row), self._width)
         if self._reorder is not None:
-            return list(self._reorder([*row, None]))
-        return row if self.plain else row.copy()
+            return [list(self._reorder([*row, None])) for row in rows]
+        return rows if self.plain or self._has_values else [row.copy() for row in rows]
 
     def _named(self, row: Mapping[str, Scalar], index: int) -> list[Scalar]:
         try:

@@ -13,6 +13,7 @@ from inferd.schemas.requests import Output
 from inferd.streams.inference.formats.sklearn.batching import is_batchable
 from inferd.streams.inference.formats.sklearn.library import library
 from inferd.streams.inference.formats.sklearn.model_file import SklearnFile
+from inferd.streams.inference.formats.sklearn.text_counts import count_faster
 from inferd.streams.inference.inputs import Inputs, Table
 from inferd.streams.inference.row_by_row import RowByRow
 from inferd.streams.inference.runtime import Arrays, check_outputs, label_codes
@@ -38,7 +39,7 @@ class SklearnRuntime:
         self._library = library()
         self._threads = threads
         self._model = self._library.load(content, file.types, file.types_allowed)
-        _make_sequential(self._model, self._library.base_estimator)
+        _prepare(self._model, self._library.base_estimator)
         self._library.limit_linear_algebra(threads)
         self.batching = is_batchable(self._model)
         self.feature_names = file.feature_names
@@ -179,8 +180,8 @@ def _cause(error: ValueError) -> str:
     return "a step of the model rejects its values"
 
 
-def _make_sequential(model: Any, base_estimator: type[Any]) -> None:
-    """Makes all nested estimators compute in the calling thread, and print nothing.
+def _prepare(model: Any, base_estimator: type[Any]) -> None:
+    """Makes all nested estimators compute in the calling thread and print nothing, and count tokens faster.
 
     The threads of a forest add its trees in the order in which they finish, so that bits would vary.
     """
@@ -188,6 +189,7 @@ def _make_sequential(model: Any, base_estimator: type[Any]) -> None:
         for name, value in (("n_jobs", None), ("verbose", 0)):
             if name in vars(estimator):
                 setattr(estimator, name, value)
+        count_faster(estimator)
 
 
 def _estimators(model: Any, base_estimator: type[Any]) -> Iterator[Any]:
