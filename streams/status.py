@@ -14,7 +14,7 @@ from inferd.schemas.models import alias_labels
 from inferd.streams.admission import Admission
 from inferd.streams.composition import TenantParts
 from inferd.streams.connection import setting_name, why_unreachable
-from inferd.streams.inference import Accelerated, Version, scores_batches
+from inferd.streams.inference import Version, accelerated, scores_batches
 from inferd.streams.inference.cache import CacheSnapshot
 from inferd.streams.lane import Lane, Partition
 from inferd.streams.models.follower import ModelFollower
@@ -233,8 +233,7 @@ def _model(streams: StreamsView, tenant: str, version: Version) -> ModelSnapshot
     key = (tenant, manifest.model_id, manifest.version)
     counters = streams.measures.by_model.get(key, ModelCounters())
     aliases = streams.follower.catalogs[tenant].aliases(manifest.model_id)
-    runtime: object = version.served.runtime if version.served is not None else None
-    accelerated = runtime if isinstance(runtime, Accelerated) else None
+    fast = accelerated(version.served.runtime) if version.served is not None else None
     return ModelSnapshot(
         tenant=tenant,
         model_id=manifest.model_id,
@@ -246,7 +245,7 @@ def _model(streams: StreamsView, tenant: str, version: Version) -> ModelSnapshot
         requests=counters.requests,
         rows=counters.rows,
         predict_s=counters.predict_s,
-        kernel=None if accelerated is None else accelerated.kernel_fault is None,
-        kernel_fault=None if accelerated is None else accelerated.kernel_fault,
+        kernel=None if fast is None else fast.kernel_fault is None,
+        kernel_fault=None if fast is None else fast.kernel_fault,
         batching=None if version.served is None else scores_batches(version.served.runtime),
     )

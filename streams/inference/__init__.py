@@ -27,7 +27,7 @@ from inferd.streams.inference.registry import (
     unregister,
 )
 from inferd.streams.inference.row_by_row import is_equal_alone, scores_batches
-from inferd.streams.inference.runtime import Accelerated, Arrays, ModelRuntime, label_codes
+from inferd.streams.inference.runtime import Arrays, ModelRuntime, accelerated, label_codes
 from inferd.streams.inference.scoring import UNDECODABLE, Scorer
 from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
 from inferd.streams.inference.user_code import Ask, AskRows, PinnedModelId, plain_value
@@ -38,7 +38,6 @@ __all__ = [
     "CACHE_MISS",
     "DEFAULT_TRIAL_LIMITS",
     "UNDECODABLE",
-    "Accelerated",
     "Arrays",
     "Ask",
     "AskRows",
@@ -64,6 +63,7 @@ __all__ = [
     "TrialLimits",
     "Version",
     "Work",
+    "accelerated",
     "all_formats",
     "compile_postprocess",
     "complete_file",

@@ -19,10 +19,10 @@ import structlog
 from inferd.schemas.errors import InferenceError, InternalError, ServerError, TooLargeError
 from inferd.schemas.models import Manifest, VersionKey
 from inferd.streams.inference import (
-    Accelerated,
     ModelCatalog,
     State,
     Version,
+    accelerated,
     is_format,
     load_model,
     use_kernels,
@@ -299,7 +299,7 @@ class ModelLoader:
             "model_ready", tenant=waiting.tenant, model=manifest.model_id, version=manifest.version,
             digest=manifest.sha256,
         )  # fmt: skip
-        if isinstance(served.runtime, Accelerated) and (unused := served.runtime.kernel_fault):
+        if (fast := accelerated(served.runtime)) is not None and (unused := fast.kernel_fault):
             log.info(
                 "kernel_unused", tenant=waiting.tenant, model=manifest.model_id, version=manifest.version, reason=unused
             )
