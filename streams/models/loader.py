@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 
+from inferd.schemas.codec import encode_manifest
 from inferd.schemas.errors import InferenceError, InternalError, ServerError, TooLargeError
 from inferd.schemas.models import Manifest, VersionKey
 from inferd.streams.inference import (
@@ -255,7 +257,12 @@ class ModelLoader:
                 self._on_loaded(time.perf_counter() - started)
 
     def _try(self, cases: Sequence[TrialCase]) -> list[Verdict]:
-        return try_models(cases, self._trial, measure=self._on_demand.bounded)
+        """The verdict on each case. Versions that differ in nothing that a trial reads share one."""
+        contents = [(case.model, _tried(case.manifest)) for case in cases]
+        distinct = dict(zip(contents, cases, strict=True))
+        verdicts = try_models(list(distinct.values()), self._trial, measure=self._on_demand.bounded)
+        verdict_of = dict(zip(distinct, verdicts, strict=True))
+        return [verdict_of[content] for content in contents]
 
     def _has_alias(self, waiting: _Waiting) -> bool:
         """Whether an alias points at a version: these are loaded first."""
@@ -350,6 +357,15 @@ def _serving(version: Version | None) -> Manifest | None:
     if version is None:
         return None
     return version.served.manifest if version.served is not None else version.loadable
+
+
+def _tried(manifest: Manifest | None) -> bytes:
+    """The manifest without the fields that do not affect a trial."""
+    if manifest is None:
+        return b""
+    return encode_manifest(
+        msgspec.structs.replace(manifest, model_id="trial", version=1, cache=None, labels=None, created_at=None)
+    )
 
 
 def _format_of(waiting: _Waiting) -> str:

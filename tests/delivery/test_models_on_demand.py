@@ -26,7 +26,6 @@ from inferd.streams.models.trial.trial import TrialCase, try_models
 from tests.fixtures.jobs import JobOnTopics, rows_of
 from tests.fixtures.workers import PARTITIONS, Cluster, StartWorker, TrainedModel, until
 
-pytestmark = pytest.mark.timeout(900)
 GATED = (sys.executable, "-m", "tests.fixtures.gated_loads", "worker")
 ROOT = str(Path(__file__).parents[2])
 ROWS = 40
@@ -37,6 +36,7 @@ JOBS = 3
 TREES = int(os.environ.get("MODEL_TREES", "1"))
 WORKER_BYTES_MAX = 500_000_000
 """Memory of a worker without its models."""
+pytestmark = pytest.mark.timeout(300 + 3 * MODELS)
 Results = dict[int, list[dict[str, Any]]]
 
 
@@ -95,7 +95,7 @@ def test_many_models_in_a_worker_that_may_hold_a_tenth_of_them(cluster: Cluster,
     names = [f"m{number}" for number in range(MODELS)]
     producer = cluster.producer()
     for model in models:
-        producer.produce(cluster.topics.name("model-artifacts"), model.data, f"{model.manifest().sha256}/0".encode())
+        cluster.produce_artifact(producer, model.data, model.manifest().sha256)
     manifests = {name: models[place % len(models)].manifest(name) for place, name in enumerate(names)}
     for name, manifest in manifests.items():
         producer.produce(cluster.topics.name("models"), encode_manifest(manifest), f"{name}/1".encode())

@@ -484,6 +484,21 @@ async def test_a_model_that_cannot_be_loaded_fails(
     assert followed.codes() == [code]
 
 
+async def test_versions_of_the_same_file_and_manifest_share_a_trial(followed: Followed) -> None:
+    for number, name in enumerate(("a", "b", "c", "d"), 1):
+        manifest = manifest_for(A, number, name)
+        warmup = [[0.0, 1.0]] if name == "d" else None
+        labels = {"run": str(number)}
+        followed.log.manifest(msgspec.structs.replace(manifest, labels=labels, warmup=warmup))
+    followed.log.deploy(B, 1, "e")
+    followed.log.parts(A)
+    followed.trials.reasons[B] = "a fault"
+    await followed.start()
+    assert sorted(followed.trials.tried[0]) == sorted([A, A, B])
+    states = {v.manifest.model_id: v.state for v in followed.follower.catalogs["default"].versions()}
+    assert states == {"a": "ready", "b": "ready", "c": "ready", "d": "ready", "e": "failed"}
+
+
 async def test_real_trials_return_verdicts_whatever_a_model_does(
     followed: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
