@@ -242,8 +242,8 @@ class ChunkProcessor:
 
     async def _predicted(self, works: Sequence[ChunkWork]) -> ChunkBatch:
         batch = self._scorer.prepare(works)
+        await self._runner.run(self.tenant, batch.groups)
         for group in batch.groups:
-            await self._runner.run(self.tenant, group, group.rows)
             manifest = group.model.manifest
             counted = {(manifest.model_id, manifest.version): (len(group.drafts), group.rows)}
             self._measures.count_models(self.tenant, counted)

@@ -91,11 +91,7 @@ class BatchScoring:
         timestamps = [record.timestamp for _, records in work for record in records]
         self._measures.observe_step("receive", self._measures.queue.observe_since(timestamps, now_ms))
         batch = scorer.prepare(work, now_ms, cache, fill_direct, step_timer.finish)
-        for group in batch.groups:
-            if group.to_score:
-                await self._runner.run(tenant, group, group.to_score)
-            else:
-                group.predict()
+        await self._runner.run(tenant, batch.groups)
         step_timer.finish("predict")
         outcome = batch.finish()
         step_timer.finish("postprocess")

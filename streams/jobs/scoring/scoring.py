@@ -108,6 +108,11 @@ class ChunkGroup:
     """Errors of rows for which the model raised."""
     faults: list[Exception] = field(default_factory=list)
 
+    @property
+    def to_score(self) -> int:
+        """Number of rows that the model must score."""
+        return self.rows
+
     def add(self, draft: ChunkDraft, inputs: Inputs) -> None:
         self.drafts.append(draft)
         self.blocks.append(inputs)
