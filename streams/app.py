@@ -18,6 +18,7 @@ from inferd.schemas.errors import DeadlineExceededError, ModelNotFoundError, Mod
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.admission import Admission
 from inferd.streams.composition import TenantParts, compose_tenants, guarantee_of
+from inferd.streams.connection import set_bulk_topics
 from inferd.streams.faust_app import FaustGroup, create_app, owner_urls
 from inferd.streams.group import LaneApp, LaneConsumer, instance_id_conflict, kafka_tps
 from inferd.streams.jobs.job_store import JobStore
@@ -131,6 +132,7 @@ class Streams:
         for parts in self.tenants.values():
             parts.requests.direct.wake = partial(lane.wake, parts.requests.topic)
         self.admission.admit(follower)
+        set_bulk_topics({each.topic for each in processors.values() if each.kind != "requests"})
         install_batch_checks(set(lane.topics), self.settings.limits.batch_expanded_bytes_max)
         app.on_rebalance_complete.connect(self._on_rebalance_complete)
         for topic in sorted(lane.topics):

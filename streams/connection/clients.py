@@ -38,6 +38,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import BrokerMetadata
 
 from inferd.schemas.connection import KafkaConnection, read_password
+from inferd.streams.connection import fetcher as fetcher_of_sessions
 from inferd.streams.connection.attempts import BrokerTarget, ConnectionAttempts, Servers
 from inferd.streams.connection.tls import RenewingContext, files_of, tls_context
 from inferd.streams.connection.unreachable import Reason, reason_of
@@ -89,6 +90,7 @@ def install() -> None:
     client._get_conn, client._metadata_update = _get_conn, _metadata_update
     fetcher: Any = Fetcher
     fetcher.close = _close_fetcher
+    fetcher_of_sessions.install()
 
 
 def why_unreachable(connection: KafkaConnection) -> tuple[str, Reason] | None:

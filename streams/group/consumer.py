@@ -12,8 +12,8 @@ Private names used, each covered by `tests/unit/streams/group/test_consumer.py`,
 thread without a thread), `AIOKafkaConsumerThread._consumer` (to reach aiokafka's consumer), and of that consumer
 `_isolation_level`, `_fetch_max_wait_ms`, `_client` (to refresh its topic metadata), `_coordinator` (the only immediate
 source of the generation), `_coordinator._pending_exception` (an error that the coordinator keeps until it is read:
-Faust never reads it), `_fetcher._fetch_task` (no callback reports its end) and `_subscription.assign_from_subscribed`
-(for barred topics).
+Faust never reads it), `_fetcher` (to hold full partitions), its `_fetch_task` (no callback reports its end) and
+`_subscription.assign_from_subscribed` (for barred topics).
 """
 
 from __future__ import annotations
@@ -182,7 +182,9 @@ class LaneConsumer(driver.Consumer):
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:  # noqa: ASYNC109
         # A copy: Faust changes its set meanwhile, and aiokafka takes an empty set as *all*.
         active = {tp for tp in kafka_tps(active_partitions or ()) if tp.topic not in cast(LaneApp, self.app).barred}
-        if full := self.intake.full(active):
+        full = self.intake.full(active)
+        self._hold(full)
+        if full:
             active -= full
             timeout = min(timeout, WAIT_WHILE_FULL_S)
         if not active:
@@ -203,6 +205,12 @@ class LaneConsumer(driver.Consumer):
             self.intake.suspect()
             raise
         return self._divert(fetched)
+
+    def _hold(self, full: set[TopicPartition]) -> None:
+        """Keeps the fetches of other partitions from waiting until these have room."""
+        with contextlib.suppress(ConsumerNotStarted):
+            fetcher: Any = self.aiokafka._fetcher  # noqa: SLF001
+            fetcher.hold(full)
 
     def _divert(self, fetched: RecordMap) -> RecordMap:
         rest = {}

@@ -93,8 +93,12 @@ class FakeFetcher:
         self.ready: list[dict[TP, list[Any]] | BaseException] = []
         self.asked: list[tuple[Any, float, int]] = []
         self.during: Callable[[], object] = lambda: None
+        self.held: set[TopicPartition] = set()
         self._closed = False
         self._subscriptions = self
+
+    def hold(self, tps: set[TopicPartition]) -> None:
+        self.held = tps
 
     def fetch_context(self) -> Any:
         return threading.Lock()

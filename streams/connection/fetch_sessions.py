@@ -1,0 +1,144 @@
+"""Incremental fetch sessions: a fetch request names only the partitions that changed since the request before.
+
+aiokafka names every partition in each fetch request, and the broker answers for each of them. With many partitions that
+costs more than the records of a lone request. In a session both sides remember the partitions: a request carries those
+whose position has moved, a response those with records, a new end or an error. Follows KIP-227 and Kafka's
+`FetchSessionHandler` (clients/src/main/java/org/apache/kafka/clients/FetchSessionHandler.java).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from aiokafka.protocol.fetch import FetchRequest
+
+FIRST_VERSION = 7
+"""Version of the Fetch API that introduced sessions."""
+NO_SESSION, INITIAL_EPOCH, FINAL_EPOCH = 0, 0, -1
+EPOCH_MAX = 2**31 - 1
+
+Part = tuple[str, int]
+"""Topic and partition."""
+Position = tuple[int, int]
+"""Offset to fetch from, and maximum bytes."""
+
+
+class Fetch(NamedTuple):
+    """The fields of a request that depend on the session."""
+
+    session_id: int
+    epoch: int
+    changed: Mapping[Part, Position]
+    """Partitions to add to the session or to move; all of them in a request that is not incremental."""
+    forgotten: Iterable[Part]
+    """Partitions to remove from the session."""
+
+
+@dataclass(slots=True)
+class FetchSession:
+    """The client's side of a session with one broker.
+
+    A request whose response was not read starts a new session, since the broker may have counted it or not.
+    """
+
+    id: int = NO_SESSION
+    """The broker's session; the first request of this one closes it."""
+    _epoch: int = INITIAL_EPOCH
+    _known: Mapping[Part, Position] = field(default_factory=dict)
+    _awaiting: bool = False
+    _refused: bool = False
+
+    def request(self, wanted: Mapping[Part, Position]) -> Fetch:
+        """The next request, which fetches `wanted` and nothing else."""
+        if self._awaiting:
+            self.restart()
+        self._awaiting = True
+        known, self._known = self._known, wanted
+        if self._refused:
+            return Fetch(NO_SESSION, FINAL_EPOCH, wanted, ())
+        if self._epoch == INITIAL_EPOCH:
+            return Fetch(self.id, INITIAL_EPOCH, wanted, ())
+        changed = {part: position for part, position in wanted.items() if known.get(part) != position}
+        return Fetch(self.id, self._epoch, changed, [part for part in known if part not in wanted])
+
+    def answered(self, error_code: int, session_id: int) -> None:
+        """A response was read. A broker without room for another session answers with id 0."""
+        if not error_code and session_id != NO_SESSION and (self._epoch == INITIAL_EPOCH or session_id == self.id):
+            self.id, self._epoch, self._awaiting = session_id, self._epoch % EPOCH_MAX + 1, False
+            return
+        # A broker forgets sessions, when it restarts for example. One that refuses a new session is not asked again.
+        self._refused |= error_code != 0 and self._epoch == INITIAL_EPOCH
+        self.id = NO_SESSION
+        self.restart()
+
+    def restart(self) -> None:
+        """The next request replaces the session by a new one, and names all partitions."""
+        self._epoch, self._awaiting = INITIAL_EPOCH, False
+
+
+class SessionRequest(FetchRequest):
+    """A fetch request that is part of a session."""
+
+    def __init__(self, session: FetchSession, wanted: Mapping[Part, Position], **options: Any) -> None:
+        """`options`: those of aiokafka's `FetchRequest`, without `topics`."""
+        super().__init__(**options, topics=[])
+        self.session = session
+        self.wanted = wanted
+        self.response: Any = None
+        """The decoded response, if there is one."""
+
+    @property
+    def topics(self) -> Any:
+        """Partitions with their positions: of the response, if there is one, else all."""
+        if self.response is None:
+            return _by_topic(self.wanted)
+        named = ((topic, part) for topic, parts in self.response.topics for part, *_ in parts)
+        return _by_topic({each: self.wanted[each] for each in named if each in self.wanted})
+
+    def build(self, request_struct_class: Any) -> Any:
+        """The request in the version that the broker speaks."""
+        if request_struct_class.API_VERSION < FIRST_VERSION:
+            self._topics = _by_topic(self.wanted)
+            return super().build(request_struct_class)
+        fetch = self.session.request(self.wanted)
+        self._topics = _by_topic(fetch.changed)
+        if fetch.epoch in {INITIAL_EPOCH, FINAL_EPOCH}:
+            # A response has room for some partitions only; within a session the broker takes them in turn.
+            random.shuffle(self._topics)
+        struct: Any = super().build(request_struct_class)
+        struct.session_id, struct.session_epoch = fetch.session_id, fetch.epoch
+        struct.forgotten_topics_data = _parts_by_topic(fetch.forgotten)
+        # The connection decodes a response by this attribute of its request.
+        struct.RESPONSE_TYPE = _Decoder(self, struct.RESPONSE_TYPE)
+        return struct
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoder:
+    """Decodes the response to a request, and passes it to the session."""
+
+    request: SessionRequest
+    response_type: Any
+
+    def decode(self, data: Any) -> Any:
+        response = self.response_type.decode(data)
+        self.request.session.answered(response.error_code, response.session_id)
+        self.request.response = response
+        return response
+
+
+def _by_topic(positions: Mapping[Part, Position]) -> list[tuple[str, list[tuple[int, int, int]]]]:
+    topics: dict[str, list[tuple[int, int, int]]] = {}
+    for (topic, part), (offset, bytes_max) in positions.items():
+        topics.setdefault(topic, []).append((part, offset, bytes_max))
+    return list(topics.items())
+
+
+def _parts_by_topic(parts: Iterable[Part]) -> list[tuple[str, list[int]]]:
+    topics: dict[str, list[int]] = {}
+    for topic, part in parts:
+        topics.setdefault(topic, []).append(part)
+    return list(topics.items())
