@@ -2,7 +2,8 @@
 
 `python -m bench.tenants`: one worker serves four tenants. The requests of `healthy` arrive at a fixed rate, alternately
 while the others are silent and while they are active: `missing` requests a model that does not exist, the user code of
-`slow` sleeps in each call, and `huge` submits one job after the other. Takes about a minute.
+`slow` sleeps in each call, and `huge` submits one job after the other. The same is measured with the others in a second
+worker: what they cost there is the machine's and the broker's, and no worker could avoid it. Takes about two minutes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import median
 
@@ -37,6 +38,12 @@ HEALTHY, MISSING, HUGE = "healthy", "missing", "huge"
 TENANTS = (HEALTHY, MISSING, SLOW_TENANT, HUGE)
 RATES = {MISSING: 500.0, SLOW_TENANT: 2 / CALL_S}
 """Requests a second of tenants in trouble: `slow` gets twice as many as it can answer."""
+ARRANGEMENTS: dict[str, Sequence[Sequence[str]]] = {
+    "one worker": (TENANTS,),
+    "two workers": ((HEALTHY,), tuple(tenant for tenant in TENANTS if tenant != HEALTHY)),
+}
+"""Tenants of each worker; the first one serves `healthy`."""
+ALONE, BESIDE = "alone", "beside the others"
 SETTLE_S = 2.0
 TARGET = 1.2
 FLUSH_TIMEOUT_S = 10.0
@@ -52,9 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--broker", metavar="HOST:PORT", help="a running Kafka; default: an embedded one")
     options = parser.parse_args(arguments)
     console, ledger = Console(), CpuLedger()
+    figures: dict[str, list[Quantiles]] = {}
     try:
-        with open_lab(options.broker) as lab:
-            figures = _measure(lab, options)
+        for workers, served in ARRANGEMENTS.items():
+            with open_lab(options.broker) as lab:
+                figures |= {f"{what}, {workers}": each for what, each in _measure(lab, options, served).items()}
     except BenchError as error:
         console.print(f"bench: {error.message}", markup=False)
         return 1
@@ -63,26 +72,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _measure(lab: Lab, options: argparse.Namespace) -> dict[str, list[Quantiles]]:
-    """Latencies of the healthy tenant, alone and beside the others, repeat by repeat."""
+def _measure(lab: Lab, options: argparse.Namespace, served: Sequence[Sequence[str]]) -> dict[str, list[Quantiles]]:
+    """Latencies of the healthy tenant, alone and beside the others, repeat by repeat; `served`: tenants by worker."""
     for tenant in TENANTS:
         lab.prepare_tenant(tenant, with_inferd=True)
-    task = lab.task(HEALTHY, "tenants")
-    settings = {
-        "INFERD_TENANTS": ",".join(TENANTS),
-        "INFERD_REALTIME_PREDICTOR": "bench.slow_code.SlowForOne",
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-    }
-    figures: dict[str, list[Quantiles]] = {"alone": [], "beside the others": []}
-    with running_worker(task, settings) as process:
+    figures: dict[str, list[Quantiles]] = {ALONE: [], BESIDE: []}
+    with ExitStack() as workers:
+        task, *_ = tasks = [lab.task(tenants[0], "tenants") for tenants in served]
+        process, *_ = [
+            workers.enter_context(running_worker(task, _settings(tenants)))
+            for task, tenants in zip(tasks, served, strict=True)
+        ]
         (peer,) = peers_named(INFERD)
         for repeat in range(options.repeats):
             load = Load(lab, peer, process, task, repeat)
             load.prime()
-            figures["alone"].append(_latencies(load, options, "alone"))
+            figures[ALONE].append(_latencies(load, options, "alone"))
             with _trouble(lab, options.job_rows):
-                figures["beside the others"].append(_latencies(load, options, "beside"))
+                figures[BESIDE].append(_latencies(load, options, "beside"))
     return figures
+
+
+def _settings(tenants: Sequence[str]) -> dict[str, str]:
+    return {
+        "INFERD_TENANTS": ",".join(tenants),
+        "INFERD_REALTIME_PREDICTOR": "bench.slow_code.SlowForOne",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
 
 
 def _latencies(load: Load, options: argparse.Namespace, what: str) -> Quantiles:
@@ -147,9 +163,13 @@ def _show(console: Console, figures: dict[str, list[Quantiles]], rate: float) ->
         columns = ([each.p50 for each in repeats], [each.p99 for each in repeats], [each.max for each in repeats])
         table.add_row(name, *(f"{median(column):.1f}" for column in columns))
     console.print(table)
-    alone, beside = ([each.p99 for each in repeats] for repeats in figures.values())
-    ratios = paired_ratios(beside, alone)
-    console.print(f"p99 beside / alone: {ratios.median:.2f} ({ratios.low:.2f}-{ratios.high:.2f}), target {TARGET:g}")
+    for workers in ARRANGEMENTS:
+        beside, alone = ([each.p99 for each in figures[f"{what}, {workers}"]] for what in (BESIDE, ALONE))
+        ratios = paired_ratios(beside, alone)
+        target = f", target {TARGET:g}" if workers == next(iter(ARRANGEMENTS)) else ""
+        console.print(
+            f"p99 beside / alone, {workers}: {ratios.median:.2f} ({ratios.low:.2f}-{ratios.high:.2f}){target}"
+        )
 
 
 if __name__ == "__main__":

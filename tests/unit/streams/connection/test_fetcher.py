@@ -268,4 +268,5 @@ async def test_a_failed_fetch_is_followed_by_a_new_session() -> None:
 
 async def test_old_brokers_are_asked_without_sessions() -> None:
     request = _Request(FetchSession(), {LONE: (3, 100)}, max_wait_time=1, min_bytes=1, max_bytes=100, isolation_level=1)
-    assert request.prepare({1: (0, 4)}).topics == [("lone", [(0, 3, 100)])]
+    struct: Any = request.prepare({1: (0, 4)})
+    assert struct.topics == [("lone", [(0, 3, 100)])]
