@@ -42,6 +42,8 @@ class Source(NamedTuple):
 class _Actions:
     """What is to be done for each source or broker."""
 
+    sources: set[Source] = field(default_factory=set)
+    """Those of all partitions."""
     fetches: defaultdict[Source, dict[Part, Position]] = field(default_factory=lambda: defaultdict(dict))
     resets: defaultdict[int, list[TopicPartition]] = field(default_factory=lambda: defaultdict(list))
     """Partitions whose position is unknown, by leader."""
@@ -84,6 +86,9 @@ class SessionFetcher(_StockFetcher):  # type: ignore[misc]
     def __init__(self, client: Any, *args: Any, **options: Any) -> None:
         self._sessions: dict[Source, FetchSession] = {}
         self._sessions_of: Any = None
+        self._sources: set[Source] = set()
+        self._planned_for: Any = None
+        """The assignment that these are the sources of."""
         self._held: AbstractSet[TopicPartition] = frozenset()
         self._stamped = 0.0
         super().__init__(_Client(client), *args, **options)
@@ -96,9 +101,12 @@ class SessionFetcher(_StockFetcher):  # type: ignore[misc]
 
     def _get_actions_per_node(self, assignment: Any) -> Any:
         """Like aiokafka's own, for sources instead of brokers."""
+        if self._planned_for is assignment and (wait_s := self._all_wait()):
+            return [], {}, wait_s, False, []
         actions = _Actions()
         for tp in assignment.tps:
             self._plan(tp, assignment.state_value(tp), actions)
+        self._planned_for, self._sources = assignment, actions.sources
         fetches = [
             (source, self._request(source, wanted))
             for source, wanted in actions.fetches.items()
@@ -107,9 +115,20 @@ class SessionFetcher(_StockFetcher):  # type: ignore[misc]
         timeout_s = min(actions.waits_s.values(), default=self._fetcher_timeout)
         return fetches, actions.resets, timeout_s, actions.leaderless, actions.resumed
 
+    def _all_wait(self) -> float:
+        """Seconds to wait if no source can be fetched from before fetched records are consumed; else 0."""
+        waiting: dict[Source, float] = {}
+        for tp in self._records.keys() - self._held:
+            source = Source(self._select_read_replica(tp), tp.topic in self.bulk_topics)
+            waiting[source] = max(waiting.get(source, 0.0), self._records[tp].calculate_backoff())
+        if any(source not in self._in_flight and not waiting.get(source) for source in self._sources):
+            return 0.0
+        return min((wait_s for wait_s in waiting.values() if wait_s), default=0.0)
+
     def _plan(self, tp: TopicPartition, state: Any, actions: _Actions) -> None:
         node_id = self._select_read_replica(tp)
         source = Source(node_id, tp.topic in self.bulk_topics)
+        actions.sources.add(source)
         if tp in self._records:
             if tp not in self._held and (wait_s := self._records[tp].calculate_backoff()):
                 actions.waits_s[source] = max(actions.waits_s[source], wait_s)

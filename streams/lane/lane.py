@@ -185,8 +185,9 @@ class Lane:
         """Lane partitions that must not be fetched now: not owned, or without room."""
         ours = {tp for tp in tps if tp.topic in self._processors}
         now = time.monotonic()
-        stopped = {tp for tp in ours if self._stopped(self._processors[tp.topic].tenant)}
-        unreadable = {tp for tp in ours if now < self._unreadable.get(tp, ("", 0.0))[1]}
+        stopped_topics = {topic for topic, processor in self._processors.items() if self._stopped(processor.tenant)}
+        stopped = {tp for tp in ours if tp.topic in stopped_topics} if stopped_topics else set()
+        unreadable = {tp for tp, (_, until) in self._unreadable.items() if now < until and tp in ours}
         return stopped | unreadable | without_room(ours, self._partitions, self._settings.buffer_bytes_max)
 
     async def wait_for_room(self, timeout_s: float) -> None:

@@ -42,6 +42,8 @@ LATENCY_BOUNDS_S = (
 STEP_BOUNDS_S = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, *LATENCY_BOUNDS_S)
 """Steps of small micro-batches take microseconds."""
 STEPS: tuple[Step, ...] = get_args(Step)
+FEW = 8
+"""Up to this many observations, a loop takes less time than numpy."""
 
 
 class LatencyHistogram:
@@ -64,12 +66,22 @@ class LatencyHistogram:
         Future and missing timestamps count as zero. The maximum is `WAIT_MS_MAX`, so that a single wrong timestamp does
         not dominate the mean.
         """
+        if len(timestamps_ms) <= FEW:
+            return self._observe_few(timestamps_ms, now_ms)
         stamps = np.array(timestamps_ms, dtype=np.float64)
         waits = np.where(stamps > 0, np.clip(now_ms - stamps, 0.0, WAIT_MS_MAX), 0.0)
         new = np.bincount(self._bounds_ms.searchsorted(waits), minlength=len(self._counts)).tolist()
         self._counts = [count + more for count, more in zip(self._counts, new, strict=True)]
         self._total_s += float(waits.sum()) / 1000
         return float(waits.max(initial=0.0)) / 1000
+
+    def _observe_few(self, timestamps_ms: Sequence[int], now_ms: float) -> float:
+        longest_s = 0.0
+        for stamp in timestamps_ms:
+            wait_s = min(max(now_ms - stamp, 0.0), WAIT_MS_MAX) / 1000 if stamp > 0 else 0.0
+            longest_s = max(longest_s, wait_s)
+            self.observe(wait_s)
+        return longest_s
 
     def snapshot(self) -> LatencySnapshot:
         return LatencySnapshot(self._bounds, tuple(self._counts), self._total_s)

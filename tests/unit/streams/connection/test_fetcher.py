@@ -270,3 +270,13 @@ async def test_old_brokers_are_asked_without_sessions() -> None:
     request = _Request(FetchSession(), {LONE: (3, 100)}, max_wait_time=1, min_bytes=1, max_bytes=100, isolation_level=1)
     struct: Any = request.prepare({1: (0, 4)})
     assert struct.topics == [("lone", [(0, 3, 100)])]
+
+
+async def test_while_all_sources_wait_nothing_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(LONE, OTHER, BULK)
+    await bench.fetch(PLAIN)
+    await bench.fetch(BULKY)
+    bench.buffer(LONE, 0.03)
+    bench.fetcher._in_flight.add(BULKY)
+    monkeypatch.setattr(bench.fetcher, "_plan", None)
+    assert bench.actions() == ([], {}, 0.03, False, [])

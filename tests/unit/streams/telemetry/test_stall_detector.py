@@ -465,7 +465,8 @@ async def test_the_lane_gets_the_allowed_reply_topics(run: Run, monkeypatch: pyt
     def request_processor(names: Any, scorer: Any, worker_id: str, destinations: Destinations, *_: Any) -> Any:
         made.update({topic: destinations[topic].partitions for topic in destinations.reply_to})
         direct = HttpRequests(1)
-        return SimpleNamespace(tenant=names.tenant, tables=(), topic=names.name("requests"), direct=direct)
+        topic = names.name("requests")
+        return SimpleNamespace(tenant=names.tenant, kind="requests", tables=(), topic=topic, direct=direct)
 
     monkeypatch.setattr(admission_module, "ensure_topics", topics)
     monkeypatch.setattr(admission_module, "missing_rights", no_rights_missing)
