@@ -30,6 +30,7 @@ from bench.kernels import train
 from bench.layouts import FEATURES, NAMES
 from bench.machine import CpuLedger
 from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.models import Alias, SplitShare
 from inferd.streams.inference import (
     ModelCatalog,
     Scorer,
@@ -69,11 +70,13 @@ class Layout:
     by_name: bool = True
     category: bool = False
     headers: bool = False
+    split: bool = False
+    """Whether requests go to an alias that splits them over two versions; the loop by hand has one."""
 
     def message(self, number: int, row: list[Any]) -> Message:
         body = {
             "id": f"r{number:08d}",
-            "model_id": "bench",
+            "model_id": "bench@canary" if self.split else "bench",
             "input_data": dict(zip(NAMES, row, strict=True)) if self.by_name else row,
         }
         headers = [JSON_HEADER] if self.encoding == "json" else []
@@ -90,6 +93,7 @@ LAYOUTS = (
     Layout("rows by name, JSON, four headers", headers=True),
     Layout("rows by name, msgpack", "msgpack"),
     Layout("list rows, msgpack", "msgpack", by_name=False),
+    Layout("the same, behind a split", "msgpack", by_name=False, split=True),
 )
 Score = Callable[[Sequence[Message]], object]
 
@@ -169,10 +173,12 @@ def inferd(layout: Layout, text: bytes, *, kernels: bool) -> Score:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.txt"
         path.write_bytes(text)
-        served = load_model(path, manifest_of(text, "bench", 1, {"features": features}))
+        versions = [load_model(path, manifest_of(text, "bench", number, {"features": features})) for number in (1, 2)]
     use_kernels(True)
     catalog = ModelCatalog()
-    catalog.put(Version(served.manifest, "ready", None, served))
+    for served in versions if layout.split else versions[:1]:
+        catalog.put(Version(served.manifest, "ready", None, served))
+    catalog.put_alias("bench", "canary", Alias(split=[SplitShare(1, 9.0), SplitShare(2, 1.0)]))
     scorer = Scorer(catalog, DEFAULT_LIMITS)
 
     def score(messages: Sequence[Message]) -> list[bytes]:

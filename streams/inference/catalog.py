@@ -165,6 +165,11 @@ class ModelCatalog:
         alias = self._aliases.get(reference.name, {}).get(reference.alias or CHAMPION)
         return alias is not None and alias.split is not None
 
+    def split_versions(self, reference: ModelReference, routing_keys: Iterable[bytes]) -> list[int]:
+        """The version number for each routing key, if `splits(reference)`."""
+        split = self._aliases[reference.name][reference.alias or CHAMPION].split or []
+        return _versions_of(split, routing_keys)
+
     def resolve(self, reference: ModelReference, routing_key: bytes = b"") -> ServedModel:
         """The version to score with. For a split, `routing_key` determines it.
 
@@ -255,15 +260,20 @@ def _unavailable_reason(version: Version) -> str:
 def _version_of(alias: Alias, routing_key: bytes) -> int:
     if alias.version is not None:
         return alias.version
-    return _share_of(alias.split or [], routing_key).version
+    return _versions_of(alias.split or [], (routing_key,))[0]
 
 
-def _share_of(split: list[SplitShare], routing_key: bytes) -> SplitShare:
-    """The share that a key falls into: its hash as a point in [0, total weight)."""
-    digest = hashlib.blake2b(routing_key, digest_size=8).digest()
-    point = int.from_bytes(digest, "big") / 2**64 * sum(share.weight for share in split)
-    for share in split:
-        point -= share.weight
-        if point < 0:
-            return share
-    return split[-1]
+def _versions_of(split: list[SplitShare], routing_keys: Iterable[bytes]) -> list[int]:
+    """The version of the share that each key falls into: its hash as a point in [0, total weight)."""
+    total, blake2b, last = sum(share.weight for share in split), hashlib.blake2b, split[-1].version
+    versions: list[int] = []
+    for key in routing_keys:
+        point = int.from_bytes(blake2b(key, digest_size=8).digest(), "big") / 2**64 * total
+        for share in split:
+            point -= share.weight
+            if point < 0:
+                versions.append(share.version)
+                break
+        else:
+            versions.append(last)
+    return versions

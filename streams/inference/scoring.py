@@ -41,6 +41,7 @@ from inferd.schemas.limits import Limits
 from inferd.schemas.requests import (
     DEFAULT_OUTPUTS,
     ENVELOPE_DECODERS,
+    ModelReference,
     Output,
     PredictionRequest,
     in_result_order,
@@ -227,34 +228,59 @@ class Scorer:
     def _gather_bucket(
         self, batch: MicroBatch, codec: Codec, model_id: str, outputs: tuple[str, ...], bucket: _Bucket
     ) -> Sequence[int]:
-        """Adds the requests in the common layout to their group; returns the indexes of the others."""
-        model = self._usual_model(model_id, outputs)
-        if model is None:
-            return bucket.indexes
+        """Adds the requests in the common layout to their groups; returns the indexes of the others."""
         if not valid_ids(bucket.ids, self.limits.id_chars_max):
             bucket, others = bucket.split([valid_ids([each], self.limits.id_chars_max) for each in bucket.ids])
             return [*others.indexes, *self._gather_bucket(batch, codec, model_id, outputs, bucket)]
-        inputs, fits = model.features.gather(codec, bucket.rows, self.limits)
-        if len(inputs):
-            group = batch.group(model, in_result_order(outputs) or DEFAULT_OUTPUTS, codec)
-            group.add_singles(list(compress(bucket.indexes, fits)), list(compress(bucket.ids, fits)), inputs)
-        return list(compress(bucket.indexes, ~fits))
+        left: list[int] = []
+        for model, part in self._by_model(batch, model_id, bucket):
+            if model is None or not self._is_usual(model, outputs):
+                left += part.indexes
+                continue
+            inputs, fits = model.features.gather(codec, part.rows, self.limits)
+            if len(inputs):
+                group = batch.group(model, in_result_order(outputs) or DEFAULT_OUTPUTS, codec)
+                group.add_singles(list(compress(part.indexes, fits)), list(compress(part.ids, fits)), inputs)
+            left += compress(part.indexes, ~fits)
+        return left
 
-    def _usual_model(self, model_id: str, outputs: tuple[str, ...]) -> ServedModel | None:
-        """The version for the fast path. None if it needs the typed path, which also raises any error."""
-        if self._ask is not None:
-            return None
+    def _by_model(
+        self, batch: MicroBatch, model_id: str, bucket: _Bucket
+    ) -> Sequence[tuple[ServedModel | None, _Bucket]]:
+        """The versions that score the requests of a bucket. None for those that need the typed path, which also raises
+        any error."""
+        if self._ask is not None or not bucket.ids:
+            return [(None, bucket)]
         try:
             reference = parse_reference(model_id)
-            if self._catalog.splits(reference):
-                return None
-            model = self._catalog.resolve(reference)
+        except InferenceError:
+            return [(None, bucket)]
+        if not self._catalog.splits(reference):
+            return [(self._model_or_none(reference, b""), bucket)]
+        records = batch.records
+        keys = [
+            records[index].key or request_id.encode()
+            for index, request_id in zip(bucket.indexes, bucket.ids, strict=True)
+        ]
+        numbers = self._catalog.split_versions(reference, keys)
+        return [
+            (
+                self._model_or_none(reference, keys[numbers.index(number)]),
+                bucket.split([n == number for n in numbers])[0],
+            )
+            for number in set(numbers)
+        ]
+
+    def _model_or_none(self, reference: ModelReference, routing_key: bytes) -> ServedModel | None:
+        try:
+            return self._catalog.resolve(reference, routing_key)
         except InferenceError:
             return None
+
+    def _is_usual(self, model: ServedModel, outputs: tuple[str, ...]) -> bool:
+        """Whether the plain path can answer with these outputs of a model."""
         usual = len(set(outputs)) == len(outputs) and all(map(model.has_output, outputs))
-        if not usual or _result_values(model, outputs or DEFAULT_OUTPUTS, 1) > self.limits.result_bytes_max:
-            return None
-        return model
+        return usual and _result_values(model, outputs or DEFAULT_OUTPUTS, 1) <= self.limits.result_bytes_max
 
     def _prepare_one(self, batch: MicroBatch, index: int) -> None:
         """The typed path: all checks in sequence, with the location in each error."""

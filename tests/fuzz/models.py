@@ -10,6 +10,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 
+from inferd.schemas.models import Alias, SplitShare
 from inferd.streams.inference.catalog import ModelCatalog
 from inferd.streams.inference.loading import load_model
 from inferd.streams.inference.manifests import manifest_of
@@ -58,12 +59,18 @@ def _train(parameters: dict[str, Any]) -> bytes:
 
 @cache
 def served_models() -> ModelCatalog:
-    """Two loaded models: `plain`, with float features, and `ruled`."""
-    plain, coded, *_ = model_files()
+    """Two loaded models: `plain`, with float features, and `ruled`. `plain` has two versions, between which
+    `plain@canary` splits."""
+    plain, coded, other, *_ = model_files()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.txt"
         served = []
-        for name, content, rules in (("plain", plain, {}), ("ruled", coded, RULES)):
+        for name, version, content, rules in (
+            ("plain", 1, plain, {}), ("plain", 2, other, {}), ("ruled", 1, coded, RULES),
+        ):  # fmt: skip
             path.write_bytes(content)
-            served.append(load_model(path, manifest_of(content, name, 1, rules)))
-    return catalog_of(*served)
+            served.append(load_model(path, manifest_of(content, name, version, rules)))
+    catalog = catalog_of(*served)
+    catalog.put_alias("plain", "champion", Alias(1))
+    catalog.put_alias("plain", "canary", Alias(split=[SplitShare(1, 1), SplitShare(2, 1)]))
+    return catalog

@@ -92,7 +92,7 @@ def _expected() -> list[bytes]:
 def seeds() -> list[bytes]:
     """Good requests to either model in either codec, and every row of the bad-input matrix."""
     good = []
-    for model_id in ("plain", "ruled", "plain:1", "ruled@champion"):
+    for model_id in ("plain", "ruled", "plain:1", "plain@canary", "ruled@champion"):
         for rows in INPUTS:
             for outputs in OUTPUTS:
                 body = {"id": "r", "model_id": model_id, "input_data": rows} | ({"outputs": outputs} if outputs else {})

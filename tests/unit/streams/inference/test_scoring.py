@@ -12,13 +12,15 @@ import pytest
 from inferd.schemas.codec import encode_result
 from inferd.schemas.codecs import all_codecs
 from inferd.schemas.limits import Limits
+from inferd.schemas.models import Alias, SplitShare
+from inferd.schemas.requests import ModelReference
 from inferd.schemas.requests.result import Prediction
 from inferd.streams.inference.catalog import Version
 from inferd.streams.inference.result_template import ResultTemplate
 from inferd.streams.inference.scoring import Scorer
 from inferd.streams.inference.work import halve
 from tests.fixtures.lane import SumRuntime, sum_model
-from tests.fixtures.scoring import Fetched, catalog_of, score
+from tests.fixtures.scoring import Fetched, both, catalog_of, score
 
 JSON = (("content-type", b"application/json"),)
 
@@ -57,6 +59,40 @@ def test_outputs_are_in_the_requested_order(scorer: Scorer) -> None:
 def test_the_newest_version_answers_a_bare_name_and_each_its_own(scorer: Scorer) -> None:
     answers = score(scorer, [pack([1.0, 2.0], m) for m in ("sum", "sum:1", "sum:2")]).values
     assert [msgpack.unpackb(a)["version"] for a in answers] == [2, 1, 2]
+
+
+@pytest.mark.parametrize("keyed", [True, False], ids=["by key", "by id"])
+def test_requests_to_a_split_take_the_plain_path_to_the_version_of_their_key(keyed: bool) -> None:
+    catalog = catalog_of(sum_model(1), sum_model(2), sum_model(3))
+    catalog.put_alias("sum", "canary", Alias(split=[SplitShare(1, 5.0), SplitShare(3, 1.5)]))
+    records = [
+        Fetched(pack([n, 1.0], "sum@canary", id=f"r{n}"), n, b"k%d" % (n % 50) if keyed else None) for n in range(300)
+    ]
+    fast, typed = (score(scorer, records) for scorer in both(catalog))
+    assert fast.values == typed.values
+    versions = [msgpack.unpackb(value)["version"] for value in fast.values]
+    reference = ModelReference.parse("sum@canary")
+    keys = [record.key or b"r%d" % record.offset for record in records]
+    assert versions == [catalog.resolve(reference, key).manifest.version for key in keys]
+    assert set(versions) == {1, 3}
+
+
+def test_requests_to_a_split_are_not_decoded_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = catalog_of(sum_model(1), sum_model(2))
+    catalog.put_alias("sum", "champion", Alias(split=[SplitShare(1, 1.0), SplitShare(2, 1.0)]))
+    monkeypatch.setattr(Scorer, "_prepare_one", None)
+    outcome = score(Scorer(catalog, Limits()), [pack([n, 1.0], id=f"r{n}") for n in range(50)])
+    assert [msgpack.unpackb(value)["prediction"] for value in outcome.values] == [n + 1.0 for n in range(50)]
+
+
+def test_a_share_that_is_not_ready_fails_its_own_requests() -> None:
+    catalog = catalog_of(sum_model(1))
+    catalog.put(Version(sum_model(2).manifest, "fetching"))
+    catalog.put_alias("sum", "champion", Alias(split=[SplitShare(1, 1.0), SplitShare(2, 1.0)]))
+    fast, typed = (score(each, [pack([1.0, 2.0], id=f"r{n}") for n in range(50)]) for each in both(catalog))
+    assert fast.values == typed.values
+    codes = [msgpack.unpackb(value).get("error", {}).get("code") for value in fast.values]
+    assert set(codes) == {None, "model_not_ready"}
 
 
 def test_json_is_answered_in_json(scorer: Scorer) -> None:
