@@ -174,12 +174,12 @@ def inferd(layout: Layout, text: bytes, *, kernels: bool) -> Score:
         path = Path(directory) / "model.txt"
         path.write_bytes(text)
         versions = [load_model(path, manifest_of(text, "bench", number, {"features": features})) for number in (1, 2)]
-    use_kernels(True)
     catalog = ModelCatalog()
     for served in versions if layout.split else versions[:1]:
         catalog.put(Version(served.manifest, "ready", None, served))
     catalog.put_alias("bench", "canary", Alias(split=[SplitShare(1, 9.0), SplitShare(2, 1.0)]))
     scorer = Scorer(catalog, DEFAULT_LIMITS)
+    use_kernels(True)
 
     def score(messages: Sequence[Message]) -> list[bytes]:
         batch = scorer.prepare([(0, messages)], 0)

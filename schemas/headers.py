@@ -53,6 +53,8 @@ class RequestHeaders(msgspec.Struct, frozen=True):
 
 
 NO_HEADERS = RequestHeaders()
+_ALONE: dict[Codec, RequestHeaders] = {}
+"""Those of a request that has no other header than the content-type of the codec."""
 
 
 class _Use(NamedTuple):
@@ -89,8 +91,12 @@ def parse_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -
         return NO_HEADERS
     if len(headers) > limits.headers_max:
         raise InvalidHeaderError(f"headers: {len(headers)}; at most {limits.headers_max} are allowed")
-    if len(headers) == 1 and (codec := _codec_alone(headers[0], limits)) is not None:
-        return RequestHeaders(codec)
+    if (
+        len(headers) == 1
+        and (alone := _alone(headers[0])) is not None
+        and _size(*headers[0]) <= limits.header_bytes_max
+    ):
+        return alone
     fields: dict[str, Any] = {}
     propagated: list[tuple[str, bytes | None]] = []
     size = 0
@@ -117,11 +123,11 @@ def _interpret(fields: dict[str, Any], name: str, field: str, parsed: Any) -> No
         raise InvalidHeaderError(f"header {name}: it appears twice with different values")
 
 
-def _codec_alone(header: tuple[str, bytes | None], limits: Limits) -> Codec | None:
-    """The codec whose header this is, as producers write it that send no other header."""
+def _alone(header: tuple[str, bytes | None]) -> RequestHeaders | None:
+    """The headers of producers that send only a content-type, written as a codec writes it."""
     for codec in all_codecs():
         if header == codec.header:
-            return codec if _size(*header) <= limits.header_bytes_max else None
+            return _ALONE.setdefault(codec, RequestHeaders(codec))
     return None
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from inferd.streams.inference import kernels_fault
 from tests.fuzz.campaign import Bounds, run, table
+from tests.fuzz.envelope_kernel import fuzz_envelope_kernel
 from tests.fuzz.row_kernel import fuzz_row_kernel
 from tests.fuzz.targets import all_targets
 from tests.fuzz.tree_kernel import fuzz_tree_kernel
 
 UNBOUNDED = 10**12
+KERNELS = (fuzz_tree_kernel, fuzz_row_kernel, fuzz_envelope_kernel)
 
 
 def main() -> int:
@@ -43,7 +45,7 @@ def _kernels(seconds: float, seed: int, rounds: int) -> str:
     """Compares the kernels with their references; returns a summary, and raises on a difference."""
     if (fault := kernels_fault()) is not None:
         return f"kernels: {fault}"
-    return "\n".join(fuzz(seconds / 2, seed, rounds) for fuzz in (fuzz_tree_kernel, fuzz_row_kernel))
+    return "\n".join(fuzz(seconds / len(KERNELS), seed, rounds) for fuzz in KERNELS)
 
 
 if __name__ == "__main__":

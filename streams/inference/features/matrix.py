@@ -40,7 +40,8 @@ from inferd.streams.inference.kernels import Encoding, RowKernel, RowSchema, Una
 _NAMES_SHOWN = 5
 _SUMMED_MAX = 256
 _ROWS_TOGETHER = 64
-_ENCODINGS: dict[Codec, Encoding] = {MSGPACK: "msgpack", JSON: "json"}
+ENCODINGS: dict[Codec, Encoding] = {MSGPACK: "msgpack", JSON: "json"}
+"""Codecs that the compiled kernels read."""
 
 
 class FeatureSchema:
@@ -129,7 +130,7 @@ class FeatureSchema:
         return matrix, fits
 
     def _read(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Matrix, NDArray[np.bool_]]:
-        kernel, encoding = self.kernel, _ENCODINGS.get(codec)
+        kernel, encoding = self.kernel, ENCODINGS.get(codec)
         if self.n_features <= min(limits.features_max, limits.values_max):
             if kernel is not None and encoding is not None and kernel.text_bytes_max <= limits.string_chars_max:
                 return kernel.read(encoding, rows)

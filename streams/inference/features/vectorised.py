@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from inferd.streams.inference.inputs import Matrix
 
 FLOAT64_MARKER = 0xCB
-_ID_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-"
+ID_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-"
+"""The bytes that an id may have, as `ID_PATTERN` says."""
 
 
 def row_header(n_features: int) -> bytes:
@@ -67,7 +68,7 @@ def valid_ids(ids: Sequence[str], chars_max: int) -> bool:
     if not (min(map(len, ids)) >= 1 and max(map(len, ids)) <= chars_max):
         return False
     joined = "".join(ids)
-    return joined.isascii() and not joined.encode("ascii").translate(None, _ID_BYTES)
+    return joined.isascii() and not joined.encode("ascii").translate(None, ID_BYTES)
 
 
 def _as_rows(values: Sequence[bytes], length: int) -> NDArray[np.uint8]:

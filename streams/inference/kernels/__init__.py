@@ -10,6 +10,7 @@ from inferd.streams.inference.kernels.compiled import (
     library_in,
     use_kernels,
 )
+from inferd.streams.inference.kernels.envelopes import EnvelopeKernel, PlainRequests
 from inferd.streams.inference.kernels.forest import Forest, Trees, UnsupportedError, pack
 from inferd.streams.inference.kernels.rows import Encoding, RowKernel, RowSchema
 from inferd.streams.inference.kernels.trees import Ending, Transform, TreeKernel
@@ -17,8 +18,10 @@ from inferd.streams.inference.kernels.trees import Ending, Transform, TreeKernel
 __all__ = [
     "Encoding",
     "Ending",
+    "EnvelopeKernel",
     "Forest",
     "Library",
+    "PlainRequests",
     "RowKernel",
     "RowSchema",
     "Transform",

@@ -9,3 +9,4 @@
 
 #include "trees.c"
 #include "rows.c"
+#include "envelopes.c"

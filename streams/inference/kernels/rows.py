@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from inferd.streams.inference.kernels.compiled import Library
 
 Encoding = Literal["msgpack", "json"]
-_ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+"""In the order of their numbers in rows.c."""
 _TEXT, _NUMBER, _BOOLEAN, _NAME, _KINDS = 0, 1, 2, 3, 4
 _NAMES = -1
 _INTEGER_MAX = 2**53
@@ -89,7 +90,7 @@ class RowKernel:
         """Like `read`, for concatenated rows in bytes or at an address, given the end of each; returns the number of
         rows read."""
         places = (ends.ctypes.data, len(ends), matrix.ctypes.data, fits.ctypes.data)
-        read: int = self._read(self._schema_at, _ENCODINGS.index(encoding), content, *places)
+        read: int = self._read(self._schema_at, ENCODINGS.index(encoding), content, *places)
         if read < 0:
             raise MemoryError(f"names of {self._features} features")
         return read

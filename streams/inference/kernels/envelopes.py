@@ -1,0 +1,90 @@
+"""Reads the envelopes of requests in the plain layout with the compiled kernel: id, model and bytes of the row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.streams.inference.kernels.compiled import Library
+from inferd.streams.inference.kernels.rows import ENCODINGS, Encoding
+
+MODELS_MAX = 64
+"""Different models in a call, as in envelopes.c; requests to more are not read."""
+ENVELOPE = np.dtype([(name, "i8") for name in ("model", "id_at", "id_length", "row_at", "row_length")])
+"""The struct of envelopes.c."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainRequests:
+    """Requests of one row each to one model, without `outputs`. The lists are parallel."""
+
+    model_id: str
+    places: list[int]
+    """In the sequence that was read."""
+    ids: list[str | None]
+    """Valid ids; None where the request has none."""
+    rows: list[bytes]
+    """The encoded `input_data`: a list or map whose values are not checked."""
+
+
+class EnvelopeKernel:
+    """Reads envelopes with the limits of a scorer. Thread-safe."""
+
+    def __init__(self, library: Library, id_bytes: bytes, id_chars_max: int, bytes_max: int) -> None:
+        """`id_bytes`: those that an id may have; `bytes_max`: of a request."""
+        self._read = library.read_envelopes
+        self._id_bytes = np.zeros(256, np.uint8)
+        self._id_bytes[list(id_bytes)] = 1
+        self._id_chars_max, self._bytes_max = id_chars_max, bytes_max
+
+    def read(self, encoding: Encoding, values: Sequence[bytes]) -> tuple[list[PlainRequests], list[int]]:
+        """The plain ones among encoded requests, by model; and the places of the others."""
+        content = b"".join(values)
+        ends = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)))
+        envelopes = np.empty(len(values), ENVELOPE)
+        models = self.read_into(envelopes, encoding, content, ends)
+        # Ids are ASCII: in Latin-1, each byte of the content is one character.
+        text = content.decode("latin-1")
+        found = []
+        for number, (at, length) in enumerate(models.tolist()):
+            chosen = np.flatnonzero(envelopes["model"] == number)
+            try:
+                model_id = content[at : at + length].decode()
+            except UnicodeDecodeError:
+                envelopes["model"][chosen] = -1
+                continue
+            if len(chosen):
+                found.append(_requests(model_id, chosen, envelopes[chosen], content, text))
+        return found, np.flatnonzero(envelopes["model"] < 0).tolist()
+
+    def read_into(
+        self, envelopes: NDArray[np.void], encoding: Encoding, content: bytes | int, ends: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Like `read`, for concatenated requests in bytes or at an address, given the end of each.
+
+        Fills `envelopes`, `ENVELOPE` (requests,). Returns int64 (models, 2): where the content names each model, and
+        the length of the name.
+        """
+        models = np.empty((MODELS_MAX, 2), np.int64)
+        count: int = self._read(
+            ENCODINGS.index(encoding), content, ends.ctypes.data, len(ends), self._bytes_max,
+            self._id_bytes.ctypes.data, self._id_chars_max, models.ctypes.data, envelopes.ctypes.data,
+        )  # fmt: skip
+        return models[:count]
+
+
+def _requests(
+    model_id: str, places: NDArray[np.intp], envelopes: NDArray[np.void], content: bytes, text: str
+) -> PlainRequests:
+    id_at, row_at = envelopes["id_at"], envelopes["row_at"]
+    id_spans = zip(id_at.tolist(), (id_at + envelopes["id_length"]).tolist(), strict=True)
+    row_spans = zip(row_at.tolist(), (row_at + envelopes["row_length"]).tolist(), strict=True)
+    return PlainRequests(
+        model_id=model_id,
+        places=places.tolist(),
+        ids=[text[start:stop] if start >= 0 else None for start, stop in id_spans],
+        rows=[content[start:stop] for start, stop in row_spans],
+    )
