@@ -31,19 +31,24 @@ def count_faster(vectorizer: Any) -> None:
     """Makes a fitted vectorizer of scikit-learn count faster. It stays unchanged if it is of another type, or if any
     result for texts of its own vocabulary and for unusual ones would differ."""
     own = type(vectorizer)
-    if own.__module__ != _MODULE or (faster := _faster_types().get(own)) is None or not _has_usual_words(vectorizer):
+    if own.__module__ != _MODULE or (faster := _faster_types().get(own)) is None:
         return
-    texts = [*_SAMPLES, *_texts_of(vectorizer)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            expected = vectorizer.transform(texts)
-            vectorizer.__class__ = faster
-            equal = _is_same(vectorizer.transform(texts), expected)
+            equal = _has_usual_words(vectorizer) and _counts_equally(vectorizer, faster)
         except Exception:  # noqa: BLE001  # it is then scikit-learn's to raise, for each batch
             equal = False
     if not equal:
         vectorizer.__class__ = own
+
+
+def _counts_equally(vectorizer: Any, faster: type[Any]) -> bool:
+    """Changes the type of a vectorizer; whether its results stay the same."""
+    texts = [*_SAMPLES, *_texts_of(vectorizer)]
+    expected = vectorizer.transform(texts)
+    vectorizer.__class__ = faster
+    return _is_same(vectorizer.transform(texts), expected)
 
 
 def _analyzer(vectorizer: Any, own: type[Any]) -> Callable[[Any], list[str]]:

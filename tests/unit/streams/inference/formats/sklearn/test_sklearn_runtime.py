@@ -14,6 +14,7 @@ import pytest
 import skops.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import BaseEstimator
 from sklearn.ensemble import (
     AdaBoostClassifier,
     BaggingClassifier,
@@ -35,6 +36,7 @@ from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.requests import Output, decode_input_data
 from inferd.streams.inference import Inputs, ServedModel, TrialLimits, load_model, manifest_of, read_model
 from inferd.streams.inference.formats.sklearn.library import library
+from inferd.streams.inference.formats.sklearn.runtime import _estimators
 from inferd.streams.models import trial
 from tests.unit.streams.inference.formats.sklearn.sklearn_models import KINDS, Trained, labels, numbers, trained
 
@@ -130,6 +132,16 @@ def test_numbers_at_the_edges(name: str, rows: list[list[float]], folder: Path) 
 @pytest.mark.parametrize("name", ["tfidf", "hashing", "characters", "calibrated_text"])
 def test_text_of_every_kind(name: str, texts: list[str], folder: Path) -> None:
     check_equal(name, texts, served(name, folder), trained(name).estimator)
+
+
+@pytest.mark.parametrize("name", ["tfidf", "hashing", "calibrated_text"])
+def test_nested_vectorizers_count_faster(name: str, folder: Path) -> None:
+    runtime: Any = served(name, folder).runtime
+    vectorizers = [each for each in _estimators(runtime._model, BaseEstimator) if hasattr(each, "build_analyzer")]
+    fitted = [each for each in vectorizers if name == "hashing" or hasattr(each, "vocabulary_")]
+    assert fitted
+    for vectorizer in fitted:
+        assert type(vectorizer).__mro__[1].__name__ == type(vectorizer).__name__
 
 
 @settings(deadline=None, max_examples=20)

@@ -120,6 +120,7 @@ class _Subclass(TfidfVectorizer):  # type: ignore[misc]
     [
         ("vocabulary_", {"refund": 0, "crash": 2}),
         ("vocabulary_", {"refund": 0, "crash": 0}),
+        ("vocabulary_", {"refund": 0, "crash": "1"}),
         ("vocabulary_", UserDict({"refund": 0, "crash": 1})),
         ("__class__", _Subclass),
     ],
