@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 MLSERVER := .venv-mlserver
+MLFLOW := .venv-mlflow
 CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -69,7 +70,7 @@ coverage: $(VENV)/.installed-dev ## Run all tests, and report code that they do 
 	@$(PY) -m coverage combine -q
 	@$(PY) -m coverage report
 
-test-mlflow: $(VENV)/.installed-dev ## Deploy from a real MLflow server, in an environment of its own (downloads MLflow once).
+test-mlflow: $(VENV)/.installed-dev $(MLFLOW)/.installed ## Deploy from a real MLflow server (downloads MLflow once).
 	@$(PY) -m pytest tests/heavy/mlflow_server.py -s
 
 test-mlserver: $(VENV)/.installed-dev $(MLSERVER)/.installed ## Send requests that MLServer's codecs encode (3 minutes; downloads MLServer once).
@@ -154,6 +155,14 @@ $(MLSERVER)/.installed: bench/mlserver.lock
 	else echo "MLServer needs Python 3.12 or earlier (make PYTHON=python3.12)"; fi
 	@touch $@
 
+# MLflow has one, too, with the libraries of models in the versions of ours.
+$(MLFLOW)/.installed: tests/heavy/mlflow.lock
+	@rm -rf $(MLFLOW)
+	@echo "installing the packages of tests/heavy/mlflow.lock in $(MLFLOW), once"
+	@$(PYTHON) -m venv $(MLFLOW)
+	@$(MLFLOW)/bin/python -m pip install --quiet --require-hashes -r $<
+	@touch $@
+
 # ---- the lock files; `make lock UPGRADE=--upgrade` takes newer versions
 
 UPGRADE ?=
@@ -167,6 +176,9 @@ lock: $(VENV)/.installed-dev ## Regenerate the lock files from pyproject.toml.
 	@{ printf '%s\n' mlserver $(addprefix mlserver-,lightgbm xgboost sklearn catboost); \
 		sed -nE 's/^((lightgbm|xgboost-cpu|catboost|scikit-learn|scipy|numpy)==.*) \\$$/\1/p' requirements-dev.lock; } \
 		| $(LOCK) - $(addprefix --no-emit-package=,xgboost nvidia-nccl-cu12 nvidia-nccl-cu13) -o bench/mlserver.lock
+	@{ echo mlflow; \
+		sed -nE 's/^((lightgbm|xgboost-cpu|catboost|onnx|onnxruntime|scikit-learn|skops|skl2onnx)==.*) \\$$/\1/p' requirements-dev.lock; } \
+		| $(LOCK) - $(UPGRADE) -o tests/heavy/mlflow.lock
 	@printf '%s\n' hatchling ziglang | $(LOCK) - -c requirements-dev.lock -o deploy/build-requirements.lock
 
 lock-jars: $(VENV)/.installed ## Regenerate the lock file of the embedded Kafka's jars.

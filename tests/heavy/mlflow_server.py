@@ -1,7 +1,6 @@
 """Models of every flavour, logged to a real MLflow server and deployed from it by the command. `make test-mlflow`.
 
-MLflow and the libraries are installed into a separate environment: that of `INFERD_TEST_MLFLOW`, or a temporary
-one.
+MLflow and the libraries are in an environment of their own (`mlflow.lock`), which that target installs.
 """
 
 from __future__ import annotations
@@ -11,9 +10,7 @@ import os
 import subprocess
 import sys
 import urllib.request
-import venv
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,7 +21,7 @@ from inferd.daemon.broker.probe import free_port
 from tests.fixtures.workers import Cluster, until
 
 COMMAND = (sys.executable, "-c", "from inferd.daemon.cli import main; main()")
-LIBRARIES = ("lightgbm", "xgboost-cpu", "catboost", "onnx", "onnxruntime", "scikit-learn", "skops", "skl2onnx")
+PYTHON = str(Path(__file__).parents[2] / ".venv-mlflow" / "bin" / "python")
 HOST = "127.0.0.1"
 pytestmark = pytest.mark.timeout(3_600)
 LOG_MODELS = """
@@ -84,24 +81,10 @@ def answers(url: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def mlflow_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment with MLflow, and with the libraries in the versions of this one."""
-    given = os.environ.get("INFERD_TEST_MLFLOW")
-    folder = Path(given) if given else tmp_path_factory.mktemp("mlflow-venv")
-    python = folder / "bin" / "python"
-    if not python.exists():
-        venv.create(folder, with_pip=True)
-        pins = [f"{name}=={version(name)}" for name in LIBRARIES]
-        done = run(str(python), "-m", "pip", "install", "--quiet", "mlflow>=3", *pins, within_s=3_000)
-        assert done.returncode == 0, done.stderr
-    return python
-
-
-@pytest.fixture(scope="module")
-def server(mlflow_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server that keeps its artifacts itself."""
     folder, port = tmp_path_factory.mktemp("mlflow-server"), free_port(HOST)
-    command = [str(mlflow_python), "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command = [PYTHON, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += [
         "--backend-store-uri",
         f"sqlite:///{folder}/mlflow.db",
@@ -120,9 +103,9 @@ def server(mlflow_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture(scope="module")
-def logged(server: str, mlflow_python: Path) -> dict[str, str]:
+def logged(server: str) -> dict[str, str]:
     """The run of each model that was logged and registered, by its name."""
-    done = run(str(mlflow_python), "-c", LOG_MODELS, environ={"MLFLOW_TRACKING_URI": server})
+    done = run(PYTHON, "-c", LOG_MODELS, environ={"MLFLOW_TRACKING_URI": server})
     assert done.returncode == 0, done.stderr
     runs: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return runs

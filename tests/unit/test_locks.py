@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -17,6 +17,11 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("requirements.lock", "requirements-dev.lock", "deploy/requirements.lock", "deploy/build-requirements.lock")
+OTHER_LOCKS = {
+    "bench/mlserver.lock": ("lightgbm", "xgboost-cpu", "catboost", "scikit-learn", "scipy", "numpy"),
+    "tests/heavy/mlflow.lock": ("lightgbm", "xgboost-cpu", "catboost", "onnx", "onnxruntime", "scikit-learn", "skops"),
+}
+"""The locks of other environments, and the libraries of models in them."""
 Pin = tuple[str, frozenset[str]]
 """A package, and the extras it is pinned with."""
 
@@ -49,6 +54,26 @@ def test_requirements_of_a_pin_are_pinned_with_the_same_extras(lock: str) -> Non
 
 def test_the_lock_of_this_environment_has_extras() -> None:
     assert ("coverage", frozenset({"toml"})) in pins_of("requirements-dev.lock")
+
+
+def lines_of(lock: str, names: Collection[str]) -> set[str]:
+    """The pins of packages, with their markers."""
+    lines = re.findall(r"^([a-z0-9].*?) \\$", (ROOT / lock).read_text(), re.MULTILINE)
+    return {line for line in lines if line.partition("==")[0] in names}
+
+
+@pytest.mark.parametrize("lock", OTHER_LOCKS)
+def test_libraries_of_models_have_the_same_versions_in_other_environments(lock: str) -> None:
+    names = OTHER_LOCKS[lock]
+    assert lines_of(lock, names) == lines_of("requirements-dev.lock", names) != set()
+
+
+@pytest.mark.parametrize("lock", [*LOCKS, *OTHER_LOCKS])
+def test_every_pin_has_a_hash_and_no_address(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    assert not re.search(r"://|--(extra-)?index-url|--find-links", text)
+    assert re.findall(r"^[a-z0-9].*(?<!\\)$", text, re.MULTILINE) == []
+    assert re.findall(r"\\\n(?!    --hash=sha256:)", text) == []
 
 
 def add_wheel(folder: Path, name: str, version: str, *requires: str) -> None:
