@@ -22,11 +22,14 @@ from rich.console import Console
 from rich.table import Table
 
 from inferd.streams.inference.cache import S3Fifo
+from inferd.streams.inference.cache.keys import KEY_BYTES
 
 OBJECTS = 100_000
 ACCESSES = 400_000
 CAPACITIES = (1_000, 10_000)
 SEED = 20_240_229
+PREFIX = b"version1"
+HASH_BYTES = KEY_BYTES - len(PREFIX)
 
 
 class Policy(Protocol):
@@ -172,11 +175,32 @@ class WTinyLfu:
             self._counts = array("B", (np.frombuffer(self._counts, np.uint8) >> 1).tobytes())
 
 
+class S3FifoOfTable:
+    """inferd's policy, with the keys that it keeps: in inferd these are only in the table."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._keys: dict[bytes, bytes] = {}
+        self._policy = S3Fifo(capacity, PREFIX)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._keys
+
+    def touch(self, key: bytes) -> None:
+        self._policy.touch([key])
+
+    def add(self, key: bytes) -> list[bytes]:
+        evicted = self._policy.evict(self._keys.get) if len(self._keys) >= self._capacity else None
+        self._policy.add([key])
+        self._keys[key] = key
+        return [] if evicted is None else [self._keys.pop(evicted[0])]
+
+
 POLICIES: dict[str, Callable[[int], Policy]] = {
     "LRU": Lru,
     "CLOCK": Clock,
     "SIEVE": Sieve,
-    "S3-FIFO": S3Fifo,
+    "S3-FIFO": S3FifoOfTable,
     "W-TinyLFU": WTinyLfu,
 }
 
@@ -233,14 +257,14 @@ def measure(policy: Policy, keys: list[bytes]) -> Measured:
 
 
 def main() -> None:
-    names = np.random.default_rng(SEED).bytes(31 * 4 * OBJECTS)
+    names = np.random.default_rng(SEED).bytes(HASH_BYTES * 4 * OBJECTS)
     console = Console()
     for capacity in CAPACITIES:
         table = Table(title=f"hit ratio, µs per access; {capacity:,} entries for {OBJECTS:,} objects")
         for column in ("trace", *POLICIES):
             table.add_column(column, justify="left" if column == "trace" else "right")
         for trace, numbers in traces().items():
-            keys = [names[31 * n : 31 * n + 31] for n in numbers.tolist()]
+            keys = [PREFIX + names[HASH_BYTES * n : HASH_BYTES * (n + 1)] for n in numbers.tolist()]
             results = [measure(make(capacity), keys) for make in POLICIES.values()]
             table.add_row(trace, *[f"{each.hit_ratio:.1%} {each.access_us:.2f}" for each in results])
         console.print(table)

@@ -29,7 +29,7 @@ from inferd.streams.requests import BatchScoring, BatchSizer, CacheTable, Reques
 from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTable, make_table
-from inferd.streams.tasks import OnCrash
+from inferd.streams.tasks import OnCrash, Slices
 from inferd.streams.telemetry import LaneMeasures
 
 JOB_OWNER_STREAMS: tuple[Stream, ...] = ("jobs", "job-results")
@@ -62,11 +62,12 @@ def compose_tenants(
     destinations: Destinations,
 ) -> Mapping[str, TenantParts]:
     """The parts of each tenant, by name. Their tables are declared in the app; `directory` holds local state stores."""
-    parts = {}
+    parts, slices = {}, Slices()
     for tenant in settings.tenants:
         catalog = follower.catalogs[tenant]
         table = make_table(app, settings, tenant, "predictions", directory)
         predictions = CacheTable(tenant, table, catalog, settings.cache.ttl_max_s, destinations)
+        predictions.slices = slices
         scorer = Scorer(
             catalog, settings.limits, settings.reply_to_allowed, user_code.ask(tenant), user_code.ask_rows(tenant)
         )
@@ -78,6 +79,7 @@ def compose_tenants(
         jobs_table = make_table(app, settings, tenant, "jobs", directory)
         process_batch = user_code.process_batch(tenant)
         jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, destinations, process_batch)
+        jobs.owned.slices = slices
         jobs.chunks.on_demand = follower.on_demand
         parts[tenant] = TenantParts(requests, jobs)
     return parts

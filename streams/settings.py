@@ -95,7 +95,7 @@ class CacheSettings:
     ttl_max_s: float = 7 * 24 * 3_600.0
     """Maximum age of an entry, and retention of the changelog."""
     block_cache_bytes: int = 64 * 1_048_576
-    """RocksDB block cache, shared by all partitions."""
+    """RocksDB block cache, shared by all tables and partitions."""
 
 
 NO_URL = "http://127.0.0.1"

@@ -261,7 +261,7 @@ class Settings:
     cache_block_cache_bytes: int = setting(
         kind.integer(1_048_576, 64 * GIB),
         _CACHE.block_cache_bytes,
-        "Block cache of RocksDB, shared by all partitions.",
+        "Block cache of RocksDB, shared by all tables and partitions.",
         "Processing",
     )
 

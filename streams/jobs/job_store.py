@@ -8,6 +8,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -23,6 +24,7 @@ from inferd.streams.jobs.state import (
     wakes_at,
 )
 from inferd.streams.state import Change, LaneTable, TablePartition
+from inferd.streams.tasks import Slices
 from inferd.streams.telemetry import JobCounters
 
 log = structlog.get_logger(__name__)
@@ -135,25 +137,43 @@ class JobStore:
     """The jobs of one tenant, by partition of `jobs`."""
 
     def __init__(self, tenant: str, table: LaneTable, limits: Limits) -> None:
+        self.slices = Slices()
+        """Shared with other tenants of the worker."""
         self.tenant = tenant
         self.table = table
         self.limits = limits
         self.counters = JobCounters()
         self.partitions: dict[int, JobsPartition] = {}
 
-    def open(self, number: int) -> None:
+    async def open(self, number: int) -> None:
         """Reads every state of a restored partition; again if it is open already."""
-        table = self.table.partition(number)
+        partition = self._unread(number)
+        await self.slices.run(partition.table.store.items(), partial(self._read, partition))
+        self.partitions[number] = partition
+
+    def reopen(self, number: int) -> None:
+        """Reads every state of an open partition again, at once."""
+        partition = self._unread(number)
+        self._read(partition, partition.table.store.items())
+        self.partitions[number] = partition
+
+    def _unread(self, number: int) -> JobsPartition:
         before = self.partitions.get(number)
         handled = before.handled if before is not None else MessageOutcomes()
-        partition = JobsPartition(table, self.limits, secrets.randbits(63), handled)
-        for key, value in table.store.items():
+        return JobsPartition(self.table.partition(number), self.limits, secrets.randbits(63), handled)
+
+    def _read(self, partition: JobsPartition, items: Iterable[tuple[bytes, bytes]]) -> None:
+        read = []
+        for key, value in items:
             try:
                 partition.put(None, decode_state(value), key.decode())
             except Exception:  # A state that cannot be read must not stop the other jobs.
-                log.exception("job_state_unreadable", tenant=self.tenant, partition=number, job=key[:80])
-        partition.acked([*partition.active])
-        self.partitions[number] = partition
+                log.exception(
+                    "job_state_unreadable", tenant=self.tenant, partition=partition.table.number, job=key[:80]
+                )
+            else:
+                read.append(key.decode())
+        partition.acked(read)
 
     def close(self, number: int) -> None:
         """Drops a revoked partition."""

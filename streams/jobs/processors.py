@@ -205,7 +205,7 @@ class _JobProcessor:
         self._dead_letters.add(output, record, tp, error)
 
     async def opened(self, number: int) -> None:
-        self._owned.open(number)
+        await self._owned.open(number)
 
     def closed(self, number: int) -> None:
         self._owned.close(number)
@@ -213,7 +213,7 @@ class _JobProcessor:
     def rewound(self, number: int, dropped: Sequence[OutputBatch]) -> None:
         """Only acknowledged states are visible."""
         if number in self._owned.partitions and number in self._owned.table.owned:
-            self._owned.open(number)
+            self._owned.reopen(number)
 
     def acked(self, number: int, output: OutputBatch) -> None:
         if (partition := self._owned.partitions.get(number)) is not None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable
-from itertools import islice
 
 from inferd.schemas.record_size import record_bytes
 from inferd.streams.inference import ModelCatalog
 from inferd.streams.inference.cache import PredictionCache
 from inferd.streams.kafka import UNCHECKED, Destinations
 from inferd.streams.state import Change, LaneTable, TablePartition
+from inferd.streams.tasks import Slices
 
 SWEEP_INTERVAL_MS = 1_000
 SWEEP_ENTRIES = 2_000
 """Entries per sweep: some milliseconds of the event loop."""
-RESTORE_ENTRIES = 20_000
-"""Entries per iteration of the event loop during a restore."""
 LATE_MAX = 10_000
 """Maximum cached answers of HTTP requests that wait for the next output batch of a partition."""
 
@@ -34,6 +31,8 @@ class CacheTable:
         destinations: Destinations = UNCHECKED,
     ) -> None:
         self.table = table
+        self.slices = Slices()
+        """Shared with other tenants of the worker."""
         self._destinations = destinations
         self.cache = PredictionCache(tenant, time.perf_counter, ttl_max_s)
         self._catalog = catalog
@@ -45,10 +44,7 @@ class CacheTable:
         """Makes the entries of a restored partition available to the cache."""
         partition = self.table.partition(number)
         opened = self.cache.open(number, partition)
-        items = iter(partition.store.items())
-        while part := list(islice(items, RESTORE_ENTRIES)):
-            opened.restore(part)
-            await asyncio.sleep(0)
+        await self.slices.run(partition.store.items(), opened.restore)
         self._swept_ms[number] = 0
 
     def close(self, number: int) -> None:
@@ -56,6 +52,10 @@ class CacheTable:
         self.cache.close(number)
         self._swept_ms.pop(number, None)
         self._late.pop(number, None)
+
+    def acked(self, number: int, changes: Iterable[Change]) -> None:
+        """The table has these changes."""
+        self.cache.acked(number, changes)
 
     def forget(self, number: int, changes: Iterable[Change]) -> None:
         """Discards changes that were never published."""

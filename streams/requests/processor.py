@@ -202,6 +202,9 @@ class RequestProcessor:
     def acked(self, number: int, output: OutputBatch) -> None:
         if output.spans is not None:
             output.spans.acked()
+        if self.predictions is not None:
+            for changes in output.changes.values():
+                self.predictions.acked(number, changes)
 
     def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
         if self.predictions is None:

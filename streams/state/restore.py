@@ -21,8 +21,8 @@ log = structlog.get_logger(__name__)
 
 POLL_MS = 500
 FETCH_BYTES_MAX = 4 * 1_048_576
-RECORDS_MAX = 5_000
-"""Maximum records of one poll. The event loop runs between polls, so this limits how long it is blocked."""
+RECORDS_MAX = 1_000
+"""Maximum records of one poll. The event loop runs between polls, so this limits how long it is blocked: some 20 ms."""
 
 Owned = Sequence[tuple[LaneTable, TablePartition]]
 

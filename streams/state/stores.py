@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
@@ -22,7 +23,7 @@ _META_KEY: Final = b""
 """Entries never have an empty key: job ids and keys of predictions are longer."""
 _WRITE_BUFFER_BYTES: Final = 4 * 1_048_576
 _WRITE_BUFFERS_BYTES: Final = 32 * 1_048_576
-"""Of all partitions together."""
+"""Of all stores of the process together."""
 _OPEN_FILES_MAX: Final = 64
 """Of one partition."""
 _BLOOM_BITS: Final = 10
@@ -207,7 +208,8 @@ class ForeignStoreError(Exception):
 
 
 class RocksStores:
-    """RocksDB with one directory per partition; block cache and write buffers are bounded over all of them.
+    """RocksDB with one directory per partition; all stores of the process share one block cache and the bound of write
+    buffers.
 
     A directory that is corrupt, or belongs to another store, is deleted and created again.
     """
@@ -237,7 +239,9 @@ class RocksStores:
             raise ServerError(f"{path}: a store cannot be created there: {error}") from error
 
 
+@cache
 def _options(cache_bytes: int) -> Any:
+    """Options for all databases of the process: what shares them shares the block cache."""
     from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, WriteBufferManager
 
     blocks = BlockBasedOptions()

@@ -64,12 +64,11 @@ class TablePartition:
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The newest value of each key."""
-        values = self.store.get_many(keys)
-        if pending := self._pending:
-            for place, key in enumerate(keys):
-                if key in pending:
-                    values[place] = pending[key][0]
-        return values
+        pending = self._pending
+        if not pending:
+            return self.store.get_many(keys)
+        values = iter(self.store.get_many([key for key in keys if key not in pending]))
+        return [pending[key][0] if key in pending else next(values) for key in keys]
 
     def stage(self, changes: Iterable[Change]) -> None:
         """Adds changes that are about to be published."""

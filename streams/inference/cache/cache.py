@@ -102,6 +102,11 @@ class PredictionCache:
         """Stops using a revoked partition."""
         self._partitions.pop(partition, None)
 
+    def acked(self, partition: int, changes: Iterable[Change]) -> None:
+        """The table of a partition has changes that a method returned."""
+        if (opened := self._partitions.get(partition)) is not None:
+            opened.acked(changes)
+
     def discard(self, partition: int, changes: Iterable[Change]) -> None:
         """Reverts changes that were not published. The table must have discarded them first."""
         if (opened := self._partitions.get(partition)) is not None:
@@ -144,7 +149,7 @@ class PredictionCache:
             fills=counters.fills,
             evictions=counters.evictions,
             expirations=counters.expirations,
-            entries=sum(len(each.policy) for each in held),
+            entries=sum(each.count for each in held),
             n_bytes=sum(each.n_bytes for each in held),
             hit_ratio=counters.hits / looked_up if looked_up else None,
             lookup_s=counters.lookup_s,

@@ -7,50 +7,68 @@ nearly the best hit ratio on every trace (skewed, with scans, drifting), and a h
 from __future__ import annotations
 
 from array import array
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, compress
 from typing import Final
 
-_GONE: Final = -1
-"""State of a key that was removed other than by eviction; its queue entry is dropped when it reaches the end."""
-_GONE_MIN: Final = 1_024
-_ASKED_MAX: Final = 3
+import numpy as np
+
+from inferd.streams.inference.cache.asked_counts import AskedCounts
+from inferd.streams.inference.cache.key_queue import KeyQueue, word_of
+
 _TRIAL_SHARE: Final = 0.1
+_SLOTS_PER_KEY: Final = 2
+_SLOTS_MIN: Final = 1_024
+_MANY: Final = 255
+"""Keys of a slot whose number is not known, and stays."""
+
+ValueOf = Callable[[bytes], bytes | None]
+"""The cached value of a key; None if it is not cached."""
 
 
 class S3Fifo:
-    """The keys of a bounded cache. Keys are hashes of at least 16 bytes.
+    """The order in which the keys of one version are evicted.
 
     A new key enters a small queue. If it is requested before it reaches the end, it moves to the main queue. Otherwise
     it is evicted, and remembered for a while as a ghost: if it is added again in that time, it enters the main queue
     directly. A key at the end of the main queue that was requested is requeued, once for each request. So the keys of a
     scan only pass through the small queue.
 
-    Ghosts are 32 bits of their key, in a table as long as the cache in which a newer ghost overwrites an older one.
-    That takes 4 bytes per entry instead of another queue.
+    Which keys are cached is known to the table alone. That takes no memory here, and queues may hold keys that were
+    removed otherwise: they are skipped. A key takes 23 bytes in its queue, 2 to 4 slots of a byte that count the keys
+    they share, 4 to 8 bytes for the number of requests, and, once keys were evicted, 4 to 8 bytes for ghosts. A key
+    whose slot is empty is not cached: most misses need not ask the table. Ghosts are 32 bits of their key, in a table
+    as long as the cache in which a newer ghost overwrites an older one.
     """
 
-    __slots__ = ("_asked", "_capacity", "_ghosts", "_gone", "_main", "_trial", "_trial_max")
+    __slots__ = ("_asked", "_capacity", "_ghosts", "_inspects_trial", "_main", "_slots", "_trial", "_trial_max")
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, prefix: bytes) -> None:
+        """`prefix`: of all keys, `PREFIX_BYTES` long; keys are `KEY_BYTES` long and end with a hash."""
         self.capacity = capacity
-        self._asked: dict[bytes, int] = {}
-        self._trial: deque[bytes] = deque()
-        self._main: deque[bytes] = deque()
-        self._gone = 0
+        self._trial = KeyQueue(prefix)
+        self._main = KeyQueue(prefix)
+        self._asked = AskedCounts()
+        self._slots = bytearray(_SLOTS_MIN)
+        self._inspects_trial = False
 
     def __len__(self) -> int:
-        return len(self._asked) - self._gone
-
-    def __contains__(self, key: bytes) -> bool:
-        return self._asked.get(key, _GONE) != _GONE
+        """Number of keys in the queues, including removed ones that `inspect` has not met yet."""
+        return len(self._trial) + len(self._main)
 
     def __iter__(self) -> Iterator[bytes]:
-        return (key for key, asked in self._asked.items() if asked != _GONE)
+        yield from self._main
+        yield from self._trial
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that it takes."""
+        queues = self._trial.n_bytes + self._main.n_bytes
+        return queues + self._asked.n_bytes + len(self._slots) + self._ghosts.itemsize * len(self._ghosts)
 
     @property
     def capacity(self) -> int:
-        """Maximum number of keys. After a reduction, later calls of `add` and `shrink` evict the excess."""
+        """Maximum number of keys; callers evict the excess."""
         return self._capacity
 
     @capacity.setter
@@ -59,85 +77,109 @@ class S3Fifo:
         self._trial_max = max(1, int(capacity * _TRIAL_SHARE))
         self._ghosts = array("I", bytes(4))
 
-    def restore(self, keys: Iterable[bytes]) -> None:
-        """Adds keys that were in the cache before a restart, oldest first; evicts none."""
-        missing = dict.fromkeys(key for key in keys if key not in self)
-        self._gone -= sum(key in self._asked for key in missing) if self._gone else 0
-        self._main.extend(key for key in missing if key not in self._asked)
-        self._asked.update(dict.fromkeys(missing, 0))
+    def restore(self, keys: Sequence[bytes]) -> None:
+        """Adds keys that are in the table already, oldest first."""
+        self._main.extend(keys)
+        self._enter(keys)
 
-    def touch(self, key: bytes) -> None:
-        """Counts a request for a known key."""
-        asked = self._asked[key]
-        if asked < _ASKED_MAX:
-            self._asked[key] = asked + 1
+    def add(self, keys: Sequence[bytes]) -> None:
+        """Adds keys that are not cached."""
+        ghosts = [self._is_ghost(key) for key in keys] if len(self._ghosts) > 1 else [False] * len(keys)
+        self._main.extend(compress(keys, ghosts))
+        self._trial.extend([key for key, is_ghost in zip(keys, ghosts, strict=True) if not is_ghost])
+        self._enter(keys)
 
-    def places_of_known(self, keys: Sequence[bytes]) -> list[int]:
-        """The places in `keys` of known keys."""
-        asked_of = self._asked.get
-        return [place for place, key in enumerate(keys) if asked_of(key, _GONE) != _GONE]
+    def may_have(self, keys: Sequence[bytes]) -> list[int]:
+        """The places in `keys` of all that are cached, and of a few others."""
+        slots, mask = self._slots, len(self._slots) - 1
+        number = int.from_bytes  # as `word_of`, without a call for each key
+        return [place for place, key in enumerate(keys) if slots[number(key[-12:-8], "little") & mask]]
 
-    def add(self, key: bytes) -> list[bytes]:
-        """Adds a key; returns the evicted keys. These are at most two, so that no call takes long after `restore`."""
-        if key in self:
-            return []
-        evicted = self.shrink(self.capacity - 1, at_most=2) if len(self) >= self.capacity else []
-        if key in self._asked:  # its old place in a queue still exists
-            self._gone -= 1
-        else:
-            (self._main if self._is_ghost(key) else self._trial).append(key)
-        self._asked[key] = 0
-        return evicted
+    def touch(self, keys: Sequence[bytes]) -> None:
+        """Counts a request for each of these cached keys."""
+        self._asked.touch(keys)
 
-    def discard(self, key: bytes) -> bool:
-        """Removes a key; returns whether it was known."""
-        if key not in self:
-            return False
-        self._asked[key] = _GONE
-        self._gone += 1
-        # Amortised cost: the scan visits about as many keys as were removed since the last one.
-        if self._gone > len(self) + _GONE_MIN:
-            self._forget_gone()
-        return True
+    def evict(self, value_of: ValueOf) -> tuple[bytes, bytes] | None:
+        """Removes the key to be evicted, and returns it with its value; None if no cached key is left."""
+        evicted = None
+        if len(self._trial) >= self._trial_max or not len(self._main):
+            evicted = self._evict_on_trial(value_of)
+        return evicted or self._evict_from_main(value_of)
 
-    def shrink(self, entries_max: int, at_most: int) -> list[bytes]:
-        """Evicts keys until `entries_max` are left, but at most `at_most` keys; returns the evicted keys."""
-        evicted: list[bytes] = []
-        while len(self) > entries_max and len(evicted) < at_most:
-            key = self._evict_on_trial() if len(self._trial) >= self._trial_max or not self._main else None
-            evicted.append(self._evict_from_main() if key is None else key)
-        return evicted
+    def pop(self, limit: int) -> list[bytes]:
+        """Removes and returns up to `limit` keys."""
+        keys: list[bytes] = []
+        while len(self) and len(keys) < limit:
+            keys.append((self._main if len(self._main) else self._trial).popleft())
+        return keys
 
-    def _evict_on_trial(self) -> bytes | None:
+    def inspect(self, limit: int, keep: Callable[[list[bytes]], Sequence[bytes]]) -> int:
+        """Like `KeyQueue.inspect`, over both queues. A key that moves between them may be missed in a round."""
+
+        def keep_known(keys: list[bytes]) -> Sequence[bytes]:
+            kept = keep(keys)
+            if len(kept) < len(keys):
+                remaining = set(kept)
+                for key in keys:
+                    if key not in remaining:
+                        self._leave(key)
+            return kept
+
+        inspected = 0 if self._inspects_trial else self._main.inspect(limit, keep_known)
+        if not inspected:
+            inspected = self._trial.inspect(limit, keep_known)
+            self._inspects_trial = inspected > 0
+        return inspected
+
+    def _evict_on_trial(self, value_of: ValueOf) -> tuple[bytes, bytes] | None:
         """Evicts a key from the small queue. None if all of its keys were requested, and moved to the main queue."""
-        asked_of, trial = self._asked, self._trial
-        while trial:
-            key = trial.popleft()
-            asked = asked_of[key]
-            if asked > 0:
-                asked_of[key] = 0
+        while len(self._trial):
+            key = self._trial.popleft()
+            if self._asked.take(key, every=True):
                 self._main.append(key)
                 continue
-            del asked_of[key]
-            if asked == 0:
+            self._leave(key)
+            if (value := value_of(key)) is not None:
                 self._remember(key)
-                return key
-            self._gone -= 1
+                return key, value
         return None
 
-    def _evict_from_main(self) -> bytes:
-        asked_of, main = self._asked, self._main
-        while True:
-            key = main.popleft()
-            asked = asked_of[key]
-            if asked > 0:
-                asked_of[key] = asked - 1
-                main.append(key)
+    def _evict_from_main(self, value_of: ValueOf) -> tuple[bytes, bytes] | None:
+        while len(self._main):
+            key = self._main.popleft()
+            if self._asked.take(key, every=False):
+                self._main.append(key)
                 continue
-            del asked_of[key]
-            if asked == 0:
-                return key
-            self._gone -= 1
+            self._leave(key)
+            if (value := value_of(key)) is not None:
+                return key, value
+        return None
+
+    def _enter(self, keys: Sequence[bytes]) -> None:
+        if self._grow():
+            return
+        slots, mask = self._slots, len(self._slots) - 1
+        for key in keys:
+            slot = int.from_bytes(key[-12:-8], "little") & mask
+            if slots[slot] < _MANY:
+                slots[slot] += 1
+
+    def _leave(self, key: bytes) -> None:
+        slot = word_of(key) & (len(self._slots) - 1)
+        if 0 < self._slots[slot] < _MANY:
+            self._slots[slot] -= 1
+
+    def _grow(self) -> bool:
+        """Makes room for more keys, if it is time; counts all keys again in that case, and returns True."""
+        if len(self) * _SLOTS_PER_KEY <= len(self._slots):
+            return False
+        size = 1 << (len(self) * _SLOTS_PER_KEY).bit_length()
+        counts = np.zeros(size, np.uint16)
+        for words in chain(self._main.words(), self._trial.words()):
+            np.add.at(counts, words & np.uint32(size - 1), np.uint16(1))
+        self._slots = bytearray(np.minimum(counts, _MANY).astype(np.uint8))
+        self._asked.grow(size)
+        return True
 
     def _remember(self, key: bytes) -> None:
         if len(self._ghosts) == 1:
@@ -149,10 +191,3 @@ class S3Fifo:
 
     def _ghost_place(self, key: bytes) -> int:
         return int.from_bytes(key[-8:-4], "little") & (len(self._ghosts) - 1)
-
-    def _forget_gone(self) -> None:
-        asked_of = self._asked
-        self._trial = deque(key for key in self._trial if asked_of[key] != _GONE)
-        self._main = deque(key for key in self._main if asked_of[key] != _GONE)
-        self._asked = {key: asked for key, asked in asked_of.items() if asked != _GONE}
-        self._gone = 0

@@ -203,3 +203,8 @@ def test_an_unusable_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ServerError, match="a store cannot be created there"):
         RocksStores(tmp_path / "file").open(0)
+
+
+def test_all_stores_of_a_process_share_one_block_cache(tmp_path: Path) -> None:
+    tables = [RocksStores(tmp_path / name, 1_048_576) for name in ("a", "b")]
+    assert tables[0]._options is tables[1]._options

@@ -33,12 +33,14 @@ class FakeTable:
     def stage(self, changes: Sequence[Change]) -> None:
         self.in_flight.append(list(changes))
 
-    def commit(self) -> None:
-        """Makes the oldest changes in flight permanent."""
-        for key, value in self.in_flight.pop(0) if self.in_flight else []:
+    def commit(self) -> list[Change]:
+        """Makes the oldest changes in flight permanent, and returns them."""
+        changes = self.in_flight.pop(0) if self.in_flight else []
+        for key, value in changes:
             self.committed.pop(key, None)
             if value is not None:
                 self.committed[key] = value
+        return changes
 
     def rewind(self) -> list[Change]:
         """Discards all changes in flight, and returns them."""
