@@ -44,7 +44,7 @@ from inferd.schemas.jobs.job import (
     chunk_key,
     parse_job_key,
 )
-from inferd.schemas.jobs.rows import RowBatch, job_message_limits, row_batch
+from inferd.schemas.jobs.rows import RowBatch, hashed_row_batch, job_message_limits, row_batch
 from inferd.schemas.jobs.status_codec import decode_status, encode_status
 
 __all__ = [
@@ -87,6 +87,7 @@ __all__ = [
     "encode_rows",
     "encode_status",
     "encode_submit",
+    "hashed_row_batch",
     "job_message_limits",
     "parse_job_key",
     "row_batch",

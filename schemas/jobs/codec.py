@@ -20,7 +20,7 @@ from inferd.schemas.jobs.job import (
     RetryJob,
     SubmitJob,
 )
-from inferd.schemas.jobs.rows import RowBatch, row_batch
+from inferd.schemas.jobs.rows import RowBatch, hashed_row_batch
 from inferd.schemas.limits import LARGEST_JOB_LIMITS, Limits
 from inferd.schemas.requests import (
     DEFAULT_OUTPUTS,
@@ -121,12 +121,12 @@ def _repeats_key(data: bytes, codec: Codec, fields: Any) -> bool:
 def _message(fields: Any, codec: Codec, limits: Limits) -> JobMessage:
     match fields:
         case _Submit():
-            return SubmitJob(_open(fields, codec, limits), row_batch(fields.input_batch, codec, limits))
+            return SubmitJob(_open(fields, codec, limits), hashed_row_batch(fields.input_batch, codec, limits))
         case _Open():
             return _open(fields, codec, limits)
         case _Rows():
             _check_number("seq", fields.seq, limits.job_messages_max - 1)
-            return JobRows(fields.seq, row_batch(fields.input_batch, codec, limits))
+            return JobRows(fields.seq, hashed_row_batch(fields.input_batch, codec, limits))
         case _Close():
             _check_number("message_count", fields.message_count, limits.job_messages_max)
             return CloseJob(fields.message_count)
