@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from inferd.schemas.models import Manifest
@@ -12,6 +12,9 @@ from inferd.schemas.requests import Output
 from inferd.streams.inference import PredictionCosts, ServedModel
 from inferd.streams.tasks import OwnThread
 from inferd.streams.telemetry import LaneMeasures
+
+LOCK_WAIT_S_MAX = 0.02
+"""A prediction in a thread that waits for longer waits for something else than the interpreter lock (GIL)."""
 
 
 class Predictable(Protocol):
@@ -35,14 +38,11 @@ class Predictable(Protocol):
 class PredictionRunner:
     """Runs the predictions of one tenant and kind of record, one at a time."""
 
-    def __init__(
-        self, thread_name: str, measures: LaneMeasures, inline_ms_max: float, inline_rows_max: float = math.inf
-    ) -> None:
-        """Predictions that are expected to take longer, or that have more rows, run in a thread."""
+    def __init__(self, thread_name: str, measures: LaneMeasures, inline_ms_max: float) -> None:
+        """Predictions that are expected to take longer run in a thread."""
         self._thread = OwnThread(thread_name)
         self._measures = measures
         self._costs = PredictionCosts(inline_ms_max)
-        self._inline_rows_max = inline_rows_max
 
     async def run(self, tenant: str, groups: Sequence[Predictable]) -> None:
         """Predicts the groups of a micro-batch; raises what the first failure raises.
@@ -54,29 +54,38 @@ class PredictionRunner:
         for group in groups:
             if not group.to_score:
                 group.predict()
-            elif self._needs_thread(group):
+            elif group.in_thread or self._costs.is_long(group.model.manifest, group.outputs, group.to_score):
                 in_thread.append(group)
             else:
-                self._note(tenant, *_timed(group))
+                self._note(tenant, _timed(group))
         if in_thread:
-            for timed in await self._thread.call(lambda: [_timed(group) for group in in_thread]):
-                self._note(tenant, *timed)
+            for prediction in await self._thread.call(lambda: [_timed(group) for group in in_thread]):
+                self._note(tenant, prediction)
 
-    def _needs_thread(self, group: Predictable) -> bool:
-        rows = group.to_score
-        return (
-            group.in_thread
-            or rows > self._inline_rows_max
-            or self._costs.is_long(group.model.manifest, group.outputs, rows)
-        )
-
-    def _note(self, tenant: str, manifest: Manifest, outputs: tuple[Output, ...], rows: int, elapsed_s: float) -> None:
-        self._costs.took(manifest, outputs, rows, elapsed_s)
-        self._measures.count_prediction(tenant, manifest, elapsed_s, rows)
+    def _note(self, tenant: str, prediction: _Prediction) -> None:
+        manifest, rows = prediction.manifest, prediction.rows
+        self._costs.took(manifest, prediction.outputs, rows, prediction.cost_s)
+        self._measures.count_prediction(tenant, manifest, prediction.elapsed_s, rows)
 
 
-def _timed(group: Predictable) -> tuple[Manifest, tuple[Output, ...], int, float]:
-    """Predicts a group; its manifest, outputs and rows, and the seconds that it took."""
-    rows, started = group.to_score, time.perf_counter()
+@dataclass(frozen=True, slots=True)
+class _Prediction:
+    """What a prediction took."""
+
+    manifest: Manifest
+    outputs: tuple[Output, ...]
+    rows: int
+    elapsed_s: float
+    cpu_s: float
+
+    @property
+    def cost_s(self) -> float:
+        """The time that it would have taken inline: without waits for the interpreter lock, which a thread has."""
+        return max(self.cpu_s, self.elapsed_s - LOCK_WAIT_S_MAX)
+
+
+def _timed(group: Predictable) -> _Prediction:
+    rows, started, cpu_started = group.to_score, time.perf_counter(), time.thread_time()
     group.predict()
-    return group.model.manifest, group.outputs, rows, time.perf_counter() - started
+    elapsed_s, cpu_s = time.perf_counter() - started, time.thread_time() - cpu_started
+    return _Prediction(group.model.manifest, group.outputs, rows, elapsed_s, cpu_s)

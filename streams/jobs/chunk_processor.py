@@ -48,8 +48,9 @@ log = structlog.get_logger(__name__)
 
 RECORDS_MAX = 8
 """Maximum chunks of one micro-batch, over all partitions: it bounds how long requests wait."""
-INLINE_ROWS_MAX = 256
-"""More rows are predicted in a thread, concurrently with requests."""
+INLINE_MS_MAX = 2.0
+"""Predictions that are expected to take longer run in a thread, concurrently with requests. A hand-over to the thread
+and back takes as long while the event loop is busy."""
 MODEL_WAIT_S = {"unknown": 5.0, "loading": 60.0}
 """How long chunks wait, together, for a version that this worker does not know or has not loaded yet."""
 
@@ -98,7 +99,7 @@ class ChunkProcessor:
         self._destinations = destinations
         self._dead_letters = DeadLetters(topics.name("dead-letters"), settings.worker_id, destinations)
         self._clock = clock
-        self._runner = PredictionRunner("inferd-chunks", measures, settings.lane.inline_ms_max, INLINE_ROWS_MAX)
+        self._runner = PredictionRunner("inferd-chunks", measures, min(INLINE_MS_MAX, settings.lane.inline_ms_max))
         self.on_demand: OnDemandLoader | None = None
         """Loads models that are not loaded; None if all are."""
         self._waiting_since: dict[tuple[str, int, str], float] = {}

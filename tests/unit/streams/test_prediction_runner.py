@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+import time
 from unittest.mock import Mock
 
 import pytest
 
 from inferd.schemas.requests import Output
-from inferd.streams.prediction_runner import PredictionRunner
+from inferd.streams.prediction_runner import LOCK_WAIT_S_MAX, PredictionRunner
 from inferd.streams.telemetry import LaneMeasures
 from tests.fixtures.lane import sum_model
 
@@ -31,8 +31,8 @@ class Group:
             raise RuntimeError("no")
 
 
-def make_runner(**options: Any) -> PredictionRunner:
-    return PredictionRunner("test", LaneMeasures(), 50.0, **options)
+def make_runner(inline_ms_max: float = 50.0) -> PredictionRunner:
+    return PredictionRunner("test", LaneMeasures(), inline_ms_max)
 
 
 async def test_a_micro_batch_is_handed_to_the_thread_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,12 +54,12 @@ async def test_predictions_known_to_be_short_run_inline() -> None:
     assert known.ran_in is threading.main_thread()
 
 
-async def test_many_rows_run_in_the_thread() -> None:
-    runner = make_runner(inline_rows_max=10)
+async def test_predictions_expected_to_be_long_run_in_the_thread() -> None:
+    runner = make_runner(inline_ms_max=1e-9)
     await runner.run("default", [Group(in_thread=False)])
-    many = Group(11, in_thread=False)
-    await runner.run("default", [many])
-    assert many.ran_in is not threading.main_thread()
+    long = Group(in_thread=False)
+    await runner.run("default", [long])
+    assert long.ran_in is not threading.main_thread()
 
 
 async def test_groups_without_rows_to_score_finish_inline() -> None:
@@ -71,3 +71,15 @@ async def test_groups_without_rows_to_score_finish_inline() -> None:
 async def test_a_failure_is_raised() -> None:
     with pytest.raises(RuntimeError, match="no"):
         await make_runner().run("default", [Group(), Group(fails=True)])
+
+
+async def test_a_wait_for_the_interpreter_lock_is_no_cost_and_a_longer_wait_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "thread_time", lambda: 0.0)
+    for waited_s, inline in ((LOCK_WAIT_S_MAX, True), (1.0, False)):
+        runner, first, second = make_runner(), Group(in_thread=False), Group(in_thread=False)
+        monkeypatch.setattr(first, "predict", lambda s=waited_s: clock.__setitem__(0, clock[0] + s))
+        await runner.run("default", [first])
+        await runner.run("default", [second])
+        assert (second.ran_in is threading.main_thread()) == inline
