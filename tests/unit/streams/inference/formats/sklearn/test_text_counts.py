@@ -40,10 +40,12 @@ SETTINGS: dict[str, Any] = {
     "hashed pairs": HashingVectorizer(ngram_range=(1, 2), alternate_sign=False),
 }
 TEXTS = st.lists(
-    st.text(max_size=40) | st.lists(st.sampled_from([*WORDS, "REFUND", "a", "."]), max_size=12).map(" ".join),
+    st.text(max_size=40)
+    | st.text(st.characters(max_codepoint=127), max_size=40)
+    | st.lists(st.sampled_from([*WORDS, "REFUND", "a", "."]), max_size=12).map(" ".join),
     min_size=1,
     max_size=8,
-)  # fmt: skip
+)
 
 
 def fitted(name: str) -> Any:
@@ -79,6 +81,11 @@ def pair(request: pytest.FixtureRequest) -> tuple[Any, Any]:
 @given(documents=TEXTS)
 def test_every_text_has_the_same_bits(pair: tuple[Any, Any], documents: list[str]) -> None:
     check_equal(*pair, documents)
+
+
+def test_every_short_ascii_text(pair: tuple[Any, Any]) -> None:
+    ascii_characters = [chr(code) for code in range(128)]
+    check_equal(*pair, [f"x{a}{b}y" for a in ascii_characters for b in ascii_characters])
 
 
 def test_iterators_arrays_and_bytes(pair: tuple[Any, Any]) -> None:
