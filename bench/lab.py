@@ -13,9 +13,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from bench.cluster import Cluster, running_broker
-from bench.layouts import DEFAULT, MODEL_ID
+from bench.layouts import DEFAULT, LAYOUTS, MODEL_ID
 from bench.libraries import TEXT
-from bench.model import MODEL_VERSION, BenchModel, train_model
+from bench.model import DEFAULT_SIZE, MODEL_VERSION, BenchModel, train_model
 from bench.peers import inferd_worker
 from bench.peers.task import PeerTask
 from bench.requests import Requests, make_requests, make_text_requests
@@ -67,13 +67,14 @@ class Lab:
 
 
 @contextmanager
-def open_lab(broker: str | None, layout: str = DEFAULT) -> Iterator[Lab]:
-    """A broker (given or embedded), a trained model, and a temporary directory."""
+def open_lab(broker: str | None, layout: str = DEFAULT, size: str = DEFAULT_SIZE) -> Iterator[Lab]:
+    """A broker (given or embedded), a trained model of a size, and a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="inferd-bench-") as directory:
         work_dir = Path(directory)
         with running_broker(broker, work_dir) as (bootstrap_servers, description):
             cluster = Cluster.connect(bootstrap_servers, description)
             try:
-                yield Lab(cluster, train_model(work_dir), work_dir, f"bench-{secrets.token_hex(3)}", layout)
+                model = train_model(work_dir, size, LAYOUTS[layout].categories)
+                yield Lab(cluster, model, work_dir, f"bench-{secrets.token_hex(3)}", layout)
             finally:
                 cluster.close()

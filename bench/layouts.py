@@ -18,7 +18,11 @@ MODEL_ID: Final = "bench"
 DEFAULT: Final = "list-msgpack"
 OPEN_INFERENCE: Final = "open-inference"
 Headers = tuple[tuple[str, str | bytes | None], ...]
+CATEGORIES: Final = tuple(f"carrier {number}" for number in range(20))
+"""Of the last feature of a layout with categories; rows have their indices."""
 _BY_NAME = itemgetter(*NAMES)
+_NUMBERS_BY_NAME = itemgetter(*NAMES[:-1])
+_CODES: Final = {category: float(code) for code, category in enumerate(CATEGORIES)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,20 @@ class Layout:
     """A result again, from its bytes."""
     id_is_key: bool = False
     """Whether the key of a record is the id of its request."""
+    categories: tuple[str, ...] = ()
+    """Of the last feature; rows have their indices, requests their names."""
+
+
+def _named(row: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(NAMES, row, strict=True))
+
+
+def _named_with_category(row: Sequence[Any]) -> dict[str, Any]:
+    return _named([*row[:-1], CATEGORIES[int(row[-1])]])
+
+
+def _values_with_category(data: dict[str, Any]) -> Sequence[Any]:
+    return (*_NUMBERS_BY_NAME(data), _CODES[data[NAMES[-1]]])
 
 
 def _tensor(row: Sequence[Any]) -> list[dict[str, Any]]:
@@ -106,12 +124,24 @@ LAYOUTS: Final = {
             name="named-json",
             title="30 float64 by name, JSON as json.dumps writes it, about 1,100 bytes",
             headers=(("content-type", b"application/json"),),
-            input_data=lambda row: dict(zip(NAMES, row, strict=True)),
+            input_data=_named,
             values=_BY_NAME,
             write=lambda request: json.dumps(request).encode(),
             decode=msgspec.json.decode,
             encode=msgspec.json.encode,
             read=msgspec.json.decode,
+        ),
+        Layout(
+            name="named-json-category",
+            title="29 float64 and a category by name, JSON as json.dumps writes it, about 1,100 bytes",
+            headers=(("content-type", b"application/json"),),
+            input_data=_named_with_category,
+            values=_values_with_category,
+            write=lambda request: json.dumps(request).encode(),
+            decode=msgspec.json.decode,
+            encode=msgspec.json.encode,
+            read=msgspec.json.decode,
+            categories=CATEGORIES,
         ),
         Layout(
             name="list-json",

@@ -55,7 +55,10 @@ class Requests:
 def make_requests(count: int, prefix: str, layout: str = DEFAULT) -> Requests:
     """`count` requests with distinct rows; deterministic across processes."""
     random = np.random.default_rng(zlib.crc32(prefix.encode()))
-    return Requests(prefix, random.normal(size=(count, FEATURES)), LAYOUTS[layout])
+    rows = random.normal(size=(count, FEATURES))
+    if categories := LAYOUTS[layout].categories:
+        rows[:, -1] = random.integers(len(categories), size=count)
+    return Requests(prefix, rows, LAYOUTS[layout])
 
 
 def make_text_requests(count: int, prefix: str, layout: str = DEFAULT) -> Requests:

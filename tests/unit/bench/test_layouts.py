@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from bench.layouts import LAYOUTS, MODEL_ID, OPEN_INFERENCE
+from bench.layouts import CATEGORIES, LAYOUTS, MODEL_ID, NAMES, OPEN_INFERENCE
+from bench.model import SIZES, train_model
 from bench.requests import Requests, make_requests, make_text_requests
 
 
@@ -19,7 +22,9 @@ def of_texts(layout: str) -> Requests:
     return make_text_requests(3, "test-", layout)
 
 
-CASES = [(of_numbers, name) for name in LAYOUTS] + [(of_texts, name) for name in LAYOUTS if name != "named-json"]
+CASES = [(of_numbers, name) for name in LAYOUTS] + [
+    (of_texts, name) for name in LAYOUTS if not name.startswith("named-json")
+]
 
 
 @pytest.mark.parametrize(("make", "layout"), CASES)
@@ -45,6 +50,31 @@ def test_the_protocol_has_the_id_in_the_key_and_the_model_in_a_header() -> None:
     assert (tensor["datatype"], tensor["shape"]) == ("FP64", [1, 30])
 
 
-def test_all_requests_differ() -> None:
-    for requests in (make_requests(100, "test-"), make_text_requests(100, "test-")):
-        assert len({tuple(row) for row in requests.rows.tolist()}) == len(requests)
+def test_a_category_is_a_string_in_the_request_and_an_index_in_the_row() -> None:
+    requests = of_numbers("named-json-category")
+    data = msgspec.json.decode(requests.encode(1))["input_data"]
+    assert data[NAMES[-1]] == CATEGORIES[int(requests.rows[1, -1])]
+    assert all(isinstance(data[name], float) for name in NAMES[:-1])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_all_rows_differ_not_only_the_ids(layout: str) -> None:
+    requests = make_requests(2_000, "test-", layout)
+    rows = [msgspec.json.encode(requests.layout.decode(requests.encode(n))["input_data"]) for n in range(2_000)]
+    assert len(set(rows)) == len(requests)
+
+
+def test_all_texts_differ() -> None:
+    requests = make_text_requests(100, "test-")
+    assert len({tuple(row) for row in requests.rows.tolist()}) == len(requests)
+
+
+def test_the_layouts_and_models_of_the_comparison_exist() -> None:
+    assert {"list-msgpack", "named-json", "named-json-category"} <= LAYOUTS.keys()
+    assert {"100x31", "500x63"} == SIZES.keys()
+
+
+def test_a_model_knows_the_categories_of_the_layout(tmp_path: Path) -> None:
+    text = train_model(tmp_path, categories=CATEGORIES).path.read_text()
+    (line,) = re.findall("^pandas_categorical:(.*)$", text, re.MULTILINE)
+    assert msgspec.json.decode(line) == [list(CATEGORIES)]
