@@ -5,11 +5,12 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 MLSERVER := .venv-mlserver
 MLFLOW := .venv-mlflow
+FRAMEWORKS := .venv-frameworks
 CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-cache test-plain test-unit test-mlflow test-mlserver fuzz model-mutants models-on-demand jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-models bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
+.PHONY: help demo test test-cache test-plain test-unit test-mlflow test-mlserver fuzz model-mutants models-on-demand jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-layouts bench-models bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -82,8 +83,13 @@ http-fuzz: $(VENV)/.installed-dev ## Send over ten thousand generated requests, 
 jobs-million: $(VENV)/.installed-dev ## Run a job of a million rows while workers and the broker are killed (JOBS_ROWS).
 	@$(PY) -m pytest tests/heavy/million_rows.py -s
 
-bench: $(VENV)/.installed-dev ## Measure throughput and latency, compared with hand-written loops.
+bench: $(VENV)/.installed-dev $(FRAMEWORKS)/.installed ## Measure throughput and latency, compared with hand-written loops and frameworks.
 	@$(PY) -m bench
+
+bench-layouts: $(VENV)/.installed-dev $(FRAMEWORKS)/.installed ## Measure throughput for each layout and model of the comparison (30 to 45 minutes).
+	@for workload in "" "--layout named-json" "--layout named-json-category" "--model 500x63"; do \
+		$(PY) -m bench throughput $$workload || exit 1; \
+	done
 
 bench-models: $(VENV)/.installed-dev $(MLSERVER)/.installed ## Measure each model format, compared with a loop by hand and with MLServer (15 to 45 minutes).
 	@$(PY) -m bench.models
@@ -145,6 +151,14 @@ $(VENV)/.installed-dev: requirements-dev.lock pyproject.toml $(KERNELS) | $(PY)
 	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.installed
 
+# The frameworks that the benchmark compares with; --no-deps since pip does not take the version of confluent-kafka with extras
+# for that without.
+$(FRAMEWORKS)/.installed: bench/frameworks.lock
+	@echo "installing the packages of bench/frameworks.lock in $(FRAMEWORKS), once"
+	@rm -rf $(FRAMEWORKS)
+	@$(PYTHON) -m venv $(FRAMEWORKS) && $(FRAMEWORKS)/bin/python -m pip install --quiet --require-hashes --no-deps -r $<
+	@touch $@
+
 # MLServer has an environment of its own, since its packages and ours exclude each other. Its packages for XGBoost and for
 # CatBoost want ones that bring NVIDIA's libraries; the lock has others in their place, hence --no-deps.
 $(MLSERVER)/.installed: bench/mlserver.lock
@@ -179,6 +193,9 @@ lock: $(VENV)/.installed-dev ## Regenerate the lock files from pyproject.toml.
 	@{ echo mlflow; \
 		sed -nE 's/^((lightgbm|xgboost-cpu|catboost|onnx|onnxruntime|scikit-learn|skops|skl2onnx)==.*) \\$$/\1/p' requirements-dev.lock; } \
 		| $(LOCK) - $(UPGRADE) -o tests/heavy/mlflow.lock
+	@{ printf '%s\n' "bytewax[kafka]; python_version < '3.13'" quixstreams 'faststream[kafka]'; \
+		sed -nE 's/^((lightgbm|msgpack|msgspec|numpy)==.*) \\$$/\1/p' requirements-dev.lock; } \
+		| $(LOCK) - $(UPGRADE) -o bench/frameworks.lock
 	@printf '%s\n' hatchling ziglang | $(LOCK) - -c requirements-dev.lock -o deploy/build-requirements.lock
 
 lock-jars: $(VENV)/.installed ## Regenerate the lock file of the embedded Kafka's jars.

@@ -17,18 +17,16 @@ from bench.lab import Lab, open_lab
 from bench.latency import measure_latencies
 from bench.layouts import DEFAULT as DEFAULT_LAYOUT
 from bench.layouts import LAYOUTS
-from bench.machine import CpuLedger, machine_facts
-from bench.model import LEAVES, TREES
-from bench.peers.catalog import PEERS, Peer, peers_named
+from bench.machine import CpuLedger, machine_facts, versions_in
+from bench.model import DEFAULT_SIZE, SIZES
+from bench.peers.catalog import FRAMEWORKS, PEERS, Peer, peers_named
 from bench.plan import DEFAULT, QUICK, Plan
 from bench.profiling import profile_worker
 from bench.report import Report, from_json, show, to_json
 from bench.requests import PARTITIONS
 from bench.throughput import measure_backlogs
 
-DEFAULT_PEERS = ",".join(peer.name for peer in PEERS)
 SETTINGS = {
-    "model": f"LightGBM, {TREES} trees x {LEAVES} leaves, one thread",
     "everywhere": "one process, acks=all, commit after acknowledgement, idempotent producer (Faust cannot)",
 }
 
@@ -44,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.what == "show":
             show(from_json(options.json.read_bytes()), _console())
             return 0
-        with open_lab(options.broker, options.layout) as lab:
+        with open_lab(options.broker, options.layout, options.model) as lab:
             say.print(f"broker: {lab.cluster.description}")
             if options.what == "profile":
                 profile_worker(lab, options.messages, _console())
@@ -57,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(lab: Lab, options: argparse.Namespace, say: Console) -> None:
-    plan, peers = _plan(options), options.peers
+    plan, peers = _plan(options), installed_peers(options.peers, say)
     started_at, begin_s = datetime.datetime.now(datetime.UTC), time.monotonic()
     machine, ledger = machine_facts(), CpuLedger()
 
@@ -65,15 +63,20 @@ def _measure(lab: Lab, options: argparse.Namespace, say: Console) -> None:
         say.print(f"[{time.monotonic() - begin_s:4.0f} s] {line}", markup=False, soft_wrap=True)
 
     backlogs = measure_backlogs(lab, peers, plan.backlog, report_line) if options.what != "latency" else []
+    steady = peers if options.peers else tuple(peer for peer in peers if peer.kind != "framework")
     latencies, sustained = (
-        measure_latencies(lab, peers, plan.latency, report_line) if options.what != "throughput" else ([], [])
+        measure_latencies(lab, steady, plan.latency, report_line) if options.what != "throughput" else ([], [])
     )
     report = Report(
         started_at=started_at.isoformat(timespec="seconds"),
         duration_s=round(time.monotonic() - begin_s, 1),
         broker=lab.cluster.description,
-        machine={**machine, "others' load": ledger.verdict()},
-        settings={"requests": f"{LAYOUTS[options.layout].title}; {PARTITIONS} partitions", **SETTINGS},
+        machine={**machine, "frameworks": versions_in(FRAMEWORKS), "others' load": ledger.verdict()},
+        settings={
+            "requests": f"{LAYOUTS[options.layout].title}; all different; {PARTITIONS} partitions",
+            "model": f"LightGBM, {SIZES[options.model].trees} trees x {SIZES[options.model].leaves} leaves, one thread",
+            **SETTINGS,
+        },
         plan=plan,
         backlogs=backlogs,
         latencies=latencies,
@@ -83,6 +86,17 @@ def _measure(lab: Lab, options: argparse.Namespace, say: Console) -> None:
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_bytes(to_json(report))
+
+
+def installed_peers(given: tuple[Peer, ...] | None, say: Console) -> tuple[Peer, ...]:
+    """The given peers, or else all that are installed; raises BenchError for a given one that is not."""
+    missing = [peer for peer in given or PEERS if not peer.installed]
+    if missing:
+        titles = f"{', '.join(peer.title for peer in missing)}: not installed (`make bench` installs them)"
+        if given:
+            raise BenchError(titles)
+        say.print(f"without {titles}", markup=False)
+    return tuple(peer for peer in given or PEERS if peer.installed)
 
 
 def _console() -> Console:
@@ -95,6 +109,8 @@ def _plan(options: argparse.Namespace) -> Plan:
     if options.repeats:
         backlog = dataclasses.replace(backlog, repeats=options.repeats)
         latency = dataclasses.replace(latency, repeats=options.repeats)
+    if options.count:
+        backlog = dataclasses.replace(backlog, count=options.count, warm=options.count // 5)
     if options.rates:
         latency = dataclasses.replace(latency, rates=options.rates, slow_rates=options.rates[:1])
     return Plan(backlog, latency)
@@ -103,7 +119,7 @@ def _plan(options: argparse.Namespace) -> Plan:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Compare inferd with hand-written loops and a simple Faust agent, interleaved in one run.",
+        description="Compare inferd with hand-written loops, frameworks and simple Faust agents, in turn in one run.",
         epilog="example: python -m bench throughput --quick --peers aiokafka,inferd --json bench/results/today.json",
     )
     parser.add_argument(
@@ -118,15 +134,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--broker", metavar="HOST:PORT", help="a running Kafka; default: an embedded one, started here")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all measurements to this file")
     parser.add_argument("--layout", choices=LAYOUTS, default=DEFAULT_LAYOUT, help="of requests and results")
+    parser.add_argument("--model", choices=SIZES, default=DEFAULT_SIZE, help="trees x leaves of the model")
+    parser.add_argument("--count", type=_positive, help="requests of a backlog; a fifth of them is warm-up")
     parser.add_argument("--repeats", type=_positive, help="measurements per peer")
     parser.add_argument("--rates", type=_rates, metavar="N,N,…", help="offered rates of the latency measurement")
     parser.add_argument("--messages", type=_positive, default=600_000, help="backlog of `profile` (default: 600,000)")
     parser.add_argument(
         "--peers",
         type=_peers,
-        default=_peers(DEFAULT_PEERS),
         metavar="NAME,NAME,…",
-        help=f"of {', '.join(peer.name for peer in PEERS)} (default: {DEFAULT_PEERS})",
+        help=f"of {', '.join(peer.name for peer in PEERS)} (default: all, for latency without the frameworks)",
     )
     return parser
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from importlib.metadata import version
+from collections.abc import Sequence
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,8 @@ from bench.processes import cpu_s
 
 DISTURBED_SHARE = 0.02
 PACKAGES = ("lightgbm", "numpy", "msgpack", "msgspec", "aiokafka", "faust-streaming", "confluent-kafka", "uvloop")
+
+FRAMEWORKS = ("bytewax", "quixstreams", "faststream", "aiokafka", "confluent-kafka")
 
 
 def machine_facts() -> dict[str, str]:
@@ -25,6 +28,13 @@ def machine_facts() -> dict[str, str]:
         "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
         "load before": f"{os.getloadavg()[0]:.2f} (1 min)",
     }
+
+
+def versions_in(environment: Path, names: Sequence[str] = FRAMEWORKS) -> str:
+    """The versions of packages in another environment; empty if it is not installed."""
+    folders = [str(folder) for folder in environment.glob("lib/python*/site-packages")]
+    found = {each.name: each.version for name in names for each in distributions(name=name, path=folders)}
+    return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
 class CpuLedger:

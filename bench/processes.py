@@ -41,6 +41,11 @@ class PeerProcess:
     def log_tail(self) -> str:
         return self._log.read_text(errors="replace")[-LOG_TAIL_CHARS:]
 
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; the negative number of the signal that killed it."""
+        return self._process.poll()
+
     def stop(self) -> int:
         """Sends SIGTERM, and SIGKILL after a timeout; returns the exit code."""
         if self._process.poll() is None:

@@ -11,11 +11,17 @@ from rich.table import Table
 
 from bench.latency import LatencyMeasure, SustainedMeasure
 from bench.measures import Spread, paired_ratios, spread
-from bench.peers.catalog import INFERD, PEERS, Peer
+from bench.peers.catalog import EXACTLY_ONCE, INFERD, PEERS, Peer
 from bench.plan import Plan
 from bench.throughput import BacklogMeasure
 
 Measure = TypeVar("Measure", BacklogMeasure, LatencyMeasure)
+Figures = dict[int, float]
+"""By repeat."""
+LOOPS = {peer.name for peer in PEERS if peer.kind == "loop"}
+BEST_LOOP = "the better loop by hand"
+SMALL_RATIO = 0.05
+SHORT = {INFERD: "inferd", EXACTLY_ONCE: "exactly_once"}
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -49,7 +55,7 @@ def show(report: Report, console: Console) -> None:
         facts.add_row(name, fact)
     tables = [facts]
     if report.backlogs:
-        tables.append(throughput_table(report.backlogs))
+        tables += [throughput_table(report.backlogs), comparison_table(report.backlogs)]
     if report.latencies:
         tables += [latency_table(report.latencies), latency_ratio_table(report.latencies)]
     if report.sustained:
@@ -58,31 +64,41 @@ def show(report: Report, console: Console) -> None:
 
 
 def throughput_table(measures: Sequence[BacklogMeasure]) -> Table:
-    """Throughput and CPU of each peer, with inferd's ratio by repeat."""
+    """Throughput, CPU and memory of each peer."""
     table = Table(title="A backlog of single-row requests: median (range) over repeats", title_justify="left")
-    for header in (
-        "",
-        "messages/s",
-        "CPU µs per message",
-        "of a core",
-        "memory MB",
-        "inferd / this",
-        "inferd's CPU / this",
-    ):
+    for header in ("", "messages/s", "CPU µs per message", "of a core", "memory MB"):
         table.add_column(header, justify="left" if not header else "right")
-    ours = _of(INFERD, measures)
     for peer in _measured(measures):
         mine = _of(peer.name, measures)
-        compared = ours if peer.name != INFERD else []
         table.add_row(
             peer.title,
             _shown(spread([each.messages_per_s for each in mine]), ",.0f"),
             _shown(spread([each.cpu_us_per_message for each in mine]), ".1f"),
             f"{spread([each.cpu_us_per_message * each.messages_per_s / 1e6 for each in mine]).median:.0%}",
             f"{max(each.peak_memory_mb for each in mine):.0f}",
-            _ratio(compared, mine, lambda each: each.messages_per_s),
-            _ratio(compared, mine, lambda each: each.cpu_us_per_message),
         )
+    return table
+
+
+def comparison_table(measures: Sequence[BacklogMeasure]) -> Table:
+    """inferd, with each guarantee, beside the best loop by hand of each repeat and beside each peer."""
+    rates = _by_peer(measures, lambda each: each.messages_per_s)
+    costs = _by_peer(measures, lambda each: each.cpu_us_per_message)
+    others = [(peer.name, peer.title) for peer in _measured(measures) if peer.name != EXACTLY_ONCE]
+    if loops := LOOPS & rates.keys():
+        rates[BEST_LOOP] = _best([rates[name] for name in loops], max)
+        costs[BEST_LOOP] = _best([costs[name] for name in loops], min)
+        others.insert(0, (BEST_LOOP, BEST_LOOP))
+    ours = {name: short for name, short in SHORT.items() if name in rates}
+    table = Table(title="Ratios within a repeat: median (range)", title_justify="left")
+    for header in ("", *(f"{short}{what} / this" for short in ours.values() for what in ("", "'s CPU"))):
+        table.add_column(header, justify="left" if not header else "right")
+    for name, title in others:
+        cells = [
+            "" if our == name else _ratio(figures[our], figures[name]) for our in ours for figures in (rates, costs)
+        ]
+        if any(cells):
+            table.add_row(title, *cells)
     return table
 
 
@@ -137,10 +153,9 @@ def sustained_table(measures: Sequence[SustainedMeasure]) -> Table:
 
 def _to_best_loop(measures: Sequence[LatencyMeasure], rate: float, quantile: str) -> Spread | None:
     ours = {each.repeat: each for each in measures if each.peer == INFERD and each.rate == rate}
-    loops = {peer.name for peer in PEERS if peer.fast and peer.name != INFERD}
-    best: dict[int, float] = {}
+    best: Figures = {}
     for each in measures:
-        if each.peer in loops and each.rate == rate:
+        if each.peer in LOOPS and each.rate == rate:
             value = getattr(each.quantiles, quantile)
             best[each.repeat] = min(value, best.get(each.repeat, value))
     repeats = sorted(ours.keys() & best.keys())
@@ -162,12 +177,24 @@ def _rates_of(measures: Sequence[LatencyMeasure]) -> list[float]:
     return sorted({each.rate for each in measures})
 
 
-def _ratio(
-    ours: Sequence[BacklogMeasure], theirs: Sequence[BacklogMeasure], figure: Callable[[BacklogMeasure], float]
-) -> str:
-    if not ours:
+def _by_peer(measures: Sequence[BacklogMeasure], figure: Callable[[BacklogMeasure], float]) -> dict[str, Figures]:
+    found: dict[str, Figures] = {}
+    for each in measures:
+        found.setdefault(each.peer, {})[each.repeat] = figure(each)
+    return found
+
+
+def _best(peers: Sequence[Figures], better: Callable[[list[float]], float]) -> Figures:
+    repeats = sorted(set().union(*peers))
+    return {repeat: better([each[repeat] for each in peers if repeat in each]) for repeat in repeats}
+
+
+def _ratio(ours: Figures, theirs: Figures) -> str:
+    repeats = sorted(ours.keys() & theirs.keys())
+    if not repeats:
         return ""
-    return _shown(paired_ratios([figure(each) for each in ours], [figure(each) for each in theirs]), ".2f")
+    ratios = paired_ratios([ours[each] for each in repeats], [theirs[each] for each in repeats])
+    return _shown(ratios, ".2f" if ratios.median >= SMALL_RATIO else ".4f")
 
 
 def _shown(values: Spread, form: str) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,10 +16,11 @@ from bench.cluster import Cluster, Offsets, count_between
 from bench.errors import BenchError
 from bench.lab import Lab
 from bench.measures import cpu_between, timed_span
-from bench.peers.catalog import Peer, running_peer
+from bench.peers.catalog import Peer, Progress, running_peer
 from bench.peers.task import PeerTask
 from bench.plan import BacklogPlan
 from bench.processes import CpuSampler, PeerProcess, peak_memory_mb
+from bench.recovery_store import stored_offsets
 from bench.requests import PARTITIONS, Requests
 from bench.verification import verify
 
@@ -126,7 +128,7 @@ class _Backlog(NamedTuple):
             if peer.commits:
                 # With transactions, offsets are committed together with the results.
                 within_s = DRAIN_TIMEOUT_S if peer.transactional else COMMIT_TIMEOUT_S
-                await_commit(cluster, process, task.group, task.requests, within_s)
+                await_commit(cluster, process, task, within_s, peer.progress)
             memory_mb = peak_memory_mb(process.pid)
         appended = list(cluster.read(task.results, begin, cluster.ends(task.results)))
         verify((each.value for each in appended), self.requests, self.expected, self.lab.model.identity, title)
@@ -183,11 +185,20 @@ def await_results(
         time.sleep(POLL_S)
 
 
-def await_commit(cluster: Cluster, process: PeerProcess, group: str, topic: str, within_s: float) -> None:
+def await_commit(
+    cluster: Cluster, process: PeerProcess, task: PeerTask, within_s: float, progress: Progress = "group"
+) -> None:
+    """Waits until the offsets that the peer keeps are the ends of the requests."""
     deadline = time.monotonic() + within_s
-    wanted = cluster.ends(topic)
-    while (committed := cluster.committed(group, topic)) != wanted:
+    wanted = cluster.ends(task.requests)
+    while (committed := _committed(cluster, task, progress)) != wanted:
         process.check_alive()
         if time.monotonic() > deadline:
             raise BenchError(f"{process.name}: committed {committed} of {wanted} within {within_s:.0f} s")
         time.sleep(POLL_S)
+
+
+def _committed(cluster: Cluster, task: PeerTask, progress: Progress) -> Offsets:
+    if progress == "recovery store":
+        return stored_offsets(Path(task.recovery_store), task.requests)
+    return cluster.committed(task.group, task.requests)

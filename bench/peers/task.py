@@ -41,6 +41,11 @@ class PeerTask(msgspec.Struct, frozen=True):
         """Topic of the results."""
         return f"{self.namespace}.{self.tenant}.results"
 
+    @property
+    def recovery_store(self) -> str:
+        """The directory where Bytewax keeps its offsets."""
+        return f"{self.work_dir}/bytewax-{self.group}"
+
     def to_argument(self) -> str:
         return msgspec.json.encode(self).decode()
 

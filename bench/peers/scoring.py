@@ -1,0 +1,36 @@
+"""The same scoring for each peer that takes many requests at once: decode, one matrix, one predict, encode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bench.layouts import LAYOUTS
+from bench.libraries import LIBRARIES
+from bench.peers.task import PeerTask
+
+
+class Scorer:
+    """The model and the layout of a task."""
+
+    def __init__(self, task: PeerTask) -> None:
+        self._version, self._digest = task.version, task.digest
+        self._layout = LAYOUTS[task.layout]
+        self._predict = LIBRARIES[task.library](task.model_path)
+
+    def results(self, values: Iterable[bytes]) -> list[bytes]:
+        """The encoded results of encoded requests, in their order; at least one."""
+        layout = self._layout
+        requests = [layout.decode(value) for value in values]
+        predictions = self._predict([layout.values(request["input_data"]) for request in requests])
+        return [
+            layout.encode(
+                {
+                    "id": request["id"],
+                    "model_id": request["model_id"],
+                    "version": self._version,
+                    "digest": self._digest,
+                    "prediction": prediction,
+                }
+            )
+            for request, prediction in zip(requests, predictions, strict=True)
+        ]
