@@ -167,8 +167,8 @@ class Load:
         requests, expected = self._lab.requests(count, prefix)
         with _started("bench.reader", task) as reader, _started("bench.generator", task) as generator:
             used_s = cpu_s(self._process.pid)
-            sent = msgspec.json.decode(generator.communicate(b"go\n")[0], type=Sent)
-            received = msgspec.msgpack.decode(reader.communicate()[0], type=Received)
+            sent = msgspec.json.decode(_output("bench.generator", generator, b"go\n"), type=Sent)
+            received = msgspec.msgpack.decode(_output("bench.reader", reader), type=Received)
             used_s = cpu_s(self._process.pid) - used_s
         self._process.check_alive()
         numbers = verify(received.values, requests, expected, self._lab.model.identity, self._peer.title)
@@ -189,6 +189,14 @@ def _started(module: str, task: LoadTask) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.kill()
+
+
+def _output(module: str, process: subprocess.Popen[bytes], line: bytes | None = None) -> bytes:
+    """What a load process prints until it ends; raises BenchError if it fails, which its standard error explains."""
+    output, _ = process.communicate(line)
+    if process.returncode:
+        raise BenchError(f"{module} ended with exit code {process.returncode}")
+    return output
 
 
 def _brief(latencies: Sequence[LatencyMeasure], peer: Peer, repeat: int) -> str:
