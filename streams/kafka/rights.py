@@ -139,4 +139,7 @@ def _grant(connection: KafkaConnection, resource: Resource, name: str, operation
     user = connection.sasl_username or "<user>"
     pattern = " --resource-pattern-type prefixed" if name.endswith("*") else ""
     flags = " ".join(f"--operation {operation}" for operation in operations)
-    return f"kafka-acls --add --allow-principal User:{user} {flags} --{resource} {name.rstrip('*')}{pattern}"
+    return (
+        f"kafka-acls --bootstrap-server {connection.bootstrap_servers} --add --allow-principal User:{user} {flags}"
+        f" --{resource} {name.rstrip('*')}{pattern}"
+    )

@@ -150,10 +150,11 @@ _SETTINGS: Mapping[Role, str] = {
 """The setting that limits the size of records."""
 
 
-def checked(specs: Sequence[TopicSpec], states: Sequence[TopicState]) -> list[TopicState]:
-    """The states of the topics of `specs`, in the same order, with their problems."""
+def checked(specs: Sequence[TopicSpec], states: Sequence[TopicState], servers: str) -> list[TopicState]:
+    """The states of the topics of `specs`, in the same order, with their problems. `servers`: of Kafka, in commands."""
     there = [(spec, state) for spec, state in zip(specs, states, strict=True) if state.partitions]
     common = _Common(
+        servers=servers,
         counts={state.name: state.partitions for _, state in there},
         partitions=_only({s.partitions for spec, s in there if spec.stream not in {*SINGLE, "reply-to"}}),
         replication=_only({s.replication for spec, s in there if spec.stream != "reply-to"}),
@@ -169,6 +170,8 @@ def checked(specs: Sequence[TopicSpec], states: Sequence[TopicState]) -> list[To
 class _Common:
     """The partition count shared by all existing topics, so that changing the setting suffices; None if they differ."""
 
+    servers: str
+    """Bootstrap servers, for commands."""
     counts: Mapping[str, int]
     """Partition count by topic."""
     partitions: int | None
@@ -186,9 +189,9 @@ def _problems(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[s
     elif spec.stream != "reply-to":
         yield from _wrong_partitions(spec, state, common)
         yield from _wrong_replication(spec, state, common)
-        yield from _wrong_policy(spec, state)
+        yield from _wrong_policy(spec, state, common)
         yield from _wrong_retention(spec, state, common)
-        yield from _too_small(spec, state)
+        yield from _too_small(spec, state, common)
 
 
 def _missing(spec: TopicSpec) -> str:
@@ -219,8 +222,8 @@ def _wrong_partitions(spec: TopicSpec, state: TopicState, common: _Common) -> It
     elif have < wanted:
         because = f"{spec.follows} has {wanted}" if wanted > spec.partitions else f"INFERD_TOPIC_PARTITIONS is {wanted}"
         yield (
-            f"{facts}, {because}: kafka-topics --alter --topic {name} --partitions {wanted}, which loses nothing;"
-            " do not delete it"
+            f"{facts}, {because}: kafka-topics --bootstrap-server {common.servers} --alter --topic {name}"
+            f" --partitions {wanted}, which loses nothing; do not delete it"
         )
 
 
@@ -253,10 +256,10 @@ def _wrong_replication(spec: TopicSpec, state: TopicState, common: _Common) -> I
         )
 
 
-def _wrong_policy(spec: TopicSpec, state: TopicState) -> Iterable[str]:
+def _wrong_policy(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[str]:
     have, wanted = state.config.get("cleanup.policy", ""), spec.config["cleanup.policy"]
     if set(have.split(",")) != set(wanted.split(",")):
-        change = _alter(state, "cleanup.policy", _quoted(wanted))
+        change = _alter(common, state, "cleanup.policy", _quoted(wanted))
         yield f"topic {state.name} has cleanup.policy={have}, by which {_loss(spec)}: {change}"
 
 
@@ -281,18 +284,18 @@ def _wrong_retention(spec: TopicSpec, state: TopicState, common: _Common) -> Ite
         if wanted is not None and 0 <= have < int(wanted):
             yield (
                 f"topic {state.name} has retention.ms={have}, less than INFERD_CACHE_TTL_MAX_S requires ({wanted}): "
-                f"lower that, or {_alter(state, 'retention.ms', wanted)}"
+                f"lower that, or {_alter(common, state, 'retention.ms', wanted)}"
             )
     elif wanted is not None and 0 <= have < int(wanted):
         settable = common.retention_ms == have >= RETENTION_MS_MIN
         setting = f"set INFERD_TOPIC_RETENTION_MS={have}, or " if settable else ""
         yield (
             f"topic {state.name} has retention.ms={have}, INFERD_TOPIC_RETENTION_MS is {wanted}: "
-            f"{setting}{_alter(state, 'retention.ms', wanted)}"
+            f"{setting}{_alter(common, state, 'retention.ms', wanted)}"
         )
 
 
-def _too_small(spec: TopicSpec, state: TopicState) -> Iterable[str]:
+def _too_small(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[str]:
     have = state.config.get("max.message.bytes")
     if have is None or int(have) >= spec.bytes_max:
         return
@@ -300,7 +303,7 @@ def _too_small(spec: TopicSpec, state: TopicState) -> Iterable[str]:
     why = (
         f"by {setting} a record may have {spec.bytes_max}: lower that, or " if setting else f"needs {spec.bytes_max}: "
     )
-    alter = _alter(state, "max.message.bytes", str(spec.bytes_max))
+    alter = _alter(common, state, "max.message.bytes", str(spec.bytes_max))
     yield f"topic {state.name} has max.message.bytes={have}, and {why}{alter}"
 
 
@@ -308,5 +311,5 @@ def _retention_ms(state: TopicState) -> int:
     return int(state.config.get("retention.ms", -1))
 
 
-def _alter(state: TopicState, name: str, value: str) -> str:
-    return f"kafka-configs --alter --topic {state.name} --add-config {name}={value}"
+def _alter(common: _Common, state: TopicState, name: str, value: str) -> str:
+    return f"kafka-configs --bootstrap-server {common.servers} --alter --topic {state.name} --add-config {name}={value}"

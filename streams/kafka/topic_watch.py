@@ -176,7 +176,9 @@ def unserved_reasons(
         tps = list(group)
         because = "partitions that share state are assigned to different workers"
         if lacks := sorted({each.topic for tp in tps for each in lacking(tp)}):
-            because = f"they need partitions of {' and '.join(lacks)} that do not exist"
+            because = (
+                f"{'it needs' if len(tps) == 1 else 'they need'} partitions of {' and '.join(lacks)} that do not exist"
+            )
         reasons.append(f"{_subject(tps)} not served: {because}")
     return reasons
 

@@ -46,7 +46,7 @@ async def describe_topics(settings: StreamSettings) -> list[TopicState]:
     Raises `KafkaError` if the broker does not answer.
     """
     async with _Admin(settings.connection) as admin:
-        return await _states(admin, [*topic_specs(settings), *reply_specs(settings)])
+        return await _states(admin, [*topic_specs(settings), *reply_specs(settings)], settings.connection)
 
 
 async def ensure_topics(settings: StreamSettings) -> list[TopicState]:
@@ -57,13 +57,13 @@ async def ensure_topics(settings: StreamSettings) -> list[TopicState]:
     wanted = topic_specs(settings)
     specs = [*wanted, *reply_specs(settings)]
     async with _Admin(settings.connection) as admin:
-        before = await _states(admin, specs)
+        before = await _states(admin, specs, settings.connection)
         missing = {state.name for state in before if state.partitions == 0}
         if settings.topics.create and (new := [spec for spec in wanted if spec.name in missing]):
             # Check existing topics first: topics created with wrong settings would have to be deleted again.
             _reject(state for state in before if state.partitions)
             await _create(admin, new, await _bytes_max_default(admin))
-        states = await _visible_states(admin, specs)
+        states = await _visible_states(admin, specs, settings.connection)
     _reject(states)
     for state in states:
         if state.note is not None:
@@ -115,17 +115,21 @@ async def _create(admin: AIOKafkaAdminClient, specs: Iterable[TopicSpec], bytes_
         raise TopicsError(problems)
 
 
-async def _visible_states(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> list[TopicState]:
+async def _visible_states(
+    admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], connection: KafkaConnection
+) -> list[TopicState]:
     """The states once all topics are visible or the time is over: metadata may lag behind."""
     deadline = time.monotonic() + VISIBLE_WITHIN_S
     while True:
-        states = await _states(admin, specs)
+        states = await _states(admin, specs, connection)
         if all(state.partitions for state in states) or time.monotonic() > deadline:
             return states
         await asyncio.sleep(LOOK_AGAIN_S)
 
 
-async def _states(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> list[TopicState]:
+async def _states(
+    admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], connection: KafkaConnection
+) -> list[TopicState]:
     # Request all topics: a broker with automatic topic creation would create topics requested by name.
     described = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
     configs = await _configs(admin, [spec.name for spec in specs if described.get(spec.name)])
@@ -140,7 +144,7 @@ async def _states(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> lis
     unreadable = {name: why for name, why in configs.items() if isinstance(why, str)}
     return [
         replace(state, problem=_unreadable(state, unreadable[state.name])) if state.name in unreadable else state
-        for state in checked(specs, states)
+        for state in checked(specs, states, connection.bootstrap_servers)
     ]
 
 

@@ -102,7 +102,7 @@ async def test_wrong_topics_are_reported_at_once_and_the_advice_corrects_them(
     assert f"{letters} has max.message.bytes=1048588" in said[1]
     assert f"{models} has cleanup.policy=compact,delete" in said[2]
     for topic, problem in zip(follow, said[3:], strict=True):
-        assert f"{topic} has 4 partitions, {namespace}.b.requests has 6: kafka-topics --alter" in problem
+        assert f"{topic} has 4 partitions, {namespace}.b.requests has 6: kafka-topics --bootstrap-server" in problem
 
     await alter(admin, results, cleanup_policy="delete", retention_ms="604800000")
     await alter(admin, models, cleanup_policy="compact")

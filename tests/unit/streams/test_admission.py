@@ -126,7 +126,7 @@ async def test_a_tenant_without_a_right_at_the_start_waits_alone_for_it(world: W
     await world.start()
     named = right.replace("jobs-2", "jobs-*")
     assert named in world.admission.waits["a"]
-    assert "kafka-acls --add" in world.admission.waits["a"]
+    assert "kafka-acls --bootstrap-server 127.0.0.1:9092 --add" in world.admission.waits["a"]
     assert world.admission.waits.keys() == {"a"}
     assert world.barred[-1] == A_TOPICS
     assert world.models.followed == {"b"}
@@ -263,9 +263,10 @@ def test_missing_rights_are_named_with_the_commands_that_grant_them() -> None:
     described = describe_missing(missing, KafkaConnection(sasl_username="ann"))
     assert described == (
         "the broker does not allow WRITE on transactional-id g-ns.a.jobs-*; READ, DESCRIBE_CONFIGS on topic t."
-        " Grant it: kafka-acls --add --allow-principal User:ann --operation WRITE --transactional-id g-ns.a.jobs-"
-        " --resource-pattern-type prefixed;"
-        " kafka-acls --add --allow-principal User:ann --operation READ --operation DESCRIBE_CONFIGS --topic t"
+        " Grant it: kafka-acls --bootstrap-server 127.0.0.1:9092 --add --allow-principal User:ann"
+        " --operation WRITE --transactional-id g-ns.a.jobs- --resource-pattern-type prefixed;"
+        " kafka-acls --bootstrap-server 127.0.0.1:9092 --add --allow-principal User:ann"
+        " --operation READ --operation DESCRIBE_CONFIGS --topic t"
     )
     many = describe_missing([Right("READ", "topic", f"t{n}") for n in range(99)], KafkaConnection())
     assert "and more on 93 others" in many

@@ -25,6 +25,8 @@ from inferd.streams.kafka.topics import describe_topics, ensure_topics
 from inferd.streams.settings import CacheSettings, StreamSettings, TopicSettings
 
 RETENTION = TopicSettings().retention_ms
+SERVERS = "127.0.0.1:9092"
+ALTER = f"--bootstrap-server {SERVERS} --alter"
 DEFAULTS = {"cleanup.policy": "delete", "retention.ms": str(RETENTION), "max.message.bytes": "1048588"}
 NO_TOPIC, EXISTS, REPLICATION, CONFIG, TIMED_OUT, DENIED = 3, 36, 38, 40, 7, 29
 
@@ -190,7 +192,7 @@ def test_a_changelog_with_wrong_settings_is_named(have: dict[str, str], problem:
     settings = replace(settings_of(), cache=CacheSettings(ttl_max_s=120))
     spec = next(spec for spec in topic_specs(settings) if "predictions" in spec.name)
     state = TopicState(spec.name, "changelog", spec.partitions, spec.replication, {**spec.config, **have})
-    (reported,) = [state.problem for state in checked([spec], [state])]
+    (reported,) = [state.problem for state in checked([spec], [state], SERVERS)]
     assert (reported is None) if problem is None else (reported is not None and problem in reported)
 
 
@@ -243,14 +245,14 @@ def test_a_topic_that_takes_less_than_the_limits_allow_is_named(stream: Stream, 
     def problem(limits: Limits) -> str | None:
         (spec,) = [spec for spec in topic_specs(replace(settings_of(), limits=limits)) if spec.stream == stream]
         config = {**spec.config, "max.message.bytes": "1048588"}
-        (state,) = checked([spec], [TopicState(spec.name, stream, spec.partitions, spec.replication, config)])
+        (state,) = checked([spec], [TopicState(spec.name, stream, spec.partitions, spec.replication, config)], SERVERS)
         return state.problem
 
     assert problem(Limits()) is None
     reported = problem(limits)
     assert reported is not None
     assert f"has max.message.bytes=1048588, and by {setting} a record may have" in reported
-    assert "lower that, or kafka-configs --alter" in reported
+    assert f"lower that, or kafka-configs {ALTER}" in reported
 
 
 async def test_nothing_is_created_twice(cluster: FakeCluster) -> None:
@@ -358,7 +360,7 @@ MISMATCHES: dict[str, tuple[str, Topic, str]] = {
         "results",
         Topic(2),
         "topic ns.default.results has 2 partitions, INFERD_TOPIC_PARTITIONS is 4: "
-        "kafka-topics --alter --topic ns.default.results --partitions 4, which loses nothing; do not delete it",
+        f"kafka-topics {ALTER} --topic ns.default.results --partitions 4, which loses nothing; do not delete it",
     ),
     "too few partitions for jobs, which are found by a hash": (
         "jobs",
@@ -383,26 +385,26 @@ MISMATCHES: dict[str, tuple[str, Topic, str]] = {
         "requests",
         Topic(4, config={"retention.ms": "86400000"}),
         f"topic ns.default.requests has retention.ms=86400000, INFERD_TOPIC_RETENTION_MS is {RETENTION}: "
-        f"kafka-configs --alter --topic ns.default.requests --add-config retention.ms={RETENTION}",
+        f"kafka-configs {ALTER} --topic ns.default.requests --add-config retention.ms={RETENTION}",
     ),
     "compacted requests": (
         "requests",
         Topic(4, config={"cleanup.policy": "compact"}),
         "topic ns.default.requests has cleanup.policy=compact, by which records with equal keys are lost: "
-        "kafka-configs --alter --topic ns.default.requests --add-config cleanup.policy=delete",
+        f"kafka-configs {ALTER} --topic ns.default.requests --add-config cleanup.policy=delete",
     ),
     "models that are deleted": (
         "models",
         Topic(1, config={"cleanup.policy": "compact,delete"}),
         "topic ns.default.models has cleanup.policy=compact,delete, by which deploys are lost with time: "
-        "kafka-configs --alter --topic ns.default.models --add-config cleanup.policy=compact",
+        f"kafka-configs {ALTER} --topic ns.default.models --add-config cleanup.policy=compact",
     ),
     "dead letters that would not be taken": (
         "dead-letters",
         Topic(4),
         "topic ns.default.dead-letters has max.message.bytes=1048588, and by INFERD_MESSAGE_BYTES_MAX a record may "
         "have 2162688: lower that, or "
-        "kafka-configs --alter --topic ns.default.dead-letters --add-config max.message.bytes=2162688",
+        f"kafka-configs {ALTER} --topic ns.default.dead-letters --add-config max.message.bytes=2162688",
     ),
 }
 
@@ -423,7 +425,10 @@ async def test_a_topic_with_wrong_settings_is_named_with_a_remedy(cluster: FakeC
         ({"partitions": 8}, "set INFERD_TOPIC_PARTITIONS=8; do not change the topic"),
         ({"partitions": 2}, "set INFERD_TOPIC_PARTITIONS=2; do not change the topic"),
         ({"replication": 3}, "set INFERD_TOPIC_REPLICATION=3, or change"),
-        ({"retention_ms": 70_000}, "set INFERD_TOPIC_RETENTION_MS=70000, or kafka-configs --alter"),
+        (
+            {"retention_ms": 70_000},
+            f"set INFERD_TOPIC_RETENTION_MS=70000, or kafka-configs {ALTER}",
+        ),
     ],
 )
 async def test_if_all_topics_agree_the_setting_may_be_wrong(
@@ -467,7 +472,7 @@ def test_advice_loses_no_records_and_is_sufficient(counts: dict[str, int]) -> No
         specs = topic_specs(settings)
         now = {spec.name: counts.get(spec.name.removeprefix("ns.default."), spec.partitions) for spec in specs}
         states = [TopicState(s.name, s.stream, now[s.name], 1, dict(s.config)) for s in specs]
-        said = [state.problem for state in checked(specs, states) if state.problem]
+        said = [state.problem for state in checked(specs, states, SERVERS) if state.problem]
         if not said:
             break
         for problem in said:
@@ -502,7 +507,7 @@ async def test_if_requests_was_extended_dependent_topics_must_be_extended(cluste
     assert [problem.split()[1] for problem in problems] == [
         "ns.default.results", "ns.default.dead-letters", "inferd-default.predictions-changelog",
     ]  # fmt: skip
-    assert all("ns.default.requests has 8: kafka-topics --alter" in problem for problem in problems)
+    assert all(f"ns.default.requests has 8: kafka-topics {ALTER}" in problem for problem in problems)
 
 
 @pytest.mark.parametrize(
@@ -568,7 +573,7 @@ async def test_a_topic_that_is_deleted_while_it_is_described_is_missing(cluster:
 
 def test_too_few_replicas_are_reported() -> None:
     spec = topic_specs(settings_of(replication=3))[0]
-    (state,) = checked([spec], [TopicState(spec.name, spec.stream, 4, 2, dict(spec.config))])
+    (state,) = checked([spec], [TopicState(spec.name, spec.stream, 4, 2, dict(spec.config))], SERVERS)
     assert "has 2 replicas, INFERD_TOPIC_REPLICATION is 3: set INFERD_TOPIC_REPLICATION=2" in (state.problem or "")
 
 

@@ -324,7 +324,7 @@ async def test_a_deleted_topic_closes_dependent_partitions_until_it_is_recreated
     await until_open(bench)
     assert processors.numbers == set()
     assert bench.lane.unserved == [
-        f"partition 0 of {REQUESTS} is not served: they need partitions of {RESULTS} that do not exist"
+        f"partition 0 of {REQUESTS} is not served: it needs partitions of {RESULTS} that do not exist"
     ]
     bench.topics.partitions = {}
     await until_open(bench, 0)
