@@ -13,8 +13,8 @@ from quixstreams.sinks import BatchingSink, SinkBatch
 from bench.peers.scoring import Scorer
 from bench.peers.task import PeerTask, collect_garbage_rarely, task_of_arguments
 
-CHECKPOINT_RECORDS = 4_096
-CHECKPOINT_S = 0.1
+CHECKPOINT_RECORDS = 16_384
+CHECKPOINT_S = 0.5
 """A lone request waits that long for its result."""
 POLL_S = 0.02
 
