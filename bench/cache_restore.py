@@ -3,7 +3,8 @@
     python -m bench.cache_restore [--entries 1000000]
 
 The entries are those of one-row requests to a model of 100 trees, written in transactions to as many partitions as a
-tenant has. One in ten entries is written twice, and one in ten transactions is aborted.
+tenant has. One in ten entries is written twice, and there is one aborted transaction for every ten
+committed ones.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Changelog:
         await admin.close()
 
     async def fill(self, number: int, entries: int, samples: Sequence[Change]) -> None:
-        """Writes `entries` entries of a partition with distinct keys, and values like those of `samples`."""
+        """Writes `entries` entries of a partition with distinct keys, and values drawn from `samples`."""
         chance = random.Random(f"{SEED}/{number}")
         keys = [chance.randbytes(len(samples[0][0])) for _ in range(entries)]
         keys += chance.sample(keys, entries // 10)

@@ -177,5 +177,5 @@ class Cluster:
 
 
 def count_between(begin: Sequence[int], end: Sequence[int]) -> int:
-    """Number of records between two positions of a topic."""
+    """Number of offsets between two positions of a topic."""
     return sum(end) - sum(begin)

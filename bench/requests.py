@@ -1,4 +1,4 @@
-"""The requests for all peers: numbered, with 30 float64 features, in a layout. Does not import LightGBM."""
+"""The requests for all peers: numbered, with 30 features or one text, in a layout. Does not import LightGBM."""
 
 from __future__ import annotations
 

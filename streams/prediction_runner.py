@@ -14,7 +14,7 @@ from inferd.streams.tasks import OwnThread
 from inferd.streams.telemetry import LaneMeasures
 
 LOCK_WAIT_S_MAX = 0.02
-"""A prediction in a thread that waits for longer waits for something else than the interpreter lock (GIL)."""
+"""Maximum wait of a prediction in a thread that is attributed to the interpreter lock (GIL)."""
 
 
 class Predictable(Protocol):
@@ -39,16 +39,16 @@ class PredictionRunner:
     """Runs the predictions of one tenant and kind of record, one at a time."""
 
     def __init__(self, thread_name: str, measures: LaneMeasures, inline_ms_max: float) -> None:
-        """Predictions that are expected to take longer run in a thread."""
+        """Predictions that are expected to take longer than `inline_ms_max` run in a thread."""
         self._thread = OwnThread(thread_name)
         self._measures = measures
         self._costs = PredictionCosts(inline_ms_max)
 
     async def run(self, tenant: str, groups: Sequence[Predictable]) -> None:
-        """Predicts the groups of a micro-batch; raises what the first failure raises.
+        """Predicts the groups of a micro-batch; raises the first exception.
 
-        The thread is asked once for all of its groups: while the event loop is busy, each hand-over to a thread and
-        back takes milliseconds.
+        All groups that need the thread are passed to it in one call: while the event loop is busy, each hand-over to a
+        thread and back takes milliseconds.
         """
         in_thread: list[Predictable] = []
         for group in groups:
@@ -70,7 +70,7 @@ class PredictionRunner:
 
 @dataclass(frozen=True, slots=True)
 class _Prediction:
-    """What a prediction took."""
+    """Wall and CPU time of a prediction."""
 
     manifest: Manifest
     outputs: tuple[Output, ...]
@@ -80,7 +80,7 @@ class _Prediction:
 
     @property
     def cost_s(self) -> float:
-        """The time that it would have taken inline: without waits for the interpreter lock, which a thread has."""
+        """Estimated time if run inline, that is, without waits for the interpreter lock."""
         return max(self.cpu_s, self.elapsed_s - LOCK_WAIT_S_MAX)
 
 

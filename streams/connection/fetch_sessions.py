@@ -1,7 +1,7 @@
-"""Incremental fetch sessions: a fetch request names only the partitions that changed since the request before.
+"""Incremental fetch sessions: a fetch request names only the partitions that changed since the previous request.
 
 aiokafka names every partition in each fetch request, and the broker answers for each of them. With many partitions that
-costs more than the records of a lone request. In a session both sides remember the partitions: a request carries those
+costs more than a single record does. In a session both sides remember the partitions: a request carries those
 whose position has moved, a response those with records, a new end or an error. Follows KIP-227 and Kafka's
 `FetchSessionHandler` (clients/src/main/java/org/apache/kafka/clients/FetchSessionHandler.java).
 """
@@ -41,11 +41,12 @@ class Fetch(NamedTuple):
 class FetchSession:
     """The client's side of a session with one broker.
 
-    A request whose response was not read starts a new session, since the broker may have counted it or not.
+    If a response was not read, the next request starts a new session: the broker may or may not have advanced the
+    epoch.
     """
 
     id: int = NO_SESSION
-    """The broker's session; the first request of this one closes it."""
+    """Session id at the broker. The first request of a new session carries the old id, which closes that session."""
     _epoch: int = INITIAL_EPOCH
     _known: Mapping[Part, Position] = field(default_factory=dict)
     _awaiting: bool = False
@@ -65,11 +66,11 @@ class FetchSession:
         return Fetch(self.id, self._epoch, changed, [part for part in known if part not in wanted])
 
     def answered(self, error_code: int, session_id: int) -> None:
-        """A response was read. A broker without room for another session answers with id 0."""
+        """Updates the session after a response. A broker without room for another session answers with id 0."""
         if not error_code and session_id != NO_SESSION and (self._epoch == INITIAL_EPOCH or session_id == self.id):
             self.id, self._epoch, self._awaiting = session_id, self._epoch % EPOCH_MAX + 1, False
             return
-        # A broker forgets sessions, when it restarts for example. One that refuses a new session is not asked again.
+        # A broker loses its sessions, for example on restart. One that refuses a new session is not asked again.
         self._refused |= error_code != 0 and self._epoch == INITIAL_EPOCH
         self.id = NO_SESSION
         self.restart()
@@ -92,21 +93,21 @@ class SessionRequest(FetchRequest):
 
     @property
     def topics(self) -> Any:
-        """Partitions with their positions: of the response, if there is one, else all."""
+        """Requested positions: of the partitions in the response once there is one, otherwise of all."""
         if self.response is None:
             return _by_topic(self.wanted)
         named = ((topic, part) for topic, parts in self.response.topics for part, *_ in parts)
         return _by_topic({each: self.wanted[each] for each in named if each in self.wanted})
 
     def build(self, request_struct_class: Any) -> Any:
-        """The request in the version that the broker speaks."""
+        """The request in the version that the broker supports."""
         if request_struct_class.API_VERSION < FIRST_VERSION:
             self._topics = _by_topic(self.wanted)
             return super().build(request_struct_class)
         fetch = self.session.request(self.wanted)
         self._topics = _by_topic(fetch.changed)
         if fetch.epoch in {INITIAL_EPOCH, FINAL_EPOCH}:
-            # A response has room for some partitions only; within a session the broker takes them in turn.
+            # A response may not have room for all partitions; within a session the broker rotates them.
             random.shuffle(self._topics)
         struct: Any = super().build(request_struct_class)
         struct.session_id, struct.session_epoch = fetch.session_id, fetch.epoch

@@ -28,11 +28,11 @@ BULK_CONNECTIONS: Any = max(ConnectionGroup) + 1
 BULK_WAIT_MS = 500
 """How long the broker may hold a fetch of bulk topics: latency matters less there than the cost of an idle worker."""
 STAMP_S = 1.0
-"""How often partitions without records get the time of their last fetch, in seconds; its readers think in minutes."""
+"""How often partitions without records get the time of their last fetch, in seconds. Its readers compare minutes."""
 
 
 class Source(NamedTuple):
-    """What has one fetch at a time: a broker, and the topics of one kind."""
+    """What has one fetch in flight: a broker, with either its bulk or its other topics."""
 
     node_id: int
     bulk: bool
@@ -43,14 +43,14 @@ class _Actions:
     """What is to be done for each source or broker."""
 
     sources: set[Source] = field(default_factory=set)
-    """Those of all partitions."""
+    """Sources of all assigned partitions."""
     fetches: defaultdict[Source, dict[Part, Position]] = field(default_factory=lambda: defaultdict(dict))
     resets: defaultdict[int, list[TopicPartition]] = field(default_factory=lambda: defaultdict(list))
     """Partitions whose position is unknown, by leader."""
     waits_s: defaultdict[Source, float] = field(default_factory=lambda: defaultdict(float))
     """How long to wait for fetched records to be consumed, so that the next fetch includes their partitions."""
     resumed: list[Any] = field(default_factory=list)
-    """Futures of paused partitions."""
+    """Futures that complete when a paused partition is resumed."""
     leaderless: bool = False
 
 
@@ -78,7 +78,7 @@ _StockFetcher: Any = fetcher.Fetcher  # aiokafka leaves it untyped
 class SessionFetcher(_StockFetcher):  # type: ignore[misc]
     """aiokafka's fetcher, with a session for each source.
 
-    An assignment starts with new sessions: the broker would not repeat the end of a partition that it has told before.
+    An assignment starts with new sessions: the broker would not repeat the end of a partition that it has already sent.
     """
 
     bulk_topics: ClassVar[AbstractSet[str]] = frozenset()
@@ -88,15 +88,15 @@ class SessionFetcher(_StockFetcher):  # type: ignore[misc]
         self._sessions_of: Any = None
         self._sources: set[Source] = set()
         self._planned_for: Any = None
-        """The assignment that these are the sources of."""
+        """The assignment for which `_sources` was computed."""
         self._held: AbstractSet[TopicPartition] = frozenset()
         self._stamped = 0.0
         super().__init__(_Client(client), *args, **options)
 
     def hold(self, tps: AbstractSet[TopicPartition]) -> None:
-        """Nobody takes the records of these partitions now: other partitions are fetched without waiting for that."""
-        news, self._held = tps - self._held, tps
-        if not news.isdisjoint(self._records):
+        """Marks the partitions whose records are not being consumed: fetches of others do not wait for them."""
+        added, self._held = tps - self._held, tps
+        if not added.isdisjoint(self._records):
             self._notify(self._wait_consume_future)
 
     def _get_actions_per_node(self, assignment: Any) -> Any:
@@ -175,7 +175,7 @@ class SessionFetcher(_StockFetcher):  # type: ignore[misc]
         return has_records
 
     def _stamp(self, assignment: Any, request: SessionRequest) -> None:
-        """Sets the time of the last fetch of partitions that the response does not name."""
+        """Sets the time of the last fetch of all requested partitions, also of those without news in the response."""
         now = time.time()
         if now - self._stamped < STAMP_S:
             return
@@ -196,7 +196,7 @@ def set_bulk_topics(topics: AbstractSet[str]) -> None:
 
 
 def _was_taken(assignment: Any, response: Any) -> bool:
-    """Whether the fetcher has taken what the response says of each partition: it drops those that moved meanwhile."""
+    """Whether the fetcher has applied the response for each partition: it ignores those whose position has changed."""
     return all(
         error_code or assignment.state_value(TopicPartition(topic, part)).highwater == end
         for topic, parts in response.topics

@@ -53,7 +53,7 @@ class Intake(Protocol):
 
     @property
     def topics(self) -> frozenset[str]:
-        """Topics whose records leave the fetch result here."""
+        """Topics whose records go to the lane instead of to Faust."""
 
     def full(self, tps: set[TopicPartition]) -> set[TopicPartition]:
         """The partitions among `tps` that must not be fetched now."""
@@ -75,7 +75,7 @@ class Intake(Protocol):
 
 
 class LoopConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread without the thread: it lives on the app's loop, and a call to it is a call."""
+    """Faust's consumer thread without a thread: it runs on the app's event loop, and calls are made directly."""
 
     wait_for_shutdown = False
 
@@ -165,7 +165,7 @@ class LaneConsumer(driver.Consumer):
             coordinator.check_errors()
         except KafkaError as error:
             log.info("group_rejoined", after=f"{type(error).__name__}: {error}"[:200])
-        # Topics that are readable again are unknown until then.
+        # Until the refresh, the metadata lacks topics that have become readable again.
         self.aiokafka._client.force_metadata_update()  # noqa: SLF001
         coordinator.request_rejoin()
 
@@ -235,7 +235,7 @@ class LaneConsumer(driver.Consumer):
         await super().on_partitions_revoked(revoked)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Does nothing: lane topics have no stream; the lane has its own stall detector."""
+        """Does nothing for lane topics: they have no stream, and the lane has its own stall detector."""
         if tp.topic not in self.intake.topics:
             super().verify_event_path(now, tp)
 

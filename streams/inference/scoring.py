@@ -195,7 +195,7 @@ class Scorer:
         found, left = self._kernel.read(encoding, [records[index].value or b"" for index in indexes])
         for plain in found:
             bucket = buckets.setdefault((codec, plain.model_id, ()), _Bucket())
-            places = [indexes[place] for place in plain.places]
+            places = [indexes[place] for place in plain.indexes]
             bucket.indexes += places
             bucket.ids += [
                 batch.id_of(index, None) if given is None else given

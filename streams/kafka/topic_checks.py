@@ -168,7 +168,7 @@ def checked(specs: Sequence[TopicSpec], states: Sequence[TopicState], servers: s
 
 @dataclass(frozen=True, slots=True)
 class _Common:
-    """The partition count shared by all existing topics, so that changing the setting suffices; None if they differ."""
+    """Values shared by all existing topics, so that changing the setting suffices; None where they differ."""
 
     servers: str
     """Bootstrap servers, for commands."""
@@ -201,10 +201,10 @@ def _missing(spec: TopicSpec) -> str:
 
 
 def _wrong_partitions(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[str]:
-    """Problems of too few partitions.
+    """Problems with the number of partitions.
 
-    Additional partitions are ignored. The remedy never loses a record: partitions are only added to topics that are not
-    looked up by the hash of a key.
+    The remedy never loses a record: partitions are only added to topics whose
+    records are not located by the hash of a key.
     """
     have, name = state.partitions, state.name
     wanted = max(spec.partitions, common.counts.get(spec.follows, 0))

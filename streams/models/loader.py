@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 DISK_RETRY_S = 1.0
 TRIAL_RETRY_S = 5.0
-"""Delay before a trial is retried that could not run, for a cause other than the model."""
+"""Delay before retrying a trial that could not run for a reason other than the model."""
 _UNKNOWN, _FILES = "?", "/"
 """Keys of faults that do not belong to a format: versions of unknown formats, and the files of models."""
 TRIAL_PROCESSES_MAX = 2
@@ -68,7 +68,7 @@ Found = Path | Exception | int
 
 
 class ModelLoader:
-    """Tests and loads the announced versions of all tenants that do not serve yet."""
+    """Tests and loads announced versions that are not yet serving, for all tenants."""
 
     def __init__(
         self,
@@ -80,7 +80,8 @@ class ModelLoader:
         on_loaded: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         """`on_rejected` is called with the record of each version that fails its trial, `on_loaded` with the seconds
-        that trial and loading of a version took. Versions that do not fit into memory are passed to `on_demand`."""
+        since the start of the trial, once a version that passed it was loaded or left to load on demand. Versions that
+        do not fit into memory are passed to `on_demand`."""
         self._limits = settings.limits
         self._bytes_max = settings.models.bytes_max
         self._trial = settings.trial.limits(settings.limits)
@@ -126,11 +127,11 @@ class ModelLoader:
         self._on_demand.forget((tenant, key.model_id, key.version))
 
     def wake(self) -> None:
-        """Wakes `run`: a part or record has arrived that a version may be waiting for."""
+        """Wakes `run`: a part or record that a version may be waiting for has arrived."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Calls `advance` after each wake-up, until cancelled."""
+        """Starts trials after each wake-up, until cancelled."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -257,7 +258,7 @@ class ModelLoader:
                 self._on_loaded(time.perf_counter() - started)
 
     def _try(self, cases: Sequence[TrialCase]) -> list[Verdict]:
-        """The verdict on each case. Versions that differ in nothing that a trial reads share one."""
+        """The verdict on each case. Versions with the same input of the trial share a verdict."""
         contents = [(case.model, _tried(case.manifest)) for case in cases]
         distinct = dict(zip(contents, cases, strict=True))
         verdicts = try_models(list(distinct.values()), self._trial, measure=self._on_demand.bounded)

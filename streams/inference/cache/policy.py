@@ -20,7 +20,7 @@ _TRIAL_SHARE: Final = 0.1
 _SLOTS_PER_KEY: Final = 2
 _SLOTS_MIN: Final = 1_024
 _MANY: Final = 255
-"""Keys of a slot whose number is not known, and stays."""
+"""A saturated counter: the number of keys in the slot is unknown, and no longer updated."""
 
 ValueOf = Callable[[bytes], bytes | None]
 """The cached value of a key; None if it is not cached."""
@@ -34,11 +34,11 @@ class S3Fifo:
     directly. A key at the end of the main queue that was requested is requeued, once for each request. So the keys of a
     scan only pass through the small queue.
 
-    Which keys are cached is known to the table alone. That takes no memory here, and queues may hold keys that were
-    removed otherwise: they are skipped. A key takes 23 bytes in its queue, 2 to 4 slots of a byte that count the keys
-    they share, 4 to 8 bytes for the number of requests, and, once keys were evicted, 4 to 8 bytes for ghosts. A key
-    whose slot is empty is not cached: most misses need not ask the table. Ghosts are 32 bits of their key, in a table
-    as long as the cache in which a newer ghost overwrites an older one.
+    Only the table knows which keys are cached. That takes no memory here; queues may hold keys that are no longer in
+    the table, which are skipped. A key takes 23 bytes in its queue, 2 to 4 slots of a byte, each of which counts the
+    keys that share it, 4 to 8 bytes for the number of requests, and, once keys have been evicted, 4 to 8 bytes for
+    ghosts. A key whose slot is empty is not cached: most misses need not ask the table. Ghosts are 32 bits of their
+    key. Their table has at least as many entries as the cache; a newer ghost overwrites an older one in its entry.
     """
 
     __slots__ = ("_asked", "_capacity", "_ghosts", "_inspects_trial", "_main", "_slots", "_trial", "_trial_max")
@@ -90,7 +90,7 @@ class S3Fifo:
         self._enter(keys)
 
     def may_have(self, keys: Sequence[bytes]) -> list[int]:
-        """The places in `keys` of all that are cached, and of a few others."""
+        """Indexes of the keys that may be cached: of all that are, and of a few others."""
         slots, mask = self._slots, len(self._slots) - 1
         number = int.from_bytes  # as `word_of`, without a call for each key
         return [place for place, key in enumerate(keys) if slots[number(key[-12:-8], "little") & mask]]
@@ -132,7 +132,8 @@ class S3Fifo:
         return inspected
 
     def _evict_on_trial(self, value_of: ValueOf) -> tuple[bytes, bytes] | None:
-        """Evicts a key from the small queue. None if all of its keys were requested, and moved to the main queue."""
+        """Evicts a key from the small queue. None if each of its keys was moved to the main queue or is no
+        longer cached."""
         while len(self._trial):
             key = self._trial.popleft()
             if self._asked.take(key, every=True):

@@ -1,14 +1,14 @@
 /* Requests in the plain layout, in JSON or MessagePack -> where their id, model and row are.
  *
- * Plain is a map of `model_id`, `input_data` and perhaps `id`, in any order: the id of allowed characters, the row a list
- * or map of values that are neither. A request is either read exactly as the typed decoder reads it, or left to that
- * decoder; the bytes of the row are left to whoever reads them. Nothing is assumed about the requests.
+ * Plain is a map of `model_id`, `input_data` and perhaps `id`, in any order. The id has only allowed characters; the row
+ * is a flat list or map. A request is either read exactly as the typed decoder reads it, or left to that
+ * decoder; the bytes of the row are not validated here. The input is untrusted.
  */
 
-#define MODELS_MAX 64 /* different models in a call; requests to more are not plain */
+#define MODELS_MAX 64 /* different models in a call; requests to others are not plain */
 
 typedef struct {
-    int64_t model; /* its number in the list of models; -1: the request is not plain */
+    int64_t model; /* its index in the list of models; -1: the request is not plain */
     int64_t id_at, id_length; /* -1 and 0: none */
     int64_t row_at, row_length;
 } envelope;
@@ -25,7 +25,8 @@ typedef struct {
     int64_t models;
 } reading;
 
-/* The number of a model in the list, where it is added if it is new; -1 if the list is full. */
+/* The index of a model in the list, to which it is added if it is new; -1 if the list is full. `guess` is tried first: the
+ * model of the request before. */
 INLINE int64_t number_of_model(reading *r, const uint8_t *text, int64_t length, int64_t guess) {
     if (guess < r->models && r->model[guess].length == length && same(r->bytes + r->model[guess].at, text, length))
         return guess;
@@ -50,7 +51,7 @@ INLINE uint64_t may_matter(uint64_t word) {
     return has_zero(word ^ EACH('"')) | has_zero((word | EACH(0x26)) ^ EACH(0x7F));
 }
 
-/* From behind the opening bracket to behind the closing one; 0 if there are others in between. */
+/* Skips from after the opening bracket to after its closing bracket; 0 if there are other brackets in between. */
 INLINE int json_skip_flat(cursor *c, uint8_t close) {
     const uint8_t *text;
     int64_t length;
@@ -86,7 +87,7 @@ INLINE int read_text(int32_t encoding, cursor *c, const uint8_t **text, int64_t 
     return encoding == JSON ? json_byte(c, '"') && json_text(c, text, length) : msgpack_text(c, text, length);
 }
 
-/* One of the fields, each of which comes once; `model` is -2 while it is missing, `row_length` and `id_length` 0. */
+/* Reads one field; 0 if it is repeated or unknown. While fields are missing, `model` is -2, and the lengths are 0. */
 INLINE int read_field(reading *r, int32_t encoding, cursor *c, envelope *e, int64_t guess) {
     const uint8_t *text;
     int64_t length;
@@ -126,8 +127,8 @@ INLINE int read_envelope(reading *r, int32_t encoding, cursor *c, envelope *e, i
 }
 
 /* Requests `bytes[ends[k - 1] .. ends[k]]` of up to `bytes_max` bytes -> `out[k]`; the spans of the models that they name,
- * in `model` with room for MODELS_MAX, and how many these are. A model that only requests name that are not plain may be
- * among them. */
+ * in `model` with room for MODELS_MAX, and how many these are. The list may include a
+ * model that is named only by requests that are not plain. */
 int64_t inferd_read_envelopes(int32_t encoding, const uint8_t *bytes, const int64_t *ends, int64_t count, int64_t bytes_max,
                               const uint8_t *id_bytes, int64_t id_max, span *model, envelope *out) {
     reading r = {bytes, id_bytes, id_max, model, 0};

@@ -12,7 +12,7 @@ from inferd.streams.inference.kernels.compiled import Library
 from inferd.streams.inference.kernels.rows import ENCODINGS, Encoding
 
 MODELS_MAX = 64
-"""Different models in a call, as in envelopes.c; requests to more are not read."""
+"""Maximum number of different models in a call, as in envelopes.c; requests to others are not read."""
 ENVELOPE = np.dtype([(name, "i8") for name in ("model", "id_at", "id_length", "row_at", "row_length")])
 """The struct of envelopes.c."""
 
@@ -22,8 +22,8 @@ class PlainRequests:
     """Requests of one row each to one model, without `outputs`. The lists are parallel."""
 
     model_id: str
-    places: list[int]
-    """In the sequence that was read."""
+    indexes: list[int]
+    """Indexes in the sequence passed to `read`."""
     ids: list[str | None]
     """Valid ids; None where the request has none."""
     rows: list[bytes]
@@ -34,14 +34,14 @@ class EnvelopeKernel:
     """Reads envelopes with the limits of a scorer. Thread-safe."""
 
     def __init__(self, library: Library, id_bytes: bytes, id_chars_max: int, bytes_max: int) -> None:
-        """`id_bytes`: those that an id may have; `bytes_max`: of a request."""
+        """`id_bytes`: the allowed bytes of an id; `bytes_max`: the maximum size of a request."""
         self._read = library.read_envelopes
         self._id_bytes = np.zeros(256, np.uint8)
         self._id_bytes[list(id_bytes)] = 1
         self._id_chars_max, self._bytes_max = id_chars_max, bytes_max
 
     def read(self, encoding: Encoding, values: Sequence[bytes]) -> tuple[list[PlainRequests], list[int]]:
-        """The plain ones among encoded requests, by model; and the places of the others."""
+        """The plain requests among `values`, grouped by model; and the indexes of the others."""
         content = b"".join(values)
         ends = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)))
         envelopes = np.empty(len(values), ENVELOPE)
@@ -77,14 +77,14 @@ class EnvelopeKernel:
 
 
 def _requests(
-    model_id: str, places: NDArray[np.intp], envelopes: NDArray[np.void], content: bytes, text: str
+    model_id: str, indexes: NDArray[np.intp], envelopes: NDArray[np.void], content: bytes, text: str
 ) -> PlainRequests:
     id_at, row_at = envelopes["id_at"], envelopes["row_at"]
     id_spans = zip(id_at.tolist(), (id_at + envelopes["id_length"]).tolist(), strict=True)
     row_spans = zip(row_at.tolist(), (row_at + envelopes["row_length"]).tolist(), strict=True)
     return PlainRequests(
         model_id=model_id,
-        places=places.tolist(),
+        indexes=indexes.tolist(),
         ids=[text[start:stop] if start >= 0 else None for start, stop in id_spans],
         rows=[content[start:stop] for start, stop in row_spans],
     )

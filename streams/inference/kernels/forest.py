@@ -1,4 +1,4 @@
-"""Trees as stored in model files, and the arrays that the compiled kernel reads (the structures in kernels.c)."""
+"""Trees as stored in model files, and the arrays that the compiled kernel reads (the structures in trees.c)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 CUTS_MAX = 255
 """Thresholds of a plane: ranks are bytes. A feature with more has several planes."""
 BLOCK_LEAVES_MAX = 256
-"""Leaves of a tree that blocks of rows can pass: places are bytes."""
+"""Maximum leaves of a tree that scores blocks of rows: positions of leaves are bytes."""
 LEAVES_MAX = 16_384
 PLANES_MAX = 65_535
 _CATEGORICAL, _LOWEST = -1, -128

@@ -1,4 +1,4 @@
-"""Scoring chunks of jobs: pure functions from rows and a model to results."""
+"""Scores chunks of jobs: turns rows and a model into results."""
 
 from inferd.streams.jobs.scoring.pinned_model import pin_in
 from inferd.streams.jobs.scoring.results import ChunkDraft

@@ -18,7 +18,7 @@ from pathlib import Path
 
 NICENESS = 5
 OOM_SCORE = 1_000
-"""Of all processes the kernel ends this one first where memory runs out."""
+"""The out-of-memory killer selects this process first."""
 _SET_PARENT_DEATH_SIGNAL, _SET_SECCOMP, _SET_NO_NEW_PRIVILEGES = 1, 22, 38
 _FILTER_MODE = 2
 _NEW_NETWORK = 0x40000000
@@ -29,8 +29,9 @@ _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000
 _IS_THREAD = 0x00010000
 _CLONE3, _IO_URING_SETUP = 435, 425
 _FOREIGN_NUMBERS = 0x40000000
-"""Those of x32, another interface of the same processor."""
-# Audit architecture; clone; socket, socketpair, connect, fork, vfork, execve, execveat, ptrace, process_vm_writev.
+"""System call numbers of the x32 ABI start here."""
+# Audit architecture; clone; socket, socketpair, connect, fork and vfork (x86-64 only),
+# execve, execveat, ptrace, process_vm_writev.
 _CALLS: dict[str, tuple[int, int, tuple[int, ...]]] = {
     "x86_64": (0xC000003E, 56, (41, 53, 42, 57, 58, 59, 322, 101, 311)),
     "aarch64": (0xC00000B7, 220, (198, 199, 203, 221, 281, 117, 271)),
@@ -56,7 +57,8 @@ def lower_priority() -> None:
 
 
 def give_up_processes_and_network() -> None:
-    """Forbids new processes, programs and sockets from here on; threads remain possible."""
+    """Forbids new processes, programs and sockets from here on; threads remain possible. Without seccomp, it isolates
+    the network only."""
     if not _filter_calls():
         _leave_network()
 

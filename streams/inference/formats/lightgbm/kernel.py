@@ -49,7 +49,7 @@ _ODD_VALUES = (
 _SINGLE_ROWS = 64
 _CHUNK_VALUES = 1_000_000
 _ROWS_MIN, _TREE_ROWS_MAX, _TRANSFORM_TREE_ROWS_MAX = 256, 4_000_000, 50_000
-"""Bounds of the comparison of a large model: rows times trees."""
+"""Bounds of the comparison of a large model: minimum rows, and maxima of rows times trees."""
 _PROBE_LEAVES = 1_024
 
 
@@ -114,7 +114,8 @@ def _same(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
 
 def adversarial_rows(trees: Trees, features: int) -> Iterator[NDArray[np.float64]]:
     """float64 (rows, features), in parts: each feature takes each threshold of its splits and the next float64 above
-    it, the codes of its sets, and missing, zero, tiny and huge values. The rows depend only on the trees."""
+    it, the codes of its sets, and missing, zero, tiny and huge values; of large models a sample of these. The rows
+    depend only on the trees."""
     pools = _pools(trees)
     longest = max(map(len, pools.values()), default=len(_ODD_VALUES))
     count = min(longest, max(_ROWS_MIN, _TREE_ROWS_MAX // max(len(trees.leaves), 1)))

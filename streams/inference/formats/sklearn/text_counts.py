@@ -41,7 +41,7 @@ def count_faster(vectorizer: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            equal = _has_usual_words(vectorizer) and _counts_equally(vectorizer, faster)
+            equal = _has_contiguous_indexes(vectorizer) and _counts_equally(vectorizer, faster)
         except Exception:  # noqa: BLE001  # it is then scikit-learn's to raise, for each batch
             equal = False
     if not equal:
@@ -112,7 +112,7 @@ def _counts(vocabulary: dict[str, int], tokens: list[str], ends: list[int]) -> A
 
 
 def _splits_by_pattern(vectorizer: Any) -> bool:
-    """Whether the tokens of a text are the matches of `token_pattern`, and nothing else is done."""
+    """Whether the tokens of a text are the matches of `token_pattern`, apart from lowercasing."""
     changes = (vectorizer.preprocessor, vectorizer.tokenizer, vectorizer.stop_words)
     return (
         (vectorizer.input, vectorizer.analyzer) == ("content", "word")
@@ -122,8 +122,8 @@ def _splits_by_pattern(vectorizer: Any) -> bool:
     )
 
 
-def _has_usual_words(vectorizer: Any) -> bool:
-    """Whether the vocabulary, if there is one, numbers its words from 0."""
+def _has_contiguous_indexes(vectorizer: Any) -> bool:
+    """Whether the indexes of the vocabulary are 0 to n - 1, or there is no vocabulary."""
     words = getattr(vectorizer, "vocabulary_", {})
     return type(words) is dict and sorted(words.values()) == list(range(len(words)))
 
