@@ -53,8 +53,8 @@ class RequestHeaders(msgspec.Struct, frozen=True):
 
 
 NO_HEADERS = RequestHeaders()
-_ALONE: dict[Codec, RequestHeaders] = {}
-"""Those of a request that has no other header than the content-type of the codec."""
+_ALONE: dict[bytes, RequestHeaders] = {}
+"""Those of a request that has no other header than the content-type of a codec, by its value."""
 
 
 class _Use(NamedTuple):
@@ -91,11 +91,7 @@ def parse_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -
         return NO_HEADERS
     if len(headers) > limits.headers_max:
         raise InvalidHeaderError(f"headers: {len(headers)}; at most {limits.headers_max} are allowed")
-    if (
-        len(headers) == 1
-        and (alone := _alone(headers[0])) is not None
-        and _size(*headers[0]) <= limits.header_bytes_max
-    ):
+    if len(headers) == 1 and (alone := _alone(headers[0], limits)) is not None:
         return alone
     fields: dict[str, Any] = {}
     propagated: list[tuple[str, bytes | None]] = []
@@ -123,12 +119,19 @@ def _interpret(fields: dict[str, Any], name: str, field: str, parsed: Any) -> No
         raise InvalidHeaderError(f"header {name}: it appears twice with different values")
 
 
-def _alone(header: tuple[str, bytes | None]) -> RequestHeaders | None:
+def _alone(header: tuple[str, bytes | None], limits: Limits) -> RequestHeaders | None:
     """The headers of producers that send only a content-type, written as a codec writes it."""
-    for codec in all_codecs():
-        if header == codec.header:
-            return _ALONE.setdefault(codec, RequestHeaders(codec))
-    return None
+    name, value = header
+    if name != CONTENT_TYPE or value is None or len(CONTENT_TYPE) + len(value) > limits.header_bytes_max:
+        return None
+    found = _ALONE.get(value)
+    if found is not None and codec_of(found.codec.content_type) is found.codec:
+        return found
+    codec = next((codec for codec in all_codecs() if header == codec.header), None)
+    if codec is None:
+        return None
+    found = _ALONE[value] = RequestHeaders(codec)
+    return found
 
 
 def salvage_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -> RequestHeaders:

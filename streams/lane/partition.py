@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
@@ -19,7 +19,6 @@ from typing import Literal
 from aiokafka import TopicPartition
 
 from inferd.streams.group import Records
-from inferd.streams.inference import Record
 from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.state import TablePartition
 
@@ -377,10 +376,12 @@ def by_topic(tps: Iterable[TopicPartition]) -> dict[str, list[int]]:
 def bytes_of(records: Records) -> int:
     """Approximate memory that fetched records take."""
     payload = sum([len(record.value or b"") + len(record.key or b"") for record in records])
-    headers = sum([_header_bytes(record) for record in records if record.headers])
+    headers = sum([_header_bytes(given) for record in records if (given := record.headers)])
     return payload + headers + RECORD_OVERHEAD_BYTES * len(records)
 
 
-def _header_bytes(record: Record) -> int:
-    size = sum([len(name) + len(value or b"") for name, value in record.headers])
-    return size + HEADER_OVERHEAD_BYTES * len(record.headers)
+def _header_bytes(headers: Sequence[tuple[str, bytes | None]]) -> int:
+    size = HEADER_OVERHEAD_BYTES * len(headers)
+    for name, value in headers:
+        size += len(name) + len(value or b"")
+    return size

@@ -312,14 +312,21 @@ class RequestProcessor:
     ) -> dict[int, str]:
         """Adds headers that requests propagate or request; returns the `reply-to` topic of results that have one."""
         replied = {}
+        # Results that propagate nothing share a list, as their usual headers do; these all live until the loop ends.
+        before, shared = list(results), dict[tuple[int, str], list[tuple[str, bytes | None]]]()
         for place, index in enumerate(span):
             headers = headers_of.get(index)
             if headers is None:
                 continue
-            key, value, (_, *usual) = results[place]
-            results[place] = (
-                key, value, [headers.codec.header, *headers.propagated, *usual]
-            )  # fmt: skip
+            key, value, usual = before[place]
+            alike = (id(usual), headers.codec.name)
+            if headers.propagated or alike not in shared:
+                given = [headers.codec.header, *headers.propagated, *usual[1:]]
+                if not headers.propagated:
+                    shared[alike] = given
+            else:
+                given = shared[alike]
+            results[place] = (key, value, given)
             if headers.reply_to is not None:
                 replied[place] = headers.reply_to
         return replied
