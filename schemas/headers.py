@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
 
-from inferd.schemas.codecs import CONTENT_TYPE, MSGPACK, Codec, all_codecs, codec_of, content_types
+from inferd.schemas.codecs import CONTENT_TYPE, MSGPACK, Codec, codec_of, content_types
 from inferd.schemas.errors import InferenceError, InvalidHeaderError, UnsupportedContentTypeError
 from inferd.schemas.limits import Limits
 
@@ -53,8 +53,6 @@ class RequestHeaders(msgspec.Struct, frozen=True):
 
 
 NO_HEADERS = RequestHeaders()
-_ALONE: dict[bytes, RequestHeaders] = {}
-"""Those of a request that has no other header than the content-type of a codec, by its value."""
 
 
 class _Use(NamedTuple):
@@ -124,14 +122,13 @@ def _alone(header: tuple[str, bytes | None], limits: Limits) -> RequestHeaders |
     name, value = header
     if name != CONTENT_TYPE or value is None or len(CONTENT_TYPE) + len(value) > limits.header_bytes_max:
         return None
-    found = _ALONE.get(value)
-    if found is not None and codec_of(found.codec.content_type) is found.codec:
-        return found
-    codec = next((codec for codec in all_codecs() if header == codec.header), None)
-    if codec is None:
-        return None
-    found = _ALONE[value] = RequestHeaders(codec)
-    return found
+    codec = codec_of(value.decode("latin-1"))
+    return None if codec is None else _only(codec)
+
+
+@cache
+def _only(codec: Codec) -> RequestHeaders:
+    return RequestHeaders(codec)
 
 
 def salvage_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -> RequestHeaders:

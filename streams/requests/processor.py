@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
-from inferd.schemas.codecs import MSGPACK
+from inferd.schemas.codecs import MSGPACK, Codec
 from inferd.schemas.errors import InferenceError, error_of_code
-from inferd.schemas.headers import NO_HEADERS, RequestHeaders
+from inferd.schemas.headers import NO_HEADERS, PropagatedHeaders, RequestHeaders
 from inferd.schemas.requests import encode_failure_for
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.group import Records
@@ -312,20 +312,16 @@ class RequestProcessor:
     ) -> dict[int, str]:
         """Adds headers that requests propagate or request; returns the `reply-to` topic of results that have one."""
         replied = {}
-        # Results that propagate nothing share a list, as their usual headers do; these all live until the loop ends.
-        before, shared = list(results), dict[tuple[int, str], list[tuple[str, bytes | None]]]()
-        for place, index in enumerate(span):
+        shared: dict[tuple[int, Codec, PropagatedHeaders], list[tuple[str, bytes | None]]] = {}
+        for place, (index, (key, value, usual)) in enumerate(zip(span, list(results), strict=True)):
             headers = headers_of.get(index)
             if headers is None:
                 continue
-            key, value, usual = before[place]
-            alike = (id(usual), headers.codec.name)
-            if headers.propagated or alike not in shared:
-                given = [headers.codec.header, *headers.propagated, *usual[1:]]
-                if not headers.propagated:
-                    shared[alike] = given
-            else:
-                given = shared[alike]
+            # Most results of a micro-batch have the same headers: they share one list.
+            alike = (id(usual), headers.codec, headers.propagated)
+            given = shared.get(alike)
+            if given is None:
+                given = shared[alike] = [headers.codec.header, *headers.propagated, *usual[1:]]
             results[place] = (key, value, given)
             if headers.reply_to is not None:
                 replied[place] = headers.reply_to
