@@ -11,9 +11,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from aiokafka.protocol.fetch import FetchRequest
+
+T = TypeVar("T")
 
 FIRST_VERSION = 7
 """Version of the Fetch API that introduced sessions."""
@@ -95,23 +97,23 @@ class SessionRequest(FetchRequest):
     def topics(self) -> Any:
         """Requested positions: of the partitions in the response once there is one, otherwise of all."""
         if self.response is None:
-            return _by_topic(self.wanted)
+            return _positions(self.wanted)
         named = ((topic, part) for topic, parts in self.response.topics for part, *_ in parts)
-        return _by_topic({each: self.wanted[each] for each in named if each in self.wanted})
+        return _positions({each: self.wanted[each] for each in named if each in self.wanted})
 
     def build(self, request_struct_class: Any) -> Any:
         """The request in the version that the broker supports."""
         if request_struct_class.API_VERSION < FIRST_VERSION:
-            self._topics = _by_topic(self.wanted)
+            self._topics = _positions(self.wanted)
             return super().build(request_struct_class)
         fetch = self.session.request(self.wanted)
-        self._topics = _by_topic(fetch.changed)
+        self._topics = _positions(fetch.changed)
         if fetch.epoch in {INITIAL_EPOCH, FINAL_EPOCH}:
             # A response may not have room for all partitions; within a session the broker rotates them.
             random.shuffle(self._topics)
         struct: Any = super().build(request_struct_class)
         struct.session_id, struct.session_epoch = fetch.session_id, fetch.epoch
-        struct.forgotten_topics_data = _parts_by_topic(fetch.forgotten)
+        struct.forgotten_topics_data = _by_topic(fetch.forgotten)
         # The connection decodes a response by this attribute of its request.
         struct.RESPONSE_TYPE = _Decoder(self, struct.RESPONSE_TYPE)
         return struct
@@ -131,15 +133,13 @@ class _Decoder:
         return response
 
 
-def _by_topic(positions: Mapping[Part, Position]) -> list[tuple[str, list[tuple[int, int, int]]]]:
-    topics: dict[str, list[tuple[int, int, int]]] = {}
-    for (topic, part), (offset, bytes_max) in positions.items():
-        topics.setdefault(topic, []).append((part, offset, bytes_max))
+def _by_topic(entries: Iterable[tuple[str, T]]) -> list[tuple[str, list[T]]]:
+    """The second part of entries, by the first."""
+    topics: dict[str, list[T]] = {}
+    for topic, entry in entries:
+        topics.setdefault(topic, []).append(entry)
     return list(topics.items())
 
 
-def _parts_by_topic(parts: Iterable[Part]) -> list[tuple[str, list[int]]]:
-    topics: dict[str, list[int]] = {}
-    for topic, part in parts:
-        topics.setdefault(topic, []).append(part)
-    return list(topics.items())
+def _positions(parts: Mapping[Part, Position]) -> list[tuple[str, list[tuple[int, int, int]]]]:
+    return _by_topic((topic, (part, *position)) for (topic, part), position in parts.items())

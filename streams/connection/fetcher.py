@@ -85,10 +85,9 @@ class SessionFetcher(_StockFetcher):  # type: ignore[misc]
 
     def __init__(self, client: Any, *args: Any, **options: Any) -> None:
         self._sessions: dict[Source, FetchSession] = {}
-        self._sessions_of: Any = None
         self._sources: set[Source] = set()
-        self._planned_for: Any = None
-        """The assignment for which `_sources` was computed."""
+        self._assignment: Any = None
+        """The assignment of the sources and sessions."""
         self._held: AbstractSet[TopicPartition] = frozenset()
         self._stamped = 0.0
         super().__init__(_Client(client), *args, **options)
@@ -101,12 +100,15 @@ class SessionFetcher(_StockFetcher):  # type: ignore[misc]
 
     def _get_actions_per_node(self, assignment: Any) -> Any:
         """Like aiokafka's own, for sources instead of brokers."""
-        if self._planned_for is assignment and (wait_s := self._all_wait()):
+        if assignment is not self._assignment:
+            self._assignment = assignment
+            self._sessions = {each: FetchSession(session.id) for each, session in self._sessions.items()}
+        elif wait_s := self._all_wait():
             return [], {}, wait_s, False, []
         actions = _Actions()
         for tp in assignment.tps:
             self._plan(tp, assignment.state_value(tp), actions)
-        self._planned_for, self._sources = assignment, actions.sources
+        self._sources = actions.sources
         fetches = [
             (source, self._request(source, wanted))
             for source, wanted in actions.fetches.items()
@@ -163,10 +165,6 @@ class SessionFetcher(_StockFetcher):  # type: ignore[misc]
         return request
 
     async def _proc_fetch_request(self, assignment: Any, source: Source, request: _Request) -> Any:
-        if self._sessions_of is not assignment:
-            self._sessions_of = assignment
-            self._sessions = {each: FetchSession(session.id) for each, session in self._sessions.items()}
-            request.session = self._sessions[source]
         has_records = await super()._proc_fetch_request(assignment, source.node_id, request)
         if request.response is not None and assignment.active:
             self._stamp(assignment, request)
