@@ -310,7 +310,7 @@ class Scorer:
         return [
             (
                 self._model_or_none(reference, keys[numbers.index(number)]),
-                bucket.split([n == number for n in numbers])[0],
+                bucket.take([n == number for n in numbers]),
             )
             for number in set(numbers)
         ]
@@ -414,9 +414,12 @@ class _Bucket:
 
     def split(self, chosen: Sequence[bool]) -> tuple[_Bucket, _Bucket]:
         """The chosen requests, and the others."""
-        columns, others = (self.indexes, self.ids, self.rows), [not each for each in chosen]
-        first, second = ([list(compress(column, which)) for column in columns] for which in (chosen, others))
-        return _Bucket(*first), _Bucket(*second)  # type: ignore[arg-type]
+        return self.take(chosen), self.take([not each for each in chosen])
+
+    def take(self, chosen: Sequence[bool]) -> _Bucket:
+        """The chosen requests."""
+        indexes, ids, rows = (list(compress(column, chosen)) for column in (self.indexes, self.ids, self.rows))
+        return _Bucket(indexes, ids, rows)  # type: ignore[arg-type]
 
 
 def _envelope_kernel(limits: Limits) -> EnvelopeKernel | None:
