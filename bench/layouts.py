@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, Final
 
@@ -106,6 +106,17 @@ def version_name(version: int, digest: str) -> str:
     return f"{version}.{digest}"
 
 
+NAMED_JSON: Final = Layout(
+    name="named-json",
+    title="30 float64 by name, JSON as json.dumps writes it, about 1,100 bytes",
+    headers=(("content-type", b"application/json"),),
+    input_data=_named,
+    values=_BY_NAME,
+    write=lambda request: json.dumps(request).encode(),
+    decode=msgspec.json.decode,
+    encode=msgspec.json.encode,
+    read=msgspec.json.decode,
+)
 LAYOUTS: Final = {
     layout.name: layout
     for layout in (
@@ -120,27 +131,13 @@ LAYOUTS: Final = {
             encode=msgpack.packb,
             read=msgpack.unpackb,
         ),
-        Layout(
-            name="named-json",
-            title="30 float64 by name, JSON as json.dumps writes it, about 1,100 bytes",
-            headers=(("content-type", b"application/json"),),
-            input_data=_named,
-            values=_BY_NAME,
-            write=lambda request: json.dumps(request).encode(),
-            decode=msgspec.json.decode,
-            encode=msgspec.json.encode,
-            read=msgspec.json.decode,
-        ),
-        Layout(
+        NAMED_JSON,
+        replace(
+            NAMED_JSON,
             name="named-json-category",
             title="29 float64 and a category by name, JSON as json.dumps writes it, about 1,100 bytes",
-            headers=(("content-type", b"application/json"),),
             input_data=_named_with_category,
             values=_values_with_category,
-            write=lambda request: json.dumps(request).encode(),
-            decode=msgspec.json.decode,
-            encode=msgspec.json.encode,
-            read=msgspec.json.decode,
             categories=CATEGORIES,
         ),
         Layout(

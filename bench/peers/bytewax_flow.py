@@ -32,7 +32,7 @@ Result: TypeAlias = KafkaSinkMessage[bytes, bytes]
 
 
 class StoppableSource(KafkaSource):  # type: ignore[misc]  # of another environment
-    """A source that ends when it is told to: a signal that interrupts a dataflow is a crash."""
+    """A source that ends the dataflow on SIGTERM: Bytewax takes an interruption by a signal for a crash."""
 
     def __init__(self, stopping: threading.Event, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
