@@ -1,0 +1,38 @@
+"""Routes: existing topics that are scored in their own format. Route records, their checks and their codec."""
+
+from inferd.schemas.routes.checks import check_route, check_route_name
+from inferd.schemas.routes.codec import decode_route, encode_route, parse_route_key
+from inferd.schemas.routes.path import Path, Special, parse_path
+from inferd.schemas.routes.route import (
+    EndOfTopic,
+    Format,
+    Mode,
+    OnError,
+    Route,
+    RouteExistsError,
+    RouteNotFoundError,
+    Sink,
+    Source,
+    Tombstones,
+)
+
+__all__ = [
+    "EndOfTopic",
+    "Format",
+    "Mode",
+    "OnError",
+    "Path",
+    "Route",
+    "RouteExistsError",
+    "RouteNotFoundError",
+    "Sink",
+    "Source",
+    "Special",
+    "Tombstones",
+    "check_route",
+    "check_route_name",
+    "decode_route",
+    "encode_route",
+    "parse_path",
+    "parse_route_key",
+]

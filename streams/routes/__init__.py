@@ -1,0 +1,1 @@
+"""Routes: topics of others, scored in their own format into enriched or result topics."""

@@ -1,0 +1,132 @@
+"""The interface of a format: reads the needed values of records, and writes records of the sink."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from inferd.schemas.errors import InferenceError, ModelServingError
+from inferd.schemas.requests import Output
+from inferd.schemas.routes import Format, Path, Sink
+
+Value = float | int | bool | str | None
+"""A value of a record. None: it is null or missing."""
+
+
+class SourceRecord(Protocol):
+    """What formats use of a fetched record."""
+
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+
+
+class Document(msgspec.Struct, gc=False):
+    """What was read of one record."""
+
+    values: Sequence[Value]
+    """The values at the paths of the reader, in their order."""
+    schema: Any = None
+    """What the writer needs of the record's schema; None for formats without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A record cannot be read or written yet: a schema is being asked for. It is tried again later."""
+
+    reason: str
+    """What is awaited, and from whom: shown in the status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Predictions of one model version for some records."""
+
+    model_id: str
+    version: int
+    outputs: tuple[Output, ...]
+    """The requested outputs, in the order of a result."""
+    columns: Sequence[Sequence[Any]]
+    """For each output, its value for each record: a number, text, boolean, or lists and maps of these."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRecord:
+    """Why a record has no prediction."""
+
+    error: ModelServingError
+    model_id: str | None = None
+    version: int | None = None
+
+
+Written = bytes | InferenceError | Pending
+"""The value of a record of the sink, or why there is none (yet)."""
+
+
+class Schemas(Protocol):
+    """The schemas of a registry. Every call returns at once; what is not known is asked for in the background."""
+
+    def get(self, schema_id: int) -> Any | InferenceError | Pending:
+        """The schema with this id; an error if the registry does not have it."""
+
+    def register(self, subject: str, schema: str, kind: Literal["AVRO", "PROTOBUF"]) -> int | InferenceError | Pending:
+        """The id of a schema under a subject, which is registered if it is not there."""
+
+
+class Reader(Protocol):
+    """Reads the values at some paths. It never raises because of a record."""
+
+    def read(self, records: Sequence[SourceRecord]) -> Sequence[Document | InferenceError | Pending]:
+        """One result for each record. No record is a tombstone."""
+
+
+class Writer(Protocol):
+    """Writes the values of the sink's records. It never raises because of a record.
+
+    In the mode `enrich` a value is the original one, byte for byte, plus one field at its end. In the mode `result` it
+    is the carried fields and the fields of the result.
+    """
+
+    def predictions(
+        self,
+        records: Sequence[SourceRecord],
+        documents: Sequence[Document],
+        scored: Scored,
+        carried: Sequence[Sequence[Value]],
+    ) -> Sequence[Written]:
+        """One value for each record. All arguments are parallel; `carried` is empty unless the sink carries fields."""
+
+    def failure(
+        self, record: SourceRecord, document: Document, failed: FailedRecord, carried: Sequence[Value]
+    ) -> Written:
+        """The value for a record that was read, but not scored."""
+
+
+class RecordFormat(Protocol):
+    """A format of records, by its name in routes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def content_type(self) -> str | None:
+        """The content-type header of written records; None to keep that of the original."""
+
+    def check(self, options: Format) -> None:
+        """`InvalidValueError` for options that the format does not have, or a schema that it cannot read."""
+
+    def reader(self, options: Format, paths: Sequence[Path], new_field: str | None, schemas: Schemas | None) -> Reader:
+        """A reader of the values at `paths`, which all are in the record's value.
+
+        `new_field`: the name of the field that will be added. A record that has it already is a `SchemaMismatchError`.
+        `InvalidValueError` for a path that no record of the given schema has.
+        """
+
+    def writer(self, options: Format, sink: Sink, schemas: Schemas | None) -> Writer:
+        """A writer for the sink."""

@@ -1,0 +1,26 @@
+"""The fields of a result in a record of the sink, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from inferd.schemas.requests import output_fields
+from inferd.streams.routes.formats.format import FailedRecord, Scored
+
+
+def prediction_fields(scored: Scored) -> Iterator[dict[str, Any]]:
+    """For each record: its outputs, `model_id` and `version`."""
+    for values in zip(*scored.columns, strict=True):
+        fields = output_fields(dict(zip(scored.outputs, values, strict=True)))
+        yield fields | {"model_id": scored.model_id, "version": scored.version}
+
+
+def failure_fields(failed: FailedRecord) -> dict[str, Any]:
+    """`model_id` and `version` if they are known, and `error`."""
+    fields: dict[str, Any] = {}
+    if failed.model_id is not None:
+        fields["model_id"] = failed.model_id
+    if failed.version is not None:
+        fields["version"] = failed.version
+    return fields | {"error": {"code": failed.error.code, "message": failed.error.message}}
