@@ -20,7 +20,7 @@ from inferd.streams.routes.formats.format import Document, Pending, SourceRecord
 
 _UNTYPED_NAME = re.compile(r'[\x00-\x1f"\\]')
 """Characters that names of typed fields cannot have."""
-_KINDS = {dict: "an object", list: "an array", bytes: "bytes"}
+_KINDS: dict[type, str] = {dict: "an object", list: "an array", bytes: "bytes"}
 _Leaf = float | int | bool | str | None
 
 

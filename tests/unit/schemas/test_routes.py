@@ -56,9 +56,28 @@ def test_special_paths() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", ".", "a.", ".a", "a..b", "[0]", "a[", "a[-1]", "a[01]", 'a["b', "a b", "$", "$value", "$headers.", "a[x]",
-             "x" * 1_025, ".".join("x" * 33), 'a["\\ud800"]']
-)  # fmt: skip
+    "text",
+    [
+        *[
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a..b",
+            "[0]",
+            "a[",
+            "a[-1]",
+            "a[01]",
+            'a["b',
+            "a b",
+            "$",
+            "$value",
+            "$headers.",
+            "a[x]",
+        ],
+        *["x" * 1_025, ".".join("x" * 33), 'a["\\ud800"]'],
+    ],
+)
 def test_invalid_paths(text: str) -> None:
     with pytest.raises(InvalidValueError, match="path"):
         parse_path(text)

@@ -156,10 +156,14 @@ def test_a_failure_has_its_error_instead_of_a_prediction(name: str, mode: Any) -
 
 NAMES = st.sampled_from(["a", "b", "c", 'x"y', "é"])
 TREES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**40), 2**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
     lambda inner: st.dictionaries(NAMES, inner, max_size=3) | st.lists(inner, max_size=3),
     max_leaves=12,
-)  # fmt: skip
+)
 PATHS = st.lists(st.lists(NAMES | st.integers(0, 2), min_size=1, max_size=3), min_size=1, max_size=4)
 
 
@@ -190,7 +194,7 @@ def test_the_added_field_is_all_that_changes(tree: dict[str, Any]) -> None:
 
 def test_formats_are_listed_and_an_unknown_one_is_refused() -> None:
     assert {"json", "msgpack"} <= {each.name for each in all_formats()}
-    with pytest.raises(InferenceError, match="yaml.*json"):
+    with pytest.raises(InferenceError, match=r"yaml.*json"):
         format_named("yaml")
     for name in ("json", "msgpack"):
         format_named(name).check(Format(name))
