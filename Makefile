@@ -198,7 +198,7 @@ lock: $(VENV)/.installed-dev ## Regenerate the lock files from pyproject.toml.
 		| $(LOCK) - $(UPGRADE) -o bench/frameworks.lock
 	@printf '%s\n' hatchling ziglang | $(LOCK) - -c requirements-dev.lock -o deploy/build-requirements.lock
 
-lock-jars: $(VENV)/.installed ## Regenerate the lock file of the embedded Kafka's jars.
+lock-jars: $(VENV)/.installed ## Regenerate the lock files of the jars of Kafka and of the schema registry.
 	@$(PY) -m inferd.daemon.broker.lock_jars
 
 clean: ## Remove the environment, the compiled kernels and all caches in this directory.

@@ -1,4 +1,4 @@
-"""The embedded broker: a single Apache Kafka node on the loopback interface. Needs no Java and no Docker."""
+"""The embedded broker and schema registry, on the loopback interface. They need no Java and no Docker."""
 
 from inferd.daemon.broker.data_dir import running_broker_address
 from inferd.daemon.broker.errors import (
@@ -13,6 +13,7 @@ from inferd.daemon.broker.errors import (
     PortTakenError,
 )
 from inferd.daemon.broker.kafka import EmbeddedKafka
+from inferd.daemon.broker.registry import EmbeddedRegistry, EmbeddedRegistrySettings
 from inferd.daemon.broker.settings import EmbeddedKafkaSettings
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "DataDirUnusableError",
     "EmbeddedKafka",
     "EmbeddedKafkaSettings",
+    "EmbeddedRegistry",
+    "EmbeddedRegistrySettings",
     "JarsRejectedError",
     "JarsUnavailableError",
     "PortTakenError",

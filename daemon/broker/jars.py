@@ -1,6 +1,6 @@
-"""Kafka's jars: the lock file that pins them, and the download cache on disk.
+"""The jars of Kafka and of the schema registry: the lock files that pin them, and the download cache on disk.
 
-The lock file lists every jar with its SHA-256. No version is resolved at run time; a jar that differs is refused.
+A lock file lists every jar with its SHA-256. No version is resolved at run time; a jar that differs is refused.
 """
 
 from __future__ import annotations
@@ -17,52 +17,82 @@ from pathlib import Path
 from inferd.daemon.broker.errors import BrokerUnavailableError, JarsRejectedError, JarsUnavailableError
 from inferd.daemon.broker.file_lock import try_lock, wait_for_lock
 
-LOCK_FILE = "kafka-jars.lock"
 DOWNLOADS_AT_ONCE = 6
 
 Fetch = Callable[[str, Path], Path]
-"""Downloads one coordinate (`group:artifact:version`) below a directory and returns the jar's path."""
+"""Downloads one coordinate below a directory and returns the file's path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What is downloaded."""
+
+    name: str
+    directory: str
+    """Prefix of its directory in the cache."""
+    root: str
+    """Coordinate of the artifact that gives its version, from the beginning."""
+
+    @property
+    def lock_file(self) -> str:
+        """Name of its lock file in this package."""
+        return f"{self.directory}-jars.lock"
+
+
+KAFKA = Product("Apache Kafka", "kafka", "org.apache.kafka:kafka_")
+APICURIO = Product("Apicurio Registry", "apicurio", "io.apicurio:apicurio-registry-app:")
 
 
 @dataclass(frozen=True, slots=True)
 class Jar:
-    """One locked jar."""
+    """One locked file: a jar, or an archive of jars."""
 
     coordinate: str
+    """`group:artifact:version`, or `group:artifact:version:classifier:type` for what is no plain jar."""
     sha256: str
     size_bytes: int
 
     @property
+    def version(self) -> str:
+        return self.coordinate.split(":")[2]
+
+    @property
     def file_name(self) -> str:
-        """`artifact-version.jar`."""
-        _group, artifact, version = self.coordinate.split(":")
-        return f"{artifact}-{version}.jar"
+        """`artifact-version.jar`, or `artifact-version-classifier.type`."""
+        _group, artifact, version, *rest = self.coordinate.split(":")
+        classifier, kind = rest or ("", "jar")
+        return f"{artifact}-{version}{'-' if classifier else ''}{classifier}.{kind}"
 
 
 @dataclass(frozen=True, slots=True)
 class JarLock:
-    """All jars of the broker, in class path order."""
+    """All jars of a product, in class path order."""
 
+    product: Product
     jars: tuple[Jar, ...]
     digest: str
 
     @property
-    def kafka_version(self) -> str:
-        """Version of Apache Kafka, such as `4.4.0`."""
+    def version(self) -> str:
+        """Version of the product, such as `4.4.0`."""
         for jar in self.jars:
-            if jar.coordinate.startswith("org.apache.kafka:kafka_"):
-                return jar.coordinate.rsplit(":", 1)[1]
-        raise ValueError(f"{LOCK_FILE} names no org.apache.kafka:kafka_* jar")
+            if jar.coordinate.startswith(self.product.root):
+                return jar.version
+        raise ValueError(f"{self.product.lock_file} names no {self.product.root}* jar")
+
+    def directory(self, cache_dir: Path) -> Path:
+        """Where its files are."""
+        return cache_dir / f"{self.product.directory}-{self.version}-{self.digest[:12]}"
 
 
-def read_lock(text: str | None = None) -> JarLock:
-    """The package's lock file, or `text`, parsed: lines of `sha256 bytes group:artifact:version`."""
+def read_lock(product: Product = KAFKA, text: str | None = None) -> JarLock:
+    """The package's lock file of a product, or `text`, parsed: lines of `sha256 bytes coordinate`."""
     if text is None:
-        text = resources.files("inferd.daemon.broker").joinpath(LOCK_FILE).read_text(encoding="utf-8")
+        text = resources.files("inferd.daemon.broker").joinpath(product.lock_file).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     rows = [line.split() for line in lines]
     jars = tuple(Jar(coordinate, sha256, int(size)) for sha256, size, coordinate in rows)
-    return JarLock(jars, hashlib.sha256("\n".join(lines).encode()).hexdigest())
+    return JarLock(product, jars, hashlib.sha256("\n".join(lines).encode()).hexdigest())
 
 
 def ensure_jars(
@@ -74,20 +104,21 @@ def ensure_jars(
 
     Raises JarsUnavailableError (download failed) and JarsRejectedError (a jar does not match the lock file).
     """
-    jar_dir = cache_dir / f"kafka-{lock.kafka_version}-{lock.digest[:12]}"
+    jar_dir = lock.directory(cache_dir)
     if _missing(lock, jar_dir):
         try:
             jar_dir.mkdir(parents=True, exist_ok=True)
             _download_missing(lock, jar_dir, report, fetch or fetch_with_jgo)
         except OSError as error:
             raise JarsUnavailableError(
-                f"Kafka's jars could not be written to {jar_dir}: {error.strerror}. Choose another cache directory"
+                f"{lock.product.name} could not be written to {jar_dir}: {error.strerror}."
+                " Choose another cache directory"
             ) from error
     return tuple(jar_dir / jar.file_name for jar in lock.jars)
 
 
 def fetch_with_jgo(coordinate: str, directory: Path) -> Path:
-    """Download one jar with jgo, from the repositories that jgo is configured with."""
+    """Download one file with jgo, from the repositories that jgo is configured with."""
     try:
         from jgo.config import GlobalSettings
         from jgo.maven import MavenContext
@@ -97,7 +128,9 @@ def fetch_with_jgo(coordinate: str, directory: Path) -> Path:
         ) from error
     maven = MavenContext(repo_cache=directory, timeout=30)
     maven.remote_repos.update(GlobalSettings.load().repositories)
-    return Path(maven.create_dependency(coordinate).artifact.resolve())
+    group, artifact, version, *rest = coordinate.split(":")
+    classifier, kind = rest or ("", "jar")
+    return Path(maven.project(group, artifact).at_version(version).artifact(classifier, kind).resolve())
 
 
 def sha256_of(path: Path) -> str:
@@ -118,20 +151,21 @@ def _is_intact(jar: Jar, path: Path) -> bool:
 
 
 @contextmanager
-def _one_download_at_a_time(cache_dir: Path, report: Callable[[str], None]) -> Iterator[None]:
+def _one_download_at_a_time(cache_dir: Path, name: str, report: Callable[[str], None]) -> Iterator[None]:
     with (cache_dir / "download.lock").open("w") as file:
         if not try_lock(file.fileno()):
-            report("another process is downloading Apache Kafka: waiting for it")
+            report(f"another process is downloading {name}: waiting for it")
             wait_for_lock(file.fileno())
         yield
 
 
 def _download_missing(lock: JarLock, jar_dir: Path, report: Callable[[str], None], fetch: Fetch) -> None:
-    with _one_download_at_a_time(jar_dir.parent, report):
+    name = lock.product.name
+    with _one_download_at_a_time(jar_dir.parent, name, report):
         jars = _missing(lock, jar_dir)
         if not jars:
             return
-        report(f"downloading Apache Kafka {lock.kafka_version}, once: {len(jars)} jars, {_megabytes(jars):.0f} MB")
+        report(f"downloading {name} {lock.version}, once: {_count(jars)}, {_megabytes(jars):.0f} MB")
         staging = jar_dir.parent / "download"
         shutil.rmtree(staging, ignore_errors=True)  # left by a process that was killed
         staging.mkdir()
@@ -154,6 +188,10 @@ def _download(jars: Sequence[Jar], staging: Path, jar_dir: Path, report: Callabl
                 report(f"downloaded {said_mb:.0f} of {total_mb:.0f} MB")
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _count(jars: Sequence[Jar]) -> str:
+    return f"{len(jars)} jars" if len(jars) > 1 else "1 file"
 
 
 def _megabytes(jars: Sequence[Jar]) -> float:

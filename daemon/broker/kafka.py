@@ -73,7 +73,7 @@ class EmbeddedKafka:
     @property
     def version(self) -> str:
         """Version of Apache Kafka."""
-        return self._lock.kafka_version
+        return self._lock.version
 
     @property
     def running(self) -> bool:

@@ -1,31 +1,39 @@
-"""Rewrites the lock file: `python -m inferd.daemon.broker.lock_jars`. For maintainers who upgrade Kafka."""
+"""Rewrites the lock files: `python -m inferd.daemon.broker.lock_jars`. For maintainers who upgrade a product."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from inferd.daemon.broker.jars import (
-    LOCK_FILE,
+    APICURIO,
+    KAFKA,
     Jar,
+    Product,
     fetch_with_jgo,
     sha256_of,
 )
 
-ROOT = "org.apache.kafka:kafka_2.13:4.4.0"
-HEADER = f"""\
+KAFKA_ROOT = "org.apache.kafka:kafka_2.13:4.4.0"
+KAFKA_HEADER = f"""\
 # Every jar of the embedded broker: SHA-256, bytes, group:artifact:version.
-# Written by `make lock-jars` from {ROOT} and the slf4j binding of its log4j.
+# Written by `make lock-jars` from {KAFKA_ROOT} and the slf4j binding of its log4j.
+"""
+APICURIO_ARCHIVE = "io.apicurio:apicurio-registry-app:3.0.9:all:zip"
+APICURIO_HEADER = """\
+# The schema registry of `inferd up --registry`: SHA-256, bytes, group:artifact:version:classifier:type.
+# Written by `make lock-jars`. The archive holds all jars, as Apicurio's developers built them.
 """
 
 
-def resolve(root: str) -> list[str]:
-    """Sorted coordinates of `root`, its run-time dependencies and the logging binding."""
+def kafka_coordinates() -> list[str]:
+    """Sorted coordinates of Kafka, its run-time dependencies and the logging binding."""
     from jgo.maven import MavenContext
 
     maven = MavenContext()
-    inputs, needed = maven.resolver.resolve([maven.create_dependency(root)])
+    inputs, needed = maven.resolver.resolve([maven.create_dependency(KAFKA_ROOT)])
     artifacts = [dependency.artifact for dependency in inputs]
     artifacts += [dependency.artifact for dependency in needed if dependency.scope in ("compile", "runtime")]
     coordinates = {f"{each.groupId}:{each.artifactId}:{each.version}" for each in artifacts}
@@ -38,19 +46,31 @@ def _logging_binding(coordinates: set[str]) -> str:
     return core.replace(":log4j-core:", ":log4j-slf4j-impl:")
 
 
+def apicurio_coordinates() -> list[str]:
+    """The archive of the registry."""
+    return [APICURIO_ARCHIVE]
+
+
+PRODUCTS: Sequence[tuple[Product, str, Callable[[], list[str]]]] = (
+    (KAFKA, KAFKA_HEADER, kafka_coordinates),
+    (APICURIO, APICURIO_HEADER, apicurio_coordinates),
+)
+
+
 def lock_jar(coordinate: str, directory: Path) -> Jar:
-    """Download one jar and compute its SHA-256."""
+    """Download one file and compute its SHA-256."""
     path = fetch_with_jgo(coordinate, directory)
     return Jar(coordinate, sha256_of(path), path.stat().st_size)
 
 
 def main() -> None:
-    """Resolve and download the jars, and write the lock file beside this module."""
+    """Resolve and download the jars, and write the lock files beside this module."""
     with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(8) as pool:
-        jars = list(pool.map(lambda each: lock_jar(each, Path(directory)), resolve(ROOT)))
-    lines = [f"{jar.sha256} {jar.size_bytes} {jar.coordinate}\n" for jar in jars]
-    Path(__file__).with_name(LOCK_FILE).write_text(HEADER + "".join(lines), encoding="utf-8")
-    print(f"{LOCK_FILE}: {len(jars)} jars, {sum(jar.size_bytes for jar in jars) / 1e6:.0f} MB")
+        for product, header, coordinates in PRODUCTS:
+            jars = list(pool.map(lambda each: lock_jar(each, Path(directory)), coordinates()))
+            lines = [f"{jar.sha256} {jar.size_bytes} {jar.coordinate}\n" for jar in jars]
+            Path(__file__).with_name(product.lock_file).write_text(header + "".join(lines), encoding="utf-8")
+            print(f"{product.lock_file}: {len(jars)} files, {sum(jar.size_bytes for jar in jars) / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":

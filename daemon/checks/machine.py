@@ -85,9 +85,9 @@ def check_embedded_broker(settings: Settings) -> list[Check]:
     except BrokerError as error:
         return [Check(name, "warn", error.message, "or set INFERD_BROKER to another Kafka")]
     lock = read_lock()
-    parts = f"Java {java}, Apache Kafka {lock.kafka_version}"
+    parts = f"Java {java}, Apache Kafka {lock.version}"
     # A damaged jar is detected and replaced when the broker starts.
-    if not any(settings.cache_dir.glob(f"kafka-{lock.kafka_version}-*/*.jar")):
+    if not any(settings.cache_dir.glob(f"kafka-{lock.version}-*/*.jar")):
         return [Check(name, "warn", f"{parts}: not downloaded yet", "the first start downloads 45 MB")]
     return [Check(name, "ok", parts)]
 

@@ -1,10 +1,10 @@
-"""Supervises the embedded broker of a worker: restarts it on the same data if it exits unexpectedly."""
+"""Supervises the embedded broker and registry of a worker: restarts one that exits unexpectedly, on the same data."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 import structlog
 
@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 
 class Broker(Protocol):
-    """The supervised broker; implemented by `EmbeddedKafka`."""
+    """What is supervised; implemented by `EmbeddedKafka` and `EmbeddedRegistry`."""
 
     def start(self) -> None:
         """Starts the broker; returns once it answers."""
@@ -31,11 +31,18 @@ class Broker(Protocol):
 class SupervisedBroker:
     """Context manager that keeps the broker running. `on_lost` receives the reason if it cannot be restarted."""
 
-    def __init__(self, broker: Broker, on_lost: Callable[[str], None], poll_s: float = POLL_S) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        on_lost: Callable[[str], None],
+        poll_s: float = POLL_S,
+        name: Literal["broker", "registry"] = "broker",
+    ) -> None:
         self._broker, self._on_lost, self._poll_s = broker, on_lost, poll_s
+        self._name = name
         self._restarts = 0
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="broker-supervisor", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name=f"{name}-supervisor", daemon=True)
 
     def __enter__(self) -> Self:
         self._broker.start()
@@ -57,9 +64,9 @@ class SupervisedBroker:
     def _restart(self, code: int) -> bool:
         self._restarts += 1
         if self._restarts > RESTARTS_MAX:
-            self._on_lost(f"the broker exited unexpectedly {self._restarts} times, last with exit code {code}")
+            self._on_lost(f"the {self._name} exited unexpectedly {self._restarts} times, last with exit code {code}")
             return False
-        log.warning("broker_restarts", exit_code=code, restarts=self._restarts)
+        log.warning("broker_restarts", what=self._name, exit_code=code, restarts=self._restarts)
         try:
             self._broker.start()
         except BrokerError as error:

@@ -50,7 +50,7 @@ def test_the_topic_list_matches_the_workers_topics() -> None:
 
 
 def test_compose_runs_the_kafka_of_the_embedded_broker(services: dict[str, Any]) -> None:
-    assert services["kafka"]["image"] == f"apache/kafka:{read_lock().kafka_version}"
+    assert services["kafka"]["image"] == f"apache/kafka:{read_lock().version}"
 
 
 @pytest.mark.parametrize("name", ["topics", "worker-1", "worker-2"])

@@ -120,7 +120,7 @@ def test_the_parts_of_the_embedded_broker(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(machine, "find_java", lambda: (Path("java"), "25"))
     empty = settings(cache_dir=str(tmp_path))
     assert "not downloaded yet" in machine.check_embedded_broker(empty)[0].detail
-    jars = tmp_path / f"kafka-{read_lock().kafka_version}-abc"
+    jars = tmp_path / f"kafka-{read_lock().version}-abc"
     jars.mkdir()
     (jars / "x.jar").touch()
     assert machine.check_embedded_broker(empty)[0].state == "ok"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from inferd.daemon.broker import JarsRejectedError, JarsUnavailableError
-from inferd.daemon.broker.jars import JarLock, ensure_jars, read_lock
+from inferd.daemon.broker.jars import APICURIO, JarLock, ensure_jars, read_lock
 
 CONTENTS = {
     "org.apache.kafka:kafka_2.13:4.0.0": b"kafka",
@@ -21,7 +21,7 @@ CONTENTS = {
 
 def lock_of(contents: dict[str, bytes]) -> JarLock:
     rows = [f"{hashlib.sha256(data).hexdigest()} {len(data)} {name}" for name, data in contents.items()]
-    return read_lock("# a comment\n" + "\n".join(rows) + "\n")
+    return read_lock(text="# a comment\n" + "\n".join(rows) + "\n")
 
 
 LOCK = lock_of(CONTENTS)
@@ -162,8 +162,17 @@ def test_the_packaged_lock_has_one_kafka_version_and_no_duplicate_jar() -> None:
 
     names = [jar.file_name for jar in lock.jars]
     assert len(names) == len(set(names))
-    assert int(lock.kafka_version.split(".")[0]) >= 4
+    assert int(lock.version.split(".")[0]) >= 4
     assert all(len(jar.sha256) == 64 and jar.size_bytes > 0 for jar in lock.jars)
     assert any(name.startswith("log4j-slf4j-impl-") for name in names)
     kafka_jars = {jar.coordinate.rsplit(":", 1)[1] for jar in lock.jars if "org.apache.kafka:" in jar.coordinate}
-    assert kafka_jars == {lock.kafka_version}
+    assert kafka_jars == {lock.version}
+
+
+def test_the_packaged_lock_of_the_registry_names_its_archive() -> None:
+    lock = read_lock(APICURIO)
+
+    (archive,) = lock.jars
+    assert archive.file_name == f"apicurio-registry-app-{lock.version}-all.zip"
+    assert archive.version == lock.version
+    assert lock.directory(Path("cache")).name.startswith(f"apicurio-{lock.version}-")
