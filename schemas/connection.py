@@ -1,8 +1,9 @@
-"""Connection parameters of a Kafka cluster, shared by the daemon, the client and the command line."""
+"""Connection parameters of a Kafka cluster and a schema registry, shared by the daemon, the client and the commands."""
 
 from __future__ import annotations
 
 import ssl
+from base64 import b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -37,13 +38,7 @@ class KafkaConnection:
         """The TLS context, or None without TLS. `OSError` or `ssl.SSLError` if a file cannot be loaded."""
         if "SSL" not in self.security_protocol.split("_"):
             return None
-        context = ssl.create_default_context(cafile=self.ssl_cafile)
-        # Python 3.13 refuses certificates without an authority key identifier. Kafka's own clients accept them, and so
-        # do earlier versions of Python: a certificate works on all of them or on none.
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        if self.ssl_certfile:
-            context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
-        return context
+        return _ssl_context(self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile)
 
     def aiokafka_options(self) -> dict[str, Any]:
         """Keyword arguments of all aiokafka clients. `OSError` or `ssl.SSLError` if a file cannot be loaded."""
@@ -59,6 +54,53 @@ class KafkaConnection:
             file = self.sasl_password_file
             options["sasl_plain_password"] = self.sasl_password if file is None else read_password(file)
         return options
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaRegistryConnection:
+    """Address of a schema registry with Confluent's API, authentication and TLS.
+
+    `username` and `password` are for basic authentication, `token` is a bearer token. Files override the values, and
+    are read again for each request. The certificates are those of `KafkaConnection`, for an `https` address.
+    """
+
+    url: str
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    password_file: str | None = None
+    token: str | None = field(default=None, repr=False)
+    token_file: str | None = None
+    ssl_cafile: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    timeout_s: float = 10.0
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """The TLS context, or None for an `http` address. `OSError` or `ssl.SSLError` if a file cannot be loaded."""
+        if not self.url.startswith("https:"):
+            return None
+        return _ssl_context(self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile)
+
+    def authorization(self) -> str | None:
+        """The value of the header `Authorization`; `OSError` if a file cannot be read."""
+        token = self.token if self.token_file is None else read_password(self.token_file)
+        if token:
+            return f"Bearer {token}"
+        if self.username is None:
+            return None
+        password = self.password if self.password_file is None else read_password(self.password_file)
+        credentials = f"{self.username}:{password or ''}"
+        return f"Basic {b64encode(credentials.encode()).decode()}"
+
+
+def _ssl_context(cafile: str | None, certfile: str | None, keyfile: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=cafile)
+    # Python 3.13 refuses certificates without an authority key identifier. Kafka's own clients accept them, and so do
+    # earlier versions of Python: a certificate works on all of them or on none.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if certfile:
+        context.load_cert_chain(certfile, keyfile)
+    return context
 
 
 def read_password(path: str) -> str:

@@ -17,6 +17,7 @@
         ├── InvalidHeaderError           invalid_header
         ├── InvalidValueError            invalid_value
         ├── SchemaMismatchError          schema_mismatch
+        ├── SchemaNotFoundError          schema_not_found
         ├── ModelNotFoundError           model_not_found
         ├── VersionNotFoundError         version_not_found
         ├── ModelNotReadyError           model_not_ready
@@ -109,6 +110,12 @@ class SchemaMismatchError(InferenceError):
     meaning = "features are missing, unknown, repeated or of the wrong number"
 
 
+class SchemaNotFoundError(InferenceError):
+    code = "schema_not_found"
+    http_status = 422
+    meaning = "the record names a schema that the schema registry does not have"
+
+
 class ModelNotFoundError(InferenceError):
     code = "model_not_found"
     http_status = 404
@@ -193,6 +200,7 @@ CODES: dict[str, type[ModelServingError]] = {
         InvalidHeaderError,
         InvalidValueError,
         SchemaMismatchError,
+        SchemaNotFoundError,
         ModelNotFoundError,
         VersionNotFoundError,
         ModelNotReadyError,

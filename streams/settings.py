@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.connection import KafkaConnection, SchemaRegistryConnection
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.topics import DEFAULT_TENANT
 from inferd.streams.inference import DEFAULT_TRIAL_LIMITS, TrialLimits
@@ -122,6 +122,8 @@ class StreamSettings:
     """Compression of results and dead letters."""
     reply_to_allowed: tuple[str, ...] = ()
     """Topics that a `reply-to` header may name."""
+    schema_registry: SchemaRegistryConnection | None = None
+    """Where routes find and register schemas."""
     predict_threads: int = 1
     kernels: Kernels = "auto"
     """`auto`: compiled kernels read rows and score models, as far as they cover them; `off`: they are not used."""

@@ -1,9 +1,11 @@
-"""`inferd up`: an embedded broker and a worker, in one process."""
+"""`inferd up`: an embedded broker, a schema registry where one is wanted, and a worker, in one process."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import click
@@ -20,25 +22,32 @@ from inferd.daemon.settings import DEFAULT_BROKER, Settings
 from inferd.daemon.supervision import end_within, leave, terminable
 
 EXIT_TIMEOUT_S = 3.0
+Run = Callable[[Settings, OutputFormat], int]
 
 
 @click.command(cls=SettingsCommand, epilog="Example: inferd up --broker-port 0 --http-port 0")
+@click.option("--registry", is_flag=True, help="Run a schema registry, too; 109 MB are downloaded at the first start.")
 @output_option
 @setting_flags
-def up(output: OutputFormat, **flags: Any) -> None:
+def up(registry: bool, output: OutputFormat, **flags: Any) -> None:
     """Run an Apache Kafka broker and a worker on this machine until Ctrl-C.
 
     With INFERD_BROKER (or --broker) it starts no broker; the worker uses that one. The broker's data is kept for the
     next start.
     """
     settings = worker_settings(flags)
-    code = _run_worker(settings, output) if settings.broker else _run_both(settings, output)
+    if registry and settings.schema_registry_url is not None:
+        raise click.UsageError(
+            "--registry starts a schema registry, but INFERD_SCHEMA_REGISTRY_URL names one: drop one"
+        )
+    run = partial(_with_registry, _run_worker) if registry else _run_worker
+    code = run(settings, output) if settings.broker else _with_broker(run, settings, output)
     # Threads of libraries must not keep the process alive.
     end_within(EXIT_TIMEOUT_S, code)
     sys.exit(code)
 
 
-def _run_both(settings: Settings, output: OutputFormat) -> int:
+def _with_broker(run: Run, settings: Settings, output: OutputFormat) -> int:
     from inferd.daemon.broker import EmbeddedKafka
     from inferd.daemon.supervision import SupervisedBroker
 
@@ -48,8 +57,22 @@ def _run_both(settings: Settings, output: OutputFormat) -> int:
         # The broker process ends with this process.
         with SupervisedBroker(kafka, on_lost=lambda reason: leave(EXIT_FAILED, reason)):
             report(f"broker on {kafka.bootstrap_servers}, data in {kafka.settings.data_dir}, log in {kafka.log_path}")
-            code = _run_worker(replace(settings, broker=kafka.bootstrap_servers), output)
+            code = run(replace(settings, broker=kafka.bootstrap_servers), output)
             report("stopping the broker")
+    return code
+
+
+def _with_registry(run: Run, settings: Settings, output: OutputFormat) -> int:
+    from inferd.daemon.broker import EmbeddedRegistry
+    from inferd.daemon.supervision import SupervisedBroker
+
+    registry = EmbeddedRegistry(settings.embedded_registry(), report=report)
+    with terminable():
+        report(f"starting Apicurio Registry {registry.version}")
+        with SupervisedBroker(registry, on_lost=lambda reason: leave(EXIT_FAILED, reason), name="registry"):
+            report(f"schema registry on {registry.url}, data in {registry.settings.data_dir}")
+            code = run(replace(settings, schema_registry_url=registry.url), output)
+            report("stopping the registry")
     return code
 
 

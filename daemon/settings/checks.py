@@ -111,6 +111,28 @@ def _connection_problems(settings: Settings) -> Iterator[str]:
     yield from _tls_problems(settings)
 
 
+def _registry_problems(settings: Settings) -> Iterator[str]:
+    others = [info.field for info in settings_table() if info.section == "Schema registry"]
+    if settings.schema_registry_url is None:
+        given = [name for name in others if getattr(settings, name) != _INFO[name].default]
+        for name in given:
+            yield f"{_shown(settings, name)} has no effect without INFERD_SCHEMA_REGISTRY_URL"
+        return
+    for secret in ("password", "token"):
+        value, file = (getattr(settings, f"schema_registry_{secret}{suffix}") for suffix in ("", "_file"))
+        if value and file:
+            name = f"INFERD_SCHEMA_REGISTRY_{secret.upper()}"
+            yield f"{name} and {name}_FILE are both set: keep one"
+    if settings.schema_registry_ssl_keyfile and not settings.schema_registry_ssl_certfile:
+        yield "INFERD_SCHEMA_REGISTRY_SSL_CERTFILE is not set: INFERD_SCHEMA_REGISTRY_SSL_KEYFILE needs it"
+        return
+    connection = settings.schema_registry()
+    try:
+        _ = connection and connection.ssl_context()
+    except (OSError, ssl.SSLError) as error:
+        yield f"INFERD_SCHEMA_REGISTRY_SSL_…: the files cannot be used ({error}): expected PEM files"
+
+
 def _sasl_problems(settings: Settings) -> Iterator[str]:
     reason = f"{_shown(settings, 'kafka_security_protocol')} needs it"
     yield from _missing(settings, ("kafka_sasl_username",), reason)
@@ -138,6 +160,7 @@ def _worker_problems(settings: Settings) -> Iterator[str]:
             limit = f"at most {bound.words}{_shown(settings, bound.of)}"
             yield f"{_shown(settings, bound.field)} is not allowed: it must be {limit}"
     yield from _http_problems(settings)
+    yield from _registry_problems(settings)
 
 
 def _http_problems(settings: Settings) -> Iterator[str]:

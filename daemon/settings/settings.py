@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from inferd.daemon.broker.registry import EmbeddedRegistrySettings
 from inferd.daemon.broker.settings import EmbeddedKafkaSettings, default_cache_dir, default_data_dir
 from inferd.daemon.settings import kinds as kind
 from inferd.daemon.settings.table import (
@@ -24,7 +25,7 @@ from inferd.daemon.settings.table import (
     setting,
     unknown_names,
 )
-from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.connection import KafkaConnection, SchemaRegistryConnection
 from inferd.schemas.limits import Limits
 from inferd.schemas.topics import DEFAULT_TENANT
 from inferd.streams.settings import (
@@ -67,6 +68,7 @@ class Settings:
         "Consumer group",
         "Topics",
         "Processing",
+        "Schema registry",
         "Limits",
         "Jobs",
         "Models",
@@ -263,6 +265,46 @@ class Settings:
         _CACHE.block_cache_bytes,
         "Block cache of RocksDB, shared by all tables and partitions.",
         "Processing",
+    )
+
+    schema_registry_url: str | None = setting(
+        kind.text(r"https?://[^\s/@?#]+(/[^\s?#]*)?", "http://host:port or https://host, with a path where it has one"),
+        None,
+        "Schema registry with Confluent's API, for routes in Avro and Protobuf.",
+        "Schema registry",
+    )
+    schema_registry_username: str | None = setting(
+        kind.text(r"[^:]{1,512}", "text without a colon"),
+        None,
+        "User name for basic authentication, or the key of an API.",
+        "Schema registry",
+    )
+    schema_registry_password: str | None = setting(
+        kind.secret(), None, "Password for basic authentication.", "Schema registry"
+    )
+    schema_registry_password_file: str | None = setting(
+        kind.file(), None, "File whose first line is this password, instead of the password itself.", "Schema registry"
+    )
+    schema_registry_token: str | None = setting(
+        kind.secret(), None, "Bearer token, instead of a user name and a password.", "Schema registry"
+    )
+    schema_registry_token_file: str | None = setting(
+        kind.file(), None, "File whose first line is this token, instead of the token itself.", "Schema registry"
+    )
+    schema_registry_ssl_cafile: str | None = setting(
+        kind.file(),
+        None,
+        "PEM file of the certificate authority that signed the registry's certificate; by default those of the system.",
+        "Schema registry",
+    )
+    schema_registry_ssl_certfile: str | None = setting(
+        kind.file(), None, "PEM file of the client certificate, for a registry that requires one.", "Schema registry"
+    )
+    schema_registry_ssl_keyfile: str | None = setting(
+        kind.file(), None, "PEM file of the client certificate's private key.", "Schema registry"
+    )
+    schema_registry_timeout_s: float = setting(
+        kind.number(0.1, 600), 10.0, "Timeout of a request to the registry; it is repeated.", "Schema registry"
     )
 
     message_bytes_max: int = setting(
@@ -509,6 +551,12 @@ class Settings:
     broker_heap_mb: int = setting(
         kind.integer(128, 1_048_576), 512, "Java heap of the embedded broker, in MiB.", "Embedded broker"
     )
+    registry_port: int = setting(
+        kind.integer(0, 65_535),
+        8081,
+        "Port of the schema registry that `inferd up --registry` starts; 0 chooses a free port.",
+        "Embedded broker",
+    )
     cache_dir: Path = setting(
         kind.directory(),
         Path(),
@@ -552,6 +600,29 @@ class Settings:
             sasl_password_file=self.kafka_sasl_password_file,
         )
 
+    def schema_registry(self) -> SchemaRegistryConnection | None:
+        """Connection to the schema registry; None if there is none."""
+        if self.schema_registry_url is None:
+            return None
+        return SchemaRegistryConnection(
+            url=self.schema_registry_url,
+            username=self.schema_registry_username,
+            password=self.schema_registry_password,
+            password_file=self.schema_registry_password_file,
+            token=self.schema_registry_token,
+            token_file=self.schema_registry_token_file,
+            ssl_cafile=self.schema_registry_ssl_cafile,
+            ssl_certfile=self.schema_registry_ssl_certfile,
+            ssl_keyfile=self.schema_registry_ssl_keyfile,
+            timeout_s=self.schema_registry_timeout_s,
+        )
+
+    def embedded_registry(self) -> EmbeddedRegistrySettings:
+        """Settings of the schema registry of `inferd up --registry`."""
+        return EmbeddedRegistrySettings(
+            data_dir=self.data_dir / "registry", cache_dir=self.cache_dir, port=self.registry_port
+        )
+
     def embedded_kafka(self) -> EmbeddedKafkaSettings:
         """Settings of the embedded broker of `inferd up`."""
         return EmbeddedKafkaSettings(
@@ -580,6 +651,7 @@ class Settings:
             otel_endpoint=self.otel_endpoint,
             compression=self.compression,
             reply_to_allowed=self.reply_to_allowed,
+            schema_registry=self.schema_registry(),
             predict_threads=self.predict_threads,
             kernels=self.kernels,
             url=self.http_advertised_url or url or NO_URL,

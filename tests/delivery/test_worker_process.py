@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -305,6 +306,17 @@ def test_up_uses_the_broker_it_is_given(up: Callable[..., Up], kafka: str, names
     assert given.wait_started()["broker"] == kafka
     assert given.broker_pids() == []
     assert given.stop(signal.SIGTERM) == 0
+
+
+def test_up_runs_a_registry_where_one_is_wanted(up: Callable[..., Up], kafka: str, namespace: str) -> None:
+    running = up("--registry", "--registry-port", "0", "--broker", kafka, "--namespace", namespace)
+    running.wait_started()
+    (url,) = re.findall(r"schema registry on (http://127\.0\.0\.1:\d+/apis/ccompat/v7)", running.err.read_text())
+    with urllib.request.urlopen(f"{url}/subjects", timeout=30) as answer:
+        assert json.load(answer) == []
+    (pid,) = running.broker_pids()
+    assert running.stop(signal.SIGTERM) == 0
+    assert not psutil.pid_exists(pid)
 
 
 def test_up_can_be_stopped_while_its_broker_starts(up: Callable[..., Up]) -> None:

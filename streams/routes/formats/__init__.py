@@ -13,7 +13,9 @@ from inferd.streams.routes.formats.format import (
     Writer,
     Written,
 )
+from inferd.streams.routes.formats.registered_schema import Reference, RegisteredSchema, SchemaKind
 from inferd.streams.routes.formats.registry import all_formats, format_named, register, unregister
+from inferd.streams.routes.formats.subjects import Subjects, subject_of
 
 __all__ = [
     "Document",
@@ -21,14 +23,19 @@ __all__ = [
     "Pending",
     "Reader",
     "RecordFormat",
+    "Reference",
+    "RegisteredSchema",
+    "SchemaKind",
     "Schemas",
     "Scored",
     "SourceRecord",
+    "Subjects",
     "Value",
     "Writer",
     "Written",
     "all_formats",
     "format_named",
     "register",
+    "subject_of",
     "unregister",
 ]

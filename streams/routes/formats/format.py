@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from inferd.schemas.errors import InferenceError, ModelServingError
 from inferd.schemas.requests import Output
 from inferd.schemas.routes import Format, Path, Sink
+from inferd.streams.routes.formats.registered_schema import RegisteredSchema
 
 Value = float | int | bool | str | None
 """A value of a record. None: it is null or missing."""
@@ -72,10 +73,10 @@ Written = bytes | InferenceError | Pending
 class Schemas(Protocol):
     """The schemas of a registry. Every call returns at once; what is not known is asked for in the background."""
 
-    def get(self, schema_id: int) -> Any | InferenceError | Pending:
+    def get(self, schema_id: int) -> RegisteredSchema | InferenceError | Pending:
         """The schema with this id; an error if the registry does not have it."""
 
-    def register(self, subject: str, schema: str, kind: Literal["AVRO", "PROTOBUF"]) -> int | InferenceError | Pending:
+    def register(self, subject: str, schema: RegisteredSchema) -> int | InferenceError | Pending:
         """The id of a schema under a subject, which is registered if it is not there."""
 
 

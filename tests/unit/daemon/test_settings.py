@@ -85,6 +85,7 @@ def test_every_field_of_the_streams_is_a_setting_of_its_own() -> None:
         streams.trial,
         streams.models,
         streams.cache,
+        streams.schema_registry,
     ]
     values = {(type(part).__name__, item.name): getattr(part, item.name) for part in parts for item in fields(part)}
     values = {name: value for name, value in values.items() if value not in parts and name[1] not in fixed}
@@ -319,3 +320,18 @@ def test_settings_reject_what_clients_reject() -> None:
         variable = f"INFERD_{name.upper()}"
         assert getattr(Settings.from_environment({variable: highest}), name) == int(highest)
         assert problems({variable: str(int(highest) + 1)})
+
+
+def test_settings_of_the_schema_registry_need_its_address(tmp_path: Path) -> None:
+    assert problems({"INFERD_SCHEMA_REGISTRY_TOKEN": "x"}) == (
+        "INFERD_SCHEMA_REGISTRY_TOKEN=*** has no effect without INFERD_SCHEMA_REGISTRY_URL",
+    )
+    file = tmp_path / "file"
+    file.write_text("secret")
+    environ = {"INFERD_SCHEMA_REGISTRY_URL": "https://registry.example:8081/path"}
+    (both,) = problems(environ | {"INFERD_SCHEMA_REGISTRY_TOKEN": "x", "INFERD_SCHEMA_REGISTRY_TOKEN_FILE": str(file)})
+    assert "keep one" in both
+    (unusable,) = problems(environ | {"INFERD_SCHEMA_REGISTRY_SSL_CAFILE": str(file)})
+    assert "expected PEM files" in unusable
+    (wrong,) = problems({"INFERD_SCHEMA_REGISTRY_URL": "https://me:password@registry"})
+    assert "INFERD_SCHEMA_REGISTRY_URL" in wrong

@@ -21,6 +21,7 @@ from inferd.schemas.errors import (
 ROOT = Path(__file__).parents[3]
 WIRE_CODES = """
 malformed too_large too_deep unsupported_content_type invalid_id invalid_header invalid_value schema_mismatch
+schema_not_found
 model_not_found version_not_found model_not_ready deadline_exceeded quota_exceeded job_not_found job_conflict
 chunk_conflict job_closed job_expired reply_to_refused internal
 """
