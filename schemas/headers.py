@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -21,9 +21,16 @@ DEADLINE = "deadline"
 ROW_ERRORS = "row-errors"
 CORRELATION_HEADERS = ("correlation-id", "traceparent", "tracestate")
 """Propagated headers that are kept first if not all fit."""
+CLOUD_EVENT_PREFIX = "ce_"
 CLOUD_EVENT_ID = "ce_id"
 RELATED_CLOUD_EVENT_ID = "ce_relatedid"
-RESERVED_PREFIXES = ("content-", "ce_", "inferd-")
+JSON_LENGTH = "inference-header-content-length"
+"""Length of the JSON of an Open Inference Protocol request that binary tensors follow; not propagated."""
+OPEN_INFERENCE = "application/vnd.oip.v2+json"
+CLOUD_EVENT = "application/cloudevents+json"
+PROTOCOL_TYPES = (OPEN_INFERENCE, CLOUD_EVENT)
+"""Content types of requests in other protocols; see `inferd.schemas.protocols`."""
+RESERVED_PREFIXES = ("content-", CLOUD_EVENT_PREFIX, "inferd-", JSON_LENGTH)
 """Request headers that are not propagated: they describe the request's value, or inferd writes them itself."""
 PROPAGATED_BYTES_MAX = 16_384
 """Names and values of propagated headers. With key and value the result stays below Kafka's default
@@ -38,6 +45,7 @@ DEADLINE_MS_MAX = 253_402_300_799_999
 _DEADLINE = re.compile(r"[0-9]{1,15}", re.ASCII)
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
 _CHARSETS = ("utf-8", "utf8", "us-ascii")
+_CLOUD_EVENT_BATCH = "application/cloudevents-batch+json"
 
 
 class RequestHeaders(msgspec.Struct, frozen=True):
@@ -50,6 +58,10 @@ class RequestHeaders(msgspec.Struct, frozen=True):
     """Unix milliseconds."""
     row_errors: bool = False
     """Report bad rows one by one instead of failing the whole request."""
+    protocol: str | None = None
+    """One of `PROTOCOL_TYPES`, if the content-type names it; None for a request of ours."""
+    attributes: RawHeaders = ()
+    """Attributes of a CloudEvent in binary mode: the headers `ce_…`, in lower case without this prefix."""
 
 
 NO_HEADERS = RequestHeaders()
@@ -64,6 +76,8 @@ class _Use(NamedTuple):
     field: str = ""
     parse: Callable[[bytes], Any] | None = None
     """If it is interpreted: the field of `RequestHeaders`, and its parser."""
+    attribute: str = ""
+    """If it is one of a CloudEvent: its name there."""
 
 
 @lru_cache(maxsize=1_024)
@@ -72,12 +86,21 @@ def _use_of(name: str) -> _Use:
     size = _size(name, None)
     if (parser := _PARSED.get(lower)) is not None:
         return _Use(size, None, *parser)
-    if lower == CLOUD_EVENT_ID:
-        return _Use(size, RELATED_CLOUD_EVENT_ID)
+    if lower.startswith(CLOUD_EVENT_PREFIX):
+        related = RELATED_CLOUD_EVENT_ID if lower == CLOUD_EVENT_ID else None
+        return _Use(size, related, attribute=lower.removeprefix(CLOUD_EVENT_PREFIX))
     return _Use(size, None if lower.startswith(RESERVED_PREFIXES) else name)
 
 
 def parse_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -> RequestHeaders:
+    """Parse the headers of a record that is in none of `PROTOCOL_TYPES`; see `parse_request_headers`."""
+    parsed = parse_request_headers(headers, limits)
+    if parsed.protocol is not None:
+        raise _unsupported(parsed.protocol, content_types())
+    return parsed
+
+
+def parse_request_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -> RequestHeaders:
     """Parse the headers of a request and select those that are propagated to its result.
 
     `content-type`, `reply-to`, `deadline` and `row-errors` are interpreted; their names are case-insensitive, and a
@@ -93,6 +116,7 @@ def parse_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -
         return alone
     fields: dict[str, Any] = {}
     propagated: list[tuple[str, bytes | None]] = []
+    attributes: list[tuple[str, bytes]] = []
     size = 0
     for header in headers:
         name, value = header
@@ -103,13 +127,28 @@ def parse_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -
         size += header_size
         if use.propagated_as == name:
             propagated.append(header)
-        elif value is None:
-            continue
-        elif use.propagated_as is not None:
-            propagated.append((use.propagated_as, value))
-        elif use.parse is not None:
-            _interpret(fields, name, use.field, use.parse(value))
-    return RequestHeaders(propagated=tuple(propagated if size <= _FITTING_BYTES else _fitting(propagated)), **fields)
+        elif value is not None:
+            if use.attribute:
+                _take_attribute(use, value, attributes, propagated)
+            elif use.parse is not None:
+                _interpret(fields, name, use.field, use.parse(value))
+    carried = tuple(propagated if size <= _FITTING_BYTES else _fitting(propagated))
+    return RequestHeaders(propagated=carried, attributes=tuple(attributes), **_by_field(fields))
+
+
+def _take_attribute(
+    use: _Use, value: bytes, attributes: list[tuple[str, bytes]], propagated: list[tuple[str, bytes | None]]
+) -> None:
+    attributes.append((use.attribute, value))
+    if use.propagated_as is not None:
+        propagated.append((use.propagated_as, value))
+
+
+def _by_field(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields, with the media type of a protocol in its own."""
+    if isinstance(fields.get("codec"), str):
+        fields["protocol"] = fields.pop("codec")
+    return fields
 
 
 def _interpret(fields: dict[str, Any], name: str, field: str, parsed: Any) -> None:
@@ -133,11 +172,14 @@ def _only(codec: Codec) -> RequestHeaders:
 
 def salvage_headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -> RequestHeaders:
     """The usable part of headers that `parse_headers` rejects, so that the error can still be correlated: the codec if
-    it is unambiguous, and the propagated headers except those that are too large."""
+    or the protocol if it is unambiguous, and the propagated headers except those that are too large."""
     sized = [(name, value) for name, value in headers if _size(name, value) <= limits.header_bytes_max]
-    codecs = {_codec_or_none(value) for name, value in sized if name.lower() == CONTENT_TYPE and value} - {None}
-    codec = codecs.pop() if len(codecs) == 1 else None
-    return RequestHeaders(codec or MSGPACK, _propagated(sized[: limits.headers_max]))
+    media = {_media_or_none(value) for name, value in sized if name.lower() == CONTENT_TYPE and value} - {None}
+    fields = _by_field({"codec": media.pop() if len(media) == 1 else MSGPACK})
+    sized = sized[: limits.headers_max]
+    attributes = tuple((_use_of.__wrapped__(name).attribute, value) for name, value in sized if value is not None)
+    attributes = tuple((name, value) for name, value in attributes if name)
+    return RequestHeaders(propagated=_propagated(sized), attributes=attributes, **fields)
 
 
 def parse_content_type(value: bytes) -> Codec:
@@ -145,22 +187,40 @@ def parse_content_type(value: bytes) -> Codec:
 
     `InvalidHeaderError` if it is not UTF-8, `UnsupportedContentTypeError` if there is no such codec.
     """
-    if (codec := codec_of(_text(CONTENT_TYPE, value))) is not None:
+    return cast(Codec, _media_type(value, ()))
+
+
+def parse_media_type(value: bytes) -> Codec | str:
+    """The codec that a content-type names, or the one of `PROTOCOL_TYPES`; errors as of `parse_content_type`."""
+    return _media_type(value, PROTOCOL_TYPES)
+
+
+def _media_type(value: bytes, protocols: Sequence[str]) -> Codec | str:
+    text = _text(CONTENT_TYPE, value)
+    if (codec := codec_of(text)) is not None:
         return codec
-    media_type, *parameters = (part.strip().lower() for part in _text(CONTENT_TYPE, value).split(";"))
+    media_type, *parameters = (part.strip().lower() for part in text.split(";"))
     charsets = [part.removeprefix("charset=").strip('"') for part in parameters if part.startswith("charset=")]
-    codec = codec_of(media_type)
-    if codec is None or any(charset not in _CHARSETS for charset in charsets):
-        expected = " or ".join(content_types())
+    if media_type == _CLOUD_EVENT_BATCH:
         raise UnsupportedContentTypeError(
-            f"header {CONTENT_TYPE}: {_text(CONTENT_TYPE, value)[:80]!r}; expected {expected} (UTF-8)"
+            f"header {CONTENT_TYPE}: {media_type}: batches of CloudEvents are not supported: produce a record for each"
+            f" event, as {CLOUD_EVENT} or with its attributes in headers"
         )
-    return codec
+    found = media_type if media_type in protocols else codec_of(media_type)
+    if found is None or any(charset not in _CHARSETS for charset in charsets):
+        raise _unsupported(text, (*content_types(), *protocols))
+    return found
 
 
-def _codec_or_none(value: bytes) -> Codec | None:
+def _unsupported(given: str, expected: Sequence[str]) -> UnsupportedContentTypeError:
+    return UnsupportedContentTypeError(
+        f"header {CONTENT_TYPE}: {given[:80]!r}; expected {' or '.join(expected)} (UTF-8)"
+    )
+
+
+def _media_or_none(value: bytes) -> Codec | str | None:
     try:
-        return parse_content_type(value)
+        return parse_media_type(value)
     except InferenceError:
         return None
 
@@ -233,7 +293,7 @@ def _parse_row_errors(value: bytes) -> bool:
 
 
 _PARSED: dict[str, tuple[str, Callable[[bytes], Any]]] = {
-    CONTENT_TYPE: ("codec", parse_content_type),
+    CONTENT_TYPE: ("codec", parse_media_type),
     REPLY_TO: ("reply_to", _parse_reply_to),
     DEADLINE: ("deadline_ms", _parse_deadline),
     ROW_ERRORS: ("row_errors", _parse_row_errors),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inferd.schemas.protocols import Exchanges
 from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.inference import Scorer
 from inferd.streams.jobs.composition import TenantJobs, compose_jobs
@@ -68,10 +69,10 @@ def compose_tenants(
         table = make_table(app, settings, tenant, "predictions", directory)
         predictions = CacheTable(tenant, table, catalog, settings.cache.ttl_max_s, destinations)
         predictions.slices = slices
-        scorer = Scorer(
-            catalog, settings.limits, settings.reply_to_allowed, user_code.ask(tenant), user_code.ask_rows(tenant)
-        )
         names = TenantTopics(settings.namespace, tenant)
+        exchanges = Exchanges(settings.limits, settings.group.group_id, names.name("requests"))
+        ask, ask_rows = user_code.ask(tenant), user_code.ask_rows(tenant)
+        scorer = Scorer(catalog, settings.limits, settings.reply_to_allowed, ask, ask_rows, exchanges)
         runner = PredictionRunner("inferd-requests", measures, settings.lane.inline_ms_max)
         scoring = BatchScoring(measures, BatchSizer(settings.lane), runner, time.time)
         requests = RequestProcessor(names, scorer, settings.worker_id, destinations, scoring, predictions)

@@ -155,8 +155,9 @@ def _repeats_key(data: bytes, keys: int, inner: Iterable[msgspec.Raw | str] = ()
     if colons == keys and b"\\" not in data:
         return False
     for value in inner:
-        if isinstance(value, msgspec.Raw):
-            data = data.replace(bytes(value), b"0", 1)
+        # A scalar has no keys, and its bytes may appear in front of it, as a key.
+        if isinstance(value, msgspec.Raw) and (encoded := bytes(value))[:1] in (b"[", b"{"):
+            data = data.replace(encoded, b"0", 1)
     return repeats_key(data)
 
 

@@ -16,10 +16,21 @@ from inferd.schemas.open_inference.metadata import (
     TensorMetadata,
     model_metadata,
 )
-from inferd.schemas.open_inference.request import InferenceRequest, Input, RequestedOutput, decode_request, wire_request
-from inferd.schemas.open_inference.response import InferenceResponse, OutputTensor, encode_response
+from inferd.schemas.open_inference.record import RecordRequest, encode_answer, open_record
+from inferd.schemas.open_inference.request import (
+    InferenceRequest,
+    Input,
+    NamedRequest,
+    RequestedOutput,
+    decode_request,
+    model_reference,
+    parse_json_length,
+    wire_request,
+)
+from inferd.schemas.open_inference.response import ErrorResponse, InferenceResponse, OutputTensor, encode_response
 
 __all__ = [
+    "ErrorResponse",
     "IndexRequest",
     "InferenceRequest",
     "InferenceResponse",
@@ -27,15 +38,21 @@ __all__ = [
     "Live",
     "ModelMetadata",
     "ModelReady",
+    "NamedRequest",
     "OutputTensor",
     "ProtocolError",
+    "RecordRequest",
     "RepositoryModel",
     "RepositoryState",
     "RequestedOutput",
     "ServerMetadata",
     "TensorMetadata",
     "decode_request",
+    "encode_answer",
     "encode_response",
     "model_metadata",
+    "model_reference",
+    "open_record",
+    "parse_json_length",
     "wire_request",
 ]

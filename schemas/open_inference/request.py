@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from inferd.schemas.codecs import DECODE_ERRORS, JSON, MSGPACK, Decoders, check_nesting, check_size, decode_error
-from inferd.schemas.errors import InvalidValueError, MalformedError, SchemaMismatchError, TooLargeError
+from inferd.schemas.errors import (
+    InvalidHeaderError,
+    InvalidValueError,
+    MalformedError,
+    SchemaMismatchError,
+    TooLargeError,
+)
+from inferd.schemas.headers import JSON_LENGTH
 from inferd.schemas.limits import Limits
 from inferd.schemas.open_inference.datatypes import check_datatype, values_of_binary, values_of_json
-from inferd.schemas.requests import Scalar
+from inferd.schemas.requests import ModelReference, Scalar
 
 BINARY_SIZE, BINARY, BINARY_OUTPUT = "binary_data_size", "binary_data", "binary_data_output"
 NUMPY = "np"
@@ -65,7 +72,16 @@ class InferenceRequest(Struct, frozen=True, kw_only=True):
         return bool(named.get(output, of_all))
 
 
-_REQUEST = Decoders(InferenceRequest)
+class NamedRequest(InferenceRequest, frozen=True, kw_only=True):
+    """A request that names its model, with the fields that the protocol has for it over gRPC."""
+
+    model_name: str | None = None
+    model_version: str | int | None = None
+    """A version number, or an alias."""
+
+
+R = TypeVar("R", bound=InferenceRequest)
+_REQUEST, _NAMED_REQUEST = Decoders(InferenceRequest), Decoders(NamedRequest)
 
 
 def decode_request(body: bytes, json_bytes: int | None, limits: Limits) -> tuple[InferenceRequest, bytes]:
@@ -73,24 +89,54 @@ def decode_request(body: bytes, json_bytes: int | None, limits: Limits) -> tuple
 
     `MalformedError`, `TooDeepError` or `TooLargeError` if it is invalid.
     """
+    return _decode(body, json_bytes, limits, _REQUEST[JSON])
+
+
+def decode_named_request(body: bytes, json_bytes: int | None, limits: Limits) -> tuple[NamedRequest, bytes]:
+    """Like `decode_request`, with the name of the model."""
+    return _decode(body, json_bytes, limits, _NAMED_REQUEST[JSON])
+
+
+def _decode(body: bytes, json_bytes: int | None, limits: Limits, decode: Callable[[bytes], R]) -> tuple[R, bytes]:
     if json_bytes is not None and json_bytes > len(body):
         raise MalformedError(f"body: the JSON has {json_bytes} bytes by its header, the body {len(body)}")
     text, binary = (body, b"") if json_bytes is None else (body[:json_bytes], body[json_bytes:])
     try:
-        request: InferenceRequest = _REQUEST[JSON](check_size(text, len(text), "body"))
+        request = decode(check_size(text, len(text), "body"))
     except DECODE_ERRORS as error:
         raise decode_error(text, JSON, error, "body", limits.depth_max) from None
     check_nesting(text, JSON, "body")
     return request, binary
 
 
-def wire_request(request: InferenceRequest, binary: bytes, model_id: str, own_id: str, limits: Limits) -> bytes:
+def model_reference(name: str, version: str | None) -> ModelReference:
+    """The model that a name and a version name: the version is a number or an alias, or is part of the name.
+
+    `InvalidIdError`; `InvalidValueError` for two versions.
+    """
+    reference = ModelReference.parse(name)
+    if version is None:
+        return reference
+    if reference.version is not None or reference.alias is not None:
+        raise InvalidValueError(f"{reference} names a version already: leave out the version {version[:80]!r}")
+    return ModelReference.parse(f"{reference.name}{':' if version.isdecimal() else '@'}{version}")
+
+
+def parse_json_length(text: str) -> int:
+    """The value of the header with the length of the JSON in bytes; `InvalidHeaderError`."""
+    if not (text.isascii() and text.isdecimal()) or len(text) > 12:
+        raise InvalidHeaderError(f"header {JSON_LENGTH}: {text[:40]!r} is not a number of bytes")
+    return int(text)
+
+
+def wire_request(request: InferenceRequest, binary: bytes, model_id: str, own_id: str | None, limits: Limits) -> bytes:
     """The same request as a MessagePack request of ours, with the id `own_id`.
 
     `InvalidValueError`, `MalformedError`, `SchemaMismatchError` or `TooLargeError` if its tensors are invalid or do
     not fit each other.
     """
-    fields: dict[str, Any] = {"id": own_id, "model_id": model_id, "input_data": _input_data(request, binary, limits)}
+    fields: dict[str, Any] = {} if own_id is None else {"id": own_id}
+    fields |= {"model_id": model_id, "input_data": _input_data(request, binary, limits)}
     if request.outputs:
         fields["outputs"] = [output.name for output in request.outputs]
     return MSGPACK.encode(fields)

@@ -34,14 +34,24 @@ class InferenceResponse(Struct, frozen=True, kw_only=True):
     parameters: Parameters | UnsetType = UNSET
 
 
-def encode_response(prediction: Prediction, request: InferenceRequest) -> tuple[bytes, int | None]:
+class ErrorResponse(Struct, frozen=True):
+    """The response to a request that failed: `<code>: <message>`."""
+
+    error: str
+    id: str | UnsetType = UNSET
+
+
+def encode_response(
+    prediction: Prediction, request: InferenceRequest, *, may_be_binary: bool = True
+) -> tuple[bytes, int | None]:
     """The body of the response to `request`, and the length of its JSON if binary tensors follow it.
 
-    `prediction` is a result for rows. Numbers keep their bits, in JSON, too; NaN is null in JSON.
+    `prediction` is a result for rows. Numbers keep their bits, in JSON, too; NaN is null in JSON. Unless it
+    `may_be_binary`, all of it is JSON, whatever the request wants.
     """
     tensors, parts = [], []
     for name, rows in prediction.outputs.items():
-        tensor, part = _tensor(name, rows, binary=request.wants_binary(name))
+        tensor, part = _tensor(name, rows, binary=may_be_binary and request.wants_binary(name))
         tensors.append(tensor)
         parts.append(part)
     response = InferenceResponse(

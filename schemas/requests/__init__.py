@@ -36,7 +36,12 @@ from inferd.schemas.requests.request import (
     default_id,
 )
 from inferd.schemas.requests.result import OWN_OUTPUTS, Failure, Prediction, Result, RowError, output_fields
-from inferd.schemas.requests.result_codec import decode_result, encode_failure_for, encode_result
+from inferd.schemas.requests.result_codec import (
+    decode_result,
+    encode_failure_for,
+    encode_result,
+    result_identity,
+)
 from inferd.schemas.requests.tensors import ITEM_BYTES
 
 __all__ = [
@@ -88,6 +93,7 @@ __all__ = [
     "repeats_key",
     "request_identity",
     "request_of_body",
+    "result_identity",
     "to_list",
     "wire_input",
 ]

@@ -81,8 +81,13 @@ def encode_result(result: Result, codec: Codec) -> bytes:
 
 def encode_failure_for(value: bytes, codec: Codec, error: ModelServingError) -> bytes:
     """Encode `error` as the result of the same request as the encoded result `value`."""
+    return encode_result(Failure.of(error, *result_identity(value, codec)), codec)
+
+
+def result_identity(value: bytes, codec: Codec) -> tuple[str, str | None]:
+    """Id and model_id of an encoded result of ours."""
     identity: _Identity = _IDENTITY[codec](value)
-    return encode_result(Failure.of(error, identity.id, identity.model_id), codec)
+    return identity.id, identity.model_id
 
 
 def decode_result(value: bytes | None, codec: Codec, limits: Limits = DEFAULT_LIMITS) -> Result:

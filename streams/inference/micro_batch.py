@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, ClassVar, TypeVar, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,15 +22,16 @@ from inferd.schemas.errors import (
 )
 from inferd.schemas.headers import NO_HEADERS, RequestHeaders
 from inferd.schemas.limits import Limits
-from inferd.schemas.requests import Failure, Output, Prediction, default_id
+from inferd.schemas.protocols import Exchange
+from inferd.schemas.requests import Failure, Output, Prediction, default_id, result_identity
 from inferd.streams.inference.cache import PredictionCache, RowLookup, distinct_rows
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.inputs import Inputs, concatenate
-from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Outcome
+from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Outcome, Reply
 from inferd.streams.inference.result_template import ResultTemplate
 from inferd.streams.inference.row_errors import RowErrors
 from inferd.streams.inference.runtime import Arrays
-from inferd.streams.inference.work import Work
+from inferd.streams.inference.work import Converted, Record, Work
 
 
 @dataclass(slots=True)
@@ -171,7 +173,7 @@ class MicroBatch:
     """Records being scored, with their groups and results."""
 
     def __init__(self, work: Work, limits: Limits) -> None:
-        self.records = [record for _, records in work for record in records]
+        self.records: list[Record] = [record for _, records in work for record in records]
         self.groups: list[Group] = []
         self.headers: dict[int, RequestHeaders] = {}
         self.row_errors: dict[int, RowErrors] = {}
@@ -184,6 +186,7 @@ class MicroBatch:
         self._asked: dict[int, str] = {}
         self._faults: list[Exception] = []
         self._by_key: dict[Hashable, Group] = {}
+        self._exchanges: dict[int, Exchange] = {}
         self._changes: dict[int, dict[bytes, bytes | None]] = {}
 
     @property
@@ -206,11 +209,18 @@ class MicroBatch:
     def headers_of(self, index: int) -> RequestHeaders:
         return self.headers.get(index, NO_HEADERS)
 
+    def exchange(self, index: int, exchange: Exchange, request: bytes | None) -> None:
+        """Replaces record `index`, which is in another protocol, by our `request`; its result is answered in kind."""
+        self._exchanges[index] = exchange
+        self.headers[index] = msgspec.structs.replace(self.headers_of(index), codec=exchange.codec)
+        self.records[index] = Converted.of(self.records[index], request)
+
+    def partition_of(self, index: int) -> int:
+        """The partition number of record `index`."""
+        return self._partitions[bisect_right(self._starts, index) - 1]
+
     def id_of(self, index: int, given: str | None) -> str:
-        if given is not None:
-            return given
-        partition = self._partitions[bisect_right(self._starts, index) - 1]
-        return default_id(partition, self.records[index].offset)
+        return given if given is not None else default_id(self.partition_of(index), self.records[index].offset)
 
     def fail(self, index: int, error: ModelServingError, request_id: str | None, model_id: str | None) -> None:
         """Sets a typed error as the result of record `index`."""
@@ -252,6 +262,7 @@ class MicroBatch:
         for group in self.groups:
             if not group.finish(self):
                 self._finish_group(group)
+        replies = {index: self._reply(index, exchange) for index, exchange in self._exchanges.items()}
         counts: dict[tuple[str, int], tuple[int, int]] = {}
         for group in self.groups:
             manifest = group.model.manifest
@@ -260,8 +271,19 @@ class MicroBatch:
         changes = {number: list(changed.items()) for number, changed in self._changes.items()}
         return Outcome(
             self._values, self.headers, self._failures, self.rows, self._faults, counts, changes, self._marks(),
-            self._asked,
+            self._asked, replies,
         )  # fmt: skip
+
+    def _reply(self, index: int, exchange: Exchange) -> Reply:
+        """Replaces the result of a record in another protocol by the answer in kind."""
+        answer = exchange.answer(self._values[index])
+        if len(answer.value) > self._limits.result_bytes_max and index not in self._failures:
+            request_id, model_id = result_identity(self._values[index], exchange.codec)
+            self.fail(index, self._too_large(len(answer.value)), request_id, model_id)
+            answer = exchange.answer(self._values[index])
+        reply = Reply(exchange, self._values[index], answer.headers)
+        self._values[index] = answer.value
+        return reply
 
     def _marks(self) -> bytes:
         """The value of `Outcome.cache_marks`. Errors have no mark, because they are never cached."""

@@ -6,8 +6,8 @@ import msgspec
 
 from inferd.schemas.codec import DECODE_ERRORS, parse_reference
 from inferd.schemas.errors import InferenceError
-from inferd.schemas.headers import NO_HEADERS, parse_headers
-from inferd.schemas.limits import Limits
+from inferd.schemas.headers import NO_HEADERS, parse_request_headers
+from inferd.schemas.protocols import Exchanges
 from inferd.schemas.requests import ENVELOPE_DECODERS, ModelReference, default_id
 from inferd.streams.inference.catalog import ModelCatalog, Version
 from inferd.streams.inference.work import Record
@@ -16,9 +16,9 @@ from inferd.streams.inference.work import Record
 class NeededVersions:
     """The versions for the records of one micro-batch."""
 
-    def __init__(self, catalog: ModelCatalog, limits: Limits, now_ms: int) -> None:
+    def __init__(self, catalog: ModelCatalog, exchanges: Exchanges, now_ms: int) -> None:
         """`now_ms`: Unix milliseconds; a record whose deadline has passed needs no model."""
-        self._catalog, self._limits, self._now_ms = catalog, limits, now_ms
+        self._catalog, self._exchanges, self._now_ms = catalog, exchanges, now_ms
         self._chosen: dict[str, Version | None] = {}
         """By model as records name it, unless the version depends on the record."""
 
@@ -30,10 +30,16 @@ class NeededVersions:
             return None
 
     def _of(self, partition: int, record: Record) -> Version | None:
-        headers = parse_headers(record.headers, self._limits) if record.headers else NO_HEADERS
+        headers = parse_request_headers(record.headers, self._exchanges.limits) if record.headers else NO_HEADERS
         if record.value is None or (headers.deadline_ms is not None and headers.deadline_ms < self._now_ms):
             return None
-        envelope = ENVELOPE_DECODERS[headers.codec](record.value)
+        value, codec = record.value, headers.codec
+        place = partition, record.offset, record.timestamp
+        if (exchange := self._exchanges.open(headers, value, record.headers, *place)) is not None:
+            if not isinstance(exchange.request, bytes):
+                return None
+            value, codec = exchange.request, exchange.codec
+        envelope = ENVELOPE_DECODERS[codec](value)
         model_id = envelope.model_id
         if model_id not in self._chosen:
             reference = parse_reference(model_id)

@@ -7,11 +7,28 @@ from typing import Final
 
 from inferd.schemas.errors import ModelServingError
 from inferd.schemas.headers import RequestHeaders
+from inferd.schemas.protocols import Answer, Exchange
+from inferd.schemas.requests import encode_failure_for
 from inferd.streams.inference.cache import Change
 
 CACHE_MISS: Final = 1
 CACHE_HIT: Final = 2
 """All rows of a record came from the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to a request in another protocol."""
+
+    exchange: Exchange
+    result: bytes
+    """Our result, which the answer stands for."""
+    headers: tuple[tuple[str, bytes], ...]
+    """They describe the answer; the content-type is the first."""
+
+    def failed(self, error: ModelServingError) -> Answer:
+        """The answer with `error` instead."""
+        return self.exchange.answer(encode_failure_for(self.result, self.exchange.codec, error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +49,8 @@ class Outcome:
     """CACHE_MISS or CACHE_HIT for each record, 0 without a lookup; empty if there were no lookups."""
     asked: dict[int, str] = field(default_factory=dict)
     """The model reference of failed records, if it could be decoded."""
+    replies: dict[int, Reply] = field(default_factory=dict)
+    """The answers to requests in other protocols, by record index."""
 
     def __add__(self, other: Outcome) -> Outcome:
         """The outcome of this micro-batch's records followed by those of `other`."""
@@ -50,6 +69,7 @@ class Outcome:
             _joined_changes(self.table_changes, other.table_changes),
             _joined_marks(self, other),
             self.asked | {shift + index: model_id for index, model_id in other.asked.items()},
+            self.replies | {shift + index: reply for index, reply in other.replies.items()},
         )
 
 

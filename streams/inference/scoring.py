@@ -36,8 +36,9 @@ from inferd.schemas.errors import (
     TooLargeError,
     UnsupportedContentTypeError,
 )
-from inferd.schemas.headers import RequestHeaders, parse_headers, salvage_headers
+from inferd.schemas.headers import RequestHeaders, parse_request_headers, salvage_headers
 from inferd.schemas.limits import Limits
+from inferd.schemas.protocols import Exchanges
 from inferd.schemas.requests import (
     DEFAULT_OUTPUTS,
     ENVELOPE_DECODERS,
@@ -93,9 +94,11 @@ class Scorer:
         reply_to_allowed: Collection[str] = (),
         ask: Ask | None = None,
         ask_rows: AskRows | None = None,
+        exchanges: Exchanges | None = None,
     ) -> None:
         """User code, if configured: `ask` answers every request instead of the model; `ask_rows` answers the rows of
-        all requests of a micro-batch that ask only for `prediction`."""
+        all requests of a micro-batch that ask only for `prediction`. `exchanges` opens requests in other protocols."""
+        self._exchanges = exchanges or Exchanges(limits)
         self._catalog = catalog
         self.limits = limits
         self._reply_to_allowed = frozenset(reply_to_allowed)
@@ -146,12 +149,14 @@ class Scorer:
 
     def needed_versions(self, now_ms: int) -> NeededVersions:
         """Determines the version for each record of a micro-batch."""
-        return NeededVersions(self._catalog, self.limits, now_ms)
+        return NeededVersions(self._catalog, self._exchanges, now_ms)
 
     def reject(self, work: Work, error: ModelServingError) -> Outcome:
         """The outcome if scoring fails even for single records: `error` for each."""
         batch = MicroBatch(work, self.limits)
-        for index in range(len(batch.records)):
+        for index, record in enumerate(batch.records):
+            if record.headers:
+                self._salvage(batch, index, record)
             batch.fail(index, error, None, None)
         return batch.finish()
 
@@ -231,7 +236,7 @@ class Scorer:
 
     def _reject_key(self, batch: MicroBatch, index: int, size: int) -> None:
         """Rejects a key that is too long for a result; the answer has no key."""
-        batch.headers[index] = salvage_headers(batch.records[index].headers, self.limits)
+        self._salvage(batch, index, batch.records[index])
         error = TooLargeError(f"key: {size} bytes, and {self.limits.key_bytes_max} are allowed; the result has no key")
         batch.fail(index, error, None, None)
 
@@ -239,18 +244,42 @@ class Scorer:
         """Reads the headers. Returns the codec, or None if the record was rejected because of its headers."""
         try:
             _check_readable(record)
-            headers = parse_headers(record.headers, self.limits)
+            headers = parse_request_headers(record.headers, self.limits)
         except InferenceError as error:
-            batch.headers[index] = salvage_headers(record.headers, self.limits)
+            self._salvage(batch, index, record)
             batch.fail(index, self._too_large(record) or error, None, None)
             return None
         batch.headers[index] = headers
+        if (headers.protocol is not None or headers.attributes) and not self._open(batch, index, record, headers):
+            return None
+        headers = batch.headers[index]
         if (rejection := self._rejection(headers, now_ms)) is not None:
             # The error must not go to the topic that was rejected: remove `reply-to` from the headers.
             batch.headers[index] = msgspec.structs.replace(headers, reply_to=None) if headers.reply_to else headers
             self._reject(batch, index, record, None, rejection)
             return None
         return headers.codec
+
+    def _open(self, batch: MicroBatch, index: int, record: Record, headers: RequestHeaders) -> bool:
+        """Replaces a request in another protocol by one of ours; rejects it, and returns False, if it is invalid."""
+        place = batch.partition_of(index), record.offset, record.timestamp
+        exchange = self._exchanges.open(headers, record.value, record.headers, *place)
+        if exchange is None:
+            return True
+        if not isinstance(exchange.request, InferenceError):
+            batch.exchange(index, exchange, exchange.request)
+            return True
+        batch.exchange(index, exchange, None)
+        batch.fail(index, exchange.request, None, exchange.model_id)
+        return False
+
+    def _salvage(self, batch: MicroBatch, index: int, record: Record) -> None:
+        """Prepares the answer to a record that was rejected before its value is read."""
+        headers = batch.headers[index] = salvage_headers(record.headers, self.limits)
+        place = batch.partition_of(index), record.offset, record.timestamp
+        exchange = self._exchanges.open(headers, record.value, record.headers, *place)
+        if exchange is not None:
+            batch.exchange(index, exchange, None)
 
     def _too_large(self, record: Record) -> TooLargeError | None:
         try:

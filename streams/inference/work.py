@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -19,6 +20,22 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
     @property
     def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A record whose value was converted to a request of ours."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+    @classmethod
+    def of(cls, record: Record, value: bytes | None) -> Converted:
+        """`record` with another value."""
+        return cls(record.offset, record.timestamp, record.key, value, record.headers)
 
 
 Work = Sequence[tuple[int, Sequence[Record]]]

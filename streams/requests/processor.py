@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 
 from inferd.schemas.codecs import MSGPACK, Codec
 from inferd.schemas.errors import InferenceError, error_of_code
-from inferd.schemas.headers import NO_HEADERS, PropagatedHeaders, RequestHeaders
+from inferd.schemas.headers import NO_HEADERS, PropagatedHeaders
 from inferd.schemas.requests import encode_failure_for
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.group import Records
@@ -265,8 +265,8 @@ class RequestProcessor:
         """Handles records with headers, replies to other topics, and failed records."""
         for place in self._too_long_keys(records, outcome, span):
             results[place] = (None, *results[place][1:])
-        replied = self._apply_headers(results, outcome.headers, span) if outcome.headers else {}
-        rejected = self._reject(results, outcome.headers, replied, span)
+        replied = self._apply_headers(results, outcome, span) if outcome.headers else {}
+        rejected = self._reject(results, outcome, replied, span)
         failures = {index: error for index, error in outcome.failures.items() if index in span} | rejected
         for index in sorted(failures):
             error = failures[index]
@@ -277,7 +277,7 @@ class RequestProcessor:
         self._move_replies(output, tp, results, replied)
 
     def _reject(
-        self, results: list[Outgoing], headers_of: dict[int, RequestHeaders], replied: dict[int, str], span: range
+        self, results: list[Outgoing], outcome: Outcome, replied: dict[int, str], span: range
     ) -> dict[int, InferenceError]:
         """Replaces each result that its topic would reject by an error; returns these errors by record index.
 
@@ -293,9 +293,14 @@ class RequestProcessor:
             if (error := self._destinations.rejection(topic, results[place])) is None:
                 continue
             key, value, headers = results[place]
-            codec = headers_of.get(span[place], NO_HEADERS).codec
-            instead = encode_failure_for(value or b"", codec, error)
-            answer = (key, instead, [header for header in headers if header not in CACHE_HEADERS.values()])
+            others = [header for header in headers if header not in CACHE_HEADERS.values()]
+            answer: Outgoing
+            if (reply := outcome.replies.get(span[place])) is not None:
+                failed = reply.failed(error)
+                answer = (key, failed.value, [*failed.headers, *others[len(reply.headers) :]])
+            else:
+                codec = outcome.headers.get(span[place], NO_HEADERS).codec
+                answer = (key, encode_failure_for(value or b"", codec, error), others)
             if place in replied or self._destinations.rejection(self._results, answer) is None:
                 results[place] = answer
                 rejected[span[place]] = error
@@ -307,15 +312,18 @@ class RequestProcessor:
         places = (index - span.start for index in outcome.failures if index in span)
         return [place for place in places if len(records[place].key or b"") > self._key_bytes_max]
 
-    def _apply_headers(
-        self, results: list[Outgoing], headers_of: dict[int, RequestHeaders], span: range
-    ) -> dict[int, str]:
+    def _apply_headers(self, results: list[Outgoing], outcome: Outcome, span: range) -> dict[int, str]:
         """Adds headers that requests propagate or request; returns the `reply-to` topic of results that have one."""
         replied = {}
         shared: dict[tuple[int, Codec, PropagatedHeaders], list[tuple[str, bytes | None]]] = {}
         for place, (index, (key, value, usual)) in enumerate(zip(span, list(results), strict=True)):
-            headers = headers_of.get(index)
+            headers = outcome.headers.get(index)
             if headers is None:
+                continue
+            if headers.reply_to is not None:
+                replied[place] = headers.reply_to
+            if (reply := outcome.replies.get(index)) is not None:
+                results[place] = (key, value, [*reply.headers, *headers.propagated, *usual[1:]])
                 continue
             # Most results of a micro-batch have the same headers: they share one list.
             alike = (id(usual), headers.codec, headers.propagated)
@@ -323,8 +331,6 @@ class RequestProcessor:
             if given is None:
                 given = shared[alike] = [headers.codec.header, *headers.propagated, *usual[1:]]
             results[place] = (key, value, given)
-            if headers.reply_to is not None:
-                replied[place] = headers.reply_to
         return replied
 
     def _move_replies(

@@ -16,7 +16,7 @@ import msgpack
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
 from tritonclient.utils import triton_to_np_dtype
 
 from inferd import SyncClient
@@ -163,6 +163,43 @@ def test_open_inference_protocol(worker: Worker, model: FormatModel, binary: boo
     for name, expected in model.expected.items():
         found = [item.decode() if isinstance(item, bytes) else item for item in result.as_numpy(name).tolist()]
         assert found == [expected[place] for place in places], name
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_open_inference_protocol_on_kafka(place: Cluster, worker: Worker, binary: bool) -> None:
+    """The same client, which writes and reads values of records."""
+    producer = place.producer()
+    expected: dict[bytes, Outputs] = {}
+    for name in NAMES:
+        model, key = format_model(name), f"{name}.oip.{binary}"
+        places = [index for index, row in enumerate(model.rows) if binary or None not in row.values()]
+        described = worker.get(f"/v2/models/{name}")[1]["inputs"]
+        inputs = [
+            protocol_input(each, [model.rows[index][each["name"]] for index in places], binary) for each in described
+        ]
+        asked = [InferRequestedOutput(output, binary_data=binary) for output in model.expected]
+        body, length = InferenceServerClient.generate_request_body(inputs, outputs=asked, request_id=key)
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("content-type", "application/vnd.oip.v2+json"), ("mlserver-model", name), ("mlserver-version", "1"),
+        ]  # fmt: skip
+        headers += [] if length is None else [("Inference-Header-Content-Length", str(length))]
+        producer.produce(place.topics.name("requests"), body, key, headers=headers)
+        expected[key.encode()] = {o: [values[index] for index in places] for o, values in model.expected.items()}
+    assert producer.flush(60) == 0
+    answers = {
+        record.key(): record
+        for record in place.read("results", lambda all_: expected.keys() <= {each.key() for each in all_}, WITHIN_S)
+    }
+    for asked_key, outputs in expected.items():
+        record = answers[asked_key]
+        described = dict(record.headers())
+        assert described["content-type"] == b"application/vnd.oip.v2+json"
+        length = described.get("inference-header-content-length")
+        result = InferResult.from_response_body(record.value(), header_length=None if length is None else int(length))
+        assert (result.get_response()["id"], (length is not None)) == (asked_key.decode(), binary)
+        for output, values in outputs.items():
+            found = [item.decode() if isinstance(item, bytes) else item for item in result.as_numpy(output).tolist()]
+            assert found == values, (asked_key, output)
 
 
 def protocol_input(metadata: dict[str, Any], values: list[Any], binary: bool) -> InferInput:

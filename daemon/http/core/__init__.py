@@ -23,7 +23,7 @@ from inferd.daemon.http.core.body_types import (
     PredictionAnswer,
     PredictionBody,
 )
-from inferd.daemon.http.core.browsers import JSON_LENGTH, REQUEST_HEADER, allowed_hosts_of
+from inferd.daemon.http.core.browsers import REQUEST_HEADER, allowed_hosts_of
 from inferd.daemon.http.core.errors import (
     HTTP_CODES,
     SAFE_HEADERS,
@@ -62,7 +62,6 @@ __all__ = [
     "FORWARDED",
     "HTTP_CODES",
     "IDENTITY",
-    "JSON_LENGTH",
     "LIMITS",
     "PEERS",
     "PEER_PATH",

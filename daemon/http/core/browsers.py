@@ -22,11 +22,9 @@ from inferd.daemon.loopback import is_loopback
 from inferd.daemon.printable import printable
 from inferd.schemas.codecs import content_types
 from inferd.schemas.errors import UnsupportedContentTypeError
+from inferd.schemas.headers import JSON_LENGTH
 
 REQUEST_HEADER = "inferd-request"
-JSON_LENGTH = "inference-header-content-length"
-"""Length of the JSON of a body that binary tensors follow (Open Inference Protocol); HTTP clients of Triton send it
-without a content-type."""
 SAFELISTED_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 """Media types that browsers send to any origin without a preflight request."""
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5})?)?", re.ASCII)
@@ -109,6 +107,7 @@ def _reject(request: web.Request) -> NoReturn:
 
 def _needs_preflight(request: web.Request) -> bool:
     """Whether a browser would send this request to another origin only after a preflight request."""
+    # Triton's HTTP clients send the second one without a content-type.
     if any(name in request.headers for name in (REQUEST_HEADER, JSON_LENGTH)):
         return True
     types = [given.partition(";")[0].strip().lower() for given in request.headers.getall(hdrs.CONTENT_TYPE, [])]

@@ -12,7 +12,6 @@ import msgspec
 from aiohttp import web
 
 from inferd.daemon.http.core import (
-    JSON_LENGTH,
     LIMITS,
     SAFE_HEADERS,
     Respond,
@@ -28,7 +27,8 @@ from inferd.daemon.http.routes.services import ModelOverview, ModelVersion, Vers
 from inferd.daemon.printable import printable
 from inferd.daemon.version import inferd_version
 from inferd.schemas.codecs import MSGPACK
-from inferd.schemas.errors import InvalidHeaderError, InvalidValueError, MalformedError, ModelNotReadyError
+from inferd.schemas.errors import InvalidValueError, MalformedError, ModelNotReadyError
+from inferd.schemas.headers import JSON_LENGTH
 from inferd.schemas.limits import Limits
 from inferd.schemas.open_inference import (
     IndexRequest,
@@ -41,6 +41,8 @@ from inferd.schemas.open_inference import (
     decode_request,
     encode_response,
     model_metadata,
+    model_reference,
+    parse_json_length,
     wire_request,
 )
 from inferd.schemas.requests import ModelReference, Prediction, decode_result
@@ -142,13 +144,7 @@ async def unload(request: web.Request) -> web.Response:
 
 def _reference(request: web.Request) -> ModelReference:
     """The model of the path; its version is a number or an alias."""
-    reference = ModelReference.parse(request.match_info["model_id"])
-    version = request.match_info.get("version")
-    if version is None:
-        return reference
-    if reference.version is not None or reference.alias is not None:
-        raise InvalidValueError(f"{reference}: the path names a version already: leave out /versions/{version[:80]}")
-    return ModelReference.parse(f"{reference.name}{':' if version.isdecimal() else '@'}{version}")
+    return model_reference(request.match_info["model_id"], request.match_info.get("version"))
 
 
 def _check_ready(found: ModelVersion) -> None:
@@ -198,8 +194,4 @@ async def infer(request: web.Request) -> web.StreamResponse:
 
 def _json_length(request: web.Request) -> int | None:
     given = request.headers.get(JSON_LENGTH)
-    if given is None:
-        return None
-    if not (given.isascii() and given.isdecimal()) or len(given) > 12:
-        raise InvalidHeaderError(f"header {JSON_LENGTH}: {given[:40]!r} is not a number of bytes")
-    return int(given)
+    return None if given is None else parse_json_length(given)

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from inferd.daemon.http.core import JSON_LENGTH, REFERENCE_PATTERN, Health
+from inferd.daemon.http.core import REFERENCE_PATTERN, Health
 from inferd.daemon.http.routes.operation import BYTES, JSON, Error, Operation, Parameter
 from inferd.daemon.http.routes.operations import BODY, BUSY, CSRF_HEADER, DEADLINE, MODELS, TENANT, VALUES
 from inferd.schemas.errors import DeadlineExceededError, InternalError, ModelNotReadyError
+from inferd.schemas.headers import JSON_LENGTH
 from inferd.schemas.open_inference import (
     IndexRequest,
     InferenceRequest,

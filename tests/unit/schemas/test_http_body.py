@@ -55,3 +55,8 @@ def test_values_are_the_same_bytes_in_the_request(body: bytes) -> None:
     (name, value), *_ = msgspec.json.decode(body, type=dict[str, msgspec.Raw]).items()
     request = request_of_body(body, JSON, "m", "new")
     assert b'"%s":%s' % (name.encode(), bytes(value)) in request
+
+
+def test_a_text_that_is_also_a_key_is_no_repeated_key() -> None:
+    body = rb'{"id":"id","input_data":{"\u0061":":"}}'
+    assert msgspec.json.decode(request_of_body(body, JSON, "m", "new"))["id"] == "id"

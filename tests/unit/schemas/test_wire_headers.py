@@ -56,6 +56,7 @@ def test_all_known_headers() -> None:
         ),
         reply_to="my.Topic_1-a",
         deadline_ms=1_767_322_800_123,
+        attributes=(("id", b"e-1"),),
     )
 
 
@@ -145,7 +146,9 @@ def test_repeated_trace_headers_are_propagated_unchanged() -> None:
 
 def test_headers_of_the_request_or_of_inferd_are_not_propagated() -> None:
     reserved = ("Content-Encoding", "content-length", "ce_type", "CE_Source", "ce_relatedid", "inferd-worker")
-    assert parse(*[(name, b"x") for name in reserved], ("ce_id", None), ("Inferd-Cache", None)) == NO_HEADERS
+    parsed = parse(*[(name, b"x") for name in reserved], ("ce_id", None), ("Inferd-Cache", None))
+    assert parsed.propagated == ()
+    assert parsed.attributes == (("type", b"x"), ("source", b"x"), ("relatedid", b"x"))
 
 
 def test_known_headers_without_a_value_are_ignored() -> None:

@@ -74,7 +74,7 @@ async def test_binary_tensors(client: Client) -> None:
     [
         ("POST", "/v2/models/other/infer", REQUEST, 404, "model_not_found: tenant default has no model 'other'"),
         ("POST", "/v2/models/churn/infer", {"inputs": 1}, 400, "malformed: "),
-        ("POST", "/v2/models/churn:1/versions/2/infer", REQUEST, 422, "invalid_value: churn:1: the path names"),
+        ("POST", "/v2/models/churn:1/versions/2/infer", REQUEST, 422, "invalid_value: churn:1 names a version"),
         ("POST", "/v2/models/churn/versions/a%20b/infer", REQUEST, 400, "invalid_id: "),
         ("GET", "/v2/models/none", None, 404, "model_not_found: "),
         ("GET", "/v2/nothing", None, 404, "not_found: there is no route /v2/nothing"),

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from inferd.schemas.models.model import Alias, SplitShare
+from inferd.schemas.protocols import Exchanges
 from inferd.streams.inference.catalog import ServedModel, Version
 from inferd.streams.inference.needed_versions import NeededVersions
 from inferd.streams.models.on_demand import OnDemandLoader
@@ -101,7 +102,7 @@ def test_the_version_that_a_record_needs(bench: Bench) -> None:
     second = sum_model(2)
     bench.catalog.put(Version(second.manifest, "ready", None, second))
     bench.catalog.put_alias("sum", "half", Alias(split=[SplitShare(1, 1.0), SplitShare(2, 1.0)]))
-    needed = NeededVersions(bench.catalog, bench.tenant.scorer.limits, now_ms=2_000)
+    needed = NeededVersions(bench.catalog, Exchanges(bench.tenant.scorer.limits), now_ms=2_000)
 
     def of(record: Any) -> Version | None:
         return needed.of(0, record)
